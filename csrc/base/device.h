@@ -1,3 +1,8 @@
+// The memory and the streams of the CUDA device. CMake picks the file that implements this header: device_cuda.cc,
+// device_none.cc (a build without CUDA) or tests/cuda_emulation/device_emulated.cc (a CPU that plays the device).
+//
+// Nothing here runs before the first call, so importing tuili never touches the driver. Errors: out_of_memory when an
+// allocation does not fit, invalid_parameter when the build has no CUDA, internal for everything the device reports.
 #pragma once
 
 #include <cstdint>
@@ -6,15 +11,10 @@ struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CU
 
 namespace tuili {
 
-enum class DeviceKind { cpu, cuda };
+enum class DeviceKind : uint8_t { cpu, cuda };
 
 }  // namespace tuili
 
-// The memory and the streams of the CUDA device. CMake picks the file that implements this header: device_cuda.cc,
-// device_none.cc (a build without CUDA) or tests/cuda_emulation/device_emulated.cc (a CPU that plays the device).
-//
-// Nothing here runs before the first call, so importing tuili never touches the driver. Every failure is an Error of
-// kind device; an allocation that does not fit is one of kind out_of_memory.
 namespace tuili::device {
 
 using Stream = CUstream_st*;  // nullptr is the default stream

@@ -1,0 +1,32 @@
+// A build without CUDA: no device answers, and asking for one is an error that says what to do.
+#include "base/check.h"
+#include "base/device.h"
+
+namespace tuili::device {
+namespace {
+
+[[noreturn]] void fail(const char* what) {
+  throw Error(ErrorKind::invalid_parameter,
+              join(what, ": this build of tuili has no CUDA; use device \"cpu\", or build with -DTUILI_CUDA=ON"));
+}
+
+}  // namespace
+
+bool available() noexcept { return false; }
+const char* build_kind() noexcept { return "none"; }
+
+void* allocate(int64_t) { fail("device memory"); }
+void free(void*) noexcept {}
+
+void copy_to_device(void*, const void*, int64_t, Stream) { fail("copy to device"); }
+void copy_to_host(void*, const void*, int64_t, Stream) { fail("copy to host"); }
+
+Stream create_stream() { fail("stream"); }
+void destroy_stream(Stream) noexcept {}
+void synchronize(Stream) { fail("stream"); }
+
+void check(int status, const char* op) {
+  if (status != 0) fail(op);
+}
+
+}  // namespace tuili::device
