@@ -1,0 +1,62 @@
+// Packed weights: the one layout that every kernel reads, for every m.
+//
+// A weight [n, k] (row = output) is cut into panels of 16 outputs ("columns" of y). Outputs past n are zero.
+//
+//   float formats, k1n16:   codes  [panel][k][16] elements of the format
+//   quantized, k4n16:       k is cut into groups of 32, a group into 8 k-quads of 4. Plane by plane:
+//     codes   8 bit  [panel][group][8 quads][16 columns][4 k]                      int8, 512 B per group
+//             else   [panel][group][4][16 columns][4 k]   low nibble: quad q, high nibble: quad q + 4;  256 B
+//     high    5 bit  [panel][group][16 columns][4 k]      bit q is bit 4 of quad q's code;               64 B
+//             6 bit  [panel][group][2][16 columns][4 k]   row r, bits 2j and 2j + 1 are bits 4 and 5
+//                                                         of the code of quad 4r + j;                   128 B
+//     scale   fp16   [panel][block][16]          d of the block (32 elements; 256 in K formats)
+//     min     fp16   [panel][block][16]          m of q4_1 and q5_1; dmin of q4_k and q5_k
+//     sub_scale      [panel][group][16] u8       6-bit scale of q4_k and q5_k
+//                    [panel][group][2][16] i8    scales of q6_k: quads 0-3, then quads 4-7
+//     sub_min        [panel][group][16] u8       6-bit min of q4_k and q5_k
+//
+// The value of an element, every product and sum rounded to float32 as gguf's own dequantization does:
+//   q8_0  d·c            q4_0  d·(c - 8)      q5_0  d·(c - 16)
+//   q4_1, q5_1  d·c + m  q4_k, q5_k  (d·s)·c - dmin·sm   q6_k  (d·s)·(c - 32)
+// Codes of padded outputs and of k past the end are such that they add nothing: scales and mins are zero there, and
+// the activations are zero past k.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace tuili {
+
+inline constexpr int64_t kPanel = 16;  // outputs per panel
+inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one exact integer sum
+inline constexpr int64_t kKBlock = 512;  // k per block of the float chains (NUMERICS: float GEMM)
+
+// A borrowed view; model/weights.h owns the memory. Every plane begins on a 64-byte boundary.
+struct PackedMatrix {
+  Format format = Format::f32;
+  int64_t n = 0;  // outputs
+  int64_t k = 0;  // inputs
+  const uint8_t* codes = nullptr;
+  const uint8_t* high = nullptr;
+  const uint16_t* scale = nullptr;
+  const uint16_t* min = nullptr;
+  const uint8_t* sub_scale = nullptr;
+  const uint8_t* sub_min = nullptr;
+
+  int64_t n_panels() const { return (n + kPanel - 1) / kPanel; }
+  int64_t n_groups() const { return (k + kGroup - 1) / kGroup; }
+};
+
+// Activations in int8: one scale per row and group of 32.
+//   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to ±127.
+//   A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0 and d = NaN.
+struct QuantizedRows {
+  int8_t* codes = nullptr;    // [m, k_padded], k_padded = n_groups · 32, zero past k
+  float* scale = nullptr;     // d      [m, n_groups]
+  int32_t* sum = nullptr;     // Σ codes of the group, exact   [m, n_groups]
+  float* scaled_sum = nullptr;  // d · float(sum)   [m, n_groups]
+  int64_t n_groups = 0;
+};
+
+}  // namespace tuili

@@ -1,0 +1,312 @@
+"""The C++ core. Everything here checks shapes, dtypes and ranges, raises tuili's errors, and releases the GIL while it
+computes. Sizes are in elements unless a name says bytes."""
+
+from collections.abc import Sequence as PySequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+f32 = NDArray[np.float32]
+i32 = NDArray[np.int32]
+
+__version__: str
+
+def available_isas() -> list[str]:
+    """Instruction-set tables that run on this CPU, best first: "avx512", "avx2", "neon", "generic"."""
+
+def build_info() -> dict[str, str]:
+    """compiler, cuda ("none" | "cuda" | "emulated"), isas compiled in, default isa."""
+
+def default_num_threads() -> int:
+    """CPUs in the affinity mask, bounded by the cgroup's quota; TUILI_NUM_THREADS overrides."""
+
+class RopeSpec:
+    def __init__(self, *, inv_freq: PySequence[float], scale: float = 1.0, interleaved: bool = False) -> None: ...
+
+class LayerSpec:
+    def __init__(
+        self,
+        *,
+        n_heads: int,
+        n_kv_heads: int,
+        head_dim: int,
+        d_ff: int,
+        norm_placement: Literal["pre", "post", "sandwich"] = "pre",
+        activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        gated: bool = True,
+        qk_norm: bool = False,
+        rope: int = -1,
+        causal: bool = True,
+        sliding_window: int = 0,
+        attention_scale: float = 0.0,
+        score_softcap: float = 0.0,
+        qkv_bias: bool = False,
+        output_bias: bool = False,
+        mlp_bias: bool = False,
+    ) -> None: ...
+
+class ModelSpec:
+    def __init__(
+        self,
+        *,
+        kind: Literal["decoder", "encoder"],
+        n_vocab: int,
+        d_model: int,
+        max_positions: int,
+        layers: PySequence[LayerSpec],
+        ropes: PySequence[RopeSpec] = (),
+        embedding_scale: float = 1.0,
+        n_positions_learned: int = 0,
+        position_offset: int = 0,
+        n_token_types: int = 0,
+        embedding_norm: bool = False,
+        norm: Literal["rms", "layer"] = "rms",
+        norm_eps: float = 1e-5,
+        final_norm: bool = True,
+        has_head: bool = True,
+        tied_head: bool = False,
+        head_bias: bool = False,
+        logit_softcap: float = 0.0,
+        logit_scale: float = 1.0,
+    ) -> None:
+        """Raises ModelFormatError that names the first inconsistency."""
+    # every field is a read-only property of the same name
+    kind: str
+    n_vocab: int
+    d_model: int
+    max_positions: int
+    layers: list[LayerSpec]
+
+Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
+
+class ModelBuilder:
+    def __init__(
+        self, spec: ModelSpec, *, compute: Literal["auto", "float32"] = "auto", num_threads: int = 0
+    ) -> None:
+        """Allocates nothing until `add`. num_threads 0: the default."""
+    def expected(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor the spec needs, in layer order."""
+    def add(self, name: str, format: Format, shape: PySequence[int], data: NDArray[np.uint8]) -> None:
+        """Checks the shape against the spec and packs. data: the rows in the format's own encoding, C-contiguous.
+        Vectors (norms, biases, and the position and token type tables) must be f32, f16 or bf16."""
+    def finish(self) -> Model:
+        """Raises ModelFormatError naming the tensors that are missing."""
+
+class Model:
+    spec: ModelSpec
+    n_parameters: int
+    weight_bytes: int
+
+class SamplingParams:
+    """Resolved parameters of one sequence; generation/params.py validates them."""
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        typical_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        no_repeat_ngram_size: int = 0,
+        seed: int = 0,
+        logit_bias: PySequence[tuple[int, float]] = (),
+        allowed_token_ids: PySequence[int] = (),
+        bad_words: PySequence[PySequence[int]] = (),
+        min_tokens: int = 0,
+        min_tokens_banned: PySequence[int] = (),
+        n_logprobs: int = -1,
+    ) -> None:
+        """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best."""
+
+class Sequence:
+    """One request's decoding state: tokens, KV block ids, how many tokens are computed."""
+
+    def __init__(
+        self,
+        token_ids: i32,
+        sampling: SamplingParams | None = None,
+        *,
+        salt: int = 0,
+        token_type_ids: i32 | None = None,
+        collect_logits: bool = False,
+        collect_hidden: bool = False,
+        prompt_logprobs: int = -1,
+    ) -> None:
+        """token_ids int32 [n_tokens >= 1]. collect_logits keeps the float32 logits of every row computed;
+        collect_hidden the hidden states after the embedding and each layer; prompt_logprobs k >= 0 the
+        log-probability of each prompt token after the first and the k best there."""
+    n_prompt: int
+    n_tokens: int
+    n_computed: int
+    n_blocks: int
+    block_ids: list[int]
+    def token_ids(self, begin: int = 0) -> list[int]: ...
+    def append_token(self, token_id: int) -> None:
+        """Appends a token chosen outside the sampler."""
+    def logits(self) -> f32:
+        """A copy, [n_computed, n_vocab]; needs collect_logits."""
+    def hidden_states(self) -> f32:
+        """A copy, [n_layers + 1, n_computed, d_model]; needs collect_hidden. Entry 0 is the embedding (after its norm
+        and scale); entry n_layers is the last layer's output after the final norm, as in transformers."""
+    def prompt_logprobs(self) -> list[tuple[float, list[tuple[int, float]]]]:
+        """One entry per prompt token after the first: (log-probability, k best (id, log-probability)), nats."""
+
+class BlockPool:
+    """Ids of KV blocks and who holds them. Knows no tensors. All or nothing; never throws for want of blocks."""
+
+    def __init__(self, n_blocks: int, block_size: int = 32, *, prefix_cache: bool = True, key: int = 0) -> None:
+        """key: secret of the prefix hash; 0 draws one."""
+    n_blocks: int
+    block_size: int
+    n_free: int
+    """Blocks that `take` can give: unused ones and cached ones that nobody holds."""
+    n_cached: int
+    """Findable blocks that nobody holds."""
+    n_hits: int
+    n_evictions: int
+    def attach_prefix(self, sequence: Sequence) -> int:
+        """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the sequence must
+        hold no block. Sets n_computed and returns it."""
+    def grow(self, sequence: Sequence, n_tokens: int) -> bool:
+        """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few."""
+    def publish(self, sequence: Sequence) -> None:
+        """Makes the sequence's computed whole blocks findable."""
+    def release(self, sequence: Sequence) -> None:
+        """Takes all blocks back and sets n_computed to 0; the tokens stay (preemption by recompute)."""
+    def take(self, n: int) -> list[int] | None: ...
+    def share(self, block_id: int) -> None: ...
+    def drop(self, block_id: int) -> None: ...
+    def clear_cache(self) -> None: ...
+    def n_owners(self, block_id: int) -> int: ...
+    def check_invariants(self) -> None:
+        """free + cached + held = total; hash index and blocks in bijection. Raises TuiliError("internal")."""
+
+KvType = Literal["float32", "float16", "bfloat16"]
+
+class KvCache:
+    def __init__(self, spec: ModelSpec, n_blocks: int, block_size: int = 32, dtype: KvType = "float32") -> None: ...
+    bytes: int
+    @staticmethod
+    def block_bytes(spec: ModelSpec, block_size: int = 32, dtype: KvType = "float32") -> int: ...
+
+class StepResult:
+    token_ids: list[int]
+    """One per sampled sequence, in order; already appended. -1: the logits are not numbers; -2: every token is
+    banned. Nothing is appended for these two."""
+    logprobs: list[tuple[float, list[tuple[int, float]]] | None]
+
+class Runner:
+    """Owns the workspace; runs steps. One thread at a time."""
+
+    def __init__(
+        self,
+        model: Model,
+        cache: KvCache | None = None,
+        *,
+        max_batch_tokens: int = 512,
+        max_seqs: int = 64,
+        num_threads: int = 0,
+        isa: str | None = None,
+    ) -> None: ...
+    workspace_bytes: int
+    n_threads: int
+    isa: str
+    def step(
+        self, sequences: PySequence[Sequence], n_new: PySequence[int], sample: PySequence[bool]
+    ) -> StepResult:
+        """Computes tokens [n_computed, n_computed + n_new[i]) of each sequence, in one ragged batch, and samples the
+        next token where sample[i] (then n_new must reach the sequence's last token). Blocks must already be there.
+        The engine's own logits never leave C++ except through collect_*."""
+    def encode(
+        self, sequences: PySequence[Sequence], pooling: Literal["mean", "cls", "last"], normalize: bool
+    ) -> f32:
+        """Encoders: one vector per sequence, float32 [n_seqs, d_model]; nothing is cached. The sum of tokens must fit
+        into max_batch_tokens. Sequences that collect hidden states get them."""
+    def n_allocations(self) -> int:
+        """Heap allocations made inside steps since construction (a test wants 0 after warm-up)."""
+
+class PackedWeight:
+    """One packed matrix, for tests and benchmarks of single ops."""
+
+    def __init__(self, format: Format, n: int, k: int, data: NDArray[np.uint8]) -> None: ...
+    bytes: int
+
+class ops:
+    """The submodule `tuili._core.ops`: single ops on numpy arrays, for tests. All floats are float32, C-contiguous
+    copies are returned. isa None is the default table."""
+
+    @staticmethod
+    def gemm(
+        x: f32,
+        w: PackedWeight,
+        bias: f32 | None = None,
+        *,
+        compute: Literal["auto", "float32"] = "auto",
+        isa: str | None = None,
+        num_threads: int = 1,
+    ) -> f32:
+        """x [m, k] -> [m, n]. "auto": integer dot products when w is quantized."""
+    @staticmethod
+    def quantize_rows(x: f32, *, isa: str | None = None) -> tuple[NDArray[np.int8], f32, i32, f32]:
+        """codes [m, k_padded], scale, sum, scaled_sum [m, n_groups] (base/packed.h)."""
+    @staticmethod
+    def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def rms_norm(x: f32, gain: f32, eps: float, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def layer_norm(x: f32, gain: f32, bias: f32, eps: float, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def rope_table(positions: i32, inv_freq: f32, scale: float = 1.0) -> tuple[f32, f32]:
+        """cos, sin [n_tokens, len(inv_freq)]."""
+    @staticmethod
+    def rope(
+        x: f32, cos: f32, sin: f32, n_heads: int, *, interleaved: bool = False, isa: str | None = None
+    ) -> f32: ...
+    @staticmethod
+    def attention(
+        q: f32,
+        k: f32,
+        v: f32,
+        *,
+        position: int = 0,
+        causal: bool = True,
+        window: int = 0,
+        scale: float = 1.0,
+        softcap: float = 0.0,
+        kv_dtype: KvType = "float32",
+        block_size: int = 32,
+        isa: str | None = None,
+        num_threads: int = 1,
+    ) -> f32:
+        """q [n_rows, n_heads, head_dim] at positions position, position + 1, …; k, v [n_keys, n_kv_heads, head_dim],
+        written into pages in a shuffled order of blocks. Returns [n_rows, n_heads, head_dim]."""
+    @staticmethod
+    def activate(
+        gate: f32,
+        up: f32 | None = None,
+        kind: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        *,
+        isa: str | None = None,
+    ) -> f32: ...
+    @staticmethod
+    def add(x: f32, z: f32, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def softcap(x: f32, cap: float, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def softmax_stats(x: f32, *, isa: str | None = None) -> tuple[float, float]: ...
+    @staticmethod
+    def exp_shifted(x: f32, shift: float, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def mean_rows(x: f32, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def l2_normalize(x: f32, *, isa: str | None = None) -> f32: ...
+    @staticmethod
+    def philox(seed: int, counter: int) -> tuple[int, int, int, int]: ...
+    @staticmethod
+    def sample(logits: f32, sampling: SamplingParams, history: i32, n_prompt: int) -> int:
+        """The token that the runner would append after `history` (prompt, then generated); -1, -2 as StepResult."""
