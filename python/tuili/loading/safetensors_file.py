@@ -1,0 +1,201 @@
+"""Reader of safetensors headers (https://github.com/huggingface/safetensors, "Format"), one file or sharded.
+
+A file is `u64 N`, N bytes of JSON, then the data, which the tensors must cover exactly: no hole, no overlap, nothing
+behind. Strict, because a file that two programs understand differently is how attacks are hidden.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import cast
+
+from tuili.errors import ModelFormatError, ModelLimitError, ModelPathError, ModelUnsupportedError
+from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.files import RegularFile, open_regular, parse_json, read_file, shown
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_TENSORS = 65_536
+MAX_NAME_BYTES = 4096
+MAX_METADATA_BYTES = 1 << 20
+MAX_DIMS = 8
+MAX_INDEX_BYTES = 16 << 20
+
+# Bits per element of every dtype of the format. Those that are not also in _FORMATS may be in a file, but not be used.
+_DTYPE_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+
+def read_header(file: RegularFile, *, strict: bool = True, warnings: list[str] | None = None) -> list[TensorInfo]:
+    """Every tensor of one safetensors file, in the order of their data.
+
+    strict   False tolerates holes and bytes behind the last tensor, with a line in `warnings`
+    raises   ModelFormatError, ModelLimitError, ModelUnsupportedError; nothing larger than the header is allocated
+    """
+    what = shown(file.path, 256)
+    if file.size < 8:
+        raise ModelFormatError(f"{what}: {file.size} bytes; a safetensors file has at least 8", code="header_too_small")
+    n_header = int.from_bytes(file.pread(8, 0), "little")
+    if n_header > MAX_HEADER_BYTES:
+        raise ModelLimitError(
+            f"{what}: byte 0: header of {n_header} bytes; the limit is {MAX_HEADER_BYTES}", code="header_too_large"
+        )
+    if n_header > file.size - 8:
+        raise ModelFormatError(
+            f"{what}: byte 0: header of {n_header} bytes in a file of {file.size}", code="header_exceeds_file"
+        )
+    if n_header < 2:
+        raise ModelFormatError(f"{what}: byte 0: header of {n_header} bytes", code="header_too_small")
+    header = bytes(file.pread(n_header, 8))
+    file.check_unchanged()
+    if header[0] != ord("{") or not header.rstrip(b" ").endswith(b"}"):
+        raise ModelFormatError(
+            f"{what}: byte 8: the header must be a JSON object, padded with spaces only", code="header_not_object"
+        )
+    if header.count(b"{") > MAX_TENSORS + 2:
+        raise ModelLimitError(f"{what}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
+    entries = cast(dict[str, object], parse_json(header, what, max_depth=8))
+    _check_metadata(entries.pop("__metadata__", {}), what)
+    begin = 8 + n_header
+    tensors = [_tensor(name, entry, begin, file.size, what) for name, entry in entries.items()]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.n_bytes))
+    for problem in _gaps(tensors, begin, file.size, what):
+        if strict:
+            raise ModelFormatError(f"{problem}; strict=False accepts that", code="data_not_covered")
+        if warnings is not None:
+            warnings.append(problem)
+    return tensors
+
+
+def _check_metadata(metadata: object, what: str) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelFormatError(f"{what}: __metadata__ must map strings to strings", code="metadata_type")
+    if len(metadata) > 1024 or sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA_BYTES:
+        raise ModelLimitError(
+            f"{what}: __metadata__ exceeds 1024 entries or {MAX_METADATA_BYTES} characters", code="metadata_too_large"
+        )
+
+
+def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> TensorInfo:
+    where = f"{what}: tensor '{shown(name)}'"
+    if not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise ModelLimitError(f"{where}: a name has 1 to {MAX_NAME_BYTES} bytes", code="tensor_name")
+    if not name.isprintable():
+        raise ModelFormatError(f"{where}: control characters in the name", code="tensor_name")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ModelFormatError(f"{where}: expected dtype, shape and data_offsets, nothing else", code="tensor_entry")
+    dtype = entry["dtype"]
+    if not isinstance(dtype, str):
+        raise ModelFormatError(f"{where}: dtype is not a string: {shown(dtype)}", code="tensor_dtype")
+    if dtype not in _DTYPE_BITS:
+        raise ModelUnsupportedError(f"{where}: unknown dtype '{shown(dtype)}'", code="tensor_dtype")
+    shape = _integers(entry["shape"], where, "shape")
+    if len(shape) > MAX_DIMS:
+        raise ModelFormatError(f"{where}: {len(shape)} dimensions; the limit is {MAX_DIMS}", code="tensor_shape")
+    n_bits = _DTYPE_BITS[dtype]
+    for dim in shape:
+        # Partial products count even if a later dimension is 0: what cannot be represented is refused.
+        n_bits *= dim if dim else 1
+        if n_bits >= 1 << 63:
+            raise ModelFormatError(f"{where}: shape {shown(shape)} is larger than any file", code="tensor_shape")
+    if 0 in shape:
+        n_bits = 0
+    if n_bits % 8:
+        raise ModelFormatError(f"{where}: {n_bits} bits are not whole bytes", code="tensor_shape")
+    offsets = _integers(entry["data_offsets"], where, "data_offsets")
+    if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1] <= file_size - begin:
+        raise ModelFormatError(
+            f"{where}: data_offsets {shown(offsets)} are not a range in the {file_size - begin} bytes of data",
+            code="tensor_offsets",
+        )
+    if (offsets[1] - offsets[0]) * 8 != n_bits:
+        raise ModelFormatError(
+            f"{where}: {dtype} {shown(shape)} takes {n_bits // 8} bytes, but data_offsets span {offsets[1] - offsets[0]}",
+            code="tensor_size",
+        )
+    return TensorInfo(name, _FORMATS.get(dtype, dtype), shape, begin + offsets[0], n_bits // 8)
+
+
+def _integers(value: object, where: str, field: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
+        raise ModelFormatError(
+            f"{where}: {field} must be a list of non-negative integers, not {shown(value)}", code=f"tensor_{field}"
+        )
+    return tuple(value)
+
+
+def _gaps(tensors: list[TensorInfo], begin: int, end: int, what: str) -> Iterator[str]:
+    """Each hole of the data, and the bytes behind it, as a sentence; an overlap is an error at once."""
+    at = begin
+    for tensor in tensors:
+        if tensor.offset < at:
+            raise ModelFormatError(
+                f"{what}: tensor '{shown(tensor.name)}' at byte {tensor.offset} overlaps the one before, "
+                f"which ends at {at}",
+                code="tensor_overlap",
+            )
+        if tensor.offset > at:
+            yield f"{what}: bytes {at} to {tensor.offset} belong to no tensor"
+        at = tensor.offset + tensor.n_bytes
+    if at < end:
+        yield f"{what}: {end - at} bytes follow the last tensor"
+
+
+# --- a folder -----------------------------------------------------------------------------------------------------
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+
+def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False) -> Checkpoint:
+    """The checkpoint of a Hugging Face folder: model.safetensors, or the shards that the index names."""
+    checkpoint = Checkpoint(inside=folder if strict_paths else None)
+    index_path = os.path.join(folder, INDEX_NAME)
+    single_path = os.path.join(folder, SINGLE_NAME)
+    if os.path.lexists(single_path) or not os.path.lexists(index_path):
+        with open_regular(single_path, inside=checkpoint.inside) as file:
+            checkpoint.add_part(file, read_header(file, strict=strict, warnings=checkpoint.warnings))
+        return checkpoint
+    weight_map = _weight_map(index_path, checkpoint)
+    for shard in sorted(set(weight_map.values())):
+        with open_regular(os.path.join(folder, shard), inside=checkpoint.inside) as file:
+            tensors = read_header(file, strict=strict, warnings=checkpoint.warnings)
+            for tensor in tensors:
+                if tensor.name not in weight_map:
+                    raise ModelFormatError(
+                        f"{shown(shard)} holds tensor '{shown(tensor.name)}', which {INDEX_NAME} does not list",
+                        code="index_tensor",
+                    )
+            checkpoint.add_part(file, tensors)
+    for name, shard in weight_map.items():
+        found = checkpoint.tensors.get(name)
+        if found is None or os.path.basename(checkpoint.parts[found.part].path) != shard:
+            raise ModelFormatError(
+                f"{INDEX_NAME} places tensor '{shown(name)}' in {shown(shard)}, which does not hold it",
+                code="index_tensor",
+            )
+    return checkpoint
+
+
+def _weight_map(path: str, checkpoint: Checkpoint) -> dict[str, str]:
+    index = parse_json(read_file(path, MAX_INDEX_BYTES, inside=checkpoint.inside), INDEX_NAME)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelFormatError(f"{INDEX_NAME}: weight_map is missing, empty or not an object", code="index_map")
+    if len(weight_map) > MAX_TENSORS:
+        raise ModelLimitError(f"{INDEX_NAME}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str):
+            raise ModelFormatError(f"{INDEX_NAME}: weight_map['{shown(name)}'] is not a string", code="index_map")
+        # A file name and nothing else: no separator, drive, parent folder or control character can be spelled.
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,243}\.safetensors", shard):
+            raise ModelPathError(
+                f"{INDEX_NAME}: weight_map['{shown(name)}'] is '{shown(shard)}', not a plain *.safetensors name",
+                code="shard_name",
+            )
+    return cast(dict[str, str], weight_map)
