@@ -161,7 +161,7 @@ def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False)
         with open_regular(single_path, inside=checkpoint.inside) as file:
             checkpoint.add_part(file, read_header(file, strict=strict, warnings=checkpoint.warnings))
         return checkpoint
-    weight_map = _weight_map(index_path, checkpoint)
+    weight_map, total = _weight_map(index_path, checkpoint)
     for shard in sorted(set(weight_map.values())):
         with open_regular(os.path.join(folder, shard), inside=checkpoint.inside) as file:
             tensors = read_header(file, strict=strict, warnings=checkpoint.warnings)
@@ -179,10 +179,14 @@ def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False)
                 f"{INDEX_NAME} places tensor '{shown(name)}' in {shown(shard)}, which does not hold it",
                 code="index_tensor",
             )
+    n_bytes = sum(tensor.n_bytes for tensor in checkpoint.tensors.values())
+    if total is not None and total != n_bytes:
+        checkpoint.warnings.append(f"{INDEX_NAME}: total_size is {shown(total)}, the tensors take {n_bytes} bytes")
     return checkpoint
 
 
-def _weight_map(path: str, checkpoint: Checkpoint) -> dict[str, str]:
+def _weight_map(path: str, checkpoint: Checkpoint) -> tuple[dict[str, str], object]:
+    """The index's map from tensor to file name, and its claim of the total size."""
     index = parse_json(read_file(path, MAX_INDEX_BYTES, inside=checkpoint.inside), INDEX_NAME)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -198,4 +202,6 @@ def _weight_map(path: str, checkpoint: Checkpoint) -> dict[str, str]:
                 f"{INDEX_NAME}: weight_map['{shown(name)}'] is '{shown(shard)}', not a plain *.safetensors name",
                 code="shard_name",
             )
-    return cast(dict[str, str], weight_map)
+    metadata = index.get("metadata") if isinstance(index, dict) else None
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return cast(dict[str, str], weight_map), total

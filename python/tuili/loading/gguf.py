@@ -1,0 +1,470 @@
+"""Reader of GGUF files, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+
+Little-endian: magic, version, counts, then key-value pairs, then tensor infos, then the data. The header is read in
+growing pieces and never past its end by more than its own length; long arrays are measured now and decoded when asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuili.errors import ModelFormatError, ModelLimitError, ModelUnsupportedError
+from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
+from tuili.loading.files import RegularFile, StrPath, open_regular, shown
+
+MAX_KEYS = 65_536
+MAX_TENSORS = 65_536
+MAX_KEY_BYTES = 65_535
+MAX_STRING_BYTES = 4 << 20
+MAX_TENSOR_NAME_BYTES = 63  # 64 with the terminating zero in C
+MAX_ARRAY_BYTES = 256 << 20  # of an array of strings, decoded
+MAX_DIMS = 4
+MAX_PARTS = 1024
+
+# A decoded string costs this much beside its text (sys.getsizeof("") and a list entry).
+_STRING_OVERHEAD_BYTES = 57
+
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+
+# Value types by id: name, struct format or None, bytes of the smallest encoding.
+_SCALARS = {
+    0: ("UINT8", "<u1"), 1: ("INT8", "<i1"), 2: ("UINT16", "<u2"), 3: ("INT16", "<i2"), 4: ("UINT32", "<u4"),
+    5: ("INT32", "<i4"), 6: ("FLOAT32", "<f4"), 7: ("BOOL", "?"), 10: ("UINT64", "<u8"), 11: ("INT64", "<i8"),
+    12: ("FLOAT64", "<f8"),
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+_TYPE_NAMES = {number: name for number, (name, _) in _SCALARS.items()} | {_STRING: "STRING", _ARRAY: "ARRAY"}
+
+# Tensor types by id. Those that are not in FORMATS exist but cannot be loaded; 4, 5, 31-33 and 36-38 were removed.
+_TENSOR_TYPES = {
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
+    12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s",
+    20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64",
+    29: "iq1_m", 30: "bf16", 34: "tq1_0", 35: "tq2_0", 39: "mxfp4", 40: "nvfp4",
+}  # fmt: skip
+_REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
+
+T = TypeVar("T")
+_REQUIRED: Any = object()
+
+
+class _Header:
+    """The bytes of a file from its start, read as far as they are asked for, and a position in them."""
+
+    def __init__(self, file: RegularFile) -> None:
+        self.file = file
+        self.what = shown(file.path, 256)
+        self.bytes = bytearray()
+        self.at = 0
+
+    def need(self, n_bytes: int, field: str) -> int:
+        """Make the next `n_bytes` bytes available and step over them; returns where they begin."""
+        begin, end = self.at, self.at + n_bytes
+        if end > len(self.bytes):
+            if end > self.file.size:
+                raise ModelFormatError(
+                    f"{self.what}: byte {begin}: {field} needs {n_bytes} bytes, but {self.file.size - begin} are left",
+                    code="truncated",
+                )
+            # Doubling keeps what is read below twice the header, or 256 KiB.
+            target = min(self.file.size, max(end, 2 * len(self.bytes), 256 << 10))
+            self.bytes += self.file.pread(target - len(self.bytes), len(self.bytes))
+        self.at = end
+        return begin
+
+    def u32(self, field: str) -> int:
+        begin = self.need(4, field)
+        return int(_U32.unpack_from(self.bytes, begin)[0])
+
+    def u64(self, field: str) -> int:
+        begin = self.need(8, field)
+        return int(_U64.unpack_from(self.bytes, begin)[0])
+
+    def string(self, field: str, max_bytes: int) -> str:
+        n_bytes = self.u64(field)
+        if n_bytes > self.file.size - self.at:
+            raise ModelFormatError(
+                f"{self.what}: byte {self.at - 8}: {field} has {n_bytes} bytes, but {self.file.size - self.at} are left",
+                code="truncated",
+            )
+        if n_bytes > max_bytes:
+            raise ModelLimitError(
+                f"{self.what}: byte {self.at - 8}: {field} has {n_bytes} bytes; the limit is {max_bytes}",
+                code="string_too_long",
+            )
+        begin = self.need(n_bytes, field)
+        try:
+            return self.bytes[begin : self.at].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelFormatError(f"{self.what}: byte {begin}: {field} is not UTF-8", code="string_utf8") from error
+
+    def count(self, field: str, smallest: int, limit: int) -> int:
+        """A u64 count of things of at least `smallest` bytes each."""
+        begin, n = self.at, self.u64(field)
+        left = self.file.size - self.at
+        if n > left // smallest:
+            raise ModelFormatError(
+                f"{self.what}: byte {begin}: {field} is {n}, but {left} bytes are left", code="count_exceeds_file"
+            )
+        if n > limit:
+            raise ModelLimitError(
+                f"{self.what}: byte {begin}: {field} is {n}; the limit is {limit}", code="count_limit"
+            )
+        return n
+
+    def skip_strings(self, n: int, field: str) -> None:
+        """Step over `n` strings, checking that each lies in the file. The loop of the hot path: no calls but one."""
+        data, at, unpack = self.bytes, self.at, _U64.unpack_from
+        for _ in range(n):
+            if at + 8 > len(data):
+                self.at = at
+                self.need(8, field)
+            at += 8 + unpack(data, at)[0]
+        self.at = at
+        if at > len(data):
+            self.need(0, field)
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """An array not yet decoded: `n` elements of type `element`, whose encoding fills bytes [begin, end) of the header."""
+
+    element: int
+    n: int
+    begin: int
+    end: int
+
+
+class Metadata:
+    """The key-value pairs of a GGUF file behind typed getters; nothing is converted from one type to another.
+
+    Each getter takes a key and a default for when it is absent; without default a missing key is an error.
+    raises  ModelFormatError (key_missing, key_type, array_length), naming the key
+    """
+
+    def __init__(self, what: str, data: bytearray, values: dict[str, tuple[int, Any]]) -> None:
+        self.what = what
+        self._data = data
+        self._values = values
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def keys(self) -> list[str]:
+        """All keys, in the file's order."""
+        return list(self._values)
+
+    def _get(self, key: str, wanted: str, default: T) -> Any | T:
+        found = self._values.get(key)
+        if found is None:
+            if default is _REQUIRED:
+                raise ModelFormatError(f"{self.what}: key {key} is missing", code="key_missing")
+            return default
+        number, value = found
+        if isinstance(value, _Array):
+            name = f"ARRAY of {_TYPE_NAMES[value.element]}"
+        else:
+            name = _TYPE_NAMES[number]
+        if name != wanted:
+            raise ModelFormatError(f"{self.what}: key {shown(key)} is {name}, expected {wanted}", code="key_type")
+        return value
+
+    def get_u16(self, key: str, default: T = _REQUIRED) -> int | T:
+        """A UINT16."""
+        return self._get(key, "UINT16", default)
+
+    def get_u32(self, key: str, default: T = _REQUIRED) -> int | T:
+        """A UINT32."""
+        return self._get(key, "UINT32", default)
+
+    def get_i32(self, key: str, default: T = _REQUIRED) -> int | T:
+        """An INT32."""
+        return self._get(key, "INT32", default)
+
+    def get_f32(self, key: str, default: T = _REQUIRED) -> float | T:
+        """A FLOAT32; may be infinite or not a number."""
+        return self._get(key, "FLOAT32", default)
+
+    def get_bool(self, key: str, default: T = _REQUIRED) -> bool | T:
+        """A BOOL."""
+        return self._get(key, "BOOL", default)
+
+    def get_str(self, key: str, default: T = _REQUIRED) -> str | T:
+        """A STRING."""
+        return self._get(key, "STRING", default)
+
+    def _array(self, key: str, element: int, n: int | None, default: T) -> _Array | T:
+        found = self._get(key, f"ARRAY of {_TYPE_NAMES[element]}", default)
+        if isinstance(found, _Array) and n is not None and found.n != n:
+            raise ModelFormatError(
+                f"{self.what}: key {shown(key)} has {found.n} elements, expected {n}", code="array_length"
+            )
+        return found
+
+    def _numbers(self, key: str, element: int, n: int | None, default: T) -> Any | T:
+        array = self._array(key, element, n, default)
+        if not isinstance(array, _Array):
+            return array
+        return np.frombuffer(self._data[array.begin : array.end], np.dtype(_SCALARS[element][1]))
+
+    def get_f32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.float32] | T:
+        """An array of FLOAT32, of `n` elements if given."""
+        return self._numbers(key, 6, n, default)
+
+    def get_i32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.int32] | T:
+        """An array of INT32, of `n` elements if given."""
+        return self._numbers(key, 5, n, default)
+
+    def get_u32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.uint32] | T:
+        """An array of UINT32, of `n` elements if given."""
+        return self._numbers(key, 4, n, default)
+
+    def get_bool_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.bool_] | T:
+        """An array of BOOL, of `n` elements if given."""
+        return self._numbers(key, 7, n, default)
+
+    def get_str_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[str] | T:
+        """An array of STRING, of `n` elements if given; decoded now.
+
+        raises  ModelFormatError (string_utf8) besides
+        """
+        array = self._array(key, _STRING, n, default)
+        if not isinstance(array, _Array):
+            return array
+        data, at, unpack = bytes(self._data[array.begin : array.end]), 0, _U64.unpack_from
+        strings = []
+        try:
+            for _ in range(array.n):
+                begin = at + 8
+                at = begin + unpack(data, at)[0]
+                strings.append(data[begin:at].decode())
+        except UnicodeDecodeError as error:
+            raise ModelFormatError(
+                f"{self.what}: key {shown(key)}: element {len(strings)} is not UTF-8", code="string_utf8"
+            ) from error
+        return strings
+
+
+def _read_value(header: _Header, key: str) -> tuple[int, Any]:
+    """The type and value of one pair; arrays are measured, not decoded."""
+    at = header.at
+    number = header.u32(f"the type of key {shown(key)}")
+    where = f"key {shown(key)}"
+    if number in _SCALARS:
+        dtype = _SCALARS[number][1]
+        n_bytes = np.dtype(dtype).itemsize
+        begin = header.need(n_bytes, where)
+        raw = header.bytes[begin : begin + n_bytes]
+        if dtype == "?" and raw[0] > 1:
+            raise ModelFormatError(f"{header.what}: byte {begin}: {where} is a BOOL of value {raw[0]}", code="bool_value")
+        return number, np.frombuffer(raw, dtype)[0].item()
+    if number == _STRING:
+        return number, header.string(where, MAX_STRING_BYTES)
+    if number == _ARRAY:
+        return number, _read_array(header, where)
+    raise ModelFormatError(f"{header.what}: byte {at}: {where} has the unknown type {number}", code="value_type")
+
+
+def _read_array(header: _Header, where: str) -> _Array:
+    at = header.at
+    element = header.u32(f"the element type of {where}")
+    if element == _ARRAY:
+        raise ModelFormatError(f"{header.what}: byte {at}: {where} is an array of arrays", code="nested_array")
+    if element == _STRING:
+        n = header.count(f"the length of {where}", 8, MAX_ARRAY_BYTES // _STRING_OVERHEAD_BYTES)
+        begin = header.at
+        header.skip_strings(n, where)
+        if header.at - begin + n * _STRING_OVERHEAD_BYTES > MAX_ARRAY_BYTES:
+            raise ModelLimitError(
+                f"{header.what}: byte {at}: {where} takes more than {MAX_ARRAY_BYTES} bytes decoded", code="array_too_large"
+            )
+        return _Array(element, n, begin, header.at)
+    if element not in _SCALARS:
+        raise ModelFormatError(
+            f"{header.what}: byte {at}: {where} has the unknown element type {element}", code="value_type"
+        )
+    size = np.dtype(_SCALARS[element][1]).itemsize
+    n = header.count(f"the length of {where}", size, MAX_ARRAY_BYTES // size)
+    begin = header.need(n * size, where)
+    if element == 7 and n and max(header.bytes[begin : header.at]) > 1:
+        raise ModelFormatError(f"{header.what}: byte {begin}: {where} holds a BOOL other than 0 and 1", code="bool_value")
+    return _Array(element, n, begin, header.at)
+
+
+def _read_start(header: _Header) -> tuple[int, int]:
+    """Magic and version checked; the counts of tensors and of keys."""
+    if header.file.size < 24:
+        raise ModelFormatError(
+            f"{header.what}: {header.file.size} bytes; a GGUF file has at least 24", code="header_too_small"
+        )
+    magic = bytes(header.bytes[header.need(4, "the magic") :][:4])
+    if magic != b"GGUF":
+        raise ModelFormatError(f"{header.what}: starts with {shown(magic)}, not with b'GGUF'", code="magic")
+    version = header.u32("the version")
+    if version in (0x01000000, 0x02000000, 0x03000000):
+        raise ModelFormatError(f"{header.what}: a big-endian GGUF file; only little-endian is read", code="big_endian")
+    if version not in (2, 3):
+        raise ModelUnsupportedError(f"{header.what}: GGUF version {version}; 2 and 3 are read", code="version")
+    # The smallest tensor info is 24 bytes with an empty name and no dimension, the smallest pair 13.
+    n_tensors = header.count("the number of tensors", 24, MAX_TENSORS)
+    return n_tensors, header.count("the number of keys", 13, MAX_KEYS)
+
+
+def _read_pairs(header: _Header, n_keys: int) -> dict[str, tuple[int, Any]]:
+    values: dict[str, tuple[int, Any]] = {}
+    for i in range(n_keys):
+        at = header.at
+        key = header.string(f"the name of key {i}", MAX_KEY_BYTES)
+        if not key.isprintable() or not key.strip(". "):
+            raise ModelFormatError(f"{header.what}: byte {at}: '{shown(key)}' is not a key", code="key_name")
+        if key in values:
+            raise ModelFormatError(f"{header.what}: byte {at}: key {shown(key)} appears twice", code="key_duplicate")
+        values[key] = _read_value(header, key)
+    return values
+
+
+def _read_tensor(header: _Header, i: int) -> TensorInfo:
+    """One tensor info; `offset` is still relative to the start of the data."""
+    name = header.string(f"the name of tensor {i}", MAX_TENSOR_NAME_BYTES)
+    where = f"{header.what}: tensor '{shown(name)}'"
+    if not name or not name.isprintable():
+        raise ModelFormatError(f"{header.what}: the name of tensor {i} is empty or unprintable", code="tensor_name")
+    n_dims = header.u32(f"the dimensions of tensor '{shown(name)}'")
+    if not 1 <= n_dims <= MAX_DIMS:
+        raise ModelFormatError(f"{where} has {n_dims} dimensions; 1 to {MAX_DIMS} are allowed", code="tensor_dims")
+    begin = header.need(8 * n_dims + 12, f"the info of tensor '{shown(name)}'")
+    *dims, number, offset = struct.unpack_from(f"<{n_dims}QIQ", header.bytes, begin)
+    if number not in _TENSOR_TYPES and number not in _REMOVED_TYPES:
+        raise ModelFormatError(f"{where} has the unknown type {number}", code="tensor_type")
+    type_name = _TENSOR_TYPES.get(number, f"type {number} (removed from GGUF)")
+    if type_name not in FORMATS:
+        raise ModelUnsupportedError(f"{where} is stored as {type_name}, which is not supported", code="tensor_type")
+    block = FORMATS[type_name]
+    if dims[0] % block.n_values:
+        raise ModelFormatError(
+            f"{where}: rows of {dims[0]} values are not whole blocks of {block.n_values}", code="tensor_shape"
+        )
+    n_bytes = dims[0] // block.n_values * block.n_bytes
+    for dim in dims[1:]:
+        n_bytes *= dim
+    if not 0 < n_bytes <= header.file.size:  # Python's integers do not wrap
+        raise ModelFormatError(
+            f"{where}: shape {dims} takes {n_bytes} bytes in a file of {header.file.size}", code="tensor_shape"
+        )
+    return TensorInfo(name, type_name, tuple(reversed(dims)), offset, n_bytes)
+
+
+def _place(header: _Header, infos: list[TensorInfo], alignment: int) -> list[TensorInfo]:
+    """The infos with offsets from the file's start; the tensors must follow each other with nothing but padding."""
+    data_begin = -(-header.at // alignment) * alignment
+    placed, expected = [], 0
+    for info in infos:
+        if info.offset != expected:
+            raise ModelFormatError(
+                f"{header.what}: tensor '{shown(info.name)}' is at offset {info.offset}, expected {expected}: "
+                f"tensors follow each other, aligned to {alignment}",
+                code="tensor_offset",
+            )
+        begin = data_begin + info.offset
+        if begin + info.n_bytes > header.file.size:
+            raise ModelFormatError(
+                f"{header.what}: tensor '{shown(info.name)}' ends at byte {begin + info.n_bytes}, "
+                f"the file at {header.file.size}",
+                code="truncated",
+            )
+        placed.append(TensorInfo(info.name, info.format, info.shape, begin, info.n_bytes))
+        expected = -(-(info.offset + info.n_bytes) // alignment) * alignment
+    return placed
+
+
+def read_header(
+    file: RegularFile, *, strict: bool = True, warnings: list[str] | None = None
+) -> tuple[Metadata, list[TensorInfo]]:
+    """The key-value pairs and tensors of one GGUF file, everything checked.
+
+    strict  False tolerates bytes behind the last tensor, with a line in `warnings`
+    raises  ModelFormatError, ModelLimitError, ModelUnsupportedError; reads at most twice the header, or 256 KiB
+    """
+    header = _Header(file)
+    n_tensors, n_keys = _read_start(header)
+    metadata = Metadata(header.what, header.bytes, _read_pairs(header, n_keys))
+    alignment = metadata.get_u32("general.alignment", 32)
+    if alignment & (alignment - 1) or not 8 <= alignment <= 65_536:
+        raise ModelFormatError(
+            f"{header.what}: general.alignment is {alignment}, expected a power of two from 8 to 65536", code="alignment"
+        )
+    infos: list[TensorInfo] = []
+    names: set[str] = set()
+    for i in range(n_tensors):
+        info = _read_tensor(header, i)
+        if info.name in names:
+            raise ModelFormatError(f"{header.what}: tensor '{shown(info.name)}' appears twice", code="tensor_duplicate")
+        names.add(info.name)
+        infos.append(info)
+    tensors = _place(header, infos, alignment)
+    end = tensors[-1].offset + tensors[-1].n_bytes if tensors else header.at
+    if file.size - end >= alignment:
+        problem = f"{header.what}: {file.size - end} bytes follow the last tensor"
+        if strict:
+            raise ModelFormatError(f"{problem}; strict=False accepts that", code="trailing_bytes")
+        if warnings is not None:
+            warnings.append(problem)
+    file.check_unchanged()
+    return metadata, tensors
+
+
+def open_gguf(
+    path: StrPath, *, strict: bool = True, strict_paths: bool = False
+) -> tuple[Metadata, Checkpoint]:
+    """The metadata and tensors of a GGUF model, and of the other parts if it is split (NAME-00001-of-00003.gguf)."""
+    name = os.fspath(path)
+    checkpoint = Checkpoint(inside=os.path.dirname(os.path.abspath(name)) if strict_paths else None)
+    with open_regular(name, inside=checkpoint.inside) as file:
+        metadata, tensors = read_header(file, strict=strict, warnings=checkpoint.warnings)
+        checkpoint.add_part(file, tensors)
+    kind = metadata.get_str("general.type", "model")
+    if kind != "model":
+        raise ModelUnsupportedError(
+            f"{metadata.what}: general.type is '{shown(kind)}'; only models can be loaded", code="gguf_kind"
+        )
+    if "split.count" in metadata:
+        _open_parts(name, metadata, checkpoint, strict=strict)
+    return metadata, checkpoint
+
+
+def _open_parts(path: str, first: Metadata, checkpoint: Checkpoint, *, strict: bool) -> None:
+    """Add parts 2 to n; their names are derived from the first one's, never read from a file."""
+    count, n_tensors = first.get_u16("split.count"), first.get_i32("split.tensors.count")
+    if not 1 <= count <= MAX_PARTS:
+        raise ModelFormatError(f"{first.what}: split.count is {count}, expected 1 to {MAX_PARTS}", code="split")
+    if first.get_u16("split.no") != 0:
+        raise ModelFormatError(f"{first.what}: split.no is not 0; give the first part of a split model", code="split")
+    named = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path, re.DOTALL)
+    if count > 1 and (named is None or int(named[2]) != count):
+        raise ModelFormatError(
+            f"{first.what}: the first of {count} parts must be named NAME-00001-of-{count:05}.gguf", code="split"
+        )
+    for no in range(1, count):
+        assert named is not None
+        part = f"{named[1]}-{no + 1:05}-of-{count:05}.gguf"
+        with open_regular(part, inside=checkpoint.inside) as file:
+            metadata, tensors = read_header(file, strict=strict, warnings=checkpoint.warnings)
+            same = ("general.architecture", "general.name", "general.uuid")
+            if (
+                (metadata.get_u16("split.no"), metadata.get_u16("split.count")) != (no, count)
+                or metadata.get_i32("split.tensors.count") != n_tensors
+                or any(key in metadata and metadata.get_str(key) != first.get_str(key, None) for key in same)
+            ):
+                raise ModelFormatError(f"{metadata.what}: not part {no + 1} of the model of {first.what}", code="split")
+            checkpoint.add_part(file, tensors)
+    if len(checkpoint.tensors) != n_tensors:
+        raise ModelFormatError(
+            f"{first.what}: split.tensors.count is {n_tensors}, the parts hold {len(checkpoint.tensors)}", code="split"
+        )
