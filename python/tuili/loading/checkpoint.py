@@ -99,7 +99,7 @@ class Checkpoint:
         """The bytes of a tensor, in an array of its own [n_bytes]."""
         tensor = self.tensors[name]
         data = np.empty(tensor.n_bytes, np.uint8)
-        self._file(tensor.part).read_into(memoryview(data), tensor.offset)
+        self._file(tensor.part).read_into(data.data, tensor.offset)
         return data
 
     def _file(self, part: int) -> RegularFile:
@@ -109,7 +109,8 @@ class Checkpoint:
             if file.identity != self.parts[part].identity:
                 file.close()
                 raise ModelIOError(
-                    f"{shown(file.path, 256)}: the file changed between planning and loading", code="file_changed"
+                    f"{shown(file.path, 256)}: the file changed between planning and loading",
+                    code="file_changed",
                 )
             self._open, self._open_part = file, part
         return self._open

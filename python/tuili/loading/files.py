@@ -61,7 +61,9 @@ class RegularFile:
     def __enter__(self) -> RegularFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -147,7 +149,8 @@ def _check_inside(path: str, status: os.stat_result, folder: str) -> None:
         )
     if status.st_nlink > 1 or FileIdentity.of(os.stat(real)) != FileIdentity.of(status):
         raise ModelPathError(
-            f"{shown(path, 256)} has further hard links; strict_paths=True does not allow that", code="outside_model"
+            f"{shown(path, 256)} has further hard links; strict_paths=True does not allow that",
+            code="outside_model",
         )
 
 
@@ -191,7 +194,9 @@ def parse_json(data: bytes, what: str, max_depth: int = 64) -> object:
             seen: set[str] = set()
             for name, _ in items:
                 if name in seen:
-                    raise ModelFormatError(f"{what}: key '{shown(name)}' appears twice", code="json_duplicate_key")
+                    raise ModelFormatError(
+                        f"{what}: key '{shown(name)}' appears twice", code="json_duplicate_key"
+                    )
                 seen.add(name)
         return result
 
@@ -207,7 +212,9 @@ def parse_json(data: bytes, what: str, max_depth: int = 64) -> object:
     try:
         value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=decimal)
     except json.JSONDecodeError as error:
-        raise ModelFormatError(f"{what}: line {error.lineno} column {error.colno}: {error.msg}", code="json") from error
+        raise ModelFormatError(
+            f"{what}: line {error.lineno} column {error.colno}: {error.msg}", code="json"
+        ) from error
     except ModelFormatError:
         raise
     except ValueError as error:  # int() refuses thousands of digits, which would take quadratic time
@@ -221,7 +228,9 @@ def _check_surrogates(value: object, what: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ModelFormatError(f"{what}: half of a surrogate pair in a string", code="json_surrogate") from error
+        raise ModelFormatError(
+            f"{what}: half of a surrogate pair in a string", code="json_surrogate"
+        ) from error
 
 
 # All bytes but quotes and brackets, for bytes.translate to delete.

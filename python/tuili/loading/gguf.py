@@ -103,7 +103,9 @@ class _Header:
         try:
             return self.bytes[begin : self.at].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ModelFormatError(f"{self.what}: byte {begin}: {field} is not UTF-8", code="string_utf8") from error
+            raise ModelFormatError(
+                f"{self.what}: byte {begin}: {field} is not UTF-8", code="string_utf8"
+            ) from error
 
     def count(self, field: str, smallest: int, limit: int) -> int:
         """A u64 count of things of at least `smallest` bytes each."""
@@ -111,7 +113,8 @@ class _Header:
         left = self.file.size - self.at
         if n > left // smallest:
             raise ModelFormatError(
-                f"{self.what}: byte {begin}: {field} is {n}, but {left} bytes are left", code="count_exceeds_file"
+                f"{self.what}: byte {begin}: {field} is {n}, but {left} bytes are left",
+                code="count_exceeds_file",
             )
         if n > limit:
             raise ModelLimitError(
@@ -120,16 +123,33 @@ class _Header:
         return n
 
     def skip_strings(self, n: int, field: str) -> None:
-        """Step over `n` strings, checking that each lies in the file. The loop of the hot path: no calls but one."""
-        data, at, unpack = self.bytes, self.at, _U64.unpack_from
-        for _ in range(n):
-            if at + 8 > len(data):
-                self.at = at
-                self.need(8, field)
-            at += 8 + unpack(data, at)[0]
-        self.at = at
+        """Step over `n` strings, checking that each lies in the file."""
+        while n:
+            chunk = min(n, 16_384)
+            if not self._skip_short_strings(chunk):
+                for _ in range(chunk):
+                    self.need(self.u64(field), field)
+            n -= chunk
+
+    def _skip_short_strings(self, n: int) -> bool:
+        """Step over `n` strings if all are shorter than 256 bytes and already read; False, and no step, if not.
+
+        The loop looks at the lowest byte of each length only; numpy checks that the other seven were zero.
+        """
+        data, at, starts = self.bytes, self.at, []
+        try:
+            for _ in range(n):
+                starts.append(at)
+                at += 8 + data[at]
+        except IndexError:
+            return False
         if at > len(data):
-            self.need(0, field)
+            return False
+        high_bytes = np.array(starts)[:, None] + np.arange(1, 8)
+        if np.frombuffer(data, np.uint8)[high_bytes].any():
+            return False
+        self.at = at
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +193,9 @@ class Metadata:
         else:
             name = _TYPE_NAMES[number]
         if name != wanted:
-            raise ModelFormatError(f"{self.what}: key {shown(key)} is {name}, expected {wanted}", code="key_type")
+            raise ModelFormatError(
+                f"{self.what}: key {shown(key)} is {name}, expected {wanted}", code="key_type"
+            )
         return value
 
     def get_u16(self, key: str, default: T = _REQUIRED) -> int | T:
@@ -214,7 +236,9 @@ class Metadata:
             return array
         return np.frombuffer(self._data[array.begin : array.end], np.dtype(_SCALARS[element][1]))
 
-    def get_f32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.float32] | T:
+    def get_f32_array(
+        self, key: str, n: int | None = None, default: T = _REQUIRED
+    ) -> NDArray[np.float32] | T:
         """An array of FLOAT32, of `n` elements if given."""
         return self._numbers(key, 6, n, default)
 
@@ -263,27 +287,34 @@ def _read_value(header: _Header, key: str) -> tuple[int, Any]:
         begin = header.need(n_bytes, where)
         raw = header.bytes[begin : begin + n_bytes]
         if dtype == "?" and raw[0] > 1:
-            raise ModelFormatError(f"{header.what}: byte {begin}: {where} is a BOOL of value {raw[0]}", code="bool_value")
+            raise ModelFormatError(
+                f"{header.what}: byte {begin}: {where} is a BOOL of value {raw[0]}", code="bool_value"
+            )
         return number, np.frombuffer(raw, dtype)[0].item()
     if number == _STRING:
         return number, header.string(where, MAX_STRING_BYTES)
     if number == _ARRAY:
         return number, _read_array(header, where)
-    raise ModelFormatError(f"{header.what}: byte {at}: {where} has the unknown type {number}", code="value_type")
+    raise ModelFormatError(
+        f"{header.what}: byte {at}: {where} has the unknown type {number}", code="value_type"
+    )
 
 
 def _read_array(header: _Header, where: str) -> _Array:
     at = header.at
     element = header.u32(f"the element type of {where}")
     if element == _ARRAY:
-        raise ModelFormatError(f"{header.what}: byte {at}: {where} is an array of arrays", code="nested_array")
+        raise ModelFormatError(
+            f"{header.what}: byte {at}: {where} is an array of arrays", code="nested_array"
+        )
     if element == _STRING:
         n = header.count(f"the length of {where}", 8, MAX_ARRAY_BYTES // _STRING_OVERHEAD_BYTES)
         begin = header.at
         header.skip_strings(n, where)
         if header.at - begin + n * _STRING_OVERHEAD_BYTES > MAX_ARRAY_BYTES:
             raise ModelLimitError(
-                f"{header.what}: byte {at}: {where} takes more than {MAX_ARRAY_BYTES} bytes decoded", code="array_too_large"
+                f"{header.what}: byte {at}: {where} takes more than {MAX_ARRAY_BYTES} bytes decoded",
+                code="array_too_large",
             )
         return _Array(element, n, begin, header.at)
     if element not in _SCALARS:
@@ -294,7 +325,9 @@ def _read_array(header: _Header, where: str) -> _Array:
     n = header.count(f"the length of {where}", size, MAX_ARRAY_BYTES // size)
     begin = header.need(n * size, where)
     if element == 7 and n and max(header.bytes[begin : header.at]) > 1:
-        raise ModelFormatError(f"{header.what}: byte {begin}: {where} holds a BOOL other than 0 and 1", code="bool_value")
+        raise ModelFormatError(
+            f"{header.what}: byte {begin}: {where} holds a BOOL other than 0 and 1", code="bool_value"
+        )
     return _Array(element, n, begin, header.at)
 
 
@@ -309,9 +342,13 @@ def _read_start(header: _Header) -> tuple[int, int]:
         raise ModelFormatError(f"{header.what}: starts with {shown(magic)}, not with b'GGUF'", code="magic")
     version = header.u32("the version")
     if version in (0x01000000, 0x02000000, 0x03000000):
-        raise ModelFormatError(f"{header.what}: a big-endian GGUF file; only little-endian is read", code="big_endian")
+        raise ModelFormatError(
+            f"{header.what}: a big-endian GGUF file; only little-endian is read", code="big_endian"
+        )
     if version not in (2, 3):
-        raise ModelUnsupportedError(f"{header.what}: GGUF version {version}; 2 and 3 are read", code="version")
+        raise ModelUnsupportedError(
+            f"{header.what}: GGUF version {version}; 2 and 3 are read", code="version"
+        )
     # The smallest tensor info is 24 bytes with an empty name and no dimension, the smallest pair 13.
     n_tensors = header.count("the number of tensors", 24, MAX_TENSORS)
     return n_tensors, header.count("the number of keys", 13, MAX_KEYS)
@@ -325,7 +362,9 @@ def _read_pairs(header: _Header, n_keys: int) -> dict[str, tuple[int, Any]]:
         if not key.isprintable() or not key.strip(". "):
             raise ModelFormatError(f"{header.what}: byte {at}: '{shown(key)}' is not a key", code="key_name")
         if key in values:
-            raise ModelFormatError(f"{header.what}: byte {at}: key {shown(key)} appears twice", code="key_duplicate")
+            raise ModelFormatError(
+                f"{header.what}: byte {at}: key {shown(key)} appears twice", code="key_duplicate"
+            )
         values[key] = _read_value(header, key)
     return values
 
@@ -335,17 +374,23 @@ def _read_tensor(header: _Header, i: int) -> TensorInfo:
     name = header.string(f"the name of tensor {i}", MAX_TENSOR_NAME_BYTES)
     where = f"{header.what}: tensor '{shown(name)}'"
     if not name or not name.isprintable():
-        raise ModelFormatError(f"{header.what}: the name of tensor {i} is empty or unprintable", code="tensor_name")
+        raise ModelFormatError(
+            f"{header.what}: the name of tensor {i} is empty or unprintable", code="tensor_name"
+        )
     n_dims = header.u32(f"the dimensions of tensor '{shown(name)}'")
     if not 1 <= n_dims <= MAX_DIMS:
-        raise ModelFormatError(f"{where} has {n_dims} dimensions; 1 to {MAX_DIMS} are allowed", code="tensor_dims")
+        raise ModelFormatError(
+            f"{where} has {n_dims} dimensions; 1 to {MAX_DIMS} are allowed", code="tensor_dims"
+        )
     begin = header.need(8 * n_dims + 12, f"the info of tensor '{shown(name)}'")
     *dims, number, offset = struct.unpack_from(f"<{n_dims}QIQ", header.bytes, begin)
     if number not in _TENSOR_TYPES and number not in _REMOVED_TYPES:
         raise ModelFormatError(f"{where} has the unknown type {number}", code="tensor_type")
     type_name = _TENSOR_TYPES.get(number, f"type {number} (removed from GGUF)")
     if type_name not in FORMATS:
-        raise ModelUnsupportedError(f"{where} is stored as {type_name}, which is not supported", code="tensor_type")
+        raise ModelUnsupportedError(
+            f"{where} is stored as {type_name}, which is not supported", code="tensor_type"
+        )
     block = FORMATS[type_name]
     if dims[0] % block.n_values:
         raise ModelFormatError(
@@ -356,7 +401,8 @@ def _read_tensor(header: _Header, i: int) -> TensorInfo:
         n_bytes *= dim
     if not 0 < n_bytes <= header.file.size:  # Python's integers do not wrap
         raise ModelFormatError(
-            f"{where}: shape {dims} takes {n_bytes} bytes in a file of {header.file.size}", code="tensor_shape"
+            f"{where}: shape {dims} takes {n_bytes} bytes in a file of {header.file.size}",
+            code="tensor_shape",
         )
     return TensorInfo(name, type_name, tuple(reversed(dims)), offset, n_bytes)
 
@@ -398,14 +444,17 @@ def read_header(
     alignment = metadata.get_u32("general.alignment", 32)
     if alignment & (alignment - 1) or not 8 <= alignment <= 65_536:
         raise ModelFormatError(
-            f"{header.what}: general.alignment is {alignment}, expected a power of two from 8 to 65536", code="alignment"
+            f"{header.what}: general.alignment is {alignment}, expected a power of two from 8 to 65536",
+            code="alignment",
         )
     infos: list[TensorInfo] = []
     names: set[str] = set()
     for i in range(n_tensors):
         info = _read_tensor(header, i)
         if info.name in names:
-            raise ModelFormatError(f"{header.what}: tensor '{shown(info.name)}' appears twice", code="tensor_duplicate")
+            raise ModelFormatError(
+                f"{header.what}: tensor '{shown(info.name)}' appears twice", code="tensor_duplicate"
+            )
         names.add(info.name)
         infos.append(info)
     tensors = _place(header, infos, alignment)
@@ -443,13 +492,18 @@ def _open_parts(path: str, first: Metadata, checkpoint: Checkpoint, *, strict: b
     """Add parts 2 to n; their names are derived from the first one's, never read from a file."""
     count, n_tensors = first.get_u16("split.count"), first.get_i32("split.tensors.count")
     if not 1 <= count <= MAX_PARTS:
-        raise ModelFormatError(f"{first.what}: split.count is {count}, expected 1 to {MAX_PARTS}", code="split")
+        raise ModelFormatError(
+            f"{first.what}: split.count is {count}, expected 1 to {MAX_PARTS}", code="split"
+        )
     if first.get_u16("split.no") != 0:
-        raise ModelFormatError(f"{first.what}: split.no is not 0; give the first part of a split model", code="split")
+        raise ModelFormatError(
+            f"{first.what}: split.no is not 0; give the first part of a split model", code="split"
+        )
     named = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path, re.DOTALL)
     if count > 1 and (named is None or int(named[2]) != count):
         raise ModelFormatError(
-            f"{first.what}: the first of {count} parts must be named NAME-00001-of-{count:05}.gguf", code="split"
+            f"{first.what}: the first of {count} parts must be named NAME-00001-of-{count:05}.gguf",
+            code="split",
         )
     for no in range(1, count):
         assert named is not None
@@ -462,9 +516,12 @@ def _open_parts(path: str, first: Metadata, checkpoint: Checkpoint, *, strict: b
                 or metadata.get_i32("split.tensors.count") != n_tensors
                 or any(key in metadata and metadata.get_str(key) != first.get_str(key, None) for key in same)
             ):
-                raise ModelFormatError(f"{metadata.what}: not part {no + 1} of the model of {first.what}", code="split")
+                raise ModelFormatError(
+                    f"{metadata.what}: not part {no + 1} of the model of {first.what}", code="split"
+                )
             checkpoint.add_part(file, tensors)
     if len(checkpoint.tensors) != n_tensors:
         raise ModelFormatError(
-            f"{first.what}: split.tensors.count is {n_tensors}, the parts hold {len(checkpoint.tensors)}", code="split"
+            f"{first.what}: split.tensors.count is {n_tensors}, the parts hold {len(checkpoint.tensors)}",
+            code="split",
         )

@@ -31,7 +31,9 @@ _DTYPE_BITS = {
 _FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
-def read_header(file: RegularFile, *, strict: bool = True, warnings: list[str] | None = None) -> list[TensorInfo]:
+def read_header(
+    file: RegularFile, *, strict: bool = True, warnings: list[str] | None = None
+) -> list[TensorInfo]:
     """Every tensor of one safetensors file, in the order of their data.
 
     strict   False tolerates holes and bytes behind the last tensor, with a line in `warnings`
@@ -39,11 +41,14 @@ def read_header(file: RegularFile, *, strict: bool = True, warnings: list[str] |
     """
     what = shown(file.path, 256)
     if file.size < 8:
-        raise ModelFormatError(f"{what}: {file.size} bytes; a safetensors file has at least 8", code="header_too_small")
+        raise ModelFormatError(
+            f"{what}: {file.size} bytes; a safetensors file has at least 8", code="header_too_small"
+        )
     n_header = int.from_bytes(file.pread(8, 0), "little")
     if n_header > MAX_HEADER_BYTES:
         raise ModelLimitError(
-            f"{what}: byte 0: header of {n_header} bytes; the limit is {MAX_HEADER_BYTES}", code="header_too_large"
+            f"{what}: byte 0: header of {n_header} bytes; the limit is {MAX_HEADER_BYTES}",
+            code="header_too_large",
         )
     if n_header > file.size - 8:
         raise ModelFormatError(
@@ -55,7 +60,8 @@ def read_header(file: RegularFile, *, strict: bool = True, warnings: list[str] |
     file.check_unchanged()
     if header[0] != ord("{") or not header.rstrip(b" ").endswith(b"}"):
         raise ModelFormatError(
-            f"{what}: byte 8: the header must be a JSON object, padded with spaces only", code="header_not_object"
+            f"{what}: byte 8: the header must be a JSON object, padded with spaces only",
+            code="header_not_object",
         )
     if header.count(b"{") > MAX_TENSORS + 2:
         raise ModelLimitError(f"{what}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
@@ -75,9 +81,13 @@ def read_header(file: RegularFile, *, strict: bool = True, warnings: list[str] |
 def _check_metadata(metadata: object, what: str) -> None:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ModelFormatError(f"{what}: __metadata__ must map strings to strings", code="metadata_type")
-    if len(metadata) > 1024 or sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA_BYTES:
+    if (
+        len(metadata) > 1024
+        or sum(len(key) + len(value) for key, value in metadata.items()) > MAX_METADATA_BYTES
+    ):
         raise ModelLimitError(
-            f"{what}: __metadata__ exceeds 1024 entries or {MAX_METADATA_BYTES} characters", code="metadata_too_large"
+            f"{what}: __metadata__ exceeds 1024 entries or {MAX_METADATA_BYTES} characters",
+            code="metadata_too_large",
         )
 
 
@@ -88,7 +98,9 @@ def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> 
     if not name.isprintable():
         raise ModelFormatError(f"{where}: control characters in the name", code="tensor_name")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ModelFormatError(f"{where}: expected dtype, shape and data_offsets, nothing else", code="tensor_entry")
+        raise ModelFormatError(
+            f"{where}: expected dtype, shape and data_offsets, nothing else", code="tensor_entry"
+        )
     dtype = entry["dtype"]
     if not isinstance(dtype, str):
         raise ModelFormatError(f"{where}: dtype is not a string: {shown(dtype)}", code="tensor_dtype")
@@ -96,13 +108,17 @@ def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> 
         raise ModelUnsupportedError(f"{where}: unknown dtype '{shown(dtype)}'", code="tensor_dtype")
     shape = _integers(entry["shape"], where, "shape")
     if len(shape) > MAX_DIMS:
-        raise ModelFormatError(f"{where}: {len(shape)} dimensions; the limit is {MAX_DIMS}", code="tensor_shape")
+        raise ModelFormatError(
+            f"{where}: {len(shape)} dimensions; the limit is {MAX_DIMS}", code="tensor_shape"
+        )
     n_bits = _DTYPE_BITS[dtype]
     for dim in shape:
         # Partial products count even if a later dimension is 0: what cannot be represented is refused.
         n_bits *= dim if dim else 1
         if n_bits >= 1 << 63:
-            raise ModelFormatError(f"{where}: shape {shown(shape)} is larger than any file", code="tensor_shape")
+            raise ModelFormatError(
+                f"{where}: shape {shown(shape)} is larger than any file", code="tensor_shape"
+            )
     if 0 in shape:
         n_bits = 0
     if n_bits % 8:
@@ -124,7 +140,8 @@ def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> 
 def _integers(value: object, where: str, field: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
         raise ModelFormatError(
-            f"{where}: {field} must be a list of non-negative integers, not {shown(value)}", code=f"tensor_{field}"
+            f"{where}: {field} must be a list of non-negative integers, not {shown(value)}",
+            code=f"tensor_{field}",
         )
     return tuple(value)
 
@@ -181,7 +198,9 @@ def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False)
             )
     n_bytes = sum(tensor.n_bytes for tensor in checkpoint.tensors.values())
     if total is not None and total != n_bytes:
-        checkpoint.warnings.append(f"{INDEX_NAME}: total_size is {shown(total)}, the tensors take {n_bytes} bytes")
+        checkpoint.warnings.append(
+            f"{INDEX_NAME}: total_size is {shown(total)}, the tensors take {n_bytes} bytes"
+        )
     return checkpoint
 
 
@@ -190,12 +209,16 @@ def _weight_map(path: str, checkpoint: Checkpoint) -> tuple[dict[str, str], obje
     index = parse_json(read_file(path, MAX_INDEX_BYTES, inside=checkpoint.inside), INDEX_NAME)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelFormatError(f"{INDEX_NAME}: weight_map is missing, empty or not an object", code="index_map")
+        raise ModelFormatError(
+            f"{INDEX_NAME}: weight_map is missing, empty or not an object", code="index_map"
+        )
     if len(weight_map) > MAX_TENSORS:
         raise ModelLimitError(f"{INDEX_NAME}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
     for name, shard in weight_map.items():
         if not isinstance(shard, str):
-            raise ModelFormatError(f"{INDEX_NAME}: weight_map['{shown(name)}'] is not a string", code="index_map")
+            raise ModelFormatError(
+                f"{INDEX_NAME}: weight_map['{shown(name)}'] is not a string", code="index_map"
+            )
         # A file name and nothing else: no separator, drive, parent folder or control character can be spelled.
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,243}\.safetensors", shard):
             raise ModelPathError(
