@@ -207,7 +207,8 @@ def random_rows(format: str, rng: np.random.Generator, n: int, k: int, scale: fl
     Every code, every 6-bit scale and the extreme codes occur: the blocks are drawn as bytes, not quantized from floats.
     """
     if format in FLOAT_FORMATS:
-        return encode_float(format, scale * rng.standard_normal((n, k), dtype=np.float32))
+        width = scale * 3**0.5  # uniform: the same bits on every machine, which a normal's tails are not
+        return encode_float(format, rng.uniform(-width, width, (n, k)).astype(np.float32))
     weights, size = BLOCKS[format]
     blocks = rng.integers(0, 256, (n, k // weights, size), dtype=np.uint8)
 

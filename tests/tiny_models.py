@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import numpy as np
-from reference_formats import dequantize, encode_float, random_rows
+from reference_formats import FLOAT_FORMATS, dequantize, encode_float, random_rows
 
 N_VOCAB = 300
 
@@ -62,9 +62,8 @@ def sizes_for(format: str) -> Sizes:
 
 
 def inverse_frequencies(head_dim: int, theta: float) -> list[float]:
-    """theta^(-2i / head_dim) in float32, as transformers computes it."""
-    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return [float(f) for f in np.float32(1) / np.float32(theta) ** exponent]
+    """theta^(-2i / head_dim), computed in double so that every machine rounds to the same float32."""
+    return [float(np.float32(theta ** (-i / head_dim))) for i in range(0, head_dim, 2)]
 
 
 class _Maker:
@@ -75,9 +74,9 @@ class _Maker:
         self.format = format
         self.weights: dict[str, Weight] = {}
 
-    def matrix(self, name: str, n: int, k: int, scale: float | None = None) -> None:
-        scale = scale or 1 / math.sqrt(k)
-        self.weights[name] = Weight(self.format, (n, k), random_rows(self.format, self.rng, n, k, scale))
+    def matrix(self, name: str, n: int, k: int, scale: float | None = None, format: str = "") -> None:
+        format, scale = format or self.format, scale or 1 / math.sqrt(k)
+        self.weights[name] = Weight(format, (n, k), random_rows(format, self.rng, n, k, scale))
 
     def vector(self, name: str, n: int, around: float) -> None:
         """Multiples of 1/128 near `around`: exact in bfloat16, and exact with 1 taken off (Gemma's norms)."""
@@ -134,7 +133,7 @@ def tiny_llama(seed: int = 0, format: str = "f32", tied: bool = False, n_layers:
         "kind": "decoder",
         "n_vocab": N_VOCAB,
         "d_model": sizes.d_model,
-        "max_positions": 512,
+        "max_positions": 2048,
         "layers": [layer] * n_layers,
         "ropes": [{"inv_freq": inverse_frequencies(sizes.head_dim, 10000.0)}],
         "norm": "rms",
@@ -152,7 +151,7 @@ def tiny_llama(seed: int = 0, format: str = "f32", tied: bool = False, n_layers:
         "head_dim": sizes.head_dim,
         "intermediate_size": sizes.d_ff,
         "hidden_act": "silu",
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "tie_word_embeddings": tied,
@@ -189,7 +188,7 @@ def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
         "kind": "decoder",
         "n_vocab": N_VOCAB,
         "d_model": sizes.d_model,
-        "max_positions": 512,
+        "max_positions": 2048,
         "layers": layers,
         "ropes": [{"inv_freq": inverse_frequencies(sizes.head_dim, theta)} for theta in (10000.0, 1000000.0)],
         "norm": "rms",
@@ -208,7 +207,7 @@ def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
         "head_dim": sizes.head_dim,
         "intermediate_size": sizes.d_ff,
         "hidden_activation": "gelu_pytorch_tanh",
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
         "rope_theta": 1000000.0,
         "rope_local_base_freq": 10000.0,
@@ -229,8 +228,9 @@ def tiny_bert(seed: int = 0, format: str = "f32", n_layers: int = 2) -> TinyMode
     n_positions = 64
     make = _Maker(seed, format)
     make.matrix("token_embedding", N_VOCAB, sizes.d_model, 0.5)
-    make.matrix("position_embedding", n_positions, sizes.d_model, 0.5)
-    make.matrix("token_type_embedding", 2, sizes.d_model, 0.5)
+    table_format = format if format in FLOAT_FORMATS else "f32"  # small tables are never quantized
+    make.matrix("position_embedding", n_positions, sizes.d_model, 0.5, table_format)
+    make.matrix("token_type_embedding", 2, sizes.d_model, 0.5, table_format)
     make.norm("embedding_norm", sizes.d_model, bias=True)
     for i in range(n_layers):
         make.block(f"layers.{i}", sizes, gated=False, bias=True)

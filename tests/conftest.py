@@ -1,0 +1,39 @@
+"""What every test shares: instruction sets as a parameter, hypothesis' settings, options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Every table that a build for x86-64 compiles. One that this CPU cannot run is a visible skip, not a missing test.
+X86_ISAS = ("generic", "avx2", "avx512")
+
+hypothesis.settings.register_profile(
+    "tuili", deadline=None, derandomize=True, print_blob=True, max_examples=60, database=None
+)
+hypothesis.settings.load_profile("tuili")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--build-folder", type=Path, help="CMake build folder whose ISA objects test_structure.py inspects")
+    parser.addoption("--regenerate-goldens", action="store_true", help="write tests/goldens/*.json instead of comparing")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "isa" in metafunc.fixturenames:
+        from tuili import _core  # here, so that tests of pure Python run without the core
+
+        runnable = _core.available_isas()
+        names = [*X86_ISAS, *(isa for isa in runnable if isa not in X86_ISAS)]
+        skip = [pytest.mark.skip(reason="this CPU or build cannot run this table")]
+        metafunc.parametrize("isa", [pytest.param(isa, marks=[] if isa in runnable else skip) for isa in names])
+
+
+@pytest.fixture(scope="session")
+def isas() -> list[str]:
+    """The tables that run here, best first."""
+    from tuili import _core
+
+    return list(_core.available_isas())

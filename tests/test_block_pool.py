@@ -1,0 +1,233 @@
+"""BlockPool as a state machine: whatever is done in whatever order, owners, free blocks and contents add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tiny_core import built
+
+from tuili import _core
+
+N_BLOCKS, BLOCK_SIZE = 7, 16
+
+# Prompts are made of two kinds of block, so that prefixes coincide often.
+PROMPTS = st.builds(
+    lambda kinds, tail: [kind for kind in kinds for _ in range(BLOCK_SIZE)] + [9] * tail,
+    st.lists(st.sampled_from([1, 2]), max_size=4),
+    st.integers(1, BLOCK_SIZE),
+)
+
+
+def new_sequence(tokens: list[int], salt: int = 0) -> _core.Sequence:
+    return _core.Sequence(np.array(tokens, np.int32), salt=salt)
+
+
+class BlockPoolMachine(RuleBasedStateMachine):
+    """The model knows which prefix each block's keys and values were computed from, and who holds the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        model = built("llama", n_layers=1)
+        self.pool = _core.BlockPool(N_BLOCKS, BLOCK_SIZE, key=1)
+        self.cache = _core.KvCache(model.spec, N_BLOCKS, BLOCK_SIZE)
+        self.runner = _core.Runner(model, self.cache, max_batch_tokens=BLOCK_SIZE * N_BLOCKS, num_threads=1)
+        self.sequences: list[tuple[_core.Sequence, int]] = []  # with their salt
+        self.raw: Counter[int] = Counter()  # blocks held through take and share
+        self.contents: dict[int, tuple[int, tuple[int, ...]]] = {}  # block -> (salt, tokens up to its end)
+
+    def pick(self, data: st.DataObject) -> tuple[_core.Sequence, int]:
+        return self.sequences[data.draw(st.integers(0, len(self.sequences) - 1), label="sequence")]
+
+    def n_needed(self, sequence: _core.Sequence, n_tokens: int) -> int:
+        return max(0, -(-n_tokens // BLOCK_SIZE) - sequence.n_blocks)
+
+    @rule(tokens=PROMPTS, salt=st.integers(0, 1))
+    def arrive(self, tokens, salt):
+        if len(self.sequences) < 4:
+            self.sequences.append((new_sequence(tokens, salt), salt))
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def attach_prefix(self, data):
+        sequence, salt = self.pick(data)
+        if sequence.n_blocks:
+            return
+        n_hits = self.pool.n_hits
+        n_cached = self.pool.attach_prefix(sequence)
+        assert n_cached == sequence.n_computed == sequence.n_blocks * BLOCK_SIZE
+        assert n_cached < sequence.n_tokens, "at least one token must be left to compute"
+        assert (self.pool.n_hits > n_hits) == (n_cached > 0)
+        tokens = tuple(sequence.token_ids())
+        for i, block in enumerate(sequence.block_ids):
+            assert self.contents[block] == (salt, tokens[: (i + 1) * BLOCK_SIZE]), "a block of another prefix"
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), n_tokens=st.integers(0, BLOCK_SIZE * (N_BLOCKS + 1)))
+    def grow(self, data, n_tokens):
+        sequence, _ = self.pick(data)
+        held, n_free = list(sequence.block_ids), self.pool.n_free
+        n_needed = self.n_needed(sequence, n_tokens)
+        assert self.pool.grow(sequence, n_tokens) == (n_needed <= n_free)
+        assert sequence.block_ids[: len(held)] == held, "blocks already held moved"
+        given_blocks = sequence.block_ids[len(held) :]
+        assert len(given_blocks) == (n_needed if n_needed <= n_free else 0)
+        for block in given_blocks:
+            self.contents.pop(block, None)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), n_most=st.integers(1, 40))
+    def compute(self, data, n_most):
+        sequence, salt = self.pick(data)
+        room = min(sequence.n_tokens, sequence.n_blocks * BLOCK_SIZE) - sequence.n_computed
+        if room <= 0:
+            return
+        self.runner.step([sequence], [min(room, n_most)], [False])
+        tokens = tuple(sequence.token_ids())
+        for i in range(sequence.n_computed // BLOCK_SIZE):
+            self.contents[sequence.block_ids[i]] = (salt, tokens[: (i + 1) * BLOCK_SIZE])
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), token=st.sampled_from([1, 2, 9]))
+    def append_token(self, data, token):
+        self.pick(data)[0].append_token(token)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def publish(self, data):
+        self.pool.publish(self.pick(data)[0])
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def preempt(self, data):
+        sequence, _ = self.pick(data)
+        tokens = sequence.token_ids()
+        self.pool.release(sequence)
+        assert sequence.n_computed == sequence.n_blocks == 0
+        assert sequence.token_ids() == tokens
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def leave(self, data):
+        pair = self.pick(data)
+        self.pool.release(pair[0])
+        self.sequences = [other for other in self.sequences if other[0] is not pair[0]]
+
+    @rule(n=st.integers(0, 4))
+    def take(self, n):
+        n_free = self.pool.n_free
+        blocks = self.pool.take(n)
+        assert (blocks is None) == (n > n_free)
+        for block in blocks or []:
+            assert self.raw[block] == 0
+            self.raw[block] += 1
+            self.contents.pop(block, None)
+
+    @precondition(lambda self: +self.raw)
+    @rule(data=st.data())
+    def share(self, data):
+        block = data.draw(st.sampled_from(sorted(+self.raw)))
+        self.pool.share(block)
+        self.raw[block] += 1
+
+    @precondition(lambda self: +self.raw)
+    @rule(data=st.data())
+    def drop(self, data):
+        block = data.draw(st.sampled_from(sorted(+self.raw)))
+        self.pool.drop(block)
+        self.raw[block] -= 1
+
+    @rule()
+    def clear_cache(self):
+        self.pool.clear_cache()
+        assert self.pool.n_cached == 0
+
+    @invariant()
+    def owners_add_up(self):
+        self.pool.check_invariants()
+        owners = +self.raw
+        for sequence, _ in self.sequences:
+            assert len(set(sequence.block_ids)) == sequence.n_blocks
+            assert sequence.n_computed <= sequence.n_blocks * BLOCK_SIZE
+            owners.update(sequence.block_ids)
+        assert [self.pool.n_owners(block) for block in range(N_BLOCKS)] == [owners[block] for block in range(N_BLOCKS)]
+        assert self.pool.n_free == N_BLOCKS - len(owners)
+        assert 0 <= self.pool.n_cached <= self.pool.n_free
+
+
+TestBlockPoolMachine = BlockPoolMachine.TestCase
+TestBlockPoolMachine.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+def computed(pool: _core.BlockPool, tokens: list[int], salt: int = 0) -> _core.Sequence:
+    """A sequence whose tokens are all computed, in blocks of `pool`."""
+    model = built("llama", n_layers=1)
+    cache = _core.KvCache(model.spec, pool.n_blocks, pool.block_size)
+    runner = _core.Runner(model, cache, max_batch_tokens=len(tokens), num_threads=1)
+    sequence = new_sequence(tokens, salt)
+    assert pool.grow(sequence, len(tokens))
+    runner.step([sequence], [len(tokens)], [False])
+    return sequence
+
+
+TOKENS = [i % 7 for i in range(50)]  # three whole blocks and a tail of two
+
+
+def test_a_published_prefix_is_found_whole():
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    first = computed(pool, TOKENS)
+    pool.publish(first)
+    second = new_sequence(TOKENS)
+    assert pool.attach_prefix(second) == 48
+    assert second.block_ids == first.block_ids[:3]
+
+
+def test_a_prefix_outlives_its_sequence_until_the_block_is_needed():
+    pool = _core.BlockPool(4, BLOCK_SIZE)
+    first = computed(pool, TOKENS)
+    pool.publish(first)
+    pool.release(first)
+    assert (pool.n_free, pool.n_cached) == (4, 3)
+    assert pool.take(2) is not None  # the unused block, then the end of the cached chain: its start stays findable
+    assert pool.n_evictions == 1
+    assert pool.attach_prefix(new_sequence(TOKENS)) == 32
+
+
+def test_one_token_is_always_left_to_compute():
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    pool.publish(computed(pool, TOKENS[:48]))
+    assert pool.attach_prefix(new_sequence(TOKENS[:48])) == 32
+
+
+@pytest.mark.parametrize("change", [0, 15, 16, 47])
+def test_a_different_token_ends_the_shared_prefix(change):
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    pool.publish(computed(pool, TOKENS))
+    other = [*TOKENS[:change], 8, *TOKENS[change + 1 :]]
+    assert pool.attach_prefix(new_sequence(other)) == change // BLOCK_SIZE * BLOCK_SIZE
+
+
+def test_a_salt_separates_tenants():
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    pool.publish(computed(pool, TOKENS, salt=1))
+    assert pool.attach_prefix(new_sequence(TOKENS, salt=2)) == 0
+    assert pool.attach_prefix(new_sequence(TOKENS, salt=1)) == 48
+
+
+def test_without_prefix_cache_nothing_is_found():
+    pool = _core.BlockPool(8, BLOCK_SIZE, prefix_cache=False)
+    pool.publish(computed(pool, TOKENS))
+    assert pool.attach_prefix(new_sequence(TOKENS)) == 0
+
+
+def test_growing_is_all_or_nothing():
+    pool = _core.BlockPool(4, BLOCK_SIZE)
+    sequence = new_sequence(TOKENS)
+    assert not pool.grow(sequence, 5 * BLOCK_SIZE)
+    assert (sequence.n_blocks, pool.n_free) == (0, 4)
+    assert pool.grow(sequence, 4 * BLOCK_SIZE)
+    assert pool.n_free == 0

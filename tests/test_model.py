@@ -1,0 +1,145 @@
+"""Tiny decoders and encoders: every tensor against the float64 reference, and equal bits however they are run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+from reference_formats import BLOCKS, QUANTIZED_FORMATS
+from tiny_core import How, built, core_spec, encode, run, some_ids, tiny
+
+from tuili import _core
+
+DECODERS = ("llama", "gemma3")
+
+
+def relative_errors(sequence: _core.Sequence, expected: dict[str, np.ndarray]) -> dict[str, float]:
+    """Largest |difference| over the largest |expected| of each tensor, in the order of computation."""
+    states = sequence.hidden_states()
+    n_layers = len(states) - 1
+    got = {f"hidden.{i}": states[i] for i in range(n_layers)} | {"final": states[n_layers]}
+    if "logits" in expected:
+        got["logits"] = sequence.logits()
+    errors = {}
+    for name, value in got.items():
+        assert value.shape == expected[name].shape, f"{name}: shape {value.shape}, expected {expected[name].shape}"
+        errors[name] = float(abs(value - expected[name]).max() / abs(expected[name]).max())
+    return errors
+
+
+def assert_close(errors: dict[str, float], limit: float) -> None:
+    """The first tensor that is off is the one to look at; those after it only inherit the error."""
+    wrong = [name for name, error in errors.items() if not error <= limit]
+    table = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+    assert not wrong, f"first difference above {limit:.0e} in {wrong[0]}: {table}"
+
+
+# Rounding: a few hundred float32 operations deep, errors of 2^-24 each, growing with the square root at best.
+FLOAT_LIMIT = 2e-5
+# int8 activations: half a step of 1/127 of the largest of 32 values, in every one of the matrices of a layer.
+INT8_LIMIT = 0.08
+
+
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("format", BLOCKS)
+def test_decoder_in_float32_equals_the_reference(family, format):
+    ids = some_ids(37)
+    model = tiny(family, format)
+    expected = reference.forward(core_spec(model), model.values(), ids)
+    assert_close(relative_errors(run(built(family, format, "float32"), ids), expected), FLOAT_LIMIT)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("format", QUANTIZED_FORMATS)
+def test_decoder_with_int8_activations_stays_near_the_reference(family, format):
+    ids = some_ids(37)
+    model = tiny(family, format)
+    expected = reference.forward(core_spec(model), model.values(), ids)
+    assert_close(relative_errors(run(built(family, format, "auto"), ids), expected), INT8_LIMIT)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_long_prompts_cross_tiles_and_splits(family):
+    """Tiles of 64 keys, splits of 512: 600 tokens have two splits and a tail."""
+    ids = some_ids(600)
+    model = tiny(family)
+    expected = reference.forward(core_spec(model), model.values(), ids)
+    assert_close(relative_errors(run(built(family), ids, How(chunk=256)), expected), FLOAT_LIMIT)
+
+
+def test_tied_head_reads_the_embedding():
+    ids = some_ids(9)
+    model = tiny("llama", tied=True)
+    expected = reference.forward(core_spec(model), model.values(), ids)
+    assert_close(relative_errors(run(built("llama", tied=True), ids), expected), FLOAT_LIMIT)
+
+
+@pytest.mark.parametrize("kv_type, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+def test_narrow_kv_cache_stays_near_the_reference(kv_type, unit):
+    """Keys and values rounded once: a few units of the narrow type per layer."""
+    ids = some_ids(70)
+    model = tiny("llama")
+    expected = reference.forward(core_spec(model), model.values(), ids)
+    assert_close(relative_errors(run(built("llama"), ids, How(kv_type=kv_type)), expected), 8 * unit)
+
+
+LENGTHS = (1, 2, 31, 32, 33, 64)
+
+
+@pytest.mark.parametrize("format", ["f32", "f16", "bf16"])
+def test_encoder_equals_the_reference(format):
+    model = tiny("bert", format)
+    texts = [some_ids(n, seed=n) for n in LENGTHS]
+    _, sequences = encode(built("bert", format), texts)
+    for ids, sequence in zip(texts, sequences, strict=True):
+        expected = reference.forward(core_spec(model), model.values(), ids)
+        assert_close(relative_errors(sequence, expected), FLOAT_LIMIT)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_pooling_equals_the_reference(pooling, normalize):
+    model = tiny("bert")
+    texts = [some_ids(n, seed=n) for n in LENGTHS]
+    vectors, _ = encode(built("bert"), texts, pooling, normalize)
+    for ids, got in zip(texts, vectors, strict=True):
+        final = reference.forward(core_spec(model), model.values(), ids)["final"]
+        want = {"mean": final.mean(axis=0), "cls": final[0], "last": final[-1]}[pooling]
+        want = want / np.linalg.norm(want) if normalize else want
+        assert abs(got - want).max() <= FLOAT_LIMIT * abs(want).max()
+
+
+# ---- the same bits however it is run
+
+BITS = [("llama", "f32"), ("llama", "q4_0"), ("llama", "q4_k"), ("gemma3", "f32"), ("gemma3", "q6_k"), ("gemma3", "q5_1")]
+
+
+def assert_same_bits(a: _core.Sequence, b: _core.Sequence) -> None:
+    for x, y in zip(a.hidden_states(), b.hidden_states(), strict=True):
+        assert x.tobytes() == y.tobytes()
+    assert a.logits().tobytes() == b.logits().tobytes()
+
+
+@pytest.mark.parametrize("family, format", BITS)
+@pytest.mark.parametrize(
+    "how",
+    [How(chunk=1), How(chunk=7), How(chunk=64), How(num_threads=2), How(block_size=16), How(block_size=64, chunk=33)],
+    ids=str,
+)
+def test_bits_do_not_depend_on_how_it_is_run(family, format, how):
+    ids = some_ids(75)
+    assert_same_bits(run(built(family, format), ids, how), run(built(family, format), ids))
+
+
+@pytest.mark.parametrize("family, format", BITS)
+def test_bits_do_not_depend_on_the_isa(family, format, isa):
+    ids = some_ids(75)
+    assert_same_bits(run(built(family, format), ids, How(isa=isa)), run(built(family, format), ids, How(isa="generic")))
+
+
+def test_encoder_bits_do_not_depend_on_batch_isa_or_threads(isa):
+    texts = [some_ids(n, seed=n) for n in LENGTHS]
+    together, _ = encode(built("bert"), texts, how=How(isa=isa, num_threads=2))
+    for ids, vector in zip(texts, together, strict=True):
+        alone, _ = encode(built("bert"), [ids], how=How(isa="generic"))
+        assert vector.tobytes() == alone[0].tobytes()

@@ -1,0 +1,22 @@
+"""A few schedules of property_schedules.py in every test run; .ci/run plays 300."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import property_schedules
+import pytest
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_random_schedule_changes_no_bit(seed):
+    property_schedules.check(seed)
+
+
+@pytest.mark.slow
+def test_schedules_preempt_and_hit_prefixes():
+    """The generator must reach what it is meant to test."""
+    counts: Counter[str] = Counter()
+    for seed in range(1000, 1100):
+        counts += property_schedules.check(seed)
+    assert counts["preemptions"] > 50 and counts["prefix hits"] > 50, counts

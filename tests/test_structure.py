@@ -1,0 +1,204 @@
+"""The rules of CONTRIBUTING.md that a machine can check: who includes whom, what exists where, how long things are."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CSRC = REPOSITORY / "csrc"
+PACKAGE = REPOSITORY / "python" / "tuili"
+ORDER = ["base", "kernels", "ops", "model", "runtime", "bindings"]  # each may include itself and those before it
+CPP_SUFFIXES = {".h", ".cc", ".inl", ".cuh", ".cu"}
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES = 600, 60, 120
+
+
+def cpp_files(folder: Path = CSRC) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in CPP_SUFFIXES)
+
+
+def python_files() -> list[Path]:
+    folders = [REPOSITORY / name for name in ("python", "tests", "bench", "examples", "tools")]
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def includes(path: Path) -> list[str]:
+    """What a file includes, with its brackets or quotes."""
+    return re.findall(r'^\s*#\s*include\s*([<"][^>"]+[>"])', path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+_NOT_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'', re.DOTALL)
+
+
+def code(path: Path) -> str:
+    """The text with comments and literals blanked and preprocessor lines emptied; lines stay where they are."""
+    text = _NOT_CODE.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), path.read_text(encoding="utf-8"))
+    return re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", lambda m: "\n" * m.group().count("\n"), text, flags=re.MULTILINE)
+
+
+_SCOPE = re.compile(r"\b(namespace|class|struct|union|enum)\b[^()]*$")
+
+
+def cpp_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """(heading, length in lines) of each function body at namespace or class level."""
+    text = code(path)
+    stack: list[tuple[str, int, str]] = []  # (kind, position, heading)
+    begin = 0
+    for match in re.finditer(r"[{};]", text):
+        at, symbol = match.start(), match.group()
+        inside = any(kind == "function" for kind, _, _ in stack)
+        if symbol == "{":
+            heading = re.sub(r"alignas\([^)]*\)", "", text[begin:at]).strip()
+            is_function = not inside and "(" in heading and not _SCOPE.search(heading)
+            stack.append(("function" if is_function else "scope", begin, heading))
+        elif symbol == "}" and stack:
+            kind, start, heading = stack.pop()
+            if kind == "function":
+                first = start + len(text[start:at]) - len(text[start:at].lstrip())
+                yield heading.splitlines()[0], text.count("\n", first, at) + 1
+        begin = at + 1
+
+
+def test_includes_only_point_down():
+    for path in cpp_files():
+        here = path.relative_to(CSRC).parts[0]
+        for name in includes(path):
+            layer = name.strip('<">').split("/")[0]
+            if name.startswith('"') and layer in ORDER:
+                assert ORDER.index(layer) <= ORDER.index(here), f"{path}: {here} may not include {name}"
+
+
+def test_quoted_includes_exist_and_start_at_csrc():
+    for path in cpp_files():
+        for name in includes(path):
+            if name.startswith('"'):
+                assert (CSRC / name.strip('"')).is_file(), f"{path}: {name} is not a path below csrc/"
+
+
+def test_only_ops_includes_kernels():
+    for path in cpp_files():
+        if path.relative_to(CSRC).parts[0] not in ("kernels", "ops"):
+            bad = [name for name in includes(path) if name.startswith('"kernels/')]
+            assert not bad, f"{path} includes {bad}; only ops/ may"
+
+
+def test_only_bindings_includes_pybind11():
+    for path in cpp_files():
+        if path.relative_to(CSRC).parts[0] != "bindings":
+            bad = [name for name in includes(path) if "pybind11" in name or "Python.h" in name]
+            assert not bad, f"{path} includes {bad}; only bindings/ may"
+
+
+def test_cuda_headers_stay_with_cuda():
+    for path in cpp_files():
+        here = path.relative_to(CSRC).as_posix()
+        if not here.startswith("kernels/cuda/") and here != "base/device_cuda.cc":
+            bad = [name for name in includes(path) if re.match(r"<(cuda|cub|cooperative_groups|mma\.h|nv)", name)]
+            assert not bad, f"{path} includes {bad}"
+
+
+def test_cmake_picks_the_cuda_file_not_the_preprocessor():
+    for path in cpp_files():
+        bad = re.findall(r"^\s*#\s*(?:el)?if.*\bTUILI_CUDA\b.*", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not bad, f"{path}: {bad}"
+
+
+def kernel_texts() -> list[Path]:
+    folder = CSRC / "kernels" / "cpu"
+    return sorted([*folder.glob("*.inl"), *folder.glob("simd_*.h")])
+
+
+def test_kernel_texts_use_no_standard_library():
+    """An inline function of the library compiled with -mavx512f could be handed to baseline code by the linker."""
+    assert kernel_texts(), "no kernel texts found: the test looks in the wrong place"
+    for path in kernel_texts():
+        bad = [name for name in includes(path) if re.match(r"<[a-z_]+>$", name)]
+        assert not bad, f"{path} includes {bad}"
+        assert "std::" not in code(path), f"{path} uses std::"
+
+
+def test_kernels_keep_to_their_range():
+    """No allocation, thread, exception or environment below ops/."""
+    banned = re.compile(r"\b(new|malloc|calloc|realloc|free|throw|getenv|thread_local|pthread_\w+)\b")
+    for path in kernel_texts():
+        found = banned.findall(code(path))
+        assert not found, f"{path}: {sorted(set(found))}"
+
+
+def test_one_thread_pool_and_no_openmp():
+    for path in cpp_files():
+        assert not re.search(r"#\s*pragma\s+omp|<omp\.h>", path.read_text(encoding="utf-8")), f"{path} uses OpenMP"
+
+
+def test_headers_do_not_open_namespaces():
+    for path in cpp_files():
+        if path.suffix in (".h", ".cuh", ".inl"):
+            assert "using namespace" not in code(path), path
+
+
+def test_each_isa_object_exports_its_table_alone(request):
+    folder = request.config.getoption("--build-folder") or REPOSITORY / "build"
+    objects = sorted(folder.rglob("isa_*.o")) if folder.is_dir() else []
+    if not objects or not shutil.which("nm"):
+        pytest.skip("no build folder with ISA objects (or no nm); give one with --build-folder")
+    for path in objects:
+        out = subprocess.run(["nm", "--defined-only", "--extern-only", str(path)], capture_output=True, text=True, check=True)
+        symbols = [line.split()[-1] for line in out.stdout.splitlines() if line.strip()]
+        assert len(symbols) == 1, f"{path.name} exports {len(symbols)} symbols: {symbols[:10]}"
+
+
+def test_files_are_short():
+    for path in [*cpp_files(), *cpp_files(REPOSITORY / "tests"), *python_files()]:
+        n_lines = path.read_text(encoding="utf-8").count("\n")
+        assert n_lines < MAX_FILE_LINES, f"{path} has {n_lines} lines; the limit is {MAX_FILE_LINES}"
+
+
+def test_cpp_functions_are_short():
+    n_functions = 0
+    for path in cpp_files():
+        kernels = path.relative_to(CSRC).parts[0] == "kernels"
+        limit = MAX_KERNEL_LINES if kernels else MAX_FUNCTION_LINES
+        for heading, n_lines in cpp_functions(path):
+            n_functions += 1
+            assert n_lines < limit, f"{path}: `{heading}` has {n_lines} lines; the limit is {limit}"
+    assert n_functions > 100, "the scanner found hardly any function: it is broken"
+
+
+def test_python_functions_are_short():
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                n_lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert n_lines < MAX_FUNCTION_LINES, f"{path}: {node.name} has {n_lines} lines"
+
+
+_UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "zipimport", "runpy"}
+
+
+def test_untrusted_bytes_never_become_code():
+    """No pickle, no marshal, no eval, no torch.load in the package."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name.split(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [(node.module or "").split(".")[0]]
+            assert not _UNSAFE_MODULES & set(names), f"{path}:{node.lineno} imports {names}"
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                bad = {"eval", "exec", "compile", "__import__", "torch.load", "os.system", "tempfile.mktemp"}
+                assert called not in bad, f"{path}:{node.lineno} calls {called}"
+
+
+def test_names_say_what_a_file_is():
+    banned = re.compile(r"^(utils?|helpers?|manager|misc|common|base_.*)$")
+    for path in [*cpp_files(), *sorted(PACKAGE.rglob("*.py"))]:
+        assert not banned.match(path.stem), f"{path}: the name says nothing"
