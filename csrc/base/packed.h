@@ -52,10 +52,10 @@ struct PackedMatrix {
 //   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to ±127.
 //   A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0 and d = NaN.
 struct QuantizedRows {
-  int8_t* codes = nullptr;    // [m, k_padded], k_padded = n_groups · 32, zero past k
-  float* scale = nullptr;     // d      [m, n_groups]
-  int32_t* sum = nullptr;     // Σ codes of the group, exact   [m, n_groups]
-  float* scaled_sum = nullptr;  // d · float(sum)   [m, n_groups]
+  int8_t* codes = nullptr;      // [m, k_padded], k_padded = n_groups · 32, zero past k
+  float* scale = nullptr;       // d      [m, n_groups]
+  int16_t* half_sum = nullptr;  // Σ codes of k 0-15 and of k 16-31 of the group, exact   [m, n_groups, 2]
+  float* scaled_sum = nullptr;  // d · float(Σ codes of the group)   [m, n_groups]
   int64_t n_groups = 0;
 };
 

@@ -68,8 +68,12 @@ struct AttentionArgs {
   float* scratch;    // attention_scratch(head_dim) floats, 64-byte aligned
 };
 
-// Scratch of one call: scores of a tile, one row of q, running and split accumulators.
-constexpr int64_t attention_scratch(int64_t head_dim) { return 4 * kKeyTile + 8 * head_dim + 256; }
+// Scratch of one call: for each of the queries (row and head) that are computed together the scores of a tile, q, and the
+// split's and the running accumulators.
+inline constexpr int64_t kQueryTile = 12;
+constexpr int64_t attention_scratch(int64_t head_dim) {
+  return kQueryTile * (kKeyTile + 3 * ((head_dim + 15) / 16 * 16));
+}
 
 // One split's result for one query row and head: out[head_dim], then max, then sum. Stride in floats:
 constexpr int64_t attention_partial_size(int64_t head_dim) { return head_dim + 16; }
@@ -96,11 +100,12 @@ struct Kernels {
   void (*embed)(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens);
 
   // y = x · (1 / sqrt(mean(x²) + eps)) · gain.  mean = canonical sum / float(n).  y may be x.  [n_rows, n]
-  // Strides let it run over heads: row r begins at x + (r / inner) · ld + (r % inner) · n.
+  // Strides let it run over heads: row r of x and of y begins at (r / inner) · ld + (r % inner) · n.
   void (*rms_norm)(float* y, const float* x, const float* gain, int64_t n, int64_t inner, int64_t ld, float eps,
                    Range rows);
 
   // y = (x - mean) · (1 / sqrt(var + eps)) · gain + bias, the last step one fma; var = mean((x - mean)²), canonical.
+  // bias may be null (0).  y may be x.  Dense [n_rows, n].
   void (*layer_norm)(float* y, const float* x, const float* gain, const float* bias, int64_t n, float eps,
                      Range rows);
 
@@ -124,7 +129,7 @@ struct Kernels {
   //   over ascending seen t.  A tile or split without seen keys is skipped.
   // Splits merge in ascending order, the first is copied:
   //   M' = max(M, m); a = exp(M - M'); b = exp(m - M'); sum = fma(S, a, s·b); out = fma(O, a, o·b).
-  // The result is out · (1 / sum); no seen key gives zeros.
+  // The result is out · (1 / sum) + 0 (never -0: keys with p = 0 may be skipped or added); no seen key gives zeros.
   void (*attention)(const AttentionArgs& args, int64_t kv_head, Range rows);
 
   // The same in two parts, so that several threads share a long row: `split` of one row into
@@ -135,6 +140,9 @@ struct Kernels {
                           const float* partials);
 
   // y = act(x), or y = act(gate) · up for gated MLPs (up null: ungated).  Flat elements; y may be gate.
+  //   silu       x' / (1 + exp(-x')), x' = max(x, -128)          relu  max(x, 0); NaN stays NaN
+  //   gelu       h = x' · 0.5: fma(h, erf(x' · sqrt(0.5)), h), x' = max(x, -16)
+  //   gelu_tanh  h, x' as gelu: fma(h, tanh(x' · sqrt(2/π) · fma(0.044715, x'·x', 1)), h)
   void (*activate)(float* y, const float* gate, const float* up, Activation kind, Range elements);
 
   // y = x + z, elementwise; y may be x.
@@ -143,7 +151,8 @@ struct Kernels {
   // y[t, :] = cap · tanh(y[t, :] / cap), elementwise in place.
   void (*softcap)(float* y, float cap, Range elements);
 
-  // max and Σ exp(x - max) (canonical sum) of one row; a NaN anywhere gives NaN in both.
+  // max and Σ exp(x - max) (canonical sum) of one row of n >= 1; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
+  // in both.
   void (*softmax_stats)(const float* x, int64_t n, float* max, float* sum);
 
   // y[i] = exp(x[i] - shift)
