@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Every table that a build for x86-64 compiles. One that this CPU cannot run is a visible skip, not a missing test.
+# Every table of a build for x86-64. One that this CPU cannot run is a visible skip, not a missing test.
 X86_ISAS = ("generic", "avx2", "avx512")
 
 hypothesis.settings.register_profile(
@@ -17,8 +17,12 @@ hypothesis.settings.load_profile("tuili")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--build-folder", type=Path, help="CMake build folder whose ISA objects test_structure.py inspects")
-    parser.addoption("--regenerate-goldens", action="store_true", help="write tests/goldens/*.json instead of comparing")
+    parser.addoption(
+        "--build-folder", type=Path, help="CMake build folder whose ISA objects test_structure.py inspects"
+    )
+    parser.addoption(
+        "--regenerate-goldens", action="store_true", help="write tests/goldens/*.json instead of comparing"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -28,7 +32,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         runnable = _core.available_isas()
         names = [*X86_ISAS, *(isa for isa in runnable if isa not in X86_ISAS)]
         skip = [pytest.mark.skip(reason="this CPU or build cannot run this table")]
-        metafunc.parametrize("isa", [pytest.param(isa, marks=[] if isa in runnable else skip) for isa in names])
+        metafunc.parametrize(
+            "isa", [pytest.param(isa, marks=[] if isa in runnable else skip) for isa in names]
+        )
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""The bitwise promise under random schedules: every request equals the request run alone, or the seed is printed.
+"""The bitwise promise under random schedules: a request equals itself run alone, or its seed is printed.
 
     python tests/property_schedules.py --runs 300
 
-A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set, block size, pool
-sizes small enough to preempt, prefix cache on or off. Tokens and the logits of every computed row are compared by memcmp.
+A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set,
+block size, pool sizes small enough to preempt, prefix cache on or off. Tokens and logits of every computed
+row are compared bit by bit.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Request:
     arrival: int  # the first step at which it may be admitted
 
     def sequence(self) -> _core.Sequence:
-        sampling = _core.SamplingParams(**{name: value for name, value in self.sampling})
+        sampling = _core.SamplingParams(**dict(self.sampling))
         return _core.Sequence(np.array(self.ids, np.int32), sampling, collect_logits=True)
 
 
@@ -72,13 +73,17 @@ def draw_requests(rng: random.Random, n_steps: int) -> list[Request]:
         sampling: dict[str, float] = {"temperature": 0.0}
         if rng.random() < 0.6:
             sampling = {"temperature": rng.choice([0.3, 1.0, 2.0]), "seed": rng.getrandbits(32)}
-            sampling |= rng.choice([{}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.05}, {"repetition_penalty": 1.3}])
-        requests.append(Request(tuple(ids), rng.randint(1, 12), tuple(sampling.items()), rng.randrange(n_steps)))
+            sampling |= rng.choice(
+                [{}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.05}, {"repetition_penalty": 1.3}]
+            )
+        requests.append(
+            Request(tuple(ids), rng.randint(1, 12), tuple(sampling.items()), rng.randrange(n_steps))
+        )
     return requests
 
 
 class Schedule:
-    """One random schedule over one runner; `play` runs it to the end and raises AssertionError on a different bit."""
+    """One random schedule over one runner; `play` runs it to the end and asserts that no bit differs."""
 
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
@@ -100,8 +105,9 @@ class Schedule:
     def __str__(self) -> str:
         family, format, compute = MODELS[self.model_id]
         return (
-            f"{family} {format} compute={compute} kv={self.kv_type} isa={self.isa} threads={self.num_threads} chunk={self.chunk} "
-            f"blocks={self.n_blocks}x{self.block_size} prefix_cache={self.prefix_cache} requests={len(self.requests)}"
+            f"{family} {format} compute={compute} kv={self.kv_type} {self.isa} threads={self.num_threads} "
+            f"chunk={self.chunk} blocks={self.n_blocks}x{self.block_size} prefix_cache={self.prefix_cache} "
+            f"requests={len(self.requests)}"
         )
 
     def play(self) -> Counter[str]:
@@ -110,7 +116,12 @@ class Schedule:
         self.pool = _core.BlockPool(self.n_blocks, self.block_size, prefix_cache=self.prefix_cache)
         cache = _core.KvCache(model.spec, self.n_blocks, self.block_size, self.kv_type)
         self.runner = _core.Runner(
-            model, cache, max_batch_tokens=max(self.chunk, 8), max_seqs=8, num_threads=self.num_threads, isa=self.isa
+            model,
+            cache,
+            max_batch_tokens=max(self.chunk, 8),
+            max_seqs=8,
+            num_threads=self.num_threads,
+            isa=self.isa,
         )
         step = 0
         while self.waiting or self.running or self.preempted:
@@ -156,7 +167,7 @@ class Schedule:
             self.preempt(self.rng.randrange(len(self.running)))
 
     def run_one_step(self) -> None:
-        """A batch in random order with random chunks; whoever finds no block evicts the youngest or sits out."""
+        """A batch in random order, random chunks; whoever finds no block evicts the youngest or sits out."""
         budget = max(self.chunk, 8)
         batch: list[tuple[_core.Sequence, int, bool]] = []
         for _, sequence in self.rng.sample(self.running, len(self.running)):
@@ -200,7 +211,9 @@ class Schedule:
         assert sequence.token_ids() == tokens[: sequence.n_tokens], "tokens differ from the request run alone"
         rows = sequence.logits()
         expected = logits[sequence.n_computed - len(rows) : sequence.n_computed]
-        differ = [i for i, (a, b) in enumerate(zip(rows, expected, strict=True)) if a.tobytes() != b.tobytes()]
+        differ = [
+            i for i, (a, b) in enumerate(zip(rows, expected, strict=True)) if a.tobytes() != b.tobytes()
+        ]
         assert not differ, f"logits differ in {len(differ)} of {len(rows)} rows, first at row {differ[0]}"
         self.counts["rows compared"] += len(rows)
 
@@ -215,7 +228,9 @@ def play_encoder(seed: int) -> Counter[str]:
     together, _ = encode(model, texts, pooling, normalize, how)
     for ids, vector in zip(texts, together, strict=True):
         one, _ = encode(model, [ids], pooling, normalize)
-        assert vector.tobytes() == one[0].tobytes(), f"a text of {len(ids)} tokens differs from the text alone; {how}"
+        assert vector.tobytes() == one[0].tobytes(), (
+            f"a text of {len(ids)} tokens differs from the text alone; {how}"
+        )
     return Counter({"encoder batches": 1, "rows compared": len(texts)})
 
 
@@ -231,7 +246,9 @@ def check(seed: int) -> Counter[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first seed; run i uses seed + i")
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
 """Every op and the tiny models in plain numpy float64: the specification that the C++ core is tested against.
 
-Nothing here is fast, and nothing here is shared with the core. Activations are [n_tokens, d], weights [n_out, n_in].
-`reference_formats.py` holds the quantized formats and the integer GEMM.
+Nothing here is fast, and nothing here is shared with the core. Activations are [n_tokens, d], weights
+[n_out, n_in]. `reference_formats.py` holds the quantized formats and the integer GEMM.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def softcap(x: Array, cap: float) -> Array:
 
 
 def rope_angles(inv_freq: Array, positions: Array, scale: float = 1.0) -> tuple[Array, Array]:
-    """cos and sin [n_tokens, head_dim / 2] of float32(position · inv_freq), the way the models were trained."""
+    """cos and sin [n_tokens, head_dim / 2] of float32(position · inv_freq), as the models were trained."""
     positions = np.asarray(positions, np.float32)
     angle = (positions[:, None] * np.asarray(inv_freq, np.float32)).astype(np.float64)
     return np.cos(angle) * scale, np.sin(angle) * scale
@@ -116,9 +116,16 @@ def visible(n_queries: int, n_keys: int, causal: bool, sliding_window: int) -> A
 
 
 def attention(
-    q: Array, k: Array, v: Array, *, scale: float, causal: bool, sliding_window: int = 0, score_softcap: float = 0.0
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    causal: bool,
+    sliding_window: int = 0,
+    score_softcap: float = 0.0,
 ) -> Array:
-    """softmax(softcap(scale · q kᵀ) + mask) v per head; query head h reads KV head h // (n_heads / n_kv_heads).
+    """softmax(softcap(scale · q kᵀ) + mask) v; query head h reads KV head h // (n_heads / n_kv_heads).
 
     q        [n_queries, n_heads, head_dim], the last positions of the keys
     k, v     [n_keys, n_kv_heads, head_dim]
@@ -158,7 +165,7 @@ def embed(spec: Any, w: Weights, ids: Array) -> Array:
 
 
 def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -> Array:
-    """Projections, q/k norm, RoPE, attention and the output projection of one layer; x is its (normed) input."""
+    """Projections, q/k norm, RoPE, attention, output projection of one layer; x is its (normed) input."""
     n = len(x)
     q = _linear(w, f"{prefix}.query", x).reshape(n, layer.n_heads, layer.head_dim)
     k = _linear(w, f"{prefix}.key", x).reshape(n, layer.n_kv_heads, layer.head_dim)
@@ -209,8 +216,8 @@ def forward(spec: Any, w: Weights, ids: Array) -> dict[str, Array]:
 
     spec     a ModelSpec (any object with its fields)
     w        float arrays by tensor name; quantized weights dequantized
-    returns  "hidden.0" (after the embedding), "hidden.i" (after layer i - 1), "final" (after the final norm, if any),
-             and "logits" when the spec has a head
+    returns  "hidden.0" (after the embedding), "hidden.i" (after layer i - 1), "final" (after the final norm,
+             if there is one), and "logits" when the spec has a head
     """
     h = embed(spec, w, ids)
     out = {"hidden.0": h}

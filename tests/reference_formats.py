@@ -1,8 +1,8 @@
 """The weight formats and the integer GEMM in plain numpy: what every quantized byte means.
 
-A format stores a row of k weights in blocks. `decode` takes the blocks apart into one common shape, `Codes`, in which
-every GGUF type reads the same way; `dequantize` and `integer_gemm` are then written once. Written from the block layouts
-of the GGUF specification (the structs of ggml-common.h); tests compare them with the `gguf` package's own reader.
+A format stores a row of k weights in blocks. `decode` takes the blocks apart into one common shape, `Codes`,
+in which every GGUF type reads the same way; `dequantize` and `integer_gemm` are then written once. Written
+from the block layouts of GGUF (the structs of ggml-common.h); tests compare with the `gguf` package's reader.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def _decode_q5_k(blocks: np.ndarray) -> Codes:
 
 def _decode_q6_k(blocks: np.ndarray) -> Codes:
     n, n_blocks = blocks.shape[:2]
-    # Each half of 128 weights: 64 bytes of nibbles (low nibbles first), 32 bytes of which bits 2i, 2i+1 belong to weight 32i + l.
+    # Each half of 128 weights: 64 bytes of nibbles (low nibbles first) and 32 bytes, of whose byte l the bits
+    # 2i and 2i + 1 belong to weight 32i + l.
     low = _nibbles(blocks[..., :128].reshape(n, n_blocks, 2, 64)).reshape(n, n_blocks, 2, 4, 32)
     shifts = 2 * np.arange(4)[:, None]
     high = (blocks[..., 128:192].reshape(n, n_blocks, 2, 1, 32).astype(np.int32) >> shifts) & 3
@@ -202,9 +203,9 @@ def encode_float(format: str, values: np.ndarray) -> np.ndarray:
 
 
 def random_rows(format: str, rng: np.random.Generator, n: int, k: int, scale: float = 0.05) -> np.ndarray:
-    """A random valid matrix of any format, its weights of about size `scale` and mean zero: uint8 [n, row_bytes].
+    """A random valid matrix of any format, weights of about size `scale` and mean zero: uint8 [n, row_bytes].
 
-    Every code, every 6-bit scale and the extreme codes occur: the blocks are drawn as bytes, not quantized from floats.
+    Every code and every 6-bit scale occurs: the blocks are drawn as bytes, not quantized from floats.
     """
     if format in FLOAT_FORMATS:
         width = scale * 3**0.5  # uniform: the same bits on every machine, which a normal's tails are not
@@ -221,7 +222,16 @@ def random_rows(format: str, rng: np.random.Generator, n: int, k: int, scale: fl
         return value
 
     # scale / (standard deviation of one code), so that weights have about the size asked for
-    spread = {"q8_0": 74, "q4_0": 4.6, "q4_1": 4.6, "q5_0": 9.2, "q5_1": 9.2, "q4_k": 400, "q5_k": 700, "q6_k": 1370}
+    spread = {
+        "q8_0": 74,
+        "q4_0": 4.6,
+        "q4_1": 4.6,
+        "q5_0": 9.2,
+        "q5_1": 9.2,
+        "q4_k": 400,
+        "q5_k": 700,
+        "q6_k": 1370,
+    }
     typical = scale / spread[format]
     if format in ("q8_0", "q4_0", "q5_0"):
         put(0, typical, signed=True)
@@ -241,9 +251,9 @@ def random_rows(format: str, rng: np.random.Generator, n: int, k: int, scale: fl
 
 
 def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """float32 fused multiply-add, correctly rounded: the product is exact in float64, the sum is rounded to odd there.
+    """float32 fused multiply-add, rounded once: the product exact in float64, the sum rounded to odd there.
 
-    Source: Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd".
+    Source: Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums".
     """
     product = np.asarray(a, np.float32).astype(np.float64) * np.asarray(b, np.float32).astype(np.float64)
     addend = np.asarray(c, np.float32).astype(np.float64)
@@ -260,8 +270,8 @@ def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Activations as int8 with one scale per row and group of 32 (NUMERICS.md rule 2).
 
     x        float32 [m, k]; a tail of the last group counts as zeros
-    returns  int32 codes [m, k padded to 32] in ±127, float32 scales [m, groups]: amax / 127; a group whose amax is
-             below 2^-100 is zero; one that holds NaN or infinity has codes 0 and scale NaN
+    returns  int32 codes [m, k padded to 32] in ±127, float32 scales [m, groups]: amax / 127; a group whose
+             amax is below 2^-100 is zero; one that holds NaN or infinity has codes 0 and scale NaN
     """
     x = np.asarray(x, np.float32)
     padded = np.zeros((len(x), -(-x.shape[1] // GROUP) * GROUP), np.float32)
@@ -279,8 +289,8 @@ def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def integer_gemm(x: np.ndarray, format: str, rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """y[m, n] = x · wᵀ as the core computes it with int8 activations, to the bit: float32 [m, n].
 
-    Per output, groups of 32 in ascending order: the integer sum is exact, then one fma with scale_w · scale_a, then, in
-    formats with a min, one fma of the min with scale_a · Σ codes. Every rounding is spelled out.
+    Per output, groups of 32 in ascending order: the exact integer sum, then one fma with scale_w · scale_a,
+    then, in formats with a min, one fma of the min with scale_a · Σ codes. Every rounding is spelled out.
     """
     a, scale_a = quantize_activations(x)
     w = decode(format, rows)

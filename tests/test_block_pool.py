@@ -1,4 +1,4 @@
-"""BlockPool as a state machine: whatever is done in whatever order, owners, free blocks and contents add up."""
+"""BlockPool as a state machine: done in whatever order, owners, free blocks and contents add up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_sequence(tokens: list[int], salt: int = 0) -> _core.Sequence:
 
 
 class BlockPoolMachine(RuleBasedStateMachine):
-    """The model knows which prefix each block's keys and values were computed from, and who holds the block."""
+    """The model knows from which prefix each block's keys and values come, and who holds the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,9 @@ class BlockPoolMachine(RuleBasedStateMachine):
             assert len(set(sequence.block_ids)) == sequence.n_blocks
             assert sequence.n_computed <= sequence.n_blocks * BLOCK_SIZE
             owners.update(sequence.block_ids)
-        assert [self.pool.n_owners(block) for block in range(N_BLOCKS)] == [owners[block] for block in range(N_BLOCKS)]
+        assert [self.pool.n_owners(block) for block in range(N_BLOCKS)] == [
+            owners[block] for block in range(N_BLOCKS)
+        ]
         assert self.pool.n_free == N_BLOCKS - len(owners)
         assert 0 <= self.pool.n_cached <= self.pool.n_free
 
@@ -192,7 +194,8 @@ def test_a_prefix_outlives_its_sequence_until_the_block_is_needed():
     pool.publish(first)
     pool.release(first)
     assert (pool.n_free, pool.n_cached) == (4, 3)
-    assert pool.take(2) is not None  # the unused block, then the end of the cached chain: its start stays findable
+    # The unused block, then the end of the cached chain: its start stays findable.
+    assert pool.take(2) is not None
     assert pool.n_evictions == 1
     assert pool.attach_prefix(new_sequence(TOKENS)) == 32
 

@@ -1,6 +1,6 @@
 """Bits pinned across machines and versions: sha256 of the logits of every tiny model and format.
 
-Changing one needs a line in the CHANGELOG. `pytest tests/test_golden_bits.py --regenerate-goldens` writes the file anew.
+Changing one needs a line in the CHANGELOG. `--regenerate-goldens` writes the file anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ IDS = some_ids(70, seed=2024)
 
 DECODER_CASES = [
     *((family, format, "auto", "float32") for family in ("llama", "gemma3") for format in BLOCKS),
-    *((family, format, "float32", "float32") for family in ("llama", "gemma3") for format in QUANTIZED_FORMATS),
+    *(
+        (family, format, "float32", "float32")
+        for family in ("llama", "gemma3")
+        for format in QUANTIZED_FORMATS
+    ),
     *(("llama", "f32", "auto", kv_type) for kv_type in ("float16", "bfloat16")),
 ]
 

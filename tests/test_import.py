@@ -24,7 +24,9 @@ threads = n_threads()
 start = time.perf_counter()
 import tuili
 elapsed = time.perf_counter() - start
-print(json.dumps({"elapsed": elapsed, "threads": n_threads() - threads, "sockets": events, "modules": list(sys.modules)}))
+report = {"elapsed": elapsed, "threads": n_threads() - threads, "sockets": events}
+report["modules"] = list(sys.modules)
+print(json.dumps(report))
 """
 
 
@@ -45,7 +47,9 @@ def test_import_adds_at_most_30_ms_to_numpy(first):
         medians.append(statistics.median(probe()["elapsed"] for _ in range(5)))
         if medians[-1] <= LIMIT_S:
             return
-    pytest.fail(f"import tuili took {', '.join(f'{1000 * m:.1f}' for m in medians)} ms (medians of 5), limit 30 ms")
+    pytest.fail(
+        f"import tuili took {', '.join(f'{1000 * m:.1f}' for m in medians)} ms (medians of 5), limit 30 ms"
+    )
 
 
 def test_import_starts_no_thread(first):
@@ -56,6 +60,8 @@ def test_import_opens_no_socket(first):
     assert first["sockets"] == []
 
 
-@pytest.mark.parametrize("module", ["tokenizers", "jinja2", "tuili.pipeline", "tuili.server", "asyncio", "http.client"])
+@pytest.mark.parametrize(
+    "module", ["tokenizers", "jinja2", "tuili.pipeline", "tuili.server", "asyncio", "http.client"]
+)
 def test_import_leaves_optional_modules_alone(first, module):
     assert module not in first["modules"]

@@ -1,4 +1,4 @@
-"""Tiny decoders and encoders: every tensor against the float64 reference, and equal bits however they are run."""
+"""Tiny decoders and encoders: every tensor against the float64 reference, and equal bits however run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def relative_errors(sequence: _core.Sequence, expected: dict[str, np.ndarray]) -
         got["logits"] = sequence.logits()
     errors = {}
     for name, value in got.items():
-        assert value.shape == expected[name].shape, f"{name}: shape {value.shape}, expected {expected[name].shape}"
+        assert value.shape == expected[name].shape, (
+            f"{name}: shape {value.shape}, expected {expected[name].shape}"
+        )
         errors[name] = float(abs(value - expected[name]).max() / abs(expected[name]).max())
     return errors
 
@@ -111,7 +113,14 @@ def test_pooling_equals_the_reference(pooling, normalize):
 
 # ---- the same bits however it is run
 
-BITS = [("llama", "f32"), ("llama", "q4_0"), ("llama", "q4_k"), ("gemma3", "f32"), ("gemma3", "q6_k"), ("gemma3", "q5_1")]
+BITS = [
+    ("llama", "f32"),
+    ("llama", "q4_0"),
+    ("llama", "q4_k"),
+    ("gemma3", "f32"),
+    ("gemma3", "q6_k"),
+    ("gemma3", "q5_1"),
+]
 
 
 def assert_same_bits(a: _core.Sequence, b: _core.Sequence) -> None:
@@ -123,7 +132,14 @@ def assert_same_bits(a: _core.Sequence, b: _core.Sequence) -> None:
 @pytest.mark.parametrize("family, format", BITS)
 @pytest.mark.parametrize(
     "how",
-    [How(chunk=1), How(chunk=7), How(chunk=64), How(num_threads=2), How(block_size=16), How(block_size=64, chunk=33)],
+    [
+        How(chunk=1),
+        How(chunk=7),
+        How(chunk=64),
+        How(num_threads=2),
+        How(block_size=16),
+        How(block_size=64, chunk=33),
+    ],
     ids=str,
 )
 def test_bits_do_not_depend_on_how_it_is_run(family, format, how):
@@ -134,7 +150,9 @@ def test_bits_do_not_depend_on_how_it_is_run(family, format, how):
 @pytest.mark.parametrize("family, format", BITS)
 def test_bits_do_not_depend_on_the_isa(family, format, isa):
     ids = some_ids(75)
-    assert_same_bits(run(built(family, format), ids, How(isa=isa)), run(built(family, format), ids, How(isa="generic")))
+    assert_same_bits(
+        run(built(family, format), ids, How(isa=isa)), run(built(family, format), ids, How(isa="generic"))
+    )
 
 
 def test_encoder_bits_do_not_depend_on_batch_isa_or_threads(isa):

@@ -1,4 +1,4 @@
-"""The rules of CONTRIBUTING.md that a machine can check: who includes whom, what exists where, how long things are."""
+"""The rules of the house that a machine can check: includes, names, lengths, symbols, banned calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 CSRC = REPOSITORY / "csrc"
 PACKAGE = REPOSITORY / "python" / "tuili"
-ORDER = ["base", "kernels", "ops", "model", "runtime", "bindings"]  # each may include itself and those before it
+# Each may include itself and those before it.
+ORDER = ["base", "kernels", "ops", "model", "runtime", "bindings"]
 CPP_SUFFIXES = {".h", ".cc", ".inl", ".cuh", ".cu"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES = 600, 60, 120
 
@@ -38,9 +39,11 @@ _NOT_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\
 
 
 def code(path: Path) -> str:
-    """The text with comments and literals blanked and preprocessor lines emptied; lines stay where they are."""
+    """The text without comments, literals and preprocessor lines; all others stay on their line."""
     text = _NOT_CODE.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), path.read_text(encoding="utf-8"))
-    return re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", lambda m: "\n" * m.group().count("\n"), text, flags=re.MULTILINE)
+    return re.sub(
+        r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", lambda m: "\n" * m.group().count("\n"), text, flags=re.MULTILINE
+    )
 
 
 _SCOPE = re.compile(r"\b(namespace|class|struct|union|enum)\b[^()]*$")
@@ -100,13 +103,17 @@ def test_cuda_headers_stay_with_cuda():
     for path in cpp_files():
         here = path.relative_to(CSRC).as_posix()
         if not here.startswith("kernels/cuda/") and here != "base/device_cuda.cc":
-            bad = [name for name in includes(path) if re.match(r"<(cuda|cub|cooperative_groups|mma\.h|nv)", name)]
+            bad = [
+                name for name in includes(path) if re.match(r"<(cuda|cub|cooperative_groups|mma\.h|nv)", name)
+            ]
             assert not bad, f"{path} includes {bad}"
 
 
 def test_cmake_picks_the_cuda_file_not_the_preprocessor():
     for path in cpp_files():
-        bad = re.findall(r"^\s*#\s*(?:el)?if.*\bTUILI_CUDA\b.*", path.read_text(encoding="utf-8"), re.MULTILINE)
+        bad = re.findall(
+            r"^\s*#\s*(?:el)?if.*\bTUILI_CUDA\b.*", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
         assert not bad, f"{path}: {bad}"
 
 
@@ -116,7 +123,7 @@ def kernel_texts() -> list[Path]:
 
 
 def test_kernel_texts_use_no_standard_library():
-    """An inline function of the library compiled with -mavx512f could be handed to baseline code by the linker."""
+    """The linker could hand an inline function compiled with -mavx512f to baseline code."""
     assert kernel_texts(), "no kernel texts found: the test looks in the wrong place"
     for path in kernel_texts():
         bad = [name for name in includes(path) if re.match(r"<[a-z_]+>$", name)]
@@ -134,7 +141,9 @@ def test_kernels_keep_to_their_range():
 
 def test_one_thread_pool_and_no_openmp():
     for path in cpp_files():
-        assert not re.search(r"#\s*pragma\s+omp|<omp\.h>", path.read_text(encoding="utf-8")), f"{path} uses OpenMP"
+        assert not re.search(r"#\s*pragma\s+omp|<omp\.h>", path.read_text(encoding="utf-8")), (
+            f"{path} uses OpenMP"
+        )
 
 
 def test_headers_do_not_open_namespaces():
@@ -149,7 +158,9 @@ def test_each_isa_object_exports_its_table_alone(request):
     if not objects or not shutil.which("nm"):
         pytest.skip("no build folder with ISA objects (or no nm); give one with --build-folder")
     for path in objects:
-        out = subprocess.run(["nm", "--defined-only", "--extern-only", str(path)], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            ["nm", "--defined-only", "--extern-only", str(path)], capture_output=True, text=True, check=True
+        )
         symbols = [line.split()[-1] for line in out.stdout.splitlines() if line.strip()]
         assert len(symbols) == 1, f"{path.name} exports {len(symbols)} symbols: {symbols[:10]}"
 

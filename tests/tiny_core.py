@@ -25,7 +25,9 @@ def build(model: TinyModel, compute: str = "auto") -> _core.Model:
     expected = dict(builder.expected())
     for name, shape in expected.items():
         weight = model.weights[name]
-        assert weight.shape == tuple(shape), f"{name}: the core expects {shape}, the tiny model has {weight.shape}"
+        assert weight.shape == tuple(shape), (
+            f"{name}: the core expects {shape}, the tiny model has {weight.shape}"
+        )
         builder.add(name, weight.format, weight.shape, weight.rows)
     assert set(expected) == set(model.weights), f"not expected: {sorted(set(model.weights) - set(expected))}"
     return builder.finish()
@@ -76,7 +78,11 @@ def run(model: _core.Model, ids: np.ndarray, how: How | None = None) -> _core.Se
 
 
 def encode(
-    model: _core.Model, texts: list[np.ndarray], pooling: str = "mean", normalize: bool = False, how: How | None = None
+    model: _core.Model,
+    texts: list[np.ndarray],
+    pooling: str = "mean",
+    normalize: bool = False,
+    how: How | None = None,
 ) -> tuple[np.ndarray, list[_core.Sequence]]:
     """Vectors of an encoder for a batch, and the sequences with their hidden states."""
     how = how or How()

@@ -1,4 +1,4 @@
-"""Writes tiny models as files: Hugging Face folders and GGUF, with small tokenizers whose ids are easy to predict."""
+"""Writes tiny models as files: Hugging Face folders and GGUF, with small tokenizers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ LLAMA_SPECIALS = ["<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>"]
 GEMMA_SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>"]
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-_PIECES = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi".split()
+_PIECES = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou".split()
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -93,7 +93,13 @@ def byte_alphabet() -> dict[int, str]:
 
 def llama_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
     """Tokens and merges of a byte-level BPE."""
-    merges = [(pair[0], pair[1]) for pair in _PIECES] + [("Ġ", "t"), ("Ġ", "a"), ("Ġt", "he"), ("in", "g"), ("Ġ", "of")]
+    merges = [(pair[0], pair[1]) for pair in _PIECES] + [
+        ("Ġ", "t"),
+        ("Ġ", "a"),
+        ("Ġt", "he"),
+        ("in", "g"),
+        ("Ġ", "of"),
+    ]
     merges = merges[: N_VOCAB - 256 - len(LLAMA_SPECIALS)]
     alphabet = [byte_alphabet()[b] for b in range(256)]
     tokens = LLAMA_SPECIALS + alphabet + ["".join(pair) for pair in merges]
@@ -105,7 +111,9 @@ def gemma_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
     letters = ["▁", *"etaoinshrdlucm"]
     merges = [(pair[0], pair[1]) for pair in _PIECES if set(pair) <= set(letters)]
     merges = [("▁", "t"), ("▁", "a"), *merges][: N_VOCAB - 256 - len(GEMMA_SPECIALS) - len(letters)]
-    tokens = GEMMA_SPECIALS + [f"<0x{b:02X}>" for b in range(256)] + ["".join(pair) for pair in merges] + letters
+    tokens = (
+        GEMMA_SPECIALS + [f"<0x{b:02X}>" for b in range(256)] + ["".join(pair) for pair in merges] + letters
+    )
     return tokens + [f"<unused{i}>" for i in range(N_VOCAB - len(tokens))], merges
 
 
@@ -113,7 +121,14 @@ def bert_vocabulary() -> list[str]:
     """WordPiece entries: letters, digits, their continuations, a few words and Chinese characters."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = "the of and to in is it on cat dog house river good new time 你 好 世 界 天".split()
-    tokens = [*BERT_SPECIALS, *letters, *(f"##{c}" for c in letters), *words, *".,!?-'\":;()", *(f"##{p}" for p in _PIECES)]
+    tokens = [
+        *BERT_SPECIALS,
+        *letters,
+        *(f"##{c}" for c in letters),
+        *words,
+        *".,!?-'\":;()",
+        *(f"##{p}" for p in _PIECES),
+    ]
     return tokens + [f"[unused{i}]" for i in range(N_VOCAB - len(tokens))]
 
 
@@ -139,7 +154,9 @@ def build_tokenizer(model: TinyModel) -> Any:
         vocab = {token: i for i, token in enumerate(tokens)}
         tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
-        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", vocab["<bos>"])]
         )
@@ -196,7 +213,7 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def write_hf_folder(model: TinyModel, folder: Path, n_shards: int = 1) -> Path:
-    """config.json, tokenizer.json, tokenizer_config.json, and the weights in one file or `n_shards` with an index."""
+    """config.json, the tokenizer's files, and the weights in one file or in `n_shards` with an index."""
     folder.mkdir(parents=True, exist_ok=True)
     dtypes = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
     matrices = {weight.format for weight in model.weights.values() if len(weight.shape) == 2}
@@ -210,7 +227,7 @@ def write_hf_folder(model: TinyModel, folder: Path, n_shards: int = 1) -> Path:
         for i in range(n_shards):
             shard = f"model-{i + 1:05d}-of-{n_shards:05d}.safetensors"
             _write_safetensors(folder / shard, {name: tensors[name] for name in names[i::n_shards]})
-            weight_map |= {name: shard for name in names[i::n_shards]}
+            weight_map |= dict.fromkeys(names[i::n_shards], shard)
         total = sum(weight.rows.nbytes for weight in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(folder / "model.safetensors.index.json", index)
@@ -228,11 +245,20 @@ def _write_sentence_transformers(model: TinyModel, folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", {"do_lower_case": True, "model_max_length": 64})
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
-        {"idx": i, "name": str(i), "path": "" if i == 0 else f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": i,
+            "name": str(i),
+            "path": "" if i == 0 else f"{i}_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for i, kind in enumerate(kinds)
     ]
     _write_json(folder / "modules.json", modules)
-    pooling = {"word_embedding_dimension": d_model, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    pooling = {
+        "word_embedding_dimension": d_model,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+    }
     _write_json(folder / "1_Pooling" / "config.json", pooling)
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": False})
 
@@ -288,7 +314,9 @@ def gguf_tensors(model: TinyModel) -> dict[str, Weight]:
         if model.config["model_type"] == "llama" and name.endswith((".query", ".key")):
             half = model.config["head_dim"] // 2
             rows = weight.rows.reshape(-1, 2, half, weight.rows.shape[1]).swapaxes(1, 2)
-            weight = Weight(weight.format, weight.shape, np.ascontiguousarray(rows).reshape(weight.rows.shape))
+            weight = Weight(
+                weight.format, weight.shape, np.ascontiguousarray(rows).reshape(weight.rows.shape)
+            )
         out[gguf_name(model, name)] = weight
     return out
 

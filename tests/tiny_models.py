@@ -1,7 +1,7 @@
-"""Tiny random models, the same for every test: a spec, weights under our names, and the config.json they came from.
+"""Tiny random models, the same for every test: a spec, weights under our names, and a config.json.
 
-Sizes are small but awkward on purpose: a vocabulary that is no multiple of a panel, a d_ff with a tail, a sliding window that
-a ten-token prompt crosses. `tiny_files.py` writes them as Hugging Face folders and GGUF files.
+Sizes are small but awkward on purpose: a vocabulary that is no multiple of a panel, a sliding window that a
+ten-token prompt crosses. `tiny_files.py` writes them as Hugging Face folders and GGUF files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Weight:
 
 @dataclasses.dataclass
 class TinyModel:
-    """spec: the fields of ModelSpec, with "layers" and "ropes" lists of fields; config: what config.json says."""
+    """spec: the fields of ModelSpec, "layers" and "ropes" as lists of fields; config: config.json's."""
 
     name: str
     config: dict[str, Any]
@@ -166,7 +166,7 @@ GEMMA_LAYERS = 6  # the sixth layer is the first global one: GGUF files have the
 
 
 def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
-    """Gemma 3: five sliding-window layers and a global one, q/k norms, sandwich norms, scaled tied embedding."""
+    """Gemma 3: five sliding-window layers and a global one, q/k and sandwich norms, scaled tied embedding."""
     sizes = dataclasses.replace(sizes_for(format), n_kv_heads=1)
     make = _Maker(seed, format)
     make.matrix("token_embedding", N_VOCAB, sizes.d_model, 0.25)
@@ -180,7 +180,13 @@ def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
         full = i % 6 == 5
         layers.append(
             _layer_sizes(sizes)
-            | {"activation": "gelu_tanh", "gated": True, "causal": True, "qk_norm": True, "norm_placement": "sandwich"}
+            | {
+                "activation": "gelu_tanh",
+                "gated": True,
+                "causal": True,
+                "qk_norm": True,
+                "norm_placement": "sandwich",
+            }
             | {"rope": int(full), "sliding_window": 0 if full else GEMMA_WINDOW}
         )
     make.norm("final_norm", sizes.d_model)
@@ -223,7 +229,7 @@ def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
 
 
 def tiny_bert(seed: int = 0, format: str = "f32", n_layers: int = 2) -> TinyModel:
-    """BERT: learned positions, token types, norms after each half, biases everywhere, GELU by erf; no head."""
+    """BERT: learned positions, token types, norms after each half, biases everywhere, GELU by erf."""
     sizes = dataclasses.replace(sizes_for(format), n_kv_heads=4)
     n_positions = 64
     make = _Maker(seed, format)
@@ -236,7 +242,12 @@ def tiny_bert(seed: int = 0, format: str = "f32", n_layers: int = 2) -> TinyMode
         make.block(f"layers.{i}", sizes, gated=False, bias=True)
         make.norm(f"layers.{i}.attention_norm", sizes.d_model, bias=True)
         make.norm(f"layers.{i}.mlp_norm", sizes.d_model, bias=True)
-    layer = _layer_sizes(sizes) | {"norm_placement": "post", "activation": "gelu", "gated": False, "causal": False}
+    layer = _layer_sizes(sizes) | {
+        "norm_placement": "post",
+        "activation": "gelu",
+        "gated": False,
+        "causal": False,
+    }
     layer |= {"rope": -1, "qkv_bias": True, "output_bias": True, "mlp_bias": True}
     spec = {
         "kind": "encoder",
