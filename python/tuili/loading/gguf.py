@@ -254,6 +254,12 @@ class Metadata:
         """An array of BOOL, of `n` elements if given."""
         return self._numbers(key, 7, n, default)
 
+    def n_strings(self, key: str) -> int:
+        """The length of an array of STRING, without decoding it."""
+        array = self._array(key, _STRING, None, _REQUIRED)
+        assert isinstance(array, _Array)
+        return array.n
+
     def get_str_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[str] | T:
         """An array of STRING, of `n` elements if given; decoded now.
 

@@ -1,0 +1,143 @@
+"""Gemma 3, text only (Gemma3ForCausalLM)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuili._core import LayerSpec, ModelSpec, RopeSpec
+from tuili.errors import ModelUnsupportedError
+from tuili.loading.architectures import (
+    DECODER_GGUF_NAMES,
+    DECODER_NAMES,
+    Sizes,
+    decoder_config,
+    rotary_head_dim,
+    sizes,
+)
+from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.config import MAX_POSITIONS, Config
+from tuili.loading.gguf import Metadata
+from tuili.loading.rope import inverse_frequencies
+
+TENSOR_NAMES = DECODER_NAMES | {
+    "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+    "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+    "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
+    "model.layers.{i}.pre_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
+    "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
+}
+IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | {
+    "blk.{i}.attn_q_norm.weight": "layers.{i}.query_norm",
+    "blk.{i}.attn_k_norm.weight": "layers.{i}.key_norm",
+    "blk.{i}.post_attention_norm.weight": "layers.{i}.post_attention_norm",
+    "blk.{i}.post_ffw_norm.weight": "layers.{i}.post_mlp_norm",
+}
+GGUF_IGNORED_TENSORS = ()
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+_SCALED = 62  # layers of Gemma 3 27B, the one size whose attention scale is not 1 / sqrt(head_dim)
+
+
+def spec(config: Config) -> ModelSpec:
+    """Gemma3ForCausalLM (config.json of transformers ≥ 4.50, and its version 5 spelling of RoPE)."""
+    size = sizes(config)
+    head_dim = rotary_head_dim(config, size)
+    types = layer_types(config, size)
+    if config.flag("use_bidirectional_attention", False):
+        raise ModelUnsupportedError(f"{config.what}: use_bidirectional_attention", code="config_unsupported")
+    window = config.integer("sliding_window", 1, MAX_POSITIONS) if LOCAL in types else 0
+    softcap = config.number("attn_logit_softcapping", 1e-3, 1e6, 0.0)
+    attention_bias = config.flag("attention_bias", False)
+    if attention_bias:
+        raise ModelUnsupportedError(f"{config.what}: attention_bias", code="config_unsupported")
+
+    def layer(kind: str) -> LayerSpec:
+        return LayerSpec(
+            n_heads=size.n_heads,
+            n_kv_heads=size.n_kv_heads,
+            head_dim=head_dim,
+            d_ff=size.d_ff,
+            norm_placement="sandwich",
+            activation="gelu_tanh",
+            qk_norm=True,
+            rope=0 if kind == GLOBAL else 1,
+            sliding_window=0 if kind == GLOBAL else window,
+            attention_scale=config.positive("query_pre_attn_scalar", 256.0) ** -0.5,
+            score_softcap=softcap,
+        )
+
+    config.choice("hidden_activation", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    layers = {kind: layer(kind) for kind in (GLOBAL, LOCAL)}
+    return ModelSpec(
+        kind="decoder",
+        n_vocab=size.n_vocab,
+        d_model=size.d_model,
+        max_positions=size.max_positions,
+        layers=[layers[kind] for kind in types],
+        ropes=[
+            _rope(config, GLOBAL, head_dim, size.max_positions),
+            _rope(config, LOCAL, head_dim, size.max_positions),
+        ],
+        embedding_scale=float(np.float32(size.d_model**0.5)),
+        norm_eps=config.number("rms_norm_eps", 1e-12, 1.0, 1e-6),
+        tied_head=config.flag("tie_word_embeddings", True),
+        logit_softcap=config.number("final_logit_softcapping", 1e-3, 1e6, 0.0),
+    )
+
+
+def layer_types(config: Config, size: Sizes) -> list[str]:
+    """ "sliding_attention" or "full_attention" per layer; by default every sixth layer sees everything."""
+    given = config.values.get("layer_types")
+    if given is None:
+        pattern = config.integer("sliding_window_pattern", 1, 1024, 6)
+        return [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
+    if (
+        not isinstance(given, list)
+        or len(given) != size.n_layers
+        or not set(map(str, given)) <= {LOCAL, GLOBAL}
+    ):
+        raise config.wrong("layer_types", f"{size.n_layers} times {LOCAL} or {GLOBAL}")
+    return cast(list[str], given)
+
+
+def _rope(config: Config, kind: str, head_dim: int, max_positions: int) -> RopeSpec:
+    """Frequencies of the global or the local layers; scaling applies to the global ones only, unless spelt per type."""
+    key, usual = ("rope_theta", 1_000_000.0) if kind == GLOBAL else ("rope_local_base_freq", 10_000.0)
+    per_type = config.section("rope_parameters")
+    if per_type is not None:
+        if not (LOCAL in per_type or GLOBAL in per_type):
+            raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
+        scaling = per_type.section(kind)
+        inner, key = (
+            (scaling, "rope_theta") if scaling is not None and "rope_theta" in scaling else (config, key)
+        )
+    else:
+        scaling, inner = (config.section("rope_scaling") if kind == GLOBAL else None), config
+    theta = inner.number(key, 1.001, 1e12, usual)
+    inverse, scale = inverse_frequencies(theta, head_dim, scaling, max_positions)
+    return RopeSpec(inv_freq=inverse, scale=scale)
+
+
+def fold(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gemma's norms multiply by 1 + w; ours multiply by w. (GGUF files already hold 1 + w.)"""
+    return values + np.float32(1) if name.endswith("_norm") else values
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "gemma3"."""
+    config = decoder_config(metadata, checkpoint)
+    size = sizes(config)
+    scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
+    config.values = {
+        **config.values,
+        "query_pre_attn_scalar": scalar,
+        "final_logit_softcapping": metadata.get_f32("gemma3.final_logit_softcapping", None),
+        "rope_local_base_freq": metadata.get_f32("gemma3.rope.freq_base_swa", None),
+        "sliding_window_pattern": metadata.get_u32("gemma3.attention.sliding_window_pattern", None),
+    }
+    return config

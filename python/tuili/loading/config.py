@@ -1,0 +1,313 @@
+"""Settings files of a model folder, read strictly: config.json, generation_config.json, sentence-transformers' files.
+
+Also the registry of architectures. No arithmetic on a value happens before its getter has checked type and range.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from tuili.errors import ModelFormatError, ModelLimitError, ModelUnsupportedError
+from tuili.loading.files import parse_json, read_file, shown
+
+MAX_CONFIG_BYTES = 4 << 20
+MAX_EOS_IDS = 64
+
+# Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in architectures/.
+_HF_ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "Gemma3ForCausalLM": "gemma",
+    "BertModel": "bert",
+    "BertForMaskedLM": "bert",
+    "BertForPreTraining": "bert",
+}
+_GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma"}
+
+# Limits that no real model comes near; they bound work and memory before the tensors are compared with the plan.
+MAX_LAYERS = 4096
+MAX_WIDTH = 1 << 22
+MAX_HEADS = 1 << 16
+MAX_HEAD_DIM = 1 << 14
+MAX_VOCAB = 1 << 24
+MAX_POSITIONS = 1 << 30
+
+_REQUIRED: Any = object()
+
+
+class Config:
+    """Typed access to one JSON object of settings.
+
+    Each getter takes a key, a range, and a default for when the key is absent or null; without default that is an
+    error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself spells a key, for
+    error messages (GGUF).
+    raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
+    """
+
+    def __init__(self, values: Mapping[str, Any], what: str, names: Mapping[str, str] | None = None) -> None:
+        self.values = values
+        self.what = what
+        self.names = names or {}
+        self.defaults: dict[str, Any] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            if default is _REQUIRED:
+                raise ModelFormatError(
+                    f"{self.what}: {self.names.get(key, key)} is missing", code="config_key"
+                )
+            self.defaults[key] = default
+        return value
+
+    def wrong(self, key: str, expected: str, *, code: str = "config_value") -> ModelFormatError:
+        """The error that says what `key` should have been."""
+        name, value = self.names.get(key, key), shown(self.values.get(key))
+        return ModelFormatError(f"{self.what}: {name} is {value}, expected {expected}", code=code)
+
+    def integer(self, key: str, low: int, high: int, default: Any = _REQUIRED) -> Any:
+        """An int in [low, high]; floats, strings and booleans are refused."""
+        value = self._get(key, default)
+        if value is None:
+            return default
+        if type(value) is not int:
+            raise self.wrong(key, "an integer", code="config_type")
+        if not low <= value <= high:
+            raise self.wrong(key, f"{low} to {high}")
+        return value
+
+    def number(self, key: str, low: float, high: float, default: Any = _REQUIRED) -> Any:
+        """A finite float in [low, high]; an int is taken as float."""
+        value = self._get(key, default)
+        if value is None:
+            return default
+        if type(value) not in (int, float):
+            raise self.wrong(key, "a number", code="config_type")
+        if not low <= value <= high:  # also refuses not-a-number
+            raise self.wrong(key, f"{low} to {high}")
+        return float(value)
+
+    def positive(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A float that is finite and at least 1e-30."""
+        return self.number(key, 1e-30, 1e30, default)
+
+    def flag(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A bool."""
+        value = self._get(key, default)
+        if value is None:
+            return default
+        if type(value) is not bool:
+            raise self.wrong(key, "true or false", code="config_type")
+        return value
+
+    def text(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A str of at most 4096 characters."""
+        value = self._get(key, default)
+        if value is None:
+            return default
+        if not isinstance(value, str) or len(value) > 4096:
+            raise self.wrong(key, "a short string", code="config_type")
+        return value
+
+    def choice(self, key: str, allowed: Sequence[str], default: Any = _REQUIRED) -> Any:
+        """One of `allowed`; another string is ModelUnsupportedError (config_unsupported)."""
+        value = self.text(key, default)
+        if value not in allowed and value is not default:
+            raise ModelUnsupportedError(
+                f"{self.what}: {key} is '{shown(value)}'; supported: {', '.join(allowed)}",
+                code="config_unsupported",
+            )
+        return value
+
+    def section(self, key: str) -> Config | None:
+        """A nested object, or None if absent; its defaults are listed with this object's."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.wrong(key, "an object", code="config_type")
+        section = Config(value, f"{self.what}: {key}")
+        section.defaults = self.defaults
+        return section
+
+    def token_ids(self, key: str, n_vocab: int) -> tuple[int, ...] | None:
+        """One token id or a list of up to 64, each in [0, n_vocab); None if absent."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        ids = value if isinstance(value, list) else [value]
+        if len(ids) > MAX_EOS_IDS:
+            raise ModelLimitError(
+                f"{self.what}: {key} lists {len(ids)} ids; the limit is {MAX_EOS_IDS}", code="eos_ids"
+            )
+        if not all(type(item) is int and 0 <= item < n_vocab for item in ids):
+            raise self.wrong(key, f"token ids from 0 to {n_vocab - 1}")
+        return tuple(ids)
+
+
+def read_config(folder: str, name: str, *, inside: str | None = None) -> Config | None:
+    """One settings file of a folder as a Config; None if there is no such file."""
+    path = os.path.join(folder, name)
+    if not os.path.lexists(path):
+        return None
+    values = parse_json(read_file(path, MAX_CONFIG_BYTES, inside=inside), name)
+    if not isinstance(values, dict):
+        raise ModelFormatError(f"{name}: not a JSON object", code="config_type")
+    return Config(values, name)
+
+
+# --- architectures ------------------------------------------------------------------------------------------------
+
+
+def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
+    if name not in table:
+        raise ModelUnsupportedError(
+            f"{where} is '{shown(name)}'; supported: {', '.join(table)}", code="architecture"
+        )
+    return importlib.import_module(f"tuili.loading.architectures.{table[name]}")
+
+
+def hf_architecture(config: Config) -> tuple[str, ModuleType]:
+    """Name and file of the architecture that a config.json asks for."""
+    names = config.values.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise config.wrong("architectures", "a list of one name")
+    quantized = config.values.get("quantization_config")
+    if quantized is not None:
+        raise ModelUnsupportedError(
+            f"{config.what}: quantization_config {shown(quantized)} is not supported",
+            code="quantization_config",
+        )
+    return names[0], _architecture(_HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
+
+
+def gguf_architecture(name: str, what: str) -> ModuleType:
+    """The file of the architecture that a GGUF file asks for."""
+    if not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
+        raise ModelFormatError(
+            f"{what}: general.architecture is '{shown(name)}', not a name", code="architecture"
+        )
+    return _architecture(_GGUF_ARCHITECTURES, name, f"{what}: general.architecture")
+
+
+# --- generation_config.json ---------------------------------------------------------------------------------------
+
+_GENERATION_NUMBERS = {
+    "temperature": (0.0, 100.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "typical_p": (0.0, 1.0),
+    "repetition_penalty": (1e-3, 1e3),
+}
+_GENERATION_INTEGERS = {
+    "top_k": (0, MAX_VOCAB),
+    "max_new_tokens": (1, MAX_POSITIONS),
+    "no_repeat_ngram_size": (0, MAX_POSITIONS),
+    "num_beams": (1, 1024),
+}
+
+
+def generation_defaults(config: Config | None) -> tuple[dict[str, Any], list[str]]:
+    """Sampling defaults that the model's makers chose, and the keys of the file that have no effect here.
+
+    The defaults keep transformers' names; `generation/params.py` maps and applies them.
+    """
+    if config is None:
+        return {}, []
+    result: dict[str, Any] = {}
+    for key in config.values:
+        if key not in config:
+            continue
+        if key in _GENERATION_NUMBERS:
+            result[key] = config.number(key, *_GENERATION_NUMBERS[key])
+        elif key in _GENERATION_INTEGERS:
+            result[key] = config.integer(key, *_GENERATION_INTEGERS[key])
+        elif key == "do_sample":
+            result[key] = config.flag(key)
+    known = {"eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config"}
+    return result, [
+        shown(key) for key in config.values if key not in result and key not in known and key in config
+    ]
+
+
+def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tuple[int, ...]:
+    """Ids that end a text: generation_config.json's if it has any, else config.json's."""
+    for source in (generation, config):
+        ids = source.token_ids("eos_token_id", n_vocab) if source is not None else None
+        if ids is not None:
+            return ids
+    return ()
+
+
+# --- sentence-transformers ----------------------------------------------------------------------------------------
+
+_POOLINGS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
+}
+_SUPPORTED_POOLINGS = ("mean", "cls", "last")
+
+
+def embedding_settings(folder: str, *, inside: str | None = None) -> dict[str, Any] | None:
+    """How a sentence-transformers folder turns token vectors into one: pooling, normalize, max_seq_length.
+
+    pooling         "mean" | "cls" | "last"
+    normalize       whether the vector is divided by its length
+    max_seq_length  tokens, or None
+    returns         None if the folder has no modules.json
+    """
+    path = os.path.join(folder, "modules.json")
+    if not os.path.lexists(path):
+        return None
+    modules = parse_json(read_file(path, MAX_CONFIG_BYTES, inside=inside), "modules.json")
+    if (
+        not isinstance(modules, list)
+        or len(modules) > 16
+        or not all(isinstance(item, dict) for item in modules)
+    ):
+        raise ModelFormatError("modules.json: expected a list of up to 16 objects", code="config_type")
+    settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
+    for item in modules:
+        module = Config(item, "modules.json")
+        kind = module.text("type").rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            settings["pooling"] = _pooling(folder, module.text("path"), inside)
+        elif kind == "Normalize":
+            settings["normalize"] = True
+        elif kind != "Transformer":
+            raise ModelUnsupportedError(
+                f"modules.json: module '{shown(kind)}' is not supported", code="module"
+            )
+    limits = read_config(folder, "sentence_bert_config.json", inside=inside)
+    if limits is not None:
+        settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
+    return settings
+
+
+def _pooling(folder: str, subfolder: str, inside: str | None) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", subfolder):
+        raise ModelFormatError(
+            f"modules.json: path '{shown(subfolder)}' is not a plain name", code="config_value"
+        )
+    config = read_config(os.path.join(folder, subfolder), "config.json", inside=inside)
+    if config is None:
+        raise ModelFormatError(f"{subfolder}/config.json is missing", code="config_key")
+    config.what = f"{subfolder}/config.json"
+    chosen = [name for key, name in _POOLINGS.items() if config.flag(key, False)]
+    if len(chosen) != 1 or chosen[0] not in _SUPPORTED_POOLINGS:
+        raise ModelUnsupportedError(
+            f"{config.what}: pooling {chosen}; supported: one of {', '.join(_SUPPORTED_POOLINGS)}",
+            code="pooling",
+        )
+    return chosen[0]

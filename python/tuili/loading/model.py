@@ -1,0 +1,323 @@
+"""Loading in two phases: `plan_model` checks everything and allocates nothing large, `load` reads and packs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from tuili._core import Model, ModelBuilder, ModelSpec
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
+from tuili.loading.checkpoint import FORMATS, TensorInfo
+from tuili.loading.files import StrPath, shown
+from tuili.loading.gguf import Metadata
+from tuili.loading.memory import available_memory
+from tuili.loading.sources import Source, TokenizerFiles, open_source
+from tuili.loading.weights import FLOAT_FORMATS, check_finite, from_float32, to_float32, unpermute_rows
+
+logger = logging.getLogger("tuili")
+
+Compute = Literal["auto", "float32"]
+_FLOATS = ("f32", "f16", "bf16")
+_TABLES = ("position_embedding", "token_type_embedding")
+
+# Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
+_PACKING = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One tensor of the model: our name, where it is, and the format that it is handed to the core in."""
+
+    name: str
+    stored: TensorInfo
+    format: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in that format."""
+        block = FORMATS[self.format]
+        return math.prod(self.stored.shape) // block.n_values * block.n_bytes
+
+
+@dataclass
+class LoadPlan:
+    """A model that has been checked completely but not read: what `load` will do, and what it will cost.
+
+    needed_bytes  the most memory that loading takes at once, weights included
+    """
+
+    source: Source
+    spec: ModelSpec
+    tensors: list[PlannedTensor]
+    ignored_tensors: list[str]
+    warnings: list[str]
+    weight_bytes: int
+    needed_bytes: int
+    compute: Compute
+    check_finite: bool
+    num_threads: int
+
+    def __str__(self) -> str:
+        formats = Counter(tensor.format for tensor in self.tensors)
+        return (
+            f"{self.source.architecture}: {len(self.tensors)} tensors ({', '.join(sorted(formats))}), "
+            f"{self.weight_bytes / 2**20:.0f} MiB of weights, {self.needed_bytes / 2**20:.0f} MiB at most while loading"
+        )
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory and all that its files say about using it."""
+
+    model: Model
+    spec: ModelSpec
+    kind: str
+    config: dict[str, Any]
+    tokenizer: TokenizerFiles | Metadata
+    chat_template: str | None
+    generation_defaults: dict[str, Any]
+    embedding: dict[str, Any] | None
+    eos_token_ids: tuple[int, ...]
+
+
+def plan_model(
+    path: StrPath,
+    *,
+    dtype: str = "auto",
+    compute: Compute = "auto",
+    quantization: str | None = None,
+    strict: bool = True,
+    strict_paths: bool = False,
+    check_finite: bool = False,
+    num_threads: int | None = None,
+) -> LoadPlan:
+    """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
+
+    dtype         of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
+    strict        False tolerates data that no tensor covers, with a warning
+    strict_paths  refuse symbolic links that lead out of the folder
+    check_finite  `load` refuses infinite and not-a-number weights
+    raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it cannot fit
+    """
+    _check_options(dtype, compute, quantization, num_threads)
+    source = open_source(path, strict=strict, strict_paths=strict_paths)
+    n_layers, n_found = source.config.values.get("num_hidden_layers"), len(source.checkpoint.tensors)
+    if isinstance(n_layers, int) and n_layers > n_found:
+        raise ModelFormatError(
+            f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
+            code="layer_count",
+        )
+    spec: ModelSpec = source.module.spec(source.config)
+    warnings = list(source.checkpoint.warnings)
+    found, ignored = _match_names(source, warnings)
+    tensors = []
+    for name, shape in ModelBuilder(spec).expected():
+        stored = _checked(name, tuple(shape), found.pop(name, None), source)
+        tensors.append(PlannedTensor(name, stored, _target_format(name, stored, dtype)))
+    for name, stored in found.items():
+        warnings.append(f"tensor '{shown(stored.name)}' ({name}) is not used by this configuration")
+        ignored.append(shown(stored.name, 256))
+    weight_bytes = sum(tensor.n_bytes for tensor in tensors)
+    largest = max(tensor.stored.n_bytes + tensor.n_bytes for tensor in tensors)
+    plan = LoadPlan(
+        source=source,
+        spec=spec,
+        tensors=sorted(tensors, key=lambda tensor: (tensor.stored.part, tensor.stored.offset)),
+        ignored_tensors=ignored,
+        warnings=warnings,
+        weight_bytes=weight_bytes,
+        needed_bytes=int(weight_bytes * _PACKING) + largest,
+        compute=compute,
+        check_finite=check_finite,
+        num_threads=num_threads or 0,
+    )
+    _check_memory(plan)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return plan
+
+
+def _check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
+    for param, value, allowed in (
+        ("dtype", dtype, ("auto", *FLOAT_FORMATS)),
+        ("compute", compute, ("auto", "float32")),
+    ):
+        if value not in allowed:
+            raise InvalidParameterError(
+                f"{param} is {shown(value)}, expected one of {', '.join(allowed)}",
+                code="invalid_option",
+                param=param,
+            )
+    if quantization is not None:
+        raise ModelUnsupportedError(
+            "quantization while loading is not supported yet; leave it None", code="quantization"
+        )
+    if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= 1024):
+        raise InvalidParameterError(
+            f"num_threads is {shown(num_threads)}, expected 1 to 1024 or None",
+            code="invalid_option",
+            param="num_threads",
+        )
+
+
+# --- which tensor is which ----------------------------------------------------------------------------------------
+
+
+def our_name(theirs: str, names: Mapping[str, str]) -> str | None:
+    """Our name of a tensor by an architecture's table, whose keys hold {i} for the layer; None if it has no entry."""
+    layer = re.search(r"(?<=\.)(0|[1-9]\d{0,6})(?=\.)", theirs)
+    if layer is None:
+        return names.get(theirs)
+    ours = names.get(f"{theirs[: layer.start()]}{{i}}{theirs[layer.end() :]}")
+    return ours.replace("{i}", layer[0]) if ours is not None else None
+
+
+def _match_names(source: Source, warnings: list[str]) -> tuple[dict[str, TensorInfo], list[str]]:
+    """Tensors by our names, and the names of those that are left out: known extras, and unknown ones with a warning."""
+    names, extras = (
+        (source.module.GGUF_TENSOR_NAMES, source.module.GGUF_IGNORED_TENSORS)
+        if source.kind == "gguf"
+        else (source.module.TENSOR_NAMES, source.module.IGNORED_TENSORS)
+    )
+    found: dict[str, TensorInfo] = {}
+    ignored = []
+    for theirs, stored in source.checkpoint.tensors.items():
+        ours = our_name(theirs, names)
+        if ours is None:
+            ignored.append(shown(theirs, 256))
+            if not any(re.fullmatch(extra, theirs) for extra in extras):
+                warnings.append(f"tensor '{shown(theirs)}' is unknown and ignored")
+        elif ours in found:
+            raise ModelFormatError(
+                f"tensors '{shown(theirs)}' and '{shown(found[ours].name)}' are the same part of the model, {ours}",
+                code="tensor_duplicate",
+            )
+        else:
+            found[ours] = stored
+    return found, ignored
+
+
+def _checked(name: str, shape: tuple[int, ...], stored: TensorInfo | None, source: Source) -> TensorInfo:
+    """`stored`, provided that it is there, has the shape that the configuration asks for, and can be read."""
+    where = shown(source.path, 256)
+    if stored is None:
+        raise ModelFormatError(f"{where}: tensor {name} {list(shape)} is missing", code="tensor_missing")
+    if stored.shape != shape:
+        raise ModelFormatError(
+            f"{where}: tensor '{shown(stored.name)}' has shape {list(stored.shape)}, "
+            f"the configuration asks for {list(shape)}",
+            code="tensor_shape",
+        )
+    if stored.format not in (FORMATS if _is_weight(name, stored) else _FLOATS):
+        raise ModelUnsupportedError(
+            f"{where}: tensor '{shown(stored.name)}' is stored as {stored.format}, which is not supported here",
+            code="tensor_dtype",
+        )
+    return stored
+
+
+def _is_weight(name: str, stored: TensorInfo) -> bool:
+    """Whether a tensor may be quantized and converted: a matrix that is multiplied with, or the token embedding."""
+    return len(stored.shape) == 2 and name not in _TABLES
+
+
+def _target_format(name: str, stored: TensorInfo, dtype: str) -> str:
+    if not _is_weight(name, stored):
+        return "f32"
+    if dtype == "auto" or stored.format not in _FLOATS:
+        return stored.format
+    return FLOAT_FORMATS[dtype]
+
+
+def _check_memory(plan: LoadPlan) -> None:
+    available = available_memory()
+    if available is not None and plan.needed_bytes > available[0]:
+        raise ModelLimitError(
+            f"{plan}; but {available[1]} leaves {available[0] / 2**20:.0f} MiB", code="memory"
+        )
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def load(plan: LoadPlan, progress: Callable[[int, int], None] | None = None) -> LoadedModel:
+    """Read and pack every tensor of a plan.
+
+    progress  called with (bytes done, bytes in all) after each tensor; an exception from it ends the load
+    raises    ModelIOError (file_changed, read_failed), ModelFormatError (not_finite), EngineOutOfMemoryError
+    """
+    builder = ModelBuilder(plan.spec, compute=plan.compute, num_threads=plan.num_threads)
+    total = sum(tensor.stored.n_bytes for tensor in plan.tensors)
+    done = 0
+    with plan.source.checkpoint:
+        for tensor in plan.tensors:
+            _load_tensor(builder, tensor, plan)
+            done += tensor.stored.n_bytes
+            if progress is not None:
+                progress(done, total)
+    model = builder.finish()
+    source = plan.source
+    return LoadedModel(
+        model=model,
+        spec=plan.spec,
+        kind=plan.spec.kind,
+        config=_description(plan),
+        tokenizer=source.tokenizer,
+        chat_template=source.chat_template,
+        generation_defaults=source.generation_defaults,
+        embedding=source.embedding if plan.spec.kind == "encoder" else None,
+        eos_token_ids=source.eos_token_ids,
+    )
+
+
+def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -> None:
+    stored, source = tensor.stored, plan.source
+    data = source.checkpoint.read(stored.name)
+    if plan.check_finite:
+        check_finite(data, stored.format, stored.name)
+    if source.kind == "gguf" and hasattr(source.module, "unpermute"):
+        n_heads = source.module.unpermute(tensor.name, source.config)
+        if n_heads:
+            data = unpermute_rows(data, stored.shape[0], n_heads)
+    is_vector = not _is_weight(tensor.name, stored)
+    if tensor.format != stored.format or is_vector:
+        values = to_float32(data, stored.format)
+        if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
+            values = source.module.fold(tensor.name, values)
+        data = from_float32(values, tensor.format, stored.name)
+    builder.add(tensor.name, cast(Any, tensor.format), stored.shape, data)
+
+
+def _description(plan: LoadPlan) -> dict[str, Any]:
+    """What `llm.config` shows: sizes, formats, defaults taken because the files do not say, and what was left out."""
+    source, spec = plan.source, plan.spec
+    formats: dict[str, int] = {}
+    for tensor in plan.tensors:
+        formats[tensor.format] = formats.get(tensor.format, 0) + tensor.n_bytes
+    keys = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    values = source.config.values
+    return {
+        "architecture": source.architecture,
+        "path": source.path,
+        "format": source.kind,
+        "n_layers": len(spec.layers),
+        "n_vocab": spec.n_vocab,
+        "d_model": spec.d_model,
+        "max_positions": spec.max_positions,
+        "settings": {key: values[key] for key in keys if values.get(key) is not None},
+        "weight_bytes": formats,
+        "compute": plan.compute,
+        "defaults": {key: value for key, value in source.config.defaults.items() if value is not None},
+        "generation_defaults": source.generation_defaults,
+        "ignored_generation_keys": source.ignored_generation_keys,
+        "eos_token_ids": list(source.eos_token_ids),
+        "embedding": source.embedding,
+        "ignored_tensors": plan.ignored_tensors,
+        "auto_map_ignored": "auto_map" in values,
+        "warnings": plan.warnings,
+    }

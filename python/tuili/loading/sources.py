@@ -1,0 +1,220 @@
+"""Where a model's parts come from: a Hugging Face folder or a GGUF file, both shown as one `Source`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
+from tuili.loading import safetensors_file
+from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.config import (
+    MAX_POSITIONS,
+    MAX_VOCAB,
+    Config,
+    embedding_settings,
+    eos_token_ids,
+    generation_defaults,
+    gguf_architecture,
+    hf_architecture,
+    read_config,
+)
+from tuili.loading.files import StrPath, open_regular, read_file, shown
+from tuili.loading.gguf import Metadata, open_gguf
+
+MAX_TOKENIZER_BYTES = 64 << 20
+MAX_TEMPLATE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A Hugging Face tokenizer as it lies on disk, not yet parsed: tokenizer.json and its two companions."""
+
+    tokenizer_json: bytes
+    config: dict[str, Any]
+    special_tokens: dict[str, Any]
+
+
+@dataclass
+class Source:
+    """Everything a model folder or GGUF file says, validated but for the tensors, which need the spec."""
+
+    path: str
+    kind: str  # "folder" | "gguf"
+    architecture: str
+    module: ModuleType
+    config: Config
+    checkpoint: Checkpoint
+    tokenizer: TokenizerFiles | Metadata
+    chat_template: str | None
+    generation_defaults: dict[str, Any] = field(default_factory=dict)
+    ignored_generation_keys: list[str] = field(default_factory=list)
+    embedding: dict[str, Any] | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+
+def open_source(path: StrPath, *, strict: bool = True, strict_paths: bool = False) -> Source:
+    """The model at `path`: a folder with config.json and safetensors, or a GGUF file.
+
+    raises  ModelIOError if there is nothing, ModelUnsupportedError for archives and pickles, and all that readers raise
+    """
+    name = os.fspath(path)
+    try:
+        is_folder = os.path.isdir(name)
+    except ValueError:
+        is_folder = False
+    if is_folder:
+        return _open_folder(name, strict=strict, strict_paths=strict_paths)
+    _refuse_foreign(name)
+    return _open_gguf(name, strict=strict, strict_paths=strict_paths)
+
+
+# First bytes of what is often taken for a model, and what to say about it.
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c")
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x93NUMPY")
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz")
+
+
+def _refuse_foreign(path: str) -> None:
+    """Say clearly why an archive, a pickle or a lone safetensors file is not loaded."""
+    with open_regular(path) as file:
+        head = bytes(file.pread(min(file.size, 263), 0))
+    what = shown(path, 256)
+    if path.endswith(_PICKLE_SUFFIXES) or head.startswith(_PICKLES):
+        raise ModelUnsupportedError(
+            f"{what}: pickled weights can run code and are never read; convert them to safetensors",
+            code="pickle",
+        )
+    if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        raise ModelUnsupportedError(f"{what}: an archive; tuili never unpacks anything", code="archive")
+    if path.endswith(".safetensors"):
+        raise ModelUnsupportedError(
+            f"{what}: weights alone; give the folder that also holds config.json and tokenizer.json",
+            code="lone_weights",
+        )
+
+
+# --- a Hugging Face folder ----------------------------------------------------------------------------------------
+
+
+def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
+    inside = folder if strict_paths else None
+    config = read_config(folder, "config.json", inside=inside)
+    if config is None:
+        raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
+    architecture, module = hf_architecture(config)
+    _refuse_pickles_only(folder)
+    checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
+    generation = read_config(folder, "generation_config.json", inside=inside)
+    defaults, ignored = generation_defaults(generation)
+    tokenizer = _tokenizer_files(folder, inside)
+    n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
+    return Source(
+        path=folder,
+        kind="folder",
+        architecture=architecture,
+        module=module,
+        config=config,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+        chat_template=_chat_template(folder, tokenizer.config, inside),
+        generation_defaults=defaults,
+        ignored_generation_keys=ignored,
+        embedding=_embedding(folder, tokenizer.config, inside),
+        eos_token_ids=eos_token_ids(generation, config, n_vocab),
+    )
+
+
+def _refuse_pickles_only(folder: str) -> None:
+    names = (safetensors_file.SINGLE_NAME, safetensors_file.INDEX_NAME)
+    if any(os.path.lexists(os.path.join(folder, name)) for name in names):
+        return
+    pickles = sorted(name for name in os.listdir(folder) if name.endswith(_PICKLE_SUFFIXES))
+    if pickles:
+        raise ModelUnsupportedError(
+            f"{shown(folder, 256)}: only pickled weights ({shown(pickles[0])}), which can run code and are never read; "
+            "convert them to safetensors",
+            code="pickle",
+        )
+
+
+def _tokenizer_files(folder: str, inside: str | None) -> TokenizerFiles:
+    path = os.path.join(folder, "tokenizer.json")
+    if not os.path.lexists(path):
+        raise TokenizerError(f"{shown(folder, 256)}: there is no tokenizer.json", code="tokenizer_missing")
+    settings = {
+        name: read_config(folder, name, inside=inside)
+        for name in ("tokenizer_config.json", "special_tokens_map.json")
+    }
+    config, special = (dict(found.values) if found is not None else {} for found in settings.values())
+    return TokenizerFiles(read_file(path, MAX_TOKENIZER_BYTES, inside=inside), config, special)
+
+
+def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> str | None:
+    """The chat template: chat_template.jinja if there is one, else tokenizer_config.json's `chat_template`.
+
+    A list of named templates must hold one called "default", or only one. raises TemplateError otherwise
+    """
+    path = os.path.join(folder, "chat_template.jinja")
+    if os.path.lexists(path):
+        try:
+            return read_file(path, MAX_TEMPLATE_BYTES, inside=inside).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise TemplateError(f"chat_template.jinja: byte {error.start} is not UTF-8") from error
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        if "default" in named:
+            template = named["default"]
+        elif len(named) == 1 == len(template):
+            (template,) = named.values()
+        else:
+            raise TemplateError("tokenizer_config.json: several chat templates and none is called 'default'")
+    if template is not None and not isinstance(template, str):
+        raise TemplateError("tokenizer_config.json: chat_template is not a string")
+    return template
+
+
+def _embedding(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> dict[str, Any] | None:
+    settings = embedding_settings(folder, inside=inside)
+    if settings is None:
+        settings = {"pooling": "mean", "normalize": False, "max_seq_length": None}
+    if settings["max_seq_length"] is None:
+        # transformers writes 10^30 for "none"; anything above any context means the same.
+        length = tokenizer_config.get("model_max_length")
+        if type(length) in (int, float) and 1 <= length <= MAX_POSITIONS // 2:
+            settings["max_seq_length"] = int(length)
+    return settings
+
+
+# --- a GGUF file --------------------------------------------------------------------------------------------------
+
+
+def _open_gguf(path: str, *, strict: bool, strict_paths: bool) -> Source:
+    metadata, checkpoint = open_gguf(path, strict=strict, strict_paths=strict_paths)
+    name = metadata.get_str("general.architecture")
+    module = gguf_architecture(name, metadata.what)
+    with checkpoint:
+        config: Config = module.config_from_gguf(metadata, checkpoint)
+    n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
+    ids = [metadata.get_u32(f"tokenizer.ggml.{key}_token_id", None) for key in ("eos", "eot", "eom")]
+    if any(token_id is not None and token_id >= n_vocab for token_id in ids):
+        raise ModelFormatError(
+            f"{metadata.what}: an end-of-text token id is outside the vocabulary", code="config_value"
+        )
+    template = metadata.get_str("tokenizer.chat_template", None)
+    if template is not None and len(template.encode()) > MAX_TEMPLATE_BYTES:
+        raise TemplateError(f"{metadata.what}: tokenizer.chat_template exceeds {MAX_TEMPLATE_BYTES} bytes")
+    return Source(
+        path=path,
+        kind="gguf",
+        architecture=name,
+        module=module,
+        config=config,
+        checkpoint=checkpoint,
+        tokenizer=metadata,
+        chat_template=template,
+        eos_token_ids=tuple(dict.fromkeys(token_id for token_id in ids if token_id is not None)),
+    )

@@ -1,0 +1,77 @@
+"""Putting a tensor's bytes right before the core packs them: float conversions, folds, row orders, finite checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading.checkpoint import FORMATS
+
+Bytes = NDArray[np.uint8]
+
+# The option `dtype` and the format that it asks for.
+FLOAT_FORMATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+def to_float32(data: Bytes, format: str) -> NDArray[np.float32]:
+    """The numbers of an f32, f16 or bf16 tensor; exact."""
+    if format == "f32":
+        return data.view(np.float32)
+    if format == "f16":
+        return data.view(np.float16).astype(np.float32)
+    wide: NDArray[np.uint32] = data.view(np.uint16).astype(np.uint32) << np.uint32(16)
+    return wide.view(np.float32)
+
+
+def from_float32(values: NDArray[np.float32], format: str, name: str) -> Bytes:
+    """The bytes of `values` in f32, f16 or bf16, rounded to nearest, ties to even.
+
+    raises  ModelUnsupportedError (dtype_overflow) if a finite value becomes infinite
+    """
+    if format == "f32":
+        return values.view(np.uint8)
+    if format == "f16":
+        with np.errstate(over="ignore"):
+            narrow: NDArray[Any] = values.astype(np.float16)
+        overflown = np.isinf(narrow) & np.isfinite(values)
+    else:
+        bits = values.view(np.uint32)
+        rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+        # Rounding must not carry the payload of not-a-number into infinity.
+        narrow = np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
+        overflown = ((narrow & 0x7FFF) == 0x7F80) & np.isfinite(values)
+    if overflown.any():
+        raise ModelUnsupportedError(
+            f"tensor {name} holds values that are too large for {format}; choose dtype='auto'",
+            code="dtype_overflow",
+        )
+    return narrow.view(np.uint8)
+
+
+def check_finite(data: Bytes, format: str, name: str) -> None:
+    """Raise ModelFormatError (not_finite) if a value, or a scale of a quantized block, is infinite or not a number."""
+    block = FORMATS[format]
+    if block.scales:
+        blocks = data.reshape(-1, block.n_bytes)
+        finite = all(
+            np.isfinite(np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16)).all()
+            for at in block.scales
+        )
+    else:
+        finite = bool(np.isfinite(to_float32(data, format)).all())
+    if not finite:
+        raise ModelFormatError(
+            f"tensor '{name}' holds values that are infinite or not numbers", code="not_finite"
+        )
+
+
+def unpermute_rows(data: Bytes, n_rows: int, n_heads: int) -> Bytes:
+    """Rows of a query or key weight from GGUF's order (pairs side by side) to Hugging Face's (halves), per head.
+
+    data  the encoded rows, [n_rows * row_bytes]; whole rows move, so any format stays valid
+    """
+    rows = data.reshape(n_heads, n_rows // n_heads // 2, 2, -1)
+    return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(-1)
