@@ -116,6 +116,27 @@ def _layer_sizes(sizes: Sizes) -> dict[str, Any]:
     }
 
 
+def _llama_config(sizes: Sizes, n_layers: int, tied: bool) -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": N_VOCAB,
+        "hidden_size": sizes.d_model,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": sizes.n_heads,
+        "num_key_value_heads": sizes.n_kv_heads,
+        "head_dim": sizes.head_dim,
+        "intermediate_size": sizes.d_ff,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+
+
 def tiny_llama(seed: int = 0, format: str = "f32", tied: bool = False, n_layers: int = 2) -> TinyModel:
     """Llama: grouped-query attention, gated SiLU, RMS norms before each half; head tied or not."""
     sizes = sizes_for(format)
@@ -140,29 +161,39 @@ def tiny_llama(seed: int = 0, format: str = "f32", tied: bool = False, n_layers:
         "norm_eps": 1e-5,
         "tied_head": tied,
     }
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": N_VOCAB,
-        "hidden_size": sizes.d_model,
-        "num_hidden_layers": n_layers,
-        "num_attention_heads": sizes.n_heads,
-        "num_key_value_heads": sizes.n_kv_heads,
-        "head_dim": sizes.head_dim,
-        "intermediate_size": sizes.d_ff,
-        "hidden_act": "silu",
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": tied,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-    }
-    return TinyModel(f"llama{'-tied' if tied else ''}-{format}", config, spec, make.weights)
+    return TinyModel(
+        f"llama{'-tied' if tied else ''}-{format}", _llama_config(sizes, n_layers, tied), spec, make.weights
+    )
 
 
 GEMMA_WINDOW = 8
 GEMMA_LAYERS = 6  # the sixth layer is the first global one: GGUF files have the pattern built in
+
+
+def _gemma3_config(sizes: Sizes) -> dict[str, Any]:
+    return {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "vocab_size": N_VOCAB,
+        "hidden_size": sizes.d_model,
+        "num_hidden_layers": GEMMA_LAYERS,
+        "num_attention_heads": sizes.n_heads,
+        "num_key_value_heads": sizes.n_kv_heads,
+        "head_dim": sizes.head_dim,
+        "intermediate_size": sizes.d_ff,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "sliding_window": GEMMA_WINDOW,
+        "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+        "query_pre_attn_scalar": sizes.head_dim,
+        "tie_word_embeddings": True,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
 
 
 def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
@@ -202,30 +233,7 @@ def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
         "embedding_scale": math.sqrt(sizes.d_model),
         "tied_head": True,
     }
-    config = {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "vocab_size": N_VOCAB,
-        "hidden_size": sizes.d_model,
-        "num_hidden_layers": GEMMA_LAYERS,
-        "num_attention_heads": sizes.n_heads,
-        "num_key_value_heads": sizes.n_kv_heads,
-        "head_dim": sizes.head_dim,
-        "intermediate_size": sizes.d_ff,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "rope_local_base_freq": 10000.0,
-        "sliding_window": GEMMA_WINDOW,
-        "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
-        "query_pre_attn_scalar": sizes.head_dim,
-        "tie_word_embeddings": True,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    }
-    return TinyModel(f"gemma3-{format}", config, spec, make.weights)
+    return TinyModel(f"gemma3-{format}", _gemma3_config(sizes), spec, make.weights)
 
 
 def tiny_bert(seed: int = 0, format: str = "f32", n_layers: int = 2) -> TinyModel:
