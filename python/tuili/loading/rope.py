@@ -66,9 +66,10 @@ def _llama3(inverse: NDArray[np.float32], scaling: Config) -> NDArray[np.float32
     if not low < high:
         raise scaling.wrong("high_freq_factor", f"more than low_freq_factor, which is {low}")
     old_context = scaling.integer("original_max_position_embeddings", 1, MAX_POSITIONS)
-    wavelength = f32(2 * math.pi) / inverse
+    # A scalar divided by a tensor is the scalar times the reciprocal in torch: two roundings, kept here.
+    wavelength = f32(1) / inverse * f32(2 * math.pi)
     scaled = np.where(wavelength > f32(old_context / low), inverse / f32(factor), inverse)
-    smooth = (f32(old_context) / wavelength - f32(low)) / f32(high - low)
+    smooth = (f32(1) / wavelength * f32(old_context) - f32(low)) / f32(high - low)
     smoothed = (f32(1) - smooth) * scaled / f32(factor) + smooth * scaled
     between = ~(wavelength < f32(old_context / high)) & ~(wavelength > f32(old_context / low))
     return np.where(between, smoothed, scaled).astype(f32)

@@ -184,7 +184,11 @@ def _embedding(folder: str, tokenizer_config: dict[str, Any], inside: str | None
     if settings["max_seq_length"] is None:
         # transformers writes 10^30 for "none"; anything above any context means the same.
         length = tokenizer_config.get("model_max_length")
-        if type(length) in (int, float) and 1 <= length <= MAX_POSITIONS // 2:
+        if (
+            isinstance(length, int | float)
+            and not isinstance(length, bool)
+            and 1 <= length <= MAX_POSITIONS // 2
+        ):
             settings["max_seq_length"] = int(length)
     return settings
 
