@@ -19,6 +19,7 @@ enum class ErrorKind {
   out_of_memory,
   numeric,
   engine_closed,
+  engine_forked,
   internal,
 };
 

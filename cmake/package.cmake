@@ -1,0 +1,18 @@
+# `cmake --install` gives C++ users the library, its headers and find_package(tuili). Wheels install the component
+# `python` alone.
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(TUILI_CONFIG_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/tuili")
+install(TARGETS tuili EXPORT tuili_targets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT development)
+install(DIRECTORY csrc/base csrc/ops csrc/model csrc/runtime csrc/kernels
+  DESTINATION include/tuili COMPONENT development FILES_MATCHING PATTERN "*.h")
+install(EXPORT tuili_targets NAMESPACE tuili:: DESTINATION "${TUILI_CONFIG_DIR}" COMPONENT development)
+file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/tuili-config.cmake"
+  "include(CMakeFindDependencyMacro)\nfind_dependency(Threads)\n"
+  "include(\"\${CMAKE_CURRENT_LIST_DIR}/tuili_targets.cmake\")\n")
+write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/tuili-config-version.cmake"
+  COMPATIBILITY SameMinorVersion)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/tuili-config.cmake"
+  "${CMAKE_CURRENT_BINARY_DIR}/tuili-config-version.cmake"
+  DESTINATION "${TUILI_CONFIG_DIR}" COMPONENT development)

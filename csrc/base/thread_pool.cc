@@ -1,0 +1,211 @@
+#include "base/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#include "base/check.h"
+#include "base/float_environment.h"
+
+namespace tuili {
+namespace {
+
+constexpr int64_t kStackBytes = 1 << 20;
+constexpr const char* kCgroups = "/sys/fs/cgroup";
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  asm volatile("yield");
+#endif
+}
+
+// Looks at `word` for at most spin_us, then sleeps until it differs from `old`.
+void wait_while_equal(std::atomic<uint32_t>& word, uint32_t old, int spin_us) {
+  using clock = std::chrono::steady_clock;
+  const auto end = clock::now() + std::chrono::microseconds(spin_us);
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (word.load(std::memory_order_acquire) != old) return;
+      pause();
+    }
+  } while (clock::now() < end);
+  while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
+}
+
+// A thread that waits must not keep the CPU from one that works: the more threads per CPU, the shorter the look.
+int spin_us(int n_threads, int n_cpus) { return n_threads < n_cpus ? 50 : n_threads == n_cpus ? 20 : 2; }
+
+// The text of a small file of the kernel's; empty if there is none.
+std::string read_text(const std::string& path) {
+  std::ifstream file(path);
+  std::string text;
+  std::getline(file, text, '\0');
+  return text;
+}
+
+// CPUs that "quota period" (microseconds, cgroup v2's cpu.max) allows; 0 without a limit.
+int cpus_of_quota(const std::string& text) {
+  int64_t quota = 0, period = 0;
+  const char* end = text.data() + text.size();
+  const auto [after, error] = std::from_chars(text.data(), end, quota);
+  if (error != std::errc() || after == end) return 0;  // "max 100000"
+  std::from_chars(after + 1, end, period);
+  if (quota <= 0 || period <= 0) return 0;
+  return static_cast<int>(std::min<int64_t>((quota + period - 1) / period, kMaxThreads));
+}
+
+// The smallest quota on the way from this process's cgroup to the root; 0 without a limit.
+int cgroup_cpus() {
+  const std::string groups = read_text("/proc/self/cgroup");
+  const size_t line = groups.rfind("0::", 0) == 0 ? 0 : groups.find("\n0::");
+  if (line == std::string::npos) {
+    const auto v1 = [](const char* name) { return read_text(join(kCgroups, "/cpu/cpu.cfs_", name, "_us")); };
+    return cpus_of_quota(join(v1("quota"), " ", v1("period")));
+  }
+  const size_t begin = groups.find('/', line);
+  std::string path = begin == std::string::npos ? "" : groups.substr(begin, groups.find('\n', begin) - begin);
+  int cpus = 0;
+  for (;; path.resize(path.rfind('/'))) {
+    const int here = cpus_of_quota(read_text(kCgroups + path + "/cpu.max"));
+    if (here > 0) cpus = cpus == 0 ? here : std::min(cpus, here);
+    if (path.empty()) return cpus;
+  }
+}
+
+std::atomic<ThreadPool*> g_pool{nullptr};
+std::mutex g_pool_mutex;
+
+// In the child of a fork the workers do not exist; it starts over with no pool.
+void forget_pool() {
+  g_pool.store(nullptr);
+  new (&g_pool_mutex) std::mutex;  // another thread of the parent may have held it
+}
+
+}  // namespace
+
+int allowed_cpus() {
+  cpu_set_t set;
+  int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
+  if (cpus <= 0) cpus = static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+  const int quota = cgroup_cpus();
+  if (quota > 0) cpus = std::min(cpus, quota);
+  return std::min(cpus, kMaxThreads);
+}
+
+int default_num_threads() {
+  const char* text = std::getenv("TUILI_NUM_THREADS");
+  if (text == nullptr || *text == '\0') return allowed_cpus();
+  int threads = 0;
+  const char* end = text + std::strlen(text);
+  const auto [after, error] = std::from_chars(text, end, threads);
+  TUILI_CHECK(error == std::errc() && after == end && threads >= 1 && threads <= kMaxThreads,
+              "TUILI_NUM_THREADS is not an integer in [1, ", kMaxThreads, "]");
+  return threads;
+}
+
+int resolve_num_threads(int requested) {
+  TUILI_CHECK(requested >= 0 && requested <= kMaxThreads, "num_threads is ", requested, "; it must be in [1, ",
+              kMaxThreads, "], or 0 for the default");
+  return requested == 0 ? default_num_threads() : requested;
+}
+
+struct alignas(64) ThreadPool::Worker {
+  ThreadPool* pool;
+  int part;
+  std::atomic<uint32_t> n_jobs{0};  // how many jobs this worker has been given
+};
+
+ThreadPool& ThreadPool::shared() {
+  if (ThreadPool* pool = g_pool.load()) return *pool;
+  const std::lock_guard lock(g_pool_mutex);
+  if (g_pool.load() == nullptr) {
+    static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
+    TUILI_CHECK_KIND(ErrorKind::internal, registered == 0, "thread pool: pthread_atfork failed");
+    g_pool.store(new ThreadPool);
+  }
+  return *g_pool.load();
+}
+
+void* ThreadPool::work(void* argument) {
+  auto& worker = *static_cast<Worker*>(argument);
+  ThreadPool& pool = *worker.pool;
+  const FloatEnvironment environment;
+  for (uint32_t seen = 0;; ++seen) {
+    wait_while_equal(worker.n_jobs, seen, pool.spin_us_.load(std::memory_order_relaxed));
+    pool.run_part(pool.job_, worker.part);
+    if (pool.n_running_.fetch_sub(1, std::memory_order_acq_rel) == 1) pool.n_running_.notify_one();
+  }
+  return nullptr;
+}
+
+void ThreadPool::run_part(const Job& job, int part) noexcept {
+  try {
+    job.call(job.body, job.n * part / job.n_parts, job.n * (part + 1) / job.n_parts, part);
+  } catch (...) {
+    if (!failed_.exchange(true)) error_ = std::current_exception();
+  }
+}
+
+// Starts workers until there are `wanted`; returns how many there are, fewer if the system refuses.
+int ThreadPool::add_workers(int wanted) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals belong to the host's threads
+  while (static_cast<int>(workers_.size()) < wanted) {
+    auto* worker = new (std::nothrow) Worker{this, static_cast<int>(workers_.size()) + 1, {}};
+    if (worker == nullptr) break;
+    workers_.reserve(kMaxThreads);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, kStackBytes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_t thread;
+    const int status = pthread_create(&thread, &attributes, work, worker);
+    pthread_attr_destroy(&attributes);
+    if (status != 0) {
+      delete worker;
+      break;
+    }
+    workers_.push_back(worker);
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return static_cast<int>(workers_.size());
+}
+
+void ThreadPool::wait_for_parts(int spin) {
+  for (uint32_t running; (running = n_running_.load(std::memory_order_acquire)) != 0;)
+    wait_while_equal(n_running_, running, spin);
+}
+
+void ThreadPool::run(Job job) {
+  TUILI_CHECK_KIND(ErrorKind::engine_forked, g_pool.load(std::memory_order_relaxed) == this,
+                   "this engine was made before a fork; make a new one in the child process");
+  const std::lock_guard lock(turn_);
+  if (job.n_parts - 1 > static_cast<int>(workers_.size()))
+    job.n_parts = std::min(job.n_parts, add_workers(job.n_parts - 1) + 1);
+  static const int n_cpus = allowed_cpus();
+  const int spin = spin_us(job.n_parts, n_cpus);
+  spin_us_.store(spin, std::memory_order_relaxed);
+  job_ = job;
+  failed_.store(false);
+  n_running_.store(static_cast<uint32_t>(job.n_parts - 1), std::memory_order_release);
+  for (int part = 1; part < job.n_parts; ++part) {
+    workers_[part - 1]->n_jobs.fetch_add(1, std::memory_order_release);
+    workers_[part - 1]->n_jobs.notify_one();
+  }
+  run_part(job_, 0);
+  wait_for_parts(spin);
+  if (failed_.load()) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+}  // namespace tuili

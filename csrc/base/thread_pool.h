@@ -1,0 +1,73 @@
+// The one pool of worker threads of the process. Created by the first parallel loop, never at import.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <vector>
+
+namespace tuili {
+
+inline constexpr int kMaxThreads = 256;
+
+// CPUs of the affinity mask, bounded by the cgroup's quota (rounded up).
+int allowed_cpus();
+
+// TUILI_NUM_THREADS if set, else allowed_cpus(). Throws invalid_parameter unless it is an integer in [1, 256].
+int default_num_threads();
+
+// `requested`, or the default when 0. Throws invalid_parameter outside [0, 256].
+int resolve_num_threads(int requested);
+
+class ThreadPool {
+ public:
+  // The pool of this process; a fork has its own, with no threads yet.
+  static ThreadPool& shared();
+
+  // Cuts [0, n) into min(n_threads, n) contiguous parts and runs body(begin, end, part), part 0 on this thread. The cut
+  // depends on n and n_threads alone, unless the system refuses a thread: then there are fewer parts.
+  // Callers take turns. The first exception of a part is rethrown here, after all parts have ended. Workers never
+  // touch Python. Throws engine_forked if the pool was made before a fork.
+  template <class Body>
+  void parallel_for(int64_t n, int n_threads, Body&& body) {
+    const int n_parts = static_cast<int>(std::min<int64_t>(n_threads, n));
+    if (n_parts <= 1) {
+      if (n > 0) body(int64_t{0}, n, 0);
+      return;
+    }
+    run({[](void* object, int64_t begin, int64_t end, int part) {
+           (*static_cast<std::remove_reference_t<Body>*>(object))(begin, end, part);
+         },
+         &body, n, n_parts});
+  }
+
+ private:
+  struct Job {
+    void (*call)(void* body, int64_t begin, int64_t end, int part);
+    void* body;
+    int64_t n;
+    int n_parts;
+  };
+  struct Worker;
+
+  ThreadPool() = default;
+  ~ThreadPool() = delete;  // workers wait in it until the process ends
+
+  void run(Job job);
+  void run_part(const Job& job, int part) noexcept;
+  int add_workers(int wanted);
+  void wait_for_parts(int spin_us);
+  static void* work(void* worker);
+
+  std::mutex turn_;
+  std::vector<Worker*> workers_;
+  Job job_{};
+  std::atomic<uint32_t> n_running_{0};
+  std::atomic<bool> failed_{false};
+  std::exception_ptr error_;
+  std::atomic<int> spin_us_{0};  // how long a worker looks for the next job before it sleeps
+};
+
+}  // namespace tuili

@@ -1,0 +1,87 @@
+#include "model/spec.h"
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace tuili {
+namespace {
+
+#define TUILI_CHECK_SPEC(condition, ...) TUILI_CHECK_KIND(ErrorKind::model_format, condition, __VA_ARGS__)
+
+constexpr int64_t kMaxLayers = 1024;
+constexpr int64_t kMaxVocab = 1 << 22;
+constexpr int64_t kMaxModel = 1 << 17;
+constexpr int64_t kMaxInner = 1 << 20;
+constexpr int64_t kMaxHeads = 1024;
+constexpr int64_t kMaxHeadDim = 1024;
+constexpr int64_t kMaxPositions = 1 << 24;
+
+void check_size(const std::string& name, int64_t value, int64_t low, int64_t high) {
+  TUILI_CHECK_SPEC(value >= low && value <= high, name, " is ", value, "; it must be in [", low, ", ", high, "]");
+}
+
+// Finite and > 0.
+void check_factor(const std::string& name, float value) {
+  TUILI_CHECK_SPEC(std::isfinite(value) && value > 0, name, " is ", value, "; it must be finite and positive");
+}
+
+// Finite and >= 0; 0 switches it off.
+void check_cap(const std::string& name, float value) {
+  TUILI_CHECK_SPEC(std::isfinite(value) && value >= 0, name, " is ", value, "; it must be finite and not negative");
+}
+
+void check_rope(const RopeSpec& rope, const std::string& name) {
+  check_size(name + ".inv_freq's length", static_cast<int64_t>(rope.inv_freq.size()), 1, kMaxHeadDim / 2);
+  for (const float frequency : rope.inv_freq)  // position · frequency stays where sine and cosine are exact
+    TUILI_CHECK_SPEC(frequency >= 0 && frequency <= 16, name, ".inv_freq holds ", frequency,
+                     "; it must be in [0, 16]");
+  check_factor(name + ".scale", rope.scale);
+}
+
+void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::string& name) {
+  check_size(name + ".n_heads", layer.n_heads, 1, kMaxHeads);
+  check_size(name + ".n_kv_heads", layer.n_kv_heads, 1, layer.n_heads);
+  TUILI_CHECK_SPEC(layer.n_heads % layer.n_kv_heads == 0, name, ".n_heads is ", layer.n_heads,
+                   ", no multiple of n_kv_heads = ", layer.n_kv_heads);
+  check_size(name + ".head_dim", layer.head_dim, 1, kMaxHeadDim);
+  check_size(name + ".d_ff", layer.d_ff, 1, kMaxInner);
+  check_size(name + ".rope", layer.rope, -1, static_cast<int64_t>(spec.ropes.size()) - 1);
+  if (layer.rope >= 0) {
+    const auto turned = 2 * static_cast<int64_t>(spec.ropes[layer.rope].inv_freq.size());
+    TUILI_CHECK_SPEC(turned <= layer.head_dim, name, ": its RoPE turns ", turned, " elements of heads of ",
+                     layer.head_dim);
+  }
+  check_size(name + ".sliding_window", layer.sliding_window, 0, kMaxPositions);
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, layer.causal || layer.sliding_window == 0, name,
+                   ": a sliding window without causality");
+  TUILI_CHECK_SPEC(layer.causal || spec.kind == ModelKind::encoder, name, ": a decoder's layers must be causal");
+  check_factor(name + ".attention_scale", layer.attention_scale);
+  check_cap(name + ".score_softcap", layer.score_softcap);
+}
+
+}  // namespace
+
+void ModelSpec::validate() const {
+  check_size("n_vocab", n_vocab, 1, kMaxVocab);
+  check_size("d_model", d_model, 1, kMaxModel);
+  check_size("max_positions", max_positions, 1, kMaxPositions);
+  check_size("n_layers", n_layers(), 1, kMaxLayers);
+  check_size("n_positions_learned", n_positions_learned, 0, kMaxPositions);
+  check_size("position_offset", position_offset, 0, kMaxPositions);
+  TUILI_CHECK_SPEC(n_positions_learned == 0 || max_positions + position_offset <= n_positions_learned,
+                   "max_positions = ", max_positions, " from row ", position_offset, " on needs more than the ",
+                   n_positions_learned, " learned positions");
+  check_size("n_token_types", n_token_types, 0, 1024);
+  check_factor("embedding_scale", embedding_scale);
+  check_factor("norm_eps", norm_eps);
+  check_cap("logit_softcap", logit_softcap);
+  check_factor("logit_scale", logit_scale);
+  check_size("the number of ropes", static_cast<int64_t>(ropes.size()), 0, kMaxLayers);
+  for (size_t i = 0; i < ropes.size(); ++i) check_rope(ropes[i], join("ropes[", i, "]"));
+  for (size_t i = 0; i < layers.size(); ++i) check_layer(*this, layers[i], join("layers[", i, "]"));
+  TUILI_CHECK_SPEC(has_head || (!tied_head && !head_bias), "tied_head and head_bias need has_head");
+  TUILI_CHECK_SPEC(has_head || kind == ModelKind::encoder, "a decoder needs a head");
+}
+
+}  // namespace tuili

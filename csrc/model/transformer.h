@@ -1,0 +1,56 @@
+// embed -> layers -> norm -> head: what is computed, for any spec.
+#pragma once
+
+#include "model/batch.h"
+#include "model/weights.h"
+
+namespace tuili {
+
+// What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
+struct State {
+  TensorView hidden;  // f32 [max_tokens, d_model]: the residual stream; the final hidden states after forward()
+  TensorView normed;  // f32 [max_tokens, d_model]
+  TensorView mixed;   // f32 [max_tokens, d_model]: what a block adds
+  TensorView query, attended;  // f32 [max_tokens, largest q_size]
+  TensorView key, value;       // f32 [max_tokens, largest kv_size]
+  TensorView gate, up;         // f32 [max_tokens, largest d_ff]
+  QuantizedRows quantized;     // [max_tokens, the largest of all inputs]
+  std::vector<TensorView> cos, sin;  // one per rope: f32 [max_tokens, half]
+  std::vector<int32_t> position_ids, type_ids;  // [max_tokens]: rows of the learned tables
+  std::span<float> attention_partials;
+
+  // Cuts the views from the carver, in one fixed order.
+  static State take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+};
+
+// Where intermediate results are copied. None costs nothing.
+struct Taps {
+  TensorView hidden;  // f32 [n_layers + 1, n_tokens, d_model]: after the embedding and each layer; the last is normed
+};
+
+class Transformer {
+ public:
+  explicit Transformer(const Model& model) : spec_(model.spec), weights_(model.weights), compute_(model.compute) {}
+
+  // Computes the batch's final hidden states into state.hidden, and its keys and values into `kv`.
+  void forward(const ops::Context& context, const StepBatch& batch, const KvView& kv, State& state,
+               const Taps* taps) const;
+
+  // logits f32 [n_rows, n_vocab] of final hidden rows x f32 [n_rows, d_model].
+  void head(const ops::Context& context, const TensorView& logits, const TensorView& x, State& state) const;
+
+ private:
+  struct Step;  // one forward pass: context, batch, pages, state
+
+  void embed(const Step& step) const;
+  void layer(const Step& step, int64_t i) const;
+  void attention_block(const Step& step, int64_t i, const TensorView& x) const;
+  void mlp_block(const Step& step, int64_t i, const TensorView& x) const;
+  void norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const;
+
+  const ModelSpec& spec_;
+  const ModelWeights& weights_;
+  const ops::Compute compute_;
+};
+
+}  // namespace tuili

@@ -1,0 +1,138 @@
+#include "model/weights.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace tuili {
+namespace {
+
+std::string shape_text(std::span<const int64_t> shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+}  // namespace
+
+ModelBuilder::ModelBuilder(ModelSpec spec, ops::Compute compute, int num_threads)
+    : num_threads_(resolve_num_threads(num_threads)) {
+  spec.validate();
+  model_.spec = std::move(spec);
+  model_.compute = compute;
+  model_.weights.layers.resize(model_.spec.layers.size());
+  expect_model();
+  for (size_t i = 0; i < slots_.size(); ++i) index_.emplace(slots_[i].name, i);
+}
+
+void ModelBuilder::expect_matrix(std::string name, int64_t n, int64_t k, PackedMatrix& target) {
+  slots_.push_back({.name = std::move(name), .n = n, .k = k, .is_vector = false, .matrix = &target});
+}
+
+void ModelBuilder::expect_floats(std::string name, int64_t n, int64_t k, bool is_vector, const float*& target) {
+  slots_.push_back({.name = std::move(name), .n = n, .k = k, .is_vector = is_vector, .floats = &target});
+}
+
+void ModelBuilder::expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target) {
+  expect_matrix(name, n, k, target.w);
+  if (bias) expect_floats(name + ".bias", 1, n, true, target.bias);
+}
+
+void ModelBuilder::expect_norm(const std::string& name, NormWeights& target) {
+  const int64_t d = model_.spec.d_model;
+  expect_floats(name, 1, d, true, target.gain);
+  if (model_.spec.norm == Norm::layer) expect_floats(name + ".bias", 1, d, true, target.bias);
+}
+
+void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
+  const int64_t d = model_.spec.d_model;
+  const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
+  expect_norm(prefix + "attention_norm", weights.attention_norm);
+  expect_linear(prefix + "query", layer.q_size(), d, layer.qkv_bias, weights.query);
+  expect_linear(prefix + "key", layer.kv_size(), d, layer.qkv_bias, weights.key);
+  expect_linear(prefix + "value", layer.kv_size(), d, layer.qkv_bias, weights.value);
+  if (layer.qk_norm) {
+    expect_floats(prefix + "query_norm", 1, layer.head_dim, true, weights.query_norm);
+    expect_floats(prefix + "key_norm", 1, layer.head_dim, true, weights.key_norm);
+  }
+  expect_linear(prefix + "output", d, layer.q_size(), layer.output_bias, weights.output);
+  if (sandwich) expect_norm(prefix + "post_attention_norm", weights.post_attention_norm);
+  expect_norm(prefix + "mlp_norm", weights.mlp_norm);
+  if (layer.gated) expect_linear(prefix + "gate", layer.d_ff, d, layer.mlp_bias, weights.gate);
+  expect_linear(prefix + "up", layer.d_ff, d, layer.mlp_bias, weights.up);
+  expect_linear(prefix + "down", d, layer.d_ff, layer.mlp_bias, weights.down);
+  if (sandwich) expect_norm(prefix + "post_mlp_norm", weights.post_mlp_norm);
+}
+
+void ModelBuilder::expect_model() {
+  const ModelSpec& spec = model_.spec;
+  ModelWeights& weights = model_.weights;
+  const int64_t d = spec.d_model;
+  expect_matrix("token_embedding", spec.n_vocab, d, weights.token_embedding);
+  if (spec.n_positions_learned)
+    expect_floats("position_embedding", spec.n_positions_learned, d, false, weights.position_embedding);
+  if (spec.n_token_types)
+    expect_floats("token_type_embedding", spec.n_token_types, d, false, weights.token_type_embedding);
+  if (spec.embedding_norm) expect_norm("embedding_norm", weights.embedding_norm);
+  for (size_t i = 0; i < spec.layers.size(); ++i)
+    expect_layer(join("layers.", i, "."), spec.layers[i], weights.layers[i]);
+  if (spec.final_norm) expect_norm("final_norm", weights.final_norm);
+  if (spec.has_head && !spec.tied_head) expect_matrix("head", spec.n_vocab, d, weights.head.w);
+  if (spec.head_bias) expect_floats("head.bias", 1, spec.n_vocab, true, weights.head.bias);
+}
+
+std::vector<int64_t> ModelBuilder::shape_of(const Slot& slot) {
+  return slot.is_vector ? std::vector<int64_t>{slot.k} : std::vector<int64_t>{slot.n, slot.k};
+}
+
+std::vector<ModelBuilder::Expected> ModelBuilder::expected() const {
+  std::vector<Expected> all;
+  for (const Slot& slot : slots_) all.push_back({slot.name, shape_of(slot)});
+  return all;
+}
+
+void ModelBuilder::add(std::string_view name, Format format, std::span<const int64_t> shape,
+                       std::span<const uint8_t> data) {
+  const auto found = index_.find(name);
+  TUILI_CHECK_KIND(ErrorKind::model_format, found != index_.end(), "the model has no tensor ", name);
+  Slot& slot = slots_[found->second];
+  TUILI_CHECK_KIND(ErrorKind::model_format, !slot.filled, "tensor ", name, " is given twice");
+  const std::vector<int64_t> wanted = shape_of(slot);
+  TUILI_CHECK_KIND(ErrorKind::model_format, std::ranges::equal(shape, wanted), "tensor ", name, " has shape ",
+                   shape_text(shape), "; the configuration wants ", shape_text(wanted));
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, slot.matrix != nullptr || is_float(format), "tensor ", name, " is ",
+                   info_of(format).name, "; it must be f32, f16 or bf16");
+  const int64_t bytes = slot.n * ops::row_bytes(format, slot.k);
+  TUILI_CHECK_KIND(ErrorKind::model_format, static_cast<int64_t>(data.size()) == bytes, "tensor ", name, " has ",
+                   data.size(), " bytes; ", info_of(format).name, " ", shape_text(wanted), " has ", bytes);
+  const int64_t count = slot.n * slot.k;
+  Buffer buffer(slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : count * 4);
+  if (slot.matrix) {
+    const ops::Context context{.pool = &ThreadPool::shared(), .n_threads = num_threads_};
+    *slot.matrix = ops::pack(context, format, slot.n, slot.k, data.data(), buffer.data());
+  } else {
+    auto* floats = reinterpret_cast<float*>(buffer.data());
+    ops::to_float32(floats, format, data.data(), count);
+    *slot.floats = floats;
+  }
+  model_.n_parameters += count;
+  model_.weight_bytes += buffer.bytes();
+  model_.memory.push_back(std::move(buffer));
+  slot.filled = true;
+}
+
+Model ModelBuilder::finish() {
+  TUILI_CHECK(!slots_.empty(), "this builder has already built its model");
+  std::string missing;
+  int64_t n_missing = 0;
+  for (const Slot& slot : slots_)
+    if (!slot.filled && ++n_missing <= 8) missing += (missing.empty() ? "" : ", ") + slot.name;
+  TUILI_CHECK_KIND(ErrorKind::model_format, n_missing == 0, n_missing, " tensors are missing: ", missing,
+                   n_missing > 8 ? ", …" : "");
+  if (model_.spec.tied_head) model_.weights.head.w = model_.weights.token_embedding;
+  index_.clear();
+  slots_.clear();
+  return std::move(model_);
+}
+
+}  // namespace tuili

@@ -1,0 +1,105 @@
+// Named tensors -> a typed struct of packed weights, every shape checked against the spec.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/memory.h"
+#include "model/spec.h"
+
+namespace tuili {
+
+// y += (x · downᵀ) · upᵀ: an adapter on one linear map. The owner gives the room it computes in.
+struct LowRank {
+  PackedMatrix down;  // [rank, k]
+  PackedMatrix up;    // [n, rank]
+  TensorView inner;   // f32 [max n_tokens, rank]
+  QuantizedRows inner_quantized;
+  TensorView delta;  // f32 [max n_tokens, n]
+};
+
+struct Linear {
+  PackedMatrix w;               // [n, k]
+  const float* bias = nullptr;  // [n]
+  const LowRank* low_rank = nullptr;
+};
+
+struct NormWeights {
+  const float* gain = nullptr;
+  const float* bias = nullptr;  // layer norms only
+};
+
+struct LayerWeights {
+  NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
+  Linear query, key, value, output;
+  const float* query_norm = nullptr;  // [head_dim]
+  const float* key_norm = nullptr;
+  Linear gate, up, down;
+};
+
+struct ModelWeights {
+  PackedMatrix token_embedding;                // [n_vocab, d_model]
+  const float* position_embedding = nullptr;   // [n_positions_learned, d_model]
+  const float* token_type_embedding = nullptr;  // [n_token_types, d_model]
+  NormWeights embedding_norm, final_norm;
+  std::vector<LayerWeights> layers;
+  Linear head;  // [n_vocab, d_model]
+};
+
+struct Model {
+  ModelSpec spec;
+  ops::Compute compute = ops::Compute::automatic;
+  ModelWeights weights;        // views into `memory`
+  std::vector<Buffer> memory;  // one per tensor
+  int64_t n_parameters = 0;
+  int64_t weight_bytes = 0;
+};
+
+// Takes tensors one by one, in any order, and packs each at once: the peak is the model and one source tensor.
+class ModelBuilder {
+ public:
+  // Throws model_format if the spec contradicts itself. num_threads as resolve_num_threads takes it.
+  ModelBuilder(ModelSpec spec, ops::Compute compute, int num_threads);
+
+  struct Expected {
+    std::string name;
+    std::vector<int64_t> shape;
+  };
+  std::vector<Expected> expected() const;
+
+  // data: the rows in the format's own encoding. Throws model_format unless the name is expected, new, and of that
+  // shape, and model_unsupported for a quantized vector or table that is added to.
+  void add(std::string_view name, Format format, std::span<const int64_t> shape, std::span<const uint8_t> data);
+
+  // The model; the builder is empty afterwards. Throws model_format naming what is missing.
+  Model finish();
+
+ private:
+  struct Slot {
+    std::string name;
+    int64_t n, k;                      // a vector has n = 1
+    bool is_vector;                    // [k] instead of [n, k]
+    PackedMatrix* matrix = nullptr;    // packed here, or
+    const float** floats = nullptr;    // kept as float32 here
+    bool filled = false;
+  };
+
+  void expect_model();
+  void expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_matrix(std::string name, int64_t n, int64_t k, PackedMatrix& target);
+  void expect_floats(std::string name, int64_t n, int64_t k, bool is_vector, const float*& target);
+  void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);
+  void expect_norm(const std::string& name, NormWeights& target);
+  static std::vector<int64_t> shape_of(const Slot& slot);
+
+  Model model_;
+  std::vector<Slot> slots_;
+  std::unordered_map<std::string_view, size_t> index_;
+  int num_threads_;
+};
+
+}  // namespace tuili

@@ -1,0 +1,138 @@
+// Norms, rotations, activations and sums.
+#include <algorithm>
+
+#include "kernels/cuda/kernels.h"
+#include "ops/checks.h"
+#include "ops/ops.h"
+
+namespace tuili::ops {
+namespace {
+
+constexpr int64_t kElementsPerThread = 1 << 14;
+
+// Calls body(range) for parts of [0, n_items), each item of `weight` elements.
+template <class Body>
+void split(const Context& context, int64_t n_items, int64_t weight, const Body& body) {
+  const int64_t threads = std::clamp<int64_t>(n_items * weight / kElementsPerThread, 1, context.n_threads);
+  context.pool->parallel_for(n_items, static_cast<int>(threads),
+                             [&](int64_t begin, int64_t end, int) { body(cpu::Range{begin, end}); });
+}
+
+void rms_norm_on_device(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
+                        float eps) {
+  const int64_t n = x.rows(), d = x.size(1);
+  const bool ok = y.device == x.device && gain.device == x.device && gain.dtype == DType::f32 && y.dtype == x.dtype &&
+                  x.is_dense() && y.is_dense() && same_shape(x, y) && gain.size(0) == d;
+  TUILI_EXPECT(ok, "rms_norm: x is ", x, ", gain ", gain, ", y ", y);
+  int status = 0;
+  if (x.dtype == DType::f32) {
+    status = cuda::rms_norm(context.stream, y.f32(), x.f32(), gain.f32(), n, d, eps);
+  } else {
+    TUILI_EXPECT(x.dtype == DType::bf16, "rms_norm: x must be f32 or bf16, and is ", x);
+    status = cuda::rms_norm(context.stream, static_cast<cuda::bf16*>(y.data), static_cast<cuda::bf16*>(x.data),
+                            gain.f32(), n, d, eps);
+  }
+  device::check(status, "rms_norm");
+}
+
+}  // namespace
+
+void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain, float eps) {
+  if (x.device == DeviceKind::cuda) return rms_norm_on_device(context, y, x, gain, eps);
+  expect_dense("rms_norm", "x", x);
+  expect_dense("rms_norm", "y", y);
+  const int64_t d = x.size(1);
+  expect_vector("rms_norm", "gain", gain, d);
+  TUILI_EXPECT(same_shape(x, y), "rms_norm: x is ", x, ", y is ", y);
+  split(context, x.rows(), d, [&](cpu::Range rows) {
+    context.kernels->rms_norm(y.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
+  });
+}
+
+void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps) {
+  expect_f32("rms_norm_heads", "x", x);
+  const int64_t head_dim = gain.size(0);
+  expect_vector("rms_norm_heads", "gain", gain, head_dim);
+  TUILI_EXPECT(head_dim > 0 && x.size(1) % head_dim == 0, "rms_norm_heads: x is ", x, ", gain is ", gain);
+  const int64_t n_heads = x.size(1) / head_dim;
+  split(context, x.rows() * n_heads, head_dim, [&](cpu::Range rows) {
+    context.kernels->rms_norm(x.f32(), x.f32(), gain.f32(), head_dim, n_heads, x.row_stride, eps, rows);
+  });
+}
+
+void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
+                const TensorView& bias, float eps) {
+  expect_dense("layer_norm", "x", x);
+  expect_dense("layer_norm", "y", y);
+  const int64_t d = x.size(1);
+  expect_vector("layer_norm", "gain", gain, d);
+  expect_vector("layer_norm", "bias", bias, d);
+  TUILI_EXPECT(same_shape(x, y), "layer_norm: x is ", x, ", y is ", y);
+  split(context, x.rows(), d, [&](cpu::Range rows) {
+    context.kernels->layer_norm(y.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
+  });
+}
+
+void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
+          int64_t n_heads, bool interleaved) {
+  expect_f32("rope", "x", x);
+  expect_dense("rope", "cos", cos);
+  expect_dense("rope", "sin", sin);
+  TUILI_EXPECT(n_heads > 0 && x.size(1) % n_heads == 0, "rope: x is ", x, " for ", n_heads, " heads");
+  const int64_t head_dim = x.size(1) / n_heads, half = cos.size(1);
+  TUILI_EXPECT(same_shape(cos, sin) && cos.rows() == x.rows() && 2 * half <= head_dim, "rope: x is ", x, " for ",
+               n_heads, " heads, cos is ", cos, ", sin is ", sin);
+  split(context, x.rows(), x.size(1), [&](cpu::Range tokens) {
+    context.kernels->rope(x.f32(), x.row_stride, cos.f32(), sin.f32(), n_heads, head_dim, half, interleaved, tokens);
+  });
+}
+
+void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
+              Activation kind) {
+  expect_dense("activate", "y", y);
+  expect_dense("activate", "gate", gate);
+  const bool gated = up.data != nullptr;
+  if (gated) expect_dense("activate", "up", up);
+  TUILI_EXPECT(same_shape(y, gate) && (!gated || same_shape(y, up)), "activate: y is ", y, ", gate is ", gate,
+               ", up is ", up);
+  split(context, y.count(), 4, [&](cpu::Range elements) {
+    context.kernels->activate(y.f32(), gate.f32(), gated ? up.f32() : nullptr, kind, elements);
+  });
+}
+
+void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z) {
+  expect_dense("add", "y", y);
+  expect_dense("add", "x", x);
+  expect_dense("add", "z", z);
+  TUILI_EXPECT(same_shape(y, x) && same_shape(y, z), "add: y is ", y, ", x is ", x, ", z is ", z);
+  split(context, y.count(), 1,
+        [&](cpu::Range elements) { context.kernels->add(y.f32(), x.f32(), z.f32(), elements); });
+}
+
+void scale(const Context& context, const TensorView& y, float factor) {
+  expect_dense("scale", "y", y);
+  split(context, y.count(), 1, [&](cpu::Range elements) {
+    for (int64_t i = elements.begin; i < elements.end; ++i) y.f32()[i] *= factor;
+  });
+}
+
+void softcap(const Context& context, const TensorView& y, float cap) {
+  expect_dense("softcap", "y", y);
+  split(context, y.count(), 4, [&](cpu::Range elements) { context.kernels->softcap(y.f32(), cap, elements); });
+}
+
+void mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
+  expect_dense("mean_rows", "x", x);
+  expect_dense("mean_rows", "y", y);
+  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), "mean_rows: x is ", x, ", y is ", y);
+  context.kernels->mean_rows(y.f32(), x.f32(), x.rows(), x.size(1));
+}
+
+void l2_normalize(const Context& context, const TensorView& y, const TensorView& x) {
+  expect_dense("l2_normalize", "x", x);
+  expect_dense("l2_normalize", "y", y);
+  TUILI_EXPECT(same_shape(x, y), "l2_normalize: x is ", x, ", y is ", y);
+  context.kernels->l2_normalize(y.f32(), x.f32(), x.size(1), {0, x.rows()});
+}
+
+}  // namespace tuili::ops

@@ -1,0 +1,103 @@
+// Linear maps, embedding look-ups, and the quantization of their inputs.
+#include <algorithm>
+#include <bit>
+
+#include "kernels/cuda/kernels.h"
+#include "ops/checks.h"
+#include "ops/ops.h"
+
+namespace tuili::ops {
+namespace {
+
+// Below this many multiply-adds, waking a thread costs more than it saves.
+constexpr int64_t kWorkPerThread = 1 << 15;
+
+int threads_for(const Context& context, int64_t work) {
+  return static_cast<int>(std::clamp<int64_t>(work / kWorkPerThread, 1, context.n_threads));
+}
+
+void check(const Activations& x, const LinearMap& map) {
+  expect_f32("gemm", "y", map.y);
+  const PackedMatrix& w = *map.w;
+  TUILI_EXPECT(x.x.size(1) == w.k && map.y.rows() == x.x.rows() && map.y.size(1) == w.n && w.codes != nullptr,
+               "gemm: x is ", x.x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ", map.y);
+}
+
+}  // namespace
+
+void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x) {
+  expect_f32("quantize_rows", "x", x);
+  const int64_t k = x.size(1);
+  TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.codes != nullptr,
+               "quantize_rows: no room for the groups of ", x);
+  context.pool->parallel_for(x.rows(), threads_for(context, x.count()), [&](int64_t begin, int64_t end, int) {
+    context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, {begin, end});
+  });
+}
+
+void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute) {
+  expect_f32("gemm", "x", x.x);
+  const int64_t m = x.x.rows(), k = x.x.size(1);
+  int64_t n_panels = 0;
+  bool any_integer = false;
+  const auto is_integer = [&](const PackedMatrix& w) { return compute == Compute::automatic && !is_float(w.format); };
+  for (const LinearMap& map : maps) {
+    check(x, map);
+    n_panels += map.w->n_panels();
+    any_integer |= is_integer(*map.w);
+  }
+  if (m == 0) return;
+  if (any_integer && !x.is_quantized) {
+    x.quantized.n_groups = (k + kGroup - 1) / kGroup;
+    quantize_rows(context, x.quantized, x.x);
+    x.is_quantized = true;
+  }
+  const int threads = threads_for(context, m * k * n_panels * kPanel);
+  context.pool->parallel_for(n_panels, threads, [&](int64_t begin, int64_t end, int part) {
+    for (const LinearMap& map : maps) {  // [begin, end) counts panels over all maps
+      const int64_t panels = map.w->n_panels();
+      const cpu::Range range{std::clamp<int64_t>(begin, 0, panels), std::clamp<int64_t>(end, 0, panels)};
+      begin -= panels;
+      end -= panels;
+      if (range.begin == range.end) continue;
+      const cpu::GemmArgs args{map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          x.quantized,
+                               *map.w,      map.bias,         m,         context.scratch_of(part)};
+      (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
+    }
+  });
+}
+
+void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
+  const int64_t m = x.size(0), k = x.size(1), n = w.size(0);
+  TUILI_CHECK(x.n_dims == 2 && w.n_dims == 2 && y.n_dims == 2 && w.size(1) == k && y.size(0) == m && y.size(1) == n,
+              "gemm: x is ", x, ", w is ", w, ", y is ", y, "; w must be [n, k], x [m, k] and y [m, n]");
+  const bool on_device = x.device == DeviceKind::cuda && w.device == x.device && y.device == x.device;
+  TUILI_CHECK(on_device, "gemm: dense weights are for cuda, and x is ", x, ", w ", w, ", y ", y, "; pack them for cpu");
+  TUILI_CHECK(x.dtype == DType::bf16 && w.dtype == DType::bf16 && x.is_dense() && w.is_dense() && y.is_dense(),
+              "gemm: x and w must be dense bf16, and are ", x, " and ", w);
+  const auto* xs = static_cast<const cuda::bf16*>(x.data);
+  const auto* ws = static_cast<const cuda::bf16*>(w.data);
+  const int status = y.dtype == DType::f32
+                         ? cuda::gemm(context.stream, y.f32(), xs, ws, m, n, k)
+                         : cuda::gemm(context.stream, static_cast<cuda::bf16*>(y.data), xs, ws, m, n, k);
+  device::check(status, "gemm");
+}
+
+void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids, float factor) {
+  expect_dense("embed", "y", y);
+  TUILI_EXPECT(y.size(1) == w.k, "embed: y is ", y, ", the table has rows of ", w.k);
+  context.pool->parallel_for(y.rows(), threads_for(context, y.count()), [&](int64_t begin, int64_t end, int) {
+    context.kernels->embed(y.f32(), w, ids, factor, {begin, end});
+  });
+}
+
+void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids) {
+  expect_f32("add_rows", "y", y);
+  expect_f32("add_rows", "table", table);
+  const int64_t d = y.size(1);
+  TUILI_EXPECT(table.size(1) == d, "add_rows: y is ", y, ", the table ", table);
+  for (int64_t t = 0; t < y.rows(); ++t)
+    context.kernels->add(y.f32_row(t), y.f32_row(t), table.f32_row(ids[t]), {0, d});
+}
+
+}  // namespace tuili::ops

@@ -1,0 +1,21 @@
+#include "ops/ops.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace tuili::ops {
+
+const cpu::Kernels& find_kernels(const char* isa) {
+  if (isa == nullptr) return cpu::kernels();
+  const cpu::Kernels* kernels = cpu::find_kernels(isa);
+  TUILI_CHECK(kernels != nullptr, "isa \"", isa, "\" does not run here");
+  return *kernels;
+}
+
+int64_t scratch_floats_for(int64_t head_dim) {
+  const int64_t floats = std::max(cpu::kGemmScratch, cpu::attention_scratch(head_dim));
+  return (floats + 15) / 16 * 16;
+}
+
+}  // namespace tuili::ops

@@ -1,0 +1,199 @@
+// THE OP VOCABULARY: what the rooms above may compute.
+//
+// An op checks shapes, dtypes and devices once, chooses the device and the split over threads, and calls kernels. It
+// throws Error internal where only a programmer can be wrong. Views may not overlap unless an op says so.
+// Sizes are named as everywhere: activations [n_tokens, d], weights [n_out, n_in].
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/packed.h"
+#include "base/tensor.h"
+#include "base/thread_pool.h"
+#include "kernels/cpu/kernels.h"
+
+namespace tuili::ops {
+
+using cpu::Activation;
+using cpu::KvPages;
+using cpu::KvType;
+
+// Where an op runs. Everything is borrowed; one caller at a time.
+struct Context {
+  const cpu::Kernels* kernels = nullptr;
+  ThreadPool* pool = nullptr;
+  int n_threads = 1;
+  float* scratch = nullptr;    // n_threads pieces of scratch_floats, each 64-byte aligned
+  int64_t scratch_floats = 0;  // at least scratch_floats_for(largest head_dim)
+  device::Stream stream = nullptr;
+
+  float* scratch_of(int part) const { return scratch + part * scratch_floats; }
+};
+
+// The table of `isa`, or this CPU's best when null. Throws invalid_parameter for one that does not run here.
+const cpu::Kernels& find_kernels(const char* isa);
+
+// Scratch that a thread needs for any op on heads of head_dim, a multiple of 16.
+int64_t scratch_floats_for(int64_t head_dim);
+
+// ---- linear maps
+
+enum class Compute : uint8_t {
+  automatic,  // quantized weights: int8 activations and exact integer sums
+  float32,    // quantized weights are dequantized exactly
+};
+
+// The input of one or more linear maps. Quantized when the first one asks, then shared.
+struct Activations {
+  TensorView x;             // f32 [m, k]
+  QuantizedRows quantized;  // memory for [m, k]: see quantized_rows()
+  bool is_quantized = false;
+};
+
+// Cuts memory for m rows of k values; `Carver::take` in its own order.
+template <class Carver>
+QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
+  const int64_t groups = (k + kGroup - 1) / kGroup;
+  return {carver.template take<int8_t>(m * groups * kGroup), carver.template take<float>(m * groups),
+          carver.template take<int16_t>(m * groups * 2), carver.template take<float>(m * groups), groups};
+}
+
+// y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])
+struct LinearMap {
+  TensorView y;  // f32 [m, n]
+  const PackedMatrix* w;
+  const float* bias = nullptr;  // f32 [n]
+};
+
+// Several linear maps of the same input, split together over the threads.
+void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
+
+// Dense weights on a device: y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k]. The CPU's weights are packed.
+void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
+
+// Fills `out` from x f32 [m, k].
+void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
+
+// y[t, :] = w[ids[t], :] · scale.   y f32 [n_tokens, w.k].  The ids are in range.
+void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids, float scale);
+
+// y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range.
+void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
+
+// ---- packing
+
+// Bytes of a packed [n, k] matrix. Throws model_format if the format cannot store rows of k.
+int64_t packed_bytes(Format format, int64_t n, int64_t k);
+
+// Packs `rows` (n rows in the format's own encoding) into `memory` (zeroed, 64-byte aligned, packed_bytes), exactly.
+PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows, uint8_t* memory);
+
+// Bytes of one row in the format's own encoding. Throws model_format if k is no multiple of the block.
+int64_t row_bytes(Format format, int64_t k);
+
+// y[i] = values of `count` elements stored as f32, f16 or bf16.
+void to_float32(float* y, Format format, const uint8_t* values, int64_t count);
+
+// ---- norms
+
+// y = x / sqrt(mean(x²) + eps) · gain per row.   x, y f32 [n_tokens, d] (cuda: or bf16); y may be x; gain f32 [d]
+void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain, float eps);
+
+// The same over each of the n heads of x f32 [n_tokens, n · head_dim], in place; gain f32 [head_dim].
+void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps);
+
+// y = (x - mean) / sqrt(var + eps) · gain + bias per row.   Dense; y may be x.
+void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
+                const TensorView& bias, float eps);
+
+// ---- positions
+
+// cos and sin of float32(position · inv_freq), computed in double and rounded once; f32 [n_tokens, half], dense.
+void rope_table(const Context& context, const TensorView& cos, const TensorView& sin, const int32_t* positions,
+                const float* inv_freq, float scale);
+
+// Rotates the heads of x f32 [n_tokens, n_heads · head_dim] in place by tables [n_tokens, half].
+void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
+          int64_t n_heads, bool interleaved);
+
+// ---- attention over pages
+
+// Consecutive rows of one sequence: rows [first_row, first_row + n_rows) of q stand at `position`, position + 1, …
+struct SequenceRows {
+  int64_t first_row = 0;
+  int64_t n_rows = 0;
+  int64_t position = 0;
+  int64_t n_keys = 0;               // keys exist at positions [0, n_keys)
+  const int32_t* blocks = nullptr;  // ids of the blocks of those keys
+};
+
+struct AttentionSpec {
+  int64_t n_heads = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t window = 0;  // 0: none
+  bool causal = true;
+  float scale = 1;
+  float softcap = 0;  // 0: none
+};
+
+// Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset.
+void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
+              const int32_t* slots);
+
+// Floats of `partials` for one long row; with less, long rows are not shared between threads.
+int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_dim);
+
+// out, q f32 [n_tokens, n_heads · head_dim].  partials: scratch, see above; may be empty.
+void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
+               const KvPages& pages, std::span<const SequenceRows> sequences, std::span<float> partials);
+
+// ---- elementwise
+
+// y = act(gate), or act(gate) · up when up has data.   y may be gate.
+void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
+              Activation kind);
+
+// y = x + z; y may be x or z.
+void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
+
+// y = factor · y
+void scale(const Context& context, const TensorView& y, float factor);
+
+// y = cap · tanh(y / cap)
+void softcap(const Context& context, const TensorView& y, float cap);
+
+// y f32 [1, d] = mean over the rows of x f32 [n_tokens, d].
+void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
+
+// y = x / |x| per row; y may be x.
+void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);
+
+// ---- rows of logits
+
+struct SoftmaxStats {
+  float max;
+  float sum;  // Σ exp(x - max); NaN, like max, if any x is NaN
+};
+SoftmaxStats softmax_stats(const Context& context, const float* x, int64_t n);
+
+// y[i] = exp(x[i] - shift)
+void exp_shifted(const Context& context, float* y, const float* x, float shift, int64_t n);
+
+// Index of the first maximum; -1 if any x is NaN, -2 if every x is -inf.
+int64_t argmax(const float* x, int64_t n);
+
+// Natural logarithm of x > 0, to about one ulp of double.
+double natural_log(double x);
+
+// Philox4x32-10. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+struct Random4 {
+  uint32_t word[4];
+};
+Random4 philox(uint64_t key, uint64_t counter);
+
+// Uniform in [0, 1), with 53 bits of the numbers of (key, counter).
+double uniform(uint64_t key, uint64_t counter);
+
+}  // namespace tuili::ops
