@@ -1,13 +1,16 @@
-// The memory and the streams of the CUDA device. CMake picks the file that implements this header: device_cuda.cc,
-// device_none.cc (a build without CUDA) or tests/cuda_emulation/device_emulated.cc (a CPU that plays the device).
+// The memory and the streams of the CUDA device. CMake picks the file that implements this header:
+// device_cuda.cc, device_none.cc (a build without CUDA) or tests/cuda_emulation/device_emulated.cc (a CPU
+// that plays the device).
 //
-// Nothing here runs before the first call, so importing tuili never touches the driver. Errors: out_of_memory when an
-// allocation does not fit, invalid_parameter when the build has no CUDA, internal for everything the device reports.
+// Nothing here runs before the first call, so importing tuili never touches the driver. Errors: out_of_memory
+// when an allocation does not fit, invalid_parameter when the build has no CUDA, internal for everything the
+// device reports.
 #pragma once
 
 #include <cstdint>
 
-struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CUDA header is needed above this room
+struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CUDA header is needed above this
+                     // room
 
 namespace tuili {
 
@@ -29,7 +32,8 @@ const char* build_kind() noexcept;
 void* allocate(int64_t bytes);
 void free(void* memory) noexcept;  // nullptr is allowed
 
-// Both enqueue and may return before the bytes have moved: keep `from` and `to` alive until synchronize(stream).
+// Both enqueue and may return before the bytes have moved: keep `from` and `to` alive until
+// synchronize(stream).
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream stream);
 void copy_to_host(void* to, const void* from, int64_t bytes, Stream stream);
 

@@ -30,11 +30,13 @@ void* allocate(int64_t bytes) {
 void free(void* memory) noexcept { cudaFree(memory); }
 
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream stream) {
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream), "copy to device");
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
+        "copy to device");
 }
 
 void copy_to_host(void* to, const void* from, int64_t bytes, Stream stream) {
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream), "copy to host");
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream),
+        "copy to host");
 }
 
 Stream create_stream() {
@@ -50,7 +52,8 @@ void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream")
 void check(int status, const char* op) {
   if (status == cudaSuccess) return;
   const auto error = static_cast<cudaError_t>(status);
-  throw Error(ErrorKind::internal, join(op, ": CUDA reports ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
+  throw Error(ErrorKind::internal,
+              join(op, ": CUDA reports ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 
 }  // namespace tuili::device

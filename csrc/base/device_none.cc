@@ -6,8 +6,9 @@ namespace tuili::device {
 namespace {
 
 [[noreturn]] void fail(const char* what) {
-  throw Error(ErrorKind::invalid_parameter,
-              join(what, ": this build of tuili has no CUDA; use device \"cpu\", or build with -DTUILI_CUDA=ON"));
+  throw Error(
+      ErrorKind::invalid_parameter,
+      join(what, ": this build of tuili has no CUDA; use device \"cpu\", or build with -DTUILI_CUDA=ON"));
 }
 
 }  // namespace

@@ -12,7 +12,9 @@ namespace {
 
 }  // namespace
 
-int rms_norm(Stream, float*, const float*, const float*, int64_t, int64_t, float) { return absent("rms_norm"); }
+int rms_norm(Stream, float*, const float*, const float*, int64_t, int64_t, float) {
+  return absent("rms_norm");
+}
 int rms_norm(Stream, bf16*, const bf16*, const float*, int64_t, int64_t, float) { return absent("rms_norm"); }
 int gemm(Stream, float*, const bf16*, const bf16*, int64_t, int64_t, int64_t) { return absent("gemm"); }
 int gemm(Stream, bf16*, const bf16*, const bf16*, int64_t, int64_t, int64_t) { return absent("gemm"); }

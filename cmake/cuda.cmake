@@ -1,0 +1,48 @@
+# TUILI_CUDA chooses the files behind base/device.h and kernels/cuda/kernels.h; no source asks which.
+#   OFF       no device; every launcher throws
+#   ON        nvcc, with the CUDA runtime linked statically
+#   EMULATED  the same kernels as C++, on the emulator of tests/cuda_emulation (x86-64, for tests)
+# Use: include(cuda), then tuili_add_cuda(<target>) for the library that holds the core.
+get_filename_component(TUILI_SOURCE_DIR ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
+set(TUILI_CUDA_EMULATION_DIR ${TUILI_SOURCE_DIR}/tests/cuda_emulation)
+set(TUILI_CUDA_EMULATION_INCLUDES ${TUILI_CUDA_EMULATION_DIR} ${TUILI_CUDA_EMULATION_DIR}/include)
+# Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.
+set(TUILI_CUDA_EMULATION_FLAGS -fno-strict-aliasing -ffp-contract=off -Wno-unknown-pragmas)
+
+set(TUILI_CUDA_KERNELS ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/elementwise.cu
+                       ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/gemm.cu)
+
+if(TUILI_CUDA STREQUAL "ON")
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+  endif()
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+elseif(TUILI_CUDA STREQUAL "EMULATED" AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  message(FATAL_ERROR "TUILI_CUDA=EMULATED: the emulator switches fibers on x86-64 only, this is "
+                      "${CMAKE_SYSTEM_PROCESSOR}")
+elseif(NOT TUILI_CUDA MATCHES "^(OFF|ON|EMULATED)$")
+  message(FATAL_ERROR "TUILI_CUDA=${TUILI_CUDA}: must be OFF, ON or EMULATED")
+endif()
+
+function(tuili_add_cuda target)
+  set(base ${TUILI_SOURCE_DIR}/csrc/base)
+  if(TUILI_CUDA STREQUAL "ON")
+    # Objects of their own: nvcc does not know the C++ compiler's flags that the target may carry.
+    add_library(tuili_cuda_kernels OBJECT ${TUILI_CUDA_KERNELS})
+    target_include_directories(tuili_cuda_kernels PRIVATE ${TUILI_SOURCE_DIR}/csrc)
+    set_target_properties(tuili_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON
+                          POSITION_INDEPENDENT_CODE ON)
+    target_sources(${target} PRIVATE ${base}/device_cuda.cc $<TARGET_OBJECTS:tuili_cuda_kernels>)
+    target_link_libraries(${target} PUBLIC CUDA::cudart_static)
+  elseif(TUILI_CUDA STREQUAL "EMULATED")
+    set(dir ${TUILI_CUDA_EMULATION_DIR})
+    set(emulation ${dir}/fiber.cc ${dir}/block.cc ${dir}/launch.cc ${dir}/tensor_core.cc ${dir}/device_emulated.cc)
+    set_source_files_properties(${TUILI_CUDA_KERNELS} PROPERTIES LANGUAGE CXX)
+    set_source_files_properties(${TUILI_CUDA_KERNELS} ${emulation} PROPERTIES
+      COMPILE_OPTIONS "${TUILI_CUDA_EMULATION_FLAGS}" INCLUDE_DIRECTORIES "${TUILI_CUDA_EMULATION_INCLUDES}")
+    target_sources(${target} PRIVATE ${TUILI_CUDA_KERNELS} ${emulation})
+  else()
+    target_sources(${target} PRIVATE ${base}/device_none.cc ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/absent.cc)
+  endif()
+endfunction()

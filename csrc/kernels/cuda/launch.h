@@ -1,0 +1,43 @@
+// How a kernel is launched and finds its shared memory: nvcc's way, or the emulator's when a C++ compiler
+// reads this file. There <cuda_runtime.h> and <cuda_bf16.h> are the emulator's own
+// (tests/cuda_emulation/include).
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+#else
+#define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ::tuili::emulation::launch((grid), (block), (shared_bytes), (stream), [&] { (kernel)(__VA_ARGS__); })
+#endif
+
+namespace tuili::cuda {
+
+// The block's dynamic shared memory as a kernel's one SharedStorage struct. Uninitialised.
+template <typename Storage>
+__device__ __forceinline__ Storage& shared_storage() {
+#if defined(__CUDACC__)
+  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  return *reinterpret_cast<Storage*>(shared_bytes);
+#else
+  return *static_cast<Storage*>(emulation::shared_memory(sizeof(Storage)));
+#endif
+}
+
+// How a kernel reads rows of global memory: 16 bytes at once, or element by element when a row may begin
+// anywhere. Both read the same values in the same order of use, so the choice never changes a bit.
+enum class Access { vector, scalar };
+
+inline constexpr int kVectorBytes = 16;
+
+// Whether every row of a dense matrix begins on 16 bytes.
+inline bool has_vector_rows(const void* base, int64_t row_bytes) {
+  return reinterpret_cast<uintptr_t>(base) % kVectorBytes == 0 && row_bytes % kVectorBytes == 0;
+}
+
+}  // namespace tuili::cuda

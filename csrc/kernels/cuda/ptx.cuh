@@ -1,0 +1,118 @@
+// The instructions that CUDA C++ has no name for. The only file with inline PTX; each beside what it means,
+// written for the emulator. Names and semantics: PTX ISA 8.0, for sm_80 and later.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace tuili::cuda::ptx {
+
+#if defined(__CUDACC__)
+// The address that PTX wants for a pointer into shared memory.
+__device__ __forceinline__ uint32_t shared_address(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+#endif
+
+// Starts to copy 16 bytes into shared memory, past L1 and the registers; both ends are 16-byte aligned. Only
+// the first `source_bytes` are read, the rest is zero; with 0 nothing is read, but `global` must still be a
+// valid address.
+__device__ __forceinline__ void cp_async_16(void* shared, const void* global, int source_bytes) {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+               "r"(source_bytes)
+               : "memory");
+#else
+  emulation::copy_async(shared, global, 16, source_bytes);
+#endif
+}
+
+// Closes this thread's group of copies started since the last commit; the group may be empty.
+__device__ __forceinline__ void cp_async_commit() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  emulation::commit_copies();
+#endif
+}
+
+// Waits until at most the latest kPending of this thread's groups are still on their way. Other threads see
+// the bytes after the next __syncthreads.
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+#else
+  emulation::wait_copies(kPending);
+#endif
+}
+
+// Four 8 × 8 matrices of 16-bit elements from shared memory. Lane 8 i + r passes the 16-byte aligned address
+// of row r of matrix i; lane l receives elements (l / 4, 2 (l % 4)) and the one after it of matrix i in d[i].
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&d)[4], const void* shared_row) {
+#if defined(__CUDACC__)
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(shared_address(shared_row))
+               : "memory");
+#else
+  struct Lane {
+    const void* row;
+    uint32_t d[4];
+  };
+  Lane lane{emulation::checked_shared(shared_row, 16, 16), {}};
+  emulation::warp_op(emulation::kFullWarp, lane, [](const emulation::Lanes<Lane>& lanes) {
+    for (int i = 0; i < 4; ++i) {
+      for (int l = 0; l < 32; ++l) {
+        const auto* row = static_cast<const uint32_t*>(lanes[8 * i + l / 4]->row);
+        lanes[l]->d[i] = row[l % 4];
+      }
+    }
+  });
+  for (int i = 0; i < 4; ++i) d[i] = lane.d[i];
+#endif
+}
+
+// d += a · b on the tensor cores: a [16 m, 16 k], b [16 k, 8 n] of bf16, d [16 m, 8 n] of f32. Lane l, with g
+// = l / 4 and t = l % 4, holds (low half first)
+//   a  (g, 2t..2t+1), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..)      b  (2t..2t+1, g), (2t + 8.., g)
+//   d  (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
+__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  struct Lane {
+    float d[4];
+    uint32_t a[4], b[2];
+  };
+  Lane lane{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  emulation::warp_op(emulation::kFullWarp, lane, [](const emulation::Lanes<Lane>& lanes) {
+    uint16_t rows[16][16], columns[8][16];  // a by rows, b by columns: k is contiguous in both
+    for (int l = 0; l < 32; ++l) {
+      const int g = l / 4, t = l % 4;
+      for (int i = 0; i < 8; ++i) {  // element i of the lane's four registers of a, two of b
+        const int k = 2 * t + i % 2 + (i / 4) * 8;
+        const int shift = 16 * (i % 2);
+        rows[g + (i / 2 % 2) * 8][k] = static_cast<uint16_t>(lanes[l]->a[i / 2] >> shift);
+        if (i / 2 % 2 == 0) columns[g][k] = static_cast<uint16_t>(lanes[l]->b[i / 4] >> shift);
+      }
+    }
+    for (int l = 0; l < 32; ++l) {
+      for (int i = 0; i < 4; ++i) {
+        const uint16_t* row = rows[l / 4 + (i / 2) * 8];
+        const uint16_t* column = columns[2 * (l % 4) + i % 2];
+        lanes[l]->d[i] = emulation::tensor_core_dot(lanes[l]->d[i], row, column, 16);
+      }
+    }
+  });
+  for (int i = 0; i < 4; ++i) d[i] = lane.d[i];
+#endif
+}
+
+}  // namespace tuili::cuda::ptx

@@ -1,0 +1,94 @@
+// One block of CUDA threads while it runs: its lanes, what each of them waits for, and its shared memory.
+#pragma once
+
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "emulation.h"
+#include "fiber.h"
+
+namespace tuili::emulation {
+
+using Random = std::mt19937_64;
+
+struct AsyncCopy {
+  void* shared;
+  const void* global;
+  int bytes;
+  int source_bytes;
+  int group;  // commits before it
+};
+
+struct CudaThread {
+  enum class State { ready, in_collective, at_barrier, exited };
+
+  Fiber fiber;
+  State state = State::ready;
+  Place place;                    // where it waits
+  uint32_t mask = 0;              // of the collective it waits in
+  void* args = nullptr;           // its arguments there
+  std::vector<AsyncCopy> copies;  // on their way
+  int n_commits = 0;
+};
+
+class Block {
+ public:
+  // `launched_at` names the kernel in reports.
+  Block(const Place& launched_at, dim3 grid, dim3 shape, size_t shared_bytes,
+        const std::function<void()>& body, FiberStacks& stacks, Random& random);
+
+  // Runs all threads to their end. Returns what went wrong, or an empty string.
+  std::string run(uint3 block_id);
+
+  // Called on the fiber of the running thread; the functions of emulation.h of the same names.
+  void* shared_memory(size_t bytes);
+  void* const* arrive(uint32_t mask, void* args, const Place& place);
+  void release(uint32_t mask);
+  void barrier(const Place& place);
+  const void* checked_shared(const void* pointer, size_t bytes, size_t alignment);
+  void copy_async(const AsyncCopy& copy);
+  void commit_copies() { ++current().n_commits; }
+  void wait_copies(int n_pending);
+
+ private:
+  static void enter();  // where a fiber begins
+  void start();
+  void exit_thread();
+  void run_warp(int warp, int n_passes);
+  bool resume_ready(int warp);
+  void pause(CudaThread::State state, const Place& place);
+  void land_some_copies();
+  void check_end();
+  std::string waiting_threads() const;
+  [[noreturn]] void fault(const std::string& what) const;
+
+  CudaThread& current() { return threads_[static_cast<size_t>(current_)]; }
+  CudaThread* lane(int lane_id);  // of the current warp; null past the block's end
+  int n_threads() const { return static_cast<int>(threads_.size()); }
+  int n_warps() const { return (n_threads() + kWarpSize - 1) / kWarpSize; }
+  uint3 thread_id(int thread) const;
+  int draw(int n) { return static_cast<int>(random_() % static_cast<uint64_t>(n)); }
+  std::string name_of(int thread) const;
+
+  std::string kernel_;
+  dim3 shape_;
+  const std::function<void()>& body_;
+  FiberStacks& stacks_;
+  Random& random_;
+  std::vector<CudaThread> threads_;
+  std::array<void*, kWarpSize> parked_;  // what `arrive` returns
+
+  std::unique_ptr<std::byte[]> shared_storage_;
+  std::byte* shared_ = nullptr;
+  size_t shared_bytes_;
+
+  int current_ = 0;
+  int n_exited_ = 0;
+  int n_at_barrier_ = 0;
+  int eagerness_ = 0;  // of 4: how often a copy lands when it might
+  std::string report_;
+};
+
+}  // namespace tuili::emulation

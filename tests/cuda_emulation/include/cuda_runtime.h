@@ -1,0 +1,92 @@
+// What the kernels use of CUDA's header of this name, for a C++ compiler: a launch ends in the emulator.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "../emulation.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __align__(bytes) alignas(bytes)
+
+using cudaStream_t = CUstream_st*;
+
+enum cudaError_t : int {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorLaunchFailure = 719,
+};
+
+inline cudaError_t cudaGetLastError() {
+  return static_cast<cudaError_t>(tuili::emulation::take_last_error());
+}
+
+inline void __syncthreads(std::source_location place = std::source_location::current()) {
+  tuili::emulation::barrier(place);
+}
+
+inline void __syncwarp(uint32_t mask = 0xffffffffu,
+                       std::source_location place = std::source_location::current()) {
+  int nothing = 0;
+  tuili::emulation::warp_op(
+      mask, nothing, [](const auto&) {}, place);
+}
+
+// The value of lane ^ distance; reading a lane outside the mask gives a value that nobody should use.
+template <typename T>
+inline T __shfl_xor_sync(uint32_t mask, T value, int distance,
+                         std::source_location place = std::source_location::current()) {
+  struct Lane {
+    T in, out;
+    int distance;
+  };
+  Lane lane{value, std::bit_cast<T>(0xffffffffu), distance};
+  tuili::emulation::warp_op(
+      mask, lane,
+      [](const tuili::emulation::Lanes<Lane>& lanes) {
+        for (int l = 0; l < tuili::emulation::kWarpSize; ++l) {
+          if (lanes[l] == nullptr) continue;
+          const Lane* source = lanes[l ^ (lanes[l]->distance & 31)];
+          if (source != nullptr) lanes[l]->out = source->in;
+        }
+      },
+      place);
+  return lane.out;
+}
+
+// A bit per lane of the mask whose predicate holds.
+inline uint32_t __ballot_sync(uint32_t mask, int predicate,
+                              std::source_location place = std::source_location::current()) {
+  struct Lane {
+    int predicate;
+    uint32_t out;
+  };
+  Lane lane{predicate, 0};
+  tuili::emulation::warp_op(
+      mask, lane,
+      [](const tuili::emulation::Lanes<Lane>& lanes) {
+        uint32_t votes = 0;
+        for (int l = 0; l < tuili::emulation::kWarpSize; ++l) {
+          if (lanes[l] != nullptr && lanes[l]->predicate) votes |= 1u << l;
+        }
+        for (Lane* voter : lanes) {
+          if (voter != nullptr) voter->out = votes;
+        }
+      },
+      place);
+  return lane.out;
+}
+
+// Built with -ffp-contract=off, each of these rounds once.
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __frcp_rn(float a) { return 1.0f / a; }
+inline float __fsqrt_rn(float a) { return std::sqrt(a); }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }

@@ -1,0 +1,66 @@
+// Launches: the grid's limits, the order of its blocks, and the error that the next cudaGetLastError returns.
+#include <algorithm>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "block.h"
+#include "cuda_runtime.h"
+
+namespace tuili::emulation {
+namespace {
+
+constexpr int64_t kMaxThreads = 1024;
+constexpr unsigned kMaxGridX = 0x7fffffff;
+constexpr unsigned kMaxGridYZ = 65535;
+constexpr size_t kMaxSharedBytes = 48 * 1024;  // without cudaFuncAttributeMaxDynamicSharedMemorySize
+
+thread_local Random random_choices{0};
+thread_local FiberStacks stacks;
+thread_local int last_error = cudaSuccess;
+thread_local std::string report;
+
+// cudaSuccess, or why the device refuses the launch.
+int refusal(dim3 grid, dim3 block, size_t shared_bytes) {
+  const int64_t n_threads = int64_t{block.x} * block.y * block.z;
+  if (n_threads < 1 || n_threads > kMaxThreads || block.z > 64) return cudaErrorInvalidConfiguration;
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1) return cudaErrorInvalidConfiguration;
+  if (grid.x > kMaxGridX || grid.y > kMaxGridYZ || grid.z > kMaxGridYZ) return cudaErrorInvalidConfiguration;
+  return shared_bytes > kMaxSharedBytes ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+}  // namespace
+
+void set_seed(uint64_t seed) { random_choices.seed(seed); }
+
+const std::string& last_report() { return report; }
+
+void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*, const std::function<void()>& body,
+            const Place& place) {
+  last_error = refusal(grid, block, shared_bytes);
+  if (last_error != cudaSuccess) {
+    report = text(place) + ": a launch beyond the device's limits";
+    return;
+  }
+  std::vector<int64_t> order(size_t{grid.x} * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random_choices);
+  Block runner(place, grid, block, shared_bytes, body, stacks, random_choices);
+  for (const int64_t id : order) {
+    const uint3 block_id{static_cast<unsigned>(id % grid.x), static_cast<unsigned>(id / grid.x % grid.y),
+                         static_cast<unsigned>(id / grid.x / grid.y)};
+    const std::string fault = runner.run(block_id);
+    if (fault.empty()) continue;
+    last_error = cudaErrorLaunchFailure;
+    report = fault;
+    return;
+  }
+}
+
+int take_last_error() { return std::exchange(last_error, cudaSuccess); }
+
+const char* error_string(int status) {
+  return status == cudaErrorInvalidValue ? "invalid argument" : report.c_str();
+}
+
+}  // namespace tuili::emulation

@@ -1,0 +1,116 @@
+"""The CUDA kernels on the emulator of tests/cuda_emulation: its own tests, theirs, and bugs planted in them."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent / "cuda_emulation"
+KERNELS = Path(__file__).parent.parent / "csrc" / "kernels" / "cuda"
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulator switches fibers on x86-64 only"),
+    pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake"),
+]
+
+
+class Build:
+    """A build folder of tests/cuda_emulation."""
+
+    def __init__(self, folder: Path, **options: object) -> None:
+        self.folder = folder
+        definitions = [f"-D{name}={value}" for name, value in options.items()]
+        self._cmake("-S", SOURCE, "-B", folder, *definitions)
+
+    def run(self, test: str) -> dict[str, str]:
+        """Builds and runs one test program: name of each test -> "" or why it failed."""
+        self._cmake("--build", self.folder, "--target", test, "--parallel", "2")
+        done = subprocess.run([self.folder / test], capture_output=True, text=True, timeout=300)
+        results = {}
+        for line in done.stdout.splitlines():
+            verdict, _, rest = line.partition(" ")
+            name, _, why = rest.partition(": ")
+            results[name] = "" if verdict == "PASS" else why or verdict
+        if done.returncode not in (0, 1) or (done.returncode == 1) != any(results.values()):
+            results["the whole program"] = f"exit status {done.returncode}: {done.stderr[-2000:]}"
+        return results
+
+    def _cmake(self, *arguments: str | Path) -> None:
+        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def assert_passes(results: dict[str, str], at_least: int) -> None:
+    failures = {name: why for name, why in results.items() if why}
+    assert not failures
+    assert len(results) >= at_least, f"only {len(results)} tests ran"
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return Build(tmp_path_factory.mktemp("cuda_emulation"))
+
+
+def test_the_emulator_catches_every_planted_bug(release: Build) -> None:
+    assert_passes(release.run("emulator_test"), at_least=20)
+
+
+def test_the_kernels_are_right_and_ignore_their_batch(release: Build) -> None:
+    assert_passes(release.run("kernels_test"), at_least=12)
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    return Build(tmp_path_factory.mktemp("cuda_sanitized"), TUILI_SANITIZE="address,undefined")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["emulator_test", "kernels_test"])
+def test_nothing_is_read_or_written_out_of_bounds(program: str, sanitized: Build) -> None:
+    assert_passes(sanitized.run(program), at_least=12)
+
+
+@pytest.fixture(scope="module")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the kernels' headers, to plant bugs in."""
+    root = tmp_path_factory.mktemp("cuda_headers")
+    folder = root / "kernels" / "cuda"
+    folder.mkdir(parents=True)
+    for header in KERNELS.glob("*.cuh"):
+        shutil.copy(header, folder)
+    return root
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Build:
+    """A build that reads those copies in place of the originals."""
+    return Build(tmp_path_factory.mktemp("cuda_planted"), TUILI_CUDA_OVERLAY=headers)
+
+
+PLANTED = {  # file, what stands there, what is planted instead
+    "no barrier between the warps of a norm": ("elementwise.cuh", "  __syncthreads();\n", ""),
+    "a butterfly too few": ("elementwise.cuh", "distance > 0", "distance > 1"),
+    "no barrier between tiles": ("gemm.cuh", "    __syncthreads();", ""),
+    "a wait for too few copies": ("gemm.cuh", "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
+    "the next tile lands in the one that is read": ("gemm.cuh", "tile % kStages]", "tile % (kStages - 1)]"),
+    "no zeros past the end of k": ("gemm.cuh", "exists ? kVectorBytes : 0", "kVectorBytes"),
+    "rows of b in the order of a": ("gemm.cuh", "lane / 16 * 8 + lane % 8", "lane % 16"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_bug_planted_in_a_kernel_is_caught(bug: str, planted: Build, headers: Path) -> None:
+    name, right, wrong = PLANTED[bug]
+    header = headers / "kernels" / "cuda" / name
+    source = header.read_text(encoding="utf-8")
+    assert right in source, f"{name} has changed: plant the bug again"
+    header.write_text(source.replace(right, wrong), encoding="utf-8")
+    try:
+        assert any(planted.run("kernels_test").values()), "the tests pass with the bug in place"
+    finally:
+        header.write_text(source, encoding="utf-8")
