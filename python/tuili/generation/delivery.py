@@ -1,0 +1,142 @@
+"""From sampled ids to text, and when to stop: end-of-text and stop tokens, stop strings across tokens,
+lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tuili import _core
+from tuili.generation.params import SamplingParams
+from tuili.generation.request import FinishReason, Request
+
+Collect = Literal["logits", "hidden_states"]
+
+
+class TextDecoder(Protocol):
+    """The incremental detokenizer: never shows half a character; all pieces joined are the text."""
+
+    def add(self, ids: list[int]) -> str: ...
+    def flush(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Piece:
+    """What a token added to the shown text, and whether it ended it."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+
+class Transcript:
+    """The text of one continuation under its stop rules.
+
+    params      resolved; max_tokens counts here, cut to the context by the caller
+    full        the stop_reason when max_tokens is reached: None, or "max_model_len" if the context cut it
+    """
+
+    def __init__(
+        self,
+        decoder: TextDecoder,
+        params: SamplingParams,
+        eos_ids: Iterable[int],
+        *,
+        max_tokens: int,
+        full: str | None = None,
+    ) -> None:
+        self._decoder = decoder
+        self._stops = tuple(params.stop)
+        self._stop_ids = frozenset(params.stop_token_ids)
+        self._eos_ids = frozenset(() if params.ignore_eos else eos_ids)
+        self._show_stop = params.include_stop_str_in_output
+        self._min_tokens, self._max_tokens, self._full = params.min_tokens, max_tokens, full
+        self._n_tokens = 0
+        self._held = ""  # the end of the text that may be the beginning of a stop string
+
+    def accept(self, token_id: int) -> Piece:
+        """Take the next token."""
+        self._n_tokens += 1
+        may_stop = self._n_tokens > self._min_tokens
+        if may_stop and (token_id in self._stop_ids or token_id in self._eos_ids):
+            return self._stop_at(token_id)
+        piece = self._push(self._decoder.add([token_id]), may_stop)
+        if piece.finish_reason is None and self._n_tokens >= self._max_tokens:
+            rest = self.rest()
+            return Piece(
+                piece.text + rest.text, rest.finish_reason or "length", rest.stop_reason or self._full
+            )
+        return piece
+
+    def rest(self) -> Piece:
+        """What is still held back, when no token will follow. It may, at last, complete a stop string."""
+        piece = self._push(self._decoder.flush(), self._n_tokens > self._min_tokens)
+        held, self._held = self._held, ""
+        return piece if piece.finish_reason else Piece(piece.text + held)
+
+    def _stop_at(self, token_id: int) -> Piece:
+        reason = token_id if token_id in self._stop_ids else None
+        shown = self._push(self._decoder.add([token_id]), True) if self._show_stop else Piece("")
+        if shown.finish_reason is None:
+            rest = self.rest()
+            shown = Piece(shown.text + rest.text, rest.finish_reason, rest.stop_reason)
+        return shown if shown.finish_reason else Piece(shown.text, "stop", reason)
+
+    def _push(self, text: str, may_stop: bool) -> Piece:
+        """Show `text` as far as no stop string can begin in it; the one that begins first ends all."""
+        if not self._stops:
+            return Piece(text)
+        text = self._held + text
+        self._held = ""
+        if not may_stop:
+            return Piece(text)
+        found = [(at, i) for i, stop in enumerate(self._stops) if (at := text.find(stop)) >= 0]
+        if found:
+            at, i = min(found)
+            end = at + len(self._stops[i]) if self._show_stop else at
+            return Piece(text[:end], "stop", self._stops[i])
+        n_held = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - n_held :]
+        return Piece(text[: len(text) - n_held])
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest proper beginning of `stop` that ends `text`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One continuation in the engine: its sequence in the core, and where its text goes.
+
+    leader   the first continuation of the same request, whose prefix this one can share; None for that one
+             itself
+    shares   whether it may take its prefix from the cache and leave one there
+    collect  what to copy out of the core when it is done
+    """
+
+    request: Request
+    index: int
+    sequence: _core.Sequence
+    transcript: Transcript | None  # None: only the prompt is computed
+    leader: Row | None = None
+    shares: bool = True
+    collect: Collect | None = None
+    admitted: bool = False
+    running: bool = False
+    ended: bool = False
+    cached_tokens: int = 0
+    preemptions: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Older rows are smaller."""
+        return self.request.id, self.index
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens that are known and not computed."""
+        return self.sequence.n_tokens - self.sequence.n_computed

@@ -1,0 +1,503 @@
+"""The engine: plan, step, deliver, for as long as there are requests.
+
+`submit` and `abort` are for any thread; everything else happens on the worker's thread, or in `step()` where
+a test drives the engine itself. An error belongs to a row: whatever goes wrong with one request, the others
+go on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tuili import _core
+from tuili.errors import (
+    DeadlineExceeded,
+    EngineClosedError,
+    InvalidParameterError,
+    NumericError,
+    PromptTooLongError,
+    QueueFullError,
+    TokenIdError,
+    TuiliError,
+)
+from tuili.generation import params as parameters
+from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
+from tuili.generation.params import SamplingParams
+from tuili.generation.request import (
+    FinishReason,
+    Handle,
+    Request,
+    TokenLogprob,
+    Waiter,
+    cancelled,
+    wake_loops,
+)
+from tuili.generation.scheduler import Limits, Scheduler, StepPlan
+from tuili.generation.worker import Worker
+
+NOT_NUMBERS, NOTHING_ALLOWED = -1, -2  # what the sampler returns in place of a token
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Message: end this request."""
+
+    request: Request
+
+
+@dataclass(slots=True)
+class Counters:
+    """What `stats()` shows; written by the engine's thread."""
+
+    requests: int = 0
+    finished: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    steps: int = 0
+    step_s: float = 0.0
+    computed_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Submission:
+    """Message: a request with its rows."""
+
+    request: Request
+    rows: list[Row] = field(default_factory=list)
+
+
+class Engine(Worker):
+    """Runs any number of requests on one model, batched in every step.
+
+    pool, cache    hold the same number of blocks; the cache belongs to `runner`
+    eos_ids        end a text unless the request ignores them
+    decoder        makes an incremental detokenizer; its argument is skip_special_tokens
+    encode_words   token ids of a text without special tokens, for bad_words
+    max_queue      rows that may wait for one of the max_num_seqs places; beyond it `submit` raises
+                   QueueFullError
+    """
+
+    def __init__(
+        self,
+        runner: _core.Runner,
+        pool: _core.BlockPool,
+        *,
+        n_vocab: int,
+        max_model_len: int,
+        decoder: Callable[[bool], TextDecoder],
+        encode_words: Callable[[str], list[int]],
+        eos_ids: Iterable[int] = (),
+        limits: Limits | None = None,
+        max_queue: int = 1024,
+        max_queued_tokens: int = 1 << 20,
+        start_thread: bool = True,
+    ) -> None:
+        super().__init__(start_thread=start_thread)
+        self._limits = limits or Limits()
+        self.scheduler = Scheduler(pool, self._limits)
+        self._runner, self._pool = runner, pool
+        self._n_vocab, self.max_model_len = n_vocab, max_model_len
+        self._decoder, self._encode_words = decoder, encode_words
+        self._eos_ids = tuple(eos_ids)
+        self._max_queue, self._max_queued_tokens = max_queue, max_queued_tokens
+        self._ids = itertools.count()
+        self._live: dict[
+            int, list[Row]
+        ] = {}  # rows by request, from submission to the end; the engine's thread
+        self._load = threading.Lock()  # guards the two counts below; nothing is called while it is held
+        self._n_rows = 0
+        self._queued_tokens = 0
+        self._waiters: list[Waiter] = []
+        self._counters = Counters()
+
+    # --- for any thread -------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        token_ids: Sequence[int] | np.ndarray,
+        params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        truncated: bool = False,
+    ) -> Handle:
+        """Queue a request; returns at once. params: resolved (`params.resolve`).
+
+        raises  TokenIdError, PromptTooLongError, InvalidParameterError, QueueFullError,
+                KVCacheExhaustedError, EngineClosedError, EngineForkedError
+        """
+        return Handle(self._submit(token_ids, params, prompt=prompt, truncated=truncated), self)
+
+    def collect(self, token_ids: Sequence[int] | np.ndarray, what: Collect) -> np.ndarray:
+        """Logits of every position, or hidden states after the embedding and every layer, by the usual
+        path.
+        """
+        handle = Handle(
+            self._submit(token_ids, SamplingParams(max_tokens=0, prompt_logprobs=0), what=what), self
+        )
+        try:
+            handle.result()
+        except BaseException:
+            handle.abort()
+            raise
+        collected = handle._request.collected
+        assert collected is not None
+        return collected
+
+    def abort(self, request: Request) -> None:
+        """May be called at any moment, also by a finaliser: takes no lock."""
+        if os.getpid() == self._pid:
+            self._inbox.put(Abort(request))
+
+    def stats(self) -> dict[str, float | int]:
+        """Counts since the start, and the present state."""
+        counters = {name: getattr(self._counters, name) for name in Counters.__slots__}
+        return {
+            **counters,
+            "running": len(self.scheduler.running),
+            "waiting": max(0, self._n_rows - len(self.scheduler.running)),
+            "queued_tokens": self._queued_tokens,
+            "preemptions": self.scheduler.n_preemptions,
+            "n_blocks": self._pool.n_blocks,
+            "free_blocks": self._pool.n_free,
+            "cached_blocks": self._pool.n_cached,
+            "block_hits": self._pool.n_hits,
+            "block_evictions": self._pool.n_evictions,
+        }
+
+    def _submit(
+        self,
+        token_ids: Sequence[int] | np.ndarray,
+        params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        truncated: bool = False,
+        what: Collect | None = None,
+    ) -> Request:
+        self.check_process()
+        ids = checked_ids(token_ids, self._n_vocab)
+        max_tokens, full = self._check(len(ids), params)
+        words = [tuple(form) for word in params.bad_words for form in self._spellings(word)]
+        seed = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
+
+        def make() -> Submission:
+            request = Request(next(self._ids), ids.tolist(), params, prompt=prompt, truncated=truncated)
+            submission = Submission(request)
+            for index in range(params.n):
+                row = self._row(request, index, ids, words, parameters.derived_seed(seed, index), what)
+                row.leader = submission.rows[0] if index else None
+                if max_tokens:
+                    decoder = self._decoder(params.skip_special_tokens)
+                    row.transcript = Transcript(
+                        decoder, params, self._eos_ids, max_tokens=max_tokens, full=full
+                    )
+                submission.rows.append(row)
+            self._reserve(len(ids), params.n)
+            return submission
+
+        return self.post(make).request
+
+    def _check(self, n_prompt: int, params: SamplingParams) -> tuple[int, str | None]:
+        """Validate against the model; returns max_tokens and the stop_reason of reaching it.
+
+        The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
+        """
+        if n_prompt > self.max_model_len:
+            raise PromptTooLongError(
+                f"the prompt has {n_prompt} tokens; max_model_len is {self.max_model_len}"
+            )
+        parameters.check_vocabulary(params, self._n_vocab)
+        if (
+            params.prompt_logprobs
+            and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES
+        ):
+            parameters.invalid(
+                "prompt_logprobs",
+                f"times the prompt's length exceeds {parameters.MAX_PROMPT_LOGPROB_ENTRIES} entries",
+            )
+        room = self.max_model_len - n_prompt + 1
+        wanted = room if params.max_tokens is None else params.max_tokens
+        max_tokens = min(wanted, room)
+        self.scheduler.check_fits(n_prompt + max(0, max_tokens - 1))
+        return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
+
+    def _spellings(self, word: str) -> list[list[int]]:
+        """Token ids of a banned word, at the beginning of a text and after a space."""
+        return [ids for ids in (self._encode_words(word), self._encode_words(f" {word}")) if ids]
+
+    def _reserve(self, n_prompt: int, n: int) -> None:
+        """Count a request in, or raise QueueFullError. An empty queue takes any request."""
+        with self._load:
+            places = self._limits.max_num_seqs + self._max_queue
+            if self._n_rows and self._n_rows + n > places:
+                raise QueueFullError(f"{self._n_rows} sequences run or wait; the limit is {places}")
+            if self._queued_tokens and self._queued_tokens + n * n_prompt > self._max_queued_tokens:
+                raise QueueFullError(
+                    f"{self._queued_tokens} prompt tokens wait; the limit is {self._max_queued_tokens}"
+                )
+            self._n_rows += n
+            self._queued_tokens += n * n_prompt
+
+    def _row(
+        self,
+        request: Request,
+        index: int,
+        ids: np.ndarray,
+        bad_words: list[tuple[int, ...]],
+        seed: int,
+        what: Collect | None,
+    ) -> Row:
+        params = request.params
+        n_prompt_logprobs = -1 if params.prompt_logprobs is None or what or index else params.prompt_logprobs
+        sequence = _core.Sequence(
+            ids,
+            parameters.core_params(params, seed=seed, eos_ids=self._eos_ids, bad_words=bad_words),
+            salt=parameters.salt_number(params.cache_salt),
+            collect_logits=what == "logits",
+            collect_hidden=what == "hidden_states",
+            prompt_logprobs=n_prompt_logprobs,
+        )
+        shares = (
+            what is None and n_prompt_logprobs < 0
+        )  # a cached prefix would not be computed, hence not collected
+        return Row(request, index, sequence, None, shares=shares, collect=what)
+
+    # --- the engine's thread --------------------------------------------------------------------------------
+
+    def handle(self, message: object) -> None:
+        if isinstance(message, Submission):
+            self._live[message.request.id] = message.rows
+            self._counters.requests += 1
+            self.scheduler.add(message.rows)
+        elif isinstance(message, Abort):
+            self._end(message.request, "abort", cancelled())
+            self._flush()
+        else:
+            super().handle(message)
+
+    def work(self) -> bool:
+        """One step: deadlines, plan, compute, deliver."""
+        self._expire(time.monotonic())
+        plan = StepPlan()
+        try:
+            plan = self.scheduler.plan()
+            start = time.monotonic()
+            self._mark_admitted(plan, start)
+            if plan.rows:
+                self._receive(plan, self._runner.step(plan.sequences, plan.n_new, plan.sample), start)
+        except Exception as error:
+            self._fail(plan.rows or self._all_rows(), error)
+        if (
+            self.scheduler.has_work and not plan.rows
+        ):  # cannot be; but an error is better than a wait without end
+            self._fail(self._all_rows(), TuiliError("no step could be planned", code="internal"))
+        self._flush()
+        return self.scheduler.has_work
+
+    def _all_rows(self) -> list[Row]:
+        return [*self.scheduler.running, *self.scheduler.waiting]
+
+    def _receive(self, plan: StepPlan, result: _core.StepResult, start: float) -> None:
+        """Take a step's results row by row; what goes wrong with one ends that one alone."""
+        now = time.monotonic()
+        self._counters.steps += 1
+        self._counters.step_s += now - start
+        self._counters.computed_tokens += sum(plan.n_new)
+        self.scheduler.finished_step(plan, now - start)
+        drawn = iter(zip(result.token_ids, result.logprobs, strict=True))
+        for row, sample in zip(plan.rows, plan.sample, strict=True):
+            token_id, logprob = next(drawn) if sample else (0, None)
+            if row.ended:  # a sibling's error ended it, earlier in this loop
+                continue
+            try:
+                if sample:
+                    self._deliver(row, token_id, logprob, now)
+                elif row.transcript is None and row.n_pending == 0:
+                    self._finish(row, "length", None)
+            except Exception as error:
+                self._fail([row], error)
+
+    def _deliver(
+        self, row: Row, token_id: int, logprob: tuple[float, list[tuple[int, float]]] | None, now: float
+    ) -> None:
+        """Give a sampled token to its request, and end the row where a rule says so."""
+        request = row.request
+        if token_id < 0:
+            self._deliver_nothing(row, token_id)
+            return
+        if request.times.first_token is None:
+            request.times.first_token = now
+        self._counters.generated_tokens += 1
+        assert row.transcript is not None
+        piece = row.transcript.accept(token_id)
+        entry = None if logprob is None else TokenLogprob(token_id, logprob[0], list(logprob[1]))
+        request.append(row.index, piece.text, [token_id], entry)
+        if piece.finish_reason is not None:
+            self._finish(row, piece.finish_reason, piece.stop_reason)
+        else:
+            self._waiters += request.wake()
+
+    def _deliver_nothing(self, row: Row, why: int) -> None:
+        """The sampler could not draw."""
+        request = row.request
+        if why == NOTHING_ALLOWED:
+            error = NumericError(
+                "the request's parameters (allowed_token_ids, bad_words, logit_bias …) leave no token",
+                code="no_token_allowed",
+            )
+            self._fail([row], error)
+        elif request.params.on_nan == "eos":
+            self._finish(row, "error", "nan")
+        else:
+            self._fail([row], NumericError("the model's logits for this request are not numbers"))
+
+    def _finish(self, row: Row, reason: FinishReason, stop_reason: str | int | None) -> None:
+        """End one row; with the last of its request, the request."""
+        request = row.request
+        self._take_results(row)
+        request.finish(row.index, reason, stop_reason)
+        self.scheduler.publish(row)
+        self._remove(row)
+        rows = self._live[request.id]
+        if all(other.ended for other in rows):
+            self._settle(request, None)
+        else:
+            self._waiters += request.wake()
+
+    def _take_results(self, row: Row) -> None:
+        """Copy what the core collected for the row, before its blocks go."""
+        request, sequence = row.request, row.sequence
+        if row.collect == "logits":
+            request.collected = sequence.logits()
+        elif row.collect == "hidden_states":
+            request.collected = sequence.hidden_states()
+        elif not row.shares and sequence.n_computed >= sequence.n_prompt:
+            entries = zip(request.prompt_token_ids[1:], sequence.prompt_logprobs(), strict=True)
+            request.prompt_logprobs = [None, *(TokenLogprob(i, own, list(top)) for i, (own, top) in entries)]
+
+    def _end(self, request: Request, reason: FinishReason, unstarted: TuiliError) -> None:
+        """End a whole request early: with what it has, or with `unstarted` if it has no token."""
+        rows = self._live.get(request.id)
+        if rows is None:
+            return
+        if not any(track.token_ids for track in request.tracks):
+            self._fail(rows[:1], unstarted)
+            return
+        for row in rows:
+            if not row.ended:
+                if row.transcript is not None:
+                    request.append(row.index, row.transcript.rest().text, [], None)
+                self._finish(row, reason, None)
+
+    def _fail(self, rows: Iterable[Row], error: BaseException) -> None:
+        """End the requests of these rows with an error; their siblings end, too."""
+        if not isinstance(error, TuiliError):
+            wrapped = TuiliError(f"the engine's step failed: {type(error).__name__}", code="internal")
+            wrapped.__cause__ = error
+            error = wrapped
+        for request in {id(row.request): row.request for row in rows}.values():
+            for row in self._live.get(request.id, ()):
+                if not row.ended:
+                    self._remove(row)
+            self._settle(request, error)
+
+    def _remove(self, row: Row) -> None:
+        queued = not row.admitted
+        self.scheduler.remove(row)
+        with self._load:
+            self._n_rows -= 1
+            if queued:
+                self._queued_tokens -= row.sequence.n_prompt
+
+    def _settle(self, request: Request, error: BaseException | None) -> None:
+        rows = self._live.pop(request.id, None)
+        if rows is None:
+            return
+        request.times.finished = time.monotonic()
+        cached = rows[0].cached_tokens
+        self._counters.finished += error is None
+        self._counters.failed += error is not None
+        self._counters.prompt_tokens += len(request.prompt_token_ids)
+        self._counters.cached_tokens += cached
+        request.settle(request.times.metrics(cached, sum(row.preemptions for row in rows)), error)
+        self._waiters += request.wake()
+
+    def _mark_admitted(self, plan: StepPlan, now: float) -> None:
+        for row in plan.admitted:
+            with self._load:
+                self._queued_tokens -= row.sequence.n_prompt
+            if row.request.times.admitted is None:
+                row.request.times.admitted = now
+
+    def _expire(self, now: float) -> None:
+        for rows in list(self._live.values()):
+            request = rows[0].request
+            if request.deadline is not None and now >= request.deadline:
+                error = DeadlineExceeded(
+                    f"deadline_s = {request.params.deadline_s:g} passed before the first token"
+                )
+                self._end(request, "deadline", error)
+
+    def _flush(self) -> None:
+        """Wake the coroutines that this step has news for: one call per event loop."""
+        waiters, self._waiters = self._waiters, []
+        for request in wake_loops(waiters) if waiters else ():
+            self._end(request, "abort", cancelled())
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        error = EngineClosedError("the engine was closed before the request was done")
+        for rows in list(self._live.values()):
+            self._fail(rows[:1], error)
+        self._flush()
+
+    def reject(self, message: object, error: Exception) -> None:
+        if isinstance(message, Submission):
+            self._live[message.request.id] = message.rows
+            self._fail(message.rows[:1], error)
+        else:
+            super().reject(message, error)
+
+
+def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarray:
+    """Token ids as int32 [n_tokens >= 1], copied.
+
+    token_ids  a list or tuple of integers, or a one-dimensional integer array of any stride and byte order
+    raises     InvalidParameterError for anything else and for none, TokenIdError for an id outside [0,
+               n_vocab)
+    """
+    if not isinstance(token_ids, np.ndarray):
+        for position, item in enumerate(token_ids):
+            if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer):
+                raise InvalidParameterError(
+                    f"{name}: entry {position} is {parameters.described(item)}, not a token id", param=name
+                )
+        try:
+            token_ids = np.array(token_ids, dtype=np.int64)
+        except OverflowError:
+            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})") from None
+    if token_ids.ndim != 1 or not np.issubdtype(token_ids.dtype, np.integer):
+        raise InvalidParameterError(
+            f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
+            param=name,
+        )
+    if token_ids.size == 0:
+        raise InvalidParameterError(
+            f"{name} is empty; it needs at least one token", param=name, code="empty_prompt"
+        )
+    bad = (token_ids < 0) | (token_ids >= n_vocab)
+    if bad.any():
+        position = int(bad.argmax())
+        raise TokenIdError(
+            f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})"
+        )
+    return np.asarray(token_ids, dtype=np.int32).copy()

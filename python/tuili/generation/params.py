@@ -1,0 +1,441 @@
+"""What a caller may ask of a generation: names, ranges, defaults. Checked here once, for the library and all
+above it.
+
+Limits are the library's (catalogue rows REQ-01 … REQ-09, REQ-14, TK-14); a server may set narrower ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+
+from tuili import _core
+from tuili.errors import InvalidParameterError, TokenIdError
+
+MAX_INT = 2**31 - 1
+MAX_SEQUENCES = 128
+MAX_LOGPROBS = 20
+MAX_PROMPT_LOGPROB_ENTRIES = 2_000_000
+MAX_TOKEN_IDS = 1024
+MAX_STOP_STRINGS = 256
+MAX_STOP_BYTES = 4096
+MAX_DEADLINE_S = 10.0**8  # three years: anything longer is a mistake of units
+
+ALIASES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
+_SPECIAL_ALIASES = ("num_beams", "do_sample")
+
+
+def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
+    """Raise InvalidParameterError that names the parameter."""
+    raise InvalidParameterError(f"{name} {problem}", param=name, code=code)
+
+
+def described(value: object) -> str:
+    """`value` for a message, never longer than a line and never a text that a user wrote."""
+    if isinstance(value, bool | int | float | np.number):
+        shown = repr(value)
+        return shown if len(shown) <= 40 else shown[:40] + "…"
+    return "null" if value is None else f"a value of type {type(value).__name__}"
+
+
+# --- one value ----------------------------------------------------------------------------------------------
+
+
+def integer(name: str, value: object, low: int, high: int) -> int:
+    """An int or numpy integer in [low, high]; a bool is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        invalid(name, f"must be an integer, not {described(value)}")
+    number = int(value)
+    if not low <= number <= high:
+        invalid(name, f"must be in [{low}, {high}], not {described(number)}")
+    return number
+
+
+def number(name: str, value: object, low: float, high: float, *, above_low: bool = False) -> float:
+    """A finite number in [low, high], or in (low, high] with `above_low`; a bool is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        invalid(name, f"must be a number, not {described(value)}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result) or not low <= result <= high or (above_low and result == low):
+        invalid(name, f"must be in {'(' if above_low else '['}{low:g}, {high:g}], not {described(value)}")
+    return result
+
+
+def boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        invalid(name, f"must be true or false, not {described(value)}")
+    return bool(value)
+
+
+def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int, ...]:
+    """Distinct ids in [0, 2^31), in the order given; whether the model has them is known only later."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list | tuple | set | frozenset):
+        invalid(name, f"must be a list of token ids, not {described(value)}")
+    if len(value) > max_n:
+        invalid(name, f"may hold at most {max_n} ids, not {len(value)}")
+    return tuple(dict.fromkeys(integer(name, item, 0, MAX_INT) for item in value))
+
+
+def texts(
+    name: str, value: object, max_n: int = MAX_STOP_STRINGS, max_bytes: int = MAX_STOP_BYTES
+) -> tuple[str, ...]:
+    """One string or a list of them, none empty."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        invalid(name, f"must be a string or a list of strings, not {described(value)}")
+    if len(items) > max_n:
+        invalid(name, f"may hold at most {max_n} strings, not {len(items)}")
+    for i, item in enumerate(items):
+        if not isinstance(item, str):
+            invalid(name, f"must hold strings; entry {i} is {described(item)}")
+        if not item:
+            invalid(name, f"must not hold an empty string; entry {i} is empty")
+        if len(item.encode("utf-8", "surrogatepass")) > max_bytes:
+            invalid(name, f"may hold strings of at most {max_bytes} bytes; entry {i} is longer")
+    return tuple(items)
+
+
+def _logit_bias(name: str, value: object) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        invalid(name, f"must map token ids to numbers, not {described(value)}")
+    if len(value) > MAX_TOKEN_IDS:
+        invalid(name, f"may hold at most {MAX_TOKEN_IDS} entries, not {len(value)}")
+    bias: dict[int, float] = {}
+    for key, item in value.items():
+        token_id = integer(f"{name}: a token id", key, 0, MAX_INT)
+        if token_id in bias:
+            invalid(name, f"holds token id {token_id} twice")
+        bias[token_id] = number(f"{name}[{token_id}]", item, -100.0, 100.0)
+    return bias
+
+
+def _top_k(name: str, value: object) -> int:
+    return max(0, integer(name, value, -1, MAX_INT))  # -1 and 0 both say: no limit
+
+
+def _salt(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 256:
+        invalid(name, "must be a string of 1 to 256 characters")
+    return value
+
+
+def _on_nan(name: str, value: object) -> str:
+    if value not in ("error", "eos"):
+        invalid(name, 'must be "error" or "eos"')
+    return str(value)
+
+
+def _one_or_more(name: str, value: object) -> tuple[int, ...]:
+    ids = token_ids(name, value)
+    if not ids:
+        invalid(name, "must not be empty: no token could be generated")
+    return ids
+
+
+Check = Callable[[str, Any], Any]
+
+
+def _int_in(low: int, high: int) -> Check:
+    return lambda name, value: integer(name, value, low, high)
+
+
+def _float_in(low: float, high: float, *, above_low: bool = False) -> Check:
+    return lambda name, value: number(name, value, low, high, above_low=above_low)
+
+
+_CHECKS: dict[str, Check] = {
+    "max_tokens": _int_in(0, MAX_INT),
+    "min_tokens": _int_in(0, MAX_INT),
+    "temperature": _float_in(0.0, 1e30),
+    "top_k": _top_k,
+    "top_p": _float_in(0.0, 1.0, above_low=True),
+    "min_p": _float_in(0.0, 1.0),
+    "typical_p": _float_in(0.0, 1.0, above_low=True),
+    "repetition_penalty": _float_in(0.0, 1e6, above_low=True),
+    "presence_penalty": _float_in(-100.0, 100.0),
+    "frequency_penalty": _float_in(-100.0, 100.0),
+    "no_repeat_ngram_size": _int_in(0, 1024),
+    "stop": texts,
+    "stop_token_ids": token_ids,
+    "include_stop_str_in_output": boolean,
+    "ignore_eos": boolean,
+    "n": _int_in(1, MAX_SEQUENCES),
+    "seed": _int_in(0, 2**64 - 1),
+    "logprobs": _int_in(0, MAX_LOGPROBS),
+    "prompt_logprobs": _int_in(0, MAX_LOGPROBS),
+    "logit_bias": _logit_bias,
+    "allowed_token_ids": _one_or_more,
+    "bad_words": lambda name, value: texts(name, value, MAX_TOKEN_IDS, 256),
+    "skip_special_tokens": boolean,
+    "deadline_s": _float_in(0.0, MAX_DEADLINE_S),
+    "cache_salt": _salt,
+    "on_nan": _on_nan,
+}
+
+# Names of the interface that this version knows and refuses: nothing is accepted and then ignored.
+_NOT_YET: dict[str, tuple[object, ...]] = {
+    "priority": (0,),
+    "prompt_lookup_num_tokens": (None, 0),
+    "json_schema": (None,),
+    "regex": (None,),
+    "choice": (None,),
+    "grammar": (None,),
+    "logits_processors": (None, [], ()),
+}
+
+
+def not_supported_yet(name: str) -> NoReturn:
+    """Raise the error for a name that a later version will implement."""
+    invalid(name, "is not supported by this version of tuili", code="not_supported_yet")
+
+
+# --- all of them --------------------------------------------------------------------------------------------
+
+
+class _NamesChecked(type):
+    """Gives a dataclass's constructor the aliases, and an error with the nearest name for an unknown one."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        return super().__call__(*args, **canonical_names(options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams(metaclass=_NamesChecked):
+    """How to continue a prompt. Checked when made; immutable.
+
+    None means: the model's generation_config.json if it says something, otherwise what the comment says.
+    raises  InvalidParameterError with `param`; code "not_supported_yet" for the last group of names
+    """
+
+    max_tokens: int | None = (
+        None  # as many as the context holds; more than that is cut there (stop_reason says so)
+    )
+    min_tokens: int = 0  # end-of-text, stop ids and stop strings do not stop before this many
+    temperature: float | None = (
+        None  # 1.0 if top_k, top_p, min_p, typical_p, seed or n > 1 is given, otherwise 0: greedy
+    )
+    top_k: int | None = None  # 0 or -1: no limit
+    top_p: float | None = None  # 1.0
+    min_p: float | None = None  # 0.0
+    typical_p: float | None = None  # 1.0
+    repetition_penalty: float | None = None  # 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int | None = None  # 0: off
+    stop: str | tuple[str, ...] | list[str] = ()  # a text ends before the first of these
+    stop_token_ids: tuple[int, ...] | list[int] = ()  # these end a text too, and are not shown in it
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    n: int = 1  # continuations; number i > 0 draws from a seed derived from (seed, i)
+    seed: int | None = None  # drawn by the operating system
+    logprobs: int | None = None  # log-probabilities of each token and of the k best there, in nats
+    prompt_logprobs: int | None = None
+    logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    allowed_token_ids: tuple[int, ...] | list[int] | None = None
+    bad_words: tuple[str, ...] | list[str] = ()
+    skip_special_tokens: bool = True
+    deadline_s: float | None = (
+        None  # seconds from submission; the output then ends with finish_reason "deadline"
+    )
+    cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
+    on_nan: Literal["error", "eos"] = "error"
+    priority: int = 0
+    prompt_lookup_num_tokens: int | None = None
+    json_schema: Any = None
+    regex: Any = None
+    choice: Any = None
+    grammar: Any = None
+    logits_processors: Any = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name in _NOT_YET:
+                if isinstance(value, bool) or not any(value == plain for plain in _NOT_YET[name]):
+                    not_supported_yet(name)
+            elif value is not None or field.default is not None:
+                object.__setattr__(self, name, _CHECKS[name](name, value))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.max_tokens == 0 and self.prompt_logprobs is None:
+            invalid("max_tokens", "may be 0 only together with prompt_logprobs")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
+
+
+NAMES = tuple(field.name for field in dataclasses.fields(SamplingParams))
+
+
+def canonical_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` under SamplingParams' own names: the one place that knows the aliases.
+
+    raises  InvalidParameterError for an unknown name, and for two names of one thing
+    """
+    result: dict[str, Any] = {}
+    for given, value in options.items():
+        name = ALIASES.get(given, given)
+        if name in _SPECIAL_ALIASES:
+            continue
+        if name not in NAMES:
+            unknown_name(given, (*NAMES, *ALIASES, *_SPECIAL_ALIASES))
+        if name in result:
+            invalid(given, f"is given twice, also as {name} or an alias of it")
+        result[name] = value
+    if options.get("num_beams") is not None and integer("num_beams", options["num_beams"], 1, MAX_INT) > 1:
+        not_supported_yet("num_beams")
+    if options.get("do_sample") is not None:
+        _do_sample(boolean("do_sample", options["do_sample"]), result)
+    return result
+
+
+def _do_sample(sample: bool, result: dict[str, Any]) -> None:
+    """`do_sample` says whether the temperature is 0."""
+    temperature = result.get("temperature")
+    if temperature is None:
+        result["temperature"] = 1.0 if sample else 0.0
+    elif sample != (temperature != 0):
+        invalid(
+            "do_sample", f"is {str(sample).lower()}, which contradicts temperature = {described(temperature)}"
+        )
+
+
+def unknown_name(name: str, known: Iterable[str]) -> NoReturn:
+    """Raise InvalidParameterError that suggests the nearest known name."""
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    shown = "".join(c if c.isprintable() else "?" for c in name[:64])
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")
+
+
+def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
+    """The parameters of one call: `params` as given, or made from keyword options; not both.
+
+    raises  InvalidParameterError
+    """
+    if params is None:
+        return SamplingParams(**options)
+    if not isinstance(params, SamplingParams):
+        invalid("params", f"must be SamplingParams, not {described(params)}")
+    if options:
+        invalid(next(iter(options)), "cannot be given next to SamplingParams; put it into them")
+    return params
+
+
+# --- defaults -----------------------------------------------------------------------------------------------
+
+_SAMPLING_ONLY = ("top_k", "top_p", "min_p", "typical_p", "seed")
+_LIBRARY_DEFAULTS: dict[str, Any] = {
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+
+
+def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that a model's generation_config.json sets, under our names and checked.
+
+    As in transformers, temperature, top_k, top_p, min_p and typical_p count only with `do_sample: true`.
+    raises  InvalidParameterError
+    """
+    sample = generation_config.get("do_sample") is True
+    names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens"]
+    names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
+    found = canonical_names({k: generation_config[k] for k in names if generation_config.get(k) is not None})
+    if sample:
+        found.setdefault("temperature", 1.0)
+    checked = SamplingParams(**found)
+    return {name: getattr(checked, name) for name in found}
+
+
+def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingParams:
+    """`params` with every None that stands for a default replaced; see the fields' comments.
+
+    defaults  as `defaults_from` returns them
+    """
+    found: dict[str, Any] = {}
+    for name, fallback in {**_LIBRARY_DEFAULTS, "max_tokens": None}.items():
+        if getattr(params, name) is None:
+            found[name] = defaults.get(name, fallback)
+    if params.temperature is None:
+        asked = params.n > 1 or any(getattr(params, name) is not None for name in _SAMPLING_ONLY)
+        found["temperature"] = defaults.get("temperature", 1.0 if asked else 0.0)
+    if "max_tokens" in found and found["max_tokens"] is not None:
+        found["max_tokens"] = max(found["max_tokens"], params.min_tokens)
+    return dataclasses.replace(params, **found)
+
+
+# --- for the core -------------------------------------------------------------------------------------------
+
+
+def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
+    """Raise TokenIdError if an id in `params` is none of the model's."""
+    named = {
+        "logit_bias": tuple(params.logit_bias),
+        "stop_token_ids": tuple(params.stop_token_ids),
+        "allowed_token_ids": tuple(params.allowed_token_ids or ()),
+    }
+    for name, ids in named.items():
+        for token_id in ids:
+            if token_id >= n_vocab:
+                raise TokenIdError(f"{name}: token id {token_id} is not in [0, {n_vocab})")
+
+
+def derived_seed(seed: int, index: int) -> int:
+    """The seed of continuation `index` of a request: the request's own for 0, BLAKE2b of both for the
+    others.
+    """
+    if index == 0:
+        return seed
+    digest = hashlib.blake2b(seed.to_bytes(8, "little") + index.to_bytes(8, "little"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def salt_number(salt: str | None) -> int:
+    """The prefix cache's salt as a number; 0 is the common one."""
+    if salt is None:
+        return 0
+    digest = hashlib.blake2b(
+        salt.encode("utf-8", "surrogatepass"), digest_size=8, person=b"tuili salt"
+    ).digest()
+    return int.from_bytes(digest, "little") or 1
+
+
+def core_params(
+    params: SamplingParams, *, seed: int, eos_ids: Iterable[int], bad_words: Iterable[tuple[int, ...]]
+) -> _core.SamplingParams:
+    """What the sampler reads. params: resolved; bad_words: as token ids."""
+    ending = (*eos_ids, *params.stop_token_ids)
+    return _core.SamplingParams(
+        temperature=params.temperature or 0.0,
+        top_k=params.top_k or 0,
+        top_p=1.0 if params.top_p is None else params.top_p,
+        min_p=params.min_p or 0.0,
+        typical_p=1.0 if params.typical_p is None else params.typical_p,
+        repetition_penalty=1.0 if params.repetition_penalty is None else params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        no_repeat_ngram_size=params.no_repeat_ngram_size or 0,
+        seed=seed,
+        logit_bias=list(params.logit_bias.items()),
+        allowed_token_ids=list(params.allowed_token_ids or ()),
+        bad_words=[list(word) for word in bad_words],
+        min_tokens=params.min_tokens,
+        min_tokens_banned=ending if params.min_tokens else (),
+        n_logprobs=-1 if params.logprobs is None else params.logprobs,
+    )

@@ -1,0 +1,418 @@
+"""What a caller gets: outputs, chunks, and the handle of a request that is being worked on.
+
+A `Request` is shared by the engine's thread, which appends to it, and by any number of consumers, which read
+it. The outputs are the only buffer: a stream is a cursor into them, so a slow consumer costs nothing and
+never blocks the engine.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from tuili.errors import RequestCancelled
+from tuili.generation.params import SamplingParams
+from tuili.generation.worker import Waitable
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import numpy as np
+
+    from tuili.generation.engine import Engine
+
+FinishReason = Literal["stop", "length", "deadline", "abort", "error"]
+
+
+@dataclass(slots=True)
+class TokenLogprob:
+    """Log-probability of a token, in nats, and the most probable ones at its place, best first."""
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One continuation.
+
+    token_ids      all generated tokens, with the one that ended the text
+    stop_reason    the stop string or stop token id; None for the model's own end of text; "max_model_len" if
+                   the context was full; "nan" with on_nan="eos"
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None
+    logprobs: list[TokenLogprob] | None
+    cumulative_logprob: float | None
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """A finished request.
+
+    prompt           the text, or None if token ids were given
+    prompt_logprobs  one entry per prompt token, None for the first
+    truncated        whether the prompt was cut, which happens only when asked for
+    metrics          seconds queue_s prefill_s first_token_s decode_s total_s (the first and the third from
+                     submission), counts cached_tokens preemptions, and first_token_time, finished_time on
+                     time.monotonic()'s clock
+    """
+
+    request_id: int
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    prompt_logprobs: list[TokenLogprob | None] | None
+    truncated: bool
+    metrics: dict[str, float | None]
+
+
+@dataclass(slots=True)
+class Chunk:
+    """What one continuation gained since the consumer last looked. The last chunk of each has a
+    finish_reason.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None
+
+
+@dataclass(slots=True)
+class Track:
+    """One continuation as it grows."""
+
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+    def output(self, index: int) -> CompletionOutput:
+        total = None if self.logprobs is None else sum(entry.logprob for entry in self.logprobs)
+        logprobs = None if self.logprobs is None else list(self.logprobs)
+        return CompletionOutput(
+            index,
+            "".join(self.pieces),
+            list(self.token_ids),
+            self.finish_reason,
+            self.stop_reason,
+            logprobs,
+            total,
+        )
+
+
+@dataclass(slots=True)
+class Times:
+    """Moments of a request on time.monotonic()'s clock; None has not come."""
+
+    submitted: float
+    admitted: float | None = None
+    first_token: float | None = None
+    finished: float | None = None
+
+    def metrics(self, cached_tokens: int, preemptions: int) -> dict[str, float | None]:
+        def between(start: float | None, end: float | None) -> float | None:
+            return None if start is None or end is None else end - start
+
+        return {
+            "queue_s": between(self.submitted, self.admitted),
+            "prefill_s": between(self.admitted, self.first_token),
+            "first_token_s": between(self.submitted, self.first_token),
+            "decode_s": between(self.first_token, self.finished),
+            "total_s": between(self.submitted, self.finished),
+            "cached_tokens": cached_tokens,
+            "preemptions": preemptions,
+            "first_token_time": self.first_token,
+            "finished_time": self.finished,
+        }
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A coroutine that waits for a request to change."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+    request: Request
+
+
+class Request(Waitable):
+    """A request between submission and consumption. The engine's thread writes, under `condition`; consumers
+    read.
+    """
+
+    def __init__(
+        self,
+        request_id: int,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        truncated: bool = False,
+    ) -> None:
+        super().__init__()
+        self.id = request_id
+        self.prompt = prompt
+        self.prompt_token_ids = prompt_token_ids
+        self.params = params
+        self.truncated = truncated
+        self.tracks = [Track(logprobs=None if params.logprobs is None else []) for _ in range(params.n)]
+        self.prompt_logprobs: list[TokenLogprob | None] | None = None
+        self.collected: np.ndarray | None = None
+        self.times = Times(submitted=time.monotonic())
+        self.metrics: dict[str, float | None] = {}
+        self.error: BaseException | None = None
+        self.done = False
+        self.waiters: list[Waiter] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """On time.monotonic()'s clock."""
+        seconds = self.params.deadline_s
+        return None if seconds is None else self.times.submitted + seconds
+
+    # --- the engine's side ----------------------------------------------------------------------------------
+
+    def append(self, index: int, text: str, token_ids: list[int], logprob: TokenLogprob | None) -> None:
+        """Add to a continuation; consumers see it with the next `wake`."""
+        with self.condition:
+            track = self.tracks[index]
+            if text:
+                track.pieces.append(text)
+            track.token_ids += token_ids
+            if track.logprobs is not None and logprob is not None:
+                track.logprobs.append(logprob)
+
+    def finish(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> None:
+        with self.condition:
+            self.tracks[index].finish_reason = reason
+            self.tracks[index].stop_reason = stop_reason
+
+    def settle(self, metrics: dict[str, float | None], error: BaseException | None = None) -> None:
+        """The end: nothing is written after this. With an error, consumers get it in place of an output."""
+        with self.condition:
+            if not self.done:
+                self.metrics, self.error, self.done = metrics, error, True
+
+    def wake(self) -> list[Waiter]:
+        """Wake waiting threads; returns the coroutines to wake, which `wake_loops` does."""
+        with self.condition:
+            self.condition.notify_all()
+            waiters, self.waiters = self.waiters, []
+            return waiters
+
+    # --- the consumers' side --------------------------------------------------------------------------------
+
+    def output(self) -> RequestOutput:
+        """Once done. Raises the request's error."""
+        if self.error is not None:
+            raise fresh(self.error)
+        outputs = [track.output(index) for index, track in enumerate(self.tracks)]
+        return RequestOutput(
+            self.id,
+            self.prompt,
+            list(self.prompt_token_ids),
+            outputs,
+            self.prompt_logprobs,
+            self.truncated,
+            dict(self.metrics),
+        )
+
+
+def fresh(error: BaseException) -> BaseException:
+    """A copy to raise: the stored one would gather the frames, hence the requests, of all who raise it."""
+    try:
+        twin = copy.copy(error)
+    except Exception:
+        return error
+    twin.__cause__ = error.__cause__
+    return twin.with_traceback(None)
+
+
+def wake_loops(waiters: Iterable[Waiter]) -> list[Request]:
+    """Wake coroutines with one call per event loop; returns the requests whose loop is closed: nobody waits
+    for them.
+    """
+    orphans: list[Request] = []
+    by_loop: dict[Any, list[Waiter]] = {}
+    for waiter in waiters:
+        by_loop.setdefault(waiter.loop, []).append(waiter)
+    for loop, group in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_set_all, [waiter.future for waiter in group])
+        except RuntimeError:  # closed
+            orphans += [waiter.request for waiter in group]
+    return orphans
+
+
+def _set_all(futures: list[Any]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+class Handle:
+    """A submitted request: wait for it, await it, iterate over its chunks (`for` and `async for`), or abort
+    it.
+
+    Safe from any thread. A handle that nobody holds any more aborts its request, and so does a task that is
+    cancelled while it awaits one. Iterating twice gives the chunks twice.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_request")
+
+    def __init__(self, request: Request, engine: Engine) -> None:
+        self._request = request
+        self._engine = engine
+
+    @property
+    def request_id(self) -> int:
+        return self._request.id
+
+    @property
+    def done(self) -> bool:
+        return self._request.done
+
+    def result(self, timeout: float | None = None) -> RequestOutput:
+        """Wait for the output. After `abort` or a deadline it holds what there was by then.
+
+        raises  TimeoutError after `timeout` seconds (the request goes on); RequestCancelled, DeadlineExceeded
+                if it ended before its first token; NumericError, EngineClosedError and what else befell it
+        """
+        self._engine.check_process()
+        self._request.wait_until(lambda: self._request.done, timeout, "the output")
+        return self._request.output()
+
+    def abort(self) -> None:
+        """End the request within one step of the engine. Harmless when repeated or too late."""
+        if not self._request.done:
+            self._engine.abort(self._request)
+
+    def __iter__(self) -> Stream:
+        return Stream(self)
+
+    def __aiter__(self) -> Stream:
+        return Stream(self)
+
+    def __await__(self) -> Generator[Any, None, RequestOutput]:
+        return self._output_later().__await__()
+
+    async def _output_later(self) -> RequestOutput:
+        while not self._request.done:
+            await self._change(None)
+        return self._request.output()
+
+    async def _change(self, stream: Stream | None) -> None:
+        """Return when the request may have changed since the caller looked; abort it if the wait is
+        cancelled.
+        """
+        import asyncio
+
+        request = self._request
+        self._engine.check_process()
+        loop = asyncio.get_running_loop()
+        with request.condition:
+            if request.done or (stream is not None and stream.has_news()):
+                return
+            future = loop.create_future()
+            request.waiters.append(Waiter(loop, future, request))
+        try:
+            await future
+        except BaseException:
+            self.abort()
+            raise
+
+    def __del__(self) -> None:
+        request = getattr(self, "_request", None)
+        if request is not None and not request.done:
+            self._engine.abort(request)
+
+    def __repr__(self) -> str:
+        return f"<tuili request {self._request.id}, {'done' if self._request.done else 'running'}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Handle cannot be pickled or copied: it belongs to an engine of this process")
+
+
+class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
+    """The chunks of a request, from its beginning, to one consumer. Tokens that came between two looks come
+    as one.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._request = handle._request
+        n = len(self._request.tracks)
+        self._n_pieces, self._n_ids, self._ended = [0] * n, [0] * n, [False] * n
+
+    def has_news(self) -> bool:
+        """Whether a chunk is there. Needs the request's condition."""
+        return any(self._news(i) for i in range(len(self._ended)))
+
+    def _news(self, i: int) -> bool:
+        track = self._request.tracks[i]
+        if self._ended[i]:
+            return False
+        grown = len(track.pieces) > self._n_pieces[i] or len(track.token_ids) > self._n_ids[i]
+        return grown or track.finish_reason is not None
+
+    def _take(self) -> Chunk | None:
+        """The next chunk that is there, or None. Needs the request's condition."""
+        for i, track in enumerate(self._request.tracks):
+            if self._news(i):
+                text = "".join(track.pieces[self._n_pieces[i] :])
+                first = self._n_ids[i]
+                logprobs = None if track.logprobs is None else track.logprobs[first:]
+                self._n_pieces[i], self._n_ids[i] = len(track.pieces), len(track.token_ids)
+                self._ended[i] = track.finish_reason is not None
+                return Chunk(
+                    i, text, track.token_ids[first:], logprobs, track.finish_reason, track.stop_reason
+                )
+        return None
+
+    def _next(self) -> Chunk | None:
+        """The next chunk; None at the end. Raises the request's error after the last chunk before it."""
+        with self._request.condition:
+            chunk = self._take()
+        if chunk is None and self._request.error is not None:
+            raise fresh(self._request.error)
+        return chunk
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Chunk:
+        self._handle._engine.check_process()
+        self._request.wait_until(lambda: self._request.done or self.has_news(), None, "the next chunk")
+        chunk = self._next()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    async def __anext__(self) -> Chunk:
+        while True:
+            chunk = self._next()
+            if chunk is not None:
+                return chunk
+            if self._request.done:
+                raise StopAsyncIteration
+            await self._handle._change(self)
+
+
+def cancelled() -> RequestCancelled:
+    return RequestCancelled("the request was aborted before its first token")

@@ -1,0 +1,203 @@
+"""Who computes what in the next step. Policy only: block ids come from the core's BlockPool, nothing here
+touches tensors.
+
+In a step every decoding row gets its one token; what is left goes to prompts, oldest first, in chunks. Rows
+are admitted in order of arrival, with blocks for all their tokens; when a decoding row finds no block, the
+newest row gives all of its blocks back and is computed again later (the same bits: NUMERICS.md). The oldest
+is never asked, so somebody always advances.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tuili import _core
+from tuili.errors import KVCacheExhaustedError
+from tuili.generation.delivery import Row
+
+SMALLEST_CHUNK = 16  # tokens: fewer cost as much time as these, since a step reads all weights once
+SPEED_MEMORY = 0.8  # weight of the past in the estimate of seconds per token
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """max_num_seqs rows run at once; prompts get prefill_chunk tokens a step, fewer while others decode."""
+
+    max_num_seqs: int = 64
+    prefill_chunk: int = 512
+    step_budget_s: float = 0.04
+    prefix_caching: bool = True
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """One step: n_new[i] tokens of rows[i] are computed; where sample[i], the next one is drawn.
+
+    admitted  the rows among them that run for the first time
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    n_new: list[int] = field(default_factory=list)
+    sample: list[bool] = field(default_factory=list)
+    admitted: list[Row] = field(default_factory=list)
+
+    @property
+    def sequences(self) -> list[_core.Sequence]:
+        return [row.sequence for row in self.rows]
+
+    def add(self, row: Row, n_new: int) -> None:
+        self.rows.append(row)
+        self.n_new.append(n_new)
+        self.sample.append(row.transcript is not None and n_new == row.n_pending)
+
+
+class Scheduler:
+    """The rows that wait, the rows that run, and the blocks between them. For one thread."""
+
+    def __init__(self, pool: _core.BlockPool, limits: Limits) -> None:
+        self._pool = pool
+        self._limits = limits
+        self.waiting: deque[Row] = deque()
+        self.running: list[Row] = []  # oldest first
+        self.n_preemptions = 0
+        self._seconds_per_token: float | None = None
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running)
+
+    def n_blocks(self, n_tokens: int) -> int:
+        return -(-n_tokens // self._pool.block_size)
+
+    def check_fits(self, n_tokens: int) -> None:
+        """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need."""
+        if self.n_blocks(n_tokens) > self._pool.n_blocks:
+            raise KVCacheExhaustedError(
+                f"the request needs {self.n_blocks(n_tokens)} cache blocks ({n_tokens} tokens); the whole cache "
+                f"has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more kv_cache_bytes or ask "
+                "for fewer tokens"
+            )
+
+    def add(self, rows: Iterable[Row]) -> None:
+        self.waiting.extend(rows)
+
+    def remove(self, row: Row) -> None:
+        """Take a row out for good, wherever it is, with its blocks."""
+        row.ended = True
+        if row.running:
+            self.running.remove(row)
+            row.running = False
+            self._pool.release(row.sequence)
+        elif row in self.waiting:
+            self.waiting.remove(row)
+
+    def plan(self) -> StepPlan:
+        """The next step; without rows if there is nothing to do."""
+        plan = StepPlan()
+        preempted = self._plan_decodes(plan)
+        left = self._chunk(decoding=bool(plan.rows))
+        left = self._plan_prompts(plan, left)
+        if not preempted:
+            self._admit(plan, left)
+        return plan
+
+    def finished_step(self, plan: StepPlan, seconds: float) -> None:
+        """Learn the step's speed, and make whole prompts findable."""
+        n_tokens = sum(plan.n_new)
+        if n_tokens > len(plan.rows):  # steps that only decode say nothing about prompts
+            old, new = self._seconds_per_token, seconds / n_tokens
+            self._seconds_per_token = new if old is None else SPEED_MEMORY * old + (1 - SPEED_MEMORY) * new
+        for row, n_new in zip(plan.rows, plan.n_new, strict=True):
+            if n_new > 1 or row.sequence.n_computed == row.sequence.n_prompt:
+                self.publish(row)
+
+    def publish(self, row: Row) -> None:
+        """Make the row's computed whole blocks findable for others."""
+        if self._limits.prefix_caching and row.shares and row.running:
+            self._pool.publish(row.sequence)
+
+    def _chunk(self, *, decoding: bool) -> int:
+        """Prompt tokens of this step: all that are allowed, or what keeps the decoding rows' step short."""
+        most = self._limits.prefill_chunk
+        if not decoding or self._seconds_per_token is None:
+            return most
+        return min(
+            most, max(SMALLEST_CHUNK, int(self._limits.step_budget_s / max(self._seconds_per_token, 1e-9)))
+        )
+
+    def _plan_decodes(self, plan: StepPlan) -> bool:
+        """One token for each row that has one pending; returns whether any row had to give way."""
+        preempted = False
+        for row in list(self.running):
+            if not row.running or row.n_pending != 1:
+                continue
+            while row.running and not self._pool.grow(row.sequence, row.sequence.n_tokens):
+                self._preempt(self.running[-1])
+                preempted = True
+            if row.running:
+                plan.add(row, 1)
+        return preempted
+
+    def _plan_prompts(self, plan: StepPlan, left: int) -> int:
+        """Chunks for the rows that are still in their prompt; returns how many tokens the step has left."""
+        for row in self.running:
+            if left > 0 and row.n_pending > 1:
+                n_new = min(left, row.n_pending)
+                plan.add(row, n_new)
+                left -= n_new
+        return left
+
+    def _admit(self, plan: StepPlan, left: int) -> None:
+        while self.waiting and left > 0 and len(self.running) < self._limits.max_num_seqs:
+            row = self.waiting[0]
+            if not self._take_blocks(row):
+                return
+            self.waiting.popleft()
+            self.running.append(row)
+            if not row.admitted:
+                plan.admitted.append(row)
+            row.running = row.admitted = True
+            n_new = min(left, row.n_pending)
+            plan.add(row, n_new)
+            left -= n_new
+
+    def _take_blocks(self, row: Row) -> bool:
+        """Blocks for all tokens of a waiting row, shared ones first; False if it has to wait."""
+        sequence, leader = row.sequence, row.leader
+        if leader is not None and leader.running and leader.sequence.n_computed < leader.sequence.n_prompt:
+            return False  # a step or two later the whole prompt is there to share
+        cached = self._pool.attach_prefix(sequence) if self._limits.prefix_caching and row.shares else 0
+        # One spare block per running row: a newcomer should not push others out, or be pushed out, at once.
+        if not self._pool.grow(sequence, sequence.n_tokens) or (
+            self.running and self._pool.n_free < len(self.running)
+        ):
+            self._pool.release(sequence)
+            return False
+        if not row.admitted:
+            row.cached_tokens = cached
+        return True
+
+    def _preempt(self, row: Row) -> None:
+        self.publish(row)
+        self.running.remove(row)
+        row.running = False
+        self._pool.release(row.sequence)
+        self.waiting.appendleft(row)  # newest go first, so the queue stays in order of arrival
+        row.preemptions += 1
+        self.n_preemptions += 1
+
+    def check_invariants(self) -> None:
+        """The ledger of rows and blocks; AssertionError names what is wrong."""
+        self._pool.check_invariants()
+        assert [row.order for row in self.running] == sorted(row.order for row in self.running), (
+            "running is out of order"
+        )
+        assert [row.order for row in self.waiting] == sorted(row.order for row in self.waiting), (
+            "waiting is out of order"
+        )
+        assert all(row.running and not row.ended for row in self.running)
+        assert all(not row.running and row.sequence.n_blocks == 0 for row in self.waiting)
+        held = {block for row in self.running for block in row.sequence.block_ids}
+        assert self._pool.n_free + len(held) == self._pool.n_blocks, "a block is held by nobody"

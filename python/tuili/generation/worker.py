@@ -1,0 +1,249 @@
+"""The one thread that computes, and how it begins and ends.
+
+Consumers never touch the core: they put messages into an inbox and wait. The thread is started by the first
+message, takes the GIL only between steps, holds its owner weakly while idle, and is joined before the
+interpreter dies (catalogue rows PY-01, PY-03, PY-04, CAN-08).
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+
+from tuili.errors import EngineClosedError, EngineForkedError, RequestCancelled
+
+T = TypeVar("T")
+log = logging.getLogger("tuili")
+
+WAIT_SLICE_S = 0.1  # a waiting thread looks for signals this often, also where a lock cannot be interrupted
+CLOSE_WAIT_S = (
+    60.0  # a step is finite; this is only so that a broken device cannot hang the interpreter's exit
+)
+
+
+class Waitable:
+    """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard."""
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
+        """Block until `ready()`, called with the condition held; TimeoutError after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with self.condition:
+            while not ready():
+                left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"{what} is not ready after {timeout:g} s")
+                self.condition.wait(left)
+
+
+class Call(Waitable, Generic[T]):
+    """A function that runs on the worker's thread between two steps."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        super().__init__()
+        self._function = function
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._done = False
+        self.cancelled = False
+
+    def run(self) -> None:
+        """On the worker's thread."""
+        if self.cancelled:
+            self.fail(RequestCancelled("cancelled before it began"))
+            return
+        try:
+            result = self._function()
+        except Exception as error:
+            self.fail(error)
+            return
+        with self.condition:
+            self._result, self._done = result, True
+            self.condition.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        with self.condition:
+            if not self._done:
+                self._error, self._done = error, True
+                self.condition.notify_all()
+
+    def result(self) -> T:
+        """Wait for the value; a call that has not begun is cancelled if the wait is interrupted."""
+        try:
+            self.wait_until(lambda: self._done, None, "the call")
+        except BaseException:
+            self.cancelled = True
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]
+
+
+class _Stop:
+    """The message that ends the thread."""
+
+
+_STOP = _Stop()
+
+
+class Worker:
+    """Runs calls, and in a subclass steps, on one thread of its own.
+
+    start_thread  False: nothing runs until `step()` is called, as tests do
+    """
+
+    _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
+    _exit_hooked: ClassVar[bool] = False
+
+    def __init__(self, *, start_thread: bool = True) -> None:
+        # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
+        # put.
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._start_thread = start_thread
+        self._closed = False
+        self._pid = os.getpid()
+
+    # --- for any thread -------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def check_process(self) -> None:
+        """Raise EngineForkedError in a child of the process that made this."""
+        if os.getpid() != self._pid:
+            raise EngineForkedError(
+                "this engine was created before fork(), and its threads exist only in the parent; load the model "
+                "in the child, or start processes with the spawn method"
+            )
+
+    def post(self, make: Callable[[], T]) -> T:
+        """Hand the message that `make` makes to the thread, which is started if need be, and return it.
+
+        Messages arrive in the order in which they are made: `make` runs under the worker's lock.
+        raises  EngineForkedError, EngineClosedError
+        """
+        self.check_process()
+        with self._lock:
+            if self._closed:
+                raise EngineClosedError("the engine is closed")
+            message = make()
+            self._inbox.put(message)
+            if self._start_thread and self._thread is None:
+                self._begin()
+            return message
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
+        return self.post(lambda: Call(function)).result()
+
+    def close(self) -> None:
+        """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from
+        any thread.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            already, self._closed = self._closed, True
+            thread = self._thread
+        self._inbox.put(_STOP)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(CLOSE_WAIT_S)
+        if not already and (thread is None or not thread.is_alive()):
+            self._abandon()
+
+    def __del__(self) -> None:
+        inbox = getattr(self, "_inbox", None)
+        if inbox is not None:
+            inbox.put(_STOP)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied; create one in each process")
+
+    # --- for the worker's thread, or a test -----------------------------------------------------------------
+
+    def step(self, first: object = None) -> bool:
+        """Take the messages that are there (after `first`, if given), then do one piece of work.
+
+        returns  whether there is more to do without a further message
+        """
+        if first is not None:
+            self.handle(first)
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                return self.work()
+            if message is _STOP:  # the thread's loop has to see it, too
+                self._inbox.put(_STOP)
+                return False
+            self.handle(message)
+
+    def handle(self, message: object) -> None:
+        if isinstance(message, Call):
+            message.run()
+
+    def work(self) -> bool:
+        return False
+
+    def _abandon(self) -> None:
+        """Fail every message that nobody will take any more."""
+        error = EngineClosedError("the engine was closed before this was done")
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            self.reject(message, error)
+
+    def reject(self, message: object, error: Exception) -> None:
+        if isinstance(message, Call):
+            message.fail(error)
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not Worker._exit_hooked:
+            Worker._exit_hooked = True
+            # Runs before threading's own exit joins threads, hence before daemon threads lose the
+            # interpreter.
+            getattr(threading, "_register_atexit", atexit.register)(_close_all)
+        Worker._workers.add(self)
+        self._thread = threading.Thread(
+            target=_run, args=(weakref.ref(self), self._inbox), name="tuili-engine", daemon=True
+        )
+        self._thread.start()
+
+
+def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
+    """The thread: sleeps on the inbox without holding its owner, steps while there is work."""
+    busy = False
+    while True:
+        message = None if busy else inbox.get()
+        worker = owner()
+        if worker is None or message is _STOP or worker.closed:
+            break
+        try:
+            busy = worker.step(message)
+        except Exception:  # a defect of ours: the thread must live on for the other requests
+            log.exception("the engine's step failed outside the model")
+            busy = False
+        del worker
+    if (worker := owner()) is not None:
+        worker._abandon()
+
+
+def _close_all() -> None:
+    for worker in list(Worker._workers):
+        worker.close()

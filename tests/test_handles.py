@@ -1,0 +1,348 @@
+"""Handles across threads, event loops, processes and the interpreter's end.
+
+Catalogue rows CAN-01 … CAN-04, CAN-08, CAN-09, PY-01, PY-03, PY-04, PY-05, PY-10, PY-13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+from conftest import REPOSITORY
+from tiny_engine import codes, is_idle, make_engine, sampling
+
+from tuili.errors import EngineClosedError, EngineForkedError, InvalidParameterError, RequestCancelled
+
+
+@pytest.fixture
+def engine():
+    engine = make_engine(start_thread=True, step_s=0.002)
+    yield engine
+    engine.close()
+
+
+def settles(engine, within_s=2.0):
+    """Whether the engine becomes idle in time."""
+    end = time.monotonic() + within_s
+    while not is_idle(engine) and time.monotonic() < end:
+        time.sleep(0.005)
+    return is_idle(engine)
+
+
+def test_result_waits_and_times_out(engine):
+    handle = engine.submit(codes("a"), sampling(max_tokens=50))
+    with pytest.raises(TimeoutError):
+        handle.result(timeout=0.01)
+    assert len(handle.result(timeout=10).outputs[0].token_ids) == 50, "a timeout of the wait must not end the request"
+
+
+def test_two_streams_of_one_handle_see_the_same(engine):
+    handle = engine.submit(codes("a"), sampling(max_tokens=20))
+    texts = ["".join(chunk.text for chunk in handle) for _ in range(2)]
+    assert texts == ["bcdefghijklmnopqrstu"] * 2 and handle.result().outputs[0].text == texts[0]
+
+
+def test_streams_of_siblings_say_whose_chunk_it_is(engine):
+    chunks = list(engine.submit(codes("a"), sampling(max_tokens=5, n=3, temperature=0)))
+    for index in range(3):
+        own = [chunk for chunk in chunks if chunk.index == index]
+        assert "".join(chunk.text for chunk in own) == "bcdef"
+        assert [chunk.finish_reason for chunk in own][-1] == "length"
+
+
+def test_a_hundred_threads_submit_at_once(engine):
+    results = {}
+
+    def ask(i):
+        letter = chr(ord("a") + i % 20)
+        results[i] = engine.submit(codes(letter), sampling(max_tokens=3)).result(20).outputs[0].text == "".join(
+            chr(ord(letter) + k) for k in (1, 2, 3)
+        )
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 100 and all(results.values())
+    assert settles(engine)
+
+
+def test_a_storm_of_aborts_leaves_nothing(engine):
+    def storm():
+        for _ in range(200):
+            engine.submit(codes("ab"), sampling(max_tokens=50)).abort()
+
+    threads = [threading.Thread(target=storm) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert settles(engine, 10)
+
+
+# --- asyncio
+
+
+def test_await_and_async_for(engine):
+    async def both():
+        handle = engine.submit(codes("a"), sampling(max_tokens=10))
+        text = "".join([chunk.text async for chunk in handle])
+        return text, (await handle).outputs[0].text
+
+    assert asyncio.run(both()) == ("bcdefghijk", "bcdefghijk")
+
+
+def test_many_requests_on_one_loop(engine):
+    async def all_of_them():
+        handles = [engine.submit(codes("a"), sampling(max_tokens=5)) for _ in range(100)]
+        return [(await handle).outputs[0].text for handle in handles]
+
+    assert asyncio.run(all_of_them()) == ["bcdef"] * 100
+
+
+def test_a_cancelled_task_cancels_its_request(engine):
+    async def cancel():
+        handle = engine.submit(codes("a"), sampling(max_tokens=150))
+
+        async def wait():
+            return await handle
+
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0.03)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert settles(engine, 0.3)
+
+
+def test_wait_for_cancels_the_request(engine):
+    async def impatient():
+        handle = engine.submit(codes("a"), sampling(max_tokens=150))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(handle._output_later(), 0.02)
+        return handle
+
+    handle = asyncio.run(impatient())
+    assert settles(engine, 0.3)
+    assert handle.result(1).outputs[0].finish_reason == "abort"
+
+
+def test_leaving_an_async_stream_cancels_the_request(engine):
+    async def leave():
+        async for _ in engine.submit(codes("a"), sampling(max_tokens=150)):
+            break
+
+    asyncio.run(leave())
+    assert settles(engine, 0.3)
+
+
+def test_errors_reach_coroutines(engine):
+    async def poisoned():
+        await engine.submit([299], sampling(max_tokens=5))
+
+    with pytest.raises(ArithmeticError):
+        asyncio.run(poisoned())
+
+
+def test_a_closed_event_loop_harms_nobody(engine):
+    loop = asyncio.new_event_loop()
+    handle = engine.submit(codes("a"), sampling(max_tokens=150))
+    task = loop.create_task(handle._output_later())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    task._log_destroy_pending = False
+    loop.close()
+    assert engine.submit(codes("a"), sampling(max_tokens=5)).result(10).outputs[0].text == "bcdef"
+    assert settles(engine, 2), "a request that only a dead loop waits for must end"
+
+
+def test_two_loops_in_two_threads(engine):
+    results = []
+
+    async def ask():
+        return (await engine.submit(codes("a"), sampling(max_tokens=5))).outputs[0].text
+
+    threads = [threading.Thread(target=lambda: results.append(asyncio.run(ask()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == ["bcdef"] * 4
+
+
+# --- closing
+
+
+def test_close_ends_what_is_under_way_within_a_second(engine):
+    handles = [engine.submit(codes("a"), sampling(max_tokens=150)) for _ in range(100)]
+    start = time.monotonic()
+    engine.close()
+    assert time.monotonic() - start < 1
+    for handle in handles:
+        with pytest.raises(EngineClosedError):
+            handle.result(1)
+    with pytest.raises(EngineClosedError):
+        engine.submit(codes("a"), sampling(max_tokens=1))
+    engine.close()
+
+
+def test_close_wakes_a_waiting_coroutine(engine):
+    async def wait():
+        handle = engine.submit(codes("a"), sampling(max_tokens=150))
+        threading.Timer(0.03, engine.close).start()
+        with pytest.raises(EngineClosedError):
+            await handle
+
+    asyncio.run(wait())
+
+
+def test_the_thread_ends_with_the_last_reference():
+    engine = make_engine(start_thread=True)
+    engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
+    thread, dead = engine._thread, weakref.ref(engine)
+    del engine
+    gc.collect()
+    thread.join(2)
+    assert not thread.is_alive() and dead() is None
+
+
+def test_a_handle_keeps_its_engine_alive():
+    handle = make_engine(start_thread=True, step_s=0.002).submit(codes("a"), sampling(max_tokens=20))
+    gc.collect()
+    assert len(handle.result(10).outputs[0].token_ids) == 20
+
+
+def test_requests_are_not_kept_by_their_errors(engine):
+    def fail():
+        handle = engine.submit([299], sampling(max_tokens=5))
+        with pytest.raises(ArithmeticError):
+            handle.result(10)
+        return weakref.ref(handle._request)
+
+    dead = fail()
+    settles(engine)
+    gc.collect()
+    assert dead() is None
+
+
+def test_calls_run_between_steps(engine):
+    handle = engine.submit(codes("a"), sampling(max_tokens=50))
+    assert engine.call(threading.current_thread).name == "tuili-engine"
+    with pytest.raises(ZeroDivisionError):
+        engine.call(lambda: 1 / 0)
+    assert len(handle.result(10).outputs[0].token_ids) == 50
+
+
+@pytest.mark.parametrize("action", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_engines_and_handles_cannot_be_copied(engine, action):
+    handle = engine.submit(codes("a"), sampling(max_tokens=2))
+    for thing in (engine, handle):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            action(thing)
+
+
+def test_parameters_can_be_pickled():
+    from tuili import SamplingParams
+
+    params = SamplingParams(max_tokens=3, logit_bias={1: 2.0}, stop="x")
+    assert pickle.loads(pickle.dumps(params)) == params
+    with pytest.raises(InvalidParameterError):
+        copy.copy(params).__class__(max_tokens=-1)
+
+
+# --- signals, fork, exit
+
+
+def test_ctrl_c_is_heard_while_waiting(engine):
+    handle = engine.submit(codes("a"), sampling(max_tokens=199))
+    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        handle.result()
+    assert time.monotonic() - start < 0.05 + 0.2
+
+
+def test_a_fork_cannot_use_the_parents_engine(engine):
+    engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
+    running = engine.submit(codes("a"), sampling(max_tokens=50))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # no assert, no pytest here: only what is reported through the pipe
+        found = []
+        for use in (lambda: engine.submit(codes("a"), sampling()), running.result, lambda: next(iter(running))):
+            try:
+                use()
+                found.append("nothing")
+            except EngineForkedError:
+                found.append("ok")
+            except BaseException as error:
+                found.append(type(error).__name__)
+        engine.close()
+        running.abort()
+        os.write(write, " ".join(found).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ok ok ok"
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
+
+
+EXITS = {
+    "idle": "handle.result()",
+    "while generating": "",
+    "in a stream": "next(iter(handle))",
+    "by an exception": "raise SystemExit(3)",
+    "with a waiting daemon thread": "threading.Thread(target=handle.result, daemon=True).start(); time.sleep(0.02)",
+    "by an unhandled error": "1 / 0",
+    "after a fork": "import os; child = os.fork(); child or sys.exit(0); os.waitpid(child, 0)",
+}
+CODES = {"by an exception": 3, "by an unhandled error": 1}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_the_interpreter_ends_quickly_and_quietly(how):
+    program = f"""
+        import sys, threading, time
+        sys.path[:0] = [{str(REPOSITORY / "tests")!r}, {str(REPOSITORY / "python")!r}]
+        from tiny_engine import codes, make_engine, sampling
+        engine = make_engine(start_thread=True, step_s=0.01)
+        handle = engine.submit(codes("a"), sampling(max_tokens=190 if {how!r} != "idle" else 2))
+        time.sleep(0.03)
+        print("ready", flush=True)
+        {EXITS[how]}
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n", process.stderr.read()
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - start < 2
+    assert process.returncode == CODES.get(how, 0), errors
+    expected = "ZeroDivisionError" if how == "by an unhandled error" else ""
+    assert (errors == "") if not expected else (expected in errors and "terminate called" not in errors)
+
+
+def test_abort_before_the_first_token_is_an_error():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=5))
+    handle.abort()
+    engine.step()
+    with pytest.raises(RequestCancelled):
+        handle.result(0)
+    with pytest.raises(RequestCancelled):
+        list(handle)

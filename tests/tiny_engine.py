@@ -1,0 +1,125 @@
+"""Engines on a tiny model whose answers are known: each token is followed by the next larger one.
+
+`COUNTER` is a Llama whose layers add nothing and whose head looks for the predecessor's embedding, so greedy decoding
+counts: "a" is continued "bcdefg…". Row 299 of the embedding is not a number, which poisons whoever uses that token.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+import tiny_core
+from reference_formats import encode_float
+from tiny_models import N_VOCAB, TinyModel, Weight, tiny_llama
+
+from tuili import _core
+from tuili.generation import params as parameters
+from tuili.generation.engine import Engine
+from tuili.generation.params import SamplingParams
+from tuili.generation.scheduler import Limits
+
+POISON = N_VOCAB - 1
+BLOCK = 4
+
+
+def counter() -> TinyModel:
+    """The counting model's weights."""
+    model = tiny_llama(n_layers=1)
+    for name in ("layers.0.output", "layers.0.down"):
+        weight = model.weights[name]
+        model.weights[name] = Weight("f32", weight.shape, np.zeros_like(weight.rows))
+    embedding = np.random.default_rng(0).standard_normal((N_VOCAB, 64)).astype(np.float32)
+    head = np.roll(embedding, 1, axis=0)  # row t + 1 looks for token t
+    embedding[POISON] = np.nan
+    model.weights["token_embedding"] = Weight("f32", embedding.shape, encode_float("f32", embedding))
+    model.weights["head"] = Weight("f32", head.shape, encode_float("f32", head))
+    return model
+
+
+@functools.cache
+def counting_model() -> _core.Model:
+    return tiny_core.build(counter())
+
+
+class Letters:
+    """A detokenizer for ids that are character codes."""
+
+    def add(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def flush(self) -> str:
+        return ""
+
+
+class Slow:
+    """A runner whose steps take `seconds` at least."""
+
+    def __init__(self, runner, seconds):
+        self.runner, self.seconds = runner, seconds
+
+    def step(self, *args):
+        time.sleep(self.seconds)
+        return self.runner.step(*args)
+
+
+def make_engine(
+    *,
+    model: _core.Model | None = None,
+    n_blocks: int = 64,
+    max_model_len: int = 200,
+    eos_ids: tuple[int, ...] = (),
+    step_s: float = 0.0,
+    start_thread: bool = False,
+    num_threads: int = 1,
+    max_queue: int = 1024,
+    max_queued_tokens: int = 1 << 20,
+    **limits: object,
+) -> Engine:
+    """An engine on the counting model with blocks of four tokens; without a thread unless asked for."""
+    model = model or counting_model()
+    limit = Limits(**limits)
+    cache = _core.KvCache(model.spec, n_blocks, BLOCK, "float32")
+    runner = _core.Runner(
+        model,
+        cache,
+        max_batch_tokens=limit.prefill_chunk + limit.max_num_seqs,
+        max_seqs=limit.max_num_seqs,
+        num_threads=num_threads,
+    )
+    return Engine(
+        Slow(runner, step_s) if step_s else runner,
+        _core.BlockPool(n_blocks, BLOCK, prefix_cache=limit.prefix_caching),
+        n_vocab=N_VOCAB,
+        max_model_len=max_model_len,
+        decoder=lambda skip_special: Letters(),
+        encode_words=lambda text: [ord(c) for c in text],
+        eos_ids=eos_ids,
+        limits=limit,
+        max_queue=max_queue,
+        max_queued_tokens=max_queued_tokens,
+        start_thread=start_thread,
+    )
+
+
+def sampling(**options: object) -> SamplingParams:
+    """Resolved parameters; greedy unless asked otherwise."""
+    return parameters.resolve(SamplingParams(**options), {})
+
+
+def codes(text: str) -> list[int]:
+    return [ord(c) for c in text]
+
+
+def drain(engine: Engine) -> None:
+    """Step until there is nothing to do, checking the ledger each time."""
+    while engine.step():
+        engine.scheduler.check_invariants()
+    engine.scheduler.check_invariants()
+
+
+def is_idle(engine: Engine) -> bool:
+    """Whether nothing of any request is left in the engine."""
+    stats = engine.stats()
+    return stats["free_blocks"] == stats["n_blocks"] and stats["running"] == stats["waiting"] == stats["queued_tokens"] == 0
