@@ -1,4 +1,4 @@
-"""The CUDA kernels on the emulator of tests/cuda_emulation: its own tests, theirs, and bugs planted in them."""
+"""The CUDA kernels through ops/ on the emulator of tests/cuda_emulation; its own tests; bugs planted in both."""
 
 from __future__ import annotations
 
@@ -61,6 +61,10 @@ def test_the_emulator_catches_every_planted_bug(release: Build) -> None:
 
 def test_the_kernels_are_right_and_ignore_their_batch(release: Build) -> None:
     assert_passes(release.run("kernels_test"), at_least=12)
+
+
+def test_a_build_without_cuda_says_so(release: Build) -> None:
+    assert_passes(release.run("absent_test"), at_least=3)
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ void gemm(const Context& context, const TensorView& y, const TensorView& x, cons
   TUILI_CHECK(on_device, "gemm: dense weights are for cuda, and x is ", x, ", w ", w, ", y ", y, "; pack them for cpu");
   TUILI_CHECK(x.dtype == DType::bf16 && w.dtype == DType::bf16 && x.is_dense() && w.is_dense() && y.is_dense(),
               "gemm: x and w must be dense bf16, and are ", x, " and ", w);
+  TUILI_CHECK(y.dtype == DType::f32 || y.dtype == DType::bf16, "gemm: y must be f32 or bf16, and is ", y);
   const auto* xs = static_cast<const cuda::bf16*>(x.data);
   const auto* ws = static_cast<const cuda::bf16*>(w.data);
   const int status = y.dtype == DType::f32

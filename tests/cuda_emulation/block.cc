@@ -73,7 +73,6 @@ Block::Block(const Place& launched_at, dim3 grid, dim3 shape, size_t shared_byte
 }
 
 // ---- scheduling, on the host's stack
-// --------------------------------------------------------------------------
 
 std::string Block::run(uint3 block_id) {
   running = this;
@@ -143,7 +142,6 @@ void Block::check_end() {
 }
 
 // ---- on the fibers
-// --------------------------------------------------------------------------------------------
 
 void Block::enter() {
   Fiber::entered();
@@ -235,7 +233,6 @@ void Block::barrier(const Place& place) {
 }
 
 // ---- shared memory and copies into it
-// -------------------------------------------------------------------------
 
 void* Block::shared_memory(size_t bytes) {
   if (bytes > shared_bytes_) {
@@ -283,7 +280,6 @@ void Block::wait_copies(int n_pending) {
 }
 
 // ---- naming
-// ---------------------------------------------------------------------------------------------------
 
 CudaThread* Block::lane(int lane_id) {
   const int thread = current_ / kWarpSize * kWarpSize + lane_id;
@@ -320,7 +316,6 @@ std::string Block::waiting_threads() const {
 }
 
 // ---- the functions of emulation.h
-// -----------------------------------------------------------------------------
 
 void* shared_memory(size_t bytes) { return running->shared_memory(bytes); }
 void* const* arrive(uint32_t mask, void* args, const Place& place) {

@@ -43,7 +43,8 @@ const char* build_kind() noexcept { return "emulated"; }
 
 void* allocate(int64_t bytes) {
   TUILI_CHECK(bytes > 0, "device memory: ", bytes, " bytes; must be positive");
-  TUILI_CHECK_KIND(ErrorKind::out_of_memory, bytes <= kCapacity, "device memory: ", bytes, " bytes do not fit");
+  TUILI_CHECK_KIND(ErrorKind::out_of_memory, bytes <= kCapacity, "device memory: ", bytes,
+                   " bytes do not fit");
   void* memory = ::operator new(static_cast<size_t>(bytes), kAlignment, std::nothrow);
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, memory != nullptr, "device memory: ", bytes,
                    " bytes do not fit");

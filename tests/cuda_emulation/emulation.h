@@ -48,7 +48,6 @@ template <typename Args>
 using Lanes = std::array<Args*, kWarpSize>;
 
 // ---- for tests
-// ------------------------------------------------------------------------------------------------
 
 // Restarts the random choices of this host thread. The same seed gives the same schedule.
 void set_seed(uint64_t seed);
@@ -67,7 +66,6 @@ inline constexpr TensorCore kHopper{16, 25};
 void set_tensor_core(TensorCore model);  // of this host thread; kAmpere at first
 
 // ---- for launch.h
-// ---------------------------------------------------------------------------------------------
 
 // Runs `body` in every thread of the grid. What goes wrong is cudaGetLastError's next result, as on the
 // device; reports name the kernel by the line that launched it.
@@ -78,7 +76,6 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st* stream,
 void* shared_memory(size_t bytes);
 
 // ---- for ptx.cuh and the stand-ins of CUDA's functions
-// ------------------------------------------------------------
 
 // Waits for every lane of the mask to come here. The last one gets the arguments of all, must act on them and
 // then release the others; these get null when they wake.

@@ -48,7 +48,6 @@ int n_wrong(Attempt attempt) {
 }
 
 // ---- right kernels
-// --------------------------------------------------------------------------------------------
 
 // Reverses the block's values through shared memory, twice, with the barriers or without.
 template <bool kFirst, bool kSecond>
@@ -131,7 +130,6 @@ TUILI_TEST(a_seed_repeats_its_schedule_and_another_does_not) {
 }
 
 // ---- planted bugs: collectives
-// ----------------------------------------------------------------------------------
 
 TUILI_TEST(catches_a_mask_without_the_caller) {
   require_report("is not in its own mask", 32, [] { __syncwarp(0x7fffffffu); });
@@ -178,7 +176,6 @@ TUILI_TEST(catches_a_deadlock_between_a_collective_and_a_barrier) {
 }
 
 // ---- planted bugs: barriers
-// -------------------------------------------------------------------------------------
 
 TUILI_TEST(catches_a_barrier_that_an_exited_thread_misses) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
@@ -212,7 +209,6 @@ TUILI_TEST(a_missing_barrier_gives_wrong_values) {
 }
 
 // ---- planted bugs: shared memory
-// --------------------------------------------------------------------------------
 
 TUILI_TEST(shared_memory_begins_as_nan) {
   int n_nan = 0;
@@ -248,7 +244,6 @@ TUILI_TEST(catches_addresses_that_vector_accesses_refuse) {
 }
 
 // ---- planted bugs: cp.async
-// -------------------------------------------------------------------------------------
 
 enum class Wait { none, one_group_short, right };
 
@@ -290,7 +285,6 @@ TUILI_TEST(catches_copies_that_nobody_waits_for) {
 }
 
 // ---- launches and stacks
-// ----------------------------------------------------------------------------------------
 
 TUILI_TEST(refuses_launches_beyond_the_limits) {
   const auto nothing = [] {};

@@ -1,17 +1,20 @@
-// The kernels of csrc/kernels/cuda through their launchers, against float64 references with derived bounds.
+// The ops that have a CUDA kernel, on the emulated device, against float64 references with derived bounds.
 #include "kernels/cuda/kernels.h"
 
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string_view>
 #include <type_traits>
 
+#include "base/check.h"
 #include "base/device.h"
 #include "cuda_bf16.h"
 #include "emulation.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
+#include "ops/ops.h"
 #include "testing.h"
 
 namespace {
@@ -62,6 +65,9 @@ class OnDevice {
   OnDevice& operator=(const OnDevice&) = delete;
 
   T* get() { return static_cast<T*>(memory_) + shift_; }
+  TensorView view(std::initializer_list<int64_t> shape) {
+    return {get(), std::is_same_v<T, float> ? DType::f32 : DType::bf16, shape, DeviceKind::cuda};
+  }
   std::vector<T> read() {
     std::vector<T> values(n_);
     device::copy_to_host(values.data(), get(), int64_t(n_ * sizeof(T)), nullptr);
@@ -74,13 +80,15 @@ class OnDevice {
   size_t shift_;
 };
 
+// The ops' CPU side is not set up: what runs here runs on the device.
+ops::Context on_device() { return {}; }
+
 template <typename T>
 bool same_bits(const T* a, const T* b, size_t n) {
   return std::memcmp(a, b, n * sizeof(T)) == 0;
 }
 
 // ---- rms_norm
-// -----------------------------------------------------------------------------------------------------
 
 template <typename T>
 struct NormCase {
@@ -93,9 +101,8 @@ struct NormCase {
     emulation::set_seed(seed);
     OnDevice<T> input(x, shift), output(std::vector<T>(x.size()), shift);
     OnDevice<float> weights(gain, shift);
-    const int status = cuda::rms_norm(nullptr, output.get(), input.get(), weights.get(), int64_t(n_tokens),
-                                      int64_t(d_model), eps);
-    device::check(status, "rms_norm");
+    const auto rows = int64_t(n_tokens), d = int64_t(d_model);
+    ops::rms_norm(on_device(), output.view({rows, d}), input.view({rows, d}), weights.view({d}), eps);
     return output.read();
   }
 
@@ -148,14 +155,12 @@ TUILI_TEST(rms_norm_of_a_row_ignores_the_others) {
 TUILI_TEST(rms_norm_works_in_place_and_on_nothing) {
   const NormCase<float> norm{.n_tokens = 2, .d_model = 300};
   OnDevice<float> x(norm.x), gain(norm.gain);
-  device::check(cuda::rms_norm(nullptr, x.get(), x.get(), gain.get(), 2, 300, norm.eps), "rms_norm");
+  ops::rms_norm(on_device(), x.view({2, 300}), x.view({2, 300}), gain.view({300}), norm.eps);
   norm.check(x.read());
-  require(cuda::rms_norm(nullptr, x.get(), x.get(), gain.get(), 0, 300, norm.eps) == 0,
-          "no tokens is no error");
+  ops::rms_norm(on_device(), x.view({0, 300}), x.view({0, 300}), gain.view({300}), norm.eps);
 }
 
 // ---- gemm
-// ---------------------------------------------------------------------------------------------------------
 
 template <typename Out>
 struct GemmCase {
@@ -167,9 +172,9 @@ struct GemmCase {
     emulation::set_seed(seed);
     OnDevice<bf16> left(x, shift), right(w, shift);
     OnDevice<Out> output(std::vector<Out>(m * n));
-    const int status =
-        cuda::gemm(nullptr, output.get(), left.get(), right.get(), int64_t(m), int64_t(n), int64_t(k));
-    device::check(status, "gemm");
+    const int64_t rows = int64_t(m), columns = int64_t(n), depth = int64_t(k);
+    ops::gemm(on_device(), output.view({rows, columns}), left.view({rows, depth}),
+              right.view({columns, depth}));
     return output.read();
   }
 
@@ -238,8 +243,59 @@ TUILI_TEST(gemm_gives_the_same_bits_under_every_schedule) {
   }
 }
 
+// ---- mistakes
+
+// What the call says is wrong.
+template <typename Call>
+std::string error_of(Call call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing";
+}
+
+void require_error(std::string_view words, const std::string& error) {
+  require(error.find(words) != std::string::npos, "says \"", error, "\", not \"", words, "\"");
+}
+
+TUILI_TEST(ops_refuse_what_their_kernels_cannot_read) {
+  OnDevice<bf16> x(normals<bf16>(64, 1)), w(normals<bf16>(64, 2));
+  OnDevice<float> y(normals<float>(64, 3));
+  const TensorView a = x.view({8, 8}), b = w.view({8, 8}), out = y.view({8, 8});
+  TensorView on_host = a, f16 = out;
+  on_host.device = DeviceKind::cpu;
+  f16.dtype = DType::f16;
+  const auto gemm_error = [&](TensorView to, TensorView left, TensorView right) {
+    return error_of([&] { ops::gemm(on_device(), to, left, right); });
+  };
+  require_error("w must be [n, k]", gemm_error(out, a, w.view({8, 7})));
+  require_error("for cuda", gemm_error(out, on_host, b));
+  require_error("must be dense bf16", gemm_error(out, out, b));
+  require_error("y must be", gemm_error(f16, a, b));
+  const auto norm_error = [&](TensorView to, TensorView from, TensorView gain) {
+    return error_of([&] { ops::rms_norm(on_device(), to, from, gain, 1e-5f); });
+  };
+  require_error("rms_norm: x is", norm_error(a, a, y.view({7})));
+  require_error("rms_norm: x is", norm_error(out, a, y.view({8})));
+  require_error("must be f32 or bf16", norm_error(f16, f16, y.view({8})));
+}
+
+TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {
+  const auto fault = [] { __syncwarp(0); };
+  TUILI_LAUNCH(fault, 1, 32, 0, nullptr);
+  const int status = cudaGetLastError();
+  require_error("gemm: the CUDA emulator reports 719", error_of([&] { device::check(status, "gemm"); }));
+  require_error("is not in its own mask", error_of([&] { device::check(status, "gemm"); }));
+  const auto too_large = [] {
+    float* nowhere = nullptr;
+    device::check(cuda::gemm(nullptr, nowhere, nullptr, nullptr, 1, 1, INT64_MAX), "gemm");
+  };
+  require_error("gemm: the CUDA emulator reports 1: invalid argument", error_of(too_large));
+}
+
 // ---- the tensor cores
-// ---------------------------------------------------------------------------------------------
 
 uint16_t bits(float x) { return __float2bfloat16_rn(x).bits; }
 
@@ -303,7 +359,6 @@ TUILI_TEST(ldmatrix_and_mma_multiply_small_integers_exactly) {
 }
 
 // ---- the device
-// ---------------------------------------------------------------------------------------------------
 
 TUILI_TEST(device_memory_begins_as_nan_and_knows_its_pointers) {
   require(device::available() && std::string(device::build_kind()) == "emulated", "not the emulated device");
@@ -311,21 +366,13 @@ TUILI_TEST(device_memory_begins_as_nan_and_knows_its_pointers) {
   float host[4] = {};
   device::copy_to_host(host, memory, 16, nullptr);
   require(std::isnan(host[0]) && std::isnan(host[3]), "new memory is not NaN");
-  int n_refused = 0;
-  const auto refuses = [&](auto call) {
-    try {
-      call();
-    } catch (const std::exception&) {
-      ++n_refused;
-    }
-  };
-  refuses([&] { device::copy_to_device(host, host, 16, nullptr); });
-  refuses([&] { device::copy_to_host(host, memory + 1, 16, nullptr); });
-  refuses([&] { device::allocate(0); });
-  refuses([&] { device::allocate(INT64_MAX / 2); });
+  const char* kOutside = "not all inside one device allocation";
+  require_error(kOutside, error_of([&] { device::copy_to_device(host, host, 16, nullptr); }));
+  require_error(kOutside, error_of([&] { device::copy_to_host(host, memory + 1, 16, nullptr); }));
+  require_error("must be positive", error_of([] { device::allocate(0); }));
+  require_error("do not fit", error_of([] { device::allocate(INT64_MAX / 2); }));
   device::free(memory);
-  refuses([&] { device::copy_to_host(host, memory, 16, nullptr); });
-  require(n_refused == 5, n_refused, " of 5 mistakes refused");
+  require_error(kOutside, error_of([&] { device::copy_to_host(host, memory, 16, nullptr); }));
 }
 
 }  // namespace

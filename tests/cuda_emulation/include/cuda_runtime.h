@@ -34,8 +34,7 @@ inline void __syncthreads(std::source_location place = std::source_location::cur
 inline void __syncwarp(uint32_t mask = 0xffffffffu,
                        std::source_location place = std::source_location::current()) {
   int nothing = 0;
-  tuili::emulation::warp_op(
-      mask, nothing, [](const auto&) {}, place);
+  tuili::emulation::warp_op(mask, nothing, [](const auto&) {}, place);
 }
 
 // The value of lane ^ distance; reading a lane outside the mask gives a value that nobody should use.

@@ -1,0 +1,50 @@
+// A build without CUDA: the same ops link, and each way to the device is an error that says what to do.
+#include "base/check.h"
+#include "base/device.h"
+#include "ops/ops.h"
+#include "testing.h"
+
+namespace {
+
+using namespace tuili;  // NOLINT: a test file
+using testing::require;
+
+template <typename Call>
+void require_refused(Call call) {
+  std::string error = "nothing";
+  try {
+    call();
+  } catch (const Error& refusal) {
+    require(refusal.kind() == ErrorKind::invalid_parameter, "not invalid_parameter: ", refusal.what());
+    error = refusal.what();
+  }
+  require(error.find("-DTUILI_CUDA=ON") != std::string::npos, "says \"", error, "\"");
+}
+
+TUILI_TEST(there_is_no_device) {
+  require(!device::available(), "a device answers");
+  require(std::string(device::build_kind()) == "none", device::build_kind());
+  device::free(nullptr);
+}
+
+TUILI_TEST(memory_and_streams_are_refused) {
+  float host = 0;
+  require_refused([] { device::allocate(16); });
+  require_refused([&] { device::copy_to_device(&host, &host, 4, nullptr); });
+  require_refused([&] { device::copy_to_host(&host, &host, 4, nullptr); });
+  require_refused([] { device::create_stream(); });
+  require_refused([] { device::synchronize(nullptr); });
+}
+
+TUILI_TEST(ops_on_device_tensors_are_refused) {
+  float memory[4] = {};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const TensorView x(memory, DType::bf16, {1, 1}, DeviceKind::cuda),
+        y(memory, dtype, {1, 1}, DeviceKind::cuda);
+    const TensorView gain(memory, DType::f32, {1}, DeviceKind::cuda);
+    require_refused([&] { ops::gemm({}, y, x, x); });
+    require_refused([&] { ops::rms_norm({}, y, y, gain, 1e-5f); });
+  }
+}
+
+}  // namespace
