@@ -1,0 +1,197 @@
+"""The vocabulary of a GGUF file as a tokenizer of the `tokenizers` library, with the original's ids.
+
+Two kinds (`tokenizer.ggml.model`): "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE, which
+has a score per token instead of merges. Token types are sentencepiece's: 1 normal, 2 unknown, 3 control, 4
+user-defined, 5 unused, 6 byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError, TokenizerError
+from tuili.loading.files import shown
+from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
+from tuili.loading.tokenizer_json import bad, check_merges, check_tokens, split_merge
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from tuili.loading.gguf import Metadata
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+_SPECIAL = (UNKNOWN, CONTROL)
+
+# Texts of control tokens that end a turn; a chat model stops at them whatever its eos_token_id says.
+_END_OF_TURN = frozenset({
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
+    "<|end▁of▁sentence|>", "<｜end▁of▁sentence｜>", "<EOT>", "<|return|>", "<|call|>",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GgufVocab:
+    """A checked vocabulary: token i has text `tokens[i]` and type `types[i]`; no text comes twice."""
+
+    tokens: list[str]
+    types: list[int]
+    ids: dict[str, int]  # text -> id
+
+    def of_type(self, *types: int) -> list[str]:
+        """The texts of the tokens of these types, in the order of their ids."""
+        return [token for token, kind in zip(self.tokens, self.types, strict=True) if kind in types]
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """What a GGUF file says about its special tokens; `eos_ids` holds every token that ends a generation."""
+
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    pad_id: int | None
+    unk_id: int | None
+    add_bos: bool
+    add_eos: bool
+
+
+def read_tokenizer(metadata: Metadata, n_vocab: int | None = None) -> tuple[Tokenizer, GgufVocab, SpecialIds]:
+    """The tokenizer of a GGUF file, without its post-processor.
+
+    n_vocab  rows of the embedding table, if known; the token list must have as many
+    raises   TokenizerError, ModelUnsupportedError (tokenizer_component, tokenizer_pattern)
+    """
+    try:
+        kind = metadata.get_str("tokenizer.ggml.model")
+        if kind not in ("gpt2", "llama"):
+            raise ModelUnsupportedError(
+                f"{metadata.what}: tokenizer.ggml.model is {shown(kind)}; gpt2 and llama are supported",
+                code="tokenizer_component",
+            )
+        vocab = _read_vocab(metadata, n_vocab)
+        backend = _byte_level_bpe(metadata, vocab) if kind == "gpt2" else _sentencepiece_bpe(metadata, vocab)
+        return backend, vocab, _read_special_ids(metadata, vocab)
+    except ModelFormatError as error:  # a missing key, a wrong type or length
+        raise TokenizerError(str(error), code=error.code) from error
+
+
+def _read_vocab(metadata: Metadata, n_vocab: int | None) -> GgufVocab:
+    tokens = metadata.get_str_array("tokenizer.ggml.tokens", n_vocab)
+    check_tokens(tokens, "tokenizer.ggml.tokens")
+    types = metadata.get_i32_array("tokenizer.ggml.token_type", len(tokens), None)
+    if types is None:
+        types = np.full(len(tokens), NORMAL, np.int32)
+    if types.min() < NORMAL or types.max() > BYTE:
+        bad(
+            "tokenizer.ggml.token_type",
+            f"types from {types.min()} to {types.max()}; 1 to 6 exist",
+            "token_type",
+        )
+    ids = {token: i for i, token in enumerate(tokens)}
+    if len(ids) != len(tokens):
+        twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
+        bad("tokenizer.ggml.tokens", f"{shown(twice)} comes twice", "vocab_token")
+    return GgufVocab(tokens, types.tolist(), ids)
+
+
+def _read_special_ids(metadata: Metadata, vocab: GgufVocab) -> SpecialIds:
+    def special(name: str) -> int | None:
+        key = f"tokenizer.ggml.{name}_token_id"
+        token_id = metadata.get_u32(key, None)
+        if token_id is not None and token_id >= len(vocab.tokens):
+            bad(key, f"{token_id} is not in the vocabulary of {len(vocab.tokens)} tokens", "special_id")
+        return token_id
+
+    bos_id, eos_id = special("bos"), special("eos")
+    ends = {i for i in (eos_id, special("eot"), special("eom")) if i is not None}
+    ends |= {vocab.ids[text] for text in _END_OF_TURN.intersection(vocab.of_type(CONTROL, USER_DEFINED))}
+    sentencepiece = metadata.get_str("tokenizer.ggml.model") == "llama"
+    default = sentencepiece or metadata.get_str("tokenizer.ggml.pre", "default") in BOS_BY_DEFAULT
+    add_bos = metadata.get_bool("tokenizer.ggml.add_bos_token", default)
+    add_eos = metadata.get_bool("tokenizer.ggml.add_eos_token", False)
+    if (add_bos and bos_id is None) or (add_eos and eos_id is None):
+        bad("tokenizer.ggml.add_bos_token", "the token to add has no id", "special_id")
+    first = () if eos_id is None else (eos_id,)
+    eos_ids = first + tuple(sorted(ends - {eos_id}))
+    return SpecialIds(bos_id, eos_ids, special("padding"), special("unknown"), add_bos, add_eos)
+
+
+def _byte_level_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    pre = metadata.get_str("tokenizer.ggml.pre", "default")
+    patterns = GGUF_PATTERNS.get(pre)
+    if patterns is None:
+        raise ModelUnsupportedError(
+            f"{metadata.what}: tokenizer.ggml.pre {shown(pre)} is not a pre-tokenizer that is known",
+            code="tokenizer_pattern",
+        )
+    merges = [split_merge(merge) for merge in metadata.get_str_array("tokenizer.ggml.merges")]
+    check_merges(merges, vocab.ids)
+    specials = set(vocab.of_type(*_SPECIAL))
+    for left, right in merges:
+        if left + right in specials:
+            bad("tokenizer.ggml.merges", f"{shown(left)} + {shown(right)} makes a control token", "merges")
+    backend = Tokenizer(models.BPE(vocab.ids, merges, ignore_merges=pre in WHOLE_WORDS_FIRST))
+    steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    if patterns[-1] == GPT2:
+        steps[-1] = pre_tokenizers.ByteLevel(add_prefix_space=False)  # has this pattern built in
+    else:
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    return backend
+
+
+def _sentencepiece_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
+    from tokenizers import Tokenizer, models, normalizers
+
+    scores = metadata.get_f32_array("tokenizer.ggml.scores", len(vocab.tokens))
+    metadata.get_i32_array("tokenizer.ggml.token_type", len(vocab.tokens))  # required for this kind
+    if not np.isfinite(scores).all():
+        bad(
+            "tokenizer.ggml.scores",
+            f"the score of token {int(np.isfinite(scores).argmin())} is not finite",
+            "vocab_score",
+        )
+    byte_texts = {f"<0x{byte:02X}>" for byte in range(256)}
+    if set(vocab.of_type(BYTE)) != byte_texts:
+        strange = sorted(byte_texts.symmetric_difference(vocab.of_type(BYTE)))[0]
+        bad(
+            "tokenizer.ggml.tokens",
+            f"{shown(strange)}: the byte tokens must be <0x00> to <0xFF>",
+            "byte_tokens",
+        )
+    merges = merges_of_scores(vocab, scores)
+    unknown = vocab.of_type(UNKNOWN)
+    backend = Tokenizer(
+        models.BPE(vocab.ids, merges, unk_token=unknown[0] if unknown else None, byte_fallback=True)
+    )
+    spaces = normalizers.Replace(" ", "▁")
+    if metadata.get_bool("tokenizer.ggml.add_space_prefix", True):
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces])
+    else:
+        backend.normalizer = spaces
+    return backend
+
+
+def merges_of_scores(vocab: GgufVocab, scores: NDArray[np.float32]) -> list[tuple[str, str]]:
+    """The merges that make ranked BPE do what sentencepiece does with scores.
+
+    Sentencepiece joins the neighbours whose join has the best score, the leftmost first where scores are
+    equal. So every way to cut a normal token into two normal tokens becomes a merge, ranked by the token's
+    score. Equal scores within a token matter only where two of its cuts overlap in a text, left + middle and
+    middle + right being the same word ("ab" "a" "ba"); the cut with the longer left part comes first, as the
+    leftmost does there.
+    """
+    normal = set(vocab.of_type(NORMAL, UNUSED))
+    order = np.argsort(-scores, kind="stable").tolist()
+    best_first = [token for token in map(vocab.tokens.__getitem__, order) if token in normal]
+    return [
+        (token[:cut], token[cut:])
+        for token in best_first
+        for cut in range(len(token) - 1, 0, -1)
+        if token[:cut] in normal and token[cut:] in normal
+    ]

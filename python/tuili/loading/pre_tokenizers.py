@@ -1,0 +1,64 @@
+"""The regular expressions that cut text into words before byte-pair merging, as public models define them.
+
+Only these are ever run: a pattern from a file must equal one of them, so a file cannot bring one that
+backtracks for ever. GGUF files name their pre-tokenizer instead (`tokenizer.ggml.pre`); the names are those
+of llama.cpp.
+"""
+
+from __future__ import annotations
+
+# The contractions of English, any case, that most patterns of 2023 and later begin with.
+_ANY_CASE = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_MIXED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = rf"{_ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+QWEN2 = rf"{_ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+QWEN35 = (
+    rf"{_ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}|"
+    rf" ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)  # fmt: skip
+O200K = (
+    rf"{_MIXED[0]}{_ANY_CASE}?|{_MIXED[1]}{_ANY_CASE}?|\p{{N}}{{1,3}}|"
+    rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+)  # fmt: skip
+TEKKEN = rf"{_MIXED[0]}|{_MIXED[1]}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")
+DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"
+    rf" ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}",
+)
+_DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+
+KNOWN_PATTERNS = frozenset({
+    GPT2, LLAMA3, QWEN2, QWEN35, O200K, TEKKEN, BLOOM, CLIP, *DEEPSEEK_CODER, *DEEPSEEK_V3, *_DEFAULT,
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"\s+", r"\s+$", r"\s", r" {2,}", r"\d", r"\d+", r"[0-9]",
+})  # fmt: skip
+
+# llama.cpp's names of pre-tokenizers -> patterns applied one after the other, each to the pieces the last one
+# left.
+GGUF_PATTERNS: dict[str, tuple[str, ...]] = {
+    "default": _DEFAULT,
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jina-v2-en", "jina-v2-de", "jina-v2-es"), (GPT2,)),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", GPT2)
+    ),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "falcon3"), (LLAMA3,)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2"), (QWEN2,)),
+    "qwen35": (QWEN35,),
+    **dict.fromkeys(("gpt-4o", "llama4"), (O200K,)),
+    "tekken": (TEKKEN,),
+    "deepseek-coder": DEEPSEEK_CODER,
+    "deepseek-v3": DEEPSEEK_V3,
+}
+# Pre-tokenizers of llama.cpp that take a word that is a token as it is, without looking at the merges.
+WHOLE_WORDS_FIRST = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
+# Those whose files mean "put the beginning token first" when they do not say.
+BOS_BY_DEFAULT = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})

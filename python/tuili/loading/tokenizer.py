@@ -1,0 +1,290 @@
+"""Loads a model's tokenizer, from a Hugging Face folder's files or from a GGUF file's metadata.
+
+Encoding is done by the `tokenizers` library, which is imported on first use. It is written in Rust, and a
+panic in it arrives as a BaseException: every call goes through `call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from tuili.errors import ModelFormatError, TokenizerError
+from tuili.loading import tokenizer_json
+from tuili.loading.files import parse_json, shown
+from tuili.loading.token_bytes import TokenBytes, byte_level_bytes, decoder_bytes, sentencepiece_bytes
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from tuili.loading.gguf import Metadata
+    from tuili.loading.gguf_vocab import SpecialIds
+
+MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
+_NO_LENGTH = 10**9  # tokenizer_config.json writes 10^30 for "no limit"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer and what its files say about it. The backends share their vocabulary and have no length
+    settings.
+
+    backend      recognises every added token
+    plain        recognises no special token: for text that must not control the model
+    plain_inner  `plain` for text that continues a text instead of beginning one
+    n_vocab      largest id + 1
+    special      special tokens, id -> text
+    literal      the ids of tokens that decode to their own text
+    token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
+    max_tokens   the length limit that the files give, or None
+    """
+
+    backend: Tokenizer
+    plain: Tokenizer
+    plain_inner: Tokenizer
+    n_vocab: int
+    special: dict[int, str]
+    literal: frozenset[int]
+    token_bytes: TokenBytes
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    pad_id: int | None = None
+    unk_id: int | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+    max_tokens: int | None = None
+
+    def token(self, token_id: int | None) -> str | None:
+        """The token's text in the vocabulary, or None if there is no such id."""
+        return None if token_id is None else call(self.backend.id_to_token, token_id)
+
+    @property
+    def bos_token(self) -> str | None:
+        """The text of `bos_id`."""
+        return self.token(self.bos_id)
+
+    @property
+    def eos_token(self) -> str | None:
+        """The text of the first of `eos_ids`."""
+        return self.token(self.eos_ids[0] if self.eos_ids else None)
+
+    @property
+    def pad_token(self) -> str | None:
+        """The text of `pad_id`."""
+        return self.token(self.pad_id)
+
+    @property
+    def unk_token(self) -> str | None:
+        """The text of `unk_id`."""
+        return self.token(self.unk_id)
+
+
+def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """`function(*args, **kwargs)` of the `tokenizers` library, with every failure as a TokenizerError.
+
+    raises  TokenizerError (library, library_panic); its message holds no text that was to be encoded
+    """
+    try:
+        return function(*args, **kwargs)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except Exception as error:
+        raise TokenizerError(
+            f"the tokenizers library refuses: {shown(str(error), 200)}", code="library"
+        ) from None
+    except BaseException:  # pyo3_runtime.PanicException
+        raise TokenizerError("the tokenizers library failed on this input", code="library_panic") from None
+
+
+def from_huggingface(
+    data: bytes,
+    config: object = None,
+    special_map: object = None,
+    *,
+    n_vocab: int | None = None,
+) -> LoadedTokenizer:
+    """The tokenizer of a Hugging Face folder.
+
+    data         the content of tokenizer.json
+    config       tokenizer_config.json, parsed
+    special_map  special_tokens_map.json, parsed
+    n_vocab      rows of the model's embedding table: no id may lie beyond
+    raises       TokenizerError, ModelFormatError for what is not JSON, ModelUnsupportedError
+    """
+    from tokenizers import Tokenizer
+
+    if len(data) > MAX_FILE_BYTES:
+        raise TokenizerError(
+            f"tokenizer.json has {len(data)} bytes; the limit is {MAX_FILE_BYTES}", code="tokenizer_limit"
+        )
+    try:
+        document = tokenizer_json.check(parse_json(data, "tokenizer.json"), n_vocab)
+    except (ModelFormatError, TokenizerError) as error:
+        raise TokenizerError(f"tokenizer.json: {error}", code=error.code) from error
+    token_bytes = decoder_bytes(document.get("decoder"))
+    backend = call(Tokenizer.from_buffer, data)
+    call(backend.no_padding)
+    call(backend.no_truncation)
+    added = document["added_tokens"]
+    for token in added:
+        if call(backend.token_to_id, token["content"]) != token["id"]:
+            tokenizer_json.bad("added_tokens", f"id {token['id']} leaves a gap", "added_token_id")
+    settings = _settings(config, "tokenizer_config.json")
+    sources = settings, _settings(special_map, "special_tokens_map.json")
+    ids = {name: _special_id(backend, sources, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
+    return _assemble(
+        backend,
+        n_vocab=1
+        + max(max(tokenizer_json.vocabulary(document["model"]).values()), *(t["id"] for t in added), 0),
+        special={token["id"]: token["content"] for token in added if token["special"]},
+        literal=frozenset(token["id"] for token in added) if token_bytes is byte_level_bytes else frozenset(),
+        token_bytes=token_bytes,
+        bos_id=ids["bos"],
+        eos_ids=() if ids["eos"] is None else (ids["eos"],),
+        pad_id=ids["pad"],
+        unk_id=ids["unk"],
+        max_tokens=_max_tokens(settings),
+    )
+
+
+def from_gguf(metadata: Metadata, n_vocab: int | None = None) -> LoadedTokenizer:
+    """The tokenizer of a GGUF file, with the ids of the tokenizer that the file was made from.
+
+    n_vocab  rows of the model's embedding table: the vocabulary must have as many tokens
+    raises   TokenizerError, ModelUnsupportedError
+    """
+    from tuili.loading import gguf_vocab
+
+    backend, vocab, ids = gguf_vocab.read_tokenizer(metadata, n_vocab)
+    special = vocab.of_type(gguf_vocab.UNKNOWN, gguf_vocab.CONTROL)
+    user_defined = vocab.of_type(gguf_vocab.USER_DEFINED)
+    _add_tokens(backend, user_defined, special)
+    _add_beginning_and_end(backend, ids)
+    byte_level = metadata.get_str("tokenizer.ggml.model") == "gpt2"
+    prefix = not byte_level and metadata.get_bool("tokenizer.ggml.add_space_prefix", True)
+    return _assemble(
+        backend,
+        n_vocab=len(vocab.tokens),
+        special={vocab.ids[token]: token for token in special},
+        literal=frozenset(vocab.ids[token] for token in special + user_defined),
+        token_bytes=byte_level_bytes if byte_level else sentencepiece_bytes(strip_first_space=prefix),
+        bos_id=ids.bos_id,
+        eos_ids=ids.eos_ids,
+        pad_id=ids.pad_id,
+        unk_id=ids.unk_id,
+    )
+
+
+def _assemble(backend: Tokenizer, **fields: Any) -> LoadedTokenizer:
+    """Add what follows from the backend alone, and try it once, so that what panics does so here."""
+    around = call(backend.encode, "", add_special_tokens=True).ids
+    fields["add_bos"] = fields["bos_id"] is not None and around[:1] == [fields["bos_id"]]
+    fields["add_eos"] = bool(fields["eos_ids"]) and around[-1:] == [fields["eos_ids"][0]]
+    plain = _without_special(backend, inner=False)
+    plain_inner = _without_special(backend, inner=True) if _prefixes_first_word(backend) else plain
+    for tokenizer in (backend, plain, plain_inner):
+        call(
+            tokenizer.encode,
+            "Try 12 words,\n\t\u00df\u4e2d \u0301\U0001f642 " + " ".join([*fields["special"].values()][:8]),
+        )
+    return LoadedTokenizer(backend, plain, plain_inner, **fields)
+
+
+def _prefixes_first_word(backend: Tokenizer) -> bool:
+    from tokenizers import pre_tokenizers
+
+    pre = backend.pre_tokenizer
+    return isinstance(pre, pre_tokenizers.Metaspace) and pre.prepend_scheme == "first"
+
+
+def _without_special(backend: Tokenizer, *, inner: bool) -> Tokenizer:
+    """A tokenizer over the same model that takes the texts of special tokens for ordinary text.
+
+    inner  no space is put in front of the text, where otherwise the first word of a prompt gets one
+    """
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    plain = call(Tokenizer, backend.model)
+    pre = backend.pre_tokenizer
+    if inner:
+        pre = pre_tokenizers.Metaspace(pre.replacement, prepend_scheme="never", split=pre.split)
+    for name, part in (
+        ("normalizer", backend.normalizer), ("pre_tokenizer", pre), ("post_processor",
+        backend.post_processor),
+    ):  # fmt: skip
+        if part is not None:
+            setattr(plain, name, part)
+    # In the order of their ids, because the library numbers those that the model does not have.
+    added = call(backend.get_added_tokens_decoder)
+    call(plain.add_tokens, [token for _, token in sorted(added.items())])
+    plain.encode_special_tokens = True
+    return plain
+
+
+# ---- GGUF
+
+
+def _add_tokens(backend: Tokenizer, user_defined: list[str], special: list[str]) -> None:
+    from tokenizers import AddedToken
+
+    call(backend.add_tokens, [AddedToken(token, normalized=False) for token in user_defined])
+    call(backend.add_special_tokens, [AddedToken(token, normalized=False, special=True) for token in special])
+
+
+def _add_beginning_and_end(backend: Tokenizer, ids: SpecialIds) -> None:
+    """Let `encode(…, add_special_tokens=True)` put the tokens around a text that the file asks for."""
+    from tokenizers import processors
+
+    before = [ids.bos_id] if ids.add_bos and ids.bos_id is not None else []
+    after = [ids.eos_ids[0]] if ids.add_eos else []
+    if before or after:
+        # Names without spaces, since a template is written as words.
+        named = {f"<{token_id}>": token_id for token_id in before + after}
+        names = [f"<{token_id}>" for token_id in before], [f"<{token_id}>" for token_id in after]
+        backend.post_processor = processors.TemplateProcessing(
+            single=[*names[0], "$A", *names[1]],
+            pair=[*names[0], "$A", *names[1], *names[0], "$B", *names[1]],
+            special_tokens=list(named.items()),
+        )
+
+
+# ---- Hugging Face
+
+
+def _settings(value: object, what: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        tokenizer_json.bad(what, "expected an object", "tokenizer_field")
+    return value
+
+
+def _special_id(backend: Tokenizer, sources: Iterable[Mapping[str, Any]], name: str) -> int | None:
+    """The id of the token that the first of `sources` to name one calls `name`."""
+    for source in sources:
+        token = source.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is None:
+            continue
+        if not isinstance(token, str):
+            tokenizer_json.bad(name, f"expected a token, found {shown(token)}", "tokenizer_field")
+        token_id = call(backend.token_to_id, token)
+        if token_id is None:
+            tokenizer_json.bad(name, f"{shown(token)} is not in the vocabulary", "special_id")
+        return int(token_id)
+    return None
+
+
+def _max_tokens(config: Mapping[str, Any]) -> int | None:
+    limit = config.get("model_max_length")
+    if limit is None or (type(limit) in (int, float) and limit >= _NO_LENGTH):
+        return None
+    if type(limit) is not int or limit < 1:
+        tokenizer_json.bad(
+            "model_max_length", f"expected a positive integer, found {shown(limit)}", "tokenizer_field"
+        )
+    return limit

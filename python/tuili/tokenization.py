@@ -1,0 +1,278 @@
+"""Text to token ids and back: what `llm.tokenizer` is, and decoding of a stream of ids.
+
+Text may be any str or bytes: a lone surrogate in a str and whatever is not UTF-8 in bytes become U+FFFD, as
+tiktoken and `bytes.decode(errors="replace")` have it. Two surrogates that form a pair become the character
+they stand for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError
+from tuili.loading.tokenizer import LoadedTokenizer, call
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Backend
+
+MAX_TEXT_BYTES = 64 << 20
+MAX_DECODED_IDS = 1 << 22
+
+Text = str | bytes | bytearray
+# A prompt in pieces: text, and whether it came from a user, so that it must not spell special tokens.
+Parts = Iterable[tuple[Text, bool]]
+
+
+class Tokenizer:
+    """Encodes and decodes with one model's vocabulary. Safe to use from several threads."""
+
+    def __init__(self, loaded: LoadedTokenizer) -> None:
+        self.loaded = loaded
+        self._bytes: list[bytes | None] = [None] * loaded.n_vocab
+        self._first_bytes: dict[int, bytes] = {}
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Tokenizer cannot be pickled; load it again from the model's files")
+
+    @property
+    def n_vocab(self) -> int:
+        """The largest token id + 1."""
+        return self.loaded.n_vocab
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that `decode` leaves out and that only the model's own text may contain."""
+        return frozenset(self.loaded.special)
+
+    def encode(self, text: Text, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """The ids of `text`.
+
+        add_special    put the tokens around it that the model expects, such as <bos> or [CLS] and [SEP]
+        parse_special  text that spells a special token becomes that token; if not, it stays ordinary text
+        raises         InvalidParameterError for what is not text, PromptTooLongError for more than
+                       MAX_TEXT_BYTES
+        """
+        clean = clean_text(text)
+        backend = self.loaded.backend if parse_special else self.loaded.plain
+        encoding = call(backend.encode, clean, add_special_tokens=add_special)
+        if parse_special or not self._special_in(encoding, [(0, len(clean))]):
+            return list(encoding.ids)
+        return self._wrap(self._encode_inert(clean, [(0, len(clean))], backend), add_special)
+
+    def encode_batch(
+        self, texts: Sequence[Text], *, add_special: bool = True, parse_special: bool = True
+    ) -> list[list[int]]:
+        """`encode` of each of `texts`."""
+        if isinstance(texts, (str, bytes, bytearray)):
+            raise InvalidParameterError("texts: expected a list of texts, found one text", param="texts")
+        return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in texts]
+
+    def encode_chat(self, parts: Parts) -> list[int]:
+        """The ids of a rendered chat prompt, in which only the template's own text can make special tokens.
+
+        The ids are those of the joined text, except that where a user's text spells a special token, or
+        completes one that the template began, it is encoded as ordinary text. Nothing is put around it:
+        templates do that themselves.
+        """
+        pieces, users, length = [], [], 0
+        for part, is_user in parts:
+            piece = clean_text(part)
+            pieces.append((piece, length, is_user))
+            if is_user and piece:
+                users.append((length, length + len(piece)))
+            length += len(piece)
+        text = "".join(piece for piece, _, _ in pieces)
+        _check_length(text)
+        encoding = call(self.loaded.backend.encode, text, add_special_tokens=False)
+        if not self._special_in(encoding, users):
+            return list(encoding.ids)
+        ids, at = [], 0
+        for token_id, begin, end in self._template_tokens(pieces):
+            ids += self._encode_fragment(text, at, begin, users)
+            ids.append(token_id)
+            at = end
+        return ids + self._encode_fragment(text, at, len(text), users)
+
+    def _template_tokens(self, pieces: list[tuple[str, int, bool]]) -> list[tuple[int, int, int]]:
+        """(id, begin, end) of each special token that lies within one piece of the template's own text."""
+        found = []
+        for piece, start, is_user in pieces:
+            if not is_user and piece:
+                encoding = call(self.loaded.backend.encode, piece, add_special_tokens=False)
+                for i in self._special_positions(encoding.ids):
+                    begin, end = encoding.offsets[i]
+                    found.append((encoding.ids[i], start + begin, start + end))
+        return found
+
+    def _encode_fragment(self, text: str, begin: int, end: int, users: list[tuple[int, int]]) -> list[int]:
+        """The ids of text[begin:end], which lies between special tokens and may spell others."""
+        if begin >= end:
+            return []
+        backend = self.loaded.plain_inner if begin else self.loaded.plain
+        spans = [(max(a, begin) - begin, min(b, end) - begin) for a, b in users if a < end and b > begin]
+        return self._encode_inert(text[begin:end], spans, backend)
+
+    def _encode_inert(self, text: str, users: list[tuple[int, int]], backend: Backend) -> list[int]:
+        """The ids of `text`, with no special id in the spans of `users` even where the model itself would
+        make one.
+
+        A Unigram model has its special tokens in its trie. Such a text is cut within the token and encoded in
+        parts.
+        """
+        encoding = call(backend.encode, text, add_special_tokens=False)
+        inside = self._special_in(encoding, users)
+        if not inside:
+            return list(encoding.ids)
+        begin, end = encoding.offsets[inside[0]]
+        if end - begin < 2:  # a special token of one character
+            return self._encode_inert(text[:begin] + "\ufffd" + text[end:], users, backend)
+        cut = begin + 1
+        left = [(a, min(b, cut)) for a, b in users if a < cut]
+        right = [(max(a, cut) - cut, b - cut) for a, b in users if b > cut]
+        return self._encode_inert(text[:cut], left, backend) + self._encode_inert(
+            text[cut:], right, self.loaded.plain_inner
+        )
+
+    def _special_positions(self, ids: list[int]) -> list[int]:
+        special = self.loaded.special
+        return [i for i, token_id in enumerate(ids) if token_id in special]
+
+    def _special_in(self, encoding: Encoding, users: list[tuple[int, int]]) -> list[int]:
+        """The positions of special tokens that were made of text in one of the spans `users`, which are in
+        order."""
+        unknown = self.loaded.unk_id
+        positions = (
+            [i for i in self._special_positions(encoding.ids) if encoding.ids[i] != unknown] if users else []
+        )
+        if not positions:
+            return []
+        offsets, found, u = encoding.offsets, [], 0
+        for i in positions:
+            begin, end = offsets[i]
+            while u < len(users) and users[u][1] <= begin:
+                u += 1
+            if u < len(users) and users[u][0] < end:
+                found.append(i)
+        return found
+
+    def _wrap(self, ids: list[int], add_special: bool) -> list[int]:
+        """`ids` between the tokens that the post-processor puts around a text."""
+        if not add_special:
+            return ids
+        probe = call(self.loaded.plain.encode, "a", add_special_tokens=True)
+        mask = probe.special_tokens_mask
+        inner = [i for i, is_special in enumerate(mask) if not is_special]
+        return probe.ids[: inner[0]] + ids + probe.ids[inner[-1] + 1 :]
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD.
+
+        skip_special  leave special tokens out
+        raises        TokenIdError for what is not an integer in [0, n_vocab), or more than MAX_DECODED_IDS of
+                      them
+        """
+        detokenizer = Detokenizer(self, skip_special=skip_special)
+        return detokenizer.push_many(self.check_ids(ids)) + detokenizer.flush()
+
+    def check_ids(self, ids: Iterable[int], what: str = "ids") -> list[int]:
+        """`ids` as a list of ints, each a token of this vocabulary; booleans and floats are refused."""
+        if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
+            raise TokenIdError(f"{what}: expected token ids, found {type(ids).__name__}")
+        n_vocab, checked = self.loaded.n_vocab, []
+        for i, item in enumerate(ids):
+            if i == MAX_DECODED_IDS:
+                raise TokenIdError(f"{what}: more than {MAX_DECODED_IDS} ids", code="too_many_ids")
+            if isinstance(item, bool) or type(item).__name__ in (
+                "bool",
+                "bool_",
+            ):  # numpy's, without importing it
+                raise TokenIdError(f"{what}[{i}]: a boolean is not a token id")
+            try:
+                token_id = operator.index(item)
+            except TypeError:
+                raise TokenIdError(f"{what}[{i}]: {type(item).__name__} is not a token id") from None
+            if not 0 <= token_id < n_vocab:
+                raise TokenIdError(f"{what}[{i}]: token id out of range; the vocabulary has {n_vocab} tokens")
+            checked.append(token_id)
+        return checked
+
+    def token_bytes(self, token_id: int, *, first: bool = False) -> bytes:
+        """The bytes that a token of [0, n_vocab) adds to a text; `first` if nothing stands before it."""
+        if first:
+            data = self._first_bytes.get(token_id)
+            if data is None:
+                data = self._first_bytes[token_id] = self._make_bytes(token_id, first=True)
+            return data
+        data = self._bytes[token_id]
+        if data is None:
+            data = self._bytes[token_id] = self._make_bytes(token_id, first=False)
+        return data
+
+    def _make_bytes(self, token_id: int, *, first: bool) -> bytes:
+        token = self.loaded.token(token_id)
+        if token is None:  # a gap in the vocabulary
+            return b""
+        return token.encode() if token_id in self.loaded.literal else self.loaded.token_bytes(token, first)
+
+
+class Detokenizer:
+    """Decodes ids one by one. The chunks, joined, are `decode` of all ids; none ends within a character.
+
+    Text is held back only while its last character is incomplete, at most 3 bytes. A token costs O(its
+    length).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.loaded.special if skip_special else {}
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._first = True
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id`, in [0, n_vocab), completes; often empty."""
+        return self.push_many((token_id,))
+
+    def push_many(self, ids: Iterable[int]) -> str:
+        """The text that these ids complete."""
+        data = []
+        for token_id in ids:
+            if token_id not in self._skipped:
+                data.append(self._tokenizer.token_bytes(token_id, first=self._first))
+                self._first = False
+        return self._decoder.decode(b"".join(data))
+
+    def flush(self) -> str:
+        """U+FFFD if the last character never became complete, otherwise nothing; then a new text can
+        begin."""
+        self._first = True
+        text = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return text
+
+
+def clean_text(text: Text) -> str:
+    """`text` as a str that can be encoded as UTF-8; see the module's description.
+
+    raises  InvalidParameterError for what is neither str nor bytes, PromptTooLongError for more than
+            MAX_TEXT_BYTES
+    """
+    if isinstance(text, (bytes, bytearray)):
+        _check_length(text)
+        return bytes(text).decode("utf-8", "replace")
+    if not isinstance(text, str):
+        raise InvalidParameterError(f"text: expected str or bytes, found {type(text).__name__}", param="text")
+    _check_length(text)
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _check_length(text: Text) -> None:
+    if len(text) > MAX_TEXT_BYTES:
+        raise PromptTooLongError(f"the text has {len(text)} characters; the limit is {MAX_TEXT_BYTES}")
