@@ -17,8 +17,8 @@ import sys
 from collections import Counter
 
 import numpy as np
-from tiny_core import How, built, encode, some_ids
 
+from tiny_core import How, built, encode, some_ids
 from tuili import _core
 
 MODELS = [

@@ -84,18 +84,19 @@ def rope_angles(inv_freq: Array, positions: Array, scale: float = 1.0) -> tuple[
 def rope(x: Array, cos: Array, sin: Array, interleaved: bool = False) -> Array:
     """Rotate each head of x [n_tokens, n_heads, head_dim] by its position. Source: Su et al. 2021.
 
-    A pair is (i, i + head_dim / 2), or (2i, 2i + 1) when interleaved.
+    The first 2 · half elements turn, half being the width of cos and sin; the rest stay. A pair is
+    (i, i + half), or (2i, 2i + 1) when interleaved.
     """
-    x = np.asarray(x, np.float64)
+    y = np.array(x, np.float64)
     cos, sin = cos[:, None, :], sin[:, None, :]
-    half = x.shape[-1] // 2
-    first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
-    y = np.empty_like(x)
-    rotated = (first * cos - second * sin, second * cos + first * sin)
+    half = cos.shape[-1]
     if interleaved:
-        y[..., 0::2], y[..., 1::2] = rotated
+        at, to = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
     else:
-        y[..., :half], y[..., half:] = rotated
+        at, to = slice(0, half), slice(half, 2 * half)
+    first, second = y[..., at].copy(), y[..., to].copy()
+    y[..., at] = first * cos - second * sin
+    y[..., to] = second * cos + first * sin
     return y
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tiny_core import built
 
+from tiny_core import built
 from tuili import _core
 
 N_BLOCKS, BLOCK_SIZE = 7, 16

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from reference_formats import BLOCKS, FLOAT_FORMATS, QUANTIZED_FORMATS
 from tiny_core import How, built, encode, run, some_ids
 

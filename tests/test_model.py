@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import reference
 from reference_formats import BLOCKS, QUANTIZED_FORMATS
 from tiny_core import How, built, core_spec, encode, run, some_ids, tiny
-
 from tuili import _core
 
 DECODERS = ("llama", "gemma3")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-import property_schedules
 import pytest
+
+import property_schedules
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 CSRC = REPOSITORY / "csrc"
 PACKAGE = REPOSITORY / "python" / "tuili"

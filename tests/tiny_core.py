@@ -6,8 +6,8 @@ import dataclasses
 import functools
 
 import numpy as np
-from tiny_models import FAMILIES, TinyModel
 
+from tiny_models import FAMILIES, TinyModel
 from tuili import _core
 
 

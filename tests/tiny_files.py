@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tiny_models import N_VOCAB, TinyModel, Weight
 
 CHAT_TEMPLATE = (
@@ -81,7 +82,8 @@ LLAMA_SPECIALS = ["<|bos|>", "<|eos|>", "<|user|>", "<|assistant|>"]
 GEMMA_SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>"]
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-_PIECES = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou".split()
+_PAIRS = "thheineranreonatenndtiesorteofedisitalarsttontngsehaasou"
+_PIECES = [_PAIRS[i : i + 2] for i in range(0, len(_PAIRS), 2)]
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -120,7 +122,22 @@ def gemma_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
 def bert_vocabulary() -> list[str]:
     """WordPiece entries: letters, digits, their continuations, a few words and Chinese characters."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = "the of and to in is it on cat dog house river good new time 你 好 世 界 天".split()
+    words = [
+        "the",
+        "of",
+        "and",
+        "to",
+        "in",
+        "is",
+        "on",
+        "cat",
+        "dog",
+        "house",
+        "river",
+        "good",
+        "new",
+        *"你好世界天",
+    ]
     tokens = [
         *BERT_SPECIALS,
         *letters,

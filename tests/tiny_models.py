@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from reference_formats import FLOAT_FORMATS, dequantize, encode_float, random_rows
 
 N_VOCAB = 300
