@@ -1,0 +1,281 @@
+// Attention over paged keys and values. Up to 12 queries (a query is one row of one head) of one kv head go through the
+// key tiles together: scores and the weighted sum of values are then small GEMMs, and each key and value is loaded once
+// for several queries. The bits of a query do not depend on its companions: keys that it does not see have p = 0, which
+// changes no sum but for the sign of a zero, and the last step removes that.
+
+namespace tuili::cpu::TUILI_ISA {
+namespace {
+
+TUILI_INLINE int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// Queries first, first + 1, … of one kv head, numbered row by row, head by head.
+struct Queries {
+  int64_t count;
+  int64_t stride;               // floats between queries in q, out and total
+  float* q;                     // [count][stride]
+  float* scores;                // [count][64], then the probabilities
+  float* out;                   // of the current split   [count][stride]
+  float* total;                 // of the splits so far   [count][stride]
+  Range seen[kQueryTile];       // keys that a query sees
+  float max[kQueryTile], sum[kQueryTile];              // of the current split
+  float total_max[kQueryTile], total_sum[kQueryTile];  // of the splits so far; sum 0: none
+};
+
+TUILI_INLINE Range seen_keys(const AttentionArgs& args, int64_t row) {
+  const int64_t position = args.position + row;
+  const int64_t end = args.causal ? smaller(position + 1, args.n_keys) : args.n_keys;
+  return {args.window > 0 ? larger(0, position - args.window + 1) : 0, end};
+}
+
+TUILI_INLINE Range overlap(Range a, Range b) { return {larger(a.begin, b.begin), smaller(a.end, b.end)}; }
+
+Queries gather(const AttentionArgs& args, int64_t kv_head, int64_t first_query, int64_t count) {
+  const int64_t head_dim = args.pages.head_dim, group = args.n_heads / args.pages.n_kv_heads;
+  const int64_t size = kQueryTile * padded(head_dim);
+  Queries out;
+  out.count = count;
+  out.stride = padded(head_dim);
+  out.q = args.scratch;
+  out.out = out.q + size;
+  out.total = out.out + size;
+  out.scores = out.total + size;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = (first_query + i) / group, head = kv_head * group + (first_query + i) % group;
+    const float* q = args.q + row * args.ld_q + head * head_dim;
+    for (int64_t d = 0; d < head_dim; ++d) out.q[i * out.stride + d] = q[d];
+    out.seen[i] = seen_keys(args, row);
+    out.total_sum[i] = 0;
+  }
+  return out;
+}
+
+// Keys that at least one query sees, within `keys`.
+TUILI_INLINE Range seen_by_any(const Queries& queries, Range keys) {
+  Range any = {keys.end, keys.begin};
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const Range seen = overlap(queries.seen[i], keys);
+    if (seen.begin >= seen.end) continue;
+    any = {smaller(any.begin, seen.begin), larger(any.end, seen.end)};
+  }
+  return any;
+}
+
+// The first element of a page of the kv head, and the key's offset in the page.
+TUILI_INLINE int64_t page_of(const AttentionArgs& args, int64_t kv_head, int64_t key) {
+  const KvPages& p = args.pages;
+  return (int64_t{args.blocks[key / p.block_size]} * p.n_kv_heads + kv_head) * p.head_dim * p.block_size;
+}
+
+// scores[q][t] = q · k[t] for the 16-key pieces of the tile that hold keys of `any`.
+template <class T>
+void tile_scores(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile, Range any) {
+  const int64_t block_size = args.pages.block_size;
+  for (int64_t key = any.begin / 16 * 16; key < any.end; key += 16) {
+    const T* k = static_cast<const T*>(args.pages.k) + page_of(args, kv_head, key) + key % block_size;
+    float* scores = queries.scores + (key - tile);
+    for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first_row) {
+      Floats acc[kRows];
+      for (int r = 0; r < kRows; ++r) acc[r] = zero();
+      chains(acc, queries.q + first_row * queries.stride, queries.stride, k, block_size, args.pages.head_dim);
+      for (int r = 0; r < kRows; ++r) store(scores + (first_row + r) * kKeyTile, acc[r]);
+    });
+  }
+}
+
+// Turns the scores of one query into probabilities and updates its max and sum. Returns the factor for `out`.
+float tile_softmax(const AttentionArgs& args, Queries& queries, int64_t i, int64_t tile) {
+  float* scores = queries.scores + i * kKeyTile;
+  const Range seen = overlap(queries.seen[i], {tile, tile + kKeyTile});
+  if (seen.begin >= seen.end) {
+    for (int64_t t = 0; t < kKeyTile; t += 16) store(scores + t, zero());
+    return 1;
+  }
+  for (int64_t t = 0; t < kKeyTile; t += 16) {
+    Floats score = load(scores + t) * splat(args.scale);
+    if (args.softcap > 0) score = capped(score, args.softcap);
+    store(scores + t, score);
+  }
+  for (int64_t t = 0; t < seen.begin - tile; ++t) scores[t] = -__builtin_inff();
+  for (int64_t t = seen.end - tile; t < kKeyTile; ++t) scores[t] = -__builtin_inff();
+  const Floats s0 = load(scores), s1 = load(scores + 16), s2 = load(scores + 32), s3 = load(scores + 48);
+  const float best = max_of(max(max(s0, s1), max(s2, s3)));
+  const float new_max = queries.max[i] > best ? queries.max[i] : best;
+  const Floats shift = splat(new_max);
+  const Floats p0 = exp(s0 - shift), p1 = exp(s1 - shift), p2 = exp(s2 - shift), p3 = exp(s3 - shift);
+  store(scores, p0);
+  store(scores + 16, p1);
+  store(scores + 32, p2);
+  store(scores + 48, p3);
+  const float total = sum((p0 + p2) + (p1 + p3));  // from 0: zero + p is p, because p is never -0
+  const float factor = exp_scalar(queries.max[i] - new_max);
+  queries.max[i] = new_max;
+  queries.sum[i] = fma_scalar(queries.sum[i], factor, total);
+  return factor;
+}
+
+// out[q] = fma(p[q][t], v[t], out[q] · factor[q]) over the keys of `any`, for 16 of the head's dimensions.
+template <class T>
+TUILI_INLINE void weigh_columns(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile,
+                                Range any, const float* factors, int64_t d) {
+  const int64_t block_size = args.pages.block_size, head_dim = args.pages.head_dim;
+  const int64_t width = smaller(16, head_dim - d);
+  for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first_row) {
+    float* out = queries.out + first_row * queries.stride + d;
+    Floats acc[kRows];
+    for (int r = 0; r < kRows; ++r) acc[r] = load(out + r * queries.stride) * splat(factors[first_row + r]);
+    for (int64_t key = any.begin; key < any.end;) {
+      const int64_t offset = key % block_size, n = smaller(block_size - offset, any.end - key);
+      const T* v = static_cast<const T*>(args.pages.v) + page_of(args, kv_head, key) + offset * head_dim + d;
+      const float* p = queries.scores + first_row * kKeyTile + (key - tile);
+      if (width == 16) {
+        chains(acc, p, kKeyTile, v, head_dim, n);
+      } else {
+        for (int64_t t = 0; t < n; ++t) {
+          const Floats value = load_first(v + t * head_dim, width);
+          for (int r = 0; r < kRows; ++r) acc[r] = fma(splat(p[r * kKeyTile + t]), value, acc[r]);
+        }
+      }
+      key += n;
+    }
+    for (int r = 0; r < kRows; ++r) store(out + r * queries.stride, acc[r]);
+  });
+}
+
+// One split of 512 keys, from a fresh (max, sum, out).
+template <class T>
+void split_of(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries& queries) {
+  for (int64_t i = 0; i < queries.count; ++i) {
+    queries.max[i] = -__builtin_inff();
+    queries.sum[i] = 0;
+    for (int64_t d = 0; d < queries.stride; d += 16) store(queries.out + i * queries.stride + d, zero());
+  }
+  for (int64_t tile = split * kKeySplit; tile < (split + 1) * kKeySplit; tile += kKeyTile) {
+    const Range any = seen_by_any(queries, {tile, tile + kKeyTile});
+    if (any.begin >= any.end) continue;
+    tile_scores<T>(args, kv_head, queries, tile, any);
+    float factors[kQueryTile];
+    for (int64_t i = 0; i < queries.count; ++i) factors[i] = tile_softmax(args, queries, i, tile);
+    for (int64_t d = 0; d < args.pages.head_dim; d += 16) {
+      weigh_columns<T>(args, kv_head, queries, tile, any, factors, d);
+    }
+  }
+}
+
+void split_of_type(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries& queries) {
+  switch (args.pages.type) {
+    case KvType::f32: return split_of<float>(args, kv_head, split, queries);
+    case KvType::f16: return split_of<Half>(args, kv_head, split, queries);
+    case KvType::bf16: return split_of<Bfloat>(args, kv_head, split, queries);
+  }
+}
+
+// (total_max, total_sum, total) absorbs (max, sum, out); `out` and `total` are padded to 16.
+void merge(float& total_max, float& total_sum, float* total, float max_in, float sum_in, const float* out, int64_t size) {
+  if (sum_in == 0) return;  // no seen key
+  if (total_sum == 0) {
+    total_max = max_in;
+    total_sum = sum_in;
+    for (int64_t d = 0; d < size; d += 16) store(total + d, load(out + d));
+    return;
+  }
+  const float new_max = total_max > max_in ? total_max : max_in;
+  const float a = exp_scalar(total_max - new_max), b = exp_scalar(max_in - new_max);
+  total_max = new_max;
+  total_sum = fma_scalar(total_sum, a, sum_in * b);
+  for (int64_t d = 0; d < size; d += 16) {
+    store(total + d, fma(load(total + d), splat(a), load(out + d) * splat(b)));
+  }
+}
+
+// out · (1 / sum) + 0; zeros if no key was seen.
+void write_result(const AttentionArgs& args, int64_t row, int64_t head, const float* total, float total_sum) {
+  const int64_t head_dim = args.pages.head_dim;
+  float* out = args.out + row * args.ld_out + head * head_dim;
+  const Floats inverse = splat(total_sum == 0 ? 0 : 1 / total_sum);
+  for_each_16({0, head_dim}, [=](int64_t d, int64_t count) {
+    const Floats value = total_sum == 0 ? zero() : load(total + d);
+    store_up_to(out + d, value * inverse + zero(), count);
+  });
+}
+
+void attention(const AttentionArgs& args, int64_t kv_head, Range rows) {
+  const int64_t group = args.n_heads / args.pages.n_kv_heads;
+  const int64_t end = rows.end * group;
+  for (int64_t first_query = rows.begin * group; first_query < end; first_query += kQueryTile) {
+    Queries queries = gather(args, kv_head, first_query, smaller(kQueryTile, end - first_query));
+    const Range any = seen_by_any(queries, {0, args.n_keys});
+    for (int64_t split = any.begin / kKeySplit; split * kKeySplit < any.end; ++split) {
+      split_of_type(args, kv_head, split, queries);
+      for (int64_t i = 0; i < queries.count; ++i) {
+        merge(queries.total_max[i], queries.total_sum[i], queries.total + i * queries.stride, queries.max[i],
+              queries.sum[i], queries.out + i * queries.stride, queries.stride);
+      }
+    }
+    for (int64_t i = 0; i < queries.count; ++i) {
+      const int64_t query = first_query + i;
+      write_result(args, query / group, kv_head * group + query % group, queries.total + i * queries.stride,
+                   queries.total_sum[i]);
+    }
+  }
+}
+
+void attention_split(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t split, float* partial) {
+  const int64_t head_dim = args.pages.head_dim, group = args.n_heads / args.pages.n_kv_heads;
+  for (int64_t first_head = 0; first_head < group; first_head += kQueryTile) {
+    Queries queries = gather(args, kv_head, row * group + first_head, smaller(kQueryTile, group - first_head));
+    split_of_type(args, kv_head, split, queries);
+    for (int64_t i = 0; i < queries.count; ++i) {
+      float* to = partial + (first_head + i) * attention_partial_size(head_dim);
+      for (int64_t d = 0; d < head_dim; ++d) to[d] = queries.out[i * queries.stride + d];
+      to[head_dim] = queries.max[i];
+      to[head_dim + 1] = queries.sum[i];
+    }
+  }
+}
+
+void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t n_splits, const float* partials) {
+  const int64_t head_dim = args.pages.head_dim, group = args.n_heads / args.pages.n_kv_heads;
+  float* total = args.scratch;  // padded(head_dim), as `out` below
+  float* out = total + padded(head_dim);
+  for (int64_t h = 0; h < group; ++h) {
+    float total_max = 0, total_sum = 0;
+    for (int64_t split = 0; split < n_splits; ++split) {
+      const float* from = partials + (split * group + h) * attention_partial_size(head_dim);
+      for_each_16({0, head_dim}, [=](int64_t d, int64_t count) { store(out + d, load_up_to(from + d, count)); });
+      merge(total_max, total_sum, total, from[head_dim], from[head_dim + 1], out, padded(head_dim));
+    }
+    write_result(args, row, kv_head * group + h, total, total_sum);
+  }
+}
+
+template <class T>
+void write_pages(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots, Range tokens) {
+  const int64_t head_dim = pages.head_dim, block_size = pages.block_size;
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
+    for (int64_t h = 0; h < pages.n_kv_heads; ++h) {
+      const int64_t page = (block * pages.n_kv_heads + h) * head_dim * block_size;
+      T* to_k = static_cast<T*>(pages.k) + page + offset;
+      T* to_v = static_cast<T*>(pages.v) + page + offset * head_dim;
+      const int64_t at = t * ld + h * head_dim;
+      for_each_16({0, head_dim}, [=](int64_t d, int64_t count) {
+        T rounded[16];
+        store(rounded, load_up_to(k + at + d, count));
+        for (int64_t i = 0; i < count; ++i) to_k[(d + i) * block_size] = rounded[i];
+        store(rounded, load_up_to(v + at + d, count));
+        for (int64_t i = 0; i < count; ++i) to_v[d + i] = rounded[i];
+      });
+    }
+  }
+}
+
+void kv_write(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots, Range tokens) {
+  switch (pages.type) {
+    case KvType::f32: return write_pages<float>(pages, k, v, ld, slots, tokens);
+    case KvType::f16: return write_pages<Half>(pages, k, v, ld, slots, tokens);
+    case KvType::bf16: return write_pages<Bfloat>(pages, k, v, ld, slots, tokens);
+  }
+}
+
+}  // namespace
+}  // namespace tuili::cpu::TUILI_ISA

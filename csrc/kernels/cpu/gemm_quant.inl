@@ -1,0 +1,122 @@
+// Integer GEMM: a tile of rows × one panel. Per group of 32 k the products of codes and int8 activations are summed
+// exactly; unpacking the codes is shared by all rows of the tile. One kernel, every m: a row alone is a tile of one.
+
+namespace tuili::cpu::TUILI_ISA {
+namespace {
+
+// 4- and 5-bit codes sit in pairs of quads q and q + 4 that share bytes, so they are taken together; the two halves of
+// a 6-bit group have scales of their own.
+template <Format kFormat>
+constexpr int quad_of(int step) {
+  constexpr int kBits = coding_of(kFormat).bits;
+  return kBits == 4 || kBits == 5 ? step / 2 + step % 2 * 4 : step;
+}
+
+// What each sum of a run is multiplied with: nothing, or the sub-scale of its half.
+template <Format kFormat>
+struct RunScales {
+  SubScales of_half[2];
+};
+
+// isum[r] += Σ code · a over the group, in runs of as many quads as a Partial holds exactly.
+template <Format kFormat, int kRows, int kStep = 0>
+TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const GroupView& group,
+                               const RunScales<kFormat>& scales, const int8_t* a, int64_t lda) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  constexpr int kQuad = quad_of<kFormat>(kStep);
+  constexpr int kHalfLimit = kCoding.sub_scales == 2 ? 4 : 8;
+  constexpr int kExact = run_length(kCoding.bits);
+  constexpr int kRun = kExact < kHalfLimit ? kExact : kHalfLimit;
+  const Bytes codes = codes_at<kFormat, kQuad>(group);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    if constexpr (kStep % kRun == 0) partial[r] = no_sum();
+    partial[r] = dot<kCoding.bits>(partial[r], codes, a + r * lda + 4 * kQuad);
+    if constexpr (kStep % kRun == kRun - 1) {
+      Ints run;
+      if constexpr (kCoding.sub_scales > 0) run = widen(partial[r], scales.of_half[kQuad / 4]);
+      if constexpr (kCoding.sub_scales == 0) run = widen(partial[r]);
+      isum[r] = kStep == kRun - 1 ? run : isum[r] + run;
+    }
+  }
+  if constexpr (kStep < 7) add_products<kFormat, kRows, kStep + 1>(isum, partial, group, scales, a, lda);
+}
+
+// offset · sub_scale of both halves as a pair of int16 per column, for pair_dot with the half sums.
+template <Format kFormat>
+TUILI_INLINE Ints offset_pairs(const GroupView& group) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  constexpr int kOffset = kCoding.bits == 8 ? kSignedOffset : kCoding.offset;
+  if constexpr (kCoding.sub_scales < 2) return splat_int(kOffset << 16 | kOffset);
+  static_assert(kOffset == 32 || kCoding.sub_scales < 2);
+  const Ints low = shl<5>(load_i8(group.sub_scale)) & splat_int(0xffff);
+  return low | shl<21>(load_i8(group.sub_scale + kPanel));
+}
+
+template <Format kFormat>
+TUILI_INLINE RunScales<kFormat> run_scales(const GroupView& group) {
+  constexpr int kCount = coding_of(kFormat).sub_scales;
+  RunScales<kFormat> out;
+  if constexpr (kCount > 0) out.of_half[0] = out.of_half[1] = sub_scales(load_i8(group.sub_scale));
+  if constexpr (kCount > 1) out.of_half[1] = sub_scales(load_i8(group.sub_scale + kPanel));
+  return out;
+}
+
+template <Format kFormat>
+TUILI_INLINE Floats min_of(const GroupView& group) {
+  if constexpr (coding_of(kFormat).sub_scales == 0) return load(group.min);
+  return negate(load(group.min) * to_float(load_i8(group.sub_min)));
+}
+
+// y of kRows rows and one panel.
+template <Format kFormat, int kRows>
+void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  constexpr bool kHasOffset = kCoding.offset > 0 || (kCoding.bits == 8 && kSignedOffset > 0);
+  const QuantizedRows& x = args.xq;
+  const int64_t n_groups = x.n_groups, lda = n_groups * kGroup;
+  const int8_t* a = x.codes + row * lda;
+  Floats acc[kRows];
+  for (int r = 0; r < kRows; ++r) acc[r] = zero();
+  for (int64_t g = 0; g < n_groups; ++g, a += kGroup) {
+    const GroupView group = group_at<kFormat>(args.w, panel, g);
+    Ints isum[kRows];
+    Partial partial[kRows];
+    add_products<kFormat, kRows>(isum, partial, group, run_scales<kFormat>(group), a, lda);
+    const Floats scale = load(group.scale);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t at = (row + r) * n_groups + g;
+      if constexpr (kHasOffset) isum[r] = isum[r] - pair_dot(offset_pairs<kFormat>(group), x.half_sum + 2 * at);
+      acc[r] = fma(scale * splat(x.scale[at]), to_float(isum[r]), acc[r]);
+      if constexpr (kCoding.has_min) acc[r] = fma(min_of<kFormat>(group), splat(x.scaled_sum[at]), acc[r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) finish(args, row + r, panel, KBlock{0, args.w.k, true, true}, acc[r]);
+}
+
+template <Format kFormat>
+void int8_panels(const GemmArgs& args, Range panels) {
+  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) { int8_tile<kFormat, kRows>(args, row, panel); });
+  }
+}
+
+void gemm_int8(const GemmArgs& args, Range panels) {
+  switch (args.w.format) {
+    case Format::f32:
+    case Format::f16:
+    case Format::bf16: return;  // float weights have no integer form; ops/ checks
+    case Format::q8_0: return int8_panels<Format::q8_0>(args, panels);
+    case Format::q4_0: return int8_panels<Format::q4_0>(args, panels);
+    case Format::q4_1: return int8_panels<Format::q4_1>(args, panels);
+    case Format::q5_0: return int8_panels<Format::q5_0>(args, panels);
+    case Format::q5_1: return int8_panels<Format::q5_1>(args, panels);
+    case Format::q4_k: return int8_panels<Format::q4_k>(args, panels);
+    case Format::q5_k: return int8_panels<Format::q5_k>(args, panels);
+    case Format::q6_k: return int8_panels<Format::q6_k>(args, panels);
+  }
+}
+
+}  // namespace
+}  // namespace tuili::cpu::TUILI_ISA

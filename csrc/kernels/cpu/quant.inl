@@ -1,0 +1,202 @@
+// Activations to int8, and the decoding of packed weights: dequantized blocks for gemm_float, single rows for embed.
+
+namespace tuili::cpu::TUILI_ISA {
+namespace {
+
+// What a format's codes mean (base/packed.h): w = scale · sub_scale · (code - offset) + min term.
+struct Coding {
+  int bits;
+  int offset;
+  int sub_scales;  // per group: 0, 1 or 2
+  bool has_min;
+  int block_groups;  // groups that share a scale
+};
+
+constexpr Coding coding_of(Format format) {
+  switch (format) {
+    case Format::q8_0: return {8, 0, 0, false, 1};
+    case Format::q4_0: return {4, 8, 0, false, 1};
+    case Format::q4_1: return {4, 0, 0, true, 1};
+    case Format::q5_0: return {5, 16, 0, false, 1};
+    case Format::q5_1: return {5, 0, 0, true, 1};
+    case Format::q4_k: return {4, 0, 1, true, 8};
+    case Format::q5_k: return {5, 0, 1, true, 8};
+    case Format::q6_k: return {6, 32, 2, false, 8};
+    default: return {0, 0, 0, false, 1};  // float formats have no codes
+  }
+}
+
+TUILI_INLINE int64_t panels_of(int64_t n) { return (n + kPanel - 1) / kPanel; }
+TUILI_INLINE int64_t groups_of(int64_t k) { return (k + kGroup - 1) / kGroup; }
+
+// The planes of one group of one panel.
+struct GroupView {
+  const uint8_t* codes;
+  const uint8_t* high;
+  const Half* scale;
+  const Half* min;
+  const uint8_t* sub_scale;
+  const uint8_t* sub_min;
+};
+
+template <Format kFormat>
+TUILI_INLINE GroupView group_at(const PackedMatrix& w, int64_t panel, int64_t group) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  const int64_t n_groups = groups_of(w.k);
+  const int64_t at = panel * n_groups + group;
+  const int64_t block = kCoding.block_groups == 1 ? at : panel * (n_groups / 8) + group / 8;
+  return {
+      w.codes + at * (kCoding.bits == 8 ? 512 : 256),
+      w.high + at * (kCoding.bits == 6 ? 128 : 64),
+      reinterpret_cast<const Half*>(w.scale) + block * kPanel,
+      reinterpret_cast<const Half*>(w.min) + block * kPanel,
+      w.sub_scale + at * kCoding.sub_scales * kPanel,
+      w.sub_min + at * kPanel,
+  };
+}
+
+// The codes of quad kQuad (0 to 7) for 16 columns. 8-bit codes are signed (plus kSignedOffset).
+template <Format kFormat, int kQuad>
+TUILI_INLINE Bytes codes_at(const GroupView& group) {
+  constexpr int kBits = coding_of(kFormat).bits;
+  if constexpr (kBits == 8) return load_signed(group.codes + 64 * kQuad);
+  const Bytes pair = load_codes(group.codes + 64 * (kQuad % 4));
+  const Bytes low = kQuad < 4 ? bits<0>(pair, 15) : bits<-4>(pair, 15);
+  if constexpr (kBits == 5) return low | bits<4 - kQuad>(load_codes(group.high), 16);
+  if constexpr (kBits == 6) return low | bits<4 - 2 * (kQuad % 4)>(load_codes(group.high + 64 * (kQuad / 4)), 48);
+  return low;
+}
+
+// ---- Dequantization, rounded as gguf's own: one rounding per product and per sum
+
+struct GroupScales {
+  Floats scale[2];  // of quads 0-3 and 4-7, sub-scale included
+  Floats min;       // what is added; in K formats negative
+};
+
+template <Format kFormat>
+TUILI_INLINE GroupScales scales_at(const GroupView& group) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  const Floats scale = load(group.scale);
+  GroupScales out = {{scale, scale}, zero()};
+  if constexpr (kCoding.sub_scales > 0) {
+    out.scale[0] = scale * to_float(load_i8(group.sub_scale));
+    out.scale[1] = kCoding.sub_scales == 2 ? scale * to_float(load_i8(group.sub_scale + kPanel)) : out.scale[0];
+  }
+  if constexpr (kCoding.has_min) out.min = load(group.min);
+  if constexpr (kCoding.has_min && kCoding.sub_scales > 0) {
+    out.min = negate(out.min * to_float(load_i8(group.sub_min)));
+  }
+  return out;
+}
+
+template <Format kFormat, int kQuad>
+TUILI_INLINE void dequantize_quads(float* out, const GroupView& group, const GroupScales& scales) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  constexpr int kOffset = kCoding.offset + (kCoding.bits == 8 ? kSignedOffset : 0);
+  constexpr int kSign = kCoding.bits == 8 && kSignedOffset == 0 ? -1 : 0xff;  // mask of a shifted byte
+  const Ints codes = as_ints(codes_at<kFormat, kQuad>(group));
+  const Ints of_k[4] = {shr<24>(shl<24>(codes)) & splat_int(kSign), shr<24>(shl<16>(codes)) & splat_int(kSign),
+                        shr<24>(shl<8>(codes)) & splat_int(kSign), shr<24>(codes) & splat_int(kSign)};
+  for (int j = 0; j < 4; ++j) {
+    const Floats code = to_float(of_k[j] - splat_int(kOffset));
+    Floats value = code * scales.scale[kQuad / 4];
+    if constexpr (kCoding.has_min) value = value + scales.min;
+    store(out + (4 * kQuad + j) * kPanel, value);
+  }
+  if constexpr (kQuad < 7) dequantize_quads<kFormat, kQuad + 1>(out, group, scales);
+}
+
+// out[kb][16] = the columns of a panel for k in [k0, k0 + kb), both multiples of 32.
+template <Format kFormat>
+void dequantize_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, int64_t kb) {
+  for (int64_t k = 0; k < kb; k += kGroup) {
+    const GroupView group = group_at<kFormat>(w, panel, (k0 + k) / kGroup);
+    dequantize_quads<kFormat, 0>(out + k * kPanel, group, scales_at<kFormat>(group));
+  }
+}
+
+template <class T>
+TUILI_INLINE void convert_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, int64_t kb) {
+  const T* in = reinterpret_cast<const T*>(w.codes) + (panel * w.k + k0) * kPanel;
+  for (int64_t k = 0; k < kb; ++k) store(out + k * kPanel, load(in + k * kPanel));
+}
+
+// Any format but f32, which is read where it lies.
+void decode_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, int64_t kb) {
+  switch (w.format) {
+    case Format::f32: return;
+    case Format::f16: return convert_block<Half>(out, w, panel, k0, kb);
+    case Format::bf16: return convert_block<Bfloat>(out, w, panel, k0, kb);
+    case Format::q8_0: return dequantize_block<Format::q8_0>(out, w, panel, k0, kb);
+    case Format::q4_0: return dequantize_block<Format::q4_0>(out, w, panel, k0, kb);
+    case Format::q4_1: return dequantize_block<Format::q4_1>(out, w, panel, k0, kb);
+    case Format::q5_0: return dequantize_block<Format::q5_0>(out, w, panel, k0, kb);
+    case Format::q5_1: return dequantize_block<Format::q5_1>(out, w, panel, k0, kb);
+    case Format::q4_k: return dequantize_block<Format::q4_k>(out, w, panel, k0, kb);
+    case Format::q5_k: return dequantize_block<Format::q5_k>(out, w, panel, k0, kb);
+    case Format::q6_k: return dequantize_block<Format::q6_k>(out, w, panel, k0, kb);
+  }
+}
+
+// One row of the matrix: 16 columns are decoded to keep one. A row is read once per token, and this is the same code.
+void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens) {
+  alignas(64) float block[kGroup * kPanel];
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const int64_t panel = ids[t] / kPanel, column = ids[t] % kPanel;
+    float* row = y + t * w.k;
+    for (int64_t k0 = 0; k0 < w.k; k0 += kGroup) {
+      const int64_t kb = w.k - k0 < kGroup ? w.k - k0 : kGroup;
+      const float* values = block;
+      if (w.format == Format::f32) values = reinterpret_cast<const float*>(w.codes) + (panel * w.k + k0) * kPanel;
+      decode_block(block, w, panel, k0, kb);
+      for (int64_t k = 0; k < kb; ++k) row[k0 + k] = values[k * kPanel + column] * scale;
+    }
+  }
+}
+
+// ---- Activations
+
+TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t at, Floats x0, Floats x1) {
+  int8_t* codes = out.codes + at * kGroup;
+  const Ints magnitude = splat_int(0x7fffffff);
+  // As integers magnitudes are ordered like floats, with Inf and NaN above all.
+  const int32_t amax_bits = max_of(max(as_ints(x0) & magnitude, as_ints(x1) & magnitude));
+  const bool finite = amax_bits < 0x7f800000;
+  constexpr int32_t kSmallest = 27 << 23;  // 2^-100
+  if (!finite || amax_bits < kSmallest) {
+    store_i8(codes, splat_int(0));
+    store_i8(codes + 16, splat_int(0));
+    out.half_sum[2 * at] = out.half_sum[2 * at + 1] = 0;
+    out.scale[at] = out.scaled_sum[at] = finite ? 0 : __builtin_nanf("");
+    return;
+  }
+  float amax;
+  __builtin_memcpy(&amax, &amax_bits, sizeof(amax));
+  // |x| · (127 / amax) is at most 127 · (1 + 2^-24)², which rounds to 127: no clamp is needed.
+  const Floats inverse = splat(127 / amax);
+  const Ints q0 = as_ints(x0 * inverse + splat(kRounder)) - splat_int(kRounderBits);
+  const Ints q1 = as_ints(x1 * inverse + splat(kRounder)) - splat_int(kRounderBits);
+  store_i8(codes, q0);
+  store_i8(codes + 16, q1);
+  const int32_t sum0 = sum(q0), sum1 = sum(q1);
+  out.half_sum[2 * at] = int16_t(sum0);
+  out.half_sum[2 * at + 1] = int16_t(sum1);
+  out.scale[at] = amax / 127;
+  out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
+}
+
+void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    const float* row = x + r * ldx;
+    int64_t at = r * out.n_groups, i = 0;
+    for (; i + kGroup <= k; i += kGroup, ++at) quantize_group(out, at, load(row + i), load(row + i + 16));
+    if (i == k) continue;
+    const int64_t left = k - i;
+    const Floats x0 = load_first(row + i, left < 16 ? left : 16);
+    quantize_group(out, at, x0, left > 16 ? load_first(row + i + 16, left - 16) : zero());
+  }
+}
+
+}  // namespace
+}  // namespace tuili::cpu::TUILI_ISA
