@@ -46,8 +46,8 @@ def counting_model() -> _core.Model:
 class Letters:
     """A detokenizer for ids that are character codes."""
 
-    def add(self, ids: list[int]) -> str:
-        return "".join(map(chr, ids))
+    def push(self, token_id: int) -> str:
+        return chr(token_id)
 
     def flush(self) -> str:
         return ""

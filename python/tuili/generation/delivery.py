@@ -18,7 +18,7 @@ Collect = Literal["logits", "hidden_states"]
 class TextDecoder(Protocol):
     """The incremental detokenizer: never shows half a character; all pieces joined are the text."""
 
-    def add(self, ids: list[int]) -> str: ...
+    def push(self, token_id: int, /) -> str: ...
     def flush(self) -> str: ...
 
 
@@ -62,7 +62,7 @@ class Transcript:
         may_stop = self._n_tokens > self._min_tokens
         if may_stop and (token_id in self._stop_ids or token_id in self._eos_ids):
             return self._stop_at(token_id)
-        piece = self._push(self._decoder.add([token_id]), may_stop)
+        piece = self._push(self._decoder.push(token_id), may_stop)
         if piece.finish_reason is None and self._n_tokens >= self._max_tokens:
             rest = self.rest()
             return Piece(
@@ -78,7 +78,7 @@ class Transcript:
 
     def _stop_at(self, token_id: int) -> Piece:
         reason = token_id if token_id in self._stop_ids else None
-        shown = self._push(self._decoder.add([token_id]), True) if self._show_stop else Piece("")
+        shown = self._push(self._decoder.push(token_id), True) if self._show_stop else Piece("")
         if shown.finish_reason is None:
             rest = self.rest()
             shown = Piece(shown.text + rest.text, rest.finish_reason, rest.stop_reason)

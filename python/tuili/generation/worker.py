@@ -239,7 +239,7 @@ def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
         except Exception:  # a defect of ours: the thread must live on for the other requests
             log.exception("the engine's step failed outside the model")
             busy = False
-        del worker
+        del worker, message  # neither may outlive its users while this thread sleeps
     if (worker := owner()) is not None:
         worker._abandon()
 

@@ -1,0 +1,216 @@
+"""SamplingParams: every bad value is refused by name, every good one is kept. Rows REQ-01 … REQ-09, REQ-14, TK-14."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tuili.errors import InvalidParameterError
+from tuili.generation import params as parameters
+from tuili.generation.params import ALIASES, NAMES, SamplingParams, canonical_names, defaults_from, resolve
+
+BAD_INTEGERS = [-1, 2**63, 2**64, 1.5, "10", True, math.nan, math.inf, [1], np.bool_(True), np.float32(1)]
+BAD_FLOATS = [math.nan, math.inf, -math.inf, "1", True, [1.0], 10**400, np.float32("nan")]
+
+BAD = {
+    "max_tokens": [*BAD_INTEGERS, 0, 2**31],
+    "min_tokens": [*BAD_INTEGERS, 2**31],
+    "temperature": [*BAD_FLOATS, -0.1, 1e31],
+    "top_k": [*BAD_INTEGERS[1:], -2, 2**31],
+    "top_p": [*BAD_FLOATS, 0.0, -0.5, 1.0001],
+    "min_p": [*BAD_FLOATS, -1e-9, 1.1],
+    "typical_p": [*BAD_FLOATS, 0.0, 1.1],
+    "repetition_penalty": [*BAD_FLOATS, 0.0, -1.0, 1e7],
+    "presence_penalty": [*BAD_FLOATS, -101, 101],
+    "frequency_penalty": [*BAD_FLOATS, -101, 101],
+    "no_repeat_ngram_size": [*BAD_INTEGERS, 1025],
+    "stop": ["", ["a", ""], [1], 3, ["x"] * 257, "x" * 4097, "é" * 2049, {"a": 1}, b"stop"],
+    "stop_token_ids": [3, [-1], [1.0], [True], ["1"], list(range(1025)), [2**31]],
+    "include_stop_str_in_output": [0, 1, "true", None],
+    "ignore_eos": [0, "no", None],
+    "skip_special_tokens": [1, None],
+    "n": [*BAD_INTEGERS, 0, 129, 100_000],
+    "seed": [-1, *BAD_INTEGERS[2:]],
+    "logprobs": [*BAD_INTEGERS, 21, 10**9],
+    "prompt_logprobs": [*BAD_INTEGERS, 21, 10**9],
+    "logit_bias": [
+        [(1, 2.0)],
+        {"abc": 1.0},
+        {-1: 1.0},
+        {True: 1.0},
+        {1: math.nan},
+        {1: math.inf},
+        {1: 1e300},
+        {1: -100.5},
+        {1: "x"},
+        dict.fromkeys(range(1025), 1.0),
+    ],
+    "allowed_token_ids": [[], [-1], list(range(1025)), 5],
+    "bad_words": [[""], "", ["x"] * 1025, ["x" * 257], [3]],
+    "deadline_s": [*BAD_FLOATS, -1, 1e300],
+    "cache_salt": ["", 3, "x" * 257, b"salt"],
+    "on_nan": ["ignore", True, 1],
+    "do_sample": [1, "yes", 0.0],
+    "num_beams": [0, -1, 1.5, "2", True],
+    "max_new_tokens": [*BAD_INTEGERS, 0],
+    "num_return_sequences": [0, 129, True],
+}
+
+
+@pytest.mark.parametrize("name, value", [(n, v) for n, vs in BAD.items() for v in vs], ids=lambda x: repr(x)[:24])
+def test_a_bad_value_is_refused_by_name(name, value):
+    with pytest.raises(InvalidParameterError) as caught:
+        SamplingParams(**{name: value})
+    canonical = ALIASES.get(name, name)
+    assert canonical in caught.value.param and canonical in str(caught.value)
+    assert len(str(caught.value)) < 300, "a message must not repeat what it was given at length"
+
+
+GOOD = {
+    "max_tokens": [1, 2**31 - 1, np.int64(7)],
+    "temperature": [0, 0.0, 1e-45, 1e-4, 2, 1e30, np.float32(0.5)],
+    "top_k": [0, -1, 1, 10**6],
+    "top_p": [1e-9, 1, 1.0],
+    "min_p": [0, 1],
+    "typical_p": [1e-9, 1],
+    "seed": [0, 2**64 - 1, np.uint64(2**63)],
+    "n": [1, 128],
+    "logprobs": [0, 20],
+    "stop": ["x", ["a", "b"], ("a",), [], "\ud83d", "停"],
+    "stop_token_ids": [[], (1, 2), {3}, np.array([4])],
+    "logit_bias": [{}, {0: -100, 5: 100.0}, {np.int32(3): np.float32(1)}],
+    "deadline_s": [0, 0.5, 3600],
+    "num_beams": [1],
+    "do_sample": [True, False],
+    "priority": [0],
+    "logits_processors": [None, []],
+}
+
+
+@pytest.mark.parametrize("name, value", [(n, v) for n, vs in GOOD.items() for v in vs], ids=lambda x: repr(x)[:24])
+def test_a_good_value_is_accepted(name, value):
+    SamplingParams(**{name: value})
+
+
+NOT_YET = {
+    "priority": 1,
+    "prompt_lookup_num_tokens": 3,
+    "json_schema": {"type": "object"},
+    "regex": "a*",
+    "choice": ["a", "b"],
+    "grammar": "root ::= 'a'",
+    "logits_processors": [print],
+    "num_beams": 4,
+}
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_what_does_not_exist_yet_is_refused_not_ignored(name):
+    with pytest.raises(InvalidParameterError) as caught:
+        SamplingParams(**{name: NOT_YET[name]})
+    assert (caught.value.code, caught.value.param) == ("not_supported_yet", name)
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [("temprature", "temperature"), ("Temperature", "temperature"), ("max_token", "max_tokens"), ("topp", "top_p")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
+    with pytest.raises(InvalidParameterError, match=f"did you mean {meant}") as caught:
+        SamplingParams(**{given: 1})
+    assert caught.value.code == "unknown_parameter"
+
+
+def test_an_unknown_name_cannot_break_the_log():
+    with pytest.raises(InvalidParameterError) as caught:
+        SamplingParams(**{"x\r\n\x1b[31m" + "y" * 1000: 1})
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+def test_aliases_mean_the_same():
+    assert SamplingParams(max_new_tokens=5, num_return_sequences=2, do_sample=False) == SamplingParams(
+        max_tokens=5, n=2, temperature=0.0
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_tokens": 3, "max_new_tokens": 3},
+        {"do_sample": True, "temperature": 0},
+        {"do_sample": False, "temperature": 0.7},
+        {"min_tokens": 5, "max_tokens": 4},
+    ],
+)
+def test_contradictions_are_refused(options):
+    with pytest.raises(InvalidParameterError):
+        SamplingParams(**options)
+
+
+def test_parameters_are_immutable_and_detached_from_what_made_them():
+    stop, bias = ["a"], {1: 2.0}
+    params = SamplingParams(stop=stop, logit_bias=bias)
+    stop.append("b")
+    bias[2] = 1.0
+    assert params.stop == ("a",) and params.logit_bias == {1: 2.0}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.temperature = 1.0
+
+
+def test_all_names_of_the_interface_exist():
+    promised = """max_tokens min_tokens temperature top_k top_p min_p typical_p repetition_penalty presence_penalty
+    frequency_penalty no_repeat_ngram_size stop stop_token_ids include_stop_str_in_output ignore_eos n seed logprobs
+    prompt_logprobs logit_bias allowed_token_ids bad_words skip_special_tokens deadline_s priority cache_salt
+    prompt_lookup_num_tokens json_schema regex choice grammar logits_processors on_nan""".split()
+    assert sorted(promised) == sorted(NAMES)
+
+
+# --- defaults
+
+
+@pytest.mark.parametrize(
+    "options, defaults, temperature",
+    [
+        ({}, {}, 0.0),
+        ({"top_p": 0.9}, {}, 1.0),
+        ({"seed": 1}, {}, 1.0),
+        ({"n": 2}, {}, 1.0),
+        ({"top_p": 0.9, "temperature": 0}, {}, 0),
+        ({}, {"temperature": 0.6}, 0.6),
+        ({"temperature": 0.2}, {"temperature": 0.6}, 0.2),
+        ({"do_sample": True}, {}, 1.0),
+    ],
+)
+def test_the_temperature_follows_the_documented_order(options, defaults, temperature):
+    assert resolve(SamplingParams(**options), defaults).temperature == temperature
+
+
+def test_defaults_of_a_model_count_as_in_transformers():
+    assert defaults_from({"temperature": 0.6, "top_p": 0.9}) == {}, "without do_sample the model decodes greedily"
+    assert defaults_from({"do_sample": True, "temperature": 0.6, "top_k": 64, "max_new_tokens": 9}) == {
+        "temperature": 0.6,
+        "top_k": 64,
+        "max_tokens": 9,
+    }
+    assert defaults_from({"do_sample": True, "eos_token_id": 1}) == {"temperature": 1.0}
+    with pytest.raises(InvalidParameterError, match="top_p"):
+        defaults_from({"do_sample": True, "top_p": 7})
+
+
+def test_resolving_leaves_no_default_open():
+    resolved = resolve(SamplingParams(), {"max_tokens": 7, "repetition_penalty": 1.1})
+    assert resolved.max_tokens == 7 and resolved.repetition_penalty == 1.1
+    assert (resolved.top_k, resolved.top_p, resolved.min_p, resolved.typical_p) == (0, 1.0, 0.0, 1.0)
+
+
+def test_seeds_of_siblings_are_fixed_and_differ():
+    seeds = [parameters.derived_seed(5, i) for i in range(128)]
+    assert seeds[0] == 5 and len(set(seeds)) == 128 and all(0 <= seed < 2**64 for seed in seeds)
+    assert parameters.derived_seed(5, 1) == 6170373840279617265, "a seed's siblings are the same in every version"
+
+
+def test_canonical_names_keeps_values_untouched():
+    assert canonical_names({"max_new_tokens": 3, "top_p": 0.5, "num_beams": 1}) == {"max_tokens": 3, "top_p": 0.5}
