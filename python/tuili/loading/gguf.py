@@ -33,12 +33,21 @@ _STRING_OVERHEAD_BYTES = 57
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
-# Value types by id: name, struct format or None, bytes of the smallest encoding.
+# Value types of fixed size by id: name, encoding.
 _SCALARS = {
-    0: ("UINT8", "<u1"), 1: ("INT8", "<i1"), 2: ("UINT16", "<u2"), 3: ("INT16", "<i2"), 4: ("UINT32", "<u4"),
-    5: ("INT32", "<i4"), 6: ("FLOAT32", "<f4"), 7: ("BOOL", "?"), 10: ("UINT64", "<u8"), 11: ("INT64", "<i8"),
-    12: ("FLOAT64", "<f8"),
-}  # fmt: skip
+    0: ("UINT8", struct.Struct("<B")),
+    1: ("INT8", struct.Struct("<b")),
+    2: ("UINT16", struct.Struct("<H")),
+    3: ("INT16", struct.Struct("<h")),
+    4: ("UINT32", struct.Struct("<I")),
+    5: ("INT32", struct.Struct("<i")),
+    6: ("FLOAT32", struct.Struct("<f")),
+    7: ("BOOL", struct.Struct("<B")),
+    10: ("UINT64", struct.Struct("<Q")),
+    11: ("INT64", struct.Struct("<q")),
+    12: ("FLOAT64", struct.Struct("<d")),
+}
+_BOOL = 7
 _STRING, _ARRAY = 8, 9
 _TYPE_NAMES = {number: name for number, (name, _) in _SCALARS.items()} | {_STRING: "STRING", _ARRAY: "ARRAY"}
 
@@ -122,14 +131,30 @@ class _Header:
             )
         return n
 
-    def skip_strings(self, n: int, field: str) -> None:
-        """Step over `n` strings, checking that each lies in the file."""
+    def skip_strings(self, n: int, field: str, max_bytes: int) -> None:
+        """Step over `n` strings of at most `max_bytes` in all, checking that each lies in the file."""
+        end = self.at + max_bytes
         while n:
             chunk = min(n, 16_384)
             if not self._skip_short_strings(chunk):
+                chunk = min(n, 64)
                 for _ in range(chunk):
-                    self.need(self.u64(field), field)
+                    self._skip_string(field)
+            if self.at > end:
+                raise ModelLimitError(
+                    f"{self.what}: byte {self.at}: {field} takes more than {max_bytes} bytes", code="array_too_large"
+                )
             n -= chunk
+
+    def _skip_string(self, field: str) -> None:
+        n_bytes = self.u64(field)
+        if MAX_STRING_BYTES < n_bytes <= self.file.size - self.at:
+            raise ModelLimitError(
+                f"{self.what}: byte {self.at - 8}: a string of {field} has {n_bytes} bytes; "
+                f"the limit is {MAX_STRING_BYTES}",
+                code="string_too_long",
+            )
+        self.need(n_bytes, field)
 
     def _skip_short_strings(self, n: int) -> bool:
         """Step over `n` strings if all are shorter than 256 bytes and already read; False, and no step, if not.
@@ -230,29 +255,29 @@ class Metadata:
             )
         return found
 
-    def _numbers(self, key: str, element: int, n: int | None, default: T) -> Any | T:
+    def _numbers(self, key: str, element: int, dtype: str, n: int | None, default: T) -> Any | T:
         array = self._array(key, element, n, default)
         if not isinstance(array, _Array):
             return array
-        return np.frombuffer(self._data[array.begin : array.end], np.dtype(_SCALARS[element][1]))
+        return np.frombuffer(self._data[array.begin : array.end], dtype)
 
     def get_f32_array(
         self, key: str, n: int | None = None, default: T = _REQUIRED
     ) -> NDArray[np.float32] | T:
         """An array of FLOAT32, of `n` elements if given."""
-        return self._numbers(key, 6, n, default)
+        return self._numbers(key, 6, "<f4", n, default)
 
     def get_i32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.int32] | T:
         """An array of INT32, of `n` elements if given."""
-        return self._numbers(key, 5, n, default)
+        return self._numbers(key, 5, "<i4", n, default)
 
     def get_u32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.uint32] | T:
         """An array of UINT32, of `n` elements if given."""
-        return self._numbers(key, 4, n, default)
+        return self._numbers(key, 4, "<u4", n, default)
 
     def get_bool_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.bool_] | T:
         """An array of BOOL, of `n` elements if given."""
-        return self._numbers(key, 7, n, default)
+        return self._numbers(key, 7, "?", n, default)
 
     def n_strings(self, key: str) -> int:
         """The length of an array of STRING, without decoding it."""
@@ -288,15 +313,14 @@ def _read_value(header: _Header, key: str) -> tuple[int, Any]:
     number = header.u32(f"the type of key {shown(key)}")
     where = f"key {shown(key)}"
     if number in _SCALARS:
-        dtype = _SCALARS[number][1]
-        n_bytes = np.dtype(dtype).itemsize
-        begin = header.need(n_bytes, where)
-        raw = header.bytes[begin : begin + n_bytes]
-        if dtype == "?" and raw[0] > 1:
+        encoding = _SCALARS[number][1]
+        begin = header.need(encoding.size, where)
+        (value,) = encoding.unpack_from(header.bytes, begin)
+        if number == _BOOL and value > 1:
             raise ModelFormatError(
-                f"{header.what}: byte {begin}: {where} is a BOOL of value {raw[0]}", code="bool_value"
+                f"{header.what}: byte {begin}: {where} is a BOOL of value {value}", code="bool_value"
             )
-        return number, np.frombuffer(raw, dtype)[0].item()
+        return number, bool(value) if number == _BOOL else value
     if number == _STRING:
         return number, header.string(where, MAX_STRING_BYTES)
     if number == _ARRAY:
@@ -316,21 +340,16 @@ def _read_array(header: _Header, where: str) -> _Array:
     if element == _STRING:
         n = header.count(f"the length of {where}", 8, MAX_ARRAY_BYTES // _STRING_OVERHEAD_BYTES)
         begin = header.at
-        header.skip_strings(n, where)
-        if header.at - begin + n * _STRING_OVERHEAD_BYTES > MAX_ARRAY_BYTES:
-            raise ModelLimitError(
-                f"{header.what}: byte {at}: {where} takes more than {MAX_ARRAY_BYTES} bytes decoded",
-                code="array_too_large",
-            )
+        header.skip_strings(n, where, MAX_ARRAY_BYTES - n * _STRING_OVERHEAD_BYTES)
         return _Array(element, n, begin, header.at)
     if element not in _SCALARS:
         raise ModelFormatError(
             f"{header.what}: byte {at}: {where} has the unknown element type {element}", code="value_type"
         )
-    size = np.dtype(_SCALARS[element][1]).itemsize
+    size = _SCALARS[element][1].size
     n = header.count(f"the length of {where}", size, MAX_ARRAY_BYTES // size)
     begin = header.need(n * size, where)
-    if element == 7 and n and max(header.bytes[begin : header.at]) > 1:
+    if element == _BOOL and n and max(header.bytes[begin : header.at]) > 1:
         raise ModelFormatError(
             f"{header.what}: byte {begin}: {where} holds a BOOL other than 0 and 1", code="bool_value"
         )
