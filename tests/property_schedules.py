@@ -3,8 +3,9 @@
     python tests/property_schedules.py --runs 300
 
 A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set,
-block size, pool sizes small enough to preempt, prefix cache on or off. Tokens and logits of every computed
-row are compared bit by bit.
+block size, pool sizes small enough to preempt, prefix cache on or off. Tokens and the log-probabilities of the
+whole vocabulary behind each are compared bit by bit; of requests that collect logits (these share no prefix),
+every logit too.
 """
 
 from __future__ import annotations
@@ -42,25 +43,37 @@ class Request:
     n_new: int
     sampling: tuple[tuple[str, float], ...]
     arrival: int  # the first step at which it may be admitted
+    collects: bool  # its sequence in the schedule keeps logits, and therefore shares no prefix
 
-    def sequence(self) -> _core.Sequence:
-        sampling = _core.SamplingParams(**dict(self.sampling))
-        return _core.Sequence(np.array(self.ids, np.int32), sampling, collect_logits=True)
+    def sequence(self, collects: bool) -> _core.Sequence:
+        sampling = _core.SamplingParams(**dict(self.sampling), n_logprobs=N_VOCAB)
+        return _core.Sequence(np.array(self.ids, np.int32), sampling, collect_logits=collects)
+
+
+@dataclasses.dataclass
+class Alone:
+    """What a request gives when it has the engine to itself."""
+
+    tokens: list[int]
+    logits: np.ndarray  # [n_tokens - 1, n_vocab]
+    logprobs: list[object]  # per generated token
 
 
 @functools.lru_cache(maxsize=64)
-def alone(model_id: int, kv_type: str, request: Request) -> tuple[list[int], np.ndarray]:
-    """Tokens and logits of a request that has the engine to itself: one chunk, one thread, the best table."""
+def alone(model_id: int, kv_type: str, request: Request) -> Alone:
+    """The request in one chunk, on one thread, with the best table."""
     model = built(*MODELS[model_id][:2], compute=MODELS[model_id][2])
     n_most = len(request.ids) + request.n_new
     cache = _core.KvCache(model.spec, -(-n_most // 32), 32, kv_type)
     pool = _core.BlockPool(-(-n_most // 32), 32, prefix_cache=False)
     runner = _core.Runner(model, cache, max_batch_tokens=len(request.ids), max_seqs=1, num_threads=1)
-    sequence = request.sequence()
+    sequence = request.sequence(collects=True)
     assert pool.grow(sequence, n_most)
+    logprobs = []
     for _ in range(request.n_new):
-        runner.step([sequence], [sequence.n_tokens - sequence.n_computed], [True])
-    return sequence.token_ids(), sequence.logits()
+        result = runner.step([sequence], [sequence.n_tokens - sequence.n_computed], [True])
+        logprobs.append(result.logprobs[0])
+    return Alone(sequence.token_ids(), sequence.logits(), logprobs)
 
 
 def draw_requests(rng: random.Random, n_steps: int) -> list[Request]:
@@ -77,9 +90,24 @@ def draw_requests(rng: random.Random, n_steps: int) -> list[Request]:
                 [{}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.05}, {"repetition_penalty": 1.3}]
             )
         requests.append(
-            Request(tuple(ids), rng.randint(1, 12), tuple(sampling.items()), rng.randrange(n_steps))
+            Request(
+                tuple(ids),
+                n_new=rng.randint(1, 12),
+                sampling=tuple(sampling.items()),
+                arrival=rng.randrange(n_steps),
+                collects=rng.random() < 0.4,
+            )
         )
     return requests
+
+
+@dataclasses.dataclass(eq=False)
+class Row:
+    """A request while it is in the engine."""
+
+    request: Request
+    sequence: _core.Sequence
+    logprobs: list[object] = dataclasses.field(default_factory=list)
 
 
 class Schedule:
@@ -99,8 +127,8 @@ class Schedule:
         largest = max(len(request.ids) + request.n_new for request in self.requests)
         self.n_blocks = -(-largest // self.block_size) + rng.choice([0, 0, 1, 3, 12])
         self.waiting = sorted(self.requests, key=lambda request: request.arrival)
-        self.running: list[tuple[Request, _core.Sequence]] = []
-        self.preempted: list[tuple[Request, _core.Sequence]] = []
+        self.running: list[Row] = []
+        self.preempted: list[Row] = []
 
     def __str__(self) -> str:
         family, format, compute = MODELS[self.model_id]
@@ -138,84 +166,90 @@ class Schedule:
         return self.counts
 
     def admit(self, step: int) -> None:
-        """Preempted sequences first, then those that have arrived; each may find its prefix in the cache."""
+        """Preempted rows first, then requests that have arrived; each may find its prefix in the cache."""
         while len(self.running) < 8 and self.rng.random() < 0.8:
             if self.preempted:
-                request, sequence = self.preempted.pop(0)
+                row = self.preempted.pop(0)
             elif self.waiting and (self.waiting[0].arrival <= step or not self.running):
                 request = self.waiting.pop(0)
-                sequence = request.sequence()
+                row = Row(request, request.sequence(request.collects))
             else:
                 return
             if self.prefix_cache:
-                n_cached = self.pool.attach_prefix(sequence)
+                n_cached = self.pool.attach_prefix(row.sequence)
                 self.counts["prefix hits"] += n_cached > 0
                 self.counts["cached tokens"] += n_cached
-            self.running.append((request, sequence))
+            self.running.append(row)
 
-    def preempt(self, index: int) -> None:
-        request, sequence = self.running.pop(index)
-        self.compare(request, sequence)
+    def preempt(self, row: Row) -> None:
+        self.compare(row)
+        self.running.remove(row)
         if self.prefix_cache and self.rng.random() < 0.5:
-            self.pool.publish(sequence)
-        self.pool.release(sequence)
-        self.preempted.append((request, sequence))
+            self.pool.publish(row.sequence)
+        self.pool.release(row.sequence)
+        self.preempted.append(row)
         self.counts["preemptions"] += 1
 
     def preempt_somebody_for_no_reason(self) -> None:
         if len(self.running) > 1 and self.rng.random() < 0.05:
-            self.preempt(self.rng.randrange(len(self.running)))
+            self.preempt(self.rng.choice(self.running))
+
+    def find_blocks(self, row: Row, n_tokens: int, batch: list[Row]) -> bool:
+        """Blocks for n_tokens, if need be from the youngest row that is not in the batch already."""
+        while not self.pool.grow(row.sequence, n_tokens):
+            victims = [other for other in self.running if other is not row and other not in batch]
+            if not victims:
+                return False
+            self.preempt(victims[-1])
+        return True
 
     def run_one_step(self) -> None:
-        """A batch in random order, random chunks; whoever finds no block evicts the youngest or sits out."""
+        """A batch in random order with random chunks; who finds no block sits out."""
         budget = max(self.chunk, 8)
-        batch: list[tuple[_core.Sequence, int, bool]] = []
-        for _, sequence in self.rng.sample(self.running, len(self.running)):
-            if all(sequence is not other for _, other in self.running) or budget == 0:
+        batch: list[Row] = []
+        n_new: list[int] = []
+        for row in self.rng.sample(self.running, len(self.running)):
+            left = row.sequence.n_tokens - row.sequence.n_computed
+            n = min(left, self.rng.randint(1, self.chunk), budget)
+            if n == 0 or row not in self.running:
                 continue
-            n_new = min(sequence.n_tokens - sequence.n_computed, self.rng.randint(1, self.chunk), budget)
-            while not self.pool.grow(sequence, sequence.n_computed + n_new):
-                in_batch = [other for other, _, _ in batch]
-                victims = [
-                    i
-                    for i, (_, other) in enumerate(self.running)
-                    if other is not sequence and all(other is not taken for taken in in_batch)
-                ]
-                if not victims:
-                    break
-                self.preempt(victims[-1])
-            else:
-                batch.append((sequence, n_new, sequence.n_computed + n_new == sequence.n_tokens))
-                budget -= n_new
+            if self.find_blocks(row, row.sequence.n_computed + n, batch):
+                batch.append(row)
+                n_new.append(n)
+                budget -= n
         if not batch:
             return
-        sequences, n_new, sample = (list(column) for column in zip(*batch, strict=True))
-        self.runner.step(sequences, n_new, sample)
+        sequences = [row.sequence for row in batch]
+        sample = [s.n_computed + n == s.n_tokens for s, n in zip(sequences, n_new, strict=True)]
+        result = self.runner.step(sequences, n_new, sample)
+        sampled = [row for row, wanted in zip(batch, sample, strict=True) if wanted]
+        for row, logprobs in zip(sampled, result.logprobs, strict=True):
+            row.logprobs.append(logprobs)
         self.counts["tokens"] += sum(n_new)
-        if self.prefix_cache:
-            for sequence in sequences:
-                if self.rng.random() < 0.7:
-                    self.pool.publish(sequence)
+        for sequence in sequences:
+            if self.prefix_cache and self.rng.random() < 0.7:
+                self.pool.publish(sequence)
 
     def finish(self) -> None:
-        for request, sequence in list(self.running):
-            if sequence.n_tokens == len(request.ids) + request.n_new:
-                self.compare(request, sequence)
-                self.pool.release(sequence)
-                self.running = [pair for pair in self.running if pair[1] is not sequence]
+        for row in list(self.running):
+            if row.sequence.n_tokens == len(row.request.ids) + row.request.n_new:
+                self.compare(row)
+                self.running.remove(row)
+                self.pool.release(row.sequence)
                 self.counts["requests"] += 1
 
-    def compare(self, request: Request, sequence: _core.Sequence) -> None:
-        """Tokens so far and the logits of the rows this sequence computed, against the request alone."""
-        tokens, logits = alone(self.model_id, self.kv_type, request)
-        assert sequence.token_ids() == tokens[: sequence.n_tokens], "tokens differ from the request run alone"
-        rows = sequence.logits()
-        expected = logits[sequence.n_computed - len(rows) : sequence.n_computed]
-        differ = [
-            i for i, (a, b) in enumerate(zip(rows, expected, strict=True)) if a.tobytes() != b.tobytes()
-        ]
-        assert not differ, f"logits differ in {len(differ)} of {len(rows)} rows, first at row {differ[0]}"
-        self.counts["rows compared"] += len(rows)
+    def compare(self, row: Row) -> None:
+        """Everything the row has given so far against the request alone."""
+        sequence, expected = row.sequence, alone(self.model_id, self.kv_type, row.request)
+        assert sequence.token_ids() == expected.tokens[: sequence.n_tokens], "tokens differ from those alone"
+        assert row.logprobs == expected.logprobs[: len(row.logprobs)], "log-probabilities differ"
+        if row.request.collects:
+            logits = sequence.logits()
+            pairs = zip(logits, expected.logits[: sequence.n_computed], strict=True)
+            differ = [i for i, (a, b) in enumerate(pairs) if a.tobytes() != b.tobytes()]
+            assert not differ, f"logits differ in {len(differ)} of {len(logits)} rows, first in {differ[0]}"
+            self.counts["rows compared"] += len(logits)
+        self.counts["tokens compared"] += len(row.logprobs)
 
 
 def play_encoder(seed: int) -> Counter[str]:

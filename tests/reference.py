@@ -248,3 +248,86 @@ def philox4x32(key: tuple[int, int], counter: tuple[int, int, int, int]) -> tupl
         c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32) ^ c3 ^ k1, p0 & _MASK
         k0, k1 = (k0 + _PHILOX_WEYL[0]) & _MASK, (k1 + _PHILOX_WEYL[1]) & _MASK
     return c0, c1, c2, c3
+
+
+def uniform(seed: int, counter: int) -> float:
+    """Number `counter` of the stream `seed`: the upper 53 bits of the first two words, in [0, 1)."""
+    key, count = ((value & _MASK, value >> 32) for value in (seed, counter))
+    high, low, _, _ = philox4x32(key, (*count, 0, 0))
+    return ((high << 32 | low) >> 11) * 2.0**-53
+
+
+# ---- sampling
+
+
+def penalized(
+    logits: Array,
+    history: list[int],
+    n_prompt: int,
+    *,
+    repetition: float = 1.0,
+    presence: float = 0.0,
+    frequency: float = 0.0,
+) -> Array:
+    """Repetition over prompt and output (Keskar et al. 2019); presence, frequency over the output (OpenAI)."""
+    y = np.array(logits, np.float64)
+    for token in set(history):
+        y[token] = y[token] / repetition if y[token] > 0 else y[token] * repetition
+    for token in set(history[n_prompt:]):
+        y[token] -= frequency * history[n_prompt:].count(token) + presence
+    return y
+
+
+def ban_repeats(logits: Array, history: list[int], ngram_size: int) -> Array:
+    """-inf for each token that would repeat an n-gram of the history. Source: Paulus et al. 2017."""
+    y = np.array(logits, np.float64)
+    for i in range(len(history) - ngram_size + 1):
+        if history[i : i + ngram_size - 1] == history[len(history) - ngram_size + 1 :]:
+            y[history[i + ngram_size - 1]] = -np.inf
+    return y
+
+
+def _until(p: Array, order: list[int], mass: float) -> list[int]:
+    """The shortest prefix of `order` whose probabilities reach `mass` of the whole."""
+    total, reached = sum(p[i] for i in order), 0.0
+    for n, i in enumerate(order):
+        reached += p[i]
+        if reached >= mass * total:
+            return order[: n + 1]
+    return order
+
+
+def sample(
+    logits: Array,
+    seed: int,
+    counter: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    typical_p: float = 1.0,
+) -> int:
+    """The token that number `counter` of stream `seed` draws; ties go to the lower id, 0 is greedy."""
+    if temperature == 0:
+        return int(np.argmax(logits))
+    p = softmax(np.asarray(logits, np.float64) / temperature)
+    kept = sorted(range(len(p)), key=lambda i: (-p[i], i))
+    if top_k:
+        kept = kept[:top_k]
+    if top_p < 1:
+        kept = _until(p, kept, top_p)
+    kept = [i for i in kept if p[i] >= min_p * p.max()]
+    if typical_p < 1:  # Meister et al. 2022
+        kept = [i for i in kept if p[i] > 0]
+        q = p / sum(p[i] for i in kept)
+        entropy = -sum(q[i] * math.log(q[i]) for i in kept)
+        kept = _until(p, sorted(kept, key=lambda i: (abs(-math.log(q[i]) - entropy), i)), typical_p)
+    kept = sorted(kept)
+    target = uniform(seed, counter) * sum(p[i] for i in kept)
+    reached = 0.0
+    for i in kept:
+        reached += p[i]
+        if reached > target:
+            return i
+    return max(i for i in kept if p[i] > 0)

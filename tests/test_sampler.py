@@ -1,0 +1,132 @@
+"""The sampler, through whole steps: the token drawn is the reference's, given the core's own logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import reference
+from tiny_core import built, some_ids
+from tuili import _core
+
+PROMPT = some_ids(11, seed=3).tolist()
+N_NEW = 12
+
+
+def generate(n_new: int = N_NEW, **sampling: object) -> tuple[list[int], np.ndarray, list[object]]:
+    """Tokens (prompt and continuation), logits of every row, and log-probabilities of a tiny model."""
+    model = built("llama")
+    cache = _core.KvCache(model.spec, 4, 32)
+    pool = _core.BlockPool(4, 32, prefix_cache=False)
+    runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
+    params = _core.SamplingParams(**sampling)
+    sequence = _core.Sequence(np.array(PROMPT, np.int32), params, collect_logits=True)
+    assert pool.grow(sequence, len(PROMPT) + n_new)
+    logprobs = []
+    for _ in range(n_new):
+        result = runner.step([sequence], [sequence.n_tokens - sequence.n_computed], [True])
+        logprobs.append(result.logprobs[0])
+    return sequence.token_ids(), sequence.logits(), logprobs
+
+
+def rows_and_choices(tokens: list[int], logits: np.ndarray) -> list[tuple[np.ndarray, list[int], int]]:
+    """(logits, history, token chosen) of each step."""
+    n = len(PROMPT)
+    return [(logits[i - 1], tokens[:i], tokens[i]) for i in range(n, len(tokens))]
+
+
+SETTINGS = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 3.0},
+    {"top_k": 1},
+    {"top_k": 5},
+    {"top_p": 0.7},
+    {"top_p": 0.95, "temperature": 2.0},
+    {"min_p": 0.1},
+    {"typical_p": 0.6},
+    {"top_k": 40, "top_p": 0.9, "min_p": 0.02, "temperature": 1.5},
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40 + 7])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_draws_equal_the_reference(settings, seed):
+    tokens, logits, _ = generate(seed=seed, **settings)
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        assert chosen == reference.sample(row, seed, len(history), **settings)
+
+
+def test_temperature_zero_is_the_first_maximum():
+    tokens, logits, _ = generate(temperature=0.0)
+    for row, _, chosen in rows_and_choices(tokens, logits):
+        assert chosen == int(np.argmax(row))
+
+
+@pytest.mark.parametrize(
+    "repetition, presence, frequency", [(1.5, 0, 0), (0.7, 0, 0), (1, 2, 0), (1, 0, 1.5), (1.2, 1, 1)]
+)
+def test_penalties_equal_the_reference(repetition, presence, frequency):
+    tokens, logits, _ = generate(
+        temperature=0.0,
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+    )
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        changed = reference.penalized(
+            row, history, len(PROMPT), repetition=repetition, presence=presence, frequency=frequency
+        )
+        assert chosen == int(np.argmax(changed))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_ngram_is_repeated(size):
+    tokens, logits, _ = generate(temperature=0.0, no_repeat_ngram_size=size)
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        assert chosen == int(np.argmax(reference.ban_repeats(row, history, size)))
+
+
+def test_bias_and_allowed_tokens():
+    tokens, _, _ = generate(temperature=1.0, logit_bias=[(7, 1000.0)])
+    assert tokens[len(PROMPT) :] == [7] * N_NEW
+    tokens, _, _ = generate(temperature=5.0, allowed_token_ids=[3, 9])
+    assert set(tokens[len(PROMPT) :]) <= {3, 9}
+
+
+def test_bad_words_are_never_finished():
+    free, _, _ = generate(temperature=0.0)
+    first, second = free[len(PROMPT) : len(PROMPT) + 2]
+    tokens, _, _ = generate(temperature=0.0, bad_words=[[first, second]])
+    assert tokens[len(PROMPT)] == first and tokens[len(PROMPT) + 1] != second
+    tokens, _, _ = generate(temperature=0.0, bad_words=[[first]])
+    assert first not in tokens[len(PROMPT) :]
+
+
+def test_banned_tokens_wait_for_min_tokens():
+    free, _, _ = generate(temperature=0.0)
+    first = free[len(PROMPT)]
+    tokens, _, _ = generate(temperature=0.0, min_tokens=3, min_tokens_banned=[first])
+    assert first not in tokens[len(PROMPT) : len(PROMPT) + 3]
+
+
+def test_everything_banned_is_minus_two():
+    model = built("llama")
+    pool = _core.BlockPool(1, 32, prefix_cache=False)
+    runner = _core.Runner(model, _core.KvCache(model.spec, 1, 32), max_batch_tokens=32, num_threads=1)
+    params = _core.SamplingParams(temperature=0.0, bad_words=[[5]], allowed_token_ids=[5])
+    sequence = _core.Sequence(np.array(PROMPT, np.int32), params)
+    assert pool.grow(sequence, len(PROMPT))
+    assert runner.step([sequence], [len(PROMPT)], [True]).token_ids == [-2]
+    assert sequence.n_tokens == len(PROMPT)
+
+
+def test_logprobs_are_the_log_softmax():
+    """Of the model's own logits, whatever changed the draw. float32: a few units in the last place."""
+    tokens, logits, logprobs = generate(temperature=2.0, top_k=3, n_logprobs=4, seed=5)
+    for (row, _, chosen), (value, best) in zip(rows_and_choices(tokens, logits), logprobs, strict=True):
+        expected = np.log(reference.softmax(row.astype(np.float64)))
+        assert abs(value - expected[chosen]) < 4e-6
+        order = sorted(range(len(row)), key=lambda i: (-row[i], i))[:4]
+        assert [token for token, _ in best] == order
+        assert max(abs(p - expected[token]) for token, p in best) < 4e-6
