@@ -31,8 +31,8 @@ function(tuili_add_cuda target)
     # Objects of their own: nvcc does not know the C++ compiler's flags that the target may carry.
     add_library(tuili_cuda_kernels OBJECT ${TUILI_CUDA_KERNELS})
     target_include_directories(tuili_cuda_kernels PRIVATE ${TUILI_SOURCE_DIR}/csrc)
-    set_target_properties(tuili_cuda_kernels PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON
-                          POSITION_INDEPENDENT_CODE ON)
+    set_target_properties(tuili_cuda_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)
+    target_compile_options(tuili_cuda_kernels PRIVATE -std=c++20)  # older CMakes do not know nvcc's C++20
     target_sources(${target} PRIVATE ${base}/device_cuda.cc $<TARGET_OBJECTS:tuili_cuda_kernels>)
     target_link_libraries(${target} PUBLIC CUDA::cudart_static)
   elseif(TUILI_CUDA STREQUAL "EMULATED")

@@ -1,4 +1,4 @@
-"""The CUDA kernels through ops/ on the emulator of tests/cuda_emulation; its own tests; bugs planted in both."""
+"""The CUDA kernels through ops/ on the emulator of tests/cuda_emulation, its own tests, and planted bugs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import pytest
 SOURCE = Path(__file__).parent / "cuda_emulation"
 KERNELS = Path(__file__).parent.parent / "csrc" / "kernels" / "cuda"
 
-pytestmark = [
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulator switches fibers on x86-64 only"),
-    pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake"),
-]
-
 
 class Build:
-    """A build folder of tests/cuda_emulation."""
+    """A build folder of tests/cuda_emulation; skips the test where there cannot be one."""
 
     def __init__(self, folder: Path, **options: object) -> None:
+        if platform.machine() != "x86_64":
+            pytest.skip("the emulator switches fibers on x86-64 only")
+        if shutil.which("cmake") is None:
+            pytest.skip("needs cmake")
         self.folder = folder
         definitions = [f"-D{name}={value}" for name, value in options.items()]
         self._cmake("-S", SOURCE, "-B", folder, *definitions)
@@ -118,3 +117,17 @@ def test_a_bug_planted_in_a_kernel_is_caught(bug: str, planted: Build, headers: 
         assert any(planted.run("kernels_test").values()), "the tests pass with the bug in place"
     finally:
         header.write_text(source, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("source", sorted(path.name for path in KERNELS.glob("*.cu")))
+def test_kernels_compile_and_spill_nothing(source: str, architecture: str, tmp_path: Path) -> None:
+    command = ["nvcc", "-std=c++20", f"-arch={architecture}", "-Xptxas", "-v", "-I", KERNELS.parent.parent]
+    command += ["-cubin", KERNELS / source, "-o", tmp_path / "kernels.cubin"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    frames = [line.strip() for line in done.stderr.splitlines() if "bytes stack frame" in line]
+    assert frames, done.stderr
+    assert set(frames) == {"0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"}
