@@ -67,7 +67,7 @@ def llama_shapes() -> dict[str, list[int]]:
     return shapes
 
 
-# --- safetensors --------------------------------------------------------------------------------------------------
+# ---- safetensors
 
 
 def st_header(shapes: dict[str, list[int]] | None = None) -> Json:
@@ -84,7 +84,9 @@ def st_header(shapes: dict[str, list[int]] | None = None) -> Json:
 
 
 def data_size(header: Json) -> int:
-    return max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    return max(
+        (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
+    )
 
 
 def st_file(header: Json | bytes, n_data: int | None = None, n_header: int | None = None) -> bytes:
@@ -95,7 +97,9 @@ def st_file(header: Json | bytes, n_data: int | None = None, n_header: int | Non
     return struct.pack("<Q", len(text) if n_header is None else n_header) + text + bytes(n_data)
 
 
-def folder(weights: bytes | None = None, config: Json | bytes | None = None, **files: Json | bytes | list[Any]) -> Write:
+def folder(
+    weights: bytes | None = None, config: Json | bytes | None = None, **files: Json | bytes | list[Any]
+) -> Write:
     """A Hugging Face folder; `files` are further ones, with __ for a dot in their names."""
 
     def write(path: Path) -> Path:
@@ -114,10 +118,21 @@ def folder(weights: bytes | None = None, config: Json | bytes | None = None, **f
     return write
 
 
-# --- GGUF ---------------------------------------------------------------------------------------------------------
+# ---- GGUF
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-_PACK = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", U64: "<Q", I64: "<q", F64: "<d"}
+_PACK = {
+    U8: "<B",
+    I8: "<b",
+    U16: "<H",
+    I16: "<h",
+    U32: "<I",
+    I32: "<i",
+    F32: "<f",
+    U64: "<Q",
+    I64: "<q",
+    F64: "<d",
+}
 
 
 def string(text: str | bytes) -> bytes:
@@ -179,9 +194,16 @@ def gguf_tensors() -> list[Tensor]:
     tensors = [Tensor("token_embd.weight", [32, 16]), Tensor("output_norm.weight", [32])]
     for i in range(2):
         for name, dims in {
-            "attn_norm": [32], "ffn_norm": [32], "attn_q": [32, 32], "attn_k": [32, 16], "attn_v": [32, 16],
-            "attn_output": [32, 32], "ffn_gate": [32, 32], "ffn_up": [32, 32], "ffn_down": [32, 32],
-        }.items():  # fmt: skip
+            "attn_norm": [32],
+            "ffn_norm": [32],
+            "attn_q": [32, 32],
+            "attn_k": [32, 16],
+            "attn_v": [32, 16],
+            "attn_output": [32, 32],
+            "ffn_gate": [32, 32],
+            "ffn_up": [32, 32],
+            "ffn_down": [32, 32],
+        }.items():
             tensors.append(Tensor(f"blk.{i}.{name}.weight", dims))
     return tensors
 
@@ -202,7 +224,10 @@ def gguf_file(
     pairs = [pair(key, *entry) for key, entry in keys.items()] if isinstance(keys, dict) else keys
     tensors = gguf_tensors() if tensors is None else tensors
     head = magic + struct.pack(
-        "<IQQ", version, len(tensors) if n_tensors is None else n_tensors, len(pairs) if n_keys is None else n_keys
+        "<IQQ",
+        version,
+        len(tensors) if n_tensors is None else n_tensors,
+        len(pairs) if n_keys is None else n_keys,
     )
     infos, at, end = [], 0, 0
     for tensor in tensors:

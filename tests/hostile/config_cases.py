@@ -1,4 +1,4 @@
-"""Rows CF-* of the catalogue: config.json, generation_config.json, the index of shards, sentence-transformers' files."""
+"""Rows CF-* of the catalogue: config.json, generation_config.json, the shards' index, companions."""
 
 from __future__ import annotations
 
@@ -50,17 +50,27 @@ def syntax() -> Iterator[Case]:
     yield Case("CF-01", "missing", without("config.json"), IO, "config_missing")
     yield Case("CF-01", "tokenizer missing", without("tokenizer.json"), TokenizerError, "tokenizer_missing")
     bad: dict[str, tuple[bytes, str]] = {
-        "empty": (b"", "json"), "0xFF": (b"\xff" + text, "json_utf8"), "UTF-16": (text.decode().encode("utf-16"), "json_utf8"),
-        "byte order mark": (b"\xef\xbb\xbf" + text, "json"), "NaN": (b'{"a": NaN}', "json_number"),
-        "Infinity": (b'{"a": -Infinity}', "json_number"), "comment": (b"// hi\n" + text, "json"),
-        "trailing comma": (text[:-1] + b",}", "json"), "two values": (b'{"vocab_size": 1,' + text[1:], "json_duplicate_key"),
-        "single quotes": (b"{'a': 1}", "json"), "depth 65": (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "json_depth"),
-        "depth 100000": (b"[" * 100_000, "json_depth"), "depth in objects": (b'{"a":' * 500, "json_depth"),
-        "array": (b"[]", "config_type"), "string": (b'"config"', "config_type"), "null": (b"null", "config_type"),
-        "unclosed": (text[:-1], "json"), "1e400": (b'{"a": 1e400}', "json_number"),
+        "empty": (b"", "json"),
+        "0xFF": (b"\xff" + text, "json_utf8"),
+        "UTF-16": (text.decode().encode("utf-16"), "json_utf8"),
+        "byte order mark": (b"\xef\xbb\xbf" + text, "json"),
+        "NaN": (b'{"a": NaN}', "json_number"),
+        "Infinity": (b'{"a": -Infinity}', "json_number"),
+        "comment": (b"// hi\n" + text, "json"),
+        "trailing comma": (text[:-1] + b",}", "json"),
+        "two values": (b'{"vocab_size": 1,' + text[1:], "json_duplicate_key"),
+        "single quotes": (b"{'a': 1}", "json"),
+        "depth 65": (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "json_depth"),
+        "depth 100000": (b"[" * 100_000, "json_depth"),
+        "depth in objects": (b'{"a":' * 500, "json_depth"),
+        "array": (b"[]", "config_type"),
+        "string": (b'"config"', "config_type"),
+        "null": (b"null", "config_type"),
+        "unclosed": (text[:-1], "json"),
+        "1e400": (b'{"a": 1e400}', "json_number"),
         "quotes that hide brackets": (b'{"a": "' + b"[" * 100 + b'"' + b"[" * 70, "json_depth"),
         "escaped quotes": (b'{"a": "\\\\\\"' + b"[" * 100 + b'"', "json"),
-    }  # fmt: skip
+    }
     for name, (content, code) in bad.items():
         yield Case("CF-01", name, folder(config=content), F, code)
     yield Case("CF-01", "5 MB", folder(config=text + b" " * 5_000_000), L, "file_too_large")
@@ -82,14 +92,22 @@ def numbers() -> Iterator[Case]:
         yield Case("CF-02", f"hidden_size {text}", raw("hidden_size", text), F, "config_type")
     for text in ("-0", "9007199254740993", "18446744073709551616", "-1"):
         yield Case("CF-02", f"hidden_size {text}", raw("hidden_size", text), F, "config_value")
-    for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size", "intermediate_size",
-                "max_position_embeddings"):  # fmt: skip
+    for key in (
+        "hidden_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "vocab_size",
+        "intermediate_size",
+        "max_position_embeddings",
+    ):
         yield Case("CF-02", f"{key} null", raw(key, "null"), F, "config_key")
         yield Case("CF-02", f"{key} missing", config(**{key: ...}), F, "config_key")
     for text in ('"1e-5"', "true", "[1e-5]"):
         yield Case("CF-02", f"rms_norm_eps {text}", raw("rms_norm_eps", text), F, "config_type")
     for value in (1, "true", [True]):
-        yield Case("CF-02", f"tie_word_embeddings {value}", config(tie_word_embeddings=value), F, "config_type")
+        yield Case(
+            "CF-02", f"tie_word_embeddings {value}", config(tie_word_embeddings=value), F, "config_type"
+        )
     for value in (1, ["silu"], "s" * 5000):
         yield Case("CF-02", f"hidden_act {str(value)[:8]}", config(hidden_act=value), F, "config_type")
 
@@ -119,8 +137,13 @@ def sizes() -> Iterator[Case]:
 
 
 def rope() -> Iterator[Case]:
-    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-              "original_max_position_embeddings": 32}  # fmt: skip
+    llama3 = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 
     def case(name: str, scaling: Any, code: str = "config_value", error: Any = F) -> Case:
@@ -147,7 +170,12 @@ def rope() -> Iterator[Case]:
     for name, good in {"llama3": llama3, "yarn": yarn, "linear": {"type": "linear", "factor": 2}}.items():
         yield Case("CF-05", f"valid {name}", config(rope_scaling=good), None)
         if "type" not in good:
-            yield Case("CF-05", f"valid {name}, new spelling", config(rope_parameters=good | {"rope_theta": 1e4}), None)
+            yield Case(
+                "CF-05",
+                f"valid {name}, new spelling",
+                config(rope_parameters=good | {"rope_theta": 1e4}),
+                None,
+            )
 
 
 def names() -> Iterator[Case]:
@@ -158,7 +186,13 @@ def names() -> Iterator[Case]:
     code = {"AutoModelForCausalLM": "evil--modeling.Evil"}
     yield Case("CF-06", "auto_map is ignored", config(auto_map=code, model_type="../../x"), None)
     for value in ({"bits": 0}, {"quant_method": "gptq", "group_size": -1}, "int4", 4):
-        yield Case("CF-07", f"quantization_config {value}", config(quantization_config=value), U, "quantization_config")
+        yield Case(
+            "CF-07",
+            f"quantization_config {value}",
+            config(quantization_config=value),
+            U,
+            "quantization_config",
+        )
     yield Case("CF-07", "activation", config(hidden_act="swish2"), U, "config_unsupported")
     tied = llama_shapes() | {"lm_head.weight": [16, 32]}
     yield Case("CF-08", "tied, with a head", folder(st_file(st_header(tied))), None)
@@ -174,9 +208,17 @@ def generation() -> Iterator[Case]:
         return Case("CF-10", name, folder(generation_config__json=content), error, code)
 
     yield case("temperature NaN", b'{"temperature": NaN}', "json_number")
-    for key, bad in {"temperature": [-1, 1e9], "top_p": [-0.1, 1.5], "min_p": [2], "typical_p": [-1],
-                     "repetition_penalty": [0, -1, 1e6], "top_k": [-1, 1 << 40], "max_new_tokens": [0, 1 << 63],
-                     "no_repeat_ngram_size": [-1], "num_beams": [0, 1 << 20]}.items():  # fmt: skip
+    for key, bad in {
+        "temperature": [-1, 1e9],
+        "top_p": [-0.1, 1.5],
+        "min_p": [2],
+        "typical_p": [-1],
+        "repetition_penalty": [0, -1, 1e6],
+        "top_k": [-1, 1 << 40],
+        "max_new_tokens": [0, 1 << 63],
+        "no_repeat_ngram_size": [-1],
+        "num_beams": [0, 1 << 20],
+    }.items():
         for value in bad:
             yield case(f"{key} {value}", {key: value}, "config_value")
     for key, bad_type in {"temperature": "0.7", "top_k": 5.0, "do_sample": 1, "max_new_tokens": True}.items():
@@ -229,13 +271,39 @@ def index() -> Iterator[Case]:
     both = st_file(st_header(a | {next(iter(b)): [32, 32]}))
     yield case("tensor in both shards", good, "tensor_duplicate", F, both)
     yield case("shard is broken", good, "header_too_small", F, b"123")
-    bad_names = ["../x.safetensors", "/etc/passwd", "a/../../b.safetensors", "C:\\x.safetensors", "\\\\host\\x.safetensors",
-                 "", ".", "..", "a\0.safetensors", "x" * 5000, "a" * 250 + ".safetensors", "a.bin", "sub/a.safetensors",
-                 "a.safetensors\n", "ä.safetensors", "a b.safetensors", "~/a.safetensors", ".safetensors", "a.SAFETENSORS",
-                 "a.safetensors/", "file://a.safetensors", "\u2025/a.safetensors"]  # fmt: skip
+    bad_names = [
+        "../x.safetensors",
+        "/etc/passwd",
+        "a/../../b.safetensors",
+        "C:\\x.safetensors",
+        "\\\\host\\x.safetensors",
+        "",
+        ".",
+        "..",
+        "a\0.safetensors",
+        "x" * 5000,
+        "a" * 250 + ".safetensors",
+        "a.bin",
+        "sub/a.safetensors",
+        "a.safetensors\n",
+        "ä.safetensors",
+        "a b.safetensors",
+        "~/a.safetensors",
+        ".safetensors",
+        "a.SAFETENSORS",
+        "a.safetensors/",
+        "file://a.safetensors",
+        "\u2025/a.safetensors",
+    ]
     for bad in bad_names:
         weight_map = good | {name: bad}
-        yield Case("CF-12", f"{bad[:24]!r} {len(bad)}", sharded({"weight_map": weight_map}, a=one, b=two), P, "shard_name")
+        yield Case(
+            "CF-12",
+            f"{bad[:24]!r} {len(bad)}",
+            sharded({"weight_map": weight_map}, a=one, b=two),
+            P,
+            "shard_name",
+        )
     escaped = json.dumps({"weight_map": good}).replace('"a.safetensors"', r'"\u002e\u002e/a.safetensors"', 1)
     yield Case("CF-12", "escaped dots", sharded(escaped.encode(), a=one, b=two), P, "shard_name")
 
@@ -244,7 +312,13 @@ def companions() -> Iterator[Case]:
     """Files beside the weights: chat templates and sentence-transformers' settings."""
 
     def template(name: str, value: Any, error: Any = TemplateError, code: str = "template") -> Case:
-        return Case("CF-10", f"chat template {name}", folder(tokenizer_config__json={"chat_template": value}), error, code)
+        return Case(
+            "CF-10",
+            f"chat template {name}",
+            folder(tokenizer_config__json={"chat_template": value}),
+            error,
+            code,
+        )
 
     yield template("number", 1)
     yield template("object", {"default": "x"})
@@ -252,10 +326,14 @@ def companions() -> Iterator[Case]:
     yield template("empty list", [])
     yield template("list of strings", ["x"])
     yield template("default is a number", [{"name": "default", "template": 1}])
-    yield template("two and default", [{"name": "a", "template": "x"}, {"name": "default", "template": "y"}], None, "")
+    yield template(
+        "two and default", [{"name": "a", "template": "x"}, {"name": "default", "template": "y"}], None, ""
+    )
     yield template("only one", [{"name": "a", "template": "x"}], None, "")
     yield Case("CF-10", "template not UTF-8", folder(chat_template__jinja=b"\xff"), TemplateError, "template")
-    yield Case("CF-10", "template of 2 MB", folder(chat_template__jinja=b"x" * 2_000_000), L, "file_too_large")
+    yield Case(
+        "CF-10", "template of 2 MB", folder(chat_template__jinja=b"x" * 2_000_000), L, "file_too_large"
+    )
 
     def modules(name: str, value: Any, error: Any = F, code: str = "config_type", **files: Any) -> Case:
         return Case("CF-10", f"modules {name}", folder(modules__json=value, **files), error, code)
@@ -278,12 +356,20 @@ def companions() -> Iterator[Case]:
 
 
 GEMMA: Json = CONFIG | {
-    "architectures": ["Gemma3ForCausalLM"], "sliding_window": 16, "head_dim": 16, "query_pre_attn_scalar": 16,
-}  # fmt: skip
+    "architectures": ["Gemma3ForCausalLM"],
+    "sliding_window": 16,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+}
 BERT: Json = {
-    "architectures": ["BertModel"], "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2,
-    "num_hidden_layers": 1, "vocab_size": 16, "max_position_embeddings": 64,
-}  # fmt: skip
+    "architectures": ["BertModel"],
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "vocab_size": 16,
+    "max_position_embeddings": 64,
+}
 
 
 def families() -> Iterator[Case]:
@@ -305,7 +391,10 @@ def families() -> Iterator[Case]:
     yield gemma("softcap 0", F, "config_value", final_logit_softcapping=0)
     yield gemma("flat rope_parameters", F, "config_value", rope_parameters={"rope_type": "default"})
     yield gemma("local theta 0", F, "config_value", rope_local_base_freq=0)
-    per_type = {local: {"rope_theta": 1e4}, everything: {"rope_type": "linear", "factor": 0, "rope_theta": 1e6}}
+    per_type = {
+        local: {"rope_theta": 1e4},
+        everything: {"rope_type": "linear", "factor": 0, "rope_theta": 1e6},
+    }
     yield gemma("global factor 0", F, "config_value", rope_parameters=per_type)
     yield gemma("without its tensors", F, "tensor_missing", layer_types=[local, everything])
 
@@ -318,7 +407,9 @@ def families() -> Iterator[Case]:
     yield bert("activation", U, "config_unsupported", hidden_act="silu")
     yield bert("types 0", F, "config_value", type_vocab_size=0)
     yield bert("eps 0", F, "config_value", layer_norm_eps=0)
-    twice = st_file(st_header({"embeddings.LayerNorm.weight": [32], "bert.embeddings.LayerNorm.weight": [32]}))
+    twice = st_file(
+        st_header({"embeddings.LayerNorm.weight": [32], "bert.embeddings.LayerNorm.weight": [32]})
+    )
     yield Case("ST-18", "one part by two names", folder(twice, BERT), F, "tensor_duplicate")
 
 

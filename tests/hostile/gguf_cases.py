@@ -35,7 +35,13 @@ from .cases import (
 )
 
 F, L, U, IO = ModelFormatError, ModelLimitError, ModelUnsupportedError, ModelIOError
-HUGE = {"2^31": 1 << 31, "2^32": 1 << 32, "2^63": 1 << 63, "2^64 - 1": (1 << 64) - 1, "2^64 / 24": (1 << 64) // 24}
+HUGE = {
+    "2^31": 1 << 31,
+    "2^32": 1 << 32,
+    "2^63": 1 << 63,
+    "2^64 - 1": (1 << 64) - 1,
+    "2^64 / 24": (1 << 64) // 24,
+}
 
 
 def keys(**changes: Any) -> Write:
@@ -87,21 +93,43 @@ def start() -> Iterator[Case]:
         yield Case("GG-04", f"{name} tensors", gguf(gguf_file(n_tensors=n)), F, "count_exceeds_file")
         yield Case("GG-05", f"{name} keys", gguf(gguf_file(n_keys=n)), F, "count_exceeds_file")
     padded = gguf_file(n_data=2_000_000)
-    yield Case("GG-04", "65,537 tensors", gguf(padded[:8] + struct.pack("<Q", 65_537) + padded[16:]), L, "count_limit")
-    yield Case("GG-05", "65,537 keys", gguf(padded[:16] + struct.pack("<Q", 65_537) + padded[24:]), L, "count_limit")
-    yield Case("GG-04", "one tensor more", gguf(gguf_file(n_tensors=len(gguf_tensors()) + 1)), F, "tensor_name")
+    yield Case(
+        "GG-04",
+        "65,537 tensors",
+        gguf(padded[:8] + struct.pack("<Q", 65_537) + padded[16:]),
+        L,
+        "count_limit",
+    )
+    yield Case(
+        "GG-05", "65,537 keys", gguf(padded[:16] + struct.pack("<Q", 65_537) + padded[24:]), L, "count_limit"
+    )
+    yield Case(
+        "GG-04", "one tensor more", gguf(gguf_file(n_tensors=len(gguf_tensors()) + 1)), F, "tensor_name"
+    )
     yield Case("GG-05", "one key more", gguf(gguf_file(n_keys=len(GGUF_KEYS) + 1)), F, "truncated")
     yield Case("GG-05", "no keys", gguf(gguf_file([], [])), F, "key_missing")
 
 
 def key_names() -> Iterator[Case]:
     bad: dict[str, str | bytes] = {
-        "empty": "", "NUL": "a\0b", "newline": "a\nb", "return": "a\r", "dots": "...", "escape": "a\x1b[2J",
-        "spaces": "  ", "line separator": "a\u2028b", "direction override": "a\u202eb",
-    }  # fmt: skip
+        "empty": "",
+        "NUL": "a\0b",
+        "newline": "a\nb",
+        "return": "a\r",
+        "dots": "...",
+        "escape": "a\x1b[2J",
+        "spaces": "  ",
+        "line separator": "a\u2028b",
+        "direction override": "a\u202eb",
+    }
     for name, key in bad.items():
         yield Case("GG-06", name, first_key(pair(key, U32, 1)), F, "key_name")
-    for name, raw in {"invalid": b"a\xff", "overlong": b"a\xc0\xae", "surrogate": b"\xed\xa0\x80", "cut": b"a\xe4\xbd"}.items():
+    for name, raw in {
+        "invalid": b"a\xff",
+        "overlong": b"a\xc0\xae",
+        "surrogate": b"\xed\xa0\x80",
+        "cut": b"a\xe4\xbd",
+    }.items():
         yield Case("GG-06", f"{name} UTF-8", first_key(pair(raw, U32, 1)), F, "string_utf8")
     for name, n in HUGE.items():
         raw = struct.pack("<Q", n) + b"abc"
@@ -109,7 +137,13 @@ def key_names() -> Iterator[Case]:
     yield Case("GG-06", "65,536 bytes long", first_key(pair("a" * 65_536, U32, 1)), L, "string_too_long")
     one = pair("llama.block_count", U32, 2)
     yield Case("GG-07", "same key and value", first_key(one), F, "key_duplicate")
-    yield Case("GG-07", "same key, other value", first_key(pair("llama.block_count", STRING, "x")), F, "key_duplicate")
+    yield Case(
+        "GG-07",
+        "same key, other value",
+        first_key(pair("llama.block_count", STRING, "x")),
+        F,
+        "key_duplicate",
+    )
     many = [pair(f"k{i}", U8, 1) for i in range(4000)]
     yield Case("GG-07", "4,000 keys and one again", gguf(gguf_file([*many, many[0]])), F, "key_duplicate")
 
@@ -128,8 +162,24 @@ def values() -> Iterator[Case]:
     yield Case("GG-09", "not UTF-8", first_key(pair("general.name", STRING, b"a\xff")), F, "string_utf8")
     for byte in (2, 127, 255):
         yield Case("GG-10", f"BOOL {byte}", first_key(pair("x", BOOL, byte)), F, "bool_value")
-        yield Case("GG-10", f"BOOL {byte} in an array", first_key(pair("x", ARRAY, (BOOL, [0, 1, byte]))), F, "bool_value")
-    for kind, content in {U8: 1, I8: -1, U16: 1, I16: -1, I32: -1, U64: 1, I64: -1, F64: 0.5, BOOL: 1}.items():
+        yield Case(
+            "GG-10",
+            f"BOOL {byte} in an array",
+            first_key(pair("x", ARRAY, (BOOL, [0, 1, byte]))),
+            F,
+            "bool_value",
+        )
+    for kind, content in {
+        U8: 1,
+        I8: -1,
+        U16: 1,
+        I16: -1,
+        I32: -1,
+        U64: 1,
+        I64: -1,
+        F64: 0.5,
+        BOOL: 1,
+    }.items():
         yield Case("GG-08", f"valid type {kind}", first_key(pair("x", kind, content)), None)
     # A file that ends inside a value.
     short = gguf_file([string("x") + struct.pack("<I", U64)], [])
@@ -157,7 +207,9 @@ def arrays() -> Iterator[Case]:
     yield Case("GG-12", "5,000,000 empty strings", sparse_strings(5_000_000), L, "count_limit")
     yield Case("GG-12", "string of 150 MB", sparse_strings(2, 150_000_000), L, "string_too_long")
     broken = [*(f"t{i}" for i in range(15)), b"\xff\xfe"]
-    yield Case("GG-12", "token that is not UTF-8", keys(tokenizer__ggml__tokens=(ARRAY, (STRING, broken))), None)
+    yield Case(
+        "GG-12", "token that is not UTF-8", keys(tokenizer__ggml__tokens=(ARRAY, (STRING, broken))), None
+    )
 
 
 def sparse_strings(n: int, n_bytes: int = 0) -> Write:
@@ -191,9 +243,25 @@ def general() -> Iterator[Case]:
     yield Case("GG-14", "number", keys(general__architecture=(U32, 1)), F, "key_type")
     for name in ("gpt5", "clip", "llama2", "bert"):
         yield Case("GG-14", name, keys(general__architecture=(STRING, name)), U, "architecture")
-    for name in ("", "../llama", "/etc/passwd", "%s%n", "LLAMA", "llama\n", "a" * 1_000_000, "os", "__init__"):
+    for name in (
+        "",
+        "../llama",
+        "/etc/passwd",
+        "%s%n",
+        "LLAMA",
+        "llama\n",
+        "a" * 1_000_000,
+        "os",
+        "__init__",
+    ):
         known = name in ("os", "__init__")
-        yield Case("GG-14", f"'{name[:12]!r}'", keys(general__architecture=(STRING, name)), U if known else F, "architecture")
+        yield Case(
+            "GG-14",
+            f"'{name[:12]!r}'",
+            keys(general__architecture=(STRING, name)),
+            U if known else F,
+            "architecture",
+        )
     for kind in ("adapter", "mmproj", "imatrix", "vocab", "%s"):
         yield Case("GG-28", kind, keys(general__type=(STRING, kind)), U, "gguf_kind")
 
@@ -215,18 +283,36 @@ def infos() -> Iterator[Case]:
     last = len(gguf_file(tensors=[], n_data=0))
     for name, n in HUGE.items():
         content = gguf_file()
-        yield Case("GG-15", f"{name} bytes", gguf(content[:last] + struct.pack("<Q", n) + content[last + 8 :]), F, "truncated")
+        yield Case(
+            "GG-15",
+            f"{name} bytes",
+            gguf(content[:last] + struct.pack("<Q", n) + content[last + 8 :]),
+            F,
+            "truncated",
+        )
     for n_dims in (0, 5, 1_000_000, (1 << 32) - 1):
         content = gguf_file()
         at = last + 8 + len("token_embd.weight")
-        yield Case("GG-16", f"{n_dims}", gguf(content[:at] + struct.pack("<I", n_dims) + content[at + 4 :]), F, "tensor_dims")
+        yield Case(
+            "GG-16",
+            f"{n_dims}",
+            gguf(content[:at] + struct.pack("<I", n_dims) + content[at + 4 :]),
+            F,
+            "tensor_dims",
+        )
     yield case("GG-16", "3 where 2 are due", F, "tensor_shape", dims=[32, 32, 1])
     shapes: dict[str, list[int]] = {
-        "0 values": [0, 32], "0 rows": [32, 0], "2^63": [1 << 63], "2^42 + 1": [(1 << 42) + 1],
-        "2^32 × 2^32": [1 << 32, 1 << 32], "wraps small": [4194305, 4194305, 211106198978564],
-        "wraps to 0": [1 << 62, 4], "wraps to 64": [(1 << 60) + 16, 16], "file + 1": [1 << 20, 2],
+        "0 values": [0, 32],
+        "0 rows": [32, 0],
+        "2^63": [1 << 63],
+        "2^42 + 1": [(1 << 42) + 1],
+        "2^32 × 2^32": [1 << 32, 1 << 32],
+        "wraps small": [4194305, 4194305, 211106198978564],
+        "wraps to 0": [1 << 62, 4],
+        "wraps to 64": [(1 << 60) + 16, 16],
+        "file + 1": [1 << 20, 2],
         "all 2^64 - 1": [(1 << 64) - 1] * 4,
-    }  # fmt: skip
+    }
     for name, dims in shapes.items():
         yield case("GG-17", name, F, "tensor_shape", dims=dims)
     for kind, dims in {8: [33, 32], 2: [16, 32], 14: [32, 32], 12: [255], 3: [31]}.items():
@@ -245,14 +331,20 @@ def quantized_norm() -> bytes:
     changed[-1], changed[1] = changed[1], changed[-1]
     changed[-1].kind = 8
     end = len(gguf_file(tensors=changed, n_data=0))
-    return gguf_file(tensors=changed)[: end + sum(max(4 * d[0] * (d[1:] or [1])[0], 128) for d in (t.dims for t in changed)) - 94]
+    return gguf_file(tensors=changed)[
+        : end + sum(max(4 * d[0] * (d[1:] or [1])[0], 128) for d in (t.dims for t in changed)) - 94
+    ]
 
 
 def places() -> Iterator[Case]:
     def case(row: str, name: str, tensor: str = WEIGHT, /, **changes: Any) -> Case:
         return Case(row, name, gguf(tensors(tensor, **changes)), F, "tensor_offset")
 
-    for name, at in {"2^63": 1 << 63, "wraps at padding": (1 << 64) - 31, "0x7fffffffffffffc0": 0x7FFFFFFFFFFFFFC0}.items():
+    for name, at in {
+        "2^63": 1 << 63,
+        "wraps at padding": (1 << 64) - 31,
+        "0x7fffffffffffffc0": 0x7FFFFFFFFFFFFFC0,
+    }.items():
         yield case("GG-20", name, offset=at)
     yield case("GG-21", "not aligned", offset=1)
     yield case("GG-21", "overlap", offset=0)
@@ -277,7 +369,9 @@ def places() -> Iterator[Case]:
         yield Case("GG-22", f"{n} bytes more", gguf(content + bytes(n)), None)
     for n in (32, 4096):
         yield Case("GG-22", f"{n} bytes more", gguf(content + bytes(n)), F, "trailing_bytes")
-        yield Case("GG-22", f"{n} bytes more, strict=False", gguf(content + bytes(n)), None, "", {"strict": False})
+        yield Case(
+            "GG-22", f"{n} bytes more, strict=False", gguf(content + bytes(n)), None, "", {"strict": False}
+        )
     yield Case("GG-22", "zip behind", gguf(content + b"PK\x05\x06" + bytes(60)), F, "trailing_bytes")
 
 
@@ -295,8 +389,10 @@ def parts(
 
 def part(no: int, count: int, n_tensors: int, own: list[Tensor] | None = None, **more: Any) -> bytes:
     split = {
-        "split.no": (U16, no), "split.count": (U16, count), "split.tensors.count": (I32, n_tensors),
-    }  # fmt: skip
+        "split.no": (U16, no),
+        "split.count": (U16, count),
+        "split.tensors.count": (I32, n_tensors),
+    }
     base = GGUF_KEYS if no == 0 else {}
     return gguf_file(base | split | {key.replace("__", "."): entry for key, entry in more.items()}, own)
 
@@ -318,12 +414,18 @@ def splits() -> Iterator[Case]:
     yield case("count of the wrong type", keys(split__count=(U32, 2)), F, "key_type")
     yield case("no split.no", keys(split__count=(U16, 1), split__tensors__count=(I32, n)), F, "key_missing")
     yield case("name without a number", gguf(first))
-    yield case("name of another count", parts(first, second, names=("m-00001-of-00003.gguf", "m-00002-of-00003.gguf")))
+    yield case(
+        "name of another count",
+        parts(first, second, names=("m-00001-of-00003.gguf", "m-00002-of-00003.gguf")),
+    )
     yield case("first part is number 1", gguf(part(1, 2, n, **GGUF_KEYS), "m-00001-of-00002.gguf"))
     yield case("second part is number 0", parts(first, part(0, 2, n, two)))
     yield case("second part counts 3", parts(first, part(1, 3, n, two)))
     yield case("parts of different totals", parts(first, part(1, 2, n + 1, two)))
-    yield case("parts of different models", parts(first, part(1, 2, n, two, general__architecture=(STRING, "gemma3"))))
+    yield case(
+        "parts of different models",
+        parts(first, part(1, 2, n, two, general__architecture=(STRING, "gemma3"))),
+    )
     yield case("total too large", parts(part(0, 2, n + 1, one), part(1, 2, n + 1, two)))
     yield case("total negative", parts(part(0, 2, -1, one), part(1, 2, -1, two)))
     yield case("tensor in both", parts(first, part(1, 2, n, [one[0], *two[1:]])), F, "tensor_duplicate")
@@ -362,14 +464,24 @@ def settings() -> Iterator[Case]:
         yield Case("GG-25", f"{key} missing", gguf(content), F, "config_key")
     yield Case("GG-25", "heads per layer", llama("attention.head_count_kv", ARRAY, (I32, [1])), F, "key_type")
     yield Case("GG-25", "rotates a part", llama("rope.dimension_count", U32, 8), U, "config_unsupported")
-    yield Case("GG-25", "values of another size", llama("attention.value_length", U32, 32), U, "config_unsupported")
+    yield Case(
+        "GG-25", "values of another size", llama("attention.value_length", U32, 32), U, "config_unsupported"
+    )
     yield Case("GG-25", "experts", llama("expert_count", U32, 8), U, "config_unsupported")
     for factor in (0.0, -1.0, not_a_number, float("inf")):
-        scaled = GGUF_KEYS | {"llama.rope.scaling.type": (STRING, "linear"), "llama.rope.scaling.factor": (F32, factor)}
+        scaled = GGUF_KEYS | {
+            "llama.rope.scaling.type": (STRING, "linear"),
+            "llama.rope.scaling.factor": (F32, factor),
+        }
         yield Case("GG-25", f"scaling factor {factor}", gguf(gguf_file(scaled)), F, "config_value")
-    scaled = GGUF_KEYS | {"llama.rope.scaling.type": (STRING, "spiral"), "llama.rope.scaling.factor": (F32, 2.0)}
+    scaled = GGUF_KEYS | {
+        "llama.rope.scaling.type": (STRING, "spiral"),
+        "llama.rope.scaling.factor": (F32, 2.0),
+    }
     yield Case("GG-25", "scaling unknown", gguf(gguf_file(scaled)), U, "rope_type")
-    yield Case("GG-25", "scaling without factor", llama("rope.scaling.type", STRING, "linear"), F, "key_missing")
+    yield Case(
+        "GG-25", "scaling without factor", llama("rope.scaling.type", STRING, "linear"), F, "key_missing"
+    )
     divisors = [*gguf_tensors(), Tensor("rope_freqs.weight", [8])]
     yield Case("GG-25", "frequency divisors of 0", gguf(gguf_file(tensors=divisors)), F, "config_value")
     divisors[-1].dims = [16]
@@ -378,8 +490,12 @@ def settings() -> Iterator[Case]:
 
 def tokens() -> Iterator[Case]:
     yield Case("GG-26", "tokens missing", keys(tokenizer__ggml__tokens=None), F, "key_missing")
-    yield Case("GG-26", "tokens are numbers", keys(tokenizer__ggml__tokens=(ARRAY, (I32, [1] * 16))), F, "key_type")
-    yield Case("GG-26", "tokens empty", keys(tokenizer__ggml__tokens=(ARRAY, (STRING, []))), F, "config_value")
+    yield Case(
+        "GG-26", "tokens are numbers", keys(tokenizer__ggml__tokens=(ARRAY, (I32, [1] * 16))), F, "key_type"
+    )
+    yield Case(
+        "GG-26", "tokens empty", keys(tokenizer__ggml__tokens=(ARRAY, (STRING, []))), F, "config_value"
+    )
     fewer = (ARRAY, (STRING, [f"t{i}" for i in range(15)]))
     yield Case("GG-26", "a token too few", keys(tokenizer__ggml__tokens=fewer), F, "tensor_shape")
     for key in ("eos", "eot", "eom"):
@@ -388,7 +504,13 @@ def tokens() -> Iterator[Case]:
             yield Case("GG-26", f"{key} = {number}", keys(**entry), F, "config_value")
     yield Case("GG-26", "eos = -1", keys(tokenizer__ggml__eos_token_id=(I32, -1)), F, "key_type")
     yield Case("GG-26", "template is a number", keys(tokenizer__chat_template=(U32, 1)), F, "key_type")
-    yield Case("GG-26", "template of 2 MB", keys(tokenizer__chat_template=(STRING, "x" * 2_000_000)), TemplateError, "template")
+    yield Case(
+        "GG-26",
+        "template of 2 MB",
+        keys(tokenizer__chat_template=(STRING, "x" * 2_000_000)),
+        TemplateError,
+        "template",
+    )
 
 
 CASES = [

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tuili.errors import ModelFormatError, ModelIOError, ModelLimitError, ModelPathError, ModelUnsupportedError
+from tuili.errors import (
+    ModelFormatError,
+    ModelIOError,
+    ModelLimitError,
+    ModelPathError,
+    ModelUnsupportedError,
+)
 
 from .cases import CONFIG, Case, Write, folder, gguf, gguf_file, st_file, st_header
 from .config_cases import without
@@ -103,7 +109,12 @@ def links() -> Iterator[Case]:
 
 def sizes() -> Iterator[Case]:
     def sparse(path: Path) -> Path:
-        config = CONFIG | {"vocab_size": 1 << 24, "hidden_size": 1 << 12, "head_dim": 16, "num_attention_heads": 1}
+        config = CONFIG | {
+            "vocab_size": 1 << 24,
+            "hidden_size": 1 << 12,
+            "head_dim": 16,
+            "num_attention_heads": 1,
+        }
         config |= {"num_hidden_layers": 1, "intermediate_size": 8}
         wide, layer = 1 << 12, "model.layers.0."
         shapes = {"model.embed_tokens.weight": [1 << 24, wide], "model.norm.weight": [wide]}
@@ -130,18 +141,39 @@ def sizes() -> Iterator[Case]:
 
 
 def foreign() -> Iterator[Case]:
-    archives = {"zip": b"PK\x03\x04", "gzip": b"\x1f\x8b\x08", "bzip2": b"BZh9", "xz": b"\xfd7zXZ\0",
-                "zstd": b"\x28\xb5\x2f\xfd", "7z": b"7z\xbc\xaf\x27\x1c", "tar": bytes(257) + b"ustar"}  # fmt: skip
+    archives = {
+        "zip": b"PK\x03\x04",
+        "gzip": b"\x1f\x8b\x08",
+        "bzip2": b"BZh9",
+        "xz": b"\xfd7zXZ\0",
+        "zstd": b"\x28\xb5\x2f\xfd",
+        "7z": b"7z\xbc\xaf\x27\x1c",
+        "tar": bytes(257) + b"ustar",
+    }
     for name, head in archives.items():
         yield Case("FS-11", name, gguf(head + bytes(600)), U, "archive")
     pickles = {"protocol 2": b"\x80\x02}q\0.", "protocol 4": b"\x80\x04\x95", "numpy": b"\x93NUMPY\x01\0"}
     for name, head in pickles.items():
         yield Case("FS-12", name, gguf(head + bytes(600)), U, "pickle")
-    for name in ("pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "model.pkl", "model.npy", "model.npz"):
+    for name in (
+        "pytorch_model.bin",
+        "model.pt",
+        "model.pth",
+        "model.ckpt",
+        "model.pkl",
+        "model.npy",
+        "model.npz",
+    ):
         yield Case("FS-12", name, gguf(b"PK\x03\x04" + bytes(600), name), U, "pickle")
         if name != "model.npz":
             yield Case("FS-12", f"folder with {name}", only(name), U, "pickle")
-    yield Case("FS-12", "weights without a folder", gguf(st_file(st_header()), "model.safetensors"), U, "lone_weights")
+    yield Case(
+        "FS-12",
+        "weights without a folder",
+        gguf(st_file(st_header()), "model.safetensors"),
+        U,
+        "lone_weights",
+    )
     yield Case("FS-12", "text file", gguf(b"hello, this is not a model at all"), F, "magic")
 
 

@@ -53,8 +53,13 @@ def start() -> Iterator[Case]:
         yield Case("ST-03", f"N = {n}", folder(st_file(st_header(), n_header=n)), L, "header_too_large")
     for extra in (1, 4096, 10_000_000):
         n = len(valid) - 8 + extra
-        yield Case("ST-03", f"N = file + {extra}", folder(valid[:8] and st_file(st_header(), n_header=n)), F,
-                   "header_exceeds_file")  # fmt: skip
+        yield Case(
+            "ST-03",
+            f"N = file + {extra}",
+            folder(valid[:8] and st_file(st_header(), n_header=n)),
+            F,
+            "header_exceeds_file",
+        )
 
 
 def syntax() -> Iterator[Case]:
@@ -66,7 +71,9 @@ def syntax() -> Iterator[Case]:
 
     yield case("ST-04", "not UTF-8", text.replace(b"model.norm", b"model\xffnorm"), "json_utf8")
     yield case("ST-04", "overlong UTF-8", text.replace(b"model.norm", b"model\xc0\xaenorm"), "json_utf8")
-    yield case("ST-04", "encoded surrogate", text.replace(b"model.norm", b"model\xed\xa0\x80norm"), "json_utf8")
+    yield case(
+        "ST-04", "encoded surrogate", text.replace(b"model.norm", b"model\xed\xa0\x80norm"), "json_utf8"
+    )
     yield case("ST-04", "byte order mark", b"\xef\xbb\xbf" + text, "header_not_object")
     yield case("ST-04", "leading space", b" " + text, "header_not_object")
     yield case("ST-04", "UTF-16", text.decode().encode("utf-16"), "header_not_object")
@@ -84,7 +91,12 @@ def syntax() -> Iterator[Case]:
     yield case("ST-05", "name of 10 MB", b'{"' + b"a" * 10_000_000 + b'":{}}', "tensor_name", L)
     yield case("ST-05", "name of 5000 bytes", b'{"' + b"a" * 5000 + b'":{}}', "tensor_name", L)
     yield case("ST-05", "empty name", text.replace(b'"model.norm.weight"', b'""'), "tensor_name", L)
-    for name, spelt in {"NUL": rb"\u0000", "newline": rb"\n", "escape": rb"\u001b", "line separator": rb"\u2028"}.items():
+    for name, spelt in {
+        "NUL": rb"\u0000",
+        "newline": rb"\n",
+        "escape": rb"\u001b",
+        "line separator": rb"\u2028",
+    }.items():
         yield case("ST-05", f"{name} in a name", text.replace(b"model.norm", b"model" + spelt), "tensor_name")
     yield case("ST-05", "raw control character", text.replace(b"model.norm", b"model\x01norm"), "json")
     yield case("ST-05", "lone surrogate", text.replace(b"model.norm", rb"model\ud800"), "json_surrogate")
@@ -97,14 +109,24 @@ def syntax() -> Iterator[Case]:
     yield case("ST-06", "tensor twice by escape", text[:-1] + b"," + escaped + b"}", "json_duplicate_key")
     twice = b'{"__metadata__":{},"__metadata__":{},' + text[1:]
     yield case("ST-06", "metadata twice", twice, "json_duplicate_key")
-    yield case("ST-06", "field twice", text.replace(b'"dtype": "F32"', b'"dtype": "F32", "dtype": "F16"', 1),
-               "json_duplicate_key")  # fmt: skip
+    yield case(
+        "ST-06",
+        "field twice",
+        text.replace(b'"dtype": "F32"', b'"dtype": "F32", "dtype": "F16"', 1),
+        "json_duplicate_key",
+    )
 
 
 def dtypes() -> Iterator[Case]:
     yield Case("ST-07", "missing", folder(entry(dtype=...)), F, "tensor_entry")
     yield Case("ST-07", "further field", folder(entry(strides=[1])), F, "tensor_entry")
-    yield Case("ST-07", "entry is a list", folder(changed(lambda header: header.update({NORM: []}))), F, "tensor_entry")
+    yield Case(
+        "ST-07",
+        "entry is a list",
+        folder(changed(lambda header: header.update({NORM: []}))),
+        F,
+        "tensor_entry",
+    )
     for bad in (1, None, ["F32"], True):
         yield Case("ST-07", f"{bad}", folder(entry(dtype=bad)), F, "tensor_dtype")
     for bad in ("F13", "f32", "", "F32 ", "Q4_0", "F" * 1000, "%s%n"):
@@ -112,8 +134,13 @@ def dtypes() -> Iterator[Case]:
     for dtype, size in {"I32": 4, "F64": 8, "I8": 1, "F8_E4M3": 1, "F8_E8M0": 1, "BOOL": 1, "C64": 8}.items():
         shape = [128 // size]
         right = shape == [32]
-        yield Case("ST-07", f"{dtype} for a norm", folder(entry(dtype=dtype, shape=shape)), U if right else F,
-                   "tensor_dtype" if right else "tensor_shape")  # fmt: skip
+        yield Case(
+            "ST-07",
+            f"{dtype} for a norm",
+            folder(entry(dtype=dtype, shape=shape)),
+            U if right else F,
+            "tensor_dtype" if right else "tensor_shape",
+        )
     for dtype, dims in {"F4": [256], "F6_E2M3": [64]}.items():
         n_bits = {"F4": 4, "F6_E2M3": 6}[dtype] * dims[0]
         header = {"a": {"dtype": dtype, "shape": dims, "data_offsets": [0, n_bits // 8]}}
@@ -125,8 +152,20 @@ def dtypes() -> Iterator[Case]:
 
 def shapes() -> Iterator[Case]:
     yield Case("ST-08", "missing", folder(entry(shape=...)), F, "tensor_entry")
-    bad_texts = ["null", "32", '"32"', "{}", "[-1, 32]", "[16.0, 32]", "[1e3]", '["16", 32]', "[true, 32]", "[null]",
-                 "[[16], 32]", "[-0.0]"]  # fmt: skip
+    bad_texts = [
+        "null",
+        "32",
+        '"32"',
+        "{}",
+        "[-1, 32]",
+        "[16.0, 32]",
+        "[1e3]",
+        '["16", 32]',
+        "[true, 32]",
+        "[null]",
+        "[[16], 32]",
+        "[-0.0]",
+    ]
     for text in bad_texts:
         yield Case("ST-08", f"shape {text}", folder(raw_field("shape", text)), F, "tensor_shape")
     yield Case("ST-08", "1e400", folder(raw_field("shape", "[1e400]")), F, "json_number")
@@ -145,8 +184,15 @@ def shapes() -> Iterator[Case]:
     }
     for name, dims in wraps.items():
         yield Case("ST-09", name, folder(raw_field("shape", json.dumps(dims))), F, "tensor_shape")
-    yield Case("ST-09", "zero elements", folder(with_extra({"dtype": "F32", "shape": [0, 5], "data_offsets": [0, 0]})), None)
-    yield Case("ST-10", "scalar", folder(with_extra({"dtype": "F32", "shape": [], "data_offsets": [0, 4]})), None)
+    yield Case(
+        "ST-09",
+        "zero elements",
+        folder(with_extra({"dtype": "F32", "shape": [0, 5], "data_offsets": [0, 0]})),
+        None,
+    )
+    yield Case(
+        "ST-10", "scalar", folder(with_extra({"dtype": "F32", "shape": [], "data_offsets": [0, 4]})), None
+    )
 
 
 def with_extra(extra: Json) -> bytes:
@@ -161,15 +207,24 @@ def with_extra(extra: Json) -> bytes:
 def offsets() -> Iterator[Case]:
     yield Case("ST-12", "missing", folder(entry(data_offsets=...)), F, "tensor_entry")
     no_range: dict[str, list[int]] = {
-        "none": [], "one": [0], "three": [0, 1, 2], "begin > end": [256, 128], "end > data": [0, 1 << 40],
-        "2^63": [0, 1 << 63], "2^64 wraps": [1 << 64, (1 << 64) + 128],
-    }  # fmt: skip
+        "none": [],
+        "one": [0],
+        "three": [0, 1, 2],
+        "begin > end": [256, 128],
+        "end > data": [0, 1 << 40],
+        "2^63": [0, 1 << 63],
+        "2^64 wraps": [1 << 64, (1 << 64) + 128],
+    }
     for name, numbers in no_range.items():
         yield Case("ST-12", name, folder(entry(data_offsets=numbers)), F, "tensor_offsets")
     no_integers: dict[str, Any] = {
-        "negative": [-4, 124], "float": [0.0, 128.0], "string": "0,128", "null": None, "bool": [False, 128],
+        "negative": [-4, 124],
+        "float": [0.0, 128.0],
+        "string": "0,128",
+        "null": None,
+        "bool": [False, 128],
         "object": {"begin": 0},
-    }  # fmt: skip
+    }
     for name, value in no_integers.items():
         yield Case("ST-12", name, folder(entry(data_offsets=value)), F, "tensor_data_offsets")
     at = st_header()[NORM]["data_offsets"][0]
@@ -188,26 +243,55 @@ def offsets() -> Iterator[Case]:
     for n in (1, 4, 4096):
         trailing = st_file(st_header(), n_data + n)
         yield Case("ST-13", f"{n} trailing bytes", folder(trailing), F, "data_not_covered")
-        yield Case("ST-13", f"{n} trailing bytes, strict=False", folder(trailing), None, "", {"strict": False})
+        yield Case(
+            "ST-13", f"{n} trailing bytes, strict=False", folder(trailing), None, "", {"strict": False}
+        )
         yield Case("ST-13", f"{n} bytes short", folder(st_file(st_header(), n_data - n)), F, "tensor_offsets")
     backwards = dict(reversed(list(st_header().items())))
     yield Case("ST-13", "unsorted but covering", folder(st_file(backwards)), None)
 
 
 def metadata() -> Iterator[Case]:
-    for name, bad in {"list": [], "number": 1, "null": None, "value number": {"format": 1}, "nested": {"a": {}}}.items():
-        yield Case("ST-14", name, folder(st_file(st_header() | {"__metadata__": bad}, data_size(st_header()))), F,
-                   "metadata_type")  # fmt: skip
+    for name, bad in {
+        "list": [],
+        "number": 1,
+        "null": None,
+        "value number": {"format": 1},
+        "nested": {"a": {}},
+    }.items():
+        yield Case(
+            "ST-14",
+            name,
+            folder(st_file(st_header() | {"__metadata__": bad}, data_size(st_header()))),
+            F,
+            "metadata_type",
+        )
     many = {"__metadata__": {str(i): "" for i in range(2000)}}
     yield Case("ST-14", "2000 entries", folder(st_file(many | st_header())), L, "metadata_too_large")
-    yield Case("ST-14", "2 MB value", folder(st_file({"__metadata__": {"a": "x" * 2_000_000}})), L, "metadata_too_large")
+    yield Case(
+        "ST-14",
+        "2 MB value",
+        folder(st_file({"__metadata__": {"a": "x" * 2_000_000}})),
+        L,
+        "metadata_too_large",
+    )
     for value in ("pt", "tf", "%s"):
-        yield Case("ST-14", f"format {value}", folder(st_file({"__metadata__": {"format": value}} | st_header())), None)
+        yield Case(
+            "ST-14",
+            f"format {value}",
+            folder(st_file({"__metadata__": {"format": value}} | st_header())),
+            None,
+        )
     unaligned = with_extra({"dtype": "U8", "shape": [3], "data_offsets": [0, 3]})
     yield Case("ST-15", "unaligned data", folder(unaligned), None)
     valid = st_file(st_header())
-    yield Case("ST-16", "zip behind", folder(valid + b"PK\x03\x04" + bytes(26) + b"PK\x05\x06" + bytes(18)), F,
-               "data_not_covered")  # fmt: skip
+    yield Case(
+        "ST-16",
+        "zip behind",
+        folder(valid + b"PK\x03\x04" + bytes(26) + b"PK\x05\x06" + bytes(18)),
+        F,
+        "data_not_covered",
+    )
     yield Case("ST-16", "zip in front", folder(b"PK\x03\x04" + bytes(26) + valid), F, "header_exceeds_file")
     yield Case("ST-16", "GGUF", folder(gguf_file()), L, "header_too_large")
     yield Case("ST-16", "PNG", folder(b"\x89PNG\r\n\x1a\n" + valid), L, "header_too_large")
@@ -218,9 +302,18 @@ def model() -> Iterator[Case]:
     for name in llama_shapes():
         less = {other: shape for other, shape in llama_shapes().items() if other != name}
         yield Case("ST-18", f"{name} missing", folder(st_file(st_header(less))), F, "tensor_missing")
-    for name, dims in {EMBEDDING: [32, 16], NORM: [1, 32], "model.layers.1.mlp.up_proj.weight": [1024]}.items():
-        yield Case("ST-18", f"{name} is {dims}", folder(st_file(st_header(llama_shapes() | {name: dims}))), F,
-                   "tensor_shape")  # fmt: skip
+    for name, dims in {
+        EMBEDDING: [32, 16],
+        NORM: [1, 32],
+        "model.layers.1.mlp.up_proj.weight": [1024],
+    }.items():
+        yield Case(
+            "ST-18",
+            f"{name} is {dims}",
+            folder(st_file(st_header(llama_shapes() | {name: dims}))),
+            F,
+            "tensor_shape",
+        )
     extra = llama_shapes() | {"model.layers.2.mlp.up_proj.weight": [32, 32], "surprise": [3]}
     yield Case("ST-18", "extra tensors", folder(st_file(st_header(extra))), None)
     layered = llama_shapes() | {"model.layers.01.mlp.up_proj.weight": [32, 32]}
@@ -233,6 +326,4 @@ def model() -> Iterator[Case]:
     yield Case("ST-19", "not tied, head", folder(st_file(st_header(both)), untied), None)
 
 
-CASES = [
-    case for group in (start, syntax, dtypes, shapes, offsets, metadata, model) for case in group()
-]
+CASES = [case for group in (start, syntax, dtypes, shapes, offsets, metadata, model) for case in group()]

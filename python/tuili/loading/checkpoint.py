@@ -88,7 +88,8 @@ class Checkpoint:
             if tensor.name in self.tensors:
                 other = self.parts[self.tensors[tensor.name].part].path
                 raise ModelFormatError(
-                    f"tensor '{shown(tensor.name)}' is both in {shown(other, 256)} and in {shown(file.path, 256)}",
+                    f"tensor '{shown(tensor.name)}' is both in {shown(other, 256)} and in "
+                    f"{shown(file.path, 256)}",
                     code="tensor_duplicate",
                 )
             self.tensors[tensor.name] = TensorInfo(

@@ -1,6 +1,8 @@
-"""Settings files of a model folder, read strictly: config.json, generation_config.json, sentence-transformers' files.
+"""Settings files of a model folder, read strictly: config.json, generation_config.json,
+sentence-transformers' files.
 
-Also the registry of architectures. No arithmetic on a value happens before its getter has checked type and range.
+Also the registry of architectures. No arithmetic on a value happens before its getter has checked type and
+range.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from tuili.loading.files import parse_json, read_file, shown
 MAX_CONFIG_BYTES = 4 << 20
 MAX_EOS_IDS = 64
 
-# Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in architectures/.
+# Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in
+# architectures/.
 _HF_ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "Gemma3ForCausalLM": "gemma",
@@ -28,7 +31,8 @@ _HF_ARCHITECTURES = {
 }
 _GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma"}
 
-# Limits that no real model comes near; they bound work and memory before the tensors are compared with the plan.
+# Limits that no real model comes near; they bound work and memory before the tensors are compared with the
+# plan.
 MAX_LAYERS = 4096
 MAX_WIDTH = 1 << 22
 MAX_HEADS = 1 << 16
@@ -42,9 +46,9 @@ _REQUIRED: Any = object()
 class Config:
     """Typed access to one JSON object of settings.
 
-    Each getter takes a key, a range, and a default for when the key is absent or null; without default that is an
-    error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself spells a key, for
-    error messages (GGUF).
+    Each getter takes a key, a range, and a default for when the key is absent or null; without default that
+    is an error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself
+    spells a key, for error messages (GGUF).
     raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
     """
 
@@ -163,7 +167,7 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
     return Config(values, name)
 
 
-# --- architectures ------------------------------------------------------------------------------------------------
+# ---- architectures
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
@@ -197,7 +201,7 @@ def gguf_architecture(name: str, what: str) -> ModuleType:
     return _architecture(_GGUF_ARCHITECTURES, name, f"{what}: general.architecture")
 
 
-# --- generation_config.json ---------------------------------------------------------------------------------------
+# ---- generation_config.json
 
 _GENERATION_NUMBERS = {
     "temperature": (0.0, 100.0),
@@ -246,7 +250,7 @@ def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tu
     return ()
 
 
-# --- sentence-transformers ----------------------------------------------------------------------------------------
+# ---- sentence-transformers
 
 _POOLINGS = {
     "pooling_mode_mean_tokens": "mean",

@@ -1,7 +1,7 @@
 """Opening and reading model files, which may be anything: missing, a pipe, huge, changing, hostile.
 
-Everything here reads by copy (`pread`), never by mapping: a mapped file that is truncated by somebody else kills the
-process with SIGBUS.
+Everything here reads by copy (`pread`), never by mapping: a mapped file that is truncated by somebody else
+kills the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def _io_error(doing: str, path: str, error: OSError, *, code: str) -> ModelIOErr
 def open_regular(path: StrPath, *, inside: StrPath | None = None) -> RegularFile:
     """Open `path` for reading, provided that it is a regular file; never waits on a pipe or device.
 
-    inside  with this folder given (`strict_paths=True`), the file must, after symbolic links, lie in it or in the
-            `blobs` folder of its Hugging Face cache, and have no further hard links
+    inside  with this folder given (`strict_paths=True`), the file must, after symbolic links, lie in it or in
+            the `blobs` folder of its Hugging Face cache, and have no further hard links
     raises  ModelIOError (open_failed) with errno, ModelPathError (not_regular_file, outside_model)
     """
     name = os.fspath(path)
@@ -170,7 +170,7 @@ def read_file(path: StrPath, max_bytes: int, *, inside: StrPath | None = None) -
         return data
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------
+# ---- JSON
 
 
 def parse_json(data: bytes, what: str, max_depth: int = 64) -> object:
@@ -178,8 +178,8 @@ def parse_json(data: bytes, what: str, max_depth: int = 64) -> object:
 
     data    UTF-8 without byte order mark
     what    the name used in errors, normally the file's
-    raises  ModelFormatError: json_utf8, json_depth, json_duplicate_key, json_number (NaN, Infinity, 1e400, or an
-            integer of thousands of digits), json_surrogate, json (any other syntax error)
+    raises  ModelFormatError: json_utf8, json_depth, json_duplicate_key, json_number (NaN, Infinity, 1e400, or
+            an integer of thousands of digits), json_surrogate, json (any other syntax error)
     """
     try:
         text = data.decode("utf-8")
@@ -238,7 +238,7 @@ _NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
 def json_depth(data: bytes) -> int:
-    """How deep a JSON text nests, counted without recursion; exact up to its first syntax error, if it has one."""
+    """How deep a JSON text nests, counted without recursion; exact up to its first syntax error."""
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = data.translate(None, _NOT_STRUCTURE)

@@ -1,7 +1,8 @@
 """Reader of GGUF files, versions 2 and 3 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
-Little-endian: magic, version, counts, then key-value pairs, then tensor infos, then the data. The header is read in
-growing pieces and never past its end by more than its own length; long arrays are measured now and decoded when asked.
+Little-endian: magic, version, counts, then key-value pairs, then tensor infos, then the data. The header is
+read in growing pieces and never past its end by more than its own length; long arrays are measured now and
+decoded when asked.
 """
 
 from __future__ import annotations
@@ -51,12 +52,14 @@ _BOOL = 7
 _STRING, _ARRAY = 8, 9
 _TYPE_NAMES = {number: name for number, (name, _) in _SCALARS.items()} | {_STRING: "STRING", _ARRAY: "ARRAY"}
 
-# Tensor types by id. Those that are not in FORMATS exist but cannot be loaded; 4, 5, 31-33 and 36-38 were removed.
+# Tensor types by id. Those that are not in FORMATS exist but cannot be loaded; 4, 5, 31-33 and 36-38 were
+# removed.
 _TENSOR_TYPES = {
-    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
-    12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs", 18: "iq3_xxs", 19: "iq1_s",
-    20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8", 25: "i16", 26: "i32", 27: "i64", 28: "f64",
-    29: "iq1_m", 30: "bf16", 34: "tq1_0", 35: "tq2_0", 39: "mxfp4", 40: "nvfp4",
+    0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k",
+    11: "q3_k", 12: "q4_k", 13: "q5_k", 14: "q6_k", 15: "q8_k", 16: "iq2_xxs", 17: "iq2_xs",
+    18: "iq3_xxs", 19: "iq1_s", 20: "iq4_nl", 21: "iq3_s", 22: "iq2_s", 23: "iq4_xs", 24: "i8",
+    25: "i16", 26: "i32", 27: "i64", 28: "f64", 29: "iq1_m", 30: "bf16", 34: "tq1_0", 35: "tq2_0",
+    39: "mxfp4", 40: "nvfp4",
 }  # fmt: skip
 _REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 
@@ -79,7 +82,8 @@ class _Header:
         if end > len(self.bytes):
             if end > self.file.size:
                 raise ModelFormatError(
-                    f"{self.what}: byte {begin}: {field} needs {n_bytes} bytes, but {self.file.size - begin} are left",
+                    f"{self.what}: byte {begin}: {field} needs {n_bytes} bytes, but "
+                    f"{self.file.size - begin} are left",
                     code="truncated",
                 )
             # Doubling keeps what is read below twice the header, or 256 KiB.
@@ -100,7 +104,8 @@ class _Header:
         n_bytes = self.u64(field)
         if n_bytes > self.file.size - self.at:
             raise ModelFormatError(
-                f"{self.what}: byte {self.at - 8}: {field} has {n_bytes} bytes, but {self.file.size - self.at} are left",
+                f"{self.what}: byte {self.at - 8}: {field} has {n_bytes} bytes, but "
+                f"{self.file.size - self.at} are left",
                 code="truncated",
             )
         if n_bytes > max_bytes:
@@ -142,7 +147,8 @@ class _Header:
                     self._skip_string(field)
             if self.at > end:
                 raise ModelLimitError(
-                    f"{self.what}: byte {self.at}: {field} takes more than {max_bytes} bytes", code="array_too_large"
+                    f"{self.what}: byte {self.at}: {field} takes more than {max_bytes} bytes",
+                    code="array_too_large",
                 )
             n -= chunk
 
@@ -157,7 +163,8 @@ class _Header:
         self.need(n_bytes, field)
 
     def _skip_short_strings(self, n: int) -> bool:
-        """Step over `n` strings if all are shorter than 256 bytes and already read; False, and no step, if not.
+        """Step over `n` strings if all are shorter than 256 bytes and already read; False, and no step, if
+        not.
 
         The loop looks at the lowest byte of each length only; numpy checks that the other seven were zero.
         """
@@ -179,7 +186,7 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """An array not yet decoded: `n` elements of type `element`, whose encoding fills bytes [begin, end) of the header."""
+    """An array not yet decoded: `n` elements of type `element` in bytes [begin, end) of the header."""
 
     element: int
     n: int
@@ -213,10 +220,7 @@ class Metadata:
                 raise ModelFormatError(f"{self.what}: key {key} is missing", code="key_missing")
             return default
         number, value = found
-        if isinstance(value, _Array):
-            name = f"ARRAY of {_TYPE_NAMES[value.element]}"
-        else:
-            name = _TYPE_NAMES[number]
+        name = f"ARRAY of {_TYPE_NAMES[value.element]}" if isinstance(value, _Array) else _TYPE_NAMES[number]
         if name != wanted:
             raise ModelFormatError(
                 f"{self.what}: key {shown(key)} is {name}, expected {wanted}", code="key_type"
@@ -433,13 +437,14 @@ def _read_tensor(header: _Header, i: int) -> TensorInfo:
 
 
 def _place(header: _Header, infos: list[TensorInfo], alignment: int) -> list[TensorInfo]:
-    """The infos with offsets from the file's start; the tensors must follow each other with nothing but padding."""
+    """The infos with offsets from the file's start; tensors must follow each other with padding only."""
     data_begin = -(-header.at // alignment) * alignment
     placed, expected = [], 0
     for info in infos:
         if info.offset != expected:
             raise ModelFormatError(
-                f"{header.what}: tensor '{shown(info.name)}' is at offset {info.offset}, expected {expected}: "
+                f"{header.what}: tensor '{shown(info.name)}' is at offset {info.offset}, expected "
+                f"{expected}: "
                 f"tensors follow each other, aligned to {alignment}",
                 code="tensor_offset",
             )
@@ -461,7 +466,8 @@ def read_header(
     """The key-value pairs and tensors of one GGUF file, everything checked.
 
     strict  False tolerates bytes behind the last tensor, with a line in `warnings`
-    raises  ModelFormatError, ModelLimitError, ModelUnsupportedError; reads at most twice the header, or 256 KiB
+    raises  ModelFormatError, ModelLimitError, ModelUnsupportedError; reads at most twice the header, or 256
+            KiB
     """
     header = _Header(file)
     n_tensors, n_keys = _read_start(header)
@@ -497,7 +503,7 @@ def read_header(
 def open_gguf(
     path: StrPath, *, strict: bool = True, strict_paths: bool = False
 ) -> tuple[Metadata, Checkpoint]:
-    """The metadata and tensors of a GGUF model, and of the other parts if it is split (NAME-00001-of-00003.gguf)."""
+    """The metadata and tensors of a GGUF model, all parts if it is split (NAME-00001-of-00003.gguf)."""
     name = os.fspath(path)
     checkpoint = Checkpoint(inside=os.path.dirname(os.path.abspath(name)) if strict_paths else None)
     with open_regular(name, inside=checkpoint.inside) as file:

@@ -1,4 +1,4 @@
-"""How much memory this process may still take: the only honest moment to refuse a model is before allocating it."""
+"""How much memory this process may still take; a model is refused before it is allocated or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import resource
 def available_memory(proc: str = "/proc", cgroups: str = "/sys/fs/cgroup") -> tuple[int, str] | None:
     """Bytes that can still be allocated and the limit that says so; None where the system does not tell.
 
-    The least of MemAvailable, the memory.max of each control group (version 2) above this process, and RLIMIT_AS.
+    The least of MemAvailable, the memory.max of each control group (version 2) above this process, and
+    RLIMIT_AS.
     """
     found = [
         limit
@@ -35,7 +36,7 @@ def _mem_available(proc: str) -> tuple[int, str] | None:
 
 
 def _cgroup_limits(proc: str, cgroups: str) -> list[tuple[int, str]]:
-    """What each group on the way to the root leaves; its page cache counts as free, because it can be dropped."""
+    """What each group up to the root leaves; its page cache counts as free, because it can be dropped."""
     own = next(
         (line[3:] for line in _read(f"{proc}/self/cgroup").splitlines() if line.startswith("0::")), "/"
     )

@@ -1,4 +1,4 @@
-"""Loading in two phases: `plan_model` checks everything and allocates nothing large, `load` reads and packs."""
+"""Loading in two phases: `plan_model` checks everything, allocating nothing large; `load` reads and packs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class LoadPlan:
         formats = Counter(tensor.format for tensor in self.tensors)
         return (
             f"{self.source.architecture}: {len(self.tensors)} tensors ({', '.join(sorted(formats))}), "
-            f"{self.weight_bytes / 2**20:.0f} MiB of weights, {self.needed_bytes / 2**20:.0f} MiB at most while loading"
+            f"{self.weight_bytes / 2**20:.0f} MiB of weights, {self.needed_bytes / 2**20:.0f} MiB at "
+            f"most while loading"
         )
 
 
@@ -102,7 +103,8 @@ def plan_model(
     strict        False tolerates data that no tensor covers, with a warning
     strict_paths  refuse symbolic links that lead out of the folder
     check_finite  `load` refuses infinite and not-a-number weights
-    raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it cannot fit
+    raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
+                  cannot fit
     """
     _check_options(dtype, compute, quantization, num_threads)
     source = open_source(path, strict=strict, strict_paths=strict_paths)
@@ -165,11 +167,11 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
         )
 
 
-# --- which tensor is which ----------------------------------------------------------------------------------------
+# ---- which tensor is which
 
 
 def our_name(theirs: str, names: Mapping[str, str]) -> str | None:
-    """Our name of a tensor by an architecture's table, whose keys hold {i} for the layer; None if it has no entry."""
+    """Our name of a tensor by an architecture's table, whose keys hold {i} for the layer; None if not in it."""
     layer = re.search(r"(?<=\.)(0|[1-9]\d{0,6})(?=\.)", theirs)
     if layer is None:
         return names.get(theirs)
@@ -178,7 +180,7 @@ def our_name(theirs: str, names: Mapping[str, str]) -> str | None:
 
 
 def _match_names(source: Source, warnings: list[str]) -> tuple[dict[str, TensorInfo], list[str]]:
-    """Tensors by our names, and the names of those that are left out: known extras, and unknown ones with a warning."""
+    """Tensors by our names, and the names of those left out: known extras, and unknown ones with a warning."""
     names, extras = (
         (source.module.GGUF_TENSOR_NAMES, source.module.GGUF_IGNORED_TENSORS)
         if source.kind == "gguf"
@@ -194,7 +196,8 @@ def _match_names(source: Source, warnings: list[str]) -> tuple[dict[str, TensorI
                 warnings.append(f"tensor '{shown(theirs)}' is unknown and ignored")
         elif ours in found:
             raise ModelFormatError(
-                f"tensors '{shown(theirs)}' and '{shown(found[ours].name)}' are the same part of the model, {ours}",
+                f"tensors '{shown(theirs)}' and '{shown(found[ours].name)}' are the same part of the "
+                f"model, {ours}",
                 code="tensor_duplicate",
             )
         else:
@@ -215,14 +218,15 @@ def _checked(name: str, shape: tuple[int, ...], stored: TensorInfo | None, sourc
         )
     if stored.format not in (FORMATS if _is_weight(name, stored) else _FLOATS):
         raise ModelUnsupportedError(
-            f"{where}: tensor '{shown(stored.name)}' is stored as {stored.format}, which is not supported here",
+            f"{where}: tensor '{shown(stored.name)}' is stored as {stored.format}, which is not "
+            f"supported here",
             code="tensor_dtype",
         )
     return stored
 
 
 def _is_weight(name: str, stored: TensorInfo) -> bool:
-    """Whether a tensor may be quantized and converted: a matrix that is multiplied with, or the token embedding."""
+    """Whether a tensor may be quantized and converted: a linear layer's matrix, or the token embedding."""
     return len(stored.shape) == 2 and name not in _TABLES
 
 
@@ -242,7 +246,7 @@ def _check_memory(plan: LoadPlan) -> None:
         )
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# ---- reading
 
 
 def load(plan: LoadPlan, progress: Callable[[int, int], None] | None = None) -> LoadedModel:
@@ -294,7 +298,7 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
 
 
 def _description(plan: LoadPlan) -> dict[str, Any]:
-    """What `llm.config` shows: sizes, formats, defaults taken because the files do not say, and what was left out."""
+    """What `llm.config` shows: sizes, formats, defaults taken where the files are silent, what was left out."""
     source, spec = plan.source, plan.spec
     formats: dict[str, int] = {}
     for tensor in plan.tensors:

@@ -1,7 +1,8 @@
-"""Frequencies of rotary position embeddings, as transformers computes them (modeling_rope_utils.py), in float32.
+"""Frequencies of rotary position embeddings, as transformers computes them (modeling_rope_utils.py), in
+float32.
 
-A power is computed in double and rounded once, so it is the float32 nearest to the true value on every machine;
-transformers' own power may be one unit in the last place away.
+A power is computed in double and rounded once, so it is the float32 nearest to the true value on every
+machine; transformers' own power may be one unit in the last place away.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def inverse_frequencies(
     """The rotation per position of each pair of coordinates, in radians, and the factor on cos and sin.
 
     theta    more than 1
-    scaling  the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, llama3 or yarn
+    scaling  the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, llama3 or
+             yarn
     raises   ModelFormatError naming the key, ModelUnsupportedError (rope_type)
     """
     kind = rope_type(scaling)

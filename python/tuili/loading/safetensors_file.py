@@ -1,7 +1,7 @@
 """Reader of safetensors headers (https://github.com/huggingface/safetensors, "Format"), one file or sharded.
 
-A file is `u64 N`, N bytes of JSON, then the data, which the tensors must cover exactly: no hole, no overlap, nothing
-behind. Strict, because a file that two programs understand differently is how attacks are hidden.
+A file is `u64 N`, N bytes of JSON, then the data, which the tensors must cover exactly: no hole, no overlap,
+nothing behind. Strict, because a file that two programs understand differently is how attacks are hidden.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_DIMS = 8
 MAX_INDEX_BYTES = 16 << 20
 
-# Bits per element of every dtype of the format. Those that are not also in _FORMATS may be in a file, but not be used.
+# Bits per element of every dtype of the format. Those that are not also in _FORMATS may be in a file, but not
+# be used.
 _DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
@@ -37,7 +38,8 @@ def read_header(
     """Every tensor of one safetensors file, in the order of their data.
 
     strict   False tolerates holes and bytes behind the last tensor, with a line in `warnings`
-    raises   ModelFormatError, ModelLimitError, ModelUnsupportedError; nothing larger than the header is allocated
+    raises   ModelFormatError, ModelLimitError, ModelUnsupportedError; nothing larger than the header is
+             allocated
     """
     what = shown(file.path, 256)
     if file.size < 8:
@@ -126,12 +128,14 @@ def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> 
     offsets = _integers(entry["data_offsets"], where, "data_offsets")
     if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1] <= file_size - begin:
         raise ModelFormatError(
-            f"{where}: data_offsets {shown(offsets)} are not a range in the {file_size - begin} bytes of data",
+            f"{where}: data_offsets {shown(offsets)} are not a range in the {file_size - begin} bytes "
+            f"of data",
             code="tensor_offsets",
         )
     if (offsets[1] - offsets[0]) * 8 != n_bits:
         raise ModelFormatError(
-            f"{where}: {dtype} {shown(shape)} takes {n_bits // 8} bytes, but data_offsets span {offsets[1] - offsets[0]}",
+            f"{where}: {dtype} {shown(shape)} takes {n_bits // 8} bytes, but data_offsets span "
+            f"{offsets[1] - offsets[0]}",
             code="tensor_size",
         )
     return TensorInfo(name, _FORMATS.get(dtype, dtype), shape, begin + offsets[0], n_bits // 8)
@@ -163,7 +167,7 @@ def _gaps(tensors: list[TensorInfo], begin: int, end: int, what: str) -> Iterato
         yield f"{what}: {end - at} bytes follow the last tensor"
 
 
-# --- a folder -----------------------------------------------------------------------------------------------------
+# ---- a folder
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -185,7 +189,8 @@ def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False)
             for tensor in tensors:
                 if tensor.name not in weight_map:
                     raise ModelFormatError(
-                        f"{shown(shard)} holds tensor '{shown(tensor.name)}', which {INDEX_NAME} does not list",
+                        f"{shown(shard)} holds tensor '{shown(tensor.name)}', which {INDEX_NAME} does "
+                        f"not list",
                         code="index_tensor",
                     )
             checkpoint.add_part(file, tensors)
@@ -219,10 +224,11 @@ def _weight_map(path: str, checkpoint: Checkpoint) -> tuple[dict[str, str], obje
             raise ModelFormatError(
                 f"{INDEX_NAME}: weight_map['{shown(name)}'] is not a string", code="index_map"
             )
-        # A file name and nothing else: no separator, drive, parent folder or control character can be spelled.
+        # A file name and nothing else: no separator, drive, parent folder or control character.
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,243}\.safetensors", shard):
             raise ModelPathError(
-                f"{INDEX_NAME}: weight_map['{shown(name)}'] is '{shown(shard)}', not a plain *.safetensors name",
+                f"{INDEX_NAME}: weight_map['{shown(name)}'] is '{shown(shard)}', not a plain "
+                f"*.safetensors name",
                 code="shard_name",
             )
     metadata = index.get("metadata") if isinstance(index, dict) else None

@@ -58,7 +58,8 @@ class Source:
 def open_source(path: StrPath, *, strict: bool = True, strict_paths: bool = False) -> Source:
     """The model at `path`: a folder with config.json and safetensors, or a GGUF file.
 
-    raises  ModelIOError if there is nothing, ModelUnsupportedError for archives and pickles, and all that readers raise
+    raises  ModelIOError if there is nothing, ModelUnsupportedError for archives and pickles, and all that
+            readers raise
     """
     name = os.fspath(path)
     try:
@@ -96,7 +97,7 @@ def _refuse_foreign(path: str) -> None:
         )
 
 
-# --- a Hugging Face folder ----------------------------------------------------------------------------------------
+# ---- a Hugging Face folder
 
 
 def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
@@ -134,7 +135,8 @@ def _refuse_pickles_only(folder: str) -> None:
     pickles = sorted(name for name in os.listdir(folder) if name.endswith(_PICKLE_SUFFIXES))
     if pickles:
         raise ModelUnsupportedError(
-            f"{shown(folder, 256)}: only pickled weights ({shown(pickles[0])}), which can run code and are never read; "
+            f"{shown(folder, 256)}: only pickled weights ({shown(pickles[0])}), which can run code and "
+            f"are never read; "
             "convert them to safetensors",
             code="pickle",
         )
@@ -193,7 +195,7 @@ def _embedding(folder: str, tokenizer_config: dict[str, Any], inside: str | None
     return settings
 
 
-# --- a GGUF file --------------------------------------------------------------------------------------------------
+# ---- a GGUF file
 
 
 def _open_gguf(path: str, *, strict: bool, strict_paths: bool) -> Source:

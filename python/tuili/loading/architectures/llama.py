@@ -95,7 +95,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
 
 
 def unpermute(name: str, config: Config) -> int:
-    """Query and key rows are interleaved per head in GGUF files of this architecture: the number of their heads, or 0."""
+    """How many heads a weight's rows are interleaved over in GGUF files: query's and key's heads, else 0."""
     if name.endswith(".query"):
         return sizes(config).n_heads
     return sizes(config).n_kv_heads if name.endswith(".key") else 0
