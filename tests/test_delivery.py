@@ -1,4 +1,5 @@
-"""Stop rules: whatever the tokens' boundaries are, a text ends before the first stop string and loses nothing before it.
+"""Stop rules: whatever the tokens' boundaries are, a text ends before the first stop string and loses nothing
+before it.
 
 Catalogue rows TK-13, TK-14, KV-12.
 """
@@ -31,7 +32,9 @@ class Pieces:
 
 def play(texts, *, rest="", max_tokens=10**6, tokens=None, **options):
     """The pieces that are shown, the reason and stop reason; ends like an abort if no rule stops it."""
-    transcript = Transcript(Pieces(texts, rest), SamplingParams(**options), [EOS], max_tokens=max_tokens, full="full")
+    transcript = Transcript(
+        Pieces(texts, rest), SamplingParams(**options), [EOS], max_tokens=max_tokens, full="full"
+    )
     shown = []
     for token_id in range(len(texts)) if tokens is None else tokens:
         piece = transcript.accept(token_id)
@@ -59,7 +62,8 @@ def expected(text, stops, include):
 @example(texts=["a", "b", "a", "b"], stops=["abb", "ba"], include=False)
 def test_the_first_stop_string_ends_the_text_wherever_tokens_are_cut(texts, stops, include):
     shown, reason, stop = play(texts, stop=stops, include_stop_str_in_output=include)
-    # A stop counts when it is complete: later tokens, which might complete one that begins earlier, never come.
+    # A stop counts when it is complete: later tokens, which might complete one that begins earlier, never
+    # come.
     for n in range(1, len(texts) + 1):
         text, found = expected("".join(texts[:n]), stops, include)
         if found:

@@ -9,9 +9,9 @@ import gc
 
 import numpy as np
 import pytest
+
 import tiny_core
 from tiny_engine import POISON, codes, drain, is_idle, make_engine, sampling
-
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
@@ -124,7 +124,9 @@ def test_siblings_draw_from_seeds_of_their_own_and_share_the_prompt():
     outputs = handle.result(0).outputs
     assert [output.index for output in outputs] == [0, 1, 2]
     assert len({tuple(output.token_ids) for output in outputs}) == 3
-    assert outputs[0].token_ids == alone("abcdefghijklm", **options), "n must not change the first continuation"
+    assert outputs[0].token_ids == alone("abcdefghijklm", **options), (
+        "n must not change the first continuation"
+    )
     assert engine.stats()["block_hits"] >= 6, "each sibling finds the three whole blocks of the prompt"
     assert is_idle(engine)
 
@@ -361,7 +363,12 @@ def test_token_ids_are_checked_before_anything_is_queued(ids, error):
 
 @pytest.mark.parametrize(
     "ids",
-    [np.array([97, 0, 98, 0, 99])[::2], np.array([99, 98, 97])[::-1], np.array([97, 98, 99], ">i8"), (97, 98, 99)],
+    [
+        np.array([97, 0, 98, 0, 99])[::2],
+        np.array([99, 98, 97])[::-1],
+        np.array([97, 98, 99], ">i8"),
+        (97, 98, 99),
+    ],
     ids=["strided", "reversed", "big-endian", "tuple"],
 )
 def test_any_integer_array_is_a_prompt(ids):
@@ -371,7 +378,9 @@ def test_any_integer_array_is_a_prompt(ids):
     assert text_of(handle) == "de"
 
 
-@pytest.mark.parametrize("options", [{"logit_bias": {300: 1.0}}, {"stop_token_ids": [300]}, {"allowed_token_ids": [300]}])
+@pytest.mark.parametrize(
+    "options", [{"logit_bias": {300: 1.0}}, {"stop_token_ids": [300]}, {"allowed_token_ids": [300]}]
+)
 def test_ids_in_parameters_are_checked_against_the_vocabulary(options):
     with pytest.raises(TokenIdError, match="300"):
         make_engine().submit(codes("a"), sampling(**options))
@@ -411,7 +420,9 @@ def test_logprobs_of_generated_tokens():
     drain(engine)
     output = handle.result(0).outputs[0]
     assert [entry.token_id for entry in output.logprobs] == codes("bcd")
-    assert all(entry.top[0] == (entry.token_id, entry.logprob) for entry in output.logprobs), "greedy takes the best"
+    assert all(entry.top[0] == (entry.token_id, entry.logprob) for entry in output.logprobs), (
+        "greedy takes the best"
+    )
     assert output.cumulative_logprob == sum(entry.logprob for entry in output.logprobs)
 
 
@@ -421,7 +432,9 @@ def test_logprobs_of_generated_tokens():
 @pytest.mark.parametrize("seed", range(10))
 def test_random_lives_leave_nothing_behind(seed):
     rng = np.random.default_rng(seed)
-    engine = make_engine(n_blocks=16, max_model_len=40, max_num_seqs=5, prefill_chunk=int(rng.integers(1, 20)))
+    engine = make_engine(
+        n_blocks=16, max_model_len=40, max_num_seqs=5, prefill_chunk=int(rng.integers(1, 20))
+    )
     handles = []
     for _ in range(200):
         action = rng.random()
@@ -439,7 +452,9 @@ def test_random_lives_leave_nothing_behind(seed):
         assert handle.done
         if handle._request.error is None:
             for output in handle.result(0).outputs:
-                assert output.text == counted(chr(handle._request.prompt_token_ids[-1]), len(output.token_ids))
+                assert output.text == counted(
+                    chr(handle._request.prompt_token_ids[-1]), len(output.token_ids)
+                )
     assert is_idle(engine)
 
 

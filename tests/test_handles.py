@@ -20,10 +20,9 @@ import weakref
 from pathlib import Path
 
 import pytest
+
 from tiny_engine import codes, is_idle, make_engine, sampling
-
 from tuili.errors import EngineClosedError, EngineForkedError, InvalidParameterError, RequestCancelled
-
 
 TESTS = Path(__file__).parent
 
@@ -47,7 +46,9 @@ def test_result_waits_and_times_out(engine):
     handle = engine.submit(codes("a"), sampling(max_tokens=50))
     with pytest.raises(TimeoutError):
         handle.result(timeout=0.01)
-    assert len(handle.result(timeout=10).outputs[0].token_ids) == 50, "a timeout of the wait must not end the request"
+    assert len(handle.result(timeout=10).outputs[0].token_ids) == 50, (
+        "a timeout of the wait must not end the request"
+    )
 
 
 def test_two_streams_of_one_handle_see_the_same(engine):
@@ -69,9 +70,9 @@ def test_a_hundred_threads_submit_at_once(engine):
 
     def ask(i):
         letter = chr(ord("a") + i % 20)
-        results[i] = engine.submit(codes(letter), sampling(max_tokens=3)).result(20).outputs[0].text == "".join(
-            chr(ord(letter) + k) for k in (1, 2, 3)
-        )
+        results[i] = engine.submit(codes(letter), sampling(max_tokens=3)).result(20).outputs[
+            0
+        ].text == "".join(chr(ord(letter) + k) for k in (1, 2, 3))
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(100)]
     for thread in threads:
@@ -285,7 +286,11 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
     child = os.fork()
     if child == 0:  # no assert, no pytest here: only what is reported through the pipe
         found = []
-        for use in (lambda: engine.submit(codes("a"), sampling()), running.result, lambda: next(iter(running))):
+        for use in (
+            lambda: engine.submit(codes("a"), sampling()),
+            running.result,
+            lambda: next(iter(running)),
+        ):
             try:
                 use()
                 found.append("nothing")

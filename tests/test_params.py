@@ -1,4 +1,6 @@
-"""SamplingParams: every bad value is refused by name, every good one is kept. Rows REQ-01 … REQ-09, REQ-14, TK-14."""
+"""SamplingParams: every bad value is refused by name, every good one is kept. Rows REQ-01 … REQ-09, REQ-14,
+TK-14.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name, value", [(n, v) for n, vs in BAD.items() for v in vs], ids=lambda x: repr(x)[:24])
+def cases(table):
+    return pytest.mark.parametrize(
+        "name, value", [(n, v) for n, vs in table.items() for v in vs], ids=lambda x: repr(x)[:24]
+    )
+
+
+@cases(BAD)
 def test_a_bad_value_is_refused_by_name(name, value):
     with pytest.raises(InvalidParameterError) as caught:
         SamplingParams(**{name: value})
@@ -90,7 +98,7 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("name, value", [(n, v) for n, vs in GOOD.items() for v in vs], ids=lambda x: repr(x)[:24])
+@cases(GOOD)
 def test_a_good_value_is_accepted(name, value):
     SamplingParams(**{name: value})
 
@@ -116,7 +124,12 @@ def test_what_does_not_exist_yet_is_refused_not_ignored(name):
 
 @pytest.mark.parametrize(
     "given, meant",
-    [("temprature", "temperature"), ("Temperature", "temperature"), ("max_token", "max_tokens"), ("topp", "top_p")],
+    [
+        ("temprature", "temperature"),
+        ("Temperature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("topp", "top_p"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
     with pytest.raises(InvalidParameterError, match=f"did you mean {meant}") as caught:
@@ -161,10 +174,41 @@ def test_parameters_are_immutable_and_detached_from_what_made_them():
 
 
 def test_all_names_of_the_interface_exist():
-    promised = """max_tokens min_tokens temperature top_k top_p min_p typical_p repetition_penalty presence_penalty
-    frequency_penalty no_repeat_ngram_size stop stop_token_ids include_stop_str_in_output ignore_eos n seed logprobs
-    prompt_logprobs logit_bias allowed_token_ids bad_words skip_special_tokens deadline_s priority cache_salt
-    prompt_lookup_num_tokens json_schema regex choice grammar logits_processors on_nan""".split()
+    promised = [
+        "max_tokens",
+        "min_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "no_repeat_ngram_size",
+        "stop",
+        "stop_token_ids",
+        "include_stop_str_in_output",
+        "ignore_eos",
+        "n",
+        "seed",
+        "logprobs",
+        "prompt_logprobs",
+        "logit_bias",
+        "allowed_token_ids",
+        "bad_words",
+        "skip_special_tokens",
+        "deadline_s",
+        "priority",
+        "cache_salt",
+        "prompt_lookup_num_tokens",
+        "json_schema",
+        "regex",
+        "choice",
+        "grammar",
+        "logits_processors",
+        "on_nan",
+    ]
     assert sorted(promised) == sorted(NAMES)
 
 
@@ -189,7 +233,7 @@ def test_the_temperature_follows_the_documented_order(options, defaults, tempera
 
 
 def test_defaults_of_a_model_count_as_in_transformers():
-    assert defaults_from({"temperature": 0.6, "top_p": 0.9}) == {}, "without do_sample the model decodes greedily"
+    assert defaults_from({"temperature": 0.6, "top_p": 0.9}) == {}, "without do_sample: greedy"
     assert defaults_from({"do_sample": True, "temperature": 0.6, "top_k": 64, "max_new_tokens": 9}) == {
         "temperature": 0.6,
         "top_k": 64,
@@ -209,8 +253,9 @@ def test_resolving_leaves_no_default_open():
 def test_seeds_of_siblings_are_fixed_and_differ():
     seeds = [parameters.derived_seed(5, i) for i in range(128)]
     assert seeds[0] == 5 and len(set(seeds)) == 128 and all(0 <= seed < 2**64 for seed in seeds)
-    assert parameters.derived_seed(5, 1) == 6170373840279617265, "a seed's siblings are the same in every version"
+    assert parameters.derived_seed(5, 1) == 6170373840279617265, "the same in every version"
 
 
 def test_canonical_names_keeps_values_untouched():
-    assert canonical_names({"max_new_tokens": 3, "top_p": 0.5, "num_beams": 1}) == {"max_tokens": 3, "top_p": 0.5}
+    given = {"max_new_tokens": 3, "top_p": 0.5, "num_beams": 1}
+    assert canonical_names(given) == {"max_tokens": 3, "top_p": 0.5}

@@ -1,7 +1,8 @@
 """Engines on a tiny model whose answers are known: each token is followed by the next larger one.
 
-`COUNTER` is a Llama whose layers add nothing and whose head looks for the predecessor's embedding, so greedy decoding
-counts: "a" is continued "bcdefg…". Row 299 of the embedding is not a number, which poisons whoever uses that token.
+`COUNTER` is a Llama whose layers add nothing and whose head looks for the predecessor's embedding, so greedy
+decoding counts: "a" is continued "bcdefg…". Row 299 of the embedding is not a number, which poisons whoever
+uses that token.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import functools
 import time
 
 import numpy as np
+
 import tiny_core
 from reference_formats import encode_float
 from tiny_models import N_VOCAB, TinyModel, Weight, tiny_llama
-
 from tuili import _core
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
@@ -73,8 +74,6 @@ def make_engine(
     step_s: float = 0.0,
     start_thread: bool = False,
     num_threads: int = 1,
-    max_queue: int = 1024,
-    max_queued_tokens: int = 1 << 20,
     **limits: object,
 ) -> Engine:
     """An engine on the counting model with blocks of four tokens; without a thread unless asked for."""
@@ -97,8 +96,6 @@ def make_engine(
         encode_words=lambda text: [ord(c) for c in text],
         eos_ids=eos_ids,
         limits=limit,
-        max_queue=max_queue,
-        max_queued_tokens=max_queued_tokens,
         start_thread=start_thread,
     )
 
@@ -122,4 +119,7 @@ def drain(engine: Engine) -> None:
 def is_idle(engine: Engine) -> bool:
     """Whether nothing of any request is left in the engine."""
     stats = engine.stats()
-    return stats["free_blocks"] == stats["n_blocks"] and stats["running"] == stats["waiting"] == stats["queued_tokens"] == 0
+    return (
+        stats["free_blocks"] == stats["n_blocks"]
+        and stats["running"] == stats["waiting"] == stats["queued_tokens"] == 0
+    )

@@ -83,8 +83,6 @@ class Engine(Worker):
     eos_ids        end a text unless the request ignores them
     decoder        makes an incremental detokenizer; its argument is skip_special_tokens
     encode_words   token ids of a text without special tokens, for bad_words
-    max_queue      rows that may wait for one of the max_num_seqs places; beyond it `submit` raises
-                   QueueFullError
     """
 
     def __init__(
@@ -98,8 +96,6 @@ class Engine(Worker):
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
         limits: Limits | None = None,
-        max_queue: int = 1024,
-        max_queued_tokens: int = 1 << 20,
         start_thread: bool = True,
     ) -> None:
         super().__init__(start_thread=start_thread)
@@ -109,7 +105,6 @@ class Engine(Worker):
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
         self._decoder, self._encode_words = decoder, encode_words
         self._eos_ids = tuple(eos_ids)
-        self._max_queue, self._max_queued_tokens = max_queue, max_queued_tokens
         self._ids = itertools.count()
         self._live: dict[
             int, list[Row]
@@ -237,12 +232,12 @@ class Engine(Worker):
     def _reserve(self, n_prompt: int, n: int) -> None:
         """Count a request in, or raise QueueFullError. An empty queue takes any request."""
         with self._load:
-            places = self._limits.max_num_seqs + self._max_queue
+            places = self._limits.max_num_seqs + self._limits.max_queue
             if self._n_rows and self._n_rows + n > places:
                 raise QueueFullError(f"{self._n_rows} sequences run or wait; the limit is {places}")
-            if self._queued_tokens and self._queued_tokens + n * n_prompt > self._max_queued_tokens:
+            if self._queued_tokens and self._queued_tokens + n * n_prompt > self._limits.max_queued_tokens:
                 raise QueueFullError(
-                    f"{self._queued_tokens} prompt tokens wait; the limit is {self._max_queued_tokens}"
+                    f"{self._queued_tokens} prompt tokens wait; the limit is {self._limits.max_queued_tokens}"
                 )
             self._n_rows += n
             self._queued_tokens += n * n_prompt

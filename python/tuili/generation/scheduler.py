@@ -23,12 +23,20 @@ SPEED_MEMORY = 0.8  # weight of the past in the estimate of seconds per token
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """max_num_seqs rows run at once; prompts get prefill_chunk tokens a step, fewer while others decode."""
+    """What runs and waits at most.
+
+    max_num_seqs       rows that run at once
+    prefill_chunk      prompt tokens of a step; fewer while others decode, so that it takes step_budget_s
+    max_queue          rows that wait for one of the places; with more, a submission is refused
+    max_queued_tokens  prompt tokens of all that wait
+    """
 
     max_num_seqs: int = 64
     prefill_chunk: int = 512
     step_budget_s: float = 0.04
     prefix_caching: bool = True
+    max_queue: int = 1024
+    max_queued_tokens: int = 1 << 20
 
 
 @dataclass(slots=True)
@@ -75,9 +83,9 @@ class Scheduler:
         """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need."""
         if self.n_blocks(n_tokens) > self._pool.n_blocks:
             raise KVCacheExhaustedError(
-                f"the request needs {self.n_blocks(n_tokens)} cache blocks ({n_tokens} tokens); the whole cache "
-                f"has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more kv_cache_bytes or ask "
-                "for fewer tokens"
+                f"the request needs {self.n_blocks(n_tokens)} cache blocks for {n_tokens} tokens; the "
+                f"whole cache has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more kv_cache_bytes "
+                "or ask for fewer tokens"
             )
 
     def add(self, rows: Iterable[Row]) -> None:

@@ -124,9 +124,15 @@ class Worker:
         """Raise EngineForkedError in a child of the process that made this."""
         if os.getpid() != self._pid:
             raise EngineForkedError(
-                "this engine was created before fork(), and its threads exist only in the parent; load the model "
-                "in the child, or start processes with the spawn method"
+                "this engine was created before fork(), and its threads exist only in the parent; load the "
+                "model in the child, or start processes with the spawn method"
             )
+
+    def check_usable(self) -> None:
+        """Raise EngineForkedError or EngineClosedError before any work is put into a request."""
+        self.check_process()
+        if self._closed:
+            raise EngineClosedError("the engine is closed")
 
     def post(self, make: Callable[[], T]) -> T:
         """Hand the message that `make` makes to the thread, which is started if need be, and return it.

@@ -1,0 +1,548 @@
+"""`LLM`, the one door: load a model, then generate, chat, embed, score. Safe to use from any thread."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NoReturn, overload
+
+import numpy as np
+
+from tuili import _core, chat, completions, embedding
+from tuili.capacity import BLOCK_SIZE, Capacity, checked_length, plan_capacity
+from tuili.embedding import Encoder
+from tuili.errors import (
+    EngineOutOfMemoryError,
+    InvalidParameterError,
+    ModelFormatError,
+    ModelUnsupportedError,
+    QueueFullError,
+    TemplateError,
+)
+from tuili.generation import params as parameters
+from tuili.generation.delivery import TextDecoder
+from tuili.generation.engine import Engine
+from tuili.generation.params import SamplingParams, boolean, described, integer, number
+from tuili.generation.request import Handle, RequestOutput, Stream
+from tuili.generation.scheduler import Limits
+from tuili.loading.files import StrPath
+from tuili.loading.memory import available_memory
+from tuili.loading.model import LoadedModel, load, plan_model
+from tuili.loading.sources import TokenizerFiles
+from tuili.loading.store import resolve
+from tuili.loading.tokenizer import from_gguf, from_huggingface
+from tuili.prompts import Messages, Prompt, is_chat, is_one, many
+from tuili.tokenization import Detokenizer, Tokenizer
+
+ENCODER_BATCH_TOKENS = 1024
+TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
+
+
+class LLM:
+    """A model in memory, with the engine that runs it.
+
+    model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
+                           use)
+    device                 "cpu"; CUDA comes with a later version
+    dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
+    quantization           None; quantizing while loading comes with a later version
+    compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
+    kv_cache_dtype         "auto" (float16), "float32", "float16" or "bfloat16"
+    max_model_len          most tokens of one text that are computed; by default the model's own limit
+    kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
+    max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
+                           in all
+    prefill_chunk          most prompt tokens of one step; while others decode, a step is to stay within
+                           step_budget_s
+    packed_cache           reserved: this version packs weights anew at each load
+    cache_dir              where pulled models lie; by default ~/.cache/tuili
+    strict                 False tolerates data in model files that no tensor covers
+    check_finite           refuse weights that are not finite
+    raises                 the Model… errors, TokenizerError, InvalidParameterError
+
+    Encoders have no cache and ignore what concerns generation.
+    """
+
+    def __init__(
+        self,
+        model: StrPath,
+        *,
+        device: str = "cpu",
+        dtype: str = "auto",
+        quantization: str | None = None,
+        compute: str = "auto",
+        kv_cache_dtype: str = "auto",
+        max_model_len: int | None = None,
+        kv_cache_bytes: int | None = None,
+        max_num_seqs: int = 64,
+        max_queue: int = 1024,
+        max_queued_tokens: int = 1 << 20,
+        prefill_chunk: int = 512,
+        step_budget_s: float = 0.04,
+        enable_prefix_caching: bool = True,
+        num_threads: int | None = None,
+        packed_cache: bool = True,
+        cache_dir: StrPath | None = None,
+        strict: bool = True,
+        check_finite: bool = False,
+    ) -> None:
+        _check_device(device)
+        boolean("packed_cache", packed_cache)
+        limits = Limits(
+            max_num_seqs=integer("max_num_seqs", max_num_seqs, 1, 4096),
+            prefill_chunk=integer("prefill_chunk", prefill_chunk, 1, 1 << 16),
+            step_budget_s=number("step_budget_s", step_budget_s, 0.0, 3600.0, above_low=True),
+            prefix_caching=boolean("enable_prefix_caching", enable_prefix_caching),
+            max_queue=integer("max_queue", max_queue, 0, 1 << 30),
+            max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
+        )
+        path = resolve(model, cache_dir)
+        plan = plan_model(
+            path,
+            dtype=dtype,
+            compute=compute,  # type: ignore[arg-type]  # checked there
+            quantization=quantization,
+            strict=boolean("strict", strict),
+            check_finite=boolean("check_finite", check_finite),
+            num_threads=num_threads,
+        )
+        loaded = load(plan)
+        self.kind: str = loaded.kind
+        self.tokenizer = _tokenizer(loaded)
+        self._name = str(model)
+        self._loaded = loaded
+        self._engine: Engine | None = None
+        self._encoder: Encoder | None = None
+        self._defaults: dict[str, Any] = {}
+        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device}
+        if self.kind == "decoder":
+            capacity = plan_capacity(
+                loaded.spec,
+                max_model_len=max_model_len,
+                kv_cache_bytes=kv_cache_bytes,
+                kv_cache_dtype=kv_cache_dtype,
+                max_num_seqs=limits.max_num_seqs,
+            )
+            self._start_decoder(capacity, limits, num_threads or 0)
+        else:
+            self._start_encoder(checked_length(loaded.spec, max_model_len), limits, num_threads or 0)
+
+    def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
+        spec, loaded = self._loaded.spec, self._loaded
+        cache = _core.KvCache(spec, capacity.n_blocks, BLOCK_SIZE, capacity.kv_dtype)
+        self._runner = _core.Runner(
+            loaded.model,
+            cache,
+            max_batch_tokens=limits.prefill_chunk + limits.max_num_seqs,
+            max_seqs=limits.max_num_seqs,
+            num_threads=num_threads,
+        )
+        try:
+            self._defaults = parameters.defaults_from(loaded.generation_defaults)
+        except InvalidParameterError as error:
+            raise ModelFormatError(f"generation_config.json: {error}", code="generation_config") from error
+        eos_ids = tuple(dict.fromkeys((*loaded.eos_token_ids, *self._extra_eos_ids())))
+        self._engine = Engine(
+            self._runner,
+            _core.BlockPool(capacity.n_blocks, BLOCK_SIZE, prefix_cache=limits.prefix_caching),
+            n_vocab=spec.n_vocab,
+            max_model_len=capacity.max_model_len,
+            decoder=self._decoder,
+            encode_words=lambda text: self.tokenizer.encode(text, add_special=False, parse_special=False),
+            eos_ids=eos_ids,
+            limits=limits,
+        )
+        self._kv_bytes = capacity.kv_bytes
+        self.config |= {
+            "max_model_len": capacity.max_model_len,
+            "kv_cache": {
+                "dtype": capacity.kv_dtype,
+                "bytes": capacity.kv_bytes,
+                "tokens": capacity.n_blocks * BLOCK_SIZE,
+                "why": capacity.note,
+            },
+            "limits": dataclasses.asdict(limits),
+            "sampling_defaults": dict(self._defaults),
+            "eos_token_ids": list(eos_ids),
+            "num_threads": self._runner.n_threads,
+            "isa": self._runner.isa,
+        }
+
+    def _start_encoder(self, max_positions: int, limits: Limits, num_threads: int) -> None:
+        settings = self._loaded.embedding or {}
+        self._embedding = {"pooling": "mean", "normalize": False, **settings}
+        max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
+        n_tokens = max(ENCODER_BATCH_TOKENS, max_positions)
+        self._runner = _core.Runner(
+            self._loaded.model,
+            None,
+            max_batch_tokens=n_tokens,
+            max_seqs=limits.max_num_seqs,
+            num_threads=num_threads,
+        )
+        self._encoder = Encoder(
+            self._runner,
+            n_vocab=self._loaded.spec.n_vocab,
+            max_len=max_len,
+            max_positions=max_positions,
+            max_batch_tokens=n_tokens,
+            max_seqs=limits.max_num_seqs,
+        )
+        self._kv_bytes = 0
+        self.config |= {
+            "max_model_len": max_len,
+            "embedding": dict(self._embedding),
+            "num_threads": self._runner.n_threads,
+            "isa": self._runner.isa,
+        }
+
+    # --- generating -----------------------------------------------------------------------------------------
+
+    @overload
+    def generate(
+        self,
+        prompts: str | list[int] | tuple[int, ...],
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> RequestOutput: ...
+    @overload
+    def generate(
+        self,
+        prompts: list[str] | list[list[int]] | list[np.ndarray] | tuple[Prompt, ...],
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> list[RequestOutput]: ...
+    @overload
+    def generate(
+        self,
+        prompts: np.ndarray,
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> RequestOutput | list[RequestOutput]: ...
+    def generate(
+        self, prompts: Any, params: SamplingParams | None = None, *, truncation: bool = False, **options: Any
+    ) -> RequestOutput | list[RequestOutput]:
+        """Continue a prompt (RequestOutput) or each of a list of prompts (list of RequestOutput, in order).
+
+        prompts     text, in which special tokens are recognised, or token ids
+        params      or the same as keywords, with the aliases that SamplingParams takes
+        truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens
+        raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
+                    aborted
+        """
+        chosen = parameters.from_options(params, options)
+        if is_one(prompts):
+            return self._generate_all([prompts], chosen, truncation)[0]
+        return self._generate_all(many(prompts), chosen, truncation)
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> RequestOutput: ...
+    @overload
+    def chat(
+        self,
+        messages: list[Messages],
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> list[RequestOutput]: ...
+    def chat(
+        self, messages: Any, params: SamplingParams | None = None, *, truncation: bool = False, **options: Any
+    ) -> RequestOutput | list[RequestOutput]:
+        """Answer a conversation by the model's chat template; a list of conversations gives a list of
+        RequestOutput.
+
+        messages  dicts with "role" and "content"; text that spells special tokens stays text
+        raises    TemplateError if the model has none, InvalidParameterError naming messages[i], and as
+                  `generate`
+        """
+        chosen = parameters.from_options(params, options)
+        if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
+            return self._generate_all([self._encode_chat(one) for one in messages], chosen, truncation)
+        return self._generate_all([self._encode_chat(messages)], chosen, truncation)[0]
+
+    def submit(
+        self,
+        prompt: Prompt | Messages,
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> Handle:
+        """Queue a prompt, or the messages of a chat, and return at once.
+
+        raises  PromptTooLongError, TokenIdError, InvalidParameterError, QueueFullError,
+                KVCacheExhaustedError, EngineClosedError, EngineForkedError
+        """
+        engine = self._decoder_engine()
+        engine.check_usable()
+        chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
+        text, ids = self._encode_prompt(prompt)
+        truncated = False
+        if boolean("truncation", truncation):
+            reserve = min(chosen.max_tokens or TRUNCATION_RESERVE, max(1, engine.max_model_len // 2))
+            most = max(1, engine.max_model_len - reserve)
+            truncated, ids = len(ids) > most, ids[-most:]
+        return engine.submit(ids, chosen, prompt=text, truncated=truncated)
+
+    def stream(
+        self,
+        prompt: Prompt | Messages,
+        params: SamplingParams | None = None,
+        *,
+        truncation: bool = False,
+        **options: Any,
+    ) -> Stream:
+        """The chunks of `submit`, for `for` and `async for`. Dropping the stream aborts the request."""
+        return iter(self.submit(prompt, params, truncation=truncation, **options))
+
+    def create_chat_completion(self, *, messages: Messages, **fields: Any) -> dict[str, Any]:
+        """OpenAI's chat completion with the model in this process: its fields in, its dict out.
+
+        raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
+        """
+        output = self.chat(messages, completions.sampling_params(fields))
+        return completions.completion(output, fields.get("model") or self._name, self.tokenizer.token_bytes)
+
+    def _generate_all(
+        self, prompts: Sequence[Any], params: SamplingParams, truncation: bool
+    ) -> list[RequestOutput]:
+        """Keeps as many in the engine as its queue takes; with the first error, the others are aborted."""
+        handles: list[Handle] = []
+        n_waited = 0
+        try:
+            for prompt in prompts:
+                while True:
+                    try:
+                        handles.append(self.submit(prompt, params, truncation=truncation))
+                        break
+                    except QueueFullError:
+                        if n_waited == len(handles):  # the queue is full of others' requests
+                            raise
+                        handles[n_waited].result()
+                        n_waited += 1
+            return [handle.result() for handle in handles]
+        except BaseException:
+            for handle in handles:
+                handle.abort()
+            raise
+
+    def _encode_prompt(self, prompt: Any) -> tuple[str | None, Any]:
+        """(text, ids) of a prompt or of messages."""
+        if isinstance(prompt, str):
+            return prompt, self.tokenizer.encode(prompt)
+        if is_chat(prompt):
+            return None, self._encode_chat(prompt)
+        if isinstance(prompt, list | tuple | np.ndarray):
+            return None, prompt
+        raise InvalidParameterError(
+            f"prompt must be a str, token ids or messages, not {described(prompt)}", param="prompt"
+        )
+
+    # --- encoders -------------------------------------------------------------------------------------------
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        normalize: bool | None = None,
+        pooling: str | None = None,
+        truncation: bool = False,
+    ) -> np.ndarray:
+        """Sentence vectors, float32 [n_texts, d_model]; one str gives [d_model].
+
+        normalize, pooling  None: as the model's own files say
+        truncation          cut texts at the model's limit (keeping the special token at the end)
+        raises              PromptTooLongError, InvalidParameterError
+        """
+        encoder = self._encoder_engine()
+        chosen = embedding.settings(self._embedding, pooling, normalize)
+        boolean("truncation", truncation)
+        items = embedding.checked_texts(texts)
+        ids = [self._encode_text(encoder, text, truncation) for text in items]
+        vectors = encoder.embed(ids, *chosen)
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    encode = embed
+
+    def similarity(self, a: str | Sequence[str] | np.ndarray, b: str | Sequence[str] | np.ndarray) -> Any:
+        """Cosine similarity of texts or vectors: a float for two of them, float32 [n_a, n_b] for lists."""
+        rows = [self._vectors(side, name) for side, name in ((a, "a"), (b, "b"))]
+        matrix = embedding.cosines(*(np.atleast_2d(row) for row in rows))
+        if rows[0].ndim == rows[1].ndim == 1:
+            return float(matrix[0, 0])
+        return matrix
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[dict[str, Any]]:
+        """The documents most similar to the query, best first: dicts with "index", "score" and "text"."""
+        if not isinstance(query, str):
+            raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
+        items = embedding.checked_texts(documents, "documents")
+        scores = embedding.cosines(self.embed([query]), self.embed(items))[0]
+        return embedding.ranking(scores, items, top_k)
+
+    def _vectors(self, side: Any, name: str) -> np.ndarray:
+        if not isinstance(side, np.ndarray):
+            return self.embed(side)
+        if side.ndim not in (1, 2) or not np.issubdtype(side.dtype, np.floating):
+            raise InvalidParameterError(f"{name} must be texts or a float array [n, d_model]", param=name)
+        return side
+
+    def _encode_text(self, encoder: Encoder, text: str, truncation: bool) -> list[int]:
+        ids = self.tokenizer.encode(text)
+        if truncation and len(ids) > encoder.max_len:
+            n_end = len(ids) - len(self.tokenizer.encode(text, add_special=False)) > 1  # [SEP], next to [CLS]
+            return ids[: encoder.max_len - 1] + ids[-1:] if n_end else ids[: encoder.max_len]
+        return ids
+
+    # --- inside the model -----------------------------------------------------------------------------------
+
+    def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """float32 [n_tokens, n_vocab], computed as in generation."""
+        engine = self._decoder_engine()
+        self._check_room(len(token_ids), self._loaded.spec.n_vocab)
+        return engine.collect(token_ids, "logits")
+
+    def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """After the embedding and each layer, the last one normed: float32 [n_layers + 1, n_tokens,
+        d_model].
+        """
+        spec = self._loaded.spec
+        self._check_room(len(token_ids), spec.d_model * (len(spec.layers) + 1))
+        if self._encoder is not None:
+            return self._encoder.hidden_states(token_ids)
+        return self._decoder_engine().collect(token_ids, "hidden_states")
+
+    def score(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Log-probability of each token given those before it, in nats.
+
+        token_ids  at least 2
+        returns    float32 [n_tokens - 1]; entry i belongs to token_ids[i + 1]
+        """
+        engine = self._decoder_engine()
+        if len(token_ids) < 2:
+            raise InvalidParameterError("token_ids must hold at least 2 ids", param="token_ids")
+        params = parameters.resolve(SamplingParams(max_tokens=0, prompt_logprobs=0), {})
+        handle = engine.submit(token_ids, params)
+        try:
+            entries = handle.result().prompt_logprobs or []
+        except BaseException:
+            handle.abort()
+            raise
+        return np.array([entry.logprob for entry in entries if entry is not None], np.float32)
+
+    def _check_room(self, n_tokens: int, width: int) -> None:
+        """Refuse a result that would not fit into memory twice: once in the core, once copied."""
+        available = available_memory()
+        needed = 2 * 4 * n_tokens * width
+        if available is not None and needed > available[0]:
+            raise EngineOutOfMemoryError(
+                f"the result takes {needed / 2**20:.0f} MiB while it is made; "
+                f"{available[0] / 2**20:.0f} MiB are available"
+            )
+
+    # --- state ----------------------------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of weights, kv_cache (reserved, not all of it touched yet) and workspace."""
+        return {
+            "weights": self._loaded.model.weight_bytes,
+            "kv_cache": self._kv_bytes,
+            "workspace": self._runner.workspace_bytes,
+        }
+
+    def stats(self) -> dict[str, float | int]:
+        """Counters since the start, and what runs and waits now."""
+        if self._encoder is not None:
+            return {name: getattr(self._encoder.counters, name) for name in ("texts", "tokens", "batches")}
+        return self._decoder_engine().stats()
+
+    def close(self) -> None:
+        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated."""
+        if self._engine is not None:
+            self._engine.close()
+        if self._encoder is not None:
+            self._encoder.worker.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<tuili.LLM {self._loaded.config['architecture']}, {self.kind}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an LLM cannot be pickled or copied; create one in each process")
+
+    # --- parts ----------------------------------------------------------------------------------------------
+
+    def _decoder_engine(self) -> Engine:
+        if self._engine is None:
+            raise ModelUnsupportedError(
+                f"this model is an {self.kind}; it makes vectors, not text", code="wrong_kind"
+            )
+        return self._engine
+
+    def _encoder_engine(self) -> Encoder:
+        if self._encoder is None:
+            raise ModelUnsupportedError(
+                f"this model is a {self.kind}; it makes text, not vectors", code="wrong_kind"
+            )
+        return self._encoder
+
+    def _decoder(self, skip_special: bool) -> TextDecoder:
+        return Detokenizer(self.tokenizer, skip_special=skip_special)
+
+    def _extra_eos_ids(self) -> tuple[int, ...]:
+        """Ends of text that only the vocabulary knows, which a Hugging Face folder states in full."""
+        return (
+            ()
+            if self._loaded.eos_token_ids and self.config["format"] == "folder"
+            else self.tokenizer.loaded.eos_ids
+        )
+
+    def _encode_chat(self, messages: Any) -> list[int]:
+        template = self._loaded.chat_template
+        if template is None:
+            raise TemplateError("the model has no chat template; use generate", code="template_missing")
+        return self.tokenizer.encode_chat(chat.render(template, messages))
+
+
+def _tokenizer(loaded: LoadedModel) -> Tokenizer:
+    source, n_vocab = loaded.tokenizer, loaded.spec.n_vocab
+    if isinstance(source, TokenizerFiles):
+        return Tokenizer(
+            from_huggingface(source.tokenizer_json, source.config, source.special_tokens, n_vocab=n_vocab)
+        )
+    return Tokenizer(from_gguf(source, n_vocab=n_vocab))
+
+
+def _check_device(device: object) -> None:
+    if device == "cpu":
+        return
+    if isinstance(device, str) and device.split(":")[0] == "cuda":
+        raise InvalidParameterError(
+            "device: whole models run on the CPU only in this version",
+            param="device",
+            code="not_supported_yet",
+        )
+    raise InvalidParameterError('device must be "cpu"', param="device")
