@@ -33,7 +33,8 @@ struct Fault : std::runtime_error {
 thread_local Block* running = nullptr;
 
 bool same(const Place& a, const Place& b) {
-  return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  const bool same_file = a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0;
+  return a.line() == b.line() && a.column() == b.column() && same_file;
 }
 
 std::string hex(uint32_t mask) {
@@ -160,11 +161,9 @@ void Block::exit_thread() {
   thread.copies.clear();
   thread.state = State::exited;
   ++n_exited_;
-  for (int l = 0; l < kWarpSize; ++l) {
-    const CudaThread* other = lane(l);
-    const bool named = other != nullptr && other->state == State::in_collective &&
-                       (other->mask >> current_ % kWarpSize & 1u);
-    if (named) fault("exits, but the mask " + hex(other->mask) + " at " + text(other->place) + " names it");
+  for (const CudaThread& other : warp()) {
+    if (other.state != State::in_collective || !(other.mask >> current_ % kWarpSize & 1u)) continue;
+    fault("exits, but the mask " + hex(other.mask) + " at " + text(other.place) + " names it");
   }
   if (n_at_barrier_ > 0) fault("exits while others wait at a barrier: " + waiting_threads());
 }
@@ -181,51 +180,60 @@ void Block::pause(State state, const Place& place) {
   thread.fiber.pause();
 }
 
-void* const* Block::arrive(uint32_t mask, void* args, const Place& place) {
-  CudaThread& self = current();
-  const int self_lane = current_ % kWarpSize;
-  if (!(mask >> self_lane & 1u)) fault("at " + text(place) + " is not in its own mask " + hex(mask));
-  int n_here = 1;
-  for (int l = 0; l < kWarpSize; ++l) {
-    const CudaThread* other = lane(l);
-    const bool named = mask >> l & 1u;
-    if (named && other == nullptr)
-      fault("at " + text(place) + " names lane " + std::to_string(l) + ", past the block");
-    if (l == self_lane || other == nullptr) continue;
-    if (named && other->state == State::exited) {
-      fault("at " + text(place) + " names lane " + std::to_string(l) + ", which has exited");
-    }
-    if (other->state != State::in_collective || !(named || (other->mask >> self_lane & 1u))) continue;
-    if (other->mask != mask || !same(other->place, place)) {
-      fault("is at " + text(place) + " with mask " + hex(mask) + ", lane " + std::to_string(l) + " at " +
-            text(other->place) + " with mask " + hex(other->mask));
-    }
-    ++n_here;
+// Whether `other`, lane `other_lane` of the warp, waits where the current thread has just come to. Reports a
+// mask that names an exited lane, and lanes that wait for each other at different places.
+bool Block::waits_with(const CudaThread& other, int other_lane, uint32_t mask, const Place& place) const {
+  const bool named = mask >> other_lane & 1u;
+  if (named && other.state == State::exited) {
+    fault("at " + text(place) + " names lane " + std::to_string(other_lane) + ", which has exited");
   }
-  self.mask = mask;
-  self.args = args;
+  const bool names_us = other.mask >> current_ % kWarpSize & 1u;
+  if (other.state != State::in_collective || !(named || names_us)) return false;
+  if (other.mask != mask || !same(other.place, place)) {
+    fault("is at " + text(place) + " with mask " + hex(mask) + ", lane " + std::to_string(other_lane) +
+          " at " + text(other.place) + " with mask " + hex(other.mask));
+  }
+  return true;
+}
+
+void* const* Block::arrive(uint32_t mask, void* args, const Place& place) {
+  const std::span<CudaThread> lanes = warp();
+  const int self = current_ % kWarpSize;
+  if (!(mask >> self & 1u)) fault("at " + text(place) + " is not in its own mask " + hex(mask));
+  if (uint64_t{mask} >> lanes.size() != 0)
+    fault("at " + text(place) + " names lanes past the end of the block");
+  current().mask = mask;
+  current().args = args;
+  int n_here = 1;
+  for (int l = 0; l < static_cast<int>(lanes.size()); ++l) {
+    if (l != self && waits_with(lanes[static_cast<size_t>(l)], l, mask, place)) ++n_here;
+  }
   if (n_here < std::popcount(mask)) {
     pause(State::in_collective, place);
     return nullptr;
   }
-  for (int l = 0; l < kWarpSize; ++l)
-    parked_[static_cast<size_t>(l)] = mask >> l & 1u ? lane(l)->args : nullptr;
+  parked_.fill(nullptr);
+  for (size_t l = 0; l < lanes.size(); ++l) {
+    if (mask >> l & 1u) parked_[l] = lanes[l].args;
+  }
   return parked_.data();
 }
 
 void Block::release(uint32_t mask) {
-  for (int l = 0; l < kWarpSize; ++l) {
-    if (mask >> l & 1u) lane(l)->state = State::ready;
+  const std::span<CudaThread> lanes = warp();
+  for (size_t l = 0; l < lanes.size(); ++l) {
+    if (mask >> l & 1u) lanes[l].state = State::ready;
   }
 }
 
 void Block::barrier(const Place& place) {
   if (n_exited_ > 0)
     fault("is at the barrier " + text(place) + ", which threads that have exited never reach");
-  for (int thread = 0; thread < n_threads() && n_at_barrier_ > 0; ++thread) {
-    const CudaThread& other = threads_[static_cast<size_t>(thread)];
-    if (other.state != State::at_barrier || same(other.place, place)) continue;
-    fault("is at the barrier " + text(place) + ", " + name_of(thread) + " at " + text(other.place));
+  if (n_at_barrier_ == 0) first_at_barrier_ = current_;
+  const CudaThread& first = threads_[static_cast<size_t>(first_at_barrier_)];
+  if (n_at_barrier_ > 0 && !same(first.place, place)) {
+    fault("is at the barrier " + text(place) + ", " + name_of(first_at_barrier_) + " at " +
+          text(first.place));
   }
   if (++n_at_barrier_ < n_threads()) return pause(State::at_barrier, place);
   n_at_barrier_ = 0;
@@ -281,9 +289,9 @@ void Block::wait_copies(int n_pending) {
 
 // ---- naming
 
-CudaThread* Block::lane(int lane_id) {
-  const int thread = current_ / kWarpSize * kWarpSize + lane_id;
-  return thread < n_threads() ? &threads_[static_cast<size_t>(thread)] : nullptr;
+std::span<CudaThread> Block::warp() {
+  const size_t first = static_cast<size_t>(current_ / kWarpSize * kWarpSize);
+  return std::span(threads_).subspan(first, std::min<size_t>(kWarpSize, threads_.size() - first));
 }
 
 uint3 Block::thread_id(int thread) const {

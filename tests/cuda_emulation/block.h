@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,7 @@ class Block {
   void exit_thread();
   void run_warp(int warp, int n_passes);
   bool resume_ready(int warp);
+  bool waits_with(const CudaThread& other, int other_lane, uint32_t mask, const Place& place) const;
   void pause(CudaThread::State state, const Place& place);
   void land_some_copies();
   void check_end();
@@ -65,7 +67,7 @@ class Block {
   [[noreturn]] void fault(const std::string& what) const;
 
   CudaThread& current() { return threads_[static_cast<size_t>(current_)]; }
-  CudaThread* lane(int lane_id);  // of the current warp; null past the block's end
+  std::span<CudaThread> warp();  // the lanes of the current thread's warp
   int n_threads() const { return static_cast<int>(threads_.size()); }
   int n_warps() const { return (n_threads() + kWarpSize - 1) / kWarpSize; }
   uint3 thread_id(int thread) const;
@@ -87,6 +89,7 @@ class Block {
   int current_ = 0;
   int n_exited_ = 0;
   int n_at_barrier_ = 0;
+  int first_at_barrier_ = 0;
   int eagerness_ = 0;  // of 4: how often a copy lands when it might
   std::string report_;
 };

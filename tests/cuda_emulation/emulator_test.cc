@@ -149,7 +149,7 @@ TUILI_TEST(catches_a_mask_that_names_an_exited_lane) {
 }
 
 TUILI_TEST(catches_a_mask_past_the_end_of_the_block) {
-  require_report("past the block", 20, [] { __syncwarp(kAll); });
+  require_report("past the end of the block", 20, [] { __syncwarp(kAll); });
 }
 
 TUILI_TEST(catches_lanes_at_different_collectives) {
