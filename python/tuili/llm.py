@@ -524,7 +524,13 @@ class LLM:
         template = self._loaded.chat_template
         if template is None:
             raise TemplateError("the model has no chat template; use generate", code="template_missing")
-        return self.tokenizer.encode_chat(chat.render(template, messages))
+        tokens = self.tokenizer.loaded
+        ids = {"bos_token": tokens.bos_id, "pad_token": tokens.pad_id, "unk_token": tokens.unk_id}
+        ids["eos_token"] = tokens.eos_ids[0] if tokens.eos_ids else None
+        names: dict[str, Any] = {
+            name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None
+        }
+        return self.tokenizer.encode_chat(chat.render(template, messages, **names).parts())
 
 
 def _tokenizer(loaded: LoadedModel) -> Tokenizer:

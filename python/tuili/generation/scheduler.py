@@ -83,7 +83,7 @@ class Scheduler:
         """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need."""
         if self.n_blocks(n_tokens) > self._pool.n_blocks:
             raise KVCacheExhaustedError(
-                f"the request needs {self.n_blocks(n_tokens)} cache blocks for {n_tokens} tokens; the "
+                f"the request needs {self.n_blocks(n_tokens)} cache blocks for {n_tokens} tokens, the "
                 f"whole cache has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more kv_cache_bytes "
                 "or ask for fewer tokens"
             )

@@ -1,0 +1,382 @@
+"""`tuili` on the command line: generate, chat, embed, info, models, pull, doctor, bench.
+
+Exit codes: 0; 1 for a TuiliError, one line on standard error; 2 for wrong usage; 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tuili import __version__
+from tuili.errors import TuiliError
+
+if TYPE_CHECKING:
+    from tuili.generation.request import RequestOutput
+    from tuili.llm import LLM
+
+DEFAULT_MAX_TOKENS = 512
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    logging.basicConfig(format="tuili: %(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # a terminal that cannot show Chinese must not end the program
+            stream.reconfigure(errors="replace")
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options) or 0
+        sys.stdout.flush()
+        return code
+    except TuiliError as error:
+        print(f"tuili: {_one_line(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader has what it wanted; nothing more can be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+# --- the commands' arguments --------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tuili", description="Run language models on this computer.")
+    parser.add_argument("--version", action="version", version=f"tuili {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _generation_commands(commands)
+    embed = _command(commands, "embed", _embed, "print the vectors of texts", model=True)
+    embed.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts; without any, the lines of standard input"
+    )
+    embed.add_argument(
+        "--truncate", action="store_true", help="cut texts that are too long instead of failing"
+    )
+    _command(commands, "info", _info, "print what a model is and how it would be run", model=True)
+    models = _command(commands, "models", _models, "list the models that tuili knows by name")
+    models.add_argument("--cache-dir", metavar="FOLDER")
+    pull = _command(commands, "pull", _pull, "download a model that tuili knows by name")
+    pull.add_argument("name", metavar="NAME")
+    pull.add_argument("--cache-dir", metavar="FOLDER")
+    doctor = _command(
+        commands, "doctor", _doctor, "say what this computer offers, and check the installation"
+    )
+    doctor.add_argument("--cache-dir", metavar="FOLDER")
+    bench = _command(commands, "bench", _bench, "measure a model and this computer's limits", model=True)
+    bench.add_argument("--repeats", type=int, default=5, help="runs of each measurement (default 5)")
+    bench.add_argument("--prompt-tokens", type=int, default=512, help="length of the prefill (default 512)")
+    bench.add_argument("--new-tokens", type=int, default=64, help="length of the decode (default 64)")
+    return parser
+
+
+def _generation_commands(commands: Any) -> None:
+    generate = _command(commands, "generate", _generate, "continue a text as it stands", model=True)
+    generate.add_argument("prompt", metavar="PROMPT", help="the text; - reads standard input")
+    chat = _command(commands, "chat", _chat, "talk to an instruct model", model=True)
+    chat.add_argument(
+        "message", nargs="?", metavar="MESSAGE", help="ask once; without it, a conversation begins"
+    )
+    chat.add_argument("--system", metavar="TEXT", help="the system message")
+    for parser in (generate, chat):
+        group = parser.add_argument_group("generation")
+        group.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, metavar="N")
+        for name in ("temperature", "top-p", "min-p", "repetition-penalty", "deadline-s"):
+            group.add_argument(f"--{name}", type=float, metavar="X")
+        for name in ("top-k", "seed", "n"):
+            group.add_argument(f"--{name}", type=int, metavar="N")
+        group.add_argument(
+            "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
+        )
+
+
+def _command(
+    commands: Any, name: str, run: Any, text: str, *, model: bool = False
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=run)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    if not model:
+        return parser
+    parser.add_argument(
+        "model", metavar="MODEL", help="a folder, a .gguf file, or a name from `tuili models`"
+    )
+    group = parser.add_argument_group("model")
+    group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
+    group.add_argument("--compute", choices=("auto", "float32"))
+    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--kv-cache-dtype", choices=("auto", "float32", "float16", "bfloat16"))
+    group.add_argument("--kv-cache-bytes", type=int, metavar="BYTES")
+    group.add_argument("--max-model-len", type=int, metavar="N")
+    group.add_argument("--cache-dir", metavar="FOLDER")
+    return parser
+
+
+_MODEL_OPTIONS = (
+    "num_threads",
+    "compute",
+    "dtype",
+    "kv_cache_dtype",
+    "kv_cache_bytes",
+    "max_model_len",
+    "cache_dir",
+)
+_SAMPLING_OPTIONS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "deadline_s",
+    "top_k",
+    "seed",
+    "n",
+    "stop",
+)
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _open(options: argparse.Namespace, **more: Any) -> LLM:
+    from tuili.llm import LLM
+
+    return LLM(options.model, **_given(options, _MODEL_OPTIONS), **more)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+
+
+def _generate(options: argparse.Namespace) -> int:
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    with _open(options) as llm:
+        return _answer(llm, prompt, options)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    system = [{"role": "system", "content": options.system}] if options.system is not None else []
+    with _open(options) as llm:
+        if options.message is not None:
+            return _answer(llm, [*system, {"role": "user", "content": options.message}], options)
+        if options.json:
+            raise SystemExit("tuili chat: --json needs a message")
+        return _converse(llm, system, _given(options, _SAMPLING_OPTIONS))
+
+
+def _answer(llm: LLM, prompt: Any, options: argparse.Namespace) -> int:
+    handle = llm.submit(prompt, **_given(options, _SAMPLING_OPTIONS))
+    if options.json or (options.n or 1) > 1:
+        output = handle.result()
+        if options.json:
+            _print_json(_as_json(output))
+        else:
+            print("\n---\n".join(item.text for item in output.outputs))
+        return 0
+    for chunk in handle:
+        print(chunk.text, end="", flush=True)
+    print()
+    _note_the_end(handle.result())
+    return 0
+
+
+def _as_json(output: RequestOutput) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(output)
+
+
+def _note_the_end(output: RequestOutput) -> None:
+    """Say why a text ends where its author would have gone on."""
+    reasons = {
+        "length": "cut at --max-tokens",
+        "deadline": "cut at the deadline",
+        "abort": "stopped",
+    }
+    end = output.outputs[0]
+    if end.finish_reason in reasons and sys.stderr.isatty():
+        full = end.stop_reason == "max_model_len"
+        print(f"[{'the context is full' if full else reasons[end.finish_reason]}]", file=sys.stderr)
+
+
+def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> int:
+    """A conversation. Ctrl-C stops an answer; /exit, Ctrl-D, or Ctrl-C at the prompt leaves; /new starts
+    afresh.
+    """
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
+
+    beginning = list(messages)
+    print("/new starts afresh, /exit leaves, Ctrl-C stops an answer", file=sys.stderr)
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            print()
+            return 0
+        if line.strip() in ("/exit", "/quit"):
+            return 0
+        if line.strip() == "/new":
+            messages = list(beginning)
+        elif line.strip():
+            messages = _turn(llm, [*messages, {"role": "user", "content": line}], sampling)
+
+
+def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> list[dict[str, Any]]:
+    """One answer; returns the conversation with it, or without the question if there is none."""
+    try:
+        handle = llm.submit(messages, **sampling)
+    except TuiliError as error:
+        print(f"tuili: {_one_line(str(error))}", file=sys.stderr)
+        return messages[:-1]
+    text = ""
+    try:
+        for chunk in handle:
+            text += chunk.text
+            print(chunk.text, end="", flush=True)
+        print()
+        _note_the_end(handle.result())
+    except KeyboardInterrupt:
+        handle.abort()
+        print(" …")
+    except TuiliError as error:
+        print(f"tuili: {_one_line(str(error))}", file=sys.stderr)
+        return messages[:-1]
+    return [*messages, {"role": "assistant", "content": text}]
+
+
+def _embed(options: argparse.Namespace) -> int:
+    texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
+    with _open(options) as llm:
+        vectors = llm.embed(texts, truncation=options.truncate)
+    if options.json:
+        _print_json(
+            {"model": options.model, "n_dimensions": vectors.shape[1], "embeddings": vectors.tolist()}
+        )
+        return 0
+    for vector in vectors:
+        print(" ".join(f"{x:.6f}" for x in vector))
+    return 0
+
+
+# --- models -------------------------------------------------------------------------------------------------
+
+
+def _info(options: argparse.Namespace) -> int:
+    with _open(options) as llm:
+        facts = {**llm.config, "memory": llm.memory}
+    if options.json:
+        _print_json(facts)
+        return 0
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            print(f"{name}:")
+            for key, item in value.items():
+                print(f"  {key}: {item}")
+        elif value not in (None, {}, [], ()):
+            print(f"{name}: {value}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from tuili.loading.store import models
+
+    entries = models(options.cache_dir)
+    if options.json:
+        _print_json(
+            {
+                "models": [
+                    {
+                        "name": entry.name,
+                        "source": entry.source,
+                        "licence": entry.licence,
+                        "packages": entry.packages,
+                        "download_bytes": entry.download_bytes,
+                        "path": entry.path and str(entry.path),
+                    }
+                    for entry in entries
+                ]
+            }
+        )
+        return 0
+    for entry in entries:
+        where = f"here: {entry.path}" if entry.path else f"{entry.download_bytes / 1e6:.0f} MB to download"
+        print(f"{entry.name}\n  {entry.source}\n  licence: {entry.licence}\n  {where}")
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from tuili.loading.store import BUILT_IN, pull, resolve
+
+    known = options.name in BUILT_IN or "/" not in options.name
+    path = pull(options.name, options.cache_dir) if known else resolve(options.name, options.cache_dir)
+    if options.json:
+        _print_json({"name": options.name, "path": str(path)})
+    else:
+        print(path)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from tuili.doctor import examine
+
+    facts, problems = examine(options.cache_dir)
+    if options.json:
+        _print_json({**facts, "problems": problems})
+    else:
+        for name, value in facts.items():
+            print(f"{name:<16} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        for problem in problems:
+            print(f"PROBLEM: {problem}")
+        if not problems:
+            print("no problems found")
+    return 1 if problems else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from tuili.benchmark import measure, table
+
+    if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1:
+        raise SystemExit("tuili bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2")
+    result = measure(
+        lambda: _open(options, enable_prefix_caching=False),
+        repeats=options.repeats,
+        n_prompt=options.prompt_tokens,
+        n_new=options.new_tokens,
+        on_progress=_progress if sys.stderr.isatty() else None,
+    )
+    if options.json:
+        _print_json(result)
+    else:
+        print(table(result))
+    return 0
+
+
+def _progress(done: int, total: int, what: str) -> None:
+    """A bar on one line of the terminal, gone when all is done."""
+    width = 30
+    filled = width * done // total
+    line = f"[{'#' * filled}{'.' * (width - filled)}] {what}"
+    print(f"\r{line:<60}" if done < total else f"\r{'':<60}\r", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
