@@ -3,7 +3,7 @@
     python tests/property_schedules.py --runs 300
 
 A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set,
-block size, pool sizes small enough to preempt, prefix cache on or off. Tokens and the log-probabilities of the
+block size, pool sizes small enough to preempt, prefix cache on or off. Tokens and log-probabilities of the
 whole vocabulary behind each are compared bit by bit; of requests that collect logits (these share no prefix),
 every logit too.
 """

@@ -269,7 +269,7 @@ def penalized(
     presence: float = 0.0,
     frequency: float = 0.0,
 ) -> Array:
-    """Repetition over prompt and output (Keskar et al. 2019); presence, frequency over the output (OpenAI)."""
+    """Repetition over prompt and output (Keskar et al. 2019); presence, frequency over the output."""
     y = np.array(logits, np.float64)
     for token in set(history):
         y[token] = y[token] / repetition if y[token] > 0 else y[token] * repetition

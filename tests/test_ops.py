@@ -1,0 +1,348 @@
+"""Every op against the float64 reference: op × instruction set × format × odd shapes, with derived bounds.
+
+And the promise of NUMERICS.md op by op: equal bits from every table, for every row count, on any number of
+threads. Where the arithmetic is spelled out to the last rounding (both GEMMs, the quantization of
+activations), the bits equal the specification's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import reference
+from reference_formats import (
+    BLOCKS,
+    QUANTIZED_FORMATS,
+    dequantize,
+    encode_float,
+    float_gemm,
+    integer_gemm,
+    quantize_activations,
+    random_rows,
+)
+from tuili._core import PackedWeight, ops
+
+U = 2.0**-24  # unit roundoff of float32
+
+
+def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def assert_within(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float) -> None:
+    """|got - want| ≤ bound everywhere; says how far and where."""
+    error = abs(np.asarray(got, np.float64) - want)
+    bound = np.broadcast_to(bound, error.shape)
+    worst = np.unravel_index(np.argmax(error - bound), error.shape)
+    assert not np.isnan(error).any(), f"NaN at {tuple(np.argwhere(np.isnan(error))[0])}"
+    assert (error <= bound).all(), f"at {worst}: error {error[worst]:.2e}, allowed {bound[worst]:.2e}"
+
+
+def assert_same_bits(got: np.ndarray, want: np.ndarray) -> None:
+    assert got.shape == want.shape and got.dtype == want.dtype
+    differ = np.argwhere(got.view(np.uint32) != want.view(np.uint32))
+    assert not len(differ), f"{len(differ)} of {got.size} differ, first at {tuple(differ[0])}"
+
+
+# ---- linear maps
+
+
+def packed(format: str, rows: np.ndarray) -> PackedWeight:
+    """The stored rows, packed."""
+    block, size = BLOCKS[format]
+    return PackedWeight(format, len(rows), rows.shape[1] // size * block, rows.reshape(-1))
+
+
+ROWS = [1, 2, 5, 17]
+
+
+def shapes(format: str) -> list[tuple[int, int]]:
+    """(n, k) with tails: of a panel of 16, of a group of 32, of a block of 512."""
+    if format in ("f32", "f16", "bf16"):
+        return [(1, 1), (8, 64), (33, 257), (17, 1030)]
+    return [(1, 256), (33, 512), (16, 768)] if format.endswith("_k") else [(1, 32), (33, 96), (17, 1056)]
+
+
+GEMM_CASES = [(format, n, k) for format in BLOCKS for n, k in shapes(format)]
+INT8_CASES = [(format, n, k) for format in QUANTIZED_FORMATS for n, k in shapes(format)]
+
+
+@pytest.mark.parametrize("format, n, k", GEMM_CASES)
+def test_float_gemm_is_the_specified_chain(isa, format, n, k):
+    rows = random_rows(format, np.random.default_rng(n * k), n, k)
+    w = dequantize(format, rows)
+    x, bias = normal(k, 17, k), normal(n, n)
+    want = float_gemm(x, w.astype(np.float32), bias)
+    bound = (k + 1) * U * (abs(x).astype(np.float64) @ abs(w).T + abs(bias))
+    assert_within(want, reference.gemm(x, w, bias), bound)
+    weight = packed(format, rows)
+    for m in ROWS:
+        assert_same_bits(ops.gemm(x[:m], weight, bias, compute="float32", isa=isa), want[:m])
+
+
+@pytest.mark.parametrize("format, n, k", INT8_CASES)
+def test_integer_gemm_is_the_specified_chain(isa, format, n, k):
+    rows = random_rows(format, np.random.default_rng(n * k), n, k)
+    x, bias = normal(k, 17, k), normal(n, n)
+    want = integer_gemm(x, format, rows, bias)
+    weight = packed(format, rows)
+    for m in ROWS:
+        assert_same_bits(ops.gemm(x[:m], weight, bias, isa=isa), want[:m])
+
+
+@pytest.mark.parametrize("format", QUANTIZED_FORMATS)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_integer_gemm_survives_the_largest_codes(isa, format, sign):
+    """Every code, scale and activation at its extreme: no int16 may overflow on the way."""
+    k = 512
+    size = random_rows(format, np.random.default_rng(0), 1, k).shape[1]
+    x = np.full((2, k), sign * 3.0, np.float32)
+    x[1, ::2] *= -1
+    for byte in (0x00, 0x7F, 0x80, 0xFF):
+        rows = np.full((3, size), byte, np.uint8)
+        set_scales(format, rows)
+        assert_same_bits(ops.gemm(x, packed(format, rows), isa=isa), integer_gemm(x, format, rows))
+
+
+def set_scales(format: str, rows: np.ndarray) -> None:
+    """Sane float16 scales in blocks whose other bytes are whatever the test wants."""
+    blocks = rows.reshape(len(rows), -1, BLOCKS[format][1])
+    at = {"q6_k": [208], "q4_k": [0, 2], "q5_k": [0, 2], "q4_1": [0, 2], "q5_1": [0, 2]}.get(format, [0])
+    for i, offset in enumerate(at):
+        blocks[..., offset : offset + 2] = np.array([0.01 + 0.02 * i], "<f2").view(np.uint8)
+
+
+@pytest.mark.parametrize("format", ["f32", "q4_0", "q4_k"])
+def test_gemm_bits_do_not_depend_on_threads(isa, format):
+    weight = packed(format, random_rows(format, np.random.default_rng(1), 700, 256))
+    x = normal(2, 9, 256)
+    one = ops.gemm(x, weight, isa=isa, num_threads=1)
+    assert_same_bits(ops.gemm(x, weight, isa=isa, num_threads=2), one)
+
+
+@pytest.mark.parametrize("k", [1, 31, 32, 33, 256, 1000])
+def test_quantized_activations_are_the_specified_codes(isa, k):
+    x = normal(k, 6, k)
+    x[1] = 0
+    x[2, :1] = 2.0**-110
+    x[3] *= np.float32(1e30)
+    x[4, 0] = np.nan
+    x[5, -1] = np.inf
+    codes, scales, half_sums, scaled_sums = ops.quantize_rows(x, isa=isa)
+    want_codes, want_scales = quantize_activations(x)
+    assert np.array_equal(codes, want_codes)
+    assert np.array_equal(scales, want_scales, equal_nan=True)
+    assert np.array_equal(half_sums, want_codes.reshape(6, -1, 2, 16).sum(axis=-1))
+    want_sums = want_scales * half_sums.sum(axis=-1).astype(np.float32)
+    assert np.array_equal(scaled_sums, want_sums, equal_nan=True)
+
+
+@pytest.mark.parametrize("format", BLOCKS)
+def test_embedding_rows_are_the_exact_values(isa, format):
+    rows = random_rows(format, np.random.default_rng(5), 21, 512)
+    weight, ids = packed(format, rows), np.array([20, 0, 7, 7, 16, 15], np.int32)
+    for scale in (1.0, 16.0):
+        want = dequantize(format, rows)[ids].astype(np.float32) * np.float32(scale)
+        got = ops.embed(weight, ids, scale, isa=isa)
+        assert np.array_equal(got, want)
+
+
+# ---- norms
+
+SIZES = [1, 31, 32, 33, 100, 1024]
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_rms_norm_stays_within_its_error_bound(isa, n):
+    """The sum of n squares errs by (n/32 + 5) u relatively, the rest by a few u."""
+    x, gain = normal(n, 5, n), normal(n + 1, n)
+    want = reference.rms_norm(x, gain, 1e-5)
+    got = ops.rms_norm(x, gain, 1e-5, isa=isa)
+    assert_within(got, want, (n / 64 + 8) * U * abs(want) + 1e-38)
+    assert_same_bits(got, ops.rms_norm(x, gain, 1e-5, isa="generic"))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_layer_norm_stays_within_its_error_bound(isa, n):
+    """x - mean errs by (n/32 + 5) u of the mean of |x|; the quotient inherits it."""
+    x, gain, bias = normal(n, 5, n) + np.float32(0.5), normal(n + 1, n), normal(n + 2, n)
+    want = reference.layer_norm(x, gain, bias, 1e-12)
+    got = ops.layer_norm(x, gain, bias, 1e-5, isa=isa)
+    want = reference.layer_norm(x, gain, bias, 1e-5)
+    spread = 1 / np.sqrt(x.astype(np.float64).var(axis=-1, keepdims=True) + 1e-5)
+    size = (abs(x).max(axis=-1, keepdims=True) * spread + abs(want - bias)) * abs(gain) + abs(bias)
+    assert_within(got, want, (n / 32 + 12) * U * size)
+    assert_same_bits(got, ops.layer_norm(x, gain, bias, 1e-5, isa="generic"))
+
+
+# ---- positions
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("n_heads, head_dim, half", [(1, 16, 8), (3, 80, 40), (2, 64, 16)])
+def test_rope_stays_within_its_error_bound(isa, interleaved, n_heads, head_dim, half):
+    """Two products and a sum: 3 u of the pair's length. cos and sin are right to half an ulp."""
+    positions = np.array([0, 1, 77, 4095, 131071], np.int32)
+    inv_freq = (10000.0 ** (-np.arange(half) / half)).astype(np.float32)
+    x = normal(head_dim, len(positions), n_heads * head_dim)
+    cos, sin = ops.rope_table(positions, inv_freq)
+    got = ops.rope(x, cos, sin, n_heads, interleaved=interleaved, isa=isa)
+    heads = x.reshape(len(x), n_heads, head_dim)
+    want = reference.rope(heads, *reference.rope_angles(inv_freq, positions), interleaved).reshape(x.shape)
+    assert_within(got, want, 6 * U * abs(x).max())
+    assert_same_bits(got, ops.rope(x, cos, sin, n_heads, interleaved=interleaved, isa="generic"))
+
+
+def test_rope_table_is_rounded_once():
+    """cos and sin in double, so the float32 is the nearest one but for ties that a double cannot tell."""
+    positions = np.arange(0, 130000, 97, dtype=np.int32)
+    inv_freq = (500000.0 ** (-np.arange(32) / 32)).astype(np.float32)
+    for got, want in zip(
+        ops.rope_table(positions, inv_freq, 1.25),
+        reference.rope_angles(inv_freq, positions, 1.25),
+        strict=True,
+    ):
+        assert_within(got, want, 1.3 * (1 + 1e-6) * U * abs(want) + 1e-20)
+
+
+# ---- attention
+
+ATTENTION_CASES = [
+    # n_queries, n_keys, n_heads, n_kv_heads, head_dim, causal, window, softcap
+    (1, 1, 1, 1, 16, True, 0, 0.0),
+    (1, 65, 4, 2, 64, True, 0, 0.0),
+    (7, 7, 3, 3, 32, True, 0, 0.0),
+    (13, 64, 9, 3, 64, True, 0, 0.0),
+    (33, 130, 4, 1, 80, True, 8, 0.0),
+    (5, 600, 4, 1, 256, True, 512, 0.0),
+    (2, 1100, 2, 1, 16, True, 0, 0.0),
+    (40, 40, 12, 12, 32, False, 0, 0.0),
+    (17, 70, 8, 4, 48, True, 30, 50.0),
+]
+
+
+def attention_bound(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> float:
+    """The error of a score is the relative error of its probability; sums run over tiles and splits."""
+    head_dim, n_keys = q.shape[-1], len(k)
+    largest = np.linalg.norm(q, axis=-1).max() * np.linalg.norm(k, axis=-1).max() * scale
+    score_error = (head_dim + 2) * U * largest
+    return float(abs(v).max() * (2 * score_error + (n_keys + 64 + 4 * largest) * U))
+
+
+@pytest.mark.parametrize("case", ATTENTION_CASES, ids=str)
+def test_attention_stays_within_its_error_bound(isa, case):
+    n_queries, n_keys, n_heads, n_kv_heads, head_dim, causal, window, softcap = case
+    q = normal(n_keys, n_queries, n_heads, head_dim)
+    k, v = (normal(n_keys + i, n_keys, n_kv_heads, head_dim) for i in (1, 2))
+    scale = head_dim**-0.5
+    want = reference.attention(
+        q, k, v, scale=scale, causal=causal, sliding_window=window, score_softcap=softcap
+    )
+    settings = {"scale": scale, "causal": causal, "window": window, "softcap": softcap}
+    settings["position"] = n_keys - n_queries
+    got = ops.attention(q, k, v, isa=isa, **settings)
+    assert_within(got, want, attention_bound(q, k, v, scale))
+    assert_same_bits(got, ops.attention(q, k, v, isa="generic", **settings))
+    assert_same_bits(got, ops.attention(q, k, v, isa=isa, num_threads=2, block_size=16, **settings))
+    if causal:  # the last query alone, as in decoding
+        settings["position"] = n_keys - 1
+        assert_same_bits(got[-1:], ops.attention(q[-1:], k, v, isa=isa, **settings))
+
+
+@pytest.mark.parametrize("kv_dtype, format", [("float16", "f16"), ("bfloat16", "bf16")])
+def test_narrow_pages_hold_rounded_keys_and_values(isa, kv_dtype, format):
+    q, k, v = normal(1, 3, 4, 32), normal(2, 90, 2, 32), normal(3, 90, 2, 32)
+    narrow = [dequantize(format, encode_float(format, a.reshape(90, -1))).reshape(a.shape) for a in (k, v)]
+    wide = [a.astype(np.float32) for a in narrow]
+    settings = {"scale": 32**-0.5, "position": 87, "isa": isa}
+    assert_same_bits(
+        ops.attention(q, k, v, kv_dtype=kv_dtype, **settings), ops.attention(q, *wide, **settings)
+    )
+
+
+# ---- elementwise
+
+GRID = np.concatenate([np.linspace(-20, 20, 4001), [-1e30, -130, -90, 90, 1e30, 0.0, 1e-30, -1e-30]])
+
+
+@pytest.mark.parametrize("kind", reference.ACTIVATIONS)
+def test_activations_stay_within_a_few_ulps(isa, kind):
+    """A few u of the result, and of x / 2 where 1 + erf or 1 + tanh cancels."""
+    x = GRID.astype(np.float32)
+    with np.errstate(over="ignore"):
+        want = reference.ACTIVATIONS[kind](x.astype(np.float64))
+    got = ops.activate(x, None, kind, isa=isa)
+    scale = abs(want) + (0 if kind in ("silu", "relu") else np.minimum(abs(x.astype(np.float64)), 16))
+    assert_within(got, want, 6 * U * scale + 1e-37)
+    assert_same_bits(got, ops.activate(x, None, kind, isa="generic"))
+
+
+@pytest.mark.parametrize("kind", reference.ACTIVATIONS)
+def test_gated_activations_multiply(isa, kind):
+    gate, up = normal(1, 77), normal(2, 77)
+    alone = ops.activate(gate, None, kind, isa=isa)
+    assert_same_bits(ops.activate(gate, up, kind, isa=isa), alone * up)
+
+
+def test_activations_keep_nan(isa):
+    x = np.array([np.nan] * 17 + [1.0], np.float32)
+    for kind in reference.ACTIVATIONS:
+        assert np.isnan(ops.activate(x, None, kind, isa=isa)[:17]).all()
+
+
+def test_exp_is_right_to_an_ulp(isa):
+    x = np.concatenate([np.linspace(-87, 88, 20001), [0.0, -0.0]]).astype(np.float32)
+    want = np.exp(x.astype(np.float64))
+    got = ops.exp_shifted(x, 0.0, isa=isa)
+    assert_within(got, want, 2 * U * want)
+    assert_same_bits(got, ops.exp_shifted(x, 0.0, isa="generic"))
+    ends = ops.exp_shifted(np.array([-np.inf, -1000, 1000, np.nan], np.float32), 0.0, isa=isa)
+    assert ends[:3].tolist() == [0.0, 0.0, np.inf] and np.isnan(ends[3])
+
+
+@pytest.mark.parametrize("cap", [1.0, 30.0, 50.0])
+def test_softcap_stays_within_a_few_ulps(isa, cap):
+    x = np.concatenate([GRID, 10 * GRID]).astype(np.float32)
+    want = reference.softcap(x.astype(np.float64), cap)
+    got = ops.softcap(x, cap, isa=isa)
+    assert_within(got, want, 6 * U * abs(want) + 1e-37)
+    assert_same_bits(got, ops.softcap(x, cap, isa="generic"))
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 31, 33, 300])
+def test_mean_of_rows_stays_within_its_error_bound(isa, n_tokens):
+    x = normal(n_tokens, n_tokens, 70)
+    got = ops.mean_rows(x, isa=isa)
+    bound = (n_tokens / 32 + 7) * U * abs(x).astype(np.float64).mean(axis=0)
+    assert_within(got, x.astype(np.float64).mean(axis=0), bound)
+    assert_same_bits(got, ops.mean_rows(x, isa="generic"))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_normalized_rows_have_length_one(isa, n):
+    x = normal(n, 4, n)
+    x[3] = 0
+    got = ops.l2_normalize(x, isa=isa)
+    length = np.linalg.norm(x.astype(np.float64), axis=-1, keepdims=True)
+    want = x / np.maximum(length, 1e-12)
+    assert_within(got, want, (n / 64 + 8) * U * abs(want))
+    assert_same_bits(got, ops.l2_normalize(x, isa="generic"))
+
+
+# ---- rows of logits
+
+
+@pytest.mark.parametrize("n", [1, 31, 33, 300, 5000])
+def test_softmax_statistics(isa, n):
+    x = normal(n, n, scale=4.0)
+    largest, total = ops.softmax_stats(x, isa=isa)
+    want = np.exp(x.astype(np.float64) - x.max()).sum()
+    assert largest == x.max()
+    assert abs(total - want) <= (n / 32 + 50) * U * want
+    assert ops.softmax_stats(x, isa="generic") == (largest, total)
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
+def test_softmax_statistics_of_no_distribution_are_nan(isa, bad):
+    assert all(np.isnan(value) for value in ops.softmax_stats(np.array(bad, np.float32), isa=isa))
