@@ -89,28 +89,30 @@ TUILI_INLINE void for_each_block(int64_t k, const Block& block) {
   } while (begin < k);
 }
 
+// Panels read where they lie: 16-bit weights are converted on the way into registers, once per tile of rows.
 template <class W>
-void gemm_one_row(const GemmArgs& args, Range panels) {
+void gemm_in_place(const GemmArgs& args, Range panels) {
   constexpr int kPanels = 4;
   for_each_block(args.w.k, [&](const KBlock& block) {
     int64_t panel = panels.begin;
-    for (; panel + kPanels <= panels.end; panel += kPanels) row_block<kPanels, W>(args, panel, block);
-    for (; panel < panels.end; ++panel) row_block<1, W>(args, panel, block);
+    if (args.m == 1) {
+      for (; panel + kPanels <= panels.end; panel += kPanels) row_block<kPanels, W>(args, panel, block);
+    }
+    for (; panel < panels.end; ++panel) {
+      const W* w = reinterpret_cast<const W*>(args.w.codes) + (panel * args.w.k + block.begin) * kPanel;
+      panel_block(args, panel, block, w);
+    }
   });
 }
 
 void gemm_float(const GemmArgs& args, Range panels) {
-  if (args.m == 1 && args.w.format == Format::f32) return gemm_one_row<float>(args, panels);
-  if (args.m == 1 && args.w.format == Format::f16) return gemm_one_row<Half>(args, panels);
-  if (args.m == 1 && args.w.format == Format::bf16) return gemm_one_row<Bfloat>(args, panels);
+  if (args.w.format == Format::f32) return gemm_in_place<float>(args, panels);
+  if (args.w.format == Format::f16 && args.m <= kFloatRows) return gemm_in_place<Half>(args, panels);
+  if (args.w.format == Format::bf16 && args.m <= kFloatRows) return gemm_in_place<Bfloat>(args, panels);
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
     for_each_block(args.w.k, [&](const KBlock& block) {
-      const float* w = args.scratch;
-      if (args.w.format == Format::f32) {
-        w = reinterpret_cast<const float*>(args.w.codes) + (panel * args.w.k + block.begin) * kPanel;
-      }
       decode_block(args.scratch, args.w, panel, block.begin, block.size);
-      panel_block(args, panel, block, w);
+      panel_block(args, panel, block, args.scratch);
     });
   }
 }

@@ -189,13 +189,19 @@ TUILI_INLINE __m256i splat_4_bytes(const void* p) {
   return _mm256_set1_epi32(word);
 }
 
+// Without this GCC forms all products of a group before it adds the first two, and spills them.
+TUILI_INLINE Partial in_registers(Partial sum) {
+  __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
+  return sum;
+}
+
 TUILI_INLINE Partial no_sum() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 template <int kBits>
 TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   const __m256i x = splat_4_bytes(a);
   if constexpr (kBits < 8) {
-    return {_mm256_add_epi16(sum.lo, _mm256_maddubs_epi16(codes.lo, x)),
-            _mm256_add_epi16(sum.hi, _mm256_maddubs_epi16(codes.hi, x))};
+    return in_registers({_mm256_add_epi16(sum.lo, _mm256_maddubs_epi16(codes.lo, x)),
+                         _mm256_add_epi16(sum.hi, _mm256_maddubs_epi16(codes.hi, x))});
   }
   // |w| is the unsigned operand, never |a|: w = -128 is a legal code, and a is at least -127.
   const __m256i lo = _mm256_maddubs_epi16(_mm256_abs_epi8(codes.lo), _mm256_sign_epi8(x, codes.lo));
