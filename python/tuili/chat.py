@@ -1,0 +1,265 @@
+"""From a conversation to a prompt: messages are checked, then a model's chat template renders them.
+
+Templates are jinja code from model files. They run in `tuili.templating`, which is imported on first use, and the
+result remembers which of its characters came from a user: special tokens spelled there stay ordinary text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+
+from tuili.errors import InvalidParameterError, TemplateError
+from tuili.loading.files import shown
+from tuili.tokenization import clean_text
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+MAX_MESSAGES = 10_000
+MAX_DEPTH = 32
+MAX_VALUES = 1_000_000  # in all messages and tools together
+MAX_TEXT_CHARS = 4 << 20  # of any text that a template makes, in addition to the conversation's own length
+
+# Work: 10^5 ticks are about 20 ms. A long conversation has more to do.
+_BASE_FUEL = 200_000
+_FUEL_PER_VALUE = 400
+
+_RESERVED = ("messages", "tools", "add_generation_prompt")
+_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered conversation.
+
+    text        all of it
+    user_spans  [begin, end) of the characters that came from messages and tools, in order
+    """
+
+    text: str
+    user_spans: tuple[tuple[int, int], ...]
+
+    def parts(self) -> Iterator[tuple[str, bool]]:
+        """(text, did a user write it?) pairs, for `Tokenizer.encode_chat`."""
+        at = 0
+        for begin, end in self.user_spans:
+            if at < begin:
+                yield self.text[at:begin], False
+            yield self.text[begin:end], True
+            at = end
+        if at < len(self.text):
+            yield self.text[at:], False
+
+
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    now: datetime | None = None,
+    **names: str | float | bool | None,
+) -> Prompt:
+    """The prompt that a model's chat template makes of `messages`.
+
+    add_generation_prompt  end with the beginning of the assistant's answer
+    tools                  JSON schemas of functions, as OpenAI writes them
+    now                    what `strftime_now` tells; None for the clock
+    names                  further variables: bos_token, eos_token … and whatever the template knows, scalars only
+    raises                 InvalidParameterError (messages[i].…), TemplateError
+    """
+    conversation = validate_messages(messages)
+    functions = None if tools is None else _validate_tools(tools)
+    for name, value in names.items():
+        if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
+            raise InvalidParameterError(f"{shown(name)} is not a variable that can be given", param=shown(name))
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise InvalidParameterError(f"{name}: expected a scalar, found {type(value).__name__}", param=name)
+    return _render(template, conversation, functions, add_generation_prompt, now, names)
+
+
+def _render(
+    template: str,
+    messages: list[dict[str, Any]],
+    tools: list[Any] | None,
+    add_generation_prompt: bool,
+    now: datetime | None,
+    names: Mapping[str, Any],
+) -> Prompt:
+    import jinja2
+
+    from tuili.templating import environment
+    from tuili.templating.marked_text import marked, spans_of
+    from tuili.templating.meter import METER, Meter
+
+    n_values, n_chars = _size([messages, tools, dict(names)])
+    given: dict[str, Any] = {
+        name: clean_text(value) if name in _TOKENS and isinstance(value, str) else marked(value)
+        for name, value in names.items()
+        if value is not None
+    }
+    given |= {"messages": marked(messages), "add_generation_prompt": bool(add_generation_prompt)}
+    given["tools"] = marked(tools)
+    fuel = _BASE_FUEL + _FUEL_PER_VALUE * n_values + n_chars
+    token = METER.set(Meter(fuel, MAX_TEXT_CHARS + n_chars, now))
+    try:
+        text = environment.compile_template(template).render(given)
+    except jinja2.TemplateError as error:
+        kind = "template_security" if isinstance(error, jinja2.sandbox.SecurityError) else "template_error"
+        code = "template_syntax" if isinstance(error, jinja2.TemplateSyntaxError) else kind
+        raise TemplateError(f"chat template: {shown(str(error), 200)}", code=code) from None
+    except (TemplateError, InvalidParameterError, KeyboardInterrupt):
+        raise
+    except RecursionError:
+        raise TemplateError("chat template: nested too deeply", code="template_depth") from None
+    except Exception as error:  # whatever an expression of the template raises: TypeError, ZeroDivisionError …
+        raise TemplateError(f"chat template: {type(error).__name__} while rendering", code="template_error") from None
+    finally:
+        METER.reset(token)
+    return Prompt(str.__str__(text), spans_of(text))
+
+
+# ---- checks
+
+
+def _bad(where: str, problem: str) -> NoReturn:
+    raise InvalidParameterError(f"{where}: {problem}", param=where)
+
+
+def validate_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A copy of `messages` in the form that templates expect.
+
+    Each message has a role of ROLES and content: a string, or a list of {"type": "text", "text": …} parts, which are
+    joined by line breaks; an assistant's content may be missing if there are tool calls. Arguments of tool calls that
+    are JSON text become objects. Further keys are handed to the template as they are; all text is cleaned of lone
+    surrogates.
+
+    raises  InvalidParameterError naming messages[i].…
+    """
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        _bad("messages", f"expected a list of messages, found {type(messages).__name__}")
+    if not 1 <= len(messages) <= MAX_MESSAGES:
+        _bad("messages", f"{len(messages)} messages; the limits are 1 and {MAX_MESSAGES}")
+    budget = _Budget()
+    return [_message(message, f"messages[{i}]", budget) for i, message in enumerate(messages)]
+
+
+@dataclass
+class _Budget:
+    n_values: int = 0
+
+    def plain(self, value: Any, where: str, depth: int = 0) -> Any:
+        """A copy of a JSON value, bounded in depth and number."""
+        self.n_values += 1
+        if depth > MAX_DEPTH:
+            _bad(where, f"nested more than {MAX_DEPTH} deep")
+        if self.n_values > MAX_VALUES:
+            _bad(where, f"more than {MAX_VALUES} values altogether")
+        if isinstance(value, str):
+            return clean_text(value)
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                _bad(where, "a key is not a string")
+            return {
+                clean_text(key): self.plain(item, f"{where}.{shown(key)}" if depth < 2 else where, depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.plain(item, f"{where}[{i}]" if depth < 2 else where, depth + 1) for i, item in enumerate(value)]
+        _bad(where, f"{type(value).__name__} is not a JSON value")
+
+
+def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        _bad(where, f"expected an object with role and content, found {type(message).__name__}")
+    role = message.get("role")
+    if role not in ROLES or not isinstance(role, str):
+        _bad(f"{where}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
+    checked = {
+        key: budget.plain(value, f"{where}.{shown(key)}") for key, value in message.items() if key not in ("content", "tool_calls")
+    }
+    calls = message.get("tool_calls")
+    if calls is not None:
+        checked["tool_calls"] = _tool_calls(calls, f"{where}.tool_calls", budget)
+    content = message.get("content")
+    if content is None and not (role == "assistant" and calls):
+        _bad(f"{where}.content", "missing")
+    if "content" in message or content is not None:
+        checked["content"] = None if content is None else _content(content, f"{where}.content")
+    return checked
+
+
+def _content(content: Any, where: str) -> str:
+    if isinstance(content, str):
+        return clean_text(content)
+    if not isinstance(content, (list, tuple)) or not content:
+        _bad(where, f"expected text or a list of parts, found {type(content).__name__}")
+    texts = []
+    for i, part in enumerate(content):
+        if not isinstance(part, Mapping) or part.get("type") != "text":
+            _bad(f"{where}[{i}].type", 'only parts of type "text" are supported')
+        if not isinstance(part.get("text"), str):
+            _bad(f"{where}[{i}].text", "expected a string")
+        texts.append(clean_text(part["text"]))
+    return "\n".join(texts)
+
+
+def _tool_calls(calls: Any, where: str, budget: _Budget) -> list[dict[str, Any]]:
+    if not isinstance(calls, (list, tuple)) or not calls:
+        _bad(where, "expected a list of tool calls")
+    checked = []
+    for i, call in enumerate(calls):
+        here = f"{where}[{i}]"
+        if not isinstance(call, Mapping) or call.get("type", "function") != "function":
+            _bad(here, 'expected an object of type "function"')
+        function = call.get("function")
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+            _bad(f"{here}.function", "expected a name and arguments")
+        plain = budget.plain(call, here)
+        plain["function"]["arguments"] = _arguments(plain["function"].get("arguments", {}), f"{here}.function.arguments")
+        checked.append(plain)
+    return checked
+
+
+def _arguments(arguments: Any, where: str) -> dict[str, Any]:
+    if isinstance(arguments, str):
+        from tuili.errors import ModelFormatError
+        from tuili.loading.files import parse_json
+
+        try:
+            arguments = parse_json(arguments.encode(), where, MAX_DEPTH)
+        except ModelFormatError:
+            _bad(where, "not valid JSON")
+    if not isinstance(arguments, dict):
+        _bad(where, f"expected an object, found {type(arguments).__name__}")
+    return arguments
+
+
+def _validate_tools(tools: Any) -> list[Any]:
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
+        _bad("tools", f"expected a list of JSON schemas, found {type(tools).__name__}")
+    budget = _Budget()
+    for i, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            _bad(f"tools[{i}]", f"expected an object, found {type(tool).__name__}")
+    return [budget.plain(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """The number of values in `value`, and of characters."""
+    n_values, n_chars, stack = 0, 0, [value]
+    while stack:
+        item = stack.pop()
+        n_values += 1
+        if isinstance(item, str):
+            n_chars += len(item)
+        elif isinstance(item, dict):
+            stack += item.keys()
+            stack += item.values()
+        elif isinstance(item, (list, tuple)):
+            stack += item
+    return n_values, n_chars
