@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tuili.llm import LLM
 
 DEFAULT_MAX_TOKENS = 512
+EXIT_USAGE = 2  # argparse's own
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -46,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has what it wanted; nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _wrong_usage(problem: str) -> int:
+    print(f"tuili {problem}", file=sys.stderr)
+    return EXIT_USAGE
 
 
 def _one_line(text: str) -> str:
@@ -178,7 +184,7 @@ def _chat(options: argparse.Namespace) -> int:
         if options.message is not None:
             return _answer(llm, [*system, {"role": "user", "content": options.message}], options)
         if options.json:
-            raise SystemExit("tuili chat: --json needs a message")
+            return _wrong_usage("chat: --json needs a message")
         return _converse(llm, system, _given(options, _SAMPLING_OPTIONS))
 
 
@@ -355,7 +361,7 @@ def _bench(options: argparse.Namespace) -> int:
     from tuili.benchmark import measure, table
 
     if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1:
-        raise SystemExit("tuili bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2")
+        return _wrong_usage("bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2")
     result = measure(
         lambda: _open(options, enable_prefix_caching=False),
         repeats=options.repeats,

@@ -1,0 +1,201 @@
+"""The command line: output for people and for programs, exit codes, one line for an error."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tiny_files import write_hf_folder
+from tiny_models import tiny_bert, tiny_llama
+from tuili import cli
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return str(write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("cli") / "llama"))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return str(write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("cli") / "bert"))
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command in this process: (exit code, standard output, standard error)."""
+
+    def command(*arguments):
+        try:
+            code = cli.main([*map(str, arguments)])
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+SMALL = ("--kv-cache-bytes", 1 << 20, "--threads", 1)
+
+
+def test_generate_prints_the_text(run, llama):
+    code, out, err = run("generate", llama, "the river", "--max-tokens", 5, *SMALL)
+    assert (code, err) == (0, "") and out.endswith("\n")
+
+
+def test_generate_json_is_one_object(run, llama):
+    code, out, _ = run(
+        "generate", llama, "the river", "--max-tokens", 5, "--n", 2, "--seed", 1, "--json", *SMALL
+    )
+    output = json.loads(out)
+    assert code == 0 and len(output["outputs"]) == 2 and output["prompt"] == "the river"
+    assert output["metrics"]["total_s"] > 0
+
+
+def test_a_dash_reads_standard_input(run, llama, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the river"))
+    _, out, _ = run("generate", llama, "-", "--max-tokens", 3, "--json", *SMALL)
+    assert json.loads(out)["prompt"] == "the river"
+
+
+def test_chat_answers_once(run, llama):
+    code, out, _ = run("chat", llama, "hello", "--system", "be brief", "--max-tokens", 3, "--json", *SMALL)
+    assert code == 0 and len(json.loads(out)["outputs"][0]["token_ids"]) <= 3
+
+
+def test_chat_converses(run, llama, monkeypatch):
+    lines = iter(["hello", "", "/new", "again", "/exit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    code, out, err = run("chat", llama, "--max-tokens", 3, *SMALL)
+    assert code == 0 and out.count("\n") >= 2 and "/exit" in err
+
+
+def test_chat_ends_with_the_input(run, llama, monkeypatch):
+    def end(prompt):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    assert run("chat", llama, *SMALL)[0] == 0
+
+
+def test_embed_prints_vectors(run, bert, monkeypatch):
+    code, out, _ = run("embed", bert, "the cat", "a dog", "--threads", 1)
+    assert code == 0 and np.array([line.split() for line in out.splitlines()], float).shape == (2, 64)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the cat\na dog\n"))
+    code, out, _ = run("embed", bert, "--json", "--threads", 1)
+    assert code == 0 and np.array(json.loads(out)["embeddings"]).shape == (2, 64)
+
+
+def test_info_tells_what_was_chosen(run, llama):
+    code, out, _ = run("info", llama, "--json", *SMALL)
+    facts = json.loads(out)
+    assert code == 0 and facts["kind"] == "decoder" and facts["memory"]["weights"] > 0
+    code, out, _ = run("info", llama, *SMALL)
+    assert code == 0 and "kv_cache:" in out
+
+
+def test_models_names_sources_and_licences(run, tmp_path):
+    code, out, _ = run("models", "--json", "--cache-dir", tmp_path)
+    entries = json.loads(out)["models"]
+    assert code == 0 and all(
+        entry["licence"] and entry["source"] and entry["path"] is None for entry in entries
+    )
+    code, out, _ = run("models", "--cache-dir", tmp_path)
+    assert code == 0 and all(entry["name"] in out for entry in entries)
+
+
+def test_doctor_finds_nothing_wrong(run, tmp_path):
+    code, out, _ = run("doctor", "--json", "--cache-dir", tmp_path)
+    facts = json.loads(out)
+    assert (code, facts["problems"]) == (0, [])
+    code, out, _ = run("doctor", "--cache-dir", tmp_path)
+    assert code == 0 and "no problems found" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_bench_measures(run, request, kind):
+    path = request.getfixturevalue(kind)
+    code, out, _ = run(
+        "bench", path, "--json", "--repeats", 2, "--prompt-tokens", 64, "--new-tokens", 8, "--threads", 1
+    )
+    result = json.loads(out)
+    rate = result["decode_tok_s" if kind == "llama" else "texts_s"]
+    assert code == 0 and 0 < rate["min"] <= rate["median"] <= rate["max"]
+    assert result["read_gb_s"]["median"] > 0 and result["peak_memory_bytes"] > 0
+    code, out, _ = run(
+        "bench", path, "--repeats", 1, "--prompt-tokens", 16, "--new-tokens", 4, "--threads", 1
+    )
+    assert code == 0 and "machine: read" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "/nowhere/model"),
+        ("generate", "/nowhere\nline", "x"),
+        ("pull", "no-such-model"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "") and err.startswith("tuili: ") and err.count("\n") == 1
+
+
+def test_an_invalid_parameter_is_an_error_of_the_library(run, llama):
+    code, _, err = run("generate", llama, "x", "--temperature", "nan", *SMALL)
+    assert code == 1 and "temperature" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("fly",), ("generate",), ("bench", "m", "--repeats", "x"), ("info", "m", "--x")]
+)
+def test_wrong_usage_is_exit_code_2(run, arguments):
+    assert run(*arguments)[0] == 2
+
+
+def test_help_and_version_work(run):
+    assert run("--version")[0] == 0
+    for command in ("generate", "chat", "embed", "info", "models", "pull", "doctor", "bench"):
+        code, out, _ = run(command, "--help")
+        assert code == 0 and "--json" in out
+
+
+def test_options_that_need_each_other(run, llama):
+    assert run("chat", llama, "--json", *SMALL)[0] == 2
+    assert run("bench", llama, "--repeats", 0)[0] == 2
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuili.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def test_ctrl_c_ends_a_command_quickly(llama):
+    # The least likely thing is that a random model ends this text by itself within the test's time.
+    with start("chat", llama, *SMALL) as process:
+        assert process.stderr.readline()
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and b"Traceback" not in err
+    assert time.monotonic() - begin < 2
+
+
+def test_a_closed_pipe_is_no_crash(llama):
+    with start("models") as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert b"Traceback" not in err
