@@ -125,8 +125,11 @@ def sizes() -> Iterator[Case]:
     }
     for key, numbers in bad.items():
         for number in numbers:
-            row = "CF-04" if number == 1_000_000_000 else "CF-03"
-            yield Case(row, f"{key} = {number}", config(**{key: number}), F, "config_value")
+            many = key == "num_hidden_layers" and number > 0
+            row, code = ("CF-04", "layer_count") if many else ("CF-03", "config_value")
+            yield Case(row, f"{key} = {number}", config(**{key: number}), F, code)
+    kv = {"num_attention_heads": 4, "num_key_value_heads": 3}
+    yield Case("CF-03", "3 key-value heads for 4", config(**kv), F, "config_value")
     for value in (0, -1e-5, 2):
         yield Case("CF-03", f"rms_norm_eps = {value}", config(rms_norm_eps=value), F, "config_value")
     yield Case("CF-04", "4,000 layers", config(num_hidden_layers=4000), F, "layer_count")

@@ -31,7 +31,9 @@ _DEPTH_BLOCK_BYTES = 1 << 20
 def shown(value: object, limit: int = 64) -> str:
     """`value` for an error message: control characters escaped, cut after `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
+    text = text[: limit + 1]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= limit else text[:limit] + "…"
 
 
@@ -173,11 +175,12 @@ def read_file(path: StrPath, max_bytes: int, *, inside: StrPath | None = None) -
 # ---- JSON
 
 
-def parse_json(data: bytes, what: str, max_depth: int = 64) -> object:
+def parse_json(data: bytes, what: str, max_depth: int = 64, max_containers: int | None = None) -> object:
     """The value of a JSON text (RFC 8259), read more strictly than `json.loads` does.
 
     data    UTF-8 without byte order mark
     what    the name used in errors, normally the file's
+    max_containers  the most objects and arrays, each of which takes far more memory than its two brackets
     raises  ModelFormatError: json_utf8, json_depth, json_duplicate_key, json_number (NaN, Infinity, 1e400, or
             an integer of thousands of digits), json_surrogate, json (any other syntax error)
     """
@@ -185,8 +188,13 @@ def parse_json(data: bytes, what: str, max_depth: int = 64) -> object:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelFormatError(f"{what}: byte {error.start} is not UTF-8", code="json_utf8") from error
-    if json_depth(data) > max_depth:
+    depth, n_containers = json_nesting(data)
+    if depth > max_depth:
         raise ModelFormatError(f"{what}: nested deeper than {max_depth} levels", code="json_depth")
+    if max_containers is not None and n_containers > max_containers:
+        raise ModelLimitError(
+            f"{what}: {n_containers} objects and arrays; the limit is {max_containers}", code="json_size"
+        )
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(items)
@@ -237,12 +245,15 @@ def _check_surrogates(value: object, what: str) -> None:
 _NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
-def json_depth(data: bytes) -> int:
-    """How deep a JSON text nests, counted without recursion; exact up to its first syntax error."""
+def json_nesting(data: bytes) -> tuple[int, int]:
+    """How deep a JSON text nests and how many objects and arrays it opens, counted without recursion.
+
+    Exact up to the text's first syntax error.
+    """
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = data.translate(None, _NOT_STRUCTURE)
-    deepest = depth = in_string = 0
+    deepest = depth = n_opens = in_string = 0
     for start in range(0, len(marks), _DEPTH_BLOCK_BYTES):
         block = np.frombuffer(marks, np.uint8, min(_DEPTH_BLOCK_BYTES, len(marks) - start), start)
         # Parity of the quotes so far; uint8 wraps at 256, which keeps the parity.
@@ -252,4 +263,5 @@ def json_depth(data: bytes) -> int:
         depths = np.cumsum(opens.astype(np.int8) - closes.astype(np.int8), dtype=np.int32) + depth
         deepest = max(deepest, int(depths.max()))
         depth, in_string = int(depths[-1]), int(inside[-1])
-    return deepest
+        n_opens += int(np.count_nonzero(opens))
+    return deepest, n_opens

@@ -171,7 +171,7 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
 
 
 def our_name(theirs: str, names: Mapping[str, str]) -> str | None:
-    """Our name of a tensor by an architecture's table, whose keys hold {i} for the layer; None if not in it."""
+    """Our name of a tensor by an architecture's table, whose keys hold {i} for the layer; None if absent."""
     layer = re.search(r"(?<=\.)(0|[1-9]\d{0,6})(?=\.)", theirs)
     if layer is None:
         return names.get(theirs)
@@ -180,7 +180,7 @@ def our_name(theirs: str, names: Mapping[str, str]) -> str | None:
 
 
 def _match_names(source: Source, warnings: list[str]) -> tuple[dict[str, TensorInfo], list[str]]:
-    """Tensors by our names, and the names of those left out: known extras, and unknown ones with a warning."""
+    """Tensors by our names, and the names of those left out: known extras, unknown ones with a warning."""
     names, extras = (
         (source.module.GGUF_TENSOR_NAMES, source.module.GGUF_IGNORED_TENSORS)
         if source.kind == "gguf"
@@ -298,7 +298,7 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
 
 
 def _description(plan: LoadPlan) -> dict[str, Any]:
-    """What `llm.config` shows: sizes, formats, defaults taken where the files are silent, what was left out."""
+    """What `llm.config` shows: sizes, formats, defaults where the files are silent, what was left out."""
     source, spec = plan.source, plan.spec
     formats: dict[str, int] = {}
     for tensor in plan.tensors:

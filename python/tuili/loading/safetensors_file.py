@@ -15,7 +15,8 @@ from tuili.errors import ModelFormatError, ModelLimitError, ModelPathError, Mode
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
 from tuili.loading.files import RegularFile, open_regular, parse_json, read_file, shown
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# The format allows 100 MB; real headers stay far below, and a JSON text takes many times its size in memory.
+MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 65_536
 MAX_NAME_BYTES = 4096
 MAX_METADATA_BYTES = 1 << 20
@@ -65,9 +66,10 @@ def read_header(
             f"{what}: byte 8: the header must be a JSON object, padded with spaces only",
             code="header_not_object",
         )
-    if header.count(b"{") > MAX_TENSORS + 2:
-        raise ModelLimitError(f"{what}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
-    entries = cast(dict[str, object], parse_json(header, what, max_depth=8))
+    # A tensor is one object and two arrays.
+    entries = cast(
+        dict[str, object], parse_json(header, what, max_depth=8, max_containers=3 * MAX_TENSORS + 2)
+    )
     _check_metadata(entries.pop("__metadata__", {}), what)
     begin = 8 + n_header
     tensors = [_tensor(name, entry, begin, file.size, what) for name, entry in entries.items()]
@@ -94,60 +96,52 @@ def _check_metadata(metadata: object, what: str) -> None:
 
 
 def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> TensorInfo:
-    where = f"{what}: tensor '{shown(name)}'"
+    """One entry of the header, whose data must lie between `begin` and the end of the file."""
+
+    def wrong(message: str, field: str) -> ModelFormatError:
+        return ModelFormatError(f"{what}: tensor '{shown(name)}': {message}", code=f"tensor_{field}")
+
     if not 0 < len(name.encode()) <= MAX_NAME_BYTES:
-        raise ModelLimitError(f"{where}: a name has 1 to {MAX_NAME_BYTES} bytes", code="tensor_name")
+        raise ModelLimitError(
+            f"{what}: tensor '{shown(name)}': a name has 1 to {MAX_NAME_BYTES} bytes", code="tensor_name"
+        )
     if not name.isprintable():
-        raise ModelFormatError(f"{where}: control characters in the name", code="tensor_name")
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ModelFormatError(
-            f"{where}: expected dtype, shape and data_offsets, nothing else", code="tensor_entry"
-        )
-    dtype = entry["dtype"]
+        raise wrong("control characters in the name", "name")
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise wrong("expected dtype, shape and data_offsets, nothing else", "entry")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
-        raise ModelFormatError(f"{where}: dtype is not a string: {shown(dtype)}", code="tensor_dtype")
+        raise wrong(f"dtype is not a string: {shown(dtype)}", "dtype")
     if dtype not in _DTYPE_BITS:
-        raise ModelUnsupportedError(f"{where}: unknown dtype '{shown(dtype)}'", code="tensor_dtype")
-    shape = _integers(entry["shape"], where, "shape")
-    if len(shape) > MAX_DIMS:
-        raise ModelFormatError(
-            f"{where}: {len(shape)} dimensions; the limit is {MAX_DIMS}", code="tensor_shape"
+        raise ModelUnsupportedError(
+            f"{what}: tensor '{shown(name)}': unknown dtype '{shown(dtype)}'", code="tensor_dtype"
         )
+    for field, values in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(values, list) or not all(type(item) is int and item >= 0 for item in values):
+            raise wrong(f"{field} must be a list of non-negative integers, not {shown(values)}", field)
+    if len(shape) > MAX_DIMS:
+        raise wrong(f"{len(shape)} dimensions; the limit is {MAX_DIMS}", "shape")
     n_bits = _DTYPE_BITS[dtype]
     for dim in shape:
         # Partial products count even if a later dimension is 0: what cannot be represented is refused.
-        n_bits *= dim if dim else 1
+        n_bits *= dim or 1
         if n_bits >= 1 << 63:
-            raise ModelFormatError(
-                f"{where}: shape {shown(shape)} is larger than any file", code="tensor_shape"
-            )
+            raise wrong(f"shape {shown(shape)} is larger than any file", "shape")
     if 0 in shape:
         n_bits = 0
     if n_bits % 8:
-        raise ModelFormatError(f"{where}: {n_bits} bits are not whole bytes", code="tensor_shape")
-    offsets = _integers(entry["data_offsets"], where, "data_offsets")
-    if len(offsets) != 2 or not 0 <= offsets[0] <= offsets[1] <= file_size - begin:
-        raise ModelFormatError(
-            f"{where}: data_offsets {shown(offsets)} are not a range in the {file_size - begin} bytes "
-            f"of data",
-            code="tensor_offsets",
+        raise wrong(f"{n_bits} bits are not whole bytes", "shape")
+    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= file_size - begin:
+        raise wrong(
+            f"data_offsets {shown(offsets)} are not a range in the {file_size - begin} bytes of data",
+            "offsets",
         )
     if (offsets[1] - offsets[0]) * 8 != n_bits:
-        raise ModelFormatError(
-            f"{where}: {dtype} {shown(shape)} takes {n_bits // 8} bytes, but data_offsets span "
-            f"{offsets[1] - offsets[0]}",
-            code="tensor_size",
+        raise wrong(
+            f"{dtype} {shown(shape)} takes {n_bits // 8} bytes, data_offsets span {offsets[1] - offsets[0]}",
+            "size",
         )
-    return TensorInfo(name, _FORMATS.get(dtype, dtype), shape, begin + offsets[0], n_bits // 8)
-
-
-def _integers(value: object, where: str, field: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
-        raise ModelFormatError(
-            f"{where}: {field} must be a list of non-negative integers, not {shown(value)}",
-            code=f"tensor_{field}",
-        )
-    return tuple(value)
+    return TensorInfo(name, _FORMATS.get(dtype, dtype), tuple(shape), begin + offsets[0], n_bits // 8)
 
 
 def _gaps(tensors: list[TensorInfo], begin: int, end: int, what: str) -> Iterator[str]:
@@ -211,14 +205,15 @@ def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False)
 
 def _weight_map(path: str, checkpoint: Checkpoint) -> tuple[dict[str, str], object]:
     """The index's map from tensor to file name, and its claim of the total size."""
-    index = parse_json(read_file(path, MAX_INDEX_BYTES, inside=checkpoint.inside), INDEX_NAME)
+    data = read_file(path, MAX_INDEX_BYTES, inside=checkpoint.inside)
+    if data.count(b".safetensors") > MAX_TENSORS:
+        raise ModelLimitError(f"{INDEX_NAME}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
+    index = parse_json(data, INDEX_NAME, max_depth=8, max_containers=1024)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFormatError(
             f"{INDEX_NAME}: weight_map is missing, empty or not an object", code="index_map"
         )
-    if len(weight_map) > MAX_TENSORS:
-        raise ModelLimitError(f"{INDEX_NAME}: more than {MAX_TENSORS} tensors", code="too_many_tensors")
     for name, shard in weight_map.items():
         if not isinstance(shard, str):
             raise ModelFormatError(

@@ -52,7 +52,7 @@ def from_float32(values: NDArray[np.float32], format: str, name: str) -> Bytes:
 
 
 def check_finite(data: Bytes, format: str, name: str) -> None:
-    """Raise ModelFormatError (not_finite) if a value, or a quantized block's scale, is not a finite number."""
+    """Raise ModelFormatError (not_finite) if a value, or a quantized block's scale, is not finite."""
     block = FORMATS[format]
     if block.scales:
         blocks = data.reshape(-1, block.n_bytes)

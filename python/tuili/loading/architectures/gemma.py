@@ -106,7 +106,7 @@ def layer_types(config: Config, size: Sizes) -> list[str]:
 
 
 def _rope(config: Config, kind: str, head_dim: int, max_positions: int) -> RopeSpec:
-    """Frequencies of the global or the local layers; scaling is the global ones' only, unless spelt per type."""
+    """Frequencies of the global or the local layers; scaling is the global ones' unless spelt per type."""
     key, usual = ("rope_theta", 1_000_000.0) if kind == GLOBAL else ("rope_local_base_freq", 10_000.0)
     per_type = config.section("rope_parameters")
     if per_type is not None:

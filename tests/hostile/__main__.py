@@ -1,0 +1,17 @@
+"""Try every hostile file and print a summary; exit 1 if one does not give its error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from .corpus import CASES, try_all
+
+logging.disable(logging.WARNING)
+differences, times = try_all()
+for line in differences:
+    print(line)
+p50, p99 = (1e3 * times[len(times) * percent // 100][0] for percent in (50, 99))
+print(f"{len(CASES)} hostile files, {len(differences)} unexpected; p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+print("slowest:", ", ".join(f"{name} {1e3 * seconds:.1f} ms" for seconds, name in times[-5:]))
+sys.exit(bool(differences))

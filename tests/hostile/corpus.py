@@ -1,0 +1,52 @@
+"""The whole corpus, and how one case is tried."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from tuili.errors import TuiliError
+from tuili.loading.model import plan_model
+
+from . import config_cases, gguf_cases, path_cases, safetensors_cases
+from .cases import Case
+
+CASES: list[Case] = [
+    case for module in (safetensors_cases, gguf_cases, config_cases, path_cases) for case in module.CASES
+]
+
+
+def attempt(case: Case, folder: Path) -> tuple[BaseException | None, float]:
+    """Write the case, plan it, and return the error (None if there was none) and the seconds it took."""
+    path = case.write(folder)
+    start = time.perf_counter()
+    try:
+        plan_model(path, **case.options)  # type: ignore[arg-type]
+    except Exception as error:
+        return error, time.perf_counter() - start
+    return None, time.perf_counter() - start
+
+
+def difference(case: Case, error: BaseException | None) -> str:
+    """What is wrong with the outcome of a case; empty if nothing is."""
+    wanted = f"{case.error.__name__} {case.code}" if case.error else "no error"
+    if error is None:
+        return "" if case.error is None else f"{case}: loaded, expected {wanted}"
+    if not isinstance(error, TuiliError):
+        return f"{case}: {type(error).__name__} {error}, expected {wanted}"
+    if type(error) is case.error and error.code == case.code:
+        return ""
+    return f"{case}: {type(error).__name__} {error.code} ({error}), expected {wanted}"
+
+
+def try_all() -> tuple[list[str], list[tuple[float, str]]]:
+    """The differences of the whole corpus, and (seconds, case) ascending."""
+    differences, times = [], []
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            error, seconds = attempt(case, Path(folder))
+        if wrong := difference(case, error):
+            differences.append(wrong)
+        times.append((seconds, str(case)))
+    return differences, sorted(times)

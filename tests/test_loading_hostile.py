@@ -1,0 +1,130 @@
+"""The hostile corpus: each file gives its error, fast, in little memory, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import tuili.loading
+from hostile.cases import Case
+from hostile.corpus import CASES, attempt, difference, try_all
+from tuili.errors import TuiliError
+from tuili.loading.model import plan_model
+
+LOADING = Path(tuili.loading.__file__).parent
+# The modules that read untrusted files; the tokenizer's have tests of their own.
+READERS = sorted(
+    path
+    for path in [*LOADING.glob("*.py"), *(LOADING / "architectures").glob("*.py")]
+    if path.stem in ("files", "checkpoint", "safetensors_file", "gguf", "config", "sources", "model", "rope")
+    or path.parent.name == "architectures"
+)
+
+# Functions with a `raise` that no file can reach alone -> the test that reaches it.
+NOT_BY_FILE = {
+    ("files", "_changed"): "test_loading_files.py",
+    ("files", "read_into"): "test_loading_files.py",
+    ("checkpoint", "_file"): "test_loading_files.py",
+    ("gguf", "skip_strings"): "test_loading_formats.py",
+    ("gguf", "_array"): "test_loading_formats.py",
+    ("gguf", "get_str_array"): "test_loading_formats.py",
+    ("model", "_check_options"): "test_loading_model.py",
+}
+
+
+def test_the_corpus_is_large_and_its_names_are_unique() -> None:
+    names = [str(case) for case in CASES]
+    assert len(names) == len(set(names))
+    assert sum(case.error is not None for case in CASES) >= 300
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_hostile_file_gives_its_error(case: Case, tmp_path: Path) -> None:
+    error, _ = attempt(case, tmp_path)
+    assert not difference(case, error)
+    if error is not None:
+        assert len(str(error)) < 1000, "a message quotes too much of the file"
+        assert str(error).isprintable(), "a message carries control characters"
+        assert " at 0x" not in str(error), "a message holds a pointer"
+
+
+def test_hostile_files_are_refused_fast_every_time_and_leave_no_descriptor() -> None:
+    before = os.listdir("/proc/self/fd")
+    first, first_times = try_all()  # also warms every import
+    second, second_times = try_all()
+    assert first == second == []
+    assert os.listdir("/proc/self/fd") == before
+    earlier = {name: seconds for seconds, name in first_times}
+    times = sorted((min(seconds, earlier[name]), name) for seconds, name in second_times)
+    p99 = times[len(times) * 99 // 100]
+    assert p99[0] <= 0.020, f"p99 is {p99[0] * 1e3:.1f} ms, at {p99[1]}; slowest {times[-5:]}"
+
+
+def test_refusing_takes_little_memory(tmp_path: Path) -> None:
+    """At most 4 × the files + 1 MiB, whatever sizes the files claim."""
+    tracemalloc.start()
+    try:
+        for i, case in enumerate(CASES):
+            folder = tmp_path / str(i)
+            folder.mkdir()
+            path = case.write(folder)
+            on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            tracemalloc.reset_peak()
+            held, _ = tracemalloc.get_traced_memory()
+            with suppress(TuiliError):
+                plan_model(path, **case.options)
+            _, peak = tracemalloc.get_traced_memory()
+            assert peak - held <= 4 * on_disk + (1 << 20), (
+                f"{case}: {peak - held} bytes for {on_disk} on disk"
+            )
+    finally:
+        tracemalloc.stop()
+
+
+def raises(path: Path) -> Iterator[tuple[str, int]]:
+    """(function, line) of each raise statement in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Raise) and node.exc is not None:
+                    yield function.name, node.lineno
+
+
+def test_every_check_of_the_readers_is_tripped_by_some_hostile_file() -> None:
+    """Each `raise` runs for at least one file, so that no check can be lost without a failure."""
+    names = {str(path): path.stem if path.stem != "__init__" else "architectures" for path in READERS}
+    executed: dict[str, set[int]] = {name: set() for name in names}
+
+    def in_readers(frame: FrameType, event: str, argument: Any) -> Any:
+        lines = executed.get(frame.f_code.co_filename)
+        if lines is None:
+            return None
+
+        def line(frame: FrameType, event: str, argument: Any) -> Any:
+            lines.add(frame.f_lineno)
+            return line
+
+        return line
+
+    sys.settrace(in_readers)
+    try:
+        try_all()
+    finally:
+        sys.settrace(None)
+    missing = [
+        f"{names[str(path)]}.{function}:{number}"
+        for path in READERS
+        for function, number in sorted(set(raises(path)))
+        if number not in executed[str(path)] and (names[str(path)], function) not in NOT_BY_FILE
+    ]
+    assert not missing, f"no hostile file reaches {missing}"
