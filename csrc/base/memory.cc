@@ -7,13 +7,13 @@
 namespace tuili {
 namespace {
 
-std::atomic<int64_t> g_allocations{0};
+thread_local int64_t t_allocations = 0;
 
 }  // namespace
 
-int64_t n_heap_allocations() { return g_allocations.load(std::memory_order_relaxed); }
+int64_t n_heap_allocations() { return t_allocations; }
 
-void detail::count_allocation() { g_allocations.fetch_add(1, std::memory_order_relaxed); }
+void detail::count_allocation() { ++t_allocations; }
 
 Buffer::Buffer(int64_t bytes) {
   TUILI_CHECK_KIND(ErrorKind::internal, bytes >= 0, "buffer of ", bytes, " bytes");

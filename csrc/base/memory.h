@@ -1,7 +1,6 @@
 // Owned memory: Buffer for tensors, Vector for lists that a step touches, Carver to cut one Buffer into views.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <new>
 #include <utility>
@@ -13,7 +12,7 @@ inline constexpr int64_t kAlignment = 64;  // a cache line and the widest regist
 
 constexpr int64_t align_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// Allocations that Buffer and Vector have made in this process. A decode step must not move it.
+// Allocations that Buffer and Vector have made on this thread. A decode step must not move it.
 int64_t n_heap_allocations();
 
 namespace detail {

@@ -19,11 +19,8 @@ struct StepBatch {
   int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };
 
-// The pages that attention reads and writes: one per layer, or one that all layers share (an encoder keeps nothing).
-struct KvView {
-  std::span<const ops::KvPages> pages;
-
-  const ops::KvPages& layer(int64_t i) const { return pages.size() == 1 ? pages[0] : pages[i]; }
-};
+// The pages that attention reads and writes, one per layer. An encoder's layers may share their memory: each writes
+// before it reads, and nothing is kept.
+using KvView = std::span<const ops::KvPages>;
 
 }  // namespace tuili

@@ -38,7 +38,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
 struct Transformer::Step {
   const ops::Context& context;
   const StepBatch& batch;
-  const KvView& kv;
+  KvView kv;
   State& state;
 
   // The batch's rows of a buffer, as dense rows of n elements.
@@ -124,7 +124,7 @@ void Transformer::attention_block(const Step& step, int64_t i, const TensorView&
     ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
   }
 
-  const ops::KvPages& pages = step.kv.layer(i);
+  const ops::KvPages& pages = step.kv[i];
   ops::kv_write(context, pages, k, v, step.batch.slots.data());
   const ops::AttentionSpec attention{spec.n_heads, spec.n_kv_heads,      spec.head_dim,     spec.sliding_window,
                                      spec.causal,  spec.attention_scale, spec.score_softcap};
@@ -187,7 +187,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
   ops::add(context, h, h, sandwich ? normed : mixed);
 }
 
-void Transformer::forward(const ops::Context& context, const StepBatch& batch, const KvView& kv, State& state,
+void Transformer::forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                           const Taps* taps) const {
   const Step step{context, batch, kv, state};
   const TensorView h = step.rows(state.hidden, spec_.d_model);

@@ -33,7 +33,7 @@ class Transformer {
   explicit Transformer(const Model& model) : spec_(model.spec), weights_(model.weights), compute_(model.compute) {}
 
   // Computes the batch's final hidden states into state.hidden, and its keys and values into `kv`.
-  void forward(const ops::Context& context, const StepBatch& batch, const KvView& kv, State& state,
+  void forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                const Taps* taps) const;
 
   // logits f32 [n_rows, n_vocab] of final hidden rows x f32 [n_rows, d_model].

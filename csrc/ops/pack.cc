@@ -33,7 +33,7 @@ constexpr Layout kLayouts[kFormatCount] = {
     {256, 128, 8, 208, -1, 2, false}  // q6_k
 };
 
-const Layout& layout_of(Format format) { return kLayouts[static_cast<int>(format)]; }
+constexpr const Layout& layout_of(Format format) { return kLayouts[static_cast<int>(format)]; }
 
 // The planes of a packed matrix, while they are written.
 struct Planes {
@@ -95,8 +95,9 @@ void k_nibbles(const uint8_t* quants, int64_t group, Codes& codes) {
   for (int i = 0; i < kGroup; ++i) codes[i] = quants[group / 2 * 32 + i] >> (group % 2 * 4) & 15;
 }
 
-void decode_group(Format format, const uint8_t* block, int64_t group, Codes& codes) {
-  switch (format) {
+template <Format kFormat>
+void decode_group(const uint8_t* block, int64_t group, Codes& codes) {
+  switch (kFormat) {
     case Format::q8_0: std::memcpy(codes, block + 2, kGroup); return;
     case Format::q4_0: return nibbles(block + 2, codes);
     case Format::q4_1: return nibbles(block + 4, codes);
@@ -115,7 +116,7 @@ void decode_group(Format format, const uint8_t* block, int64_t group, Codes& cod
         codes[i] = (low[i] >> (quarter / 2 * 4) & 15) | (high[i] >> (quarter * 2) & 3) << 4;
       return;
     }
-    default: return;
+    default: static_assert(!is_float(kFormat));
   }
 }
 
@@ -134,32 +135,33 @@ void sub_scale_and_min(const uint8_t* bytes, int64_t group, uint8_t* scale, uint
 // ---- planes
 
 // Writes the codes of one output of one group. `codes` and `high` begin at the group.
-void write_codes(const Layout& layout, const Codes& code, int64_t column, uint8_t* codes, uint8_t* high) {
-  const bool bytes = layout.code_bytes == 512;
+template <Format kFormat>
+void write_codes(const Codes& code, int64_t column, uint8_t* codes, uint8_t* high) {
+  constexpr Layout kLayout = layout_of(kFormat);
   for (int64_t quad = 0; quad < 8; ++quad) {
     for (int64_t i = 0; i < 4; ++i) {
       const uint8_t value = code[quad * 4 + i];
       const int64_t at = column * 4 + i;
-      if (bytes) {
+      if (kLayout.code_bytes == 512) {
         codes[quad * 64 + at] = value;
         continue;
       }
       codes[quad % 4 * 64 + at] |= static_cast<uint8_t>((value & 15) << (quad / 4 * 4));
-      if (layout.high_bytes == 64) high[at] |= static_cast<uint8_t>((value >> 4) << quad);
-      if (layout.high_bytes == 128) high[quad / 4 * 64 + at] |= static_cast<uint8_t>((value >> 4) << (quad % 4 * 2));
+      if (kLayout.high_bytes == 64) high[at] |= static_cast<uint8_t>((value >> 4) << quad);
+      if (kLayout.high_bytes == 128) high[quad / 4 * 64 + at] |= static_cast<uint8_t>((value >> 4) << (quad % 4 * 2));
     }
   }
 }
 
 struct Source {
-  Format format;
   int64_t n, k;
   const uint8_t* rows;
 };
 
+template <Format kFormat>
 void pack_quantized_panel(const Source& from, const Planes& to, int64_t panel) {
-  const Layout& layout = layout_of(from.format);
-  const FormatInfo& info = info_of(from.format);
+  constexpr Layout layout = layout_of(kFormat);
+  constexpr FormatInfo info = info_of(kFormat);
   const int64_t n_blocks = from.k / info.block_size;
   const int64_t n_outputs = std::min(kPanel, from.n - panel * kPanel);
   for (int64_t column = 0; column < n_outputs; ++column) {
@@ -172,8 +174,8 @@ void pack_quantized_panel(const Source& from, const Planes& to, int64_t panel) {
       for (int64_t g = 0; g < layout.groups; ++g) {
         const int64_t group_id = block_id * layout.groups + g;
         Codes codes;
-        decode_group(from.format, block, g, codes);
-        write_codes(layout, codes, column, to.codes + group_id * layout.code_bytes,
+        decode_group<kFormat>(block, g, codes);
+        write_codes<kFormat>(codes, column, to.codes + group_id * layout.code_bytes,
                     to.high + group_id * layout.high_bytes);
         if (to.sub_min)
           sub_scale_and_min(block + 4, g, &to.sub_scale[group_id * kPanel + column],
@@ -187,14 +189,33 @@ void pack_quantized_panel(const Source& from, const Planes& to, int64_t panel) {
 }
 
 template <class Element>
-void pack_float_panel(const Source& from, uint8_t* codes, int64_t panel) {
+void pack_float_panel(const Source& from, const Planes& planes, int64_t panel) {
   const int64_t n_outputs = std::min(kPanel, from.n - panel * kPanel);
-  auto* to = reinterpret_cast<Element*>(codes) + panel * from.k * kPanel;
+  auto* to = reinterpret_cast<Element*>(planes.codes) + panel * from.k * kPanel;
   for (int64_t column = 0; column < n_outputs; ++column) {
     const uint8_t* row = from.rows + (panel * kPanel + column) * from.k * static_cast<int64_t>(sizeof(Element));
     for (int64_t i = 0; i < from.k; ++i)
       std::memcpy(&to[i * kPanel + column], row + i * static_cast<int64_t>(sizeof(Element)), sizeof(Element));
   }
+}
+
+using PackPanel = void (*)(const Source& from, const Planes& to, int64_t panel);
+
+PackPanel pack_panel_of(Format format) {
+  switch (format) {
+    case Format::f32: return pack_float_panel<uint32_t>;
+    case Format::f16:
+    case Format::bf16: return pack_float_panel<uint16_t>;
+    case Format::q8_0: return pack_quantized_panel<Format::q8_0>;
+    case Format::q4_0: return pack_quantized_panel<Format::q4_0>;
+    case Format::q4_1: return pack_quantized_panel<Format::q4_1>;
+    case Format::q5_0: return pack_quantized_panel<Format::q5_0>;
+    case Format::q5_1: return pack_quantized_panel<Format::q5_1>;
+    case Format::q4_k: return pack_quantized_panel<Format::q4_k>;
+    case Format::q5_k: return pack_quantized_panel<Format::q5_k>;
+    case Format::q6_k: return pack_quantized_panel<Format::q6_k>;
+  }
+  return nullptr;
 }
 
 // IEEE half to float, exactly. Source: IEEE 754-2019, binary16.
@@ -226,20 +247,14 @@ int64_t packed_bytes(Format format, int64_t n, int64_t k) {
 
 PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows, uint8_t* memory) {
   TUILI_EXPECT(n > 0 && memory != nullptr, "pack: ", n, " rows");
-  const Source from{format, n, k, rows};
+  const Source from{n, k, rows};
   Carver carver(memory);
   const Planes to = take_planes(carver, format, n, k);
   const PackedMatrix packed{format, n, k, to.codes, to.high, to.scale, to.min, to.sub_scale, to.sub_min};
+  const PackPanel pack_panel = pack_panel_of(format);
   const int64_t threads = std::clamp<int64_t>(n * k / 65536, 1, context.n_threads);
   context.pool->parallel_for(packed.n_panels(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
-    for (int64_t panel = begin; panel < end; ++panel) {
-      if (format == Format::f32)
-        pack_float_panel<uint32_t>(from, to.codes, panel);
-      else if (is_float(format))
-        pack_float_panel<uint16_t>(from, to.codes, panel);
-      else
-        pack_quantized_panel(from, to, panel);
-    }
+    for (int64_t panel = begin; panel < end; ++panel) pack_panel(from, to, panel);
   });
   return packed;
 }

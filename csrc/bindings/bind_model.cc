@@ -1,0 +1,197 @@
+// ModelSpec and its parts, ModelBuilder, Model.
+#include <memory>
+#include <mutex>
+
+#include "bindings/bindings.h"
+#include "bindings/numpy.h"
+#include "model/weights.h"
+
+namespace tuili::bindings {
+namespace {
+
+const char* name_of(NormPlacement placement) {
+  switch (placement) {
+    case NormPlacement::pre: return "pre";
+    case NormPlacement::post: return "post";
+    case NormPlacement::sandwich: return "sandwich";
+  }
+  return "?";
+}
+
+const char* name_of(ops::Activation activation) {
+  switch (activation) {
+    case ops::Activation::silu: return "silu";
+    case ops::Activation::gelu: return "gelu";
+    case ops::Activation::gelu_tanh: return "gelu_tanh";
+    case ops::Activation::relu: return "relu";
+  }
+  return "?";
+}
+
+void bind_rope_spec(py::module_& module) {
+  py::class_<RopeSpec>(module, "RopeSpec")
+      .def(py::init([](std::vector<float> inv_freq, float scale, bool interleaved) {
+             return RopeSpec{std::move(inv_freq), scale, interleaved};
+           }),
+           py::kw_only(), "inv_freq"_a, "scale"_a = 1.0f, "interleaved"_a = false)
+      .def_readonly("inv_freq", &RopeSpec::inv_freq)
+      .def_readonly("scale", &RopeSpec::scale)
+      .def_readonly("interleaved", &RopeSpec::interleaved);
+}
+
+LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int64_t d_ff,
+                     const std::string& norm_placement, const std::string& activation, bool gated, bool qk_norm,
+                     int64_t rope, bool causal, int64_t sliding_window, float attention_scale, float score_softcap,
+                     bool qkv_bias, bool output_bias, bool mlp_bias) {
+  const auto placement = choose<NormPlacement>(
+      norm_placement, "norm_placement",
+      {{"pre", NormPlacement::pre}, {"post", NormPlacement::post}, {"sandwich", NormPlacement::sandwich}});
+  return {.n_heads = n_heads,
+          .n_kv_heads = n_kv_heads,
+          .head_dim = head_dim,
+          .d_ff = d_ff,
+          .norm_placement = placement,
+          .activation = to_activation(activation),
+          .gated = gated,
+          .qk_norm = qk_norm,
+          .rope = rope,
+          .causal = causal,
+          .sliding_window = sliding_window,
+          .attention_scale = attention_scale,
+          .score_softcap = score_softcap,
+          .qkv_bias = qkv_bias,
+          .output_bias = output_bias,
+          .mlp_bias = mlp_bias};
+}
+
+void bind_layer_spec(py::module_& module) {
+  py::class_<LayerSpec>(module, "LayerSpec")
+      .def(py::init(&make_layer), py::kw_only(), "n_heads"_a, "n_kv_heads"_a, "head_dim"_a, "d_ff"_a,
+           "norm_placement"_a = "pre", "activation"_a = "silu", "gated"_a = true, "qk_norm"_a = false, "rope"_a = -1,
+           "causal"_a = true, "sliding_window"_a = 0, "attention_scale"_a = 0.0f, "score_softcap"_a = 0.0f,
+           "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false)
+      .def_readonly("n_heads", &LayerSpec::n_heads)
+      .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
+      .def_readonly("head_dim", &LayerSpec::head_dim)
+      .def_readonly("d_ff", &LayerSpec::d_ff)
+      .def_property_readonly("norm_placement", [](const LayerSpec& s) { return name_of(s.norm_placement); })
+      .def_property_readonly("activation", [](const LayerSpec& s) { return name_of(s.activation); })
+      .def_readonly("gated", &LayerSpec::gated)
+      .def_readonly("qk_norm", &LayerSpec::qk_norm)
+      .def_readonly("rope", &LayerSpec::rope)
+      .def_readonly("causal", &LayerSpec::causal)
+      .def_readonly("sliding_window", &LayerSpec::sliding_window)
+      .def_readonly("attention_scale", &LayerSpec::attention_scale)
+      .def_readonly("score_softcap", &LayerSpec::score_softcap)
+      .def_readonly("qkv_bias", &LayerSpec::qkv_bias)
+      .def_readonly("output_bias", &LayerSpec::output_bias)
+      .def_readonly("mlp_bias", &LayerSpec::mlp_bias);
+}
+
+ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, int64_t max_positions,
+                     std::vector<LayerSpec> layers, std::vector<RopeSpec> ropes, float embedding_scale,
+                     int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types, bool embedding_norm,
+                     const std::string& norm, float norm_eps, bool final_norm, bool has_head, bool tied_head,
+                     bool head_bias, float logit_softcap, float logit_scale) {
+  ModelSpec spec{.kind = choose<ModelKind>(kind, "kind",
+                                           {{"decoder", ModelKind::decoder}, {"encoder", ModelKind::encoder}}),
+                 .n_vocab = n_vocab,
+                 .d_model = d_model,
+                 .max_positions = max_positions,
+                 .layers = std::move(layers),
+                 .ropes = std::move(ropes),
+                 .embedding_scale = embedding_scale,
+                 .n_positions_learned = n_positions_learned,
+                 .position_offset = position_offset,
+                 .n_token_types = n_token_types,
+                 .embedding_norm = embedding_norm,
+                 .norm = choose<Norm>(norm, "norm", {{"rms", Norm::rms}, {"layer", Norm::layer}}),
+                 .norm_eps = norm_eps,
+                 .final_norm = final_norm,
+                 .has_head = has_head,
+                 .tied_head = tied_head,
+                 .head_bias = head_bias,
+                 .logit_softcap = logit_softcap,
+                 .logit_scale = logit_scale};
+  spec.validate();
+  return spec;
+}
+
+void bind_model_spec(py::module_& module) {
+  py::class_<ModelSpec>(module, "ModelSpec")
+      .def(py::init(&make_model), py::kw_only(), "kind"_a, "n_vocab"_a, "d_model"_a, "max_positions"_a, "layers"_a,
+           "ropes"_a = py::tuple(), "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0, "position_offset"_a = 0,
+           "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
+           "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
+           "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f)
+      .def_property_readonly("kind",
+                             [](const ModelSpec& s) { return s.kind == ModelKind::decoder ? "decoder" : "encoder"; })
+      .def_readonly("n_vocab", &ModelSpec::n_vocab)
+      .def_readonly("d_model", &ModelSpec::d_model)
+      .def_readonly("max_positions", &ModelSpec::max_positions)
+      .def_readonly("layers", &ModelSpec::layers)
+      .def_readonly("ropes", &ModelSpec::ropes)
+      .def_readonly("embedding_scale", &ModelSpec::embedding_scale)
+      .def_readonly("n_positions_learned", &ModelSpec::n_positions_learned)
+      .def_readonly("position_offset", &ModelSpec::position_offset)
+      .def_readonly("n_token_types", &ModelSpec::n_token_types)
+      .def_readonly("embedding_norm", &ModelSpec::embedding_norm)
+      .def_property_readonly("norm", [](const ModelSpec& s) { return s.norm == Norm::rms ? "rms" : "layer"; })
+      .def_readonly("norm_eps", &ModelSpec::norm_eps)
+      .def_readonly("final_norm", &ModelSpec::final_norm)
+      .def_readonly("has_head", &ModelSpec::has_head)
+      .def_readonly("tied_head", &ModelSpec::tied_head)
+      .def_readonly("head_bias", &ModelSpec::head_bias)
+      .def_readonly("logit_softcap", &ModelSpec::logit_softcap)
+      .def_readonly("logit_scale", &ModelSpec::logit_scale);
+}
+
+// A builder that several Python threads may feed: one tensor at a time.
+struct Builder {
+  Builder(const ModelSpec& spec, const std::string& compute, int num_threads)
+      : builder(spec, to_compute(compute), num_threads) {}
+
+  py::list expected() const {
+    py::list all;
+    for (const auto& [name, shape] : builder.expected()) all.append(py::make_tuple(name, py::tuple(py::cast(shape))));
+    return all;
+  }
+
+  void add(const std::string& name, const std::string& format, const std::vector<int64_t>& shape,
+           const ByteArray& data) {
+    const Format stored = to_format(format);
+    const std::span<const uint8_t> bytes{data.data(), static_cast<size_t>(data.size())};
+    const py::gil_scoped_release release;  // the caller holds `data`
+    const std::lock_guard lock(turn);
+    builder.add(name, stored, shape, bytes);
+  }
+
+  std::unique_ptr<Model> finish() {
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(turn);
+    return std::make_unique<Model>(builder.finish());
+  }
+
+  ModelBuilder builder;
+  std::mutex turn;
+};
+
+}  // namespace
+
+void bind_model(py::module_& module) {
+  bind_rope_spec(module);
+  bind_layer_spec(module);
+  bind_model_spec(module);
+  py::class_<Model>(module, "Model")
+      .def_property_readonly("spec", [](const Model& m) { return m.spec; })
+      .def_readonly("n_parameters", &Model::n_parameters)
+      .def_readonly("weight_bytes", &Model::weight_bytes);
+  py::class_<Builder>(module, "ModelBuilder")
+      .def(py::init<const ModelSpec&, const std::string&, int>(), "spec"_a, py::kw_only(), "compute"_a = "auto",
+           "num_threads"_a = 0)
+      .def("expected", &Builder::expected)
+      .def("add", &Builder::add, "name"_a, "format"_a, "shape"_a, "data"_a)
+      .def("finish", &Builder::finish);
+}
+
+}  // namespace tuili::bindings

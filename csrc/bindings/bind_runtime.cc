@@ -1,0 +1,282 @@
+// SamplingParams, Sequence, BlockPool, KvCache, Runner.
+#include <memory>
+#include <optional>
+
+#include "bindings/bindings.h"
+#include "bindings/numpy.h"
+#include "runtime/block_pool.h"
+#include "runtime/runner.h"
+
+namespace tuili::bindings {
+namespace {
+
+using SharedSequence = std::shared_ptr<Sequence>;
+
+SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, double min_p, double typical_p,
+                             float repetition_penalty, float presence_penalty, float frequency_penalty,
+                             int64_t no_repeat_ngram_size, uint64_t seed,
+                             std::vector<std::pair<int32_t, float>> logit_bias, std::vector<int32_t> allowed_token_ids,
+                             std::vector<std::vector<int32_t>> bad_words, int64_t min_tokens,
+                             std::vector<int32_t> min_tokens_banned, int64_t n_logprobs) {
+  TUILI_CHECK(temperature >= 0, "temperature is ", temperature, "; it must be >= 0");
+  return {.temperature = temperature,
+          .top_k = top_k,
+          .top_p = top_p,
+          .min_p = min_p,
+          .typical_p = typical_p,
+          .repetition_penalty = repetition_penalty,
+          .presence_penalty = presence_penalty,
+          .frequency_penalty = frequency_penalty,
+          .no_repeat_ngram_size = no_repeat_ngram_size,
+          .seed = seed,
+          .logit_bias = std::move(logit_bias),
+          .allowed_token_ids = std::move(allowed_token_ids),
+          .bad_words = std::move(bad_words),
+          .min_tokens = min_tokens,
+          .min_tokens_banned = std::move(min_tokens_banned),
+          .n_logprobs = n_logprobs};
+}
+
+void bind_sampling(py::module_& module) {
+  const py::tuple empty;
+  py::class_<SamplingParams>(module, "SamplingParams")
+      .def(py::init(&make_sampling), py::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
+           "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "presence_penalty"_a = 0.0f,
+           "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0, "seed"_a = 0, "logit_bias"_a = empty,
+           "allowed_token_ids"_a = empty, "bad_words"_a = empty, "min_tokens"_a = 0, "min_tokens_banned"_a = empty,
+           "n_logprobs"_a = -1);
+}
+
+py::tuple to_tuple(const TokenLogprobs& logprobs) {
+  py::list best;
+  for (const auto& [id, value] : logprobs.best) best.append(py::make_tuple(id, value));
+  return py::make_tuple(logprobs.logprob, best);
+}
+
+// ---- Sequence
+
+// The sequence, unless a runner is writing to it on another thread.
+Sequence& idle(Sequence& sequence) {
+  TUILI_CHECK(!sequence.in_step, "the sequence is in a step that is still running");
+  return sequence;
+}
+
+SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* sampling, uint64_t salt,
+                             const py::object& token_type_ids, bool collect_logits, bool collect_hidden,
+                             int64_t prompt_logprobs) {
+  const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
+  auto sequence = std::make_shared<Sequence>(ids, sampling ? *sampling : SamplingParams(), salt,
+                                             Collect{collect_logits, collect_hidden, prompt_logprobs});
+  if (token_type_ids.is_none()) return sequence;
+  const std::vector<int32_t> types = to_ids(token_type_ids, "token_type_ids");
+  TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(), " tokens");
+  sequence->token_types.assign(types.begin(), types.end());
+  return sequence;
+}
+
+py::array_t<float> logits_of(Sequence& sequence) {
+  const Sequence& s = idle(sequence);
+  TUILI_CHECK(s.collect.logits, "logits() needs collect_logits=True");
+  const int64_t n_vocab = s.n_computed ? static_cast<int64_t>(s.logits.size()) / s.n_computed : 0;
+  py::array_t<float> out({s.n_computed, n_vocab});
+  std::copy(s.logits.begin(), s.logits.end(), out.mutable_data());
+  return out;
+}
+
+py::array_t<float> hidden_of(Sequence& sequence) {
+  const Sequence& s = idle(sequence);
+  TUILI_CHECK(s.collect.hidden, "hidden_states() needs collect_hidden=True");
+  const auto n_layers = static_cast<int64_t>(s.hidden.size());
+  const int64_t d_model = s.n_computed ? static_cast<int64_t>(s.hidden.at(0).size()) / s.n_computed : 0;
+  py::array_t<float> out({n_layers, s.n_computed, d_model});
+  float* to = out.mutable_data();
+  for (const auto& layer : s.hidden) to = std::copy(layer.begin(), layer.end(), to);
+  return out;
+}
+
+void bind_sequence(py::module_& module) {
+  py::class_<Sequence, SharedSequence>(module, "Sequence")
+      .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
+           "token_type_ids"_a = py::none(), "collect_logits"_a = false, "collect_hidden"_a = false,
+           "prompt_logprobs"_a = -1)
+      .def_readonly("n_prompt", &Sequence::n_prompt)
+      .def_property_readonly("n_tokens", &Sequence::n_tokens)
+      .def_readonly("n_computed", &Sequence::n_computed)
+      .def_property_readonly("n_blocks", [](const Sequence& s) { return s.blocks.size(); })
+      .def_property_readonly("block_ids",
+                             [](Sequence& s) {
+                               const auto& ids = idle(s).blocks;
+                               return std::vector<int32_t>(ids.begin(), ids.end());
+                             })
+      .def(
+          "token_ids",
+          [](Sequence& s, int64_t begin) {
+            const auto& tokens = idle(s).tokens;
+            TUILI_CHECK(begin >= 0 && begin <= s.n_tokens(), "begin is ", begin, "; there are ", s.n_tokens(), " tokens");
+            return std::vector<int32_t>(tokens.begin() + begin, tokens.end());
+          },
+          "begin"_a = 0)
+      .def(
+          "append_token",
+          [](Sequence& s, int32_t id) {
+            TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0, id, " is no token id");
+            idle(s).tokens.push_back(id);
+          },
+          "token_id"_a)
+      .def("logits", &logits_of)
+      .def("hidden_states", &hidden_of)
+      .def("prompt_logprobs", [](Sequence& s) {
+        TUILI_CHECK(s.collect.prompt_logprobs >= 0, "prompt_logprobs() needs prompt_logprobs >= 0");
+        py::list all;
+        for (const TokenLogprobs& logprobs : idle(s).prompt_logprobs) all.append(to_tuple(logprobs));
+        return all;
+      });
+}
+
+// ---- blocks and cache
+
+void bind_block_pool(py::module_& module) {
+  py::class_<BlockPool>(module, "BlockPool")
+      .def(py::init([](int64_t n_blocks, int64_t block_size, bool prefix_cache, uint64_t key, uint64_t hash_mask) {
+             return std::make_unique<BlockPool>(
+                 BlockPoolOptions{n_blocks, block_size, prefix_cache, key, hash_mask});
+           }),
+           "n_blocks"_a, "block_size"_a = 32, py::kw_only(), "prefix_cache"_a = true, "key"_a = 0,
+           "hash_mask"_a = ~uint64_t{0})
+      .def_property_readonly("n_blocks", &BlockPool::n_blocks)
+      .def_property_readonly("block_size", &BlockPool::block_size)
+      .def_property_readonly("n_free", &BlockPool::n_free)
+      .def_property_readonly("n_cached", &BlockPool::n_cached)
+      .def_property_readonly("n_hits", &BlockPool::n_hits)
+      .def_property_readonly("n_evictions", &BlockPool::n_evictions)
+      .def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
+      .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a)
+      .def("publish", &BlockPool::publish, "sequence"_a)
+      .def("release", &BlockPool::release, "sequence"_a)
+      .def(
+          "take",
+          [](BlockPool& pool, int64_t n) -> std::optional<std::vector<int32_t>> {
+            const auto ids = pool.take(n);
+            if (!ids) return std::nullopt;
+            return std::vector<int32_t>(ids->begin(), ids->end());
+          },
+          "n"_a)
+      .def("share", &BlockPool::share, "block_id"_a)
+      .def("drop", &BlockPool::drop, "block_id"_a)
+      .def("clear_cache", &BlockPool::clear_cache)
+      .def("n_owners", &BlockPool::n_owners, "block_id"_a)
+      .def("check_invariants", &BlockPool::check_invariants);
+}
+
+void bind_cache(py::module_& module) {
+  py::class_<KvCache>(module, "KvCache")
+      .def(py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype) {
+             return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype));
+           }),
+           "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32")
+      .def_property_readonly("bytes", &KvCache::bytes)
+      .def("poison", &KvCache::poison)
+      .def_static(
+          "block_bytes",
+          [](const ModelSpec& spec, int64_t block_size, const std::string& dtype) {
+            return KvCache::block_bytes(spec, block_size, to_kv_type(dtype));
+          },
+          "spec"_a, "block_size"_a = 32, "dtype"_a = "float32");
+}
+
+// ---- Runner
+
+struct StepOutput {
+  py::list token_ids, logprobs;
+};
+
+// A runner as Python sees it. The flag changes only under the GIL, from the entry of a call to the end of the
+// conversion of its result.
+struct BusyRunner : Runner {
+  using Runner::Runner;
+  bool busy = false;
+};
+
+class Turn {
+ public:
+  explicit Turn(BusyRunner& runner) : runner_(runner) {
+    TUILI_CHECK(!runner.busy, "this runner is in a step; it serves one thread at a time");
+    runner.busy = true;
+  }
+  ~Turn() { runner_.busy = false; }
+  Turn(const Turn&) = delete;
+
+ private:
+  BusyRunner& runner_;
+};
+
+StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences, const std::vector<int64_t>& n_new,
+                    const std::vector<bool>& sample) {
+  TUILI_CHECK(n_new.size() == sequences.size() && sample.size() == sequences.size(), "step: ", sequences.size(),
+              " sequences, ", n_new.size(), " n_new, ", sample.size(), " sample");
+  std::vector<StepRequest> requests(sequences.size());
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    TUILI_CHECK(sequences[i] != nullptr, "step: sequence ", i, " is None");
+    requests[i] = {sequences[i].get(), n_new[i], sample[i]};
+  }
+  const Turn turn(runner);
+  const StepResult* result = nullptr;
+  {
+    const py::gil_scoped_release release;
+    result = &runner.step(requests);
+  }
+  StepOutput output;
+  for (const int32_t id : result->token_ids) output.token_ids.append(id);
+  for (const auto& logprobs : result->logprobs)
+    output.logprobs.append(logprobs ? py::object(to_tuple(*logprobs)) : py::none());
+  return output;
+}
+
+py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequence>& sequences, const std::string& pooling,
+                              bool normalize) {
+  const auto how = choose<Pooling>(pooling, "pooling",
+                                   {{"mean", Pooling::mean}, {"cls", Pooling::cls}, {"last", Pooling::last}});
+  std::vector<Sequence*> pointers;
+  for (const SharedSequence& sequence : sequences) {
+    TUILI_CHECK(sequence != nullptr, "encode: a sequence is None");
+    pointers.push_back(sequence.get());
+  }
+  py::array_t<float> out({static_cast<int64_t>(sequences.size()), runner.spec().d_model});
+  float* const to = out.mutable_data();
+  const Turn turn(runner);
+  const py::gil_scoped_release release;
+  runner.encode(pointers, how, normalize, to);
+  return out;
+}
+
+void bind_runner(py::module_& module) {
+  py::class_<StepOutput>(module, "StepResult")
+      .def_readonly("token_ids", &StepOutput::token_ids)
+      .def_readonly("logprobs", &StepOutput::logprobs);
+  py::class_<BusyRunner>(module, "Runner")
+      .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs, int num_threads,
+                       const std::optional<std::string>& isa) {
+             const RunnerOptions options{max_batch_tokens, max_seqs, num_threads, isa ? isa->c_str() : nullptr};
+             return std::make_unique<BusyRunner>(model, cache, options);
+           }),
+           "model"_a, "cache"_a = nullptr, py::kw_only(), "max_batch_tokens"_a = 512, "max_seqs"_a = 64,
+           "num_threads"_a = 0, "isa"_a = py::none(), py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def_property_readonly("workspace_bytes", &Runner::workspace_bytes)
+      .def_property_readonly("n_threads", &Runner::n_threads)
+      .def_property_readonly("isa", &Runner::isa)
+      .def("step", &run_step, "sequences"_a, "n_new"_a, "sample"_a)
+      .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
+      .def("n_allocations", &Runner::n_allocations);
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& module) {
+  bind_sampling(module);
+  bind_sequence(module);
+  bind_block_pool(module);
+  bind_cache(module);
+  bind_runner(module);
+}
+
+}  // namespace tuili::bindings

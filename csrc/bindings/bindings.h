@@ -1,0 +1,12 @@
+// The parts of the extension module, one file each.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace tuili::bindings {
+
+void bind_model(pybind11::module_& module);
+void bind_runtime(pybind11::module_& module);
+void bind_ops(pybind11::module_& module);  // after bind_runtime: it takes SamplingParams
+
+}  // namespace tuili::bindings

@@ -1,0 +1,90 @@
+// tuili._core: the module, its facts about the build, and the one translator of errors.
+#include <Python.h>
+
+#include <new>
+
+#include "base/check.h"
+#include "base/device.h"
+#include "base/thread_pool.h"
+#include "bindings/bindings.h"
+#include "bindings/numpy.h"
+
+namespace tuili::bindings {
+namespace {
+
+const char* class_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::invalid_parameter: return "InvalidParameterError";
+    case ErrorKind::model_format: return "ModelFormatError";
+    case ErrorKind::model_limit: return "ModelLimitError";
+    case ErrorKind::model_unsupported: return "ModelUnsupportedError";
+    case ErrorKind::token_id: return "TokenIdError";
+    case ErrorKind::kv_cache_exhausted: return "KVCacheExhaustedError";
+    case ErrorKind::out_of_memory: return "EngineOutOfMemoryError";
+    case ErrorKind::numeric: return "NumericError";
+    case ErrorKind::engine_closed: return "EngineClosedError";
+    case ErrorKind::engine_forked: return "EngineForkedError";
+    case ErrorKind::internal: return "TuiliError";
+  }
+  return "TuiliError";
+}
+
+// Sets the Python error: an instance of tuili.errors.<class>.
+void raise(const char* name, const char* message, bool internal) {
+  const py::object type = py::module_::import("tuili.errors").attr(name);
+  const py::object error = internal ? type(message, "code"_a = "internal") : type(message);
+  PyErr_SetObject(type.ptr(), error.ptr());
+}
+
+void translate(std::exception_ptr pointer) {
+  if (!pointer) return;
+  try {
+    std::rethrow_exception(pointer);
+  } catch (const Error& error) {
+    raise(class_of(error.kind()), error.what(), error.kind() == ErrorKind::internal);
+  } catch (const std::bad_alloc&) {
+    raise("EngineOutOfMemoryError", "out of memory", false);
+  } catch (const py::error_already_set&) {
+    throw;  // Python's own errors and pybind11's conversions keep their types
+  } catch (const py::builtin_exception&) {
+    throw;
+  } catch (const std::exception& error) {
+    raise("TuiliError", error.what(), true);
+  } catch (...) {
+    raise("TuiliError", "unknown error", true);
+  }
+}
+
+py::list available_isas() {
+  py::list names;
+  for (const char* const* name = cpu::available_isas(); *name != nullptr; ++name) names.append(*name);
+  return names;
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["compiler"] = __VERSION__;
+  info["cuda"] = device::build_kind();
+  info["isas"] = py::str(", ").attr("join")(available_isas());
+  info["isa"] = ops::find_kernels(nullptr).isa;
+  return info;
+}
+
+}  // namespace
+}  // namespace tuili::bindings
+
+PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported()) {
+  namespace py = pybind11;
+  using namespace tuili::bindings;
+  if (PyInterpreterState_Get() != PyInterpreterState_Main())
+    throw py::import_error("tuili._core cannot be imported in a sub-interpreter");
+  module.doc() = "The C++ core of tuili.";
+  module.attr("__version__") = TUILI_VERSION;
+  py::register_local_exception_translator(translate);
+  module.def("available_isas", available_isas);
+  module.def("build_info", build_info);
+  module.def("default_num_threads", tuili::default_num_threads);
+  bind_model(module);
+  bind_runtime(module);
+  bind_ops(module);
+}

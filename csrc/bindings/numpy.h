@@ -1,0 +1,103 @@
+// Between numpy arrays and the core. Arrays are checked, and copied or held, while the GIL is held.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "ops/ops.h"
+
+namespace tuili::bindings {
+
+namespace py = pybind11;
+using pybind11::literals::operator""_a;  // "name"_a
+
+using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using ByteArray = py::array_t<uint8_t, py::array::c_style>;
+using HalfArray = py::array_t<uint16_t, py::array::c_style>;
+
+// Token ids or indices: a list or an integer array of any layout, copied. Each must fit int32 and be >= 0.
+inline std::vector<int32_t> to_ids(const py::object& object, const char* name) {
+  const py::array array = py::array::ensure(object);
+  TUILI_CHECK(array && array.ndim() == 1, name, " must be one-dimensional and hold integers");
+  if (array.size() == 0) return {};
+  const char kind = array.dtype().kind();
+  TUILI_CHECK_KIND(ErrorKind::token_id, kind == 'i' || kind == 'u', name, " must hold integers");
+  const auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(array);
+  std::vector<int32_t> ids(static_cast<size_t>(wide.size()));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const int64_t id = wide.data()[i];
+    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id <= std::numeric_limits<int32_t>::max(), name, ": ", id,
+                     " is no token id");
+    ids[i] = static_cast<int32_t>(id);
+  }
+  return ids;
+}
+
+// A view of an array of float32 as a tensor; the array must outlive it.
+inline TensorView view_of(const FloatArray& array) {
+  TensorView view;
+  TUILI_CHECK(array.ndim() >= 1 && array.ndim() <= kMaxDims, "an array of ", array.ndim(), " dimensions");
+  view.data = const_cast<float*>(array.data());
+  view.n_dims = static_cast<int>(array.ndim());
+  view.row_stride = 1;
+  for (int i = 0; i < view.n_dims; ++i) {
+    view.shape[i] = array.shape(i);
+    if (i > 0) view.row_stride *= array.shape(i);
+  }
+  return view;
+}
+
+inline void check_dims(const py::array& array, const char* name, py::ssize_t n_dims) {
+  TUILI_CHECK(array.ndim() == n_dims, name, " must have ", n_dims, " dimensions, and has ", array.ndim());
+}
+
+inline void check_length(const py::array& array, const char* name, int64_t length) {
+  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length, "]");
+}
+
+// The enumerator that a string names; `choices` are (name, value).
+template <class Value>
+Value choose(const std::string& text, const char* name, std::initializer_list<std::pair<const char*, Value>> choices) {
+  std::string known;
+  for (const auto& [choice, value] : choices) {
+    if (text == choice) return value;
+    known += (known.empty() ? "\"" : ", \"") + std::string(choice) + "\"";
+  }
+  throw Error(ErrorKind::invalid_parameter, join(name, " must be one of ", known));
+}
+
+inline Format to_format(const std::string& text) {
+  for (int i = 0; i < kFormatCount; ++i)
+    if (text == kFormatInfo[i].name) return static_cast<Format>(i);
+  throw Error(ErrorKind::invalid_parameter, "format must be one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, "
+                                            "q5_k, q6_k");
+}
+
+inline ops::Compute to_compute(const std::string& text) {
+  return choose<ops::Compute>(text, "compute",
+                              {{"auto", ops::Compute::automatic}, {"float32", ops::Compute::float32}});
+}
+
+inline ops::KvType to_kv_type(const std::string& text) {
+  return choose<ops::KvType>(
+      text, "dtype",
+      {{"float32", ops::KvType::f32}, {"float16", ops::KvType::f16}, {"bfloat16", ops::KvType::bf16}});
+}
+
+inline ops::Activation to_activation(const std::string& text) {
+  return choose<ops::Activation>(text, "activation",
+                                 {{"silu", ops::Activation::silu},
+                                  {"gelu", ops::Activation::gelu},
+                                  {"gelu_tanh", ops::Activation::gelu_tanh},
+                                  {"relu", ops::Activation::relu}});
+}
+
+}  // namespace tuili::bindings

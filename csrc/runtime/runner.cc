@@ -1,0 +1,353 @@
+#include "runtime/runner.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "base/check.h"
+#include "base/float_environment.h"
+
+namespace tuili {
+namespace {
+
+constexpr int64_t kMostBatchTokens = 1 << 20;
+constexpr int64_t kMostSeqs = 1 << 16;
+constexpr int64_t kLogitBytes = 16 << 20;   // rows of logits are made in chunks of about this size,
+constexpr int64_t kFewestLogitRows = 8;     // but of at least so many rows: the head's weights are read once per chunk
+constexpr int64_t kSharedBlockSize = 32;
+
+int64_t logit_rows_for(const RunnerOptions& options, const ModelSpec& spec) {
+  const int64_t fitting = std::max(kLogitBytes / (spec.n_vocab * 4), kFewestLogitRows);
+  return std::min(fitting, options.max_batch_tokens);
+}
+
+int64_t largest_kv_size(const ModelSpec& spec) {
+  int64_t largest = 0;
+  for (const LayerSpec& layer : spec.layers) largest = std::max(largest, layer.kv_size());
+  return largest;
+}
+
+int64_t shared_blocks_for(const RunnerOptions& options) {
+  return options.max_batch_tokens / kSharedBlockSize + options.max_seqs;
+}
+
+}  // namespace
+
+// ---- construction
+
+Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
+    : model_(model), cache_(cache), options_(options), transformer_(model) {
+  const ModelSpec& spec = model.spec;
+  TUILI_CHECK(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMostBatchTokens, "max_batch_tokens is ",
+              options.max_batch_tokens, "; it must be in [1, ", kMostBatchTokens, "]");
+  TUILI_CHECK(options.max_seqs >= 1 && options.max_seqs <= kMostSeqs, "max_seqs is ", options.max_seqs,
+              "; it must be in [1, ", kMostSeqs, "]");
+  const bool decoder = spec.kind == ModelKind::decoder;
+  TUILI_CHECK(decoder == (cache != nullptr), decoder ? "a decoder needs a cache" : "an encoder takes no cache");
+  TUILI_CHECK(!decoder || cache->fits(spec), "the cache was made for another model");
+  context_.kernels = &ops::find_kernels(options.isa);
+  context_.pool = &ThreadPool::shared();
+  context_.n_threads = resolve_num_threads(options.num_threads);
+
+  carve(Carver());
+  carve(Carver(workspace_.data()));
+  token_ids_.reserve(options.max_batch_tokens);
+  token_types_.reserve(options.max_batch_tokens);
+  positions_.reserve(options.max_batch_tokens);
+  slots_.reserve(options.max_batch_tokens);
+  logit_rows_.reserve(options.max_batch_tokens);
+  rows_.reserve(options.max_seqs);
+  sequences_.reserve(options.max_seqs);
+  result_.token_ids.reserve(options.max_seqs);
+  result_.logprobs.reserve(options.max_seqs);
+  if (!decoder) {
+    shared_blocks_.resize(shared_blocks_for(options));
+    for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
+  }
+  if (spec.has_head) {
+    samplers_.reserve(context_.n_threads);
+    for (int i = 0; i < context_.n_threads; ++i) samplers_.emplace_back(spec.n_vocab);
+  }
+}
+
+Runner::~Runner() = default;
+
+// Lays the workspace out; without memory it allocates what the layout needs.
+void Runner::carve(Carver carver) {
+  const ModelSpec& spec = model_.spec;
+  const bool measuring = workspace_.data() == nullptr;
+  state_ = State::take(carver, spec, options_.max_batch_tokens);
+  int64_t head_dim = 0, n_heads = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    head_dim = std::max(head_dim, layer.head_dim);
+    n_heads = std::max(n_heads, layer.n_heads);
+  }
+  context_.scratch_floats = ops::scratch_floats_for(head_dim);
+  context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
+  if (spec.has_head) {
+    const int64_t rows = logit_rows_for(options_, spec);
+    head_input_ = TensorView(carver.take<float>(rows * spec.d_model), DType::f32, {rows, spec.d_model});
+    logits_ = TensorView(carver.take<float>(rows * spec.n_vocab), DType::f32, {rows, spec.n_vocab});
+  }
+  if (cache_) {
+    const int64_t most_keys = std::min(spec.max_positions, cache_->n_blocks() * cache_->block_size());
+    const int64_t floats = ops::attention_partial_floats(most_keys, n_heads, head_dim);
+    state_.attention_partials = {carver.take<float>(floats), static_cast<size_t>(floats)};
+  } else {
+    const int64_t floats = shared_blocks_for(options_) * kSharedBlockSize * largest_kv_size(spec);
+    float* const k = carver.take<float>(floats);
+    float* const v = carver.take<float>(floats);
+    shared_pages_.clear();
+    for (const LayerSpec& layer : spec.layers)
+      shared_pages_.push_back({k, v, ops::KvType::f32, kSharedBlockSize, layer.n_kv_heads, layer.head_dim});
+  }
+  if (measuring) workspace_ = Buffer(carver.used());
+}
+
+// ---- one step
+
+struct Runner::Guard {
+  explicit Guard(Runner& runner) : runner_(runner), allocations_before_(n_heap_allocations()) {
+    runner.token_ids_.clear();
+    runner.token_types_.clear();
+    runner.positions_.clear();
+    runner.slots_.clear();
+    runner.rows_.clear();
+    runner.sequences_.clear();
+    runner.logit_rows_.clear();
+    runner.result_.token_ids.clear();
+    runner.result_.logprobs.clear();
+  }
+  ~Guard() {
+    for (Sequence* sequence : runner_.sequences_) sequence->in_step = false;
+    runner_.n_allocations_ += n_heap_allocations() - allocations_before_;
+  }
+  void hold(Sequence& sequence) {
+    TUILI_CHECK(!sequence.in_step.exchange(true), "a sequence is in this step twice, or in another one");
+    runner_.sequences_.push_back(&sequence);
+  }
+
+ private:
+  Runner& runner_;
+  const int64_t allocations_before_;
+  const FloatEnvironment environment_;
+};
+
+void Runner::check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const {
+  const ModelSpec& spec = model_.spec;
+  TUILI_CHECK(end <= spec.max_positions, "a sequence of ", end, " tokens; the model takes ", spec.max_positions);
+  for (int64_t i = begin; i < end; ++i) {
+    const int32_t id = sequence.tokens[i];
+    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < spec.n_vocab, "token id ", id, " at position ", i,
+                     " is not in [0, ", spec.n_vocab, ")");
+  }
+  if (sequence.token_types.empty()) return;
+  TUILI_CHECK(static_cast<int64_t>(sequence.token_types.size()) >= end, "token_type_ids end before the tokens");
+  for (int64_t i = begin; i < end; ++i)
+    TUILI_CHECK(sequence.token_types[i] >= 0 && sequence.token_types[i] < std::max<int64_t>(spec.n_token_types, 1),
+                "token type ", sequence.token_types[i], " is not in [0, ", spec.n_token_types, ")");
+}
+
+void Runner::check_request(const StepRequest& request, int64_t n_before) const {
+  const Sequence& s = *request.sequence;
+  const int64_t end = s.n_computed + request.n_new;
+  TUILI_CHECK(request.n_new >= 1 && request.n_new <= s.n_tokens() - s.n_computed, "n_new is ", request.n_new,
+              " for a sequence with ", s.n_tokens() - s.n_computed, " tokens to compute");
+  TUILI_CHECK(n_before + request.n_new <= options_.max_batch_tokens, "the batch has more than max_batch_tokens = ",
+              options_.max_batch_tokens, " tokens");
+  TUILI_CHECK(!request.sample || end == s.n_tokens(), "sampling needs the sequence's last token computed");
+  TUILI_CHECK(s.block_size == cache_->block_size() && static_cast<int64_t>(s.blocks.size()) * s.block_size >= end,
+              "a sequence holds ", s.blocks.size(), " blocks of ", s.block_size, " tokens and needs room for ", end,
+              " in blocks of ", cache_->block_size());
+  for (const int32_t id : s.blocks)
+    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
+                cache_->n_blocks());
+  check_tokens(s, s.n_computed, end);
+  if (request.sample) check_sampling(s.sampling, model_.spec.n_vocab);
+}
+
+// Appends rows [begin, begin + n_rows) of a sequence to the batch.
+void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks,
+                      int64_t block_size) {
+  rows_.push_back({static_cast<int64_t>(token_ids_.size()), n_rows, begin, begin + n_rows, blocks});
+  for (int64_t i = begin; i < begin + n_rows; ++i) {
+    token_ids_.push_back(sequence.tokens[i]);
+    token_types_.push_back(sequence.token_types.empty() ? 0 : sequence.token_types[i]);
+    positions_.push_back(static_cast<int32_t>(i));
+    slots_.push_back(static_cast<int32_t>(blocks[i / block_size] * block_size + i % block_size));
+  }
+}
+
+// Blocks whose first token this step writes hold somebody's stale keys and values.
+void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
+  const int64_t size = cache_->block_size();
+  const int64_t first = (sequence.n_computed + size - 1) / size, end = (sequence.n_computed + n_new + size - 1) / size;
+  for (int64_t i = first; i < end; ++i) cache_->clear_block(sequence.blocks[i]);
+}
+
+StepBatch Runner::batch() const { return {token_ids_, token_types_, positions_, slots_, rows_}; }
+
+const StepResult& Runner::step(std::span<const StepRequest> requests) {
+  TUILI_CHECK(cache_ != nullptr, "this model is an encoder: use encode");
+  Guard guard(*this);
+  TUILI_CHECK(!requests.empty() && static_cast<int64_t>(requests.size()) <= options_.max_seqs, "a step of ",
+              requests.size(), " sequences; max_seqs is ", options_.max_seqs);
+  int64_t n_tokens = 0;
+  for (const StepRequest& request : requests) {
+    guard.hold(*request.sequence);
+    check_request(request, n_tokens);
+    n_tokens += request.n_new;
+  }
+  for (const StepRequest& request : requests) {
+    Sequence& s = *request.sequence;
+    clear_fresh_blocks(s, request.n_new);
+    add_rows(s, s.n_computed, request.n_new, s.blocks.data(), s.block_size);
+  }
+  transformer_.forward(context_, batch(), cache_->view(), state_, taps_for(sequences_));
+  plan_logits(requests);
+  run_logits(requests);
+  for (size_t i = 0; i < requests.size(); ++i)
+    collect_hidden(*requests[i].sequence, rows_[i].first_row, rows_[i].n_rows);
+  size_t sampled = 0;
+  for (const StepRequest& request : requests) {
+    request.sequence->n_computed += request.n_new;
+    if (!request.sample) continue;
+    const int32_t token = result_.token_ids[sampled++];
+    if (token >= 0) request.sequence->tokens.push_back(token);
+  }
+  return result_;
+}
+
+// ---- logits
+
+// Lists the rows whose logits somebody wants, and drops what a step that failed had collected.
+void Runner::plan_logits(std::span<const StepRequest> requests) {
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Sequence& s = *requests[i].sequence;
+    s.logits.resize(s.collect.logits ? s.n_computed * model_.spec.n_vocab : 0);
+    if (s.collect.prompt_logprobs >= 0) s.prompt_logprobs.resize(std::min(s.n_computed, s.n_prompt - 1));
+    for (int64_t r = 0; r < rows_[i].n_rows; ++r) {
+      const bool sample = requests[i].sample && r == rows_[i].n_rows - 1;
+      const bool prompt = s.collect.prompt_logprobs >= 0 && s.n_computed + r < s.n_prompt - 1;
+      if (!sample && !prompt && !s.collect.logits) continue;
+      logit_rows_.push_back({rows_[i].first_row + r, static_cast<int64_t>(i),
+                             sample ? static_cast<int64_t>(result_.token_ids.size()) : -1});
+      if (!sample) continue;
+      result_.token_ids.push_back(kNotANumber);
+      result_.logprobs.emplace_back();
+    }
+  }
+}
+
+void Runner::run_logits(std::span<const StepRequest> requests) {
+  const int64_t d = model_.spec.d_model;
+  const std::span<const LogitRow> all = logit_rows_;
+  for (size_t begin = 0; begin < all.size(); begin += logits_.rows()) {
+    const auto rows = all.subspan(begin, std::min(all.size() - begin, static_cast<size_t>(logits_.rows())));
+    const auto n_rows = static_cast<int64_t>(rows.size());
+    for (int64_t i = 0; i < n_rows; ++i)
+      std::memcpy(head_input_.f32_row(i), state_.hidden.f32_row(rows[i].row), static_cast<size_t>(d) * sizeof(float));
+    transformer_.head(context_, logits_.slice(0, n_rows), head_input_.slice(0, n_rows), state_);
+    for (int64_t i = 0; i < n_rows; ++i) {
+      Sequence& s = *requests[rows[i].request].sequence;
+      if (s.collect.anything()) collect_row(s, positions_[rows[i].row], logits_.f32_row(i));
+    }
+    sample_rows(requests, rows, logits_.f32());
+  }
+}
+
+void Runner::collect_row(Sequence& sequence, int64_t position, const float* logits) {
+  const int64_t n_vocab = model_.spec.n_vocab, k = sequence.collect.prompt_logprobs;
+  if (sequence.collect.logits) sequence.logits.insert(sequence.logits.end(), logits, logits + n_vocab);
+  if (k >= 0 && position < sequence.n_prompt - 1)
+    sequence.prompt_logprobs.push_back(
+        samplers_[0].logprobs(context_, logits, sequence.tokens[position + 1], std::min(k, n_vocab)));
+}
+
+// Chooses tokens for those of the rows that are sampled. logits: f32 [rows.size(), n_vocab].
+void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows, const float* logits) {
+  const int64_t n_vocab = model_.spec.n_vocab;
+  const auto n_rows = static_cast<int64_t>(rows.size());
+  context_.pool->parallel_for(n_rows, context_.n_threads, [&](int64_t begin, int64_t end, int part) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (rows[i].sample < 0) continue;
+      const Sequence& s = *requests[rows[i].request].sequence;
+      const float* row = logits + i * n_vocab;
+      const int32_t token = samplers_[part].sample(context_, row, s.sampling, s.tokens, s.n_prompt);
+      result_.token_ids[rows[i].sample] = token;
+      if (s.sampling.n_logprobs >= 0 && token >= 0)
+        result_.logprobs[rows[i].sample] =
+            samplers_[part].logprobs(context_, row, token, std::min(s.sampling.n_logprobs, n_vocab));
+    }
+  });
+}
+
+// ---- hidden states and encoders
+
+Taps* Runner::taps_for(std::span<Sequence* const> sequences) {
+  if (std::ranges::none_of(sequences, [](const Sequence* s) { return s->collect.hidden; })) return nullptr;
+  const int64_t n_tokens = batch().n_tokens(), layers = model_.spec.n_layers() + 1, d = model_.spec.d_model;
+  const int64_t bytes = layers * n_tokens * d * 4;
+  if (tapped_.bytes() < bytes) tapped_ = Buffer(bytes);
+  taps_.hidden = TensorView(tapped_.data(), DType::f32, {layers, n_tokens, d});
+  return &taps_;
+}
+
+void Runner::collect_hidden(Sequence& sequence, int64_t first_row, int64_t n_rows) {
+  if (!sequence.collect.hidden) return;
+  const int64_t d = model_.spec.d_model;
+  sequence.hidden.resize(model_.spec.n_layers() + 1);
+  for (size_t i = 0; i < sequence.hidden.size(); ++i) {
+    const float* from = taps_.hidden.f32_row(static_cast<int64_t>(i)) + first_row * d;
+    sequence.hidden[i].resize(sequence.n_computed * d);
+    sequence.hidden[i].insert(sequence.hidden[i].end(), from, from + n_rows * d);
+  }
+}
+
+// Every sequence begins a block of its own. All layers write the same places, so what is zero past a sequence's end
+// stays so.
+void Runner::place_in_shared_pages(std::span<Sequence* const> sequences) {
+  int64_t next_block = 0;
+  for (const Sequence* s : sequences) {
+    add_rows(*s, 0, s->n_tokens(), shared_blocks_.data() + next_block, kSharedBlockSize);
+    next_block += (s->n_tokens() + kSharedBlockSize - 1) / kSharedBlockSize;
+  }
+  const int64_t floats = next_block * kSharedBlockSize * largest_kv_size(model_.spec);
+  std::memset(shared_pages_[0].k, 0, static_cast<size_t>(floats) * sizeof(float));
+  std::memset(shared_pages_[0].v, 0, static_cast<size_t>(floats) * sizeof(float));
+}
+
+void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
+  const ModelSpec& spec = model_.spec;
+  TUILI_CHECK(spec.kind == ModelKind::encoder, "this model is a decoder: use step");
+  Guard guard(*this);
+  TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs, "a batch of ",
+              sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
+  int64_t n_tokens = 0;
+  for (Sequence* s : sequences) {
+    guard.hold(*s);
+    n_tokens += s->n_tokens();
+    TUILI_CHECK(n_tokens <= options_.max_batch_tokens, "the batch has more than max_batch_tokens = ",
+                options_.max_batch_tokens, " tokens");
+    check_tokens(*s, 0, s->n_tokens());
+  }
+  place_in_shared_pages(sequences);
+  transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& s = *sequences[i];
+    const int64_t first = rows_[i].first_row, n = rows_[i].n_rows;
+    s.n_computed = 0;
+    collect_hidden(s, first, n);
+    s.n_computed = n;
+    const TensorView pooled(out + static_cast<int64_t>(i) * spec.d_model, DType::f32, {1, spec.d_model});
+    const TensorView hidden = state_.hidden.slice(first, n);
+    if (pooling == Pooling::mean)
+      ops::mean_rows(context_, pooled, hidden);
+    else
+      std::memcpy(pooled.data, hidden.f32_row(pooling == Pooling::cls ? 0 : n - 1),
+                  static_cast<size_t>(spec.d_model) * sizeof(float));
+    if (normalize) ops::l2_normalize(context_, pooled, pooled);
+  }
+}
+
+}  // namespace tuili

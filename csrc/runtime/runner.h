@@ -1,0 +1,104 @@
+// Runs steps: owns the workspace, lays out the batch, calls the model, samples. Not for several threads at once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/memory.h"
+#include "model/transformer.h"
+#include "runtime/kv_cache.h"
+#include "runtime/sampler.h"
+#include "runtime/sequence.h"
+
+namespace tuili {
+
+struct RunnerOptions {
+  int64_t max_batch_tokens = 512;
+  int64_t max_seqs = 64;
+  int num_threads = 0;        // 0: the default
+  const char* isa = nullptr;  // null: this CPU's best
+};
+
+// One sequence's part of a step.
+struct StepRequest {
+  Sequence* sequence = nullptr;
+  int64_t n_new = 0;    // computes tokens [n_computed, n_computed + n_new)
+  bool sample = false;  // and chooses the next one; then n_new must reach the last token
+};
+
+struct StepResult {
+  Vector<int32_t> token_ids;                        // one per sampled sequence: an id, kNotANumber or kNothingAllowed
+  Vector<std::optional<TokenLogprobs>> logprobs;  // of those whose parameters ask for them
+};
+
+enum class Pooling : uint8_t { mean, cls, last };
+
+class Runner {
+ public:
+  // Decoders need a cache whose pages fit the model; encoders take none. Model and cache outlive the runner.
+  Runner(const Model& model, KvCache* cache, const RunnerOptions& options);
+  ~Runner();
+
+  // One ragged batch. Everything is checked before anything is computed; an error leaves all sequences as they were,
+  // but for rows already collected. Chosen tokens are appended. The result is valid until the next step.
+  const StepResult& step(std::span<const StepRequest> requests);
+
+  // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
+  void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out);
+
+  int64_t workspace_bytes() const { return workspace_.bytes(); }
+  int n_threads() const { return context_.n_threads; }
+  const char* isa() const { return context_.kernels->isa; }
+  int64_t n_allocations() const { return n_allocations_; }
+  const ModelSpec& spec() const { return model_.spec; }
+
+ private:
+  struct Guard;  // marks the sequences as busy, counts allocations, sets the float environment
+  struct LogitRow {
+    int64_t row;      // of the batch
+    int64_t request;  // index of the request
+    int64_t sample;   // index into the result, or -1
+  };
+
+  void carve(Carver carver);
+  void check_request(const StepRequest& request, int64_t n_before) const;
+  void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
+  void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
+  void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
+  void place_in_shared_pages(std::span<Sequence* const> sequences);
+  StepBatch batch() const;
+  Taps* taps_for(std::span<Sequence* const> sequences);
+  void collect_hidden(Sequence& sequence, int64_t first_row, int64_t n_rows);
+  void plan_logits(std::span<const StepRequest> requests);
+  void run_logits(std::span<const StepRequest> requests);
+  void collect_row(Sequence& sequence, int64_t position, const float* logits);
+  void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows, const float* logits);
+
+  const Model& model_;
+  KvCache* cache_;
+  RunnerOptions options_;
+  Transformer transformer_;
+  ops::Context context_;
+  Buffer workspace_;
+  State state_;
+  TensorView head_input_, logits_;  // [logit_rows, d_model], [logit_rows, n_vocab]
+  std::vector<ops::KvPages> shared_pages_;  // encoders: per layer, all over the same memory
+  Vector<int32_t> shared_blocks_;           // 0, 1, 2, …
+  std::vector<Sampler> samplers_;   // one per thread
+
+  // The batch of the running step.
+  Vector<int32_t> token_ids_, token_types_, positions_, slots_;
+  Vector<ops::SequenceRows> rows_;
+  Vector<Sequence*> sequences_;
+  Vector<LogitRow> logit_rows_;
+  StepResult result_;
+  Buffer tapped_;  // hidden states of a step, when a sequence collects them
+  Taps taps_;
+
+  int64_t n_allocations_ = 0;
+};
+
+}  // namespace tuili

@@ -1,0 +1,92 @@
+// One request's decoding state, and how its tokens are chosen.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/memory.h"
+
+namespace tuili {
+
+// Resolved by generation/params.py, which also checks every range; only what memory safety needs is checked again.
+struct SamplingParams {
+  float temperature = 1;  // 0: the first maximum
+  int64_t top_k = 0;      // 0: off
+  double top_p = 1;
+  double min_p = 0;
+  double typical_p = 1;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  int64_t no_repeat_ngram_size = 0;
+  uint64_t seed = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<int32_t> allowed_token_ids;  // empty: all
+  std::vector<std::vector<int32_t>> bad_words;
+  int64_t min_tokens = 0;  // before so many are generated, min_tokens_banned are not chosen
+  std::vector<int32_t> min_tokens_banned;
+  int64_t n_logprobs = -1;  // -1: none; k: the chosen token's log-probability and the k best
+};
+
+// Log-probabilities under the model's own logits, in nats.
+struct TokenLogprobs {
+  float logprob = 0;
+  Vector<std::pair<int32_t, float>> best;  // (id, log-probability), likeliest first
+};
+
+class BlockPool;
+
+// What a sequence keeps of the steps that compute it. Off by default.
+struct Collect {
+  bool logits = false;
+  bool hidden = false;
+  int64_t prompt_logprobs = -1;
+
+  bool anything() const { return logits || hidden || prompt_logprobs >= 0; }
+};
+
+struct Sequence {
+  Sequence(std::span<const int32_t> prompt, SamplingParams params, uint64_t salt_, Collect what)
+      : tokens(prompt.begin(), prompt.end()),
+        n_prompt(static_cast<int64_t>(prompt.size())),
+        sampling(std::move(params)),
+        salt(salt_),
+        collect(what) {
+    TUILI_CHECK(n_prompt >= 1, "a sequence needs at least one token");
+  }
+
+  Vector<int32_t> tokens;       // prompt, then generated
+  Vector<int32_t> token_types;  // empty, or one per token
+  int64_t n_prompt;
+  int64_t n_computed = 0;  // tokens whose keys and values are in the blocks
+  SamplingParams sampling;
+  uint64_t salt;  // prefixes are shared only under the same salt
+  Collect collect;
+
+  // The block pool's part.
+  Vector<int32_t> blocks;    // ids, in order of position
+  Vector<uint64_t> content;  // content ids of the leading whole blocks that the pool knows
+  const BlockPool* pool = nullptr;
+  int64_t block_size = 0;
+
+  // The runner's part: rows of what was asked to be collected.
+  Vector<float> logits;               // [n_computed, n_vocab]
+  std::vector<Vector<float>> hidden;  // per layer: [n_computed, d_model]
+  Vector<TokenLogprobs> prompt_logprobs;
+  std::atomic<bool> in_step{false};  // a runner is writing to it
+
+  int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t n_generated() const { return n_tokens() - n_prompt; }
+
+  void forget_collected() {
+    logits.clear();
+    for (auto& layer : hidden) layer.clear();
+    prompt_logprobs.clear();
+  }
+};
+
+}  // namespace tuili
