@@ -79,10 +79,10 @@ def test_chunks_and_company_change_no_token(chunk, seed):
         assert handle.result(timeout=0).outputs[0].token_ids == alone(prompt, **options)
 
 
-@pytest.mark.parametrize("n_blocks", [12, 14, 20])
+@pytest.mark.parametrize("n_blocks", [4, 6, 9])
 @pytest.mark.parametrize("prefix_caching", [False, True])
 def test_preemption_changes_no_token(n_blocks, prefix_caching):
-    options = {"max_tokens": 20, "temperature": 1.0, "seed": 3, "ignore_eos": True}
+    options = {"max_tokens": 50, "temperature": 1.0, "seed": 3, "ignore_eos": True}
     engine = make_engine(model=tiny_core.built("llama"), n_blocks=n_blocks, prefix_caching=prefix_caching)
     handles = [engine.submit(codes(prompt[:12]), sampling(**options)) for prompt in PROMPTS]
     drain(engine)
@@ -96,13 +96,14 @@ def test_preemption_changes_no_token(n_blocks, prefix_caching):
 
 def test_a_prefix_is_computed_once():
     engine = make_engine()
-    first = engine.submit(codes("abcdefghijkl"), sampling(max_tokens=2))
+    prompt = codes("abcdefghijkl" * 4)  # exactly three blocks
+    first = engine.submit(prompt, sampling(max_tokens=2))
     drain(engine)
-    second = engine.submit(codes("abcdefghijkl"), sampling(max_tokens=2))  # the whole prompt is there
-    other = engine.submit(codes("abcdefghijkl"), sampling(max_tokens=2, cache_salt="other"))
+    second = engine.submit(prompt, sampling(max_tokens=2))
+    other = engine.submit(prompt, sampling(max_tokens=2, cache_salt="other"))
     drain(engine)
     assert first.result(0).metrics["cached_tokens"] == 0
-    assert second.result(0).metrics["cached_tokens"] == 8, "at least one token must be left to compute"
+    assert second.result(0).metrics["cached_tokens"] == 32, "at least one token must be left to compute"
     assert other.result(0).metrics["cached_tokens"] == 0, "another salt must not see the prefix"
     assert text_of(first) == text_of(second) == text_of(other) == "mn"
 
@@ -110,7 +111,7 @@ def test_a_prefix_is_computed_once():
 def test_without_prefix_caching_nothing_is_shared():
     engine = make_engine(prefix_caching=False)
     for _ in range(2):
-        handle = engine.submit(codes("abcdefghijkl"), sampling(max_tokens=2))
+        handle = engine.submit(codes("abcdefghijkl" * 4), sampling(max_tokens=2))
         drain(engine)
     assert handle.result(0).metrics["cached_tokens"] == 0
     assert engine.stats()["cached_blocks"] == 0
@@ -119,12 +120,13 @@ def test_without_prefix_caching_nothing_is_shared():
 def test_siblings_draw_from_seeds_of_their_own_and_share_the_prompt():
     engine = make_engine(model=tiny_core.built("llama"))
     options = {"max_tokens": 12, "temperature": 1.5, "seed": 11, "ignore_eos": True}
-    handle = engine.submit(codes("abcdefghijklm"), sampling(n=3, **options))
+    prompt = "abcdefghijklm" * 4
+    handle = engine.submit(codes(prompt), sampling(n=3, **options))
     drain(engine)
     outputs = handle.result(0).outputs
     assert [output.index for output in outputs] == [0, 1, 2]
     assert len({tuple(output.token_ids) for output in outputs}) == 3
-    assert outputs[0].token_ids == alone("abcdefghijklm", **options), (
+    assert outputs[0].token_ids == alone(prompt, **options), (
         "n must not change the first continuation"
     )
     assert engine.stats()["block_hits"] >= 6, "each sibling finds the three whole blocks of the prompt"
@@ -158,15 +160,15 @@ def test_abort_frees_everything_within_a_step(n_steps):
 
 
 def test_abort_of_a_preempted_request():
-    engine = make_engine(n_blocks=8, max_model_len=32)
-    oldest = engine.submit(codes("abcdefgh"), sampling(max_tokens=20))
-    newest = engine.submit(codes("ijklmnop"), sampling(max_tokens=20))
+    engine = make_engine(n_blocks=3, max_model_len=48)
+    oldest = engine.submit(codes("abcdefgh"), sampling(max_tokens=30))
+    newest = engine.submit(codes("ijklmnop"), sampling(max_tokens=30))
     while not engine.scheduler.n_preemptions:
         assert engine.step()
     newest.abort()
     drain(engine)
     assert newest.result(0).outputs[0].finish_reason == "abort"
-    assert text_of(oldest) == counted("h", 20) and is_idle(engine)
+    assert text_of(oldest) == counted("h", 30) and is_idle(engine)
 
 
 def test_a_handle_that_nobody_holds_aborts_its_request():
@@ -311,17 +313,17 @@ def test_the_queue_bounds_tokens():
 
 def test_a_request_that_never_fits_is_refused():
     engine = make_engine(n_blocks=3, max_model_len=100)
-    assert engine.submit(codes("abcd"), sampling(max_tokens=9)) is not None  # 12 tokens are computed
+    assert engine.submit(codes("abcd"), sampling(max_tokens=45)) is not None  # 48 are computed
     with pytest.raises(KVCacheExhaustedError, match="4 cache blocks"):
-        engine.submit(codes("abcd"), sampling(max_tokens=10))
+        engine.submit(codes("abcd"), sampling(max_tokens=46))
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 3])
 def test_tiny_pools_work(n_blocks):
-    engine = make_engine(n_blocks=n_blocks, max_model_len=4 * n_blocks)
+    engine = make_engine(n_blocks=n_blocks, max_model_len=16 * n_blocks)
     handles = [engine.submit(codes("a"), sampling()) for _ in range(3)]
     drain(engine)
-    assert {text_of(handle) for handle in handles} == {counted("a", 4 * n_blocks)}
+    assert {text_of(handle) for handle in handles} == {counted("a", 16 * n_blocks)}
 
 
 def test_the_context_ends_a_text_and_says_so():
@@ -433,14 +435,14 @@ def test_logprobs_of_generated_tokens():
 def test_random_lives_leave_nothing_behind(seed):
     rng = np.random.default_rng(seed)
     engine = make_engine(
-        n_blocks=16, max_model_len=40, max_num_seqs=5, prefill_chunk=int(rng.integers(1, 20))
+        n_blocks=6, max_model_len=60, max_num_seqs=5, prefill_chunk=int(rng.integers(1, 20))
     )
     handles = []
     for _ in range(200):
         action = rng.random()
         if action < 0.35:
             prompt = codes("abcdefghijklmnopqrstuvwxyz"[: rng.integers(1, 20)])
-            options = {"max_tokens": int(rng.integers(1, 20)), "n": int(rng.integers(1, 3))}
+            options = {"max_tokens": int(rng.integers(1, 40)), "n": int(rng.integers(1, 3))}
             handles.append(engine.submit(prompt, sampling(temperature=0, **options)))
         elif action < 0.45 and handles:
             handles[rng.integers(len(handles))].abort()

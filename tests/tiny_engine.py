@@ -22,7 +22,7 @@ from tuili.generation.params import SamplingParams
 from tuili.generation.scheduler import Limits
 
 POISON = N_VOCAB - 1
-BLOCK = 4
+BLOCK = 16  # tokens; the smallest there is
 
 
 def counter() -> TinyModel:
@@ -68,7 +68,7 @@ class Slow:
 def make_engine(
     *,
     model: _core.Model | None = None,
-    n_blocks: int = 64,
+    n_blocks: int = 256,
     max_model_len: int = 200,
     eos_ids: tuple[int, ...] = (),
     step_s: float = 0.0,
@@ -76,7 +76,7 @@ def make_engine(
     num_threads: int = 1,
     **limits: object,
 ) -> Engine:
-    """An engine on the counting model with blocks of four tokens; without a thread unless asked for."""
+    """An engine on the counting model with small blocks; without a thread unless asked for."""
     model = model or counting_model()
     limit = Limits(**limits)
     cache = _core.KvCache(model.spec, n_blocks, BLOCK, "float32")
