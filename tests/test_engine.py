@@ -126,9 +126,7 @@ def test_siblings_draw_from_seeds_of_their_own_and_share_the_prompt():
     outputs = handle.result(0).outputs
     assert [output.index for output in outputs] == [0, 1, 2]
     assert len({tuple(output.token_ids) for output in outputs}) == 3
-    assert outputs[0].token_ids == alone(prompt, **options), (
-        "n must not change the first continuation"
-    )
+    assert outputs[0].token_ids == alone(prompt, **options), "n must not change the first continuation"
     assert engine.stats()["block_hits"] >= 6, "each sibling finds the three whole blocks of the prompt"
     assert is_idle(engine)
 
@@ -434,9 +432,7 @@ def test_logprobs_of_generated_tokens():
 @pytest.mark.parametrize("seed", range(10))
 def test_random_lives_leave_nothing_behind(seed):
     rng = np.random.default_rng(seed)
-    engine = make_engine(
-        n_blocks=6, max_model_len=60, max_num_seqs=5, prefill_chunk=int(rng.integers(1, 20))
-    )
+    engine = make_engine(n_blocks=6, max_model_len=60, max_num_seqs=5, prefill_chunk=int(rng.integers(1, 20)))
     handles = []
     for _ in range(200):
         action = rng.random()

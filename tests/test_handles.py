@@ -324,8 +324,7 @@ CODES = {"by an exception": 3, "by an unhandled error": 1}
 @pytest.mark.parametrize("how", EXITS)
 def test_the_interpreter_ends_quickly_and_quietly(how):
     program = f"""
-        import contextlib, sys, threading, time, os
-        if os.environ.get("FAKE"): sys.path.insert(0, "/tmp/py/fake"); import fakecore
+        import contextlib, sys, threading, time
         sys.path[:0] = {[str(TESTS), *sys.path]!r}
         import tuili
         from tiny_engine import codes, make_engine, sampling

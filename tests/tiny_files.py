@@ -303,6 +303,8 @@ def _metadata(value: object) -> tuple[int, bytes]:
     if isinstance(value, str):
         return 8, _string(value)
     assert isinstance(value, list) and value
+    if type(value[0]) is int:  # token types: real files hold int32
+        return 9, struct.pack(f"<IQ{len(value)}i", 5, len(value), *value)
     items = [_metadata(item) for item in value]
     return 9, struct.pack("<IQ", items[0][0], len(items)) + b"".join(data for _, data in items)
 
