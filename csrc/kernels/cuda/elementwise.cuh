@@ -1,6 +1,7 @@
 // Row-wise kernels: norms.
 #pragma once
 
+#include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace tuili::cuda {
@@ -12,11 +13,6 @@ inline constexpr int kRowGroup = 8;  // consecutive elements a thread owns: 16 b
 struct RowStorage {
   float warp_sums[kRowWarps];
 };
-
-__device__ __forceinline__ float to_float(float x) { return x; }
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ void store(float* y, float x) { *y = x; }
-__device__ __forceinline__ void store(__nv_bfloat16* y, float x) { *y = __float2bfloat16_rn(x); }
 
 // kRowGroup elements as they lie in memory, moved 16 bytes at a time.
 template <typename T>

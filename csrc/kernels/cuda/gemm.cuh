@@ -1,6 +1,7 @@
 // GEMM on tensor cores for any m: y[m, n] = x[m, k] · w[n, k]ᵀ, bf16 inputs, f32 accumulators.
 #pragma once
 
+#include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
 
@@ -81,9 +82,6 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[2][8][4], const Gemm
   }
 }
 
-__device__ __forceinline__ void store_result(float* y, float x) { *y = x; }
-__device__ __forceinline__ void store_result(__nv_bfloat16* y, float x) { *y = __float2bfloat16_rn(x); }
-
 // Writes the warp's accumulators; (row, column) is the lane's first element. Layout: ptx::mma_m16n8k16.
 template <typename Out>
 __device__ __forceinline__ void store_tile(Out* y, const float (&acc)[2][8][4], int row, int column, int m,
@@ -96,7 +94,7 @@ __device__ __forceinline__ void store_tile(Out* y, const float (&acc)[2][8][4], 
       for (int e = 0; e < 4; ++e) {
         const int r = row + 16 * i + e / 2 * 8;
         const int c = column + 8 * j + e % 2;
-        if (r < m && c < n) store_result(y + static_cast<int64_t>(r) * n + c, acc[i][j][e]);
+        if (r < m && c < n) store(y + static_cast<int64_t>(r) * n + c, acc[i][j][e]);
       }
     }
   }
