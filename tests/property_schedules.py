@@ -76,13 +76,15 @@ def alone(model_id: int, kv_type: str, request: Request) -> Alone:
     return Alone(sequence.token_ids(), sequence.logits(), logprobs)
 
 
-def draw_requests(rng: random.Random, n_steps: int) -> list[Request]:
-    """Prompts that share prefixes, some of them longer than several blocks."""
-    stems = [[rng.randrange(N_VOCAB) for _ in range(rng.choice([5, 33, 64, 90]))] for _ in range(2)]
+def draw_requests(rng: random.Random, long: bool) -> list[Request]:
+    """Prompts that share prefixes, some longer than several blocks; a long one crosses a split of keys."""
+    lengths = [rng.choice([5, 33, 64, 90]), 530 if long else 70]
+    stems = [[rng.randrange(N_VOCAB) for _ in range(length)] for length in lengths]
     requests = []
     for _ in range(rng.randint(2, 6)):
         stem = rng.choice(stems)
-        ids = stem[: rng.randint(1, len(stem))] + [rng.randrange(N_VOCAB) for _ in range(rng.randint(1, 20))]
+        n_shared = rng.choice([len(stem), rng.randint(1, len(stem))])
+        ids = stem[:n_shared] + [rng.randrange(N_VOCAB) for _ in range(rng.randint(1, 20))]
         sampling: dict[str, float] = {"temperature": 0.0}
         if rng.random() < 0.6:
             sampling = {"temperature": rng.choice([0.3, 1.0, 2.0]), "seed": rng.getrandbits(32)}
@@ -94,8 +96,8 @@ def draw_requests(rng: random.Random, n_steps: int) -> list[Request]:
                 tuple(ids),
                 n_new=rng.randint(1, 12),
                 sampling=tuple(sampling.items()),
-                arrival=rng.randrange(n_steps),
-                collects=rng.random() < 0.4,
+                arrival=rng.randrange(40),
+                collects=rng.random() < 0.35,
             )
         )
     return requests
@@ -123,7 +125,7 @@ class Schedule:
         self.num_threads = rng.choice([1, 2])
         self.chunk = rng.choice([1, 3, 8, 17, 64, 256])
         self.prefix_cache = rng.random() < 0.6
-        self.requests = draw_requests(rng, 12)
+        self.requests = draw_requests(rng, long=self.chunk >= 64 and rng.random() < 0.3)
         largest = max(len(request.ids) + request.n_new for request in self.requests)
         self.n_blocks = -(-largest // self.block_size) + rng.choice([0, 0, 1, 3, 12])
         self.waiting = sorted(self.requests, key=lambda request: request.arrival)
@@ -195,9 +197,12 @@ class Schedule:
             self.preempt(self.rng.choice(self.running))
 
     def find_blocks(self, row: Row, n_tokens: int, batch: list[Row]) -> bool:
-        """Blocks for n_tokens, if need be from the youngest row that is not in the batch already."""
+        """Blocks for n_tokens, if need be from younger rows outside the batch, the youngest first."""
         while not self.pool.grow(row.sequence, n_tokens):
-            victims = [other for other in self.running if other is not row and other not in batch]
+            younger = self.running[
+                self.running.index(row) + 1 :
+            ]  # only these, or two rows evict each other forever
+            victims = [other for other in younger if other not in batch]
             if not victims:
                 return False
             self.preempt(victims[-1])
