@@ -1,19 +1,19 @@
 """From a conversation to a prompt: messages are checked, then a model's chat template renders them.
 
-Templates are jinja code from model files. They run in `tuili.templating`, which is imported on first use, and the
-result remembers which of its characters came from a user: special tokens spelled there stay ordinary text.
+Templates are jinja code from model files. They run in `tuili.templating`, which is imported on first use, and
+the result remembers which of its characters came from a user: special tokens spelled there stay ordinary
+text.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 
-from tuili.errors import InvalidParameterError, TemplateError
-from tuili.loading.files import shown
+from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
+from tuili.loading.files import parse_json, shown
 from tuili.tokenization import clean_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -67,16 +67,17 @@ def render(
     add_generation_prompt  end with the beginning of the assistant's answer
     tools                  JSON schemas of functions, as OpenAI writes them
     now                    what `strftime_now` tells; None for the clock
-    names                  further variables: bos_token, eos_token … and whatever the template knows, scalars only
+    names                  further variables: bos_token, eos_token … and whatever the template knows, scalars
+                           only
     raises                 InvalidParameterError (messages[i].…), TemplateError
     """
     conversation = validate_messages(messages)
     functions = None if tools is None else _validate_tools(tools)
     for name, value in names.items():
         if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
-            raise InvalidParameterError(f"{shown(name)} is not a variable that can be given", param=shown(name))
+            _bad(shown(name), "not a variable that can be given")
         if value is not None and not isinstance(value, (str, int, float)):
-            raise InvalidParameterError(f"{name}: expected a scalar, found {type(value).__name__}", param=name)
+            _bad(name, f"expected a scalar, found {type(value).__name__}")
     return _render(template, conversation, functions, add_generation_prompt, now, names)
 
 
@@ -88,7 +89,9 @@ def _render(
     now: datetime | None,
     names: Mapping[str, Any],
 ) -> Prompt:
-    import jinja2
+    from jinja2 import TemplateError as JinjaError
+    from jinja2 import TemplateSyntaxError
+    from jinja2.exceptions import SecurityError
 
     from tuili.templating import environment
     from tuili.templating.marked_text import marked, spans_of
@@ -106,16 +109,17 @@ def _render(
     token = METER.set(Meter(fuel, MAX_TEXT_CHARS + n_chars, now))
     try:
         text = environment.compile_template(template).render(given)
-    except jinja2.TemplateError as error:
-        kind = "template_security" if isinstance(error, jinja2.sandbox.SecurityError) else "template_error"
-        code = "template_syntax" if isinstance(error, jinja2.TemplateSyntaxError) else kind
+    except JinjaError as error:
+        kind = "template_security" if isinstance(error, SecurityError) else "template_error"
+        code = "template_syntax" if isinstance(error, TemplateSyntaxError) else kind
         raise TemplateError(f"chat template: {shown(str(error), 200)}", code=code) from None
     except (TemplateError, InvalidParameterError, KeyboardInterrupt):
         raise
     except RecursionError:
         raise TemplateError("chat template: nested too deeply", code="template_depth") from None
-    except Exception as error:  # whatever an expression of the template raises: TypeError, ZeroDivisionError …
-        raise TemplateError(f"chat template: {type(error).__name__} while rendering", code="template_error") from None
+    except Exception as error:  # what an expression of the template raises: TypeError, ZeroDivisionError …
+        problem = f"chat template: {type(error).__name__} while rendering"
+        raise TemplateError(problem, code="template_error") from None
     finally:
         METER.reset(token)
     return Prompt(str.__str__(text), spans_of(text))
@@ -131,10 +135,10 @@ def _bad(where: str, problem: str) -> NoReturn:
 def validate_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A copy of `messages` in the form that templates expect.
 
-    Each message has a role of ROLES and content: a string, or a list of {"type": "text", "text": …} parts, which are
-    joined by line breaks; an assistant's content may be missing if there are tool calls. Arguments of tool calls that
-    are JSON text become objects. Further keys are handed to the template as they are; all text is cleaned of lone
-    surrogates.
+    Each message has a role of ROLES and content: a string, or a list of {"type": "text", "text": …} parts,
+    which are joined by line breaks; an assistant's content may be missing if there are tool calls. Arguments
+    of tool calls that are JSON text become objects. Further keys are handed to the template as they are; all
+    text is cleaned of lone surrogates.
 
     raises  InvalidParameterError naming messages[i].…
     """
@@ -169,7 +173,10 @@ class _Budget:
                 for key, item in value.items()
             }
         if isinstance(value, (list, tuple)):
-            return [self.plain(item, f"{where}[{i}]" if depth < 2 else where, depth + 1) for i, item in enumerate(value)]
+            return [
+                self.plain(item, f"{where}[{i}]" if depth < 2 else where, depth + 1)
+                for i, item in enumerate(value)
+            ]
         _bad(where, f"{type(value).__name__} is not a JSON value")
 
 
@@ -180,7 +187,9 @@ def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
     if role not in ROLES or not isinstance(role, str):
         _bad(f"{where}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
     checked = {
-        key: budget.plain(value, f"{where}.{shown(key)}") for key, value in message.items() if key not in ("content", "tool_calls")
+        key: budget.plain(value, f"{where}.{shown(key)}")
+        for key, value in message.items()
+        if key not in ("content", "tool_calls")
     }
     calls = message.get("tool_calls")
     if calls is not None:
@@ -217,19 +226,18 @@ def _tool_calls(calls: Any, where: str, budget: _Budget) -> list[dict[str, Any]]
         if not isinstance(call, Mapping) or call.get("type", "function") != "function":
             _bad(here, 'expected an object of type "function"')
         function = call.get("function")
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not name:
             _bad(f"{here}.function", "expected a name and arguments")
         plain = budget.plain(call, here)
-        plain["function"]["arguments"] = _arguments(plain["function"].get("arguments", {}), f"{here}.function.arguments")
+        arguments = plain["function"].get("arguments", {})
+        plain["function"]["arguments"] = _arguments(arguments, f"{here}.function.arguments")
         checked.append(plain)
     return checked
 
 
 def _arguments(arguments: Any, where: str) -> dict[str, Any]:
     if isinstance(arguments, str):
-        from tuili.errors import ModelFormatError
-        from tuili.loading.files import parse_json
-
         try:
             arguments = parse_json(arguments.encode(), where, MAX_DEPTH)
         except ModelFormatError:

@@ -333,15 +333,18 @@ def _check_vocab(vocab: Any) -> None:
         bad("model.vocab", "two tokens have the same id", "vocab_id")
 
 
-def check_merges(merges: list[tuple[str, str]], vocab: Document, skip: int = 0) -> None:
+def check_merges(merges: list[tuple[str, str]], vocab: Document, prefix: str = "") -> None:
     """Each merge joins two tokens into a third, and no merge comes twice.
 
-    skip  characters of the second part that the joined token leaves out (the continuing-subword prefix)
+    prefix  what the second part begins with and the joined token leaves out (the continuing-subword prefix)
     """
+    skip = len(prefix)
     for left, right in merges:
         if left not in vocab or right not in vocab or left + right[skip:] not in vocab:
             problem = f"{shown(left)} + {shown(right)}: the parts and their join must be in the vocabulary"
             bad("model.merges", problem, "merges")
+    if prefix and not all(right.startswith(prefix) for _, right in merges):
+        bad("model.merges", f"a second part does not begin with {shown(prefix)}", "merges")
     if len(set(merges)) != len(merges):
         bad("model.merges", "a merge comes twice", "merges")
 
@@ -371,7 +374,7 @@ def _check_bpe(model: Document) -> None:
     prefix = model.get("continuing_subword_prefix")
     _maybe(_text(16))(prefix, "model.continuing_subword_prefix")
     _maybe(_text(16))(model.get("end_of_word_suffix"), "model.end_of_word_suffix")
-    check_merges([split_merge(merge) for merge in merges], vocab, len(prefix or ""))
+    check_merges([split_merge(merge) for merge in merges], vocab, prefix or "")
     for field in ("fuse_unk", "byte_fallback", "ignore_merges"):
         _maybe(_bool)(model.get(field), f"model.{field}")
     _check_unknown(model, vocab)

@@ -26,16 +26,16 @@ MAX_INTEGER_BITS = 4096
 
 # Names that a template may print although nothing was given for them; transformers prints nothing there.
 _OPTIONAL_NAMES = frozenset({
-    "tools", "documents", "bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token",
-    "system_message", "date_string", "builtin_tools", "custom_tools",
+    "tools", "documents", "bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token",
+    "mask_token", "system_message", "date_string", "builtin_tools", "custom_tools",
 })  # fmt: skip
 
 _STR_METHODS = frozenset({
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "index", "isalnum",
-    "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join",
-    "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
-    "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper",
-    "zfill",
+    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "index",
+    "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle",
+    "isupper", "join", "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace",
+    "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
+    "strip", "swapcase", "title", "upper", "zfill",
 })  # fmt: skip
 _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (str, _STR_METHODS),
@@ -43,8 +43,8 @@ _ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (list, frozenset({"index", "count", "copy"})),
     (tuple, frozenset({"index", "count"})),
     (LoopContext, frozenset({
-        "index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "depth",
-        "depth0", "cycle", "changed",
+        "index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem",
+        "depth", "depth0", "cycle", "changed",
     })),
     (Cycler, frozenset({"current", "next", "reset"})),
 )  # fmt: skip
@@ -54,6 +54,10 @@ class _Undefined(Undefined):
     """A missing attribute prints as nothing, as in transformers; a name that nobody defined is a mistake."""
 
     __slots__ = ()
+
+    def __init__(self, hint: str | None = None, obj: Any = missing, name: Any = None, **more: Any) -> None:
+        # Errors name what is missing; a name that a user wrote must not get into a log.
+        super().__init__(hint, obj, "…" if isinstance(name, MarkedText) else name, **more)
 
     def __str__(self) -> str:
         if self._undefined_obj is missing and self._undefined_name not in _OPTIONAL_NAMES:
@@ -178,7 +182,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             METER.get().weigh(argument)
         return super().getitem(obj, argument)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """`obj(*args)` for the functions, macros and methods that exist for templates, and no others."""
         meter = METER.get()
         if meter.depth >= MAX_CALL_DEPTH:
@@ -197,8 +201,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _call_other(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         owner = getattr(function, "__self__", None)
         name = getattr(function, "__name__", "")
-        if function in (_Namespace, Cycler, Joiner) or isinstance(function, Joiner):
-            return function(*args, **kwargs)
+        if isinstance(function, (Joiner, Undefined)) or function in (_Namespace, Cycler, Joiner):
+            return function(*args, **kwargs)  # what is undefined says so
         meter = METER.get()
         if isinstance(function, _Format) or any(function is known for known in _GLOBALS.values()):
             meter.weigh((args, kwargs))
@@ -266,7 +270,7 @@ def _of_sequence(operator: str, left: Any, right: Any) -> Any:
     if operator == "+" and isinstance(right, type(left)):
         meter.allow(8 * (len(left) + len(right)))
         return left + right
-    refuse(f"{_kind(left)} {operator} {_kind(right)} is not defined", "template_error")
+    return refuse(f"{_kind(left)} {operator} {_kind(right)} is not defined", "template_error")
 
 
 def _kind(value: object) -> str:

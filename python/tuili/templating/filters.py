@@ -18,15 +18,18 @@ from tuili.templating.meter import METER, Meter, as_text, concat, join_with, ref
 MAX_COUNT = 100_000  # of range() and of integers given to filters
 MAX_INDENT = 16
 
-# Filters that hand on what they are given, and those that make new text of it. jinja's others do not exist here.
+# Filters that hand on what they are given, and those that make new text of it. jinja's others do not exist
+# here.
 _SELECTING = (
-    "abs", "batch", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last", "length",
-    "list", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "slice", "sort",
-    "sum", "unique", "wordcount",
+    "abs", "batch", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items",
+    "last", "length", "list", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select",
+    "selectattr", "slice", "sort", "sum", "unique", "wordcount",
 )  # fmt: skip
 _WRITING = ("capitalize", "center", "format", "indent", "lower", "replace", "title", "truncate", "upper")
 # Of the selecting ones, those that compare or read all of their input; the others only pass its items on.
-_READING = frozenset({"dictsort", "groupby", "max", "min", "sort", "sum", "unique", "wordcount", "int", "float"})
+_READING = frozenset(
+    {"dictsort", "groupby", "max", "min", "sort", "sum", "unique", "wordcount", "int", "float"}
+)
 
 # Filters of our own, which the compiler puts in; their names cannot be written in a template.
 TICK, WEIGHED, JOINED = " tick", " weighed", " joined"
@@ -95,7 +98,11 @@ def _tojson(
     if (indent if isinstance(indent, int) else len(indent or "")) > MAX_INDENT:
         refuse(f"tojson: indent is more than {MAX_INDENT}", "template_size")
     text = json.dumps(
-        value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
+        value,
+        ensure_ascii=bool(ensure_ascii),
+        indent=indent,
+        separators=separators,
+        sort_keys=bool(sort_keys),
     )
     meter.allow(len(text))
     return MarkedText(text) if has_marks else text
@@ -135,7 +142,9 @@ def _passed(function: Callable[..., Any], context: Context) -> tuple[Any, ...]:
     kind = getattr(function, "jinja_pass_arg", None)
     if kind is None:
         return ()
-    return ({"context": context, "eval_context": context.eval_ctx, "environment": context.environment}[kind.name],)
+    if kind.name == "context":
+        return (context,)
+    return (context.eval_ctx if kind.name == "eval_context" else context.environment,)
 
 
 def _writing_filter(name: str) -> Callable[..., Any]:
@@ -178,5 +187,10 @@ def all_filters() -> dict[str, Callable[..., Any]]:
         **{name: _writing_filter(name) for name in _WRITING},
         **dict.fromkeys(("e", "escape"), _escape),
         **dict.fromkeys(("string", "safe"), _string),
-        **{"join": _join, "trim": _trim, "tojson": _tojson, TICK: _tick, WEIGHED: _weighed, JOINED: _joined},
+        "join": _join,
+        "trim": _trim,
+        "tojson": _tojson,
+        TICK: _tick,
+        WEIGHED: _weighed,
+        JOINED: _joined,
     }

@@ -1,4 +1,5 @@
-"""Text that knows which of its characters came from a user, so that a rendered prompt can be encoded safely."""
+"""Text that knows which of its characters came from a user, so that a rendered prompt can be encoded
+safely."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ Spans = tuple[tuple[int, int], ...]
 class MarkedText(str):
     """A str with the spans [begin, end) of a user's characters: in order, not empty, not touching each other.
 
-    Joining, slicing and stripping keep the spans exact. What has no method here gives a plain str; `marked` then
-    calls all of it a user's.
+    Joining, slicing and stripping keep the spans exact. What has no method here gives a plain str; `marked`
+    then calls all of it a user's.
     """
 
     __slots__ = ("_spans",)
@@ -48,8 +49,8 @@ class MarkedText(str):
         else:
             begin = key.__index__() % len(self)
             end = begin + 1
-        inside = ((max(a, begin) - begin, min(b, end) - begin) for a, b in self._spans if a < end and b > begin)
-        return MarkedText(text, inside if begin < end else ())
+        inside = [(a, b) for a, b in self._spans if a < end and b > begin and begin < end]
+        return MarkedText(text, [(max(a, begin) - begin, min(b, end) - begin) for a, b in inside])
 
     def strip(self, chars: str | None = None, /) -> MarkedText:
         """As str.strip."""

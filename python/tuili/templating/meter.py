@@ -47,7 +47,8 @@ class Meter:
         self.spend(n_chars // _CHARS_PER_TICK)
 
     def weigh(self, value: Any) -> bool:
-        """Use up the work of reading all of `value`, nested values each time they occur; True if it holds marks."""
+        """Use up the work of reading all of `value`, nested values each time they occur; True if it holds
+        marks."""
         if isinstance(value, str):
             self.allow(len(value))
             return bool(spans_of(value))
@@ -94,7 +95,14 @@ def concat(pieces: Iterable[str]) -> str:
 
 def join_with(separator: str, pieces: Iterable[str]) -> str:
     """`separator.join(pieces)`."""
-    return join(_measured(part for i, piece in enumerate(pieces) for part in ((separator, piece) if i else (piece,))))
+    return join(_measured(_interleaved(separator, pieces)))
+
+
+def _interleaved(separator: str, pieces: Iterable[str]) -> Iterator[str]:
+    for i, piece in enumerate(pieces):
+        if i:
+            yield separator
+        yield piece
 
 
 def _measured(pieces: Iterable[str]) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""From the text of a template to a syntax tree that is small, allowed, and spends fuel wherever it repeats work."""
+"""From the text of a template to a syntax tree that is small, allowed, and spends fuel wherever it repeats
+work."""
 
 from __future__ import annotations
 
@@ -8,8 +9,15 @@ from typing import Any
 from jinja2 import Environment, nodes
 from jinja2.ext import Extension
 from jinja2.lexer import (
-    TOKEN_BLOCK_BEGIN, TOKEN_BLOCK_END, TOKEN_COMMENT, TOKEN_DATA, TOKEN_NAME, TOKEN_OPERATOR,
-    TOKEN_VARIABLE_BEGIN, TOKEN_VARIABLE_END, TOKEN_WHITESPACE,
+    TOKEN_BLOCK_BEGIN,
+    TOKEN_BLOCK_END,
+    TOKEN_COMMENT,
+    TOKEN_DATA,
+    TOKEN_NAME,
+    TOKEN_OPERATOR,
+    TOKEN_VARIABLE_BEGIN,
+    TOKEN_VARIABLE_END,
+    TOKEN_WHITESPACE,
 )  # fmt: skip
 from jinja2.parser import Parser
 from jinja2.visitor import NodeTransformer
@@ -35,7 +43,8 @@ _FORBIDDEN = (
 
 
 class Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks an assistant's text for training; here it is a scope, no more."""
+    """`{% generation %}…{% endgeneration %}` marks an assistant's text for training; here it is a scope, no
+    more."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja's interface)
 
