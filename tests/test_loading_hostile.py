@@ -70,7 +70,7 @@ def test_hostile_files_are_refused_fast_every_time_and_leave_no_descriptor() -> 
 
 
 def test_refusing_takes_little_memory(tmp_path: Path) -> None:
-    """At most 4 × the files + 1 MiB, whatever sizes the files claim."""
+    """At most 4 × the files + 1 MiB, whatever sizes they claim; JSON, once parsed, is up to 32 × its text."""
     tracemalloc.start()
     try:
         for i, case in enumerate(CASES):
@@ -83,7 +83,8 @@ def test_refusing_takes_little_memory(tmp_path: Path) -> None:
             with suppress(TuiliError):
                 plan_model(path, **case.options)
             _, peak = tracemalloc.get_traced_memory()
-            assert peak - held <= 4 * on_disk + (1 << 20), (
+            factor = 32 if case.row.startswith(("ST", "CF")) else 4
+            assert peak - held <= factor * on_disk + (1 << 20), (
                 f"{case}: {peak - held} bytes for {on_disk} on disk"
             )
     finally:

@@ -23,6 +23,7 @@ from hostile.cases import (
     st_header,
 )
 from reference_formats import dequantize
+from tiny_core import run, some_ids
 from tiny_files import write_gguf, write_hf_folder
 from tiny_models import FAMILIES, TinyModel
 from tuili._core import ModelBuilder
@@ -165,6 +166,38 @@ def test_weights_that_are_not_numbers_load_unless_told_to_check(tmp_path: Path) 
     with pytest.raises(ModelFormatError, match="down_proj") as error:
         load(plan_model(path, check_finite=True))
     assert error.value.code == "not_finite"
+
+
+@pytest.mark.parametrize("format", GGUF_FORMATS)
+@pytest.mark.parametrize("byte", [0x00, 0x7F, 0x80, 0xFF])
+@pytest.mark.parametrize("compute", ["auto", "float32"])
+def test_blocks_at_their_extremes_load_and_run(format: str, byte: int, compute: Any, tmp_path: Path) -> None:
+    """Index fields at their largest, scales infinite or not numbers: results may be too, no more."""
+    model = FAMILIES["llama"](format=format)
+    for weight in model.weights.values():
+        if len(weight.shape) == 2:
+            weight.rows[:] = byte
+    loaded = load(plan_model(write_gguf(model, tmp_path / "a.gguf"), compute=compute))
+    sequence = run(loaded.model, some_ids(5))
+    assert sequence.logits().shape == (5, 300)
+
+
+@pytest.mark.parametrize("kind", ["folder", "gguf"])
+def test_a_loaded_model_no_longer_needs_its_file(kind: str, tmp_path: Path) -> None:
+    """Nothing is mapped: the file may be truncated, and the same logits come out."""
+    model = FAMILIES["llama"]()
+    if kind == "gguf":
+        path = weights = write_gguf(model, tmp_path / "a.gguf")
+    else:
+        path = write_hf_folder(model, tmp_path)
+        weights = path / "model.safetensors"
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    loaded = load(plan_model(path))
+    assert before == {file.name: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}, "loading wrote"
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    logits = run(loaded.model, some_ids(9)).logits()
+    weights.write_bytes(b"")
+    assert run(loaded.model, some_ids(9)).logits().tobytes() == logits.tobytes()
 
 
 @pytest.mark.parametrize("format", GGUF_FORMATS)

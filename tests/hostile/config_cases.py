@@ -132,11 +132,11 @@ def sizes() -> Iterator[Case]:
     yield Case("CF-03", "3 key-value heads for 4", config(**kv), F, "config_value")
     for value in (0, -1e-5, 2):
         yield Case("CF-03", f"rms_norm_eps = {value}", config(rms_norm_eps=value), F, "config_value")
-    yield Case("CF-04", "4,000 layers", config(num_hidden_layers=4000), F, "layer_count")
+    yield Case("CF-04", "1,000 layers", config(num_hidden_layers=1000), F, "layer_count")
     yield Case("CF-04", "3 layers", config(num_hidden_layers=3), F, "tensor_missing")
     yield Case("CF-03", "vocabulary of another size", config(vocab_size=17), F, "tensor_shape")
     yield Case("CF-03", "layer too few", config(num_hidden_layers=1), None)
-    yield Case("CF-03", "head_dim of 2^14 - 2", config(head_dim=16_382), F, "tensor_shape")
+    yield Case("CF-03", "head_dim of 1022", config(head_dim=1022), F, "tensor_shape")
 
 
 def rope() -> Iterator[Case]:

@@ -109,15 +109,15 @@ def links() -> Iterator[Case]:
 
 def sizes() -> Iterator[Case]:
     def sparse(path: Path) -> Path:
+        wide, layer = 1 << 14, "model.layers.0."
         config = CONFIG | {
-            "vocab_size": 1 << 24,
-            "hidden_size": 1 << 12,
+            "vocab_size": 1 << 22,
+            "hidden_size": wide,
             "head_dim": 16,
             "num_attention_heads": 1,
         }
         config |= {"num_hidden_layers": 1, "intermediate_size": 8}
-        wide, layer = 1 << 12, "model.layers.0."
-        shapes = {"model.embed_tokens.weight": [1 << 24, wide], "model.norm.weight": [wide]}
+        shapes = {"model.embed_tokens.weight": [1 << 22, wide], "model.norm.weight": [wide]}
         shapes |= {layer + f"{name}_layernorm.weight": [wide] for name in ("input", "post_attention")}
         shapes |= {layer + f"self_attn.{name}_proj.weight": [16, wide] for name in "qkv"}
         shapes |= {layer + "self_attn.o_proj.weight": [wide, 16], layer + "mlp.down_proj.weight": [wide, 8]}

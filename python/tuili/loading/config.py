@@ -31,14 +31,14 @@ _HF_ARCHITECTURES = {
 }
 _GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma"}
 
-# Limits that no real model comes near; they bound work and memory before the tensors are compared with the
-# plan.
-MAX_LAYERS = 4096
-MAX_WIDTH = 1 << 22
-MAX_HEADS = 1 << 16
-MAX_HEAD_DIM = 1 << 14
-MAX_VOCAB = 1 << 24
-MAX_POSITIONS = 1 << 30
+# Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.
+MAX_LAYERS = 1024
+MAX_MODEL = 1 << 17
+MAX_INNER = 1 << 20
+MAX_HEADS = 1024
+MAX_HEAD_DIM = 1024
+MAX_VOCAB = 1 << 22
+MAX_POSITIONS = 1 << 24
 
 _REQUIRED: Any = object()
 

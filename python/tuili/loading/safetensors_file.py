@@ -15,8 +15,8 @@ from tuili.errors import ModelFormatError, ModelLimitError, ModelPathError, Mode
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
 from tuili.loading.files import RegularFile, open_regular, parse_json, read_file, shown
 
-# The format allows 100 MB; real headers stay far below, and a JSON text takes many times its size in memory.
-MAX_HEADER_BYTES = 16 << 20
+# The format allows 100 MB; real headers stay below 2 MB, and parsed JSON takes up to 30 times its size.
+MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 65_536
 MAX_NAME_BYTES = 4096
 MAX_METADATA_BYTES = 1 << 20
@@ -66,10 +66,9 @@ def read_header(
             f"{what}: byte 8: the header must be a JSON object, padded with spaces only",
             code="header_not_object",
         )
-    # A tensor is one object and two arrays.
-    entries = cast(
-        dict[str, object], parse_json(header, what, max_depth=8, max_containers=3 * MAX_TENSORS + 2)
-    )
+    # A tensor is one object and two arrays in at least 45 bytes.
+    max_containers = min(3 * MAX_TENSORS, n_header // 15) + 2
+    entries = cast(dict[str, object], parse_json(header, what, max_depth=8, max_containers=max_containers))
     _check_metadata(entries.pop("__metadata__", {}), what)
     begin = 8 + n_header
     tensors = [_tensor(name, entry, begin, file.size, what) for name, entry in entries.items()]

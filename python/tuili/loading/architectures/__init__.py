@@ -20,10 +20,11 @@ from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
     MAX_HEAD_DIM,
     MAX_HEADS,
+    MAX_INNER,
     MAX_LAYERS,
+    MAX_MODEL,
     MAX_POSITIONS,
     MAX_VOCAB,
-    MAX_WIDTH,
     Config,
 )
 from tuili.loading.gguf import Metadata
@@ -44,7 +45,7 @@ class Sizes(NamedTuple):
 
 def sizes(config: Config) -> Sizes:
     """The sizes of a config.json; raises ModelFormatError naming the key that cannot be."""
-    d_model = config.integer("hidden_size", 1, MAX_WIDTH)
+    d_model = config.integer("hidden_size", 1, MAX_MODEL)
     n_heads = config.integer("num_attention_heads", 1, MAX_HEADS)
     n_kv_heads = config.integer("num_key_value_heads", 1, n_heads, n_heads)
     if n_heads % n_kv_heads:
@@ -55,7 +56,7 @@ def sizes(config: Config) -> Sizes:
         n_vocab=config.integer("vocab_size", 1, MAX_VOCAB),
         n_layers=config.integer("num_hidden_layers", 1, MAX_LAYERS),
         d_model=d_model,
-        d_ff=config.integer("intermediate_size", 1, MAX_WIDTH),
+        d_ff=config.integer("intermediate_size", 1, MAX_INNER),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=config.integer("head_dim", 1, MAX_HEAD_DIM, d_model // n_heads),
