@@ -7,7 +7,7 @@ import time
 
 import tuili
 
-QUESTIONS = [
+QUESTIONS = ["Name three primes.", "Why is the sky blue?", "What is gravity?", "What is a tuple in Python?"]
     "What is the capital of France?",
     "Name three primes.",
     "Why is the sky blue?",

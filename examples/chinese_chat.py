@@ -1,15 +1,17 @@
-"""用中文生成文本：逐字显示，汉字不会被截成半个。 python examples/chinese_chat.py
+"""用中文对话：逐字显示，汉字不会被截成半个。 python examples/chinese_chat.py
 
-gemma3-270m 是基础模型，没有聊天模板，所以这里给它一个对话的开头，让它续写；stop 使它只答一句。
+gemma3-270m 是基础模型，没有聊天模板，所以用几个例子告诉它对话的样子；stop 使它只答一行。
+几个提问的开头相同，这一段只计算一次（cached_tokens）。模型很小，答案不一定对。
 """
 
 import tuili
 
-OPENING = "以下是一位耐心的老师和学生的对话。\n\n学生：{}\n老师："
+EXAMPLES = "中文：早上好。\n英文：Good morning.\n中文：我喜欢喝茶。\n英文：I like drinking tea.\n"
 
 with tuili.LLM("gemma3-270m") as llm:
-    for question in ("中国的首都是哪里？", "为什么天空是蓝色的？"):
-        print(f"学生：{question}\n老师：", end="")
-        for chunk in llm.stream(OPENING.format(question), max_tokens=80, stop=["\n", "学生："]):
+    for sentence in ("你好，世界。", "今天天气很好。", "图书馆在哪里？"):
+        print(f"中文：{sentence}\n英文：", end="")
+        handle = llm.submit(f"{EXAMPLES}中文：{sentence}\n英文：", max_tokens=40, stop="\n")
+        for chunk in handle:
             print(chunk.text, end="", flush=True)
-        print("\n")
+        print(f"\n  （{handle.result().metrics['cached_tokens']} 个词元来自缓存）")

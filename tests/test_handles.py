@@ -29,7 +29,7 @@ TESTS = Path(__file__).parent
 
 @pytest.fixture
 def engine():
-    engine = make_engine(start_thread=True, step_s=0.002)
+    engine = make_engine(start_thread=True, step_s=0.002, num_threads=2)
     yield engine
     engine.close()
 
@@ -328,7 +328,7 @@ def test_the_interpreter_ends_quickly_and_quietly(how):
         sys.path[:0] = {[str(TESTS), *sys.path]!r}
         import tuili
         from tiny_engine import codes, make_engine, sampling
-        engine = make_engine(start_thread=True, step_s=0.01)
+        engine = make_engine(start_thread=True, step_s=0.01, num_threads=2)
         handle = engine.submit(codes("a"), sampling(max_tokens=190 if {how!r} != "idle" else 2))
         def wait():
             with contextlib.suppress(tuili.TuiliError):
