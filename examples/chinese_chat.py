@@ -6,7 +6,13 @@ gemma3-270m 是基础模型，没有聊天模板，所以用几个例子告诉�
 
 import tuili
 
-EXAMPLES = "中文：早上好。\n英文：Good morning.\n中文：我喜欢喝茶。\n英文：I like drinking tea.\n"
+EXAMPLES = """中文：早上好。
+英文：Good morning.
+中文：我喜欢喝茶。
+英文：I like drinking tea.
+中文：昨天晚上下了一场大雨。
+英文：It rained heavily last night.
+"""
 
 with tuili.LLM("gemma3-270m") as llm:
     for sentence in ("你好，世界。", "今天天气很好。", "图书馆在哪里？"):

@@ -426,6 +426,78 @@ def test_logprobs_of_generated_tokens():
     assert output.cumulative_logprob == sum(entry.logprob for entry in output.logprobs)
 
 
+# --- parameters, alone and together
+
+
+EXTREMES = [
+    {"temperature": 1e-45},
+    {"temperature": 1e-4, "top_p": 1e-9},
+    {"temperature": 1e30},
+    {"temperature": 1.0, "top_k": 1},
+    {"temperature": 1.0, "top_k": 10**6},
+    {"temperature": 1.0, "min_p": 1.0},
+    {"temperature": 1.0, "typical_p": 1e-9},
+    {"repetition_penalty": 1e6},
+    {"repetition_penalty": 1e-6, "presence_penalty": 100.0, "frequency_penalty": -100.0},
+    {"logit_bias": {5: 100.0, 6: -100.0}, "no_repeat_ngram_size": 1},
+]
+
+
+@pytest.mark.parametrize("options", EXTREMES, ids=str)
+def test_extreme_parameters_draw_tokens_of_the_vocabulary(options):
+    engine = make_engine(model=tiny_core.built("llama"))
+    handle = engine.submit(codes("abcdef"), sampling(max_tokens=20, seed=1, **options))
+    drain(engine)
+    token_ids = handle.result(0).outputs[0].token_ids
+    assert len(token_ids) == 20 and all(0 <= token_id < 300 for token_id in token_ids)
+
+
+def random_options(rng):
+    """Some of everything that changes what is drawn."""
+    values = {
+        "temperature": 0.9,
+        "top_k": 40,
+        "top_p": 0.8,
+        "min_p": 0.01,
+        "typical_p": 0.9,
+        "repetition_penalty": 1.3,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.3,
+        "no_repeat_ngram_size": 2,
+        "stop": ["ab", "q"],
+        "stop_token_ids": [7],
+        "min_tokens": 3,
+        "ignore_eos": True,
+        "n": 2,
+        "logprobs": 3,
+        "prompt_logprobs": 1,
+        "logit_bias": {5: 2.0},
+        "allowed_token_ids": list(range(100)),
+        "bad_words": ["c", "de"],
+    }
+    chosen = [name for name in values if rng.random() < 0.4]
+    return {name: values[name] for name in chosen} | {"seed": int(rng.integers(2**62)), "max_tokens": 24}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_combination_of_parameters_gives_the_same_alone_and_in_company(seed):
+    rng = np.random.default_rng(seed)
+    requests = [
+        (codes("the quick brown fox jumps over"[: rng.integers(1, 30)]), random_options(rng))
+        for _ in range(8)
+    ]
+    model = tiny_core.built("llama")
+    crowd = make_engine(model=model, n_blocks=7, prefill_chunk=11, eos_ids=(1,), max_model_len=100)
+    handles = [crowd.submit(ids, sampling(**options)) for ids, options in requests]
+    drain(crowd)
+    for (ids, options), handle in zip(requests, handles, strict=True):
+        alone = make_engine(model=model, eos_ids=(1,), max_model_len=100)
+        single = alone.submit(ids, sampling(**options))
+        drain(alone)
+        assert single.result(0).outputs == handle.result(0).outputs
+        assert single.result(0).prompt_logprobs == handle.result(0).prompt_logprobs
+
+
 # --- the whole life, at random
 
 

@@ -89,13 +89,8 @@ class LLM:
     ) -> None:
         _check_device(device)
         boolean("packed_cache", packed_cache)
-        limits = Limits(
-            max_num_seqs=integer("max_num_seqs", max_num_seqs, 1, 4096),
-            prefill_chunk=integer("prefill_chunk", prefill_chunk, 1, 1 << 16),
-            step_budget_s=number("step_budget_s", step_budget_s, 0.0, 3600.0, above_low=True),
-            prefix_caching=boolean("enable_prefix_caching", enable_prefix_caching),
-            max_queue=integer("max_queue", max_queue, 0, 1 << 30),
-            max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
+        limits = _limits(
+            max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         path = resolve(model, cache_dir)
         plan = plan_model(
@@ -540,6 +535,24 @@ def _tokenizer(loaded: LoadedModel) -> Tokenizer:
             from_huggingface(source.tokenizer_json, source.config, source.special_tokens, n_vocab=n_vocab)
         )
     return Tokenizer(from_gguf(source, n_vocab=n_vocab))
+
+
+def _limits(
+    max_num_seqs: int,
+    prefill_chunk: int,
+    step_budget_s: float,
+    enable_prefix_caching: bool,
+    max_queue: int,
+    max_queued_tokens: int,
+) -> Limits:
+    return Limits(
+        max_num_seqs=integer("max_num_seqs", max_num_seqs, 1, 4096),
+        prefill_chunk=integer("prefill_chunk", prefill_chunk, 1, 1 << 16),
+        step_budget_s=number("step_budget_s", step_budget_s, 0.0, 3600.0, above_low=True),
+        prefix_caching=boolean("enable_prefix_caching", enable_prefix_caching),
+        max_queue=integer("max_queue", max_queue, 0, 1 << 30),
+        max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
+    )
 
 
 def _check_device(device: object) -> None:
