@@ -1,4 +1,5 @@
-// Owned memory: Buffer for tensors, Vector for lists that a step touches, Carver to cut one Buffer into views.
+// Owned memory: Buffer for tensors, Vector for lists that a step touches, Carver to cut one Buffer into
+// views.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ namespace detail {
 void count_allocation();
 }
 
-// Zeroed memory, aligned to 64 bytes. Large buffers are zeroed by the operating system page by page on first touch.
-// Throws Error out_of_memory, naming the size.
+// Zeroed memory, aligned to 64 bytes. Large buffers are zeroed by the operating system page by page on first
+// touch. Throws Error out_of_memory, naming the size.
 class Buffer {
  public:
   Buffer() = default;

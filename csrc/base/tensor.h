@@ -24,9 +24,11 @@ struct TensorView {
   int64_t row_stride = 0;
 
   TensorView() = default;
-  TensorView(void* data_, DType dtype_, std::initializer_list<int64_t> sizes, DeviceKind device_ = DeviceKind::cpu)
+  TensorView(void* data_, DType dtype_, std::initializer_list<int64_t> sizes,
+             DeviceKind device_ = DeviceKind::cpu)
       : data(data_), dtype(dtype_), device(device_), n_dims(static_cast<int>(sizes.size())) {
-    TUILI_CHECK_KIND(ErrorKind::internal, n_dims >= 1 && n_dims <= kMaxDims, "tensor: ", n_dims, " dimensions");
+    TUILI_CHECK_KIND(ErrorKind::internal, n_dims >= 1 && n_dims <= kMaxDims, "tensor: ", n_dims,
+                     " dimensions");
     int i = 0;
     for (const int64_t size : sizes) shape[i++] = size;
     row_stride = 1;

@@ -42,7 +42,8 @@ void wait_while_equal(std::atomic<uint32_t>& word, uint32_t old, int spin_us) {
   while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
 }
 
-// A thread that waits must not keep the CPU from one that works: the more threads per CPU, the shorter the look.
+// A thread that waits must not keep the CPU from one that works: the more threads per CPU, the shorter the
+// look.
 int spin_us(int n_threads, int n_cpus) { return n_threads < n_cpus ? 50 : n_threads == n_cpus ? 20 : 2; }
 
 // The text of a small file of the kernel's; empty if there is none.
@@ -114,8 +115,8 @@ int default_num_threads() {
 }
 
 int resolve_num_threads(int requested) {
-  TUILI_CHECK(requested >= 0 && requested <= kMaxThreads, "num_threads is ", requested, "; it must be in [1, ",
-              kMaxThreads, "], or 0 for the default");
+  TUILI_CHECK(requested >= 0 && requested <= kMaxThreads, "num_threads is ", requested,
+              "; it must be in [1, ", kMaxThreads, "], or 0 for the default");
   return requested == 0 ? default_num_threads() : requested;
 }
 

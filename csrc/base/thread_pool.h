@@ -15,7 +15,8 @@ inline constexpr int kMaxThreads = 256;
 // CPUs of the affinity mask, bounded by the cgroup's quota (rounded up).
 int allowed_cpus();
 
-// TUILI_NUM_THREADS if set, else allowed_cpus(). Throws invalid_parameter unless it is an integer in [1, 256].
+// TUILI_NUM_THREADS if set, else allowed_cpus(). Throws invalid_parameter unless it is an integer in [1,
+// 256].
 int default_num_threads();
 
 // `requested`, or the default when 0. Throws invalid_parameter outside [0, 256].
@@ -26,10 +27,10 @@ class ThreadPool {
   // The pool of this process; a fork has its own, with no threads yet.
   static ThreadPool& shared();
 
-  // Cuts [0, n) into min(n_threads, n) contiguous parts and runs body(begin, end, part), part 0 on this thread. The cut
-  // depends on n and n_threads alone, unless the system refuses a thread: then there are fewer parts.
-  // Callers take turns. The first exception of a part is rethrown here, after all parts have ended. Workers never
-  // touch Python. Throws engine_forked if the pool was made before a fork.
+  // Cuts [0, n) into min(n_threads, n) contiguous parts and runs body(begin, end, part), part 0 on this
+  // thread. The cut depends on n and n_threads alone, unless the system refuses a thread: then there are
+  // fewer parts. Callers take turns. The first exception of a part is rethrown here, after all parts have
+  // ended. Workers never touch Python. Throws engine_forked if the pool was made before a fork.
   template <class Body>
   void parallel_for(int64_t n, int n_threads, Body&& body) {
     const int n_parts = static_cast<int>(std::min<int64_t>(n_threads, n));

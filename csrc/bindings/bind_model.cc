@@ -40,9 +40,9 @@ void bind_rope_spec(py::module_& module) {
 }
 
 LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int64_t d_ff,
-                     const std::string& norm_placement, const std::string& activation, bool gated, bool qk_norm,
-                     int64_t rope, bool causal, int64_t sliding_window, float attention_scale, float score_softcap,
-                     bool qkv_bias, bool output_bias, bool mlp_bias) {
+                     const std::string& norm_placement, const std::string& activation, bool gated,
+                     bool qk_norm, int64_t rope, bool causal, int64_t sliding_window, float attention_scale,
+                     float score_softcap, bool qkv_bias, bool output_bias, bool mlp_bias) {
   const auto placement = choose<NormPlacement>(
       norm_placement, "norm_placement",
       {{"pre", NormPlacement::pre}, {"post", NormPlacement::post}, {"sandwich", NormPlacement::sandwich}});
@@ -67,9 +67,9 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
 void bind_layer_spec(py::module_& module) {
   py::class_<LayerSpec>(module, "LayerSpec")
       .def(py::init(&make_layer), py::kw_only(), "n_heads"_a, "n_kv_heads"_a, "head_dim"_a, "d_ff"_a,
-           "norm_placement"_a = "pre", "activation"_a = "silu", "gated"_a = true, "qk_norm"_a = false, "rope"_a = -1,
-           "causal"_a = true, "sliding_window"_a = 0, "attention_scale"_a = 0.0f, "score_softcap"_a = 0.0f,
-           "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false)
+           "norm_placement"_a = "pre", "activation"_a = "silu", "gated"_a = true, "qk_norm"_a = false,
+           "rope"_a = -1, "causal"_a = true, "sliding_window"_a = 0, "attention_scale"_a = 0.0f,
+           "score_softcap"_a = 0.0f, "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false)
       .def_readonly("n_heads", &LayerSpec::n_heads)
       .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
       .def_readonly("head_dim", &LayerSpec::head_dim)
@@ -90,11 +90,11 @@ void bind_layer_spec(py::module_& module) {
 
 ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, int64_t max_positions,
                      std::vector<LayerSpec> layers, std::vector<RopeSpec> ropes, float embedding_scale,
-                     int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types, bool embedding_norm,
-                     const std::string& norm, float norm_eps, bool final_norm, bool has_head, bool tied_head,
-                     bool head_bias, float logit_softcap, float logit_scale) {
-  ModelSpec spec{.kind = choose<ModelKind>(kind, "kind",
-                                           {{"decoder", ModelKind::decoder}, {"encoder", ModelKind::encoder}}),
+                     int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types,
+                     bool embedding_norm, const std::string& norm, float norm_eps, bool final_norm,
+                     bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale) {
+  ModelSpec spec{.kind = choose<ModelKind>(
+                     kind, "kind", {{"decoder", ModelKind::decoder}, {"encoder", ModelKind::encoder}}),
                  .n_vocab = n_vocab,
                  .d_model = d_model,
                  .max_positions = max_positions,
@@ -119,13 +119,13 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
 
 void bind_model_spec(py::module_& module) {
   py::class_<ModelSpec>(module, "ModelSpec")
-      .def(py::init(&make_model), py::kw_only(), "kind"_a, "n_vocab"_a, "d_model"_a, "max_positions"_a, "layers"_a,
-           "ropes"_a = py::tuple(), "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0, "position_offset"_a = 0,
-           "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
-           "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
-           "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f)
-      .def_property_readonly("kind",
-                             [](const ModelSpec& s) { return s.kind == ModelKind::decoder ? "decoder" : "encoder"; })
+      .def(py::init(&make_model), py::kw_only(), "kind"_a, "n_vocab"_a, "d_model"_a, "max_positions"_a,
+           "layers"_a, "ropes"_a = py::tuple(), "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0,
+           "position_offset"_a = 0, "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms",
+           "norm_eps"_a = 1e-5f, "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false,
+           "head_bias"_a = false, "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f)
+      .def_property_readonly(
+          "kind", [](const ModelSpec& s) { return s.kind == ModelKind::decoder ? "decoder" : "encoder"; })
       .def_readonly("n_vocab", &ModelSpec::n_vocab)
       .def_readonly("d_model", &ModelSpec::d_model)
       .def_readonly("max_positions", &ModelSpec::max_positions)
@@ -153,7 +153,8 @@ struct Builder {
 
   py::list expected() const {
     py::list all;
-    for (const auto& [name, shape] : builder.expected()) all.append(py::make_tuple(name, py::tuple(py::cast(shape))));
+    for (const auto& [name, shape] : builder.expected())
+      all.append(py::make_tuple(name, py::tuple(py::cast(shape))));
     return all;
   }
 
@@ -187,8 +188,8 @@ void bind_model(py::module_& module) {
       .def_readonly("n_parameters", &Model::n_parameters)
       .def_readonly("weight_bytes", &Model::weight_bytes);
   py::class_<Builder>(module, "ModelBuilder")
-      .def(py::init<const ModelSpec&, const std::string&, int>(), "spec"_a, py::kw_only(), "compute"_a = "auto",
-           "num_threads"_a = 0)
+      .def(py::init<const ModelSpec&, const std::string&, int>(), "spec"_a, py::kw_only(),
+           "compute"_a = "auto", "num_threads"_a = 0)
       .def("expected", &Builder::expected)
       .def("add", &Builder::add, "name"_a, "format"_a, "shape"_a, "data"_a)
       .def("finish", &Builder::finish);

@@ -26,7 +26,9 @@ struct OneCall {
   ops::Context context;
 };
 
-std::vector<py::ssize_t> shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
+std::vector<py::ssize_t> shape_of(const py::array& array) {
+  return {array.shape(), array.shape() + array.ndim()};
+}
 
 FloatArray like(const FloatArray& array) { return FloatArray(shape_of(array)); }
 
@@ -42,8 +44,8 @@ struct PackedWeight {
   PackedWeight(const std::string& format, int64_t n, int64_t k, const ByteArray& data) {
     const Format stored = to_format(format);
     TUILI_CHECK(n >= 1 && k >= 1 && n <= 1 << 24 && k <= 1 << 24, "a weight of ", n, " x ", k);
-    TUILI_CHECK(data.size() == n * ops::row_bytes(stored, k), "data has ", data.size(), " bytes; ", format, " [", n,
-                ", ", k, "] has ", n * ops::row_bytes(stored, k));
+    TUILI_CHECK(data.size() == n * ops::row_bytes(stored, k), "data has ", data.size(), " bytes; ", format,
+                " [", n, ", ", k, "] has ", n * ops::row_bytes(stored, k));
     memory = Buffer(ops::packed_bytes(stored, n, k));
     const uint8_t* rows = data.data();
     const py::gil_scoped_release release;
@@ -99,7 +101,8 @@ py::tuple quantize_rows(const FloatArray& x, const Isa& isa) {
 FloatArray embed(const PackedWeight& w, const py::object& token_ids, float factor, const Isa& isa) {
   const std::vector<int32_t> ids = to_ids(token_ids, "ids");
   for (const int32_t id : ids)
-    TUILI_CHECK_KIND(ErrorKind::token_id, id < w.matrix.n, "token id ", id, " is not in [0, ", w.matrix.n, ")");
+    TUILI_CHECK_KIND(ErrorKind::token_id, id < w.matrix.n, "token id ", id, " is not in [0, ", w.matrix.n,
+                     ")");
   FloatArray y({static_cast<int64_t>(ids.size()), w.matrix.k});
   const OneCall call(isa);
   ops::embed(call.context, view_of(y), w.matrix, ids.data(), factor);
@@ -117,7 +120,8 @@ FloatArray rms_norm(const FloatArray& x, const FloatArray& gain, float eps, cons
   return y;
 }
 
-FloatArray layer_norm(const FloatArray& x, const FloatArray& gain, const FloatArray& bias, float eps, const Isa& isa) {
+FloatArray layer_norm(const FloatArray& x, const FloatArray& gain, const FloatArray& bias, float eps,
+                      const Isa& isa) {
   check_dims(x, "x", 2);
   check_length(gain, "gain", x.shape(1));
   check_length(bias, "bias", x.shape(1));
@@ -136,13 +140,15 @@ py::tuple rope_table(const py::object& position_ids, const FloatArray& inv_freq,
   return py::make_tuple(cos, sin);
 }
 
-FloatArray rope(const FloatArray& x, const FloatArray& cos, const FloatArray& sin, int64_t n_heads, bool interleaved,
-                const Isa& isa) {
+FloatArray rope(const FloatArray& x, const FloatArray& cos, const FloatArray& sin, int64_t n_heads,
+                bool interleaved, const Isa& isa) {
   check_dims(x, "x", 2);
   check_dims(cos, "cos", 2);
-  TUILI_CHECK(shape_of(cos) == shape_of(sin) && cos.shape(0) == x.shape(0), "cos and sin must be [n_tokens, half]");
-  TUILI_CHECK(n_heads >= 1 && x.shape(1) % n_heads == 0 && 2 * cos.shape(1) <= x.shape(1) / n_heads, "x has rows of ",
-              x.shape(1), " for ", n_heads, " heads, of which RoPE turns ", 2 * cos.shape(1));
+  TUILI_CHECK(shape_of(cos) == shape_of(sin) && cos.shape(0) == x.shape(0),
+              "cos and sin must be [n_tokens, half]");
+  TUILI_CHECK(n_heads >= 1 && x.shape(1) % n_heads == 0 && 2 * cos.shape(1) <= x.shape(1) / n_heads,
+              "x has rows of ", x.shape(1), " for ", n_heads, " heads, of which RoPE turns ",
+              2 * cos.shape(1));
   FloatArray y = copy_of(x);
   const OneCall call(isa);
   ops::rope(call.context, view_of(y), view_of(cos), view_of(sin), n_heads, interleaved);
@@ -181,7 +187,8 @@ struct AttentionOptions {
 // Pages that hold k and v [n_keys, n_kv_heads, head_dim], their blocks in reverse order.
 struct Pages {
   Pages(const OneCall& call, const FloatArray& k, const FloatArray& v, const AttentionOptions& options) {
-    const int64_t n_keys = k.shape(0), n_kv_heads = k.shape(1), head_dim = k.shape(2), size = options.block_size;
+    const int64_t n_keys = k.shape(0), n_kv_heads = k.shape(1), head_dim = k.shape(2),
+                  size = options.block_size;
     const int64_t n_blocks = (n_keys + size - 1) / size;
     for (int64_t i = 0; i < n_blocks; ++i) blocks.push_back(static_cast<int32_t>(n_blocks - 1 - i));
     const int64_t bytes = n_blocks * size * n_kv_heads * head_dim * 4;
@@ -189,7 +196,8 @@ struct Pages {
     values = Buffer(bytes);
     pages = {keys.data(), values.data(), options.kv_type, size, n_kv_heads, head_dim};
     std::vector<int32_t> slots;
-    for (int64_t i = 0; i < n_keys; ++i) slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
+    for (int64_t i = 0; i < n_keys; ++i)
+      slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
     const auto rows = [&](const FloatArray& a) {
       return TensorView(const_cast<float*>(a.data()), DType::f32, {n_keys, n_kv_heads * head_dim});
     };
@@ -200,8 +208,8 @@ struct Pages {
   std::vector<int32_t> blocks;
 };
 
-FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v, const AttentionOptions& options,
-                  const Isa& isa) {
+FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
+                  const AttentionOptions& options, const Isa& isa) {
   const int64_t n_rows = q.shape(0), n_heads = q.shape(1), head_dim = q.shape(2), n_keys = k.shape(0);
   const OneCall call(isa, options.num_threads, head_dim);
   const Pages pages(call, k, v, options);
@@ -217,21 +225,22 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
   return out;
 }
 
-FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray& v, int64_t position, bool causal,
-                     int64_t window, float factor, float softcap, const std::string& kv_dtype, int64_t block_size,
-                     const Isa& isa, int num_threads) {
+FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray& v, int64_t position,
+                     bool causal, int64_t window, float factor, float softcap, const std::string& kv_dtype,
+                     int64_t block_size, const Isa& isa, int num_threads) {
   check_dims(q, "q", 3);
   check_dims(k, "k", 3);
   TUILI_CHECK(shape_of(k) == shape_of(v), "k and v must have one shape");
   TUILI_CHECK(k.shape(0) >= 1 && k.shape(2) == q.shape(2) && q.shape(2) >= 1 && k.shape(1) >= 1 &&
                   q.shape(1) % k.shape(1) == 0,
-              "q is [", q.shape(0), ", ", q.shape(1), ", ", q.shape(2), "], k is [", k.shape(0), ", ", k.shape(1),
-              ", ", k.shape(2), "]");
+              "q is [", q.shape(0), ", ", q.shape(1), ", ", q.shape(2), "], k is [", k.shape(0), ", ",
+              k.shape(1), ", ", k.shape(2), "]");
   TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size must be 16, 32 or 64");
   TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
               "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
   return attend(q, k, v,
-                {position, causal, window, factor, softcap, to_kv_type(kv_dtype), block_size, num_threads}, isa);
+                {position, causal, window, factor, softcap, to_kv_type(kv_dtype), block_size, num_threads},
+                isa);
 }
 
 // ---- elements
@@ -241,7 +250,8 @@ FloatArray activate(const FloatArray& gate, const std::optional<FloatArray>& up,
   TUILI_CHECK(!up || shape_of(gate) == shape_of(*up), "gate and up must have one shape");
   FloatArray y = like(gate);
   const OneCall call(isa);
-  ops::activate(call.context, view_of(y), view_of(gate), up ? view_of(*up) : TensorView(), to_activation(kind));
+  ops::activate(call.context, view_of(y), view_of(gate), up ? view_of(*up) : TensorView(),
+                to_activation(kind));
   return y;
 }
 
@@ -280,14 +290,16 @@ py::tuple philox(uint64_t seed, uint64_t counter) {
   return py::make_tuple(word[0], word[1], word[2], word[3]);
 }
 
-int32_t sample(const FloatArray& logits, const SamplingParams& params, const py::object& tokens, int64_t n_prompt) {
+int32_t sample(const FloatArray& logits, const SamplingParams& params, const py::object& tokens,
+               int64_t n_prompt) {
   check_dims(logits, "logits", 1);
   const int64_t n_vocab = logits.shape(0);
   const std::vector<int32_t> history = to_ids(tokens, "history");
-  TUILI_CHECK(n_vocab >= 1 && n_prompt >= 0 && n_prompt <= static_cast<int64_t>(history.size()), "n_prompt is ",
-              n_prompt, " of ", history.size(), " tokens");
+  TUILI_CHECK(n_vocab >= 1 && n_prompt >= 0 && n_prompt <= static_cast<int64_t>(history.size()),
+              "n_prompt is ", n_prompt, " of ", history.size(), " tokens");
   for (const int32_t id : history)
-    TUILI_CHECK_KIND(ErrorKind::token_id, id < n_vocab, "history: token id ", id, " is not in [0, ", n_vocab, ")");
+    TUILI_CHECK_KIND(ErrorKind::token_id, id < n_vocab, "history: token id ", id, " is not in [0, ", n_vocab,
+                     ")");
   check_sampling(params, n_vocab);
   return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, history, n_prompt);
 }
@@ -298,7 +310,8 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
 class OnDevice {
  public:
   OnDevice(const void* from, DType dtype, std::initializer_list<int64_t> shape)
-      : view_(nullptr, dtype, shape, DeviceKind::cuda), memory_(device::allocate(std::max<int64_t>(1, bytes()))) {
+      : view_(nullptr, dtype, shape, DeviceKind::cuda),
+        memory_(device::allocate(std::max<int64_t>(1, bytes()))) {
     view_.data = memory_.get();
     if (from != nullptr) device::copy_to_device(memory_.get(), from, bytes(), nullptr);
     device::synchronize(nullptr);
@@ -325,7 +338,8 @@ Array rms_norm_on_device(const Array& x, const FloatArray& gain, float eps) {
   check_dims(x, "x", 2);
   check_length(gain, "gain", x.shape(1));
   const int64_t n = x.shape(0), d = x.shape(1);
-  const OnDevice from(x.data(), dtype, {n, d}), weights(gain.data(), DType::f32, {d}), to(nullptr, dtype, {n, d});
+  const OnDevice from(x.data(), dtype, {n, d}), weights(gain.data(), DType::f32, {d}),
+      to(nullptr, dtype, {n, d});
   ops::rms_norm(OneCall(std::nullopt).context, to.view(), from.view(), weights.view(), eps);
   Array y(shape_of(x));
   to.copy_to(y.mutable_data());
@@ -335,7 +349,8 @@ Array rms_norm_on_device(const Array& x, const FloatArray& gain, float eps) {
 template <class Array, DType dtype>
 Array gemm_into(const HalfArray& x, const HalfArray& w) {
   const int64_t m = x.shape(0), k = x.shape(1), n = w.shape(0);
-  const OnDevice xs(x.data(), DType::bf16, {m, k}), ws(w.data(), DType::bf16, {n, k}), ys(nullptr, dtype, {m, n});
+  const OnDevice xs(x.data(), DType::bf16, {m, k}), ws(w.data(), DType::bf16, {n, k}),
+      ys(nullptr, dtype, {m, n});
   ops::gemm(OneCall(std::nullopt).context, ys.view(), xs.view(), ws.view());
   Array y({m, n});
   ys.copy_to(y.mutable_data());
@@ -352,13 +367,15 @@ py::array gemm_on_device(const HalfArray& x, const HalfArray& w, const std::stri
 }
 
 void bind_linear(py::module_& ops) {
-  ops.def("gemm", &gemm, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(), "compute"_a = "auto", "isa"_a = py::none(),
-          "num_threads"_a = 1);
+  ops.def("gemm", &gemm, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(), "compute"_a = "auto",
+          "isa"_a = py::none(), "num_threads"_a = 1);
   ops.def("quantize_rows", &quantize_rows, "x"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("embed", &embed, "w"_a, "ids"_a, "scale"_a = 1.0f, py::kw_only(), "isa"_a = py::none());
   ops.def("gemm_on_device", &gemm_on_device, "x"_a, "w"_a, "out"_a = "float32");
-  ops.def("rms_norm_on_device", &rms_norm_on_device<FloatArray, DType::f32>, "x"_a.noconvert(), "gain"_a, "eps"_a);
-  ops.def("rms_norm_on_device", &rms_norm_on_device<HalfArray, DType::bf16>, "x"_a.noconvert(), "gain"_a, "eps"_a);
+  ops.def("rms_norm_on_device", &rms_norm_on_device<FloatArray, DType::f32>, "x"_a.noconvert(), "gain"_a,
+          "eps"_a);
+  ops.def("rms_norm_on_device", &rms_norm_on_device<HalfArray, DType::bf16>, "x"_a.noconvert(), "gain"_a,
+          "eps"_a);
 }
 
 void bind_rows(py::module_& ops) {
@@ -375,7 +392,8 @@ void bind_rows(py::module_& ops) {
 }
 
 void bind_elements(py::module_& ops) {
-  ops.def("activate", &activate, "gate"_a, "up"_a = py::none(), "kind"_a = "silu", py::kw_only(), "isa"_a = py::none());
+  ops.def("activate", &activate, "gate"_a, "up"_a = py::none(), "kind"_a = "silu", py::kw_only(),
+          "isa"_a = py::none());
   ops.def("add", &add, "x"_a, "z"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("softcap", &softcap, "x"_a, "cap"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("softmax_stats", &softmax_stats, "x"_a, py::kw_only(), "isa"_a = py::none());
@@ -388,7 +406,8 @@ void bind_elements(py::module_& ops) {
 
 void bind_ops(py::module_& module) {
   py::class_<PackedWeight>(module, "PackedWeight")
-      .def(py::init<const std::string&, int64_t, int64_t, const ByteArray&>(), "format"_a, "n"_a, "k"_a, "data"_a)
+      .def(py::init<const std::string&, int64_t, int64_t, const ByteArray&>(), "format"_a, "n"_a, "k"_a,
+           "data"_a)
       .def_property_readonly("bytes", [](const PackedWeight& w) { return w.memory.bytes(); });
   py::module_ ops = module.def_submodule("ops", "Single ops on numpy arrays.");
   bind_linear(ops);

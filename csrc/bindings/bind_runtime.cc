@@ -15,7 +15,8 @@ using SharedSequence = std::shared_ptr<Sequence>;
 SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, double min_p, double typical_p,
                              float repetition_penalty, float presence_penalty, float frequency_penalty,
                              int64_t no_repeat_ngram_size, uint64_t seed,
-                             std::vector<std::pair<int32_t, float>> logit_bias, std::vector<int32_t> allowed_token_ids,
+                             std::vector<std::pair<int32_t, float>> logit_bias,
+                             std::vector<int32_t> allowed_token_ids,
                              std::vector<std::vector<int32_t>> bad_words, int64_t min_tokens,
                              std::vector<int32_t> min_tokens_banned, int64_t n_logprobs) {
   TUILI_CHECK(temperature >= 0, "temperature is ", temperature, "; it must be >= 0");
@@ -43,8 +44,8 @@ void bind_sampling(py::module_& module) {
       .def(py::init(&make_sampling), py::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
            "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "presence_penalty"_a = 0.0f,
            "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0, "seed"_a = 0, "logit_bias"_a = empty,
-           "allowed_token_ids"_a = empty, "bad_words"_a = empty, "min_tokens"_a = 0, "min_tokens_banned"_a = empty,
-           "n_logprobs"_a = -1);
+           "allowed_token_ids"_a = empty, "bad_words"_a = empty, "min_tokens"_a = 0,
+           "min_tokens_banned"_a = empty, "n_logprobs"_a = -1);
 }
 
 py::tuple to_tuple(const TokenLogprobs& logprobs) {
@@ -69,7 +70,8 @@ SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* 
                                              Collect{collect_logits, collect_hidden, prompt_logprobs});
   if (token_type_ids.is_none()) return sequence;
   const std::vector<int32_t> types = to_ids(token_type_ids, "token_type_ids");
-  TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(), " tokens");
+  TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(),
+              " tokens");
   sequence->token_types.assign(types.begin(), types.end());
   return sequence;
 }
@@ -112,7 +114,8 @@ void bind_sequence(py::module_& module) {
           "token_ids",
           [](Sequence& s, int64_t begin) {
             const auto& tokens = idle(s).tokens;
-            TUILI_CHECK(begin >= 0 && begin <= s.n_tokens(), "begin is ", begin, "; there are ", s.n_tokens(), " tokens");
+            TUILI_CHECK(begin >= 0 && begin <= s.n_tokens(), "begin is ", begin, "; there are ", s.n_tokens(),
+                        " tokens");
             return std::vector<int32_t>(tokens.begin() + begin, tokens.end());
           },
           "begin"_a = 0)
@@ -137,10 +140,11 @@ void bind_sequence(py::module_& module) {
 
 void bind_block_pool(py::module_& module) {
   py::class_<BlockPool>(module, "BlockPool")
-      .def(py::init([](int64_t n_blocks, int64_t block_size, bool prefix_cache, uint64_t key, uint64_t hash_mask) {
-             return std::make_unique<BlockPool>(
-                 BlockPoolOptions{n_blocks, block_size, prefix_cache, key, hash_mask});
-           }),
+      .def(py::init(
+               [](int64_t n_blocks, int64_t block_size, bool prefix_cache, uint64_t key, uint64_t hash_mask) {
+                 return std::make_unique<BlockPool>(
+                     BlockPoolOptions{n_blocks, block_size, prefix_cache, key, hash_mask});
+               }),
            "n_blocks"_a, "block_size"_a = 32, py::kw_only(), "prefix_cache"_a = true, "key"_a = 0,
            "hash_mask"_a = ~uint64_t{0})
       .def_property_readonly("n_blocks", &BlockPool::n_blocks)
@@ -170,10 +174,11 @@ void bind_block_pool(py::module_& module) {
 
 void bind_cache(py::module_& module) {
   py::class_<KvCache>(module, "KvCache")
-      .def(py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype) {
-             return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype));
-           }),
-           "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32")
+      .def(
+          py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype) {
+            return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype));
+          }),
+          "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32")
       .def_property_readonly("bytes", &KvCache::bytes)
       .def("poison", &KvCache::poison)
       .def_static(
@@ -210,10 +215,10 @@ class Turn {
   BusyRunner& runner_;
 };
 
-StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences, const std::vector<int64_t>& n_new,
-                    const std::vector<bool>& sample) {
-  TUILI_CHECK(n_new.size() == sequences.size() && sample.size() == sequences.size(), "step: ", sequences.size(),
-              " sequences, ", n_new.size(), " n_new, ", sample.size(), " sample");
+StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
+                    const std::vector<int64_t>& n_new, const std::vector<bool>& sample) {
+  TUILI_CHECK(n_new.size() == sequences.size() && sample.size() == sequences.size(),
+              "step: ", sequences.size(), " sequences, ", n_new.size(), " n_new, ", sample.size(), " sample");
   std::vector<StepRequest> requests(sequences.size());
   for (size_t i = 0; i < sequences.size(); ++i) {
     TUILI_CHECK(sequences[i] != nullptr, "step: sequence ", i, " is None");
@@ -232,8 +237,8 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
   return output;
 }
 
-py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequence>& sequences, const std::string& pooling,
-                              bool normalize) {
+py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
+                              const std::string& pooling, bool normalize) {
   const auto how = choose<Pooling>(pooling, "pooling",
                                    {{"mean", Pooling::mean}, {"cls", Pooling::cls}, {"last", Pooling::last}});
   std::vector<Sequence*> pointers;
@@ -254,9 +259,10 @@ void bind_runner(py::module_& module) {
       .def_readonly("token_ids", &StepOutput::token_ids)
       .def_readonly("logprobs", &StepOutput::logprobs);
   py::class_<BusyRunner>(module, "Runner")
-      .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs, int num_threads,
-                       const std::optional<std::string>& isa) {
-             const RunnerOptions options{max_batch_tokens, max_seqs, num_threads, isa ? isa->c_str() : nullptr};
+      .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs,
+                       int num_threads, const std::optional<std::string>& isa) {
+             const RunnerOptions options{max_batch_tokens, max_seqs, num_threads,
+                                         isa ? isa->c_str() : nullptr};
              return std::make_unique<BusyRunner>(model, cache, options);
            }),
            "model"_a, "cache"_a = nullptr, py::kw_only(), "max_batch_tokens"_a = 512, "max_seqs"_a = 64,

@@ -34,8 +34,8 @@ inline std::vector<int32_t> to_ids(const py::object& object, const char* name) {
   std::vector<int32_t> ids(static_cast<size_t>(wide.size()));
   for (size_t i = 0; i < ids.size(); ++i) {
     const int64_t id = wide.data()[i];
-    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id <= std::numeric_limits<int32_t>::max(), name, ": ", id,
-                     " is no token id");
+    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id <= std::numeric_limits<int32_t>::max(), name, ": ",
+                     id, " is no token id");
     ids[i] = static_cast<int32_t>(id);
   }
   return ids;
@@ -65,7 +65,8 @@ inline void check_length(const py::array& array, const char* name, int64_t lengt
 
 // The enumerator that a string names; `choices` are (name, value).
 template <class Value>
-Value choose(const std::string& text, const char* name, std::initializer_list<std::pair<const char*, Value>> choices) {
+Value choose(const std::string& text, const char* name,
+             std::initializer_list<std::pair<const char*, Value>> choices) {
   std::string known;
   for (const auto& [choice, value] : choices) {
     if (text == choice) return value;
@@ -77,8 +78,9 @@ Value choose(const std::string& text, const char* name, std::initializer_list<st
 inline Format to_format(const std::string& text) {
   for (int i = 0; i < kFormatCount; ++i)
     if (text == kFormatInfo[i].name) return static_cast<Format>(i);
-  throw Error(ErrorKind::invalid_parameter, "format must be one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, "
-                                            "q5_k, q6_k");
+  throw Error(ErrorKind::invalid_parameter,
+              "format must be one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, "
+              "q5_k, q6_k");
 }
 
 inline ops::Compute to_compute(const std::string& text) {

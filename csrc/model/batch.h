@@ -19,8 +19,8 @@ struct StepBatch {
   int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };
 
-// The pages that attention reads and writes, one per layer. An encoder's layers may share their memory: each writes
-// before it reads, and nothing is kept.
+// The pages that attention reads and writes, one per layer. An encoder's layers may share their memory: each
+// writes before it reads, and nothing is kept.
 using KvView = std::span<const ops::KvPages>;
 
 }  // namespace tuili

@@ -18,17 +18,20 @@ constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxPositions = 1 << 24;
 
 void check_size(const std::string& name, int64_t value, int64_t low, int64_t high) {
-  TUILI_CHECK_SPEC(value >= low && value <= high, name, " is ", value, "; it must be in [", low, ", ", high, "]");
+  TUILI_CHECK_SPEC(value >= low && value <= high, name, " is ", value, "; it must be in [", low, ", ", high,
+                   "]");
 }
 
 // Finite and > 0.
 void check_factor(const std::string& name, float value) {
-  TUILI_CHECK_SPEC(std::isfinite(value) && value > 0, name, " is ", value, "; it must be finite and positive");
+  TUILI_CHECK_SPEC(std::isfinite(value) && value > 0, name, " is ", value,
+                   "; it must be finite and positive");
 }
 
 // Finite and >= 0; 0 switches it off.
 void check_cap(const std::string& name, float value) {
-  TUILI_CHECK_SPEC(std::isfinite(value) && value >= 0, name, " is ", value, "; it must be finite and not negative");
+  TUILI_CHECK_SPEC(std::isfinite(value) && value >= 0, name, " is ", value,
+                   "; it must be finite and not negative");
 }
 
 void check_rope(const RopeSpec& rope, const std::string& name) {
@@ -55,7 +58,8 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
   check_size(name + ".sliding_window", layer.sliding_window, 0, kMaxPositions);
   TUILI_CHECK_KIND(ErrorKind::model_unsupported, layer.causal || layer.sliding_window == 0, name,
                    ": a sliding window without causality");
-  TUILI_CHECK_SPEC(layer.causal || spec.kind == ModelKind::encoder, name, ": a decoder's layers must be causal");
+  TUILI_CHECK_SPEC(layer.causal || spec.kind == ModelKind::encoder, name,
+                   ": a decoder's layers must be causal");
   check_factor(name + ".attention_scale", layer.attention_scale);
   check_cap(name + ".score_softcap", layer.score_softcap);
 }
@@ -70,8 +74,8 @@ void ModelSpec::validate() const {
   check_size("n_positions_learned", n_positions_learned, 0, kMaxPositions);
   check_size("position_offset", position_offset, 0, kMaxPositions);
   TUILI_CHECK_SPEC(n_positions_learned == 0 || max_positions + position_offset <= n_positions_learned,
-                   "max_positions = ", max_positions, " from row ", position_offset, " on needs more than the ",
-                   n_positions_learned, " learned positions");
+                   "max_positions = ", max_positions, " from row ", position_offset,
+                   " on needs more than the ", n_positions_learned, " learned positions");
   check_size("n_token_types", n_token_types, 0, 1024);
   check_factor("embedding_scale", embedding_scale);
   check_factor("norm_eps", norm_eps);

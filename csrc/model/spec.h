@@ -70,7 +70,8 @@ struct ModelSpec {
 
   int64_t n_layers() const { return static_cast<int64_t>(layers.size()); }
 
-  // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do not wrap.
+  // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do
+  // not wrap.
   void validate() const;
 };
 

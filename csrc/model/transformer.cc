@@ -14,7 +14,9 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
     kv_size = std::max(kv_size, layer.kv_size());
     d_ff = std::max(d_ff, layer.d_ff);
   }
-  const auto rows = [&](int64_t n) { return TensorView(carver.take<float>(max_tokens * n), DType::f32, {max_tokens, n}); };
+  const auto rows = [&](int64_t n) {
+    return TensorView(carver.take<float>(max_tokens * n), DType::f32, {max_tokens, n});
+  };
   State state;
   state.hidden = rows(spec.d_model);
   state.normed = rows(spec.d_model);
@@ -50,13 +52,15 @@ struct Transformer::Step {
 
 namespace {
 
-TensorView vector_of(const float* data, int64_t n) { return TensorView(const_cast<float*>(data), DType::f32, {n}); }
+TensorView vector_of(const float* data, int64_t n) {
+  return TensorView(const_cast<float*>(data), DType::f32, {n});
+}
 
 ops::LinearMap map_of(const TensorView& y, const Linear& linear) { return {y, &linear.w, linear.bias}; }
 
 // y += (x · downᵀ) · upᵀ, once per adapter; after the maps of the same input, whose quantized rows it reuses.
-void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activations& x, const LowRank* adapter,
-                  ops::Compute compute) {
+void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activations& x,
+                  const LowRank* adapter, ops::Compute compute) {
   if (adapter == nullptr) return;
   const TensorView inner = adapter->inner.slice(0, y.rows()), delta = adapter->delta.slice(0, y.rows());
   const ops::LinearMap down{inner, &adapter->down}, up{delta, &adapter->up};
@@ -68,7 +72,8 @@ void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activat
 
 }  // namespace
 
-void Transformer::norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const {
+void Transformer::norm(const Step& step, const TensorView& y, const TensorView& x,
+                       const NormWeights& weights) const {
   const TensorView gain = vector_of(weights.gain, spec_.d_model);
   if (spec_.norm == Norm::rms) return ops::rms_norm(step.context, y, x, gain, spec_.norm_eps);
   ops::layer_norm(step.context, y, x, gain, vector_of(weights.bias, spec_.d_model), spec_.norm_eps);
@@ -81,8 +86,10 @@ void Transformer::embed(const Step& step) const {
   ops::embed(step.context, h, weights_.token_embedding, batch.token_ids.data(), spec_.embedding_scale);
   if (spec_.n_token_types) {
     auto& ids = step.state.type_ids;
-    for (int64_t t = 0; t < batch.n_tokens(); ++t) ids[t] = batch.token_types.empty() ? 0 : batch.token_types[t];
-    const TensorView table(const_cast<float*>(weights_.token_type_embedding), DType::f32, {spec_.n_token_types, d});
+    for (int64_t t = 0; t < batch.n_tokens(); ++t)
+      ids[t] = batch.token_types.empty() ? 0 : batch.token_types[t];
+    const TensorView table(const_cast<float*>(weights_.token_type_embedding), DType::f32,
+                           {spec_.n_token_types, d});
     ops::add_rows(step.context, h, table, ids.data());
   }
   if (spec_.n_positions_learned) {
@@ -126,8 +133,9 @@ void Transformer::attention_block(const Step& step, int64_t i, const TensorView&
 
   const ops::KvPages& pages = step.kv[i];
   ops::kv_write(context, pages, k, v, step.batch.slots.data());
-  const ops::AttentionSpec attention{spec.n_heads, spec.n_kv_heads,      spec.head_dim,     spec.sliding_window,
-                                     spec.causal,  spec.attention_scale, spec.score_softcap};
+  const ops::AttentionSpec attention{spec.n_heads,        spec.n_kv_heads, spec.head_dim,
+                                     spec.sliding_window, spec.causal,     spec.attention_scale,
+                                     spec.score_softcap};
   ops::attention(context, attention, out, q, pages, step.batch.sequences, s.attention_partials);
 
   ops::Activations attended = step.input(out);
@@ -197,8 +205,8 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   for (size_t i = 0; i < spec_.ropes.size(); ++i) {
     const RopeSpec& rope = spec_.ropes[i];
     const auto half = static_cast<int64_t>(rope.inv_freq.size());
-    ops::rope_table(context, step.rows(state.cos[i], half), step.rows(state.sin[i], half), batch.positions.data(),
-                    rope.inv_freq.data(), rope.scale);
+    ops::rope_table(context, step.rows(state.cos[i], half), step.rows(state.sin[i], half),
+                    batch.positions.data(), rope.inv_freq.data(), rope.scale);
   }
   embed(step);
   for (int64_t i = 0; i < spec_.n_layers(); ++i) {

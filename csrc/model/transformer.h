@@ -8,14 +8,15 @@ namespace tuili {
 
 // What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
 struct State {
-  TensorView hidden;  // f32 [max_tokens, d_model]: the residual stream; the final hidden states after forward()
-  TensorView normed;  // f32 [max_tokens, d_model]
-  TensorView mixed;   // f32 [max_tokens, d_model]: what a block adds
-  TensorView query, attended;  // f32 [max_tokens, largest q_size]
-  TensorView key, value;       // f32 [max_tokens, largest kv_size]
-  TensorView gate, up;         // f32 [max_tokens, largest d_ff]
-  QuantizedRows quantized;     // [max_tokens, the largest of all inputs]
-  std::vector<TensorView> cos, sin;  // one per rope: f32 [max_tokens, half]
+  TensorView
+      hidden;  // f32 [max_tokens, d_model]: the residual stream; the final hidden states after forward()
+  TensorView normed;                            // f32 [max_tokens, d_model]
+  TensorView mixed;                             // f32 [max_tokens, d_model]: what a block adds
+  TensorView query, attended;                   // f32 [max_tokens, largest q_size]
+  TensorView key, value;                        // f32 [max_tokens, largest kv_size]
+  TensorView gate, up;                          // f32 [max_tokens, largest d_ff]
+  QuantizedRows quantized;                      // [max_tokens, the largest of all inputs]
+  std::vector<TensorView> cos, sin;             // one per rope: f32 [max_tokens, half]
   std::vector<int32_t> position_ids, type_ids;  // [max_tokens]: rows of the learned tables
   std::span<float> attention_partials;
 
@@ -25,12 +26,14 @@ struct State {
 
 // Where intermediate results are copied. None costs nothing.
 struct Taps {
-  TensorView hidden;  // f32 [n_layers + 1, n_tokens, d_model]: after the embedding and each layer; the last is normed
+  TensorView hidden;  // f32 [n_layers + 1, n_tokens, d_model]: after the embedding and each layer; the last
+                      // is normed
 };
 
 class Transformer {
  public:
-  explicit Transformer(const Model& model) : spec_(model.spec), weights_(model.weights), compute_(model.compute) {}
+  explicit Transformer(const Model& model)
+      : spec_(model.spec), weights_(model.weights), compute_(model.compute) {}
 
   // Computes the batch's final hidden states into state.hidden, and its keys and values into `kv`.
   void forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,

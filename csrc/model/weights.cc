@@ -29,7 +29,8 @@ void ModelBuilder::expect_matrix(std::string name, int64_t n, int64_t k, PackedM
   slots_.push_back({.name = std::move(name), .n = n, .k = k, .is_vector = false, .matrix = &target});
 }
 
-void ModelBuilder::expect_floats(std::string name, int64_t n, int64_t k, bool is_vector, const float*& target) {
+void ModelBuilder::expect_floats(std::string name, int64_t n, int64_t k, bool is_vector,
+                                 const float*& target) {
   slots_.push_back({.name = std::move(name), .n = n, .k = k, .is_vector = is_vector, .floats = &target});
 }
 
@@ -100,11 +101,12 @@ void ModelBuilder::add(std::string_view name, Format format, std::span<const int
   const std::vector<int64_t> wanted = shape_of(slot);
   TUILI_CHECK_KIND(ErrorKind::model_format, std::ranges::equal(shape, wanted), "tensor ", name, " has shape ",
                    shape_text(shape), "; the configuration wants ", shape_text(wanted));
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, slot.matrix != nullptr || is_float(format), "tensor ", name, " is ",
-                   info_of(format).name, "; it must be f32, f16 or bf16");
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, slot.matrix != nullptr || is_float(format), "tensor ", name,
+                   " is ", info_of(format).name, "; it must be f32, f16 or bf16");
   const int64_t bytes = slot.n * ops::row_bytes(format, slot.k);
-  TUILI_CHECK_KIND(ErrorKind::model_format, static_cast<int64_t>(data.size()) == bytes, "tensor ", name, " has ",
-                   data.size(), " bytes; ", info_of(format).name, " ", shape_text(wanted), " has ", bytes);
+  TUILI_CHECK_KIND(ErrorKind::model_format, static_cast<int64_t>(data.size()) == bytes, "tensor ", name,
+                   " has ", data.size(), " bytes; ", info_of(format).name, " ", shape_text(wanted), " has ",
+                   bytes);
   const int64_t count = slot.n * slot.k;
   Buffer buffer(slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : count * 4);
   if (slot.matrix) {

@@ -42,8 +42,8 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  PackedMatrix token_embedding;                // [n_vocab, d_model]
-  const float* position_embedding = nullptr;   // [n_positions_learned, d_model]
+  PackedMatrix token_embedding;                 // [n_vocab, d_model]
+  const float* position_embedding = nullptr;    // [n_positions_learned, d_model]
   const float* token_type_embedding = nullptr;  // [n_token_types, d_model]
   NormWeights embedding_norm, final_norm;
   std::vector<LayerWeights> layers;
@@ -59,7 +59,8 @@ struct Model {
   int64_t weight_bytes = 0;
 };
 
-// Takes tensors one by one, in any order, and packs each at once: the peak is the model and one source tensor.
+// Takes tensors one by one, in any order, and packs each at once: the peak is the model and one source
+// tensor.
 class ModelBuilder {
  public:
   // Throws model_format if the spec contradicts itself. num_threads as resolve_num_threads takes it.
@@ -71,9 +72,10 @@ class ModelBuilder {
   };
   std::vector<Expected> expected() const;
 
-  // data: the rows in the format's own encoding. Throws model_format unless the name is expected, new, and of that
-  // shape, and model_unsupported for a quantized vector or table that is added to.
-  void add(std::string_view name, Format format, std::span<const int64_t> shape, std::span<const uint8_t> data);
+  // data: the rows in the format's own encoding. Throws model_format unless the name is expected, new, and of
+  // that shape, and model_unsupported for a quantized vector or table that is added to.
+  void add(std::string_view name, Format format, std::span<const int64_t> shape,
+           std::span<const uint8_t> data);
 
   // The model; the builder is empty afterwards. Throws model_format naming what is missing.
   Model finish();
@@ -81,10 +83,10 @@ class ModelBuilder {
  private:
   struct Slot {
     std::string name;
-    int64_t n, k;                      // a vector has n = 1
-    bool is_vector;                    // [k] instead of [n, k]
-    PackedMatrix* matrix = nullptr;    // packed here, or
-    const float** floats = nullptr;    // kept as float32 here
+    int64_t n, k;                    // a vector has n = 1
+    bool is_vector;                  // [k] instead of [n, k]
+    PackedMatrix* matrix = nullptr;  // packed here, or
+    const float** floats = nullptr;  // kept as float32 here
     bool filled = false;
   };
 

@@ -7,7 +7,8 @@
 namespace tuili::ops {
 namespace {
 
-constexpr int64_t kRowsPerItem = 8;  // query rows of one work item: enough to reuse a page, few enough to share
+constexpr int64_t kRowsPerItem =
+    8;  // query rows of one work item: enough to reuse a page, few enough to share
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + cpu::kKeySplit - 1) / cpu::kKeySplit; }
 
@@ -34,30 +35,34 @@ void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q
            std::span<const SequenceRows> sequences) {
   expect_f32("attention", "q", q);
   expect_f32("attention", "out", out);
-  TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim, "attention: q is ", q, ", out is ",
-               out, " for ", spec.n_heads, " heads of ", spec.head_dim);
+  TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim, "attention: q is ", q,
+               ", out is ", out, " for ", spec.n_heads, " heads of ", spec.head_dim);
   TUILI_EXPECT(pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim && pages.k != nullptr &&
                    spec.n_heads % spec.n_kv_heads == 0,
-               "attention: pages of ", pages.n_kv_heads, " heads of ", pages.head_dim, " for ", spec.n_kv_heads,
-               " heads of ", spec.head_dim);
+               "attention: pages of ", pages.n_kv_heads, " heads of ", pages.head_dim, " for ",
+               spec.n_kv_heads, " heads of ", spec.head_dim);
   for (const SequenceRows& s : sequences)
     TUILI_EXPECT(s.first_row >= 0 && s.first_row + s.n_rows <= q.rows() && s.position >= 0 && s.n_keys > 0 &&
                      (!spec.causal || s.position + s.n_rows <= s.n_keys),
-                 "attention: ", s.n_rows, " rows from row ", s.first_row, " at position ", s.position, " with ",
-                 s.n_keys, " keys, and q is ", q);
+                 "attention: ", s.n_rows, " rows from row ", s.first_row, " at position ", s.position,
+                 " with ", s.n_keys, " keys, and q is ", q);
 }
 
-// One row whose splits are shared between the threads: all (head, split) pairs first, then the merge per head.
-void attend_long_row(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-                     const KvPages& pages, const SequenceRows& rows, float* partials) {
+// One row whose splits are shared between the threads: all (head, split) pairs first, then the merge per
+// head.
+void attend_long_row(const Context& context, const AttentionSpec& spec, const TensorView& out,
+                     const TensorView& q, const KvPages& pages, const SequenceRows& rows, float* partials) {
   const int64_t splits = n_splits(rows.n_keys);
   const int64_t group_size = spec.n_heads / spec.n_kv_heads * cpu::attention_partial_size(spec.head_dim);
-  const auto partial = [&](int64_t head, int64_t split) { return partials + (head * splits + split) * group_size; };
-  context.pool->parallel_for(spec.n_kv_heads * splits, context.n_threads, [&](int64_t begin, int64_t end, int part) {
-    const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
-    for (int64_t i = begin; i < end; ++i)
-      context.kernels->attention_split(args, i / splits, 0, i % splits, partial(i / splits, i % splits));
-  });
+  const auto partial = [&](int64_t head, int64_t split) {
+    return partials + (head * splits + split) * group_size;
+  };
+  context.pool->parallel_for(
+      spec.n_kv_heads * splits, context.n_threads, [&](int64_t begin, int64_t end, int part) {
+        const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
+        for (int64_t i = begin; i < end; ++i)
+          context.kernels->attention_split(args, i / splits, 0, i % splits, partial(i / splits, i % splits));
+      });
   const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, 0);
   for (int64_t head = 0; head < spec.n_kv_heads; ++head)
     context.kernels->attention_merge(args, head, 0, splits, partial(head, 0));
@@ -69,8 +74,9 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
               const int32_t* slots) {
   expect_f32("kv_write", "k", k);
   expect_f32("kv_write", "v", v);
-  TUILI_EXPECT(same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
-               "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
+  TUILI_EXPECT(
+      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
+      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
   const int64_t threads = std::clamp<int64_t>(k.count() / 8192, 1, context.n_threads);
   context.pool->parallel_for(k.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
     context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, {begin, end});
@@ -90,11 +96,12 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
           static_cast<int64_t>(partials.size()))
     return attend_long_row(context, spec, out, q, pages, sequences[0], partials.data());
 
-  // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so items are
-  // dealt out in turn instead of in contiguous parts.
+  // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so
+  // items are dealt out in turn instead of in contiguous parts.
   int64_t work = 0;
   for (const SequenceRows& s : sequences) work += s.n_rows * s.n_keys;
-  const int64_t threads = std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / 65536, 1, context.n_threads);
+  const int64_t threads =
+      std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / 65536, 1, context.n_threads);
   context.pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t first, int64_t, int part) {
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {

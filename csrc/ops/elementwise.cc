@@ -18,26 +18,27 @@ void split(const Context& context, int64_t n_items, int64_t weight, const Body& 
                              [&](int64_t begin, int64_t end, int) { body(cpu::Range{begin, end}); });
 }
 
-void rms_norm_on_device(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-                        float eps) {
+void rms_norm_on_device(const Context& context, const TensorView& y, const TensorView& x,
+                        const TensorView& gain, float eps) {
   const int64_t n = x.rows(), d = x.size(1);
-  const bool ok = y.device == x.device && gain.device == x.device && gain.dtype == DType::f32 && y.dtype == x.dtype &&
-                  x.is_dense() && y.is_dense() && same_shape(x, y) && gain.size(0) == d;
+  const bool ok = y.device == x.device && gain.device == x.device && gain.dtype == DType::f32 &&
+                  y.dtype == x.dtype && x.is_dense() && y.is_dense() && same_shape(x, y) && gain.size(0) == d;
   TUILI_EXPECT(ok, "rms_norm: x is ", x, ", gain ", gain, ", y ", y);
   int status = 0;
   if (x.dtype == DType::f32) {
     status = cuda::rms_norm(context.stream, y.f32(), x.f32(), gain.f32(), n, d, eps);
   } else {
     TUILI_EXPECT(x.dtype == DType::bf16, "rms_norm: x must be f32 or bf16, and is ", x);
-    status = cuda::rms_norm(context.stream, static_cast<cuda::bf16*>(y.data), static_cast<cuda::bf16*>(x.data),
-                            gain.f32(), n, d, eps);
+    status = cuda::rms_norm(context.stream, static_cast<cuda::bf16*>(y.data),
+                            static_cast<cuda::bf16*>(x.data), gain.f32(), n, d, eps);
   }
   device::check(status, "rms_norm");
 }
 
 }  // namespace
 
-void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain, float eps) {
+void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
+              float eps) {
   if (x.device == DeviceKind::cuda) return rms_norm_on_device(context, y, x, gain, eps);
   expect_dense("rms_norm", "x", x);
   expect_dense("rms_norm", "y", y);
@@ -80,10 +81,11 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
   expect_dense("rope", "sin", sin);
   TUILI_EXPECT(n_heads > 0 && x.size(1) % n_heads == 0, "rope: x is ", x, " for ", n_heads, " heads");
   const int64_t head_dim = x.size(1) / n_heads, half = cos.size(1);
-  TUILI_EXPECT(same_shape(cos, sin) && cos.rows() == x.rows() && 2 * half <= head_dim, "rope: x is ", x, " for ",
-               n_heads, " heads, cos is ", cos, ", sin is ", sin);
+  TUILI_EXPECT(same_shape(cos, sin) && cos.rows() == x.rows() && 2 * half <= head_dim, "rope: x is ", x,
+               " for ", n_heads, " heads, cos is ", cos, ", sin is ", sin);
   split(context, x.rows(), x.size(1), [&](cpu::Range tokens) {
-    context.kernels->rope(x.f32(), x.row_stride, cos.f32(), sin.f32(), n_heads, head_dim, half, interleaved, tokens);
+    context.kernels->rope(x.f32(), x.row_stride, cos.f32(), sin.f32(), n_heads, head_dim, half, interleaved,
+                          tokens);
   });
 }
 
@@ -118,7 +120,8 @@ void scale(const Context& context, const TensorView& y, float factor) {
 
 void softcap(const Context& context, const TensorView& y, float cap) {
   expect_dense("softcap", "y", y);
-  split(context, y.count(), 4, [&](cpu::Range elements) { context.kernels->softcap(y.f32(), cap, elements); });
+  split(context, y.count(), 4,
+        [&](cpu::Range elements) { context.kernels->softcap(y.f32(), cap, elements); });
 }
 
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x) {

@@ -20,7 +20,8 @@ void check(const Activations& x, const LinearMap& map) {
   expect_f32("gemm", "y", map.y);
   const PackedMatrix& w = *map.w;
   TUILI_EXPECT(x.x.size(1) == w.k && map.y.rows() == x.x.rows() && map.y.size(1) == w.n && w.codes != nullptr,
-               "gemm: x is ", x.x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ", map.y);
+               "gemm: x is ", x.x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ",
+               map.y);
 }
 
 }  // namespace
@@ -40,7 +41,9 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
   bool any_integer = false;
-  const auto is_integer = [&](const PackedMatrix& w) { return compute == Compute::automatic && !is_float(w.format); };
+  const auto is_integer = [&](const PackedMatrix& w) {
+    return compute == Compute::automatic && !is_float(w.format);
+  };
   for (const LinearMap& map : maps) {
     check(x, map);
     n_panels += map.w->n_panels();
@@ -69,12 +72,15 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
   const int64_t m = x.size(0), k = x.size(1), n = w.size(0);
-  TUILI_CHECK(x.n_dims == 2 && w.n_dims == 2 && y.n_dims == 2 && w.size(1) == k && y.size(0) == m && y.size(1) == n,
-              "gemm: x is ", x, ", w is ", w, ", y is ", y, "; w must be [n, k], x [m, k] and y [m, n]");
+  TUILI_CHECK(
+      x.n_dims == 2 && w.n_dims == 2 && y.n_dims == 2 && w.size(1) == k && y.size(0) == m && y.size(1) == n,
+      "gemm: x is ", x, ", w is ", w, ", y is ", y, "; w must be [n, k], x [m, k] and y [m, n]");
   const bool on_device = x.device == DeviceKind::cuda && w.device == x.device && y.device == x.device;
-  TUILI_CHECK(on_device, "gemm: dense weights are for cuda, and x is ", x, ", w ", w, ", y ", y, "; pack them for cpu");
-  TUILI_CHECK(x.dtype == DType::bf16 && w.dtype == DType::bf16 && x.is_dense() && w.is_dense() && y.is_dense(),
-              "gemm: x and w must be dense bf16, and are ", x, " and ", w);
+  TUILI_CHECK(on_device, "gemm: dense weights are for cuda, and x is ", x, ", w ", w, ", y ", y,
+              "; pack them for cpu");
+  TUILI_CHECK(
+      x.dtype == DType::bf16 && w.dtype == DType::bf16 && x.is_dense() && w.is_dense() && y.is_dense(),
+      "gemm: x and w must be dense bf16, and are ", x, " and ", w);
   TUILI_CHECK(y.dtype == DType::f32 || y.dtype == DType::bf16, "gemm: y must be f32 or bf16, and is ", y);
   const auto* xs = static_cast<const cuda::bf16*>(x.data);
   const auto* ws = static_cast<const cuda::bf16*>(w.data);
@@ -84,7 +90,8 @@ void gemm(const Context& context, const TensorView& y, const TensorView& x, cons
   device::check(status, "gemm");
 }
 
-void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids, float factor) {
+void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
+           float factor) {
   expect_dense("embed", "y", y);
   TUILI_EXPECT(y.size(1) == w.k, "embed: y is ", y, ", the table has rows of ", w.k);
   context.pool->parallel_for(y.rows(), threads_for(context, y.count()), [&](int64_t begin, int64_t end, int) {

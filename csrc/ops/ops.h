@@ -1,8 +1,8 @@
 // THE OP VOCABULARY: what the rooms above may compute.
 //
-// An op checks shapes, dtypes and devices once, chooses the device and the split over threads, and calls kernels. It
-// throws Error internal where only a programmer can be wrong. Views may not overlap unless an op says so.
-// Sizes are named as everywhere: activations [n_tokens, d], weights [n_out, n_in].
+// An op checks shapes, dtypes and devices once, chooses the device and the split over threads, and calls
+// kernels. It throws Error internal where only a programmer can be wrong. Views may not overlap unless an op
+// says so. Sizes are named as everywhere: activations [n_tokens, d], weights [n_out, n_in].
 #pragma once
 
 #include <cstdint>
@@ -69,14 +69,16 @@ struct LinearMap {
 // Several linear maps of the same input, split together over the threads.
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
 
-// Dense weights on a device: y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k]. The CPU's weights are packed.
+// Dense weights on a device: y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k]. The CPU's weights are
+// packed.
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
 
 // Fills `out` from x f32 [m, k].
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
 // y[t, :] = w[ids[t], :] · scale.   y f32 [n_tokens, w.k].  The ids are in range.
-void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids, float scale);
+void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
+           float scale);
 
 // y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range.
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
@@ -86,8 +88,10 @@ void add_rows(const Context& context, const TensorView& y, const TensorView& tab
 // Bytes of a packed [n, k] matrix. Throws model_format if the format cannot store rows of k.
 int64_t packed_bytes(Format format, int64_t n, int64_t k);
 
-// Packs `rows` (n rows in the format's own encoding) into `memory` (zeroed, 64-byte aligned, packed_bytes), exactly.
-PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows, uint8_t* memory);
+// Packs `rows` (n rows in the format's own encoding) into `memory` (zeroed, 64-byte aligned, packed_bytes),
+// exactly.
+PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows,
+                  uint8_t* memory);
 
 // Bytes of one row in the format's own encoding. Throws model_format if k is no multiple of the block.
 int64_t row_bytes(Format format, int64_t k);
@@ -97,8 +101,10 @@ void to_float32(float* y, Format format, const uint8_t* values, int64_t count);
 
 // ---- norms
 
-// y = x / sqrt(mean(x²) + eps) · gain per row.   x, y f32 [n_tokens, d] (cuda: or bf16); y may be x; gain f32 [d]
-void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain, float eps);
+// y = x / sqrt(mean(x²) + eps) · gain per row.   x, y f32 [n_tokens, d] (cuda: or bf16); y may be x; gain f32
+// [d]
+void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
+              float eps);
 
 // The same over each of the n heads of x f32 [n_tokens, n · head_dim], in place; gain f32 [head_dim].
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps);
@@ -109,9 +115,10 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
 
 // ---- positions
 
-// cos and sin of float32(position · inv_freq), computed in double and rounded once; f32 [n_tokens, half], dense.
-void rope_table(const Context& context, const TensorView& cos, const TensorView& sin, const int32_t* positions,
-                const float* inv_freq, float scale);
+// cos and sin of float32(position · inv_freq), computed in double and rounded once; f32 [n_tokens, half],
+// dense.
+void rope_table(const Context& context, const TensorView& cos, const TensorView& sin,
+                const int32_t* positions, const float* inv_freq, float scale);
 
 // Rotates the heads of x f32 [n_tokens, n_heads · head_dim] in place by tables [n_tokens, half].
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
@@ -119,7 +126,8 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
 
 // ---- attention over pages
 
-// Consecutive rows of one sequence: rows [first_row, first_row + n_rows) of q stand at `position`, position + 1, …
+// Consecutive rows of one sequence: rows [first_row, first_row + n_rows) of q stand at `position`, position +
+// 1, …
 struct SequenceRows {
   int64_t first_row = 0;
   int64_t n_rows = 0;

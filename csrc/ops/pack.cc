@@ -22,7 +22,9 @@ struct Layout {
 };
 
 constexpr Layout kLayouts[kFormatCount] = {
-    {}, {}, {},                       // float formats
+    {},
+    {},
+    {},                               // float formats
     {512, 0, 1, 0, -1, 0, false},     // q8_0
     {256, 0, 1, 0, -1, 0, false},     // q4_0
     {256, 0, 1, 0, 2, 0, false},      // q4_1
@@ -58,7 +60,8 @@ Planes take_planes(Carver& carver, Format format, int64_t n, int64_t k) {
   if (layout.high_bytes) planes.high = carver.take<uint8_t>(groups * layout.high_bytes);
   planes.scale = carver.take<uint16_t>(blocks * kPanel);
   if (layout.min_at >= 0) planes.min = carver.take<uint16_t>(blocks * kPanel);
-  if (layout.sub_scale_bytes) planes.sub_scale = carver.take<uint8_t>(groups * kPanel * layout.sub_scale_bytes);
+  if (layout.sub_scale_bytes)
+    planes.sub_scale = carver.take<uint8_t>(groups * kPanel * layout.sub_scale_bytes);
   if (layout.sub_min) planes.sub_min = carver.take<uint8_t>(groups * kPanel);
   return planes;
 }
@@ -120,8 +123,8 @@ void decode_group(const uint8_t* block, int64_t group, Codes& codes) {
   }
 }
 
-// The 6-bit scale and min of a group of q4_k and q5_k, from the block's 12 bytes: four bytes of scales, four of mins,
-// whose two top bits extend the nibbles of the last four.
+// The 6-bit scale and min of a group of q4_k and q5_k, from the block's 12 bytes: four bytes of scales, four
+// of mins, whose two top bits extend the nibbles of the last four.
 void sub_scale_and_min(const uint8_t* bytes, int64_t group, uint8_t* scale, uint8_t* min) {
   if (group < 4) {
     *scale = bytes[group] & 63;
@@ -148,7 +151,8 @@ void write_codes(const Codes& code, int64_t column, uint8_t* codes, uint8_t* hig
       }
       codes[quad % 4 * 64 + at] |= static_cast<uint8_t>((value & 15) << (quad / 4 * 4));
       if (kLayout.high_bytes == 64) high[at] |= static_cast<uint8_t>((value >> 4) << quad);
-      if (kLayout.high_bytes == 128) high[quad / 4 * 64 + at] |= static_cast<uint8_t>((value >> 4) << (quad % 4 * 2));
+      if (kLayout.high_bytes == 128)
+        high[quad / 4 * 64 + at] |= static_cast<uint8_t>((value >> 4) << (quad % 4 * 2));
     }
   }
 }
@@ -176,7 +180,7 @@ void pack_quantized_panel(const Source& from, const Planes& to, int64_t panel) {
         Codes codes;
         decode_group<kFormat>(block, g, codes);
         write_codes<kFormat>(codes, column, to.codes + group_id * layout.code_bytes,
-                    to.high + group_id * layout.high_bytes);
+                             to.high + group_id * layout.high_bytes);
         if (to.sub_min)
           sub_scale_and_min(block + 4, g, &to.sub_scale[group_id * kPanel + column],
                             &to.sub_min[group_id * kPanel + column]);
@@ -193,7 +197,8 @@ void pack_float_panel(const Source& from, const Planes& planes, int64_t panel) {
   const int64_t n_outputs = std::min(kPanel, from.n - panel * kPanel);
   auto* to = reinterpret_cast<Element*>(planes.codes) + panel * from.k * kPanel;
   for (int64_t column = 0; column < n_outputs; ++column) {
-    const uint8_t* row = from.rows + (panel * kPanel + column) * from.k * static_cast<int64_t>(sizeof(Element));
+    const uint8_t* row =
+        from.rows + (panel * kPanel + column) * from.k * static_cast<int64_t>(sizeof(Element));
     for (int64_t i = 0; i < from.k; ++i)
       std::memcpy(&to[i * kPanel + column], row + i * static_cast<int64_t>(sizeof(Element)), sizeof(Element));
   }
@@ -233,8 +238,8 @@ float half_to_float(uint16_t half) {
 
 int64_t row_bytes(Format format, int64_t k) {
   const FormatInfo& info = info_of(format);
-  TUILI_CHECK_KIND(ErrorKind::model_format, k > 0 && k % info.block_size == 0, info.name, " cannot store rows of ", k,
-                   ": its blocks have ", info.block_size, " elements");
+  TUILI_CHECK_KIND(ErrorKind::model_format, k > 0 && k % info.block_size == 0, info.name,
+                   " cannot store rows of ", k, ": its blocks have ", info.block_size, " elements");
   return k / info.block_size * info.block_bytes;
 }
 
@@ -245,7 +250,8 @@ int64_t packed_bytes(Format format, int64_t n, int64_t k) {
   return measure.used();
 }
 
-PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows, uint8_t* memory) {
+PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows,
+                  uint8_t* memory) {
   TUILI_EXPECT(n > 0 && memory != nullptr, "pack: ", n, " rows");
   const Source from{n, k, rows};
   Carver carver(memory);
@@ -253,9 +259,10 @@ PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, c
   const PackedMatrix packed{format, n, k, to.codes, to.high, to.scale, to.min, to.sub_scale, to.sub_min};
   const PackPanel pack_panel = pack_panel_of(format);
   const int64_t threads = std::clamp<int64_t>(n * k / 65536, 1, context.n_threads);
-  context.pool->parallel_for(packed.n_panels(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
-    for (int64_t panel = begin; panel < end; ++panel) pack_panel(from, to, panel);
-  });
+  context.pool->parallel_for(packed.n_panels(), static_cast<int>(threads),
+                             [&](int64_t begin, int64_t end, int) {
+                               for (int64_t panel = begin; panel < end; ++panel) pack_panel(from, to, panel);
+                             });
   return packed;
 }
 

@@ -8,8 +8,8 @@
 namespace tuili::ops {
 namespace {
 
-// π/2 in pieces of 24 bits and a rest. A multiple n < 2^28 of a piece is exact in double, and so are the differences
-// below until the last one, for every angle that is a float32 (Cody & Waite 1980).
+// π/2 in pieces of 24 bits and a rest. A multiple n < 2^28 of a piece is exact in double, and so are the
+// differences below until the last one, for every angle that is a float32 (Cody & Waite 1980).
 constexpr double kPiece0 = 0x1.921fb6p+0;
 constexpr double kPiece1 = -0x1.777a5cp-25;
 constexpr double kPiece2 = -0x1.ee59dap-50;
@@ -20,13 +20,14 @@ struct SinCos {
   double sin, cos;
 };
 
-// Taylor series on [-π/4, π/4]: the first term left out is below 2^-60. Each begins with its two largest terms, added
-// last.
+// Taylor series on [-π/4, π/4]: the first term left out is below 2^-60. Each begins with its two largest
+// terms, added last.
 SinCos sin_cos_reduced(double r) {
-  constexpr double kSin[] = {-1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800,
-                             -1.0 / 1307674368000, 1.0 / 355687428096000};
-  constexpr double kCos[] = {1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600,
-                             -1.0 / 87178291200, 1.0 / 20922789888000, -1.0 / 6402373705728000};
+  constexpr double kSin[] = {-1.0 / 6,        1.0 / 120,        -1.0 / 5040,          1.0 / 362880,
+                             -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000, 1.0 / 355687428096000};
+  constexpr double kCos[] = {
+      1.0 / 24,        -1.0 / 720,         1.0 / 40320,          -1.0 / 3628800,
+      1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888000, -1.0 / 6402373705728000};
   const double z = r * r;
   double s = kSin[7], c = kCos[7];
   for (int i = 6; i >= 0; --i) {
@@ -53,8 +54,8 @@ SinCos sin_cos(double angle) {
 
 }  // namespace
 
-void rope_table(const Context& context, const TensorView& cos, const TensorView& sin, const int32_t* positions,
-                const float* inv_freq, float factor) {
+void rope_table(const Context& context, const TensorView& cos, const TensorView& sin,
+                const int32_t* positions, const float* inv_freq, float factor) {
   expect_dense("rope_table", "cos", cos);
   expect_dense("rope_table", "sin", sin);
   TUILI_EXPECT(same_shape(cos, sin), "rope_table: cos is ", cos, ", sin is ", sin);

@@ -31,8 +31,8 @@ int64_t argmax(const float* x, int64_t n) {
   return ordered ? at : -1;
 }
 
-// x = 2^e · m with m in [√½, √2); log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172: the first term left out of
-// the series is below 2^-60 of the result.
+// x = 2^e · m with m in [√½, √2); log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172: the first term
+// left out of the series is below 2^-60 of the result.
 double natural_log(double x) {
   constexpr double kLn2High = 0x1.62e42fefa38p-1, kLn2Low = 0x1.ef35793c7673p-45;
   int exponent = 0;

@@ -157,11 +157,13 @@ uint64_t BlockPool::hash_of(uint64_t salt, uint64_t parent, std::span<const int3
   return hash.finish() & options_.hash_mask;
 }
 
-int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent, std::span<const int32_t> tokens) const {
+int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent,
+                        std::span<const int32_t> tokens) const {
   int32_t id = buckets_[hash & (buckets_.size() - 1)];
   for (; id != kNone; id = blocks_[id].next_in_bucket) {
     const Block& block = blocks_[id];
-    if (block.hash == hash && block.salt == salt && block.parent == parent && std::ranges::equal(tokens_of(id), tokens))
+    if (block.hash == hash && block.salt == salt && block.parent == parent &&
+        std::ranges::equal(tokens_of(id), tokens))
       return id;
   }
   return kNone;
@@ -203,7 +205,8 @@ void BlockPool::clear_cache() {
 
 int64_t BlockPool::attach_prefix(Sequence& sequence) {
   check_sequence(sequence);
-  TUILI_CHECK(sequence.blocks.empty() && sequence.n_computed == 0, "attach_prefix: the sequence holds blocks");
+  TUILI_CHECK(sequence.blocks.empty() && sequence.n_computed == 0,
+              "attach_prefix: the sequence holds blocks");
   if (!options_.prefix_cache || sequence.collect.anything() || !sequence.token_types.empty()) return 0;
   const int64_t size = options_.block_size, n_usable = (sequence.n_tokens() - 1) / size;
   sequence.blocks.reserve(n_usable);
@@ -228,7 +231,8 @@ int64_t BlockPool::attach_prefix(Sequence& sequence) {
 bool BlockPool::grow(Sequence& sequence, int64_t n_tokens) {
   check_sequence(sequence);
   const auto n_held = static_cast<int64_t>(sequence.blocks.size());
-  TUILI_CHECK(n_tokens >= 0 && n_tokens <= std::numeric_limits<int32_t>::max(), "grow: n_tokens is ", n_tokens);
+  TUILI_CHECK(n_tokens >= 0 && n_tokens <= std::numeric_limits<int32_t>::max(), "grow: n_tokens is ",
+              n_tokens);
   const int64_t n_wanted = (n_tokens + options_.block_size - 1) / options_.block_size - n_held;
   if (n_wanted > n_free()) return false;
   if (n_wanted <= 0) return true;
@@ -293,16 +297,19 @@ void BlockPool::check_invariants() const {
   expect(n_cached == n_cached_ && newest_ == before, "the number of cached blocks is wrong");
   int64_t n_findable = 0, n_indexed = 0;
   for (int64_t id = 0; id < n_blocks(); ++id) {
-    expect(seen[id] == (blocks_[id].n_owners == 0), "a block is neither free, cached nor held, or two of these");
+    expect(seen[id] == (blocks_[id].n_owners == 0),
+           "a block is neither free, cached nor held, or two of these");
     n_findable += blocks_[id].findable;
   }
   for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
     for (int32_t id = buckets_[bucket]; id != kNone; id = blocks_[id].next_in_bucket, ++n_indexed) {
       const Block& block = blocks_[id];
       expect(n_indexed < n_blocks() && block.findable, "the index holds a block that is not findable");
-      expect(block.hash == hash_of(block.salt, block.parent, tokens_of(id)), "a findable block's hash is wrong");
+      expect(block.hash == hash_of(block.salt, block.parent, tokens_of(id)),
+             "a findable block's hash is wrong");
       expect((block.hash & (buckets_.size() - 1)) == bucket, "a block is in another's bucket");
-      expect(find(block.hash, block.salt, block.parent, tokens_of(id)) == id, "two findable blocks are equal");
+      expect(find(block.hash, block.salt, block.parent, tokens_of(id)) == id,
+             "two findable blocks are equal");
     }
   }
   expect(n_indexed == n_findable, "a findable block is not in the index");

@@ -1,8 +1,8 @@
 // Ids of KV blocks: who holds them, and which can be found by the tokens they hold. Knows no tensors.
 //
-// A block is in exactly one state: free; held by n_owners > 0; or cached, that is findable and held by nobody. Held
-// blocks may be findable too. Cached blocks are given away, least recently released first, when no free one is left.
-// Not for several threads at once.
+// A block is in exactly one state: free; held by n_owners > 0; or cached, that is findable and held by
+// nobody. Held blocks may be findable too. Cached blocks are given away, least recently released first, when
+// no free one is left. Not for several threads at once.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct BlockPoolOptions {
   int64_t n_blocks = 0;
   int64_t block_size = 32;  // tokens of one block
   bool prefix_cache = true;
-  uint64_t key = 0;                // secret of the hash; 0 draws one
+  uint64_t key = 0;                   // secret of the hash; 0 draws one
   uint64_t hash_mask = ~uint64_t{0};  // tests set 0, so that every block collides
 };
 
@@ -34,8 +34,8 @@ class BlockPool {
   int64_t n_evictions() const { return n_evictions_; }
   int64_t n_owners(int64_t id) const;
 
-  // Shares the longest findable prefix of whole blocks that leaves a token to compute, and returns its tokens. A sequence
-  // that collects rows shares nothing: its rows must be computed.
+  // Shares the longest findable prefix of whole blocks that leaves a token to compute, and returns its
+  // tokens. A sequence that collects rows shares nothing: its rows must be computed.
   int64_t attach_prefix(Sequence& sequence);
 
   // Gives the sequence blocks for n_tokens in all, or nothing at all and false.
@@ -52,7 +52,8 @@ class BlockPool {
   void drop(int64_t id);
   void clear_cache();
 
-  // Throws internal when the ledger does not add up: free + cached + held = total, index and blocks in bijection.
+  // Throws internal when the ledger does not add up: free + cached + held = total, index and blocks in
+  // bijection.
   void check_invariants() const;
 
  private:
@@ -71,7 +72,8 @@ class BlockPool {
   int32_t take_one();
   uint64_t hash_of(uint64_t salt, uint64_t parent, std::span<const int32_t> tokens) const;
   int32_t find(uint64_t hash, uint64_t salt, uint64_t parent, std::span<const int32_t> tokens) const;
-  void make_findable(int32_t id, uint64_t hash, uint64_t salt, uint64_t parent, std::span<const int32_t> tokens);
+  void make_findable(int32_t id, uint64_t hash, uint64_t salt, uint64_t parent,
+                     std::span<const int32_t> tokens);
   void make_unfindable(int32_t id);
   void link_cached(int32_t id);
   void unlink_cached(int32_t id);

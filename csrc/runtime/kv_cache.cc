@@ -56,7 +56,8 @@ void KvCache::poison() { std::memset(memory_.data(), 0xFF, static_cast<size_t>(m
 bool KvCache::fits(const ModelSpec& spec) const {
   if (spec.layers.size() != pages_.size()) return false;
   for (size_t i = 0; i < pages_.size(); ++i)
-    if (pages_[i].n_kv_heads != spec.layers[i].n_kv_heads || pages_[i].head_dim != spec.layers[i].head_dim) return false;
+    if (pages_[i].n_kv_heads != spec.layers[i].n_kv_heads || pages_[i].head_dim != spec.layers[i].head_dim)
+      return false;
   return true;
 }
 

@@ -12,7 +12,8 @@ namespace tuili {
 
 class KvCache {
  public:
-  // block_size 16, 32 or 64. Throws out_of_memory when the system refuses; pages are committed as they are written.
+  // block_size 16, 32 or 64. Throws out_of_memory when the system refuses; pages are committed as they are
+  // written.
   KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type);
 
   int64_t n_blocks() const { return n_blocks_; }

@@ -12,8 +12,9 @@ namespace {
 
 constexpr int64_t kMostBatchTokens = 1 << 20;
 constexpr int64_t kMostSeqs = 1 << 16;
-constexpr int64_t kLogitBytes = 16 << 20;   // rows of logits are made in chunks of about this size,
-constexpr int64_t kFewestLogitRows = 8;     // but of at least so many rows: the head's weights are read once per chunk
+constexpr int64_t kLogitBytes = 16 << 20;  // rows of logits are made in chunks of about this size,
+constexpr int64_t kFewestLogitRows =
+    8;  // but of at least so many rows: the head's weights are read once per chunk
 constexpr int64_t kSharedBlockSize = 32;
 
 int64_t logit_rows_for(const RunnerOptions& options, const ModelSpec& spec) {
@@ -38,12 +39,14 @@ int64_t shared_blocks_for(const RunnerOptions& options) {
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
     : model_(model), cache_(cache), options_(options), transformer_(model) {
   const ModelSpec& spec = model.spec;
-  TUILI_CHECK(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMostBatchTokens, "max_batch_tokens is ",
-              options.max_batch_tokens, "; it must be in [1, ", kMostBatchTokens, "]");
+  TUILI_CHECK(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMostBatchTokens,
+              "max_batch_tokens is ", options.max_batch_tokens, "; it must be in [1, ", kMostBatchTokens,
+              "]");
   TUILI_CHECK(options.max_seqs >= 1 && options.max_seqs <= kMostSeqs, "max_seqs is ", options.max_seqs,
               "; it must be in [1, ", kMostSeqs, "]");
   const bool decoder = spec.kind == ModelKind::decoder;
-  TUILI_CHECK(decoder == (cache != nullptr), decoder ? "a decoder needs a cache" : "an encoder takes no cache");
+  TUILI_CHECK(decoder == (cache != nullptr),
+              decoder ? "a decoder needs a cache" : "an encoder takes no cache");
   TUILI_CHECK(!decoder || cache->fits(spec), "the cache was made for another model");
   context_.kernels = &ops::find_kernels(options.isa);
   context_.pool = &ThreadPool::shared();
@@ -135,17 +138,20 @@ struct Runner::Guard {
 
 void Runner::check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const {
   const ModelSpec& spec = model_.spec;
-  TUILI_CHECK(end <= spec.max_positions, "a sequence of ", end, " tokens; the model takes ", spec.max_positions);
+  TUILI_CHECK(end <= spec.max_positions, "a sequence of ", end, " tokens; the model takes ",
+              spec.max_positions);
   for (int64_t i = begin; i < end; ++i) {
     const int32_t id = sequence.tokens[i];
     TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < spec.n_vocab, "token id ", id, " at position ", i,
                      " is not in [0, ", spec.n_vocab, ")");
   }
   if (sequence.token_types.empty()) return;
-  TUILI_CHECK(static_cast<int64_t>(sequence.token_types.size()) >= end, "token_type_ids end before the tokens");
+  TUILI_CHECK(static_cast<int64_t>(sequence.token_types.size()) >= end,
+              "token_type_ids end before the tokens");
   for (int64_t i = begin; i < end; ++i)
-    TUILI_CHECK(sequence.token_types[i] >= 0 && sequence.token_types[i] < std::max<int64_t>(spec.n_token_types, 1),
-                "token type ", sequence.token_types[i], " is not in [0, ", spec.n_token_types, ")");
+    TUILI_CHECK(
+        sequence.token_types[i] >= 0 && sequence.token_types[i] < std::max<int64_t>(spec.n_token_types, 1),
+        "token type ", sequence.token_types[i], " is not in [0, ", spec.n_token_types, ")");
 }
 
 void Runner::check_request(const StepRequest& request, int64_t n_before) const {
@@ -153,12 +159,13 @@ void Runner::check_request(const StepRequest& request, int64_t n_before) const {
   const int64_t end = s.n_computed + request.n_new;
   TUILI_CHECK(request.n_new >= 1 && request.n_new <= s.n_tokens() - s.n_computed, "n_new is ", request.n_new,
               " for a sequence with ", s.n_tokens() - s.n_computed, " tokens to compute");
-  TUILI_CHECK(n_before + request.n_new <= options_.max_batch_tokens, "the batch has more than max_batch_tokens = ",
-              options_.max_batch_tokens, " tokens");
+  TUILI_CHECK(n_before + request.n_new <= options_.max_batch_tokens,
+              "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
   TUILI_CHECK(!request.sample || end == s.n_tokens(), "sampling needs the sequence's last token computed");
-  TUILI_CHECK(s.block_size == cache_->block_size() && static_cast<int64_t>(s.blocks.size()) * s.block_size >= end,
-              "a sequence holds ", s.blocks.size(), " blocks of ", s.block_size, " tokens and needs room for ", end,
-              " in blocks of ", cache_->block_size());
+  TUILI_CHECK(
+      s.block_size == cache_->block_size() && static_cast<int64_t>(s.blocks.size()) * s.block_size >= end,
+      "a sequence holds ", s.blocks.size(), " blocks of ", s.block_size, " tokens and needs room for ", end,
+      " in blocks of ", cache_->block_size());
   for (const int32_t id : s.blocks)
     TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
                 cache_->n_blocks());
@@ -181,7 +188,8 @@ void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, c
 // Blocks whose first token this step writes hold somebody's stale keys and values.
 void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
   const int64_t size = cache_->block_size();
-  const int64_t first = (sequence.n_computed + size - 1) / size, end = (sequence.n_computed + n_new + size - 1) / size;
+  const int64_t first = (sequence.n_computed + size - 1) / size,
+                end = (sequence.n_computed + n_new + size - 1) / size;
   for (int64_t i = first; i < end; ++i) cache_->clear_block(sequence.blocks[i]);
 }
 
@@ -246,7 +254,8 @@ void Runner::run_logits(std::span<const StepRequest> requests) {
     const auto rows = all.subspan(begin, std::min(all.size() - begin, static_cast<size_t>(logits_.rows())));
     const auto n_rows = static_cast<int64_t>(rows.size());
     for (int64_t i = 0; i < n_rows; ++i)
-      std::memcpy(head_input_.f32_row(i), state_.hidden.f32_row(rows[i].row), static_cast<size_t>(d) * sizeof(float));
+      std::memcpy(head_input_.f32_row(i), state_.hidden.f32_row(rows[i].row),
+                  static_cast<size_t>(d) * sizeof(float));
     transformer_.head(context_, logits_.slice(0, n_rows), head_input_.slice(0, n_rows), state_);
     for (int64_t i = 0; i < n_rows; ++i) {
       Sequence& s = *requests[rows[i].request].sequence;
@@ -265,7 +274,8 @@ void Runner::collect_row(Sequence& sequence, int64_t position, const float* logi
 }
 
 // Chooses tokens for those of the rows that are sampled. logits: f32 [rows.size(), n_vocab].
-void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows, const float* logits) {
+void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
+                         const float* logits) {
   const int64_t n_vocab = model_.spec.n_vocab;
   const auto n_rows = static_cast<int64_t>(rows.size());
   context_.pool->parallel_for(n_rows, context_.n_threads, [&](int64_t begin, int64_t end, int part) {
@@ -304,8 +314,8 @@ void Runner::collect_hidden(Sequence& sequence, int64_t first_row, int64_t n_row
   }
 }
 
-// Every sequence begins a block of its own. All layers write the same places, so what is zero past a sequence's end
-// stays so.
+// Every sequence begins a block of its own. All layers write the same places, so what is zero past a
+// sequence's end stays so.
 void Runner::place_in_shared_pages(std::span<Sequence* const> sequences) {
   int64_t next_block = 0;
   for (const Sequence* s : sequences) {
@@ -321,14 +331,14 @@ void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool 
   const ModelSpec& spec = model_.spec;
   TUILI_CHECK(spec.kind == ModelKind::encoder, "this model is a decoder: use step");
   Guard guard(*this);
-  TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs, "a batch of ",
-              sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
+  TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs,
+              "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0;
   for (Sequence* s : sequences) {
     guard.hold(*s);
     n_tokens += s->n_tokens();
-    TUILI_CHECK(n_tokens <= options_.max_batch_tokens, "the batch has more than max_batch_tokens = ",
-                options_.max_batch_tokens, " tokens");
+    TUILI_CHECK(n_tokens <= options_.max_batch_tokens,
+                "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
     check_tokens(*s, 0, s->n_tokens());
   }
   place_in_shared_pages(sequences);

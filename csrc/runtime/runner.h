@@ -1,4 +1,5 @@
-// Runs steps: owns the workspace, lays out the batch, calls the model, samples. Not for several threads at once.
+// Runs steps: owns the workspace, lays out the batch, calls the model, samples. Not for several threads at
+// once.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,7 @@ struct StepRequest {
 };
 
 struct StepResult {
-  Vector<int32_t> token_ids;                        // one per sampled sequence: an id, kNotANumber or kNothingAllowed
+  Vector<int32_t> token_ids;  // one per sampled sequence: an id, kNotANumber or kNothingAllowed
   Vector<std::optional<TokenLogprobs>> logprobs;  // of those whose parameters ask for them
 };
 
@@ -42,8 +43,9 @@ class Runner {
   Runner(const Model& model, KvCache* cache, const RunnerOptions& options);
   ~Runner();
 
-  // One ragged batch. Everything is checked before anything is computed; an error leaves all sequences as they were,
-  // but for rows already collected. Chosen tokens are appended. The result is valid until the next step.
+  // One ragged batch. Everything is checked before anything is computed; an error leaves all sequences as
+  // they were, but for rows already collected. Chosen tokens are appended. The result is valid until the next
+  // step.
   const StepResult& step(std::span<const StepRequest> requests);
 
   // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
@@ -66,7 +68,8 @@ class Runner {
   void carve(Carver carver);
   void check_request(const StepRequest& request, int64_t n_before) const;
   void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
-  void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
+  void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks,
+                int64_t block_size);
   void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
   void place_in_shared_pages(std::span<Sequence* const> sequences);
   StepBatch batch() const;
@@ -75,7 +78,8 @@ class Runner {
   void plan_logits(std::span<const StepRequest> requests);
   void run_logits(std::span<const StepRequest> requests);
   void collect_row(Sequence& sequence, int64_t position, const float* logits);
-  void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows, const float* logits);
+  void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
+                   const float* logits);
 
   const Model& model_;
   KvCache* cache_;
@@ -84,10 +88,10 @@ class Runner {
   ops::Context context_;
   Buffer workspace_;
   State state_;
-  TensorView head_input_, logits_;  // [logit_rows, d_model], [logit_rows, n_vocab]
+  TensorView head_input_, logits_;          // [logit_rows, d_model], [logit_rows, n_vocab]
   std::vector<ops::KvPages> shared_pages_;  // encoders: per layer, all over the same memory
   Vector<int32_t> shared_blocks_;           // 0, 1, 2, …
-  std::vector<Sampler> samplers_;   // one per thread
+  std::vector<Sampler> samplers_;           // one per thread
 
   // The batch of the running step.
   Vector<int32_t> token_ids_, token_types_, positions_, slots_;

@@ -14,21 +14,22 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Value descending, then id ascending.
 auto descending(const float* values) {
-  return [values](int32_t a, int32_t b) { return values[a] > values[b] || (values[a] == values[b] && a < b); };
+  return
+      [values](int32_t a, int32_t b) { return values[a] > values[b] || (values[a] == values[b] && a < b); };
 }
 
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
   return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || p.repetition_penalty != 1 ||
-         p.presence_penalty != 0 || p.frequency_penalty != 0 || p.no_repeat_ngram_size > 0 || !p.bad_words.empty() ||
-         (n_generated < p.min_tokens && !p.min_tokens_banned.empty());
+         p.presence_penalty != 0 || p.frequency_penalty != 0 || p.no_repeat_ngram_size > 0 ||
+         !p.bad_words.empty() || (n_generated < p.min_tokens && !p.min_tokens_banned.empty());
 }
 
 }  // namespace
 
 void check_sampling(const SamplingParams& params, int64_t n_vocab) {
   const auto check = [&](int32_t id, const char* where) {
-    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < n_vocab, where, ": token id ", id, " is not in [0, ", n_vocab,
-                     ")");
+    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < n_vocab, where, ": token id ", id,
+                     " is not in [0, ", n_vocab, ")");
   };
   for (const auto& [id, bias] : params.logit_bias) check(id, "logit_bias");
   for (const int32_t id : params.allowed_token_ids) check(id, "allowed_token_ids");
@@ -40,7 +41,12 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
 }
 
 Sampler::Sampler(int64_t n_vocab)
-    : n_vocab_(n_vocab), logits_(n_vocab), weights_(n_vocab), ids_(n_vocab), marked_(n_vocab), counts_(n_vocab) {}
+    : n_vocab_(n_vocab),
+      logits_(n_vocab),
+      weights_(n_vocab),
+      ids_(n_vocab),
+      marked_(n_vocab),
+      counts_(n_vocab) {}
 
 // Whether this is the first time the token is met since forget_marks().
 bool Sampler::mark(int32_t token) { return std::exchange(marked_[token], mark_) != mark_; }
@@ -60,8 +66,10 @@ void Sampler::apply_bias(const SamplingParams& params) {
     if (marked_[i] != mark_) logits_[i] = -kInfinity;
 }
 
-// Repetition (Keskar et al. 2019, over prompt and output), then frequency and presence (OpenAI, over the output).
-void Sampler::apply_penalties(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt) {
+// Repetition (Keskar et al. 2019, over prompt and output), then frequency and presence (OpenAI, over the
+// output).
+void Sampler::apply_penalties(const SamplingParams& params, std::span<const int32_t> history,
+                              int64_t n_prompt) {
   if (params.repetition_penalty != 1) {
     forget_marks();
     for (const int32_t token : history) {
@@ -118,7 +126,8 @@ int32_t Sampler::sample(const ops::Context& context, const float* logits, const 
   return draw(context, params, best, history.size());
 }
 
-// The n best ids by `values`, best first, at the front of ids_. A heap of n holds the best so far, the worst on top.
+// The n best ids by `values`, best first, at the front of ids_. A heap of n holds the best so far, the worst
+// on top.
 std::span<int32_t> Sampler::best(const float* values, int64_t n) {
   n = std::min(n, n_vocab_);
   const auto better = descending(values);
@@ -189,7 +198,8 @@ std::span<int32_t> Sampler::candidates(const SamplingParams& params) {
     std::iota(ids_.begin(), ids_.end(), 0);
   if (params.top_p < 1) ids = keep_top_p(ids, params.top_p, few);
   if (params.min_p > 0) {  // relative to the likeliest token, whose weight is 1
-    const auto end = std::partition(ids.begin(), ids.end(), [&](int32_t id) { return weights_[id] >= params.min_p; });
+    const auto end =
+        std::partition(ids.begin(), ids.end(), [&](int32_t id) { return weights_[id] >= params.min_p; });
     ids = ids.first(end - ids.begin());
   }
   if (params.typical_p < 1) ids = keep_typical(ids, params.typical_p);
@@ -197,7 +207,8 @@ std::span<int32_t> Sampler::candidates(const SamplingParams& params) {
   return ids;
 }
 
-int32_t Sampler::draw(const ops::Context& context, const SamplingParams& params, float best, uint64_t counter) {
+int32_t Sampler::draw(const ops::Context& context, const SamplingParams& params, float best,
+                      uint64_t counter) {
   for (float& logit : logits_) logit = (logit - best) / params.temperature;
   ops::exp_shifted(context, weights_.data(), logits_.data(), 0, n_vocab_);
   const bool all = params.top_k <= 0 && params.top_p >= 1 && params.min_p <= 0 && params.typical_p >= 1;
@@ -217,7 +228,8 @@ int32_t Sampler::draw(const ops::Context& context, const SamplingParams& params,
   return last;
 }
 
-TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits, int64_t token, int64_t n_best) {
+TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits, int64_t token,
+                                int64_t n_best) {
   const ops::SoftmaxStats stats = ops::softmax_stats(context, logits, n_vocab_);
   const bool defined = stats.sum == stats.sum;
   const double log_sum = defined ? ops::natural_log(stats.sum) : 0;

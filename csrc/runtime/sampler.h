@@ -10,7 +10,7 @@
 
 namespace tuili {
 
-inline constexpr int32_t kNotANumber = -1;     // the logits hold a NaN
+inline constexpr int32_t kNotANumber = -1;      // the logits hold a NaN
 inline constexpr int32_t kNothingAllowed = -2;  // every token has logit -inf
 
 // Throws token_id unless every id that the parameters name is in [0, n_vocab).
@@ -22,9 +22,9 @@ class Sampler {
   explicit Sampler(int64_t n_vocab);
   static int64_t bytes(int64_t n_vocab) { return 5 * n_vocab * 4; }
 
-  // The token after `history` (prompt, then generated), or kNotANumber or kNothingAllowed. Applies, in this order:
-  // logit_bias, allowed_token_ids, penalties and bans; temperature; top_k; top_p; min_p; typical_p. The draw is
-  // number history.size() of the sequence's seed. +Inf is certainty: the first one is chosen.
+  // The token after `history` (prompt, then generated), or kNotANumber or kNothingAllowed. Applies, in this
+  // order: logit_bias, allowed_token_ids, penalties and bans; temperature; top_k; top_p; min_p; typical_p.
+  // The draw is number history.size() of the sequence's seed. +Inf is certainty: the first one is chosen.
   int32_t sample(const ops::Context& context, const float* logits, const SamplingParams& params,
                  std::span<const int32_t> history, int64_t n_prompt);
 

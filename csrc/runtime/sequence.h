@@ -12,7 +12,8 @@
 
 namespace tuili {
 
-// Resolved by generation/params.py, which also checks every range; only what memory safety needs is checked again.
+// Resolved by generation/params.py, which also checks every range; only what memory safety needs is checked
+// again.
 struct SamplingParams {
   float temperature = 1;  // 0: the first maximum
   int64_t top_k = 0;      // 0: off

@@ -1,5 +1,5 @@
-"""The C++ core. Everything here checks shapes, dtypes and ranges, raises tuili's errors, and releases the GIL while it
-computes. Sizes are in elements unless a name says bytes."""
+"""The C++ core. Everything here checks shapes, dtypes and ranges, raises tuili's errors, and releases the GIL
+while it computes. Sizes are in elements unless a name says bytes."""
 
 from collections.abc import Sequence as PySequence
 from typing import Literal
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 f32 = NDArray[np.float32]
 i32 = NDArray[np.int32]
+u16 = NDArray[np.uint16]
 
 __version__: str
 
@@ -22,7 +23,15 @@ def default_num_threads() -> int:
     """CPUs in the affinity mask, bounded by the cgroup's quota; TUILI_NUM_THREADS overrides."""
 
 class RopeSpec:
-    def __init__(self, *, inv_freq: PySequence[float], scale: float = 1.0, interleaved: bool = False) -> None: ...
+    def __init__(
+        self, *, inv_freq: PySequence[float], scale: float = 1.0, interleaved: bool = False
+    ) -> None: ...
+    @property
+    def inv_freq(self) -> list[float]: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def interleaved(self) -> bool: ...
 
 class LayerSpec:
     def __init__(
@@ -45,6 +54,38 @@ class LayerSpec:
         output_bias: bool = False,
         mlp_bias: bool = False,
     ) -> None: ...
+    @property
+    def n_heads(self) -> int: ...
+    @property
+    def n_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def d_ff(self) -> int: ...
+    @property
+    def norm_placement(self) -> str: ...
+    @property
+    def activation(self) -> str: ...
+    @property
+    def gated(self) -> bool: ...
+    @property
+    def qk_norm(self) -> bool: ...
+    @property
+    def rope(self) -> int: ...
+    @property
+    def causal(self) -> bool: ...
+    @property
+    def sliding_window(self) -> int: ...
+    @property
+    def attention_scale(self) -> float: ...
+    @property
+    def score_softcap(self) -> float: ...
+    @property
+    def qkv_bias(self) -> bool: ...
+    @property
+    def output_bias(self) -> bool: ...
+    @property
+    def mlp_bias(self) -> bool: ...
 
 class ModelSpec:
     def __init__(
@@ -71,12 +112,44 @@ class ModelSpec:
         logit_scale: float = 1.0,
     ) -> None:
         """Raises ModelFormatError that names the first inconsistency."""
-    # every field is a read-only property of the same name
-    kind: str
-    n_vocab: int
-    d_model: int
-    max_positions: int
-    layers: list[LayerSpec]
+    @property
+    def kind(self) -> Literal["decoder", "encoder"]: ...
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def d_model(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def layers(self) -> list[LayerSpec]: ...
+    @property
+    def ropes(self) -> list[RopeSpec]: ...
+    @property
+    def embedding_scale(self) -> float: ...
+    @property
+    def n_positions_learned(self) -> int: ...
+    @property
+    def position_offset(self) -> int: ...
+    @property
+    def n_token_types(self) -> int: ...
+    @property
+    def embedding_norm(self) -> bool: ...
+    @property
+    def norm(self) -> Literal["rms", "layer"]: ...
+    @property
+    def norm_eps(self) -> float: ...
+    @property
+    def final_norm(self) -> bool: ...
+    @property
+    def has_head(self) -> bool: ...
+    @property
+    def tied_head(self) -> bool: ...
+    @property
+    def head_bias(self) -> bool: ...
+    @property
+    def logit_softcap(self) -> float: ...
+    @property
+    def logit_scale(self) -> float: ...
 
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 
@@ -88,15 +161,19 @@ class ModelBuilder:
     def expected(self) -> list[tuple[str, tuple[int, ...]]]:
         """Name and shape of every tensor the spec needs, in layer order."""
     def add(self, name: str, format: Format, shape: PySequence[int], data: NDArray[np.uint8]) -> None:
-        """Checks the shape against the spec and packs. data: the rows in the format's own encoding, C-contiguous.
-        Vectors (norms, biases, and the position and token type tables) must be f32, f16 or bf16."""
+        """Checks the shape against the spec and packs. data: the rows in the format's own encoding,
+        C-contiguous. Vectors (norms, biases, and the position and token type tables) must be f32, f16 or
+        bf16."""
     def finish(self) -> Model:
         """Raises ModelFormatError naming the tensors that are missing."""
 
 class Model:
-    spec: ModelSpec
-    n_parameters: int
-    weight_bytes: int
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
 
 class SamplingParams:
     """Resolved parameters of one sequence; generation/params.py validates them."""
@@ -140,38 +217,62 @@ class Sequence:
         """token_ids int32 [n_tokens >= 1]. collect_logits keeps the float32 logits of every row computed;
         collect_hidden the hidden states after the embedding and each layer; prompt_logprobs k >= 0 the
         log-probability of each prompt token after the first and the k best there."""
-    n_prompt: int
-    n_tokens: int
-    n_computed: int
-    n_blocks: int
-    block_ids: list[int]
+    @property
+    def n_prompt(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def n_computed(self) -> int: ...
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def block_ids(self) -> list[int]: ...
     def token_ids(self, begin: int = 0) -> list[int]: ...
     def append_token(self, token_id: int) -> None:
         """Appends a token chosen outside the sampler."""
     def logits(self) -> f32:
         """A copy, [n_computed, n_vocab]; needs collect_logits."""
     def hidden_states(self) -> f32:
-        """A copy, [n_layers + 1, n_computed, d_model]; needs collect_hidden. Entry 0 is the embedding (after its norm
-        and scale); entry n_layers is the last layer's output after the final norm, as in transformers."""
+        """A copy, [n_layers + 1, n_computed, d_model]; needs collect_hidden. Entry 0 is the embedding (after
+        its norm and scale); entry n_layers is the last layer's output after the final norm, as in
+        transformers."""
     def prompt_logprobs(self) -> list[tuple[float, list[tuple[int, float]]]]:
-        """One entry per prompt token after the first: (log-probability, k best (id, log-probability)), nats."""
+        """One entry per prompt token after the first: (log-probability, k best (id, log-probability)),
+        nats."""
 
 class BlockPool:
-    """Ids of KV blocks and who holds them. Knows no tensors. All or nothing; never throws for want of blocks."""
+    """Ids of KV blocks and who holds them. Knows no tensors. All or nothing; never throws for want of
+    blocks."""
 
-    def __init__(self, n_blocks: int, block_size: int = 32, *, prefix_cache: bool = True, key: int = 0) -> None:
-        """key: secret of the prefix hash; 0 draws one."""
-    n_blocks: int
-    block_size: int
-    n_free: int
-    """Blocks that `take` can give: unused ones and cached ones that nobody holds."""
-    n_cached: int
-    """Findable blocks that nobody holds."""
-    n_hits: int
-    n_evictions: int
+    def __init__(
+        self,
+        n_blocks: int,
+        block_size: int = 32,
+        *,
+        prefix_cache: bool = True,
+        key: int = 0,
+        hash_mask: int = 0xFFFFFFFFFFFFFFFF,
+    ) -> None:
+        """key: secret of the prefix hash; 0 draws one. hash_mask: tests set 0, so that every prefix
+        collides."""
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def n_free(self) -> int:
+        """Blocks that `take` can give: unused ones and cached ones that nobody holds."""
+    @property
+    def n_cached(self) -> int:
+        """Findable blocks that nobody holds."""
+    @property
+    def n_hits(self) -> int: ...
+    @property
+    def n_evictions(self) -> int: ...
     def attach_prefix(self, sequence: Sequence) -> int:
-        """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the sequence must
-        hold no block. Sets n_computed and returns it."""
+        """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the
+        sequence must hold no block. Sets n_computed and returns it. 0 for a sequence that collects rows: they
+        must be computed."""
     def grow(self, sequence: Sequence, n_tokens: int) -> bool:
         """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few."""
     def publish(self, sequence: Sequence) -> None:
@@ -189,16 +290,25 @@ class BlockPool:
 KvType = Literal["float32", "float16", "bfloat16"]
 
 class KvCache:
-    def __init__(self, spec: ModelSpec, n_blocks: int, block_size: int = 32, dtype: KvType = "float32") -> None: ...
-    bytes: int
+    def __init__(
+        self, spec: ModelSpec, n_blocks: int, block_size: int = 32, dtype: KvType = "float32"
+    ) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    def poison(self) -> None:
+        """Writes NaN over all pages, for tests: no later step may notice."""
     @staticmethod
     def block_bytes(spec: ModelSpec, block_size: int = 32, dtype: KvType = "float32") -> int: ...
 
 class StepResult:
-    token_ids: list[int]
-    """One per sampled sequence, in order; already appended. -1: the logits are not numbers; -2: every token is
-    banned. Nothing is appended for these two."""
-    logprobs: list[tuple[float, list[tuple[int, float]]] | None]
+    @property
+    def token_ids(self) -> list[int]:
+        """One per sampled sequence, in order; already appended. -1: the logits are not numbers; -2: every
+        token is banned. Nothing is appended for these two."""
+    @property
+    def logprobs(self) -> list[tuple[float, list[tuple[int, float]]] | None]:
+        """Per sampled sequence: None, or the chosen token's log-probability and the n_logprobs best (id,
+        log-probability), in nats, under the model's own logits: before bias, penalties and temperature."""
 
 class Runner:
     """Owns the workspace; runs steps. One thread at a time."""
@@ -213,20 +323,23 @@ class Runner:
         num_threads: int = 0,
         isa: str | None = None,
     ) -> None: ...
-    workspace_bytes: int
-    n_threads: int
-    isa: str
+    @property
+    def workspace_bytes(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
     def step(
         self, sequences: PySequence[Sequence], n_new: PySequence[int], sample: PySequence[bool]
     ) -> StepResult:
-        """Computes tokens [n_computed, n_computed + n_new[i]) of each sequence, in one ragged batch, and samples the
-        next token where sample[i] (then n_new must reach the sequence's last token). Blocks must already be there.
-        The engine's own logits never leave C++ except through collect_*."""
+        """Computes tokens [n_computed, n_computed + n_new[i]) of each sequence, in one ragged batch, and
+        samples the next token where sample[i] (then n_new must reach the sequence's last token). Blocks must
+        already be there. The engine's own logits never leave C++ except through collect_*."""
     def encode(
         self, sequences: PySequence[Sequence], pooling: Literal["mean", "cls", "last"], normalize: bool
     ) -> f32:
-        """Encoders: one vector per sequence, float32 [n_seqs, d_model]; nothing is cached. The sum of tokens must fit
-        into max_batch_tokens. Sequences that collect hidden states get them."""
+        """Encoders: one vector per sequence, float32 [n_seqs, d_model]; nothing is cached. The sum of tokens
+        must fit into max_batch_tokens. Sequences that collect hidden states get them."""
     def n_allocations(self) -> int:
         """Heap allocations made inside steps since construction (a test wants 0 after warm-up)."""
 
@@ -234,11 +347,12 @@ class PackedWeight:
     """One packed matrix, for tests and benchmarks of single ops."""
 
     def __init__(self, format: Format, n: int, k: int, data: NDArray[np.uint8]) -> None: ...
-    bytes: int
+    @property
+    def bytes(self) -> int: ...
 
 class ops:
-    """The submodule `tuili._core.ops`: single ops on numpy arrays, for tests. All floats are float32, C-contiguous
-    copies are returned. isa None is the default table."""
+    """The submodule `tuili._core.ops`: single ops on numpy arrays, for tests. All floats are float32,
+    C-contiguous copies are returned. isa None is the default table."""
 
     @staticmethod
     def gemm(
@@ -252,8 +366,11 @@ class ops:
     ) -> f32:
         """x [m, k] -> [m, n]. "auto": integer dot products when w is quantized."""
     @staticmethod
-    def quantize_rows(x: f32, *, isa: str | None = None) -> tuple[NDArray[np.int8], f32, i32, f32]:
-        """codes [m, k_padded], scale, sum, scaled_sum [m, n_groups] (base/packed.h)."""
+    def quantize_rows(
+        x: f32, *, isa: str | None = None
+    ) -> tuple[NDArray[np.int8], f32, NDArray[np.int16], f32]:
+        """codes [m, k_padded], scale [m, n_groups], half_sum [m, n_groups, 2], scaled_sum [m, n_groups]
+        (base/packed.h)."""
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
     @staticmethod
@@ -283,8 +400,8 @@ class ops:
         isa: str | None = None,
         num_threads: int = 1,
     ) -> f32:
-        """q [n_rows, n_heads, head_dim] at positions position, position + 1, …; k, v [n_keys, n_kv_heads, head_dim],
-        written into pages in a shuffled order of blocks. Returns [n_rows, n_heads, head_dim]."""
+        """q [n_rows, n_heads, head_dim] at positions position, position + 1, …; k, v [n_keys, n_kv_heads,
+        head_dim], written into pages in a shuffled order of blocks. Returns [n_rows, n_heads, head_dim]."""
     @staticmethod
     def activate(
         gate: f32,
@@ -309,4 +426,11 @@ class ops:
     def philox(seed: int, counter: int) -> tuple[int, int, int, int]: ...
     @staticmethod
     def sample(logits: f32, sampling: SamplingParams, history: i32, n_prompt: int) -> int:
-        """The token that the runner would append after `history` (prompt, then generated); -1, -2 as StepResult."""
+        """The token that the runner would append after `history` (prompt, then generated); -1, -2 as
+        StepResult."""
+    @staticmethod
+    def rms_norm_on_device(x: f32 | u16, gain: f32, eps: float) -> f32 | u16:
+        """On the CUDA device; uint16 holds bfloat16. Raises InvalidParameterError in a build without CUDA."""
+    @staticmethod
+    def gemm_on_device(x: u16, w: u16, out: Literal["float32", "bfloat16"] = "float32") -> f32 | u16:
+        """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16."""
