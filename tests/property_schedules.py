@@ -145,6 +145,7 @@ class Schedule:
         model = built(family, format, compute=compute)
         self.pool = _core.BlockPool(self.n_blocks, self.block_size, prefix_cache=self.prefix_cache)
         cache = _core.KvCache(model.spec, self.n_blocks, self.block_size, self.kv_type)
+        cache.poison()  # whatever the pages held must not matter
         self.runner = _core.Runner(
             model,
             cache,

@@ -155,13 +155,13 @@ def _linear(w: Weights, name: str, x: Array) -> Array:
     return gemm(x, w[name], w.get(f"{name}.bias"))
 
 
-def embed(spec: Any, w: Weights, ids: Array) -> Array:
+def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
     """Token, position and type embeddings, added and normed as the spec says."""
     h = embedding(w["token_embedding"], ids, spec.embedding_scale)
     if spec.n_positions_learned:
         h = h + np.asarray(w["position_embedding"], np.float64)[np.arange(len(ids)) + spec.position_offset]
     if spec.n_token_types:
-        h = h + np.asarray(w["token_type_embedding"], np.float64)[0]
+        h = h + np.asarray(w["token_type_embedding"], np.float64)[types]
     return _norm(spec, w, "embedding_norm", h) if spec.embedding_norm else h
 
 
@@ -212,15 +212,16 @@ def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array) -> Array:
     return h + (_norm(spec, w, f"{prefix}.post_mlp_norm", mixed) if sandwich else mixed)
 
 
-def forward(spec: Any, w: Weights, ids: Array) -> dict[str, Array]:
+def forward(spec: Any, w: Weights, ids: Array, types: Array | None = None) -> dict[str, Array]:
     """Every hidden state of one sequence through a decoder or an encoder, by name.
 
     spec     a ModelSpec (any object with its fields)
     w        float arrays by tensor name; quantized weights dequantized
+    types    token types, all 0 if not given
     returns  "hidden.0" (after the embedding), "hidden.i" (after layer i - 1), "final" (after the final norm,
              if there is one), and "logits" when the spec has a head
     """
-    h = embed(spec, w, ids)
+    h = embed(spec, w, ids, np.zeros(len(ids), np.int64) if types is None else types)
     out = {"hidden.0": h}
     for i, layer in enumerate(spec.layers):
         h = block(spec, layer, w, f"layers.{i}", h)

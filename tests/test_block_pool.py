@@ -30,10 +30,12 @@ def new_sequence(tokens: list[int], salt: int = 0) -> _core.Sequence:
 class BlockPoolMachine(RuleBasedStateMachine):
     """The model knows from which prefix each block's keys and values come, and who holds the block."""
 
+    hash_mask = 2**64 - 1
+
     def __init__(self) -> None:
         super().__init__()
         model = built("llama", n_layers=1)
-        self.pool = _core.BlockPool(N_BLOCKS, BLOCK_SIZE, key=1)
+        self.pool = _core.BlockPool(N_BLOCKS, BLOCK_SIZE, key=1, hash_mask=self.hash_mask)
         self.cache = _core.KvCache(model.spec, N_BLOCKS, BLOCK_SIZE)
         self.runner = _core.Runner(model, self.cache, max_batch_tokens=BLOCK_SIZE * N_BLOCKS, num_threads=1)
         self.sequences: list[tuple[_core.Sequence, int]] = []  # with their salt
@@ -161,8 +163,16 @@ class BlockPoolMachine(RuleBasedStateMachine):
         assert 0 <= self.pool.n_cached <= self.pool.n_free
 
 
+class CollidingBlockPoolMachine(BlockPoolMachine):
+    """Every prefix has the same hash: what is found must still be the right one."""
+
+    hash_mask = 0
+
+
 TestBlockPoolMachine = BlockPoolMachine.TestCase
-TestBlockPoolMachine.settings = settings(max_examples=60, stateful_step_count=40)
+TestCollidingBlockPoolMachine = CollidingBlockPoolMachine.TestCase
+for case in (TestBlockPoolMachine, TestCollidingBlockPoolMachine):
+    case.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def computed(pool: _core.BlockPool, tokens: list[int], salt: int = 0) -> _core.Sequence:

@@ -1,0 +1,222 @@
+"""Steps of the runner: what it refuses and leaves untouched, and that a decode step allocates nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import reference
+from tiny_core import How, build, built, core_spec, run, some_ids, tiny
+from tiny_models import TinyModel, Weight, tiny_llama
+from tuili import _core, errors
+
+BLOCK_SIZE = 16
+
+
+class Bench:
+    """One runner with its cache and pool, and a sequence of 20 tokens that is ready to run."""
+
+    def __init__(self, model: _core.Model | None = None, **options: int) -> None:
+        self.model = model or built("llama")
+        self.cache = _core.KvCache(self.model.spec, 8, BLOCK_SIZE)
+        self.cache.poison()
+        self.pool = _core.BlockPool(8, BLOCK_SIZE, prefix_cache=False)
+        self.runner = _core.Runner(
+            self.model, self.cache, num_threads=1, **({"max_batch_tokens": 64} | options)
+        )
+        self.sequence = self.new(some_ids(20))
+
+    def new(self, ids: np.ndarray, **options: object) -> _core.Sequence:
+        sequence = _core.Sequence(ids, _core.SamplingParams(temperature=0.0), **options)
+        assert self.pool.grow(sequence, min(len(ids), 2 * BLOCK_SIZE))
+        return sequence
+
+
+def test_a_step_computes_and_samples():
+    bench = Bench()
+    result = bench.runner.step([bench.sequence], [20], [True])
+    assert result.token_ids == bench.sequence.token_ids(20)
+    assert result.logprobs == [None]
+    assert (bench.sequence.n_computed, bench.sequence.n_tokens) == (20, 21)
+
+
+REFUSED = {
+    "nothing": lambda b: ([], [], []),
+    "lengths disagree": lambda b: ([b.sequence], [1, 1], [False]),
+    "no token": lambda b: ([b.sequence], [0], [False]),
+    "a negative number": lambda b: ([b.sequence], [-1], [False]),
+    "more tokens than there are": lambda b: ([b.sequence], [21], [False]),
+    "a sample before the end": lambda b: ([b.sequence], [19], [True]),
+    "one sequence twice": lambda b: ([b.sequence, b.sequence], [1, 1], [False, False]),
+    "no blocks": lambda b: ([_core.Sequence(some_ids(3))], [3], [False]),
+    "too few blocks": lambda b: ([b.new(some_ids(40))], [40], [False]),
+    "a batch too large": lambda b: ([b.new(some_ids(32)) for _ in range(3)], [32] * 3, [False] * 3),
+    "too many sequences": lambda b: (
+        [b.sequence, b.new(some_ids(1)), b.new(some_ids(1))],
+        [1] * 3,
+        [False] * 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_step_changes_nothing(name):
+    bench = Bench(max_seqs=3 if name == "a batch too large" else 2)
+    with pytest.raises(errors.InvalidParameterError):
+        bench.runner.step(*REFUSED[name](bench))
+    assert (bench.sequence.n_computed, bench.sequence.n_tokens) == (0, 20)
+    assert len(bench.runner.step([bench.sequence], [20], [True]).token_ids) == 1
+
+
+@pytest.mark.parametrize("token_id", [300, 2**31 - 1])
+def test_a_token_outside_the_vocabulary_is_refused(token_id):
+    bench = Bench()
+    ids = some_ids(5)
+    ids[3] = token_id
+    with pytest.raises(errors.TokenIdError, match=str(token_id)):
+        bench.runner.step([bench.sequence, bench.new(ids)], [20, 5], [False, False])
+    assert bench.sequence.n_computed == 0
+
+
+@pytest.mark.parametrize("ids", [[], [-1], [1.5], [[1, 2]], ["a"], [2**31]], ids=str)
+def test_ids_that_are_no_ids_make_no_sequence(ids):
+    with pytest.raises((errors.TuiliError, TypeError)):
+        _core.Sequence(np.array(ids))
+
+
+def test_a_sequence_longer_than_the_model_takes_is_refused():
+    model = built("llama")
+    n = model.spec.max_positions + 1
+    cache = _core.KvCache(model.spec, 33, 64)
+    pool = _core.BlockPool(33, 64, prefix_cache=False)
+    runner = _core.Runner(model, cache, max_batch_tokens=n, num_threads=1)
+    sequence = _core.Sequence(some_ids(n))
+    assert pool.grow(sequence, n)
+    with pytest.raises(errors.InvalidParameterError, match=str(model.spec.max_positions)):
+        runner.step([sequence], [n], [False])
+
+
+def test_a_cache_of_another_model_is_refused():
+    with pytest.raises(errors.InvalidParameterError, match="cache"):
+        _core.Runner(built("llama"), _core.KvCache(built("gemma3").spec, 4, 16))
+    with pytest.raises(errors.InvalidParameterError, match="cache"):
+        _core.Runner(built("llama"))
+    with pytest.raises(errors.InvalidParameterError, match="cache"):
+        _core.Runner(built("bert"), _core.KvCache(built("bert").spec, 4, 16))
+
+
+@pytest.mark.parametrize("dtype, size", [("float32", 4), ("float16", 2), ("bfloat16", 2)])
+def test_a_block_has_the_bytes_of_its_keys_and_values(dtype, size):
+    layer = tiny("gemma3").spec["layers"][0]
+    expected = 2 * 6 * BLOCK_SIZE * layer["n_kv_heads"] * layer["head_dim"] * size
+    spec = core_spec(tiny("gemma3"))
+    assert _core.KvCache.block_bytes(spec, BLOCK_SIZE, dtype) == expected
+    assert _core.KvCache(spec, 3, BLOCK_SIZE, dtype).bytes >= 3 * expected
+
+
+# ---- one row does not touch another
+
+
+def poisoned() -> TinyModel:
+    """A llama whose embedding of token 299 is not a number."""
+    model = tiny_llama(n_layers=1)
+    table = model.weights["token_embedding"].values().astype(np.float32)
+    table[299] = np.nan
+    model.weights["token_embedding"] = Weight("f32", table.shape, table.view(np.uint8))
+    return model
+
+
+def test_a_row_that_is_not_a_number_stays_alone():
+    model = build(poisoned())
+    bench = Bench(model)
+    good_ids = some_ids(20, n_vocab=299)
+    good, bad = bench.new(good_ids, collect_logits=True), bench.new(np.array([1, 299, 2]))
+    result = bench.runner.step([bad, good], [3, 20], [True, True])
+    assert result.token_ids[0] == -1 and bad.n_tokens == 3
+    assert result.token_ids[1] >= 0
+    assert good.logits().tobytes() == run(model, good_ids).logits().tobytes()
+
+
+def test_blocks_are_cleaned_before_they_are_used():
+    """Whatever the pages held, NaN included, no bit changes."""
+    ids = some_ids(20)
+    bench = Bench()
+    sequence = bench.new(ids, collect_logits=True)
+    for _ in range(20):
+        bench.runner.step([sequence], [1], [False])
+    assert sequence.logits().tobytes() == run(built("llama"), ids).logits().tobytes()
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize("family, format", [("llama", "f32"), ("llama", "q4_0"), ("gemma3", "q8_0")])
+def test_a_decode_step_allocates_nothing(family, format):
+    model = built(family, format)
+    bench = Bench(model)
+    sampling = _core.SamplingParams(temperature=0.8, top_k=20, top_p=0.9, repetition_penalty=1.1)
+    sequences = [_core.Sequence(some_ids(n), sampling) for n in (3, 17)]
+    for sequence in sequences:
+        assert bench.pool.grow(sequence, 40)
+    bench.runner.step(sequences, [3, 17], [True, True])
+    for sequence in sequences:  # room for their own tokens is made while they grow: let them grow first
+        while sequence.n_tokens < 33:
+            sequence.append_token(5)
+    bench.runner.step(sequences, [s.n_tokens - s.n_computed for s in sequences], [True, True])
+    before = bench.runner.n_allocations()
+    for _ in range(4):
+        bench.runner.step(sequences, [1, 1], [True, True])
+    assert bench.runner.n_allocations() == before
+
+
+# ---- what a sequence may collect
+
+
+def test_prompt_logprobs_are_the_log_softmax_of_the_row_before():
+    ids = some_ids(20)
+    bench = Bench()
+    sequence = bench.new(ids, prompt_logprobs=3)
+    bench.runner.step([sequence], [7], [False])
+    bench.runner.step([sequence], [13], [True])
+    expected = np.log(reference.softmax(run(built("llama"), ids).logits().astype(np.float64)))
+    entries = sequence.prompt_logprobs()
+    assert len(entries) == 19
+    for i, (value, best) in enumerate(entries):
+        assert abs(value - expected[i, ids[i + 1]]) < 4e-6
+        assert [token for token, _ in best] == sorted(range(300), key=lambda t: (-expected[i, t], t))[:3]
+
+
+def test_only_what_was_asked_for_is_collected():
+    bench = Bench()
+    bench.runner.step([bench.sequence], [20], [False])
+    for collected in (bench.sequence.logits, bench.sequence.hidden_states, bench.sequence.prompt_logprobs):
+        with pytest.raises(errors.InvalidParameterError):
+            collected()
+
+
+def test_collected_rows_start_again_after_preemption():
+    ids = some_ids(20)
+    bench = Bench()
+    sequence = bench.new(ids, collect_logits=True, collect_hidden=True)
+    bench.runner.step([sequence], [13], [False])
+    bench.pool.release(sequence)
+    assert sequence.logits().shape[0] == 0
+    assert bench.pool.grow(sequence, 20)
+    bench.runner.step([sequence], [20], [False])
+    alone = run(built("llama"), ids, How())
+    assert sequence.logits().tobytes() == alone.logits().tobytes()
+    assert sequence.hidden_states().tobytes() == alone.hidden_states().tobytes()
+
+
+def test_token_types_choose_rows_of_their_table():
+    model = tiny("bert")
+    ids, types = some_ids(9), np.array([0, 0, 0, 0, 1, 1, 1, 1, 1], np.int32)
+    runner = _core.Runner(built("bert"), max_batch_tokens=32, num_threads=1)
+    plain, typed = _core.Sequence(ids), _core.Sequence(ids, token_type_ids=types)
+    vectors = runner.encode([plain, typed], "mean", False)
+    final = reference.forward(core_spec(model), model.values(), ids)["final"]
+    assert abs(vectors[0] - final.mean(axis=0)).max() < 1e-5
+    final = reference.forward(core_spec(model), model.values(), ids, types)["final"]
+    assert abs(vectors[1] - final.mean(axis=0)).max() < 1e-5
+    with pytest.raises(errors.InvalidParameterError):
+        runner.encode([_core.Sequence(ids, token_type_ids=types + 1)], "mean", False)
