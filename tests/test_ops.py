@@ -113,6 +113,17 @@ def set_scales(format: str, rows: np.ndarray) -> None:
         blocks[..., offset : offset + 2] = np.array([0.01 + 0.02 * i], "<f2").view(np.uint8)
 
 
+@pytest.mark.parametrize("format", ["f32", "bf16", "q8_0", "q4_0", "q5_1", "q4_k", "q6_k"])
+@pytest.mark.parametrize("compute", ["auto", "float32"])
+def test_gemm_rows_do_not_depend_on_how_many_there_are(isa, format, compute):
+    """Every row count up to past the largest tile of rows, from every place in x."""
+    weight = packed(format, random_rows(format, np.random.default_rng(6), 40, 256))
+    x = normal(7, 27, 256)
+    whole = ops.gemm(x, weight, compute=compute, isa=isa)
+    for m in range(1, len(x)):
+        assert_same_bits(ops.gemm(x[-m:], weight, compute=compute, isa=isa), whole[-m:])
+
+
 @pytest.mark.parametrize("format", ["f32", "q4_0", "q4_k"])
 def test_gemm_bits_do_not_depend_on_threads(isa, format):
     weight = packed(format, random_rows(format, np.random.default_rng(1), 700, 256))
@@ -248,6 +259,22 @@ def test_attention_stays_within_its_error_bound(isa, case):
     if causal:  # the last query alone, as in decoding
         settings["position"] = n_keys - 1
         assert_same_bits(got[-1:], ops.attention(q[-1:], k, v, isa=isa, **settings))
+
+
+@pytest.mark.parametrize("share", [1, 2, 3, 4, 5, 8, 16])
+@pytest.mark.parametrize("window, softcap", [(0, 0.0), (20, 0.0), (70, 30.0)])
+def test_attention_rows_do_not_depend_on_their_neighbours(isa, share, window, softcap):
+    """A row alone, as in decoding, has the bits it has among 14, whatever the heads that share its keys."""
+    n_rows, n_keys, head_dim = 14, 150, 32
+    q = normal(share, n_rows, 2 * share, head_dim)
+    k, v = normal(1, n_keys, 2, head_dim), normal(2, n_keys, 2, head_dim)
+    settings = {"scale": head_dim**-0.5, "window": window, "softcap": softcap}
+    first = n_keys - n_rows
+    whole = ops.attention(q, k, v, position=first, isa=isa, **settings)
+    for i in range(n_rows):
+        seen = first + i + 1  # keys past the row must not matter, even those that do not exist yet
+        alone = ops.attention(q[i : i + 1], k[:seen], v[:seen], position=first + i, isa=isa, **settings)
+        assert_same_bits(alone, whole[i : i + 1])
 
 
 @pytest.mark.parametrize("kv_dtype, format", [("float16", "f16"), ("bfloat16", "bf16")])
