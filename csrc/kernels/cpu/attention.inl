@@ -1,7 +1,8 @@
-// Attention over paged keys and values. Up to 12 queries (a query is one row of one head) of one kv head go through the
-// key tiles together: scores and the weighted sum of values are then small GEMMs, and each key and value is loaded once
-// for several queries. The bits of a query do not depend on its companions: keys that it does not see have p = 0, which
-// changes no sum but for the sign of a zero, and the last step removes that.
+// Attention over paged keys and values. Up to 12 queries (a query is one row of one head) of one kv head go
+// through the key tiles together: scores and the weighted sum of values are then small GEMMs, and each key
+// and value is loaded once for several queries. The bits of a query do not depend on its companions: keys
+// that it does not see have p = 0, which changes no sum but for the sign of a zero, and the last step removes
+// that.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -11,12 +12,12 @@ TUILI_INLINE int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16
 // Queries first, first + 1, … of one kv head, numbered row by row, head by head.
 struct Queries {
   int64_t count;
-  int64_t stride;               // floats between queries in q, out and total
-  float* q;                     // [count][stride]
-  float* scores;                // [count][64], then the probabilities
-  float* out;                   // of the current split   [count][stride]
-  float* total;                 // of the splits so far   [count][stride]
-  Range seen[kQueryTile];       // keys that a query sees
+  int64_t stride;                                      // floats between queries in q, out and total
+  float* q;                                            // [count][stride]
+  float* scores;                                       // [count][64], then the probabilities
+  float* out;                                          // of the current split   [count][stride]
+  float* total;                                        // of the splits so far   [count][stride]
+  Range seen[kQueryTile];                              // keys that a query sees
   float max[kQueryTile], sum[kQueryTile];              // of the current split
   float total_max[kQueryTile], total_sum[kQueryTile];  // of the splits so far; sum 0: none
 };
@@ -68,7 +69,8 @@ TUILI_INLINE int64_t page_of(const AttentionArgs& args, int64_t kv_head, int64_t
 
 // scores[q][t] = q · k[t] for the 16-key pieces of the tile that hold keys of `any`.
 template <class T>
-void tile_scores(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile, Range any) {
+void tile_scores(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile,
+                 Range any) {
   const int64_t block_size = args.pages.block_size;
   for (int64_t key = any.begin / 16 * 16; key < any.end; key += 16) {
     const T* k = static_cast<const T*>(args.pages.k) + page_of(args, kv_head, key) + key % block_size;
@@ -115,8 +117,8 @@ float tile_softmax(const AttentionArgs& args, Queries& queries, int64_t i, int64
 
 // out[q] = fma(p[q][t], v[t], out[q] · factor[q]) over the keys of `any`, for 16 of the head's dimensions.
 template <class T>
-TUILI_INLINE void weigh_columns(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile,
-                                Range any, const float* factors, int64_t d) {
+TUILI_INLINE void weigh_columns(const AttentionArgs& args, int64_t kv_head, const Queries& queries,
+                                int64_t tile, Range any, const float* factors, int64_t d) {
   const int64_t block_size = args.pages.block_size, head_dim = args.pages.head_dim;
   const int64_t width = smaller(16, head_dim - d);
   for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first_row) {
@@ -170,7 +172,8 @@ void split_of_type(const AttentionArgs& args, int64_t kv_head, int64_t split, Qu
 }
 
 // (total_max, total_sum, total) absorbs (max, sum, out); `out` and `total` are padded to 16.
-void merge(float& total_max, float& total_sum, float* total, float max_in, float sum_in, const float* out, int64_t size) {
+void merge(float& total_max, float& total_sum, float* total, float max_in, float sum_in, const float* out,
+           int64_t size) {
   if (sum_in == 0) return;  // no seen key
   if (total_sum == 0) {
     total_max = max_in;
@@ -222,7 +225,8 @@ void attention(const AttentionArgs& args, int64_t kv_head, Range rows) {
 void attention_split(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t split, float* partial) {
   const int64_t head_dim = args.pages.head_dim, group = args.n_heads / args.pages.n_kv_heads;
   for (int64_t first_head = 0; first_head < group; first_head += kQueryTile) {
-    Queries queries = gather(args, kv_head, row * group + first_head, smaller(kQueryTile, group - first_head));
+    Queries queries =
+        gather(args, kv_head, row * group + first_head, smaller(kQueryTile, group - first_head));
     split_of_type(args, kv_head, split, queries);
     for (int64_t i = 0; i < queries.count; ++i) {
       float* to = partial + (first_head + i) * attention_partial_size(head_dim);
@@ -233,7 +237,8 @@ void attention_split(const AttentionArgs& args, int64_t kv_head, int64_t row, in
   }
 }
 
-void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t n_splits, const float* partials) {
+void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t n_splits,
+                     const float* partials) {
   const int64_t head_dim = args.pages.head_dim, group = args.n_heads / args.pages.n_kv_heads;
   float* total = args.scratch;  // padded(head_dim), as `out` below
   float* out = total + padded(head_dim);
@@ -241,7 +246,8 @@ void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, in
     float total_max = 0, total_sum = 0;
     for (int64_t split = 0; split < n_splits; ++split) {
       const float* from = partials + (split * group + h) * attention_partial_size(head_dim);
-      for_each_16({0, head_dim}, [=](int64_t d, int64_t count) { store(out + d, load_up_to(from + d, count)); });
+      for_each_16({0, head_dim},
+                  [=](int64_t d, int64_t count) { store(out + d, load_up_to(from + d, count)); });
       merge(total_max, total_sum, total, from[head_dim], from[head_dim + 1], out, padded(head_dim));
     }
     write_result(args, row, kv_head * group + h, total, total_sum);
@@ -249,7 +255,8 @@ void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, in
 }
 
 template <class T>
-void write_pages(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots, Range tokens) {
+void write_pages(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
+                 Range tokens) {
   const int64_t head_dim = pages.head_dim, block_size = pages.block_size;
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
@@ -269,7 +276,8 @@ void write_pages(const KvPages& pages, const float* k, const float* v, int64_t l
   }
 }
 
-void kv_write(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots, Range tokens) {
+void kv_write(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
+              Range tokens) {
   switch (pages.type) {
     case KvType::f32: return write_pages<float>(pages, k, v, ld, slots, tokens);
     case KvType::f16: return write_pages<Half>(pages, k, v, ld, slots, tokens);

@@ -60,7 +60,8 @@ const Kernels& choose() {
   const Kernels* table = find_kernels(name);
   std::string names;
   for (const char* const* isa = available_isas(); *isa; ++isa) names += join(names.empty() ? "" : ", ", *isa);
-  TUILI_CHECK(table, "TUILI_CPU_ISA is \"", name, "\", which this build or CPU does not have; available: ", names);
+  TUILI_CHECK(table, "TUILI_CPU_ISA is \"", name,
+              "\", which this build or CPU does not have; available: ", names);
   return *table;
 }
 

@@ -1,10 +1,11 @@
-// Norms, activations, RoPE, softmax statistics and pooling: everything that is not a matrix product or attention.
+// Norms, activations, RoPE, softmax statistics and pooling: everything that is not a matrix product or
+// attention.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
 
-// The canonical sum over [0, n): lane = step(lane, i, count) adds elements i … i + count to 16 of the 32 lanes; it must
-// add 0 for those past count.
+// The canonical sum over [0, n): lane = step(lane, i, count) adds elements i … i + count to 16 of the 32
+// lanes; it must add 0 for those past count.
 template <class Step>
 TUILI_INLINE float canonical_sum(int64_t n, const Step& step) {
   Floats low = zero(), high = zero();
@@ -22,7 +23,8 @@ TUILI_INLINE float sum_of_squares(const float* x, int64_t n) {
   });
 }
 
-void rms_norm(float* y, const float* x, const float* gain, int64_t n, int64_t inner, int64_t ld, float eps, Range rows) {
+void rms_norm(float* y, const float* x, const float* gain, int64_t n, int64_t inner, int64_t ld, float eps,
+              Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const int64_t at = r / inner * ld + r % inner * n;
     const float* in = x + at;
@@ -35,12 +37,13 @@ void rms_norm(float* y, const float* x, const float* gain, int64_t n, int64_t in
   }
 }
 
-void layer_norm(float* y, const float* x, const float* gain, const float* bias, int64_t n, float eps, Range rows) {
+void layer_norm(float* y, const float* x, const float* gain, const float* bias, int64_t n, float eps,
+                Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* in = x + r * n;
     float* out = y + r * n;
-    const float total =
-        canonical_sum(n, [=](Floats lane, int64_t i, int64_t count) { return lane + load_up_to(in + i, count); });
+    const float total = canonical_sum(
+        n, [=](Floats lane, int64_t i, int64_t count) { return lane + load_up_to(in + i, count); });
     const Floats mean = splat(total / float(n));
     const float squares = canonical_sum(n, [=](Floats lane, int64_t i, int64_t count) {
       const Floats d = select(first(count), load_up_to(in + i, count) - mean, zero());
@@ -81,8 +84,8 @@ TUILI_INLINE void rotate_pairs(float* x, const float* cos, const float* sin, int
   });
 }
 
-void rope(float* x, int64_t ld, const float* cos, const float* sin, int64_t n_heads, int64_t head_dim, int64_t half,
-          bool interleaved, Range tokens) {
+void rope(float* x, int64_t ld, const float* cos, const float* sin, int64_t n_heads, int64_t head_dim,
+          int64_t half, bool interleaved, Range tokens) {
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     for (int64_t h = 0; h < n_heads; ++h) {
       float* head = x + t * ld + h * head_dim;
@@ -137,8 +140,9 @@ void add(float* y, const float* x, const float* z, Range elements) {
 TUILI_INLINE Floats capped(Floats x, float cap) { return splat(cap) * tanh(x / splat(cap)); }
 
 void softcap(float* y, float cap, Range elements) {
-  for_each_16(elements,
-              [=](int64_t i, int64_t count) { store_up_to(y + i, capped(load_up_to(y + i, count), cap), count); });
+  for_each_16(elements, [=](int64_t i, int64_t count) {
+    store_up_to(y + i, capped(load_up_to(y + i, count), cap), count);
+  });
 }
 
 void softmax_stats(const float* x, int64_t n, float* max_out, float* sum_out) {
@@ -180,8 +184,9 @@ void l2_normalize(float* y, const float* x, int64_t n, Range rows) {
     float* out = y + r * n;
     const float norm = __builtin_sqrtf(sum_of_squares(in, n));
     const Floats divisor = splat(norm > 1e-12f || norm != norm ? norm : 1e-12f);
-    for_each_16({0, n},
-                [=](int64_t i, int64_t count) { store_up_to(out + i, load_up_to(in + i, count) / divisor, count); });
+    for_each_16({0, n}, [=](int64_t i, int64_t count) {
+      store_up_to(out + i, load_up_to(in + i, count) / divisor, count);
+    });
   }
 }
 

@@ -1,12 +1,12 @@
 // THE CPU CONTRACT: one table of function pointers per instruction set.
 //
 // An entry computes a slice of its output and does nothing else: no allocation, no threads, no exceptions, no
-// globals, no environment. Every table gives the same bits: the order of each sum is written here and depends on
-// sizes alone, never on m, on the slice, or on the width of a register.
+// globals, no environment. Every table gives the same bits: the order of each sum is written here and depends
+// on sizes alone, never on m, on the slice, or on the width of a register.
 //
-// "Canonical sum" of x[0..n): 32 lanes, lane j = x[j] + x[j+32] + … in ascending order (fma(x, x, lane) for sums of
-// squares), starting from 0; then lanes j and j+16 are added, then j and j+8, j+4, j+2, j+1.
-// fma is the IEEE fused multiply-add everywhere; "a·b" is a rounded product.
+// "Canonical sum" of x[0..n): 32 lanes, lane j = x[j] + x[j+32] + … in ascending order (fma(x, x, lane) for
+// sums of squares), starting from 0; then lanes j and j+16 are added, then j and j+8, j+4, j+2, j+1. fma is
+// the IEEE fused multiply-add everywhere; "a·b" is a rounded product.
 #pragma once
 
 #include <cstdint>
@@ -68,8 +68,8 @@ struct AttentionArgs {
   float* scratch;    // attention_scratch(head_dim) floats, 64-byte aligned
 };
 
-// Scratch of one call: for each of the queries (row and head) that are computed together the scores of a tile, q, and the
-// split's and the running accumulators.
+// Scratch of one call: for each of the queries (row and head) that are computed together the scores of a
+// tile, q, and the split's and the running accumulators.
 inline constexpr int64_t kQueryTile = 12;
 constexpr int64_t attention_scratch(int64_t head_dim) {
   return kQueryTile * (kKeyTile + 3 * ((head_dim + 15) / 16 * 16));
@@ -88,7 +88,8 @@ struct Kernels {
 
   // Integer GEMM over quantized formats. Per output from acc = 0, groups ascending:
   //   isum = Σ a·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
-  //   acc = fma(scale_w · scale_a, float(isum), acc)
+  //   acc = fma(scale_w · scale_a, float(isum), acc) for the main plane, then the same for the residual plane of
+  //     a row whose residual scale is not 0 (adding a plane of zeros changes no bit)
   //   formats with a min:  acc = fma(min_w, scaled_sum_a, acc), min_w = m, or -(dmin · float(sub_min))
   // then y = acc, + bias.
   void (*gemm_int8)(const GemmArgs& args, Range panels);
@@ -101,11 +102,11 @@ struct Kernels {
 
   // y = x · (1 / sqrt(mean(x²) + eps)) · gain.  mean = canonical sum / float(n).  y may be x.  [n_rows, n]
   // Strides let it run over heads: row r of x and of y begins at (r / inner) · ld + (r % inner) · n.
-  void (*rms_norm)(float* y, const float* x, const float* gain, int64_t n, int64_t inner, int64_t ld, float eps,
-                   Range rows);
+  void (*rms_norm)(float* y, const float* x, const float* gain, int64_t n, int64_t inner, int64_t ld,
+                   float eps, Range rows);
 
-  // y = (x - mean) · (1 / sqrt(var + eps)) · gain + bias, the last step one fma; var = mean((x - mean)²), canonical.
-  // bias may be null (0).  y may be x.  Dense [n_rows, n].
+  // y = (x - mean) · (1 / sqrt(var + eps)) · gain + bias, the last step one fma; var = mean((x - mean)²),
+  // canonical. bias may be null (0).  y may be x.  Dense [n_rows, n].
   void (*layer_norm)(float* y, const float* x, const float* gain, const float* bias, int64_t n, float eps,
                      Range rows);
 
@@ -121,21 +122,23 @@ struct Kernels {
   void (*kv_write)(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
                    Range tokens);
 
-  // All heads of kv_head for query rows [rows.begin, rows.end). Splits of 512 keys at absolute positions, each from a
-  // fresh (max, sum, out); inside a split, tiles of 64 keys in order:
+  // All heads of kv_head for query rows [rows.begin, rows.end). Splits of 512 keys at absolute positions,
+  // each from a fresh (max, sum, out); inside a split, tiles of 64 keys in order:
   //   score[t] = (fma chain over ascending d of q[d]·k[d][t] from 0) · scale (softcap);  unseen keys are -inf
   //   m' = max(m, max score); r = exp(m - m'); p[t] = exp(score[t] - m'); unseen p = 0
-  //   sum = fma(sum, r, canonical sum of p over the 64 places);  out[d] = out[d]·r, then fma(p[t], v[t][d], out[d])
-  //   over ascending seen t.  A tile or split without seen keys is skipped.
+  //   sum = fma(sum, r, canonical sum of p over the 64 places);  out[d] = out[d]·r, then fma(p[t], v[t][d],
+  //   out[d]) over ascending seen t.  A tile or split without seen keys is skipped.
   // Splits merge in ascending order, the first is copied:
   //   M' = max(M, m); a = exp(M - M'); b = exp(m - M'); sum = fma(S, a, s·b); out = fma(O, a, o·b).
-  // The result is out · (1 / sum) + 0 (never -0: keys with p = 0 may be skipped or added); no seen key gives zeros.
+  // The result is out · (1 / sum) + 0 (never -0: keys with p = 0 may be skipped or added); no seen key gives
+  // zeros.
   void (*attention)(const AttentionArgs& args, int64_t kv_head, Range rows);
 
   // The same in two parts, so that several threads share a long row: `split` of one row into
   // partial[head in group][attention_partial_size], then the merge of all splits of one row's kv_head.
   // partials [n_splits][n_heads / n_kv_heads][attention_partial_size]; a split without seen keys has sum 0.
-  void (*attention_split)(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t split, float* partial);
+  void (*attention_split)(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t split,
+                          float* partial);
   void (*attention_merge)(const AttentionArgs& args, int64_t kv_head, int64_t row, int64_t n_splits,
                           const float* partials);
 
@@ -151,8 +154,8 @@ struct Kernels {
   // y[t, :] = cap · tanh(y[t, :] / cap), elementwise in place.
   void (*softcap)(float* y, float cap, Range elements);
 
-  // max and Σ exp(x - max) (canonical sum) of one row of n >= 1; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
-  // in both.
+  // max and Σ exp(x - max) (canonical sum) of one row of n >= 1; a NaN or +Inf anywhere, or nothing but -Inf,
+  // gives NaN in both.
   void (*softmax_stats)(const float* x, int64_t n, float* max, float* sum);
 
   // y[i] = exp(x[i] - shift)
@@ -168,8 +171,8 @@ struct Kernels {
 // The table of an instruction set: "generic", "avx2", "avx512", "neon"; null when this build or CPU lacks it.
 const Kernels* find_kernels(const char* isa);
 
-// The best table of this CPU, or the one named by TUILI_CPU_ISA at first use (an unknown or unavailable name throws
-// tuili::Error). Chosen once.
+// The best table of this CPU, or the one named by TUILI_CPU_ISA at first use (an unknown or unavailable name
+// throws tuili::Error). Chosen once.
 const Kernels& kernels();
 
 // Names of all tables that run here, best first, null-terminated.

@@ -1,5 +1,6 @@
-// Derived words of the vocabulary, and exp, tanh and erf from + - × / and fma alone, so that every table gives the same
-// bits. Polynomials: weighted minimax fits (Lawson's iteration), coefficients rounded to float32.
+// Derived words of the vocabulary, and exp, tanh and erf from + - × / and fma alone, so that every table
+// gives the same bits. Polynomials: weighted minimax fits (Lawson's iteration), coefficients rounded to
+// float32.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -28,7 +29,9 @@ template <class Step>
 TUILI_INLINE void for_each_16(Range range, const Step& step) {
   for (int64_t i = range.begin; i < range.end; i += 16) step(i, smaller(16, range.end - i));
 }
-TUILI_INLINE Floats load_up_to(const float* p, int64_t count) { return count == 16 ? load(p) : load_first(p, count); }
+TUILI_INLINE Floats load_up_to(const float* p, int64_t count) {
+  return count == 16 ? load(p) : load_first(p, count);
+}
 TUILI_INLINE void store_up_to(float* p, Floats a, int64_t count) {
   if (count == 16) return store(p, a);
   store_first(p, a, count);
@@ -64,7 +67,8 @@ TUILI_INLINE Floats with_sign_of(Floats magnitude, Floats sign) {
 constexpr float kRounder = 0x1.8p23f;
 constexpr int32_t kRounderBits = 0x4b400000;
 
-// 2^n · e^r with n = round(x / ln 2), |r| <= ln 2 / 2. At most 1 ulp off; -Inf gives 0, x > 88.73 Inf, NaN NaN.
+// 2^n · e^r with n = round(x / ln 2), |r| <= ln 2 / 2. At most 1 ulp off; -Inf gives 0, x > 88.73 Inf, NaN
+// NaN.
 TUILI_INLINE Floats exp(Floats x) {
   constexpr float kPowers[] = {0x1.6db42ap-10f, 0x1.123b56p-7f, 0x1.55545ep-5f, 0x1.55548ep-3f, 0.5f};
   x = max(splat(-104), min(splat(89), x));
@@ -95,8 +99,8 @@ TUILI_INLINE Floats tanh(Floats x) {
 
 // Below 1 x + x·P(x²), above 1 - e^Q(x) where Q fits log(erfc(x)) up to 4. At most 2 ulp off.
 TUILI_INLINE Floats erf(Floats x) {
-  constexpr float kNear[] = {7.889123e-05f,  -0.0008020842f, 0.0051895357f, -0.026854444f,
-                             0.112836f, -0.37612626f,   0.12837917f};
+  constexpr float kNear[] = {7.889123e-05f, -0.0008020842f, 0.0051895357f, -0.026854444f,
+                             0.112836f,     -0.37612626f,   0.12837917f};
   constexpr float kFar[] = {-2.1696593e-05f, 0.00044146067f, -0.004205226f, 0.025210181f,
                             -0.10842185f,    -0.6332166f,    -1.1295801f,   0.00018844267f};
   const Floats a = absolute(x);

@@ -1,4 +1,5 @@
-// Activations to int8, and the decoding of packed weights: dequantized blocks for gemm_float, single rows for embed.
+// Activations to int8, and the decoding of packed weights: dequantized blocks for gemm_float, single rows for
+// embed.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -26,17 +27,16 @@ constexpr Coding coding_of(Format format) {
   }
 }
 
-TUILI_INLINE int64_t panels_of(int64_t n) { return (n + kPanel - 1) / kPanel; }
 TUILI_INLINE int64_t groups_of(int64_t k) { return (k + kGroup - 1) / kGroup; }
 
-// The planes of one group of one panel.
+// The planes of one group of one panel; null where the format has none.
 struct GroupView {
-  const uint8_t* codes;
-  const uint8_t* high;
-  const Half* scale;
-  const Half* min;
-  const uint8_t* sub_scale;
-  const uint8_t* sub_min;
+  const uint8_t* codes = nullptr;
+  const uint8_t* high = nullptr;
+  const Half* scale = nullptr;
+  const Half* min = nullptr;
+  const uint8_t* sub_scale = nullptr;
+  const uint8_t* sub_min = nullptr;
 };
 
 template <Format kFormat>
@@ -45,14 +45,15 @@ TUILI_INLINE GroupView group_at(const PackedMatrix& w, int64_t panel, int64_t gr
   const int64_t n_groups = groups_of(w.k);
   const int64_t at = panel * n_groups + group;
   const int64_t block = kCoding.block_groups == 1 ? at : panel * (n_groups / 8) + group / 8;
-  return {
-      w.codes + at * (kCoding.bits == 8 ? 512 : 256),
-      w.high + at * (kCoding.bits == 6 ? 128 : 64),
-      reinterpret_cast<const Half*>(w.scale) + block * kPanel,
-      reinterpret_cast<const Half*>(w.min) + block * kPanel,
-      w.sub_scale + at * kCoding.sub_scales * kPanel,
-      w.sub_min + at * kPanel,
-  };
+  GroupView out;
+  out.codes = w.codes + at * (kCoding.bits == 8 ? 512 : 256);
+  if constexpr (kCoding.bits == 5) out.high = w.high + at * 64;
+  if constexpr (kCoding.bits == 6) out.high = w.high + at * 128;
+  out.scale = reinterpret_cast<const Half*>(w.scale) + block * kPanel;
+  if constexpr (kCoding.has_min) out.min = reinterpret_cast<const Half*>(w.min) + block * kPanel;
+  if constexpr (kCoding.sub_scales > 0) out.sub_scale = w.sub_scale + at * kCoding.sub_scales * kPanel;
+  if constexpr (kCoding.sub_scales > 0 && kCoding.has_min) out.sub_min = w.sub_min + at * kPanel;
+  return out;
 }
 
 // The codes of quad kQuad (0 to 7) for 16 columns. 8-bit codes are signed (plus kSignedOffset).
@@ -63,7 +64,8 @@ TUILI_INLINE Bytes codes_at(const GroupView& group) {
   const Bytes pair = load_codes(group.codes + 64 * (kQuad % 4));
   const Bytes low = kQuad < 4 ? bits<0>(pair, 15) : bits<-4>(pair, 15);
   if constexpr (kBits == 5) return low | bits<4 - kQuad>(load_codes(group.high), 16);
-  if constexpr (kBits == 6) return low | bits<4 - 2 * (kQuad % 4)>(load_codes(group.high + 64 * (kQuad / 4)), 48);
+  if constexpr (kBits == 6)
+    return low | bits<4 - 2 * (kQuad % 4)>(load_codes(group.high + 64 * (kQuad / 4)), 48);
   return low;
 }
 
@@ -81,7 +83,8 @@ TUILI_INLINE GroupScales scales_at(const GroupView& group) {
   GroupScales out = {{scale, scale}, zero()};
   if constexpr (kCoding.sub_scales > 0) {
     out.scale[0] = scale * to_float(load_i8(group.sub_scale));
-    out.scale[1] = kCoding.sub_scales == 2 ? scale * to_float(load_i8(group.sub_scale + kPanel)) : out.scale[0];
+    out.scale[1] =
+        kCoding.sub_scales == 2 ? scale * to_float(load_i8(group.sub_scale + kPanel)) : out.scale[0];
   }
   if constexpr (kCoding.has_min) out.min = load(group.min);
   if constexpr (kCoding.has_min && kCoding.sub_scales > 0) {
@@ -96,8 +99,9 @@ TUILI_INLINE void dequantize_quads(float* out, const GroupView& group, const Gro
   constexpr int kOffset = kCoding.offset + (kCoding.bits == 8 ? kSignedOffset : 0);
   constexpr int kSign = kCoding.bits == 8 && kSignedOffset == 0 ? -1 : 0xff;  // mask of a shifted byte
   const Ints codes = as_ints(codes_at<kFormat, kQuad>(group));
-  const Ints of_k[4] = {shr<24>(shl<24>(codes)) & splat_int(kSign), shr<24>(shl<16>(codes)) & splat_int(kSign),
-                        shr<24>(shl<8>(codes)) & splat_int(kSign), shr<24>(codes) & splat_int(kSign)};
+  const Ints of_k[4] = {shr<24>(shl<24>(codes)) & splat_int(kSign),
+                        shr<24>(shl<16>(codes)) & splat_int(kSign), shr<24>(shl<8>(codes)) & splat_int(kSign),
+                        shr<24>(codes) & splat_int(kSign)};
   for (int j = 0; j < 4; ++j) {
     const Floats code = to_float(of_k[j] - splat_int(kOffset));
     Floats value = code * scales.scale[kQuad / 4];
@@ -139,7 +143,8 @@ void decode_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, 
   }
 }
 
-// One row of the matrix: 16 columns are decoded to keep one. A row is read once per token, and this is the same code.
+// One row of the matrix: 16 columns are decoded to keep one. A row is read once per token, and this is the
+// same code.
 void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens) {
   alignas(64) float block[kGroup * kPanel];
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
@@ -148,7 +153,8 @@ void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Ran
     for (int64_t k0 = 0; k0 < w.k; k0 += kGroup) {
       const int64_t kb = w.k - k0 < kGroup ? w.k - k0 : kGroup;
       const float* values = block;
-      if (w.format == Format::f32) values = reinterpret_cast<const float*>(w.codes) + (panel * w.k + k0) * kPanel;
+      if (w.format == Format::f32)
+        values = reinterpret_cast<const float*>(w.codes) + (panel * w.k + k0) * kPanel;
       decode_block(block, w, panel, k0, kb);
       for (int64_t k = 0; k < kb; ++k) row[k0 + k] = values[k * kPanel + column] * scale;
     }
@@ -157,44 +163,73 @@ void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Ran
 
 // ---- Activations
 
-TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t at, Floats x0, Floats x1) {
+// The 32 values of a group; zeros past the end of the row.
+struct GroupValues {
+  Floats x0, x1;
+};
+
+TUILI_INLINE GroupValues load_group(const float* x, int64_t left) {
+  if (left >= kGroup) return {load(x), load(x + 16)};
+  return {load_first(x, left < 16 ? left : 16), left > 16 ? load_first(x + 16, left - 16) : zero()};
+}
+
+// Codes one group; returns the sum of the codes.
+TUILI_INLINE int32_t quantize_group(const CodePlane& out, int64_t at, GroupValues values) {
   int8_t* codes = out.codes + at * kGroup;
   const Ints magnitude = splat_int(0x7fffffff);
   // As integers magnitudes are ordered like floats, with Inf and NaN above all.
-  const int32_t amax_bits = max_of(max(as_ints(x0) & magnitude, as_ints(x1) & magnitude));
+  const int32_t amax_bits = max_of(max(as_ints(values.x0) & magnitude, as_ints(values.x1) & magnitude));
   const bool finite = amax_bits < 0x7f800000;
   constexpr int32_t kSmallest = 27 << 23;  // 2^-100
   if (!finite || amax_bits < kSmallest) {
     store_i8(codes, splat_int(0));
     store_i8(codes + 16, splat_int(0));
     out.half_sum[2 * at] = out.half_sum[2 * at + 1] = 0;
-    out.scale[at] = out.scaled_sum[at] = finite ? 0 : __builtin_nanf("");
-    return;
+    out.scale[at] = finite ? 0 : __builtin_nanf("");
+    return 0;
   }
   float amax;
   __builtin_memcpy(&amax, &amax_bits, sizeof(amax));
   // |x| · (127 / amax) is at most 127 · (1 + 2^-24)², which rounds to 127: no clamp is needed.
   const Floats inverse = splat(127 / amax);
-  const Ints q0 = as_ints(x0 * inverse + splat(kRounder)) - splat_int(kRounderBits);
-  const Ints q1 = as_ints(x1 * inverse + splat(kRounder)) - splat_int(kRounderBits);
+  const Ints q0 = as_ints(values.x0 * inverse + splat(kRounder)) - splat_int(kRounderBits);
+  const Ints q1 = as_ints(values.x1 * inverse + splat(kRounder)) - splat_int(kRounderBits);
   store_i8(codes, q0);
   store_i8(codes + 16, q1);
   const int32_t sum0 = sum(q0), sum1 = sum(q1);
   out.half_sum[2 * at] = int16_t(sum0);
   out.half_sum[2 * at + 1] = int16_t(sum1);
   out.scale[at] = amax / 127;
-  out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
+  return sum0 + sum1;
+}
+
+// What the main plane left of one group, or nothing; completes scaled_sum.
+TUILI_INLINE void quantize_residual(const QuantizedRows& out, int64_t at, GroupValues values, bool wanted) {
+  const float scale = out.main.scale[at];
+  const Floats minus_scale = splat(-scale);
+  const int8_t* codes = out.main.codes + at * kGroup;
+  const GroupValues left = {fma(minus_scale, to_float(load_i8(codes)), values.x0),
+                            fma(minus_scale, to_float(load_i8(codes + 16)), values.x1)};
+  const int32_t sum = quantize_group(out.residual, at, wanted ? left : GroupValues{zero(), zero()});
+  out.scaled_sum[at] = fma(out.residual.scale[at], float(sum), out.scaled_sum[at]);
 }
 
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* row = x + r * ldx;
-    int64_t at = r * out.n_groups, i = 0;
-    for (; i + kGroup <= k; i += kGroup, ++at) quantize_group(out, at, load(row + i), load(row + i + 16));
-    if (i == k) continue;
-    const int64_t left = k - i;
-    const Floats x0 = load_first(row + i, left < 16 ? left : 16);
-    quantize_group(out, at, x0, left > 16 ? load_first(row + i + 16, left - 16) : zero());
+    const int64_t first = r * out.n_groups;
+    double energy = 0;
+    for (int64_t g = 0; g < out.n_groups; ++g) {
+      const int32_t sum = quantize_group(out.main, first + g, load_group(row + g * kGroup, k - g * kGroup));
+      const float scale = out.main.scale[first + g];
+      out.scaled_sum[first + g] = scale * float(sum);
+      energy += double(scale) * double(scale);
+    }
+    for (int64_t g = 0; g < out.n_groups; ++g) {
+      const double scale = out.main.scale[first + g];
+      const bool wanted = 2 * double(out.n_groups) * (scale * scale) >= energy;
+      quantize_residual(out, first + g, load_group(row + g * kGroup, k - g * kGroup), wanted);
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// The vector vocabulary (see simd_generic.h) on AVX2, FMA and F16C: 16 lanes are two registers, `lo` and `hi`.
+// The vector vocabulary (see simd_generic.h) on AVX2, FMA and F16C: 16 lanes are two registers, `lo` and
+// `hi`.
 #pragma once
 
 #include <immintrin.h>
@@ -64,10 +65,18 @@ TUILI_INLINE void store_first(float* p, Floats a, int64_t n) {
   _mm256_maskstore_ps(p + 8, lanes.hi, a.hi);
 }
 
-TUILI_INLINE Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-TUILI_INLINE Floats operator-(Floats a, Floats b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-TUILI_INLINE Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-TUILI_INLINE Floats operator/(Floats a, Floats b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+TUILI_INLINE Floats operator+(Floats a, Floats b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+TUILI_INLINE Floats operator-(Floats a, Floats b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+TUILI_INLINE Floats operator*(Floats a, Floats b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+TUILI_INLINE Floats operator/(Floats a, Floats b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
 TUILI_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
@@ -109,10 +118,18 @@ TUILI_INLINE void store_i8(int8_t* p, Ints a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(low, high));
 }
 
-TUILI_INLINE Ints operator+(Ints a, Ints b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
-TUILI_INLINE Ints operator-(Ints a, Ints b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
-TUILI_INLINE Ints operator&(Ints a, Ints b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
-TUILI_INLINE Ints operator|(Ints a, Ints b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+TUILI_INLINE Ints operator+(Ints a, Ints b) {
+  return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
+}
+TUILI_INLINE Ints operator-(Ints a, Ints b) {
+  return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)};
+}
+TUILI_INLINE Ints operator&(Ints a, Ints b) {
+  return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)};
+}
+TUILI_INLINE Ints operator|(Ints a, Ints b) {
+  return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
+}
 template <int kBits>
 TUILI_INLINE Ints shl(Ints a) {
   return {_mm256_slli_epi32(a.lo, kBits), _mm256_slli_epi32(a.hi, kBits)};
@@ -180,7 +197,9 @@ TUILI_INLINE Bytes bits(Bytes a, int mask) {
   if constexpr (kLeft < 0) a = {_mm256_srli_epi16(a.lo, -kLeft), _mm256_srli_epi16(a.hi, -kLeft)};
   return {_mm256_and_si256(a.lo, m), _mm256_and_si256(a.hi, m)};
 }
-TUILI_INLINE Bytes operator|(Bytes a, Bytes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+TUILI_INLINE Bytes operator|(Bytes a, Bytes b) {
+  return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
+}
 TUILI_INLINE Ints as_ints(Bytes a) { return {a.lo, a.hi}; }
 
 TUILI_INLINE __m256i splat_4_bytes(const void* p) {
@@ -190,7 +209,8 @@ TUILI_INLINE __m256i splat_4_bytes(const void* p) {
 }
 
 // Without this GCC forms all products of a group before it adds the first two, and spills them.
-TUILI_INLINE Partial in_registers(Partial sum) {
+template <class Sum>
+TUILI_INLINE Sum in_registers(Sum sum) {
   __asm__("" : "+x"(sum.lo), "+x"(sum.hi));
   return sum;
 }
@@ -200,8 +220,8 @@ template <int kBits>
 TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   const __m256i x = splat_4_bytes(a);
   if constexpr (kBits < 8) {
-    return in_registers({_mm256_add_epi16(sum.lo, _mm256_maddubs_epi16(codes.lo, x)),
-                         _mm256_add_epi16(sum.hi, _mm256_maddubs_epi16(codes.hi, x))});
+    return in_registers<Partial>({_mm256_add_epi16(sum.lo, _mm256_maddubs_epi16(codes.lo, x)),
+                                  _mm256_add_epi16(sum.hi, _mm256_maddubs_epi16(codes.hi, x))});
   }
   // |w| is the unsigned operand, never |a|: w = -128 is a legal code, and a is at least -127.
   const __m256i lo = _mm256_maddubs_epi16(_mm256_abs_epi8(codes.lo), _mm256_sign_epi8(x, codes.lo));
@@ -212,6 +232,7 @@ TUILI_INLINE Ints widen(Partial sum) {
   const __m256i ones = _mm256_set1_epi16(1);
   return {_mm256_madd_epi16(sum.lo, ones), _mm256_madd_epi16(sum.hi, ones)};
 }
+TUILI_INLINE Ints accumulate(Ints total, Ints run) { return in_registers(total + run); }
 TUILI_INLINE SubScales sub_scales(Ints s) {
   const Ints pairs = (s & splat_int(0xffff)) | shl<16>(s);
   return {pairs.lo, pairs.hi};

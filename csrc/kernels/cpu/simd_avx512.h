@@ -145,9 +145,12 @@ TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   return {_mm512_dpbusd_epi32(sum.v, codes.v, splat_4_bytes(a))};
 }
 TUILI_INLINE Ints widen(Partial sum) { return sum; }
+TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
 TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
 TUILI_INLINE Ints widen(Partial sum, SubScales scales) { return {_mm512_mullo_epi32(sum.v, scales.v)}; }
-TUILI_INLINE Ints pair_dot(Ints a, const int16_t* pair) { return {_mm512_madd_epi16(a.v, splat_4_bytes(pair))}; }
+TUILI_INLINE Ints pair_dot(Ints a, const int16_t* pair) {
+  return {_mm512_madd_epi16(a.v, splat_4_bytes(pair))};
+}
 
 }  // namespace
 }  // namespace tuili::cpu::TUILI_ISA

@@ -1,12 +1,12 @@
 // The vector vocabulary in plain C++: what every other simd_*.h must equal, bit for bit.
 //
-// A Floats is 16 float32, a panel wide, on every instruction set: 16 numbers here, 2 registers on AVX2, 1 on AVX-512,
-// 4 on NEON. The .inl files are written once over these words:
+// A Floats is 16 float32, a panel wide, on every instruction set: 16 numbers here, 2 registers on AVX2, 1 on
+// AVX-512, 4 on NEON. The .inl files are written once over these words:
 //   Floats   zero splat load load_first store store_first  + - * /  fma min max sum max_of
-//   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max to_float as_ints as_floats
-//   Mask     first less select
-//   Bytes    64 codes, 16 columns × 4 k: load_codes load_signed bits |
-//   Partial  16 sums of products in progress: no_sum dot widen; SubScales, pair_dot
+//   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
+//   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
+//   load_signed bits | Partial  16 sums of products in progress: no_sum dot widen accumulate; SubScales,
+//   pair_dot
 // min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: with a NaN the second operand passes.
 #pragma once
 
@@ -43,8 +43,9 @@ TUILI_INLINE Out bits_as(In in) {
 
 // ---- Exact scalar building blocks that the hardware lacks
 
-// Baseline x86-64 has no fma: the product is exact in double, the sum is rounded to odd there, so that the last rounding
-// is the only one. Source: Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums".
+// Baseline x86-64 has no fma: the product is exact in double, the sum is rounded to odd there, so that the
+// last rounding is the only one. Source: Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded
+// sums".
 TUILI_INLINE float fma_scalar(float a, float b, float c) {
   const double product = double(a) * double(b), addend = c;
   const double total = product + addend;
@@ -106,9 +107,7 @@ TUILI_INLINE Floats load_first(const float* p, int64_t n) {
 }
 TUILI_INLINE void store(float* p, Floats a) { __builtin_memcpy(p, a.v, sizeof(a.v)); }
 TUILI_INLINE void store(Half* p, Floats a) { TUILI_LANES p[i].bits = float_to_half(a.v[i]); }
-TUILI_INLINE void store_first(float* p, Floats a, int64_t n) {
-  TUILI_LANES if (i < n) p[i] = a.v[i];
-}
+TUILI_INLINE void store_first(float* p, Floats a, int64_t n) { TUILI_LANES if (i < n) p[i] = a.v[i]; }
 
 TUILI_INLINE Floats operator+(Floats a, Floats b) {
   TUILI_LANES a.v[i] = a.v[i] + b.v[i];
@@ -280,6 +279,7 @@ TUILI_INLINE Partial dot(Partial partial, const Bytes& codes, const int8_t* a) {
   return partial;
 }
 TUILI_INLINE Ints widen(Partial partial) { return partial; }
+TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
 TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
 TUILI_INLINE Ints widen(Partial partial, SubScales scales) {
   TUILI_LANES partial.v[i] *= scales.v[i];

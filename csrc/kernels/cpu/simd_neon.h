@@ -248,6 +248,7 @@ TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   return sum;
 }
 TUILI_INLINE Ints widen(Partial sum) { return sum; }
+TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
 TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
 TUILI_INLINE Ints widen(Partial sum, SubScales scales) {
   TUILI_REGISTERS sum.v[i] = vmulq_s32(sum.v[i], scales.v[i]);

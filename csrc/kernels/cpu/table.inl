@@ -1,4 +1,5 @@
-// The one symbol of an instruction set's object file: its table. Included last by isa_*.cc, after the vocabulary.
+// The one symbol of an instruction set's object file: its table. Included last by isa_*.cc, after the
+// vocabulary.
 #include "kernels/cpu/kernels.h"
 
 // clang-format off: each needs those before it
