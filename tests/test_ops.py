@@ -7,6 +7,8 @@ activations), the bits equal the specification's.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from reference_formats import (
     quantize_activations,
     random_rows,
 )
+from shapes import ATTENTION, FLOAT_GEMM, INT8_GEMM, ROW_COUNTS, ROW_SIZES
 from tuili._core import PackedWeight, ops
 
 U = 2.0**-24  # unit roundoff of float32
@@ -54,21 +57,7 @@ def packed(format: str, rows: np.ndarray) -> PackedWeight:
     return PackedWeight(format, len(rows), rows.shape[1] // size * block, rows.reshape(-1))
 
 
-ROWS = [1, 2, 5, 17]
-
-
-def shapes(format: str) -> list[tuple[int, int]]:
-    """(n, k) with tails: of a panel of 16, of a group of 32, of a block of 512."""
-    if format in ("f32", "f16", "bf16"):
-        return [(1, 1), (8, 64), (33, 257), (17, 1030)]
-    return [(1, 256), (33, 512), (16, 768)] if format.endswith("_k") else [(1, 32), (33, 96), (17, 1056)]
-
-
-GEMM_CASES = [(format, n, k) for format in BLOCKS for n, k in shapes(format)]
-INT8_CASES = [(format, n, k) for format in QUANTIZED_FORMATS for n, k in shapes(format)]
-
-
-@pytest.mark.parametrize("format, n, k", GEMM_CASES)
+@pytest.mark.parametrize("format, n, k", FLOAT_GEMM)
 def test_float_gemm_is_the_specified_chain(isa, format, n, k):
     rows = random_rows(format, np.random.default_rng(n * k), n, k)
     w = dequantize(format, rows)
@@ -77,17 +66,17 @@ def test_float_gemm_is_the_specified_chain(isa, format, n, k):
     bound = (k + 1) * U * (abs(x).astype(np.float64) @ abs(w).T + abs(bias))
     assert_within(want, reference.gemm(x, w, bias), bound)
     weight = packed(format, rows)
-    for m in ROWS:
+    for m in ROW_COUNTS:
         assert_same_bits(ops.gemm(x[:m], weight, bias, compute="float32", isa=isa), want[:m])
 
 
-@pytest.mark.parametrize("format, n, k", INT8_CASES)
+@pytest.mark.parametrize("format, n, k", INT8_GEMM)
 def test_integer_gemm_is_the_specified_chain(isa, format, n, k):
     rows = random_rows(format, np.random.default_rng(n * k), n, k)
     x, bias = normal(k, 17, k), normal(n, n)
     want = integer_gemm(x, format, rows, bias)
     weight = packed(format, rows)
-    for m in ROWS:
+    for m in ROW_COUNTS:
         assert_same_bits(ops.gemm(x[:m], weight, bias, isa=isa), want[:m])
 
 
@@ -161,10 +150,8 @@ def test_embedding_rows_are_the_exact_values(isa, format):
 
 # ---- norms
 
-SIZES = [1, 31, 32, 33, 100, 1024]
 
-
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", ROW_SIZES)
 def test_rms_norm_stays_within_its_error_bound(isa, n):
     """The sum of n squares errs by (n/32 + 5) u relatively, the rest by a few u."""
     x, gain = normal(n, 5, n), normal(n + 1, n)
@@ -174,7 +161,7 @@ def test_rms_norm_stays_within_its_error_bound(isa, n):
     assert_same_bits(got, ops.rms_norm(x, gain, 1e-5, isa="generic"))
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", ROW_SIZES)
 def test_layer_norm_stays_within_its_error_bound(isa, n):
     """x - mean errs by (n/32 + 5) u of the mean of |x|; the quotient inherits it."""
     x, gain, bias = normal(n, 5, n) + np.float32(0.5), normal(n + 1, n), normal(n + 2, n)
@@ -219,19 +206,6 @@ def test_rope_table_is_rounded_once():
 
 # ---- attention
 
-ATTENTION_CASES = [
-    # n_queries, n_keys, n_heads, n_kv_heads, head_dim, causal, window, softcap
-    (1, 1, 1, 1, 16, True, 0, 0.0),
-    (1, 65, 4, 2, 64, True, 0, 0.0),
-    (7, 7, 3, 3, 32, True, 0, 0.0),
-    (13, 64, 9, 3, 64, True, 0, 0.0),
-    (33, 130, 4, 1, 80, True, 8, 0.0),
-    (5, 600, 4, 1, 256, True, 512, 0.0),
-    (2, 1100, 2, 1, 16, True, 0, 0.0),
-    (40, 40, 12, 12, 32, False, 0, 0.0),
-    (17, 70, 8, 4, 48, True, 30, 50.0),
-]
-
 
 def attention_bound(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> float:
     """The error of a score is the relative error of its probability; sums run over tiles and splits."""
@@ -241,9 +215,9 @@ def attention_bound(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -
     return float(abs(v).max() * (2 * score_error + (n_keys + 64 + 4 * largest) * U))
 
 
-@pytest.mark.parametrize("case", ATTENTION_CASES, ids=str)
+@pytest.mark.parametrize("case", ATTENTION, ids=str)
 def test_attention_stays_within_its_error_bound(isa, case):
-    n_queries, n_keys, n_heads, n_kv_heads, head_dim, causal, window, softcap = case
+    n_queries, n_keys, n_heads, n_kv_heads, head_dim, causal, window, softcap = dataclasses.astuple(case)
     q = normal(n_keys, n_queries, n_heads, head_dim)
     k, v = (normal(n_keys + i, n_keys, n_kv_heads, head_dim) for i in (1, 2))
     scale = head_dim**-0.5
@@ -346,7 +320,7 @@ def test_mean_of_rows_stays_within_its_error_bound(isa, n_tokens):
     assert_same_bits(got, ops.mean_rows(x, isa="generic"))
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", ROW_SIZES)
 def test_normalized_rows_have_length_one(isa, n):
     x = normal(n, 4, n)
     x[3] = 0
