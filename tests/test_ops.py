@@ -19,9 +19,11 @@ from reference_formats import (
     dequantize,
     encode_float,
     float_gemm,
+    fma32,
     integer_gemm,
     quantize_activations,
     random_rows,
+    residual_activations,
 )
 from shapes import ATTENTION, FLOAT_GEMM, INT8_GEMM, ROW_COUNTS, ROW_SIZES
 from tuili._core import PackedWeight, ops
@@ -129,12 +131,14 @@ def test_quantized_activations_are_the_specified_codes(isa, k):
     x[3] *= np.float32(1e30)
     x[4, 0] = np.nan
     x[5, -1] = np.inf
-    codes, scales, half_sums, scaled_sums = ops.quantize_rows(x, isa=isa)
-    want_codes, want_scales = quantize_activations(x)
-    assert np.array_equal(codes, want_codes)
-    assert np.array_equal(scales, want_scales, equal_nan=True)
-    assert np.array_equal(half_sums, want_codes.reshape(6, -1, 2, 16).sum(axis=-1))
-    want_sums = want_scales * half_sums.sum(axis=-1).astype(np.float32)
+    *planes, scaled_sums = ops.quantize_rows(x, isa=isa)
+    main = quantize_activations(x)
+    want_sums = np.zeros_like(main[1])
+    for (codes, scales, half_sums), want in zip(planes, (main, residual_activations(x, *main)), strict=True):
+        assert np.array_equal(codes, want[0])
+        assert np.array_equal(scales, want[1], equal_nan=True)
+        assert np.array_equal(half_sums, want[0].reshape(6, -1, 2, 16).sum(axis=-1))
+        want_sums = fma32(want[1], half_sums.sum(axis=-1).astype(np.float32), want_sums)
     assert np.array_equal(scaled_sums, want_sums, equal_nan=True)
 
 

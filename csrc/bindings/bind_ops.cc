@@ -89,13 +89,19 @@ py::tuple quantize_rows(const FloatArray& x, const Isa& isa) {
   check_dims(x, "x", 2);
   const OneCall call(isa);
   const int64_t m = x.shape(0), k = x.shape(1), groups = (k + kGroup - 1) / kGroup;
-  py::array_t<int8_t> codes({m, groups * kGroup});
-  FloatArray scale({m, groups}), scaled_sum({m, groups});
-  py::array_t<int16_t> half_sum({m, groups, int64_t{2}});
-  const QuantizedRows out{codes.mutable_data(), scale.mutable_data(), half_sum.mutable_data(),
-                          scaled_sum.mutable_data(), groups};
+  py::list planes;
+  CodePlane views[2];
+  for (CodePlane& view : views) {
+    py::array_t<int8_t> codes({m, groups * kGroup});
+    FloatArray scale({m, groups});
+    py::array_t<int16_t> half_sum({m, groups, int64_t{2}});
+    view = {codes.mutable_data(), scale.mutable_data(), half_sum.mutable_data()};
+    planes.append(py::make_tuple(codes, scale, half_sum));
+  }
+  FloatArray scaled_sum({m, groups});
+  const QuantizedRows out{views[0], views[1], scaled_sum.mutable_data(), groups};
   ops::quantize_rows(call.context, out, view_of(x));
-  return py::make_tuple(codes, scale, half_sum, scaled_sum);
+  return py::make_tuple(planes[0], planes[1], scaled_sum);
 }
 
 FloatArray embed(const PackedWeight& w, const py::object& token_ids, float factor, const Isa& isa) {

@@ -55,8 +55,11 @@ struct Activations {
 template <class Carver>
 QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
   const int64_t groups = (k + kGroup - 1) / kGroup;
-  return {carver.template take<int8_t>(m * groups * kGroup), carver.template take<float>(m * groups),
-          carver.template take<int16_t>(m * groups * 2), carver.template take<float>(m * groups), groups};
+  const auto plane = [&]() -> CodePlane {
+    return {carver.template take<int8_t>(m * groups * kGroup), carver.template take<float>(m * groups),
+            carver.template take<int16_t>(m * groups * 2)};
+  };
+  return {plane(), plane(), carver.template take<float>(m * groups), groups};
 }
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])

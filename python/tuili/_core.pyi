@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 f32 = NDArray[np.float32]
 i32 = NDArray[np.int32]
+i16 = NDArray[np.int16]
 u16 = NDArray[np.uint16]
 
 __version__: str
@@ -368,9 +369,9 @@ class ops:
     @staticmethod
     def quantize_rows(
         x: f32, *, isa: str | None = None
-    ) -> tuple[NDArray[np.int8], f32, NDArray[np.int16], f32]:
-        """codes [m, k_padded], scale [m, n_groups], half_sum [m, n_groups, 2], scaled_sum [m, n_groups]
-        (base/packed.h)."""
+    ) -> tuple[tuple[NDArray[np.int8], f32, i16], tuple[NDArray[np.int8], f32, i16], f32]:
+        """(codes [m, k_padded], scale [m, n_groups], half_sum [m, n_groups, 2]) of the main and of the residual plane,
+        and scaled_sum [m, n_groups] (base/packed.h)."""
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
     @staticmethod

@@ -207,11 +207,11 @@ TUILI_INLINE int32_t quantize_group(const CodePlane& out, int64_t at, GroupValue
 TUILI_INLINE void quantize_residual(const QuantizedRows& out, int64_t at, GroupValues values, bool wanted) {
   const float scale = out.main.scale[at];
   const Floats minus_scale = splat(-scale);
-  const int8_t* codes = out.main.codes + at * kGroup;
+  const auto* codes = reinterpret_cast<const uint8_t*>(out.main.codes + at * kGroup);
   const GroupValues left = {fma(minus_scale, to_float(load_i8(codes)), values.x0),
                             fma(minus_scale, to_float(load_i8(codes + 16)), values.x1)};
   const int32_t sum = quantize_group(out.residual, at, wanted ? left : GroupValues{zero(), zero()});
-  out.scaled_sum[at] = fma(out.residual.scale[at], float(sum), out.scaled_sum[at]);
+  out.scaled_sum[at] = fma_scalar(out.residual.scale[at], float(sum), out.scaled_sum[at]);
 }
 
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
