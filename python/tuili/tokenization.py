@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT_BYTES = 64 << 20
 MAX_DECODED_IDS = 1 << 22
+MAX_SPACE_RUN = 8_000_000  # the library's regular expressions give up after 10^7 steps back
 
 Text = str | bytes | bytearray
 # A prompt in pieces: text, and whether it came from a user, so that it must not spell special tokens.
@@ -34,9 +36,6 @@ class Tokenizer:
         self.loaded = loaded
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._first_bytes: dict[int, bytes] = {}
-
-    def __reduce__(self) -> str:
-        raise TypeError("a Tokenizer cannot be pickled; load it again from the model's files")
 
     @property
     def n_vocab(self) -> int:
@@ -258,14 +257,15 @@ def clean_text(text: Text) -> str:
     """`text` as a str that can be encoded as UTF-8; see the module's description.
 
     raises  InvalidParameterError for what is neither str nor bytes, PromptTooLongError for more than
-            MAX_TEXT_BYTES
+            MAX_TEXT_BYTES or MAX_SPACE_RUN characters of white space on end
     """
     if isinstance(text, (bytes, bytearray)):
         _check_length(text)
-        return bytes(text).decode("utf-8", "replace")
+        text = bytes(text).decode("utf-8", "replace")
     if not isinstance(text, str):
         raise InvalidParameterError(f"text: expected str or bytes, found {type(text).__name__}", param="text")
     _check_length(text)
+    _check_space(text)
     try:
         text.encode()
         return text
@@ -276,3 +276,12 @@ def clean_text(text: Text) -> str:
 def _check_length(text: Text) -> None:
     if len(text) > MAX_TEXT_BYTES:
         raise PromptTooLongError(f"the text has {len(text)} characters; the limit is {MAX_TEXT_BYTES}")
+
+
+def _check_space(text: str) -> None:
+    if len(text) > MAX_SPACE_RUN:
+        longest = max((run.end() - run.start() for run in re.finditer(r"\s+", text)), default=0)
+        if longest > MAX_SPACE_RUN:
+            raise PromptTooLongError(
+                f"{longest} characters of white space on end; the limit is {MAX_SPACE_RUN}"
+            )

@@ -146,7 +146,7 @@ def from_huggingface(
         bos_id=ids["bos"],
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
         pad_id=ids["pad"],
-        unk_id=ids["unk"],
+        unk_id=tokenizer_json.unknown_id(document["model"]) if ids["unk"] is None else ids["unk"],
         max_tokens=_max_tokens(settings),
     )
 

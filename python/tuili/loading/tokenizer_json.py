@@ -161,7 +161,7 @@ COMPONENTS: dict[str, dict[str, dict[str, Check]]] = {
         },
         "Strip": {"strip_left": _bool, "strip_right": _bool},
         "Replace": _REPLACE,
-        "Prepend": {"prepend": _text(16)},
+        "Prepend": {"prepend": _text(16, 1)},
         "Precompiled": {"precompiled_charsmap": _charsmap},
     },
     "pre_tokenizer": {
@@ -300,7 +300,7 @@ def model_type(model: Document) -> str:
         name = (
             "BPE" if "merges" in model else "Unigram" if isinstance(model.get("vocab"), list) else "WordPiece"
         )
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise ModelUnsupportedError(f"model: type {shown(name)} is not supported", code="tokenizer_component")
     return str(name)
 
@@ -430,6 +430,13 @@ _MODELS: dict[str, Callable[[Document], None]] = {
     "BPE": _check_bpe, "WordPiece": _check_word_piece, "WordLevel": _check_word_level,
     "Unigram": _check_unigram,
 }  # fmt: skip
+
+
+def unknown_id(model: Document) -> int | None:
+    """The id that a checked model gives to what it cannot encode, if it has one."""
+    if model_type(model) == "Unigram":
+        return int(model["unk_id"])
+    return vocabulary(model).get(model.get("unk_token") or "")
 
 
 def vocabulary(model: Document) -> dict[str, int]:
