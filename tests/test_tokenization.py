@@ -235,6 +235,15 @@ def test_what_is_not_a_token_id_is_refused(ids: Any) -> None:
         of_document(DOCUMENTS["byte level"]()).decode(ids)
 
 
+def test_tokens_that_no_text_has_decode_to_what_they_can(tmp_path: Path) -> None:
+    document = DOCUMENTS["byte level"]()
+    document["model"]["vocab"]["de"] = 15
+    assert of_document(document).decode([15, 13, 14, 3]) == "dea", "ids without a token are empty"
+    values = gguf_bpe()
+    values["tokens"][3] = "日 x"
+    assert of_gguf(values, tmp_path).decode([1, 3]) == "a日 x", "not in the alphabet of bytes"
+
+
 def test_integers_of_any_kind_are_token_ids() -> None:
     tokenizer = full_byte_level()
     ids = tokenizer.encode("ab c")

@@ -139,7 +139,7 @@ def test_special_tokens_of_the_configuration_are_checked() -> None:
         (1,),
         None,
     )
-    assert (loaded.add_bos, loaded.add_eos, loaded.pad_token) == (True, False, None)
+    assert (loaded.add_bos, loaded.add_eos, loaded.pad_token, loaded.unk_token) == (True, False, None, None)
 
 
 def test_length_settings_of_the_file_are_switched_off() -> None:
@@ -167,7 +167,7 @@ def test_ctrl_c_is_not_an_error_of_the_library() -> None:
 
 
 def sentencepiece_ids(vocab: GgufVocab, scores: list[float], text: str) -> list[str]:
-    """Sentencepiece's BPE: join the neighbours with the best score, leftmost first (Kudo & Richardson 2018)."""
+    """Sentencepiece's BPE: join the neighbours with the best score, leftmost first."""
     pieces = list(text)
     while True:
         best = None

@@ -94,7 +94,7 @@ def _render(
     from jinja2.exceptions import SecurityError
 
     from tuili.templating import environment
-    from tuili.templating.marked_text import marked, spans_of
+    from tuili.templating.marked_text import MarkedText, marked, spans_of
     from tuili.templating.meter import METER, Meter
 
     n_values, n_chars = _size([messages, tools, dict(names)])
@@ -103,8 +103,12 @@ def _render(
         for name, value in names.items()
         if value is not None
     }
-    given |= {"messages": marked(messages), "add_generation_prompt": bool(add_generation_prompt)}
-    given["tools"] = marked(tools)
+    # Roles are not a user's to choose, and templates make special tokens of them: "<|" + role + "|>".
+    given["messages"] = [
+        {MarkedText(key): value if key == "role" else marked(value) for key, value in message.items()}
+        for message in messages
+    ]
+    given |= {"tools": marked(tools), "add_generation_prompt": bool(add_generation_prompt)}
     fuel = _BASE_FUEL + _FUEL_PER_VALUE * n_values + n_chars
     token = METER.set(Meter(fuel, MAX_TEXT_CHARS + n_chars, now))
     try:

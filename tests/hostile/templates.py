@@ -190,6 +190,7 @@ def _mistakes() -> Iterator[Case]:
         ("call of undefined", "{{ nope() }}", "template_error"),
         ("division by zero", "{{ 1 / 0 }}", "template_error"),
         ("types", "{{ 'x' + 1 }}", "template_error"),
+        ("replace by name", "{{ 'x' | replace(old='x', new='y') }}", "template_error"),
         ("huge integer", "{{ " + "9" * 5000 + " }}", "template_error"),
         ("21 loops", _nested("{% for i in [1] %}", "", "{% endfor %}", 21), "template_error"),
         ("raise_exception", "{{ raise_exception('no') }}", "template_raised"),

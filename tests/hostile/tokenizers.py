@@ -225,6 +225,10 @@ def _vocabularies() -> Iterator[Case]:
         yield Case(row, f"id {number} among 13", changed("model.vocab.zz", number), "vocab_sparse")
     yield Case(row, "an empty token", changed("model.vocab.", 13), "vocab_token")
     yield Case(row, "a token of 1 MB", changed("model.vocab." + "x" * (1 << 20), 13), "vocab_token")
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": None}
+    yield Case(row, "words without an unknown token", changed("model", words), "tokenizer_field")
+    pieces = changed("model.unk_token", ..., word_piece_document())
+    yield Case(row, "pieces without an unknown token", pieces, "tokenizer_field")
     yield Case(row, "no tokens", changed("model.vocab", {}), "vocab_size")
     yield Case(row, "vocab is a list", changed("model.vocab", []), "tokenizer_field")
 
@@ -251,6 +255,7 @@ def _added_tokens() -> Iterator[Case]:
         ("the id of another token", added(4, "new"), "added_token_id"),
         ("another id than in the vocabulary", added(13, "a"), "added_token_id"),
         ("the same content again", added(13, "<s>"), "added_token_id"),
+        ("the same token again", added(0, "<s>"), "added_token_id"),
         ("a gap", added(20, "new"), "added_token_id"),
         ("a negative id", added(-1, "new"), "tokenizer_field"),
         ("id 2^31", added(2**31, "new"), "tokenizer_field"),
@@ -282,6 +287,8 @@ def _processors() -> Iterator[Case]:
         yield Case(row, f"Strip start {start}", changed("decoder", decoder), "tokenizer_field")
     decoder = {"type": "Strip", "content": " ", "start": 0, "stop": 10**9}
     yield Case(row, "Strip stop", changed("decoder", decoder), "tokenizer_field")
+    mixed = {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "Fuse"}]}
+    yield Case(row, "mixed decoders", changed("decoder", mixed), "tokenizer_component", ModelUnsupportedError)
     yield Case(row, "stride is max_length", changed("truncation.stride", 8), "tokenizer_field")
     yield Case(row, "max_length 0", changed("truncation.max_length", 0), "tokenizer_field")
     yield Case(row, "padding to 2^31", changed("padding.strategy.Fixed", 2**31), "tokenizer_field")
@@ -318,6 +325,13 @@ def _unigrams() -> Iterator[Case]:
     text = json.dumps(base)
     for number in ("NaN", "Infinity", "1e400"):
         yield Case(row, f"score {number}", text.replace("-1.125", number).encode(), "json_number")
+    for number in (10**400, -1e300):
+        yield Case(
+            row,
+            f"score {number:.0e}" if number < 0 else "score 10^400",
+            changed("model.vocab.1.1", number, base),
+            "vocab_score",
+        )
     yield Case(row, "score is text", changed("model.vocab.1.1", "-1", base), "vocab_token")
     yield Case(row, "no unk_id", changed("model.unk_id", None, base), "tokenizer_field")
     yield Case(row, "unk_id out of range", changed("model.unk_id", 7, base), "tokenizer_field")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -26,6 +25,7 @@ MAX_TOKEN_BYTES = 4096
 MAX_ADDED_TOKENS = 1 << 17
 MAX_COMPONENTS = 32  # normalizers, pre-tokenizers, processors and decoders of one kind, nested ones counted
 MAX_GROWTH = 64  # of a text under all Replace normalizers together
+MAX_SCORE = 1e30  # so that sums of scores stay finite
 MAX_WORD_CHARS = 1000  # WordPiece looks at every substring of a word
 
 Check = Callable[[Any, str], None]
@@ -414,8 +414,8 @@ def _check_unigram(model: Document) -> None:
     for entry in entries:
         if not isinstance(entry, list) or len(entry) != 2 or type(entry[1]) not in (int, float):
             bad("model.vocab", f"expected [token, score], found {shown(entry)}", "vocab_token")
-        if not math.isfinite(entry[1]):
-            bad("model.vocab", f"the score of {shown(entry[0])} is not finite", "vocab_score")
+        if abs(entry[1]) > MAX_SCORE:
+            bad("model.vocab", f"the score of {shown(entry[0])} is beyond {MAX_SCORE:g}", "vocab_score")
     tokens = [token for token, _ in entries]
     check_tokens(tokens, "model.vocab")
     if len(set(tokens)) != len(tokens):

@@ -26,8 +26,7 @@ from tuili.templating.filters import JOINED, TICK, WEIGHED
 from tuili.templating.meter import refuse
 
 MAX_SOURCE_CHARS = 1 << 20
-MAX_TOKENS = 20_000
-MAX_NODES = 20_000
+MAX_TOKENS = 20_000  # a tree of them has at most about as many nodes
 MAX_DEPTH = 100  # of the syntax tree
 MAX_BRACKETS = 24  # each costs the parser a dozen frames
 MAX_BLOCKS = 48
@@ -107,13 +106,10 @@ def _nesting(tag: list[str]) -> int:
 
 
 def _check_tree(tree: nodes.Template) -> None:
-    n_nodes, level = 0, [tree]
+    level = [tree]
     for depth in itertools.count():
         if not level:
             return
-        n_nodes += len(level)
-        if n_nodes > MAX_NODES:
-            refuse(f"more than {MAX_NODES} parts", "template_size")
         if depth > MAX_DEPTH:
             refuse("nested too deeply", "template_depth")
         for node in level:
