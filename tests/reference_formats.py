@@ -286,7 +286,9 @@ def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes.reshape(padded.shape), np.where(finite, amax / np.float32(127), np.float32(np.nan))
 
 
-def residual_activations(x: np.ndarray, codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def residual_activations(
+    x: np.ndarray, codes: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The second plane: codes of what the first left, in the groups with most of the row's rounding error.
 
     A group has one where 2 · groups · scale² >= Σ scale² of its row (in float64, ascending); elsewhere zeros.
@@ -306,9 +308,9 @@ def residual_activations(x: np.ndarray, codes: np.ndarray, scale: np.ndarray) ->
 def integer_gemm(x: np.ndarray, format: str, rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """y[m, n] = x · wᵀ as the core computes it with int8 activations, to the bit: float32 [m, n].
 
-    Per output, groups of 32 in ascending order: for the main and then for the residual plane of x the exact integer
-    sum and one fma with scale_w · scale_a, then, in formats with a min, one fma of the min with the value of
-    Σ codes of both planes. Every rounding is spelled out.
+    Per output, groups of 32 in ascending order: for the main and then for the residual plane of x the exact
+    integer sum and one fma with scale_w · scale_a, then, in formats with a min, one fma of the min with the
+    value of Σ codes of both planes. Every rounding is spelled out.
     """
     a, scale_a = quantize_activations(x)
     planes = ((a, scale_a), residual_activations(x, a, scale_a))
