@@ -25,6 +25,7 @@ from tuili.errors import (
     ModelIOError,
     PromptTooLongError,
     TokenIdError,
+    TokenizerError,
 )
 from tuili.loading import gguf
 from tuili.loading.pre_tokenizers import GGUF_PATTERNS
@@ -212,10 +213,30 @@ def test_a_token_half_the_templates_and_half_the_users_is_text() -> None:
         assert tokenizer.decode(tokenizer.encode_chat(parts), skip_special=False) == "</s>"
 
 
+@pytest.mark.parametrize("kind", ["byte level", "sentencepiece", "unigram"])
+def test_many_spelled_tokens_are_encoded_in_linear_time(kind: str) -> None:
+    tokenizer = special_document(kind)
+
+    def seconds(n: int) -> float:
+        start = time.process_time()
+        ids = tokenizer.encode_chat([("<s>", False), ("<s>" * n, True), ("<s>", False)])
+        assert ids.count(tokenizer.encode("<s>", add_special=False)[0]) == 2
+        return max(time.process_time() - start, 1e-3)
+
+    short = seconds(1_000)
+    assert seconds(8_000) < 8 * 4 * short
+
+
 def test_a_special_token_of_one_character_cannot_be_spelled_by_a_user() -> None:
     document = DOCUMENTS["unigram"]()
-    document["model"]["vocab"].append(["§", -1.0])
-    document["added_tokens"].append({**document["added_tokens"][0], "id": 7, "content": "§"})
+    for token_id, text in ((7, "§"), (8, "\ufffd")):
+        document["model"]["vocab"].append([text, -1.0])
+        document["added_tokens"].append({**document["added_tokens"][0], "id": token_id, "content": text})
+    tokenizer = of_document(document)
+    with pytest.raises(TokenizerError, match="U\\+FFFD"):
+        tokenizer.encode_chat([("a\ufffd", True)])
+    document["model"]["vocab"].pop()
+    document["added_tokens"].pop()
     tokenizer = of_document(document)
     assert 7 in tokenizer.encode_chat([("a§", False)])
     assert 7 not in tokenizer.encode_chat([("a§", True)])

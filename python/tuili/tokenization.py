@@ -8,12 +8,13 @@ they stand for.
 from __future__ import annotations
 
 import codecs
+import itertools
 import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError
+from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.loading.tokenizer import LoadedTokenizer, call
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MAX_SPACE_RUN = 8_000_000  # the library's regular expressions give up after 10^
 Text = str | bytes | bytearray
 # A prompt in pieces: text, and whether it came from a user, so that it must not spell special tokens.
 Parts = Iterable[tuple[Text, bool]]
+Spans = list[tuple[int, int]]  # [begin, end) in characters: in order, apart
 
 
 class Tokenizer:
@@ -102,51 +104,56 @@ class Tokenizer:
         for piece, start, is_user in pieces:
             if not is_user and piece:
                 encoding = call(self.loaded.backend.encode, piece, add_special_tokens=False)
-                for i in self._special_positions(encoding.ids):
-                    begin, end = encoding.offsets[i]
-                    found.append((encoding.ids[i], start + begin, start + end))
+                ids, offsets = encoding.ids, encoding.offsets
+                for i in self._special_positions(ids):
+                    found.append((ids[i], start + offsets[i][0], start + offsets[i][1]))
         return found
 
-    def _encode_fragment(self, text: str, begin: int, end: int, users: list[tuple[int, int]]) -> list[int]:
+    def _encode_fragment(self, text: str, begin: int, end: int, users: Spans) -> list[int]:
         """The ids of text[begin:end], which lies between special tokens and may spell others."""
         if begin >= end:
             return []
         backend = self.loaded.plain_inner if begin else self.loaded.plain
-        spans = [(max(a, begin) - begin, min(b, end) - begin) for a, b in users if a < end and b > begin]
-        return self._encode_inert(text[begin:end], spans, backend)
+        return self._encode_inert(text[begin:end], _within(users, begin, end), backend)
 
-    def _encode_inert(self, text: str, users: list[tuple[int, int]], backend: Backend) -> list[int]:
-        """The ids of `text`, with no special id in the spans of `users` even where the model itself would
-        make one.
+    def _encode_inert(self, text: str, users: Spans, backend: Backend) -> list[int]:
+        """The ids of `text`, with no special id in the spans of `users` even where the model makes one.
 
-        A Unigram model has its special tokens in its trie. Such a text is cut within the token and encoded in
-        parts.
+        A Unigram model has its special tokens in its trie; the text is cut within each and encoded in parts.
         """
-        encoding = call(backend.encode, text, add_special_tokens=False)
-        inside = self._special_in(encoding, users)
-        if not inside:
-            return list(encoding.ids)
-        begin, end = encoding.offsets[inside[0]]
-        if end - begin < 2:  # a special token of one character
-            return self._encode_inert(text[:begin] + "\ufffd" + text[end:], users, backend)
-        cut = begin + 1
-        left = [(a, min(b, cut)) for a, b in users if a < cut]
-        right = [(max(a, cut) - cut, b - cut) for a, b in users if b > cut]
-        return self._encode_inert(text[:cut], left, backend) + self._encode_inert(
-            text[cut:], right, self.loaded.plain_inner
-        )
+        ids: list[int] = []
+        stack = [(text, users, backend)]
+        while stack:
+            text, users, backend = stack.pop()
+            encoding = call(backend.encode, text, add_special_tokens=False)
+            inside = self._special_in(encoding, users)
+            if not inside:
+                ids += encoding.ids
+                continue
+            offsets = encoding.offsets
+            spans = [offsets[i] for i in inside]
+            for begin, end in spans:
+                if text[begin:end] == "\ufffd":
+                    raise TokenizerError("U+FFFD is a special token of this model", code="special_character")
+                if end - begin < 2:  # a special token of one character
+                    text = text[:begin] + "\ufffd" + text[end:]
+            cuts = [0, *sorted({begin + 1 for begin, end in spans if end - begin > 1}), len(text)]
+            pieces = []
+            for begin, end in itertools.pairwise(cuts):
+                where = self.loaded.plain_inner if begin else backend
+                pieces.append((text[begin:end], _within(users, begin, end), where))
+            stack += reversed(pieces)
+        return ids
 
     def _special_positions(self, ids: list[int]) -> list[int]:
         special = self.loaded.special
         return [i for i, token_id in enumerate(ids) if token_id in special]
 
-    def _special_in(self, encoding: Encoding, users: list[tuple[int, int]]) -> list[int]:
+    def _special_in(self, encoding: Encoding, users: Spans) -> list[int]:
         """The positions of special tokens that were made of text in one of the spans `users`, which are in
         order."""
-        unknown = self.loaded.unk_id
-        positions = (
-            [i for i in self._special_positions(encoding.ids) if encoding.ids[i] != unknown] if users else []
-        )
+        ids, unknown = encoding.ids, self.loaded.unk_id
+        positions = [i for i in self._special_positions(ids) if ids[i] != unknown] if users else []
         if not positions:
             return []
         offsets, found, u = encoding.offsets, [], 0
@@ -154,7 +161,7 @@ class Tokenizer:
             begin, end = offsets[i]
             while u < len(users) and users[u][1] <= begin:
                 u += 1
-            if u < len(users) and users[u][0] < end:
+            if u < len(users) and users[u][0] < end and begin < end:
                 found.append(i)
         return found
 
@@ -251,6 +258,11 @@ class Detokenizer:
         text = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return text
+
+
+def _within(spans: Spans, begin: int, end: int) -> Spans:
+    """What of `spans` lies in [begin, end), counted from `begin`."""
+    return [(max(a, begin) - begin, min(b, end) - begin) for a, b in spans if a < end and b > begin]
 
 
 def clean_text(text: Text) -> str:
