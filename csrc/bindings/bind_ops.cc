@@ -2,6 +2,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/float_environment.h"
 #include "base/memory.h"
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
@@ -24,6 +25,7 @@ struct OneCall {
   }
   Buffer scratch;
   ops::Context context;
+  FloatEnvironment environment;
 };
 
 std::vector<py::ssize_t> shape_of(const py::array& array) {

@@ -102,13 +102,13 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   for (const SequenceRows& s : sequences) work += s.n_rows * s.n_keys;
   const int64_t threads =
       std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / 65536, 1, context.n_threads);
-  context.pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t first, int64_t, int part) {
+  context.pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {
       const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
       for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
         for (int64_t head = 0; head < spec.n_kv_heads; ++head, ++item) {
-          if (item % threads != first) continue;
+          if (item % threads < begin || item % threads >= end) continue;
           context.kernels->attention(args, head, {row, std::min(row + kRowsPerItem, rows.n_rows)});
         }
       }

@@ -10,7 +10,7 @@ namespace tuili::ops {
 namespace {
 
 // Below this many multiply-adds, waking a thread costs more than it saves.
-constexpr int64_t kWorkPerThread = 1 << 15;
+constexpr int64_t kWorkPerThread = 1 << 17;
 
 int threads_for(const Context& context, int64_t work) {
   return static_cast<int>(std::clamp<int64_t>(work / kWorkPerThread, 1, context.n_threads));

@@ -73,8 +73,6 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   }
 }
 
-Runner::~Runner() = default;
-
 // Lays the workspace out; without memory it allocates what the layout needs.
 void Runner::carve(Carver carver) {
   const ModelSpec& spec = model_.spec;

@@ -41,7 +41,7 @@ class Runner {
  public:
   // Decoders need a cache whose pages fit the model; encoders take none. Model and cache outlive the runner.
   Runner(const Model& model, KvCache* cache, const RunnerOptions& options);
-  ~Runner();
+  Runner(const Runner&) = delete;  // the state points into the workspace
 
   // One ragged batch. Everything is checked before anything is computed; an error leaves all sequences as
   // they were, but for rows already collected. Chosen tokens are appended. The result is valid until the next

@@ -1,6 +1,7 @@
 #include "runtime/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -146,25 +147,30 @@ std::span<int32_t> Sampler::best(const float* values, int64_t n) {
 }
 
 // The likeliest ids whose probabilities reach top_p, summed from the likeliest on; at least one.
-std::span<int32_t> Sampler::keep_top_p(std::span<int32_t> ids, double top_p, bool sorted) {
-  double total = 0;
-  for (const int32_t id : ids) total += weights_[id];
-  const auto prefix = [&](std::span<int32_t> ordered) {
-    double sum = 0;
-    for (size_t i = 0; i < ordered.size(); ++i) {
-      sum += weights_[ordered[i]];
-      if (sum >= top_p * total) return ordered.first(i + 1);
-    }
-    return std::span<int32_t>();
-  };
-  if (!sorted) {  // all tokens: mostly a few are enough, so order a few first
-    for (int64_t n = 64; n < n_vocab_ / 8; n *= 8)
-      if (const auto kept = prefix(best(weights_.data(), n)); !kept.empty()) return kept;
-    std::iota(ids_.begin(), ids_.end(), 0);
+std::span<int32_t> Sampler::keep_top_p(std::span<int32_t> ids, double top_p) {
+  // Sorting a whole vocabulary is slow. Bins of about an eighth of an octave say which few ids can matter.
+  constexpr int kBins = 1024;
+  const auto bin_of = [&](int32_t id) {
+    return std::bit_cast<uint32_t>(weights_[id]) >> 20;
+  };  // weights <= 1
+  double bins[kBins] = {}, total = 0;
+  for (const int32_t id : ids) {
+    bins[bin_of(id)] += weights_[id];
+    total += weights_[id];
   }
-  std::ranges::sort(ids, descending(weights_.data()));
-  const auto kept = prefix(ids);
-  return kept.empty() ? ids : kept;
+  const double mass = top_p * total;
+  uint32_t lowest = kBins - 1;
+  for (double sum = bins[lowest]; sum < mass && lowest > 0;) sum += bins[--lowest];
+  if (lowest > 0) --lowest;  // in another order the sum may round to less
+  const auto end = std::partition(ids.begin(), ids.end(), [&](int32_t id) { return bin_of(id) >= lowest; });
+  const std::span<int32_t> likely(ids.begin(), end);
+  std::ranges::sort(likely, descending(weights_.data()));
+  double sum = 0;
+  for (size_t i = 0; i < likely.size(); ++i) {
+    sum += weights_[likely[i]];
+    if (sum >= mass) return likely.first(i + 1);
+  }
+  return likely;
 }
 
 // The ids whose surprise is closest to the entropy, until they reach `mass`. Source: Meister et al. 2022.
@@ -190,13 +196,12 @@ std::span<int32_t> Sampler::keep_typical(std::span<int32_t> ids, double mass) {
 
 // The ids that may be drawn, by top_k, top_p, min_p and typical_p in this order.
 std::span<int32_t> Sampler::candidates(const SamplingParams& params) {
-  const bool few = params.top_k > 0 && params.top_k < n_vocab_;
   std::span<int32_t> ids = ids_;
-  if (few)
+  if (params.top_k > 0 && params.top_k < n_vocab_)
     ids = best(logits_.data(), params.top_k);
   else
     std::iota(ids_.begin(), ids_.end(), 0);
-  if (params.top_p < 1) ids = keep_top_p(ids, params.top_p, few);
+  if (params.top_p < 1) ids = keep_top_p(ids, params.top_p);
   if (params.min_p > 0) {  // relative to the likeliest token, whose weight is 1
     const auto end =
         std::partition(ids.begin(), ids.end(), [&](int32_t id) { return weights_[id] >= params.min_p; });

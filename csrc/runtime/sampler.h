@@ -37,7 +37,7 @@ class Sampler {
   void apply_bans(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
   int32_t draw(const ops::Context& context, const SamplingParams& params, float best, uint64_t counter);
   std::span<int32_t> candidates(const SamplingParams& params);
-  std::span<int32_t> keep_top_p(std::span<int32_t> ids, double top_p, bool sorted);
+  std::span<int32_t> keep_top_p(std::span<int32_t> ids, double top_p);
   std::span<int32_t> keep_typical(std::span<int32_t> ids, double mass);
   std::span<int32_t> best(const float* values, int64_t n);
   bool mark(int32_t token);
