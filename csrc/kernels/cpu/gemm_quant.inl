@@ -7,8 +7,10 @@
 //   v1 AVX2          75 /  90 /  90    55 /  89 /  89    53 /  61 /  61    64 /  84 /  83    43 /  83 /  82
 //   v1 AVX-512      112 / 164 / 161    73 / 155 / 154    90 / 162 / 158    91 / 146 / 145    65 / 124 / 132
 //   v2 AVX2          82 / 126 / 127    54 / 100 / 102    51 /  64 /  65    66 / 113 / 114    43 /  77 /  77
+//   v3 AVX2          45 /  60 /  59    36 /  52 /  52    27 /  33 /  33    42 /  57 /  57    26 /  40 /  39
+//   v3 AVX-512       67 /  81 /  81    50 /  76 /  79    63 /  80 /  81    58 /  77 /  77    45 /  66 /  63
 // v2 holds the sums in registers: 35 MAC a cycle with 4 bits. GB/s of weights at m = 1 with AVX2: 46, 37, 54,
-// 37, 35.
+// 37, 35. v3 adds the residual plane; here, at worst, in every group.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
