@@ -1,8 +1,14 @@
 # The instruction sets of the CPU kernels. Each is one object file that exports one symbol, its table.
 #
 # Flags of every table: no contraction of a·b + c (the kernels say fma where they mean it), no errno, no traps; no
-# link-time optimization, because it could move code of one instruction set into another.
-set(TUILI_ISA_FLAGS -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-lto -fvisibility=hidden)
+# link-time optimization, because it could move code of one instruction set into another. Sanitized tables are compiled
+# with -O1: with more, one of them takes ten minutes.
+set(TUILI_ISA_FLAGS -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-lto -fvisibility=hidden)
+if(TUILI_SANITIZE)
+  list(APPEND TUILI_ISA_FLAGS -O1)
+else()
+  list(APPEND TUILI_ISA_FLAGS -O3)
+endif()
 
 set(TUILI_ISAS generic)
 set(TUILI_ISA_FLAGS_generic "")  # baseline of the architecture

@@ -45,9 +45,9 @@ std::string join(const Parts&... parts) {
 }  // namespace tuili
 
 // The message is built only on failure.
-#define TUILI_CHECK_KIND(kind, condition, ...) \
-  do {                                         \
-    if (!(condition)) [[unlikely]]             \
+#define TUILI_CHECK_KIND(kind, condition, ...)                  \
+  do {                                                          \
+    if (!(condition)) [[unlikely]]                              \
       throw ::tuili::Error((kind), ::tuili::join(__VA_ARGS__)); \
   } while (false)
 

@@ -42,8 +42,9 @@ struct FormatInfo {
 };
 
 inline constexpr FormatInfo kFormatInfo[kFormatCount] = {
-    {"f32", 1, 4},    {"f16", 1, 2},    {"bf16", 1, 2},    {"q8_0", 32, 34},   {"q4_0", 32, 18},  {"q4_1", 32, 20},
-    {"q5_0", 32, 22}, {"q5_1", 32, 24}, {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210},
+    {"f32", 1, 4},      {"f16", 1, 2},      {"bf16", 1, 2},     {"q8_0", 32, 34},
+    {"q4_0", 32, 18},   {"q4_1", 32, 20},   {"q5_0", 32, 22},   {"q5_1", 32, 24},
+    {"q4_k", 256, 144}, {"q5_k", 256, 176}, {"q6_k", 256, 210},
 };
 
 constexpr const FormatInfo& info_of(Format format) { return kFormatInfo[static_cast<int>(format)]; }

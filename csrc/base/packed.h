@@ -18,8 +18,8 @@
 // The value of an element, every product and sum rounded to float32 as gguf's own dequantization does:
 //   q8_0  d·c            q4_0  d·(c - 8)      q5_0  d·(c - 16)
 //   q4_1, q5_1  d·c + m  q4_k, q5_k  (d·s)·c - dmin·sm   q6_k  (d·s)·(c - 32)
-// Codes of padded outputs and of k past the end are such that they add nothing: scales and mins are zero there, and
-// the activations are zero past k.
+// Codes of padded outputs and of k past the end are such that they add nothing: scales and mins are zero
+// there, and the activations are zero past k.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@
 
 namespace tuili {
 
-inline constexpr int64_t kPanel = 16;  // outputs per panel
-inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one exact integer sum
+inline constexpr int64_t kPanel = 16;    // outputs per panel
+inline constexpr int64_t kGroup = 32;    // k per group: one activation scale, one exact integer sum
 inline constexpr int64_t kKBlock = 512;  // k per block of the float chains (NUMERICS: float GEMM)
 
 // A borrowed view; model/weights.h owns the memory. Every plane begins on a 64-byte boundary.
@@ -49,19 +49,20 @@ struct PackedMatrix {
 };
 
 // Int8 codes of m rows, one scale per row and group of 32.
-//   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to ±127.
-//   A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0 and d = NaN.
+//   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to
+//   ±127. A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0
+//   and d = NaN.
 struct CodePlane {
   int8_t* codes = nullptr;      // [m, k_padded], k_padded = n_groups · 32, zero past k
   float* scale = nullptr;       // d      [m, n_groups]
   int16_t* half_sum = nullptr;  // Σ codes of k 0-15 and of k 16-31 of the group, exact   [m, n_groups, 2]
 };
 
-// Activations for the integer GEMM: x = d·c + r·e. The second plane codes what the first one left, fma(-d, c, x), in
-// the groups that carry most of a row's rounding error, which goes with d²: those with
-// 2 · n_groups · d² >= Σ d² of the row (sums in double, ascending). Elsewhere its codes and scale are 0, and nothing is
-// computed. About 4 groups in 10 qualify and 7/8 of the error goes: one plane alone turned 5 % of the most likely
-// tokens of the built-in models, two turn under 2 % (tests/compare_quantized.py).
+// Activations for the integer GEMM: x = d·c + r·e. The second plane codes what the first one left, fma(-d, c,
+// x), in the groups that carry most of a row's rounding error, which goes with d²: those with 2 · n_groups ·
+// d² >= Σ d² of the row (sums in double, ascending). Elsewhere its codes and scale are 0, and nothing is
+// computed. About 4 groups in 10 qualify and 7/8 of the error goes: one plane alone turned 5 % of the most
+// likely tokens of the built-in models, two turn under 2 % (tests/compare_quantized.py).
 struct QuantizedRows {
   CodePlane main;
   CodePlane residual;
