@@ -437,6 +437,29 @@ def test_gguf_files_answer_like_folders(folder, family):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("format", ["f32", "f16", "bf16"])
+def test_a_bert_gguf_file_embeds_like_its_folder(folder, format):
+    """Bit for bit, and the same token ids, from texts in any writing."""
+    model = tiny_bert(format=format)
+    paths = [
+        write_hf_folder(model, folder / f"{model.name}-hf"),
+        write_gguf(model, folder / f"{model.name}.gguf"),
+    ]
+    texts = ["The cat's house.", "你好,世界", "ÉTÉ  naïve\t##ing ▁the", "[MASK] [unused3] [cls]", "\0"]
+    results = []
+    for path in paths:
+        with tuili.LLM(path, num_threads=1) as llm:
+            results.append(
+                (
+                    [llm.tokenizer.encode(text) for text in texts],
+                    [llm.tokenizer.decode(llm.tokenizer.encode(text)) for text in texts],
+                    llm.embed(texts).tobytes(),
+                    llm.embed(texts, pooling="cls", normalize=False).tobytes(),
+                )
+            )
+    assert results[0] == results[1]
+
+
 def test_models_close_and_refuse(llama_path, bert_path):
     llm, embedder = tuili.LLM(llama_path, **OPTIONS), tuili.LLM(bert_path, num_threads=1)
     for model in (llm, embedder):

@@ -24,7 +24,7 @@ from hostile.cases import (
 )
 from reference_formats import dequantize
 from tiny_core import run, some_ids
-from tiny_files import write_gguf, write_hf_folder
+from tiny_files import gguf_metadata, gguf_tensors, write_gguf, write_gguf_file, write_hf_folder
 from tiny_models import FAMILIES, TinyModel
 from tuili._core import ModelBuilder
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
@@ -91,7 +91,7 @@ def test_a_folder_reaches_the_core_unchanged(
     assert loaded.config["warnings"] == []
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("format", GGUF_FORMATS)
 def test_a_gguf_file_reaches_the_core_unchanged(
     family: str, format: str, tmp_path: Path, recorded: type[Recorder]
@@ -100,17 +100,18 @@ def test_a_gguf_file_reaches_the_core_unchanged(
     model = FAMILIES[family](format=format)
     loaded = load(plan_model(write_gguf(model, tmp_path / "a.gguf")))
     assert_equal_weights(model, recorded.added)
-    assert loaded.eos_token_ids == (1,)
-    assert loaded.chat_template
+    assert loaded.kind == model.spec["kind"]
+    assert loaded.config["warnings"] == []
+    if loaded.kind == "decoder":
+        assert loaded.eos_token_ids == (1,)
+        assert loaded.chat_template
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_spec_is_the_one_that_the_tiny_model_has(family: str, tmp_path: Path) -> None:
     model = FAMILIES[family]()
-    plans = [plan_model(write_hf_folder(model, tmp_path / "folder"))]
-    if family != "bert":
-        plans.append(plan_model(write_gguf(model, tmp_path / "a.gguf")))
-    for plan in plans:
+    for path in (write_hf_folder(model, tmp_path / "folder"), write_gguf(model, tmp_path / "a.gguf")):
+        plan = plan_model(path)
         for field in ("kind", "n_vocab", "d_model", "max_positions"):
             assert getattr(plan.spec, field) == model.spec[field], field
         assert len(plan.spec.layers) == len(model.spec["layers"])
@@ -120,6 +121,21 @@ def test_a_bert_folder_says_how_to_pool_and_what_it_ignores(tmp_path: Path) -> N
     loaded = load(plan_model(write_hf_folder(FAMILIES["bert"](), tmp_path)))
     assert loaded.embedding == {"pooling": "mean", "normalize": True, "max_seq_length": 32}
     assert set(loaded.config["ignored_tensors"]) == {"pooler.dense.bias", "pooler.dense.weight"}
+
+
+@pytest.mark.parametrize(
+    ("number", "pooling", "normalize"),
+    [(None, "mean", False), (0, "mean", False), (1, "mean", True), (2, "cls", True), (3, "last", True)],
+)
+def test_a_bert_gguf_file_says_how_to_pool(
+    number: int | None, pooling: str, normalize: bool, tmp_path: Path
+) -> None:
+    model = FAMILIES["bert"]()
+    keys = {key: value for key, value in gguf_metadata(model).items() if key != "bert.pooling_type"}
+    if number is not None:
+        keys["bert.pooling_type"] = number
+    plan = plan_model(write_gguf_file(tmp_path / "a.gguf", keys, gguf_tensors(model)))
+    assert plan.source.embedding == {"pooling": pooling, "normalize": normalize, "max_seq_length": None}
 
 
 @pytest.mark.parametrize(("dtype", "format"), [("float32", "f32"), ("bfloat16", "bf16"), ("float16", "f16")])

@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from hostile.tokenizers import CASES, DOCUMENTS, GGUF_CASES, Case, changed, gguf_bpe, gguf_sentencepiece
-from tiny_files import byte_alphabet
+from hostile.tokenizers import (
+    CASES,
+    DOCUMENTS,
+    GGUF_CASES,
+    Case,
+    changed,
+    gguf_bpe,
+    gguf_sentencepiece,
+    gguf_word_piece,
+)
+from tiny_files import bert_vocabulary, byte_alphabet, gguf_word_pieces
 from tiny_tokenizers import metadata, of_document, of_gguf
 from tuili.errors import (
     TokenizerError,
@@ -221,6 +230,42 @@ def test_beginning_and_end_are_put_around_when_the_file_says_so(tmp_path: Path) 
     both = of_gguf(values | {"add_bos_token": True, "add_eos_token": True}, tmp_path)
     assert both.encode("a") == [6, 1, 0]
     assert (both.loaded.add_bos, both.loaded.add_eos, both.loaded.eos_ids) == (True, True, (0,))
+
+
+def test_word_pieces_get_their_names_back(tmp_path: Path) -> None:
+    """Both spellings of GGUF files become BERT's own, also without token types."""
+    names = bert_vocabulary()
+    special = {"cls_token_id": 2, "seperator_token_id": 3, "unknown_token_id": 1, "padding_token_id": 0}
+    special |= {"mask_token_id": 4}
+    for brackets in (False, True):
+        tokens = gguf_word_pieces(names, brackets=brackets)
+        found = of_gguf({"model": "bert", "tokens": tokens, **special}, tmp_path).loaded
+        assert [found.token(i) for i in range(len(names))] == names
+        assert found.special == dict(enumerate(names[:5]))
+        assert (found.bos_id, found.eos_ids, found.pad_id, found.unk_id) == (None, (), 0, 1)
+
+
+def test_a_word_piece_vocabulary_keeps_its_rules(tmp_path: Path) -> None:
+    tokenizer = of_gguf(gguf_word_piece(), tmp_path)
+    cls, sep, unk, a, b_inside, b, upper, e, ab = 2, 3, 1, 5, 6, 7, 8, 9, 10
+    assert tokenizer.encode("AB abb  b.") == [cls, ab, ab, b_inside, b, unk, sep]
+    assert tokenizer.encode("É") == [cls, e, sep], "letters lose case and accent by default"
+    assert tokenizer.encode("[MASK]a", add_special=False) == [4, a]
+    assert tokenizer.encode("[MASK]", parse_special=False) == [cls, unk, unk, unk, sep]
+    assert tokenizer.encode("a" * 101) == [cls, unk, sep]
+    assert tokenizer.decode(tokenizer.encode("ABB a")) == "abb a"
+    cased = of_gguf(gguf_word_piece() | {"normalizer.lowercase": False}, tmp_path)
+    assert cased.encode("É A", add_special=False) == [upper, unk]
+    stripped = {"normalizer.lowercase": False, "normalizer.strip_accents": True}
+    assert of_gguf(gguf_word_piece() | stripped, tmp_path).encode("é", add_special=False) == [e]
+
+
+def test_the_special_tokens_of_word_pieces_are_found_by_any_of_their_names(tmp_path: Path) -> None:
+    values = {key: value for key, value in gguf_word_piece().items() if not key.endswith("_id")}
+    assert of_gguf(values, tmp_path).encode("a") == [2, 5, 3], "by their usual texts"
+    assert of_gguf(values | {"bos_token_id": 10}, tmp_path).encode("a") == [10, 5, 3]
+    both = values | {"bos_token_id": 10, "cls_token_id": 7}
+    assert of_gguf(both, tmp_path).encode("a") == [7, 5, 3]
 
 
 @pytest.mark.parametrize(

@@ -40,31 +40,33 @@ _GEMMA_NAMES = _DECODER_NAMES | {
     "post_mlp_norm": ("post_feedforward_layernorm.weight", "post_ffw_norm.weight"),
 }
 _BERT_NAMES = {
-    "token_embedding": "embeddings.word_embeddings.weight",
-    "position_embedding": "embeddings.position_embeddings.weight",
-    "token_type_embedding": "embeddings.token_type_embeddings.weight",
-    "embedding_norm": "embeddings.LayerNorm",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "up": "intermediate.dense",
-    "down": "output.dense",
-    "mlp_norm": "output.LayerNorm",
+    "token_embedding": ("embeddings.word_embeddings", "token_embd"),
+    "position_embedding": ("embeddings.position_embeddings", "position_embd"),
+    "token_type_embedding": ("embeddings.token_type_embeddings", "token_types"),
+    "embedding_norm": ("embeddings.LayerNorm", "token_embd_norm"),
+    "query": ("attention.self.query", "attn_q"),
+    "key": ("attention.self.key", "attn_k"),
+    "value": ("attention.self.value", "attn_v"),
+    "output": ("attention.output.dense", "attn_output"),
+    "attention_norm": ("attention.output.LayerNorm", "attn_output_norm"),
+    "up": ("intermediate.dense", "ffn_up"),
+    "down": ("output.dense", "ffn_down"),
+    "mlp_norm": ("output.LayerNorm", "layer_output_norm"),
 }
+
+
+def _bert_name(name: str, kind: int) -> str:
+    """The name in a Hugging Face checkpoint (kind 0) or a GGUF file (1)."""
+    parts = name.removesuffix(".bias").split(".")
+    theirs = _BERT_NAMES[parts[-1]][kind] + (".bias" if name.endswith(".bias") else ".weight")
+    return f"{('encoder.layer', 'blk')[kind]}.{parts[1]}.{theirs}" if parts[0] == "layers" else theirs
 
 
 def hf_name(model: TinyModel, name: str) -> str:
     """The tensor's name in a Hugging Face checkpoint."""
     parts = name.split(".")
     if model.config["model_type"] == "bert":
-        bias = parts[-1] == "bias"
-        parts = parts[:-1] if bias else parts
-        theirs = _BERT_NAMES[parts[-1]]
-        if not theirs.endswith(".weight"):
-            theirs += ".bias" if bias else ".weight"
-        return f"encoder.layer.{parts[1]}.{theirs}" if parts[0] == "layers" else theirs
+        return _bert_name(name, 0)
     names = _GEMMA_NAMES if model.config["model_type"].startswith("gemma") else _DECODER_NAMES
     return f"model.layers.{parts[1]}.{names[parts[2]][0]}" if parts[0] == "layers" else names[name][0]
 
@@ -72,6 +74,8 @@ def hf_name(model: TinyModel, name: str) -> str:
 def gguf_name(model: TinyModel, name: str) -> str:
     """The tensor's name in a GGUF file."""
     parts = name.split(".")
+    if model.config["model_type"] == "bert":
+        return _bert_name(name, 1)
     names = _GEMMA_NAMES if model.config["model_type"].startswith("gemma") else _DECODER_NAMES
     return f"blk.{parts[1]}.{names[parts[2]][1]}" if parts[0] == "layers" else names[name][1]
 
@@ -343,6 +347,8 @@ def gguf_tensors(model: TinyModel) -> dict[str, Weight]:
 def gguf_metadata(model: TinyModel) -> dict[str, object]:
     """Everything but the tensors: sizes, vocabulary, chat template."""
     config = model.config
+    if config["model_type"] == "bert":
+        return _bert_metadata(model)
     gemma = config["model_type"].startswith("gemma")
     arch = "gemma3" if gemma else "llama"
     out: dict[str, object] = {
@@ -383,6 +389,46 @@ def _llama_tokenizer_metadata() -> dict[str, object]:
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": CHAT_TEMPLATE,
     }
+
+
+def _bert_metadata(model: TinyModel) -> dict[str, object]:
+    config, vocabulary = model.config, bert_vocabulary()
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    return {
+        "general.architecture": "bert",
+        "general.name": model.name,
+        "bert.block_count": config["num_hidden_layers"],
+        "bert.context_length": config["max_position_embeddings"],
+        "bert.embedding_length": config["hidden_size"],
+        "bert.feed_forward_length": config["intermediate_size"],
+        "bert.attention.head_count": config["num_attention_heads"],
+        "bert.attention.layer_norm_epsilon": float(config["layer_norm_eps"]),
+        "bert.attention.causal": False,
+        "bert.pooling_type": 1,
+        "tokenizer.ggml.token_type_count": config["type_vocab_size"],
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.pre": "jina-v2-en",  # what real files of BERT say; it means nothing
+        "tokenizer.ggml.tokens": gguf_word_pieces(vocabulary),
+        "tokenizer.ggml.token_type": [
+            _CONTROL if token in BERT_SPECIALS else _NORMAL for token in vocabulary
+        ],
+        "tokenizer.ggml.cls_token_id": ids["[CLS]"],
+        "tokenizer.ggml.seperator_token_id": ids["[SEP]"],
+        "tokenizer.ggml.unknown_token_id": ids["[UNK]"],
+        "tokenizer.ggml.padding_token_id": ids["[PAD]"],
+        "tokenizer.ggml.mask_token_id": ids["[MASK]"],
+    }
+
+
+def gguf_word_pieces(vocabulary: list[str], *, brackets: bool = False) -> list[str]:
+    """BERT's tokens as GGUF files hold them. brackets: all tokens in brackets stay, as in files of 2024."""
+
+    def spelling(token: str) -> str:
+        if token in BERT_SPECIALS or (brackets and token[0] + token[-1] == "[]"):
+            return token
+        return token[2:] if token.startswith("##") else "▁" + token
+
+    return [spelling(token) for token in vocabulary]
 
 
 def _gemma_tokenizer_metadata() -> dict[str, object]:

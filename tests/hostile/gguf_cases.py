@@ -241,7 +241,7 @@ def general() -> Iterator[Case]:
     yield Case("GG-14", "missing", keys(general__architecture=None), F, "key_missing")
     yield Case("GG-14", "array", keys(general__architecture=(ARRAY, (STRING, ["llama"]))), F, "key_type")
     yield Case("GG-14", "number", keys(general__architecture=(U32, 1)), F, "key_type")
-    for name in ("gpt5", "clip", "llama2", "bert"):
+    for name in ("gpt5", "clip", "llama2", "nomic-bert"):
         yield Case("GG-14", name, keys(general__architecture=(STRING, name)), U, "architecture")
     for name in (
         "",
@@ -488,6 +488,36 @@ def settings() -> Iterator[Case]:
     yield Case("GG-25", "too many frequency divisors", gguf(gguf_file(tensors=divisors)), F, "tensor_shape")
 
 
+def bert() -> Iterator[Case]:
+    """Settings that only BERT's files have."""
+    base: dict[str, tuple[int, Any]] = {
+        key.replace("llama.", "bert."): entry for key, entry in GGUF_KEYS.items()
+    }
+    base |= {
+        "general.architecture": (STRING, "bert"),
+        "bert.attention.layer_norm_epsilon": (F32, 1e-12),
+        "tokenizer.ggml.model": (STRING, "bert"),
+    }
+
+    def case(name: str, error: Any, code: str, key: str = "", *entry: Any) -> Case:
+        return Case(
+            "GG-25", f"bert {name}", gguf(gguf_file(base | ({key: entry} if key else {}))), error, code
+        )
+
+    yield case("without its tensors", F, "tensor_missing")
+    for number in (4, 5, (1 << 32) - 1):
+        yield case(f"pooling {number}", U, "pooling", "bert.pooling_type", U32, number)
+    yield case("pooling by name", F, "key_type", "bert.pooling_type", STRING, "mean")
+    yield case("causal", U, "config_unsupported", "bert.attention.causal", BOOL, 1)
+    yield case("causal = 1", F, "key_type", "bert.attention.causal", U32, 1)
+    yield case("RoBERTa's words", U, "config_unsupported", "tokenizer.ggml.model", STRING, "gpt2")
+    for n_types in (0, 65_537):
+        yield case(f"{n_types} types", F, "config_value", "tokenizer.ggml.token_type_count", U32, n_types)
+    for eps in (0.0, float("nan")):
+        yield case(f"eps {eps}", F, "config_value", "bert.attention.layer_norm_epsilon", F32, eps)
+    yield case("a token fewer", F, "config_value", "bert.vocab_size", U32, 15)
+
+
 def tokens() -> Iterator[Case]:
     yield Case("GG-26", "tokens missing", keys(tokenizer__ggml__tokens=None), F, "key_missing")
     yield Case(
@@ -515,6 +545,6 @@ def tokens() -> Iterator[Case]:
 
 CASES = [
     case
-    for group in (start, key_names, values, arrays, general, infos, places, splits, settings, tokens)
+    for group in (start, key_names, values, arrays, general, infos, places, splits, settings, bert, tokens)
     for case in group()
 ]

@@ -391,6 +391,15 @@ def gguf_sentencepiece() -> Json:
     }  # fmt: skip
 
 
+def gguf_word_piece() -> Json:
+    """A valid BERT vocabulary in GGUF's spelling: ▁ begins a word."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "▁a", "b", "▁b", "▁É", "▁e", "▁ab", "[unused0]"]
+    return {
+        "model": "bert", "tokens": tokens, "token_type": [3] * 5 + [1] * 7, "padding_token_id": 0,
+        "unknown_token_id": 1, "cls_token_id": 2, "seperator_token_id": 3, "mask_token_id": 4,
+    }  # fmt: skip
+
+
 def _gguf(
     name: str, base: Callable[[], Json], code: str, error: type[TuiliError] = TokenizerError, **values: Any
 ) -> Case:
@@ -439,6 +448,18 @@ def _gguf_cases() -> Iterator[Case]:
         yield _gguf(f"byte token {name}", spm, "byte_tokens", tokens=tokens)
     types = gguf_sentencepiece()["token_type"]
     yield _gguf("a byte token of type 1", spm, "byte_tokens", token_type=[*types[:3], 1, *types[4:]])
+    bert = gguf_word_piece
+    tokens = bert()["tokens"]
+    for key in ("cls", "seperator", "unknown", "padding", "mask"):
+        for token_id in (12, 2**32 - 1):
+            yield _gguf(f"{key} = {token_id}", bert, "special_id", **{f"{key}_token_id": token_id})
+        if key in ("cls", "seperator", "unknown"):
+            nameless = {f"{key}_token_id": ..., "tokens": [f"▁x{i}" for i in range(12)]}
+            yield _gguf(f"no {key}", bert, "special_id", **nameless)
+    yield _gguf("cls is text", bert, "key_type", cls_token_id="[CLS]")
+    yield _gguf("lowercase is a number", bert, "key_type", **{"normalizer.lowercase": 1})
+    brackets = [*tokens[:-1], "▁[SEP]"]
+    yield _gguf("two tokens are one in BERT's spelling", bert, "vocab_token", tokens=brackets)
 
 
 GGUF_CASES = list(_gguf_cases())

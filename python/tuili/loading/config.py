@@ -29,7 +29,7 @@ _HF_ARCHITECTURES = {
     "BertForMaskedLM": "bert",
     "BertForPreTraining": "bert",
 }
-_GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma"}
+_GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma", "bert": "bert"}
 
 # Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.
 MAX_LAYERS = 1024

@@ -1,13 +1,14 @@
 """The vocabulary of a GGUF file as a tokenizer of the `tokenizers` library, with the original's ids.
 
-Two kinds (`tokenizer.ggml.model`): "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE, which
-has a score per token instead of merges. Token types are sentencepiece's: 1 normal, 2 unknown, 3 control, 4
-user-defined, 5 unused, 6 byte.
+Three kinds (`tokenizer.ggml.model`): "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE,
+which has a score per token instead of merges, and "bert" is WordPiece. Token types are sentencepiece's: 1
+normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from tuili.errors import ModelFormatError, ModelUnsupportedError, TokenizerError
 from tuili.loading.files import shown
 from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
+from tuili.loading.token_bytes import WORD_PIECE_PREFIX
 from tuili.loading.tokenizer_json import bad, check_merges, check_tokens, split_merge
 
 if TYPE_CHECKING:
@@ -59,19 +61,21 @@ class SpecialIds:
 
 
 def read_tokenizer(metadata: Metadata, n_vocab: int | None = None) -> tuple[Tokenizer, GgufVocab, SpecialIds]:
-    """The tokenizer of a GGUF file, without its post-processor.
+    """The tokenizer of a GGUF file; only BERT's already has its post-processor.
 
     n_vocab  rows of the embedding table, if known; the token list must have as many
     raises   TokenizerError, ModelUnsupportedError (tokenizer_component, tokenizer_pattern)
     """
     try:
         kind = metadata.get_str("tokenizer.ggml.model")
-        if kind not in ("gpt2", "llama"):
+        if kind not in ("gpt2", "llama", "bert"):
             raise ModelUnsupportedError(
-                f"{metadata.what}: tokenizer.ggml.model is {shown(kind)}; gpt2 and llama are supported",
+                f"{metadata.what}: tokenizer.ggml.model is {shown(kind)}; gpt2, llama and bert are supported",
                 code="tokenizer_component",
             )
         vocab = _read_vocab(metadata, n_vocab)
+        if kind == "bert":
+            return _word_piece(metadata, vocab)
         backend = _byte_level_bpe(metadata, vocab) if kind == "gpt2" else _sentencepiece_bpe(metadata, vocab)
         return backend, vocab, _read_special_ids(metadata, vocab)
     except ModelFormatError as error:  # a missing key, a wrong type or length
@@ -90,21 +94,28 @@ def _read_vocab(metadata: Metadata, n_vocab: int | None) -> GgufVocab:
             f"types from {types.min()} to {types.max()}; 1 to 6 exist",
             "token_type",
         )
+    return _numbered(tokens, types.tolist())
+
+
+def _numbered(tokens: list[str], types: list[int]) -> GgufVocab:
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
         bad("tokenizer.ggml.tokens", f"{shown(twice)} comes twice", "vocab_token")
-    return GgufVocab(tokens, types.tolist(), ids)
+    return GgufVocab(tokens, types, ids)
+
+
+def _special_id(metadata: Metadata, vocab: GgufVocab, name: str) -> int | None:
+    """The id that the file gives to the token called `name`, if it does."""
+    key = f"tokenizer.ggml.{name}_token_id"
+    token_id = metadata.get_u32(key, None)
+    if token_id is not None and token_id >= len(vocab.tokens):
+        bad(key, f"{token_id} is not in the vocabulary of {len(vocab.tokens)} tokens", "special_id")
+    return token_id
 
 
 def _read_special_ids(metadata: Metadata, vocab: GgufVocab) -> SpecialIds:
-    def special(name: str) -> int | None:
-        key = f"tokenizer.ggml.{name}_token_id"
-        token_id = metadata.get_u32(key, None)
-        if token_id is not None and token_id >= len(vocab.tokens):
-            bad(key, f"{token_id} is not in the vocabulary of {len(vocab.tokens)} tokens", "special_id")
-        return token_id
-
+    special = partial(_special_id, metadata, vocab)
     bos_id, eos_id = special("bos"), special("eos")
     ends = {i for i in (eos_id, special("eot"), special("eom")) if i is not None}
     ends |= {vocab.ids[text] for text in _END_OF_TURN.intersection(vocab.of_type(CONTROL, USER_DEFINED))}
@@ -195,3 +206,73 @@ def merges_of_scores(vocab: GgufVocab, scores: NDArray[np.float32]) -> list[tupl
         for cut in range(len(token) - 1, 0, -1)
         if token[:cut] in normal and token[cut:] in normal
     ]
+
+
+# ---- BERT
+
+# BERT's special tokens and what files call them (sic), of which the first that a file has counts; in newer
+# files [CLS] is the beginning token.
+_BERT_SPECIALS = {
+    "[CLS]": ("cls", "bos"),
+    "[SEP]": ("seperator",),
+    "[UNK]": ("unknown",),
+    "[PAD]": ("padding",),
+    "[MASK]": ("mask",),
+}
+_MAX_WORD_CHARS = 100  # BERT's; a longer word is unknown
+
+
+def _word_piece(metadata: Metadata, vocab: GgufVocab) -> tuple[Tokenizer, GgufVocab, SpecialIds]:
+    """BERT's tokenizer, its vocabulary as BERT spells it, and its special tokens.
+
+    Whether letters become lower case and lose their accents is told by tokenizer.ggml.normalizer.*; by
+    default they do. Every text stands between [CLS] and [SEP]; tokenizer.ggml.pre says nothing about words.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    ids = _bert_special_ids(metadata, vocab)
+    vocab = _bert_spelling(vocab, set(ids.values()))
+    unknown = vocab.tokens[ids["[UNK]"]]
+    backend = Tokenizer(
+        models.WordPiece(vocab.ids, unk_token=unknown, max_input_chars_per_word=_MAX_WORD_CHARS)
+    )
+    lower = metadata.get_bool("tokenizer.ggml.normalizer.lowercase", True)
+    strip = metadata.get_bool("tokenizer.ggml.normalizer.strip_accents", lower)
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lower, strip_accents=strip)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    return backend, vocab, SpecialIds(None, (), ids.get("[PAD]"), ids["[UNK]"], False, False)
+
+
+def _bert_special_ids(metadata: Metadata, vocab: GgufVocab) -> dict[str, int]:
+    """Text as in _BERT_SPECIALS -> id; [PAD] and [MASK] may be missing."""
+    ids: dict[str, int] = {}
+    for text, names in _BERT_SPECIALS.items():
+        given = [_special_id(metadata, vocab, name) for name in names]
+        found = [token_id for token_id in (*given, vocab.ids.get(text)) if token_id is not None]
+        if found:
+            ids[text] = found[0]
+        elif text in ("[CLS]", "[SEP]", "[UNK]"):
+            key = f"tokenizer.ggml.{names[0]}_token_id"
+            bad(key, f"missing, and there is no token {text}", "special_id")
+    return ids
+
+
+def _bert_spelling(vocab: GgufVocab, special: set[int]) -> GgufVocab:
+    """The tokens as in BERT's vocab.txt: GGUF files put "▁" before those that begin a word and take "##" off
+    the others; special tokens, and in older files everything in brackets, are left alone.
+
+    special  ids of tokens that are special whatever their type
+    """
+
+    def spelling(token: str, kind: int) -> str:
+        if kind in _SPECIAL or (token[0] == "[" and token[-1] == "]"):
+            return token
+        return token[1:] if token[0] == "▁" and len(token) > 1 else WORD_PIECE_PREFIX + token
+
+    types = [CONTROL if i in special else kind for i, kind in enumerate(vocab.types)]
+    return _numbered(list(map(spelling, vocab.tokens, types)), types)

@@ -222,5 +222,6 @@ def _open_gguf(path: str, *, strict: bool, strict_paths: bool) -> Source:
         checkpoint=checkpoint,
         tokenizer=metadata,
         chat_template=template,
+        embedding=(module.embedding_from_gguf(metadata) if hasattr(module, "embedding_from_gguf") else None),
         eos_token_ids=tuple(dict.fromkeys(token_id for token_id in ids if token_id is not None)),
     )

@@ -17,6 +17,9 @@ from tuili.loading.tokenizer_json import components
 # (the token as it stands in the vocabulary, is it the first of the text?) -> its bytes
 TokenBytes = Callable[[str, bool], bytes]
 
+# What BERT's tokens that continue a word begin with.
+WORD_PIECE_PREFIX = "##"
+
 # What BERT's decoder puts right after joining words with spaces.
 _CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
@@ -61,7 +64,12 @@ def sentencepiece_bytes(*, strip_first_space: bool) -> TokenBytes:
     return token_bytes
 
 
-def _word_piece_bytes(prefix: str, cleanup: bool) -> TokenBytes:
+def word_piece_bytes(prefix: str, cleanup: bool) -> TokenBytes:
+    """A space stands before every token that does not begin with `prefix`, which is taken off the others.
+
+    cleanup  none stands before punctuation
+    """
+
     def token_bytes(token: str, first: bool) -> bytes:
         if not first:
             token = token.removeprefix(prefix) if prefix and token.startswith(prefix) else " " + token
@@ -96,7 +104,7 @@ def decoder_bytes(decoder: Any) -> TokenBytes:
     if names == ["ByteLevel"]:
         return byte_level_bytes
     if names == ["WordPiece"]:
-        return _word_piece_bytes(steps[0][1]["prefix"], steps[0][1]["cleanup"])
+        return word_piece_bytes(steps[0][1]["prefix"], steps[0][1]["cleanup"])
     if names == ["Metaspace"]:
         return _metaspace_bytes(steps[0][1]["replacement"], steps[0][1].get("prepend_scheme") or "always")
     if set(names) <= {"Replace", "ByteFallback", "Fuse", "Strip"}:

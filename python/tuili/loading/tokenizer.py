@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from tuili.errors import ModelFormatError, TokenizerError
 from tuili.loading import tokenizer_json
 from tuili.loading.files import parse_json, shown
-from tuili.loading.token_bytes import TokenBytes, byte_level_bytes, decoder_bytes, sentencepiece_bytes
+from tuili.loading.token_bytes import (
+    WORD_PIECE_PREFIX,
+    TokenBytes,
+    byte_level_bytes,
+    decoder_bytes,
+    sentencepiece_bytes,
+    word_piece_bytes,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -164,14 +171,13 @@ def from_gguf(metadata: Metadata, n_vocab: int | None = None) -> LoadedTokenizer
     user_defined = vocab.of_type(gguf_vocab.USER_DEFINED)
     _add_tokens(backend, user_defined, special)
     _add_beginning_and_end(backend, ids)
-    byte_level = metadata.get_str("tokenizer.ggml.model") == "gpt2"
-    prefix = not byte_level and metadata.get_bool("tokenizer.ggml.add_space_prefix", True)
+    word_piece = metadata.get_str("tokenizer.ggml.model") == "bert"
     return _assemble(
         backend,
         n_vocab=len(vocab.tokens),
         special={vocab.ids[token]: token for token in special},
-        literal=frozenset(vocab.ids[token] for token in special + user_defined),
-        token_bytes=byte_level_bytes if byte_level else sentencepiece_bytes(strip_first_space=prefix),
+        literal=frozenset(() if word_piece else (vocab.ids[token] for token in special + user_defined)),
+        token_bytes=_gguf_token_bytes(metadata),
         bos_id=ids.bos_id,
         eos_ids=ids.eos_ids,
         pad_id=ids.pad_id,
@@ -226,6 +232,15 @@ def _without_special(backend: Tokenizer, *, inner: bool) -> Tokenizer:
 
 
 # ---- GGUF
+
+
+def _gguf_token_bytes(metadata: Metadata) -> TokenBytes:
+    kind = metadata.get_str("tokenizer.ggml.model")
+    if kind == "gpt2":
+        return byte_level_bytes
+    if kind == "bert":
+        return word_piece_bytes(WORD_PIECE_PREFIX, cleanup=True)
+    return sentencepiece_bytes(strip_first_space=metadata.get_bool("tokenizer.ggml.add_space_prefix", True))
 
 
 def _add_tokens(backend: Tokenizer, user_defined: list[str], special: list[str]) -> None:

@@ -9,10 +9,12 @@ and, where GGUF files of it exist,
     config_from_gguf(metadata, checkpoint)    the same settings under the same names
     GGUF_TENSOR_NAMES, GGUF_IGNORED_TENSORS
     unpermute(name, config) -> n_heads or 0   whose rows to put back in order (optional)
+    embedding_from_gguf(metadata)             how token vectors become one (encoders)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tuili.errors import ModelUnsupportedError
@@ -77,8 +79,7 @@ def rotary_head_dim(config: Config, size: Sizes) -> int:
 
 # ---- GGUF
 
-# config.json's key -> the GGUF key behind "<architecture>.", for decoders with RMS norms and rotary
-# positions.
+# config.json's key -> the GGUF key behind "<architecture>.", for all architectures.
 _U32_KEYS = {
     "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",
@@ -90,7 +91,26 @@ _U32_KEYS = {
     "vocab_size": "vocab_size",
     "sliding_window": "attention.sliding_window",
 }
-_F32_KEYS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base"}
+# The same for decoders with RMS norms and rotary positions.
+_DECODER_F32_KEYS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base"}
+
+
+def gguf_config(metadata: Metadata, f32_keys: Mapping[str, str]) -> Config:
+    """The sizes of a GGUF file and the floats of `f32_keys` (such as _DECODER_F32_KEYS) under the names of
+    config.json.
+
+    raises  ModelFormatError naming the GGUF key
+    """
+    prefix = metadata.get_str("general.architecture")
+    names = {ours: f"{prefix}.{theirs}" for ours, theirs in (_U32_KEYS | dict(f32_keys)).items()}
+    values: dict[str, object] = {ours: metadata.get_u32(names[ours], None) for ours in _U32_KEYS}
+    values |= {ours: metadata.get_f32(names[ours], None) for ours in f32_keys}
+    n_tokens = metadata.n_strings("tokenizer.ggml.tokens")
+    config = Config(values, metadata.what, names)
+    if values["vocab_size"] not in (None, n_tokens):
+        raise config.wrong("vocab_size", f"{n_tokens}, the length of tokenizer.ggml.tokens")
+    values["vocab_size"] = n_tokens
+    return config
 
 
 def decoder_config(metadata: Metadata, checkpoint: Checkpoint) -> Config:
@@ -99,18 +119,14 @@ def decoder_config(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     raises  ModelFormatError naming the GGUF key, ModelUnsupportedError for experts and partial rotation
     """
     prefix = metadata.get_str("general.architecture")
-    names = {ours: f"{prefix}.{theirs}" for ours, theirs in (_U32_KEYS | _F32_KEYS).items()}
-    values: dict[str, object] = {ours: metadata.get_u32(names[ours], None) for ours in _U32_KEYS}
-    values |= {ours: metadata.get_f32(names[ours], None) for ours in _F32_KEYS}
-    n_tokens = metadata.n_strings("tokenizer.ggml.tokens")
-    config = Config(values, metadata.what, names)
-    if values["vocab_size"] not in (None, n_tokens):
-        raise config.wrong("vocab_size", f"{n_tokens}, the length of tokenizer.ggml.tokens")
-    values["vocab_size"] = n_tokens
-    values["tie_word_embeddings"] = "output.weight" not in checkpoint.tensors
-    values["rope_scaling"] = _rope_scaling(metadata, prefix)
-    for key in ("eos_token_id", "bos_token_id"):
-        values[key] = metadata.get_u32(f"tokenizer.ggml.{key}", None)
+    config = gguf_config(metadata, _DECODER_F32_KEYS)
+    config.values = {
+        **config.values,
+        "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
+        "rope_scaling": _rope_scaling(metadata, prefix),
+        "eos_token_id": metadata.get_u32("tokenizer.ggml.eos_token_id", None),
+        "bos_token_id": metadata.get_u32("tokenizer.ggml.bos_token_id", None),
+    }
     if metadata.get_u32(f"{prefix}.expert_count", 0):
         raise ModelUnsupportedError(
             f"{metadata.what}: {prefix}.expert_count: experts", code="config_unsupported"
@@ -138,7 +154,7 @@ def _rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
     }
 
 
-# GGUF's tensor names are the same for all such decoders, except for what surrounds the MLP's norm.
+# GGUF's tensor names are the same for all these decoders, except for what surrounds the MLP's norm.
 DECODER_GGUF_NAMES = {
     "token_embd.weight": "token_embedding",
     "output_norm.weight": "final_norm",

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from tuili._core import LayerSpec, ModelSpec
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import gguf_config, sizes
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
-_NAMES = {
-    "embeddings.word_embeddings.weight": "token_embedding",
-    "embeddings.position_embeddings.weight": "position_embedding",
-    "embeddings.token_type_embeddings.weight": "token_type_embedding",
-    "embeddings.LayerNorm.weight": "embedding_norm",
-    "embeddings.LayerNorm.bias": "embedding_norm.bias",
-} | {
-    f"encoder.layer.{{i}}.{theirs}.{kind}": f"layers.{{i}}.{ours}{suffix}"
-    for kind, suffix in (("weight", ""), ("bias", ".bias"))
-    for theirs, ours in {
-        "attention.self.query": "query",
-        "attention.self.key": "key",
-        "attention.self.value": "value",
-        "attention.output.dense": "output",
-        "attention.output.LayerNorm": "attention_norm",
-        "intermediate.dense": "up",
-        "output.dense": "down",
-        "output.LayerNorm": "mlp_norm",
-    }.items()
-}
+# Hugging Face's name, GGUF's, ours: first what is a weight alone, then what has a bias too.
+_TABLES = (
+    ("embeddings.word_embeddings", "token_embd", "token_embedding"),
+    ("embeddings.position_embeddings", "position_embd", "position_embedding"),
+    ("embeddings.token_type_embeddings", "token_types", "token_type_embedding"),
+)
+_BIASED = (
+    ("embeddings.LayerNorm", "token_embd_norm", "embedding_norm"),
+    *(
+        (f"encoder.layer.{{i}}.{theirs}", f"blk.{{i}}.{gguf}", f"layers.{{i}}.{ours}")
+        for theirs, gguf, ours in (
+            ("attention.self.query", "attn_q", "query"),
+            ("attention.self.key", "attn_k", "key"),
+            ("attention.self.value", "attn_v", "value"),
+            ("attention.output.dense", "attn_output", "output"),
+            ("attention.output.LayerNorm", "attn_output_norm", "attention_norm"),
+            ("intermediate.dense", "ffn_up", "up"),
+            ("output.dense", "ffn_down", "down"),
+            ("output.LayerNorm", "layer_output_norm", "mlp_norm"),
+        )
+    ),
+)
+_ALL = [(f"{theirs}.weight", f"{gguf}.weight", ours) for theirs, gguf, ours in (*_TABLES, *_BIASED)]
+_ALL += [(f"{theirs}.bias", f"{gguf}.bias", f"{ours}.bias") for theirs, gguf, ours in _BIASED]
+_NAMES = {theirs: ours for theirs, _, ours in _ALL}
 # Checkpoints of a head's class put "bert." before the encoder's names; old ones call a norm's vectors gamma
 # and beta.
 _OLD = {
@@ -37,6 +44,9 @@ _OLD = {
 }
 TENSOR_NAMES = {prefix + theirs: ours for prefix in ("", "bert.") for theirs, ours in (_NAMES | _OLD).items()}
 IGNORED_TENSORS = (r"(bert\.)?embeddings\.position_ids", r"(bert\.)?pooler\..*", r"cls\..*")
+
+GGUF_TENSOR_NAMES = {gguf: ours for _, gguf, ours in _ALL}
+GGUF_IGNORED_TENSORS = (r"cls\..*",)
 
 
 def spec(config: Config) -> ModelSpec:
@@ -79,3 +89,36 @@ def spec(config: Config) -> ModelSpec:
         final_norm=False,
         has_head=False,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "bert", which RoBERTa's files, with other words, have too.
+
+    Files do not name the activation: it is BERT's exact GELU, where llama.cpp approximates with tanh.
+    """
+    words = metadata.get_str("tokenizer.ggml.model")
+    if words != "bert" or metadata.get_bool("bert.attention.causal", False):
+        raise ModelUnsupportedError(
+            f"{metadata.what}: tokenizer.ggml.model is not bert, or bert.attention.causal is true",
+            code="config_unsupported",
+        )
+    config = gguf_config(metadata, {"layer_norm_eps": "attention.layer_norm_epsilon"})
+    key = "tokenizer.ggml.token_type_count"
+    config.values = {**config.values, "type_vocab_size": metadata.get_u32(key, None)}
+    config.names = {**config.names, "type_vocab_size": key}
+    return config
+
+
+def embedding_from_gguf(metadata: Metadata) -> dict[str, Any]:
+    """The file's pooling, and vectors of length 1 if it names one: what llama.cpp does, as files do not say.
+
+    One without pooling (0) is plain BERT, for which the default is the mean as it is, as for folders.
+    raises  ModelUnsupportedError (pooling), for rerankers (4) among others
+    """
+    poolings = {0: "mean", 1: "mean", 2: "cls", 3: "last"}
+    number = metadata.get_u32("bert.pooling_type", 0)
+    if number not in poolings:
+        raise ModelUnsupportedError(
+            f"{metadata.what}: bert.pooling_type is {number}; supported: 0 to 3", code="pooling"
+        )
+    return {"pooling": poolings[number], "normalize": number != 0, "max_seq_length": None}
