@@ -2,8 +2,8 @@
 //
 //   bench_gemm --benchmark_filter=avx2/q4_1
 //
-// Reports GMAC/s, GB/s of packed weights, and MAC per cycle of a clock measured by dependent adds in the same process.
-// Weights rotate over 256 MiB, past the last-level cache, as they do in decoding.
+// Reports GMAC/s, GB/s of packed weights, and MAC per cycle of a clock measured by dependent adds in the same
+// process. Weights rotate over 256 MiB, past the last-level cache, as they do in decoding.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
@@ -84,8 +84,14 @@ void gemm(benchmark::State& state, const cpu::Kernels* kernels, Format format, b
   kernels->quantize_rows(quantized, x.data(), kK, kK, {0, m});
   size_t turn = 0;
   for (auto _ : state) {
-    const cpu::GemmArgs args{.y = y.data(), .ldy = kN, .x = x.data(), .ldx = kK, .xq = quantized,
-                             .w = weights.matrices[turn++ % weights.matrices.size()], .bias = nullptr, .m = m,
+    const cpu::GemmArgs args{.y = y.data(),
+                             .ldy = kN,
+                             .x = x.data(),
+                             .ldx = kK,
+                             .xq = quantized,
+                             .w = weights.matrices[turn++ % weights.matrices.size()],
+                             .bias = nullptr,
+                             .m = m,
                              .scratch = reinterpret_cast<float*>(scratch.data())};
     (integer ? kernels->gemm_int8 : kernels->gemm_float)(args, {0, args.w.n_panels()});
     benchmark::ClobberMemory();
@@ -93,8 +99,8 @@ void gemm(benchmark::State& state, const cpu::Kernels* kernels, Format format, b
   const double macs = static_cast<double>(m * kN * kK);
   using benchmark::Counter;
   state.counters["GMAC/s"] = Counter(macs * 1e-9, Counter::kIsIterationInvariantRate);
-  state.counters["GB/s"] =
-      Counter(static_cast<double>(ops::packed_bytes(format, kN, kK)) * 1e-9, Counter::kIsIterationInvariantRate);
+  state.counters["GB/s"] = Counter(static_cast<double>(ops::packed_bytes(format, kN, kK)) * 1e-9,
+                                   Counter::kIsIterationInvariantRate);
   state.counters["MAC/cycle"] = Counter(macs / clock_hz(), Counter::kIsIterationInvariantRate);
 }
 
