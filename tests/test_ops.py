@@ -239,6 +239,25 @@ def test_attention_stays_within_its_error_bound(isa, case):
         assert_same_bits(got[-1:], ops.attention(q[-1:], k, v, isa=isa, **settings))
 
 
+@pytest.mark.parametrize("format", QUANTIZED_FORMATS)
+@pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan])
+def test_rows_with_a_scale_that_is_no_number_do_not_depend_on_their_neighbours(isa, format, scale):
+    """The groups whose residual is coded differ from row to row; a row without one must not notice."""
+    rows = random_rows(format, np.random.default_rng(5), 16, 512)
+    block, size = BLOCKS[format]
+    at = 208 if format == "q6_k" else 0
+    last = rows.reshape(16, 512 // block, size)[:, -1]
+    last[:, at : at + 2] = np.array([scale], np.float16).view(np.uint8)
+    x = normal(6, 8, 512)
+    x[::2, :256] *= 100
+    x[1::2, 256:] *= 100
+    w = packed(format, rows)
+    together = ops.gemm(x, w, isa=isa)
+    for i in range(8):
+        alone = ops.gemm(x[i : i + 1], w, isa=isa)[0]
+        np.testing.assert_array_equal(alone, together[i])
+
+
 @pytest.mark.parametrize("share", [1, 2, 3, 4, 5, 8, 16])
 @pytest.mark.parametrize("window, softcap", [(0, 0.0), (20, 0.0), (70, 30.0)])
 def test_attention_rows_do_not_depend_on_their_neighbours(isa, share, window, softcap):

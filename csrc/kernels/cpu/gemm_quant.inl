@@ -79,8 +79,12 @@ TUILI_INLINE Floats min_of(const GroupView& group) {
   return negate(load(group.min) * to_float(load_i8(group.sub_min)));
 }
 
-// acc[r] += scale_w · scale_a · Σ code · a of one plane of one group; `at` is the group's place in row 0.
-template <Format kFormat, int kRows>
+enum class Plane { main, residual };
+
+// acc[r] += scale_w · scale_a · Σ code · a of one plane of one group; `at` is the group's place in row 0. The
+// residual plane takes a finite scale_w, so that it leaves a row without residual as it is in any company:
+// infinity times 0 would be no number.
+template <Format kFormat, Plane kPlane, int kRows>
 TUILI_INLINE void add_plane(Floats (&acc)[kRows], const GroupView& group, const CodePlane& x, int64_t at,
                             int64_t n_groups) {
   constexpr Coding kCoding = coding_of(kFormat);
@@ -89,7 +93,9 @@ TUILI_INLINE void add_plane(Floats (&acc)[kRows], const GroupView& group, const 
   Partial partial[kRows];
   add_products<kFormat, kRows>(isum, partial, group, run_scales<kFormat>(group), x.codes + at * kGroup,
                                n_groups * kGroup);
-  const Floats scale = load(group.scale);
+  constexpr float kLargestHalf = 65504;
+  Floats scale = load(group.scale);
+  if constexpr (kPlane == Plane::residual) scale = min(max(scale, splat(-kLargestHalf)), splat(kLargestHalf));
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     const int64_t here = at + r * n_groups;
@@ -109,10 +115,10 @@ void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
   for (int64_t g = 0; g < n_groups; ++g) {
     const GroupView group = group_at<kFormat>(args.w, panel, g);
     const int64_t at = row * n_groups + g;
-    add_plane<kFormat, kRows>(acc, group, x.main, at, n_groups);
+    add_plane<kFormat, Plane::main, kRows>(acc, group, x.main, at, n_groups);
     bool any_residual = false;
     for (int r = 0; r < kRows; ++r) any_residual |= x.residual.scale[at + r * n_groups] != 0;
-    if (any_residual) add_plane<kFormat, kRows>(acc, group, x.residual, at, n_groups);
+    if (any_residual) add_plane<kFormat, Plane::residual, kRows>(acc, group, x.residual, at, n_groups);
     if constexpr (coding_of(kFormat).has_min) {
       const Floats min = min_of<kFormat>(group);
 #pragma GCC unroll 16
