@@ -7,7 +7,7 @@ import pytest
 
 import reference
 from tiny_core import built, some_ids
-from tuili import _core
+from tuili import _core, errors
 
 PROMPT = some_ids(11, seed=3).tolist()
 N_NEW = 12
@@ -130,3 +130,21 @@ def test_logprobs_are_the_log_softmax():
         order = sorted(range(len(row)), key=lambda i: (-row[i], i))[:4]
         assert [token for token, _ in best] == order
         assert max(abs(p - expected[token]) for token, p in best) < 4e-6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_p": 0.0},
+        {"top_p": -1.0},
+        {"min_p": 2.0},
+        {"typical_p": 0.0},
+        {"temperature": float("inf"), "allowed_token_ids": [1], "top_p": 0.5},
+        {"temperature": float("nan")},
+    ],
+    ids=str,
+)
+def test_settings_that_may_leave_no_token_are_refused(settings):
+    params = _core.SamplingParams(**settings)
+    with pytest.raises(errors.InvalidParameterError):
+        _core.ops.sample(np.arange(10, dtype=np.float32), params, [1], 1)

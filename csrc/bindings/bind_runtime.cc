@@ -19,7 +19,6 @@ SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, dou
                              std::vector<int32_t> allowed_token_ids,
                              std::vector<std::vector<int32_t>> bad_words, int64_t min_tokens,
                              std::vector<int32_t> min_tokens_banned, int64_t n_logprobs) {
-  TUILI_CHECK(temperature >= 0, "temperature is ", temperature, "; it must be >= 0");
   return {.temperature = temperature,
           .top_k = top_k,
           .top_p = top_p,

@@ -20,14 +20,19 @@ auto descending(const float* values) {
 }
 
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
-  return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || p.repetition_penalty != 1 ||
-         p.presence_penalty != 0 || p.frequency_penalty != 0 || p.no_repeat_ngram_size > 0 ||
-         !p.bad_words.empty() || (n_generated < p.min_tokens && !p.min_tokens_banned.empty());
+  return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || reads_history(p) || !p.bad_words.empty() ||
+         (n_generated < p.min_tokens && !p.min_tokens_banned.empty());
 }
 
 }  // namespace
 
 void check_sampling(const SamplingParams& params, int64_t n_vocab) {
+  TUILI_CHECK(params.temperature >= 0 && params.temperature < kInfinity, "temperature is ",
+              params.temperature, "; it must be finite and >= 0");
+  TUILI_CHECK(params.top_p > 0 && params.top_p <= 1, "top_p is ", params.top_p, "; it must be in (0, 1]");
+  TUILI_CHECK(params.min_p >= 0 && params.min_p <= 1, "min_p is ", params.min_p, "; it must be in [0, 1]");
+  TUILI_CHECK(params.typical_p > 0 && params.typical_p <= 1, "typical_p is ", params.typical_p,
+              "; it must be in (0, 1]");
   const auto check = [&](int32_t id, const char* where) {
     TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < n_vocab, where, ": token id ", id,
                      " is not in [0, ", n_vocab, ")");
@@ -39,6 +44,11 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
     TUILI_CHECK(!word.empty(), "bad_words holds an empty word");
     for (const int32_t id : word) check(id, "bad_words");
   }
+}
+
+bool reads_history(const SamplingParams& params) {
+  return params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0 ||
+         params.no_repeat_ngram_size > 0;
 }
 
 Sampler::Sampler(int64_t n_vocab)

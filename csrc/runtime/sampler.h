@@ -13,8 +13,13 @@ namespace tuili {
 inline constexpr int32_t kNotANumber = -1;      // the logits hold a NaN
 inline constexpr int32_t kNothingAllowed = -2;  // every token has logit -inf
 
-// Throws token_id unless every id that the parameters name is in [0, n_vocab).
+// Throws token_id unless every id that the parameters name is in [0, n_vocab), and invalid_parameter unless
+// some token may always be drawn: temperature finite and >= 0, top_p and typical_p in (0, 1], min_p in [0,
+// 1].
 void check_sampling(const SamplingParams& params, int64_t n_vocab);
+
+// Whether the choice looks up the tokens of the history, so that each must be in [0, n_vocab).
+bool reads_history(const SamplingParams& params);
 
 // Chooses for one row at a time; one sampler per thread. Allocates only in its constructor.
 class Sampler {
