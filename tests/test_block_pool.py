@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tiny_core import built
-from tuili import _core
+from tuili import _core, errors
 
 N_BLOCKS, BLOCK_SIZE = 7, 16
 
@@ -244,3 +244,13 @@ def test_growing_is_all_or_nothing():
     assert (sequence.n_blocks, pool.n_free) == (0, 4)
     assert pool.grow(sequence, 4 * BLOCK_SIZE)
     assert pool.n_free == 0
+
+
+def test_a_pool_at_a_dead_ones_address_is_another_pool():
+    runner_pool = _core.BlockPool(64, BLOCK_SIZE)
+    sequence = computed(runner_pool, TOKENS)
+    del runner_pool
+    pools = [_core.BlockPool(1, BLOCK_SIZE) for _ in range(20)]  # one of them takes the freed address
+    for pool in pools:
+        with pytest.raises(errors.InvalidParameterError, match="another pool"):
+            pool.publish(sequence)

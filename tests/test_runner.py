@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import reference
+import tiny_models
 from tiny_core import How, build, built, core_spec, run, some_ids, tiny
 from tiny_models import TinyModel, Weight, tiny_llama
 from tuili import _core, errors
@@ -82,6 +83,37 @@ def test_a_token_outside_the_vocabulary_is_refused(token_id):
 def test_ids_that_are_no_ids_make_no_sequence(ids):
     with pytest.raises((errors.TuiliError, TypeError)):
         _core.Sequence(np.array(ids))
+
+
+def test_the_token_after_a_step_is_checked_when_its_probability_is_asked_for():
+    bench = Bench()
+    sequence = bench.new(np.array([1, 2, 2**31 - 1]), prompt_logprobs=0)
+    with pytest.raises(errors.TokenIdError, match="position 2"):
+        bench.runner.step([sequence], [2], [False])
+
+
+def test_a_history_of_another_models_tokens_is_refused(monkeypatch):
+    monkeypatch.setattr(tiny_models, "N_VOCAB", 70_000)
+    wide = Bench(build(tiny_llama(n_layers=2)))
+    monkeypatch.undo()
+    bench = Bench()
+    sequence = _core.Sequence([69_999, 2, 3], _core.SamplingParams(repetition_penalty=1.5))
+    assert wide.pool.grow(sequence, 8)
+    wide.runner.step([sequence], [3], [False])
+    sequence.append_token(1)
+    with pytest.raises(errors.TokenIdError, match="69999 at position 0"):
+        bench.runner.step([sequence], [1], [True])
+
+
+def test_a_sequence_is_decoded_or_encoded_not_both():
+    bench = Bench()
+    encoder = _core.Runner(built("bert"), max_batch_tokens=64, num_threads=1)
+    with pytest.raises(errors.InvalidParameterError, match="blocks"):
+        encoder.encode([bench.sequence], "mean", False)
+    sequence = _core.Sequence(some_ids(9))
+    encoder.encode([sequence], "mean", False)
+    with pytest.raises(errors.InvalidParameterError, match="encoded"):
+        bench.pool.grow(sequence, 9)
 
 
 def test_a_sequence_longer_than_the_model_takes_is_refused():

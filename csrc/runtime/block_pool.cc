@@ -1,6 +1,7 @@
 #include "runtime/block_pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <limits>
 #include <random>
@@ -9,6 +10,11 @@
 
 namespace tuili {
 namespace {
+
+uint64_t next_pool_id() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
 
 uint64_t draw_key() {
   std::random_device device;
@@ -59,7 +65,7 @@ class SipHash {
 
 }  // namespace
 
-BlockPool::BlockPool(const BlockPoolOptions& options) : options_(options) {
+BlockPool::BlockPool(const BlockPoolOptions& options) : id_(next_pool_id()), options_(options) {
   TUILI_CHECK(options.block_size >= 1 && options.block_size <= 1024, "block_size is ", options.block_size,
               "; it must be in [1, 1024]");
   const int64_t most = std::numeric_limits<int32_t>::max() / options.block_size;
@@ -80,7 +86,8 @@ void BlockPool::check_id(int64_t id) const {
 
 void BlockPool::check_sequence(const Sequence& sequence) const {
   TUILI_CHECK(!sequence.in_step, "the sequence is in a step that is still running");
-  TUILI_CHECK(sequence.blocks.empty() || sequence.pool == this, "the sequence holds blocks of another pool");
+  TUILI_CHECK(sequence.blocks.empty() || sequence.pool_id == id_,
+              "the sequence holds blocks of another pool");
 }
 
 int64_t BlockPool::n_owners(int64_t id) const {
@@ -211,7 +218,7 @@ int64_t BlockPool::attach_prefix(Sequence& sequence) {
   const int64_t size = options_.block_size, n_usable = (sequence.n_tokens() - 1) / size;
   sequence.blocks.reserve(n_usable);
   sequence.content.reserve(n_usable);
-  sequence.pool = this;
+  sequence.pool_id = id_;
   sequence.block_size = size;
   uint64_t parent = 0;
   for (int64_t i = 0; i < n_usable; ++i) {
@@ -231,6 +238,7 @@ int64_t BlockPool::attach_prefix(Sequence& sequence) {
 bool BlockPool::grow(Sequence& sequence, int64_t n_tokens) {
   check_sequence(sequence);
   const auto n_held = static_cast<int64_t>(sequence.blocks.size());
+  TUILI_CHECK(n_held > 0 || sequence.n_computed == 0, "grow: the sequence was encoded; decode a new one");
   TUILI_CHECK(n_tokens >= 0 && n_tokens <= std::numeric_limits<int32_t>::max(), "grow: n_tokens is ",
               n_tokens);
   const int64_t n_wanted = (n_tokens + options_.block_size - 1) / options_.block_size - n_held;
@@ -239,7 +247,7 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens) {
   // Room for every token of these blocks and the one sampled after them: a step appends without allocating.
   sequence.tokens.reserve((n_held + n_wanted) * options_.block_size + 1);
   sequence.blocks.reserve(n_held + n_wanted);
-  sequence.pool = this;
+  sequence.pool_id = id_;
   sequence.block_size = options_.block_size;
   for (int64_t i = 0; i < n_wanted; ++i) sequence.blocks.push_back(take_one());
   return true;
@@ -270,7 +278,7 @@ void BlockPool::release(Sequence& sequence) {
   for (size_t i = sequence.blocks.size(); i-- > 0;) drop(sequence.blocks[i]);
   sequence.blocks.clear();
   sequence.content.clear();
-  sequence.pool = nullptr;
+  sequence.pool_id = 0;
   sequence.n_computed = 0;
   sequence.forget_collected();
 }

@@ -25,6 +25,7 @@ struct BlockPoolOptions {
 class BlockPool {
  public:
   explicit BlockPool(const BlockPoolOptions& options);
+  BlockPool(const BlockPool&) = delete;  // sequences know it by its id
 
   int64_t n_blocks() const { return options_.n_blocks; }
   int64_t block_size() const { return options_.block_size; }
@@ -82,6 +83,7 @@ class BlockPool {
   }
   int32_t& bucket_of(uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
 
+  const uint64_t id_;  // no other pool of the process has it, unlike an address
   BlockPoolOptions options_;
   Vector<Block> blocks_;
   Vector<int32_t> tokens_;   // [n_blocks, block_size], of findable blocks

@@ -134,15 +134,17 @@ struct Runner::Guard {
   const FloatEnvironment environment_;
 };
 
+void Runner::check_token(const Sequence& sequence, int64_t i) const {
+  const int32_t id = sequence.tokens[i];
+  TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < model_.spec.n_vocab, "token id ", id, " at position ",
+                   i, " is not in [0, ", model_.spec.n_vocab, ")");
+}
+
 void Runner::check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const {
   const ModelSpec& spec = model_.spec;
   TUILI_CHECK(end <= spec.max_positions, "a sequence of ", end, " tokens; the model takes ",
               spec.max_positions);
-  for (int64_t i = begin; i < end; ++i) {
-    const int32_t id = sequence.tokens[i];
-    TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < spec.n_vocab, "token id ", id, " at position ", i,
-                     " is not in [0, ", spec.n_vocab, ")");
-  }
+  for (int64_t i = begin; i < end; ++i) check_token(sequence, i);
   if (sequence.token_types.empty()) return;
   TUILI_CHECK(static_cast<int64_t>(sequence.token_types.size()) >= end,
               "token_type_ids end before the tokens");
@@ -154,9 +156,9 @@ void Runner::check_tokens(const Sequence& sequence, int64_t begin, int64_t end) 
 
 void Runner::check_request(const StepRequest& request, int64_t n_before) const {
   const Sequence& s = *request.sequence;
-  const int64_t end = s.n_computed + request.n_new;
   TUILI_CHECK(request.n_new >= 1 && request.n_new <= s.n_tokens() - s.n_computed, "n_new is ", request.n_new,
               " for a sequence with ", s.n_tokens() - s.n_computed, " tokens to compute");
+  const int64_t end = s.n_computed + request.n_new;
   TUILI_CHECK(n_before + request.n_new <= options_.max_batch_tokens,
               "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
   TUILI_CHECK(!request.sample || end == s.n_tokens(), "sampling needs the sequence's last token computed");
@@ -167,7 +169,9 @@ void Runner::check_request(const StepRequest& request, int64_t n_before) const {
   for (const int32_t id : s.blocks)
     TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
                 cache_->n_blocks());
-  check_tokens(s, s.n_computed, end);
+  // Tokens before n_computed may have been checked for another model.
+  check_tokens(s, request.sample && reads_history(s.sampling) ? 0 : s.n_computed, end);
+  if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) check_token(s, end);  // the last row's target
   if (request.sample) check_sampling(s.sampling, model_.spec.n_vocab);
 }
 
@@ -334,6 +338,7 @@ void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool 
   int64_t n_tokens = 0;
   for (Sequence* s : sequences) {
     guard.hold(*s);
+    TUILI_CHECK(s->blocks.empty(), "encode: a sequence holds blocks, which an encoder does not fill");
     n_tokens += s->n_tokens();
     TUILI_CHECK(n_tokens <= options_.max_batch_tokens,
                 "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");

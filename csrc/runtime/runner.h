@@ -67,6 +67,7 @@ class Runner {
 
   void carve(Carver carver);
   void check_request(const StepRequest& request, int64_t n_before) const;
+  void check_token(const Sequence& sequence, int64_t i) const;
   void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
   void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks,
                 int64_t block_size);

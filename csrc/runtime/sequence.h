@@ -39,8 +39,6 @@ struct TokenLogprobs {
   Vector<std::pair<int32_t, float>> best;  // (id, log-probability), likeliest first
 };
 
-class BlockPool;
-
 // What a sequence keeps of the steps that compute it. Off by default.
 struct Collect {
   bool logits = false;
@@ -71,7 +69,7 @@ struct Sequence {
   // The block pool's part.
   Vector<int32_t> blocks;    // ids, in order of position
   Vector<uint64_t> content;  // content ids of the leading whole blocks that the pool knows
-  const BlockPool* pool = nullptr;
+  uint64_t pool_id = 0;      // of the pool that gave the blocks; 0: none
   int64_t block_size = 0;
 
   // The runner's part: rows of what was asked to be collected.
