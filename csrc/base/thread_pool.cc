@@ -71,7 +71,7 @@ int cgroup_cpus() {
   const size_t line = groups.rfind("0::", 0) == 0 ? 0 : groups.find("\n0::");
   if (line == std::string::npos) {
     const auto v1 = [](const char* name) { return read_text(join(kCgroups, "/cpu/cpu.cfs_", name, "_us")); };
-    return cpus_of_quota(join(v1("quota"), " ", v1("period")));
+    return cpus_of_quota(v1("quota") + v1("period"));  // each ends in a newline
   }
   const size_t begin = groups.find('/', line);
   std::string path = begin == std::string::npos ? "" : groups.substr(begin, groups.find('\n', begin) - begin);
@@ -159,13 +159,13 @@ void ThreadPool::run_part(const Job& job, int part) noexcept {
 
 // Starts workers until there are `wanted`; returns how many there are, fewer if the system refuses.
 int ThreadPool::add_workers(int wanted) {
+  workers_.reserve(kMaxThreads);
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // signals belong to the host's threads
   while (static_cast<int>(workers_.size()) < wanted) {
     auto* worker = new (std::nothrow) Worker{this, static_cast<int>(workers_.size()) + 1, {}};
     if (worker == nullptr) break;
-    workers_.reserve(kMaxThreads);
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, kStackBytes);
