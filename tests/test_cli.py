@@ -86,6 +86,15 @@ def test_chat_ends_with_the_input(run, llama, monkeypatch):
     assert run("chat", llama, *SMALL)[0] == 0
 
 
+def test_texts_may_follow_options(run, llama, bert):
+    code, out, _ = run("chat", llama, *SMALL, "--max-tokens", 3, "--json", "hello")
+    assert code == 0 and json.loads(out)["outputs"]
+    code, out, _ = run("embed", bert, "--threads", 1, "--json", "the cat", "a dog")
+    assert code == 0 and len(json.loads(out)["embeddings"]) == 2
+    code, out, _ = run("chat", llama, *SMALL, "--max-tokens", 3, "--json", "--", "-hello")
+    assert code == 0 and json.loads(out)["outputs"]
+
+
 def test_embed_prints_vectors(run, bert, monkeypatch):
     code, out, _ = run("embed", bert, "the cat", "a dog", "--threads", 1)
     assert code == 0 and np.array([line.split() for line in out.splitlines()], float).shape == (2, 64)
@@ -156,7 +165,19 @@ def test_an_invalid_parameter_is_an_error_of_the_library(run, llama):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("fly",), ("generate",), ("bench", "m", "--repeats", "x"), ("info", "m", "--x")]
+    "arguments",
+    [
+        (),
+        ("fly",),
+        ("generate",),
+        ("bench", "m", "--repeats", "x"),
+        ("info", "m", "--x"),
+        ("info", "m", "more"),
+        ("chat", "m", "one", "two"),
+        ("chat", "m", "--seed", "1", "one", "two"),
+        ("embed", "m", "--threads", "1", "--y"),
+        ("generate", "m", "one", "--seed", "1", "two"),
+    ],
 )
 def test_wrong_usage_is_exit_code_2(run, arguments):
     assert run(*arguments)[0] == 2
@@ -174,17 +195,18 @@ def test_options_that_need_each_other(run, llama):
     assert run("bench", llama, "--repeats", 0)[0] == 2
 
 
-def start(*arguments):
+def start(*arguments, **env):
     return subprocess.Popen(
-        [sys.executable, "-m", "tuili.cli", *map(str, arguments)],
+        [sys.executable, "-m", "tuili", *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
     )
 
 
 def test_ctrl_c_ends_a_command_quickly(llama):
-    # The least likely thing is that a random model ends this text by itself within the test's time.
+    # Standard input stays open, so that the conversation waits for its first line.
     with start("chat", llama, *SMALL) as process:
         assert process.stderr.readline()
         begin = time.monotonic()
@@ -194,8 +216,49 @@ def test_ctrl_c_ends_a_command_quickly(llama):
     assert time.monotonic() - begin < 2
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.15, 0.2, 0.25, 0.3])
+def test_ctrl_c_is_heard_while_modules_and_models_are_loaded(llama, seconds):
+    # Python itself takes some 0.04 s to come to our code; a command that is done by then has its own code.
+    with start("generate", llama, "the river", "--max-tokens", 400, *SMALL) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode in (130, 0) and err.strip() == b""
+
+
 def test_a_closed_pipe_is_no_crash(llama):
     with start("models") as process:
         process.stdout.close()
         err = process.stderr.read()
     assert b"Traceback" not in err
+
+
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full"])
+def test_missing_and_full_streams_are_no_crash(llama, closing):
+    command = (
+        f'exec "{sys.executable}" -m tuili chat "$0" --kv-cache-bytes 1048576 hi --max-tokens 3 {closing}'
+    )
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["sh", "-c", command, llama], env=path, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == (1 if "full" in closing else 0) and b"Traceback" not in done.stderr
+
+
+def test_a_conversation_without_input_ends(llama, monkeypatch, run):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("chat", llama, *SMALL)[0] == 0
+
+
+def test_json_keeps_characters_that_the_output_cannot_show(llama):
+    arguments = ("generate", llama, "河", "--max-tokens", 1, "--json", *SMALL)
+    with start(*arguments, PYTHONIOENCODING="ascii") as process:
+        out, _ = process.communicate(timeout=60)
+    assert json.loads(out)["prompt"] == "河"
+
+
+def test_input_that_is_not_text_is_replaced(llama):
+    arguments = ("generate", llama, "-", "--max-tokens", 1, "--json", *SMALL)
+    with start(*arguments, PYTHONIOENCODING="utf-8:strict") as process:
+        out, _ = process.communicate(b"the \xff river", timeout=60)
+    assert json.loads(out)["prompt"] == "the \ufffd river"

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tuili import __version__
+from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
 
 if TYPE_CHECKING:
@@ -23,34 +25,52 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 512
 EXIT_USAGE = 2  # argparse's own
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    logging.basicConfig(format="tuili: %(message)s", level=logging.WARNING)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # a terminal that cannot show Chinese must not end the program
-            stream.reconfigure(errors="replace")
-    options = _parser().parse_args(arguments)
     try:
+        logging.basicConfig(format="tuili: %(message)s", level=logging.WARNING)
+        _tolerate_encodings()
+        options = _parse(arguments)
         code: int = options.command(options) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except TuiliError as error:
-        print(f"tuili: {_one_line(str(error))}", file=sys.stderr)
+        _complain(f"tuili: {_one_line(str(error))}")
         return 1
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        _complain("")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader has what it wanted; nothing more can be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of standard input or output: the library's own are TuiliErrors
+        if not isinstance(error, BrokenPipeError):  # then the reader has what it wanted
+            _complain(f"tuili: {_one_line(error.strerror or str(error))}")
+        _drop_output()
         return 1
+
+
+def _tolerate_encodings() -> None:
+    """A terminal that cannot show Chinese, or input that is not text, must not end the program."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Nothing more can be written, also not when the interpreter flushes at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(line: str) -> None:
+    """A line on standard error, if there is one."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
 
 
 def _wrong_usage(problem: str) -> int:
-    print(f"tuili {problem}", file=sys.stderr)
+    _complain(f"tuili {problem}")
     return EXIT_USAGE
 
 
@@ -59,6 +79,28 @@ def _one_line(text: str) -> str:
 
 
 # --- the commands' arguments --------------------------------------------------------------------------------
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command; leaves with EXIT_USAGE if they are wrong.
+
+    argparse takes texts that may be missing as missing once an option follows MODEL; they are what is left.
+    """
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments)
+    if not left:
+        return options
+    texts = left[1:] if left[0] == "--" else left
+    strange = texts is left and any(text.startswith("-") and text != "-" for text in left)
+    if strange or not texts:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if getattr(options, "texts", None) == []:
+        options.texts = texts
+    elif len(texts) == 1 and getattr(options, "message", "") is None:
+        options.message = texts[0]
+    else:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,20 +202,33 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _open(options: argparse.Namespace, **more: Any) -> LLM:
-    from tuili.llm import LLM
+    with importing():
+        from tuili.llm import LLM
 
     return LLM(options.model, **_given(options, _MODEL_OPTIONS), **more)
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=str))
+    """On one line; characters that the output's encoding lacks are escaped, never lost."""
+    everything = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not everything, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: bytes on the command line that were no text
+        text = json.dumps(value, default=str)
+    print(text)
 
 
 # --- text ---------------------------------------------------------------------------------------------------
 
 
+def _standard_input() -> TextIO:
+    """Standard input; nothing, if the process was started without."""
+    return sys.stdin if sys.stdin is not None else io.StringIO()
+
+
 def _generate(options: argparse.Namespace) -> int:
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = _standard_input().read() if options.prompt == "-" else options.prompt
     with _open(options) as llm:
         return _answer(llm, prompt, options)
 
@@ -218,9 +273,9 @@ def _note_the_end(output: RequestOutput) -> None:
         "abort": "stopped",
     }
     end = output.outputs[0]
-    if end.finish_reason in reasons and sys.stderr.isatty():
+    if end.finish_reason in reasons and _shows_progress():
         full = end.stop_reason == "max_model_len"
-        print(f"[{'the context is full' if full else reasons[end.finish_reason]}]", file=sys.stderr)
+        _complain(f"[{'the context is full' if full else reasons[end.finish_reason]}]")
 
 
 def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> int:
@@ -231,10 +286,10 @@ def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]
         import readline  # noqa: F401
 
     beginning = list(messages)
-    print("/new starts afresh, /exit leaves, Ctrl-C stops an answer", file=sys.stderr)
+    _complain("/new starts afresh, /exit leaves, Ctrl-C stops an answer")
     while True:
         try:
-            line = input("> ")
+            line = input("> ") if sys.stdin is not None else "/exit"
         except EOFError:
             print()
             return 0
@@ -251,7 +306,7 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
     try:
         handle = llm.submit(messages, **sampling)
     except TuiliError as error:
-        print(f"tuili: {_one_line(str(error))}", file=sys.stderr)
+        _complain(f"tuili: {_one_line(str(error))}")
         return messages[:-1]
     text = ""
     try:
@@ -264,13 +319,13 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
         handle.abort()
         print(" …")
     except TuiliError as error:
-        print(f"tuili: {_one_line(str(error))}", file=sys.stderr)
+        _complain(f"tuili: {_one_line(str(error))}")
         return messages[:-1]
     return [*messages, {"role": "assistant", "content": text}]
 
 
 def _embed(options: argparse.Namespace) -> int:
-    texts = options.texts or [line.rstrip("\n") for line in sys.stdin]
+    texts = options.texts or [line.rstrip("\n") for line in _standard_input()]
     with _open(options) as llm:
         vectors = llm.embed(texts, truncation=options.truncate)
     if options.json:
@@ -342,7 +397,8 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from tuili.doctor import examine
+    with importing():
+        from tuili.doctor import examine
 
     facts, problems = examine(options.cache_dir)
     if options.json:
@@ -358,7 +414,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from tuili.benchmark import measure, table
+    with importing():
+        from tuili.benchmark import measure, table
 
     if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1:
         return _wrong_usage("bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2")
@@ -367,13 +424,17 @@ def _bench(options: argparse.Namespace) -> int:
         repeats=options.repeats,
         n_prompt=options.prompt_tokens,
         n_new=options.new_tokens,
-        on_progress=_progress if sys.stderr.isatty() else None,
+        on_progress=_progress if _shows_progress() else None,
     )
     if options.json:
         _print_json(result)
     else:
         print(table(result))
     return 0
+
+
+def _shows_progress() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _progress(done: int, total: int, what: str) -> None:
@@ -385,4 +446,4 @@ def _progress(done: int, total: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
