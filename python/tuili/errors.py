@@ -1,8 +1,8 @@
 """The errors that tuili raises.
 
-Every one is a `TuiliError`, carries a stable machine-readable `code`, and is also the builtin exception that a Python
-user would catch. Messages name the file, field or parameter and the limit; never a prompt, a pointer or another
-file's content.
+Every one is a `TuiliError`, carries a stable machine-readable `code`, and is also the builtin exception that
+a Python user would catch. Messages name the file, field or parameter and the limit; never a prompt, a pointer
+or another file's content.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ModelUnsupportedError(TuiliError, ValueError):
 
 
 class ModelPathError(TuiliError, ValueError):
-    """A path or file name that is refused: not a regular file, a separator in a shard name, outside the model."""
+    """A path or file name that is refused: not a regular file, a shard name with a separator, outside."""
 
     code = "model_path"
 

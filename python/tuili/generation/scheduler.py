@@ -84,8 +84,8 @@ class Scheduler:
         if self.n_blocks(n_tokens) > self._pool.n_blocks:
             raise KVCacheExhaustedError(
                 f"the request needs {self.n_blocks(n_tokens)} cache blocks for {n_tokens} tokens, the "
-                f"whole cache has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more kv_cache_bytes "
-                "or ask for fewer tokens"
+                f"whole cache has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more "
+                "kv_cache_bytes or ask for fewer tokens"
             )
 
     def add(self, rows: Iterable[Row]) -> None:

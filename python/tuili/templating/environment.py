@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from jinja2.ext import LoopControlExtension
@@ -140,7 +140,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """The environment of all chat templates; `compile_template` makes the only one."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
-    concat = staticmethod(concat)  # type: ignore[assignment]
+    concat = staticmethod(concat)
 
     def __init__(self) -> None:
         super().__init__(
@@ -154,7 +154,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = filters.all_filters()
         comparing = ("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "in")
         self.tests = {
-            name: _metered_test(test) if name in (*comparing, "lessthan", "greaterthan") else test
+            name: _metered_test(cast(Callable[..., Any], test))
+            if name in (*comparing, "lessthan", "greaterthan")
+            else test
             for name, test in TESTS.items()
         }
         self.globals = dict(_GLOBALS)

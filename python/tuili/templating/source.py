@@ -106,7 +106,7 @@ def _nesting(tag: list[str]) -> int:
 
 
 def _check_tree(tree: nodes.Template) -> None:
-    level = [tree]
+    level: list[nodes.Node] = [tree]
     for depth in itertools.count():
         if not level:
             return
