@@ -2,10 +2,10 @@
 #
 # Flags of every table: no contraction of a·b + c (the kernels say fma where they mean it), no errno, no traps; no
 # link-time optimization, because it could move code of one instruction set into another. Sanitized tables are compiled
-# with -O1: with more, one of them takes ten minutes.
+# with -O1 and without the checks of each pointer that ASan makes anyway: with more, one of them takes ten minutes.
 set(TUILI_ISA_FLAGS -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-lto -fvisibility=hidden)
 if(TUILI_SANITIZE)
-  list(APPEND TUILI_ISA_FLAGS -O1)
+  list(APPEND TUILI_ISA_FLAGS -O1 -g0 -fno-sanitize=null,object-size,pointer-overflow)
 else()
   list(APPEND TUILI_ISA_FLAGS -O3)
 endif()
