@@ -265,6 +265,14 @@ def test_tokens_that_no_text_has_decode_to_what_they_can(tmp_path: Path) -> None
     assert of_gguf(values, tmp_path).decode([1, 3]) == "a日 x", "not in the alphabet of bytes"
 
 
+def test_a_row_without_a_token_adds_nothing_to_a_stream() -> None:
+    tokenizer = full_byte_level()
+    stream = Detokenizer(tokenizer)
+    text = stream.push(tokenizer.n_vocab + 7)
+    assert text + stream.push_many(tokenizer.encode("你好")) + stream.flush() == "你好"
+    assert tokenizer.token_bytes(tokenizer.n_vocab) == b""
+
+
 def test_integers_of_any_kind_are_token_ids() -> None:
     tokenizer = full_byte_level()
     ids = tokenizer.encode("ab c")

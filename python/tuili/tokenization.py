@@ -207,7 +207,12 @@ class Tokenizer:
         return checked
 
     def token_bytes(self, token_id: int, *, first: bool = False) -> bytes:
-        """The bytes that a token of [0, n_vocab) adds to a text; `first` if nothing stands before it."""
+        """The bytes that a token adds to a text; `first` if nothing stands before it.
+
+        An id beyond the vocabulary adds none: models may have more rows than tokens, and draw one of them.
+        """
+        if token_id >= self.loaded.n_vocab:
+            return b""
         if first:
             data = self._first_bytes.get(token_id)
             if data is None:
