@@ -331,7 +331,68 @@ def test_kinds_do_not_mix(llm, embedder):
 # --- loading
 
 
+@pytest.mark.parametrize("method", ["logits", "hidden_states", "score"])
+@pytest.mark.parametrize(
+    "ids",
+    [5, None, "abc", b"abc", {1: 2}, {1, 2}, iter([1, 2]), np.array(3), [[1, 2]], [1.0, 2.0], [True, 1], []],
+    ids=repr,
+)
+def test_what_are_no_token_ids_is_a_typed_error_everywhere(llm, method, ids):
+    with pytest.raises(InvalidParameterError):
+        getattr(llm, method)(ids)
+
+
+def test_a_message_key_must_be_text(llm):
+    with pytest.raises(InvalidParameterError, match=r"messages\[0\]"):
+        llm.chat([{"role": "user", "content": "x", 5: 6}])
+
+
+def test_embed_takes_its_settings_by_place(embedder):
+    plain = embedder.embed(["the cat"], False, "cls")
+    assert np.array_equal(plain, embedder.embed(["the cat"], normalize=False, pooling="cls"))
+    with pytest.raises(InvalidParameterError):
+        embedder.embed(["a"], pooling=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        np.zeros(5),
+        np.zeros((2, 65)),
+        np.full(64, np.nan),
+        np.full(64, np.inf),
+        np.zeros(64, int),
+        np.float64(1),
+        [],
+    ],
+    ids=repr,
+)
+def test_bad_vectors_are_refused(embedder, vectors):
+    for a, b in ((vectors, "the cat"), ("the cat", vectors)):
+        with pytest.raises(InvalidParameterError) as caught:
+            embedder.similarity(a, b)
+        assert caught.value.param == ("a" if a is vectors else "b")
+
+
+def test_similarity_of_huge_and_tiny_vectors(embedder):
+    vector = embedder.embed("the cat").astype(np.float64)
+    for scale in (1e-300, 1e300):
+        assert embedder.similarity(vector * scale, vector) == pytest.approx(1, abs=1e-6)
+    assert embedder.similarity(np.zeros((0, 64)), vector).shape == (0, 1)
+
+
+def test_long_texts_can_be_compared_when_cut(embedder):
+    long = "the cat " * 300
+    with pytest.raises(PromptTooLongError):
+        embedder.similarity(long, "a dog")
+    assert -1 <= embedder.similarity(long, "a dog", truncation=True) <= 1
+    assert embedder.rank("a dog", [long, "a dog"], truncation=True)[0]["index"] == 1
+
+
 BAD_OPTIONS = [
+    ({"dtype": np.zeros(2)}, "dtype"),
+    ({"compute": np.zeros(2)}, "compute"),
+    ({"kv_cache_dtype": np.zeros(2)}, "kv_cache_dtype"),
     ({"device": "cuda"}, "device"),
     ({"device": "cuda:1"}, "device"),
     ({"device": "tpu"}, "device"),
@@ -365,6 +426,30 @@ def test_constructor_arguments_are_checked(llama_path, options, name):
     with pytest.raises(InvalidParameterError) as caught:
         tuili.LLM(llama_path, **options)
     assert caught.value.param == name
+
+
+@pytest.mark.parametrize("model", [5, None, True, b"model", ["model"]], ids=repr)
+def test_a_model_is_a_path_or_a_name(llama_path, model):
+    with pytest.raises(InvalidParameterError) as caught:
+        tuili.LLM(model)
+    assert caught.value.param == "model"
+    with pytest.raises(InvalidParameterError) as caught:
+        tuili.LLM("all-minilm-l6-v2", cache_dir=7 if model is None else model)
+    assert caught.value.param == "cache_dir"
+
+
+@pytest.mark.parametrize(
+    "options", [{"kv_cache_dtype": "int4"}, {"kv_cache_bytes": -1}, {"kv_cache_bytes": "x"}]
+)
+def test_encoders_refuse_what_no_model_could_use(bert_path, options):
+    with pytest.raises(InvalidParameterError):
+        tuili.LLM(bert_path, **options)
+
+
+def test_the_packed_cache_has_no_effect_yet_and_config_says_so(llm, llama_path):
+    assert "no effect" in llm.config["packed_cache"]
+    with tuili.LLM(llama_path, packed_cache=False, **OPTIONS) as other:
+        assert other.config["packed_cache"] == "off"
 
 
 def test_quantization_while_loading_is_refused(llama_path):

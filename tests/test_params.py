@@ -137,6 +137,20 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
     assert caught.value.code == "unknown_parameter"
 
 
+def test_none_is_an_empty_list():
+    params = SamplingParams(stop=None, stop_token_ids=None, bad_words=None, logit_bias=None)
+    assert params == SamplingParams()
+
+
+@pytest.mark.parametrize(
+    "name", ["on_nan", "priority", "json_schema", "regex", "choice", "grammar", "logits_processors"]
+)
+def test_an_array_is_a_bad_value_like_any_other(name):
+    with pytest.raises(InvalidParameterError) as caught:
+        SamplingParams(**{name: np.array([1, 2])})
+    assert caught.value.param == name
+
+
 def test_an_unknown_name_cannot_break_the_log():
     with pytest.raises(InvalidParameterError) as caught:
         SamplingParams(**{"x\r\n\x1b[31m" + "y" * 1000: 1})

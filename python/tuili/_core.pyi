@@ -370,8 +370,8 @@ class ops:
     def quantize_rows(
         x: f32, *, isa: str | None = None
     ) -> tuple[tuple[NDArray[np.int8], f32, i16], tuple[NDArray[np.int8], f32, i16], f32]:
-        """(codes [m, k_padded], scale [m, n_groups], half_sum [m, n_groups, 2]) of the main and of the residual
-        plane, and scaled_sum [m, n_groups] (base/packed.h)."""
+        """(codes [m, k_padded], scale [m, n_groups], half_sum [m, n_groups, 2]) of the main and of the
+        residual plane, and scaled_sum [m, n_groups] (base/packed.h)."""
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
     @staticmethod

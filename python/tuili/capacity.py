@@ -42,12 +42,19 @@ def kv_dtype(name: str) -> KvDtype:
     """The cache's element type. "auto" is float16: half the memory, and every promise about bits holds for
     it.
     """
-    if name not in KV_DTYPES:
-        code = "not_supported_yet" if name == "int8" else None
+    if not isinstance(name, str) or name not in KV_DTYPES:
+        code = "not_supported_yet" if isinstance(name, str) and name == "int8" else None
         raise InvalidParameterError(
             f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}", param="kv_cache_dtype", code=code
         )
     return "float16" if name == "auto" else cast(KvDtype, name)
+
+
+def check_cache_options(kv_cache_dtype: str, kv_cache_bytes: int | None) -> None:
+    """Refuse, before a model is loaded, what no model could use; an encoder has no cache and needs no more."""
+    kv_dtype(kv_cache_dtype)
+    if kv_cache_bytes is not None:
+        integer("kv_cache_bytes", kv_cache_bytes, 1, MAX_BYTES)
 
 
 def plan_capacity(

@@ -187,6 +187,8 @@ class _Budget:
 def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         _bad(where, f"expected an object with role and content, found {type(message).__name__}")
+    if not all(isinstance(key, str) for key in message):
+        _bad(where, "a key is not a string")
     role = message.get("role")
     if role not in ROLES or not isinstance(role, str):
         _bad(f"{where}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")

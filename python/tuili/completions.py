@@ -60,7 +60,7 @@ def sampling_params(fields: Mapping[str, Any]) -> SamplingParams:
                 invalid(name, f"is given twice, also as {_SAME[name]}")
             options[_SAME[name]] = value
         elif name in _PLAIN:
-            if not any(value == plain and type(value) is type(plain) for plain in _PLAIN[name]):
+            if not any(parameters.same(value, plain) for plain in _PLAIN[name]):
                 not_supported_yet(name)
         elif name not in _OWN:
             parameters.unknown_name(name, ("messages", *_SAME, *_PLAIN, *_OWN))

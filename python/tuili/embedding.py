@@ -12,7 +12,7 @@ import numpy as np
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError
 from tuili.generation.engine import checked_ids
-from tuili.generation.params import boolean, described, integer
+from tuili.generation.params import boolean, described
 from tuili.generation.worker import Worker
 
 Pooling = Literal["mean", "cls", "last"]
@@ -107,7 +107,7 @@ class Encoder:
 
 def settings(defaults: dict[str, Any], pooling: object, normalize: object) -> tuple[Pooling, bool]:
     """pooling and normalize of one call; None stands for the model's own."""
-    if pooling is not None and pooling not in POOLINGS:
+    if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
         raise InvalidParameterError(f"pooling must be one of {', '.join(POOLINGS)}", param="pooling")
     chosen = cast(Pooling, defaults["pooling"] if pooling is None else pooling)
     return chosen, bool(defaults["normalize"]) if normalize is None else boolean("normalize", normalize)
@@ -128,6 +128,19 @@ def checked_texts(texts: object, name: str = "texts") -> list[str]:
     return list(items)
 
 
+def checked_vectors(vectors: np.ndarray, d_model: int, name: str) -> np.ndarray:
+    """Finite floats [d_model] or [n, d_model]; InvalidParameterError for anything else."""
+    if vectors.ndim not in (1, 2) or not np.issubdtype(vectors.dtype, np.floating):
+        raise InvalidParameterError(f"{name} must be texts or a float array [n, d_model]", param=name)
+    if vectors.shape[-1] != d_model:
+        raise InvalidParameterError(
+            f"{name} has vectors of {vectors.shape[-1]} numbers, the model's have {d_model}", param=name
+        )
+    if not np.isfinite(vectors).all():
+        raise InvalidParameterError(f"{name} holds numbers that are not finite", param=name)
+    return vectors
+
+
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of the angle between each row of a and each of b, float32 [n_a, n_b]; 0 where a vector is
     zero.
@@ -138,13 +151,14 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _unit(x: np.ndarray) -> np.ndarray:
     wide = x.astype(np.float64)
+    largest = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
+    wide = np.divide(wide, largest, out=np.zeros_like(wide), where=largest > 0)  # squares stay in range
     length = np.linalg.norm(wide, axis=1, keepdims=True)
     unit: np.ndarray = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)
     return unit
 
 
-def ranking(scores: np.ndarray, documents: Sequence[str], top_k: int | None) -> list[dict[str, Any]]:
-    """Documents by falling score, the earlier one first among equals."""
-    n = len(documents) if top_k is None else min(integer("top_k", top_k, 1, 2**31 - 1), len(documents))
-    order = np.argsort(-scores, kind="stable")[:n]
+def ranking(scores: np.ndarray, documents: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """The top_k documents by falling score, the earlier one first among equals."""
+    order = np.argsort(-scores, kind="stable")[:top_k]
     return [{"index": int(i), "score": float(scores[i]), "text": documents[i]} for i in order]

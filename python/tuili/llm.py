@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NoReturn, overload
@@ -10,7 +11,7 @@ from typing import Any, NoReturn, overload
 import numpy as np
 
 from tuili import _core, chat, completions, embedding
-from tuili.capacity import BLOCK_SIZE, Capacity, checked_length, plan_capacity
+from tuili.capacity import BLOCK_SIZE, Capacity, check_cache_options, checked_length, plan_capacity
 from tuili.embedding import Encoder
 from tuili.errors import (
     EngineOutOfMemoryError,
@@ -22,7 +23,7 @@ from tuili.errors import (
 )
 from tuili.generation import params as parameters
 from tuili.generation.delivery import TextDecoder
-from tuili.generation.engine import Engine
+from tuili.generation.engine import Engine, checked_ids
 from tuili.generation.params import SamplingParams, boolean, described, integer, number
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
@@ -55,7 +56,7 @@ class LLM:
                            in all
     prefill_chunk          most prompt tokens of one step; while others decode, a step is to stay within
                            step_budget_s
-    packed_cache           reserved: this version packs weights anew at each load
+    packed_cache           no effect yet, which `config` says: this version packs weights anew at each load
     cache_dir              where pulled models lie; by default ~/.cache/tuili
     strict                 False tolerates data in model files that no tensor covers
     check_finite           refuse weights that are not finite
@@ -88,10 +89,11 @@ class LLM:
         check_finite: bool = False,
     ) -> None:
         _check_device(device)
-        boolean("packed_cache", packed_cache)
+        packing = _packing(packed_cache)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
+        check_cache_options(kv_cache_dtype, kv_cache_bytes)
         path = resolve(model, cache_dir)
         plan = plan_model(
             path,
@@ -105,12 +107,12 @@ class LLM:
         loaded = load(plan)
         self.kind: str = loaded.kind
         self.tokenizer = _tokenizer(loaded)
-        self._name = str(model)
+        self._name = os.fspath(model)
         self._loaded = loaded
         self._engine: Engine | None = None
         self._encoder: Encoder | None = None
         self._defaults: dict[str, Any] = {}
-        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device}
+        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device, **packing}
         if self.kind == "decoder":
             capacity = plan_capacity(
                 loaded.spec,
@@ -226,7 +228,8 @@ class LLM:
     ) -> RequestOutput | list[RequestOutput]:
         """Continue a prompt (RequestOutput) or each of a list of prompts (list of RequestOutput, in order).
 
-        prompts     text, in which special tokens are recognised, or token ids
+        prompts     text, in which special tokens are recognised, or token ids; an empty text needs a model
+                    that begins texts with a token
         params      or the same as keywords, with the aliases that SamplingParams takes
         truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens
         raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
@@ -353,9 +356,9 @@ class LLM:
     def embed(
         self,
         texts: str | Sequence[str],
-        *,
         normalize: bool | None = None,
         pooling: str | None = None,
+        *,
         truncation: bool = False,
     ) -> np.ndarray:
         """Sentence vectors, float32 [n_texts, d_model]; one str gives [d_model].
@@ -374,28 +377,40 @@ class LLM:
 
     encode = embed
 
-    def similarity(self, a: str | Sequence[str] | np.ndarray, b: str | Sequence[str] | np.ndarray) -> Any:
-        """Cosine similarity of texts or vectors: a float for two of them, float32 [n_a, n_b] for lists."""
-        rows = [self._vectors(side, name) for side, name in ((a, "a"), (b, "b"))]
+    def similarity(
+        self,
+        a: str | Sequence[str] | np.ndarray,
+        b: str | Sequence[str] | np.ndarray,
+        *,
+        truncation: bool = False,
+    ) -> Any:
+        """Cosine similarity of texts or vectors: a float for two of them, float32 [n_a, n_b] for lists.
+
+        raises  InvalidParameterError also for vectors of another width or that are not finite, and as `embed`
+        """
+        rows = [self._vectors(side, name, truncation) for side, name in ((a, "a"), (b, "b"))]
         matrix = embedding.cosines(*(np.atleast_2d(row) for row in rows))
         if rows[0].ndim == rows[1].ndim == 1:
             return float(matrix[0, 0])
         return matrix
 
-    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[dict[str, Any]]:
+    def rank(
+        self, query: str, documents: Sequence[str], top_k: int | None = None, *, truncation: bool = False
+    ) -> list[dict[str, Any]]:
         """The documents most similar to the query, best first: dicts with "index", "score" and "text"."""
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
         items = embedding.checked_texts(documents, "documents")
-        scores = embedding.cosines(self.embed([query]), self.embed(items))[0]
-        return embedding.ranking(scores, items, top_k)
+        top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
+        vectors = self.embed([query], truncation=truncation), self.embed(items, truncation=truncation)
+        return embedding.ranking(embedding.cosines(*vectors)[0], items, top_k)
 
-    def _vectors(self, side: Any, name: str) -> np.ndarray:
-        if not isinstance(side, np.ndarray):
-            return self.embed(side)
-        if side.ndim not in (1, 2) or not np.issubdtype(side.dtype, np.floating):
-            raise InvalidParameterError(f"{name} must be texts or a float array [n, d_model]", param=name)
-        return side
+    def _vectors(self, side: Any, name: str, truncation: bool) -> np.ndarray:
+        if isinstance(side, np.ndarray):
+            return embedding.checked_vectors(side, self._loaded.spec.d_model, name)
+        items = embedding.checked_texts(side, name)
+        vectors = self.embed(items, truncation=truncation)
+        return vectors[0] if isinstance(side, str) else vectors
 
     def _encode_text(self, encoder: Encoder, text: str, truncation: bool) -> list[int]:
         ids = self.tokenizer.encode(text)
@@ -409,18 +424,20 @@ class LLM:
     def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """float32 [n_tokens, n_vocab], computed as in generation."""
         engine = self._decoder_engine()
-        self._check_room(len(token_ids), self._loaded.spec.n_vocab)
-        return engine.collect(token_ids, "logits")
+        ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
+        self._check_room(len(ids), self._loaded.spec.n_vocab)
+        return engine.collect(ids, "logits")
 
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """After the embedding and each layer, the last one normed: float32 [n_layers + 1, n_tokens,
         d_model].
         """
         spec = self._loaded.spec
-        self._check_room(len(token_ids), spec.d_model * (len(spec.layers) + 1))
+        ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
+        self._check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
         if self._encoder is not None:
-            return self._encoder.hidden_states(token_ids)
-        return self._decoder_engine().collect(token_ids, "hidden_states")
+            return self._encoder.hidden_states(ids)
+        return self._decoder_engine().collect(ids, "hidden_states")
 
     def score(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Log-probability of each token given those before it, in nats.
@@ -429,10 +446,11 @@ class LLM:
         returns    float32 [n_tokens - 1]; entry i belongs to token_ids[i + 1]
         """
         engine = self._decoder_engine()
-        if len(token_ids) < 2:
+        ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
+        if len(ids) < 2:
             raise InvalidParameterError("token_ids must hold at least 2 ids", param="token_ids")
         params = parameters.resolve(SamplingParams(max_tokens=0, prompt_logprobs=0), {})
-        handle = engine.submit(token_ids, params)
+        handle = engine.submit(ids, params)
         try:
             entries = handle.result().prompt_logprobs or []
         except BaseException:
@@ -553,6 +571,12 @@ def _limits(
         max_queue=integer("max_queue", max_queue, 0, 1 << 30),
         max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
     )
+
+
+def _packing(packed_cache: bool) -> dict[str, str]:
+    """What `config` says of the packed cache."""
+    wanted = boolean("packed_cache", packed_cache)
+    return {"packed_cache": "no effect yet: weights are packed at each load" if wanted else "off"}
 
 
 def _check_device(device: object) -> None:

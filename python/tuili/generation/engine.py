@@ -466,11 +466,16 @@ class Engine(Worker):
 def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarray:
     """Token ids as int32 [n_tokens >= 1], copied.
 
-    token_ids  a list or tuple of integers, or a one-dimensional integer array of any stride and byte order
+    token_ids  a list, tuple or range of integers, or a one-dimensional integer array of any stride and byte
+               order
     raises     InvalidParameterError for anything else and for none, TokenIdError for an id outside [0,
                n_vocab)
     """
     if not isinstance(token_ids, np.ndarray):
+        if not isinstance(token_ids, list | tuple | range):
+            raise InvalidParameterError(
+                f"{name} must be a list of token ids, not {parameters.described(token_ids)}", param=name
+            )
         for position, item in enumerate(token_ids):
             if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer):
                 raise InvalidParameterError(

@@ -132,9 +132,9 @@ def _salt(name: str, value: object) -> str:
 
 
 def _on_nan(name: str, value: object) -> str:
-    if value not in ("error", "eos"):
+    if not isinstance(value, str) or value not in ("error", "eos"):
         invalid(name, 'must be "error" or "eos"')
-    return str(value)
+    return value
 
 
 def _one_or_more(name: str, value: object) -> tuple[int, ...]:
@@ -194,6 +194,15 @@ _NOT_YET: dict[str, tuple[object, ...]] = {
     "grammar": (None,),
     "logits_processors": (None, [], ()),
 }
+
+
+# Lists for which None, as other libraries have it, says that there is nothing in them.
+_EMPTY_FOR_NONE: dict[str, Any] = {"stop": (), "stop_token_ids": (), "bad_words": (), "logit_bias": {}}
+
+
+def same(value: object, plain: object) -> bool:
+    """Whether `value` is `plain`, of the same type; never what an `__eq__` of a user's makes of it."""
+    return type(value) is type(plain) and value == plain
 
 
 def not_supported_yet(name: str) -> NoReturn:
@@ -263,8 +272,10 @@ class SamplingParams(metaclass=_NamesChecked):
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if name in _NOT_YET:
-                if isinstance(value, bool) or not any(value == plain for plain in _NOT_YET[name]):
+                if not any(same(value, plain) for plain in _NOT_YET[name]):
                     not_supported_yet(name)
+            elif value is None and name in _EMPTY_FOR_NONE:
+                object.__setattr__(self, name, _CHECKS[name](name, _EMPTY_FOR_NONE[name]))
             elif value is not None or field.default is not None:
                 object.__setattr__(self, name, _CHECKS[name](name, value))
         self._check_together()

@@ -149,7 +149,7 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
         ("dtype", dtype, ("auto", *FLOAT_FORMATS)),
         ("compute", compute, ("auto", "float32")),
     ):
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise InvalidParameterError(
                 f"{param} is {shown(value)}, expected one of {', '.join(allowed)}",
                 code="invalid_option",

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TextIO
 
-from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelIOError, ModelUnsupportedError
 from tuili.loading.files import StrPath, shown
 
 _COPY_BYTES = 1 << 20
@@ -173,9 +173,22 @@ BUILT_IN = {
 def cache_root(cache_dir: StrPath | None = None) -> Path:
     """Where pulled models lie: `models` in `cache_dir`, else in $XDG_CACHE_HOME/tuili or ~/.cache/tuili."""
     if cache_dir is not None:
-        return Path(cache_dir) / "models"
+        return Path(_path_text(cache_dir, "cache_dir")) / "models"
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "tuili" / "models"
+
+
+def _path_text(path: object, param: str) -> str:
+    """A path as str; InvalidParameterError for what is none."""
+    try:
+        text = os.fspath(path)  # type: ignore[call-overload]  # what it takes is what is asked
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise InvalidParameterError(
+            f"{param} must be a str or a path, not {type(path).__name__}", param=param
+        )
+    return text
 
 
 def local_path(model: BuiltIn, cache_dir: StrPath | None = None) -> Path | None:
@@ -214,9 +227,10 @@ def resolve(model: StrPath, cache_dir: StrPath | None = None, stream: TextIO | N
     hub.
 
     stream  where the progress goes; standard error by default
-    raises  ModelIOError (model_missing) listing the built-in names, and the errors of `pull`
+    raises  ModelIOError (model_missing) listing the built-in names, InvalidParameterError, the errors of
+            `pull`
     """
-    name = os.fspath(model)
+    name = _path_text(model, "model")
     try:
         if os.path.lexists(name):
             return Path(name)
