@@ -224,6 +224,9 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
     requests[i] = {sequences[i].get(), n_new[i], sample[i]};
   }
   const Turn turn(runner);
+  HeldSequences held;
+  held.reserve(sequences.size());
+  for (const SharedSequence& sequence : sequences) held.hold(*sequence);
   const StepResult* result = nullptr;
   {
     const py::gil_scoped_release release;
@@ -248,6 +251,9 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
   py::array_t<float> out({static_cast<int64_t>(sequences.size()), runner.spec().d_model});
   float* const to = out.mutable_data();
   const Turn turn(runner);
+  HeldSequences held;
+  held.reserve(pointers.size());
+  for (Sequence* sequence : pointers) held.hold(*sequence);
   const py::gil_scoped_release release;
   runner.encode(pointers, how, normalize, to);
   return out;

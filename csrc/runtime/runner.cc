@@ -120,12 +120,10 @@ struct Runner::Guard {
     runner.result_.logprobs.clear();
   }
   ~Guard() {
-    for (Sequence* sequence : runner_.sequences_) sequence->in_step = false;
+    const ModelSpec& spec = runner_.model_.spec;
+    for (Sequence* sequence : runner_.sequences_)
+      sequence->keep_collected_of_computed(spec.n_vocab, spec.d_model);
     runner_.n_allocations_ += n_heap_allocations() - allocations_before_;
-  }
-  void hold(Sequence& sequence) {
-    TUILI_CHECK(!sequence.in_step.exchange(true), "a sequence is in this step twice, or in another one");
-    runner_.sequences_.push_back(&sequence);
   }
 
  private:
@@ -199,12 +197,12 @@ StepBatch Runner::batch() const { return {token_ids_, token_types_, positions_, 
 
 const StepResult& Runner::step(std::span<const StepRequest> requests) {
   TUILI_CHECK(cache_ != nullptr, "this model is an encoder: use encode");
-  Guard guard(*this);
+  const Guard guard(*this);
   TUILI_CHECK(!requests.empty() && static_cast<int64_t>(requests.size()) <= options_.max_seqs, "a step of ",
               requests.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0;
   for (const StepRequest& request : requests) {
-    guard.hold(*request.sequence);
+    sequences_.push_back(request.sequence);
     check_request(request, n_tokens);
     n_tokens += request.n_new;
   }
@@ -332,12 +330,12 @@ void Runner::place_in_shared_pages(std::span<Sequence* const> sequences) {
 void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
   const ModelSpec& spec = model_.spec;
   TUILI_CHECK(spec.kind == ModelKind::encoder, "this model is a decoder: use step");
-  Guard guard(*this);
+  const Guard guard(*this);
   TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs,
               "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0;
   for (Sequence* s : sequences) {
-    guard.hold(*s);
+    sequences_.push_back(s);
     TUILI_CHECK(s->blocks.empty(), "encode: a sequence holds blocks, which an encoder does not fill");
     n_tokens += s->n_tokens();
     TUILI_CHECK(n_tokens <= options_.max_batch_tokens,

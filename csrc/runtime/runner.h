@@ -43,9 +43,9 @@ class Runner {
   Runner(const Model& model, KvCache* cache, const RunnerOptions& options);
   Runner(const Runner&) = delete;  // the state points into the workspace
 
-  // One ragged batch. Everything is checked before anything is computed; an error leaves all sequences as
-  // they were, but for rows already collected. Chosen tokens are appended. The result is valid until the next
-  // step.
+  // One ragged batch of sequences that the caller holds (HeldSequences). Everything is checked before
+  // anything is computed; an error leaves all sequences as they were. Chosen tokens are appended. The result
+  // is valid until the next step.
   const StepResult& step(std::span<const StepRequest> requests);
 
   // Encoders: one vector per sequence into out f32 [n_seqs, d_model].

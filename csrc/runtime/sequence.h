@@ -1,6 +1,7 @@
 // One request's decoding state, and how its tokens are chosen.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <span>
@@ -76,7 +77,7 @@ struct Sequence {
   Vector<float> logits;               // [n_computed, n_vocab]
   std::vector<Vector<float>> hidden;  // per layer: [n_computed, d_model]
   Vector<TokenLogprobs> prompt_logprobs;
-  std::atomic<bool> in_step{false};  // a runner is writing to it
+  std::atomic<bool> in_step{false};  // see HeldSequences
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t n_generated() const { return n_tokens() - n_prompt; }
@@ -86,6 +87,38 @@ struct Sequence {
     for (auto& layer : hidden) layer.clear();
     prompt_logprobs.clear();
   }
+
+  // Drops rows collected by a step that failed before its tokens counted as computed. Allocates nothing.
+  void keep_collected_of_computed(int64_t n_vocab, int64_t d_model) {
+    const auto shrink = [](auto& rows, int64_t n) {
+      rows.resize(std::min(rows.size(), static_cast<size_t>(std::max<int64_t>(n, 0))));
+    };
+    shrink(logits, n_computed * n_vocab);
+    for (auto& layer : hidden) shrink(layer, n_computed * d_model);
+    shrink(prompt_logprobs, std::min(n_computed, n_prompt - 1));
+  }
+};
+
+// Sequences whose tokens and blocks nobody else may change while it lives: a step reads them without the GIL.
+// Made before the GIL is released. Throws invalid_parameter for one that is held already.
+class HeldSequences {
+ public:
+  HeldSequences() = default;
+  HeldSequences(const HeldSequences&) = delete;
+  HeldSequences& operator=(const HeldSequences&) = delete;
+  ~HeldSequences() {
+    for (Sequence* sequence : held_) sequence->in_step = false;
+  }
+  void reserve(size_t n) { held_.reserve(n); }
+  void hold(Sequence& sequence) {
+    held_.push_back(&sequence);
+    if (!sequence.in_step.exchange(true)) return;
+    held_.pop_back();  // it is another holder's
+    TUILI_CHECK(false, "a sequence is in this step twice, or in another one");
+  }
+
+ private:
+  std::vector<Sequence*> held_;
 };
 
 }  // namespace tuili
