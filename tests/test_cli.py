@@ -111,6 +111,14 @@ def test_info_tells_what_was_chosen(run, llama):
     assert code == 0 and "kv_cache:" in out
 
 
+def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
+    monkeypatch.setattr(cli, "_shows_progress", lambda: True)
+    monkeypatch.setattr(cli, "BAR_AFTER_S", -1.0)
+    assert "] loading" in run("info", llama, *SMALL)[2]
+    _, out, err = run("embed", bert, *(["the cat"] * 80), "--json", "--threads", 1)
+    assert "] embedding" in err and err.endswith("\r") and len(json.loads(out)["embeddings"]) == 80
+
+
 def test_models_names_sources_and_licences(run, tmp_path):
     code, out, _ = run("models", "--json", "--cache-dir", tmp_path)
     entries = json.loads(out)["models"]
@@ -139,6 +147,8 @@ def test_bench_measures(run, request, kind):
     result = json.loads(out)
     rate = result["decode_tok_s" if kind == "llama" else "texts_s"]
     assert code == 0 and 0 < rate["min"] <= rate["median"] <= rate["max"]
+    latency = result["first_token_ms" if kind == "llama" else "text_ms"]
+    assert 0 < latency["min"] <= latency["median"] <= latency["max"]
     assert result["read_gb_s"]["median"] > 0 and result["peak_memory_bytes"] > 0
     code, out, _ = run(
         "bench", path, "--repeats", 1, "--prompt-tokens", 16, "--new-tokens", 4, "--threads", 1

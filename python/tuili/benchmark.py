@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tuili.llm import LLM
 
 Progress = Callable[[int, int, str], None]
+Latencies = dict[str, list[float]]  # milliseconds of each run
 
 READ_BYTES = 1 << 29  # far more than any cache holds
 GEMM_SIZE = 1536
@@ -50,8 +51,13 @@ def measure(
             "weight_bytes": llm.memory["weights"],
             "load_s": load_s,
         }
-        jobs = _encoder_jobs(llm) if llm.kind == "encoder" else _decoder_jobs(llm, n_prompt, n_new)
+        latencies: Latencies = {}
+        if llm.kind == "encoder":
+            jobs = _encoder_jobs(llm, latencies)
+        else:
+            jobs = _decoder_jobs(llm, n_prompt, n_new, latencies)
         result |= _run(jobs, repeats, on_progress)
+        result |= {name: summary(values[1:]) for name, values in latencies.items()}  # the first run warms up
         result["peak_memory_bytes"] = peak_memory()
         limits: dict[str, Callable[[], float]] = {
             "read_gb_s": lambda: read_bandwidth(llm.config["num_threads"]) / 1e9,
@@ -86,23 +92,30 @@ def summary(runs: list[float]) -> dict[str, float]:
     return {"median": median, "min": min(runs), "max": max(runs), "spread": (max(runs) - min(runs)) / median}
 
 
-def _decoder_jobs(llm: LLM, n_prompt: int, n_new: int) -> dict[str, Callable[[], float]]:
+def _decoder_jobs(
+    llm: LLM, n_prompt: int, n_new: int, latencies: Latencies
+) -> dict[str, Callable[[], float]]:
+    """Rates in tokens per second; `latencies` gets those of the first token and of each further one."""
     n_vocab = llm.config["n_vocab"]
     n_prompt = min(n_prompt, llm.config["max_model_len"] - 1)
     ids = np.random.default_rng(0).integers(0, n_vocab, n_prompt)
 
     def prefill() -> float:
         metrics = llm.generate(ids.tolist(), max_tokens=1, ignore_eos=True).metrics
+        latencies.setdefault("first_token_ms", []).append(1e3 * (metrics["first_token_s"] or 0.0))
         return n_prompt / (metrics["prefill_s"] or 1e-9)
 
     def decode() -> float:
         out = llm.generate(ids[:8].tolist(), max_tokens=n_new, ignore_eos=True)
-        return (len(out.outputs[0].token_ids) - 1) / (out.metrics["decode_s"] or 1e-9)
+        rate = (len(out.outputs[0].token_ids) - 1) / (out.metrics["decode_s"] or 1e-9)
+        latencies.setdefault("next_token_ms", []).append(1e3 / rate)
+        return rate
 
     return {"prefill_tok_s": prefill, "decode_tok_s": decode}
 
 
-def _encoder_jobs(llm: LLM) -> dict[str, Callable[[], float]]:
+def _encoder_jobs(llm: LLM, latencies: Latencies) -> dict[str, Callable[[], float]]:
+    """Rates in texts per second; `latencies` gets that of a text alone."""
     texts = [" ".join(EMBED_WORDS[i % 7 :] + EMBED_WORDS[: i % 5]) for i in range(EMBED_TEXTS)]
 
     def embed() -> float:
@@ -113,7 +126,9 @@ def _encoder_jobs(llm: LLM) -> dict[str, Callable[[], float]]:
     def embed_one() -> float:
         start = time.perf_counter()
         llm.embed(texts[0], truncation=True)
-        return 1 / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        latencies.setdefault("text_ms", []).append(1e3 * seconds)
+        return 1 / seconds
 
     return {"texts_s": embed, "single_texts_s": embed_one}
 
@@ -177,6 +192,9 @@ _LABELS = {
     "decode_tok_s": "decode, tok/s",
     "texts_s": "texts/s in batches",
     "single_texts_s": "texts/s one by one",
+    "first_token_ms": "first token, ms",
+    "next_token_ms": "next token, ms",
+    "text_ms": "a text alone, ms",
     "read_gb_s": "machine: read, GB/s",
     "gemm_gflop_s": "machine: GEMM, GFLOP/s",
 }

@@ -51,7 +51,7 @@ def kv_dtype(name: str) -> KvDtype:
 
 
 def check_cache_options(kv_cache_dtype: str, kv_cache_bytes: int | None) -> None:
-    """Refuse, before a model is loaded, what no model could use; an encoder has no cache and needs no more."""
+    """Refuse, before a model is loaded, what no model could use; an encoder needs no more than that."""
     kv_dtype(kv_cache_dtype)
     if kv_cache_bytes is not None:
         integer("kv_cache_bytes", kv_cache_bytes, 1, MAX_BYTES)

@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tuili import __version__
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tuili.llm import LLM
 
 DEFAULT_MAX_TOKENS = 512
+BAR_AFTER_S = 0.5
 EXIT_USAGE = 2  # argparse's own
 
 
@@ -205,7 +207,7 @@ def _open(options: argparse.Namespace, **more: Any) -> LLM:
     with importing():
         from tuili.llm import LLM
 
-    return LLM(options.model, **_given(options, _MODEL_OPTIONS), **more)
+    return LLM(options.model, **_given(options, _MODEL_OPTIONS), **more, progress=_bar("loading"))
 
 
 def _print_json(value: Any) -> None:
@@ -327,7 +329,7 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
 def _embed(options: argparse.Namespace) -> int:
     texts = options.texts or [line.rstrip("\n") for line in _standard_input()]
     with _open(options) as llm:
-        vectors = llm.embed(texts, truncation=options.truncate)
+        vectors = llm.embed(texts, truncation=options.truncate, progress=_bar("embedding"))
     if options.json:
         _print_json(
             {"model": options.model, "n_dimensions": vectors.shape[1], "embeddings": vectors.tolist()}
@@ -431,6 +433,19 @@ def _bench(options: argparse.Namespace) -> int:
     else:
         print(table(result))
     return 0
+
+
+def _bar(what: str) -> Callable[[int, int], None] | None:
+    """Progress of work that may be long, drawn on a terminal once it has been."""
+    if not _shows_progress():
+        return None
+    begin = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        if time.monotonic() - begin > BAR_AFTER_S:
+            _progress(done, total, what)
+
+    return show
 
 
 def _shows_progress() -> bool:

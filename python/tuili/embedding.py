@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -52,10 +52,18 @@ class Encoder:
         self.worker = Worker()
         self.counters = EncoderCounters()
 
-    def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling, normalize: bool) -> np.ndarray:
-        """Vectors float32 [n_texts, d_model], in the order given. texts: token ids.
+    def embed(
+        self,
+        texts: Sequence[Sequence[int]],
+        pooling: Pooling,
+        normalize: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Vectors float32 [n_texts, d_model], in the order given.
 
-        raises  PromptTooLongError, TokenIdError, InvalidParameterError
+        texts     token ids
+        progress  called with (texts done, texts in all) after each batch
+        raises    PromptTooLongError, TokenIdError, InvalidParameterError
         """
         ids = [self._checked(text, f"text {i}", self.max_len) for i, text in enumerate(texts)]
         results: list[tuple[list[int], np.ndarray]] = []
@@ -63,6 +71,8 @@ class Encoder:
             sequences = [_core.Sequence(ids[i]) for i in batch]
             rows = self.worker.call(partial(self._run, sequences, pooling, normalize))
             results.append((batch, rows))
+            if progress is not None:
+                progress(sum(len(done) for done, _ in results), len(ids))
         vectors = np.empty((len(ids), results[0][1].shape[1]), dtype=np.float32)
         for batch, rows in results:
             vectors[batch] = rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, overload
 
@@ -36,6 +36,8 @@ from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
 from tuili.tokenization import Detokenizer, Tokenizer
 
+Progress = Callable[[int, int], None]  # (done, in all)
+
 ENCODER_BATCH_TOKENS = 1024
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
@@ -60,6 +62,7 @@ class LLM:
     cache_dir              where pulled models lie; by default ~/.cache/tuili
     strict                 False tolerates data in model files that no tensor covers
     check_finite           refuse weights that are not finite
+    progress               called with (bytes, bytes in all) while weights are read
     raises                 the Model… errors, TokenizerError, InvalidParameterError
 
     Encoders have no cache and ignore what concerns generation.
@@ -87,6 +90,7 @@ class LLM:
         cache_dir: StrPath | None = None,
         strict: bool = True,
         check_finite: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         _check_device(device)
         packing = _packing(packed_cache)
@@ -104,11 +108,10 @@ class LLM:
             check_finite=boolean("check_finite", check_finite),
             num_threads=num_threads,
         )
-        loaded = load(plan)
+        self._loaded = loaded = load(plan, progress)
         self.kind: str = loaded.kind
         self.tokenizer = _tokenizer(loaded)
         self._name = os.fspath(model)
-        self._loaded = loaded
         self._engine: Engine | None = None
         self._encoder: Encoder | None = None
         self._defaults: dict[str, Any] = {}
@@ -360,11 +363,13 @@ class LLM:
         pooling: str | None = None,
         *,
         truncation: bool = False,
+        progress: Progress | None = None,
     ) -> np.ndarray:
         """Sentence vectors, float32 [n_texts, d_model]; one str gives [d_model].
 
         normalize, pooling  None: as the model's own files say
         truncation          cut texts at the model's limit (keeping the special token at the end)
+        progress            called with (texts, texts in all) after each batch
         raises              PromptTooLongError, InvalidParameterError
         """
         encoder = self._encoder_engine()
@@ -372,7 +377,7 @@ class LLM:
         boolean("truncation", truncation)
         items = embedding.checked_texts(texts)
         ids = [self._encode_text(encoder, text, truncation) for text in items]
-        vectors = encoder.embed(ids, *chosen)
+        vectors = encoder.embed(ids, *chosen, progress)
         return vectors[0] if isinstance(texts, str) else vectors
 
     encode = embed
