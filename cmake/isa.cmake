@@ -1,13 +1,14 @@
 # The instruction sets of the CPU kernels. Each is one object file that exports one symbol, its table.
 #
 # Flags of every table: no contraction of a·b + c (the kernels say fma where they mean it), no errno, no traps; no
-# link-time optimization, because it could move code of one instruction set into another. Sanitized tables are compiled
-# with -O1 and without the checks of each pointer that ASan makes anyway: with more, one of them takes ten minutes.
-set(TUILI_ISA_FLAGS -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-lto -fvisibility=hidden)
+# link-time optimization, because it could move code of one instruction set into another.
+set(TUILI_ISA_FLAGS -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fno-lto -fvisibility=hidden)
+
+# Sanitized tables are compiled with -O1, no debug information and without the checks of each pointer that ASan makes
+# anyway: with more, one of them takes ten minutes. Linked after tuili_flags, whose options these undo.
+add_library(tuili_isa_sanitizing INTERFACE)
 if(TUILI_SANITIZE)
-  list(APPEND TUILI_ISA_FLAGS -O1 -g0 -fno-sanitize=null,object-size,pointer-overflow)
-else()
-  list(APPEND TUILI_ISA_FLAGS -O3)
+  target_compile_options(tuili_isa_sanitizing INTERFACE -O1 -g0 -fno-sanitize=null,object-size,pointer-overflow)
 endif()
 
 set(TUILI_ISAS generic)
@@ -32,9 +33,8 @@ function(tuili_add_isa_tables target)
     add_library(${objects} OBJECT "${PROJECT_SOURCE_DIR}/csrc/kernels/cpu/isa_${isa}.cc")
     target_include_directories(${objects} PRIVATE "${PROJECT_SOURCE_DIR}/csrc")
     target_compile_features(${objects} PRIVATE cxx_std_20)
-    if(TARGET tuili_flags)
-      target_link_libraries(${objects} PRIVATE $<BUILD_INTERFACE:tuili_flags>)
-    endif()
+    target_link_libraries(${objects} PRIVATE
+      $<BUILD_INTERFACE:tuili_flags> $<BUILD_INTERFACE:tuili_isa_sanitizing>)
     target_compile_options(${objects} PRIVATE ${TUILI_ISA_FLAGS} ${TUILI_ISA_FLAGS_${isa}})
     set_target_properties(${objects} PROPERTIES POSITION_INDEPENDENT_CODE ON INTERPROCEDURAL_OPTIMIZATION OFF)
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
