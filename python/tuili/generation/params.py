@@ -249,7 +249,7 @@ class SamplingParams(metaclass=_NamesChecked):
     ignore_eos: bool = False
     n: int = 1  # continuations; number i > 0 draws from a seed derived from (seed, i)
     seed: int | None = None  # drawn by the operating system
-    logprobs: int | None = None  # log-probabilities of each token and of the k best there, in nats
+    logprobs: int | None = None  # of each token and of the k best there, in nats, as the model has them
     prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     allowed_token_ids: tuple[int, ...] | list[int] | None = None
