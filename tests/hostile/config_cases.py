@@ -187,7 +187,11 @@ def names() -> Iterator[Case]:
     for name in ("GPT9", "../llama", "os", "llama", "", "%s", "A" * 10_000):
         yield Case("CF-06", f"'{name[:10]}'", config(architectures=[name]), U, "architecture")
     code = {"AutoModelForCausalLM": "evil--modeling.Evil"}
-    yield Case("CF-06", "auto_map is ignored", config(auto_map=code, model_type="../../x"), None)
+    yield Case("CF-06", "auto_map is ignored", config(auto_map=code), None)
+    for value in ("../../x", "", "a/b", 7, ["llama"]):
+        yield Case("CF-06", f"model_type {value}", config(model_type=value), U, "config_unsupported")
+    for value in ("int3", "float8", "", 16, {"a": 1}):
+        yield Case("CF-07", f"torch_dtype {value}", config(torch_dtype=value), U, "config_unsupported")
     for value in ({"bits": 0}, {"quant_method": "gptq", "group_size": -1}, "int4", 4):
         yield Case(
             "CF-07",

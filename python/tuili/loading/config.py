@@ -178,11 +178,23 @@ def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType
     return importlib.import_module(f"tuili.loading.architectures.{table[name]}")
 
 
+def _expect_known(config: Config, key: str, pattern: str) -> None:
+    value = config.values.get(key)
+    if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+        raise ModelUnsupportedError(
+            f"{config.what}: {key} is {shown(value)}, which is unknown", code="config_unsupported"
+        )
+
+
 def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     """Name and file of the architecture that a config.json asks for."""
     names = config.values.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise config.wrong("architectures", "a list of one name")
+    # The weights speak for themselves, in their own headers; a setting that means nothing is still an error.
+    _expect_known(config, "model_type", r"[A-Za-z0-9_.-]{1,64}")
+    for key in ("torch_dtype", "dtype"):
+        _expect_known(config, key, r"auto|(torch\.)?(float(16|32|64)|bfloat16|half)")
     quantized = config.values.get("quantization_config")
     if quantized is not None:
         raise ModelUnsupportedError(
