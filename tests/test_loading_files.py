@@ -156,6 +156,7 @@ def test_nesting_is_counted_across_blocks(monkeypatch: pytest.MonkeyPatch) -> No
     assert json_nesting(b'[[{"a[[": "\\"["}, [[]]], {}]') == (4, 6)
 
 
+@pytest.mark.timing
 def test_large_files_parse_in_linear_time() -> None:
     """2 × the input takes less than 3 × the time, strings with and without escapes."""
     import time
@@ -164,9 +165,9 @@ def test_large_files_parse_in_linear_time() -> None:
         text = json.dumps({f'k"{i}': [i, "\\"] for i in range(n)}).encode()
         best = float("inf")
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             parse_json(text, "x")
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     assert seconds(40_000) < 3 * seconds(20_000) + 0.02
