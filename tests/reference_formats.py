@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-GROUP = 32  # values of k that share one activation scale (NUMERICS.md rule 2)
+GROUP = 32  # values of k that share one activation scale (csrc/base/packed.h)
 
 # format -> (weights per block, bytes per block)
 BLOCKS = {
@@ -267,7 +267,7 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Activations as int8 with one scale per row and group of 32 (NUMERICS.md rule 2).
+    """Activations as int8 with one scale per row and group of 32 (csrc/base/packed.h).
 
     x        float32 [m, k]; a tail of the last group counts as zeros
     returns  int32 codes [m, k padded to 32] in ±127, float32 scales [m, groups]: amax / 127; a group whose

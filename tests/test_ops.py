@@ -1,6 +1,6 @@
 """Every op against the float64 reference: op × instruction set × format × odd shapes, with derived bounds.
 
-And the promise of NUMERICS.md op by op: equal bits from every table, for every row count, on any number of
+And the promise of equal bits op by op: equal bits from every table, for every row count, on any number of
 threads. Where the arithmetic is spelled out to the last rounding (both GEMMs, the quantization of
 activations), the bits equal the specification's.
 """

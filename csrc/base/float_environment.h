@@ -1,4 +1,5 @@
-// The floating-point mode that NUMERICS.md asks for, for as long as the object lives.
+// The floating-point mode that equal bits need (round to nearest, no flushing of denormals), for as long as
+// the object lives.
 #pragma once
 
 #include <cstdint>

@@ -28,9 +28,10 @@
 
 namespace tuili {
 
-inline constexpr int64_t kPanel = 16;    // outputs per panel
-inline constexpr int64_t kGroup = 32;    // k per group: one activation scale, one exact integer sum
-inline constexpr int64_t kKBlock = 512;  // k per block of the float chains (NUMERICS: float GEMM)
+inline constexpr int64_t kPanel = 16;  // outputs per panel
+inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one exact integer sum
+inline constexpr int64_t kKBlock =
+    512;  // k per block of the float chains (kernels/cpu/kernels.h: gemm_float)
 
 // A borrowed view; model/weights.h owns the memory. Every plane begins on a 64-byte boundary.
 struct PackedMatrix {

@@ -1,4 +1,4 @@
-// Logits -> a token id. NUMERICS.md rule 8: random numbers are counters, ties go to the lower id.
+// Logits -> a token id. Random numbers are counters, ties go to the lower id.
 #pragma once
 
 #include <cstdint>

@@ -19,7 +19,7 @@ Write = Callable[[Path], Path | str | bytes]
 class Case:
     """One hostile input.
 
-    row      id in ROBUSTNESS.md's catalogue
+    row      id in tests/catalogue.toml
     name     unique within the row
     write    makes it in an empty folder and returns the path to load
     error    the class that must be raised, or None if the input is odd but valid

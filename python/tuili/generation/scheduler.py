@@ -3,7 +3,7 @@ touches tensors.
 
 In a step every decoding row gets its one token; what is left goes to prompts, oldest first, in chunks. Rows
 are admitted in order of arrival, with blocks for all their tokens; when a decoding row finds no block, the
-newest row gives all of its blocks back and is computed again later (the same bits: NUMERICS.md). The oldest
+newest row gives all of its blocks back and is computed again later (to the same bits). The oldest
 is never asked, so somebody always advances.
 """
 
