@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,20 +158,21 @@ def test_nesting_is_counted_across_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.timing
-def test_large_files_parse_in_linear_time() -> None:
-    """8 × the input takes less than 16 × the time, strings with and without escapes; quadratic would be 64 ×."""
+def test_large_files_take_a_few_times_what_the_library_takes() -> None:
+    """Strings with and without escapes, many containers: linear wherever `json` itself is."""
     import time
 
-    def seconds(n: int) -> float:
-        text = json.dumps({f'k"{i}': [i, "\\"] for i in range(n)}).encode()
+    text = json.dumps({f'k"{i}': [i, "\\"] for i in range(80_000)}).encode()
+
+    def seconds(parse: Callable[[], object]) -> float:
         best = float("inf")
         for _ in range(3):
             start = time.process_time()
-            parse_json(text, "x")
+            parse()
             best = min(best, time.process_time() - start)
         return best
 
-    assert seconds(80_000) < 16 * seconds(10_000) + 0.05
+    assert seconds(lambda: parse_json(text, "x")) < 5 * seconds(lambda: json.loads(text)) + 0.05
 
 
 def test_shown_escapes_and_cuts() -> None:
