@@ -12,7 +12,7 @@ over the same vocabulary; for MiniLM,
 the `tokenizers` library with the model's own file. Every difference is listed. It is
 explained if taking the named cause out of the text makes the ids equal. Exit status 1 if one is not.
 
-Needs numpy, tokenizers, gguf, torch, sentencepiece and xllamacpp besides tuili's Python files.
+Needs numpy, tokenizers, gguf, sentencepiece and xllamacpp besides tuili's Python files.
 """
 
 from __future__ import annotations

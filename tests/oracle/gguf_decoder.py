@@ -10,12 +10,13 @@ import, so that each convention of the format is visible in one place:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import torch
 import transformers
+
+from .gguf_metadata import Metadata
 
 _LAYER_NAMES = {
     "attn_norm": "input_layernorm",
@@ -51,21 +52,6 @@ def load(path: Path) -> torch.nn.Module:
         raise ValueError(f"{path}: tensors missing {missing}, unexpected {unexpected}")
     model.tie_weights()
     return model.eval()
-
-
-class Metadata:
-    """The key-value part of a GGUF file; `self["x"]` is the value of `<architecture>.x`."""
-
-    def __init__(self, reader: gguf.GGUFReader) -> None:
-        self._reader = reader
-        self.architecture: str = self.general("general.architecture")
-
-    def general(self, key: str) -> Any:
-        """The value of a full key; KeyError if the file lacks it."""
-        return self._reader.fields[key].contents()
-
-    def __getitem__(self, key: str) -> Any:
-        return self.general(f"{self.architecture}.{key}")
 
 
 def _config(metadata: Metadata, *, tied: bool) -> tuple[transformers.PreTrainedConfig, type]:

@@ -15,7 +15,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from .gguf_decoder import Metadata
+from .gguf_metadata import Metadata
 
 Encode = Callable[[str], list[int]]
 Decode = Callable[[list[int]], str]
