@@ -49,15 +49,16 @@ struct PackedMatrix {
   int64_t n_groups() const { return (k + kGroup - 1) / kGroup; }
 };
 
-// Int8 codes of groups of 32 activations, one scale each.
+// Int8 codes of groups of 32 activations, one scale each; a group has a place, which QuantizedRows gives it.
 //   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to
 //   ±127. A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0
 //   and d = NaN.
 struct CodePlane {
-  int8_t* codes = nullptr;      // [m, groups of a row, 32], zero past k
-  float* scale = nullptr;       // d                   [m, groups of a row]
-  int16_t* half_sum = nullptr;  // Σ codes of k 0-15 and of k 16-31 of the group, exact   [m, groups of a row, 2]
-  float* scaled_sum = nullptr;  // d · float(Σ codes)  [m, groups of a row]
+  int8_t* codes = nullptr;       // [places, 32], zero past k
+  float* scale = nullptr;        // d                   [places]
+  float* scaled_sum = nullptr;   // d · float(Σ codes)  [places]
+  int32_t* minus_sum = nullptr;  // -Σ codes            [places]
+  int16_t* half_sum = nullptr;   // Σ codes of k 0-15 and of k 16-31 of the group   [places, 2]
 };
 
 // Activations for the integer GEMM: x = d·c, plus r·e in few groups. The residual plane codes what the main
@@ -67,14 +68,22 @@ struct CodePlane {
 // are what int8 rounds worst.
 inline constexpr int64_t kResidualShare = 4;
 
+// Places of the main plane: rows go in blocks of 4, a block's group lies together, [m / 4][n_groups][4], so
+// that a kernel finds the rows of a tile at constant distances.
+inline constexpr int64_t kRowBlock = 4;
+
 struct QuantizedRows {
-  CodePlane main;                     // n_groups groups a row
-  CodePlane residual;                 // room for max_residual() groups a row; the first n_residual[row] are
-  int32_t* residual_group = nullptr;  // those of these groups of the row, ascending   [m, max_residual()]
+  CodePlane main;                     // main_places() places
+  CodePlane residual;                 // [m, max_residual()] places; the first n_residual[row] are used
+  int32_t* residual_group = nullptr;  // their groups of the row, ascending   [m, max_residual()]
   int32_t* n_residual = nullptr;      // [m]
   int64_t n_groups = 0;
 
   int64_t max_residual() const { return n_groups / kResidualShare; }
+  int64_t main_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }
+  int64_t main_place(int64_t row, int64_t group) const {
+    return (row / kRowBlock * n_groups + group) * kRowBlock + row % kRowBlock;
+  }
 };
 
 }  // namespace tuili

@@ -58,9 +58,10 @@ QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
   rows.n_groups = (k + kGroup - 1) / kGroup;
   const auto plane = [&](int64_t places) -> CodePlane {
     return {carver.template take<int8_t>(places * kGroup), carver.template take<float>(places),
-            carver.template take<int16_t>(places * 2), carver.template take<float>(places)};
+            carver.template take<float>(places), carver.template take<int32_t>(places),
+            carver.template take<int16_t>(places * 2)};
   };
-  rows.main = plane(m * rows.n_groups);
+  rows.main = plane(rows.main_places(m));
   rows.residual = plane(m * rows.max_residual());
   rows.residual_group = carver.template take<int32_t>(m * rows.max_residual());
   rows.n_residual = carver.template take<int32_t>(m);

@@ -29,39 +29,54 @@ struct RunScales {
   SubScales of_half[2];
 };
 
-// isum[r] += Σ code · a over the group, in runs of as many quads as a Partial holds exactly.
+// Where the groups of a tile's rows are in a plane: row r's is at + r / 4 · block + r % 4.
+struct Places {
+  int64_t at, block;
+
+  TUILI_INLINE int64_t of(int r) const { return at + r / kRowBlock * block + r % kRowBlock; }
+};
+
+// isum[r] = start[r] + Σ code · a over the group, in runs of as many quads as a Partial holds exactly.
 template <Format kFormat, int kRows, int kStep = 0>
-TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const GroupView& group,
-                               const RunScales<kFormat>& scales, const int8_t* a, int64_t lda) {
+TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const Ints (&start)[kRows],
+                               const GroupView& group, const RunScales<kFormat>& scales, const int8_t* codes,
+                               Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kQuad = quad_of<kFormat>(kStep);
   constexpr int kHalfLimit = kCoding.sub_scales == 2 ? 4 : 8;
   constexpr int kExact = run_length(kCoding.bits);
   constexpr int kRun = kExact < kHalfLimit ? kExact : kHalfLimit;
-  const Bytes codes = codes_at<kFormat, kQuad>(group);
+  const Bytes w = codes_at<kFormat, kQuad>(group);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    if constexpr (kStep % kRun == 0) partial[r] = no_sum();
-    partial[r] = dot<kCoding.bits>(partial[r], codes, a + r * lda + 4 * kQuad);
+    if constexpr (kStep == 0 && kCoding.sub_scales == 0) partial[r] = sum_from(start[r]);
+    if constexpr (kStep % kRun == 0 && (kStep > 0 || kCoding.sub_scales > 0)) partial[r] = no_sum();
+    partial[r] = dot<kCoding.bits>(partial[r], w, codes + places.of(r) * kGroup + 4 * kQuad);
     if constexpr (kStep % kRun == kRun - 1) {
       Ints run;
       if constexpr (kCoding.sub_scales > 0) run = widen(partial[r], scales.of_half[kQuad / 4]);
       if constexpr (kCoding.sub_scales == 0) run = widen(partial[r]);
-      isum[r] = kStep == kRun - 1 ? run : accumulate(isum[r], run);
+      if constexpr (kStep > kRun - 1) isum[r] = accumulate(isum[r], run);
+      if constexpr (kStep == kRun - 1) isum[r] = kCoding.sub_scales > 0 ? run : completed(run, start[r]);
     }
   }
-  if constexpr (kStep < 7) add_products<kFormat, kRows, kStep + 1>(isum, partial, group, scales, a, lda);
+  if constexpr (kStep < 7)
+    add_products<kFormat, kRows, kStep + 1>(isum, partial, start, group, scales, codes, places);
 }
 
-// offset · sub_scale of both halves as a pair of int16 per column, for pair_dot with the half sums.
-template <Format kFormat>
+// 32 · sub_scale of both halves of a 6-bit group as a pair of int16 per column, for pair_dot with the half sums.
 TUILI_INLINE Ints offset_pairs(const GroupView& group) {
-  constexpr Coding kCoding = coding_of(kFormat);
-  constexpr int kOffset = kCoding.bits == 8 ? kSignedOffset : kCoding.offset;
-  if constexpr (kCoding.sub_scales < 2) return splat_int(kOffset << 16 | kOffset);
-  static_assert(kOffset == 32 || kCoding.sub_scales < 2);
   const Ints low = shl<5>(load_i8(group.sub_scale)) & splat_int(0xffff);
   return low | shl<21>(load_i8(group.sub_scale + kPanel));
+}
+
+// The offset of the codes as a power of two; -1: none.
+template <Format kFormat>
+constexpr int offset_bits() {
+  constexpr Coding kCoding = coding_of(kFormat);
+  constexpr int kOffset = kCoding.bits == 8 ? kSignedOffset : kCoding.offset;
+  static_assert(kOffset == 0 || kOffset == 8 || kOffset == 16 || kOffset == 32 || kOffset == 128);
+  return kOffset == 0 ? -1 : __builtin_ctz(kOffset);
 }
 
 template <Format kFormat>
@@ -79,28 +94,31 @@ TUILI_INLINE Floats min_of(const GroupView& group) {
   return negate(load(group.min) * to_float(load_i8(group.sub_min)));
 }
 
-// acc[r] += one group of the weights times one group of each row: place at + r · stride of the plane.
+// acc[r] += one group of the weights times one group of each row.
 template <Format kFormat, int kRows>
-TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const CodePlane& x, int64_t at,
-                            int64_t stride) {
+TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const CodePlane& x, Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
-  constexpr bool kHasOffset = kCoding.offset > 0 || (kCoding.bits == 8 && kSignedOffset > 0);
-  Ints isum[kRows];
+  constexpr int kOffsetBits = offset_bits<kFormat>();
+  Ints isum[kRows], start[kRows];
   Partial partial[kRows];
-  add_products<kFormat, kRows>(isum, partial, group, run_scales<kFormat>(group), x.codes + at * kGroup,
-                               stride * kGroup);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    start[r] = splat_int(0);
+    if constexpr (kOffsetBits >= 0 && kCoding.sub_scales == 0)
+      start[r] = shl<kOffsetBits>(splat_int(x.minus_sum[places.of(r)]));
+  }
+  add_products<kFormat, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.codes, places);
   const Floats scale = load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    const int64_t here = at + r * stride;
-    if constexpr (kHasOffset)
-      isum[r] = isum[r] - pair_dot(offset_pairs<kFormat>(group), x.half_sum + 2 * here);
-    acc[r] = fma(scale * splat(x.scale[here]), to_float(isum[r]), acc[r]);
+    if constexpr (kOffsetBits >= 0 && kCoding.sub_scales > 0)
+      isum[r] = isum[r] - pair_dot(offset_pairs(group), x.half_sum + 2 * places.of(r));
+    acc[r] = fma(scale * splat(x.scale[places.of(r)]), to_float(isum[r]), acc[r]);
   }
   if constexpr (kCoding.has_min) {
     const Floats min = min_of<kFormat>(group);
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) acc[r] = fma(min, splat(x.scaled_sum[at + r * stride]), acc[r]);
+    for (int r = 0; r < kRows; ++r) acc[r] = fma(min, splat(x.scaled_sum[places.of(r)]), acc[r]);
   }
 }
 
@@ -111,19 +129,19 @@ Floats add_residual(Floats sums, const GemmArgs& args, int64_t row, int64_t pane
   const int64_t first = row * x.max_residual();
   Floats acc[1] = {sums};
   for (int64_t i = first; i < first + x.n_residual[row]; ++i)
-    add_group<kFormat, 1>(acc, group_at<kFormat>(args.w, panel, x.residual_group[i]), x.residual, i, 0);
+    add_group<kFormat, 1>(acc, group_at<kFormat>(args.w, panel, x.residual_group[i]), x.residual, {i, 0});
   return acc[0];
 }
 
-// y of kRows rows and one panel.
+// y of kRows rows, the first a multiple of 4, and one panel.
 template <Format kFormat, int kRows>
 void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
   for (int64_t g = 0; g < x.n_groups; ++g)
-    add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x.main, row * x.n_groups + g,
-                              x.n_groups);
+    add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x.main,
+                              {x.main_place(row, g), x.n_groups * kRowBlock});
   Floats sums[kRows];  // `acc` stays in registers if nothing else indexes it
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) sums[r] = acc[r];
@@ -132,6 +150,8 @@ void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
     finish(args, row + r, panel, KBlock{0, args.w.k, true, true}, sums[r]);
   }
 }
+
+static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with a block of rows");
 
 template <Format kFormat>
 void int8_panels(const GemmArgs& args, Range panels) {

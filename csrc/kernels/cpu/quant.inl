@@ -185,6 +185,7 @@ TUILI_INLINE void quantize_group(const CodePlane& out, int64_t at, GroupValues v
     store_i8(codes, splat_int(0));
     store_i8(codes + 16, splat_int(0));
     out.half_sum[2 * at] = out.half_sum[2 * at + 1] = 0;
+    out.minus_sum[at] = 0;
     out.scale[at] = out.scaled_sum[at] = finite ? 0 : __builtin_nanf("");
     return;
   }
@@ -200,6 +201,7 @@ TUILI_INLINE void quantize_group(const CodePlane& out, int64_t at, GroupValues v
   out.half_sum[2 * at] = int16_t(sum0);
   out.half_sum[2 * at + 1] = int16_t(sum1);
   out.scale[at] = amax / 127;
+  out.minus_sum[at] = -(sum0 + sum1);
   out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
 }
 
@@ -214,21 +216,23 @@ TUILI_INLINE GroupValues rest_of_group(const CodePlane& main, int64_t at, GroupV
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* row = x + r * ldx;
-    const int64_t first = r * out.n_groups, first_rest = r * out.max_residual();
+    const int64_t first_rest = r * out.max_residual();
     double energy = 0;
     for (int64_t g = 0; g < out.n_groups; ++g) {
-      quantize_group(out.main, first + g, load_group(row + g * kGroup, k - g * kGroup));
-      const double scale = out.main.scale[first + g];
+      const int64_t at = out.main_place(r, g);
+      quantize_group(out.main, at, load_group(row + g * kGroup, k - g * kGroup));
+      const double scale = out.main.scale[at];
       energy += scale * scale;
     }
     int32_t n_rest = 0;
     for (int64_t g = 0; g < out.n_groups; ++g) {
-      const double scale = out.main.scale[first + g];
+      const int64_t at = out.main_place(r, g);
+      const double scale = out.main.scale[at];
       const bool wanted = double(out.n_groups) * (scale * scale) >= kResidualShare * energy;
       if (!wanted || energy == 0 || n_rest == out.max_residual()) continue;
       const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
       out.residual_group[first_rest + n_rest] = int32_t(g);
-      quantize_group(out.residual, first_rest + n_rest, rest_of_group(out.main, first + g, values));
+      quantize_group(out.residual, first_rest + n_rest, rest_of_group(out.main, at, values));
       ++n_rest;
     }
     out.n_residual[r] = n_rest;

@@ -216,6 +216,9 @@ TUILI_INLINE Sum in_registers(Sum sum) {
 }
 
 TUILI_INLINE Partial no_sum() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+// int16 sums cannot begin with `start`: it is added when they have been widened.
+TUILI_INLINE Partial sum_from(Ints) { return no_sum(); }
+TUILI_INLINE Ints completed(Ints run, Ints start) { return run + start; }
 template <int kBits>
 TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   const __m256i x = splat_4_bytes(a);

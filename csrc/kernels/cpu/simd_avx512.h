@@ -140,6 +140,8 @@ TUILI_INLINE __m512i splat_4_bytes(const void* p) {
 }
 
 TUILI_INLINE Partial no_sum() { return {_mm512_setzero_si512()}; }
+TUILI_INLINE Partial sum_from(Ints start) { return start; }
+TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 template <int kBits>
 TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   return {_mm512_dpbusd_epi32(sum.v, codes.v, splat_4_bytes(a))};

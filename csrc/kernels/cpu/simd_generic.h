@@ -268,6 +268,8 @@ TUILI_INLINE Bytes operator|(Bytes a, Bytes b) {
 TUILI_INLINE Ints as_ints(Bytes a) { return bits_as<Ints>(a); }
 
 TUILI_INLINE Partial no_sum() { return splat_int(0); }
+TUILI_INLINE Partial sum_from(Ints start) { return start; }
+TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 // partial[c] + Σ_j codes[c][j] · a[j]
 template <int kBits>
 TUILI_INLINE Partial dot(Partial partial, const Bytes& codes, const int8_t* a) {

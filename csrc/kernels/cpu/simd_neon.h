@@ -239,6 +239,8 @@ TUILI_INLINE Ints as_ints(Bytes a) {
 }
 
 TUILI_INLINE Partial no_sum() { return splat_int(0); }
+TUILI_INLINE Partial sum_from(Ints start) { return start; }
+TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 template <int kBits>
 TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   int32_t word;
