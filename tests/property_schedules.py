@@ -165,10 +165,8 @@ class Schedule:
         while self.waiting or self.running or self.preempted:
             self.admit(step)
             self.preempt_somebody_for_no_reason()
-            if self.rng.random() < 0.5:
+            if self.rng.random() < 0.5 or not self.run_several_steps():
                 self.run_one_step()
-            else:
-                self.run_several_steps()
             self.finish()
             self.pool.check_invariants()
             step += 1
@@ -247,8 +245,8 @@ class Schedule:
             if self.prefix_cache and self.rng.random() < 0.7:
                 self.pool.publish(sequence)
 
-    def run_several_steps(self) -> None:
-        """Some of the quiet rows that have one token to compute, with blocks ahead or not."""
+    def run_several_steps(self) -> bool:
+        """Some of the quiet rows that have one token to compute, with blocks ahead or not; false if none can."""
         quiet = [row for row in self.running if row.request.quiet]
         ready = [row for row in quiet if row.sequence.n_tokens - row.sequence.n_computed == 1]
         n_ahead, batch = self.rng.choice([1, 2, 9, 30]), []
@@ -257,7 +255,7 @@ class Schedule:
                 batch.append(row)
                 self.pool.grow(row.sequence, row.sequence.n_computed + n_ahead)
         if not batch:
-            return
+            return False
         sequences = [row.sequence for row in batch]
         before = [s.n_tokens for s in sequences]
         left = min(len(row.request.ids) + row.request.n_new - n for row, n in zip(batch, before, strict=True))
@@ -272,6 +270,7 @@ class Schedule:
         self.counts["steps of runs"] += run.n_steps
         self.counts["tokens compared"] += run.n_steps * len(batch)
         self.counts["tokens"] += run.n_steps * len(batch)
+        return True
 
     def finish(self) -> None:
         for row in list(self.running):
