@@ -246,7 +246,7 @@ class Schedule:
                 self.pool.publish(sequence)
 
     def run_several_steps(self) -> bool:
-        """Some of the quiet rows that have one token to compute, with blocks ahead or not; false if none can."""
+        """Some of the quiet rows that have one token to compute, with blocks ahead or not; false if none."""
         quiet = [row for row in self.running if row.request.quiet]
         ready = [row for row in quiet if row.sequence.n_tokens - row.sequence.n_computed == 1]
         n_ahead, batch = self.rng.choice([1, 2, 9, 30]), []
