@@ -3,9 +3,10 @@
     python tests/property_schedules.py --runs 300
 
 A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set,
-block size, pool sizes small enough to preempt, prefix cache on or off. Tokens and log-probabilities of the
-whole vocabulary behind each are compared bit by bit; of requests that collect logits (these share no prefix),
-every logit too.
+block size, pool sizes small enough to preempt, prefix cache on or off, steps one by one or in runs. Tokens
+and log-probabilities of the whole vocabulary behind each are compared bit by bit; of requests that collect
+logits (these share no prefix), every logit too. Of quiet requests, whose steps may come in runs, only tokens
+are there to compare; their keys and values meet others through the prefix cache.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ class Request:
     sampling: tuple[tuple[str, float], ...]
     arrival: int  # the first step at which it may be admitted
     collects: bool  # its sequence in the schedule keeps logits, and therefore shares no prefix
+    quiet: bool  # its sequence in the schedule gives tokens alone, and may be run
+    stop_ids: tuple[int, ...]  # end a run, not the request
 
-    def sequence(self, collects: bool) -> _core.Sequence:
-        sampling = _core.SamplingParams(**dict(self.sampling), n_logprobs=N_VOCAB)
-        return _core.Sequence(np.array(self.ids, np.int32), sampling, collect_logits=collects)
+    def sequence(self, collects: bool, quiet: bool) -> _core.Sequence:
+        sampling = _core.SamplingParams(**dict(self.sampling), n_logprobs=-1 if quiet else N_VOCAB)
+        ids = np.array(self.ids, np.int32)
+        return _core.Sequence(ids, sampling, collect_logits=collects, stop_ids=self.stop_ids)
 
 
 @dataclasses.dataclass
@@ -67,7 +71,7 @@ def alone(model_id: int, kv_type: str, request: Request) -> Alone:
     cache = _core.KvCache(model.spec, -(-n_most // 32), 32, kv_type)
     pool = _core.BlockPool(-(-n_most // 32), 32, prefix_cache=False)
     runner = _core.Runner(model, cache, max_batch_tokens=len(request.ids), max_seqs=1, num_threads=1)
-    sequence = request.sequence(collects=True)
+    sequence = request.sequence(collects=True, quiet=False)
     assert pool.grow(sequence, n_most)
     logprobs = []
     for _ in range(request.n_new):
@@ -82,6 +86,7 @@ def draw_requests(rng: random.Random, long: bool) -> list[Request]:
     stems = [[rng.randrange(N_VOCAB) for _ in range(length)] for length in lengths]
     requests = []
     for _ in range(rng.randint(2, 6)):
+        what = rng.choice(["collects", "quiet", "quiet", "neither"])
         stem = rng.choice(stems)
         n_shared = rng.choice([len(stem), rng.randint(1, len(stem))])
         ids = stem[:n_shared] + [rng.randrange(N_VOCAB) for _ in range(rng.randint(1, 20))]
@@ -94,10 +99,12 @@ def draw_requests(rng: random.Random, long: bool) -> list[Request]:
         requests.append(
             Request(
                 tuple(ids),
-                n_new=rng.randint(1, 12),
+                n_new=rng.randint(1, 40 if what == "quiet" else 12),
                 sampling=tuple(sampling.items()),
                 arrival=rng.randrange(40),
-                collects=rng.random() < 0.35,
+                collects=what == "collects",
+                quiet=what == "quiet",
+                stop_ids=tuple(rng.sample(range(N_VOCAB), rng.choice([0, 0, 10]))),
             )
         )
     return requests
@@ -158,7 +165,8 @@ class Schedule:
         while self.waiting or self.running or self.preempted:
             self.admit(step)
             self.preempt_somebody_for_no_reason()
-            self.run_one_step()
+            if self.rng.random() < 0.5 or not self.run_several_steps():
+                self.run_one_step()
             self.finish()
             self.pool.check_invariants()
             step += 1
@@ -175,7 +183,7 @@ class Schedule:
                 row = self.preempted.pop(0)
             elif self.waiting and (self.waiting[0].arrival <= step or not self.running):
                 request = self.waiting.pop(0)
-                row = Row(request, request.sequence(request.collects))
+                row = Row(request, request.sequence(request.collects, request.quiet))
             else:
                 return
             if self.prefix_cache:
@@ -230,11 +238,39 @@ class Schedule:
         result = self.runner.step(sequences, n_new, sample)
         sampled = [row for row, wanted in zip(batch, sample, strict=True) if wanted]
         for row, logprobs in zip(sampled, result.logprobs, strict=True):
-            row.logprobs.append(logprobs)
+            if not row.request.quiet:
+                row.logprobs.append(logprobs)
         self.counts["tokens"] += sum(n_new)
         for sequence in sequences:
             if self.prefix_cache and self.rng.random() < 0.7:
                 self.pool.publish(sequence)
+
+    def run_several_steps(self) -> bool:
+        """Some of the quiet rows that have one token to compute, with blocks ahead or not; false if none."""
+        quiet = [row for row in self.running if row.request.quiet]
+        ready = [row for row in quiet if row.sequence.n_tokens - row.sequence.n_computed == 1]
+        n_ahead, batch = self.rng.choice([1, 2, 9, 30]), []
+        for row in self.rng.sample(ready, self.rng.randint(0, len(ready))):
+            if row in self.running and self.find_blocks(row, row.sequence.n_computed + 1, batch):
+                batch.append(row)
+                self.pool.grow(row.sequence, row.sequence.n_computed + n_ahead)
+        if not batch:
+            return False
+        sequences = [row.sequence for row in batch]
+        before = [s.n_tokens for s in sequences]
+        left = min(len(row.request.ids) + row.request.n_new - n for row, n in zip(batch, before, strict=True))
+        if interrupted := self.rng.random() < 0.1:
+            self.runner.interrupt()
+        run = self.runner.run(sequences, max_steps=min(left, self.rng.randint(1, 30)), max_s=60)
+        assert run.n_steps == 1 or not interrupted, "an interrupted run went on"
+        for row, n, drawn in zip(batch, before, run.token_ids, strict=True):
+            assert len(drawn) == run.n_steps and drawn == row.sequence.token_ids(n)
+            assert not set(drawn[:-1]) & set(row.request.stop_ids), "a run went on after a stop id"
+        self.counts["runs"] += 1
+        self.counts["steps of runs"] += run.n_steps
+        self.counts["tokens compared"] += run.n_steps * len(batch)
+        self.counts["tokens"] += run.n_steps * len(batch)
+        return True
 
     def finish(self) -> None:
         for row in list(self.running):

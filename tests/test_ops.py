@@ -297,6 +297,18 @@ def test_narrow_pages_hold_rounded_keys_and_values(isa, kv_dtype, format):
     )
 
 
+@pytest.mark.parametrize("large", [65504.0, 65520.0, -1e6, 3e38, np.inf])
+def test_what_overflows_a_narrow_page_is_its_largest_number(isa, large):
+    """An infinite value would give rows that do not see it 0 · Inf."""
+    q, k, v = normal(1, 3, 2, 32), normal(2, 40, 2, 32), normal(3, 40, 2, 32)
+    v[39, 1, 5] = large
+    settings = {"scale": 32**-0.5, "isa": isa, "kv_dtype": "float16"}
+    together = ops.attention(q, k, v, position=37, **settings)
+    assert_same_bits(together[:2], ops.attention(q[:2], k[:39], v[:39], position=37, **settings))
+    v[39, 1, 5] = np.clip(large, -65504, 65504)
+    assert_same_bits(together, ops.attention(q, k, v, position=37, **settings))
+
+
 # ---- elementwise
 
 GRID = np.concatenate([np.linspace(-20, 20, 4001), [-1e30, -130, -90, 90, 1e30, 0.0, 1e-30, -1e-30]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -198,6 +200,134 @@ def test_a_decode_step_allocates_nothing(family, format):
     before = bench.runner.n_allocations()
     for _ in range(4):
         bench.runner.step(sequences, [1, 1], [True, True])
+    assert bench.runner.n_allocations() == before
+
+
+# ---- runs
+
+
+def ready(bench: Bench, n: int = 20, n_blocks: int = 4, **options: object) -> _core.Sequence:
+    """A sequence that has drawn its first token."""
+    sampling = _core.SamplingParams(temperature=1.5, seed=n, **options.pop("sampling", {}))
+    sequence = _core.Sequence(some_ids(n), sampling, **options)
+    assert bench.pool.grow(sequence, n_blocks * BLOCK_SIZE)
+    bench.runner.step([sequence], [n], [True])
+    return sequence
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 7, 30])
+@pytest.mark.parametrize("family, format", [("llama", "f32"), ("llama", "q4_0"), ("gemma3", "q8_0")])
+def test_a_run_is_as_many_steps(family, format, max_steps):
+    model = built(family, format)
+    one_by_one, in_runs = Bench(model), Bench(model)
+    for bench in (one_by_one, in_runs):
+        bench.pool.release(bench.sequence)
+    expected = [ready(one_by_one, n) for n in (3, 17)]
+    sequences = [ready(in_runs, n) for n in (3, 17)]
+    for _ in range(30):
+        one_by_one.runner.step(expected, [1, 1], [True, True])
+    while sequences[0].n_tokens < expected[0].n_tokens:
+        left = expected[0].n_tokens - sequences[0].n_tokens
+        before = [s.n_tokens for s in sequences]
+        run = in_runs.runner.run(sequences, max_steps=min(max_steps, left), max_s=60)
+        assert run.n_steps == min(max_steps, left)
+        assert run.token_ids == [s.token_ids(n) for s, n in zip(sequences, before, strict=True)]
+    assert [s.token_ids() for s in sequences] == [s.token_ids() for s in expected]
+    assert [s.n_computed for s in sequences] == [s.n_computed for s in expected]
+
+
+def test_what_ends_a_run():
+    bench = Bench()
+    free = ready(bench)
+    drawn = bench.runner.run([free], max_steps=30, max_s=60).token_ids[0]
+    bench.pool.release(free)
+    at = next(i for i in range(3, 30) if drawn[i] not in drawn[:i])
+    ends = {
+        "a stop id": ({"stop_ids": [299, drawn[at]]}, 60, at + 1),
+        "a full block": ({"n_blocks": 2}, 60, 2 * BLOCK_SIZE - 20),
+        "time": ({}, 0, 1),
+        "steps": ({}, 60, 30),
+    }
+    for why, (options, max_s, n_steps) in ends.items():
+        sequence = ready(bench, **options)
+        run = bench.runner.run([sequence], max_steps=30, max_s=max_s)
+        assert run.n_steps == n_steps and run.token_ids == [drawn[:n_steps]], why
+        if why == "a full block":
+            with pytest.raises(errors.InvalidParameterError, match="room for"):
+                bench.runner.run([sequence], max_steps=1, max_s=60)
+        bench.pool.release(sequence)
+
+
+def test_an_interruption_ends_one_run_after_a_step():
+    bench = Bench()
+    sequence = ready(bench)
+    bench.runner.interrupt()
+    assert [bench.runner.run([sequence], max_steps=5, max_s=60).n_steps for _ in range(2)] == [1, 5]
+
+
+def test_an_interruption_is_heard_during_a_run():
+    """2,048 steps take some 20 ms; of several tries one meets them in the middle."""
+    model = built("llama")
+    n = model.spec.max_positions
+    runner = _core.Runner(model, _core.KvCache(model.spec, n // 16, 16), num_threads=1)
+    pool, n_steps = _core.BlockPool(n // 16, 16), []
+    while not any(1 < steps < n for steps in n_steps):
+        sequence = _core.Sequence([1], _core.SamplingParams(temperature=0.0))
+        assert pool.grow(sequence, n)
+        timer = threading.Timer(0.003, runner.interrupt)
+        timer.start()
+        n_steps.append(runner.run([sequence], max_steps=n, max_s=60).n_steps)
+        timer.join()
+        pool.release(sequence)
+        assert len(n_steps) < 50, n_steps
+
+
+def test_a_run_ends_at_the_models_length():
+    model = built("llama")
+    n = model.spec.max_positions
+    runner = _core.Runner(model, _core.KvCache(model.spec, n // 16 + 1, 16), num_threads=1)
+    sequence = _core.Sequence([1], _core.SamplingParams(temperature=0.0))
+    assert _core.BlockPool(n // 16 + 1, 16).grow(sequence, n + 16)
+    assert runner.run([sequence], max_steps=10**9, max_s=60).n_steps == n
+    assert (sequence.n_computed, sequence.n_tokens) == (n, n + 1)
+
+
+def test_a_run_ends_when_nothing_can_be_drawn():
+    bench = Bench(build(poisoned()))
+    good, bad = ready(bench), ready(bench, 3, 1)
+    bad.append_token(299)
+    bench.runner.step([bad], [1], [False])
+    run = bench.runner.run([good, bad], max_steps=9, max_s=60)
+    assert run.n_steps == 1 and run.token_ids == [good.token_ids(21), [-1]]
+
+
+RUNS_REFUSED = {
+    "nothing": lambda b: [],
+    "a prompt": lambda b: [b.sequence],
+    "log-probabilities": lambda b: [ready(b, 3, 1, sampling={"n_logprobs": 0})],
+    "logits": lambda b: [ready(b, 3, 1, collect_logits=True)],
+    "hidden states": lambda b: [ready(b, 3, 1, collect_hidden=True)],
+    "none": lambda b: [None],
+}
+
+
+@pytest.mark.parametrize("name", RUNS_REFUSED)
+def test_a_refused_run_changes_nothing(name):
+    bench = Bench()
+    sequences = [ready(bench, 9, 1), *RUNS_REFUSED[name](bench)][name == "nothing" :]
+    before = [(s.n_computed, s.n_tokens) for s in sequences if s]
+    with pytest.raises(errors.InvalidParameterError):
+        bench.runner.run(sequences, max_steps=5, max_s=60)
+    with pytest.raises(errors.InvalidParameterError):
+        bench.runner.run(sequences[:1], max_steps=0, max_s=60)
+    assert [(s.n_computed, s.n_tokens) for s in sequences if s] == before
+
+
+def test_a_run_allocates_nothing():
+    bench = Bench()
+    sequences = [ready(bench, n, 2) for n in (3, 9)]
+    before = bench.runner.n_allocations()
+    assert bench.runner.run(sequences, max_steps=20, max_s=60).n_steps == 20
     assert bench.runner.n_allocations() == before
 
 

@@ -57,6 +57,89 @@ def test_draws_equal_the_reference(settings, seed):
         assert chosen == reference.sample(row, seed, len(history), **settings)
 
 
+N_LARGE = 70_001
+RNG = np.random.default_rng(0)
+LARGE = {
+    "peaked": np.where(RNG.random(N_LARGE) < 2e-4, RNG.uniform(5, 12, N_LARGE), RNG.normal(-8, 2, N_LARGE)),
+    "flat": RNG.normal(0, 0.5, N_LARGE),
+    "tied": np.round(RNG.normal(0, 2, N_LARGE)),
+    "equal": np.zeros(N_LARGE),
+    "ascending": np.linspace(-9, 9, N_LARGE),
+    "mostly forbidden": np.where(RNG.random(N_LARGE) < 0.01, RNG.normal(0, 1, N_LARGE), -np.inf),
+}
+LARGE_SETTINGS = [
+    {},
+    {"top_k": 7},
+    {"top_k": 64, "top_p": 0.95, "temperature": 0.8},
+    {"top_k": 3000},
+    {"top_k": 69_000, "min_p": 1e-4},
+    {"top_p": 0.3},
+    {"top_p": 0.9},
+    {"top_p": 1 - 1e-13},
+    {"min_p": 0.2},
+    {"typical_p": 0.5},
+    {"typical_p": 0.95, "temperature": 1.7},
+    {"top_p": 0.95, "typical_p": 0.9, "min_p": 1e-6},
+]
+
+
+def kept_of_many(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0):
+    """Probabilities (times a constant) and the ids that may be drawn, ascending: as defined, in float64."""
+    scaled = (logits - logits.max()).astype(np.float64) / temperature
+    p, ids = np.exp(scaled), np.arange(len(logits))
+
+    def until(ids, keys, mass):
+        order = ids[np.lexsort((ids, keys[ids]))]
+        reached = np.flatnonzero(np.cumsum(p[order]) >= mass * p[ids].sum())
+        return np.sort(order[: reached[0] + 1] if len(reached) else order)
+
+    if top_k:
+        ids = np.sort(np.lexsort((ids, -scaled))[:top_k])
+    if top_p < 1:
+        ids = until(ids, -p, top_p)
+    ids = ids[p[ids] >= min_p]
+    if typical_p < 1:
+        ids = ids[p[ids] > 0]
+        mean = (p[ids] * scaled[ids]).sum() / p[ids].sum()
+        ids = until(ids, abs(scaled - mean), typical_p)
+    return p, ids
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("settings", LARGE_SETTINGS, ids=str)
+def test_draws_from_a_large_vocabulary(name, settings):
+    """The float32 weights of the core may move a bound or the draw by a rounding, hence to a neighbour."""
+    logits = LARGE[name].astype(np.float32)
+    p, kept = kept_of_many(logits, **settings)
+    params, history = _core.SamplingParams(seed=3, **settings), [1, 2]
+    reached = np.cumsum(p[kept])
+    for _ in range(4):
+        history.append(5)
+        chosen = _core.ops.sample(logits, params, history, 2)
+        place = int(np.searchsorted(reached, reference.uniform(3, len(history)) * reached[-1], side="right"))
+        slack = 1 + len(kept) // 5000
+        assert chosen in kept[max(0, place - slack) : place + slack + 1], (chosen, kept[place])
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 1023, 1025, 5000])
+def test_the_first_maximum_of_any_length(n):
+    greedy = _core.SamplingParams(temperature=0.0)
+    for seed in range(20):
+        logits = np.random.default_rng(seed).integers(-4, 4, n).astype(np.float32)
+        assert _core.ops.sample(logits, greedy, [0], 1) == int(np.argmax(logits))
+        logits[seed * 7919 % n] = np.nan
+        assert _core.ops.sample(logits, greedy, [0], 1) == -1
+    assert _core.ops.sample(np.full(n, -np.inf, np.float32), greedy, [0], 1) == -2
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_top_k_draws_from_the_first_k(name):
+    logits = LARGE[name].astype(np.float32)
+    first = np.lexsort((np.arange(N_LARGE), -logits))[:50].tolist()
+    params = _core.SamplingParams(top_k=50, seed=1)
+    assert {_core.ops.sample(logits, params, [0] * n, 1) for n in range(1, 60)} <= set(first)
+
+
 def test_temperature_zero_is_the_first_maximum():
     tokens, logits, _ = generate(temperature=0.0)
     for row, _, chosen in rows_and_choices(tokens, logits):

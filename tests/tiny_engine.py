@@ -64,6 +64,13 @@ class Slow:
         time.sleep(self.seconds)
         return self.runner.step(*args)
 
+    def run(self, sequences, *, max_steps, max_s):
+        time.sleep(self.seconds)
+        return self.runner.run(sequences, max_steps=1, max_s=max_s)
+
+    def interrupt(self):
+        self.runner.interrupt()
+
 
 def make_engine(
     *,

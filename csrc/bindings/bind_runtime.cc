@@ -63,10 +63,11 @@ Sequence& idle(Sequence& sequence) {
 
 SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* sampling, uint64_t salt,
                              const py::object& token_type_ids, bool collect_logits, bool collect_hidden,
-                             int64_t prompt_logprobs) {
+                             int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids) {
   const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
   auto sequence = std::make_shared<Sequence>(ids, sampling ? *sampling : SamplingParams(), salt,
                                              Collect{collect_logits, collect_hidden, prompt_logprobs});
+  sequence->stop_ids.assign(stop_ids.begin(), stop_ids.end());
   if (token_type_ids.is_none()) return sequence;
   const std::vector<int32_t> types = to_ids(token_type_ids, "token_type_ids");
   TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(),
@@ -99,7 +100,7 @@ void bind_sequence(py::module_& module) {
   py::class_<Sequence, SharedSequence>(module, "Sequence")
       .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
            "token_type_ids"_a = py::none(), "collect_logits"_a = false, "collect_hidden"_a = false,
-           "prompt_logprobs"_a = -1)
+           "prompt_logprobs"_a = -1, "stop_ids"_a = py::tuple())
       .def_readonly("n_prompt", &Sequence::n_prompt)
       .def_property_readonly("n_tokens", &Sequence::n_tokens)
       .def_readonly("n_computed", &Sequence::n_computed)
@@ -194,6 +195,11 @@ struct StepOutput {
   py::list token_ids, logprobs;
 };
 
+struct RunOutput {
+  int64_t n_steps = 0;
+  py::list token_ids;  // of lists
+};
+
 // A runner as Python sees it. The flag changes only under the GIL, from the entry of a call to the end of the
 // conversion of its result.
 struct BusyRunner : Runner {
@@ -214,6 +220,11 @@ class Turn {
   BusyRunner& runner_;
 };
 
+void hold_all(HeldSequences& held, const std::vector<SharedSequence>& sequences) {
+  held.reserve(sequences.size());
+  for (const SharedSequence& sequence : sequences) held.hold(*sequence);
+}
+
 StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                     const std::vector<int64_t>& n_new, const std::vector<bool>& sample) {
   TUILI_CHECK(n_new.size() == sequences.size() && sample.size() == sequences.size(),
@@ -225,8 +236,7 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
   }
   const Turn turn(runner);
   HeldSequences held;
-  held.reserve(sequences.size());
-  for (const SharedSequence& sequence : sequences) held.hold(*sequence);
+  hold_all(held, sequences);
   const StepResult* result = nullptr;
   {
     const py::gil_scoped_release release;
@@ -236,6 +246,33 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
   for (const int32_t id : result->token_ids) output.token_ids.append(id);
   for (const auto& logprobs : result->logprobs)
     output.logprobs.append(logprobs ? py::object(to_tuple(*logprobs)) : py::none());
+  return output;
+}
+
+RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& sequences, int64_t max_steps,
+                    double max_s) {
+  std::vector<StepRequest> requests;
+  std::vector<int64_t> n_before;
+  for (const SharedSequence& sequence : sequences) {
+    TUILI_CHECK(sequence != nullptr, "run: a sequence is None");
+    requests.push_back({sequence.get(), 1, true});
+  }
+  const Turn turn(runner);
+  HeldSequences held;
+  hold_all(held, sequences);
+  for (const SharedSequence& sequence : sequences) n_before.push_back(sequence->n_tokens());
+  RunOutput output;
+  {
+    const py::gil_scoped_release release;
+    output.n_steps = runner.run(requests, max_steps, max_s);
+  }
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const Vector<int32_t>& tokens = sequences[i]->tokens;
+    py::list drawn;
+    for (size_t t = static_cast<size_t>(n_before[i]); t < tokens.size(); ++t) drawn.append(tokens[t]);
+    if (const int32_t last = runner.result().token_ids[i]; last < 0) drawn.append(last);
+    output.token_ids.append(std::move(drawn));
+  }
   return output;
 }
 
@@ -263,6 +300,9 @@ void bind_runner(py::module_& module) {
   py::class_<StepOutput>(module, "StepResult")
       .def_readonly("token_ids", &StepOutput::token_ids)
       .def_readonly("logprobs", &StepOutput::logprobs);
+  py::class_<RunOutput>(module, "RunResult")
+      .def_readonly("n_steps", &RunOutput::n_steps)
+      .def_readonly("token_ids", &RunOutput::token_ids);
   py::class_<BusyRunner>(module, "Runner")
       .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs,
                        int num_threads, const std::optional<std::string>& isa) {
@@ -276,6 +316,8 @@ void bind_runner(py::module_& module) {
       .def_property_readonly("n_threads", &Runner::n_threads)
       .def_property_readonly("isa", &Runner::isa)
       .def("step", &run_step, "sequences"_a, "n_new"_a, "sample"_a)
+      .def("run", &run_steps, "sequences"_a, py::kw_only(), "max_steps"_a, "max_s"_a)
+      .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
       .def("n_allocations", &Runner::n_allocations);
 }

@@ -1,4 +1,5 @@
 // What sampling asks of one row of logits, and its random numbers.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -17,18 +18,34 @@ void exp_shifted(const Context& context, float* y, const float* x, float shift, 
   context.kernels->exp_shifted(y, x, shift, {0, n});
 }
 
+// Pieces of x go through lanes that a compiler makes vectors of; only a piece with a new maximum is searched.
 int64_t argmax(const float* x, int64_t n) {
-  float best = -std::numeric_limits<float>::infinity();
+  constexpr int64_t kLanes = 32, kPiece = 1024;
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  float best = kLowest;
   int64_t at = -2;
-  bool ordered = true;
-  for (int64_t i = 0; i < n; ++i) {
-    ordered &= x[i] == x[i];
-    if (x[i] > best) {
-      best = x[i];
-      at = i;
+  for (int64_t begin = 0; begin < n; begin += kPiece) {
+    const int64_t end = std::min(n, begin + kPiece), whole = begin + (end - begin) / kLanes * kLanes;
+    float lanes[kLanes];
+    uint32_t unordered[kLanes] = {};
+    std::fill_n(lanes, kLanes, kLowest);
+    for (int64_t i = begin; i < whole; i += kLanes)
+      for (int64_t j = 0; j < kLanes; ++j) {
+        const float value = x[i + j];
+        lanes[j] = value > lanes[j] ? value : lanes[j];
+        unordered[j] |= value == value ? 0u : 1u;
+      }
+    for (int64_t i = whole; i < end; ++i) {
+      lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
+      unordered[0] |= x[i] == x[i] ? 0u : 1u;
     }
+    if (std::any_of(unordered, unordered + kLanes, [](uint32_t u) { return u != 0; })) return -1;
+    const float highest = *std::max_element(lanes, lanes + kLanes);
+    if (!(highest > best)) continue;
+    best = highest;
+    at = std::find(x + begin, x + end, highest) - x;
   }
-  return ordered ? at : -1;
+  return at;
 }
 
 // x = 2^e · m with m in [√½, √2); log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172: the first term

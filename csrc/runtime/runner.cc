@@ -1,6 +1,7 @@
 #include "runtime/runner.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <limits>
 
@@ -30,6 +31,12 @@ int64_t largest_kv_size(const ModelSpec& spec) {
 
 int64_t shared_blocks_for(const RunnerOptions& options) {
   return options.max_batch_tokens / kSharedBlockSize + options.max_seqs;
+}
+
+// Room for n more, at least doubling it, so that many small runs copy each token a few times at most.
+void make_room(Vector<int32_t>& tokens, int64_t n) {
+  const size_t needed = tokens.size() + static_cast<size_t>(std::min(n, kMostBatchTokens));
+  if (tokens.capacity() < needed) tokens.reserve(std::max(needed, 2 * tokens.capacity()));
 }
 
 }  // namespace
@@ -109,21 +116,14 @@ void Runner::carve(Carver carver) {
 
 struct Runner::Guard {
   explicit Guard(Runner& runner) : runner_(runner), allocations_before_(n_heap_allocations()) {
-    runner.token_ids_.clear();
-    runner.token_types_.clear();
-    runner.positions_.clear();
-    runner.slots_.clear();
-    runner.rows_.clear();
-    runner.sequences_.clear();
-    runner.logit_rows_.clear();
-    runner.result_.token_ids.clear();
-    runner.result_.logprobs.clear();
+    runner.begin_batch();
   }
   ~Guard() {
     const ModelSpec& spec = runner_.model_.spec;
     for (Sequence* sequence : runner_.sequences_)
       sequence->keep_collected_of_computed(spec.n_vocab, spec.d_model);
     runner_.n_allocations_ += n_heap_allocations() - allocations_before_;
+    runner_.interrupted_ = false;
   }
 
  private:
@@ -131,6 +131,19 @@ struct Runner::Guard {
   const int64_t allocations_before_;
   const FloatEnvironment environment_;
 };
+
+// Forgets the step before.
+void Runner::begin_batch() {
+  token_ids_.clear();
+  token_types_.clear();
+  positions_.clear();
+  slots_.clear();
+  rows_.clear();
+  sequences_.clear();
+  logit_rows_.clear();
+  result_.token_ids.clear();
+  result_.logprobs.clear();
+}
 
 void Runner::check_token(const Sequence& sequence, int64_t i) const {
   const int32_t id = sequence.tokens[i];
@@ -195,19 +208,22 @@ void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
 
 StepBatch Runner::batch() const { return {token_ids_, token_types_, positions_, slots_, rows_}; }
 
-const StepResult& Runner::step(std::span<const StepRequest> requests) {
+void Runner::check_requests(std::span<const StepRequest> requests) const {
   TUILI_CHECK(cache_ != nullptr, "this model is an encoder: use encode");
-  const Guard guard(*this);
   TUILI_CHECK(!requests.empty() && static_cast<int64_t>(requests.size()) <= options_.max_seqs, "a step of ",
               requests.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0;
   for (const StepRequest& request : requests) {
-    sequences_.push_back(request.sequence);
     check_request(request, n_tokens);
     n_tokens += request.n_new;
   }
+}
+
+// One step of requests that were checked, after begin_batch().
+void Runner::compute(std::span<const StepRequest> requests) {
   for (const StepRequest& request : requests) {
     Sequence& s = *request.sequence;
+    sequences_.push_back(&s);
     clear_fresh_blocks(s, request.n_new);
     add_rows(s, s.n_computed, request.n_new, s.blocks.data(), s.block_size);
   }
@@ -223,7 +239,48 @@ const StepResult& Runner::step(std::span<const StepRequest> requests) {
     const int32_t token = result_.token_ids[sampled++];
     if (token >= 0) request.sequence->tokens.push_back(token);
   }
+}
+
+const StepResult& Runner::step(std::span<const StepRequest> requests) {
+  const Guard guard(*this);
+  check_requests(requests);
+  compute(requests);
   return result_;
+}
+
+// ---- steps without a pause
+
+int64_t Runner::run(std::span<const StepRequest> requests, int64_t max_steps, double max_s) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  TUILI_CHECK(max_steps >= 1, "run: max_steps is ", max_steps, "; it must be at least 1");
+  for (const StepRequest& request : requests) {
+    const Sequence& s = *request.sequence;
+    TUILI_CHECK(request.n_new == 1 && request.sample, "run: every sequence computes one token and samples");
+    TUILI_CHECK(!s.collect.logits && !s.collect.hidden && s.sampling.n_logprobs < 0,
+                "run: a sequence wants logits, hidden states or log-probabilities: use step");
+  }
+  check_requests(requests);
+  for (const StepRequest& request : requests) make_room(request.sequence->tokens, max_steps);
+  const Guard guard(*this);
+  for (int64_t n_steps = 1;; ++n_steps) {
+    begin_batch();
+    compute(requests);
+    const bool out_of_time = std::chrono::duration<double>(Clock::now() - start).count() >= max_s;
+    if (n_steps == max_steps || out_of_time || interrupted_ || !may_decode_on(requests)) return n_steps;
+  }
+}
+
+// Whether every sequence has a token to go on with, and a place to put it.
+bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Sequence& s = *requests[i].sequence;
+    const int32_t token = result_.token_ids[i];
+    if (token < 0 || std::ranges::find(s.stop_ids, token) != s.stop_ids.end()) return false;
+    const int64_t room = static_cast<int64_t>(s.blocks.size()) * s.block_size;
+    if (s.n_tokens() > std::min(room, model_.spec.max_positions)) return false;
+  }
+  return true;
 }
 
 // ---- logits

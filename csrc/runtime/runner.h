@@ -2,6 +2,7 @@
 // once.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -48,6 +49,20 @@ class Runner {
   // is valid until the next step.
   const StepResult& step(std::span<const StepRequest> requests);
 
+  // Decodes on: steps of one token per sequence, until one of the sequences chose a stop id or no token,
+  // filled its blocks or reached the model's length; or max_steps are done, max_s seconds have passed or
+  // interrupt() was called, which end it after a step. At least one step. Returns their number; the tokens
+  // are in the sequences, and result() is that of the last step. Every request has n_new 1 and samples, and
+  // no sequence asks for logits, hidden states or log-probabilities, of which each step's would be lost.
+  // Checked as in step; tokens of finished steps stay when a later one fails. Nothing is allocated but, at
+  // the beginning, room for tokens.
+  int64_t run(std::span<const StepRequest> requests, int64_t max_steps, double max_s);
+  const StepResult& result() const { return result_; }
+
+  // Ends a run after the step it is in; for any thread. Forgotten when a run or step returns: who interrupts
+  // has said why before, so that whoever runs the next steps looks for it in between.
+  void interrupt() { interrupted_ = true; }
+
   // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
   void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out);
 
@@ -58,7 +73,7 @@ class Runner {
   const ModelSpec& spec() const { return model_.spec; }
 
  private:
-  struct Guard;  // marks the sequences as busy, counts allocations, sets the float environment
+  struct Guard;  // counts allocations, sets the float environment, forgets interruptions
   struct LogitRow {
     int64_t row;      // of the batch
     int64_t request;  // index of the request
@@ -66,6 +81,10 @@ class Runner {
   };
 
   void carve(Carver carver);
+  void begin_batch();
+  void check_requests(std::span<const StepRequest> requests) const;
+  void compute(std::span<const StepRequest> requests);
+  bool may_decode_on(std::span<const StepRequest> requests) const;
   void check_request(const StepRequest& request, int64_t n_before) const;
   void check_token(const Sequence& sequence, int64_t i) const;
   void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
@@ -104,6 +123,7 @@ class Runner {
   Taps taps_;
 
   int64_t n_allocations_ = 0;
+  std::atomic<bool> interrupted_{false};
 };
 
 }  // namespace tuili

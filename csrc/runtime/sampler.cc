@@ -1,10 +1,10 @@
 #include "runtime/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
-#include <numeric>
+#include <utility>
 
 #include "base/check.h"
 
@@ -12,12 +12,6 @@ namespace tuili {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// Value descending, then id ascending.
-auto descending(const float* values) {
-  return
-      [values](int32_t a, int32_t b) { return values[a] > values[b] || (values[a] == values[b] && a < b); };
-}
 
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
   return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || reads_history(p) || !p.bad_words.empty() ||
@@ -51,20 +45,25 @@ bool reads_history(const SamplingParams& params) {
          params.no_repeat_ngram_size > 0;
 }
 
-Sampler::Sampler(int64_t n_vocab)
-    : n_vocab_(n_vocab),
-      logits_(n_vocab),
-      weights_(n_vocab),
-      ids_(n_vocab),
-      marked_(n_vocab),
-      counts_(n_vocab) {}
+Sampler::Sampler(int64_t n_vocab) : n_vocab_(n_vocab), selection_(n_vocab) {
+  const auto carve = [&](Carver carver) {
+    ids_ = carver.take<int32_t>(n_vocab);
+    logits_ = carver.take<float>(n_vocab);
+    weights_ = carver.take<float>(n_vocab);
+    marked_ = carver.take<uint32_t>(n_vocab);
+    counts_ = carver.take<int32_t>(n_vocab);
+    return carver.used();
+  };
+  memory_ = Buffer(carve(Carver()));
+  carve(Carver(memory_.data()));
+}
 
 // Whether this is the first time the token is met since forget_marks().
 bool Sampler::mark(int32_t token) { return std::exchange(marked_[token], mark_) != mark_; }
 
 void Sampler::forget_marks() {
   if (++mark_ != 0) return;
-  std::ranges::fill(marked_, 0);
+  std::fill_n(marked_, n_vocab_, 0u);
   mark_ = 1;
 }
 
@@ -123,124 +122,146 @@ int32_t Sampler::sample(const ops::Context& context, const float* logits, const 
                         std::span<const int32_t> history, int64_t n_prompt) {
   int64_t first = ops::argmax(logits, n_vocab_);
   if (first == kNotANumber) return kNotANumber;
-  const bool changed = changes_logits(params, static_cast<int64_t>(history.size()) - n_prompt);
-  if (changed || params.temperature != 0) std::copy_n(logits, n_vocab_, logits_.data());
-  if (changed) {
+  if (changes_logits(params, static_cast<int64_t>(history.size()) - n_prompt)) {
+    std::copy_n(logits, n_vocab_, logits_);
     apply_bias(params);
     apply_penalties(params, history, n_prompt);
     apply_bans(params, history, n_prompt);
-    first = ops::argmax(logits_.data(), n_vocab_);
+    logits = logits_;
+    first = ops::argmax(logits, n_vocab_);
   }
   if (first < 0) return static_cast<int32_t>(first);
-  const float best = changed ? logits_[first] : logits[first];
+  const float best = logits[first];
   if (params.temperature == 0 || params.top_k == 1 || best == kInfinity) return static_cast<int32_t>(first);
-  return draw(context, params, best, history.size());
+  return draw(context, logits, params, best, history.size());
 }
 
-// The n best ids by `values`, best first, at the front of ids_. A heap of n holds the best so far, the worst
-// on top.
-std::span<int32_t> Sampler::best(const float* values, int64_t n) {
-  n = std::min(n, n_vocab_);
-  const auto better = descending(values);
-  std::iota(ids_.begin(), ids_.begin() + n, 0);
-  const std::span<int32_t> heap{ids_.data(), static_cast<size_t>(n)};
-  if (n == 0) return heap;
-  std::ranges::make_heap(heap, better);
-  for (int64_t i = n; i < n_vocab_; ++i) {
-    if (values[i] <= values[heap[0]]) continue;  // an equal value with a higher id is no better
-    std::ranges::pop_heap(heap, better);
-    heap.back() = static_cast<int32_t>(i);
-    std::ranges::push_heap(heap, better);
-  }
-  std::ranges::sort_heap(heap, better);
-  return heap;
+// ---- who may be drawn
+
+void Sampler::move_candidate(int64_t from, int64_t to, bool every_id) {
+  ids_[to] = every_id ? static_cast<int32_t>(from) : ids_[from];
+  logits_[to] = logits_[from];
+  weights_[to] = weights_[from];
 }
 
-// The likeliest ids whose probabilities reach top_p, summed from the likeliest on; at least one.
-std::span<int32_t> Sampler::keep_top_p(std::span<int32_t> ids, double top_p) {
-  // Sorting a whole vocabulary is slow. Bins of about an eighth of an octave say which few ids can matter.
-  constexpr int kBins = 1024;
-  const auto bin_of = [&](int32_t id) {
-    return std::bit_cast<uint32_t>(weights_[id]) >> 20;
-  };  // weights <= 1
-  double bins[kBins] = {}, total = 0;
-  for (const int32_t id : ids) {
-    bins[bin_of(id)] += weights_[id];
-    total += weights_[id];
+// Drops the candidates after `last`; the keys are the selection's.
+void Sampler::keep(Rank last) {
+  const bool every_id = n_ == n_vocab_;
+  int64_t n = 0;
+  if (std::span<const Rank> numbers; selection_.list(last, &numbers)) {
+    for (const Rank number : numbers) {
+      move_candidate(static_cast<int64_t>(number), n++, every_id);
+    }
+  } else {
+    const std::span<const uint32_t> keys = selection_.keys(n_);
+    for (int64_t i = 0; i < n_; ++i) {  // without a branch: who stays is unpredictable
+      move_candidate(i, n, every_id);
+      n += rank_of(keys[i], i) <= last;
+    }
   }
-  const double mass = top_p * total;
-  uint32_t lowest = kBins - 1;
-  for (double sum = bins[lowest]; sum < mass && lowest > 0;) sum += bins[--lowest];
-  if (lowest > 0) --lowest;  // in another order the sum may round to less
-  const auto end = std::partition(ids.begin(), ids.end(), [&](int32_t id) { return bin_of(id) >= lowest; });
-  const std::span<int32_t> likely(ids.begin(), end);
-  std::ranges::sort(likely, descending(weights_.data()));
-  double sum = 0;
-  for (size_t i = 0; i < likely.size(); ++i) {
-    sum += weights_[likely[i]];
-    if (sum >= mass) return likely.first(i + 1);
-  }
-  return likely;
+  n_ = n;
 }
 
-// The ids whose surprise is closest to the entropy, until they reach `mass`. Source: Meister et al. 2022.
-std::span<int32_t> Sampler::keep_typical(std::span<int32_t> ids, double mass) {
-  double total = 0, entropy = 0;
-  for (const int32_t id : ids) total += weights_[id];
-  const auto surprise = [&](int32_t id) { return -ops::natural_log(weights_[id] / total); };
-  const auto end = std::partition(ids.begin(), ids.end(), [&](int32_t id) { return weights_[id] > 0; });
-  const std::span<int32_t> possible(ids.begin(), end);
-  std::ranges::sort(possible, descending(weights_.data()));
-  for (const int32_t id : possible) entropy += weights_[id] / total * surprise(id);
-  for (const int32_t id : possible) logits_[id] = static_cast<float>(std::fabs(surprise(id) - entropy));
-  std::ranges::sort(possible, [&](int32_t a, int32_t b) {
-    return logits_[a] < logits_[b] || (logits_[a] == logits_[b] && a < b);
-  });
-  double sum = 0;
-  for (size_t i = 0; i < possible.size(); ++i) {
-    sum += weights_[possible[i]];
-    if (sum >= mass * total) return possible.first(i + 1);
-  }
-  return possible;
-}
-
-// The ids that may be drawn, by top_k, top_p, min_p and typical_p in this order.
-std::span<int32_t> Sampler::candidates(const SamplingParams& params) {
-  std::span<int32_t> ids = ids_;
-  if (params.top_k > 0 && params.top_k < n_vocab_)
-    ids = best(logits_.data(), params.top_k);
-  else
-    std::iota(ids_.begin(), ids_.end(), 0);
-  if (params.top_p < 1) ids = keep_top_p(ids, params.top_p);
-  if (params.min_p > 0) {  // relative to the likeliest token, whose weight is 1
-    const auto end =
-        std::partition(ids.begin(), ids.end(), [&](int32_t id) { return weights_[id] >= params.min_p; });
-    ids = ids.first(end - ids.begin());
-  }
-  if (params.typical_p < 1) ids = keep_typical(ids, params.typical_p);
-  std::ranges::sort(ids);
-  return ids;
-}
-
-int32_t Sampler::draw(const ops::Context& context, const SamplingParams& params, float best,
-                      uint64_t counter) {
-  for (float& logit : logits_) logit = (logit - best) / params.temperature;
-  ops::exp_shifted(context, weights_.data(), logits_.data(), 0, n_vocab_);
-  const bool all = params.top_k <= 0 && params.top_p >= 1 && params.min_p <= 0 && params.typical_p >= 1;
-  if (all) std::iota(ids_.begin(), ids_.end(), 0);
-  const std::span<const int32_t> ids = all ? std::span<int32_t>(ids_) : candidates(params);
+double Sampler::total_weight() const {
   double total = 0;
-  for (const int32_t id : ids) total += weights_[id];
-  const double target = ops::uniform(params.seed, counter) * total;
-  double sum = 0;
-  int32_t last = ids[0];
-  for (const int32_t id : ids) {
-    if (weights_[id] <= 0) continue;
-    last = id;
-    sum += weights_[id];
-    if (sum > target) break;
+  for (const float weight : weights()) total += weight;
+  return total;
+}
+
+// Drops, quickly, many that cannot be among the k first of all ids: where k groups of ids have a maximum of
+// at least `bound`, k ids do, and lower ones are behind them. The weights are not there yet: their place is
+// free.
+void Sampler::drop_low(int64_t k) {
+  constexpr int64_t kGroup = 64;
+  const int64_t n_groups = n_vocab_ / kGroup;
+  float *const maxima = weights_, *const sorted = weights_ + n_groups;
+  for (int64_t g = 0; g < n_groups; ++g) {
+    float lanes[16];
+    std::fill_n(lanes, 16, -kInfinity);
+    for (int64_t i = 0; i < kGroup; ++i) {
+      const float logit = logits_[g * kGroup + i];
+      lanes[i % 16] = logit > lanes[i % 16] ? logit : lanes[i % 16];
+    }
+    maxima[g] = *std::max_element(lanes, lanes + 16);
   }
-  return last;
+  std::copy_n(maxima, n_groups, sorted);
+  std::nth_element(sorted, sorted + (k - 1), sorted + n_groups, std::greater<>());
+  const float bound = sorted[k - 1];
+  n_ = 0;
+  const auto take = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      ids_[n_] = static_cast<int32_t>(i);
+      logits_[n_] = logits_[i];
+      n_ += logits_[n_] >= bound;
+    }
+  };
+  for (int64_t g = 0; g < n_groups; ++g)
+    if (maxima[g] >= bound) take(g * kGroup, (g + 1) * kGroup);
+  take(n_groups * kGroup, n_vocab_);
+}
+
+void Sampler::keep_top_k(int64_t k) {
+  if (k <= n_vocab_ / 1024) drop_low(k);
+  const std::span<uint32_t> keys = selection_.keys(n_);
+  for (int64_t i = 0; i < n_; ++i) keys[i] = key_descending(logits_[i]);
+  keep(selection_.nth(n_, k));
+}
+
+void Sampler::weigh(const ops::Context& context) { ops::exp_shifted(context, weights_, logits_, 0, n_); }
+
+// The likeliest whose probabilities reach top_p, summed from the likeliest on; at least one.
+void Sampler::keep_top_p(double top_p) {
+  const std::span<uint32_t> keys = selection_.keys(n_);
+  for (int64_t i = 0; i < n_; ++i) keys[i] = key_descending(weights_[i]);
+  keep(selection_.until(weights(), top_p));
+}
+
+// Relative to the likeliest, whose weight is 1.
+void Sampler::keep_min_p(double min_p) {
+  int64_t n = 0;
+  const bool every_id = n_ == n_vocab_;
+  for (int64_t i = 0; i < n_; ++i) {
+    const bool stays = weights_[i] >= min_p;
+    move_candidate(i, n, every_id);  // without a branch: who stays is unpredictable
+    n += stays;
+  }
+  n_ = n;
+}
+
+// Those whose surprise is closest to the entropy, until their probabilities reach `mass`. Source: Meister et
+// al. 2022. With logits x and weights exp(x), surprise is log Σ exp(x) - x and entropy its mean; here both
+// without the first term.
+void Sampler::keep_typical(double mass) {
+  double total = 0, mean = 0;
+  for (int64_t i = 0; i < n_; ++i) {
+    total += weights_[i];
+    mean += weights_[i] > 0 ? double{weights_[i]} * logits_[i] : 0;  // -Inf · 0 is not a number
+  }
+  mean /= total;
+  const std::span<uint32_t> keys = selection_.keys(n_);
+  for (int64_t i = 0; i < n_; ++i) keys[i] = key_ascending(static_cast<float>(std::fabs(mean - logits_[i])));
+  keep(selection_.until(weights(), mass));
+}
+
+int32_t Sampler::draw(const ops::Context& context, const float* logits, const SamplingParams& params,
+                      float best, uint64_t counter) {
+  n_ = n_vocab_;
+  const float temperature = params.temperature;
+  for (int64_t i = 0; i < n_; ++i) logits_[i] = (logits[i] - best) / temperature;
+  if (params.top_k > 0 && params.top_k < n_vocab_) keep_top_k(params.top_k);
+  weigh(context);
+  if (params.top_p < 1) keep_top_p(params.top_p);
+  if (params.min_p > 0) keep_min_p(params.min_p);
+  if (params.typical_p < 1) keep_typical(params.typical_p);
+  const double target = ops::uniform(params.seed, counter) * total_weight();
+  double sum = 0;
+  int64_t last = 0;
+  for (int64_t i = 0; i < n_ && sum <= target; ++i) {
+    if (weights_[i] <= 0) continue;
+    last = i;
+    sum += weights_[i];
+  }
+  return n_ == n_vocab_ ? static_cast<int32_t>(last) : ids_[last];
 }
 
 TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits, int64_t token,
@@ -255,7 +276,12 @@ TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits
   TokenLogprobs result{value(token), {}};
   if (!defined) return result;
   result.best.reserve(n_best);
-  for (const int32_t id : best(logits, n_best)) result.best.emplace_back(id, value(id));
+  const std::span<uint32_t> keys = selection_.keys(n_vocab_);
+  for (int64_t i = 0; i < n_vocab_; ++i) keys[i] = key_descending(logits[i]);
+  for (const Rank rank : selection_.first(n_vocab_, std::min(n_best, n_vocab_))) {
+    const auto id = static_cast<int32_t>(rank & 0xffffffff);
+    result.best.emplace_back(id, value(id));
+  }
   return result;
 }
 

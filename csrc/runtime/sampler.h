@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "ops/ops.h"
+#include "runtime/selection.h"
 #include "runtime/sequence.h"
 
 namespace tuili {
@@ -25,7 +26,6 @@ bool reads_history(const SamplingParams& params);
 class Sampler {
  public:
   explicit Sampler(int64_t n_vocab);
-  static int64_t bytes(int64_t n_vocab) { return 5 * n_vocab * 4; }
 
   // The token after `history` (prompt, then generated), or kNotANumber or kNothingAllowed. Applies, in this
   // order: logit_bias, allowed_token_ids, penalties and bans; temperature; top_k; top_p; min_p; typical_p.
@@ -40,20 +40,31 @@ class Sampler {
   void apply_bias(const SamplingParams& params);
   void apply_penalties(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
   void apply_bans(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
-  int32_t draw(const ops::Context& context, const SamplingParams& params, float best, uint64_t counter);
-  std::span<int32_t> candidates(const SamplingParams& params);
-  std::span<int32_t> keep_top_p(std::span<int32_t> ids, double top_p);
-  std::span<int32_t> keep_typical(std::span<int32_t> ids, double mass);
-  std::span<int32_t> best(const float* values, int64_t n);
+  int32_t draw(const ops::Context& context, const float* logits, const SamplingParams& params, float best,
+               uint64_t counter);
+  void drop_low(int64_t k);
+  void keep_top_k(int64_t k);
+  void weigh(const ops::Context& context);
+  void keep_top_p(double top_p);
+  void keep_min_p(double min_p);
+  void keep_typical(double mass);
+  void keep(Rank last);
+  void move_candidate(int64_t from, int64_t to, bool every_id);
+  double total_weight() const;
+  std::span<float> weights() const { return {weights_, static_cast<size_t>(n_)}; }
   bool mark(int32_t token);
   void forget_marks();
 
   int64_t n_vocab_;
-  Vector<float> logits_;     // [n_vocab], processed
-  Vector<float> weights_;    // [n_vocab], probabilities times a constant
-  Vector<int32_t> ids_;      // [n_vocab], candidates
-  Vector<uint32_t> marked_;  // [n_vocab]: equal to mark_ if the token was met in this pass
-  Vector<int32_t> counts_;   // [n_vocab], valid where marked
+  Buffer memory_;  // of all below; pages are touched on use
+  Selection selection_;
+  // The candidates that are left, by id ascending.
+  int64_t n_ = 0;
+  int32_t* ids_ = nullptr;      // [n_vocab]; not written while every id is one
+  float* logits_ = nullptr;     // [n_vocab], processed; then less the best, over the temperature
+  float* weights_ = nullptr;    // [n_vocab], exp(logits): 1 for the best
+  uint32_t* marked_ = nullptr;  // [n_vocab]: equal to mark_ if the token was met in this pass
+  int32_t* counts_ = nullptr;   // [n_vocab], valid where marked
   uint32_t mark_ = 0;
 };
 

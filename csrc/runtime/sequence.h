@@ -64,7 +64,8 @@ struct Sequence {
   int64_t n_prompt;
   int64_t n_computed = 0;  // tokens whose keys and values are in the blocks
   SamplingParams sampling;
-  uint64_t salt;  // prefixes are shared only under the same salt
+  Vector<int32_t> stop_ids;  // one of these, chosen, ends a run of steps; what else it means is the caller's
+  uint64_t salt;             // prefixes are shared only under the same salt
   Collect collect;
 
   // The block pool's part.

@@ -214,10 +214,12 @@ class Sequence:
         collect_logits: bool = False,
         collect_hidden: bool = False,
         prompt_logprobs: int = -1,
+        stop_ids: PySequence[int] = (),
     ) -> None:
         """token_ids int32 [n_tokens >= 1]. collect_logits keeps the float32 logits of every row computed;
         collect_hidden the hidden states after the embedding and each layer; prompt_logprobs k >= 0 the
-        log-probability of each prompt token after the first and the k best there."""
+        log-probability of each prompt token after the first and the k best there. stop_ids end a Runner.run,
+        and nothing else."""
     @property
     def n_prompt(self) -> int: ...
     @property
@@ -311,6 +313,14 @@ class StepResult:
         """Per sampled sequence: None, or the chosen token's log-probability and the n_logprobs best (id,
         log-probability), in nats, under the model's own logits: before bias, penalties and temperature."""
 
+class RunResult:
+    @property
+    def n_steps(self) -> int: ...
+    @property
+    def token_ids(self) -> list[list[int]]:
+        """What each sequence drew, one per step; already appended, but for a -1 or -2 (see StepResult) at the
+        end."""
+
 class Runner:
     """Owns the workspace; runs steps. One thread at a time."""
 
@@ -336,6 +346,16 @@ class Runner:
         """Computes tokens [n_computed, n_computed + n_new[i]) of each sequence, in one ragged batch, and
         samples the next token where sample[i] (then n_new must reach the sequence's last token). Blocks must
         already be there. The engine's own logits never leave C++ except through collect_*."""
+    def run(self, sequences: PySequence[Sequence], *, max_steps: int, max_s: float) -> RunResult:
+        """Decodes on without the GIL: steps of one token per sequence, until one of them draws one of its
+        stop_ids or nothing, has filled its blocks or reached the model's length, or until max_steps are done,
+        max_s seconds have passed or interrupt() is called. At least one step, the same bits as that many
+        calls of step. Each sequence has one token to compute and asks for no logits, hidden states or
+        log-probabilities."""
+    def interrupt(self) -> None:
+        """Ends a run after the step it is in, or the next run after its first step; from any thread.
+        Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,
+        then interrupt."""
     def encode(
         self, sequences: PySequence[Sequence], pooling: Literal["mean", "cls", "last"], normalize: bool
     ) -> f32:

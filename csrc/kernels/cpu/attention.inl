@@ -254,6 +254,13 @@ void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, in
   }
 }
 
+// Within the finite numbers of T: an infinite value would reach rows that do not see its key, as 0 · Inf.
+template <class T>
+TUILI_INLINE Floats saturated(Floats x) {
+  if constexpr (__is_same(T, Half)) return max(splat(-65504), min(splat(65504), x));  // NaN passes
+  return x;
+}
+
 template <class T>
 void write_pages(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
                  Range tokens) {
@@ -267,9 +274,9 @@ void write_pages(const KvPages& pages, const float* k, const float* v, int64_t l
       const int64_t at = t * ld + h * head_dim;
       for_each_16({0, head_dim}, [=](int64_t d, int64_t count) {
         T rounded[16];
-        store(rounded, load_up_to(k + at + d, count));
+        store(rounded, saturated<T>(load_up_to(k + at + d, count)));
         for (int64_t i = 0; i < count; ++i) to_k[(d + i) * block_size] = rounded[i];
-        store(rounded, load_up_to(v + at + d, count));
+        store(rounded, saturated<T>(load_up_to(v + at + d, count)));
         for (int64_t i = 0; i < count; ++i) to_v[d + i] = rounded[i];
       });
     }

@@ -118,7 +118,8 @@ struct Kernels {
                int64_t half, bool interleaved, Range tokens);
 
   // Writes rows of k and v (f32 [n_tokens, n_kv_heads · head_dim], stride ld) into the pages.
-  // slots[t] = block_id · block_size + offset.  Rounds to nearest even.
+  // slots[t] = block_id · block_size + offset.  Rounds to nearest even; f16 pages take what is beyond ±65504,
+  // ±Inf too, as ±65504 (NaN stays NaN).
   void (*kv_write)(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
                    Range tokens);
 

@@ -53,17 +53,34 @@ class Transcript:
         self._eos_ids = frozenset(() if params.ignore_eos else eos_ids)
         self._show_stop = params.include_stop_str_in_output
         self._min_tokens, self._max_tokens, self._full = params.min_tokens, max_tokens, full
-        self._n_tokens = 0
+        self.n_tokens = 0
         self._held = ""  # the end of the text that may be the beginning of a stop string
+
+    @property
+    def n_left(self) -> int:
+        """Tokens until max_tokens is reached."""
+        return self._max_tokens - self.n_tokens
+
+    def accept_all(self, token_ids: Iterable[int]) -> tuple[list[int], Piece]:
+        """Take tokens up to the one that ends the text; returns those taken and what they added together."""
+        taken: list[int] = []
+        shown: list[str] = []
+        for token_id in token_ids:
+            piece = self.accept(token_id)
+            taken.append(token_id)
+            shown.append(piece.text)
+            if piece.finish_reason is not None:
+                return taken, Piece("".join(shown), piece.finish_reason, piece.stop_reason)
+        return taken, Piece("".join(shown))
 
     def accept(self, token_id: int) -> Piece:
         """Take the next token."""
-        self._n_tokens += 1
-        may_stop = self._n_tokens > self._min_tokens
+        self.n_tokens += 1
+        may_stop = self.n_tokens > self._min_tokens
         if may_stop and (token_id in self._stop_ids or token_id in self._eos_ids):
             return self._stop_at(token_id)
         piece = self._push(self._decoder.push(token_id), may_stop)
-        if piece.finish_reason is None and self._n_tokens >= self._max_tokens:
+        if piece.finish_reason is None and self.n_tokens >= self._max_tokens:
             rest = self.rest()
             return Piece(
                 piece.text + rest.text, rest.finish_reason or "length", rest.stop_reason or self._full
@@ -72,7 +89,7 @@ class Transcript:
 
     def rest(self) -> Piece:
         """What is still held back, when no token will follow. It may, at last, complete a stop string."""
-        piece = self._push(self._decoder.flush(), self._n_tokens > self._min_tokens)
+        piece = self._push(self._decoder.flush(), self.n_tokens > self._min_tokens)
         held, self._held = self._held, ""
         return piece if piece.finish_reason else Piece(piece.text + held)
 
@@ -140,3 +157,8 @@ class Row:
     def n_pending(self) -> int:
         """Tokens that are known and not computed."""
         return self.sequence.n_tokens - self.sequence.n_computed
+
+    @property
+    def n_left(self) -> int:
+        """Tokens that it may still draw."""
+        return 0 if self.transcript is None else self.transcript.n_left

@@ -30,6 +30,7 @@ from tuili.errors import (
 )
 from tuili.generation import params as parameters
 from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
+from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import (
     FinishReason,
@@ -43,6 +44,7 @@ from tuili.generation.request import (
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
 from tuili.generation.worker import Worker
 
+Logprobs = tuple[float, list[tuple[int, float]]]  # of a token, and of the likeliest ones
 NOT_NUMBERS, NOTHING_ALLOWED = -1, -2  # what the sampler returns in place of a token
 
 
@@ -66,6 +68,15 @@ class Counters:
     steps: int = 0
     step_s: float = 0.0
     computed_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What a step, or several without a pause, drew for the rows of its plan that sample."""
+
+    n_steps: int
+    token_ids: list[list[int]]
+    logprobs: list[Logprobs | None]  # of a single step
 
 
 @dataclass(slots=True)
@@ -102,6 +113,7 @@ class Engine(Worker):
         self._limits = limits or Limits()
         self.scheduler = Scheduler(pool, self._limits)
         self._runner, self._pool = runner, pool
+        self._interrupt = runner.interrupt
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
         self._decoder, self._encode_words = decoder, encode_words
         self._eos_ids = tuple(eos_ids)
@@ -151,7 +163,10 @@ class Engine(Worker):
     def abort(self, request: Request) -> None:
         """May be called at any moment, also by a finaliser: takes no lock."""
         if os.getpid() == self._pid:
-            self._inbox.put(Abort(request))
+            self._put(Abort(request))
+
+    def interrupt(self) -> None:
+        self._interrupt()
 
     def stats(self) -> dict[str, float | int]:
         """Counts since the start, and the present state."""
@@ -182,7 +197,9 @@ class Engine(Worker):
         ids = checked_ids(token_ids, self._n_vocab)
         max_tokens, full = self._check(len(ids), params)
         words = [tuple(form) for word in params.bad_words for form in self._spellings(word)]
-        seed = int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
+        seed = params.seed
+        if seed is None:  # greedy requests draw nothing
+            seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
 
         def make() -> Submission:
             request = Request(next(self._ids), ids.tolist(), params, prompt=prompt, truncated=truncated)
@@ -260,6 +277,7 @@ class Engine(Worker):
             collect_logits=what == "logits",
             collect_hidden=what == "hidden_states",
             prompt_logprobs=n_prompt_logprobs,
+            stop_ids=[*params.stop_token_ids, *(() if params.ignore_eos else self._eos_ids)],
         )
         shares = (
             what is None and n_prompt_logprobs < 0
@@ -280,7 +298,7 @@ class Engine(Worker):
             super().handle(message)
 
     def work(self) -> bool:
-        """One step: deadlines, plan, compute, deliver."""
+        """A step, or several without a pause: deadlines, plan, compute, deliver."""
         self._expire(time.monotonic())
         plan = StepPlan()
         try:
@@ -288,7 +306,7 @@ class Engine(Worker):
             start = time.monotonic()
             self._mark_admitted(plan, start)
             if plan.rows:
-                self._receive(plan, self._runner.step(plan.sequences, plan.n_new, plan.sample), start)
+                self._receive(plan, self._compute(plan, start), start)
         except Exception as error:
             self._fail(plan.rows or self._all_rows(), error)
         if (
@@ -301,45 +319,56 @@ class Engine(Worker):
     def _all_rows(self) -> list[Row]:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
-    def _receive(self, plan: StepPlan, result: _core.StepResult, start: float) -> None:
+    def _compute(self, plan: StepPlan, now: float) -> Drawn:
+        limit = leash(plan, now)
+        n_steps = limit.max_steps
+        if n_steps > 1:
+            n_steps = self.scheduler.give_room(plan, n_steps)
+        if n_steps > 1:
+            run = self._runner.run(plan.sequences, max_steps=n_steps, max_s=limit.max_s)
+            return Drawn(run.n_steps, run.token_ids, [None] * len(plan.rows))
+        step = self._runner.step(plan.sequences, plan.n_new, plan.sample)
+        return Drawn(1, [[token_id] for token_id in step.token_ids], step.logprobs)
+
+    def _receive(self, plan: StepPlan, result: Drawn, start: float) -> None:
         """Take a step's results row by row; what goes wrong with one ends that one alone."""
         now = time.monotonic()
-        self._counters.steps += 1
+        self._counters.steps += result.n_steps
         self._counters.step_s += now - start
-        self._counters.computed_tokens += sum(plan.n_new)
+        self._counters.computed_tokens += sum(plan.n_new) + (result.n_steps - 1) * len(plan.rows)
         self.scheduler.finished_step(plan, now - start)
         drawn = iter(zip(result.token_ids, result.logprobs, strict=True))
         for row, sample in zip(plan.rows, plan.sample, strict=True):
-            token_id, logprob = next(drawn) if sample else (0, None)
+            token_ids, logprobs = next(drawn) if sample else ([], None)
             if row.ended:  # a sibling's error ended it, earlier in this loop
                 continue
             try:
                 if sample:
-                    self._deliver(row, token_id, logprob, now)
+                    self._deliver(row, token_ids, logprobs, now)
                 elif row.transcript is None and row.n_pending == 0:
                     self._finish(row, "length", None)
             except Exception as error:
                 self._fail([row], error)
 
-    def _deliver(
-        self, row: Row, token_id: int, logprob: tuple[float, list[tuple[int, float]]] | None, now: float
-    ) -> None:
-        """Give a sampled token to its request, and end the row where a rule says so."""
+    def _deliver(self, row: Row, token_ids: list[int], logprobs: Logprobs | None, now: float) -> None:
+        """Give sampled tokens to their request, and end the row where a rule says so."""
         request = row.request
-        if token_id < 0:
-            self._deliver_nothing(row, token_id)
-            return
-        if request.times.first_token is None:
-            request.times.first_token = now
-        self._counters.generated_tokens += 1
-        assert row.transcript is not None
-        piece = row.transcript.accept(token_id)
-        entry = None if logprob is None else TokenLogprob(token_id, logprob[0], list(logprob[1]))
-        request.append(row.index, piece.text, [token_id], entry)
-        if piece.finish_reason is not None:
-            self._finish(row, piece.finish_reason, piece.stop_reason)
-        else:
-            self._waiters += request.wake()
+        why_none = token_ids.pop() if token_ids[-1] < 0 else 0
+        if token_ids:
+            if request.times.first_token is None:
+                request.times.first_token = now
+            assert row.transcript is not None
+            taken, piece = row.transcript.accept_all(token_ids)
+            self._counters.generated_tokens += len(taken)
+            entry = None if logprobs is None else TokenLogprob(taken[0], logprobs[0], list(logprobs[1]))
+            request.append(row.index, piece.text, taken, entry)
+            if piece.finish_reason is not None:
+                self._finish(row, piece.finish_reason, piece.stop_reason)
+                return
+            if request.streamed or request.waiters:  # a coroutine's loop may be closed: then nobody waits
+                self._waiters += request.wake()
+        if why_none:
+            self._deliver_nothing(row, why_none)
 
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""

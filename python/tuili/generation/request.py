@@ -176,6 +176,7 @@ class Request(Waitable):
         self.error: BaseException | None = None
         self.done = False
         self.waiters: list[Waiter] = []
+        self.streamed = False  # whether somebody reads chunks: others wait for the end and need no waking
 
     @property
     def deadline(self) -> float | None:
@@ -354,6 +355,9 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._request = handle._request
+        if not self._request.streamed:
+            self._request.streamed = True
+            handle._engine.interrupt()
         n = len(self._request.tracks)
         self._n_pieces, self._n_ids, self._ended = [0] * n, [0] * n, [False] * n
 

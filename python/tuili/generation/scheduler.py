@@ -111,6 +111,20 @@ class Scheduler:
             self._admit(plan, left)
         return plan
 
+    def give_room(self, plan: StepPlan, n_steps: int) -> int:
+        """Blocks ahead, for n_steps steps of one token for every row of the plan; returns for how many there
+        is room. They are given only where nobody is made to wait or give way for them.
+        """
+        ends = [row.sequence.n_computed + n_steps for row in plan.rows]
+        held = [row.sequence.n_blocks for row in plan.rows]
+        missing = sum(max(0, self.n_blocks(end) - n) for end, n in zip(ends, held, strict=True))
+        if not self.waiting and missing <= self._pool.n_free - len(self.running):
+            for row, end in zip(plan.rows, ends, strict=True):
+                self._pool.grow(row.sequence, end)
+            return n_steps
+        room = (n * self._pool.block_size - end for n, end in zip(held, ends, strict=True))
+        return n_steps + min(0, *room)
+
     def finished_step(self, plan: StepPlan, seconds: float) -> None:
         """Learn the step's speed, and make whole prompts findable."""
         n_tokens = sum(plan.n_new)

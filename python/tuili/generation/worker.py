@@ -145,7 +145,7 @@ class Worker:
             if self._closed:
                 raise EngineClosedError("the engine is closed")
             message = make()
-            self._inbox.put(message)
+            self._put(message)
             if self._start_thread and self._thread is None:
                 self._begin()
             return message
@@ -163,11 +163,19 @@ class Worker:
         with self._lock:
             already, self._closed = self._closed, True
             thread = self._thread
-        self._inbox.put(_STOP)
+        self._put(_STOP)
         if thread is not None and thread is not threading.current_thread():
             thread.join(CLOSE_WAIT_S)
         if not already and (thread is None or not thread.is_alive()):
             self._abandon()
+
+    def _put(self, message: object) -> None:
+        """Leave a message and ask for attention; takes no lock."""
+        self._inbox.put(message)
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Make a long piece of `work` return soon. Called from any thread, after the message."""
 
     def __del__(self) -> None:
         inbox = getattr(self, "_inbox", None)
