@@ -29,10 +29,8 @@ from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
 from tuili.loading.files import StrPath
 from tuili.loading.memory import available_memory
-from tuili.loading.model import LoadedModel, load, plan_model
-from tuili.loading.sources import TokenizerFiles
+from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
-from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
 from tuili.tokenization import Detokenizer, Tokenizer
 
@@ -58,8 +56,9 @@ class LLM:
                            in all
     prefill_chunk          most prompt tokens of one step; while others decode, a step is to stay within
                            step_budget_s
-    packed_cache           no effect yet, which `config` says: this version packs weights anew at each load
-    cache_dir              where pulled models lie; by default ~/.cache/tuili
+    packed_cache           keep the weights as they are packed in a file, and map that at the next load: it is
+                           faster, and processes share the memory; `config` says what became of it
+    cache_dir              where pulled models and packed weights lie; by default ~/.cache/tuili
     strict                 False tolerates data in model files that no tensor covers
     check_finite           refuse weights that are not finite
     progress               called with (bytes, bytes in all) while weights are read
@@ -93,29 +92,30 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         _check_device(device)
-        packing = _packing(packed_cache)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
-        path = resolve(model, cache_dir)
-        plan = plan_model(
-            path,
+        self._opened = opened = open_model(
+            resolve(model, cache_dir),
+            packed_cache=boolean("packed_cache", packed_cache),
+            cache_dir=cache_dir,
+            progress=progress,
             dtype=dtype,
-            compute=compute,  # type: ignore[arg-type]  # checked there
+            compute=compute,
             quantization=quantization,
             strict=boolean("strict", strict),
             check_finite=boolean("check_finite", check_finite),
             num_threads=num_threads,
         )
-        self._loaded = loaded = load(plan, progress)
+        self._loaded = loaded = opened.loaded
         self.kind: str = loaded.kind
-        self.tokenizer = _tokenizer(loaded)
+        self.tokenizer = Tokenizer(opened.tokenizer)
         self._name = os.fspath(model)
         self._engine: Engine | None = None
         self._encoder: Encoder | None = None
         self._defaults: dict[str, Any] = {}
-        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device, **packing}
+        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device}
         if self.kind == "decoder":
             capacity = plan_capacity(
                 loaded.spec,
@@ -127,6 +127,8 @@ class LLM:
             self._start_decoder(capacity, limits, num_threads or 0)
         else:
             self._start_encoder(checked_length(loaded.spec, max_model_len), limits, num_threads or 0)
+        opened.save()
+        self.config["packed_cache"] = opened.packing
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded = self._loaded.spec, self._loaded
@@ -496,6 +498,7 @@ class LLM:
             self._engine.close()
         if self._encoder is not None:
             self._encoder.worker.close()
+        self._opened.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -551,15 +554,6 @@ class LLM:
         return self.tokenizer.encode_chat(chat.render(template, messages, **names).parts())
 
 
-def _tokenizer(loaded: LoadedModel) -> Tokenizer:
-    source, n_vocab = loaded.tokenizer, loaded.spec.n_vocab
-    if isinstance(source, TokenizerFiles):
-        return Tokenizer(
-            from_huggingface(source.tokenizer_json, source.config, source.special_tokens, n_vocab=n_vocab)
-        )
-    return Tokenizer(from_gguf(source, n_vocab=n_vocab))
-
-
 def _limits(
     max_num_seqs: int,
     prefill_chunk: int,
@@ -576,12 +570,6 @@ def _limits(
         max_queue=integer("max_queue", max_queue, 0, 1 << 30),
         max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
     )
-
-
-def _packing(packed_cache: bool) -> dict[str, str]:
-    """What `config` says of the packed cache."""
-    wanted = boolean("packed_cache", packed_cache)
-    return {"packed_cache": "no effect yet: weights are packed at each load" if wanted else "off"}
 
 
 def _check_device(device: object) -> None:

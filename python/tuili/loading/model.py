@@ -62,6 +62,21 @@ class LoadPlan:
     check_finite: bool
     num_threads: int
 
+    def finished(self, model: Model) -> LoadedModel:
+        """The plan carried out: `model`, and all that the files say about using it."""
+        source = self.source
+        return LoadedModel(
+            model=model,
+            spec=self.spec,
+            kind=self.spec.kind,
+            config=_description(self),
+            tokenizer=source.tokenizer,
+            chat_template=source.chat_template,
+            generation_defaults=source.generation_defaults,
+            embedding=source.embedding if self.spec.kind == "encoder" else None,
+            eos_token_ids=source.eos_token_ids,
+        )
+
     def __str__(self) -> str:
         formats = Counter(tensor.format for tensor in self.tensors)
         return (
@@ -96,6 +111,7 @@ def plan_model(
     strict_paths: bool = False,
     check_finite: bool = False,
     num_threads: int | None = None,
+    packed: Mapping[str, Any] | None = None,
 ) -> LoadPlan:
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
@@ -103,11 +119,14 @@ def plan_model(
     strict        False tolerates data that no tensor covers, with a warning
     strict_paths  refuse symbolic links that lead out of the folder
     check_finite  `load` refuses infinite and not-a-number weights
+    packed        the facts of the packed cache's file if the weights will be mapped from it: it holds the
+                  header of a GGUF file in short, and no memory is needed
     raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
                   cannot fit
     """
     _check_options(dtype, compute, quantization, num_threads)
-    source = open_source(path, strict=strict, strict_paths=strict_paths)
+    index = packed.get("gguf") if packed is not None else None
+    source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
     n_layers, n_found = source.config.values.get("num_hidden_layers"), len(source.checkpoint.tensors)
     if isinstance(n_layers, int) and n_layers > n_found:
         raise ModelFormatError(
@@ -138,7 +157,8 @@ def plan_model(
         check_finite=check_finite,
         num_threads=num_threads or 0,
     )
-    _check_memory(plan)
+    if packed is None:
+        _check_memory(plan)
     for warning in warnings:
         logger.warning("%s", warning)
     return plan
@@ -264,19 +284,7 @@ def load(plan: LoadPlan, progress: Callable[[int, int], None] | None = None) -> 
             done += tensor.stored.n_bytes
             if progress is not None:
                 progress(done, total)
-    model = builder.finish()
-    source = plan.source
-    return LoadedModel(
-        model=model,
-        spec=plan.spec,
-        kind=plan.spec.kind,
-        config=_description(plan),
-        tokenizer=source.tokenizer,
-        chat_template=source.chat_template,
-        generation_defaults=source.generation_defaults,
-        embedding=source.embedding if plan.spec.kind == "encoder" else None,
-        eos_token_ids=source.eos_token_ids,
-    )
+    return plan.finished(builder.finish())
 
 
 def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -> None:
