@@ -10,7 +10,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from tuili import _core, chat, completions, embedding
+from tuili import _core, embedding
 from tuili.capacity import BLOCK_SIZE, Capacity, check_cache_options, checked_length, plan_capacity
 from tuili.embedding import Encoder
 from tuili.errors import (
@@ -47,7 +47,8 @@ class LLM:
                            use)
     device                 "cpu"; CUDA comes with a later version
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization           None; quantizing while loading comes with a later version
+    quantization           None (as stored), or "int8": the float weights of linear maps become q8_0 while
+                           loading
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
     kv_cache_dtype         "auto" (float16), "float32", "float16" or "bfloat16"
     max_model_len          most tokens of one text that are computed; by default the model's own limit
@@ -66,6 +67,9 @@ class LLM:
 
     Encoders have no cache and ignore what concerns generation.
     """
+
+    _engine: Engine | None = None
+    _encoder: Encoder | None = None
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class LLM:
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
-        self._opened = opened = open_model(
+        self._opened = open_model(
             resolve(model, cache_dir),
             packed_cache=boolean("packed_cache", packed_cache),
             cache_dir=cache_dir,
@@ -108,17 +112,14 @@ class LLM:
             check_finite=boolean("check_finite", check_finite),
             num_threads=num_threads,
         )
-        self._loaded = loaded = opened.loaded
-        self.kind: str = loaded.kind
-        self.tokenizer = Tokenizer(opened.tokenizer)
+        self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
+        self.kind: str = self._loaded.kind
         self._name = os.fspath(model)
-        self._engine: Engine | None = None
-        self._encoder: Encoder | None = None
         self._defaults: dict[str, Any] = {}
-        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device}
+        self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
         if self.kind == "decoder":
             capacity = plan_capacity(
-                loaded.spec,
+                self._loaded.spec,
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
@@ -126,9 +127,8 @@ class LLM:
             )
             self._start_decoder(capacity, limits, num_threads or 0)
         else:
-            self._start_encoder(checked_length(loaded.spec, max_model_len), limits, num_threads or 0)
-        opened.save()
-        self.config["packed_cache"] = opened.packing
+            self._start_encoder(checked_length(self._loaded.spec, max_model_len), limits, num_threads or 0)
+        self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded = self._loaded.spec, self._loaded
@@ -318,6 +318,8 @@ class LLM:
 
         raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
         """
+        from tuili import completions
+
         output = self.chat(messages, completions.sampling_params(fields))
         return completions.completion(output, fields.get("model") or self._name, self.tokenizer.token_bytes)
 
@@ -542,6 +544,8 @@ class LLM:
         )
 
     def _encode_chat(self, messages: Any) -> list[int]:
+        from tuili import chat  # here, as above: a start that only generates does without
+
         template = self._loaded.chat_template
         if template is None:
             raise TemplateError("the model has no chat template; use generate", code="template_missing")

@@ -33,10 +33,10 @@ class OpenedModel:
         """What became of the packed cache, in words."""
         return "off" if self.cache is None else self.cache.state
 
-    def save(self) -> None:
-        """Begin to fill the cache, if it did not hold the model."""
+    def save(self) -> str:
+        """Begin to fill the cache, if it did not hold the model; returns `packing`."""
         if self.cache is None or self._plan is None:
-            return
+            return self.packing
         source = self._plan.source
         facts: dict[str, Any] = {"tokenizer": tokenizer_cache.facts_of(self.tokenizer)}
         if isinstance(source.tokenizer, Metadata):
@@ -46,6 +46,7 @@ class OpenedModel:
             return tokenizer_cache.sections_of(self.tokenizer)
 
         self.cache.save(self.loaded.model, facts, sections)
+        return self.packing
 
     def close(self) -> None:
         """Wait until the cache is filled."""

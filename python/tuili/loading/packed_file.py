@@ -56,8 +56,8 @@ class PackedFile:
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
                 raise _wrong(path, "not a file that only this user can write")
             self.n_bytes = status.st_size
-            header = _read_header(self.fd, path, status.st_size)
-            self.facts: dict[str, Any] = header["facts"]
+            header, self._header_begin = _read_header(self.fd, path, status.st_size)
+            self.facts: dict[str, Any] = {**header["facts"]}
             self._tensors: list[tuple[str, str, Place]] = [
                 (str(name), str(format), _place(*place)) for name, format, *place in header["tensors"]
             ]
@@ -107,6 +107,8 @@ class PackedFile:
             at = begin + n_bytes
             if progress is not None:
                 progress(n_bytes)
+        if self._header_begin != _aligned(at) or any(os.pread(self.fd, self._header_begin - at, at)):
+            return "a gap before the header"
         return None
 
     def close(self) -> None:
@@ -135,20 +137,20 @@ def _aligned(at: int) -> int:
     return -(-at // _ALIGNMENT) * _ALIGNMENT
 
 
-def _read_header(fd: int, path: str, n_bytes: int) -> dict[str, Any]:
+def _read_header(fd: int, path: str, n_bytes: int) -> tuple[dict[str, Any], int]:
+    """The header and where it begins."""
     start = os.pread(fd, _PREAMBLE.size, 0)
     if len(start) < _PREAMBLE.size or start[: len(MAGIC)] != MAGIC:
         raise _wrong(path, "no file of the packed cache")
-    _, layout, _, begin, length, total, digest = _PREAMBLE.unpack(start)
-    if layout != PACKED_LAYOUT_VERSION:
+    _, layout, zero, begin, length, total, digest = _PREAMBLE.unpack(start)
+    if layout != PACKED_LAYOUT_VERSION or zero:
         raise _wrong(path, f"layout version {layout}; this is {PACKED_LAYOUT_VERSION}")
     if total != n_bytes or length > MAX_HEADER_BYTES or begin + length != total:
         raise _wrong(path, f"{n_bytes} bytes, expected {total}")
     header = os.pread(fd, length, begin)
     if hashlib.sha256(header).digest() != digest:
         raise _wrong(path, "the header is damaged")
-    found: dict[str, Any] = json.loads(header)
-    return found
+    return json.loads(header), begin
 
 
 # ---- writing
