@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,13 +18,14 @@ import tuili
 from tiny_files import write_gguf, write_hf_folder
 from tiny_models import tiny_bert, tiny_gemma3, tiny_llama
 from tuili import _core, cli
-from tuili.errors import InvalidParameterError, ModelFormatError
+from tuili.errors import EngineOutOfMemoryError, InvalidParameterError, ModelFormatError
 from tuili.loading import packed_cache
 from tuili.loading.checkpoint import FORMATS
 from tuili.loading.packed_cache import entries, folder_of, trim, verify
 from tuili.loading.packed_file import PackedFile
 
 OPTIONS: dict[str, Any] = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 64}
+PINNED_LAYOUT = (1, "a63093f038df4f7a03af726ec78d49597d9f7f4af5bc2f92509e0f4a998d4683")
 IDS = list(range(1, 40))
 TEXT = "the river, 中文 and <|im_start|> words"
 
@@ -153,7 +155,6 @@ def test_a_damaged_file_is_packed_anew(tmp_path, caplog, damage):
 
 def edit_header(file: Path, change: Any) -> None:
     """Change the header's JSON and make its sum right, as only a bug or an enemy would."""
-    import hashlib
     import struct
 
     data = bytearray(file.read_bytes())
@@ -237,6 +238,20 @@ def test_what_is_not_a_file_is_refused(tmp_path, make):
     else:
         file.mkdir()
     assert load(path, tmp_path)[0].startswith("being written")
+
+
+def test_where_nothing_can_be_mapped_the_files_are_read(tmp_path, monkeypatch, caplog):
+    """FS-10: mmap fails for want of address space."""
+    path = model_file(tmp_path)
+    _, expected = load(path, tmp_path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise EngineOutOfMemoryError("cannot map")
+
+    monkeypatch.setattr(packed_cache, "_map", fail)
+    state, answers = load(path, tmp_path)
+    assert state.startswith("being written") and answers == expected
+    assert "cannot map" in caplog.text
 
 
 # --- where nothing can be written
@@ -380,6 +395,18 @@ def test_a_model_outlives_its_file(tmp_path):
 
 
 # --- the core's part
+
+
+def test_a_changed_layout_has_a_new_version(tmp_path):
+    """These bytes are what files of this version hold: count kPackedLayoutVersion up, then change the sum."""
+    found = hashlib.sha256()
+    for format in sorted(FORMATS):
+        with tuili.LLM(
+            write_gguf(tiny_llama(format=format), tmp_path / "model.gguf"), packed_cache=False, **OPTIONS
+        ) as llm:
+            for name, kind, data in llm._loaded.model.packed_tensors():
+                found.update(f"{name} {kind} {len(data)}".encode() + data.tobytes())
+    assert (_core.PACKED_LAYOUT_VERSION, found.hexdigest()) == PINNED_LAYOUT
 
 
 def test_the_core_checks_what_it_maps(tmp_path):

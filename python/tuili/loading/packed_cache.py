@@ -111,11 +111,7 @@ class PackedCache:
             found = {name: format for name, format, _, _ in self.entry.tensors}
             if found != formats:
                 raise ValueError("other tensors than the model's files")
-            builder = _core.ModelBuilder(spec, compute=compute, num_threads=num_threads)
-            builder.map(self.entry.fd, self.entry.n_bytes)
-            for name, format, begin, n_bytes in self.entry.tensors:
-                builder.place(name, format, begin, n_bytes)  # type: ignore[arg-type]  # checked there
-            return builder.finish()
+            return _map(self.entry, _core.ModelBuilder(spec, compute=compute, num_threads=num_threads))
         except (TuiliError, ValueError, TypeError) as error:
             self.refuse(error)
             return None
@@ -174,6 +170,14 @@ class PackedCache:
             except BaseException:
                 self._stop.set()
                 raise
+
+
+def _map(entry: PackedFile, builder: _core.ModelBuilder) -> _core.Model:
+    """raises  ModelFormatError, EngineOutOfMemoryError, TypeError"""
+    builder.map(entry.fd, entry.n_bytes)
+    for name, format, begin, n_bytes in entry.tensors:
+        builder.place(name, format, begin, n_bytes)  # type: ignore[arg-type]  # checked there
+    return builder.finish()
 
 
 def _reason(error: BaseException) -> str:
