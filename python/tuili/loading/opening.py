@@ -34,7 +34,7 @@ class OpenedModel:
         return "off" if self.cache is None else self.cache.state
 
     def save(self) -> str:
-        """Begin to fill the cache, if it did not hold the model; returns `packing`."""
+        """Begin to fill the cache, if it did not hold the model; returns what `config` says of it."""
         if self.cache is None or self._plan is None:
             return self.packing
         source = self._plan.source
@@ -45,8 +45,7 @@ class OpenedModel:
         def sections() -> Iterator[Any]:
             return tokenizer_cache.sections_of(self.tokenizer)
 
-        self.cache.save(self.loaded.model, facts, sections)
-        return self.packing
+        return self.cache.save(self.loaded.model, facts, sections)
 
     def close(self) -> None:
         """Wait until the cache is filled."""

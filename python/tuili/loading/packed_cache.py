@@ -124,27 +124,28 @@ class PackedCache:
 
     # --- saving ---------------------------------------------------------------------------------------------
 
-    def save(self, model: _core.Model, facts: dict[str, Any], sections: Callable[[], Iterator[Any]]) -> None:
-        """Write the model in the background, unless it is small, or its files are not those it was read from.
+    def save(self, model: _core.Model, facts: dict[str, Any], sections: Callable[[], Iterator[Any]]) -> str:
+        """Write the model in the background, unless it is small; returns the state at the beginning of that.
 
         facts, sections  what else the file is to hold
         """
         if self._files is None:
-            return
+            return self.state
         if model.weight_bytes < MIN_WEIGHT_BYTES:
             self.state = f"off: the model has less than {MIN_WEIGHT_BYTES >> 20} MiB"
-            return
+            return self.state
         own = {"files": self._files, "core": _core_identity(), "model": self._model, "options": self._options}
         content = Content(
             {**facts, **own, "tuili": __version__, "weight_bytes": model.weight_bytes},
             model.packed_tensors(),
             sections,
         )
-        self.state = f"being written to {self.path}"
+        self.state = state = f"being written to {self.path}"
         self._thread = threading.Thread(
             target=self._save, args=(content, model.weight_bytes), name="tuili-packed-cache"
         )
         self._thread.start()
+        return state
 
     def _save(self, content: Content, n_bytes: int) -> None:
         try:
