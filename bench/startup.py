@@ -36,11 +36,11 @@ else:
     llm.generate([2, 3, 4] if kind == "ids" else "The river runs to the sea.", max_tokens=1, temperature=0)
 first = time.monotonic()
 peak, before = resident("VmHWM"), resident("VmRSS")
-if kind == "ids":
+if kind == "ids" and not wait:
     llm.tokenizer.encode("a")
 cache = llm.config.get("kv_cache")
 print(json.dumps({
-    "first": first, "peak": peak, "tokenizer": resident("VmHWM") - before if kind == "ids" else 0,
+    "first": first, "peak": peak, "tokenizer": resident("VmHWM") - before if kind == "ids" and not wait else 0,
     "weights": llm.memory["weights"], "packed": llm.config["packed_cache"],
     "kv": llm.memory["kv_cache"] // (cache["tokens"] // 32) if cache else 0,
 }), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import gguf
@@ -18,7 +19,7 @@ from tuili.loading.model import plan_model
 from tuili.loading.weights import quantize_q8_0
 
 OPTIONS = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512}
-SENTENCES = Path(__file__).parent / "data" / "sentences.txt"
+DATA = Path(__file__).parent / "data"
 
 
 def reference(values: np.ndarray) -> bytes:
@@ -114,8 +115,10 @@ def test_other_values_are_refused(tmp_path, value, error):
 @pytest.mark.models
 def test_minilm_keeps_its_vectors():
     """Mean cosine to float32 over 100 sentences at least 0.995."""
-    texts = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if line.strip()]
-    texts = (texts * (100 // len(texts) + 1))[:100]
+    stories = [(DATA / f"{name}.txt").read_text(encoding="utf-8") for name in ("english", "chinese")]
+    halves = [re.findall(r"[^.。!?！？\n]{4,200}[.。!?！？]", story)[:30] for story in stories]
+    texts = [*(DATA / "sentences.txt").read_text(encoding="utf-8").splitlines(), *halves[0], *halves[1]]
+    assert len(set(texts)) == 100
     try:
         with tuili.LLM(BUILT_IN["minilm"]) as llm:
             exact = llm.embed(texts)
