@@ -3,9 +3,8 @@
     python bench/startup.py [--repeats 7] [--json]
 
 Each start is a fresh process that imports tuili, opens a model with default options and asks for one token
-(or vector). The file cache and the packed cache are warm: one start that does not count comes first. The
-clock is CLOCK_MONOTONIC, which processes share; it begins before the fork. Figures are medians. The exit
-status is 1 if a bar is missed.
+(or vector). File cache and packed cache are warm: two starts that do not count come first. The clock is
+CLOCK_MONOTONIC, which processes share. Figures are medians. The exit status is 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ else:
     llm.generate([2, 3, 4] if kind == "ids" else "The river runs to the sea.", max_tokens=1, temperature=0)
 first = time.monotonic()
 peak, before = resident("VmHWM"), resident("VmRSS")
-if kind == "ids" and not wait:
+lazy = kind == "ids" and not wait  # the tokenizer's share is measured once all else is there
+if lazy:
     llm.tokenizer.encode("a")
 cache = llm.config.get("kv_cache")
 print(json.dumps({
-    "first": first, "peak": peak, "tokenizer": resident("VmHWM") - before if kind == "ids" and not wait else 0,
+    "first": first, "peak": peak, "tokenizer": resident("VmHWM") - before if lazy else 0,
     "weights": llm.memory["weights"], "packed": llm.config["packed_cache"],
     "kv": llm.memory["kv_cache"] // (cache["tokens"] // 32) if cache else 0,
 }), flush=True)

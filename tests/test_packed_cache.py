@@ -96,6 +96,17 @@ def test_a_cached_tokenizer_is_not_read_for_token_ids(tmp_path, monkeypatch):
         assert isinstance(backends._made.backend, Tokenizer)
 
 
+def test_a_model_is_the_same_by_whatever_path(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    path = model_file(tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    _, relative = load(Path("models/model.gguf"), tmp_path)
+    monkeypatch.chdir("/")
+    state, absolute = load(path, tmp_path)
+    assert state.startswith("read from") and absolute["logits"] == relative["logits"]
+    assert json.loads(absolute["config"])["path"] == str(path)
+
+
 @pytest.mark.parametrize(
     "options", [{"dtype": "bfloat16"}, {"quantization": "int8"}, {"compute": "float32"}, {"strict": False}]
 )

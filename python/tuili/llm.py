@@ -495,7 +495,10 @@ class LLM:
         return self._decoder_engine().stats()
 
     def close(self) -> None:
-        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated."""
+        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated.
+
+        What a first load writes to the packed cache is finished before.
+        """
         if self._engine is not None:
             self._engine.close()
         if self._encoder is not None:

@@ -4,10 +4,11 @@ for: everything but the arrays, of which it is noted where they lie.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tuili.loading.checkpoint import Checkpoint, Part, TensorInfo
-from tuili.loading.files import FileIdentity, open_regular
+from tuili.loading.files import FileIdentity, open_regular, shown
 from tuili.loading.gguf import ArrayPlace, Metadata
 
 
@@ -20,9 +21,8 @@ def to_index(metadata: Metadata, checkpoint: Checkpoint) -> dict[str, Any]:
         for key, (number, value) in metadata.values().items()
     }
     return {
-        "what": metadata.what,
         "values": values,
-        "parts": [part.path for part in checkpoint.parts],
+        "parts": [os.path.basename(part.path) for part in checkpoint.parts],
         "tensors": [
             [info.name, info.format, info.shape, info.offset, info.n_bytes, info.part]
             for info in checkpoint.tensors.values()
@@ -31,22 +31,24 @@ def to_index(metadata: Metadata, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def from_index(index: dict[str, Any]) -> tuple[Metadata, Checkpoint]:
-    """What `gguf.open_gguf` returned when the index was made; the caller knows that the files are the same.
+def from_index(path: str, index: dict[str, Any]) -> tuple[Metadata, Checkpoint]:
+    """What `gguf.open_gguf(path)` returned when the index was made; the caller knows that the files are the
+    same.
 
     raises  ModelIOError if a file is gone
     """
     checkpoint = Checkpoint(warnings=list(index["warnings"]))
-    for path in index["parts"]:
-        with open_regular(path) as file:
-            checkpoint.parts.append(Part(path, file.identity))
+    for i, name in enumerate(index["parts"]):
+        place = os.path.join(os.path.dirname(path), name) if i else path
+        with open_regular(place) as file:
+            checkpoint.parts.append(Part(place, file.identity))
     for name, format, shape, offset, n_bytes, part in index["tensors"]:
         checkpoint.tensors[name] = TensorInfo(name, format, tuple(shape), offset, n_bytes, part)
     values = {
         key: (number, ArrayPlace(*value) if isinstance(value, list) else value)
         for key, (number, value) in index["values"].items()
     }
-    return Metadata(index["what"], _FirstPart(checkpoint.parts[0]), values), checkpoint
+    return Metadata(shown(path, 256), _FirstPart(checkpoint.parts[0]), values), checkpoint
 
 
 class _FirstPart:

@@ -37,7 +37,7 @@ class OpenedModel:
         """Begin to fill the cache, if it did not hold the model; returns what `config` says of it."""
         if self.cache is None or self._plan is None:
             return self.packing
-        source = self._plan.source
+        source, self._plan = self._plan.source, None
         facts: dict[str, Any] = {"tokenizer": tokenizer_cache.facts_of(self.tokenizer)}
         if isinstance(source.tokenizer, Metadata):
             facts["gguf"] = gguf_index.to_index(source.tokenizer, source.checkpoint)

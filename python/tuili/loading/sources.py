@@ -73,7 +73,11 @@ def open_source(
     if is_folder:
         return _open_folder(name, strict=strict, strict_paths=strict_paths)
     _refuse_foreign(name)
-    opened = open_gguf(name, strict=strict, strict_paths=strict_paths) if index is None else from_index(index)
+    opened = (
+        open_gguf(name, strict=strict, strict_paths=strict_paths)
+        if index is None
+        else from_index(name, index)
+    )
     return _gguf_source(name, *opened)
 
 
