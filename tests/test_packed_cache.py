@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tuili
-from tiny_files import write_gguf, write_hf_folder
+from tiny_files import gguf_metadata, gguf_tensors, write_gguf, write_gguf_file, write_hf_folder
 from tiny_models import tiny_bert, tiny_gemma3, tiny_llama
 from tuili import _core, cli
 from tuili.errors import EngineOutOfMemoryError, InvalidParameterError, ModelFormatError
@@ -94,6 +94,31 @@ def test_a_cached_tokenizer_is_not_read_for_token_ids(tmp_path, monkeypatch):
         assert backends._made is None
         llm.tokenizer.encode("a")
         assert isinstance(backends._made.backend, Tokenizer)
+
+
+def split_gguf(folder: Path, seed: int) -> Path:
+    """A model in two parts; returns the first."""
+    model = tiny_llama(seed=seed)
+    tensors = list(gguf_tensors(model).items())
+    paths = [folder / f"model-0000{no}-of-00002.gguf" for no in (1, 2)]
+    for no, path in enumerate(paths):
+        split = {"split.no": np.uint16(no), "split.count": np.uint16(2)}
+        split["split.tensors.count"] = np.int32(len(tensors))
+        own = dict(tensors[:5] if no == 0 else tensors[5:])
+        write_gguf_file(path, gguf_metadata(model) | split, own)
+    return paths[0]
+
+
+def test_a_model_in_parts_is_known_by_all_of_them(tmp_path):
+    path = split_gguf(tmp_path, seed=1)
+    _, expected = load(path, tmp_path)
+    assert load(path, tmp_path) == (f"read from {only_file(tmp_path)}", expected)
+    first = path.read_bytes(), path.stat()
+    split_gguf(tmp_path, seed=2)
+    path.write_bytes(first[0])  # the first part is the old one again; the second has changed
+    os.utime(path, ns=(first[1].st_atime_ns, first[1].st_mtime_ns))
+    state, other = load(path, tmp_path)
+    assert state.startswith("being written") and other["logits"] != expected["logits"]
 
 
 def test_a_model_is_the_same_by_whatever_path(tmp_path, monkeypatch):
