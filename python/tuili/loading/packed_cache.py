@@ -33,6 +33,7 @@ logger = logging.getLogger("tuili")
 MIN_WEIGHT_BYTES = 8 << 20  # smaller models are packed faster than a file is found
 MAX_BYTES = 20 << 30  # of all files; the least recently used go first
 RESERVE_BYTES = 1 << 30  # of the disk, that stay free
+DELAY_S = 0.5  # before a file is written, so that what the model was loaded for can begin
 STALE_S = 3600.0  # after which an unfinished file is nobody's
 
 _NAME = re.compile(r"[0-9a-f]{32}" + re.escape(SUFFIX))
@@ -59,7 +60,7 @@ class PackedCache:
         self.entry: PackedFile | None = None
         self.state = "not there yet"
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         try:
             self._model = os.path.abspath(os.fspath(model))
             self._files: list[Identity] | None = _identities(self._model)
@@ -148,6 +149,7 @@ class PackedCache:
         return state
 
     def _save(self, content: Content, n_bytes: int) -> None:
+        self._hurry.wait(DELAY_S)
         try:
             _make_room(self._folder, n_bytes)
             with _temporary(self._folder, self._name) as (fd, temporary):
@@ -166,6 +168,7 @@ class PackedCache:
     def wait(self) -> None:
         """Until all is written; an interrupt stops it."""
         if self._thread is not None:
+            self._hurry.set()
             try:
                 self._thread.join()
             except BaseException:
