@@ -63,6 +63,7 @@ class PackedCache:
         self._stop, self._hurry = threading.Event(), threading.Event()
         try:
             self._model = os.path.abspath(os.fspath(model))
+            self._core = _core_identity()
             self._files: list[Identity] | None = _identities(self._model)
         except (OSError, ValueError):  # the loader will say it
             self._files, self.state = None, "off: the model's files cannot be looked at"
@@ -86,7 +87,7 @@ class PackedCache:
             self.refuse(error)
             return
         facts = entry.facts
-        if facts.get("files") != self._files or facts.get("core") != _core_identity():
+        if facts.get("files") != self._files or facts.get("core") != self._core:
             self.state = "out of date"
             entry.close()
             return
@@ -135,17 +136,22 @@ class PackedCache:
         if model.weight_bytes < MIN_WEIGHT_BYTES:
             self.state = f"off: the model has less than {MIN_WEIGHT_BYTES >> 20} MiB"
             return self.state
-        own = {"files": self._files, "core": _core_identity(), "model": self._model, "options": self._options}
+        own = {"files": self._files, "core": self._core, "model": self._model, "options": self._options}
         content = Content(
             {**facts, **own, "tuili": __version__, "weight_bytes": model.weight_bytes},
             model.packed_tensors(),
             sections,
         )
         self.state = state = f"being written to {self.path}"
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._save, args=(content, model.weight_bytes), name="tuili-packed-cache"
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread can be had, or the interpreter is ending
+            self.state = f"not written: {_reason(error)}"
+            return self.state
+        self._thread = thread
         return state
 
     def _save(self, content: Content, n_bytes: int) -> None:
