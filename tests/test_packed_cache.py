@@ -50,6 +50,9 @@ def load(path: Path, cache: Path, **options: Any) -> tuple[str, dict[str, Any]]:
         ids = tokens.encode(TEXT)
         answers["tokens"] = ids, tokens.encode(TEXT, parse_special=False), tokens.decode(ids)
         answers["bytes"] = [tokens.token_bytes(i, first=first) for i in range(120) for first in (True, False)]
+        answers["backends"] = [
+            getattr(tokens.loaded, name).to_str() for name in ("backend", "plain", "plain_inner")
+        ]
         answers["special"] = tokens.loaded.special, tokens.loaded.eos_ids, tokens.loaded.unk_id
     return state, answers
 

@@ -6,6 +6,7 @@ when a text is first encoded.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,13 +34,25 @@ def facts_of(loaded: LoadedTokenizer) -> dict[str, Any]:
 
 def sections_of(loaded: LoadedTokenizer) -> Iterator[tuple[str, bytes | Bytes]]:
     """The rest: the library's JSON, and the text of every token with where each ends."""
-    yield "tokenizer.json", call(loaded.backend.to_str).encode()
+    yield "tokenizer.json", _quick(call(loaded.backend.to_str))
     texts: list[bytes] = [b""] * loaded.n_vocab
     for text, token_id in call(loaded.backend.get_vocab, with_added_tokens=True).items():
         texts[token_id] = text.encode()
     lengths = np.fromiter(map(len, texts), np.uint32, len(texts))
     yield "token_ends", np.cumsum(lengths, dtype=np.uint32).view(np.uint8)
     yield "token_texts", b"".join(texts)
+
+
+def _quick(text: str) -> bytes:
+    """The library's JSON with merges as it wrote them before 0.20, "left right": a fifth faster to read."""
+    document = json.loads(text)
+    model = document["model"]
+    merges = model.get("merges") if model["type"] == "BPE" else None
+    # A part with a space cannot be told from two, and lines of a version are passed over.
+    if not merges or any(" " in left or " " in right or left.startswith("#") for left, right in merges):
+        return text.encode()
+    model["merges"] = [f"{left} {right}" for left, right in merges]
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def restore(
