@@ -446,15 +446,15 @@ def test_encoders_refuse_what_no_model_could_use(bert_path, options):
         tuili.LLM(bert_path, **options)
 
 
-def test_the_packed_cache_has_no_effect_yet_and_config_says_so(llm, llama_path):
-    assert "no effect" in llm.config["packed_cache"]
+def test_config_says_what_became_of_the_packed_cache(llm, llama_path):
+    assert "less than 8 MiB" in llm.config["packed_cache"]
     with tuili.LLM(llama_path, packed_cache=False, **OPTIONS) as other:
         assert other.config["packed_cache"] == "off"
 
 
-def test_quantization_while_loading_is_refused(llama_path):
+def test_quantization_to_4_bits_while_loading_is_refused(llama_path):
     with pytest.raises((ModelUnsupportedError, InvalidParameterError)):
-        tuili.LLM(llama_path, quantization="int8")
+        tuili.LLM(llama_path, quantization="int4")
 
 
 def test_a_small_cache_shortens_the_context_and_says_so(llama_path):

@@ -270,7 +270,7 @@ def test_wrong_options_are_named(options: dict[str, Any], param: str, tmp_path: 
 
 def test_quantizing_while_loading_is_refused_for_now(tmp_path: Path) -> None:
     with pytest.raises(ModelUnsupportedError) as error:
-        plan_model(tmp_path, quantization="int8")
+        plan_model(tmp_path, quantization="int4")
     assert error.value.code == "quantization"
 
 

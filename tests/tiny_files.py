@@ -300,6 +300,10 @@ def _metadata(value: object) -> tuple[int, bytes]:
     """(type code, bytes) of one metadata value."""
     if isinstance(value, bool):
         return 7, struct.pack("<?", value)
+    if isinstance(value, np.uint16):
+        return 2, struct.pack("<H", value)
+    if isinstance(value, np.int32):
+        return 5, struct.pack("<i", value)
     if isinstance(value, int):
         return 4, struct.pack("<I", value)
     if isinstance(value, float):

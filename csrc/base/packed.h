@@ -28,6 +28,9 @@
 
 namespace tuili {
 
+// Files of the packed cache carry it. Count up with any change of what `pack` writes, of alignments included.
+inline constexpr int kPackedLayoutVersion = 1;
+
 inline constexpr int64_t kPanel = 16;  // outputs per panel
 inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one exact integer sum
 inline constexpr int64_t kKBlock =

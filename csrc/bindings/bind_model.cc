@@ -167,6 +167,18 @@ struct Builder {
     builder.add(name, stored, shape, bytes);
   }
 
+  void map(int fd, int64_t n_bytes) {
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(turn);
+    builder.map(fd, n_bytes);
+  }
+
+  void place(const std::string& name, const std::string& format, int64_t begin, int64_t n_bytes) {
+    const Format packed = to_format(format);
+    const std::lock_guard lock(turn);
+    builder.place(name, packed, begin, n_bytes);
+  }
+
   std::unique_ptr<Model> finish() {
     const py::gil_scoped_release release;
     const std::lock_guard lock(turn);
@@ -177,6 +189,24 @@ struct Builder {
   std::mutex turn;
 };
 
+// Bytes that `owner` keeps alive, as a read-only array.
+py::array view_of_bytes(std::span<const uint8_t> bytes, const py::object& owner) {
+  py::array_t<uint8_t> view(static_cast<py::ssize_t>(bytes.size()), bytes.data(), owner);
+  view.attr("flags").attr("writeable") = false;
+  return std::move(view);
+}
+
+py::list packed_tensors(const py::object& self) {
+  py::list all;
+  for (const PackedTensor& tensor : self.cast<const Model&>().tensors)
+    all.append(py::make_tuple(tensor.name, info_of(tensor.format).name, view_of_bytes(tensor.bytes, self)));
+  return all;
+}
+
+py::array mapped_range(const py::object& self, int64_t begin, int64_t n_bytes) {
+  return view_of_bytes(self.cast<const Model&>().mapping.range(begin, n_bytes), self);
+}
+
 }  // namespace
 
 void bind_model(py::module_& module) {
@@ -186,13 +216,18 @@ void bind_model(py::module_& module) {
   py::class_<Model>(module, "Model")
       .def_property_readonly("spec", [](const Model& m) { return m.spec; })
       .def_readonly("n_parameters", &Model::n_parameters)
-      .def_readonly("weight_bytes", &Model::weight_bytes);
+      .def_readonly("weight_bytes", &Model::weight_bytes)
+      .def("packed_tensors", &packed_tensors)
+      .def("mapped_range", &mapped_range, "begin"_a, "n_bytes"_a);
   py::class_<Builder>(module, "ModelBuilder")
       .def(py::init<const ModelSpec&, const std::string&, int>(), "spec"_a, py::kw_only(),
            "compute"_a = "auto", "num_threads"_a = 0)
       .def("expected", &Builder::expected)
       .def("add", &Builder::add, "name"_a, "format"_a, "shape"_a, "data"_a)
+      .def("map", &Builder::map, "fd"_a, "n_bytes"_a)
+      .def("place", &Builder::place, "name"_a, "format"_a, "begin"_a, "n_bytes"_a)
       .def("finish", &Builder::finish);
+  module.attr("PACKED_LAYOUT_VERSION") = kPackedLayoutVersion;
 }
 
 }  // namespace tuili::bindings

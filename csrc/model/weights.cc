@@ -92,12 +92,28 @@ std::vector<ModelBuilder::Expected> ModelBuilder::expected() const {
   return all;
 }
 
-void ModelBuilder::add(std::string_view name, Format format, std::span<const int64_t> shape,
-                       std::span<const uint8_t> data) {
+ModelBuilder::Slot& ModelBuilder::empty_slot(std::string_view name) {
   const auto found = index_.find(name);
   TUILI_CHECK_KIND(ErrorKind::model_format, found != index_.end(), "the model has no tensor ", name);
   Slot& slot = slots_[found->second];
   TUILI_CHECK_KIND(ErrorKind::model_format, !slot.filled, "tensor ", name, " is given twice");
+  return slot;
+}
+
+void ModelBuilder::fill(Slot& slot, Format format, std::span<const uint8_t> packed) {
+  if (slot.matrix)
+    *slot.matrix = ops::packed_view(format, slot.n, slot.k, packed.data());
+  else
+    *slot.floats = reinterpret_cast<const float*>(packed.data());
+  model_.n_parameters += slot.n * slot.k;
+  model_.weight_bytes += static_cast<int64_t>(packed.size());
+  model_.tensors.push_back({slot.name, slot.matrix ? format : Format::f32, packed});
+  slot.filled = true;
+}
+
+void ModelBuilder::add(std::string_view name, Format format, std::span<const int64_t> shape,
+                       std::span<const uint8_t> data) {
+  Slot& slot = empty_slot(name);
   const std::vector<int64_t> wanted = shape_of(slot);
   TUILI_CHECK_KIND(ErrorKind::model_format, std::ranges::equal(shape, wanted), "tensor ", name, " has shape ",
                    shape_text(shape), "; the configuration wants ", shape_text(wanted));
@@ -111,16 +127,28 @@ void ModelBuilder::add(std::string_view name, Format format, std::span<const int
   Buffer buffer(slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : count * 4);
   if (slot.matrix) {
     const ops::Context context{.pool = &ThreadPool::shared(), .n_threads = num_threads_};
-    *slot.matrix = ops::pack(context, format, slot.n, slot.k, data.data(), buffer.data());
+    ops::pack(context, format, slot.n, slot.k, data.data(), buffer.data());
   } else {
-    auto* floats = reinterpret_cast<float*>(buffer.data());
-    ops::to_float32(floats, format, data.data(), count);
-    *slot.floats = floats;
+    ops::to_float32(reinterpret_cast<float*>(buffer.data()), format, data.data(), count);
   }
-  model_.n_parameters += count;
-  model_.weight_bytes += buffer.bytes();
+  fill(slot, format, {buffer.data(), static_cast<size_t>(buffer.bytes())});
   model_.memory.push_back(std::move(buffer));
-  slot.filled = true;
+}
+
+void ModelBuilder::map(int fd, int64_t bytes) {
+  TUILI_CHECK(model_.mapping.bytes() == 0, "this builder has mapped a file already");
+  model_.mapping = Mapping(fd, bytes);
+}
+
+void ModelBuilder::place(std::string_view name, Format format, int64_t begin, int64_t bytes) {
+  Slot& slot = empty_slot(name);
+  TUILI_CHECK_KIND(ErrorKind::model_format, slot.matrix != nullptr || format == Format::f32, "tensor ", name,
+                   " is ", info_of(format).name, "; packed it is f32");
+  const int64_t wanted = slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : slot.n * slot.k * 4;
+  TUILI_CHECK_KIND(ErrorKind::model_format, bytes == wanted && begin % kAlignment == 0, "tensor ", name,
+                   " has ", bytes, " bytes at ", begin, "; packed it takes ", wanted, ", aligned to ",
+                   kAlignment);
+  fill(slot, format, model_.mapping.range(begin, bytes));
 }
 
 Model ModelBuilder::finish() {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/mapping.h"
 #include "base/memory.h"
 #include "model/spec.h"
 
@@ -50,11 +51,20 @@ struct ModelWeights {
   Linear head;  // [n_vocab, d_model]
 };
 
+// The bytes that the kernels read of one tensor, as packed_view and `floats` of the builder understand them.
+struct PackedTensor {
+  std::string name;
+  Format format;  // of a vector or table f32
+  std::span<const uint8_t> bytes;
+};
+
 struct Model {
   ModelSpec spec;
   ops::Compute compute = ops::Compute::automatic;
-  ModelWeights weights;        // views into `memory`
-  std::vector<Buffer> memory;  // one per tensor
+  ModelWeights weights;        // views into `memory` or `mapping`
+  std::vector<Buffer> memory;  // one per tensor that was packed
+  Mapping mapping;             // the file that the others are in
+  std::vector<PackedTensor> tensors;
   int64_t n_parameters = 0;
   int64_t weight_bytes = 0;
 };
@@ -78,6 +88,15 @@ class ModelBuilder {
   void add(std::string_view name, Format format, std::span<const int64_t> shape,
            std::span<const uint8_t> data);
 
+  // For `place`: the file of all tensors that another model was packed into, of exactly `bytes` bytes. The
+  // descriptor may be closed afterwards. Throws as Mapping does.
+  void map(int fd, int64_t bytes);
+
+  // In place of `add`: the tensor as packed before lies in the mapped file. Throws model_format unless the
+  // name is expected and new, the range aligned and in the file, and its length that of this shape and
+  // format.
+  void place(std::string_view name, Format format, int64_t begin, int64_t bytes);
+
   // The model; the builder is empty afterwards. Throws model_format naming what is missing.
   Model finish();
 
@@ -98,6 +117,8 @@ class ModelBuilder {
   void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);
   void expect_norm(const std::string& name, NormWeights& target);
   static std::vector<int64_t> shape_of(const Slot& slot);
+  Slot& empty_slot(std::string_view name);
+  void fill(Slot& slot, Format format, std::span<const uint8_t> packed);
 
   Model model_;
   std::vector<Slot> slots_;

@@ -102,6 +102,9 @@ int64_t packed_bytes(Format format, int64_t n, int64_t k);
 PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows,
                   uint8_t* memory);
 
+// The matrix that `pack` has left in `memory` (64-byte aligned, packed_bytes).
+PackedMatrix packed_view(Format format, int64_t n, int64_t k, const uint8_t* memory);
+
 // Bytes of one row in the format's own encoding. Throws model_format if k is no multiple of the block.
 int64_t row_bytes(Format format, int64_t k);
 

@@ -250,13 +250,20 @@ int64_t packed_bytes(Format format, int64_t n, int64_t k) {
   return measure.used();
 }
 
+PackedMatrix packed_view(Format format, int64_t n, int64_t k, const uint8_t* memory) {
+  row_bytes(format, k);
+  Carver carver(const_cast<uint8_t*>(memory));
+  const Planes at = take_planes(carver, format, n, k);
+  return {format, n, k, at.codes, at.high, at.scale, at.min, at.sub_scale, at.sub_min};
+}
+
 PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows,
                   uint8_t* memory) {
   TUILI_EXPECT(n > 0 && memory != nullptr, "pack: ", n, " rows");
   const Source from{n, k, rows};
   Carver carver(memory);
   const Planes to = take_planes(carver, format, n, k);
-  const PackedMatrix packed{format, n, k, to.codes, to.high, to.scale, to.min, to.sub_scale, to.sub_min};
+  const PackedMatrix packed = packed_view(format, n, k, memory);
   const PackPanel pack_panel = pack_panel_of(format);
   const int64_t threads = std::clamp<int64_t>(n * k / 65536, 1, context.n_threads);
   context.pool->parallel_for(packed.n_panels(), static_cast<int>(threads),

@@ -13,6 +13,7 @@ i16 = NDArray[np.int16]
 u16 = NDArray[np.uint16]
 
 __version__: str
+PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
 
 def available_isas() -> list[str]:
     """Instruction-set tables that run on this CPU, best first: "avx512", "avx2", "neon", "generic"."""
@@ -165,6 +166,12 @@ class ModelBuilder:
         """Checks the shape against the spec and packs. data: the rows in the format's own encoding,
         C-contiguous. Vectors (norms, biases, and the position and token type tables) must be f32, f16 or
         bf16."""
+    def map(self, fd: int, n_bytes: int) -> None:
+        """Maps a file of exactly n_bytes for `place`; fd may be closed afterwards. The file must never be
+        truncated while the model lives."""
+    def place(self, name: str, format: Format, begin: int, n_bytes: int) -> None:
+        """In place of `add`: the tensor's packed bytes are these of the mapped file. Raises ModelFormatError
+        unless they are in the file, aligned to 64, and as many as shape and format take."""
     def finish(self) -> Model:
         """Raises ModelFormatError naming the tensors that are missing."""
 
@@ -175,6 +182,10 @@ class Model:
     def n_parameters(self) -> int: ...
     @property
     def weight_bytes(self) -> int: ...
+    def packed_tensors(self) -> list[tuple[str, Format, NDArray[np.uint8]]]:
+        """Name, format and packed bytes (read-only, not copied) of every tensor, in the order they came."""
+    def mapped_range(self, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+        """Bytes of the file that the model is mapped from (read-only, not copied)."""
 
 class SamplingParams:
     """Resolved parameters of one sequence; generation/params.py validates them."""

@@ -1,4 +1,4 @@
-"""`tuili` on the command line: generate, chat, embed, info, models, pull, doctor, bench.
+"""`tuili` on the command line: generate, chat, embed, info, models, pull, cache, doctor, bench.
 
 Exit codes: 0; 1 for a TuiliError, one line on standard error; 2 for wrong usage; 130 for Ctrl-C.
 """
@@ -123,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
     pull = _command(commands, "pull", _pull, "download a model that tuili knows by name")
     pull.add_argument("name", metavar="NAME")
     pull.add_argument("--cache-dir", metavar="FOLDER")
+    cache = _command(commands, "cache", _cache, "list, verify or clear the weights that are kept packed")
+    cache.add_argument("action", choices=("list", "verify", "clear"), nargs="?", default="list")
+    cache.add_argument("--cache-dir", metavar="FOLDER")
+    cache.add_argument(
+        "--max-bytes", type=int, default=0, metavar="N", help="clear: down to this size (default 0)"
+    )
     doctor = _command(
         commands, "doctor", _doctor, "say what this computer offers, and check the installation"
     )
@@ -169,6 +175,7 @@ def _command(
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
     group.add_argument("--compute", choices=("auto", "float32"))
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    group.add_argument("--quantization", choices=("int8",))
     group.add_argument("--kv-cache-dtype", choices=("auto", "float32", "float16", "bfloat16"))
     group.add_argument("--kv-cache-bytes", type=int, metavar="BYTES")
     group.add_argument("--max-model-len", type=int, metavar="N")
@@ -180,6 +187,7 @@ _MODEL_OPTIONS = (
     "num_threads",
     "compute",
     "dtype",
+    "quantization",
     "kv_cache_dtype",
     "kv_cache_bytes",
     "max_model_len",
@@ -396,6 +404,18 @@ def _pull(options: argparse.Namespace) -> int:
     else:
         print(path)
     return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    with importing():
+        from tuili import cache_commands
+
+    result, code = cache_commands.run(options, _bar("verifying"))
+    if options.json:
+        _print_json(result)
+    else:
+        print(cache_commands.table(result))
+    return code
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from tuili import _core, chat, completions, embedding
+from tuili import _core, embedding
 from tuili.capacity import BLOCK_SIZE, Capacity, check_cache_options, checked_length, plan_capacity
 from tuili.embedding import Encoder
 from tuili.errors import (
@@ -29,10 +29,8 @@ from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
 from tuili.loading.files import StrPath
 from tuili.loading.memory import available_memory
-from tuili.loading.model import LoadedModel, load, plan_model
-from tuili.loading.sources import TokenizerFiles
+from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
-from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
 from tuili.tokenization import Detokenizer, Tokenizer
 
@@ -49,7 +47,8 @@ class LLM:
                            use)
     device                 "cpu"; CUDA comes with a later version
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization           None; quantizing while loading comes with a later version
+    quantization           None (as stored), or "int8": the float weights of linear maps become q8_0 while
+                           loading
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
     kv_cache_dtype         "auto" (float16), "float32", "float16" or "bfloat16"
     max_model_len          most tokens of one text that are computed; by default the model's own limit
@@ -58,8 +57,9 @@ class LLM:
                            in all
     prefill_chunk          most prompt tokens of one step; while others decode, a step is to stay within
                            step_budget_s
-    packed_cache           no effect yet, which `config` says: this version packs weights anew at each load
-    cache_dir              where pulled models lie; by default ~/.cache/tuili
+    packed_cache           keep the weights as they are packed in a file, and map that at the next load: it is
+                           faster, and processes share the memory; `config` says what became of it
+    cache_dir              where pulled models and packed weights lie; by default ~/.cache/tuili
     strict                 False tolerates data in model files that no tensor covers
     check_finite           refuse weights that are not finite
     progress               called with (bytes, bytes in all) while weights are read
@@ -67,6 +67,9 @@ class LLM:
 
     Encoders have no cache and ignore what concerns generation.
     """
+
+    _engine: Engine | None = None
+    _encoder: Encoder | None = None
 
     def __init__(
         self,
@@ -93,32 +96,30 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         _check_device(device)
-        packing = _packing(packed_cache)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
-        path = resolve(model, cache_dir)
-        plan = plan_model(
-            path,
+        self._opened = open_model(
+            resolve(model, cache_dir),
+            packed_cache=boolean("packed_cache", packed_cache),
+            cache_dir=cache_dir,
+            progress=progress,
             dtype=dtype,
-            compute=compute,  # type: ignore[arg-type]  # checked there
+            compute=compute,
             quantization=quantization,
             strict=boolean("strict", strict),
             check_finite=boolean("check_finite", check_finite),
             num_threads=num_threads,
         )
-        self._loaded = loaded = load(plan, progress)
-        self.kind: str = loaded.kind
-        self.tokenizer = _tokenizer(loaded)
+        self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
+        self.kind: str = self._loaded.kind
         self._name = os.fspath(model)
-        self._engine: Engine | None = None
-        self._encoder: Encoder | None = None
         self._defaults: dict[str, Any] = {}
-        self.config: dict[str, Any] = {**loaded.config, "kind": self.kind, "device": device, **packing}
+        self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
         if self.kind == "decoder":
             capacity = plan_capacity(
-                loaded.spec,
+                self._loaded.spec,
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
@@ -126,7 +127,8 @@ class LLM:
             )
             self._start_decoder(capacity, limits, num_threads or 0)
         else:
-            self._start_encoder(checked_length(loaded.spec, max_model_len), limits, num_threads or 0)
+            self._start_encoder(checked_length(self._loaded.spec, max_model_len), limits, num_threads or 0)
+        self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded = self._loaded.spec, self._loaded
@@ -316,6 +318,8 @@ class LLM:
 
         raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
         """
+        from tuili import completions
+
         output = self.chat(messages, completions.sampling_params(fields))
         return completions.completion(output, fields.get("model") or self._name, self.tokenizer.token_bytes)
 
@@ -491,11 +495,15 @@ class LLM:
         return self._decoder_engine().stats()
 
     def close(self) -> None:
-        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated."""
+        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated.
+
+        What a first load writes to the packed cache is finished before.
+        """
         if self._engine is not None:
             self._engine.close()
         if self._encoder is not None:
             self._encoder.worker.close()
+        self._opened.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -539,6 +547,8 @@ class LLM:
         )
 
     def _encode_chat(self, messages: Any) -> list[int]:
+        from tuili import chat  # here, as above: a start that only generates does without
+
         template = self._loaded.chat_template
         if template is None:
             raise TemplateError("the model has no chat template; use generate", code="template_missing")
@@ -549,15 +559,6 @@ class LLM:
             name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None
         }
         return self.tokenizer.encode_chat(chat.render(template, messages, **names).parts())
-
-
-def _tokenizer(loaded: LoadedModel) -> Tokenizer:
-    source, n_vocab = loaded.tokenizer, loaded.spec.n_vocab
-    if isinstance(source, TokenizerFiles):
-        return Tokenizer(
-            from_huggingface(source.tokenizer_json, source.config, source.special_tokens, n_vocab=n_vocab)
-        )
-    return Tokenizer(from_gguf(source, n_vocab=n_vocab))
 
 
 def _limits(
@@ -576,12 +577,6 @@ def _limits(
         max_queue=integer("max_queue", max_queue, 0, 1 << 30),
         max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
     )
-
-
-def _packing(packed_cache: bool) -> dict[str, str]:
-    """What `config` says of the packed cache."""
-    wanted = boolean("packed_cache", packed_cache)
-    return {"packed_cache": "no effect yet: weights are packed at each load" if wanted else "off"}
 
 
 def _check_device(device: object) -> None:

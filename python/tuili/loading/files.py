@@ -99,7 +99,11 @@ class RegularFile:
 
     def check_unchanged(self) -> None:
         """Raise ModelIOError (file_changed) if the file's size or time of change is not that of opening."""
-        if FileIdentity.of(os.fstat(self._fd)) != self.identity:
+        self.check_same(self.identity)
+
+    def check_same(self, identity: FileIdentity) -> None:
+        """Raise ModelIOError (file_changed) if the file is not, or no more, the one that was opened then."""
+        if FileIdentity.of(os.fstat(self._fd)) != identity:
             _changed(self.path, "its size or modification time differs from when it was opened")
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,13 +185,19 @@ class _Header:
 
 
 @dataclass(frozen=True, slots=True)
-class _Array:
+class ArrayPlace:
     """An array not yet decoded: `n` elements of type `element` in bytes [begin, end) of the header."""
 
     element: int
     n: int
     begin: int
     end: int
+
+
+class ByteRanges(Protocol):
+    """The header's bytes, or what reads them when they are asked for."""
+
+    def __getitem__(self, at: slice, /) -> bytearray: ...
 
 
 class Metadata:
@@ -201,7 +207,7 @@ class Metadata:
     raises  ModelFormatError (key_missing, key_type, array_length), naming the key
     """
 
-    def __init__(self, what: str, data: bytearray, values: dict[str, tuple[int, Any]]) -> None:
+    def __init__(self, what: str, data: ByteRanges, values: dict[str, tuple[int, Any]]) -> None:
         self.what = what
         self._data = data
         self._values = values
@@ -213,6 +219,10 @@ class Metadata:
         """All keys, in the file's order."""
         return list(self._values)
 
+    def values(self) -> dict[str, tuple[int, Any]]:
+        """Key -> type and value as they stand in the file, of an array its place."""
+        return self._values
+
     def _get(self, key: str, wanted: str, default: T) -> Any | T:
         found = self._values.get(key)
         if found is None:
@@ -220,7 +230,9 @@ class Metadata:
                 raise ModelFormatError(f"{self.what}: key {key} is missing", code="key_missing")
             return default
         number, value = found
-        name = f"ARRAY of {_TYPE_NAMES[value.element]}" if isinstance(value, _Array) else _TYPE_NAMES[number]
+        name = (
+            f"ARRAY of {_TYPE_NAMES[value.element]}" if isinstance(value, ArrayPlace) else _TYPE_NAMES[number]
+        )
         if name != wanted:
             raise ModelFormatError(
                 f"{self.what}: key {shown(key)} is {name}, expected {wanted}", code="key_type"
@@ -251,9 +263,9 @@ class Metadata:
         """A STRING."""
         return self._get(key, "STRING", default)
 
-    def _array(self, key: str, element: int, n: int | None, default: T) -> _Array | T:
+    def _array(self, key: str, element: int, n: int | None, default: T) -> ArrayPlace | T:
         found = self._get(key, f"ARRAY of {_TYPE_NAMES[element]}", default)
-        if isinstance(found, _Array) and n is not None and found.n != n:
+        if isinstance(found, ArrayPlace) and n is not None and found.n != n:
             raise ModelFormatError(
                 f"{self.what}: key {shown(key)} has {found.n} elements, expected {n}", code="array_length"
             )
@@ -261,7 +273,7 @@ class Metadata:
 
     def _numbers(self, key: str, element: int, dtype: str, n: int | None, default: T) -> Any | T:
         array = self._array(key, element, n, default)
-        if not isinstance(array, _Array):
+        if not isinstance(array, ArrayPlace):
             return array
         return np.frombuffer(self._data[array.begin : array.end], dtype)
 
@@ -286,7 +298,7 @@ class Metadata:
     def n_strings(self, key: str) -> int:
         """The length of an array of STRING, without decoding it."""
         array = self._array(key, _STRING, None, _REQUIRED)
-        assert isinstance(array, _Array)
+        assert isinstance(array, ArrayPlace)
         return array.n
 
     def get_str_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[str] | T:
@@ -295,7 +307,7 @@ class Metadata:
         raises  ModelFormatError (string_utf8) besides
         """
         array = self._array(key, _STRING, n, default)
-        if not isinstance(array, _Array):
+        if not isinstance(array, ArrayPlace):
             return array
         data, at, unpack = bytes(self._data[array.begin : array.end]), 0, _U64.unpack_from
         strings = []
@@ -334,7 +346,7 @@ def _read_value(header: _Header, key: str) -> tuple[int, Any]:
     )
 
 
-def _read_array(header: _Header, where: str) -> _Array:
+def _read_array(header: _Header, where: str) -> ArrayPlace:
     at = header.at
     element = header.u32(f"the element type of {where}")
     if element == _ARRAY:
@@ -345,7 +357,7 @@ def _read_array(header: _Header, where: str) -> _Array:
         n = header.count(f"the length of {where}", 8, MAX_ARRAY_BYTES // _STRING_OVERHEAD_BYTES)
         begin = header.at
         header.skip_strings(n, where, MAX_ARRAY_BYTES - n * _STRING_OVERHEAD_BYTES)
-        return _Array(element, n, begin, header.at)
+        return ArrayPlace(element, n, begin, header.at)
     if element not in _SCALARS:
         raise ModelFormatError(
             f"{header.what}: byte {at}: {where} has the unknown element type {element}", code="value_type"
@@ -357,7 +369,7 @@ def _read_array(header: _Header, where: str) -> _Array:
         raise ModelFormatError(
             f"{header.what}: byte {begin}: {where} holds a BOOL other than 0 and 1", code="bool_value"
         )
-    return _Array(element, n, begin, header.at)
+    return ArrayPlace(element, n, begin, header.at)
 
 
 def _read_start(header: _Header) -> tuple[int, int]:

@@ -17,12 +17,20 @@ from tuili.loading.files import StrPath, shown
 from tuili.loading.gguf import Metadata
 from tuili.loading.memory import available_memory
 from tuili.loading.sources import Source, TokenizerFiles, open_source
-from tuili.loading.weights import FLOAT_FORMATS, check_finite, from_float32, to_float32, unpermute_rows
+from tuili.loading.weights import (
+    FLOAT_FORMATS,
+    check_finite,
+    from_float32,
+    quantize_q8_0,
+    to_float32,
+    unpermute_rows,
+)
 
 logger = logging.getLogger("tuili")
 
 Compute = Literal["auto", "float32"]
 _FLOATS = ("f32", "f16", "bf16")
+_LINEAR = ("query", "key", "value", "output", "gate", "up", "down")
 _TABLES = ("position_embedding", "token_type_embedding")
 
 # Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
@@ -61,6 +69,31 @@ class LoadPlan:
     compute: Compute
     check_finite: bool
     num_threads: int
+    quantization: str | None
+
+    @property
+    def not_quantized(self) -> list[str]:
+        """The matrices that stay floats in spite of `quantization`: rows of no whole blocks."""
+        return [
+            tensor.name
+            for tensor in self.tensors
+            if self.quantization and tensor.format in _FLOATS and _is_multiplied(tensor.name, self.spec)
+        ]
+
+    def finished(self, model: Model) -> LoadedModel:
+        """The plan carried out: `model`, and all that the files say about using it."""
+        source = self.source
+        return LoadedModel(
+            model=model,
+            spec=self.spec,
+            kind=self.spec.kind,
+            config=_description(self),
+            tokenizer=source.tokenizer,
+            chat_template=source.chat_template,
+            generation_defaults=source.generation_defaults,
+            embedding=source.embedding if self.spec.kind == "encoder" else None,
+            eos_token_ids=source.eos_token_ids,
+        )
 
     def __str__(self) -> str:
         formats = Counter(tensor.format for tensor in self.tensors)
@@ -96,18 +129,22 @@ def plan_model(
     strict_paths: bool = False,
     check_finite: bool = False,
     num_threads: int | None = None,
+    packed: Mapping[str, Any] | None = None,
 ) -> LoadPlan:
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
     dtype         of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
+    quantization  "int8": the float matrices that a text is multiplied with become q8_0
     strict        False tolerates data that no tensor covers, with a warning
     strict_paths  refuse symbolic links that lead out of the folder
     check_finite  `load` refuses infinite and not-a-number weights
+    packed        the facts of the packed cache's file, if the weights will be mapped from it
     raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
                   cannot fit
     """
     _check_options(dtype, compute, quantization, num_threads)
-    source = open_source(path, strict=strict, strict_paths=strict_paths)
+    index = packed.get("gguf") if packed is not None else None
+    source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
     n_layers, n_found = source.config.values.get("num_hidden_layers"), len(source.checkpoint.tensors)
     if isinstance(n_layers, int) and n_layers > n_found:
         raise ModelFormatError(
@@ -116,14 +153,7 @@ def plan_model(
         )
     spec: ModelSpec = source.module.spec(source.config)
     warnings = list(source.checkpoint.warnings)
-    found, ignored = _match_names(source, warnings)
-    tensors = []
-    for name, shape in ModelBuilder(spec).expected():
-        stored = _checked(name, tuple(shape), found.pop(name, None), source)
-        tensors.append(PlannedTensor(name, stored, _target_format(name, stored, dtype)))
-    for name, stored in found.items():
-        warnings.append(f"tensor '{shown(stored.name)}' ({name}) is not used by this configuration")
-        ignored.append(shown(stored.name, 256))
+    tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
     largest = max(tensor.stored.n_bytes + tensor.n_bytes for tensor in tensors)
     plan = LoadPlan(
@@ -137,11 +167,31 @@ def plan_model(
         compute=compute,
         check_finite=check_finite,
         num_threads=num_threads or 0,
+        quantization=quantization,
     )
-    _check_memory(plan)
+    if packed is None:
+        _check_memory(plan)
     for warning in warnings:
         logger.warning("%s", warning)
     return plan
+
+
+def _plan_tensors(
+    source: Source, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
+) -> tuple[list[PlannedTensor], list[str]]:
+    """What becomes of every tensor that the spec needs, and the names of those that it does not."""
+    found, ignored = _match_names(source, warnings)
+    tensors = []
+    for name, shape in ModelBuilder(spec).expected():
+        stored = _checked(name, tuple(shape), found.pop(name, None), source)
+        quantized = quantization is not None and _can_quantize(name, stored, spec)
+        tensors.append(
+            PlannedTensor(name, stored, "q8_0" if quantized else _target_format(name, stored, dtype))
+        )
+    for name, stored in found.items():
+        warnings.append(f"tensor '{shown(stored.name)}' ({name}) is not used by this configuration")
+        ignored.append(shown(stored.name, 256))
+    return tensors, ignored
 
 
 def _check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
@@ -155,9 +205,13 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
                 code="invalid_option",
                 param=param,
             )
-    if quantization is not None:
-        raise ModelUnsupportedError(
-            "quantization while loading is not supported yet; leave it None", code="quantization"
+    if quantization == "int4":
+        raise ModelUnsupportedError("quantization to int4 while loading is not done yet", code="quantization")
+    if quantization is not None and quantization != "int8":
+        raise InvalidParameterError(
+            f"quantization is {shown(quantization)}, expected None or int8",
+            code="invalid_option",
+            param="quantization",
         )
     if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= 1024):
         raise InvalidParameterError(
@@ -230,6 +284,21 @@ def _is_weight(name: str, stored: TensorInfo) -> bool:
     return len(stored.shape) == 2 and name not in _TABLES
 
 
+def _is_multiplied(name: str, spec: ModelSpec) -> bool:
+    """Whether a tensor is a linear map's matrix, as opposed to a table that is only looked up."""
+    if name == "token_embedding":
+        return spec.has_head and spec.tied_head
+    return name == "head" or name.rsplit(".", 1)[-1] in _LINEAR
+
+
+def _can_quantize(name: str, stored: TensorInfo, spec: ModelSpec) -> bool:
+    return (
+        stored.format in _FLOATS
+        and _is_multiplied(name, spec)
+        and stored.shape[1] % FORMATS["q8_0"].n_values == 0
+    )
+
+
 def _target_format(name: str, stored: TensorInfo, dtype: str) -> str:
     if not _is_weight(name, stored):
         return "f32"
@@ -264,19 +333,7 @@ def load(plan: LoadPlan, progress: Callable[[int, int], None] | None = None) -> 
             done += tensor.stored.n_bytes
             if progress is not None:
                 progress(done, total)
-    model = builder.finish()
-    source = plan.source
-    return LoadedModel(
-        model=model,
-        spec=plan.spec,
-        kind=plan.spec.kind,
-        config=_description(plan),
-        tokenizer=source.tokenizer,
-        chat_template=source.chat_template,
-        generation_defaults=source.generation_defaults,
-        embedding=source.embedding if plan.spec.kind == "encoder" else None,
-        eos_token_ids=source.eos_token_ids,
-    )
+    return plan.finished(builder.finish())
 
 
 def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -> None:
@@ -293,7 +350,10 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
         values = to_float32(data, stored.format)
         if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
             values = source.module.fold(tensor.name, values)
-        data = from_float32(values, tensor.format, stored.name)
+        if tensor.format == "q8_0":
+            data = quantize_q8_0(values, stored.name)
+        else:
+            data = from_float32(values, tensor.format, stored.name)
     builder.add(tensor.name, cast(Any, tensor.format), stored.shape, data)
 
 
@@ -316,6 +376,8 @@ def _description(plan: LoadPlan) -> dict[str, Any]:
         "settings": {key: values[key] for key in keys if values.get(key) is not None},
         "weight_bytes": formats,
         "compute": plan.compute,
+        "quantization": plan.quantization,
+        "not_quantized": plan.not_quantized,
         "defaults": {key: value for key, value in source.config.defaults.items() if value is not None},
         "generation_defaults": source.generation_defaults,
         "ignored_generation_keys": source.ignored_generation_keys,

@@ -23,6 +23,7 @@ from tuili.loading.config import (
 )
 from tuili.loading.files import StrPath, open_regular, read_file, shown
 from tuili.loading.gguf import Metadata, open_gguf
+from tuili.loading.gguf_index import from_index
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -55,9 +56,12 @@ class Source:
     eos_token_ids: tuple[int, ...] = ()
 
 
-def open_source(path: StrPath, *, strict: bool = True, strict_paths: bool = False) -> Source:
+def open_source(
+    path: StrPath, *, strict: bool = True, strict_paths: bool = False, index: dict[str, Any] | None = None
+) -> Source:
     """The model at `path`: a folder with config.json and safetensors, or a GGUF file.
 
+    index   the GGUF file's header in short (gguf_index.py), which the packed cache keeps
     raises  ModelIOError if there is nothing, ModelUnsupportedError for archives and pickles, and all that
             readers raise
     """
@@ -69,7 +73,12 @@ def open_source(path: StrPath, *, strict: bool = True, strict_paths: bool = Fals
     if is_folder:
         return _open_folder(name, strict=strict, strict_paths=strict_paths)
     _refuse_foreign(name)
-    return _open_gguf(name, strict=strict, strict_paths=strict_paths)
+    opened = (
+        open_gguf(name, strict=strict, strict_paths=strict_paths)
+        if index is None
+        else from_index(name, index)
+    )
+    return _gguf_source(name, *opened)
 
 
 # First bytes of what is often taken for a model, and what to say about it.
@@ -198,8 +207,7 @@ def _embedding(folder: str, tokenizer_config: dict[str, Any], inside: str | None
 # ---- a GGUF file
 
 
-def _open_gguf(path: str, *, strict: bool, strict_paths: bool) -> Source:
-    metadata, checkpoint = open_gguf(path, strict=strict, strict_paths=strict_paths)
+def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Source:
     name = metadata.get_str("general.architecture")
     module = gguf_architecture(name, metadata.what)
     with checkpoint:

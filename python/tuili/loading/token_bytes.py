@@ -92,6 +92,19 @@ def _spaced_bytes(token: str, first: bool) -> bytes:
     return (token if first else " " + token).encode()
 
 
+def token_bytes_by(decoding: list[Any]) -> TokenBytes:
+    """By a description that JSON can hold: ["byte_level"], ["word_piece", prefix], ["sentencepiece", whether
+    the first token loses a space] or ["decoder", that of a tokenizer.json]."""
+    kind, *parameters = decoding
+    if kind == "byte_level":
+        return byte_level_bytes
+    if kind == "word_piece":
+        return word_piece_bytes(parameters[0], cleanup=True)
+    if kind == "sentencepiece":
+        return sentencepiece_bytes(strip_first_space=parameters[0])
+    return decoder_bytes(parameters[0])
+
+
 def decoder_bytes(decoder: Any) -> TokenBytes:
     """What the checked `decoder` of a tokenizer.json does to one token.
 

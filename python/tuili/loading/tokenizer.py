@@ -6,6 +6,7 @@ panic in it arrives as a BaseException: every call goes through `call`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -18,8 +19,7 @@ from tuili.loading.token_bytes import (
     TokenBytes,
     byte_level_bytes,
     decoder_bytes,
-    sentencepiece_bytes,
-    word_piece_bytes,
+    token_bytes_by,
 )
 
 if TYPE_CHECKING:
@@ -36,13 +36,41 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class LoadedTokenizer:
-    """A tokenizer and what its files say about it. The backends share their vocabulary and have no length
-    settings.
+class Backends:
+    """Three tokenizers of the library that share their vocabulary and have no length settings.
 
     backend      recognises every added token
     plain        recognises no special token: for text that must not control the model
     plain_inner  `plain` for text that continues a text instead of beginning one
+    """
+
+    backend: Tokenizer
+    plain: Tokenizer
+    plain_inner: Tokenizer
+
+
+class LazyBackends:
+    """Backends that `make` makes when they are first asked for, once, whoever asks."""
+
+    def __init__(self, make: Callable[[], Backends]) -> None:
+        self._make = make
+        self._made: Backends | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Backends:
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._make()
+        return self._made
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer and what its files say about it.
+
+    text_of      a token's text in the vocabulary, or None if there is no such id
+    decoding     what `token_bytes` was made by, as token_bytes.py has it
     n_vocab      largest id + 1
     special      special tokens, id -> text
     literal      the ids of tokens that decode to their own text
@@ -50,13 +78,13 @@ class LoadedTokenizer:
     max_tokens   the length limit that the files give, or None
     """
 
-    backend: Tokenizer
-    plain: Tokenizer
-    plain_inner: Tokenizer
+    backends: LazyBackends
+    text_of: Callable[[int], str | None]
     n_vocab: int
     special: dict[int, str]
     literal: frozenset[int]
     token_bytes: TokenBytes
+    decoding: list[Any]
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
@@ -65,9 +93,22 @@ class LoadedTokenizer:
     add_eos: bool = False
     max_tokens: int | None = None
 
+    @property
+    def backend(self) -> Tokenizer:
+        """See Backends; so with the next two."""
+        return self.backends.get().backend
+
+    @property
+    def plain(self) -> Tokenizer:
+        return self.backends.get().plain
+
+    @property
+    def plain_inner(self) -> Tokenizer:
+        return self.backends.get().plain_inner
+
     def token(self, token_id: int | None) -> str | None:
         """The token's text in the vocabulary, or None if there is no such id."""
-        return None if token_id is None else call(self.backend.id_to_token, token_id)
+        return None if token_id is None else self.text_of(token_id)
 
     @property
     def bos_token(self) -> str | None:
@@ -150,6 +191,7 @@ def from_huggingface(
         special={token["id"]: token["content"] for token in added if token["special"]},
         literal=frozenset(token["id"] for token in added) if token_bytes is byte_level_bytes else frozenset(),
         token_bytes=token_bytes,
+        decoding=["decoder", document.get("decoder")],
         bos_id=ids["bos"],
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
         pad_id=ids["pad"],
@@ -172,12 +214,14 @@ def from_gguf(metadata: Metadata, n_vocab: int | None = None) -> LoadedTokenizer
     _add_tokens(backend, user_defined, special)
     _add_beginning_and_end(backend, ids)
     word_piece = metadata.get_str("tokenizer.ggml.model") == "bert"
+    decoding = _gguf_decoding(metadata)
     return _assemble(
         backend,
         n_vocab=len(vocab.tokens),
         special={vocab.ids[token]: token for token in special},
         literal=frozenset(() if word_piece else (vocab.ids[token] for token in special + user_defined)),
-        token_bytes=_gguf_token_bytes(metadata),
+        token_bytes=token_bytes_by(decoding),
+        decoding=decoding,
         bos_id=ids.bos_id,
         eos_ids=ids.eos_ids,
         pad_id=ids.pad_id,
@@ -190,14 +234,24 @@ def _assemble(backend: Tokenizer, **fields: Any) -> LoadedTokenizer:
     around = call(backend.encode, "", add_special_tokens=True).ids
     fields["add_bos"] = fields["bos_id"] is not None and around[:1] == [fields["bos_id"]]
     fields["add_eos"] = bool(fields["eos_ids"]) and around[-1:] == [fields["eos_ids"][0]]
-    plain = _without_special(backend, inner=False)
-    plain_inner = _without_special(backend, inner=True) if _prefixes_first_word(backend) else plain
-    for tokenizer in (backend, plain, plain_inner):
+    backends = backends_of(backend)
+    for tokenizer in (backend, backends.plain, backends.plain_inner):
         call(
             tokenizer.encode,
             "Try 12 words,\n\t\u00df\u4e2d \u0301\U0001f642 " + " ".join([*fields["special"].values()][:8]),
         )
-    return LoadedTokenizer(backend, plain, plain_inner, **fields)
+    return LoadedTokenizer(
+        backends=LazyBackends(lambda: backends),
+        text_of=lambda token_id: call(backend.id_to_token, token_id),
+        **fields,
+    )
+
+
+def backends_of(backend: Tokenizer) -> Backends:
+    """`backend` and the two that follow from it."""
+    plain = _without_special(backend, inner=False)
+    plain_inner = _without_special(backend, inner=True) if _prefixes_first_word(backend) else plain
+    return Backends(backend, plain, plain_inner)
 
 
 def _prefixes_first_word(backend: Tokenizer) -> bool:
@@ -234,13 +288,13 @@ def _without_special(backend: Tokenizer, *, inner: bool) -> Tokenizer:
 # ---- GGUF
 
 
-def _gguf_token_bytes(metadata: Metadata) -> TokenBytes:
+def _gguf_decoding(metadata: Metadata) -> list[Any]:
     kind = metadata.get_str("tokenizer.ggml.model")
     if kind == "gpt2":
-        return byte_level_bytes
+        return ["byte_level"]
     if kind == "bert":
-        return word_piece_bytes(WORD_PIECE_PREFIX, cleanup=True)
-    return sentencepiece_bytes(strip_first_space=metadata.get_bool("tokenizer.ggml.add_space_prefix", True))
+        return ["word_piece", WORD_PIECE_PREFIX]
+    return ["sentencepiece", metadata.get_bool("tokenizer.ggml.add_space_prefix", True)]
 
 
 def _add_tokens(backend: Tokenizer, user_defined: list[str], special: list[str]) -> None:

@@ -51,6 +51,35 @@ def from_float32(values: NDArray[np.float32], format: str, name: str) -> Bytes:
     return narrow.view(np.uint8)
 
 
+_QUANTIZE_BLOCKS = 1 << 14  # at a time, so that what is computed on the way stays in cache
+
+
+def quantize_q8_0(values: NDArray[np.float32], name: str) -> Bytes:
+    """`values` in q8_0: d = amax / 127 per 32 values, codes rounded to nearest, ties away from zero.
+
+    As `gguf.quants` and ggml's quantize_row_q8_0_ref do, bit for bit.
+    raises  ModelUnsupportedError (dtype_overflow) if a scale is too large for float16 or not a number
+    """
+    blocks = values.reshape(-1, 32)
+    out = np.empty((len(blocks), 34), np.uint8)
+    for begin in range(0, len(blocks), _QUANTIZE_BLOCKS):
+        rows, to = blocks[begin : begin + _QUANTIZE_BLOCKS], out[begin : begin + _QUANTIZE_BLOCKS]
+        scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            narrow = scale.astype(np.float16)
+            scaled = rows * np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+        if not np.isfinite(narrow).all():
+            raise ModelUnsupportedError(
+                f"tensor {name} holds values that are too large for int8, or not numbers",
+                code="dtype_overflow",
+            )
+        whole = np.trunc(scaled)
+        whole += np.trunc(2 * (scaled - whole))  # the fraction is exact, and so is its double
+        to[:, :2] = narrow.view(np.uint8)
+        to[:, 2:] = whole.astype(np.int8).view(np.uint8)
+    return out.reshape(-1)
+
+
 def check_finite(data: Bytes, format: str, name: str) -> None:
     """Raise ModelFormatError (not_finite) if a value, or a quantized block's scale, is not finite."""
     block = FORMATS[format]
