@@ -67,8 +67,8 @@ struct CodePlane {
 // Activations for the integer GEMM: x = d·c, plus r·e in few groups. The residual plane codes what the main
 // one left, fma(-d, c, x), in the groups that carry most of a row's rounding error, which goes with d²: those
 // with n_groups · d² >= 4 · Σ d² of the row (sums in double, ascending). At most one group in four can; about
-// one in 25 does, and takes half of the error with it (tests/compare_quantized.py): outliers of a few channels
-// are what int8 rounds worst.
+// one in 25 does, and takes half of the error with it (tests/compare_quantized.py): outliers of a few
+// channels are what int8 rounds worst.
 inline constexpr int64_t kResidualShare = 4;
 
 // Places of the main plane: rows go in blocks of 4, a block's group lies together, [m / 4][n_groups][4], so

@@ -7,6 +7,8 @@
 namespace tuili::cpu::TUILI_ISA {
 namespace {
 
+constexpr int64_t kFewQueries = 4;  // as in decoding: bound by memory
+
 TUILI_INLINE int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 // Queries first, first + 1, … of one kv head, numbered row by row, head by head.
@@ -67,21 +69,41 @@ TUILI_INLINE int64_t page_of(const AttentionArgs& args, int64_t kv_head, int64_t
   return (int64_t{args.blocks[key / p.block_size]} * p.n_kv_heads + kv_head) * p.head_dim * p.block_size;
 }
 
+// scores of kRows queries with kPieces times 16 keys.
+template <int kRows, int kPieces, class T>
+TUILI_INLINE void score_pieces(const AttentionArgs& args, int64_t kv_head, const Queries& queries,
+                               int64_t first, int64_t key, float* scores) {
+  const int64_t block_size = args.pages.block_size;
+  const T* k[kPieces];
+  for (int p = 0; p < kPieces; ++p)
+    k[p] = static_cast<const T*>(args.pages.k) + page_of(args, kv_head, key + 16 * p) +
+           (key + 16 * p) % block_size;
+  Floats acc[kRows][kPieces];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPieces; ++p) acc[r][p] = zero();
+  chains(acc, queries.q + first * queries.stride, queries.stride, k, block_size, args.pages.head_dim);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPieces; ++p) store(scores + (first + r) * kKeyTile + 16 * p, acc[r][p]);
+}
+
 // scores[q][t] = q · k[t] for the 16-key pieces of the tile that hold keys of `any`.
 template <class T>
 void tile_scores(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile,
                  Range any) {
-  const int64_t block_size = args.pages.block_size;
-  for (int64_t key = any.begin / 16 * 16; key < any.end; key += 16) {
-    const T* k = static_cast<const T*>(args.pages.k) + page_of(args, kv_head, key) + key % block_size;
-    float* scores = queries.scores + (key - tile);
-    for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first_row) {
-      Floats acc[kRows];
-      for (int r = 0; r < kRows; ++r) acc[r] = zero();
-      chains(acc, queries.q + first_row * queries.stride, queries.stride, k, block_size, args.pages.head_dim);
-      for (int r = 0; r < kRows; ++r) store(scores + (first_row + r) * kKeyTile, acc[r]);
-    });
-  }
+  for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first) {
+    constexpr int kPieces = panels_for(kRows);
+    int64_t key = any.begin / 16 * 16;
+    for (; key + 16 * (kPieces - 1) < any.end; key += 16 * kPieces)
+      score_pieces<kRows, kPieces, T>(args, kv_head, queries, first, key, queries.scores + (key - tile));
+    if constexpr (kPieces > 1) {
+      for (; key < any.end; key += 16)
+        score_pieces<kRows, 1, T>(args, kv_head, queries, first, key, queries.scores + (key - tile));
+    }
+  });
 }
 
 // Turns the scores of one query into probabilities and updates its max and sum. Returns the factor for `out`.
@@ -115,32 +137,70 @@ float tile_softmax(const AttentionArgs& args, Queries& queries, int64_t i, int64
   return factor;
 }
 
-// out[q] = fma(p[q][t], v[t], out[q] · factor[q]) over the keys of `any`, for 16 of the head's dimensions.
-template <class T>
-TUILI_INLINE void weigh_columns(const AttentionArgs& args, int64_t kv_head, const Queries& queries,
-                                int64_t tile, Range any, const float* factors, int64_t d) {
+// out[q] = fma(p[q][t], v[t], out[q] · factor[q]) over the keys of `any`, for kRows queries and kPieces times
+// 16 of the head's dimensions, from d on; the last piece of all may be narrower.
+template <int kRows, int kPieces, class T>
+TUILI_INLINE void weigh_pieces(const AttentionArgs& args, int64_t kv_head, const Queries& queries,
+                               int64_t first, int64_t tile, Range any, const float* factors, int64_t d) {
   const int64_t block_size = args.pages.block_size, head_dim = args.pages.head_dim;
   const int64_t width = smaller(16, head_dim - d);
-  for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first_row) {
-    float* out = queries.out + first_row * queries.stride + d;
-    Floats acc[kRows];
-    for (int r = 0; r < kRows; ++r) acc[r] = load(out + r * queries.stride) * splat(factors[first_row + r]);
-    for (int64_t key = any.begin; key < any.end;) {
-      const int64_t offset = key % block_size, n = smaller(block_size - offset, any.end - key);
-      const T* v = static_cast<const T*>(args.pages.v) + page_of(args, kv_head, key) + offset * head_dim + d;
-      const float* p = queries.scores + first_row * kKeyTile + (key - tile);
-      if (width == 16) {
-        chains(acc, p, kKeyTile, v, head_dim, n);
-      } else {
-        for (int64_t t = 0; t < n; ++t) {
-          const Floats value = load_first(v + t * head_dim, width);
-          for (int r = 0; r < kRows; ++r) acc[r] = fma(splat(p[r * kKeyTile + t]), value, acc[r]);
-        }
+  float* out = queries.out + first * queries.stride + d;
+  Floats acc[kRows][kPieces];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPieces; ++p)
+      acc[r][p] = load(out + r * queries.stride + 16 * p) * splat(factors[first + r]);
+  for (int64_t key = any.begin; key < any.end;) {
+    const int64_t offset = key % block_size, n = smaller(block_size - offset, any.end - key);
+    const T* v[kPieces];
+    for (int p = 0; p < kPieces; ++p)
+      v[p] =
+          static_cast<const T*>(args.pages.v) + page_of(args, kv_head, key) + offset * head_dim + d + 16 * p;
+    const float* probabilities = queries.scores + first * kKeyTile + (key - tile);
+    if (width == 16) {
+      chains(acc, probabilities, kKeyTile, v, head_dim, n);
+    } else {
+      for (int64_t t = 0; t < n; ++t) {
+        const Floats value = load_first(v[0] + t * head_dim, width);
+        for (int r = 0; r < kRows; ++r)
+          acc[r][0] = fma(splat(probabilities[r * kKeyTile + t]), value, acc[r][0]);
       }
-      key += n;
     }
-    for (int r = 0; r < kRows; ++r) store(out + r * queries.stride, acc[r]);
+    key += n;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < kPieces; ++p) store(out + r * queries.stride + 16 * p, acc[r][p]);
+}
+
+// The same for all queries and dimensions.
+template <class T>
+void weigh_values(const AttentionArgs& args, int64_t kv_head, const Queries& queries, int64_t tile, Range any,
+                  const float* factors) {
+  const int64_t head_dim = args.pages.head_dim;
+  for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first) {
+    constexpr int kPieces = panels_for(kRows);
+    int64_t d = 0;
+    for (; d + 16 * kPieces <= head_dim; d += 16 * kPieces)
+      weigh_pieces<kRows, kPieces, T>(args, kv_head, queries, first, tile, any, factors, d);
+    for (; d < head_dim; d += 16)
+      weigh_pieces<kRows, 1, T>(args, kv_head, queries, first, tile, any, factors, d);
   });
+}
+
+// A page is far from the one before it, and few queries leave the memory idle at each: what the tile needs
+// next is asked for early.
+template <class T>
+TUILI_INLINE void prefetch_pages(const AttentionArgs& args, const void* pages, int64_t kv_head, Range keys) {
+  const int64_t block_size = args.pages.block_size;
+  const int64_t page_bytes = args.pages.head_dim * block_size * int64_t{sizeof(T)};
+  for (int64_t key = keys.begin / block_size * block_size; key < keys.end; key += block_size) {
+    const char* page =
+        reinterpret_cast<const char*>(static_cast<const T*>(pages) + page_of(args, kv_head, key));
+    for (int64_t byte = 0; byte < page_bytes; byte += 64) __builtin_prefetch(page + byte);
+  }
 }
 
 // One split of 512 keys, from a fresh (max, sum, out).
@@ -154,12 +214,14 @@ void split_of(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries
   for (int64_t tile = split * kKeySplit; tile < (split + 1) * kKeySplit; tile += kKeyTile) {
     const Range any = seen_by_any(queries, {tile, tile + kKeyTile});
     if (any.begin >= any.end) continue;
+    const bool few = queries.count <= kFewQueries;
+    if (few) prefetch_pages<T>(args, args.pages.v, kv_head, any);
     tile_scores<T>(args, kv_head, queries, tile, any);
+    const Range next = seen_by_any(queries, {tile + kKeyTile, tile + 2 * kKeyTile});
+    if (few) prefetch_pages<T>(args, args.pages.k, kv_head, next);
     float factors[kQueryTile];
     for (int64_t i = 0; i < queries.count; ++i) factors[i] = tile_softmax(args, queries, i, tile);
-    for (int64_t d = 0; d < args.pages.head_dim; d += 16) {
-      weigh_columns<T>(args, kv_head, queries, tile, any, factors, d);
-    }
+    weigh_values<T>(args, kv_head, queries, tile, any, factors);
   }
 }
 

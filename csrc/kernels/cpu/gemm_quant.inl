@@ -64,7 +64,8 @@ TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], c
     add_products<kFormat, kRows, kStep + 1>(isum, partial, start, group, scales, codes, places);
 }
 
-// 32 · sub_scale of both halves of a 6-bit group as a pair of int16 per column, for pair_dot with the half sums.
+// 32 · sub_scale of both halves of a 6-bit group as a pair of int16 per column, for pair_dot with the half
+// sums.
 TUILI_INLINE Ints offset_pairs(const GroupView& group) {
   const Ints low = shl<5>(load_i8(group.sub_scale)) & splat_int(0xffff);
   return low | shl<21>(load_i8(group.sub_scale + kPanel));

@@ -34,7 +34,8 @@ struct GemmArgs {
   int64_t m;
   float* scratch;  // kGemmScratch floats, 64-byte aligned; the caller's thread alone
 };
-inline constexpr int64_t kGemmScratch = kPanel * kKBlock + 64;
+inline constexpr int64_t kScratchPanels = 2;  // decoded at a time
+inline constexpr int64_t kGemmScratch = kScratchPanels * kPanel * kKBlock + 64;
 
 // Pages of one layer. Keys are transposed inside a page so that a lane is a token.
 //   k  [n_blocks][n_kv_heads][head_dim][block_size]     v  [n_blocks][n_kv_heads][block_size][head_dim]
@@ -86,8 +87,8 @@ struct Kernels {
   // (y = b0; y = y + b1; …); then the bias. Columns of panels.begin·16 … min(n, panels.end·16).
   void (*gemm_float)(const GemmArgs& args, Range panels);
 
-  // Integer GEMM over quantized formats. Per output from acc = 0, the groups of the main plane ascending, then
-  // those of the residual plane:
+  // Integer GEMM over quantized formats. Per output from acc = 0, the groups of the main plane ascending,
+  // then those of the residual plane:
   //   isum = Σ a·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
   //   acc = fma(scale_w · scale_a, float(isum), acc)
   //   formats with a min:  acc = fma(min_w, scaled_sum_a, acc), min_w = m, or -(dmin · float(sub_min))
