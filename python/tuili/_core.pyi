@@ -435,3 +435,20 @@ class ops:
     @staticmethod
     def gemm_on_device(x: u16, w: u16, out: Literal["float32", "bfloat16"] = "float32") -> f32 | u16:
         """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16."""
+
+class limits:
+    """The submodule `tuili._core.limits`: what this machine can do at most, one sample of about a tenth of a
+    second each. n_threads 0: the default; isa None: the best table that runs here."""
+
+    @staticmethod
+    def clock_hz() -> float:
+        """Cycles per second, by additions that wait for each other."""
+    @staticmethod
+    def read_bandwidth(n_threads: int = 0, bytes: int = 1 << 29) -> float:
+        """Bytes per second that the threads read together, each its part of `bytes` in a row."""
+    @staticmethod
+    def float_peak(n_threads: int = 0, isa: str | None = None) -> float:
+        """float32 multiply-adds per second in registers, all threads together."""
+    @staticmethod
+    def int8_peak(n_threads: int = 0, isa: str | None = None) -> float:
+        """Exact int8 multiply-adds per second in registers, all threads together."""
