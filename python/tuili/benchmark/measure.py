@@ -87,6 +87,8 @@ def measure(make: Callable[[], LLM], plan: Plan, on_progress: Progress | None = 
         result |= {name: summary(values[1:]) for name, values in latencies.items()}
         if llm.kind == "decoder":
             result |= _with_curve(result, plan) | _decoder_shares(llm, result, plan)
+        else:
+            result |= _encoder_shares(llm, result)
     if on_progress is not None:
         on_progress(1, 1, "")
     return result
@@ -193,12 +195,18 @@ def _computes_in_int8(llm: LLM) -> bool:
 # --- encoders -----------------------------------------------------------------------------------------------
 
 
+def _words(first: int, n: int) -> str:
+    return " ".join(EMBED_WORDS[i % len(EMBED_WORDS)] for i in range(first, first + n))
+
+
+def _mixed_texts() -> list[str]:
+    """Of 6 to 125 words, unsorted, as they come."""
+    return [_words(i, 6 + (i * 37) % 120) for i in range(EMBED_TEXTS)]
+
+
 def _encoder_jobs(llm: LLM, plan: Plan, latencies: dict[str, list[float]]) -> Jobs:
     """Rates in texts per second; `latencies` gets those of a short and of a long text alone."""
-    n_words = len(EMBED_WORDS)
-    lengths = [6 + (i * 37) % 120 for i in range(EMBED_TEXTS)]  # unsorted, as they come
-    texts = [" ".join(EMBED_WORDS[(i + j) % n_words] for j in range(n)) for i, n in enumerate(lengths)]
-    short, long = " ".join(EMBED_WORDS), " ".join(EMBED_WORDS[i % n_words] for i in range(120))
+    texts, short, long = _mixed_texts(), _words(0, 10), _words(0, 120)
 
     def embed_all() -> float:
         return len(texts) / seconds_of(lambda: llm.embed(texts, truncation=True))
@@ -213,3 +221,12 @@ def _encoder_jobs(llm: LLM, plan: Plan, latencies: dict[str, list[float]]) -> Jo
         "single_texts_s": lambda: alone(short, "text_ms"),
         "long_texts_s": lambda: alone(long, "long_text_ms"),
     }
+
+
+def _encoder_shares(llm: LLM, result: dict[str, Any]) -> dict[str, Any]:
+    """Multiply-adds of the layers' linear maps per second / the peak in registers, as `_decoder_shares`."""
+    unit = "int8" if _computes_in_int8(llm) else "float"
+    texts = _mixed_texts()
+    n_tokens = sum(len(llm.tokenizer.encode(text)) for text in texts) / len(texts)
+    macs = layer_macs(llm._loaded.spec) * n_tokens * result["texts_s"]["median"]
+    return {"prefill_unit": unit, "texts_share_of_peak": macs / result[f"{unit}_peak_gmac_s"]["median"] / 1e9}

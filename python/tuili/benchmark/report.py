@@ -32,6 +32,7 @@ _SHARES = {
     "decode_share_of_read": "decode, of the read stream",
     "decode_deep_share_of_read": "deep, of the read stream",
     "prefill_share_of_peak": "prefill, of the {unit} peak",
+    "texts_share_of_peak": "batched, of the {unit} peak",
 }
 
 
@@ -77,7 +78,8 @@ def charts(result: dict[str, Any]) -> list[Chart]:
 
 def _share(label: str, name: str, result: dict[str, Any]) -> Point:
     """A share in percent; its range is that of the rate, the limit taken as it is."""
-    rate = result[name.split("_share")[0] + "_tok_s"]
+    stem = name.split("_share")[0]
+    rate = result.get(f"{stem}_tok_s") or result[f"{stem}_s"]
     value = 100 * result[name]
     return Point(label, value, value * rate["min"] / rate["median"], value * rate["max"] / rate["median"])
 
