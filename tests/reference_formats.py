@@ -288,46 +288,49 @@ def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def residual_activations(
     x: np.ndarray, codes: np.ndarray, scale: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The second plane: codes of what the first left, in the groups with most of the row's rounding error.
 
-    A group has one where 2 · groups · scale² >= Σ scale² of its row (in float64, ascending); elsewhere zeros.
-    Shapes as quantize_activations, whose results for x the last two arguments are.
+    A group has one where groups · scale² >= 4 · Σ scale² of its row (in float64, ascending); elsewhere zeros.
+    Shapes as quantize_activations, whose results for x the last two arguments are; and bool [m, groups]:
+    which groups have one.
     """
     padded = np.zeros(codes.shape, np.float32)
     padded[:, : x.shape[1]] = x
-    wide = np.repeat(scale, GROUP, axis=1)
-    finite = np.repeat(np.isfinite(padded.reshape(len(x), -1, GROUP)).all(axis=-1), GROUP, axis=1)
-    left = np.where(finite, fma32(-wide, codes.astype(np.float32), np.where(finite, padded, 0)), padded)
-    energy = np.add.accumulate(scale.astype(np.float64) ** 2, axis=1)[:, -1:]
+    squares = scale.astype(np.float64) ** 2
+    energy = np.add.accumulate(squares, axis=1)[:, -1:]
     with np.errstate(invalid="ignore"):
-        wanted = 2 * scale.shape[1] * scale.astype(np.float64) ** 2 >= energy
-    return quantize_activations(np.where(np.repeat(wanted, GROUP, axis=1), left, 0))
+        wanted = (scale.shape[1] * squares >= 4 * energy) & (energy > 0)
+    at = np.repeat(wanted, GROUP, axis=1)
+    minus_scale = np.where(at, -np.repeat(scale, GROUP, axis=1), 0)
+    left = fma32(minus_scale, codes.astype(np.float32), np.where(at, padded, 0))
+    return *quantize_activations(left), wanted
 
 
 def integer_gemm(x: np.ndarray, format: str, rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """y[m, n] = x · wᵀ as the core computes it with int8 activations, to the bit: float32 [m, n].
 
-    Per output, groups of 32 in ascending order: for the main and then for the residual plane of x the exact
-    integer sum and one fma with scale_w · scale_a, then, in formats with a min, one fma of the min with the
-    value of Σ codes of both planes. Every rounding is spelled out.
+    Per output, groups of 32 in ascending order, first those of the main plane of x and then those of the
+    residual plane: the exact integer sum and one fma with scale_w · scale_a, then, in formats with a min, one
+    fma of the min with scale_a · Σ codes. Every rounding is spelled out.
     """
     a, scale_a = quantize_activations(x)
-    planes = ((a, scale_a), residual_activations(x, a, scale_a))
+    everywhere = np.ones(scale_a.shape, bool)
     w = decode(format, rows)
     weight = w.code * np.repeat(w.sub_scale, 16, axis=1)  # with the sub-scales, still integers
     min_w = -(w.min * w.sub_min.astype(np.float32))  # exact: 11 bits by 6 bits
     has_min = format in ("q4_1", "q5_1", "q4_k", "q5_k")
     y = np.zeros((len(a), len(weight)), np.float32)
-    for g in range(scale_a.shape[1]):
-        at = slice(g * GROUP, (g + 1) * GROUP)
-        scaled_sum = np.zeros(len(a), np.float32)
-        for codes, scale in planes:
+    for codes, scale, present in ((a, scale_a, everywhere), residual_activations(x, a, scale_a)):
+        for g in range(scale_a.shape[1]):
+            at = slice(g * GROUP, (g + 1) * GROUP)
             isum = (codes[:, at].astype(np.int64) @ weight[:, at].T.astype(np.int64)).astype(np.float32)
-            y = fma32(w.scale[None, :, g] * scale[:, None, g], isum, y)
-            scaled_sum = fma32(scale[:, g], codes[:, at].sum(axis=1).astype(np.float32), scaled_sum)
-        if has_min:
-            y = fma32(min_w[None, :, g], scaled_sum[:, None], y)
+            with np.errstate(invalid="ignore"):  # infinite weights: a group that is absent adds nothing
+                sums = fma32(w.scale[None, :, g] * scale[:, None, g], isum, y)
+                if has_min:
+                    scaled_sum = scale[:, g] * codes[:, at].sum(axis=1).astype(np.float32)
+                    sums = fma32(min_w[None, :, g], scaled_sum[:, None], sums)
+            y = np.where(present[:, g, None], sums, y)
     return y if bias is None else y + np.asarray(bias, np.float32)
 
 

@@ -19,7 +19,6 @@ from reference_formats import (
     dequantize,
     encode_float,
     float_gemm,
-    fma32,
     integer_gemm,
     quantize_activations,
     random_rows,
@@ -76,6 +75,7 @@ def test_float_gemm_is_the_specified_chain(isa, format, n, k):
 def test_integer_gemm_is_the_specified_chain(isa, format, n, k):
     rows = random_rows(format, np.random.default_rng(n * k), n, k)
     x, bias = normal(k, 17, k), normal(n, n)
+    x[::3, k // 2 : k // 2 + 40] *= 30  # groups with a residual plane, in some rows
     want = integer_gemm(x, format, rows, bias)
     weight = packed(format, rows)
     for m in ROW_COUNTS:
@@ -131,15 +131,27 @@ def test_quantized_activations_are_the_specified_codes(isa, k):
     x[3] *= np.float32(1e30)
     x[4, 0] = np.nan
     x[5, -1] = np.inf
-    *planes, scaled_sums = ops.quantize_rows(x, isa=isa)
-    main = quantize_activations(x)
-    want_sums = np.zeros_like(main[1])
-    for (codes, scales, half_sums), want in zip(planes, (main, residual_activations(x, *main)), strict=True):
-        assert np.array_equal(codes, want[0])
-        assert np.array_equal(scales, want[1], equal_nan=True)
-        assert np.array_equal(half_sums, want[0].reshape(6, -1, 2, 16).sum(axis=-1))
-        want_sums = fma32(want[1], half_sums.sum(axis=-1).astype(np.float32), want_sums)
-    assert np.array_equal(scaled_sums, want_sums, equal_nan=True)
+    x[0, k // 2 : k // 2 + 32] *= 50  # most of this row's rounding error
+    main, rest, groups, counts = ops.quantize_rows(x, isa=isa)
+    want_main = quantize_activations(x)
+    want_codes, want_scales, wanted = residual_activations(x, *want_main)
+    assert_planes_equal(main, *want_main)
+    assert np.array_equal(counts, wanted.sum(axis=1))
+    assert k < 128 or counts[0] > 0
+    for row, count in enumerate(counts):
+        assert np.array_equal(groups[row, :count], np.flatnonzero(wanted[row]))
+        codes = want_codes[row].reshape(-1, 32)[wanted[row]].reshape(1, -1)
+        found = [part[row : row + 1, : count * (32 if i == 0 else 1)] for i, part in enumerate(rest)]
+        assert_planes_equal(found, codes, want_scales[row : row + 1, wanted[row]])
+
+
+def assert_planes_equal(plane, codes, scales):
+    found_codes, found_scales, half_sums, scaled_sums = plane
+    assert np.array_equal(found_codes, codes)
+    assert np.array_equal(found_scales, scales, equal_nan=True)
+    assert np.array_equal(half_sums, codes.reshape(len(codes), -1, 2, 16).sum(axis=-1))
+    sums = half_sums.sum(axis=-1).astype(np.float32)
+    assert np.array_equal(scaled_sums, scales * sums, equal_nan=True)
 
 
 @pytest.mark.parametrize("format", BLOCKS)

@@ -49,26 +49,32 @@ struct PackedMatrix {
   int64_t n_groups() const { return (k + kGroup - 1) / kGroup; }
 };
 
-// Int8 codes of m rows, one scale per row and group of 32.
+// Int8 codes of groups of 32 activations, one scale each.
 //   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to
 //   ±127. A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0
 //   and d = NaN.
 struct CodePlane {
-  int8_t* codes = nullptr;      // [m, k_padded], k_padded = n_groups · 32, zero past k
-  float* scale = nullptr;       // d      [m, n_groups]
-  int16_t* half_sum = nullptr;  // Σ codes of k 0-15 and of k 16-31 of the group, exact   [m, n_groups, 2]
+  int8_t* codes = nullptr;      // [m, groups of a row, 32], zero past k
+  float* scale = nullptr;       // d                   [m, groups of a row]
+  int16_t* half_sum = nullptr;  // Σ codes of k 0-15 and of k 16-31 of the group, exact   [m, groups of a row, 2]
+  float* scaled_sum = nullptr;  // d · float(Σ codes)  [m, groups of a row]
 };
 
-// Activations for the integer GEMM: x = d·c + r·e. The second plane codes what the first one left, fma(-d, c,
-// x), in the groups that carry most of a row's rounding error, which goes with d²: those with 2 · n_groups ·
-// d² >= Σ d² of the row (sums in double, ascending). Elsewhere its codes and scale are 0, and nothing is
-// computed. About 4 groups in 10 qualify and 7/8 of the error goes: one plane alone turned 5 % of the most
-// likely tokens of the built-in models, two turn under 2 % (tests/compare_quantized.py).
+// Activations for the integer GEMM: x = d·c, plus r·e in few groups. The residual plane codes what the main
+// one left, fma(-d, c, x), in the groups that carry most of a row's rounding error, which goes with d²: those
+// with n_groups · d² >= 4 · Σ d² of the row (sums in double, ascending). At most one group in four can; about
+// one in 25 does, and takes half of the error with it (tests/compare_quantized.py): outliers of a few channels
+// are what int8 rounds worst.
+inline constexpr int64_t kResidualShare = 4;
+
 struct QuantizedRows {
-  CodePlane main;
-  CodePlane residual;
-  float* scaled_sum = nullptr;  // Σ of the group: fma(r, float(Σ e), d · float(Σ c))   [m, n_groups]
+  CodePlane main;                     // n_groups groups a row
+  CodePlane residual;                 // room for max_residual() groups a row; the first n_residual[row] are
+  int32_t* residual_group = nullptr;  // those of these groups of the row, ascending   [m, max_residual()]
+  int32_t* n_residual = nullptr;      // [m]
   int64_t n_groups = 0;
+
+  int64_t max_residual() const { return n_groups / kResidualShare; }
 };
 
 }  // namespace tuili

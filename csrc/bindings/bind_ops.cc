@@ -90,20 +90,22 @@ FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<
 py::tuple quantize_rows(const FloatArray& x, const Isa& isa) {
   check_dims(x, "x", 2);
   const OneCall call(isa);
-  const int64_t m = x.shape(0), k = x.shape(1), groups = (k + kGroup - 1) / kGroup;
-  py::list planes;
-  CodePlane views[2];
-  for (CodePlane& view : views) {
+  const int64_t m = x.shape(0);
+  QuantizedRows out;
+  out.n_groups = (x.shape(1) + kGroup - 1) / kGroup;
+  const auto plane = [m](int64_t groups, CodePlane& view) {
     py::array_t<int8_t> codes({m, groups * kGroup});
-    FloatArray scale({m, groups});
+    FloatArray scale({m, groups}), scaled_sum({m, groups});
     py::array_t<int16_t> half_sum({m, groups, int64_t{2}});
-    view = {codes.mutable_data(), scale.mutable_data(), half_sum.mutable_data()};
-    planes.append(py::make_tuple(codes, scale, half_sum));
-  }
-  FloatArray scaled_sum({m, groups});
-  const QuantizedRows out{views[0], views[1], scaled_sum.mutable_data(), groups};
+    view = {codes.mutable_data(), scale.mutable_data(), half_sum.mutable_data(), scaled_sum.mutable_data()};
+    return py::make_tuple(codes, scale, half_sum, scaled_sum);
+  };
+  const py::tuple main = plane(out.n_groups, out.main), residual = plane(out.max_residual(), out.residual);
+  py::array_t<int32_t> residual_group({m, out.max_residual()}), n_residual(m);
+  out.residual_group = residual_group.mutable_data();
+  out.n_residual = n_residual.mutable_data();
   ops::quantize_rows(call.context, out, view_of(x));
-  return py::make_tuple(planes[0], planes[1], scaled_sum);
+  return py::make_tuple(main, residual, residual_group, n_residual);
 }
 
 FloatArray embed(const PackedWeight& w, const py::object& token_ids, float factor, const Isa& isa) {

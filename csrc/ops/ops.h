@@ -54,12 +54,17 @@ struct Activations {
 // Cuts memory for m rows of k values; `Carver::take` in its own order.
 template <class Carver>
 QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
-  const int64_t groups = (k + kGroup - 1) / kGroup;
-  const auto plane = [&]() -> CodePlane {
-    return {carver.template take<int8_t>(m * groups * kGroup), carver.template take<float>(m * groups),
-            carver.template take<int16_t>(m * groups * 2)};
+  QuantizedRows rows;
+  rows.n_groups = (k + kGroup - 1) / kGroup;
+  const auto plane = [&](int64_t places) -> CodePlane {
+    return {carver.template take<int8_t>(places * kGroup), carver.template take<float>(places),
+            carver.template take<int16_t>(places * 2), carver.template take<float>(places)};
   };
-  return {plane(), plane(), carver.template take<float>(m * groups), groups};
+  rows.main = plane(m * rows.n_groups);
+  rows.residual = plane(m * rows.max_residual());
+  rows.residual_group = carver.template take<int32_t>(m * rows.max_residual());
+  rows.n_residual = carver.template take<int32_t>(m);
+  return rows;
 }
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])

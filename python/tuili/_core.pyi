@@ -369,9 +369,12 @@ class ops:
     @staticmethod
     def quantize_rows(
         x: f32, *, isa: str | None = None
-    ) -> tuple[tuple[NDArray[np.int8], f32, i16], tuple[NDArray[np.int8], f32, i16], f32]:
-        """(codes [m, k_padded], scale [m, n_groups], half_sum [m, n_groups, 2]) of the main and of the
-        residual plane, and scaled_sum [m, n_groups] (base/packed.h)."""
+    ) -> tuple[
+        tuple[NDArray[np.int8], f32, i16, f32], tuple[NDArray[np.int8], f32, i16, f32], i32, i32
+    ]:
+        """(codes [m, 32 · groups], scale [m, groups], half_sum [m, groups, 2], scaled_sum [m, groups]) of the
+        main and of the residual plane; the residual's groups [m, n_groups / 4], and how many of them a row has
+        [m]: what comes after these is undefined (base/packed.h)."""
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
     @staticmethod

@@ -79,53 +79,58 @@ TUILI_INLINE Floats min_of(const GroupView& group) {
   return negate(load(group.min) * to_float(load_i8(group.sub_min)));
 }
 
-enum class Plane { main, residual };
-
-// acc[r] += scale_w · scale_a · Σ code · a of one plane of one group; `at` is the group's place in row 0. The
-// residual plane takes a finite scale_w, so that it leaves a row without residual as it is in any company:
-// infinity times 0 would be no number.
-template <Format kFormat, Plane kPlane, int kRows>
-TUILI_INLINE void add_plane(Floats (&acc)[kRows], const GroupView& group, const CodePlane& x, int64_t at,
-                            int64_t n_groups) {
+// acc[r] += one group of the weights times one group of each row: place at + r · stride of the plane.
+template <Format kFormat, int kRows>
+TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const CodePlane& x, int64_t at,
+                            int64_t stride) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr bool kHasOffset = kCoding.offset > 0 || (kCoding.bits == 8 && kSignedOffset > 0);
   Ints isum[kRows];
   Partial partial[kRows];
   add_products<kFormat, kRows>(isum, partial, group, run_scales<kFormat>(group), x.codes + at * kGroup,
-                               n_groups * kGroup);
-  constexpr float kLargestHalf = 65504;
-  Floats scale = load(group.scale);
-  if constexpr (kPlane == Plane::residual) scale = min(max(scale, splat(-kLargestHalf)), splat(kLargestHalf));
+                               stride * kGroup);
+  const Floats scale = load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    const int64_t here = at + r * n_groups;
+    const int64_t here = at + r * stride;
     if constexpr (kHasOffset)
       isum[r] = isum[r] - pair_dot(offset_pairs<kFormat>(group), x.half_sum + 2 * here);
     acc[r] = fma(scale * splat(x.scale[here]), to_float(isum[r]), acc[r]);
   }
+  if constexpr (kCoding.has_min) {
+    const Floats min = min_of<kFormat>(group);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) acc[r] = fma(min, splat(x.scaled_sum[at + r * stride]), acc[r]);
+  }
+}
+
+// The residual groups of one row, which are few.
+template <Format kFormat>
+Floats add_residual(Floats sums, const GemmArgs& args, int64_t row, int64_t panel) {
+  const QuantizedRows& x = args.xq;
+  const int64_t first = row * x.max_residual();
+  Floats acc[1] = {sums};
+  for (int64_t i = first; i < first + x.n_residual[row]; ++i)
+    add_group<kFormat, 1>(acc, group_at<kFormat>(args.w, panel, x.residual_group[i]), x.residual, i, 0);
+  return acc[0];
 }
 
 // y of kRows rows and one panel.
 template <Format kFormat, int kRows>
 void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
   const QuantizedRows& x = args.xq;
-  const int64_t n_groups = x.n_groups;
   Floats acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  for (int64_t g = 0; g < n_groups; ++g) {
-    const GroupView group = group_at<kFormat>(args.w, panel, g);
-    const int64_t at = row * n_groups + g;
-    add_plane<kFormat, Plane::main, kRows>(acc, group, x.main, at, n_groups);
-    bool any_residual = false;
-    for (int r = 0; r < kRows; ++r) any_residual |= x.residual.scale[at + r * n_groups] != 0;
-    if (any_residual) add_plane<kFormat, Plane::residual, kRows>(acc, group, x.residual, at, n_groups);
-    if constexpr (coding_of(kFormat).has_min) {
-      const Floats min = min_of<kFormat>(group);
+  for (int64_t g = 0; g < x.n_groups; ++g)
+    add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x.main, row * x.n_groups + g,
+                              x.n_groups);
+  Floats sums[kRows];  // `acc` stays in registers if nothing else indexes it
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(min, splat(x.scaled_sum[at + r * n_groups]), acc[r]);
-    }
+  for (int r = 0; r < kRows; ++r) sums[r] = acc[r];
+  for (int r = 0; r < kRows; ++r) {
+    if (x.n_residual[row + r] > 0) sums[r] = add_residual<kFormat>(sums[r], args, row + r, panel);
+    finish(args, row + r, panel, KBlock{0, args.w.k, true, true}, sums[r]);
   }
-  for (int r = 0; r < kRows; ++r) finish(args, row + r, panel, KBlock{0, args.w.k, true, true}, acc[r]);
 }
 
 template <Format kFormat>

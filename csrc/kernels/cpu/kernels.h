@@ -86,11 +86,10 @@ struct Kernels {
   // (y = b0; y = y + b1; …); then the bias. Columns of panels.begin·16 … min(n, panels.end·16).
   void (*gemm_float)(const GemmArgs& args, Range panels);
 
-  // Integer GEMM over quantized formats. Per output from acc = 0, groups ascending:
+  // Integer GEMM over quantized formats. Per output from acc = 0, the groups of the main plane ascending, then
+  // those of the residual plane:
   //   isum = Σ a·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
-  //   acc = fma(scale_w · scale_a, float(isum), acc) for the main plane, then the same for the residual plane
-  //     of a row whose residual scale is not 0, with scale_w clamped to ±65504, the finite ones (so that
-  //     adding a plane of zeros changes no bit)
+  //   acc = fma(scale_w · scale_a, float(isum), acc)
   //   formats with a min:  acc = fma(min_w, scaled_sum_a, acc), min_w = m, or -(dmin · float(sub_min))
   // then y = acc, + bias.
   void (*gemm_int8)(const GemmArgs& args, Range panels);

@@ -173,8 +173,8 @@ TUILI_INLINE GroupValues load_group(const float* x, int64_t left) {
   return {load_first(x, left < 16 ? left : 16), left > 16 ? load_first(x + 16, left - 16) : zero()};
 }
 
-// Codes one group; returns the sum of the codes.
-TUILI_INLINE int32_t quantize_group(const CodePlane& out, int64_t at, GroupValues values) {
+// Codes one group into place `at` of a plane.
+TUILI_INLINE void quantize_group(const CodePlane& out, int64_t at, GroupValues values) {
   int8_t* codes = out.codes + at * kGroup;
   const Ints magnitude = splat_int(0x7fffffff);
   // As integers magnitudes are ordered like floats, with Inf and NaN above all.
@@ -185,8 +185,8 @@ TUILI_INLINE int32_t quantize_group(const CodePlane& out, int64_t at, GroupValue
     store_i8(codes, splat_int(0));
     store_i8(codes + 16, splat_int(0));
     out.half_sum[2 * at] = out.half_sum[2 * at + 1] = 0;
-    out.scale[at] = finite ? 0 : __builtin_nanf("");
-    return 0;
+    out.scale[at] = out.scaled_sum[at] = finite ? 0 : __builtin_nanf("");
+    return;
   }
   float amax;
   __builtin_memcpy(&amax, &amax_bits, sizeof(amax));
@@ -200,36 +200,38 @@ TUILI_INLINE int32_t quantize_group(const CodePlane& out, int64_t at, GroupValue
   out.half_sum[2 * at] = int16_t(sum0);
   out.half_sum[2 * at + 1] = int16_t(sum1);
   out.scale[at] = amax / 127;
-  return sum0 + sum1;
+  out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
 }
 
-// What the main plane left of one group, or nothing; completes scaled_sum.
-TUILI_INLINE void quantize_residual(const QuantizedRows& out, int64_t at, GroupValues values, bool wanted) {
-  const float scale = out.main.scale[at];
-  const Floats minus_scale = splat(-scale);
-  const auto* codes = reinterpret_cast<const uint8_t*>(out.main.codes + at * kGroup);
-  const GroupValues left = {fma(minus_scale, to_float(load_i8(codes)), values.x0),
-                            fma(minus_scale, to_float(load_i8(codes + 16)), values.x1)};
-  const int32_t sum = quantize_group(out.residual, at, wanted ? left : GroupValues{zero(), zero()});
-  out.scaled_sum[at] = fma_scalar(out.residual.scale[at], float(sum), out.scaled_sum[at]);
+// What place `at` of the main plane left of a group.
+TUILI_INLINE GroupValues rest_of_group(const CodePlane& main, int64_t at, GroupValues values) {
+  const Floats minus_scale = splat(-main.scale[at]);
+  const auto* codes = reinterpret_cast<const uint8_t*>(main.codes + at * kGroup);
+  return {fma(minus_scale, to_float(load_i8(codes)), values.x0),
+          fma(minus_scale, to_float(load_i8(codes + 16)), values.x1)};
 }
 
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* row = x + r * ldx;
-    const int64_t first = r * out.n_groups;
+    const int64_t first = r * out.n_groups, first_rest = r * out.max_residual();
     double energy = 0;
     for (int64_t g = 0; g < out.n_groups; ++g) {
-      const int32_t sum = quantize_group(out.main, first + g, load_group(row + g * kGroup, k - g * kGroup));
-      const float scale = out.main.scale[first + g];
-      out.scaled_sum[first + g] = scale * float(sum);
-      energy += double(scale) * double(scale);
+      quantize_group(out.main, first + g, load_group(row + g * kGroup, k - g * kGroup));
+      const double scale = out.main.scale[first + g];
+      energy += scale * scale;
     }
+    int32_t n_rest = 0;
     for (int64_t g = 0; g < out.n_groups; ++g) {
       const double scale = out.main.scale[first + g];
-      const bool wanted = 2 * double(out.n_groups) * (scale * scale) >= energy;
-      quantize_residual(out, first + g, load_group(row + g * kGroup, k - g * kGroup), wanted);
+      const bool wanted = double(out.n_groups) * (scale * scale) >= kResidualShare * energy;
+      if (!wanted || energy == 0 || n_rest == out.max_residual()) continue;
+      const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
+      out.residual_group[first_rest + n_rest] = int32_t(g);
+      quantize_group(out.residual, first_rest + n_rest, rest_of_group(out.main, first + g, values));
+      ++n_rest;
     }
+    out.n_residual[r] = n_rest;
   }
 }
 
