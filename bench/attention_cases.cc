@@ -67,7 +67,8 @@ Work attention_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShap
   return {.run = [data, kernel = kernels.attention, n_rows = n_rows] { kernel(data->args, 0, {0, n_rows}); },
           .macs = 2 * keys_seen * static_cast<double>(n_heads * head_dim),
           .bytes = static_cast<double>(2 * n_keys * head_dim * element + 2 * n_rows * n_heads * head_dim * 4),
-          .unit = Unit::float_fma};
+          .unit = Unit::float_fma,
+          .outputs = {bytes_of(data->args.out, n_rows * n_heads * head_dim)}};
 }
 
 // A row's splits one by one, then their merge: what several threads share.
@@ -83,6 +84,7 @@ Work split_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShape sh
   };
   Work work = attention_work(kernels, type, shape);
   work.run = run;
+  work.outputs = {bytes_of(data->args.out, shape.n_heads * shape.head_dim)};
   return work;
 }
 
@@ -93,20 +95,23 @@ std::vector<Case> attention_cases() {
   const std::pair<cpu::KvType, const char*> types[] = {
       {cpu::KvType::f32, "f32"}, {cpu::KvType::f16, "f16"}, {cpu::KvType::bf16, "bf16"}};
   for (const auto& [type, type_name] : types) {
-    const auto add = [&](const char* name, auto work, AttentionShape shape, bool counted) {
+    const auto add = [&](const char* name, auto work, AttentionShape shape, Use use) {
       cases.push_back({join(name, '/', type_name, "/rows:", shape.n_rows, "/keys:", shape.n_keys,
                             "/heads:", shape.n_heads, "/dim:", shape.head_dim),
-                       [=, type = type](const cpu::Kernels& k) { return work(k, type, shape); }, counted});
+                       [=, type = type](const cpu::Kernels& k) { return work(k, type, shape); }, use});
     };
     for (const int64_t head_dim : {64, 128}) {
       for (const int64_t n_keys : {128, 1024, 8192})
-        add("attention", attention_work, {1, n_keys, 4, head_dim}, false);
+        add("attention", attention_work, {1, n_keys, 4, head_dim}, Use::speed);
       for (const int64_t n_keys : {128, 1024})
-        add("attention", attention_work, {64, n_keys, 4, head_dim}, false);
+        add("attention", attention_work, {64, n_keys, 4, head_dim}, Use::speed);
     }
-    add("attention", attention_work, {1, 160, 3, 64}, true);
-    add("attention", attention_work, {16, 160, 3, 64}, true);
-    add("attention_split", split_work, {1, 1056, 3, 64}, true);
+    add("attention", attention_work, {1, 160, 3, 64}, Use::counted);
+    add("attention", attention_work, {16, 160, 3, 64}, Use::counted);
+    add("attention_split", split_work, {1, 1056, 3, 64}, Use::counted);
+    add("attention", attention_work, {5, 83, 3, 20}, Use::odd);
+    add("attention", attention_work, {13, 600, 1, 48}, Use::odd);
+    add("attention_split", split_work, {1, 515, 5, 36}, Use::odd);
   }
   return cases;
 }

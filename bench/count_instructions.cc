@@ -27,7 +27,7 @@ int count(const char* isa, const char* part) {
     return 3;
   }
   for (const Case& one : all_cases()) {
-    if (!one.counted || one.name.find(part) == std::string::npos) continue;
+    if (one.use != Use::counted || one.name.find(part) == std::string::npos) continue;
     const Work work = one.make(*kernels);
     work.run();
     CALLGRIND_START_INSTRUMENTATION;

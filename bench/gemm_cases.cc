@@ -116,7 +116,8 @@ Work gemm_work(const cpu::Kernels& kernels, Format format, bool integer, Shape s
       .run = run,
       .macs = static_cast<double>(m * n * k),
       .bytes = static_cast<double>(packed + m * n * 4 + (integer ? args.xq.n_groups * 44 * m : m * k * 4)),
-      .unit = integer ? Unit::int8 : Unit::float_fma};
+      .unit = integer ? Unit::int8 : Unit::float_fma,
+      .outputs = {bytes_of(args.y, m * n)}};
 }
 
 // Rows of an embedding table, here and there.
@@ -133,7 +134,10 @@ Work embed_work(const cpu::Kernels& kernels, Format format) {
   for (int32_t t = 0; t < kTokens; ++t) ids[t] = t * 97 % kN;
   const double items = kTokens * kK, element = static_cast<double>(ops::row_bytes(format, kK)) / kK;
   const auto run = [=, table = &kernels] { table->embed(data->args.y, data->args.w, ids, 1, {0, kTokens}); };
-  return {.run = run, .items = items, .bytes = items * (4 + element)};
+  return {.run = run,
+          .items = items,
+          .bytes = items * (4 + element),
+          .outputs = {bytes_of(data->args.y, kTokens * kK)}};
 }
 
 int64_t cached_n(Format format) {
@@ -141,29 +145,35 @@ int64_t cached_n(Format format) {
   return std::max<int64_t>(kCachedBytes / panel_bytes, 1) * kPanel;
 }
 
+// Columns, and k where the format allows it, that fill no panel, group or block.
+Shape odd_shape(Format format, int64_t m) {
+  const int64_t block = info_of(format).block_size;
+  return {m, 37, block == 1 ? 547 : block == 32 ? 32 * 19 : 256 * 3, 0};
+}
+
 }  // namespace
 
 std::vector<Case> gemm_cases() {
   std::vector<Case> cases;
-  const auto add = [&](Format format, bool integer, const char* mode, Shape shape, bool counted) {
+  const auto add = [&](Format format, bool integer, const char* mode, Shape shape, Use use) {
     const std::string name =
         join("gemm_", integer ? "int8" : "float", '/', info_of(format).name, '/', mode, "/m:", shape.m);
-    cases.push_back(
-        {name, [=](const cpu::Kernels& k) { return gemm_work(k, format, integer, shape); }, counted});
+    cases.push_back({name, [=](const cpu::Kernels& k) { return gemm_work(k, format, integer, shape); }, use});
   };
   for (int i = 0; i < kFormatCount; ++i) {
     const auto format = static_cast<Format>(i);
     for (const bool integer : {true, false}) {
       if (integer && is_float(format)) continue;
       for (const int64_t m : {1, 2, 4, 8, 16, 64})
-        add(format, integer, "cached", {m, cached_n(format), kK, 0}, false);
+        add(format, integer, "cached", {m, cached_n(format), kK, 0}, Use::speed);
       for (const int64_t m : {1, 4, 8})
-        add(format, integer, "rotating", {m, kRotatingN, kK, kRotationBytes}, false);
+        add(format, integer, "rotating", {m, kRotatingN, kK, kRotationBytes}, Use::speed);
       for (const int64_t m : {int64_t{1}, kCountedM})
-        add(format, integer, "counted", {m, kCountedN, kCountedK, 0}, true);
+        add(format, integer, "counted", {m, kCountedN, kCountedK, 0}, Use::counted);
+      for (const int64_t m : {1, 3, 7, 13}) add(format, integer, "odd", odd_shape(format, m), Use::odd);
     }
     cases.push_back({join("embed/", info_of(format).name),
-                     [=](const cpu::Kernels& kernels) { return embed_work(kernels, format); }, true});
+                     [=](const cpu::Kernels& kernels) { return embed_work(kernels, format); }, Use::counted});
   }
   return cases;
 }

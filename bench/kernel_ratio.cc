@@ -39,7 +39,9 @@ Work int4_reference() {
                            kM,
                            kN,
                            kK};
-  return {.run = [arena, args] { reference_int4(args); }, .macs = static_cast<double>(kM * kN * kK)};
+  return {.run = [arena, args] { reference_int4(args); },
+          .macs = static_cast<double>(kM * kN * kK),
+          .outputs = {}};
 }
 
 Work float_reference() {
@@ -50,7 +52,9 @@ Work float_reference() {
                             kM,
                             kN,
                             kK};
-  return {.run = [arena, args] { reference_float(args); }, .macs = static_cast<double>(kM * kN * kK)};
+  return {.run = [arena, args] { reference_float(args); },
+          .macs = static_cast<double>(kM * kN * kK),
+          .outputs = {}};
 }
 
 void compare(const char* name, const Work& today, const Work& reference) {
