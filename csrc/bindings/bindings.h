@@ -5,6 +5,7 @@
 
 namespace tuili::bindings {
 
+void bind_limits(pybind11::module_& module);
 void bind_model(pybind11::module_& module);
 void bind_runtime(pybind11::module_& module);
 void bind_ops(pybind11::module_& module);  // after bind_runtime: it takes SamplingParams

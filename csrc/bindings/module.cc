@@ -87,4 +87,5 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
   bind_model(module);
   bind_runtime(module);
   bind_ops(module);
+  bind_limits(module);
 }

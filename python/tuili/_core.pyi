@@ -400,9 +400,7 @@ class ops:
     @staticmethod
     def quantize_rows(
         x: f32, *, isa: str | None = None
-    ) -> tuple[
-        tuple[NDArray[np.int8], f32, i16, f32], tuple[NDArray[np.int8], f32, i16, f32], i32, i32
-    ]:
+    ) -> tuple[tuple[NDArray[np.int8], f32, i16, f32], tuple[NDArray[np.int8], f32, i16, f32], i32, i32]:
         """(codes [m, 32 · groups], scale [m, groups], half_sum [m, groups, 2], scaled_sum [m, groups]) of the
         main and of the residual plane; the residual's groups [m, n_groups / 4], and how many of them a row has
         [m]: what comes after these is undefined (base/packed.h)."""
@@ -469,3 +467,20 @@ class ops:
     @staticmethod
     def gemm_on_device(x: u16, w: u16, out: Literal["float32", "bfloat16"] = "float32") -> f32 | u16:
         """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16."""
+
+class limits:
+    """The submodule `tuili._core.limits`: what this machine can do at most, one sample of about a tenth of a
+    second each. n_threads 0: the default; isa None: the best table that runs here."""
+
+    @staticmethod
+    def clock_hz() -> float:
+        """Cycles per second, by additions that wait for each other."""
+    @staticmethod
+    def read_bandwidth(n_threads: int = 0, bytes: int = 1 << 29) -> float:
+        """Bytes per second that the threads read together, each its part of `bytes` in a row."""
+    @staticmethod
+    def float_peak(n_threads: int = 0, isa: str | None = None) -> float:
+        """float32 multiply-adds per second in registers, all threads together."""
+    @staticmethod
+    def int8_peak(n_threads: int = 0, isa: str | None = None) -> float:
+        """Exact int8 multiply-adds per second in registers, all threads together."""

@@ -137,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--repeats", type=int, default=5, help="runs of each measurement (default 5)")
     bench.add_argument("--prompt-tokens", type=int, default=512, help="length of the prefill (default 512)")
     bench.add_argument("--new-tokens", type=int, default=64, help="length of the decode (default 64)")
+    bench.add_argument("--depth", type=int, default=1024, help="tokens before the deep decode (default 1024)")
+    bench.add_argument("--no-start", action="store_true", help="do not measure the start of a process")
+    bench.add_argument("--svg", metavar="FILE", help="draw the charts into an SVG file")
+    bench.add_argument("--html", metavar="FILE", help="write a page with the charts and every number")
     return parser
 
 
@@ -437,22 +441,41 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     with importing():
-        from tuili.benchmark import measure, table
+        from tuili import benchmark
 
-    if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1:
-        return _wrong_usage("bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2")
-    result = measure(
-        lambda: _open(options, enable_prefix_caching=False),
+    if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1 or options.depth < 0:
+        return _wrong_usage(
+            "bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2, --depth at 0"
+        )
+    plan = benchmark.Plan(
         repeats=options.repeats,
         n_prompt=options.prompt_tokens,
         n_new=options.new_tokens,
-        on_progress=_progress if _shows_progress() else None,
+        depth=options.depth,
+        start_command=() if options.no_start else _start_command(options),
     )
+    result = benchmark.measure(
+        lambda: _open(options, enable_prefix_caching=False), plan, _progress if _shows_progress() else None
+    )
+    for path, drawing in ((options.svg, benchmark.svg), (options.html, benchmark.html)):
+        if path is not None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(drawing(result))
     if options.json:
         _print_json(result)
     else:
-        print(table(result))
+        print(benchmark.table(result))
     return 0
+
+
+def _start_command(options: argparse.Namespace) -> tuple[str, ...]:
+    """A process that opens the same model and gives one result, or one vector."""
+    given = _given(options, _MODEL_OPTIONS)
+    program = (
+        "import sys, json, tuili; llm = tuili.LLM(sys.argv[1], **json.loads(sys.argv[2])); "
+        "llm.embed('a') if llm.kind == 'encoder' else llm.generate('a', max_tokens=1)"
+    )
+    return (sys.executable, "-c", program, options.model, json.dumps(given))
 
 
 def _bar(what: str) -> Callable[[int, int], None] | None:

@@ -1,0 +1,34 @@
+// tuili._core.limits: the measured limits of this machine (ops/limits.h).
+#include <optional>
+
+#include "bindings/bindings.h"
+#include "bindings/numpy.h"
+#include "ops/limits.h"
+
+namespace tuili::bindings {
+namespace {
+
+const char* name_or_null(const std::optional<std::string>& isa) { return isa ? isa->c_str() : nullptr; }
+
+}  // namespace
+
+void bind_limits(py::module_& module) {
+  py::module_ limits = module.def_submodule("limits", "What this machine can do at most, measured.");
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  limits.def("clock_hz", ops::clock_hz, release);
+  limits.def("read_bandwidth", ops::read_bandwidth, "n_threads"_a = 0, "bytes"_a = ops::kReadBytes, release);
+  limits.def(
+      "float_peak",
+      [](int n_threads, const std::optional<std::string>& isa) {
+        return ops::float_peak(name_or_null(isa), n_threads);
+      },
+      "n_threads"_a = 0, "isa"_a = py::none(), release);
+  limits.def(
+      "int8_peak",
+      [](int n_threads, const std::optional<std::string>& isa) {
+        return ops::int8_peak(name_or_null(isa), n_threads);
+      },
+      "n_threads"_a = 0, "isa"_a = py::none(), release);
+}
+
+}  // namespace tuili::bindings

@@ -1,0 +1,89 @@
+"""Tables of instruction sets that this machine may lack, emulated, beside the generic one: bit for bit."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SOURCE = REPOSITORY / "tests" / "emulated_isas"
+KERNELS = REPOSITORY / "csrc" / "kernels" / "cpu"
+FEWEST_CASES = 150
+
+pytestmark = pytest.mark.slow
+
+
+def needs(reason: str, *found: object) -> None:
+    if not all(found):
+        pytest.skip(f"needs {reason}")
+
+
+def simde() -> list[str]:
+    needs("cmake", shutil.which("cmake"))
+    needs("an x86-64 machine", platform.machine() == "x86_64")
+    headers = [Path(root) / "simde" / "x86" / "avx512.h" for root in ("/usr/include", "/usr/local/include")]
+    needs("SIMDe (Debian: libsimde-dev)", any(path.exists() for path in headers))
+    return []
+
+
+def aarch64() -> list[str]:
+    needs("cmake", shutil.which("cmake"))
+    needs("aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu)", shutil.which("aarch64-linux-gnu-g++"))
+    needs("qemu-aarch64 (Debian: qemu-user)", shutil.which("qemu-aarch64"))
+    return [
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
+        "-DCMAKE_EXE_LINKER_FLAGS=-static",
+    ]
+
+
+def run(command: list[str | Path], timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def compare(folder: Path, options: list[str], runner: list[str]) -> dict[str, str]:
+    """Builds and runs the comparison: case -> "" or why it differs."""
+    for command in (["cmake", "-S", SOURCE, "-B", folder, *options], ["cmake", "--build", folder, "-j2"]):
+        done = run(command)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    done = run([*runner, folder / "compare_tables"])
+    results = {}
+    for line in done.stdout.splitlines():
+        verdict, _, rest = line.partition(" ")
+        name, _, why = rest.partition(": ")
+        results[name] = "" if verdict == "PASS" else why or verdict
+    assert (done.returncode == 1) == any(results.values()), f"{done.returncode}: {done.stderr[-2000:]}"
+    return results
+
+
+def assert_equal(results: dict[str, str]) -> None:
+    assert not {name: why for name, why in results.items() if why}
+    assert len(results) >= FEWEST_CASES, f"only {len(results)} cases ran"
+
+
+def test_avx512_equals_generic_under_simde(tmp_path: Path) -> None:
+    assert_equal(compare(tmp_path, simde(), []))
+
+
+def test_neon_equals_generic_under_qemu(tmp_path: Path) -> None:
+    assert_equal(compare(tmp_path, aarch64(), ["qemu-aarch64", "-cpu", "max"]))
+
+
+def test_a_wrong_table_is_found(tmp_path: Path) -> None:
+    """The comparison can fail: a fused step taken apart in the vocabulary of NEON."""
+    options = aarch64()
+    folder = tmp_path / "overlay" / "kernels" / "cpu"
+    folder.mkdir(parents=True)
+    text = (KERNELS / "simd_neon.h").read_text(encoding="utf-8")
+    right = "vfmaq_f32("
+    assert right in text, "simd_neon.h has changed: plant the bug again"
+    planted = "#define PLANTED(c, a, b) vaddq_f32(c, vmulq_f32(a, b))\n"
+    text = text.replace("namespace tuili", f"{planted}namespace tuili", 1).replace(right, "PLANTED(")
+    (folder / "simd_neon.h").write_text(text, encoding="utf-8")
+    options += [f"-DTUILI_OVERLAY={tmp_path / 'overlay'}"]
+    assert any(compare(tmp_path / "build", options, ["qemu-aarch64", "-cpu", "max"]).values())
