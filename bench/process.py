@@ -64,6 +64,7 @@ class PeerProcess:
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._signal(signal.SIGCONT)
         try:
             self._process.stdin.close()
@@ -71,6 +72,7 @@ class PeerProcess:
         except (BrokenPipeError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
         self._log.close()
 
     def _line(self, deadline: float) -> bytes:

@@ -56,7 +56,8 @@ class Race:
     def run(self, bars: Iterable[Bar], excluded: Mapping[str, str]) -> Measurements:
         entries = _entries(bars)
         try:
-            self._prepare(entries, excluded)
+            with self._locked():
+                self._prepare(entries, excluded)
             for number in range(self._settings.rounds):
                 for work, contestants in entries.items():
                     order = contestants if number % 2 == 0 else contestants[::-1]
@@ -88,20 +89,19 @@ class Race:
     def _open(self, peer: str, variant: str) -> None:
         settings = self._settings
         self._say(f"{peer} {variant}: opening")
-        with self._locked():
-            process = PeerProcess(
-                self._peers[peer].module, settings.pythons.get(peer), settings.threads, settings.log
-            )
-            self._processes[peer, variant] = process
-            request: dict[str, Any] = {
-                "model": str(self._model(peer, variant, process)),
-                "variant": variant,
-                "threads": settings.threads,
-                "options": dict(settings.options.get(peer, {})),
-            }
-            if tokenizer_json := self._files.tokenizer_json(variant):
-                request["tokenizer_json"] = str(tokenizer_json)
-            answer = process.ask({"open": request}, OPEN_TIMEOUT_S)
+        process = PeerProcess(
+            self._peers[peer].module, settings.pythons.get(peer), settings.threads, settings.log
+        )
+        self._processes[peer, variant] = process
+        request: dict[str, Any] = {
+            "model": str(self._model(peer, variant, process)),
+            "variant": variant,
+            "threads": settings.threads,
+            "options": dict(settings.options.get(peer, {})),
+        }
+        if tokenizer_json := self._files.tokenizer_json(variant):
+            request["tokenizer_json"] = str(tokenizer_json)
+        answer = process.ask({"open": request}, OPEN_TIMEOUT_S)
         self._result.versions[peer] = answer["version"]
 
     def _model(self, peer: str, variant: str, process: PeerProcess) -> Path:
