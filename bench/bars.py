@@ -73,11 +73,12 @@ FOUR_BITS = ("smollm2-q4_1", "smollm2-q4_0")
 EIGHT_BITS = (*FOUR_BITS, "smollm2-q8_0")
 INT4_PEERS = (("onnxruntime-genai", "smollm2-int4"), ("openvino-genai", "smollm2-int4"))
 INT8_PEERS = (*INT4_PEERS, ("ctranslate2", "smollm2-int8"), ("openvino-genai", "smollm2-int8"))
-FLOAT_PEERS = (("ctranslate2", "smollm2-float32"), ("torch", "smollm2-float32"))
+FLOAT_PEERS = tuple((peer, "smollm2-float32") for peer in ("ctranslate2", "openvino-genai", "torch"))
 MINILM_PEERS = tuple(
-    (peer, "minilm-float32") for peer in ("onnxruntime", "ctranslate2", "torch", "sentence-transformers")
+    (peer, "minilm-float32")
+    for peer in ("onnxruntime", "ctranslate2", "openvino", "torch", "sentence-transformers")
 )
-MINILM_INT8_PEERS = (("onnxruntime", "minilm-int8"), ("ctranslate2", "minilm-int8"))
+MINILM_INT8_PEERS = tuple((peer, "minilm-int8") for peer in ("onnxruntime", "ctranslate2", "openvino"))
 
 
 def _beside_llama_cpp(variant: str, name: str, required: Mapping[str, float]) -> list[Bar]:

@@ -50,6 +50,7 @@ PEERS = {
     "ctranslate2": Peer("ctranslate2_engine", "converted"),
     "onnxruntime": Peer("onnxruntime_session", "converted"),
     "onnxruntime-genai": Peer("onnxruntime_genai_model", "converted"),
+    "openvino": Peer("openvino_model", "converted"),
     "openvino-genai": Peer("openvino_pipeline", "converted"),
     "torch": Peer("torch_model", "folder"),
     "sentence-transformers": Peer("sentence_transformers_model", "folder"),

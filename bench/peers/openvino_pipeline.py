@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's LLMPipeline, int4 or int8 weights, made by optimum-intel.
+"""OpenVINO GenAI's LLMPipeline, float32, int8 or int4 weights, made by optimum-intel.
 
 Converting needs torch, transformers, optimum-intel and nncf in the same interpreter.
 """
@@ -23,18 +23,23 @@ def convert(source: Path, target: Path, variant: str) -> None:
     """int8 per channel, or int4 in groups of 64 with an int8 head."""
     from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
+    settings: dict[str, Any] = {"load_in_8bit": False}
+    if variant.endswith("int8"):
+        settings = {"quantization_config": OVWeightQuantizationConfig(bits=8)}
     if variant.endswith("int4"):
-        config = OVWeightQuantizationConfig(bits=4, sym=False, group_size=64, ratio=1.0)
-    else:
-        config = OVWeightQuantizationConfig(bits=8)
-    model = OVModelForCausalLM.from_pretrained(source, export=True, quantization_config=config, compile=False)
+        settings = {
+            "quantization_config": OVWeightQuantizationConfig(bits=4, sym=False, group_size=64, ratio=1.0)
+        }
+    model = OVModelForCausalLM.from_pretrained(source, export=True, compile=False, **settings)
     model.save_pretrained(target)
 
 
 def open(model: Path, variant: str, threads: int, options: dict[str, Any]) -> Generator:
     import openvino_genai
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "ATTENTION_BACKEND": "SDPA"}
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "ATTENTION_BACKEND": "SDPA"}
+    if variant.endswith("float32"):
+        settings["INFERENCE_PRECISION_HINT"] = "f32"  # bfloat16 otherwise, where the CPU has it
     return Generator(openvino_genai.LLMPipeline(str(model), "CPU", **settings))
 
 

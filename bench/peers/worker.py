@@ -15,9 +15,11 @@ Run as `python -m peers.worker MODULE`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -27,6 +29,7 @@ from typing import Any
 
 from . import inputs
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 WARM_TOKENS = 8  # a warm-up decodes so many
 
 
@@ -85,7 +88,14 @@ class Worker:
         return [[float(x) for x in row] for row in self._opened.embed(texts)]
 
 
+def _end_with_parent() -> None:
+    """On Linux: a stopped process would outlive a parent that was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def main() -> None:
+    _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what an engine prints must not come between the answers
     worker: Worker | None = None
