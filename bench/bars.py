@@ -51,7 +51,7 @@ WORKS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """`required` is a ratio ours / theirs of medians; without rivals it is a bound of our own value.
+    """`required` is a ratio ours / theirs of medians, or a bound of our own value.
 
     ours    variants of tuili of which the best counts
     rivals  contestants of which the best counts
@@ -63,6 +63,7 @@ class Bar:
     ours: tuple[str, ...]
     rivals: tuple[Contestant, ...]
     required: float
+    judged: Literal["ratio", "value"] = "ratio"
 
 
 LLAMA_CPP = "SmolLM2 and Gemma 3 against llama.cpp, the same GGUF file"
@@ -115,7 +116,9 @@ BARS = (
     Bar(MINILM, "int8: 12 tokens, p50", "12 tokens", ("minilm-int8",), MINILM_INT8_PEERS, 0.7),
     Bar(MINILM, "int8: 128 tokens, p50", "128 tokens", ("minilm-int8",), MINILM_INT8_PEERS, 0.75),
     Bar(MINILM, "int8: 32 mixed texts", "32 mixed", ("minilm-int8",), MINILM_INT8_PEERS, 2.0),
-    Bar(MINILM, "int8: mean cosine to float32", "cosine", ("minilm-int8",), (), 0.995),
+    Bar(
+        MINILM, "int8: mean cosine to float32", "cosine", ("minilm-int8",), MINILM_INT8_PEERS, 0.995, "value"
+    ),
 )
 
 
@@ -136,7 +139,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`ratio` is of the medians (or our own value), `ratios` its smallest and largest in one round."""
+    """`ratio` is that of the medians or our own median, `ratios` its smallest and largest in one round."""
 
     bar: Bar
     status: Literal["met", "missed", "not measured"]
@@ -161,11 +164,11 @@ def judge(bar: Bar, values: Values, reasons: Reasons) -> Verdict:
     if ours is None:
         why = "; ".join(_reason((US, variant), bar.work, reasons) for variant in bar.ours)
         return Verdict(bar, "missed", f"{US}: {why}", theirs=theirs, absent=absent)
-    if bar.rivals and theirs is None:
+    if bar.judged == "ratio" and theirs is None:
         return Verdict(bar, "not measured", "; ".join(absent), ours=ours)
     rounds = ours.values
     ratio = ours.median
-    if theirs is not None:
+    if theirs is not None and bar.judged == "ratio":
         ratio /= theirs.median
         rounds = tuple(a / b for a, b in zip(ours.values, theirs.values, strict=False))
     met = ratio >= bar.required if better == "higher" else ratio <= bar.required

@@ -3,8 +3,8 @@
     python bench/compare.py --peers llama.cpp,ctranslate2,onnxruntime
 
 Prints three tables and writes JSON. Exit status 1 if a bar is missed; bars whose peers are absent are named
-and counted, and do not fail the run unless --all-measured is given. bench/README.md says how to install the
-peers.
+and counted, and do not fail the run unless --all-measured is given; 130 if interrupted, with the tables of
+the rounds so far. bench/README.md says how to install the peers.
 """
 
 from __future__ import annotations
@@ -83,10 +83,12 @@ def main(
     excluded = {name: "not among --peers" for name in peers if name not in (US, *chosen)}
     measured = race.run(bars, excluded)
     verdicts = [judge(bar, measured.values, measured.reasons) for bar in bars]
-    print(tables.text(verdicts))
+    print(tables.text(verdicts, measured))
     target = arguments.json or arguments.work / "compare.json"
     result = tables.as_json(verdicts, measured, _about(arguments))
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not measured.completed:
+        return 130
     failing = ("missed", "not measured") if arguments.all_measured else ("missed",)
     return int(any(verdict.status in failing for verdict in verdicts))
 

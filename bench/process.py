@@ -45,6 +45,7 @@ class PeerProcess:
             stderr=self._log,
             env=environment,
         )
+        self.pid = self._process.pid
         self._buffer = b""
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 from bars import US, WORKS, Bar, Contestant
+from load import Watch
 from model_files import ModelFiles
 from peers import Peer
 from process import PeerError, PeerProcess
 
 OPEN_TIMEOUT_S, RUN_TIMEOUT_S, CONVERT_TIMEOUT_S = 300.0, 300.0, 1800.0
+QUIET = 0.1  # of a processor that others may use; beyond it a run is repeated
+ATTEMPTS = 3
 FLOAT_VECTORS = (US, "minilm-float32")  # what cosines are taken to
 
 Say = Callable[[str], None]
@@ -35,12 +38,18 @@ class Settings:
 
 
 class Measurements:
-    """values[contestant][work] has one entry a round; reasons[contestant][work] says why there is none."""
+    """values[contestant][work] has one entry a round; reasons[contestant][work] says why there is none.
+
+    runs       all that were timed and kept; disturbed  those of them beside which others used the processors
+    completed  False if the rounds were interrupted
+    """
 
     def __init__(self) -> None:
         self.values: dict[Contestant, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.reasons: dict[Contestant, dict[str, str]] = defaultdict(dict)
         self.versions: dict[str, str] = {}
+        self.runs = self.disturbed = 0
+        self.completed = False
 
 
 class Race:
@@ -64,6 +73,9 @@ class Race:
                     with self._locked():
                         for contestant in order:
                             self._measure(contestant, work, number)
+            self._result.completed = True
+        except KeyboardInterrupt:
+            self._say("interrupted: the tables hold what there is")
         finally:
             for process in self._processes.values():
                 process.close()
@@ -123,14 +135,33 @@ class Race:
         if work in reasons:
             return
         try:
-            value = self._ask(contestant, work, number)
+            value, outside = self._quietest(contestant, work, number)
         except PeerError as error:
             reasons[work] = f"round {number + 1}: {error}"
             values.clear()  # some rounds only would not be comparable
             self._say(f"{' '.join(contestant)}: {work}: {error}")
             return
         values.append(value)
-        self._say(f"round {number + 1} {' '.join(contestant)}: {work} {value:.4g} {WORKS[work].unit}")
+        self._result.runs += 1
+        note = ""
+        if outside is not None and outside > QUIET:
+            self._result.disturbed += 1
+            note = f" (others used {outside:.1f} processors)"
+        self._say(f"round {number + 1} {' '.join(contestant)}: {work} {value:.4g} {WORKS[work].unit}{note}")
+
+    def _quietest(self, contestant: Contestant, work: str, number: int) -> tuple[float, float | None]:
+        """(value, processors that others used meanwhile) of the least disturbed of at most ATTEMPTS runs."""
+        if WORKS[work].request["run"] == "vectors":  # not a matter of time
+            return self._ask(contestant, work, number), None
+        runs = []
+        for attempt in range(ATTEMPTS):
+            with Watch(self._processes[contestant].pid) as watch:
+                value = self._ask(contestant, work, number + attempt * self._settings.rounds)
+            if watch.outside is None or watch.outside <= QUIET:
+                return value, watch.outside
+            runs.append((watch.outside, value))
+        outside, value = min(runs)
+        return value, outside
 
     def _ask(self, contestant: Contestant, work: str, number: int) -> float:
         request = {**WORKS[work].request, "seed": number + 1}

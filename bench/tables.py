@@ -11,7 +11,7 @@ from rounds import Measurements
 HEADINGS = ("work", "tuili", "best peer", "ratio [of a round]", "required", "verdict")
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
+def text(verdicts: Sequence[Verdict], measured: Measurements) -> str:
     """Tables in Markdown, each followed by what in it was not measured."""
     blocks = []
     for table in dict.fromkeys(verdict.bar.table for verdict in verdicts):
@@ -24,6 +24,11 @@ def text(verdicts: Sequence[Verdict]) -> str:
         blocks.append(f"## {table}\n\n{_rows([_cells(verdict) for verdict in own])}")
         if notes:
             blocks.append("\n".join(notes))
+    if measured.disturbed:
+        blocks.append(
+            f"{measured.disturbed} of {measured.runs} runs were disturbed: "
+            "other programs or a hypervisor used the processors, again and again."
+        )
     return "\n\n".join([*blocks, summary(verdicts)])
 
 
@@ -41,9 +46,8 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     if verdict.ratio is not None and verdict.ratios is not None:
         low, high = verdict.ratios
         ratio = f"{_number(verdict.ratio)} [{_number(low)}–{_number(high)}]"
-    required = f"{'≥' if higher else '≤'} {bar.required:g}" + (" ×" if bar.rivals else "")
-    theirs = _side(verdict.theirs) if bar.rivals else "–"
-    return bar.label, _side(verdict.ours), theirs, ratio, required, verdict.status
+    required = f"{'≥' if higher else '≤'} {bar.required:g}" + (" ×" if bar.judged == "ratio" else "")
+    return bar.label, _side(verdict.ours), _side(verdict.theirs), ratio, required, verdict.status
 
 
 def _side(side: Side | None) -> str:
@@ -75,6 +79,9 @@ def as_json(verdicts: Sequence[Verdict], measured: Measurements, about: dict[str
     """`about` says where and how; values are those of each round."""
     return {
         **about,
+        "completed": measured.completed,
+        "runs": measured.runs,
+        "disturbed": measured.disturbed,
         "versions": measured.versions,
         "bars": [_bar(verdict) for verdict in verdicts],
         "values": _named(measured.values),

@@ -130,10 +130,13 @@ def test_latencies_are_better_when_lower():
     assert judge(bar, values, {}).status == "met"
 
 
-def test_a_bar_without_rivals_bounds_the_value_itself():
-    bar = Bar("table", "label", "cosine", ("x",), (), 0.995)
-    assert judge(bar, {(US, "x"): {"cosine": [0.994, 0.996, 0.997]}}, {}).status == "met"
-    assert judge(bar, {(US, "x"): {"cosine": [0.994, 0.994, 0.997]}}, {}).status == "missed"
+def test_a_bar_of_a_value_is_not_a_ratio():
+    bar = Bar("table", "label", "cosine", ("x",), (("a", "x"),), 0.995, "value")
+    values = {(US, "x"): {"cosine": [0.994, 0.996, 0.997]}, ("a", "x"): {"cosine": [0.999]}}
+    assert judge(bar, values, {}).status == "met"
+    values[US, "x"]["cosine"] = [0.994, 0.994, 0.997]
+    assert judge(bar, values, {}).status == "missed"
+    assert judge(bar, values, {}).ratio == 0.994
 
 
 def test_the_bars_name_works_and_peers_that_exist():

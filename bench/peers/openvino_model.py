@@ -1,6 +1,6 @@
-"""OpenVINO with BERT: float32, and int8 by nncf's post-training quantization.
+"""OpenVINO with BERT: optimum-intel's float32, and int8 by nncf's post-training quantization.
 
-Converting needs torch and transformers, and nncf for int8, in the same interpreter.
+Converting needs torch, transformers and optimum-intel, and nncf for int8, in the same interpreter.
 """
 
 from __future__ import annotations
@@ -24,19 +24,14 @@ def version() -> str:
 
 
 def convert(source: Path, target: Path, variant: str) -> None:
-    import openvino
-    import torch
-    import transformers
+    from optimum.intel import OVModelForFeatureExtraction
 
-    bert = transformers.BertModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
-    bert.config.return_dict, bert.config.use_cache = False, False
-    example = torch.ones((2, 8), dtype=torch.int64)
-    inputs = {"input_ids": example, "attention_mask": example, "token_type_ids": torch.zeros_like(example)}
-    model = openvino.convert_model(bert.eval(), example_input=inputs)
+    exported = OVModelForFeatureExtraction.from_pretrained(
+        source, export=True, compile=False, load_in_8bit=False
+    )
     if variant.endswith("int8"):
-        model = _quantized(model, source)
-    target.mkdir()
-    openvino.save_model(model, target / "model.xml", compress_to_fp16=False)
+        exported.model = _quantized(exported.model, source)
+    exported.save_pretrained(target)
     shutil.copy(source / "tokenizer.json", target)
 
 
@@ -58,7 +53,7 @@ def open(model: Path, variant: str, threads: int, options: dict[str, Any]) -> En
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 otherwise, where the CPU has it
     }
-    compiled = openvino.Core().compile_model(model / "model.xml", "CPU", settings)
+    compiled = openvino.Core().compile_model(model / "openvino_model.xml", "CPU", settings)
     return Encoder(compiled.create_infer_request(), tokenizer(model))
 
 
