@@ -6,7 +6,6 @@ Converting needs torch and transformers in the same interpreter.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Generator:
 
     def _generate(self, prompts: list[list[int]], n_new: int) -> tuple[float, dict[int, float]]:
         """(when it began, step -> when its last token came)"""
-        ends: dict[int, float] = defaultdict(float)
+        ends: dict[int, float] = {}
 
         def note(result: Any) -> bool:
             ends[result.step] = time.perf_counter()

@@ -10,7 +10,7 @@ import numpy as np
 
 from .inputs import prompt_ids
 
-MAX_SEQS = 32
+MAX_SEQS = 40  # more than a batch, as the request before it has a place too
 MAX_PROMPT = 128  # of a batch; all of its prompts fit into one step
 
 
