@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bars import WORKS, Contestant, Side, Verdict
+from bars import WORKS, Bar, Contestant, Side, Verdict
 from rounds import Measurements
 
 HEADINGS = ("work", "tuili", "best peer", "ratio [of a round]", "required", "verdict")
@@ -45,25 +45,23 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     ratio = "–"
     if verdict.ratio is not None and verdict.ratios is not None:
         low, high = verdict.ratios
-        ratio = f"{_number(verdict.ratio)} [{_number(low)}–{_number(high)}]"
+        ratio = f"{_number(verdict.ratio, bar)} [{_number(low, bar)}–{_number(high, bar)}]"
     required = f"{'≥' if higher else '≤'} {bar.required:g}" + (" ×" if bar.judged == "ratio" else "")
-    return bar.label, _side(verdict.ours), _side(verdict.theirs), ratio, required, verdict.status
+    return bar.label, _side(verdict.ours, bar), _side(verdict.theirs, bar), ratio, required, verdict.status
 
 
-def _side(side: Side | None) -> str:
+def _side(side: Side | None, bar: Bar) -> str:
     if side is None:
         return "–"
-    name = " ".join(side.contestant)
-    return f"{_number(side.median)} [{_number(min(side.values))}–{_number(max(side.values))}] ({name})"
+    median, low, high = (_number(value, bar) for value in (side.median, min(side.values), max(side.values)))
+    return f"{median} [{low}–{high}] ({' '.join(side.contestant)})"
 
 
-def _number(value: float) -> str:
-    """Three digits that mean something; cosines and ratios near 1 get more."""
-    if value >= 100:
-        return f"{value:.0f}"
-    if value >= 10:
-        return f"{value:.1f}"
-    return f"{value:.4f}" if 0.9 < value < 1 else f"{value:.2f}"
+def _number(value: float, bar: Bar) -> str:
+    """Three digits, of cosines four after the point."""
+    if WORKS[bar.work].unit == "cosine":
+        return f"{value:.4f}"
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
 def _rows(cells: Sequence[Sequence[str]]) -> str:
