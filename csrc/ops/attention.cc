@@ -77,7 +77,7 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
   TUILI_EXPECT(
       same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
       "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
-  const int64_t threads = std::clamp<int64_t>(k.count() / 8192, 1, context.n_threads);
+  const int64_t threads = std::clamp<int64_t>(k.count() / 1024, 1, context.n_threads);
   context.pool->parallel_for(k.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
     context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, {begin, end});
   });

@@ -8,7 +8,7 @@
 namespace tuili::ops {
 namespace {
 
-constexpr int64_t kElementsPerThread = 1 << 14;
+constexpr int64_t kElementsPerThread = 1 << 12;  // about a microsecond's work
 
 // Calls body(range) for parts of [0, n_items), each item of `weight` elements.
 template <class Body>

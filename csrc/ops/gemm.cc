@@ -9,11 +9,12 @@
 namespace tuili::ops {
 namespace {
 
-// Below this many multiply-adds, waking a thread costs more than it saves.
-constexpr int64_t kWorkPerThread = 1 << 17;
+// Below so much work for each, about a microsecond of it, waking a thread costs more than it saves.
+constexpr int64_t kMacsPerThread = 1 << 17;
+constexpr int64_t kElementsPerThread = 1 << 11;  // to quantize or to look up
 
-int threads_for(const Context& context, int64_t work) {
-  return static_cast<int>(std::clamp<int64_t>(work / kWorkPerThread, 1, context.n_threads));
+int threads_for(const Context& context, int64_t work, int64_t work_per_thread) {
+  return static_cast<int>(std::clamp<int64_t>(work / work_per_thread, 1, context.n_threads));
 }
 
 void check(const Activations& x, const LinearMap& map) {
@@ -31,7 +32,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
   const int64_t k = x.size(1);
   TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.main.codes != nullptr,
                "quantize_rows: no room for the groups of ", x);
-  context.pool->parallel_for(x.rows(), threads_for(context, x.count()), [&](int64_t begin, int64_t end, int) {
+  context.pool->parallel_for(x.rows(), threads_for(context, x.count(), kElementsPerThread), [&](int64_t begin, int64_t end, int) {
     context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, {begin, end});
   });
 }
@@ -55,7 +56,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
     quantize_rows(context, x.quantized, x.x);
     x.is_quantized = true;
   }
-  const int threads = threads_for(context, m * k * n_panels * kPanel);
+  const int threads = threads_for(context, m * k * n_panels * kPanel, kMacsPerThread);
   context.pool->parallel_for(n_panels, threads, [&](int64_t begin, int64_t end, int part) {
     for (const LinearMap& map : maps) {  // [begin, end) counts panels over all maps
       const int64_t panels = map.w->n_panels();
@@ -94,7 +95,7 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
            float factor) {
   expect_dense("embed", "y", y);
   TUILI_EXPECT(y.size(1) == w.k, "embed: y is ", y, ", the table has rows of ", w.k);
-  context.pool->parallel_for(y.rows(), threads_for(context, y.count()), [&](int64_t begin, int64_t end, int) {
+  context.pool->parallel_for(y.rows(), threads_for(context, y.count(), kElementsPerThread), [&](int64_t begin, int64_t end, int) {
     context.kernels->embed(y.f32(), w, ids, factor, {begin, end});
   });
 }

@@ -134,15 +134,32 @@ Floats add_residual(Floats sums, const GemmArgs& args, int64_t row, int64_t pane
   return acc[0];
 }
 
-// y of kRows rows, the first a multiple of 4, and one panel.
+// Asks for the lines of a group, so that they are at hand a panel later.
+template <Format kFormat>
+TUILI_INLINE void prefetch_group(const GroupView& group) {
+  constexpr Coding kCoding = coding_of(kFormat);
+#pragma GCC unroll 8
+  for (int i = 0; i < (kCoding.bits == 8 ? 8 : 4); ++i) __builtin_prefetch(group.codes + 64 * i);
+  if constexpr (kCoding.bits == 5) __builtin_prefetch(group.high);
+  if constexpr (kCoding.bits == 6) __builtin_prefetch(group.high);
+  if constexpr (kCoding.bits == 6) __builtin_prefetch(group.high + 64);
+  if constexpr (kCoding.block_groups == 1) __builtin_prefetch(group.scale);
+  if constexpr (kCoding.block_groups == 1 && kCoding.has_min) __builtin_prefetch(group.min);
+}
+
+// y of kRows rows, the first a multiple of 4, and one panel. The first rows bring the next panel from memory
+// while they compute: alone, the prefetcher of the machine keeps too little of it in flight.
 template <Format kFormat, int kRows>
 void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  for (int64_t g = 0; g < x.n_groups; ++g)
+  const bool ahead = row == 0 && panel + 1 < args.w.n_panels();
+  for (int64_t g = 0; g < x.n_groups; ++g) {
+    if (ahead) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g));
     add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x.main,
                               {x.main_place(row, g), x.n_groups * kRowBlock});
+  }
   Floats sums[kRows];  // `acc` stays in registers if nothing else indexes it
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) sums[r] = acc[r];
