@@ -44,7 +44,8 @@ std::shared_ptr<AttentionData> attention_data(const cpu::Kernels& kernels, cpu::
                 type,
                 kBlockSize,
                 1,
-                head_dim};
+                head_dim,
+                kBlockSize * head_dim};
   args.q = data->arena.take(normal_values(n_rows * row));
   args.out = data->arena.take<float>(n_rows * row);
   args.scratch = data->arena.take<float>(cpu::attention_scratch(head_dim));

@@ -114,7 +114,7 @@ Work kv_write_work(const cpu::Kernels& kernels, RowShape shape, cpu::KvType type
   const auto data = std::make_shared<RowData>(shape);
   float* keys = data->arena.take<float>(kBlock * row);
   float* values = data->arena.take<float>(kBlock * row);
-  const cpu::KvPages pages{keys, values, type, kBlock, kv_heads, shape.head_dim};
+  const cpu::KvPages pages{keys, values, type, kBlock, kv_heads, shape.head_dim, kBlock * row};
   int32_t* slots = data->arena.take<int32_t>(shape.rows);
   for (int32_t i = 0; i < shape.rows; ++i) slots[i] = i + 3;
   const double items = static_cast<double>(2 * shape.rows * row);

@@ -1,5 +1,8 @@
 #include "base/memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdlib>
 
 #include "base/check.h"
@@ -7,7 +10,19 @@
 namespace tuili {
 namespace {
 
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
 thread_local int64_t t_allocations = 0;
+
+// Asks for huge pages in what is large: keys and values are read page by page, and each costs a walk of the
+// page tables. A refusal changes nothing.
+void advise_huge_pages(uint8_t* data, int64_t bytes) {
+  if (bytes < 2 * kHugePage) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / page * page;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
 
 }  // namespace
 
@@ -25,6 +40,7 @@ Buffer::Buffer(int64_t bytes) {
   const auto address = reinterpret_cast<uintptr_t>(raw_);
   data_ = static_cast<uint8_t*>(raw_) + (kAlignment - address % kAlignment) % kAlignment;
   bytes_ = bytes;
+  advise_huge_pages(data_, bytes_);
 }
 
 void Buffer::release() noexcept { std::free(raw_); }

@@ -218,7 +218,13 @@ struct Pages {
     const int64_t bytes = n_blocks * size * n_kv_heads * head_dim * 4;
     keys = Buffer(bytes);
     values = Buffer(bytes);
-    pages = {keys.data(), values.data(), options.kv_type, size, n_kv_heads, head_dim};
+    pages = {keys.data(),
+             values.data(),
+             options.kv_type,
+             size,
+             n_kv_heads,
+             head_dim,
+             size * n_kv_heads * head_dim};
     std::vector<int32_t> slots;
     for (int64_t i = 0; i < n_keys; ++i)
       slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));

@@ -32,9 +32,10 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
   const int64_t k = x.size(1);
   TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.main.codes != nullptr,
                "quantize_rows: no room for the groups of ", x);
-  context.pool->parallel_for(x.rows(), threads_for(context, x.count(), kElementsPerThread), [&](int64_t begin, int64_t end, int) {
-    context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, {begin, end});
-  });
+  context.pool->parallel_for(x.rows(), threads_for(context, x.count(), kElementsPerThread),
+                             [&](int64_t begin, int64_t end, int) {
+                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, {begin, end});
+                             });
 }
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute) {
@@ -95,9 +96,10 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
            float factor) {
   expect_dense("embed", "y", y);
   TUILI_EXPECT(y.size(1) == w.k, "embed: y is ", y, ", the table has rows of ", w.k);
-  context.pool->parallel_for(y.rows(), threads_for(context, y.count(), kElementsPerThread), [&](int64_t begin, int64_t end, int) {
-    context.kernels->embed(y.f32(), w, ids, factor, {begin, end});
-  });
+  context.pool->parallel_for(y.rows(), threads_for(context, y.count(), kElementsPerThread),
+                             [&](int64_t begin, int64_t end, int) {
+                               context.kernels->embed(y.f32(), w, ids, factor, {begin, end});
+                             });
 }
 
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids) {

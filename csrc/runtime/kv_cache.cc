@@ -17,38 +17,32 @@ void check_block_size(int64_t block_size) {
 
 int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type) {
   check_block_size(block_size);
-  int64_t elements = 0;
-  for (const LayerSpec& layer : spec.layers) elements += 2 * layer.kv_size() * block_size;
-  return elements * size_of(type);
+  int64_t bytes = 0;
+  for (const LayerSpec& layer : spec.layers)
+    bytes += 2 * align_up(layer.kv_size() * block_size * size_of(type));
+  return bytes;
 }
 
 KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type)
-    : n_blocks_(n_blocks), block_size_(block_size) {
+    : n_blocks_(n_blocks), block_size_(block_size), block_bytes_(block_bytes(spec, block_size, type)) {
   const int64_t most = std::numeric_limits<int32_t>::max() / 64;  // slots are 32-bit
   TUILI_CHECK(n_blocks >= 1 && n_blocks <= most, "n_blocks is ", n_blocks, "; it must be in [1, ", most, "]");
-  const int64_t one_block = block_bytes(spec, block_size, type);
-  TUILI_CHECK_KIND(ErrorKind::out_of_memory, one_block <= std::numeric_limits<int64_t>::max() / 2 / n_blocks,
-                   "a cache of ", n_blocks, " blocks of ", one_block, " bytes");
-  for (const LayerSpec& layer : spec.layers)
-    pages_.push_back({nullptr, nullptr, type, block_size, layer.n_kv_heads, layer.head_dim});
-  const auto carve = [&](Carver carver) {
-    for (ops::KvPages& pages : pages_) {
-      const int64_t bytes = n_blocks * page_elements(pages) * size_of(type);
-      pages.k = carver.take<uint8_t>(bytes);
-      pages.v = carver.take<uint8_t>(bytes);
-    }
-    return carver.used();
-  };
-  memory_ = Buffer(carve(Carver()));
-  carve(Carver(memory_.data()));
+  TUILI_CHECK_KIND(ErrorKind::out_of_memory,
+                   block_bytes_ <= std::numeric_limits<int64_t>::max() / 2 / n_blocks, "a cache of ",
+                   n_blocks, " blocks of ", block_bytes_, " bytes");
+  memory_ = Buffer(n_blocks * block_bytes_);
+  Carver carver(memory_.data());
+  for (const LayerSpec& layer : spec.layers) {
+    const int64_t bytes = layer.kv_size() * block_size * size_of(type);
+    void* const k = carver.take<uint8_t>(bytes);
+    void* const v = carver.take<uint8_t>(bytes);
+    pages_.push_back(
+        {k, v, type, block_size, layer.n_kv_heads, layer.head_dim, block_bytes_ / size_of(type)});
+  }
 }
 
 void KvCache::clear_block(int64_t id) {
-  for (const ops::KvPages& pages : pages_) {
-    const int64_t bytes = page_elements(pages) * size_of(pages.type);
-    std::memset(static_cast<uint8_t*>(pages.k) + id * bytes, 0, static_cast<size_t>(bytes));
-    std::memset(static_cast<uint8_t*>(pages.v) + id * bytes, 0, static_cast<size_t>(bytes));
-  }
+  std::memset(memory_.data() + id * block_bytes_, 0, static_cast<size_t>(block_bytes_));
 }
 
 void KvCache::poison() { std::memset(memory_.data(), 0xFF, static_cast<size_t>(memory_.bytes())); }

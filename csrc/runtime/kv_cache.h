@@ -35,16 +35,12 @@ class KvCache {
 
  private:
   int64_t n_blocks_, block_size_;
-  Buffer memory_;
+  int64_t block_bytes_ = 0;
+  Buffer memory_;  // block by block, all layers of a block together: what a sequence commits is one piece
   std::vector<ops::KvPages> pages_;  // one per layer
 };
 
 // Bytes of one element.
 constexpr int64_t size_of(ops::KvType type) { return type == ops::KvType::f32 ? 4 : 2; }
-
-// Elements of the keys (or values) of one block.
-constexpr int64_t page_elements(const ops::KvPages& pages) {
-  return pages.n_kv_heads * pages.head_dim * pages.block_size;
-}
 
 }  // namespace tuili

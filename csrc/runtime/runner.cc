@@ -107,7 +107,8 @@ void Runner::carve(Carver carver) {
     float* const v = carver.take<float>(floats);
     shared_pages_.clear();
     for (const LayerSpec& layer : spec.layers)
-      shared_pages_.push_back({k, v, ops::KvType::f32, kSharedBlockSize, layer.n_kv_heads, layer.head_dim});
+      shared_pages_.push_back({k, v, ops::KvType::f32, kSharedBlockSize, layer.n_kv_heads, layer.head_dim,
+                               layer.kv_size() * kSharedBlockSize});
   }
   if (measuring) workspace_ = Buffer(carver.used());
 }

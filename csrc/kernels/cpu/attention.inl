@@ -66,7 +66,7 @@ TUILI_INLINE Range seen_by_any(const Queries& queries, Range keys) {
 // The first element of a page of the kv head, and the key's offset in the page.
 TUILI_INLINE int64_t page_of(const AttentionArgs& args, int64_t kv_head, int64_t key) {
   const KvPages& p = args.pages;
-  return (int64_t{args.blocks[key / p.block_size]} * p.n_kv_heads + kv_head) * p.head_dim * p.block_size;
+  return args.blocks[key / p.block_size] * p.block_stride + kv_head * p.head_dim * p.block_size;
 }
 
 // scores of kRows queries with kPieces times 16 keys.
@@ -330,7 +330,7 @@ void write_pages(const KvPages& pages, const float* k, const float* v, int64_t l
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
     for (int64_t h = 0; h < pages.n_kv_heads; ++h) {
-      const int64_t page = (block * pages.n_kv_heads + h) * head_dim * block_size;
+      const int64_t page = block * pages.block_stride + h * head_dim * block_size;
       T* to_k = static_cast<T*>(pages.k) + page + offset;
       T* to_v = static_cast<T*>(pages.v) + page + offset * head_dim;
       const int64_t at = t * ld + h * head_dim;

@@ -171,8 +171,8 @@ void int8_tile(const GemmArgs& args, int64_t row, int64_t panel) {
 
 static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with a block of rows");
 
-// A tile of rows meets 8 panels in a row: its codes stay in the first cache, the panels in the second, and y is
-// written in runs of 512 bytes instead of a line in each page.
+// A tile of rows meets 8 panels in a row: its codes stay in the first cache, the panels in the second, and y
+// is written in runs of 512 bytes instead of a line in each page.
 template <Format kFormat>
 void int8_panels(const GemmArgs& args, Range panels) {
   for_each_piece<8>(panels, [&](Range piece) {

@@ -39,6 +39,7 @@ inline constexpr int64_t kGemmScratch = kScratchPanels * kPanel * kKBlock + 64;
 
 // Pages of one layer. Keys are transposed inside a page so that a lane is a token.
 //   k  [n_blocks][n_kv_heads][head_dim][block_size]     v  [n_blocks][n_kv_heads][block_size][head_dim]
+// Blocks are block_stride elements apart: those of all layers may lie together.
 struct KvPages {
   void* k;
   void* v;
@@ -46,6 +47,7 @@ struct KvPages {
   int64_t block_size;  // 16, 32 or 64
   int64_t n_kv_heads;
   int64_t head_dim;
+  int64_t block_stride;
 };
 
 inline constexpr int64_t kKeyTile = 64;    // keys per softmax tile, at absolute positions
