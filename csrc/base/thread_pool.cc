@@ -30,7 +30,8 @@ void pause() {
 }
 
 // Looks at `word` for at most spin_us, then sleeps until it differs from `old`.
-void wait_while_equal(std::atomic<uint32_t>& word, uint32_t old, int spin_us) {
+template <class Word>
+void wait_while_equal(std::atomic<Word>& word, Word old, int spin_us) {
   using clock = std::chrono::steady_clock;
   const auto end = clock::now() + std::chrono::microseconds(spin_us);
   do {
@@ -123,7 +124,6 @@ int resolve_num_threads(int requested) {
 struct alignas(64) ThreadPool::Worker {
   ThreadPool* pool;
   int part;
-  std::atomic<uint32_t> n_jobs{0};  // how many jobs this worker has been given
 };
 
 ThreadPool& ThreadPool::shared() {
@@ -137,21 +137,45 @@ ThreadPool& ThreadPool::shared() {
   return *g_pool.load();
 }
 
+// The fields of a ticket.
+constexpr int kChunkBits = 12, kPartBits = 12;
+static_assert(kMaxThreads * 4 < 1 << kChunkBits);
+constexpr uint64_t ticket_of(uint64_t job, int n_parts, int n_left) {
+  return job << (kPartBits + kChunkBits) | uint64_t(n_parts) << kChunkBits | uint64_t(n_left);
+}
+constexpr uint64_t job_of(uint64_t ticket) { return ticket >> (kPartBits + kChunkBits); }
+constexpr int parts_of(uint64_t ticket) {
+  return static_cast<int>(ticket >> kChunkBits & ((1 << kPartBits) - 1));
+}
+constexpr int left_of(uint64_t ticket) { return static_cast<int>(ticket & ((1 << kChunkBits) - 1)); }
+
+// Runs one chunk of the current job, the last that nobody has taken; false if there is none for this part.
+bool ThreadPool::take_chunk(int part) {
+  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  do {
+    if (left_of(ticket) == 0 || part >= parts_of(ticket)) return false;
+  } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel));
+  const uint32_t n_chunks = static_cast<uint32_t>(job_.n_chunks);  // after the last chunk job_ may change
+  run_chunk(left_of(ticket) - 1, part);
+  if (n_done_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_chunks) n_done_.notify_one();
+  return true;
+}
+
 void* ThreadPool::work(void* argument) {
-  auto& worker = *static_cast<Worker*>(argument);
+  const auto& worker = *static_cast<Worker*>(argument);
   ThreadPool& pool = *worker.pool;
   const FloatEnvironment environment;
-  for (uint32_t seen = 0;; ++seen) {
-    wait_while_equal(worker.n_jobs, seen, pool.spin_us_.load(std::memory_order_relaxed));
-    pool.run_part(pool.job_, worker.part);
-    if (pool.n_running_.fetch_sub(1, std::memory_order_acq_rel) == 1) pool.n_running_.notify_one();
+  for (;;) {
+    const uint64_t seen = pool.ticket_.load(std::memory_order_acquire);
+    if (pool.take_chunk(worker.part)) continue;
+    wait_while_equal(pool.ticket_, seen, pool.spin_us_.load(std::memory_order_relaxed));
   }
   return nullptr;
 }
 
-void ThreadPool::run_part(const Job& job, int part) noexcept {
+void ThreadPool::run_chunk(int chunk, int part) noexcept {
   try {
-    job.call(job.body, job.n * part / job.n_parts, job.n * (part + 1) / job.n_parts, part);
+    job_.call(job_.body, job_.n * chunk / job_.n_chunks, job_.n * (chunk + 1) / job_.n_chunks, part);
   } catch (...) {
     if (!failed_.exchange(true)) error_ = std::current_exception();
   }
@@ -164,7 +188,7 @@ int ThreadPool::add_workers(int wanted) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // signals belong to the host's threads
   while (static_cast<int>(workers_.size()) < wanted) {
-    auto* worker = new (std::nothrow) Worker{this, static_cast<int>(workers_.size()) + 1, {}};
+    auto* worker = new (std::nothrow) Worker{this, static_cast<int>(workers_.size()) + 1};
     if (worker == nullptr) break;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
@@ -183,29 +207,27 @@ int ThreadPool::add_workers(int wanted) {
   return static_cast<int>(workers_.size());
 }
 
-void ThreadPool::wait_for_parts(int spin) {
-  for (uint32_t running; (running = n_running_.load(std::memory_order_acquire)) != 0;)
-    wait_while_equal(n_running_, running, spin);
-}
-
 void ThreadPool::run(Job job) {
   TUILI_CHECK_KIND(ErrorKind::engine_forked, g_pool.load(std::memory_order_relaxed) == this,
                    "this engine was made before a fork; make a new one in the child process");
   const std::lock_guard lock(turn_);
+  static const int n_cpus = allowed_cpus();
+  job.n_parts = std::min(job.n_parts, n_cpus);  // more would only take turns
   if (job.n_parts - 1 > static_cast<int>(workers_.size()))
     job.n_parts = std::min(job.n_parts, add_workers(job.n_parts - 1) + 1);
-  static const int n_cpus = allowed_cpus();
   const int spin = spin_us(job.n_parts, n_cpus);
   spin_us_.store(spin, std::memory_order_relaxed);
   job_ = job;
   failed_.store(false);
-  n_running_.store(static_cast<uint32_t>(job.n_parts - 1), std::memory_order_release);
-  for (int part = 1; part < job.n_parts; ++part) {
-    workers_[part - 1]->n_jobs.fetch_add(1, std::memory_order_release);
-    workers_[part - 1]->n_jobs.notify_one();
+  n_done_.store(0, std::memory_order_relaxed);
+  const uint64_t number = job_of(ticket_.load(std::memory_order_relaxed)) + 1;
+  ticket_.store(ticket_of(number, job.n_parts, job.n_chunks), std::memory_order_release);
+  ticket_.notify_all();
+  while (take_chunk(0)) {
   }
-  run_part(job_, 0);
-  wait_for_parts(spin);
+  const auto n_chunks = static_cast<uint32_t>(job.n_chunks);
+  for (uint32_t done; (done = n_done_.load(std::memory_order_acquire)) != n_chunks;)
+    wait_while_equal(n_done_, done, spin);
   if (failed_.load()) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 

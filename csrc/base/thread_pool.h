@@ -27,10 +27,12 @@ class ThreadPool {
   // The pool of this process; a fork has its own, with no threads yet.
   static ThreadPool& shared();
 
-  // Cuts [0, n) into min(n_threads, n) contiguous parts and runs body(begin, end, part), part 0 on this
-  // thread. The cut depends on n and n_threads alone, unless the system refuses a thread: then there are
-  // fewer parts. Callers take turns. The first exception of a part is rethrown here, after all parts have
-  // ended. Workers never touch Python. Throws engine_forked if the pool was made before a fork.
+  // Cuts [0, n) into contiguous chunks and runs body(begin, end, part) for each, on this thread (part 0) and
+  // on up to n_threads - 1 workers (never more threads than allowed_cpus()). Whoever is free takes the next
+  // chunk: a worker that the system has not scheduled costs nothing. One part runs on one thread at a time,
+  // and may get several chunks or none. Callers take turns. The first exception of a chunk is rethrown here,
+  // after all chunks have ended. Workers never touch Python. Throws engine_forked if the pool was made before
+  // a fork.
   template <class Body>
   void parallel_for(int64_t n, int n_threads, Body&& body) {
     const int n_parts = static_cast<int>(std::min<int64_t>(n_threads, n));
@@ -41,7 +43,7 @@ class ThreadPool {
     run({[](void* object, int64_t begin, int64_t end, int part) {
            (*static_cast<std::remove_reference_t<Body>*>(object))(begin, end, part);
          },
-         &body, n, n_parts});
+         &body, n, n_parts, static_cast<int>(std::min<int64_t>(n, n_parts * kChunksPerPart))});
   }
 
  private:
@@ -50,22 +52,27 @@ class ThreadPool {
     void* body;
     int64_t n;
     int n_parts;
+    int n_chunks;
   };
   struct Worker;
+  static constexpr int kChunksPerPart = 4;
 
   ThreadPool() = default;
   ~ThreadPool() = delete;  // workers wait in it until the process ends
 
   void run(Job job);
-  void run_part(const Job& job, int part) noexcept;
+  bool take_chunk(int part);
+  void run_chunk(int chunk, int part) noexcept;
   int add_workers(int wanted);
-  void wait_for_parts(int spin_us);
   static void* work(void* worker);
 
   std::mutex turn_;
   std::vector<Worker*> workers_;
   Job job_{};
-  std::atomic<uint32_t> n_running_{0};
+  // (number of the job, its parts, its chunks that nobody has taken). Who takes a chunk by changing this word
+  // may read job_: the job cannot end before the chunk has.
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<uint32_t> n_done_{0};  // chunks that have ended
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
   std::atomic<int> spin_us_{0};  // how long a worker looks for the next job before it sleeps

@@ -97,18 +97,19 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     return attend_long_row(context, spec, out, q, pages, sequences[0], partials.data());
 
   // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so
-  // items are dealt out in turn instead of in contiguous parts.
+  // items are dealt out to lanes in turn instead of in contiguous parts.
   int64_t work = 0;
   for (const SequenceRows& s : sequences) work += s.n_rows * s.n_keys;
   const int64_t threads =
       std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / 65536, 1, context.n_threads);
-  context.pool->parallel_for(threads, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
+  const int64_t lanes = threads == 1 ? 1 : threads * 4;
+  context.pool->parallel_for(lanes, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {
       const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
       for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
         for (int64_t head = 0; head < spec.n_kv_heads; ++head, ++item) {
-          if (item % threads < begin || item % threads >= end) continue;
+          if (item % lanes < begin || item % lanes >= end) continue;
           context.kernels->attention(args, head, {row, std::min(row + kRowsPerItem, rows.n_rows)});
         }
       }
