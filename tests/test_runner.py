@@ -307,6 +307,7 @@ RUNS_REFUSED = {
     "log-probabilities": lambda b: [ready(b, 3, 1, sampling={"n_logprobs": 0})],
     "logits": lambda b: [ready(b, 3, 1, collect_logits=True)],
     "hidden states": lambda b: [ready(b, 3, 1, collect_hidden=True)],
+    "token types": lambda b: [ready(b, 3, 1, token_type_ids=[0] * 3)],
     "none": lambda b: [None],
 }
 

@@ -14,8 +14,8 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 
 thread_local int64_t t_allocations = 0;
 
-// Asks for huge pages in what is large: keys and values are read page by page, and each costs a walk of the
-// page tables. A refusal changes nothing.
+// Asks for huge pages in what is large, which then is committed 2 MiB at a time: keys and values are read
+// page by page, and each costs a walk of the page tables. A refusal changes nothing.
 void advise_huge_pages(uint8_t* data, int64_t bytes) {
   if (bytes < 2 * kHugePage) return;
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));

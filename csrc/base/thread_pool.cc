@@ -132,14 +132,14 @@ ThreadPool& ThreadPool::shared() {
   if (g_pool.load() == nullptr) {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
     TUILI_CHECK_KIND(ErrorKind::internal, registered == 0, "thread pool: pthread_atfork failed");
-    g_pool.store(new ThreadPool);
+    g_pool.store(new ThreadPool(allowed_cpus()));
   }
   return *g_pool.load();
 }
 
 // The fields of a ticket.
 constexpr int kChunkBits = 12, kPartBits = 12;
-static_assert(kMaxThreads * 4 < 1 << kChunkBits);
+static_assert(kMaxThreads * ThreadPool::kChunksPerPart < 1 << kChunkBits);
 constexpr uint64_t ticket_of(uint64_t job, int n_parts, int n_left) {
   return job << (kPartBits + kChunkBits) | uint64_t(n_parts) << kChunkBits | uint64_t(n_left);
 }
@@ -149,14 +149,14 @@ constexpr int parts_of(uint64_t ticket) {
 }
 constexpr int left_of(uint64_t ticket) { return static_cast<int>(ticket & ((1 << kChunkBits) - 1)); }
 
-// Runs one chunk of the current job, the last that nobody has taken; false if there is none for this part.
+// Runs the first chunk of the current job that nobody has taken; false if there is none for this part.
 bool ThreadPool::take_chunk(int part) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   do {
     if (left_of(ticket) == 0 || part >= parts_of(ticket)) return false;
   } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel));
   const uint32_t n_chunks = static_cast<uint32_t>(job_.n_chunks);  // after the last chunk job_ may change
-  run_chunk(left_of(ticket) - 1, part);
+  run_chunk(static_cast<int>(n_chunks) - left_of(ticket), part);
   if (n_done_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_chunks) n_done_.notify_one();
   return true;
 }
@@ -211,11 +211,10 @@ void ThreadPool::run(Job job) {
   TUILI_CHECK_KIND(ErrorKind::engine_forked, g_pool.load(std::memory_order_relaxed) == this,
                    "this engine was made before a fork; make a new one in the child process");
   const std::lock_guard lock(turn_);
-  static const int n_cpus = allowed_cpus();
-  job.n_parts = std::min(job.n_parts, n_cpus);  // more would only take turns
+  job.n_parts = std::min(job.n_parts, n_cpus_);  // more would only take turns
   if (job.n_parts - 1 > static_cast<int>(workers_.size()))
     job.n_parts = std::min(job.n_parts, add_workers(job.n_parts - 1) + 1);
-  const int spin = spin_us(job.n_parts, n_cpus);
+  const int spin = spin_us(static_cast<int>(workers_.size()) + 1, n_cpus_);  // all of them look
   spin_us_.store(spin, std::memory_order_relaxed);
   job_ = job;
   failed_.store(false);

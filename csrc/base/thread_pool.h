@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 namespace tuili {
@@ -24,17 +25,19 @@ int resolve_num_threads(int requested);
 
 class ThreadPool {
  public:
+  static constexpr int kChunksPerPart = 4;
+
   // The pool of this process; a fork has its own, with no threads yet.
   static ThreadPool& shared();
 
   // Cuts [0, n) into contiguous chunks and runs body(begin, end, part) for each, on this thread (part 0) and
   // on up to n_threads - 1 workers (never more threads than allowed_cpus()). Whoever is free takes the next
   // chunk: a worker that the system has not scheduled costs nothing. One part runs on one thread at a time,
-  // and may get several chunks or none. Callers take turns. The first exception of a chunk is rethrown here,
-  // after all chunks have ended. Workers never touch Python. Throws engine_forked if the pool was made before
-  // a fork.
+  // and may get several chunks or none. Chunks have at least min_chunk of the n, where there is enough for
+  // every part. Callers take turns. The first exception of a chunk is rethrown here, after all chunks have
+  // ended. Workers never touch Python. Throws engine_forked if the pool was made before a fork.
   template <class Body>
-  void parallel_for(int64_t n, int n_threads, Body&& body) {
+  void parallel_for(int64_t n, int n_threads, Body&& body, int64_t min_chunk = 1) {
     const int n_parts = static_cast<int>(std::min<int64_t>(n_threads, n));
     if (n_parts <= 1) {
       if (n > 0) body(int64_t{0}, n, 0);
@@ -43,7 +46,9 @@ class ThreadPool {
     run({[](void* object, int64_t begin, int64_t end, int part) {
            (*static_cast<std::remove_reference_t<Body>*>(object))(begin, end, part);
          },
-         &body, n, n_parts, static_cast<int>(std::min<int64_t>(n, n_parts * kChunksPerPart))});
+         &body, n, n_parts,
+         static_cast<int>(
+             std::clamp<int64_t>(n / min_chunk, n_parts, std::min<int64_t>(n, n_parts * kChunksPerPart)))});
   }
 
  private:
@@ -55,9 +60,8 @@ class ThreadPool {
     int n_chunks;
   };
   struct Worker;
-  static constexpr int kChunksPerPart = 4;
 
-  ThreadPool() = default;
+  explicit ThreadPool(int n_cpus) : n_cpus_(n_cpus) {}
   ~ThreadPool() = delete;  // workers wait in it until the process ends
 
   void run(Job job);
@@ -66,13 +70,14 @@ class ThreadPool {
   int add_workers(int wanted);
   static void* work(void* worker);
 
+  const int n_cpus_;
   std::mutex turn_;
   std::vector<Worker*> workers_;
   Job job_{};
   // (number of the job, its parts, its chunks that nobody has taken). Who takes a chunk by changing this word
   // may read job_: the job cannot end before the chunk has.
-  std::atomic<uint64_t> ticket_{0};
-  std::atomic<uint32_t> n_done_{0};  // chunks that have ended
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<uint32_t> n_done_{0};  // chunks that have ended
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
   std::atomic<int> spin_us_{0};  // how long a worker looks for the next job before it sleeps

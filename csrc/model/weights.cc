@@ -131,8 +131,8 @@ void ModelBuilder::add(std::string_view name, Format format, std::span<const int
   } else {
     ops::to_float32(reinterpret_cast<float*>(buffer.data()), format, data.data(), count);
   }
-  fill(slot, format, {buffer.data(), static_cast<size_t>(buffer.bytes())});
-  model_.memory.push_back(std::move(buffer));
+  const Buffer& kept = model_.memory.emplace_back(std::move(buffer));
+  fill(slot, format, {kept.data(), static_cast<size_t>(kept.bytes())});
 }
 
 void ModelBuilder::map(int fd, int64_t bytes) {

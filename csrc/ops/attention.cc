@@ -102,7 +102,7 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   for (const SequenceRows& s : sequences) work += s.n_rows * s.n_keys;
   const int64_t threads =
       std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / 65536, 1, context.n_threads);
-  const int64_t lanes = threads == 1 ? 1 : threads * 4;
+  const int64_t lanes = threads == 1 ? 1 : threads * ThreadPool::kChunksPerPart;
   context.pool->parallel_for(lanes, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {

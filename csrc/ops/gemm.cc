@@ -12,6 +12,7 @@ namespace {
 // Below so much work for each, about a microsecond of it, waking a thread costs more than it saves.
 constexpr int64_t kMacsPerThread = 1 << 17;
 constexpr int64_t kElementsPerThread = 1 << 11;  // to quantize or to look up
+constexpr int64_t kPanelsPerChunk = 8;           // as many as a tile of rows meets in a row
 
 int threads_for(const Context& context, int64_t work, int64_t work_per_thread) {
   return static_cast<int>(std::clamp<int64_t>(work / work_per_thread, 1, context.n_threads));
@@ -58,18 +59,22 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
     x.is_quantized = true;
   }
   const int threads = threads_for(context, m * k * n_panels * kPanel, kMacsPerThread);
-  context.pool->parallel_for(n_panels, threads, [&](int64_t begin, int64_t end, int part) {
-    for (const LinearMap& map : maps) {  // [begin, end) counts panels over all maps
-      const int64_t panels = map.w->n_panels();
-      const cpu::Range range{std::clamp<int64_t>(begin, 0, panels), std::clamp<int64_t>(end, 0, panels)};
-      begin -= panels;
-      end -= panels;
-      if (range.begin == range.end) continue;
-      const cpu::GemmArgs args{map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          x.quantized,
-                               *map.w,      map.bias,         m,         context.scratch_of(part)};
-      (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
-    }
-  });
+  context.pool->parallel_for(
+      n_panels, threads,
+      [&](int64_t begin, int64_t end, int part) {
+        for (const LinearMap& map : maps) {  // [begin, end) counts panels over all maps
+          const int64_t panels = map.w->n_panels();
+          const cpu::Range range{std::clamp<int64_t>(begin, 0, panels), std::clamp<int64_t>(end, 0, panels)};
+          begin -= panels;
+          end -= panels;
+          if (range.begin == range.end) continue;
+          const cpu::GemmArgs args{
+              map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          x.quantized,
+              *map.w,      map.bias,         m,         context.scratch_of(part)};
+          (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
+        }
+      },
+      kPanelsPerChunk);
 }
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <cstring>
 
@@ -24,16 +23,14 @@ double seconds_of(Body&& body) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// More threads than CPUs only take turns.
+int usable_threads(int n_threads) { return std::min(resolve_num_threads(n_threads), allowed_cpus()); }
+
 // Rounds per second of `loop` on all threads together, in one run of about kSampleSeconds.
 double rounds_per_second(void (*loop)(int64_t n_rounds), int n_threads) {
-  std::atomic<int> n_parts{0};
   const auto run = [&](int64_t n_rounds) {
-    n_parts = 0;  // fewer than n_threads if the system refuses a thread
     return seconds_of([&] {
-      ThreadPool::shared().parallel_for(n_threads, n_threads, [&](int64_t, int64_t, int) {
-        ++n_parts;
-        loop(n_rounds);
-      });
+      ThreadPool::shared().parallel_for(n_threads, n_threads, [&](int64_t, int64_t, int) { loop(n_rounds); });
     });
   };
   int64_t n_rounds = 1 << 14;
@@ -41,7 +38,7 @@ double rounds_per_second(void (*loop)(int64_t n_rounds), int n_threads) {
   while (seconds < kSampleSeconds / 8) seconds = run(n_rounds *= 2);
   n_rounds = static_cast<int64_t>(static_cast<double>(n_rounds) * kSampleSeconds / seconds);
   seconds = run(std::max<int64_t>(n_rounds, 1));
-  return static_cast<double>(n_rounds * n_parts) / seconds;
+  return static_cast<double>(n_rounds * n_threads) / seconds;
 }
 
 const cpu::Peaks& peaks(const char* isa) {
@@ -61,7 +58,7 @@ double clock_hz() {
 }
 
 double read_bandwidth(int n_threads, int64_t bytes) {
-  n_threads = resolve_num_threads(n_threads);
+  n_threads = usable_threads(n_threads);
   const int64_t part = bytes / n_threads / kAlignment * kAlignment;
   TUILI_CHECK(part > 0, "read_bandwidth: ", bytes, " bytes are too few for ", n_threads, " threads");
   const Buffer buffer(part * n_threads);
@@ -79,14 +76,12 @@ double read_bandwidth(int n_threads, int64_t bytes) {
 
 double float_peak(const char* isa, int n_threads) {
   const cpu::Peaks& peak = peaks(isa);
-  return static_cast<double>(peak.float_macs) *
-         rounds_per_second(peak.float_peak, resolve_num_threads(n_threads));
+  return static_cast<double>(peak.float_macs) * rounds_per_second(peak.float_peak, usable_threads(n_threads));
 }
 
 double int8_peak(const char* isa, int n_threads) {
   const cpu::Peaks& peak = peaks(isa);
-  return static_cast<double>(peak.int8_macs) *
-         rounds_per_second(peak.int8_peak, resolve_num_threads(n_threads));
+  return static_cast<double>(peak.int8_macs) * rounds_per_second(peak.int8_peak, usable_threads(n_threads));
 }
 
 }  // namespace tuili::ops

@@ -258,6 +258,8 @@ int64_t Runner::run(std::span<const StepRequest> requests, int64_t max_steps, do
   for (const StepRequest& request : requests) {
     const Sequence& s = *request.sequence;
     TUILI_CHECK(request.n_new == 1 && request.sample, "run: every sequence computes one token and samples");
+    TUILI_CHECK(s.token_types.empty(),
+                "run: a sequence has token types, which its new tokens lack: use step");
     TUILI_CHECK(!s.collect.logits && !s.collect.hidden && s.sampling.n_logprobs < 0,
                 "run: a sequence wants logits, hidden states or log-probabilities: use step");
   }

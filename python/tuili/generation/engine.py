@@ -320,7 +320,7 @@ class Engine(Worker):
         return [*self.scheduler.running, *self.scheduler.waiting]
 
     def _compute(self, plan: StepPlan, now: float) -> Drawn:
-        limit = leash(plan, now)
+        limit = leash(plan, self.scheduler.waiting, now)
         n_steps = limit.max_steps
         if n_steps > 1:
             n_steps = self.scheduler.give_room(plan, n_steps)
