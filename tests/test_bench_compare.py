@@ -50,6 +50,7 @@ def run(tmp_path, monkeypatch, capsys):
     (tmp_path / "fakes" / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(ModelFiles, "folder", lambda self, variant: tmp_path)
+    monkeypatch.setattr("rounds.ATTEMPTS", 1)  # a busy computer must not change how often a fake runs
 
     def compared(ours: str, rivals: list[str], required: float, *options: str):
         peers = {US: Peer("fakes.engine", "folder"), "fake": Peer("fakes.engine", "folder")}

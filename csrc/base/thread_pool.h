@@ -43,12 +43,11 @@ class ThreadPool {
       if (n > 0) body(int64_t{0}, n, 0);
       return;
     }
+    const int64_t chunks_per_part = std::clamp<int64_t>(n / (min_chunk * n_parts), 1, kChunksPerPart);
     run({[](void* object, int64_t begin, int64_t end, int part) {
            (*static_cast<std::remove_reference_t<Body>*>(object))(begin, end, part);
          },
-         &body, n, n_parts,
-         static_cast<int>(
-             std::clamp<int64_t>(n / min_chunk, n_parts, std::min<int64_t>(n, n_parts * kChunksPerPart)))});
+         &body, n, n_parts, static_cast<int>(n_parts * chunks_per_part)});
   }
 
  private:

@@ -12,6 +12,7 @@ constexpr int64_t kFewQueries = 4;  // as in decoding: bound by memory
 TUILI_INLINE int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 // Queries first, first + 1, … of one kv head, numbered row by row, head by head.
+constexpr int64_t kMaxima = 16;  // kQueryTile, padded so that one exp serves all queries
 struct Queries {
   int64_t count;
   int64_t stride;                                      // floats between queries in q, out and total
@@ -20,7 +21,8 @@ struct Queries {
   float* out;                                          // of the current split   [count][stride]
   float* total;                                        // of the splits so far   [count][stride]
   Range seen[kQueryTile];                              // keys that a query sees
-  float max[kQueryTile], sum[kQueryTile];              // of the current split
+  float max[kMaxima], sum[kQueryTile];                 // of the current split
+  float new_max[kMaxima];                              // with the current tile
   float total_max[kQueryTile], total_sum[kQueryTile];  // of the splits so far; sum 0: none
 };
 
@@ -106,35 +108,49 @@ void tile_scores(const AttentionArgs& args, int64_t kv_head, const Queries& quer
   });
 }
 
-// Turns the scores of one query into probabilities and updates its max and sum. Returns the factor for `out`.
-float tile_softmax(const AttentionArgs& args, Queries& queries, int64_t i, int64_t tile) {
-  float* scores = queries.scores + i * kKeyTile;
-  const Range seen = overlap(queries.seen[i], {tile, tile + kKeyTile});
-  if (seen.begin >= seen.end) {
-    for (int64_t t = 0; t < kKeyTile; t += 16) store(scores + t, zero());
-    return 1;
+// Scales the scores of the queries, hides unseen keys, and finds the largest scores up to this tile.
+void tile_maxima(const AttentionArgs& args, Queries& queries, int64_t tile) {
+  for (int64_t i = 0; i < queries.count; ++i) {
+    float* scores = queries.scores + i * kKeyTile;
+    queries.new_max[i] = queries.max[i];
+    const Range seen = overlap(queries.seen[i], {tile, tile + kKeyTile});
+    if (seen.begin >= seen.end) continue;
+    for (int64_t t = 0; t < kKeyTile; t += 16) {
+      Floats score = load(scores + t) * splat(args.scale);
+      if (args.softcap > 0) score = capped(score, args.softcap);
+      store(scores + t, score);
+    }
+    for (int64_t t = 0; t < seen.begin - tile; ++t) scores[t] = -__builtin_inff();
+    for (int64_t t = seen.end - tile; t < kKeyTile; ++t) scores[t] = -__builtin_inff();
+    const Floats s0 = load(scores), s1 = load(scores + 16), s2 = load(scores + 32), s3 = load(scores + 48);
+    const float best = max_of(max(max(s0, s1), max(s2, s3)));
+    if (!(queries.max[i] > best)) queries.new_max[i] = best;
   }
-  for (int64_t t = 0; t < kKeyTile; t += 16) {
-    Floats score = load(scores + t) * splat(args.scale);
-    if (args.softcap > 0) score = capped(score, args.softcap);
-    store(scores + t, score);
+}
+
+// Turns the scores into probabilities and updates max and sum of the queries; factors[q] is what `out` is
+// multiplied with.
+void tile_softmax(Queries& queries, int64_t tile, float (&factors)[kMaxima]) {
+  store(factors, exp(load(queries.max) - load(queries.new_max)));
+  for (int64_t i = 0; i < queries.count; ++i) {
+    float* scores = queries.scores + i * kKeyTile;
+    const Range seen = overlap(queries.seen[i], {tile, tile + kKeyTile});
+    if (seen.begin >= seen.end) {
+      for (int64_t t = 0; t < kKeyTile; t += 16) store(scores + t, zero());
+      factors[i] = 1;
+      continue;
+    }
+    const Floats shift = splat(queries.new_max[i]);
+    Floats p[4];
+#pragma GCC unroll 4
+    for (int t = 0; t < 4; ++t) {
+      p[t] = exp(load(scores + 16 * t) - shift);
+      store(scores + 16 * t, p[t]);
+    }
+    const float total = sum((p[0] + p[2]) + (p[1] + p[3]));  // from 0: zero + p is p, because p is never -0
+    queries.max[i] = queries.new_max[i];
+    queries.sum[i] = fma_scalar(queries.sum[i], factors[i], total);
   }
-  for (int64_t t = 0; t < seen.begin - tile; ++t) scores[t] = -__builtin_inff();
-  for (int64_t t = seen.end - tile; t < kKeyTile; ++t) scores[t] = -__builtin_inff();
-  const Floats s0 = load(scores), s1 = load(scores + 16), s2 = load(scores + 32), s3 = load(scores + 48);
-  const float best = max_of(max(max(s0, s1), max(s2, s3)));
-  const float new_max = queries.max[i] > best ? queries.max[i] : best;
-  const Floats shift = splat(new_max);
-  const Floats p0 = exp(s0 - shift), p1 = exp(s1 - shift), p2 = exp(s2 - shift), p3 = exp(s3 - shift);
-  store(scores, p0);
-  store(scores + 16, p1);
-  store(scores + 32, p2);
-  store(scores + 48, p3);
-  const float total = sum((p0 + p2) + (p1 + p3));  // from 0: zero + p is p, because p is never -0
-  const float factor = exp_scalar(queries.max[i] - new_max);
-  queries.max[i] = new_max;
-  queries.sum[i] = fma_scalar(queries.sum[i], factor, total);
-  return factor;
 }
 
 // out[q] = fma(p[q][t], v[t], out[q] · factor[q]) over the keys of `any`, for kRows queries and kPieces times
@@ -206,6 +222,7 @@ TUILI_INLINE void prefetch_pages(const AttentionArgs& args, const void* pages, i
 // One split of 512 keys, from a fresh (max, sum, out).
 template <class T>
 void split_of(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries& queries) {
+  for (int64_t i = queries.count; i < kMaxima; ++i) queries.max[i] = queries.new_max[i] = 0;
   for (int64_t i = 0; i < queries.count; ++i) {
     queries.max[i] = -__builtin_inff();
     queries.sum[i] = 0;
@@ -219,8 +236,9 @@ void split_of(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries
     tile_scores<T>(args, kv_head, queries, tile, any);
     const Range next = seen_by_any(queries, {tile + kKeyTile, tile + 2 * kKeyTile});
     if (few) prefetch_pages<T>(args, args.pages.k, kv_head, next);
-    float factors[kQueryTile];
-    for (int64_t i = 0; i < queries.count; ++i) factors[i] = tile_softmax(args, queries, i, tile);
+    tile_maxima(args, queries, tile);
+    float factors[kMaxima];
+    tile_softmax(queries, tile, factors);
     weigh_values<T>(args, kv_head, queries, tile, any, factors);
   }
 }
