@@ -193,7 +193,7 @@ struct Builder {
 py::array view_of_bytes(std::span<const uint8_t> bytes, const py::object& owner) {
   py::array_t<uint8_t> view(static_cast<py::ssize_t>(bytes.size()), bytes.data(), owner);
   view.attr("flags").attr("writeable") = false;
-  return std::move(view);
+  return view;
 }
 
 py::list packed_tensors(const py::object& self) {
