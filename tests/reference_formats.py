@@ -291,7 +291,7 @@ def residual_activations(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The second plane: codes of what the first left, in the groups with most of the row's rounding error.
 
-    A group has one where groups · scale² >= 4 · Σ scale² of its row (in float64, ascending); elsewhere zeros.
+    A group has one where groups · scale² >= Σ scale² of its row (in float64, ascending); elsewhere zeros.
     Shapes as quantize_activations, whose results for x the last two arguments are; and bool [m, groups]:
     which groups have one.
     """
@@ -300,7 +300,7 @@ def residual_activations(
     squares = scale.astype(np.float64) ** 2
     energy = np.add.accumulate(squares, axis=1)[:, -1:]
     with np.errstate(invalid="ignore"):
-        wanted = (scale.shape[1] * squares >= 4 * energy) & (energy > 0)
+        wanted = (scale.shape[1] * squares >= energy) & (energy > 0)
     at = np.repeat(wanted, GROUP, axis=1)
     minus_scale = np.where(at, -np.repeat(scale, GROUP, axis=1), 0)
     left = fma32(minus_scale, codes.astype(np.float32), np.where(at, padded, 0))

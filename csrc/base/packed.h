@@ -64,15 +64,12 @@ struct CodePlane {
   int16_t* half_sum = nullptr;   // Σ codes of k 0-15 and of k 16-31 of the group   [places, 2]
 };
 
-// Activations for the integer GEMM: x = d·c, plus r·e in few groups. The residual plane codes what the main
-// one left, fma(-d, c, x), in the groups that carry most of a row's rounding error, which goes with d²: those
-// with n_groups · d² >= 4 · Σ d² of the row (sums in double, ascending). At most one group in four can; about
-// one in 25 does, and takes half of the error with it (tests/compare_quantized.py): outliers of a few
-// channels are what int8 rounds worst.
-inline constexpr int64_t kResidualShare = 4;
-
-// Places of the main plane: rows go in blocks of 4, a block's group lies together, [m / 4][n_groups][4], so
-// that a kernel finds the rows of a tile at constant distances.
+// Activations for the integer GEMM: x = d·c, plus r·e in some groups. The residual plane codes what the main
+// one left, fma(-d, c, x), in the groups with more than their share of a row's rounding error, which goes
+// with d²: those with n_groups · d² >= Σ d² of the row (sums in double, ascending). About one in five has
+// one, and 4/5 of the error goes (tests/compare_quantized.py): outliers of a few channels are what int8
+// rounds worst. Places of the main plane: rows go in blocks of 4, a block's group lies together, [m /
+// 4][n_groups][4], so that a kernel finds the rows of a tile at constant distances.
 inline constexpr int64_t kRowBlock = 4;
 
 struct QuantizedRows {
@@ -82,7 +79,7 @@ struct QuantizedRows {
   int32_t* n_residual = nullptr;      // [m]
   int64_t n_groups = 0;
 
-  int64_t max_residual() const { return n_groups / kResidualShare; }
+  int64_t max_residual() const { return n_groups; }
   int64_t main_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }
   int64_t main_place(int64_t row, int64_t group) const {
     return (row / kRowBlock * n_groups + group) * kRowBlock + row % kRowBlock;

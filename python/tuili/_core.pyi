@@ -402,7 +402,7 @@ class ops:
         x: f32, *, isa: str | None = None
     ) -> tuple[tuple[NDArray[np.int8], f32, i16, f32], tuple[NDArray[np.int8], f32, i16, f32], i32, i32]:
         """(codes [m, 32 · groups], scale [m, groups], half_sum [m, groups, 2], scaled_sum [m, groups]) of the
-        main and of the residual plane; the residual's groups [m, n_groups / 4], and how many of them a row
+        main and of the residual plane; the residual's groups [m, n_groups], and how many of them a row
         has [m]: what comes after these is undefined (base/packed.h)."""
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...

@@ -228,7 +228,7 @@ void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_
     for (int64_t g = 0; g < out.n_groups; ++g) {
       const int64_t at = out.main_place(r, g);
       const double scale = out.main.scale[at];
-      const bool wanted = double(out.n_groups) * (scale * scale) >= kResidualShare * energy;
+      const bool wanted = double(out.n_groups) * (scale * scale) >= energy;
       if (!wanted || energy == 0 || n_rest == out.max_residual()) continue;
       const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
       out.residual_group[first_rest + n_rest] = int32_t(g);
