@@ -78,7 +78,7 @@ Work row_work(const cpu::Kernels& kernels, RowShape shape, const RowCase& one) {
           .outputs = {bytes_of(data->y, shape.size()), bytes_of(data->z, shape.size())}};
 }
 
-// The main plane, and where the residual one has groups; its unused room holds anything.
+// All but the outliers, whose unused room holds anything.
 Work quantize_work(const cpu::Kernels& kernels, RowShape shape) {
   const auto data = std::make_shared<RowData>(shape);
   const int64_t m = shape.rows, width = shape.width();
@@ -88,9 +88,8 @@ Work quantize_work(const cpu::Kernels& kernels, RowShape shape) {
   return {.run = run,
           .items = items,
           .bytes = items * 5.5,
-          .outputs = {bytes_of(out.main.codes, m * out.n_groups * kGroup),
-                      bytes_of(out.main.scale, m * out.n_groups),
-                      bytes_of(out.main.half_sum, m * out.n_groups * 2)}};
+          .outputs = {bytes_of(out.low, m * out.n_groups * kGroup), bytes_of(out.scale, m * out.n_groups),
+                      bytes_of(out.half_sum, m * out.n_groups * 2), bytes_of(out.n_outliers, m)}};
 }
 
 Work rope_work(const cpu::Kernels& kernels, RowShape shape, bool interleaved) {

@@ -267,70 +267,72 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Activations as int8 with one scale per row and group of 32 (csrc/base/packed.h).
+    """Activations as integers with one scale per row and group of 32 (csrc/base/packed.h).
 
     x        float32 [m, k]; a tail of the last group counts as zeros
-    returns  int32 codes [m, k padded to 32] in ±127, float32 scales [m, groups]: amax / 127; a group whose
-             amax is below 2^-100 is zero; one that holds NaN or infinity has codes 0 and scale NaN
+    returns  int32 codes [m, k padded to 32], in ±127 but for outliers, in ±16256, and float32 scales
+             [m, groups]; a group whose amax is below 2^-100 is zero; one that holds NaN or infinity has
+             codes 0 and scale NaN
     """
     x = np.asarray(x, np.float32)
     padded = np.zeros((len(x), -(-x.shape[1] // GROUP) * GROUP), np.float32)
     padded[:, : x.shape[1]] = x
     groups = padded.reshape(len(x), -1, GROUP)
     finite = np.isfinite(groups).all(axis=-1)
-    amax = np.where(finite, abs(groups).max(axis=-1), 0).astype(np.float32)
-    amax[amax < np.float32(2.0**-100)] = 0
-    inverse = np.float32(127) / np.where(amax > 0, amax, np.float32(np.inf))
-    scaled = np.where(finite[..., None], groups, 0) * inverse[..., None]
-    codes = np.clip(np.rint(scaled), -127, 127).astype(np.int32)
-    return codes.reshape(padded.shape), np.where(finite, amax / np.float32(127), np.float32(np.nan))
+    size = abs(np.where(finite[..., None], groups, 0))
+    amax = size.max(axis=-1)
+    limit = _outlier_limits(size, np.where(finite, amax, np.nan))
+    rest = np.where(size > limit[:, None, None], 0, size).max(axis=-1)
+    base = np.maximum(rest, amax / np.float32(128))
+    base[amax < np.float32(2.0**-100)] = 0
+    inverse = np.float32(127) / np.where(base > 0, base, np.float32(np.inf))
+    codes = np.rint(np.where(finite[..., None], groups, 0) * inverse[..., None]).astype(np.int32)
+    return codes.reshape(padded.shape), np.where(finite, base / np.float32(127), np.float32(np.nan))
 
 
-def residual_activations(
-    x: np.ndarray, codes: np.ndarray, scale: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The second plane: codes of what the first left, in the groups with most of the row's rounding error.
+def _outlier_limits(size: np.ndarray, amax: np.ndarray) -> np.ndarray:
+    """Above which magnitude a value of a row is an outlier: the mean amax, doubled until few enough are."""
+    n_groups = amax.shape[1]
+    limit = (np.add.accumulate(amax.astype(np.float64), axis=1)[:, -1] / n_groups).astype(np.float32)
+    while (many := (size > limit[:, None, None]).sum(axis=(1, 2)) > n_groups).any():
+        limit = np.where(many, 2 * limit, limit)
+    return limit
 
-    A group has one where groups · scale² >= Σ scale² of its row (in float64, ascending); elsewhere zeros.
-    Shapes as quantize_activations, whose results for x the last two arguments are; and bool [m, groups]:
-    which groups have one.
-    """
-    padded = np.zeros(codes.shape, np.float32)
-    padded[:, : x.shape[1]] = x
-    squares = scale.astype(np.float64) ** 2
-    energy = np.add.accumulate(squares, axis=1)[:, -1:]
-    with np.errstate(invalid="ignore"):
-        wanted = (scale.shape[1] * squares >= energy) & (energy > 0)
-    at = np.repeat(wanted, GROUP, axis=1)
-    minus_scale = np.where(at, -np.repeat(scale, GROUP, axis=1), 0)
-    left = fma32(minus_scale, codes.astype(np.float32), np.where(at, padded, 0))
-    return *quantize_activations(left), wanted
+
+def outlier_quads(codes: np.ndarray) -> np.ndarray:
+    """Which quads of 4 codes are split into low and high parts: bool [m, k / 4]."""
+    return (abs(codes) > 127).reshape(len(codes), -1, 4).any(axis=-1)
 
 
 def integer_gemm(x: np.ndarray, format: str, rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """y[m, n] = x · wᵀ as the core computes it with int8 activations, to the bit: float32 [m, n].
+    """y[m, n] = x · wᵀ as the core computes it with integer activations, to the bit: float32 [m, n].
 
-    Per output, groups of 32 in ascending order, first those of the main plane of x and then those of the
-    residual plane: the exact integer sum and one fma with scale_w · scale_a, then, in formats with a min, one
-    fma of the min with scale_a · Σ codes. Every rounding is spelled out.
+    Per output, groups of 32 in ascending order: the exact integer sum of the low parts and one fma with
+    scale_w · scale_a, then, in formats with a min, one fma of the min with scale_a · Σ codes. After the
+    groups the high parts of outlier quads, each with an fma of its own. Every rounding is spelled out.
     """
-    a, scale_a = quantize_activations(x)
-    everywhere = np.ones(scale_a.shape, bool)
+    codes, scale = quantize_activations(x)
+    split = outlier_quads(codes)
+    high = np.where(np.repeat(split, 4, axis=1), (codes + 64) >> 7, 0)
+    low = codes - 128 * high
     w = decode(format, rows)
-    weight = w.code * np.repeat(w.sub_scale, 16, axis=1)  # with the sub-scales, still integers
+    weight = (w.code * np.repeat(w.sub_scale, 16, axis=1)).astype(np.int64)  # sub-scales in: still integers
     min_w = -(w.min * w.sub_min.astype(np.float32))  # exact: 11 bits by 6 bits
     has_min = format in ("q4_1", "q5_1", "q4_k", "q5_k")
-    y = np.zeros((len(a), len(weight)), np.float32)
-    for codes, scale, present in ((a, scale_a, everywhere), residual_activations(x, a, scale_a)):
-        for g in range(scale_a.shape[1]):
-            at = slice(g * GROUP, (g + 1) * GROUP)
-            isum = (codes[:, at].astype(np.int64) @ weight[:, at].T.astype(np.int64)).astype(np.float32)
-            with np.errstate(invalid="ignore"):  # infinite weights: a group that is absent adds nothing
-                sums = fma32(w.scale[None, :, g] * scale[:, None, g], isum, y)
-                if has_min:
-                    scaled_sum = scale[:, g] * codes[:, at].sum(axis=1).astype(np.float32)
-                    sums = fma32(min_w[None, :, g], scaled_sum[:, None], sums)
-            y = np.where(present[:, g, None], sums, y)
+    y = np.zeros((len(x), len(weight)), np.float32)
+    for g in range(scale.shape[1]):
+        at = slice(g * GROUP, (g + 1) * GROUP)
+        isum = (low[:, at] @ weight[:, at].T).astype(np.float32)
+        y = fma32(w.scale[None, :, g] * scale[:, None, g], isum, y)
+        if has_min:
+            scaled_sum = scale[:, g] * codes[:, at].sum(axis=1).astype(np.float32)
+            y = fma32(min_w[None, :, g], scaled_sum[:, None], y)
+    for quad in np.flatnonzero(split.any(axis=0)):
+        at, g = slice(4 * quad, 4 * quad + 4), 4 * quad // GROUP
+        isum = (high[:, at] @ weight[:, at].T).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # infinite weights: a quad that is not split adds nothing
+            sums = fma32(w.scale[None, :, g] * (128 * scale[:, None, g]), isum, y)
+        y = np.where(split[:, quad, None], sums, y)
     return y if bias is None else y + np.asarray(bias, np.float32)
 
 

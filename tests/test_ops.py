@@ -20,9 +20,9 @@ from reference_formats import (
     encode_float,
     float_gemm,
     integer_gemm,
+    outlier_quads,
     quantize_activations,
     random_rows,
-    residual_activations,
 )
 from shapes import ATTENTION, FLOAT_GEMM, INT8_GEMM, ROW_COUNTS, ROW_SIZES
 from tuili._core import PackedWeight, ops
@@ -75,7 +75,7 @@ def test_float_gemm_is_the_specified_chain(isa, format, n, k):
 def test_integer_gemm_is_the_specified_chain(isa, format, n, k):
     rows = random_rows(format, np.random.default_rng(n * k), n, k)
     x, bias = normal(k, 17, k), normal(n, n)
-    x[::3, k // 2 : k // 2 + 40] *= 30  # groups with a residual plane, in some rows
+    x[::3, k // 2 : k // 2 + 40 : 7] *= 30  # outliers, in some rows
     want = integer_gemm(x, format, rows, bias)
     weight = packed(format, rows)
     for m in ROW_COUNTS:
@@ -131,27 +131,17 @@ def test_quantized_activations_are_the_specified_codes(isa, k):
     x[3] *= np.float32(1e30)
     x[4, 0] = np.nan
     x[5, -1] = np.inf
-    x[0, k // 2 : k // 2 + 32] *= 50  # most of this row's rounding error
-    main, rest, groups, counts = ops.quantize_rows(x, isa=isa)
-    want_main = quantize_activations(x)
-    want_codes, want_scales, wanted = residual_activations(x, *want_main)
-    assert_planes_equal(main, *want_main)
-    assert np.array_equal(counts, wanted.sum(axis=1))
-    assert k < 128 or counts[0] > 0
-    for row, count in enumerate(counts):
-        assert np.array_equal(groups[row, :count], np.flatnonzero(wanted[row]))
-        codes = want_codes[row].reshape(-1, 32)[wanted[row]].reshape(1, -1)
-        found = [part[row : row + 1, : count * (32 if i == 0 else 1)] for i, part in enumerate(rest)]
-        assert_planes_equal(found, codes, want_scales[row : row + 1, wanted[row]])
-
-
-def assert_planes_equal(plane, codes, scales):
-    found_codes, found_scales, half_sums, scaled_sums = plane
-    assert np.array_equal(found_codes, codes)
-    assert np.array_equal(found_scales, scales, equal_nan=True)
-    assert np.array_equal(half_sums, codes.reshape(len(codes), -1, 2, 16).sum(axis=-1))
+    x[0, k // 2 :: 50] *= 50  # outliers
+    x[2, 1::2] *= 1000  # too many of them
+    codes, scales, half_sums, scaled_sums, n_outliers = ops.quantize_rows(x, isa=isa)
+    want_codes, want_scales = quantize_activations(x)
+    assert np.array_equal(codes, want_codes)
+    assert np.array_equal(scales, want_scales, equal_nan=True)
+    assert np.array_equal(half_sums, codes.reshape(len(x), -1, 2, 16).sum(axis=-1))
     sums = half_sums.sum(axis=-1).astype(np.float32)
     assert np.array_equal(scaled_sums, scales * sums, equal_nan=True)
+    assert np.array_equal(n_outliers, outlier_quads(codes).sum(axis=1))
+    assert k < 128 or n_outliers[0] > 0
 
 
 @pytest.mark.parametrize("format", BLOCKS)
@@ -254,7 +244,7 @@ def test_attention_stays_within_its_error_bound(isa, case):
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)
 @pytest.mark.parametrize("scale", [np.inf, -np.inf, np.nan])
 def test_rows_with_a_scale_that_is_no_number_do_not_depend_on_their_neighbours(isa, format, scale):
-    """The groups whose residual is coded differ from row to row; a row without one must not notice."""
+    """Outliers differ from row to row; a row without one must not notice."""
     rows = random_rows(format, np.random.default_rng(5), 16, 512)
     block, size = BLOCKS[format]
     at = 208 if format == "q6_k" else 0

@@ -68,17 +68,21 @@ def test_philox_known_answers(key, counter, expected):
 
 
 def test_activation_quantization_corner_cases():
-    x = np.zeros((5, 40), np.float32)
+    x = np.zeros((7, 40), np.float32)
     x[1, 3] = 2.0**-101  # below the threshold: zero
-    x[2, 3] = 2.0**-99
+    x[2, [3, 35]] = 2.0**-99
     x[3, 35] = np.inf
-    x[4, :4] = [127, -127, 0.5, 1.5]  # ties go to even
+    x[4, :4] = x[4, 32:36] = [127, -127, 0.5, 1.5]  # ties go to even
+    x[5, :4], x[5, 35] = [1000, -500, 127, 1], 1  # 1000 is above the mean amax, 500.5
+    x[6, 3] = 1000  # base is amax / 128
     codes, scale = quantize_activations(x)
-    assert codes.shape == (5, 64) and scale.shape == (5, 2)
+    assert codes.shape == (7, 64) and scale.shape == (7, 2)
     assert not codes[:2].any() and not scale[:2].any()
     assert codes[2, 3] == 127 and scale[2, 0] == np.float32(2.0**-99) / np.float32(127)
-    assert np.isnan(scale[3, 1]) and not codes[3].any()
+    assert np.isnan(scale[3, 1]) and not codes[3, 32:].any()
     assert codes[4, :4].tolist() == [127, -127, 0, 2]
+    assert codes[5, :4].tolist() == [254, -127, 32, 0] and codes[5, 35] == 127
+    assert codes[6, 3] == 16256
 
 
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)

@@ -52,36 +52,42 @@ struct PackedMatrix {
   int64_t n_groups() const { return (k + kGroup - 1) / kGroup; }
 };
 
-// Int8 codes of groups of 32 activations, one scale each; a group has a place, which QuantizedRows gives it.
-//   amax = largest |x| of the group; d = amax / 127; code = round_half_even(x · (127 / amax)), clamped to
-//   ±127. A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0
-//   and d = NaN.
-struct CodePlane {
-  int8_t* codes = nullptr;       // [places, 32], zero past k
-  float* scale = nullptr;        // d                   [places]
-  float* scaled_sum = nullptr;   // d · float(Σ codes)  [places]
-  int32_t* minus_sum = nullptr;  // -Σ codes            [places]
-  int16_t* half_sum = nullptr;   // Σ codes of k 0-15 and of k 16-31 of the group   [places, 2]
+// Codes of groups of 32 activations, one scale each: x = d · code.
+//   amax = largest |x| of the group, rest = largest |x| that is no outlier; base = max(rest, amax / 128);
+//   d = base / 127; code = round_half_even(x · (127 / base)), within ±127 but for outliers, within ±16256.
+// A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0, d = NaN.
+//
+// Outliers are the few values that would force a coarse d upon the 31 others of their group: those above the
+// mean of the row's amaxes (summed in double, ascending; the mean rounded to float), a limit that is doubled
+// while more than max_outliers() values are above it. A code is low + 128 · high: in the quads (4 k) with a
+// code beyond ±127, high = floor((code + 64) / 128), kept on the side; elsewhere it is 0. One quad in 25 is
+// so kept, and 3/4 of the rounding error is gone, which int8 has from outliers most of all
+// (tests/compare_quantized.py).
+struct OutlierQuad {
+  int32_t group, quad;
+  int8_t high[4];
+  int32_t minus_sum;    // -Σ high
+  int16_t half_sum[2];  // Σ high as the low codes' half_sum has it: the other half's is 0
+  float scale;          // 128 · d
 };
 
-// Activations for the integer GEMM: x = d·c, plus r·e in some groups. The residual plane codes what the main
-// one left, fma(-d, c, x), in the groups with more than their share of a row's rounding error, which goes
-// with d²: those with n_groups · d² >= Σ d² of the row (sums in double, ascending). About one in five has
-// one, and 4/5 of the error goes (tests/compare_quantized.py): outliers of a few channels are what int8
-// rounds worst. Places of the main plane: rows go in blocks of 4, a block's group lies together, [m /
-// 4][n_groups][4], so that a kernel finds the rows of a tile at constant distances.
+// Rows go in blocks of 4, a block's group lies together, [m / 4][n_groups][4], so that a kernel finds the
+// rows of a tile at constant distances: a group of a row has a place.
 inline constexpr int64_t kRowBlock = 4;
 
 struct QuantizedRows {
-  CodePlane main;                     // main_places() places
-  CodePlane residual;                 // [m, max_residual()] places; the first n_residual[row] are used
-  int32_t* residual_group = nullptr;  // their groups of the row, ascending   [m, max_residual()]
-  int32_t* n_residual = nullptr;      // [m]
+  int8_t* low = nullptr;            // [places, 32], zero past k
+  float* scale = nullptr;           // d                                       [places]
+  float* scaled_sum = nullptr;      // d · float(Σ codes)                      [places]
+  int32_t* minus_sum = nullptr;     // -Σ low                                  [places]
+  int16_t* half_sum = nullptr;      // Σ low of k 0-15 and of k 16-31          [places, 2]
+  OutlierQuad* outliers = nullptr;  // [m, max_outliers()], ascending; the first n_outliers[row] are used
+  int32_t* n_outliers = nullptr;    // [m]
   int64_t n_groups = 0;
 
-  int64_t max_residual() const { return n_groups; }
-  int64_t main_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }
-  int64_t main_place(int64_t row, int64_t group) const {
+  int64_t max_outliers() const { return n_groups; }
+  int64_t n_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }
+  int64_t place(int64_t row, int64_t group) const {
     return (row / kRowBlock * n_groups + group) * kRowBlock + row % kRowBlock;
   }
 };

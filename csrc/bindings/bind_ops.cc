@@ -88,38 +88,34 @@ FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<
   return y;
 }
 
-// Groups of a plane by rows: (codes, scale, half_sum, scaled_sum), for tests.
-py::tuple plane_by_rows(const CodePlane& plane, int64_t m, int64_t groups,
-                        const std::function<int64_t(int64_t row, int64_t group)>& place) {
-  py::array_t<int8_t> codes({m, groups * kGroup});
-  FloatArray scale({m, groups}), scaled_sum({m, groups});
-  py::array_t<int16_t> half_sum({m, groups, int64_t{2}});
-  for (int64_t row = 0; row < m; ++row) {
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t from = place(row, group), to = row * groups + group;
-      std::copy_n(plane.codes + from * kGroup, kGroup, codes.mutable_data() + to * kGroup);
-      std::copy_n(plane.half_sum + from * 2, 2, half_sum.mutable_data() + to * 2);
-      scale.mutable_data()[to] = plane.scale[from];
-      scaled_sum.mutable_data()[to] = plane.scaled_sum[from];
-    }
-  }
-  return py::make_tuple(codes, scale, half_sum, scaled_sum);
-}
-
+// The rows of the result in order, for tests.
 py::tuple quantize_rows(const FloatArray& x, const Isa& isa) {
   check_dims(x, "x", 2);
   const OneCall call(isa);
   const Input input(x, x.shape(1));
-  const QuantizedRows& out = input.activations.quantized;
-  const int64_t m = x.shape(0), rest = out.max_residual();
-  ops::quantize_rows(call.context, out, view_of(x));
-  py::array_t<int32_t> residual_group({m, rest}), n_residual(m);
-  std::copy_n(out.residual_group, m * rest, residual_group.mutable_data());
-  std::copy_n(out.n_residual, m, n_residual.mutable_data());
-  return py::make_tuple(
-      plane_by_rows(out.main, m, out.n_groups, [&](int64_t r, int64_t g) { return out.main_place(r, g); }),
-      plane_by_rows(out.residual, m, rest, [=](int64_t r, int64_t g) { return r * rest + g; }),
-      residual_group, n_residual);
+  const QuantizedRows& in = input.activations.quantized;
+  const int64_t m = x.shape(0), groups = in.n_groups;
+  ops::quantize_rows(call.context, in, view_of(x));
+  py::array_t<int32_t> codes({m, groups * kGroup}), sums({m, groups, int64_t{2}}), n_outliers(m);
+  FloatArray scale({m, groups}), scaled_sum({m, groups});
+  for (int64_t row = 0; row < m; ++row) {
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t from = in.place(row, group), to = row * groups + group;
+      std::copy_n(in.low + from * kGroup, kGroup, codes.mutable_data() + to * kGroup);
+      std::copy_n(in.half_sum + from * 2, 2, sums.mutable_data() + to * 2);
+      scale.mutable_data()[to] = in.scale[from];
+      scaled_sum.mutable_data()[to] = in.scaled_sum[from];
+    }
+    n_outliers.mutable_data()[row] = in.n_outliers[row];
+    for (int64_t i = 0; i < in.n_outliers[row]; ++i) {
+      const OutlierQuad& outlier = in.outliers[row * in.max_outliers() + i];
+      const int64_t to = row * groups + outlier.group;
+      for (int j = 0; j < 4; ++j)
+        codes.mutable_data()[to * kGroup + 4 * outlier.quad + j] += 128 * outlier.high[j];
+      sums.mutable_data()[to * 2 + outlier.quad / 4] -= 128 * outlier.minus_sum;
+    }
+  }
+  return py::make_tuple(codes, scale, sums, scaled_sum, n_outliers);
 }
 
 FloatArray embed(const PackedWeight& w, const py::object& token_ids, float factor, const Isa& isa) {

@@ -31,7 +31,7 @@ void check(const Activations& x, const LinearMap& map) {
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x) {
   expect_f32("quantize_rows", "x", x);
   const int64_t k = x.size(1);
-  TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.main.codes != nullptr,
+  TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.low != nullptr,
                "quantize_rows: no room for the groups of ", x);
   context.pool->parallel_for(x.rows(), threads_for(context, x.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {

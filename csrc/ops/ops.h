@@ -56,15 +56,14 @@ template <class Carver>
 QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
   QuantizedRows rows;
   rows.n_groups = (k + kGroup - 1) / kGroup;
-  const auto plane = [&](int64_t places) -> CodePlane {
-    return {carver.template take<int8_t>(places * kGroup), carver.template take<float>(places),
-            carver.template take<float>(places), carver.template take<int32_t>(places),
-            carver.template take<int16_t>(places * 2)};
-  };
-  rows.main = plane(rows.main_places(m));
-  rows.residual = plane(m * rows.max_residual());
-  rows.residual_group = carver.template take<int32_t>(m * rows.max_residual());
-  rows.n_residual = carver.template take<int32_t>(m);
+  const int64_t places = rows.n_places(m);
+  rows.low = carver.template take<int8_t>(places * kGroup);
+  rows.scale = carver.template take<float>(places);
+  rows.scaled_sum = carver.template take<float>(places);
+  rows.minus_sum = carver.template take<int32_t>(places);
+  rows.half_sum = carver.template take<int16_t>(places * 2);
+  rows.outliers = carver.template take<OutlierQuad>(m * rows.max_outliers());
+  rows.n_outliers = carver.template take<int32_t>(m);
   return rows;
 }
 

@@ -398,12 +398,10 @@ class ops:
     ) -> f32:
         """x [m, k] -> [m, n]. "auto": integer dot products when w is quantized."""
     @staticmethod
-    def quantize_rows(
-        x: f32, *, isa: str | None = None
-    ) -> tuple[tuple[NDArray[np.int8], f32, i16, f32], tuple[NDArray[np.int8], f32, i16, f32], i32, i32]:
-        """(codes [m, 32 · groups], scale [m, groups], half_sum [m, groups, 2], scaled_sum [m, groups]) of the
-        main and of the residual plane; the residual's groups [m, n_groups], and how many of them a row
-        has [m]: what comes after these is undefined (base/packed.h)."""
+    def quantize_rows(x: f32, *, isa: str | None = None) -> tuple[i32, f32, i32, f32, i32]:
+        """(codes [m, 32 · groups], scale [m, groups], sums of the codes of each half of a group
+        [m, groups, 2], scale · Σ codes [m, groups], how many outlier quads a row has [m]) as base/packed.h
+        defines them."""
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
     @staticmethod

@@ -19,6 +19,7 @@
 //   v6 a tile meets eight panels in a row                              155          161
 // v7 brings the next panel from memory: 2 threads, m = 8 / 16, weights past the last cache: 243 / 258 -> 274
 // / 290. Tried without gain: prefetching x, tiles of 4 rows and 2 panels, 12 rows, a distance of two panels.
+// v8 takes second bytes of outliers instead of the residual plane, of 8 panels together.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -105,7 +106,8 @@ TUILI_INLINE Floats min_of(const GroupView& group) {
 
 // acc[r] += one group of the weights times one group of each row.
 template <Format kFormat, int kRows>
-TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const CodePlane& x, Places places) {
+TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const QuantizedRows& x,
+                            Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
   Ints isum[kRows], start[kRows];
@@ -116,7 +118,7 @@ TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const 
     if constexpr (kOffsetBits >= 0 && kCoding.sub_scales == 0)
       start[r] = shl<kOffsetBits>(splat_int(x.minus_sum[places.of(r)]));
   }
-  add_products<kFormat, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.codes, places);
+  add_products<kFormat, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.low, places);
   const Floats scale = load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -131,15 +133,33 @@ TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const 
   }
 }
 
-// The residual groups of one row, which are few.
-template <Format kFormat>
-Floats add_residual(Floats sums, const GemmArgs& args, int64_t row, int64_t panel) {
-  const QuantizedRows& x = args.xq;
-  const int64_t first = row * x.max_residual();
-  Floats acc[1] = {sums};
-  for (int64_t i = first; i < first + x.n_residual[row]; ++i)
-    add_group<kFormat, 1>(acc, group_at<kFormat>(args.w, panel, x.residual_group[i]), x.residual, {i, 0});
-  return acc[0];
+// sums[p] += the outliers of a row times panel p of those from `panel` on. They are few.
+template <Format kFormat, int kPanels>
+TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, int64_t row, int64_t panel) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  constexpr int kOffsetBits = offset_bits<kFormat>();
+  const OutlierQuad* outlier = args.xq.outliers + row * args.xq.max_outliers();
+  const OutlierQuad* end = outlier + args.xq.n_outliers[row];
+  for (; outlier < end; ++outlier) {
+    Ints start = splat_int(0);
+    if constexpr (kOffsetBits >= 0 && kCoding.sub_scales == 0)
+      start = shl<kOffsetBits>(splat_int(outlier->minus_sum));
+    const Floats scale = splat(outlier->scale);
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      const GroupView group = group_at<kFormat>(args.w, panel + p, outlier->group);
+      const Bytes w = codes_at<kFormat>(group, outlier->quad);
+      Ints isum;
+      if constexpr (kCoding.sub_scales == 0) {
+        isum = completed(widen(dot<kCoding.bits>(sum_from(start), w, outlier->high)), start);
+      } else {
+        const uint8_t* sub = group.sub_scale + (kCoding.sub_scales == 2 ? outlier->quad / 4 * kPanel : 0);
+        isum = widen(dot<kCoding.bits>(no_sum(), w, outlier->high), sub_scales(load_i8(sub)));
+        if constexpr (kOffsetBits >= 0) isum = isum - pair_dot(offset_pairs(group), outlier->half_sum);
+      }
+      sums[p] = fma(load(group.scale) * scale, to_float(isum), sums[p]);
+    }
+  }
 }
 
 // Asks for the lines of a group, so that they are at hand a panel later.
@@ -155,27 +175,42 @@ TUILI_INLINE void prefetch_group(const GroupView& group) {
   if constexpr (kCoding.block_groups == 1 && kCoding.has_min) __builtin_prefetch(group.min);
 }
 
-// y of kRows rows, the first a multiple of 4, and one panel. The first rows bring the next panel from memory
-// while they compute: alone, the prefetcher of the machine keeps too little of it in flight.
+// Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. The first rows bring the
+// next panel from memory while they compute: alone, the prefetcher of the machine keeps too little of it in
+// flight.
 template <Format kFormat, int kRows>
-void int8_tile(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel) {
+void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
   const bool ahead = row == 0 && panel < last_panel;
   for (int64_t g = 0; g < x.n_groups; ++g) {
     if (ahead) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g));
-    add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x.main,
-                              {x.main_place(row, g), x.n_groups * kRowBlock});
+    add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x,
+                              {x.place(row, g), x.n_groups * kRowBlock});
   }
-  Floats sums[kRows];  // `acc` stays in registers if nothing else indexes it
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) sums[r] = acc[r];
+  for (int r = 0; r < kRows; ++r) sums[r] = acc[r];  // `acc` stays in registers if nothing else indexes it
+}
+
+// y of kRows rows and kPanels panels.
+template <Format kFormat, int kRows, int kPanels>
+void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel) {
+  Floats tiles[kPanels][kRows];
+  for (int p = 0; p < kPanels; ++p) int8_tile<kFormat, kRows>(tiles[p], args, row, panel + p, last_panel);
   for (int r = 0; r < kRows; ++r) {
-    if (x.n_residual[row + r] > 0) sums[r] = add_residual<kFormat>(sums[r], args, row + r, panel);
-    finish(args, row + r, panel, KBlock{0, args.w.k, true, true}, sums[r]);
+    Floats sums[kPanels];
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) sums[p] = tiles[p][r];
+    add_outliers<kFormat, kPanels>(sums, args, row + r, panel);
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p)
+      finish(args, row + r, panel + p, KBlock{0, args.w.k, true, true}, sums[p]);
   }
 }
+
+// Panels that take the outliers of a row together.
+constexpr int kOutlierPanels = kFloatSums >= 24 ? 8 : 4;
 
 static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with a block of rows");
 
@@ -185,8 +220,10 @@ template <Format kFormat>
 void int8_panels(const GemmArgs& args, Range panels) {
   for_each_piece<8>(panels, [&](Range piece) {
     for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
-      for (int64_t panel = piece.begin; panel < piece.end; ++panel)
-        int8_tile<kFormat, kRows>(args, row, panel, panels.end - 1);
+      int64_t panel = piece.begin;
+      for (; panel + kOutlierPanels <= piece.end; panel += kOutlierPanels)
+        int8_tiles<kFormat, kRows, kOutlierPanels>(args, row, panel, panels.end - 1);
+      for (; panel < piece.end; ++panel) int8_tiles<kFormat, kRows, 1>(args, row, panel, panels.end - 1);
     });
   });
 }

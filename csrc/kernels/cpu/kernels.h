@@ -89,12 +89,12 @@ struct Kernels {
   // (y = b0; y = y + b1; …); then the bias. Columns of panels.begin·16 … min(n, panels.end·16).
   void (*gemm_float)(const GemmArgs& args, Range panels);
 
-  // Integer GEMM over quantized formats. Per output from acc = 0, the groups of the main plane ascending,
-  // then those of the residual plane:
-  //   isum = Σ a·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
+  // Integer GEMM over quantized formats. Per output from acc = 0, the groups ascending:
+  //   isum = Σ low·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
   //   acc = fma(scale_w · scale_a, float(isum), acc)
   //   formats with a min:  acc = fma(min_w, scaled_sum_a, acc), min_w = m, or -(dmin · float(sub_min))
-  // then y = acc, + bias.
+  // then the outlier quads ascending, isum = Σ high·c:  acc = fma(scale_w · (128 · scale_a), float(isum),
+  // acc) then y = acc, + bias.
   void (*gemm_int8)(const GemmArgs& args, Range panels);
 
   // QuantizedRows of x (see base/packed.h) for rows [rows.begin, rows.end).

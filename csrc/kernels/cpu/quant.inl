@@ -69,6 +69,18 @@ TUILI_INLINE Bytes codes_at(const GroupView& group) {
   return low;
 }
 
+// The codes of a quad that is known at run time.
+template <Format kFormat>
+TUILI_INLINE Bytes codes_at(const GroupView& group, int quad) {
+  constexpr int kBits = coding_of(kFormat).bits;
+  if constexpr (kBits == 8) return load_signed(group.codes + 64 * quad);
+  const Bytes low = bits_from(load_codes(group.codes + 64 * (quad % 4)), quad / 4 * 4, 15);
+  if constexpr (kBits == 5) return low | bits<4>(bits_from(load_codes(group.high), quad, 1), 16);
+  if constexpr (kBits == 6)
+    return low | bits<4>(bits_from(load_codes(group.high + 64 * (quad / 4)), quad % 4 * 2, 3), 48);
+  return low;
+}
+
 // ---- Dequantization, rounded as gguf's own: one rounding per product and per sum
 
 struct GroupScales {
@@ -173,69 +185,116 @@ TUILI_INLINE GroupValues load_group(const float* x, int64_t left) {
   return {load_first(x, left < 16 ? left : 16), left > 16 ? load_first(x + 16, left - 16) : zero()};
 }
 
-// Codes one group into place `at` of a plane.
-TUILI_INLINE void quantize_group(const CodePlane& out, int64_t at, GroupValues values) {
-  int8_t* codes = out.codes + at * kGroup;
-  const Ints magnitude = splat_int(0x7fffffff);
-  // As integers magnitudes are ordered like floats, with Inf and NaN above all.
-  const int32_t amax_bits = max_of(max(as_ints(values.x0) & magnitude, as_ints(values.x1) & magnitude));
-  const bool finite = amax_bits < 0x7f800000;
-  constexpr int32_t kSmallest = 27 << 23;  // 2^-100
-  if (!finite || amax_bits < kSmallest) {
-    store_i8(codes, splat_int(0));
-    store_i8(codes + 16, splat_int(0));
+TUILI_INLINE Floats magnitude(Floats x) { return as_floats(as_ints(x) & splat_int(0x7fffffff)); }
+
+// Largest of magnitudes; Inf and NaN are above all numbers, as their bits are.
+TUILI_INLINE float largest(Floats a0, Floats a1) {
+  const int32_t bits = max_of(max(as_ints(a0), as_ints(a1)));
+  float out;
+  __builtin_memcpy(&out, &bits, sizeof(out));
+  return out;
+}
+
+TUILI_INLINE float amax_of(GroupValues values) { return largest(magnitude(values.x0), magnitude(values.x1)); }
+
+// How many values of the row are above the limit.
+int64_t count_above(const QuantizedRows& out, const float* row, int64_t r, int64_t k, float limit) {
+  Ints count = splat_int(0);
+  for (int64_t g = 0; g < out.n_groups; ++g) {
+    if (!(out.scale[out.place(r, g)] > limit)) continue;  // amax, as yet
+    const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
+    const Floats one = as_floats(splat_int(1)), least = splat(limit);
+    count = count + as_ints(select(less(least, magnitude(values.x0)), one, zero())) +
+            as_ints(select(less(least, magnitude(values.x1)), one, zero()));
+  }
+  return sum(count);
+}
+
+// Above what a value of row r is an outlier. Leaves the groups' amaxes in `scale`.
+float outlier_limit(const QuantizedRows& out, const float* row, int64_t r, int64_t k) {
+  double sum = 0;
+  for (int64_t g = 0; g < out.n_groups; ++g) {
+    const float amax = amax_of(load_group(row + g * kGroup, k - g * kGroup));
+    out.scale[out.place(r, g)] = amax;
+    sum += amax;
+  }
+  float limit = float(sum / double(out.n_groups));
+  while (count_above(out, row, r, k, limit) > out.max_outliers()) limit = 2 * limit;
+  return limit;
+}
+
+// Splits the codes of the quads that need it. The sums in half_sum fit in int16 once all are split.
+TUILI_INLINE void split_outliers(const QuantizedRows& out, int64_t row, int64_t group, const int32_t* codes) {
+  const int64_t at = out.place(row, group);
+  for (int32_t quad = 0; quad < 8; ++quad) {
+    const int32_t* code = codes + 4 * quad;
+    uint32_t beyond = 0;
+    for (int j = 0; j < 4; ++j) beyond |= uint32_t(code[j] + 127) > 254;
+    if (!beyond) continue;
+    OutlierQuad& outlier = out.outliers[row * out.max_outliers() + out.n_outliers[row]++];
+    outlier = {int32_t(group), quad, {}, 0, {}, 128 * out.scale[at]};
+    for (int j = 0; j < 4; ++j) {
+      const int32_t high = (code[j] + 64) >> 7;
+      outlier.high[j] = int8_t(high);
+      outlier.minus_sum -= high;
+      out.low[at * kGroup + 4 * quad + j] = int8_t(code[j] - 128 * high);
+    }
+    outlier.half_sum[quad / 4] = int16_t(-outlier.minus_sum);
+    out.half_sum[2 * at + quad / 4] = int16_t(out.half_sum[2 * at + quad / 4] + 128 * outlier.minus_sum);
+    out.minus_sum[at] -= 128 * outlier.minus_sum;
+  }
+}
+
+// Codes one group of a row; its amax is in `scale`.
+TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t group, GroupValues values,
+                                 float limit) {
+  const int64_t at = out.place(row, group);
+  int8_t* low = out.low + at * kGroup;
+  const float amax = out.scale[at];
+  const bool finite = amax <= 0x1.fffffep127f;
+  if (!finite || amax < 0x1p-100f) {
+    store_i8(low, splat_int(0));
+    store_i8(low + 16, splat_int(0));
     out.half_sum[2 * at] = out.half_sum[2 * at + 1] = 0;
     out.minus_sum[at] = 0;
     out.scale[at] = out.scaled_sum[at] = finite ? 0 : __builtin_nanf("");
     return;
   }
-  float amax;
-  __builtin_memcpy(&amax, &amax_bits, sizeof(amax));
-  // |x| · (127 / amax) is at most 127 · (1 + 2^-24)², which rounds to 127: no clamp is needed.
-  const Floats inverse = splat(127 / amax);
+  float base = amax;
+  if (amax > limit) {
+    const Floats a0 = magnitude(values.x0), a1 = magnitude(values.x1);
+    const float rest =
+        largest(select(less(splat(limit), a0), zero(), a0), select(less(splat(limit), a1), zero(), a1));
+    base = rest > amax / 128 ? rest : amax / 128;
+  }
+  // |x| · (127 / base) is at most 127 · (1 + 2^-24)², which rounds to 127: no clamp is needed; nor for
+  // outliers.
+  const Floats inverse = splat(127 / base);
   const Ints q0 = as_ints(values.x0 * inverse + splat(kRounder)) - splat_int(kRounderBits);
   const Ints q1 = as_ints(values.x1 * inverse + splat(kRounder)) - splat_int(kRounderBits);
-  store_i8(codes, q0);
-  store_i8(codes + 16, q1);
+  store_i8(low, q0);
+  store_i8(low + 16, q1);
   const int32_t sum0 = sum(q0), sum1 = sum(q1);
+  out.scale[at] = base / 127;
+  out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
+  out.minus_sum[at] = -(sum0 + sum1);
   out.half_sum[2 * at] = int16_t(sum0);
   out.half_sum[2 * at + 1] = int16_t(sum1);
-  out.scale[at] = amax / 127;
-  out.minus_sum[at] = -(sum0 + sum1);
-  out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
-}
-
-// What place `at` of the main plane left of a group.
-TUILI_INLINE GroupValues rest_of_group(const CodePlane& main, int64_t at, GroupValues values) {
-  const Floats minus_scale = splat(-main.scale[at]);
-  const auto* codes = reinterpret_cast<const uint8_t*>(main.codes + at * kGroup);
-  return {fma(minus_scale, to_float(load_i8(codes)), values.x0),
-          fma(minus_scale, to_float(load_i8(codes + 16)), values.x1)};
+  if (base < amax) {
+    alignas(64) int32_t codes[kGroup];
+    store(reinterpret_cast<float*>(codes), as_floats(q0));
+    store(reinterpret_cast<float*>(codes + 16), as_floats(q1));
+    split_outliers(out, row, group, codes);
+  }
 }
 
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* row = x + r * ldx;
-    const int64_t first_rest = r * out.max_residual();
-    double energy = 0;
-    for (int64_t g = 0; g < out.n_groups; ++g) {
-      const int64_t at = out.main_place(r, g);
-      quantize_group(out.main, at, load_group(row + g * kGroup, k - g * kGroup));
-      const double scale = out.main.scale[at];
-      energy += scale * scale;
-    }
-    int32_t n_rest = 0;
-    for (int64_t g = 0; g < out.n_groups; ++g) {
-      const int64_t at = out.main_place(r, g);
-      const double scale = out.main.scale[at];
-      const bool wanted = double(out.n_groups) * (scale * scale) >= energy;
-      if (!wanted || energy == 0 || n_rest == out.max_residual()) continue;
-      const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
-      out.residual_group[first_rest + n_rest] = int32_t(g);
-      quantize_group(out.residual, first_rest + n_rest, rest_of_group(out.main, at, values));
-      ++n_rest;
-    }
-    out.n_residual[r] = n_rest;
+    const float limit = outlier_limit(out, row, r, k);
+    out.n_outliers[r] = 0;
+    for (int64_t g = 0; g < out.n_groups; ++g)
+      quantize_group(out, r, g, load_group(row + g * kGroup, k - g * kGroup), limit);
   }
 }
 

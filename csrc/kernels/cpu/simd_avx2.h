@@ -199,6 +199,12 @@ TUILI_INLINE Bytes bits(Bytes a, int mask) {
   if constexpr (kLeft < 0) a = {_mm256_srli_epi16(a.lo, -kLeft), _mm256_srli_epi16(a.hi, -kLeft)};
   return {_mm256_and_si256(a.lo, m), _mm256_and_si256(a.hi, m)};
 }
+TUILI_INLINE Bytes bits_from(Bytes a, int right, int mask) {
+  const __m256i m = _mm256_set1_epi8(char(mask));
+  const __m128i count = _mm_cvtsi32_si128(right);
+  return {_mm256_and_si256(_mm256_srl_epi16(a.lo, count), m),
+          _mm256_and_si256(_mm256_srl_epi16(a.hi, count), m)};
+}
 TUILI_INLINE Bytes operator|(Bytes a, Bytes b) {
   return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
 }

@@ -132,6 +132,9 @@ TUILI_INLINE Bytes bits(Bytes a, int mask) {
   if constexpr (kLeft < 0) a.v = _mm512_srli_epi16(a.v, -kLeft);
   return {_mm512_and_si512(a.v, _mm512_set1_epi8(char(mask)))};
 }
+TUILI_INLINE Bytes bits_from(Bytes a, int right, int mask) {
+  return {_mm512_and_si512(_mm512_srl_epi16(a.v, _mm_cvtsi32_si128(right)), _mm512_set1_epi8(char(mask)))};
+}
 TUILI_INLINE Bytes operator|(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
 TUILI_INLINE Ints as_ints(Bytes a) { return {a.v}; }
 

@@ -5,8 +5,8 @@
 //   Floats   zero splat load load_first store store_first  + - * /  fma min max sum max_of
 //   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
 //   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
-//   load_signed bits | Partial  16 sums of products in progress: no_sum dot widen accumulate; SubScales,
-//   pair_dot
+//   load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen accumulate;
+//   SubScales, pair_dot
 // min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: with a NaN the second operand passes.
 #pragma once
 
@@ -260,6 +260,11 @@ TUILI_INLINE Bytes load_signed(const uint8_t* p) { return load_codes(p); }
 template <int kLeft>
 TUILI_INLINE Bytes bits(Bytes a, int mask) {
   for (uint8_t& byte : a.v) byte = uint8_t((kLeft >= 0 ? byte << (kLeft & 7) : byte >> (-kLeft & 7)) & mask);
+  return a;
+}
+// Each byte shifted right by `right`, then masked.
+TUILI_INLINE Bytes bits_from(Bytes a, int right, int mask) {
+  for (uint8_t& byte : a.v) byte = uint8_t((byte >> right) & mask);
   return a;
 }
 TUILI_INLINE Bytes operator|(Bytes a, Bytes b) {

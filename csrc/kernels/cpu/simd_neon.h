@@ -230,6 +230,11 @@ TUILI_INLINE Bytes bits(Bytes a, int mask) {
   }
   return a;
 }
+TUILI_INLINE Bytes bits_from(Bytes a, int right, int mask) {
+  const int8x16_t left = vdupq_n_s8(int8_t(-right));
+  TUILI_REGISTERS a.v[i] = vandq_u8(vshlq_u8(a.v[i], left), vdupq_n_u8(uint8_t(mask)));
+  return a;
+}
 TUILI_INLINE Bytes operator|(Bytes a, Bytes b) {
   TUILI_REGISTERS a.v[i] = vorrq_u8(a.v[i], b.v[i]);
   return a;
