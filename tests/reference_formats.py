@@ -284,6 +284,7 @@ def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     limit = _outlier_limits(size, np.where(finite, amax, np.nan))
     rest = np.where(size > limit[:, None, None], 0, size).max(axis=-1)
     base = np.maximum(rest, amax / np.float32(128))
+    base = np.where(rest > np.float32(0.75) * amax, amax, base)
     base[amax < np.float32(2.0**-100)] = 0
     inverse = np.float32(127) / np.where(base > 0, base, np.float32(np.inf))
     codes = np.rint(np.where(finite[..., None], groups, 0) * inverse[..., None]).astype(np.int32)

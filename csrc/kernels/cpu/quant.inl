@@ -265,7 +265,7 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
     const Floats a0 = magnitude(values.x0), a1 = magnitude(values.x1);
     const float rest =
         largest(select(less(splat(limit), a0), zero(), a0), select(less(splat(limit), a1), zero(), a1));
-    base = rest > amax / 128 ? rest : amax / 128;
+    base = rest > 0.75f * amax ? amax : rest > amax / 128 ? rest : amax / 128;
   }
   // |x| · (127 / base) is at most 127 · (1 + 2^-24)², which rounds to 127: no clamp is needed; nor for
   // outliers.
