@@ -153,6 +153,8 @@ void bind_block_pool(py::module_& module) {
       .def_property_readonly("n_cached", &BlockPool::n_cached)
       .def_property_readonly("n_hits", &BlockPool::n_hits)
       .def_property_readonly("n_evictions", &BlockPool::n_evictions)
+      .def_property_readonly("n_spared", &BlockPool::n_spared)
+      .def_property_readonly("n_salts", &BlockPool::n_salts)
       .def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
       .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a)
       .def("publish", &BlockPool::publish, "sequence"_a)

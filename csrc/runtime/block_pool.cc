@@ -5,6 +5,7 @@
 #include <bit>
 #include <limits>
 #include <random>
+#include <utility>
 
 #include "base/check.h"
 
@@ -97,42 +98,81 @@ int64_t BlockPool::n_owners(int64_t id) const {
 
 // ---- blocks
 
+void BlockPool::link(Ages& ages, Links Block::* links, int32_t id) {
+  blocks_[id].*links = {ages.newest, kNone};
+  (ages.newest == kNone ? ages.oldest : (blocks_[ages.newest].*links).newer) = id;
+  ages.newest = id;
+  ++ages.n;
+}
+
+void BlockPool::unlink(Ages& ages, Links Block::* links, int32_t id) {
+  const Links own = blocks_[id].*links;
+  (own.older == kNone ? ages.oldest : (blocks_[own.older].*links).newer) = own.newer;
+  (own.newer == kNone ? ages.newest : (blocks_[own.newer].*links).older) = own.older;
+  --ages.n;
+}
+
 void BlockPool::link_cached(int32_t id) {
-  Block& block = blocks_[id];
-  block.older = newest_;
-  block.newer = kNone;
-  (newest_ == kNone ? oldest_ : blocks_[newest_].newer) = id;
-  newest_ = id;
-  ++n_cached_;
+  link(cached_, &Block::of_all, id);
+  link(blocks_[id].share->cached, &Block::of_salt, id);
 }
 
 void BlockPool::unlink_cached(int32_t id) {
-  const Block& block = blocks_[id];
-  (block.older == kNone ? oldest_ : blocks_[block.older].newer) = block.newer;
-  (block.newer == kNone ? newest_ : blocks_[block.newer].older) = block.older;
-  --n_cached_;
+  unlink(cached_, &Block::of_all, id);
+  unlink(blocks_[id].share->cached, &Block::of_salt, id);
 }
 
-// A free block, or else the cached one that was released longest ago. There must be one.
-int32_t BlockPool::take_one() {
-  int32_t id = oldest_;
-  if (!free_.empty()) {
-    id = free_.back();
-    free_.pop_back();
-  } else {
+BlockPool::Share& BlockPool::share_of(uint64_t salt) {
+  Share& share = shares_[salt];
+  share.salt = salt;
+  return share;
+}
+
+// The cached block that is given away next. There must be one.
+int32_t BlockPool::victim() const {
+  const bool own = largest_ != nullptr && largest_->cached.n > 0;
+  return own ? largest_->cached.oldest : cached_.oldest;
+}
+
+// A free block, or else a cached one. There must be one of either.
+int32_t BlockPool::take_one(Share& share) {
+  ++share.n_blocks;  // before another is given away, which may be the last of this salt's
+  const auto note_largest = [&] {
+    if (largest_ == nullptr && 2 * share.n_blocks > n_blocks()) largest_ = &share;
+  };
+  note_largest();
+  if (free_.empty()) {
+    const int32_t id = victim();
+    ++n_evictions_;
+    n_spared_ += id != cached_.oldest;
     unlink_cached(id);
     make_unfindable(id);
-    ++n_evictions_;
+    free_one(id);
+    note_largest();
   }
+  const int32_t id = free_.back();
+  free_.pop_back();
   blocks_[id].n_owners = 1;
+  blocks_[id].share = &share;
   return id;
+}
+
+// Of a block that nobody holds or finds any more.
+void BlockPool::free_one(int32_t id) {
+  Share& share = *std::exchange(blocks_[id].share, nullptr);
+  free_.push_back(id);
+  --share.n_blocks;
+  if (largest_ == &share && 2 * share.n_blocks <= n_blocks()) largest_ = nullptr;
+  if (share.n_blocks == 0) shares_.erase(share.salt);
 }
 
 std::optional<Vector<int32_t>> BlockPool::take(int64_t n) {
   TUILI_CHECK(n >= 0, "take: n is ", n);
   if (n > n_free()) return std::nullopt;
   Vector<int32_t> ids(n);
-  for (int32_t& id : ids) id = take_one();
+  if (n == 0) return ids;
+  Share& share = share_of(0);
+  for (int32_t& id : ids) id = take_one(share);
   return ids;
 }
 
@@ -151,7 +191,7 @@ void BlockPool::drop(int64_t id) {
   if (block.findable)
     link_cached(static_cast<int32_t>(id));
   else
-    free_.push_back(static_cast<int32_t>(id));
+    free_one(static_cast<int32_t>(id));
 }
 
 // ---- finding blocks by what they hold
@@ -169,19 +209,17 @@ int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent,
   int32_t id = buckets_[hash & (buckets_.size() - 1)];
   for (; id != kNone; id = blocks_[id].next_in_bucket) {
     const Block& block = blocks_[id];
-    if (block.hash == hash && block.salt == salt && block.parent == parent &&
+    if (block.hash == hash && block.share->salt == salt && block.parent == parent &&
         std::ranges::equal(tokens_of(id), tokens))
       return id;
   }
   return kNone;
 }
 
-void BlockPool::make_findable(int32_t id, uint64_t hash, uint64_t salt, uint64_t parent,
-                              std::span<const int32_t> tokens) {
+void BlockPool::make_findable(int32_t id, uint64_t hash, uint64_t parent, std::span<const int32_t> tokens) {
   Block& block = blocks_[id];
   block.findable = true;
   block.hash = hash;
-  block.salt = salt;
   block.parent = parent;
   block.content = next_content_++;
   std::ranges::copy(tokens, tokens_.begin() + id * options_.block_size);
@@ -198,11 +236,11 @@ void BlockPool::make_unfindable(int32_t id) {
 }
 
 void BlockPool::clear_cache() {
-  while (oldest_ != kNone) {
-    const int32_t id = oldest_;
+  while (cached_.n > 0) {
+    const int32_t id = cached_.oldest;
     unlink_cached(id);
     make_unfindable(id);
-    free_.push_back(id);
+    free_one(id);
   }
   for (int64_t id = 0; id < n_blocks(); ++id)
     if (blocks_[id].findable) make_unfindable(static_cast<int32_t>(id));
@@ -249,7 +287,8 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens) {
   sequence.blocks.reserve(n_held + n_wanted);
   sequence.pool_id = id_;
   sequence.block_size = options_.block_size;
-  for (int64_t i = 0; i < n_wanted; ++i) sequence.blocks.push_back(take_one());
+  Share& share = share_of(sequence.salt);
+  for (int64_t i = 0; i < n_wanted; ++i) sequence.blocks.push_back(take_one(share));
   return true;
 }
 
@@ -266,7 +305,7 @@ void BlockPool::publish(Sequence& sequence) {
     int32_t id = find(hash, sequence.salt, parent, tokens);
     if (id == kNone) {  // else another sequence computed the same: this copy stays private
       id = sequence.blocks[i];
-      make_findable(id, hash, sequence.salt, parent, tokens);
+      make_findable(id, hash, parent, tokens);
     }
     sequence.content.push_back(blocks_[id].content);
   }
@@ -285,42 +324,75 @@ void BlockPool::release(Sequence& sequence) {
 
 // ---- the ledger
 
-void BlockPool::check_invariants() const {
-  const auto expect = [](bool condition, const char* what) {
-    TUILI_CHECK_KIND(ErrorKind::internal, condition, "block pool: ", what);
-  };
-  Vector<uint8_t> seen(n_blocks(), 0);
-  for (const int32_t id : free_) {
-    expect(id >= 0 && id < n_blocks() && !seen[id], "a free block is listed twice");
-    expect(blocks_[id].n_owners == 0 && !blocks_[id].findable, "a free block is held or findable");
-    seen[id] = 1;
-  }
-  int64_t n_cached = 0;
+namespace {
+
+void expect(bool condition, const char* what) {
+  TUILI_CHECK_KIND(ErrorKind::internal, condition, "block pool: ", what);
+}
+
+}  // namespace
+
+void BlockPool::check_ages(const Ages& ages, Links Block::* links) const {
+  int64_t n = 0;
   int32_t before = kNone;
-  for (int32_t id = oldest_; id != kNone; before = id, id = blocks_[id].newer, ++n_cached) {
-    expect(!seen[id] && blocks_[id].older == before, "a cached block is listed twice");
+  for (int32_t id = ages.oldest; id != kNone; before = id, id = (blocks_[id].*links).newer, ++n) {
+    expect(n < n_blocks() && (blocks_[id].*links).older == before, "a cached block is listed twice");
     expect(blocks_[id].n_owners == 0 && blocks_[id].findable, "a cached block is held or not findable");
-    seen[id] = 1;
+    expect(&ages == &cached_ || &ages == &blocks_[id].share->cached, "a cached block is in another's list");
   }
-  expect(n_cached == n_cached_ && newest_ == before, "the number of cached blocks is wrong");
-  int64_t n_findable = 0, n_indexed = 0;
-  for (int64_t id = 0; id < n_blocks(); ++id) {
-    expect(seen[id] == (blocks_[id].n_owners == 0),
-           "a block is neither free, cached nor held, or two of these");
-    n_findable += blocks_[id].findable;
+  expect(n == ages.n && ages.newest == before, "the number of cached blocks is wrong");
+}
+
+void BlockPool::check_shares() const {
+  check_ages(cached_, &Block::of_all);
+  int64_t n = 0, n_cached = 0;
+  for (const auto& [salt, share] : shares_) {
+    check_ages(share.cached, &Block::of_salt);
+    expect(share.salt == salt && share.n_blocks > 0, "a salt without blocks is listed");
+    expect(share.n_blocks == std::ranges::count(blocks_, &share, &Block::share),
+           "the number of a salt's blocks is wrong");
+    expect((largest_ == &share) == (2 * share.n_blocks > n_blocks()), "the largest salt is another");
+    n += share.n_blocks;
+    n_cached += share.cached.n;
   }
+  expect(n + static_cast<int64_t>(free_.size()) == n_blocks(), "a block is neither free nor any salt's");
+  expect(n_cached == cached_.n, "a cached block is in no salt's list");
+}
+
+void BlockPool::check_index() const {
+  int64_t n_indexed = 0;
   for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
     for (int32_t id = buckets_[bucket]; id != kNone; id = blocks_[id].next_in_bucket, ++n_indexed) {
       const Block& block = blocks_[id];
       expect(n_indexed < n_blocks() && block.findable, "the index holds a block that is not findable");
-      expect(block.hash == hash_of(block.salt, block.parent, tokens_of(id)),
+      expect(block.hash == hash_of(block.share->salt, block.parent, tokens_of(id)),
              "a findable block's hash is wrong");
       expect((block.hash & (buckets_.size() - 1)) == bucket, "a block is in another's bucket");
-      expect(find(block.hash, block.salt, block.parent, tokens_of(id)) == id,
+      expect(find(block.hash, block.share->salt, block.parent, tokens_of(id)) == id,
              "two findable blocks are equal");
     }
   }
-  expect(n_indexed == n_findable, "a findable block is not in the index");
+  expect(n_indexed == std::ranges::count(blocks_, true, &Block::findable),
+         "a findable block is not in the index");
+}
+
+void BlockPool::check_invariants() const {
+  Vector<uint8_t> seen(n_blocks(), 0);
+  for (const int32_t id : free_) {
+    expect(id >= 0 && id < n_blocks() && !seen[id], "a free block is listed twice");
+    expect(blocks_[id].n_owners == 0 && !blocks_[id].findable, "a free block is held or findable");
+    expect(blocks_[id].share == nullptr, "a free block is some salt's");
+    seen[id] = 1;
+  }
+  check_shares();
+  for (int64_t id = 0; id < n_blocks(); ++id) {
+    const bool cached = blocks_[id].n_owners == 0 && blocks_[id].findable;
+    expect(seen[id] + cached == (blocks_[id].n_owners == 0), "a block is neither free, cached nor held");
+  }
+  expect(std::ranges::count_if(blocks_, [](const Block& b) { return b.n_owners == 0 && b.findable; }) ==
+             cached_.n,
+         "a cached block is not listed");
+  check_index();
 }
 
 }  // namespace tuili

@@ -256,7 +256,8 @@ class Sequence:
 
 class BlockPool:
     """Ids of KV blocks and who holds them. Knows no tensors. All or nothing; never throws for want of
-    blocks."""
+    blocks. Cached blocks are given away oldest first; a salt that has more than half of all blocks, held or
+    cached, gives up its own before those of others."""
 
     def __init__(
         self,
@@ -284,6 +285,13 @@ class BlockPool:
     @property
     def n_evictions(self) -> int: ...
     def attach_prefix(self, sequence: Sequence) -> int:
+    @property
+    def n_spared(self) -> int:
+        """Evictions in which a salt with more than half of all blocks gave up its own in place of an older
+        one of another salt."""
+    @property
+    def n_salts(self) -> int:
+        """Salts that have blocks, held or cached."""
         """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the
         sequence must hold no block. Sets n_computed and returns it. 0 for a sequence that collects rows: they
         must be computed."""

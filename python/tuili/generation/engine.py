@@ -182,6 +182,8 @@ class Engine(Worker):
             "cached_blocks": self._pool.n_cached,
             "block_hits": self._pool.n_hits,
             "block_evictions": self._pool.n_evictions,
+            "spared_blocks": self._pool.n_spared,
+            "cache_salts": self._pool.n_salts,
         }
 
     def _submit(
