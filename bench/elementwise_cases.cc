@@ -113,18 +113,22 @@ Work kv_write_work(const cpu::Kernels& kernels, RowShape shape, cpu::KvType type
   const auto data = std::make_shared<RowData>(shape);
   float* keys = data->arena.take<float>(kBlock * row);
   float* values = data->arena.take<float>(kBlock * row);
-  const cpu::KvPages pages{keys, values, type, kBlock, kv_heads, shape.head_dim, kBlock * row};
+  float* key_scales = data->arena.take<float>(kBlock * kv_heads);
+  float* value_scales = data->arena.take<float>(kBlock * kv_heads);
+  const cpu::KvPages pages{keys,           values,       type,       kBlock,       kv_heads,
+                           shape.head_dim, kBlock * row, key_scales, value_scales, kBlock * kv_heads};
   int32_t* slots = data->arena.take<int32_t>(shape.rows);
   for (int32_t i = 0; i < shape.rows; ++i) slots[i] = i + 3;
   const double items = static_cast<double>(2 * shape.rows * row);
-  const double element = type == cpu::KvType::f32 ? 4 : 2;
+  const double element = type == cpu::KvType::f32 ? 4 : type == cpu::KvType::i8 ? 1 : 2;
   const auto run = [=, table = &kernels] {
     table->kv_write(pages, data->x, data->z, row, slots, data->all());
   };
   return {.run = run,
           .items = items,
           .bytes = items * (4 + element),
-          .outputs = {bytes_of(keys, kBlock * row), bytes_of(values, kBlock * row)}};
+          .outputs = {bytes_of(keys, kBlock * row), bytes_of(values, kBlock * row),
+                      bytes_of(key_scales, kBlock * kv_heads), bytes_of(value_scales, kBlock * kv_heads)}};
 }
 
 // One row of logits.
@@ -150,6 +154,7 @@ void add_cases(std::vector<Case>& cases, RowShape shape, const char* suffix, Use
   add("kv_write/f32", kv_write_work, cpu::KvType::f32);
   add("kv_write/f16", kv_write_work, cpu::KvType::f16);
   add("kv_write/bf16", kv_write_work, cpu::KvType::bf16);
+  add("kv_write/i8", kv_write_work, cpu::KvType::i8);
 }
 
 }  // namespace

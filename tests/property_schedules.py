@@ -126,7 +126,7 @@ class Schedule:
         self.rng = rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.model_id = rng.randrange(len(MODELS))
-        self.kv_type = rng.choice(["float32", "float32", "float16", "bfloat16"])
+        self.kv_type = rng.choice(["float32", "float32", "float16", "bfloat16", "int8"])
         self.block_size = rng.choice([16, 32, 64])
         self.isa = rng.choice(_core.available_isas())
         self.num_threads = rng.choice([1, 2])

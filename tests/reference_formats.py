@@ -305,6 +305,21 @@ def outlier_quads(codes: np.ndarray) -> np.ndarray:
     return (abs(codes) > 127).reshape(len(codes), -1, 4).any(axis=-1)
 
 
+def quantize_kv(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys or values as int8 pages hold them (csrc/kernels/cpu/kernels.h: kv_write).
+
+    x        float32 [n_tokens, n_kv_heads, head_dim]; what is beyond ±2^127 counts as that
+    returns  int32 codes of that shape in ±127, float32 scales [n_tokens, n_kv_heads], NaN where x holds one
+    """
+    x = np.clip(np.asarray(x, np.float32), -(2.0**127), 2.0**127).astype(np.float32)
+    finite = np.isfinite(x).all(axis=-1)
+    amax = np.where(finite, abs(x).max(axis=-1), 0).astype(np.float32)
+    amax[amax < np.float32(2.0**-100)] = 0
+    inverse = np.float32(127) / np.where(amax > 0, amax, np.float32(np.inf))
+    codes = np.rint(np.where(finite[..., None], x, 0) * inverse[..., None]).astype(np.int32)
+    return codes, np.where(finite, amax / np.float32(127), np.float32(np.nan))
+
+
 def integer_gemm(x: np.ndarray, format: str, rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """y[m, n] = x · wᵀ as the core computes it with integer activations, to the bit: float32 [m, n].
 

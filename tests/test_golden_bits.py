@@ -24,7 +24,7 @@ DECODER_CASES = [
         for family in ("llama", "gemma3")
         for format in QUANTIZED_FORMATS
     ),
-    *(("llama", "f32", "auto", kv_type) for kv_type in ("float16", "bfloat16")),
+    *(("llama", "f32", "auto", kv_type) for kv_type in ("float16", "bfloat16", "int8")),
 ]
 
 

@@ -398,7 +398,6 @@ BAD_OPTIONS = [
     ({"device": "tpu"}, "device"),
     ({"dtype": "int3"}, "dtype"),
     ({"compute": "fast"}, "compute"),
-    ({"kv_cache_dtype": "int8"}, "kv_cache_dtype"),
     ({"kv_cache_dtype": "int4"}, "kv_cache_dtype"),
     ({"max_model_len": 0}, "max_model_len"),
     ({"max_model_len": 2049}, "max_model_len"),

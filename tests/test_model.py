@@ -76,7 +76,7 @@ def test_tied_head_reads_the_embedding():
     assert_close(relative_errors(run(built("llama", tied=True), ids), expected), FLOAT_LIMIT)
 
 
-@pytest.mark.parametrize("kv_type, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+@pytest.mark.parametrize("kv_type, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-8), ("int8", 2.0**-7)])
 def test_narrow_kv_cache_stays_near_the_reference(kv_type, unit):
     """Keys and values rounded once, to within a unit of the narrow type."""
     ids = some_ids(70)

@@ -22,6 +22,7 @@ from reference_formats import (
     integer_gemm,
     outlier_quads,
     quantize_activations,
+    quantize_kv,
     random_rows,
 )
 from shapes import ATTENTION, FLOAT_GEMM, INT8_GEMM, ROW_COUNTS, ROW_SIZES
@@ -262,12 +263,13 @@ def test_rows_with_a_scale_that_is_no_number_do_not_depend_on_their_neighbours(i
 
 @pytest.mark.parametrize("share", [1, 2, 3, 4, 5, 8, 16])
 @pytest.mark.parametrize("window, softcap", [(0, 0.0), (20, 0.0), (70, 30.0)])
-def test_attention_rows_do_not_depend_on_their_neighbours(isa, share, window, softcap):
+@pytest.mark.parametrize("kv_dtype", ["float32", "int8"])
+def test_attention_rows_do_not_depend_on_their_neighbours(isa, share, window, softcap, kv_dtype):
     """A row alone, as in decoding, has the bits it has among 14, whatever the heads that share its keys."""
     n_rows, n_keys, head_dim = 14, 150, 32
     q = normal(share, n_rows, 2 * share, head_dim)
     k, v = normal(1, n_keys, 2, head_dim), normal(2, n_keys, 2, head_dim)
-    settings = {"scale": head_dim**-0.5, "window": window, "softcap": softcap}
+    settings = {"scale": head_dim**-0.5, "window": window, "softcap": softcap, "kv_dtype": kv_dtype}
     first = n_keys - n_rows
     whole = ops.attention(q, k, v, position=first, isa=isa, **settings)
     for i in range(n_rows):
@@ -285,6 +287,76 @@ def test_narrow_pages_hold_rounded_keys_and_values(isa, kv_dtype, format):
     assert_same_bits(
         ops.attention(q, k, v, kv_dtype=kv_dtype, **settings), ops.attention(q, *wide, **settings)
     )
+
+
+def kv_vectors(seed: int, n: int, head_dim: int) -> np.ndarray:
+    """Keys or values [n, 2, head_dim] of all sizes, with zeros, ties and the limits of the rule."""
+    x = normal(seed, n, 2, head_dim) * np.float32(10.0) ** np.random.default_rng(seed).integers(
+        -20, 20, (n, 2, 1)
+    )
+    x = x.astype(np.float32)
+    x[1], x[2], x[3, 0], x[3, 1] = 0, 2.0**-101, 2.0**-100, np.finfo(np.float32).max
+    x[4, :, 0], x[5, 0, 0], x[6, 1, -1] = np.inf, -np.inf, np.nan
+    x[7], x[7, :, 0] = (np.arange(head_dim) % 127 + 0.5), 127  # ties
+    return x
+
+
+@pytest.mark.parametrize("head_dim", [1, 16, 20, 64])
+def test_int8_pages_hold_codes_and_a_scale_per_token_and_head(isa, head_dim):
+    """With one key alone its probability is 1, and the result is its value, scale · code."""
+    v = kv_vectors(head_dim, 12, head_dim)
+    codes, scale = quantize_kv(v)
+    q = normal(1, 1, 4, head_dim)
+    for t in range(len(v)):
+        got = ops.attention(q, q[:, :2], v[t : t + 1], scale=1.0, kv_dtype="int8", isa=isa)
+        want = scale[t, :, None] * codes[t].astype(np.float32) + np.float32(0)
+        assert_same_bits(got[0], np.repeat(want, 2, axis=0))
+
+
+@pytest.mark.parametrize("case", ATTENTION, ids=str)
+def test_int8_attention_stays_within_the_error_bound_of_what_its_pages_hold(isa, case):
+    n_queries, n_keys, n_heads, n_kv_heads, head_dim, causal, window, softcap = dataclasses.astuple(case)
+    q = normal(n_keys, n_queries, n_heads, head_dim)
+    k, v = (normal(n_keys + i, n_keys, n_kv_heads, head_dim) for i in (1, 2))
+    held = [codes * scale[..., None].astype(np.float64) for codes, scale in map(quantize_kv, (k, v))]
+    scale = head_dim**-0.5
+    want = reference.attention(
+        q, *held, scale=scale, causal=causal, sliding_window=window, score_softcap=softcap
+    )
+    settings = {"scale": scale, "causal": causal, "window": window, "softcap": softcap, "kv_dtype": "int8"}
+    settings["position"] = n_keys - n_queries
+    got = ops.attention(q, k, v, isa=isa, **settings)
+    assert_within(got, want, 2 * attention_bound(q, *held, scale))  # the scales are two more factors
+    assert_same_bits(got, ops.attention(q, k, v, isa="generic", **settings))
+    assert_same_bits(got, ops.attention(q, k, v, isa=isa, num_threads=2, block_size=16, **settings))
+    if causal:
+        settings["position"] = n_keys - 1
+        assert_same_bits(got[-1:], ops.attention(q[-1:], k, v, isa=isa, **settings))
+
+
+@pytest.mark.parametrize("head_dim", [20, 64])
+def test_int8_attention_sums_in_the_order_of_float_pages(isa, head_dim):
+    """Scales that are powers of two round nothing: what is left is codes in place of floats."""
+    rng = np.random.default_rng(head_dim)
+    k, v = (rng.integers(-127, 128, (600, 2, head_dim)).astype(np.float32) for _ in range(2))
+    for x in (k, v):
+        x[:, :, 3] = 127
+        x *= np.float32(2.0) ** rng.integers(-9, -5, (600, 2, 1))
+    q = normal(1, 13, 6, head_dim)
+    settings = {"scale": head_dim**-0.5, "position": 587, "window": 550, "isa": isa}
+    assert_same_bits(ops.attention(q, k, v, kv_dtype="int8", **settings), ops.attention(q, k, v, **settings))
+
+
+@pytest.mark.parametrize("large", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_coded_key_or_value_that_is_no_number_reaches_only_who_sees_it(isa, large, where):
+    q, k, v = normal(1, 3, 2, 32), normal(2, 40, 2, 32), normal(3, 40, 2, 32)
+    (k, v)[where][39, 1, 5] = large
+    settings = {"scale": 32**-0.5, "isa": isa, "kv_dtype": "int8"}
+    together = ops.attention(q, k, v, position=37, **settings)
+    assert_same_bits(together[:2], ops.attention(q[:2], k[:39], v[:39], position=37, **settings))
+    assert np.isnan(together[2, 1]).any() == np.isnan(large)
+    assert np.isfinite(together[2, 0]).all()
 
 
 @pytest.mark.parametrize("large", [65504.0, 65520.0, -1e6, 3e38, np.inf])

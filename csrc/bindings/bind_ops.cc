@@ -221,6 +221,11 @@ struct Pages {
              n_kv_heads,
              head_dim,
              size * n_kv_heads * head_dim};
+    key_scales = Buffer(n_blocks * size * n_kv_heads * 4);
+    value_scales = Buffer(n_blocks * size * n_kv_heads * 4);
+    pages.k_scale = reinterpret_cast<float*>(key_scales.data());
+    pages.v_scale = reinterpret_cast<float*>(value_scales.data());
+    pages.scale_stride = size * n_kv_heads;
     std::vector<int32_t> slots;
     for (int64_t i = 0; i < n_keys; ++i)
       slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
@@ -229,7 +234,7 @@ struct Pages {
     };
     ops::kv_write(call.context, pages, rows(k), rows(v), slots.data());
   }
-  Buffer keys, values;
+  Buffer keys, values, key_scales, value_scales;
   ops::KvPages pages;
   std::vector<int32_t> blocks;
 };

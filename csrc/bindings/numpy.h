@@ -89,9 +89,11 @@ inline ops::Compute to_compute(const std::string& text) {
 }
 
 inline ops::KvType to_kv_type(const std::string& text) {
-  return choose<ops::KvType>(
-      text, "dtype",
-      {{"float32", ops::KvType::f32}, {"float16", ops::KvType::f16}, {"bfloat16", ops::KvType::bf16}});
+  return choose<ops::KvType>(text, "dtype",
+                             {{"float32", ops::KvType::f32},
+                              {"float16", ops::KvType::f16},
+                              {"bfloat16", ops::KvType::bf16},
+                              {"int8", ops::KvType::i8}});
 }
 
 inline ops::Activation to_activation(const std::string& text) {

@@ -13,13 +13,31 @@ void check_block_size(int64_t block_size) {
               "; it must be 16, 32 or 64");
 }
 
+// Of the scales of a block's keys, and of its values, in one layer.
+int64_t scale_bytes(const LayerSpec& layer, int64_t block_size, ops::KvType type) {
+  return type == ops::KvType::i8 ? layer.n_kv_heads * block_size * 4 : 0;
+}
+
+// Whether no word has all bits of an exponent set, as infinities and NaN have.
+template <class Word>
+bool no_word_has(Word exponent, std::span<const uint8_t> bytes) {
+  bool found = false;
+  for (size_t i = 0; i + sizeof(Word) <= bytes.size(); i += sizeof(Word)) {
+    Word word;
+    std::memcpy(&word, bytes.data() + i, sizeof(Word));
+    found |= (word & exponent) == exponent;
+  }
+  return !found;
+}
+
 }  // namespace
 
 int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type) {
   check_block_size(block_size);
   int64_t bytes = 0;
   for (const LayerSpec& layer : spec.layers)
-    bytes += 2 * align_up(layer.kv_size() * block_size * size_of(type));
+    bytes += 2 * align_up(layer.kv_size() * block_size * size_of(type)) +
+             2 * align_up(scale_bytes(layer, block_size, type));
   return bytes;
 }
 
@@ -38,6 +56,10 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
     void* const v = carver.take<uint8_t>(bytes);
     pages_.push_back(
         {k, v, type, block_size, layer.n_kv_heads, layer.head_dim, block_bytes_ / size_of(type)});
+    if (type != ops::KvType::i8) continue;
+    pages_.back().k_scale = carver.take<float>(layer.n_kv_heads * block_size);
+    pages_.back().v_scale = carver.take<float>(layer.n_kv_heads * block_size);
+    pages_.back().scale_stride = block_bytes_ / 4;
   }
 }
 

@@ -41,6 +41,8 @@ class KvCache {
 };
 
 // Bytes of one element.
-constexpr int64_t size_of(ops::KvType type) { return type == ops::KvType::f32 ? 4 : 2; }
+constexpr int64_t size_of(ops::KvType type) {
+  return type == ops::KvType::f32 ? 4 : type == ops::KvType::i8 ? 1 : 2;
+}
 
 }  // namespace tuili

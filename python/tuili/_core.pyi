@@ -309,7 +309,7 @@ class BlockPool:
     def check_invariants(self) -> None:
         """free + cached + held = total; hash index and blocks in bijection. Raises TuiliError("internal")."""
 
-KvType = Literal["float32", "float16", "bfloat16"]
+KvType = Literal["float32", "float16", "bfloat16", "int8"]
 
 class KvCache:
     def __init__(

@@ -15,10 +15,10 @@ from tuili.loading.memory import available_memory
 BLOCK_SIZE = 32  # tokens
 DEFAULT_SHARE = 0.25  # of available memory for the cache, where nobody says how much
 LARGEST_SHARE = 0.9  # of available memory that a cache may be planned to take
-KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
+KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
 MAX_BYTES = 1 << 60
 
-KvDtype = Literal["float32", "float16", "bfloat16"]
+KvDtype = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,8 @@ def kv_dtype(name: str) -> KvDtype:
     it.
     """
     if not isinstance(name, str) or name not in KV_DTYPES:
-        code = "not_supported_yet" if isinstance(name, str) and name == "int8" else None
         raise InvalidParameterError(
-            f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}", param="kv_cache_dtype", code=code
+            f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}", param="kv_cache_dtype"
         )
     return "float16" if name == "auto" else cast(KvDtype, name)
 

@@ -9,6 +9,13 @@ namespace {
 
 constexpr int64_t kFewQueries = 4;  // as in decoding: bound by memory
 
+struct Code {
+  int8_t value;
+};
+TUILI_INLINE Floats load(const Code* p) { return to_float(load_i8(reinterpret_cast<const uint8_t*>(p))); }
+template <class T>
+constexpr bool kCoded = __is_same(T, Code);
+
 TUILI_INLINE int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 // Queries first, first + 1, … of one kv head, numbered row by row, head by head.
@@ -69,6 +76,28 @@ TUILI_INLINE Range seen_by_any(const Queries& queries, Range keys) {
 TUILI_INLINE int64_t page_of(const AttentionArgs& args, int64_t kv_head, int64_t key) {
   const KvPages& p = args.pages;
   return args.blocks[key / p.block_size] * p.block_stride + kv_head * p.head_dim * p.block_size;
+}
+
+// The scale of a key, or of its value; those of the keys after it in the page follow.
+TUILI_INLINE float* scale_of(const AttentionArgs& args, float* scales, int64_t kv_head, int64_t key) {
+  const KvPages& p = args.pages;
+  return scales + args.blocks[key / p.block_size] * p.scale_stride + kv_head * p.block_size +
+         key % p.block_size;
+}
+
+// scores[q][t] = scores[q][t] · scale of key t, for the keys that a query sees; zero for those beside them in
+// their pieces of 16, whose scale may be NaN. For scores of codes, and for the probabilities of coded values.
+void apply_scales(const AttentionArgs& args, float* scales, int64_t kv_head, Queries& queries, int64_t tile) {
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const Range seen = overlap(queries.seen[i], {tile, tile + kKeyTile});
+    if (seen.begin >= seen.end) continue;
+    float* const scores = queries.scores + i * kKeyTile - tile;
+    const int64_t begin = seen.begin / 16 * 16, end = (seen.end + 15) / 16 * 16;
+    for (int64_t key = begin; key < end; key += 16)
+      store(scores + key, load(scores + key) * load(scale_of(args, scales, kv_head, key)));
+    for (int64_t key = begin; key < seen.begin; ++key) scores[key] = 0;
+    for (int64_t key = seen.end; key < end; ++key) scores[key] = 0;
+  }
 }
 
 // scores of kRows queries with kPieces times 16 keys.
@@ -236,9 +265,11 @@ void split_of(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries
     tile_scores<T>(args, kv_head, queries, tile, any);
     const Range next = seen_by_any(queries, {tile + kKeyTile, tile + 2 * kKeyTile});
     if (few) prefetch_pages<T>(args, args.pages.k, kv_head, next);
+    if constexpr (kCoded<T>) apply_scales(args, args.pages.k_scale, kv_head, queries, tile);
     tile_maxima(args, queries, tile);
     float factors[kMaxima];
     tile_softmax(queries, tile, factors);
+    if constexpr (kCoded<T>) apply_scales(args, args.pages.v_scale, kv_head, queries, tile);
     weigh_values<T>(args, kv_head, queries, tile, any, factors);
   }
 }
@@ -248,6 +279,7 @@ void split_of_type(const AttentionArgs& args, int64_t kv_head, int64_t split, Qu
     case KvType::f32: return split_of<float>(args, kv_head, split, queries);
     case KvType::f16: return split_of<Half>(args, kv_head, split, queries);
     case KvType::bf16: return split_of<Bfloat>(args, kv_head, split, queries);
+    case KvType::i8: return split_of<Code>(args, kv_head, split, queries);
   }
 }
 
@@ -338,6 +370,7 @@ void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, in
 template <class T>
 TUILI_INLINE Floats saturated(Floats x) {
   if constexpr (__is_same(T, Half)) return max(splat(-65504), min(splat(65504), x));  // NaN passes
+  if constexpr (kCoded<T>) return max(splat(-0x1p127f), min(splat(0x1p127f), x));     // scale · 127 is finite
   return x;
 }
 
@@ -363,12 +396,53 @@ void write_pages(const KvPages& pages, const float* k, const float* v, int64_t l
   }
 }
 
+// Codes n numbers to to[0], to[stride], …; returns their scale.
+float code_vector(Code* to, int64_t stride, const float* x, int64_t n) {
+  Ints largest = splat_int(0);
+  for_each_16({0, n}, [&](int64_t i, int64_t count) {
+    largest = max(largest, as_ints(absolute(saturated<Code>(load_up_to(x + i, count)))));
+  });
+  // As integers magnitudes are ordered like floats, with NaN above all.
+  const int32_t amax_bits = max_of(largest);
+  constexpr int32_t kSmallest = 27 << 23, kInfinity = 0x7f800000;  // 2^-100
+  const bool usable = amax_bits >= kSmallest && amax_bits < kInfinity;
+  float amax;
+  __builtin_memcpy(&amax, &amax_bits, sizeof(amax));
+  const Floats inverse = splat(127 / amax);
+  for_each_16({0, n}, [=](int64_t i, int64_t count) {
+    const Floats value = saturated<Code>(load_up_to(x + i, count)) * inverse;
+    const Ints code = as_ints(value + splat(kRounder)) - splat_int(kRounderBits);
+    int8_t codes[16];
+    store_i8(codes, usable ? code : splat_int(0));
+    for (int64_t j = 0; j < count; ++j) to[(i + j) * stride].value = codes[j];
+  });
+  return usable ? amax / 127 : amax_bits < kInfinity ? 0 : __builtin_nanf("");
+}
+
+void write_codes(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
+                 Range tokens) {
+  const int64_t head_dim = pages.head_dim, block_size = pages.block_size;
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
+    for (int64_t h = 0; h < pages.n_kv_heads; ++h) {
+      const int64_t page = block * pages.block_stride + h * head_dim * block_size;
+      const int64_t scale = block * pages.scale_stride + h * block_size + offset;
+      const int64_t at = t * ld + h * head_dim;
+      Code* to_k = static_cast<Code*>(pages.k) + page + offset;
+      Code* to_v = static_cast<Code*>(pages.v) + page + offset * head_dim;
+      pages.k_scale[scale] = code_vector(to_k, block_size, k + at, head_dim);
+      pages.v_scale[scale] = code_vector(to_v, 1, v + at, head_dim);
+    }
+  }
+}
+
 void kv_write(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
               Range tokens) {
   switch (pages.type) {
     case KvType::f32: return write_pages<float>(pages, k, v, ld, slots, tokens);
     case KvType::f16: return write_pages<Half>(pages, k, v, ld, slots, tokens);
     case KvType::bf16: return write_pages<Bfloat>(pages, k, v, ld, slots, tokens);
+    case KvType::i8: return write_codes(pages, k, v, ld, slots, tokens);
   }
 }
 

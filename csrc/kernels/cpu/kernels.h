@@ -20,7 +20,7 @@ struct Range {
 };
 
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
-enum class KvType : uint8_t { f32, f16, bf16 };
+enum class KvType : uint8_t { f32, f16, bf16, i8 };
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
@@ -39,7 +39,9 @@ inline constexpr int64_t kGemmScratch = kScratchPanels * kPanel * kKBlock + 64;
 
 // Pages of one layer. Keys are transposed inside a page so that a lane is a token.
 //   k  [n_blocks][n_kv_heads][head_dim][block_size]     v  [n_blocks][n_kv_heads][block_size][head_dim]
-// Blocks are block_stride elements apart: those of all layers may lie together.
+// Blocks are block_stride elements apart: those of all layers may lie together. i8 pages hold codes, and for
+// each token and head a scale of its key and one of its value: x = scale · code.
+//   k_scale, v_scale  f32 [n_blocks][n_kv_heads][block_size], blocks scale_stride floats apart; else null
 struct KvPages {
   void* k;
   void* v;
@@ -48,6 +50,9 @@ struct KvPages {
   int64_t n_kv_heads;
   int64_t head_dim;
   int64_t block_stride;
+  float* k_scale = nullptr;
+  float* v_scale = nullptr;
+  int64_t scale_stride = 0;
 };
 
 inline constexpr int64_t kKeyTile = 64;    // keys per softmax tile, at absolute positions
@@ -122,16 +127,20 @@ struct Kernels {
 
   // Writes rows of k and v (f32 [n_tokens, n_kv_heads · head_dim], stride ld) into the pages.
   // slots[t] = block_id · block_size + offset.  Rounds to nearest even; f16 pages take what is beyond ±65504,
-  // ±Inf too, as ±65504 (NaN stays NaN).
+  // ±Inf too, as ±65504 (NaN stays NaN). i8 pages take what is beyond ±2^127 as ±2^127; then per token and
+  // head: amax = largest |x|; scale = amax / 127; code = round_half_even(x · (127 / amax)); amax below 2^-100
+  // gives codes and scale 0, NaN gives codes 0 and scale NaN.
   void (*kv_write)(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
                    Range tokens);
 
   // All heads of kv_head for query rows [rows.begin, rows.end). Splits of 512 keys at absolute positions,
   // each from a fresh (max, sum, out); inside a split, tiles of 64 keys in order:
   //   score[t] = (fma chain over ascending d of q[d]·k[d][t] from 0) · scale (softcap);  unseen keys are -inf
+  //   i8: k is the code; the chain's result is multiplied with k_scale[t] before `scale`
   //   m' = max(m, max score); r = exp(m - m'); p[t] = exp(score[t] - m'); unseen p = 0
   //   sum = fma(sum, r, canonical sum of p over the 64 places);  out[d] = out[d]·r, then fma(p[t], v[t][d],
   //   out[d]) over ascending seen t.  A tile or split without seen keys is skipped.
+  //   i8: v is the code, and p[t] · v_scale[t] its factor; `sum` takes p[t]
   // Splits merge in ascending order, the first is copied:
   //   M' = max(M, m); a = exp(M - M'); b = exp(m - M'); sum = fma(S, a, s·b); out = fma(O, a, o·b).
   // The result is out · (1 / sum) + 0 (never -0: keys with p = 0 may be skipped or added); no seen key gives
