@@ -174,6 +174,26 @@ void bind_block_pool(py::module_& module) {
       .def("check_invariants", &BlockPool::check_invariants);
 }
 
+py::array_t<uint8_t> read_blocks(const KvCache& cache, Sequence& sequence, int64_t first, int64_t n) {
+  TUILI_CHECK(n >= 0 && n <= static_cast<int64_t>(idle(sequence).blocks.size()), n,
+              " blocks of a sequence that holds ", sequence.blocks.size());
+  py::array_t<uint8_t> out(n * (cache.bytes() / cache.n_blocks()));
+  const std::span<uint8_t> to{out.mutable_data(), static_cast<size_t>(out.size())};
+  HeldSequences held;
+  held.hold(sequence);
+  const py::gil_scoped_release release;
+  cache.read(sequence, first, to);
+  return out;
+}
+
+void write_blocks(KvCache& cache, Sequence& sequence, const ByteArray& blocks) {
+  const std::span<const uint8_t> from{blocks.data(), static_cast<size_t>(blocks.size())};
+  HeldSequences held;
+  held.hold(sequence);
+  const py::gil_scoped_release release;
+  cache.write(sequence, from);
+}
+
 void bind_cache(py::module_& module) {
   py::class_<KvCache>(module, "KvCache")
       .def(
@@ -183,6 +203,16 @@ void bind_cache(py::module_& module) {
           "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32")
       .def_property_readonly("bytes", &KvCache::bytes)
       .def("poison", &KvCache::poison)
+      .def("read", &read_blocks, "sequence"_a, "first"_a, "n"_a)
+      .def("write", &write_blocks, "sequence"_a, "blocks"_a)
+      .def(
+          "is_finite",
+          [](const KvCache& cache, const ByteArray& blocks) {
+            const std::span<const uint8_t> bytes{blocks.data(), static_cast<size_t>(blocks.size())};
+            const py::gil_scoped_release release;
+            return cache.is_finite(bytes);
+          },
+          "blocks"_a)
       .def_static(
           "block_bytes",
           [](const ModelSpec& spec, int64_t block_size, const std::string& dtype) {
@@ -327,6 +357,7 @@ void bind_runner(py::module_& module) {
 }  // namespace
 
 void bind_runtime(py::module_& module) {
+  module.attr("KV_LAYOUT_VERSION") = kKvLayoutVersion;
   bind_sampling(module);
   bind_sequence(module);
   bind_block_pool(module);

@@ -69,6 +69,64 @@ void KvCache::clear_block(int64_t id) {
 
 void KvCache::poison() { std::memset(memory_.data(), 0xFF, static_cast<size_t>(memory_.bytes())); }
 
+// ---- blocks as bytes
+
+// How many blocks so many bytes are; the sequence has them in this cache, from its `first` on.
+int64_t KvCache::count_blocks(const Sequence& sequence, int64_t first, size_t bytes) const {
+  const auto n = static_cast<int64_t>(bytes) / block_bytes_;
+  TUILI_CHECK(static_cast<int64_t>(bytes) % block_bytes_ == 0, bytes, " bytes are no whole blocks of ",
+              block_bytes_);
+  const auto n_held = static_cast<int64_t>(sequence.blocks.size());
+  TUILI_CHECK(sequence.block_size == block_size_ && first >= 0 && first + n <= n_held, "blocks [", first,
+              ", ", first + n, ") of ", block_size_, " tokens of a sequence that holds ", n_held, " of ",
+              sequence.block_size);
+  for (int64_t i = first; i < first + n; ++i)
+    TUILI_CHECK(sequence.blocks[i] >= 0 && sequence.blocks[i] < n_blocks_, "block ", sequence.blocks[i],
+                " is not in the cache, which has ", n_blocks_);
+  return n;
+}
+
+void KvCache::read(const Sequence& sequence, int64_t first, std::span<uint8_t> to) const {
+  const int64_t n = count_blocks(sequence, first, to.size());
+  TUILI_CHECK((first + n) * block_size_ <= sequence.n_computed, "blocks [", first, ", ", first + n,
+              ") of a sequence with ", sequence.n_computed, " computed tokens");
+  for (int64_t i = 0; i < n; ++i)
+    std::memcpy(to.data() + i * block_bytes_, memory_.data() + sequence.blocks[first + i] * block_bytes_,
+                static_cast<size_t>(block_bytes_));
+}
+
+void KvCache::write(Sequence& sequence, std::span<const uint8_t> from) {
+  const int64_t first = sequence.n_computed / block_size_;
+  const int64_t n = count_blocks(sequence, first, from.size());
+  TUILI_CHECK(sequence.n_computed % block_size_ == 0 && (first + n) * block_size_ <= sequence.n_tokens(), n,
+              " blocks after ", sequence.n_computed, " of ", sequence.n_tokens(), " tokens");
+  for (int64_t i = 0; i < n; ++i)
+    std::memcpy(memory_.data() + sequence.blocks[first + i] * block_bytes_, from.data() + i * block_bytes_,
+                static_cast<size_t>(block_bytes_));
+  sequence.n_computed += n * block_size_;
+}
+
+bool KvCache::is_finite(std::span<const uint8_t> blocks) const {
+  switch (pages_.empty() ? ops::KvType::f32 : pages_[0].type) {
+    case ops::KvType::f32: return no_word_has<uint32_t>(0x7f800000, blocks);
+    case ops::KvType::f16: return no_word_has<uint16_t>(0x7c00, blocks);
+    case ops::KvType::bf16: return no_word_has<uint16_t>(0x7f80, blocks);
+    case ops::KvType::i8: break;
+  }
+  const auto n_bytes = static_cast<int64_t>(blocks.size());
+  for (int64_t block = 0; block + block_bytes_ <= n_bytes; block += block_bytes_) {
+    for (const ops::KvPages& pages : pages_) {
+      for (const float* scales : {pages.k_scale, pages.v_scale}) {
+        const int64_t at = reinterpret_cast<const uint8_t*>(scales) - memory_.data();
+        if (!no_word_has<uint32_t>(0x7f800000,
+                                   blocks.subspan(block + at, pages.n_kv_heads * block_size_ * 4)))
+          return false;
+      }
+    }
+  }
+  return true;
+}
+
 bool KvCache::fits(const ModelSpec& spec) const {
   if (spec.layers.size() != pages_.size()) return false;
   for (size_t i = 0; i < pages_.size(); ++i)

@@ -2,13 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/memory.h"
 #include "model/batch.h"
 #include "model/spec.h"
+#include "runtime/sequence.h"
 
 namespace tuili {
+
+// Saved prefixes carry it (generation/prefix.py). Count up with any change of what a block's bytes mean.
+inline constexpr int kKvLayoutVersion = 1;
 
 class KvCache {
  public:
@@ -27,6 +32,15 @@ class KvCache {
   // Writes NaN everywhere, for tests: no step may notice.
   void poison();
 
+  // The bytes of the sequence's blocks [first, first + to.size() / block_bytes), whose tokens are computed.
+  void read(const Sequence& sequence, int64_t first, std::span<uint8_t> to) const;
+
+  // Bytes of whole blocks become the sequence's next ones, from n_computed on, and their tokens computed.
+  void write(Sequence& sequence, std::span<const uint8_t> from);
+
+  // Whether bytes of whole blocks hold finite keys and values only.
+  bool is_finite(std::span<const uint8_t> blocks) const;
+
   // Whether the pages fit the layers of `spec`.
   bool fits(const ModelSpec& spec) const;
 
@@ -34,6 +48,8 @@ class KvCache {
   static int64_t block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type);
 
  private:
+  int64_t count_blocks(const Sequence& sequence, int64_t first, size_t bytes) const;
+
   int64_t n_blocks_, block_size_;
   int64_t block_bytes_ = 0;
   Buffer memory_;  // block by block, all layers of a block together: what a sequence commits is one piece

@@ -14,6 +14,7 @@ u16 = NDArray[np.uint16]
 
 __version__: str
 PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
+KV_LAYOUT_VERSION: int  # of runtime/kv_cache.h: saved prefixes with another one cannot be used
 
 def available_isas() -> list[str]:
     """Instruction-set tables that run on this CPU, best first: "avx512", "avx2", "neon", "generic"."""
@@ -284,7 +285,6 @@ class BlockPool:
     def n_hits(self) -> int: ...
     @property
     def n_evictions(self) -> int: ...
-    def attach_prefix(self, sequence: Sequence) -> int:
     @property
     def n_spared(self) -> int:
         """Evictions in which a salt with more than half of all blocks gave up its own in place of an older
@@ -292,6 +292,7 @@ class BlockPool:
     @property
     def n_salts(self) -> int:
         """Salts that have blocks, held or cached."""
+    def attach_prefix(self, sequence: Sequence) -> int:
         """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the
         sequence must hold no block. Sets n_computed and returns it. 0 for a sequence that collects rows: they
         must be computed."""
@@ -319,6 +320,13 @@ class KvCache:
     def bytes(self) -> int: ...
     def poison(self) -> None:
         """Writes NaN over all pages, for tests: no later step may notice."""
+    def read(self, sequence: Sequence, first: int, n: int) -> NDArray[np.uint8]:
+        """Bytes of the sequence's computed blocks [first, first + n), block after block."""
+    def write(self, sequence: Sequence, blocks: NDArray[np.uint8]) -> None:
+        """Bytes of whole blocks become the sequence's next ones, from n_computed on; their tokens count as
+        computed."""
+    def is_finite(self, blocks: NDArray[np.uint8]) -> bool:
+        """Whether bytes of whole blocks hold finite keys and values only."""
     @staticmethod
     def block_bytes(spec: ModelSpec, block_size: int = 32, dtype: KvType = "float32") -> int: ...
 

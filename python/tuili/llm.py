@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from tuili import _core, embedding
+from tuili import _core
 from tuili.capacity import BLOCK_SIZE, Capacity, check_cache_options, checked_length, plan_capacity
 from tuili.embedding import Encoder
 from tuili.errors import (
@@ -25,6 +25,7 @@ from tuili.generation import params as parameters
 from tuili.generation.delivery import TextDecoder
 from tuili.generation.engine import Engine, checked_ids
 from tuili.generation.params import SamplingParams, boolean, described, integer, number
+from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
 from tuili.loading.files import StrPath
@@ -33,14 +34,13 @@ from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
 from tuili.tokenization import Detokenizer, Tokenizer
-
-Progress = Callable[[int, int], None]  # (done, in all)
+from tuili.vectors import Progress, Vectors
 
 ENCODER_BATCH_TOKENS = 1024
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
-class LLM:
+class LLM(Vectors):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
@@ -70,7 +70,7 @@ class LLM:
     """
 
     _engine: Engine | None = None
-    _encoder: Encoder | None = None
+    _prefixes: Prefixes | None = None
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class LLM:
             num_threads=num_threads,
         )
         self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
-        self.kind: str = self._loaded.kind
+        self.kind = self._loaded.kind
         self._name = os.fspath(model)
         self._defaults: dict[str, Any] = {}
         self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
@@ -146,9 +146,10 @@ class LLM:
         except InvalidParameterError as error:
             raise ModelFormatError(f"generation_config.json: {error}", code="generation_config") from error
         eos_ids = tuple(dict.fromkeys((*loaded.eos_token_ids, *self._extra_eos_ids())))
+        pool = _core.BlockPool(capacity.n_blocks, BLOCK_SIZE, prefix_cache=limits.prefix_caching)
         self._engine = Engine(
             self._runner,
-            _core.BlockPool(capacity.n_blocks, BLOCK_SIZE, prefix_cache=limits.prefix_caching),
+            pool,
             n_vocab=spec.n_vocab,
             max_model_len=capacity.max_model_len,
             decoder=self._decoder,
@@ -156,6 +157,16 @@ class LLM:
             eos_ids=eos_ids,
             limits=limits,
         )
+        if limits.prefix_caching:
+            self._prefixes = Prefixes(
+                self._engine,
+                pool,
+                cache,
+                loaded.model,
+                architecture=loaded.config["architecture"],
+                kv_dtype=capacity.kv_dtype,
+                settings={"compute": loaded.config["compute"]},
+            )
         self._kv_bytes = capacity.kv_bytes
         self.config |= {
             "max_model_len": capacity.max_model_len,
@@ -359,75 +370,44 @@ class LLM:
             f"prompt must be a str, token ids or messages, not {described(prompt)}", param="prompt"
         )
 
-    # --- encoders -------------------------------------------------------------------------------------------
+    # --- prefixes -------------------------------------------------------------------------------------------
 
-    def embed(
-        self,
-        texts: str | Sequence[str],
-        normalize: bool | None = None,
-        pooling: str | None = None,
-        *,
-        truncation: bool = False,
-        progress: Progress | None = None,
-    ) -> np.ndarray:
-        """Sentence vectors, float32 [n_texts, d_model]; one str gives [d_model].
+    def save_prefix(self, prompt: Prompt | Messages, *, cache_salt: str | None = None) -> bytes:
+        """The keys and values of a prompt's whole blocks of 32 tokens, for `load_prefix` of an LLM with the
+        same model and kv_cache_dtype, in this process or another. Holds the prompt's token ids.
 
-        normalize, pooling  None: as the model's own files say
-        truncation          cut texts at the model's limit (keeping the special token at the end)
-        progress            called with (texts, texts in all) after each batch
-        raises              PromptTooLongError, InvalidParameterError
+        prompt      what later prompts begin with. A text ends in the middle of a word of theirs, perhaps: the
+                    tokens there, hence the last block, may then differ
+        cache_salt  of the requests that are to find it; whoever loads it must give the same
+        raises      InvalidParameterError for a prompt of less than a block, and what `generate` raises
+
+        The first call reads all weights, to tell the model from others.
         """
-        encoder = self._encoder_engine()
-        chosen = embedding.settings(self._embedding, pooling, normalize)
-        boolean("truncation", truncation)
-        items = embedding.checked_texts(texts)
-        ids = [self._encode_text(encoder, text, truncation) for text in items]
-        vectors = encoder.embed(ids, *chosen, progress)
-        return vectors[0] if isinstance(texts, str) else vectors
+        prefixes = self._prefix_cache()
+        salt = SamplingParams(cache_salt=cache_salt).cache_salt
+        ids = checked_ids(self._encode_prompt(prompt)[1], self._loaded.spec.n_vocab)
+        self._check_room(len(ids), prefixes.block_bytes // BLOCK_SIZE // 4)
+        return prefixes.save(ids, salt)
 
-    encode = embed
+    def load_prefix(self, data: bytes, *, cache_salt: str | None = None) -> int:
+        """Put a saved prefix into the prefix cache; returns its number of tokens.
 
-    def similarity(
-        self,
-        a: str | Sequence[str] | np.ndarray,
-        b: str | Sequence[str] | np.ndarray,
-        *,
-        truncation: bool = False,
-    ) -> Any:
-        """Cosine similarity of texts or vectors: a float for two of them, float32 [n_a, n_b] for lists.
+        Requests that begin with these tokens, under the same cache_salt, find it until its blocks are needed
+        for others, and their answers are, to the bit, what they are without.
 
-        raises  InvalidParameterError also for vectors of another width or that are not finite, and as `embed`
+        data    from `save_prefix`. Not trusted: anything else is an error
+        raises  ModelFormatError; InvalidParameterError if it belongs to another model, kv_cache_dtype, salt
+                or version of tuili; KVCacheExhaustedError if running requests leave no room
         """
-        rows = [self._vectors(side, name, truncation) for side, name in ((a, "a"), (b, "b"))]
-        matrix = embedding.cosines(*(np.atleast_2d(row) for row in rows))
-        if rows[0].ndim == rows[1].ndim == 1:
-            return float(matrix[0, 0])
-        return matrix
+        return self._prefix_cache().load(data, SamplingParams(cache_salt=cache_salt).cache_salt)
 
-    def rank(
-        self, query: str, documents: Sequence[str], top_k: int | None = None, *, truncation: bool = False
-    ) -> list[dict[str, Any]]:
-        """The documents most similar to the query, best first: dicts with "index", "score" and "text"."""
-        if not isinstance(query, str):
-            raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
-        items = embedding.checked_texts(documents, "documents")
-        top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
-        vectors = self.embed([query], truncation=truncation), self.embed(items, truncation=truncation)
-        return embedding.ranking(embedding.cosines(*vectors)[0], items, top_k)
-
-    def _vectors(self, side: Any, name: str, truncation: bool) -> np.ndarray:
-        if isinstance(side, np.ndarray):
-            return embedding.checked_vectors(side, self._loaded.spec.d_model, name)
-        items = embedding.checked_texts(side, name)
-        vectors = self.embed(items, truncation=truncation)
-        return vectors[0] if isinstance(side, str) else vectors
-
-    def _encode_text(self, encoder: Encoder, text: str, truncation: bool) -> list[int]:
-        ids = self.tokenizer.encode(text)
-        if truncation and len(ids) > encoder.max_len:
-            n_end = len(ids) - len(self.tokenizer.encode(text, add_special=False)) > 1  # [SEP], next to [CLS]
-            return ids[: encoder.max_len - 1] + ids[-1:] if n_end else ids[: encoder.max_len]
-        return ids
+    def _prefix_cache(self) -> Prefixes:
+        self._decoder_engine().check_usable()
+        if self._prefixes is None:
+            raise InvalidParameterError(
+                "prefixes need enable_prefix_caching=True", param="enable_prefix_caching"
+            )
+        return self._prefixes
 
     # --- inside the model -----------------------------------------------------------------------------------
 
@@ -492,7 +472,7 @@ class LLM:
     def stats(self) -> dict[str, float | int]:
         """Counters since the start, and what runs and waits now.
 
-        Of the prefix cache: cached_blocks of n_blocks hold prefixes of nobody's, of cache_salts salts in all;
+        Of the prefix cache: cached_blocks of n_blocks are kept though no request holds them; cache_salts have any;
         block_hits were found; of block_evictions, spared_blocks times a salt with more than half of all
         blocks gave up its own in place of another's older one.
         """
@@ -533,13 +513,6 @@ class LLM:
                 f"this model is an {self.kind}; it makes vectors, not text", code="wrong_kind"
             )
         return self._engine
-
-    def _encoder_engine(self) -> Encoder:
-        if self._encoder is None:
-            raise ModelUnsupportedError(
-                f"this model is a {self.kind}; it makes text, not vectors", code="wrong_kind"
-            )
-        return self._encoder
 
     def _decoder(self, skip_special: bool) -> TextDecoder:
         return Detokenizer(self.tokenizer, skip_special=skip_special)
