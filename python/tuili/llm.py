@@ -472,9 +472,9 @@ class LLM(Vectors):
     def stats(self) -> dict[str, float | int]:
         """Counters since the start, and what runs and waits now.
 
-        Of the prefix cache: cached_blocks of n_blocks are kept though no request holds them; cache_salts have any;
-        block_hits were found; of block_evictions, spared_blocks times a salt with more than half of all
-        blocks gave up its own in place of another's older one.
+        Of the prefix cache: cached_blocks of n_blocks are kept though no request holds them; cache_salts
+        have any; block_hits were found; of block_evictions, spared_blocks times a salt with more than half of
+        all blocks gave up its own in place of another's older one.
         """
         if self._encoder is not None:
             return {name: getattr(self._encoder.counters, name) for name in ("texts", "tokens", "batches")}
