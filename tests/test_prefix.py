@@ -65,8 +65,10 @@ def test_another_engine_finds_the_prefix_and_answers_with_the_same_bits(folder, 
     options = OPTIONS | {"kv_cache_dtype": kv_cache_dtype}
     with tuili.LLM(folder / model, **options) as first:
         data = first.save_prefix(IDS)
-    with tuili.LLM(folder / model, **options) as cold:
+    with tuili.LLM(folder / model, **options | {"prefill_chunk": 40, "num_threads": 2}) as cold:
+        cold._prefixes._cache.poison()
         expected = answer(cold)
+        assert cold.save_prefix(IDS) == data, "no chunk, thread or byte of others may show"
     with tuili.LLM(folder / model, **options) as warm:
         assert warm.load_prefix(data) == N_SAVED
         got = answer(warm)
@@ -161,6 +163,13 @@ def test_a_prefix_of_another_kind_is_refused_by_name(folder, saved, model, optio
     ):
         llm.load_prefix(saved)
     assert (caught.value.code, caught.value.param) == (code, "data")
+
+
+def test_a_released_view_is_refused(llm, saved):
+    view = memoryview(saved)
+    view.release()
+    with pytest.raises(InvalidParameterError):
+        llm.load_prefix(view)
 
 
 @pytest.mark.parametrize("data", [None, 3, "text", [1], np.zeros(9, np.uint8), memoryview(b"abcd")[::2]])

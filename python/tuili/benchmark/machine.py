@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tuili import _core
 
 Summary = dict[str, float]
-KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+KV_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 def summary(runs: list[float]) -> Summary:
@@ -66,7 +66,8 @@ def decode_bytes(model: _core.Model, depth: int, kv_dtype: str) -> float:
     total = model.weight_bytes * (1 - embedding / model.n_parameters)
     for layer in spec.layers:
         seen = min(depth, layer.sliding_window or depth)
-        total += 2 * seen * layer.n_kv_heads * layer.head_dim * KV_BYTES.get(kv_dtype, 4)
+        scale = 4 if kv_dtype == "int8" else 0
+        total += 2 * seen * layer.n_kv_heads * (layer.head_dim * KV_BYTES.get(kv_dtype, 4) + scale)
     return total
 
 

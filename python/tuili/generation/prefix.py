@@ -289,8 +289,8 @@ def _bytes_of(data: object) -> memoryview:
         raise InvalidParameterError(f"data must be bytes, not {described(data)}", param="data")
     try:
         return memoryview(data).cast("B").toreadonly()
-    except TypeError:
-        raise InvalidParameterError("data must be contiguous", param="data") from None
+    except (TypeError, ValueError):
+        raise InvalidParameterError("data must be contiguous and not released", param="data") from None
 
 
 def _unpacked(raw: memoryview) -> tuple[Origin, NDArray[np.int32], bytes, Bytes]:
