@@ -305,6 +305,8 @@ void BlockPool::publish(Sequence& sequence) {
     int32_t id = find(hash, sequence.salt, parent, tokens);
     if (id == kNone) {  // else another sequence computed the same: this copy stays private
       id = sequence.blocks[i];
+      TUILI_CHECK_KIND(ErrorKind::internal, blocks_[id].share->salt == sequence.salt,
+                       "publish: a block that was taken for another salt");
       make_findable(id, hash, parent, tokens);
     }
     sequence.content.push_back(blocks_[id].content);
