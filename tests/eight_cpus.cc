@@ -1,4 +1,5 @@
-// Preloaded, tells a process that it may run on eight CPUs, so that the thread pool starts eight threads anywhere.
+// Preloaded, tells a process that it may run on eight CPUs, so that the thread pool starts eight threads
+// anywhere.
 #include <sched.h>
 
 #include <cstring>

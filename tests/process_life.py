@@ -4,13 +4,14 @@
 
 Each exit is a child, forked from a process that has imported tuili but made no engine, which makes one, puts
 requests to it and ends while they run, in one of several ways; its exit code, its standard error and its time
-are checked. Each fork is of one process whose engine is generating: the child must get EngineForkedError and end,
-the parent's answers must not notice. Exit status 1 if one of them is not clean.
+are checked. Each fork is of one process whose engine is generating: the child must get EngineForkedError and
+end, the parent's answers must not notice. Exit status 1 if one of them is not clean.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import signal
@@ -44,10 +45,8 @@ def main() -> int:
 
 def _wait_in_a_daemon_thread(handle) -> None:
     def wait() -> None:
-        try:
+        with contextlib.suppress(TuiliError):
             handle.result()
-        except TuiliError:
-            pass
 
     threading.Thread(target=wait, daemon=True).start()
 

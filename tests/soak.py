@@ -2,10 +2,11 @@
 
     python tests/soak.py [--requests 80000] [--threads 1] [--leak BYTES]
 
-Eight threads put requests to one engine whose pool is so small that rows are preempted: 20 % are cancelled at a
-random moment, 5 % are invalid, the others read as streams or as results and must have counted right. At the end
-the ledger of blocks is clean, and resident memory has grown by less than 1 % since a tenth of the requests were
-done (the interpreter's own tables settle within some thousand). `--leak` keeps so many bytes of each request, to show that the check can fail. Exit status 1 if it does.
+Eight threads put requests to one engine whose pool is so small that rows are preempted: 20 % are cancelled at
+a random moment, 5 % are invalid, the others read as streams or as results and must have counted right. At the
+end the ledger of blocks is clean, and resident memory has grown by less than 1 % since a tenth of them were
+done (the interpreter's own tables settle within some thousand). `--leak` keeps so many bytes of each
+request, to show that the check can fail. Exit status 1 if it does.
 """
 
 from __future__ import annotations
