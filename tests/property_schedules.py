@@ -129,7 +129,7 @@ class Schedule:
         self.kv_type = rng.choice(["float32", "float32", "float16", "bfloat16", "int8"])
         self.block_size = rng.choice([16, 32, 64])
         self.isa = rng.choice(_core.available_isas())
-        self.num_threads = rng.choice([1, 2])
+        self.num_threads = rng.choice([1, 2, 8])
         self.chunk = rng.choice([1, 3, 8, 17, 64, 256])
         self.prefix_cache = rng.random() < 0.6
         self.requests = draw_requests(rng, long=self.chunk >= 64 and rng.random() < 0.3)
@@ -299,7 +299,7 @@ def play_encoder(seed: int) -> Counter[str]:
     rng = random.Random(seed)
     model = built("bert", rng.choice(["f32", "f16", "q8_0"]))
     texts = [some_ids(rng.randint(1, 64), seed=rng.getrandbits(32)) for _ in range(rng.randint(1, 9))]
-    how = How(isa=rng.choice(_core.available_isas()), num_threads=rng.choice([1, 2]))
+    how = How(isa=rng.choice(_core.available_isas()), num_threads=rng.choice([1, 2, 8]))
     pooling, normalize = rng.choice(["mean", "cls", "last"]), rng.random() < 0.5
     together, _ = encode(model, texts, pooling, normalize, how)
     for ids, vector in zip(texts, together, strict=True):

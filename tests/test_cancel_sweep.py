@@ -1,0 +1,191 @@
+"""A request is ended at every state of its life, in every way, and nothing is left behind.
+
+Catalogue rows CAN-01, CAN-02, CAN-06. The states are reached by driving the engine step by step: queued
+behind others, in the middle of a prompt, decoding, preempted, sampled but not looked at, finished, consumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+from tiny_engine import codes, drain, is_idle, make_engine, sampling
+from tuili.errors import DeadlineExceeded, RequestCancelled
+from tuili.generation.engine import Engine
+from tuili.generation.request import Handle
+
+PROMPT, N_NEW = codes("0123456789"), 6  # four steps of prompt, then one per token
+
+
+def n_steps(count: int) -> Callable[[Engine, Handle], None]:
+    def advance(engine: Engine, handle: Handle) -> None:
+        for _ in range(count):
+            engine.step()
+
+    return advance
+
+
+def until_preempted(engine: Engine, handle: Handle) -> None:
+    row = engine._live[handle.request_id][0]
+    for _ in range(200):
+        if row.preemptions and not row.running:
+            return
+        engine.step()
+    raise AssertionError("the row was never preempted")
+
+
+def until_done(engine: Engine, handle: Handle) -> None:
+    drain(engine)
+
+
+def until_consumed(engine: Engine, handle: Handle) -> None:
+    drain(engine)
+    handle.result(0)
+
+
+STATES = {
+    "submitted": n_steps(0),
+    "queued": n_steps(1),
+    "prefill 1": n_steps(3),
+    "prefill 2": n_steps(4),
+    "decode 1": n_steps(7),
+    "decode 2": n_steps(8),
+    "decode 5": n_steps(11),
+    "preempted": until_preempted,
+    "finished": until_done,
+    "consumed": until_consumed,
+}
+
+
+def make(state: str) -> tuple[Engine, Handle, list[Handle]]:
+    """An engine in which the last request has reached the state, and the requests beside it."""
+    if state == "preempted":
+        engine = make_engine(n_blocks=3, max_model_len=48)
+        others = [engine.submit(codes("abcdefgh"), sampling(max_tokens=30))]
+        handle = engine.submit(codes("ijklmnop"), sampling(max_tokens=30))
+        engine.step()
+    else:
+        engine = make_engine(prefill_chunk=3, max_num_seqs=2, prefix_caching=False)
+        others = [engine.submit(codes("ab"), sampling(max_tokens=n)) for n in (2, 30)]
+        handle = engine.submit(PROMPT, sampling(max_tokens=N_NEW))
+    STATES[state](engine, handle)
+    return engine, handle, others
+
+
+def finish(engine: Engine, others: list[Handle]) -> None:
+    """The others go on as if nothing had happened, and nothing is left."""
+    drain(engine)
+    for other in others:
+        request = other._request
+        first = request.prompt_token_ids[-1] + 1
+        expected = list(range(first, first + request.params.max_tokens))
+        assert other.result(0).outputs[0].token_ids == expected
+    assert is_idle(engine)
+    assert not engine._live
+
+
+def outcome(handle: Handle) -> str:
+    try:
+        return str(handle.result(0).outputs[0].finish_reason)
+    except (RequestCancelled, DeadlineExceeded) as error:
+        return type(error).__name__
+
+
+def stream_outcome(handle: Handle) -> str:
+    try:
+        return str([chunk.finish_reason for chunk in handle][-1])
+    except (RequestCancelled, DeadlineExceeded) as error:
+        return type(error).__name__
+
+
+async def async_outcome(handle: Handle) -> str:
+    try:
+        return str((await handle).outputs[0].finish_reason)
+    except (RequestCancelled, DeadlineExceeded) as error:
+        return type(error).__name__
+
+
+READ = {
+    "sync": outcome,
+    "stream": stream_outcome,
+    "async": lambda handle: asyncio.run(async_outcome(handle)),
+}
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("state", STATES)
+def test_abort_at_every_state(state, read):
+    engine, handle, others = make(state)
+    had = len(handle._request.tracks[0].token_ids)
+    was_done = handle.done
+    handle.abort()
+    engine.step()
+    engine.scheduler.check_invariants()
+    assert handle.done, "an abort takes one step at most"
+    assert handle.request_id not in engine._live
+    expected = "length" if was_done else "abort" if had else "RequestCancelled"
+    assert READ[read](handle) == expected
+    assert READ[read](handle) == expected, "an end stays as it is"
+    finish(engine, others)
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("state", STATES)
+def test_a_deadline_at_every_state(state, read):
+    engine, handle, others = make(state)
+    request = handle._request
+    had, was_done = len(request.tracks[0].token_ids), handle.done
+    request.params = sampling(max_tokens=request.params.max_tokens, deadline_s=1)
+    request.times.submitted -= 1000
+    engine.step()
+    engine.scheduler.check_invariants()
+    assert handle.done, "a deadline takes one step at most"
+    assert len(request.tracks[0].token_ids) == had, "nothing is computed past it"
+    assert READ[read](handle) == ("length" if was_done else "deadline" if had else "DeadlineExceeded")
+    finish(engine, others)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("way", ["task", "wait_for", "aclose", "dropped"])
+def test_coroutines_are_cancelled_at_every_state(state, way):
+    engine, handle, others = make(state)
+    was_done = handle.done
+
+    async def consume():
+        if way == "aclose":
+            stream = handle.__aiter__()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(read_all(stream), 0.01)
+        elif way == "wait_for":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(handle, 0.01)
+        elif way == "task":
+            task = asyncio.create_task(async_outcome(handle))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if way != "dropped" and not was_done:
+            asyncio.run(consume())
+        if way == "dropped":
+            request_id = handle.request_id
+            del handle
+            gc.collect()
+        else:
+            request_id = handle.request_id
+        engine.step()
+    engine.scheduler.check_invariants()
+    assert request_id not in engine._live
+    finish(engine, others)
+
+
+async def read_all(stream):
+    async for _ in stream:
+        pass
