@@ -54,7 +54,8 @@ struct PackedMatrix {
 
 // Codes of groups of 32 activations, one scale each: x = d · code.
 //   amax = largest |x| of the group, rest = largest |x| that is no outlier; base = max(rest, amax / 128),
-//   or amax if rest > 3/4 · amax; d = base / 127; code = round_half_even(x · (127 / base)), within ±127 but for outliers, within ±16256.
+//   or amax if rest > 3/4 · amax; d = base / 127; code = round_half_even(x · (127 / base)): within ±127, of
+//   outliers within ±16256.
 // A group whose amax is below 2^-100 is zero (codes 0, d 0); one that holds NaN or Inf has codes 0, d = NaN.
 //
 // Outliers are the few values that would force a coarse d upon the 31 others of their group: those above the
