@@ -73,11 +73,12 @@ py::dict build_info() {
 }  // namespace
 }  // namespace tuili::bindings
 
+// pybind11 itself waits for ever when a sub-interpreter of Python 3.11 imports a module of its making, so the
+// module's entry is not its own.
+#define PyInit__core PyInit__core_of_main
 PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported()) {
   namespace py = pybind11;
   using namespace tuili::bindings;
-  if (PyInterpreterState_Get() != PyInterpreterState_Main())
-    throw py::import_error("tuili._core cannot be imported in a sub-interpreter");
   module.doc() = "The C++ core of tuili.";
   module.attr("__version__") = TUILI_VERSION;
   py::register_local_exception_translator(translate);
@@ -88,4 +89,11 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
   bind_runtime(module);
   bind_ops(module);
   bind_limits(module);
+}
+#undef PyInit__core
+
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_main();
+  PyErr_SetString(PyExc_ImportError, "tuili._core cannot be imported in a sub-interpreter");
+  return nullptr;
 }
