@@ -5,7 +5,7 @@ lengths.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tuili import _core
@@ -133,6 +133,7 @@ class Row:
              itself
     shares   whether it may take its prefix from the cache and leave one there
     collect  what to copy out of the core when it is done
+    standing (priority after ageing, deadline, order): the smaller, the sooner it is computed
     """
 
     request: Request
@@ -147,6 +148,10 @@ class Row:
     ended: bool = False
     cached_tokens: int = 0
     preemptions: int = 0
+    standing: tuple[int, float, tuple[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.standing = self.request.params.priority, self.request.deadline, self.order
 
     @property
     def order(self) -> tuple[int, int]:
