@@ -21,25 +21,24 @@ class Typical:
 
     def __init__(self) -> None:
         self._recent: dict[int, deque[float]] = {}
-        self._medians: dict[int, float] = {}
 
     def learn(self, size: int, value: float) -> None:
         """size  at least 1"""
         key = (size - 1).bit_length()
-        recent = self._recent.setdefault(key, deque(maxlen=MEMORY))
-        recent.append(value)
-        self._medians[key] = sorted(recent)[len(recent) // 2]
+        if key not in self._recent:
+            self._recent[key] = deque(maxlen=MEMORY)
+        self._recent[key].append(value)
 
     def at(self, size: int) -> float | None:
         """At least what this size takes: what is known of it, of the next smaller one, or a larger one's
         share.
         """
+        if not self._recent:
+            return None
         key = (size - 1).bit_length()
-        found = self._medians.get(key)
-        if found is not None or not self._medians:
-            return found
-        nearest = max((k for k in self._medians if k < key), default=min(self._medians))
-        return self._medians[nearest] * min(1.0, 2.0 ** (key - nearest))
+        nearest = max((k for k in self._recent if k <= key), default=min(self._recent))
+        recent = self._recent[nearest]
+        return sorted(recent)[len(recent) // 2] * min(1.0, 2.0 ** (key - nearest))
 
 
 class Costs:

@@ -14,6 +14,7 @@ from tuili.generation.costs import Costs
 from tuili.generation.delivery import Row
 
 DOUBT = 0.8  # of the estimated time is certain, while others are ahead
+CAUTION = 1.2  # times the estimate is what a row needs, while others come after it
 LOOKED_AT = 256  # rows of the queue whose chances are estimated
 
 
@@ -48,7 +49,8 @@ def admitted_s(row: Row, running: Sequence[Row], costs: Costs, *, busy: bool) ->
     if busy:
         step_s = max(step_s, costs.pace_s())
     # The last chunk of the prompt gives the first token.
-    return prompts_s(running, costs) + own_s + max(0, tokens_to_draw(row, costs) - 1) * step_s
+    need_s = prompts_s(running, costs) + own_s + max(0, tokens_to_draw(row, costs) - 1) * step_s
+    return need_s * CAUTION if busy else need_s
 
 
 def hopeless(

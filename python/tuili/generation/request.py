@@ -185,7 +185,7 @@ class Request(Waitable):
 
     def append(self, index: int, text: str, token_ids: list[int], logprob: TokenLogprob | None) -> None:
         """Add to a continuation; consumers see it with the next `wake`."""
-        with self.condition:
+        with self.lock:
             track = self.tracks[index]
             if text:
                 track.pieces.append(text)

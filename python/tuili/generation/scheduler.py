@@ -131,8 +131,9 @@ class Scheduler:
         if self.waiting and now >= self._next_review:
             self._review(plan, now)
         preempted = self._plan_decodes(plan)
-        room = self._room(len(plan.rows))
-        self._plan_prompts(plan, room, now, may_admit=not preempted)
+        if self.waiting or len(plan.rows) < len(self.running):
+            room = self._room(len(plan.rows))
+            self._plan_prompts(plan, room, now, may_admit=not preempted)
         return plan
 
     def give_room(self, plan: StepPlan, n_steps: int) -> int:
@@ -151,16 +152,16 @@ class Scheduler:
 
     def finished_step(self, plan: StepPlan, seconds: float, n_steps: int = 1) -> None:
         """Learn what the step, or several of the same rows, took, and make whole prompts findable."""
-        chunks = [
-            (n, row.sequence.n_computed - n) for row, n in zip(plan.rows, plan.n_new, strict=True) if n > 1
-        ]
+        chunks = []
+        for row, n_new in zip(plan.rows, plan.n_new, strict=True):
+            if n_new > 1:
+                chunks.append((n_new, row.sequence.n_computed - n_new))
+            if n_new > 1 or row.transcript is None or not row.transcript.n_tokens:
+                self.publish(row)
         if chunks:
             self.costs.learn_prompt(chunks, len(plan.rows) - len(chunks), seconds)
         else:
             self.costs.learn_decode(len(plan.rows), seconds, n_steps)
-        for row, n_new in zip(plan.rows, plan.n_new, strict=True):
-            if n_new > 1 or row.sequence.n_computed == row.sequence.n_prompt:
-                self.publish(row)
 
     def publish(self, row: Row) -> None:
         """Make the row's computed whole blocks findable for others."""
@@ -199,10 +200,13 @@ class Scheduler:
     def _plan_decodes(self, plan: StepPlan) -> bool:
         """One token for each row that has one pending; returns whether any row had to give way."""
         preempted = False
+        grow = self._pool.grow
         for row in list(self.running):
-            if not row.running or row.n_pending != 1:
+            sequence = row.sequence
+            n_tokens = sequence.n_tokens
+            if not row.running or n_tokens - sequence.n_computed != 1:
                 continue
-            while row.running and not self._pool.grow(row.sequence, row.sequence.n_tokens):
+            while row.running and not grow(sequence, n_tokens):
                 victim = self._victim()
                 self._preempt(victim)
                 if victim in plan.rows:
