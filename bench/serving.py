@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
 import sys
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from load import Watch
 from overload import measure_overload
 from peers.inputs import prompt_ids
 from verdicts import Row, at_least, at_most, missed, show
@@ -30,6 +32,7 @@ from tuili import LLM, _core
 from tuili.generation.request import Handle
 
 MODEL = "smollm2-135m-instruct"
+DISTURBED = 0.1  # processors used by others, of which it is said that they were
 GREEDY: dict[str, Any] = {"temperature": 0, "ignore_eos": True}
 N_STREAMS, N_PROMPT, N_NEW = 16, 128, 64
 
@@ -235,8 +238,11 @@ def main() -> int:
         parser.error(f"--only: {', '.join(sorted(unknown))}")
     rows: list[Row] = []
     for kind in kinds:
-        found = KINDS[kind](options.rounds)
+        with Watch(os.getpid()) as watch:
+            found = KINDS[kind](options.rounds)
         show(found)
+        if watch.outside is not None and watch.outside > DISTURBED:
+            print(f"  disturbed: others used {watch.outside:.2f} processors meanwhile", flush=True)
         rows += found
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")

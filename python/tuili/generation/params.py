@@ -257,7 +257,7 @@ class SamplingParams(metaclass=_NamesChecked):
     bad_words: tuple[str, ...] | list[str] = ()
     skip_special_tokens: bool = True
     deadline_s: float | None = (
-        None  # seconds from submission; the output then ends with finish_reason "deadline"
+        None  # seconds from submission; then it ends with finish_reason "deadline"; refused if hopeless
     )
     priority: int = 0  # the lower, the sooner, as in vLLM; 5 s of waiting weigh as much as one level
     cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
