@@ -262,10 +262,13 @@ def test_a_cached_prompt_counts_as_what_is_left_of_it():
     first = engine.submit(prompt, exact(1))
     drain(engine)
     again = engine.submit(prompt, exact(1, deadline_s=0.5))  # 1.3 s if it were not cached
-    other = engine.submit(prompt, exact(1, deadline_s=0.5, cache_salt="other"))
+    other = engine.submit(prompt, exact(1, deadline_s=0.5, cache_salt="other", n=3))
+    bystander = engine.submit(codes("k"), exact(3))
+    before = engine.stats()["computed_tokens"]
     drain(engine)
     assert first.done and again.result(0).metrics["cached_tokens"] == 112
-    assert refused(other)
+    assert refused(other) and bystander.result(0).outputs[0].text == "lmn"
+    assert engine.stats()["computed_tokens"] - before == 16 + 3 and is_idle(engine)
 
 
 @pytest.mark.parametrize("n_before", range(6))
