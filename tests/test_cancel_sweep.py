@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import heapq
 import warnings
 from collections.abc import Callable
 
@@ -140,7 +141,8 @@ def test_a_deadline_at_every_state(state, read):
     request = handle._request
     had, was_done = len(request.tracks[0].token_ids), handle.done
     request.params = sampling(max_tokens=request.params.max_tokens, deadline_s=1)
-    request.times.submitted -= 1000
+    request.deadline = 0.0  # long past
+    heapq.heappush(engine._deadlines, (request.deadline, request.id))
     engine.step()
     engine.scheduler.check_invariants()
     assert handle.done, "a deadline takes one step at most"

@@ -53,6 +53,7 @@ BAD = {
     "allowed_token_ids": [[], [-1], list(range(1025)), 5],
     "bad_words": [[""], "", ["x"] * 1025, ["x" * 257], [3]],
     "deadline_s": [*BAD_FLOATS, -1, 1e300],
+    "priority": [*BAD_INTEGERS[1:], -101, 101],
     "cache_salt": ["", 3, "x" * 257, b"salt"],
     "on_nan": ["ignore", True, 1],
     "do_sample": [1, "yes", 0.0],
@@ -93,7 +94,7 @@ GOOD = {
     "deadline_s": [0, 0.5, 3600],
     "num_beams": [1],
     "do_sample": [True, False],
-    "priority": [0],
+    "priority": [0, -100, 100, np.int8(3)],
     "logits_processors": [None, []],
 }
 
@@ -104,7 +105,6 @@ def test_a_good_value_is_accepted(name, value):
 
 
 NOT_YET = {
-    "priority": 1,
     "prompt_lookup_num_tokens": 3,
     "json_schema": {"type": "object"},
     "regex": "a*",

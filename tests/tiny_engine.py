@@ -72,6 +72,40 @@ class Slow:
         self.runner.interrupt()
 
 
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self, step_s=0.0, token_s=0.0):
+        self.now, self.step_s, self.token_s = 0.0, step_s, token_s
+
+    def __call__(self):
+        return self.now
+
+
+class Timed:
+    """A runner whose steps take the clock's step_s + token_s per token; `steps` has what each computed."""
+
+    def __init__(self, runner, clock):
+        self.runner, self.clock = runner, clock
+        self.steps: list[tuple[list[int], float]] = []  # (tokens per row, seconds)
+        self.interrupt = runner.interrupt
+
+    def step(self, sequences, n_new, sample):
+        result = self.runner.step(sequences, n_new, sample)
+        self.pass_time(n_new)
+        return result
+
+    def run(self, sequences, *, max_steps, max_s):
+        result = self.runner.run(sequences, max_steps=1, max_s=max_s)
+        self.pass_time([1] * len(sequences))
+        return result
+
+    def pass_time(self, n_new):
+        seconds = self.clock.step_s + self.clock.token_s * sum(n_new)
+        self.steps.append((list(n_new), seconds))
+        self.clock.now += seconds
+
+
 def make_engine(
     *,
     model: _core.Model | None = None,
@@ -81,6 +115,7 @@ def make_engine(
     step_s: float = 0.0,
     start_thread: bool = False,
     num_threads: int = 1,
+    clock: Clock | None = None,
     **limits: object,
 ) -> Engine:
     """An engine on the counting model with small blocks; without a thread unless asked for."""
@@ -94,6 +129,8 @@ def make_engine(
         max_seqs=limit.max_num_seqs,
         num_threads=num_threads,
     )
+    if clock is not None:
+        runner = Timed(runner, clock)
     return Engine(
         Slow(runner, step_s) if step_s else runner,
         _core.BlockPool(n_blocks, BLOCK, prefix_cache=limit.prefix_caching),
@@ -104,6 +141,7 @@ def make_engine(
         eos_ids=eos_ids,
         limits=limit,
         start_thread=start_thread,
+        clock=clock or time.monotonic,
     )
 
 

@@ -124,7 +124,9 @@ class RequestCancelled(TuiliError):
 
 
 class DeadlineExceeded(TuiliError, TimeoutError):
-    """The deadline passed before anything was computed."""
+    """The deadline passed before the first token. Code "deadline_unreachable": it could not be met, and
+    nothing was computed.
+    """
 
     code = "deadline"
 

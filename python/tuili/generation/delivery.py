@@ -5,7 +5,7 @@ lengths.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tuili import _core
@@ -61,8 +61,10 @@ class Transcript:
         """Tokens until max_tokens is reached."""
         return self._max_tokens - self.n_tokens
 
-    def accept_all(self, token_ids: Iterable[int]) -> tuple[list[int], Piece]:
+    def accept_all(self, token_ids: list[int]) -> tuple[list[int], Piece]:
         """Take tokens up to the one that ends the text; returns those taken and what they added together."""
+        if len(token_ids) == 1:
+            return token_ids, self.accept(token_ids[0])
         taken: list[int] = []
         shown: list[str] = []
         for token_id in token_ids:
@@ -109,20 +111,25 @@ class Transcript:
         self._held = ""
         if not may_stop:
             return Piece(text)
-        found = [(at, i) for i, stop in enumerate(self._stops) if (at := text.find(stop)) >= 0]
-        if found:
-            at, i = min(found)
-            end = at + len(self._stops[i]) if self._show_stop else at
-            return Piece(text[:end], "stop", self._stops[i])
-        n_held = max(_overlap(text, stop) for stop in self._stops)
+        first, n_held = None, 0
+        for stop in self._stops:
+            at = text.find(stop)
+            if at >= 0 and (first is None or at < first[0]):
+                first = at, stop
+            n_held = max(n_held, _overlap(text, stop))
+        if first is not None:
+            at, stop = first
+            return Piece(text[: at + len(stop) if self._show_stop else at], "stop", stop)
         self._held = text[len(text) - n_held :]
         return Piece(text[: len(text) - n_held])
 
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest proper beginning of `stop` that ends `text`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+    for n in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:n]):
+            return n
+    return 0
 
 
 @dataclass(slots=True, eq=False)
@@ -133,6 +140,7 @@ class Row:
              itself
     shares   whether it may take its prefix from the cache and leave one there
     collect  what to copy out of the core when it is done
+    standing (priority after ageing, deadline, order): the smaller, the sooner it is computed
     """
 
     request: Request
@@ -147,6 +155,10 @@ class Row:
     ended: bool = False
     cached_tokens: int = 0
     preemptions: int = 0
+    standing: tuple[int, float, tuple[int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.standing = self.request.params.priority, self.request.deadline, self.order
 
     @property
     def order(self) -> tuple[int, int]:

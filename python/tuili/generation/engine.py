@@ -7,7 +7,9 @@ go on.
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import math
 import os
 import threading
 import time
@@ -94,6 +96,7 @@ class Engine(Worker):
     eos_ids        end a text unless the request ignores them
     decoder        makes an incremental detokenizer; its argument is skip_special_tokens
     encode_words   token ids of a text without special tokens, for bad_words
+    clock          seconds; all times and deadlines are on it
     """
 
     def __init__(
@@ -108,8 +111,10 @@ class Engine(Worker):
         eos_ids: Iterable[int] = (),
         limits: Limits | None = None,
         start_thread: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(start_thread=start_thread)
+        self._clock = clock
         self._limits = limits or Limits()
         self.scheduler = Scheduler(pool, self._limits)
         self._runner, self._pool = runner, pool
@@ -121,6 +126,7 @@ class Engine(Worker):
         self._live: dict[
             int, list[Row]
         ] = {}  # rows by request, from submission to the end; the engine's thread
+        self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, request id)
         self._load = threading.Lock()  # guards the two counts below; nothing is called while it is held
         self._n_rows = 0
         self._queued_tokens = 0
@@ -204,7 +210,14 @@ class Engine(Worker):
             seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
 
         def make() -> Submission:
-            request = Request(next(self._ids), ids.tolist(), params, prompt=prompt, truncated=truncated)
+            request = Request(
+                next(self._ids),
+                ids.tolist(),
+                params,
+                submitted=self._clock(),
+                prompt=prompt,
+                truncated=truncated,
+            )
             submission = Submission(request)
             for index in range(params.n):
                 row = self._row(request, index, ids, words, parameters.derived_seed(seed, index), what)
@@ -293,6 +306,10 @@ class Engine(Worker):
             self._live[message.request.id] = message.rows
             self._counters.requests += 1
             self.scheduler.add(message.rows)
+            if message.request.deadline < math.inf:
+                if len(self._deadlines) > 2 * len(self._live) + 64:  # most are of requests that have ended
+                    self._deadlines = sorted(entry for entry in self._deadlines if entry[1] in self._live)
+                heapq.heappush(self._deadlines, (message.request.deadline, message.request.id))
         elif isinstance(message, Abort):
             self._end(message.request, "abort", cancelled())
             self._flush()
@@ -301,11 +318,12 @@ class Engine(Worker):
 
     def work(self) -> bool:
         """A step, or several without a pause: deadlines, plan, compute, deliver."""
-        self._expire(time.monotonic())
+        start = self._clock()
+        self._expire(start)
         plan = StepPlan()
         try:
-            plan = self.scheduler.plan()
-            start = time.monotonic()
+            plan = self.scheduler.plan(start)
+            self._refuse(plan.refused)
             self._mark_admitted(plan, start)
             if plan.rows:
                 self._receive(plan, self._compute(plan, start), start)
@@ -319,10 +337,10 @@ class Engine(Worker):
         return self.scheduler.has_work
 
     def _all_rows(self) -> list[Row]:
-        return [*self.scheduler.running, *self.scheduler.waiting]
+        return [row for rows in self._live.values() for row in rows]
 
     def _compute(self, plan: StepPlan, now: float) -> Drawn:
-        limit = leash(plan, self.scheduler.waiting, now)
+        limit = leash(plan, self._deadlines[0][0] - now if self._deadlines else math.inf)
         n_steps = limit.max_steps
         if n_steps > 1:
             n_steps = self.scheduler.give_room(plan, n_steps)
@@ -334,11 +352,11 @@ class Engine(Worker):
 
     def _receive(self, plan: StepPlan, result: Drawn, start: float) -> None:
         """Take a step's results row by row; what goes wrong with one ends that one alone."""
-        now = time.monotonic()
+        now = self._clock()
         self._counters.steps += result.n_steps
         self._counters.step_s += now - start
         self._counters.computed_tokens += sum(plan.n_new) + (result.n_steps - 1) * len(plan.rows)
-        self.scheduler.finished_step(plan, now - start)
+        self.scheduler.finished_step(plan, now - start, result.n_steps)
         drawn = iter(zip(result.token_ids, result.logprobs, strict=True))
         for row, sample in zip(plan.rows, plan.sample, strict=True):
             token_ids, logprobs = next(drawn) if sample else ([], None)
@@ -365,6 +383,7 @@ class Engine(Worker):
             entry = None if logprobs is None else TokenLogprob(taken[0], logprobs[0], list(logprobs[1]))
             request.append(row.index, piece.text, taken, entry)
             if piece.finish_reason is not None:
+                self.scheduler.costs.learn_answer(row.transcript.n_tokens)
                 self._finish(row, piece.finish_reason, piece.stop_reason)
                 return
             if request.streamed or request.waiters:  # a coroutine's loop may be closed: then nobody waits
@@ -448,7 +467,7 @@ class Engine(Worker):
         rows = self._live.pop(request.id, None)
         if rows is None:
             return
-        request.times.finished = time.monotonic()
+        request.times.finished = self._clock()
         cached = rows[0].cached_tokens
         self._counters.finished += error is None
         self._counters.failed += error is not None
@@ -465,13 +484,26 @@ class Engine(Worker):
                 row.request.times.admitted = now
 
     def _expire(self, now: float) -> None:
-        for rows in list(self._live.values()):
-            request = rows[0].request
-            if request.deadline is not None and now >= request.deadline:
-                error = DeadlineExceeded(
-                    f"deadline_s = {request.params.deadline_s:g} passed before the first token"
-                )
-                self._end(request, "deadline", error)
+        """End the requests whose deadline has passed. Afterwards the earliest deadline is a live one's."""
+        while self._deadlines:
+            deadline, request_id = self._deadlines[0]
+            rows = self._live.get(request_id)
+            if rows is not None and now < deadline:
+                return
+            heapq.heappop(self._deadlines)
+            if rows is not None:
+                request = rows[0].request
+                passed = f"deadline_s = {request.params.deadline_s:g} passed before the first token"
+                self._end(request, "deadline", DeadlineExceeded(passed))
+
+    def _refuse(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            error = DeadlineExceeded(
+                f"deadline_s = {row.request.params.deadline_s:g} cannot be met with what is ahead of the "
+                "request; nothing was computed",
+                code="deadline_unreachable",
+            )
+            self._fail([row], error)
 
     def _flush(self) -> None:
         """Wake the coroutines that this step has news for: one call per event loop."""

@@ -6,10 +6,7 @@ not every token. Where every token has to be looked at, it is.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 from tuili.generation.delivery import Row
 from tuili.generation.scheduler import StepPlan
@@ -29,19 +26,17 @@ class Leash:
 ONE_STEP = Leash(1, 0.0)
 
 
-def leash(plan: StepPlan, waiting: Iterable[Row], now: float) -> Leash:
+def leash(plan: StepPlan, time_left_s: float) -> Leash:
     """How far the planned step may be continued with steps of one token for each of its rows.
 
-    waiting  rows that are not in the step, whose deadlines count too
-    now      on time.monotonic()'s clock
+    time_left_s  until the next deadline, also of rows that are not in the step
     """
     rows = plan.rows
     if not all(map(runs_freely, rows)):
         return ONE_STEP
     streamed = any(row.request.streamed for row in rows)
     most, seconds = (STREAMED_STEPS, STREAMED_S) if streamed else (AWAITED_STEPS, AWAITED_S)
-    deadline = min(row.request.deadline or math.inf for row in chain(rows, waiting))
-    return Leash(min(most, *(row.n_left for row in rows)), min(seconds, max(0.0, deadline - now)))
+    return Leash(min(most, *(row.n_left for row in rows)), min(seconds, max(0.0, time_left_s)))
 
 
 def runs_freely(row: Row) -> bool:

@@ -26,6 +26,7 @@ MAX_PROMPT_LOGPROB_ENTRIES = 2_000_000
 MAX_TOKEN_IDS = 1024
 MAX_STOP_STRINGS = 256
 MAX_STOP_BYTES = 4096
+MAX_PRIORITY = 100
 MAX_DEADLINE_S = 10.0**8  # three years: anything longer is a mistake of units
 
 ALIASES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
@@ -180,13 +181,13 @@ _CHECKS: dict[str, Check] = {
     "bad_words": lambda name, value: texts(name, value, MAX_TOKEN_IDS, 256),
     "skip_special_tokens": boolean,
     "deadline_s": _float_in(0.0, MAX_DEADLINE_S),
+    "priority": _int_in(-MAX_PRIORITY, MAX_PRIORITY),
     "cache_salt": _salt,
     "on_nan": _on_nan,
 }
 
 # Names of the interface that this version knows and refuses: nothing is accepted and then ignored.
 _NOT_YET: dict[str, tuple[object, ...]] = {
-    "priority": (0,),
     "prompt_lookup_num_tokens": (None, 0),
     "json_schema": (None,),
     "regex": (None,),
@@ -256,11 +257,11 @@ class SamplingParams(metaclass=_NamesChecked):
     bad_words: tuple[str, ...] | list[str] = ()
     skip_special_tokens: bool = True
     deadline_s: float | None = (
-        None  # seconds from submission; the output then ends with finish_reason "deadline"
+        None  # seconds from submission; then it ends with finish_reason "deadline"; refused if hopeless
     )
+    priority: int = 0  # the lower, the sooner, as in vLLM; 5 s of waiting weigh as much as one level
     cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
     on_nan: Literal["error", "eos"] = "error"
-    priority: int = 0
     prompt_lookup_num_tokens: int | None = None
     json_schema: Any = None
     regex: Any = None

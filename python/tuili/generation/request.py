@@ -8,7 +8,7 @@ never blocks the engine.
 from __future__ import annotations
 
 import copy
-import time
+import math
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -159,6 +159,7 @@ class Request(Waitable):
         prompt_token_ids: list[int],
         params: SamplingParams,
         *,
+        submitted: float,
         prompt: str | None = None,
         truncated: bool = False,
     ) -> None:
@@ -171,24 +172,20 @@ class Request(Waitable):
         self.tracks = [Track(logprobs=None if params.logprobs is None else []) for _ in range(params.n)]
         self.prompt_logprobs: list[TokenLogprob | None] | None = None
         self.collected: np.ndarray | None = None
-        self.times = Times(submitted=time.monotonic())
+        self.times = Times(submitted=submitted)
+        seconds = params.deadline_s
+        self.deadline = math.inf if seconds is None else submitted + seconds  # on the same clock
         self.metrics: dict[str, float | None] = {}
         self.error: BaseException | None = None
         self.done = False
         self.waiters: list[Waiter] = []
         self.streamed = False  # whether somebody reads chunks: others wait for the end and need no waking
 
-    @property
-    def deadline(self) -> float | None:
-        """On time.monotonic()'s clock."""
-        seconds = self.params.deadline_s
-        return None if seconds is None else self.times.submitted + seconds
-
     # --- the engine's side ----------------------------------------------------------------------------------
 
     def append(self, index: int, text: str, token_ids: list[int], logprob: TokenLogprob | None) -> None:
         """Add to a continuation; consumers see it with the next `wake`."""
-        with self.condition:
+        with self.lock:
             track = self.tracks[index]
             if text:
                 track.pieces.append(text)

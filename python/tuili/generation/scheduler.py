@@ -1,24 +1,31 @@
 """Who computes what in the next step. Policy only: block ids come from the core's BlockPool, nothing here
 touches tensors.
 
-In a step every decoding row gets its one token; what is left goes to prompts, oldest first, in chunks. Rows
-are admitted in order of arrival, with blocks for all their tokens; when a decoding row finds no block, the
-newest row gives all of its blocks back and is computed again later (to the same bits). The oldest
-is never asked, so somebody always advances.
+In a step every decoding row gets its one token; what is left of the step's time goes to prompts in chunks.
+Who waits stands by priority, deadline and arrival, and gains a level of priority with every AGEING_S, so that
+nobody starves. Rows are admitted with blocks for all their tokens; when a decoding row finds no block, the
+row of the lowest priority, of these the newest, gives all of its blocks back and is computed again later (to
+the same bits). The oldest is never asked, so somebody always advances.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from tuili import _core
 from tuili.errors import KVCacheExhaustedError
+from tuili.generation.costs import SMALLEST_CHUNK, Costs
 from tuili.generation.delivery import Row
+from tuili.generation.forecast import LOOKED_AT, admitted_s, hopeless
 
-SMALLEST_CHUNK = 16  # tokens: fewer cost as much time as these, since a step reads all weights once
-SPEED_MEMORY = 0.8  # weight of the past in the estimate of seconds per token
+AGEING_S = 5.0  # of waiting weigh as much as one level of priority
+REVIEW_S = 0.1  # how often the queue is looked through: who has aged, who cannot meet a deadline any more
+FIRST_CHUNK = 64  # tokens of a prompt beside decoding rows before anything is known of its cost
+STANDING = attrgetter("standing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,8 @@ class Limits:
     """What runs and waits at most.
 
     max_num_seqs       rows that run at once
-    prefill_chunk      prompt tokens of a step; fewer while others decode, so that it takes step_budget_s
+    prefill_chunk      prompt tokens of a step; fewer while others decode, so that it stays within
+                       step_budget_s
     max_queue          rows that wait for one of the places; with more, a submission is refused
     max_queued_tokens  prompt tokens of all that wait
     """
@@ -44,12 +52,14 @@ class StepPlan:
     """One step: n_new[i] tokens of rows[i] are computed; where sample[i], the next one is drawn.
 
     admitted  the rows among them that run for the first time
+    refused   first rows of requests that will not run, as their deadline cannot be met
     """
 
     rows: list[Row] = field(default_factory=list)
     n_new: list[int] = field(default_factory=list)
     sample: list[bool] = field(default_factory=list)
     admitted: list[Row] = field(default_factory=list)
+    refused: list[Row] = field(default_factory=list)
 
     @property
     def sequences(self) -> list[_core.Sequence]:
@@ -60,6 +70,18 @@ class StepPlan:
         self.n_new.append(n_new)
         self.sample.append(row.transcript is not None and n_new == row.n_pending)
 
+    def drop(self, row: Row) -> None:
+        i = self.rows.index(row)
+        del self.rows[i], self.n_new[i], self.sample[i]
+
+
+@dataclass(slots=True)
+class Room:
+    """What a step has left for prompts."""
+
+    tokens: int
+    seconds: float
+
 
 class Scheduler:
     """The rows that wait, the rows that run, and the blocks between them. For one thread."""
@@ -67,10 +89,11 @@ class Scheduler:
     def __init__(self, pool: _core.BlockPool, limits: Limits) -> None:
         self._pool = pool
         self._limits = limits
-        self.waiting: deque[Row] = deque()
-        self.running: list[Row] = []  # oldest first
+        self.waiting: list[Row] = []  # by standing
+        self.running: list[Row] = []
+        self.costs = Costs()
         self.n_preemptions = 0
-        self._seconds_per_token: float | None = None
+        self._next_review = -math.inf
 
     @property
     def has_work(self) -> bool:
@@ -89,7 +112,8 @@ class Scheduler:
             )
 
     def add(self, rows: Iterable[Row]) -> None:
-        self.waiting.extend(rows)
+        for row in rows:
+            insort(self.waiting, row, key=STANDING)
 
     def remove(self, row: Row) -> None:
         """Take a row out for good, wherever it is, with its blocks."""
@@ -101,14 +125,15 @@ class Scheduler:
         elif row in self.waiting:
             self.waiting.remove(row)
 
-    def plan(self) -> StepPlan:
-        """The next step; without rows if there is nothing to do."""
+    def plan(self, now: float) -> StepPlan:
+        """The next step; without rows if there is nothing to do. now: on the clock of the deadlines."""
         plan = StepPlan()
+        if self.waiting and now >= self._next_review:
+            self._review(plan, now)
         preempted = self._plan_decodes(plan)
-        left = self._chunk(decoding=bool(plan.rows))
-        left = self._plan_prompts(plan, left)
-        if not preempted:
-            self._admit(plan, left)
+        if self.waiting or len(plan.rows) < len(self.running):
+            room = self._room(len(plan.rows))
+            self._plan_prompts(plan, room, now, may_admit=not preempted)
         return plan
 
     def give_room(self, plan: StepPlan, n_steps: int) -> int:
@@ -125,65 +150,133 @@ class Scheduler:
         room = (n * self._pool.block_size - end for n, end in zip(held, ends, strict=True))
         return n_steps + min(0, *room)
 
-    def finished_step(self, plan: StepPlan, seconds: float) -> None:
-        """Learn the step's speed, and make whole prompts findable."""
-        n_tokens = sum(plan.n_new)
-        if n_tokens > len(plan.rows):  # steps that only decode say nothing about prompts
-            old, new = self._seconds_per_token, seconds / n_tokens
-            self._seconds_per_token = new if old is None else SPEED_MEMORY * old + (1 - SPEED_MEMORY) * new
+    def finished_step(self, plan: StepPlan, seconds: float, n_steps: int = 1) -> None:
+        """Learn what the step, or several of the same rows, took, and make whole prompts findable."""
+        chunks = []
         for row, n_new in zip(plan.rows, plan.n_new, strict=True):
-            if n_new > 1 or row.sequence.n_computed == row.sequence.n_prompt:
+            if n_new > 1:
+                chunks.append((n_new, row.sequence.n_computed - n_new))
+            if n_new > 1 or row.transcript is None or not row.transcript.n_tokens:
                 self.publish(row)
+        if chunks:
+            self.costs.learn_prompt(chunks, len(plan.rows) - len(chunks), seconds)
+        else:
+            self.costs.learn_decode(len(plan.rows), seconds, n_steps)
 
     def publish(self, row: Row) -> None:
         """Make the row's computed whole blocks findable for others."""
         if self._limits.prefix_caching and row.shares and row.running:
             self._pool.publish(row.sequence)
 
-    def _chunk(self, *, decoding: bool) -> int:
-        """Prompt tokens of this step: all that are allowed, or what keeps the decoding rows' step short."""
-        most = self._limits.prefill_chunk
-        if not decoding or self._seconds_per_token is None:
-            return most
-        return min(
-            most, max(SMALLEST_CHUNK, int(self._limits.step_budget_s / max(self._seconds_per_token, 1e-9)))
+    def _review(self, plan: StepPlan, now: float) -> None:
+        """Let everybody age, and refuse those who will miss their deadline."""
+        self._next_review = now + REVIEW_S
+        for row in (*self.waiting, *self.running):
+            request = row.request
+            level = request.params.priority - int((now - request.times.submitted) / AGEING_S)
+            row.standing = level, *row.standing[1:]
+        self.waiting.sort(key=STANDING)
+        if all(row.request.deadline == math.inf for row in self.waiting[:LOOKED_AT]):
+            return
+        limits = self._limits
+        plan.refused = hopeless(
+            self.waiting,
+            self.running,
+            self.costs,
+            n_places=limits.max_num_seqs,
+            may_share=limits.prefix_caching,
+            now=now,
         )
+        requests = {id(row.request) for row in plan.refused}
+        self.waiting = [row for row in self.waiting if id(row.request) not in requests]
+
+    def _room(self, n_decoding: int) -> Room:
+        """Prompt tokens of this step: all that are allowed, or what keeps the decoding rows' step short."""
+        if not n_decoding:
+            return Room(self._limits.prefill_chunk, math.inf)
+        decode_s = self.costs.decode_s(n_decoding) or 0.0
+        return Room(self._limits.prefill_chunk, max(0.0, self._limits.step_budget_s - decode_s))
 
     def _plan_decodes(self, plan: StepPlan) -> bool:
         """One token for each row that has one pending; returns whether any row had to give way."""
         preempted = False
+        grow = self._pool.grow
         for row in list(self.running):
-            if not row.running or row.n_pending != 1:
+            sequence = row.sequence
+            n_tokens = sequence.n_tokens
+            if not row.running or n_tokens - sequence.n_computed != 1:
                 continue
-            while row.running and not self._pool.grow(row.sequence, row.sequence.n_tokens):
-                self._preempt(self.running[-1])
+            while row.running and not grow(sequence, n_tokens):
+                victim = self._victim()
+                self._preempt(victim)
+                if victim in plan.rows:
+                    plan.drop(victim)
                 preempted = True
             if row.running:
                 plan.add(row, 1)
         return preempted
 
-    def _plan_prompts(self, plan: StepPlan, left: int) -> int:
-        """Chunks for the rows that are still in their prompt; returns how many tokens the step has left."""
-        for row in self.running:
-            if left > 0 and row.n_pending > 1:
-                n_new = min(left, row.n_pending)
-                plan.add(row, n_new)
-                left -= n_new
-        return left
+    def _plan_prompts(self, plan: StepPlan, room: Room, now: float, *, may_admit: bool) -> None:
+        """Chunks by standing for the rows that are in their prompt, and for those that can be admitted."""
+        prompts = sorted((row for row in self.running if row.n_pending > 1), key=STANDING, reverse=True)
+        while room.tokens > 0:
+            if may_admit and self._comes_next(prompts):
+                row = self._admit(plan, now)
+                if row is None:
+                    may_admit = False
+                    continue
+            elif prompts:
+                row = prompts.pop()
+            else:
+                return
+            self._add_chunk(plan, row, room)
 
-    def _admit(self, plan: StepPlan, left: int) -> None:
-        while self.waiting and left > 0 and len(self.running) < self._limits.max_num_seqs:
+    def _comes_next(self, prompts: list[Row]) -> bool:
+        """Whether the first of those who wait stands before all prompts. prompts: best last."""
+        return bool(self.waiting) and (not prompts or self.waiting[0].standing < prompts[-1].standing)
+
+    def _add_chunk(self, plan: StepPlan, row: Row, room: Room) -> None:
+        n_new = min(room.tokens, row.n_pending)
+        if room.seconds < math.inf:
+            token_s = self.costs.prompt_token_s(row.sequence.n_computed)
+            if token_s is None:
+                n_new, room.tokens = min(n_new, FIRST_CHUNK), 0
+            else:
+                n_new = min(n_new, max(SMALLEST_CHUNK, int(room.seconds / max(token_s, 1e-9))))
+                room.seconds -= n_new * token_s
+                if room.seconds < SMALLEST_CHUNK * token_s:
+                    room.tokens = 0
+        plan.add(row, n_new)
+        room.tokens -= n_new
+
+    def _admit(self, plan: StepPlan, now: float) -> Row | None:
+        """Let the first row run that can meet its deadline; None if none can run now."""
+        while self.waiting and len(self.running) < self._limits.max_num_seqs:
             row = self.waiting[0]
             if not self._take_blocks(row):
-                return
-            self.waiting.popleft()
+                return None
+            del self.waiting[0]
+            if self._is_refused(plan, row, now):
+                self._pool.release(row.sequence)
+                continue
             self.running.append(row)
             if not row.admitted:
                 plan.admitted.append(row)
             row.running = row.admitted = True
-            n_new = min(left, row.n_pending)
-            plan.add(row, n_new)
-            left -= n_new
+            return row
+        return None
+
+    def _is_refused(self, plan: StepPlan, row: Row, now: float) -> bool:
+        """Whether its request will not run: it has not begun, and would not be done before its deadline."""
+        if row.leader is not None:
+            return any(row.leader is refused for refused in plan.refused)
+        if row.admitted or row.request.deadline == math.inf:
+            return False
+        need_s = admitted_s(row, self.running, self.costs, busy=bool(self.waiting))
+        if now + need_s <= row.request.deadline:
+            return False
+        plan.refused.append(row)
+        return True
 
     def _take_blocks(self, row: Row) -> bool:
         """Blocks for all tokens of a waiting row, shared ones first; False if it has to wait."""
@@ -201,24 +294,34 @@ class Scheduler:
             row.cached_tokens = cached
         return True
 
+    def _victim(self) -> Row:
+        """The row that gives way: of the lowest priority, of these the newest; never the oldest of all."""
+        oldest = min(self.running, key=attrgetter("order"))
+        others = [row for row in self.running if row is not oldest]
+        return max(others, key=lambda row: (row.standing[0], row.order))
+
     def _preempt(self, row: Row) -> None:
         self.publish(row)
         self.running.remove(row)
         row.running = False
         self._pool.release(row.sequence)
-        self.waiting.appendleft(row)  # newest go first, so the queue stays in order of arrival
+        insort(self.waiting, row, key=STANDING)
         row.preemptions += 1
         self.n_preemptions += 1
 
     def check_invariants(self) -> None:
         """The ledger of rows and blocks; AssertionError names what is wrong."""
         self._pool.check_invariants()
-        assert [row.order for row in self.running] == sorted(row.order for row in self.running), (
-            "running is out of order"
-        )
-        assert [row.order for row in self.waiting] == sorted(row.order for row in self.waiting), (
-            "waiting is out of order"
-        )
+        standings = [row.standing for row in self.waiting]
+        assert standings == sorted(standings), "waiting is out of order"
+        orders = [row.order for row in (*self.running, *self.waiting)]
+        assert len(set(orders)) == len(orders), "a row is in two places"
+        assert len(self.running) <= self._limits.max_num_seqs, "more rows run than may"
+        assert all(
+            row.sequence.n_computed <= row.sequence.n_blocks * self._pool.block_size for row in self.running
+        ), "a row has computed more tokens than it has blocks for"
+        assert all(row.n_pending >= 1 or row.transcript is None for row in self.running), "a row has no work"
+        assert all(not row.ended for row in self.waiting), "a row that has ended waits"
         assert all(row.running and not row.ended for row in self.running)
         assert all(not row.running and row.sequence.n_blocks == 0 for row in self.waiting)
         held = {block for row in self.running for block in row.sequence.block_ids}

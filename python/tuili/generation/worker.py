@@ -32,7 +32,8 @@ class Waitable:
     """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard."""
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        self.lock = threading.RLock()  # the condition's
+        self.condition = threading.Condition(self.lock)
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
         """Block until `ready()`, called with the condition held; TimeoutError after `timeout` seconds."""
@@ -194,15 +195,13 @@ class Worker:
         """
         if first is not None:
             self.handle(first)
-        while True:
-            try:
-                message = self._inbox.get_nowait()
-            except queue.Empty:
-                return self.work()
+        while not self._inbox.empty():  # nobody else takes from it
+            message = self._inbox.get_nowait()
             if message is _STOP:  # the thread's loop has to see it, too
                 self._inbox.put(_STOP)
                 return False
             self.handle(message)
+        return self.work()
 
     def handle(self, message: object) -> None:
         if isinstance(message, Call):

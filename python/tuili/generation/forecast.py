@@ -1,0 +1,96 @@
+"""Which deadlines cannot be met, by what steps have cost so far.
+
+A request is refused only on what is certain enough: without measurements nobody is, and a prompt that may
+turn out to be cached counts nothing while it waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+
+from tuili.generation.costs import Costs
+from tuili.generation.delivery import Row
+
+DOUBT = 0.8  # of the estimated time is certain, while others are ahead
+CAUTION = 1.2  # times the estimate is what a row needs, while others come after it
+LOOKED_AT = 256  # rows of the queue whose chances are estimated
+
+
+def tokens_to_draw(row: Row, costs: Costs) -> int:
+    """Steps that the row needs after its prompt: exact if only a length ends it, else a low guess."""
+    params = row.request.params
+    if params.ignore_eos and not params.stop and not params.stop_token_ids:
+        return row.n_left
+    drawn = 0 if row.transcript is None else row.transcript.n_tokens
+    return min(row.n_left, max(1, params.min_tokens - drawn, costs.answer_tokens() - drawn))
+
+
+def prompts_s(rows: Iterable[Row], costs: Costs) -> float:
+    """Seconds of what these rows have still to compute of their prompts; 0 if unknown."""
+    return sum(
+        costs.prompt_s(row.sequence.n_computed, row.sequence.n_tokens) or 0.0
+        for row in rows
+        if row.n_pending > 1
+    )
+
+
+def admitted_s(row: Row, running: Sequence[Row], costs: Costs, *, busy: bool) -> float:
+    """Seconds to the end of a row that would run from now on; 0 if unknown.
+
+    row   with its cached prefix, if it has one
+    busy  whether others wait: then prompts go on coming between its tokens
+    """
+    step_s = costs.decode_s(len(running) + 1)
+    own_s = costs.prompt_s(row.sequence.n_computed, row.sequence.n_tokens)
+    if step_s is None or own_s is None:
+        return 0.0
+    if busy:
+        step_s = max(step_s, costs.pace_s())
+    # The last chunk of the prompt gives the first token.
+    need_s = prompts_s(running, costs) + own_s + max(0, tokens_to_draw(row, costs) - 1) * step_s
+    return need_s * CAUTION if busy else need_s
+
+
+def hopeless(
+    waiting: Sequence[Row],
+    running: Sequence[Row],
+    costs: Costs,
+    *,
+    n_places: int,
+    may_share: bool,
+    now: float,
+) -> list[Row]:
+    """Rows, first ones of requests that have not begun, whose deadline will pass before they are done.
+
+    waiting    in the order in which they will be admitted
+    n_places   rows that run at once
+    may_share  whether prompts may be cached
+    now        on the clock of the deadlines
+
+    A row frees its place after as many steps as it has tokens to draw, and the next one takes it.
+    """
+    if costs.decode_s(1) is None:
+        return []
+    found: list[Row] = []
+    ends = [tokens_to_draw(row, costs) for row in running]  # in steps from now
+    heapq.heapify(ends)
+    n_steps, ahead_s = 0, prompts_s(running, costs)
+    for place, row in enumerate(waiting[:LOOKED_AT]):
+        step_s = costs.decode_s(min(n_places, len(running) + place + 1)) or 0.0
+        if len(ends) >= n_places:
+            end = heapq.heappop(ends)
+            ahead_s += (end - n_steps) * step_s
+            n_steps = end
+        n_tokens = tokens_to_draw(row, costs)
+        prompt_s = 0.0 if may_share and row.shares else costs.prompt_s(0, row.sequence.n_tokens) or 0.0
+        own_s = prompt_s + max(0, n_tokens - 1) * step_s
+        deadline = row.request.deadline
+        unstarted = row.leader is None and not row.admitted
+        if unstarted and deadline < math.inf and now + DOUBT * (ahead_s + own_s) > deadline:
+            found.append(row)
+            continue
+        ahead_s += prompt_s
+        heapq.heappush(ends, n_steps + n_tokens)
+    return found
