@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tuili import _core
+from tuili.generation.grammar import Constraint
 from tuili.generation.params import SamplingParams
+from tuili.generation.processors import Processor
 from tuili.generation.request import FinishReason, Request
 
 Collect = Literal["logits", "hidden_states"]
@@ -133,6 +135,8 @@ class Row:
              itself
     shares   whether it may take its prefix from the cache and leave one there
     collect  what to copy out of the core when it is done
+    processors  the request's logits processors, with the number of their arguments
+    constraint  its place in the request's grammar, once that is compiled
     """
 
     request: Request
@@ -142,6 +146,8 @@ class Row:
     leader: Row | None = None
     shares: bool = True
     collect: Collect | None = None
+    processors: tuple[tuple[Processor, int], ...] = ()
+    constraint: Constraint | None = None
     admitted: bool = False
     running: bool = False
     ended: bool = False
@@ -151,7 +157,7 @@ class Row:
     @property
     def order(self) -> tuple[int, int]:
         """Older rows are smaller."""
-        return self.request.id, self.index
+        return self.request.arrival, self.index
 
     @property
     def n_pending(self) -> int:

@@ -7,6 +7,7 @@ go on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -21,6 +22,7 @@ from tuili import _core
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
+    GrammarError,
     InvalidParameterError,
     NumericError,
     PromptTooLongError,
@@ -29,7 +31,9 @@ from tuili.errors import (
     TuiliError,
 )
 from tuili.generation import params as parameters
+from tuili.generation import processors, structure
 from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
+from tuili.generation.grammar import Compilation, Constraint, Grammars
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import (
@@ -42,10 +46,11 @@ from tuili.generation.request import (
     wake_loops,
 )
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
+from tuili.generation.steering import choose, follow_grammar
 from tuili.generation.worker import Worker
 
 Logprobs = tuple[float, list[tuple[int, float]]]  # of a token, and of the likeliest ones
-NOT_NUMBERS, NOTHING_ALLOWED = -1, -2  # what the sampler returns in place of a token
+NOT_NUMBERS, NOTHING_ALLOWED, DEFERRED = -1, -2, -3  # what a step returns in place of a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,15 @@ class Abort:
     """Message: end this request."""
 
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Message: a request's grammar, for each of its rows, or why there is none. The request arrives now."""
+
+    request: Request
+    outcome: list[Constraint] | TuiliError
+    arrival: int
 
 
 @dataclass(slots=True)
@@ -94,6 +108,7 @@ class Engine(Worker):
     eos_ids        end a text unless the request ignores them
     decoder        makes an incremental detokenizer; its argument is skip_special_tokens
     encode_words   token ids of a text without special tokens, for bad_words
+    grammars       compiles what requests ask their outputs to be; closed with the engine
     """
 
     def __init__(
@@ -106,6 +121,7 @@ class Engine(Worker):
         decoder: Callable[[bool], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
+        grammars: Grammars | None = None,
         limits: Limits | None = None,
         start_thread: bool = True,
     ) -> None:
@@ -117,6 +133,7 @@ class Engine(Worker):
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
         self._decoder, self._encode_words = decoder, encode_words
         self._eos_ids = tuple(eos_ids)
+        self._grammars = grammars
         self._ids = itertools.count()
         self._live: dict[
             int, list[Row]
@@ -168,6 +185,11 @@ class Engine(Worker):
     def interrupt(self) -> None:
         self._interrupt()
 
+    def close(self) -> None:
+        super().close()
+        if self._grammars is not None:
+            self._grammars.close()
+
     def stats(self) -> dict[str, float | int]:
         """Counts since the start, and the present state."""
         counters = {name: getattr(self._counters, name) for name in Counters.__slots__}
@@ -198,6 +220,7 @@ class Engine(Worker):
         self.check_process()
         ids = checked_ids(token_ids, self._n_vocab)
         max_tokens, full = self._check(len(ids), params)
+        self._check_form(structure.form_of(params))
         words = [tuple(form) for word in params.bad_words for form in self._spellings(word)]
         seed = params.seed
         if seed is None:  # greedy requests draw nothing
@@ -244,6 +267,12 @@ class Engine(Worker):
         self.scheduler.check_fits(n_prompt + max(0, max_tokens - 1))
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
 
+    def _check_form(self, form: structure.Form | None) -> None:
+        if form is not None and self._grammars is None:
+            raise GrammarError("this engine has no vocabulary for grammars")
+        if form is not None and self._grammars is not None:
+            self._grammars.check(form)
+
     def _spellings(self, word: str) -> list[list[int]]:
         """Token ids of a banned word, at the beginning of a text and after a space."""
         return [ids for ids in (self._encode_words(word), self._encode_words(f" {word}")) if ids]
@@ -280,11 +309,13 @@ class Engine(Worker):
             collect_hidden=what == "hidden_states",
             prompt_logprobs=n_prompt_logprobs,
             stop_ids=[*params.stop_token_ids, *(() if params.ignore_eos else self._eos_ids)],
+            deferred=bool(params.logits_processors),
         )
         shares = (
             what is None and n_prompt_logprobs < 0
         )  # a cached prefix would not be computed, hence not collected
-        return Row(request, index, sequence, None, shares=shares, collect=what)
+        called = processors.with_arguments(params.logits_processors)
+        return Row(request, index, sequence, None, shares=shares, collect=what, processors=called)
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
@@ -292,12 +323,45 @@ class Engine(Worker):
         if isinstance(message, Submission):
             self._live[message.request.id] = message.rows
             self._counters.requests += 1
-            self.scheduler.add(message.rows)
+            form = structure.form_of(message.request.params)
+            if form is None:
+                self.scheduler.add(message.rows)
+            else:
+                self._compile(message.request, form)
+        elif isinstance(message, Compiled):
+            self._arrive(message)
+            self._flush()
         elif isinstance(message, Abort):
             self._end(message.request, "abort", cancelled())
             self._flush()
         else:
             super().handle(message)
+
+    def _compile(self, request: Request, form: structure.Form) -> None:
+        """Have the grammar compiled; until then the request is in no queue."""
+
+        def deliver(outcome: list[Constraint] | TuiliError) -> None:
+            with contextlib.suppress(EngineClosedError):
+                self.post(lambda: Compiled(request, outcome, next(self._ids)))
+
+        assert self._grammars is not None
+        try:
+            self._grammars.post(lambda: Compilation(form, request.params.n, deliver))
+        except TuiliError as error:  # it is closed: the interpreter ends
+            self._fail(self._live[request.id][:1], error)
+
+    def _arrive(self, message: Compiled) -> None:
+        rows = self._live.get(message.request.id)
+        if rows is None:  # it was aborted, or its deadline passed
+            return
+        if isinstance(message.outcome, TuiliError):
+            self._fail(rows[:1], message.outcome)
+            return
+        message.request.arrival = message.arrival
+        for row, constraint in zip(rows, message.outcome, strict=True):
+            row.constraint = constraint
+            row.sequence.allow(constraint.mask)
+        self.scheduler.add(rows)
 
     def work(self) -> bool:
         """A step, or several without a pause: deadlines, plan, compute, deliver."""
@@ -355,12 +419,16 @@ class Engine(Worker):
     def _deliver(self, row: Row, token_ids: list[int], logprobs: Logprobs | None, now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
         request = row.request
+        if token_ids[-1] == DEFERRED:
+            result = choose(row, self._runner)
+            token_ids, logprobs = result.token_ids, result.logprobs[0]
         why_none = token_ids.pop() if token_ids[-1] < 0 else 0
         if token_ids:
             if request.times.first_token is None:
                 request.times.first_token = now
             assert row.transcript is not None
             taken, piece = row.transcript.accept_all(token_ids)
+            piece = follow_grammar(row, taken[0], piece)
             self._counters.generated_tokens += len(taken)
             entry = None if logprobs is None else TokenLogprob(taken[0], logprobs[0], list(logprobs[1]))
             request.append(row.index, piece.text, taken, entry)
@@ -376,10 +444,9 @@ class Engine(Worker):
         """The sampler could not draw."""
         request = row.request
         if why == NOTHING_ALLOWED:
-            error = NumericError(
-                "the request's parameters (allowed_token_ids, bad_words, logit_bias …) leave no token",
-                code="no_token_allowed",
-            )
+            kind = NumericError if row.constraint is None else GrammarError
+            named = "allowed_token_ids, bad_words, logit_bias, logits_processors, a grammar …"
+            error = kind(f"the request's parameters ({named}) leave no token", code="no_token_allowed")
             self._fail([row], error)
         elif request.params.on_nan == "eos":
             self._finish(row, "error", "nan")

@@ -163,7 +163,7 @@ class Request(Waitable):
         truncated: bool = False,
     ) -> None:
         super().__init__()
-        self.id = request_id
+        self.id = self.arrival = request_id  # the larger, the later; one whose grammar compiles arrives anew
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
         self.params = params
@@ -292,7 +292,7 @@ class Handle:
         raises  TimeoutError after `timeout` seconds (the request goes on); RequestCancelled, DeadlineExceeded
                 if it ended before its first token; NumericError, EngineClosedError and what else befell it
         """
-        self._engine.check_process()
+        self._engine.check_may_wait()
         self._request.wait_until(lambda: self._request.done, timeout, "the output")
         return self._request.output()
 
@@ -401,7 +401,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         return self
 
     def __next__(self) -> Chunk:
-        self._handle._engine.check_process()
+        self._handle._engine.check_may_wait()
         self._request.wait_until(lambda: self._request.done or self.has_news(), None, "the next chunk")
         chunk = self._next()
         if chunk is None:

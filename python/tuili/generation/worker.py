@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
-from tuili.errors import EngineClosedError, EngineForkedError, RequestCancelled
+from tuili.errors import EngineClosedError, EngineForkedError, RequestCancelled, TuiliError
 
 T = TypeVar("T")
 log = logging.getLogger("tuili")
@@ -103,6 +103,7 @@ class Worker:
 
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
     _exit_hooked: ClassVar[bool] = False
+    thread_name: ClassVar[str] = "tuili-engine"
 
     def __init__(self, *, start_thread: bool = True) -> None:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
@@ -126,6 +127,14 @@ class Worker:
             raise EngineForkedError(
                 "this engine was created before fork(), and its threads exist only in the parent; load the "
                 "model in the child, or start processes with the spawn method"
+            )
+
+    def check_may_wait(self) -> None:
+        """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread."""
+        self.check_process()
+        if threading.current_thread() is self._thread:
+            raise TuiliError(
+                "a function that the engine calls cannot wait for the engine", code="waits_for_itself"
             )
 
     def check_usable(self) -> None:
@@ -152,6 +161,7 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
+        self.check_may_wait()
         return self.post(lambda: Call(function)).result()
 
     def close(self) -> None:
@@ -235,7 +245,7 @@ class Worker:
             getattr(threading, "_register_atexit", atexit.register)(_close_all)
         Worker._workers.add(self)
         self._thread = threading.Thread(
-            target=_run, args=(weakref.ref(self), self._inbox), name="tuili-engine", daemon=True
+            target=_run, args=(weakref.ref(self), self._inbox), name=self.thread_name, daemon=True
         )
         self._thread.start()
 

@@ -1,0 +1,178 @@
+"""The form that an output may be asked to have: a JSON schema, a regular expression, a choice of texts or a
+grammar. What can be told without compiling it is checked here (catalogue rows REQ-10, REQ-11).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from tuili.errors import GrammarError, InvalidParameterError, ModelFormatError
+from tuili.loading.files import parse_json
+
+MAX_SCHEMA_BYTES = 256 << 10
+MAX_SCHEMA_NESTING = 64  # of objects and arrays: a schema in a property of a schema is two deeper
+MAX_PROPERTIES = 1000  # of all objects of a schema: the library's time grows with their square
+MAX_TEXT_BYTES = 64 << 10  # of a regular expression, a grammar, and all choices together
+MAX_BRACKETS = 64  # nested in a regular expression or a grammar
+MAX_CHOICES = 1024
+LARGEST_EXACT_INTEGER = 2**53  # bounds are kept as float64
+
+Kind = Literal["json_schema", "regex", "choice", "grammar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One of the four, as text; of a choice, the JSON list of its texts."""
+
+    kind: Kind
+    text: str
+
+
+def refuse(name: str, problem: str, *, code: str | None = None) -> NoReturn:
+    """Raise GrammarError that names the parameter."""
+    raise GrammarError(f"{name}: {problem}", code=code)
+
+
+def json_schema(name: str, value: object) -> str:
+    """The JSON text of a schema given as a dict, a bool or JSON text.
+
+    raises  InvalidParameterError for anything else; GrammarError for text that is not JSON, a schema beyond
+            the limits above, one that nothing satisfies, and bounds that float64 cannot hold
+    """
+    if isinstance(value, str):
+        text = _bounded(name, value, MAX_SCHEMA_BYTES)
+        try:
+            schema = parse_json(text.encode(), name, MAX_SCHEMA_NESTING)
+        except ModelFormatError as error:
+            raise GrammarError(str(error), code=error.code) from None
+        _check_schema(name, schema)
+    elif isinstance(value, Mapping | bool):
+        _check_schema(name, value)
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError):
+            refuse(name, "holds something that JSON cannot express")
+        schema, text = value, _bounded(name, text, MAX_SCHEMA_BYTES)
+    else:
+        _wrong_type(name, "a dict or JSON text", value)
+    if schema is True:
+        return "{}"
+    if schema is False:
+        refuse(name, "nothing satisfies the schema false")
+    if not isinstance(schema, Mapping):
+        refuse(name, "a schema is an object, true or false")
+    return text
+
+
+def regex(name: str, value: object) -> str:
+    """A regular expression that the whole output matches.
+
+    raises  InvalidParameterError if it is no str; GrammarError beyond the limits above
+    """
+    text = _text(name, value)
+    _check_brackets(name, text)
+    return text
+
+
+def grammar(name: str, value: object) -> str:
+    """A grammar in Lark's notation. Raises as `regex`."""
+    text = _text(name, value)
+    _check_brackets(name, text)
+    return text
+
+
+def choice(name: str, value: object) -> tuple[str, ...]:
+    """The texts of which the output is one.
+
+    raises  InvalidParameterError unless it is a list of distinct texts; GrammarError beyond the limits above
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        _wrong_type(name, "a list of strings", value)
+    if not value or "" in value or len(set(value)) < len(value):
+        raise InvalidParameterError(f"{name} must hold distinct texts, none of them empty", param=name)
+    if len(value) > MAX_CHOICES:
+        refuse(name, f"{len(value)} texts; the limit is {MAX_CHOICES}")
+    _bounded(name, "".join(value), MAX_TEXT_BYTES)
+    return tuple(value)
+
+
+def form_of(params: Any) -> Form | None:
+    """What SamplingParams ask for.
+
+    raises  InvalidParameterError if it is more than one
+    """
+    given = [kind for kind in Kind.__args__ if getattr(params, kind) is not None]  # type: ignore[attr-defined]
+    if len(given) > 1:
+        raise InvalidParameterError(f"{given[1]} cannot be given next to {given[0]}", param=given[1])
+    if not given:
+        return None
+    value = getattr(params, given[0])
+    return Form(given[0], value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _wrong_type(name: str, wanted: str, value: object) -> NoReturn:
+    raise InvalidParameterError(f"{name} must be {wanted}, not a {type(value).__name__}", param=name)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        _wrong_type(name, "a str", value)
+    return _bounded(name, value, MAX_TEXT_BYTES)
+
+
+def _bounded(name: str, text: str, most: int) -> str:
+    if len(text) <= most:
+        try:
+            n_bytes = len(text.encode())
+        except UnicodeEncodeError:
+            refuse(name, "holds half a surrogate pair, which is not text")
+        if n_bytes <= most:
+            return text
+    refuse(name, f"is longer than {most} bytes", code="grammar_size")
+
+
+def _check_brackets(name: str, text: str) -> None:
+    depth = deepest = 0
+    for bracket in re.findall(r"[()\[\]{}]", re.sub(r"\\.", "", text)):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MAX_BRACKETS:
+        refuse(name, f"brackets are nested deeper than {MAX_BRACKETS}", code="grammar_depth")
+
+
+def _check_schema(name: str, schema: object) -> None:
+    """Nesting, the number of properties, and bounds, of what may be any object."""
+    n_properties = 0
+    level: list[object] = [schema]
+    for _ in range(MAX_SCHEMA_NESTING + 1):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                properties = item.get("properties")
+                n_properties += len(properties) if isinstance(properties, Mapping) else 0
+                _check_bounds(name, item)
+                inner += _containers(item.values())
+            elif isinstance(item, list | tuple):
+                inner += _containers(item)
+        if n_properties > MAX_PROPERTIES:
+            refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
+        if len(inner) > MAX_SCHEMA_BYTES:
+            refuse(name, f"is longer than {MAX_SCHEMA_BYTES} bytes", code="grammar_size")
+        level = inner
+    if level:
+        refuse(name, f"is nested deeper than {MAX_SCHEMA_NESTING}", code="grammar_depth")
+
+
+def _containers(items: Iterable[object]) -> list[object]:
+    return [item for item in items if isinstance(item, Mapping | list | tuple)]
+
+
+def _check_bounds(name: str, schema: Mapping[Any, Any]) -> None:
+    for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
+        bound = schema.get(key)
+        if isinstance(bound, int) and abs(bound) > LARGEST_EXACT_INTEGER:
+            refuse(name, f"{key} is beyond ±2^53, where float64 is not exact", code="grammar_number")
