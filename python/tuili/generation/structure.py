@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -145,29 +145,32 @@ def _check_brackets(name: str, text: str) -> None:
 
 
 def _check_schema(name: str, schema: object) -> None:
-    """Nesting, the number of properties, and bounds, of what may be any object."""
-    n_properties = 0
-    level: list[object] = [schema]
-    for _ in range(MAX_SCHEMA_NESTING + 1):
-        inner: list[object] = []
+    """Size, nesting, the number of properties, and bounds, of what may be any object; before it is written as
+    text, which takes long where it is large.
+    """
+    n_properties = n_bytes = 0
+    level = _containers([schema])
+    for _ in range(MAX_SCHEMA_NESTING):
+        inner: list[Mapping[Any, Any] | Sequence[Any]] = []
         for item in level:
+            n_bytes += len(item)  # a comma each
+            if n_bytes > MAX_SCHEMA_BYTES:
+                refuse(name, f"is longer than {MAX_SCHEMA_BYTES} bytes", code="grammar_size")
+            parts = [*item.keys(), *item.values()] if isinstance(item, Mapping) else item
+            n_bytes += sum(len(part) for part in parts if isinstance(part, str))
+            inner += _containers(parts)
             if isinstance(item, Mapping):
                 properties = item.get("properties")
                 n_properties += len(properties) if isinstance(properties, Mapping) else 0
                 _check_bounds(name, item)
-                inner += _containers(item.values())
-            elif isinstance(item, list | tuple):
-                inner += _containers(item)
-        if n_properties > MAX_PROPERTIES:
-            refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
-        if len(inner) > MAX_SCHEMA_BYTES:
-            refuse(name, f"is longer than {MAX_SCHEMA_BYTES} bytes", code="grammar_size")
+            if n_properties > MAX_PROPERTIES:
+                refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
         level = inner
     if level:
         refuse(name, f"is nested deeper than {MAX_SCHEMA_NESTING}", code="grammar_depth")
 
 
-def _containers(items: Iterable[object]) -> list[object]:
+def _containers(items: Iterable[object]) -> list[Mapping[Any, Any] | Sequence[Any]]:
     return [item for item in items if isinstance(item, Mapping | list | tuple)]
 
 
