@@ -100,7 +100,9 @@ def test_what_it_keeps_is_not_what_the_next_one_gets():
         prompt.clear()
         ids.append(7)
 
-    assert output(logits_processors=[keep, nothing]).text == "bcdef"
+    (handle,) = run(sampling(max_tokens=5, logits_processors=[keep, nothing]))
+    assert handle.result().outputs[0].text == "bcdef"
+    assert handle.result().prompt_token_ids == codes("a")
     assert len({id(logits) for _, _, logits in kept}) == len(kept)
 
 

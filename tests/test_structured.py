@@ -324,8 +324,7 @@ def test_late_rows_keep_the_order_of_arrival(grammars):
     engine = engine_with(grammars, max_num_seqs=2)
     late = engine.submit(codes("a"), sampling(regex="[b-z]{30}", max_tokens=30))
     early = [engine.submit(codes("a"), sampling(max_tokens=30)) for _ in range(4)]
-    for _ in range(5):
-        engine.step()
+    engine.step()  # the first two of the early ones run
     grammars.step()
     drain(engine)  # checks the order in each step
     assert all(handle.done for handle in (late, *early))
