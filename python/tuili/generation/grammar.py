@@ -4,6 +4,9 @@ Parsing and masks are done by the `llguidance` library (the extra tuili[structur
 first use. It is written in Rust, and a panic in it arrives as a BaseException: every call goes through
 `guarded`. Its work is bounded by counted fuel and not by the clock, so that a grammar is refused either
 always or never.
+
+The first grammar of a model has the library index the vocabulary, which takes 0.05 s for 49,000 tokens and
+0.5 s for 262,000 and keeps the GIL meanwhile: whom that matters makes such a request at the start.
 """
 
 from __future__ import annotations
