@@ -107,7 +107,7 @@ def _json_schema(form: object) -> Any:
     for name in named:
         if name not in ("name", "description", "schema", "strict"):
             parameters.unknown_name(f"response_format.json_schema.{name}", ("name", "schema", "strict"))
-    if not isinstance(named.get("schema"), Mapping):
+    if not isinstance(named.get("schema"), dict):
         invalid("response_format", "json_schema.schema must be an object")
     return named["schema"]
 

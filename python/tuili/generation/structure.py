@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -20,6 +20,8 @@ MAX_TEXT_BYTES = 64 << 10  # of a regular expression, a grammar, and all choices
 MAX_BRACKETS = 64  # nested in a regular expression or a grammar
 MAX_CHOICES = 1024
 LARGEST_EXACT_INTEGER = 2**53  # bounds are kept as float64
+
+_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 
 Kind = Literal["json_schema", "regex", "choice", "grammar"]
 
@@ -50,7 +52,7 @@ def json_schema(name: str, value: object) -> str:
         except ModelFormatError as error:
             raise GrammarError(str(error), code=error.code) from None
         _check_schema(name, schema)
-    elif isinstance(value, Mapping | bool):
+    elif isinstance(value, dict | bool):
         _check_schema(name, value)
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -63,7 +65,7 @@ def json_schema(name: str, value: object) -> str:
         return "{}"
     if schema is False:
         refuse(name, "nothing satisfies the schema false")
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, dict):
         refuse(name, "a schema is an object, true or false")
     return text
 
@@ -151,17 +153,18 @@ def _check_schema(name: str, schema: object) -> None:
     n_properties = n_bytes = 0
     level = _containers([schema])
     for _ in range(MAX_SCHEMA_NESTING):
-        inner: list[Mapping[Any, Any] | Sequence[Any]] = []
+        inner: list[dict[Any, Any] | Sequence[Any]] = []
         for item in level:
-            n_bytes += len(item)  # a comma each
+            parts = [*item.keys(), *item.values()] if isinstance(item, dict) else item
+            n_bytes += len(parts)  # at least, with a comma or colon each
+            if n_bytes <= MAX_SCHEMA_BYTES:
+                n_bytes += sum(len(part) for part in parts if isinstance(part, str))
             if n_bytes > MAX_SCHEMA_BYTES:
                 refuse(name, f"is longer than {MAX_SCHEMA_BYTES} bytes", code="grammar_size")
-            parts = [*item.keys(), *item.values()] if isinstance(item, Mapping) else item
-            n_bytes += sum(len(part) for part in parts if isinstance(part, str))
             inner += _containers(parts)
-            if isinstance(item, Mapping):
+            if isinstance(item, dict):
                 properties = item.get("properties")
-                n_properties += len(properties) if isinstance(properties, Mapping) else 0
+                n_properties += len(properties) if isinstance(properties, dict) else 0
                 _check_bounds(name, item)
             if n_properties > MAX_PROPERTIES:
                 refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
@@ -170,12 +173,12 @@ def _check_schema(name: str, schema: object) -> None:
         refuse(name, f"is nested deeper than {MAX_SCHEMA_NESTING}", code="grammar_depth")
 
 
-def _containers(items: Iterable[object]) -> list[Mapping[Any, Any] | Sequence[Any]]:
-    return [item for item in items if isinstance(item, Mapping | list | tuple)]
+def _containers(items: Iterable[object]) -> list[dict[Any, Any] | Sequence[Any]]:
+    return [item for item in items if isinstance(item, dict | list | tuple)]
 
 
-def _check_bounds(name: str, schema: Mapping[Any, Any]) -> None:
-    for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
-        bound = schema.get(key)
+def _check_bounds(name: str, schema: dict[Any, Any]) -> None:
+    for key in _BOUNDS & schema.keys():
+        bound = schema[key]
         if isinstance(bound, int) and abs(bound) > LARGEST_EXACT_INTEGER:
             refuse(name, f"{key} is beyond ±2^53, where float64 is not exact", code="grammar_number")
