@@ -162,6 +162,10 @@ MANY = {"type": "object", "properties": {f"p{i}": {} for i in range(1001)}}
 DEEP = {"type": "array"}
 for _ in range(100_000):
     DEEP = {"items": DEEP}
+PATTERNS = [{"type": "string", "pattern": f"a.*{i}.*b"} for i in range(60)]
+CHAIN = {"$defs": {"d0": True}, "$ref": "#/$defs/d999"}
+for i in range(1, 1000):
+    CHAIN["$defs"][f"d{i}"] = {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{i - 1}"}}}
 CYCLE: dict = {}
 CYCLE["not"] = CYCLE
 
@@ -181,6 +185,19 @@ REFUSED = {
     "a cycle": {"json_schema": CYCLE},
     "too many properties": {"json_schema": MANY},
     "a bound beyond 2^53": {"json_schema": {"type": "integer", "minimum": 2**53 + 1}},
+    "a remote reference": {"json_schema": {"$ref": "https://example.com/schema.json"}},
+    "a reference to nowhere": {"json_schema": {"$ref": "#/$defs/a"}},
+    "a reference past the end": {"json_schema": {"anyOf": [{"$ref": "#/anyOf/7"}]}},
+    "a reference that another base changes": {"json_schema": {"items": {"$id": "x", "$ref": "#"}}},
+    "references that lead deep": {"json_schema": CHAIN},
+    "many definitions": {"grammar": "".join(f"r{i}: r{i + 1}\n" for i in range(300))},
+    "patterns that all hold": {"json_schema": {"type": "string", "allOf": PATTERNS}},
+    "a pattern at each turn": {"json_schema": {"pattern": "a", "anyOf": PATTERNS}},
+    "expressions that all hold": {"grammar": "start: A\nA: " + " & ".join(["/a/"] * 60)},
+    "patterns inside a grammar": {"grammar": "start: %json " + json.dumps({"allOf": PATTERNS})},
+    "many patterns of names": {"json_schema": {"patternProperties": {f"a{i}$": {} for i in range(40)}}},
+    "a large multiple": {"json_schema": {"multipleOf": 99_991}},
+    "multiples that all hold": {"json_schema": {"allOf": [{"multipleOf": 997}, {"multipleOf": 0.991}]}},
     "a long regex": {"regex": "a" * 70_000},
     "a nested regex": {"regex": "(" * 60_000},
     "a nested grammar": {"grammar": "start: " + "(" * 60_000 + '"a"' + ")" * 60_000},
@@ -205,7 +222,6 @@ def test_only_one_form_can_be_asked_for():
 UNFIT = {
     "a schema that nothing satisfies": {"json_schema": {"type": "integer", "minimum": 5, "maximum": 3}},
     "a reference to itself": {"json_schema": {"$ref": "#"}},
-    "a remote reference": {"json_schema": {"$ref": "https://example.com/schema.json"}},
     "a keyword that is not implemented": {"json_schema": {"type": "array", "uniqueItems": True}},
     "a multiple of nothing": {"json_schema": {"type": "number", "multipleOf": 0}},
     "an expression that ends early": {"regex": "(a"},

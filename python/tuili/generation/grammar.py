@@ -33,9 +33,9 @@ JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separat
 # The library does about 50,000 units of the first, 14,000 of the second and 20,000 of the third in a
 # millisecond (its documentation); a lexer's state takes one or two kilobytes.
 FUEL = {
-    "initial_lexer_fuel": 1_000_000,
+    "initial_lexer_fuel": 200_000,
     "step_lexer_fuel": 100_000,
-    "step_max_items": 50_000,
+    "step_max_items": 20_000,
     "max_lexer_states": 50_000,
     "max_grammar_size": 100_000,
     "verbose_errors": False,
@@ -149,6 +149,9 @@ class Grammars(Worker):
     """
 
     thread_name = "tuili-grammars"
+    # The library recurses as deep as rules use one another or references lead (structure.py bounds both), and
+    # a stack that overflows ends the process: 8 MB are too few for 3,000 levels.
+    stack_bytes = 64 << 20
 
     def __init__(
         self, words: Words, n_vocab: int, eos_ids: Iterable[int], *, start_thread: bool = True

@@ -4,11 +4,14 @@ grammar. What can be told without compiling it is checked here (catalogue rows R
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
+from urllib.parse import unquote
 
 from tuili.errors import GrammarError, InvalidParameterError, ModelFormatError
 from tuili.loading.files import parse_json
@@ -21,8 +24,20 @@ MAX_BRACKETS = 64  # nested in a regular expression or a grammar
 MAX_CHOICES = 1024
 LARGEST_EXACT_INTEGER = 2**53  # bounds are kept as float64
 
+MAX_REFERENCE_DEPTH = 2000  # objects and arrays, of all that references lead to together
+MAX_DEFINITIONS = 256  # colons of a grammar, which bound how deep its rules and terminals use one another
+
+# Regular expressions that a text has to match all at once: the library's time grows exponentially with their
+# number, and no fuel counts it.
+MAX_INTERSECTED = 6
+MAX_MULTIPLE = 10_000  # the library's automaton has a state for each remainder
+MAX_PATTERN_PROPERTIES = 32  # the library compares each with each
+
+_COMBINED = {"allOf", "anyOf", "oneOf", "$ref"}
+_EXPRESSIONS = {"pattern", "format"}
 _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 
+Container = dict[Any, Any] | Sequence[Any]
 Kind = Literal["json_schema", "regex", "choice", "grammar"]
 
 
@@ -84,6 +99,13 @@ def grammar(name: str, value: object) -> str:
     """A grammar in Lark's notation. Raises as `regex`."""
     text = _text(name, value)
     _check_brackets(name, text)
+    if text.count(":") > MAX_DEFINITIONS:
+        refuse(name, f"more than {MAX_DEFINITIONS} colons", code="grammar_size")
+    if text.count("&") > MAX_INTERSECTED:
+        refuse(name, f"more than {MAX_INTERSECTED} times &", code="grammar_size")
+    for embedded in re.finditer(r"%json\s*", text):
+        with contextlib.suppress(json.JSONDecodeError):  # the library says where the JSON is wrong
+            _check_schema(name, json.JSONDecoder().raw_decode(text, embedded.end())[0])
     return text
 
 
@@ -147,14 +169,16 @@ def _check_brackets(name: str, text: str) -> None:
 
 
 def _check_schema(name: str, schema: object) -> None:
-    """Size, nesting, the number of properties, and bounds, of what may be any object; before it is written as
-    text, which takes long where it is large.
+    """Size, nesting, the number of properties, bounds and references, of what may be any object; before it is
+    written as text, which takes long where it is large.
     """
     n_properties = n_bytes = 0
-    level = _containers([schema])
-    for _ in range(MAX_SCHEMA_NESTING):
-        inner: list[dict[Any, Any] | Sequence[Any]] = []
-        for item in level:
+    levels = [_containers([schema])]
+    while levels[-1]:
+        if len(levels) > MAX_SCHEMA_NESTING:
+            refuse(name, f"is nested deeper than {MAX_SCHEMA_NESTING}", code="grammar_depth")
+        inner: list[Container] = []
+        for item in levels[-1]:
             parts = [*item.keys(), *item.values()] if isinstance(item, dict) else item
             n_bytes += len(parts)  # at least, with a comma or colon each
             if n_bytes <= MAX_SCHEMA_BYTES:
@@ -168,12 +192,72 @@ def _check_schema(name: str, schema: object) -> None:
                 _check_bounds(name, item)
             if n_properties > MAX_PROPERTIES:
                 refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
-        level = inner
-    if level:
-        refuse(name, f"is nested deeper than {MAX_SCHEMA_NESTING}", code="grammar_depth")
+        levels.append(inner)
+    objects = [item for level in levels for item in level if isinstance(item, dict)]
+    _check_expressions(name, objects)
+    _check_references(name, schema, objects, _heights(levels))
 
 
-def _containers(items: Iterable[object]) -> list[dict[Any, Any] | Sequence[Any]]:
+def _check_expressions(name: str, objects: list[dict[Any, Any]]) -> None:
+    """How many regular expressions a text may have to match at once, generously; a multiple is one, too."""
+    costly = {*_EXPRESSIONS, "multipleOf"}
+    combined = any("allOf" in item or (_COMBINED & item.keys() and costly & item.keys()) for item in objects)
+    n_expressions = sum(len(_EXPRESSIONS & item.keys()) for item in objects)
+    if combined and n_expressions > MAX_INTERSECTED:
+        problem = f"more than {MAX_INTERSECTED} patterns and formats in a schema that combines them"
+        refuse(name, problem, code="grammar_size")
+    digits = {_digits(item.get("multipleOf")) for item in objects}
+    if (math.prod(digits) if combined else sum(digits)) > MAX_MULTIPLE:
+        refuse(name, f"multipleOf has to count to more than {MAX_MULTIPLE}", code="grammar_size")
+    maps = [item["patternProperties"] for item in objects if isinstance(item.get("patternProperties"), dict)]
+    if sum(map(len, maps)) > MAX_PATTERN_PROPERTIES:
+        refuse(name, f"more than {MAX_PATTERN_PROPERTIES} patternProperties", code="grammar_size")
+
+
+def _digits(multiple: object) -> int:
+    """A number without its decimal point: what a remainder is counted to. 1 for what is no such number."""
+    if isinstance(multiple, bool) or not isinstance(multiple, int | float) or not math.isfinite(multiple):
+        return 1
+    return int(re.sub(r"\D", "", repr(multiple).split("e")[0])) or 1
+
+
+def _heights(levels: list[list[Container]]) -> dict[int, int]:
+    """How many objects and arrays are nested in each, with itself, by its id()."""
+    heights: dict[int, int] = {}
+    for level in reversed(levels):
+        for item in level:
+            inner = _containers(item.values() if isinstance(item, dict) else item)
+            heights[id(item)] = 1 + max((heights[id(part)] for part in inner), default=0)
+    return heights
+
+
+def _check_references(
+    name: str, schema: object, objects: list[dict[Any, Any]], heights: dict[int, int]
+) -> None:
+    """The library follows references by recursion, on a way each of them once: how deep that may lead."""
+    references = {item["$ref"] for item in objects if isinstance(item.get("$ref"), str)}
+    if references and any("$id" in item for item in objects if item is not schema):
+        refuse(name, "$id inside a schema that has references is not supported")
+    depth = sum(heights.get(id(_target(name, schema, reference)), 0) for reference in references)
+    if depth > MAX_REFERENCE_DEPTH:
+        refuse(name, f"references lead deeper than {MAX_REFERENCE_DEPTH}", code="grammar_depth")
+
+
+def _target(name: str, schema: object, reference: str) -> object:
+    """What a reference such as "#/$defs/node" means (RFC 6901)."""
+    if reference != "#" and not reference.startswith("#/"):
+        refuse(name, "a reference must be to a place in the schema itself, such as #/$defs/node")
+    found: Any = schema
+    for part in unquote(reference).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        try:
+            found = found[int(key)] if isinstance(found, list | tuple) else found[key]
+        except (LookupError, TypeError, ValueError):
+            refuse(name, "a reference leads nowhere")
+    return found
+
+
+def _containers(items: Iterable[object]) -> list[Container]:
     return [item for item in items if isinstance(item, dict | list | tuple)]
 
 

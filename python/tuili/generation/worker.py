@@ -104,6 +104,7 @@ class Worker:
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
     _exit_hooked: ClassVar[bool] = False
     thread_name: ClassVar[str] = "tuili-engine"
+    stack_bytes: ClassVar[int] = 0  # of the thread; 0: the system's default
 
     def __init__(self, *, start_thread: bool = True) -> None:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
@@ -247,7 +248,11 @@ class Worker:
         self._thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._inbox), name=self.thread_name, daemon=True
         )
-        self._thread.start()
+        before = threading.stack_size(self.stack_bytes)
+        try:
+            self._thread.start()
+        finally:
+            threading.stack_size(before)
 
 
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
