@@ -133,7 +133,7 @@ def nested(depth: int, kind: str = "items") -> Schema:
     return schema
 
 
-_CHAIN = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(10_000)}
+_CHAIN = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(10_000)} | {"d10000": {}}
 _CIRCLE = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
 _WIDE = [{"anyOf": [{"properties": {f"k{i}{j}": STRING}} for j in range(4)]} for i in range(8)]
 

@@ -198,6 +198,8 @@ REFUSED = {
     "many patterns of names": {"json_schema": {"patternProperties": {f"a{i}$": {} for i in range(40)}}},
     "a large multiple": {"json_schema": {"multipleOf": 99_991}},
     "multiples that all hold": {"json_schema": {"allOf": [{"multipleOf": 997}, {"multipleOf": 0.991}]}},
+    "names that could come twice": {"json_schema": {"minProperties": 3, "required": ["a"]}},
+    "a schema that relaxes itself": {"json_schema": {"x-guidance": {"lenient": True}, "not": {}}},
     "a long regex": {"regex": "a" * 70_000},
     "a nested regex": {"regex": "(" * 60_000},
     "a nested grammar": {"grammar": "start: " + "(" * 60_000 + '"a"' + ")" * 60_000},

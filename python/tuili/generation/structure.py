@@ -262,6 +262,13 @@ def _containers(items: Iterable[object]) -> list[Container]:
 
 
 def _check_bounds(name: str, schema: dict[Any, Any]) -> None:
+    """What the library takes and does not keep to: large bounds, distinct names; and its own way to say so."""
+    least, required = schema.get("minProperties"), schema.get("required")
+    n_required = len(required) if isinstance(required, list | tuple) else 0
+    if isinstance(least, int | float) and least > max(1, n_required):
+        refuse(name, "minProperties beyond the required ones is not supported: a name could come twice")
+    if "x-guidance" in schema:
+        refuse(name, "x-guidance is not supported: it relaxes the schema")
     for key in _BOUNDS & schema.keys():
         bound = schema[key]
         if isinstance(bound, int) and abs(bound) > LARGEST_EXACT_INTEGER:
