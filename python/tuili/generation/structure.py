@@ -22,7 +22,7 @@ MAX_PROPERTIES = 1000  # of all objects of a schema: the library's time grows wi
 MAX_TEXT_BYTES = 64 << 10  # of a regular expression, a grammar, and all choices together
 MAX_BRACKETS = 64  # nested in a regular expression or a grammar
 MAX_CHOICES = 1024
-LARGEST_EXACT_INTEGER = 2**53  # bounds are kept as float64
+LARGEST_EXACT_INTEGER = 2**53  # the library keeps numbers as float64
 
 MAX_REFERENCE_DEPTH = 2000  # objects and arrays, of all that references lead to together
 MAX_DEFINITIONS = 256  # colons of a grammar, which bound how deep its rules and terminals use one another
@@ -58,7 +58,7 @@ def json_schema(name: str, value: object) -> str:
     """The JSON text of a schema given as a dict, a bool or JSON text.
 
     raises  InvalidParameterError for anything else; GrammarError for text that is not JSON, a schema beyond
-            the limits above, one that nothing satisfies, and bounds that float64 cannot hold
+            the limits above, one that nothing satisfies, and numbers that float64 cannot hold
     """
     if isinstance(value, str):
         text = _bounded(name, value, MAX_SCHEMA_BYTES)
@@ -169,7 +169,7 @@ def _check_brackets(name: str, text: str) -> None:
 
 
 def _check_schema(name: str, schema: object) -> None:
-    """Size, nesting, the number of properties, bounds and references, of what may be any object; before it is
+    """Size, nesting, the number of properties, numbers and references, of what may be any object; before it is
     written as text, which takes long where it is large.
     """
     n_properties = n_bytes = 0
@@ -189,7 +189,7 @@ def _check_schema(name: str, schema: object) -> None:
             if isinstance(item, dict):
                 properties = item.get("properties")
                 n_properties += len(properties) if isinstance(properties, dict) else 0
-                _check_bounds(name, item)
+                _check_exactness(name, item)
             if n_properties > MAX_PROPERTIES:
                 refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
         levels.append(inner)
@@ -261,15 +261,16 @@ def _containers(items: Iterable[object]) -> list[Container]:
     return [item for item in items if isinstance(item, dict | list | tuple)]
 
 
-def _check_bounds(name: str, schema: dict[Any, Any]) -> None:
-    """What the library takes and does not keep to: large bounds, distinct names; and its own way to say so."""
+def _check_exactness(name: str, schema: dict[Any, Any]) -> None:
+    """What the library takes and does not keep to: large numbers, distinct names, its own relaxations."""
+    bounds = [schema[key] for key in _BOUNDS & schema.keys() if isinstance(schema[key], int)]
+    values = schema["enum"] if isinstance(schema.get("enum"), list | tuple) else []
+    for number in (*bounds, *values, schema.get("const")):
+        if isinstance(number, int | float) and abs(number) > LARGEST_EXACT_INTEGER:
+            refuse(name, "a number is beyond ±2^53, where float64 is not exact", code="grammar_number")
     least, required = schema.get("minProperties"), schema.get("required")
     n_required = len(required) if isinstance(required, list | tuple) else 0
     if isinstance(least, int | float) and least > max(1, n_required):
         refuse(name, "minProperties beyond the required ones is not supported: a name could come twice")
     if "x-guidance" in schema:
         refuse(name, "x-guidance is not supported: it relaxes the schema")
-    for key in _BOUNDS & schema.keys():
-        bound = schema[key]
-        if isinstance(bound, int) and abs(bound) > LARGEST_EXACT_INTEGER:
-            refuse(name, f"{key} is beyond ±2^53, where float64 is not exact", code="grammar_number")
