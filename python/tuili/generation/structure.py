@@ -169,8 +169,8 @@ def _check_brackets(name: str, text: str) -> None:
 
 
 def _check_schema(name: str, schema: object) -> None:
-    """Size, nesting, the number of properties, numbers and references, of what may be any object; before it is
-    written as text, which takes long where it is large.
+    """Size, nesting, properties, numbers and references of what may be any object; before it is written as
+    text, which takes long where it is large.
     """
     n_properties = n_bytes = 0
     levels = [_containers([schema])]
