@@ -201,6 +201,7 @@ REFUSED = {
     "names that could come twice": {"json_schema": {"minProperties": 3, "required": ["a"]}},
     "a schema that relaxes itself": {"json_schema": {"x-guidance": {"lenient": True}, "not": {}}},
     "a value beyond 2^53": {"json_schema": {"enum": [1, 1e300]}},
+    "many parts": {"json_schema": {"anyOf": [{} for _ in range(6000)]}},
     "a long regex": {"regex": "a" * 70_000},
     "a nested regex": {"regex": "(" * 60_000},
     "a nested grammar": {"grammar": "start: " + "(" * 60_000 + '"a"' + ")" * 60_000},

@@ -18,6 +18,7 @@ from tuili.loading.files import parse_json
 
 MAX_SCHEMA_BYTES = 256 << 10
 MAX_SCHEMA_NESTING = 64  # of objects and arrays: a schema in a property of a schema is two deeper
+MAX_CONTAINERS = 5000  # objects and arrays
 MAX_PROPERTIES = 1000  # of all objects of a schema: the library's time grows with their square
 MAX_TEXT_BYTES = 64 << 10  # of a regular expression, a grammar, and all choices together
 MAX_BRACKETS = 64  # nested in a regular expression or a grammar
@@ -186,6 +187,8 @@ def _check_schema(name: str, schema: object) -> None:
             if n_bytes > MAX_SCHEMA_BYTES:
                 refuse(name, f"is longer than {MAX_SCHEMA_BYTES} bytes", code="grammar_size")
             inner += _containers(parts)
+            if len(inner) + sum(map(len, levels)) > MAX_CONTAINERS:
+                refuse(name, f"more than {MAX_CONTAINERS} objects and arrays", code="grammar_size")
             if isinstance(item, dict):
                 properties = item.get("properties")
                 n_properties += len(properties) if isinstance(properties, dict) else 0
