@@ -192,11 +192,12 @@ def _check_schema(name: str, schema: object) -> None:
             if isinstance(item, dict):
                 properties = item.get("properties")
                 n_properties += len(properties) if isinstance(properties, dict) else 0
-                _check_exactness(name, item)
             if n_properties > MAX_PROPERTIES:
                 refuse(name, f"more than {MAX_PROPERTIES} properties", code="grammar_size")
         levels.append(inner)
     objects = [item for level in levels for item in level if isinstance(item, dict)]
+    for item in objects:
+        _check_exactness(name, item)
     _check_expressions(name, objects)
     _check_references(name, schema, objects, _heights(levels))
 
