@@ -206,8 +206,8 @@ def _check_expressions(name: str, objects: list[dict[Any, Any]]) -> None:
     """How many regular expressions a text may have to match at once, generously; a multiple is one, too."""
     costly = {*_EXPRESSIONS, "multipleOf"}
     combined = any("allOf" in item or (_COMBINED & item.keys() and costly & item.keys()) for item in objects)
-    n_expressions = sum(len(_EXPRESSIONS & item.keys()) for item in objects)
-    if combined and n_expressions > MAX_INTERSECTED:
+    expressions = [item for item in objects for key in _EXPRESSIONS if isinstance(item.get(key), str)]
+    if combined and len(expressions) > MAX_INTERSECTED:
         problem = f"more than {MAX_INTERSECTED} patterns and formats in a schema that combines them"
         refuse(name, problem, code="grammar_size")
     digits = {_digits(item.get("multipleOf")) for item in objects}
