@@ -99,6 +99,7 @@ class Submission:
 
     request: Request
     rows: list[Row] = field(default_factory=list)
+    compiles: bool = False  # its rows wait for their grammar, in no queue
 
 
 class Engine(Worker):
@@ -220,15 +221,16 @@ class Engine(Worker):
         self.check_process()
         ids = checked_ids(token_ids, self._n_vocab)
         max_tokens, full = self._check(len(ids), params)
-        self._check_form(structure.form_of(params))
-        words = [tuple(form) for word in params.bad_words for form in self._spellings(word)]
+        form = structure.form_of(params)
+        self._check_form(form)
+        words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
         seed = params.seed
         if seed is None:  # greedy requests draw nothing
             seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
 
         def make() -> Submission:
             request = Request(next(self._ids), ids.tolist(), params, prompt=prompt, truncated=truncated)
-            submission = Submission(request)
+            submission = Submission(request, compiles=form is not None)
             for index in range(params.n):
                 row = self._row(request, index, ids, words, parameters.derived_seed(seed, index), what)
                 row.leader = submission.rows[0] if index else None
@@ -241,7 +243,10 @@ class Engine(Worker):
             self._reserve(len(ids), params.n)
             return submission
 
-        return self.post(make).request
+        request = self.post(make).request
+        if form is not None:
+            self._compile(request, form)
+        return request
 
     def _check(self, n_prompt: int, params: SamplingParams) -> tuple[int, str | None]:
         """Validate against the model; returns max_tokens and the stop_reason of reaching it.
@@ -272,6 +277,16 @@ class Engine(Worker):
             raise GrammarError("this engine has no vocabulary for grammars")
         if form is not None and self._grammars is not None:
             self._grammars.check(form)
+
+    def _compile(self, request: Request, form: structure.Form) -> None:
+        """Have the grammar of a request compiled that is on its way to the engine's thread."""
+
+        def deliver(outcome: list[Constraint] | TuiliError) -> None:
+            with contextlib.suppress(EngineClosedError):
+                self.post(lambda: Compiled(request, outcome, next(self._ids)))
+
+        assert self._grammars is not None
+        self._grammars.post(lambda: Compilation(form, request.params.n, deliver))
 
     def _spellings(self, word: str) -> list[list[int]]:
         """Token ids of a banned word, at the beginning of a text and after a space."""
@@ -323,11 +338,8 @@ class Engine(Worker):
         if isinstance(message, Submission):
             self._live[message.request.id] = message.rows
             self._counters.requests += 1
-            form = structure.form_of(message.request.params)
-            if form is None:
+            if not message.compiles:
                 self.scheduler.add(message.rows)
-            else:
-                self._compile(message.request, form)
         elif isinstance(message, Compiled):
             self._arrive(message)
             self._flush()
@@ -336,19 +348,6 @@ class Engine(Worker):
             self._flush()
         else:
             super().handle(message)
-
-    def _compile(self, request: Request, form: structure.Form) -> None:
-        """Have the grammar compiled; until then the request is in no queue."""
-
-        def deliver(outcome: list[Constraint] | TuiliError) -> None:
-            with contextlib.suppress(EngineClosedError):
-                self.post(lambda: Compiled(request, outcome, next(self._ids)))
-
-        assert self._grammars is not None
-        try:
-            self._grammars.post(lambda: Compilation(form, request.params.n, deliver))
-        except TuiliError as error:  # it is closed: the interpreter ends
-            self._fail(self._live[request.id][:1], error)
 
     def _arrive(self, message: Compiled) -> None:
         rows = self._live.get(message.request.id)
