@@ -270,6 +270,8 @@ def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
             busy = False
         del worker, message  # neither may outlive its users while this thread sleeps
     if (worker := owner()) is not None:
+        if message is not None and message is not _STOP:  # taken when the worker was already closed
+            worker.reject(message, EngineClosedError("the engine was closed before this was done"))
         worker._abandon()
 
 
