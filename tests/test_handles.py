@@ -23,6 +23,7 @@ import pytest
 
 from tiny_engine import codes, is_idle, make_engine, sampling
 from tuili.errors import EngineClosedError, EngineForkedError, InvalidParameterError, RequestCancelled
+from tuili.generation import worker
 
 TESTS = Path(__file__).parent
 
@@ -201,6 +202,15 @@ def test_close_ends_what_is_under_way_within_a_second(engine):
     with pytest.raises(EngineClosedError):
         engine.submit(codes("a"), sampling(max_tokens=1))
     engine.close()
+
+
+def test_a_request_that_the_thread_takes_when_the_engine_is_closed_ends():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=3))
+    engine._closed = True  # as `close` does first, while the thread takes the message
+    worker._run(weakref.ref(engine), engine._inbox)
+    with pytest.raises(EngineClosedError):
+        handle.result(0)
 
 
 def test_close_wakes_a_waiting_coroutine(engine):

@@ -1,7 +1,7 @@
 """What the host process may do to the library, and the library must not do to it.
 
-Signals, rounding modes, small stacks, one CPU, an unset locale and a deleted folder, second interpreters; arrays
-and numbers of the caller's own making; nothing exported, nothing kept.
+Signals, rounding modes, small stacks, one CPU, an unset locale and a deleted folder, second interpreters;
+arrays and numbers of the caller's own making; nothing exported, nothing kept.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def test_one_allowed_cpu_is_enough_for_many_threads():
         from tiny_engine import *
         engines = [make_engine(start_thread=True, num_threads=16) for _ in range(8)]
         handles = [engine.submit(codes("a"), sampling(max_tokens=30)) for engine in engines]
-        print({handle.result(20).outputs[0].text for handle in handles} == {"".join(map(chr, range(98, 128)))})
+        texts = {handle.result(20).outputs[0].text for handle in handles}
+        print(texts == {"".join(map(chr, range(98, 128)))})
     """
     done = run(program)
     assert done.stdout == "True\n", done.stderr

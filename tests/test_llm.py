@@ -209,7 +209,7 @@ def test_chat_completions_have_openais_shape(llm):
     [
         ({"stream": True}, "not_supported_yet"),
         ({"tools": [{"type": "function"}]}, "not_supported_yet"),
-        ({"response_format": {"type": "json_object"}}, "not_supported_yet"),
+        ({"response_format": {"type": "xml"}}, "invalid_parameter"),
         ({"max_token": 3}, "unknown_parameter"),
         ({"top_k": 3}, "unknown_parameter"),
         ({"max_tokens": 3, "max_completion_tokens": 3}, "invalid_parameter"),

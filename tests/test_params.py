@@ -60,6 +60,11 @@ BAD = {
     "num_beams": [0, -1, 1.5, "2", True],
     "max_new_tokens": [*BAD_INTEGERS, 0],
     "num_return_sequences": [0, 129, True],
+    "json_schema": [1, [], b"{}"],
+    "regex": [1, b"a", ["a"]],
+    "choice": ["a", [], [1], [""], ["a", "a"]],
+    "grammar": [1, ["a"]],
+    "logits_processors": [print, [1], [lambda: 0], [lambda a: 0], [lambda a, b, c, d: 0], [max] * 17],
 }
 
 
@@ -95,7 +100,11 @@ GOOD = {
     "num_beams": [1],
     "do_sample": [True, False],
     "priority": [0, -100, 100, np.int8(3)],
-    "logits_processors": [None, []],
+    "logits_processors": [None, [], [lambda ids, logits: None], (lambda prompt, ids, logits: logits,)],
+    "json_schema": [{"type": "object"}, '{"type": "object"}', {}, True, "true"],
+    "regex": ["a*", ""],
+    "choice": [["a", "停"], ("a",)],
+    "grammar": ['start: "a"'],
 }
 
 
@@ -106,11 +115,6 @@ def test_a_good_value_is_accepted(name, value):
 
 NOT_YET = {
     "prompt_lookup_num_tokens": 3,
-    "json_schema": {"type": "object"},
-    "regex": "a*",
-    "choice": ["a", "b"],
-    "grammar": "root ::= 'a'",
-    "logits_processors": [print],
     "num_beams": 4,
 }
 

@@ -18,6 +18,7 @@ from tiny_models import N_VOCAB, TinyModel, Weight, tiny_llama
 from tuili import _core
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
+from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
 from tuili.generation.scheduler import Limits
 
@@ -112,6 +113,7 @@ def make_engine(
     n_blocks: int = 256,
     max_model_len: int = 200,
     eos_ids: tuple[int, ...] = (),
+    grammars: Grammars | None = None,
     step_s: float = 0.0,
     start_thread: bool = False,
     num_threads: int = 1,
@@ -139,6 +141,7 @@ def make_engine(
         decoder=lambda skip_special: Letters(),
         encode_words=lambda text: [ord(c) for c in text],
         eos_ids=eos_ids,
+        grammars=grammars,
         limits=limit,
         start_thread=start_thread,
         clock=clock or time.monotonic,

@@ -332,7 +332,7 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
     TUILI_CHECK_KIND(ErrorKind::token_id, id < n_vocab, "history: token id ", id, " is not in [0, ", n_vocab,
                      ")");
   check_sampling(params, n_vocab);
-  return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, history, n_prompt);
+  return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, history, n_prompt, {});
 }
 
 // ---- the device

@@ -63,11 +63,12 @@ Sequence& idle(Sequence& sequence) {
 
 SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* sampling, uint64_t salt,
                              const py::object& token_type_ids, bool collect_logits, bool collect_hidden,
-                             int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids) {
+                             int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids, bool deferred) {
   const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
   auto sequence = std::make_shared<Sequence>(ids, sampling ? *sampling : SamplingParams(), salt,
                                              Collect{collect_logits, collect_hidden, prompt_logprobs});
   sequence->stop_ids.assign(stop_ids.begin(), stop_ids.end());
+  sequence->deferred = deferred;
   if (token_type_ids.is_none()) return sequence;
   const std::vector<int32_t> types = to_ids(token_type_ids, "token_type_ids");
   TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(),
@@ -85,6 +86,16 @@ py::array_t<float> logits_of(Sequence& sequence) {
   return out;
 }
 
+py::array_t<float> next_logits_of(Sequence& sequence) {
+  const auto& logits = idle(sequence).next_logits;
+  return py::array_t<float>(static_cast<py::ssize_t>(logits.size()), logits.data());
+}
+
+void allow(Sequence& sequence, const MaskArray& mask) {
+  check_dims(mask, "mask", 1);
+  idle(sequence).allowed.assign(mask.data(), mask.data() + mask.size());
+}
+
 py::array_t<float> hidden_of(Sequence& sequence) {
   const Sequence& s = idle(sequence);
   TUILI_CHECK(s.collect.hidden, "hidden_states() needs collect_hidden=True");
@@ -100,7 +111,7 @@ void bind_sequence(py::module_& module) {
   py::class_<Sequence, SharedSequence>(module, "Sequence")
       .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
            "token_type_ids"_a = py::none(), "collect_logits"_a = false, "collect_hidden"_a = false,
-           "prompt_logprobs"_a = -1, "stop_ids"_a = py::tuple())
+           "prompt_logprobs"_a = -1, "stop_ids"_a = py::tuple(), "deferred"_a = false)
       .def_readonly("n_prompt", &Sequence::n_prompt)
       .def_property_readonly("n_tokens", &Sequence::n_tokens)
       .def_readonly("n_computed", &Sequence::n_computed)
@@ -127,6 +138,8 @@ void bind_sequence(py::module_& module) {
           },
           "token_id"_a)
       .def("logits", &logits_of)
+      .def("next_logits", &next_logits_of)
+      .def("allow", &allow, "mask"_a.noconvert())
       .def("hidden_states", &hidden_of)
       .def("prompt_logprobs", [](Sequence& s) {
         TUILI_CHECK(s.collect.prompt_logprobs >= 0, "prompt_logprobs() needs prompt_logprobs >= 0");
@@ -257,6 +270,14 @@ void hold_all(HeldSequences& held, const std::vector<SharedSequence>& sequences)
   for (const SharedSequence& sequence : sequences) held.hold(*sequence);
 }
 
+StepOutput to_output(const StepResult& result) {
+  StepOutput output;
+  for (const int32_t id : result.token_ids) output.token_ids.append(id);
+  for (const auto& logprobs : result.logprobs)
+    output.logprobs.append(logprobs ? py::object(to_tuple(*logprobs)) : py::none());
+  return output;
+}
+
 StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                     const std::vector<int64_t>& n_new, const std::vector<bool>& sample) {
   TUILI_CHECK(n_new.size() == sequences.size() && sample.size() == sequences.size(),
@@ -274,11 +295,21 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
     const py::gil_scoped_release release;
     result = &runner.step(requests);
   }
-  StepOutput output;
-  for (const int32_t id : result->token_ids) output.token_ids.append(id);
-  for (const auto& logprobs : result->logprobs)
-    output.logprobs.append(logprobs ? py::object(to_tuple(*logprobs)) : py::none());
-  return output;
+  return to_output(*result);
+}
+
+StepOutput run_sample(BusyRunner& runner, Sequence& sequence, const FloatArray& logits) {
+  check_dims(logits, "logits", 1);
+  const std::vector<float> copy(logits.data(), logits.data() + logits.size());  // others may write to theirs
+  const Turn turn(runner);
+  HeldSequences held;
+  held.hold(sequence);
+  const StepResult* result = nullptr;
+  {
+    const py::gil_scoped_release release;
+    result = &runner.sample(sequence, copy);
+  }
+  return to_output(*result);
 }
 
 RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& sequences, int64_t max_steps,
@@ -349,6 +380,7 @@ void bind_runner(py::module_& module) {
       .def_property_readonly("isa", &Runner::isa)
       .def("step", &run_step, "sequences"_a, "n_new"_a, "sample"_a)
       .def("run", &run_steps, "sequences"_a, py::kw_only(), "max_steps"_a, "max_s"_a)
+      .def("sample", &run_sample, "sequence"_a, "logits"_a)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
       .def("n_allocations", &Runner::n_allocations);

@@ -21,6 +21,7 @@ using pybind11::literals::operator""_a;  // "name"_a
 
 using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using ByteArray = py::array_t<uint8_t, py::array::c_style>;
+using MaskArray = py::array_t<uint32_t, py::array::c_style>;
 using HalfArray = py::array_t<uint16_t, py::array::c_style>;
 
 // Token ids or indices: a list or an integer array of any layout, copied. Each must fit int32 and be >= 0.

@@ -184,7 +184,15 @@ void Runner::check_request(const StepRequest& request, int64_t n_before) const {
   // Tokens before n_computed may have been checked for another model.
   check_tokens(s, request.sample && reads_history(s.sampling) ? 0 : s.n_computed, end);
   if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) check_token(s, end);  // the last row's target
-  if (request.sample) check_sampling(s.sampling, model_.spec.n_vocab);
+  if (request.sample) check_choice(s);
+}
+
+void Runner::check_choice(const Sequence& sequence) const {
+  const int64_t n_vocab = model_.spec.n_vocab;
+  check_sampling(sequence.sampling, n_vocab);
+  const auto n_words = static_cast<int64_t>(sequence.allowed.size());
+  TUILI_CHECK(n_words == 0 || n_words == (n_vocab + 31) / 32, "a mask of ", n_words, " words for ", n_vocab,
+              " tokens");
 }
 
 // Appends rows [begin, begin + n_rows) of a sequence to the batch.
@@ -262,6 +270,8 @@ int64_t Runner::run(std::span<const StepRequest> requests, int64_t max_steps, do
                 "run: a sequence has token types, which its new tokens lack: use step");
     TUILI_CHECK(!s.collect.logits && !s.collect.hidden && s.sampling.n_logprobs < 0,
                 "run: a sequence wants logits, hidden states or log-probabilities: use step");
+    TUILI_CHECK(!s.deferred && s.allowed.empty(),
+                "run: the caller has a say in each token of a sequence: use step");
   }
   check_requests(requests);
   for (const StepRequest& request : requests) make_room(request.sequence->tokens, max_steps);
@@ -301,6 +311,7 @@ void Runner::plan_logits(std::span<const StepRequest> requests) {
       logit_rows_.push_back({rows_[i].first_row + r, static_cast<int64_t>(i),
                              sample ? static_cast<int64_t>(result_.token_ids.size()) : -1});
       if (!sample) continue;
+      if (s.deferred) s.next_logits.resize(model_.spec.n_vocab);
       result_.token_ids.push_back(kNotANumber);
       result_.logprobs.emplace_back();
     }
@@ -341,15 +352,48 @@ void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const 
   context_.pool->parallel_for(n_rows, context_.n_threads, [&](int64_t begin, int64_t end, int part) {
     for (int64_t i = begin; i < end; ++i) {
       if (rows[i].sample < 0) continue;
-      const Sequence& s = *requests[rows[i].request].sequence;
+      Sequence& s = *requests[rows[i].request].sequence;
       const float* row = logits + i * n_vocab;
-      const int32_t token = samplers_[part].sample(context_, row, s.sampling, s.tokens, s.n_prompt);
-      result_.token_ids[rows[i].sample] = token;
-      if (s.sampling.n_logprobs >= 0 && token >= 0)
-        result_.logprobs[rows[i].sample] =
-            samplers_[part].logprobs(context_, row, token, std::min(s.sampling.n_logprobs, n_vocab));
+      if (s.deferred)
+        defer(s, row, rows[i].sample);
+      else
+        choose(samplers_[part], s, row, row, rows[i].sample);
     }
   });
+}
+
+// Writes entry `sample` of the result.
+void Runner::choose(Sampler& sampler, const Sequence& s, const float* logits, const float* own_logits,
+                    int64_t sample) {
+  const int32_t token = sampler.sample(context_, logits, s.sampling, s.tokens, s.n_prompt, s.allowed);
+  result_.token_ids[sample] = token;
+  if (s.sampling.n_logprobs < 0 || token < 0) return;
+  const int64_t n_best = std::min(s.sampling.n_logprobs, model_.spec.n_vocab);
+  result_.logprobs[sample] = sampler.logprobs(context_, own_logits, token, n_best);
+}
+
+void Runner::defer(Sequence& s, const float* logits, int64_t sample) {
+  const int64_t n_vocab = model_.spec.n_vocab;
+  if (ops::argmax(logits, n_vocab) == kNotANumber) return;  // the entry says so already
+  std::copy_n(logits, n_vocab, s.next_logits.data());
+  result_.token_ids[sample] = kDeferred;
+}
+
+const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
+  const Guard guard(*this);
+  const int64_t n_vocab = model_.spec.n_vocab, n_tokens = s.n_tokens();
+  TUILI_CHECK(s.deferred && s.n_computed == n_tokens && static_cast<int64_t>(s.next_logits.size()) == n_vocab,
+              "sample: no step has left the choice of this sequence's next token");
+  TUILI_CHECK(static_cast<int64_t>(logits.size()) == n_vocab, "sample: ", logits.size(), " logits for ",
+              n_vocab, " tokens");
+  check_tokens(s, reads_history(s.sampling) ? 0 : n_tokens, n_tokens);
+  check_choice(s);
+  result_.token_ids.push_back(kNotANumber);
+  result_.logprobs.emplace_back();
+  choose(samplers_[0], s, logits.data(), s.next_logits.data(), 0);
+  s.next_logits.clear();
+  if (const int32_t token = result_.token_ids[0]; token >= 0) s.tokens.push_back(token);
+  return result_;
 }
 
 // ---- hidden states and encoders

@@ -59,6 +59,12 @@ class Runner {
   int64_t run(std::span<const StepRequest> requests, int64_t max_steps, double max_s);
   const StepResult& result() const { return result_; }
 
+  // Chooses the next token of a deferred sequence, whose last token the step before has computed, from
+  // `logits` [n_vocab] in place of the model's own, under which its log-probabilities still are. The same
+  // bits as a step that finds such logits. The caller holds the sequence; the result is valid until the next
+  // step.
+  const StepResult& sample(Sequence& sequence, std::span<const float> logits);
+
   // Ends a run after the step it is in; for any thread. Forgotten when a run or step returns: who interrupts
   // has said why before, so that whoever runs the next steps looks for it in between.
   void interrupt() { interrupted_ = true; }
@@ -86,6 +92,7 @@ class Runner {
   void compute(std::span<const StepRequest> requests);
   bool may_decode_on(std::span<const StepRequest> requests) const;
   void check_request(const StepRequest& request, int64_t n_before) const;
+  void check_choice(const Sequence& sequence) const;
   void check_token(const Sequence& sequence, int64_t i) const;
   void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
   void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks,
@@ -100,6 +107,9 @@ class Runner {
   void collect_row(Sequence& sequence, int64_t position, const float* logits);
   void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
                    const float* logits);
+  void choose(Sampler& sampler, const Sequence& sequence, const float* logits, const float* own_logits,
+              int64_t sample);
+  void defer(Sequence& sequence, const float* logits, int64_t sample);
 
   const Model& model_;
   KvCache* cache_;

@@ -67,6 +67,14 @@ void Sampler::forget_marks() {
   mark_ = 1;
 }
 
+void Sampler::apply_mask(std::span<const uint32_t> allowed) {
+  for (size_t word = 0; word < allowed.size(); ++word) {
+    const auto begin = static_cast<int64_t>(word) * 32, end = std::min(begin + 32, n_vocab_);
+    for (int64_t i = begin; i < end; ++i)
+      logits_[i] = allowed[word] >> (i - begin) & 1 ? logits_[i] : -kInfinity;
+  }
+}
+
 void Sampler::apply_bias(const SamplingParams& params) {
   for (const auto& [id, bias] : params.logit_bias) logits_[id] += bias;
   if (params.allowed_token_ids.empty()) return;
@@ -119,11 +127,13 @@ void Sampler::apply_bans(const SamplingParams& params, std::span<const int32_t> 
 }
 
 int32_t Sampler::sample(const ops::Context& context, const float* logits, const SamplingParams& params,
-                        std::span<const int32_t> history, int64_t n_prompt) {
+                        std::span<const int32_t> history, int64_t n_prompt,
+                        std::span<const uint32_t> allowed) {
   int64_t first = ops::argmax(logits, n_vocab_);
   if (first == kNotANumber) return kNotANumber;
-  if (changes_logits(params, static_cast<int64_t>(history.size()) - n_prompt)) {
+  if (!allowed.empty() || changes_logits(params, static_cast<int64_t>(history.size()) - n_prompt)) {
     std::copy_n(logits, n_vocab_, logits_);
+    apply_mask(allowed);
     apply_bias(params);
     apply_penalties(params, history, n_prompt);
     apply_bans(params, history, n_prompt);

@@ -65,6 +65,8 @@ struct Sequence {
   int64_t n_computed = 0;  // tokens whose keys and values are in the blocks
   SamplingParams sampling;
   Vector<int32_t> stop_ids;  // one of these, chosen, ends a run of steps; what else it means is the caller's
+  Vector<uint32_t> allowed;  // bit id % 32 of word id / 32: whether that token may be next; empty: all may
+  bool deferred = false;     // steps choose no token: they leave next_logits, and Runner::sample chooses
   uint64_t salt;             // prefixes are shared only under the same salt
   Collect collect;
 
@@ -77,6 +79,7 @@ struct Sequence {
   // The runner's part: rows of what was asked to be collected.
   Vector<float> logits;               // [n_computed, n_vocab]
   std::vector<Vector<float>> hidden;  // per layer: [n_computed, d_model]
+  Vector<float> next_logits;          // [n_vocab] for the next token if it is deferred and due, or empty
   Vector<TokenLogprobs> prompt_logprobs;
   std::atomic<bool> in_step{false};  // see HeldSequences
 

@@ -11,6 +11,7 @@ f32 = NDArray[np.float32]
 i32 = NDArray[np.int32]
 i16 = NDArray[np.int16]
 u16 = NDArray[np.uint16]
+u32 = NDArray[np.uint32]
 
 __version__: str
 PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
@@ -227,11 +228,12 @@ class Sequence:
         collect_hidden: bool = False,
         prompt_logprobs: int = -1,
         stop_ids: PySequence[int] = (),
+        deferred: bool = False,
     ) -> None:
         """token_ids int32 [n_tokens >= 1]. collect_logits keeps the float32 logits of every row computed;
         collect_hidden the hidden states after the embedding and each layer; prompt_logprobs k >= 0 the
         log-probability of each prompt token after the first and the k best there. stop_ids end a Runner.run,
-        and nothing else."""
+        and nothing else. deferred: steps choose no token, Runner.sample does."""
     @property
     def n_prompt(self) -> int: ...
     @property
@@ -247,6 +249,13 @@ class Sequence:
         """Appends a token chosen outside the sampler."""
     def logits(self) -> f32:
         """A copy, [n_computed, n_vocab]; needs collect_logits."""
+    def next_logits(self) -> f32:
+        """A copy, [n_vocab]: what the next token of a deferred sequence is to be chosen from; empty when none
+        is due."""
+    def allow(self, mask: u32) -> None:
+        """From now on the next token is one of those whose bit is set: bit id % 32 of word id / 32, in
+        ceil(n_vocab / 32) words, copied. No word: all tokens. Comes before everything else in
+        SamplingParams."""
     def hidden_states(self) -> f32:
         """A copy, [n_layers + 1, n_computed, d_model]; needs collect_hidden. Entry 0 is the embedding (after
         its norm and scale); entry n_layers is the last layer's output after the final norm, as in
@@ -334,7 +343,7 @@ class StepResult:
     @property
     def token_ids(self) -> list[int]:
         """One per sampled sequence, in order; already appended. -1: the logits are not numbers; -2: every
-        token is banned. Nothing is appended for these two."""
+        token is banned; -3: the sequence is deferred. Nothing is appended for these."""
     @property
     def logprobs(self) -> list[tuple[float, list[tuple[int, float]]] | None]:
         """Per sampled sequence: None, or the chosen token's log-probability and the n_logprobs best (id,
@@ -377,8 +386,11 @@ class Runner:
         """Decodes on without the GIL: steps of one token per sequence, until one of them draws one of its
         stop_ids or nothing, has filled its blocks or reached the model's length, or until max_steps are done,
         max_s seconds have passed or interrupt() is called. At least one step, the same bits as that many
-        calls of step. Each sequence has one token to compute and asks for no logits, hidden states or
-        log-probabilities."""
+        calls of step. Each sequence has one token to compute, is not deferred, has no mask and asks for no
+        logits, hidden states or log-probabilities."""
+    def sample(self, sequence: Sequence, logits: f32) -> StepResult:
+        """Chooses and appends the next token of a deferred sequence, which a step has computed to its end,
+        from `logits` [n_vocab] in place of next_logits(); log-probabilities are still under those."""
     def interrupt(self) -> None:
         """Ends a run after the step it is in, or the next run after its first step; from any thread.
         Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,

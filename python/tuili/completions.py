@@ -29,7 +29,6 @@ _SAME = {
 _PLAIN: dict[str, tuple[object, ...]] = {
     "stream": (False,),
     "stream_options": (),
-    "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none",),
     "parallel_tool_calls": (),
@@ -43,7 +42,7 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "store": (False,),
     "metadata": ({},),
 }
-_OWN = ("model", "user", "logprobs", "top_logprobs", "logit_bias")
+_OWN = ("model", "user", "logprobs", "top_logprobs", "logit_bias", "response_format")
 
 
 def sampling_params(fields: Mapping[str, Any]) -> SamplingParams:
@@ -68,6 +67,8 @@ def sampling_params(fields: Mapping[str, Any]) -> SamplingParams:
         _check_name(name, given.get(name))
     if "logit_bias" in given:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
+    if "response_format" in given:
+        options["json_schema"] = _json_schema(given["response_format"])
     options["logprobs"] = _n_logprobs(given)
     return SamplingParams(**options)
 
@@ -91,6 +92,24 @@ def _logit_bias(value: object) -> dict[int, Any]:
             invalid("logit_bias", f"holds token id {key} twice")
         bias[key] = item
     return bias
+
+
+def _json_schema(form: object) -> Any:
+    """The schema that response_format asks for; None for text. What `strict` asks for is always done."""
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if not isinstance(form, Mapping) or not form.keys() <= {"type", "json_schema"}:
+        invalid("response_format", 'must be an object with "type" and, for one of its types, "json_schema"')
+    if kind in ("text", "json_object") and "json_schema" not in form:
+        return None if kind == "text" else {"type": "object"}
+    named = form.get("json_schema")
+    if kind != "json_schema" or not isinstance(named, Mapping):
+        invalid("response_format", 'has a type other than "text", "json_object", or "json_schema" with one')
+    for name in named:
+        if name not in ("name", "description", "schema", "strict"):
+            parameters.unknown_name(f"response_format.json_schema.{name}", ("name", "schema", "strict"))
+    if not isinstance(named.get("schema"), dict):
+        invalid("response_format", "json_schema.schema must be an object")
+    return named["schema"]
 
 
 def _n_logprobs(given: Mapping[str, Any]) -> int | None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tuili import _core
+from tuili.generation.grammar import Constraint
 from tuili.generation.params import SamplingParams
+from tuili.generation.processors import Processor
 from tuili.generation.request import FinishReason, Request
 
 Collect = Literal["logits", "hidden_states"]
@@ -141,6 +143,8 @@ class Row:
     shares   whether it may take its prefix from the cache and leave one there
     collect  what to copy out of the core when it is done
     standing (priority after ageing, deadline, order): the smaller, the sooner it is computed
+    processors  the request's logits processors, with the number of their arguments
+    constraint  its place in the request's grammar, once that is compiled
     """
 
     request: Request
@@ -150,6 +154,8 @@ class Row:
     leader: Row | None = None
     shares: bool = True
     collect: Collect | None = None
+    processors: tuple[tuple[Processor, int], ...] = ()
+    constraint: Constraint | None = None
     admitted: bool = False
     running: bool = False
     ended: bool = False

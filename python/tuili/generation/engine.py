@@ -7,6 +7,7 @@ go on.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
@@ -15,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -23,15 +23,16 @@ from tuili import _core
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
-    InvalidParameterError,
+    GrammarError,
     NumericError,
     PromptTooLongError,
     QueueFullError,
-    TokenIdError,
     TuiliError,
 )
 from tuili.generation import params as parameters
+from tuili.generation import processors, structure
 from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
+from tuili.generation.grammar import Compilation, Constraint, Grammars
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import (
@@ -44,10 +45,12 @@ from tuili.generation.request import (
     wake_loops,
 )
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
+from tuili.generation.steering import choose, follow_grammar
+from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 
 Logprobs = tuple[float, list[tuple[int, float]]]  # of a token, and of the likeliest ones
-NOT_NUMBERS, NOTHING_ALLOWED = -1, -2  # what the sampler returns in place of a token
+NOT_NUMBERS, NOTHING_ALLOWED, DEFERRED = -1, -2, -3  # what a step returns in place of a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,14 @@ class Abort:
     """Message: end this request."""
 
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Message: a request's grammar, for each of its rows, or why there is none. Now it may run."""
+
+    request: Request
+    outcome: list[Constraint] | TuiliError
 
 
 @dataclass(slots=True)
@@ -87,6 +98,7 @@ class Submission:
 
     request: Request
     rows: list[Row] = field(default_factory=list)
+    compiles: bool = False  # its rows wait for their grammar, in no queue
 
 
 class Engine(Worker):
@@ -96,6 +108,7 @@ class Engine(Worker):
     eos_ids        end a text unless the request ignores them
     decoder        makes an incremental detokenizer; its argument is skip_special_tokens
     encode_words   token ids of a text without special tokens, for bad_words
+    grammars       compiles what requests ask their outputs to be; closed with the engine
     clock          seconds; all times and deadlines are on it
     """
 
@@ -109,6 +122,7 @@ class Engine(Worker):
         decoder: Callable[[bool], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
+        grammars: Grammars | None = None,
         limits: Limits | None = None,
         start_thread: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -122,6 +136,7 @@ class Engine(Worker):
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
         self._decoder, self._encode_words = decoder, encode_words
         self._eos_ids = tuple(eos_ids)
+        self._grammars = grammars
         self._ids = itertools.count()
         self._live: dict[
             int, list[Row]
@@ -174,6 +189,11 @@ class Engine(Worker):
     def interrupt(self) -> None:
         self._interrupt()
 
+    def close(self) -> None:
+        super().close()
+        if self._grammars is not None:
+            self._grammars.close()
+
     def stats(self) -> dict[str, float | int]:
         """Counts since the start, and the present state."""
         counters = {name: getattr(self._counters, name) for name in Counters.__slots__}
@@ -204,7 +224,9 @@ class Engine(Worker):
         self.check_process()
         ids = checked_ids(token_ids, self._n_vocab)
         max_tokens, full = self._check(len(ids), params)
-        words = [tuple(form) for word in params.bad_words for form in self._spellings(word)]
+        form = structure.form_of(params)
+        self._check_form(form)
+        words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
         seed = params.seed
         if seed is None:  # greedy requests draw nothing
             seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
@@ -218,7 +240,7 @@ class Engine(Worker):
                 prompt=prompt,
                 truncated=truncated,
             )
-            submission = Submission(request)
+            submission = Submission(request, compiles=form is not None)
             for index in range(params.n):
                 row = self._row(request, index, ids, words, parameters.derived_seed(seed, index), what)
                 row.leader = submission.rows[0] if index else None
@@ -231,7 +253,10 @@ class Engine(Worker):
             self._reserve(len(ids), params.n)
             return submission
 
-        return self.post(make).request
+        request = self.post(make).request
+        if form is not None:
+            self._compile(request, form)
+        return request
 
     def _check(self, n_prompt: int, params: SamplingParams) -> tuple[int, str | None]:
         """Validate against the model; returns max_tokens and the stop_reason of reaching it.
@@ -256,6 +281,22 @@ class Engine(Worker):
         max_tokens = min(wanted, room)
         self.scheduler.check_fits(n_prompt + max(0, max_tokens - 1))
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
+
+    def _check_form(self, form: structure.Form | None) -> None:
+        if form is not None and self._grammars is None:
+            raise GrammarError("this engine has no vocabulary for grammars")
+        if form is not None and self._grammars is not None:
+            self._grammars.check(form)
+
+    def _compile(self, request: Request, form: structure.Form) -> None:
+        """Have the grammar of a request compiled that is on its way to the engine's thread."""
+
+        def deliver(outcome: list[Constraint] | TuiliError) -> None:
+            with contextlib.suppress(EngineClosedError):
+                self.post(lambda: Compiled(request, outcome))
+
+        assert self._grammars is not None
+        self._grammars.post(lambda: Compilation(form, request.params.n, deliver))
 
     def _spellings(self, word: str) -> list[list[int]]:
         """Token ids of a banned word, at the beginning of a text and after a space."""
@@ -293,11 +334,13 @@ class Engine(Worker):
             collect_hidden=what == "hidden_states",
             prompt_logprobs=n_prompt_logprobs,
             stop_ids=[*params.stop_token_ids, *(() if params.ignore_eos else self._eos_ids)],
+            deferred=bool(params.logits_processors),
         )
         shares = (
             what is None and n_prompt_logprobs < 0
         )  # a cached prefix would not be computed, hence not collected
-        return Row(request, index, sequence, None, shares=shares, collect=what)
+        called = processors.with_arguments(params.logits_processors)
+        return Row(request, index, sequence, None, shares=shares, collect=what, processors=called)
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
@@ -305,16 +348,32 @@ class Engine(Worker):
         if isinstance(message, Submission):
             self._live[message.request.id] = message.rows
             self._counters.requests += 1
-            self.scheduler.add(message.rows)
+            if not message.compiles:
+                self.scheduler.add(message.rows)
             if message.request.deadline < math.inf:
                 if len(self._deadlines) > 2 * len(self._live) + 64:  # most are of requests that have ended
                     self._deadlines = sorted(entry for entry in self._deadlines if entry[1] in self._live)
                 heapq.heappush(self._deadlines, (message.request.deadline, message.request.id))
+        elif isinstance(message, Compiled):
+            self._arrive(message)
+            self._flush()
         elif isinstance(message, Abort):
             self._end(message.request, "abort", cancelled())
             self._flush()
         else:
             super().handle(message)
+
+    def _arrive(self, message: Compiled) -> None:
+        rows = self._live.get(message.request.id)
+        if rows is None:  # it was aborted, or its deadline passed
+            return
+        if isinstance(message.outcome, TuiliError):
+            self._fail(rows[:1], message.outcome)
+            return
+        for row, constraint in zip(rows, message.outcome, strict=True):
+            row.constraint = constraint
+            row.sequence.allow(constraint.mask)
+        self.scheduler.add(rows)
 
     def work(self) -> bool:
         """A step, or several without a pause: deadlines, plan, compute, deliver."""
@@ -373,12 +432,16 @@ class Engine(Worker):
     def _deliver(self, row: Row, token_ids: list[int], logprobs: Logprobs | None, now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
         request = row.request
+        if token_ids[-1] == DEFERRED:
+            result = choose(row, self._runner)
+            token_ids, logprobs = result.token_ids, result.logprobs[0]
         why_none = token_ids.pop() if token_ids[-1] < 0 else 0
         if token_ids:
             if request.times.first_token is None:
                 request.times.first_token = now
             assert row.transcript is not None
             taken, piece = row.transcript.accept_all(token_ids)
+            piece = follow_grammar(row, taken[0], piece)
             self._counters.generated_tokens += len(taken)
             entry = None if logprobs is None else TokenLogprob(taken[0], logprobs[0], list(logprobs[1]))
             request.append(row.index, piece.text, taken, entry)
@@ -395,10 +458,9 @@ class Engine(Worker):
         """The sampler could not draw."""
         request = row.request
         if why == NOTHING_ALLOWED:
-            error = NumericError(
-                "the request's parameters (allowed_token_ids, bad_words, logit_bias …) leave no token",
-                code="no_token_allowed",
-            )
+            kind = NumericError if row.constraint is None else GrammarError
+            named = "allowed_token_ids, bad_words, logit_bias, logits_processors, a grammar …"
+            error = kind(f"the request's parameters ({named}) leave no token", code="no_token_allowed")
             self._fail([row], error)
         elif request.params.on_nan == "eos":
             self._finish(row, "error", "nan")
@@ -524,43 +586,3 @@ class Engine(Worker):
             self._fail(message.rows[:1], error)
         else:
             super().reject(message, error)
-
-
-def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarray:
-    """Token ids as int32 [n_tokens >= 1], copied.
-
-    token_ids  a list, tuple or range of integers, or a one-dimensional integer array of any stride and byte
-               order
-    raises     InvalidParameterError for anything else and for none, TokenIdError for an id outside [0,
-               n_vocab)
-    """
-    if not isinstance(token_ids, np.ndarray):
-        if not isinstance(token_ids, list | tuple | range):
-            raise InvalidParameterError(
-                f"{name} must be a list of token ids, not {parameters.described(token_ids)}", param=name
-            )
-        for position, item in enumerate(token_ids):
-            if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer):
-                raise InvalidParameterError(
-                    f"{name}: entry {position} is {parameters.described(item)}, not a token id", param=name
-                )
-        try:
-            token_ids = np.array(token_ids, dtype=np.int64)
-        except OverflowError:
-            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})") from None
-    if token_ids.ndim != 1 or not np.issubdtype(token_ids.dtype, np.integer):
-        raise InvalidParameterError(
-            f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
-            param=name,
-        )
-    if token_ids.size == 0:
-        raise InvalidParameterError(
-            f"{name} is empty; it needs at least one token", param=name, code="empty_prompt"
-        )
-    bad = (token_ids < 0) | (token_ids >= n_vocab)
-    if bad.any():
-        position = int(bad.argmax())
-        raise TokenIdError(
-            f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})"
-        )
-    return np.asarray(token_ids, dtype=np.int32).copy()

@@ -41,8 +41,9 @@ def leash(plan: StepPlan, time_left_s: float) -> Leash:
 
 def runs_freely(row: Row) -> bool:
     """Whether the core can tell by itself when the row needs attention: it has drawn its first token, nothing
-    is collected, and no text is searched for stop strings.
+    is collected, no text is searched for stop strings, and nobody has a say in each token.
     """
     params = row.request.params
     decoding = row.transcript is not None and row.transcript.n_tokens > 0 and row.n_pending == 1
-    return decoding and row.collect is None and params.logprobs is None and not params.stop
+    steered = row.constraint is not None or bool(params.logits_processors)
+    return decoding and not steered and row.collect is None and params.logprobs is None and not params.stop

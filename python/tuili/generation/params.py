@@ -18,6 +18,8 @@ import numpy as np
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, TokenIdError
+from tuili.generation import processors, structure
+from tuili.generation.processors import Processor
 
 MAX_INT = 2**31 - 1
 MAX_SEQUENCES = 128
@@ -184,21 +186,27 @@ _CHECKS: dict[str, Check] = {
     "priority": _int_in(-MAX_PRIORITY, MAX_PRIORITY),
     "cache_salt": _salt,
     "on_nan": _on_nan,
+    "json_schema": structure.json_schema,
+    "regex": structure.regex,
+    "choice": structure.choice,
+    "grammar": structure.grammar,
+    "logits_processors": processors.checked,
 }
 
 # Names of the interface that this version knows and refuses: nothing is accepted and then ignored.
 _NOT_YET: dict[str, tuple[object, ...]] = {
     "prompt_lookup_num_tokens": (None, 0),
-    "json_schema": (None,),
-    "regex": (None,),
-    "choice": (None,),
-    "grammar": (None,),
-    "logits_processors": (None, [], ()),
 }
 
 
 # Lists for which None, as other libraries have it, says that there is nothing in them.
-_EMPTY_FOR_NONE: dict[str, Any] = {"stop": (), "stop_token_ids": (), "bad_words": (), "logit_bias": {}}
+_EMPTY_FOR_NONE: dict[str, Any] = {
+    "stop": (),
+    "stop_token_ids": (),
+    "bad_words": (),
+    "logit_bias": {},
+    "logits_processors": (),
+}
 
 
 def same(value: object, plain: object) -> bool:
@@ -226,7 +234,17 @@ class SamplingParams(metaclass=_NamesChecked):
     """How to continue a prompt. Checked when made; immutable.
 
     None means: the model's generation_config.json if it says something, otherwise what the comment says.
-    raises  InvalidParameterError with `param`; code "not_supported_yet" for the last group of names
+    Of json_schema, regex, choice and grammar at most one may be given. Such an output ends where the grammar
+    does, whatever min_tokens and ignore_eos say; one that max_tokens or a stop string cuts is incomplete.
+    JSON is written as `json.dumps` does. Needs the extra tuili[structured].
+
+    A logits processor is f(token_ids, logits) or f(prompt_token_ids, token_ids, logits), as in vLLM: lists of
+    ids, token_ids those generated so far; logits float32 [n_vocab], which it may change. It returns logits,
+    or None for those it got. It is called for every token, on the engine's thread, before the grammar and
+    everything else here, and holds up all requests meanwhile.
+
+    raises  InvalidParameterError with `param`; code "not_supported_yet" for names that this version lacks;
+            GrammarError for a schema, expression or grammar that is malformed or too large
     """
 
     max_tokens: int | None = (
@@ -263,11 +281,11 @@ class SamplingParams(metaclass=_NamesChecked):
     cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
     on_nan: Literal["error", "eos"] = "error"
     prompt_lookup_num_tokens: int | None = None
-    json_schema: Any = None
-    regex: Any = None
-    choice: Any = None
-    grammar: Any = None
-    logits_processors: Any = None
+    json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
+    regex: str | None = None  # that the whole output matches
+    choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
+    grammar: str | None = None  # of the output, in Lark's notation as llguidance has it
+    logits_processors: tuple[Processor, ...] | list[Processor] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -286,6 +304,7 @@ class SamplingParams(metaclass=_NamesChecked):
             invalid("max_tokens", "may be 0 only together with prompt_logprobs")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
+        structure.form_of(self)
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(SamplingParams))

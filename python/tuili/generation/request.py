@@ -164,7 +164,7 @@ class Request(Waitable):
         truncated: bool = False,
     ) -> None:
         super().__init__()
-        self.id = request_id
+        self.id = request_id  # the larger, the later
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
         self.params = params
@@ -289,7 +289,7 @@ class Handle:
         raises  TimeoutError after `timeout` seconds (the request goes on); RequestCancelled, DeadlineExceeded
                 if it ended before its first token; NumericError, EngineClosedError and what else befell it
         """
-        self._engine.check_process()
+        self._engine.check_may_wait()
         self._request.wait_until(lambda: self._request.done, timeout, "the output")
         return self._request.output()
 
@@ -398,7 +398,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         return self
 
     def __next__(self) -> Chunk:
-        self._handle._engine.check_process()
+        self._handle._engine.check_may_wait()
         self._request.wait_until(lambda: self._request.done or self.has_news(), None, "the next chunk")
         chunk = self._next()
         if chunk is None:

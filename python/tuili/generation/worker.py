@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
-from tuili.errors import EngineClosedError, EngineForkedError, RequestCancelled
+from tuili.errors import EngineClosedError, EngineForkedError, RequestCancelled, TuiliError
 
 T = TypeVar("T")
 log = logging.getLogger("tuili")
@@ -104,6 +104,8 @@ class Worker:
 
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
     _exit_hooked: ClassVar[bool] = False
+    thread_name: ClassVar[str] = "tuili-engine"
+    stack_bytes: ClassVar[int] = 0  # of the thread; 0: the system's default
 
     def __init__(self, *, start_thread: bool = True) -> None:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
@@ -127,6 +129,14 @@ class Worker:
             raise EngineForkedError(
                 "this engine was created before fork(), and its threads exist only in the parent; load the "
                 "model in the child, or start processes with the spawn method"
+            )
+
+    def check_may_wait(self) -> None:
+        """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread."""
+        self.check_process()
+        if threading.current_thread() is self._thread:
+            raise TuiliError(
+                "a function that the engine calls cannot wait for the engine", code="waits_for_itself"
             )
 
     def check_usable(self) -> None:
@@ -153,6 +163,7 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
+        self.check_may_wait()
         return self.post(lambda: Call(function)).result()
 
     def close(self) -> None:
@@ -234,9 +245,13 @@ class Worker:
             getattr(threading, "_register_atexit", atexit.register)(_close_all)
         Worker._workers.add(self)
         self._thread = threading.Thread(
-            target=_run, args=(weakref.ref(self), self._inbox), name="tuili-engine", daemon=True
+            target=_run, args=(weakref.ref(self), self._inbox), name=self.thread_name, daemon=True
         )
-        self._thread.start()
+        before = threading.stack_size(self.stack_bytes)
+        try:
+            self._thread.start()
+        finally:
+            threading.stack_size(before)
 
 
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
@@ -254,6 +269,8 @@ def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
             busy = False
         del worker, message  # neither may outlive its users while this thread sleeps
     if (worker := owner()) is not None:
+        if message is not None and message is not _STOP:  # taken when the worker was already closed
+            worker.reject(message, EngineClosedError("the engine was closed before this was done"))
         worker._abandon()
 
 

@@ -1,0 +1,229 @@
+"""Grammars for one model's vocabulary, compiled on a thread of their own, and the place of a text in one.
+
+Parsing and masks are done by the `llguidance` library (the extra tuili[structured]), which is imported on
+first use. It is written in Rust, and a panic in it arrives as a BaseException: every call goes through
+`guarded`. Its work is bounded by counted fuel and not by the clock, so that a grammar is refused either
+always or never.
+
+The first grammar of a model has the library index the vocabulary, which takes 0.05 s for 49,000 tokens and
+0.5 s for 262,000 and keeps the GIL meanwhile: whom that matters makes such a request at the start.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+
+from tuili.errors import EngineClosedError, GrammarError, InvalidParameterError, TuiliError
+from tuili.generation.structure import Form
+from tuili.generation.worker import Worker
+from tuili.loading.files import shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_COMPILED = 64  # grammars that are kept
+# Written as json.dumps does: one way only, so that no text goes on with white space without end.
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# The library does about 50,000 units of the first, 14,000 of the second and 20,000 of the third in a
+# millisecond (its documentation); a lexer's state takes one or two kilobytes.
+FUEL = {
+    "initial_lexer_fuel": 200_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 20_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 100_000,
+    "verbose_errors": False,
+}
+
+
+class Words(Protocol):
+    """The bytes of a token, as `Tokenizer` has them, and the ids that stand for no text."""
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+    def token_bytes(self, token_id: int, /) -> bytes: ...
+
+
+def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """`function(*args, **kwargs)` of the library, with every failure as a GrammarError."""
+    try:
+        return function(*args, **kwargs)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except Exception as error:
+        raise GrammarError(f"the grammar library refuses: {shown(str(error), 200)}") from None
+    except BaseException:  # pyo3_runtime.PanicException
+        raise GrammarError("the grammar library failed on this input", code="grammar_library_panic") from None
+
+
+def library(param: str) -> Any:
+    """llguidance, or InvalidParameterError that says how to get it."""
+    try:
+        return importlib.import_module("llguidance")
+    except ImportError:
+        raise InvalidParameterError(
+            f"{param} needs the package llguidance: pip install 'tuili[structured]'",
+            param=param,
+            code="not_installed",
+        ) from None
+
+
+class Constraint:
+    """The place of one continuation in a grammar.
+
+    mask  uint32 [ceil(n_vocab / 32)]: the tokens that may come next (see Sequence.allow); valid until
+          `accept`
+    """
+
+    def __init__(self, matcher: Any, mask: np.ndarray) -> None:
+        self._matcher = matcher
+        self.mask = mask.copy()
+
+    def accept(self, token_id: int) -> bool:
+        """Take a token that the mask allows; returns whether the grammar is finished: nothing can follow."""
+        guarded(self._matcher.consume_token, token_id)
+        check_matcher(self._matcher)
+        return bool(self._matcher.is_stopped())
+
+    def look_ahead(self) -> None:
+        """Make the mask for the next token.
+
+        raises  GrammarError if no token can follow, or too much fuel is needed to tell
+        """
+        fill(self._matcher, self.mask)
+
+
+def fill(matcher: Any, mask: np.ndarray) -> None:
+    guarded(matcher.unsafe_compute_mask_ptr, mask.ctypes.data, mask.nbytes)
+    check_matcher(matcher)
+
+
+def check_matcher(matcher: Any) -> None:
+    if matcher.is_error():
+        problem = matcher.get_error()
+        if "NoExtension" in problem:
+            raise GrammarError("no text satisfies the grammar", code="grammar_unsatisfiable")
+        raise GrammarError(f"the grammar is refused: {shown(problem, 200)}")
+
+
+class Vocabulary:
+    """What the library asks of a tokenizer. It tokenizes forced text itself, from the tokens' bytes."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, words: Words, n_vocab: int, eos_ids: tuple[int, ...]) -> None:
+        self.tokens = [words.token_bytes(token_id) for token_id in range(n_vocab)]
+        self.special_token_ids = sorted(words.special_ids | set(eos_ids))
+        self.eos_token_id = eos_ids[0]
+        # Without slices: they make masks in long strings faster by a tenth of a millisecond, and this slower.
+        make = library("grammar").LLTokenizer
+        self.backend = guarded(make, self, n_vocab=n_vocab, eos_token=list(eos_ids), slices=[])
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        data = text.encode() if isinstance(text, str) else text
+        return list(self.backend.greedy_tokenize(data.decode("utf-8", "replace")))
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """Message: compile `form` and hand a Constraint for each of n continuations, or the error, to `deliver`,
+    on the compiling thread."""
+
+    form: Form
+    n: int
+    deliver: Callable[[list[Constraint] | TuiliError], None]
+
+
+class Grammars(Worker):
+    """Compiles grammars for a model on one thread, which is started by the first.
+
+    words, n_vocab  the model's tokens; the bytes of all of them are looked up once, at the first grammar
+    eos_ids         end a text; allowed where the grammar accepts
+    """
+
+    thread_name = "tuili-grammars"
+    # The library recurses as deep as rules use one another or references lead (structure.py bounds both), and
+    # a stack that overflows ends the process: 8 MB are too few for 3,000 levels.
+    stack_bytes = 64 << 20
+
+    def __init__(
+        self, words: Words, n_vocab: int, eos_ids: Iterable[int], *, start_thread: bool = True
+    ) -> None:
+        super().__init__(start_thread=start_thread)
+        self._words, self._n_vocab, self._eos_ids = words, n_vocab, tuple(eos_ids)
+        self._vocabulary: Vocabulary | None = None
+        self._compiled: OrderedDict[Form, tuple[Any, np.ndarray]] = OrderedDict()
+
+    def check(self, form: Form) -> None:
+        """For any thread: raise InvalidParameterError without the library, GrammarError without end of
+        text."""
+        library(form.kind)
+        if not self._eos_ids:
+            raise GrammarError("the model has no end-of-text token, which a grammar needs")
+
+    def handle(self, message: object) -> None:
+        if not isinstance(message, Compilation):
+            super().handle(message)
+            return
+        try:
+            matcher, mask = self._compile(message.form)
+            outcome: list[Constraint] | TuiliError = [
+                Constraint(guarded(matcher.deep_copy), mask) for _ in range(message.n)
+            ]
+        except TuiliError as error:
+            outcome = error
+        except Exception as error:
+            outcome = TuiliError("compiling a grammar failed", code="internal")
+            outcome.__cause__ = error
+        message.deliver(outcome)
+
+    def reject(self, message: object, error: Exception) -> None:
+        if isinstance(message, Compilation):
+            message.deliver(EngineClosedError("the engine was closed before the grammar was compiled"))
+        else:
+            super().reject(message, error)
+
+    def _compile(self, form: Form) -> tuple[Any, np.ndarray]:
+        """A matcher at the beginning, which nobody may advance, and its mask; from those kept, or new."""
+        kept = self._compiled.get(form)
+        if kept is not None:
+            self._compiled.move_to_end(form)
+            return kept
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self._words, self._n_vocab, self._eos_ids)
+        made = library(form.kind)
+        matcher = guarded(
+            made.LLMatcher,
+            self._vocabulary.backend,
+            guarded(_source, made.LLMatcher, form),
+            log_level=0,
+            limits=made.LLParserLimits(**FUEL),
+        )
+        check_matcher(matcher)
+        mask = np.zeros((self._n_vocab + 31) // 32, np.uint32)
+        fill(matcher, mask)
+        self._compiled[form] = matcher, mask
+        if len(self._compiled) > MAX_COMPILED:
+            self._compiled.popitem(last=False)
+        return matcher, mask
+
+
+def _source(matcher: Any, form: Form) -> str:
+    """The library's own notation."""
+    if form.kind == "json_schema":
+        return str(matcher.grammar_from_json_schema(form.text, defaults=JSON_STYLE))
+    if form.kind == "regex":
+        return str(matcher.grammar_from_regex(form.text))
+    if form.kind == "grammar":
+        return str(matcher.grammar_from_lark(form.text))
+    import json
+
+    choices = " | ".join(json.dumps(text, ensure_ascii=False) for text in json.loads(form.text))
+    return str(matcher.grammar_from_lark(f"start: {choices}"))
