@@ -56,9 +56,12 @@ BAD = {
     "cache_salt": ["", 3, "x" * 257, b"salt"],
     "on_nan": ["ignore", True, 1],
     "do_sample": [1, "yes", 0.0],
-    "num_beams": [0, -1, 1.5, "2", True],
+    "num_beams": [0, 33, -1, 1.5, "2", True],
     "max_new_tokens": [*BAD_INTEGERS, 0],
     "num_return_sequences": [0, 129, True],
+    "prompt_lookup_num_tokens": [-1, 65, 1.5, "3", True],
+    "length_penalty": [101, float("nan"), "1", True],
+    "early_stopping": ["never", 1],
 }
 
 
@@ -91,6 +94,7 @@ GOOD = {
     "stop_token_ids": [[], (1, 2), {3}, np.array([4])],
     "logit_bias": [{}, {0: -100, 5: 100.0}, {np.int32(3): np.float32(1)}],
     "deadline_s": [0, 0.5, 3600],
+    "prompt_lookup_num_tokens": [None, 0, 10, np.int64(64)],
     "num_beams": [1],
     "do_sample": [True, False],
     "priority": [0],
@@ -105,13 +109,11 @@ def test_a_good_value_is_accepted(name, value):
 
 NOT_YET = {
     "priority": 1,
-    "prompt_lookup_num_tokens": 3,
     "json_schema": {"type": "object"},
     "regex": "a*",
     "choice": ["a", "b"],
     "grammar": "root ::= 'a'",
     "logits_processors": [print],
-    "num_beams": 4,
 }
 
 
@@ -216,6 +218,9 @@ def test_all_names_of_the_interface_exist():
         "priority",
         "cache_salt",
         "prompt_lookup_num_tokens",
+        "num_beams",
+        "length_penalty",
+        "early_stopping",
         "json_schema",
         "regex",
         "choice",
@@ -271,5 +276,5 @@ def test_seeds_of_siblings_are_fixed_and_differ():
 
 
 def test_canonical_names_keeps_values_untouched():
-    given = {"max_new_tokens": 3, "top_p": 0.5, "num_beams": 1}
-    assert canonical_names(given) == {"max_tokens": 3, "top_p": 0.5}
+    given = {"max_new_tokens": 3, "top_p": 0.5, "do_sample": True}
+    assert canonical_names(given) == {"max_tokens": 3, "top_p": 0.5, "temperature": 1.0}

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tuili import _core
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import FinishReason, Request
+
+if TYPE_CHECKING:
+    from tuili.generation.beam import BeamGroup
 
 Collect = Literal["logits", "hidden_states"]
 
@@ -133,6 +136,7 @@ class Row:
              itself
     shares   whether it may take its prefix from the cache and leave one there
     collect  what to copy out of the core when it is done
+    beams    the search of which it carries a beam
     """
 
     request: Request
@@ -142,6 +146,7 @@ class Row:
     leader: Row | None = None
     shares: bool = True
     collect: Collect | None = None
+    beams: BeamGroup | None = None
     admitted: bool = False
     running: bool = False
     ended: bool = False

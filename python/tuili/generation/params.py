@@ -26,10 +26,12 @@ MAX_PROMPT_LOGPROB_ENTRIES = 2_000_000
 MAX_TOKEN_IDS = 1024
 MAX_STOP_STRINGS = 256
 MAX_STOP_BYTES = 4096
+MAX_DRAFTED = 64  # guessed tokens of a step; more than a dozen seldom pay
+MAX_BEAMS = 32
 MAX_DEADLINE_S = 10.0**8  # three years: anything longer is a mistake of units
 
 ALIASES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
-_SPECIAL_ALIASES = ("num_beams", "do_sample")
+_SPECIAL_ALIASES = ("do_sample",)
 
 
 def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
@@ -182,12 +184,38 @@ _CHECKS: dict[str, Check] = {
     "deadline_s": _float_in(0.0, MAX_DEADLINE_S),
     "cache_salt": _salt,
     "on_nan": _on_nan,
+    "prompt_lookup_num_tokens": _int_in(0, MAX_DRAFTED),
+    "num_beams": _int_in(1, MAX_BEAMS),
+    "length_penalty": _float_in(-100.0, 100.0),
+    "early_stopping": boolean,
+}
+
+# What a beam search leaves as it is by default: its choice is by the model's own log-probabilities.
+_PLAIN_IN_BEAMS: dict[str, tuple[object, ...]] = {
+    "min_tokens": (0,),
+    "temperature": (None, 0.0),
+    "top_k": (None, 0),
+    "top_p": (None, 1.0),
+    "min_p": (None, 0.0),
+    "typical_p": (None, 1.0),
+    "seed": (None,),
+    "repetition_penalty": (None, 1.0),
+    "presence_penalty": (0.0,),
+    "frequency_penalty": (0.0,),
+    "no_repeat_ngram_size": (None, 0),
+    "stop": ((),),
+    "logprobs": (None,),
+    "prompt_logprobs": (None,),
+    "logit_bias": ({},),
+    "allowed_token_ids": (None,),
+    "bad_words": ((),),
+    "prompt_lookup_num_tokens": (None, 0),
+    "on_nan": ("error",),
 }
 
 # Names of the interface that this version knows and refuses: nothing is accepted and then ignored.
 _NOT_YET: dict[str, tuple[object, ...]] = {
     "priority": (0,),
-    "prompt_lookup_num_tokens": (None, 0),
     "json_schema": (None,),
     "regex": (None,),
     "choice": (None,),
@@ -261,7 +289,11 @@ class SamplingParams(metaclass=_NamesChecked):
     cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
     on_nan: Literal["error", "eos"] = "error"
     priority: int = 0
-    prompt_lookup_num_tokens: int | None = None
+    prompt_lookup_num_tokens: int | None = None  # most tokens of a step that are guessed from what followed
+    # the last ones before: 10, say. Changes the speed where a text repeats itself, and no bit
+    num_beams: int = 1  # more: beam search, of which the n best continuations are returned
+    length_penalty: float = 1.0  # a continuation's score is its log-probability / length ** length_penalty
+    early_stopping: bool = False  # end with num_beams finished continuations, even if better ones may follow
     json_schema: Any = None
     regex: Any = None
     choice: Any = None
@@ -285,6 +317,18 @@ class SamplingParams(metaclass=_NamesChecked):
             invalid("max_tokens", "may be 0 only together with prompt_logprobs")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
+        if self.num_beams > 1:
+            self._check_beams()
+        elif self.length_penalty != 1.0 or self.early_stopping:
+            name = "early_stopping" if self.early_stopping else "length_penalty"
+            invalid(name, "needs num_beams > 1")
+
+    def _check_beams(self) -> None:
+        if self.n > self.num_beams:
+            invalid("n", f"is {self.n}, more than num_beams = {self.num_beams}")
+        for name, plain in _PLAIN_IN_BEAMS.items():
+            if getattr(self, name) not in plain:
+                invalid(name, f"cannot be combined with num_beams; leave it out or set it to {plain[-1]!r}")
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(SamplingParams))
@@ -305,8 +349,6 @@ def canonical_names(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in result:
             invalid(given, f"is given twice, also as {name} or an alias of it")
         result[name] = value
-    if options.get("num_beams") is not None and integer("num_beams", options["num_beams"], 1, MAX_INT) > 1:
-        not_supported_yet("num_beams")
     if options.get("do_sample") is not None:
         _do_sample(boolean("do_sample", options["do_sample"]), result)
     return result
@@ -386,6 +428,9 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     if params.temperature is None:
         asked = params.n > 1 or any(getattr(params, name) is not None for name in _SAMPLING_ONLY)
         found["temperature"] = defaults.get("temperature", 1.0 if asked else 0.0)
+    if params.num_beams > 1:  # nothing is drawn
+        for name in ("temperature", *_SAMPLING_ONLY):
+            found[name] = _PLAIN_IN_BEAMS[name][-1]
     if "max_tokens" in found and found["max_tokens"] is not None:
         found["max_tokens"] = max(found["max_tokens"], params.min_tokens)
     return dataclasses.replace(params, **found)
@@ -428,9 +473,16 @@ def salt_number(salt: str | None) -> int:
 
 
 def core_params(
-    params: SamplingParams, *, seed: int, eos_ids: Iterable[int], bad_words: Iterable[tuple[int, ...]]
+    params: SamplingParams,
+    *,
+    seed: int,
+    eos_ids: Iterable[int],
+    bad_words: Iterable[tuple[int, ...]],
+    n_candidates: int = 0,
 ) -> _core.SamplingParams:
-    """What the sampler reads. params: resolved; bad_words: as token ids."""
+    """What the sampler reads. params: resolved; bad_words: as token ids; n_candidates: most probable tokens
+    that a beam search looks at.
+    """
     ending = (*eos_ids, *params.stop_token_ids)
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
@@ -448,5 +500,5 @@ def core_params(
         bad_words=[list(word) for word in bad_words],
         min_tokens=params.min_tokens,
         min_tokens_banned=ending if params.min_tokens else (),
-        n_logprobs=-1 if params.logprobs is None else params.logprobs,
+        n_logprobs=n_candidates or (-1 if params.logprobs is None else params.logprobs),
     )
