@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import tuili
 from tiny_core import built
 from tiny_engine import BLOCK, POISON, codes, drain, is_idle, make_engine, sampling
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
 from tuili.errors import (
     DeadlineExceeded,
     InvalidParameterError,
@@ -219,6 +222,48 @@ def test_what_cannot_run_at_once_is_refused():
     with pytest.raises(InvalidParameterError, match="vocabulary"):
         make_engine(eos_ids=range(20)).submit(codes("a"), sampling(max_tokens=5, num_beams=20))
     assert is_idle(engine)
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    folder = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("beams") / "llama")
+    with tuili.LLM(folder, num_threads=1, kv_cache_bytes=1 << 21, max_model_len=256) as llm:
+        yield llm
+
+
+def test_beam_search_is_generate_with_all_beams(llm):
+    text, words = "the answer is", {"length_penalty": 2.0, "ignore_eos": True}
+    one = llm.beam_search(text, 3, 8, **words)
+    many = llm.beam_search([text, [5, 6, 7]], beam_width=3, max_tokens=8, **words)
+    best = llm.generate(text, num_beams=3, max_new_tokens=8, do_sample=False, **words)
+    assert len(one.outputs) == 3 and one.outputs == many[0].outputs
+    assert best.outputs == one.outputs[:1]
+    totals = [out.cumulative_logprob for out in one.outputs]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_a_search_of_one_beam_is_greedy(llm):
+    [greedy] = llm.beam_search("the answer is", 1, 8, ignore_eos=True).outputs
+    plain = llm.generate("the answer is", max_tokens=8, ignore_eos=True, logprobs=0)
+    assert greedy == plain.outputs[0] and greedy.cumulative_logprob < 0
+    [best, *_] = llm.beam_search("the answer is", 8, 8, ignore_eos=True).outputs
+    assert best.cumulative_logprob >= greedy.cumulative_logprob
+
+
+WRONG_WORDS = {
+    "beam_width": 33,
+    "early_stopping": "never",
+    "seed": 1,
+    "num_beam": 2,
+    "max_tokens": -1,
+}
+
+
+@pytest.mark.parametrize("param", WRONG_WORDS)
+def test_a_wrong_word_of_a_search_is_named(llm, param):
+    with pytest.raises(InvalidParameterError) as caught:
+        llm.beam_search("a", **{param: WRONG_WORDS[param]})
+    assert caught.value.param == param
 
 
 def test_a_search_ends_when_no_beam_can_still_win():
