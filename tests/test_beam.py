@@ -45,6 +45,10 @@ def submitted(engine, golden):
     )
 
 
+def counted(prompt, n):
+    return "".join(chr(ord(prompt) + i + 1) for i in range(n))
+
+
 def n_blocks(golden):
     """The fewest that a search is admitted with, or a request of 40 tokens after the same prompt."""
     n_tokens = len(golden["prompt"]) + golden["max_new_tokens"] - 1
@@ -95,8 +99,8 @@ def test_company_chunks_preemption_and_threads_change_no_beam(seed):
         for _ in range(rng.choice([0, 2, 10])):
             engine.step()
             engine.scheduler.check_invariants()
-            if rng.random() < 0.1 and len(engine.scheduler.running) > 1:
-                engine.scheduler._preempt(engine.scheduler.running[-1])
+            if rng.random() < 0.2 and len(engine.scheduler.running) > 1:  # also who came long before others
+                engine.scheduler._preempt(rng.choice(engine.scheduler.running[1:]))
     drain(engine)
     for golden, handle in zip(goldens, handles, strict=True):
         check(golden, handle)
@@ -105,6 +109,26 @@ def test_company_chunks_preemption_and_threads_change_no_beam(seed):
         expected = alone.submit(prompt, sampling(**options))
         drain(alone)
         assert handle.result(timeout=0).outputs == expected.result(timeout=0).outputs
+    assert is_idle(engine)
+
+
+def test_searches_that_hold_each_others_blocks_go_on():
+    engine = make_engine(prefix_caching=False)
+    handles = [engine.submit(codes(c), sampling(max_tokens=25, num_beams=2)) for c in "ad"]
+    for _ in range(20):
+        engine.step()
+    older, newer = engine.scheduler.running[0].beams, engine.scheduler.running[2].beams
+    for search in (older, newer):
+        engine.scheduler._preempt(search.rows[1])
+    others = engine._pool.take(engine._pool.n_free - 1)
+    engine.step()  # the two that are left compute their tokens; from then on each waits for its mate
+    engine.step()
+    assert engine.scheduler.running == older.rows, "the newer search gives way"
+    for block in others:
+        engine._pool.drop(block)
+    drain(engine)
+    texts = [handle.result(timeout=0).outputs[0].text for handle in handles]
+    assert texts == [counted("a", 25), counted("d", 25)]
     assert is_idle(engine)
 
 

@@ -211,6 +211,11 @@ _PLAIN_IN_BEAMS: dict[str, tuple[object, ...]] = {
     "bad_words": ((),),
     "prompt_lookup_num_tokens": (None, 0),
     "on_nan": ("error",),
+    "json_schema": (None,),
+    "regex": (None,),
+    "choice": (None,),
+    "grammar": (None,),
+    "logits_processors": ([], (), None),
 }
 
 # Names of the interface that this version knows and refuses: nothing is accepted and then ignored.

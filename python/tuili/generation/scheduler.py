@@ -9,15 +9,18 @@ is never asked, so somebody always advances.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from tuili import _core
 from tuili.errors import KVCacheExhaustedError
 from tuili.generation.delivery import Row
 
 SMALLEST_CHUNK = 16  # tokens: fewer cost as much time as these, since a step reads all weights once
+ORDER = attrgetter("order")
 SPEED_MEMORY = 0.8  # weight of the past in the estimate of seconds per token
 
 
@@ -120,6 +123,9 @@ class Scheduler:
         left = self._plan_prompts(plan, left)
         if not preempted:
             self._admit(plan, left)
+        while not plan.rows and self.running and self.waiting:  # beams that wait for one hold its blocks
+            self._preempt(self.running[-1])
+            self._admit(plan, left)
         return plan
 
     def give_room(self, plan: StepPlan, n_steps: int) -> int:
@@ -188,7 +194,7 @@ class Scheduler:
             if not self._take_blocks(row):
                 return
             self.waiting.popleft()
-            self.running.append(row)
+            insort(self.running, row, key=ORDER)
             if not row.admitted:
                 plan.admitted.append(row)
             row.running = row.admitted = True
@@ -234,7 +240,7 @@ class Scheduler:
         self.running.remove(row)
         row.running = False
         self._pool.release(row.sequence)
-        self.waiting.appendleft(row)  # newest go first, so the queue stays in order of arrival
+        insort(self.waiting, row, key=ORDER)
         row.preemptions += 1
         self.n_preemptions += 1
 
