@@ -11,8 +11,8 @@ import numpy as np
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.engine import checked_ids
 from tuili.generation.params import boolean, described
+from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 
 Pooling = Literal["mean", "cls", "last"]

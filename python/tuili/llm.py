@@ -24,11 +24,12 @@ from tuili.errors import (
 )
 from tuili.generation import params as parameters
 from tuili.generation.delivery import TextDecoder
-from tuili.generation.engine import Engine, checked_ids
+from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams, boolean, described, integer, number
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
+from tuili.generation.token_ids import checked_ids
 from tuili.loading.files import StrPath
 from tuili.loading.memory import available_memory
 from tuili.loading.opening import open_model

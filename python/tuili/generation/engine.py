@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -21,11 +20,9 @@ from tuili import _core
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
-    InvalidParameterError,
     NumericError,
     PromptTooLongError,
     QueueFullError,
-    TokenIdError,
     TuiliError,
 )
 from tuili.generation import params as parameters
@@ -43,6 +40,7 @@ from tuili.generation.request import (
     wake_loops,
 )
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
+from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 
 Logprobs = tuple[float, list[tuple[int, float]]]  # of a token, and of the likeliest ones
@@ -544,43 +542,3 @@ class Engine(Worker):
             self._fail(message.rows[:1], error)
         else:
             super().reject(message, error)
-
-
-def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarray:
-    """Token ids as int32 [n_tokens >= 1], copied.
-
-    token_ids  a list, tuple or range of integers, or a one-dimensional integer array of any stride and byte
-               order
-    raises     InvalidParameterError for anything else and for none, TokenIdError for an id outside [0,
-               n_vocab)
-    """
-    if not isinstance(token_ids, np.ndarray):
-        if not isinstance(token_ids, list | tuple | range):
-            raise InvalidParameterError(
-                f"{name} must be a list of token ids, not {parameters.described(token_ids)}", param=name
-            )
-        for position, item in enumerate(token_ids):
-            if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer):
-                raise InvalidParameterError(
-                    f"{name}: entry {position} is {parameters.described(item)}, not a token id", param=name
-                )
-        try:
-            token_ids = np.array(token_ids, dtype=np.int64)
-        except OverflowError:
-            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})") from None
-    if token_ids.ndim != 1 or not np.issubdtype(token_ids.dtype, np.integer):
-        raise InvalidParameterError(
-            f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
-            param=name,
-        )
-    if token_ids.size == 0:
-        raise InvalidParameterError(
-            f"{name} is empty; it needs at least one token", param=name, code="empty_prompt"
-        )
-    bad = (token_ids < 0) | (token_ids >= n_vocab)
-    if bad.any():
-        position = int(bad.argmax())
-        raise TokenIdError(
-            f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})"
-        )
-    return np.asarray(token_ids, dtype=np.int32).copy()
