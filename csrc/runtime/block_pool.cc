@@ -300,7 +300,7 @@ std::optional<BlockCopy> BlockPool::fork(Sequence& child, const Sequence& parent
     child.blocks.push_back(parent.blocks[i]);
   }
   if (n_blocks == n_whole) return BlockCopy{};
-  child.blocks.push_back(take_one());
+  child.blocks.push_back(take_one(share_of(child.salt)));
   return BlockCopy{parent.blocks[n_whole], child.blocks.back()};
 }
 
