@@ -3,7 +3,8 @@
     python tests/property_schedules.py --runs 300
 
 A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set,
-block size, pool sizes small enough to preempt, prefix cache on or off, steps one by one or in runs. Tokens
+block size, pool sizes small enough to preempt, prefix cache on or off, siblings forked from another's prompt,
+steps one by one or in runs, with guesses by prompt lookup or without. Tokens
 and log-probabilities of the whole vocabulary behind each are compared bit by bit; of requests that collect
 logits (these share no prefix), every logit too. Of quiet requests, whose steps may come in runs, only tokens
 are there to compare; their keys and values meet others through the prefix cache.
@@ -47,11 +48,19 @@ class Request:
     collects: bool  # its sequence in the schedule keeps logits, and therefore shares no prefix
     quiet: bool  # its sequence in the schedule gives tokens alone, and may be run
     stop_ids: tuple[int, ...]  # end a run, not the request
+    lookup: int  # tokens guessed in a step of a run at most
 
     def sequence(self, collects: bool, quiet: bool) -> _core.Sequence:
         sampling = _core.SamplingParams(**dict(self.sampling), n_logprobs=-1 if quiet else N_VOCAB)
         ids = np.array(self.ids, np.int32)
-        return _core.Sequence(ids, sampling, collect_logits=collects, stop_ids=self.stop_ids)
+        return _core.Sequence(
+            ids,
+            sampling,
+            collect_logits=collects,
+            stop_ids=self.stop_ids,
+            max_tokens=len(ids) + self.n_new,
+            prompt_lookup=self.lookup,
+        )
 
 
 @dataclasses.dataclass
@@ -90,6 +99,8 @@ def draw_requests(rng: random.Random, long: bool) -> list[Request]:
         stem = rng.choice(stems)
         n_shared = rng.choice([len(stem), rng.randint(1, len(stem))])
         ids = stem[:n_shared] + [rng.randrange(N_VOCAB) for _ in range(rng.randint(1, 20))]
+        if what == "quiet" and rng.random() < 0.3:  # guesses find something
+            ids = ids[:20] + ids[:20] + ids
         sampling: dict[str, float] = {"temperature": 0.0}
         if rng.random() < 0.6:
             sampling = {"temperature": rng.choice([0.3, 1.0, 2.0]), "seed": rng.getrandbits(32)}
@@ -105,6 +116,7 @@ def draw_requests(rng: random.Random, long: bool) -> list[Request]:
                 collects=what == "collects",
                 quiet=what == "quiet",
                 stop_ids=tuple(rng.sample(range(N_VOCAB), rng.choice([0, 0, 10]))),
+                lookup=rng.choice([0, 1, 4, 10]),
             )
         )
     return requests
@@ -186,11 +198,27 @@ class Schedule:
                 row = Row(request, request.sequence(request.collects, request.quiet))
             else:
                 return
-            if self.prefix_cache:
+            if self.fork(row):
+                self.counts["forks"] += 1
+            elif self.prefix_cache:
                 n_cached = self.pool.attach_prefix(row.sequence)
                 self.counts["prefix hits"] += n_cached > 0
                 self.counts["cached tokens"] += n_cached
             self.running.append(row)
+
+    def fork(self, row: Row) -> bool:
+        """Share what somebody who runs has computed, up to any token."""
+        ids = row.sequence.token_ids()
+        for other in self.rng.sample(self.running, len(self.running)):
+            pairs = zip(ids[:-1], other.sequence.token_ids()[: other.sequence.n_computed], strict=False)
+            n_equal = next((i for i, (a, b) in enumerate(pairs) if a != b), 0)
+            if row.request.collects or n_equal == 0 or self.rng.random() < 0.3:
+                continue
+            copy = self.pool.fork(row.sequence, other.sequence, self.rng.randint(1, n_equal))
+            if copy is not None:
+                self.runner.copy_block(*copy)
+                return True
+        return False
 
     def preempt(self, row: Row) -> None:
         self.compare(row)
@@ -264,12 +292,16 @@ class Schedule:
         run = self.runner.run(sequences, max_steps=min(left, self.rng.randint(1, 30)), max_s=60)
         assert run.n_steps == 1 or not interrupted, "an interrupted run went on"
         for row, n, drawn in zip(batch, before, run.token_ids, strict=True):
-            assert len(drawn) == run.n_steps and drawn == row.sequence.token_ids(n)
+            assert len(drawn) >= run.n_steps and drawn == row.sequence.token_ids(n)
+            assert len(drawn) == run.n_steps or row.request.lookup
             assert not set(drawn[:-1]) & set(row.request.stop_ids), "a run went on after a stop id"
         self.counts["runs"] += 1
         self.counts["steps of runs"] += run.n_steps
-        self.counts["tokens compared"] += run.n_steps * len(batch)
-        self.counts["tokens"] += run.n_steps * len(batch)
+        n_drawn = sum(map(len, run.token_ids))
+        self.counts["guesses"] += run.n_drafted
+        self.counts["right guesses"] += n_drawn - run.n_steps * len(batch)
+        self.counts["tokens compared"] += n_drawn
+        self.counts["tokens"] += n_drawn
         return True
 
     def finish(self) -> None:

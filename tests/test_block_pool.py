@@ -69,6 +69,27 @@ class BlockPoolMachine(RuleBasedStateMachine):
             assert self.contents[block] == (salt, tokens[: (i + 1) * BLOCK_SIZE]), "a block of another prefix"
 
     @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def fork(self, data):
+        parent, salt = self.pick(data)
+        if len(self.sequences) >= 4:
+            return
+        n_tokens = data.draw(st.integers(0, parent.n_computed), label="n_tokens")
+        child, n_free = new_sequence([*parent.token_ids()[:n_tokens], 9], salt), self.pool.n_free
+        copy = self.pool.fork(child, parent, n_tokens)
+        n_whole, partial = divmod(n_tokens, BLOCK_SIZE)
+        assert (copy is None) == (partial > 0 and n_free == 0)
+        if copy is None:
+            assert child.n_blocks == child.n_computed == 0
+            return
+        assert child.n_computed == n_tokens and child.block_ids[:n_whole] == parent.block_ids[:n_whole]
+        if partial:
+            assert copy == (parent.block_ids[n_whole], child.block_ids[n_whole])
+            self.contents.pop(copy[1], None)
+        self.runner.copy_block(*copy)
+        self.sequences.append((child, salt))
+
+    @precondition(lambda self: self.sequences)
     @rule(data=st.data(), n_tokens=st.integers(0, BLOCK_SIZE * (N_BLOCKS + 1)))
     def grow(self, data, n_tokens):
         sequence, _ = self.pick(data)
@@ -244,6 +265,69 @@ def test_growing_is_all_or_nothing():
     assert (sequence.n_blocks, pool.n_free) == (0, 4)
     assert pool.grow(sequence, 4 * BLOCK_SIZE)
     assert pool.n_free == 0
+
+
+FORKS_REFUSED = {
+    "more than is computed": lambda parent: (new_sequence([*TOKENS, 1, 2]), 51),
+    "all of the child": lambda parent: (new_sequence(TOKENS), 50),
+    "other tokens": lambda parent: (new_sequence([8, *TOKENS]), 3),
+    "another salt": lambda parent: (new_sequence([*TOKENS, 1], salt=3), 3),
+    "a negative number": lambda parent: (new_sequence([*TOKENS, 1]), -1),
+    "itself": lambda parent: (parent, 3),
+    "what collects": lambda parent: (
+        _core.Sequence(np.array([*TOKENS, 1], np.int32), collect_logits=True),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORKS_REFUSED)
+def test_a_refused_fork_changes_nothing(name):
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    parent = computed(pool, TOKENS)
+    child, n_tokens = FORKS_REFUSED[name](parent)
+    with pytest.raises(errors.InvalidParameterError):
+        pool.fork(child, parent, n_tokens)
+    pool.check_invariants()
+    assert pool.n_free == 4
+
+
+def test_a_fork_goes_on_as_its_parent_would():
+    """The copy is made before either computes on; neither sees what the other writes."""
+    model = built("llama")
+    cache, pool = _core.KvCache(model.spec, 16, BLOCK_SIZE), _core.BlockPool(16, BLOCK_SIZE)
+    cache.poison()
+    runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
+    greedy = _core.SamplingParams(temperature=0.0)
+    parent = _core.Sequence(np.array(TOKENS, np.int32), greedy)
+    assert pool.grow(parent, 70)
+    runner.step([parent], [50], [True])
+    child = _core.Sequence(np.array([*TOKENS, 200], np.int32), greedy)
+    runner.copy_block(*pool.fork(child, parent, 50))
+    alone = _core.Sequence(np.array([*TOKENS, 200], np.int32), greedy)
+    for sequence in (child, alone):
+        assert pool.grow(sequence, 70)
+    runner.step([alone], [51], [True])
+    runner.step([parent, child], [1, 1], [True, True])
+    runner.run([parent, alone, child], max_steps=9, max_s=60)
+    runner.run([child], max_steps=1, max_s=60)
+    assert child.token_ids()[:61] == alone.token_ids()[:61]
+    assert child.token_ids(50) != parent.token_ids(50)
+
+
+def test_tokens_change_only_where_nothing_is_computed():
+    pool = _core.BlockPool(8, BLOCK_SIZE)
+    sequence = computed(pool, TOKENS)
+    for change in (sequence.drop_token, lambda: sequence.replace_tokens(np.array([*TOKENS, 1], np.int32))):
+        with pytest.raises(errors.InvalidParameterError):
+            change()
+    sequence.append_token(5)
+    sequence.drop_token()
+    pool.release(sequence)
+    with pytest.raises(errors.InvalidParameterError, match="a prompt of 50"):
+        sequence.replace_tokens(np.array([1], np.int32))
+    sequence.replace_tokens(np.array([*TOKENS, 3], np.int32))
+    assert sequence.token_ids(48) == [*TOKENS[48:], 3]
 
 
 def test_a_pool_at_a_dead_ones_address_is_another_pool():

@@ -24,6 +24,7 @@ from tuili.errors import (
     TokenIdError,
     TuiliError,
 )
+from tuili.generation import params as parameters
 
 PROMPTS = ["a", "bcd", "the quick brown fox", "x" * 33, "mnopqrstuvw" * 3, "z!"]
 
@@ -128,6 +129,24 @@ def test_siblings_draw_from_seeds_of_their_own_and_share_the_prompt():
     assert len({tuple(output.token_ids) for output in outputs}) == 3
     assert outputs[0].token_ids == alone(prompt, **options), "n must not change the first continuation"
     assert engine.stats()["block_hits"] >= 6, "each sibling finds the three whole blocks of the prompt"
+    assert is_idle(engine)
+
+
+@pytest.mark.parametrize("prefix_caching", [True, False])
+@pytest.mark.parametrize("n_prompt", [1, 16, 17, 52])
+def test_siblings_are_requests_of_their_own_seeds_and_compute_the_prompt_once(n_prompt, prefix_caching):
+    model, options = tiny_core.built("llama"), {"max_tokens": 12, "temperature": 1.5, "ignore_eos": True}
+    engine = make_engine(model=model, prefix_caching=prefix_caching, prefill_chunk=20)
+    ids = codes("abcdefghijklm" * 4)[:n_prompt]
+    handle = engine.submit(ids, sampling(n=3, seed=11, **options))
+    drain(engine)
+    assert engine.stats()["computed_tokens"] == n_prompt + 2 + 3 * 11, "of a sibling's prompt only the end"
+    for output in handle.result(0).outputs:
+        own = make_engine(model=model)
+        seed = parameters.derived_seed(11, output.index)
+        other = own.submit(ids, sampling(seed=seed, **options))
+        drain(own)
+        assert output.token_ids == other.result(0).outputs[0].token_ids
     assert is_idle(engine)
 
 

@@ -304,7 +304,6 @@ def test_a_run_ends_when_nothing_can_be_drawn():
 RUNS_REFUSED = {
     "nothing": lambda b: [],
     "a prompt": lambda b: [b.sequence],
-    "log-probabilities": lambda b: [ready(b, 3, 1, sampling={"n_logprobs": 0})],
     "logits": lambda b: [ready(b, 3, 1, collect_logits=True)],
     "hidden states": lambda b: [ready(b, 3, 1, collect_hidden=True)],
     "token types": lambda b: [ready(b, 3, 1, token_type_ids=[0] * 3)],

@@ -69,6 +69,9 @@ class Slow:
         time.sleep(self.seconds)
         return self.runner.run(sequences, max_steps=1, max_s=max_s)
 
+    def copy_block(self, from_id, to_id):
+        self.runner.copy_block(from_id, to_id)
+
     def interrupt(self):
         self.runner.interrupt()
 
@@ -89,7 +92,7 @@ class Timed:
     def __init__(self, runner, clock):
         self.runner, self.clock = runner, clock
         self.steps: list[tuple[list[int], float]] = []  # (tokens per row, seconds)
-        self.interrupt = runner.interrupt
+        self.interrupt, self.copy_block = runner.interrupt, runner.copy_block
 
     def step(self, sequences, n_new, sample):
         result = self.runner.step(sequences, n_new, sample)

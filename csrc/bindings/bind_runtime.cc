@@ -63,12 +63,16 @@ Sequence& idle(Sequence& sequence) {
 
 SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* sampling, uint64_t salt,
                              const py::object& token_type_ids, bool collect_logits, bool collect_hidden,
-                             int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids, bool deferred) {
+                             int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids,
+                             std::optional<int64_t> max_tokens, int64_t prompt_lookup, bool deferred) {
+  TUILI_CHECK(prompt_lookup >= 0, "prompt_lookup is ", prompt_lookup, "; it must be at least 0");
   const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
   auto sequence = std::make_shared<Sequence>(ids, sampling ? *sampling : SamplingParams(), salt,
                                              Collect{collect_logits, collect_hidden, prompt_logprobs});
   sequence->stop_ids.assign(stop_ids.begin(), stop_ids.end());
   sequence->deferred = deferred;
+  if (max_tokens) sequence->max_tokens = *max_tokens;
+  sequence->lookup = PromptLookup(prompt_lookup);
   if (token_type_ids.is_none()) return sequence;
   const std::vector<int32_t> types = to_ids(token_type_ids, "token_type_ids");
   TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(),
@@ -111,7 +115,8 @@ void bind_sequence(py::module_& module) {
   py::class_<Sequence, SharedSequence>(module, "Sequence")
       .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
            "token_type_ids"_a = py::none(), "collect_logits"_a = false, "collect_hidden"_a = false,
-           "prompt_logprobs"_a = -1, "stop_ids"_a = py::tuple(), "deferred"_a = false)
+           "prompt_logprobs"_a = -1, "stop_ids"_a = py::tuple(), "max_tokens"_a = py::none(),
+           "prompt_lookup"_a = 0, "deferred"_a = false)
       .def_readonly("n_prompt", &Sequence::n_prompt)
       .def_property_readonly("n_tokens", &Sequence::n_tokens)
       .def_readonly("n_computed", &Sequence::n_computed)
@@ -137,6 +142,22 @@ void bind_sequence(py::module_& module) {
             idle(s).tokens.push_back(id);
           },
           "token_id"_a)
+      .def(
+          "replace_tokens",
+          [](Sequence& s, const py::object& token_ids) {
+            TUILI_CHECK(idle(s).blocks.empty(), "replace_tokens: the sequence holds blocks");
+            const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
+            TUILI_CHECK(static_cast<int64_t>(ids.size()) >= s.n_prompt, "replace_tokens: ", ids.size(),
+                        " tokens for a prompt of ", s.n_prompt);
+            s.tokens.assign(ids.begin(), ids.end());
+          },
+          "token_ids"_a)
+      .def("drop_token",
+           [](Sequence& s) {
+             TUILI_CHECK(idle(s).n_tokens() > std::max(s.n_computed, s.n_prompt),
+                         "drop_token: the last token is computed, or the prompt's");
+             s.tokens.pop_back();
+           })
       .def("logits", &logits_of)
       .def("next_logits", &next_logits_of)
       .def("allow", &allow, "mask"_a.noconvert())
@@ -169,6 +190,15 @@ void bind_block_pool(py::module_& module) {
       .def_property_readonly("n_spared", &BlockPool::n_spared)
       .def_property_readonly("n_salts", &BlockPool::n_salts)
       .def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
+      .def(
+          "fork",
+          [](BlockPool& pool, Sequence& child, const Sequence& parent,
+             int64_t n_tokens) -> std::optional<std::pair<int32_t, int32_t>> {
+            const auto copy = pool.fork(child, parent, n_tokens);
+            if (!copy) return std::nullopt;
+            return std::pair(copy->from, copy->to);
+          },
+          "child"_a, "parent"_a, "n_tokens"_a)
       .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a)
       .def("publish", &BlockPool::publish, "sequence"_a)
       .def("release", &BlockPool::release, "sequence"_a)
@@ -241,9 +271,15 @@ struct StepOutput {
 };
 
 struct RunOutput {
-  int64_t n_steps = 0;
-  py::list token_ids;  // of lists
+  RunCounts counts;
+  py::list token_ids, logprobs;  // of lists
 };
+
+py::list logprobs_of(const Sequence& sequence) {
+  py::list all;
+  for (const TokenLogprobs& logprobs : sequence.logprobs) all.append(to_tuple(logprobs));
+  return all;
+}
 
 // A runner as Python sees it. The flag changes only under the GIL, from the entry of a call to the end of the
 // conversion of its result.
@@ -270,11 +306,14 @@ void hold_all(HeldSequences& held, const std::vector<SharedSequence>& sequences)
   for (const SharedSequence& sequence : sequences) held.hold(*sequence);
 }
 
-StepOutput to_output(const StepResult& result) {
+// sampled: the sequences of which the step drew a token.
+StepOutput to_output(const StepResult& result, std::span<const Sequence* const> sampled) {
   StepOutput output;
   for (const int32_t id : result.token_ids) output.token_ids.append(id);
-  for (const auto& logprobs : result.logprobs)
-    output.logprobs.append(logprobs ? py::object(to_tuple(*logprobs)) : py::none());
+  for (const Sequence* sequence : sampled) {
+    const auto& logprobs = sequence->logprobs;
+    output.logprobs.append(logprobs.empty() ? py::none() : py::object(to_tuple(logprobs.back())));
+  }
   return output;
 }
 
@@ -295,7 +334,10 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
     const py::gil_scoped_release release;
     result = &runner.step(requests);
   }
-  return to_output(*result);
+  std::vector<const Sequence*> sampled;
+  for (const StepRequest& request : requests)
+    if (request.sample) sampled.push_back(request.sequence);
+  return to_output(*result, sampled);
 }
 
 StepOutput run_sample(BusyRunner& runner, Sequence& sequence, const FloatArray& logits) {
@@ -309,7 +351,8 @@ StepOutput run_sample(BusyRunner& runner, Sequence& sequence, const FloatArray& 
     const py::gil_scoped_release release;
     result = &runner.sample(sequence, copy);
   }
-  return to_output(*result);
+  const Sequence* const sampled = &sequence;
+  return to_output(*result, {&sampled, 1});
 }
 
 RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& sequences, int64_t max_steps,
@@ -327,7 +370,7 @@ RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& seque
   RunOutput output;
   {
     const py::gil_scoped_release release;
-    output.n_steps = runner.run(requests, max_steps, max_s);
+    output.counts = runner.run(requests, max_steps, max_s);
   }
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Vector<int32_t>& tokens = sequences[i]->tokens;
@@ -335,6 +378,7 @@ RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& seque
     for (size_t t = static_cast<size_t>(n_before[i]); t < tokens.size(); ++t) drawn.append(tokens[t]);
     if (const int32_t last = runner.result().token_ids[i]; last < 0) drawn.append(last);
     output.token_ids.append(std::move(drawn));
+    output.logprobs.append(logprobs_of(*sequences[i]));
   }
   return output;
 }
@@ -364,8 +408,10 @@ void bind_runner(py::module_& module) {
       .def_readonly("token_ids", &StepOutput::token_ids)
       .def_readonly("logprobs", &StepOutput::logprobs);
   py::class_<RunOutput>(module, "RunResult")
-      .def_readonly("n_steps", &RunOutput::n_steps)
-      .def_readonly("token_ids", &RunOutput::token_ids);
+      .def_property_readonly("n_steps", [](const RunOutput& run) { return run.counts.n_steps; })
+      .def_property_readonly("n_drafted", [](const RunOutput& run) { return run.counts.n_drafted; })
+      .def_readonly("token_ids", &RunOutput::token_ids)
+      .def_readonly("logprobs", &RunOutput::logprobs);
   py::class_<BusyRunner>(module, "Runner")
       .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs,
                        int num_threads, const std::optional<std::string>& isa) {
@@ -381,6 +427,13 @@ void bind_runner(py::module_& module) {
       .def("step", &run_step, "sequences"_a, "n_new"_a, "sample"_a)
       .def("run", &run_steps, "sequences"_a, py::kw_only(), "max_steps"_a, "max_s"_a)
       .def("sample", &run_sample, "sequence"_a, "logits"_a)
+      .def(
+          "copy_block",
+          [](BusyRunner& runner, int64_t from, int64_t to) {
+            const Turn turn(runner);
+            runner.copy_block(from, to);
+          },
+          "from_id"_a, "to_id"_a)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
       .def("n_allocations", &Runner::n_allocations);

@@ -273,6 +273,37 @@ int64_t BlockPool::attach_prefix(Sequence& sequence) {
   return sequence.n_computed;
 }
 
+std::optional<BlockCopy> BlockPool::fork(Sequence& child, const Sequence& parent, int64_t n_tokens) {
+  check_sequence(child);
+  check_sequence(parent);
+  TUILI_CHECK(child.blocks.empty() && child.n_computed == 0, "fork: the child holds blocks");
+  TUILI_CHECK(!child.collect.anything() && child.token_types.empty() && parent.token_types.empty(),
+              "fork: a sequence that collects rows or has token types shares none");
+  TUILI_CHECK(n_tokens >= 0 && n_tokens <= parent.n_computed && n_tokens < child.n_tokens(),
+              "fork: ", n_tokens, " tokens of ", parent.n_computed, " computed, for a child of ",
+              child.n_tokens());
+  TUILI_CHECK(child.salt == parent.salt &&
+                  std::equal(parent.tokens.begin(), parent.tokens.begin() + n_tokens, child.tokens.begin()),
+              "fork: the sequences differ in their first tokens, or in their salt");
+  const int64_t size = options_.block_size, n_whole = n_tokens / size,
+                n_blocks = (n_tokens + size - 1) / size;
+  if (n_blocks > n_whole && n_free() == 0) return std::nullopt;
+  child.blocks.reserve(n_blocks);
+  child.content.assign(
+      parent.content.begin(),
+      parent.content.begin() + std::min(static_cast<int64_t>(parent.content.size()), n_whole));
+  child.pool_id = id_;
+  child.block_size = size;
+  child.n_computed = n_tokens;
+  for (int64_t i = 0; i < n_whole; ++i) {
+    ++blocks_[parent.blocks[i]].n_owners;
+    child.blocks.push_back(parent.blocks[i]);
+  }
+  if (n_blocks == n_whole) return BlockCopy{};
+  child.blocks.push_back(take_one(share_of(child.salt)));
+  return BlockCopy{parent.blocks[n_whole], child.blocks.back()};
+}
+
 bool BlockPool::grow(Sequence& sequence, int64_t n_tokens) {
   check_sequence(sequence);
   const auto n_held = static_cast<int64_t>(sequence.blocks.size());

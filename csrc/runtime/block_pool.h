@@ -24,6 +24,10 @@ struct BlockPoolOptions {
   uint64_t hash_mask = ~uint64_t{0};  // tests set 0, so that every block collides
 };
 
+struct BlockCopy {
+  int32_t from = 0, to = 0;  // the same: nothing to copy
+};
+
 class BlockPool {
  public:
   explicit BlockPool(const BlockPoolOptions& options);
@@ -42,6 +46,11 @@ class BlockPool {
   // Shares the longest findable prefix of whole blocks that leaves a token to compute, and returns its
   // tokens. A sequence that collects rows shares nothing: its rows must be computed.
   int64_t attach_prefix(Sequence& sequence);
+
+  // Lets `child`, which holds no blocks, begin with n_tokens that `parent` has computed: whole blocks are
+  // shared, and for a part of one the child gets a block of its own, into which the parent's is to be copied
+  // before anything is computed (Runner::copy_block). No value: no block is free, and nothing has changed.
+  std::optional<BlockCopy> fork(Sequence& child, const Sequence& parent, int64_t n_tokens);
 
   // Gives the sequence blocks for n_tokens in all, or nothing at all and false.
   bool grow(Sequence& sequence, int64_t n_tokens);

@@ -67,6 +67,11 @@ void KvCache::clear_block(int64_t id) {
   std::memset(memory_.data() + id * block_bytes_, 0, static_cast<size_t>(block_bytes_));
 }
 
+void KvCache::copy_block(int64_t from, int64_t to) {
+  std::memcpy(memory_.data() + to * block_bytes_, memory_.data() + from * block_bytes_,
+              static_cast<size_t>(block_bytes_));
+}
+
 void KvCache::poison() { std::memset(memory_.data(), 0xFF, static_cast<size_t>(memory_.bytes())); }
 
 // ---- blocks as bytes

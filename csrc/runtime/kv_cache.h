@@ -29,6 +29,9 @@ class KvCache {
   // Zeroes a block in all layers. Keys past a sequence's end get probability 0, and 0 · stale must be 0.
   void clear_block(int64_t id);
 
+  // All layers of a block.
+  void copy_block(int64_t from, int64_t to);
+
   // Writes NaN everywhere, for tests: no step may notice.
   void poison();
 

@@ -17,6 +17,8 @@ constexpr int64_t kLogitBytes = 16 << 20;  // rows of logits are made in chunks 
 constexpr int64_t kFewestLogitRows =
     8;  // but of at least so many rows: the head's weights are read once per chunk
 constexpr int64_t kSharedBlockSize = 32;
+constexpr int64_t kRowsWithGuesses =
+    16;  // of a step: few rows wait for memory, so that one more costs a fraction; many cost one each
 
 int64_t logit_rows_for(const RunnerOptions& options, const ModelSpec& spec) {
   const int64_t fitting = std::max(kLogitBytes / (spec.n_vocab * 4), kFewestLogitRows);
@@ -69,7 +71,8 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   rows_.reserve(options.max_seqs);
   sequences_.reserve(options.max_seqs);
   result_.token_ids.reserve(options.max_seqs);
-  result_.logprobs.reserve(options.max_seqs);
+  drawn_.reserve(options.max_batch_tokens);
+  drawn_logprobs_.reserve(options.max_batch_tokens);
   if (!decoder) {
     shared_blocks_.resize(shared_blocks_for(options));
     for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
@@ -121,8 +124,7 @@ struct Runner::Guard {
   }
   ~Guard() {
     const ModelSpec& spec = runner_.model_.spec;
-    for (Sequence* sequence : runner_.sequences_)
-      sequence->keep_collected_of_computed(spec.n_vocab, spec.d_model);
+    for (Sequence* sequence : runner_.sequences_) sequence->keep_computed(spec.n_vocab, spec.d_model);
     runner_.n_allocations_ += n_heap_allocations() - allocations_before_;
     runner_.interrupted_ = false;
   }
@@ -142,8 +144,9 @@ void Runner::begin_batch() {
   rows_.clear();
   sequences_.clear();
   logit_rows_.clear();
+  drawn_.clear();
+  drawn_logprobs_.clear();
   result_.token_ids.clear();
-  result_.logprobs.clear();
 }
 
 void Runner::check_token(const Sequence& sequence, int64_t i) const {
@@ -182,7 +185,8 @@ void Runner::check_request(const StepRequest& request, int64_t n_before) const {
     TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
                 cache_->n_blocks());
   // Tokens before n_computed may have been checked for another model.
-  check_tokens(s, request.sample && reads_history(s.sampling) ? 0 : s.n_computed, end);
+  const bool reads_all = reads_history(s.sampling) || s.lookup.n_most() > 0;
+  check_tokens(s, request.sample && reads_all ? 0 : s.n_computed, end);
   if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) check_token(s, end);  // the last row's target
   if (request.sample) check_choice(s);
 }
@@ -232,34 +236,53 @@ void Runner::check_requests(std::span<const StepRequest> requests) const {
 void Runner::compute(std::span<const StepRequest> requests) {
   for (const StepRequest& request : requests) {
     Sequence& s = *request.sequence;
+    const int64_t n_rows = request.n_new + s.n_drafted;
     sequences_.push_back(&s);
-    clear_fresh_blocks(s, request.n_new);
-    add_rows(s, s.n_computed, request.n_new, s.blocks.data(), s.block_size);
+    clear_fresh_blocks(s, n_rows);
+    add_rows(s, s.n_computed, n_rows, s.blocks.data(), s.block_size);
   }
   transformer_.forward(context_, batch(), cache_->view(), state_, taps_for(sequences_));
   plan_logits(requests);
   run_logits(requests);
   for (size_t i = 0; i < requests.size(); ++i)
     collect_hidden(*requests[i].sequence, rows_[i].first_row, rows_[i].n_rows);
-  size_t sampled = 0;
+  int64_t n_sampled = 0;
   for (const StepRequest& request : requests) {
     request.sequence->n_computed += request.n_new;
-    if (!request.sample) continue;
-    const int32_t token = result_.token_ids[sampled++];
-    if (token >= 0) request.sequence->tokens.push_back(token);
+    if (request.sample) n_sampled += keep_drawn(*request.sequence, n_sampled);
   }
+}
+
+// Appends what was drawn: the guesses that were right, then one token more, or nothing if that is none.
+// Returns how many rows of the sequence were sampled.
+int64_t Runner::keep_drawn(Sequence& s, int64_t first_sample) {
+  const int32_t* const drawn = drawn_.data() + first_sample;
+  const int64_t n_drafted = std::exchange(s.n_drafted, 0), n_known = s.n_tokens() - n_drafted;
+  int64_t n_kept = 0;
+  while (n_kept < n_drafted && drawn[n_kept] == s.tokens[n_known + n_kept] && !s.stops_at(drawn[n_kept]))
+    ++n_kept;
+  s.tokens.resize(n_known + n_kept);
+  s.n_computed += n_kept;
+  s.lookup.learn(n_drafted, n_kept);
+  if (drawn[n_kept] >= 0) s.tokens.push_back(drawn[n_kept]);
+  result_.token_ids.push_back(drawn[n_kept]);
+  if (s.sampling.n_logprobs >= 0)
+    for (int64_t i = 0; i < s.n_tokens() - n_known; ++i)
+      s.logprobs.push_back(std::move(drawn_logprobs_[first_sample + i]));
+  return n_drafted + 1;
 }
 
 const StepResult& Runner::step(std::span<const StepRequest> requests) {
   const Guard guard(*this);
   check_requests(requests);
+  for (const StepRequest& request : requests) request.sequence->logprobs.clear();
   compute(requests);
   return result_;
 }
 
 // ---- steps without a pause
 
-int64_t Runner::run(std::span<const StepRequest> requests, int64_t max_steps, double max_s) {
+RunCounts Runner::run(std::span<const StepRequest> requests, int64_t max_steps, double max_s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   TUILI_CHECK(max_steps >= 1, "run: max_steps is ", max_steps, "; it must be at least 1");
@@ -268,20 +291,46 @@ int64_t Runner::run(std::span<const StepRequest> requests, int64_t max_steps, do
     TUILI_CHECK(request.n_new == 1 && request.sample, "run: every sequence computes one token and samples");
     TUILI_CHECK(s.token_types.empty(),
                 "run: a sequence has token types, which its new tokens lack: use step");
-    TUILI_CHECK(!s.collect.logits && !s.collect.hidden && s.sampling.n_logprobs < 0,
-                "run: a sequence wants logits, hidden states or log-probabilities: use step");
+    TUILI_CHECK(!s.collect.logits && !s.collect.hidden,
+                "run: a sequence wants logits or hidden states: use step");
     TUILI_CHECK(!s.deferred && s.allowed.empty(),
                 "run: the caller has a say in each token of a sequence: use step");
   }
   check_requests(requests);
-  for (const StepRequest& request : requests) make_room(request.sequence->tokens, max_steps);
-  const Guard guard(*this);
-  for (int64_t n_steps = 1;; ++n_steps) {
-    begin_batch();
-    compute(requests);
-    const bool out_of_time = std::chrono::duration<double>(Clock::now() - start).count() >= max_s;
-    if (n_steps == max_steps || out_of_time || interrupted_ || !may_decode_on(requests)) return n_steps;
+  for (const StepRequest& request : requests) {
+    Sequence& s = *request.sequence;
+    make_room(s.tokens, s.lookup.n_most() > 0 ? room_of(s) + 1 - s.n_tokens() : max_steps);
+    s.logprobs.clear();
   }
+  const Guard guard(*this);
+  RunCounts counts;
+  for (;;) {
+    begin_batch();
+    counts.n_drafted += draft(requests);
+    compute(requests);
+    ++counts.n_steps;
+    const bool out_of_time = std::chrono::duration<double>(Clock::now() - start).count() >= max_s;
+    if (counts.n_steps == max_steps || out_of_time || interrupted_ || !may_decode_on(requests)) return counts;
+  }
+}
+
+// Tokens that have a place among the sequence's blocks and the model's positions.
+int64_t Runner::room_of(const Sequence& s) const {
+  return std::min(static_cast<int64_t>(s.blocks.size()) * s.block_size, model_.spec.max_positions);
+}
+
+// Appends guesses where a sequence looks them up, as long as a row more is cheap. Returns their number.
+int64_t Runner::draft(std::span<const StepRequest> requests) {
+  const int64_t most = std::min(kRowsWithGuesses, options_.max_batch_tokens);
+  int64_t n_left = most - static_cast<int64_t>(requests.size()), n_drafted = 0;
+  for (const StepRequest& request : requests) {
+    Sequence& s = *request.sequence;
+    const int64_t n_room = std::min({n_left, room_of(s) - s.n_tokens(), s.max_tokens - s.n_tokens() - 1});
+    s.n_drafted = s.lookup.draft(s.tokens, n_room);
+    n_left -= s.n_drafted;
+    n_drafted += s.n_drafted;
+  }
+  return n_drafted;
 }
 
 // Whether every sequence has a token to go on with, and a place to put it.
@@ -289,11 +338,18 @@ bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
   for (size_t i = 0; i < requests.size(); ++i) {
     const Sequence& s = *requests[i].sequence;
     const int32_t token = result_.token_ids[i];
-    if (token < 0 || std::ranges::find(s.stop_ids, token) != s.stop_ids.end()) return false;
-    const int64_t room = static_cast<int64_t>(s.blocks.size()) * s.block_size;
-    if (s.n_tokens() > std::min(room, model_.spec.max_positions)) return false;
+    if (token < 0 || s.stops_at(token)) return false;
+    if (s.n_tokens() > room_of(s) || s.n_tokens() >= s.max_tokens) return false;
   }
   return true;
+}
+
+void Runner::copy_block(int64_t from, int64_t to) {
+  TUILI_CHECK(cache_ != nullptr, "this model is an encoder: it has no cache");
+  for (const int64_t id : {from, to})
+    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
+                cache_->n_blocks());
+  if (from != to) cache_->copy_block(from, to);
 }
 
 // ---- logits
@@ -305,15 +361,15 @@ void Runner::plan_logits(std::span<const StepRequest> requests) {
     s.logits.resize(s.collect.logits ? s.n_computed * model_.spec.n_vocab : 0);
     if (s.collect.prompt_logprobs >= 0) s.prompt_logprobs.resize(std::min(s.n_computed, s.n_prompt - 1));
     for (int64_t r = 0; r < rows_[i].n_rows; ++r) {
-      const bool sample = requests[i].sample && r == rows_[i].n_rows - 1;
+      const bool sample = requests[i].sample && r >= rows_[i].n_rows - 1 - s.n_drafted;
       const bool prompt = s.collect.prompt_logprobs >= 0 && s.n_computed + r < s.n_prompt - 1;
       if (!sample && !prompt && !s.collect.logits) continue;
       logit_rows_.push_back({rows_[i].first_row + r, static_cast<int64_t>(i),
-                             sample ? static_cast<int64_t>(result_.token_ids.size()) : -1});
+                             sample ? static_cast<int64_t>(drawn_.size()) : -1});
       if (!sample) continue;
       if (s.deferred) s.next_logits.resize(model_.spec.n_vocab);
-      result_.token_ids.push_back(kNotANumber);
-      result_.logprobs.emplace_back();
+      drawn_.push_back(kNotANumber);
+      drawn_logprobs_.emplace_back();
     }
   }
 }
@@ -354,29 +410,31 @@ void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const 
       if (rows[i].sample < 0) continue;
       Sequence& s = *requests[rows[i].request].sequence;
       const float* row = logits + i * n_vocab;
+      // As one token at a time would see it: the tokens up to this row.
+      const auto n_known = static_cast<size_t>(positions_[rows[i].row]) + 1;
       if (s.deferred)
         defer(s, row, rows[i].sample);
       else
-        choose(samplers_[part], s, row, row, rows[i].sample);
+        choose(samplers_[part], s, {s.tokens.data(), n_known}, row, row, rows[i].sample);
     }
   });
 }
 
-// Writes entry `sample` of the result.
-void Runner::choose(Sampler& sampler, const Sequence& s, const float* logits, const float* own_logits,
-                    int64_t sample) {
-  const int32_t token = sampler.sample(context_, logits, s.sampling, s.tokens, s.n_prompt, s.allowed);
-  result_.token_ids[sample] = token;
+// Draws what goes on after `history`, with its log-probabilities under own_logits, as entry `sample`.
+void Runner::choose(Sampler& sampler, const Sequence& s, std::span<const int32_t> history,
+                    const float* logits, const float* own_logits, int64_t sample) {
+  const int32_t token = sampler.sample(context_, logits, s.sampling, history, s.n_prompt, s.allowed);
+  drawn_[sample] = token;
   if (s.sampling.n_logprobs < 0 || token < 0) return;
   const int64_t n_best = std::min(s.sampling.n_logprobs, model_.spec.n_vocab);
-  result_.logprobs[sample] = sampler.logprobs(context_, own_logits, token, n_best);
+  drawn_logprobs_[sample] = sampler.logprobs(context_, own_logits, token, n_best);
 }
 
 void Runner::defer(Sequence& s, const float* logits, int64_t sample) {
   const int64_t n_vocab = model_.spec.n_vocab;
   if (ops::argmax(logits, n_vocab) == kNotANumber) return;  // the entry says so already
   std::copy_n(logits, n_vocab, s.next_logits.data());
-  result_.token_ids[sample] = kDeferred;
+  drawn_[sample] = kDeferred;
 }
 
 const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
@@ -388,11 +446,12 @@ const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
               n_vocab, " tokens");
   check_tokens(s, reads_history(s.sampling) ? 0 : n_tokens, n_tokens);
   check_choice(s);
-  result_.token_ids.push_back(kNotANumber);
-  result_.logprobs.emplace_back();
-  choose(samplers_[0], s, logits.data(), s.next_logits.data(), 0);
+  drawn_.push_back(kNotANumber);
+  drawn_logprobs_.emplace_back();
+  choose(samplers_[0], s, s.tokens, logits.data(), s.next_logits.data(), 0);
   s.next_logits.clear();
-  if (const int32_t token = result_.token_ids[0]; token >= 0) s.tokens.push_back(token);
+  s.logprobs.clear();
+  keep_drawn(s, 0);
   return result_;
 }
 

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,8 +31,12 @@ struct StepRequest {
 };
 
 struct StepResult {
-  Vector<int32_t> token_ids;  // one per sampled sequence: an id, kNotANumber or kNothingAllowed
-  Vector<std::optional<TokenLogprobs>> logprobs;  // of those whose parameters ask for them
+  Vector<int32_t> token_ids;  // the last of each sampled sequence: an id, kNotANumber or kNothingAllowed
+};
+
+struct RunCounts {
+  int64_t n_steps = 0;
+  int64_t n_drafted = 0;  // guesses computed, kept or not
 };
 
 enum class Pooling : uint8_t { mean, cls, last };
@@ -45,18 +48,19 @@ class Runner {
   Runner(const Runner&) = delete;  // the state points into the workspace
 
   // One ragged batch of sequences that the caller holds (HeldSequences). Everything is checked before
-  // anything is computed; an error leaves all sequences as they were. Chosen tokens are appended. The result
-  // is valid until the next step.
+  // anything is computed; an error leaves all sequences as they were. Chosen tokens are appended, their
+  // log-probabilities are in the sequences. The result is valid until the next step.
   const StepResult& step(std::span<const StepRequest> requests);
 
   // Decodes on: steps of one token per sequence, until one of the sequences chose a stop id or no token,
-  // filled its blocks or reached the model's length; or max_steps are done, max_s seconds have passed or
-  // interrupt() was called, which end it after a step. At least one step. Returns their number; the tokens
-  // are in the sequences, and result() is that of the last step. Every request has n_new 1 and samples, and
-  // no sequence asks for logits, hidden states or log-probabilities, of which each step's would be lost.
-  // Checked as in step; tokens of finished steps stay when a later one fails. Nothing is allocated but, at
-  // the beginning, room for tokens.
-  int64_t run(std::span<const StepRequest> requests, int64_t max_steps, double max_s);
+  // has max_tokens, filled its blocks or reached the model's length; or max_steps are done, max_s seconds
+  // have passed or interrupt() was called, which end it after a step. At least one step. A sequence with a
+  // lookup may gain more than one token in a step: those that one token at a time would have given. The
+  // tokens and their log-probabilities are in the sequences, and result() is that of the last step. Every
+  // request has n_new 1 and samples, and no sequence asks for logits or hidden states. Checked as in step;
+  // tokens of finished steps stay when a later one fails. Nothing is allocated but, at the beginning, room
+  // for tokens, and log-probabilities.
+  RunCounts run(std::span<const StepRequest> requests, int64_t max_steps, double max_s);
   const StepResult& result() const { return result_; }
 
   // Chooses the next token of a deferred sequence, whose last token the step before has computed, from
@@ -68,6 +72,9 @@ class Runner {
   // Ends a run after the step it is in; for any thread. Forgotten when a run or step returns: who interrupts
   // has said why before, so that whoever runs the next steps looks for it in between.
   void interrupt() { interrupted_ = true; }
+
+  // Copies what a block of the cache holds to another, between steps.
+  void copy_block(int64_t from, int64_t to);
 
   // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
   void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out);
@@ -83,13 +90,16 @@ class Runner {
   struct LogitRow {
     int64_t row;      // of the batch
     int64_t request;  // index of the request
-    int64_t sample;   // index into the result, or -1
+    int64_t sample;   // index into drawn_, or -1
   };
 
   void carve(Carver carver);
   void begin_batch();
   void check_requests(std::span<const StepRequest> requests) const;
   void compute(std::span<const StepRequest> requests);
+  int64_t room_of(const Sequence& sequence) const;
+  int64_t draft(std::span<const StepRequest> requests);
+  int64_t keep_drawn(Sequence& sequence, int64_t first_sample);
   bool may_decode_on(std::span<const StepRequest> requests) const;
   void check_request(const StepRequest& request, int64_t n_before) const;
   void check_choice(const Sequence& sequence) const;
@@ -107,8 +117,8 @@ class Runner {
   void collect_row(Sequence& sequence, int64_t position, const float* logits);
   void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
                    const float* logits);
-  void choose(Sampler& sampler, const Sequence& sequence, const float* logits, const float* own_logits,
-              int64_t sample);
+  void choose(Sampler& sampler, const Sequence& sequence, std::span<const int32_t> history,
+              const float* logits, const float* own_logits, int64_t sample);
   void defer(Sequence& sequence, const float* logits, int64_t sample);
 
   const Model& model_;
@@ -128,6 +138,8 @@ class Runner {
   Vector<ops::SequenceRows> rows_;
   Vector<Sequence*> sequences_;
   Vector<LogitRow> logit_rows_;
+  Vector<int32_t> drawn_;  // per row that samples; kept as far as the guesses before it were right
+  Vector<TokenLogprobs> drawn_logprobs_;
   StepResult result_;
   Buffer tapped_;  // hidden states of a step, when a sequence collects them
   Taps taps_;

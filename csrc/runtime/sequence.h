@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "runtime/prompt_lookup.h"
 
 namespace tuili {
 
@@ -67,7 +69,9 @@ struct Sequence {
   Vector<int32_t> stop_ids;  // one of these, chosen, ends a run of steps; what else it means is the caller's
   Vector<uint32_t> allowed;  // bit id % 32 of word id / 32: whether that token may be next; empty: all may
   bool deferred = false;     // steps choose no token: they leave next_logits, and Runner::sample chooses
-  uint64_t salt;             // prefixes are shared only under the same salt
+  int64_t max_tokens = std::numeric_limits<int64_t>::max();  // so many in all end one too
+  PromptLookup lookup;                                       // guesses tokens in runs
+  uint64_t salt;                                             // prefixes are shared only under the same salt
   Collect collect;
 
   // The block pool's part.
@@ -81,10 +85,13 @@ struct Sequence {
   std::vector<Vector<float>> hidden;  // per layer: [n_computed, d_model]
   Vector<float> next_logits;          // [n_vocab] for the next token if it is deferred and due, or empty
   Vector<TokenLogprobs> prompt_logprobs;
+  Vector<TokenLogprobs> logprobs;    // of the tokens that the last step or run chose, if asked for
+  int64_t n_drafted = 0;             // the last tokens, while a step runs: guesses that it will decide about
   std::atomic<bool> in_step{false};  // see HeldSequences
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t n_generated() const { return n_tokens() - n_prompt; }
+  bool stops_at(int32_t token) const { return std::ranges::find(stop_ids, token) != stop_ids.end(); }
 
   void forget_collected() {
     logits.clear();
@@ -92,8 +99,10 @@ struct Sequence {
     prompt_logprobs.clear();
   }
 
-  // Drops rows collected by a step that failed before its tokens counted as computed. Allocates nothing.
-  void keep_collected_of_computed(int64_t n_vocab, int64_t d_model) {
+  // Drops guesses, and rows collected, of a step that failed before its tokens counted as computed. Allocates
+  // nothing.
+  void keep_computed(int64_t n_vocab, int64_t d_model) {
+    tokens.resize(tokens.size() - static_cast<size_t>(std::exchange(n_drafted, 0)));
     const auto shrink = [](auto& rows, int64_t n) {
       rows.resize(std::min(rows.size(), static_cast<size_t>(std::max<int64_t>(n, 0))));
     };

@@ -228,12 +228,15 @@ class Sequence:
         collect_hidden: bool = False,
         prompt_logprobs: int = -1,
         stop_ids: PySequence[int] = (),
+        max_tokens: int | None = None,
+        prompt_lookup: int = 0,
         deferred: bool = False,
     ) -> None:
         """token_ids int32 [n_tokens >= 1]. collect_logits keeps the float32 logits of every row computed;
         collect_hidden the hidden states after the embedding and each layer; prompt_logprobs k >= 0 the
         log-probability of each prompt token after the first and the k best there. stop_ids end a Runner.run,
-        and nothing else. deferred: steps choose no token, Runner.sample does."""
+        and nothing else; so do max_tokens, of prompt and output together. prompt_lookup: in a run, up to so
+        many tokens of a step are guessed. deferred: steps choose no token, Runner.sample does."""
     @property
     def n_prompt(self) -> int: ...
     @property
@@ -247,6 +250,10 @@ class Sequence:
     def token_ids(self, begin: int = 0) -> list[int]: ...
     def append_token(self, token_id: int) -> None:
         """Appends a token chosen outside the sampler."""
+    def drop_token(self) -> None:
+        """Takes back the last token, which is generated and not computed."""
+    def replace_tokens(self, token_ids: i32) -> None:
+        """Other tokens, at least n_prompt of them, for a sequence that holds no blocks."""
     def logits(self) -> f32:
         """A copy, [n_computed, n_vocab]; needs collect_logits."""
     def next_logits(self) -> f32:
@@ -305,6 +312,10 @@ class BlockPool:
         """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the
         sequence must hold no block. Sets n_computed and returns it. 0 for a sequence that collects rows: they
         must be computed."""
+    def fork(self, child: Sequence, parent: Sequence, n_tokens: int) -> tuple[int, int] | None:
+        """Lets child, which holds no blocks, begin with n_tokens that parent has computed, without a copy of
+        whole blocks. Returns (from, to) for Runner.copy_block at once, the same twice if there is no copy to
+        make; None, and nothing has changed, if no block is free."""
     def grow(self, sequence: Sequence, n_tokens: int) -> bool:
         """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few."""
     def publish(self, sequence: Sequence) -> None:
@@ -353,9 +364,15 @@ class RunResult:
     @property
     def n_steps(self) -> int: ...
     @property
+    def n_drafted(self) -> int:
+        """Tokens that were guessed, right or wrong."""
+    @property
     def token_ids(self) -> list[list[int]]:
-        """What each sequence drew, one per step; already appended, but for a -1 or -2 (see StepResult) at the
-        end."""
+        """What each sequence drew, one per step, or more with prompt_lookup; already appended, but for a -1
+        or -2 (see StepResult) at the end."""
+    @property
+    def logprobs(self) -> list[list[tuple[float, list[tuple[int, float]]]]]:
+        """Of these tokens, for sequences that ask for them; else empty."""
 
 class Runner:
     """Owns the workspace; runs steps. One thread at a time."""
@@ -385,12 +402,14 @@ class Runner:
     def run(self, sequences: PySequence[Sequence], *, max_steps: int, max_s: float) -> RunResult:
         """Decodes on without the GIL: steps of one token per sequence, until one of them draws one of its
         stop_ids or nothing, has filled its blocks or reached the model's length, or until max_steps are done,
-        max_s seconds have passed or interrupt() is called. At least one step, the same bits as that many
-        calls of step. Each sequence has one token to compute, is not deferred, has no mask and asks for no
-        logits, hidden states or log-probabilities."""
+        max_s seconds have passed or interrupt() is called. At least one step. Each sequence has one token to
+        compute, is not deferred, has no mask and asks for no logits or hidden states. With prompt_lookup a
+        step may give it several; they are, bit for bit, what as many calls of step would draw."""
     def sample(self, sequence: Sequence, logits: f32) -> StepResult:
         """Chooses and appends the next token of a deferred sequence, which a step has computed to its end,
         from `logits` [n_vocab] in place of next_logits(); log-probabilities are still under those."""
+    def copy_block(self, from_id: int, to_id: int) -> None:
+        """Copies what a block of the cache holds to another, or to itself, between steps."""
     def interrupt(self) -> None:
         """Ends a run after the step it is in, or the next run after its first step; from any thread.
         Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,

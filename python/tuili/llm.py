@@ -11,6 +11,7 @@ from typing import Any, NoReturn, overload
 import numpy as np
 
 from tuili import _core
+from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, check_cache_options, checked_length, plan_capacity
 from tuili.embedding import Encoder
 from tuili.errors import (
@@ -215,6 +216,8 @@ class LLM(Vectors):
         }
 
     # --- generating -----------------------------------------------------------------------------------------
+
+    beam_search = beam_search
 
     @overload
     def generate(

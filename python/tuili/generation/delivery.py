@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tuili import _core
 from tuili.generation.grammar import Constraint
 from tuili.generation.params import SamplingParams
 from tuili.generation.processors import Processor
 from tuili.generation.request import FinishReason, Request
+
+if TYPE_CHECKING:
+    from tuili.generation.beam import BeamGroup
 
 Collect = Literal["logits", "hidden_states"]
 
@@ -145,6 +148,7 @@ class Row:
     standing (priority after ageing, deadline, order): the smaller, the sooner it is computed
     processors  the request's logits processors, with the number of their arguments
     constraint  its place in the request's grammar, once that is compiled
+    beams    the search of which it carries a beam
     """
 
     request: Request
@@ -156,6 +160,7 @@ class Row:
     collect: Collect | None = None
     processors: tuple[tuple[Processor, int], ...] = ()
     constraint: Constraint | None = None
+    beams: BeamGroup | None = None
     admitted: bool = False
     running: bool = False
     ended: bool = False

@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,8 +30,10 @@ from tuili.errors import (
 )
 from tuili.generation import params as parameters
 from tuili.generation import processors, structure
+from tuili.generation.beam import BeamGroup, check_beams, search_for
 from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
 from tuili.generation.grammar import Compilation, Constraint, Grammars
+from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Logprobs, Submission
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import (
@@ -49,56 +50,7 @@ from tuili.generation.steering import choose, follow_grammar
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 
-Logprobs = tuple[float, list[tuple[int, float]]]  # of a token, and of the likeliest ones
 NOT_NUMBERS, NOTHING_ALLOWED, DEFERRED = -1, -2, -3  # what a step returns in place of a token
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Message: end this request."""
-
-    request: Request
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """Message: a request's grammar, for each of its rows, or why there is none. Now it may run."""
-
-    request: Request
-    outcome: list[Constraint] | TuiliError
-
-
-@dataclass(slots=True)
-class Counters:
-    """What `stats()` shows; written by the engine's thread."""
-
-    requests: int = 0
-    finished: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    steps: int = 0
-    step_s: float = 0.0
-    computed_tokens: int = 0
-
-
-@dataclass(slots=True)
-class Drawn:
-    """What a step, or several without a pause, drew for the rows of its plan that sample."""
-
-    n_steps: int
-    token_ids: list[list[int]]
-    logprobs: list[Logprobs | None]  # of a single step
-
-
-@dataclass(slots=True)
-class Submission:
-    """Message: a request with its rows."""
-
-    request: Request
-    rows: list[Row] = field(default_factory=list)
-    compiles: bool = False  # its rows wait for their grammar, in no queue
 
 
 class Engine(Worker):
@@ -130,7 +82,7 @@ class Engine(Worker):
         super().__init__(start_thread=start_thread)
         self._clock = clock
         self._limits = limits or Limits()
-        self.scheduler = Scheduler(pool, self._limits)
+        self.scheduler = Scheduler(pool, self._limits, runner.copy_block)
         self._runner, self._pool = runner, pool
         self._interrupt = runner.interrupt
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
@@ -226,6 +178,7 @@ class Engine(Worker):
         max_tokens, full = self._check(len(ids), params)
         form = structure.form_of(params)
         self._check_form(form)
+        n_rows = max(params.n, params.num_beams)
         words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
         seed = params.seed
         if seed is None:  # greedy requests draw nothing
@@ -241,8 +194,14 @@ class Engine(Worker):
                 truncated=truncated,
             )
             submission = Submission(request, compiles=form is not None)
-            for index in range(params.n):
-                row = self._row(request, index, ids, words, parameters.derived_seed(seed, index), what)
+            search = search_for(params, self._eos_ids, max_tokens)
+            n_candidates = 0 if search is None else search.n_candidates
+            for index in range(n_rows):
+                row_seed = parameters.derived_seed(seed, index)
+                core = parameters.core_params(
+                    params, seed=row_seed, eos_ids=self._eos_ids, bad_words=words, n_candidates=n_candidates
+                )
+                row = self._row(request, index, ids, core, what, len(ids) + max_tokens)
                 row.leader = submission.rows[0] if index else None
                 if max_tokens:
                     decoder = self._decoder(params.skip_special_tokens)
@@ -250,7 +209,11 @@ class Engine(Worker):
                         decoder, params, self._eos_ids, max_tokens=max_tokens, full=full
                     )
                 submission.rows.append(row)
-            self._reserve(len(ids), params.n)
+            if search is not None:
+                group = BeamGroup(submission.rows, search)
+                for row in submission.rows:
+                    row.beams = group
+            self._reserve(len(ids), n_rows)
             return submission
 
         request = self.post(make).request
@@ -279,7 +242,8 @@ class Engine(Worker):
         room = self.max_model_len - n_prompt + 1
         wanted = room if params.max_tokens is None else params.max_tokens
         max_tokens = min(wanted, room)
-        self.scheduler.check_fits(n_prompt + max(0, max_tokens - 1))
+        self.scheduler.check_fits(n_prompt + max(0, max_tokens - 1), params.num_beams)
+        check_beams(params, self._eos_ids, n_vocab=self._n_vocab, max_num_seqs=self._limits.max_num_seqs)
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
 
     def _check_form(self, form: structure.Form | None) -> None:
@@ -320,20 +284,22 @@ class Engine(Worker):
         request: Request,
         index: int,
         ids: np.ndarray,
-        bad_words: list[tuple[int, ...]],
-        seed: int,
+        core_params: _core.SamplingParams,
         what: Collect | None,
+        max_tokens: int,
     ) -> Row:
         params = request.params
         n_prompt_logprobs = -1 if params.prompt_logprobs is None or what or index else params.prompt_logprobs
         sequence = _core.Sequence(
             ids,
-            parameters.core_params(params, seed=seed, eos_ids=self._eos_ids, bad_words=bad_words),
+            core_params,
             salt=parameters.salt_number(params.cache_salt),
             collect_logits=what == "logits",
             collect_hidden=what == "hidden_states",
             prompt_logprobs=n_prompt_logprobs,
             stop_ids=[*params.stop_token_ids, *(() if params.ignore_eos else self._eos_ids)],
+            max_tokens=max_tokens,
+            prompt_lookup=params.prompt_lookup_num_tokens or 0,
             deferred=bool(params.logits_processors),
         )
         shares = (
@@ -401,24 +367,25 @@ class Engine(Worker):
     def _compute(self, plan: StepPlan, now: float) -> Drawn:
         limit = leash(plan, self._deadlines[0][0] - now if self._deadlines else math.inf)
         n_steps = limit.max_steps
-        if n_steps > 1:
-            n_steps = self.scheduler.give_room(plan, n_steps)
-        if n_steps > 1:
+        if n_steps > 1 or limit.n_drafted:
+            n_steps = min(n_steps, self.scheduler.give_room(plan, n_steps + limit.n_drafted))
+        if n_steps > 1 or limit.n_drafted:
             run = self._runner.run(plan.sequences, max_steps=n_steps, max_s=limit.max_s)
-            return Drawn(run.n_steps, run.token_ids, [None] * len(plan.rows))
+            return Drawn(run.n_steps, run.token_ids, run.logprobs, run.n_drafted)
         step = self._runner.step(plan.sequences, plan.n_new, plan.sample)
-        return Drawn(1, [[token_id] for token_id in step.token_ids], step.logprobs)
+        logprobs = [[] if entry is None else [entry] for entry in step.logprobs]
+        return Drawn(1, [[token_id] for token_id in step.token_ids], logprobs)
 
     def _receive(self, plan: StepPlan, result: Drawn, start: float) -> None:
         """Take a step's results row by row; what goes wrong with one ends that one alone."""
         now = self._clock()
         self._counters.steps += result.n_steps
         self._counters.step_s += now - start
-        self._counters.computed_tokens += sum(plan.n_new) + (result.n_steps - 1) * len(plan.rows)
+        self._count_tokens(plan, result)
         self.scheduler.finished_step(plan, now - start, result.n_steps)
         drawn = iter(zip(result.token_ids, result.logprobs, strict=True))
         for row, sample in zip(plan.rows, plan.sample, strict=True):
-            token_ids, logprobs = next(drawn) if sample else ([], None)
+            token_ids, logprobs = next(drawn) if sample else ([], [])
             if row.ended:  # a sibling's error ended it, earlier in this loop
                 continue
             try:
@@ -429,22 +396,33 @@ class Engine(Worker):
             except Exception as error:
                 self._fail([row], error)
 
-    def _deliver(self, row: Row, token_ids: list[int], logprobs: Logprobs | None, now: float) -> None:
+    def _count_tokens(self, plan: StepPlan, result: Drawn) -> None:
+        n_drawn, n_planned = sum(map(len, result.token_ids)), result.n_steps * len(result.token_ids)
+        self._counters.computed_tokens += sum(plan.n_new) + n_drawn - sum(plan.sample)
+        self._counters.drafted_tokens += result.n_drafted
+        self._counters.accepted_tokens += n_drawn - n_planned
+
+    def _deliver(self, row: Row, token_ids: list[int], logprobs: list[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
         request = row.request
         if token_ids[-1] == DEFERRED:
             result = choose(row, self._runner)
-            token_ids, logprobs = result.token_ids, result.logprobs[0]
+            token_ids, logprobs = result.token_ids, [entry for entry in result.logprobs if entry is not None]
         why_none = token_ids.pop() if token_ids[-1] < 0 else 0
-        if token_ids:
+        if token_ids and row.beams is not None:
+            self._deliver_beam(row.beams, row, logprobs[0], now)
+        elif token_ids:
             if request.times.first_token is None:
                 request.times.first_token = now
             assert row.transcript is not None
             taken, piece = row.transcript.accept_all(token_ids)
             piece = follow_grammar(row, taken[0], piece)
             self._counters.generated_tokens += len(taken)
-            entry = None if logprobs is None else TokenLogprob(taken[0], logprobs[0], list(logprobs[1]))
-            request.append(row.index, piece.text, taken, entry)
+            entries = [  # fewer tokens are taken than drawn where a stop string ends the text
+                TokenLogprob(token_id, own, list(top))
+                for token_id, (own, top) in zip(taken, logprobs, strict=False)
+            ]
+            request.append(row.index, piece.text, taken, entries)
             if piece.finish_reason is not None:
                 self.scheduler.costs.learn_answer(row.transcript.n_tokens)
                 self._finish(row, piece.finish_reason, piece.stop_reason)
@@ -453,6 +431,22 @@ class Engine(Worker):
                 self._waiters += request.wake()
         if why_none:
             self._deliver_nothing(row, why_none)
+
+    def _deliver_beam(self, beams: BeamGroup, row: Row, logprobs: Logprobs, now: float) -> None:
+        if row.request.times.first_token is None:
+            row.request.times.first_token = now
+        if not beams.take(row, list(logprobs[1])):
+            return
+        beams.advance(self._pool, self._runner.copy_block)
+        if beams.search.done:
+            self._finish_beams(beams, None)
+
+    def _finish_beams(self, beams: BeamGroup, reason: FinishReason | None) -> None:
+        """End a search with the best that it has; reason: why before it was done."""
+        self._counters.generated_tokens += beams.deliver(reason)
+        for row in beams.rows:
+            self._remove(row)
+        self._settle(beams.rows[0].request, None)
 
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""
@@ -496,13 +490,17 @@ class Engine(Worker):
         rows = self._live.get(request.id)
         if rows is None:
             return
+        beams = rows[0].beams
+        if beams is not None and beams.search.begun:
+            self._finish_beams(beams, reason)
+            return
         if not any(track.token_ids for track in request.tracks):
             self._fail(rows[:1], unstarted)
             return
         for row in rows:
             if not row.ended:
                 if row.transcript is not None:
-                    request.append(row.index, row.transcript.rest().text, [], None)
+                    request.append(row.index, row.transcript.rest().text, [], [])
                 self._finish(row, reason, None)
 
     def _fail(self, rows: Iterable[Row], error: BaseException) -> None:

@@ -29,10 +29,12 @@ MAX_TOKEN_IDS = 1024
 MAX_STOP_STRINGS = 256
 MAX_STOP_BYTES = 4096
 MAX_PRIORITY = 100
+MAX_DRAFTED = 64  # guessed tokens of a step; more than a dozen seldom pay
+MAX_BEAMS = 32
 MAX_DEADLINE_S = 10.0**8  # three years: anything longer is a mistake of units
 
 ALIASES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
-_SPECIAL_ALIASES = ("num_beams", "do_sample")
+_SPECIAL_ALIASES = ("do_sample",)
 
 
 def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
@@ -191,13 +193,39 @@ _CHECKS: dict[str, Check] = {
     "choice": structure.choice,
     "grammar": structure.grammar,
     "logits_processors": processors.checked,
+    "prompt_lookup_num_tokens": _int_in(0, MAX_DRAFTED),
+    "num_beams": _int_in(1, MAX_BEAMS),
+    "length_penalty": _float_in(-100.0, 100.0),
+    "early_stopping": boolean,
 }
 
-# Names of the interface that this version knows and refuses: nothing is accepted and then ignored.
-_NOT_YET: dict[str, tuple[object, ...]] = {
+# What a beam search leaves as it is by default: its choice is by the model's own log-probabilities.
+_PLAIN_IN_BEAMS: dict[str, tuple[object, ...]] = {
+    "min_tokens": (0,),
+    "temperature": (None, 0.0),
+    "top_k": (None, 0),
+    "top_p": (None, 1.0),
+    "min_p": (None, 0.0),
+    "typical_p": (None, 1.0),
+    "seed": (None,),
+    "repetition_penalty": (None, 1.0),
+    "presence_penalty": (0.0,),
+    "frequency_penalty": (0.0,),
+    "no_repeat_ngram_size": (None, 0),
+    "stop": ((),),
+    "logprobs": (None,),
+    "prompt_logprobs": (None,),
+    "logit_bias": ({},),
+    "allowed_token_ids": (None,),
+    "bad_words": ((),),
     "prompt_lookup_num_tokens": (None, 0),
+    "on_nan": ("error",),
+    "json_schema": (None,),
+    "regex": (None,),
+    "choice": (None,),
+    "grammar": (None,),
+    "logits_processors": ((),),
 }
-
 
 # Lists for which None, as other libraries have it, says that there is nothing in them.
 _EMPTY_FOR_NONE: dict[str, Any] = {
@@ -280,7 +308,11 @@ class SamplingParams(metaclass=_NamesChecked):
     priority: int = 0  # the lower, the sooner, as in vLLM; 5 s of waiting weigh as much as one level
     cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
     on_nan: Literal["error", "eos"] = "error"
-    prompt_lookup_num_tokens: int | None = None
+    prompt_lookup_num_tokens: int | None = None  # most tokens of a step that are guessed from what followed
+    # the last ones before: 10, say. Changes the speed where a text repeats itself, and no bit
+    num_beams: int = 1  # more: beam search, of which the n best continuations are returned
+    length_penalty: float = 1.0  # a continuation's score is its log-probability / length ** length_penalty
+    early_stopping: bool = False  # end with num_beams finished continuations, even if better ones may follow
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
@@ -290,10 +322,7 @@ class SamplingParams(metaclass=_NamesChecked):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
-            if name in _NOT_YET:
-                if not any(same(value, plain) for plain in _NOT_YET[name]):
-                    not_supported_yet(name)
-            elif value is None and name in _EMPTY_FOR_NONE:
+            if value is None and name in _EMPTY_FOR_NONE:
                 object.__setattr__(self, name, _CHECKS[name](name, _EMPTY_FOR_NONE[name]))
             elif value is not None or field.default is not None:
                 object.__setattr__(self, name, _CHECKS[name](name, value))
@@ -305,6 +334,18 @@ class SamplingParams(metaclass=_NamesChecked):
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
         structure.form_of(self)
+        if self.num_beams > 1:
+            self._check_beams()
+        elif self.length_penalty != 1.0 or self.early_stopping:
+            name = "early_stopping" if self.early_stopping else "length_penalty"
+            invalid(name, "needs num_beams > 1")
+
+    def _check_beams(self) -> None:
+        if self.n > self.num_beams:
+            invalid("n", f"is {self.n}, more than num_beams = {self.num_beams}")
+        for name, plain in _PLAIN_IN_BEAMS.items():
+            if getattr(self, name) not in plain:
+                invalid(name, f"cannot be combined with num_beams; leave it out or set it to {plain[-1]!r}")
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(SamplingParams))
@@ -325,8 +366,6 @@ def canonical_names(options: Mapping[str, Any]) -> dict[str, Any]:
         if name in result:
             invalid(given, f"is given twice, also as {name} or an alias of it")
         result[name] = value
-    if options.get("num_beams") is not None and integer("num_beams", options["num_beams"], 1, MAX_INT) > 1:
-        not_supported_yet("num_beams")
     if options.get("do_sample") is not None:
         _do_sample(boolean("do_sample", options["do_sample"]), result)
     return result
@@ -406,6 +445,9 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     if params.temperature is None:
         asked = params.n > 1 or any(getattr(params, name) is not None for name in _SAMPLING_ONLY)
         found["temperature"] = defaults.get("temperature", 1.0 if asked else 0.0)
+    if params.num_beams > 1:  # nothing is drawn
+        for name in ("temperature", *_SAMPLING_ONLY):
+            found[name] = _PLAIN_IN_BEAMS[name][-1]
     if "max_tokens" in found and found["max_tokens"] is not None:
         found["max_tokens"] = max(found["max_tokens"], params.min_tokens)
     return dataclasses.replace(params, **found)
@@ -448,9 +490,16 @@ def salt_number(salt: str | None) -> int:
 
 
 def core_params(
-    params: SamplingParams, *, seed: int, eos_ids: Iterable[int], bad_words: Iterable[tuple[int, ...]]
+    params: SamplingParams,
+    *,
+    seed: int,
+    eos_ids: Iterable[int],
+    bad_words: Iterable[tuple[int, ...]],
+    n_candidates: int = 0,
 ) -> _core.SamplingParams:
-    """What the sampler reads. params: resolved; bad_words: as token ids."""
+    """What the sampler reads. params: resolved; bad_words: as token ids; n_candidates: most probable tokens
+    that a beam search looks at.
+    """
     ending = (*eos_ids, *params.stop_token_ids)
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
@@ -468,5 +517,5 @@ def core_params(
         bad_words=[list(word) for word in bad_words],
         min_tokens=params.min_tokens,
         min_tokens_banned=ending if params.min_tokens else (),
-        n_logprobs=-1 if params.logprobs is None else params.logprobs,
+        n_logprobs=n_candidates or (-1 if params.logprobs is None else params.logprobs),
     )

@@ -96,11 +96,14 @@ class Track:
     pieces: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] | None = None
+    beam_logprob: float | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
 
     def output(self, index: int) -> CompletionOutput:
-        total = None if self.logprobs is None else sum(entry.logprob for entry in self.logprobs)
+        total = self.beam_logprob
+        if self.logprobs is not None:
+            total = sum(entry.logprob for entry in self.logprobs)
         logprobs = None if self.logprobs is None else list(self.logprobs)
         return CompletionOutput(
             index,
@@ -183,15 +186,15 @@ class Request(Waitable):
 
     # --- the engine's side ----------------------------------------------------------------------------------
 
-    def append(self, index: int, text: str, token_ids: list[int], logprob: TokenLogprob | None) -> None:
+    def append(self, index: int, text: str, token_ids: list[int], logprobs: list[TokenLogprob]) -> None:
         """Add to a continuation; consumers see it with the next `wake`."""
         with self.lock:
             track = self.tracks[index]
             if text:
                 track.pieces.append(text)
             track.token_ids += token_ids
-            if track.logprobs is not None and logprob is not None:
-                track.logprobs.append(logprob)
+            if track.logprobs is not None:
+                track.logprobs += logprobs
 
     def finish(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> None:
         with self.condition:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -84,10 +84,16 @@ class Room:
 
 
 class Scheduler:
-    """The rows that wait, the rows that run, and the blocks between them. For one thread."""
+    """The rows that wait, the rows that run, and the blocks between them. For one thread.
 
-    def __init__(self, pool: _core.BlockPool, limits: Limits) -> None:
+    copy_block  copies what a block holds, by (from, to)
+    """
+
+    def __init__(
+        self, pool: _core.BlockPool, limits: Limits, copy_block: Callable[[int, int], object]
+    ) -> None:
         self._pool = pool
+        self._copy_block = copy_block
         self._limits = limits
         self.waiting: list[Row] = []  # by standing
         self.running: list[Row] = []
@@ -102,11 +108,16 @@ class Scheduler:
     def n_blocks(self, n_tokens: int) -> int:
         return -(-n_tokens // self._pool.block_size)
 
-    def check_fits(self, n_tokens: int) -> None:
-        """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need."""
-        if self.n_blocks(n_tokens) > self._pool.n_blocks:
+    def check_fits(self, n_tokens: int, n_beams: int = 1) -> None:
+        """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need. Beams
+        advance together: they need them all at once, and the spare block of a newcomer each.
+        """
+        needed, who = self.n_blocks(n_tokens), "the request needs"
+        if n_beams > 1:
+            needed, who = n_beams * (needed + 1), f"{n_beams} beams may need"
+        if needed > self._pool.n_blocks:
             raise KVCacheExhaustedError(
-                f"the request needs {self.n_blocks(n_tokens)} cache blocks for {n_tokens} tokens, the "
+                f"{who} {needed} cache blocks for {n_tokens} tokens, the "
                 f"whole cache has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more "
                 "kv_cache_bytes or ask for fewer tokens"
             )
@@ -134,6 +145,9 @@ class Scheduler:
         if self.waiting or len(plan.rows) < len(self.running):
             room = self._room(len(plan.rows))
             self._plan_prompts(plan, room, now, may_admit=not preempted)
+            while not plan.rows and self.running and self.waiting:  # beams that wait for one hold its blocks
+                self._preempt(self._victim())
+                self._plan_prompts(plan, room, now, may_admit=True)
         return plan
 
     def give_room(self, plan: StepPlan, n_steps: int) -> int:
@@ -283,22 +297,39 @@ class Scheduler:
         sequence, leader = row.sequence, row.leader
         if leader is not None and leader.running and leader.sequence.n_computed < leader.sequence.n_prompt:
             return False  # a step or two later the whole prompt is there to share
-        cached = self._pool.attach_prefix(sequence) if self._limits.prefix_caching and row.shares else 0
+        cached, copy = self._share_prefix(row)
         # One spare block per running row: a newcomer should not push others out, or be pushed out, at once.
         if not self._pool.grow(sequence, sequence.n_tokens) or (
             self.running and self._pool.n_free < len(self.running)
         ):
             self._pool.release(sequence)
             return False
+        if copy is not None:
+            self._copy_block(*copy)
         if not row.admitted:
             row.cached_tokens = cached
         return True
 
     def _victim(self) -> Row:
-        """The row that gives way: of the lowest priority, of these the newest; never the oldest of all."""
+        """The row that gives way: of the lowest priority, of these the newest; the oldest only if alone."""
         oldest = min(self.running, key=attrgetter("order"))
-        others = [row for row in self.running if row is not oldest]
+        others = [row for row in self.running if row is not oldest] or [oldest]
         return max(others, key=lambda row: (row.standing[0], row.order))
+
+    def _share_prefix(self, row: Row) -> tuple[int, tuple[int, int] | None]:
+        """Let a row begin with what is computed already: its leader's prompt, of which the last block is to
+        be copied, or what the prefix cache has; returns the number of tokens, and the copy.
+        """
+        sequence, leader = row.sequence, row.leader
+        cached = self._pool.attach_prefix(sequence) if self._limits.prefix_caching and row.shares else 0
+        n_shared = min(sequence.n_prompt, sequence.n_tokens - 1)
+        if leader is None or not leader.running or not row.shares or n_shared <= cached:
+            return cached, None
+        if leader.sequence.n_computed < n_shared:
+            return cached, None
+        self._pool.release(sequence)
+        copy = self._pool.fork(sequence, leader.sequence, n_shared)
+        return (n_shared, copy) if copy is not None else (0, None)
 
     def _preempt(self, row: Row) -> None:
         self.publish(row)
@@ -320,7 +351,9 @@ class Scheduler:
         assert all(
             row.sequence.n_computed <= row.sequence.n_blocks * self._pool.block_size for row in self.running
         ), "a row has computed more tokens than it has blocks for"
-        assert all(row.n_pending >= 1 or row.transcript is None for row in self.running), "a row has no work"
+        assert all(
+            row.n_pending >= 1 or row.transcript is None or row.beams is not None for row in self.running
+        ), "a row has no work"
         assert all(not row.ended for row in self.waiting), "a row that has ended waits"
         assert all(row.running and not row.ended for row in self.running)
         assert all(not row.running and row.sequence.n_blocks == 0 for row in self.waiting)

@@ -1,0 +1,298 @@
+"""Beam search: transformers' sequences and scores, whatever else runs, and nothing left behind.
+
+Catalogue rows KV-03, KV-09, CAN-01, CAN-06. The goldens are transformers' (oracle/beams.py).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+import tuili
+from tiny_core import built
+from tiny_engine import BLOCK, POISON, codes, drain, is_idle, make_engine, sampling
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
+from tuili.errors import (
+    DeadlineExceeded,
+    InvalidParameterError,
+    KVCacheExhaustedError,
+    NumericError,
+    RequestCancelled,
+)
+from tuili.generation.beam import BeamSearch
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "beams.json").read_text(encoding="utf-8"))
+SCORE_TOLERANCE = 1e-4
+EPS_F32 = 2.0**-24  # the reference adds up in float32
+
+
+def submitted(engine, golden):
+    """The golden's search, all of its beams wanted."""
+    return engine.submit(
+        golden["prompt"],
+        sampling(
+            max_tokens=golden["max_new_tokens"],
+            num_beams=golden["num_beams"],
+            n=golden["num_beams"],
+            length_penalty=golden["length_penalty"],
+            early_stopping=golden["early_stopping"],
+            stop_token_ids=golden["eos_token_id"],
+        ),
+    )
+
+
+def counted(prompt, n):
+    return "".join(chr(ord(prompt) + i + 1) for i in range(n))
+
+
+def n_blocks(golden):
+    """The fewest that a search is admitted with, or a request of 40 tokens after the same prompt."""
+    n_tokens = len(golden["prompt"]) + golden["max_new_tokens"] - 1
+    return max(golden["num_beams"] * (-(-n_tokens // BLOCK) + 1), -(-(len(golden["prompt"]) + 40) // BLOCK))
+
+
+def check(golden, handle):
+    outputs = handle.result(timeout=0).outputs
+    assert [out.token_ids for out in outputs] == golden["sequences"]
+    for out, score in zip(outputs, golden["scores"], strict=True):
+        own = out.cumulative_logprob / len(out.token_ids) ** golden["length_penalty"]
+        assert abs(own - score) < SCORE_TOLERANCE + len(out.token_ids) * EPS_F32 * abs(score)
+        assert out.finish_reason == ("stop" if out.token_ids[-1] in golden["eos_token_id"] else "length")
+
+
+def test_the_goldens_hold_every_way_to_end():
+    ended = [g["sequences"][0][-1] in g["eos_token_id"] for g in GOLDENS]
+    assert len(GOLDENS) > 50 and 10 < sum(ended) < len(GOLDENS) - 10
+    lengths = [len({len(sequence) for sequence in golden["sequences"]}) for golden in GOLDENS]
+    assert max(lengths) > 2, "no search has continuations of several lengths"
+
+
+def test_sequences_and_scores_are_those_of_transformers():
+    for golden in GOLDENS:
+        engine = make_engine(model=built("llama"))
+        handle = submitted(engine, golden)
+        drain(engine)
+        check(golden, handle)
+        assert is_idle(engine)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_company_chunks_preemption_and_threads_change_no_beam(seed):
+    rng = random.Random(seed)
+    goldens, handles, others = rng.sample(GOLDENS, 5), [], []
+    engine = make_engine(
+        model=built("llama"),
+        n_blocks=max(map(n_blocks, goldens)) + rng.choice([0, 0, 3, 200]),
+        num_threads=rng.choice([1, 2]),
+        prefill_chunk=rng.choice([3, 16, 64]),
+        prefix_caching=rng.random() < 0.5,
+        max_num_seqs=rng.choice([8, 9, 20]),
+    )
+    for golden in goldens:
+        handles.append(submitted(engine, golden))
+        options = {"max_tokens": rng.randint(1, 40), "logprobs": rng.choice([None, 2])}
+        others.append((engine.submit(golden["prompt"], sampling(**options)), golden["prompt"], options))
+        for _ in range(rng.choice([0, 2, 10])):
+            engine.step()
+            engine.scheduler.check_invariants()
+            if rng.random() < 0.2 and len(engine.scheduler.running) > 1:  # also who came long before others
+                engine.scheduler._preempt(rng.choice(engine.scheduler.running[1:]))
+    drain(engine)
+    for golden, handle in zip(goldens, handles, strict=True):
+        check(golden, handle)
+    for handle, prompt, options in others:
+        alone = make_engine(model=built("llama"))
+        expected = alone.submit(prompt, sampling(**options))
+        drain(alone)
+        assert handle.result(timeout=0).outputs == expected.result(timeout=0).outputs
+    assert is_idle(engine)
+
+
+def test_searches_that_hold_each_others_blocks_go_on():
+    engine = make_engine(prefix_caching=False)
+    handles = [engine.submit(codes(c), sampling(max_tokens=25, num_beams=2)) for c in "ad"]
+    for _ in range(20):
+        engine.step()
+    older, newer = engine.scheduler.running[0].beams, engine.scheduler.running[2].beams
+    for search in (older, newer):
+        engine.scheduler._preempt(search.rows[1])
+    others = engine._pool.take(engine._pool.n_free - 1)
+    engine.step()  # the two that are left compute their tokens; from then on each waits for its mate
+    engine.step()
+    assert engine.scheduler.running == older.rows, "the newer search gives way"
+    for block in others:
+        engine._pool.drop(block)
+    drain(engine)
+    texts = [handle.result(timeout=0).outputs[0].text for handle in handles]
+    assert texts == [counted("a", 25), counted("d", 25)]
+    assert is_idle(engine)
+
+
+def test_the_best_of_fewer_beams_than_searched_are_returned():
+    golden = next(g for g in GOLDENS if g["num_beams"] == 4 and g["max_new_tokens"] == 9)
+    engine = make_engine(model=built("llama"))
+    handle = submitted(engine, golden | {"num_beams": 4})
+    one = engine.submit(
+        golden["prompt"],
+        sampling(
+            max_tokens=9,
+            num_beams=4,
+            length_penalty=golden["length_penalty"],
+            early_stopping=golden["early_stopping"],
+            stop_token_ids=golden["eos_token_id"],
+        ),
+    )
+    drain(engine)
+    assert one.result(timeout=0).outputs == handle.result(timeout=0).outputs[:1]
+
+
+def test_beams_share_the_blocks_of_what_they_have_in_common():
+    engine = make_engine(prefix_caching=False)
+    handle = engine.submit(codes("x" * 100), sampling(max_tokens=30, num_beams=4))
+    for _ in range(5):
+        engine.step()
+    held = [row.sequence.block_ids for row in engine.scheduler.running]
+    assert len(held) == 4 and len(set.intersection(*map(set, held))) == 6, "six whole blocks of 16"
+    assert engine.stats()["n_blocks"] - engine.stats()["free_blocks"] == 6 + 4
+    assert engine.stats()["computed_tokens"] < 100 + 4 * 6
+    handle.abort()
+    drain(engine)
+    assert is_idle(engine)
+
+
+@pytest.mark.parametrize("n_steps", range(7))
+@pytest.mark.parametrize("how", ["abort", "deadline"])
+def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
+    engine = make_engine()
+    handle = engine.submit(codes("a" * 20), sampling(max_tokens=30, num_beams=3, n=2, deadline_s=1000))
+    for _ in range(n_steps):
+        engine.step()
+    if how == "abort":
+        handle.abort()
+    else:
+        now = handle._request.times.submitted + 1001
+        monkeypatch.setattr("tuili.generation.engine.time.monotonic", lambda: now)
+    engine.step()
+    assert is_idle(engine)
+    if n_steps < 2:  # a chunk, then the other beams: the first choice
+        with pytest.raises(RequestCancelled if how == "abort" else DeadlineExceeded):
+            handle.result(timeout=0)
+        return
+    outputs = handle.result(timeout=0).outputs
+    assert [out.finish_reason for out in outputs] == [how, how]
+    assert outputs[0].text == "bcdefgh"[: n_steps - 1] and len(outputs[1].token_ids) == n_steps - 1
+
+
+def test_a_beam_of_not_numbers_fails_its_search_alone():
+    engine = make_engine()
+    poisoned = engine.submit([POISON], sampling(max_tokens=5, num_beams=2))
+    good = engine.submit(codes("a"), sampling(max_tokens=5, num_beams=2))
+    drain(engine)
+    with pytest.raises(NumericError):
+        poisoned.result(timeout=0)
+    assert good.result(timeout=0).outputs[0].text == "bcdef"
+    assert is_idle(engine)
+
+
+def test_chunks_of_a_search_come_at_its_end():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=5, num_beams=2))
+    chunks = iter(handle)
+    drain(engine)
+    assert [(chunk.text, chunk.finish_reason) for chunk in chunks] == [("bcdef", "length")]
+
+
+def test_the_end_of_text_is_counted_and_not_shown():
+    engine = make_engine(eos_ids=tuple(codes("f")))
+    handle = engine.submit(codes("a"), sampling(max_tokens=9, num_beams=2, early_stopping=True))
+    ignoring = engine.submit(codes("a"), sampling(max_tokens=9, num_beams=2, ignore_eos=True))
+    drain(engine)
+    best = handle.result(timeout=0).outputs[0]
+    assert (best.text, best.token_ids, best.finish_reason) == ("bcde", codes("bcdef"), "stop")
+    assert ignoring.result(timeout=0).outputs[0].text == "bcdefghij"
+
+
+REFUSED = {
+    "n": {"n": 5},
+    "temperature": {"temperature": 0.5},
+    "top_k": {"top_k": 5},
+    "stop": {"stop": ["a"]},
+    "logprobs": {"logprobs": 1},
+    "repetition_penalty": {"repetition_penalty": 1.1},
+    "on_nan": {"on_nan": "eos"},
+    "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 3},
+    "length_penalty": {"num_beams": 1, "length_penalty": 2.0},
+    "early_stopping": {"num_beams": 1, "early_stopping": True},
+}
+
+
+@pytest.mark.parametrize("param", REFUSED)
+def test_what_a_search_has_no_use_for_is_refused(param):
+    with pytest.raises(InvalidParameterError) as caught:
+        sampling(**{"num_beams": 4} | REFUSED[param])
+    assert caught.value.param == param
+
+
+def test_what_cannot_run_at_once_is_refused():
+    engine = make_engine(n_blocks=12, max_num_seqs=4)
+    with pytest.raises(InvalidParameterError, match="max_num_seqs = 4"):
+        engine.submit(codes("a"), sampling(max_tokens=5, num_beams=5))
+    with pytest.raises(KVCacheExhaustedError, match="4 beams may need 16"):
+        engine.submit(codes("a" * 33), sampling(max_tokens=5, num_beams=4))
+    with pytest.raises(InvalidParameterError, match="vocabulary"):
+        make_engine(eos_ids=range(20)).submit(codes("a"), sampling(max_tokens=5, num_beams=20))
+    assert is_idle(engine)
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    folder = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("beams") / "llama")
+    with tuili.LLM(folder, num_threads=1, kv_cache_bytes=1 << 21, max_model_len=256) as llm:
+        yield llm
+
+
+def test_beam_search_is_generate_with_all_beams(llm):
+    text, words = "the answer is", {"length_penalty": 2.0, "ignore_eos": True}
+    one = llm.beam_search(text, 3, 8, **words)
+    many = llm.beam_search([text, [5, 6, 7]], beam_width=3, max_tokens=8, **words)
+    best = llm.generate(text, num_beams=3, max_new_tokens=8, do_sample=False, **words)
+    assert len(one.outputs) == 3 and one.outputs == many[0].outputs
+    assert best.outputs == one.outputs[:1]
+    totals = [out.cumulative_logprob for out in one.outputs]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_a_search_of_one_beam_is_greedy(llm):
+    [greedy] = llm.beam_search("the answer is", 1, 8, ignore_eos=True).outputs
+    plain = llm.generate("the answer is", max_tokens=8, ignore_eos=True, logprobs=0)
+    assert greedy == plain.outputs[0] and greedy.cumulative_logprob < 0
+    [best, *_] = llm.beam_search("the answer is", 8, 8, ignore_eos=True).outputs
+    assert best.cumulative_logprob >= greedy.cumulative_logprob
+
+
+WRONG_WORDS = {
+    "beam_width": 33,
+    "early_stopping": "never",
+    "seed": 1,
+    "num_beam": 2,
+    "max_tokens": -1,
+}
+
+
+@pytest.mark.parametrize("param", WRONG_WORDS)
+def test_a_wrong_word_of_a_search_is_named(llm, param):
+    with pytest.raises(InvalidParameterError) as caught:
+        llm.beam_search("a", **{param: WRONG_WORDS[param]})
+    assert caught.value.param == param
+
+
+def test_a_search_ends_when_no_beam_can_still_win():
+    search = BeamSearch(2, {9}, 50, length_penalty=1.0, early_stopping=False)
+    assert search.advance([[(1, -0.1), (9, -0.2), (2, -9.0), (3, -9.5)]]) == [0, 0]
+    assert [beam.token_ids for beam in search.finished] == [(9,)] and not search.done
+    search.advance([[(9, -0.1), (1, -9.0), (2, -9.0), (3, -9.0)], [(1, -1.0)] * 4])
+    assert search.done and [beam.token_ids for beam in search.best(2)] == [(1, 9), (9,)]
