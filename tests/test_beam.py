@@ -175,7 +175,7 @@ def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
         handle.abort()
     else:
         now = handle._request.times.submitted + 1001
-        monkeypatch.setattr("tuili.generation.engine.time.monotonic", lambda: now)
+        monkeypatch.setattr(engine, "_clock", lambda: now)
     engine.step()
     assert is_idle(engine)
     if n_steps < 2:  # a chunk, then the other beams: the first choice
