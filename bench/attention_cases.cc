@@ -19,10 +19,6 @@ struct AttentionData {
   std::vector<int32_t> blocks;
 };
 
-int64_t bytes_of_element(cpu::KvType type) {
-  return type == cpu::KvType::f32 ? 4 : type == cpu::KvType::i8 ? 1 : 2;
-}
-
 void write_keys(const cpu::Kernels& kernels, AttentionData& data, int64_t n_keys, int64_t head_dim) {
   const std::vector<float> k = normal_values(n_keys * head_dim, 1, 2),
                            v = normal_values(n_keys * head_dim, 1, 3);
@@ -37,7 +33,7 @@ std::shared_ptr<AttentionData> attention_data(const cpu::Kernels& kernels, cpu::
                                               AttentionShape shape) {
   const auto [n_rows, n_keys, n_heads, head_dim] = shape;
   const int64_t n_blocks = (n_keys + kBlockSize - 1) / kBlockSize, page = n_blocks * kBlockSize * head_dim;
-  const int64_t element = bytes_of_element(type), row = n_heads * head_dim;
+  const int64_t element = size_of(type), row = n_heads * head_dim;
   auto data = std::make_shared<AttentionData>(Arena(2 * page * 4 + n_rows * row * 8 + (int64_t{1} << 20)));
   data->blocks.resize(static_cast<size_t>(n_blocks));
   std::iota(data->blocks.begin(), data->blocks.end(), 0);
@@ -71,7 +67,7 @@ Work attention_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShap
   const auto data = attention_data(kernels, type, shape);
   const auto [n_rows, n_keys, n_heads, head_dim] = shape;
   const double keys_seen = static_cast<double>(n_rows * n_keys - n_rows * (n_rows - 1) / 2);
-  const int64_t element = bytes_of_element(type);
+  const int64_t element = size_of(type);
   return {.run = [data, kernel = kernels.attention, n_rows = n_rows] { kernel(data->args, 0, {0, n_rows}); },
           .macs = 2 * keys_seen * static_cast<double>(n_heads * head_dim),
           .bytes = static_cast<double>(2 * n_keys * head_dim * element + 2 * n_rows * n_heads * head_dim * 4),

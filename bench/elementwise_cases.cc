@@ -120,7 +120,7 @@ Work kv_write_work(const cpu::Kernels& kernels, RowShape shape, cpu::KvType type
   int32_t* slots = data->arena.take<int32_t>(shape.rows);
   for (int32_t i = 0; i < shape.rows; ++i) slots[i] = i + 3;
   const double items = static_cast<double>(2 * shape.rows * row);
-  const double element = type == cpu::KvType::f32 ? 4 : type == cpu::KvType::i8 ? 1 : 2;
+  const auto element = static_cast<double>(size_of(type));
   const auto run = [=, table = &kernels] {
     table->kv_write(pages, data->x, data->z, row, slots, data->all());
   };

@@ -17,7 +17,7 @@ class Answer(BaseHTTPRequestHandler):
         try:
             output = llm.chat([{"role": "user", "content": question}], max_tokens=64, deadline_s=5)
             status, answer = 200, {"text": output.outputs[0].text, "why": output.outputs[0].finish_reason}
-        except tuili.QueueFullError:
+        except (tuili.QueueFullError, tuili.DeadlineExceeded):  # refused at once if it cannot be met
             status, answer = 429, {"error": "busy, try again"}
         except ValueError as error:  # a prompt that is too long, for example: the asker's mistake, not ours
             status, answer = 400, {"error": str(error)}

@@ -1,5 +1,4 @@
 // tuili._core.ops: single ops on numpy arrays, for tests and benchmarks.
-#include <functional>
 #include <memory>
 #include <optional>
 

@@ -59,9 +59,4 @@ class KvCache {
   std::vector<ops::KvPages> pages_;  // one per layer
 };
 
-// Bytes of one element.
-constexpr int64_t size_of(ops::KvType type) {
-  return type == ops::KvType::f32 ? 4 : type == ops::KvType::i8 ? 1 : 2;
-}
-
 }  // namespace tuili

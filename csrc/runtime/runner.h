@@ -31,7 +31,8 @@ struct StepRequest {
 };
 
 struct StepResult {
-  Vector<int32_t> token_ids;  // the last of each sampled sequence: an id, kNotANumber or kNothingAllowed
+  Vector<int32_t>
+      token_ids;  // the last of each sampled sequence: an id, kNotANumber, kNothingAllowed or kDeferred
 };
 
 struct RunCounts {

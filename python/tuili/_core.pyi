@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 f32 = NDArray[np.float32]
 i32 = NDArray[np.int32]
-i16 = NDArray[np.int16]
 u16 = NDArray[np.uint16]
 u32 = NDArray[np.uint32]
 
@@ -401,10 +400,11 @@ class Runner:
         already be there. The engine's own logits never leave C++ except through collect_*."""
     def run(self, sequences: PySequence[Sequence], *, max_steps: int, max_s: float) -> RunResult:
         """Decodes on without the GIL: steps of one token per sequence, until one of them draws one of its
-        stop_ids or nothing, has filled its blocks or reached the model's length, or until max_steps are done,
-        max_s seconds have passed or interrupt() is called. At least one step. Each sequence has one token to
-        compute, is not deferred, has no mask and asks for no logits or hidden states. With prompt_lookup a
-        step may give it several; they are, bit for bit, what as many calls of step would draw."""
+        stop_ids or nothing, has max_tokens, has filled its blocks or reached the model's length, or until
+        max_steps are done, max_s seconds have passed or interrupt() is called. At least one step. Each
+        sequence has one token to compute, is not deferred, has no mask or token types and asks for no logits
+        or hidden states. With prompt_lookup a step may give it several; they are, bit for bit, what as many
+        calls of step would draw."""
     def sample(self, sequence: Sequence, logits: f32) -> StepResult:
         """Chooses and appends the next token of a deferred sequence, which a step has computed to its end,
         from `logits` [n_vocab] in place of next_logits(); log-probabilities are still under those."""

@@ -100,7 +100,7 @@ class QueueFullError(TuiliError):
 
 
 class KVCacheExhaustedError(TuiliError):
-    """The request needs more key/value blocks than the whole cache has."""
+    """The cache has too few blocks for the request, or none left for a prefix."""
 
     code = "kv_cache_exhausted"
 
@@ -112,7 +112,7 @@ class EngineOutOfMemoryError(TuiliError, MemoryError):
 
 
 class NumericError(TuiliError, ArithmeticError):
-    """The model's logits for this request are not numbers."""
+    """The model's logits, keys or values for this request are not numbers."""
 
     code = "numeric"
 

@@ -60,7 +60,8 @@ class LLM(Vectors):
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
     prefill_chunk          most prompt tokens of one step; while others decode, a step is to stay within
-                           step_budget_s
+                           step_budget_s, in seconds
+    enable_prefix_caching  keep keys and values of prompts for others that begin alike; save_prefix needs it
     packed_cache           keep the weights as they are packed in a file, and map that at the next load: it is
                            faster, and processes share the memory; `config` says what became of it
     cache_dir              where pulled models and packed weights lie; by default ~/.cache/tuili
@@ -307,7 +308,7 @@ class LLM(Vectors):
         """Queue a prompt, or the messages of a chat, and return at once.
 
         raises  PromptTooLongError, TokenIdError, InvalidParameterError, QueueFullError,
-                KVCacheExhaustedError, EngineClosedError, EngineForkedError
+                KVCacheExhaustedError, GrammarError, EngineClosedError, EngineForkedError
         """
         engine = self._decoder_engine()
         engine.check_usable()
@@ -481,6 +482,8 @@ class LLM(Vectors):
         Of the prefix cache: cached_blocks of n_blocks are kept though no request holds them; cache_salts
         have any; block_hits were found; of block_evictions, spared_blocks times a salt with more than half of
         all blocks gave up its own in place of another's older one.
+
+        drafted_tokens were guessed by prompt lookup, accepted_tokens of them were right.
         """
         if self._encoder is not None:
             return {name: getattr(self._encoder.counters, name) for name in ("texts", "tokens", "batches")}

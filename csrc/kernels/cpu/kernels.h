@@ -22,6 +22,9 @@ struct Range {
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
 enum class KvType : uint8_t { f32, f16, bf16, i8 };
 
+// Bytes of one element.
+constexpr int64_t size_of(KvType type) { return type == KvType::f32 ? 4 : type == KvType::i8 ? 1 : 2; }
+
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
   float* y;  // f32 [m, n], row stride ldy elements

@@ -185,8 +185,6 @@ TUILI_INLINE GroupValues load_group(const float* x, int64_t left) {
   return {load_first(x, left < 16 ? left : 16), left > 16 ? load_first(x + 16, left - 16) : zero()};
 }
 
-TUILI_INLINE Floats magnitude(Floats x) { return as_floats(as_ints(x) & splat_int(0x7fffffff)); }
-
 // Largest of magnitudes; Inf and NaN are above all numbers, as their bits are.
 TUILI_INLINE float largest(Floats a0, Floats a1) {
   const int32_t bits = max_of(max(as_ints(a0), as_ints(a1)));
@@ -195,7 +193,7 @@ TUILI_INLINE float largest(Floats a0, Floats a1) {
   return out;
 }
 
-TUILI_INLINE float amax_of(GroupValues values) { return largest(magnitude(values.x0), magnitude(values.x1)); }
+TUILI_INLINE float amax_of(GroupValues values) { return largest(absolute(values.x0), absolute(values.x1)); }
 
 // How many values of the row are above the limit.
 int64_t count_above(const QuantizedRows& out, const float* row, int64_t r, int64_t k, float limit) {
@@ -204,8 +202,8 @@ int64_t count_above(const QuantizedRows& out, const float* row, int64_t r, int64
     if (!(out.scale[out.place(r, g)] > limit)) continue;  // amax, as yet
     const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
     const Floats one = as_floats(splat_int(1)), least = splat(limit);
-    count = count + as_ints(select(less(least, magnitude(values.x0)), one, zero())) +
-            as_ints(select(less(least, magnitude(values.x1)), one, zero()));
+    count = count + as_ints(select(less(least, absolute(values.x0)), one, zero())) +
+            as_ints(select(less(least, absolute(values.x1)), one, zero()));
   }
   return sum(count);
 }
@@ -262,7 +260,7 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
   }
   float base = amax;
   if (amax > limit) {
-    const Floats a0 = magnitude(values.x0), a1 = magnitude(values.x1);
+    const Floats a0 = absolute(values.x0), a1 = absolute(values.x1);
     const float rest =
         largest(select(less(splat(limit), a0), zero(), a0), select(less(splat(limit), a1), zero(), a1));
     base = rest > 0.75f * amax ? amax : rest > amax / 128 ? rest : amax / 128;

@@ -16,7 +16,7 @@ import numpy as np
 
 from tuili import _core
 from tuili.errors import TuiliError
-from tuili.generation.params import SamplingParams, invalid
+from tuili.generation.params import SamplingParams, ending_ids, invalid
 
 if TYPE_CHECKING:
     from tuili.generation.delivery import Row
@@ -112,7 +112,7 @@ def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) 
     """The search that a request asks for, if any. params: resolved."""
     if params.num_beams == 1:
         return None
-    ending = {*params.stop_token_ids, *(() if params.ignore_eos else eos_ids)}
+    ending = set(ending_ids(params, eos_ids))
     return BeamSearch(
         params.num_beams,
         ending,

@@ -50,7 +50,7 @@ from tuili.generation.steering import choose, follow_grammar
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 
-NOT_NUMBERS, NOTHING_ALLOWED, DEFERRED = -1, -2, -3  # what a step returns in place of a token
+NOTHING_ALLOWED, DEFERRED = -2, -3  # in place of a token; -1: the logits are not numbers
 
 
 class Engine(Worker):
@@ -297,7 +297,7 @@ class Engine(Worker):
             collect_logits=what == "logits",
             collect_hidden=what == "hidden_states",
             prompt_logprobs=n_prompt_logprobs,
-            stop_ids=[*params.stop_token_ids, *(() if params.ignore_eos else self._eos_ids)],
+            stop_ids=parameters.ending_ids(params, self._eos_ids),
             max_tokens=max_tokens,
             prompt_lookup=params.prompt_lookup_num_tokens or 0,
             deferred=bool(params.logits_processors),

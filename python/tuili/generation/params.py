@@ -489,6 +489,11 @@ def salt_number(salt: str | None) -> int:
     return int.from_bytes(digest, "little") or 1
 
 
+def ending_ids(params: SamplingParams, eos_ids: Iterable[int]) -> tuple[int, ...]:
+    """Token ids that end a text."""
+    return (*params.stop_token_ids, *(() if params.ignore_eos else eos_ids))
+
+
 def core_params(
     params: SamplingParams,
     *,

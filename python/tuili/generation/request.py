@@ -41,8 +41,8 @@ class CompletionOutput:
     """One continuation.
 
     token_ids      all generated tokens, with the one that ended the text
-    stop_reason    the stop string or stop token id; None for the model's own end of text; "max_model_len" if
-                   the context was full; "nan" with on_nan="eos"
+    stop_reason    the stop string or stop token id; None for the model's own end of text or a grammar's;
+                   "max_model_len" if the context was full; "nan" with on_nan="eos"
     """
 
     index: int
@@ -78,7 +78,7 @@ class RequestOutput:
 @dataclass(slots=True)
 class Chunk:
     """What one continuation gained since the consumer last looked. The last chunk of each has a
-    finish_reason.
+    finish_reason. A beam search's come at its end.
     """
 
     index: int
