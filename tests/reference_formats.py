@@ -296,7 +296,7 @@ def _outlier_limits(size: np.ndarray, amax: np.ndarray) -> np.ndarray:
     n_groups = amax.shape[1]
     limit = (np.add.accumulate(amax.astype(np.float64), axis=1)[:, -1] / n_groups).astype(np.float32)
     while (many := (size > limit[:, None, None]).sum(axis=(1, 2)) > n_groups).any():
-        limit = np.where(many, 2 * limit, limit)
+        limit = np.where(many, np.where(limit > 0, 2 * limit, np.float32(2.0**-149)), limit)
     return limit
 
 

@@ -24,6 +24,7 @@ from tuili.errors import (
     RequestCancelled,
 )
 from tuili.generation.beam import BeamSearch
+from tuili.generation.forecast import tokens_to_draw
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "beams.json").read_text(encoding="utf-8"))
 SCORE_TOLERANCE = 1e-4
@@ -244,7 +245,7 @@ def test_what_cannot_run_at_once_is_refused():
     with pytest.raises(KVCacheExhaustedError, match="4 beams may need 16"):
         engine.submit(codes("a" * 33), sampling(max_tokens=5, num_beams=4))
     with pytest.raises(InvalidParameterError, match="vocabulary"):
-        make_engine(eos_ids=range(20)).submit(codes("a"), sampling(max_tokens=5, num_beams=20))
+        make_engine(eos_ids=range(290)).submit(codes("a"), sampling(max_tokens=5, num_beams=20))
     assert is_idle(engine)
 
 
@@ -296,3 +297,25 @@ def test_a_search_ends_when_no_beam_can_still_win():
     assert [beam.token_ids for beam in search.finished] == [(9,)] and not search.done
     search.advance([[(9, -0.1), (1, -9.0), (2, -9.0), (3, -9.0)], [(1, -1.0)] * 4])
     assert search.done and [beam.token_ids for beam in search.best(2)] == [(1, 9), (9,)]
+
+
+@pytest.mark.parametrize("first, second", [({"priority": 1}, {}), ({}, {"deadline_s": 1000})])
+def test_a_search_that_runs_gets_its_places_before_a_more_urgent_one(first, second):
+    engine = make_engine(max_num_seqs=4, prefix_caching=False)
+    early = engine.submit(codes("a" * 20), sampling(max_tokens=5, num_beams=4, **first))
+    engine.step()
+    late = engine.submit(codes("b" * 20), sampling(max_tokens=5, num_beams=4, **second))
+    for _ in range(60):
+        engine.step()
+    assert early.done and late.done and not engine.scheduler.n_preemptions
+    assert is_idle(engine)
+
+
+def test_a_search_that_is_nearly_done_counts_as_nearly_done():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=40, num_beams=2, ignore_eos=True))
+    for _ in range(30):
+        engine.step()
+    rows = engine._live[handle.request_id]
+    drawn = rows[0].sequence.n_tokens - rows[0].sequence.n_prompt
+    assert drawn > 20 and tokens_to_draw(rows[0], engine.scheduler.costs) == 40 - drawn

@@ -22,7 +22,14 @@ from pathlib import Path
 import pytest
 
 from tiny_engine import codes, is_idle, make_engine, sampling
-from tuili.errors import EngineClosedError, EngineForkedError, InvalidParameterError, RequestCancelled
+from tuili.errors import (
+    EngineClosedError,
+    EngineForkedError,
+    EngineOutOfMemoryError,
+    InvalidParameterError,
+    RequestCancelled,
+    TuiliError,
+)
 from tuili.generation import worker
 
 TESTS = Path(__file__).parent
@@ -275,6 +282,70 @@ def test_parameters_can_be_pickled():
     assert pickle.loads(pickle.dumps(params)) == params
     with pytest.raises(InvalidParameterError):
         copy.copy(params).__class__(max_tokens=-1)
+
+
+def test_an_error_keeps_no_engine_alive(caplog):
+    engine = make_engine()
+
+    def fails(ids, logits):
+        raise KeyError("mine")
+
+    handle = engine.submit(codes("a"), sampling(max_tokens=3, logits_processors=[fails]))
+    engine.step()
+    with pytest.raises(TuiliError) as caught:
+        handle.result(0)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert "in fails" in caplog.text, "where it was raised is in the log"
+    kept, there = caught.value.with_traceback(None), weakref.ref(engine)
+    del engine, handle, caught
+    gc.collect()
+    assert kept.__cause__ is not None and there() is None
+
+
+def test_a_thread_that_cannot_start_is_a_typed_error(monkeypatch):
+    engine = make_engine(start_thread=True)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(EngineOutOfMemoryError):
+            engine.submit(codes("a"), sampling(max_tokens=2))
+    assert is_idle(engine)
+    assert engine.submit(codes("a"), sampling(max_tokens=2)).result(10).outputs[0].text == "bc"
+    engine.close()
+
+
+def test_what_comes_between_two_looks_of_a_coroutine_is_not_lost(monkeypatch):
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=3))
+    stream = handle.__aiter__()
+    look = stream._next
+
+    def look_and_finish():
+        chunk = look()
+        while engine.step():
+            pass
+        return chunk
+
+    monkeypatch.setattr(stream, "_next", look_and_finish)
+
+    async def read():
+        return "".join([chunk.text async for chunk in stream])
+
+    assert asyncio.run(read()) == "bcd"
+
+
+def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, monkeypatch, caplog):
+    def broken(now):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(engine, "_expire", broken)
+    with pytest.raises(TuiliError, match="step failed"):
+        engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
+    monkeypatch.undo()
+    assert engine.submit(codes("a"), sampling(max_tokens=2)).result(10).outputs[0].text == "bc"
 
 
 # --- signals, fork, exit

@@ -145,6 +145,14 @@ def test_quantized_activations_are_the_specified_codes(isa, k):
     assert k < 128 or n_outliers[0] > 0
 
 
+def test_the_smallest_numbers_have_codes(isa):
+    """The mean of the amaxes is rounded to 0, and cannot be doubled."""
+    x = np.zeros((1, 128), np.float32)
+    x[0, :32] = 2.0**-149
+    codes, scales, *_ = ops.quantize_rows(x, isa=isa)
+    assert not codes.any() and not scales.any()
+
+
 @pytest.mark.parametrize("format", BLOCKS)
 def test_embedding_rows_are_the_exact_values(isa, format):
     rows = random_rows(format, np.random.default_rng(5), 21, 512)

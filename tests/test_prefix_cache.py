@@ -5,6 +5,8 @@ Catalogue rows PRIV-03, PRIV-04, KV-06, KV-16.
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -133,3 +135,22 @@ def test_a_tenant_finds_its_prompt_after_anothers_flood():
     assert stats["spared_blocks"] > 0
     assert stats["cache_salts"] == 2
     assert stats["cached_blocks"] <= stats["n_blocks"]
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_blocks_of_siblings_are_found_once_whoever_publishes_them(seed):
+    """Siblings of a row that publishes nothing share its blocks, and meet others' copies of them."""
+    draw = random.Random(seed)
+    engine = make_engine(n_blocks=14, max_num_seqs=4, max_model_len=160)
+    prompt = [draw.randrange(1, 250) for _ in range(33)]
+    engine.submit(prompt, sampling(max_tokens=2, ignore_eos=True)).abort()
+    drain(engine)
+    handles = [engine.submit(prompt, sampling(max_tokens=2, ignore_eos=True))]
+    drain(engine)
+    for _ in range(6):
+        params = sampling(max_tokens=draw.randrange(5, 40), n=3, temperature=1.0, prompt_logprobs=0)
+        handles.append(engine.submit([*prompt, *[draw.randrange(1, 250)] * 17], params))
+        other = [draw.randrange(1, 250) for _ in range(draw.randrange(20, 90))]
+        handles.append(engine.submit(other, sampling(max_tokens=draw.randrange(2, 40))))
+    drain(engine)
+    assert all(handle.done for handle in handles)

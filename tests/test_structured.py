@@ -320,6 +320,25 @@ def test_a_deadline_can_pass_while_a_grammar_compiles(grammars):
     assert is_idle(engine)
 
 
+def test_a_deadline_wakes_an_engine_that_has_nothing_else_to_do():
+    engine = engine_with(make_grammars(start_thread=False), start_thread=True)  # nobody compiles
+    handle = engine.submit(codes("a"), sampling(regex="b+", deadline_s=0.05))
+    with pytest.raises(errors.DeadlineExceeded):
+        handle.result(5)
+    engine.close()
+
+
+def test_what_nobody_wants_is_not_compiled(grammars, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(grammars, "_compile", lambda form: compiled.append(form))
+    engine = engine_with(grammars)
+    handle = engine.submit(codes("a"), sampling(regex="b+"))
+    handle.abort()
+    engine.step()
+    grammars.step()
+    assert handle.done and not compiled
+
+
 def test_closing_ends_what_compiles():
     compiling, release = threading.Event(), threading.Event()
 

@@ -60,10 +60,10 @@ struct PackedMatrix {
 //
 // Outliers are the few values that would force a coarse d upon the 31 others of their group: those above the
 // mean of the row's amaxes (summed in double, ascending; the mean rounded to float), a limit that is doubled
-// while more than max_outliers() values are above it. A code is low + 128 · high: in the quads (4 k) with a
-// code beyond ±127, high = floor((code + 64) / 128), kept on the side; elsewhere it is 0. One quad in 25 is
-// so kept, and 3/4 of the rounding error is gone, which int8 has from outliers most of all
-// (tests/compare_quantized.py).
+// (from 0: becomes 2^-149) while more than max_outliers() values are above it. A code is low + 128 · high: in
+// the quads (4 k) with a code beyond ±127, high = floor((code + 64) / 128), kept on the side; elsewhere it is
+// 0. One quad in 25 is so kept, and 3/4 of the rounding error is gone, which int8 has from outliers most of
+// all (tests/compare_quantized.py).
 struct OutlierQuad {
   int32_t group, quad;
   int8_t high[4];

@@ -338,7 +338,8 @@ void BlockPool::publish(Sequence& sequence) {
       id = sequence.blocks[i];
       TUILI_CHECK_KIND(ErrorKind::internal, blocks_[id].share->salt == sequence.salt,
                        "publish: a block that was taken for another salt");
-      make_findable(id, hash, parent, tokens);
+      // A sequence that shares it may have published it behind another copy of the blocks before it.
+      if (!blocks_[id].findable) make_findable(id, hash, parent, tokens);
     }
     sequence.content.push_back(blocks_[id].content);
   }

@@ -217,7 +217,7 @@ float outlier_limit(const QuantizedRows& out, const float* row, int64_t r, int64
     sum += amax;
   }
   float limit = float(sum / double(out.n_groups));
-  while (count_above(out, row, r, k, limit) > out.max_outliers()) limit = 2 * limit;
+  while (count_above(out, row, r, k, limit) > out.max_outliers()) limit = limit > 0 ? 2 * limit : 0x1p-149f;
   return limit;
 }
 

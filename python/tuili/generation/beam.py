@@ -57,8 +57,7 @@ class BeamSearch:
     ) -> None:
         self._width, self._ending, self._max_tokens = width, frozenset(ending), max_tokens
         self._length_penalty, self._early_stopping = length_penalty, early_stopping
-        # So many that `width` of them go on even if the others all end.
-        self.n_candidates = max(2, 1 + len(self._ending)) * width
+        self.n_candidates = width + len(self._ending)  # of each beam: `width` go on even if the others end
         self.running = [Beam((), 0.0)]
         self.finished: list[Beam] = []  # best first
         self.done = False
@@ -76,7 +75,9 @@ class BeamSearch:
         found.sort(key=lambda candidate: (-candidate[0], candidate[1:]))
         running: list[Beam] = []
         parents: list[int] = []
-        for place, (logprob, parent, token_id) in enumerate(found[: self.n_candidates]):
+        for place, (logprob, parent, token_id) in enumerate(found):
+            if place >= self._width and len(running) == self._width:
+                break
             beam = Beam((*self.running[parent].token_ids, token_id), logprob)
             if token_id not in self._ending and len(beam.token_ids) < self._max_tokens:
                 running.append(beam)
@@ -85,9 +86,9 @@ class BeamSearch:
                 self.finished.append(beam)
         self.finished.sort(key=self._score, reverse=True)
         del self.finished[self._width :]
-        self.running = running[: self._width]
+        self.running = running
         self.done = not self.running or (self._full and not self._may_improve())
-        return parents[: self._width]
+        return parents
 
     def best(self, n: int) -> list[Beam]:
         """The n best so far: finished ones, then those that still run."""

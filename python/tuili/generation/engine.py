@@ -23,7 +23,6 @@ from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
     GrammarError,
-    NumericError,
     PromptTooLongError,
     QueueFullError,
     TuiliError,
@@ -46,11 +45,9 @@ from tuili.generation.request import (
     wake_loops,
 )
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
-from tuili.generation.steering import choose, follow_grammar
+from tuili.generation.steering import DEFERRED, NOTHING_ALLOWED, choose, follow_grammar, none_drawn
 from tuili.generation.token_ids import checked_ids
-from tuili.generation.worker import Worker
-
-NOTHING_ALLOWED, DEFERRED = -2, -3  # in place of a token; -1: the logits are not numbers
+from tuili.generation.worker import Worker, forget_frames
 
 
 class Engine(Worker):
@@ -260,7 +257,12 @@ class Engine(Worker):
                 self.post(lambda: Compiled(request, outcome))
 
         assert self._grammars is not None
-        self._grammars.post(lambda: Compilation(form, request.params.n, deliver))
+        message = Compilation(form, request.params.n, deliver, is_wanted=lambda: not request.done)
+        try:
+            self._grammars.post(lambda: message)
+        except BaseException:
+            self.abort(request)
+            raise
 
     def _spellings(self, word: str) -> list[list[int]]:
         """Token ids of a banned word, at the beginning of a text and after a space."""
@@ -450,16 +452,10 @@ class Engine(Worker):
 
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""
-        request = row.request
-        if why == NOTHING_ALLOWED:
-            kind = NumericError if row.constraint is None else GrammarError
-            named = "allowed_token_ids, bad_words, logit_bias, logits_processors, a grammar …"
-            error = kind(f"the request's parameters ({named}) leave no token", code="no_token_allowed")
-            self._fail([row], error)
-        elif request.params.on_nan == "eos":
+        if why != NOTHING_ALLOWED and row.request.params.on_nan == "eos":
             self._finish(row, "error", "nan")
         else:
-            self._fail([row], NumericError("the model's logits for this request are not numbers"))
+            self._fail([row], none_drawn(row, why))
 
     def _finish(self, row: Row, reason: FinishReason, stop_reason: str | int | None) -> None:
         """End one row; with the last of its request, the request."""
@@ -490,7 +486,13 @@ class Engine(Worker):
         rows = self._live.get(request.id)
         if rows is None:
             return
-        beams = rows[0].beams
+        try:
+            self._end_rows(rows, reason, unstarted)
+        except Exception as error:
+            self._fail(rows[:1], error)
+
+    def _end_rows(self, rows: list[Row], reason: FinishReason, unstarted: TuiliError) -> None:
+        request, beams = rows[0].request, rows[0].beams
         if beams is not None and beams.search.begun:
             self._finish_beams(beams, reason)
             return
@@ -509,6 +511,7 @@ class Engine(Worker):
             wrapped = TuiliError(f"the engine's step failed: {type(error).__name__}", code="internal")
             wrapped.__cause__ = error
             error = wrapped
+        forget_frames(error)
         for request in {id(row.request): row.request for row in rows}.values():
             for row in self._live.get(request.id, ()):
                 if not row.ended:
@@ -564,6 +567,14 @@ class Engine(Worker):
                 code="deadline_unreachable",
             )
             self._fail([row], error)
+
+    def rescue(self, error: Exception) -> None:
+        self._fail(self._all_rows(), error)
+        self._flush()
+
+    def wakes_in(self) -> float | None:
+        """Seconds until the next deadline, which rows may have whose grammar compiles; None without one."""
+        return max(0.0, self._deadlines[0][0] - self._clock()) if self._deadlines else None
 
     def _flush(self) -> None:
         """Wake the coroutines that this step has news for: one call per event loop."""

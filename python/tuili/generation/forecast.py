@@ -21,10 +21,11 @@ LOOKED_AT = 256  # rows of the queue whose chances are estimated
 def tokens_to_draw(row: Row, costs: Costs) -> int:
     """Steps that the row needs after its prompt: exact if only a length ends it, else a low guess."""
     params = row.request.params
+    drawn = row.sequence.n_tokens - row.sequence.n_prompt
+    left = row.n_left if row.beams is None else row.n_left - drawn  # a search delivers at its end
     if params.ignore_eos and not params.stop and not params.stop_token_ids:
-        return row.n_left
-    drawn = 0 if row.transcript is None else row.transcript.n_tokens
-    return min(row.n_left, max(1, params.min_tokens - drawn, costs.answer_tokens() - drawn))
+        return left
+    return min(left, max(1, params.min_tokens - drawn, costs.answer_tokens() - drawn))
 
 
 def prompts_s(rows: Iterable[Row], costs: Costs) -> float:

@@ -134,11 +134,12 @@ class Vocabulary:
 @dataclass(frozen=True, slots=True)
 class Compilation:
     """Message: compile `form` and hand a Constraint for each of n continuations, or the error, to `deliver`,
-    on the compiling thread."""
+    on the compiling thread, unless nobody wants it any more."""
 
     form: Form
     n: int
     deliver: Callable[[list[Constraint] | TuiliError], None]
+    is_wanted: Callable[[], bool]
 
 
 class Grammars(Worker):
@@ -171,6 +172,8 @@ class Grammars(Worker):
     def handle(self, message: object) -> None:
         if not isinstance(message, Compilation):
             super().handle(message)
+            return
+        if not message.is_wanted():
             return
         try:
             matcher, mask = self._compile(message.form)

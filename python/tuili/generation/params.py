@@ -195,7 +195,7 @@ _CHECKS: dict[str, Check] = {
     "logits_processors": processors.checked,
     "prompt_lookup_num_tokens": _int_in(0, MAX_DRAFTED),
     "num_beams": _int_in(1, MAX_BEAMS),
-    "length_penalty": _float_in(-100.0, 100.0),
+    "length_penalty": _float_in(-10.0, 10.0),
     "early_stopping": boolean,
 }
 

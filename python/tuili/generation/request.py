@@ -410,10 +410,11 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
 
     async def __anext__(self) -> Chunk:
         while True:
+            done = self._request.done  # before the look: what comes in between is there at the next one
             chunk = self._next()
             if chunk is not None:
                 return chunk
-            if self._request.done:
+            if done:
                 raise StopAsyncIteration
             await self._handle._change(self)
 

@@ -246,8 +246,14 @@ class Scheduler:
             self._add_chunk(plan, row, room)
 
     def _comes_next(self, prompts: list[Row]) -> bool:
-        """Whether the first of those who wait stands before all prompts. prompts: best last."""
-        return bool(self.waiting) and (not prompts or self.waiting[0].standing < prompts[-1].standing)
+        """Whether the next of those who wait stands before all prompts. prompts: best last."""
+        return bool(self.waiting) and (not prompts or self._next_waiting().standing < prompts[-1].standing)
+
+    def _next_waiting(self) -> Row:
+        """The first that waits; but beams that run wait for their mates, who come before everybody."""
+        searches = {id(row.beams) for row in self.running if row.beams is not None}
+        mates = (row for row in self.waiting if id(row.beams) in searches) if searches else ()
+        return next(iter(mates), self.waiting[0])
 
     def _add_chunk(self, plan: StepPlan, row: Row, room: Room) -> None:
         n_new = min(room.tokens, row.n_pending)
@@ -266,10 +272,10 @@ class Scheduler:
     def _admit(self, plan: StepPlan, now: float) -> Row | None:
         """Let the first row run that can meet its deadline; None if none can run now."""
         while self.waiting and len(self.running) < self._limits.max_num_seqs:
-            row = self.waiting[0]
+            row = self._next_waiting()
             if not self._take_blocks(row):
                 return None
-            del self.waiting[0]
+            self.waiting.remove(row)
             if self._is_refused(plan, row, now):
                 self._pool.release(row.sequence)
                 continue

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from tuili import _core
+from tuili.errors import GrammarError, NumericError, TuiliError
 from tuili.generation import processors
 from tuili.generation.delivery import Piece, Row
+
+NOTHING_ALLOWED, DEFERRED = -2, -3  # in place of a token; -1: the logits are not numbers
+
+
+def none_drawn(row: Row, why: int) -> TuiliError:
+    """The error of a row for which a step drew no token."""
+    if why != NOTHING_ALLOWED:
+        return NumericError("the model's logits for this request are not numbers")
+    kind = NumericError if row.constraint is None else GrammarError
+    named = "allowed_token_ids, bad_words, logit_bias, logits_processors, a grammar …"
+    return kind(f"the request's parameters ({named}) leave no token", code="no_token_allowed")
 
 
 def choose(row: Row, runner: _core.Runner) -> _core.StepResult:

@@ -13,14 +13,22 @@ import os
 import queue
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
-from tuili.errors import EngineClosedError, EngineForkedError, RequestCancelled, TuiliError
+from tuili.errors import (
+    EngineClosedError,
+    EngineForkedError,
+    EngineOutOfMemoryError,
+    RequestCancelled,
+    TuiliError,
+)
 
 T = TypeVar("T")
 log = logging.getLogger("tuili")
+_stack_size = threading.Lock()  # the size of new threads' stacks is the process's, not a thread's
 
 WAIT_SLICE_S = 0.1  # a waiting thread looks for signals this often, also where a lock cannot be interrupted
 CLOSE_WAIT_S = (
@@ -149,16 +157,16 @@ class Worker:
         """Hand the message that `make` makes to the thread, which is started if need be, and return it.
 
         Messages arrive in the order in which they are made: `make` runs under the worker's lock.
-        raises  EngineForkedError, EngineClosedError
+        raises  EngineForkedError, EngineClosedError, EngineOutOfMemoryError where no thread can be started
         """
         self.check_process()
         with self._lock:
             if self._closed:
                 raise EngineClosedError("the engine is closed")
-            message = make()
-            self._put(message)
             if self._start_thread and self._thread is None:
                 self._begin()
+            message = make()
+            self._put(message)
             return message
 
     def call(self, function: Callable[[], T]) -> T:
@@ -221,6 +229,13 @@ class Worker:
     def work(self) -> bool:
         return False
 
+    def wakes_in(self) -> float | None:
+        """After how many seconds without a message there is work again; None: never."""
+        return None
+
+    def rescue(self, error: Exception) -> None:
+        """Tell whoever waits that a step failed."""
+
     def _abandon(self) -> None:
         """Fail every message that nobody will take any more."""
         error = EngineClosedError("the engine was closed before this was done")
@@ -244,34 +259,64 @@ class Worker:
             # interpreter.
             getattr(threading, "_register_atexit", atexit.register)(_close_all)
         Worker._workers.add(self)
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._inbox), name=self.thread_name, daemon=True
         )
-        before = threading.stack_size(self.stack_bytes)
-        try:
-            self._thread.start()
-        finally:
-            threading.stack_size(before)
+        with _stack_size:
+            before = threading.stack_size(self.stack_bytes)
+            try:
+                thread.start()
+            except RuntimeError:
+                raise EngineOutOfMemoryError("the system refuses another thread") from None
+            finally:
+                threading.stack_size(before)
+        self._thread = thread
 
 
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
     """The thread: sleeps on the inbox without holding its owner, steps while there is work."""
-    busy = False
+    busy, wakes_in = False, None
     while True:
-        message = None if busy else inbox.get()
+        message = None if busy else _next_message(inbox, wakes_in)
         worker = owner()
         if worker is None or message is _STOP or worker.closed:
             break
         try:
             busy = worker.step(message)
-        except Exception:  # a defect of ours: the thread must live on for the other requests
+            wakes_in = worker.wakes_in()
+        except Exception as error:  # a defect of ours: whoever waits is told, and the thread lives on
             log.exception("the engine's step failed outside the model")
             busy = False
+            worker.rescue(error)
         del worker, message  # neither may outlive its users while this thread sleeps
     if (worker := owner()) is not None:
         if message is not None and message is not _STOP:  # taken when the worker was already closed
             worker.reject(message, EngineClosedError("the engine was closed before this was done"))
         worker._abandon()
+
+
+def _next_message(inbox: queue.SimpleQueue[Any], seconds: float | None) -> object:
+    """The next message, or None when so many seconds have passed."""
+    try:
+        return inbox.get(timeout=None if seconds is None else min(seconds, 3600.0))
+    except queue.Empty:
+        return None
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and its causes: their frames would keep the engine alive with them.
+    What was not foreseen is logged before.
+    """
+    unforeseen = error
+    while unforeseen is not None and isinstance(unforeseen, TuiliError):
+        unforeseen = unforeseen.__cause__
+    if unforeseen is not None and unforeseen.__traceback__ is not None:
+        log.warning("a request failed\n%s", "".join(traceback.format_exception(unforeseen)))
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _close_all() -> None:
