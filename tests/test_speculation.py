@@ -10,54 +10,12 @@ import random
 import numpy as np
 import pytest
 
+from engine_schedules import alone, draw_options, draw_prompt
 from tiny_core import built, some_ids
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili import _core
 
 GREEDY = _core.SamplingParams(temperature=0.0)
-
-
-def draw_prompt(rng):
-    """Mostly a text that repeats itself."""
-    stem = [rng.randrange(1, 299) for _ in range(rng.choice([2, 5, 20]))]
-    ids = stem * rng.randint(1, 4) + stem[: rng.randrange(len(stem))]
-    return ids + [rng.randrange(1, 299) for _ in range(rng.choice([0, 0, 1, 3]))]
-
-
-def draw_options(rng):
-    """Every parameter that reads the history, next to greedy, which repeats itself most."""
-    options = {"max_tokens": rng.randint(1, 60)}
-    if rng.random() < 0.5:
-        options |= {
-            "temperature": rng.choice([0.05, 0.3, 1.0]),
-            "seed": rng.getrandbits(32),
-            "top_k": rng.choice([2, 0]),
-        }
-        options |= {"n": rng.choice([1, 1, 3])}
-    for name, values in {
-        "logprobs": [0, 3],
-        "stop": [[chr(rng.randrange(1, 299))], [chr(rng.randrange(1, 299)) * 2, "ab"]],
-        "stop_token_ids": [rng.sample(range(1, 299), 9)],
-        "repetition_penalty": [1.05],
-        "frequency_penalty": [0.02],
-        "presence_penalty": [0.1],
-        "no_repeat_ngram_size": [4, 12],
-        "bad_words": [["ab", chr(rng.randrange(1, 299))]],
-        "logit_bias": [{rng.randrange(299): 0.3}],
-    }.items():
-        if rng.random() < 0.25:
-            options[name] = rng.choice(values)
-    if rng.random() < 0.25:
-        options["min_tokens"] = rng.randint(0, options["max_tokens"])
-    return options
-
-
-def alone(ids, options):
-    """The outputs of a request that has an engine to itself and guesses nothing."""
-    engine = make_engine(model=built("llama"), max_model_len=256)
-    handle = engine.submit(ids, sampling(**options))
-    drain(engine)
-    return handle.result(timeout=0).outputs
 
 
 def play(seed):

@@ -113,6 +113,7 @@ class Timed:
 def make_engine(
     *,
     model: _core.Model | None = None,
+    kv_type: str = "float32",
     n_blocks: int = 256,
     max_model_len: int = 200,
     eos_ids: tuple[int, ...] = (),
@@ -126,7 +127,7 @@ def make_engine(
     """An engine on the counting model with small blocks; without a thread unless asked for."""
     model = model or counting_model()
     limit = Limits(**limits)
-    cache = _core.KvCache(model.spec, n_blocks, BLOCK, "float32")
+    cache = _core.KvCache(model.spec, n_blocks, BLOCK, kv_type)
     runner = _core.Runner(
         model,
         cache,

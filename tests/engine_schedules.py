@@ -1,0 +1,143 @@
+"""Random lives of requests in one engine, each of which must end as it does alone.
+
+Drawn are the model and the type of its cache, prompts with common beginnings, every parameter that reads the
+history, arrivals, priorities, deadlines, cancellations, siblings, beams, guesses, chunk sizes, threads,
+places, the prefix cache, and pools so small that many rows are preempted. property_schedules.py plays them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from tiny_core import built
+from tiny_engine import BLOCK, drain, is_idle, make_engine, sampling
+from tuili.errors import RequestCancelled
+
+MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
+KV_TYPES = ["float32", "float16", "bfloat16", "int8"]
+N_VOCAB = 300
+FAR_S = 1e6  # a deadline that orders requests and never passes
+
+
+def draw_prompt(rng):
+    """Mostly a text that repeats itself."""
+    stem = [rng.randrange(1, 299) for _ in range(rng.choice([2, 5, 20]))]
+    ids = stem * rng.randint(1, 4) + stem[: rng.randrange(len(stem))]
+    return ids + [rng.randrange(1, 299) for _ in range(rng.choice([0, 0, 1, 3]))]
+
+
+def draw_options(rng):
+    """Every parameter that reads the history, next to greedy, which repeats itself most."""
+    options = {"max_tokens": rng.choice([rng.randint(1, 60), 60])}
+    if rng.random() < 0.5:
+        options |= {
+            "temperature": rng.choice([0.05, 0.3, 1.0]),
+            "seed": rng.getrandbits(32),
+            "top_k": rng.choice([2, 0]),
+        }
+        options |= {"n": rng.choice([1, 1, 3])}
+    for name, values in {
+        "logprobs": [0, 3],
+        "stop": [[chr(rng.randrange(1, 299))], [chr(rng.randrange(1, 299)) * 2, "ab"]],
+        "stop_token_ids": [rng.sample(range(1, 299), 9)],
+        "repetition_penalty": [1.05],
+        "frequency_penalty": [0.02],
+        "presence_penalty": [0.1],
+        "no_repeat_ngram_size": [4, 12],
+        "bad_words": [["ab", chr(rng.randrange(1, 299))]],
+        "logit_bias": [{rng.randrange(299): 0.3}],
+    }.items():
+        if rng.random() < 0.25:
+            options[name] = rng.choice(values)
+    if rng.random() < 0.25:
+        options["min_tokens"] = rng.randint(0, options["max_tokens"])
+    return options
+
+
+def draw_beams(rng):
+    return {
+        "max_tokens": rng.randint(1, 20),
+        "num_beams": rng.choice([2, 3]),
+        "length_penalty": rng.choice([0.0, 1.0]),
+        "n": rng.choice([1, 2]),
+    }
+
+
+def alone(ids, options, *, family="llama", format="f32", kv_type="float32"):
+    """The outputs of a request that has an engine to itself and guesses nothing."""
+    engine = make_engine(model=built(family, format), kv_type=kv_type, max_model_len=256)
+    handle = engine.submit(ids, sampling(**options))
+    drain(engine)
+    return handle.result(timeout=0).outputs
+
+
+def play(seed: int) -> Counter[str]:
+    """One engine's life; raises AssertionError where an answer is not the one alone."""
+    rng = random.Random(seed)
+    (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES)
+    cases = []
+    for _ in range(rng.randint(3, 10)):
+        ids = draw_prompt(rng)
+        if cases and rng.random() < 0.4:
+            ids = rng.choice(cases)[0] + ids
+        cases.append((ids[:40], draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)))
+    expected = [alone(*case, family=family, format=format, kv_type=kv_type) for case in cases]
+    n_most = max(n_blocks(len(ids), options) for ids, options in cases)
+    engine = make_engine(
+        model=built(family, format),
+        kv_type=kv_type,
+        max_model_len=256,
+        n_blocks=n_most + rng.choice([0, 0, 0, 1]),
+        num_threads=rng.choice([1, 2]),
+        prefill_chunk=rng.choice([1, 5, 64]),
+        prefix_caching=rng.random() < 0.7,
+        max_num_seqs=rng.choice([4, 16]),
+    )
+    handles = []
+    for ids, options in cases:
+        options = options | {"priority": rng.randint(-2, 2)}
+        if "num_beams" not in options:
+            options["prompt_lookup_num_tokens"] = rng.choice([0, 0, 1, 10])
+        if rng.random() < 0.3:
+            options["deadline_s"] = FAR_S * rng.random()
+        handles.append(engine.submit(ids, sampling(**options)))
+        for _ in range(rng.choice([0, 0, 0, 3])):
+            engine.step()
+            engine.scheduler.check_invariants()
+        if rng.random() < 0.1:
+            rng.choice(handles).abort()
+    drain(engine)
+    counts = Counter({"engines": 1, "engine requests": len(cases)})
+    for handle, outputs in zip(handles, expected, strict=True):
+        counts["engine requests preempted"] += handle._request.metrics["preemptions"] > 0
+        counts["engine tokens compared"] += compare(handle, outputs)
+    assert is_idle(engine)
+    stats = engine.stats()
+    counts["engine preemptions"] = int(stats["preemptions"])
+    counts["engine right guesses"] = int(stats["accepted_tokens"])
+    counts["engine cached tokens"] = int(stats["cached_tokens"])
+    return counts
+
+
+def n_blocks(n_prompt: int, options) -> int:
+    """The smallest pool that takes the request."""
+    n = -(-(n_prompt + options["max_tokens"] - 1) // BLOCK)
+    return (n + 1) * options["num_beams"] if "num_beams" in options else n
+
+
+def compare(handle, outputs) -> int:
+    """A finished request against its outputs alone, a cancelled one against their beginning."""
+    try:
+        found = handle.result(timeout=0).outputs
+    except RequestCancelled:
+        return 0
+    if all(output.finish_reason != "abort" for output in found):
+        assert found == outputs, "a request's outputs are not those it has alone"
+    elif handle._request.params.num_beams == 1:
+        for output, whole in zip(found, outputs, strict=True):
+            n = len(output.token_ids)
+            assert output.token_ids == whole.token_ids[:n], "a cancelled request began otherwise"
+            if output.logprobs is not None:
+                assert output.logprobs == whole.logprobs[: len(output.logprobs)]
+    return sum(len(output.token_ids) for output in found)
