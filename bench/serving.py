@@ -25,11 +25,13 @@ from typing import Any
 import numpy as np
 from load import Watch
 from overload import measure_overload
+from peers import llama_cpp_programs
 from peers.inputs import prompt_ids
 from verdicts import Row, at_least, at_most, missed, show
 
 from tuili import LLM, _core
 from tuili.generation.request import Handle
+from tuili.loading import store
 
 MODEL = "smollm2-135m-instruct"
 DISTURBED = 0.1  # processors used by others, of which it is said that they were
@@ -44,16 +46,30 @@ def opened(**options: Any) -> LLM:
 # --- throughput ---------------------------------------------------------------------------------------------
 
 
-def measure_throughput(rounds: int) -> list[Row]:
-    """Decode rate of 16 streams, each read by a thread of its own, and that of the runner on such a batch."""
+def measure_throughput(rounds: int, peer: Path | None = None) -> list[Row]:
+    """Decode rate of 16 streams, each read by a thread of its own, and that of the runner on such a batch.
+
+    peer  llama-batched-bench, to be measured on the same model
+    """
+    peers = []
     with opened(prefill_chunk=(N_STREAMS + 4) * N_PROMPT, enable_prefix_caching=False) as llm:
         streams, kernels = [], []
         for i in range(rounds + 1):
             streams.append(_streams_rate(llm, i))
             kernels.append(_kernel_rate(llm, i))
+            if peer is not None:
+                programs = llama_cpp_programs.Programs(Path(store.pull(MODEL)), 2, peer, peer)
+                peers.append(programs.decode_batch(N_STREAMS, N_PROMPT, N_NEW, i))
     ratios = [a / b for a, b in zip(streams[1:], kernels[1:], strict=True)]
     text = f"{statistics.median(streams[1:]):.0f} of {statistics.median(kernels[1:]):.0f} tok/s"
-    return [at_least("16 streams, of the kernels' rate", statistics.median(ratios), 0.9, "", text, ratios)]
+    rows = [at_least("16 streams, of the kernels' rate", statistics.median(ratios), 0.9, "", text, ratios)]
+    if peers:
+        against = [a / b for a, b in zip(streams[1:], peers[1:], strict=True)]
+        text = f"{statistics.median(peers[1:]):.0f} tok/s of llama-batched-bench"
+        rows.append(
+            at_least("… of llama.cpp's batched decode", statistics.median(against), None, "×", text, against)
+        )
+    return rows
 
 
 def _streams_rate(llm: LLM, seed: int) -> float:
@@ -217,7 +233,7 @@ def measure_overhead(rounds: int) -> list[Row]:
 
 # --- the command --------------------------------------------------------------------------------------------
 
-KINDS: dict[str, Callable[[int], list[Row]]] = {
+KINDS: dict[str, Callable[..., list[Row]]] = {
     "throughput": measure_throughput,
     "latency": measure_latency,
     "prefix": measure_prefix,
@@ -231,6 +247,9 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument(
+        "--llama-batched-bench", type=Path, metavar="PROGRAM", help="measured beside the streams"
+    )
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     kinds = options.only.split(",")
@@ -239,7 +258,8 @@ def main() -> int:
     rows: list[Row] = []
     for kind in kinds:
         with Watch(os.getpid()) as watch:
-            found = KINDS[kind](options.rounds)
+            peer = {"peer": options.llama_batched_bench} if kind == "throughput" else {}
+            found = KINDS[kind](options.rounds, **peer)
         show(found)
         if watch.outside is not None and watch.outside > DISTURBED:
             print(f"  disturbed: others used {watch.outside:.2f} processors meanwhile", flush=True)

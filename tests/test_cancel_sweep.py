@@ -1,7 +1,7 @@
 """A request is ended at every state of its life, in every way, and nothing is left behind.
 
-Catalogue rows CAN-01, CAN-02, CAN-06. The states are reached by driving the engine step by step: queued
-behind others, in the middle of a prompt, decoding, preempted, sampled but not looked at, finished, consumed.
+Catalogue rows CAN-01, CAN-02, CAN-06, CAN-07. The states are reached by driving the engine step by step:
+queued behind others, in the middle of a prompt, decoding, preempted, finished, consumed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
-from tuili.errors import DeadlineExceeded, RequestCancelled
+from tuili.errors import DeadlineExceeded, RequestCancelled, TuiliError
 from tuili.generation.engine import Engine
 from tuili.generation.request import Handle
 
@@ -191,3 +191,30 @@ def test_coroutines_are_cancelled_at_every_state(state, way):
 async def read_all(stream):
     async for _ in stream:
         pass
+
+
+class Mine(Exception):
+    pass
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_callback_that_fails_at_any_token(at, read):
+    engine = make_engine(prefill_chunk=3, max_num_seqs=2, prefix_caching=False)
+    others = [engine.submit(codes("ab"), sampling(max_tokens=30))]
+
+    def fails(ids, logits):
+        if len(ids) == at:
+            raise Mine
+
+    handle = engine.submit(PROMPT, sampling(max_tokens=N_NEW, logits_processors=[fails]))
+    for _ in range(30):
+        engine.step()
+        engine.scheduler.check_invariants()
+        if handle.done:
+            break
+    assert handle.request_id not in engine._live
+    with pytest.raises(TuiliError) as caught:
+        READ[read](handle)
+    assert isinstance(caught.value.__cause__, Mine)
+    finish(engine, others)
