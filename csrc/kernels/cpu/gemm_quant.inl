@@ -19,8 +19,8 @@
 //   v6 a tile meets eight panels in a row                              155          161
 // v7 brings the next panel from memory: 2 threads, m = 8 / 16, weights past the last cache: 243 / 258 -> 274
 // / 290. Tried without gain: prefetching x, tiles of 4 rows and 2 panels, 12 rows, a distance of two panels.
-// v8 takes second bytes of outliers instead of the residual plane, of 8 panels together: 1.1B shapes, m = 512,
-// 2 threads, 129 -> 265 GMAC/s with random weights. Tried without gain: 32 groups of all panels in turn.
+// v8 takes second bytes of outliers instead of the residual plane, of 8 panels together: 1.1B shapes, m =
+// 512, 2 threads, 129 -> 265 GMAC/s with random weights. Tried without gain: 32 groups of all panels in turn.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
