@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from verdicts import at_least, missed, show
+
 import tuili
 from tuili.benchmark.machine import interleaved
 
@@ -75,17 +77,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    n_missed = 0
+    rows = []
     with tuili.LLM(options.model, num_threads=options.threads) as llm:
         for name, case in CASES.items():
             plain, lookup, counts = measure(llm, case, options.repeats)
-            n_missed += lookup < case.least * plain
-            print(
-                f"{name}: {plain:.0f} tok/s, with lookup {lookup:.0f}, ratio {lookup / plain:.2f} "
-                f"(at least {case.least:g}); {counts}",
-                flush=True,
-            )
-    return int(options.check and n_missed > 0)
+            text = f"{lookup:.0f} against {plain:.0f} tok/s; {counts}"
+            rows.append(at_least(name, lookup / plain, case.least, "×", text, ()))
+            show(rows[-1:])
+    return int(options.check and bool(missed(rows)))
 
 
 if __name__ == "__main__":

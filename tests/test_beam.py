@@ -13,7 +13,7 @@ import pytest
 
 import tuili
 from tiny_core import built
-from tiny_engine import BLOCK, POISON, codes, drain, is_idle, make_engine, sampling
+from tiny_engine import BLOCK, POISON, codes, counted, drain, is_idle, make_engine, sampling
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tuili.errors import (
@@ -44,10 +44,6 @@ def submitted(engine, golden):
             stop_token_ids=golden["eos_token_id"],
         ),
     )
-
-
-def counted(prompt, n):
-    return "".join(chr(ord(prompt) + i + 1) for i in range(n))
 
 
 def n_blocks(golden):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tiny_core
-from tiny_engine import POISON, codes, drain, is_idle, make_engine, sampling
+from tiny_engine import POISON, codes, counted, drain, is_idle, make_engine, sampling
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
@@ -31,10 +31,6 @@ PROMPTS = ["a", "bcd", "the quick brown fox", "x" * 33, "mnopqrstuvw" * 3, "z!"]
 
 def text_of(handle):
     return handle.result(timeout=0).outputs[0].text
-
-
-def counted(prompt, n):
-    return "".join(chr(ord(prompt[-1]) + i + 1) for i in range(n))
 
 
 def alone(prompt, **options):

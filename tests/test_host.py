@@ -14,7 +14,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -220,12 +219,12 @@ def test_time_is_told_by_a_clock_that_only_goes_forward():
     allowed = {"completions.py", "packed_cache.py"}
     found = {path.name for path in PACKAGE.rglob("*.py") if "time.time()" in path.read_text(encoding="utf-8")}
     assert found <= allowed
-    assert time.monotonic() > 0
 
 
 def test_the_core_writes_no_line():
     """stdout and stderr belong to the host; the core has nothing to say to them."""
-    sources = [*PACKAGE.parent.parent.glob("csrc/**/*.cc"), *PACKAGE.parent.parent.glob("csrc/**/*.h")]
+    sources = [*TESTS.parent.glob("csrc/**/*.cc"), *TESTS.parent.glob("csrc/**/*.h")]
+    assert len(sources) > 50
     for path in sources:
         text = path.read_text(encoding="utf-8")
         assert not any(word in text for word in ("std::cerr", "std::cout", "printf(stderr", "puts(")), path

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import tiny_core
-from tiny_engine import POISON, codes, drain, is_idle, make_engine, sampling
+from tiny_engine import POISON, codes, counted, drain, is_idle, make_engine, sampling
 from tuili.errors import NumericError
 from tuili.generation import pace
 
@@ -42,10 +42,6 @@ def watched_engine(step_s=0.0, **options):
     engine._runner = Watched(engine._runner, step_s)
     engine._interrupt = engine._runner.interrupt
     return engine
-
-
-def counted(letter, n):
-    return "".join(chr(ord(letter) + i + 1) for i in range(n))
 
 
 def test_a_row_that_nobody_streams_takes_few_looks():

@@ -96,12 +96,18 @@ def test_who_is_alone_has_the_whole_cache():
     assert pool.pool.n_evictions == pool.pool.n_spared == 0
 
 
+def grown(pool, salt):
+    """A sequence that holds four blocks."""
+    sequence = _core.Sequence(np.zeros(4 * SIZE, np.int32), salt=salt)
+    assert pool.pool.grow(sequence, 4 * SIZE)
+    return sequence
+
+
 def test_what_the_flooder_still_holds_counts_as_its_own():
     pool = OneBlockPrompts(8)
     for prompt in range(3):
         pool.ask(1, prompt)
-    running = _core.Sequence(np.zeros(4 * SIZE, np.int32), salt=2)
-    assert pool.pool.grow(running, 4 * SIZE)
+    assert grown(pool, salt=2).n_blocks == 4
     for prompt in range(20):
         pool.ask(2, prompt)
     assert all(pool.ask(1, prompt) for prompt in range(3))
@@ -111,8 +117,7 @@ def test_a_running_request_gets_its_blocks_whoever_cached_them():
     pool = OneBlockPrompts(4)
     for prompt in range(4):
         pool.ask(1, prompt)
-    running = _core.Sequence(np.zeros(4 * SIZE, np.int32), salt=2)
-    assert pool.pool.grow(running, 4 * SIZE)
+    assert grown(pool, salt=2).n_blocks == 4
     pool.pool.check_invariants()
     assert (pool.pool.n_salts, pool.pool.n_cached) == (1, 0)
 

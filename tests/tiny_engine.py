@@ -161,6 +161,11 @@ def codes(text: str) -> list[int]:
     return [ord(c) for c in text]
 
 
+def counted(prompt: str, n: int) -> str:
+    """What the counting model answers in n tokens."""
+    return "".join(chr(ord(prompt[-1]) + i + 1) for i in range(n))
+
+
 def drain(engine: Engine) -> None:
     """Step until there is nothing to do, checking the ledger each time."""
     while engine.step():
