@@ -20,7 +20,8 @@
 // v7 brings the next panel from memory: 2 threads, m = 8 / 16, weights past the last cache: 243 / 258 -> 274
 // / 290. Tried without gain: prefetching x, tiles of 4 rows and 2 panels, 12 rows, a distance of two panels.
 // v8 takes second bytes of outliers instead of the residual plane, of 8 panels together: 1.1B shapes, m =
-// 512, 2 threads, 129 -> 265 GMAC/s with random weights. Tried without gain: 32 groups of all panels in turn.
+// 512, 2 threads, 129 -> 265 GMAC/s with random weights. Tried without gain: 32 groups of all panels in turn;
+// with AVX2 and 8 bits ~a for -a, which spares vpsignb and costs as much in correcting sums.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
