@@ -6,6 +6,11 @@
 get_filename_component(TUILI_SOURCE_DIR ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
 set(TUILI_CUDA_EMULATION_DIR ${TUILI_SOURCE_DIR}/tests/cuda_emulation)
 set(TUILI_CUDA_EMULATION_INCLUDES ${TUILI_CUDA_EMULATION_DIR} ${TUILI_CUDA_EMULATION_DIR}/include)
+# All but hooks.cc or no_hooks.cc: whether accesses are traced (tests/cuda_emulation/CMakeLists.txt).
+set(TUILI_CUDA_EMULATION_SOURCES)
+foreach(name fiber block block_trace launch tensor_core device_memory device_emulated touch races requests)
+  list(APPEND TUILI_CUDA_EMULATION_SOURCES ${TUILI_CUDA_EMULATION_DIR}/${name}.cc)
+endforeach()
 # Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.
 set(TUILI_CUDA_EMULATION_FLAGS -fno-strict-aliasing -ffp-contract=off -Wno-unknown-pragmas)
 
@@ -36,12 +41,12 @@ function(tuili_add_cuda target)
     target_sources(${target} PRIVATE ${base}/device_cuda.cc $<TARGET_OBJECTS:tuili_cuda_kernels>)
     target_link_libraries(${target} PUBLIC CUDA::cudart_static)
   elseif(TUILI_CUDA STREQUAL "EMULATED")
-    set(dir ${TUILI_CUDA_EMULATION_DIR})
-    set(emulation ${dir}/fiber.cc ${dir}/block.cc ${dir}/launch.cc ${dir}/tensor_core.cc ${dir}/device_emulated.cc)
+    set(emulation ${TUILI_CUDA_EMULATION_SOURCES} ${TUILI_CUDA_EMULATION_DIR}/no_hooks.cc)
     set_source_files_properties(${TUILI_CUDA_KERNELS} PROPERTIES LANGUAGE CXX)
     set_source_files_properties(${TUILI_CUDA_KERNELS} ${emulation} PROPERTIES
       COMPILE_OPTIONS "${TUILI_CUDA_EMULATION_FLAGS}" INCLUDE_DIRECTORIES "${TUILI_CUDA_EMULATION_INCLUDES}")
     target_sources(${target} PRIVATE ${TUILI_CUDA_KERNELS} ${emulation})
+    target_link_libraries(${target} PUBLIC ${CMAKE_DL_LIBS})
   else()
     target_sources(${target} PRIVATE ${base}/device_none.cc ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/absent.cc)
   endif()
