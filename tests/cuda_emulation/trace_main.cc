@@ -1,10 +1,12 @@
-// Runs the tests of a trace build. Usage: PROGRAM [FILE]
-// Writes to FILE a line per test with what its launches asked of memory, as JSON:
+// Runs the tests of a trace build. Usage: PROGRAM [--counts FILE] [--stop] [--only TEXT]
+//   --stop  at the first failure        --only  tests whose names contain TEXT
+//   --counts  writes a line per test with what its launches asked of memory, as JSON:
 //   test; sites: [address, space, requests, served, least]; launches: [an address in the kernel, how many,
 //   bytes read, bytes written, multiply-adds of tensor cores]
 #include <cstdio>
 #include <exception>
 #include <fstream>
+#include <string_view>
 
 #include "requests.h"
 #include "testing.h"
@@ -36,9 +38,18 @@ void write(std::ostream& out, const char* test, const Counts& counts) {
 
 int main(int n_arguments, char** arguments) {
   std::ofstream counts_file;
-  if (n_arguments > 1) counts_file.open(arguments[1]);
+  bool stop = false;
+  std::string_view only;
+  for (int i = 1; i < n_arguments; ++i) {
+    const std::string_view option = arguments[i];
+    if (option == "--stop") stop = true;
+    if (option == "--counts" && i + 1 < n_arguments) counts_file.open(arguments[++i]);
+    if (option == "--only" && i + 1 < n_arguments) only = arguments[++i];
+  }
   int n_failed = 0;
   for (const tuili::testing::Test& test : tuili::testing::tests()) {
+    if (std::string_view(test.name).find(only) == std::string_view::npos) continue;
+    if (stop && n_failed > 0) break;
     try {
       take_counts();
       test.run();

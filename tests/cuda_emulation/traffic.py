@@ -94,7 +94,7 @@ def count(program: Path) -> dict[str, dict[str, Kernel]]:
     """Counts of each kernel in each test; fails when a test does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "counts.jsonl"
-        done = subprocess.run([program, path], capture_output=True, text=True, timeout=600)
+        done = subprocess.run([program, "--counts", path], capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             failures = [line for line in done.stdout.splitlines() if not line.startswith("PASS")]
             sys.exit("\n".join(["the tests of the trace build fail:", *failures, done.stderr]))
