@@ -48,7 +48,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*, const std:
   Trace* trace = tracing();
   if (trace != nullptr) {
     trace->races.begin_launch();
-    trace->requests.begin_launch();
+    trace->requests.begin_launch(int64_t{block.x} * block.y * block.z, shared_bytes);
   }
   Block runner(place, grid, block, shared_bytes, body, stacks, random_choices, trace);
   for (const int64_t id : order) {

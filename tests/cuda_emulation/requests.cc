@@ -48,8 +48,8 @@ std::string Counts::wasteful(int64_t factor) const {
   return out.str();
 }
 
-void Requests::begin_launch() {
-  launch_ = {1, 0, 0, 0};
+void Requests::begin_launch(int64_t n_threads, size_t shared_bytes) {
+  launch_ = {1, 0, 0, 0, n_threads, static_cast<int64_t>(shared_bytes)};
   first_instruction_ = UINT32_MAX;
   read_sectors_.clear();
   written_sectors_.clear();
@@ -61,6 +61,8 @@ void Requests::finish_launch() {
   all.read_bytes += launch_.read_bytes;
   all.written_bytes += launch_.written_bytes;
   all.n_macs += launch_.n_macs;
+  all.n_threads = std::max(all.n_threads, launch_.n_threads);
+  all.shared_bytes = std::max(all.shared_bytes, launch_.shared_bytes);
 }
 
 void Requests::begin_block(int n_threads) {

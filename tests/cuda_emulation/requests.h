@@ -28,6 +28,7 @@ struct Launches {
   int64_t n = 0;
   int64_t read_bytes = 0, written_bytes = 0;  // of global memory, each sector once per launch
   int64_t n_macs = 0;                         // of tensor_core_dot
+  int64_t n_threads = 0, shared_bytes = 0;    // of a block, the most
 };
 
 struct Counts {
@@ -41,7 +42,7 @@ struct Counts {
 
 class Requests {
  public:
-  void begin_launch();
+  void begin_launch(int64_t n_threads, size_t shared_bytes);
   void finish_launch();
   void begin_block(int n_threads);
   void touch(int thread, const Touch& touch);

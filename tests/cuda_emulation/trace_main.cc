@@ -28,7 +28,8 @@ void write(std::ostream& out, const char* test, const Counts& counts) {
   separator = "";
   for (const auto& [instruction, launches] : counts.launches) {
     out << separator << "[" << linked_address(instruction) << ", " << launches.n << ", "
-        << launches.read_bytes << ", " << launches.written_bytes << ", " << launches.n_macs << "]";
+        << launches.read_bytes << ", " << launches.written_bytes << ", " << launches.n_macs << ", "
+        << launches.n_threads << ", " << launches.shared_bytes << "]";
     separator = ", ";
   }
   out << "]}\n";

@@ -54,6 +54,8 @@ class Kernel:
     read_bytes: int = 0
     written_bytes: int = 0
     macs: int = 0
+    threads: int = 0  # of a block, the most
+    shared_bytes: int = 0
     places: Counter[str] = field(default_factory=Counter)  # wavefronts and sectors above the least
 
 
@@ -108,24 +110,28 @@ def count(program: Path) -> dict[str, dict[str, Kernel]]:
             kernel = kernels[kernel_of(frames[address])]
             (kernel.shared if space == "shared" else kernel.global_).add(requests, served, least)
             kernel.places[f"{place_of(frames[address])} {space}"] += served - least
-        for address, n, read, written, macs in test["launches"]:
+        for address, n, read, written, macs, threads, shared_bytes in test["launches"]:
             kernel = kernels[kernel_of(frames[address])] if address in frames else Kernel()
             kernel.launches += n
             kernel.read_bytes += read
             kernel.written_bytes += written
             kernel.macs += macs
+            kernel.threads = max(kernel.threads, threads)
+            kernel.shared_bytes = max(kernel.shared_bytes, shared_bytes)
         result[test["test"]] = {name: kernel for name, kernel in kernels.items() if name}
     return result
 
 
 def summary(tests: dict[str, dict[str, Kernel]]) -> dict[str, dict[str, dict[str, float]]]:
-    """The numbers of the budget: "kernels" by kernel, "shapes" by shape and kernel."""
+    """The budget: "kernels" and "blocks" (what tools/sass_check.py needs of a launch) by kernel, "shapes"."""
     kernels: dict[str, Kernel] = defaultdict(Kernel)
     shapes: dict[str, dict[str, float]] = {}
     for test, counted in tests.items():
         for name, kernel in counted.items():
             kernels[name].shared.add(kernel.shared.requests, kernel.shared.served, kernel.shared.least)
             kernels[name].global_.add(kernel.global_.requests, kernel.global_.served, kernel.global_.least)
+            kernels[name].threads = max(kernels[name].threads, kernel.threads)
+            kernels[name].shared_bytes = max(kernels[name].shared_bytes, kernel.shared_bytes)
             if test.startswith("shape: "):
                 shapes[f"{test.removeprefix('shape: ')}: {name}"] = {
                     "wavefronts": kernel.shared.served,
@@ -140,7 +146,11 @@ def summary(tests: dict[str, dict[str, Kernel]]) -> dict[str, dict[str, dict[str
         name: {"wavefronts": kernel.shared.ratio, "sectors": kernel.global_.ratio}
         for name, kernel in sorted(kernels.items())
     }
-    return {"kernels": ratios, "shapes": dict(sorted(shapes.items()))}
+    blocks = {
+        name: {"threads": kernel.threads, "shared_bytes": kernel.shared_bytes}
+        for name, kernel in sorted(kernels.items())
+    }
+    return {"kernels": ratios, "blocks": blocks, "shapes": dict(sorted(shapes.items()))}
 
 
 def excesses(counted: dict, budget: dict) -> list[str]:
