@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from test_cuda_emulation import SOURCE, Build, assert_passes
 
 pytestmark = pytest.mark.slow

@@ -2,8 +2,8 @@
 
 For each fixed shape of tests/cuda_emulation/shapes_test.cc: the time that device memory, the load and store
 units, shared memory and the tensor cores would need for what the kernel asks of them, were the whole device
-busy with many such launches. The largest is the bound. What it leaves out: latency, launches, caches, the tail
-of a grid.
+busy with many such launches. The largest is the bound. What it leaves out: latency, launches, caches, and the
+tail of a grid.
 """
 
 from __future__ import annotations

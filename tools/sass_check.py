@@ -5,7 +5,7 @@
     python tools/sass_check.py --update     writes the budget of this nvcc
     python tools/sass_check.py --roofline   also what datasheets and the emulator's counts predict
 
-Per kernel and architecture: registers and occupancy (with the block sizes that the emulator saw launched), and
+Per kernel and architecture: registers, occupancy (with the block sizes that the emulator saw launched), and
 how often the instructions occur that make a kernel fast. nvdisasm is on PyPI: nvidia-cuda-nvdisasm.
 """
 

@@ -282,35 +282,28 @@ std::string uncoalesced() {
   return report_of(1, 32, [to = memory.get()] { to[threadIdx.x * (kBug == Bug::present ? 32 : 1)] = 1.0f; });
 }
 
-// ---- a wrong layout computes wrong values
+// ---- a wrong layout gives wrong values
 
 template <Bug kBug>
 std::string fragment_layout() {
-  float d[16][8];
-  const std::string report = report_of(1, 32, [&d] {
-    struct Tiles {
-      alignas(16) __nv_bfloat16 a[16][16], b[8][16];
+  uint32_t seen[32][4];
+  const std::string report = report_of(1, 32, [&seen] {
+    struct Tile {
+      alignas(16) uint16_t elements[16][16];
     };
-    Tiles& shared = cuda::shared_storage<Tiles>();
+    Tile& shared = cuda::shared_storage<Tile>();
     const int lane = int(threadIdx.x);
-    for (int i = lane; i < 256; i += 32) shared.a[i / 16][i % 16] = __float2bfloat16_rn(float(i % 23 - 11));
-    for (int i = lane; i < 128; i += 32) shared.b[i / 16][i % 16] = __float2bfloat16_rn(float(i % 19 - 9));
+    for (int i = lane; i < 256; i += 32) shared.elements[i / 16][i % 16] = uint16_t(i);
     __syncwarp();
-    uint32_t a[4], b[4];
     const int row = kBug == Bug::absent ? lane % 16 : lane % 8 + lane / 16 * 8;
     const int column = kBug == Bug::absent ? lane / 16 * 8 : lane / 8 % 2 * 8;
-    cuda::ptx::ldmatrix_x4(a, &shared.a[row][column]);
-    cuda::ptx::ldmatrix_x4(b, &shared.b[lane % 8][lane / 8 % 2 * 8]);
-    float acc[4] = {};
-    cuda::ptx::mma_m16n8k16(acc, a, {b[0], b[1]});
-    for (int e = 0; e < 4; ++e) d[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2] = acc[e];
+    cuda::ptx::ldmatrix_x4(seen[lane], &shared.elements[row][column]);
   });
   if (!report.empty()) return report;
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 8; ++j) {
-      float expected = 0;
-      for (int k = 0; k < 16; ++k) expected += float((i * 16 + k) % 23 - 11) * float((j * 16 + k) % 19 - 9);
-      if (d[i][j] != expected) return "a wrong product";
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    for (uint32_t i = 0; i < 4; ++i) {  // the layout of an mma's a, as PTX draws it
+      const uint32_t first = (lane / 4 + i % 2 * 8) * 16 + lane % 4 * 2 + i / 2 * 8;
+      if (seen[lane][i] != (first | (first + 1) << 16)) return "a wrong fragment";
     }
   }
   return "";
@@ -354,7 +347,7 @@ constexpr Row kRows[] = {
     {"a plain sum among atomics", kRace, TUILI_TWINS(sum_without_atomics)},
     {"32 bank conflicts", "1 requests in 32 wavefronts, 1 would do", TUILI_TWINS(bank_conflicts)},
     {"32 sectors for 128 bytes", "1 requests in 32 sectors, 4 would do", TUILI_TWINS(uncoalesced)},
-    {"a fragment's rows in the wrong order", "a wrong product", TUILI_TWINS(fragment_layout)},
+    {"a fragment's matrices in the wrong order", "a wrong fragment", TUILI_TWINS(fragment_layout)},
 };
 
 TUILI_TEST(every_planted_bug_is_named) {
