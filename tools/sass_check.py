@@ -69,7 +69,7 @@ def kernel_name(mangled: str) -> str:
     match = re.match(r"void tuili::cuda::(\w+)(<.*>)?\(", plain)
     if not match:
         return plain
-    arguments = re.sub(r"\(tuili::cuda::(?:\w+::)*(\w+)\)(\d+)", r"\1 \2", match[2] or "")
+    arguments = re.sub(r"\((?:\w+::)*(\w+)\)(\d+)", r"\1 \2", match[2] or "")
     return match[1] + arguments.replace("tuili::cuda::", "").replace("__nv_bfloat16", "bf16")
 
 

@@ -370,4 +370,8 @@ void touch(const void* address, size_t bytes, Act act, const void* code) {
   if (running != nullptr) running->touch(address, bytes, act, code);
 }
 
+void enter_function(const void* code) {
+  if (running != nullptr) running->enter_function(code);
+}
+
 }  // namespace tuili::emulation

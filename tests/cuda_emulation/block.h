@@ -59,6 +59,7 @@ class Block {
 
   // An access that the compiler announces, before it happens.
   void touch(const void* address, size_t bytes, Act act, const void* code);
+  void enter_function(const void* code);
 
  private:
   static void enter();  // where a fiber begins
@@ -114,5 +115,6 @@ class Block {
 
 // An access by the running thread of the block that runs on this host thread, if there is one.
 void touch(const void* address, size_t bytes, Act act, const void* code);
+void enter_function(const void* code);  // `code` is in the function
 
 }  // namespace tuili::emulation

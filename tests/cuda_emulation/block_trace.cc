@@ -40,6 +40,10 @@ void Block::touch(const void* address, size_t bytes, Act act, const void* code) 
   pause(CudaThread::State::ready, {});
 }
 
+void Block::enter_function(const void* code) {
+  if (trace_ != nullptr) trace_->requests.enter_function(instruction_id(code));
+}
+
 void Block::trace_copy(const AsyncCopy& copy, const void* code) {
   if (trace_ == nullptr) return;
   if (copy.source_bytes > 0) touch(copy.global, static_cast<size_t>(copy.source_bytes), Act::read, code);

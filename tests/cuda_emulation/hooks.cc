@@ -55,6 +55,8 @@ extern "C" void __tsan_write_range(void* address, size_t bytes) {
   touch_range(address, bytes, Act::write, TUILI_CALLER);
 }
 
+extern "C" void __tsan_func_entry(void*) { tuili::emulation::enter_function(TUILI_CALLER); }
+
 // Atomics are replaced as a whole: announced, then done. Orders are ignored, threads run one at a time.
 #define TUILI_CHANGE(bits, name, expression)                                                                \
   extern "C" uint##bits##_t __tsan_atomic##bits##_##name(volatile uint##bits##_t* at, uint##bits##_t value, \
@@ -98,7 +100,6 @@ TUILI_ATOMICS(64)
 
 // What is announced and of no interest here.
 extern "C" void __tsan_init() {}
-extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_vptr_update(void*, void*) {}
 extern "C" void __tsan_vptr_read(void*) {}

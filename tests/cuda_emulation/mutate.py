@@ -5,6 +5,7 @@ demands that the tests of the trace build fail.
                                                            with a survivor that mutation_survivors.json does
                                                            not explain
     python tests/cuda_emulation/mutate.py --only gemm.cuh  those of one file
+    python tests/cuda_emulation/mutate.py --all            whether the explained ones still survive, too
 
 Only the kernel concerned is compiled again.
 """
@@ -151,14 +152,17 @@ def main() -> int:
     parser.add_argument(
         "--build-folder", type=Path, default=SOURCE.parent.parent / "build" / "cuda_emulation"
     )
+    parser.add_argument("--all", action="store_true")
     options = parser.parse_args()
     explained: dict[str, str] = json.loads(EXPLAINED.read_text(encoding="utf-8"))
     built = build(options.build_folder)
     all_mutants = list(mutants(options.only))
+    tried = [mutant for mutant in all_mutants if options.all or mutant.name not in explained]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        verdicts = list(pool.map(lambda mutant: verdict(built, mutant), all_mutants))
+        verdicts = dict(zip(tried, pool.map(lambda mutant: verdict(built, mutant), tried), strict=True))
     survivors = []
-    for mutant, why in zip(all_mutants, verdicts, strict=True):
+    for mutant in all_mutants:
+        why = verdicts.get(mutant, "")
         told = why or f"SURVIVES: {explained.get(mutant.name, 'unexplained')}"
         print(f"{mutant.path.name}:{mutant.line} without {mutant.name.split(': ')[1]}: {told[:160]}")
         if not why:

@@ -36,9 +36,21 @@ void Traffic::add(const Traffic& other) {
   least += other.least;
 }
 
+void Launches::add(const Launches& other) {
+  n += other.n;
+  read_bytes += other.read_bytes;
+  written_bytes += other.written_bytes;
+  n_macs += other.n_macs;
+  n_threads = std::max(n_threads, other.n_threads);
+  shared_bytes = std::max(shared_bytes, other.shared_bytes);
+  for (const auto& [site, traffic] : other.sites) sites[site].add(traffic);
+}
+
 std::string Counts::wasteful(int64_t factor) const {
+  Launches all;
+  for (const auto& [entered, kernel] : launches) all.add(kernel);
   std::ostringstream out;
-  for (const auto& [site, traffic] : sites) {
+  for (const auto& [site, traffic] : all.sites) {
     if (traffic.served < factor * traffic.least) continue;
     const bool shared = site.second == Space::shared;
     out << name_of_instruction(site.first) << ": " << (shared ? "shared" : "global") << " memory serves "
@@ -49,20 +61,22 @@ std::string Counts::wasteful(int64_t factor) const {
 }
 
 void Requests::begin_launch(int64_t n_threads, size_t shared_bytes) {
-  launch_ = {1, 0, 0, 0, n_threads, static_cast<int64_t>(shared_bytes)};
-  first_instruction_ = UINT32_MAX;
+  launch_ = {};
+  launch_.n = 1;
+  launch_.n_threads = n_threads;
+  launch_.shared_bytes = static_cast<int64_t>(shared_bytes);
+  entered_.clear();
   read_sectors_.clear();
   written_sectors_.clear();
 }
 
-void Requests::finish_launch() {
-  Launches& all = counts_.launches[first_instruction_];
-  all.n += launch_.n;
-  all.read_bytes += launch_.read_bytes;
-  all.written_bytes += launch_.written_bytes;
-  all.n_macs += launch_.n_macs;
-  all.n_threads = std::max(all.n_threads, launch_.n_threads);
-  all.shared_bytes = std::max(all.shared_bytes, launch_.shared_bytes);
+void Requests::finish_launch() { counts_.launches[entered_].add(launch_); }
+
+void Requests::enter_function(uint32_t instruction) {
+  constexpr size_t kEntered = 8;
+  if (entered_.size() >= kEntered) return;
+  if (std::find(entered_.begin(), entered_.end(), instruction) == entered_.end())
+    entered_.push_back(instruction);
 }
 
 void Requests::begin_block(int n_threads) {
@@ -94,8 +108,7 @@ void Requests::finish_block() {
 void Requests::finish(const Request& request) {
   const Space space = request.first.space;
   const Traffic traffic = space == Space::shared ? serve_shared(request) : serve_global(request);
-  first_instruction_ = std::min(first_instruction_, request.first.instruction);
-  counts_.sites[{request.first.instruction, space}].add(traffic);
+  launch_.sites[{request.first.instruction, space}].add(traffic);
 }
 
 Traffic Requests::serve_shared(const Request& request) {

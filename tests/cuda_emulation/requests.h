@@ -24,16 +24,20 @@ struct Traffic {
   void add(const Traffic& other);
 };
 
+// Launches of one kernel.
 struct Launches {
   int64_t n = 0;
-  int64_t read_bytes = 0, written_bytes = 0;  // of global memory, each sector once per launch
-  int64_t n_macs = 0;                         // of tensor_core_dot
-  int64_t n_threads = 0, shared_bytes = 0;    // of a block, the most
+  int64_t read_bytes = 0, written_bytes = 0;            // of global memory, each sector once per launch
+  int64_t n_macs = 0;                                   // of tensor_core_dot
+  int64_t n_threads = 0, shared_bytes = 0;              // of a block, the most
+  std::map<std::pair<uint32_t, Space>, Traffic> sites;  // by instruction
+
+  void add(const Launches& other);
 };
 
 struct Counts {
-  std::map<std::pair<uint32_t, Space>, Traffic> sites;  // by instruction
-  std::map<uint32_t, Launches> launches;                // by the lowest instruction that touched memory
+  // By an instruction in each of the first functions that a launch enters: one of them is the kernel.
+  std::map<std::vector<uint32_t>, Launches> launches;
 
   // A line per instruction that is served in at least `factor` times the least: "gemm.cuh:104: shared memory
   // serves 4 requests in 128 wavefronts, 4 would do".
@@ -44,6 +48,7 @@ class Requests {
  public:
   void begin_launch(int64_t n_threads, size_t shared_bytes);
   void finish_launch();
+  void enter_function(uint32_t instruction);
   void begin_block(int n_threads);
   void touch(int thread, const Touch& touch);
   void finish_warp(int warp);  // all lanes have come to one place: what they touched before is complete
@@ -69,7 +74,7 @@ class Requests {
 
   std::vector<Warp> warps_;
   Launches launch_;
-  uint32_t first_instruction_ = 0;
+  std::vector<uint32_t> entered_;
   std::unordered_set<uint64_t> read_sectors_, written_sectors_;
   Counts counts_;
 };

@@ -1,8 +1,9 @@
 // Runs the tests of a trace build. Usage: PROGRAM [--counts FILE] [--stop] [--only TEXT]
 //   --stop  at the first failure        --only  tests whose names contain TEXT
-//   --counts  writes a line per test with what its launches asked of memory, as JSON:
-//   test; sites: [address, space, requests, served, least]; launches: [an address in the kernel, how many,
-//   bytes read, bytes written, multiply-adds of tensor cores]
+//   --counts  writes a line per test and kernel with what its launches asked of memory, as JSON: the test;
+//   entered:
+//             addresses in the first functions of the launch, one of which is the kernel; sites: [address,
+//             space, requests, served, least]; and the members of Launches
 #include <cstdio>
 #include <exception>
 #include <fstream>
@@ -15,24 +16,25 @@ namespace {
 
 using namespace tuili::emulation;  // NOLINT: a program
 
-void write(std::ostream& out, const char* test, const Counts& counts) {
+void write(std::ostream& out, const std::string& test, const std::vector<uint32_t>& entered,
+           const Launches& kernel) {
   const char* separator = "";
-  out << "{\"test\": \"" << test << "\", \"sites\": [";
-  for (const auto& [site, traffic] : counts.sites) {
+  out << "{\"test\": \"" << test << "\", \"entered\": [";
+  for (const uint32_t instruction : entered) {
+    out << separator << linked_address(instruction);
+    separator = ", ";
+  }
+  out << "], \"sites\": [";
+  separator = "";
+  for (const auto& [site, traffic] : kernel.sites) {
     out << separator << "[" << linked_address(site.first) << ", \""
         << (site.second == Space::shared ? "shared" : "global") << "\", " << traffic.n_requests << ", "
         << traffic.served << ", " << traffic.least << "]";
     separator = ", ";
   }
-  out << "], \"launches\": [";
-  separator = "";
-  for (const auto& [instruction, launches] : counts.launches) {
-    out << separator << "[" << linked_address(instruction) << ", " << launches.n << ", "
-        << launches.read_bytes << ", " << launches.written_bytes << ", " << launches.n_macs << ", "
-        << launches.n_threads << ", " << launches.shared_bytes << "]";
-    separator = ", ";
-  }
-  out << "]}\n";
+  out << "], \"launches\": " << kernel.n << ", \"read_bytes\": " << kernel.read_bytes
+      << ", \"written_bytes\": " << kernel.written_bytes << ", \"macs\": " << kernel.n_macs
+      << ", \"threads\": " << kernel.n_threads << ", \"shared_bytes\": " << kernel.shared_bytes << "}\n";
 }
 
 }  // namespace
@@ -55,7 +57,8 @@ int main(int n_arguments, char** arguments) {
       take_counts();
       test.run();
       std::printf("PASS %s\n", test.name);
-      if (counts_file.is_open()) write(counts_file, test.name, take_counts());
+      for (const auto& [entered, kernel] : take_counts().launches)
+        write(counts_file, test.name, entered, kernel);
     } catch (const std::exception& error) {
       std::printf("FAIL %s: %s\n", test.name, error.what());
       ++n_failed;

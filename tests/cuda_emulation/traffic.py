@@ -59,12 +59,12 @@ class Kernel:
     places: Counter[str] = field(default_factory=Counter)  # wavefronts and sectors above the least
 
 
-def kernel_of(frames: list[Frame]) -> str:
-    """Kernel of an inlined call chain, e.g. "gemm_kernel<Access 0, float>"; "" for a test's own."""
-    for function, _ in reversed(frames):
+def kernel_of(functions: list[str]) -> str:
+    """Kernel among the functions of a launch, e.g. "gemm_kernel<Access 0, float>"; "" for a test's own."""
+    for function in functions:
         match = re.match(r"void tuili::cuda::(\w+_kernel)(<.*>)?\(", function)
         if match:
-            arguments = re.sub(r"\(tuili::cuda::(?:\w+::)*(\w+)\)(\d+)", r"\1 \2", match[2] or "")
+            arguments = re.sub(r"\((?:\w+::)*(\w+)\)(\d+)", r"\1 \2", match[2] or "")
             return match[1] + arguments.replace("tuili::cuda::", "").replace("__nv_bfloat16", "bf16")
     return ""
 
@@ -100,26 +100,25 @@ def count(program: Path) -> dict[str, dict[str, Kernel]]:
         if done.returncode != 0:
             failures = [line for line in done.stdout.splitlines() if not line.startswith("PASS")]
             sys.exit("\n".join(["the tests of the trace build fail:", *failures, done.stderr]))
-        tests = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [row for test in tests for row in (*test["sites"], *test["launches"])]
-    frames = frames_of(program, sorted({row[0] for row in rows}))
-    result: dict[str, dict[str, Kernel]] = {}
-    for test in tests:
-        kernels: dict[str, Kernel] = defaultdict(Kernel)
-        for address, space, requests, served, least in test["sites"]:
-            kernel = kernels[kernel_of(frames[address])]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    sites = {site[0] for line in lines for site in line["sites"]}
+    frames = frames_of(program, sorted(sites.union(*(line["entered"] for line in lines))))
+    tests: dict[str, dict[str, Kernel]] = {}
+    for line in lines:
+        name = kernel_of([function for address in line["entered"] for function, _ in frames[address]])
+        if not name:
+            continue
+        kernel = tests.setdefault(line["test"], {}).setdefault(name, Kernel())
+        for address, space, requests, served, least in line["sites"]:
             (kernel.shared if space == "shared" else kernel.global_).add(requests, served, least)
             kernel.places[f"{place_of(frames[address])} {space}"] += served - least
-        for address, n, read, written, macs, threads, shared_bytes in test["launches"]:
-            kernel = kernels[kernel_of(frames[address])] if address in frames else Kernel()
-            kernel.launches += n
-            kernel.read_bytes += read
-            kernel.written_bytes += written
-            kernel.macs += macs
-            kernel.threads = max(kernel.threads, threads)
-            kernel.shared_bytes = max(kernel.shared_bytes, shared_bytes)
-        result[test["test"]] = {name: kernel for name, kernel in kernels.items() if name}
-    return result
+        kernel.launches += line["launches"]
+        kernel.read_bytes += line["read_bytes"]
+        kernel.written_bytes += line["written_bytes"]
+        kernel.macs += line["macs"]
+        kernel.threads = max(kernel.threads, line["threads"])
+        kernel.shared_bytes = max(kernel.shared_bytes, line["shared_bytes"])
+    return tests
 
 
 def summary(tests: dict[str, dict[str, Kernel]]) -> dict[str, dict[str, dict[str, float]]]:
