@@ -66,7 +66,7 @@ def nvdisasm() -> str | None:
 def kernel_name(mangled: str) -> str:
     """As the traffic budget spells it, e.g. "gemm_kernel<Access 0, float>"."""
     plain = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
-    match = re.match(r"void tuili::cuda::(\w+)(<.*>)?\(", plain)
+    match = re.match(r"(?:void )?tuili::cuda::(\w+)(<.*>)?\(", plain)
     if not match:
         return plain
     arguments = re.sub(r"\((?:\w+::)*(\w+)\)(\d+)", r"\1 \2", match[2] or "")

@@ -19,11 +19,13 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from traffic import counted_lines, frames_of_lines
 
 SOURCE = Path(__file__).resolve().parent
 CSRC = SOURCE.parent.parent / "csrc"
@@ -53,6 +55,7 @@ class Built:
     folder: Path
     commands: dict[str, list[str]]  # of each .cu, by its name
     objects: list[Path]
+    tests: dict[str, list[str]]  # of each file of kernels: the tests that run its code, the cheap ones first
 
 
 def mutants(only: str) -> Iterator[Mutant]:
@@ -98,7 +101,20 @@ def build(folder: Path) -> Built:
     outputs = [(name, command, command[command.index("-o") + 1]) for name, command in lines]
     commands = {name: command for name, command, out in outputs if "traced_kernels.dir" in out}
     objects = [folder / out for _, _, out in outputs if "traced_kernels_test.dir" in out]
-    return Built(folder, commands, objects)
+    return Built(folder, commands, objects, tests_of_files(folder / "traced_kernels_test"))
+
+
+def tests_of_files(program: Path) -> dict[str, list[str]]:
+    lines = counted_lines(program)
+    frames = frames_of_lines(program, lines)
+    cost: Counter[str] = Counter()
+    tests: dict[str, set[str]] = defaultdict(set)
+    for line in lines:
+        cost[line["test"]] += sum(site[2] for site in line["sites"])
+        for address in (site[0] for site in line["sites"]):
+            for _, place in frames[address]:
+                tests[place.split(":")[0]].add(line["test"])
+    return {name: sorted(found, key=lambda test: cost[test]) for name, found in tests.items()}
 
 
 def compile_mutant(built: Built, mutant: Mutant, folder: Path) -> Path:
@@ -125,25 +141,23 @@ def compile_mutant(built: Built, mutant: Mutant, folder: Path) -> Path:
     return program
 
 
-def failure(program: Path, *options: str) -> str:
-    """The first failing test and why; "" when all pass."""
-    try:
-        done = subprocess.run(
-            [program, "--stop", *options], capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
-        return f"still running after {TIMEOUT_S} s"
+def verdict(built: Built, mutant: Mutant) -> str:
+    """The first failing test and why; "" when all that run the mutated file pass."""
+    only = [part for test in built.tests.get(mutant.path.name, []) for part in ("--only", test)]
+    with tempfile.TemporaryDirectory() as folder:
+        program = compile_mutant(built, mutant, Path(folder))
+        command = [program, "--stop", *only]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace"
+            )
+        except subprocess.TimeoutExpired:
+            return f"still running after {TIMEOUT_S} s"
     if done.returncode == 0:
         return ""
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
-    return failed[0] if failed else f"exit status {done.returncode}"
-
-
-def verdict(built: Built, mutant: Mutant) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        program = compile_mutant(built, mutant, Path(folder))
-        # Tests named after the file come first: most fail, and soon.
-        return failure(program, "--only", mutant.path.stem) or failure(program)
+    assert failed or done.returncode < 0, f"{mutant.name}: no test failed, yet exit status {done.returncode}"
+    return failed[0] if failed else f"ended by signal {-done.returncode}"
 
 
 def main() -> int:

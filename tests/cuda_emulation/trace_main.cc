@@ -1,5 +1,6 @@
-// Runs the tests of a trace build. Usage: PROGRAM [--counts FILE] [--stop] [--only TEXT]
-//   --stop  at the first failure        --only  tests whose names contain TEXT
+// Runs the tests of a trace build. Usage: PROGRAM [--counts FILE] [--stop] [--only NAME]...
+//   --stop    at the first failure
+//   --only    the tests of these names, in this order
 //   --counts  writes a line per test and kernel with what its launches asked of memory, as JSON: the test;
 //   entered:
 //             addresses in the first functions of the launch, one of which is the kernel; sites: [address,
@@ -42,21 +43,26 @@ void write(std::ostream& out, const std::string& test, const std::vector<uint32_
 int main(int n_arguments, char** arguments) {
   std::ofstream counts_file;
   bool stop = false;
-  std::string_view only;
+  std::vector<tuili::testing::Test> chosen;
   for (int i = 1; i < n_arguments; ++i) {
     const std::string_view option = arguments[i];
     if (option == "--stop") stop = true;
     if (option == "--counts" && i + 1 < n_arguments) counts_file.open(arguments[++i]);
-    if (option == "--only" && i + 1 < n_arguments) only = arguments[++i];
+    if (option != "--only" || i + 1 >= n_arguments) continue;
+    const std::string_view name = arguments[++i];
+    for (const tuili::testing::Test& test : tuili::testing::tests()) {
+      if (test.name == name) chosen.push_back(test);
+    }
   }
+  if (chosen.empty()) chosen = tuili::testing::tests();
   int n_failed = 0;
-  for (const tuili::testing::Test& test : tuili::testing::tests()) {
-    if (std::string_view(test.name).find(only) == std::string_view::npos) continue;
+  for (const tuili::testing::Test& test : chosen) {
     if (stop && n_failed > 0) break;
     try {
       take_counts();
       test.run();
       std::printf("PASS %s\n", test.name);
+      if (!counts_file.is_open()) continue;
       for (const auto& [entered, kernel] : take_counts().launches)
         write(counts_file, test.name, entered, kernel);
     } catch (const std::exception& error) {

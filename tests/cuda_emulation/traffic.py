@@ -62,7 +62,7 @@ class Kernel:
 def kernel_of(functions: list[str]) -> str:
     """Kernel among the functions of a launch, e.g. "gemm_kernel<Access 0, float>"; "" for a test's own."""
     for function in functions:
-        match = re.match(r"void tuili::cuda::(\w+_kernel)(<.*>)?\(", function)
+        match = re.match(r"(?:void )?tuili::cuda::(\w+_kernel)(<.*>)?\(", function)
         if match:
             arguments = re.sub(r"\((?:\w+::)*(\w+)\)(\d+)", r"\1 \2", match[2] or "")
             return match[1] + arguments.replace("tuili::cuda::", "").replace("__nv_bfloat16", "bf16")
@@ -92,20 +92,32 @@ def frames_of(program: Path, addresses: list[int]) -> dict[int, list[Frame]]:
     return frames
 
 
-def count(program: Path) -> dict[str, dict[str, Kernel]]:
-    """Counts of each kernel in each test; fails when a test does."""
+def counted_lines(program: Path) -> list[dict]:
+    """What trace_main.cc writes per test and kernel; fails when a test does."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "counts.jsonl"
         done = subprocess.run([program, "--counts", path], capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             failures = [line for line in done.stdout.splitlines() if not line.startswith("PASS")]
             sys.exit("\n".join(["the tests of the trace build fail:", *failures, done.stderr]))
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def frames_of_lines(program: Path, lines: list[dict]) -> dict[int, list[Frame]]:
+    """Call chains of all addresses in those lines."""
     sites = {site[0] for line in lines for site in line["sites"]}
-    frames = frames_of(program, sorted(sites.union(*(line["entered"] for line in lines))))
+    return frames_of(program, sorted(sites.union(*(line["entered"] for line in lines))))
+
+
+def count(program: Path) -> dict[str, dict[str, Kernel]]:
+    """Counts of each kernel in each test."""
+    lines = counted_lines(program)
+    frames = frames_of_lines(program, lines)
     tests: dict[str, dict[str, Kernel]] = {}
     for line in lines:
-        name = kernel_of([function for address in line["entered"] for function, _ in frames[address]])
+        # A kernel that is launched by its name may have been inlined: then only its accesses tell.
+        addresses = line["entered"] + [site[0] for site in line["sites"]]
+        name = kernel_of([function for address in addresses for function, _ in reversed(frames[address])])
         if not name:
             continue
         kernel = tests.setdefault(line["test"], {}).setdefault(name, Kernel())
