@@ -6,6 +6,11 @@
 get_filename_component(TUILI_SOURCE_DIR ${CMAKE_CURRENT_LIST_DIR}/.. ABSOLUTE)
 set(TUILI_CUDA_EMULATION_DIR ${TUILI_SOURCE_DIR}/tests/cuda_emulation)
 set(TUILI_CUDA_EMULATION_INCLUDES ${TUILI_CUDA_EMULATION_DIR} ${TUILI_CUDA_EMULATION_DIR}/include)
+# All but hooks.cc or no_hooks.cc: whether accesses are traced (tests/cuda_emulation/CMakeLists.txt).
+set(TUILI_CUDA_EMULATION_SOURCES)
+foreach(name fiber block block_trace launch tensor_core device_memory device_emulated touch races requests)
+  list(APPEND TUILI_CUDA_EMULATION_SOURCES ${TUILI_CUDA_EMULATION_DIR}/${name}.cc)
+endforeach()
 # Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.
 set(TUILI_CUDA_EMULATION_FLAGS -fno-strict-aliasing -ffp-contract=off -Wno-unknown-pragmas)
 
@@ -13,9 +18,14 @@ set(TUILI_CUDA_KERNELS ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/elementwise.cu
                        ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/gemm.cu)
 
 if(TUILI_CUDA STREQUAL "ON")
+  option(TUILI_CUDA_RELEASE "Code for all devices from sm_80 on, and PTX for those to come" OFF)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real)  # what sass_check.py reads
+    if(TUILI_CUDA_RELEASE)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
+    endif()
   endif()
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
 elseif(TUILI_CUDA STREQUAL "EMULATED" AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -33,15 +43,18 @@ function(tuili_add_cuda target)
     target_include_directories(tuili_cuda_kernels PRIVATE ${TUILI_SOURCE_DIR}/csrc)
     set_target_properties(tuili_cuda_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)
     target_compile_options(tuili_cuda_kernels PRIVATE -std=c++20)  # older CMakes do not know nvcc's C++20
+    if(TUILI_WERROR)
+      target_compile_options(tuili_cuda_kernels PRIVATE -Werror all-warnings)
+    endif()
     target_sources(${target} PRIVATE ${base}/device_cuda.cc $<TARGET_OBJECTS:tuili_cuda_kernels>)
     target_link_libraries(${target} PUBLIC CUDA::cudart_static)
   elseif(TUILI_CUDA STREQUAL "EMULATED")
-    set(dir ${TUILI_CUDA_EMULATION_DIR})
-    set(emulation ${dir}/fiber.cc ${dir}/block.cc ${dir}/launch.cc ${dir}/tensor_core.cc ${dir}/device_emulated.cc)
+    set(emulation ${TUILI_CUDA_EMULATION_SOURCES} ${TUILI_CUDA_EMULATION_DIR}/no_hooks.cc)
     set_source_files_properties(${TUILI_CUDA_KERNELS} PROPERTIES LANGUAGE CXX)
     set_source_files_properties(${TUILI_CUDA_KERNELS} ${emulation} PROPERTIES
       COMPILE_OPTIONS "${TUILI_CUDA_EMULATION_FLAGS}" INCLUDE_DIRECTORIES "${TUILI_CUDA_EMULATION_INCLUDES}")
     target_sources(${target} PRIVATE ${TUILI_CUDA_KERNELS} ${emulation})
+    target_link_libraries(${target} PUBLIC ${CMAKE_DL_LIBS})
   else()
     target_sources(${target} PRIVATE ${base}/device_none.cc ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/absent.cc)
   endif()

@@ -38,3 +38,10 @@ def test_minimum_versions_exclude_known_holes() -> None:
     """jinja2 before 3.1.6 has a way out of the sandbox (CVE-2025-27516)."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "jinja2>=3.1.6" in project["dependencies"]
+
+
+def test_the_extension_needs_no_cuda_library() -> None:
+    """Not in a CUDA build either: its runtime is linked statically and looks for the driver when asked."""
+    needed = re.findall(r"Shared library: \[(.*)\]", readelf("--dynamic"))
+    assert needed, "readelf names no library: the test looks at the wrong lines"
+    assert not [name for name in needed if re.search("cuda|cudart|cublas|nv", name)]

@@ -68,7 +68,9 @@ def test_a_build_without_cuda_says_so(release: Build) -> None:
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    return Build(tmp_path_factory.mktemp("cuda_sanitized"), TUILI_SANITIZE="address,undefined")
+    return Build(
+        tmp_path_factory.mktemp("cuda_sanitized"), TUILI_SANITIZE="address,undefined,float-cast-overflow"
+    )
 
 
 @pytest.mark.slow

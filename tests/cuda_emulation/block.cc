@@ -17,8 +17,7 @@ namespace {
 using State = CudaThread::State;
 
 constexpr size_t kSharedAlignment = 128;
-constexpr size_t kFenceBytes = 256;  // after the shared memory; must stay as it was
-constexpr std::byte kPoison{0xff};   // four of these are a NaN, so are two
+constexpr std::byte kPoison{0xff};  // four of these are a NaN, so are two
 constexpr std::byte kFence{0xa5};
 
 // How many times a warp may go to its next wait before another one has its turn.
@@ -57,17 +56,18 @@ std::string text(const Place& place) {
 }
 
 Block::Block(const Place& launched_at, dim3 grid, dim3 shape, size_t shared_bytes,
-             const std::function<void()>& body, FiberStacks& stacks, Random& random)
+             const std::function<void()>& body, FiberStacks& stacks, Random& random, Trace* trace)
     : kernel_("kernel of " + text(launched_at)),
       shape_(shape),
       body_(body),
       stacks_(stacks),
       random_(random),
       threads_(size_t{shape.x} * shape.y * shape.z),
-      shared_storage_(new std::byte[shared_bytes + kFenceBytes + kSharedAlignment]),
-      shared_bytes_(shared_bytes) {
-  const auto address = reinterpret_cast<uintptr_t>(shared_storage_.get());
-  shared_ = shared_storage_.get() + (kSharedAlignment - address % kSharedAlignment) % kSharedAlignment;
+      shared_storage_(new std::byte[shared_bytes + 2 * kFenceBytes + kSharedAlignment]),
+      shared_bytes_(shared_bytes),
+      trace_(trace) {
+  shared_ = shared_storage_.get() + kFenceBytes;
+  shared_ += (kSharedAlignment - reinterpret_cast<uintptr_t>(shared_) % kSharedAlignment) % kSharedAlignment;
   stacks_.reserve(n_threads());
   blockDim = {shape.x, shape.y, shape.z};
   gridDim = {grid.x, grid.y, grid.z};
@@ -91,6 +91,7 @@ std::string Block::run(uint3 block_id) {
     for (const int warp : warps) run_warp(warp, kPasses[draw(std::size(kPasses))]);
   }
   if (report_.empty()) check_end();
+  if (trace_ != nullptr) trace_->requests.finish_block();
   running = nullptr;
   return report_;
 }
@@ -106,6 +107,10 @@ void Block::start() {
   n_exited_ = n_at_barrier_ = 0;
   eagerness_ = draw(3) * 2;  // never, at times, always: races of both kinds show
   report_.clear();
+  in_collective_ = false;
+  if (trace_ == nullptr) return;
+  trace_->races.begin_block(shared_, shared_bytes_, n_threads());
+  trace_->requests.begin_block(n_threads());
 }
 
 void Block::run_warp(int warp, int n_passes) {
@@ -216,10 +221,18 @@ void* const* Block::arrive(uint32_t mask, void* args, const Place& place) {
   for (size_t l = 0; l < lanes.size(); ++l) {
     if (mask >> l & 1u) parked_[l] = lanes[l].args;
   }
+  in_collective_ = true;
+  if (trace_ != nullptr && n_here == static_cast<int>(lanes.size()))
+    trace_->requests.finish_warp(current_ / kWarpSize);
   return parked_.data();
 }
 
+void Block::order_warp(uint32_t mask) {
+  if (trace_ != nullptr) trace_->races.sync_warp(current_ / kWarpSize * kWarpSize, mask);
+}
+
 void Block::release(uint32_t mask) {
+  in_collective_ = false;
   const std::span<CudaThread> lanes = warp();
   for (size_t l = 0; l < lanes.size(); ++l) {
     if (mask >> l & 1u) lanes[l].state = State::ready;
@@ -238,6 +251,9 @@ void Block::barrier(const Place& place) {
   if (++n_at_barrier_ < n_threads()) return pause(State::at_barrier, place);
   n_at_barrier_ = 0;
   for (CudaThread& thread : threads_) thread.state = State::ready;
+  if (trace_ == nullptr) return;
+  trace_->races.barrier();
+  trace_->requests.finish_block();
 }
 
 // ---- shared memory and copies into it
@@ -250,19 +266,25 @@ void* Block::shared_memory(size_t bytes) {
   return shared_;
 }
 
-const void* Block::checked_shared(const void* pointer, size_t bytes, size_t alignment) {
+void Block::check_shared(const void* pointer, size_t bytes, size_t alignment) const {
   const auto address = reinterpret_cast<uintptr_t>(pointer), begin = reinterpret_cast<uintptr_t>(shared_);
   if (address < begin || address + bytes > begin + shared_bytes_)
     fault("takes an address outside shared memory");
   if (address % alignment != 0) fault("takes a misaligned address in shared memory");
+}
+
+const void* Block::checked_shared(const void* pointer, size_t bytes, size_t alignment, const void* code) {
+  check_shared(pointer, bytes, alignment);
+  touch(pointer, bytes, Act::read, code);
   return pointer;
 }
 
-void Block::copy_async(const AsyncCopy& copy) {
-  checked_shared(copy.shared, static_cast<size_t>(copy.bytes), static_cast<size_t>(copy.bytes));
+void Block::copy_async(const AsyncCopy& copy, const void* code) {
+  check_shared(copy.shared, static_cast<size_t>(copy.bytes), static_cast<size_t>(copy.bytes));
   if (reinterpret_cast<uintptr_t>(copy.global) % static_cast<uintptr_t>(copy.bytes) != 0) {
     fault("copies from a misaligned address");
   }
+  trace_copy(copy, code);
   CudaThread& thread = current();
   thread.copies.push_back(copy);
   thread.copies.back().group = thread.n_commits;
@@ -285,6 +307,7 @@ void Block::wait_copies(int n_pending) {
     if (is_awaited(copy)) land(copy);
   }
   std::erase_if(thread.copies, is_awaited);
+  if (trace_ != nullptr) trace_wait(n_pending);
 }
 
 // ---- naming
@@ -330,16 +353,25 @@ void* const* arrive(uint32_t mask, void* args, const Place& place) {
   return running->arrive(mask, args, place);
 }
 void release(uint32_t mask) { running->release(mask); }
+void order_warp(uint32_t mask) { running->order_warp(mask); }
 void barrier(const Place& place) { running->barrier(place); }
 void commit_copies() { running->commit_copies(); }
 void wait_copies(int n_pending) { running->wait_copies(n_pending); }
 
 const void* checked_shared(const void* pointer, size_t bytes, size_t alignment) {
-  return running->checked_shared(pointer, bytes, alignment);
+  return running->checked_shared(pointer, bytes, alignment, __builtin_return_address(0));
 }
 
 void copy_async(void* shared, const void* global, int bytes, int source_bytes) {
-  running->copy_async({shared, global, bytes, source_bytes, 0});
+  running->copy_async({shared, global, bytes, source_bytes, 0}, __builtin_return_address(0));
+}
+
+void touch(const void* address, size_t bytes, Act act, const void* code) {
+  if (running != nullptr) running->touch(address, bytes, act, code);
+}
+
+void enter_function(const void* code) {
+  if (running != nullptr) running->enter_function(code);
 }
 
 }  // namespace tuili::emulation

@@ -5,10 +5,12 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "emulation.h"
 #include "fiber.h"
+#include "trace.h"
 
 namespace tuili::emulation {
 
@@ -32,13 +34,14 @@ struct CudaThread {
   void* args = nullptr;           // its arguments there
   std::vector<AsyncCopy> copies;  // on their way
   int n_commits = 0;
+  std::vector<std::pair<int, Touch>> unawaited;  // when traced: group and shared bytes of each copy
 };
 
 class Block {
  public:
   // `launched_at` names the kernel in reports.
   Block(const Place& launched_at, dim3 grid, dim3 shape, size_t shared_bytes,
-        const std::function<void()>& body, FiberStacks& stacks, Random& random);
+        const std::function<void()>& body, FiberStacks& stacks, Random& random, Trace* trace);
 
   // Runs all threads to their end. Returns what went wrong, or an empty string.
   std::string run(uint3 block_id);
@@ -47,11 +50,16 @@ class Block {
   void* shared_memory(size_t bytes);
   void* const* arrive(uint32_t mask, void* args, const Place& place);
   void release(uint32_t mask);
+  void order_warp(uint32_t mask);
   void barrier(const Place& place);
-  const void* checked_shared(const void* pointer, size_t bytes, size_t alignment);
-  void copy_async(const AsyncCopy& copy);
+  const void* checked_shared(const void* pointer, size_t bytes, size_t alignment, const void* code);
+  void copy_async(const AsyncCopy& copy, const void* code);
   void commit_copies() { ++current().n_commits; }
   void wait_copies(int n_pending);
+
+  // An access that the compiler announces, before it happens.
+  void touch(const void* address, size_t bytes, Act act, const void* code);
+  void enter_function(const void* code);
 
  private:
   static void enter();  // where a fiber begins
@@ -62,9 +70,13 @@ class Block {
   bool waits_with(const CudaThread& other, int other_lane, uint32_t mask, const Place& place) const;
   void pause(CudaThread::State state, const Place& place);
   void land_some_copies();
+  void check_shared(const void* pointer, size_t bytes, size_t alignment) const;
   void check_end();
   std::string waiting_threads() const;
+  void trace_copy(const AsyncCopy& copy, const void* code);
+  void trace_wait(int n_pending);
   [[noreturn]] void fault(const std::string& what) const;
+  [[noreturn]] void stop(std::string what);
 
   CudaThread& current() { return threads_[static_cast<size_t>(current_)]; }
   std::span<CudaThread> warp();  // the lanes of the current thread's warp
@@ -73,6 +85,9 @@ class Block {
   uint3 thread_id(int thread) const;
   int draw(int n) { return static_cast<int>(random_() % static_cast<uint64_t>(n)); }
   std::string name_of(int thread) const;
+
+  static constexpr size_t kFenceBytes =
+      1024;  // around the shared memory; the part after it must stay as it was
 
   std::string kernel_;
   dim3 shape_;
@@ -91,7 +106,15 @@ class Block {
   int n_at_barrier_ = 0;
   int first_at_barrier_ = 0;
   int eagerness_ = 0;  // of 4: how often a copy lands when it might
+
+  Trace* trace_;                // null unless this is a trace build
+  bool in_collective_ = false;  // a collective acts for all its lanes: nobody's own access
+  int until_preemption_ = 1;
   std::string report_;
 };
+
+// An access by the running thread of the block that runs on this host thread, if there is one.
+void touch(const void* address, size_t bytes, Act act, const void* code);
+void enter_function(const void* code);  // `code` is in the function
 
 }  // namespace tuili::emulation

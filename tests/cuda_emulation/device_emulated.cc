@@ -2,12 +2,10 @@
 // from the wrong side is an error here as it is on the device. New memory holds NaN. Streams complete at
 // once.
 #include <cstring>
-#include <map>
-#include <mutex>
-#include <new>
 
 #include "base/check.h"
 #include "base/device.h"
+#include "device_memory.h"
 #include "emulation.h"
 
 struct CUstream_st {};
@@ -15,23 +13,10 @@ struct CUstream_st {};
 namespace tuili::device {
 namespace {
 
-constexpr std::align_val_t kAlignment{256};
-constexpr int kPoison = 0xff;
 constexpr int64_t kCapacity = int64_t{16} << 30;  // of the emulated device, whatever the host has
 
-std::mutex ledger_mutex;
-std::map<uintptr_t, int64_t>& ledger() {  // begin of each live allocation -> bytes
-  static std::map<uintptr_t, int64_t> allocations;
-  return allocations;
-}
-
 void check_device_range(const void* memory, int64_t bytes, const char* op) {
-  const std::lock_guard lock(ledger_mutex);
-  const auto begin = reinterpret_cast<uintptr_t>(memory);
-  auto next = ledger().upper_bound(begin);
-  const bool found = next != ledger().begin() &&
-                     begin + static_cast<uintptr_t>(bytes) <=
-                         std::prev(next)->first + static_cast<uintptr_t>(std::prev(next)->second);
+  const bool found = emulation::zone_of(memory, static_cast<size_t>(bytes)) == emulation::Zone::inside;
   TUILI_CHECK_KIND(ErrorKind::internal, found, op, ": ", bytes,
                    " bytes are not all inside one device allocation");
 }
@@ -45,21 +30,13 @@ void* allocate(int64_t bytes) {
   TUILI_CHECK(bytes > 0, "device memory: ", bytes, " bytes; must be positive");
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, bytes <= kCapacity, "device memory: ", bytes,
                    " bytes do not fit");
-  void* memory = ::operator new(static_cast<size_t>(bytes), kAlignment, std::nothrow);
+  void* memory = emulation::take_device_memory(bytes);
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, memory != nullptr, "device memory: ", bytes,
                    " bytes do not fit");
-  std::memset(memory, kPoison, static_cast<size_t>(bytes));
-  const std::lock_guard lock(ledger_mutex);
-  ledger()[reinterpret_cast<uintptr_t>(memory)] = bytes;
   return memory;
 }
 
-void free(void* memory) noexcept {
-  if (memory == nullptr) return;
-  const std::lock_guard lock(ledger_mutex);
-  ledger().erase(reinterpret_cast<uintptr_t>(memory));
-  ::operator delete(memory, kAlignment);
-}
+void free(void* memory) noexcept { emulation::release_device_memory(memory); }
 
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;

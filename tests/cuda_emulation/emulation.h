@@ -10,8 +10,11 @@
 // Reported, with launch, block, thread and source line: deadlock; a mask that lacks the caller, names an
 // exited lane or one outside the block; lanes that meet at different collectives or with different masks; a
 // barrier that a thread never reaches; shared memory used past its end; misaligned vector accesses to it.
-// Shared memory begins as NaN. A copy of cp.async lands at a random moment before its wait. Not seen yet:
-// races on global memory inside one step.
+// Shared memory begins as NaN. A copy of cp.async lands at a random moment before its wait.
+//
+// A trace build (hooks.cc) sees every access besides: it reports races on shared and global memory, reads of
+// shared memory that nobody wrote, copies that nobody waited for, and addresses beside an allocation; it
+// counts bank conflicts and sectors; and threads may give way at any access.
 #pragma once
 
 #include <array>
@@ -81,6 +84,10 @@ void* shared_memory(size_t bytes);
 // then release the others; these get null when they wake.
 void* const* arrive(uint32_t mask, void* args, const Place& place);
 void release(uint32_t mask);
+
+// What the lanes of the mask did before comes before all they do next: of the collectives, __syncwarp alone
+// promises that. Called between `arrive` and `release`.
+void order_warp(uint32_t mask);
 
 // The one collective: each lane of the mask parks here with its arguments, and the last to come runs fn over
 // all.

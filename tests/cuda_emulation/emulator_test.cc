@@ -2,7 +2,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
+#include <limits>
 #include <set>
 #include <string_view>
 
@@ -305,18 +307,53 @@ int depth_of(volatile char* below, int depth) {
   return depth == 0 ? frame[0] : depth_of(frame, depth - 1) + 1;
 }
 
-TUILI_TEST(a_stack_overflow_ends_at_the_guard_page) {
+// Whether a child process that runs `act` dies of it.
+template <typename Act>
+bool ends_the_process(Act act) {
   const pid_t child = fork();
   if (child == 0) {
     std::freopen("/dev/null", "w", stderr);  // a sanitizer's report is expected
     std::signal(SIGSEGV, [](int) { _exit(99); });
-    volatile char first = 0;
-    report_of(0, 2, [&] { depth_of(&first, 10'000); });
-    _exit(0);  // both stacks were overrun and nobody noticed
+    act();
+    _exit(0);
   }
   int status = 0;
   waitpid(child, &status, 0);
-  require(!WIFEXITED(status) || WEXITSTATUS(status) != 0, "the overflow was not noticed");
+  return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
 }
+
+TUILI_TEST(a_stack_overflow_ends_at_the_guard_page) {
+  volatile char first = 0;
+  require(ends_the_process([&] { report_of(0, 2, [&] { depth_of(&first, 10'000); }); }),
+          "both stacks were overrun and nobody noticed");
+}
+
+// ---- where C++ and the device differ
+
+TUILI_TEST(conversions_saturate) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  require(__float2int_rn(2.5f) == 2 && __float2int_rn(-3.5f) == -4, "to nearest, ties to even");
+  require(__float2int_rz(-2.9f) == -2 && __float2int_ru(-2.9f) == -2 && __float2int_rd(-2.1f) == -3,
+          "directed");
+  require(__float2int_rn(3e9f) == INT32_MAX && __float2int_rn(-kInfinity) == INT32_MIN, "out of range");
+  require(__float2int_rn(NAN) == 0 && __float2uint_rz(NAN) == 0, "NaN");
+  require(__float2uint_rn(-7.0f) == 0 && __float2uint_rz(5e9f) == UINT32_MAX, "unsigned");
+}
+
+TUILI_TEST(shifts_of_a_word_and_more_have_a_meaning) {
+  require(__funnelshift_l(0x80000001u, 0x12345678u, 4) == 0x23456788u, "left");
+  require(__funnelshift_r(0x80000001u, 0x12345678u, 4) == 0x88000000u, "right");
+  require(__funnelshift_l(1, 2, 33) == __funnelshift_l(1, 2, 1), "modulo 32");
+  require(__funnelshift_lc(1, 2, 40) == 1 && __funnelshift_rc(1, 2, 32) == 2, "clamped");
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+TUILI_TEST(sanitizers_report_plain_casts_and_shifts_out_of_range) {
+  static volatile float large = 1e20f;
+  static volatile int word = 40;
+  require(ends_the_process([] { report_of(0, 1, [] { word = int(large); }); }), "1e20 became an int");
+  require(ends_the_process([] { report_of(0, 1, [] { word = 1 << word; }); }), "a shift by 40 passed");
+}
+#endif
 
 }  // namespace

@@ -45,7 +45,12 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*, const std:
   std::vector<int64_t> order(size_t{grid.x} * grid.y * grid.z);
   std::iota(order.begin(), order.end(), 0);
   std::shuffle(order.begin(), order.end(), random_choices);
-  Block runner(place, grid, block, shared_bytes, body, stacks, random_choices);
+  Trace* trace = tracing();
+  if (trace != nullptr) {
+    trace->races.begin_launch();
+    trace->requests.begin_launch(int64_t{block.x} * block.y * block.z, shared_bytes);
+  }
+  Block runner(place, grid, block, shared_bytes, body, stacks, random_choices, trace);
   for (const int64_t id : order) {
     const uint3 block_id{static_cast<unsigned>(id % grid.x), static_cast<unsigned>(id / grid.x % grid.y),
                          static_cast<unsigned>(id / grid.x / grid.y)};
@@ -55,6 +60,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*, const std:
     report = fault;
     return;
   }
+  if (trace != nullptr) trace->requests.finish_launch();
 }
 
 int take_last_error() { return std::exchange(last_error, cudaSuccess); }

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "emulation.h"
+#include "trace.h"
 
 namespace tuili::emulation {
 namespace {
@@ -79,6 +80,7 @@ float add_step(float c, const uint16_t* a, const uint16_t* b, int n, int fractio
 void set_tensor_core(TensorCore core) { model = core; }
 
 float tensor_core_dot(float c, const uint16_t* a, const uint16_t* b, int n) {
+  if (Trace* trace = tracing()) trace->requests.add_macs(n);
   for (int i = 0; i < n; i += model.terms) {
     c = add_step(c, a + i, b + i, std::min(model.terms, n - i), model.fraction_bits);
   }

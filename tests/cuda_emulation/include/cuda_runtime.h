@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../emulation.h"
+#include "device_integers.h"
 
 #define __global__
 #define __device__
@@ -34,7 +35,7 @@ inline void __syncthreads(std::source_location place = std::source_location::cur
 inline void __syncwarp(uint32_t mask = 0xffffffffu,
                        std::source_location place = std::source_location::current()) {
   int nothing = 0;
-  tuili::emulation::warp_op(mask, nothing, [](const auto&) {}, place);
+  tuili::emulation::warp_op(mask, nothing, [=](const auto&) { tuili::emulation::order_warp(mask); }, place);
 }
 
 // The value of lane ^ distance; reading a lane outside the mask gives a value that nobody should use.
