@@ -9,8 +9,9 @@ set(TUILI_CUDA_EMULATION_INCLUDES ${TUILI_CUDA_EMULATION_DIR} ${TUILI_CUDA_EMULA
 # Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.
 set(TUILI_CUDA_EMULATION_FLAGS -fno-strict-aliasing -ffp-contract=off -Wno-unknown-pragmas)
 
-set(TUILI_CUDA_KERNELS ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/elementwise.cu
-                       ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/gemm.cu)
+set(TUILI_CUDA_KERNELS elementwise gemm rows)
+list(TRANSFORM TUILI_CUDA_KERNELS PREPEND ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/)
+list(TRANSFORM TUILI_CUDA_KERNELS APPEND .cu)
 
 if(TUILI_CUDA STREQUAL "ON")
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
