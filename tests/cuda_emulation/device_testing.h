@@ -42,7 +42,6 @@ constexpr double unit() {
 
 template <typename T>
 constexpr DType type_of() {
-  if (std::is_same_v<T, int32_t>) return DType::i32;
   return std::is_same_v<T, float> ? DType::f32 : std::is_same_v<T, bf16> ? DType::bf16 : DType::f16;
 }
 

@@ -18,14 +18,14 @@ TUILI_TEST(the_tensor_core_adds_integers_exactly) {
     b[i] = bits(float(3 * i - 20));
     expected += float((i - 7) * (3 * i - 20));
   }
-  require(emulation::tensor_core_dot(5.0f, a, b, 16) == expected, "not exact");
+  require(emulation::tensor_core_dot<emulation::HalfType::bf16>(5.0f, a, b, 16) == expected, "not exact");
 }
 
 TUILI_TEST(the_tensor_core_cuts_what_lies_below_its_sum) {
   const uint16_t one[8] = {bits(1.0f)};
   const auto dot = [&](float c, float a) {
     const uint16_t row[8] = {bits(a)};
-    return emulation::tensor_core_dot(c, row, one, 8);
+    return emulation::tensor_core_dot<emulation::HalfType::bf16>(c, row, one, 8);
   };
   require(dot(1.0f, 0x1p-23f) == 1.0f + 0x1p-23f, "the last bit is kept");
   require(dot(1.0f, 0x1.8p-23f) == 1.0f + 0x1p-23f, "rounded toward zero, not to nearest");
@@ -55,7 +55,7 @@ TUILI_TEST(ldmatrix_and_mma_multiply_small_integers_exactly) {
     cuda::ptx::ldmatrix_x4(a, &shared.a[lane % 16][lane / 16 * 8]);
     cuda::ptx::ldmatrix_x4(b, &shared.b[lane % 8][lane / 8 % 2 * 8]);
     float acc[4] = {};
-    cuda::ptx::mma_m16n8k16(acc, a, {b[0], b[1]});
+    cuda::ptx::mma_m16n8k16<bf16>(acc, a, {b[0], b[1]});
     for (int e = 0; e < 4; ++e) d[lane / 4 + e / 2 * 8][lane % 4 * 2 + e % 2] = acc[e];
   };
   TUILI_LAUNCH(kernel, 1, 32, sizeof(Tiles), nullptr);

@@ -115,7 +115,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kTilesM][Shap
       for (int step = 0; step < 2; ++step) {
         const uint32_t b[2] = {column.pairs[2 * step], column.pairs[2 * step + 1]};
 #pragma unroll
-        for (int i = 0; i < Shape::kTilesM; ++i) ptx::mma_m16n8k16(acc[i][j], a[i][step], b);
+        for (int i = 0; i < Shape::kTilesM; ++i) ptx::mma_m16n8k16<__nv_bfloat16>(acc[i][j], a[i][step], b);
       }
     }
   }

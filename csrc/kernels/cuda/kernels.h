@@ -117,6 +117,62 @@ int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v
 // Block to[i] becomes a copy of block from[i]; pairs hold (from, to), and no block is both.
 int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs);
 
+// ---- attention
+
+inline constexpr int kAttentionSplit = 512;  // keys per independent split, at absolute positions
+
+// Rows [first_row, first_row + n_rows) of q stand at `position`, position + 1, …; keys exist at positions [0,
+// n_keys), those of [i · block_size, (i + 1) · block_size) in block blocks[first_block + i].
+struct AttentionSequence {
+  int32_t first_row;
+  int32_t n_rows;
+  int32_t position;
+  int32_t n_keys;
+  int32_t first_block;
+};
+
+enum class Causal : uint8_t { no, yes };
+
+struct AttentionArgs {
+  Output out;  // f32 or bf16 [n_tokens, n_heads · head_dim], row stride ld_out
+  int64_t ld_out;
+  const float* q;  // f32 of the same shape, row stride ld_q
+  int64_t ld_q;
+  KvPages pages;  // on 16 bytes; head_dim a multiple of 8, at most 256
+  const int32_t* blocks;
+  const AttentionSequence* sequences;  // [n_sequences], in device memory: a captured launch reads new ones
+  int64_t n_sequences;
+  int64_t max_rows;  // at least every n_rows
+  int64_t max_keys;  // at least every n_keys
+  int64_t n_tokens;  // rows of q
+  int64_t n_heads;   // a multiple of pages.n_kv_heads
+  int64_t window;    // key j is seen by the query at i iff i - j < window; 0: no window
+  Causal causal;     // yes: iff j <= i, too
+  float scale;
+  float softcap;    // scores become softcap · tanh(score / softcap); 0: they do not
+  float* partials;  // scratch, attention_partial_floats(…) or more; with those of one split nothing is shared
+  int64_t partial_floats;
+};
+
+constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim,
+                                           int64_t n_keys) {
+  return n_keys <= kAttentionSplit
+             ? 0
+             : (n_keys + kAttentionSplit - 1) / kAttentionSplit * n_tokens * n_heads * (head_dim + 2);
+}
+
+// q is rounded to the type of the pages. Splits of 512 keys at absolute positions, each from a fresh (max,
+// sum, out); inside a split, tiles of 64 keys in order:
+//   score = q · k in one chain of tensor-core steps of 16 d, · scale, (capped,) · log2(e); unseen keys are
+//   -inf m' = max(m, max score); r = 2^(m - m'); p = 2^(score - m'), rounded to the type of the pages sum =
+//   sum · r, then += p · 1 in steps of 16 keys;  out[d] = out[d] · r, then += p · v[.][d] in the same steps
+// Splits merge in ascending order: M' = max(M, m); out = fma(O, 2^(M - M'), o · 2^(m - M')), the sum
+// likewise. The result is out · (1 / sum) + 0; no seen key gives zeros. An unseen key has p = 0, which
+// changes no bit: the tensor cores add 0 · v exactly for every finite v below 2^100. So a query's bits are
+// the same alone, in a chunk, with its splits shared out over blocks or not. 2^x is the device's own, within
+// 2^-22.
+int attention(Stream stream, const AttentionArgs& args);
+
 // ---- linear maps
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)

@@ -27,6 +27,15 @@ inline cudaError_t cudaGetLastError() {
   return static_cast<cudaError_t>(tuili::emulation::take_last_error());
 }
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+// Holds for the next launch alone, whichever kernel it is of.
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  tuili::emulation::allow_shared_bytes(static_cast<size_t>(bytes));
+  return cudaSuccess;
+}
+
 inline void __syncthreads(std::source_location place = std::source_location::current()) {
   tuili::emulation::barrier(place);
 }
