@@ -30,5 +30,6 @@ int kv_write(Stream, const KvPages&, const float*, const float*, int64_t, const 
 int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv_copy"); }
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }
 int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
+int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
 
 }  // namespace tuili::cuda

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "base/packed.h"
 #include "kernels/cpu/kernels.h"
 
 struct CUstream_st;    // cudaStream_t points to it
@@ -192,5 +193,22 @@ struct GemmArgs {
 // bias and the last rounding. Any m, any k and any alignment of the element give the same bits; 16-byte rows
 // are faster. Sizes are below 2^31.
 int gemm(Stream stream, const GemmArgs& args);
+
+// The same with quantized weights, the CPU's packed planes in device memory.
+struct QuantizedGemmArgs {
+  Output y;       // [m, w.n], dense
+  const bf16* x;  // [m, w.k], dense, rows on 16 bytes
+  PackedMatrix w;
+  const float* bias;  // f32 [w.n] or null
+  int64_t m;
+};
+
+// Per output from acc = 0, the groups of 32 k ascending:
+//   sum = Σ x · c on tensor cores, the first 16 k, then the others, c the integer that the scale multiplies
+//   acc = fma(scale, sum, acc); q6_k: for each 16 k on its own, with its scale
+//   formats with a min: acc = fma(min, Σ x in the same two steps, acc), min = m, or -(dmin · float(sub_min))
+// then the bias. x is not quantized, unlike on the CPU. Any m gives the same bits. |error| ≤ (68 + n_groups +
+// 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48 from the two steps of a group.
+int gemm(Stream stream, const QuantizedGemmArgs& args);
 
 }  // namespace tuili::cuda

@@ -123,6 +123,31 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
 #endif
 }
 
+// Bytes kFirst and kFirst + 1 of a word, below 128, minus kZero, as two bf16: exact, because 128 + byte is a
+// bf16 whose fraction is the byte.
+template <int kFirst, int kZero>
+__device__ __forceinline__ uint32_t bytes_to_bf16(uint32_t bytes) {
+  const uint32_t biased = __byte_perm(bytes, 0x43u, kFirst == 0 ? 0x4140 : 0x4342);
+#if defined(__CUDACC__)
+  uint32_t pair;
+  const uint32_t one = 0x3f803f80u, minus = 0xc300c300u | static_cast<uint32_t>(kZero) << 16 | kZero;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(biased), "r"(one), "r"(minus));
+  return pair;
+#else
+  const float low = __uint_as_float(biased << 16), high = __uint_as_float(biased & 0xffff0000u);
+  return pack<__nv_bfloat16>(low - 128 - kZero, high - 128 - kZero);
+#endif
+}
+
+// Signed bytes kFirst and kFirst + 1 of a word as two bf16, exactly: 2^23 + 128 + byte is an f32.
+template <int kFirst>
+__device__ __forceinline__ uint32_t signed_bytes_to_bf16(uint32_t bytes) {
+  const uint32_t unsigned_bytes = bytes ^ 0x80808080u;
+  const float low = __uint_as_float(__byte_perm(unsigned_bytes, 0x4b000000u, 0x7540 + kFirst));
+  const float high = __uint_as_float(__byte_perm(unsigned_bytes, 0x4b000000u, 0x7541 + kFirst));
+  return pack<__nv_bfloat16>(__fsub_rn(low, 0x1p23f + 128), __fsub_rn(high, 0x1p23f + 128));
+}
+
 // 2^x with a relative error of at most 2^-22; exact at 0, 0 at -infinity and where the result is subnormal.
 __device__ __forceinline__ float exp2_approximate(float x) {
 #if defined(__CUDACC__)

@@ -103,3 +103,13 @@ inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline uint32_t __float_as_uint(float x) { return std::bit_cast<uint32_t>(x); }
 inline int32_t __float_as_int(float x) { return std::bit_cast<int32_t>(x); }
 inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
+
+// Four bytes of y:x, chosen by the nibbles of the selector.
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
+  const uint64_t bytes = uint64_t{y} << 32 | x;
+  uint32_t out = 0;
+  for (int i = 0; i < 4; ++i) {
+    out |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 0xffu) << 8 * i;
+  }
+  return out;
+}
