@@ -31,5 +31,12 @@ int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }
 int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
 int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
+int argmax(Stream, int32_t*, const float*, int64_t, int64_t) { return absent("argmax"); }
+int softmax_stats(Stream, float*, float*, const float*, int64_t, int64_t) { return absent("softmax_stats"); }
+int exp_shifted(Stream, float*, const float*, float, int64_t) { return absent("exp_shifted"); }
+int change_logits(Stream, float*, int64_t, LogitChange, const LogitChanges&) {
+  return absent("change_logits");
+}
+int mask_logits(Stream, float*, const uint32_t*, int64_t, int64_t) { return absent("mask_logits"); }
 
 }  // namespace tuili::cuda

@@ -83,6 +83,23 @@ int softcap(Stream stream, float* y, float cap, int64_t count) {
   return for_each(stream, SoftcapBody{y, cap}, count);
 }
 
+int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count) {
+  return for_each(stream, ExpShiftedBody{y, x, shift}, count);
+}
+
+int change_logits(Stream stream, float* logits, int64_t n_vocab, LogitChange kind,
+                  const LogitChanges& changes) {
+  const auto [rows, ids, values, count] = changes;
+  const auto n = static_cast<int>(n_vocab);
+  if (kind == LogitChange::add) return for_each(stream, AddToLogitBody{logits, rows, ids, values, n}, count);
+  return for_each(stream, RepeatPenaltyBody{logits, rows, ids, values, n}, count);
+}
+
+int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n_rows, int64_t n_vocab) {
+  const MaskBody body{logits, allowed, static_cast<int>(n_vocab), static_cast<int>((n_vocab + 31) / 32)};
+  return for_each(stream, body, n_rows * n_vocab);
+}
+
 int rope(Stream stream, const RopeArgs& args) {
   const int64_t row = args.n_heads * args.head_dim;
   if (row > INT_MAX || 2 * args.half > args.head_dim) return cudaErrorInvalidValue;

@@ -211,4 +211,33 @@ struct QuantizedGemmArgs {
 // 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48 from the two steps of a group.
 int gemm(Stream stream, const QuantizedGemmArgs& args);
 
+// ---- rows of logits, f32 [n_rows, n_vocab]
+
+// tokens[r] = the first maximum of row r; -1 if any logit is NaN, -2 if every one is -inf: as ops::argmax.
+int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
+
+// max[r] and sum[r] = Σ exp(x - max), a canonical sum; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
+// in both. CPU's bits, but for the sign of a zero maximum.
+int softmax_stats(Stream stream, float* max, float* sum, const float* logits, int64_t n_rows,
+                  int64_t n_vocab);
+
+// y[i] = exp(x[i] - shift); y may be x. CPU's bits.
+int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count);
+
+// What is done to a row before a token is drawn from it, entry by entry of a list that holds each place once:
+//   add     logits[rows[i], ids[i]] += values[i]: biases, frequency and presence penalties; -inf bans
+//   repeat  logit > 0 ? logit / value : logit · value: repetition penalties (Keskar et al. 2019)
+enum class LogitChange : uint8_t { add, repeat };
+struct LogitChanges {
+  const int32_t* rows;
+  const int32_t* ids;
+  const float* values;
+  int64_t count;
+};
+int change_logits(Stream stream, float* logits, int64_t n_vocab, LogitChange kind,
+                  const LogitChanges& changes);
+
+// -inf where bit i % 32 of word i / 32 of allowed u32 [n_rows, ceil(n_vocab / 32)] is 0. Below 2^31 logits.
+int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n_rows, int64_t n_vocab);
+
 }  // namespace tuili::cuda
