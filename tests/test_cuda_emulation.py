@@ -101,10 +101,22 @@ PLANTED = {  # file, what stands there, what is planted instead
     "a wait for too few copies": ("gemm.cuh", "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
     "the next tile lands in the one that is read": ("gemm.cuh", "tile % kStages]", "tile % (kStages - 1)]"),
     "no zeros past the end of k": ("gemm.cuh", "exists ? kVectorBytes : 0", "kVectorBytes"),
-    "values are read before they arrive": ("attention.cuh", "ptx::cp_async_wait<0>();\n    __syncthreads();  // the values", "__syncthreads();  // the values"),
-    "maxima are read before they are written": ("attention_state.cuh", "__syncthreads();  // the maxima", "// the maxima"),
+    "values are read before they arrive": (
+        "attention.cuh",
+        "ptx::cp_async_wait<0>();\n    __syncthreads();  // the values",
+        "__syncthreads();  // the values",
+    ),
+    "maxima are read before they are written": (
+        "attention_state.cuh",
+        "__syncthreads();  // the maxima",
+        "// the maxima",
+    ),
     "a split goes on from the one before": ("attention.cuh", "state.clear();\n  start_keys", "start_keys"),
-    "one tile too few at the end of the keys": ("attention.cuh", "key + kKeyTile < end", "key + 2 * kKeyTile < end"),
+    "one tile too few at the end of the keys": (
+        "attention.cuh",
+        "key + kKeyTile < end",
+        "key + 2 * kKeyTile < end",
+    ),
     "half of a step's k twice": ("gemm.cuh", "column.pairs[2 * step + 1]", "column.pairs[2 * step]"),
 }
 

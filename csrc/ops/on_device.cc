@@ -1,6 +1,5 @@
 #include "ops/on_device.h"
 
-#include "kernels/cuda/kernels.h"
 #include "ops/checks.h"
 
 namespace tuili::ops::on_device {
@@ -140,6 +139,98 @@ void gemm(const Context& context, const TensorView& y, const TensorView& x, cons
                             n,
                             k};
   device::check(cuda::gemm(context.stream, args), "gemm");
+}
+
+void gemm(const Context& context, const TensorView& y, const TensorView& x, const PackedMatrix& w) {
+  expect("gemm", "x", x, DType::bf16);
+  expect("gemm", "y", y, y.dtype == DType::bf16 ? DType::bf16 : DType::f32);
+  TUILI_EXPECT(x.is_dense() && y.is_dense() && x.size(1) == w.k && y.size(1) == w.n && x.rows() == y.rows() &&
+                   !is_float(w.format),
+               "gemm: x is ", x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ", y);
+  const cuda::QuantizedGemmArgs args{
+      {y.data, y.dtype}, static_cast<const cuda::bf16*>(x.data), w, nullptr, x.rows()};
+  device::check(cuda::gemm(context.stream, args), "gemm");
+}
+
+void embed(const Context& context, const TensorView& y, const TensorView& table, const TensorView& ids,
+           float factor) {
+  expect_dense("embed", "y", y);
+  expect("embed", "table", table, table.dtype);
+  expect("embed", "ids", ids, DType::i32);
+  TUILI_EXPECT(table.is_dense() && table.size(1) == y.size(1) && ids.count() == y.rows(), "embed: y is ", y,
+               ", the table ", table, ", ids ", ids);
+  device::check(cuda::embed(context.stream, y.f32(), table.data, table.dtype,
+                            static_cast<const int32_t*>(ids.data), y.rows(), y.size(1), factor),
+                "embed");
+}
+
+void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
+              const int32_t* slots) {
+  expect("kv_write", "k", k);
+  expect("kv_write", "v", v);
+  TUILI_EXPECT(
+      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
+      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
+  device::check(cuda::kv_write(context.stream, pages, k.f32(), v.f32(), k.row_stride, slots, k.rows()),
+                "kv_write");
+}
+
+void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs, int64_t n) {
+  device::check(cuda::kv_copy(context.stream, pages, pairs, n), "kv_copy");
+}
+
+int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int64_t max_keys) {
+  return cuda::attention_partial_floats(n_tokens, n_heads, head_dim, max_keys);
+}
+
+void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
+               const KvPages& pages, const Sequences& sequences, const TensorView& partials) {
+  expect("attention", "q", q);
+  expect("attention", "out", out, out.dtype == DType::bf16 ? DType::bf16 : DType::f32);
+  expect("attention", "partials", partials);
+  TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim &&
+                   pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim &&
+                   spec.n_heads % spec.n_kv_heads == 0,
+               "attention: q is ", q, ", out is ", out, ", pages of ", pages.n_kv_heads, " heads of ",
+               pages.head_dim, " for ", spec.n_heads, " and ", spec.n_kv_heads, " heads of ", spec.head_dim);
+  const cuda::AttentionArgs args{.out = {out.data, out.dtype},
+                                 .ld_out = out.row_stride,
+                                 .q = q.f32(),
+                                 .ld_q = q.row_stride,
+                                 .pages = pages,
+                                 .blocks = sequences.blocks,
+                                 .sequences = sequences.list,
+                                 .n_sequences = sequences.count,
+                                 .max_rows = sequences.max_rows,
+                                 .max_keys = sequences.max_keys,
+                                 .n_tokens = q.rows(),
+                                 .n_heads = spec.n_heads,
+                                 .window = spec.window,
+                                 .causal = spec.causal ? cuda::Causal::yes : cuda::Causal::no,
+                                 .scale = spec.scale,
+                                 .softcap = spec.softcap,
+                                 .partials = partials.f32(),
+                                 .partial_floats = partials.count()};
+  device::check(cuda::attention(context.stream, args), "attention");
+}
+
+void argmax(const Context& context, const TensorView& tokens, const TensorView& logits) {
+  expect_dense("argmax", "logits", logits);
+  expect("argmax", "tokens", tokens, DType::i32);
+  TUILI_EXPECT(tokens.count() == logits.rows(), "argmax: logits are ", logits, ", tokens ", tokens);
+  device::check(cuda::argmax(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), logits.rows(),
+                             logits.size(1)),
+                "argmax");
+}
+
+void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,
+                   const TensorView& logits) {
+  expect_dense("softmax_stats", "logits", logits);
+  expect_vector("softmax_stats", "max", max, logits.rows());
+  expect_vector("softmax_stats", "sum", sum, logits.rows());
+  device::check(
+      cuda::softmax_stats(context.stream, max.f32(), sum.f32(), logits.f32(), logits.rows(), logits.size(1)),
+      "softmax_stats");
 }
 
 }  // namespace tuili::ops::on_device
