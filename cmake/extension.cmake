@@ -18,6 +18,7 @@ Python_add_library(_core MODULE WITH_SOABI
   bindings/bind_ops.cc
   bindings/bind_runtime.cc
   bindings/module.cc
+  bindings/$<IF:$<STREQUAL:${TUILI_CUDA},OFF>,no_device_ops.cc,bind_device_ops.cc>
 )
 target_include_directories(_core SYSTEM PRIVATE "${TUILI_PYBIND11}")
 target_compile_definitions(_core PRIVATE TUILI_VERSION="${PROJECT_VERSION}")

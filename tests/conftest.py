@@ -26,15 +26,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "isa" in metafunc.fixturenames:
-        from tuili import _core  # here, so that tests of pure Python run without the core
+    """`isa`: a table; `place`: the keywords that make an op run on it, or on the device of such a build."""
+    if not {"isa", "place"} & set(metafunc.fixturenames):
+        return
+    from tuili import _core  # here, so that tests of pure Python run without the core
 
-        runnable = _core.available_isas()
-        names = [*X86_ISAS, *(isa for isa in runnable if isa not in X86_ISAS)]
-        skip = [pytest.mark.skip(reason="this CPU or build cannot run this table")]
-        metafunc.parametrize(
-            "isa", [pytest.param(isa, marks=[] if isa in runnable else skip) for isa in names]
-        )
+    runnable = _core.available_isas()
+    names = [*X86_ISAS, *(isa for isa in runnable if isa not in X86_ISAS)]
+    skip = [pytest.mark.skip(reason="this CPU or build cannot run this table")]
+    marks = {isa: [] if isa in runnable else skip for isa in names}
+    if "isa" in metafunc.fixturenames:
+        metafunc.parametrize("isa", [pytest.param(isa, marks=marks[isa]) for isa in names])
+    if "place" in metafunc.fixturenames:
+        places = [pytest.param({"isa": isa}, marks=marks[isa], id=isa) for isa in names]
+        if _core.build_info()["cuda"] != "none":
+            places.append(pytest.param({"device": "cuda"}, id="cuda"))
+        metafunc.parametrize("place", places)
 
 
 @pytest.fixture(scope="session")

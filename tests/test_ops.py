@@ -1,8 +1,8 @@
 """Every op against the float64 reference: op × instruction set × format × odd shapes, with derived bounds.
 
 And the promise of equal bits op by op: equal bits from every table, for every row count, on any number of
-threads. Where the arithmetic is spelled out to the last rounding (both GEMMs, the quantization of
-activations), the bits equal the specification's.
+threads; of rows and elements also on the device, in a build that has one. Where the arithmetic is spelled
+out to the last rounding (both GEMMs, the quantization of activations), the bits equal the specification's.
 """
 
 from __future__ import annotations
@@ -167,21 +167,21 @@ def test_embedding_rows_are_the_exact_values(isa, format):
 
 
 @pytest.mark.parametrize("n", ROW_SIZES)
-def test_rms_norm_stays_within_its_error_bound(isa, n):
+def test_rms_norm_stays_within_its_error_bound(place, n):
     """The sum of n squares errs by (n/32 + 5) u relatively, the rest by a few u."""
     x, gain = normal(n, 5, n), normal(n + 1, n)
     want = reference.rms_norm(x, gain, 1e-5)
-    got = ops.rms_norm(x, gain, 1e-5, isa=isa)
+    got = ops.rms_norm(x, gain, 1e-5, **place)
     assert_within(got, want, (n / 64 + 8) * U * abs(want) + 1e-38)
     assert_same_bits(got, ops.rms_norm(x, gain, 1e-5, isa="generic"))
 
 
 @pytest.mark.parametrize("n", ROW_SIZES)
-def test_layer_norm_stays_within_its_error_bound(isa, n):
+def test_layer_norm_stays_within_its_error_bound(place, n):
     """x - mean errs by (n/32 + 5) u of the mean of |x|; the quotient inherits it."""
     x, gain, bias = normal(n, 5, n) + np.float32(0.5), normal(n + 1, n), normal(n + 2, n)
     want = reference.layer_norm(x, gain, bias, 1e-12)
-    got = ops.layer_norm(x, gain, bias, 1e-5, isa=isa)
+    got = ops.layer_norm(x, gain, bias, 1e-5, **place)
     want = reference.layer_norm(x, gain, bias, 1e-5)
     spread = 1 / np.sqrt(x.astype(np.float64).var(axis=-1, keepdims=True) + 1e-5)
     size = (abs(x).max(axis=-1, keepdims=True) * spread + abs(want - bias)) * abs(gain) + abs(bias)
@@ -194,13 +194,13 @@ def test_layer_norm_stays_within_its_error_bound(isa, n):
 
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("n_heads, head_dim, half", [(1, 16, 8), (3, 80, 40), (2, 64, 16)])
-def test_rope_stays_within_its_error_bound(isa, interleaved, n_heads, head_dim, half):
+def test_rope_stays_within_its_error_bound(place, interleaved, n_heads, head_dim, half):
     """Two products and a sum: 3 u of the pair's length. cos and sin are right to half an ulp."""
     positions = np.array([0, 1, 77, 4095, 131071], np.int32)
     inv_freq = (10000.0 ** (-np.arange(half) / half)).astype(np.float32)
     x = normal(head_dim, len(positions), n_heads * head_dim)
     cos, sin = ops.rope_table(positions, inv_freq)
-    got = ops.rope(x, cos, sin, n_heads, interleaved=interleaved, isa=isa)
+    got = ops.rope(x, cos, sin, n_heads, interleaved=interleaved, **place)
     heads = x.reshape(len(x), n_heads, head_dim)
     want = reference.rope(heads, *reference.rope_angles(inv_freq, positions), interleaved).reshape(x.shape)
     assert_within(got, want, 6 * U * abs(x).max())
@@ -385,28 +385,28 @@ GRID = np.concatenate([np.linspace(-20, 20, 4001), [-1e30, -130, -90, 90, 1e30, 
 
 
 @pytest.mark.parametrize("kind", reference.ACTIVATIONS)
-def test_activations_stay_within_a_few_ulps(isa, kind):
+def test_activations_stay_within_a_few_ulps(place, kind):
     """A few u of the result, and of x / 2 where 1 + erf or 1 + tanh cancels."""
     x = GRID.astype(np.float32)
     with np.errstate(over="ignore"):
         want = reference.ACTIVATIONS[kind](x.astype(np.float64))
-    got = ops.activate(x, None, kind, isa=isa)
+    got = ops.activate(x, None, kind, **place)
     scale = abs(want) + (0 if kind in ("silu", "relu") else np.minimum(abs(x.astype(np.float64)), 16))
     assert_within(got, want, 6 * U * scale + 1e-37)
     assert_same_bits(got, ops.activate(x, None, kind, isa="generic"))
 
 
 @pytest.mark.parametrize("kind", reference.ACTIVATIONS)
-def test_gated_activations_multiply(isa, kind):
+def test_gated_activations_multiply(place, kind):
     gate, up = normal(1, 77), normal(2, 77)
-    alone = ops.activate(gate, None, kind, isa=isa)
-    assert_same_bits(ops.activate(gate, up, kind, isa=isa), alone * up)
+    alone = ops.activate(gate, None, kind, **place)
+    assert_same_bits(ops.activate(gate, up, kind, **place), alone * up)
 
 
-def test_activations_keep_nan(isa):
+def test_activations_keep_nan(place):
     x = np.array([np.nan] * 17 + [1.0], np.float32)
     for kind in reference.ACTIVATIONS:
-        assert np.isnan(ops.activate(x, None, kind, isa=isa)[:17]).all()
+        assert np.isnan(ops.activate(x, None, kind, **place)[:17]).all()
 
 
 def test_exp_is_right_to_an_ulp(isa):
@@ -420,28 +420,28 @@ def test_exp_is_right_to_an_ulp(isa):
 
 
 @pytest.mark.parametrize("cap", [1.0, 30.0, 50.0])
-def test_softcap_stays_within_a_few_ulps(isa, cap):
+def test_softcap_stays_within_a_few_ulps(place, cap):
     x = np.concatenate([GRID, 10 * GRID]).astype(np.float32)
     want = reference.softcap(x.astype(np.float64), cap)
-    got = ops.softcap(x, cap, isa=isa)
+    got = ops.softcap(x, cap, **place)
     assert_within(got, want, 6 * U * abs(want) + 1e-37)
     assert_same_bits(got, ops.softcap(x, cap, isa="generic"))
 
 
 @pytest.mark.parametrize("n_tokens", [1, 2, 31, 33, 300])
-def test_mean_of_rows_stays_within_its_error_bound(isa, n_tokens):
+def test_mean_of_rows_stays_within_its_error_bound(place, n_tokens):
     x = normal(n_tokens, n_tokens, 70)
-    got = ops.mean_rows(x, isa=isa)
+    got = ops.mean_rows(x, **place)
     bound = (n_tokens / 32 + 7) * U * abs(x).astype(np.float64).mean(axis=0)
     assert_within(got, x.astype(np.float64).mean(axis=0), bound)
     assert_same_bits(got, ops.mean_rows(x, isa="generic"))
 
 
 @pytest.mark.parametrize("n", ROW_SIZES)
-def test_normalized_rows_have_length_one(isa, n):
+def test_normalized_rows_have_length_one(place, n):
     x = normal(n, 4, n)
     x[3] = 0
-    got = ops.l2_normalize(x, isa=isa)
+    got = ops.l2_normalize(x, **place)
     length = np.linalg.norm(x.astype(np.float64), axis=-1, keepdims=True)
     want = x / np.maximum(length, 1e-12)
     assert_within(got, want, (n / 64 + 8) * U * abs(want))

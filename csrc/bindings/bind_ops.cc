@@ -1,32 +1,23 @@
 // tuili._core.ops: single ops on numpy arrays, for tests and benchmarks.
-#include <memory>
-#include <optional>
-
-#include "base/float_environment.h"
-#include "base/memory.h"
 #include "bindings/bindings.h"
-#include "bindings/numpy.h"
+#include "bindings/single_ops.h"
 #include "runtime/sampler.h"
 
 namespace tuili::bindings {
+
+PackedWeight::PackedWeight(const std::string& format, int64_t n, int64_t k, const ByteArray& data) {
+  const Format stored = to_format(format);
+  TUILI_CHECK(n >= 1 && k >= 1 && n <= 1 << 24 && k <= 1 << 24, "a weight of ", n, " x ", k);
+  TUILI_CHECK(data.size() == n * ops::row_bytes(stored, k), "data has ", data.size(), " bytes; ", format,
+              " [", n, ", ", k, "] has ", n * ops::row_bytes(stored, k));
+  memory = Buffer(ops::packed_bytes(stored, n, k));
+  const uint8_t* rows = data.data();
+  const py::gil_scoped_release release;
+  const OneCall call(std::nullopt, 0);
+  matrix = ops::pack(call.context, stored, n, k, rows, memory.data());
+}
+
 namespace {
-
-using Isa = std::optional<std::string>;
-
-// A context for one call.
-struct OneCall {
-  explicit OneCall(const Isa& isa, int num_threads = 1, int64_t head_dim = 64) {
-    context.kernels = &ops::find_kernels(isa ? isa->c_str() : nullptr);
-    context.pool = &ThreadPool::shared();
-    context.n_threads = resolve_num_threads(num_threads);
-    context.scratch_floats = ops::scratch_floats_for(head_dim);
-    scratch = Buffer(context.scratch_floats * context.n_threads * 4);
-    context.scratch = reinterpret_cast<float*>(scratch.data());
-  }
-  Buffer scratch;
-  ops::Context context;
-  FloatEnvironment environment;
-};
 
 std::vector<py::ssize_t> shape_of(const py::array& array) {
   return {array.shape(), array.shape() + array.ndim()};
@@ -41,22 +32,6 @@ FloatArray copy_of(const FloatArray& array) {
 }
 
 // ---- linear maps
-
-struct PackedWeight {
-  PackedWeight(const std::string& format, int64_t n, int64_t k, const ByteArray& data) {
-    const Format stored = to_format(format);
-    TUILI_CHECK(n >= 1 && k >= 1 && n <= 1 << 24 && k <= 1 << 24, "a weight of ", n, " x ", k);
-    TUILI_CHECK(data.size() == n * ops::row_bytes(stored, k), "data has ", data.size(), " bytes; ", format,
-                " [", n, ", ", k, "] has ", n * ops::row_bytes(stored, k));
-    memory = Buffer(ops::packed_bytes(stored, n, k));
-    const uint8_t* rows = data.data();
-    const py::gil_scoped_release release;
-    const OneCall call(std::nullopt, 0);
-    matrix = ops::pack(call.context, stored, n, k, rows, memory.data());
-  }
-  Buffer memory;
-  PackedMatrix matrix;
-};
 
 // Activations with room for their quantized rows.
 struct Input {
@@ -130,24 +105,27 @@ FloatArray embed(const PackedWeight& w, const py::object& token_ids, float facto
 
 // ---- rows
 
-FloatArray rms_norm(const FloatArray& x, const FloatArray& gain, float eps, const Isa& isa) {
+FloatArray rms_norm(const FloatArray& x, const FloatArray& gain, float eps, const Isa& isa,
+                    const std::string& device) {
+  const DeviceKind kind = to_device(device);
   check_dims(x, "x", 2);
   check_length(gain, "gain", x.shape(1));
-  FloatArray y = like(x);
-  const OneCall call(isa);
-  ops::rms_norm(call.context, view_of(y), view_of(x), view_of(gain), eps);
-  return y;
+  const Operand from(x, kind), gains(gain, kind);
+  Operand to(like(x), kind);
+  ops::rms_norm(OneCall(isa).context, to.view(), from.view(), gains.view(), eps);
+  return to.result();
 }
 
 FloatArray layer_norm(const FloatArray& x, const FloatArray& gain, const FloatArray& bias, float eps,
-                      const Isa& isa) {
+                      const Isa& isa, const std::string& device) {
+  const DeviceKind kind = to_device(device);
   check_dims(x, "x", 2);
   check_length(gain, "gain", x.shape(1));
   check_length(bias, "bias", x.shape(1));
-  FloatArray y = like(x);
-  const OneCall call(isa);
-  ops::layer_norm(call.context, view_of(y), view_of(x), view_of(gain), view_of(bias), eps);
-  return y;
+  const Operand from(x, kind), gains(gain, kind), biases(bias, kind);
+  Operand to(like(x), kind);
+  ops::layer_norm(OneCall(isa).context, to.view(), from.view(), gains.view(), biases.view(), eps);
+  return to.result();
 }
 
 py::tuple rope_table(const py::object& position_ids, const FloatArray& inv_freq, float factor) {
@@ -160,7 +138,8 @@ py::tuple rope_table(const py::object& position_ids, const FloatArray& inv_freq,
 }
 
 FloatArray rope(const FloatArray& x, const FloatArray& cos, const FloatArray& sin, int64_t n_heads,
-                bool interleaved, const Isa& isa) {
+                bool interleaved, const Isa& isa, const std::string& device) {
+  const DeviceKind kind = to_device(device);
   check_dims(x, "x", 2);
   check_dims(cos, "cos", 2);
   TUILI_CHECK(shape_of(cos) == shape_of(sin) && cos.shape(0) == x.shape(0),
@@ -168,27 +147,29 @@ FloatArray rope(const FloatArray& x, const FloatArray& cos, const FloatArray& si
   TUILI_CHECK(n_heads >= 1 && x.shape(1) % n_heads == 0 && 2 * cos.shape(1) <= x.shape(1) / n_heads,
               "x has rows of ", x.shape(1), " for ", n_heads, " heads, of which RoPE turns ",
               2 * cos.shape(1));
-  FloatArray y = copy_of(x);
-  const OneCall call(isa);
-  ops::rope(call.context, view_of(y), view_of(cos), view_of(sin), n_heads, interleaved);
-  return y;
+  const Operand coses(cos, kind), sines(sin, kind);
+  Operand y(copy_of(x), kind);
+  ops::rope(OneCall(isa).context, y.view(), coses.view(), sines.view(), n_heads, interleaved);
+  return y.result();
 }
 
-FloatArray mean_rows(const FloatArray& x, const Isa& isa) {
+FloatArray mean_rows(const FloatArray& x, const Isa& isa, const std::string& device) {
+  const DeviceKind kind = to_device(device);
   check_dims(x, "x", 2);
   TUILI_CHECK(x.shape(0) >= 1, "x has no rows");
-  FloatArray y({py::ssize_t{1}, x.shape(1)});
-  const OneCall call(isa);
-  ops::mean_rows(call.context, view_of(y), view_of(x));
-  return FloatArray(y.reshape({x.shape(1)}));
+  const Operand from(x, kind);
+  Operand to(FloatArray({py::ssize_t{1}, x.shape(1)}), kind);
+  ops::mean_rows(OneCall(isa).context, to.view(), from.view());
+  return FloatArray(to.result().reshape({x.shape(1)}));
 }
 
-FloatArray l2_normalize(const FloatArray& x, const Isa& isa) {
+FloatArray l2_normalize(const FloatArray& x, const Isa& isa, const std::string& device) {
+  const DeviceKind kind = to_device(device);
   check_dims(x, "x", 2);
-  FloatArray y = like(x);
-  const OneCall call(isa);
-  ops::l2_normalize(call.context, view_of(y), view_of(x));
-  return y;
+  const Operand from(x, kind);
+  Operand to(like(x), kind);
+  ops::l2_normalize(OneCall(isa).context, to.view(), from.view());
+  return to.result();
 }
 
 // ---- attention
@@ -276,28 +257,31 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
 // ---- elements
 
 FloatArray activate(const FloatArray& gate, const std::optional<FloatArray>& up, const std::string& kind,
-                    const Isa& isa) {
+                    const Isa& isa, const std::string& device) {
+  const DeviceKind where = to_device(device);
   TUILI_CHECK(!up || shape_of(gate) == shape_of(*up), "gate and up must have one shape");
-  FloatArray y = like(gate);
-  const OneCall call(isa);
-  ops::activate(call.context, view_of(y), view_of(gate), up ? view_of(*up) : TensorView(),
+  const Operand gates(gate, where);
+  std::optional<Operand> ups;
+  if (up) ups.emplace(*up, where);
+  Operand y(like(gate), where);
+  ops::activate(OneCall(isa).context, y.view(), gates.view(), up ? ups->view() : TensorView(),
                 to_activation(kind));
-  return y;
+  return y.result();
 }
 
-FloatArray add(const FloatArray& x, const FloatArray& z, const Isa& isa) {
+FloatArray add(const FloatArray& x, const FloatArray& z, const Isa& isa, const std::string& device) {
+  const DeviceKind kind = to_device(device);
   TUILI_CHECK(shape_of(x) == shape_of(z), "x and z must have one shape");
-  FloatArray y = like(x);
-  const OneCall call(isa);
-  ops::add(call.context, view_of(y), view_of(x), view_of(z));
-  return y;
+  const Operand left(x, kind), right(z, kind);
+  Operand y(like(x), kind);
+  ops::add(OneCall(isa).context, y.view(), left.view(), right.view());
+  return y.result();
 }
 
-FloatArray softcap(const FloatArray& x, float cap, const Isa& isa) {
-  FloatArray y = copy_of(x);
-  const OneCall call(isa);
-  ops::softcap(call.context, view_of(y), cap);
-  return y;
+FloatArray softcap(const FloatArray& x, float cap, const Isa& isa, const std::string& device) {
+  Operand y(copy_of(x), to_device(device));
+  ops::softcap(OneCall(isa).context, y.view(), cap);
+  return y.result();
 }
 
 py::tuple softmax_stats(const FloatArray& x, const Isa& isa) {
@@ -334,98 +318,33 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
   return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, history, n_prompt, {});
 }
 
-// ---- the device
-
-// A copy of an array in device memory.
-class OnDevice {
- public:
-  OnDevice(const void* from, DType dtype, std::initializer_list<int64_t> shape)
-      : view_(nullptr, dtype, shape, DeviceKind::cuda),
-        memory_(device::allocate(std::max<int64_t>(1, bytes()))) {
-    view_.data = memory_.get();
-    if (from != nullptr) device::copy_to_device(memory_.get(), from, bytes(), nullptr);
-    device::synchronize(nullptr);
-  }
-  void copy_to(void* to) const {
-    device::copy_to_host(to, memory_.get(), bytes(), nullptr);
-    device::synchronize(nullptr);
-  }
-  const TensorView& view() const { return view_; }
-
- private:
-  struct Free {
-    void operator()(void* memory) const { device::free(memory); }
-  };
-  int64_t bytes() const { return view_.count() * size_of(view_.dtype); }
-
-  TensorView view_;
-  std::unique_ptr<void, Free> memory_;
-};
-
-// float32, or uint16 holding bfloat16.
-template <class Array, DType dtype>
-Array rms_norm_on_device(const Array& x, const FloatArray& gain, float eps) {
-  check_dims(x, "x", 2);
-  check_length(gain, "gain", x.shape(1));
-  const int64_t n = x.shape(0), d = x.shape(1);
-  const OnDevice from(x.data(), dtype, {n, d}), weights(gain.data(), DType::f32, {d}),
-      to(nullptr, dtype, {n, d});
-  ops::rms_norm(OneCall(std::nullopt).context, to.view(), from.view(), weights.view(), eps);
-  Array y(shape_of(x));
-  to.copy_to(y.mutable_data());
-  return y;
-}
-
-template <class Array, DType dtype>
-Array gemm_into(const HalfArray& x, const HalfArray& w) {
-  const int64_t m = x.shape(0), k = x.shape(1), n = w.shape(0);
-  const OnDevice xs(x.data(), DType::bf16, {m, k}), ws(w.data(), DType::bf16, {n, k}),
-      ys(nullptr, dtype, {m, n});
-  ops::gemm(OneCall(std::nullopt).context, ys.view(), xs.view(), ws.view());
-  Array y({m, n});
-  ys.copy_to(y.mutable_data());
-  return y;
-}
-
-py::array gemm_on_device(const HalfArray& x, const HalfArray& w, const std::string& out) {
-  check_dims(x, "x", 2);
-  check_dims(w, "w", 2);
-  TUILI_CHECK(x.shape(1) == w.shape(1), "x has rows of ", x.shape(1), "; w has rows of ", w.shape(1));
-  const DType dtype = choose<DType>(out, "out", {{"float32", DType::f32}, {"bfloat16", DType::bf16}});
-  if (dtype == DType::f32) return gemm_into<FloatArray, DType::f32>(x, w);
-  return gemm_into<HalfArray, DType::bf16>(x, w);
-}
-
 void bind_linear(py::module_& ops) {
   ops.def("gemm", &gemm, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(), "compute"_a = "auto",
           "isa"_a = py::none(), "num_threads"_a = 1);
   ops.def("quantize_rows", &quantize_rows, "x"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("embed", &embed, "w"_a, "ids"_a, "scale"_a = 1.0f, py::kw_only(), "isa"_a = py::none());
-  ops.def("gemm_on_device", &gemm_on_device, "x"_a, "w"_a, "out"_a = "float32");
-  ops.def("rms_norm_on_device", &rms_norm_on_device<FloatArray, DType::f32>, "x"_a.noconvert(), "gain"_a,
-          "eps"_a);
-  ops.def("rms_norm_on_device", &rms_norm_on_device<HalfArray, DType::bf16>, "x"_a.noconvert(), "gain"_a,
-          "eps"_a);
 }
 
 void bind_rows(py::module_& ops) {
-  ops.def("rms_norm", &rms_norm, "x"_a, "gain"_a, "eps"_a, py::kw_only(), "isa"_a = py::none());
-  ops.def("layer_norm", &layer_norm, "x"_a, "gain"_a, "bias"_a, "eps"_a, py::kw_only(), "isa"_a = py::none());
+  ops.def("rms_norm", &rms_norm, "x"_a, "gain"_a, "eps"_a, py::kw_only(), "isa"_a = py::none(),
+          "device"_a = "cpu");
+  ops.def("layer_norm", &layer_norm, "x"_a, "gain"_a, "bias"_a, "eps"_a, py::kw_only(), "isa"_a = py::none(),
+          "device"_a = "cpu");
   ops.def("rope_table", &rope_table, "positions"_a, "inv_freq"_a, "scale"_a = 1.0f);
   ops.def("rope", &rope, "x"_a, "cos"_a, "sin"_a, "n_heads"_a, py::kw_only(), "interleaved"_a = false,
-          "isa"_a = py::none());
+          "isa"_a = py::none(), "device"_a = "cpu");
   ops.def("attention", &attention, "q"_a, "k"_a, "v"_a, py::kw_only(), "position"_a = 0, "causal"_a = true,
           "window"_a = 0, "scale"_a = 1.0f, "softcap"_a = 0.0f, "kv_dtype"_a = "float32", "block_size"_a = 32,
           "isa"_a = py::none(), "num_threads"_a = 1);
-  ops.def("mean_rows", &mean_rows, "x"_a, py::kw_only(), "isa"_a = py::none());
-  ops.def("l2_normalize", &l2_normalize, "x"_a, py::kw_only(), "isa"_a = py::none());
+  ops.def("mean_rows", &mean_rows, "x"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
+  ops.def("l2_normalize", &l2_normalize, "x"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
 }
 
 void bind_elements(py::module_& ops) {
   ops.def("activate", &activate, "gate"_a, "up"_a = py::none(), "kind"_a = "silu", py::kw_only(),
-          "isa"_a = py::none());
-  ops.def("add", &add, "x"_a, "z"_a, py::kw_only(), "isa"_a = py::none());
-  ops.def("softcap", &softcap, "x"_a, "cap"_a, py::kw_only(), "isa"_a = py::none());
+          "isa"_a = py::none(), "device"_a = "cpu");
+  ops.def("add", &add, "x"_a, "z"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
+  ops.def("softcap", &softcap, "x"_a, "cap"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
   ops.def("softmax_stats", &softmax_stats, "x"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("exp_shifted", &exp_shifted, "x"_a, "shift"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("philox", &philox, "seed"_a, "counter"_a);
@@ -443,6 +362,7 @@ void bind_ops(py::module_& module) {
   bind_linear(ops);
   bind_rows(ops);
   bind_elements(ops);
+  bind_device_ops(ops);
 }
 
 }  // namespace tuili::bindings

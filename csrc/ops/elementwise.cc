@@ -1,8 +1,8 @@
 // Norms, rotations, activations and sums.
 #include <algorithm>
 
-#include "kernels/cuda/kernels.h"
 #include "ops/checks.h"
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
@@ -18,28 +18,11 @@ void split(const Context& context, int64_t n_items, int64_t weight, const Body& 
                              [&](int64_t begin, int64_t end, int) { body(cpu::Range{begin, end}); });
 }
 
-void rms_norm_on_device(const Context& context, const TensorView& y, const TensorView& x,
-                        const TensorView& gain, float eps) {
-  const int64_t n = x.rows(), d = x.size(1);
-  const bool ok = y.device == x.device && gain.device == x.device && gain.dtype == DType::f32 &&
-                  y.dtype == x.dtype && x.is_dense() && y.is_dense() && same_shape(x, y) && gain.size(0) == d;
-  TUILI_EXPECT(ok, "rms_norm: x is ", x, ", gain ", gain, ", y ", y);
-  int status = 0;
-  if (x.dtype == DType::f32) {
-    status = cuda::rms_norm(context.stream, y.f32(), x.f32(), gain.f32(), n, d, eps);
-  } else {
-    TUILI_EXPECT(x.dtype == DType::bf16, "rms_norm: x must be f32 or bf16, and is ", x);
-    status = cuda::rms_norm(context.stream, static_cast<cuda::bf16*>(y.data),
-                            static_cast<cuda::bf16*>(x.data), gain.f32(), n, d, eps);
-  }
-  device::check(status, "rms_norm");
-}
-
 }  // namespace
 
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
               float eps) {
-  if (x.device == DeviceKind::cuda) return rms_norm_on_device(context, y, x, gain, eps);
+  if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps);
   expect_dense("rms_norm", "x", x);
   expect_dense("rms_norm", "y", y);
   const int64_t d = x.size(1);
@@ -51,6 +34,7 @@ void rms_norm(const Context& context, const TensorView& y, const TensorView& x, 
 }
 
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps) {
+  if (x.device == DeviceKind::cuda) return on_device::rms_norm_heads(context, x, gain, eps);
   expect_f32("rms_norm_heads", "x", x);
   const int64_t head_dim = gain.size(0);
   expect_vector("rms_norm_heads", "gain", gain, head_dim);
@@ -63,6 +47,7 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps) {
+  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps);
   expect_dense("layer_norm", "x", x);
   expect_dense("layer_norm", "y", y);
   const int64_t d = x.size(1);
@@ -76,6 +61,7 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
 
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved) {
+  if (x.device == DeviceKind::cuda) return on_device::rope(context, x, cos, sin, n_heads, interleaved);
   expect_f32("rope", "x", x);
   expect_dense("rope", "cos", cos);
   expect_dense("rope", "sin", sin);
@@ -91,6 +77,7 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
 
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind) {
+  if (y.device == DeviceKind::cuda) return on_device::activate(context, y, gate, up, kind);
   expect_dense("activate", "y", y);
   expect_dense("activate", "gate", gate);
   const bool gated = up.data != nullptr;
@@ -103,6 +90,7 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
 }
 
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z) {
+  if (y.device == DeviceKind::cuda) return on_device::add(context, y, x, z);
   expect_dense("add", "y", y);
   expect_dense("add", "x", x);
   expect_dense("add", "z", z);
@@ -112,6 +100,7 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
 }
 
 void scale(const Context& context, const TensorView& y, float factor) {
+  if (y.device == DeviceKind::cuda) return on_device::scale(context, y, factor);
   expect_dense("scale", "y", y);
   split(context, y.count(), 1, [&](cpu::Range elements) {
     for (int64_t i = elements.begin; i < elements.end; ++i) y.f32()[i] *= factor;
@@ -119,12 +108,14 @@ void scale(const Context& context, const TensorView& y, float factor) {
 }
 
 void softcap(const Context& context, const TensorView& y, float cap) {
+  if (y.device == DeviceKind::cuda) return on_device::softcap(context, y, cap);
   expect_dense("softcap", "y", y);
   split(context, y.count(), 4,
         [&](cpu::Range elements) { context.kernels->softcap(y.f32(), cap, elements); });
 }
 
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
+  if (x.device == DeviceKind::cuda) return on_device::mean_rows(context, y, x);
   expect_dense("mean_rows", "x", x);
   expect_dense("mean_rows", "y", y);
   TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), "mean_rows: x is ", x, ", y is ", y);
@@ -132,6 +123,7 @@ void mean_rows(const Context& context, const TensorView& y, const TensorView& x)
 }
 
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x) {
+  if (x.device == DeviceKind::cuda) return on_device::l2_normalize(context, y, x);
   expect_dense("l2_normalize", "x", x);
   expect_dense("l2_normalize", "y", y);
   TUILI_EXPECT(same_shape(x, y), "l2_normalize: x is ", x, ", y is ", y);

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <bit>
 
-#include "kernels/cuda/kernels.h"
 #include "ops/checks.h"
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
@@ -78,23 +78,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 }
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
-  const int64_t m = x.size(0), k = x.size(1), n = w.size(0);
-  TUILI_CHECK(
-      x.n_dims == 2 && w.n_dims == 2 && y.n_dims == 2 && w.size(1) == k && y.size(0) == m && y.size(1) == n,
-      "gemm: x is ", x, ", w is ", w, ", y is ", y, "; w must be [n, k], x [m, k] and y [m, n]");
-  const bool on_device = x.device == DeviceKind::cuda && w.device == x.device && y.device == x.device;
-  TUILI_CHECK(on_device, "gemm: dense weights are for cuda, and x is ", x, ", w ", w, ", y ", y,
-              "; pack them for cpu");
-  TUILI_CHECK(
-      x.dtype == DType::bf16 && w.dtype == DType::bf16 && x.is_dense() && w.is_dense() && y.is_dense(),
-      "gemm: x and w must be dense bf16, and are ", x, " and ", w);
-  TUILI_CHECK(y.dtype == DType::f32 || y.dtype == DType::bf16, "gemm: y must be f32 or bf16, and is ", y);
-  const auto* xs = static_cast<const cuda::bf16*>(x.data);
-  const auto* ws = static_cast<const cuda::bf16*>(w.data);
-  const int status = y.dtype == DType::f32
-                         ? cuda::gemm(context.stream, y.f32(), xs, ws, m, n, k)
-                         : cuda::gemm(context.stream, static_cast<cuda::bf16*>(y.data), xs, ws, m, n, k);
-  device::check(status, "gemm");
+  on_device::gemm(context, y, x, w);
 }
 
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,

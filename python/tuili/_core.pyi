@@ -154,6 +154,7 @@ class ModelSpec:
     @property
     def logit_scale(self) -> float: ...
 
+Device = Literal["cpu", "cuda"]
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 
 class ModelBuilder:
@@ -452,15 +453,24 @@ class ops:
     @staticmethod
     def embed(w: PackedWeight, ids: i32, scale: float = 1.0, *, isa: str | None = None) -> f32: ...
     @staticmethod
-    def rms_norm(x: f32, gain: f32, eps: float, *, isa: str | None = None) -> f32: ...
+    def rms_norm(x: f32, gain: f32, eps: float, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
     @staticmethod
-    def layer_norm(x: f32, gain: f32, bias: f32, eps: float, *, isa: str | None = None) -> f32: ...
+    def layer_norm(
+        x: f32, gain: f32, bias: f32, eps: float, *, isa: str | None = None, device: Device = "cpu"
+    ) -> f32: ...
     @staticmethod
     def rope_table(positions: i32, inv_freq: f32, scale: float = 1.0) -> tuple[f32, f32]:
         """cos, sin [n_tokens, len(inv_freq)]."""
     @staticmethod
     def rope(
-        x: f32, cos: f32, sin: f32, n_heads: int, *, interleaved: bool = False, isa: str | None = None
+        x: f32,
+        cos: f32,
+        sin: f32,
+        n_heads: int,
+        *,
+        interleaved: bool = False,
+        isa: str | None = None,
+        device: Device = "cpu",
     ) -> f32: ...
     @staticmethod
     def attention(
@@ -487,19 +497,20 @@ class ops:
         kind: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
         *,
         isa: str | None = None,
+        device: Device = "cpu",
     ) -> f32: ...
     @staticmethod
-    def add(x: f32, z: f32, *, isa: str | None = None) -> f32: ...
+    def add(x: f32, z: f32, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
     @staticmethod
-    def softcap(x: f32, cap: float, *, isa: str | None = None) -> f32: ...
+    def softcap(x: f32, cap: float, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
     @staticmethod
     def softmax_stats(x: f32, *, isa: str | None = None) -> tuple[float, float]: ...
     @staticmethod
     def exp_shifted(x: f32, shift: float, *, isa: str | None = None) -> f32: ...
     @staticmethod
-    def mean_rows(x: f32, *, isa: str | None = None) -> f32: ...
+    def mean_rows(x: f32, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
     @staticmethod
-    def l2_normalize(x: f32, *, isa: str | None = None) -> f32: ...
+    def l2_normalize(x: f32, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
     @staticmethod
     def philox(seed: int, counter: int) -> tuple[int, int, int, int]: ...
     @staticmethod
@@ -507,11 +518,29 @@ class ops:
         """The token that the runner would append after `history` (prompt, then generated); -1, -2 as
         StepResult."""
     @staticmethod
-    def rms_norm_on_device(x: f32 | u16, gain: f32, eps: float) -> f32 | u16:
-        """On the CUDA device; uint16 holds bfloat16. Raises InvalidParameterError in a build without CUDA."""
+    def gemm_on_device(
+        x: u16, w: u16 | PackedWeight, out: Literal["float32", "bfloat16"] = "float32"
+    ) -> f32 | u16:
+        """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16. Builds without
+        CUDA lack this and those below."""
     @staticmethod
-    def gemm_on_device(x: u16, w: u16, out: Literal["float32", "bfloat16"] = "float32") -> f32 | u16:
-        """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16."""
+    def attention_on_device(
+        q: f32,
+        k: f32,
+        v: f32,
+        *,
+        position: int = 0,
+        causal: bool = True,
+        window: int = 0,
+        scale: float = 1.0,
+        softcap: float = 0.0,
+        kv_dtype: Literal["float16", "bfloat16"] = "bfloat16",
+        block_size: int = 32,
+    ) -> f32:
+        """As `attention`; q is rounded as keys and values are."""
+    @staticmethod
+    def softmax_stats_on_device(logits: f32) -> tuple[f32, f32, i32]:
+        """Maximum, sum and first maximum of each row."""
 
 class limits:
     """The submodule `tuili._core.limits`: what this machine can do at most, one sample of about a tenth of a

@@ -41,9 +41,11 @@ TUILI_TEST(ops_on_device_tensors_are_refused) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const TensorView x(memory, DType::bf16, {1, 1}, DeviceKind::cuda),
         y(memory, dtype, {1, 1}, DeviceKind::cuda);
-    const TensorView gain(memory, DType::f32, {1}, DeviceKind::cuda);
+    const TensorView row(memory, DType::f32, {1, 1}, DeviceKind::cuda),
+        gain(memory, DType::f32, {1}, DeviceKind::cuda);
     require_refused([&] { ops::gemm({}, y, x, x); });
-    require_refused([&] { ops::rms_norm({}, y, y, gain, 1e-5f); });
+    require_refused([&] { ops::rms_norm({}, y, row, gain, 1e-5f); });
+    require_refused([&] { ops::add({}, row, row, row); });
   }
 }
 

@@ -30,6 +30,10 @@ struct uint3 {
   unsigned x, y, z;
 };
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
@@ -78,6 +82,9 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st* stream,
 // The block's dynamic shared memory, which must hold `bytes`.
 void* shared_memory(size_t bytes);
 
+// cudaFuncSetAttribute for the next launch: without it, shared memory is limited to 48 KiB.
+void allow_shared_bytes(size_t bytes);
+
 // ---- for ptx.cuh and the stand-ins of CUDA's functions
 
 // Waits for every lane of the mask to come here. The last one gets the arguments of all, must act on them and
@@ -112,7 +119,9 @@ void copy_async(void* shared, const void* global, int bytes, int source_bytes);
 void commit_copies();
 void wait_copies(int n_pending);
 
-// c + Σ a[i] · b[i] over n bf16 pairs, as the tensor cores of `set_tensor_core` add.
+// c + Σ a[i] · b[i] over n pairs of halves, as the tensor cores of `set_tensor_core` add.
+enum class HalfType { bf16, f16 };
+template <HalfType kType>
 float tensor_core_dot(float c, const uint16_t* a, const uint16_t* b, int n);
 
 // "file.cu:17"

@@ -1,6 +1,6 @@
-// The arithmetic of the tensor cores for bf16 inputs and f32 sums, after MMA-Sim's published measurements:
-// per step the products and c are aligned to the largest exponent among them, cut below `fraction_bits`,
-// added exactly, and the sum is rounded toward zero.
+// The arithmetic of the tensor cores for bf16 or f16 inputs and f32 sums, after MMA-Sim's published
+// measurements: per step the products and c are aligned to the largest exponent among them, cut below
+// `fraction_bits`, added exactly, and the sum is rounded toward zero.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -19,7 +19,10 @@ struct Term {
   int exponent;
 };
 
-constexpr int kProductPoint = 14;  // two significands of 1 + 7 bits
+// Bits of a half's fraction; its exponent fills the rest.
+template <HalfType kType>
+constexpr int kFractionBits = kType == HalfType::bf16 ? 7 : 10;
+
 constexpr int kFloatPoint = 23;
 
 Term decode(uint32_t sign, uint32_t exponent, uint32_t fraction, int fraction_bits, int bias) {
@@ -27,15 +30,23 @@ Term decode(uint32_t sign, uint32_t exponent, uint32_t fraction, int fraction_bi
   return {sign ? -magnitude : magnitude, static_cast<int>(std::max(exponent, 1u)) - bias};
 }
 
-Term decode_bf16(uint16_t x) { return decode(x >> 15, x >> 7 & 0xffu, x & 0x7fu, 7, 127); }
+template <HalfType kType>
+Term decode_half(uint16_t x) {
+  constexpr int kBits = kFractionBits<kType>;
+  constexpr uint32_t kLargest = (1u << (15 - kBits)) - 1;
+  return decode(x >> 15, x >> kBits & kLargest, x & ((1u << kBits) - 1), kBits, kLargest / 2);
+}
 
 Term decode_float(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   return decode(bits >> 31, bits >> 23 & 0xffu, bits & 0x7fffffu, 23, 127);
 }
 
-bool is_finite_bf16(uint16_t x) { return (x >> 7 & 0xffu) != 0xffu; }
-double to_double(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
+template <HalfType kType>
+double to_double(uint16_t x) {
+  if constexpr (kType == HalfType::f16) return static_cast<double>(std::bit_cast<_Float16>(x));
+  return std::bit_cast<float>(static_cast<uint32_t>(x) << 16);
+}
 
 // significand · 2^shift without the bits below 1; cuts toward zero.
 int64_t align(int64_t significand, int shift) {
@@ -52,6 +63,7 @@ float round_toward_zero(double x) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(nearest) - 1);  // one towards zero, whatever the sign
 }
 
+template <HalfType kType>
 float add_step(float c, const uint16_t* a, const uint16_t* b, int n, int fraction_bits) {
   bool finite = std::isfinite(c);
   double plain = c;
@@ -59,9 +71,10 @@ float add_step(float c, const uint16_t* a, const uint16_t* b, int n, int fractio
   const Term start = decode_float(c);
   int largest = start.significand != 0 ? start.exponent : INT32_MIN;
   for (int i = 0; i < n; ++i) {
-    finite = finite && is_finite_bf16(a[i]) && is_finite_bf16(b[i]);
-    plain += to_double(a[i]) * to_double(b[i]);
-    const Term x = decode_bf16(a[i]), y = decode_bf16(b[i]);
+    const double left = to_double<kType>(a[i]), right = to_double<kType>(b[i]);
+    finite = finite && std::isfinite(left) && std::isfinite(right);
+    plain += left * right;
+    const Term x = decode_half<kType>(a[i]), y = decode_half<kType>(b[i]);
     terms[i] = {x.significand * y.significand, x.exponent + y.exponent};
     if (terms[i].significand != 0) largest = std::max(largest, terms[i].exponent);
   }
@@ -69,7 +82,8 @@ float add_step(float c, const uint16_t* a, const uint16_t* b, int n, int fractio
   if (largest == INT32_MIN) return 0.0f;
   int64_t sum = align(start.significand, fraction_bits - kFloatPoint - (largest - start.exponent));
   for (int i = 0; i < n; ++i) {
-    sum += align(terms[i].significand, fraction_bits - kProductPoint - (largest - terms[i].exponent));
+    sum +=
+        align(terms[i].significand, fraction_bits - 2 * kFractionBits<kType> - (largest - terms[i].exponent));
   }
   const double unit = std::bit_cast<double>(static_cast<uint64_t>(1023 + largest - fraction_bits) << 52);
   return round_toward_zero(static_cast<double>(sum) * unit);  // below 2^53: exact until here
@@ -79,12 +93,16 @@ float add_step(float c, const uint16_t* a, const uint16_t* b, int n, int fractio
 
 void set_tensor_core(TensorCore core) { model = core; }
 
+template <HalfType kType>
 float tensor_core_dot(float c, const uint16_t* a, const uint16_t* b, int n) {
   if (Trace* trace = tracing()) trace->requests.add_macs(n);
   for (int i = 0; i < n; i += model.terms) {
-    c = add_step(c, a + i, b + i, std::min(model.terms, n - i), model.fraction_bits);
+    c = add_step<kType>(c, a + i, b + i, std::min(model.terms, n - i), model.fraction_bits);
   }
   return c;
 }
+
+template float tensor_core_dot<HalfType::bf16>(float, const uint16_t*, const uint16_t*, int);
+template float tensor_core_dot<HalfType::f16>(float, const uint16_t*, const uint16_t*, int);
 
 }  // namespace tuili::emulation

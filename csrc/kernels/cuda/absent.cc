@@ -12,11 +12,31 @@ namespace {
 
 }  // namespace
 
-int rms_norm(Stream, float*, const float*, const float*, int64_t, int64_t, float) {
-  return absent("rms_norm");
+int rms_norm(Stream, const NormArgs&) { return absent("rms_norm"); }
+int layer_norm(Stream, const NormArgs&) { return absent("layer_norm"); }
+int l2_normalize(Stream, float*, const float*, int64_t, int64_t) { return absent("l2_normalize"); }
+int mean_rows(Stream, float*, const float*, int64_t, int64_t) { return absent("mean_rows"); }
+int embed(Stream, float*, const void*, DType, const int32_t*, int64_t, int64_t, float) {
+  return absent("embed");
 }
-int rms_norm(Stream, bf16*, const bf16*, const float*, int64_t, int64_t, float) { return absent("rms_norm"); }
-int gemm(Stream, float*, const bf16*, const bf16*, int64_t, int64_t, int64_t) { return absent("gemm"); }
-int gemm(Stream, bf16*, const bf16*, const bf16*, int64_t, int64_t, int64_t) { return absent("gemm"); }
+int activate(Stream, Output, const float*, const float*, Activation, int64_t) { return absent("activate"); }
+int add(Stream, float*, const float*, const float*, int64_t) { return absent("add"); }
+int scale(Stream, float*, float, int64_t) { return absent("scale"); }
+int softcap(Stream, float*, float, int64_t) { return absent("softcap"); }
+int rope(Stream, const RopeArgs&) { return absent("rope"); }
+int kv_write(Stream, const KvPages&, const float*, const float*, int64_t, const int32_t*, int64_t) {
+  return absent("kv_write");
+}
+int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv_copy"); }
+int attention(Stream, const AttentionArgs&) { return absent("attention"); }
+int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
+int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
+int argmax(Stream, int32_t*, const float*, int64_t, int64_t) { return absent("argmax"); }
+int softmax_stats(Stream, float*, float*, const float*, int64_t, int64_t) { return absent("softmax_stats"); }
+int exp_shifted(Stream, float*, const float*, float, int64_t) { return absent("exp_shifted"); }
+int change_logits(Stream, float*, int64_t, LogitChange, const LogitChanges&) {
+  return absent("change_logits");
+}
+int mask_logits(Stream, float*, const uint32_t*, int64_t, int64_t) { return absent("mask_logits"); }
 
 }  // namespace tuili::cuda

@@ -6,36 +6,134 @@
 namespace tuili::cuda {
 namespace {
 
-// One block of 256 threads per token; 32 bytes of shared memory.
-template <typename T>
-int launch_rms_norm(Stream stream, T* y, const T* x, const float* gain, int64_t n_tokens, int64_t d_model,
-                    float eps) {
-  if (n_tokens == 0 || d_model == 0) return cudaSuccess;  // a launch of zero blocks is an error
-  if (n_tokens > INT_MAX || d_model > INT_MAX - kRowThreads * kRowGroup) return cudaErrorInvalidValue;
-  const int64_t row_bytes = d_model * static_cast<int64_t>(sizeof(T));
-  const bool vector = d_model % kRowGroup == 0 && has_vector_rows(x, row_bytes) &&
-                      has_vector_rows(y, row_bytes) && has_vector_rows(gain, 0);
-  const auto kernel = vector ? &rms_norm_kernel<Access::vector, T> : &rms_norm_kernel<Access::scalar, T>;
-  TUILI_LAUNCH(kernel, static_cast<unsigned>(n_tokens), kRowThreads, sizeof(RowStorage), stream, y, x, gain,
-               static_cast<int>(d_model), eps);
+// A block of 256 threads per 1,024 elements; no shared memory.
+template <typename Body>
+int for_each(Stream stream, const Body& body, int64_t count) {
+  if (count == 0) return cudaSuccess;  // a launch of zero blocks is an error
+  if (count < 0 || count > INT_MAX) return cudaErrorInvalidValue;
+  const auto n_blocks = static_cast<unsigned>((count + kElementTile - 1) / kElementTile);
+  TUILI_LAUNCH(&for_each_kernel<Body>, n_blocks, kElementThreads, 0, stream, body, static_cast<int>(count));
   return cudaGetLastError();
+}
+
+template <typename T>
+int embed_as(Stream stream, float* y, const void* table, const int32_t* ids, int64_t n_tokens, int64_t d,
+             float factor) {
+  const EmbedBody<T> body{y, static_cast<const T*>(table), ids, static_cast<int>(d), factor};
+  return for_each(stream, body, n_tokens * d);
+}
+
+template <Activation kKind>
+int activate_as(Stream stream, Output y, const float* gate, const float* up, int64_t count) {
+  if (y.dtype == DType::f32)
+    return for_each(stream, ActivateBody<kKind, float>{static_cast<float*>(y.data), gate, up}, count);
+  if (y.dtype == DType::bf16)
+    return for_each(stream, ActivateBody<kKind, bf16>{static_cast<bf16*>(y.data), gate, up}, count);
+  return cudaErrorInvalidValue;
+}
+
+template <typename T>
+int kv_write_as(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
+                const int32_t* slots, int64_t n_tokens) {
+  const int64_t d = pages.n_kv_heads * pages.head_dim;
+  const KvWriteBody<T> body{static_cast<T*>(pages.k),
+                            static_cast<T*>(pages.v),
+                            k,
+                            v,
+                            slots,
+                            ld,
+                            pages.block_stride,
+                            static_cast<int>(d),
+                            static_cast<int>(pages.head_dim),
+                            static_cast<int>(pages.block_size)};
+  return for_each(stream, body, n_tokens * d);
 }
 
 }  // namespace
 
-int rms_norm(Stream stream, float* y, const float* x, const float* gain, int64_t n_tokens, int64_t d_model,
-             float eps) {
-  return launch_rms_norm(stream, y, x, gain, n_tokens, d_model, eps);
+int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
+          int64_t d, float factor) {
+  switch (type) {
+    case DType::f32: return embed_as<float>(stream, y, table, ids, n_tokens, d, factor);
+    case DType::f16: return embed_as<__half>(stream, y, table, ids, n_tokens, d, factor);
+    case DType::bf16: return embed_as<bf16>(stream, y, table, ids, n_tokens, d, factor);
+    default: return cudaErrorInvalidValue;
+  }
 }
 
-int rms_norm(Stream stream, bf16* y, const bf16* x, const float* gain, int64_t n_tokens, int64_t d_model,
-             float eps) {
-  return launch_rms_norm(stream, y, x, gain, n_tokens, d_model, eps);
+int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count) {
+  switch (kind) {
+    case Activation::silu: return activate_as<Activation::silu>(stream, y, gate, up, count);
+    case Activation::gelu: return activate_as<Activation::gelu>(stream, y, gate, up, count);
+    case Activation::gelu_tanh: return activate_as<Activation::gelu_tanh>(stream, y, gate, up, count);
+    case Activation::relu: return activate_as<Activation::relu>(stream, y, gate, up, count);
+  }
+  return cudaErrorInvalidValue;
 }
 
-template __global__ void rms_norm_kernel<Access::vector>(float*, const float*, const float*, int, float);
-template __global__ void rms_norm_kernel<Access::scalar>(float*, const float*, const float*, int, float);
-template __global__ void rms_norm_kernel<Access::vector>(bf16*, const bf16*, const float*, int, float);
-template __global__ void rms_norm_kernel<Access::scalar>(bf16*, const bf16*, const float*, int, float);
+int add(Stream stream, float* y, const float* x, const float* z, int64_t count) {
+  return for_each(stream, AddBody{y, x, z}, count);
+}
+
+int scale(Stream stream, float* y, float factor, int64_t count) {
+  return for_each(stream, ScaleBody{y, factor}, count);
+}
+
+int softcap(Stream stream, float* y, float cap, int64_t count) {
+  return for_each(stream, SoftcapBody{y, cap}, count);
+}
+
+int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count) {
+  return for_each(stream, ExpShiftedBody{y, x, shift}, count);
+}
+
+int change_logits(Stream stream, float* logits, int64_t n_vocab, LogitChange kind,
+                  const LogitChanges& changes) {
+  const auto [rows, ids, values, count] = changes;
+  const auto n = static_cast<int>(n_vocab);
+  if (kind == LogitChange::add) return for_each(stream, AddToLogitBody{logits, rows, ids, values, n}, count);
+  return for_each(stream, RepeatPenaltyBody{logits, rows, ids, values, n}, count);
+}
+
+int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n_rows, int64_t n_vocab) {
+  const MaskBody body{logits, allowed, static_cast<int>(n_vocab), static_cast<int>((n_vocab + 31) / 32)};
+  return for_each(stream, body, n_rows * n_vocab);
+}
+
+int rope(Stream stream, const RopeArgs& args) {
+  const int64_t row = args.n_heads * args.head_dim;
+  if (row > INT_MAX || 2 * args.half > args.head_dim) return cudaErrorInvalidValue;
+  const bool halves = args.pairs == RopePairs::halves;
+  const auto half = static_cast<int>(args.half);
+  const RopeBody body{args.x,
+                      args.cos,
+                      args.sin,
+                      args.ld,
+                      static_cast<int>(args.n_heads),
+                      static_cast<int>(args.head_dim),
+                      half,
+                      halves ? 1 : 2,
+                      halves ? half : 1};
+  return for_each(stream, body, args.n_tokens * args.n_heads * args.half);
+}
+
+int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
+             const int32_t* slots, int64_t n_tokens) {
+  if (pages.type == DType::f16) return kv_write_as<__half>(stream, pages, k, v, ld, slots, n_tokens);
+  if (pages.type == DType::bf16) return kv_write_as<bf16>(stream, pages, k, v, ld, slots, n_tokens);
+  return cudaErrorInvalidValue;
+}
+
+int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs) {
+  const int64_t block_bytes = pages.n_kv_heads * pages.block_size * pages.head_dim * size_of(pages.type);
+  const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
+  if (block_bytes % kVectorBytes != 0 || !has_vector_rows(pages.k, stride_bytes) ||
+      !has_vector_rows(pages.v, stride_bytes))
+    return cudaErrorInvalidValue;
+  const int64_t n_vectors = block_bytes / kVectorBytes;
+  const KvCopyBody body{static_cast<uint4*>(pages.k), static_cast<uint4*>(pages.v), pairs,
+                        stride_bytes / kVectorBytes, static_cast<int>(n_vectors)};
+  return for_each(stream, body, n_pairs * n_vectors);
+}
 
 }  // namespace tuili::cuda

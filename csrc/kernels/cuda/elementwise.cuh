@@ -1,101 +1,195 @@
-// Row-wise kernels: norms.
+// Elementwise kernels: one body per op, an element per thread, four elements apart by a block's width.
 #pragma once
 
+#include "kernels/cpu/kernels.h"
 #include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/math.cuh"
 
 namespace tuili::cuda {
 
-inline constexpr int kRowThreads = 256;  // one block per row
-inline constexpr int kRowWarps = kRowThreads / 32;
-inline constexpr int kRowGroup = 8;  // consecutive elements a thread owns: 16 bytes of bf16
+inline constexpr int kElementThreads = 256;
+inline constexpr int kPerThread = 4;  // loads on their way at once
+inline constexpr int kElementTile = kElementThreads * kPerThread;
 
-struct RowStorage {
-  float warp_sums[kRowWarps];
-};
+// Calls body(i) for i in [0, count).
+template <typename Body>
+__global__ void __launch_bounds__(kElementThreads) for_each_kernel(Body body, int count) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kElementTile + threadIdx.x;
+#pragma unroll
+  for (int j = 0; j < kPerThread; ++j) {
+    const int64_t i = first + j * kElementThreads;
+    if (i < count) body(static_cast<int>(i));
+  }
+}
 
-// kRowGroup elements as they lie in memory, moved 16 bytes at a time.
 template <typename T>
-struct alignas(kVectorBytes) RowGroup {
-  static constexpr int kVectors = kRowGroup * sizeof(T) / kVectorBytes;
-  T elements[kRowGroup];
-  __device__ __forceinline__ uint4* vectors() { return reinterpret_cast<uint4*>(elements); }
+struct EmbedBody {
+  float* y;
+  const T* table;
+  const int32_t* ids;
+  int d;
+  float factor;
+  __device__ __forceinline__ void operator()(int i) const {
+    const int64_t row = ids[i / d];
+    y[i] = __fmul_rn(to_float(table[row * d + i % d]), factor);
+  }
 };
 
-// Elements [first, first + kRowGroup) of a row of n; those past its end are 0.
-template <Access kAccess, typename T>
-__device__ __forceinline__ void load_group(float (&out)[kRowGroup], const T* row, int first, int n) {
-  if constexpr (kAccess == Access::vector) {
-    RowGroup<T> group;
-#pragma unroll
-    for (int i = 0; i < RowGroup<T>::kVectors; ++i) {
-      group.vectors()[i] = reinterpret_cast<const uint4*>(row + first)[i];
-    }
-#pragma unroll
-    for (int i = 0; i < kRowGroup; ++i) out[i] = to_float(group.elements[i]);
+struct AddBody {
+  float* y;
+  const float* x;
+  const float* z;
+  __device__ __forceinline__ void operator()(int i) const { y[i] = __fadd_rn(x[i], z[i]); }
+};
+
+struct ScaleBody {
+  float* y;
+  float factor;
+  __device__ __forceinline__ void operator()(int i) const { y[i] = __fmul_rn(y[i], factor); }
+};
+
+struct SoftcapBody {
+  float* y;
+  float cap;
+  __device__ __forceinline__ void operator()(int i) const {
+    y[i] = __fmul_rn(cap, hyperbolic_tangent(__fdiv_rn(y[i], cap)));
+  }
+};
+
+struct ExpShiftedBody {
+  float* y;
+  const float* x;
+  float shift;
+  __device__ __forceinline__ void operator()(int i) const { y[i] = exponential(__fsub_rn(x[i], shift)); }
+};
+
+struct AddToLogitBody {
+  float* logits;
+  const int32_t* rows;
+  const int32_t* ids;
+  const float* values;
+  int n_vocab;
+  __device__ __forceinline__ void operator()(int i) const {
+    float& logit = logits[static_cast<int64_t>(rows[i]) * n_vocab + ids[i]];
+    logit = __fadd_rn(logit, values[i]);
+  }
+};
+
+struct RepeatPenaltyBody {
+  float* logits;
+  const int32_t* rows;
+  const int32_t* ids;
+  const float* values;
+  int n_vocab;
+  __device__ __forceinline__ void operator()(int i) const {
+    float& logit = logits[static_cast<int64_t>(rows[i]) * n_vocab + ids[i]];
+    logit = logit > 0.0f ? __fdiv_rn(logit, values[i]) : __fmul_rn(logit, values[i]);
+  }
+};
+
+struct MaskBody {
+  float* logits;
+  const uint32_t* allowed;
+  int n_vocab, n_words;
+  __device__ __forceinline__ void operator()(int i) const {
+    const int row = i / n_vocab, id = i % n_vocab;
+    const uint32_t word = allowed[static_cast<int64_t>(row) * n_words + id / 32];
+    if (!(word >> id % 32 & 1u)) logits[i] = -__builtin_huge_valf();
+  }
+};
+
+// Formulas and clamps: kernels/cpu/kernels.h.
+template <cpu::Activation kKind>
+__device__ __forceinline__ float activated(float x) {
+  if constexpr (kKind == cpu::Activation::relu) {
+    return larger(0.0f, x);
+  } else if constexpr (kKind == cpu::Activation::silu) {
+    x = larger(-128.0f, x);
+    return __fdiv_rn(x, __fadd_rn(1.0f, exponential(-x)));
   } else {
-#pragma unroll
-    for (int i = 0; i < kRowGroup; ++i) out[i] = first + i < n ? to_float(row[first + i]) : 0.0f;
-  }
-}
-
-template <Access kAccess, typename T>
-__device__ __forceinline__ void store_group(T* row, const float (&values)[kRowGroup], int first, int n) {
-  if constexpr (kAccess == Access::vector) {
-    RowGroup<T> group;
-#pragma unroll
-    for (int i = 0; i < kRowGroup; ++i) store(&group.elements[i], values[i]);
-#pragma unroll
-    for (int i = 0; i < RowGroup<T>::kVectors; ++i) {
-      reinterpret_cast<uint4*>(row + first)[i] = group.vectors()[i];
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < kRowGroup; ++i) {
-      if (first + i < n) store(&row[first + i], values[i]);
+    x = larger(-16.0f, x);
+    const float half = __fmul_rn(x, 0.5f);
+    if constexpr (kKind == cpu::Activation::gelu) {
+      return __fmaf_rn(half, error_function(__fmul_rn(x, 0.70710678f)), half);
+    } else {
+      const float cubic = __fmaf_rn(0.044715f, __fmul_rn(x, x), 1.0f);
+      return __fmaf_rn(half, hyperbolic_tangent(__fmul_rn(__fmul_rn(x, 0.79788456f), cubic)), half);
     }
   }
 }
 
-// The sum over the block, the same bits in every thread: butterflies inside the warps, then the warps in
-// order.
-__device__ __forceinline__ float block_sum(float x, RowStorage& shared) {
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    x = __fadd_rn(x, __shfl_xor_sync(0xffffffffu, x, distance));
+template <cpu::Activation kKind, typename Out>
+struct ActivateBody {
+  Out* y;
+  const float* gate;
+  const float* up;
+  __device__ __forceinline__ void operator()(int i) const {
+    const float value = activated<kKind>(gate[i]);
+    store(y + i, up == nullptr ? value : __fmul_rn(value, up[i]));
   }
-  if (threadIdx.x % 32 == 0) shared.warp_sums[threadIdx.x / 32] = x;
-  __syncthreads();
-  float sum = shared.warp_sums[0];
-#pragma unroll
-  for (int warp = 1; warp < kRowWarps; ++warp) sum = __fadd_rn(sum, shared.warp_sums[warp]);
-  return sum;
+};
+
+// Element i is pair i % half of head i / half % n_heads of token i / half / n_heads.
+struct RopeBody {
+  float* x;
+  const float* cos;
+  const float* sin;
+  int64_t ld;
+  int n_heads, head_dim, half;
+  int pair_stride;    // from a pair to the next
+  int pair_distance;  // from a to b
+  __device__ __forceinline__ void operator()(int i) const {
+    const int pair = i % half, head = i / half % n_heads, token = i / half / n_heads;
+    float* a = x + token * ld + head * head_dim + pair * pair_stride;
+    float* b = a + pair_distance;
+    const int64_t angle = static_cast<int64_t>(token) * half + pair;
+    const float c = cos[angle], s = sin[angle], at = *a, bt = *b;
+    *a = __fmaf_rn(at, c, -__fmul_rn(bt, s));
+    *b = __fmaf_rn(bt, c, __fmul_rn(at, s));
+  }
+};
+
+__device__ __forceinline__ float within_range(float x, const __nv_bfloat16*) { return x; }
+__device__ __forceinline__ float within_range(float x, const __half*) {
+  return smaller(65504.0f, larger(-65504.0f, x));
 }
 
-// Block t computes row t. Rows are read twice: the second time from L1 or L2.
-template <Access kAccess, typename T>
-__global__ void __launch_bounds__(kRowThreads)
-    rms_norm_kernel(T* y, const T* x, const float* gain, int d_model, float eps) {
-  const int64_t offset = static_cast<int64_t>(blockIdx.x) * d_model;
-  const T* row = x + offset;
-  float values[kRowGroup];
-  float squares = 0.0f;
-  for (int first = threadIdx.x * kRowGroup; first < d_model; first += kRowThreads * kRowGroup) {
-    load_group<kAccess>(values, row, first, d_model);
-#pragma unroll
-    for (int i = 0; i < kRowGroup; ++i) squares = __fmaf_rn(values[i], values[i], squares);
+// Element i is dimension i % d of token i / d, d = n_kv_heads · head_dim.
+template <typename T>
+struct KvWriteBody {
+  T* k_pages;
+  T* v_pages;
+  const float* k;
+  const float* v;
+  const int32_t* slots;
+  int64_t ld, block_stride;
+  int d, head_dim, block_size;
+  __device__ __forceinline__ void operator()(int i) const {
+    const int token = i / d, column = i % d;
+    const int slot = slots[token];
+    const int64_t to = slot / block_size * block_stride +
+                       (static_cast<int64_t>(column / head_dim) * block_size + slot % block_size) * head_dim +
+                       column % head_dim;
+    const int64_t from = token * ld + column;
+    store(k_pages + to, within_range(k[from], k_pages));
+    store(v_pages + to, within_range(v[from], v_pages));
   }
-  const float sum = block_sum(squares, shared_storage<RowStorage>());
-  const float mean = __fdiv_rn(sum, static_cast<float>(d_model));
-  const float scale = __frcp_rn(__fsqrt_rn(__fadd_rn(mean, eps)));
-  for (int first = threadIdx.x * kRowGroup; first < d_model; first += kRowThreads * kRowGroup) {
-    float gains[kRowGroup];
-    load_group<kAccess>(values, row, first, d_model);
-    load_group<kAccess>(gains, gain, first, d_model);
-#pragma unroll
-    for (int i = 0; i < kRowGroup; ++i) values[i] = __fmul_rn(__fmul_rn(values[i], scale), gains[i]);
-    store_group<kAccess>(y + offset, values, first, d_model);
+};
+
+// Vector i is vector i % n_vectors of pair i / n_vectors.
+struct KvCopyBody {
+  uint4* k;
+  uint4* v;
+  const int32_t* pairs;
+  int64_t stride;  // vectors between blocks
+  int n_vectors;   // of a block
+  __device__ __forceinline__ void operator()(int i) const {
+    const int pair = i / n_vectors, at = i % n_vectors;
+    const int64_t from = pairs[2 * pair] * stride + at, to = pairs[2 * pair + 1] * stride + at;
+    k[to] = k[from];
+    v[to] = v[from];
   }
-}
+};
 
 }  // namespace tuili::cuda

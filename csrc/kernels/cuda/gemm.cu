@@ -6,35 +6,55 @@
 namespace tuili::cuda {
 namespace {
 
-// One block of 128 threads per 64 × 128 tile of y; 45 KiB of shared memory.
-template <typename Out>
-int launch_gemm(Stream stream, Out* y, const bf16* x, const bf16* w, int64_t m, int64_t n, int64_t k) {
-  if (m == 0 || n == 0) return cudaSuccess;                 // a launch of zero blocks is an error
-  constexpr int64_t kLargest = INT_MAX - kStages * kTileN;  // room for tile arithmetic past the end
-  if (m > kLargest || n > kLargest || k > kLargest) return cudaErrorInvalidValue;
-  const int64_t row_bytes = k * static_cast<int64_t>(sizeof(bf16));
-  const bool vector = has_vector_rows(x, row_bytes) && has_vector_rows(w, row_bytes);
-  const auto kernel = vector ? &gemm_kernel<Access::vector, Out> : &gemm_kernel<Access::scalar, Out>;
-  const dim3 grid(static_cast<unsigned>((m + kTileM - 1) / kTileM),
-                  static_cast<unsigned>((n + kTileN - 1) / kTileN));
-  TUILI_LAUNCH(kernel, grid, kGemmThreads, sizeof(GemmStorage), stream, y, x, w, static_cast<int>(m),
-               static_cast<int>(n), static_cast<int>(k));
+constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
+
+// One block of 128 threads per tile of y.
+template <typename Shape, typename Out>
+int launch_gemm(Stream stream, const GemmProblem<Out>& problem) {
+  const int64_t row_bytes = problem.k * static_cast<int64_t>(sizeof(bf16));
+  const bool vector = has_vector_rows(problem.x, row_bytes) && has_vector_rows(problem.w, row_bytes);
+  const auto kernel =
+      vector ? &gemm_kernel<Shape, Access::vector, Out> : &gemm_kernel<Shape, Access::scalar, Out>;
+  const dim3 grid(static_cast<unsigned>((problem.m + Shape::kTileM - 1) / Shape::kTileM),
+                  static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
+  TUILI_LAUNCH(kernel, grid, kGemmThreads, sizeof(typename Shape::Storage), stream, problem);
   return cudaGetLastError();
+}
+
+// The shape decides how fast, never which bits.
+template <typename Out>
+int launch_for_rows(Stream stream, const GemmArgs& args) {
+  const GemmProblem<Out> problem{static_cast<Out*>(args.y.data),
+                                 args.x,
+                                 args.w,
+                                 args.bias,
+                                 static_cast<int>(args.m),
+                                 static_cast<int>(args.n),
+                                 static_cast<int>(args.k)};
+  if (args.m <= SlimGemm::kTileM) return launch_gemm<SlimGemm>(stream, problem);
+  if (args.m <= TallGemm::kTileM) return launch_gemm<TallGemm>(stream, problem);
+  return launch_gemm<WideGemm>(stream, problem);
 }
 
 }  // namespace
 
-int gemm(Stream stream, float* y, const bf16* x, const bf16* w, int64_t m, int64_t n, int64_t k) {
-  return launch_gemm(stream, y, x, w, m, n, k);
+int gemm(Stream stream, const GemmArgs& args) {
+  if (args.m == 0 || args.n == 0) return cudaSuccess;  // a launch of zero blocks is an error
+  if (args.m > kLargest || args.n > kLargest || args.k > kLargest) return cudaErrorInvalidValue;
+  if (args.y.dtype == DType::f32) return launch_for_rows<float>(stream, args);
+  if (args.y.dtype == DType::bf16) return launch_for_rows<bf16>(stream, args);
+  return cudaErrorInvalidValue;
 }
 
-int gemm(Stream stream, bf16* y, const bf16* x, const bf16* w, int64_t m, int64_t n, int64_t k) {
-  return launch_gemm(stream, y, x, w, m, n, k);
-}
-
-template __global__ void gemm_kernel<Access::vector>(float*, const bf16*, const bf16*, int, int, int);
-template __global__ void gemm_kernel<Access::scalar>(float*, const bf16*, const bf16*, int, int, int);
-template __global__ void gemm_kernel<Access::vector>(bf16*, const bf16*, const bf16*, int, int, int);
-template __global__ void gemm_kernel<Access::scalar>(bf16*, const bf16*, const bf16*, int, int, int);
+#define TUILI_GEMM(Shape, Out)                                                   \
+  template __global__ void gemm_kernel<Shape, Access::vector>(GemmProblem<Out>); \
+  template __global__ void gemm_kernel<Shape, Access::scalar>(GemmProblem<Out>);
+TUILI_GEMM(WideGemm, float)
+TUILI_GEMM(WideGemm, bf16)
+TUILI_GEMM(TallGemm, float)
+TUILI_GEMM(TallGemm, bf16)
+TUILI_GEMM(SlimGemm, float)
+TUILI_GEMM(SlimGemm, bf16)
+#undef TUILI_GEMM
 
 }  // namespace tuili::cuda

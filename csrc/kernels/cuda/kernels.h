@@ -1,14 +1,21 @@
 // THE CUDA CONTRACT: launchers. Names and shapes as in kernels/cpu/kernels.h, pointers to device memory.
 //
 // A launcher enqueues on the stream and returns at once: 0, or the cudaError_t of the launch, which
-// device::check turns into an exception. It allocates nothing and keeps nothing. This header needs no CUDA
-// header; a build without CUDA links absent.cc, whose launchers throw.
+// device::check turns into an exception; sizes and types that its kernel cannot take are
+// cudaErrorInvalidValue. It allocates nothing and keeps nothing. This header needs no CUDA header; a build
+// without CUDA links absent.cc, whose launchers throw.
 //
-// A row's bits depend on its own values and on k or d_model, never on the other rows, their number, or the
-// stream.
+// What is handed from kernel to kernel is f32, but for what a GEMM reads: that is bf16. A result "f32 or
+// bf16" is computed in f32 and rounded once, to nearest even. A row's bits depend on its own values and on
+// sizes, never on the other rows, their number, or the stream. "CPU's bits" promises more: f32 results equal
+// those of kernels/cpu bit for bit.
 #pragma once
 
 #include <cstdint>
+
+#include "base/dtype.h"
+#include "base/packed.h"
+#include "kernels/cpu/kernels.h"
 
 struct CUstream_st;    // cudaStream_t points to it
 struct __nv_bfloat16;  // CUDA's own type, so that kernels and callers mean the same
@@ -17,26 +24,220 @@ namespace tuili::cuda {
 
 using Stream = CUstream_st*;
 using bf16 = __nv_bfloat16;
+using cpu::Activation;
 
-// y[t, :] = x[t, :] · (1 / sqrt(mean(x[t, :]²) + eps)) · gain
-//   x, y  f32 or bf16 [n_tokens, d_model], dense rows; y may be x      gain  f32 [d_model]
-// Everything is computed in f32. Thread i of 256 sums, in ascending order, the squares of its groups of 8
-// consecutive elements (groups i, i + 256, …); then butterflies over 16, 8, 4, 2, 1 lanes; then the 8 warps
-// in order. Any d_model and any alignment of the element give the same bits; 16-byte rows are faster. Source:
-// Zhang & Sennrich 2019, eq. 4.
-int rms_norm(Stream stream, float* y, const float* x, const float* gain, int64_t n_tokens, int64_t d_model,
-             float eps);
-int rms_norm(Stream stream, bf16* y, const bf16* x, const float* gain, int64_t n_tokens, int64_t d_model,
-             float eps);
+// Where results go: f32 or bf16 elements.
+struct Output {
+  void* data;
+  DType dtype;
+};
 
-// y[i, j] = Σ_k x[i, k] · w[j, k]
-//   y  f32 or bf16 [m, n]      x  bf16 [m, k]      w  bf16 [n, k], all dense; y overlaps neither x nor w
-// Tensor cores, accumulating in f32 over ascending k in steps of 16, zero past the end; bf16 results are
-// rounded once, to nearest even. A step adds its products after aligning them to the largest and cuts what
-// lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 16) · 2^-24 · Σ |x · w| before the last
-// rounding. Any k and any alignment of the element give the same bits; 16-byte rows are faster. Sizes are
-// below 2^31.
-int gemm(Stream stream, float* y, const bf16* x, const bf16* w, int64_t m, int64_t n, int64_t k);
-int gemm(Stream stream, bf16* y, const bf16* x, const bf16* w, int64_t m, int64_t n, int64_t k);
+// ---- rows
+
+// Row r of x, addend and y begins at (r / inner) · ld + (r % inner) · n: with inner = 1 and ld = n the rows
+// are dense; with inner = n_heads they are heads.
+struct NormArgs {
+  Output y;             // may be x when f32; rows lie as those of x
+  float* x;             // f32 [n_rows, n]
+  const float* addend;  // f32 [n_rows, n] or null: x += addend first, and x keeps the sum
+  const float* gain;    // f32 [n]
+  const float* bias;    // f32 [n], of layer_norm; null is 0
+  int64_t n_rows;
+  int64_t n;
+  int64_t inner;
+  int64_t ld;
+  float eps;
+};
+
+// rms_norm:    y = x · (1 / sqrt(mean(x²) + eps)) · gain
+// layer_norm:  y = (x - mean) · (1 / sqrt(var + eps)) · gain + bias, the last step one fma
+// Means are canonical sums (kernels/cpu/kernels.h), divided by n. CPU's bits. n < 2^31.
+int rms_norm(Stream stream, const NormArgs& args);
+int layer_norm(Stream stream, const NormArgs& args);
+
+// y = x / max(sqrt(canonical sum of squares), 1e-12), per row of x f32 [n_rows, n]; y may be x. CPU's bits.
+int l2_normalize(Stream stream, float* y, const float* x, int64_t n_rows, int64_t n);
+
+// y[0, :] = (Σ_t x[t, :]) · (1 / n_tokens), per column a canonical sum over t. x f32 [n_tokens, n]. CPU's
+// bits.
+int mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
+
+// ---- elements; counts are below 2^31
+
+// y[t, :] = table[ids[t], :] · factor      y f32 [n_tokens, d]; table f32, f16 or bf16 [., d]. CPU's bits.
+int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
+          int64_t d, float factor);
+
+// y = act(gate), or act(gate) · up when up is not null. y may be gate when f32. CPU's bits.
+int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count);
+
+// y = x + z; y may be x or z.      y = factor · y.      y = cap · tanh(y / cap). CPU's bits.
+int add(Stream stream, float* y, const float* x, const float* z, int64_t count);
+int scale(Stream stream, float* y, float factor, int64_t count);
+int softcap(Stream stream, float* y, float cap, int64_t count);
+
+// Which elements of a head RoPE turns together: (i, i + half), or (2i, 2i + 1).
+enum class RopePairs : uint8_t { halves, neighbours };
+
+// In place on x f32 [n_tokens, n_heads · head_dim] (row stride ld), the first 2 · half of each head:
+//   (a, b) -> (fma(a, cos, -(b·sin)), fma(b, cos, a·sin))      cos, sin  f32 [n_tokens, half]. CPU's bits.
+struct RopeArgs {
+  float* x;
+  int64_t ld;
+  const float* cos;
+  const float* sin;
+  int64_t n_tokens;
+  int64_t n_heads;
+  int64_t head_dim;
+  int64_t half;
+  RopePairs pairs;
+};
+int rope(Stream stream, const RopeArgs& args);
+
+// ---- keys and values
+
+// Pages of one layer. Both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and
+// values by columns that ldmatrix turns.
+//   k, v  f16 or bf16 [n_blocks][n_kv_heads][block_size][head_dim], blocks block_stride elements apart
+struct KvPages {
+  void* k;
+  void* v;
+  DType type;
+  int64_t block_size;  // 16, 32 or 64
+  int64_t n_kv_heads;
+  int64_t head_dim;
+  int64_t block_stride;
+};
+
+// Writes rows of k and v (f32 [n_tokens, n_kv_heads · head_dim], stride ld) into the pages at slots[t] =
+// block id · block_size + offset. Rounds to nearest even; f16 takes what is beyond ±65504 as ±65504 (NaN
+// stays NaN).
+int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
+             const int32_t* slots, int64_t n_tokens);
+
+// Block to[i] becomes a copy of block from[i]; pairs hold (from, to), and no block is both.
+int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs);
+
+// ---- attention
+
+inline constexpr int kAttentionSplit = 512;  // keys per independent split, at absolute positions
+
+// Rows [first_row, first_row + n_rows) of q stand at `position`, position + 1, …; keys exist at positions [0,
+// n_keys), those of [i · block_size, (i + 1) · block_size) in block blocks[first_block + i].
+struct AttentionSequence {
+  int32_t first_row;
+  int32_t n_rows;
+  int32_t position;
+  int32_t n_keys;
+  int32_t first_block;
+};
+
+enum class Causal : uint8_t { no, yes };
+
+struct AttentionArgs {
+  Output out;  // f32 or bf16 [n_tokens, n_heads · head_dim], row stride ld_out
+  int64_t ld_out;
+  const float* q;  // f32 of the same shape, row stride ld_q
+  int64_t ld_q;
+  KvPages pages;  // on 16 bytes; head_dim a multiple of 8, at most 256
+  const int32_t* blocks;
+  const AttentionSequence* sequences;  // [n_sequences], in device memory: a captured launch reads new ones
+  int64_t n_sequences;
+  int64_t max_rows;  // at least every n_rows
+  int64_t max_keys;  // at least every n_keys
+  int64_t n_tokens;  // rows of q
+  int64_t n_heads;   // a multiple of pages.n_kv_heads
+  int64_t window;    // key j is seen by the query at i iff i - j < window; 0: no window
+  Causal causal;     // yes: iff j <= i, too
+  float scale;
+  float softcap;    // scores become softcap · tanh(score / softcap); 0: they do not
+  float* partials;  // scratch, attention_partial_floats(…) or more; with those of one split nothing is shared
+  int64_t partial_floats;
+};
+
+constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim,
+                                           int64_t n_keys) {
+  return n_keys <= kAttentionSplit
+             ? 0
+             : (n_keys + kAttentionSplit - 1) / kAttentionSplit * n_tokens * n_heads * (head_dim + 2);
+}
+
+// q is rounded to the type of the pages. Splits of 512 keys at absolute positions, each from a fresh (max,
+// sum, out); inside a split, tiles of 64 keys in order:
+//   score = q · k in one chain of tensor-core steps of 16 d, · scale, (capped,) · log2(e); unseen keys are
+//   -inf m' = max(m, max score); r = 2^(m - m'); p = 2^(score - m'), rounded to the type of the pages sum =
+//   sum · r, then += p · 1 in steps of 16 keys;  out[d] = out[d] · r, then += p · v[.][d] in the same steps
+// Splits merge in ascending order: M' = max(M, m); out = fma(O, 2^(M - M'), o · 2^(m - M')), the sum
+// likewise. The result is out · (1 / sum) + 0; no seen key gives zeros. An unseen key has p = 0, which
+// changes no bit: the tensor cores add 0 · v exactly for every finite v below 2^100. So a query's bits are
+// the same alone, in a chunk, with its splits shared out over blocks or not. 2^x is the device's own, within
+// 2^-22.
+int attention(Stream stream, const AttentionArgs& args);
+
+// ---- linear maps
+
+// y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
+struct GemmArgs {
+  Output y;           // [m, n], dense, overlaps no input
+  const bf16* x;      // [m, k], dense
+  const bf16* w;      // [n, k], dense
+  const float* bias;  // f32 [n] or null
+  int64_t m;
+  int64_t n;
+  int64_t k;
+};
+
+// Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16:
+// those with k / 4 even, then the others. A step adds its products after aligning them to the largest and
+// cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
+// bias and the last rounding. Any m, any k and any alignment of the element give the same bits; 16-byte rows
+// are faster. Sizes are below 2^31.
+int gemm(Stream stream, const GemmArgs& args);
+
+// The same with quantized weights, the CPU's packed planes in device memory.
+struct QuantizedGemmArgs {
+  Output y;       // [m, w.n], dense
+  const bf16* x;  // [m, w.k], dense, rows on 16 bytes
+  PackedMatrix w;
+  const float* bias;  // f32 [w.n] or null
+  int64_t m;
+};
+
+// Per output from acc = 0, the groups of 32 k ascending:
+//   sum = Σ x · c on tensor cores, the first 16 k, then the others, c the integer that the scale multiplies
+//   acc = fma(scale, sum, acc); q6_k: for each 16 k on its own, with its scale
+//   formats with a min: acc = fma(min, Σ x in the same two steps, acc), min = m, or -(dmin · float(sub_min))
+// then the bias. x is not quantized, unlike on the CPU. Any m gives the same bits. |error| ≤ (68 + n_groups +
+// 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48 from the two steps of a group.
+int gemm(Stream stream, const QuantizedGemmArgs& args);
+
+// ---- rows of logits, f32 [n_rows, n_vocab]
+
+// tokens[r] = the first maximum of row r; -1 if any logit is NaN, -2 if every one is -inf: as ops::argmax.
+int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
+
+// max[r] and sum[r] = Σ exp(x - max), a canonical sum; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
+// in both. CPU's bits, but for the sign of a zero maximum.
+int softmax_stats(Stream stream, float* max, float* sum, const float* logits, int64_t n_rows,
+                  int64_t n_vocab);
+
+// y[i] = exp(x[i] - shift); y may be x. CPU's bits.
+int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count);
+
+// What is done to a row before a token is drawn from it, entry by entry of a list that holds each place once:
+//   add     logits[rows[i], ids[i]] += values[i]: biases, frequency and presence penalties; -inf bans
+//   repeat  logit > 0 ? logit / value : logit · value: repetition penalties (Keskar et al. 2019)
+enum class LogitChange : uint8_t { add, repeat };
+struct LogitChanges {
+  const int32_t* rows;
+  const int32_t* ids;
+  const float* values;
+  int64_t count;
+};
+int change_logits(Stream stream, float* logits, int64_t n_vocab, LogitChange kind,
+                  const LogitChanges& changes);
+
+// -inf where bit i % 32 of word i / 32 of allowed u32 [n_rows, ceil(n_vocab / 32)] is 0. Below 2^31 logits.
+int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n_rows, int64_t n_vocab);
 
 }  // namespace tuili::cuda

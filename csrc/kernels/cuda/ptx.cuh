@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace tuili::cuda::ptx {
 
@@ -75,22 +77,116 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&d)[4], const void* shared
 #endif
 }
 
-// d += a · b on the tensor cores: a [16 m, 16 k], b [16 k, 8 n] of bf16, d [16 m, 8 n] of f32. Lane l, with g
-// = l / 4 and t = l % 4, holds (low half first)
+// The same with each matrix transposed: lane l receives elements (2 (l % 4), l / 4) and the one below it.
+__device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&d)[4], const void* shared_row) {
+#if defined(__CUDACC__)
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(shared_address(shared_row))
+               : "memory");
+#else
+  struct Lane {
+    const void* row;
+    uint32_t d[4];
+  };
+  Lane lane{emulation::checked_shared(shared_row, 16, 16), {}};
+  emulation::warp_op(emulation::kFullWarp, lane, [](const emulation::Lanes<Lane>& lanes) {
+    for (int i = 0; i < 4; ++i) {
+      for (int l = 0; l < 32; ++l) {
+        const auto* upper = static_cast<const uint16_t*>(lanes[8 * i + 2 * (l % 4)]->row);
+        const auto* lower = static_cast<const uint16_t*>(lanes[8 * i + 2 * (l % 4) + 1]->row);
+        lanes[l]->d[i] = upper[l / 4] | static_cast<uint32_t>(lower[l / 4]) << 16;
+      }
+    }
+  });
+  for (int i = 0; i < 4; ++i) d[i] = lane.d[i];
+#endif
+}
+
+// Two floats rounded to nearest even, `low` in the low half.
+template <typename T>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+#if defined(__CUDACC__)
+  uint32_t pair;
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  }
+  return pair;
+#else
+  if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(low).bits | static_cast<uint32_t>(__float2half_rn(high).bits) << 16;
+  } else {
+    return __float2bfloat16_rn(low).bits | static_cast<uint32_t>(__float2bfloat16_rn(high).bits) << 16;
+  }
+#endif
+}
+
+// Bytes kFirst and kFirst + 1 of a word, below 128, minus kZero, as two bf16: exact, because 128 + byte is a
+// bf16 whose fraction is the byte.
+template <int kFirst, int kZero>
+__device__ __forceinline__ uint32_t bytes_to_bf16(uint32_t bytes) {
+  const uint32_t biased = __byte_perm(bytes, 0x43u, kFirst == 0 ? 0x4140 : 0x4342);
+#if defined(__CUDACC__)
+  uint32_t pair;
+  const uint32_t one = 0x3f803f80u, minus = 0xc300c300u | static_cast<uint32_t>(kZero) << 16 | kZero;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(biased), "r"(one), "r"(minus));
+  return pair;
+#else
+  const float low = __uint_as_float(biased << 16), high = __uint_as_float(biased & 0xffff0000u);
+  return pack<__nv_bfloat16>(low - 128 - kZero, high - 128 - kZero);
+#endif
+}
+
+// Signed bytes kFirst and kFirst + 1 of a word as two bf16, exactly: 2^23 + 128 + byte is an f32.
+template <int kFirst>
+__device__ __forceinline__ uint32_t signed_bytes_to_bf16(uint32_t bytes) {
+  const uint32_t unsigned_bytes = bytes ^ 0x80808080u;
+  const float low = __uint_as_float(__byte_perm(unsigned_bytes, 0x4b000000u, 0x7540 + kFirst));
+  const float high = __uint_as_float(__byte_perm(unsigned_bytes, 0x4b000000u, 0x7541 + kFirst));
+  return pack<__nv_bfloat16>(__fsub_rn(low, 0x1p23f + 128), __fsub_rn(high, 0x1p23f + 128));
+}
+
+// 2^x with a relative error of at most 2^-22; exact at 0, 0 at -infinity and where the result is subnormal.
+__device__ __forceinline__ float exp2_approximate(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  const float y = std::exp2(x);
+  if (y < 0x1p-126f) return 0.0f;
+  return __uint_as_float(__float_as_uint(y) & ~1u);  // the last bit is nobody's
+#endif
+}
+
+// d += a · b on the tensor cores: a [16 m, 16 k], b [16 k, 8 n] of T (bf16 or f16), d [16 m, 8 n] of f32.
+// Lane l, with g = l / 4 and t = l % 4, holds (low half first)
 //   a  (g, 2t..2t+1), (g + 8, 2t..), (g, 2t + 8..), (g + 8, 2t + 8..)      b  (2t..2t+1, g), (2t + 8.., g)
 //   d  (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)
+template <typename T>
 __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if defined(__CUDACC__)
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
 #else
   struct Lane {
     float d[4];
     uint32_t a[4], b[2];
   };
+  constexpr auto kType = std::is_same_v<T, __half> ? emulation::HalfType::f16 : emulation::HalfType::bf16;
   Lane lane{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
   emulation::warp_op(emulation::kFullWarp, lane, [](const emulation::Lanes<Lane>& lanes) {
     uint16_t rows[16][16], columns[8][16];  // a by rows, b by columns: k is contiguous in both
@@ -107,7 +203,7 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[
       for (int i = 0; i < 4; ++i) {
         const uint16_t* row = rows[l / 4 + (i / 2) * 8];
         const uint16_t* column = columns[2 * (l % 4) + i % 2];
-        lanes[l]->d[i] = emulation::tensor_core_dot(lanes[l]->d[i], row, column, 16);
+        lanes[l]->d[i] = emulation::tensor_core_dot<kType>(lanes[l]->d[i], row, column, 16);
       }
     }
   });

@@ -28,6 +28,15 @@ inline cudaError_t cudaGetLastError() {
   return static_cast<cudaError_t>(tuili::emulation::take_last_error());
 }
 
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+// Holds for the next launch alone, whichever kernel it is of.
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  tuili::emulation::allow_shared_bytes(static_cast<size_t>(bytes));
+  return cudaSuccess;
+}
+
 inline void __syncthreads(std::source_location place = std::source_location::current()) {
   tuili::emulation::barrier(place);
 }
@@ -85,8 +94,23 @@ inline uint32_t __ballot_sync(uint32_t mask, int predicate,
 
 // Built with -ffp-contract=off, each of these rounds once.
 inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __frcp_rn(float a) { return 1.0f / a; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+
+inline uint32_t __float_as_uint(float x) { return std::bit_cast<uint32_t>(x); }
+inline int32_t __float_as_int(float x) { return std::bit_cast<int32_t>(x); }
+inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
+
+// Four bytes of y:x, chosen by the nibbles of the selector.
+inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
+  const uint64_t bytes = uint64_t{y} << 32 | x;
+  uint32_t out = 0;
+  for (int i = 0; i < 4; ++i) {
+    out |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 0xffu) << 8 * i;
+  }
+  return out;
+}

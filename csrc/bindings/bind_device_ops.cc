@@ -1,0 +1,163 @@
+// Ops whose operands on a device differ from the CPU's: bfloat16 activations, pages laid out for tensor
+// cores.
+#include "bindings/bindings.h"
+#include "bindings/single_ops.h"
+#include "ops/on_device.h"
+
+namespace tuili::bindings {
+namespace {
+
+DType to_output(const std::string& text) {
+  return choose<DType>(text, "out", {{"float32", DType::f32}, {"bfloat16", DType::bf16}});
+}
+
+TensorView view(const OnDevice& memory, DType dtype, std::initializer_list<int64_t> shape) {
+  return {memory.as<void>(), dtype, shape, DeviceKind::cuda};
+}
+
+// y [m, n] as float32, or as uint16 holding bfloat16, of what `multiply` writes.
+template <class Multiply>
+py::array product(int64_t m, int64_t n, DType dtype, const Multiply& multiply) {
+  const OnDevice y(nullptr, m * n * size_of(dtype));
+  multiply(view(y, dtype, {m, n}));
+  py::array result = dtype == DType::f32 ? py::array(FloatArray({m, n})) : py::array(HalfArray({m, n}));
+  y.copy_to(result.mutable_data());
+  return result;
+}
+
+py::array gemm_dense(const HalfArray& x, const HalfArray& w, const std::string& out) {
+  check_dims(x, "x", 2);
+  check_dims(w, "w", 2);
+  const int64_t m = x.shape(0), k = x.shape(1), n = w.shape(0);
+  TUILI_CHECK(k == w.shape(1), "x has rows of ", k, "; w has rows of ", w.shape(1));
+  const OnDevice xs(x.data(), x.nbytes()), ws(w.data(), w.nbytes());
+  return product(m, n, to_output(out), [&](const TensorView& y) {
+    ops::gemm(OneCall(std::nullopt).context, y, view(xs, DType::bf16, {m, k}), view(ws, DType::bf16, {n, k}));
+  });
+}
+
+py::array gemm_packed(const HalfArray& x, const PackedWeight& w, const std::string& out) {
+  check_dims(x, "x", 2);
+  const int64_t m = x.shape(0), k = w.matrix.k;
+  TUILI_CHECK(x.shape(1) == k, "x has rows of ", x.shape(1), "; w has rows of ", k);
+  const OnDevice xs(x.data(), x.nbytes()), planes(w.memory.data(), w.memory.bytes());
+  const PackedMatrix matrix = ops::packed_view(w.matrix.format, w.matrix.n, k, planes.as<uint8_t>());
+  return product(m, w.matrix.n, to_output(out), [&](const TensorView& y) {
+    ops::on_device::gemm(OneCall(std::nullopt).context, y, view(xs, DType::bf16, {m, k}), matrix);
+  });
+}
+
+struct AttentionOptions {
+  int64_t position;
+  bool causal;
+  int64_t window;
+  float scale, softcap;
+  DType kv_type;
+  int64_t block_size;
+};
+
+// Pages that hold k and v [n_keys, n_kv_heads, head_dim], their blocks in reverse order.
+struct DevicePages {
+  DevicePages(const ops::Context& context, const FloatArray& k, const FloatArray& v,
+              const AttentionOptions& options)
+      : size(options.block_size),
+        n_blocks((k.shape(0) + size - 1) / size),
+        keys(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * 2),
+        values(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * 2),
+        pages{keys.as<void>(),
+              values.as<void>(),
+              options.kv_type,
+              size,
+              k.shape(1),
+              k.shape(2),
+              size * k.shape(1) * k.shape(2)} {
+    for (int64_t i = 0; i < n_blocks; ++i) blocks.push_back(static_cast<int32_t>(n_blocks - 1 - i));
+    std::vector<int32_t> slots;
+    for (int64_t i = 0; i < k.shape(0); ++i)
+      slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
+    const OnDevice ks(k.data(), k.nbytes()), vs(v.data(), v.nbytes()),
+        places(slots.data(), k.shape(0) * int64_t{sizeof(int32_t)});
+    const std::initializer_list<int64_t> rows = {k.shape(0), k.shape(1) * k.shape(2)};
+    ops::on_device::kv_write(context, pages, view(ks, DType::f32, rows), view(vs, DType::f32, rows),
+                             places.as<int32_t>());
+    device::synchronize(nullptr);
+  }
+  int64_t size, n_blocks;
+  OnDevice keys, values;
+  ops::on_device::KvPages pages;
+  std::vector<int32_t> blocks;
+};
+
+FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
+                  const AttentionOptions& options) {
+  const int64_t n_rows = q.shape(0), n_heads = q.shape(1), head_dim = q.shape(2), n_keys = k.shape(0);
+  const OneCall call(std::nullopt);
+  const DevicePages held(call.context, k, v, options);
+  const OnDevice queries(q.data(), q.nbytes()), out(nullptr, q.nbytes()),
+      table(held.blocks.data(), held.n_blocks * int64_t{sizeof(int32_t)});
+  const ops::on_device::Sequence sequence{0, static_cast<int32_t>(n_rows),
+                                          static_cast<int32_t>(options.position),
+                                          static_cast<int32_t>(n_keys), 0};
+  const OnDevice sequences(&sequence, sizeof(sequence));
+  const int64_t floats = ops::on_device::partial_floats(n_rows, n_heads, head_dim, n_keys);
+  const OnDevice partials(nullptr, floats * int64_t{sizeof(float)});
+  const ops::AttentionSpec spec{n_heads,        k.shape(1),    head_dim,       options.window,
+                                options.causal, options.scale, options.softcap};
+  ops::on_device::attention(
+      call.context, spec, view(out, DType::f32, {n_rows, n_heads * head_dim}),
+      view(queries, DType::f32, {n_rows, n_heads * head_dim}), held.pages,
+      {sequences.as<ops::on_device::Sequence>(), 1, table.as<int32_t>(), n_rows, n_keys},
+      view(partials, DType::f32, {floats}));
+  FloatArray result({n_rows, n_heads, head_dim});
+  out.copy_to(result.mutable_data());
+  return result;
+}
+
+FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray& v, int64_t position,
+                     bool causal, int64_t window, float factor, float softcap, const std::string& kv_dtype,
+                     int64_t block_size) {
+  check_dims(q, "q", 3);
+  check_dims(k, "k", 3);
+  check_dims(v, "v", 3);
+  TUILI_CHECK(k.shape(0) >= 1 && k.shape(1) >= 1 && q.shape(1) % k.shape(1) == 0 &&
+                  k.shape(2) == q.shape(2) && std::equal(k.shape(), k.shape() + 3, v.shape()),
+              "q is [", q.shape(0), ", ", q.shape(1), ", ", q.shape(2), "], k is [", k.shape(0), ", ",
+              k.shape(1), ", ", k.shape(2), "]; k and v must have one shape");
+  TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
+              "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
+  const DType kv_type =
+      choose<DType>(kv_dtype, "kv_dtype", {{"float16", DType::f16}, {"bfloat16", DType::bf16}});
+  return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});
+}
+
+py::tuple softmax_stats(const FloatArray& logits) {
+  check_dims(logits, "logits", 2);
+  TUILI_CHECK(logits.shape(1) >= 1, "the rows are empty");
+  const int64_t n_rows = logits.shape(0);
+  const OnDevice rows(logits.data(), logits.nbytes()), max(nullptr, n_rows * 4), sum(nullptr, n_rows * 4),
+      tokens(nullptr, n_rows * 4);
+  const OneCall call(std::nullopt);
+  const TensorView all = view(rows, DType::f32, {n_rows, logits.shape(1)});
+  ops::on_device::softmax_stats(call.context, view(max, DType::f32, {n_rows}),
+                                view(sum, DType::f32, {n_rows}), all);
+  ops::on_device::argmax(call.context, view(tokens, DType::i32, {n_rows}), all);
+  FloatArray maxima(n_rows), sums(n_rows);
+  py::array_t<int32_t> first(n_rows);
+  max.copy_to(maxima.mutable_data());
+  sum.copy_to(sums.mutable_data());
+  tokens.copy_to(first.mutable_data());
+  return py::make_tuple(maxima, sums, first);
+}
+
+}  // namespace
+
+void bind_device_ops(py::module_& ops) {
+  ops.def("gemm_on_device", &gemm_dense, "x"_a, "w"_a, "out"_a = "float32");
+  ops.def("gemm_on_device", &gemm_packed, "x"_a, "w"_a, "out"_a = "float32");
+  ops.def("attention_on_device", &attention, "q"_a, "k"_a, "v"_a, py::kw_only(), "position"_a = 0,
+          "causal"_a = true, "window"_a = 0, "scale"_a = 1.0f, "softcap"_a = 0.0f, "kv_dtype"_a = "bfloat16",
+          "block_size"_a = 32);
+  ops.def("softmax_stats_on_device", &softmax_stats, "logits"_a);
+}
+
+}  // namespace tuili::bindings

@@ -1,0 +1,123 @@
+#include <bit>
+#include <climits>
+
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/kernels.h"
+
+namespace tuili::cuda {
+namespace {
+
+constexpr float kLog2E = 0x1.715476p0f;
+constexpr int64_t kEnoughBlocks = 256;  // to fill two per SM; with fewer, splits are shared out
+constexpr unsigned kMaxGridZ = 65535;
+
+int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
+
+bool is_valid(const AttentionArgs& args) {
+  const KvPages& pages = args.pages;
+  const bool fits = args.n_tokens * args.n_heads <= INT_MAX && args.max_rows * args.n_heads <= INT_MAX - 64 &&
+                    args.max_keys <= INT_MAX - kKeySplit && args.window <= INT_MAX &&
+                    args.n_sequences * n_splits(args.max_keys) <= kMaxGridZ;
+  const bool is_half = pages.type == DType::f16 || pages.type == DType::bf16;
+  const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
+  const bool has_pages = is_half && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
+                         has_vector_rows(pages.k, pages.block_stride * 2) &&
+                         has_vector_rows(pages.v, pages.block_stride * 2);
+  const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= 256 && pages.head_dim % kChunk == 0 &&
+                         pages.n_kv_heads >= 1 && args.n_heads % pages.n_kv_heads == 0;
+  const bool has_scratch = args.max_keys <= kKeySplit ||
+                           args.partial_floats >= args.n_tokens * args.n_heads * (pages.head_dim + 2);
+  return fits && has_type && has_pages && has_heads && has_scratch;
+}
+
+AttentionProblem problem_of(const AttentionArgs& args) {
+  const KvPages& pages = args.pages;
+  const bool capped = args.softcap > 0;
+  return {.out = args.out.data,
+          .q = args.q,
+          .k = pages.k,
+          .v = pages.v,
+          .blocks = args.blocks,
+          .sequences = args.sequences,
+          .partials = args.partials,
+          .ld_out = args.ld_out,
+          .ld_q = args.ld_q,
+          .block_stride = pages.block_stride,
+          .n_queries = args.n_tokens * args.n_heads,
+          .n_heads = static_cast<int>(args.n_heads),
+          .n_kv_heads = static_cast<int>(pages.n_kv_heads),
+          .head_dim = static_cast<int>(pages.head_dim),
+          .block_size = static_cast<int>(pages.block_size),
+          .block_shift = std::countr_zero(static_cast<uint64_t>(pages.block_size)),
+          .window = static_cast<int>(args.window),
+          .n_splits = 1,
+          .causal = args.causal,
+          .out_type = args.out.dtype,
+          .scale = capped ? args.scale / args.softcap : args.scale * kLog2E,
+          .softcap = capped ? args.softcap * kLog2E : 0.0f};
+}
+
+// 128 threads per query tile, kv head and sequence, or per split of those; up to 96 KiB of shared memory, for
+// which the device must be asked.
+template <typename Shape>
+int launch_attention(Stream stream, const AttentionArgs& args) {
+  AttentionProblem problem = problem_of(args);
+  const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
+  const int64_t n_tiles = (queries + Shape::kQueries - 1) / Shape::kQueries;
+  const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnoughBlocks;
+  const int64_t needed =
+      attention_partial_floats(args.n_tokens, args.n_heads, args.pages.head_dim, args.max_keys);
+  if (few && args.partial_floats >= needed) problem.n_splits = static_cast<int>(n_splits(args.max_keys));
+  const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(args.pages.n_kv_heads),
+                  static_cast<unsigned>(args.n_sequences * problem.n_splits));
+  constexpr size_t kBytes = sizeof(typename Shape::Storage);
+  const auto kernel = &attention_kernel<Shape>;
+  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
+  if (status != cudaSuccess) return status;
+  TUILI_LAUNCH(kernel, grid, kAttentionThreads, kBytes, stream, problem);
+  if (problem.n_splits > 1) {
+    const int64_t n_quads = (args.max_rows * args.n_heads + kAttentionWarps - 1) / kAttentionWarps;
+    const dim3 quads(static_cast<unsigned>(n_quads), 1, static_cast<unsigned>(args.n_sequences));
+    TUILI_LAUNCH(attention_combine_kernel, quads, kAttentionThreads, 0, stream, problem);
+  }
+  return cudaGetLastError();
+}
+
+// Narrow for so few queries that one warp could take them all.
+template <typename T, int kHeadDim>
+int launch_for_queries(Stream stream, const AttentionArgs& args) {
+  using Narrow = AttentionShape<T, kHeadDim, kAttentionWarps>;
+  using Wide = AttentionShape<T, kHeadDim, 1>;
+  const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
+  if (queries <= Narrow::kQueries) return launch_attention<Narrow>(stream, args);
+  return launch_attention<Wide>(stream, args);
+}
+
+template <typename T>
+int launch_for_heads(Stream stream, const AttentionArgs& args) {
+  if (args.pages.head_dim <= 64) return launch_for_queries<T, 64>(stream, args);
+  if (args.pages.head_dim <= 128) return launch_for_queries<T, 128>(stream, args);
+  return launch_for_queries<T, 256>(stream, args);
+}
+
+}  // namespace
+
+int attention(Stream stream, const AttentionArgs& args) {
+  if (args.n_sequences == 0 || args.max_rows == 0 || args.n_heads == 0) return cudaSuccess;
+  if (!is_valid(args)) return cudaErrorInvalidValue;
+  if (args.pages.type == DType::f16) return launch_for_heads<__half>(stream, args);
+  return launch_for_heads<bf16>(stream, args);
+}
+
+#define TUILI_ATTENTION(T, head_dim)                                                           \
+  template __global__ void attention_kernel<AttentionShape<T, head_dim, 1>>(AttentionProblem); \
+  template __global__ void attention_kernel<AttentionShape<T, head_dim, kAttentionWarps>>(AttentionProblem);
+TUILI_ATTENTION(bf16, 64)
+TUILI_ATTENTION(bf16, 128)
+TUILI_ATTENTION(bf16, 256)
+TUILI_ATTENTION(__half, 64)
+TUILI_ATTENTION(__half, 128)
+TUILI_ATTENTION(__half, 256)
+#undef TUILI_ATTENTION
+
+}  // namespace tuili::cuda

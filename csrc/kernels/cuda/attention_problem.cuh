@@ -1,0 +1,137 @@
+// What attention is asked: sequences, the keys that a query sees, and where partial results lie.
+#pragma once
+
+#include "kernels/cuda/convert.cuh"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/ptx.cuh"
+
+namespace tuili::cuda {
+
+inline constexpr int kAttentionWarps = 4;
+inline constexpr int kAttentionThreads = 32 * kAttentionWarps;
+inline constexpr int kKeyTile = 64;  // keys per step of the softmax, at absolute positions
+inline constexpr int kKeySplit = kAttentionSplit;
+inline constexpr int kChunk = 8;  // halves in 16 bytes
+
+// AttentionArgs in the types of the kernel.
+struct AttentionProblem {
+  void* out;
+  const float* q;
+  const void* k;
+  const void* v;
+  const int32_t* blocks;
+  const AttentionSequence* sequences;
+  float* partials;
+  int64_t ld_out, ld_q, block_stride;
+  int64_t n_queries;  // n_tokens · n_heads
+  int n_heads, n_kv_heads, head_dim;
+  int block_size, block_shift;
+  int window;
+  int n_splits;  // that blocks share; 1: a block computes all
+  Causal causal;
+  DType out_type;
+  float scale;    // of scores, to units of log2(e), or to units of the cap
+  float softcap;  // in units of log2(e)
+};
+
+struct SeenKeys {
+  int begin, end;
+};
+
+__device__ __forceinline__ int larger(int a, int b) { return a > b ? a : b; }
+__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
+
+__device__ __forceinline__ SeenKeys seen_keys(const AttentionProblem& problem,
+                                              const AttentionSequence& sequence, int row) {
+  const int position = sequence.position + row;
+  return {problem.window > 0 ? larger(0, position - problem.window + 1) : 0,
+          problem.causal == Causal::yes ? smaller(position + 1, sequence.n_keys) : sequence.n_keys};
+}
+
+// out, then maximum and sum, of one query in one split: [split][query] of each.
+struct Partial {
+  float* out;
+  float* max;
+  float* sum;
+};
+
+__device__ __forceinline__ Partial partial_of(const AttentionProblem& problem, int64_t query, int split) {
+  float* const one = problem.partials + (split * problem.n_queries + query) * (problem.head_dim + 2);
+  return {one + 2, one, one + 1};
+}
+
+// The maximum of no keys, and the score of a key that is not seen.
+inline constexpr float kNone = -__builtin_huge_valf();
+
+// What is subtracted from exponents: the maximum, or 0 before any key is seen.
+__device__ __forceinline__ float shift_of(float max) { return max == kNone ? 0.0f : max; }
+
+// Partials a and b of ascending splits become one. An empty one (maximum -inf, the rest 0) changes no bit.
+struct Merge {
+  float max, sum, factor_a, factor_b;
+  __device__ __forceinline__ Merge(float max_a, float sum_a, float max_b, float sum_b)
+      : max(fmaxf(max_a, max_b)),
+        factor_a(ptx::exp2_approximate(__fsub_rn(max_a, shift_of(max)))),
+        factor_b(ptx::exp2_approximate(__fsub_rn(max_b, shift_of(max)))) {
+    sum = of(sum_a, sum_b);
+  }
+  __device__ __forceinline__ float of(float a, float b) const {
+    return __fmaf_rn(a, factor_a, __fmul_rn(b, factor_b));
+  }
+};
+
+// 1 / sum; 0 where no key was seen.
+__device__ __forceinline__ float inverse_sum(float sum) { return sum == 0.0f ? 0.0f : __fdiv_rn(1.0f, sum); }
+
+__device__ __forceinline__ void store_result(const AttentionProblem& problem, int64_t row, int head, int d,
+                                             float value) {
+  const int64_t at = row * problem.ld_out + static_cast<int64_t>(head) * problem.head_dim + d;
+  if (problem.out_type == DType::f32) {
+    store(static_cast<float*>(problem.out) + at, value);
+  } else {
+    store(static_cast<__nv_bfloat16*>(problem.out) + at, value);
+  }
+}
+
+// The queries of a block: numbered row by row, and in a row by the heads of the kv head.
+struct QueryTile {
+  AttentionSequence sequence;
+  const int32_t* blocks;
+  int kv_head;
+  int group;  // heads of a kv head
+  int first;  // number of the first query
+  int count;
+  int begin, end;  // the keys that at least one of them sees
+
+  __device__ __forceinline__ QueryTile(const AttentionProblem& problem, int sequence_id, int kv_head_,
+                                       int tile, int n_queries)
+      : sequence(problem.sequences[sequence_id]),
+        blocks(problem.blocks + sequence.first_block),
+        kv_head(kv_head_),
+        group(problem.n_heads / problem.n_kv_heads),
+        first(tile * n_queries),
+        count(smaller(n_queries, sequence.n_rows * group - first)),
+        begin(0),
+        end(0) {
+    if (count <= 0) return;
+    begin = seen_keys(problem, sequence, first / group).begin;
+    end = seen_keys(problem, sequence, (first + count - 1) / group).end;
+  }
+
+  __device__ __forceinline__ bool has(int query) const { return query < count; }
+  __device__ __forceinline__ int64_t row(int query) const {
+    return sequence.first_row + (first + query) / group;
+  }
+  __device__ __forceinline__ int head(int query) const { return kv_head * group + (first + query) % group; }
+  __device__ __forceinline__ SeenKeys seen(const AttentionProblem& problem, int query) const {
+    if (!has(query)) return {0, 0};
+    return seen_keys(problem, sequence, (first + query) / group);
+  }
+  __device__ __forceinline__ Partial partial(const AttentionProblem& problem, int query, int split) const {
+    return partial_of(problem, row(query) * problem.n_heads + head(query), split);
+  }
+};
+
+}  // namespace tuili::cuda

@@ -1,0 +1,68 @@
+#include <climits>
+
+#include "kernels/cuda/gemm_quant.cuh"
+
+namespace tuili::cuda {
+namespace {
+
+constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
+
+// One block of 128 threads per tile of y; up to 71 KiB of shared memory, for which the device must be asked.
+template <typename Shape>
+int launch_gemm(Stream stream, const QuantProblem& problem) {
+  const dim3 grid(static_cast<unsigned>((problem.m + Shape::kTileM - 1) / Shape::kTileM),
+                  static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
+  constexpr size_t kBytes = sizeof(typename Shape::Storage);
+  const auto kernel = &gemm_quant_kernel<Shape>;
+  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
+  if (status != cudaSuccess) return status;
+  TUILI_LAUNCH(kernel, grid, kQuantThreads, kBytes, stream, problem);
+  return cudaGetLastError();
+}
+
+// The shape decides how fast, never which bits.
+template <Format kFormat>
+int launch_for_rows(Stream stream, const QuantProblem& problem) {
+  if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_gemm<SlimQuant<kFormat>>(stream, problem);
+  return launch_gemm<WideQuant<kFormat>>(stream, problem);
+}
+
+}  // namespace
+
+int gemm(Stream stream, const QuantizedGemmArgs& args) {
+  const PackedMatrix& w = args.w;
+  if (args.m == 0 || w.n == 0) return cudaSuccess;  // a launch of zero blocks is an error
+  const bool has_type = args.y.dtype == DType::f32 || args.y.dtype == DType::bf16;
+  if (!has_type || args.m > kLargest || w.n > kLargest || w.k > kLargest || w.k % kGroupK != 0 ||
+      !has_vector_rows(args.x, w.k * static_cast<int64_t>(sizeof(bf16))))
+    return cudaErrorInvalidValue;
+  const QuantProblem problem{
+      args.y.data,           args.x,      w, args.bias, static_cast<int>(args.m), static_cast<int>(w.n),
+      static_cast<int>(w.k), args.y.dtype};
+  switch (w.format) {
+    case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problem);
+    case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problem);
+    case Format::q4_1: return launch_for_rows<Format::q4_1>(stream, problem);
+    case Format::q5_0: return launch_for_rows<Format::q5_0>(stream, problem);
+    case Format::q5_1: return launch_for_rows<Format::q5_1>(stream, problem);
+    case Format::q4_k: return launch_for_rows<Format::q4_k>(stream, problem);
+    case Format::q5_k: return launch_for_rows<Format::q5_k>(stream, problem);
+    case Format::q6_k: return launch_for_rows<Format::q6_k>(stream, problem);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+#define TUILI_GEMM(format)                                                             \
+  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_quant_kernel<SlimQuant<Format::format>>(QuantProblem);
+TUILI_GEMM(q8_0)
+TUILI_GEMM(q4_0)
+TUILI_GEMM(q4_1)
+TUILI_GEMM(q5_0)
+TUILI_GEMM(q5_1)
+TUILI_GEMM(q4_k)
+TUILI_GEMM(q5_k)
+TUILI_GEMM(q6_k)
+#undef TUILI_GEMM
+
+}  // namespace tuili::cuda

@@ -1,0 +1,67 @@
+// Mistakes of callers, faults of kernels, and the memory of the emulated device.
+#include "device_testing.h"
+#include "kernels/cuda/launch.h"
+#include "ops/ops.h"
+
+namespace {
+
+using namespace tuili;           // NOLINT: a test file
+using namespace tuili::testing;  // NOLINT
+
+// The ops' CPU side is not set up: what runs here runs on the device.
+ops::Context on_device() { return {}; }
+
+TUILI_TEST(ops_refuse_what_their_kernels_cannot_read) {
+  OnDevice<bf16> x(normals<bf16>(64, 1)), w(normals<bf16>(64, 2));
+  OnDevice<float> y(normals<float>(64, 3));
+  const TensorView a = x.view({8, 8}), b = w.view({8, 8}), out = y.view({8, 8});
+  TensorView on_host = a, f16 = out;
+  on_host.device = DeviceKind::cpu;
+  f16.dtype = DType::f16;
+  const auto gemm_error = [&](TensorView to, TensorView left, TensorView right) {
+    return error_of([&] { ops::gemm(on_device(), to, left, right); });
+  };
+  require_error("w must be [n, k]", gemm_error(out, a, w.view({8, 7})));
+  require_error("for cuda", gemm_error(out, on_host, b));
+  require_error("must be dense bf16", gemm_error(out, out, b));
+  require_error("y must be", gemm_error(f16, a, b));
+  const auto norm_error = [&](TensorView to, TensorView from, TensorView gain) {
+    return error_of([&] { ops::rms_norm(on_device(), to, from, gain, 1e-5f); });
+  };
+  require_error("gain must be f32 [8]", norm_error(out, out, y.view({7})));
+  require_error("x must be f32", norm_error(out, a, y.view({8})));
+  require_error("y must be f32", norm_error(f16, out, y.view({8})));
+  require_error("x is f32 [8, 8] on cuda, y is bf16 [4, 16]", norm_error(x.view({4, 16}), out, y.view({8})));
+}
+
+TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {
+  const auto fault = [] { __syncwarp(0); };
+  TUILI_LAUNCH(fault, 1, 32, 0, nullptr);
+  const int status = cudaGetLastError();
+  require_error("gemm: the CUDA emulator reports 719", error_of([&] { device::check(status, "gemm"); }));
+  require_error("is not in its own mask", error_of([&] { device::check(status, "gemm"); }));
+  const auto too_large = [] {
+    device::check(cuda::gemm(nullptr, {{nullptr, DType::f32}, nullptr, nullptr, nullptr, 1, 1, INT64_MAX}),
+                  "gemm");
+  };
+  require_error("gemm: the CUDA emulator reports 1: invalid argument", error_of(too_large));
+}
+
+// ---- the device
+
+TUILI_TEST(device_memory_begins_as_nan_and_knows_its_pointers) {
+  require(device::available() && std::string(device::build_kind()) == "emulated", "not the emulated device");
+  auto* memory = static_cast<float*>(device::allocate(16));
+  float host[4] = {};
+  device::copy_to_host(host, memory, 16, nullptr);
+  require(std::isnan(host[0]) && std::isnan(host[3]), "new memory is not NaN");
+  const char* kOutside = "not all inside one device allocation";
+  require_error(kOutside, error_of([&] { device::copy_to_device(host, host, 16, nullptr); }));
+  require_error(kOutside, error_of([&] { device::copy_to_host(host, memory + 1, 16, nullptr); }));
+  require_error("must be positive", error_of([] { device::allocate(0); }));
+  require_error("do not fit", error_of([] { device::allocate(INT64_MAX / 2); }));
+  device::free(memory);
+  require_error(kOutside, error_of([&] { device::copy_to_host(host, memory, 16, nullptr); }));
+}
+
+}  // namespace

@@ -1,0 +1,178 @@
+// Elementwise kernels and the writing of pages on the emulated device.
+#include "device_testing.h"
+
+namespace {
+
+using namespace tuili;           // NOLINT: a test file
+using namespace tuili::testing;  // NOLINT
+
+// Ordinary values, and those at which a formula changes or ends.
+std::vector<float> edges(size_t n, uint64_t seed) {
+  std::vector<float> x = normals<float>(n, seed, 4);
+  const float kEdges[] = {0.0f,   -0.0f,  0.55f,   -0.55f, 1.0f,   -1.0f,     16.0f,    -16.0f,   88.8f,
+                          -88.8f, 128.0f, -128.0f, 3e38f,  -3e38f, 0x1p-149f, INFINITY, -INFINITY};
+  for (size_t i = 0; i < std::size(kEdges) && i < n; ++i) x[i] = kEdges[i];
+  return x;
+}
+
+constexpr size_t kCounts[] = {1, 255, 1024, 1025, 2500};
+
+template <typename Out>
+void check_activation(cpu::Activation kind) {
+  for (const size_t n : kCounts) {
+    const std::vector<float> gate = edges(n, n), up = normals<float>(n, n + 1);
+    OnDevice<float> gates(gate), ups(up);
+    OnDevice<Out> y(n);
+    for (const bool gated : {false, true}) {
+      std::vector<float> want(n);
+      cpu_kernels().activate(want.data(), gate.data(), gated ? up.data() : nullptr, kind, {0, int64_t(n)});
+      device::check(
+          cuda::activate(nullptr, y.output(), gates.get(), gated ? ups.get() : nullptr, kind, int64_t(n)),
+          "activate");
+      require_same_bits(y.read(), rounded_all<Out>(want), "kind ", int(kind), ", ", n, " elements");
+    }
+  }
+}
+
+TUILI_TEST(activations_have_the_bits_of_the_cpu) {
+  using cpu::Activation;
+  for (const Activation kind :
+       {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+    check_activation<float>(kind);
+    check_activation<bf16>(kind);
+  }
+}
+
+TUILI_TEST(sums_scales_and_caps_have_the_bits_of_the_cpu) {
+  for (const size_t n : kCounts) {
+    const std::vector<float> x = edges(n, n), z = normals<float>(n, n + 1);
+    const auto count = int64_t(n);
+    std::vector<float> want(n);
+    OnDevice<float> a(x), b(z), y(n);
+    // Infinity minus infinity has a sign of its own on each device.
+    const auto finite = [&](std::vector<float> v) {
+      for (float& f : v) f = std::isnan(f) ? NAN : f;
+      return v;
+    };
+    cpu_kernels().add(want.data(), x.data(), z.data(), {0, count});
+    device::check(cuda::add(nullptr, y.get(), a.get(), b.get(), count), "add");
+    require_same_bits(finite(y.read()), finite(want), "add");
+    for (size_t i = 0; i < n; ++i) want[i] = x[i] * 0.3f;
+    OnDevice<float> scaled(x), capped(x);
+    device::check(cuda::scale(nullptr, scaled.get(), 0.3f, count), "scale");
+    require_same_bits(finite(scaled.read()), finite(want), "scale");
+    want = x;
+    cpu_kernels().softcap(want.data(), 30.0f, {0, count});
+    device::check(cuda::softcap(nullptr, capped.get(), 30.0f, count), "softcap");
+    require_same_bits(finite(capped.read()), finite(want), "softcap");
+  }
+}
+
+TUILI_TEST(rope_has_the_bits_of_the_cpu) {
+  struct Case {
+    int64_t n_tokens, n_heads, head_dim, half, gap;
+  };
+  for (const Case& c :
+       {Case{1, 1, 2, 1, 0}, Case{5, 3, 64, 32, 0}, Case{7, 2, 80, 16, 12}, Case{3, 4, 20, 10, 5}}) {
+    for (const cuda::RopePairs pairs : {cuda::RopePairs::halves, cuda::RopePairs::neighbours}) {
+      const int64_t ld = c.n_heads * c.head_dim + c.gap;
+      std::vector<float> want = normals<float>(size_t(c.n_tokens * ld), uint64_t(ld));
+      const std::vector<float> cos = normals<float>(size_t(c.n_tokens * c.half), 1),
+                               sin = normals<float>(size_t(c.n_tokens * c.half), 2);
+      OnDevice<float> x(want), coss(cos), sins(sin);
+      cpu_kernels().rope(want.data(), ld, cos.data(), sin.data(), c.n_heads, c.head_dim, c.half,
+                         pairs == cuda::RopePairs::neighbours, {0, c.n_tokens});
+      emulation::set_seed(uint64_t(ld));
+      device::check(cuda::rope(nullptr, {x.get(), ld, coss.get(), sins.get(), c.n_tokens, c.n_heads,
+                                         c.head_dim, c.half, pairs}),
+                    "rope");
+      require_same_bits(x.read(), want, c.n_heads, " heads of ", c.head_dim);
+    }
+  }
+}
+
+template <typename T>
+void check_embed() {
+  const size_t n_vocab = 11, d = 300;
+  const std::vector<T> table = normals<T>(n_vocab * d, 1);
+  const std::vector<int32_t> ids{3, 0, 10, 3};
+  std::vector<float> want;
+  for (const int32_t id : ids) {
+    for (size_t i = 0; i < d; ++i) want.push_back(float(value(table[size_t(id) * d + i])) * 0.7f);
+  }
+  OnDevice<T> rows(table);
+  OnDevice<int32_t> tokens(ids);
+  OnDevice<float> y(want.size());
+  device::check(cuda::embed(nullptr, y.get(), rows.get(), type_of<T>(), tokens.get(), 4, d, 0.7f), "embed");
+  require_same_bits(y.read(), want, "embed");
+}
+
+TUILI_TEST(embed_scales_rows_of_every_type) {
+  check_embed<float>();
+  check_embed<bf16>();
+  check_embed<__half>();
+}
+
+constexpr int64_t kBlocks = 5, kBlockSize = 16, kHeads = 3, kHeadDim = 24, kRow = kHeads * kHeadDim,
+                  kGap = 8 * kRow, kStride = kBlockSize * kRow + kGap;
+
+template <typename T>
+cuda::KvPages pages_of(OnDevice<T>& k, OnDevice<T>& v) {
+  return {k.get(), v.get(), type_of<T>(), kBlockSize, kHeads, kHeadDim, kStride};
+}
+
+template <typename T>
+T clamped(float x) {
+  return rounded<T>(std::is_same_v<T, __half> ? std::clamp(x, -65504.0f, 65504.0f) : x);
+}
+
+template <typename T>
+void check_kv_write() {
+  const std::vector<int32_t> slots{0, 17, 79, 40};
+  const size_t n_tokens = slots.size();
+  std::vector<float> k = normals<float>(n_tokens * kRow, 1), v = normals<float>(n_tokens * kRow, 2);
+  k[3] = 1e6f;
+  k[kRow] = -INFINITY;
+  v[7] = -65520.0f;
+  const std::vector<T> before = normals<T>(kBlocks * kStride, 3);
+  std::vector<T> want_k = before, want_v = before;
+  for (size_t t = 0; t < n_tokens; ++t) {
+    for (int64_t h = 0; h < kHeads; ++h) {
+      for (int64_t d = 0; d < kHeadDim; ++d) {
+        const int64_t block = slots[t] / kBlockSize, at = slots[t] % kBlockSize;
+        const auto to = size_t(block * kStride + (h * kBlockSize + at) * kHeadDim + d);
+        want_k[to] = clamped<T>(k[t * kRow + size_t(h * kHeadDim + d)]);
+        want_v[to] = clamped<T>(v[t * kRow + size_t(h * kHeadDim + d)]);
+      }
+    }
+  }
+  OnDevice<T> k_pages(before), v_pages(before);
+  OnDevice<float> ks(k), vs(v);
+  OnDevice<int32_t> places(slots);
+  device::check(cuda::kv_write(nullptr, pages_of(k_pages, v_pages), ks.get(), vs.get(), kRow, places.get(),
+                               int64_t(n_tokens)),
+                "kv_write");
+  require_same_bits(k_pages.read(), want_k, "k");
+  require_same_bits(v_pages.read(), want_v, "v");
+}
+
+TUILI_TEST(kv_write_rounds_rows_into_their_slots_alone) {
+  check_kv_write<bf16>();
+  check_kv_write<__half>();
+}
+
+TUILI_TEST(kv_copy_copies_whole_blocks_alone) {
+  const std::vector<bf16> k = normals<bf16>(kBlocks * kStride, 1), v = normals<bf16>(kBlocks * kStride, 2);
+  std::vector<bf16> want_k = k, want_v = v;
+  for (const auto& [from, to] : {std::pair{0, 3}, std::pair{2, 1}}) {
+    std::copy_n(k.begin() + from * kStride, kBlockSize * kRow, want_k.begin() + to * kStride);
+    std::copy_n(v.begin() + from * kStride, kBlockSize * kRow, want_v.begin() + to * kStride);
+  }
+  OnDevice<bf16> k_pages(k), v_pages(v);
+  OnDevice<int32_t> pairs({0, 3, 2, 1});
+  device::check(cuda::kv_copy(nullptr, pages_of(k_pages, v_pages), pairs.get(), 2), "kv_copy");
+  require_same_bits(k_pages.read(), want_k, "k");
+  require_same_bits(v_pages.read(), want_v, "v");
+}
+
+}  // namespace
