@@ -149,6 +149,14 @@ def _one_or_more(name: str, value: object) -> tuple[int, ...]:
     return ids
 
 
+def early_stop(name: str, value: object) -> bool | str:
+    if isinstance(value, str) and value == "never":
+        return value
+    if not isinstance(value, bool | np.bool_):
+        invalid(name, f'must be true, false or "never", not {described(value)}')
+    return bool(value)
+
+
 Check = Callable[[str, Any], Any]
 
 
@@ -196,35 +204,26 @@ _CHECKS: dict[str, Check] = {
     "prompt_lookup_num_tokens": _int_in(0, MAX_DRAFTED),
     "num_beams": _int_in(1, MAX_BEAMS),
     "length_penalty": _float_in(-10.0, 10.0),
-    "early_stopping": boolean,
+    "early_stopping": early_stop,
+    "forced_bos_token_id": _int_in(0, MAX_INT),
+    "forced_eos_token_id": _int_in(0, MAX_INT),
 }
 
-# What a beam search leaves as it is by default: its choice is by the model's own log-probabilities.
+# What a beam search has no use for: it draws nothing, and its beams go on side by side.
 _PLAIN_IN_BEAMS: dict[str, tuple[object, ...]] = {
-    "min_tokens": (0,),
     "temperature": (None, 0.0),
     "top_k": (None, 0),
     "top_p": (None, 1.0),
     "min_p": (None, 0.0),
     "typical_p": (None, 1.0),
     "seed": (None,),
-    "repetition_penalty": (None, 1.0),
-    "presence_penalty": (0.0,),
-    "frequency_penalty": (0.0,),
-    "no_repeat_ngram_size": (None, 0),
-    "stop": ((),),
-    "logprobs": (None,),
     "prompt_logprobs": (None,),
-    "logit_bias": ({},),
-    "allowed_token_ids": (None,),
-    "bad_words": ((),),
     "prompt_lookup_num_tokens": (None, 0),
     "on_nan": ("error",),
     "json_schema": (None,),
     "regex": (None,),
     "choice": (None,),
     "grammar": (None,),
-    "logits_processors": ((),),
 }
 
 # Lists for which None, as other libraries have it, says that there is nothing in them.
@@ -271,6 +270,9 @@ class SamplingParams(metaclass=_NamesChecked):
     or None for those it got. It is called for every token, on the engine's thread, before the grammar and
     everything else here, and holds up all requests meanwhile.
 
+    A beam search changes log-probabilities as other requests' logits are: penalties, biases and bans decide
+    with them, and are part of the score; logits processors get log-probabilities, too.
+
     raises  InvalidParameterError with `param`; code "not_supported_yet" for names that this version lacks;
             GrammarError for a schema, expression or grammar that is malformed or too large
     """
@@ -312,7 +314,10 @@ class SamplingParams(metaclass=_NamesChecked):
     # the last ones before: 10, say. Changes the speed where a text repeats itself, and no bit
     num_beams: int = 1  # more: beam search, of which the n best continuations are returned
     length_penalty: float = 1.0  # a continuation's score is its log-probability / length ** length_penalty
-    early_stopping: bool = False  # end with num_beams finished continuations, even if better ones may follow
+    early_stopping: bool | Literal["never"] = False  # True: end with num_beams finished continuations, even
+    # if better ones may follow; "never": only when none can follow, however long it becomes
+    forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART
+    forced_eos_token_id: int | None = None  # the last one, where max_tokens is reached
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
@@ -333,11 +338,14 @@ class SamplingParams(metaclass=_NamesChecked):
             invalid("max_tokens", "may be 0 only together with prompt_logprobs")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
-        structure.form_of(self)
+        form = structure.form_of(self)
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            if form is not None and getattr(self, name) is not None:
+                invalid(name, f"cannot be combined with {form.kind}")
         if self.num_beams > 1:
             self._check_beams()
-        elif self.length_penalty != 1.0 or self.early_stopping:
-            name = "early_stopping" if self.early_stopping else "length_penalty"
+        elif self.length_penalty != 1.0 or self.early_stopping is not False:
+            name = "length_penalty" if self.early_stopping is False else "early_stopping"
             invalid(name, "needs num_beams > 1")
 
     def _check_beams(self) -> None:
@@ -414,6 +422,8 @@ _LIBRARY_DEFAULTS: dict[str, Any] = {
     "typical_p": 1.0,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
 }
 
 
@@ -425,6 +435,7 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     sample = generation_config.get("do_sample") is True
     names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens"]
+    names += ["forced_bos_token_id", "forced_eos_token_id"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
     found = canonical_names({k: generation_config[k] for k in names if generation_config.get(k) is not None})
     if sample:
@@ -463,6 +474,8 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         "stop_token_ids": tuple(params.stop_token_ids),
         "allowed_token_ids": tuple(params.allowed_token_ids or ()),
     }
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        named[name] = () if getattr(params, name) is None else (getattr(params, name),)
     for name, ids in named.items():
         for token_id in ids:
             if token_id >= n_vocab:
@@ -500,12 +513,14 @@ def core_params(
     seed: int,
     eos_ids: Iterable[int],
     bad_words: Iterable[tuple[int, ...]],
+    max_tokens: int = 0,
     n_candidates: int = 0,
 ) -> _core.SamplingParams:
-    """What the sampler reads. params: resolved; bad_words: as token ids; n_candidates: most probable tokens
-    that a beam search looks at.
+    """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
+    n_candidates: tokens that a beam search looks at.
     """
     ending = (*eos_ids, *params.stop_token_ids)
+    first, last = params.forced_bos_token_id, params.forced_eos_token_id
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
         top_k=params.top_k or 0,
@@ -522,5 +537,9 @@ def core_params(
         bad_words=[list(word) for word in bad_words],
         min_tokens=params.min_tokens,
         min_tokens_banned=ending if params.min_tokens else (),
-        n_logprobs=n_candidates or (-1 if params.logprobs is None else params.logprobs),
+        forced_first=-1 if first is None else first,
+        forced_last=-1 if last is None else last,
+        n_before_last=max_tokens - 1,
+        n_logprobs=-1 if params.logprobs is None else params.logprobs,
+        n_candidates=n_candidates,
     )
