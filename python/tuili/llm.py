@@ -36,6 +36,7 @@ from tuili.loading.memory import available_memory
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
+from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.vectors import Progress, Vectors
 
@@ -219,6 +220,7 @@ class LLM(Vectors):
     # --- generating -----------------------------------------------------------------------------------------
 
     beam_search = beam_search
+    prepare_grammars = prepare_grammars
 
     @overload
     def generate(

@@ -85,7 +85,7 @@ class Engine(Worker):
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
         self._decoder, self._encode_words = decoder, encode_words
         self._eos_ids = tuple(eos_ids)
-        self._grammars = grammars
+        self.grammars = grammars
         self._ids = itertools.count()
         self._live: dict[
             int, list[Row]
@@ -140,8 +140,8 @@ class Engine(Worker):
 
     def close(self) -> None:
         super().close()
-        if self._grammars is not None:
-            self._grammars.close()
+        if self.grammars is not None:
+            self.grammars.close()
 
     def stats(self) -> dict[str, float | int]:
         """Counts since the start, and the present state."""
@@ -240,10 +240,10 @@ class Engine(Worker):
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
 
     def _check_form(self, form: structure.Form | None) -> None:
-        if form is not None and self._grammars is None:
+        if form is not None and self.grammars is None:
             raise GrammarError("this engine has no vocabulary for grammars")
-        if form is not None and self._grammars is not None:
-            self._grammars.check(form)
+        if form is not None and self.grammars is not None:
+            self.grammars.check(form.kind)
 
     def _compile(self, request: Request, form: structure.Form) -> None:
         """Have the grammar of a request compiled that is on its way to the engine's thread."""
@@ -252,10 +252,10 @@ class Engine(Worker):
             with contextlib.suppress(EngineClosedError):
                 self.post(lambda: Compiled(request, outcome))
 
-        assert self._grammars is not None
+        assert self.grammars is not None
         message = Compilation(form, request.params.n, deliver, is_wanted=lambda: not request.done)
         try:
-            self._grammars.post(lambda: message)
+            self.grammars.post(lambda: message)
         except BaseException:
             self.abort(request)
             raise
