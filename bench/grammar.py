@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import tuili
 from tuili.generation.grammar import Grammars
@@ -54,7 +55,7 @@ def main() -> None:
             grammars = Grammars(llm.tokenizer, n_vocab, llm.config["eos_token_ids"], start_thread=False)
             for token_id in range(n_vocab):  # made once, in Python, which gives way
                 llm.tokenizer.token_bytes(token_id)
-            index, compiled = watched(grammars._index), watched(lambda: grammars._compile(schema))
+            index, compiled = watched(grammars._index), watched(partial(grammars._compile, schema))
         print(f"{name:24}{n_vocab:7}{index[0]:14.3f}{index[1]:9.3f}{compiled[0]:16.3f}{compiled[1]:9.3f}")
 
 
