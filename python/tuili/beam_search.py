@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuili.generation.params import (
-    MAX_BEAMS,
-    SamplingParams,
-    canonical_names,
-    integer,
-)
+from tuili.generation.checks import integer
+from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
 from tuili.generation.request import RequestOutput
 
 if TYPE_CHECKING:

@@ -23,10 +23,11 @@ from tuili.errors import (
     TemplateError,
 )
 from tuili.generation import params as parameters
+from tuili.generation.checks import boolean, described, integer, number
 from tuili.generation.delivery import TextDecoder
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
-from tuili.generation.params import SamplingParams, boolean, described, integer, number
+from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits

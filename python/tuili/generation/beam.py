@@ -18,7 +18,8 @@ import numpy as np
 from tuili import _core
 from tuili.errors import TuiliError
 from tuili.generation import processors
-from tuili.generation.params import SamplingParams, ending_ids, invalid
+from tuili.generation.checks import invalid
+from tuili.generation.params import SamplingParams, ending_ids
 from tuili.generation.request import TokenLogprob
 from tuili.generation.steering import NOTHING_ALLOWED, none_drawn
 

@@ -27,8 +27,8 @@ from tuili.errors import (
     QueueFullError,
     TuiliError,
 )
+from tuili.generation import checks, processors, structure
 from tuili.generation import params as parameters
-from tuili.generation import processors, structure
 from tuili.generation.beam import BeamGroup, check_beams, search_for, share_beams
 from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
 from tuili.generation.grammar import Compilation, Constraint, Grammars
@@ -228,7 +228,7 @@ class Engine(Worker):
             params.prompt_logprobs
             and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES
         ):
-            parameters.invalid(
+            checks.invalid(
                 "prompt_logprobs",
                 f"times the prompt's length exceeds {parameters.MAX_PROMPT_LOGPROB_ENTRIES} entries",
             )
