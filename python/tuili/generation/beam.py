@@ -92,17 +92,17 @@ class BeamSearch:
         ends        whether a token finishes the continuation of a beam, by its number, for another reason
         """
         found = [
-            (beam.total + score, parent, token_id, TokenLogprob(token_id, own, list(top)))
-            for parent, (beam, (tokens, top)) in enumerate(zip(self.running, candidates, strict=True))
+            (beam.total + score, parent, token_id, own)
+            for parent, (beam, (tokens, _)) in enumerate(zip(self.running, candidates, strict=True))
             for token_id, score, own in tokens
         ]
         found.sort(key=lambda candidate: (-candidate[0], candidate[1:3]))
         running: list[Beam] = []
         parents: list[int] = []
-        for place, (total, parent, token_id, entry) in enumerate(found[: self._n_seen]):
+        for place, (total, parent, token_id, own) in enumerate(found[: self._n_seen]):
             if place >= self._width and len(running) == self._width:
                 break
-            before = self.running[parent]
+            before, entry = self.running[parent], TokenLogprob(token_id, own, list(candidates[parent][1]))
             beam = Beam((*before.token_ids, token_id), total, (*before.logprobs, entry))
             if self._goes_on(beam) and not (beam.alive and ends(parent, token_id)):
                 running.append(beam)
