@@ -24,6 +24,7 @@ from typing import Any
 
 import random_model
 from random_model import Running, Shape
+from verdicts import Row, at_least, missed, show
 
 from tuili import _core
 from tuili.benchmark.machine import decode_bytes, interleaved, layer_macs, summary
@@ -31,12 +32,11 @@ from tuili.benchmark.machine import decode_bytes, interleaved, layer_macs, summa
 PREFILL_TOKENS, NEW_TOKENS = 512, 24
 FEW_LAYERS = 4  # for questions about threads
 KINDS = ("decode", "prefill", "float", "scaling", "one_cpu", "eight", "busy")
-Row = dict[str, Any]
 
 
-def row(what: str, share: float, bar: float | None, **details: Any) -> Row:
-    """A share and the least that it should be; None: for information."""
-    return {"what": what, "share": share, "bar": bar, **details}
+def row(what: str, share: float, bar: float | None, *, text: str, **details: Any) -> Row:
+    """A share and the least that it should be; None: for information. details: for the file alone."""
+    return at_least(what, 100 * share, None if bar is None else 100 * bar, "%", text, ()) | details
 
 
 def medians(jobs: dict[str, Callable[[], float]], repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -207,13 +207,6 @@ PROCESSES: list[tuple[tuple[str, ...], Callable[[argparse.Namespace], list[Row]]
 ]
 
 
-def show(rows: list[Row]) -> None:
-    for one in rows:
-        verdict = "" if one["bar"] is None else f"bar {100 * one['bar']:.0f} %  "
-        verdict += "" if one["bar"] is None else "met" if one["share"] >= one["bar"] else "MISSED"
-        print(f"{one['what']:<62} {100 * one['share']:5.1f} %   {verdict:<18} {one['text']}", flush=True)
-
-
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", default=",".join(KINDS), help=f"some of {', '.join(KINDS)}")
@@ -255,8 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows += found
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    missed = [one["what"] for one in rows if one["bar"] is not None and one["share"] < one["bar"]]
-    return 1 if options.check and missed else 0
+    return 1 if options.check and missed(rows) else 0
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ KINDS: dict[str, Callable[..., list[Row]]] = {
     "throughput": measure_throughput,
     "latency": measure_latency,
     "prefix": measure_prefix,
-    "overload": lambda rounds: measure_overload(opened),
+    "overload": lambda rounds: measure_overload(opened, rounds),
     "overhead": measure_overhead,
 }
 

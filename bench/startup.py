@@ -18,6 +18,8 @@ import sys
 import time
 from typing import Any
 
+from verdicts import Row, at_most, missed, show
+
 MB = 1e6
 CHILD = """
 import json, sys, time
@@ -97,24 +99,37 @@ def shared(model: str, n_processes: int = 4) -> dict[str, float]:
     return {"weights": said[0]["weights"], "pss_of_weights": pss, "pss_per_process": statistics.mean(totals)}
 
 
-def report(rows: list[dict[str, Any]], together: list[dict[str, Any]], repeats: int) -> None:
-    word = {True: "met", False: "MISSED"}
-    print(f"start to first token or vector, seconds, median of {repeats} (least to most)")
-    for row in rows:
-        row["name"] = f"  {row['model']:<22} from {row['from']:<6}"
-        met = word[row["seconds"] <= row["bar"]]
-        print("{name} {seconds:.3f} ({least:.3f}-{most:.3f})  bar {bar:.2f} ".format(**row) + met, end="")
-        print("; without the cache {without_cache:.3f}".format(**row))
-    print("peak RSS, MB: at most 1.15 x (weights + KV in use) + 60 + the tokenizer's own")
-    for row in rows:
-        met = word[row["peak"] <= row["peak_bar"]]
-        print(f"{row['name']} {row['peak'] / MB:6.1f}  bar {row['peak_bar'] / MB:6.1f} {met}; ", end="")
-        print(", ".join(f"{part} {row[part] / MB:.1f}" for part in ("weights", "kv", "tokenizer")))
-    print("four processes at once, MB: the weights' PSS summed over all, at most 1.15 x the weights")
-    for entry in together:
-        pss, weights = entry["pss_of_weights"] / MB, entry["weights"] / MB
-        print(f"  {entry['model']:<22} {pss:6.1f} of {weights:.1f} {word[pss <= 1.15 * weights]}; ", end="")
-        print(f"PSS of a whole process {entry['pss_per_process'] / MB:.1f}")
+def measure_starts(repeats: int) -> list[Row]:
+    """Seconds to the first token or vector, and peak RSS: at most 1.15 × (weights + KV in use) + 60 MB + the
+    tokenizer's own.
+    """
+    rows = []
+    for model, kind, bar in STARTS:
+        for _ in range(2):  # the first one may have had to write the cache
+            measure(model, kind)
+        runs = [measure(model, kind) for _ in range(repeats)]
+        own = measure(model, "ids")["tokenizer"] if kind != "ids" else 0
+        last, what = runs[-1], f"{model} from {kind}"
+        seconds, peaks = [run["seconds"] for run in runs], [run["peak"] / MB for run in runs]
+        without = statistics.median(measure(model, kind, "off")["seconds"] for _ in range(2))
+        text = f"without the cache {without:.3f}"
+        rows.append(at_most(what, statistics.median(seconds), bar, "s", text, seconds))
+        parts = {"weights": last["weights"], "kv": last["kv"], "tokenizer": own}
+        text = ", ".join(f"{part} {n_bytes / MB:.1f}" for part, n_bytes in parts.items())
+        allowed = 1.15 * (last["weights"] + last["kv"]) / MB + 60 + own / MB
+        rows.append(at_most(f"{what}, peak RSS", statistics.median(peaks), allowed, "MB", text, peaks))
+    return rows
+
+
+def measure_shared() -> list[Row]:
+    """PSS of the weights, summed over four processes at once: at most 1.15 × the weights."""
+    rows = []
+    for model in ("smollm2-135m-instruct", "gemma3-270m"):
+        found = shared(model)
+        text = f"PSS of a whole process {found['pss_per_process'] / MB:.1f}"
+        pss, allowed = found["pss_of_weights"] / MB, 1.15 * found["weights"] / MB
+        rows.append(at_most(f"{model}, weights in four processes", pss, allowed, "MB", text, ()))
+    return rows
 
 
 def main() -> int:
@@ -122,28 +137,12 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = []
-    for model, kind, bar in STARTS:
-        for _ in range(2):  # the first one may have had to write the cache
-            measure(model, kind)
-        runs = [measure(model, kind) for _ in range(options.repeats)]
-        own = measure(model, "ids")["tokenizer"] if kind != "ids" else 0
-        seconds, last = [run["seconds"] for run in runs], runs[-1]
-        allowed = 1.15 * (last["weights"] + last["kv"]) + 60 * MB + own
-        without = statistics.median(measure(model, kind, "off")["seconds"] for _ in range(2))
-        rows.append({"model": model, "from": kind, "seconds": statistics.median(seconds), "bar": bar,
-                     "least": min(seconds), "most": max(seconds), "without_cache": without,
-                     "peak": statistics.median(run["peak"] for run in runs), "peak_bar": allowed,
-                     "weights": last["weights"], "kv": last["kv"], "tokenizer": own,
-                     "packed": last["packed"]})  # fmt: skip
-    together = [{"model": model} | shared(model) for model in ("smollm2-135m-instruct", "gemma3-270m")]
-    missed = sum(row["seconds"] > row["bar"] or row["peak"] > row["peak_bar"] for row in rows)
-    missed += sum(row["pss_of_weights"] > 1.15 * row["weights"] for row in together)
+    rows = measure_starts(options.repeats) + measure_shared()
     if options.json:
-        print(json.dumps({"starts": rows, "four_processes": together, "missed": missed}))
+        print(json.dumps({"rows": rows, "missed": missed(rows)}))
     else:
-        report(rows, together, options.repeats)
-    return int(missed > 0)
+        show(rows)
+    return int(bool(missed(rows)))
 
 
 if __name__ == "__main__":

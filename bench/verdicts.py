@@ -49,6 +49,8 @@ def show(rows: Iterable[Row]) -> None:
         value = f"{row['value']:.3g}{row['unit'] and ' ' + row['unit']}"
         spread = f"[{row['least']:.3g}–{row['most']:.3g}]" if row["most"] > row["least"] else ""
         bar = (
-            "" if row["bar"] is None else f"{row['side']} {row['bar']:g} {'PASS' if is_met(row) else 'MISS'}"
+            ""
+            if row["bar"] is None
+            else f"{row['side']} {row['bar']:.4g} {'PASS' if is_met(row) else 'MISS'}"
         )
         print(f"{row['what']:<58} {value:>9} {spread:<16} {bar:<13} {row['text']}", flush=True)

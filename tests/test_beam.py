@@ -5,10 +5,12 @@ Catalogue rows KV-03, KV-09, CAN-01, CAN-06. The goldens are transformers' (orac
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tuili
@@ -22,28 +24,44 @@ from tuili.errors import (
     KVCacheExhaustedError,
     NumericError,
     RequestCancelled,
+    TokenIdError,
 )
+from tuili.generation import params as parameters
 from tuili.generation.beam import BeamSearch
 from tuili.generation.forecast import tokens_to_draw
+from tuili.generation.params import ALIASES, SamplingParams
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "beams.json").read_text(encoding="utf-8"))
 SCORE_TOLERANCE = 1e-4
 EPS_F32 = 2.0**-24  # the reference adds up in float32
 
 
-def submitted(engine, golden):
-    """The golden's search, all of its beams wanted."""
-    return engine.submit(
-        golden["prompt"],
-        sampling(
-            max_tokens=golden["max_new_tokens"],
-            num_beams=golden["num_beams"],
-            n=golden["num_beams"],
-            length_penalty=golden["length_penalty"],
-            early_stopping=golden["early_stopping"],
-            stop_token_ids=golden["eos_token_id"],
-        ),
+def dislike_even(token_ids, logprobs):
+    logprobs[::2] -= 2.0
+
+
+def asked(golden):
+    """SamplingParams of the golden's search, all of its beams wanted."""
+    options = dict(golden.get("options", {}))
+    if "options" in golden:
+        options["logprobs"] = 0
+    if "logits_processors" in options:
+        options["logits_processors"] = [dislike_even]
+    if "logit_bias" in options:
+        options["logit_bias"] = {int(token_id): bias for token_id, bias in options["logit_bias"].items()}
+    return sampling(
+        max_tokens=golden["max_new_tokens"],
+        num_beams=golden["num_beams"],
+        n=golden["num_beams"],
+        length_penalty=golden["length_penalty"],
+        early_stopping=golden["early_stopping"],
+        stop_token_ids=golden["eos_token_id"],
+        **options,
     )
+
+
+def submitted(engine, golden):
+    return engine.submit(golden["prompt"], asked(golden))
 
 
 def n_blocks(golden):
@@ -53,12 +71,18 @@ def n_blocks(golden):
 
 
 def check(golden, handle):
-    outputs = handle.result(timeout=0).outputs
-    assert [out.token_ids for out in outputs] == golden["sequences"]
+    outputs, options = handle.result(timeout=0).outputs, golden.get("options", {})
+    assert [out.token_ids for out in outputs] == golden["sequences"], options
     for out, score in zip(outputs, golden["scores"], strict=True):
-        own = out.cumulative_logprob / len(out.token_ids) ** golden["length_penalty"]
-        assert abs(own - score) < SCORE_TOLERANCE + len(out.token_ids) * EPS_F32 * abs(score)
-        assert out.finish_reason == ("stop" if out.token_ids[-1] in golden["eos_token_id"] else "length")
+        assert abs(out.score - score) < SCORE_TOLERANCE + len(out.token_ids) * EPS_F32 * abs(score), options
+        if "options" not in golden:
+            assert out.score == out.cumulative_logprob / len(out.token_ids) ** golden["length_penalty"]
+        stopped = out.token_ids[-1] in golden["eos_token_id"] or isinstance(out.stop_reason, str)
+        assert out.finish_reason == ("stop" if stopped else "length")
+    if "options" in golden:
+        own = [entry.logprob for entry in outputs[0].logprobs]
+        worst = max(abs(a - b) for a, b in zip(own, golden["logprobs"], strict=True))
+        assert worst < SCORE_TOLERANCE and outputs[0].cumulative_logprob == sum(own)
 
 
 def test_the_goldens_hold_every_way_to_end():
@@ -66,6 +90,9 @@ def test_the_goldens_hold_every_way_to_end():
     assert len(GOLDENS) > 50 and 10 < sum(ended) < len(GOLDENS) - 10
     lengths = [len({len(sequence) for sequence in golden["sequences"]}) for golden in GOLDENS]
     assert max(lengths) > 2, "no search has continuations of several lengths"
+    stopped = [golden for golden in GOLDENS if "stop" in golden.get("options", {})]
+    ends = [chr(sequence[-1]) for golden in stopped for sequence in golden["sequences"]]
+    assert len({*ends} & {stop[-1] for golden in stopped for stop in golden["options"]["stop"]}) > 5
 
 
 def test_sequences_and_scores_are_those_of_transformers():
@@ -217,13 +244,20 @@ REFUSED = {
     "n": {"n": 5},
     "temperature": {"temperature": 0.5},
     "top_k": {"top_k": 5},
-    "stop": {"stop": ["a"]},
-    "logprobs": {"logprobs": 1},
-    "repetition_penalty": {"repetition_penalty": 1.1},
+    "top_p": {"top_p": 0.9},
+    "min_p": {"min_p": 0.1},
+    "typical_p": {"typical_p": 0.9},
+    "seed": {"seed": 1},
+    "prompt_logprobs": {"prompt_logprobs": 1},
+    "json_schema": {"json_schema": {"type": "object"}},
+    "regex": {"regex": "a+"},
+    "choice": {"choice": ["a", "b"]},
+    "grammar": {"grammar": 'start: "a"'},
     "on_nan": {"on_nan": "eos"},
     "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 3},
     "length_penalty": {"num_beams": 1, "length_penalty": 2.0},
-    "early_stopping": {"num_beams": 1, "early_stopping": True},
+    "early_stopping": {"num_beams": 1, "early_stopping": "never"},
+    "forced_bos_token_id": {"num_beams": 1, "forced_bos_token_id": 5, "choice": ["a"]},
 }
 
 
@@ -266,14 +300,17 @@ def test_beam_search_is_generate_with_all_beams(llm):
 def test_a_search_of_one_beam_is_greedy(llm):
     [greedy] = llm.beam_search("the answer is", 1, 8, ignore_eos=True).outputs
     plain = llm.generate("the answer is", max_tokens=8, ignore_eos=True, logprobs=0)
-    assert greedy == plain.outputs[0] and greedy.cumulative_logprob < 0
+    assert greedy.score == greedy.cumulative_logprob / 8 < 0
+    assert dataclasses.replace(greedy, score=None) == plain.outputs[0]
     [best, *_] = llm.beam_search("the answer is", 8, 8, ignore_eos=True).outputs
     assert best.cumulative_logprob >= greedy.cumulative_logprob
 
 
 WRONG_WORDS = {
     "beam_width": 33,
-    "early_stopping": "never",
+    "early_stopping": "always",
+    "forced_eos_token_id": -1,
+    "num_return_sequences": 5,
     "seed": 1,
     "num_beam": 2,
     "max_tokens": -1,
@@ -284,14 +321,18 @@ WRONG_WORDS = {
 def test_a_wrong_word_of_a_search_is_named(llm, param):
     with pytest.raises(InvalidParameterError) as caught:
         llm.beam_search("a", **{param: WRONG_WORDS[param]})
-    assert caught.value.param == param
+    assert caught.value.param == ALIASES.get(param, param)
+
+
+def candidates(*found):
+    return [(token_id, score, score) for token_id, score in found], []
 
 
 def test_a_search_ends_when_no_beam_can_still_win():
     search = BeamSearch(2, {9}, 50, length_penalty=1.0, early_stopping=False)
-    assert search.advance([[(1, -0.1), (9, -0.2), (2, -9.0), (3, -9.5)]]) == [0, 0]
+    assert search.advance([candidates((1, -0.1), (9, -0.2), (2, -9.0), (3, -9.5))]) == [0, 0]
     assert [beam.token_ids for beam in search.finished] == [(9,)] and not search.done
-    search.advance([[(9, -0.1), (1, -9.0), (2, -9.0), (3, -9.0)], [(1, -1.0)] * 4])
+    search.advance([candidates((9, -0.1), (1, -9.0), (2, -9.0), (3, -9.0)), candidates(*[(1, -1.0)] * 4)])
     assert search.done and [beam.token_ids for beam in search.best(2)] == [(1, 9), (9,)]
 
 
@@ -315,3 +356,114 @@ def test_a_search_that_is_nearly_done_counts_as_nearly_done():
     rows = engine._live[handle.request_id]
     drawn = rows[0].sequence.n_tokens - rows[0].sequence.n_prompt
     assert drawn > 20 and tokens_to_draw(rows[0], engine.scheduler.costs) == 40 - drawn
+
+
+def test_a_search_with_one_way_to_go_gives_one_continuation():
+    engine = make_engine(prefix_caching=False)
+    only = {"max_tokens": 40, "num_beams": 4, "n": 3, "allowed_token_ids": codes("x")}
+    handles = [engine.submit(codes("a" * 20), sampling(**only, priority=i)) for i in (1, 0)]
+    streamed = iter(engine.submit(codes("a" * 20), sampling(**only)))
+    for _ in range(30):
+        engine.step()
+    engine.scheduler._preempt(engine.scheduler.running[-1])  # one that holds a beam's place
+    drain(engine)
+    for handle in handles:
+        assert [out.text for out in handle.result(timeout=0).outputs] == ["x" * 40]
+    assert [chunk.text for chunk in streamed] == ["x" * 40]
+    assert is_idle(engine)
+
+
+def test_a_search_without_a_way_to_go_fails():
+    engine = make_engine(eos_ids=codes("x"))
+    options = {"max_tokens": 5, "num_beams": 2, "min_tokens": 3, "allowed_token_ids": codes("x")}
+    handle = engine.submit(codes("a"), sampling(**options))
+    drain(engine)
+    with pytest.raises(NumericError) as caught:
+        handle.result(timeout=0)
+    assert caught.value.code == "no_token_allowed" and is_idle(engine)
+
+
+def test_forced_tokens_are_first_and_last():
+    engine = make_engine(eos_ids=codes("z"))
+    forced = {"forced_bos_token_id": ord("k"), "forced_eos_token_id": ord("z")}
+    handles = [
+        engine.submit(codes("a"), sampling(max_tokens=5, num_beams=width, **forced)) for width in (1, 3)
+    ]
+    handles.append(engine.submit(codes("a"), sampling(max_tokens=1, **forced)))
+    handles.append(engine.submit(codes("a"), sampling(max_tokens=5, seed=1, **forced)))
+    drain(engine)
+    for handle, ids in zip(handles, ("klmnz", "klmnz", "z", "k"), strict=True):
+        [out] = handle.result(timeout=0).outputs
+        assert out.token_ids[: len(ids)] == codes(ids)
+        assert len(out.token_ids) == 1 or out.token_ids[-1] == ord("z")
+        assert out.finish_reason == "stop" and not out.stop_reason
+
+
+def test_the_models_own_forced_tokens_are_the_default():
+    from_model = parameters.defaults_from({"forced_bos_token_id": 7, "forced_eos_token_id": 2})
+    assert from_model == {"forced_bos_token_id": 7, "forced_eos_token_id": 2}
+    assert parameters.resolve(SamplingParams(), from_model).forced_bos_token_id == 7
+    assert parameters.resolve(SamplingParams(forced_bos_token_id=8), from_model).forced_bos_token_id == 8
+    engine = make_engine()
+    with pytest.raises(TokenIdError, match="forced_eos_token_id"):
+        engine.submit(codes("a"), sampling(forced_eos_token_id=300))
+
+
+def test_stop_strings_end_beams_and_are_cut():
+    engine = make_engine()
+    words = {"max_tokens": 9, "num_beams": 2, "stop": ["de"]}
+    handles = [
+        engine.submit(codes("a"), sampling(**words | more))
+        for more in ({}, {"include_stop_str_in_output": True}, {"min_tokens": 6, "stop": ["de", "hi"]})
+    ]
+    drain(engine)
+    texts = [handle.result(timeout=0).outputs[0] for handle in handles]
+    assert [(out.text, out.stop_reason) for out in texts] == [("bc", "de"), ("bcde", "de"), ("bcdefg", "hi")]
+    assert [len(out.token_ids) for out in texts] == [4, 4, 8]
+
+
+def test_log_probabilities_of_beams_are_the_models_own():
+    engine = make_engine(model=built("llama"))
+    options = {"max_tokens": 6, "ignore_eos": True, "logit_bias": dict.fromkeys(range(300), -1.0)}
+    search = engine.submit([5, 6, 7], sampling(**options, num_beams=3, logprobs=2))
+    drain(engine)
+    [best] = search.result(timeout=0).outputs
+    again = engine.submit([5, 6, 7, *best.token_ids], sampling(max_tokens=0, prompt_logprobs=2))
+    drain(engine)
+    assert best.logprobs == again.result(timeout=0).prompt_logprobs[3:]
+    assert abs(best.score - (best.cumulative_logprob / 6 - 1)) < 1e-6, "the bias is part of the score alone"
+
+
+def test_a_processor_that_returns_what_it_got_changes_no_bit_of_a_search():
+    engine = make_engine(model=built("llama"))
+    options = {"max_tokens": 9, "num_beams": 3, "n": 3, "logprobs": 1, "no_repeat_ngram_size": 2}
+    seen = []
+    handles = [
+        engine.submit([5, 6, 7], sampling(**options, logits_processors=given))
+        for given in ((), [lambda token_ids, logprobs: seen.append((token_ids, logprobs.max()))])
+    ]
+    drain(engine)
+    plain, same = (handle.result(timeout=0).outputs for handle in handles)
+    assert plain == same and len({tuple(token_ids) for token_ids, _ in seen}) > 9
+    assert all(best <= 0 for _, best in seen)
+
+
+def test_certainty_is_no_log_probability():
+    def certain(token_ids, logprobs):
+        logprobs[5] = np.inf
+
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=5, num_beams=2, logits_processors=[certain]))
+    drain(engine)
+    with pytest.raises(InvalidParameterError) as caught:
+        handle.result(timeout=0)
+    assert caught.value.param == "logits_processors" and is_idle(engine)
+
+
+def test_never_looks_as_far_as_a_continuation_may_become():
+    def after_two_steps(early_stopping):
+        search = BeamSearch(1, {9}, 50, length_penalty=1.0, early_stopping=early_stopping)
+        search.advance([candidates((9, -2.0), (1, -2.5))])
+        return search.done
+
+    assert [after_two_steps(early) for early in (True, False, "never")] == [True, True, False]

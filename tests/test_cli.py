@@ -15,7 +15,8 @@ import pytest
 
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tuili import cli
+from tuili import cli, sampling_arguments
+from tuili.generation.params import NAMES, SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +273,77 @@ def test_input_that_is_not_text_is_replaced(llama):
     with start(*arguments, PYTHONIOENCODING="utf-8:strict") as process:
         out, _ = process.communicate(b"the \xff river", timeout=60)
     assert json.loads(out)["prompt"] == "the \ufffd river"
+
+
+# --- what is generated
+
+
+def test_every_argument_is_a_parameter():
+    assert set(sampling_arguments.NAMES) <= set(NAMES)
+    given = ["--min-tokens=1", "--logprobs=2", "--typical-p=0.5", "--ignore-eos", "--early-stopping", "never"]
+    options = cli._parse(["generate", "m", "text", *given, "--choice=a", "--choice=b", "--json"])
+    taken = cli._given(options, sampling_arguments.NAMES)
+    assert taken == {
+        "max_tokens": sampling_arguments.DEFAULT_MAX_TOKENS,
+        "min_tokens": 1,
+        "logprobs": 2,
+        "typical_p": 0.5,
+        "ignore_eos": True,
+        "early_stopping": "never",
+        "choice": ["a", "b"],
+    }
+    SamplingParams(**taken | {"num_beams": 2, "choice": None, "typical_p": None})
+
+
+def test_beams_come_with_scores(run, llama):
+    search = ("--num-beams", 4, "--n", 2, "--early-stopping", "--length-penalty", 2, "--logprobs", 1)
+    code, out, _ = run("generate", llama, "the river", *search, "--max-tokens", 4, "--json", *SMALL)
+    outputs = json.loads(out)["outputs"]
+    assert code == 0 and [len(item["logprobs"][0]["top"]) for item in outputs] == [1, 1]
+    assert outputs[0]["score"] >= outputs[1]["score"]
+    code, out, _ = run("generate", llama, "the river", "--num-beams", 2, "--max-tokens", 4, *SMALL)
+    assert code == 0 and out.endswith("\n")
+
+
+def test_an_answer_has_the_form_that_is_asked_for(run, llama, tmp_path):
+    schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
+    schema.write_text('{"enum": ["北京", "上海"]}', "utf-8")
+    grammar.write_text('start: "yes" | "no"', "utf-8")
+    asked = {
+        ("--json-schema", str(schema)): {'"北京"', '"上海"'},
+        ("--json-schema", '{"type": "boolean"}'): {"true", "false"},
+        ("--regex", "[0-9]{3}x"): None,
+        ("--choice", "left", "--choice", "right"): {"left", "right"},
+        ("--grammar", str(grammar)): {"yes", "no"},
+    }
+    for arguments, answers in asked.items():
+        code, out, err = run("generate", llama, "the river", "--max-tokens", 40, *arguments, *SMALL)
+        assert (code, err) == (0, "") and (answers is None or out.strip() in answers), out
+
+
+WRONG = {
+    "a missing file": (["--json-schema", "no/such/file"], "no/such/file"),
+    "a file of bytes": (["--grammar", "bytes"], "not a text"),
+    "a file without end": (["--grammar", "/dev/zero"], "larger than"),
+    "logprobs without --json": (["--logprobs", "1"], "--json"),
+    "another early stopping": (["--early-stopping=always"], "never"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_of_generation_are_usage_errors(run, llama, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    arguments, said = WRONG[name]
+    code, out, err = run("generate", llama, "the river", *arguments, *SMALL)
+    assert (code, out) == (2, "") and said in err and "Traceback" not in err
+
+
+def test_a_wrong_value_is_one_line(run, llama):
+    code, out, err = run("generate", llama, "the river", "--num-beams", 2, "--top-p", 0.5, *SMALL)
+    assert (code, out, err.count("\n")) == (1, "", 1) and "top_p" in err
+
+
+def test_a_conversation_has_one_answer(run, llama):
+    code, _, err = run("chat", llama, "--n", 2, "--seed", 1, *SMALL)
+    assert code == 2 and "--n needs a message" in err

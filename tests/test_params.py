@@ -214,6 +214,8 @@ def test_all_names_of_the_interface_exist():
         "num_beams",
         "length_penalty",
         "early_stopping",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
         "json_schema",
         "regex",
         "choice",

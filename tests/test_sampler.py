@@ -231,3 +231,85 @@ def test_settings_that_may_leave_no_token_are_refused(settings):
     params = _core.SamplingParams(**settings)
     with pytest.raises(errors.InvalidParameterError):
         _core.ops.sample(np.arange(10, dtype=np.float32), params, [1], 1)
+
+
+# --- beams
+
+
+CHANGES = {
+    "nothing": {},
+    "a bias": {"logit_bias": [(5, 2.0), (9, -50.0)]},
+    "allowed ones": {"allowed_token_ids": [3, 70, 4]},
+    "penalties": {"repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25},
+    "a ban": {"bad_words": [[7], [PROMPT[-1], 8]]},
+    "a forced token": {"forced_first": 42},
+    "another one at the end": {"forced_first": 42, "forced_last": 43, "n_before_last": 0},
+}
+
+
+def expected_scores(logprobs, change):
+    scores = reference.penalized(
+        logprobs,
+        PROMPT,
+        len(PROMPT),
+        repetition=change.get("repetition_penalty", 1.0),
+    )
+    for token_id, bias in change.get("logit_bias", ()):
+        scores[token_id] += bias
+    banned = [word[-1] for word in change.get("bad_words", ())]
+    banned += sorted({*range(len(scores))} - {*change.get("allowed_token_ids", range(len(scores)))})
+    forced = change.get("forced_last", change.get("forced_first"))
+    if forced is not None:
+        banned, scores[forced] = [i for i in range(len(scores)) if i != forced], 0.0
+    scores[banned] = -np.inf
+    return scores
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_beam_gets_candidates_ranked_by_what_the_parameters_made_of_them(name):
+    change = CHANGES[name]
+    model = built("llama")
+    pool = _core.BlockPool(4, 32, prefix_cache=False)
+    runner = _core.Runner(model, _core.KvCache(model.spec, 4, 32), max_batch_tokens=64, num_threads=1)
+    params = _core.SamplingParams(n_candidates=6, n_logprobs=2, **change)
+    beam = _core.Sequence(np.array(PROMPT, np.int32), params, collect_logits=True)
+    deferred = _core.Sequence(np.array(PROMPT, np.int32), params, deferred=True)
+    assert pool.grow(beam, len(PROMPT)) and pool.grow(deferred, len(PROMPT))
+    result = runner.step([beam, deferred], [len(PROMPT)] * 2, [True] * 2)
+    assert result.token_ids == [-3, -3] and beam.n_tokens == len(PROMPT)
+    likeliest, best = beam.candidates()
+    logprobs = np.log(reference.softmax(beam.logits()[-1].astype(np.float64)))
+    scores = expected_scores(logprobs, change)
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:6]
+    assert [token_id for token_id, _, _ in likeliest] == order
+    for token_id, score, own in likeliest:
+        assert score == scores[token_id] or abs(score - scores[token_id]) < 1e-5
+        assert abs(own - logprobs[token_id]) < 4e-6
+    assert [token_id for token_id, _ in best] == list(np.argsort(-logprobs, kind="stable")[:2])
+    assert runner.sample(deferred, deferred.next_logits()).token_ids == [-3]
+    assert deferred.candidates() == (likeliest, best)
+
+
+@pytest.mark.parametrize(
+    "settings, kind",
+    [
+        ({"n_candidates": 301}, errors.InvalidParameterError),
+        ({"n_candidates": -1}, errors.InvalidParameterError),
+        ({"forced_first": 300}, errors.TokenIdError),
+        ({"forced_last": 300}, errors.TokenIdError),
+    ],
+    ids=str,
+)
+def test_candidates_and_forced_tokens_are_of_the_vocabulary(settings, kind):
+    with pytest.raises(kind):
+        generate(1, **settings)
+
+
+def test_a_beam_does_not_decode_on():
+    model = built("llama")
+    pool = _core.BlockPool(4, 32, prefix_cache=False)
+    runner = _core.Runner(model, _core.KvCache(model.spec, 4, 32), max_batch_tokens=64, num_threads=1)
+    beam = _core.Sequence(np.array(PROMPT[:1], np.int32), _core.SamplingParams(n_candidates=2))
+    assert pool.grow(beam, 8)
+    with pytest.raises(errors.InvalidParameterError, match="say in each token"):
+        runner.run([beam], max_steps=3, max_s=60)

@@ -369,6 +369,37 @@ def test_rows_that_had_to_be_compiled_find_their_place(grammars):
     assert all(handle.done for handle in (late, *early))
 
 
+def test_the_vocabulary_is_indexed_once_and_off_the_step_thread(monkeypatch):
+    threads = []
+
+    class Watched(grammar.Vocabulary):
+        def __init__(self, *args):
+            threads.append(threading.current_thread().name)
+            super().__init__(*args)
+
+    monkeypatch.setattr(grammar, "Vocabulary", Watched)
+    engine = make_engine(grammars=make_grammars(), eos_ids=(EOS,), start_thread=True)
+    callers = [threading.Thread(target=engine.grammars.prepare) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    handles = [engine.submit(codes("a"), sampling(regex=f"b{{{i}}}", max_tokens=9)) for i in range(1, 5)]
+    assert [handle.result(20).outputs[0].text for handle in handles] == ["b", "bb", "bbb", "bbbb"]
+    for caller in callers:
+        caller.join()
+    assert threads == [Grammars.thread_name] != [engine.thread_name]
+    engine.close()
+    with pytest.raises(errors.EngineClosedError):
+        engine.grammars.prepare()
+
+
+def test_a_vocabulary_cannot_be_indexed_without_library_or_end_of_text(grammars, monkeypatch):
+    with pytest.raises(errors.GrammarError):
+        Grammars(Characters(), N_VOCAB, ()).prepare()
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(errors.InvalidParameterError, match="structured"):
+        grammars.prepare()
+
+
 def test_as_many_grammars_are_kept_as_is_said(monkeypatch):
     monkeypatch.setattr(grammar, "MAX_COMPILED", 2)
     own = make_grammars(start_thread=False)
@@ -443,6 +474,7 @@ CITY = {
 @pytest.mark.models
 def test_a_real_model_answers_in_the_form():
     with tuili.LLM("smollm2-135m-instruct", num_threads=1) as llm:
+        llm.prepare_grammars()
         messages = [{"role": "user", "content": "Which city has more residents?"}]
         alone = llm.chat(messages, json_schema=CITY, max_tokens=60, seed=5).outputs[0]
         together = [

@@ -18,7 +18,9 @@ SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, dou
                              std::vector<std::pair<int32_t, float>> logit_bias,
                              std::vector<int32_t> allowed_token_ids,
                              std::vector<std::vector<int32_t>> bad_words, int64_t min_tokens,
-                             std::vector<int32_t> min_tokens_banned, int64_t n_logprobs) {
+                             std::vector<int32_t> min_tokens_banned, int32_t forced_first,
+                             int32_t forced_last, int64_t n_before_last, int64_t n_logprobs,
+                             int64_t n_candidates) {
   return {.temperature = temperature,
           .top_k = top_k,
           .top_p = top_p,
@@ -34,7 +36,11 @@ SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, dou
           .bad_words = std::move(bad_words),
           .min_tokens = min_tokens,
           .min_tokens_banned = std::move(min_tokens_banned),
-          .n_logprobs = n_logprobs};
+          .forced_first = forced_first,
+          .forced_last = forced_last,
+          .n_before_last = n_before_last,
+          .n_logprobs = n_logprobs,
+          .n_candidates = n_candidates};
 }
 
 void bind_sampling(py::module_& module) {
@@ -44,13 +50,18 @@ void bind_sampling(py::module_& module) {
            "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "presence_penalty"_a = 0.0f,
            "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0, "seed"_a = 0, "logit_bias"_a = empty,
            "allowed_token_ids"_a = empty, "bad_words"_a = empty, "min_tokens"_a = 0,
-           "min_tokens_banned"_a = empty, "n_logprobs"_a = -1);
+           "min_tokens_banned"_a = empty, "forced_first"_a = -1, "forced_last"_a = -1, "n_before_last"_a = -1,
+           "n_logprobs"_a = -1, "n_candidates"_a = 0);
+}
+
+py::list to_list(const Vector<std::pair<int32_t, float>>& best) {
+  py::list all;
+  for (const auto& [id, value] : best) all.append(py::make_tuple(id, value));
+  return all;
 }
 
 py::tuple to_tuple(const TokenLogprobs& logprobs) {
-  py::list best;
-  for (const auto& [id, value] : logprobs.best) best.append(py::make_tuple(id, value));
-  return py::make_tuple(logprobs.logprob, best);
+  return py::make_tuple(logprobs.logprob, to_list(logprobs.best));
 }
 
 // ---- Sequence
@@ -93,6 +104,14 @@ py::array_t<float> logits_of(Sequence& sequence) {
 py::array_t<float> next_logits_of(Sequence& sequence) {
   const auto& logits = idle(sequence).next_logits;
   return py::array_t<float>(static_cast<py::ssize_t>(logits.size()), logits.data());
+}
+
+py::tuple candidates_of(Sequence& sequence) {
+  const Candidates& candidates = idle(sequence).candidates;
+  py::list likeliest;
+  for (const auto& [id, score, logprob] : candidates.likeliest)
+    likeliest.append(py::make_tuple(id, score, logprob));
+  return py::make_tuple(likeliest, to_list(candidates.best));
 }
 
 void allow(Sequence& sequence, const MaskArray& mask) {
@@ -152,14 +171,9 @@ void bind_sequence(py::module_& module) {
             s.tokens.assign(ids.begin(), ids.end());
           },
           "token_ids"_a)
-      .def("drop_token",
-           [](Sequence& s) {
-             TUILI_CHECK(idle(s).n_tokens() > std::max(s.n_computed, s.n_prompt),
-                         "drop_token: the last token is computed, or the prompt's");
-             s.tokens.pop_back();
-           })
       .def("logits", &logits_of)
       .def("next_logits", &next_logits_of)
+      .def("candidates", &candidates_of)
       .def("allow", &allow, "mask"_a.noconvert())
       .def("hidden_states", &hidden_of)
       .def("prompt_logprobs", [](Sequence& s) {

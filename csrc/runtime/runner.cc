@@ -293,7 +293,7 @@ RunCounts Runner::run(std::span<const StepRequest> requests, int64_t max_steps, 
                 "run: a sequence has token types, which its new tokens lack: use step");
     TUILI_CHECK(!s.collect.logits && !s.collect.hidden,
                 "run: a sequence wants logits or hidden states: use step");
-    TUILI_CHECK(!s.deferred && s.allowed.empty(),
+    TUILI_CHECK(!s.deferred && s.sampling.n_candidates == 0 && s.allowed.empty(),
                 "run: the caller has a say in each token of a sequence: use step");
   }
   check_requests(requests);
@@ -413,16 +413,24 @@ void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const 
       // As one token at a time would see it: the tokens up to this row.
       const auto n_known = static_cast<size_t>(positions_[rows[i].row]) + 1;
       if (s.deferred)
-        defer(s, row, rows[i].sample);
+        defer(samplers_[part], s, row, rows[i].sample);
       else
         choose(samplers_[part], s, {s.tokens.data(), n_known}, row, row, rows[i].sample);
     }
   });
 }
 
-// Draws what goes on after `history`, with its log-probabilities under own_logits, as entry `sample`.
-void Runner::choose(Sampler& sampler, const Sequence& s, std::span<const int32_t> history,
-                    const float* logits, const float* own_logits, int64_t sample) {
+// Draws what goes on after `history`, with its log-probabilities under own_logits, as entry `sample`; a beam
+// gets candidates.
+void Runner::choose(Sampler& sampler, Sequence& s, std::span<const int32_t> history, const float* logits,
+                    const float* own_logits, int64_t sample) {
+  if (s.sampling.n_candidates > 0) {
+    drawn_[sample] =
+        s.deferred
+            ? sampler.rank(&s.candidates, own_logits, logits, s.sampling, history, s.n_prompt, s.allowed)
+            : sampler.rank(context_, &s.candidates, logits, s.sampling, history, s.n_prompt, s.allowed);
+    return;
+  }
   const int32_t token = sampler.sample(context_, logits, s.sampling, history, s.n_prompt, s.allowed);
   drawn_[sample] = token;
   if (s.sampling.n_logprobs < 0 || token < 0) return;
@@ -430,10 +438,14 @@ void Runner::choose(Sampler& sampler, const Sequence& s, std::span<const int32_t
   drawn_logprobs_[sample] = sampler.logprobs(context_, own_logits, token, n_best);
 }
 
-void Runner::defer(Sequence& s, const float* logits, int64_t sample) {
+void Runner::defer(const Sampler& sampler, Sequence& s, const float* logits, int64_t sample) {
   const int64_t n_vocab = model_.spec.n_vocab;
-  if (ops::argmax(logits, n_vocab) == kNotANumber) return;  // the entry says so already
-  std::copy_n(logits, n_vocab, s.next_logits.data());
+  if (s.sampling.n_candidates > 0) {
+    if (!sampler.logprobs_of(context_, s.next_logits.data(), logits)) return;
+  } else {
+    if (ops::argmax(logits, n_vocab) == kNotANumber) return;  // the entry says so already
+    std::copy_n(logits, n_vocab, s.next_logits.data());
+  }
   drawn_[sample] = kDeferred;
 }
 

@@ -64,10 +64,10 @@ class Runner {
   RunCounts run(std::span<const StepRequest> requests, int64_t max_steps, double max_s);
   const StepResult& result() const { return result_; }
 
-  // Chooses the next token of a deferred sequence, whose last token the step before has computed, from
-  // `logits` [n_vocab] in place of the model's own, under which its log-probabilities still are. The same
-  // bits as a step that finds such logits. The caller holds the sequence; the result is valid until the next
-  // step.
+  // Chooses the next token of a deferred sequence, or ranks a beam's, whose last token the step before has
+  // computed, from `logits` [n_vocab] in place of next_logits, under which its log-probabilities still are.
+  // The same bits as a step that finds such logits. The caller holds the sequence; the result is valid until
+  // the next step.
   const StepResult& sample(Sequence& sequence, std::span<const float> logits);
 
   // Ends a run after the step it is in; for any thread. Forgotten when a run or step returns: who interrupts
@@ -118,9 +118,9 @@ class Runner {
   void collect_row(Sequence& sequence, int64_t position, const float* logits);
   void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
                    const float* logits);
-  void choose(Sampler& sampler, const Sequence& sequence, std::span<const int32_t> history,
-              const float* logits, const float* own_logits, int64_t sample);
-  void defer(Sequence& sequence, const float* logits, int64_t sample);
+  void choose(Sampler& sampler, Sequence& sequence, std::span<const int32_t> history, const float* logits,
+              const float* own_logits, int64_t sample);
+  void defer(const Sampler& sampler, Sequence& sequence, const float* logits, int64_t sample);
 
   const Model& model_;
   KvCache* cache_;

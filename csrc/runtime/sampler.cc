@@ -13,9 +13,15 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// The token that must come after n_generated ones; -1: any may.
+int32_t forced(const SamplingParams& p, int64_t n_generated) {
+  if (p.forced_last >= 0 && n_generated == p.n_before_last) return p.forced_last;
+  return n_generated == 0 ? p.forced_first : -1;
+}
+
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
   return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || reads_history(p) || !p.bad_words.empty() ||
-         (n_generated < p.min_tokens && !p.min_tokens_banned.empty());
+         (n_generated < p.min_tokens && !p.min_tokens_banned.empty()) || forced(p, n_generated) >= 0;
 }
 
 }  // namespace
@@ -34,6 +40,10 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
   for (const auto& [id, bias] : params.logit_bias) check(id, "logit_bias");
   for (const int32_t id : params.allowed_token_ids) check(id, "allowed_token_ids");
   for (const int32_t id : params.min_tokens_banned) check(id, "min_tokens");
+  if (params.forced_first >= 0) check(params.forced_first, "forced_bos_token_id");
+  if (params.forced_last >= 0) check(params.forced_last, "forced_eos_token_id");
+  TUILI_CHECK(params.n_candidates >= 0 && params.n_candidates <= n_vocab, "n_candidates is ",
+              params.n_candidates, "; it must be in [0, ", n_vocab, "]");
   for (const auto& word : params.bad_words) {
     TUILI_CHECK(!word.empty(), "bad_words holds an empty word");
     for (const int32_t id : word) check(id, "bad_words");
@@ -126,6 +136,23 @@ void Sampler::apply_bans(const SamplingParams& params, std::span<const int32_t> 
     for (const int32_t id : params.min_tokens_banned) logits_[id] = -kInfinity;
 }
 
+void Sampler::apply_force(const SamplingParams& params, int64_t n_generated) {
+  const int32_t id = forced(params, n_generated);
+  if (id < 0) return;
+  std::fill_n(logits_, n_vocab_, -kInfinity);
+  logits_[id] = 0;
+}
+
+// Everything that decides which tokens there are and how likely they are, on logits_.
+void Sampler::change(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
+                     std::span<const uint32_t> allowed) {
+  apply_mask(allowed);
+  apply_bias(params);
+  apply_penalties(params, history, n_prompt);
+  apply_bans(params, history, n_prompt);
+  apply_force(params, static_cast<int64_t>(history.size()) - n_prompt);
+}
+
 int32_t Sampler::sample(const ops::Context& context, const float* logits, const SamplingParams& params,
                         std::span<const int32_t> history, int64_t n_prompt,
                         std::span<const uint32_t> allowed) {
@@ -133,10 +160,7 @@ int32_t Sampler::sample(const ops::Context& context, const float* logits, const 
   if (first == kNotANumber) return kNotANumber;
   if (!allowed.empty() || changes_logits(params, static_cast<int64_t>(history.size()) - n_prompt)) {
     std::copy_n(logits, n_vocab_, logits_);
-    apply_mask(allowed);
-    apply_bias(params);
-    apply_penalties(params, history, n_prompt);
-    apply_bans(params, history, n_prompt);
+    change(params, history, n_prompt, allowed);
     logits = logits_;
     first = ops::argmax(logits, n_vocab_);
   }
@@ -286,13 +310,46 @@ TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits
   TokenLogprobs result{value(token), {}};
   if (!defined) return result;
   result.best.reserve(n_best);
-  const std::span<uint32_t> keys = selection_.keys(n_vocab_);
-  for (int64_t i = 0; i < n_vocab_; ++i) keys[i] = key_descending(logits[i]);
-  for (const Rank rank : selection_.first(n_vocab_, std::min(n_best, n_vocab_))) {
-    const auto id = static_cast<int32_t>(rank & 0xffffffff);
-    result.best.emplace_back(id, value(id));
-  }
+  for (const Rank rank : first_of(logits, n_best)) result.best.emplace_back(id_of(rank), value(id_of(rank)));
   return result;
+}
+
+// The n greatest of [n_vocab] values, the greatest first.
+std::span<const Rank> Sampler::first_of(const float* values, int64_t n) {
+  const std::span<uint32_t> keys = selection_.keys(n_vocab_);
+  for (int64_t i = 0; i < n_vocab_; ++i) keys[i] = key_descending(values[i]);
+  return selection_.first(n_vocab_, std::min(n, n_vocab_));
+}
+
+// ---- beams
+
+bool Sampler::logprobs_of(const ops::Context& context, float* out, const float* logits) const {
+  const ops::SoftmaxStats stats = ops::softmax_stats(context, logits, n_vocab_);
+  if (stats.sum != stats.sum) return false;
+  const double log_sum = ops::natural_log(stats.sum);
+  for (int64_t i = 0; i < n_vocab_; ++i) out[i] = static_cast<float>(double{logits[i]} - stats.max - log_sum);
+  return true;
+}
+
+int32_t Sampler::rank(Candidates* out, const float* own, const float* changed, const SamplingParams& params,
+                      std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed) {
+  std::copy_n(changed, n_vocab_, logits_);
+  change(params, history, n_prompt, allowed);
+  out->likeliest.clear();
+  out->best.clear();
+  for (const Rank rank : first_of(logits_, params.n_candidates))
+    out->likeliest.push_back({id_of(rank), logits_[id_of(rank)], own[id_of(rank)]});
+  if (params.n_logprobs > 0)
+    for (const Rank rank : first_of(own, params.n_logprobs))
+      out->best.emplace_back(id_of(rank), own[id_of(rank)]);
+  return kDeferred;
+}
+
+int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float* logits,
+                      const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
+                      std::span<const uint32_t> allowed) {
+  if (!logprobs_of(context, weights_, logits)) return kNotANumber;
+  return rank(out, weights_, weights_, params, history, n_prompt, allowed);
 }
 
 }  // namespace tuili

@@ -13,7 +13,7 @@ namespace tuili {
 
 inline constexpr int32_t kNotANumber = -1;      // the logits hold a NaN
 inline constexpr int32_t kNothingAllowed = -2;  // every token has logit -inf
-inline constexpr int32_t kDeferred = -3;        // the caller chooses: see Runner::sample
+inline constexpr int32_t kDeferred = -3;        // the caller chooses: see Runner::sample, Candidates
 
 // Throws token_id unless every id that the parameters name is in [0, n_vocab), and invalid_parameter unless
 // some token may always be drawn: temperature finite and >= 0, top_p and typical_p in (0, 1], min_p in [0,
@@ -29,20 +29,38 @@ class Sampler {
   explicit Sampler(int64_t n_vocab);
 
   // The token after `history` (prompt, then generated), or kNotANumber or kNothingAllowed. Applies, in this
-  // order: allowed (as in Sequence), logit_bias, allowed_token_ids, penalties and bans; temperature; top_k;
-  // top_p; min_p; typical_p. The draw is number history.size() of the sequence's seed. +Inf is certainty: the
-  // first one is chosen.
+  // order: allowed (as in Sequence), logit_bias, allowed_token_ids, penalties, bans and forced tokens;
+  // temperature; top_k; top_p; min_p; typical_p. The draw is number history.size() of the sequence's seed.
+  // +Inf is certainty: the first one is chosen.
   int32_t sample(const ops::Context& context, const float* logits, const SamplingParams& params,
                  std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed);
+
+  // What a beam goes on with, as transformers ranks it: log-probabilities are changed as `sample` changes
+  // logits up to the forced tokens, and not normalized again. A forced token's is 0. own, changed: as
+  // logprobs_of makes them, and what a caller made of them. Returns kDeferred.
+  int32_t rank(Candidates* out, const float* own, const float* changed, const SamplingParams& params,
+               std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed);
+
+  // The same for the model's own logits; kNotANumber if they are not finite.
+  int32_t rank(const ops::Context& context, Candidates* out, const float* logits,
+               const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
+               std::span<const uint32_t> allowed);
+
+  // Log-probabilities of all tokens into out [n_vocab]; false if the logits are not finite.
+  bool logprobs_of(const ops::Context& context, float* out, const float* logits) const;
 
   // Log-probability of `token` and the n_best likeliest; NaN when the logits are not finite.
   TokenLogprobs logprobs(const ops::Context& context, const float* logits, int64_t token, int64_t n_best);
 
  private:
+  std::span<const Rank> first_of(const float* values, int64_t n);
+  void change(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
+              std::span<const uint32_t> allowed);
   void apply_mask(std::span<const uint32_t> allowed);
   void apply_bias(const SamplingParams& params);
   void apply_penalties(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
   void apply_bans(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
+  void apply_force(const SamplingParams& params, int64_t n_generated);
   int32_t draw(const ops::Context& context, const float* logits, const SamplingParams& params, float best,
                uint64_t counter);
   void drop_low(int64_t k);

@@ -13,6 +13,8 @@ namespace tuili {
 using Rank = uint64_t;
 constexpr Rank rank_of(uint32_t key, int64_t i) { return Rank{key} << 32 | static_cast<uint32_t>(i); }
 
+constexpr int32_t id_of(Rank rank) { return static_cast<int32_t>(rank & 0xffffffff); }
+
 // Keys of values, the best first. Equal values have equal keys, ±0 too. Values are not NaN.
 inline uint32_t key_ascending(float x) {  // of x >= 0
   return std::bit_cast<uint32_t>(x + 0.0f);

@@ -33,13 +33,28 @@ struct SamplingParams {
   std::vector<std::vector<int32_t>> bad_words;
   int64_t min_tokens = 0;  // before so many are generated, min_tokens_banned are not chosen
   std::vector<int32_t> min_tokens_banned;
-  int64_t n_logprobs = -1;  // -1: none; k: the chosen token's log-probability and the k best
+  int32_t forced_first = -1, forced_last = -1;  // the only ones allowed as the first token generated, and
+  int64_t n_before_last = -1;                   // as the one after so many; -1: none is forced
+  int64_t n_logprobs = -1;   // -1: none; k: the chosen token's log-probability and the k best
+  int64_t n_candidates = 0;  // > 0: a beam. Steps choose no token, they leave so many candidates
 };
 
 // Log-probabilities under the model's own logits, in nats.
 struct TokenLogprobs {
   float logprob = 0;
   Vector<std::pair<int32_t, float>> best;  // (id, log-probability), likeliest first
+};
+
+// A token that a beam may go on with.
+struct Candidate {
+  int32_t id;
+  float score;    // its log-probability as the parameters changed it; -inf if they forbid it
+  float logprob;  // under the model's own logits
+};
+
+struct Candidates {
+  Vector<Candidate> likeliest;             // by score descending, then by id
+  Vector<std::pair<int32_t, float>> best;  // the n_logprobs best under the model's own logits
 };
 
 // What a sequence keeps of the steps that compute it. Off by default.
@@ -83,9 +98,11 @@ struct Sequence {
   // The runner's part: rows of what was asked to be collected.
   Vector<float> logits;               // [n_computed, n_vocab]
   std::vector<Vector<float>> hidden;  // per layer: [n_computed, d_model]
-  Vector<float> next_logits;          // [n_vocab] for the next token if it is deferred and due, or empty
+  Vector<float> next_logits;  // [n_vocab] for the next token if it is deferred and due, or empty; of a beam
+                              // log-probabilities
   Vector<TokenLogprobs> prompt_logprobs;
   Vector<TokenLogprobs> logprobs;    // of the tokens that the last step or run chose, if asked for
+  Candidates candidates;             // of the step that computed a beam's last token
   int64_t n_drafted = 0;             // the last tokens, while a step runs: guesses that it will decide about
   std::atomic<bool> in_step{false};  // see HeldSequences
 

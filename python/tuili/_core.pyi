@@ -210,9 +210,15 @@ class SamplingParams:
         bad_words: PySequence[PySequence[int]] = (),
         min_tokens: int = 0,
         min_tokens_banned: PySequence[int] = (),
+        forced_first: int = -1,
+        forced_last: int = -1,
+        n_before_last: int = -1,
         n_logprobs: int = -1,
+        n_candidates: int = 0,
     ) -> None:
-        """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best."""
+        """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best. forced_first,
+        forced_last: the only token allowed as the first generated, and after n_before_last others; -1: none.
+        n_candidates > 0: the sequence is a beam, for which steps leave candidates() and choose nothing."""
 
 class Sequence:
     """One request's decoding state: tokens, KV block ids, how many tokens are computed."""
@@ -250,15 +256,17 @@ class Sequence:
     def token_ids(self, begin: int = 0) -> list[int]: ...
     def append_token(self, token_id: int) -> None:
         """Appends a token chosen outside the sampler."""
-    def drop_token(self) -> None:
-        """Takes back the last token, which is generated and not computed."""
     def replace_tokens(self, token_ids: i32) -> None:
         """Other tokens, at least n_prompt of them, for a sequence that holds no blocks."""
     def logits(self) -> f32:
         """A copy, [n_computed, n_vocab]; needs collect_logits."""
     def next_logits(self) -> f32:
         """A copy, [n_vocab]: what the next token of a deferred sequence is to be chosen from; empty when none
-        is due."""
+        is due. Of a beam log-probabilities."""
+    def candidates(self) -> tuple[list[tuple[int, float, float]], list[tuple[int, float]]]:
+        """What a beam may go on with after the step that computed its last token: n_candidates tokens with
+        their log-probability as the parameters changed it, likeliest first, and with the model's own; and the
+        n_logprobs best under the latter."""
     def allow(self, mask: u32) -> None:
         """From now on the next token is one of those whose bit is set: bit id % 32 of word id / 32, in
         ceil(n_vocab / 32) words, copied. No word: all tokens. Comes before everything else in

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from tuili.generation.params import MAX_BEAMS, SamplingParams, boolean, integer
+from tuili.generation.checks import integer
+from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
 from tuili.generation.request import RequestOutput
 
 if TYPE_CHECKING:
@@ -18,29 +19,35 @@ def beam_search(
     max_tokens: int = 64,
     length_penalty: float = 1.0,
     *,
-    early_stopping: bool = False,
+    early_stopping: bool | Literal["never"] = False,
     truncation: bool = False,
     **options: Any,
 ) -> RequestOutput | list[RequestOutput]:
     """The beam_width most probable continuations of a prompt, or of each of a list, best first.
 
-    A continuation's score is cumulative_logprob / len(token_ids) ** length_penalty, in nats; the search is
-    that of transformers. A width of 1 is greedy.
+    A continuation's `score` is the sum of its tokens' log-probabilities / len(token_ids) ** length_penalty,
+    in nats; the search is that of transformers. A width of 1 is greedy.
 
     prompts         as `generate` takes them
-    early_stopping  end with beam_width finished continuations, even if better ones may follow
-    options         ignore_eos, stop_token_ids, deadline_s and what else SamplingParams has for a search
+    early_stopping  True: end with beam_width finished continuations, even if better ones may follow; "never":
+                    only when none can follow, however long it becomes
+    options         stop, logprobs, no_repeat_ngram_size, deadline_s and what else SamplingParams has for a
+                    search
     raises          as `generate`; InvalidParameterError for what does not go with a search
     """
     width = integer("beam_width", beam_width, 1, MAX_BEAMS)
     searching: dict[str, Any] = {"n": width, "num_beams": width, "temperature": 0.0}
+    how: dict[str, Any] = {"length_penalty": length_penalty, "early_stopping": early_stopping}
     if width > 1:
-        searching |= {
-            "length_penalty": length_penalty,
-            "early_stopping": boolean("early_stopping", early_stopping),
-        }
+        searching |= how
     else:
         searching["logprobs"] = 0  # for the score
-    params = SamplingParams(max_tokens=max_tokens, **searching | options)
+        SamplingParams(num_beams=2, **how)  # checked all the same
+    params = SamplingParams(max_tokens=max_tokens, **searching | canonical_names(options))
     outputs: RequestOutput | list[RequestOutput] = self.generate(prompts, params, truncation=truncation)
+    if width == 1:
+        for output in outputs if isinstance(outputs, list) else [outputs]:
+            for out in output.outputs:
+                assert out.cumulative_logprob is not None
+                out.score = out.cumulative_logprob / len(out.token_ids) ** length_penalty
     return outputs

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, ModelLimitError
-from tuili.generation.params import integer
+from tuili.generation.checks import integer
 from tuili.loading.memory import available_memory
 
 BLOCK_SIZE = 32  # tokens

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tuili import __version__
+from tuili import __version__, sampling_arguments
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tuili.generation.request import RequestOutput
     from tuili.llm import LLM
 
-DEFAULT_MAX_TOKENS = 512
 BAR_AFTER_S = 0.5
 EXIT_USAGE = 2  # argparse's own
 
@@ -153,15 +152,7 @@ def _generation_commands(commands: Any) -> None:
     )
     chat.add_argument("--system", metavar="TEXT", help="the system message")
     for parser in (generate, chat):
-        group = parser.add_argument_group("generation")
-        group.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, metavar="N")
-        for name in ("temperature", "top-p", "min-p", "repetition-penalty", "deadline-s"):
-            group.add_argument(f"--{name}", type=float, metavar="X")
-        for name in ("top-k", "seed", "n"):
-            group.add_argument(f"--{name}", type=int, metavar="N")
-        group.add_argument(
-            "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
-        )
+        sampling_arguments.add(parser.add_argument_group("generation"))
 
 
 def _command(
@@ -197,18 +188,6 @@ _MODEL_OPTIONS = (
     "max_model_len",
     "cache_dir",
 )
-_SAMPLING_OPTIONS = (
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "deadline_s",
-    "top_k",
-    "seed",
-    "n",
-    "stop",
-)
 
 
 def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -242,23 +221,27 @@ def _standard_input() -> TextIO:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    if problem := sampling_arguments.contradiction(options):
+        return _wrong_usage(f"generate: {problem}")
     prompt = _standard_input().read() if options.prompt == "-" else options.prompt
     with _open(options) as llm:
         return _answer(llm, prompt, options)
 
 
 def _chat(options: argparse.Namespace) -> int:
+    if problem := sampling_arguments.contradiction(options):
+        return _wrong_usage(f"chat: {problem}")
+    if options.message is None and (options.json or (options.n or 1) > 1):
+        return _wrong_usage(f"chat: {'--json' if options.json else '--n'} needs a message")
     system = [{"role": "system", "content": options.system}] if options.system is not None else []
     with _open(options) as llm:
         if options.message is not None:
             return _answer(llm, [*system, {"role": "user", "content": options.message}], options)
-        if options.json:
-            return _wrong_usage("chat: --json needs a message")
-        return _converse(llm, system, _given(options, _SAMPLING_OPTIONS))
+        return _converse(llm, system, _given(options, sampling_arguments.NAMES))
 
 
 def _answer(llm: LLM, prompt: Any, options: argparse.Namespace) -> int:
-    handle = llm.submit(prompt, **_given(options, _SAMPLING_OPTIONS))
+    handle = llm.submit(prompt, **_given(options, sampling_arguments.NAMES))
     if options.json or (options.n or 1) > 1:
         output = handle.result()
         if options.json:

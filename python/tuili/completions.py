@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tuili.generation import params as parameters
-from tuili.generation.params import MAX_LOGPROBS, SamplingParams, boolean, integer, invalid, not_supported_yet
+from tuili.generation.checks import boolean, described, integer, invalid
+from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
 from tuili.generation.request import RequestOutput, TokenLogprob
 
 # Fields that mean what SamplingParams' field of this name means.
@@ -83,7 +84,7 @@ def _check_name(name: str, value: object) -> None:
 def _logit_bias(value: object) -> dict[int, Any]:
     """JSON's keys are strings: "42" is token 42."""
     if not isinstance(value, Mapping):
-        invalid("logit_bias", f"must be an object, not {parameters.described(value)}")
+        invalid("logit_bias", f"must be an object, not {described(value)}")
     bias: dict[int, Any] = {}
     for key, item in value.items():
         if isinstance(key, str) and re.fullmatch(r"\d{1,10}", key):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.params import boolean, described
+from tuili.generation.checks import boolean, described
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 

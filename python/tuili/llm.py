@@ -23,10 +23,11 @@ from tuili.errors import (
     TemplateError,
 )
 from tuili.generation import params as parameters
+from tuili.generation.checks import boolean, described, integer, number
 from tuili.generation.delivery import TextDecoder
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
-from tuili.generation.params import SamplingParams, boolean, described, integer, number
+from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
@@ -36,6 +37,7 @@ from tuili.loading.memory import available_memory
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
+from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.vectors import Progress, Vectors
 
@@ -219,6 +221,7 @@ class LLM(Vectors):
     # --- generating -----------------------------------------------------------------------------------------
 
     beam_search = beam_search
+    prepare_grammars = prepare_grammars
 
     @overload
     def generate(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.params import described
+from tuili.generation.checks import described
 
 Message = dict[str, Any]
 Messages = list[Message]

@@ -8,6 +8,7 @@ they stand for.
 from __future__ import annotations
 
 import codecs
+import copy
 import itertools
 import operator
 import re
@@ -242,6 +243,13 @@ class Detokenizer:
         self._skipped = tokenizer.loaded.special if skip_special else {}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._first = True
+
+    def __copy__(self) -> Detokenizer:
+        """One that goes on from here by itself."""
+        twin = object.__new__(Detokenizer)
+        twin._tokenizer, twin._skipped, twin._first = self._tokenizer, self._skipped, self._first
+        twin._decoder = copy.copy(self._decoder)
+        return twin
 
     def push(self, token_id: int) -> str:
         """The text that `token_id`, in [0, n_vocab), completes; often empty."""

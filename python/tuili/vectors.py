@@ -10,7 +10,7 @@ import numpy as np
 from tuili import embedding
 from tuili.embedding import Encoder
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
-from tuili.generation.params import boolean, described, integer
+from tuili.generation.checks import boolean, described, integer
 from tuili.loading.model import LoadedModel
 from tuili.tokenization import Tokenizer
 

@@ -7,33 +7,49 @@ number of tokens. Whoever is done with a step waits for the others.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tuili import _core
 from tuili.errors import TuiliError
-from tuili.generation.params import SamplingParams, ending_ids, invalid
+from tuili.generation import processors
+from tuili.generation.checks import invalid
+from tuili.generation.params import SamplingParams, ending_ids
+from tuili.generation.request import TokenLogprob
+from tuili.generation.steering import NOTHING_ALLOWED, none_drawn
 
 if TYPE_CHECKING:
-    from tuili.generation.delivery import Row
+    from tuili.generation.delivery import Row, Transcript
     from tuili.generation.request import FinishReason
 
-Candidate = tuple[int, float]  # token id, log-probability
+# Per token its id, its log-probability as the parameters changed it, by which beams are ranked, and as the
+# model has it; and the likeliest of the model's.
+Candidates = tuple[Sequence[tuple[int, float, float]], Sequence[tuple[int, float]]]
+EarlyStopping = bool | Literal["never"]
 
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """A continuation and the sum of its tokens' log-probabilities, in nats."""
+    """A continuation. total: the sum of its tokens' log-probabilities, in nats, as the parameters changed
+    them; -inf if it only holds the place of one, for want of tokens that may follow.
+    """
 
-    token_ids: tuple[int, ...]
-    logprob: float
+    token_ids: tuple[int, ...] = ()
+    total: float = 0.0
+    logprobs: tuple[TokenLogprob, ...] = ()  # as the model has them
 
-    def score(self, length_penalty: float) -> float:
-        return self.logprob / math.pow(max(1, len(self.token_ids)), length_penalty)
+    @property
+    def alive(self) -> bool:
+        return self.total > -math.inf
+
+    def score(self, length_penalty: float, length: int | None = None) -> float:
+        """If it is `length` tokens long; by default as it is."""
+        return self.total / math.pow(length or max(1, len(self.token_ids)), length_penalty)
 
 
 class BeamSearch:
@@ -42,8 +58,10 @@ class BeamSearch:
     width           beams that go on
     ending          token ids that finish a continuation, as max_tokens does
     length_penalty  scores are log-probability / length ** length_penalty
-    early_stopping  whether `width` finished continuations end the search; otherwise it ends when the best
-                    beam, as long as it is now, scores no more than the worst of them
+    early_stopping  True: `width` finished continuations end the search. False: it ends when the best beam, as
+                    long as it is now, scores no more than the worst of them; "never": or as long as it may
+                    become, where that is better
+    stop_strings    whether anything else finishes continuations: see `advance`
     """
 
     def __init__(
@@ -53,73 +71,91 @@ class BeamSearch:
         max_tokens: int,
         *,
         length_penalty: float,
-        early_stopping: bool,
+        early_stopping: EarlyStopping,
+        stop_strings: bool = False,
     ) -> None:
         self._width, self._ending, self._max_tokens = width, frozenset(ending), max_tokens
         self._length_penalty, self._early_stopping = length_penalty, early_stopping
-        self.n_candidates = width + len(self._ending)  # of each beam: `width` go on even if the others end
-        self.running = [Beam((), 0.0)]
+        self._n_seen = max(2, 1 + len(self._ending)) * width  # of all beams' candidates
+        # Of each beam: enough that `width` go on even if the others end, where it is known how many may.
+        self.n_candidates = self._n_seen if stop_strings else width + len(self._ending)
+        self.running = [Beam()]
         self.finished: list[Beam] = []  # best first
         self.done = False
 
-    def advance(self, best: Sequence[Iterable[Candidate]]) -> list[int]:
+    def advance(
+        self, candidates: Sequence[Candidates], ends: Callable[[int, int], bool] = lambda parent, token: False
+    ) -> list[int]:
         """Take a step; returns which of the beams before it each of the running ones continues.
 
-        best  per running beam the n_candidates likeliest next tokens
+        candidates  per running beam the n_candidates likeliest next tokens
+        ends        whether a token finishes the continuation of a beam, by its number, for another reason
         """
         found = [
-            (beam.logprob + logprob, parent, token_id)
-            for parent, (beam, tokens) in enumerate(zip(self.running, best, strict=True))
-            for token_id, logprob in tokens
+            (beam.total + score, parent, token_id, own)
+            for parent, (beam, (tokens, _)) in enumerate(zip(self.running, candidates, strict=True))
+            for token_id, score, own in tokens
         ]
-        found.sort(key=lambda candidate: (-candidate[0], candidate[1:]))
+        found.sort(key=lambda candidate: (-candidate[0], candidate[1:3]))
         running: list[Beam] = []
         parents: list[int] = []
-        for place, (logprob, parent, token_id) in enumerate(found):
+        for place, (total, parent, token_id, own) in enumerate(found[: self._n_seen]):
             if place >= self._width and len(running) == self._width:
                 break
-            beam = Beam((*self.running[parent].token_ids, token_id), logprob)
-            if token_id not in self._ending and len(beam.token_ids) < self._max_tokens:
+            before, entry = self.running[parent], TokenLogprob(token_id, own, list(candidates[parent][1]))
+            beam = Beam((*before.token_ids, token_id), total, (*before.logprobs, entry))
+            if self._goes_on(beam) and not (beam.alive and ends(parent, token_id)):
                 running.append(beam)
                 parents.append(parent)
-            elif place < self._width:
+            elif place < self._width and beam.alive:
                 self.finished.append(beam)
-        self.finished.sort(key=self._score, reverse=True)
+        self.finished.sort(key=self.score, reverse=True)
         del self.finished[self._width :]
+        while running and len(running) < self._width:  # every row goes on, for its blocks' sake
+            running.append(Beam(running[0].token_ids, -math.inf, running[0].logprobs))
+            parents.append(parents[0])
         self.running = running
-        self.done = not self.running or (self._full and not self._may_improve())
+        self.done = not running or not running[0].alive or (self._full and not self._may_improve())
         return parents
 
     def best(self, n: int) -> list[Beam]:
-        """The n best so far: finished ones, then those that still run."""
-        return [*self.finished, *sorted(self.running, key=self._score, reverse=True)][:n]
+        """The n best so far: finished ones, then those that still run; fewer if there are."""
+        running = sorted(filter(lambda beam: beam.alive, self.running), key=self.score, reverse=True)
+        return [*self.finished, *running][:n]
+
+    def score(self, beam: Beam) -> float:
+        return beam.score(self._length_penalty)
+
+    def _goes_on(self, beam: Beam) -> bool:
+        return beam.token_ids[-1] not in self._ending and len(beam.token_ids) < self._max_tokens
 
     @property
     def _full(self) -> bool:
         return len(self.finished) == self._width
 
     def _may_improve(self) -> bool:
-        return not self._early_stopping and self._score(self.running[0]) > self._score(self.finished[-1])
-
-    def _score(self, beam: Beam) -> float:
-        return beam.score(self._length_penalty)
+        if self._early_stopping is True:
+            return False
+        longest = self._early_stopping == "never" and self._length_penalty > 0
+        best = self.running[0].score(self._length_penalty, self._max_tokens if longest else None)
+        return best > self.score(self.finished[-1])
 
     @property
     def begun(self) -> bool:
-        return bool(self.finished or self.running[0].token_ids)
+        return bool(self.finished) or any(beam.token_ids for beam in self.running)
 
 
 def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) -> BeamSearch | None:
     """The search that a request asks for, if any. params: resolved."""
     if params.num_beams == 1:
         return None
-    ending = set(ending_ids(params, eos_ids))
     return BeamSearch(
         params.num_beams,
-        ending,
+        set(ending_ids(params, eos_ids)),
         max_tokens,
         length_penalty=params.length_penalty,
         early_stopping=params.early_stopping,
+        stop_strings=bool(params.stop),
     )
 
 
@@ -132,21 +168,38 @@ def check_beams(params: SamplingParams, eos_ids: Iterable[int], *, n_vocab: int,
         invalid("num_beams", f"is {params.num_beams}, too many for a vocabulary of {n_vocab} tokens")
 
 
+class BeamTexts:
+    """What the running beams say, where stop strings end it. first: the text of no token."""
+
+    def __init__(self, first: Transcript) -> None:
+        self._running = [first]
+
+    def ends(self, parent: int, token_id: int) -> bool:
+        """Whether a stop string is complete with this token of the beam number `parent`."""
+        return self._after(parent, token_id)[1] == "stop"
+
+    def advance(self, parents: Sequence[int], token_ids: Sequence[int]) -> None:
+        self._running = [self._after(*grown)[0] for grown in zip(parents, token_ids, strict=True)]
+
+    def _after(self, parent: int, token_id: int) -> tuple[Transcript, FinishReason | None]:
+        transcript = copy.copy(self._running[parent])
+        return transcript, transcript.accept(token_id).finish_reason
+
+
 class BeamGroup:
     """The rows of one search, as many as it has beams. A row that waits for others has nothing to compute."""
 
     def __init__(self, rows: list[Row], search: BeamSearch) -> None:
         self.rows, self.search = rows, search
         self._holders = rows[:1]  # of the running beams, in the search's order
-        self._candidates: dict[int, list[Candidate]] = {}  # by row
+        first = rows[0]
+        assert first.transcript is not None
+        self._texts = BeamTexts(copy.copy(first.transcript)) if first.request.params.stop else None
 
-    def take(self, row: Row, candidates: list[Candidate]) -> bool:
-        """Take a row's candidates, in place of the token that the sampler chose; returns whether the row was
-        the last that the others waited for.
-        """
-        row.sequence.drop_token()
-        self._candidates[row.index] = candidates
-        return all(other.running and other.n_pending == 0 for other in self.rows)
+    @property
+    def ready(self) -> bool:
+        """Whether the last token of every row is computed, so that none waits for another."""
+        return all(row.running and row.n_pending == 0 for row in self.rows)
 
     def advance(self, pool: _core.BlockPool, copy_block: Callable[[int, int], object]) -> None:
         """Take a step of the search, after which every running beam has a row with its last token to compute.
@@ -154,7 +207,13 @@ class BeamGroup:
         A beam stays in its parent's row if it is the first to; the others get rows whose beams have ended.
         Such a row gives up a block of its own where it takes one, so that there always is one.
         """
-        parents = self.search.advance([self._candidates[row.index] for row in self._holders])
+        candidates = [row.sequence.candidates() for row in self._holders]
+        if any(tokens[0][1] == math.inf for tokens, _ in candidates):
+            invalid(processors.NAME, "gave a token the log-probability +inf")
+        if self._texts is None:
+            parents = self.search.advance(candidates)
+        else:
+            parents = self.search.advance(candidates, self._texts.ends)
         if self.search.done:
             return
         before, taken = self._holders, set[int]()
@@ -172,23 +231,39 @@ class BeamGroup:
             if row is before[parent]:
                 row.sequence.append_token(token_id)
         self._holders = holders
+        if self._texts is not None:
+            self._texts.advance(parents, tokens)
 
     def deliver(self, reason: FinishReason | None) -> int:
         """Give the best continuations to the request; returns how many tokens they have.
 
         reason  why the search ended before it was done
+        raises  NumericError if there are none
         """
         request, n_tokens = self.rows[0].request, 0
-        for index, beam in enumerate(self.search.best(request.params.n)):
+        best = self.search.best(request.params.n)
+        if not best:
+            raise none_drawn(self.rows[0], NOTHING_ALLOWED)
+        request.keep(len(best))
+        for index, beam in enumerate(best):
             transcript = self.rows[index].transcript
             assert transcript is not None
             taken, piece = transcript.accept_all(list(beam.token_ids))
             rest = "" if piece.finish_reason else transcript.rest().text
-            request.append(index, piece.text + rest, taken, [])
-            request.tracks[index].beam_logprob = beam.logprob
+            request.append(index, piece.text + rest, taken, list(beam.logprobs))
+            track = request.tracks[index]
+            track.beam_logprob = sum(entry.logprob for entry in beam.logprobs)
+            track.score = self.search.score(beam)
             request.finish(index, piece.finish_reason or reason or "length", piece.stop_reason)
             n_tokens += len(taken)
         return n_tokens
+
+
+def share_beams(rows: list[Row], search: BeamSearch) -> None:
+    """Have the rows of a request carry the beams of its search."""
+    group = BeamGroup(rows, search)
+    for row in rows:
+        row.beams = group
 
 
 def _fork(

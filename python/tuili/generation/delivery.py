@@ -4,6 +4,7 @@ lengths.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,7 +22,9 @@ Collect = Literal["logits", "hidden_states"]
 
 
 class TextDecoder(Protocol):
-    """The incremental detokenizer: never shows half a character; all pieces joined are the text."""
+    """The incremental detokenizer: never shows half a character; all pieces joined are the text. A copy of
+    one goes on by itself.
+    """
 
     def push(self, token_id: int, /) -> str: ...
     def flush(self) -> str: ...
@@ -60,6 +63,13 @@ class Transcript:
         self._min_tokens, self._max_tokens, self._full = params.min_tokens, max_tokens, full
         self.n_tokens = 0
         self._held = ""  # the end of the text that may be the beginning of a stop string
+
+    def __copy__(self) -> Transcript:
+        """One that goes on from here by itself."""
+        twin = object.__new__(Transcript)
+        vars(twin).update(vars(self))
+        twin._decoder = copy.copy(self._decoder)
+        return twin
 
     @property
     def n_left(self) -> int:

@@ -27,9 +27,9 @@ from tuili.errors import (
     QueueFullError,
     TuiliError,
 )
+from tuili.generation import checks, processors, structure
 from tuili.generation import params as parameters
-from tuili.generation import processors, structure
-from tuili.generation.beam import BeamGroup, check_beams, search_for
+from tuili.generation.beam import BeamGroup, check_beams, search_for, share_beams
 from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
 from tuili.generation.grammar import Compilation, Constraint, Grammars
 from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Logprobs, Submission
@@ -85,7 +85,7 @@ class Engine(Worker):
         self._n_vocab, self.max_model_len = n_vocab, max_model_len
         self._decoder, self._encode_words = decoder, encode_words
         self._eos_ids = tuple(eos_ids)
-        self._grammars = grammars
+        self.grammars = grammars
         self._ids = itertools.count()
         self._live: dict[
             int, list[Row]
@@ -140,8 +140,8 @@ class Engine(Worker):
 
     def close(self) -> None:
         super().close()
-        if self._grammars is not None:
-            self._grammars.close()
+        if self.grammars is not None:
+            self.grammars.close()
 
     def stats(self) -> dict[str, float | int]:
         """Counts since the start, and the present state."""
@@ -152,13 +152,7 @@ class Engine(Worker):
             "waiting": max(0, self._n_rows - len(self.scheduler.running)),
             "queued_tokens": self._queued_tokens,
             "preemptions": self.scheduler.n_preemptions,
-            "n_blocks": self._pool.n_blocks,
-            "free_blocks": self._pool.n_free,
-            "cached_blocks": self._pool.n_cached,
-            "block_hits": self._pool.n_hits,
-            "block_evictions": self._pool.n_evictions,
-            "spared_blocks": self._pool.n_spared,
-            "cache_salts": self._pool.n_salts,
+            **self.scheduler.block_counts(),
         }
 
     def _submit(
@@ -192,11 +186,15 @@ class Engine(Worker):
             )
             submission = Submission(request, compiles=form is not None)
             search = search_for(params, self._eos_ids, max_tokens)
-            n_candidates = 0 if search is None else search.n_candidates
             for index in range(n_rows):
                 row_seed = parameters.derived_seed(seed, index)
                 core = parameters.core_params(
-                    params, seed=row_seed, eos_ids=self._eos_ids, bad_words=words, n_candidates=n_candidates
+                    params,
+                    seed=row_seed,
+                    eos_ids=self._eos_ids,
+                    bad_words=words,
+                    max_tokens=max_tokens,
+                    n_candidates=0 if search is None else search.n_candidates,
                 )
                 row = self._row(request, index, ids, core, what, len(ids) + max_tokens)
                 row.leader = submission.rows[0] if index else None
@@ -207,9 +205,7 @@ class Engine(Worker):
                     )
                 submission.rows.append(row)
             if search is not None:
-                group = BeamGroup(submission.rows, search)
-                for row in submission.rows:
-                    row.beams = group
+                share_beams(submission.rows, search)
             self._reserve(len(ids), n_rows)
             return submission
 
@@ -232,7 +228,7 @@ class Engine(Worker):
             params.prompt_logprobs
             and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES
         ):
-            parameters.invalid(
+            checks.invalid(
                 "prompt_logprobs",
                 f"times the prompt's length exceeds {parameters.MAX_PROMPT_LOGPROB_ENTRIES} entries",
             )
@@ -244,10 +240,10 @@ class Engine(Worker):
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
 
     def _check_form(self, form: structure.Form | None) -> None:
-        if form is not None and self._grammars is None:
+        if form is not None and self.grammars is None:
             raise GrammarError("this engine has no vocabulary for grammars")
-        if form is not None and self._grammars is not None:
-            self._grammars.check(form)
+        if form is not None and self.grammars is not None:
+            self.grammars.check(form.kind)
 
     def _compile(self, request: Request, form: structure.Form) -> None:
         """Have the grammar of a request compiled that is on its way to the engine's thread."""
@@ -256,10 +252,10 @@ class Engine(Worker):
             with contextlib.suppress(EngineClosedError):
                 self.post(lambda: Compiled(request, outcome))
 
-        assert self._grammars is not None
+        assert self.grammars is not None
         message = Compilation(form, request.params.n, deliver, is_wanted=lambda: not request.done)
         try:
-            self._grammars.post(lambda: message)
+            self.grammars.post(lambda: message)
         except BaseException:
             self.abort(request)
             raise
@@ -397,6 +393,9 @@ class Engine(Worker):
                     self._finish(row, "length", None)
             except Exception as error:
                 self._fail([row], error)
+        for beams in {id(row.beams): row.beams for row in plan.rows if row.beams is not None}.values():
+            if beams.ready:
+                self._advance_beams(beams, now)
 
     def _count_tokens(self, plan: StepPlan, result: Drawn) -> None:
         n_drawn, n_planned = sum(map(len, result.token_ids)), result.n_steps * len(result.token_ids)
@@ -407,13 +406,13 @@ class Engine(Worker):
     def _deliver(self, row: Row, token_ids: list[int], logprobs: list[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
         request = row.request
-        if token_ids[-1] == DEFERRED:
+        if token_ids[-1] == DEFERRED and row.processors:
             result = choose(row, self._runner)
             token_ids, logprobs = result.token_ids, [entry for entry in result.logprobs if entry is not None]
+        if token_ids[-1] == DEFERRED:  # its search goes on when all beams have come so far
+            return
         why_none = token_ids.pop() if token_ids[-1] < 0 else 0
-        if token_ids and row.beams is not None:
-            self._deliver_beam(row.beams, row, logprobs[0], now)
-        elif token_ids:
+        if token_ids:
             if request.times.first_token is None:
                 request.times.first_token = now
             assert row.transcript is not None
@@ -434,14 +433,15 @@ class Engine(Worker):
         if why_none:
             self._deliver_nothing(row, why_none)
 
-    def _deliver_beam(self, beams: BeamGroup, row: Row, logprobs: Logprobs, now: float) -> None:
-        if row.request.times.first_token is None:
-            row.request.times.first_token = now
-        if not beams.take(row, list(logprobs[1])):
-            return
-        beams.advance(self._pool, self._runner.copy_block)
-        if beams.search.done:
-            self._finish_beams(beams, None)
+    def _advance_beams(self, beams: BeamGroup, now: float) -> None:
+        times = beams.rows[0].request.times
+        times.first_token = now if times.first_token is None else times.first_token
+        try:
+            beams.advance(self._pool, self._runner.copy_block)
+            if beams.search.done:
+                self._finish_beams(beams, None)
+        except Exception as error:
+            self._fail(beams.rows[:1], error)
 
     def _finish_beams(self, beams: BeamGroup, reason: FinishReason | None) -> None:
         """End a search with the best that it has; reason: why before it was done."""

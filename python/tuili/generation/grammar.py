@@ -5,8 +5,9 @@ first use. It is written in Rust, and a panic in it arrives as a BaseException: 
 `guarded`. Its work is bounded by counted fuel and not by the clock, so that a grammar is refused either
 always or never.
 
-The first grammar of a model has the library index the vocabulary, which takes 0.05 s for 49,000 tokens and
-0.5 s for 262,000 and keeps the GIL meanwhile: whom that matters makes such a request at the start.
+The first grammar of a model, or `Grammars.prepare`, has the library index the vocabulary, which takes 0.05 s
+for 49,000 tokens and 0.5 s for 262,000. It is one call, LLTokenizer, which builds a trie of all tokens and
+keeps the GIL (docs/performance.md): it happens once, on this thread, and no other can hide it.
 """
 
 from __future__ import annotations
@@ -162,12 +163,17 @@ class Grammars(Worker):
         self._vocabulary: Vocabulary | None = None
         self._compiled: OrderedDict[Form, tuple[Any, np.ndarray]] = OrderedDict()
 
-    def check(self, form: Form) -> None:
+    def check(self, kind: str) -> None:
         """For any thread: raise InvalidParameterError without the library, GrammarError without end of
         text."""
-        library(form.kind)
+        library(kind)
         if not self._eos_ids:
             raise GrammarError("the model has no end-of-text token, which a grammar needs")
+
+    def prepare(self) -> None:
+        """For any thread: index the vocabulary, and wait until that is done. Raises as `check`."""
+        self.check("grammar")
+        self.call(self._index)
 
     def handle(self, message: object) -> None:
         if not isinstance(message, Compilation):
@@ -193,18 +199,21 @@ class Grammars(Worker):
         else:
             super().reject(message, error)
 
+    def _index(self) -> Vocabulary:
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self._words, self._n_vocab, self._eos_ids)
+        return self._vocabulary
+
     def _compile(self, form: Form) -> tuple[Any, np.ndarray]:
         """A matcher at the beginning, which nobody may advance, and its mask; from those kept, or new."""
         kept = self._compiled.get(form)
         if kept is not None:
             self._compiled.move_to_end(form)
             return kept
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self._words, self._n_vocab, self._eos_ids)
         made = library(form.kind)
         matcher = guarded(
             made.LLMatcher,
-            self._vocabulary.backend,
+            self._index().backend,
             guarded(_source, made.LLMatcher, form),
             log_level=0,
             limits=made.LLParserLimits(**FUEL),

@@ -9,25 +9,30 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-import numpy as np
-
 from tuili import _core
 from tuili.errors import InvalidParameterError, TokenIdError
-from tuili.generation import processors, structure
+from tuili.generation import checks, processors, structure
+from tuili.generation.checks import (
+    MAX_INT,
+    MAX_TOKEN_IDS,
+    Check,
+    boolean,
+    described,
+    float_in,
+    int_in,
+    invalid,
+    texts,
+    token_ids,
+)
 from tuili.generation.processors import Processor
 
-MAX_INT = 2**31 - 1
 MAX_SEQUENCES = 128
 MAX_LOGPROBS = 20
 MAX_PROMPT_LOGPROB_ENTRIES = 2_000_000
-MAX_TOKEN_IDS = 1024
-MAX_STOP_STRINGS = 256
-MAX_STOP_BYTES = 4096
 MAX_PRIORITY = 100
 MAX_DRAFTED = 64  # guessed tokens of a step; more than a dozen seldom pay
 MAX_BEAMS = 32
@@ -36,195 +41,62 @@ MAX_DEADLINE_S = 10.0**8  # three years: anything longer is a mistake of units
 ALIASES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
 _SPECIAL_ALIASES = ("do_sample",)
 
-
-def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
-    """Raise InvalidParameterError that names the parameter."""
-    raise InvalidParameterError(f"{name} {problem}", param=name, code=code)
-
-
-def described(value: object) -> str:
-    """`value` for a message, never longer than a line and never a text that a user wrote."""
-    if isinstance(value, bool | int | float | np.number):
-        shown = repr(value)
-        return shown if len(shown) <= 40 else shown[:40] + "…"
-    return "null" if value is None else f"a value of type {type(value).__name__}"
-
-
-# --- one value ----------------------------------------------------------------------------------------------
-
-
-def integer(name: str, value: object, low: int, high: int) -> int:
-    """An int or numpy integer in [low, high]; a bool is none."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        invalid(name, f"must be an integer, not {described(value)}")
-    number = int(value)
-    if not low <= number <= high:
-        invalid(name, f"must be in [{low}, {high}], not {described(number)}")
-    return number
-
-
-def number(name: str, value: object, low: float, high: float, *, above_low: bool = False) -> float:
-    """A finite number in [low, high], or in (low, high] with `above_low`; a bool is none."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        invalid(name, f"must be a number, not {described(value)}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result) or not low <= result <= high or (above_low and result == low):
-        invalid(name, f"must be in {'(' if above_low else '['}{low:g}, {high:g}], not {described(value)}")
-    return result
-
-
-def boolean(name: str, value: object) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        invalid(name, f"must be true or false, not {described(value)}")
-    return bool(value)
-
-
-def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int, ...]:
-    """Distinct ids in [0, 2^31), in the order given; whether the model has them is known only later."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if not isinstance(value, list | tuple | set | frozenset):
-        invalid(name, f"must be a list of token ids, not {described(value)}")
-    if len(value) > max_n:
-        invalid(name, f"may hold at most {max_n} ids, not {len(value)}")
-    return tuple(dict.fromkeys(integer(name, item, 0, MAX_INT) for item in value))
-
-
-def texts(
-    name: str, value: object, max_n: int = MAX_STOP_STRINGS, max_bytes: int = MAX_STOP_BYTES
-) -> tuple[str, ...]:
-    """One string or a list of them, none empty."""
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list | tuple):
-        invalid(name, f"must be a string or a list of strings, not {described(value)}")
-    if len(items) > max_n:
-        invalid(name, f"may hold at most {max_n} strings, not {len(items)}")
-    for i, item in enumerate(items):
-        if not isinstance(item, str):
-            invalid(name, f"must hold strings; entry {i} is {described(item)}")
-        if not item:
-            invalid(name, f"must not hold an empty string; entry {i} is empty")
-        if len(item.encode("utf-8", "surrogatepass")) > max_bytes:
-            invalid(name, f"may hold strings of at most {max_bytes} bytes; entry {i} is longer")
-    return tuple(items)
-
-
-def _logit_bias(name: str, value: object) -> dict[int, float]:
-    if not isinstance(value, Mapping):
-        invalid(name, f"must map token ids to numbers, not {described(value)}")
-    if len(value) > MAX_TOKEN_IDS:
-        invalid(name, f"may hold at most {MAX_TOKEN_IDS} entries, not {len(value)}")
-    bias: dict[int, float] = {}
-    for key, item in value.items():
-        token_id = integer(f"{name}: a token id", key, 0, MAX_INT)
-        if token_id in bias:
-            invalid(name, f"holds token id {token_id} twice")
-        bias[token_id] = number(f"{name}[{token_id}]", item, -100.0, 100.0)
-    return bias
-
-
-def _top_k(name: str, value: object) -> int:
-    return max(0, integer(name, value, -1, MAX_INT))  # -1 and 0 both say: no limit
-
-
-def _salt(name: str, value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 256:
-        invalid(name, "must be a string of 1 to 256 characters")
-    return value
-
-
-def _on_nan(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in ("error", "eos"):
-        invalid(name, 'must be "error" or "eos"')
-    return value
-
-
-def _one_or_more(name: str, value: object) -> tuple[int, ...]:
-    ids = token_ids(name, value)
-    if not ids:
-        invalid(name, "must not be empty: no token could be generated")
-    return ids
-
-
-Check = Callable[[str, Any], Any]
-
-
-def _int_in(low: int, high: int) -> Check:
-    return lambda name, value: integer(name, value, low, high)
-
-
-def _float_in(low: float, high: float, *, above_low: bool = False) -> Check:
-    return lambda name, value: number(name, value, low, high, above_low=above_low)
-
-
 _CHECKS: dict[str, Check] = {
-    "max_tokens": _int_in(0, MAX_INT),
-    "min_tokens": _int_in(0, MAX_INT),
-    "temperature": _float_in(0.0, 1e30),
-    "top_k": _top_k,
-    "top_p": _float_in(0.0, 1.0, above_low=True),
-    "min_p": _float_in(0.0, 1.0),
-    "typical_p": _float_in(0.0, 1.0, above_low=True),
-    "repetition_penalty": _float_in(0.0, 1e6, above_low=True),
-    "presence_penalty": _float_in(-100.0, 100.0),
-    "frequency_penalty": _float_in(-100.0, 100.0),
-    "no_repeat_ngram_size": _int_in(0, 1024),
+    "max_tokens": int_in(0, MAX_INT),
+    "min_tokens": int_in(0, MAX_INT),
+    "temperature": float_in(0.0, 1e30),
+    "top_k": checks.top_k,
+    "top_p": float_in(0.0, 1.0, above_low=True),
+    "min_p": float_in(0.0, 1.0),
+    "typical_p": float_in(0.0, 1.0, above_low=True),
+    "repetition_penalty": float_in(0.0, 1e6, above_low=True),
+    "presence_penalty": float_in(-100.0, 100.0),
+    "frequency_penalty": float_in(-100.0, 100.0),
+    "no_repeat_ngram_size": int_in(0, 1024),
     "stop": texts,
     "stop_token_ids": token_ids,
     "include_stop_str_in_output": boolean,
     "ignore_eos": boolean,
-    "n": _int_in(1, MAX_SEQUENCES),
-    "seed": _int_in(0, 2**64 - 1),
-    "logprobs": _int_in(0, MAX_LOGPROBS),
-    "prompt_logprobs": _int_in(0, MAX_LOGPROBS),
-    "logit_bias": _logit_bias,
-    "allowed_token_ids": _one_or_more,
+    "n": int_in(1, MAX_SEQUENCES),
+    "seed": int_in(0, 2**64 - 1),
+    "logprobs": int_in(0, MAX_LOGPROBS),
+    "prompt_logprobs": int_in(0, MAX_LOGPROBS),
+    "logit_bias": checks.logit_bias,
+    "allowed_token_ids": checks.one_or_more,
     "bad_words": lambda name, value: texts(name, value, MAX_TOKEN_IDS, 256),
     "skip_special_tokens": boolean,
-    "deadline_s": _float_in(0.0, MAX_DEADLINE_S),
-    "priority": _int_in(-MAX_PRIORITY, MAX_PRIORITY),
-    "cache_salt": _salt,
-    "on_nan": _on_nan,
+    "deadline_s": float_in(0.0, MAX_DEADLINE_S),
+    "priority": int_in(-MAX_PRIORITY, MAX_PRIORITY),
+    "cache_salt": checks.salt,
+    "on_nan": checks.on_nan,
     "json_schema": structure.json_schema,
     "regex": structure.regex,
     "choice": structure.choice,
     "grammar": structure.grammar,
     "logits_processors": processors.checked,
-    "prompt_lookup_num_tokens": _int_in(0, MAX_DRAFTED),
-    "num_beams": _int_in(1, MAX_BEAMS),
-    "length_penalty": _float_in(-10.0, 10.0),
-    "early_stopping": boolean,
+    "prompt_lookup_num_tokens": int_in(0, MAX_DRAFTED),
+    "num_beams": int_in(1, MAX_BEAMS),
+    "length_penalty": float_in(-10.0, 10.0),
+    "early_stopping": checks.early_stop,
+    "forced_bos_token_id": int_in(0, MAX_INT),
+    "forced_eos_token_id": int_in(0, MAX_INT),
 }
 
-# What a beam search leaves as it is by default: its choice is by the model's own log-probabilities.
+# What a beam search has no use for: it draws nothing, and its beams go on side by side.
 _PLAIN_IN_BEAMS: dict[str, tuple[object, ...]] = {
-    "min_tokens": (0,),
     "temperature": (None, 0.0),
     "top_k": (None, 0),
     "top_p": (None, 1.0),
     "min_p": (None, 0.0),
     "typical_p": (None, 1.0),
     "seed": (None,),
-    "repetition_penalty": (None, 1.0),
-    "presence_penalty": (0.0,),
-    "frequency_penalty": (0.0,),
-    "no_repeat_ngram_size": (None, 0),
-    "stop": ((),),
-    "logprobs": (None,),
     "prompt_logprobs": (None,),
-    "logit_bias": ({},),
-    "allowed_token_ids": (None,),
-    "bad_words": ((),),
     "prompt_lookup_num_tokens": (None, 0),
     "on_nan": ("error",),
     "json_schema": (None,),
     "regex": (None,),
     "choice": (None,),
     "grammar": (None,),
-    "logits_processors": ((),),
 }
 
 # Lists for which None, as other libraries have it, says that there is nothing in them.
@@ -271,6 +143,9 @@ class SamplingParams(metaclass=_NamesChecked):
     or None for those it got. It is called for every token, on the engine's thread, before the grammar and
     everything else here, and holds up all requests meanwhile.
 
+    A beam search changes log-probabilities as other requests' logits are: penalties, biases and bans decide
+    with them, and are part of the score; logits processors get log-probabilities, too.
+
     raises  InvalidParameterError with `param`; code "not_supported_yet" for names that this version lacks;
             GrammarError for a schema, expression or grammar that is malformed or too large
     """
@@ -312,7 +187,10 @@ class SamplingParams(metaclass=_NamesChecked):
     # the last ones before: 10, say. Changes the speed where a text repeats itself, and no bit
     num_beams: int = 1  # more: beam search, of which the n best continuations are returned
     length_penalty: float = 1.0  # a continuation's score is its log-probability / length ** length_penalty
-    early_stopping: bool = False  # end with num_beams finished continuations, even if better ones may follow
+    early_stopping: bool | Literal["never"] = False  # True: end with num_beams finished continuations, even
+    # if better ones may follow; "never": only when none can follow, however long it becomes
+    forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART
+    forced_eos_token_id: int | None = None  # the last one, where max_tokens is reached
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
@@ -333,11 +211,14 @@ class SamplingParams(metaclass=_NamesChecked):
             invalid("max_tokens", "may be 0 only together with prompt_logprobs")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
-        structure.form_of(self)
+        form = structure.form_of(self)
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            if form is not None and getattr(self, name) is not None:
+                invalid(name, f"cannot be combined with {form.kind}")
         if self.num_beams > 1:
             self._check_beams()
-        elif self.length_penalty != 1.0 or self.early_stopping:
-            name = "early_stopping" if self.early_stopping else "length_penalty"
+        elif self.length_penalty != 1.0 or self.early_stopping is not False:
+            name = "length_penalty" if self.early_stopping is False else "early_stopping"
             invalid(name, "needs num_beams > 1")
 
     def _check_beams(self) -> None:
@@ -414,6 +295,8 @@ _LIBRARY_DEFAULTS: dict[str, Any] = {
     "typical_p": 1.0,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
 }
 
 
@@ -425,6 +308,7 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     sample = generation_config.get("do_sample") is True
     names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens"]
+    names += ["forced_bos_token_id", "forced_eos_token_id"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
     found = canonical_names({k: generation_config[k] for k in names if generation_config.get(k) is not None})
     if sample:
@@ -463,6 +347,8 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         "stop_token_ids": tuple(params.stop_token_ids),
         "allowed_token_ids": tuple(params.allowed_token_ids or ()),
     }
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        named[name] = () if getattr(params, name) is None else (getattr(params, name),)
     for name, ids in named.items():
         for token_id in ids:
             if token_id >= n_vocab:
@@ -500,12 +386,14 @@ def core_params(
     seed: int,
     eos_ids: Iterable[int],
     bad_words: Iterable[tuple[int, ...]],
+    max_tokens: int = 0,
     n_candidates: int = 0,
 ) -> _core.SamplingParams:
-    """What the sampler reads. params: resolved; bad_words: as token ids; n_candidates: most probable tokens
-    that a beam search looks at.
+    """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
+    n_candidates: tokens that a beam search looks at.
     """
     ending = (*eos_ids, *params.stop_token_ids)
+    first, last = params.forced_bos_token_id, params.forced_eos_token_id
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
         top_k=params.top_k or 0,
@@ -522,5 +410,9 @@ def core_params(
         bad_words=[list(word) for word in bad_words],
         min_tokens=params.min_tokens,
         min_tokens_banned=ending if params.min_tokens else (),
-        n_logprobs=n_candidates or (-1 if params.logprobs is None else params.logprobs),
+        forced_first=-1 if first is None else first,
+        forced_last=-1 if last is None else last,
+        n_before_last=max_tokens - 1,
+        n_logprobs=-1 if params.logprobs is None else params.logprobs,
+        n_candidates=n_candidates,
     )

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from tuili import __version__, _core
 from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
+from tuili.generation.checks import described
 from tuili.generation.engine import Engine
-from tuili.generation.params import SamplingParams, described, resolve, salt_number
+from tuili.generation.params import SamplingParams, resolve, salt_number
 from tuili.loading.files import shown
 
 MAGIC = b"TUILIKVP"

@@ -43,6 +43,8 @@ class CompletionOutput:
     token_ids      all generated tokens, with the one that ended the text
     stop_reason    the stop string or stop token id; None for the model's own end of text or a grammar's;
                    "max_model_len" if the context was full; "nan" with on_nan="eos"
+    score          of a beam search, what transformers calls its sequence score: the sum of the tokens'
+                   log-probabilities as the parameters changed them / len(token_ids) ** length_penalty
     """
 
     index: int
@@ -52,6 +54,7 @@ class CompletionOutput:
     stop_reason: str | int | None
     logprobs: list[TokenLogprob] | None
     cumulative_logprob: float | None
+    score: float | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class RequestOutput:
     """A finished request.
 
     prompt           the text, or None if token ids were given
+    outputs          n; a beam search that is left fewer by its parameters has as many as there are
     prompt_logprobs  one entry per prompt token, None for the first
     truncated        whether the prompt was cut, which happens only when asked for
     metrics          seconds queue_s prefill_s first_token_s decode_s total_s (the first and the third from
@@ -97,6 +101,7 @@ class Track:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] | None = None
     beam_logprob: float | None = None
+    score: float | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
 
@@ -113,6 +118,7 @@ class Track:
             self.stop_reason,
             logprobs,
             total,
+            self.score,
         )
 
 
@@ -195,6 +201,11 @@ class Request(Waitable):
             track.token_ids += token_ids
             if track.logprobs is not None:
                 track.logprobs += logprobs
+
+    def keep(self, n: int) -> None:
+        """Forget the continuations after the first n, none of which has begun."""
+        with self.lock:
+            del self.tracks[n:]
 
     def finish(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> None:
         with self.condition:
@@ -363,7 +374,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
 
     def has_news(self) -> bool:
         """Whether a chunk is there. Needs the request's condition."""
-        return any(self._news(i) for i in range(len(self._ended)))
+        return any(self._news(i) for i in range(len(self._request.tracks)))
 
     def _news(self, i: int) -> bool:
         track = self._request.tracks[i]

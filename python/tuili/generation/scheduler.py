@@ -108,6 +108,19 @@ class Scheduler:
     def n_blocks(self, n_tokens: int) -> int:
         return -(-n_tokens // self._pool.block_size)
 
+    def block_counts(self) -> dict[str, int]:
+        """What `Engine.stats()` shows of the blocks."""
+        pool = self._pool
+        return {
+            "n_blocks": pool.n_blocks,
+            "free_blocks": pool.n_free,
+            "cached_blocks": pool.n_cached,
+            "block_hits": pool.n_hits,
+            "block_evictions": pool.n_evictions,
+            "spared_blocks": pool.n_spared,
+            "cache_salts": pool.n_salts,
+        }
+
     def check_fits(self, n_tokens: int, n_beams: int = 1) -> None:
         """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need. Beams
         advance together: they need them all at once, and the spare block of a newcomer each.

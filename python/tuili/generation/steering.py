@@ -20,7 +20,8 @@ def none_drawn(row: Row, why: int) -> TuiliError:
 
 
 def choose(row: Row, runner: _core.Runner) -> _core.StepResult:
-    """Draw the next token of a row that has logits processors, which a step has computed to its end.
+    """Draw the next token of a row that has logits processors, or rank a beam's, which a step has computed to
+    its end.
 
     raises  as `processors.apply`
     """

@@ -227,6 +227,8 @@ _GENERATION_INTEGERS = {
     "max_new_tokens": (1, MAX_POSITIONS),
     "no_repeat_ngram_size": (0, MAX_POSITIONS),
     "num_beams": (1, 1024),
+    "forced_bos_token_id": (0, MAX_VOCAB - 1),
+    "forced_eos_token_id": (0, MAX_VOCAB - 1),
 }
 
 

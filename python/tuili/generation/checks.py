@@ -1,0 +1,148 @@
+"""Checks of one value each, by name: what a caller gave becomes what is worked with, or
+InvalidParameterError.
+
+No message shows a text that a user wrote.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tuili.errors import InvalidParameterError
+
+MAX_INT = 2**31 - 1
+MAX_TOKEN_IDS = 1024
+MAX_STOP_STRINGS = 256
+MAX_STOP_BYTES = 4096
+
+
+def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
+    """Raise InvalidParameterError that names the parameter."""
+    raise InvalidParameterError(f"{name} {problem}", param=name, code=code)
+
+
+def described(value: object) -> str:
+    """`value` for a message, never longer than a line and never a text that a user wrote."""
+    if isinstance(value, bool | int | float | np.number):
+        shown = repr(value)
+        return shown if len(shown) <= 40 else shown[:40] + "…"
+    return "null" if value is None else f"a value of type {type(value).__name__}"
+
+
+def integer(name: str, value: object, low: int, high: int) -> int:
+    """An int or numpy integer in [low, high]; a bool is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        invalid(name, f"must be an integer, not {described(value)}")
+    number = int(value)
+    if not low <= number <= high:
+        invalid(name, f"must be in [{low}, {high}], not {described(number)}")
+    return number
+
+
+def number(name: str, value: object, low: float, high: float, *, above_low: bool = False) -> float:
+    """A finite number in [low, high], or in (low, high] with `above_low`; a bool is none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        invalid(name, f"must be a number, not {described(value)}")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result) or not low <= result <= high or (above_low and result == low):
+        invalid(name, f"must be in {'(' if above_low else '['}{low:g}, {high:g}], not {described(value)}")
+    return result
+
+
+def boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        invalid(name, f"must be true or false, not {described(value)}")
+    return bool(value)
+
+
+def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int, ...]:
+    """Distinct ids in [0, 2^31), in the order given; whether the model has them is known only later."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if not isinstance(value, list | tuple | set | frozenset):
+        invalid(name, f"must be a list of token ids, not {described(value)}")
+    if len(value) > max_n:
+        invalid(name, f"may hold at most {max_n} ids, not {len(value)}")
+    return tuple(dict.fromkeys(integer(name, item, 0, MAX_INT) for item in value))
+
+
+def texts(
+    name: str, value: object, max_n: int = MAX_STOP_STRINGS, max_bytes: int = MAX_STOP_BYTES
+) -> tuple[str, ...]:
+    """One string or a list of them, none empty."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        invalid(name, f"must be a string or a list of strings, not {described(value)}")
+    if len(items) > max_n:
+        invalid(name, f"may hold at most {max_n} strings, not {len(items)}")
+    for i, item in enumerate(items):
+        if not isinstance(item, str):
+            invalid(name, f"must hold strings; entry {i} is {described(item)}")
+        if not item:
+            invalid(name, f"must not hold an empty string; entry {i} is empty")
+        if len(item.encode("utf-8", "surrogatepass")) > max_bytes:
+            invalid(name, f"may hold strings of at most {max_bytes} bytes; entry {i} is longer")
+    return tuple(items)
+
+
+def logit_bias(name: str, value: object) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        invalid(name, f"must map token ids to numbers, not {described(value)}")
+    if len(value) > MAX_TOKEN_IDS:
+        invalid(name, f"may hold at most {MAX_TOKEN_IDS} entries, not {len(value)}")
+    bias: dict[int, float] = {}
+    for key, item in value.items():
+        token_id = integer(f"{name}: a token id", key, 0, MAX_INT)
+        if token_id in bias:
+            invalid(name, f"holds token id {token_id} twice")
+        bias[token_id] = number(f"{name}[{token_id}]", item, -100.0, 100.0)
+    return bias
+
+
+def top_k(name: str, value: object) -> int:
+    return max(0, integer(name, value, -1, MAX_INT))  # -1 and 0 both say: no limit
+
+
+def salt(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 256:
+        invalid(name, "must be a string of 1 to 256 characters")
+    return value
+
+
+def on_nan(name: str, value: object) -> str:
+    if not isinstance(value, str) or value not in ("error", "eos"):
+        invalid(name, 'must be "error" or "eos"')
+    return value
+
+
+def one_or_more(name: str, value: object) -> tuple[int, ...]:
+    ids = token_ids(name, value)
+    if not ids:
+        invalid(name, "must not be empty: no token could be generated")
+    return ids
+
+
+def early_stop(name: str, value: object) -> bool | str:
+    if isinstance(value, str) and value == "never":
+        return value
+    if not isinstance(value, bool | np.bool_):
+        invalid(name, f'must be true, false or "never", not {described(value)}')
+    return bool(value)
+
+
+Check = Callable[[str, Any], Any]
+
+
+def int_in(low: int, high: int) -> Check:
+    return lambda name, value: integer(name, value, low, high)
+
+
+def float_in(low: float, high: float, *, above_low: bool = False) -> Check:
+    return lambda name, value: number(name, value, low, high, above_low=above_low)
