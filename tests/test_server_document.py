@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 
 import hypothesis
@@ -12,7 +13,7 @@ from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import SIZES, running
 
-N_EXAMPLES = 120  # for each endpoint
+N_EXAMPLES = 25  # for each endpoint
 
 
 @pytest.mark.slow
@@ -28,7 +29,7 @@ def test_nothing_that_the_document_allows_or_not_is_our_error(tmp_path, make):
         for operation in (result.ok() for result in schema.get_all_operations()):
             for mode in modes:
                 _run(schemathesis, operation, mode, statuses)
-    assert sum(statuses.values()) > 1000, statuses
+    assert sum(statuses.values()) > 200, statuses
     assert {200, 400} <= statuses.keys(), "good and bad ones were among them"
 
 
@@ -41,12 +42,13 @@ def _run(schemathesis, operation, mode, statuses):
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def send(case):
-        if isinstance(case.body, dict):
-            case.body.setdefault("max_tokens", 4) if "complet" in operation.path else None
+        if isinstance(case.body, dict) and "complet" in operation.path:
+            case.body.setdefault("max_tokens", 4)
         response = case.call(timeout=30)
         statuses[response.status_code] += 1
         assert response.status_code < 500, f"{operation.path}: {response.text[:300]}"
         if response.status_code >= 400 and operation.path.startswith("/v1"):
             assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
-    send()
+    with contextlib.suppress(hypothesis.errors.Unsatisfiable):  # where there is nothing to get wrong
+        send()
