@@ -326,6 +326,7 @@ def test_tenants_do_not_share_the_prefix_cache(server):
     assert cached(OTHER_KEY) == 0
 
 
+@pytest.mark.timing
 def test_the_event_loop_is_not_held_up(llm):
     """Texts that take long to read, long JSON and grammars: the loop goes on meanwhile."""
     lags = []
