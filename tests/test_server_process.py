@@ -37,7 +37,7 @@ def slowly(token_ids, logits):
 
 submit = LLM.submit
 slow = {"logits_processors": (slowly,)}
-LLM.submit = lambda self, ids, params: submit(self, ids, dataclasses.replace(params, **slow))
+LLM.submit = lambda self, ids, params, **more: submit(self, ids, dataclasses.replace(params, **slow), **more)
 sys.exit(main(sys.argv[1:]))
 """
 

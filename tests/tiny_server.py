@@ -104,8 +104,9 @@ def read_answer(connection: socket.socket) -> Answer | None:
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
     length = int(headers.get("content-length", -1))
     with contextlib.suppress(ConnectionResetError):
-        while len(body) != length and (part := connection.recv(1 << 16)):
+        while (length < 0 or len(body) < length) and (part := connection.recv(1 << 16)):
             body += part
+    body = body if length < 0 else body[:length]
     if headers.get("transfer-encoding") == "chunked":
         body = _unchunked(body)
     return Answer(int(first.split()[1]), headers, body)

@@ -31,6 +31,7 @@ T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 TEXT_THREADS = 2  # for JSON, templates and tokenizing
+LONG_BODY_BYTES = 64 << 10  # a body that is longer waits for those like it, and not the others for it
 VECTOR_THREADS = 8  # these wait for the encoder
 LONG_PIECE = 64  # log-probabilities of a piece that are written on a thread
 
@@ -58,6 +59,7 @@ class App:
         self.requests = Requests(llm, name, settings.request_timeout_s)
         self._created = int(time.time())
         self._text_threads = ThreadPoolExecutor(TEXT_THREADS, "tuili-http-text")
+        self._long_threads = ThreadPoolExecutor(1, "tuili-http-long")
         self._vector_threads = ThreadPoolExecutor(VECTOR_THREADS, "tuili-http-vectors")
         self._handles: WeakSet[Handle] = WeakSet()
         self.routes = self._routes()
@@ -82,7 +84,7 @@ class App:
             handle.abort()
 
     def close(self) -> None:
-        for pool in (self._text_threads, self._vector_threads):
+        for pool in (self._text_threads, self._long_threads, self._vector_threads):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _routes(self) -> list[Route]:
@@ -155,7 +157,7 @@ class App:
     async def _respond(self, exchange: Exchange, make: Callable[[bytes, str | None], Job]) -> Response:
         if self.llm.kind == "encoder":
             raise ModelUnsupportedError("this model makes vectors, not text", code="wrong_kind")
-        job = await self._off_loop(lambda: make(exchange.body, exchange.tenant.salt))
+        job = await self._read(exchange, lambda: make(exchange.body, exchange.tenant.salt))
         self._handles.update(job.handles)
         if not job.stream:
             outputs = await self._outputs(exchange, job)
@@ -223,12 +225,19 @@ class App:
             left = True
 
     async def _tokenize(self, request: Request) -> Response:
-        body = _exchange(request).body
-        return EncodedJson(await self._off_loop(lambda: to_json(self.requests.tokenize(body))))
+        exchange = _exchange(request)
+        work = partial(self.requests.tokenize, exchange.body)
+        return EncodedJson(await self._read(exchange, lambda: to_json(work())))
 
     async def _detokenize(self, request: Request) -> Response:
-        body = _exchange(request).body
-        return EncodedJson(await self._off_loop(lambda: to_json(self.requests.detokenize(body))))
+        exchange = _exchange(request)
+        work = partial(self.requests.detokenize, exchange.body)
+        return EncodedJson(await self._read(exchange, lambda: to_json(work())))
+
+    async def _read(self, exchange: Exchange, function: Callable[[], T]) -> T:
+        """Work that begins with the body."""
+        is_long = len(exchange.body) > LONG_BODY_BYTES
+        return await self._off_loop(function, self._long_threads if is_long else self._text_threads)
 
     async def _off_loop(self, function: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool or self._text_threads, function)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -132,6 +133,7 @@ class Server(uvicorn.Server):
 def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
     """Serve until told to end; returns the exit code."""
     app = App(llm, settings)
+    _prepare(llm)
     _start_log()
     listener.listen(BACKLOG)
     host, port = listener.getsockname()[:2]
@@ -141,6 +143,14 @@ def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
     finally:
         app.close()
     return 0
+
+
+def _prepare(llm: LLM) -> None:
+    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template."""
+    with contextlib.suppress(TuiliError):  # an encoder has neither, and llguidance may be missing
+        llm.generate([0], regex="a", max_tokens=1)
+    with contextlib.suppress(TuiliError):
+        llm._encode_chat([{"role": "user", "content": "a"}])
 
 
 def _start_log() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tuili import completions
-from tuili.errors import ModelFormatError, ModelLimitError
+from tuili.errors import ModelFormatError, ModelLimitError, PromptTooLongError
 from tuili.generation.params import (
     MAX_LOGPROBS,
     SamplingParams,
@@ -36,6 +36,7 @@ from tuili.server.shapes import Chat, Shape, Text
 MAX_DEPTH = 64
 MAX_CONTAINERS = 100_000
 MAX_COMMAS = 200_000  # the JSON library reads so many values in some milliseconds, and lets nobody else run
+MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
 MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
 MAX_PROMPTS = 256
@@ -83,6 +84,7 @@ class Requests:
 
     def __init__(self, llm: LLM, name: str, timeout_s: float) -> None:
         self.llm, self.name, self._timeout_s = llm, name, timeout_s
+        self._max_bytes = MAX_BYTES_PER_TOKEN * int(llm.config["max_model_len"])
 
     # --- text -------------------------------------------------------------------------------------------
 
@@ -91,6 +93,7 @@ class Requests:
         fields = self._fields(body)
         stream, include_usage = _streaming(fields)
         messages = _required(fields, "messages")
+        self._check_length(messages)
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
         ids = self.llm._encode_chat(messages, wanted.tools)
@@ -111,12 +114,31 @@ class Requests:
         handles: list[Handle] = []
         try:
             for prompt in prompts:
+                self._check_length(prompt)
                 handles.append(self.llm.submit(prompt, params))
         except BaseException:
             for handle in handles:
                 handle.abort()
             raise
         return Job(handles, shape, stream, include_usage)
+
+    def _check_length(self, value: Any) -> None:
+        """Refuse texts that cannot fit into the context, before they are read closely.
+
+        value   a text, or lists and objects of JSON with texts in them
+        raises  PromptTooLongError
+        """
+        n_bytes, stack = 0, [value]
+        while stack and n_bytes <= self._max_bytes:
+            item = stack.pop()
+            if isinstance(item, str):
+                n_bytes += len(item.encode("utf-8", "surrogatepass"))
+            elif isinstance(item, list | dict):
+                stack += item.values() if isinstance(item, dict) else item
+        if n_bytes > self._max_bytes:
+            raise PromptTooLongError(
+                f"the text has more than {self._max_bytes} bytes; the context is shorter"
+            )
 
     def _own(self, fields: Fields, salt: str | None) -> dict[str, Any]:
         """Parameters that are not the client's to choose."""
@@ -158,6 +180,7 @@ class Requests:
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = [texts] if isinstance(texts, str) else texts
+        self._check_each(items)
         vectors = self.llm.embed(items, progress=keep_on)
         if width is not None and integer("dimensions", width, 1, 1 << 20) != vectors.shape[1]:
             invalid("dimensions", f"must be the model's own, {vectors.shape[1]}")
@@ -179,6 +202,7 @@ class Requests:
             item["text"] if isinstance(item, dict) and item.keys() == {"text"} else item for item in given
         ]
         with_text = with_text is None or boolean("return_documents", with_text)
+        self._check_each([query, *documents])
         keep_on(0, 1)
         results = [
             {
@@ -190,6 +214,10 @@ class Requests:
         ]
         usage = self._text_usage([query, *documents])
         return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}
+
+    def _check_each(self, texts: Any) -> None:
+        for text in texts if isinstance(texts, list) else ():
+            self._check_length(text)
 
     def _text_usage(self, texts: list[str]) -> dict[str, int]:
         n_tokens = sum(len(self.llm.tokenizer.encode(text)) for text in texts)
@@ -206,11 +234,14 @@ class Requests:
         if "messages" in fields:
             if special is not None:
                 invalid("add_special_tokens", "is the template's to say")
-            ids = self.llm._encode_chat(fields.pop("messages"))
+            messages = fields.pop("messages")
+            self._check_length(messages)
+            ids = self.llm._encode_chat(messages)
         else:
             text = fields.pop("prompt")
             if not isinstance(text, str):
                 invalid("prompt", f"must be a string, not {described(text)}")
+            self._check_length(text)
             add = special is None or boolean("add_special_tokens", special)
             ids = self.llm.tokenizer.encode(text, add_special=add)
         _only(fields, ("model",), ("prompt", "messages", "add_special_tokens"))
