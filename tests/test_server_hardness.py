@@ -25,7 +25,7 @@ from tiny_server import KEY, OTHER_KEY, SIZES, read_answer, running
 
 CANARY = "wombat-7f3a"
 BEARER = f"Bearer {KEY}"
-LIMITS = {"header_timeout_s": 0.15, "body_timeout_s": 0.15, "keep_alive_s": 0.15, "send_timeout_s": 0.15}
+LIMITS = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "keep_alive_s": 0.1, "send_timeout_s": 0.1}
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ class Guard:
             raise Refused(408, "the body did not arrive in time", code="body_timeout") from None
         except Refused as refused:
             if refused.status == 413:
-                await _let_linger(receive)
+                await _let_linger(receive, min(LINGER_S, self._settings.body_timeout_s))
             raise
 
     async def _receive_body(self, receive: Receive, most: int) -> bytes:
@@ -232,10 +232,10 @@ async def _no_body() -> Message:
     raise AssertionError
 
 
-async def _let_linger(receive: Receive) -> None:
+async def _let_linger(receive: Receive, limit_s: float) -> None:
     """Take what a client still sends, so that it hears the answer."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
+        async with asyncio.timeout(limit_s):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
