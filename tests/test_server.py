@@ -6,8 +6,11 @@ Catalogue rows SRV-04, SRV-15 … SRV-17, SRV-19.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
+import time
+import types
 
 import numpy as np
 import openai
@@ -285,8 +288,6 @@ def test_a_full_server_is_429_with_retry_after(tmp_path):
 
 
 def _slow(token_ids, logits):
-    import time
-
     time.sleep(0.02)
 
 
@@ -325,6 +326,29 @@ def test_metrics_count_under_fixed_names(server):
     assert int(samples["tuili:time_to_first_token_seconds_count"]) >= 1
     routes = set(re.findall(r'route="([^"]*)"', text))
     assert "other" in routes and routes <= {*server.app.methods, "other"}
+
+
+def test_a_request_is_a_span_where_opentelemetry_is(server, monkeypatch):
+    spans = []
+
+    class Span(dict):
+        def set_attributes(self, values):
+            self.update(values)
+
+    class Tracer:
+        @contextlib.contextmanager
+        def start_as_current_span(self, name):
+            spans.append((name, Span()))
+            yield spans[-1][1]
+
+    monkeypatch.setattr("tuili.server.tracing.trace", types.SimpleNamespace(get_tracer=lambda name: Tracer()))
+    server.ask("/v1/completions", {"prompt": "the river", "max_tokens": 3, "ignore_eos": True})
+    name, span = spans[0]
+    end = time.monotonic() + 2
+    while not span and time.monotonic() < end:  # it ends after the answer
+        time.sleep(0.002)
+    assert name == "POST /v1/completions" and span["http.response.status_code"] == 200
+    assert span["gen_ai.usage.output_tokens"] == 3 and "river" not in str(span)
 
 
 def test_the_openapi_document_has_every_route(server):

@@ -199,6 +199,19 @@ def test_a_body_that_does_not_come_is_408(hasty):
     assert (answer.status, answer.code) == (408, "body_timeout")
 
 
+@pytest.mark.parametrize(
+    "start", [GET + b"Content-Length: 99999\r\n\r\n", HEAD[:-2] + b"x\r\nContent-Length: 9999\r\n\r\n"]
+)
+def test_a_body_that_nobody_wants_does_not_keep_the_connection(hasty, start):
+    with hasty.connect(5) as connection:
+        connection.sendall(start)
+        assert read_answer(connection).headers["connection"] == "close"
+        with pytest.raises(OSError):
+            for _ in range(200):
+                connection.sendall(b" ")
+                time.sleep(0.01)
+
+
 def test_an_idle_connection_is_closed(hasty):
     with hasty.connect(5) as connection:
         connection.sendall(GET + b"\r\n")

@@ -158,6 +158,7 @@ class App:
         if self.llm.kind == "encoder":
             raise ModelUnsupportedError("this model makes vectors, not text", code="wrong_kind")
         job = await self._read(exchange, lambda: make(exchange.body, exchange.tenant.salt))
+        exchange.body = b""
         self._handles.update(job.handles)
         if not job.stream:
             outputs = await self._outputs(exchange, job)

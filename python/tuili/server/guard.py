@@ -47,7 +47,9 @@ class Exchange:
     tenant: Tenant = ANYBODY
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     body: bytes = b""
+    unread: bool = False  # whether there is a body that nobody read to its end
     status: int = 0
+    answered: bool = False
     n_prompt: int | None = None
     n_generated: int | None = None
     begin: float = field(default_factory=time.monotonic)
@@ -75,7 +77,11 @@ class Guard:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 own = [(b"x-request-id", exchange.id.encode()), (b"x-content-type-options", b"nosniff")]
+                if exchange.unread:  # or a client could send it for ever
+                    own.append((b"connection", b"close"))
                 message["headers"] = [*message["headers"], *own]
+            elif not message.get("more_body", False):
+                exchange.answered = True
             await send(message)
 
         scope["exchange"] = exchange
@@ -103,6 +109,10 @@ class Guard:
             await error_response(error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        exchange.unread = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in scope["headers"]
+        )
         exchange.tenant = self._access.check(scope)
         self._check_route(scope, exchange)
         if self.draining and scope["path"] not in OPEN_PATHS:
@@ -111,8 +121,9 @@ class Guard:
             await self._router(scope, _no_body, send)
             return
         exchange.body = await self._read_body(scope, receive)
+        exchange.unread = False
         with self._share(exchange.tenant):
-            await _unless_client_leaves(self._router(scope, _no_body, send), receive)
+            await _unless_client_leaves(self._router(scope, _no_body, send), receive, exchange)
 
     # --- before the endpoint ----------------------------------------------------------------------------
 
@@ -242,13 +253,13 @@ async def _let_linger(receive: Receive, limit_s: float) -> None:
                     return
 
 
-async def _unless_client_leaves(work: object, receive: Receive) -> None:
+async def _unless_client_leaves(work: object, receive: Receive, exchange: Exchange) -> None:
     """Run the coroutine `work`; cancel it and raise ClientLeft when the connection closes before its end."""
     task = asyncio.ensure_future(work)  # type: ignore[call-overload]
     leaving = asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        if not task.done() and not exchange.answered:
             raise ClientLeft
         await task
     finally:
