@@ -191,6 +191,12 @@ def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
             signal.signal(signal.SIGTERM, before)
 
 
+def test_without_the_extra_it_says_what_to_install(model, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert main(["serve", model]) == 1
+    assert "pip install 'tuili[server]'" in capfd.readouterr().err
+
+
 def test_the_examples_are_configurations():
     from tuili.server.settings import Settings, read_config
 

@@ -394,6 +394,7 @@ function begin() {
   $("probabilities").checked = kept.probabilities === true;
   speak(kept.language in TEXTS ? kept.language : navigator.language.startsWith("zh") ? "zh" : "en");
   paint(THEMES.includes(kept.theme) ? kept.theme : "auto");
+  if (matchMedia("(max-width: 50rem)").matches) $("settings").open = false;
   showNumbers();
   listen();
   connect();
