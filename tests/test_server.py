@@ -291,9 +291,15 @@ def _slow(token_ids, logits):
     time.sleep(0.02)
 
 
-def test_a_deadline_that_has_passed_is_408(server):
-    answer = server.ask("/v1/completions", {"prompt": "the", "deadline_s": 0})
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_has_passed_is_408(server, stream):
+    def misses():
+        return int(re.search(r"deadline_misses_total (\d+)", server.ask("/metrics").body.decode())[1])
+
+    before = misses()
+    answer = server.ask("/v1/completions", {"prompt": "the", "deadline_s": 0, "stream": stream})
     assert answer.status == 408 and answer.code in ("deadline", "deadline_unreachable")
+    assert misses() == before + 1
 
 
 def test_events_hold_any_text_on_one_line():

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tuili.errors import DeadlineExceeded, ModelUnsupportedError, RequestCancelled
+from tuili.errors import ModelUnsupportedError, RequestCancelled
 from tuili.generation.request import Chunk, Handle, RequestOutput
 from tuili.llm import LLM
 from tuili.server.document import document
@@ -170,9 +170,6 @@ class App:
     async def _outputs(self, exchange: Exchange, job: Job) -> list[RequestOutput]:
         try:
             outputs = [await handle for handle in job.handles]
-        except DeadlineExceeded:
-            self.metrics.deadline_misses_total.add()
-            raise
         finally:
             for handle in job.handles:
                 handle.abort()

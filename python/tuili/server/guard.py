@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuili.errors import QueueFullError, TuiliError
+from tuili.errors import DeadlineExceeded, QueueFullError, TuiliError
 from tuili.server.access import ANYBODY, OPEN_PATHS, Access, Tenant
 from tuili.server.metrics import Metrics
 from tuili.server.replies import Refused, error_response, refusal
@@ -104,6 +104,8 @@ class Guard:
             raise
         except Exception as error:
             _log_ours(error)
+            if isinstance(error, DeadlineExceeded):  # which comes before the first token, or never
+                self._metrics.deadline_misses_total.add()
             if exchange.status:  # an answer has begun; the connection ends with it
                 return
             await error_response(error)(scope, receive, send)
