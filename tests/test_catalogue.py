@@ -18,7 +18,7 @@ CATALOGUE: dict[str, dict[str, Any]] = tomllib.loads((TESTS / "catalogue.toml").
 # Rows of each section that applies to what exists: safetensors, GGUF, settings, tokenizers, chat templates,
 # files, builds, the engine and its host. A section is added here when its part of the engine is.
 SECTIONS = {"ST": 20, "GG": 28, "CF": 12, "TK": 15, "CT": 12, "FS": 14, "BLD": 6}
-SECTIONS |= {"KV": 16, "NUM": 9, "REQ": 19, "CAN": 11, "MEM": 7, "PY": 22, "PRIV": 9}
+SECTIONS |= {"KV": 16, "NUM": 9, "REQ": 19, "CAN": 11, "MEM": 7, "PY": 22, "PRIV": 9, "SRV": 20, "RAY": 7}
 IDS = [f"{section}-{number:02}" for section, n in SECTIONS.items() for number in range(1, n + 1)]
 
 HOSTILE = "test_loading_hostile.py::test_a_hostile_file_gives_its_error"

@@ -208,10 +208,10 @@ def test_chat_completions_have_openais_shape(llm):
     "fields, code",
     [
         ({"stream": True}, "not_supported_yet"),
-        ({"tools": [{"type": "function"}]}, "not_supported_yet"),
+        ({"tools": [{"type": "function"}]}, "invalid_parameter"),
         ({"response_format": {"type": "xml"}}, "invalid_parameter"),
         ({"max_token": 3}, "unknown_parameter"),
-        ({"top_k": 3}, "unknown_parameter"),
+        ({"priority": 3}, "unknown_parameter"),
         ({"max_tokens": 3, "max_completion_tokens": 3}, "invalid_parameter"),
         ({"top_logprobs": 3}, "invalid_parameter"),
         ({"logprobs": 1}, "invalid_parameter"),

@@ -1,4 +1,4 @@
-"""`tuili` on the command line: generate, chat, embed, info, models, pull, cache, doctor, bench.
+"""`tuili` on the command line: generate, chat, serve, embed, info, models, pull, cache, doctor, bench.
 
 Exit codes: 0; 1 for a TuiliError, one line on standard error; 2 for wrong usage; 130 for Ctrl-C.
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tuili import __version__, sampling_arguments
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
+from tuili.server import command as serve
 
 if TYPE_CHECKING:
     from tuili.generation.request import RequestOutput
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--truncate", action="store_true", help="cut texts that are too long instead of failing"
     )
+    serve.add_command(commands, _command, _MODEL_OPTIONS, _bar)
     _command(commands, "info", _info, "print what a model is and how it would be run", model=True)
     models = _command(commands, "models", _models, "list the models that tuili knows by name")
     models.add_argument("--cache-dir", metavar="FOLDER")

@@ -1,18 +1,22 @@
-"""OpenAI's chat completion as a dict in and a dict out. A field that has no effect here is an error, never
-ignored.
+"""OpenAI's chat completion as a dict in and a dict out, in this process and over HTTP. A field that has no
+effect here is an error, never ignored.
 """
 
 from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from tuili import tool_calls
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
-from tuili.generation.request import RequestOutput, TokenLogprob
+from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob
+from tuili.tool_calls import Call, Tools
 
 # Fields that mean what SamplingParams' field of this name means.
 _SAME = {
@@ -26,13 +30,27 @@ _SAME = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
 }
+# SamplingParams' own, which OpenAI does not have, under vLLM's names.
+_MORE = (
+    "top_k",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "deadline_s",
+    "prompt_lookup_num_tokens",
+    "regex",
+    "choice",
+    "grammar",
+)
 # Fields that have an effect only with these values, which are the ones that change nothing.
 _PLAIN: dict[str, tuple[object, ...]] = {
     "stream": (False,),
     "stream_options": (),
-    "tools": ([],),
-    "tool_choice": ("none",),
-    "parallel_tool_calls": (),
     "functions": (),
     "function_call": ("none",),
     "modalities": (["text"],),
@@ -43,27 +61,53 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "store": (False,),
     "metadata": ({},),
 }
-_OWN = ("model", "user", "logprobs", "top_logprobs", "logit_bias", "response_format")
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+_OWN = ("model", "user", "logprobs", "top_logprobs", "logit_bias", "response_format", *_TOOLS)
+FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
 
 
-def sampling_params(fields: Mapping[str, Any]) -> SamplingParams:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a chat completion's fields ask for."""
+
+    params: SamplingParams
+    tools: Tools
+
+
+def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
+    """What OpenAI's fields, without the messages, ask for. Arguments and errors as those of
+    `sampling_params`.
+    """
+    tools = tool_calls.tools_of(fields)
+    schema = tools.schema()
+    form = fields.get("response_format")
+    if tools.offered and form is not None and not parameters.same(form, {"type": "text"}):
+        invalid("response_format", "cannot be given next to tools, unless tool_choice is none")
+    more = own if schema is None else {**own, "json_schema": schema}
+    return Wanted(sampling_params(fields, **more), tools)
+
+
+def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
     """The parameters that OpenAI's fields ask for; null is the default, which is the model's and not
     OpenAI's.
 
-    raises  InvalidParameterError, also for a field that this version does not implement (not_supported_yet)
+    own     parameters that are not the client's to choose
+    raises  InvalidParameterError, also for a field that this version does not implement
+            (not_supported_yet); GrammarError
     """
     given = {name: value for name, value in fields.items() if value is not None}
     options: dict[str, Any] = {}
     for name, value in given.items():
-        if name in _SAME:
-            if _SAME[name] in options:
-                invalid(name, f"is given twice, also as {_SAME[name]}")
-            options[_SAME[name]] = value
+        if name in _SAME or name in _MORE:
+            target = _SAME.get(name, name)
+            if target in options:
+                invalid(name, f"is given twice, also as {target}")
+            options[target] = value
         elif name in _PLAIN:
             if not any(parameters.same(value, plain) for plain in _PLAIN[name]):
                 not_supported_yet(name)
         elif name not in _OWN:
-            parameters.unknown_name(name, ("messages", *_SAME, *_PLAIN, *_OWN))
+            parameters.unknown_name(name, ("messages", *FIELDS))
     for name in ("model", "user"):
         _check_name(name, given.get(name))
     if "logit_bias" in given:
@@ -71,7 +115,7 @@ def sampling_params(fields: Mapping[str, Any]) -> SamplingParams:
     if "response_format" in given:
         options["json_schema"] = _json_schema(given["response_format"])
     options["logprobs"] = _n_logprobs(given)
-    return SamplingParams(**options)
+    return SamplingParams(**{**options, **own})
 
 
 def _check_name(name: str, value: object) -> None:
@@ -122,34 +166,71 @@ def _n_logprobs(given: Mapping[str, Any]) -> int | None:
     return integer("top_logprobs", given["top_logprobs"], 0, MAX_LOGPROBS)
 
 
-def completion(output: RequestOutput, model: str, token_text: Callable[[int], bytes]) -> dict[str, Any]:
+# --- the answer ---------------------------------------------------------------------------------------------
+
+
+def completion(
+    output: RequestOutput,
+    model: str,
+    token_text: Callable[[int], bytes],
+    tools: Tools = Tools(),  # noqa: B008 (immutable)
+) -> dict[str, Any]:
     """OpenAI's answer. token_text: the bytes of a token."""
-    generated = sum(len(item.token_ids) for item in output.outputs)
-    prompt = len(output.prompt_token_ids)
     return {
-        "id": f"chatcmpl-{output.request_id}",
+        "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [
-            {
-                "index": item.index,
-                "message": {"role": "assistant", "content": item.text},
-                "finish_reason": item.finish_reason,
-                "logprobs": None if item.logprobs is None else _logprobs(item.logprobs, token_text),
-            }
-            for item in output.outputs
-        ],
-        "usage": {
-            "prompt_tokens": prompt,
-            "completion_tokens": generated,
-            "total_tokens": prompt + generated,
-            "prompt_tokens_details": {"cached_tokens": output.metrics["cached_tokens"]},
-        },
+        "choices": [_choice(item, token_text, tools) for item in output.outputs],
+        "usage": usage([output]),
     }
 
 
-def _logprobs(entries: list[TokenLogprob], token_text: Callable[[int], bytes]) -> dict[str, Any]:
+def _choice(item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools) -> dict[str, Any]:
+    reader = tool_calls.CallReader(tools)
+    shown = reader.push(item.text)
+    rest, calls = reader.finish()
+    text = shown.rstrip() if calls else shown + rest
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message |= {"content": text or None, "tool_calls": [shown_call(call) for call in calls]}
+    return {
+        "index": item.index,
+        "message": message,
+        "finish_reason": finish_reason(item.finish_reason, calls),
+        "logprobs": None if item.logprobs is None else logprobs(item.logprobs, token_text),
+    }
+
+
+def new_id(kind: str) -> str:
+    """An id that tells nothing about other requests."""
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def finish_reason(reason: str | None, calls: list[Call]) -> str | None:
+    return "tool_calls" if calls and reason == "stop" else reason
+
+
+def shown_call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": new_id("call"), "type": "function", "function": function}
+
+
+def usage(outputs: list[RequestOutput]) -> dict[str, Any]:
+    prompt = sum(len(output.prompt_token_ids) for output in outputs)
+    generated = sum(len(item.token_ids) for output in outputs for item in output.outputs)
+    cached = sum(int(output.metrics["cached_tokens"] or 0) for output in outputs)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def logprobs(entries: list[TokenLogprob], token_text: Callable[[int], bytes]) -> dict[str, Any]:
+    """OpenAI's form of log-probabilities, in nats."""
+
     def shown(token_id: int, logprob: float) -> dict[str, Any]:
         data = token_text(token_id)
         return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
@@ -40,6 +40,9 @@ from tuili.prompts import Messages, Prompt, is_chat, is_one, many
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.vectors import Progress, Vectors
+
+if TYPE_CHECKING:
+    from tuili.tool_calls import Tools
 
 ENCODER_BATCH_TOKENS = 1024
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
@@ -342,8 +345,10 @@ class LLM(Vectors):
         """
         from tuili import completions
 
-        output = self.chat(messages, completions.sampling_params(fields))
-        return completions.completion(output, fields.get("model") or self._name, self.tokenizer.token_bytes)
+        wanted = completions.wanted(fields)
+        output = self.generate(self._encode_chat(messages, wanted.tools), wanted.params)
+        name = fields.get("model") or self._name
+        return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools)
 
     def _generate_all(
         self, prompts: Sequence[Any], params: SamplingParams, truncation: bool
@@ -537,8 +542,8 @@ class LLM(Vectors):
             else self.tokenizer.loaded.eos_ids
         )
 
-    def _encode_chat(self, messages: Any) -> list[int]:
-        from tuili import chat  # here, as above: a start that only generates does without
+    def _encode_chat(self, messages: Any, tools: Tools | None = None) -> list[int]:
+        from tuili import chat, tool_calls  # here, as above: a start that only generates does without
 
         template = self._loaded.chat_template
         if template is None:
@@ -549,7 +554,12 @@ class LLM(Vectors):
         names: dict[str, Any] = {
             name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None
         }
-        return self.tokenizer.encode_chat(chat.render(template, messages, **names).parts())
+        definitions = None
+        if tools is not None and "tools" not in template:
+            messages = tool_calls.in_words(messages, tools)
+        elif tools is not None and tools.offered:
+            definitions = tools.definitions
+        return self.tokenizer.encode_chat(chat.render(template, messages, tools=definitions, **names).parts())
 
 
 def _limits(

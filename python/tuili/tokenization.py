@@ -26,6 +26,8 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_DECODED_IDS = 1 << 22
 MAX_SPACE_RUN = 8_000_000  # the library's regular expressions give up after 10^7 steps back
 
+LONG_TEXT_CHARS = 8192  # takes the library some milliseconds
+
 Text = str | bytes | bytearray
 # A prompt in pieces: text, and whether it came from a user, so that it must not spell special tokens.
 Parts = Iterable[tuple[Text, bool]]
@@ -60,7 +62,7 @@ class Tokenizer:
         """
         clean = clean_text(text)
         backend = self.loaded.backend if parse_special else self.loaded.plain
-        encoding = call(backend.encode, clean, add_special_tokens=add_special)
+        encoding = _encoded(backend, clean, add_special=add_special)
         if parse_special or not self._special_in(encoding, [(0, len(clean))]):
             return list(encoding.ids)
         return self._wrap(self._encode_inert(clean, [(0, len(clean))], backend), add_special)
@@ -89,7 +91,7 @@ class Tokenizer:
             length += len(piece)
         text = "".join(piece for piece, _, _ in pieces)
         _check_length(text)
-        encoding = call(self.loaded.backend.encode, text, add_special_tokens=False)
+        encoding = _encoded(self.loaded.backend, text)
         if not self._special_in(encoding, users):
             return list(encoding.ids)
         ids, at = [], 0
@@ -104,7 +106,7 @@ class Tokenizer:
         found = []
         for piece, start, is_user in pieces:
             if not is_user and piece:
-                encoding = call(self.loaded.backend.encode, piece, add_special_tokens=False)
+                encoding = _encoded(self.loaded.backend, piece)
                 ids, offsets = encoding.ids, encoding.offsets
                 for i in self._special_positions(ids):
                     found.append((ids[i], start + offsets[i][0], start + offsets[i][1]))
@@ -126,7 +128,7 @@ class Tokenizer:
         stack = [(text, users, backend)]
         while stack:
             text, users, backend = stack.pop()
-            encoding = call(backend.encode, text, add_special_tokens=False)
+            encoding = _encoded(backend, text)
             inside = self._special_in(encoding, users)
             if not inside:
                 ids += encoding.ids
@@ -296,6 +298,13 @@ def clean_text(text: Text) -> str:
         return text
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _encoded(backend: Backend, text: str, *, add_special: bool = False) -> Encoding:
+    """The library's encoding. It holds the GIL for one text and releases it for a batch."""
+    if len(text) < LONG_TEXT_CHARS:
+        return call(backend.encode, text, add_special_tokens=add_special)
+    return call(backend.encode_batch, [text], add_special_tokens=add_special)[0]
 
 
 def _check_length(text: Text) -> None:

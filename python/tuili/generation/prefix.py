@@ -112,7 +112,7 @@ class Prefixes:
             kv_dtype=self._kv_dtype,
             block_size=self._pool.block_size,
             block_bytes=self.block_bytes,
-            model=_identity(self._model, self._settings),
+            model=identity(self._model, self._settings),
         )
 
     def save(self, token_ids: NDArray[np.int32], cache_salt: str | None) -> bytes:
@@ -238,7 +238,7 @@ def _salt_check(origin: Origin, ids: NDArray[np.int32], cache_salt: str | None) 
     return digest.digest()
 
 
-def _identity(model: _core.Model, settings: dict[str, Any]) -> bytes:
+def identity(model: _core.Model, settings: dict[str, Any]) -> bytes:
     """sha256 of what decides a model's bits."""
     tensors = [
         [name, format, hashlib.sha256(data.data).hexdigest()] for name, format, data in model.packed_tensors()

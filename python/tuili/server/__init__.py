@@ -1,0 +1,1 @@
+"""`tuili serve`: an OpenAI-compatible HTTP server over one `LLM`, and a chat page. Needs tuili[server]."""

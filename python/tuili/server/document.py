@@ -1,0 +1,235 @@
+"""The OpenAPI document of the server: what it takes and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili import __version__
+from tuili.generation.params import MAX_DEADLINE_S, MAX_DRAFTED, MAX_LOGPROBS
+from tuili.server.requests import MAX_CHOICES, MAX_DOCUMENTS, MAX_PROMPTS, MAX_STOP_STRINGS
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_SEED: Schema = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
+_TOKEN_ID: Schema = {"type": "integer", "minimum": 0}
+_USER: Schema = {"type": "string", "pattern": "^[A-Za-z0-9._:/-]{1,256}$"}
+
+
+def _integer(low: int, high: int) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def _number(low: float, high: float) -> Schema:
+    return {"type": "number", "minimum": low, "maximum": high}
+
+
+_SAMPLING: dict[str, Schema] = {
+    "max_tokens": _integer(1, 2**31 - 1),
+    "temperature": _number(0, 1e30),
+    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    "n": _integer(1, MAX_CHOICES),
+    "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": MAX_STOP_STRINGS}]},
+    "seed": _SEED,
+    "presence_penalty": _number(-100, 100),
+    "frequency_penalty": _number(-100, 100),
+    "logit_bias": {"type": "object", "additionalProperties": _number(-100, 100)},
+    "response_format": {
+        "type": "object",
+        "properties": {
+            "type": {"enum": ["text", "json_object", "json_schema"]},
+            "json_schema": {"type": "object", "properties": {"name": _TEXT, "schema": {"type": "object"}}},
+        },
+        "required": ["type"],
+    },
+    "stream": {"type": "boolean"},
+    "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+    "user": _USER,
+    # vLLM's names for what OpenAI does not have
+    "top_k": _integer(-1, 2**31 - 1),
+    "min_p": _number(0, 1),
+    "typical_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    "repetition_penalty": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6},
+    "no_repeat_ngram_size": _integer(0, 1024),
+    "min_tokens": _integer(0, 2**31 - 1),
+    "ignore_eos": {"type": "boolean"},
+    "stop_token_ids": {"type": "array", "items": _TOKEN_ID},
+    "include_stop_str_in_output": {"type": "boolean"},
+    "deadline_s": _number(0, MAX_DEADLINE_S),
+    "prompt_lookup_num_tokens": _integer(0, MAX_DRAFTED),
+    "regex": _TEXT,
+    "choice": {"type": "array", "items": _TEXT},
+    "grammar": _TEXT,
+}
+_MESSAGE: Schema = {
+    "type": "object",
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                        "required": ["type", "text"],
+                    },
+                },
+            ]
+        },
+    },
+    "required": ["role"],
+}
+_TOOL: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+                "description": {"type": "string"},
+                "parameters": {"type": "object"},
+                "strict": {"type": "boolean"},
+            },
+            "required": ["name"],
+            "additionalProperties": False,
+        },
+    },
+    "required": ["type", "function"],
+    "additionalProperties": False,
+}
+_MESSAGES: Schema = {"type": "array", "items": _MESSAGE, "minItems": 1}
+_PROMPT: Schema = {
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_PROMPTS},
+        {"type": "array", "items": _TOKEN_ID, "minItems": 1},
+        {"type": "array", "items": {"type": "array", "items": _TOKEN_ID, "minItems": 1}, "minItems": 1},
+    ]
+}
+_DOCUMENTS: Schema = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_DOCUMENTS}
+_ERROR: Schema = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
+
+
+def document(model: str, kind: str) -> dict[str, Any]:
+    """OpenAPI 3.1 for the model that is served."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tuili", "version": __version__, "description": f"{model}, {kind}"},
+        "paths": {**_text_paths(model), **_other_posts(model), **_gets(model)},
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {"Error": _ERROR},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _text_paths(model: str) -> Schema:
+    chat = {
+        "model": _name(model),
+        "messages": _MESSAGES,
+        "max_completion_tokens": _integer(1, 2**31 - 1),
+        "logprobs": {"type": "boolean"},
+        "top_logprobs": _integer(0, MAX_LOGPROBS),
+        "tools": {"type": "array", "items": _TOOL},
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]},
+        "parallel_tool_calls": {"type": "boolean"},
+        **_SAMPLING,
+    }
+    text = {"model": _name(model), "prompt": _PROMPT, "logprobs": _integer(0, MAX_LOGPROBS), **_SAMPLING}
+    return {
+        "/v1/chat/completions": _post("Answer a conversation", chat, ["messages"], streams=True),
+        "/v1/completions": _post("Continue a text", text, ["prompt"], streams=True),
+    }
+
+
+def _other_posts(model: str) -> Schema:
+    embeddings = {
+        "model": _name(model),
+        "input": {"anyOf": [_TEXT, _DOCUMENTS]},
+        "encoding_format": {"enum": ["float", "base64"]},
+        "user": _USER,
+    }
+    rerank = {
+        "model": _name(model),
+        "query": _TEXT,
+        "documents": _DOCUMENTS,
+        "top_n": _integer(1, 2**31 - 1),
+        "return_documents": {"type": "boolean"},
+    }
+    tokenize = {
+        "model": _name(model),
+        "prompt": {"type": "string"},
+        "messages": _MESSAGES,
+        "add_special_tokens": {"type": "boolean"},
+    }
+    detokenize = {"model": _name(model), "tokens": {"type": "array", "items": _TOKEN_ID}}
+    return {
+        "/v1/embeddings": _post("Vectors of texts", embeddings, ["input"]),
+        "/v1/rerank": _post("Order documents by a query", rerank, ["query", "documents"]),
+        "/tokenize": _post("Token ids of a text or a conversation", tokenize, []),
+        "/detokenize": _post("The text of token ids", detokenize, ["tokens"]),
+    }
+
+
+def _gets(model: str) -> Schema:
+    named = {"name": "model", "in": "path", "required": True, "schema": _name(model)}
+    return {
+        "/v1/models": _get("The model"),
+        "/v1/models/{model}": {**_get("The model"), "parameters": [named]},
+        "/health": _get("Whether the server lives", is_open=True),
+        "/ready": _get("Whether it takes requests", is_open=True),
+        "/metrics": _get("Counters for Prometheus", "text/plain"),
+        "/openapi.json": _get("This document"),
+    }
+
+
+def _name(model: str) -> Schema:
+    return {"type": "string", "enum": [model]}
+
+
+def _post(
+    summary: str, properties: dict[str, Schema], required: list[str], *, streams: bool = False
+) -> Schema:
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    media = {"application/json": {"schema": {"type": "object"}}}
+    if streams:
+        media["text/event-stream"] = {"schema": {"type": "string"}}
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    answers = {"200": {"description": "The answer", "content": media}, **_errors()}
+    return {"post": {"summary": summary, "requestBody": body, "responses": answers}}
+
+
+def _get(summary: str, media: str = "application/json", *, is_open: bool = False) -> Schema:
+    answer = {"description": "The answer", "content": {media: {"schema": {}}}}
+    operation: Schema = {"summary": summary, "responses": {"200": answer, **_errors()}}
+    return {"get": {**operation, "security": []} if is_open else operation}
+
+
+def _errors() -> Schema:
+    schema = {"schema": {"$ref": "#/components/schemas/Error"}}
+    content = {"application/json": schema}
+    return {name: {"description": "An error", "content": content} for name in ("4XX", "5XX")}

@@ -1,0 +1,277 @@
+"""A request's life around its endpoint: who may come in, how much, how long; what is logged and counted.
+
+The body is read here, under its limits, before a request counts against anybody's share. While the endpoint
+works, the client's leaving cancels it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tuili.errors import DeadlineExceeded, QueueFullError, TuiliError
+from tuili.server.access import ANYBODY, OPEN_PATHS, Access, Tenant
+from tuili.server.metrics import Metrics
+from tuili.server.replies import Refused, error_response, refusal
+from tuili.server.settings import Settings
+from tuili.server.tracing import span
+
+log = logging.getLogger("tuili.server")
+
+METHODS = ("GET", "HEAD", "POST")
+BUFFERED_BODIES = 16  # bodies of the largest size that may be in memory before their requests are under way
+LINGER_S = 0.3  # for a body that is too large: a client that still sends hears no answer
+CLIENT_LEFT = 499
+
+
+class ClientLeft(Exception):
+    """The client closed the connection."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request as its endpoint sees it, and what the log says of it."""
+
+    method: str
+    route: str  # one of the server's own, or "other"
+    tenant: Tenant = ANYBODY
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    body: bytes = b""
+    unread: bool = False  # whether there is a body that nobody read to its end
+    status: int = 0
+    answered: bool = False
+    n_prompt: int | None = None
+    n_generated: int | None = None
+    begin: float = field(default_factory=time.monotonic)
+
+
+class Guard:
+    """ASGI around a router. routes: the methods of each path; one that ends in a name in braces takes any."""
+
+    def __init__(
+        self, router: ASGIApp, routes: Mapping[str, tuple[str, ...]], settings: Settings, metrics: Metrics
+    ) -> None:
+        self._router, self._routes, self._settings, self._metrics = router, routes, settings, metrics
+        self._access = Access(settings)
+        self._under_way: Counter[Tenant] = Counter()
+        self._buffered = 0  # bytes of bodies that are being read
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("this server speaks HTTP alone")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        exchange = Exchange(method, self._route(scope["path"]) or "other")
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                own = [(b"x-request-id", exchange.id.encode()), (b"x-content-type-options", b"nosniff")]
+                if exchange.unread:  # or a client could send it for ever
+                    own.append((b"connection", b"close"))
+                message["headers"] = [*message["headers"], *own]
+            elif not message.get("more_body", False):
+                exchange.answered = True
+            await send(message)
+
+        scope["exchange"] = exchange
+        with span(exchange):
+            try:
+                await self._answer(scope, receive, noted, exchange)
+            except ClientLeft:
+                exchange.status = CLIENT_LEFT
+                self._metrics.disconnects_total.add()
+            except asyncio.CancelledError:
+                exchange.status = exchange.status or CLIENT_LEFT
+                raise
+            finally:
+                self._note(exchange)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        try:
+            await self._serve(scope, receive, send, exchange)
+        except ClientLeft:
+            raise
+        except Exception as error:
+            _log_ours(error)
+            if isinstance(error, DeadlineExceeded):  # which comes before the first token, or never
+                self._metrics.deadline_misses_total.add()
+            if exchange.status:  # an answer has begun; the connection ends with it
+                return
+            await error_response(error)(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        exchange.unread = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in scope["headers"]
+        )
+        exchange.tenant = self._access.check(scope)
+        self._check_route(scope, exchange)
+        if self.draining and scope["path"] not in OPEN_PATHS:
+            raise Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
+        if exchange.method != "POST":
+            await self._router(scope, _no_body, send)
+            return
+        exchange.body = await self._read_body(scope, receive)
+        exchange.unread = False
+        with self._share(exchange.tenant):
+            await _unless_client_leaves(self._router(scope, _no_body, send), receive, exchange)
+
+    # --- before the endpoint ----------------------------------------------------------------------------
+
+    def _route(self, path: str) -> str | None:
+        if path in self._routes:
+            return path
+        parent, _, last = path.rpartition("/")
+        template = f"{parent}/{{name}}"
+        return template if last and template in self._routes else None
+
+    def _check_route(self, scope: Scope, exchange: Exchange) -> None:
+        if exchange.route == "other":
+            raise Refused(404, "there is nothing at this path", code="not_found")
+        allowed = self._routes[exchange.route]
+        if exchange.method not in allowed:
+            raise Refused(
+                405, "not a method of this path", code="method", headers={"Allow": ", ".join(allowed)}
+            )
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        """A POST's body.
+
+        raises  Refused: 400 for what is not JSON in one piece and without compression, 408, 413; ClientLeft
+        """
+        headers = dict(scope["headers"])
+        media = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if media != b"application/json":
+            raise Refused(400, "Content-Type must be application/json", code="content_type")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Refused(400, "Content-Encoding is not supported", code="content_encoding")
+        most = self._settings.max_body_bytes
+        try:
+            if int(headers.get(b"content-length", b"0")) > most:
+                raise _too_large(most)
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                return await self._receive_body(receive, most)
+        except TimeoutError:
+            raise Refused(408, "the body did not arrive in time", code="body_timeout") from None
+        except Refused as refused:
+            if refused.status == 413:
+                await _let_linger(receive, min(LINGER_S, self._settings.body_timeout_s))
+            raise
+
+    async def _receive_body(self, receive: Receive, most: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                self._buffered += len(parts[-1])
+                if size > most:
+                    raise _too_large(most)
+                if self._buffered > BUFFERED_BODIES * most:
+                    raise _full()
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        finally:
+            self._buffered -= size
+
+    @contextlib.contextmanager
+    def _share(self, tenant: Tenant) -> Iterator[None]:
+        """A place among the requests under way. raises: Refused 429"""
+        limits = self._settings
+        mine = limits.max_requests if tenant is ANYBODY else limits.max_requests_per_key
+        if self._under_way[tenant] >= mine or self._under_way.total() >= limits.max_requests:
+            raise _full()
+        self._under_way[tenant] += 1
+        try:
+            yield
+        finally:
+            self._under_way[tenant] -= 1
+
+    # --- after it ---------------------------------------------------------------------------------------
+
+    def _note(self, exchange: Exchange) -> None:
+        self._metrics.http_requests_total.add(exchange.route, str(exchange.status))
+        if exchange.route in (*OPEN_PATHS, "/metrics") and exchange.status < 400:
+            return
+        if log.isEnabledFor(logging.INFO):
+            line = {
+                "event": "request",
+                "id": exchange.id,
+                "tenant": exchange.tenant.name,
+                "method": exchange.method,
+                "route": exchange.route,
+                "status": exchange.status,
+                "seconds": round(time.monotonic() - exchange.begin, 6),
+                "prompt_tokens": exchange.n_prompt,
+                "completion_tokens": exchange.n_generated,
+            }
+            log.info("%s", json.dumps(line))
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"a body may have {most} bytes", code="body_size")
+
+
+def _full() -> Refused:
+    return refusal(QueueFullError(""))
+
+
+def _log_ours(error: Exception) -> None:
+    """Where a failure of ours arose: never what an exception says, which may be what a user wrote."""
+    if refusal(error).status == 500:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        code = f" ({error.code})" if isinstance(error, TuiliError) else ""
+        log.error("a request failed with %s%s\n%s", type(error).__name__, code, frames)
+
+
+async def _no_body() -> Message:
+    """The body was read before; the client's leaving is seen elsewhere."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def _let_linger(receive: Receive, limit_s: float) -> None:
+    """Take what a client still sends, so that it hears the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+
+
+async def _unless_client_leaves(work: object, receive: Receive, exchange: Exchange) -> None:
+    """Run the coroutine `work`; cancel it and raise ClientLeft when the connection closes before its end."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and not exchange.answered:
+            raise ClientLeft
+        await task
+    finally:
+        leaving.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,159 @@
+"""A server's process: read what it is told, load the model, listen, and end as told.
+
+SIGTERM or Ctrl-C: nothing new is taken, what is under way gets drain_s, then it is ended; a second signal
+ends it at once. The exit code is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import uvicorn
+
+from tuili.errors import InvalidParameterError, TuiliError
+from tuili.generation.checks import invalid
+from tuili.llm import LLM
+from tuili.server import settings as configuration
+from tuili.server.app import App
+from tuili.server.connection import limited
+from tuili.server.settings import Settings
+
+log = logging.getLogger("tuili.server")
+
+_OPTIONS = (
+    "host",
+    "port",
+    "anonymous",
+    "allowed_hosts",
+    "served_model_name",
+    "drain_s",
+    "max_requests",
+    "max_requests_per_key",
+    "page",
+)
+BACKLOG = 2048  # uvicorn's own default
+AFTER_DRAIN_S = 5.0  # for answers to be written
+SWITCH_INTERVAL_S = 0.001  # how long a thread of ours may keep the event loop from running
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command. raises: TuiliError for what keeps the server from starting"""
+    signal.signal(signal.SIGTERM, _leave)  # while the model is loaded
+    model, model_options, settings = read(options)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of this process: its threads are ours
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with bind(settings) as listener, LLM(model, **model_options, progress=options.progress("loading")) as llm:
+        return serve(llm, settings, listener)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def read(options: argparse.Namespace) -> tuple[str, dict[str, Any], Settings]:
+    """(model, options of LLM, settings) of the command line and its file."""
+    file = {} if options.config is None else configuration.read_config(options.config)
+    model = options.model or file.get("model")
+    if model is None:
+        raise InvalidParameterError("serve: a MODEL is needed, here or in the file", param="model")
+    given = {name: getattr(options, name) for name in options.model_options}
+    model_options = {**file.get("model_options", {}), **_present(given)}
+    chosen = {**file.get("server", {}), **_present({name: getattr(options, name) for name in _OPTIONS})}
+    key_file = options.api_key_file or file.get("api_key_file")
+    if key_file is not None:
+        keys = configuration.read_keys(key_file)
+        if not keys:
+            invalid("api_key_file", "holds no key")
+        chosen["api_keys"] = (*chosen.get("api_keys", ()), *keys)
+    return model, model_options, Settings(**chosen)
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A socket that has the address and does not listen yet. raises: TuiliError (listen)"""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise TuiliError(
+            f"cannot listen on {settings.host}, port {settings.port}: {reason}", code="listen"
+        ) from None
+    return listener
+
+
+def configured(app: App) -> uvicorn.Config:
+    """uvicorn's settings for the application."""
+    settings = app.settings
+    return uvicorn.Config(
+        app,
+        http=limited(settings),
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=int(settings.drain_s + AFTER_DRAIN_S),
+        h11_max_incomplete_event_size=settings.max_header_bytes,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but it drains when told to end, and does not end by the signal."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(configured(app))
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again, self.should_exit = self.should_exit, True
+        self._app.drain()
+        delay = 0.0 if again else self._app.settings.drain_s
+        asyncio.get_running_loop().call_later(delay, self._app.abort_all)
+
+
+def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
+    """Serve until told to end; returns the exit code."""
+    app = App(llm, settings)
+    _prepare(llm)
+    _start_log()
+    listener.listen(BACKLOG)
+    host, port = listener.getsockname()[:2]
+    log.info("serving %s at http://%s:%d", app.requests.name, f"[{host}]" if ":" in host else host, port)
+    try:
+        Server(app).run(sockets=[listener])
+    finally:
+        app.close()
+    return 0
+
+
+def _prepare(llm: LLM) -> None:
+    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template."""
+    with contextlib.suppress(TuiliError):  # an encoder has neither, and llguidance may be missing
+        llm.generate([0], regex="a", max_tokens=1)
+    with contextlib.suppress(TuiliError):
+        llm._encode_chat([{"role": "user", "content": "a"}])
+
+
+def _start_log() -> None:
+    """One line for each request on standard error. uvicorn's own warnings would let anybody fill it."""
+    log.setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

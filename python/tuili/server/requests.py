@@ -1,0 +1,333 @@
+"""From a body to work: JSON is read, fields checked, templates rendered, texts tokenized, requests queued.
+
+All of it runs on threads beside the event loop. An error is a TuiliError or Refused; a field that has no
+effect is one, too.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tuili import completions
+from tuili.errors import ModelFormatError, ModelLimitError, PromptTooLongError
+from tuili.generation.checks import boolean, described, integer, invalid
+from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet, same, unknown_name
+from tuili.generation.request import Handle
+from tuili.llm import LLM
+from tuili.loading.files import parse_json, shown
+from tuili.prompts import is_one
+from tuili.server.replies import Refused
+from tuili.server.shapes import Chat, Shape, Text
+
+MAX_DEPTH = 64
+MAX_CONTAINERS = 100_000
+MAX_COMMAS = 200_000  # the JSON library reads so many values in some milliseconds, and lets nobody else run
+MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
+MAX_CHOICES = 8
+MAX_STOP_STRINGS = 16
+MAX_PROMPTS = 256
+MAX_DOCUMENTS = 1024
+SERVED_BY = "tuili"
+
+Fields = dict[str, Any]
+
+
+def read_fields(body: bytes) -> Fields:
+    """The object that a body is.
+
+    raises  Refused
+    """
+    if body.count(b",") > MAX_COMMAS:
+        raise Refused(413, f"the body has more than {MAX_COMMAS} commas", code="json_size")
+    try:
+        value = parse_json(body, "body", MAX_DEPTH, MAX_CONTAINERS)
+    except ModelLimitError as error:
+        raise Refused(413, str(error), code=error.code) from None
+    except ModelFormatError as error:
+        raise Refused(400, _without_keys(error), code=error.code) from None
+    if not isinstance(value, dict):
+        raise Refused(400, "the body is not a JSON object", code="json")
+    return value
+
+
+def _without_keys(error: ModelFormatError) -> str:
+    """Names of keys may be what a user wrote."""
+    return "body: a key appears twice" if error.code == "json_duplicate_key" else str(error)
+
+
+@dataclass(slots=True)
+class Job:
+    """Requests in the engine, and how their answer is written."""
+
+    handles: list[Handle]
+    shape: Shape
+    stream: bool
+    include_usage: bool
+
+
+class Requests:
+    """Makes jobs of one model. `timeout_s`: the deadline of requests that name no earlier one."""
+
+    def __init__(self, llm: LLM, name: str, timeout_s: float) -> None:
+        self.llm, self.name, self._timeout_s = llm, name, timeout_s
+        self._max_bytes = MAX_BYTES_PER_TOKEN * int(llm.config["max_model_len"])
+
+    # --- text -------------------------------------------------------------------------------------------
+
+    def chat(self, body: bytes, salt: str | None) -> Job:
+        """POST /v1/chat/completions"""
+        fields = self._fields(body)
+        stream, include_usage = _streaming(fields)
+        messages = _required(fields, "messages")
+        self._check_length(messages)
+        wanted = completions.wanted(fields, **self._own(fields, salt))
+        _check_limits(wanted.params)
+        ids = self.llm._encode_chat(messages, wanted.tools)
+        shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
+        return Job([self.llm.submit(ids, wanted.params)], shape, stream, include_usage)
+
+    def text(self, body: bytes, salt: str | None) -> Job:
+        """POST /v1/completions"""
+        fields = self._fields(body)
+        stream, include_usage = _streaming(fields)
+        prompts = _prompts(_required(fields, "prompt"))
+        own = self._own(fields, salt)
+        own["logprobs"] = _legacy_logprobs(fields.pop("logprobs", None))
+        _check_legacy(fields)
+        params = completions.sampling_params(fields, **own)
+        _check_limits(params)
+        shape = Text(self.name, self.llm.tokenizer.token_bytes, params.n)
+        handles: list[Handle] = []
+        try:
+            for prompt in prompts:
+                self._check_length(prompt)
+                handles.append(self.llm.submit(prompt, params))
+        except BaseException:
+            for handle in handles:
+                handle.abort()
+            raise
+        return Job(handles, shape, stream, include_usage)
+
+    def _check_length(self, value: Any) -> None:
+        """Refuse texts that cannot fit into the context, before they are read closely.
+
+        value   a text, or lists and objects of JSON with texts in them
+        raises  PromptTooLongError
+        """
+        n_bytes, stack = 0, [value]
+        while stack and n_bytes <= self._max_bytes:
+            item = stack.pop()
+            if isinstance(item, str):
+                n_bytes += len(item.encode("utf-8", "surrogatepass"))
+            elif isinstance(item, list | dict):
+                stack += item.values() if isinstance(item, dict) else item
+        if n_bytes > self._max_bytes:
+            raise PromptTooLongError(
+                f"the text has more than {self._max_bytes} bytes; the context is shorter"
+            )
+
+    def _own(self, fields: Fields, salt: str | None) -> dict[str, Any]:
+        """Parameters that are not the client's to choose."""
+        own: dict[str, Any] = {"cache_salt": salt}
+        given = fields.get("deadline_s")
+        if given is None or (isinstance(given, int | float) and given > self._timeout_s):
+            own["deadline_s"] = self._timeout_s
+        return own
+
+    def _fields(self, body: bytes) -> Fields:
+        """The body's fields, with a model that is this one."""
+        fields = read_fields(body)
+        model = fields.get("model")
+        if model is not None and not isinstance(model, str):
+            invalid("model", f"must be a string, not {described(model)}")
+        if model is not None and model != self.name:
+            self.check_model(model)
+        fields["model"] = self.name
+        return fields
+
+    def check_model(self, name: str) -> None:
+        """Raise Refused 404 for a model that is not served."""
+        if name != self.name:
+            raise Refused(
+                404, f"there is no model '{shown(name)}' here", code="model_not_found", param="model"
+            )
+
+    # --- vectors ----------------------------------------------------------------------------------------
+
+    def embed(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
+        """POST /v1/embeddings. keep_on: called after each batch; what it raises ends the work."""
+        fields = self._fields(body)
+        texts = _required(fields, "input")
+        form = fields.pop("encoding_format", None) or "float"
+        if form not in ("float", "base64"):
+            invalid("encoding_format", 'must be "float" or "base64"')
+        width = fields.pop("dimensions", None)
+        _only(fields, ("model", "user"), ("input", "encoding_format", "dimensions"))
+        if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
+            invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
+        items = [texts] if isinstance(texts, str) else texts
+        self._check_each(items)
+        vectors = self.llm.embed(items, progress=keep_on)
+        if width is not None and integer("dimensions", width, 1, 1 << 20) != vectors.shape[1]:
+            invalid("dimensions", f"must be the model's own, {vectors.shape[1]}")
+        data = [
+            {"object": "embedding", "index": i, "embedding": _vector(v, form)} for i, v in enumerate(vectors)
+        ]
+        return {"object": "list", "data": data, "model": self.name, "usage": self._text_usage(items)}
+
+    def rerank(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
+        """POST /v1/rerank, in the shape that Jina and Cohere gave it."""
+        fields = self._fields(body)
+        query, given = _required(fields, "query"), _required(fields, "documents")
+        top_n = fields.pop("top_n", None)
+        with_text = fields.pop("return_documents", None)
+        _only(fields, ("model", "user"), ("query", "documents", "top_n", "return_documents"))
+        if not isinstance(given, list) or not 1 <= len(given) <= MAX_DOCUMENTS:
+            invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts")
+        documents = [
+            item["text"] if isinstance(item, dict) and item.keys() == {"text"} else item for item in given
+        ]
+        with_text = with_text is None or boolean("return_documents", with_text)
+        self._check_each([query, *documents])
+        keep_on(0, 1)
+        results = [
+            {
+                "index": entry["index"],
+                "relevance_score": entry["score"],
+                **({"document": {"text": entry["text"]}} if with_text else {}),
+            }
+            for entry in self.llm.rank(query, documents, top_n)
+        ]
+        usage = self._text_usage([query, *documents])
+        return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}
+
+    def _check_each(self, texts: Any) -> None:
+        for text in texts if isinstance(texts, list) else ():
+            self._check_length(text)
+
+    def _text_usage(self, texts: list[str]) -> dict[str, int]:
+        n_tokens = sum(len(self.llm.tokenizer.encode(text)) for text in texts)
+        return {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+
+    # --- tokens -----------------------------------------------------------------------------------------
+
+    def tokenize(self, body: bytes) -> dict[str, Any]:
+        """POST /tokenize: of "prompt", or of "messages" as a chat would render them."""
+        fields = self._fields(body)
+        special = fields.pop("add_special_tokens", None)
+        if ("prompt" in fields) == ("messages" in fields):
+            invalid("prompt", "or messages must be given, and not both")
+        if "messages" in fields:
+            if special is not None:
+                invalid("add_special_tokens", "is the template's to say")
+            messages = fields.pop("messages")
+            self._check_length(messages)
+            ids = self.llm._encode_chat(messages)
+        else:
+            text = fields.pop("prompt")
+            if not isinstance(text, str):
+                invalid("prompt", f"must be a string, not {described(text)}")
+            self._check_length(text)
+            add = special is None or boolean("add_special_tokens", special)
+            ids = self.llm.tokenizer.encode(text, add_special=add)
+        _only(fields, ("model",), ("prompt", "messages", "add_special_tokens"))
+        return {"count": len(ids), "max_model_len": self.llm.config["max_model_len"], "tokens": ids}
+
+    def detokenize(self, body: bytes) -> dict[str, Any]:
+        """POST /detokenize"""
+        fields = self._fields(body)
+        ids = _required(fields, "tokens")
+        _only(fields, ("model",), ("tokens",))
+        if not isinstance(ids, list):
+            invalid("tokens", f"must be a list of token ids, not {described(ids)}")
+        return {"prompt": self.llm.tokenizer.decode(ids, skip_special=False)}
+
+
+# --- fields -------------------------------------------------------------------------------------------------
+
+
+def _required(fields: Fields, name: str) -> Any:
+    if fields.get(name) is None:
+        invalid(name, "is missing")
+    return fields.pop(name)
+
+
+def _only(fields: Mapping[str, Any], names: tuple[str, ...], taken: tuple[str, ...]) -> None:
+    for name in fields:
+        if name not in names:
+            unknown_name(name, (*names, *taken))
+
+
+def _streaming(fields: Fields) -> tuple[bool, bool]:
+    """(stream, include_usage), which leave the fields."""
+    given = fields.pop("stream", None)
+    stream = given is not None and boolean("stream", given)
+    options = fields.pop("stream_options", None)
+    if options is None:
+        return stream, False
+    if not stream:
+        invalid("stream_options", "needs stream = true")
+    if not isinstance(options, dict):
+        invalid("stream_options", f"must be an object, not {described(options)}")
+    for name in options:
+        if name not in ("include_usage", "include_obfuscation"):
+            unknown_name(f"stream_options.{name}", ("include_usage",))
+    if options.get("include_obfuscation"):
+        not_supported_yet("stream_options.include_obfuscation")
+    usage = options.get("include_usage")
+    return stream, usage is not None and boolean("stream_options.include_usage", usage)
+
+
+def _prompts(given: Any) -> list[Any]:
+    prompts = [given] if is_one(given) else given
+    if not isinstance(prompts, list) or not 1 <= len(prompts) <= MAX_PROMPTS:
+        invalid("prompt", f"must be a text, token ids, or a list of 1 to {MAX_PROMPTS} of these")
+    for prompt in prompts:
+        if not isinstance(prompt, str | list) or any(isinstance(item, dict) for item in prompt):
+            invalid("prompt", "must be a text, token ids, or a list of these")
+    return prompts
+
+
+def _legacy_logprobs(value: Any) -> int | None:
+    return None if value is None else integer("logprobs", value, 0, MAX_LOGPROBS)
+
+
+def _check_legacy(fields: Fields) -> None:
+    """Fields of /v1/completions alone, and those that it does not have."""
+    if fields.pop("echo", None) not in (None, False):
+        not_supported_yet("echo")
+    if fields.pop("suffix", None) is not None:
+        not_supported_yet("suffix")
+    best_of = fields.pop("best_of", None)
+    if best_of is not None and not same(best_of, fields.get("n") or 1):
+        not_supported_yet("best_of")
+    for name in (
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "top_logprobs",
+        "max_completion_tokens",
+        "messages",
+    ):
+        if name in fields:
+            known = tuple(field for field in completions.FIELDS if field != name)
+            unknown_name(name, ("prompt", "echo", "suffix", "best_of", *known))
+
+
+def _check_limits(params: SamplingParams) -> None:
+    """The server's limits where they are narrower than the library's."""
+    if params.n > MAX_CHOICES:
+        invalid("n", f"must be in [1, {MAX_CHOICES}], not {described(params.n)}")
+    if len(params.stop) > MAX_STOP_STRINGS:
+        invalid("stop", f"may hold at most {MAX_STOP_STRINGS} strings, not {len(params.stop)}")
+
+
+def _vector(vector: np.ndarray, form: str) -> str | list[float]:
+    if form == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(x) for x in vector]

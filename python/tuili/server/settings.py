@@ -1,0 +1,185 @@
+"""What a server is told: where it listens, who may come, and how much of everything.
+
+A file in TOML has the same names: `model = "…"` with its options in [model_options], and these in [server].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuili.errors import InvalidParameterError, ModelFormatError
+from tuili.generation.checks import boolean, described, integer, invalid, number
+from tuili.generation.params import unknown_name
+from tuili.loading.files import StrPath, read_file
+
+MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Checked when made. Times in seconds, sizes in bytes.
+
+    raises  InvalidParameterError
+    """
+
+    host: str = "127.0.0.1"  # beyond loopback only with api_keys, or anonymous = true
+    port: int = 8000  # 0: one that is free
+    api_keys: tuple[str, ...] = ()  # each is a tenant: a share of the requests, and a prefix cache of its own
+    anonymous: bool = False  # serve a network without keys
+    allowed_hosts: tuple[str, ...] = ()  # names in Host besides this machine's own
+    served_model_name: str | None = None  # the model's own
+    max_body_bytes: int = 8 << 20
+    max_header_bytes: int = 64 << 10
+    header_timeout_s: float = 10.0  # for a request's head
+    body_timeout_s: float = 30.0  # for the whole body
+    keep_alive_s: float = 5.0  # between two requests of a connection
+    send_timeout_s: float = 30.0  # for a client that reads nothing
+    request_timeout_s: float = 600.0  # deadline of a request that names no earlier one
+    drain_s: float = 30.0  # for what is under way when the server is told to end
+    max_connections: int = 1024
+    max_requests: int = 256  # under way at once
+    max_requests_per_key: int = 64
+    page: bool = True  # the chat page at /
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _CHECKS[field.name](field.name, getattr(self, field.name)))
+        if not self.is_local and not self.api_keys and not self.anonymous:
+            invalid(
+                "host", "is not this machine alone: give api_keys, or anonymous = true to serve everybody"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        address = _address(self.host)
+        return self.host == "localhost" if address is None else address.is_loopback
+
+    def allows(self, host: str) -> bool:
+        """Whether a Host header's name, without port, means this server. A page of another name that
+        resolves to this address (DNS rebinding) does not.
+        """
+        name = host.lower().removesuffix(".")
+        if name in ("localhost", *self.allowed_hosts):
+            return True
+        address = _address(name.removeprefix("[").removesuffix("]"))
+        return address is not None and (address.is_loopback or not self.is_local)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _host(name: str, value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9.:-]{1,255}", value):
+        invalid(name, "must be a name or an address")
+    return value
+
+
+def _hosts(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > 256:
+        invalid(name, f"must be a list of names, not {described(value)}")
+    return tuple(_host(name, item).lower() for item in value)
+
+
+def _keys(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > 10_000:
+        invalid(name, f"must be a list of keys, not {described(value)}")
+    for item in value:
+        if not isinstance(item, str) or not re.fullmatch(r"[!-~]{16,512}", item):
+            invalid(name, "must be 16 to 512 printable characters of ASCII without spaces each")
+    if len(set(value)) != len(value):
+        invalid(name, "holds a key twice")
+    return tuple(value)
+
+
+def _model_name(name: str, value: object) -> str | None:
+    if value is not None and (
+        not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:/-]{1,256}", value)
+    ):
+        invalid(name, "must be 1 to 256 letters, digits and . _ : / -")
+    return value
+
+
+def _seconds(name: str, value: object) -> float:
+    return number(name, value, 0.0, 1e6, above_low=True)
+
+
+def _count(low: int, high: int) -> Callable[[str, object], int]:
+    return lambda name, value: integer(name, value, low, high)
+
+
+_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "host": _host,
+    "port": _count(0, 65535),
+    "api_keys": _keys,
+    "anonymous": boolean,
+    "allowed_hosts": _hosts,
+    "served_model_name": _model_name,
+    "max_body_bytes": _count(1, 1 << 30),
+    "max_header_bytes": _count(1024, 1 << 20),
+    **dict.fromkeys(
+        (
+            "header_timeout_s",
+            "body_timeout_s",
+            "keep_alive_s",
+            "send_timeout_s",
+            "request_timeout_s",
+            "drain_s",
+        ),
+        _seconds,
+    ),
+    "max_connections": _count(1, 1 << 20),
+    "max_requests": _count(1, 1 << 20),
+    "max_requests_per_key": _count(1, 1 << 20),
+    "page": boolean,
+}
+NAMES = tuple(_CHECKS)
+_FILE_NAMES = ("model", "model_options", "server", "api_key_file")
+
+
+def read_keys(path: StrPath) -> tuple[str, ...]:
+    """The keys of a file, one a line; empty lines and those that begin with # are none."""
+    lines = read_file(path, MAX_FILE_BYTES).decode("utf-8", "replace").splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def read_config(path: StrPath) -> dict[str, Any]:
+    """A configuration file: "model", "model_options", "server", "api_key_file", those that it has. A relative
+    api_key_file is beside it.
+
+    raises  InvalidParameterError, ModelIOError
+    """
+    try:
+        found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidParameterError(f"config: {error}", param="config") from None
+    except ModelFormatError as error:
+        raise InvalidParameterError(f"config: {error}", param="config") from None
+    _only(found, _FILE_NAMES, "")
+    for table in ("model_options", "server"):
+        if not isinstance(found.get(table, {}), Mapping):
+            invalid(table, "must be a table")
+    _only(found.get("server", {}), NAMES, "server.")
+    for name in ("model", "api_key_file"):
+        if name in found and not isinstance(found[name], str):
+            invalid(name, "must be a string")
+    if "api_key_file" in found:
+        found["api_key_file"] = str(Path(path).parent / found["api_key_file"])
+    return found
+
+
+def _only(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    for name in table:
+        if name not in names:
+            unknown_name(f"{where}{name}", names)

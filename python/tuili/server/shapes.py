@@ -1,0 +1,149 @@
+"""From what the engine gives to OpenAI's objects: a whole answer, or the events of a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tuili import completions
+from tuili.generation.request import Chunk, RequestOutput, TokenLogprob
+from tuili.tool_calls import CallReader, Tools
+
+TokenText = Callable[[int], bytes]
+
+
+class Shape(Protocol):
+    """An endpoint's way to write answers. `prompt` counts the prompts of a request, `chunk.index` the
+    continuations of each.
+    """
+
+    def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]: ...
+    def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]: ...
+    def usage(self, outputs: list[RequestOutput]) -> dict[str, Any]: ...
+
+
+class Chat:
+    """chat.completion and chat.completion.chunk."""
+
+    def __init__(self, model: str, token_text: TokenText, tools: Tools) -> None:
+        self._model, self._token_text, self._tools = model, token_text, tools
+        self._head = {
+            "id": completions.new_id("chatcmpl"),
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._readers: dict[int, CallReader] = {}
+
+    def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
+        answer = completions.completion(outputs[0], self._model, self._token_text, self._tools)
+        for choice in answer["choices"]:
+            choice["finish_reason"] = told(choice["finish_reason"])
+        return answer
+
+    def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
+        made = []
+        reader = self._readers.get(chunk.index)
+        if reader is None:
+            reader = self._readers[chunk.index] = CallReader(self._tools)
+            made.append(self._piece(chunk.index, {"role": "assistant", "content": ""}))
+        delta: dict[str, Any] = {}
+        text, reason = reader.push(chunk.text), told(chunk.finish_reason)
+        if chunk.finish_reason is not None:
+            rest, calls = reader.finish()
+            text += rest
+            reason = completions.finish_reason(reason, calls)
+            if calls:
+                shown = [{"index": i, **completions.shown_call(call)} for i, call in enumerate(calls)]
+                delta["tool_calls"] = shown
+        if text:
+            delta["content"] = text
+        if delta or reason is not None or chunk.logprobs:
+            made.append(self._piece(chunk.index, delta, chunk.logprobs, reason))
+        return made
+
+    def _piece(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: list[TokenLogprob] | None = None,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": completions.logprobs(logprobs, self._token_text) if logprobs else None,
+            "finish_reason": reason,
+        }
+        return {**self._head, "choices": [choice]}
+
+    def usage(self, outputs: list[RequestOutput]) -> dict[str, Any]:
+        return {**self._head, "choices": [], "usage": completions.usage(outputs)}
+
+
+class Text:
+    """text_completion, whole or in pieces."""
+
+    def __init__(self, model: str, token_text: TokenText, n: int) -> None:
+        self._token_text, self._n = token_text, n
+        self._offsets: dict[int, int] = {}
+        self._head = {
+            "id": completions.new_id("cmpl"),
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
+        choices = [
+            self._choice(prompt * self._n + item.index, item.text, item.logprobs, item.finish_reason)
+            for prompt, output in enumerate(outputs)
+            for item in output.outputs
+        ]
+        return {**self._head, "choices": choices, "usage": completions.usage(outputs)}
+
+    def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
+        if not chunk.text and chunk.finish_reason is None and not chunk.logprobs:
+            return []
+        index = prompt * self._n + chunk.index
+        return [
+            {**self._head, "choices": [self._choice(index, chunk.text, chunk.logprobs, chunk.finish_reason)]}
+        ]
+
+    def _choice(
+        self, index: int, text: str, logprobs: list[TokenLogprob] | None, reason: str | None
+    ) -> dict[str, Any]:
+        shown = None if logprobs is None else self._logprobs(index, logprobs)
+        return {"index": index, "text": text, "logprobs": shown, "finish_reason": told(reason)}
+
+    def _logprobs(self, index: int, entries: list[TokenLogprob]) -> dict[str, Any]:
+        """The older form: text of tokens, of which one that is not text by itself is written in bytes."""
+        offset, offsets = self._offsets.get(index, 0), []
+        tokens = [self._token_text(entry.token_id) for entry in entries]
+        for data in tokens:
+            offsets.append(offset)
+            offset += len(data.decode("utf-8", "replace"))
+        self._offsets[index] = offset
+        tops = [{_shown(self._token_text(i)): p for i, p in reversed(entry.top)} for entry in entries]
+        return {
+            "tokens": [_shown(data) for data in tokens],
+            "token_logprobs": [entry.logprob for entry in entries],
+            "top_logprobs": tops,
+            "text_offset": offsets,
+        }
+
+    def usage(self, outputs: list[RequestOutput]) -> dict[str, Any]:
+        return {**self._head, "choices": [], "usage": completions.usage(outputs)}
+
+
+def told(reason: str | None) -> str | None:
+    """A finish_reason as clients see it: what the server ended is an error to them."""
+    return "error" if reason == "abort" else reason
+
+
+def _shown(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

@@ -1,0 +1,251 @@
+"""Tools of a chat completion: how a prompt names them, how an answer is made to call one, and how calls are
+read from it.
+
+A template that knows tools gets them. For one that does not, as SmolLM2's and Gemma's, they are named in the
+system message, and calls and their results are written in <tool_call> and <tool_response>, the way Qwen and
+SmolLM2 learned them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuili.chat import validate_messages
+from tuili.errors import ModelFormatError
+from tuili.generation.checks import described, invalid
+from tuili.generation.params import not_supported_yet, unknown_name
+from tuili.loading.files import parse_json
+
+MAX_TOOLS = 128
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+
+_INSTRUCTIONS = """You may call these functions to answer the user:
+<tools>
+{tools}
+</tools>
+To call one, answer with its name and arguments as JSON, within <tool_call></tool_call>:
+<tool_call>
+{{"name": "<function>", "arguments": {{}}}}
+</tool_call>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function that the answer calls; arguments: JSON text of an object."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The functions of a request. choice: "none", "auto", "required", or the name of one of them."""
+
+    definitions: tuple[dict[str, Any], ...] = ()
+    choice: str = "none"
+    forced: bool = False  # whether the answer must be a call
+
+    @property
+    def offered(self) -> bool:
+        return bool(self.definitions) and self.choice != "none"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tool["function"]["name"] for tool in self.definitions)
+
+    def schema(self) -> dict[str, Any] | None:
+        """What an answer that must call a function has to satisfy; None if it need not."""
+        if not self.forced:
+            return None
+        functions = [tool["function"] for tool in self.definitions]
+        if self.choice != "required":
+            functions = [function for function in functions if function["name"] == self.choice]
+        forms = [
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": function["name"]},
+                    "arguments": function.get("parameters") or {"type": "object"},
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+            for function in functions
+        ]
+        return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+
+def tools_of(fields: Mapping[str, Any]) -> Tools:
+    """What tools, tool_choice and parallel_tool_calls ask for.
+
+    raises  InvalidParameterError
+    """
+    given = fields.get("tools") or []
+    if not isinstance(given, list) or len(given) > MAX_TOOLS:
+        invalid("tools", f"must be a list of at most {MAX_TOOLS} functions")
+    definitions = tuple(_definition(tool, f"tools[{i}]") for i, tool in enumerate(given))
+    names = [tool["function"]["name"] for tool in definitions]
+    if len(set(names)) != len(names):
+        invalid("tools", "two functions have one name")
+    choice = _choice(fields.get("tool_choice"), names)
+    forced = choice not in ("none", "auto")
+    parallel = fields.get("parallel_tool_calls")
+    if parallel is not None and not isinstance(parallel, bool):
+        invalid("parallel_tool_calls", f"must be true or false, not {described(parallel)}")
+    if parallel is False and choice == "auto":
+        not_supported_yet("parallel_tool_calls")  # a free answer is not kept from a second call
+    strict = [tool["function"]["name"] for tool in definitions if tool["function"].get("strict")]
+    if strict and choice == "auto":
+        invalid(
+            "tools", 'strict needs tool_choice "required" or a function: a free answer is not constrained'
+        )
+    return Tools(definitions, choice, forced)
+
+
+def _definition(tool: Any, where: str) -> dict[str, Any]:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    if not isinstance(function, Mapping) or tool.get("type") != "function" or len(tool) != 2:
+        invalid(where, 'must be {"type": "function", "function": {"name": …, "parameters": …}}')
+    for key in function:
+        if key not in ("name", "description", "parameters", "strict"):
+            unknown_name(f"{where}.function.{key}", ("name", "description", "parameters", "strict"))
+    name = function.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        invalid(f"{where}.function.name", "must be 1 to 64 letters, digits, _ or -")
+    for key, kind in (("description", str), ("parameters", dict), ("strict", bool)):
+        if function.get(key) is not None and not isinstance(function[key], kind):
+            invalid(f"{where}.function.{key}", f"must not be {described(function[key])}")
+    return {"type": "function", "function": dict(function)}
+
+
+def _choice(choice: Any, names: Sequence[str]) -> str:
+    if choice is None:
+        return "auto" if names else "none"
+    if choice in ("none", "auto", "required") and isinstance(choice, str):
+        if choice == "required" and not names:
+            invalid("tool_choice", "needs tools")
+        return choice if names else "none"
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(choice, Mapping) or choice.get("type") != "function" or not isinstance(name, str):
+        invalid("tool_choice", 'must be "none", "auto", "required" or a function')
+    if name not in names:
+        invalid("tool_choice", "names a function that is not among tools")
+    return name
+
+
+# --- the prompt ---------------------------------------------------------------------------------------------
+
+
+def in_words(messages: Any, tools: Tools) -> list[dict[str, Any]]:
+    """The messages for a template that knows no tools: definitions, calls and results as text.
+
+    raises  InvalidParameterError
+    """
+    checked = validate_messages(messages)
+    written = [_in_words(message) for message in checked]
+    if not tools.offered:
+        return written
+    listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools.definitions)
+    instructions = _INSTRUCTIONS.format(tools=listed)
+    if written and written[0]["role"] in ("system", "developer"):
+        first = written[0]
+        return [{**first, "content": f"{first.get('content') or ''}\n\n{instructions}"}, *written[1:]]
+    return [{"role": "system", "content": instructions}, *written]
+
+
+def _in_words(message: dict[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool":
+        return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+    if not message.get("tool_calls"):
+        return message
+    calls = [
+        f"{OPEN}\n{json.dumps(_plain(call['function']), ensure_ascii=False)}\n{CLOSE}"
+        for call in message["tool_calls"]
+    ]
+    content = "\n".join([*filter(None, [message.get("content")]), *calls])
+    return {"role": message["role"], "content": content}
+
+
+def _plain(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": function["name"], "arguments": function["arguments"]}
+
+
+# --- the answer ---------------------------------------------------------------------------------------------
+
+
+class CallReader:
+    """Parts one answer, as it comes, into text to show and calls. What looks like a call and is none stays
+    text.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._held = ""
+        self._holds = tools.forced  # whether all that follows is kept until the end
+        self._begun = False
+
+    def push(self, text: str) -> str:
+        """What of the answer so far, with this added, is certainly to be shown."""
+        if not self._tools.offered:
+            return text
+        self._held += text
+        if self._holds:
+            return ""
+        if not self._begun and self._held.strip():
+            self._begun = True
+            if self._held.lstrip()[0] in "{[":  # Llama's form: the whole answer is the call
+                self._holds = True
+                return ""
+        at = self._held.find(OPEN)
+        if at >= 0:
+            self._holds = True
+        else:
+            at = len(self._held) - _overlap(self._held)
+        if not self._begun:
+            return ""
+        shown, self._held = self._held[:at], self._held[at:]
+        return shown
+
+    def finish(self) -> tuple[str, list[Call]]:
+        """The rest of the text, and the calls."""
+        held, self._held = self._held, ""
+        if not self._tools.offered:
+            return held, []
+        if OPEN not in held:
+            calls = self._calls(held)
+            return (held, []) if calls is None else ("", calls)
+        before, *blocks = held.split(OPEN)
+        found: list[Call] = []
+        for block in blocks:
+            inside, _, after = block.partition(CLOSE)
+            calls = self._calls(inside)
+            if calls is None or after.strip():
+                return held, []
+            found += calls
+        return before.rstrip(), found
+
+    def _calls(self, text: str) -> list[Call] | None:
+        """The calls of a JSON text; None if it is no call, or one of an unknown function."""
+        try:
+            value = parse_json(text.strip().encode("utf-8", "replace"), "call", 32)
+        except ModelFormatError:
+            return None
+        found = []
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, dict) or item.get("name") not in self._tools.names:
+                return None
+            arguments = item.get("arguments", item.get("parameters", {}))
+            if not isinstance(arguments, dict):
+                return None
+            found.append(Call(item["name"], json.dumps(arguments, ensure_ascii=False)))
+        return found or None
+
+
+def _overlap(text: str) -> int:
+    """Length of the longest proper beginning of OPEN that ends `text`."""
+    return next((n for n in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:n])), 0)

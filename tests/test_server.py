@@ -1,0 +1,365 @@
+"""The HTTP server as clients use it: every endpoint, with the official `openai` client where it has one.
+
+Catalogue rows SRV-04, SRV-15 … SRV-17, SRV-19.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import time
+import types
+
+import numpy as np
+import openai
+import pytest
+
+import tuili
+from tiny_files import write_hf_folder
+from tiny_models import tiny_bert, tiny_llama
+from tiny_server import SIZES, running
+from tuili.server.app import model_name
+
+CHAT = [{"role": "user", "content": "the river"}]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
+    with tuili.LLM(path, **SIZES) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def server(llm):
+    with running(llm) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    path = write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("models") / "bert")
+    with tuili.LLM(path, num_threads=1) as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="module")
+def vector_server(embedder):
+    with running(embedder, served_model_name="minilm") as server:
+        yield server
+
+
+# --- chat
+
+
+def test_a_chat_has_the_bits_of_the_same_call_in_process(llm, client):
+    fields = {"max_tokens": 12, "temperature": 0.8, "seed": 7, "logprobs": True, "top_logprobs": 3, "n": 2}
+    answer = client.chat.completions.create(model="llama", messages=CHAT, **fields).model_dump()
+    own = llm.create_chat_completion(messages=CHAT, **fields)
+    for theirs, ours in zip(answer["choices"], own["choices"], strict=True):
+        assert theirs["message"]["content"] == ours["message"]["content"]
+        assert theirs["finish_reason"] == ours["finish_reason"]
+        assert theirs["logprobs"]["content"] == ours["logprobs"]["content"], "log-probabilities to the bit"
+    assert answer["usage"]["completion_tokens"] == own["usage"]["completion_tokens"]
+    assert answer["choices"][0]["logprobs"]["content"] != answer["choices"][1]["logprobs"]["content"]
+
+
+def test_a_stream_is_the_answer_in_pieces(client):
+    fields = {"messages": CHAT, "max_tokens": 20, "temperature": 0.9, "seed": 3, "logprobs": True, "n": 2}
+    whole = client.chat.completions.create(model="llama", **fields)
+    texts, tokens, reasons, usage = ["", ""], [[], []], [None, None], None
+    options = {"include_usage": True}
+    for chunk in client.chat.completions.create(model="llama", stream=True, stream_options=options, **fields):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            tokens[choice.index] += choice.logprobs.content if choice.logprobs else []
+            reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+    assert texts == [choice.message.content for choice in whole.choices]
+    assert tokens == [choice.logprobs.content for choice in whole.choices]
+    assert reasons == [choice.finish_reason for choice in whole.choices] and usage == whole.usage
+
+
+def test_stop_ends_a_text_before_it(client):
+    fields = {"messages": CHAT, "max_tokens": 30}
+    text = client.chat.completions.create(model="llama", **fields).choices[0].message.content
+    stop = text[5:8]
+    cut = client.chat.completions.create(model="llama", stop=[stop], **fields).choices[0]
+    assert cut.finish_reason == "stop" and cut.message.content == text[: text.index(stop)]
+
+
+def test_a_response_format_is_kept(client):
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 22]}}, "required": ["n"]}
+    schema["additionalProperties"] = False
+    form = {"type": "json_schema", "json_schema": {"name": "number", "schema": schema}}
+    answer = client.chat.completions.create(
+        model="llama", messages=CHAT, response_format=form, max_tokens=40, temperature=1, seed=1
+    )
+    assert json.loads(answer.choices[0].message.content)["n"] in (1, 22)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_required_tool_is_called(client, choice):
+    fields = {"messages": CHAT, "tools": [WEATHER], "tool_choice": choice, "max_tokens": 80}
+    answer = client.chat.completions.create(model="llama", **fields).choices[0]
+    call = answer.message.tool_calls[0]
+    assert answer.finish_reason == "tool_calls" and answer.message.content is None
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+    follow_up = [
+        *CHAT,
+        {"role": "assistant", "tool_calls": [call.model_dump()]},
+        {"role": "tool", "tool_call_id": call.id, "content": "20 degrees"},
+    ]
+    assert client.chat.completions.create(model="llama", messages=follow_up, max_tokens=3).choices
+
+
+def test_a_streamed_call_is_the_whole_one(client):
+    fields = {"messages": CHAT, "tools": [WEATHER], "tool_choice": "required", "max_tokens": 80}
+    whole = client.chat.completions.create(model="llama", **fields).choices[0].message.tool_calls[0]
+    with client.chat.completions.stream(model="llama", **fields) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert message.tool_calls[0].function.arguments == whole.function.arguments
+    assert message.tool_calls[0].function.name == whole.function.name and not message.content
+
+
+# --- completions, vectors, tokens
+
+
+def test_completions_take_every_kind_of_prompt(llm, client):
+    ids = llm.tokenizer.encode("the sea")
+    own = llm.generate("the sea", max_tokens=6, logprobs=2).outputs[0]
+    for prompt, n in (("the sea", 1), (["the sea", "the sea"], 2), (ids, 1), ([ids, ids], 2)):
+        choices = client.completions.create(model="llama", prompt=prompt, max_tokens=6, logprobs=2).choices
+        assert [choice.text for choice in choices] == [own.text] * n
+        assert [choice.index for choice in choices] == list(range(n))
+        assert choices[0].logprobs.token_logprobs == [entry.logprob for entry in own.logprobs]
+        assert all(len(top) == 2 for top in choices[0].logprobs.top_logprobs)
+
+
+def test_streams_of_several_prompts_say_whose_they_are(client):
+    prompts = ["the sea", "a river", "of the"]
+    fields = {"prompt": prompts, "max_tokens": 9, "n": 2, "seed": 5, "temperature": 1.0}
+    whole = client.completions.create(model="llama", **fields)
+    texts = [""] * 6
+    for chunk in client.completions.create(model="llama", stream=True, **fields):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == [choice.text for choice in whole.choices] and len(set(texts)) > 1
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_embeddings_are_those_of_the_library(embedder, vector_server, form):
+    texts = ["a cat", "the house in the river"]
+    with openai.OpenAI(base_url=f"{vector_server.url}/v1", api_key="unused") as client:
+        answer = client.embeddings.create(model="minilm", input=texts, encoding_format=form)
+    vectors = [
+        np.frombuffer(base64.b64decode(item.embedding), "<f4") if form == "base64" else item.embedding
+        for item in answer.data
+    ]
+    assert np.array_equal(np.array(vectors, np.float32), embedder.embed(texts))
+    assert answer.usage.prompt_tokens == sum(len(embedder.tokenizer.encode(text)) for text in texts)
+
+
+def test_rerank_orders_documents(embedder, vector_server):
+    documents = ["the cat", "a house", "rivers and the sea"]
+    answer = vector_server.ask("/v1/rerank", {"query": "the cat", "documents": documents, "top_n": 2}).json()
+    own = embedder.rank("the cat", documents, 2)
+    shown = [(r["index"], r["relevance_score"], r["document"]["text"]) for r in answer["results"]]
+    assert shown == [(r["index"], r["score"], r["text"]) for r in own]
+
+
+def test_a_model_of_the_other_kind_says_so(server, vector_server):
+    for path in ("/v1/embeddings", "/v1/rerank"):
+        body = {"input": "a"} if "emb" in path else {"query": "a", "documents": ["b"]}
+        assert (server.ask(path, body).status, server.ask(path, body).code) == (400, "wrong_kind")
+    for path, body in (("/v1/completions", {"prompt": "a"}), ("/v1/chat/completions", {"messages": CHAT})):
+        assert vector_server.ask(path, body).code == "wrong_kind"
+
+
+def test_tokens_there_and_back(llm, server):
+    text = "the 河 river"
+    tokens = server.ask("/tokenize", {"prompt": text}).json()
+    assert tokens["tokens"] == llm.tokenizer.encode(text) and tokens["count"] == len(tokens["tokens"])
+    plain = server.ask("/tokenize", {"prompt": text, "add_special_tokens": False}).json()["tokens"]
+    assert server.ask("/detokenize", {"tokens": plain}).json() == {"prompt": text}
+    chat = server.ask("/tokenize", {"messages": CHAT}).json()["tokens"]
+    assert llm.tokenizer.decode(chat, skip_special=False).startswith("<|user|>the river")
+
+
+def test_models_are_listed(llm, client):
+    assert [model.id for model in client.models.list()] == ["llama"] == [model_name(llm)]
+    assert client.models.retrieve("llama").owned_by == "tuili"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt-4")
+    assert caught.value.code == "model_not_found"
+
+
+# --- what is refused
+
+BAD_CHAT = [
+    ({}, "invalid_parameter", "messages"),
+    ({"messages": []}, "invalid_parameter", "messages"),
+    ({"messages": CHAT, "max_token": 3}, "unknown_parameter", "max_token"),
+    ({"messages": CHAT, "n": 9}, "invalid_parameter", "n"),
+    ({"messages": CHAT, "max_tokens": 0}, "invalid_parameter", "max_tokens"),
+    ({"messages": CHAT, "temperature": -1}, "invalid_parameter", "temperature"),
+    ({"messages": CHAT, "logprobs": 3}, "invalid_parameter", "logprobs"),
+    ({"messages": CHAT, "top_logprobs": 3}, "invalid_parameter", "top_logprobs"),
+    ({"messages": CHAT, "stop": ["a"] * 17}, "invalid_parameter", "stop"),
+    ({"messages": CHAT, "stream": "yes"}, "invalid_parameter", "stream"),
+    ({"messages": CHAT, "cache_salt": "x"}, "unknown_parameter", "cache_salt"),
+    ({"messages": CHAT, "priority": 1}, "unknown_parameter", "priority"),
+    ({"messages": CHAT, "chat_template": "x"}, "unknown_parameter", "chat_template"),
+    ({"messages": CHAT, "logit_bias": {"99999": 1}}, "token_id", None),
+    ({"messages": CHAT, "tools": [{"type": "function"}]}, "invalid_parameter", "tools[0]"),
+    ({"messages": CHAT, "tool_choice": "required"}, "invalid_parameter", "tool_choice"),
+    ({"messages": CHAT, "response_format": {"type": "xml"}}, "invalid_parameter", "response_format"),
+    ({"messages": CHAT, "regex": "("}, "grammar", None),
+    ({"messages": CHAT, "service_tier": "priority"}, "not_supported_yet", "service_tier"),
+    ({"messages": [{"role": "boss", "content": "x"}]}, "invalid_parameter", "messages[0].role"),
+    ({"messages": [{"role": "user", "content": "a " * 600}]}, "prompt_too_long", None),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc"}}]}
+            ]
+        },
+        "invalid_parameter",
+        "messages[0].content[0].type",
+    ),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fields, code, param", BAD_CHAT, ids=[str(i) for i in range(len(BAD_CHAT))])
+def test_a_bad_request_is_400_in_openais_shape(server, fields, code, param, stream):
+    answer = server.ask("/v1/chat/completions", {"stream": stream, **fields})
+    error = answer.json()["error"]
+    assert (answer.status, answer.code, error["type"]) == (400, code, "invalid_request_error")
+    assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields", [{"stream_options": {}}, {"stream": True, "stream_options": {"usage": True}}]
+)
+def test_options_of_a_stream_are_checked(server, fields):
+    answer = server.ask("/v1/chat/completions", {"messages": CHAT, **fields})
+    assert answer.status == 400 and answer.json()["error"]["param"].startswith("stream_options")
+
+
+def test_a_model_that_is_not_served_is_404(client, server):
+    for name in ("gpt-4", "../../etc/passwd", "x" * 10_000, ""):
+        answer = server.ask("/v1/chat/completions", {"model": name, "messages": CHAT})
+        assert (answer.status, answer.code) == (404, "model_not_found") and len(answer.body) < 300
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="gpt-4", messages=CHAT)
+
+
+def test_a_full_server_is_429_with_retry_after(tmp_path):
+    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
+    with tuili.LLM(path, max_num_seqs=1, max_queue=0, **SIZES) as llm, running(llm) as server:
+        waiting = llm.submit("the", max_tokens=400, ignore_eos=True, logits_processors=[_slow])
+        answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 2})
+        waiting.abort()
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "queue_full", "1")
+        assert not re.search(r"\d", answer.json()["error"]["message"]), "how full it is, is not told"
+
+
+def _slow(token_ids, logits):
+    time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_has_passed_is_408(server, stream):
+    def misses():
+        return int(re.search(r"deadline_misses_total (\d+)", server.ask("/metrics").body.decode())[1])
+
+    before = misses()
+    answer = server.ask("/v1/completions", {"prompt": "the", "deadline_s": 0, "stream": stream})
+    assert answer.status == 408 and answer.code in ("deadline", "deadline_unreachable")
+    assert misses() == before + 1
+
+
+def test_events_hold_any_text_on_one_line():
+    from tuili.server.replies import to_json
+
+    text = "a\nb\r\n\x85\u2028\u2029 data: x\x00\ud800 河"
+    line = to_json({"text": text})
+    assert len(line.decode().splitlines()) == 1
+    assert json.loads(line)["text"] == text.replace("\ud800", "?")
+
+
+def test_metrics_count_under_fixed_names(server):
+    server.ask("/v1/chat/completions", {"messages": CHAT, "max_tokens": 4, "stream": True})
+    server.ask("/v1/" + "x" * 100)
+    text = server.ask("/metrics").body.decode()
+    samples = dict(re.findall(r"^(\S+(?:\{.*\})?) (\S+)$", text, re.MULTILINE))
+    assert all(name.startswith("tuili:") and float(value) >= 0 for name, value in samples.items())
+    for name in (
+        "time_to_first_token_seconds_count",
+        "inter_token_latency_seconds_sum",
+        "e2e_request_latency_seconds_count",
+        "num_requests_running",
+        "num_requests_waiting",
+        "kv_cache_usage_perc",
+        "prefix_cache_queries_total",
+        "prefix_cache_hits_total",
+        "deadline_misses_total",
+    ):
+        assert f"tuili:{name}" in samples, name
+    assert int(samples["tuili:time_to_first_token_seconds_count"]) >= 1
+    routes = set(re.findall(r'route="([^"]*)"', text))
+    assert "other" in routes and routes <= {*server.app.methods, "other"}
+
+
+def test_a_request_is_a_span_where_opentelemetry_is(server, monkeypatch):
+    spans = []
+
+    class Span(dict):
+        def set_attributes(self, values):
+            self.update(values)
+
+    class Tracer:
+        @contextlib.contextmanager
+        def start_as_current_span(self, name):
+            spans.append((name, Span()))
+            yield spans[-1][1]
+
+    monkeypatch.setattr("tuili.server.tracing.trace", types.SimpleNamespace(get_tracer=lambda name: Tracer()))
+    server.ask("/v1/completions", {"prompt": "the river", "max_tokens": 3, "ignore_eos": True})
+    name, span = spans[0]
+    end = time.monotonic() + 2
+    while not span and time.monotonic() < end:  # it ends after the answer
+        time.sleep(0.002)
+    assert name == "POST /v1/completions" and span["http.response.status_code"] == 200
+    assert span["gen_ai.usage.output_tokens"] == 3 and "river" not in str(span)
+
+
+def test_the_openapi_document_has_every_route(server):
+    document = server.ask("/openapi.json").json()
+    pages = {"/", "/page.css", "/page.js"}
+    assert {path.replace("{model}", "{name}") for path in document["paths"]} == set(
+        server.app.methods
+    ) - pages

@@ -1,0 +1,409 @@
+"""The HTTP server against whoever does not mean well: framing, bodies, slowness, leavers, floods, logs.
+
+Catalogue rows SRV-01 … SRV-03, SRV-05 … SRV-07, SRV-12 … SRV-14, PRIV-01, PRIV-02, PRIV-08.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gzip
+import json
+import logging
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+import tuili
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
+from tiny_server import KEY, OTHER_KEY, SIZES, read_answer, running
+
+CANARY = "wombat-7f3a"
+BEARER = f"Bearer {KEY}"
+LIMITS = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "keep_alive_s": 0.1, "send_timeout_s": 0.1}
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
+    with tuili.LLM(path, **SIZES) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def server(llm):
+    """With two keys."""
+    with running(llm, api_keys=(KEY, OTHER_KEY), max_requests_per_key=3) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hasty(llm):
+    """Without keys, and with little patience."""
+    with running(llm, max_connections=8, max_body_bytes=100_000, **LIMITS) as server:
+        yield server
+
+
+def slowly(token_ids, logits):
+    time.sleep(0.005)
+
+
+def settles(server, within_s=2.0):
+    """Whether nothing runs or waits in the engine soon."""
+    end = time.monotonic() + within_s
+    while (stats := server.stats())["running"] + stats["waiting"] and time.monotonic() < end:
+        time.sleep(0.002)
+    return not stats["running"] + stats["waiting"]
+
+
+# --- framing
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+FRAMES = {
+    "no http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "garbage": b"GARBAGE\r\n\r\n",
+    "long request line": b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "many headers": GET + b"".join(b"x%d: y\r\n" % i for i in range(20_000)) + b"\r\n",
+    "long header": GET + b"x: " + b"y" * 200_000 + b"\r\n\r\n",
+    "NUL in a header": GET + b"x: a\x00b\r\n\r\n",
+    "CR in a header": GET + b"x: a\rb\r\n\r\n",
+    "space before the colon": GET + b"x : y\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "length and chunks": HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "negative length": HEAD + b"Content-Length: -1\r\n\r\n",
+    "length of 2^64": HEAD + b"Content-Length: 18446744073709551616\r\n\r\n",
+    "length of many digits": HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "unknown encoding": HEAD + b"Transfer-Encoding: gzip\r\n\r\n",
+    "chunk of 2^63": CHUNKED + b"8000000000000000\r\n{",
+    "chunk size of letters": CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
+    "long chunk extension": CHUNKED + b"2;" + b"e" * 200_000 + b"\r\n{}\r\n0\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "CONNECT": b"CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "body in tiny chunks": CHUNKED + b"1\r\n \r\n" * 2000 + b"0\r\n\r\n",
+    "trailers": CHUNKED + b"2\r\n{}\r\n0\r\nX: y\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_bytes_that_are_no_request_get_a_4xx_or_a_close(hasty, frame):
+    answer = hasty.send(FRAMES[frame])
+    assert answer is None or 400 <= answer.status < 500
+    if answer is not None:
+        assert answer.code
+    assert hasty.ask("/health").status == 200
+
+
+def test_an_old_client_and_an_upgrade_are_answered(hasty):
+    assert hasty.send(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").status == 200
+    websocket = b"Connection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    assert hasty.send(GET + websocket).status == 200
+
+
+def test_requests_on_end_are_answered_in_order(hasty):
+    last = GET.replace(b"/health", b"/ready") + b"Connection: close\r\n\r\n"
+    with hasty.connect() as connection:
+        connection.sendall(GET + b"\r\n" + last)
+        data = b""
+        while part := connection.recv(1 << 16):
+            data += part
+    assert data.count(b"HTTP/1.1 200") == 2 and data.index(b'"ok"') < data.index(b'"ready"')
+
+
+# --- bodies
+
+DEEP = b'{"prompt":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+BODIES = {
+    "empty": b"", "null": b"null", "list": b"[]", "text": b'"x"', "number": b"3", "cut": b'{"prompt": "a',
+    "nested": DEEP[:90_000], "key twice": b'{"prompt": "a", "prompt": "b"}',
+    "NaN": b'{"prompt": "a", "temperature": NaN}', "Infinity": b'{"prompt": "a", "temperature": Infinity}',
+    "1e400": b'{"prompt": "a", "temperature": 1e400}',
+    "2^64": b'{"prompt": "a", "seed": 18446744073709551616}',
+    "long integer": b'{"prompt": "a", "seed": ' + b"9" * 10_000 + b"}", "not UTF-8": b'{"prompt": "\xff"}',
+    "mark": b'\xef\xbb\xbf{"prompt": "a"}', "UTF-16": '{"prompt": "a"}'.encode("utf-16"),
+    "gzip": gzip.compress(b'{"prompt": "a"}'), "trailing": b'{"prompt": "a"} x',
+    "comment": b'{"prompt": 1 /* */}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_body_that_is_no_object_of_json_is_400(hasty, body):
+    answer = hasty.ask("/v1/completions", BODIES[body])
+    assert answer.status == 400 and answer.code
+
+
+def test_half_a_surrogate_pair_is_text_like_any_other(hasty):
+    answer = hasty.ask("/v1/completions", b'{"prompt": "a\\ud83d", "max_tokens": 1}')
+    assert answer.status in (200, 400)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content_Type": "text/plain"},
+        {"Content_Type": "multipart/form-data; boundary=x"},
+        {"Content_Type": ""},
+        {"Content_Encoding": "gzip"},
+        {"Content_Encoding": "br"},
+    ],
+)
+def test_only_plain_json_is_taken(hasty, headers):
+    assert hasty.ask("/v1/completions", {"prompt": "a"}, **headers).status == 400
+
+
+def test_a_body_that_is_too_large_is_413(hasty):
+    assert hasty.ask("/v1/completions", b" " * 100_001).code == "body_size"
+    part = b"2710\r\n" + b" " * 10_000 + b"\r\n"
+    answer = hasty.send(CHUNKED + part * 11 + b"0\r\n\r\n")
+    assert (answer.status, answer.code) == (413, "body_size"), "counted, whatever was declared"
+    assert hasty.send(HEAD + b"Content-Length: 999999\r\n\r\n{").status == 413
+    assert hasty.ask("/v1/completions", b'{"prompt": [' + b"1," * 40_000 + b"1]}").status == 400
+
+
+def test_too_many_values_are_refused_before_they_are_read(llm):
+    with running(llm) as server:
+        body = b'{"prompt": [' + b"1," * 300_000 + b"1]}"
+        assert (server.ask("/v1/completions", body).status, server.ask("/v1/completions", body).code) == (
+            413,
+            "json_size",
+        )
+
+
+# --- time and connections
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /hea", GET])
+def test_a_head_that_does_not_come_ends_the_connection(hasty, start):
+    with hasty.connect(5) as connection:
+        connection.sendall(start)
+        assert connection.recv(1) == b""
+
+
+def test_a_byte_at_a_time_does_not_extend_the_limit(hasty):
+    begin = time.monotonic()
+    with hasty.connect(5) as connection, pytest.raises(OSError):
+        while time.monotonic() < begin + 3:
+            connection.sendall(b"G")
+            time.sleep(0.02)
+    assert time.monotonic() < begin + 2
+
+
+def test_a_body_that_does_not_come_is_408(hasty):
+    answer = hasty.send(HEAD + b"Content-Length: 10\r\n\r\n{")
+    assert (answer.status, answer.code) == (408, "body_timeout")
+
+
+@pytest.mark.parametrize(
+    "start", [GET + b"Content-Length: 99999\r\n\r\n", HEAD[:-2] + b"x\r\nContent-Length: 9999\r\n\r\n"]
+)
+def test_a_body_that_nobody_wants_does_not_keep_the_connection(hasty, start):
+    with hasty.connect(5) as connection:
+        connection.sendall(start)
+        assert read_answer(connection).headers["connection"] == "close"
+        with pytest.raises(OSError):
+            for _ in range(200):
+                connection.sendall(b" ")
+                time.sleep(0.01)
+
+
+def test_an_idle_connection_is_closed(hasty):
+    with hasty.connect(5) as connection:
+        connection.sendall(GET + b"\r\n")
+        assert read_answer(connection).status == 200
+        assert connection.recv(1) == b""
+
+
+def test_there_are_only_so_many_connections(hasty):
+    others = [hasty.connect(5) for _ in range(8)]
+    try:
+        with hasty.connect(5) as one_more:
+            one_more.settimeout(5)
+            with contextlib.suppress(ConnectionResetError):
+                assert one_more.recv(1) == b""
+    finally:
+        for connection in others:
+            connection.close()
+    time.sleep(0.1)
+    assert hasty.ask("/health").status == 200
+
+
+# --- leavers
+
+
+@pytest.fixture
+def long_requests(monkeypatch, llm):
+    """Requests over HTTP take 5 ms a token, so that there is time to leave."""
+    submit = llm.submit
+    monkeypatch.setattr(llm, "submit", lambda ids, params: submit(ids, _with(params, slowly)))
+
+
+def _with(params, processor):
+    return dataclasses.replace(params, logits_processors=(processor,))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("how", ["close", "reset", "half-close"])
+def test_a_client_that_leaves_ends_its_request(server, long_requests, stream, how):
+    body = json.dumps({"prompt": "the", "max_tokens": 400, "ignore_eos": True, "stream": stream}).encode()
+    connection = server.connect()
+    connection.sendall(
+        HEAD + f"Authorization: {BEARER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+    while not server.stats()["running"]:
+        time.sleep(0.002)
+    if how == "reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    if how == "half-close":
+        connection.shutdown(socket.SHUT_WR)
+    else:
+        connection.close()
+    left = time.monotonic()
+    generated = server.stats()["generated_tokens"]
+    assert settles(server)
+    connection.close()
+    assert time.monotonic() - left < 1.0
+    assert server.stats()["generated_tokens"] - generated < 60, "far from the 400 that were asked for"
+
+
+def test_a_client_that_leaves_while_it_waits_is_forgotten(server, long_requests):
+    bodies = [
+        b'{"prompt": "the", "max_tokens": 400, "ignore_eos": true}',
+        b'{"prompt": "the", "regex": "a{1,99}"}',
+    ]
+    connections = []
+    for body in bodies:
+        connection = server.connect()
+        head = f"Authorization: {BEARER}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        connection.sendall(HEAD + head + body)
+        connections.append(connection)
+    for connection in connections:
+        connection.close()
+    assert settles(server)
+
+
+def test_a_client_that_does_not_read_is_cut_off(llm):
+    with running(llm, **LIMITS) as server:
+        fields = {
+            "prompt": "the",
+            "max_tokens": 500,
+            "n": 8,
+            "temperature": 1,
+            "logprobs": 20,
+            "stream": True,
+        }
+        body = json.dumps({**fields, "ignore_eos": True}).encode()
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.1)
+        assert settles(server, 10)
+        assert server.ask("/health").status == 200
+        connection.close()
+
+
+# --- floods
+
+
+def test_a_tenant_has_its_share_and_no_more(server, long_requests):
+    body = {"prompt": "the", "max_tokens": 300, "ignore_eos": True}
+    data = json.dumps(body).encode()
+    head = f"Authorization: {BEARER}\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    connections = [server.connect() for _ in range(3)]
+    for connection in connections:
+        connection.sendall(HEAD + head + data)
+    while server.stats()["running"] < 3:
+        time.sleep(0.002)
+    refused = server.ask("/v1/completions", {**body, "max_tokens": 1}, Authorization=BEARER)
+    other = server.ask("/v1/completions", {**body, "max_tokens": 1}, Authorization=f"Bearer {OTHER_KEY}")
+    for connection in connections:
+        connection.close()
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (429, "queue_full", "1")
+    assert other.status == 200 and settles(server)
+
+
+def test_tenants_do_not_share_the_prefix_cache(server):
+    body = {"prompt": "the river of the sea " * 12, "max_tokens": 1}
+
+    def cached(key):
+        usage = server.ask("/v1/completions", body, Authorization=f"Bearer {key}").json()["usage"]
+        return usage["prompt_tokens_details"]["cached_tokens"]
+
+    assert cached(KEY) == 0 and cached(KEY) > 0
+    assert cached(OTHER_KEY) == 0
+
+
+@pytest.mark.timing
+def test_the_event_loop_is_not_held_up(llm):
+    """Texts that take long to read, long JSON and grammars: the loop goes on meanwhile."""
+    lags = []
+
+    async def watch(stop):
+        while not stop.is_set():
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            lags.append(time.monotonic() - before)
+
+    with running(llm) as server:
+        stop = threading.Event()
+        watching = asyncio.run_coroutine_threadsafe(watch(stop), server.loop)
+        text = "the river, " * 15_000
+        bodies = [{"prompt": text}, {"prompt": [1] * 150_000}, {"prompt": "a", "regex": "(a|b)" * 5000}]
+        statuses = [server.ask("/v1/completions", {**body, "max_tokens": 1}).status for body in bodies]
+        stop.set()
+        watching.result(5)
+    assert statuses == [400, 400, 200]
+    assert len(lags) > 20
+    assert sorted(lags)[-2] < 0.1, f"the loop stood still for {1000 * max(lags):.0f} ms"
+
+
+# --- what is told
+
+
+def test_prompts_are_in_no_log_and_no_error(server, caplog):
+    caplog.set_level(logging.DEBUG)
+    requests = [
+        {"prompt": CANARY, "max_tokens": 2},
+        {"prompt": CANARY, "max_tokens": -1},
+        {"prompt": [CANARY, 3]},
+        {"prompt": CANARY * 1000},
+        {"prompt": "a", "stop": CANARY * 1000},
+        {"prompt": "a", "model": 3, "user": f"{CANARY}\r\n"},
+    ]
+    bodies = [json.dumps(request).encode() for request in requests]
+    bodies += [f'{{"{CANARY}": 1, "{CANARY}": 2}}'.encode(), f'{{"prompt": "{CANARY}'.encode()]
+    for body in bodies:
+        answer = server.ask("/v1/completions", body, Authorization=BEARER)
+        assert answer.status == 200 or CANARY.encode() not in answer.body
+    logged = [record for record in caplog.records if record.name == "tuili.server"]
+    assert logged and CANARY not in caplog.text and KEY not in caplog.text
+
+
+def test_what_a_client_chooses_cannot_break_the_log(server, caplog):
+    caplog.set_level(logging.INFO, "tuili.server")
+    server.send(b"GET /x\x1b[31m\xe2\x80\xa8 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.ask("/" + "y" * 9000, method="Z" * 999, Authorization=BEARER, X_Request_Id="z" * 999)
+    server.ask("/v1/completions", {"prompt": "a", "user": "u" * 300}, Authorization=BEARER)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines
+    for line in lines:
+        assert line.isprintable() and len(line) < 400
+        assert not re.search("yyy|zzz|ZZZ|uuu", line)
+
+
+def test_a_failure_of_ours_is_500_and_tells_nothing(server, monkeypatch, caplog):
+    def fail(body, salt):
+        raise RuntimeError(f"at 0x7f3a {CANARY} /root/models")
+
+    monkeypatch.setattr(server.app.requests, "text", fail)
+    answer = server.ask("/v1/completions", {"prompt": "a"}, Authorization=BEARER)
+    assert (answer.status, answer.code) == (500, "internal")
+    assert not re.search("0x|wombat|root|Error", answer.json()["error"]["message"])
+    assert "RuntimeError" in caplog.text and "fail" in caplog.text, "the log says where it was"
+    assert CANARY not in caplog.text

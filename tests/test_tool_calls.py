@@ -1,0 +1,108 @@
+"""Tools of a chat completion: what the prompt says of them, and which answers are calls."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tuili import InvalidParameterError, tool_calls
+from tuili.tool_calls import Call, CallReader, Tools, tools_of
+
+
+def function(name, **more):
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}, **more}}
+
+
+TOOLS = tools_of({"tools": [function("add"), function("look_up")]})
+CALL = '{"name": "add", "arguments": {"a": 1}}'
+ADD = Call("add", '{"a": 1}')
+
+ANSWERS = [
+    ("plain text", "plain text", []),
+    ("a < b <tool", "a < b <tool", []),
+    ("", "", []),
+    (f"<tool_call>\n{CALL}\n</tool_call>", "", [ADD]),
+    (f"Let me see. <tool_call>{CALL}</tool_call>", "Let me see. ", [ADD]),
+    (f"<tool_call>[{CALL}, {CALL}]</tool_call>", "", [ADD, ADD]),  # SmolLM2's form
+    (f"<tool_call>{CALL}</tool_call>\n<tool_call>{CALL}</tool_call>", "", [ADD, ADD]),
+    (f"<tool_call>{CALL}", "", [ADD]),  # the closing tag was a stop string, or is cut
+    ('{"name": "add", "parameters": {"a": 1}}', "", [ADD]),  # Llama's form
+    ('{"name": "other", "parameters": {}}', '{"name": "other", "parameters": {}}', []),
+    ('{"result": 3}', '{"result": 3}', []),
+    ("<tool_call>no JSON</tool_call>", "<tool_call>no JSON</tool_call>", []),
+    (f"<tool_call>{CALL}</tool_call> and so on", f"<tool_call>{CALL}</tool_call> and so on", []),
+    ('<tool_call>{"name": "add", "arguments": 3}</tool_call>',) * 2 + ([],),
+    ("[" * 100, "[" * 100, []),
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("answer, text, calls", ANSWERS, ids=[str(i) for i in range(len(ANSWERS))])
+def test_an_answer_is_parted_alike_however_it_comes(answer, text, calls, size):
+    reader = CallReader(TOOLS)
+    shown = "".join(reader.push(answer[i : i + size]) for i in range(0, len(answer), size))
+    rest, found = reader.finish()
+    assert (shown + rest, found) == (text, calls)
+
+
+def test_without_tools_nothing_is_a_call():
+    for tools in (Tools(), tools_of({"tools": [function("add")], "tool_choice": "none"})):
+        reader = CallReader(tools)
+        assert reader.push(CALL) + reader.finish()[0] == CALL
+
+
+def test_text_is_shown_as_soon_as_it_cannot_be_a_call():
+    reader = CallReader(TOOLS)
+    assert [reader.push(piece) for piece in ("so ", "<tool", "box>", " x<")] == ["so ", "", "<toolbox>", " x"]
+
+
+BAD = [
+    {"tools": "x"},
+    {"tools": [function("a b")]},
+    {"tools": [function("a"), function("a")]},
+    {"tools": [{"type": "retrieval"}]},
+    {"tools": [function("a", extra=1)]},
+    {"tools": [function("a", description=1)]},
+    {"tools": [function("a")] * 129},
+    {"tools": [function("a", strict=True)]},
+    {"tools": [function("a")], "tool_choice": "any"},
+    {"tools": [function("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}},
+    {"tools": [function("a")], "parallel_tool_calls": False},
+    {"tool_choice": "required"},
+]
+
+
+@pytest.mark.parametrize("fields", BAD, ids=[str(i) for i in range(len(BAD))])
+def test_what_cannot_be_done_is_refused(fields):
+    with pytest.raises(InvalidParameterError):
+        tools_of(fields)
+
+
+def test_a_forced_call_has_a_schema():
+    fields = {"tools": [function("a"), function("b")]}
+    assert tools_of(fields).schema() is None
+    assert len(tools_of({**fields, "tool_choice": "required"}).schema()["anyOf"]) == 2
+    named = {"type": "function", "function": {"name": "b"}}
+    assert tools_of({**fields, "tool_choice": named}).schema()["properties"]["name"] == {"const": "b"}
+
+
+def test_a_template_without_tools_reads_of_them():
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+    ]
+    written = tool_calls.in_words(messages, TOOLS)
+    assert [message["role"] for message in written] == ["system", "user", "assistant", "user"]
+    assert (
+        written[0]["content"].startswith("Be brief.")
+        and json.dumps(TOOLS.definitions[0]) in written[0]["content"]
+    )
+    reader = CallReader(TOOLS)
+    reader.push(written[2]["content"])
+    assert reader.finish() == ("", [ADD]), "what is written of a call reads as that call"
+    assert written[3]["content"] == "<tool_response>\n2\n</tool_response>"
+    assert tool_calls.in_words(messages[:2], Tools()) == messages[:2]
