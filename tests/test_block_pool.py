@@ -84,8 +84,8 @@ class BlockPoolMachine(RuleBasedStateMachine):
             return
         assert child.n_computed == n_tokens and child.block_ids[:n_whole] == parent.block_ids[:n_whole]
         if partial:
-            assert copy == (parent.block_ids[n_whole], child.block_ids[n_whole])
-            self.contents.pop(copy[1], None)
+            assert copy == ([parent.block_ids[n_whole]], [child.block_ids[n_whole]])
+            self.contents.pop(copy[1][0], None)
         self.runner.copy_block(*copy)
         self.sequences.append((child, salt))
 

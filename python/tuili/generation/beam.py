@@ -148,7 +148,7 @@ class BeamGroup:
         self._candidates[row.index] = candidates
         return all(other.running and other.n_pending == 0 for other in self.rows)
 
-    def advance(self, pool: _core.BlockPool, copy_block: Callable[[int, int], object]) -> None:
+    def advance(self, pool: _core.BlockPool, copy_block: Callable[[list[int], list[int]], object]) -> None:
         """Take a step of the search, after which every running beam has a row with its last token to compute.
 
         A beam stays in its parent's row if it is the first to; the others get rows whose beams have ended.
@@ -192,7 +192,11 @@ class BeamGroup:
 
 
 def _fork(
-    pool: _core.BlockPool, copy_block: Callable[[int, int], object], child: Row, parent: Row, token_id: int
+    pool: _core.BlockPool,
+    copy_block: Callable[[list[int], list[int]], object],
+    child: Row,
+    parent: Row,
+    token_id: int,
 ) -> None:
     """Make the child's tokens the parent's and one more."""
     tokens = parent.sequence.token_ids()

@@ -152,13 +152,7 @@ class Engine(Worker):
             "waiting": max(0, self._n_rows - len(self.scheduler.running)),
             "queued_tokens": self._queued_tokens,
             "preemptions": self.scheduler.n_preemptions,
-            "n_blocks": self._pool.n_blocks,
-            "free_blocks": self._pool.n_free,
-            "cached_blocks": self._pool.n_cached,
-            "block_hits": self._pool.n_hits,
-            "block_evictions": self._pool.n_evictions,
-            "spared_blocks": self._pool.n_spared,
-            "cache_salts": self._pool.n_salts,
+            **self.scheduler.block_counts(),
         }
 
     def _submit(
