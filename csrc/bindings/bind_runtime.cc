@@ -112,6 +112,14 @@ py::array_t<float> hidden_of(Sequence& sequence) {
   return out;
 }
 
+std::vector<int32_t> ids_of(const Vector<int32_t>& blocks) { return {blocks.begin(), blocks.end()}; }
+
+std::vector<std::vector<int32_t>> window_ids_of(Sequence& sequence) {
+  std::vector<std::vector<int32_t>> all;
+  for (const WindowBlocks& window : idle(sequence).windows) all.push_back(ids_of(window.ids));
+  return all;
+}
+
 void bind_sequence(py::module_& module) {
   py::class_<Sequence, SharedSequence>(module, "Sequence")
       .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
@@ -122,18 +130,8 @@ void bind_sequence(py::module_& module) {
       .def_property_readonly("n_tokens", &Sequence::n_tokens)
       .def_readonly("n_computed", &Sequence::n_computed)
       .def_property_readonly("n_blocks", [](const Sequence& s) { return s.blocks.size(); })
-      .def_property_readonly("block_ids",
-                             [](Sequence& s) {
-                               const auto& ids = idle(s).blocks;
-                               return std::vector<int32_t>(ids.begin(), ids.end());
-                             })
-      .def_property_readonly("window_block_ids",
-                             [](Sequence& s) {
-                               std::vector<std::vector<int32_t>> all;
-                               for (const WindowBlocks& window : idle(s).windows)
-                                 all.emplace_back(window.ids.begin(), window.ids.end());
-                               return all;
-                             })
+      .def_property_readonly("block_ids", [](Sequence& s) { return ids_of(idle(s).blocks); })
+      .def_property_readonly("window_block_ids", &window_ids_of)
       .def(
           "token_ids",
           [](Sequence& s, int64_t begin) {
@@ -287,8 +285,7 @@ void bind_block_pool(py::module_& module) {
           "take",
           [](BlockPool& self, int64_t n) -> std::optional<std::vector<int32_t>> {
             const auto ids = self.take(n);
-            if (!ids) return std::nullopt;
-            return std::vector<int32_t>(ids->begin(), ids->end());
+            return ids ? std::optional(ids_of(*ids)) : std::nullopt;
           },
           "n"_a)
       .def("share", &BlockPool::share, "block_id"_a)

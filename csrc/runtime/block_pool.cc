@@ -382,13 +382,14 @@ std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Seq
               "fork: the sequences differ in their first tokens, or in their salt");
   const int64_t n_whole = n_tokens / block_size(), n_blocks = blocks_for(n_tokens);
   if ((n_blocks > n_whole && least_free() == 0) || !holds_window(parent, n_tokens)) return std::nullopt;
+  std::vector<BlockCopy> copies(1 + windows_.size());
+  if (n_blocks == 0) return copies;
   adopt(child);
   child.blocks.reserve(n_blocks);
   child.content.assign(
       parent.content.begin(),
       parent.content.begin() + std::min(static_cast<int64_t>(parent.content.size()), n_whole));
   child.n_computed = n_tokens;
-  std::vector<BlockCopy> copies(1 + windows_.size());
   child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + n_whole);
   for (const int32_t id : child.blocks) ledger_.share(id);
   if (n_blocks > n_whole) {
