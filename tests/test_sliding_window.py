@@ -1,6 +1,6 @@
 """Layers with a sliding window give their blocks back as a text goes on, and no bit shows it.
 
-Catalogue rows KV-01, KV-06.
+Catalogue rows KV-02, KV-03, KV-06, KV-09, KV-15, KV-16.
 """
 
 from __future__ import annotations

@@ -385,7 +385,8 @@ class LLM(Vectors):
         same model and kv_cache_dtype, in this process or another. Holds the prompt's token ids.
 
         prompt      what later prompts begin with. A text ends in the middle of a word of theirs, perhaps: the
-                    tokens there, hence the last block, may then differ
+                    tokens there, hence the last block, may then differ. A model with sliding windows finds
+                    it whole or not at all: only what comes after it is seen is saved of a window
         cache_salt  of the requests that are to find it; whoever loads it must give the same
         raises      InvalidParameterError for a prompt of less than a block, and what `generate` raises
 
