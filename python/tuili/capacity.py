@@ -70,13 +70,15 @@ class Areas:
     def split(self, n_bytes: int, n_text: int, n_texts: int) -> tuple[int, dict[int, int]]:
         """Blocks for the layers without a window, and by window.
 
-        Windows get their share of texts of n_text blocks. Many short texts fill the windows first: therefore
-        they get what n_texts need, if that is not more than half.
+        Windows get their share of texts of n_text blocks; half if there is no room for n_texts of these:
+        shorter texts fill the windows first, and a prefix is found only where they have its end.
         """
         if not self.windows:
             return n_bytes // self.block_bytes, {}
         of_text = self.windows_bytes(n_text)
-        share = max(n_bytes * of_text // self.text_bytes(n_text), min(n_texts * of_text, n_bytes // 2))
+        share = n_bytes * of_text // self.text_bytes(n_text)
+        if n_bytes < n_texts * self.text_bytes(n_text):
+            share = max(share, n_bytes // 2)
         share = min(share, n_bytes - n_text * self.block_bytes)
         windows = {
             length: share * min(n_text, window.span) // of_text for length, window in self.windows.items()
