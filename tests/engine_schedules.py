@@ -2,7 +2,8 @@
 
 Drawn are the model and the type of its cache, prompts with common beginnings, every parameter that reads the
 history, arrivals, priorities, deadlines, cancellations, siblings, beams, guesses, chunk sizes, threads,
-places, the prefix cache, and pools so small that many rows are preempted. property_schedules.py plays them.
+places, the prefix cache, whether a sliding window has an area of its own, and pools so small that many rows
+are preempted. property_schedules.py plays them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections import Counter
 
 from tiny_core import built
 from tiny_engine import BLOCK, drain, is_idle, make_engine, sampling
+from tiny_models import GEMMA_WINDOW
+from tuili import _core
 from tuili.errors import RequestCancelled
 
 MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
@@ -83,14 +86,21 @@ def play(seed: int) -> Counter[str]:
             ids = rng.choice(cases)[0] + ids
         cases.append((ids[:40], draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)))
     expected = [alone(*case, family=family, format=format, kv_type=kv_type) for case in cases]
+    prefill_chunk = rng.choice([1, 5, 64])
+    windows = {}
+    if family == "gemma3" and rng.random() < 0.8:
+        span = _core.BlockPool.window_span(GEMMA_WINDOW, BLOCK, prefill_chunk)
+        n_window = max(n_blocks(len(ids), options, span) for ids, options in cases)
+        windows = {GEMMA_WINDOW: n_window + rng.choice([0, 0, 3])}
     n_most = max(n_blocks(len(ids), options) for ids, options in cases)
     engine = make_engine(
         model=built(family, format),
         kv_type=kv_type,
         max_model_len=256,
-        n_blocks=n_most + rng.choice([0, 0, 0, 1]),
+        n_blocks=n_most + rng.choice([0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),
+        windows=windows,
         num_threads=rng.choice([1, 2]),
-        prefill_chunk=rng.choice([1, 5, 64]),
+        prefill_chunk=prefill_chunk,
         prefix_caching=rng.random() < 0.7,
         max_num_seqs=rng.choice([4, 16]),
     )
@@ -108,7 +118,7 @@ def play(seed: int) -> Counter[str]:
         if rng.random() < 0.1:
             rng.choice(handles).abort()
     drain(engine)
-    counts = Counter({"engines": 1, "engine requests": len(cases)})
+    counts = Counter({"engines": 1, "engines with a window": len(windows), "engine requests": len(cases)})
     for handle, outputs in zip(handles, expected, strict=True):
         counts["engine requests preempted"] += handle._request.metrics["preemptions"] > 0
         counts["engine tokens compared"] += compare(handle, outputs)
@@ -120,9 +130,9 @@ def play(seed: int) -> Counter[str]:
     return counts
 
 
-def n_blocks(n_prompt: int, options) -> int:
-    """The smallest pool that takes the request."""
-    n = -(-(n_prompt + options["max_tokens"] - 1) // BLOCK)
+def n_blocks(n_prompt: int, options, span: int = 1 << 30) -> int:
+    """The smallest pool that takes the request, or area of a window where a text needs `span` blocks."""
+    n = min(span, -(-(n_prompt + options["max_tokens"] - 1) // BLOCK))
     return (n + 1) * options["num_beams"] if "num_beams" in options else n
 
 

@@ -3,7 +3,8 @@
     python tests/property_schedules.py --runs 1000
 
 A schedule draws everything that may vary: batch mates, arrival order, chunk sizes, threads, instruction set,
-block size, pool sizes small enough to preempt, prefix cache on or off, siblings forked from another's prompt,
+block size, pool sizes small enough to preempt, a sliding window's blocks apart or with the others, prefix
+cache on or off, siblings forked from another's prompt,
 steps one by one or in runs, with guesses by prompt lookup or without. Tokens
 and log-probabilities of the whole vocabulary behind each are compared bit by bit; of requests that collect
 logits (these share no prefix), every logit too. Of quiet requests, whose steps may come in runs, only tokens
@@ -24,6 +25,7 @@ import numpy as np
 
 import engine_schedules
 from tiny_core import How, built, encode, some_ids
+from tiny_models import GEMMA_WINDOW
 from tuili import _core
 
 MODELS = [
@@ -149,6 +151,11 @@ class Schedule:
         self.requests = draw_requests(rng, long=self.chunk >= 64 and rng.random() < 0.3)
         largest = max(len(request.ids) + request.n_new for request in self.requests)
         self.n_blocks = -(-largest // self.block_size) + rng.choice([0, 0, 1, 3, 12])
+        self.windows = {}
+        if MODELS[self.model_id][0] == "gemma3" and rng.random() < 0.8:
+            span = _core.BlockPool.window_span(GEMMA_WINDOW, self.block_size, self.chunk)
+            n_needed = min(span, -(-largest // self.block_size))
+            self.windows = {GEMMA_WINDOW: n_needed + rng.choice([0, 0, 1, 3])}
         self.waiting = sorted(self.requests, key=lambda request: request.arrival)
         self.running: list[Row] = []
         self.preempted: list[Row] = []
@@ -157,15 +164,21 @@ class Schedule:
         family, format, compute = MODELS[self.model_id]
         return (
             f"{family} {format} compute={compute} kv={self.kv_type} {self.isa} threads={self.num_threads} "
-            f"chunk={self.chunk} blocks={self.n_blocks}x{self.block_size} prefix_cache={self.prefix_cache} "
-            f"requests={len(self.requests)}"
+            f"chunk={self.chunk} blocks={self.n_blocks}x{self.block_size} windows={self.windows} "
+            f"prefix_cache={self.prefix_cache} requests={len(self.requests)}"
         )
 
     def play(self) -> Counter[str]:
         family, format, compute = MODELS[self.model_id]
         model = built(family, format, compute=compute)
-        self.pool = _core.BlockPool(self.n_blocks, self.block_size, prefix_cache=self.prefix_cache)
-        cache = _core.KvCache(model.spec, self.n_blocks, self.block_size, self.kv_type)
+        self.pool = _core.BlockPool(
+            self.n_blocks,
+            self.block_size,
+            prefix_cache=self.prefix_cache,
+            windows=self.windows,
+            step_tokens=self.chunk,
+        )
+        cache = _core.KvCache(model.spec, self.n_blocks, self.block_size, self.kv_type, windows=self.windows)
         cache.poison()  # whatever the pages held must not matter
         self.runner = _core.Runner(
             model,
@@ -186,6 +199,8 @@ class Schedule:
             step += 1
             assert step < 5000, "the schedule makes no progress"
         assert self.pool.n_free == self.n_blocks, "blocks leaked"
+        assert all(area.n_free == area.n_blocks for area in self.pool.windows), "a window's blocks leaked"
+        self.counts["schedules with a window"] += len(self.windows)
         self.counts["schedules"] += 1
         self.counts["steps"] += step
         return self.counts
@@ -247,6 +262,15 @@ class Schedule:
             self.preempt(victims[-1])
         return True
 
+    def release_unseen(self, rows: list[Row]) -> None:
+        """Now or, for some, when they grow."""
+        before = self.n_gone(rows)
+        self.pool.release_unseen([row.sequence for row in rows if self.rng.random() < 0.5])
+        self.counts["window blocks given back"] += self.n_gone(rows) - before
+
+    def n_gone(self, rows: list[Row]) -> int:
+        return sum(ids.count(-1) for row in rows for ids in row.sequence.window_block_ids)
+
     def run_one_step(self) -> None:
         """A batch in random order with random chunks; who finds no block sits out."""
         budget = max(self.chunk, 8)
@@ -271,6 +295,7 @@ class Schedule:
             if not row.request.quiet:
                 row.logprobs.append(logprobs)
         self.counts["tokens"] += sum(n_new)
+        self.release_unseen(batch)
         for sequence in sequences:
             if self.prefix_cache and self.rng.random() < 0.7:
                 self.pool.publish(sequence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import ClassVar
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tiny_core import built
+from tiny_models import GEMMA_WINDOW
 from tuili import _core, errors
 
 N_BLOCKS, BLOCK_SIZE = 7, 16
@@ -18,7 +20,7 @@ N_BLOCKS, BLOCK_SIZE = 7, 16
 # Prompts are made of two kinds of block, so that prefixes coincide often.
 PROMPTS = st.builds(
     lambda kinds, tail: [kind for kind in kinds for _ in range(BLOCK_SIZE)] + [9] * tail,
-    st.lists(st.sampled_from([1, 2]), max_size=4),
+    st.lists(st.sampled_from([1, 2]), max_size=6),
     st.integers(1, BLOCK_SIZE),
 )
 
@@ -31,22 +33,42 @@ class BlockPoolMachine(RuleBasedStateMachine):
     """The model knows from which prefix each block's keys and values come, and who holds the block."""
 
     hash_mask = 2**64 - 1
+    windows: ClassVar[dict[int, int]] = {}
 
     def __init__(self) -> None:
         super().__init__()
-        model = built("llama", n_layers=1)
-        self.pool = _core.BlockPool(N_BLOCKS, BLOCK_SIZE, key=1, hash_mask=self.hash_mask)
-        self.cache = _core.KvCache(model.spec, N_BLOCKS, BLOCK_SIZE)
+        model = built("gemma3") if self.windows else built("llama", n_layers=1)
+        self.pool = _core.BlockPool(
+            N_BLOCKS,
+            BLOCK_SIZE,
+            key=1,
+            hash_mask=self.hash_mask,
+            windows=self.windows,
+            step_tokens=BLOCK_SIZE,
+        )
+        self.cache = _core.KvCache(model.spec, N_BLOCKS, BLOCK_SIZE, windows=self.windows)
         self.runner = _core.Runner(model, self.cache, max_batch_tokens=BLOCK_SIZE * N_BLOCKS, num_threads=1)
         self.sequences: list[tuple[_core.Sequence, int]] = []  # with their salt
         self.raw: Counter[int] = Counter()  # blocks held through take and share
         self.contents: dict[int, tuple[int, tuple[int, ...]]] = {}  # block -> (salt, tokens up to its end)
+        self.window_contents: dict[int, tuple[int, tuple[int, ...]]] = {}
 
     def pick(self, data: st.DataObject) -> tuple[_core.Sequence, int]:
         return self.sequences[data.draw(st.integers(0, len(self.sequences) - 1), label="sequence")]
 
     def n_needed(self, sequence: _core.Sequence, n_tokens: int) -> int:
         return max(0, -(-n_tokens // BLOCK_SIZE) - sequence.n_blocks)
+
+    def first_seen(self, n_computed: int) -> int:
+        """The window's first block that a token after n_computed may read: keys are read in tiles of 64."""
+        return max(0, n_computed - GEMMA_WINDOW + 1) // 64 * 64 // BLOCK_SIZE
+
+    def check_window(self, sequence: _core.Sequence, salt: int) -> None:
+        """Every block that the next token sees is there, and holds what its place says."""
+        tokens = tuple(sequence.token_ids())
+        for ids in sequence.window_block_ids:
+            for i in range(self.first_seen(sequence.n_computed), sequence.n_computed // BLOCK_SIZE):
+                assert self.window_contents[ids[i]] == (salt, tokens[: (i + 1) * BLOCK_SIZE])
 
     @rule(tokens=PROMPTS, salt=st.integers(0, 1))
     def arrive(self, tokens, salt):
@@ -67,6 +89,7 @@ class BlockPoolMachine(RuleBasedStateMachine):
         tokens = tuple(sequence.token_ids())
         for i, block in enumerate(sequence.block_ids):
             assert self.contents[block] == (salt, tokens[: (i + 1) * BLOCK_SIZE]), "a block of another prefix"
+        self.check_window(sequence, salt)
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data())
@@ -75,44 +98,75 @@ class BlockPoolMachine(RuleBasedStateMachine):
         if len(self.sequences) >= 4:
             return
         n_tokens = data.draw(st.integers(0, parent.n_computed), label="n_tokens")
-        child, n_free = new_sequence([*parent.token_ids()[:n_tokens], 9], salt), self.pool.n_free
+        child, n_free = new_sequence([*parent.token_ids()[:n_tokens], 9], salt), self.pool.least_free
         copy = self.pool.fork(child, parent, n_tokens)
         n_whole, partial = divmod(n_tokens, BLOCK_SIZE)
-        assert (copy is None) == (partial > 0 and n_free == 0)
+        gone = any(-1 in ids[self.first_seen(n_tokens) : n_whole + 1] for ids in parent.window_block_ids)
+        assert (copy is None) == ((partial > 0 and n_free == 0) or gone)
         if copy is None:
             assert child.n_blocks == child.n_computed == 0
             return
         assert child.n_computed == n_tokens and child.block_ids[:n_whole] == parent.block_ids[:n_whole]
         if partial:
-            assert copy == (parent.block_ids[n_whole], child.block_ids[n_whole])
-            self.contents.pop(copy[1], None)
+            assert copy == (self.ids_at(parent, n_whole), self.ids_at(child, n_whole))
+            self.forget(self.ids_at(child, n_whole))
         self.runner.copy_block(*copy)
+        self.check_window(child, salt)
         self.sequences.append((child, salt))
+
+    def ids_at(self, sequence: _core.Sequence, block: int) -> list[int]:
+        """Of each area."""
+        return [sequence.block_ids[block], *(ids[block] for ids in sequence.window_block_ids)]
+
+    def forget(self, ids: list[int]) -> None:
+        for contents, block in zip((self.contents, self.window_contents), ids, strict=False):
+            contents.pop(block, None)
+
+    def window_needs(self, sequence: _core.Sequence, n_tokens: int) -> int:
+        """Blocks of the window that growing takes."""
+        if not self.windows:
+            return 0
+        first = self.first_seen(sequence.n_computed)
+        end = min(-(-n_tokens // BLOCK_SIZE), first + self.pool.windows[0].span)
+        return max(0, end - max([first, *map(len, sequence.window_block_ids)]))
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data(), n_tokens=st.integers(0, BLOCK_SIZE * (N_BLOCKS + 1)))
     def grow(self, data, n_tokens):
-        sequence, _ = self.pick(data)
+        sequence, salt = self.pick(data)
+        self.pool.release_unseen([sequence])
         held, n_free = list(sequence.block_ids), self.pool.n_free
-        n_needed = self.n_needed(sequence, n_tokens)
-        assert self.pool.grow(sequence, n_tokens) == (n_needed <= n_free)
+        windows = [list(ids) for ids in sequence.window_block_ids]
+        n_needed, n_window = self.n_needed(sequence, n_tokens), self.window_needs(sequence, n_tokens)
+        fits = n_needed <= n_free and all(n_window <= area.n_free for area in self.pool.windows)
+        assert self.pool.grow(sequence, n_tokens) == fits
         assert sequence.block_ids[: len(held)] == held, "blocks already held moved"
         given_blocks = sequence.block_ids[len(held) :]
-        assert len(given_blocks) == (n_needed if n_needed <= n_free else 0)
+        assert len(given_blocks) == (n_needed if fits else 0)
         for block in given_blocks:
             self.contents.pop(block, None)
+        for ids, before in zip(sequence.window_block_ids, windows or [[]], strict=False):
+            assert ids[: len(before)] == before
+            assert len(ids) - len(before) == (n_window if fits else 0)
+            for block in ids[len(before) :]:
+                self.window_contents.pop(block, None)
+        self.check_window(sequence, salt)
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data(), n_most=st.integers(1, 40))
     def compute(self, data, n_most):
         sequence, salt = self.pick(data)
-        room = min(sequence.n_tokens, sequence.n_blocks * BLOCK_SIZE) - sequence.n_computed
+        left = sequence.n_tokens - sequence.n_computed
+        room = min(left, self.pool.room([sequence])) if sequence.n_blocks else 0
         if room <= 0:
             return
         self.runner.step([sequence], [min(room, n_most)], [False])
         tokens = tuple(sequence.token_ids())
         for i in range(sequence.n_computed // BLOCK_SIZE):
             self.contents[sequence.block_ids[i]] = (salt, tokens[: (i + 1) * BLOCK_SIZE])
+            for ids in sequence.window_block_ids:
+                if ids[i] >= 0:
+                    self.window_contents[ids[i]] = (salt, tokens[: (i + 1) * BLOCK_SIZE])
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data(), token=st.sampled_from([1, 2, 9]))
@@ -181,6 +235,10 @@ class BlockPoolMachine(RuleBasedStateMachine):
             owners[block] for block in range(N_BLOCKS)
         ]
         assert self.pool.n_free == N_BLOCKS - len(owners)
+        for area in self.pool.windows:
+            tables = [ids for sequence, _ in self.sequences for ids in sequence.window_block_ids]
+            held = {id for ids in tables for id in ids if id >= 0}
+            assert area.n_free == area.n_blocks - len(held)
         assert 0 <= self.pool.n_cached <= self.pool.n_free
 
 
@@ -190,10 +248,17 @@ class CollidingBlockPoolMachine(BlockPoolMachine):
     hash_mask = 0
 
 
+class WindowedBlockPoolMachine(BlockPoolMachine):
+    """The layers of a sliding window have an area of their own, smaller than the other one."""
+
+    windows: ClassVar[dict[int, int]] = {GEMMA_WINDOW: N_BLOCKS - 1}
+
+
 TestBlockPoolMachine = BlockPoolMachine.TestCase
 TestCollidingBlockPoolMachine = CollidingBlockPoolMachine.TestCase
-for case in (TestBlockPoolMachine, TestCollidingBlockPoolMachine):
-    case.settings = settings(max_examples=60, stateful_step_count=40)
+TestWindowedBlockPoolMachine = WindowedBlockPoolMachine.TestCase
+for machine in (BlockPoolMachine, CollidingBlockPoolMachine, WindowedBlockPoolMachine):
+    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def computed(pool: _core.BlockPool, tokens: list[int], salt: int = 0) -> _core.Sequence:

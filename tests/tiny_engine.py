@@ -115,6 +115,7 @@ def make_engine(
     model: _core.Model | None = None,
     kv_type: str = "float32",
     n_blocks: int = 256,
+    windows: dict[int, int] | None = None,
     max_model_len: int = 200,
     eos_ids: tuple[int, ...] = (),
     grammars: Grammars | None = None,
@@ -127,7 +128,8 @@ def make_engine(
     """An engine on the counting model with small blocks; without a thread unless asked for."""
     model = model or counting_model()
     limit = Limits(**limits)
-    cache = _core.KvCache(model.spec, n_blocks, BLOCK, kv_type)
+    windows = windows or {}
+    cache = _core.KvCache(model.spec, n_blocks, BLOCK, kv_type, windows=windows)
     runner = _core.Runner(
         model,
         cache,
@@ -139,7 +141,13 @@ def make_engine(
         runner = Timed(runner, clock)
     return Engine(
         Slow(runner, step_s) if step_s else runner,
-        _core.BlockPool(n_blocks, BLOCK, prefix_cache=limit.prefix_caching),
+        _core.BlockPool(
+            n_blocks,
+            BLOCK,
+            prefix_cache=limit.prefix_caching,
+            windows=windows,
+            step_tokens=limit.prefill_chunk,
+        ),
         n_vocab=N_VOCAB,
         max_model_len=max_model_len,
         decoder=lambda skip_special: Letters(),
@@ -178,5 +186,6 @@ def is_idle(engine: Engine) -> bool:
     stats = engine.stats()
     return (
         stats["free_blocks"] == stats["n_blocks"]
+        and stats["free_window_blocks"] == stats["window_blocks"]
         and stats["running"] == stats["waiting"] == stats["queued_tokens"] == 0
     )

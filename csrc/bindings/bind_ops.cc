@@ -223,7 +223,9 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
                   const AttentionOptions& options, const Isa& isa) {
   const int64_t n_rows = q.shape(0), n_heads = q.shape(1), head_dim = q.shape(2), n_keys = k.shape(0);
   const OneCall call(isa, options.num_threads, head_dim);
-  const Pages pages(call, k, v, options);
+  Pages pages(call, k, v, options);
+  const int64_t n_unread = ops::first_key_read(options.position, options.window) / options.block_size;
+  std::fill_n(pages.blocks.begin(), std::min(n_unread, std::ssize(pages.blocks)), -1);
   FloatArray out = like(q);
   const ops::AttentionSpec spec{n_heads,        k.shape(1),    head_dim,       options.window,
                                 options.causal, options.scale, options.softcap};

@@ -1,4 +1,5 @@
 // SamplingParams, Sequence, BlockPool, KvCache, Runner.
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -130,6 +131,14 @@ py::array_t<float> hidden_of(Sequence& sequence) {
   return out;
 }
 
+std::vector<int32_t> ids_of(const Vector<int32_t>& blocks) { return {blocks.begin(), blocks.end()}; }
+
+std::vector<std::vector<int32_t>> window_ids_of(Sequence& sequence) {
+  std::vector<std::vector<int32_t>> all;
+  for (const WindowBlocks& window : idle(sequence).windows) all.push_back(ids_of(window.ids));
+  return all;
+}
+
 void bind_sequence(py::module_& module) {
   py::class_<Sequence, SharedSequence>(module, "Sequence")
       .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
@@ -140,11 +149,8 @@ void bind_sequence(py::module_& module) {
       .def_property_readonly("n_tokens", &Sequence::n_tokens)
       .def_readonly("n_computed", &Sequence::n_computed)
       .def_property_readonly("n_blocks", [](const Sequence& s) { return s.blocks.size(); })
-      .def_property_readonly("block_ids",
-                             [](Sequence& s) {
-                               const auto& ids = idle(s).blocks;
-                               return std::vector<int32_t>(ids.begin(), ids.end());
-                             })
+      .def_property_readonly("block_ids", [](Sequence& s) { return ids_of(idle(s).blocks); })
+      .def_property_readonly("window_block_ids", &window_ids_of)
       .def(
           "token_ids",
           [](Sequence& s, int64_t begin) {
@@ -186,42 +192,114 @@ void bind_sequence(py::module_& module) {
 
 // ---- blocks and cache
 
+// By their length, hence the shortest first.
+std::vector<WindowArea> to_areas(const std::map<int64_t, int64_t>& windows) {
+  std::vector<WindowArea> areas;
+  for (const auto& [window, n_blocks] : windows) areas.push_back({window, n_blocks});
+  return areas;
+}
+
+struct WindowState {
+  int64_t window, span, n_blocks, n_free, n_cached, n_evictions;
+};
+
+std::vector<WindowState> states_of(const BlockPool& pool) {
+  std::vector<WindowState> states;
+  for (int64_t i = 0; i < pool.n_windows(); ++i) {
+    const BlockLedger& ledger = pool.ledger(i);
+    states.push_back({pool.window(i), pool.span(i), ledger.n_blocks(), ledger.n_free(), ledger.n_cached(),
+                      ledger.n_evictions()});
+  }
+  return states;
+}
+
+// Of the sequences, none of which may be in a step.
+std::vector<Sequence*> all_idle(const std::vector<SharedSequence>& sequences) {
+  std::vector<Sequence*> pointers;
+  for (const SharedSequence& sequence : sequences) {
+    TUILI_CHECK(sequence != nullptr, "a sequence is None");
+    pointers.push_back(&idle(*sequence));
+  }
+  return pointers;
+}
+
+template <class Count>
+auto count_of(Count BlockLedger::* count) {
+  return [count](const BlockPool& pool) { return (pool.ledger().*count)(); };
+}
+
+using Copies = std::pair<std::vector<int32_t>, std::vector<int32_t>>;
+
+std::optional<Copies> fork(BlockPool& pool, Sequence& child, const Sequence& parent, int64_t n_tokens) {
+  const auto copies = pool.fork(child, parent, n_tokens);
+  if (!copies) return std::nullopt;
+  Copies ids;
+  for (const auto& [from, to] : *copies) {
+    ids.first.push_back(from);
+    ids.second.push_back(to);
+  }
+  return ids;
+}
+
+void bind_sequences_of_pool(py::class_<BlockPool>& pool) {
+  pool.def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
+      .def("attach_chain", &BlockPool::attach_chain, "sequence"_a, "n_tokens"_a)
+      .def("fork", &fork, "child"_a, "parent"_a, "n_tokens"_a)
+      .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a, py::kw_only(), "position"_a = py::none())
+      .def(
+          "grow_ahead",
+          [](BlockPool& self, const std::vector<SharedSequence>& sequences, int64_t n_steps,
+             int64_t n_spare) { return self.grow_ahead(all_idle(sequences), n_steps, n_spare); },
+          "sequences"_a, "n_steps"_a, py::kw_only(), "n_spare"_a)
+      .def(
+          "room",
+          [](const BlockPool& self, const std::vector<SharedSequence>& sequences) {
+            const std::vector<Sequence*> all = all_idle(sequences);
+            return self.room({all.data(), all.size()});
+          },
+          "sequences"_a)
+      .def("publish", &BlockPool::publish, "sequence"_a)
+      .def(
+          "release_unseen",
+          [](BlockPool& self, const std::vector<SharedSequence>& sequences) {
+            for (Sequence* sequence : all_idle(sequences)) self.release_unseen(*sequence);
+          },
+          "sequences"_a)
+      .def("release", &BlockPool::release, "sequence"_a);
+}
+
 void bind_block_pool(py::module_& module) {
-  py::class_<BlockPool>(module, "BlockPool")
-      .def(py::init(
-               [](int64_t n_blocks, int64_t block_size, bool prefix_cache, uint64_t key, uint64_t hash_mask) {
-                 return std::make_unique<BlockPool>(
-                     BlockPoolOptions{n_blocks, block_size, prefix_cache, key, hash_mask});
-               }),
+  py::class_<WindowState>(module, "WindowState")
+      .def_readonly("window", &WindowState::window)
+      .def_readonly("span", &WindowState::span)
+      .def_readonly("n_blocks", &WindowState::n_blocks)
+      .def_readonly("n_free", &WindowState::n_free)
+      .def_readonly("n_cached", &WindowState::n_cached)
+      .def_readonly("n_evictions", &WindowState::n_evictions);
+  py::class_<BlockPool> pool(module, "BlockPool");
+  pool.def(py::init([](int64_t n_blocks, int64_t block_size, bool prefix_cache, uint64_t key,
+                       uint64_t hash_mask, const std::map<int64_t, int64_t>& windows, int64_t step_tokens) {
+             return std::make_unique<BlockPool>(BlockPoolOptions{n_blocks, block_size, prefix_cache, key,
+                                                                 hash_mask, to_areas(windows), step_tokens});
+           }),
            "n_blocks"_a, "block_size"_a = 32, py::kw_only(), "prefix_cache"_a = true, "key"_a = 0,
-           "hash_mask"_a = ~uint64_t{0})
+           "hash_mask"_a = ~uint64_t{0}, "windows"_a = py::dict(), "step_tokens"_a = 512)
       .def_property_readonly("n_blocks", &BlockPool::n_blocks)
       .def_property_readonly("block_size", &BlockPool::block_size)
-      .def_property_readonly("n_free", &BlockPool::n_free)
-      .def_property_readonly("n_cached", &BlockPool::n_cached)
+      .def_property_readonly("n_free", count_of(&BlockLedger::n_free))
+      .def_property_readonly("n_cached", count_of(&BlockLedger::n_cached))
       .def_property_readonly("n_hits", &BlockPool::n_hits)
-      .def_property_readonly("n_evictions", &BlockPool::n_evictions)
-      .def_property_readonly("n_spared", &BlockPool::n_spared)
-      .def_property_readonly("n_salts", &BlockPool::n_salts)
-      .def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
-      .def(
-          "fork",
-          [](BlockPool& pool, Sequence& child, const Sequence& parent,
-             int64_t n_tokens) -> std::optional<std::pair<int32_t, int32_t>> {
-            const auto copy = pool.fork(child, parent, n_tokens);
-            if (!copy) return std::nullopt;
-            return std::pair(copy->from, copy->to);
-          },
-          "child"_a, "parent"_a, "n_tokens"_a)
-      .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a)
-      .def("publish", &BlockPool::publish, "sequence"_a)
-      .def("release", &BlockPool::release, "sequence"_a)
+      .def_property_readonly("n_evictions", count_of(&BlockLedger::n_evictions))
+      .def_property_readonly("n_spared", count_of(&BlockLedger::n_spared))
+      .def_property_readonly("n_salts", count_of(&BlockLedger::n_salts))
+      .def_property_readonly("least_free", &BlockPool::least_free)
+      .def_property_readonly("windows", &states_of)
+      .def_static("window_span", &BlockPool::window_span, "window"_a, "block_size"_a, "step_tokens"_a)
       .def(
           "take",
-          [](BlockPool& pool, int64_t n) -> std::optional<std::vector<int32_t>> {
-            const auto ids = pool.take(n);
-            if (!ids) return std::nullopt;
-            return std::vector<int32_t>(ids->begin(), ids->end());
+          [](BlockPool& self, int64_t n) -> std::optional<std::vector<int32_t>> {
+            const auto ids = self.take(n);
+            return ids ? std::optional(ids_of(*ids)) : std::nullopt;
           },
           "n"_a)
       .def("share", &BlockPool::share, "block_id"_a)
@@ -229,53 +307,70 @@ void bind_block_pool(py::module_& module) {
       .def("clear_cache", &BlockPool::clear_cache)
       .def("n_owners", &BlockPool::n_owners, "block_id"_a)
       .def("check_invariants", &BlockPool::check_invariants);
+  bind_sequences_of_pool(pool);
 }
 
-py::array_t<uint8_t> read_blocks(const KvCache& cache, Sequence& sequence, int64_t first, int64_t n) {
-  TUILI_CHECK(n >= 0 && n <= static_cast<int64_t>(idle(sequence).blocks.size()), n,
-              " blocks of a sequence that holds ", sequence.blocks.size());
-  py::array_t<uint8_t> out(n * (cache.bytes() / cache.n_blocks()));
-  const std::span<uint8_t> to{out.mutable_data(), static_cast<size_t>(out.size())};
+int64_t bytes_of(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n) {
+  TUILI_CHECK(first >= 0 && n >= 0, n, " blocks from ", first, " on");
+  return cache.prefix_bytes(n_tokens, first + n) - cache.prefix_bytes(n_tokens, first);
+}
+
+const uint8_t* checked_bytes(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n,
+                             const ByteArray& blocks) {
+  const int64_t bytes = bytes_of(cache, n_tokens, first, n);
+  TUILI_CHECK(blocks.size() == bytes, blocks.size(), " bytes for ", n, " blocks from ", first, " on of ",
+              n_tokens, " tokens, which are ", bytes);
+  return blocks.data();
+}
+
+py::array_t<uint8_t> read_blocks(const KvCache& cache, Sequence& sequence, int64_t n_tokens, int64_t first,
+                                 int64_t n) {
+  py::array_t<uint8_t> out(bytes_of(cache, n_tokens, first, n));
+  uint8_t* const to = out.mutable_data();
   HeldSequences held;
   held.hold(sequence);
   const py::gil_scoped_release release;
-  cache.read(sequence, first, to);
+  cache.read(sequence, n_tokens, first, n, to);
   return out;
 }
 
-void write_blocks(KvCache& cache, Sequence& sequence, const ByteArray& blocks) {
-  const std::span<const uint8_t> from{blocks.data(), static_cast<size_t>(blocks.size())};
+void write_blocks(KvCache& cache, Sequence& sequence, int64_t n_tokens, int64_t n, const ByteArray& blocks) {
+  const int64_t first = idle(sequence).n_computed / cache.block_size();
+  const uint8_t* const from = checked_bytes(cache, n_tokens, first, n, blocks);
   HeldSequences held;
   held.hold(sequence);
   const py::gil_scoped_release release;
-  cache.write(sequence, from);
+  cache.write(sequence, n_tokens, n, from);
+}
+
+bool are_finite(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n, const ByteArray& blocks) {
+  const uint8_t* const bytes = checked_bytes(cache, n_tokens, first, n, blocks);
+  const py::gil_scoped_release release;
+  return cache.is_finite(n_tokens, first, n, bytes);
 }
 
 void bind_cache(py::module_& module) {
   py::class_<KvCache>(module, "KvCache")
-      .def(
-          py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype) {
-            return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype));
-          }),
-          "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32")
+      .def(py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype,
+                       const std::map<int64_t, int64_t>& windows) {
+             return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype),
+                                              to_areas(windows));
+           }),
+           "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32", py::kw_only(),
+           "windows"_a = py::dict())
       .def_property_readonly("bytes", &KvCache::bytes)
       .def("poison", &KvCache::poison)
-      .def("read", &read_blocks, "sequence"_a, "first"_a, "n"_a)
-      .def("write", &write_blocks, "sequence"_a, "blocks"_a)
-      .def(
-          "is_finite",
-          [](const KvCache& cache, const ByteArray& blocks) {
-            const std::span<const uint8_t> bytes{blocks.data(), static_cast<size_t>(blocks.size())};
-            const py::gil_scoped_release release;
-            return cache.is_finite(bytes);
-          },
-          "blocks"_a)
+      .def("prefix_bytes", &KvCache::prefix_bytes, "n_tokens"_a, "n_blocks"_a)
+      .def("read", &read_blocks, "sequence"_a, "n_tokens"_a, "first"_a, "n"_a)
+      .def("write", &write_blocks, "sequence"_a, "n_tokens"_a, "n"_a, "blocks"_a)
+      .def("is_finite", &are_finite, "n_tokens"_a, "first"_a, "n"_a, "blocks"_a)
       .def_static(
           "block_bytes",
-          [](const ModelSpec& spec, int64_t block_size, const std::string& dtype) {
-            return KvCache::block_bytes(spec, block_size, to_kv_type(dtype));
+          [](const ModelSpec& spec, int64_t block_size, const std::string& dtype,
+             std::optional<int64_t> window) {
+            return KvCache::block_bytes(spec, block_size, to_kv_type(dtype), window);
           },
-          "spec"_a, "block_size"_a = 32, "dtype"_a = "float32");
+          "spec"_a, "block_size"_a = 32, "dtype"_a = "float32", py::kw_only(), "window"_a = py::none());
 }
 
 // ---- Runner
@@ -443,11 +538,15 @@ void bind_runner(py::module_& module) {
       .def("sample", &run_sample, "sequence"_a, "logits"_a)
       .def(
           "copy_block",
-          [](BusyRunner& runner, int64_t from, int64_t to) {
+          [](BusyRunner& runner, const std::vector<int32_t>& from, const std::vector<int32_t>& to) {
+            TUILI_CHECK(from.size() == to.size(), "copy_block: ", from.size(), " from_ids, ", to.size(),
+                        " to_ids");
+            std::vector<BlockCopy> copies;
+            for (size_t i = 0; i < from.size(); ++i) copies.push_back({from[i], to[i]});
             const Turn turn(runner);
-            runner.copy_block(from, to);
+            runner.copy_block(copies);
           },
-          "from_id"_a, "to_id"_a)
+          "from_ids"_a, "to_ids"_a)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
       .def("n_allocations", &Runner::n_allocations);

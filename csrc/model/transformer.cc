@@ -131,12 +131,13 @@ void Transformer::attention_block(const Step& step, int64_t i, const TensorView&
     ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
   }
 
-  const ops::KvPages& pages = step.kv[i];
-  ops::kv_write(context, pages, k, v, step.batch.slots.data());
+  const ops::KvPages& pages = step.kv[i].pages;
+  const AreaRows& rows = step.batch.areas[step.kv[i].area];
+  ops::kv_write(context, pages, k, v, rows.slots.data());
   const ops::AttentionSpec attention{spec.n_heads,        spec.n_kv_heads, spec.head_dim,
                                      spec.sliding_window, spec.causal,     spec.attention_scale,
                                      spec.score_softcap};
-  ops::attention(context, attention, out, q, pages, step.batch.sequences, s.attention_partials);
+  ops::attention(context, attention, out, q, pages, rows.sequences, s.attention_partials);
 
   ops::Activations attended = step.input(out);
   const TensorView mixed = step.rows(s.mixed, spec_.d_model);

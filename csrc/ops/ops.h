@@ -137,6 +137,14 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
 
 // ---- attention over pages
 
+inline constexpr int64_t kKeyTile = cpu::kKeyTile;  // keys that are read together, at absolute positions
+
+// The first key that may be read for a row at `position` and the rows after it. window: 0 for none
+constexpr int64_t first_key_read(int64_t position, int64_t window) {
+  const int64_t first_seen = window > 0 && position >= window ? position - window + 1 : 0;
+  return first_seen / kKeyTile * kKeyTile;
+}
+
 // Consecutive rows of one sequence: rows [first_row, first_row + n_rows) of q stand at `position`, position +
 // 1, …
 struct SequenceRows {
@@ -144,7 +152,8 @@ struct SequenceRows {
   int64_t n_rows = 0;
   int64_t position = 0;
   int64_t n_keys = 0;               // keys exist at positions [0, n_keys)
-  const int32_t* blocks = nullptr;  // ids of the blocks of those keys
+  const int32_t* blocks = nullptr;  // ids of the blocks of those keys; any value for a block that lies wholly
+                                    // before first_key_read of the first row
 };
 
 struct AttentionSpec {

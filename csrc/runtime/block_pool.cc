@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "ops/ops.h"
 
 namespace tuili {
 namespace {
@@ -64,21 +65,43 @@ class SipHash {
   uint64_t length_ = 0;
 };
 
-}  // namespace
-
-BlockPool::BlockPool(const BlockPoolOptions& options) : id_(next_pool_id()), options_(options) {
+int64_t checked_blocks(const BlockPoolOptions& options, int64_t n_blocks) {
   TUILI_CHECK(options.block_size >= 1 && options.block_size <= 1024, "block_size is ", options.block_size,
               "; it must be in [1, 1024]");
   const int64_t most = std::numeric_limits<int32_t>::max() / options.block_size;
-  TUILI_CHECK(options.n_blocks >= 1 && options.n_blocks <= most, "n_blocks is ", options.n_blocks,
-              "; it must be in [1, ", most, "]");
+  TUILI_CHECK(n_blocks >= 1 && n_blocks <= most, "n_blocks is ", n_blocks, "; it must be in [1, ", most, "]");
+  return n_blocks;
+}
+
+}  // namespace
+
+BlockPool::BlockPool(const BlockPoolOptions& options)
+    : id_(next_pool_id()), options_(options), ledger_(checked_blocks(options, options.n_blocks)) {
+  TUILI_CHECK(options.step_tokens >= 1, "step_tokens is ", options.step_tokens, "; it must be at least 1");
   if (options_.key == 0) options_.key = draw_key();
-  blocks_.resize(options.n_blocks);
-  free_.resize(options.n_blocks);
-  for (int64_t i = 0; i < options.n_blocks; ++i) free_[i] = static_cast<int32_t>(options.n_blocks - 1 - i);
+  for (const auto& [window, n_blocks] : options.windows) {
+    TUILI_CHECK(window >= 1, "a window of ", window, " tokens");
+    windows_.push_back({window,
+                        window_span(window, options.block_size, options.step_tokens),
+                        BlockLedger(checked_blocks(options, n_blocks)),
+                        {},
+                        {}});
+  }
   if (!options.prefix_cache) return;
+  for (Window& window : windows_) {
+    window.twin.assign(n_blocks(), kNone);
+    window.twin_of.assign(window.ledger.n_blocks(), kNone);
+  }
+  index_.resize(options.n_blocks);
   tokens_.resize(options.n_blocks * options.block_size);
   buckets_.assign(std::bit_ceil(static_cast<uint64_t>(2 * options.n_blocks)), kNone);
+}
+
+int64_t BlockPool::window_span(int64_t window, int64_t block_size, int64_t step_tokens) {
+  // Before a row's position first_key_read leaves that many at most; its block may begin before the tile.
+  const int64_t n_before = window - 1 + ops::kKeyTile - 1;
+  const int64_t n_beside = ops::kKeyTile % block_size == 0 ? 0 : block_size - 1;
+  return (n_before + n_beside + step_tokens + block_size - 1) / block_size;
 }
 
 void BlockPool::check_id(int64_t id) const {
@@ -93,105 +116,45 @@ void BlockPool::check_sequence(const Sequence& sequence) const {
 
 int64_t BlockPool::n_owners(int64_t id) const {
   check_id(id);
-  return blocks_[id].n_owners;
+  return ledger_.n_owners(static_cast<int32_t>(id));
+}
+
+int64_t BlockPool::least_free() const {
+  int64_t n = ledger_.n_free();
+  for (const Window& window : windows_) n = std::min(n, window.ledger.n_free());
+  return n;
 }
 
 // ---- blocks
 
-void BlockPool::link(Ages& ages, Links Block::* links, int32_t id) {
-  blocks_[id].*links = {ages.newest, kNone};
-  (ages.newest == kNone ? ages.oldest : (blocks_[ages.newest].*links).newer) = id;
-  ages.newest = id;
-  ++ages.n;
-}
-
-void BlockPool::unlink(Ages& ages, Links Block::* links, int32_t id) {
-  const Links own = blocks_[id].*links;
-  (own.older == kNone ? ages.oldest : (blocks_[own.older].*links).newer) = own.newer;
-  (own.newer == kNone ? ages.newest : (blocks_[own.newer].*links).older) = own.older;
-  --ages.n;
-}
-
-void BlockPool::link_cached(int32_t id) {
-  link(cached_, &Block::of_all, id);
-  link(blocks_[id].share->cached, &Block::of_salt, id);
-}
-
-void BlockPool::unlink_cached(int32_t id) {
-  unlink(cached_, &Block::of_all, id);
-  unlink(blocks_[id].share->cached, &Block::of_salt, id);
-}
-
-BlockPool::Share& BlockPool::share_of(uint64_t salt) {
-  Share& share = shares_[salt];
-  share.salt = salt;
-  return share;
-}
-
-// The cached block that is given away next. There must be one.
-int32_t BlockPool::victim() const {
-  const bool own = largest_ != nullptr && largest_->cached.n > 0;
-  return own ? largest_->cached.oldest : cached_.oldest;
-}
-
-// A free block, or else a cached one. There must be one of either.
-int32_t BlockPool::take_one(Share& share) {
-  ++share.n_blocks;  // before another is given away, which may be the last of this salt's
-  const auto note_largest = [&] {
-    if (largest_ == nullptr && 2 * share.n_blocks > n_blocks()) largest_ = &share;
-  };
-  note_largest();
-  if (free_.empty()) {
-    const int32_t id = victim();
-    ++n_evictions_;
-    n_spared_ += id != cached_.oldest;
-    unlink_cached(id);
-    make_unfindable(id);
-    free_one(id);
-    note_largest();
-  }
-  const int32_t id = free_.back();
-  free_.pop_back();
-  blocks_[id].n_owners = 1;
-  blocks_[id].share = &share;
+int32_t BlockPool::take_one(uint64_t salt) {
+  const auto [id, evicted] = ledger_.take(salt);
+  if (evicted) forget(id);
   return id;
 }
 
-// Of a block that nobody holds or finds any more.
-void BlockPool::free_one(int32_t id) {
-  Share& share = *std::exchange(blocks_[id].share, nullptr);
-  free_.push_back(id);
-  --share.n_blocks;
-  if (largest_ == &share && 2 * share.n_blocks <= n_blocks()) largest_ = nullptr;
-  if (share.n_blocks == 0) shares_.erase(share.salt);
+int32_t BlockPool::take_one(Window& window, uint64_t salt) {
+  const auto [id, evicted] = window.ledger.take(salt);
+  if (evicted) window.twin[std::exchange(window.twin_of[id], kNone)] = kNone;
+  return id;
 }
 
 std::optional<Vector<int32_t>> BlockPool::take(int64_t n) {
   TUILI_CHECK(n >= 0, "take: n is ", n);
-  if (n > n_free()) return std::nullopt;
+  if (n > ledger_.n_free()) return std::nullopt;
   Vector<int32_t> ids(n);
-  if (n == 0) return ids;
-  Share& share = share_of(0);
-  for (int32_t& id : ids) id = take_one(share);
+  for (int32_t& id : ids) id = take_one(0);
   return ids;
 }
 
 void BlockPool::share(int64_t id) {
-  check_id(id);
-  Block& block = blocks_[id];
-  TUILI_CHECK(block.n_owners > 0, "share: nobody holds block ", id);
-  ++block.n_owners;
+  TUILI_CHECK(n_owners(id) > 0, "share: nobody holds block ", id);
+  ledger_.share(static_cast<int32_t>(id));
 }
 
 void BlockPool::drop(int64_t id) {
-  check_id(id);
-  Block& block = blocks_[id];
-  TUILI_CHECK(block.n_owners > 0, "drop: nobody holds block ", id);
-  if (--block.n_owners > 0) return;
-  if (block.findable)
-    link_cached(static_cast<int32_t>(id));
-  else
-    free_one(static_cast<int32_t>(id));
+  TUILI_CHECK(n_owners(id) > 0, "drop: nobody holds block ", id);
+  ledger_.drop(static_cast<int32_t>(id));
 }
 
 // ---- finding blocks by what they hold
@@ -207,9 +170,8 @@ uint64_t BlockPool::hash_of(uint64_t salt, uint64_t parent, std::span<const int3
 int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent,
                         std::span<const int32_t> tokens) const {
   int32_t id = buckets_[hash & (buckets_.size() - 1)];
-  for (; id != kNone; id = blocks_[id].next_in_bucket) {
-    const Block& block = blocks_[id];
-    if (block.hash == hash && block.share->salt == salt && block.parent == parent &&
+  for (; id != kNone; id = index_[id].next_in_bucket) {
+    if (index_[id].hash == hash && ledger_.salt(id) == salt && index_[id].parent == parent &&
         std::ranges::equal(tokens_of(id), tokens))
       return id;
   }
@@ -217,63 +179,196 @@ int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent,
 }
 
 void BlockPool::make_findable(int32_t id, uint64_t hash, uint64_t parent, std::span<const int32_t> tokens) {
-  Block& block = blocks_[id];
-  block.findable = true;
-  block.hash = hash;
-  block.parent = parent;
-  block.content = next_content_++;
+  ledger_.set_findable(id);
   std::ranges::copy(tokens, tokens_.begin() + id * options_.block_size);
-  block.next_in_bucket = std::exchange(bucket_of(hash), id);
+  index_[id] = {parent, next_content_++, hash, std::exchange(bucket_of(hash), id)};
 }
 
-void BlockPool::make_unfindable(int32_t id) {
-  Block& block = blocks_[id];
-  int32_t* link = &bucket_of(block.hash);
-  while (*link != id) link = &blocks_[*link].next_in_bucket;
-  *link = block.next_in_bucket;
-  block.next_in_bucket = kNone;
-  block.findable = false;
+// Takes a block that is not findable any more out of the index, and with it its twins.
+void BlockPool::forget(int32_t id) {
+  int32_t* link = &bucket_of(index_[id].hash);
+  while (*link != id) link = &index_[*link].next_in_bucket;
+  *link = std::exchange(index_[id].next_in_bucket, kNone);
+  for (Window& window : windows_) {
+    const int32_t twin = std::exchange(window.twin[id], kNone);
+    if (twin == kNone) continue;
+    window.twin_of[twin] = kNone;
+    window.ledger.set_unfindable(twin);
+  }
 }
 
 void BlockPool::clear_cache() {
-  while (cached_.n > 0) {
-    const int32_t id = cached_.oldest;
-    unlink_cached(id);
-    make_unfindable(id);
-    free_one(id);
+  for (int32_t id = 0; id < n_blocks(); ++id) {
+    if (!ledger_.findable(id)) continue;
+    ledger_.set_unfindable(id);
+    forget(id);
   }
-  for (int64_t id = 0; id < n_blocks(); ++id)
-    if (blocks_[id].findable) make_unfindable(static_cast<int32_t>(id));
+}
+
+std::span<const int32_t> BlockPool::tokens_at(const Sequence& sequence, int64_t block) const {
+  return {sequence.tokens.data() + block * block_size(), static_cast<size_t>(block_size())};
+}
+
+// Findable blocks with the sequence's first tokens, n_tokens at most, as many as leave a token to compute.
+Vector<int32_t> BlockPool::find_chain(const Sequence& sequence, int64_t n_tokens) const {
+  Vector<int32_t> chain;
+  if (!options_.prefix_cache || sequence.collect.anything() || !sequence.token_types.empty()) return chain;
+  const int64_t n_most = std::min(sequence.n_tokens() - 1, n_tokens) / block_size();
+  chain.reserve(n_most);
+  uint64_t parent = 0;
+  for (int64_t i = 0; i < n_most; ++i) {
+    const std::span<const int32_t> tokens = tokens_at(sequence, i);
+    const int32_t id = find(hash_of(sequence.salt, parent, tokens), sequence.salt, parent, tokens);
+    if (id == kNone) break;
+    parent = index_[id].content;
+    chain.push_back(id);
+  }
+  return chain;
+}
+
+// How many blocks of the chain a sequence can go on after: every window has what it still sees.
+int64_t BlockPool::n_usable(std::span<const int32_t> chain) const {
+  auto n = static_cast<int64_t>(chain.size());
+  const auto last_missing = [&](const Window& window) {
+    const int64_t first = first_block(window, n * block_size());
+    int64_t i = n - 1;
+    while (i >= first && window.twin[chain[i]] != kNone) --i;
+    return i >= first ? i : kNone;
+  };
+  for (size_t i = 0; i < windows_.size();) {
+    const int64_t missing = last_missing(windows_[i]);
+    if (missing != kNone) n = missing;  // a shorter prefix that holds this block sees it, too
+    i = missing == kNone ? i + 1 : 0;
+  }
+  return n;
+}
+
+int64_t BlockPool::share_chain(Sequence& sequence, std::span<const int32_t> chain) {
+  if (chain.empty()) return 0;
+  adopt(sequence);
+  sequence.blocks.assign(chain.begin(), chain.end());
+  sequence.content.clear();
+  for (const int32_t id : chain) {
+    ledger_.share(id);
+    sequence.content.push_back(index_[id].content);
+  }
+  for (WindowBlocks& own : sequence.windows) {
+    own.ids.assign(chain.size(), kNone);
+    own.n_gone = static_cast<int64_t>(chain.size());
+  }
+  n_hits_ += static_cast<int64_t>(chain.size());
+  return sequence.n_computed = static_cast<int64_t>(chain.size()) * block_size();
+}
+
+int64_t BlockPool::attach_chain(Sequence& sequence, int64_t n_tokens) {
+  check_sequence(sequence);
+  TUILI_CHECK(sequence.blocks.empty() && sequence.n_computed == 0, "attach: the sequence holds blocks");
+  TUILI_CHECK(n_tokens >= 0, "attach_chain: n_tokens is ", n_tokens);
+  return share_chain(sequence, find_chain(sequence, n_tokens));
+}
+
+int64_t BlockPool::attach_prefix(Sequence& sequence) {
+  check_sequence(sequence);
+  TUILI_CHECK(sequence.blocks.empty() && sequence.n_computed == 0, "attach: the sequence holds blocks");
+  Vector<int32_t> chain = find_chain(sequence, sequence.n_tokens());
+  chain.resize(n_usable(chain));
+  share_chain(sequence, chain);
+  for (size_t w = 0; w < windows_.size() && !chain.empty(); ++w) {
+    WindowBlocks& own = sequence.windows[w];
+    own.n_gone = first_block(windows_[w], sequence.n_computed);
+    for (auto i = static_cast<size_t>(own.n_gone); i < chain.size(); ++i) {
+      own.ids[i] = windows_[w].twin[chain[i]];
+      windows_[w].ledger.share(own.ids[i]);
+    }
+  }
+  return sequence.n_computed;
+}
+
+// The findable block with the tokens of the sequence's block i, which becomes it if there is none. Called
+// for ascending i. kNone: that one is not known any more.
+int32_t BlockPool::indexed(Sequence& sequence, int64_t i) {
+  if (i < static_cast<int64_t>(sequence.content.size())) {
+    const int32_t own = sequence.blocks[i];
+    return ledger_.findable(own) && index_[own].content == sequence.content[i] ? own : kNone;
+  }
+  const uint64_t parent = i == 0 ? 0 : sequence.content[i - 1];
+  const std::span<const int32_t> tokens = tokens_at(sequence, i);
+  const uint64_t hash = hash_of(sequence.salt, parent, tokens);
+  int32_t id = find(hash, sequence.salt, parent, tokens);
+  if (id == kNone) {  // else another sequence computed the same: this copy stays private
+    id = sequence.blocks[i];
+    TUILI_CHECK_KIND(ErrorKind::internal, ledger_.salt(id) == sequence.salt,
+                     "publish: a block that was taken for another salt");
+    // A sequence that shares it may have published it behind another copy of the blocks before it.
+    if (!ledger_.findable(id)) make_findable(id, hash, parent, tokens);
+  }
+  sequence.content.push_back(index_[id].content);
+  return id;
+}
+
+// Makes a window's block findable through `id`, unless either has a twin already.
+void BlockPool::pair(Window& window, int32_t id, int32_t twin) {
+  if (window.twin[id] != kNone || window.ledger.findable(twin)) return;
+  window.ledger.set_findable(twin);
+  window.twin[id] = twin;
+  window.twin_of[twin] = id;
+}
+
+void BlockPool::publish(Sequence& sequence) {
+  check_sequence(sequence);
+  if (!options_.prefix_cache || !sequence.token_types.empty()) return;
+  const int64_t n_whole =
+      std::min(sequence.n_computed / block_size(), static_cast<int64_t>(sequence.blocks.size()));
+  sequence.content.reserve(n_whole);
+  auto first = static_cast<int64_t>(sequence.content.size());
+  for (const WindowBlocks& own : sequence.windows) first = std::min(first, own.n_gone);
+  for (int64_t i = first; i < n_whole; ++i) {
+    const int32_t id = indexed(sequence, i);
+    for (size_t w = 0; w < windows_.size() && id != kNone; ++w)
+      if (const int32_t twin = sequence.windows[w].ids[i]; twin != kNone) pair(windows_[w], id, twin);
+  }
 }
 
 // ---- sequences
 
-int64_t BlockPool::attach_prefix(Sequence& sequence) {
-  check_sequence(sequence);
-  TUILI_CHECK(sequence.blocks.empty() && sequence.n_computed == 0,
-              "attach_prefix: the sequence holds blocks");
-  if (!options_.prefix_cache || sequence.collect.anything() || !sequence.token_types.empty()) return 0;
-  const int64_t size = options_.block_size, n_usable = (sequence.n_tokens() - 1) / size;
-  sequence.blocks.reserve(n_usable);
-  sequence.content.reserve(n_usable);
+// Before a sequence gets its first blocks.
+void BlockPool::adopt(Sequence& sequence) const {
   sequence.pool_id = id_;
-  sequence.block_size = size;
-  uint64_t parent = 0;
-  for (int64_t i = 0; i < n_usable; ++i) {
-    const std::span<const int32_t> tokens{sequence.tokens.data() + i * size, static_cast<size_t>(size)};
-    const int32_t id = find(hash_of(sequence.salt, parent, tokens), sequence.salt, parent, tokens);
-    if (id == kNone) break;
-    if (blocks_[id].n_owners++ == 0) unlink_cached(id);
-    parent = blocks_[id].content;
-    sequence.blocks.push_back(id);
-    sequence.content.push_back(parent);
-    ++n_hits_;
-  }
-  sequence.n_computed = static_cast<int64_t>(sequence.blocks.size()) * size;
-  return sequence.n_computed;
+  sequence.block_size = block_size();
+  sequence.windows.resize(windows_.size());
 }
 
-std::optional<BlockCopy> BlockPool::fork(Sequence& child, const Sequence& parent, int64_t n_tokens) {
+int64_t BlockPool::first_block(const Window& window, int64_t position) const {
+  return ops::first_key_read(position, window.window) / block_size();
+}
+
+int64_t BlockPool::end_block(const Window& window, int64_t n_tokens, int64_t position) const {
+  return std::min(blocks_for(n_tokens), first_block(window, position) + window.span);
+}
+
+// Takes back window blocks that no token from `position` on sees.
+void BlockPool::release_before(Sequence& sequence, int64_t position) {
+  for (size_t w = 0; w < sequence.windows.size(); ++w) {
+    WindowBlocks& own = sequence.windows[w];
+    const int64_t end = std::min(first_block(windows_[w], position), static_cast<int64_t>(own.ids.size()));
+    for (; own.n_gone < end; ++own.n_gone) windows_[w].ledger.drop(std::exchange(own.ids[own.n_gone], kNone));
+  }
+}
+
+void BlockPool::release_unseen(Sequence& sequence) {
+  check_sequence(sequence);
+  release_before(sequence, sequence.n_computed);
+}
+
+// Whether the sequence has the window blocks that a token after n_tokens sees.
+bool BlockPool::holds_window(const Sequence& sequence, int64_t n_tokens) const {
+  for (size_t w = 0; w < sequence.windows.size(); ++w)
+    if (sequence.windows[w].n_gone > first_block(windows_[w], n_tokens)) return false;
+  return true;
+}
+
+std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Sequence& parent,
+                                                      int64_t n_tokens) {
   check_sequence(child);
   check_sequence(parent);
   TUILI_CHECK(child.blocks.empty() && child.n_computed == 0, "fork: the child holds blocks");
@@ -285,78 +380,111 @@ std::optional<BlockCopy> BlockPool::fork(Sequence& child, const Sequence& parent
   TUILI_CHECK(child.salt == parent.salt &&
                   std::equal(parent.tokens.begin(), parent.tokens.begin() + n_tokens, child.tokens.begin()),
               "fork: the sequences differ in their first tokens, or in their salt");
-  const int64_t size = options_.block_size, n_whole = n_tokens / size,
-                n_blocks = (n_tokens + size - 1) / size;
-  if (n_blocks > n_whole && n_free() == 0) return std::nullopt;
+  const int64_t n_whole = n_tokens / block_size(), n_blocks = blocks_for(n_tokens);
+  if ((n_blocks > n_whole && least_free() == 0) || !holds_window(parent, n_tokens)) return std::nullopt;
+  std::vector<BlockCopy> copies(1 + windows_.size());
+  if (n_blocks == 0) return copies;
+  adopt(child);
   child.blocks.reserve(n_blocks);
   child.content.assign(
       parent.content.begin(),
       parent.content.begin() + std::min(static_cast<int64_t>(parent.content.size()), n_whole));
-  child.pool_id = id_;
-  child.block_size = size;
   child.n_computed = n_tokens;
-  for (int64_t i = 0; i < n_whole; ++i) {
-    ++blocks_[parent.blocks[i]].n_owners;
-    child.blocks.push_back(parent.blocks[i]);
+  child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + n_whole);
+  for (const int32_t id : child.blocks) ledger_.share(id);
+  if (n_blocks > n_whole) {
+    child.blocks.push_back(take_one(child.salt));
+    copies[0] = {parent.blocks[n_whole], child.blocks.back()};
   }
-  if (n_blocks == n_whole) return BlockCopy{};
-  child.blocks.push_back(take_one(share_of(child.salt)));
-  return BlockCopy{parent.blocks[n_whole], child.blocks.back()};
+  for (size_t w = 0; w < windows_.size(); ++w) {
+    WindowBlocks& own = child.windows[w];
+    const WindowBlocks& theirs = parent.windows[w];
+    own.n_gone = std::min(first_block(windows_[w], n_tokens), n_whole);
+    own.ids.assign(n_whole, kNone);
+    for (int64_t i = own.n_gone; i < n_whole; ++i) windows_[w].ledger.share(own.ids[i] = theirs.ids[i]);
+    if (n_blocks == n_whole) continue;
+    own.ids.push_back(take_one(windows_[w], child.salt));
+    copies[w + 1] = {theirs.ids[n_whole], own.ids.back()};
+  }
+  return copies;
 }
 
-bool BlockPool::grow(Sequence& sequence, int64_t n_tokens) {
+bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t> position) {
   check_sequence(sequence);
   const auto n_held = static_cast<int64_t>(sequence.blocks.size());
   TUILI_CHECK(n_held > 0 || sequence.n_computed == 0, "grow: the sequence was encoded; decode a new one");
   TUILI_CHECK(n_tokens >= 0 && n_tokens <= std::numeric_limits<int32_t>::max(), "grow: n_tokens is ",
               n_tokens);
-  const int64_t n_wanted = (n_tokens + options_.block_size - 1) / options_.block_size - n_held;
-  if (n_wanted > n_free()) return false;
-  if (n_wanted <= 0) return true;
-  // Room for every token of these blocks and the one sampled after them: a step appends without allocating.
-  sequence.tokens.reserve((n_held + n_wanted) * options_.block_size + 1);
-  sequence.blocks.reserve(n_held + n_wanted);
-  sequence.pool_id = id_;
-  sequence.block_size = options_.block_size;
-  Share& share = share_of(sequence.salt);
-  for (int64_t i = 0; i < n_wanted; ++i) sequence.blocks.push_back(take_one(share));
+  const int64_t from = position.value_or(sequence.n_computed);
+  TUILI_CHECK(from >= sequence.n_computed, "grow: from position ", from, " on, of ", sequence.n_computed,
+              " computed tokens");
+  release_before(sequence, from);
+  const int64_t n_wanted = blocks_for(n_tokens) - n_held;
+  if (n_wanted > ledger_.n_free()) return false;
+  const auto missing = [&](size_t w) {
+    const int64_t n_there = w < sequence.windows.size() ? std::ssize(sequence.windows[w].ids) : 0;
+    return end_block(windows_[w], n_tokens, from) - std::max(n_there, first_block(windows_[w], from));
+  };
+  for (size_t w = 0; w < windows_.size(); ++w)
+    if (missing(w) > windows_[w].ledger.n_free()) return false;
+  if (n_held == 0 && n_wanted <= 0) return true;
+  adopt(sequence);
+  if (n_wanted > 0) {
+    // Room for every token of these blocks and the one sampled after them: a step appends without allocating.
+    sequence.tokens.reserve((n_held + n_wanted) * block_size() + 1);
+    sequence.blocks.reserve(n_held + n_wanted);
+    for (int64_t i = 0; i < n_wanted; ++i) sequence.blocks.push_back(take_one(sequence.salt));
+  }
+  for (size_t w = 0; w < windows_.size(); ++w) {
+    int64_t n_missing = missing(w);
+    WindowBlocks& own = sequence.windows[w];
+    const int64_t first = std::min(first_block(windows_[w], from), blocks_for(n_tokens));
+    if (first > std::ssize(own.ids)) own.ids.resize(own.n_gone = first, kNone);
+    for (; n_missing > 0; --n_missing) own.ids.push_back(take_one(windows_[w], sequence.salt));
+  }
   return true;
 }
 
-void BlockPool::publish(Sequence& sequence) {
-  check_sequence(sequence);
-  if (!options_.prefix_cache || !sequence.token_types.empty()) return;
-  const int64_t size = options_.block_size;
-  const int64_t n_whole = std::min(sequence.n_computed / size, static_cast<int64_t>(sequence.blocks.size()));
-  sequence.content.reserve(n_whole);
-  for (auto i = static_cast<int64_t>(sequence.content.size()); i < n_whole; ++i) {
-    const uint64_t parent = i == 0 ? 0 : sequence.content[i - 1];
-    const std::span<const int32_t> tokens{sequence.tokens.data() + i * size, static_cast<size_t>(size)};
-    const uint64_t hash = hash_of(sequence.salt, parent, tokens);
-    int32_t id = find(hash, sequence.salt, parent, tokens);
-    if (id == kNone) {  // else another sequence computed the same: this copy stays private
-      id = sequence.blocks[i];
-      TUILI_CHECK_KIND(ErrorKind::internal, blocks_[id].share->salt == sequence.salt,
-                       "publish: a block that was taken for another salt");
-      // A sequence that shares it may have published it behind another copy of the blocks before it.
-      if (!blocks_[id].findable) make_findable(id, hash, parent, tokens);
-    }
-    sequence.content.push_back(blocks_[id].content);
+bool BlockPool::grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps, int64_t n_spare) {
+  const auto n_missing = [&](int64_t n_held, int64_t end) { return std::max<int64_t>(0, end - n_held); };
+  int64_t n = 0;
+  for (const Sequence* s : sequences)
+    n += n_missing(std::ssize(s->blocks), blocks_for(s->n_computed + n_steps));
+  if (n > ledger_.n_free() - n_spare) return false;
+  for (size_t w = 0; w < windows_.size(); ++w) {
+    n = 0;
+    for (const Sequence* s : sequences)
+      n += n_missing(std::ssize(s->windows.at(w).ids),
+                     end_block(windows_[w], s->n_computed + n_steps, s->n_computed));
+    if (n > windows_[w].ledger.n_free() - n_spare) return false;
   }
+  for (Sequence* s : sequences) grow(*s, s->n_computed + n_steps);
+  return true;
+}
+
+int64_t BlockPool::room(std::span<const Sequence* const> sequences) const {
+  int64_t least = std::numeric_limits<int32_t>::max();
+  for (const Sequence* s : sequences) least = std::min(least, s->n_places() - s->n_computed);
+  return least;
 }
 
 void BlockPool::release(Sequence& sequence) {
   check_sequence(sequence);
   // The last block first: a prefix is given away from its end.
-  for (size_t i = sequence.blocks.size(); i-- > 0;) drop(sequence.blocks[i]);
+  for (size_t i = sequence.blocks.size(); i-- > 0;) ledger_.drop(sequence.blocks[i]);
+  for (size_t w = 0; w < sequence.windows.size(); ++w) {
+    WindowBlocks& own = sequence.windows[w];
+    for (int64_t i = std::ssize(own.ids); i-- > own.n_gone;) windows_[w].ledger.drop(own.ids[i]);
+  }
   sequence.blocks.clear();
+  sequence.windows.clear();
   sequence.content.clear();
   sequence.pool_id = 0;
   sequence.n_computed = 0;
   sequence.forget_collected();
 }
 
-// ---- the ledger
+// ---- invariants
 
 namespace {
 
@@ -366,67 +494,45 @@ void expect(bool condition, const char* what) {
 
 }  // namespace
 
-void BlockPool::check_ages(const Ages& ages, Links Block::* links) const {
-  int64_t n = 0;
-  int32_t before = kNone;
-  for (int32_t id = ages.oldest; id != kNone; before = id, id = (blocks_[id].*links).newer, ++n) {
-    expect(n < n_blocks() && (blocks_[id].*links).older == before, "a cached block is listed twice");
-    expect(blocks_[id].n_owners == 0 && blocks_[id].findable, "a cached block is held or not findable");
-    expect(&ages == &cached_ || &ages == &blocks_[id].share->cached, "a cached block is in another's list");
-  }
-  expect(n == ages.n && ages.newest == before, "the number of cached blocks is wrong");
-}
-
-void BlockPool::check_shares() const {
-  check_ages(cached_, &Block::of_all);
-  int64_t n = 0, n_cached = 0;
-  for (const auto& [salt, share] : shares_) {
-    check_ages(share.cached, &Block::of_salt);
-    expect(share.salt == salt && share.n_blocks > 0, "a salt without blocks is listed");
-    expect(share.n_blocks == std::ranges::count(blocks_, &share, &Block::share),
-           "the number of a salt's blocks is wrong");
-    expect((largest_ == &share) == (2 * share.n_blocks > n_blocks()), "the largest salt is another");
-    n += share.n_blocks;
-    n_cached += share.cached.n;
-  }
-  expect(n + static_cast<int64_t>(free_.size()) == n_blocks(), "a block is neither free nor any salt's");
-  expect(n_cached == cached_.n, "a cached block is in no salt's list");
-}
-
 void BlockPool::check_index() const {
-  int64_t n_indexed = 0;
+  int64_t n_indexed = 0, n_findable = 0;
   for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
-    for (int32_t id = buckets_[bucket]; id != kNone; id = blocks_[id].next_in_bucket, ++n_indexed) {
-      const Block& block = blocks_[id];
-      expect(n_indexed < n_blocks() && block.findable, "the index holds a block that is not findable");
-      expect(block.hash == hash_of(block.share->salt, block.parent, tokens_of(id)),
+    for (int32_t id = buckets_[bucket]; id != kNone; id = index_[id].next_in_bucket, ++n_indexed) {
+      const Indexed& entry = index_[id];
+      expect(n_indexed < n_blocks() && ledger_.findable(id), "the index holds a block that is not findable");
+      expect(entry.hash == hash_of(ledger_.salt(id), entry.parent, tokens_of(id)),
              "a findable block's hash is wrong");
-      expect((block.hash & (buckets_.size() - 1)) == bucket, "a block is in another's bucket");
-      expect(find(block.hash, block.share->salt, block.parent, tokens_of(id)) == id,
+      expect((entry.hash & (buckets_.size() - 1)) == bucket, "a block is in another's bucket");
+      expect(find(entry.hash, ledger_.salt(id), entry.parent, tokens_of(id)) == id,
              "two findable blocks are equal");
     }
   }
-  expect(n_indexed == std::ranges::count(blocks_, true, &Block::findable),
-         "a findable block is not in the index");
+  for (int32_t id = 0; id < n_blocks(); ++id) n_findable += ledger_.findable(id);
+  expect(n_indexed == n_findable, "a findable block is not in the index");
+}
+
+void BlockPool::check_twins() const {
+  for (const Window& window : windows_) {
+    int64_t n_pairs = 0;
+    for (int32_t id = 0; id < std::ssize(window.twin); ++id) {
+      const int32_t twin = window.twin[id];
+      if (twin == kNone) continue;
+      ++n_pairs;
+      expect(ledger_.findable(id) && window.ledger.findable(twin), "a twin is not findable");
+      expect(window.twin_of[twin] == id, "a block is the twin of two");
+      expect(window.ledger.salt(twin) == ledger_.salt(id), "twins have different salts");
+    }
+    int64_t n_findable = 0;
+    for (int32_t id = 0; id < window.ledger.n_blocks(); ++id) n_findable += window.ledger.findable(id);
+    expect(n_pairs == n_findable, "a window's block is findable through none");
+  }
 }
 
 void BlockPool::check_invariants() const {
-  Vector<uint8_t> seen(n_blocks(), 0);
-  for (const int32_t id : free_) {
-    expect(id >= 0 && id < n_blocks() && !seen[id], "a free block is listed twice");
-    expect(blocks_[id].n_owners == 0 && !blocks_[id].findable, "a free block is held or findable");
-    expect(blocks_[id].share == nullptr, "a free block is some salt's");
-    seen[id] = 1;
-  }
-  check_shares();
-  for (int64_t id = 0; id < n_blocks(); ++id) {
-    const bool cached = blocks_[id].n_owners == 0 && blocks_[id].findable;
-    expect(seen[id] + cached == (blocks_[id].n_owners == 0), "a block is neither free, cached nor held");
-  }
-  expect(std::ranges::count_if(blocks_, [](const Block& b) { return b.n_owners == 0 && b.findable; }) ==
-             cached_.n,
-         "a cached block is not listed");
+  ledger_.check_invariants();
+  for (const Window& window : windows_) window.ledger.check_invariants();
   check_index();
+  check_twins();
 }
 
 }  // namespace tuili

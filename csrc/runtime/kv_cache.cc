@@ -1,5 +1,6 @@
 #include "runtime/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -32,111 +33,176 @@ bool no_word_has(Word exponent, std::span<const uint8_t> bytes) {
 
 }  // namespace
 
-int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type) {
+int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type,
+                             std::optional<int64_t> window) {
   check_block_size(block_size);
   int64_t bytes = 0;
   for (const LayerSpec& layer : spec.layers)
-    bytes += 2 * align_up(layer.kv_size() * block_size * size_of(type)) +
-             2 * align_up(scale_bytes(layer, block_size, type));
+    if (!window || layer.sliding_window == *window)
+      bytes += 2 * align_up(layer.kv_size() * block_size * size_of(type)) +
+               2 * align_up(scale_bytes(layer, block_size, type));
   return bytes;
 }
 
-KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type)
-    : n_blocks_(n_blocks), block_size_(block_size), block_bytes_(block_bytes(spec, block_size, type)) {
+KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
+                 std::span<const WindowArea> windows)
+    : block_size_(block_size), type_(type) {
+  areas_.push_back({0, n_blocks, block_bytes(spec, block_size, type), {}});
+  for (const auto& [window, n] : windows) {
+    const int64_t bytes = block_bytes(spec, block_size, type, window);
+    TUILI_CHECK(window > areas_.back().window && bytes > 0, "a window of ", window,
+                " tokens; windows must be layers' sliding windows, the shortest first");
+    areas_.push_back({window, n, bytes, {}});
+    areas_[0].block_bytes -= bytes;
+  }
   const int64_t most = std::numeric_limits<int32_t>::max() / 64;  // slots are 32-bit
-  TUILI_CHECK(n_blocks >= 1 && n_blocks <= most, "n_blocks is ", n_blocks, "; it must be in [1, ", most, "]");
-  TUILI_CHECK_KIND(ErrorKind::out_of_memory,
-                   block_bytes_ <= std::numeric_limits<int64_t>::max() / 2 / n_blocks, "a cache of ",
-                   n_blocks, " blocks of ", block_bytes_, " bytes");
-  memory_ = Buffer(n_blocks * block_bytes_);
-  Carver carver(memory_.data());
+  std::vector<Carver> carvers;
+  for (Area& area : areas_) {
+    TUILI_CHECK(area.n_blocks >= 1 && area.n_blocks <= most, "n_blocks is ", area.n_blocks,
+                "; it must be in [1, ", most, "]");
+    TUILI_CHECK_KIND(ErrorKind::out_of_memory,
+                     area.block_bytes <= std::numeric_limits<int64_t>::max() / 2 / area.n_blocks,
+                     "a cache of ", area.n_blocks, " blocks of ", area.block_bytes, " bytes");
+    if (area.block_bytes > 0) area.memory = Buffer(area.n_blocks * area.block_bytes);
+    carvers.emplace_back(area.memory.data());
+  }
   for (const LayerSpec& layer : spec.layers) {
-    const int64_t bytes = layer.kv_size() * block_size * size_of(type);
-    void* const k = carver.take<uint8_t>(bytes);
-    void* const v = carver.take<uint8_t>(bytes);
-    pages_.push_back(
-        {k, v, type, block_size, layer.n_kv_heads, layer.head_dim, block_bytes_ / size_of(type)});
-    if (type != ops::KvType::i8) continue;
-    pages_.back().k_scale = carver.take<float>(layer.n_kv_heads * block_size);
-    pages_.back().v_scale = carver.take<float>(layer.n_kv_heads * block_size);
-    pages_.back().scale_stride = block_bytes_ / 4;
+    const auto same = std::ranges::find(areas_, layer.sliding_window, &Area::window);
+    const int64_t area = same == areas_.end() ? 0 : same - areas_.begin();
+    const int64_t bytes = layer.kv_size() * block_size * size_of(type), stride = areas_[area].block_bytes;
+    void* const k = carvers[area].take<uint8_t>(bytes);
+    void* const v = carvers[area].take<uint8_t>(bytes);
+    ops::KvPages pages{k, v, type, block_size, layer.n_kv_heads, layer.head_dim, stride / size_of(type)};
+    if (type == ops::KvType::i8) {
+      pages.k_scale = carvers[area].take<float>(layer.n_kv_heads * block_size);
+      pages.v_scale = carvers[area].take<float>(layer.n_kv_heads * block_size);
+      pages.scale_stride = stride / 4;
+    }
+    layers_.push_back({pages, area});
   }
 }
 
-void KvCache::clear_block(int64_t id) {
-  std::memset(memory_.data() + id * block_bytes_, 0, static_cast<size_t>(block_bytes_));
+int64_t KvCache::bytes() const {
+  int64_t bytes = 0;
+  for (const Area& area : areas_) bytes += area.memory.bytes();
+  return bytes;
 }
 
-void KvCache::copy_block(int64_t from, int64_t to) {
-  std::memcpy(memory_.data() + to * block_bytes_, memory_.data() + from * block_bytes_,
-              static_cast<size_t>(block_bytes_));
+void KvCache::clear_block(int64_t area, int64_t id) {
+  if (areas_[area].block_bytes == 0) return;  // no layer sees all keys
+  std::memset(block(area, id), 0, static_cast<size_t>(areas_[area].block_bytes));
 }
 
-void KvCache::poison() { std::memset(memory_.data(), 0xFF, static_cast<size_t>(memory_.bytes())); }
-
-// ---- blocks as bytes
-
-// How many blocks so many bytes are; the sequence has them in this cache, from its `first` on.
-int64_t KvCache::count_blocks(const Sequence& sequence, int64_t first, size_t bytes) const {
-  const auto n = static_cast<int64_t>(bytes) / block_bytes_;
-  TUILI_CHECK(static_cast<int64_t>(bytes) % block_bytes_ == 0, bytes, " bytes are no whole blocks of ",
-              block_bytes_);
-  const auto n_held = static_cast<int64_t>(sequence.blocks.size());
-  TUILI_CHECK(sequence.block_size == block_size_ && first >= 0 && first + n <= n_held, "blocks [", first,
-              ", ", first + n, ") of ", block_size_, " tokens of a sequence that holds ", n_held, " of ",
-              sequence.block_size);
-  for (int64_t i = first; i < first + n; ++i)
-    TUILI_CHECK(sequence.blocks[i] >= 0 && sequence.blocks[i] < n_blocks_, "block ", sequence.blocks[i],
-                " is not in the cache, which has ", n_blocks_);
-  return n;
+void KvCache::copy_block(int64_t area, int64_t from, int64_t to) {
+  if (areas_[area].block_bytes == 0) return;
+  std::memcpy(block(area, to), block(area, from), static_cast<size_t>(areas_[area].block_bytes));
 }
 
-void KvCache::read(const Sequence& sequence, int64_t first, std::span<uint8_t> to) const {
-  const int64_t n = count_blocks(sequence, first, to.size());
+void KvCache::poison() {
+  for (const Area& area : areas_)
+    if (area.block_bytes > 0) std::memset(area.memory.data(), 0xFF, static_cast<size_t>(area.memory.bytes()));
+}
+
+// ---- prefixes as bytes
+
+// The first block of an area that the tokens after a prefix see.
+int64_t KvCache::first_block(int64_t area, int64_t n_tokens) const {
+  return ops::first_key_read(n_tokens, window(area)) / block_size_;
+}
+
+int64_t KvCache::prefix_bytes(int64_t n_tokens, int64_t n_blocks) const {
+  TUILI_CHECK(
+      n_tokens >= 0 && n_tokens % block_size_ == 0 && n_blocks >= 0 && n_blocks <= n_tokens / block_size_,
+      "the first ", n_blocks, " blocks of a prefix of ", n_tokens, " tokens in blocks of ", block_size_);
+  int64_t bytes = 0;
+  for (int64_t area = 0; area < n_areas(); ++area)
+    bytes += std::max<int64_t>(0, n_blocks - first_block(area, n_tokens)) * block_bytes(area);
+  return bytes;
+}
+
+// visit(area, block, offset of its bytes) for blocks [first, first + n) of a prefix, in the order of the
+// bytes.
+template <class Visit>
+void KvCache::for_each_piece(int64_t n_tokens, int64_t first, int64_t n, Visit visit) const {
+  int64_t at = 0;
+  for (int64_t i = first; i < first + n; ++i) {
+    for (int64_t area = 0; area < n_areas(); ++area) {
+      if (i < first_block(area, n_tokens) || block_bytes(area) == 0) continue;
+      visit(area, i, at);
+      at += block_bytes(area);
+    }
+  }
+}
+
+// Whether the sequence has these blocks of the prefix in this cache.
+void KvCache::check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n) const {
+  const int64_t n_places = sequence.n_places();
+  TUILI_CHECK(first >= 0 && n >= 0 && n_tokens % block_size_ == 0 && sequence.block_size == block_size_ &&
+                  (first + n) * block_size_ <= std::min(n_tokens, n_places) &&
+                  std::ssize(sequence.windows) + 1 == n_areas(),
+              "blocks [", first, ", ", first + n, ") of a prefix of ", n_tokens, " tokens in blocks of ",
+              block_size_, ", of a sequence that has ", n_places, " in blocks of ", sequence.block_size);
+  for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t) {
+    const int32_t id = blocks_of(sequence, area)[i];
+    TUILI_CHECK(id >= 0 && id < n_blocks(area), "block ", id, " is not in the cache, which has ",
+                n_blocks(area));
+  });
+}
+
+void KvCache::read(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n, uint8_t* to) const {
+  check_prefix(sequence, n_tokens, first, n);
   TUILI_CHECK((first + n) * block_size_ <= sequence.n_computed, "blocks [", first, ", ", first + n,
               ") of a sequence with ", sequence.n_computed, " computed tokens");
-  for (int64_t i = 0; i < n; ++i)
-    std::memcpy(to.data() + i * block_bytes_, memory_.data() + sequence.blocks[first + i] * block_bytes_,
-                static_cast<size_t>(block_bytes_));
+  for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
+    std::memcpy(to + at, block(area, blocks_of(sequence, area)[i]), static_cast<size_t>(block_bytes(area)));
+  });
 }
 
-void KvCache::write(Sequence& sequence, std::span<const uint8_t> from) {
+void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8_t* from) {
   const int64_t first = sequence.n_computed / block_size_;
-  const int64_t n = count_blocks(sequence, first, from.size());
+  check_prefix(sequence, n_tokens, first, n);
   TUILI_CHECK(sequence.n_computed % block_size_ == 0 && (first + n) * block_size_ <= sequence.n_tokens(), n,
               " blocks after ", sequence.n_computed, " of ", sequence.n_tokens(), " tokens");
-  for (int64_t i = 0; i < n; ++i)
-    std::memcpy(memory_.data() + sequence.blocks[first + i] * block_bytes_, from.data() + i * block_bytes_,
-                static_cast<size_t>(block_bytes_));
+  for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
+    std::memcpy(block(area, blocks_of(sequence, area)[i]), from + at, static_cast<size_t>(block_bytes(area)));
+  });
   sequence.n_computed += n * block_size_;
 }
 
-bool KvCache::is_finite(std::span<const uint8_t> blocks) const {
-  switch (pages_.empty() ? ops::KvType::f32 : pages_[0].type) {
-    case ops::KvType::f32: return no_word_has<uint32_t>(0x7f800000, blocks);
-    case ops::KvType::f16: return no_word_has<uint16_t>(0x7c00, blocks);
-    case ops::KvType::bf16: return no_word_has<uint16_t>(0x7f80, blocks);
+bool KvCache::is_finite(int64_t n_tokens, int64_t first, int64_t n, const uint8_t* blocks) const {
+  bool finite = true;
+  for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t, int64_t at) {
+    finite &= is_finite_block(area, {blocks + at, static_cast<size_t>(block_bytes(area))});
+  });
+  return finite;
+}
+
+bool KvCache::is_finite_block(int64_t area, std::span<const uint8_t> bytes) const {
+  switch (type_) {
+    case ops::KvType::f32: return no_word_has<uint32_t>(0x7f800000, bytes);
+    case ops::KvType::f16: return no_word_has<uint16_t>(0x7c00, bytes);
+    case ops::KvType::bf16: return no_word_has<uint16_t>(0x7f80, bytes);
     case ops::KvType::i8: break;
   }
-  const auto n_bytes = static_cast<int64_t>(blocks.size());
-  for (int64_t block = 0; block + block_bytes_ <= n_bytes; block += block_bytes_) {
-    for (const ops::KvPages& pages : pages_) {
-      for (const float* scales : {pages.k_scale, pages.v_scale}) {
-        const int64_t at = reinterpret_cast<const uint8_t*>(scales) - memory_.data();
-        if (!no_word_has<uint32_t>(0x7f800000,
-                                   blocks.subspan(block + at, pages.n_kv_heads * block_size_ * 4)))
-          return false;
-      }
+  for (const LayerKv& layer : layers_) {
+    if (layer.area != area) continue;
+    for (const float* scales : {layer.pages.k_scale, layer.pages.v_scale}) {
+      const int64_t at = reinterpret_cast<const uint8_t*>(scales) - areas_[area].memory.data();
+      if (!no_word_has<uint32_t>(0x7f800000, bytes.subspan(at, layer.pages.n_kv_heads * block_size_ * 4)))
+        return false;
     }
   }
   return true;
 }
 
 bool KvCache::fits(const ModelSpec& spec) const {
-  if (spec.layers.size() != pages_.size()) return false;
-  for (size_t i = 0; i < pages_.size(); ++i)
-    if (pages_[i].n_kv_heads != spec.layers[i].n_kv_heads || pages_[i].head_dim != spec.layers[i].head_dim)
-      return false;
+  if (spec.layers.size() != layers_.size()) return false;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const LayerSpec& layer = spec.layers[i];
+    const auto& [pages, area] = layers_[i];
+    if (pages.n_kv_heads != layer.n_kv_heads || pages.head_dim != layer.head_dim) return false;
+    if (area != 0 && window(area) != layer.sliding_window) return false;
+  }
   return true;
 }
 

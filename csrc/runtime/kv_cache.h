@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,50 +14,77 @@
 namespace tuili {
 
 // Saved prefixes carry it (generation/prefix.py). Count up with any change of what a block's bytes mean.
-inline constexpr int kKvLayoutVersion = 1;
+inline constexpr int kKvLayoutVersion = 2;
 
+// Areas of blocks with ids of their own. Area 0 has the layers that see all keys before them, area i those of
+// the i-th window.
 class KvCache {
  public:
-  // block_size 16, 32 or 64. Throws out_of_memory when the system refuses; pages are committed as they are
+  // block_size 16, 32 or 64. windows: shortest first, each some layer's sliding window; layers of other
+  // windows lie in area 0. Throws out_of_memory when the system refuses; pages are committed as they are
   // written.
-  KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type);
+  KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
+          std::span<const WindowArea> windows = {});
 
-  int64_t n_blocks() const { return n_blocks_; }
+  int64_t n_areas() const { return static_cast<int64_t>(areas_.size()); }
+  int64_t n_blocks(int64_t area = 0) const { return areas_[area].n_blocks; }
+  int64_t window(int64_t area) const { return areas_[area].window; }  // 0: area 0
+  int64_t block_bytes(int64_t area) const { return areas_[area].block_bytes; }
   int64_t block_size() const { return block_size_; }
-  int64_t bytes() const { return memory_.bytes(); }
-  KvView view() const { return pages_; }
+  int64_t bytes() const;
+  KvView view() const { return layers_; }
 
-  // Zeroes a block in all layers. Keys past a sequence's end get probability 0, and 0 · stale must be 0.
-  void clear_block(int64_t id);
+  // Zeroes a block in its layers. Keys past a sequence's end get probability 0, and 0 · stale must be 0.
+  void clear_block(int64_t area, int64_t id);
 
-  // All layers of a block.
-  void copy_block(int64_t from, int64_t to);
+  void copy_block(int64_t area, int64_t from, int64_t to);
 
   // Writes NaN everywhere, for tests: no step may notice.
   void poison();
 
-  // The bytes of the sequence's blocks [first, first + to.size() / block_bytes), whose tokens are computed.
-  void read(const Sequence& sequence, int64_t first, std::span<uint8_t> to) const;
+  // A prefix of n_tokens in whole blocks, as bytes: block by block, of each those areas that the tokens after
+  // the prefix see. So many bytes are its first n_blocks:
+  int64_t prefix_bytes(int64_t n_tokens, int64_t n_blocks) const;
 
-  // Bytes of whole blocks become the sequence's next ones, from n_computed on, and their tokens computed.
-  void write(Sequence& sequence, std::span<const uint8_t> from);
+  // The bytes of blocks [first, first + n) of the prefix, which the sequence has computed.
+  void read(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n, uint8_t* to) const;
 
-  // Whether bytes of whole blocks hold finite keys and values only.
-  bool is_finite(std::span<const uint8_t> blocks) const;
+  // Bytes of the prefix become the sequence's next n blocks, from n_computed on, and their tokens computed.
+  void write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8_t* from);
+
+  // Whether the bytes of blocks [first, first + n) of the prefix hold finite keys and values only.
+  bool is_finite(int64_t n_tokens, int64_t first, int64_t n, const uint8_t* blocks) const;
 
   // Whether the pages fit the layers of `spec`.
   bool fits(const ModelSpec& spec) const;
 
-  // Bytes of one block over all layers.
-  static int64_t block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type);
+  // Bytes of one block over the layers with this sliding window (0: none), or over all layers.
+  static int64_t block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type,
+                             std::optional<int64_t> window = {});
 
  private:
-  int64_t count_blocks(const Sequence& sequence, int64_t first, size_t bytes) const;
+  struct Area {
+    int64_t window, n_blocks, block_bytes = 0;
+    Buffer memory;  // block by block, all layers of a block together: what a sequence commits is one piece
+  };
+  int64_t first_block(int64_t area, int64_t n_tokens) const;
+  void check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n) const;
+  bool is_finite_block(int64_t area, std::span<const uint8_t> bytes) const;
+  template <class Visit>
+  void for_each_piece(int64_t n_tokens, int64_t first, int64_t n, Visit visit) const;
+  uint8_t* block(int64_t area, int64_t id) const {
+    return areas_[area].memory.data() + id * areas_[area].block_bytes;
+  }
 
-  int64_t n_blocks_, block_size_;
-  int64_t block_bytes_ = 0;
-  Buffer memory_;  // block by block, all layers of a block together: what a sequence commits is one piece
-  std::vector<ops::KvPages> pages_;  // one per layer
+  int64_t block_size_;
+  ops::KvType type_;
+  std::vector<Area> areas_;
+  std::vector<LayerKv> layers_;
 };
+
+// A sequence's blocks in an area of its cache.
+inline std::span<const int32_t> blocks_of(const Sequence& sequence, int64_t area) {
+  return area == 0 ? sequence.blocks : sequence.windows[area - 1].ids;
+}
 
 }  // namespace tuili

@@ -66,9 +66,13 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   token_ids_.reserve(options.max_batch_tokens);
   token_types_.reserve(options.max_batch_tokens);
   positions_.reserve(options.max_batch_tokens);
-  slots_.reserve(options.max_batch_tokens);
   logit_rows_.reserve(options.max_batch_tokens);
-  rows_.reserve(options.max_seqs);
+  places_.resize(decoder ? cache->n_areas() : 1);
+  areas_.reserve(places_.size());
+  for (Places& places : places_) {
+    places.slots.reserve(options.max_batch_tokens);
+    places.rows.reserve(options.max_seqs);
+  }
   sequences_.reserve(options.max_seqs);
   result_.token_ids.reserve(options.max_seqs);
   drawn_.reserve(options.max_batch_tokens);
@@ -110,8 +114,8 @@ void Runner::carve(Carver carver) {
     float* const v = carver.take<float>(floats);
     shared_pages_.clear();
     for (const LayerSpec& layer : spec.layers)
-      shared_pages_.push_back({k, v, ops::KvType::f32, kSharedBlockSize, layer.n_kv_heads, layer.head_dim,
-                               layer.kv_size() * kSharedBlockSize});
+      shared_pages_.push_back({{k, v, ops::KvType::f32, kSharedBlockSize, layer.n_kv_heads, layer.head_dim,
+                                layer.kv_size() * kSharedBlockSize}});
   }
   if (measuring) workspace_ = Buffer(carver.used());
 }
@@ -140,8 +144,10 @@ void Runner::begin_batch() {
   token_ids_.clear();
   token_types_.clear();
   positions_.clear();
-  slots_.clear();
-  rows_.clear();
+  for (Places& places : places_) {
+    places.slots.clear();
+    places.rows.clear();
+  }
   sequences_.clear();
   logit_rows_.clear();
   drawn_.clear();
@@ -177,18 +183,25 @@ void Runner::check_request(const StepRequest& request, int64_t n_before) const {
   TUILI_CHECK(n_before + request.n_new <= options_.max_batch_tokens,
               "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
   TUILI_CHECK(!request.sample || end == s.n_tokens(), "sampling needs the sequence's last token computed");
-  TUILI_CHECK(
-      s.block_size == cache_->block_size() && static_cast<int64_t>(s.blocks.size()) * s.block_size >= end,
-      "a sequence holds ", s.blocks.size(), " blocks of ", s.block_size, " tokens and needs room for ", end,
-      " in blocks of ", cache_->block_size());
-  for (const int32_t id : s.blocks)
-    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
-                cache_->n_blocks());
+  TUILI_CHECK(s.block_size == cache_->block_size() && s.n_places() >= end, "a sequence has blocks for ",
+              s.n_places(), " tokens in blocks of ", s.block_size, " and needs room for ", end,
+              " in blocks of ", cache_->block_size());
+  TUILI_CHECK(std::ssize(s.windows) + 1 == cache_->n_areas(), "a sequence with blocks in ",
+              s.windows.size() + 1, " areas; the cache has ", cache_->n_areas());
+  for (int64_t area = 0; area < cache_->n_areas(); ++area) check_blocks(s, area);
   // Tokens before n_computed may have been checked for another model.
   const bool reads_all = reads_history(s.sampling) || s.lookup.n_most() > 0;
   check_tokens(s, request.sample && reads_all ? 0 : s.n_computed, end);
   if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) check_token(s, end);  // the last row's target
   if (request.sample) check_choice(s);
+}
+
+// Whether what attention reads and writes from n_computed on is in the cache.
+void Runner::check_blocks(const Sequence& sequence, int64_t area) const {
+  const int64_t first = ops::first_key_read(sequence.n_computed, cache_->window(area)) / sequence.block_size;
+  for (const int32_t id : blocks_of(sequence, area).subspan(first))
+    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(area), "block ", id, " is not in the cache, which has ",
+                cache_->n_blocks(area));
 }
 
 void Runner::check_choice(const Sequence& sequence) const {
@@ -199,16 +212,21 @@ void Runner::check_choice(const Sequence& sequence) const {
               " tokens");
 }
 
-// Appends rows [begin, begin + n_rows) of a sequence to the batch.
-void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks,
-                      int64_t block_size) {
-  rows_.push_back({static_cast<int64_t>(token_ids_.size()), n_rows, begin, begin + n_rows, blocks});
+// Appends rows [begin, begin + n_rows) of a sequence to the batch; add_places says where their keys go.
+void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows) {
   for (int64_t i = begin; i < begin + n_rows; ++i) {
     token_ids_.push_back(sequence.tokens[i]);
     token_types_.push_back(sequence.token_types.empty() ? 0 : sequence.token_types[i]);
     positions_.push_back(static_cast<int32_t>(i));
-    slots_.push_back(static_cast<int32_t>(blocks[i / block_size] * block_size + i % block_size));
   }
+}
+
+void Runner::add_places(int64_t area, int64_t begin, int64_t n_rows, const int32_t* blocks,
+                        int64_t block_size) {
+  auto& [slots, rows] = places_[area];
+  rows.push_back({std::ssize(slots), n_rows, begin, begin + n_rows, blocks});
+  for (int64_t i = begin; i < begin + n_rows; ++i)
+    slots.push_back(static_cast<int32_t>(blocks[i / block_size] * block_size + i % block_size));
 }
 
 // Blocks whose first token this step writes hold somebody's stale keys and values.
@@ -216,10 +234,15 @@ void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
   const int64_t size = cache_->block_size();
   const int64_t first = (sequence.n_computed + size - 1) / size,
                 end = (sequence.n_computed + n_new + size - 1) / size;
-  for (int64_t i = first; i < end; ++i) cache_->clear_block(sequence.blocks[i]);
+  for (int64_t area = 0; area < cache_->n_areas(); ++area)
+    for (int64_t i = first; i < end; ++i) cache_->clear_block(area, blocks_of(sequence, area)[i]);
 }
 
-StepBatch Runner::batch() const { return {token_ids_, token_types_, positions_, slots_, rows_}; }
+StepBatch Runner::batch() {
+  areas_.clear();
+  for (const Places& places : places_) areas_.push_back({places.slots, places.rows});
+  return {token_ids_, token_types_, positions_, areas_};
+}
 
 void Runner::check_requests(std::span<const StepRequest> requests) const {
   TUILI_CHECK(cache_ != nullptr, "this model is an encoder: use encode");
@@ -239,13 +262,14 @@ void Runner::compute(std::span<const StepRequest> requests) {
     const int64_t n_rows = request.n_new + s.n_drafted;
     sequences_.push_back(&s);
     clear_fresh_blocks(s, n_rows);
-    add_rows(s, s.n_computed, n_rows, s.blocks.data(), s.block_size);
+    add_rows(s, s.n_computed, n_rows);
+    for (int64_t area = 0; area < cache_->n_areas(); ++area)
+      add_places(area, s.n_computed, n_rows, blocks_of(s, area).data(), s.block_size);
   }
   transformer_.forward(context_, batch(), cache_->view(), state_, taps_for(sequences_));
   plan_logits(requests);
   run_logits(requests);
-  for (size_t i = 0; i < requests.size(); ++i)
-    collect_hidden(*requests[i].sequence, rows_[i].first_row, rows_[i].n_rows);
+  for (size_t i = 0; i < requests.size(); ++i) collect_hidden(*requests[i].sequence, places_[0].rows[i]);
   int64_t n_sampled = 0;
   for (const StepRequest& request : requests) {
     request.sequence->n_computed += request.n_new;
@@ -315,9 +339,7 @@ RunCounts Runner::run(std::span<const StepRequest> requests, int64_t max_steps, 
 }
 
 // Tokens that have a place among the sequence's blocks and the model's positions.
-int64_t Runner::room_of(const Sequence& s) const {
-  return std::min(static_cast<int64_t>(s.blocks.size()) * s.block_size, model_.spec.max_positions);
-}
+int64_t Runner::room_of(const Sequence& s) const { return std::min(s.n_places(), model_.spec.max_positions); }
 
 // Appends guesses where a sequence looks them up, as long as a row more is cheap. Returns their number.
 int64_t Runner::draft(std::span<const StepRequest> requests) {
@@ -344,12 +366,16 @@ bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
   return true;
 }
 
-void Runner::copy_block(int64_t from, int64_t to) {
+void Runner::copy_block(std::span<const BlockCopy> copies) {
   TUILI_CHECK(cache_ != nullptr, "this model is an encoder: it has no cache");
-  for (const int64_t id : {from, to})
-    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
-                cache_->n_blocks());
-  if (from != to) cache_->copy_block(from, to);
+  TUILI_CHECK(std::ssize(copies) == cache_->n_areas(), copies.size(), " copies for ", cache_->n_areas(),
+              " areas");
+  for (int64_t area = 0; area < cache_->n_areas(); ++area)
+    for (const int32_t id : {copies[area].from, copies[area].to})
+      TUILI_CHECK(id >= 0 && id < cache_->n_blocks(area), "block ", id, " is not in the cache, which has ",
+                  cache_->n_blocks(area));
+  for (int64_t area = 0; area < cache_->n_areas(); ++area)
+    if (const auto [from, to] = copies[area]; from != to) cache_->copy_block(area, from, to);
 }
 
 // ---- logits
@@ -360,12 +386,13 @@ void Runner::plan_logits(std::span<const StepRequest> requests) {
     Sequence& s = *requests[i].sequence;
     s.logits.resize(s.collect.logits ? s.n_computed * model_.spec.n_vocab : 0);
     if (s.collect.prompt_logprobs >= 0) s.prompt_logprobs.resize(std::min(s.n_computed, s.n_prompt - 1));
-    for (int64_t r = 0; r < rows_[i].n_rows; ++r) {
-      const bool sample = requests[i].sample && r >= rows_[i].n_rows - 1 - s.n_drafted;
+    const auto& rows = places_[0].rows[i];
+    for (int64_t r = 0; r < rows.n_rows; ++r) {
+      const bool sample = requests[i].sample && r >= rows.n_rows - 1 - s.n_drafted;
       const bool prompt = s.collect.prompt_logprobs >= 0 && s.n_computed + r < s.n_prompt - 1;
       if (!sample && !prompt && !s.collect.logits) continue;
-      logit_rows_.push_back({rows_[i].first_row + r, static_cast<int64_t>(i),
-                             sample ? static_cast<int64_t>(drawn_.size()) : -1});
+      logit_rows_.push_back(
+          {rows.first_row + r, static_cast<int64_t>(i), sample ? static_cast<int64_t>(drawn_.size()) : -1});
       if (!sample) continue;
       if (s.deferred) s.next_logits.resize(model_.spec.n_vocab);
       drawn_.push_back(kNotANumber);
@@ -471,21 +498,22 @@ const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
 
 Taps* Runner::taps_for(std::span<Sequence* const> sequences) {
   if (std::ranges::none_of(sequences, [](const Sequence* s) { return s->collect.hidden; })) return nullptr;
-  const int64_t n_tokens = batch().n_tokens(), layers = model_.spec.n_layers() + 1, d = model_.spec.d_model;
+  const int64_t n_tokens = std::ssize(token_ids_), layers = model_.spec.n_layers() + 1,
+                d = model_.spec.d_model;
   const int64_t bytes = layers * n_tokens * d * 4;
   if (tapped_.bytes() < bytes) tapped_ = Buffer(bytes);
   taps_.hidden = TensorView(tapped_.data(), DType::f32, {layers, n_tokens, d});
   return &taps_;
 }
 
-void Runner::collect_hidden(Sequence& sequence, int64_t first_row, int64_t n_rows) {
+void Runner::collect_hidden(Sequence& sequence, const ops::SequenceRows& rows) {
   if (!sequence.collect.hidden) return;
   const int64_t d = model_.spec.d_model;
   sequence.hidden.resize(model_.spec.n_layers() + 1);
   for (size_t i = 0; i < sequence.hidden.size(); ++i) {
-    const float* from = taps_.hidden.f32_row(static_cast<int64_t>(i)) + first_row * d;
+    const float* from = taps_.hidden.f32_row(static_cast<int64_t>(i)) + rows.first_row * d;
     sequence.hidden[i].resize(sequence.n_computed * d);
-    sequence.hidden[i].insert(sequence.hidden[i].end(), from, from + n_rows * d);
+    sequence.hidden[i].insert(sequence.hidden[i].end(), from, from + rows.n_rows * d);
   }
 }
 
@@ -494,12 +522,13 @@ void Runner::collect_hidden(Sequence& sequence, int64_t first_row, int64_t n_row
 void Runner::place_in_shared_pages(std::span<Sequence* const> sequences) {
   int64_t next_block = 0;
   for (const Sequence* s : sequences) {
-    add_rows(*s, 0, s->n_tokens(), shared_blocks_.data() + next_block, kSharedBlockSize);
+    add_rows(*s, 0, s->n_tokens());
+    add_places(0, 0, s->n_tokens(), shared_blocks_.data() + next_block, kSharedBlockSize);
     next_block += (s->n_tokens() + kSharedBlockSize - 1) / kSharedBlockSize;
   }
   const int64_t floats = next_block * kSharedBlockSize * largest_kv_size(model_.spec);
-  std::memset(shared_pages_[0].k, 0, static_cast<size_t>(floats) * sizeof(float));
-  std::memset(shared_pages_[0].v, 0, static_cast<size_t>(floats) * sizeof(float));
+  std::memset(shared_pages_[0].pages.k, 0, static_cast<size_t>(floats) * sizeof(float));
+  std::memset(shared_pages_[0].pages.v, 0, static_cast<size_t>(floats) * sizeof(float));
 }
 
 void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
@@ -521,9 +550,10 @@ void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool 
   transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& s = *sequences[i];
-    const int64_t first = rows_[i].first_row, n = rows_[i].n_rows;
+    const ops::SequenceRows& rows = places_[0].rows[i];
+    const int64_t first = rows.first_row, n = rows.n_rows;
     s.n_computed = 0;
-    collect_hidden(s, first, n);
+    collect_hidden(s, rows);
     s.n_computed = n;
     const TensorView pooled(out + static_cast<int64_t>(i) * spec.d_model, DType::f32, {1, spec.d_model});
     const TensorView hidden = state_.hidden.slice(first, n);

@@ -74,8 +74,8 @@ class Runner {
   // has said why before, so that whoever runs the next steps looks for it in between.
   void interrupt() { interrupted_ = true; }
 
-  // Copies what a block of the cache holds to another, between steps.
-  void copy_block(int64_t from, int64_t to);
+  // Copies what a sequence's block holds to another's, between steps: one copy per area.
+  void copy_block(std::span<const BlockCopy> copies);
 
   // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
   void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out);
@@ -106,13 +106,14 @@ class Runner {
   void check_choice(const Sequence& sequence) const;
   void check_token(const Sequence& sequence, int64_t i) const;
   void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
-  void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows, const int32_t* blocks,
-                int64_t block_size);
+  void check_blocks(const Sequence& sequence, int64_t area) const;
+  void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows);
+  void add_places(int64_t area, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
   void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
   void place_in_shared_pages(std::span<Sequence* const> sequences);
-  StepBatch batch() const;
+  StepBatch batch();
   Taps* taps_for(std::span<Sequence* const> sequences);
-  void collect_hidden(Sequence& sequence, int64_t first_row, int64_t n_rows);
+  void collect_hidden(Sequence& sequence, const ops::SequenceRows& rows);
   void plan_logits(std::span<const StepRequest> requests);
   void run_logits(std::span<const StepRequest> requests);
   void collect_row(Sequence& sequence, int64_t position, const float* logits);
@@ -129,14 +130,19 @@ class Runner {
   ops::Context context_;
   Buffer workspace_;
   State state_;
-  TensorView head_input_, logits_;          // [logit_rows, d_model], [logit_rows, n_vocab]
-  std::vector<ops::KvPages> shared_pages_;  // encoders: per layer, all over the same memory
-  Vector<int32_t> shared_blocks_;           // 0, 1, 2, …
-  std::vector<Sampler> samplers_;           // one per thread
+  TensorView head_input_, logits_;     // [logit_rows, d_model], [logit_rows, n_vocab]
+  std::vector<LayerKv> shared_pages_;  // encoders: per layer, all over the same memory
+  Vector<int32_t> shared_blocks_;      // 0, 1, 2, …
+  std::vector<Sampler> samplers_;      // one per thread
 
   // The batch of the running step.
-  Vector<int32_t> token_ids_, token_types_, positions_, slots_;
-  Vector<ops::SequenceRows> rows_;
+  struct Places {
+    Vector<int32_t> slots;
+    Vector<ops::SequenceRows> rows;
+  };
+  Vector<int32_t> token_ids_, token_types_, positions_;
+  std::vector<Places> places_;  // one per area of the cache
+  Vector<AreaRows> areas_;      // views of them
   Vector<Sequence*> sequences_;
   Vector<LogitRow> logit_rows_;
   Vector<int32_t> drawn_;  // per row that samples; kept as far as the guesses before it were right

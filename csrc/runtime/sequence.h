@@ -66,6 +66,22 @@ struct Collect {
   bool anything() const { return logits || hidden || prompt_logprobs >= 0; }
 };
 
+// An area of the cache for the layers whose keys are seen for `window` tokens.
+struct WindowArea {
+  int64_t window = 0;
+  int64_t n_blocks = 0;
+};
+
+struct BlockCopy {
+  int32_t from = 0, to = 0;  // ids in one area; the same: nothing to copy
+};
+
+// A sequence's blocks in such an area.
+struct WindowBlocks {
+  Vector<int32_t> ids;  // in order of position; -1: given back, as no token to come sees its keys
+  int64_t n_gone = 0;   // so many of them, the first ones
+};
+
 struct Sequence {
   Sequence(std::span<const int32_t> prompt, SamplingParams params, uint64_t salt_, Collect what)
       : tokens(prompt.begin(), prompt.end()),
@@ -90,9 +106,10 @@ struct Sequence {
   Collect collect;
 
   // The block pool's part.
-  Vector<int32_t> blocks;    // ids, in order of position
-  Vector<uint64_t> content;  // content ids of the leading whole blocks that the pool knows
-  uint64_t pool_id = 0;      // of the pool that gave the blocks; 0: none
+  Vector<int32_t> blocks;             // ids, in order of position
+  std::vector<WindowBlocks> windows;  // the same in each window's area
+  Vector<uint64_t> content;           // content ids of the leading whole blocks that the pool knows
+  uint64_t pool_id = 0;               // of the pool that gave the blocks; 0: none
   int64_t block_size = 0;
 
   // The runner's part: rows of what was asked to be collected.
@@ -107,6 +124,11 @@ struct Sequence {
   std::atomic<bool> in_step{false};  // see HeldSequences
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t n_places() const {  // tokens that the blocks have places for, those of windows to come
+    auto n = static_cast<int64_t>(blocks.size());
+    for (const WindowBlocks& window : windows) n = std::min(n, static_cast<int64_t>(window.ids.size()));
+    return n * block_size;
+  }
   int64_t n_generated() const { return n_tokens() - n_prompt; }
   bool stops_at(int32_t token) const { return std::ranges::find(stop_ids, token) != stop_ids.end(); }
 

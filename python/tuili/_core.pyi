@@ -1,6 +1,7 @@
 """The C++ core. Everything here checks shapes, dtypes and ranges, raises tuili's errors, and releases the GIL
 while it computes. Sizes are in elements unless a name says bytes."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as PySequence
 from typing import Literal
 
@@ -253,6 +254,9 @@ class Sequence:
     def n_blocks(self) -> int: ...
     @property
     def block_ids(self) -> list[int]: ...
+    @property
+    def window_block_ids(self) -> list[list[int]]:
+        """Per window of the pool: the ids of its blocks, -1 for those given back."""
     def token_ids(self, begin: int = 0) -> list[int]: ...
     def append_token(self, token_id: int) -> None:
         """Appends a token chosen outside the sampler."""
@@ -279,10 +283,28 @@ class Sequence:
         """One entry per prompt token after the first: (log-probability, k best (id, log-probability)),
         nats."""
 
+class WindowState:
+    """The blocks of a pool for the layers with one sliding window."""
+
+    @property
+    def window(self) -> int: ...
+    @property
+    def span(self) -> int:
+        """Blocks that a sequence needs at once at most."""
+    @property
+    def n_blocks(self) -> int: ...
+    @property
+    def n_free(self) -> int: ...
+    @property
+    def n_cached(self) -> int: ...
+    @property
+    def n_evictions(self) -> int: ...
+
 class BlockPool:
     """Ids of KV blocks and who holds them. Knows no tensors. All or nothing; never throws for want of
     blocks. Cached blocks are given away oldest first; a salt that has more than half of all blocks, held or
-    cached, gives up its own before those of others."""
+    cached, gives up its own before those of others. In the area of a sliding window sequences hold only what
+    tokens to come may see; its blocks are found with those for all keys, of which n_blocks, n_free … tell."""
 
     def __init__(
         self,
@@ -292,9 +314,12 @@ class BlockPool:
         prefix_cache: bool = True,
         key: int = 0,
         hash_mask: int = 0xFFFFFFFFFFFFFFFF,
+        windows: Mapping[int, int] = ...,
+        step_tokens: int = 512,
     ) -> None:
         """key: secret of the prefix hash; 0 draws one. hash_mask: tests set 0, so that every prefix
-        collides."""
+        collides. windows: number of blocks by window, as the cache has them. step_tokens: a step computes no
+        more of one sequence."""
     @property
     def n_blocks(self) -> int: ...
     @property
@@ -316,16 +341,36 @@ class BlockPool:
     @property
     def n_salts(self) -> int:
         """Salts that have blocks, held or cached."""
+    @property
+    def least_free(self) -> int:
+        """The smallest n_free of all areas."""
+    @property
+    def windows(self) -> list[WindowState]:
+        """The shortest first."""
+    @staticmethod
+    def window_span(window: int, block_size: int, step_tokens: int) -> int:
+        """Blocks of a window that a sequence needs at once at most."""
     def attach_prefix(self, sequence: Sequence) -> int:
         """Shares the longest cached prefix of whole blocks that leaves at least one token to compute; the
         sequence must hold no block. Sets n_computed and returns it. 0 for a sequence that collects rows: they
         must be computed."""
-    def fork(self, child: Sequence, parent: Sequence, n_tokens: int) -> tuple[int, int] | None:
+    def attach_chain(self, sequence: Sequence, n_tokens: int) -> int:
+        """The same, of n_tokens at most, without the blocks of windows: nothing can be computed on it."""
+    def fork(self, child: Sequence, parent: Sequence, n_tokens: int) -> tuple[list[int], list[int]] | None:
         """Lets child, which holds no blocks, begin with n_tokens that parent has computed, without a copy of
-        whole blocks. Returns (from, to) for Runner.copy_block at once, the same twice if there is no copy to
-        make; None, and nothing has changed, if no block is free."""
-    def grow(self, sequence: Sequence, n_tokens: int) -> bool:
-        """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few."""
+        whole blocks. Returns (from, to) for Runner.copy_block at once, equal ids where there is nothing to
+        copy; None, and nothing has changed, if no block is free, or parent has given back what child would
+        see."""
+    def grow(self, sequence: Sequence, n_tokens: int, *, position: int | None = None) -> bool:
+        """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few. Of a
+        window's: takes back what tokens from position (None: n_computed) on do not see, and gives only what a
+        step there reads or fills."""
+    def grow_ahead(self, sequences: PySequence[Sequence], n_steps: int, *, n_spare: int) -> bool:
+        """Grows all by n_steps tokens, unless that leaves less than n_spare blocks free in an area."""
+    def room(self, sequences: PySequence[Sequence]) -> int:
+        """Tokens that each of them may compute in the blocks that it has."""
+    def release_unseen(self, sequences: PySequence[Sequence]) -> None:
+        """Takes back what no token to come sees."""
     def publish(self, sequence: Sequence) -> None:
         """Makes the sequence's computed whole blocks findable."""
     def release(self, sequence: Sequence) -> None:
@@ -342,21 +387,35 @@ KvType = Literal["float32", "float16", "bfloat16", "int8"]
 
 class KvCache:
     def __init__(
-        self, spec: ModelSpec, n_blocks: int, block_size: int = 32, dtype: KvType = "float32"
-    ) -> None: ...
+        self,
+        spec: ModelSpec,
+        n_blocks: int,
+        block_size: int = 32,
+        dtype: KvType = "float32",
+        *,
+        windows: Mapping[int, int] = ...,
+    ) -> None:
+        """windows: number of blocks for the layers with this sliding window; layers with another one have
+        theirs among the n_blocks of those without."""
     @property
     def bytes(self) -> int: ...
     def poison(self) -> None:
         """Writes NaN over all pages, for tests: no later step may notice."""
-    def read(self, sequence: Sequence, first: int, n: int) -> NDArray[np.uint8]:
-        """Bytes of the sequence's computed blocks [first, first + n), block after block."""
-    def write(self, sequence: Sequence, blocks: NDArray[np.uint8]) -> None:
-        """Bytes of whole blocks become the sequence's next ones, from n_computed on; their tokens count as
-        computed."""
-    def is_finite(self, blocks: NDArray[np.uint8]) -> bool:
-        """Whether bytes of whole blocks hold finite keys and values only."""
+    def prefix_bytes(self, n_tokens: int, n_blocks: int) -> int:
+        """Bytes of the first n_blocks blocks of a prefix of n_tokens: block after block, without what tokens
+        after the prefix do not see."""
+    def read(self, sequence: Sequence, n_tokens: int, first: int, n: int) -> NDArray[np.uint8]:
+        """Bytes of blocks [first, first + n) of a prefix of n_tokens that the sequence has computed."""
+    def write(self, sequence: Sequence, n_tokens: int, n: int, blocks: NDArray[np.uint8]) -> None:
+        """Bytes of a prefix of n_tokens become the sequence's next n blocks, from n_computed on; their tokens
+        count as computed."""
+    def is_finite(self, n_tokens: int, first: int, n: int, blocks: NDArray[np.uint8]) -> bool:
+        """Whether the bytes of blocks [first, first + n) of a prefix hold finite keys and values only."""
     @staticmethod
-    def block_bytes(spec: ModelSpec, block_size: int = 32, dtype: KvType = "float32") -> int: ...
+    def block_bytes(
+        spec: ModelSpec, block_size: int = 32, dtype: KvType = "float32", *, window: int | None = None
+    ) -> int:
+        """Bytes of a block over the layers with this sliding window (0: none), or over all layers."""
 
 class StepResult:
     @property
@@ -417,8 +476,8 @@ class Runner:
     def sample(self, sequence: Sequence, logits: f32) -> StepResult:
         """Chooses and appends the next token of a deferred sequence, which a step has computed to its end,
         from `logits` [n_vocab] in place of next_logits(); log-probabilities are still under those."""
-    def copy_block(self, from_id: int, to_id: int) -> None:
-        """Copies what a block of the cache holds to another, or to itself, between steps."""
+    def copy_block(self, from_ids: PySequence[int], to_ids: PySequence[int]) -> None:
+        """Copies what a block holds to another, or to itself, between steps; one id per area."""
     def interrupt(self) -> None:
         """Ends a run after the step it is in, or the next run after its first step; from any thread.
         Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,

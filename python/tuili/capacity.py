@@ -4,12 +4,14 @@ is allocated.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, ModelLimitError
 from tuili.generation.checks import integer
+from tuili.generation.scheduler import Limits
 from tuili.loading.memory import available_memory
 
 BLOCK_SIZE = 32  # tokens
@@ -25,17 +27,75 @@ KvDtype = Literal["float32", "float16", "bfloat16", "int8"]
 class Capacity:
     """max_model_len is the most tokens of one text that are computed; note says why it or the cache is what
     it is.
+
+    n_blocks  for the layers that see all tokens before them; it bounds the tokens that are cached
+    windows   number of blocks for the layers of each sliding window
+    kv_bytes  of both
     """
 
     max_model_len: int
     kv_dtype: KvDtype
     n_blocks: int
-    block_bytes: int
+    windows: dict[int, int]
+    kv_bytes: int
     note: str
 
-    @property
-    def kv_bytes(self) -> int:
-        return self.n_blocks * self.block_bytes
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a text needs in the area of a sliding window: `span` blocks at most."""
+
+    span: int
+    block_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """What blocks cost. block_bytes: over the layers without a window, 0 if there are none."""
+
+    block_bytes: int
+    windows: dict[int, Window]
+
+    def text_bytes(self, n_blocks: int) -> int:
+        """Of one text of so many blocks."""
+        return n_blocks * self.block_bytes + self.windows_bytes(n_blocks)
+
+    def windows_bytes(self, n_blocks: int) -> int:
+        return sum(min(n_blocks, window.span) * window.block_bytes for window in self.windows.values())
+
+    def longest(self, n_bytes: int, n_most: int) -> int:
+        """Blocks of the longest text that fits, up to n_most."""
+        return bisect_right(range(1, n_most + 1), n_bytes, key=self.text_bytes)
+
+    def split(self, n_bytes: int, n_text: int, n_texts: int) -> tuple[int, dict[int, int]]:
+        """Blocks for the layers without a window, and by window.
+
+        Windows get their share of texts of n_text blocks; half if there is no room for n_texts of these:
+        shorter texts fill the windows first, and a prefix is found only where they have its end.
+        """
+        if not self.windows:
+            return n_bytes // self.block_bytes, {}
+        of_text = self.windows_bytes(n_text)
+        share = n_bytes * of_text // self.text_bytes(n_text)
+        if n_bytes < n_texts * self.text_bytes(n_text):
+            share = max(share, n_bytes // 2)
+        share = min(share, n_bytes - n_text * self.block_bytes)
+        windows = {
+            length: share * min(n_text, window.span) // of_text for length, window in self.windows.items()
+        }
+        rest = n_bytes - sum(n * self.windows[length].block_bytes for length, n in windows.items())
+        n_cached = share // of_text + 1  # ids without memory where no layer sees all tokens
+        return rest // self.block_bytes if self.block_bytes else n_text * max(n_texts, n_cached), windows
+
+
+def areas_of(spec: _core.ModelSpec, dtype: KvDtype, step_tokens: int) -> Areas:
+    """Of every window that a layer has, so that saved prefixes depend on the model alone."""
+    windows = {}
+    for length in sorted({layer.sliding_window for layer in spec.layers} - {0}):
+        span = _core.BlockPool.window_span(length, BLOCK_SIZE, step_tokens)
+        n_bytes = _core.KvCache.block_bytes(spec, BLOCK_SIZE, dtype, window=length)
+        windows[length] = Window(span, n_bytes)
+    return Areas(_core.KvCache.block_bytes(spec, BLOCK_SIZE, dtype, window=0), windows)
 
 
 def kv_dtype(name: str) -> KvDtype:
@@ -63,37 +123,62 @@ def plan_capacity(
     kv_cache_bytes: int | None,
     kv_cache_dtype: str,
     max_num_seqs: int,
+    step_tokens: int,
 ) -> Capacity:
     """Decide the cache of a decoder.
 
     kv_cache_bytes  None: what max_num_seqs full texts need, but at most a quarter of the memory that is
                     available; at least one full text
     max_model_len   None: what the model was trained for, or less if the cache cannot hold that
+    step_tokens     that a step computes of one text at most
     raises          InvalidParameterError for contradictions, ModelLimitError (memory) if one text does not
                     fit
     """
     dtype = kv_dtype(kv_cache_dtype)
     wanted = checked_length(spec, max_model_len)
-    block_bytes = _core.KvCache.block_bytes(spec, BLOCK_SIZE, dtype)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
+    areas = areas_of(spec, dtype, step_tokens)
     if kv_cache_bytes is not None:
-        n_blocks = integer("kv_cache_bytes", kv_cache_bytes, block_bytes, MAX_BYTES) // block_bytes
+        n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)
         note = "kv_cache_bytes as given"
     else:
-        n_blocks, note = full * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
-        quarter = int(_available() * DEFAULT_SHARE) // block_bytes
-        if quarter < n_blocks:
-            n_blocks, note = max(full, quarter), "a quarter of the memory that was available"
-    if n_blocks * block_bytes > _available() * LARGEST_SHARE:
+        n_bytes, note = areas.text_bytes(full) * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
+        quarter = int(_available() * DEFAULT_SHARE)
+        if quarter < n_bytes:
+            n_bytes = max(areas.text_bytes(full), quarter)
+            note = "a quarter of the memory that was available"
+    if n_bytes > _available() * LARGEST_SHARE:
         if kv_cache_bytes is not None or max_model_len is not None:
             raise ModelLimitError(
-                f"a cache of {n_blocks * block_bytes / 2**20:.0f} MiB for {n_blocks * BLOCK_SIZE} tokens was "
-                f"asked for; {_available() / 2**20:.0f} MiB are available",
+                f"a cache of {n_bytes / 2**20:.0f} MiB was asked for, where a text of {wanted} tokens takes "
+                f"{areas.text_bytes(full) / 2**20:.0f}; {_available() / 2**20:.0f} MiB are available",
                 code="memory",
             )
-        n_blocks = max(1, int(_available() * LARGEST_SHARE) // block_bytes)
+        n_bytes = max(areas.text_bytes(1), int(_available() * LARGEST_SHARE))
         note = "all the memory that was available"
-    return Capacity(_length(wanted, n_blocks, max_model_len), dtype, n_blocks, block_bytes, note)
+    n_text = areas.longest(n_bytes, full)
+    n_blocks, windows = areas.split(n_bytes, n_text, max_num_seqs)
+    n_bytes = n_blocks * areas.block_bytes
+    n_bytes += sum(n * areas.windows[length].block_bytes for length, n in windows.items())
+    length = _length(wanted, n_text * BLOCK_SIZE, max_model_len)
+    return Capacity(length, dtype, n_blocks, windows, n_bytes, note)
+
+
+def allocate(
+    spec: _core.ModelSpec, capacity: Capacity, limits: Limits
+) -> tuple[_core.KvCache, _core.BlockPool]:
+    """The cache, whose memory is committed as it is written, and the ids of its blocks."""
+    windows = capacity.windows
+    return (
+        _core.KvCache(spec, capacity.n_blocks, BLOCK_SIZE, capacity.kv_dtype, windows=windows),
+        _core.BlockPool(
+            capacity.n_blocks,
+            BLOCK_SIZE,
+            prefix_cache=limits.prefix_caching,
+            windows=windows,
+            step_tokens=limits.prefill_chunk,
+        ),
+    )
 
 
 def checked_length(spec: _core.ModelSpec, max_model_len: int | None) -> int:
@@ -103,15 +188,15 @@ def checked_length(spec: _core.ModelSpec, max_model_len: int | None) -> int:
     return integer("max_model_len", max_model_len, 1, spec.max_positions)
 
 
-def _length(wanted: int, n_blocks: int, max_model_len: int | None) -> int:
-    if n_blocks * BLOCK_SIZE >= wanted:
+def _length(wanted: int, n_fitting: int, max_model_len: int | None) -> int:
+    if n_fitting >= wanted:
         return wanted
     if max_model_len is not None:
         raise InvalidParameterError(
-            f"kv_cache_bytes holds {n_blocks * BLOCK_SIZE} tokens, less than max_model_len = {max_model_len}",
+            f"kv_cache_bytes holds {n_fitting} tokens, less than max_model_len = {max_model_len}",
             param="kv_cache_bytes",
         )
-    return n_blocks * BLOCK_SIZE
+    return n_fitting
 
 
 def _available() -> int:

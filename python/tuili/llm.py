@@ -12,7 +12,7 @@ import numpy as np
 
 from tuili import _core
 from tuili.beam_search import beam_search
-from tuili.capacity import BLOCK_SIZE, Capacity, check_cache_options, checked_length, plan_capacity
+from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
 from tuili.embedding import Encoder
 from tuili.errors import (
     EngineOutOfMemoryError,
@@ -134,6 +134,7 @@ class LLM(Vectors):
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
                 max_num_seqs=limits.max_num_seqs,
+                step_tokens=limits.prefill_chunk,
             )
             self._start_decoder(capacity, limits, num_threads or 0)
         else:
@@ -142,7 +143,7 @@ class LLM(Vectors):
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded = self._loaded.spec, self._loaded
-        cache = _core.KvCache(spec, capacity.n_blocks, BLOCK_SIZE, capacity.kv_dtype)
+        cache, pool = allocate(spec, capacity, limits)
         self._runner = _core.Runner(
             loaded.model,
             cache,
@@ -155,7 +156,6 @@ class LLM(Vectors):
         except InvalidParameterError as error:
             raise ModelFormatError(f"generation_config.json: {error}", code="generation_config") from error
         eos_ids = tuple(dict.fromkeys((*loaded.eos_token_ids, *self._extra_eos_ids())))
-        pool = _core.BlockPool(capacity.n_blocks, BLOCK_SIZE, prefix_cache=limits.prefix_caching)
         self._engine = Engine(
             self._runner,
             pool,
@@ -184,6 +184,7 @@ class LLM(Vectors):
                 "dtype": capacity.kv_dtype,
                 "bytes": capacity.kv_bytes,
                 "tokens": capacity.n_blocks * BLOCK_SIZE,
+                "window_tokens": {window: n * BLOCK_SIZE for window, n in capacity.windows.items()},
                 "why": capacity.note,
             },
             "limits": dataclasses.asdict(limits),
@@ -392,7 +393,8 @@ class LLM(Vectors):
         same model and kv_cache_dtype, in this process or another. Holds the prompt's token ids.
 
         prompt      what later prompts begin with. A text ends in the middle of a word of theirs, perhaps: the
-                    tokens there, hence the last block, may then differ
+                    tokens there, hence the last block, may then differ. A model with sliding windows finds
+                    it whole or not at all: only what comes after it is seen is saved of a window
         cache_salt  of the requests that are to find it; whoever loads it must give the same
         raises      InvalidParameterError for a prompt of less than a block, and what `generate` raises
 
@@ -401,7 +403,7 @@ class LLM(Vectors):
         prefixes = self._prefix_cache()
         salt = SamplingParams(cache_salt=cache_salt).cache_salt
         ids = checked_ids(self._encode_prompt(prompt)[1], self._loaded.spec.n_vocab)
-        self._check_room(len(ids), prefixes.block_bytes // BLOCK_SIZE // 4)
+        self._check_room(prefixes.n_bytes(len(ids)) // 4, 1)
         return prefixes.save(ids, salt)
 
     def load_prefix(self, data: bytes, *, cache_salt: str | None = None) -> int:
@@ -489,7 +491,8 @@ class LLM(Vectors):
 
         Of the prefix cache: cached_blocks of n_blocks are kept though no request holds them; cache_salts
         have any; block_hits were found; of block_evictions, spared_blocks times a salt with more than half of
-        all blocks gave up its own in place of another's older one.
+        all blocks gave up its own in place of another's older one. window_blocks are those for layers with a
+        sliding window, which requests give back as they go on.
 
         drafted_tokens were guessed by prompt lookup, accepted_tokens of them were right.
         """

@@ -68,7 +68,9 @@ struct AttentionArgs {
   const float* q;  // same shape, row stride ld_q
   int64_t ld_q;
   KvPages pages;
-  const int32_t* blocks;  // block id of keys [i · block_size, (i + 1) · block_size)
+  // Block id of keys [i · block_size, (i + 1) · block_size). Where all of these stand before the first tile
+  // with a key that a row sees, the entry may be -1: it is not looked at.
+  const int32_t* blocks;
   int64_t n_heads;
   int64_t position;  // absolute position of row 0
   int64_t n_keys;    // keys exist at positions [0, n_keys)

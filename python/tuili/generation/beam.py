@@ -201,7 +201,7 @@ class BeamGroup:
         """Whether the last token of every row is computed, so that none waits for another."""
         return all(row.running and row.n_pending == 0 for row in self.rows)
 
-    def advance(self, pool: _core.BlockPool, copy_block: Callable[[int, int], object]) -> None:
+    def advance(self, pool: _core.BlockPool, copy_block: Callable[[list[int], list[int]], object]) -> None:
         """Take a step of the search, after which every running beam has a row with its last token to compute.
 
         A beam stays in its parent's row if it is the first to; the others get rows whose beams have ended.
@@ -267,7 +267,11 @@ def share_beams(rows: list[Row], search: BeamSearch) -> None:
 
 
 def _fork(
-    pool: _core.BlockPool, copy_block: Callable[[int, int], object], child: Row, parent: Row, token_id: int
+    pool: _core.BlockPool,
+    copy_block: Callable[[list[int], list[int]], object],
+    child: Row,
+    parent: Row,
+    token_id: int,
 ) -> None:
     """Make the child's tokens the parent's and one more."""
     tokens = parent.sequence.token_ids()

@@ -3,7 +3,7 @@ them.
 
     header    magic and versions; what made the blocks (see `Origin`); the salt's check; counts
     tokens    int32 [n_tokens]
-    blocks    as they lie in the cache, [n_tokens / block_size, block_bytes]
+    blocks    as they lie in the cache; of layers with a sliding window those that tokens to come see
     checksum  sha256 of all before it
 
 Numbers are little-endian. The checksum finds damage, not malice: whatever the bytes say is checked before it
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili import __version__, _core
+from tuili.capacity import KvDtype
 from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
 from tuili.generation.checks import described
 from tuili.generation.engine import Engine
@@ -30,13 +31,13 @@ from tuili.generation.params import SamplingParams, resolve, salt_number
 from tuili.loading.files import shown
 
 MAGIC = b"TUILIKVP"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SLICE_BYTES = 16 << 20  # copied at a time, so that streams do not notice
 N_TRIES = 3  # at computing a prefix whose blocks others take before they are copied
 
-# magic, format, layout, version of tuili, architecture, dtype, block size, bytes of a block, model, salt,
-# n_tokens
-_HEADER = struct.Struct("<8sII16s32s16sIQ32s32sQ")
+# magic, format, layout, version of tuili, architecture, dtype, block size, bytes of a block over all layers,
+# model, salt, n_tokens, bytes of all blocks
+_HEADER = struct.Struct("<8sII16s32s16sIQ32s32sQQ")
 _SUM_BYTES = 32
 
 Bytes = NDArray[np.uint8]
@@ -46,7 +47,8 @@ Bytes = NDArray[np.uint8]
 class Origin:
     """What must be equal for blocks to mean the same, bit for bit.
 
-    model  sha256 of the configuration and of every weight as it is packed
+    block_bytes  over all layers
+    model        sha256 of the configuration and of every weight as it is packed
     """
 
     version: str
@@ -96,12 +98,11 @@ class Prefixes:
         model: _core.Model,
         *,
         architecture: str,
-        kv_dtype: str,
+        kv_dtype: KvDtype,
         settings: dict[str, Any],
     ) -> None:
         self._engine, self._pool, self._cache, self._model = engine, pool, cache, model
         self._architecture, self._kv_dtype, self._settings = architecture, kv_dtype, settings
-        self.block_bytes = cache.bytes // pool.n_blocks
 
     @functools.cached_property
     def origin(self) -> Origin:
@@ -111,7 +112,7 @@ class Prefixes:
             architecture=self._architecture[:32],
             kv_dtype=self._kv_dtype,
             block_size=self._pool.block_size,
-            block_bytes=self.block_bytes,
+            block_bytes=_core.KvCache.block_bytes(self._model.spec, self._pool.block_size, self._kv_dtype),
             model=identity(self._model, self._settings),
         )
 
@@ -149,6 +150,9 @@ class Prefixes:
         raw = _bytes_of(data)
         theirs, ids, check, blocks = _unpacked(raw)
         theirs.check(self.origin)
+        n_bytes = self.n_bytes(len(ids))
+        if len(blocks) != n_bytes:
+            raise _wrong(f"{len(blocks)} bytes of blocks; they are {n_bytes}")
         n_vocab = self._model.spec.n_vocab
         if ((ids < 0) | (ids >= n_vocab)).any():
             raise _wrong(f"a token id that is not in [0, {n_vocab})")
@@ -162,17 +166,22 @@ class Prefixes:
                 param="data",
                 code="prefix_too_long",
             )
-        if not self._cache.is_finite(blocks):
+        if not self._cache.is_finite(len(ids), 0, len(ids) // self._pool.block_size, blocks):
             raise _wrong("a key or value is not a finite number")
         self._write(ids, salt_number(cache_salt), blocks)
         return len(ids)
+
+    def n_bytes(self, n_tokens: int) -> int:
+        """Of the whole blocks of so many tokens."""
+        n_blocks = n_tokens // self._pool.block_size
+        return self._cache.prefix_bytes(n_blocks * self._pool.block_size, n_blocks)
 
     # --- between two steps of the engine --------------------------------------------------------------------
 
     @property
     def _slice(self) -> int:
         """Blocks that are copied at a time."""
-        return max(1, SLICE_BYTES // self.block_bytes)
+        return max(1, SLICE_BYTES // self.origin.block_bytes)
 
     def _read(self, ids: NDArray[np.int32], salt: int) -> list[Bytes] | None:
         """The prefix's blocks as they are cached; None if they are not, or not any more."""
@@ -183,7 +192,7 @@ class Prefixes:
             try:
                 if self._pool.attach_prefix(sequence) < len(ids):
                     return None
-                return self._cache.read(sequence, first, min(self._slice, n_blocks - first))
+                return self._cache.read(sequence, len(ids), first, min(self._slice, n_blocks - first))
             finally:
                 self._pool.release(sequence)
 
@@ -192,34 +201,42 @@ class Prefixes:
             piece = self._engine.call(functools.partial(read, first))
             if piece is None:
                 return None
-            if not self._cache.is_finite(piece):
+            if not self._cache.is_finite(len(ids), first, min(self._slice, n_blocks - first), piece):
                 raise NumericError("the model's keys and values for this prompt are not numbers")
             pieces.append(piece)
         return pieces
 
     def _write(self, ids: NDArray[np.int32], salt: int, blocks: Bytes) -> None:
         """Publish what is not there yet, a slice at a time."""
-        size, n_bytes = self._pool.block_size, self.block_bytes
+        size = self._pool.block_size
+        n_bytes = functools.partial(self._cache.prefix_bytes, len(ids))
 
-        def write() -> int:
+        def write(begin: int) -> int:
+            """The slice that begins there, or earlier if what precedes it is gone; returns its end."""
             sequence = _findable(ids, salt)
             try:
-                first = self._pool.attach_prefix(sequence) // size
+                found = self._pool.attach_prefix(sequence)
+                if found == len(ids):
+                    return found
+                self._pool.release(sequence)
+                first = self._pool.attach_chain(sequence, max(found, begin)) // size
                 end = min(first + self._slice, len(ids) // size)
-                if not self._pool.grow(sequence, end * size):
+                if not self._pool.grow(sequence, end * size, position=len(ids)):
                     raise KVCacheExhaustedError(
                         f"the prefix needs {len(ids) // size} cache blocks; {self._pool.n_free} of "
                         f"{self._pool.n_blocks} are not in use",
                     )
-                self._cache.write(sequence, blocks[first * n_bytes : end * n_bytes])
+                piece = blocks[n_bytes(first) : n_bytes(end)]
+                self._cache.write(sequence, len(ids), end - first, piece)
                 self._pool.publish(sequence)
                 return end * size
             finally:
                 self._pool.release(sequence)
 
-        n_slices = -(-len(ids) // (self._slice * size))
+        begin, n_slices = 0, -(-len(ids) // (self._slice * size))
         for _ in range(2 * n_slices):
-            if self._engine.call(write) == len(ids):
+            begin = self._engine.call(functools.partial(write, begin))
+            if begin == len(ids):
                 return
         raise KVCacheExhaustedError("other requests took the prefix's blocks while it was loaded")
 
@@ -277,6 +294,7 @@ def _packed(origin: Origin, ids: NDArray[np.int32], salt: bytes, blocks: list[By
         origin.model,
         salt,
         len(ids),
+        sum(map(len, blocks)),
     )
     parts: list[Any] = [header, ids.astype("<i4").tobytes(), *blocks]
     digest = hashlib.sha256()
@@ -298,16 +316,16 @@ def _unpacked(raw: memoryview) -> tuple[Origin, NDArray[np.int32], bytes, Bytes]
     """(origin, ids, the salt's check, blocks) of bytes whose lengths and checksum fit; no block is copied."""
     if len(raw) < _HEADER.size + _SUM_BYTES or raw[: len(MAGIC)] != MAGIC:
         raise _wrong(f"{len(raw)} bytes that do not begin like one")
-    _, format, layout, *texts, size, block_bytes, model, salt, n_tokens = _HEADER.unpack_from(raw)
+    _, format, layout, *texts, size, block_bytes, model, salt, n_tokens, n_bytes = _HEADER.unpack_from(raw)
     if (format, layout) != (FORMAT_VERSION, _core.KV_LAYOUT_VERSION):
         raise _wrong(
             f"format {format}, layout {layout}; this version of tuili reads {FORMAT_VERSION} and "
             f"{_core.KV_LAYOUT_VERSION}"
         )
-    if not 1 <= size <= 1024 or n_tokens == 0 or n_tokens % size or block_bytes == 0:
-        raise _wrong(f"{n_tokens} tokens in blocks of {size}, {block_bytes} bytes each")
+    if not 1 <= size <= 1024 or n_tokens == 0 or n_tokens % size:
+        raise _wrong(f"{n_tokens} tokens in blocks of {size}")
     begin = _HEADER.size + 4 * n_tokens
-    end = begin + n_tokens // size * block_bytes
+    end = begin + n_bytes
     if len(raw) != end + _SUM_BYTES:
         raise _wrong(f"{len(raw)} bytes; the header says {end + _SUM_BYTES}")
     if hashlib.sha256(raw[:end]).digest() != raw[end:]:

@@ -86,14 +86,15 @@ class Room:
 class Scheduler:
     """The rows that wait, the rows that run, and the blocks between them. For one thread.
 
-    copy_block  copies what a block holds, by (from, to)
+    copy_block  copies what a block holds, by (from, to), an id per area each
     """
 
     def __init__(
-        self, pool: _core.BlockPool, limits: Limits, copy_block: Callable[[int, int], object]
+        self, pool: _core.BlockPool, limits: Limits, copy_block: Callable[[list[int], list[int]], object]
     ) -> None:
         self._pool = pool
         self._copy_block = copy_block
+        self._has_windows = bool(pool.windows)
         self._limits = limits
         self.waiting: list[Row] = []  # by standing
         self.running: list[Row] = []
@@ -108,32 +109,23 @@ class Scheduler:
     def n_blocks(self, n_tokens: int) -> int:
         return -(-n_tokens // self._pool.block_size)
 
-    def block_counts(self) -> dict[str, int]:
-        """What `Engine.stats()` shows of the blocks."""
-        pool = self._pool
-        return {
-            "n_blocks": pool.n_blocks,
-            "free_blocks": pool.n_free,
-            "cached_blocks": pool.n_cached,
-            "block_hits": pool.n_hits,
-            "block_evictions": pool.n_evictions,
-            "spared_blocks": pool.n_spared,
-            "cache_salts": pool.n_salts,
-        }
-
     def check_fits(self, n_tokens: int, n_beams: int = 1) -> None:
         """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need. Beams
         advance together: they need them all at once, and the spare block of a newcomer each.
         """
-        needed, who = self.n_blocks(n_tokens), "the request needs"
-        if n_beams > 1:
-            needed, who = n_beams * (needed + 1), f"{n_beams} beams may need"
-        if needed > self._pool.n_blocks:
-            raise KVCacheExhaustedError(
-                f"{who} {needed} cache blocks for {n_tokens} tokens, the "
-                f"whole cache has {self._pool.n_blocks} of {self._pool.block_size} tokens; give more "
-                "kv_cache_bytes or ask for fewer tokens"
-            )
+        whole, size = self.n_blocks(n_tokens), self._pool.block_size
+        areas = [(whole, self._pool.n_blocks, "the whole cache has")]
+        for area in self._pool.windows:
+            has = f"the window of {area.window} tokens has"
+            areas.append((min(whole, area.span), area.n_blocks, has))
+        who = "the request needs" if n_beams == 1 else f"{n_beams} beams may need"
+        for row_needs, n_blocks, has in areas:
+            needed = row_needs if n_beams == 1 else n_beams * (row_needs + 1)
+            if needed > n_blocks:
+                raise KVCacheExhaustedError(
+                    f"{who} {needed} cache blocks for {n_tokens} tokens, {has} {n_blocks} of {size} tokens; "
+                    "give more kv_cache_bytes or ask for fewer tokens"
+                )
 
     def add(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -167,24 +159,23 @@ class Scheduler:
         """Blocks ahead, for n_steps steps of one token for every row of the plan; returns for how many there
         is room. They are given only where nobody is made to wait or give way for them.
         """
-        ends = [row.sequence.n_computed + n_steps for row in plan.rows]
-        held = [row.sequence.n_blocks for row in plan.rows]
-        missing = sum(max(0, self.n_blocks(end) - n) for end, n in zip(ends, held, strict=True))
-        if not self.waiting and missing <= self._pool.n_free - len(self.running):
-            for row, end in zip(plan.rows, ends, strict=True):
-                self._pool.grow(row.sequence, end)
-            return n_steps
-        room = (n * self._pool.block_size - end for n, end in zip(held, ends, strict=True))
-        return n_steps + min(0, *room)
+        sequences = plan.sequences
+        if not self.waiting:
+            self._pool.grow_ahead(sequences, n_steps, n_spare=len(self.running))
+        return min(n_steps, self._pool.room(sequences))
 
     def finished_step(self, plan: StepPlan, seconds: float, n_steps: int = 1) -> None:
-        """Learn what the step, or several of the same rows, took, and make whole prompts findable."""
+        """Learn what the step, or several of the same rows, took, make whole prompts findable, and take back
+        what lies before the windows.
+        """
         chunks = []
         for row, n_new in zip(plan.rows, plan.n_new, strict=True):
             if n_new > 1:
                 chunks.append((n_new, row.sequence.n_computed - n_new))
             if n_new > 1 or row.transcript is None or not row.transcript.n_tokens:
                 self.publish(row)
+        if self._has_windows:
+            self._pool.release_unseen([row.sequence for row in plan.rows if row.running])
         if chunks:
             self.costs.learn_prompt(chunks, len(plan.rows) - len(chunks), seconds)
         else:
@@ -226,34 +217,40 @@ class Scheduler:
 
     def _plan_decodes(self, plan: StepPlan) -> bool:
         """One token for each row that has one pending; returns whether any row had to give way."""
-        preempted = False
-        grow = self._pool.grow
+        before = self.n_preemptions
         for row in list(self.running):
             sequence = row.sequence
             n_tokens = sequence.n_tokens
-            if not row.running or n_tokens - sequence.n_computed != 1:
-                continue
-            while row.running and not grow(sequence, n_tokens):
-                victim = self._victim()
-                self._preempt(victim)
-                if victim in plan.rows:
-                    plan.drop(victim)
-                preempted = True
-            if row.running:
+            if row.running and n_tokens - sequence.n_computed == 1 and self._grow(plan, row, n_tokens):
                 plan.add(row, 1)
-        return preempted
+        return self.n_preemptions > before
+
+    def _grow(self, plan: StepPlan, row: Row, n_tokens: int) -> bool:
+        """Blocks for a running row, if need be those of rows that give way; False if it does so itself."""
+        while not self._pool.grow(row.sequence, n_tokens):
+            victim = self._victim()
+            self._preempt(victim)
+            if victim in plan.rows:
+                plan.drop(victim)
+            if victim is row:
+                return False
+        return True
 
     def _plan_prompts(self, plan: StepPlan, room: Room, now: float, *, may_admit: bool) -> None:
         """Chunks by standing for the rows that are in their prompt, and for those that can be admitted."""
+        before = self.n_preemptions
         prompts = sorted((row for row in self.running if row.n_pending > 1), key=STANDING, reverse=True)
         while room.tokens > 0:
-            if may_admit and self._comes_next(prompts):
+            if may_admit and self.n_preemptions == before and self._comes_next(prompts):
                 row = self._admit(plan, now)
                 if row is None:
                     may_admit = False
                     continue
             elif prompts:
                 row = prompts.pop()
+                # It has blocks for all tokens, but of a window's only those that a step needs.
+                if not row.running or not self._grow(plan, row, row.sequence.n_tokens):
+                    continue
             else:
                 return
             self._add_chunk(plan, row, room)
@@ -319,7 +316,7 @@ class Scheduler:
         cached, copy = self._share_prefix(row)
         # One spare block per running row: a newcomer should not push others out, or be pushed out, at once.
         if not self._pool.grow(sequence, sequence.n_tokens) or (
-            self.running and self._pool.n_free < len(self.running)
+            self.running and self._pool.least_free < len(self.running)
         ):
             self._pool.release(sequence)
             return False
@@ -335,12 +332,15 @@ class Scheduler:
         others = [row for row in self.running if row is not oldest] or [oldest]
         return max(others, key=lambda row: (row.standing[0], row.order))
 
-    def _share_prefix(self, row: Row) -> tuple[int, tuple[int, int] | None]:
+    def _attach_prefix(self, row: Row) -> int:
+        return self._pool.attach_prefix(row.sequence) if self._limits.prefix_caching and row.shares else 0
+
+    def _share_prefix(self, row: Row) -> tuple[int, tuple[list[int], list[int]] | None]:
         """Let a row begin with what is computed already: its leader's prompt, of which the last block is to
         be copied, or what the prefix cache has; returns the number of tokens, and the copy.
         """
         sequence, leader = row.sequence, row.leader
-        cached = self._pool.attach_prefix(sequence) if self._limits.prefix_caching and row.shares else 0
+        cached = self._attach_prefix(row)
         n_shared = min(sequence.n_prompt, sequence.n_tokens - 1)
         if leader is None or not leader.running or not row.shares or n_shared <= cached:
             return cached, None
@@ -348,7 +348,9 @@ class Scheduler:
             return cached, None
         self._pool.release(sequence)
         copy = self._pool.fork(sequence, leader.sequence, n_shared)
-        return (n_shared, copy) if copy is not None else (0, None)
+        if copy is None:  # no block is free, or the leader is past its prompt by a window
+            return self._attach_prefix(row), None
+        return n_shared, copy
 
     def _preempt(self, row: Row) -> None:
         self.publish(row)
@@ -358,6 +360,22 @@ class Scheduler:
         insort(self.waiting, row, key=STANDING)
         row.preemptions += 1
         self.n_preemptions += 1
+
+    def block_counts(self) -> dict[str, int]:
+        """What `Engine.stats()` shows of the blocks."""
+        pool, windows = self._pool, self._pool.windows
+        return {
+            "n_blocks": pool.n_blocks,
+            "free_blocks": pool.n_free,
+            "cached_blocks": pool.n_cached,
+            "block_hits": pool.n_hits,
+            "block_evictions": pool.n_evictions,
+            "spared_blocks": pool.n_spared,
+            "cache_salts": pool.n_salts,
+            "window_blocks": sum(area.n_blocks for area in windows),
+            "free_window_blocks": sum(area.n_free for area in windows),
+            "cached_window_blocks": sum(area.n_cached for area in windows),
+        }
 
     def check_invariants(self) -> None:
         """The ledger of rows and blocks; AssertionError names what is wrong."""
@@ -378,3 +396,6 @@ class Scheduler:
         assert all(not row.running and row.sequence.n_blocks == 0 for row in self.waiting)
         held = {block for row in self.running for block in row.sequence.block_ids}
         assert self._pool.n_free + len(held) == self._pool.n_blocks, "a block is held by nobody"
+        for i, area in enumerate(self._pool.windows):
+            held = {id for row in self.running for id in row.sequence.window_block_ids[i] if id >= 0}
+            assert area.n_free + len(held) == area.n_blocks, "a window's block is held by nobody"
