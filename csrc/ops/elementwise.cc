@@ -74,6 +74,18 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
   });
 }
 
+void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
+                        const TensorView& bias, float eps) {
+  expect_f32("layer_norm_strided", "x", x);
+  const int64_t n = x.size(1);
+  expect_vector("layer_norm_strided", "gain", gain, n);
+  expect_vector("layer_norm_strided", "bias", bias, n);
+  split(context, x.rows(), n, [&](cpu::Range rows) {
+    for (int64_t r = rows.begin; r < rows.end; ++r)
+      context.kernels->layer_norm(x.f32_row(r), x.f32_row(r), gain.f32(), bias.f32(), n, eps, {0, 1});
+  });
+}
+
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved) {
   expect_f32("rope", "x", x);
@@ -109,6 +121,16 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
   TUILI_EXPECT(same_shape(y, x) && same_shape(y, z), "add: y is ", y, ", x is ", x, ", z is ", z);
   split(context, y.count(), 1,
         [&](cpu::Range elements) { context.kernels->add(y.f32(), x.f32(), z.f32(), elements); });
+}
+
+void clamp(const Context& context, const TensorView& y, float low, float high, float offset) {
+  expect_dense("clamp", "y", y);
+  split(context, y.count(), 1, [&](cpu::Range elements) {
+    for (int64_t i = elements.begin; i < elements.end; ++i) {
+      const float value = y.f32()[i];
+      y.f32()[i] = (value < low ? low : value > high ? high : value) + offset;
+    }
+  });
 }
 
 void scale(const Context& context, const TensorView& y, float factor) {
