@@ -8,13 +8,18 @@ import functools
 import numpy as np
 
 from tiny_models import FAMILIES, TinyModel
+from tiny_variants import VARIANTS
 from tuili import _core
 
 
 def core_spec(model: TinyModel) -> _core.ModelSpec:
     """The model's ModelSpec."""
     fields = dict(model.spec)
-    fields["layers"] = [_core.LayerSpec(**layer) for layer in model.spec["layers"]]
+    fields["layers"] = [
+        _core.LayerSpec(**layer | ({"moe": _core.MoeSpec(**layer["moe"])} if "moe" in layer else {}))
+        for layer in model.spec["layers"]
+    ]
+    fields["position_biases"] = [_core.PositionBias(**bias) for bias in model.spec.get("position_biases", [])]
     fields["ropes"] = [_core.RopeSpec(**rope) for rope in model.spec["ropes"]]
     return _core.ModelSpec(**fields)
 
@@ -36,7 +41,7 @@ def build(model: TinyModel, compute: str = "auto") -> _core.Model:
 @functools.cache
 def tiny(family: str, format: str = "f32", **options: object) -> TinyModel:
     """The tiny model of a family, made once."""
-    return FAMILIES[family](format=format, **options)
+    return (FAMILIES | VARIANTS)[family](format=format, **options)
 
 
 @functools.cache

@@ -49,6 +49,10 @@ _HF_ARCHITECTURES = {
     "PhiForCausalLM": "phi",
     "FalconForCausalLM": "falcon",
     "BloomForCausalLM": "bloom",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen2MoeForCausalLM": "qwen_moe",
+    "Qwen3MoeForCausalLM": "qwen_moe",
+    "GptOssForCausalLM": "gpt_oss",
     "BertModel": "bert",
     "BertForMaskedLM": "bert",
     "BertForPreTraining": "bert",
@@ -62,6 +66,7 @@ MAX_INNER = 1 << 20
 MAX_HEADS = 1024
 MAX_HEAD_DIM = 1024
 MAX_VOCAB = 1 << 22
+MAX_EXPERTS = 1024
 MAX_POSITIONS = 1 << 24
 
 _REQUIRED: Any = object()

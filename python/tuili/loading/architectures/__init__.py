@@ -24,6 +24,7 @@ from tuili._core import LayerSpec, ModelSpec, RopeSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
+    MAX_EXPERTS,
     MAX_HEAD_DIM,
     MAX_HEADS,
     MAX_INNER,
@@ -35,6 +36,7 @@ from tuili.loading.config import (
 )
 from tuili.loading.files import shown
 from tuili.loading.gguf import Metadata
+from tuili.loading.layout import Parts
 from tuili.loading.rope import inverse_frequencies, position_limit
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -358,3 +360,27 @@ def without(names: Mapping[str, Any], *parts: str) -> dict[str, Any]:
 def unfused(config: Config, names: Mapping[str, str]) -> Config:
     """`renamed`, for a family in which every head has its own key and value."""
     return renamed(config, {**names, "num_key_value_heads": "no such key"})
+
+
+def expert_names(where: str, gate: str, up: str, down: str) -> dict[str, str | Parts]:
+    """Names of a router and its experts, which lie one by one or, as transformers 5 has them, stacked."""
+    ours = "layers.{i}.experts.{e}."
+    return {
+        f"{where}.gate.weight": "layers.{i}.router",
+        f"{where}.experts.{{e}}.{gate}.weight": f"{ours}gate",
+        f"{where}.experts.{{e}}.{up}.weight": f"{ours}up",
+        f"{where}.experts.{{e}}.{down}.weight": f"{ours}down",
+        f"{where}.experts.gate_up_proj": Parts((f"{ours}gate", f"{ours}up"), stacked=True),
+        f"{where}.experts.down_proj": Parts((f"{ours}down",), stacked=True),
+    }
+
+
+def n_experts(config: Config, *keys: str) -> int:
+    """How many experts a layer has, by the first of `keys` that the file holds."""
+    key = next((key for key in keys if key in config), keys[0])
+    return int(config.integer(key, 1, MAX_EXPERTS))
+
+
+def n_used(config: Config, of: int) -> int:
+    """How many of them a token goes through."""
+    return int(config.integer("num_experts_per_tok", 1, of))
