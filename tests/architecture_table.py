@@ -36,6 +36,15 @@ _GPT: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
+_LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+    "moe_intermediate_size": 40,
+}
 _SIX_HEADS: dict[str, Any] = {
     "hidden_size": 96,
     "num_attention_heads": 6,
@@ -50,12 +59,14 @@ class Case:
     """A tiny model: the settings of its config.json, and what they try, in words.
 
     leave_out  regular expression of names, where the architecture's table has two for one tensor
+    verified   whose logits it must have: "transformers", or "reference", tests/reference.py
     """
 
     architecture: str
     tries: str
     config: dict[str, Any]
     leave_out: str = "$."
+    verified: str = "transformers"
 
     @property
     def name(self) -> str:
@@ -69,8 +80,8 @@ def _cases(architecture: str, model_type: str, common: dict[str, Any], **tried: 
     cases = []
     for tries, settings in tried.items():
         config = fixed | ({} if "n_embd" in common else _SIZES) | common | settings
-        leave_out = config.pop("leave_out", "$.")
-        cases.append(Case(architecture, tries.replace("_", " "), config, leave_out))
+        leave_out, verified = config.pop("leave_out", "$."), config.pop("verified", "transformers")
+        cases.append(Case(architecture, tries.replace("_", " "), config, leave_out, verified))
     return cases
 
 
@@ -80,6 +91,7 @@ def _rope(kind: str, **settings: Any) -> dict[str, Any]:
 
 _LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _ORIGINAL = {"original_max_position_embeddings": 32}
+_YARN: dict[str, Any] = {"type": "yarn", "factor": 4.0, **_ORIGINAL}
 _HALVES = [1.0 + 0.25 * i for i in range(8)]
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
@@ -434,5 +446,73 @@ CASES = [
             "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": False, **_ORIGINAL},
             "tie_word_embeddings": True,
         },
+    ),
+    *_cases(
+        "DeepseekV2ForCausalLM",
+        "deepseek_v2",
+        _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
+        plain={"leave_out": "q_proj"},
+        groups_direct_queries_biases={
+            "q_lora_rank": None,
+            "first_k_dense_replace": 0,
+            "topk_method": "group_limited_greedy",
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "n_shared_experts": 1,
+            "routed_scaling_factor": 1.5,
+            "attention_bias": True,
+            "rope_scaling": {
+                "type": "yarn",
+                "factor": 4.0,
+                "mscale": 0.7,
+                "mscale_all_dim": 0.9,
+                **_ORIGINAL,
+            },
+        },
+    ),
+    *_cases(
+        "DeepseekV3ForCausalLM",
+        "deepseek_v3",
+        _LATENT
+        | {"n_routed_experts": 8, "num_experts_per_tok": 3, "first_k_dense_replace": 1, "n_group": 4}
+        | {"leave_out": "q_proj"},
+        plain={"topk_group": 2},
+        wide_values_not_normalized={
+            "topk_group": 3,
+            "v_head_dim": 40,
+            "norm_topk_prob": False,
+            "n_shared_experts": 2,
+            "rope_interleave": False,
+            "tie_word_embeddings": True,
+            "rope_scaling": {
+                "type": "yarn",
+                "factor": 4.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                **_ORIGINAL,
+            },
+        },
+    ),
+    *_cases(
+        "InternLM2ForCausalLM",
+        "internlm2",
+        {"verified": "reference"},
+        plain={"bias": False},
+        biases_dynamic_rope={"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_theta": 500.0},
+    ),
+    *_cases(
+        "BaichuanForCausalLM",
+        "baichuan",
+        {"verified": "reference"},
+        rotary={},
+        linear_biases={"max_position_embeddings": None, "model_max_length": 128},
+    ),
+    *_cases(
+        "MiniCPMForCausalLM",
+        "minicpm",
+        {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16, "verified": "reference"},
+        plain={},
+        untied_biases={"tie_word_embeddings": False, "attention_bias": True, "num_key_value_heads": 4},
     ),
 ]

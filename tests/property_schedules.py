@@ -39,6 +39,7 @@ MODELS = [
     ("parallel", "q5_0", "auto"),
     ("experts", "f32", "auto"),
     ("experts", "q8_0", "auto"),
+    ("latent", "q4_0", "auto"),
 ]
 N_VOCAB = 300
 

@@ -199,6 +199,8 @@ def qk_norm(spec: Any, layer: Any, w: Weights, name: str, x: Array) -> Array:
 def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     """Projections, q/k norm, RoPE, attention, output projection of one layer; x is its (normed) input."""
     n = len(x)
+    if layer.latent.kv_rank:
+        return latent_attention(spec, layer, w, prefix, x)
     q = _linear(w, f"{prefix}.query", x).reshape(n, layer.n_heads, layer.head_dim)
     k = _linear(w, f"{prefix}.key", x).reshape(n, layer.n_kv_heads, layer.head_dim)
     v = _linear(w, f"{prefix}.value", x).reshape(n, layer.n_kv_heads, layer.head_dim)
@@ -223,6 +225,31 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         else position_bias(spec.position_biases[layer.position_bias], n, n),
         sinks=w[f"{prefix}.sinks"] if layer.sinks else None,
     )
+    return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
+
+
+def latent_attention(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -> Array:
+    """Attention from small vectors. Source: DeepSeek-V2 (2024), section 2.1."""
+    latent, heads, n = layer.latent, layer.n_heads, len(x)
+    source = x
+    if latent.query_rank:
+        source = rms_norm(
+            _linear(w, f"{prefix}.query_in", x), w[f"{prefix}.query_latent_norm"], latent.norm_eps
+        )
+    small = rms_norm(_linear(w, f"{prefix}.latent", x), w[f"{prefix}.latent_norm"], latent.norm_eps)
+    table = spec.ropes[layer.rope]
+    cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)
+
+    def made(name: str, of: Array, size: int) -> Array:
+        return gemm(of, w[f"{prefix}.{name}"]).reshape(n, heads, size)
+
+    query_rope = rope(made("query_rope", source, latent.rope_dim), cos, sin, table.interleaved)
+    key_rope = rope(_linear(w, f"{prefix}.key_rope", x)[:, None], cos, sin, table.interleaved)
+    q = np.concatenate([query_rope, made("query_nope", source, latent.nope_dim)], axis=2)
+    key_rope = np.repeat(key_rope, heads, axis=1)
+    k = np.concatenate([key_rope, made("key_nope", small, latent.nope_dim)], axis=2)
+    v = made("value", small, latent.value_dim)
+    mixed = attention(q, k, v, scale=layer.attention_scale, causal=layer.causal)
     return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
 
 

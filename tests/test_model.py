@@ -135,6 +135,8 @@ BITS = [
     ("experts", "f32"),
     ("experts", "q4_0"),
     ("experts", "q4_k"),
+    ("latent", "f32"),
+    ("latent", "q4_0"),
 ]
 
 

@@ -15,8 +15,9 @@ from tuili import _core
 def core_spec(model: TinyModel) -> _core.ModelSpec:
     """The model's ModelSpec."""
     fields = dict(model.spec)
+    parts = {"moe": _core.MoeSpec, "latent": _core.LatentSpec}
     fields["layers"] = [
-        _core.LayerSpec(**layer | ({"moe": _core.MoeSpec(**layer["moe"])} if "moe" in layer else {}))
+        _core.LayerSpec(**{key: parts[key](**x) if key in parts else x for key, x in layer.items()})
         for layer in model.spec["layers"]
     ]
     fields["position_biases"] = [_core.PositionBias(**bias) for bias in model.spec.get("position_biases", [])]

@@ -1,4 +1,4 @@
-"""Tiny models of the blocks that llama, gemma3 and bert do not have; they exist as specs only, not as files."""
+"""Tiny models of the blocks that llama, gemma3 and bert do not have: specs only, not files."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def tiny_parallel(seed: int = 0, format: str = "f32") -> TinyModel:
 
 
 def tiny_experts(seed: int = 0, format: str = "f32") -> TinyModel:
-    """Experts: by softmax with a shared one behind a gate and norms behind each half; by sigmoid in groups with
-    sinks, a bias of choice and clamped gates; q and k normed as a whole in the first layer."""
+    """Experts: by softmax with a shared one behind a gate, norms behind each half and of q and k as a whole;
+    by sigmoid in groups with sinks, a bias of choice and clamped gates."""
     sizes, make = sizes_for(format), _Maker(seed, format)
     common = {"n_experts": 6, "n_used": 2, "d_ff": sizes.d_ff}
     moes: list[dict[str, Any]] = [
@@ -110,4 +110,33 @@ def _experts(make: _Maker, at: str, sizes: Sizes, moe: dict[str, Any]) -> None:
         make.linear(f"{at}.{name}.down", sizes.d_model, width, bias)
 
 
-VARIANTS = {"parallel": tiny_parallel, "experts": tiny_experts}
+def tiny_latent(seed: int = 0, format: str = "f32") -> TinyModel:
+    """Keys and values from small vectors, queries from another one in the second layer."""
+    sizes, make = sizes_for(format), _Maker(seed, format)
+    d, n, wide = sizes.d_model, sizes.n_heads, sizes.d_model // 2
+    layers = []
+    for i, query_rank in enumerate((0, d)):
+        at = f"layers.{i}"
+        make.norm(f"{at}.attention_norm", d)
+        make.norm(f"{at}.mlp_norm", d)
+        make.block(at, sizes, gated=True, bias=False)
+        for name in ("query", "key", "value", "output"):
+            del make.weights[f"{at}.{name}"]
+        if query_rank:
+            make.matrix(f"{at}.query_in", query_rank, d)
+            make.norm(f"{at}.query_latent_norm", query_rank)
+        make.matrix(f"{at}.query_nope", n * wide, d)
+        make.matrix(f"{at}.query_rope", n * 8, d)
+        make.matrix(f"{at}.latent", d, d)
+        make.norm(f"{at}.latent_norm", d)
+        make.matrix(f"{at}.key_rope", 8, d)
+        make.matrix(f"{at}.key_nope", n * wide, d)
+        make.matrix(f"{at}.value", n * wide, d)
+        make.matrix(f"{at}.output", d, n * wide)
+        latent = {"kv_rank": d, "query_rank": query_rank, "nope_dim": wide, "rope_dim": 8, "value_dim": wide}
+        head = {"head_dim": wide + 8, "n_kv_heads": n, "attention_scale": (wide + 8) ** -0.5}
+        layers.append(_layer_sizes(sizes) | head | {"activation": "silu", "rope": 0, "latent": latent})
+    return _model("latent", make, sizes, layers)
+
+
+VARIANTS = {"parallel": tiny_parallel, "experts": tiny_experts, "latent": tiny_latent}

@@ -118,12 +118,28 @@ void bind_moe_spec(py::module_& module) {
       .def_readonly("clamp", &MoeSpec::clamp);
 }
 
+void bind_latent_spec(py::module_& module) {
+  py::class_<LatentSpec>(module, "LatentSpec")
+      .def(py::init([](int64_t kv_rank, int64_t query_rank, int64_t nope_dim, int64_t rope_dim,
+                       int64_t value_dim, float norm_eps) {
+             return LatentSpec{kv_rank, query_rank, nope_dim, rope_dim, value_dim, norm_eps};
+           }),
+           py::kw_only(), "kv_rank"_a, "query_rank"_a = 0, "nope_dim"_a, "rope_dim"_a, "value_dim"_a,
+           "norm_eps"_a = 1e-6f)
+      .def_readonly("kv_rank", &LatentSpec::kv_rank)
+      .def_readonly("query_rank", &LatentSpec::query_rank)
+      .def_readonly("nope_dim", &LatentSpec::nope_dim)
+      .def_readonly("rope_dim", &LatentSpec::rope_dim)
+      .def_readonly("value_dim", &LatentSpec::value_dim)
+      .def_readonly("norm_eps", &LatentSpec::norm_eps);
+}
+
 LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int64_t d_ff,
                      const std::string& norm_placement, const std::string& activation, bool gated,
                      const std::string& qk_norm, float qkv_clip, int64_t rope, int64_t position_bias,
                      bool causal, int64_t sliding_window, float attention_scale, float score_softcap,
                      bool sinks, float residual_scale, bool qkv_bias, bool output_bias, bool mlp_bias,
-                     const std::optional<MoeSpec>& moe) {
+                     const std::optional<MoeSpec>& moe, const std::optional<LatentSpec>& latent) {
   const auto placement = choose<NormPlacement>(norm_placement, "norm_placement",
                                                {{"pre", NormPlacement::pre},
                                                 {"post", NormPlacement::post},
@@ -154,7 +170,8 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
           .qkv_bias = qkv_bias,
           .output_bias = output_bias,
           .mlp_bias = mlp_bias,
-          .moe = moe.value_or(MoeSpec{})};
+          .moe = moe.value_or(MoeSpec{}),
+          .latent = latent.value_or(LatentSpec{})};
 }
 
 void bind_layer_spec(py::module_& module) {
@@ -164,7 +181,7 @@ void bind_layer_spec(py::module_& module) {
            "qkv_clip"_a = 0.0f, "rope"_a = -1, "position_bias"_a = -1, "causal"_a = true,
            "sliding_window"_a = 0, "attention_scale"_a = 0.0f, "score_softcap"_a = 0.0f, "sinks"_a = false,
            "residual_scale"_a = 1.0f, "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false,
-           "moe"_a = py::none())
+           "moe"_a = py::none(), "latent"_a = py::none())
       .def_readonly("n_heads", &LayerSpec::n_heads)
       .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
       .def_readonly("head_dim", &LayerSpec::head_dim)
@@ -178,6 +195,7 @@ void bind_layer_spec(py::module_& module) {
       .def_readonly("sinks", &LayerSpec::sinks)
       .def_readonly("residual_scale", &LayerSpec::residual_scale)
       .def_readonly("moe", &LayerSpec::moe)
+      .def_readonly("latent", &LayerSpec::latent)
       .def_readonly("rope", &LayerSpec::rope)
       .def_readonly("causal", &LayerSpec::causal)
       .def_readonly("sliding_window", &LayerSpec::sliding_window)
@@ -319,6 +337,7 @@ void bind_model(py::module_& module) {
   bind_rope_spec(module);
   bind_position_bias(module);
   bind_moe_spec(module);
+  bind_latent_spec(module);
   bind_layer_spec(module);
   bind_model_spec(module);
   py::class_<Model>(module, "Model")

@@ -75,6 +75,24 @@ void check_moe(const MoeSpec& moe, const std::string& name) {
   TUILI_CHECK_SPEC(!moe.shared_gate || moe.d_ff_shared > 0, name, ".shared_gate needs d_ff_shared");
 }
 
+void check_latent(const ModelSpec& spec, const LayerSpec& layer, const std::string& name) {
+  const LatentSpec& latent = layer.latent;
+  check_size(name + ".kv_rank", latent.kv_rank, 1, kMaxModel);
+  check_size(name + ".query_rank", latent.query_rank, 0, kMaxModel);
+  check_size(name + ".nope_dim", latent.nope_dim, 1, kMaxHeadDim);
+  check_size(name + ".rope_dim", latent.rope_dim, 2, kMaxHeadDim);
+  check_size(name + ".value_dim", latent.value_dim, 1, layer.head_dim);
+  check_factor(name + ".norm_eps", latent.norm_eps);
+  TUILI_CHECK_SPEC(latent.nope_dim + latent.rope_dim <= layer.head_dim && layer.n_kv_heads == layer.n_heads,
+                   name, ": heads of ", latent.nope_dim, " + ", latent.rope_dim, " do not fit ",
+                   layer.n_kv_heads, " of ", layer.head_dim);
+  TUILI_CHECK_SPEC(
+      layer.rope >= 0 && 2 * static_cast<int64_t>(spec.ropes[layer.rope].inv_freq.size()) == latent.rope_dim,
+      name, ": rope_dim is ", latent.rope_dim, ", and its RoPE turns another number");
+  TUILI_CHECK_SPEC(layer.qk_norm == QkNorm::none && layer.qkv_clip == 0, name,
+                   ": no norm or clip of query and key");
+}
+
 void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::string& name) {
   check_size(name + ".n_heads", layer.n_heads, 1, kMaxHeads);
   check_size(name + ".n_kv_heads", layer.n_kv_heads, 1, layer.n_heads);
@@ -104,6 +122,7 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
     TUILI_CHECK_SPEC(static_cast<int64_t>(bias.values.size()) == layer.n_heads * bias.size, name,
                      ": its position bias is not one for ", layer.n_heads, " heads");
   }
+  if (layer.latent.kv_rank != 0) check_latent(spec, layer, name + ".latent");
   if (layer.moe.n_experts != 0) check_moe(layer.moe, name + ".moe");
 }
 

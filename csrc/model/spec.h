@@ -64,6 +64,16 @@ struct RopeSpec {
   bool interleaved = false;  // pairs (2i, 2i + 1) instead of (i, i + half)
 };
 
+// Attention whose keys and values are made from one small vector per token (DeepSeek). A head's query and key
+// are rope_dim rotated elements, the same key ones for all heads, and nope_dim others; value_dim may differ
+// from both. In the cache a head has head_dim elements, the largest of the two, with zeros behind.
+struct LatentSpec {
+  int64_t kv_rank = 0;     // 0: plain attention
+  int64_t query_rank = 0;  // of a small vector that queries are made from; 0: they are made from x
+  int64_t nope_dim = 0, rope_dim = 0, value_dim = 0;
+  float norm_eps = 1e-6f;  // of the RMS norms of the small vectors
+};
+
 struct LayerSpec {
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
@@ -86,6 +96,7 @@ struct LayerSpec {
   bool output_bias = false;
   bool mlp_bias = false;
   MoeSpec moe;
+  LatentSpec latent;
 
   int64_t q_size() const { return n_heads * head_dim; }
   int64_t kv_size() const { return n_kv_heads * head_dim; }

@@ -34,7 +34,8 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
   state.up = rows(d_ff);
   state.embedded = rows(spec.d_embedding);
   state.routed = RoutedState::take(carver, spec, max_tokens);
-  const int64_t d_expert = state.routed.gate.size(1);
+  state.latent = LatentState::take(carver, spec, max_tokens);
+  const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
   state.quantized = ops::quantized_rows(carver, max_tokens,
                                         std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding}));
   for (const RopeSpec& rope : spec.ropes) {
@@ -151,13 +152,13 @@ void Transformer::qk_norm(const Step& step, int64_t i, const TensorView& q, cons
   }
 }
 
-// mixed = output(attention(query(x), key(x), value(x)))
-void Transformer::attention_block(const Step& step, int64_t i, const TensorView& x) const {
+// Query, key and value of x, into the state's buffers.
+void Transformer::project(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
   const ops::Context& context = step.context;
   State& s = step.state;
-  const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
+  const TensorView q = step.rows(s.query, spec.q_size());
   const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
 
   ops::Activations input = step.input(x);
@@ -170,23 +171,41 @@ void Transformer::attention_block(const Step& step, int64_t i, const TensorView&
   if (spec.qkv_clip > 0)
     for (const TensorView& part : {q, k, v}) ops::clamp(context, part, -spec.qkv_clip, spec.qkv_clip, 0);
   qk_norm(step, i, q, k);
-  if (spec.rope >= 0) {
-    const RopeSpec& rope = spec_.ropes[spec.rope];
-    const auto half = static_cast<int64_t>(rope.inv_freq.size());
-    const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
-    ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
-    ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
-  }
+  if (spec.rope < 0) return;
+  const RopeSpec& rope = spec_.ropes[spec.rope];
+  const auto half = static_cast<int64_t>(rope.inv_freq.size());
+  const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
+  ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
+  ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
+}
 
+// What each row sees of the keys and values up to this step's, which are kept: the input of `output`.
+TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x) const {
+  const LayerSpec& spec = spec_.layers[i];
+  State& s = step.state;
+  if (spec.latent.kv_rank)
+    project_latent(step, i, x);
+  else
+    project(step, i, x);
   const ops::KvPages& pages = step.kv[i];
-  ops::kv_write(context, pages, k, v, step.batch.slots.data());
-  ops::attention(context, attention_of(i), out, q, pages, step.batch.sequences, s.attention_partials);
+  const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
+  ops::kv_write(step.context, pages, k, v, step.batch.slots.data());
+  const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
+  ops::attention(step.context, attention_of(i), out, q, pages, step.batch.sequences, s.attention_partials);
+  if (spec.latent.kv_rank == 0) return out;
+  const TensorView narrow = step.rows(s.latent.value, spec.n_heads * spec.latent.value_dim);
+  ops::copy_heads(step.context, narrow, 0, out, spec.n_heads, spec.n_heads);
+  return narrow;
+}
 
-  ops::Activations attended = step.input(out);
-  const TensorView mixed = step.rows(s.mixed, spec_.d_model);
-  const ops::LinearMap output = map_of(mixed, w.output);
-  ops::gemm(context, attended, {&output, 1}, compute_);
-  add_low_rank(context, mixed, attended, w.output.low_rank, compute_);
+// mixed = output(attention(query(x), key(x), value(x)))
+void Transformer::attention_block(const Step& step, int64_t i, const TensorView& x) const {
+  const Linear& output = weights_.layers[i].output;
+  ops::Activations attended = step.input(attend(step, i, x));
+  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
+  const ops::LinearMap map = map_of(mixed, output);
+  ops::gemm(step.context, attended, {&map, 1}, compute_);
+  add_low_rank(step.context, mixed, attended, output.low_rank, compute_);
 }
 
 // y = down(activation(gate(x)) · up(x)), or down(activation(up(x)))

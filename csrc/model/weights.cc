@@ -65,6 +65,40 @@ void ModelBuilder::expect_qk_norm(const std::string& prefix, const LayerSpec& la
   expect_heads(prefix + "key_norms.", weights.key_norms, layer.n_kv_heads);
 }
 
+void ModelBuilder::expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights) {
+  const LatentSpec& latent = layer.latent;
+  const int64_t d = model_.spec.d_model, n = layer.n_heads;
+  const int64_t d_query = latent.query_rank ? latent.query_rank : d;
+  if (latent.query_rank) {
+    expect_linear(prefix + "query_in", latent.query_rank, d, layer.qkv_bias, weights.query_in);
+    expect_floats(prefix + "query_latent_norm", 1, latent.query_rank, true, weights.query_norm);
+  }
+  expect_matrix(prefix + "query_nope", n * latent.nope_dim, d_query, weights.query_nope.w);
+  expect_matrix(prefix + "query_rope", n * latent.rope_dim, d_query, weights.query_rope.w);
+  expect_linear(prefix + "latent", latent.kv_rank, d, layer.qkv_bias, weights.in);
+  expect_linear(prefix + "key_rope", latent.rope_dim, d, layer.qkv_bias, weights.key_rope);
+  expect_floats(prefix + "latent_norm", 1, latent.kv_rank, true, weights.norm);
+  expect_matrix(prefix + "key_nope", n * latent.nope_dim, latent.kv_rank, weights.key_nope.w);
+  expect_matrix(prefix + "value", n * latent.value_dim, latent.kv_rank, weights.value.w);
+}
+
+void ModelBuilder::expect_attention(const std::string& prefix, const LayerSpec& layer,
+                                    LayerWeights& weights) {
+  const int64_t d = model_.spec.d_model;
+  int64_t d_attended = layer.q_size();
+  if (layer.latent.kv_rank) {
+    expect_latent(prefix, layer, weights.latent);
+    d_attended = layer.n_heads * layer.latent.value_dim;
+  } else {
+    expect_linear(prefix + "query", layer.q_size(), d, layer.qkv_bias, weights.query);
+    expect_linear(prefix + "key", layer.kv_size(), d, layer.qkv_bias, weights.key);
+    expect_linear(prefix + "value", layer.kv_size(), d, layer.qkv_bias, weights.value);
+    expect_qk_norm(prefix, layer, weights);
+  }
+  if (layer.sinks) expect_floats(prefix + "sinks", 1, layer.n_heads, true, weights.sinks);
+  expect_linear(prefix + "output", d, d_attended, layer.output_bias, weights.output);
+}
+
 void ModelBuilder::expect_mlp(const std::string& prefix, int64_t d_ff, const LayerSpec& layer,
                               MlpWeights& weights) {
   const int64_t d = model_.spec.d_model;
@@ -90,12 +124,7 @@ void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& laye
   const int64_t d = model_.spec.d_model;
   const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
   expect_norm(prefix + "attention_norm", weights.attention_norm);
-  expect_linear(prefix + "query", layer.q_size(), d, layer.qkv_bias, weights.query);
-  expect_linear(prefix + "key", layer.kv_size(), d, layer.qkv_bias, weights.key);
-  expect_linear(prefix + "value", layer.kv_size(), d, layer.qkv_bias, weights.value);
-  expect_qk_norm(prefix, layer, weights);
-  if (layer.sinks) expect_floats(prefix + "sinks", 1, layer.n_heads, true, weights.sinks);
-  expect_linear(prefix + "output", d, layer.q_size(), layer.output_bias, weights.output);
+  expect_attention(prefix, layer, weights);
   if (sandwich) expect_norm(prefix + "post_attention_norm", weights.post_attention_norm);
   if (layer.norm_placement != NormPlacement::parallel) expect_norm(prefix + "mlp_norm", weights.mlp_norm);
   if (layer.moe.n_experts)

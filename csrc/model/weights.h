@@ -46,6 +46,13 @@ struct MoeWeights {
   Linear shared_gate;  // [1, d_model]
 };
 
+struct LatentWeights {
+  Linear query_in, query_nope, query_rope;  // query_in only with a query_rank
+  Linear in, key_rope, key_nope, value;
+  const float* query_norm = nullptr;  // [query_rank]
+  const float* norm = nullptr;        // [kv_rank]
+};
+
 struct LayerWeights {
   NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
   Linear query, key, value, output;
@@ -54,7 +61,8 @@ struct LayerWeights {
   std::vector<NormWeights> query_norms, key_norms;  // of QkNorm::layer, one per head
   const float* sinks = nullptr;                     // [n_heads]
   MlpWeights mlp;
-  MoeWeights moe;  // in its place
+  MoeWeights moe;        // in its place
+  LatentWeights latent;  // in the place of query, key and value
 };
 
 struct ModelWeights {
@@ -128,6 +136,8 @@ class ModelBuilder {
 
   void expect_model();
   void expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights);
   void expect_qk_norm(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_mlp(const std::string& prefix, int64_t d_ff, const LayerSpec& layer, MlpWeights& weights);
   void expect_moe(const std::string& prefix, const LayerSpec& layer, MoeWeights& weights);

@@ -219,6 +219,14 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
 // y = x + z; y may be x or z.
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
 
+// y = 0
+void clear(const TensorView& y);
+
+// Elements of the heads of x [n_tokens, n_heads_x · a] into those of y [n_tokens, n_heads · b], from element
+// `at` of a head on; as many as both have. n_heads_x is n_heads, or 1: one head for all.
+void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
+                int64_t n_heads_x);
+
 // y = min(max(y, low), high) + offset; NaN stays NaN.
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
 

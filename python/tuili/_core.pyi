@@ -97,6 +97,30 @@ class MoeSpec:
     @property
     def clamp(self) -> float: ...
 
+class LatentSpec:
+    def __init__(
+        self,
+        *,
+        kv_rank: int,
+        query_rank: int = 0,
+        nope_dim: int,
+        rope_dim: int,
+        value_dim: int,
+        norm_eps: float = 1e-6,
+    ) -> None: ...
+    @property
+    def kv_rank(self) -> int: ...
+    @property
+    def query_rank(self) -> int: ...
+    @property
+    def nope_dim(self) -> int: ...
+    @property
+    def rope_dim(self) -> int: ...
+    @property
+    def value_dim(self) -> int: ...
+    @property
+    def norm_eps(self) -> float: ...
+
 class LayerSpec:
     def __init__(
         self,
@@ -122,6 +146,7 @@ class LayerSpec:
         output_bias: bool = False,
         mlp_bias: bool = False,
         moe: MoeSpec | None = None,
+        latent: LatentSpec | None = None,
     ) -> None: ...
     @property
     def n_heads(self) -> int: ...
@@ -149,6 +174,8 @@ class LayerSpec:
     def residual_scale(self) -> float: ...
     @property
     def moe(self) -> MoeSpec: ...
+    @property
+    def latent(self) -> LatentSpec: ...
     @property
     def rope(self) -> int: ...
     @property
