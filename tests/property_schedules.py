@@ -37,6 +37,11 @@ MODELS = [
     ("gemma3", "f32", "auto"),
     ("gemma3", "q8_0", "auto"),
     ("gemma3", "q4_1", "auto"),
+    ("parallel", "f32", "auto"),
+    ("parallel", "q5_0", "auto"),
+    ("experts", "f32", "auto"),
+    ("experts", "q8_0", "auto"),
+    ("latent", "q4_0", "auto"),
 ]
 N_VOCAB = 300
 

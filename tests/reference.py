@@ -44,6 +44,8 @@ ACTIVATIONS = {
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: np.maximum(x, 0),
+    "relu_squared": lambda x: np.maximum(x, 0) ** 2,
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
 }
 
 
@@ -125,19 +127,35 @@ def attention(
     causal: bool,
     sliding_window: int = 0,
     score_softcap: float = 0.0,
+    bias: Array | None = None,
+    sinks: Array | None = None,
 ) -> Array:
-    """softmax(softcap(scale · q kᵀ) + mask) v; query head h reads KV head h // (n_heads / n_kv_heads).
+    """softmax(softcap(scale · q kᵀ) + bias + mask) v; query head h reads KV head h // (n_heads / n_kv_heads).
 
     q        [n_queries, n_heads, head_dim], the last positions of the keys
     k, v     [n_keys, n_kv_heads, head_dim]
+    bias     [n_heads, n_queries, n_keys]
+    sinks    [n_heads], a score of one more key per head, whose value is 0
     returns  [n_queries, n_heads, head_dim]
     """
     q = np.asarray(q, np.float64)
     share = q.shape[1] // k.shape[1]
     k, v = (np.repeat(np.asarray(a, np.float64), share, axis=1) for a in (k, v))
     scores = softcap(scale * np.einsum("qhd,khd->hqk", q, k), score_softcap)
+    if bias is not None:
+        scores = scores + bias
     scores = np.where(visible(len(q), len(k), causal, sliding_window), scores, -np.inf)
+    if sinks is not None:
+        sunk = np.broadcast_to(np.asarray(sinks, np.float64)[:, None, None], (*scores.shape[:2], 1))
+        return np.einsum("hqk,khd->qhd", softmax(np.concatenate([scores, sunk], axis=2))[..., :-1], v)
     return np.einsum("hqk,khd->qhd", softmax(scores), v)
+
+
+def position_bias(table: Any, n_queries: int, n_keys: int) -> Array:
+    """[n_heads, n_queries, n_keys] of a PositionBias; the queries are the last of the keys' positions."""
+    i = np.arange(n_keys - n_queries, n_keys)[:, None]
+    j = np.arange(n_keys)[None, :]
+    return np.asarray(table.values, np.float64)[:, table.origin + j - (i if table.relative else 0 * i)]
 
 
 # ---- the models
@@ -158,6 +176,8 @@ def _linear(w: Weights, name: str, x: Array) -> Array:
 def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
     """Token, position and type embeddings, added and normed as the spec says."""
     h = embedding(w["token_embedding"], ids, spec.embedding_scale)
+    if spec.d_embedding:
+        h = gemm(h, w["embedding_in"])
     if spec.n_positions_learned:
         h = h + np.asarray(w["position_embedding"], np.float64)[np.arange(len(ids)) + spec.position_offset]
     if spec.n_token_types:
@@ -165,15 +185,29 @@ def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
     return _norm(spec, w, "embedding_norm", h) if spec.embedding_norm else h
 
 
+def qk_norm(spec: Any, layer: Any, w: Weights, name: str, x: Array) -> Array:
+    """Heads x [n_tokens, n_heads, head_dim], normed one by one or all together."""
+    if layer.qk_norm == "heads":
+        return rms_norm(x, w[f"{name}_norm"], spec.norm_eps)
+    if layer.qk_norm == "whole":
+        return rms_norm(x.reshape(len(x), -1), w[f"{name}_norm"], spec.norm_eps).reshape(x.shape)
+    names = [f"{name}_norms.{h}" for h in range(x.shape[1])]
+    heads = [layer_norm(x[:, h], w[n], w[f"{n}.bias"], spec.norm_eps) for h, n in enumerate(names)]
+    return np.stack(heads, axis=1)
+
+
 def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     """Projections, q/k norm, RoPE, attention, output projection of one layer; x is its (normed) input."""
     n = len(x)
+    if layer.latent.kv_rank:
+        return latent_attention(spec, layer, w, prefix, x)
     q = _linear(w, f"{prefix}.query", x).reshape(n, layer.n_heads, layer.head_dim)
     k = _linear(w, f"{prefix}.key", x).reshape(n, layer.n_kv_heads, layer.head_dim)
     v = _linear(w, f"{prefix}.value", x).reshape(n, layer.n_kv_heads, layer.head_dim)
-    if layer.qk_norm:
-        q = rms_norm(q, w[f"{prefix}.query_norm"], spec.norm_eps)
-        k = rms_norm(k, w[f"{prefix}.key_norm"], spec.norm_eps)
+    if layer.qkv_clip:
+        q, k, v = (np.clip(x, -layer.qkv_clip, layer.qkv_clip) for x in (q, k, v))
+    if layer.qk_norm != "none":
+        q, k = (qk_norm(spec, layer, w, f"{prefix}.{name}", x) for name, x in (("query", q), ("key", k)))
     if layer.rope >= 0:
         table = spec.ropes[layer.rope]
         cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)
@@ -186,30 +220,115 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         causal=layer.causal,
         sliding_window=layer.sliding_window,
         score_softcap=layer.score_softcap,
+        bias=None
+        if layer.position_bias < 0
+        else position_bias(spec.position_biases[layer.position_bias], n, n),
+        sinks=w[f"{prefix}.sinks"] if layer.sinks else None,
     )
     return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
 
 
+def latent_attention(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -> Array:
+    """Attention from small vectors. Source: DeepSeek-V2 (2024), section 2.1."""
+    latent, heads, n = layer.latent, layer.n_heads, len(x)
+    source = x
+    if latent.query_rank:
+        source = rms_norm(
+            _linear(w, f"{prefix}.query_in", x), w[f"{prefix}.query_latent_norm"], latent.norm_eps
+        )
+    small = rms_norm(_linear(w, f"{prefix}.latent", x), w[f"{prefix}.latent_norm"], latent.norm_eps)
+    table = spec.ropes[layer.rope]
+    cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)
+
+    def made(name: str, of: Array, size: int) -> Array:
+        return gemm(of, w[f"{prefix}.{name}"]).reshape(n, heads, size)
+
+    query_rope = rope(made("query_rope", source, latent.rope_dim), cos, sin, table.interleaved)
+    key_rope = rope(_linear(w, f"{prefix}.key_rope", x)[:, None], cos, sin, table.interleaved)
+    q = np.concatenate([query_rope, made("query_nope", source, latent.nope_dim)], axis=2)
+    key_rope = np.repeat(key_rope, heads, axis=1)
+    k = np.concatenate([key_rope, made("key_nope", small, latent.nope_dim)], axis=2)
+    v = made("value", small, latent.value_dim)
+    mixed = attention(q, k, v, scale=layer.attention_scale, causal=layer.causal)
+    return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
+
+
 def mlp_block(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
-    """Up (and gate), activation, down."""
+    """Up (and gate), activation, down; or experts."""
+    return moe_block(layer, w, prefix, x) if layer.moe.n_experts else mlp(layer, w, prefix, x)
+
+
+def mlp(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
+    """One MLP: the layer's, an expert's, or the one that is shared."""
     up = _linear(w, f"{prefix}.up", x)
-    if layer.gated:
-        inner = gated(layer.activation, _linear(w, f"{prefix}.gate", x), up)
-    else:
-        inner = ACTIVATIONS[layer.activation](up)
-    return _linear(w, f"{prefix}.down", inner)
+    if not layer.gated:
+        return _linear(w, f"{prefix}.down", ACTIVATIONS[layer.activation](up))
+    gate, clamp = _linear(w, f"{prefix}.gate", x), layer.moe.clamp
+    if clamp:
+        gate, up = np.minimum(gate, clamp), 1 + np.clip(up, -clamp, clamp)
+    return _linear(w, f"{prefix}.down", gated(layer.activation, gate, up))
+
+
+def route(moe: Any, logits: Array, selection_bias: Array | None = None) -> tuple[list[int], Array]:
+    """The experts of one token, ascending, and their weights, from logits [n_experts]."""
+    scores = (
+        softmax(logits) if moe.scoring == "softmax" else 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    )
+    choice = scores if selection_bias is None else scores + selection_bias
+    groups = choice.reshape(moe.n_groups, -1)
+    best = np.sort(groups, axis=1)[:, -moe.group_top :].sum(axis=1)
+    used = np.argsort(-best, kind="stable")[: moe.n_groups_used]
+    allowed = np.repeat(np.isin(np.arange(moe.n_groups), used), groups.shape[1])
+    experts = np.argsort(-np.where(allowed, choice, -np.inf), kind="stable")[: moe.n_used]
+    experts = np.sort(experts)
+    weights = scores[experts]
+    return experts.tolist(), moe.scale * (weights / weights.sum() if moe.normalize else weights)
+
+
+def moe_block(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
+    """The sum of each token's experts, times their weights, and of the shared MLP."""
+    moe = layer.moe
+    logits = _linear(w, f"{prefix}.router", x)
+    y = np.zeros_like(np.asarray(x, np.float64))
+    for t, row in enumerate(logits):
+        experts, weights = route(moe, row, w.get(f"{prefix}.selection_bias"))
+        for e, weight in zip(experts, weights, strict=True):
+            y[t] += weight * mlp(layer, w, f"{prefix}.experts.{e}", x[t : t + 1])[0]
+    if not moe.d_ff_shared:
+        return y
+    shared = mlp(layer, w, f"{prefix}.shared", x)
+    if moe.shared_gate:
+        shared = shared / (1 + np.exp(-gemm(x, w[f"{prefix}.shared_gate"])))
+    return y + shared
 
 
 def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array) -> Array:
-    """One layer: attention and MLP with the norms before, after, or both before and after each."""
-    if layer.norm_placement == "post":
-        h = _norm(spec, w, f"{prefix}.attention_norm", h + attention_block(spec, layer, w, prefix, h))
-        return _norm(spec, w, f"{prefix}.mlp_norm", h + mlp_block(layer, w, prefix, h))
-    sandwich = layer.norm_placement == "sandwich"
-    mixed = attention_block(spec, layer, w, prefix, _norm(spec, w, f"{prefix}.attention_norm", h))
-    h = h + (_norm(spec, w, f"{prefix}.post_attention_norm", mixed) if sandwich else mixed)
-    mixed = mlp_block(layer, w, prefix, _norm(spec, w, f"{prefix}.mlp_norm", h))
-    return h + (_norm(spec, w, f"{prefix}.post_mlp_norm", mixed) if sandwich else mixed)
+    """One layer: attention and MLP with the norms where NormPlacement of csrc/model/spec.h has them."""
+    placement, scale = layer.norm_placement, layer.residual_scale
+
+    def norm(name: str, x: Array) -> Array:
+        return _norm(spec, w, f"{prefix}.{name}", x)
+
+    def attend(x: Array) -> Array:
+        return attention_block(spec, layer, w, prefix, x)
+
+    def feed(x: Array) -> Array:
+        return mlp_block(layer, w, prefix, x)
+
+    if placement == "post":
+        h = norm("attention_norm", h + scale * attend(h))
+        return norm("mlp_norm", h + scale * feed(h))
+    if placement == "branch":
+        h = h + scale * norm("attention_norm", attend(h))
+        return h + scale * norm("mlp_norm", feed(h))
+    if placement in ("parallel", "parallel_two"):
+        x = norm("attention_norm", h)
+        return h + scale * attend(x) + scale * feed(norm("mlp_norm", h) if placement == "parallel_two" else x)
+    if placement == "sandwich":
+        h = h + scale * norm("post_attention_norm", attend(norm("attention_norm", h)))
+        return h + scale * norm("post_mlp_norm", feed(norm("mlp_norm", h)))
+    h = h + scale * attend(norm("attention_norm", h))
+    return h + scale * feed(norm("mlp_norm", h))
 
 
 def forward(spec: Any, w: Weights, ids: Array, types: Array | None = None) -> dict[str, Array]:
@@ -229,7 +348,8 @@ def forward(spec: Any, w: Weights, ids: Array, types: Array | None = None) -> di
     out["final"] = _norm(spec, w, "final_norm", h) if spec.final_norm else h
     if spec.has_head:
         head = w["token_embedding" if spec.tied_head else "head"]
-        logits = gemm(out["final"], head, w.get("head.bias")) * spec.logit_scale
+        final = gemm(out["final"], w["embedding_out"]) if spec.d_embedding else out["final"]
+        logits = gemm(final, head, w.get("head.bias")) * spec.logit_scale
         out["logits"] = softcap(logits, spec.logit_softcap)
     return out
 

@@ -22,10 +22,12 @@ from tuili.loading.model import plan_model
 
 LOADING = Path(tuili.loading.__file__).parent
 # The modules that read untrusted files; the tokenizer's have tests of their own.
+READING = ["files", "checkpoint", "safetensors_file", "gguf", "config", "sources", "model", "rope", "layout"]
 READERS = sorted(
     path
     for path in [*LOADING.glob("*.py"), *(LOADING / "architectures").glob("*.py")]
-    if path.stem in ("files", "checkpoint", "safetensors_file", "gguf", "config", "sources", "model", "rope")
+    if path.stem
+    in ("files", "checkpoint", "safetensors_file", "gguf", "config", "sources", "model", "rope", "layout")
     or path.parent.name == "architectures"
 )
 

@@ -30,7 +30,8 @@ from tuili._core import ModelBuilder
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading import model as loading
 from tuili.loading.checkpoint import FORMATS
-from tuili.loading.model import load, our_name, plan_model
+from tuili.loading.layout import Parts, our_names
+from tuili.loading.model import load, plan_model
 from tuili.loading.weights import check_finite, from_float32, to_float32, unpermute_rows
 
 GGUF_FORMATS = sorted(FORMATS)
@@ -359,9 +360,11 @@ def test_end_of_text_ids_of_a_gguf_file(tmp_path: Path) -> None:
 
 
 def test_names_of_tensors() -> None:
-    names = {"a.weight": "x", "layers.{i}.b.weight": "layers.{i}.y"}
-    assert our_name("a.weight", names) == "x"
-    assert our_name("layers.12.b.weight", names) == "layers.12.y"
+    names = {"a.weight": "x", "layers.{i}.b.weight": "layers.{i}.y", "l.{i}.c.{e}.d": "{i}.{e}"}
+    assert our_names("a.weight", names) == Parts(("x",))
+    assert our_names("layers.12.b.weight", names) == Parts(("layers.12.y",))
+    assert our_names("l.3.c.10.d", names) == Parts(("3.10",))
+    assert our_names("3.c.10.d", names, "l.") == Parts(("3.10",))
     for other in (
         "layers.012.b.weight",
         "layers.-1.b.weight",
@@ -370,7 +373,7 @@ def test_names_of_tensors() -> None:
         "b",
         "",
     ):
-        assert our_name(other, names) is None or other == "layers.{i}.b.weight"
+        assert our_names(other, names) is None or other == "layers.{i}.b.weight"
 
 
 def test_gguf_settings_are_named_as_in_the_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import reference
 from reference_formats import BLOCKS, QUANTIZED_FORMATS
 from tiny_core import How, built, core_spec, encode, run, some_ids, tiny
+from tiny_variants import VARIANTS
 from tuili import _core
 
 DECODERS = ("llama", "gemma3")
@@ -46,6 +47,15 @@ INT8_LIMIT = 0.05
 @pytest.mark.parametrize("format", BLOCKS)
 def test_decoder_in_float32_equals_the_reference(family, format):
     ids = some_ids(37)
+    model = tiny(family, format)
+    expected = reference.forward(core_spec(model), model.values(), ids)
+    assert_close(relative_errors(run(built(family, format, "float32"), ids), expected), FLOAT_LIMIT)
+
+
+@pytest.mark.parametrize("format", ["f32", "bf16", "q4_0", "q6_k"])
+@pytest.mark.parametrize("family", VARIANTS)
+def test_variants_in_float32_equal_the_reference(family, format):
+    ids = some_ids(70)
     model = tiny(family, format)
     expected = reference.forward(core_spec(model), model.values(), ids)
     assert_close(relative_errors(run(built(family, format, "float32"), ids), expected), FLOAT_LIMIT)
@@ -120,6 +130,13 @@ BITS = [
     ("gemma3", "f32"),
     ("gemma3", "q6_k"),
     ("gemma3", "q5_1"),
+    ("parallel", "f32"),
+    ("parallel", "q8_0"),
+    ("experts", "f32"),
+    ("experts", "q4_0"),
+    ("experts", "q4_k"),
+    ("latent", "f32"),
+    ("latent", "q4_0"),
 ]
 
 

@@ -8,13 +8,19 @@ import functools
 import numpy as np
 
 from tiny_models import FAMILIES, TinyModel
+from tiny_variants import VARIANTS
 from tuili import _core
 
 
 def core_spec(model: TinyModel) -> _core.ModelSpec:
     """The model's ModelSpec."""
     fields = dict(model.spec)
-    fields["layers"] = [_core.LayerSpec(**layer) for layer in model.spec["layers"]]
+    parts = {"moe": _core.MoeSpec, "latent": _core.LatentSpec}
+    fields["layers"] = [
+        _core.LayerSpec(**{key: parts[key](**x) if key in parts else x for key, x in layer.items()})
+        for layer in model.spec["layers"]
+    ]
+    fields["position_biases"] = [_core.PositionBias(**bias) for bias in model.spec.get("position_biases", [])]
     fields["ropes"] = [_core.RopeSpec(**rope) for rope in model.spec["ropes"]]
     return _core.ModelSpec(**fields)
 
@@ -36,7 +42,7 @@ def build(model: TinyModel, compute: str = "auto") -> _core.Model:
 @functools.cache
 def tiny(family: str, format: str = "f32", **options: object) -> TinyModel:
     """The tiny model of a family, made once."""
-    return FAMILIES[family](format=format, **options)
+    return (FAMILIES | VARIANTS)[family](format=format, **options)
 
 
 @functools.cache

@@ -216,7 +216,7 @@ def tiny_gemma3(seed: int = 0, format: str = "f32") -> TinyModel:
                 "activation": "gelu_tanh",
                 "gated": True,
                 "causal": True,
-                "qk_norm": True,
+                "qk_norm": "heads",
                 "norm_placement": "sandwich",
             }
             | {"rope": int(full), "sliding_window": 0 if full else GEMMA_WINDOW}

@@ -1,6 +1,8 @@
 // ModelSpec and its parts, ModelBuilder, Model.
+#include <algorithm>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
@@ -14,6 +16,19 @@ const char* name_of(NormPlacement placement) {
     case NormPlacement::pre: return "pre";
     case NormPlacement::post: return "post";
     case NormPlacement::sandwich: return "sandwich";
+    case NormPlacement::branch: return "branch";
+    case NormPlacement::parallel: return "parallel";
+    case NormPlacement::parallel_two: return "parallel_two";
+  }
+  return "?";
+}
+
+const char* name_of(QkNorm norm) {
+  switch (norm) {
+    case QkNorm::none: return "none";
+    case QkNorm::heads: return "heads";
+    case QkNorm::whole: return "whole";
+    case QkNorm::layer: return "layer";
   }
   return "?";
 }
@@ -24,6 +39,8 @@ const char* name_of(ops::Activation activation) {
     case ops::Activation::gelu: return "gelu";
     case ops::Activation::gelu_tanh: return "gelu_tanh";
     case ops::Activation::relu: return "relu";
+    case ops::Activation::quick_gelu: return "quick_gelu";
+    case ops::Activation::relu_squared: return "relu_squared";
   }
   return "?";
 }
@@ -39,13 +56,100 @@ void bind_rope_spec(py::module_& module) {
       .def_readonly("interleaved", &RopeSpec::interleaved);
 }
 
+void bind_position_bias(py::module_& module) {
+  py::class_<PositionBias>(module, "PositionBias")
+      .def(py::init([](const FloatArray& values, int64_t origin, bool relative) {
+             check_dims(values, "values", 2);
+             return PositionBias{
+                 {values.data(), values.data() + values.size()}, values.shape(1), origin, relative};
+           }),
+           py::kw_only(), "values"_a, "origin"_a, "relative"_a)
+      .def_property_readonly("values",
+                             [](const PositionBias& bias) {
+                               const auto n = static_cast<int64_t>(bias.values.size());
+                               FloatArray all({n / bias.size, bias.size});
+                               std::ranges::copy(bias.values, all.mutable_data());
+                               return all;
+                             })
+      .def_readonly("origin", &PositionBias::origin)
+      .def_readonly("relative", &PositionBias::relative);
+}
+
+MoeSpec make_moe(int64_t n_experts, int64_t n_used, int64_t d_ff, const std::string& scoring, bool normalize,
+                 float scale, int64_t n_groups, int64_t n_groups_used, int64_t group_top, bool router_bias,
+                 bool selection_bias, int64_t d_ff_shared, bool shared_gate, float clamp) {
+  return {.n_experts = n_experts,
+          .n_used = n_used,
+          .d_ff = d_ff,
+          .scoring = choose<Scoring>(scoring, "scoring",
+                                     {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}}),
+          .normalize = normalize,
+          .scale = scale,
+          .n_groups = n_groups,
+          .n_groups_used = n_groups_used,
+          .group_top = group_top,
+          .router_bias = router_bias,
+          .selection_bias = selection_bias,
+          .d_ff_shared = d_ff_shared,
+          .shared_gate = shared_gate,
+          .clamp = clamp};
+}
+
+void bind_moe_spec(py::module_& module) {
+  py::class_<MoeSpec>(module, "MoeSpec")
+      .def(py::init(&make_moe), py::kw_only(), "n_experts"_a, "n_used"_a, "d_ff"_a, "scoring"_a = "softmax",
+           "normalize"_a = false, "scale"_a = 1.0f, "n_groups"_a = 1, "n_groups_used"_a = 1,
+           "group_top"_a = 1, "router_bias"_a = false, "selection_bias"_a = false, "d_ff_shared"_a = 0,
+           "shared_gate"_a = false, "clamp"_a = 0.0f)
+      .def_readonly("n_experts", &MoeSpec::n_experts)
+      .def_readonly("n_used", &MoeSpec::n_used)
+      .def_readonly("d_ff", &MoeSpec::d_ff)
+      .def_property_readonly(
+          "scoring", [](const MoeSpec& s) { return s.scoring == Scoring::softmax ? "softmax" : "sigmoid"; })
+      .def_readonly("normalize", &MoeSpec::normalize)
+      .def_readonly("scale", &MoeSpec::scale)
+      .def_readonly("n_groups", &MoeSpec::n_groups)
+      .def_readonly("n_groups_used", &MoeSpec::n_groups_used)
+      .def_readonly("group_top", &MoeSpec::group_top)
+      .def_readonly("router_bias", &MoeSpec::router_bias)
+      .def_readonly("selection_bias", &MoeSpec::selection_bias)
+      .def_readonly("d_ff_shared", &MoeSpec::d_ff_shared)
+      .def_readonly("shared_gate", &MoeSpec::shared_gate)
+      .def_readonly("clamp", &MoeSpec::clamp);
+}
+
+void bind_latent_spec(py::module_& module) {
+  py::class_<LatentSpec>(module, "LatentSpec")
+      .def(py::init([](int64_t kv_rank, int64_t query_rank, int64_t nope_dim, int64_t rope_dim,
+                       int64_t value_dim, float norm_eps) {
+             return LatentSpec{kv_rank, query_rank, nope_dim, rope_dim, value_dim, norm_eps};
+           }),
+           py::kw_only(), "kv_rank"_a, "query_rank"_a = 0, "nope_dim"_a, "rope_dim"_a, "value_dim"_a,
+           "norm_eps"_a = 1e-6f)
+      .def_readonly("kv_rank", &LatentSpec::kv_rank)
+      .def_readonly("query_rank", &LatentSpec::query_rank)
+      .def_readonly("nope_dim", &LatentSpec::nope_dim)
+      .def_readonly("rope_dim", &LatentSpec::rope_dim)
+      .def_readonly("value_dim", &LatentSpec::value_dim)
+      .def_readonly("norm_eps", &LatentSpec::norm_eps);
+}
+
 LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int64_t d_ff,
                      const std::string& norm_placement, const std::string& activation, bool gated,
-                     bool qk_norm, int64_t rope, bool causal, int64_t sliding_window, float attention_scale,
-                     float score_softcap, bool qkv_bias, bool output_bias, bool mlp_bias) {
-  const auto placement = choose<NormPlacement>(
-      norm_placement, "norm_placement",
-      {{"pre", NormPlacement::pre}, {"post", NormPlacement::post}, {"sandwich", NormPlacement::sandwich}});
+                     const std::string& qk_norm, float qkv_clip, int64_t rope, int64_t position_bias,
+                     bool causal, int64_t sliding_window, float attention_scale, float score_softcap,
+                     bool sinks, float residual_scale, bool qkv_bias, bool output_bias, bool mlp_bias,
+                     const std::optional<MoeSpec>& moe, const std::optional<LatentSpec>& latent) {
+  const auto placement = choose<NormPlacement>(norm_placement, "norm_placement",
+                                               {{"pre", NormPlacement::pre},
+                                                {"post", NormPlacement::post},
+                                                {"sandwich", NormPlacement::sandwich},
+                                                {"branch", NormPlacement::branch},
+                                                {"parallel", NormPlacement::parallel},
+                                                {"parallel_two", NormPlacement::parallel_two}});
+  const auto norm_of_qk = choose<QkNorm>(
+      qk_norm, "qk_norm",
+      {{"none", QkNorm::none}, {"heads", QkNorm::heads}, {"whole", QkNorm::whole}, {"layer", QkNorm::layer}});
   return {.n_heads = n_heads,
           .n_kv_heads = n_kv_heads,
           .head_dim = head_dim,
@@ -53,23 +157,31 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
           .norm_placement = placement,
           .activation = to_activation(activation),
           .gated = gated,
-          .qk_norm = qk_norm,
+          .qk_norm = norm_of_qk,
+          .qkv_clip = qkv_clip,
           .rope = rope,
+          .position_bias = position_bias,
           .causal = causal,
           .sliding_window = sliding_window,
           .attention_scale = attention_scale,
           .score_softcap = score_softcap,
+          .sinks = sinks,
+          .residual_scale = residual_scale,
           .qkv_bias = qkv_bias,
           .output_bias = output_bias,
-          .mlp_bias = mlp_bias};
+          .mlp_bias = mlp_bias,
+          .moe = moe.value_or(MoeSpec{}),
+          .latent = latent.value_or(LatentSpec{})};
 }
 
 void bind_layer_spec(py::module_& module) {
   py::class_<LayerSpec>(module, "LayerSpec")
       .def(py::init(&make_layer), py::kw_only(), "n_heads"_a, "n_kv_heads"_a, "head_dim"_a, "d_ff"_a,
-           "norm_placement"_a = "pre", "activation"_a = "silu", "gated"_a = true, "qk_norm"_a = false,
-           "rope"_a = -1, "causal"_a = true, "sliding_window"_a = 0, "attention_scale"_a = 0.0f,
-           "score_softcap"_a = 0.0f, "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false)
+           "norm_placement"_a = "pre", "activation"_a = "silu", "gated"_a = true, "qk_norm"_a = "none",
+           "qkv_clip"_a = 0.0f, "rope"_a = -1, "position_bias"_a = -1, "causal"_a = true,
+           "sliding_window"_a = 0, "attention_scale"_a = 0.0f, "score_softcap"_a = 0.0f, "sinks"_a = false,
+           "residual_scale"_a = 1.0f, "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false,
+           "moe"_a = py::none(), "latent"_a = py::none())
       .def_readonly("n_heads", &LayerSpec::n_heads)
       .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
       .def_readonly("head_dim", &LayerSpec::head_dim)
@@ -77,7 +189,13 @@ void bind_layer_spec(py::module_& module) {
       .def_property_readonly("norm_placement", [](const LayerSpec& s) { return name_of(s.norm_placement); })
       .def_property_readonly("activation", [](const LayerSpec& s) { return name_of(s.activation); })
       .def_readonly("gated", &LayerSpec::gated)
-      .def_readonly("qk_norm", &LayerSpec::qk_norm)
+      .def_property_readonly("qk_norm", [](const LayerSpec& s) { return name_of(s.qk_norm); })
+      .def_readonly("qkv_clip", &LayerSpec::qkv_clip)
+      .def_readonly("position_bias", &LayerSpec::position_bias)
+      .def_readonly("sinks", &LayerSpec::sinks)
+      .def_readonly("residual_scale", &LayerSpec::residual_scale)
+      .def_readonly("moe", &LayerSpec::moe)
+      .def_readonly("latent", &LayerSpec::latent)
       .def_readonly("rope", &LayerSpec::rope)
       .def_readonly("causal", &LayerSpec::causal)
       .def_readonly("sliding_window", &LayerSpec::sliding_window)
@@ -89,7 +207,8 @@ void bind_layer_spec(py::module_& module) {
 }
 
 ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, int64_t max_positions,
-                     std::vector<LayerSpec> layers, std::vector<RopeSpec> ropes, float embedding_scale,
+                     std::vector<LayerSpec> layers, std::vector<RopeSpec> ropes,
+                     std::vector<PositionBias> position_biases, int64_t d_embedding, float embedding_scale,
                      int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types,
                      bool embedding_norm, const std::string& norm, float norm_eps, bool final_norm,
                      bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale) {
@@ -100,6 +219,8 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                  .max_positions = max_positions,
                  .layers = std::move(layers),
                  .ropes = std::move(ropes),
+                 .position_biases = std::move(position_biases),
+                 .d_embedding = d_embedding,
                  .embedding_scale = embedding_scale,
                  .n_positions_learned = n_positions_learned,
                  .position_offset = position_offset,
@@ -120,10 +241,11 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
 void bind_model_spec(py::module_& module) {
   py::class_<ModelSpec>(module, "ModelSpec")
       .def(py::init(&make_model), py::kw_only(), "kind"_a, "n_vocab"_a, "d_model"_a, "max_positions"_a,
-           "layers"_a, "ropes"_a = py::tuple(), "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0,
-           "position_offset"_a = 0, "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms",
-           "norm_eps"_a = 1e-5f, "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false,
-           "head_bias"_a = false, "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f)
+           "layers"_a, "ropes"_a = py::tuple(), "position_biases"_a = py::tuple(), "d_embedding"_a = 0,
+           "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0, "position_offset"_a = 0,
+           "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
+           "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
+           "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f)
       .def_property_readonly(
           "kind", [](const ModelSpec& s) { return s.kind == ModelKind::decoder ? "decoder" : "encoder"; })
       .def_readonly("n_vocab", &ModelSpec::n_vocab)
@@ -131,6 +253,8 @@ void bind_model_spec(py::module_& module) {
       .def_readonly("max_positions", &ModelSpec::max_positions)
       .def_readonly("layers", &ModelSpec::layers)
       .def_readonly("ropes", &ModelSpec::ropes)
+      .def_readonly("position_biases", &ModelSpec::position_biases)
+      .def_readonly("d_embedding", &ModelSpec::d_embedding)
       .def_readonly("embedding_scale", &ModelSpec::embedding_scale)
       .def_readonly("n_positions_learned", &ModelSpec::n_positions_learned)
       .def_readonly("position_offset", &ModelSpec::position_offset)
@@ -211,6 +335,9 @@ py::array mapped_range(const py::object& self, int64_t begin, int64_t n_bytes) {
 
 void bind_model(py::module_& module) {
   bind_rope_spec(module);
+  bind_position_bias(module);
+  bind_moe_spec(module);
+  bind_latent_spec(module);
   bind_layer_spec(module);
   bind_model_spec(module);
   py::class_<Model>(module, "Model")

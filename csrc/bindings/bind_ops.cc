@@ -182,6 +182,10 @@ struct AttentionOptions {
   ops::KvType kv_type;
   int64_t block_size;
   int num_threads;
+  const std::optional<FloatArray>& bias;  // [n_heads, size]
+  int64_t bias_origin;
+  bool bias_relative;
+  const std::optional<FloatArray>& sinks;  // [n_heads]
 };
 
 // Pages that hold k and v [n_keys, n_kv_heads, head_dim], their blocks in reverse order.
@@ -227,8 +231,15 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
   const int64_t n_unread = ops::first_key_read(options.position, options.window) / options.block_size;
   std::fill_n(pages.blocks.begin(), std::min(n_unread, std::ssize(pages.blocks)), -1);
   FloatArray out = like(q);
-  const ops::AttentionSpec spec{n_heads,        k.shape(1),    head_dim,       options.window,
-                                options.causal, options.scale, options.softcap};
+  ops::AttentionSpec spec{n_heads,        k.shape(1),    head_dim,       options.window,
+                          options.causal, options.scale, options.softcap};
+  if (options.bias) {
+    spec.bias = options.bias->data();
+    spec.bias_stride = options.bias->shape(1);
+    spec.bias_origin = options.bias_origin;
+    spec.bias_relative = options.bias_relative;
+  }
+  if (options.sinks) spec.sinks = options.sinks->data();
   const ops::SequenceRows rows{0, n_rows, options.position, n_keys, pages.blocks.data()};
   std::vector<float> partials(ops::attention_partial_floats(n_keys, n_heads, head_dim));
   const auto flat = [&](const FloatArray& a) {
@@ -240,7 +251,9 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
 
 FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray& v, int64_t position,
                      bool causal, int64_t window, float factor, float softcap, const std::string& kv_dtype,
-                     int64_t block_size, const Isa& isa, int num_threads) {
+                     int64_t block_size, const std::optional<FloatArray>& bias, int64_t bias_origin,
+                     bool bias_relative, const std::optional<FloatArray>& sinks, const Isa& isa,
+                     int num_threads) {
   check_dims(q, "q", 3);
   check_dims(k, "k", 3);
   TUILI_CHECK(shape_of(k) == shape_of(v), "k and v must have one shape");
@@ -251,8 +264,18 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size must be 16, 32 or 64");
   TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
               "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
+  if (bias) {
+    check_dims(*bias, "bias", 2);
+    const int64_t before = bias_relative ? position + q.shape(0) - 1 : 0, after = k.shape(0) + 63;
+    TUILI_CHECK(
+        bias->shape(0) == q.shape(1) && bias_origin >= before && bias->shape(1) - bias_origin >= after,
+        "bias is [", bias->shape(0), ", ", bias->shape(1), "] with origin ", bias_origin, "; it needs ",
+        q.shape(1), " heads, ", before, " values before and ", after, " from the origin on");
+  }
+  TUILI_CHECK(!sinks || sinks->size() == q.shape(1), "sinks must be one per head");
   return attend(q, k, v,
-                {position, causal, window, factor, softcap, to_kv_type(kv_dtype), block_size, num_threads},
+                {position, causal, window, factor, softcap, to_kv_type(kv_dtype), block_size, num_threads,
+                 bias, bias_origin, bias_relative, sinks},
                 isa);
 }
 
@@ -337,6 +360,7 @@ void bind_rows(py::module_& ops) {
           "isa"_a = py::none(), "device"_a = "cpu");
   ops.def("attention", &attention, "q"_a, "k"_a, "v"_a, py::kw_only(), "position"_a = 0, "causal"_a = true,
           "window"_a = 0, "scale"_a = 1.0f, "softcap"_a = 0.0f, "kv_dtype"_a = "float32", "block_size"_a = 32,
+          "bias"_a = py::none(), "bias_origin"_a = 0, "bias_relative"_a = false, "sinks"_a = py::none(),
           "isa"_a = py::none(), "num_threads"_a = 1);
   ops.def("mean_rows", &mean_rows, "x"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
   ops.def("l2_normalize", &l2_normalize, "x"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");

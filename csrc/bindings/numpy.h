@@ -102,7 +102,9 @@ inline ops::Activation to_activation(const std::string& text) {
                                  {{"silu", ops::Activation::silu},
                                   {"gelu", ops::Activation::gelu},
                                   {"gelu_tanh", ops::Activation::gelu_tanh},
-                                  {"relu", ops::Activation::relu}});
+                                  {"relu", ops::Activation::relu},
+                                  {"quick_gelu", ops::Activation::quick_gelu},
+                                  {"relu_squared", ops::Activation::relu_squared}});
 }
 
 }  // namespace tuili::bindings

@@ -42,6 +42,57 @@ void check_rope(const RopeSpec& rope, const std::string& name) {
   check_factor(name + ".scale", rope.scale);
 }
 
+void check_bias(const PositionBias& bias, int64_t max_positions, const std::string& name) {
+  check_size(name + ".size", bias.size, 1, 4 * kMaxPositions);
+  check_size(name + ".origin", bias.origin, 0, bias.size - 1);
+  const auto n_values = static_cast<int64_t>(bias.values.size());
+  TUILI_CHECK_SPEC(n_values > 0 && n_values % bias.size == 0, name, " has ", n_values,
+                   " values, no multiple of its size ", bias.size);
+  for (const float value : bias.values)
+    TUILI_CHECK_SPEC(std::isfinite(value), name, " holds ", value, "; it must be finite");
+  // Keys are read in tiles of 64, whole.
+  const int64_t before = bias.relative ? max_positions - 1 : 0, after = max_positions + 63;
+  TUILI_CHECK_SPEC(bias.origin >= before && bias.size - bias.origin >= after, name, " has ", bias.origin,
+                   " values before and ", bias.size - bias.origin, " from its origin on; ", max_positions,
+                   " positions need ", before, " and ", after);
+}
+
+void check_moe(const MoeSpec& moe, const std::string& name) {
+  check_size(name + ".n_experts", moe.n_experts, 1, ops::kMaxExperts);
+  check_size(name + ".n_used", moe.n_used, 1, moe.n_experts);
+  check_size(name + ".d_ff", moe.d_ff, 1, kMaxInner);
+  check_size(name + ".d_ff_shared", moe.d_ff_shared, 0, kMaxInner);
+  check_factor(name + ".scale", moe.scale);
+  check_cap(name + ".clamp", moe.clamp);
+  check_size(name + ".n_groups", moe.n_groups, 1, moe.n_experts);
+  TUILI_CHECK_SPEC(moe.n_experts % moe.n_groups == 0, name, ".n_groups is ", moe.n_groups,
+                   ", no divisor of n_experts = ", moe.n_experts);
+  const int64_t group = moe.n_experts / moe.n_groups;
+  check_size(name + ".n_groups_used", moe.n_groups_used, 1, moe.n_groups);
+  check_size(name + ".group_top", moe.group_top, 1, group);
+  TUILI_CHECK_SPEC(moe.n_used <= moe.n_groups_used * group, name, ".n_used is ", moe.n_used, ", but only ",
+                   moe.n_groups_used * group, " experts are in the groups used");
+  TUILI_CHECK_SPEC(!moe.shared_gate || moe.d_ff_shared > 0, name, ".shared_gate needs d_ff_shared");
+}
+
+void check_latent(const ModelSpec& spec, const LayerSpec& layer, const std::string& name) {
+  const LatentSpec& latent = layer.latent;
+  check_size(name + ".kv_rank", latent.kv_rank, 1, kMaxModel);
+  check_size(name + ".query_rank", latent.query_rank, 0, kMaxModel);
+  check_size(name + ".nope_dim", latent.nope_dim, 1, kMaxHeadDim);
+  check_size(name + ".rope_dim", latent.rope_dim, 2, kMaxHeadDim);
+  check_size(name + ".value_dim", latent.value_dim, 1, layer.head_dim);
+  check_factor(name + ".norm_eps", latent.norm_eps);
+  TUILI_CHECK_SPEC(latent.nope_dim + latent.rope_dim <= layer.head_dim && layer.n_kv_heads == layer.n_heads,
+                   name, ": heads of ", latent.nope_dim, " + ", latent.rope_dim, " do not fit ",
+                   layer.n_kv_heads, " of ", layer.head_dim);
+  TUILI_CHECK_SPEC(
+      layer.rope >= 0 && 2 * static_cast<int64_t>(spec.ropes[layer.rope].inv_freq.size()) == latent.rope_dim,
+      name, ": rope_dim is ", latent.rope_dim, ", and its RoPE turns another number");
+  TUILI_CHECK_SPEC(layer.qk_norm == QkNorm::none && layer.qkv_clip == 0, name,
+                   ": no norm or clip of query and key");
+}
+
 void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::string& name) {
   check_size(name + ".n_heads", layer.n_heads, 1, kMaxHeads);
   check_size(name + ".n_kv_heads", layer.n_kv_heads, 1, layer.n_heads);
@@ -62,6 +113,17 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
                    ": a decoder's layers must be causal");
   check_factor(name + ".attention_scale", layer.attention_scale);
   check_cap(name + ".score_softcap", layer.score_softcap);
+  check_cap(name + ".qkv_clip", layer.qkv_clip);
+  check_factor(name + ".residual_scale", layer.residual_scale);
+  check_size(name + ".position_bias", layer.position_bias, -1,
+             static_cast<int64_t>(spec.position_biases.size()) - 1);
+  if (layer.position_bias >= 0) {
+    const PositionBias& bias = spec.position_biases[layer.position_bias];
+    TUILI_CHECK_SPEC(static_cast<int64_t>(bias.values.size()) == layer.n_heads * bias.size, name,
+                     ": its position bias is not one for ", layer.n_heads, " heads");
+  }
+  if (layer.latent.kv_rank != 0) check_latent(spec, layer, name + ".latent");
+  if (layer.moe.n_experts != 0) check_moe(layer.moe, name + ".moe");
 }
 
 }  // namespace
@@ -77,12 +139,16 @@ void ModelSpec::validate() const {
                    "max_positions = ", max_positions, " from row ", position_offset,
                    " on needs more than the ", n_positions_learned, " learned positions");
   check_size("n_token_types", n_token_types, 0, 1024);
+  check_size("d_embedding", d_embedding, 0, kMaxModel);
   check_factor("embedding_scale", embedding_scale);
   check_factor("norm_eps", norm_eps);
   check_cap("logit_softcap", logit_softcap);
   check_factor("logit_scale", logit_scale);
   check_size("the number of ropes", static_cast<int64_t>(ropes.size()), 0, kMaxLayers);
   for (size_t i = 0; i < ropes.size(); ++i) check_rope(ropes[i], join("ropes[", i, "]"));
+  check_size("the number of position biases", static_cast<int64_t>(position_biases.size()), 0, kMaxLayers);
+  for (size_t i = 0; i < position_biases.size(); ++i)
+    check_bias(position_biases[i], max_positions, join("position_biases[", i, "]"));
   for (size_t i = 0; i < layers.size(); ++i) check_layer(*this, layers[i], join("layers[", i, "]"));
   TUILI_CHECK_SPEC(has_head || (!tied_head && !head_bias), "tied_head and head_bias need has_head");
   TUILI_CHECK_SPEC(has_head || kind == ModelKind::encoder, "a decoder needs a head");

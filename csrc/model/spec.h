@@ -16,13 +16,62 @@ enum class Norm : uint8_t { rms, layer };
 //   pre       h = h + f(norm(h))
 //   post      h = norm(h + f(h))                     (BERT)
 //   sandwich  h = h + post_norm(f(norm(h)))          (Gemma 2 and 3)
-enum class NormPlacement : uint8_t { pre, post, sandwich };
+//   branch    h = h + norm(f(h))                     (OLMo 2)
+//   parallel  h = h + attention(norm(h)) + mlp(norm(h))          (GPT-J)
+//   parallel_two                                     the same, each with a norm of its own  (GPT-NeoX)
+enum class NormPlacement : uint8_t { pre, post, sandwich, branch, parallel, parallel_two };
+
+// What q and k go through before RoPE.
+enum class QkNorm : uint8_t {
+  none,
+  heads,  // RMS norm of each head, one gain [head_dim]     (Qwen 3)
+  whole,  // RMS norm of all heads together                 (OLMo 2)
+  layer,  // layer norm of each head, gains and biases [n_heads, head_dim]   (Cohere)
+};
+
+// Scores from keys' positions, added to those from keys.
+struct PositionBias {
+  std::vector<float> values;  // [n_heads][size]
+  int64_t size = 0;
+  int64_t origin = 0;     // where a head's value for key 0 stands,
+  bool relative = false;  // or that for the query's own key; one place per position on both sides
+};
+
+enum class Scoring : uint8_t { softmax, sigmoid };
+
+// Experts in the place of one MLP. A token goes through the n_used whose scores (plus selection_bias) are the
+// best, the first of equal ones, and sums their outputs in ascending order, each times its score.
+struct MoeSpec {
+  int64_t n_experts = 0;  // 0: one MLP
+  int64_t n_used = 0;
+  int64_t d_ff = 0;  // of an expert
+  Scoring scoring = Scoring::softmax;
+  bool normalize = false;  // scores are divided by the sum of those used
+  float scale = 1;         // and multiplied by this
+  // Only experts of the best groups are used; a group's score is the sum of its group_top best.
+  int64_t n_groups = 1, n_groups_used = 1, group_top = 1;
+  bool router_bias = false;     // added before scoring
+  bool selection_bias = false;  // added to choose, not to weigh   (DeepSeek-V3)
+  int64_t d_ff_shared = 0;      // an MLP that every token goes through besides; 0: none
+  bool shared_gate = false;     // its output is multiplied with sigmoid(shared_gate · x)   (Qwen2-MoE)
+  float clamp = 0;              // c: gate = min(gate, c), up = 1 + up within ±c   (GPT-OSS); 0: none
+};
 
 // Rotary positions: the first 2 · inv_freq.size() elements of each head turn by position · inv_freq.
 struct RopeSpec {
   std::vector<float> inv_freq;
   float scale = 1;           // multiplies cos and sin
   bool interleaved = false;  // pairs (2i, 2i + 1) instead of (i, i + half)
+};
+
+// Attention whose keys and values are made from one small vector per token (DeepSeek). A head's query and key
+// are rope_dim rotated elements, the same key ones for all heads, and nope_dim others; value_dim may differ
+// from both. In the cache a head has head_dim elements, the largest of the two, with zeros behind.
+struct LatentSpec {
+  int64_t kv_rank = 0;     // 0: plain attention
+  int64_t query_rank = 0;  // of a small vector that queries are made from; 0: they are made from x
+  int64_t nope_dim = 0, rope_dim = 0, value_dim = 0;
+  float norm_eps = 1e-6f;  // of the RMS norms of the small vectors
 };
 
 struct LayerSpec {
@@ -33,15 +82,21 @@ struct LayerSpec {
   NormPlacement norm_placement = NormPlacement::pre;
   ops::Activation activation = ops::Activation::silu;
   bool gated = true;
-  bool qk_norm = false;  // RMS norm over head_dim of q and k, before RoPE
-  int64_t rope = -1;     // index into ModelSpec::ropes; -1: no rotation
+  QkNorm qk_norm = QkNorm::none;
+  float qkv_clip = 0;          // q, k and v are clamped to ±this, before the norms; 0: not
+  int64_t rope = -1;           // index into ModelSpec::ropes; -1: no rotation
+  int64_t position_bias = -1;  // index into ModelSpec::position_biases
   bool causal = true;
   int64_t sliding_window = 0;  // key j is seen by query i iff i - j < window; 0: none
   float attention_scale = 0;
   float score_softcap = 0;
+  bool sinks = false;        // a learned score per head takes its share of each softmax
+  float residual_scale = 1;  // what attention and MLP add is multiplied with this
   bool qkv_bias = false;
   bool output_bias = false;
   bool mlp_bias = false;
+  MoeSpec moe;
+  LatentSpec latent;
 
   int64_t q_size() const { return n_heads * head_dim; }
   int64_t kv_size() const { return n_kv_heads * head_dim; }
@@ -54,6 +109,9 @@ struct ModelSpec {
   int64_t max_positions = 0;
   std::vector<LayerSpec> layers;
   std::vector<RopeSpec> ropes;
+  std::vector<PositionBias> position_biases;
+  int64_t d_embedding = 0;  // columns of the embedding and the head, between which and d_model maps lie (OPT
+                            // 350m); 0: d_model
   float embedding_scale = 1;
   int64_t n_positions_learned = 0;  // rows of the table of learned positions
   int64_t position_offset = 0;      // row of position 0 (RoBERTa: 2)

@@ -2,17 +2,21 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
+#include "model/step.h"
 
 namespace tuili {
 
 State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
   int64_t q_size = 0, kv_size = 0, d_ff = 0;
+  bool two_norms = false;
   for (const LayerSpec& layer : spec.layers) {
     q_size = std::max(q_size, layer.q_size());
     kv_size = std::max(kv_size, layer.kv_size());
-    d_ff = std::max(d_ff, layer.d_ff);
+    two_norms = two_norms || layer.norm_placement == NormPlacement::parallel_two;
+    d_ff = std::max({d_ff, layer.d_ff, layer.moe.d_ff_shared});
   }
   const auto rows = [&](int64_t n) {
     return TensorView(carver.take<float>(max_tokens * n), DType::f32, {max_tokens, n});
@@ -20,6 +24,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
   State state;
   state.hidden = rows(spec.d_model);
   state.normed = rows(spec.d_model);
+  state.normed_too = rows(two_norms ? spec.d_model : 0);
   state.mixed = rows(spec.d_model);
   state.query = rows(q_size);
   state.attended = rows(q_size);
@@ -27,7 +32,12 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
   state.value = rows(kv_size);
   state.gate = rows(d_ff);
   state.up = rows(d_ff);
-  state.quantized = ops::quantized_rows(carver, max_tokens, std::max({spec.d_model, q_size, d_ff}));
+  state.embedded = rows(spec.d_embedding);
+  state.routed = RoutedState::take(carver, spec, max_tokens);
+  state.latent = LatentState::take(carver, spec, max_tokens);
+  const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
+  state.quantized = ops::quantized_rows(carver, max_tokens,
+                                        std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding}));
   for (const RopeSpec& rope : spec.ropes) {
     state.cos.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
     state.sin.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
@@ -37,28 +47,6 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
   return state;
 }
 
-struct Transformer::Step {
-  const ops::Context& context;
-  const StepBatch& batch;
-  KvView kv;
-  State& state;
-
-  // The batch's rows of a buffer, as dense rows of n elements.
-  TensorView rows(const TensorView& buffer, int64_t n) const {
-    return TensorView(buffer.data, DType::f32, {batch.n_tokens(), n});
-  }
-  ops::Activations input(const TensorView& x) const { return {x, state.quantized}; }
-};
-
-namespace {
-
-TensorView vector_of(const float* data, int64_t n) {
-  return TensorView(const_cast<float*>(data), DType::f32, {n});
-}
-
-ops::LinearMap map_of(const TensorView& y, const Linear& linear) { return {y, &linear.w, linear.bias}; }
-
-// y += (x · downᵀ) · upᵀ, once per adapter; after the maps of the same input, whose quantized rows it reuses.
 void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activations& x,
                   const LowRank* adapter, ops::Compute compute) {
   if (adapter == nullptr) return;
@@ -68,6 +56,21 @@ void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activat
   ops::Activations middle{inner, adapter->inner_quantized};
   ops::gemm(context, middle, {&up, 1}, compute);
   ops::add(context, y, y, delta);
+}
+
+namespace {
+
+// A layer norm of each head of x [n_tokens, n_heads · head_dim], in place.
+void layer_norm_heads(const ops::Context& context, const TensorView& x, const std::vector<NormWeights>& norms,
+                      float eps) {
+  const auto n_heads = static_cast<int64_t>(norms.size());
+  const int64_t head_dim = x.size(1) / n_heads;
+  for (int64_t h = 0; h < n_heads; ++h) {
+    TensorView head(x.f32() + h * head_dim, DType::f32, {x.rows(), head_dim});
+    head.row_stride = x.row_stride;
+    ops::layer_norm_strided(context, head, vector_of(norms[h].gain, head_dim),
+                            vector_of(norms[h].bias, head_dim), eps);
+  }
 }
 
 }  // namespace
@@ -83,7 +86,13 @@ void Transformer::embed(const Step& step) const {
   const StepBatch& batch = step.batch;
   const int64_t d = spec_.d_model;
   const TensorView h = step.rows(step.state.hidden, d);
-  ops::embed(step.context, h, weights_.token_embedding, batch.token_ids.data(), spec_.embedding_scale);
+  const TensorView embedded = spec_.d_embedding ? step.rows(step.state.embedded, spec_.d_embedding) : h;
+  ops::embed(step.context, embedded, weights_.token_embedding, batch.token_ids.data(), spec_.embedding_scale);
+  if (spec_.d_embedding) {
+    ops::Activations input = step.input(embedded);
+    const ops::LinearMap in = map_of(h, weights_.embedding_in);
+    ops::gemm(step.context, input, {&in, 1}, compute_);
+  }
   if (spec_.n_token_types) {
     auto& ids = step.state.type_ids;
     for (int64_t t = 0; t < batch.n_tokens(); ++t)
@@ -103,13 +112,53 @@ void Transformer::embed(const Step& step) const {
   if (spec_.embedding_norm) norm(step, h, h, weights_.embedding_norm);
 }
 
-// mixed = output(attention(query(x), key(x), value(x)))
-void Transformer::attention_block(const Step& step, int64_t i, const TensorView& x) const {
+ops::AttentionSpec Transformer::attention_of(int64_t i) const {
+  const LayerSpec& spec = spec_.layers[i];
+  ops::AttentionSpec attention{.n_heads = spec.n_heads,
+                               .n_kv_heads = spec.n_kv_heads,
+                               .head_dim = spec.head_dim,
+                               .window = spec.sliding_window,
+                               .causal = spec.causal,
+                               .scale = spec.attention_scale,
+                               .softcap = spec.score_softcap,
+                               .sinks = weights_.layers[i].sinks};
+  if (spec.position_bias < 0) return attention;
+  const PositionBias& bias = spec_.position_biases[spec.position_bias];
+  attention.bias = bias.values.data();
+  attention.bias_stride = bias.size;
+  attention.bias_origin = bias.origin;
+  attention.bias_relative = bias.relative;
+  return attention;
+}
+
+void Transformer::qk_norm(const Step& step, int64_t i, const TensorView& q, const TensorView& k) const {
+  const LayerSpec& spec = spec_.layers[i];
+  const LayerWeights& w = weights_.layers[i];
+  const ops::Context& context = step.context;
+  const float eps = spec_.norm_eps;
+  switch (spec.qk_norm) {
+    case QkNorm::none: return;
+    case QkNorm::heads:
+      ops::rms_norm_heads(context, q, vector_of(w.query_norm, spec.head_dim), eps);
+      ops::rms_norm_heads(context, k, vector_of(w.key_norm, spec.head_dim), eps);
+      return;
+    case QkNorm::whole:
+      ops::rms_norm(context, q, q, vector_of(w.query_norm, spec.q_size()), eps);
+      ops::rms_norm(context, k, k, vector_of(w.key_norm, spec.kv_size()), eps);
+      return;
+    case QkNorm::layer:
+      layer_norm_heads(context, q, w.query_norms, eps);
+      layer_norm_heads(context, k, w.key_norms, eps);
+  }
+}
+
+// Query, key and value of x, into the state's buffers.
+void Transformer::project(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
   const ops::Context& context = step.context;
   State& s = step.state;
-  const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
+  const TensorView q = step.rows(s.query, spec.q_size());
   const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
 
   ops::Activations input = step.input(x);
@@ -119,81 +168,132 @@ void Transformer::attention_block(const Step& step, int64_t i, const TensorView&
   add_low_rank(context, k, input, w.key.low_rank, compute_);
   add_low_rank(context, v, input, w.value.low_rank, compute_);
 
-  if (spec.qk_norm) {
-    ops::rms_norm_heads(context, q, vector_of(w.query_norm, spec.head_dim), spec_.norm_eps);
-    ops::rms_norm_heads(context, k, vector_of(w.key_norm, spec.head_dim), spec_.norm_eps);
-  }
-  if (spec.rope >= 0) {
-    const RopeSpec& rope = spec_.ropes[spec.rope];
-    const auto half = static_cast<int64_t>(rope.inv_freq.size());
-    const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
-    ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
-    ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
-  }
-
-  const ops::KvPages& pages = step.kv[i].pages;
-  const AreaRows& rows = step.batch.areas[step.kv[i].area];
-  ops::kv_write(context, pages, k, v, rows.slots.data());
-  const ops::AttentionSpec attention{spec.n_heads,        spec.n_kv_heads, spec.head_dim,
-                                     spec.sliding_window, spec.causal,     spec.attention_scale,
-                                     spec.score_softcap};
-  ops::attention(context, attention, out, q, pages, rows.sequences, s.attention_partials);
-
-  ops::Activations attended = step.input(out);
-  const TensorView mixed = step.rows(s.mixed, spec_.d_model);
-  const ops::LinearMap output = map_of(mixed, w.output);
-  ops::gemm(context, attended, {&output, 1}, compute_);
-  add_low_rank(context, mixed, attended, w.output.low_rank, compute_);
+  if (spec.qkv_clip > 0)
+    for (const TensorView& part : {q, k, v}) ops::clamp(context, part, -spec.qkv_clip, spec.qkv_clip, 0);
+  qk_norm(step, i, q, k);
+  if (spec.rope < 0) return;
+  const RopeSpec& rope = spec_.ropes[spec.rope];
+  const auto half = static_cast<int64_t>(rope.inv_freq.size());
+  const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
+  ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
+  ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
 }
 
-// mixed = down(activation(gate(x)) · up(x)), or down(activation(up(x)))
-void Transformer::mlp_block(const Step& step, int64_t i, const TensorView& x) const {
+// What each row sees of the keys and values up to this step's, which are kept: the input of `output`.
+TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
-  const LayerWeights& w = weights_.layers[i];
-  const ops::Context& context = step.context;
-  const TensorView up = step.rows(step.state.up, spec.d_ff), gate = step.rows(step.state.gate, spec.d_ff);
+  State& s = step.state;
+  if (spec.latent.kv_rank)
+    project_latent(step, i, x);
+  else
+    project(step, i, x);
+  const ops::KvPages& pages = step.kv[i].pages;
+  const AreaRows& rows = step.batch.areas[step.kv[i].area];
+  const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
+  ops::kv_write(step.context, pages, k, v, rows.slots.data());
+  const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
+  ops::attention(step.context, attention_of(i), out, q, pages, rows.sequences, s.attention_partials);
+  if (spec.latent.kv_rank == 0) return out;
+  const TensorView narrow = step.rows(s.latent.value, spec.n_heads * spec.latent.value_dim);
+  ops::copy_heads(step.context, narrow, 0, out, spec.n_heads, spec.n_heads);
+  return narrow;
+}
 
+// mixed = output(attention(query(x), key(x), value(x)))
+void Transformer::attention_block(const Step& step, int64_t i, const TensorView& x) const {
+  const Linear& output = weights_.layers[i].output;
+  ops::Activations attended = step.input(attend(step, i, x));
+  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
+  const ops::LinearMap map = map_of(mixed, output);
+  ops::gemm(step.context, attended, {&map, 1}, compute_);
+  add_low_rank(step.context, mixed, attended, output.low_rank, compute_);
+}
+
+// y = down(activation(gate(x)) · up(x)), or down(activation(up(x)))
+void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
+                      const TensorView& x, const TensorView& gate, const TensorView& up) const {
+  const ops::Context& context = step.context;
   ops::Activations input = step.input(x);
   const ops::LinearMap maps[] = {map_of(up, w.up), map_of(gate, w.gate)};
-  ops::gemm(context, input, {maps, spec.gated ? size_t{2} : size_t{1}}, compute_);
+  ops::gemm(context, input, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
   add_low_rank(context, up, input, w.up.low_rank, compute_);
-  if (spec.gated) add_low_rank(context, gate, input, w.gate.low_rank, compute_);
-  const TensorView inner = spec.gated ? gate : up;
-  ops::activate(context, inner, inner, spec.gated ? up : TensorView(), spec.activation);
+  if (layer.gated) add_low_rank(context, gate, input, w.gate.low_rank, compute_);
+  if (layer.gated && layer.moe.clamp > 0) {
+    ops::clamp(context, gate, -std::numeric_limits<float>::infinity(), layer.moe.clamp, 0);
+    ops::clamp(context, up, -layer.moe.clamp, layer.moe.clamp, 1);
+  }
+  const TensorView inner = layer.gated ? gate : up;
+  ops::activate(context, inner, inner, layer.gated ? up : TensorView(), layer.activation);
 
   ops::Activations activated = step.input(inner);
-  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
-  const ops::LinearMap down = map_of(mixed, w.down);
+  const ops::LinearMap down = map_of(y, w.down);
   ops::gemm(context, activated, {&down, 1}, compute_);
-  add_low_rank(context, mixed, activated, w.down.low_rank, compute_);
+  add_low_rank(context, y, activated, w.down.low_rank, compute_);
+}
+
+// mixed = mlp(x), or what the experts make of it
+void Transformer::mlp_block(const Step& step, int64_t i, const TensorView& x) const {
+  const LayerSpec& spec = spec_.layers[i];
+  if (spec.moe.n_experts) return moe_block(step, i, x);
+  mlp(step, spec, weights_.layers[i].mlp, step.rows(step.state.mixed, spec_.d_model), x,
+      step.rows(step.state.gate, spec.d_ff), step.rows(step.state.up, spec.d_ff));
 }
 
 void Transformer::layer(const Step& step, int64_t i) const {
+  const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
-  const NormPlacement placement = spec_.layers[i].norm_placement;
   const ops::Context& context = step.context;
   const TensorView h = step.rows(step.state.hidden, spec_.d_model);
   const TensorView normed = step.rows(step.state.normed, spec_.d_model);
   const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
+  const auto add = [&](const TensorView& x) {
+    if (spec.residual_scale != 1) ops::scale(context, x, spec.residual_scale);
+    ops::add(context, h, h, x);
+  };
 
-  if (placement == NormPlacement::post) {
-    attention_block(step, i, h);
-    ops::add(context, h, h, mixed);
-    norm(step, h, h, w.attention_norm);
-    mlp_block(step, i, h);
-    ops::add(context, h, h, mixed);
-    norm(step, h, h, w.mlp_norm);
-    return;
+  switch (spec.norm_placement) {
+    case NormPlacement::pre:
+      norm(step, normed, h, w.attention_norm);
+      attention_block(step, i, normed);
+      add(mixed);
+      norm(step, normed, h, w.mlp_norm);
+      mlp_block(step, i, normed);
+      return add(mixed);
+    case NormPlacement::post:
+      attention_block(step, i, h);
+      add(mixed);
+      norm(step, h, h, w.attention_norm);
+      mlp_block(step, i, h);
+      add(mixed);
+      return norm(step, h, h, w.mlp_norm);
+    case NormPlacement::sandwich:
+      norm(step, normed, h, w.attention_norm);
+      attention_block(step, i, normed);
+      norm(step, normed, mixed, w.post_attention_norm);
+      add(normed);
+      norm(step, normed, h, w.mlp_norm);
+      mlp_block(step, i, normed);
+      norm(step, normed, mixed, w.post_mlp_norm);
+      return add(normed);
+    case NormPlacement::branch:
+      attention_block(step, i, h);
+      norm(step, normed, mixed, w.attention_norm);
+      add(normed);
+      mlp_block(step, i, h);
+      norm(step, normed, mixed, w.mlp_norm);
+      return add(normed);
+    case NormPlacement::parallel:
+    case NormPlacement::parallel_two: {
+      const bool two = spec.norm_placement == NormPlacement::parallel_two;
+      const TensorView other = two ? step.rows(step.state.normed_too, spec_.d_model) : normed;
+      norm(step, normed, h, w.attention_norm);
+      if (two) norm(step, other, h, w.mlp_norm);
+      attention_block(step, i, normed);
+      add(mixed);
+      mlp_block(step, i, other);
+      return add(mixed);
+    }
   }
-  const bool sandwich = placement == NormPlacement::sandwich;
-  norm(step, normed, h, w.attention_norm);
-  attention_block(step, i, normed);
-  if (sandwich) norm(step, normed, mixed, w.post_attention_norm);
-  ops::add(context, h, h, sandwich ? normed : mixed);
-  norm(step, normed, h, w.mlp_norm);
-  mlp_block(step, i, normed);
-  if (sandwich) norm(step, normed, mixed, w.post_mlp_norm);
-  ops::add(context, h, h, sandwich ? normed : mixed);
 }
 
 void Transformer::forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
@@ -222,6 +322,12 @@ void Transformer::head(const ops::Context& context, const TensorView& logits, co
                        State& state) const {
   TUILI_CHECK(spec_.has_head, "this model has no head: it gives hidden states, not logits");
   ops::Activations input{x, state.quantized};
+  if (spec_.d_embedding) {
+    const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding});
+    const ops::LinearMap out = map_of(embedded, weights_.embedding_out);
+    ops::gemm(context, input, {&out, 1}, compute_);
+    input = {embedded, state.quantized};
+  }
   const ops::LinearMap map = map_of(logits, weights_.head);
   ops::gemm(context, input, {&map, 1}, compute_);
   if (spec_.logit_scale != 1) ops::scale(context, logits, spec_.logit_scale);

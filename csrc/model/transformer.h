@@ -6,15 +6,43 @@
 
 namespace tuili {
 
+// Rows of a batch as its experts see them: a token once per expert it uses, sorted by expert.
+struct RoutedState {
+  TensorView scores;             // f32 [max_tokens, largest n_experts]
+  TensorView rows;               // f32 [max_tokens · largest n_used, d_model]: inputs, then outputs
+  TensorView gate, up;           // f32 [max_tokens · largest n_used, largest expert's d_ff]
+  TensorView shared_gate;        // f32 [max_tokens, 1]
+  std::vector<int32_t> experts;  // [max_tokens · n_used]: of each token, ascending
+  std::vector<float> weights;    // [max_tokens · n_used]
+  std::vector<int32_t> places;   // [max_tokens · n_used]: where in `rows`
+  std::vector<int32_t> first;    // [n_experts + 1]: each expert's first row
+
+  static RoutedState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+};
+
+// What keys, values and queries are made from (LatentSpec), for the largest layer.
+struct LatentState {
+  TensorView query_in, in;          // f32 [max_tokens, query_rank], [max_tokens, kv_rank]
+  TensorView query_nope, key_nope;  // f32 [max_tokens, n_heads · nope_dim]
+  TensorView query_rope, key_rope;  // f32 [max_tokens, n_heads · rope_dim], [max_tokens, rope_dim]
+  TensorView value;                 // f32 [max_tokens, n_heads · value_dim]: also what is attended
+
+  static LatentState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+  int64_t largest() const;  // columns of the inputs of linear maps
+};
+
 // What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
 struct State {
   TensorView
       hidden;  // f32 [max_tokens, d_model]: the residual stream; the final hidden states after forward()
-  TensorView normed;                            // f32 [max_tokens, d_model]
-  TensorView mixed;                             // f32 [max_tokens, d_model]: what a block adds
-  TensorView query, attended;                   // f32 [max_tokens, largest q_size]
-  TensorView key, value;                        // f32 [max_tokens, largest kv_size]
-  TensorView gate, up;                          // f32 [max_tokens, largest d_ff]
+  TensorView normed, normed_too;  // f32 [max_tokens, d_model]; the second of parallel blocks
+  TensorView mixed;               // f32 [max_tokens, d_model]: what a block adds
+  TensorView query, attended;     // f32 [max_tokens, largest q_size]
+  TensorView key, value;          // f32 [max_tokens, largest kv_size]
+  TensorView gate, up;            // f32 [max_tokens, largest d_ff]
+  TensorView embedded;            // f32 [max_tokens, d_embedding]
+  RoutedState routed;             // of experts
+  LatentState latent;
   QuantizedRows quantized;                      // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;             // one per rope: f32 [max_tokens, half]
   std::vector<int32_t> position_ids, type_ids;  // [max_tokens]: rows of the learned tables
@@ -48,8 +76,19 @@ class Transformer {
   void embed(const Step& step) const;
   void layer(const Step& step, int64_t i) const;
   void attention_block(const Step& step, int64_t i, const TensorView& x) const;
+  TensorView attend(const Step& step, int64_t i, const TensorView& x) const;
+  void project(const Step& step, int64_t i, const TensorView& x) const;
+  void project_latent(const Step& step, int64_t i, const TensorView& x) const;
+  ops::AttentionSpec attention_of(int64_t i) const;
+  void qk_norm(const Step& step, int64_t i, const TensorView& q, const TensorView& k) const;
   void mlp_block(const Step& step, int64_t i, const TensorView& x) const;
+  void moe_block(const Step& step, int64_t i, const TensorView& x) const;
   void norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const;
+
+  void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
+           const TensorView& x, const TensorView& gate, const TensorView& up) const;
+  void run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;
+  void add_shared(const Step& step, const LayerSpec& layer, const MoeWeights& w, const TensorView& x) const;
 
   const ModelSpec& spec_;
   const ModelWeights& weights_;

@@ -45,23 +45,92 @@ void ModelBuilder::expect_norm(const std::string& name, NormWeights& target) {
   if (model_.spec.norm == Norm::layer) expect_floats(name + ".bias", 1, d, true, target.bias);
 }
 
+void ModelBuilder::expect_qk_norm(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
+  if (layer.qk_norm == QkNorm::none) return;
+  if (layer.qk_norm != QkNorm::layer) {
+    const bool whole = layer.qk_norm == QkNorm::whole;
+    expect_floats(prefix + "query_norm", 1, whole ? layer.q_size() : layer.head_dim, true,
+                  weights.query_norm);
+    expect_floats(prefix + "key_norm", 1, whole ? layer.kv_size() : layer.head_dim, true, weights.key_norm);
+    return;
+  }
+  const auto expect_heads = [&](const std::string& name, std::vector<NormWeights>& norms, int64_t n_heads) {
+    norms.resize(n_heads);  // slots point into it
+    for (int64_t h = 0; h < n_heads; ++h) {
+      expect_floats(join(name, h), 1, layer.head_dim, true, norms[h].gain);
+      expect_floats(join(name, h, ".bias"), 1, layer.head_dim, true, norms[h].bias);
+    }
+  };
+  expect_heads(prefix + "query_norms.", weights.query_norms, layer.n_heads);
+  expect_heads(prefix + "key_norms.", weights.key_norms, layer.n_kv_heads);
+}
+
+void ModelBuilder::expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights) {
+  const LatentSpec& latent = layer.latent;
+  const int64_t d = model_.spec.d_model, n = layer.n_heads;
+  const int64_t d_query = latent.query_rank ? latent.query_rank : d;
+  if (latent.query_rank) {
+    expect_linear(prefix + "query_in", latent.query_rank, d, layer.qkv_bias, weights.query_in);
+    expect_floats(prefix + "query_latent_norm", 1, latent.query_rank, true, weights.query_norm);
+  }
+  expect_matrix(prefix + "query_nope", n * latent.nope_dim, d_query, weights.query_nope.w);
+  expect_matrix(prefix + "query_rope", n * latent.rope_dim, d_query, weights.query_rope.w);
+  expect_linear(prefix + "latent", latent.kv_rank, d, layer.qkv_bias, weights.in);
+  expect_linear(prefix + "key_rope", latent.rope_dim, d, layer.qkv_bias, weights.key_rope);
+  expect_floats(prefix + "latent_norm", 1, latent.kv_rank, true, weights.norm);
+  expect_matrix(prefix + "key_nope", n * latent.nope_dim, latent.kv_rank, weights.key_nope.w);
+  expect_matrix(prefix + "value", n * latent.value_dim, latent.kv_rank, weights.value.w);
+}
+
+void ModelBuilder::expect_attention(const std::string& prefix, const LayerSpec& layer,
+                                    LayerWeights& weights) {
+  const int64_t d = model_.spec.d_model;
+  int64_t d_attended = layer.q_size();
+  if (layer.latent.kv_rank) {
+    expect_latent(prefix, layer, weights.latent);
+    d_attended = layer.n_heads * layer.latent.value_dim;
+  } else {
+    expect_linear(prefix + "query", layer.q_size(), d, layer.qkv_bias, weights.query);
+    expect_linear(prefix + "key", layer.kv_size(), d, layer.qkv_bias, weights.key);
+    expect_linear(prefix + "value", layer.kv_size(), d, layer.qkv_bias, weights.value);
+    expect_qk_norm(prefix, layer, weights);
+  }
+  if (layer.sinks) expect_floats(prefix + "sinks", 1, layer.n_heads, true, weights.sinks);
+  expect_linear(prefix + "output", d, d_attended, layer.output_bias, weights.output);
+}
+
+void ModelBuilder::expect_mlp(const std::string& prefix, int64_t d_ff, const LayerSpec& layer,
+                              MlpWeights& weights) {
+  const int64_t d = model_.spec.d_model;
+  if (layer.gated) expect_linear(prefix + "gate", d_ff, d, layer.mlp_bias, weights.gate);
+  expect_linear(prefix + "up", d_ff, d, layer.mlp_bias, weights.up);
+  expect_linear(prefix + "down", d, d_ff, layer.mlp_bias, weights.down);
+}
+
+void ModelBuilder::expect_moe(const std::string& prefix, const LayerSpec& layer, MoeWeights& weights) {
+  const MoeSpec& moe = layer.moe;
+  const int64_t d = model_.spec.d_model;
+  expect_linear(prefix + "router", moe.n_experts, d, moe.router_bias, weights.router);
+  if (moe.selection_bias)
+    expect_floats(prefix + "selection_bias", 1, moe.n_experts, true, weights.selection_bias);
+  weights.experts.resize(moe.n_experts);  // slots point into it
+  for (int64_t e = 0; e < moe.n_experts; ++e)
+    expect_mlp(join(prefix, "experts.", e, "."), moe.d_ff, layer, weights.experts[e]);
+  if (moe.d_ff_shared) expect_mlp(prefix + "shared.", moe.d_ff_shared, layer, weights.shared);
+  if (moe.shared_gate) expect_matrix(prefix + "shared_gate", 1, d, weights.shared_gate.w);
+}
+
 void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
   const int64_t d = model_.spec.d_model;
   const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
   expect_norm(prefix + "attention_norm", weights.attention_norm);
-  expect_linear(prefix + "query", layer.q_size(), d, layer.qkv_bias, weights.query);
-  expect_linear(prefix + "key", layer.kv_size(), d, layer.qkv_bias, weights.key);
-  expect_linear(prefix + "value", layer.kv_size(), d, layer.qkv_bias, weights.value);
-  if (layer.qk_norm) {
-    expect_floats(prefix + "query_norm", 1, layer.head_dim, true, weights.query_norm);
-    expect_floats(prefix + "key_norm", 1, layer.head_dim, true, weights.key_norm);
-  }
-  expect_linear(prefix + "output", d, layer.q_size(), layer.output_bias, weights.output);
+  expect_attention(prefix, layer, weights);
   if (sandwich) expect_norm(prefix + "post_attention_norm", weights.post_attention_norm);
-  expect_norm(prefix + "mlp_norm", weights.mlp_norm);
-  if (layer.gated) expect_linear(prefix + "gate", layer.d_ff, d, layer.mlp_bias, weights.gate);
-  expect_linear(prefix + "up", layer.d_ff, d, layer.mlp_bias, weights.up);
-  expect_linear(prefix + "down", d, layer.d_ff, layer.mlp_bias, weights.down);
+  if (layer.norm_placement != NormPlacement::parallel) expect_norm(prefix + "mlp_norm", weights.mlp_norm);
+  if (layer.moe.n_experts)
+    expect_moe(prefix, layer, weights.moe);
+  else
+    expect_mlp(prefix, layer.d_ff, layer, weights.mlp);
   if (sandwich) expect_norm(prefix + "post_mlp_norm", weights.post_mlp_norm);
 }
 
@@ -69,7 +138,12 @@ void ModelBuilder::expect_model() {
   const ModelSpec& spec = model_.spec;
   ModelWeights& weights = model_.weights;
   const int64_t d = spec.d_model;
-  expect_matrix("token_embedding", spec.n_vocab, d, weights.token_embedding);
+  const int64_t e = spec.d_embedding ? spec.d_embedding : d;
+  expect_matrix("token_embedding", spec.n_vocab, e, weights.token_embedding);
+  if (spec.d_embedding) {
+    expect_matrix("embedding_in", d, e, weights.embedding_in.w);
+    if (spec.has_head) expect_matrix("embedding_out", e, d, weights.embedding_out.w);
+  }
   if (spec.n_positions_learned)
     expect_floats("position_embedding", spec.n_positions_learned, d, false, weights.position_embedding);
   if (spec.n_token_types)
@@ -78,7 +152,7 @@ void ModelBuilder::expect_model() {
   for (size_t i = 0; i < spec.layers.size(); ++i)
     expect_layer(join("layers.", i, "."), spec.layers[i], weights.layers[i]);
   if (spec.final_norm) expect_norm("final_norm", weights.final_norm);
-  if (spec.has_head && !spec.tied_head) expect_matrix("head", spec.n_vocab, d, weights.head.w);
+  if (spec.has_head && !spec.tied_head) expect_matrix("head", spec.n_vocab, e, weights.head.w);
   if (spec.head_bias) expect_floats("head.bias", 1, spec.n_vocab, true, weights.head.bias);
 }
 

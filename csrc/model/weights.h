@@ -34,21 +34,45 @@ struct NormWeights {
   const float* bias = nullptr;  // layer norms only
 };
 
-struct LayerWeights {
-  NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
-  Linear query, key, value, output;
-  const float* query_norm = nullptr;  // [head_dim]
-  const float* key_norm = nullptr;
+struct MlpWeights {
   Linear gate, up, down;
 };
 
+struct MoeWeights {
+  Linear router;                          // [n_experts, d_model]
+  const float* selection_bias = nullptr;  // [n_experts]
+  std::vector<MlpWeights> experts;
+  MlpWeights shared;
+  Linear shared_gate;  // [1, d_model]
+};
+
+struct LatentWeights {
+  Linear query_in, query_nope, query_rope;  // query_in only with a query_rank
+  Linear in, key_rope, key_nope, value;
+  const float* query_norm = nullptr;  // [query_rank]
+  const float* norm = nullptr;        // [kv_rank]
+};
+
+struct LayerWeights {
+  NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
+  Linear query, key, value, output;
+  const float* query_norm = nullptr;  // see QkNorm
+  const float* key_norm = nullptr;
+  std::vector<NormWeights> query_norms, key_norms;  // of QkNorm::layer, one per head
+  const float* sinks = nullptr;                     // [n_heads]
+  MlpWeights mlp;
+  MoeWeights moe;        // in its place
+  LatentWeights latent;  // in the place of query, key and value
+};
+
 struct ModelWeights {
-  PackedMatrix token_embedding;                 // [n_vocab, d_model]
+  PackedMatrix token_embedding;                 // [n_vocab, d_model or d_embedding]
+  Linear embedding_in, embedding_out;           // [d_model, d_embedding] and back
   const float* position_embedding = nullptr;    // [n_positions_learned, d_model]
   const float* token_type_embedding = nullptr;  // [n_token_types, d_model]
   NormWeights embedding_norm, final_norm;
   std::vector<LayerWeights> layers;
-  Linear head;  // [n_vocab, d_model]
+  Linear head;  // [n_vocab, d_model or d_embedding]
 };
 
 // The bytes that the kernels read of one tensor, as packed_view and `floats` of the builder understand them.
@@ -112,6 +136,11 @@ class ModelBuilder {
 
   void expect_model();
   void expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights);
+  void expect_qk_norm(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_mlp(const std::string& prefix, int64_t d_ff, const LayerSpec& layer, MlpWeights& weights);
+  void expect_moe(const std::string& prefix, const LayerSpec& layer, MoeWeights& weights);
   void expect_matrix(std::string name, int64_t n, int64_t k, PackedMatrix& target);
   void expect_floats(std::string name, int64_t n, int64_t k, bool is_vector, const float*& target);
   void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);

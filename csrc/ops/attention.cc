@@ -28,6 +28,11 @@ cpu::AttentionArgs args_for(const Context& context, const AttentionSpec& spec, c
           .causal = spec.causal,
           .scale = spec.scale,
           .softcap = spec.softcap,
+          .bias = spec.bias,
+          .bias_stride = spec.bias_stride,
+          .bias_origin = spec.bias_origin,
+          .bias_relative = spec.bias_relative,
+          .sinks = spec.sinks,
           .scratch = context.scratch_of(part)};
 }
 

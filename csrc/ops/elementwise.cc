@@ -59,6 +59,18 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
   });
 }
 
+void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
+                        const TensorView& bias, float eps) {
+  expect_f32("layer_norm_strided", "x", x);
+  const int64_t n = x.size(1);
+  expect_vector("layer_norm_strided", "gain", gain, n);
+  expect_vector("layer_norm_strided", "bias", bias, n);
+  split(context, x.rows(), n, [&](cpu::Range rows) {
+    for (int64_t r = rows.begin; r < rows.end; ++r)
+      context.kernels->layer_norm(x.f32_row(r), x.f32_row(r), gain.f32(), bias.f32(), n, eps, {0, 1});
+  });
+}
+
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved) {
   if (x.device == DeviceKind::cuda) return on_device::rope(context, x, cos, sin, n_heads, interleaved);
@@ -97,6 +109,36 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
   TUILI_EXPECT(same_shape(y, x) && same_shape(y, z), "add: y is ", y, ", x is ", x, ", z is ", z);
   split(context, y.count(), 1,
         [&](cpu::Range elements) { context.kernels->add(y.f32(), x.f32(), z.f32(), elements); });
+}
+
+void clear(const TensorView& y) {
+  expect_dense("clear", "y", y);
+  std::fill_n(y.f32(), y.count(), 0.0f);
+}
+
+void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
+                int64_t n_heads_x) {
+  expect_dense("copy_heads", "y", y);
+  expect_dense("copy_heads", "x", x);
+  TUILI_EXPECT(y.rows() == x.rows() && y.size(1) % n_heads == 0 && x.size(1) % n_heads_x == 0 &&
+                   (n_heads_x == 1 || n_heads_x == n_heads),
+               "copy_heads: x is ", x, ", y is ", y, " for ", n_heads, " and ", n_heads_x, " heads");
+  const int64_t to = y.size(1) / n_heads, from = x.size(1) / n_heads_x, count = std::min(to - at, from);
+  split(context, y.rows(), n_heads * count, [&](cpu::Range rows) {
+    for (int64_t t = rows.begin; t < rows.end; ++t)
+      for (int64_t h = 0; h < n_heads; ++h)
+        std::copy_n(x.f32_row(t) + (n_heads_x == 1 ? 0 : h * from), count, y.f32_row(t) + h * to + at);
+  });
+}
+
+void clamp(const Context& context, const TensorView& y, float low, float high, float offset) {
+  expect_dense("clamp", "y", y);
+  split(context, y.count(), 1, [&](cpu::Range elements) {
+    for (int64_t i = elements.begin; i < elements.end; ++i) {
+      const float value = y.f32()[i];
+      y.f32()[i] = (value < low ? low : value > high ? high : value) + offset;
+    }
+  });
 }
 
 void scale(const Context& context, const TensorView& y, float factor) {

@@ -124,6 +124,10 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
+// The same in place on rows that need not be dense.
+void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
+                        const TensorView& bias, float eps);
+
 // ---- positions
 
 // cos and sin of float32(position · inv_freq), computed in double and rounded once; f32 [n_tokens, half],
@@ -164,6 +168,11 @@ struct AttentionSpec {
   bool causal = true;
   float scale = 1;
   float softcap = 0;  // 0: none
+  // Added to the scores, see kernels.h; null: none.
+  const float* bias = nullptr;
+  int64_t bias_stride = 0, bias_origin = 0;
+  bool bias_relative = false;
+  const float* sinks = nullptr;  // [n_heads]
 };
 
 // Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset.
@@ -177,6 +186,39 @@ int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_d
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
                const KvPages& pages, std::span<const SequenceRows> sequences, std::span<float> partials);
 
+// ---- experts
+
+inline constexpr int64_t kMaxExperts = 1024;
+
+struct Routing {
+  int64_t n_used = 1;
+  bool sigmoid = false;  // scores are sigmoids, else a softmax
+  bool normalize = false;
+  float scale = 1;
+  int64_t n_groups = 1, n_groups_used = 1, group_top = 1;
+  const float* selection_bias = nullptr;  // [n_experts]
+};
+
+// Of each token the n_used best experts, ascending, and their weights, both [n_tokens, n_used]; see MoeSpec.
+//   scores  f32 [n_tokens, n_experts], dense: logits, then scores
+void route(const Context& context, const Routing& routing, const TensorView& scores, int32_t* experts,
+           float* weights);
+
+// places[i]: where pair i stands among n pairs sorted by expert, otherwise in order; first[e] [n_experts +
+// 1]: the first place of each expert.
+void sort_by_expert(const int32_t* experts, int64_t n, int64_t n_experts, int32_t* places, int32_t* first);
+
+// y[places[i], :] = x[i / n_each, :]
+void scatter_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* places,
+                  int64_t n_each);
+
+// y[t, :] = Σ weights[i] · x[places[i], :] over i in [t · n_each, (t + 1) · n_each), ascending, from 0
+void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
+                       const int32_t* places, const float* weights, int64_t n_each);
+
+// y[t, :] += sigmoid(gate[t]) · x[t, :].   gate f32 [n_tokens], overwritten
+void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate);
+
 // ---- elementwise
 
 // y = act(gate), or act(gate) · up when up has data.   y may be gate.
@@ -185,6 +227,17 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
 
 // y = x + z; y may be x or z.
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
+
+// y = 0
+void clear(const TensorView& y);
+
+// Elements of the heads of x [n_tokens, n_heads_x · a] into those of y [n_tokens, n_heads · b], from element
+// `at` of a head on; as many as both have. n_heads_x is n_heads, or 1: one head for all.
+void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
+                int64_t n_heads_x);
+
+// y = min(max(y, low), high) + offset; NaN stays NaN.
+void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
 
 // y = factor · y
 void scale(const Context& context, const TensorView& y, float factor);

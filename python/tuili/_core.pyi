@@ -12,6 +12,9 @@ f32 = NDArray[np.float32]
 i32 = NDArray[np.int32]
 u16 = NDArray[np.uint16]
 u32 = NDArray[np.uint32]
+NormPlacement = Literal["pre", "post", "sandwich", "branch", "parallel", "parallel_two"]
+QkNorm = Literal["none", "heads", "whole", "layer"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "quick_gelu", "relu_squared"]
 
 __version__: str
 PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
@@ -37,6 +40,88 @@ class RopeSpec:
     @property
     def interleaved(self) -> bool: ...
 
+class PositionBias:
+    def __init__(self, *, values: f32, origin: int, relative: bool) -> None:
+        """values [n_heads, size]; see csrc/model/spec.h."""
+    @property
+    def values(self) -> f32: ...
+    @property
+    def origin(self) -> int: ...
+    @property
+    def relative(self) -> bool: ...
+
+class MoeSpec:
+    def __init__(
+        self,
+        *,
+        n_experts: int,
+        n_used: int,
+        d_ff: int,
+        scoring: Literal["softmax", "sigmoid"] = "softmax",
+        normalize: bool = False,
+        scale: float = 1.0,
+        n_groups: int = 1,
+        n_groups_used: int = 1,
+        group_top: int = 1,
+        router_bias: bool = False,
+        selection_bias: bool = False,
+        d_ff_shared: int = 0,
+        shared_gate: bool = False,
+        clamp: float = 0.0,
+    ) -> None: ...
+    @property
+    def n_experts(self) -> int: ...
+    @property
+    def n_used(self) -> int: ...
+    @property
+    def d_ff(self) -> int: ...
+    @property
+    def scoring(self) -> str: ...
+    @property
+    def normalize(self) -> bool: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def n_groups(self) -> int: ...
+    @property
+    def n_groups_used(self) -> int: ...
+    @property
+    def group_top(self) -> int: ...
+    @property
+    def router_bias(self) -> bool: ...
+    @property
+    def selection_bias(self) -> bool: ...
+    @property
+    def d_ff_shared(self) -> int: ...
+    @property
+    def shared_gate(self) -> bool: ...
+    @property
+    def clamp(self) -> float: ...
+
+class LatentSpec:
+    def __init__(
+        self,
+        *,
+        kv_rank: int,
+        query_rank: int = 0,
+        nope_dim: int,
+        rope_dim: int,
+        value_dim: int,
+        norm_eps: float = 1e-6,
+    ) -> None: ...
+    @property
+    def kv_rank(self) -> int: ...
+    @property
+    def query_rank(self) -> int: ...
+    @property
+    def nope_dim(self) -> int: ...
+    @property
+    def rope_dim(self) -> int: ...
+    @property
+    def value_dim(self) -> int: ...
+    @property
+    def norm_eps(self) -> float: ...
+
 class LayerSpec:
     def __init__(
         self,
@@ -45,18 +130,24 @@ class LayerSpec:
         n_kv_heads: int,
         head_dim: int,
         d_ff: int,
-        norm_placement: Literal["pre", "post", "sandwich"] = "pre",
-        activation: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        norm_placement: NormPlacement = "pre",
+        activation: Activation = "silu",
         gated: bool = True,
-        qk_norm: bool = False,
+        qk_norm: QkNorm = "none",
+        qkv_clip: float = 0.0,
         rope: int = -1,
+        position_bias: int = -1,
         causal: bool = True,
         sliding_window: int = 0,
         attention_scale: float = 0.0,
         score_softcap: float = 0.0,
+        sinks: bool = False,
+        residual_scale: float = 1.0,
         qkv_bias: bool = False,
         output_bias: bool = False,
         mlp_bias: bool = False,
+        moe: MoeSpec | None = None,
+        latent: LatentSpec | None = None,
     ) -> None: ...
     @property
     def n_heads(self) -> int: ...
@@ -73,7 +164,19 @@ class LayerSpec:
     @property
     def gated(self) -> bool: ...
     @property
-    def qk_norm(self) -> bool: ...
+    def qk_norm(self) -> str: ...
+    @property
+    def qkv_clip(self) -> float: ...
+    @property
+    def position_bias(self) -> int: ...
+    @property
+    def sinks(self) -> bool: ...
+    @property
+    def residual_scale(self) -> float: ...
+    @property
+    def moe(self) -> MoeSpec: ...
+    @property
+    def latent(self) -> LatentSpec: ...
     @property
     def rope(self) -> int: ...
     @property
@@ -101,6 +204,8 @@ class ModelSpec:
         max_positions: int,
         layers: PySequence[LayerSpec],
         ropes: PySequence[RopeSpec] = (),
+        position_biases: PySequence[PositionBias] = (),
+        d_embedding: int = 0,
         embedding_scale: float = 1.0,
         n_positions_learned: int = 0,
         position_offset: int = 0,
@@ -128,6 +233,10 @@ class ModelSpec:
     def layers(self) -> list[LayerSpec]: ...
     @property
     def ropes(self) -> list[RopeSpec]: ...
+    @property
+    def position_biases(self) -> list[PositionBias]: ...
+    @property
+    def d_embedding(self) -> int: ...
     @property
     def embedding_scale(self) -> float: ...
     @property
@@ -552,16 +661,21 @@ class ops:
         softcap: float = 0.0,
         kv_dtype: KvType = "float32",
         block_size: int = 32,
+        bias: f32 | None = None,
+        bias_origin: int = 0,
+        bias_relative: bool = False,
+        sinks: f32 | None = None,
         isa: str | None = None,
         num_threads: int = 1,
     ) -> f32:
         """q [n_rows, n_heads, head_dim] at positions position, position + 1, …; k, v [n_keys, n_kv_heads,
-        head_dim], written into pages in a shuffled order of blocks. Returns [n_rows, n_heads, head_dim]."""
+        head_dim], written into pages in a shuffled order of blocks. Returns [n_rows, n_heads, head_dim].
+        bias [n_heads, size] as PositionBias has it, sinks [n_heads]."""
     @staticmethod
     def activate(
         gate: f32,
         up: f32 | None = None,
-        kind: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu",
+        kind: Activation = "silu",
         *,
         isa: str | None = None,
         device: Device = "cpu",

@@ -153,7 +153,7 @@ def rope() -> Iterator[Case]:
         return Case("CF-05", name, config(rope_scaling=scaling), error, code)
 
     yield case("not an object", [1], "config_type")
-    for kind in ("spiral", "longrope", "dynamic", "../x"):
+    for kind in ("spiral", "../x"):
         yield case(f"type {kind}", {"rope_type": kind, "factor": 2.0, "long_factor": [1.0]}, "rope_type", U)
     yield case("type is a number", {"rope_type": 1}, "config_type")
     yield case("types disagree", {"rope_type": "linear", "type": "yarn", "factor": 2.0})
@@ -398,8 +398,9 @@ def families() -> Iterator[Case]:
     for types in ([local], [local, "x"], local, [local, [everything]], [local, everything, local]):
         yield gemma(f"layer_types {types}", F, "config_value", layer_types=types)
     yield gemma("reads both ways", U, "config_unsupported", use_bidirectional_attention=True)
-    yield gemma("bias", U, "config_unsupported", attention_bias=True)
-    yield gemma("activation", U, "config_unsupported", hidden_activation="silu")
+    yield gemma("bias without its tensors", F, "tensor_missing", attention_bias=True)
+    yield gemma("activation", U, "config_unsupported", hidden_activation="mish")
+    yield gemma("capped scores", U, "config_unsupported", attn_logit_softcapping=30.0)
     yield gemma("scalar 0", F, "config_value", query_pre_attn_scalar=0)
     yield gemma("softcap 0", F, "config_value", final_logit_softcapping=0)
     yield gemma("flat rope_parameters", F, "config_value", rope_parameters={"rope_type": "default"})

@@ -35,6 +35,7 @@ struct Queries {
   float* out;                                          // of the current split   [count][stride]
   float* total;                                        // of the splits so far   [count][stride]
   Range seen[kQueryTile];                              // keys that a query sees
+  const float* bias[kQueryTile];                       // of key 0, if there is a bias
   float max[kMaxima], sum[kQueryTile];                 // of the current split
   float new_max[kMaxima];                              // with the current tile
   float total_max[kQueryTile], total_sum[kQueryTile];  // of the splits so far; sum 0: none
@@ -63,6 +64,9 @@ Queries gather(const AttentionArgs& args, int64_t kv_head, int64_t first_query, 
     const float* q = args.q + row * args.ld_q + head * head_dim;
     for (int64_t d = 0; d < head_dim; ++d) out.q[i * out.stride + d] = q[d];
     out.seen[i] = seen_keys(args, row);
+    if (args.bias)
+      out.bias[i] = args.bias + head * args.bias_stride + args.bias_origin -
+                    (args.bias_relative ? args.position + row : 0);
     out.total_sum[i] = 0;
   }
   return out;
@@ -192,6 +196,7 @@ void tile_maxima(const AttentionArgs& args, Queries& queries, int64_t tile) {
     for (int64_t t = 0; t < kKeyTile; t += 16) {
       Floats score = load(scores + t) * splat(args.scale);
       if (args.softcap > 0) score = capped(score, args.softcap);
+      if (args.bias) score = score + load(queries.bias[i] + tile + t);
       store(scores + t, score);
     }
     for (int64_t t = 0; t < seen.begin - tile; ++t) scores[t] = -__builtin_inff();
@@ -338,13 +343,26 @@ void merge(float& total_max, float& total_sum, float* total, float max_in, float
   }
 }
 
-// out · (1 / sum) + 0; zeros if no key was seen.
-void write_result(const AttentionArgs& args, int64_t row, int64_t head, const float* total, float total_sum) {
+// (max, sum) absorb a sink; returns the factor of `out`.
+float absorb_sink(float sink, float max, float& sum) {
+  const float new_max = max > sink ? max : sink;
+  const float factor = exp_scalar(max - new_max);
+  sum = fma_scalar(sum, factor, exp_scalar(sink - new_max));
+  return factor;
+}
+
+// out · (1 / sum) + 0, after the head's sink if there is one; zeros if no key was seen.
+void write_result(const AttentionArgs& args, int64_t row, int64_t head, const float* total, float total_max,
+                  float total_sum) {
   const int64_t head_dim = args.pages.head_dim;
   float* out = args.out + row * args.ld_out + head * head_dim;
-  const Floats inverse = splat(total_sum == 0 ? 0 : 1 / total_sum);
+  const bool empty = total_sum == 0;
+  const bool sunk = args.sinks && !empty;
+  const Floats factor = splat(sunk ? absorb_sink(args.sinks[head], total_max, total_sum) : 1);
+  const Floats inverse = splat(empty ? 0 : 1 / total_sum);
   for_each_16({0, head_dim}, [=](int64_t d, int64_t count) {
-    const Floats value = total_sum == 0 ? zero() : load(total + d);
+    Floats value = empty ? zero() : load(total + d);
+    if (sunk) value = value * factor;
     store_up_to(out + d, value * inverse + zero(), count);
   });
 }
@@ -365,7 +383,7 @@ void attention(const AttentionArgs& args, int64_t kv_head, Range rows) {
     for (int64_t i = 0; i < queries.count; ++i) {
       const int64_t query = first_query + i;
       write_result(args, query / group, kv_head * group + query % group, queries.total + i * queries.stride,
-                   queries.total_sum[i]);
+                   queries.total_max[i], queries.total_sum[i]);
     }
   }
 }
@@ -398,7 +416,7 @@ void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, in
                   [=](int64_t d, int64_t count) { store(out + d, load_up_to(from + d, count)); });
       merge(total_max, total_sum, total, from[head_dim], from[head_dim + 1], out, padded(head_dim));
     }
-    write_result(args, row, kv_head * group + h, total, total_sum);
+    write_result(args, row, kv_head * group + h, total, total_max, total_sum);
   }
 }
 

@@ -102,9 +102,14 @@ void rope(float* x, int64_t ld, const float* cos, const float* sin, int64_t n_he
 template <Activation kKind>
 TUILI_INLINE Floats activated(Floats x) {
   if constexpr (kKind == Activation::relu) return max(zero(), x);
+  if constexpr (kKind == Activation::relu_squared) return max(zero(), x) * max(zero(), x);
   if constexpr (kKind == Activation::silu) {
     x = max(splat(-128), x);
     return x / (splat(1) + exp(negate(x)));
+  }
+  if constexpr (kKind == Activation::quick_gelu) {
+    x = max(splat(-128), x);
+    return x / (splat(1) + exp(x * splat(-1.702f)));
   }
   x = max(splat(-16), x);
   const Floats half = x * splat(0.5f);
@@ -128,6 +133,8 @@ void activate(float* y, const float* gate, const float* up, Activation kind, Ran
     case Activation::gelu: return activate_as<Activation::gelu>(y, gate, up, elements);
     case Activation::gelu_tanh: return activate_as<Activation::gelu_tanh>(y, gate, up, elements);
     case Activation::relu: return activate_as<Activation::relu>(y, gate, up, elements);
+    case Activation::quick_gelu: return activate_as<Activation::quick_gelu>(y, gate, up, elements);
+    case Activation::relu_squared: return activate_as<Activation::relu_squared>(y, gate, up, elements);
   }
 }
 

@@ -19,7 +19,7 @@ struct Range {
   int64_t begin, end;
 };
 
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, quick_gelu, relu_squared };
 enum class KvType : uint8_t { f32, f16, bf16, i8 };
 
 // Bytes of one element.
@@ -78,7 +78,13 @@ struct AttentionArgs {
   bool causal;       // key j is seen iff j <= i; false: every key in [0, n_keys)
   float scale;       // scores are (q · k) · scale
   float softcap;     // then softcap · tanh(score / softcap) if > 0
-  float* scratch;    // attention_scratch(head_dim) floats, 64-byte aligned
+  // Then plus bias[head · bias_stride + bias_origin + key - (bias_relative ? query's position : 0)], if not
+  // null; the pieces of 16 keys that hold a seen key are read whole.
+  const float* bias;
+  int64_t bias_stride, bias_origin;
+  bool bias_relative;
+  const float* sinks;  // [n_heads] or null: a score per head that takes its share of the softmax and no value
+  float* scratch;      // attention_scratch(head_dim) floats, 64-byte aligned
 };
 
 // Scratch of one call: for each of the queries (row and head) that are computed together the scores of a
@@ -140,7 +146,7 @@ struct Kernels {
 
   // All heads of kv_head for query rows [rows.begin, rows.end). Splits of 512 keys at absolute positions,
   // each from a fresh (max, sum, out); inside a split, tiles of 64 keys in order:
-  //   score[t] = (fma chain over ascending d of q[d]·k[d][t] from 0) · scale (softcap);  unseen keys are -inf
+  //   score[t] = (fma chain over ascending d of q[d]·k[d][t] from 0) · scale (softcap) (+ bias); unseen: -inf
   //   i8: k is the code; the chain's result is multiplied with k_scale[t] before `scale`
   //   m' = max(m, max score); r = exp(m - m'); p[t] = exp(score[t] - m'); unseen p = 0
   //   sum = fma(sum, r, canonical sum of p over the 64 places);  out[d] = out[d]·r, then fma(p[t], v[t][d],
@@ -148,6 +154,7 @@ struct Kernels {
   //   i8: v is the code, and p[t] · v_scale[t] its factor; `sum` takes p[t]
   // Splits merge in ascending order, the first is copied:
   //   M' = max(M, m); a = exp(M - M'); b = exp(m - M'); sum = fma(S, a, s·b); out = fma(O, a, o·b).
+  // A sink merges last: M' = max(M, sink); a = exp(M - M'); sum = fma(S, a, exp(sink - M')); out = O·a.
   // The result is out · (1 / sum) + 0 (never -0: keys with p = 0 may be skipped or added); no seen key gives
   // zeros.
   void (*attention)(const AttentionArgs& args, int64_t kv_head, Range rows);
@@ -164,6 +171,7 @@ struct Kernels {
   //   silu       x' / (1 + exp(-x')), x' = max(x, -128)          relu  max(x, 0); NaN stays NaN
   //   gelu       h = x' · 0.5: fma(h, erf(x' · sqrt(0.5)), h), x' = max(x, -16)
   //   gelu_tanh  h, x' as gelu: fma(h, tanh(x' · sqrt(2/π) · fma(0.044715, x'·x', 1)), h)
+  //   quick_gelu x' / (1 + exp(-1.702·x')), x' as silu        relu_squared  r·r, r as relu
   void (*activate)(float* y, const float* gate, const float* up, Activation kind, Range elements);
 
   // y = x + z, elementwise; y may be x.

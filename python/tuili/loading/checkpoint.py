@@ -96,11 +96,11 @@ class Checkpoint:
                 tensor.name, tensor.format, tensor.shape, tensor.offset, tensor.n_bytes, part
             )
 
-    def read(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a tensor, in an array of its own [n_bytes]."""
+    def read(self, name: str, begin: int = 0, n_bytes: int | None = None) -> NDArray[np.uint8]:
+        """The bytes of a tensor, or n_bytes of them from `begin` on, in an array of their own."""
         tensor = self.tensors[name]
-        data = np.empty(tensor.n_bytes, np.uint8)
-        self._file(tensor.part).read_into(data.data, tensor.offset)
+        data = np.empty(tensor.n_bytes if n_bytes is None else n_bytes, np.uint8)
+        self._file(tensor.part).read_into(data.data, tensor.offset + begin)
         return data
 
     def _file(self, part: int) -> RegularFile:

@@ -22,14 +22,48 @@ MAX_EOS_IDS = 64
 
 # Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in
 # architectures/.
-_HF_ARCHITECTURES = {
+HF_ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Phi3ForCausalLM": "phi3",
+    "GemmaForCausalLM": "gemma1",
+    "Gemma2ForCausalLM": "gemma2",
     "Gemma3ForCausalLM": "gemma",
+    "SmolLM3ForCausalLM": "smollm3",
+    "OlmoForCausalLM": "olmo",
+    "Olmo2ForCausalLM": "olmo2",
+    "Olmo3ForCausalLM": "olmo2",
+    "GraniteForCausalLM": "granite",
+    "Starcoder2ForCausalLM": "starcoder2",
+    "StableLmForCausalLM": "stablelm",
+    "GlmForCausalLM": "glm",
+    "Glm4ForCausalLM": "glm",
+    "CohereForCausalLM": "cohere",
+    "Cohere2ForCausalLM": "cohere",
+    "GPT2LMHeadModel": "gpt2",
+    "GPTJForCausalLM": "gptj",
+    "GPTNeoXForCausalLM": "gpt_neox",
+    "OPTForCausalLM": "opt",
+    "PhiForCausalLM": "phi",
+    "FalconForCausalLM": "falcon",
+    "BloomForCausalLM": "bloom",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen2MoeForCausalLM": "qwen_moe",
+    "Qwen3MoeForCausalLM": "qwen_moe",
+    "GptOssForCausalLM": "gpt_oss",
+    "DeepseekV2ForCausalLM": "deepseek",
+    "DeepseekV3ForCausalLM": "deepseek",
+    "InternLM2ForCausalLM": "internlm2",
+    "BaichuanForCausalLM": "baichuan",
+    "BaiChuanForCausalLM": "baichuan",
+    "MiniCPMForCausalLM": "minicpm",
     "BertModel": "bert",
     "BertForMaskedLM": "bert",
     "BertForPreTraining": "bert",
 }
-_GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma", "bert": "bert"}
+GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma", "bert": "bert"}
 
 # Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.
 MAX_LAYERS = 1024
@@ -38,6 +72,7 @@ MAX_INNER = 1 << 20
 MAX_HEADS = 1024
 MAX_HEAD_DIM = 1024
 MAX_VOCAB = 1 << 22
+MAX_EXPERTS = 1024
 MAX_POSITIONS = 1 << 24
 
 _REQUIRED: Any = object()
@@ -201,7 +236,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
             f"{config.what}: quantization_config {shown(quantized)} is not supported",
             code="quantization_config",
         )
-    return names[0], _architecture(_HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
+    return names[0], _architecture(HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
 
 
 def gguf_architecture(name: str, what: str) -> ModuleType:
@@ -210,7 +245,7 @@ def gguf_architecture(name: str, what: str) -> ModuleType:
         raise ModelFormatError(
             f"{what}: general.architecture is '{shown(name)}', not a name", code="architecture"
         )
-    return _architecture(_GGUF_ARCHITECTURES, name, f"{what}: general.architecture")
+    return _architecture(GGUF_ARCHITECTURES, name, f"{what}: general.architecture")
 
 
 # ---- generation_config.json

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
+
 from tuili._core import Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading.checkpoint import FORMATS, TensorInfo
 from tuili.loading.files import StrPath, shown
 from tuili.loading.gguf import Metadata
+from tuili.loading.layout import Names, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
 from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.weights import (
@@ -42,14 +45,20 @@ class PlannedTensor:
     """One tensor of the model: our name, where it is, and the format that it is handed to the core in."""
 
     name: str
-    stored: TensorInfo
+    place: Place
     format: str
+    shape: Shape
+
+    @property
+    def stored(self) -> TensorInfo:
+        """The tensor in the file that holds it."""
+        return self.place.stored
 
     @property
     def n_bytes(self) -> int:
         """Bytes in that format."""
         block = FORMATS[self.format]
-        return math.prod(self.stored.shape) // block.n_values * block.n_bytes
+        return math.prod(self.shape) // block.n_values * block.n_bytes
 
 
 @dataclass
@@ -155,7 +164,7 @@ def plan_model(
     warnings = list(source.checkpoint.warnings)
     tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
-    largest = max(tensor.stored.n_bytes + tensor.n_bytes for tensor in tensors)
+    largest = max(tensor.place.read_bytes + tensor.n_bytes for tensor in tensors)
     plan = LoadPlan(
         source=source,
         spec=spec,
@@ -180,17 +189,17 @@ def _plan_tensors(
     source: Source, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
 ) -> tuple[list[PlannedTensor], list[str]]:
     """What becomes of every tensor that the spec needs, and the names of those that it does not."""
-    found, ignored = _match_names(source, warnings)
+    expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
+    found, ignored = _match_names(source, expected, warnings)
     tensors = []
-    for name, shape in ModelBuilder(spec).expected():
-        stored = _checked(name, tuple(shape), found.pop(name, None), source)
-        quantized = quantization is not None and _can_quantize(name, stored, spec)
-        tensors.append(
-            PlannedTensor(name, stored, "q8_0" if quantized else _target_format(name, stored, dtype))
-        )
-    for name, stored in found.items():
-        warnings.append(f"tensor '{shown(stored.name)}' ({name}) is not used by this configuration")
-        ignored.append(shown(stored.name, 256))
+    for name, shape in expected.items():
+        place = _checked(name, expected, found.pop(name, None), source, spec)
+        quantized = quantization is not None and _can_quantize(name, place.stored, shape, spec)
+        format = "q8_0" if quantized else _target_format(name, place.stored, shape, dtype)
+        tensors.append(PlannedTensor(name, place, format, shape))
+    for name, place in found.items():
+        warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
+        ignored.append(shown(place.stored.name, 256))
     return tensors, ignored
 
 
@@ -224,64 +233,61 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
 # ---- which tensor is which
 
 
-def our_name(theirs: str, names: Mapping[str, str]) -> str | None:
-    """Our name of a tensor by an architecture's table, whose keys hold {i} for the layer; None if absent."""
-    layer = re.search(r"(?<=\.)(0|[1-9]\d{0,6})(?=\.)", theirs)
-    if layer is None:
-        return names.get(theirs)
-    ours = names.get(f"{theirs[: layer.start()]}{{i}}{theirs[layer.end() :]}")
-    return ours.replace("{i}", layer[0]) if ours is not None else None
-
-
-def _match_names(source: Source, warnings: list[str]) -> tuple[dict[str, TensorInfo], list[str]]:
-    """Tensors by our names, and the names of those left out: known extras, unknown ones with a warning."""
-    names, extras = (
-        (source.module.GGUF_TENSOR_NAMES, source.module.GGUF_IGNORED_TENSORS)
-        if source.kind == "gguf"
-        else (source.module.TENSOR_NAMES, source.module.IGNORED_TENSORS)
-    )
-    found: dict[str, TensorInfo] = {}
+def _match_names(
+    source: Source, expected: Mapping[str, Shape], warnings: list[str]
+) -> tuple[dict[str, Place], list[str]]:
+    """Places of tensors by our names, and the names of those left out: known extras, unknown ones with a
+    warning."""
+    gguf = source.kind == "gguf"
+    names: Names = source.module.GGUF_TENSOR_NAMES if gguf else source.module.TENSOR_NAMES
+    extras = source.module.GGUF_IGNORED_TENSORS if gguf else source.module.IGNORED_TENSORS
+    prefix = "" if gguf else getattr(source.module, "BASE_PREFIX", "")
+    found: dict[str, Place] = {}
     ignored = []
     for theirs, stored in source.checkpoint.tensors.items():
-        ours = our_name(theirs, names)
-        if ours is None:
+        parts = our_names(theirs, names, prefix)
+        if parts is None:
             ignored.append(shown(theirs, 256))
             if not any(re.fullmatch(extra, theirs) for extra in extras):
                 warnings.append(f"tensor '{shown(theirs)}' is unknown and ignored")
-        elif ours in found:
-            raise ModelFormatError(
-                f"tensors '{shown(theirs)}' and '{shown(found[ours].name)}' are the same part of the "
-                f"model, {ours}",
-                code="tensor_duplicate",
-            )
-        else:
-            found[ours] = stored
+            continue
+        for ours, place in places(stored, parts, expected):
+            if ours in found:
+                raise ModelFormatError(
+                    f"tensors '{shown(theirs)}' and '{shown(found[ours].stored.name)}' are the same part of "
+                    f"the model, {ours}",
+                    code="tensor_duplicate",
+                )
+            found[ours] = place
     return found, ignored
 
 
-def _checked(name: str, shape: tuple[int, ...], stored: TensorInfo | None, source: Source) -> TensorInfo:
-    """`stored`, provided that it is there, has the shape that the configuration asks for, and can be read."""
-    where = shown(source.path, 256)
-    if stored is None:
-        raise ModelFormatError(f"{where}: tensor {name} {list(shape)} is missing", code="tensor_missing")
-    if stored.shape != shape:
-        raise ModelFormatError(
-            f"{where}: tensor '{shown(stored.name)}' has shape {list(stored.shape)}, "
-            f"the configuration asks for {list(shape)}",
-            code="tensor_shape",
-        )
-    if stored.format not in (FORMATS if _is_weight(name, stored) else _FLOATS):
+def _checked(
+    name: str, expected: Mapping[str, Shape], place: Place | None, source: Source, spec: ModelSpec
+) -> Place:
+    """`place`, provided that it is there, has the shape that the configuration asks for, and can be read."""
+    where, shape = shown(source.path, 256), expected[name]
+    if place is None:
+        value = constant(name, source.module, source.config)
+        if value is None:
+            raise ModelFormatError(f"{where}: tensor {name} {list(shape)} is missing", code="tensor_missing")
+        return whole(TensorInfo(name, "f32", shape, 0, 0), name, value)
+    layer = re.match(r"layers\.(\d+)\.", name)
+    n_groups = spec.layers[int(layer[1])].n_kv_heads if layer is not None else 1
+    place = checked(place, shape, expected, n_groups, where)
+    stored = place.stored
+    if stored.format not in (FORMATS if _is_weight(name, shape) else _FLOATS):
         raise ModelUnsupportedError(
             f"{where}: tensor '{shown(stored.name)}' is stored as {stored.format}, which is not "
             f"supported here",
             code="tensor_dtype",
         )
-    return stored
+    return place
 
 
-def _is_weight(name: str, stored: TensorInfo) -> bool:
+def _is_weight(name: str, shape: Shape) -> bool:
     """Whether a tensor may be quantized and converted: a linear layer's matrix, or the token embedding."""
-    return len(stored.shape) == 2 and name not in _TABLES
+    return len(shape) == 2 and name not in _TABLES
 
 
 def _is_multiplied(name: str, spec: ModelSpec) -> bool:
@@ -291,16 +297,14 @@ def _is_multiplied(name: str, spec: ModelSpec) -> bool:
     return name == "head" or name.rsplit(".", 1)[-1] in _LINEAR
 
 
-def _can_quantize(name: str, stored: TensorInfo, spec: ModelSpec) -> bool:
+def _can_quantize(name: str, stored: TensorInfo, shape: Shape, spec: ModelSpec) -> bool:
     return (
-        stored.format in _FLOATS
-        and _is_multiplied(name, spec)
-        and stored.shape[1] % FORMATS["q8_0"].n_values == 0
+        stored.format in _FLOATS and _is_multiplied(name, spec) and shape[1] % FORMATS["q8_0"].n_values == 0
     )
 
 
-def _target_format(name: str, stored: TensorInfo, dtype: str) -> str:
-    if not _is_weight(name, stored):
+def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> str:
+    if not _is_weight(name, shape):
         return "f32"
     if dtype == "auto" or stored.format not in _FLOATS:
         return stored.format
@@ -325,27 +329,32 @@ def load(plan: LoadPlan, progress: Callable[[int, int], None] | None = None) -> 
     raises    ModelIOError (file_changed, read_failed), ModelFormatError (not_finite), EngineOutOfMemoryError
     """
     builder = ModelBuilder(plan.spec, compute=plan.compute, num_threads=plan.num_threads)
-    total = sum(tensor.stored.n_bytes for tensor in plan.tensors)
+    total = sum(tensor.place.read_bytes for tensor in plan.tensors)
     done = 0
     with plan.source.checkpoint:
         for tensor in plan.tensors:
             _load_tensor(builder, tensor, plan)
-            done += tensor.stored.n_bytes
+            done += tensor.place.read_bytes
             if progress is not None:
                 progress(done, total)
     return plan.finished(builder.finish())
 
 
 def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -> None:
-    stored, source = tensor.stored, plan.source
-    data = source.checkpoint.read(stored.name)
+    place, source, stored = tensor.place, plan.source, tensor.stored
+    if place.constant is not None:
+        data = np.full(tensor.shape, place.constant, np.float32).reshape(-1).view(np.uint8)
+        builder.add(tensor.name, "f32", tensor.shape, data)
+        return
+    data = source.checkpoint.read(stored.name, place.begin, place.read_bytes)
     if plan.check_finite:
         check_finite(data, stored.format, stored.name)
+    data = cut(data, place)
     if source.kind == "gguf" and hasattr(source.module, "unpermute"):
         n_heads = source.module.unpermute(tensor.name, source.config)
         if n_heads:
-            data = unpermute_rows(data, stored.shape[0], n_heads)
-    is_vector = not _is_weight(tensor.name, stored)
+            data = unpermute_rows(data, tensor.shape[0], n_heads)
+    is_vector = not _is_weight(tensor.name, tensor.shape)
     if tensor.format != stored.format or is_vector:
         values = to_float32(data, stored.format)
         if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
@@ -354,7 +363,7 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
             data = quantize_q8_0(values, stored.name)
         else:
             data = from_float32(values, tensor.format, stored.name)
-    builder.add(tensor.name, cast(Any, tensor.format), stored.shape, data)
+    builder.add(tensor.name, cast(Any, tensor.format), tensor.shape, data)
 
 
 def _description(plan: LoadPlan) -> dict[str, Any]:

@@ -31,8 +31,9 @@ def inverse_frequencies(
     """The rotation per position of each pair of coordinates, in radians, and the factor on cos and sin.
 
     theta    more than 1
-    scaling  the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, llama3 or
-             yarn
+    head_dim  how many coordinates turn
+    scaling  the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, dynamic,
+             llama3, yarn or longrope; the frequencies of dynamic and longrope hold up to `position_limit`
     raises   ModelFormatError naming the key, ModelUnsupportedError (rope_type)
     """
     kind = rope_type(scaling)
@@ -44,11 +45,52 @@ def inverse_frequencies(
         inverse = _llama3(inverse, scaling)
     elif scaling is not None and kind == "yarn":
         inverse, scale = _yarn(theta, head_dim, scaling, max_positions)
-    elif kind != "default":
+    elif scaling is not None and kind in _LONGROPE:
+        inverse, scale = _longrope(theta, head_dim, scaling, max_positions)
+    elif kind not in ("default", "dynamic"):
         raise ModelUnsupportedError(
-            f"rope type '{shown(kind)}'; supported: default, linear, llama3, yarn", code="rope_type"
+            f"rope type '{shown(kind)}'; supported: default, linear, dynamic, llama3, yarn, longrope",
+            code="rope_type",
         )
     return [float(x) for x in inverse], scale
+
+
+_LONGROPE = ("longrope", "su")
+
+
+def position_limit(scaling: Config | None, max_positions: int) -> int:
+    """How many positions the frequencies hold for.
+
+    Those of longrope (Phi-3) depend on whether the whole text is longer than the original context: keys that
+    are computed can then not be kept. So texts end there. The same goes for dynamic scaling, which begins
+    where max_position_embeddings ends.
+    """
+    if scaling is None or rope_type(scaling) not in _LONGROPE:
+        return max_positions
+    return min(max_positions, _original_context(scaling, max_positions))
+
+
+def _original_context(scaling: Config, max_positions: int) -> int:
+    return int(scaling.integer("original_max_position_embeddings", 1, MAX_POSITIONS, max_positions))
+
+
+def _longrope(
+    theta: float, head_dim: int, scaling: Config, max_positions: int
+) -> tuple[NDArray[np.float32], float]:
+    """LongRoPE (Ding et al. 2024) within the original context: each frequency has a divisor of its own."""
+    short = scaling.values.get("short_factor")
+    if (
+        not isinstance(short, list)
+        or len(short) != head_dim // 2
+        or not all(type(x) in (int, float) and 1e-6 < x < 1e9 for x in short)
+    ):
+        raise scaling.wrong("short_factor", f"{head_dim // 2} positive numbers")
+    old_context = _original_context(scaling, max_positions)
+    factor = scaling.positive("factor", None) or max_positions / old_context
+    scale = scaling.positive("attention_factor", None)
+    if scale is None:
+        scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(old_context))
+    return f32(1) / (np.array(short, f32) * powers(theta, head_dim)), float(scale)
 
 
 def rope_type(scaling: Config | None) -> str:

@@ -2,8 +2,11 @@
 
 Each file has
     spec(config) -> ModelSpec                 from the settings of config.json
-    TENSOR_NAMES, IGNORED_TENSORS             names in Hugging Face folders -> ours; regular expressions of
-                                              known extras
+    TENSOR_NAMES, IGNORED_TENSORS             names in Hugging Face folders -> ours, or Parts (layout.py);
+                                              regular expressions of known extras
+    BASE_PREFIX                               of names, which some folders leave out (optional)
+    constants(config)                         regular expressions of tensors of ours that folders do not hold
+                                              -> their value (optional)
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
 and, where GGUF files of it exist,
     config_from_gguf(metadata, checkpoint)    the same settings under the same names
@@ -14,12 +17,14 @@ and, where GGUF files of it exist,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
+from tuili._core import LayerSpec, ModelSpec, RopeSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
+    MAX_EXPERTS,
     MAX_HEAD_DIM,
     MAX_HEADS,
     MAX_INNER,
@@ -29,7 +34,26 @@ from tuili.loading.config import (
     MAX_VOCAB,
     Config,
 )
+from tuili.loading.files import shown
 from tuili.loading.gguf import Metadata
+from tuili.loading.layout import Parts
+from tuili.loading.rope import inverse_frequencies, position_limit
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+
+# transformers' names of activations -> ours.
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu_squared",
+    "quick_gelu": "quick_gelu",
+}
 
 
 class Sizes(NamedTuple):
@@ -64,6 +88,135 @@ def sizes(config: Config) -> Sizes:
         head_dim=config.integer("head_dim", 1, MAX_HEAD_DIM, d_model // n_heads),
         max_positions=config.integer("max_position_embeddings", 1, MAX_POSITIONS),
     )
+
+
+def renamed(config: Config, names: Mapping[str, str]) -> Config:
+    """`config` with the settings of `names` (usual name -> this family's) under their usual names too."""
+    config.values = {**config.values, **{ours: config.values.get(theirs) for ours, theirs in names.items()}}
+    config.names = {**config.names, **names}
+    return config
+
+
+def activation(config: Config, key: str = "hidden_act", usual: str = "silu") -> Any:
+    """Our name of the activation that `key` names."""
+    return ACTIVATIONS[config.choice(key, tuple(ACTIVATIONS), usual)]
+
+
+def expect_only(config: Config, key: str, *allowed: object) -> None:
+    """Raise ModelUnsupportedError (config_unsupported) if a setting is there and not one of `allowed`."""
+    value = config.values.get(key)
+    if value is not None and value not in allowed:
+        raise ModelUnsupportedError(
+            f"{config.what}: {key} is {shown(value)}, which is not supported", code="config_unsupported"
+        )
+
+
+def layer_types(config: Config, n_layers: int, usual: Sequence[str]) -> list[str]:
+    """ "sliding_attention" or "full_attention" per layer."""
+    given = config.values.get("layer_types")
+    if given is None:
+        return list(usual)
+    if (
+        not isinstance(given, list)
+        or len(given) != n_layers
+        or not all(isinstance(kind, str) for kind in given)
+        or not set(given) <= {LOCAL, GLOBAL}
+    ):
+        raise config.wrong("layer_types", f"{n_layers} times {LOCAL} or {GLOBAL}")
+    return cast(list[str], given)
+
+
+def window(config: Config, usual: int | None = None) -> int:
+    """`sliding_window`, 0 for none; `usual` if the file does not mention it."""
+    if "sliding_window" in config.values and config.values["sliding_window"] is None:
+        return 0
+    return config.integer("sliding_window", 1, MAX_POSITIONS, usual) or 0
+
+
+def rope(
+    config: Config, size: Sizes, *, theta: float = 10000.0, partial: float = 1.0, interleaved: bool = False
+) -> tuple[RopeSpec, int]:
+    """Rotary positions by `rope_parameters`, or `rope_scaling` and `rope_theta`; and the positions they hold
+    for.
+
+    theta, partial  the family's own, if the file does not say
+    """
+    scaling = rope_section(config)
+    settings = [section for section in (scaling, config) if section is not None]
+
+    def where(key: str) -> Config:
+        return next((section for section in settings if key in section), config)
+
+    fraction = where("partial_rotary_factor").number("partial_rotary_factor", 1e-3, 1.0, partial)
+    return rope_of(
+        config, size, scaling, where("rope_theta"), theta, int(size.head_dim * fraction), interleaved
+    )
+
+
+def rope_section(config: Config) -> Config | None:
+    """The settings of rotary positions, with `original_max_position_embeddings` from beside them."""
+    scaling = config.section("rope_parameters") or config.section("rope_scaling")
+    if scaling is not None and "original_max_position_embeddings" in config:
+        original = {"original_max_position_embeddings": config.values["original_max_position_embeddings"]}
+        scaling.values = {**scaling.values, **original}
+    return scaling
+
+
+def rope_of(
+    config: Config,
+    size: Sizes,
+    scaling: Config | None,
+    theta_in: Config,
+    theta: float,
+    n_turned: int,
+    interleaved: bool = False,
+) -> tuple[RopeSpec, int]:
+    """The same by given settings, of which `theta_in` holds `rope_theta`."""
+    if n_turned % 2 or n_turned == 0:
+        raise config.wrong("head_dim", f"an even number of coordinates to rotate, not {n_turned}")
+    base = theta_in.number("rope_theta", 1.001, 1e12, theta)
+    inverse, scale = inverse_frequencies(base, n_turned, scaling, size.max_positions)
+    limit = position_limit(scaling, size.max_positions)
+    return RopeSpec(inv_freq=inverse, scale=scale, interleaved=interleaved), limit
+
+
+def layer_of(size: Sizes, **settings: Any) -> LayerSpec:
+    """A layer of these sizes with rotary positions, gated and without biases unless `settings` say else."""
+    usual: dict[str, Any] = {
+        "n_heads": size.n_heads,
+        "n_kv_heads": size.n_kv_heads,
+        "head_dim": size.head_dim,
+        "d_ff": size.d_ff,
+        "rope": 0,
+        "attention_scale": size.head_dim**-0.5,
+    }
+    return LayerSpec(**(usual | settings))
+
+
+def decoder(
+    config: Config,
+    size: Sizes,
+    layers: Sequence[LayerSpec],
+    ropes: Sequence[RopeSpec] = (),
+    *,
+    eps: str = "rms_norm_eps",
+    usual_eps: float = 1e-6,
+    tied: bool = False,
+    **settings: Any,
+) -> ModelSpec:
+    """A decoder of these layers; `eps` is the key of the norms' epsilon, `tied` whether heads are usually
+    tied."""
+    usual: dict[str, Any] = {
+        "kind": "decoder",
+        "n_vocab": size.n_vocab,
+        "d_model": size.d_model,
+        "max_positions": size.max_positions,
+        "layers": layers,
+        "ropes": ropes,
+        "norm_eps": config.number(eps, 1e-12, 1.0, usual_eps),
+        "tied_head": config.flag("tie_word_embeddings", tied),
+    }
+    return ModelSpec(**(usual | settings))
 
 
 def rotary_head_dim(config: Config, size: Sizes) -> int:
@@ -184,3 +337,50 @@ DECODER_NAMES = {
     "model.layers.{i}.mlp.up_proj.weight": "layers.{i}.up",
     "model.layers.{i}.mlp.down_proj.weight": "layers.{i}.down",
 }
+LLAMA_NAMES = DECODER_NAMES | {"model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.mlp_norm"}
+
+ATTENTION_BIASES = {
+    "model.layers.{i}.self_attn.q_proj.bias": "layers.{i}.query.bias",
+    "model.layers.{i}.self_attn.k_proj.bias": "layers.{i}.key.bias",
+    "model.layers.{i}.self_attn.v_proj.bias": "layers.{i}.value.bias",
+    "model.layers.{i}.self_attn.o_proj.bias": "layers.{i}.output.bias",
+}
+MLP_BIASES = {
+    "model.layers.{i}.mlp.gate_proj.bias": "layers.{i}.gate.bias",
+    "model.layers.{i}.mlp.up_proj.bias": "layers.{i}.up.bias",
+    "model.layers.{i}.mlp.down_proj.bias": "layers.{i}.down.bias",
+}
+
+
+def without(names: Mapping[str, Any], *parts: str) -> dict[str, Any]:
+    """The names that hold none of `parts`."""
+    return {theirs: ours for theirs, ours in names.items() if not any(part in theirs for part in parts)}
+
+
+def unfused(config: Config, names: Mapping[str, str]) -> Config:
+    """`renamed`, for a family in which every head has its own key and value."""
+    return renamed(config, {**names, "num_key_value_heads": "no such key"})
+
+
+def expert_names(where: str, gate: str, up: str, down: str) -> dict[str, str | Parts]:
+    """Names of a router and its experts, which lie one by one or, as transformers 5 has them, stacked."""
+    ours = "layers.{i}.experts.{e}."
+    return {
+        f"{where}.gate.weight": "layers.{i}.router",
+        f"{where}.experts.{{e}}.{gate}.weight": f"{ours}gate",
+        f"{where}.experts.{{e}}.{up}.weight": f"{ours}up",
+        f"{where}.experts.{{e}}.{down}.weight": f"{ours}down",
+        f"{where}.experts.gate_up_proj": Parts((f"{ours}gate", f"{ours}up"), stacked=True),
+        f"{where}.experts.down_proj": Parts((f"{ours}down",), stacked=True),
+    }
+
+
+def n_experts(config: Config, *keys: str) -> int:
+    """How many experts a layer has, by the first of `keys` that the file holds."""
+    key = next((key for key in keys if key in config), keys[0])
+    return int(config.integer(key, 1, MAX_EXPERTS))
+
+
+def n_used(config: Config, of: int) -> int:
+    """How many of them a token goes through."""
+    return int(config.integer("num_experts_per_tok", 1, of))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tuili._core import LayerSpec, ModelSpec, RopeSpec
-from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import (
+    ATTENTION_BIASES,
     DECODER_GGUF_NAMES,
     DECODER_NAMES,
-    Sizes,
+    GLOBAL,
+    LOCAL,
+    activation,
     decoder_config,
+    expect_only,
+    layer_types,
     rotary_head_dim,
     sizes,
 )
@@ -22,13 +24,17 @@ from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.gguf import Metadata
 from tuili.loading.rope import inverse_frequencies
 
-TENSOR_NAMES = DECODER_NAMES | {
-    "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-    "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
-    "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
-    "model.layers.{i}.pre_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
-    "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
-}
+TENSOR_NAMES = (
+    DECODER_NAMES
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+        "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
+        "model.layers.{i}.pre_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
+        "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
+    }
+)
 IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | {
@@ -39,7 +45,6 @@ GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | {
 }
 GGUF_IGNORED_TENSORS = ()
 
-LOCAL, GLOBAL = "sliding_attention", "full_attention"
 _SCALED = 62  # layers of Gemma 3 27B, the one size whose attention scale is not 1 / sqrt(head_dim)
 
 
@@ -47,14 +52,13 @@ def spec(config: Config) -> ModelSpec:
     """Gemma3ForCausalLM (config.json of transformers ≥ 4.50, and its version 5 spelling of RoPE)."""
     size = sizes(config)
     head_dim = rotary_head_dim(config, size)
-    types = layer_types(config, size)
-    if config.flag("use_bidirectional_attention", False):
-        raise ModelUnsupportedError(f"{config.what}: use_bidirectional_attention", code="config_unsupported")
+    pattern = config.integer("sliding_window_pattern", 1, 1024, 6)
+    usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
+    types = layer_types(config, size.n_layers, usual)
+    expect_only(config, "use_bidirectional_attention", False)
     window = config.integer("sliding_window", 1, MAX_POSITIONS) if LOCAL in types else 0
-    softcap = config.number("attn_logit_softcapping", 1e-3, 1e6, 0.0)
-    attention_bias = config.flag("attention_bias", False)
-    if attention_bias:
-        raise ModelUnsupportedError(f"{config.what}: attention_bias", code="config_unsupported")
+    expect_only(config, "attn_logit_softcapping")  # which transformers reads and does not apply
+    bias = config.flag("attention_bias", False)
 
     def layer(kind: str) -> LayerSpec:
         return LayerSpec(
@@ -63,15 +67,15 @@ def spec(config: Config) -> ModelSpec:
             head_dim=head_dim,
             d_ff=size.d_ff,
             norm_placement="sandwich",
-            activation="gelu_tanh",
-            qk_norm=True,
+            activation=activation(config, "hidden_activation", "gelu_pytorch_tanh"),
+            qk_norm="heads",
             rope=0 if kind == GLOBAL else 1,
             sliding_window=0 if kind == GLOBAL else window,
             attention_scale=config.positive("query_pre_attn_scalar", 256.0) ** -0.5,
-            score_softcap=softcap,
+            qkv_bias=bias,
+            output_bias=bias,
         )
 
-    config.choice("hidden_activation", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
     layers = {kind: layer(kind) for kind in (GLOBAL, LOCAL)}
     return ModelSpec(
         kind="decoder",
@@ -88,21 +92,6 @@ def spec(config: Config) -> ModelSpec:
         tied_head=config.flag("tie_word_embeddings", True),
         logit_softcap=config.number("final_logit_softcapping", 1e-3, 1e6, 0.0),
     )
-
-
-def layer_types(config: Config, size: Sizes) -> list[str]:
-    """ "sliding_attention" or "full_attention" per layer; by default every sixth layer sees everything."""
-    given = config.values.get("layer_types")
-    if given is None:
-        pattern = config.integer("sliding_window_pattern", 1, 1024, 6)
-        return [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
-    if (
-        not isinstance(given, list)
-        or len(given) != size.n_layers
-        or not set(map(str, given)) <= {LOCAL, GLOBAL}
-    ):
-        raise config.wrong("layer_types", f"{size.n_layers} times {LOCAL} or {GLOBAL}")
-    return cast(list[str], given)
 
 
 def _rope(config: Config, kind: str, head_dim: int, max_positions: int) -> RopeSpec:

@@ -1,0 +1,86 @@
+// Attention from small vectors: queries, keys and values made from them, with the rotated part beside.
+#include <algorithm>
+
+#include "model/step.h"
+
+namespace tuili {
+
+LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+  int64_t query_rank = 0, kv_rank = 0, nope = 0, rope = 0, key_rope = 0, value = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    const LatentSpec& latent = layer.latent;
+    if (latent.kv_rank == 0) continue;
+    query_rank = std::max(query_rank, latent.query_rank);
+    kv_rank = std::max(kv_rank, latent.kv_rank);
+    nope = std::max(nope, layer.n_heads * latent.nope_dim);
+    rope = std::max(rope, layer.n_heads * latent.rope_dim);
+    key_rope = std::max(key_rope, latent.rope_dim);
+    value = std::max(value, layer.n_heads * latent.value_dim);
+  }
+  const auto rows = [&](int64_t n) {
+    return TensorView(carver.take<float>(max_tokens * n), DType::f32, {max_tokens, n});
+  };
+  LatentState state;
+  state.query_in = rows(query_rank);
+  state.in = rows(kv_rank);
+  state.query_nope = rows(nope);
+  state.key_nope = rows(nope);
+  state.query_rope = rows(rope);
+  state.key_rope = rows(key_rope);
+  state.value = rows(value);
+  return state;
+}
+
+int64_t LatentState::largest() const { return std::max({query_in.size(1), in.size(1), value.size(1)}); }
+
+void Transformer::project_latent(const Step& step, int64_t i, const TensorView& x) const {
+  const LayerSpec& spec = spec_.layers[i];
+  const LatentSpec& latent = spec.latent;
+  const LatentWeights& w = weights_.layers[i].latent;
+  const ops::Context& context = step.context;
+  LatentState& s = step.state.latent;
+  const int64_t n = spec.n_heads;
+  const TensorView in = step.rows(s.in, latent.kv_rank), key_rope = step.rows(s.key_rope, latent.rope_dim);
+  const TensorView query_nope = step.rows(s.query_nope, n * latent.nope_dim);
+  const TensorView query_rope = step.rows(s.query_rope, n * latent.rope_dim);
+  const TensorView key_nope = step.rows(s.key_nope, n * latent.nope_dim);
+  const TensorView value = step.rows(s.value, n * latent.value_dim);
+
+  ops::Activations input = step.input(x);
+  const ops::LinearMap small[] = {map_of(in, w.in), map_of(key_rope, w.key_rope)};
+  ops::gemm(context, input, small, compute_);
+  const ops::LinearMap queries[] = {map_of(query_nope, w.query_nope), map_of(query_rope, w.query_rope)};
+  if (latent.query_rank) {
+    const TensorView query_in = step.rows(s.query_in, latent.query_rank);
+    const ops::LinearMap map = map_of(query_in, w.query_in);
+    ops::gemm(context, input, {&map, 1}, compute_);
+    ops::rms_norm(context, query_in, query_in, vector_of(w.query_norm, latent.query_rank), latent.norm_eps);
+    ops::Activations from = step.input(query_in);
+    ops::gemm(context, from, queries, compute_);
+  } else {
+    ops::gemm(context, input, queries, compute_);
+  }
+  ops::rms_norm(context, in, in, vector_of(w.norm, latent.kv_rank), latent.norm_eps);
+  ops::Activations from = step.input(in);
+  const ops::LinearMap keys[] = {map_of(key_nope, w.key_nope), map_of(value, w.value)};
+  ops::gemm(context, from, keys, compute_);
+
+  const RopeSpec& rope = spec_.ropes[spec.rope];
+  const int64_t half = latent.rope_dim / 2;
+  const TensorView cos = step.rows(step.state.cos[spec.rope], half);
+  const TensorView sin = step.rows(step.state.sin[spec.rope], half);
+  ops::rope(context, query_rope, cos, sin, n, rope.interleaved);
+  ops::rope(context, key_rope, cos, sin, 1, rope.interleaved);
+
+  const TensorView q = step.rows(step.state.query, spec.q_size());
+  const TensorView k = step.rows(step.state.key, spec.kv_size());
+  const TensorView v = step.rows(step.state.value, spec.kv_size());
+  for (const TensorView& heads : {q, k, v}) ops::clear(heads);
+  ops::copy_heads(context, q, 0, query_rope, n, n);
+  ops::copy_heads(context, q, latent.rope_dim, query_nope, n, n);
+  ops::copy_heads(context, k, 0, key_rope, n, 1);
+  ops::copy_heads(context, k, latent.rope_dim, key_nope, n, n);
+  ops::copy_heads(context, v, 0, value, n, n);
+}
+
+}  // namespace tuili

@@ -1,0 +1,100 @@
+// Experts: route, sort the rows by expert, run each expert over its rows, sum per token.
+#include <algorithm>
+
+#include "model/step.h"
+
+namespace tuili {
+
+RoutedState RoutedState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+  int64_t n_experts = 0, n_used = 0, d_ff = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    if (layer.moe.n_experts == 0) continue;
+    n_experts = std::max(n_experts, layer.moe.n_experts);
+    n_used = std::max(n_used, layer.moe.n_used);
+    d_ff = std::max(d_ff, layer.moe.d_ff);
+  }
+  const auto rows = [&](int64_t n, int64_t size) {
+    return TensorView(carver.take<float>(n * size), DType::f32, {n, size});
+  };
+  RoutedState state;
+  const int64_t n_rows = max_tokens * n_used;
+  state.scores = rows(n_used ? max_tokens : 0, n_experts);
+  state.rows = rows(n_rows, spec.d_model);
+  state.gate = rows(n_rows, d_ff);
+  state.up = rows(n_rows, d_ff);
+  state.shared_gate = rows(n_used ? max_tokens : 0, 1);
+  state.experts.resize(n_rows);
+  state.weights.resize(n_rows);
+  state.places.resize(n_rows);
+  state.first.resize(n_experts + 1);
+  return state;
+}
+
+// Each expert over its rows of state.routed, outputs in the place of inputs. An expert's rows are a GEMM of
+// their own, whose bits do not depend on how many there are.
+void Transformer::run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const {
+  RoutedState& routed = step.state.routed;
+  const int64_t d = spec_.d_model, d_ff = layer.moe.d_ff;
+  const auto part = [](const TensorView& buffer, int64_t begin, int64_t n, int64_t size) {
+    return TensorView(buffer.f32() + begin * size, DType::f32, {n, size});
+  };
+  for (int64_t e = 0; e < layer.moe.n_experts; ++e) {
+    const int64_t begin = routed.first[e], n = routed.first[e + 1] - begin;
+    if (n == 0) continue;
+    const TensorView rows = part(routed.rows, begin, n, d);
+    mlp(step, layer, w.experts[e], rows, rows, part(routed.gate, begin, n, d_ff),
+        part(routed.up, begin, n, d_ff));
+  }
+}
+
+// mixed += shared(x) · sigmoid(shared_gate(x))
+void Transformer::add_shared(const Step& step, const LayerSpec& layer, const MoeWeights& w,
+                             const TensorView& x) const {
+  const ops::Context& context = step.context;
+  State& s = step.state;
+  const int64_t d_ff = layer.moe.d_ff_shared;
+  const TensorView mixed = step.rows(s.mixed, spec_.d_model);
+  const TensorView out = step.rows(s.routed.rows, spec_.d_model);  // the experts are done with it
+  mlp(step, layer, w.shared, out, x, step.rows(s.gate, d_ff), step.rows(s.up, d_ff));
+  if (!layer.moe.shared_gate) return ops::add(context, mixed, mixed, out);
+  ops::Activations input = step.input(x);
+  const TensorView gate = step.rows(s.routed.shared_gate, 1);
+  const ops::LinearMap map = map_of(gate, w.shared_gate);
+  ops::gemm(context, input, {&map, 1}, compute_);
+  ops::add_gated(context, mixed, out, gate);
+}
+
+// mixed = Σ score · expert(x) over the experts used, ascending, (+ the shared one)
+void Transformer::moe_block(const Step& step, int64_t i, const TensorView& x) const {
+  const LayerSpec& layer = spec_.layers[i];
+  const MoeSpec& moe = layer.moe;
+  const MoeWeights& w = weights_.layers[i].moe;
+  const ops::Context& context = step.context;
+  RoutedState& routed = step.state.routed;
+
+  ops::Activations input = step.input(x);
+  const TensorView scores = step.rows(routed.scores, moe.n_experts);
+  const ops::LinearMap router = map_of(scores, w.router);
+  ops::gemm(context, input, {&router, 1}, compute_);
+  const ops::Routing routing{.n_used = moe.n_used,
+                             .sigmoid = moe.scoring == Scoring::sigmoid,
+                             .normalize = moe.normalize,
+                             .scale = moe.scale,
+                             .n_groups = moe.n_groups,
+                             .n_groups_used = moe.n_groups_used,
+                             .group_top = moe.group_top,
+                             .selection_bias = w.selection_bias};
+  ops::route(context, routing, scores, routed.experts.data(), routed.weights.data());
+
+  const int64_t n_rows = x.rows() * moe.n_used;
+  ops::sort_by_expert(routed.experts.data(), n_rows, moe.n_experts, routed.places.data(),
+                      routed.first.data());
+  const TensorView rows(routed.rows.data, DType::f32, {n_rows, spec_.d_model});
+  ops::scatter_rows(context, rows, x, routed.places.data(), moe.n_used);
+  run_experts(step, layer, w);
+  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
+  ops::weighted_sum_rows(context, mixed, rows, routed.places.data(), routed.weights.data(), moe.n_used);
+  if (moe.d_ff_shared) add_shared(step, layer, w, x);
+}
+
+}  // namespace tuili

@@ -1,0 +1,160 @@
+// Routing: which experts a token goes through, and the rows that go in and come out.
+#include <algorithm>
+#include <limits>
+
+#include "ops/checks.h"
+#include "ops/ops.h"
+
+namespace tuili::ops {
+namespace {
+
+// The n best of values[0..count) get their flag; the first of equal ones, and those that are not numbers
+// last.
+void mark_best(const float* values, int64_t count, int64_t n, bool (&marked)[kMaxExperts]) {
+  std::fill_n(marked, count, false);
+  for (int64_t chosen = 0; chosen < n; ++chosen) {
+    int64_t best = -1;
+    for (int64_t i = 0; i < count; ++i) {
+      if (marked[i] || (best >= 0 && !(values[i] > values[best]) &&
+                        (values[best] == values[best] || values[i] != values[i])))
+        continue;
+      best = i;
+    }
+    marked[best] = true;
+  }
+}
+
+// Sum of the n best of values[0..count).
+float best_sum(const float* values, int64_t count, int64_t n) {
+  bool marked[kMaxExperts];
+  mark_best(values, count, n, marked);
+  float sum = 0;
+  for (int64_t i = 0; i < count; ++i)
+    if (marked[i]) sum += values[i];
+  return sum;
+}
+
+// scores = softmax or sigmoid of the logits, in place.
+void score(const Context& context, float* x, int64_t n, bool sigmoid) {
+  if (sigmoid) {
+    for (int64_t i = 0; i < n; ++i) x[i] = -std::max(x[i], -80.0f);  // NaN stays
+    context.kernels->exp_shifted(x, x, 0, {0, n});
+    for (int64_t i = 0; i < n; ++i) x[i] = 1 / (1 + x[i]);
+    return;
+  }
+  float max, sum;
+  context.kernels->softmax_stats(x, n, &max, &sum);
+  context.kernels->exp_shifted(x, x, max, {0, n});
+  for (int64_t i = 0; i < n; ++i) x[i] /= sum;
+}
+
+// Which experts may be used: those of the best groups.
+void mark_groups(const Routing& routing, const float* choice, int64_t n_experts,
+                 bool (&allowed)[kMaxExperts]) {
+  const int64_t size = n_experts / routing.n_groups;
+  float groups[kMaxExperts];
+  for (int64_t g = 0; g < routing.n_groups; ++g)
+    groups[g] = best_sum(choice + g * size, size, routing.group_top);
+  bool used[kMaxExperts];
+  mark_best(groups, routing.n_groups, routing.n_groups_used, used);
+  for (int64_t e = 0; e < n_experts; ++e) allowed[e] = used[e / size];
+}
+
+// One token: its n_used experts in ascending order and their weights.
+void route_row(const Context& context, const Routing& routing, float* scores, int64_t n_experts,
+               int32_t* experts, float* weights) {
+  score(context, scores, n_experts, routing.sigmoid);
+  float choice[kMaxExperts];
+  for (int64_t e = 0; e < n_experts; ++e)
+    choice[e] = scores[e] + (routing.selection_bias ? routing.selection_bias[e] : 0);
+  bool marked[kMaxExperts];
+  if (routing.n_groups_used < routing.n_groups) {
+    mark_groups(routing, choice, n_experts, marked);
+    for (int64_t e = 0; e < n_experts; ++e)
+      if (!marked[e]) choice[e] = -std::numeric_limits<float>::infinity();
+  }
+  mark_best(choice, n_experts, routing.n_used, marked);
+  int64_t n = 0;
+  float sum = 0;
+  for (int64_t e = 0; e < n_experts; ++e) {
+    if (!marked[e]) continue;
+    experts[n] = static_cast<int32_t>(e);
+    weights[n++] = scores[e];
+    sum += scores[e];
+  }
+  for (int64_t i = 0; i < n; ++i)
+    weights[i] = (routing.normalize ? weights[i] / sum : weights[i]) * routing.scale;
+}
+
+}  // namespace
+
+void route(const Context& context, const Routing& routing, const TensorView& scores, int32_t* experts,
+           float* weights) {
+  expect_dense("route", "scores", scores);
+  const int64_t n = scores.size(1);
+  TUILI_EXPECT(n <= kMaxExperts && routing.n_used >= 1 && routing.n_used <= n && n % routing.n_groups == 0,
+               "route: ", routing.n_used, " of scores ", scores);
+  const int64_t threads = std::clamp<int64_t>(scores.count() / 1024, 1, context.n_threads);
+  context.pool->parallel_for(scores.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t)
+      route_row(context, routing, scores.f32_row(t), n, experts + t * routing.n_used,
+                weights + t * routing.n_used);
+  });
+}
+
+void sort_by_expert(const int32_t* experts, int64_t n, int64_t n_experts, int32_t* places, int32_t* first) {
+  std::fill_n(first, n_experts + 1, 0);
+  for (int64_t i = 0; i < n; ++i) ++first[experts[i] + 1];
+  for (int64_t e = 0; e < n_experts; ++e) first[e + 1] += first[e];
+  for (int64_t i = 0; i < n; ++i) places[i] = first[experts[i]]++;
+  for (int64_t e = n_experts; e > 0; --e) first[e] = first[e - 1];
+  first[0] = 0;
+}
+
+void scatter_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* places,
+                  int64_t n_each) {
+  expect_dense("scatter_rows", "y", y);
+  expect_dense("scatter_rows", "x", x);
+  const int64_t d = x.size(1);
+  TUILI_EXPECT(y.size(1) == d && y.rows() == x.rows() * n_each, "scatter_rows: y is ", y, ", x is ", x);
+  const int64_t threads = std::clamp<int64_t>(y.count() / 4096, 1, context.n_threads);
+  context.pool->parallel_for(x.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin * n_each; i < end * n_each; ++i)
+      std::copy_n(x.f32_row(i / n_each), d, y.f32_row(places[i]));
+  });
+}
+
+void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
+                       const int32_t* places, const float* weights, int64_t n_each) {
+  expect_dense("weighted_sum_rows", "y", y);
+  expect_dense("weighted_sum_rows", "x", x);
+  const int64_t d = x.size(1);
+  TUILI_EXPECT(y.size(1) == d && x.rows() == y.rows() * n_each, "weighted_sum_rows: y is ", y, ", x is ", x);
+  const int64_t threads = std::clamp<int64_t>(x.count() / 4096, 1, context.n_threads);
+  context.pool->parallel_for(y.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* const to = y.f32_row(t);
+      std::fill_n(to, d, 0.0f);
+      for (int64_t i = t * n_each; i < (t + 1) * n_each; ++i) {
+        const float* const from = x.f32_row(places[i]);
+        for (int64_t j = 0; j < d; ++j) to[j] += weights[i] * from[j];
+      }
+    }
+  });
+}
+
+void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate) {
+  expect_dense("add_gated", "y", y);
+  expect_dense("add_gated", "x", x);
+  expect_dense("add_gated", "gate", gate);
+  TUILI_EXPECT(same_shape(y, x) && gate.count() == x.rows(), "add_gated: y is ", y, ", x is ", x,
+               ", gate is ", gate);
+  score(context, gate.f32(), gate.count(), true);
+  const int64_t threads = std::clamp<int64_t>(x.count() / 4096, 1, context.n_threads);
+  context.pool->parallel_for(y.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t j = 0; j < x.size(1); ++j) y.f32_row(t)[j] += gate.f32()[t] * x.f32_row(t)[j];
+  });
+}
+
+}  // namespace tuili::ops

@@ -1,0 +1,48 @@
+"""Baichuan: Llama with a fused projection; the small model rotates, the large one has linear biases."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.errors import ModelUnsupportedError
+from tuili.loading.architectures import (
+    LLAMA_NAMES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+    unfused,
+    without,
+)
+from tuili.loading.config import Config
+from tuili.loading.layout import Parts
+from tuili.loading.position_bias import alibi
+
+TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj") | {
+    "model.layers.{i}.self_attn.W_pack.weight": Parts(
+        ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+    ),
+}
+IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+_SECOND = 125_696  # words of Baichuan 2, whose head is normed row by row
+
+
+def spec(config: Config) -> ModelSpec:
+    """BaichuanForCausalLM, BaiChuanForCausalLM. transformers has no code of its own for it."""
+    linear = "max_position_embeddings" not in config
+    size = sizes(unfused(config, {"max_position_embeddings": "model_max_length"} if linear else {}))
+    if size.n_vocab == _SECOND:
+        raise ModelUnsupportedError(
+            f"{config.what}: vocab_size is {_SECOND}: Baichuan 2, whose head is normed, is not supported",
+            code="config_unsupported",
+        )
+    rotation, limit = rope(config, size)
+    layer = layer_of(
+        size,
+        activation=activation(config),
+        rope=-1 if linear else 0,
+        position_bias=0 if linear else -1,
+    )
+    biases = [alibi(size.n_heads, limit)] if linear else []
+    layers = [layer] * size.n_layers
+    return decoder(config, size, layers, [rotation], max_positions=limit, position_biases=biases)

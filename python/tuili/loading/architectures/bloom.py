@@ -1,0 +1,75 @@
+"""BLOOM: attention biased by distance instead of positions, a norm behind the embedding."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.config import MAX_POSITIONS, Config
+from tuili.loading.layout import Parts
+from tuili.loading.position_bias import alibi
+
+_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+
+BASE_PREFIX = "transformer."
+TENSOR_NAMES = {
+    "transformer.word_embeddings.weight": "token_embedding",
+    "transformer.word_embeddings_layernorm.weight": "embedding_norm",
+    "transformer.word_embeddings_layernorm.bias": "embedding_norm.bias",
+    "transformer.h.{i}.input_layernorm.weight": "layers.{i}.attention_norm",
+    "transformer.h.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
+    "transformer.h.{i}.self_attention.query_key_value.weight": Parts(_QKV, "heads"),
+    "transformer.h.{i}.self_attention.query_key_value.bias": Parts(
+        tuple(f"{name}.bias" for name in _QKV), "heads"
+    ),
+    "transformer.h.{i}.self_attention.dense.weight": "layers.{i}.output",
+    "transformer.h.{i}.self_attention.dense.bias": "layers.{i}.output.bias",
+    "transformer.h.{i}.post_attention_layernorm.weight": "layers.{i}.mlp_norm",
+    "transformer.h.{i}.post_attention_layernorm.bias": "layers.{i}.mlp_norm.bias",
+    "transformer.h.{i}.mlp.dense_h_to_4h.weight": "layers.{i}.up",
+    "transformer.h.{i}.mlp.dense_h_to_4h.bias": "layers.{i}.up.bias",
+    "transformer.h.{i}.mlp.dense_4h_to_h.weight": "layers.{i}.down",
+    "transformer.h.{i}.mlp.dense_4h_to_h.bias": "layers.{i}.down.bias",
+    "transformer.ln_f.weight": "final_norm",
+    "transformer.ln_f.bias": "final_norm.bias",
+    "lm_head.weight": "head",
+}
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """BloomForCausalLM. Distances are not limited; `seq_length` is what it was trained with."""
+    names = {} if "hidden_size" in config else {"hidden_size": "n_embed"}
+    for ours, theirs in (("num_hidden_layers", "n_layer"), ("num_attention_heads", "n_head")):
+        if theirs in config:
+            names[ours] = theirs
+    unfused(config, names)
+    expect_only(config, "apply_residual_connection_post_layernorm", False)
+    expect_only(config, "slow_but_exact", False)
+    d_model = config.values["hidden_size"]
+    config.values = {
+        **config.values,
+        "intermediate_size": 4 * d_model if isinstance(d_model, int) else None,
+        "max_position_embeddings": config.integer("seq_length", 1, MAX_POSITIONS, 2048),
+    }
+    size = sizes(config)
+    layer = layer_of(
+        size,
+        activation="gelu_tanh",
+        gated=False,
+        rope=-1,
+        position_bias=0,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+    )
+    return decoder(
+        config,
+        size,
+        [layer] * size.n_layers,
+        eps="layer_norm_epsilon",
+        usual_eps=1e-5,
+        tied=True,
+        norm="layer",
+        embedding_norm=True,
+        position_biases=[alibi(size.n_heads, size.max_positions)],
+    )

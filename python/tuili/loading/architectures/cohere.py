@@ -1,0 +1,74 @@
+"""Command R: parallel halves behind one layer norm without bias, pairs that are neighbours, scaled logits."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    DECODER_NAMES,
+    GLOBAL,
+    LOCAL,
+    activation,
+    decoder,
+    layer_of,
+    layer_types,
+    rope,
+    sizes,
+    window,
+)
+from tuili.loading.config import MAX_LAYERS, Config
+from tuili.loading.layout import Parts
+
+TENSOR_NAMES = (
+    DECODER_NAMES
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.self_attn.q_norm.weight": Parts(("layers.{i}.query_norms.{e}",), stacked=True),
+        "model.layers.{i}.self_attn.k_norm.weight": Parts(("layers.{i}.key_norms.{e}",), stacked=True),
+    }
+)
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """CohereForCausalLM; Cohere2ForCausalLM, whose global layers have no positions."""
+    second = config.values["architectures"] == ["Cohere2ForCausalLM"]
+    size = sizes(config)
+    rotation, limit = rope(config, size, theta=10_000.0 if second else 500_000.0, interleaved=True)
+    kinds = [GLOBAL] * size.n_layers
+    if second:
+        pattern = config.integer("sliding_window_pattern", 1, MAX_LAYERS, 4)
+        usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
+        kinds = layer_types(config, size.n_layers, usual)
+    length = window(config, 4096) if LOCAL in kinds else 0
+    bias = config.flag("attention_bias", False)
+    layers = [
+        layer_of(
+            size,
+            activation=activation(config),
+            norm_placement="parallel",
+            qk_norm="layer" if not second and config.flag("use_qk_norm", False) else "none",
+            rope=-1 if second and (kind == GLOBAL or not length) else 0,
+            sliding_window=length if kind == LOCAL else 0,
+            qkv_bias=bias,
+            output_bias=bias,
+        )
+        for kind in kinds
+    ]
+    return decoder(
+        config,
+        size,
+        layers,
+        [rotation],
+        eps="layer_norm_eps",
+        usual_eps=1e-5,
+        tied=True,
+        norm="layer",
+        max_positions=limit,
+        logit_scale=config.positive("logit_scale", 0.0625),
+    )
+
+
+def constants(config: Config) -> dict[str, float]:
+    """No norm has a bias."""
+    return {r".*_norm\.bias": 0.0, r".*_norms\.\d+\.bias": 0.0}

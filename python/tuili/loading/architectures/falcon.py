@@ -1,0 +1,101 @@
+"""Falcon: parallel halves behind one layer norm or two, shared keys and values, rotation or ALiBi."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.errors import ModelUnsupportedError
+from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
+from tuili.loading.config import MAX_HEADS, Config
+from tuili.loading.layout import Parts
+from tuili.loading.position_bias import alibi_bfloat16
+
+_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+
+BASE_PREFIX = "transformer."
+TENSOR_NAMES = {
+    "transformer.word_embeddings.weight": "token_embedding",
+    "transformer.h.{i}.input_layernorm.weight": "layers.{i}.attention_norm",
+    "transformer.h.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
+    "transformer.h.{i}.ln_attn.weight": "layers.{i}.attention_norm",
+    "transformer.h.{i}.ln_attn.bias": "layers.{i}.attention_norm.bias",
+    "transformer.h.{i}.post_attention_layernorm.weight": "layers.{i}.mlp_norm",
+    "transformer.h.{i}.post_attention_layernorm.bias": "layers.{i}.mlp_norm.bias",
+    "transformer.h.{i}.ln_mlp.weight": "layers.{i}.mlp_norm",
+    "transformer.h.{i}.ln_mlp.bias": "layers.{i}.mlp_norm.bias",
+    "transformer.h.{i}.self_attention.query_key_value.weight": Parts(_QKV, "heads"),
+    "transformer.h.{i}.self_attention.query_key_value.bias": Parts(
+        tuple(f"{name}.bias" for name in _QKV), "heads"
+    ),
+    "transformer.h.{i}.self_attention.dense.weight": "layers.{i}.output",
+    "transformer.h.{i}.self_attention.dense.bias": "layers.{i}.output.bias",
+    "transformer.h.{i}.mlp.dense_h_to_4h.weight": "layers.{i}.up",
+    "transformer.h.{i}.mlp.dense_h_to_4h.bias": "layers.{i}.up.bias",
+    "transformer.h.{i}.mlp.dense_4h_to_h.weight": "layers.{i}.down",
+    "transformer.h.{i}.mlp.dense_4h_to_h.bias": "layers.{i}.down.bias",
+    "transformer.ln_f.weight": "final_norm",
+    "transformer.ln_f.bias": "final_norm.bias",
+    "lm_head.weight": "head",
+}
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """FalconForCausalLM."""
+    placement = _falcon_config(config)
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    linear = config.flag("alibi", False)
+    bias = config.flag("bias", False)
+    layer = layer_of(
+        size,
+        activation=activation(config, "activation", "gelu"),
+        gated=False,
+        norm_placement=placement,
+        rope=-1 if linear else 0,
+        position_bias=0 if linear else -1,
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=bias,
+    )
+    scale = size.head_dim**-0.5
+    return decoder(
+        config,
+        size,
+        [layer] * size.n_layers,
+        [rotation],
+        eps="layer_norm_epsilon",
+        usual_eps=1e-5,
+        tied=True,
+        norm="layer",
+        max_positions=limit,
+        position_biases=[alibi_bfloat16(size.n_heads, limit, scale)] if linear else [],
+    )
+
+
+def _falcon_config(config: Config) -> str:
+    """Puts the sizes under their usual names; returns where the norms stand."""
+    n_heads = config.integer("num_attention_heads", 1, MAX_HEADS)
+    new = config.flag("new_decoder_architecture", False)
+    parallel = config.flag("parallel_attn", True)
+    n_norms = config.integer("num_ln_in_parallel_attn", 1, 2, 2 if new else 1)
+    if (new and not parallel) or (n_norms == 2 and not new):
+        raise ModelUnsupportedError(
+            f"{config.what}: parallel_attn and num_ln_in_parallel_attn do not go with "
+            "new_decoder_architecture",
+            code="config_unsupported",
+        )
+    n_kv_heads = 1 if config.flag("multi_query", True) else n_heads
+    if new:
+        n_kv_heads = config.integer("num_kv_heads", 1, n_heads, n_heads)
+    d_model = config.values.get("hidden_size")
+    four = 4 * d_model if isinstance(d_model, int) else None
+    config.values = {
+        **config.values,
+        "num_key_value_heads": n_kv_heads,
+        "head_dim": None,
+        "intermediate_size": config.values.get("ffn_hidden_size") or four,
+        "max_position_embeddings": config.values.get("max_position_embeddings") or 2048,
+    }
+    if not parallel:
+        return "pre"
+    return "parallel_two" if n_norms == 2 else "parallel"

@@ -1,0 +1,22 @@
+"""Gemma 1: Llama with scaled embeddings and norms that multiply by 1 + w."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import ATTENTION_BIASES, LLAMA_NAMES, layer_of
+from tuili.loading.architectures.gemma import fold as fold
+from tuili.loading.architectures.gemma2 import gemma, gemma_sizes
+from tuili.loading.config import Config
+
+TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
+IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+
+def spec(config: Config) -> ModelSpec:
+    """GemmaForCausalLM, which means the tanh approximation when it says "gelu"."""
+    size = gemma_sizes(config)
+    config.choice("hidden_act", ("gelu", "gelu_pytorch_tanh"), "gelu_pytorch_tanh")
+    config.choice("hidden_activation", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    bias = config.flag("attention_bias", False)
+    layer = layer_of(size, activation="gelu_tanh", qkv_bias=bias, output_bias=bias)
+    return gemma(config, size, [layer] * size.n_layers, logit_softcap=0.0)

@@ -1,0 +1,86 @@
+"""Gemma 1 and 2: scaled embeddings, norms that multiply by 1 + w; capped scores and windows in the second."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuili._core import LayerSpec, ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    DECODER_NAMES,
+    GLOBAL,
+    LOCAL,
+    Sizes,
+    activation,
+    decoder,
+    expect_only,
+    layer_of,
+    layer_types,
+    rope,
+    sizes,
+    window,
+)
+from tuili.loading.architectures.gemma import fold as fold
+from tuili.loading.config import Config
+
+TENSOR_NAMES = (
+    DECODER_NAMES
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
+        "model.layers.{i}.pre_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
+        "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
+    }
+)
+IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+
+def spec(config: Config) -> ModelSpec:
+    """Gemma2ForCausalLM."""
+    size = gemma_sizes(config)
+    length = window(config, 4096)
+    usual = [LOCAL if (i + 1) % 2 else GLOBAL for i in range(size.n_layers)]
+    bias = config.flag("attention_bias", False)
+    layers = [
+        layer_of(
+            size,
+            norm_placement="sandwich",
+            activation=activation(config, "hidden_activation", "gelu_pytorch_tanh"),
+            sliding_window=length if kind == LOCAL else 0,
+            attention_scale=config.positive("query_pre_attn_scalar", 256.0) ** -0.5,
+            score_softcap=softcap(config, "attn_logit_softcapping", 50.0),
+            qkv_bias=bias,
+            output_bias=bias,
+        )
+        for kind in layer_types(config, size.n_layers, usual)
+    ]
+    return gemma(config, size, layers, logit_softcap=softcap(config, "final_logit_softcapping", 30.0))
+
+
+def softcap(config: Config, key: str, usual: float) -> float:
+    """A cap, 0 for none; `usual` if the file does not mention it."""
+    mentioned = key in config.values and config.values[key] is None
+    return 0.0 if mentioned else float(config.number(key, 1e-3, 1e6, usual))
+
+
+def gemma_sizes(config: Config) -> Sizes:
+    """Sizes of Gemma 1 and 2, whose heads usually have 256 elements."""
+    expect_only(config, "use_bidirectional_attention", False)
+    config.values = {**config.values, "head_dim": config.values.get("head_dim") or 256}
+    return sizes(config)
+
+
+def gemma(config: Config, size: Sizes, layers: list[LayerSpec], logit_softcap: float) -> ModelSpec:
+    """What both have around their layers."""
+    rotation, limit = rope(config, size)
+    scale = float(np.float32(size.d_model**0.5))
+    return decoder(
+        config,
+        size,
+        layers,
+        [rotation],
+        tied=True,
+        max_positions=limit,
+        embedding_scale=scale,
+        logit_softcap=logit_softcap,
+    )

@@ -1,0 +1,44 @@
+"""GLM-4: partly rotated heads whose pairs are neighbours, a fused gate; norms on both sides in Glm4."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    DECODER_NAMES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+    without,
+)
+from tuili.loading.config import Config
+from tuili.loading.layout import Parts
+
+TENSOR_NAMES = (
+    without(DECODER_NAMES, "gate_proj", "up_proj")
+    | without(ATTENTION_BIASES, "o_proj")
+    | {
+        "model.layers.{i}.mlp.gate_up_proj.weight": Parts(("layers.{i}.gate", "layers.{i}.up")),
+        "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.mlp_norm",
+        "model.layers.{i}.post_self_attn_layernorm.weight": "layers.{i}.post_attention_norm",
+        "model.layers.{i}.post_mlp_layernorm.weight": "layers.{i}.post_mlp_norm",
+    }
+)
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """GlmForCausalLM, Glm4ForCausalLM."""
+    fourth = config.values["architectures"] == ["Glm4ForCausalLM"]
+    size = sizes(config)
+    rotation, limit = rope(config, size, partial=0.5, interleaved=True)
+    layer = layer_of(
+        size,
+        activation=activation(config),
+        norm_placement="sandwich" if fourth else "pre",
+        qkv_bias=config.flag("attention_bias", True),
+    )
+    layers = [layer] * size.n_layers
+    return decoder(config, size, layers, [rotation], usual_eps=1.5625e-7, max_positions=limit)

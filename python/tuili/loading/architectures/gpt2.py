@@ -1,0 +1,80 @@
+"""GPT-2: learned positions, layer norms, a fused and transposed projection."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.config import Config
+from tuili.loading.layout import Parts
+
+_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+
+BASE_PREFIX = "transformer."
+TENSOR_NAMES = {
+    "transformer.wte.weight": "token_embedding",
+    "transformer.wpe.weight": "position_embedding",
+    "transformer.h.{i}.ln_1.weight": "layers.{i}.attention_norm",
+    "transformer.h.{i}.ln_1.bias": "layers.{i}.attention_norm.bias",
+    "transformer.h.{i}.attn.c_attn.weight": Parts(_QKV, transposed=True),
+    "transformer.h.{i}.attn.c_attn.bias": Parts(tuple(f"{name}.bias" for name in _QKV)),
+    "transformer.h.{i}.attn.c_proj.weight": Parts(("layers.{i}.output",), transposed=True),
+    "transformer.h.{i}.attn.c_proj.bias": "layers.{i}.output.bias",
+    "transformer.h.{i}.ln_2.weight": "layers.{i}.mlp_norm",
+    "transformer.h.{i}.ln_2.bias": "layers.{i}.mlp_norm.bias",
+    "transformer.h.{i}.mlp.c_fc.weight": Parts(("layers.{i}.up",), transposed=True),
+    "transformer.h.{i}.mlp.c_fc.bias": "layers.{i}.up.bias",
+    "transformer.h.{i}.mlp.c_proj.weight": Parts(("layers.{i}.down",), transposed=True),
+    "transformer.h.{i}.mlp.c_proj.bias": "layers.{i}.down.bias",
+    "transformer.ln_f.weight": "final_norm",
+    "transformer.ln_f.bias": "final_norm.bias",
+    "lm_head.weight": "head",
+}
+IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
+
+NAMES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "max_position_embeddings": "n_positions",
+}
+
+
+def gpt_config(config: Config) -> Config:
+    """The settings of GPT-2 and GPT-J under their usual names."""
+    unfused(config, NAMES)
+    d_model = config.values["hidden_size"]
+    if "intermediate_size" not in config and isinstance(d_model, int):
+        config.values = {**config.values, "intermediate_size": 4 * d_model}
+    return config
+
+
+def spec(config: Config) -> ModelSpec:
+    """GPT2LMHeadModel."""
+    size = sizes(gpt_config(config))
+    expect_only(config, "add_cross_attention", False)
+    scale = size.head_dim**-0.5 if config.flag("scale_attn_weights", True) else 1.0
+    by_layer = config.flag("scale_attn_by_inverse_layer_idx", False)
+    layers = [
+        layer_of(
+            size,
+            activation=activation(config, "activation_function", "gelu_new"),
+            gated=False,
+            rope=-1,
+            attention_scale=scale / (i + 1 if by_layer else 1),
+            qkv_bias=True,
+            output_bias=True,
+            mlp_bias=True,
+        )
+        for i in range(size.n_layers)
+    ]
+    return decoder(
+        config,
+        size,
+        layers,
+        eps="layer_norm_epsilon",
+        usual_eps=1e-5,
+        tied=True,
+        norm="layer",
+        n_positions_learned=size.max_positions,
+    )

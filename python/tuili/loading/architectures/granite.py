@@ -1,0 +1,44 @@
+"""Granite 3: Llama with four multipliers."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    LLAMA_NAMES,
+    MLP_BIASES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+)
+from tuili.loading.config import Config
+
+TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """GraniteForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    bias = config.flag("attention_bias", False)
+    layer = layer_of(
+        size,
+        activation=activation(config),
+        attention_scale=config.positive("attention_multiplier", 1.0),
+        residual_scale=config.positive("residual_multiplier", 1.0),
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=config.flag("mlp_bias", False),
+    )
+    return decoder(
+        config,
+        size,
+        [layer] * size.n_layers,
+        [rotation],
+        max_positions=limit,
+        embedding_scale=config.positive("embedding_multiplier", 1.0),
+        logit_scale=1 / config.positive("logits_scaling", 1.0),
+    )

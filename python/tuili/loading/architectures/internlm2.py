@@ -1,0 +1,34 @@
+"""InternLM 2: Llama with a fused projection, grouped by key-value head."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
+from tuili.loading.config import Config
+from tuili.loading.layout import Parts
+
+_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+TENSOR_NAMES = {
+    "model.tok_embeddings.weight": "token_embedding",
+    "model.layers.{i}.attention_norm.weight": "layers.{i}.attention_norm",
+    "model.layers.{i}.attention.wqkv.weight": Parts(_QKV, "heads"),
+    "model.layers.{i}.attention.wqkv.bias": Parts(tuple(f"{name}.bias" for name in _QKV), "heads"),
+    "model.layers.{i}.attention.wo.weight": "layers.{i}.output",
+    "model.layers.{i}.attention.wo.bias": "layers.{i}.output.bias",
+    "model.layers.{i}.ffn_norm.weight": "layers.{i}.mlp_norm",
+    "model.layers.{i}.feed_forward.w1.weight": "layers.{i}.gate",
+    "model.layers.{i}.feed_forward.w3.weight": "layers.{i}.up",
+    "model.layers.{i}.feed_forward.w2.weight": "layers.{i}.down",
+    "model.norm.weight": "final_norm",
+    "output.weight": "head",
+}
+IGNORED_TENSORS = (r"model\.layers\.\d+\.attention\.rotary_emb\.inv_freq",)
+
+
+def spec(config: Config) -> ModelSpec:
+    """InternLM2ForCausalLM. transformers has no code of its own for it."""
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    bias = config.flag("bias", True)
+    layer = layer_of(size, activation=activation(config), qkv_bias=bias, output_bias=bias)
+    return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)

@@ -1,0 +1,37 @@
+"""Mixtral: Mistral with experts."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec, MoeSpec
+from tuili.loading.architectures import (
+    LLAMA_NAMES,
+    activation,
+    decoder,
+    expert_names,
+    layer_of,
+    n_experts,
+    n_used,
+    rope,
+    sizes,
+    window,
+    without,
+)
+from tuili.loading.config import Config
+
+TENSOR_NAMES = (
+    without(LLAMA_NAMES, ".mlp.")
+    | expert_names("model.layers.{i}.block_sparse_moe", "w1", "w3", "w2")
+    | expert_names("model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj")
+)
+IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+
+def spec(config: Config) -> ModelSpec:
+    """MixtralForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size, theta=1_000_000.0)
+    n = n_experts(config, "num_local_experts", "num_experts")
+    moe = MoeSpec(n_experts=n, n_used=n_used(config, n), d_ff=size.d_ff, normalize=True)
+    layer = layer_of(size, activation=activation(config), sliding_window=window(config), moe=moe)
+    layers = [layer] * size.n_layers
+    return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)

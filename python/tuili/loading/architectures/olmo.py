@@ -1,0 +1,41 @@
+"""OLMo: layer norms without weights, clipped projections."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    DECODER_NAMES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+    without,
+)
+from tuili.loading.config import Config
+
+TENSOR_NAMES = without(DECODER_NAMES, "norm") | ATTENTION_BIASES
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """OlmoForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    bias = config.flag("attention_bias", False)
+    layer = layer_of(
+        size,
+        activation=activation(config),
+        qkv_clip=config.positive("clip_qkv", 0.0),
+        qkv_bias=bias,
+        output_bias=bias,
+    )
+    return decoder(
+        config, size, [layer] * size.n_layers, [rotation], norm="layer", norm_eps=1e-5, max_positions=limit
+    )
+
+
+def constants(config: Config) -> dict[str, float]:
+    """Its norms have no weights."""
+    return {r".*_norm": 1.0, r".*_norm\.bias": 0.0}

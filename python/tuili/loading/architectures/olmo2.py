@@ -1,0 +1,84 @@
+"""OLMo 2 and 3: norms after attention and MLP, and on query and key as a whole."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec, RopeSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    DECODER_NAMES,
+    GLOBAL,
+    LOCAL,
+    activation,
+    decoder,
+    layer_of,
+    layer_types,
+    rope,
+    rope_of,
+    rope_section,
+    sizes,
+    window,
+    without,
+)
+from tuili.loading.config import Config
+
+TENSOR_NAMES = (
+    without(DECODER_NAMES, "input_layernorm")
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+        "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.attention_norm",
+        "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
+    }
+)
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """Olmo2ForCausalLM, Olmo3ForCausalLM: the latter with windows in three layers of four."""
+    third = config.values["architectures"] == ["Olmo3ForCausalLM"]
+    size = sizes(config)
+    if third:
+        pattern = [LOCAL if (i + 1) % 4 else GLOBAL for i in range(size.n_layers)]
+        kinds, length = layer_types(config, size.n_layers, pattern), window(config, 4096)
+        ropes, limit = _ropes_by_type(config)
+    else:
+        kinds, length = [GLOBAL] * size.n_layers, 0
+        rotation, limit = rope(config, size)
+        ropes = [rotation]
+    bias = config.flag("attention_bias", False)
+    layers = [
+        layer_of(
+            size,
+            activation=activation(config),
+            norm_placement="branch",
+            qk_norm="whole",
+            rope=0 if kind == GLOBAL else 1,
+            sliding_window=length if kind == LOCAL else 0,
+            qkv_bias=bias,
+            output_bias=bias,
+        )
+        for kind in kinds
+    ]
+    return decoder(config, size, layers, ropes, usual_eps=1e-5, max_positions=limit)
+
+
+def _ropes_by_type(config: Config) -> tuple[list[RopeSpec], int]:
+    """Rotations of global and of local layers; scaling and `rope_theta` are the global ones' unless spelt per
+    type."""
+    size = sizes(config)
+    given = config.section("rope_parameters")
+    nested = given is not None and (GLOBAL in given or LOCAL in given)
+    ropes, limits = [], []
+    for kind in (GLOBAL, LOCAL):
+        if nested and given is not None:
+            section = given.section(kind)
+        else:
+            section = rope_section(config) if kind == GLOBAL else None
+        theta_in = section or config if kind == GLOBAL or nested else Config({}, config.what)
+        if section is not None and "rope_theta" not in section:
+            theta_in = config
+        rotation, limit = rope_of(config, size, section, theta_in, 500_000.0, size.head_dim)
+        ropes.append(rotation)
+        limits.append(limit)
+    return ropes, min(limits)

@@ -1,0 +1,46 @@
+"""Qwen 3: RMS norms on the heads of query and key."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    LLAMA_NAMES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+)
+from tuili.loading.architectures.qwen2 import windows
+from tuili.loading.config import Config
+
+TENSOR_NAMES = (
+    LLAMA_NAMES
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+    }
+)
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """Qwen3ForCausalLM."""
+    config.values = {**config.values, "head_dim": config.values.get("head_dim") or 128}
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    bias = config.flag("attention_bias", False)
+    layers = [
+        layer_of(
+            size,
+            activation=activation(config),
+            qk_norm="heads",
+            qkv_bias=bias,
+            output_bias=bias,
+            sliding_window=n,
+        )
+        for n in windows(config, size.n_layers)
+    ]
+    return decoder(config, size, layers, [rotation], max_positions=limit)

@@ -1,0 +1,60 @@
+"""StarCoder 2: layer norms, biases, and an MLP without gate."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    LLAMA_NAMES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    sizes,
+    window,
+    without,
+)
+from tuili.loading.config import Config
+
+TENSOR_NAMES = (
+    without(LLAMA_NAMES, ".mlp.")
+    | ATTENTION_BIASES
+    | {
+        "model.norm.bias": "final_norm.bias",
+        "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
+        "model.layers.{i}.post_attention_layernorm.bias": "layers.{i}.mlp_norm.bias",
+        "model.layers.{i}.mlp.c_fc.weight": "layers.{i}.up",
+        "model.layers.{i}.mlp.c_fc.bias": "layers.{i}.up.bias",
+        "model.layers.{i}.mlp.c_proj.weight": "layers.{i}.down",
+        "model.layers.{i}.mlp.c_proj.bias": "layers.{i}.down.bias",
+    }
+)
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """Starcoder2ForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    bias = config.flag("use_bias", True)
+    layer = layer_of(
+        size,
+        activation=activation(config, usual="gelu_pytorch_tanh"),
+        gated=False,
+        sliding_window=window(config),
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=bias,
+    )
+    layers = [layer] * size.n_layers
+    return decoder(
+        config,
+        size,
+        layers,
+        [rotation],
+        eps="norm_epsilon",
+        usual_eps=1e-5,
+        tied=True,
+        norm="layer",
+        max_positions=limit,
+    )

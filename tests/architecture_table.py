@@ -1,0 +1,518 @@
+"""Every architecture with the settings that it is tested with: one line a tiny random model.
+
+`architecture_files.py` makes the models, `oracle/architectures.py` transformers' answers, and
+`test_architectures.py` compares. docs/architectures.md is made from this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+N_VOCAB = 300
+WINDOW = 8
+COLUMNS = list(range(0, N_VOCAB, 37))  # of the logits, kept in the golden file
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": N_VOCAB,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+
+
+_GPT: dict[str, Any] = {
+    "vocab_size": N_VOCAB,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+_LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+    "moe_intermediate_size": 40,
+}
+_SIX_HEADS: dict[str, Any] = {
+    "hidden_size": 96,
+    "num_attention_heads": 6,
+    "n_layer": 2,
+    "n_head": 6,
+    "tie_word_embeddings": False,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A tiny model: the settings of its config.json, and what they try, in words.
+
+    leave_out  regular expression of names, where the architecture's table has two for one tensor
+    verified   whose logits it must have: "transformers", or "reference", tests/reference.py
+    """
+
+    architecture: str
+    tries: str
+    config: dict[str, Any]
+    leave_out: str = "$."
+    verified: str = "transformers"
+
+    @property
+    def name(self) -> str:
+        """For test ids and golden files."""
+        return f"{self.architecture}: {self.tries}"
+
+
+def _cases(architecture: str, model_type: str, common: dict[str, Any], **tried: dict[str, Any]) -> list[Case]:
+    """A case for each of `tried`, whose settings come on top of `common`."""
+    fixed = {"architectures": [architecture], "model_type": model_type}
+    cases = []
+    for tries, settings in tried.items():
+        config = fixed | ({} if "n_embd" in common else _SIZES) | common | settings
+        leave_out, verified = config.pop("leave_out", "$."), config.pop("verified", "transformers")
+        cases.append(Case(architecture, tries.replace("_", " "), config, leave_out, verified))
+    return cases
+
+
+def _rope(kind: str, **settings: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **settings}}
+
+
+_LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_ORIGINAL = {"original_max_position_embeddings": 32}
+_YARN: dict[str, Any] = {"type": "yarn", "factor": 4.0, **_ORIGINAL}
+_HALVES = [1.0 + 0.25 * i for i in range(8)]
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+
+CASES = [
+    *_cases(
+        "LlamaForCausalLM",
+        "llama",
+        {},
+        plain={"num_key_value_heads": 4},
+        tied_with_biases={"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+        odd_heads={"head_dim": 24, "num_key_value_heads": 1, "hidden_act": "gelu"},
+        linear_rope=_rope("linear", factor=4.0),
+        dynamic_rope=_rope("dynamic", factor=4.0),
+        llama3_rope=_rope("llama3", **_LLAMA3, **_ORIGINAL),
+        yarn_rope=_rope("yarn", factor=4.0, **_ORIGINAL),
+        longrope=_rope("longrope", factor=4.0, short_factor=_HALVES, long_factor=_HALVES, **_ORIGINAL),
+        old_spelling_of_rope={"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 500.0},
+    ),
+    *_cases(
+        "MistralForCausalLM",
+        "mistral",
+        {},
+        window={"sliding_window": WINDOW},
+        tied={"sliding_window": None, "tie_word_embeddings": True, "head_dim": 32},
+    ),
+    *_cases(
+        "Qwen2ForCausalLM",
+        "qwen2",
+        {},
+        plain={},
+        upper_windows_tied={
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "max_window_layers": 1,
+            "tie_word_embeddings": True,
+        },
+        layer_types={
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "layer_types": [_SLIDING, _FULL],
+        },
+    ),
+    *_cases(
+        "Qwen3ForCausalLM",
+        "qwen3",
+        {"head_dim": 32},
+        plain={},
+        biases_windows_yarn={
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "max_window_layers": 1,
+            "tie_word_embeddings": True,
+        }
+        | _rope("yarn", factor=4.0, **_ORIGINAL),
+    ),
+    *_cases(
+        "Phi3ForCausalLM",
+        "phi3",
+        {},
+        window={"sliding_window": WINDOW},
+        longrope_partial={
+            "original_max_position_embeddings": 32,
+            "tie_word_embeddings": True,
+            "rope_scaling": {"type": "longrope", "short_factor": _HALVES[:6], "long_factor": _HALVES[:6]},
+            "partial_rotary_factor": 0.75,
+        },
+    ),
+    *_cases(
+        "GemmaForCausalLM",
+        "gemma",
+        {"head_dim": 16},
+        plain={},
+        untied_biases_one_kv_head={
+            "tie_word_embeddings": False,
+            "attention_bias": True,
+            "num_key_value_heads": 1,
+        },
+    ),
+    *_cases(
+        "Gemma2ForCausalLM",
+        "gemma2",
+        {"head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 24},
+        plain={},
+        no_caps_layer_types={
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "layer_types": [_FULL, _SLIDING],
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+        },
+    ),
+    *_cases(
+        "Gemma3ForCausalLM",
+        "gemma3_text",
+        {"head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 24, "num_hidden_layers": 6},
+        plain={},
+        untied_cap_biases_linear_rope={
+            "attention_bias": True,
+            "final_logit_softcapping": 20.0,
+            "num_hidden_layers": 2,
+            "layer_types": [_FULL, _SLIDING],
+            "tie_word_embeddings": False,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+    ),
+    *_cases(
+        "SmolLM3ForCausalLM",
+        "smollm3",
+        {"num_hidden_layers": 4},
+        plain={},
+        windows_biases_untied={
+            "no_rope_layers": [1, 0, 0, 1],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": False,
+        },
+    ),
+    *_cases(
+        "OlmoForCausalLM",
+        "olmo",
+        {},
+        plain={"num_key_value_heads": 4},
+        clipped_biases_tied={"clip_qkv": 0.5, "attention_bias": True, "tie_word_embeddings": True},
+    ),
+    *_cases(
+        "Olmo2ForCausalLM",
+        "olmo2",
+        {},
+        plain={"num_key_value_heads": 4},
+        biases_tied={"attention_bias": True, "tie_word_embeddings": True},
+    ),
+    *_cases(
+        "Olmo3ForCausalLM",
+        "olmo3",
+        {"sliding_window": WINDOW},
+        plain={"num_hidden_layers": 4},
+        layer_types_yarn={
+            "layer_types": [_FULL, _SLIDING],
+            "attention_bias": True,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, **_ORIGINAL},
+            "rope_theta": 10000.0,
+        },
+    ),
+    *_cases(
+        "GraniteForCausalLM",
+        "granite",
+        {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.22,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 4.0,
+        },
+        plain={},
+        biases_tied={"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    ),
+    *_cases(
+        "Starcoder2ForCausalLM",
+        "starcoder2",
+        {},
+        window={"sliding_window": WINDOW},
+        no_biases_untied={"use_bias": False, "tie_word_embeddings": False},
+    ),
+    *_cases(
+        "StableLmForCausalLM",
+        "stablelm",
+        {},
+        plain={},
+        parallel_norms_biases={
+            "use_parallel_residual": True,
+            "qk_layernorm": True,
+            "use_qkv_bias": True,
+            "partial_rotary_factor": 0.5,
+            "tie_word_embeddings": True,
+        },
+    ),
+    *_cases(
+        "GlmForCausalLM",
+        "glm",
+        {"head_dim": 16},
+        plain={},
+        tied_no_biases={"attention_bias": False, "tie_word_embeddings": True, "partial_rotary_factor": 0.25},
+    ),
+    *_cases(
+        "Glm4ForCausalLM",
+        "glm4",
+        {"head_dim": 16},
+        plain={},
+        tied_no_biases={"attention_bias": False, "tie_word_embeddings": True, "head_dim": 24},
+    ),
+    *_cases(
+        "CohereForCausalLM",
+        "cohere",
+        {"logit_scale": 0.25},
+        plain={},
+        norms_biases_untied={"use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
+    ),
+    *_cases(
+        "Cohere2ForCausalLM",
+        "cohere2",
+        {"sliding_window": WINDOW, "logit_scale": 0.25},
+        plain={"num_hidden_layers": 4},
+        layer_types_biases={"layer_types": [_FULL, _SLIDING], "attention_bias": True},
+    ),
+    *_cases(
+        "GPT2LMHeadModel",
+        "gpt2",
+        _GPT,
+        plain={},
+        untied_inverse_scale={
+            "scale_attn_by_inverse_layer_idx": True,
+            "tie_word_embeddings": False,
+            "n_inner": 96,
+            "activation_function": "relu",
+        },
+        no_scale={"scale_attn_weights": False, "activation_function": "gelu"},
+    ),
+    *_cases(
+        "GPTJForCausalLM",
+        "gptj",
+        _GPT,
+        plain={"rotary_dim": 8},
+        whole_heads={"rotary_dim": 16, "n_inner": 96},
+    ),
+    *_cases(
+        "GPTNeoXForCausalLM",
+        "gpt_neox",
+        {},
+        plain={},
+        sequential_no_biases={
+            "use_parallel_residual": False,
+            "attention_bias": False,
+            "rotary_pct": 1.0,
+            "rotary_emb_base": 500,
+            "tie_word_embeddings": True,
+            "hidden_act": "gelu_fast",
+        },
+    ),
+    *_cases(
+        "OPTForCausalLM",
+        "opt",
+        {"ffn_dim": 96},
+        plain={},
+        norms_after_narrow_embedding={"do_layer_norm_before": False, "word_embed_proj_dim": 48},
+        untied_no_biases_no_weights_in_norms={
+            "enable_bias": False,
+            "layer_norm_elementwise_affine": False,
+            "tie_word_embeddings": False,
+            "activation_function": "gelu",
+        },
+        no_final_norm={"_remove_final_layer_norm": True},
+    ),
+    *_cases(
+        "PhiForCausalLM",
+        "phi",
+        {},
+        plain={"num_key_value_heads": 4},
+        norms_tied={"qk_layernorm": True, "tie_word_embeddings": True, "partial_rotary_factor": 0.25},
+    ),
+    *_cases(
+        "FalconForCausalLM",
+        "falcon",
+        {},
+        one_kv_head={"leave_out": r"\.ln_(attn|mlp)"},
+        two_norms_biases={
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "bias": True,
+            "tie_word_embeddings": False,
+            "leave_out": r"input_layernorm|post_attention",
+        },
+        alibi_sequential={
+            "alibi": True,
+            "multi_query": False,
+            "parallel_attn": False,
+            "bias": True,
+            "num_attention_heads": 16,
+            "leave_out": r"\.ln_(attn|mlp)",
+        },
+        one_norm={
+            "new_decoder_architecture": True,
+            "num_ln_in_parallel_attn": 1,
+            "num_kv_heads": 2,
+            "ffn_hidden_size": 96,
+            "leave_out": r"\.ln_(attn|mlp)",
+        },
+    ),
+    *_cases("BloomForCausalLM", "bloom", {}, plain={}, untied_six_heads=_SIX_HEADS),
+    *_cases(
+        "MixtralForCausalLM",
+        "mixtral",
+        {"num_local_experts": 4, "num_experts_per_tok": 2},
+        plain={},
+        eight_experts_window_tied={
+            "num_local_experts": 8,
+            "num_experts_per_tok": 3,
+            "sliding_window": WINDOW,
+            "tie_word_embeddings": True,
+            "head_dim": 32,
+        },
+    ),
+    *_cases(
+        "Qwen2MoeForCausalLM",
+        "qwen2_moe",
+        {
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 40,
+            "shared_expert_intermediate_size": 72,
+        },
+        plain={},
+        normalized_sparse_windows={
+            "norm_topk_prob": True,
+            "num_hidden_layers": 4,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "qkv_bias": False,
+            "tie_word_embeddings": True,
+        },
+    ),
+    *_cases(
+        "Qwen3MoeForCausalLM",
+        "qwen3_moe",
+        {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "head_dim": 32},
+        plain={},
+        normalized_biases_windows={
+            "norm_topk_prob": True,
+            "mlp_only_layers": [0],
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+        },
+    ),
+    *_cases(
+        "GptOssForCausalLM",
+        "gpt_oss",
+        {
+            "head_dim": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": WINDOW,
+        },
+        plain={},
+        narrow_clamp_no_biases={
+            "swiglu_limit": 0.5,
+            "attention_bias": False,
+            "layer_types": [_FULL, _SLIDING],
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": False, **_ORIGINAL},
+            "tie_word_embeddings": True,
+        },
+    ),
+    *_cases(
+        "DeepseekV2ForCausalLM",
+        "deepseek_v2",
+        _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
+        plain={"leave_out": "q_proj"},
+        groups_direct_queries_biases={
+            "q_lora_rank": None,
+            "first_k_dense_replace": 0,
+            "topk_method": "group_limited_greedy",
+            "n_routed_experts": 8,
+            "n_group": 4,
+            "topk_group": 2,
+            "n_shared_experts": 1,
+            "routed_scaling_factor": 1.5,
+            "attention_bias": True,
+            "rope_scaling": {
+                "type": "yarn",
+                "factor": 4.0,
+                "mscale": 0.7,
+                "mscale_all_dim": 0.9,
+                **_ORIGINAL,
+            },
+        },
+    ),
+    *_cases(
+        "DeepseekV3ForCausalLM",
+        "deepseek_v3",
+        _LATENT
+        | {"n_routed_experts": 8, "num_experts_per_tok": 3, "first_k_dense_replace": 1, "n_group": 4}
+        | {"leave_out": "q_proj"},
+        plain={"topk_group": 2},
+        wide_values_not_normalized={
+            "topk_group": 3,
+            "v_head_dim": 40,
+            "norm_topk_prob": False,
+            "n_shared_experts": 2,
+            "rope_interleave": False,
+            "tie_word_embeddings": True,
+            "rope_scaling": {
+                "type": "yarn",
+                "factor": 4.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                **_ORIGINAL,
+            },
+        },
+    ),
+    *_cases(
+        "InternLM2ForCausalLM",
+        "internlm2",
+        {"verified": "reference"},
+        plain={"bias": False},
+        biases_dynamic_rope={"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_theta": 500.0},
+    ),
+    *_cases(
+        "BaichuanForCausalLM",
+        "baichuan",
+        {"verified": "reference"},
+        rotary={},
+        linear_biases={"max_position_embeddings": None, "model_max_length": 128},
+    ),
+    *_cases(
+        "MiniCPMForCausalLM",
+        "minicpm",
+        {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16, "verified": "reference"},
+        plain={},
+        untied_biases={"tie_word_embeddings": False, "attention_bias": True, "num_key_value_heads": 4},
+    ),
+]

@@ -1,0 +1,57 @@
+"""Rows CF-03 and CF-05 of the catalogue for settings that only some decoders have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+
+from .cases import CONFIG, Case, folder
+
+F, U = ModelFormatError, ModelUnsupportedError
+
+
+def _case(architecture: str, name: str, error: Any, code: str, **changes: Any) -> Case:
+    settings = CONFIG | {"architectures": [architecture]} | changes
+    return Case("CF-03", f"{architecture} {name}", folder(config=settings), error, code)
+
+
+def decoders() -> Iterator[Case]:
+    value = "config_value"
+    yield _case("SmolLM3ForCausalLM", "rope of 2", F, value, no_rope_layers=[2] * 99)
+    yield _case("SmolLM3ForCausalLM", "rope of too few", F, value, no_rope_layers=[])
+    yield _case("GlmForCausalLM", "turns one", F, value, partial_rotary_factor=0.0626)
+    yield _case("GlmForCausalLM", "turns none", F, value, partial_rotary_factor=0.0)
+    yield _case("StableLmForCausalLM", "turns 2 heads", F, value, partial_rotary_factor=2.0)
+    yield _case("FalconForCausalLM", "two norms", U, "config_unsupported", num_ln_in_parallel_attn=2)
+    yield _case("BloomForCausalLM", "other residual", U, "config_unsupported",
+                apply_residual_connection_post_layernorm=True)  # fmt: skip
+    yield _case("GPT2LMHeadModel", "crossed", U, "config_unsupported", add_cross_attention=True,
+                n_embd=32, n_layer=1, n_head=2, n_positions=64)  # fmt: skip
+    yield _case("GPT2LMHeadModel", "without its sizes", F, "config_key")
+    yield _case("Phi3ForCausalLM", "without its tensors", F, "tensor_missing")
+    yield _case("OlmoForCausalLM", "clip 0", F, value, clip_qkv=0)
+    yield _case("Qwen2ForCausalLM", "three kinds", F, value, layer_types=["a"] * CONFIG["num_hidden_layers"])
+    yield _case("GraniteForCausalLM", "residual 0", F, value, residual_multiplier=0)
+    yield _case("MistralForCausalLM", "window 0", F, value, sliding_window=0)
+    moe = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+    yield _case("Qwen3MoeForCausalLM", "plain layers", F, value, mlp_only_layers=["0"], **moe)
+    yield _case("Qwen3MoeForCausalLM", "five of four", F, value, **moe | {"num_experts_per_tok": 5})
+    yield _case("Qwen3MoeForCausalLM", "without its tensors", F, "tensor_missing", **moe)
+    yield _case("MixtralForCausalLM", "2000 experts", F, value, num_local_experts=2000)
+    yield _case("GptOssForCausalLM", "another alpha", U, "config_unsupported", swiglu_alpha=1.0)
+    latent = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+    moe |= {"n_routed_experts": 8, "first_k_dense_replace": 0}
+    yield _case("DeepseekV3ForCausalLM", "three groups", F, value, n_group=3, **latent, **moe)
+    yield _case("DeepseekV3ForCausalLM", "groups of one", F, "config_value", n_group=8, **latent, **moe)
+    yield _case("DeepseekV3ForCausalLM", "rotates 7", F, value, **latent | {"qk_rope_head_dim": 7}, **moe)
+    yield _case("DeepseekV2ForCausalLM", "normalized", U, "config_unsupported", norm_topk_prob=True,
+                **latent, **moe)  # fmt: skip
+    yield _case("BaichuanForCausalLM", "second", U, "config_unsupported", vocab_size=125_696)
+    for name, factors in (("few", [1.0]), ("none", None), ("zero", [0] * 8), ("text", ["1"] * 8)):
+        scaling = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}
+        yield Case("CF-05", f"longrope, {name}", folder(config=CONFIG | {"rope_scaling": scaling}), F, value)
+
+
+CASES = list(decoders())

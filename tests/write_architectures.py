@@ -1,0 +1,47 @@
+"""docs/architectures.md, from the table that the tests run over.
+
+python tests/write_architectures.py
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from architecture_table import CASES
+from tuili.loading.config import GGUF_ARCHITECTURES, HF_ARCHITECTURES
+
+PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
+_HEAD = """# Architectures
+
+Every decoder that a Hugging Face folder may hold, and what `tests/test_architectures.py` checks for each:
+the logits of a tiny random model with these settings, of a whole prompt and of cached decoding, to 1e-4 of
+their range. "transformers" means against transformers 5 in float32, "reference" against `tests/reference.py`,
+where transformers has no code of its own. A setting that is not supported is an error that names it.
+
+This page is written by `python tests/write_architectures.py`.
+
+| `architectures` of config.json | checked against | with | GGUF |
+|---|---|---|---|
+"""
+_FOOT = """
+Dynamic and LongRoPE scaling hold up to the context that the frequencies do not depend on the length of the
+text for: `max_position_embeddings`, and `original_max_position_embeddings` for LongRoPE. Longer texts are
+refused, since keys that are already cached would have to change.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    gguf = {module: name for name, module in GGUF_ARCHITECTURES.items()}
+    rows = []
+    for architecture, cases in groupby(CASES, lambda case: case.architecture):
+        tried = list(cases)
+        against = " and ".join(sorted({case.verified for case in tried}))
+        file = gguf.get(HF_ARCHITECTURES[architecture], "")
+        rows.append(f"| {architecture} | {against} | {'; '.join(case.tries for case in tried)} | {file} |")
+    return _HEAD + "\n".join(rows) + "\n" + _FOOT
+
+
+if __name__ == "__main__":
+    PATH.write_text(page(), encoding="utf-8")
