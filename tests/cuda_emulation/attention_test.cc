@@ -284,6 +284,10 @@ TUILI_TEST(attention_of_a_row_ignores_its_batch_its_chunk_and_the_sharing_of_spl
   check_bits<__half>({.n_heads = 3, .n_kv_heads = 1, .head_dim = 80, .block_size = 32}, 540, 500);
 }
 
+TUILI_TEST(attention_of_three_splits_ignores_how_they_are_shared_out) {
+  check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1}, 1040, 1036);
+}
+
 TUILI_TEST(attention_with_a_window_or_without_causality_ignores_its_batch) {
   check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1, .window = 30}, 560, 500);
   check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1, .window = 600, .softcap = 20}, 640, 600);

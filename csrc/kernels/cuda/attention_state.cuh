@@ -199,7 +199,7 @@ __device__ __forceinline__ void store_partial(AttentionState<Shape>& state, cons
 template <typename Shape>
 __device__ __forceinline__ void merge_partial(AttentionState<Shape>& state, const AttentionProblem& problem,
                                               const QueryTile& tile, const Place& at) {
-  __syncthreads();  // the partials are stored
+  // The partials were stored before the barriers of the split in between.
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (!tile.has(at.query(half))) continue;
