@@ -121,7 +121,6 @@ void ModelBuilder::expect_moe(const std::string& prefix, const LayerSpec& layer,
 }
 
 void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
-  const int64_t d = model_.spec.d_model;
   const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
   expect_norm(prefix + "attention_norm", weights.attention_norm);
   expect_attention(prefix, layer, weights);

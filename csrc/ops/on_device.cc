@@ -188,6 +188,8 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   expect("attention", "q", q);
   expect("attention", "out", out, out.dtype == DType::bf16 ? DType::bf16 : DType::f32);
   expect("attention", "partials", partials);
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.bias == nullptr && spec.sinks == nullptr,
+                   "attention with position biases or sinks runs on the CPU only");
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim &&
                    pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim &&
                    spec.n_heads % spec.n_kv_heads == 0,

@@ -63,7 +63,13 @@ HF_ARCHITECTURES = {
     "BertForMaskedLM": "bert",
     "BertForPreTraining": "bert",
 }
-GGUF_ARCHITECTURES = {"llama": "llama", "gemma3": "gemma", "bert": "bert"}
+GGUF_ARCHITECTURES = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma3": "gemma",
+    "bert": "bert",
+}
 
 # Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.
 MAX_LAYERS = 1024

@@ -323,6 +323,12 @@ DECODER_GGUF_NAMES = {
     "blk.{i}.ffn_down.weight": "layers.{i}.down",
 }
 
+GGUF_ATTENTION_BIASES = {
+    "blk.{i}.attn_q.bias": "layers.{i}.query.bias",
+    "blk.{i}.attn_k.bias": "layers.{i}.key.bias",
+    "blk.{i}.attn_v.bias": "layers.{i}.value.bias",
+}
+
 # The same for the parts that Hugging Face's decoders of this kind share.
 DECODER_NAMES = {
     "model.embed_tokens.weight": "token_embedding",

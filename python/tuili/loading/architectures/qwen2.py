@@ -5,21 +5,29 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
+    DECODER_GGUF_NAMES,
+    GGUF_ATTENTION_BIASES,
     GLOBAL,
     LLAMA_NAMES,
     LOCAL,
     activation,
     decoder,
+    decoder_config,
     layer_of,
     layer_types,
     rope,
     sizes,
     window,
 )
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -39,3 +47,8 @@ def windows(config: Config, n_layers: int) -> list[int]:
     first = config.integer("max_window_layers", 0, MAX_LAYERS, 28)
     usual = [LOCAL if size and i >= first else GLOBAL for i in range(n_layers)]
     return [size if kind == LOCAL else 0 for kind in layer_types(config, n_layers, usual)]
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "qwen2"."""
+    return decoder_config(metadata, checkpoint)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
+    DECODER_GGUF_NAMES,
     LLAMA_NAMES,
     activation,
     decoder,
+    decoder_config,
     layer_of,
     rope,
     sizes,
 )
 from tuili.loading.architectures.qwen2 import windows
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = (
     LLAMA_NAMES
@@ -24,6 +28,12 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | {
+    "blk.{i}.attn_q_norm.weight": "layers.{i}.query_norm",
+    "blk.{i}.attn_k_norm.weight": "layers.{i}.key_norm",
+}
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -44,3 +54,8 @@ def spec(config: Config) -> ModelSpec:
         for n in windows(config, size.n_layers)
     ]
     return decoder(config, size, layers, [rotation], max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "qwen3"."""
+    return decoder_config(metadata, checkpoint)
