@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import tuili
+from beam_goldens import asked, check
 from tiny_core import built
 from tiny_engine import BLOCK, POISON, codes, counted, drain, is_idle, make_engine, sampling
 from tiny_files import write_hf_folder
@@ -32,32 +33,6 @@ from tuili.generation.forecast import tokens_to_draw
 from tuili.generation.params import ALIASES, SamplingParams
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "beams.json").read_text(encoding="utf-8"))
-SCORE_TOLERANCE = 1e-4
-EPS_F32 = 2.0**-24  # the reference adds up in float32
-
-
-def dislike_even(token_ids, logprobs):
-    logprobs[::2] -= 2.0
-
-
-def asked(golden):
-    """SamplingParams of the golden's search, all of its beams wanted."""
-    options = dict(golden.get("options", {}))
-    if "options" in golden:
-        options["logprobs"] = 0
-    if "logits_processors" in options:
-        options["logits_processors"] = [dislike_even]
-    if "logit_bias" in options:
-        options["logit_bias"] = {int(token_id): bias for token_id, bias in options["logit_bias"].items()}
-    return sampling(
-        max_tokens=golden["max_new_tokens"],
-        num_beams=golden["num_beams"],
-        n=golden["num_beams"],
-        length_penalty=golden["length_penalty"],
-        early_stopping=golden["early_stopping"],
-        stop_token_ids=golden["eos_token_id"],
-        **options,
-    )
 
 
 def submitted(engine, golden):
@@ -68,21 +43,6 @@ def n_blocks(golden):
     """The fewest that a search is admitted with, or a request of 40 tokens after the same prompt."""
     n_tokens = len(golden["prompt"]) + golden["max_new_tokens"] - 1
     return max(golden["num_beams"] * (-(-n_tokens // BLOCK) + 1), -(-(len(golden["prompt"]) + 40) // BLOCK))
-
-
-def check(golden, handle):
-    outputs, options = handle.result(timeout=0).outputs, golden.get("options", {})
-    assert [out.token_ids for out in outputs] == golden["sequences"], options
-    for out, score in zip(outputs, golden["scores"], strict=True):
-        assert abs(out.score - score) < SCORE_TOLERANCE + len(out.token_ids) * EPS_F32 * abs(score), options
-        if "options" not in golden:
-            assert out.score == out.cumulative_logprob / len(out.token_ids) ** golden["length_penalty"]
-        stopped = out.token_ids[-1] in golden["eos_token_id"] or isinstance(out.stop_reason, str)
-        assert out.finish_reason == ("stop" if stopped else "length")
-    if "options" in golden:
-        own = [entry.logprob for entry in outputs[0].logprobs]
-        worst = max(abs(a - b) for a, b in zip(own, golden["logprobs"], strict=True))
-        assert worst < SCORE_TOLERANCE and outputs[0].cumulative_logprob == sum(own)
 
 
 def test_the_goldens_hold_every_way_to_end():
