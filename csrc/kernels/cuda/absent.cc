@@ -32,6 +32,7 @@ int attention(Stream, const AttentionArgs&) { return absent("attention"); }
 int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
 int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
 int argmax(Stream, int32_t*, const float*, int64_t, int64_t) { return absent("argmax"); }
+int draw(Stream, int32_t*, const float*, const Draw*, int64_t, int64_t) { return absent("draw"); }
 int softmax_stats(Stream, float*, float*, const float*, int64_t, int64_t) { return absent("softmax_stats"); }
 int exp_shifted(Stream, float*, const float*, float, int64_t) { return absent("exp_shifted"); }
 int change_logits(Stream, float*, int64_t, LogitChange, const LogitChanges&) {

@@ -216,6 +216,19 @@ int gemm(Stream stream, const QuantizedGemmArgs& args);
 // tokens[r] = the first maximum of row r; -1 if any logit is NaN, -2 if every one is -inf: as ops::argmax.
 int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
 
+// tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
+// draws without filters; the first maximum at temperature 0 or if it is +Inf; -1 and -2 as argmax.
+// kUndecided: the uniform number lies so close to a sum of probabilities that the order of adding decides,
+// and the CPU must draw. draws in device memory. n_vocab is at most 2^20.
+struct Draw {
+  uint64_t seed;
+  uint64_t counter;
+  float temperature;
+};
+inline constexpr int32_t kUndecided = -3;
+int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
+         int64_t n_vocab);
+
 // max[r] and sum[r] = Σ exp(x - max), a canonical sum; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
 // in both. CPU's bits, but for the sign of a zero maximum.
 int softmax_stats(Stream stream, float* max, float* sum, const float* logits, int64_t n_rows,

@@ -33,6 +33,8 @@ __device__ __forceinline__ uint32_t ascending_key(float x) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+inline constexpr uint32_t kNaNKey = 0xffffffffu, kLowestKey = 0x007fffffu;  // the second: of -inf
+
 struct Candidate {
   uint32_t key;
   int id;
@@ -44,17 +46,13 @@ struct Candidate {
   }
 };
 
-// Block r: the first maximum of row r.
-__global__ void __launch_bounds__(kLogitThreads)
-    argmax_kernel(int32_t* tokens, const float* logits, int n_vocab) {
-  auto& shared = shared_storage<ArgmaxStorage>();
-  constexpr uint32_t kLowest = 0x007fffffu;  // of -inf
-  const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
+// The first maximum of a row, in every thread; key kNaNKey if it holds a NaN.
+__device__ __forceinline__ Candidate first_maximum(ArgmaxStorage& shared, const float* row, int n_vocab) {
   Candidate best{0, n_vocab};
 #pragma unroll 4
   for (int i = threadIdx.x; i < n_vocab; i += kLogitThreads) {
     const float x = row[i];
-    best.meet(x == x ? ascending_key(x) : 0xffffffffu, i);
+    best.meet(x == x ? ascending_key(x) : kNaNKey, i);
   }
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -66,9 +64,21 @@ __global__ void __launch_bounds__(kLogitThreads)
     shared.ids[threadIdx.x / 32] = best.id;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int warp = 1; warp < kLogitWarps; ++warp) best.meet(shared.keys[warp], shared.ids[warp]);
-  tokens[blockIdx.x] = best.key == 0xffffffffu ? kNotANumber : best.key <= kLowest ? kNothingFinite : best.id;
+#pragma unroll
+  for (int warp = 0; warp < kLogitWarps; ++warp) best.meet(shared.keys[warp], shared.ids[warp]);
+  return best;
+}
+
+__device__ __forceinline__ int32_t token_of(const Candidate& best) {
+  return best.key == kNaNKey ? kNotANumber : best.key <= kLowestKey ? kNothingFinite : best.id;
+}
+
+// Block r: the first maximum of row r.
+__global__ void __launch_bounds__(kLogitThreads)
+    argmax_kernel(int32_t* tokens, const float* logits, int n_vocab) {
+  const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
+  const Candidate best = first_maximum(shared_storage<ArgmaxStorage>(), row, n_vocab);
+  if (threadIdx.x == 0) tokens[blockIdx.x] = token_of(best);
 }
 
 // The largest of the row, in every thread.

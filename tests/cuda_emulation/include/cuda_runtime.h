@@ -114,3 +114,9 @@ inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
   }
   return out;
 }
+
+inline int __clzll(int64_t x) { return std::countl_zero(static_cast<uint64_t>(x)); }
+inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
+}
