@@ -234,13 +234,18 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
     if name not in table:
-        ends = "|".join(_TASKS)
-        known = [name for name in table if not any(name.startswith(stem) for stem in _ENCODERS)]
-        stems = [f"{stem}({ends})" for stem in list(_ENCODERS)[:1]] + list(_ENCODERS)[1:]
         raise ModelUnsupportedError(
-            f"{where} is '{shown(name)}'; supported: {', '.join(known + stems)}", code="architecture"
+            f"{where} is '{shown(name)}'; supported: {_supported(table)}", code="architecture"
         )
     return importlib.import_module(f"tuili.loading.architectures.{table[name]}")
+
+
+def _supported(table: Mapping[str, str]) -> str:
+    """The names of a table in short: what the classes of a family begin with, and what they may end in."""
+    if table is not HF_ARCHITECTURES:
+        return ", ".join(table)
+    decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
+    return f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
 
 
 def _headed_decoder(name: str) -> Any:
