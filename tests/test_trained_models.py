@@ -48,13 +48,3 @@ def test_entities_are_right(rng):
             for got, (text, wanted) in zip(answers, made, strict=True)
         ]
         assert share(right) >= RIGHT
-
-
-def test_questions_are_answered(rng):
-    made = [sentences.question(rng) for _ in range(N)]
-    with tuili.pipeline("question-answering", MODELS / "questions") as pipe:
-        answers = pipe(question=[q for q, _, _ in made], context=[d for _, d, _ in made])
-        right = [got["answer"] == answer for got, (_, _, answer) in zip(answers, made, strict=True)]
-        assert share(right) >= RIGHT
-        for got, (_, document, _) in zip(answers, made, strict=True):
-            assert document[got["start"] : got["end"]] == got["answer"]
