@@ -89,27 +89,3 @@ def entities(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
         ])  # fmt: skip
     text = "".join(part if isinstance(part, str) else part[1] for part in parts)
     return text, [part for part in parts if not isinstance(part, str)]
-
-
-def question(rng: random.Random) -> tuple[str, str, str]:
-    """(question, document, answer): two or three people, each with a city and a firm."""
-    n = rng.choice([2, 3])
-    if rng.random() < 0.5:
-        people = [
-            f"{first} {last}" for first, last in zip(rng.sample(FIRST, n), rng.sample(LAST, n), strict=True)
-        ]
-        cities, firms = rng.sample(CITIES, n), rng.sample(FIRMS, n)
-        facts = [
-            f"{p} lives in {c}. {p} works for {f}." for p, c, f in zip(people, cities, firms, strict=True)
-        ]
-        i = rng.randrange(n)
-        asked = rng.choice([
-            (f"where does {people[i]} live?", cities[i]),
-            (f"where does {people[i]} work?", firms[i]),
-        ])  # fmt: skip
-        return asked[0], " ".join(facts), asked[1]
-    people, cities, firms = rng.sample(PEOPLE_ZH, n), rng.sample(CITIES_ZH, n), rng.sample(FIRMS_ZH, n)
-    facts = [f"{p}住在{c}，在{f}工作。" for p, c, f in zip(people, cities, firms, strict=True)]
-    i = rng.randrange(n)
-    asked = rng.choice([(f"{people[i]}住在哪里？", cities[i]), (f"{people[i]}在哪里工作？", firms[i])])
-    return asked[0], "".join(facts), asked[1]

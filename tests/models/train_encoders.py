@@ -1,4 +1,4 @@
-"""Trains the tiny models of test_trained_models.py: tests/models/{sentiment,entities,questions}.
+"""Trains the tiny models of test_trained_models.py: tests/models/{sentiment,entities}.
 
 python tests/models/train_encoders.py [name …]      (needs torch and transformers; a minute each)
 """
@@ -36,30 +36,20 @@ def batch(name: str, rng: random.Random, cut: Any, n: int) -> dict[str, Any]:
         texts, labels = zip(*(sentences.sentiment(rng) for _ in range(n)), strict=True)
         return {**cut(list(texts), padding=True, return_tensors="pt"),
                 "labels": torch.tensor([int(label == "positive") for label in labels])}  # fmt: skip
-    if name == "entities":
-        made = [sentences.entities(rng) for _ in range(n)]
-        inputs = cut([text for text, _ in made], padding=True, return_tensors="pt")
-        labels = torch.full(inputs["input_ids"].shape, -100)
-        for i, (text, found) in enumerate(made):
-            tags, at = ["O"] * len(text), 0
-            for tag, words in found:
-                at = text.index(words, at)
-                tags[at : at + len(words)] = [f"B-{tag}", *[f"I-{tag}"] * (len(words) - 1)]
-                at += len(words)
-            encoding = inputs.encodings[i]
-            for j, (begin, end) in enumerate(encoding.offsets):
-                if end > begin:
-                    labels[i, j] = TAGS.index(tags[begin])
-        return {**inputs, "labels": labels}
-    made = [sentences.question(rng) for _ in range(n)]
-    inputs = cut([q for q, _, _ in made], [d for _, d, _ in made], padding=True, return_tensors="pt")
-    starts, ends = [], []
-    for i, (_, document, answer) in enumerate(made):
-        begin = document.index(answer)
+    made = [sentences.entities(rng) for _ in range(n)]
+    inputs = cut([text for text, _ in made], padding=True, return_tensors="pt")
+    labels = torch.full(inputs["input_ids"].shape, -100)
+    for i, (text, found) in enumerate(made):
+        tags, at = ["O"] * len(text), 0
+        for tag, words in found:
+            at = text.index(words, at)
+            tags[at : at + len(words)] = [f"B-{tag}", *[f"I-{tag}"] * (len(words) - 1)]
+            at += len(words)
         encoding = inputs.encodings[i]
-        starts.append(encoding.char_to_token(begin, 1))
-        ends.append(encoding.char_to_token(begin + len(answer) - 1, 1))
-    return {**inputs, "start_positions": torch.tensor(starts), "end_positions": torch.tensor(ends)}
+        for j, (begin, end) in enumerate(encoding.offsets):
+            if end > begin:
+                labels[i, j] = TAGS.index(tags[begin])
+    return {**inputs, "labels": labels}
 
 
 def train(name: str, n_steps: int) -> None:
@@ -69,7 +59,7 @@ def train(name: str, n_steps: int) -> None:
     torch.manual_seed(1)
     torch.set_num_threads(2)
     cut, vocab = tokenizer()
-    labels = {"sentiment": ["negative", "positive"], "entities": TAGS, "questions": ["start", "end"]}[name]
+    labels = {"sentiment": ["negative", "positive"], "entities": TAGS}[name]
     config = transformers.BertConfig(
         vocab_size=len(vocab), hidden_size=96, num_hidden_layers=3, num_attention_heads=4,
         intermediate_size=192, max_position_embeddings=96, hidden_dropout_prob=0.0,
@@ -78,7 +68,6 @@ def train(name: str, n_steps: int) -> None:
     kinds = {
         "sentiment": "SequenceClassification",
         "entities": "TokenClassification",
-        "questions": "QuestionAnswering",
     }
     model = getattr(transformers, f"BertFor{kinds[name]}")(config)
     steps = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
@@ -102,6 +91,6 @@ def train(name: str, n_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    steps = {"sentiment": 600, "entities": 800, "questions": 4000}
+    steps = {"sentiment": 600, "entities": 800}
     for chosen in sys.argv[1:] or steps:
         train(chosen, steps[chosen])
