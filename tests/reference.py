@@ -108,13 +108,13 @@ def rope(x: Array, cos: Array, sin: Array, interleaved: bool = False) -> Array:
 def visible(n_queries: int, n_keys: int, causal: bool, sliding_window: int) -> Array:
     """bool [n_queries, n_keys]: whether a query sees a key; the queries are the last of the keys' positions.
 
-    Causal: j ≤ i. Window w > 0: i - j < w.
+    Causal: j ≤ i. Window w > 0: |i - j| < w.
     """
     i = np.arange(n_keys - n_queries, n_keys)[:, None]
     j = np.arange(n_keys)[None, :]
     seen = (j <= i) if causal else np.ones((n_queries, n_keys), bool)
     if sliding_window:
-        seen = seen & (i - j < sliding_window)
+        seen = seen & (abs(i - j) < sliding_window)
     return seen
 
 

@@ -287,7 +287,10 @@ def test_pooling_and_normalization_can_be_chosen(embedder):
     np.testing.assert_array_equal(embedder.embed(TEXTS[1], normalize=False, pooling="cls"), states[0])
     unit = embedder.embed(TEXTS[1], normalize=True, pooling="mean")
     assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
-    for bad in ({"pooling": "max"}, {"normalize": "yes"}, {"truncation": 1}):
+    np.testing.assert_array_equal(
+        embedder.embed(TEXTS[1], normalize=False, pooling="max"), states.max(axis=0)
+    )
+    for bad in ({"pooling": "median"}, {"normalize": "yes"}, {"truncation": 1}):
         with pytest.raises(InvalidParameterError):
             embedder.embed(TEXTS[1], **bad)
 

@@ -27,7 +27,18 @@ READERS = sorted(
     path
     for path in [*LOADING.glob("*.py"), *(LOADING / "architectures").glob("*.py")]
     if path.stem
-    in ("files", "checkpoint", "safetensors_file", "gguf", "config", "sources", "model", "rope", "layout")
+    in (
+        "files",
+        "checkpoint",
+        "safetensors_file",
+        "gguf",
+        "config",
+        "sources",
+        "model",
+        "rope",
+        "layout",
+        "heads",
+    )
     or path.parent.name == "architectures"
 )
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +30,8 @@ from tuili.errors import (
     TokenizerError,
     TuiliError,
 )
-from tuili.loading.gguf_vocab import NORMAL, GgufVocab, merges_of_scores
+from tuili.loading.gguf_vocab import NORMAL, GgufVocab
+from tuili.loading.merges import merges_of_scores
 from tuili.loading.tokenizer import call, from_gguf, from_huggingface
 from tuili.loading.tokenizer_json import COMPONENTS
 from tuili.tokenization import Tokenizer
@@ -196,7 +196,7 @@ def test_merges_do_what_scores_do(data: st.DataObject) -> None:
     tokens = [*letters, *words]
     scores = [0.0] * len(letters) + data.draw(st.permutations([-float(i) for i in range(1, len(words) + 1)]))
     vocab = GgufVocab(tokens, [NORMAL] * len(tokens), {token: i for i, token in enumerate(tokens)})
-    merges = merges_of_scores(vocab, np.array(scores, np.float32))
+    merges = merges_of_scores(list(zip(tokens, scores, vocab.types, strict=True)))
     backend = Backend(models.BPE(vocab.ids, merges))
     text = data.draw(st.text(letters, max_size=30))
     assert backend.encode(text).tokens == sentencepiece_ids(vocab, scores, text)

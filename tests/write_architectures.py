@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from architecture_table import CASES
+from encoder_models import CASES as ENCODERS
 from tuili.loading.config import GGUF_ARCHITECTURES, HF_ARCHITECTURES
 
 PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
@@ -29,6 +30,25 @@ Dynamic and LongRoPE scaling hold up to the context that the frequencies do not 
 text for: `max_position_embeddings`, and `original_max_position_embeddings` for LongRoPE. Longer texts are
 refused, since keys that are already cached would have to change.
 """
+_ENCODERS = """
+## Encoders and heads
+
+Hidden states and heads of a tiny random model with these settings equal transformers' in float32 to 1e-5 of
+their range (`tests/test_encoders.py`). Any decoder above is an embedder as `…Model`, and takes the heads
+`…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`.
+
+| `architectures` of config.json | with |
+|---|---|
+"""
+
+
+def encoders() -> str:
+    """The table of encoders."""
+    tried: dict[str, list[str]] = {}
+    for name in ENCODERS:
+        architecture, _, note = name.partition("-")
+        tried.setdefault(architecture, []).append(note or "plain")
+    return "".join(f"| {architecture} | {'; '.join(notes)} |\n" for architecture, notes in tried.items())
 
 
 def page() -> str:
@@ -40,7 +60,7 @@ def page() -> str:
         against = " and ".join(sorted({case.verified for case in tried}))
         file = gguf.get(HF_ARCHITECTURES[architecture], "")
         rows.append(f"| {architecture} | {against} | {'; '.join(case.tries for case in tried)} | {file} |")
-    return _HEAD + "\n".join(rows) + "\n" + _FOOT
+    return _HEAD + "\n".join(rows) + "\n" + _FOOT + _ENCODERS + encoders()
 
 
 if __name__ == "__main__":

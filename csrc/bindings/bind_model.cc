@@ -58,12 +58,17 @@ void bind_rope_spec(py::module_& module) {
 
 void bind_position_bias(py::module_& module) {
   py::class_<PositionBias>(module, "PositionBias")
-      .def(py::init([](const FloatArray& values, int64_t origin, bool relative) {
+      .def(py::init([](const FloatArray& values, int64_t origin, bool relative, std::vector<int32_t> buckets,
+                       int64_t n_buckets) {
              check_dims(values, "values", 2);
-             return PositionBias{
-                 {values.data(), values.data() + values.size()}, values.shape(1), origin, relative};
+             return PositionBias{{values.data(), values.data() + values.size()},
+                                 values.shape(1),
+                                 origin,
+                                 relative,
+                                 std::move(buckets),
+                                 n_buckets};
            }),
-           py::kw_only(), "values"_a, "origin"_a, "relative"_a)
+           py::kw_only(), "values"_a, "origin"_a, "relative"_a, "buckets"_a = py::tuple(), "n_buckets"_a = 0)
       .def_property_readonly("values",
                              [](const PositionBias& bias) {
                                const auto n = static_cast<int64_t>(bias.values.size());
@@ -139,7 +144,8 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
                      const std::string& qk_norm, float qkv_clip, int64_t rope, int64_t position_bias,
                      bool causal, int64_t sliding_window, float attention_scale, float score_softcap,
                      bool sinks, float residual_scale, bool qkv_bias, bool output_bias, bool mlp_bias,
-                     const std::optional<MoeSpec>& moe, const std::optional<LatentSpec>& latent) {
+                     const std::optional<MoeSpec>& moe, const std::optional<LatentSpec>& latent,
+                     int64_t weights_of, bool attention_norm) {
   const auto placement = choose<NormPlacement>(norm_placement, "norm_placement",
                                                {{"pre", NormPlacement::pre},
                                                 {"post", NormPlacement::post},
@@ -155,6 +161,7 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
           .head_dim = head_dim,
           .d_ff = d_ff,
           .norm_placement = placement,
+          .attention_norm = attention_norm,
           .activation = to_activation(activation),
           .gated = gated,
           .qk_norm = norm_of_qk,
@@ -171,7 +178,8 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
           .output_bias = output_bias,
           .mlp_bias = mlp_bias,
           .moe = moe.value_or(MoeSpec{}),
-          .latent = latent.value_or(LatentSpec{})};
+          .latent = latent.value_or(LatentSpec{}),
+          .weights_of = weights_of};
 }
 
 void bind_layer_spec(py::module_& module) {
@@ -181,7 +189,7 @@ void bind_layer_spec(py::module_& module) {
            "qkv_clip"_a = 0.0f, "rope"_a = -1, "position_bias"_a = -1, "causal"_a = true,
            "sliding_window"_a = 0, "attention_scale"_a = 0.0f, "score_softcap"_a = 0.0f, "sinks"_a = false,
            "residual_scale"_a = 1.0f, "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false,
-           "moe"_a = py::none(), "latent"_a = py::none())
+           "moe"_a = py::none(), "latent"_a = py::none(), "weights_of"_a = -1, "attention_norm"_a = true)
       .def_readonly("n_heads", &LayerSpec::n_heads)
       .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
       .def_readonly("head_dim", &LayerSpec::head_dim)
@@ -203,7 +211,48 @@ void bind_layer_spec(py::module_& module) {
       .def_readonly("score_softcap", &LayerSpec::score_softcap)
       .def_readonly("qkv_bias", &LayerSpec::qkv_bias)
       .def_readonly("output_bias", &LayerSpec::output_bias)
-      .def_readonly("mlp_bias", &LayerSpec::mlp_bias);
+      .def_readonly("mlp_bias", &LayerSpec::mlp_bias)
+      .def_readonly("weights_of", &LayerSpec::weights_of)
+      .def_readonly("attention_norm", &LayerSpec::attention_norm);
+}
+
+TaskHead make_task_head(int64_t n_out, const std::string& rows, int64_t d_inner, bool dense_bias,
+                        const std::string& activation, bool norm, bool out_bias, bool tied) {
+  TaskHead head{.rows = choose<HeadRows>(rows, "rows",
+                                         {{"all", HeadRows::all},
+                                          {"first", HeadRows::first},
+                                          {"last", HeadRows::last},
+                                          {"mean", HeadRows::mean}}),
+                .d_inner = d_inner,
+                .dense_bias = dense_bias,
+                .tanh = activation == "tanh",
+                .activation = std::nullopt,
+                .norm = norm,
+                .n_out = n_out,
+                .out_bias = out_bias,
+                .tied = tied};
+  if (!head.tanh && activation != "none") head.activation = to_activation(activation);
+  return head;
+}
+
+void bind_task_head(py::module_& module) {
+  py::class_<TaskHead>(module, "TaskHead")
+      .def(py::init(&make_task_head), py::kw_only(), "n_out"_a, "rows"_a = "all", "d_inner"_a = 0,
+           "dense_bias"_a = true, "activation"_a = "none", "norm"_a = false, "out_bias"_a = true,
+           "tied"_a = false)
+      .def_readonly("n_out", &TaskHead::n_out)
+      .def_readonly("d_inner", &TaskHead::d_inner)
+      .def_readonly("tied", &TaskHead::tied)
+      .def_property_readonly("all_rows", [](const TaskHead& head) { return head.rows == HeadRows::all; });
+}
+
+// An encoder with a decoder's layers: what it computes up to its head, and a head of another kind.
+ModelSpec without_words(ModelSpec spec, const TaskHead& head) {
+  spec.kind = ModelKind::encoder;
+  spec.has_head = spec.tied_head = spec.head_bias = false;
+  spec.task_head = head;
+  spec.validate();
+  return spec;
 }
 
 ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, int64_t max_positions,
@@ -211,7 +260,8 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                      std::vector<PositionBias> position_biases, int64_t d_embedding, float embedding_scale,
                      int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types,
                      bool embedding_norm, const std::string& norm, float norm_eps, bool final_norm,
-                     bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale) {
+                     bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale,
+                     bool project_last, const TaskHead& task_head) {
   ModelSpec spec{.kind = choose<ModelKind>(
                      kind, "kind", {{"decoder", ModelKind::decoder}, {"encoder", ModelKind::encoder}}),
                  .n_vocab = n_vocab,
@@ -233,7 +283,9 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                  .tied_head = tied_head,
                  .head_bias = head_bias,
                  .logit_softcap = logit_softcap,
-                 .logit_scale = logit_scale};
+                 .logit_scale = logit_scale,
+                 .project_last = project_last,
+                 .task_head = task_head};
   spec.validate();
   return spec;
 }
@@ -245,7 +297,9 @@ void bind_model_spec(py::module_& module) {
            "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0, "position_offset"_a = 0,
            "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
            "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
-           "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f)
+           "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f, "project_last"_a = false,
+           "task_head"_a = TaskHead())
+      .def("without_words", &without_words, "task_head"_a = TaskHead())
       .def_property_readonly(
           "kind", [](const ModelSpec& s) { return s.kind == ModelKind::decoder ? "decoder" : "encoder"; })
       .def_readonly("n_vocab", &ModelSpec::n_vocab)
@@ -254,7 +308,6 @@ void bind_model_spec(py::module_& module) {
       .def_readonly("layers", &ModelSpec::layers)
       .def_readonly("ropes", &ModelSpec::ropes)
       .def_readonly("position_biases", &ModelSpec::position_biases)
-      .def_readonly("d_embedding", &ModelSpec::d_embedding)
       .def_readonly("embedding_scale", &ModelSpec::embedding_scale)
       .def_readonly("n_positions_learned", &ModelSpec::n_positions_learned)
       .def_readonly("position_offset", &ModelSpec::position_offset)
@@ -267,7 +320,9 @@ void bind_model_spec(py::module_& module) {
       .def_readonly("tied_head", &ModelSpec::tied_head)
       .def_readonly("head_bias", &ModelSpec::head_bias)
       .def_readonly("logit_softcap", &ModelSpec::logit_softcap)
-      .def_readonly("logit_scale", &ModelSpec::logit_scale);
+      .def_readonly("logit_scale", &ModelSpec::logit_scale)
+      .def_readonly("d_embedding", &ModelSpec::d_embedding)
+      .def_readonly("task_head", &ModelSpec::task_head);
 }
 
 // A builder that several Python threads may feed: one tensor at a time.
@@ -339,6 +394,7 @@ void bind_model(py::module_& module) {
   bind_moe_spec(module);
   bind_latent_spec(module);
   bind_layer_spec(module);
+  bind_task_head(module);
   bind_model_spec(module);
   py::class_<Model>(module, "Model")
       .def_property_readonly("spec", [](const Model& m) { return m.spec; })

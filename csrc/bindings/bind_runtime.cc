@@ -495,7 +495,12 @@ RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& seque
 py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                               const std::string& pooling, bool normalize) {
   const auto how = choose<Pooling>(pooling, "pooling",
-                                   {{"mean", Pooling::mean}, {"cls", Pooling::cls}, {"last", Pooling::last}});
+                                   {{"mean", Pooling::mean},
+                                    {"cls", Pooling::cls},
+                                    {"last", Pooling::last},
+                                    {"max", Pooling::max},
+                                    {"mean_sqrt_len", Pooling::mean_sqrt_len},
+                                    {"weighted_mean", Pooling::weighted_mean}});
   std::vector<Sequence*> pointers;
   for (const SharedSequence& sequence : sequences) {
     TUILI_CHECK(sequence != nullptr, "encode: a sequence is None");
@@ -509,6 +514,25 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
   for (Sequence* sequence : pointers) held.hold(*sequence);
   const py::gil_scoped_release release;
   runner.encode(pointers, how, normalize, to);
+  return out;
+}
+
+py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
+                              const std::optional<std::vector<std::vector<int64_t>>>& positions) {
+  std::vector<Sequence*> pointers;
+  for (const SharedSequence& sequence : sequences) {
+    TUILI_CHECK(sequence != nullptr, "answer: a sequence is None");
+    pointers.push_back(sequence.get());
+  }
+  const Turn turn(runner);
+  HeldSequences held;
+  hold_all(held, sequences);
+  const auto rows =
+      positions ? std::span<const std::vector<int64_t>>(*positions) : std::span<const std::vector<int64_t>>();
+  py::array_t<float> out({runner.n_answers(pointers, rows), runner.spec().task_head.n_out});
+  float* const to = out.mutable_data();
+  const py::gil_scoped_release release;
+  runner.answer(pointers, rows, to);
   return out;
 }
 
@@ -549,6 +573,7 @@ void bind_runner(py::module_& module) {
           "from_ids"_a, "to_ids"_a)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
+      .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())
       .def("n_allocations", &Runner::n_allocations);
 }
 

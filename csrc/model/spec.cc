@@ -50,6 +50,12 @@ void check_bias(const PositionBias& bias, int64_t max_positions, const std::stri
                    " values, no multiple of its size ", bias.size);
   for (const float value : bias.values)
     TUILI_CHECK_SPEC(std::isfinite(value), name, " holds ", value, "; it must be finite");
+  if (!bias.buckets.empty()) {
+    check_size(name + ".n_buckets", bias.n_buckets, 1, kMaxInner);
+    TUILI_CHECK_SPEC(static_cast<int64_t>(bias.buckets.size()) == bias.size, name, " has ",
+                     bias.buckets.size(), " buckets for ", bias.size, " places");
+    for (const int32_t bucket : bias.buckets) check_size(name + ".buckets", bucket, 0, bias.n_buckets - 1);
+  }
   // Keys are read in tiles of 64, whole.
   const int64_t before = bias.relative ? max_positions - 1 : 0, after = max_positions + 63;
   TUILI_CHECK_SPEC(bias.origin >= before && bias.size - bias.origin >= after, name, " has ", bias.origin,
@@ -106,9 +112,9 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
     TUILI_CHECK_SPEC(turned <= layer.head_dim, name, ": its RoPE turns ", turned, " elements of heads of ",
                      layer.head_dim);
   }
+  TUILI_CHECK_SPEC(layer.attention_norm || layer.norm_placement == NormPlacement::pre, name,
+                   ": only norms before attention can be left out");
   check_size(name + ".sliding_window", layer.sliding_window, 0, kMaxPositions);
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, layer.causal || layer.sliding_window == 0, name,
-                   ": a sliding window without causality");
   TUILI_CHECK_SPEC(layer.causal || spec.kind == ModelKind::encoder, name,
                    ": a decoder's layers must be causal");
   check_factor(name + ".attention_scale", layer.attention_scale);
@@ -126,11 +132,38 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
   if (layer.moe.n_experts != 0) check_moe(layer.moe, name + ".moe");
 }
 
+void check_shared(const ModelSpec& spec, size_t i) {
+  const int64_t owner = spec.layers[i].weights_of;
+  const std::string name = join("layers[", i, "].weights_of");
+  check_size(name, owner, -1, static_cast<int64_t>(i) - 1);
+  if (owner < 0) return;
+  LayerSpec alike = spec.layers[i];
+  alike.weights_of = -1;
+  TUILI_CHECK_SPEC(alike == spec.layers[owner], name, " is ", owner,
+                   ", a layer of another kind or without weights of its own");
+}
+
+void check_task_head(const ModelSpec& spec) {
+  const TaskHead& head = spec.task_head;
+  check_size("task_head.n_out", head.n_out, 0, kMaxVocab);
+  if (head.n_out == 0) return;
+  TUILI_CHECK_SPEC(spec.kind == ModelKind::encoder, "a decoder has no task head");
+  check_size("task_head.d_inner", head.d_inner, 0, kMaxInner);
+  TUILI_CHECK_SPEC(head.d_inner > 0 || !(head.tanh || head.activation || head.norm),
+                   "task_head: an activation or norm without d_inner");
+  TUILI_CHECK_SPEC(!(head.tanh && head.activation), "task_head: two activations");
+  const int64_t d_in = head.d_inner ? head.d_inner : spec.d_model;
+  TUILI_CHECK_SPEC(!head.tied || (d_in == spec.embedding_width() && head.n_out == spec.n_vocab),
+                   "task_head: tied to an embedding of ", spec.embedding_width(), " numbers, but it has ",
+                   d_in);
+}
+
 }  // namespace
 
 void ModelSpec::validate() const {
   check_size("n_vocab", n_vocab, 1, kMaxVocab);
   check_size("d_model", d_model, 1, kMaxModel);
+  check_size("d_embedding", d_embedding, 0, kMaxModel);
   check_size("max_positions", max_positions, 1, kMaxPositions);
   check_size("n_layers", n_layers(), 1, kMaxLayers);
   check_size("n_positions_learned", n_positions_learned, 0, kMaxPositions);
@@ -139,7 +172,6 @@ void ModelSpec::validate() const {
                    "max_positions = ", max_positions, " from row ", position_offset,
                    " on needs more than the ", n_positions_learned, " learned positions");
   check_size("n_token_types", n_token_types, 0, 1024);
-  check_size("d_embedding", d_embedding, 0, kMaxModel);
   check_factor("embedding_scale", embedding_scale);
   check_factor("norm_eps", norm_eps);
   check_cap("logit_softcap", logit_softcap);
@@ -150,6 +182,9 @@ void ModelSpec::validate() const {
   for (size_t i = 0; i < position_biases.size(); ++i)
     check_bias(position_biases[i], max_positions, join("position_biases[", i, "]"));
   for (size_t i = 0; i < layers.size(); ++i) check_layer(*this, layers[i], join("layers[", i, "]"));
+  for (size_t i = 0; i < layers.size(); ++i) check_shared(*this, i);
+  check_task_head(*this);
+  TUILI_CHECK_SPEC(d_embedding > 0 || !project_last, "project_last without d_embedding");
   TUILI_CHECK_SPEC(has_head || (!tied_head && !head_bias), "tied_head and head_bias need has_head");
   TUILI_CHECK_SPEC(has_head || kind == ModelKind::encoder, "a decoder needs a head");
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,10 @@ struct PositionBias {
   int64_t size = 0;
   int64_t origin = 0;     // where a head's value for key 0 stands,
   bool relative = false;  // or that for the query's own key; one place per position on both sides
+  // If there are buckets, [size], the checkpoint has a table f32 [n_buckets, n_heads], and the builder sets
+  // values[h][p] = table[buckets[p]][h].
+  std::vector<int32_t> buckets;
+  int64_t n_buckets = 0;
 };
 
 enum class Scoring : uint8_t { softmax, sigmoid };
@@ -55,6 +60,7 @@ struct MoeSpec {
   int64_t d_ff_shared = 0;      // an MLP that every token goes through besides; 0: none
   bool shared_gate = false;     // its output is multiplied with sigmoid(shared_gate · x)   (Qwen2-MoE)
   float clamp = 0;              // c: gate = min(gate, c), up = 1 + up within ±c   (GPT-OSS); 0: none
+  bool operator==(const MoeSpec&) const = default;
 };
 
 // Rotary positions: the first 2 · inv_freq.size() elements of each head turn by position · inv_freq.
@@ -72,6 +78,7 @@ struct LatentSpec {
   int64_t query_rank = 0;  // of a small vector that queries are made from; 0: they are made from x
   int64_t nope_dim = 0, rope_dim = 0, value_dim = 0;
   float norm_eps = 1e-6f;  // of the RMS norms of the small vectors
+  bool operator==(const LatentSpec&) const = default;
 };
 
 struct LayerSpec {
@@ -80,6 +87,7 @@ struct LayerSpec {
   int64_t head_dim = 0;
   int64_t d_ff = 0;
   NormPlacement norm_placement = NormPlacement::pre;
+  bool attention_norm = true;  // of pre: false where the embeddings are normed already (ModernBERT)
   ops::Activation activation = ops::Activation::silu;
   bool gated = true;
   QkNorm qk_norm = QkNorm::none;
@@ -87,7 +95,7 @@ struct LayerSpec {
   int64_t rope = -1;           // index into ModelSpec::ropes; -1: no rotation
   int64_t position_bias = -1;  // index into ModelSpec::position_biases
   bool causal = true;
-  int64_t sliding_window = 0;  // key j is seen by query i iff i - j < window; 0: none
+  int64_t sliding_window = 0;  // key j is seen by query i iff |i - j| < window; 0: none
   float attention_scale = 0;
   float score_softcap = 0;
   bool sinks = false;        // a learned score per head takes its share of each softmax
@@ -97,9 +105,27 @@ struct LayerSpec {
   bool mlp_bias = false;
   MoeSpec moe;
   LatentSpec latent;
+  int64_t weights_of = -1;  // an earlier layer whose weights this one has too (ALBERT); -1: its own
 
   int64_t q_size() const { return n_heads * head_dim; }
   int64_t kv_size() const { return n_kv_heads * head_dim; }
+  bool operator==(const LayerSpec&) const = default;
+};
+
+// What a task head reads of a text: every row of the final hidden states, or one made of them.
+enum class HeadRows : uint8_t { all, first, last, mean };
+
+// A task's answer from final hidden states: out(norm(activation(dense(x)))), as far as the parts are there.
+struct TaskHead {
+  HeadRows rows = HeadRows::all;
+  int64_t d_inner = 0;  // of dense; 0: neither dense nor activation nor norm
+  bool dense_bias = true;
+  bool tanh = false;  // in place of an activation
+  std::optional<ops::Activation> activation;
+  bool norm = false;  // layer norm
+  int64_t n_out = 0;  // 0: there is no task head
+  bool out_bias = true;
+  bool tied = false;  // out is the token embedding
 };
 
 struct ModelSpec {
@@ -125,7 +151,12 @@ struct ModelSpec {
   bool head_bias = false;
   float logit_softcap = 0;
   float logit_scale = 1;
+  bool project_last = false;  // the map from d_embedding stands, with a bias, behind positions, token types
+                              // and norm, which have that width too (ALBERT)
+  TaskHead task_head;         // of encoders
 
+  int64_t embedding_width() const { return d_embedding ? d_embedding : d_model; }
+  int64_t position_width() const { return project_last ? d_embedding : d_model; }
   int64_t n_layers() const { return static_cast<int64_t>(layers.size()); }
 
   // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do

@@ -36,8 +36,9 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
   state.routed = RoutedState::take(carver, spec, max_tokens);
   state.latent = LatentState::take(carver, spec, max_tokens);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
-  state.quantized = ops::quantized_rows(carver, max_tokens,
-                                        std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding}));
+  state.quantized = ops::quantized_rows(
+      carver, max_tokens,
+      std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding, spec.task_head.d_inner}));
   for (const RopeSpec& rope : spec.ropes) {
     state.cos.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
     state.sin.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
@@ -77,22 +78,25 @@ void layer_norm_heads(const ops::Context& context, const TensorView& x, const st
 
 void Transformer::norm(const Step& step, const TensorView& y, const TensorView& x,
                        const NormWeights& weights) const {
-  const TensorView gain = vector_of(weights.gain, spec_.d_model);
+  const int64_t width = x.size(1);
+  const TensorView gain = vector_of(weights.gain, width);
   if (spec_.norm == Norm::rms) return ops::rms_norm(step.context, y, x, gain, spec_.norm_eps);
-  ops::layer_norm(step.context, y, x, gain, vector_of(weights.bias, spec_.d_model), spec_.norm_eps);
+  ops::layer_norm(step.context, y, x, gain, vector_of(weights.bias, width), spec_.norm_eps);
 }
 
 void Transformer::embed(const Step& step) const {
   const StepBatch& batch = step.batch;
-  const int64_t d = spec_.d_model;
-  const TensorView h = step.rows(step.state.hidden, d);
-  const TensorView embedded = spec_.d_embedding ? step.rows(step.state.embedded, spec_.d_embedding) : h;
-  ops::embed(step.context, embedded, weights_.token_embedding, batch.token_ids.data(), spec_.embedding_scale);
-  if (spec_.d_embedding) {
+  const TensorView hidden = step.rows(step.state.hidden, spec_.d_model);
+  const TensorView embedded = spec_.d_embedding ? step.rows(step.state.embedded, spec_.d_embedding) : hidden;
+  const auto project = [&] {
     ops::Activations input = step.input(embedded);
-    const ops::LinearMap in = map_of(h, weights_.embedding_in);
+    const ops::LinearMap in = map_of(hidden, weights_.embedding_in);
     ops::gemm(step.context, input, {&in, 1}, compute_);
-  }
+  };
+  ops::embed(step.context, embedded, weights_.token_embedding, batch.token_ids.data(), spec_.embedding_scale);
+  if (spec_.d_embedding && !spec_.project_last) project();
+  const TensorView h = spec_.project_last ? embedded : hidden;
+  const int64_t d = spec_.position_width();
   if (spec_.n_token_types) {
     auto& ids = step.state.type_ids;
     for (int64_t t = 0; t < batch.n_tokens(); ++t)
@@ -110,6 +114,7 @@ void Transformer::embed(const Step& step) const {
     ops::add_rows(step.context, h, table, ids.data());
   }
   if (spec_.embedding_norm) norm(step, h, h, weights_.embedding_norm);
+  if (spec_.project_last) project();
 }
 
 ops::AttentionSpec Transformer::attention_of(int64_t i) const {
@@ -253,8 +258,8 @@ void Transformer::layer(const Step& step, int64_t i) const {
 
   switch (spec.norm_placement) {
     case NormPlacement::pre:
-      norm(step, normed, h, w.attention_norm);
-      attention_block(step, i, normed);
+      if (spec.attention_norm) norm(step, normed, h, w.attention_norm);
+      attention_block(step, i, spec.attention_norm ? normed : h);
       add(mixed);
       norm(step, normed, h, w.mlp_norm);
       mlp_block(step, i, normed);
@@ -332,6 +337,27 @@ void Transformer::head(const ops::Context& context, const TensorView& logits, co
   ops::gemm(context, input, {&map, 1}, compute_);
   if (spec_.logit_scale != 1) ops::scale(context, logits, spec_.logit_scale);
   if (spec_.logit_softcap > 0) ops::softcap(context, logits, spec_.logit_softcap);
+}
+
+void Transformer::task_head(const ops::Context& context, const TensorView& out, const TensorView& x,
+                            const TensorView& inner, State& state) const {
+  const TaskHead& spec = spec_.task_head;
+  const TaskHeadWeights& w = weights_.task_head;
+  TUILI_CHECK(spec.n_out > 0, "this model has no task head");
+  if (spec.d_inner) {
+    ops::Activations input{x, state.quantized};
+    const ops::LinearMap dense = map_of(inner, w.dense);
+    ops::gemm(context, input, {&dense, 1}, compute_);
+    if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
+    if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
+  }
+  if (spec.norm) {
+    const TensorView gain = vector_of(w.norm.gain, spec.d_inner), bias = vector_of(w.norm.bias, spec.d_inner);
+    ops::layer_norm(context, inner, inner, gain, bias, spec_.norm_eps);
+  }
+  ops::Activations input{spec.d_inner ? inner : x, state.quantized};
+  const ops::LinearMap map = map_of(out, w.out);
+  ops::gemm(context, input, {&map, 1}, compute_);
 }
 
 }  // namespace tuili

@@ -70,6 +70,11 @@ class Transformer {
   // logits f32 [n_rows, n_vocab] of final hidden rows x f32 [n_rows, d_model].
   void head(const ops::Context& context, const TensorView& logits, const TensorView& x, State& state) const;
 
+  // out f32 [n_rows, n_out] of the task head for x f32 [n_rows, d_model]; inner f32 [n_rows, d_inner] is room
+  // to work in.
+  void task_head(const ops::Context& context, const TensorView& out, const TensorView& x,
+                 const TensorView& inner, State& state) const;
+
  private:
   struct Step;  // one forward pass: context, batch, pages, state
 

@@ -13,6 +13,14 @@ std::string shape_text(std::span<const int64_t> shape) {
   return text + "]";
 }
 
+// Each bucket's value to the places that are in it.
+void spread(PositionBias& bias, const float* table) {
+  const int64_t n_heads = static_cast<int64_t>(bias.values.size()) / bias.size;
+  for (int64_t h = 0; h < n_heads; ++h)
+    for (int64_t p = 0; p < bias.size; ++p)
+      bias.values[h * bias.size + p] = table[bias.buckets[p] * n_heads + h];
+}
+
 }  // namespace
 
 ModelBuilder::ModelBuilder(ModelSpec spec, ops::Compute compute, int num_threads)
@@ -39,10 +47,9 @@ void ModelBuilder::expect_linear(const std::string& name, int64_t n, int64_t k, 
   if (bias) expect_floats(name + ".bias", 1, n, true, target.bias);
 }
 
-void ModelBuilder::expect_norm(const std::string& name, NormWeights& target) {
-  const int64_t d = model_.spec.d_model;
-  expect_floats(name, 1, d, true, target.gain);
-  if (model_.spec.norm == Norm::layer) expect_floats(name + ".bias", 1, d, true, target.bias);
+void ModelBuilder::expect_norm(const std::string& name, int64_t width, NormWeights& target) {
+  expect_floats(name, 1, width, true, target.gain);
+  if (model_.spec.norm == Norm::layer) expect_floats(name + ".bias", 1, width, true, target.bias);
 }
 
 void ModelBuilder::expect_qk_norm(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
@@ -122,37 +129,58 @@ void ModelBuilder::expect_moe(const std::string& prefix, const LayerSpec& layer,
 
 void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
   const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
-  expect_norm(prefix + "attention_norm", weights.attention_norm);
+  if (layer.attention_norm) expect_norm(prefix + "attention_norm", d, weights.attention_norm);
   expect_attention(prefix, layer, weights);
-  if (sandwich) expect_norm(prefix + "post_attention_norm", weights.post_attention_norm);
-  if (layer.norm_placement != NormPlacement::parallel) expect_norm(prefix + "mlp_norm", weights.mlp_norm);
+  if (sandwich) expect_norm(prefix + "post_attention_norm", d, weights.post_attention_norm);
+  if (layer.norm_placement != NormPlacement::parallel) expect_norm(prefix + "mlp_norm", d, weights.mlp_norm);
   if (layer.moe.n_experts)
     expect_moe(prefix, layer, weights.moe);
   else
     expect_mlp(prefix, layer.d_ff, layer, weights.mlp);
-  if (sandwich) expect_norm(prefix + "post_mlp_norm", weights.post_mlp_norm);
+  if (sandwich) expect_norm(prefix + "post_mlp_norm", d, weights.post_mlp_norm);
 }
 
 void ModelBuilder::expect_model() {
   const ModelSpec& spec = model_.spec;
   ModelWeights& weights = model_.weights;
-  const int64_t d = spec.d_model;
-  const int64_t e = spec.d_embedding ? spec.d_embedding : d;
+  const int64_t d = spec.d_model, e = spec.embedding_width(), width = spec.position_width();
   expect_matrix("token_embedding", spec.n_vocab, e, weights.token_embedding);
   if (spec.d_embedding) {
-    expect_matrix("embedding_in", d, e, weights.embedding_in.w);
+    expect_linear("embedding_in", d, e, spec.project_last, weights.embedding_in);
     if (spec.has_head) expect_matrix("embedding_out", e, d, weights.embedding_out.w);
   }
   if (spec.n_positions_learned)
-    expect_floats("position_embedding", spec.n_positions_learned, d, false, weights.position_embedding);
+    expect_floats("position_embedding", spec.n_positions_learned, width, false, weights.position_embedding);
   if (spec.n_token_types)
-    expect_floats("token_type_embedding", spec.n_token_types, d, false, weights.token_type_embedding);
-  if (spec.embedding_norm) expect_norm("embedding_norm", weights.embedding_norm);
+    expect_floats("token_type_embedding", spec.n_token_types, width, false, weights.token_type_embedding);
+  if (spec.embedding_norm) expect_norm("embedding_norm", width, weights.embedding_norm);
+  weights.bias_tables.resize(spec.position_biases.size());  // slots point into it
+  for (size_t i = 0; i < spec.position_biases.size(); ++i)
+    if (const PositionBias& bias = spec.position_biases[i]; !bias.buckets.empty())
+      expect_floats(join("position_biases.", i), bias.n_buckets,
+                    static_cast<int64_t>(bias.values.size()) / bias.size, false, weights.bias_tables[i]);
   for (size_t i = 0; i < spec.layers.size(); ++i)
-    expect_layer(join("layers.", i, "."), spec.layers[i], weights.layers[i]);
-  if (spec.final_norm) expect_norm("final_norm", weights.final_norm);
+    if (spec.layers[i].weights_of < 0)
+      expect_layer(join("layers.", i, "."), spec.layers[i], weights.layers[i]);
+  if (spec.final_norm) expect_norm("final_norm", d, weights.final_norm);
   if (spec.has_head && !spec.tied_head) expect_matrix("head", spec.n_vocab, e, weights.head.w);
   if (spec.head_bias) expect_floats("head.bias", 1, spec.n_vocab, true, weights.head.bias);
+  if (spec.task_head.n_out) expect_task_head();
+}
+
+void ModelBuilder::expect_task_head() {
+  const ModelSpec& spec = model_.spec;
+  const TaskHead& head = spec.task_head;
+  TaskHeadWeights& weights = model_.weights.task_head;
+  const int64_t d_in = head.d_inner ? head.d_inner : spec.d_model;
+  if (head.d_inner)
+    expect_linear("task_head.dense", head.d_inner, spec.d_model, head.dense_bias, weights.dense);
+  if (head.norm) {
+    expect_floats("task_head.norm", 1, d_in, true, weights.norm.gain);
+    expect_floats("task_head.norm.bias", 1, d_in, true, weights.norm.bias);
+  }
+  if (!head.tied) expect_matrix("task_head.out", head.n_out, d_in, weights.out.w);
+  if (head.out_bias) expect_floats("task_head.out.bias", 1, head.n_out, true, weights.out.bias);
 }
 
 std::vector<int64_t> ModelBuilder::shape_of(const Slot& slot) {
@@ -232,7 +260,14 @@ Model ModelBuilder::finish() {
     if (!slot.filled && ++n_missing <= 8) missing += (missing.empty() ? "" : ", ") + slot.name;
   TUILI_CHECK_KIND(ErrorKind::model_format, n_missing == 0, n_missing, " tensors are missing: ", missing,
                    n_missing > 8 ? ", …" : "");
-  if (model_.spec.tied_head) model_.weights.head.w = model_.weights.token_embedding;
+  ModelWeights& weights = model_.weights;
+  for (size_t i = 0; i < weights.bias_tables.size(); ++i)
+    if (weights.bias_tables[i]) spread(model_.spec.position_biases[i], weights.bias_tables[i]);
+  if (model_.spec.tied_head) weights.head.w = weights.token_embedding;
+  if (model_.spec.task_head.tied) weights.task_head.out.w = weights.token_embedding;
+  for (size_t i = 0; i < weights.layers.size(); ++i)
+    if (const int64_t owner = model_.spec.layers[i].weights_of; owner >= 0)
+      weights.layers[i] = weights.layers[owner];
   index_.clear();
   slots_.clear();
   return std::move(model_);

@@ -65,14 +65,22 @@ struct LayerWeights {
   LatentWeights latent;  // in the place of query, key and value
 };
 
+struct TaskHeadWeights {
+  Linear dense;      // [d_inner, d_model]
+  NormWeights norm;  // d_inner
+  Linear out;        // [n_out, d_inner or d_model]
+};
+
 struct ModelWeights {
   PackedMatrix token_embedding;                 // [n_vocab, d_model or d_embedding]
   Linear embedding_in, embedding_out;           // [d_model, d_embedding] and back
-  const float* position_embedding = nullptr;    // [n_positions_learned, d_model]
-  const float* token_type_embedding = nullptr;  // [n_token_types, d_model]
+  const float* position_embedding = nullptr;    // [n_positions_learned, d_model or d_embedding]
+  const float* token_type_embedding = nullptr;  // [n_token_types, d_model or d_embedding]
   NormWeights embedding_norm, final_norm;
+  std::vector<const float*> bias_tables;  // per position bias: [n_buckets, n_heads], or null
   std::vector<LayerWeights> layers;
   Linear head;  // [n_vocab, d_model or d_embedding]
+  TaskHeadWeights task_head;
 };
 
 // The bytes that the kernels read of one tensor, as packed_view and `floats` of the builder understand them.
@@ -135,6 +143,7 @@ class ModelBuilder {
   };
 
   void expect_model();
+  void expect_task_head();
   void expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights);
@@ -144,7 +153,7 @@ class ModelBuilder {
   void expect_matrix(std::string name, int64_t n, int64_t k, PackedMatrix& target);
   void expect_floats(std::string name, int64_t n, int64_t k, bool is_vector, const float*& target);
   void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);
-  void expect_norm(const std::string& name, NormWeights& target);
+  void expect_norm(const std::string& name, int64_t width, NormWeights& target);
   static std::vector<int64_t> shape_of(const Slot& slot);
   Slot& empty_slot(std::string_view name);
   void fill(Slot& slot, Format format, std::span<const uint8_t> packed);

@@ -104,6 +104,7 @@ void Runner::carve(Carver carver) {
     head_input_ = TensorView(carver.take<float>(rows * spec.d_model), DType::f32, {rows, spec.d_model});
     logits_ = TensorView(carver.take<float>(rows * spec.n_vocab), DType::f32, {rows, spec.n_vocab});
   }
+  if (spec.task_head.n_out) carve_task_head(carver);
   if (cache_) {
     const int64_t most_keys = std::min(spec.max_positions, cache_->n_blocks() * cache_->block_size());
     const int64_t floats = ops::attention_partial_floats(most_keys, n_heads, head_dim);
@@ -531,10 +532,9 @@ void Runner::place_in_shared_pages(std::span<Sequence* const> sequences) {
   std::memset(shared_pages_[0].pages.v, 0, static_cast<size_t>(floats) * sizeof(float));
 }
 
-void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
-  const ModelSpec& spec = model_.spec;
-  TUILI_CHECK(spec.kind == ModelKind::encoder, "this model is a decoder: use step");
-  const Guard guard(*this);
+// The final hidden states of whole sequences, after begin_batch().
+void Runner::forward_encoder(std::span<Sequence* const> sequences) {
+  TUILI_CHECK(model_.spec.kind == ModelKind::encoder, "this model is a decoder: use step");
   TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs,
               "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0;
@@ -551,17 +551,28 @@ void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool 
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& s = *sequences[i];
     const ops::SequenceRows& rows = places_[0].rows[i];
-    const int64_t first = rows.first_row, n = rows.n_rows;
     s.n_computed = 0;
     collect_hidden(s, rows);
-    s.n_computed = n;
+    s.n_computed = rows.n_rows;
+  }
+}
+
+void Runner::answer(std::span<Sequence* const> sequences, std::span<const std::vector<int64_t>> positions,
+                    float* out) {
+  const Guard guard(*this);
+  n_answers(sequences, positions);
+  forward_encoder(sequences);
+  run_task_head(positions, out);
+}
+
+void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
+  const ModelSpec& spec = model_.spec;
+  const Guard guard(*this);
+  forward_encoder(sequences);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const ops::SequenceRows& rows = places_[0].rows[i];
     const TensorView pooled(out + static_cast<int64_t>(i) * spec.d_model, DType::f32, {1, spec.d_model});
-    const TensorView hidden = state_.hidden.slice(first, n);
-    if (pooling == Pooling::mean)
-      ops::mean_rows(context_, pooled, hidden);
-    else
-      std::memcpy(pooled.data, hidden.f32_row(pooling == Pooling::cls ? 0 : n - 1),
-                  static_cast<size_t>(spec.d_model) * sizeof(float));
+    pool(pooling, pooled, state_.hidden.slice(rows.first_row, rows.n_rows));
     if (normalize) ops::l2_normalize(context_, pooled, pooled);
   }
 }

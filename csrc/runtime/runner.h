@@ -40,7 +40,9 @@ struct RunCounts {
   int64_t n_drafted = 0;  // guesses computed, kept or not
 };
 
-enum class Pooling : uint8_t { mean, cls, last };
+// How the rows of a text become one vector; of the means one is divided by √n_tokens, and one weighs row i
+// with i + 1.
+enum class Pooling : uint8_t { mean, cls, last, max, mean_sqrt_len, weighted_mean };
 
 class Runner {
  public:
@@ -80,6 +82,14 @@ class Runner {
   // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
   void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out);
 
+  // Encoders with a task head: its answers, row by row, into out f32 [n_answers, n_out]. positions: of each
+  // sequence, those whose rows to compute, if the head reads all rows; empty: everything.
+  void answer(std::span<Sequence* const> sequences, std::span<const std::vector<int64_t>> positions,
+              float* out);
+  // How many rows that gives. Throws invalid_parameter for positions outside their sequence.
+  int64_t n_answers(std::span<Sequence* const> sequences,
+                    std::span<const std::vector<int64_t>> positions) const;
+
   int64_t workspace_bytes() const { return workspace_.bytes(); }
   int n_threads() const { return context_.n_threads; }
   const char* isa() const { return context_.kernels->isa; }
@@ -111,6 +121,10 @@ class Runner {
   void add_places(int64_t area, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
   void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
   void place_in_shared_pages(std::span<Sequence* const> sequences);
+  void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
+  void forward_encoder(std::span<Sequence* const> sequences);
+  void carve_task_head(Carver& carver);
+  void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
   StepBatch batch();
   Taps* taps_for(std::span<Sequence* const> sequences);
   void collect_hidden(Sequence& sequence, const ops::SequenceRows& rows);
@@ -130,10 +144,11 @@ class Runner {
   ops::Context context_;
   Buffer workspace_;
   State state_;
-  TensorView head_input_, logits_;     // [logit_rows, d_model], [logit_rows, n_vocab]
-  std::vector<LayerKv> shared_pages_;  // encoders: per layer, all over the same memory
-  Vector<int32_t> shared_blocks_;      // 0, 1, 2, …
-  std::vector<Sampler> samplers_;      // one per thread
+  TensorView head_input_, logits_;      // [logit_rows, d_model], [logit_rows, n_vocab]
+  TensorView task_input_, task_inner_;  // [answer rows, d_model], [answer rows, d_inner]
+  std::vector<LayerKv> shared_pages_;   // encoders: per layer, all over the same memory
+  Vector<int32_t> shared_blocks_;       // 0, 1, 2, …
+  std::vector<Sampler> samplers_;       // one per thread
 
   // The batch of the running step.
   struct Places {

@@ -38,11 +38,13 @@ if TYPE_CHECKING:
     from tuili.generation.params import SamplingParams
     from tuili.generation.request import Chunk, CompletionOutput, Handle, RequestOutput, TokenLogprob
     from tuili.llm import LLM
+    from tuili.tasks.pipeline import pipeline
 
 __version__ = "0.1.0"
 
 _PLACES = {
     "LLM": "tuili.llm",
+    "pipeline": "tuili.tasks.pipeline",
     "SamplingParams": "tuili.generation.params",
     "Chunk": "tuili.generation.request",
     "CompletionOutput": "tuili.generation.request",
@@ -82,6 +84,7 @@ __all__ = [
     "TuiliError",
     "__version__",
     "errors",
+    "pipeline",
 ]
 
 

@@ -41,7 +41,15 @@ class RopeSpec:
     def interleaved(self) -> bool: ...
 
 class PositionBias:
-    def __init__(self, *, values: f32, origin: int, relative: bool) -> None:
+    def __init__(
+        self,
+        *,
+        values: f32,
+        origin: int,
+        relative: bool,
+        buckets: PySequence[int] = (),
+        n_buckets: int = 0,
+    ) -> None:
         """values [n_heads, size]; see csrc/model/spec.h."""
     @property
     def values(self) -> f32: ...
@@ -148,6 +156,8 @@ class LayerSpec:
         mlp_bias: bool = False,
         moe: MoeSpec | None = None,
         latent: LatentSpec | None = None,
+        weights_of: int = -1,
+        attention_norm: bool = True,
     ) -> None: ...
     @property
     def n_heads(self) -> int: ...
@@ -193,6 +203,34 @@ class LayerSpec:
     def output_bias(self) -> bool: ...
     @property
     def mlp_bias(self) -> bool: ...
+    @property
+    def weights_of(self) -> int: ...
+    @property
+    def attention_norm(self) -> bool: ...
+
+class TaskHead:
+    """out(norm(activation(dense(x)))) of final hidden states; n_out 0: there is none."""
+
+    def __init__(
+        self,
+        *,
+        n_out: int,
+        rows: Literal["all", "first", "last", "mean"] = "all",
+        d_inner: int = 0,
+        dense_bias: bool = True,
+        activation: Literal["none", "tanh", "silu", "gelu", "gelu_tanh", "relu"] = "none",
+        norm: bool = False,
+        out_bias: bool = True,
+        tied: bool = False,
+    ) -> None: ...
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def d_inner(self) -> int: ...
+    @property
+    def tied(self) -> bool: ...
+    @property
+    def all_rows(self) -> bool: ...
 
 class ModelSpec:
     def __init__(
@@ -219,8 +257,12 @@ class ModelSpec:
         head_bias: bool = False,
         logit_softcap: float = 0.0,
         logit_scale: float = 1.0,
+        project_last: bool = False,
+        task_head: TaskHead = ...,
     ) -> None:
         """Raises ModelFormatError that names the first inconsistency."""
+    def without_words(self, task_head: TaskHead = ...) -> ModelSpec:
+        """A decoder's layers as an encoder, with a task head or none in place of the head for words."""
     @property
     def kind(self) -> Literal["decoder", "encoder"]: ...
     @property
@@ -263,6 +305,10 @@ class ModelSpec:
     def logit_softcap(self) -> float: ...
     @property
     def logit_scale(self) -> float: ...
+    @property
+    def project_last(self) -> bool: ...
+    @property
+    def task_head(self) -> TaskHead: ...
 
 Device = Literal["cpu", "cuda"]
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
@@ -592,22 +638,31 @@ class Runner:
         Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,
         then interrupt."""
     def encode(
-        self, sequences: PySequence[Sequence], pooling: Literal["mean", "cls", "last"], normalize: bool
+        self,
+        sequences: PySequence[Sequence],
+        pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"],
+        normalize: bool,
     ) -> f32:
         """Encoders: one vector per sequence, float32 [n_seqs, d_model]; nothing is cached. The sum of tokens
         must fit into max_batch_tokens. Sequences that collect hidden states get them."""
+    def answer(
+        self, sequences: PySequence[Sequence], positions: PySequence[PySequence[int]] | None = None
+    ) -> f32:
+        """Encoders with a task head: its answers, float32 [n_answers, n_out], sequence by sequence: one each,
+        or one per token, or, given positions, one per position."""
     def n_allocations(self) -> int:
         """Heap allocations made inside steps since construction (a test wants 0 after warm-up)."""
 
 class PackedWeight:
-    """One packed matrix, for tests and benchmarks of single ops."""
+    """One packed matrix, for single ops."""
 
     def __init__(self, format: Format, n: int, k: int, data: NDArray[np.uint8]) -> None: ...
     @property
     def bytes(self) -> int: ...
 
 class ops:
-    """The submodule `tuili._core.ops`: single ops on numpy arrays, for tests. All floats are float32,
+    """The submodule `tuili._core.ops`: single ops on numpy arrays, for tests and for what Python
+    does with vectors. All floats are float32,
     C-contiguous copies are returned. isa None is the default table."""
 
     @staticmethod

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import boolean, described
+from tuili.generation.checks import described
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
 
-Pooling = Literal["mean", "cls", "last"]
-POOLINGS = ("mean", "cls", "last")
+Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
+POOLINGS = get_args(Pooling)
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 @dataclass(slots=True)
@@ -55,35 +56,52 @@ class Encoder:
     def embed(
         self,
         texts: Sequence[Sequence[int]],
-        pooling: Pooling,
+        poolings: Sequence[Pooling],
         normalize: bool,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Vectors float32 [n_texts, d_model], in the order given.
+        """Vectors float32 [n_texts, d_model · n_poolings], in the order given; normalize needs one pooling.
 
         texts     token ids
         progress  called with (texts done, texts in all) after each batch
         raises    PromptTooLongError, TokenIdError, InvalidParameterError
         """
+
+        def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
+            sequences = [_core.Sequence(np.asarray(texts[i], np.int32)) for i in batch]
+            vectors = [runner.encode(sequences, pooling, normalize) for pooling in poolings]
+            return list(np.concatenate(vectors, axis=1))
+
+        return np.stack(self.each(texts, run, progress))
+
+    def each(
+        self,
+        texts: Sequence[Sequence[int]],
+        run: Callable[[_core.Runner, list[int]], list[np.ndarray]],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[np.ndarray]:
+        """What `run` gives for each text, in the order given; it is called for batches of their indices.
+
+        progress, raises  as `embed`
+        """
         ids = [self._checked(text, f"text {i}", self.max_len) for i, text in enumerate(texts)]
-        results: list[tuple[list[int], np.ndarray]] = []
+        results: list[np.ndarray | None] = [None] * len(ids)
+        n_done = 0
         for batch in self._batches(ids):
-            sequences = [_core.Sequence(ids[i]) for i in batch]
-            rows = self.worker.call(partial(self._run, sequences, pooling, normalize))
-            results.append((batch, rows))
+            rows = self.worker.call(partial(self._run, run, batch, sum(len(ids[i]) for i in batch)))
+            for i, row in zip(batch, rows, strict=True):
+                results[i] = row
+            n_done += len(batch)
             if progress is not None:
-                progress(sum(len(done) for done, _ in results), len(ids))
-        vectors = np.empty((len(ids), results[0][1].shape[1]), dtype=np.float32)
-        for batch, rows in results:
-            vectors[batch] = rows
-        return vectors
+                progress(n_done, len(ids))
+        return cast(list[np.ndarray], results)
 
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """After the embedding and each layer, float32 [n_layers + 1, n_tokens, d_model]."""
         sequence = _core.Sequence(
             self._checked(token_ids, "token_ids", self._max_positions), collect_hidden=True
         )
-        self.worker.call(lambda: self._run([sequence], "mean", False))
+        self.worker.call(lambda: self._runner.encode([sequence], "mean", False))
         return sequence.hidden_states()
 
     def _checked(self, token_ids: Sequence[int] | np.ndarray, name: str, limit: int) -> np.ndarray:
@@ -108,19 +126,49 @@ class Encoder:
         if batch:
             yield batch
 
-    def _run(self, sequences: list[_core.Sequence], pooling: Pooling, normalize: bool) -> np.ndarray:
+    def _run(
+        self, run: Callable[[_core.Runner, list[int]], list[np.ndarray]], batch: list[int], n_tokens: int
+    ) -> list[np.ndarray]:
         self.counters.batches += 1
-        self.counters.texts += len(sequences)
-        self.counters.tokens += sum(sequence.n_tokens for sequence in sequences)
-        return self._runner.encode(sequences, pooling, normalize)
+        self.counters.texts += len(batch)
+        self.counters.tokens += n_tokens
+        return run(self._runner, batch)
 
 
-def settings(defaults: dict[str, Any], pooling: object, normalize: object) -> tuple[Pooling, bool]:
-    """pooling and normalize of one call; None stands for the model's own."""
+def poolings_of(defaults: dict[str, Any], pooling: object) -> list[Pooling]:
+    """The poolings of one call; None stands for the model's own."""
     if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
         raise InvalidParameterError(f"pooling must be one of {', '.join(POOLINGS)}", param="pooling")
-    chosen = cast(Pooling, defaults["pooling"] if pooling is None else pooling)
-    return chosen, bool(defaults["normalize"]) if normalize is None else boolean("normalize", normalize)
+    named = str(defaults["pooling"] if pooling is None else pooling)
+    return cast(list[Pooling], named.split(" + "))
+
+
+def in_precision(vectors: np.ndarray, precision: object, ranges: object) -> np.ndarray:
+    """Vectors float32 [n, d] with fewer bits, as sentence-transformers' quantize_embeddings makes them.
+
+    precision  "int8" and "uint8": 256 steps of each dimension between its least and largest number, which
+               `ranges` float [2, d] gives, so that a vector does not depend on its neighbours; "binary" and
+               "ubinary": whether each number is above 0, 8 to a byte, [n, ceil(d / 8)] int8 or uint8
+    """
+    if precision not in PRECISIONS:
+        raise InvalidParameterError(f"precision must be one of {', '.join(PRECISIONS)}", param="precision")
+    if precision == "float32":
+        return vectors
+    if precision in ("binary", "ubinary"):
+        bits = np.packbits(vectors > 0, axis=-1)
+        signed: np.ndarray = (bits.astype(np.int16) - 128).astype(np.int8)
+        return signed if precision == "binary" else bits
+    limits = np.asarray(ranges, np.float32) if ranges is not None else np.empty(0, np.float32)
+    if limits.shape != (2, vectors.shape[1]) or not np.isfinite(limits).all():
+        raise InvalidParameterError(
+            f"{precision} needs ranges [2, {vectors.shape[1]}]: each dimension's least and largest number in "
+            "a sample, such as numpy.stack([sample.min(0), sample.max(0)])",
+            param="ranges",
+        )
+    steps = (limits[1] - limits[0]) / np.float32(255)
+    steps = np.where(steps == 0, np.float32(1), steps)
+    codes: np.ndarray = np.clip(np.floor((vectors - limits[0]) / steps), 0, 255)
+    return codes.astype(np.uint8) if precision == "uint8" else (codes - 128).astype(np.int8)
 
 
 def checked_texts(texts: object, name: str = "texts") -> list[str]:

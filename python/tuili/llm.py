@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tuili.tool_calls import Tools
 
 ENCODER_BATCH_TOKENS = 1024
+ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
@@ -60,7 +61,8 @@ class LLM(Vectors):
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
     kv_cache_dtype         "auto" (float16), "float32", "float16", "bfloat16", or "int8": half of float16,
                            with one scale per token and head
-    max_model_len          most tokens of one text that are computed; by default the model's own limit
+    max_model_len          most tokens of one text that are computed; by default the model's own limit, of
+                           encoders up to 8192
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
@@ -138,7 +140,7 @@ class LLM(Vectors):
             )
             self._start_decoder(capacity, limits, num_threads or 0)
         else:
-            self._start_encoder(checked_length(self._loaded.spec, max_model_len), limits, num_threads or 0)
+            self._start_encoder(max_model_len, limits, num_threads or 0)
         self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
@@ -194,7 +196,9 @@ class LLM(Vectors):
             "isa": self._runner.isa,
         }
 
-    def _start_encoder(self, max_positions: int, limits: Limits, num_threads: int) -> None:
+    def _start_encoder(self, max_model_len: int | None, limits: Limits, num_threads: int) -> None:
+        spec = self._loaded.spec
+        max_positions = min(checked_length(spec, max_model_len), max_model_len or ENCODER_MAX_LEN)
         settings = self._loaded.embedding or {}
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
@@ -208,7 +212,7 @@ class LLM(Vectors):
         )
         self._encoder = Encoder(
             self._runner,
-            n_vocab=self._loaded.spec.n_vocab,
+            n_vocab=spec.n_vocab,
             max_len=max_len,
             max_positions=max_positions,
             max_batch_tokens=n_tokens,

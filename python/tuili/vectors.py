@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tuili import embedding
+from tuili import _core, embedding
 from tuili.embedding import Encoder
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.model import LoadedModel
+from tuili.tasks import classification
+from tuili.tasks.head import TaskModel, cannot
 from tuili.tokenization import Tokenizer
 
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -25,6 +27,8 @@ class Vectors:
     _loaded: LoadedModel
     _encoder: Encoder | None = None
     _embedding: dict[str, Any]
+    _task_model: TaskModel | None = None
+    config: dict[str, Any]
 
     def embed(
         self,
@@ -33,21 +37,48 @@ class Vectors:
         pooling: str | None = None,
         *,
         truncation: bool = False,
+        truncate_dim: int | None = None,
+        prompt_name: str | None = None,
+        precision: str = "float32",
+        ranges: np.ndarray | None = None,
         progress: Progress | None = None,
     ) -> np.ndarray:
-        """Sentence vectors, float32 [n_texts, d_model]; one str gives [d_model].
+        """Sentence vectors, float32 [n_texts, width]; one str gives [width].
 
         normalize, pooling  None: as the model's own files say
         truncation          cut texts at the model's limit (keeping the special token at the end)
+        truncate_dim        keep so many numbers of each vector, which are of length 1 only with
+                            normalize=True (models trained for it: "matryoshka")
+        prompt_name         which of the model's prompts stands before each text; None: its default, if any
+        precision, ranges   "int8", "uint8", "binary", "ubinary": see embedding.in_precision
         progress            called with (texts, texts in all) after each batch
         raises              PromptTooLongError, InvalidParameterError
         """
         encoder = self._encoder_engine()
-        chosen = embedding.settings(self._embedding, pooling, normalize)
+        poolings = embedding.poolings_of(self._embedding, pooling)
+        normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         boolean("truncation", truncation)
-        items = embedding.checked_texts(texts)
+        items = [self._prompted(text, prompt_name) for text in embedding.checked_texts(texts)]
         ids = [self._encode_text(encoder, text, truncation) for text in items]
-        vectors = encoder.embed(ids, *chosen, progress)
+        dense = self._loaded.dense
+        last = not dense and len(poolings) == 1
+        vectors = encoder.embed(ids, poolings, normalized and last, progress)
+        for layer in dense:
+            if vectors.shape[1] != layer.n_in:
+                raise InvalidParameterError(
+                    f"pooling gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
+                    f"{layer.n_in}",
+                    param="pooling",
+                )
+            vectors = layer(vectors)
+        if normalized and not last:
+            vectors = _core.ops.l2_normalize(vectors)
+        if truncate_dim is not None:
+            width = integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
+            vectors = np.ascontiguousarray(vectors[:, :width])
+            if normalize:
+                vectors = _core.ops.l2_normalize(vectors)
+        vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 
     encode = embed
@@ -72,20 +103,71 @@ class Vectors:
     def rank(
         self, query: str, documents: Sequence[str], top_k: int | None = None, *, truncation: bool = False
     ) -> list[dict[str, Any]]:
-        """The documents most similar to the query, best first: dicts with "index", "score" and "text"."""
+        """The documents most similar to the query, best first: dicts with "index", "score" and "text".
+
+        A cross-encoder (a sequence classifier with one label) reads query and document together.
+        """
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
+        if self._loaded.head is not None and self._loaded.head.kind == "sequence":
+            scores = classification.relevance(self.task_model("rank"), query, items, truncation)
+            return embedding.ranking(scores, items, top_k)
         vectors = self.embed([query], truncation=truncation), self.embed(items, truncation=truncation)
         return embedding.ranking(embedding.cosines(*vectors)[0], items, top_k)
 
+    def classify(
+        self, texts: Any, *, truncation: bool = False, progress: Progress | None = None
+    ) -> list[dict[str, Any]] | dict[str, Any]:
+        """The label of each text, by the model's own head for sequences.
+
+        texts       a str, a pair of them (a tuple, or a dict of "text" and "text_pair"), or a list of these
+        truncation  cut texts at the model's limit, the longer of a pair first
+        returns     for a list one dict per text, else one: "label", its "score", the "scores" of all labels,
+                    and "truncated" if it was cut
+        raises      ModelUnsupportedError (task) if the model has no such head, PromptTooLongError,
+                    InvalidParameterError, NumericError
+        """
+        alone = not isinstance(texts, list)
+        items = [texts] if alone else texts
+        results = classification.classify(self.task_model("classify"), items, truncation, progress)
+        return results[0] if alone else results
+
+    def task_model(self, task: str) -> TaskModel:
+        """The encoder with its task head; ModelUnsupportedError (task) if the model is a decoder."""
+        name, loaded = self.config["architecture"], self._loaded
+        if self._encoder is None:
+            raise cannot(task, name, self.config["tasks"])
+        if self._task_model is None:
+            self._task_model = TaskModel(self._encoder, self.tokenizer, loaded.head, loaded.spec, name)
+        return self._task_model
+
     def _vectors(self, side: Any, name: str, truncation: bool) -> np.ndarray:
         if isinstance(side, np.ndarray):
-            return embedding.checked_vectors(side, self._loaded.spec.d_model, name)
+            return embedding.checked_vectors(side, self._width(), name)
         items = embedding.checked_texts(side, name)
         vectors = self.embed(items, truncation=truncation)
         return vectors[0] if isinstance(side, str) else vectors
+
+    def _width(self) -> int:
+        """Numbers of a sentence vector."""
+        if self._loaded.dense:
+            return self._loaded.dense[-1].n_out
+        return self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
+
+    def _prompted(self, text: str, prompt_name: str | None) -> str:
+        """The text behind the prompt of that name, in lower case if the model's files ask for it."""
+        prompts: dict[str, str] = self._embedding.get("prompts") or {}
+        name = self._embedding.get("default_prompt_name") if prompt_name is None else prompt_name
+        if name is not None:
+            if name not in prompts:
+                known = ", ".join(prompts) or "none"
+                raise InvalidParameterError(
+                    f"prompt_name: the model's prompts are: {known}", param="prompt_name"
+                )
+            text = prompts[name] + text
+        return text.lower() if self._embedding.get("lower_case") else text
 
     def _encode_text(self, encoder: Encoder, text: str, truncation: bool) -> list[int]:
         ids = self.tokenizer.encode(text)

@@ -356,12 +356,12 @@ def companions() -> Iterator[Case]:
     yield modules("20 entries", [{"type": "x.Transformer"}] * 20)
     yield modules("strings", ["x"])
     yield modules("without type", [{}], F, "config_key")
-    yield modules("unknown", [{"type": "x.Dense"}], U, "module")
+    yield modules("unknown", [{"type": "x.LSTM"}], U, "module")
     yield modules("pooling outside", [{"type": "x.Pooling", "path": "../x"}], F, "config_value")
     yield modules("pooling missing", pooling, F, "config_key")
-    for chosen in ([], ["pooling_mode_max_tokens"], ["pooling_mode_mean_tokens", "pooling_mode_cls_token"]):
-        settings = {"1_Pooling/config.json": dict.fromkeys(chosen, True)}
-        yield modules(f"pooling {len(chosen)} modes", pooling, U, "pooling", **settings)
+    for chosen in ({}, {"pooling_mode": "median"}, {"pooling_mode": []}):
+        settings = {"1_Pooling/config.json": chosen}
+        yield modules(f"pooling {chosen}", pooling, U, "pooling", **settings)
     settings = {"1_Pooling/config.json": {"pooling_mode_mean_tokens": 1}}
     yield modules("pooling mode 1", pooling, F, "config_type", **settings)
     limits = {"sentence_bert_config.json": {"max_seq_length": 0}}
@@ -418,7 +418,7 @@ def families() -> Iterator[Case]:
     yield bert("without its tensors", F, "tensor_missing")
     yield bert("relative positions", U, "config_unsupported", position_embedding_type="relative_key")
     yield bert("decoder", U, "config_unsupported", is_decoder=True)
-    yield bert("activation", U, "config_unsupported", hidden_act="silu")
+    yield bert("activation", U, "config_unsupported", hidden_act="mish")
     yield bert("types 0", F, "config_value", type_vocab_size=0)
     yield bert("eps 0", F, "config_value", layer_norm_eps=0)
     twice = st_file(

@@ -43,7 +43,8 @@ struct Queries {
 
 TUILI_INLINE Range seen_keys(const AttentionArgs& args, int64_t row) {
   const int64_t position = args.position + row;
-  const int64_t end = args.causal ? smaller(position + 1, args.n_keys) : args.n_keys;
+  const int64_t after = args.causal ? 1 : args.window > 0 ? args.window : args.n_keys;
+  const int64_t end = smaller(position + after, args.n_keys);
   return {args.window > 0 ? larger(0, position - args.window + 1) : 0, end};
 }
 

@@ -74,7 +74,7 @@ struct AttentionArgs {
   int64_t n_heads;
   int64_t position;  // absolute position of row 0
   int64_t n_keys;    // keys exist at positions [0, n_keys)
-  int64_t window;    // key j is seen by query i iff i - j < window; 0: no window
+  int64_t window;    // key j is seen by query i iff |i - j| < window; 0: no window
   bool causal;       // key j is seen iff j <= i; false: every key in [0, n_keys)
   float scale;       // scores are (q · k) · scale
   float softcap;     // then softcap · tanh(score / softcap) if > 0

@@ -59,9 +59,29 @@ HF_ARCHITECTURES = {
     "BaichuanForCausalLM": "baichuan",
     "BaiChuanForCausalLM": "baichuan",
     "MiniCPMForCausalLM": "minicpm",
-    "BertModel": "bert",
-    "BertForMaskedLM": "bert",
-    "BertForPreTraining": "bert",
+}
+# Encoders: the beginning of the name, with each of these ends -> file, and what else it ends in.
+_TASKS = (
+    "Model",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMaskedLM",
+)
+_ENCODERS = {
+    "Bert": ("bert", "ForPreTraining"),
+    "Roberta": ("roberta", None),
+    "XLMRoberta": ("roberta", None),
+    "Camembert": ("roberta", None),
+    "DistilBert": ("distilbert", None),
+    "Electra": ("electra", "ForPreTraining"),
+    "Albert": ("albert", "ForPreTraining"),
+    "MPNet": ("mpnet", None),
+    "ModernBert": ("modernbert", None),
+    "NomicBert": ("nomic_bert", None),
+}
+HF_ARCHITECTURES |= {
+    f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, more) if task
 }
 GGUF_ARCHITECTURES = {
     "llama": "llama",
@@ -89,7 +109,7 @@ class Config:
 
     Each getter takes a key, a range, and a default for when the key is absent or null; without default that
     is an error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself
-    spells a key, for error messages (GGUF).
+    spells a key, for error messages (GGUF). `head` is the kind of the model's task head (heads.py).
     raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
     """
 
@@ -98,6 +118,7 @@ class Config:
         self.what = what
         self.names = names or {}
         self.defaults: dict[str, Any] = {}
+        self.head: str | None = None
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -214,9 +235,29 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
     if name not in table:
         raise ModelUnsupportedError(
-            f"{where} is '{shown(name)}'; supported: {', '.join(table)}", code="architecture"
+            f"{where} is '{shown(name)}'; supported: {_supported(table)}", code="architecture"
         )
     return importlib.import_module(f"tuili.loading.architectures.{table[name]}")
+
+
+def _supported(table: Mapping[str, str]) -> str:
+    """The names of a table in short: what the classes of a family begin with, and what they may end in."""
+    if table is not HF_ARCHITECTURES:
+        return ", ".join(table)
+    decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
+    return f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
+
+
+def _headed_decoder(name: str) -> Any:
+    """The file of a decoder under the head that `name` ends in, or None if there is no such decoder."""
+    from tuili.loading.architectures.decoder_heads import ENDS, HeadedDecoder
+
+    for end in ENDS:
+        for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
+            for words in ("ForCausalLM", "LMHeadModel"):
+                if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
+                    return HeadedDecoder(_architecture(HF_ARCHITECTURES, f"{stem}{words}", ""))
+    return None
 
 
 def _expect_known(config: Config, key: str, pattern: str) -> None:
@@ -242,7 +283,8 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
             f"{config.what}: quantization_config {shown(quantized)} is not supported",
             code="quantization_config",
         )
-    return names[0], _architecture(HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
+    headed = _headed_decoder(names[0]) if names[0] not in HF_ARCHITECTURES else None
+    return names[0], headed or _architecture(HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
 
 
 def gguf_architecture(name: str, what: str) -> ModuleType:
@@ -303,70 +345,3 @@ def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tu
         if ids is not None:
             return ids
     return ()
-
-
-# ---- sentence-transformers
-
-_POOLINGS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weighted_mean",
-}
-_SUPPORTED_POOLINGS = ("mean", "cls", "last")
-
-
-def embedding_settings(folder: str, *, inside: str | None = None) -> dict[str, Any] | None:
-    """How a sentence-transformers folder turns token vectors into one: pooling, normalize, max_seq_length.
-
-    pooling         "mean" | "cls" | "last"
-    normalize       whether the vector is divided by its length
-    max_seq_length  tokens, or None
-    returns         None if the folder has no modules.json
-    """
-    path = os.path.join(folder, "modules.json")
-    if not os.path.lexists(path):
-        return None
-    modules = parse_json(read_file(path, MAX_CONFIG_BYTES, inside=inside), "modules.json")
-    if (
-        not isinstance(modules, list)
-        or len(modules) > 16
-        or not all(isinstance(item, dict) for item in modules)
-    ):
-        raise ModelFormatError("modules.json: expected a list of up to 16 objects", code="config_type")
-    settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
-    for item in modules:
-        module = Config(item, "modules.json")
-        kind = module.text("type").rsplit(".", 1)[-1]
-        if kind == "Pooling":
-            settings["pooling"] = _pooling(folder, module.text("path"), inside)
-        elif kind == "Normalize":
-            settings["normalize"] = True
-        elif kind != "Transformer":
-            raise ModelUnsupportedError(
-                f"modules.json: module '{shown(kind)}' is not supported", code="module"
-            )
-    limits = read_config(folder, "sentence_bert_config.json", inside=inside)
-    if limits is not None:
-        settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
-    return settings
-
-
-def _pooling(folder: str, subfolder: str, inside: str | None) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", subfolder):
-        raise ModelFormatError(
-            f"modules.json: path '{shown(subfolder)}' is not a plain name", code="config_value"
-        )
-    config = read_config(os.path.join(folder, subfolder), "config.json", inside=inside)
-    if config is None:
-        raise ModelFormatError(f"{subfolder}/config.json is missing", code="config_key")
-    config.what = f"{subfolder}/config.json"
-    chosen = [name for key, name in _POOLINGS.items() if config.flag(key, False)]
-    if len(chosen) != 1 or chosen[0] not in _SUPPORTED_POOLINGS:
-        raise ModelUnsupportedError(
-            f"{config.what}: pooling {chosen}; supported: one of {', '.join(_SUPPORTED_POOLINGS)}",
-            code="pooling",
-        )
-    return chosen[0]

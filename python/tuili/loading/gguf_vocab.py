@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError, TokenizerError
 from tuili.loading.files import shown
+from tuili.loading.merges import merges_of_scores
 from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
 from tuili.loading.token_bytes import WORD_PIECE_PREFIX
 from tuili.loading.tokenizer_json import bad, check_merges, check_tokens, split_merge
@@ -175,7 +175,7 @@ def _sentencepiece_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
             f"{shown(strange)}: the byte tokens must be <0x00> to <0xFF>",
             "byte_tokens",
         )
-    merges = merges_of_scores(vocab, scores)
+    merges = merges_of_scores(list(zip(vocab.tokens, scores.tolist(), vocab.types, strict=True)))
     unknown = vocab.of_type(UNKNOWN)
     backend = Tokenizer(
         models.BPE(vocab.ids, merges, unk_token=unknown[0] if unknown else None, byte_fallback=True)
@@ -186,26 +186,6 @@ def _sentencepiece_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
     else:
         backend.normalizer = spaces
     return backend
-
-
-def merges_of_scores(vocab: GgufVocab, scores: NDArray[np.float32]) -> list[tuple[str, str]]:
-    """The merges that make ranked BPE do what sentencepiece does with scores.
-
-    Sentencepiece joins the neighbours whose join has the best score, the leftmost first where scores are
-    equal. So every way to cut a normal token into two normal tokens becomes a merge, ranked by the token's
-    score. Equal scores within a token matter only where two of its cuts overlap in a text, left + middle and
-    middle + right being the same word ("ab" "a" "ba"); the cut with the longer left part comes first, as the
-    leftmost does there.
-    """
-    normal = set(vocab.of_type(NORMAL, UNUSED))
-    order = np.argsort(-scores, kind="stable").tolist()
-    best_first = [token for token in map(vocab.tokens.__getitem__, order) if token in normal]
-    return [
-        (token[:cut], token[cut:])
-        for token in best_first
-        for cut in range(len(token) - 1, 0, -1)
-        if token[:cut] in normal and token[cut:] in normal
-    ]
 
 
 # ---- BERT

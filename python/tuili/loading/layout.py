@@ -78,6 +78,9 @@ def our_names(theirs: str, names: Names, prefix: str = "") -> Parts | None:
 
     prefix  that some files leave out
     """
+    if theirs in names:  # with the number of a layer that others share
+        own = names[theirs]
+        return Parts((own,)) if isinstance(own, str) else own
     numbers: list[str] = []
 
     def placeholder(match: re.Match[str]) -> str:

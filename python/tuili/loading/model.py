@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,11 +14,13 @@ import numpy as np
 
 from tuili._core import Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
+from tuili.loading import heads
 from tuili.loading.checkpoint import FORMATS, TensorInfo
 from tuili.loading.files import StrPath, shown
 from tuili.loading.gguf import Metadata
-from tuili.loading.layout import Names, Place, Shape, checked, constant, cut, our_names, places, whole
+from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
+from tuili.loading.sentence_modules import Dense
 from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.weights import (
     FLOAT_FORMATS,
@@ -70,6 +72,7 @@ class LoadPlan:
 
     source: Source
     spec: ModelSpec
+    head: heads.Head | None
     tensors: list[PlannedTensor]
     ignored_tensors: list[str]
     warnings: list[str]
@@ -101,6 +104,8 @@ class LoadPlan:
             chat_template=source.chat_template,
             generation_defaults=source.generation_defaults,
             embedding=source.embedding if self.spec.kind == "encoder" else None,
+            dense=source.dense if self.spec.kind == "encoder" else [],
+            head=self.head,
             eos_token_ids=source.eos_token_ids,
         )
 
@@ -125,6 +130,8 @@ class LoadedModel:
     chat_template: str | None
     generation_defaults: dict[str, Any]
     embedding: dict[str, Any] | None
+    dense: list[Dense]
+    head: heads.Head | None
     eos_token_ids: tuple[int, ...]
 
 
@@ -155,19 +162,23 @@ def plan_model(
     index = packed.get("gguf") if packed is not None else None
     source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
     n_layers, n_found = source.config.values.get("num_hidden_layers"), len(source.checkpoint.tensors)
-    if isinstance(n_layers, int) and n_layers > n_found:
+    shared = getattr(source.module, "SHARED_LAYERS", False)
+    if isinstance(n_layers, int) and n_layers > n_found and not shared:
         raise ModelFormatError(
             f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
             code="layer_count",
         )
-    spec: ModelSpec = source.module.spec(source.config)
     warnings = list(source.checkpoint.warnings)
+    _find_head(source, warnings)
+    head = heads.describe(source.config)
+    spec: ModelSpec = source.module.spec(source.config)
     tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
     largest = max(tensor.place.read_bytes + tensor.n_bytes for tensor in tensors)
     plan = LoadPlan(
         source=source,
         spec=spec,
+        head=head,
         tensors=sorted(tensors, key=lambda tensor: (tensor.stored.part, tensor.stored.offset)),
         ignored_tensors=ignored,
         warnings=warnings,
@@ -233,19 +244,46 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
 # ---- which tensor is which
 
 
+def _names(source: Source) -> tuple[Names, Sequence[str], str]:
+    """Their names of tensors -> ours, patterns of known extras, and the prefix that some files leave out."""
+    module = source.module
+    if source.kind == "gguf":
+        return module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
+    names = module.tensor_names(source.config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
+    return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "")
+
+
+def _find_head(source: Source, warnings: list[str]) -> None:
+    """Note in the configuration which head the model has.
+
+    sentence-transformers' folders name the class that a model was trained from, with a head for masked words
+    that they do not hold.
+    """
+    if source.kind == "gguf":
+        return
+    source.config.head = heads.kind_of(source.architecture)
+    if source.config.head != "words":
+        return
+    names, _, prefix = _names(source)
+    found = (our_names(theirs, names, prefix) for theirs in source.checkpoint.tensors)
+    if not any(parts is not None and parts.names[0].startswith("task_head.") for parts in found):
+        source.config.head = None
+        warnings.append(f"the files hold no head for {source.architecture}; the model gives vectors only")
+
+
 def _match_names(
     source: Source, expected: Mapping[str, Shape], warnings: list[str]
 ) -> tuple[dict[str, Place], list[str]]:
     """Places of tensors by our names, and the names of those left out: known extras, unknown ones with a
     warning."""
-    gguf = source.kind == "gguf"
-    names: Names = source.module.GGUF_TENSOR_NAMES if gguf else source.module.TENSOR_NAMES
-    extras = source.module.GGUF_IGNORED_TENSORS if gguf else source.module.IGNORED_TENSORS
-    prefix = "" if gguf else getattr(source.module, "BASE_PREFIX", "")
+    names, extras, prefix = _names(source)
+    second: Mapping[str, str] = getattr(source.module, "SECOND_NAMES", {}) if source.kind == "folder" else {}
     found: dict[str, Place] = {}
     ignored = []
-    for theirs, stored in source.checkpoint.tensors.items():
+    for theirs, stored in sorted(source.checkpoint.tensors.items(), key=lambda item: item[0] in second):
         parts = our_names(theirs, names, prefix)
+        if theirs in second and second[theirs] not in found and source.config.head is not None:
+            parts = Parts((second[theirs],))
         if parts is None:
             ignored.append(shown(theirs, 256))
             if not any(re.fullmatch(extra, theirs) for extra in extras):
@@ -287,13 +325,13 @@ def _checked(
 
 def _is_weight(name: str, shape: Shape) -> bool:
     """Whether a tensor may be quantized and converted: a linear layer's matrix, or the token embedding."""
-    return len(shape) == 2 and name not in _TABLES
+    return len(shape) == 2 and name not in _TABLES and not name.startswith("position_biases.")
 
 
 def _is_multiplied(name: str, spec: ModelSpec) -> bool:
     """Whether a tensor is a linear map's matrix, as opposed to a table that is only looked up."""
     if name == "token_embedding":
-        return spec.has_head and spec.tied_head
+        return (spec.has_head and spec.tied_head) or (spec.task_head.n_out > 0 and spec.task_head.tied)
     return name == "head" or name.rsplit(".", 1)[-1] in _LINEAR
 
 
@@ -392,6 +430,7 @@ def _description(plan: LoadPlan) -> dict[str, Any]:
         "ignored_generation_keys": source.ignored_generation_keys,
         "eos_token_ids": list(source.eos_token_ids),
         "embedding": source.embedding,
+        **heads.as_config(spec.kind, plan.head),
         "ignored_tensors": plan.ignored_tensors,
         "auto_map_ignored": "auto_map" in values,
         "warnings": plan.warnings,

@@ -40,6 +40,7 @@ KNOWN_PATTERNS = frozenset({
     GPT2, LLAMA3, QWEN2, QWEN35, O200K, TEKKEN, BLOOM, CLIP, *DEEPSEEK_CODER, *DEEPSEEK_V3, *_DEFAULT,
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"\s+", r"\s+$", r"\s", r" {2,}", r"\d", r"\d+", r"[0-9]",
+    r"\s{2,}|[\n\r\t]",
 })  # fmt: skip
 
 # llama.cpp's names of pre-tokenizers -> patterns applied one after the other, each to the pieces the last one

@@ -8,13 +8,12 @@ from types import ModuleType
 from typing import Any
 
 from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
-from tuili.loading import safetensors_file
+from tuili.loading import safetensors_file, tokenizer_documents
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
     MAX_POSITIONS,
     MAX_VOCAB,
     Config,
-    embedding_settings,
     eos_token_ids,
     generation_defaults,
     gguf_architecture,
@@ -24,6 +23,7 @@ from tuili.loading.config import (
 from tuili.loading.files import StrPath, open_regular, read_file, shown
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
+from tuili.loading.sentence_modules import Dense, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -31,7 +31,8 @@ MAX_TEMPLATE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A Hugging Face tokenizer as it lies on disk, not yet parsed: tokenizer.json and its two companions."""
+    """A Hugging Face tokenizer, not yet parsed: tokenizer.json as it lies on disk or as other files make it,
+    and its two companions."""
 
     tokenizer_json: bytes
     config: dict[str, Any]
@@ -53,6 +54,7 @@ class Source:
     generation_defaults: dict[str, Any] = field(default_factory=dict)
     ignored_generation_keys: list[str] = field(default_factory=list)
     embedding: dict[str, Any] | None = None
+    dense: list[Dense] = field(default_factory=list)
     eos_token_ids: tuple[int, ...] = ()
 
 
@@ -85,6 +87,10 @@ def open_source(
 _ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c")
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x93NUMPY")
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy", ".npz")
+_CONVERSION = (
+    "python -c \"import transformers as t; f='FOLDER'; c=t.AutoConfig.from_pretrained(f); "
+    'getattr(t, c.architectures[0]).from_pretrained(f).save_pretrained(f)"'
+)
 
 
 def _refuse_foreign(path: str) -> None:
@@ -94,7 +100,7 @@ def _refuse_foreign(path: str) -> None:
     what = shown(path, 256)
     if path.endswith(_PICKLE_SUFFIXES) or head.startswith(_PICKLES):
         raise ModelUnsupportedError(
-            f"{what}: pickled weights can run code and are never read; convert them to safetensors",
+            f"{what}: pickled weights can run code and are never read; convert their folder: {_CONVERSION}",
             code="pickle",
         )
     if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
@@ -119,8 +125,10 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
     generation = read_config(folder, "generation_config.json", inside=inside)
     defaults, ignored = generation_defaults(generation)
-    tokenizer = _tokenizer_files(folder, inside)
+    tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")))
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
+    pooling = getattr(module, "POOLING", "mean")
+    embedding, dense = _embedding(folder, tokenizer.config, inside, pooling)
     return Source(
         path=folder,
         kind="folder",
@@ -132,7 +140,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         chat_template=_chat_template(folder, tokenizer.config, inside),
         generation_defaults=defaults,
         ignored_generation_keys=ignored,
-        embedding=_embedding(folder, tokenizer.config, inside),
+        embedding=embedding,
+        dense=dense,
         eos_token_ids=eos_token_ids(generation, config, n_vocab),
     )
 
@@ -145,22 +154,30 @@ def _refuse_pickles_only(folder: str) -> None:
     if pickles:
         raise ModelUnsupportedError(
             f"{shown(folder, 256)}: only pickled weights ({shown(pickles[0])}), which can run code and "
-            f"are never read; "
-            "convert them to safetensors",
+            f"are never read; where transformers is installed this converts them, in a place where nothing "
+            f"is at stake: {_CONVERSION}",
             code="pickle",
         )
 
 
-def _tokenizer_files(folder: str, inside: str | None) -> TokenizerFiles:
-    path = os.path.join(folder, "tokenizer.json")
-    if not os.path.lexists(path):
-        raise TokenizerError(f"{shown(folder, 256)}: there is no tokenizer.json", code="tokenizer_missing")
+def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> TokenizerFiles:
     settings = {
         name: read_config(folder, name, inside=inside)
         for name in ("tokenizer_config.json", "special_tokens_map.json")
     }
     config, special = (dict(found.values) if found is not None else {} for found in settings.values())
-    return TokenizerFiles(read_file(path, MAX_TOKENIZER_BYTES, inside=inside), config, special)
+
+    def read(name: str) -> bytes | None:
+        path = os.path.join(folder, name)
+        return read_file(path, MAX_TOKENIZER_BYTES, inside=inside) if os.path.lexists(path) else None
+
+    data = read("tokenizer.json")
+    if data is None:
+        try:
+            data = tokenizer_documents.document(read, config, special, model_type)
+        except TokenizerError as error:
+            raise TokenizerError(f"{shown(folder, 256)}: {error}", code=error.code) from error
+    return TokenizerFiles(data, config, special)
 
 
 def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> str | None:
@@ -188,10 +205,11 @@ def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | 
     return template
 
 
-def _embedding(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> dict[str, Any] | None:
-    settings = embedding_settings(folder, inside=inside)
-    if settings is None:
-        settings = {"pooling": "mean", "normalize": False, "max_seq_length": None}
+def _embedding(
+    folder: str, tokenizer_config: dict[str, Any], inside: str | None, pooling: str
+) -> tuple[dict[str, Any], list[Dense]]:
+    modules = read_modules(folder, inside=inside)
+    settings, dense = modules or ({"pooling": pooling, "normalize": False, "max_seq_length": None}, [])
     if settings["max_seq_length"] is None:
         # transformers writes 10^30 for "none"; anything above any context means the same.
         length = tokenizer_config.get("model_max_length")
@@ -201,7 +219,7 @@ def _embedding(folder: str, tokenizer_config: dict[str, Any], inside: str | None
             and 1 <= length <= MAX_POSITIONS // 2
         ):
             settings["max_seq_length"] = int(length)
-    return settings
+    return settings, dense
 
 
 # ---- a GGUF file

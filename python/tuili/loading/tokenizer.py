@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
 _NO_LENGTH = 10**9  # tokenizer_config.json writes 10^30 for "no limit"
 
+_USUAL = {"cls": ("[CLS]", "<s>"), "mask": ("[MASK]", "<mask>")}
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -89,6 +91,8 @@ class LoadedTokenizer:
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
     unk_id: int | None = None
+    cls_id: int | None = None
+    mask_id: int | None = None
     add_bos: bool = False
     add_eos: bool = False
     max_tokens: int | None = None
@@ -183,7 +187,13 @@ def from_huggingface(
             tokenizer_json.bad("added_tokens", f"id {token['id']} leaves a gap", "added_token_id")
     settings = _settings(config, "tokenizer_config.json")
     sources = settings, _settings(special_map, "special_tokens_map.json")
-    ids = {name: _special_id(backend, sources, f"{name}_token") for name in ("bos", "eos", "pad", "unk")}
+    ids = {
+        name: _special_id(backend, sources, f"{name}_token")
+        for name in ("bos", "eos", "pad", "unk", "cls", "mask")
+    }
+    for name, usual in _USUAL.items():  # for files that do not name them
+        if ids[name] is None:
+            ids[name] = next((token["id"] for token in added if token["content"] in usual), None)
     return _assemble(
         backend,
         n_vocab=1
@@ -196,6 +206,8 @@ def from_huggingface(
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
         pad_id=ids["pad"],
         unk_id=tokenizer_json.unknown_id(document["model"]) if ids["unk"] is None else ids["unk"],
+        cls_id=ids["cls"],
+        mask_id=ids["mask"],
         max_tokens=_max_tokens(settings),
     )
 

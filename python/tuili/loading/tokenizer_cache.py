@@ -23,7 +23,8 @@ logger = logging.getLogger("tuili")
 Bytes = NDArray[np.uint8]
 
 SECTIONS = ("tokenizer.json", "token_ends", "token_texts")
-_FIELDS = ("n_vocab", "bos_id", "eos_ids", "pad_id", "unk_id", "add_bos", "add_eos", "max_tokens", "decoding")
+_IDS = ("bos_id", "eos_ids", "pad_id", "unk_id", "cls_id", "mask_id")
+_FIELDS = ("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "decoding")
 
 
 def facts_of(loaded: LoadedTokenizer) -> dict[str, Any]:

@@ -1,12 +1,21 @@
-"""BERT encoders (BertModel and its training heads, which are ignored)."""
+"""BERT encoders: BertModel and its heads."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from tuili._core import LayerSpec, ModelSpec
+from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import gguf_config, sizes
+from tuili.loading.architectures.encoders import (
+    activation,
+    head_names,
+    post_norm_layer,
+    prefixed,
+    refuse_flags,
+    task_head,
+    words_head,
+)
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata
@@ -36,58 +45,71 @@ _BIASED = (
 _ALL = [(f"{theirs}.weight", f"{gguf}.weight", ours) for theirs, gguf, ours in (*_TABLES, *_BIASED)]
 _ALL += [(f"{theirs}.bias", f"{gguf}.bias", f"{ours}.bias") for theirs, gguf, ours in _BIASED]
 _NAMES = {theirs: ours for theirs, _, ours in _ALL}
-# Checkpoints of a head's class put "bert." before the encoder's names; old ones call a norm's vectors gamma
-# and beta.
-_OLD = {
-    theirs.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): ours
-    for theirs, ours in _NAMES.items()
+# Old checkpoints call a norm's vectors gamma and beta.
+_OLD = {".weight": ".gamma", ".bias": ".beta"}
+
+
+def _old(name: str) -> str:
+    for new, old in _OLD.items():
+        name = name.replace(f"LayerNorm{new}", f"LayerNorm{old}")
+    return name
+
+
+BODY_NAMES = _NAMES | {_old(theirs): ours for theirs, ours in _NAMES.items()}
+_HEADS = {
+    "sequence": {"bert.pooler.dense": "dense", "classifier": "out"},
+    "tokens": {"classifier": "out"},
+    "spans": {"qa_outputs": "out"},
+    "words": {
+        "cls.predictions.transform.dense": "dense",
+        "cls.predictions.transform.LayerNorm": "norm",
+        "cls.predictions.decoder": "out",
+    },
 }
-TENSOR_NAMES = {prefix + theirs: ours for prefix in ("", "bert.") for theirs, ours in (_NAMES | _OLD).items()}
 IGNORED_TENSORS = (r"(bert\.)?embeddings\.position_ids", r"(bert\.)?pooler\..*", r"cls\..*")
 
 GGUF_TENSOR_NAMES = {gguf: ours for _, gguf, ours in _ALL}
 GGUF_IGNORED_TENSORS = (r"cls\..*",)
 
 
+def tensor_names(config: Config) -> dict[str, str]:
+    """Their names -> ours, with those of the head that the configuration has."""
+    head = head_names(config, _HEADS)
+    return prefixed(BODY_NAMES, "bert.") | head | {_old(theirs): ours for theirs, ours in head.items()}
+
+
+# Where the tensor of the first name may lie instead.
+SECOND_NAMES = {"cls.predictions.bias": "task_head.out.bias"}
+
+
 def spec(config: Config) -> ModelSpec:
-    """BertModel (config.json of any transformers version)."""
+    """BertModel and its heads (config.json of any transformers version)."""
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
-    for key in ("is_decoder", "add_cross_attention"):
-        if config.flag(key, False):
-            raise ModelUnsupportedError(f"{config.what}: {key} is true", code="config_unsupported")
-    activations: dict[str, Literal["gelu", "gelu_tanh", "relu"]] = {
-        "gelu": "gelu",
-        "gelu_new": "gelu_tanh",
-        "relu": "relu",
-    }
-    layer = LayerSpec(
-        n_heads=size.n_heads,
-        n_kv_heads=size.n_heads,
-        head_dim=size.head_dim,
-        d_ff=size.d_ff,
-        norm_placement="post",
-        activation=activations[config.choice("hidden_act", tuple(activations), "gelu")],
-        gated=False,
-        causal=False,
-        attention_scale=size.head_dim**-0.5,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-    )
+    refuse_flags(config, "is_decoder", "add_cross_attention")
+    act = activation(config)
     return ModelSpec(
         kind="encoder",
         n_vocab=size.n_vocab,
         d_model=size.d_model,
         max_positions=size.max_positions,
-        layers=[layer] * size.n_layers,
+        layers=[post_norm_layer(size, act)] * size.n_layers,
         n_positions_learned=size.max_positions,
-        n_token_types=config.integer("type_vocab_size", 1, 65_536, 2),
+        n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
         embedding_norm=True,
         norm="layer",
         norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
         final_norm=False,
         has_head=False,
+        task_head=task_head(
+            config,
+            {
+                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
+                "tokens": {},
+                "spans": {},
+                "words": words_head(config, size.d_model, act),
+            },
+        ),
     )
 
 

@@ -1,0 +1,116 @@
+// The runner's part of what follows an encoder's hidden states: pooling, and which rows task heads read.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "runtime/runner.h"
+
+namespace tuili {
+namespace {
+
+constexpr int64_t kAnswerBytes = 16 << 20;  // answers are made in chunks of about this size
+
+}  // namespace
+
+// pooled f32 [1, d] of the rows of one text, hidden f32 [n, d], which it may change.
+void Runner::pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden) {
+  const int64_t n = hidden.rows(), d = hidden.size(1);
+  const auto copy = [&](int64_t row) {
+    std::memcpy(pooled.data, hidden.f32_row(row), static_cast<size_t>(d) * sizeof(float));
+  };
+  switch (pooling) {
+    case Pooling::cls: return copy(0);
+    case Pooling::last: return copy(n - 1);
+    case Pooling::max: {
+      copy(0);
+      float* const best = pooled.f32();
+      for (int64_t row = 1; row < n; ++row)
+        for (int64_t i = 0; i < d; ++i) best[i] = std::max(hidden.f32_row(row)[i], best[i]);
+      return;
+    }
+    case Pooling::mean: return ops::mean_rows(context_, pooled, hidden);
+    case Pooling::mean_sqrt_len:
+      ops::mean_rows(context_, pooled, hidden);
+      return ops::scale(context_, pooled, std::sqrt(static_cast<float>(n)));
+    case Pooling::weighted_mean:
+      for (int64_t row = 0; row < n; ++row)  // Σ (i + 1) = n · (n + 1) / 2
+        ops::scale(context_, hidden.slice(row, 1),
+                   2 * static_cast<float>(row + 1) / static_cast<float>(n + 1));
+      return ops::mean_rows(context_, pooled, hidden);
+  }
+}
+
+void Runner::carve_task_head(Carver& carver) {
+  const ModelSpec& spec = model_.spec;
+  const int64_t width = std::max({spec.task_head.n_out, spec.task_head.d_inner, spec.d_model});
+  const int64_t n_rows = std::clamp<int64_t>(kAnswerBytes / (width * 4), 1, options_.max_batch_tokens);
+  const auto rows = [&](int64_t n) {
+    return TensorView(carver.take<float>(n_rows * n), DType::f32, {n_rows, n});
+  };
+  task_input_ = rows(spec.d_model);
+  task_inner_ = rows(std::max<int64_t>(spec.task_head.d_inner, 1));
+}
+
+int64_t Runner::n_answers(std::span<Sequence* const> sequences,
+                          std::span<const std::vector<int64_t>> positions) const {
+  const TaskHead& head = model_.spec.task_head;
+  TUILI_CHECK(head.n_out > 0, "this model has no task head");
+  const auto n_sequences = static_cast<int64_t>(sequences.size());
+  TUILI_CHECK(positions.empty() ||
+                  (head.rows == HeadRows::all && static_cast<int64_t>(positions.size()) == n_sequences),
+              "positions are for heads that read all rows, one list per sequence");
+  if (head.rows != HeadRows::all) return n_sequences;
+  int64_t n_rows = 0;
+  for (int64_t i = 0; i < n_sequences; ++i) {
+    if (positions.empty()) {
+      n_rows += sequences[i]->n_tokens();
+      continue;
+    }
+    for (const int64_t position : positions[i])
+      TUILI_CHECK(position >= 0 && position < sequences[i]->n_tokens(), "position ", position,
+                  " of a sequence of ", sequences[i]->n_tokens(), " tokens");
+    n_rows += static_cast<int64_t>(positions[i].size());
+  }
+  return n_rows;
+}
+
+// Gathers the rows that the head reads, chunk by chunk, of the batch whose hidden states are computed.
+void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, float* out) {
+  const int64_t d = model_.spec.d_model, n_out = model_.spec.task_head.n_out;
+  int64_t n_waiting = 0;
+  const auto flush = [&] {
+    const TensorView answers(out, DType::f32, {n_waiting, n_out});
+    if (n_waiting > 0)
+      transformer_.task_head(context_, answers, task_input_.slice(0, n_waiting),
+                             task_inner_.slice(0, n_waiting), state_);
+    out += n_waiting * n_out;
+    n_waiting = 0;
+  };
+  const auto next = [&] {
+    if (n_waiting == task_input_.rows()) flush();
+    return task_input_.slice(n_waiting++, 1);
+  };
+  const auto copy = [&](int64_t row) {
+    const TensorView to = next();
+    std::memcpy(to.data, state_.hidden.f32_row(row), static_cast<size_t>(d) * sizeof(float));
+  };
+  const auto& rows = places_[0].rows;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t first = rows[i].first_row, n = rows[i].n_rows;
+    switch (model_.spec.task_head.rows) {
+      case HeadRows::first: copy(first); break;
+      case HeadRows::last: copy(first + n - 1); break;
+      case HeadRows::mean: ops::mean_rows(context_, next(), state_.hidden.slice(first, n)); break;
+      case HeadRows::all:
+        if (positions.empty())
+          for (int64_t row = first; row < first + n; ++row) copy(row);
+        else
+          for (const int64_t position : positions[i]) copy(first + position);
+        break;
+    }
+  }
+  flush();
+}
+
+}  // namespace tuili

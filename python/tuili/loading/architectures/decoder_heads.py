@@ -1,0 +1,52 @@
+"""Any decoder's layers under a task head, or alone as an embedder: its own file, read as an encoder's."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures.encoders import head_names, task_head
+from tuili.loading.config import Config
+
+# What the name of a class may end in, in the place of a decoder's ForCausalLM or LMHeadModel.
+ENDS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "Model")
+_HEADS = {
+    "sequence": {"score": "out"},
+    "tokens": {"score": "out", "classifier": "out"},
+    "spans": {"qa_outputs": "out"},
+}
+# The last token has seen the whole text; heads of one label per text have no bias.
+_SHAPES: dict[str, dict[str, Any]] = {
+    "sequence": {"rows": "last", "out_bias": False},
+    "tokens": {},
+    "spans": {},
+}
+
+
+class HeadedDecoder:
+    """What the loader asks of an architecture's file, answered by a decoder's file."""
+
+    POOLING = "last"
+
+    def __init__(self, decoder: ModuleType) -> None:
+        self._decoder = decoder
+        self.IGNORED_TENSORS = (*decoder.IGNORED_TENSORS, r"lm_head\..*")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def spec(self, config: Config) -> ModelSpec:
+        """The decoder's, without its words."""
+        decoder: ModelSpec = self._decoder.spec(config)
+        return decoder.without_words(task_head(config, _SHAPES))
+
+    def tensor_names(self, config: Config) -> dict[str, Any]:
+        """The decoder's names, whose prefix is another one, or none, in some classes; and the head's."""
+        prefixes = (getattr(self._decoder, "BASE_PREFIX", "") or "model.", "model.", "transformer.")
+        names: dict[str, Any] = {}
+        for theirs, ours in self._decoder.TENSOR_NAMES.items():
+            if ours not in ("head", "head.bias"):
+                base = next((theirs.removeprefix(one) for one in prefixes if theirs.startswith(one)), theirs)
+                names |= {before + base: ours for before in ("", *prefixes)}
+        return names | head_names(config, _HEADS)

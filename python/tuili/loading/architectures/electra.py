@@ -1,0 +1,71 @@
+"""ELECTRA: BERT with embeddings that may be narrower than the layers."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import sizes
+from tuili.loading.architectures.bert import BODY_NAMES
+from tuili.loading.architectures.encoders import (
+    activation,
+    head_names,
+    post_norm_layer,
+    prefixed,
+    refuse_flags,
+    task_head,
+    with_biases,
+    words_head,
+)
+from tuili.loading.config import MAX_MODEL, Config
+
+_BODY = BODY_NAMES | with_biases([("embeddings_project", "embedding_in")])
+_HEADS = {
+    "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
+    "tokens": {"classifier": "out"},
+    "spans": {"qa_outputs": "out"},
+    "words": {
+        "generator_predictions.dense": "dense",
+        "generator_predictions.LayerNorm": "norm",
+        "generator_lm_head": "out",
+    },
+}
+IGNORED_TENSORS = (
+    r"(electra\.)?embeddings\.position_ids", r"discriminator_predictions\..*", r"generator_.*",
+)  # fmt: skip
+
+
+def tensor_names(config: Config) -> dict[str, str]:
+    """Their names -> ours, with those of the head that the configuration has."""
+    return prefixed(_BODY, "electra.") | head_names(config, _HEADS)
+
+
+def spec(config: Config) -> ModelSpec:
+    """ElectraModel and its heads, which have the exact GELU whatever the layers have."""
+    size = sizes(config)
+    width = config.integer("embedding_size", 1, MAX_MODEL, 128)
+    config.choice("position_embedding_type", ("absolute",), "absolute")
+    refuse_flags(config, "is_decoder", "add_cross_attention")
+    return ModelSpec(
+        kind="encoder",
+        n_vocab=size.n_vocab,
+        d_model=size.d_model,
+        d_embedding=width if width != size.d_model else 0,
+        project_last=width != size.d_model,
+        max_positions=size.max_positions,
+        layers=[post_norm_layer(size, activation(config))] * size.n_layers,
+        n_positions_learned=size.max_positions,
+        n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
+        embedding_norm=True,
+        norm="layer",
+        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
+        final_norm=False,
+        has_head=False,
+        task_head=task_head(
+            config,
+            {
+                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "gelu"},
+                "tokens": {},
+                "spans": {},
+                "words": words_head(config, width, "gelu"),
+            },
+        ),
+    )

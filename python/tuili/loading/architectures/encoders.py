@@ -1,0 +1,81 @@
+"""What BERT's descendants share: activations, layers with norms behind each half, heads and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tuili._core import LayerSpec, TaskHead
+from tuili.errors import ModelUnsupportedError
+from tuili.loading.architectures import Sizes
+from tuili.loading.architectures import activation as named_activation
+from tuili.loading.config import Config
+from tuili.loading.heads import n_outputs
+
+
+def activation(config: Config, key: str = "hidden_act", default: str = "gelu") -> Any:
+    """The activation that `key` names; ModelUnsupportedError for one that is not implemented."""
+    return named_activation(config, key, default)
+
+
+def refuse_flags(config: Config, *keys: str) -> None:
+    """ModelUnsupportedError naming the first of `keys` that is true."""
+    for key in keys:
+        if config.flag(key, False):
+            raise ModelUnsupportedError(f"{config.what}: {key} is true", code="config_unsupported")
+
+
+def post_norm_layer(size: Sizes, act: Any, weights_of: int = -1, position_bias: int = -1) -> LayerSpec:
+    """BERT's layer: a norm after each half, biases everywhere, nothing hidden from attention."""
+    return LayerSpec(
+        n_heads=size.n_heads,
+        n_kv_heads=size.n_heads,
+        head_dim=size.head_dim,
+        d_ff=size.d_ff,
+        norm_placement="post",
+        activation=act,
+        gated=False,
+        causal=False,
+        attention_scale=size.head_dim**-0.5,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+        weights_of=weights_of,
+        position_bias=position_bias,
+    )
+
+
+def task_head(config: Config, shapes: Mapping[str, Mapping[str, Any]]) -> TaskHead:
+    """The head of a configuration. shapes: TaskHead's fields but n_out, per kind of head."""
+    if config.head is None:
+        return TaskHead(n_out=0)
+    if config.head not in shapes:
+        raise ModelUnsupportedError(
+            f"{config.what}: architectures: this family has no such head", code="architecture"
+        )
+    return TaskHead(n_out=n_outputs(config), **shapes[config.head])
+
+
+def words_head(config: Config, d_inner: int, act: Any) -> dict[str, Any]:
+    """The fields of BERT's head for masked words."""
+    tied = config.flag("tie_word_embeddings", True)
+    return {"d_inner": d_inner, "activation": act, "norm": True, "tied": tied}
+
+
+def with_biases(names: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Their name -> ours for the weight and the bias of each."""
+    pairs = list(names)
+    return {f"{theirs}.weight": ours for theirs, ours in pairs} | {
+        f"{theirs}.bias": f"{ours}.bias" for theirs, ours in pairs
+    }
+
+
+def prefixed(names: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """`names` with and without the prefix that checkpoints of a head's class put before the encoder's."""
+    return {before + theirs: ours for before in ("", prefix) for theirs, ours in names.items()}
+
+
+def head_names(config: Config, names: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Their name -> ours of the head's tensors. names: per kind, their modules -> "dense", "norm", "out"."""
+    parts = names.get(config.head or "", {})
+    return with_biases((theirs, f"task_head.{ours}") for theirs, ours in parts.items())

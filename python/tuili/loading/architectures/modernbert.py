@@ -1,0 +1,112 @@
+"""ModernBERT: norms before each half, rotary positions, gated MLPs, windows in two of three layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili._core import LayerSpec, ModelSpec, RopeSpec
+from tuili.loading.architectures import GLOBAL, LOCAL, Sizes, layer_of, layer_types, rope_of, sizes
+from tuili.loading.architectures.encoders import (
+    activation,
+    head_names,
+    prefixed,
+    task_head,
+    with_biases,
+    words_head,
+)
+from tuili.loading.config import MAX_POSITIONS, Config
+from tuili.loading.layout import Parts
+
+_QKV, _GATED = ("query", "key", "value"), ("gate", "up")
+_BODY: dict[str, Any] = {
+    "embeddings.tok_embeddings.weight": "token_embedding",
+    **{
+        f"layers.{{i}}.{theirs}.{part}": Parts(tuple(f"layers.{{i}}.{name}{end}" for name in ours))
+        for theirs, ours in (("attn.Wqkv", _QKV), ("mlp.Wi", _GATED))
+        for part, end in (("weight", ""), ("bias", ".bias"))
+    },
+    **with_biases(
+        [
+            ("embeddings.norm", "embedding_norm"),
+            ("layers.{i}.attn.Wo", "layers.{i}.output"),
+            ("layers.{i}.attn_norm", "layers.{i}.attention_norm"),
+            ("layers.{i}.mlp.Wo", "layers.{i}.down"),
+            ("layers.{i}.mlp_norm", "layers.{i}.mlp_norm"),
+            ("final_norm", "final_norm"),
+        ]
+    ),
+}
+_HEAD = {"head.dense": "dense", "head.norm": "norm"}
+_HEADS = {kind: _HEAD | {"classifier": "out"} for kind in ("sequence", "tokens", "spans")}
+_HEADS["words"] = _HEAD | {"decoder": "out"}
+IGNORED_TENSORS = (r"head\..*", r"decoder\..*")
+
+
+def tensor_names(config: Config) -> dict[str, Any]:
+    """Their names -> ours, with those of the head that the configuration has."""
+    return prefixed(_BODY, "model.") | head_names(config, _HEADS)
+
+
+def constants(config: Config) -> dict[str, float]:
+    """Norms without a bias."""
+    return {} if config.flag("norm_bias", False) else {r"(.*_|.*\.)norm\.bias": 0.0}
+
+
+def spec(config: Config) -> ModelSpec:
+    """ModernBertModel and its heads; local_attention counts keys on both sides."""
+    size = sizes(config)
+    every = config.integer("global_attn_every_n_layers", 1, 1024, 3)
+    types = layer_types(config, size.n_layers, [LOCAL if i % every else GLOBAL for i in range(size.n_layers)])
+    reach = config.integer("local_attention", 0, MAX_POSITIONS, 128) // 2 + 1
+    act = activation(config, "hidden_activation")
+    attention_bias = config.flag("attention_bias", False)
+
+    def layer(i: int) -> LayerSpec:
+        return layer_of(
+            size,
+            activation=act,
+            causal=False,
+            attention_norm=i > 0,
+            rope=int(types[i] == LOCAL),
+            sliding_window=reach if types[i] == LOCAL else 0,
+            qkv_bias=attention_bias,
+            output_bias=attention_bias,
+            mlp_bias=config.flag("mlp_bias", False),
+        )
+
+    head = words_head(config, size.d_model, activation(config, "classifier_activation"))
+    head |= {"dense_bias": config.flag("classifier_bias", False)}
+    answer = head | {"tied": False}
+    pooling = {"cls": "first", "mean": "mean"}[config.choice("classifier_pooling", ("cls", "mean"), "cls")]
+    return ModelSpec(
+        kind="encoder",
+        n_vocab=size.n_vocab,
+        d_model=size.d_model,
+        max_positions=size.max_positions,
+        layers=[layer(i) for i in range(size.n_layers)],
+        ropes=[_rope(config, size, GLOBAL, 160_000.0), _rope(config, size, LOCAL, 10_000.0)],
+        embedding_norm=True,
+        norm="layer",
+        norm_eps=config.number("norm_eps", 1e-16, 1.0, 1e-5),
+        has_head=False,
+        task_head=task_head(
+            config,
+            {
+                "sequence": answer | {"rows": pooling},
+                "tokens": answer,
+                "spans": answer,
+                "words": head | {"out_bias": config.flag("decoder_bias", True)},
+            },
+        ),
+    )
+
+
+def _rope(config: Config, size: Sizes, kind: str, theta: float) -> RopeSpec:
+    """Of the global or the local layers, as version 5 or version 4 of transformers spells it."""
+    both = config.section("rope_parameters")
+    scaling = both.section(kind) if both is not None else config.section("rope_scaling")
+    if scaling is not None and "rope_theta" in scaling:
+        return rope_of(config, size, scaling, scaling, theta, size.head_dim)[0]
+    key = "global_rope_theta" if kind == GLOBAL else "local_rope_theta"
+    old = Config({"rope_theta": config.positive(key, theta)}, config.what, {"rope_theta": key})
+    return rope_of(config, size, scaling, old, theta, size.head_dim)[0]

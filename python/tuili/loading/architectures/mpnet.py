@@ -1,0 +1,115 @@
+"""MPNet: BERT whose attention adds a learned bias for the distance of query and key."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tuili._core import LayerSpec, ModelSpec, PositionBias
+from tuili.loading.architectures import sizes
+from tuili.loading.architectures.encoders import (
+    activation,
+    head_names,
+    post_norm_layer,
+    prefixed,
+    task_head,
+    with_biases,
+    words_head,
+)
+from tuili.loading.config import Config
+
+_BODY = {
+    "embeddings.word_embeddings.weight": "token_embedding",
+    "embeddings.position_embeddings.weight": "position_embedding",
+    "encoder.relative_attention_bias.weight": "position_biases.0",
+} | with_biases(
+    [
+        ("embeddings.LayerNorm", "embedding_norm"),
+        *(
+            (f"encoder.layer.{{i}}.{theirs}", f"layers.{{i}}.{ours}")
+            for theirs, ours in (
+                ("attention.attn.q", "query"),
+                ("attention.attn.k", "key"),
+                ("attention.attn.v", "value"),
+                ("attention.attn.o", "output"),
+                ("attention.LayerNorm", "attention_norm"),
+                ("intermediate.dense", "up"),
+                ("output.dense", "down"),
+                ("output.LayerNorm", "mlp_norm"),
+            )
+        ),
+    ]
+)
+_HEADS = {
+    "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
+    "tokens": {"classifier": "out"},
+    "spans": {"qa_outputs": "out"},
+    "words": {"lm_head.dense": "dense", "lm_head.layer_norm": "norm", "lm_head.decoder": "out"},
+}
+SECOND_NAMES = {"lm_head.bias": "task_head.out.bias"}
+IGNORED_TENSORS = (r"(mpnet\.)?embeddings\.position_ids", r"(mpnet\.)?pooler\..*", r"lm_head\..*")
+
+_OFFSET = 2  # row of position 0, whatever pad_token_id says
+_BUCKETS, _FARTHEST = 32, 128  # the model computes with these whatever the configuration says
+
+
+def tensor_names(config: Config) -> dict[str, str]:
+    """Their names -> ours, with those of the head that the configuration has."""
+    return prefixed(_BODY, "mpnet.") | head_names(config, _HEADS)
+
+
+def spec(config: Config) -> ModelSpec:
+    """MPNetModel and its heads; the head for words has the exact GELU whatever the layers have."""
+    size = sizes(config)
+    n_buckets = config.integer("relative_attention_num_buckets", _BUCKETS, 1 << 16, _BUCKETS)
+    if size.max_positions <= _OFFSET:
+        raise config.wrong("max_position_embeddings", f"more than {_OFFSET}")
+    n_positions = size.max_positions - _OFFSET
+    layer: LayerSpec = post_norm_layer(size, activation(config), position_bias=0)
+    return ModelSpec(
+        kind="encoder",
+        n_vocab=size.n_vocab,
+        d_model=size.d_model,
+        max_positions=n_positions,
+        layers=[layer] * size.n_layers,
+        position_biases=[_bias(size.n_heads, n_positions, n_buckets)],
+        n_positions_learned=size.max_positions,
+        position_offset=_OFFSET,
+        embedding_norm=True,
+        norm="layer",
+        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
+        final_norm=False,
+        has_head=False,
+        task_head=task_head(
+            config,
+            {
+                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
+                "tokens": {},
+                "spans": {},
+                "words": words_head(config, size.d_model, "gelu"),
+            },
+        ),
+    )
+
+
+def _bias(n_heads: int, n_positions: int, n_buckets: int) -> PositionBias:
+    """A place for every distance, and the bucket that it is in."""
+    distances = np.arange(1 - n_positions, n_positions + 63)
+    values = np.zeros((n_heads, len(distances)), np.float32)
+    buckets = [bucket(int(distance)) for distance in distances]
+    return PositionBias(
+        values=values, origin=n_positions - 1, relative=True, buckets=buckets, n_buckets=n_buckets
+    )
+
+
+def bucket(distance: int) -> int:
+    """The bucket of a key that stands `distance` behind the query: exact up to 7 on each side, then in
+    logarithmic steps up to 127 (T5's, Raffel et al. 2020)."""
+    half, exact = _BUCKETS // 2, _BUCKETS // 4
+    n = abs(distance)
+    if n >= exact:
+        # In float32, as the models were trained: exact powers fall on the edge of a bucket.
+        steps = np.log(np.float32(n) / np.float32(exact)) / np.float32(math.log(_FARTHEST / exact))
+        n = min(exact + int(steps * np.float32(half - exact)), half - 1)
+    return n + half * (distance > 0)

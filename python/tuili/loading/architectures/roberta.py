@@ -1,0 +1,67 @@
+"""RoBERTa, XLM-RoBERTa and CamemBERT: BERT with positions that begin after the padding's."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import sizes
+from tuili.loading.architectures.bert import BODY_NAMES
+from tuili.loading.architectures.encoders import (
+    activation,
+    head_names,
+    post_norm_layer,
+    prefixed,
+    refuse_flags,
+    task_head,
+    words_head,
+)
+from tuili.loading.config import MAX_POSITIONS, Config
+
+_HEADS = {
+    "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
+    "tokens": {"classifier": "out"},
+    "spans": {"qa_outputs": "out"},
+    "words": {"lm_head.dense": "dense", "lm_head.layer_norm": "norm", "lm_head.decoder": "out"},
+}
+SECOND_NAMES = {"lm_head.bias": "task_head.out.bias"}
+IGNORED_TENSORS = (
+    r"(roberta\.)?embeddings\.position_ids", r"(roberta\.)?pooler\..*", r"lm_head\..*",
+)  # fmt: skip
+
+
+def tensor_names(config: Config) -> dict[str, str]:
+    """Their names -> ours, with those of the head that the configuration has."""
+    return prefixed(BODY_NAMES, "roberta.") | head_names(config, _HEADS)
+
+
+def spec(config: Config) -> ModelSpec:
+    """RobertaModel and its heads; the head for words has the exact GELU whatever the layers have."""
+    size = sizes(config)
+    config.choice("position_embedding_type", ("absolute",), "absolute")
+    refuse_flags(config, "is_decoder", "add_cross_attention")
+    offset = config.integer("pad_token_id", 0, MAX_POSITIONS // 2, 1) + 1
+    if size.max_positions <= offset:
+        raise config.wrong("max_position_embeddings", f"more than pad_token_id + 1 = {offset}")
+    return ModelSpec(
+        kind="encoder",
+        n_vocab=size.n_vocab,
+        d_model=size.d_model,
+        max_positions=size.max_positions - offset,
+        layers=[post_norm_layer(size, activation(config))] * size.n_layers,
+        n_positions_learned=size.max_positions,
+        position_offset=offset,
+        n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
+        embedding_norm=True,
+        norm="layer",
+        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
+        final_norm=False,
+        has_head=False,
+        task_head=task_head(
+            config,
+            {
+                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
+                "tokens": {},
+                "spans": {},
+                "words": words_head(config, size.d_model, "gelu"),
+            },
+        ),
+    )

@@ -1,0 +1,185 @@
+"""sentence-transformers' folders: how token vectors become one (modules.json and the modules' own files)."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tuili import _core
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading import safetensors_file
+from tuili.loading.config import MAX_CONFIG_BYTES, MAX_MODEL, MAX_POSITIONS, Config, read_config
+from tuili.loading.files import parse_json, read_file, shown
+from tuili.loading.weights import from_float32, to_float32
+
+# Their name of a pooling -> ours: keys of old files, in the order in which their vectors are joined, and the
+# values of pooling_mode in new ones.
+_OLD_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
+    "pooling_mode_lasttoken": "last",
+}
+_POOLINGS = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last",
+}
+_ACTIVATIONS = {"Tanh": "tanh", "Identity": "none", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
+_FOLDER = r"[A-Za-z0-9_-]{1,64}"
+MAX_PROMPTS = 256
+
+
+@dataclass(frozen=True)
+class Dense:
+    """activation(x · weightᵀ + bias) of sentence vectors x float32 [n, n_in]."""
+
+    n_in: int
+    n_out: int
+    activation: str
+    weight: _core.PackedWeight
+    bias: np.ndarray | None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """float32 [n, n_out]; a row's bits do not depend on the others."""
+        y = _core.ops.gemm(np.ascontiguousarray(x), self.weight, self.bias)
+        if self.activation == "none":
+            return y
+        if self.activation == "tanh":
+            return _core.ops.softcap(y, 1.0)  # 1 · tanh(y / 1)
+        return _core.ops.activate(y, None, self.activation)  # type: ignore[arg-type]
+
+
+def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, Any], list[Dense]] | None:
+    """What a sentence-transformers folder does with token vectors.
+
+    returns  (settings, dense maps in their order), or None if the folder has no modules.json. The settings:
+             pooling, one name or several with " + " between them, whose vectors are joined; normalize,
+             whether the vector is divided by its length at the end; max_seq_length, tokens or None;
+             lower_case, whether texts become lower case; prompts by name, and default_prompt_name
+    raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
+    """
+    path = os.path.join(folder, "modules.json")
+    if not os.path.lexists(path):
+        return None
+    modules = parse_json(read_file(path, MAX_CONFIG_BYTES, inside=inside), "modules.json")
+    if (
+        not isinstance(modules, list)
+        or len(modules) > 16
+        or not all(isinstance(item, dict) for item in modules)
+    ):
+        raise ModelFormatError("modules.json: expected a list of up to 16 objects", code="config_type")
+    settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
+    dense: list[Dense] = []
+    for item in modules:
+        module = Config(item, "modules.json")
+        kind = module.text("type").rsplit(".", 1)[-1]
+        if settings["normalize"] and kind != "Normalize":
+            raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
+        if kind == "Pooling":
+            settings["pooling"] = _pooling(folder, module.text("path"), inside)
+        elif kind == "Dense":
+            dense.append(_dense(folder, module.text("path"), inside))
+        elif kind == "Normalize":
+            settings["normalize"] = True
+        elif kind not in ("Transformer", "Dropout"):
+            raise ModelUnsupportedError(
+                f"modules.json: module '{shown(kind)}' is not supported", code="module"
+            )
+    return settings | _text_settings(folder, inside), dense
+
+
+def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
+    """What happens to texts before: a limit, lower case, prompts."""
+    settings: dict[str, Any] = {}
+    limits = read_config(folder, "sentence_bert_config.json", inside=inside)
+    if limits is not None:
+        settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
+        if limits.flag("do_lower_case", False):
+            settings["lower_case"] = True
+    config = read_config(folder, "config_sentence_transformers.json", inside=inside)
+    if config is None:
+        return settings
+    prompts = config.values.get("prompts") or {}
+    if (
+        not isinstance(prompts, dict)
+        or len(prompts) > MAX_PROMPTS
+        or not all(isinstance(prompt, str) for prompt in prompts.values())
+    ):
+        raise config.wrong("prompts", f"an object of up to {MAX_PROMPTS} strings")
+    default = config.text("default_prompt_name", None)
+    if default is not None and default not in prompts:
+        raise config.wrong("default_prompt_name", "the name of a prompt")
+    return settings | {"prompts": prompts, "default_prompt_name": default}
+
+
+def _module_config(folder: str, subfolder: str, inside: str | None) -> Config:
+    if not re.fullmatch(_FOLDER, subfolder):
+        raise ModelFormatError(
+            f"modules.json: path '{shown(subfolder)}' is not a plain name", code="config_value"
+        )
+    config = read_config(os.path.join(folder, subfolder), "config.json", inside=inside)
+    if config is None:
+        raise ModelFormatError(f"{subfolder}/config.json is missing", code="config_key")
+    config.what = f"{subfolder}/config.json"
+    return config
+
+
+def _pooling(folder: str, subfolder: str, inside: str | None) -> str:
+    config = _module_config(folder, subfolder, inside)
+    if not config.flag("include_prompt", True):
+        raise ModelUnsupportedError(
+            f"{config.what}: include_prompt is false: pooling without the prompt's tokens", code="pooling"
+        )
+    given = config.values.get("pooling_mode")
+    if given is not None:
+        modes = given if isinstance(given, list) else [given]
+        if not modes or not all(isinstance(mode, str) and mode in _POOLINGS for mode in modes):
+            raise ModelUnsupportedError(
+                f"{config.what}: pooling_mode {shown(given)}; supported: {', '.join(_POOLINGS)}",
+                code="pooling",
+            )
+        return " + ".join(_POOLINGS[mode] for mode in modes)
+    chosen = [name for key, name in _OLD_POOLINGS.items() if config.flag(key, False)]
+    if not chosen:
+        raise ModelUnsupportedError(f"{config.what}: no pooling is chosen", code="pooling")
+    return " + ".join(chosen)
+
+
+def _dense(folder: str, subfolder: str, inside: str | None) -> Dense:
+    config = _module_config(folder, subfolder, inside)
+    n_in, n_out = (config.integer(key, 1, MAX_MODEL) for key in ("in_features", "out_features"))
+    named = config.text("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
+    if named not in _ACTIVATIONS:
+        raise ModelUnsupportedError(
+            f"{config.what}: activation_function {shown(named)}; supported: {', '.join(_ACTIVATIONS)}",
+            code="module",
+        )
+    has_bias = config.flag("bias", True)
+    checkpoint = safetensors_file.open_folder(
+        os.path.join(folder, subfolder), strict_paths=inside is not None
+    )
+    values = {}
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (n_out, n_in)}
+    if has_bias:
+        shapes["linear.bias"] = (n_out,)
+    with checkpoint:
+        for name, shape in shapes.items():
+            stored = checkpoint.tensors.get(name)
+            if stored is None or stored.shape != shape or stored.format not in ("f32", "f16", "bf16"):
+                raise ModelFormatError(
+                    f"{subfolder}: tensor {name} {list(shape)} is missing or another", code="tensor_shape"
+                )
+            values[name] = to_float32(checkpoint.read(name), stored.format)
+    rows = np.asarray(from_float32(values["linear.weight"], "f32", "linear.weight")).reshape(n_out, -1)
+    weight = _core.PackedWeight("f32", n_out, n_in, rows)
+    return Dense(n_in, n_out, _ACTIVATIONS[named], weight, values.get("linear.bias"))

@@ -1,0 +1,511 @@
+"""Tokenizers of folders without tokenizer.json: vocab.txt, vocab.json with merges.txt, or sentencepiece's
+*.model become the tokenizer.json that transformers would have written, which tokenizer_json.py then checks.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuili.errors import ModelUnsupportedError, TokenizerError
+from tuili.loading import sentencepiece_file
+from tuili.loading.files import parse_json, shown
+from tuili.loading.merges import merges_of_scores
+from tuili.loading.pre_tokenizers import QWEN2
+from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED, SentencePieces
+from tuili.loading.tokenizer_json import bad, check_tokens
+
+Json = dict[str, Any]
+Read = Callable[[str], bytes | None]  # a file of the folder, None if it is not there
+
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # the order in which missing ones get ids
+_SPM_FILES = (
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "tokenizer.model",
+    "spm.model",
+)
+
+
+@dataclass
+class Parts:
+    """What becomes a tokenizer.json. tokens: role -> text; specials: of these, and what files add to them."""
+
+    settings: Mapping[str, Any]
+    tokens: dict[str, str]
+    model: Json = field(default_factory=dict)
+    normalizers: list[Json] = field(default_factory=list)
+    pre_tokenizers: list[Json] = field(default_factory=list)
+    decoder: Json = field(default_factory=dict)
+    single: str = "A"  # words: A, B, or the role of a special token
+    pair: str = "A B:1"
+    post_processor: Json | None = None  # beside or in place of the template
+    own_specials: list[str] = field(default_factory=list)  # special tokens of the vocabulary without a role
+    lstrip_mask: bool = False  # the mask token takes the space before it
+
+    def flag(self, key: str, usual: bool) -> bool:
+        value = self.settings.get(key)
+        if value is None:
+            return usual
+        if type(value) is not bool:
+            bad(
+                f"tokenizer_config.json: {key}",
+                f"expected true or false, found {shown(value)}",
+                "tokenizer_field",
+            )
+        return bool(value)
+
+
+def document(
+    read: Read, settings: Mapping[str, Any], special_map: Mapping[str, Any], model_type: str
+) -> bytes:
+    """The tokenizer.json of a folder that has none.
+
+    read         gives the bytes of a file of the folder
+    settings     tokenizer_config.json
+    special_map  special_tokens_map.json
+    model_type   config.json's, for folders that do not name the tokenizer's class
+    raises       TokenizerError, ModelUnsupportedError (tokenizer_class) for a class that is not known
+    """
+    name = settings.get("tokenizer_class")
+    name = name.removesuffix("Fast") if isinstance(name, str) else _CLASSES_OF_MODELS.get(model_type)
+    if name not in _KINDS:
+        raise ModelUnsupportedError(
+            f"there is no tokenizer.json, and the tokenizer's class is {shown(name or model_type)}; without "
+            f"it these are supported: {', '.join(_KINDS)}",
+            code="tokenizer_class",
+        )
+    make, usual, more = _KINDS[name]
+    tokens = {
+        role: text for role in ROLES if (text := _token(role, settings, special_map) or usual.get(role))
+    }
+    parts = make(Parts(settings, tokens, **more), read)
+    added = _added_tokens(parts, read)
+    ids = _ids(parts.model) | {token["content"]: token["id"] for token in added}
+    whole = {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": _sequence(parts.normalizers, "normalizers"),
+        "pre_tokenizer": _sequence(parts.pre_tokenizers, "pretokenizers"),
+        "post_processor": _post_processor(parts, ids),
+        "decoder": parts.decoder,
+        "model": parts.model,
+    }
+    return json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _token(role: str, settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> str | None:
+    for source in (settings, special_map):
+        value = source.get(f"{role}_token")
+        value = value.get("content") if isinstance(value, dict) else value
+        if value is not None:
+            if not isinstance(value, str) or not value:
+                bad(f"{role}_token", f"expected a token, found {shown(value)}", "tokenizer_field")
+            return str(value)
+    return None
+
+
+def _sequence(items: list[Json], name: str) -> Json | None:
+    if len(items) < 2:
+        return items[0] if items else None
+    return {"type": "Sequence", name: items}
+
+
+def _ids(model: Json) -> dict[str, int]:
+    vocab = model["vocab"]
+    return vocab if isinstance(vocab, dict) else {text: i for i, (text, _) in enumerate(vocab)}
+
+
+# ---- added tokens
+
+
+def _added_tokens(parts: Parts, read: Read) -> list[Json]:
+    """What is recognised in texts before they are cut: tokens with a role, and those that files add."""
+    vocab, found = _ids(parts.model), dict[str, Json]()
+
+    def add(text: str, token_id: int | None, **settings: bool) -> None:
+        if token_id is None:
+            token_id = found[text]["id"] if text in found else vocab.get(text)
+        if token_id is None:
+            token_id = 1 + max([*vocab.values(), *(token["id"] for token in found.values())])
+        usual = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        found[text] = {"id": token_id, "content": text} | usual | settings
+
+    for text, token_id, settings in _listed_tokens(parts.settings, read):
+        add(text, token_id, **settings)
+    listed = set(found)
+    for text in parts.own_specials:
+        if text not in listed:
+            add(text, None)
+    for role in ROLES:
+        if role not in parts.tokens:
+            continue
+        text = parts.tokens[role]
+        if text in listed:
+            found[text]["special"] = True
+        else:
+            add(text, None, lstrip=parts.lstrip_mask and role == "mask")
+    for text in _more_specials(parts.settings):
+        if text not in listed:
+            add(text, None)
+    return sorted(found.values(), key=lambda token: int(token["id"]))
+
+
+def _listed_tokens(settings: Mapping[str, Any], read: Read) -> list[tuple[str, int, dict[str, bool]]]:
+    """(text, id, settings) of `added_tokens_decoder`, or of the older added_tokens.json."""
+    decoder = settings.get("added_tokens_decoder")
+    if decoder is None:
+        data = read("added_tokens.json")
+        older = {} if data is None else parse_json(data, "added_tokens.json")
+        if not isinstance(older, dict) or not all(type(i) is int for i in older.values()):
+            bad("added_tokens.json", "expected an object of ids", "tokenizer_field")
+        return [(text, i, {"normalized": True, "special": False}) for text, i in older.items()]
+    if not isinstance(decoder, dict):
+        bad("added_tokens_decoder", f"expected an object, found {shown(decoder)}", "tokenizer_field")
+    listed = []
+    for key, token in decoder.items():
+        text = token.get("content") if isinstance(token, dict) else None
+        if not isinstance(text, str) or not text or not key.isdecimal() or len(key) > 9:
+            bad("added_tokens_decoder", f"{shown(key)}: {shown(token)} is not a token", "tokenizer_field")
+        names = ("single_word", "lstrip", "rstrip", "normalized", "special")
+        listed.append((text, int(key), {name: token[name] for name in names if name in token}))
+    return listed
+
+
+def _more_specials(settings: Mapping[str, Any]) -> list[str]:
+    items = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
+    if isinstance(items, dict):
+        items = list(items.values())
+    if not isinstance(items, list):
+        bad("additional_special_tokens", f"expected tokens, found {shown(items)}", "tokenizer_field")
+    texts: list[Any] = [item.get("content") if isinstance(item, dict) else item for item in items]
+    if not all(isinstance(text, str) and text for text in texts):
+        bad("additional_special_tokens", f"expected tokens, found {shown(items)}", "tokenizer_field")
+    return texts
+
+
+# ---- the tokens around a text
+
+
+def _post_processor(parts: Parts, ids: Mapping[str, int]) -> Json | None:
+    if parts.post_processor is not None or parts.single == "A":
+        return parts.post_processor
+    words = {*parts.single.split(), *parts.pair.split()} - {"A", "B:1", "B"}
+    texts = {}
+    for word in words:
+        text = parts.tokens.get(word.split(":")[0])
+        if text is None:
+            bad(f"{word}_token", "missing, and texts begin or end with it", "special_id")
+        texts[word.split(":")[0]] = text
+
+    def pieces(template: str) -> list[Json]:
+        made = []
+        for word in template.split():
+            name, _, kind = word.partition(":")
+            place = {"id": name if name in "AB" else texts[name], "type_id": int(kind or 0)}
+            made.append({"Sequence" if name in "AB" else "SpecialToken": place})
+        return made
+
+    special = {text: {"id": text, "ids": [ids[text]], "tokens": [text]} for text in texts.values()}
+    return {
+        "type": "TemplateProcessing",
+        "single": pieces(parts.single),
+        "pair": pieces(parts.pair),
+        "special_tokens": special,
+    }
+
+
+# ---- vocab.txt
+
+
+def _word_piece(parts: Parts, read: Read) -> Parts:
+    """BERT's word pieces."""
+    text = _decoded(_needed(read, "vocab.txt"), "vocab.txt")
+    lines = text.split("\n")
+    tokens = [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    check_tokens(list(filter(None, tokens)), "vocab.txt")
+    vocab = {token: i for i, token in enumerate(tokens) if token}  # of two lines alike the later counts
+    parts.model = {
+        "type": "WordPiece",
+        "unk_token": parts.tokens["unk"],
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": vocab,
+    }
+    if parts.settings.get("word_tokenizer_type") not in (None, "basic") or not parts.flag(
+        "do_basic_tokenize", True
+    ):
+        raise ModelUnsupportedError(
+            "tokenizer_config.json: words that are not cut by BERT's own rules", code="tokenizer_component"
+        )
+    strip = parts.settings.get("strip_accents")
+    parts.normalizers = [
+        {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": parts.flag("tokenize_chinese_chars", True),
+            "strip_accents": None if strip is None else parts.flag("strip_accents", True),
+            "lowercase": parts.flag("do_lower_case", True),
+        }
+    ]
+    parts.pre_tokenizers = [{"type": "BertPreTokenizer"}]
+    parts.decoder = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    return parts
+
+
+# ---- vocab.json and merges.txt
+
+
+def _byte_level(parts: Parts, read: Read) -> Parts:
+    """GPT-2's byte-level pairs."""
+    vocab = parse_json(_needed(read, "vocab.json"), "vocab.json")
+    if not isinstance(vocab, dict):
+        bad("vocab.json", "expected an object", "tokenizer_field")
+    check_tokens(list(vocab), "vocab.json")
+    lines = _decoded(_needed(read, "merges.txt"), "merges.txt").split("\n")
+    merges = [line for line in lines[int(lines[0].startswith("#version")) :] if line.strip()]
+    parts.model = {"type": "BPE", "vocab": vocab, "merges": merges, "dropout": None}
+    space = parts.flag("add_prefix_space", False)
+    level = {"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": True, "use_regex": True}
+    parts.pre_tokenizers, parts.decoder = [level], level
+    return parts
+
+
+def _gpt2(parts: Parts, read: Read) -> Parts:
+    parts = _byte_level(parts, read)
+    if parts.flag("add_bos_token", False):
+        parts.single, parts.pair = "bos A", "bos A bos B:1"
+    return parts
+
+
+def _roberta(parts: Parts, read: Read) -> Parts:
+    parts = _byte_level(parts, read)
+    vocab = parts.model["vocab"]
+    ends = {}
+    for role in ("sep", "cls"):
+        text = parts.tokens[role]
+        if text not in vocab:
+            bad(f"{role}_token", f"{shown(text)} is not in the vocabulary", "special_id")
+        ends[role] = [text, vocab[text]]
+    space = parts.flag("add_prefix_space", False)
+    parts.post_processor = {
+        "type": "RobertaProcessing",
+        "trim_offsets": True,
+        "add_prefix_space": space,
+        **ends,
+    }
+    return parts
+
+
+def _qwen2(parts: Parts, read: Read) -> Parts:
+    parts = _byte_level(parts, read)
+    parts.normalizers = [{"type": "NFC"}]
+    split = {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated", "invert": False}
+    parts.pre_tokenizers = [split, parts.pre_tokenizers[0] | {"use_regex": False}]
+    return parts
+
+
+# ---- sentencepiece
+
+
+def _pieces(parts: Parts, read: Read) -> SentencePieces:
+    for name in _SPM_FILES:
+        data = read(name)
+        if data is not None:
+            return sentencepiece_file.parse(data, name)
+    raise TokenizerError(
+        f"there is no tokenizer.json and none of {', '.join(_SPM_FILES)}", code="tokenizer_missing"
+    )
+
+
+def _metaspace(parts: Parts, scheme: str = "always") -> Json:
+    if not parts.flag("add_prefix_space", True):
+        scheme = "never"
+    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+
+
+def _unigram(
+    parts: Parts,
+    found: SentencePieces,
+    before: Sequence[tuple[str, float]] = (),
+    skip: int = 0,
+    after: Sequence[tuple[str, float]] = (),
+    unk_id: int | None = None,
+) -> Parts:
+    """A unigram model of the pieces from `skip` on, between other tokens, cut at white space first."""
+    if found.model_type == BPE:
+        raise ModelUnsupportedError("a sentencepiece BPE for this class", code="tokenizer_component")
+    vocab = [[text, score] for text, score in before]
+    vocab += [[text, score] for text, score, _ in found.pieces[skip:]]
+    vocab += [[text, score] for text, score in after]
+    parts.model = {
+        "type": "Unigram",
+        "unk_id": found.unk_id if unk_id is None else unk_id,
+        "vocab": vocab,
+        "byte_fallback": found.byte_fallback,
+    }
+    if found.charsmap:
+        encoded = base64.b64encode(found.charsmap).decode()
+        parts.normalizers.append({"type": "Precompiled", "precompiled_charsmap": encoded})
+    space = _metaspace(parts)
+    parts.pre_tokenizers = [{"type": "WhitespaceSplit"}, space]
+    parts.decoder = space
+    present = {text for text, _ in vocab}
+    parts.own_specials = [text for text in found.of_type(CONTROL, USER_DEFINED) if text in present]
+    return parts
+
+
+def _albert(parts: Parts, read: Read) -> Parts:
+    quotes = [{"type": "Replace", "pattern": {"String": two}, "content": '"'} for two in ("``", "''")]
+    parts.normalizers = quotes
+    if not parts.flag("keep_accents", False):
+        parts.normalizers += [{"type": "NFKD"}, {"type": "StripAccents"}]
+    if parts.flag("do_lower_case", True):
+        parts.normalizers.append({"type": "Lowercase"})
+    return _unigram(parts, _pieces(parts, read))
+
+
+_FAIRSEQ = (("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0))
+
+
+def _xlm_roberta(parts: Parts, read: Read) -> Parts:
+    """fairseq put four tokens of its own in the place of sentencepiece's three."""
+    return _unigram(parts, _pieces(parts, read), _FAIRSEQ, 3, [("<mask>", 0.0)], unk_id=3)
+
+
+def _camembert(parts: Parts, read: Read) -> Parts:
+    before = [(text + "NOTUSED" * (text in ("<s>", "</s>")), score) for text, score in _FAIRSEQ]
+    before.append(("<unk>NOTUSED", -100.0))
+    parts = _unigram(parts, _pieces(parts, read), before, 1, [("<mask>", 0.0)], unk_id=3)
+    parts.own_specials = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
+    return parts
+
+
+def _deberta(parts: Parts, read: Read) -> Parts:
+    found = _pieces(parts, read)
+    if parts.flag("do_lower_case", False):
+        parts.normalizers.append({"type": "Lowercase"})
+    parts = _unigram(parts, found)
+    parts.normalizers = [one for one in parts.normalizers if one["type"] != "Precompiled"]
+    space = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}
+    strip = {"type": "Strip", "strip_left": False, "strip_right": True}
+    parts.normalizers += [space, {"type": "NFC"}, strip]
+    split = [{"type": "Punctuation", "behavior": "Isolated"}] if parts.flag("split_by_punct", False) else []
+    parts.pre_tokenizers = [*split, parts.decoder]
+    return parts
+
+
+def _t5(parts: Parts, read: Read) -> Parts:
+    n_extra = parts.settings.get("extra_ids", 100)
+    if type(n_extra) is not int or not 0 <= n_extra <= 1024:
+        bad(
+            "tokenizer_config.json: extra_ids",
+            f"expected 0 to 1024, found {shown(n_extra)}",
+            "tokenizer_field",
+        )
+    extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
+    parts = _unigram(parts, _pieces(parts, read), after=[(text, 0.0) for text in extra])
+    parts.own_specials += extra
+    return parts
+
+
+def _llama(parts: Parts, read: Read) -> Parts:
+    """Pairs by score, bytes for what has no piece."""
+    found = _pieces(parts, read)
+    if found.model_type != BPE:
+        raise ModelUnsupportedError("a sentencepiece unigram for this class", code="tokenizer_component")
+    vocab = {text: i for i, (text, _, _) in enumerate(found.pieces)}
+    parts.model = {
+        "type": "BPE",
+        "vocab": vocab,
+        "merges": [list(pair) for pair in merges_of_scores(found.pieces)],
+        "unk_token": parts.tokens["unk"],
+        "fuse_unk": True,
+        "byte_fallback": True,
+    }
+    scheme = "always" if parts.flag("legacy", False) else "first"
+    space = _metaspace(parts, scheme) | {"split": False}
+    parts.pre_tokenizers = [space]
+    steps: list[Json] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}]
+    steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
+    if space["prepend_scheme"] != "never":
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    parts.decoder = {"type": "Sequence", "decoders": steps}
+    parts.own_specials = found.of_type(CONTROL)
+    if parts.flag("add_bos_token", True):
+        parts.single, parts.pair = "bos A", "bos A bos:1 B:1"
+    if parts.flag("add_eos_token", False):
+        parts.single, parts.pair = parts.single + " eos", parts.pair.replace("A", "A eos") + " eos:1"
+    return parts
+
+
+# ---- files
+
+
+def _needed(read: Read, name: str) -> bytes:
+    data = read(name)
+    if data is None:
+        raise TokenizerError(f"there is neither tokenizer.json nor {name}", code="tokenizer_missing")
+    return data
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{name}: byte {error.start} is not UTF-8", code="tokenizer_utf8") from error
+
+
+_BERT_TOKENS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+_SP_TOKENS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
+_ROBERTA_TOKENS = _SP_TOKENS | {"sep": "</s>", "cls": "<s>", "pad": "<pad>", "mask": "<mask>"}
+_ALBERT_TOKENS = _BERT_TOKENS | {"bos": "[CLS]", "eos": "[SEP]", "unk": "<unk>", "pad": "<pad>"}
+_DEBERTA_TOKENS = _BERT_TOKENS | {"bos": "[CLS]", "eos": "[SEP]"}
+_END = "<|endoftext|>"
+
+_BERT_ENDS: Json = {"single": "cls A sep", "pair": "cls A sep B:1 sep:1"}
+_FAIRSEQ_ENDS: Json = {"single": "cls A sep", "pair": "cls A sep sep B sep", "lstrip_mask": True}
+_T5_ENDS: Json = {"single": "A eos", "pair": "A eos B eos"}
+
+# Class -> what makes its parts, its special tokens unless the files name others, and fields of Parts.
+_KINDS: dict[str, tuple[Callable[[Parts, Read], Parts], Mapping[str, str], Json]] = {
+    "BertTokenizer": (_word_piece, _BERT_TOKENS, _BERT_ENDS),
+    "DistilBertTokenizer": (_word_piece, _BERT_TOKENS, _BERT_ENDS),
+    "ElectraTokenizer": (_word_piece, _BERT_TOKENS, _BERT_ENDS),
+    "MPNetTokenizer": (_word_piece, _ROBERTA_TOKENS | {"unk": "[UNK]"}, _FAIRSEQ_ENDS),
+    "RobertaTokenizer": (_roberta, _ROBERTA_TOKENS, {"lstrip_mask": True}),
+    "BartTokenizer": (_roberta, _ROBERTA_TOKENS, {"lstrip_mask": True}),
+    "GPT2Tokenizer": (_gpt2, {"bos": _END, "eos": _END, "unk": _END}, {}),
+    "Qwen2Tokenizer": (_qwen2, {"eos": _END, "unk": _END, "pad": _END}, {}),
+    "AlbertTokenizer": (_albert, _ALBERT_TOKENS, _BERT_ENDS | {"lstrip_mask": True}),
+    "XLMRobertaTokenizer": (_xlm_roberta, _ROBERTA_TOKENS, _FAIRSEQ_ENDS),
+    "CamembertTokenizer": (_camembert, _ROBERTA_TOKENS, _FAIRSEQ_ENDS),
+    "DebertaV2Tokenizer": (_deberta, _DEBERTA_TOKENS, _BERT_ENDS),
+    "T5Tokenizer": (_t5, {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"}, _T5_ENDS),
+    "LlamaTokenizer": (_llama, _SP_TOKENS, {}),
+}
+_CLASSES_OF_MODELS = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "nomic_bert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "bart": "BartTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "opt": "GPT2Tokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+    "albert": "AlbertTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "t5": "T5Tokenizer",
+    "mt5": "T5Tokenizer",
+    "llama": "LlamaTokenizer",
+    "mistral": "LlamaTokenizer",
+}

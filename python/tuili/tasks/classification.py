@@ -1,0 +1,122 @@
+"""Sequence classification: labels of texts or pairs of texts, and a cross-encoder's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tuili.errors import InvalidParameterError
+from tuili.generation.checks import boolean, described, integer
+from tuili.loading.heads import Head
+from tuili.tasks.encoding import Encoded, checked_str
+from tuili.tasks.head import Progress, TaskModel
+from tuili.tasks.pipeline import Pipeline, many, marked
+from tuili.tasks.scores import FUNCTIONS, best, function_named
+
+TASK = "text-classification"
+
+
+def texts_of(item: object, name: str = "texts") -> tuple[str, str | None]:
+    """The text or two of an input: a str, a pair of them, or a dict of "text" and "text_pair"."""
+    if isinstance(item, str):
+        return item, None
+    if isinstance(item, list | tuple) and len(item) == 2:
+        return checked_str(item[0], name), checked_str(item[1], name)
+    if isinstance(item, Mapping) and "text" in item and set(item) <= {"text", "text_pair"}:
+        pair = item.get("text_pair") or None  # an empty one counts as none in transformers
+        return checked_str(item["text"], name), None if pair is None else checked_str(pair, name)
+    raise InvalidParameterError(
+        f'{name}: expected a str, a pair of them or a dict of "text" and "text_pair", not {described(item)}',
+        param=name,
+    )
+
+
+def outputs(
+    model: TaskModel, items: Sequence[Any], truncation: object, progress: Progress | None = None
+) -> tuple[list[Encoded], list[np.ndarray]]:
+    """The inputs as they were encoded, and what the head says of each: float32 [n_labels]."""
+    cut = "longest_first" if boolean("truncation", truncation) else None
+    inputs = [model.encode(*texts_of(item), cut=cut) for item in items]  # type: ignore[arg-type]
+    return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)] if inputs else []
+
+
+def classify(
+    model: TaskModel, items: Sequence[Any], truncation: object, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """`LLM.classify` of a list."""
+    head = model.head(TASK, "sequence")
+    inputs, rows = outputs(model, items, truncation, progress)
+    results = []
+    for encoded, row in zip(inputs, rows, strict=True):
+        scores = FUNCTIONS[head.function](row)
+        first = best(scores, 1)[0]
+        named = {label: float(score) for label, score in zip(head.labels, scores, strict=True)}
+        result = {"label": head.labels[first], "score": float(scores[first]), "scores": named}
+        results += marked([result], encoded.truncated)
+    return results
+
+
+def relevance(model: TaskModel, query: str, documents: Sequence[str], truncation: object) -> np.ndarray:
+    """A cross-encoder's score of each document, float64 [n_documents]."""
+    head = model.head("rank", "sequence")
+    if len(head.labels) != 1:
+        raise InvalidParameterError(
+            f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
+            param="query",
+        )
+    _, rows = outputs(model, [(query, document) for document in documents], truncation)
+    return FUNCTIONS[head.ranking](np.concatenate(rows))
+
+
+class Task(Pipeline):
+    """`pipe(inputs, top_k=1, function_to_apply=None, truncation=False)`.
+
+    inputs             a text, a dict of "text" and "text_pair", or a list of them
+    top_k              so many labels, likeliest first, as a list for each input; None: all. Without it there
+                       is one dict per input
+    function_to_apply  "softmax", "sigmoid" or "none"; None: as the model's configuration says
+    returns            dicts of "label" and "score", in a list
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "top_k": ...,
+        "return_all_scores": False,
+        "function_to_apply": None,
+        "truncation": False,
+    }
+
+    def prepare(self) -> None:
+        self.tasks = self.model.task_model(TASK)
+        self.head: Head = self.tasks.head(TASK, "sequence")
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        chosen = self.options(options)
+        items = many(inputs)
+        if any(isinstance(item, list) for item in items):
+            raise InvalidParameterError(
+                'a pair of texts is given as a dict of "text" and "text_pair"', param="inputs"
+            )
+        name = chosen["function_to_apply"]
+        function = FUNCTIONS[self.head.function] if name is None else function_named(name)
+        encoded, rows = outputs(self.tasks, items, chosen["truncation"])
+        results: list[Any] = [
+            marked(self._labels(row, function, chosen), one.truncated)
+            for one, row in zip(encoded, rows, strict=True)
+        ]
+        if chosen["top_k"] is ... and not chosen["return_all_scores"]:
+            results = [labels[0] for labels in results]
+        alone = isinstance(inputs, Mapping) or (isinstance(inputs, str) and "top_k" in options)
+        return results[0] if alone else results
+
+    def _labels(
+        self, row: np.ndarray, function: Callable[[np.ndarray], np.ndarray], chosen: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        scores = function(row)
+        if chosen["top_k"] is ...:
+            in_order = list(range(len(scores))) if chosen["return_all_scores"] else best(scores, 1)
+        else:
+            top_k = chosen["top_k"]
+            in_order = best(scores, len(scores) if top_k is None else integer("top_k", top_k, 1, 1 << 31))
+        return [{"label": self.head.labels[i], "score": float(scores[i])} for i in in_order]

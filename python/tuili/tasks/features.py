@@ -1,0 +1,43 @@
+"""Feature extraction: the last hidden states of every token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tuili import _core
+from tuili.generation.checks import boolean
+from tuili.tasks.encoding import checked_str
+from tuili.tasks.pipeline import Pipeline, many
+
+TASK = "feature-extraction"
+
+
+class Task(Pipeline):
+    """`pipe(inputs, return_tensors=False)`.
+
+    returns  per text a nested list [1][n_tokens][d_model]; with return_tensors a float32 array of that shape
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = {"return_tensors": False, "truncation": False}
+
+    def prepare(self) -> None:
+        self.tasks = self.model.task_model(TASK)
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        chosen = self.options(options)
+        texts = [checked_str(text, "inputs") for text in many(inputs)]
+        cut = "longest_first" if boolean("truncation", chosen["truncation"]) else None
+        encoded = [self.tasks.encode(text, cut=cut) for text in texts]  # type: ignore[arg-type]
+
+        def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
+            sequences = [self.tasks.sequence(encoded[i], collect_hidden=True) for i in batch]
+            runner.encode(sequences, "mean", False)
+            return [one.hidden_states()[-1] for one in sequences]
+
+        arrays = [states[None] for states in self.tasks.encoder.each([one.ids for one in encoded], run)]
+        as_arrays = boolean("return_tensors", chosen["return_tensors"])
+        results: list[Any] = arrays if as_arrays else [states.tolist() for states in arrays]
+        return results[0] if isinstance(inputs, str) else results

@@ -1,0 +1,89 @@
+"""A model's task head at work: encoded inputs in, numbers out; and which tasks a model can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tuili import _core
+from tuili.embedding import Encoder
+from tuili.errors import ModelUnsupportedError, NumericError
+from tuili.loading.heads import Head
+from tuili.tasks.encoding import Cut, Encoded, encode
+from tuili.tokenization import Tokenizer
+
+Progress = Callable[[int, int], None]
+
+
+class TaskModel:
+    """An encoder with a task head, and the tokenizer of both.
+
+    head      what the head is
+    tasks     the names of all pipelines that the model can run
+    """
+
+    def __init__(
+        self, encoder: Encoder, tokenizer: Tokenizer, head: Head | None, spec: _core.ModelSpec, name: str
+    ) -> None:
+        self.encoder, self.tokenizer, self._head, self.name = encoder, tokenizer, head, name
+        self.tasks = ("feature-extraction", *(head.tasks if head is not None else ()))
+        self._n_types, self._all_rows = spec.n_token_types, spec.task_head.all_rows
+        self._n_out = spec.task_head.n_out
+
+    @property
+    def max_len(self) -> int:
+        """Most tokens of an input."""
+        return self.encoder.max_len
+
+    def head(self, task: str, kind: str) -> Head:
+        """The head, which must be of a kind; ModelUnsupportedError (task) naming what the model can do."""
+        if self._head is None or self._head.kind != kind:
+            raise cannot(task, self.name, self.tasks)
+        return self._head
+
+    def encode(self, text: str, pair: str | None = None, *, cut: Cut | None = None) -> Encoded:
+        """See tasks/encoding.py."""
+        return encode(self.tokenizer, text, pair, max_len=self.max_len, cut=cut)
+
+    def answers(
+        self,
+        inputs: Sequence[Encoded],
+        positions: Sequence[Sequence[int]] | None = None,
+        progress: Progress | None = None,
+    ) -> list[np.ndarray]:
+        """What the head says of each input: float32 [n_rows, n_out], in the order given.
+
+        positions  of each input, the tokens whose rows to compute, for heads that answer for every token;
+                   None: all of them. Other heads give one row
+        raises     NumericError if an answer is not finite, PromptTooLongError, TokenIdError
+        """
+        counts = [
+            (len(inputs[i].ids) if positions is None else len(positions[i])) if self._all_rows else 1
+            for i in range(len(inputs))
+        ]
+
+        def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
+            sequences = [self.sequence(inputs[i]) for i in batch]
+            wanted = None if positions is None else [list(positions[i]) for i in batch]
+            rows = runner.answer(sequences, wanted)
+            ends = np.cumsum([counts[i] for i in batch])
+            return np.split(rows, ends[:-1])
+
+        answers = self.encoder.each([encoded.ids for encoded in inputs], run, progress)
+        if not all(np.isfinite(rows).all() for rows in answers):
+            raise NumericError("an answer of the model's head is not finite")
+        return answers
+
+    def sequence(self, encoded: Encoded, *, collect_hidden: bool = False) -> _core.Sequence:
+        """The input as the core takes it; token types only where the model has several."""
+        types = np.array(encoded.types, np.int32) if self._n_types > 1 and any(encoded.types) else None
+        ids = np.array(encoded.ids, np.int32)
+        return _core.Sequence(ids, token_type_ids=types, collect_hidden=collect_hidden)
+
+
+def cannot(task: str, name: str, tasks: Sequence[str]) -> ModelUnsupportedError:
+    """The error of a task that a model is not made for."""
+    return ModelUnsupportedError(
+        f"{task}: {name} was not made for it; this model can do: {', '.join(tasks)}", code="task"
+    )

@@ -1,0 +1,199 @@
+"""Extractive question answering: the part of a document that answers, read in windows if it is long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tuili.errors import InvalidParameterError, PromptTooLongError
+from tuili.generation.checks import boolean, described, integer
+from tuili.loading.tokenizer import call
+from tuili.tasks.encoding import Encoded, checked_str, joined
+from tuili.tasks.pipeline import Pipeline
+from tuili.tasks.scores import softmax
+from tuili.tokenization import clean_text
+
+TASK = "question-answering"
+_HIDDEN = -10000.0  # the logit of what cannot be an answer
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a document behind the question. words: [begin, end) of the word that each token is of."""
+
+    encoded: Encoded
+    words: list[tuple[int, int]]
+
+
+class Task(Pipeline):
+    """`pipe(question=…, context=…, top_k=1, doc_stride=128, max_answer_len=15, max_seq_len=384,
+    max_question_len=64, handle_impossible_answer=False, align_to_words=True)`.
+
+    question, context  a text and the document to search, or as many of both in lists; or one dict of both, or
+                       a list of dicts
+    max_seq_len        tokens of a window, question included; windows share doc_stride tokens
+    truncation         cut questions of more than max_question_len tokens
+    returns            a dict of "score", "start", "end" and "answer", a list of them if top_k > 1 finds
+                       several; a list of either for several questions
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "top_k": 1,
+        "doc_stride": None,
+        "max_answer_len": 15,
+        "max_seq_len": None,
+        "max_question_len": 64,
+        "handle_impossible_answer": False,
+        "align_to_words": True,
+        "truncation": False,
+    }
+
+    def prepare(self) -> None:
+        self.tasks = self.model.task_model(TASK)
+        self.tasks.head(TASK, "spans")
+
+    def __call__(self, *inputs: Any, question: Any = None, context: Any = None, **options: Any) -> Any:
+        chosen = self.options(options)
+        pairs, alone = _pairs(inputs, question, context)
+        limits = self._limits(chosen)
+        windows = [list(self._windows(*pair, chosen, limits)) for pair in pairs]
+        flat = [window.encoded for one in windows for window in one]
+        answers = iter(self.tasks.answers(flat)) if flat else iter(())
+        results = []
+        for (_, document), one in zip(pairs, windows, strict=True):
+            found = self._answers(document, [(window, next(answers)) for window in one], chosen)
+            if any(window.encoded.truncated for window in one):
+                found = [answer | {"truncated": True} for answer in found]
+            results.append(found[0] if len(found) == 1 else found)
+        return results[0] if alone else results
+
+    def _limits(self, chosen: Mapping[str, Any]) -> tuple[int, int]:
+        """max_seq_len and doc_stride of a call."""
+        most, length, stride = self.tasks.max_len, chosen["max_seq_len"], chosen["doc_stride"]
+        length = min(384, most) if length is None else integer("max_seq_len", length, 1, most)
+        if stride is None:
+            return length, min(length // 2, 128)
+        return length, integer("doc_stride", stride, 0, length)
+
+    def _windows(
+        self, question: str, document: str, chosen: Mapping[str, Any], limits: tuple[int, int]
+    ) -> Iterator[Window]:
+        backend, (length, stride) = self.tasks.tokenizer.loaded.backend, limits
+        asked = call(backend.encode, question, add_special_tokens=False)
+        most = integer("max_question_len", chosen["max_question_len"], 1, 1 << 31)
+        cut = len(asked.ids) > most
+        if cut and not boolean("truncation", chosen["truncation"]):
+            raise PromptTooLongError(
+                f"the question has {len(asked.ids)} tokens; max_question_len is {most}; "
+                "truncation=True cuts it"
+            )
+        call(asked.truncate, most)
+        room = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
+        if room <= stride:
+            raise InvalidParameterError(
+                f"max_seq_len {length} leaves {room} tokens beside the question, no more than doc_stride "
+                f"{stride}",
+                param="max_seq_len",
+            )
+        parts = call(backend.encode, document, add_special_tokens=False)
+        words = {i: parts.word_to_chars(i) for i in dict.fromkeys(parts.word_ids) if i is not None}
+        call(parts.truncate, room, stride)
+        for part in (parts, *parts.overflowing):
+            own = [
+                (begin, end) if word is None else (words[word] or (begin, end))
+                for word, (begin, end) in zip(part.word_ids, part.offsets, strict=True)
+            ]
+            encoded = joined(self.tasks.tokenizer, [asked, part], cut)
+            of_part = iter(own)
+            yield Window(encoded, [next(of_part) if text == 1 else (0, 0) for text in encoded.texts])
+
+    def _answers(
+        self, document: str, windows: list[tuple[Window, np.ndarray]], chosen: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
+        longest = integer("max_answer_len", chosen["max_answer_len"], 1, 1 << 16)
+        aligned = boolean("align_to_words", chosen["align_to_words"])
+        no_answer = 1_000_000.0
+        found: list[dict[str, Any]] = []
+        for window, logits in windows:
+            encoded = window.encoded
+            is_document = np.array([text == 1 for text in encoded.texts])
+            allowed = is_document | (np.array(encoded.ids) == self.tasks.tokenizer.loaded.cls_id)
+            starts, ends = softmax(np.where(allowed[:, None], logits, _HIDDEN).T)
+            no_answer = min(no_answer, float(starts[0] * ends[0]))
+            starts[0] = ends[0] = 0.0
+            for score, first, last in _best_spans(starts, ends, top_k, longest):
+                if not (is_document[first] and is_document[last]):
+                    continue
+                spans = window.words if aligned else encoded.offsets
+                _add(found, document, score, spans[first][0], spans[last][1])
+        if boolean("handle_impossible_answer", chosen["handle_impossible_answer"]):
+            found.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
+        return sorted(found, key=lambda answer: -float(answer["score"]))[:top_k]
+
+
+def _add(found: list[dict[str, Any]], document: str, score: float, start: int, end: int) -> None:
+    """An answer that was found; one that reads the same adds its score to the first."""
+    answer = document[start:end]
+    for other in found:
+        if other["answer"].lower() == answer.lower():
+            other["score"] += score
+            return
+    found.append({"score": score, "start": start, "end": end, "answer": answer})
+
+
+def _best_spans(
+    starts: np.ndarray, ends: np.ndarray, n: int, longest: int
+) -> Iterator[tuple[float, int, int]]:
+    """(score, first token, last token) of the n likeliest spans of up to `longest` tokens, best first."""
+    n_tokens = len(starts)
+    products = np.zeros((n_tokens, min(longest, n_tokens)))
+    for more in range(products.shape[1]):
+        products[: n_tokens - more, more] = starts[: n_tokens - more] * ends[more:]
+    for flat in np.argsort(-products, axis=None, kind="stable")[:n]:
+        first, more = divmod(int(flat), products.shape[1])
+        if first + more < n_tokens:
+            yield float(products[first, more]), first, first + more
+
+
+def _pairs(inputs: tuple[Any, ...], question: Any, context: Any) -> tuple[list[tuple[str, str]], bool]:
+    """(question, document) of each, and whether they came alone."""
+    if len(inputs) == 1 and question is None and context is None:
+        given = inputs[0]
+        items = [given] if isinstance(given, Mapping) else given
+        if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
+            raise _wrong(given)
+        if not all({"question", "context"} == set(item) for item in items):
+            raise _wrong(given)
+        return [_pair(item["question"], item["context"]) for item in items], isinstance(given, Mapping)
+    if inputs or question is None or context is None:
+        raise _wrong(inputs or question)
+    if isinstance(question, str) and isinstance(context, str):
+        return [_pair(question, context)], True
+    questions = [question] if isinstance(question, str) else question
+    if not isinstance(questions, list | tuple):
+        raise _wrong(question)
+    contexts = [context] * len(questions) if isinstance(context, str) else context
+    if not isinstance(contexts, list | tuple) or len(contexts) != len(questions):
+        raise InvalidParameterError(
+            f"{len(questions)} questions need as many contexts, or one", param="context"
+        )
+    return [_pair(*pair) for pair in zip(questions, contexts, strict=True)], False
+
+
+def _pair(question: object, document: object) -> tuple[str, str]:
+    texts = clean_text(checked_str(question, "question")), clean_text(checked_str(document, "context"))
+    for name, text in zip(("question", "context"), texts, strict=True):
+        if not text:
+            raise InvalidParameterError(f"{name} is empty", param=name, code="empty_prompt")
+    return texts
+
+
+def _wrong(given: object) -> InvalidParameterError:
+    return InvalidParameterError(
+        f"a question needs question=… and context=…, or dicts of both, not {described(given)}",
+        param="question",
+    )

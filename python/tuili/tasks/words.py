@@ -1,0 +1,104 @@
+"""Masked words: what a model would put in place of the mask token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tuili.errors import InvalidParameterError
+from tuili.generation.checks import boolean, described, integer
+from tuili.tasks.encoding import Encoded, checked_str
+from tuili.tasks.pipeline import Pipeline, many, marked, refuse
+from tuili.tasks.scores import best, softmax
+
+TASK = "fill-mask"
+
+
+class Task(Pipeline):
+    """`pipe(inputs, top_k=5, targets=None)`.
+
+    inputs   a text with at least one mask token (`pipe.mask_token`), or a list of them
+    targets  words of the vocabulary, the only ones to choose from
+    returns  per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such lists where
+             it has several masks. A list of one text gives what the text gives
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = {"top_k": 5, "targets": None, "truncation": False}
+
+    def prepare(self) -> None:
+        self.tasks = self.model.task_model(TASK)
+        self.tasks.head(TASK, "words")
+        loaded = self.tasks.tokenizer.loaded
+        if loaded.mask_id is None:
+            refuse(TASK, self.model)
+        self._mask_id, self._pad_id = loaded.mask_id, loaded.pad_id
+        self.mask_token = loaded.token(loaded.mask_id)
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        chosen = self.options(options)
+        texts = [checked_str(text, "inputs") for text in many(inputs)]
+        targets = self._targets(chosen["targets"])
+        top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
+        cut = "longest_first" if boolean("truncation", chosen["truncation"]) else None
+        encoded = [self.tasks.encode(text, cut=cut) for text in texts]  # type: ignore[arg-type]
+        masks = [[i for i, token in enumerate(one.ids) if token == self._mask_id] for one in encoded]
+        for i, found in enumerate(masks):
+            if not found:
+                raise InvalidParameterError(
+                    f"inputs: text {i} has no mask token ({self.mask_token})", param="inputs", code="no_mask"
+                )
+        answers = self.tasks.answers(encoded, masks) if encoded else []
+        results = [
+            self._filled(one, at, rows, targets, top_k)
+            for one, at, rows in zip(encoded, masks, answers, strict=True)
+        ]
+        return results[0] if len(results) == 1 else results
+
+    def _filled(
+        self, one: Encoded, masks: list[int], rows: np.ndarray, targets: list[int] | None, top_k: int
+    ) -> list[Any]:
+        per_mask = []
+        for at, row in zip(masks, rows, strict=True):
+            scores = softmax(row)
+            ids = (
+                best(scores, top_k) if targets is None else [targets[i] for i in best(scores[targets], top_k)]
+            )
+            entries = [self._entry(one, at, token, scores[token], len(masks) == 1) for token in ids]
+            per_mask.append(marked(entries, one.truncated))
+        return per_mask[0] if len(per_mask) == 1 else per_mask
+
+    def _entry(self, one: Encoded, at: int, token: int, score: float, only: bool) -> dict[str, Any]:
+        decode = self.tasks.tokenizer.decode
+        filled = [token if i == at else other for i, other in enumerate(one.ids) if other != self._pad_id]
+        return {
+            "score": float(score),
+            "token": token,
+            "token_str": decode([token], skip_special=False),
+            "sequence": decode(filled, skip_special=only),
+        }
+
+    def _targets(self, given: object) -> list[int] | None:
+        """Their ids, each once; a word that is no token is an error that names its pieces."""
+        if given is None:
+            return None
+        words = [given] if isinstance(given, str) else given
+        if not isinstance(words, list | tuple) or not words:
+            raise InvalidParameterError(
+                f"targets must be a str or a list of them, not {described(given)}", param="targets"
+            )
+        ids = []
+        for word in words:
+            backend = self.tasks.tokenizer.loaded.backend
+            token_id = backend.token_to_id(checked_str(word, "targets"))
+            if token_id is None:
+                pieces = self.tasks.tokenizer.encode(word, add_special=False)
+                spelt = [self.tasks.tokenizer.loaded.token(piece) for piece in pieces[:8]]
+                raise InvalidParameterError(
+                    f"targets: {word[:64]!r} is not one token of the vocabulary; its pieces are {spelt}",
+                    param="targets",
+                    code="not_a_token",
+                )
+            ids.append(int(token_id))
+        return list(dict.fromkeys(ids))

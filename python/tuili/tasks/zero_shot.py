@@ -1,0 +1,89 @@
+"""Zero-shot classification: which labels a text entails, by a model of entailment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tuili.errors import InvalidParameterError
+from tuili.generation.checks import boolean, described
+from tuili.tasks.encoding import checked_str
+from tuili.tasks.pipeline import Pipeline, many, marked, refuse
+from tuili.tasks.scores import best, softmax
+
+TASK = "zero-shot-classification"
+
+
+class Task(Pipeline):
+    """`pipe(sequences, candidate_labels, hypothesis_template="This example is {}.", multi_label=False)`.
+
+    candidate_labels  a list, or one str with commas between them
+    multi_label       score each label by itself, entailment against contradiction
+    truncation        cut a sequence that is too long; the hypothesis stays whole
+    returns           a dict of "sequence", "labels" and "scores", best first; a list of them for a list
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "candidate_labels": None,
+        "hypothesis_template": "This example is {}.",
+        "multi_label": False,
+        "truncation": False,
+    }
+
+    def prepare(self) -> None:
+        self.tasks = self.model.task_model(TASK)
+        head = self.tasks.head(TASK, "sequence")
+        if head.entailment is None or len(head.labels) < 2:
+            refuse(TASK, self.model)
+        self._entailment = head.entailment or 0
+
+    def __call__(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:
+        if candidate_labels is not None:
+            options["candidate_labels"] = candidate_labels
+        chosen = self.options(options)
+        texts = [checked_str(text, "sequences") for text in many(sequences, "sequences")]
+        labels = _labels(chosen["candidate_labels"])
+        hypotheses = _hypotheses(chosen["hypothesis_template"], labels)
+        alone = boolean("multi_label", chosen["multi_label"]) or len(labels) == 1
+        cut = "only_first" if boolean("truncation", chosen["truncation"]) else None
+        inputs = [self.tasks.encode(text, pair, cut=cut) for text in texts for pair in hypotheses]  # type: ignore[arg-type]
+        rows = np.concatenate(self.tasks.answers(inputs)) if inputs else np.empty((0, 2), np.float32)
+        results = []
+        for i, text in enumerate(texts):
+            here = slice(i * len(labels), (i + 1) * len(labels))
+            scores = self._scores(rows[here], alone)
+            order = best(scores, len(labels))
+            result = {
+                "sequence": text,
+                "labels": [labels[j] for j in order],
+                "scores": [float(scores[j]) for j in order],
+            }
+            results += marked([result], any(one.truncated for one in inputs[here]))
+        return results[0] if isinstance(sequences, str) else results
+
+    def _scores(self, logits: np.ndarray, alone: bool) -> np.ndarray:
+        """Of each label, from logits [n_labels, n_outputs]."""
+        if not alone:
+            return softmax(logits[:, self._entailment])
+        contradiction = -1 if self._entailment == 0 else 0
+        return softmax(logits[:, [contradiction, self._entailment]])[:, 1]
+
+
+def _labels(given: object) -> list[str]:
+    labels = [label.strip() for label in given.split(",")] if isinstance(given, str) else given
+    if not isinstance(labels, Sequence) or not labels or not all(isinstance(one, str) for one in labels):
+        raise InvalidParameterError(
+            f"candidate_labels must be one or more labels, not {described(given)}", param="candidate_labels"
+        )
+    return [label for label in labels if label]
+
+
+def _hypotheses(template: object, labels: list[str]) -> list[str]:
+    """`template` with each label in its place, "{}" alone: str.format would look up attributes."""
+    if not isinstance(template, str) or "{}" not in template:
+        raise InvalidParameterError(
+            "hypothesis_template must be a str with {} where the label goes", param="hypothesis_template"
+        )
+    return [template.replace("{}", label) for label in labels]

@@ -1,0 +1,78 @@
+"""Rows CF-* for encoders and their heads: settings that cannot be, heads without their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+
+from .cases import Case, folder
+from .config_cases import BERT
+
+F, U = ModelFormatError, ModelUnsupportedError
+
+DISTIL = {
+    "architectures": ["DistilBertModel"],
+    "model_type": "distilbert",
+    "vocab_size": 16,
+    "dim": 32,
+    "n_heads": 4,
+    "n_layers": 1,
+    "hidden_dim": 64,
+}
+
+
+def heads() -> Iterator[Case]:
+    classes = BERT | {"architectures": ["BertForSequenceClassification"]}
+
+    def head(name: str, error: Any, code: str, **changes: Any) -> Case:
+        return Case("CF-03", f"head {name}", folder(config=classes | changes), error, code)
+
+    yield head("labels list", F, "config_value", id2label=["a", "b"])
+    yield head("no labels", F, "config_value", id2label={})
+    yield head("labels with a gap", F, "config_value", id2label={"0": "a", "2": "b"})
+    yield head("label 7", F, "config_value", id2label={"0": 7})
+    yield head("num_labels 0", F, "config_value", num_labels=0)
+    yield head("problem", U, "config_unsupported", problem_type="ranking")
+    yield head("activation_fn", F, "config_value", sentence_transformers={"activation_fn": "os.system"})
+
+
+def settings() -> Iterator[Case]:
+    def roberta(name: str, error: Any, code: str, **changes: Any) -> Case:
+        base = BERT | {"architectures": ["RobertaModel"]}
+        return Case("CF-03", f"roberta {name}", folder(config=base | changes), error, code)
+
+    yield roberta("no room for positions", F, "config_value", max_position_embeddings=2, pad_token_id=1)
+    yield roberta("cross-attention", U, "config_unsupported", add_cross_attention=True)
+
+    def distil(name: str, error: Any, code: str, **changes: Any) -> Case:
+        return Case("CF-03", f"distilbert {name}", folder(config=DISTIL | changes), error, code)
+
+    yield distil("heads 5", F, "config_value", n_heads=5)
+    yield distil("activation", U, "config_unsupported", activation="mish")
+
+    def albert(name: str, error: Any, code: str, **changes: Any) -> Case:
+        base = BERT | {"architectures": ["AlbertModel"], "embedding_size": 16}
+        return Case("CF-03", f"albert {name}", folder(config=base | changes), error, code)
+
+    yield albert("groups 0", F, "config_value", num_hidden_groups=0)
+    yield albert("inner layers", F, "config_value", inner_group_num=4096)
+
+
+def later() -> Iterator[Case]:
+    """MPNet, ModernBERT, NomicBERT."""
+
+    def of(name: str, architecture: str, error: Any, code: str, **changes: Any) -> Case:
+        base = BERT | {"architectures": [architecture]}
+        return Case("CF-03", f"{architecture} {name}", folder(config=base | changes), error, code)
+
+    yield of("no room for positions", "MPNetModel", F, "config_value", max_position_embeddings=2)
+    yield of("buckets", "MPNetModel", F, "config_value", relative_attention_num_buckets=16)
+    yield of("pooling", "ModernBertModel", U, "config_unsupported", classifier_pooling="max")
+    yield of("layer types", "ModernBertModel", F, "config_value", layer_types=["full_attention"] * 7)
+    yield of("GELU", "NomicBertModel", U, "config_unsupported", n_embd=32, activation_function="gelu")
+    yield of("spans", "NomicBertForQuestionAnswering", U, "architecture")
+
+
+CASES = [case for group in (heads, settings, later) for case in group()]

@@ -1,0 +1,87 @@
+"""Makes tests/data/slow_tokenizers and tests/goldens/slow_tokenizers.json: what transformers makes of them.
+
+python tests/oracle/slow_tokenizers.py      (needs transformers and sentencepiece)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, write
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "slow_tokenizers.json"
+TEXT_FILES = [DATA.parent / "english.txt", DATA.parent / "chinese.txt"]
+RULES = "".join(
+    f"{a:X}\t{b:X}\n" for a, b in ((0x3000, 0x20), (0xFF0C, 0x2C), (0xFB01, 0x66), (0x2460, 0x31))
+)
+
+
+def train() -> None:
+    """Vocabularies of some hundred tokens."""
+    import sentencepiece
+    from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+
+    lines = [line for path in TEXT_FILES for line in path.read_text("utf-8").split("\n") if line.strip()]
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+        rules.write(RULES)
+        rules.flush()
+        kinds: dict[str, dict[str, Any]] = {
+            "unigram": {"model_type": "unigram", "normalization_rule_tsv": rules.name},
+            "bpe": {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity",
+                    "remove_extra_whitespaces": False},
+            "albert": {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "bos_piece": "[CLS]",
+                       "eos_piece": "[SEP]", "control_symbols": ["[MASK]"],
+                       "normalization_rule_tsv": rules.name},
+            "deberta": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "pad_piece": "[PAD]",
+                        "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]",
+                        "normalization_rule_name": "identity"},
+            "t5": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_tsv": rules.name},
+        }  # fmt: skip
+        for name, options in kinds.items():
+            out = io.BytesIO()
+            size = 800 if name == "bpe" else 400
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines), model_writer=out, vocab_size=size, hard_vocab_limit=False,
+                character_coverage=0.98, num_threads=1, minloglevel=2, **options,
+            )  # fmt: skip
+            (DATA / f"{name}.model").write_bytes(out.getvalue())
+    pairs = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"]
+    pairs.train_from_iterator(lines, vocab_size=500, special_tokens=specials)
+    pairs.save_model(str(DATA))
+    words = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    words.train_from_iterator(lines, vocab_size=400, limit_alphabet=200)
+    words.save_model(str(DATA))
+
+
+def main() -> None:
+    from transformers import AutoTokenizer
+
+    train()
+    results = {}
+    for name, slow in FOLDERS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = AutoTokenizer.from_pretrained(write(slow, Path(folder)))
+        pairs = [tokenizer(a, b, return_token_type_ids=True) for a, b in PAIRS]
+        results[name] = {
+            "class": type(tokenizer).__name__,
+            "texts": [tokenizer(text)["input_ids"] for text in TEXTS],
+            "pairs": [[pair["input_ids"], pair["token_type_ids"]] for pair in pairs],
+            "decoded": [
+                tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) for text in TEXTS[:3]
+            ],
+        }
+    GOLDENS.write_text(json.dumps(results, ensure_ascii=False, separators=(",", ":")).replace("},", "},\n"))
+    sizes = {path.name: path.stat().st_size for path in DATA.iterdir()}
+    print({name: result["class"] for name, result in results.items()}, sizes, GOLDENS.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Every encoder with random weights equals transformers, hidden states and heads, on any schedule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tuili
+from encoder_models import CASES, Case, write_folder
+from tuili import _core
+from tuili.loading.model import LoadedModel, load, plan_model
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "encoders.json").read_text())
+ROWS, COLUMNS = (0, 7, 22), 12  # as tests/oracle/encoder_goldens.py keeps them
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Case -> the model, loaded once."""
+    made: dict[str, LoadedModel] = {}
+
+    def of(case: Case) -> LoadedModel:
+        if case.name not in made:
+            made[case.name] = load(plan_model(write_folder(case, tmp_path_factory.mktemp(case.name))))
+        return made[case.name]
+
+    return of
+
+
+def sequence(case: Case, ids: list[int] | None = None) -> _core.Sequence:
+    types = None if case.types is None else np.array(case.types, np.int32)
+    return _core.Sequence(np.array(ids or case.ids, np.int32), token_type_ids=types, collect_hidden=True)
+
+
+def error(got: np.ndarray, golden: dict) -> float:
+    """Largest difference, in shares of the range of all values."""
+    rows = got[list(ROWS), :COLUMNS] if len(golden["rows"]) > 1 else got[:, :COLUMNS]
+    return float(abs(rows - np.array(golden["rows"])).max() / golden["range"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_encoder_equals_transformers(loaded, name):
+    case, golden = CASES[name], GOLDENS[name]
+    model = loaded(case)
+    runner = _core.Runner(model.model, num_threads=1)
+    one = sequence(case)
+    if "answer" in golden:
+        answer = runner.answer([one])
+        assert error(answer, golden["answer"]) <= 1e-5
+    else:
+        assert model.head is None
+        runner.encode([one], "mean", False)
+    assert error(one.hidden_states()[-1], golden["hidden"]) <= 1e-5
+
+
+HEADS = [name for name in CASES if "For" in name and not name.endswith("other")]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_heads_bits_do_not_depend_on_mates_threads_or_instruction_set(loaded, name):
+    case = CASES[name]
+    model = loaded(case).model
+    texts = [case.ids, case.ids[:1], case.ids[3:20], case.ids[::-1]]
+
+    def answers(order: list[int], **how: object) -> dict[int, bytes]:
+        runner = _core.Runner(model, max_batch_tokens=200, **how)
+        batch = [_core.Sequence(np.array(texts[i], np.int32)) for i in order]
+        rows = runner.answer(batch)
+        counts = [len(texts[i]) if model.spec.task_head.all_rows else 1 for i in order]
+        parts = np.split(rows, np.cumsum(counts)[:-1])
+        return {i: part.tobytes() for i, part in zip(order, parts, strict=True)}
+
+    alone = {i: answers([i], num_threads=1, isa="generic")[i] for i in range(len(texts))}
+    assert answers([0, 1, 2, 3], num_threads=2) == alone
+    assert answers([3, 2, 0, 1], num_threads=3) == alone
+
+
+def test_a_head_answers_for_chosen_positions(loaded):
+    case = CASES["BertForMaskedLM"]
+    runner = _core.Runner(loaded(case).model)
+    whole = runner.answer([sequence(case)])
+    some = runner.answer([sequence(case), sequence(case)], [[5, 2], [22]])
+    np.testing.assert_array_equal(some, whole[[5, 2, 22]])
+    for positions in ([[23]], [[-1]], [[0], [0]]):
+        with pytest.raises(tuili.InvalidParameterError):
+            runner.answer([sequence(case)], positions)
+    first = _core.Runner(loaded(CASES["BertForSequenceClassification"]).model)
+    with pytest.raises(tuili.InvalidParameterError, match="all rows"):
+        first.answer([sequence(case)], [[0]])
+    with pytest.raises(tuili.InvalidParameterError, match="no task head"):
+        _core.Runner(loaded(CASES["BertModel"]).model).answer([sequence(case)])
+
+
+def test_int8_weights_keep_the_answers_near(tmp_path):
+    """A tied head's embedding is quantized with the layers."""
+    case = CASES["BertForMaskedLM-wide"]
+    folder = write_folder(case, tmp_path)
+    rows = [
+        _core.Runner(load(plan_model(folder, quantization=how)).model).answer([sequence(case)])
+        for how in (None, "int8")
+    ]
+    assert not np.array_equal(*rows)
+    assert abs(rows[1] - rows[0]).max() <= 0.05 * np.ptp(rows[0])
+
+
+def test_a_folder_without_the_head_that_it_names_gives_vectors(tmp_path):
+    """sentence-transformers' folders keep the name of the class that was trained further."""
+    case = CASES["RobertaModel"]
+    named = Case(case.name, case.config | {"architectures": ["RobertaForMaskedLM"]}, case.ids)
+    folder = write_folder(case, tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {
+        "architectures": named.config["architectures"]
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(plan_model(folder))
+    assert model.head is None and model.config["tasks"] == ["feature-extraction"]
+    assert any("no head" in warning for warning in model.config["warnings"])

@@ -1,0 +1,175 @@
+"""Pipelines give what transformers' give, refuse what a model cannot do, and say so where they cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tuili
+from encoder_models import CASES, write_folder
+from pipeline_cases import CALLS, DOCUMENT, LONG, QUESTION, QUESTIONS, TEXT, TEXTS
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "pipelines.json").read_text())
+TOLERANCE = 2e-5  # of scores and hidden states: float32 through three layers, the largest value about 5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Name of a case -> an LLM, loaded once."""
+    made: dict[str, tuili.LLM] = {}
+
+    def of(name: str) -> tuili.LLM:
+        if name not in made:
+            made[name] = tuili.LLM(write_folder(CASES[name], tmp_path_factory.mktemp(name)), num_threads=1)
+        return made[name]
+
+    yield of
+    for llm in made.values():
+        llm.close()
+
+
+def difference(got: Any, wanted: Any, at: str = "") -> str:
+    """Where two results differ; empty if nowhere."""
+    if isinstance(wanted, dict):
+        if not isinstance(got, dict) or list(got) != list(wanted):
+            return f"{at}: {got} for {wanted}"
+        return next(filter(None, (difference(got[key], wanted[key], f"{at}.{key}") for key in wanted)), "")
+    if isinstance(wanted, list):
+        if not isinstance(got, list) or len(got) != len(wanted):
+            return f"{at}: {got} for {wanted}"
+        parts = (difference(*pair, f"{at}[{i}]") for i, pair in enumerate(zip(got, wanted, strict=True)))
+        return next(filter(None, parts), "")
+    if isinstance(wanted, float):
+        return (
+            "" if isinstance(got, float) and abs(got - wanted) <= TOLERANCE else f"{at}: {got} for {wanted}"
+        )
+    return "" if type(got) is type(wanted) and got == wanted else f"{at}: {got!r} for {wanted!r}"
+
+
+def without_marks(value: Any) -> Any:
+    """Without "truncated", which transformers does not say."""
+    if isinstance(value, list):
+        return [without_marks(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_marks(item) for key, item in value.items() if key != "truncated"}
+    return value
+
+
+@pytest.mark.parametrize("i", range(len(CALLS)), ids=lambda i: f"{i}-{CALLS[i][1]}")
+def test_a_pipeline_gives_what_transformers_gives(model, i):
+    name, task, args, kwargs = CALLS[i]
+    got = tuili.pipeline(task, model(name))(*args, **kwargs)
+    assert not difference(without_marks(got), GOLDENS["calls"][i])
+
+
+@pytest.mark.parametrize("i", range(len(QUESTIONS)))
+def test_question_answering_gives_what_version_4_documents(model, i):
+    pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
+    got = pipe(question=QUESTION, context=DOCUMENT, **QUESTIONS[i])
+    wanted = GOLDENS["questions"][i]
+    assert not difference(got if isinstance(got, list) else [got], wanted)
+    assert isinstance(got, dict) == (len(wanted) == 1)
+
+
+def test_questions_come_in_several_forms(model):
+    pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
+    one = pipe(question=QUESTION, context=DOCUMENT)
+    assert pipe({"question": QUESTION, "context": DOCUMENT}) == one
+    assert pipe([{"question": QUESTION, "context": DOCUMENT}]) == [one]
+    assert pipe(question=[QUESTION, QUESTION], context=DOCUMENT) == [one, one]
+    assert DOCUMENT[one["start"] : one["end"]] == one["answer"]
+    for wrong in ((), ("what?",), ({"question": "x"},), ([{"question": "x", "context": 1}],)):
+        with pytest.raises(tuili.InvalidParameterError):
+            pipe(*wrong)
+
+
+@pytest.mark.parametrize(
+    "name, task, known",
+    [
+        ("BertModel", "text-classification", "feature-extraction"),
+        ("BertForTokenClassification", "question-answering", "token-classification"),
+        ("BertForMaskedLM", "ner", "fill-mask"),
+        ("BertForSequenceClassification", "text-generation", "zero-shot-classification"),
+    ],
+)
+def test_a_task_that_a_model_cannot_do_names_those_that_it_can(model, name, task, known):
+    with pytest.raises(tuili.ModelUnsupportedError, match=known) as error:
+        tuili.pipeline(task, model(name))
+    assert error.value.code == "task"
+    assert known in model(name).config["tasks"]
+
+
+def test_tasks_and_options_are_checked(model):
+    llm = model("BertForSequenceClassification")
+    for task in ("translation", "translation_en_to_zh", "summarization", "text2text-generation"):
+        with pytest.raises(tuili.ModelUnsupportedError) as unsupported:
+            tuili.pipeline(task, llm)
+        assert unsupported.value.code == "not_supported_yet"
+    with pytest.raises(tuili.InvalidParameterError, match="token-classification"):
+        tuili.pipeline("tagging", llm)
+    with pytest.raises(tuili.InvalidParameterError, match="did you mean top_k"):
+        tuili.pipeline("sentiment-analysis", llm, topk=2)
+    with pytest.raises(tuili.InvalidParameterError, match="did you mean truncation"):
+        tuili.pipeline("sentiment-analysis", llm)(TEXT, truncated=True)
+    with pytest.raises(tuili.InvalidParameterError):
+        tuili.pipeline("zero-shot-classification", llm)(TEXT, ["cat"], hypothesis_template="no place")
+    with pytest.raises(tuili.InvalidParameterError, match="pieces"):
+        tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the [MASK]", targets=["catdog"])
+    with pytest.raises(tuili.InvalidParameterError) as no_mask:
+        tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the cat")
+    assert no_mask.value.code == "no_mask"
+
+
+@pytest.mark.parametrize(
+    "name, task, args",
+    [
+        ("BertForSequenceClassification", "text-classification", [LONG]),
+        ("BertForSequenceClassification", "zero-shot-classification", [LONG, ["cat"]]),
+        ("BertForTokenClassification", "ner", [LONG]),
+        ("BertForMaskedLM", "fill-mask", ["the [MASK] " + LONG]),
+    ],
+)
+def test_what_is_too_long_is_an_error_unless_it_may_be_cut(model, name, task, args):
+    pipe = tuili.pipeline(task, model(name))
+    with pytest.raises(tuili.PromptTooLongError, match="truncation=True"):
+        pipe(*args)
+    got = pipe(*args, truncation=True)
+    assert (got[0] if isinstance(got, list) else got)["truncated"] is True
+
+
+def test_answers_do_not_depend_on_the_batch(model):
+    llm = model("BertForTokenClassification")
+    pipe = tuili.pipeline("ner", llm, aggregation_strategy="none", ignore_labels=[])
+    assert pipe([*TEXTS, *TEXTS]) == [pipe(text) for text in (*TEXTS, *TEXTS)]
+
+
+def test_classify_gives_every_label(model):
+    llm = model("BertForSequenceClassification")
+    results = llm.classify([*TEXTS, (TEXT, TEXTS[1])])
+    assert llm.classify(TEXTS[0]) == results[0]
+    for result in results:
+        assert list(result["scores"]) == llm.config["labels"]
+        assert result["score"] == max(result["scores"].values()) == result["scores"][result["label"]]
+        assert abs(sum(result["scores"].values()) - 1) < 1e-12
+    assert llm.classify((TEXT, TEXTS[1])) == results[-1] != results[0]
+    with pytest.raises(tuili.ModelUnsupportedError, match="feature-extraction"):
+        model("BertModel").classify(TEXT)
+
+
+def test_features_are_the_hidden_states(model):
+    llm = model("DistilBertModel")
+    pipe = tuili.pipeline("feature-extraction", llm)
+    states = llm.hidden_states(llm.tokenizer.encode(TEXT))[-1]
+    np.testing.assert_array_equal(pipe(TEXT, return_tensors=True)[0], states)
+
+
+def test_a_pipeline_loads_a_path_and_closes_it(tmp_path):
+    folder = write_folder(CASES["BertForTokenClassification"], tmp_path)
+    with tuili.pipeline("ner", folder) as pipe:
+        assert pipe("the cat") is not None and pipe([]) == []
+    with pytest.raises(tuili.EngineClosedError):
+        pipe("the cat")

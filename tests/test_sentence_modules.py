@@ -1,0 +1,107 @@
+"""Sentence vectors by sentence-transformers' modules, prompts, shorter vectors and fewer bits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tuili
+from encoder_models import CASES, Case, write_folder
+from sentence_folders import FOLDERS, TEXTS, write
+from tuili.embedding import in_precision
+from tuili.loading.model import plan_model
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "sentences.json").read_text())
+DENSE = {"in_features": 48, "out_features": 20}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_vectors_are_those_of_sentence_transformers(tmp_path, name):
+    with tuili.LLM(write(name, tmp_path), num_threads=1) as llm:
+        vectors = llm.embed(TEXTS, **FOLDERS[name].options)
+        wanted = np.array(GOLDENS["vectors"][name])
+        assert vectors.shape == wanted.shape
+        assert abs(vectors - wanted).max() <= 1e-5 * np.ptp(wanted)
+        alone = llm.embed(TEXTS[2], **FOLDERS[name].options)
+        np.testing.assert_array_equal(alone, vectors[2])
+        whole = llm.embed(TEXTS, prompt_name=FOLDERS[name].options.get("prompt_name"))
+        assert llm.similarity(whole, whole).shape == (len(TEXTS), len(TEXTS))
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_fewer_bits_are_those_of_sentence_transformers(precision):
+    sample = np.array(GOLDENS["vectors"]["cls"], np.float32)
+    ranges = np.stack([sample.min(0), sample.max(0)])
+    got = in_precision(sample, precision, ranges)
+    np.testing.assert_array_equal(got, GOLDENS["codes"][precision])
+    assert got.dtype == (np.uint8 if precision[0] == "u" else np.int8)
+    if precision.endswith("int8"):
+        for wrong in (None, ranges[:1], ranges * np.nan):
+            with pytest.raises(tuili.InvalidParameterError, match="ranges"):
+                in_precision(sample, precision, wrong)
+
+
+def test_options_of_embed_are_checked(tmp_path):
+    with tuili.LLM(write("two dense", tmp_path), num_threads=1) as llm:
+        for options in (
+            {"pooling": "median"}, {"pooling": "cls"}, {"truncate_dim": 0}, {"truncate_dim": 25},
+            {"prompt_name": "query"}, {"precision": "int4"},
+        ):  # fmt: skip
+            with pytest.raises(tuili.InvalidParameterError):
+                llm.embed("a cat", **options)
+
+
+def test_texts_become_lower_case_where_the_files_say_so(tmp_path):
+    folder = write("max", tmp_path)
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["normalizer"]["lowercase"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
+    with tuili.LLM(folder, num_threads=1) as llm:
+        np.testing.assert_array_equal(llm.embed("The CAT"), llm.embed("the cat"))
+
+
+@pytest.mark.parametrize(
+    "file, value, code",
+    [
+        ("1_Pooling/config.json", {}, "pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": []}, "pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}, "pooling"),
+        ("2_Dense/config.json", {"in_features": 0, "out_features": 2}, "config_value"),
+        ("2_Dense/config.json", {"in_features": 48, "out_features": 21}, "tensor_shape"),
+        ("2_Dense/config.json", DENSE | {"activation_function": "os.system"}, "module"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "config_value"),
+        ("config_sentence_transformers.json", {"prompts": {"a": 1}}, "config_value"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "config_value"),
+        ("modules.json", [{"type": "x.Normalize"}, {"type": "x.Pooling", "path": "1_Pooling"}], "module"),
+        ("modules.json", [{"type": "x.LSTM", "path": ""}], "module"),
+    ],
+)  # fmt: skip
+def test_modules_that_cannot_be_are_errors(tmp_path, file, value, code):
+    folder = write("dense", tmp_path)
+    (folder / file).write_text(json.dumps(value))
+    with pytest.raises((tuili.ModelFormatError, tuili.ModelUnsupportedError)) as error:
+        plan_model(folder)
+    assert error.value.code == code
+
+
+def test_a_cross_encoder_ranks_by_reading_both_texts(tmp_path):
+    case = CASES["BertForSequenceClassification"]
+    config = {key: value for key, value in case.config.items() if key != "id2label"}
+    one = Case("reranker", config | {"id2label": {"0": "relevant"}}, case.ids)
+    with tuili.LLM(write_folder(one, tmp_path), num_threads=1) as llm:
+        ranked = llm.rank("the cat", TEXTS)
+        pairs = llm.classify([("the cat", text) for text in TEXTS])
+        assert sorted(hit["index"] for hit in ranked) == [0, 1, 2, 3]
+        for hit in ranked:
+            assert hit["score"] == pairs[hit["index"]]["score"]  # a sigmoid in both
+            assert hit["text"] == TEXTS[hit["index"]]
+        assert [hit["score"] for hit in ranked] == sorted((hit["score"] for hit in ranked), reverse=True)
+        assert llm.rank("the cat", TEXTS, top_k=2) == ranked[:2]
+    many = write_folder(case, tmp_path / "many")
+    with tuili.LLM(many, num_threads=1) as llm, pytest.raises(tuili.InvalidParameterError, match="3 labels"):
+        llm.rank("the cat", TEXTS)

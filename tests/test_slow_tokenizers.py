@@ -1,0 +1,135 @@
+"""Folders without tokenizer.json give the ids that transformers gives, and say what they lack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tuili
+from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, write
+from tuili.loading import sentencepiece_file
+from tuili.loading.sources import _tokenizer_files
+from tuili.loading.tokenizer import from_huggingface
+from tuili.tasks.encoding import encode
+from tuili.tokenization import Tokenizer
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "slow_tokenizers.json").read_text("utf-8"))
+
+
+def load(slow: Slow, folder: Path) -> Tokenizer:
+    files = _tokenizer_files(write(slow, folder), None, slow.model_type)
+    return Tokenizer(from_huggingface(files.tokenizer_json, files.config, files.special_tokens))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_ids_are_those_of_transformers(tmp_path, name):
+    tokenizer, golden = load(FOLDERS[name], tmp_path), GOLDENS[name]
+    for text, ids in zip(TEXTS, golden["texts"], strict=True):
+        assert tokenizer.encode(text) == ids, text
+    for (a, b), (ids, types) in zip(PAIRS, golden["pairs"], strict=True):
+        pair = encode(tokenizer, a, b, max_len=1000, cut=None)
+        assert pair.ids == ids
+        if name not in ("gpt2", "qwen2"):  # no model with such a tokenizer has token types
+            assert pair.types == types
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "xlm-roberta", "llama"])
+def test_ids_become_text_again(tmp_path, name):
+    tokenizer = load(FOLDERS[name], tmp_path)
+    for text, decoded in zip(TEXTS, GOLDENS[name]["decoded"], strict=False):
+        assert tokenizer.decode(tokenizer.encode(text)) == decoded
+
+
+@pytest.mark.parametrize("name, model", [("xlm-roberta", "unigram"), ("llama", "bpe"), ("t5", "t5")])
+def test_special_tokens_are_found(tmp_path, name, model):
+    tokenizer = load(FOLDERS[name], tmp_path)
+    pieces = sentencepiece_file.parse((DATA / f"{model}.model").read_bytes(), "model")
+    assert len(pieces.pieces) > 100 and set(pieces.of_type(sentencepiece_file.CONTROL)) <= {
+        "<s>",
+        "</s>",
+        "<pad>",
+    }
+    assert pieces.byte_fallback == (name == "llama")
+    for text in tokenizer.loaded.special.values():
+        token_id = tokenizer.loaded.backend.token_to_id(text)
+        assert tokenizer.encode(f"a {text}", add_special=False)[-1] == token_id
+        plain = tokenizer.encode(f"a {text}", parse_special=False, add_special=False)
+        assert token_id not in plain or token_id == tokenizer.loaded.unk_id
+
+
+WORDS, F = {"vocab.txt": "vocab.txt"}, "tokenizer_field"
+
+HOSTILE = {
+    "nothing": (Slow("bert", {}), {}, "tokenizer_missing"),
+    "no merges": (Slow("gpt2", {"vocab.json": "vocab.json"}), {}, "tokenizer_missing"),
+    "no model file": (Slow("t5", {}), {}, "tokenizer_missing"),
+    "unknown class": (Slow("bert", {}, {"tokenizer_class": "BertJapaneseTokenizer"}), {}, "tokenizer_class"),
+    "unknown model": (Slow("xlnet", {}), {}, "tokenizer_class"),
+    "class is a number": (Slow("bert", {}, {"tokenizer_class": 7}), {}, None),
+    "MeCab": (Slow("bert", WORDS, {"word_tokenizer_type": "mecab"}), {}, "tokenizer_component"),
+    "flag": (Slow("bert", WORDS, {"do_lower_case": "yes"}), {}, F),
+    "token": (Slow("bert", WORDS, {"sep_token": 5}), {}, F),
+    "added list": (Slow("bert", WORDS, {"added_tokens_decoder": []}), {}, F),
+    "added id": (
+        Slow("bert", WORDS, {"added_tokens_decoder": {"x": {"content": "a"}}}), {}, F,
+    ),
+    "extra": (
+        Slow("bert", WORDS, {"additional_special_tokens": "abc"}), {}, F,
+    ),
+    "extra numbers": (
+        Slow("bert", WORDS, {"additional_special_tokens": [5]}), {}, F,
+    ),
+    "added_tokens.json": (
+        Slow("bert", WORDS, {}, {"added_tokens.json": {"a": "b"}}), {}, F,
+    ),
+    "vocab.txt not UTF-8": (Slow("bert", {}), {"vocab.txt": b"[UNK]\n\xff"}, "tokenizer_utf8"),
+    "vocab.txt empty": (Slow("bert", {}), {"vocab.txt": b""}, "vocab_size"),
+    "no unknown token": (Slow("bert", {}), {"vocab.txt": b"[CLS]\n[SEP]\na"}, "special_id"),
+    "vocab.json list": (Slow("gpt2", {}), {"vocab.json": b"[]", "merges.txt": b""}, F),
+    "merge of three": (
+        Slow("gpt2", {"vocab.json": "vocab.json"}), {"merges.txt": b"a b c"}, "merges",
+    ),
+    "RoBERTa without </s>": (
+        Slow("roberta", {}), {"vocab.json": b'{"a": 0}', "merges.txt": b""}, "special_id",
+    ),
+    "no protobuf": (Slow("t5", {}), {"spiece.model": b"hello"}, "protobuf"),
+    "no pieces": (Slow("t5", {}), {"spiece.model": b""}, "protobuf"),
+    "varint": (Slow("t5", {}), {"spiece.model": b"\x0a" + b"\xff" * 12}, "protobuf"),
+    "cut off": (Slow("t5", {}), {"spiece.model": b"\x0a\x7f\x0a\x01a"}, "protobuf"),
+    "piece without text": (Slow("t5", {}), {"spiece.model": b"\x0a\x02\x18\x01"}, "protobuf"),
+    "score NaN": (Slow("t5", {}), {"spiece.model": b"\x0a\x08\x0a\x01a\x15\x00\x00\xc0\x7f"}, "protobuf"),
+    "word model": (Slow("t5", {}), {"spiece.model": b"\x0a\x03\x0a\x01a\x12\x02\x18\x03"},
+        "tokenizer_component"),
+    "unk_id": (Slow("t5", {}), {"spiece.model": b"\x0a\x03\x0a\x01a\x12\x03\xc0\x02\x09"}, "special_id"),
+    "BPE for T5": (Slow("t5", {"spiece.model": "bpe.model"}), {}, "tokenizer_component"),
+    "unigram for Llama": (Slow("llama", {"tokenizer.model": "unigram.model"}), {}, "tokenizer_component"),
+    "extra_ids": (Slow("t5", {"spiece.model": "t5.model"}, {"extra_ids": -1}), {}, F),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_missing_or_malformed_gives_its_error(tmp_path, name):
+    slow, files, code = HOSTILE[name]
+    write(slow, tmp_path)
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    with pytest.raises((tuili.TokenizerError, tuili.ModelUnsupportedError)) as error:
+        found = _tokenizer_files(tmp_path, None, slow.model_type)
+        from_huggingface(found.tokenizer_json, found.config, found.special_tokens)
+    assert code is None or error.value.code == code
+
+
+@pytest.mark.parametrize("model", ["unigram", "bpe", "t5"])
+def test_a_damaged_sentencepiece_file_gives_an_error_or_a_model(model):
+    """Cut off anywhere, or with any byte changed."""
+    data = (DATA / f"{model}.model").read_bytes()
+    n_errors = 0
+    for at in range(0, len(data), 37):
+        for damaged in (data[:at], data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]):
+            try:
+                sentencepiece_file.parse(damaged, "model")
+            except (tuili.TokenizerError, tuili.ModelUnsupportedError):
+                n_errors += 1
+    assert n_errors > len(data) // 100

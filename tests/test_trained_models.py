@@ -1,0 +1,50 @@
+"""Models that were trained on templated sentences answer new ones of them, through pipelines.
+
+tests/models/train_encoders.py made them; their folders have vocab.txt and no tokenizer.json.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+import tuili
+
+MODELS = Path(__file__).parent / "models"
+sys.path.insert(0, str(MODELS))
+import sentences  # noqa: E402
+
+N = 400
+RIGHT = 0.99
+
+
+def share(right: list[bool]) -> float:
+    return sum(right) / len(right)
+
+
+@pytest.fixture(scope="module")
+def rng() -> random.Random:
+    return random.Random(20_261_126)  # another one than in training
+
+
+def test_sentiments_are_right(rng):
+    made = [sentences.sentiment(rng) for _ in range(N)]
+    with tuili.pipeline("sentiment-analysis", MODELS / "sentiment") as pipe:
+        answers = pipe([text for text, _ in made])
+        assert share([got["label"] == label for got, (_, label) in zip(answers, made, strict=True)]) >= RIGHT
+        assert pipe("the film was not really good.")[0]["label"] == "negative"
+        assert pipe("我觉得那个酒店非常舒服！")[0]["label"] == "positive"
+
+
+def test_entities_are_right(rng):
+    made = [sentences.entities(rng) for _ in range(N)]
+    with tuili.pipeline("ner", MODELS / "entities", aggregation_strategy="simple") as pipe:
+        answers = pipe([text for text, _ in made])
+        right = [
+            [(one["entity_group"], text[one["start"] : one["end"]]) for one in got] == wanted
+            for got, (text, wanted) in zip(answers, made, strict=True)
+        ]
+        assert share(right) >= RIGHT
