@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,9 @@ def build(shape: Shape, format: str) -> _core.Model:
 
 class _NoText:
     def push(self, token_id: int) -> str:
+        return ""
+
+    def push_many(self, token_ids: Iterable[int]) -> str:
         return ""
 
     def flush(self) -> str:

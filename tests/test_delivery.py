@@ -1,17 +1,27 @@
 """Stop rules: whatever the tokens' boundaries are, a text ends before the first stop string and loses nothing
-before it.
+before it. And who makes the text: its reader, where nobody looks for stop strings.
 
 Catalogue rows TK-13, TK-14, KV-12.
 """
 
 from __future__ import annotations
 
+import asyncio
+import codecs
+import threading
+from typing import ClassVar
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuili.generation.delivery import Transcript
+from tiny_engine import codes, counted, make_engine, sampling
+from tuili.errors import TokenizerError
+from tuili.generation.delivery import spelling_for, transcript_for
 from tuili.generation.params import SamplingParams
+from tuili.generation.request import Reader, Request
+from tuili.generation.spelling import Spelling
+from tuili.loading.tokenizer import call
 
 EOS = 1000
 
@@ -22,6 +32,9 @@ class Pieces:
     def __init__(self, texts, rest=""):
         self.texts, self.rest = texts, rest
 
+    def push_many(self, token_ids):
+        return "".join(map(self.push, token_ids))
+
     def push(self, token_id):
         return self.texts[token_id] if token_id < len(self.texts) else "<eos>"
 
@@ -31,17 +44,24 @@ class Pieces:
 
 
 def play(texts, *, rest="", max_tokens=10**6, tokens=None, **options):
-    """The pieces that are shown, the reason and stop reason; ends like an abort if no rule stops it."""
-    transcript = Transcript(
-        Pieces(texts, rest), SamplingParams(**options), [EOS], max_tokens=max_tokens, full="full"
-    )
-    shown = []
+    """The pieces that a reader sees who looks after every token, the reason and stop reason; ends like an
+    abort if no rule stops it.
+    """
+    params, decoder = SamplingParams(**options), lambda skip_special: Pieces(texts, rest)
+    transcript = transcript_for(params, [EOS], decoder, max_tokens=max_tokens, full="full")
+    request = Request(0, [1], params, submitted=0.0, spelling=spelling_for(params, [EOS], decoder))
+    reader, shown = Reader(request, 0), []
     for token_id in range(len(texts)) if tokens is None else tokens:
         piece = transcript.accept(token_id)
-        shown.append(piece.text)
+        request.append(0, piece.text, [token_id], [])
         if piece.finish_reason:
+            request.finish(0, piece.finish_reason, piece.stop_reason)
+            shown.append(reader.take().text)
             return shown, piece.finish_reason, piece.stop_reason
-    shown.append(transcript.rest().text)
+        shown.append(reader.take().text)
+    request.append(0, transcript.rest().text, [], [])
+    request.finish(0, "abort", None)
+    shown.append(reader.take().text)
     return shown, None, None
 
 
@@ -126,3 +146,149 @@ def test_many_long_stop_strings_cost_little(n):
     stops = [stop.encode()[:4096].decode("utf-8", "ignore") for stop in stops]
     shown, reason, _ = play(["x"] * 50, stop=stops)
     assert ("".join(shown), reason) == ("x" * 50, None)
+
+
+# --- who makes the text
+
+
+class Spelled:
+    """A detokenizer of ids that are bytes, which knows the threads that used it, and fails at some ids."""
+
+    threads: ClassVar[list[str]] = []
+
+    def __init__(self, refused=()):
+        self.refused, self.decoder = refused, codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id):
+        return self.push_many((token_id,))
+
+    def push_many(self, token_ids):
+        self.threads.append(threading.current_thread().name)
+        data = bytes(token_ids)
+        if any(token_id in self.refused for token_id in data):
+            call(panic)
+        return self.decoder.decode(data)
+
+    def flush(self):
+        return self.decoder.decode(b"", final=True)
+
+
+def panic():
+    """As the Rust library does: with what is no Exception."""
+    raise BaseException("a panic")
+
+
+def spelling_engine(monkeypatch, refused=()):
+    engine = make_engine(start_thread=True, eos_ids=(255,))
+    engine._intake._decoder = lambda skip_special: Spelled(refused)
+    monkeypatch.setattr(Spelled, "threads", [])
+    return engine
+
+
+@pytest.mark.parametrize("way", ["result", "for", "await", "async for"])
+@pytest.mark.parametrize("stop", [(), ("zz",)])
+def test_text_is_made_by_whoever_reads_it_unless_stop_strings_are_looked_for(monkeypatch, stop, way):
+    engine = spelling_engine(monkeypatch)
+    handle = engine.submit(codes("a"), sampling(max_tokens=9, stop=stop))
+    assert read(handle, way) == counted("a", 9)
+    own = threading.current_thread().name
+    assert set(Spelled.threads) == {"tuili-engine" if stop else own}
+    engine.close()
+
+
+def read(handle, way):
+    async def later():
+        if way == "await":
+            return (await handle).outputs[0].text
+        return "".join([chunk.text async for chunk in handle])
+
+    if way == "result":
+        return handle.result(10).outputs[0].text
+    return "".join(chunk.text for chunk in handle) if way == "for" else asyncio.run(later())
+
+
+@pytest.mark.parametrize("way", ["result", "for", "await", "async for"])
+def test_a_tokenizer_that_fails_harms_one_reader(monkeypatch, way):
+    engine = spelling_engine(monkeypatch, refused=codes("f"))
+    other = engine.submit(codes("k"), sampling(max_tokens=9))
+    handle = engine.submit(codes("a"), sampling(max_tokens=9))
+    for _ in range(2):
+        with pytest.raises(TokenizerError) as caught:
+            read(handle, way)
+        assert caught.value.code == "library_panic"
+    assert read(other, way) == counted("k", 9)
+    assert engine.submit(codes("p"), sampling(max_tokens=2)).result(10).outputs[0].text == "qr"
+    engine.close()
+
+
+def test_a_stream_says_again_what_it_could_not_say(monkeypatch):
+    refused = set(codes("d"))
+    engine = spelling_engine(monkeypatch, refused)
+    stream = iter(engine.submit(codes("a"), sampling(max_tokens=6)))
+    text = ""
+    with pytest.raises(TokenizerError):
+        while True:
+            text += next(stream).text
+    refused.clear()
+    assert text + "".join(chunk.text for chunk in stream) == "bcdefg"
+    engine.close()
+
+
+def test_threads_that_share_a_stream_share_its_chunks(monkeypatch):
+    engine = spelling_engine(monkeypatch)
+    handle = engine.submit(codes("a"), sampling(max_tokens=150))
+    stream, chunks = iter(handle), []
+    threads = [threading.Thread(target=lambda: chunks.extend(stream)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    chunks.sort(key=lambda chunk: chunk.token_ids)  # it counts
+    ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+    assert ids == list(range(98, 248)) == handle.result().outputs[0].token_ids
+    engine.close()
+
+
+def test_a_thread_whose_chunk_another_took_waits_for_the_next(monkeypatch):
+    engine = make_engine()
+    stream = iter(engine.submit(codes("a"), sampling(max_tokens=3, logprobs=0)))  # a token a step
+    take = stream._next
+
+    def taken():
+        monkeypatch.setattr(stream, "_next", take)
+        assert take().text == "b"
+        engine.step()
+
+    monkeypatch.setattr(stream, "_next", taken)
+    engine.step()
+    assert next(stream).text == "c"
+
+
+@given(data=st.text(max_size=12).map(str.encode), cuts=st.sets(st.integers(0, 40)), whole=st.booleans())
+def test_chunks_joined_are_the_text_and_none_ends_within_a_character(data, cuts, whole):
+    data = data if whole else data[:-1]
+    params = SamplingParams()
+    spelling = Spelling(Spelled, frozenset([255]), 0)
+    request = Request(0, [1], params, submitted=0.0, spelling=spelling)
+    reader, texts = Reader(request, 0), []
+    for i, token_id in enumerate([*data, 255]):
+        request.append(0, "", [token_id], [])
+        if i in cuts:
+            texts.append(reader.take().text)
+            assert data.decode("utf-8", "replace").startswith("".join(texts))
+    request.finish(0, "stop", None)
+    texts.append(reader.take().text)
+    assert "".join(texts) == data.decode("utf-8", "replace") == Reader(request, 0).output().text
+
+
+def test_a_token_that_ends_the_text_is_not_shown_to_a_reader_who_looks_before_the_end():
+    params = SamplingParams(stop_token_ids=[98], min_tokens=1)
+    decoder = lambda skip_special: Spelled()  # noqa: E731
+    request = Request(0, [1], params, submitted=0.0, spelling=spelling_for(params, [], decoder))
+    reader = Reader(request, 0)
+    for token_id, text in ((98, "b"), (97, "a"), (98, "")):  # the first cannot end it
+        request.append(0, "", [token_id], [])
+        assert reader.take().text == text
+    assert not reader.has_news()
+    request.finish(0, "stop", 98)
+    assert (reader.take().finish_reason, reader.has_news()) == ("stop", False)

@@ -338,10 +338,10 @@ def test_what_comes_between_two_looks_of_a_coroutine_is_not_lost(monkeypatch):
 
 
 def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, monkeypatch, caplog):
-    def broken(now):
+    def broken():
         raise ValueError("a defect")
 
-    monkeypatch.setattr(engine, "_expire", broken)
+    monkeypatch.setattr(engine, "wakes_in", broken)
     with pytest.raises(TuiliError, match="step failed"):
         engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
     monkeypatch.undo()

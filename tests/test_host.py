@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import shutil
 import signal
 import subprocess
@@ -102,6 +103,37 @@ def test_one_allowed_cpu_is_enough_for_many_threads():
     """
     done = run(program)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_threads_that_the_system_refuses_are_told_and_missed_by_nobody():
+    program = """
+        import os, resource, threading
+        from tiny_engine import *
+        import tuili
+        tuili.errors, np.random.default_rng(0)  # what is imported later cannot be read any more
+        if os.getuid() == 0:  # whom the limit does not bind
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        try:
+            threading.Thread(target=print).start()
+            print("unlimited")
+        except RuntimeError:
+            engine = make_engine(num_threads=2)
+            handle = engine.submit(codes("a" * 150), sampling(max_tokens=20))  # enough for two
+            drain(engine)
+            print(handle.result(0).outputs[0].text, engine.stats()["missing_threads"])
+            try:
+                make_engine(start_thread=True).submit(codes("a"), sampling(max_tokens=20))
+            except tuili.EngineOutOfMemoryError as error:
+                print(error.code)
+    """
+    done = run(program)
+    if done.stdout == "unlimited\n":
+        pytest.skip("nothing limits the threads of a process here")
+    n_missing = min(2, len(os.sched_getaffinity(0))) - 1
+    assert done.stdout == f"{counted()} {n_missing}\nout_of_memory\n", done.stderr
 
 
 @pytest.mark.parametrize("count", [-1, 10**6])

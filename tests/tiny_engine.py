@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -50,6 +51,9 @@ class Letters:
 
     def push(self, token_id: int) -> str:
         return chr(token_id)
+
+    def push_many(self, token_ids: Iterable[int]) -> str:
+        return "".join(map(chr, token_ids))
 
     def flush(self) -> str:
         return ""

@@ -121,6 +121,11 @@ int resolve_num_threads(int requested) {
   return requested == 0 ? default_num_threads() : requested;
 }
 
+int missing_threads() {
+  const ThreadPool* pool = g_pool.load();
+  return pool == nullptr ? 0 : pool->n_missing();
+}
+
 struct alignas(64) ThreadPool::Worker {
   ThreadPool* pool;
   int part;
@@ -204,7 +209,9 @@ int ThreadPool::add_workers(int wanted) {
     workers_.push_back(worker);
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return static_cast<int>(workers_.size());
+  const int n_workers = static_cast<int>(workers_.size());
+  n_missing_.store(std::max(0, wanted - n_workers), std::memory_order_relaxed);
+  return n_workers;
 }
 
 void ThreadPool::run(Job job) {

@@ -23,12 +23,17 @@ int default_num_threads();
 // `requested`, or the default when 0. Throws invalid_parameter outside [0, 256].
 int resolve_num_threads(int requested);
 
+// Threads that the system refused the pool when it last asked for some; the others do their work.
+int missing_threads();
+
 class ThreadPool {
  public:
   static constexpr int kChunksPerPart = 4;
 
   // The pool of this process; a fork has its own, with no threads yet.
   static ThreadPool& shared();
+
+  int n_missing() const { return n_missing_.load(std::memory_order_relaxed); }
 
   // Cuts [0, n) into contiguous chunks and runs body(begin, end, part) for each, on this thread (part 0) and
   // on up to n_threads - 1 workers (never more threads than allowed_cpus()). Whoever is free takes the next
@@ -79,6 +84,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> n_done_{0};  // chunks that have ended
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
+  std::atomic<int> n_missing_{0};
   std::atomic<int> spin_us_{0};  // how long a worker looks for the next job before it sleeps
 };
 

@@ -29,6 +29,9 @@ def build_info() -> dict[str, str]:
 def default_num_threads() -> int:
     """CPUs in the affinity mask, bounded by the cgroup's quota; TUILI_NUM_THREADS overrides."""
 
+def missing_threads() -> int:
+    """How many threads the system refused the core, which goes on with fewer."""
+
 class RopeSpec:
     def __init__(
         self, *, inv_freq: PySequence[float], scale: float = 1.0, interleaved: bool = False

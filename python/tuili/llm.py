@@ -24,13 +24,13 @@ from tuili.errors import (
 )
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, integer, number
-from tuili.generation.delivery import TextDecoder
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
+from tuili.generation.spelling import TextDecoder
 from tuili.generation.token_ids import checked_ids
 from tuili.loading.files import StrPath
 from tuili.loading.memory import available_memory
@@ -499,6 +499,9 @@ class LLM(Vectors):
         sliding window, which requests give back as they go on.
 
         drafted_tokens were guessed by prompt lookup, accepted_tokens of them were right.
+
+        healthy is false when it is closed or a step has taken two minutes, which the log tells with all
+        stacks; missing_threads were refused by the system, so that fewer compute than were asked for.
         """
         if self._encoder is not None:
             return {name: getattr(self._encoder.counters, name) for name in ("texts", "tokens", "batches")}

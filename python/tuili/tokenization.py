@@ -8,7 +8,6 @@ they stand for.
 from __future__ import annotations
 
 import codecs
-import copy
 import itertools
 import operator
 import re
@@ -41,6 +40,7 @@ class Tokenizer:
         self.loaded = loaded
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._first_bytes: dict[int, bytes] = {}
+        self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
     @property
     def n_vocab(self) -> int:
@@ -214,7 +214,7 @@ class Tokenizer:
 
         An id beyond the vocabulary adds none: models may have more rows than tokens, and draw one of them.
         """
-        if token_id >= self.loaded.n_vocab:
+        if token_id >= len(self._bytes):
             return b""
         if first:
             data = self._first_bytes.get(token_id)
@@ -243,35 +243,39 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.special if skip_special else {}
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = b""  # the beginning of a character
         self._first = True
-
-    def __copy__(self) -> Detokenizer:
-        """One that goes on from here by itself."""
-        twin = object.__new__(Detokenizer)
-        twin._tokenizer, twin._skipped, twin._first = self._tokenizer, self._skipped, self._first
-        twin._decoder = copy.copy(self._decoder)
-        return twin
 
     def push(self, token_id: int) -> str:
         """The text that `token_id`, in [0, n_vocab), completes; often empty."""
-        return self.push_many((token_id,))
+        texts = self._tokenizer._texts
+        apart = not self._held and not self._first and token_id < len(texts)
+        if apart and (known := texts[token_id]) is not None:
+            return known
+        text = self.push_many((token_id,))
+        if apart and not self._held and token_id not in self._tokenizer.loaded.special:
+            texts[token_id] = text
+        return text
 
     def push_many(self, ids: Iterable[int]) -> str:
-        """The text that these ids complete."""
-        data = []
+        """The text that these ids complete. An error takes none of them."""
+        data, first, known = [self._held], self._first, self._tokenizer._bytes
         for token_id in ids:
-            if token_id not in self._skipped:
-                data.append(self._tokenizer.token_bytes(token_id, first=self._first))
-                self._first = False
-        return self._decoder.decode(b"".join(data))
+            if token_id in self._skipped:
+                continue
+            added = None if first or token_id >= len(known) else known[token_id]
+            data.append(self._tokenizer.token_bytes(token_id, first=first) if added is None else added)
+            first = False
+        joined = b"".join(data)
+        text, n_bytes = codecs.utf_8_decode(joined, "replace", False)
+        self._held, self._first = joined[n_bytes:], first
+        return text
 
     def flush(self) -> str:
         """U+FFFD if the last character never became complete, otherwise nothing; then a new text can
         begin."""
-        self._first = True
-        text = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
+        text = self._held.decode("utf-8", "replace")
+        self._held, self._first = b"", True
         return text
 
 

@@ -250,7 +250,8 @@ class BeamGroup:
             assert transcript is not None
             taken, piece = transcript.accept_all(list(beam.token_ids))
             rest = "" if piece.finish_reason else transcript.rest().text
-            request.append(index, piece.text + rest, taken, list(beam.logprobs))
+            logprobs = [(entry.logprob, entry.top) for entry in beam.logprobs]
+            request.append(index, piece.text + rest, taken, logprobs)
             track = request.tracks[index]
             track.beam_logprob = sum(entry.logprob for entry in beam.logprobs)
             track.score = self.search.score(beam)

@@ -52,13 +52,16 @@ class Costs:
 
     def learn_decode(self, n_rows: int, seconds: float, n_steps: int) -> None:
         """n_steps steps in which n_rows rows got a token each, and nothing else was computed."""
-        self._decode.learn(n_rows, seconds / n_steps)
-        self._learn_pace(seconds / n_steps, n_steps)
+        step_s = seconds / n_steps
+        self._decode.learn(n_rows, step_s)
+        past = (PACE_MEMORY if n_steps == 1 else PACE_MEMORY**n_steps) if self._pace_s else 0.0
+        self._pace_s = past * self._pace_s + (1 - past) * step_s
 
     def learn_prompt(self, chunks: Iterable[tuple[int, int]], n_decoding: int, seconds: float) -> None:
         """A step with chunks of prompts, each (tokens, depth of its first), beside n_decoding rows."""
         if n_decoding:
-            self._learn_pace(seconds, 1)
+            past = PACE_MEMORY if self._pace_s else 0.0
+            self._pace_s = past * self._pace_s + (1 - past) * seconds
         n_tokens = sum_of_depths = 0
         for n, depth in chunks:
             n_tokens += n
@@ -100,7 +103,3 @@ class Costs:
         if len(self._lengths) < FEWEST_ANSWERS:
             return 1
         return sorted(self._lengths)[len(self._lengths) // 4]
-
-    def _learn_pace(self, step_s: float, n_steps: int) -> None:
-        past = PACE_MEMORY**n_steps if self._pace_s else 0.0
-        self._pace_s = past * self._pace_s + (1 - past) * step_s

@@ -22,22 +22,21 @@ from tuili import _core
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
-    GrammarError,
-    PromptTooLongError,
     QueueFullError,
     TuiliError,
 )
-from tuili.generation import checks, processors, structure
-from tuili.generation import params as parameters
-from tuili.generation.beam import BeamGroup, check_beams, search_for, share_beams
-from tuili.generation.delivery import Collect, Row, TextDecoder, Transcript
+from tuili.generation import structure
+from tuili.generation.beam import BeamGroup
+from tuili.generation.delivery import Collect, Row
 from tuili.generation.grammar import Compilation, Constraint, Grammars
-from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Logprobs, Submission
+from tuili.generation.intake import Intake
+from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import (
     FinishReason,
     Handle,
+    Logprobs,
     Request,
     TokenLogprob,
     Waiter,
@@ -45,9 +44,12 @@ from tuili.generation.request import (
     wake_loops,
 )
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
+from tuili.generation.spelling import TextDecoder
 from tuili.generation.steering import DEFERRED, NOTHING_ALLOWED, choose, follow_grammar, none_drawn
-from tuili.generation.token_ids import checked_ids
+from tuili.generation.watchdog import Watchdog
 from tuili.generation.worker import Worker, forget_frames
+
+STUCK_S = 120.0  # a step that takes so long is not slow any more
 
 
 class Engine(Worker):
@@ -82,10 +84,18 @@ class Engine(Worker):
         self.scheduler = Scheduler(pool, self._limits, runner.copy_block)
         self._runner, self._pool = runner, pool
         self._interrupt = runner.interrupt
-        self._n_vocab, self.max_model_len = n_vocab, max_model_len
-        self._decoder, self._encode_words = decoder, encode_words
-        self._eos_ids = tuple(eos_ids)
         self.grammars = grammars
+        self.max_model_len = max_model_len
+        self._intake = Intake(
+            n_vocab=n_vocab,
+            max_model_len=max_model_len,
+            max_num_seqs=self._limits.max_num_seqs,
+            decoder=decoder,
+            encode_words=encode_words,
+            eos_ids=tuple(eos_ids),
+            grammars=grammars,
+            check_fits=self.scheduler.check_fits,
+        )
         self._ids = itertools.count()
         self._live: dict[
             int, list[Row]
@@ -95,6 +105,7 @@ class Engine(Worker):
         self._n_rows = 0
         self._queued_tokens = 0
         self._waiters: list[Waiter] = []
+        self._watchdog = Watchdog(STUCK_S, clock)
         self._counters = Counters()
 
     # --- for any thread -------------------------------------------------------------------------------------
@@ -138,7 +149,13 @@ class Engine(Worker):
     def interrupt(self) -> None:
         self._interrupt()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether it is open, and no step has taken STUCK_S."""
+        return not self.closed and not self._watchdog.late
+
     def close(self) -> None:
+        self._watchdog.stop()
         super().close()
         if self.grammars is not None:
             self.grammars.close()
@@ -148,6 +165,8 @@ class Engine(Worker):
         counters = {name: getattr(self._counters, name) for name in Counters.__slots__}
         return {
             **counters,
+            "healthy": self.healthy,
+            "missing_threads": _core.missing_threads(),
             "running": len(self.scheduler.running),
             "waiting": max(0, self._n_rows - len(self.scheduler.running)),
             "queued_tokens": self._queued_tokens,
@@ -165,85 +184,19 @@ class Engine(Worker):
         what: Collect | None = None,
     ) -> Request:
         self.check_process()
-        ids = checked_ids(token_ids, self._n_vocab)
-        max_tokens, full = self._check(len(ids), params)
-        form = structure.form_of(params)
-        self._check_form(form)
-        n_rows = max(params.n, params.num_beams)
-        words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
-        seed = params.seed
-        if seed is None:  # greedy requests draw nothing
-            seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
+        order = self._intake.check(token_ids, params, what)
 
         def make() -> Submission:
-            request = Request(
-                next(self._ids),
-                ids.tolist(),
-                params,
-                submitted=self._clock(),
-                prompt=prompt,
-                truncated=truncated,
+            submission = self._intake.submission(
+                order, next(self._ids), submitted=self._clock(), prompt=prompt, truncated=truncated
             )
-            submission = Submission(request, compiles=form is not None)
-            search = search_for(params, self._eos_ids, max_tokens)
-            for index in range(n_rows):
-                row_seed = parameters.derived_seed(seed, index)
-                core = parameters.core_params(
-                    params,
-                    seed=row_seed,
-                    eos_ids=self._eos_ids,
-                    bad_words=words,
-                    max_tokens=max_tokens,
-                    n_candidates=0 if search is None else search.n_candidates,
-                )
-                row = self._row(request, index, ids, core, what, len(ids) + max_tokens)
-                row.leader = submission.rows[0] if index else None
-                if max_tokens:
-                    decoder = self._decoder(params.skip_special_tokens)
-                    row.transcript = Transcript(
-                        decoder, params, self._eos_ids, max_tokens=max_tokens, full=full
-                    )
-                submission.rows.append(row)
-            if search is not None:
-                share_beams(submission.rows, search)
-            self._reserve(len(ids), n_rows)
+            self._reserve(len(order.ids), order.n_rows)
             return submission
 
         request = self.post(make).request
-        if form is not None:
-            self._compile(request, form)
+        if order.form is not None:
+            self._compile(request, order.form)
         return request
-
-    def _check(self, n_prompt: int, params: SamplingParams) -> tuple[int, str | None]:
-        """Validate against the model; returns max_tokens and the stop_reason of reaching it.
-
-        The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
-        """
-        if n_prompt > self.max_model_len:
-            raise PromptTooLongError(
-                f"the prompt has {n_prompt} tokens; max_model_len is {self.max_model_len}"
-            )
-        parameters.check_vocabulary(params, self._n_vocab)
-        if (
-            params.prompt_logprobs
-            and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES
-        ):
-            checks.invalid(
-                "prompt_logprobs",
-                f"times the prompt's length exceeds {parameters.MAX_PROMPT_LOGPROB_ENTRIES} entries",
-            )
-        room = self.max_model_len - n_prompt + 1
-        wanted = room if params.max_tokens is None else params.max_tokens
-        max_tokens = min(wanted, room)
-        self.scheduler.check_fits(n_prompt + max(0, max_tokens - 1), params.num_beams)
-        check_beams(params, self._eos_ids, n_vocab=self._n_vocab, max_num_seqs=self._limits.max_num_seqs)
-        return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
-
-    def _check_form(self, form: structure.Form | None) -> None:
-        if form is not None and self.grammars is None:
-            raise GrammarError("this engine has no vocabulary for grammars")
-        if form is not None and self.grammars is not None:
-            self.grammars.check(form.kind)
 
     def _compile(self, request: Request, form: structure.Form) -> None:
         """Have the grammar of a request compiled that is on its way to the engine's thread."""
@@ -260,10 +213,6 @@ class Engine(Worker):
             self.abort(request)
             raise
 
-    def _spellings(self, word: str) -> list[list[int]]:
-        """Token ids of a banned word, at the beginning of a text and after a space."""
-        return [ids for ids in (self._encode_words(word), self._encode_words(f" {word}")) if ids]
-
     def _reserve(self, n_prompt: int, n: int) -> None:
         """Count a request in, or raise QueueFullError. An empty queue takes any request."""
         with self._load:
@@ -276,35 +225,6 @@ class Engine(Worker):
                 )
             self._n_rows += n
             self._queued_tokens += n * n_prompt
-
-    def _row(
-        self,
-        request: Request,
-        index: int,
-        ids: np.ndarray,
-        core_params: _core.SamplingParams,
-        what: Collect | None,
-        max_tokens: int,
-    ) -> Row:
-        params = request.params
-        n_prompt_logprobs = -1 if params.prompt_logprobs is None or what or index else params.prompt_logprobs
-        sequence = _core.Sequence(
-            ids,
-            core_params,
-            salt=parameters.salt_number(params.cache_salt),
-            collect_logits=what == "logits",
-            collect_hidden=what == "hidden_states",
-            prompt_logprobs=n_prompt_logprobs,
-            stop_ids=parameters.ending_ids(params, self._eos_ids),
-            max_tokens=max_tokens,
-            prompt_lookup=params.prompt_lookup_num_tokens or 0,
-            deferred=bool(params.logits_processors),
-        )
-        shares = (
-            what is None and n_prompt_logprobs < 0
-        )  # a cached prefix would not be computed, hence not collected
-        called = processors.with_arguments(params.logits_processors)
-        return Row(request, index, sequence, None, shares=shares, collect=what, processors=called)
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
@@ -320,10 +240,8 @@ class Engine(Worker):
                 heapq.heappush(self._deadlines, (message.request.deadline, message.request.id))
         elif isinstance(message, Compiled):
             self._arrive(message)
-            self._flush()
         elif isinstance(message, Abort):
             self._end(message.request, "abort", cancelled())
-            self._flush()
         else:
             super().handle(message)
 
@@ -342,22 +260,30 @@ class Engine(Worker):
     def work(self) -> bool:
         """A step, or several without a pause: deadlines, plan, compute, deliver."""
         start = self._clock()
-        self._expire(start)
-        plan = StepPlan()
+        self._watchdog.since = start
+        if self._deadlines:
+            self._expire(start)
+        if self._waiters:  # who was aborted or is late need not wait for the step
+            self._flush()
+        rows: list[Row] = []
         try:
             plan = self.scheduler.plan(start)
-            self._refuse(plan.refused)
-            self._mark_admitted(plan, start)
-            if plan.rows:
+            rows = plan.rows
+            if plan.refused or plan.admitted:
+                self._refuse(plan.refused)
+                self._mark_admitted(plan, start)
+            if rows:
                 self._receive(plan, self._compute(plan, start), start)
         except Exception as error:
-            self._fail(plan.rows or self._all_rows(), error)
-        if (
-            self.scheduler.has_work and not plan.rows
-        ):  # cannot be; but an error is better than a wait without end
+            self._fail(rows or self._all_rows(), error)
+        if not rows and self.scheduler.has_work:  # cannot be; but an error is better than a wait without end
             self._fail(self._all_rows(), TuiliError("no step could be planned", code="internal"))
-        self._flush()
-        return self.scheduler.has_work
+        if self._waiters:
+            self._flush()
+        more = self.scheduler.has_work
+        if not more:
+            self._watchdog.since = None
+        return more
 
     def _all_rows(self) -> list[Row]:
         return [row for rows in self._live.values() for row in rows]
@@ -371,24 +297,30 @@ class Engine(Worker):
             run = self._runner.run(plan.sequences, max_steps=n_steps, max_s=limit.max_s)
             return Drawn(run.n_steps, run.token_ids, run.logprobs, run.n_drafted)
         step = self._runner.step(plan.sequences, plan.n_new, plan.sample)
-        logprobs = [[] if entry is None else [entry] for entry in step.logprobs]
-        return Drawn(1, [[token_id] for token_id in step.token_ids], logprobs)
+        token_ids, entries = step.token_ids, step.logprobs
+        logprobs: list[tuple[Logprobs, ...]] = [()] * len(entries)
+        if any(entries):
+            logprobs = [() if entry is None else (entry,) for entry in entries]
+        return Drawn(1, list(map(list, zip(token_ids))), logprobs)
 
     def _receive(self, plan: StepPlan, result: Drawn, start: float) -> None:
         """Take a step's results row by row; what goes wrong with one ends that one alone."""
         now = self._clock()
-        self._counters.steps += result.n_steps
-        self._counters.step_s += now - start
-        self._count_tokens(plan, result)
+        counters, n_drawn = self._counters, sum(map(len, result.token_ids))
+        counters.steps += result.n_steps
+        counters.step_s += now - start
+        counters.computed_tokens += sum(plan.n_new) + n_drawn - len(result.token_ids)
+        counters.drafted_tokens += result.n_drafted
+        counters.accepted_tokens += n_drawn - result.n_steps * len(result.token_ids)
         self.scheduler.finished_step(plan, now - start, result.n_steps)
-        drawn = iter(zip(result.token_ids, result.logprobs, strict=True))
+        drawn = zip(result.token_ids, result.logprobs, strict=True)
         for row, sample in zip(plan.rows, plan.sample, strict=True):
-            token_ids, logprobs = next(drawn) if sample else ([], [])
+            drawn_here = next(drawn) if sample else None
             if row.ended:  # a sibling's error ended it, earlier in this loop
                 continue
             try:
-                if sample:
-                    self._deliver(row, token_ids, logprobs, now)
+                if drawn_here is not None:
+                    self._deliver(row, *drawn_here, now)
                 elif row.transcript is None and row.n_pending == 0:
                     self._finish(row, "length", None)
             except Exception as error:
@@ -397,13 +329,7 @@ class Engine(Worker):
             if beams.ready:
                 self._advance_beams(beams, now)
 
-    def _count_tokens(self, plan: StepPlan, result: Drawn) -> None:
-        n_drawn, n_planned = sum(map(len, result.token_ids)), result.n_steps * len(result.token_ids)
-        self._counters.computed_tokens += sum(plan.n_new) + n_drawn - sum(plan.sample)
-        self._counters.drafted_tokens += result.n_drafted
-        self._counters.accepted_tokens += n_drawn - n_planned
-
-    def _deliver(self, row: Row, token_ids: list[int], logprobs: list[Logprobs], now: float) -> None:
+    def _deliver(self, row: Row, token_ids: list[int], logprobs: Sequence[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
         request = row.request
         if token_ids[-1] == DEFERRED and row.processors:
@@ -413,23 +339,24 @@ class Engine(Worker):
             return
         why_none = token_ids.pop() if token_ids[-1] < 0 else 0
         if token_ids:
-            if request.times.first_token is None:
+            transcript = row.transcript
+            assert transcript is not None
+            if not transcript.n_tokens and request.times.first_token is None:
                 request.times.first_token = now
-            assert row.transcript is not None
-            taken, piece = row.transcript.accept_all(token_ids)
-            piece = follow_grammar(row, taken[0], piece)
+            taken, piece = transcript.accept_all(token_ids)
+            if row.constraint is not None:
+                piece = follow_grammar(row, row.constraint, taken[0], piece)
             self._counters.generated_tokens += len(taken)
-            entries = [  # fewer tokens are taken than drawn where a stop string ends the text
-                TokenLogprob(token_id, own, list(top))
-                for token_id, (own, top) in zip(taken, logprobs, strict=False)
-            ]
-            request.append(row.index, piece.text, taken, entries)
+            request.append(row.index, piece.text, taken, logprobs)
             if piece.finish_reason is not None:
-                self.scheduler.costs.learn_answer(row.transcript.n_tokens)
+                self.scheduler.costs.learn_answer(transcript.n_tokens)
                 self._finish(row, piece.finish_reason, piece.stop_reason)
                 return
-            if request.streamed or request.waiters:  # a coroutine's loop may be closed: then nobody waits
+            if request.streamed:
                 self._waiters += request.wake()
+            elif request.waiters and request.is_orphan():
+                self._end(request, "abort", cancelled())
+                return
         if why_none:
             self._deliver_nothing(row, why_none)
 
@@ -453,6 +380,8 @@ class Engine(Worker):
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""
         if why != NOTHING_ALLOWED and row.request.params.on_nan == "eos":
+            assert row.transcript is not None
+            row.request.append(row.index, row.transcript.rest().text, [], [])
             self._finish(row, "error", "nan")
         else:
             self._fail([row], none_drawn(row, why))
@@ -569,6 +498,7 @@ class Engine(Worker):
             self._fail([row], error)
 
     def rescue(self, error: Exception) -> None:
+        self._watchdog.since = None
         self._fail(self._all_rows(), error)
         self._flush()
 
@@ -581,6 +511,17 @@ class Engine(Worker):
         waiters, self._waiters = self._waiters, []
         for request in wake_loops(waiters) if waiters else ():
             self._end(request, "abort", cancelled())
+
+    def _begin(self) -> None:
+        super()._begin()
+        assert self._thread is not None
+        self._watchdog.start(self._thread)
+
+    def __del__(self) -> None:
+        super().__del__()
+        watchdog = getattr(self, "_watchdog", None)
+        if watchdog is not None:
+            watchdog.stop()
 
     def _abandon(self) -> None:
         super()._abandon()

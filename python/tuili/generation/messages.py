@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tuili.errors import TuiliError
 from tuili.generation.delivery import Row
 from tuili.generation.grammar import Constraint
-from tuili.generation.request import Request
-
-Logprobs = tuple[float, list[tuple[int, float]]]  # of a token, and of the likeliest ones
+from tuili.generation.request import Logprobs, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Drawn:
 
     n_steps: int
     token_ids: list[list[int]]
-    logprobs: list[list[Logprobs]]  # of these tokens, where asked for
+    logprobs: Sequence[Sequence[Logprobs]]  # of these tokens, where asked for
     n_drafted: int = 0
 
 

@@ -7,6 +7,7 @@ not every token. Where every token has to be looked at, it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from tuili.generation.delivery import Row
 from tuili.generation.scheduler import StepPlan
@@ -28,6 +29,7 @@ class Leash:
 
 
 ONE_STEP = Leash(1, 0.0)
+LOOKED_AT, GUESSED = attrgetter("is_looked_at"), attrgetter("n_guessed")
 
 
 def leash(plan: StepPlan, time_left_s: float) -> Leash:
@@ -36,10 +38,12 @@ def leash(plan: StepPlan, time_left_s: float) -> Leash:
     time_left_s  until the next deadline, also of rows that are not in the step
     """
     rows = plan.rows
+    looked_at, n_drafted = any(map(LOOKED_AT, rows)), max(map(GUESSED, rows))
+    if (looked_at and not n_drafted) or sum(plan.n_new) > len(rows) or not all(plan.sample):
+        return ONE_STEP
     if not all(map(decodes, rows)):
         return ONE_STEP
-    n_drafted = max(row.request.params.prompt_lookup_num_tokens or 0 for row in rows)
-    if not all(map(runs_freely, rows)):
+    if looked_at:
         return Leash(1, 0.0, n_drafted)
     streamed = any(row.request.streamed for row in rows)
     most, seconds = (STREAMED_STEPS, STREAMED_S) if streamed else (AWAITED_STEPS, AWAITED_S)
@@ -47,17 +51,6 @@ def leash(plan: StepPlan, time_left_s: float) -> Leash:
 
 
 def decodes(row: Row) -> bool:
-    """Whether the row has drawn its first token, nothing is collected but log-probabilities, and nobody has a
-    say in each token.
-    """
+    """Whether the row, which draws a token, has drawn one before, and nobody has a say in each of them."""
     drawn = row.transcript is not None and row.transcript.n_tokens > 0
-    steered = row.constraint is not None or bool(row.processors)
-    return drawn and row.n_pending == 1 and row.collect is None and not steered
-
-
-def runs_freely(row: Row) -> bool:
-    """Whether, besides, the core can tell by itself when the row needs attention: no text is searched for
-    stop strings, no log-probabilities are to be delivered.
-    """
-    params = row.request.params
-    return params.logprobs is None and not params.stop
+    return drawn and row.collect is None and row.constraint is None and not row.processors

@@ -2,19 +2,22 @@
 
 A `Request` is shared by the engine's thread, which appends to it, and by any number of consumers, which read
 it. The outputs are the only buffer: a stream is a cursor into them, so a slow consumer costs nothing and
-never blocks the engine.
+never blocks the engine. Text is made of token ids by the consumer, on its own thread, unless the engine had
+to look for stop strings in it.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+import threading
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tuili.errors import RequestCancelled
 from tuili.generation.params import SamplingParams
+from tuili.generation.spelling import Spelling
 from tuili.generation.worker import Waitable
 
 if TYPE_CHECKING:
@@ -34,6 +37,10 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: list[tuple[int, float]]
+
+
+# As the core has it: log-probability of a token, and (token id, log-probability) of the likeliest ones.
+Logprobs = tuple[float, list[tuple[int, float]]]
 
 
 @dataclass(slots=True)
@@ -95,31 +102,19 @@ class Chunk:
 
 @dataclass(slots=True)
 class Track:
-    """One continuation as it grows."""
+    """One continuation as it grows.
 
+    spelling  how its ids become text; None: the engine makes the text, which is in `pieces`
+    """
+
+    spelling: Spelling | None = None
     pieces: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] | None = None
+    logprobs: list[Logprobs] | None = None  # of these tokens
     beam_logprob: float | None = None
     score: float | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
-
-    def output(self, index: int) -> CompletionOutput:
-        total = self.beam_logprob
-        if self.logprobs is not None:
-            total = sum(entry.logprob for entry in self.logprobs)
-        logprobs = None if self.logprobs is None else list(self.logprobs)
-        return CompletionOutput(
-            index,
-            "".join(self.pieces),
-            list(self.token_ids),
-            self.finish_reason,
-            self.stop_reason,
-            logprobs,
-            total,
-            self.score,
-        )
 
 
 @dataclass(slots=True)
@@ -171,6 +166,7 @@ class Request(Waitable):
         submitted: float,
         prompt: str | None = None,
         truncated: bool = False,
+        spelling: Spelling | None = None,
     ) -> None:
         super().__init__()
         self.id = request_id  # the larger, the later
@@ -178,7 +174,9 @@ class Request(Waitable):
         self.prompt_token_ids = prompt_token_ids
         self.params = params
         self.truncated = truncated
-        self.tracks = [Track(logprobs=None if params.logprobs is None else []) for _ in range(params.n)]
+        self.tracks = [
+            Track(spelling, logprobs=None if params.logprobs is None else []) for _ in range(params.n)
+        ]
         self.prompt_logprobs: list[TokenLogprob | None] | None = None
         self.collected: np.ndarray | None = None
         self.times = Times(submitted=submitted)
@@ -192,14 +190,14 @@ class Request(Waitable):
 
     # --- the engine's side ----------------------------------------------------------------------------------
 
-    def append(self, index: int, text: str, token_ids: list[int], logprobs: list[TokenLogprob]) -> None:
+    def append(self, index: int, text: str, token_ids: list[int], logprobs: Sequence[Logprobs]) -> None:
         """Add to a continuation; consumers see it with the next `wake`."""
+        track = self.tracks[index]
         with self.lock:
-            track = self.tracks[index]
             if text:
                 track.pieces.append(text)
             track.token_ids += token_ids
-            if track.logprobs is not None:
+            if logprobs and track.logprobs is not None:
                 track.logprobs += logprobs
 
     def keep(self, n: int) -> None:
@@ -221,17 +219,24 @@ class Request(Waitable):
     def wake(self) -> list[Waiter]:
         """Wake waiting threads; returns the coroutines to wake, which `wake_loops` does."""
         with self.condition:
-            self.condition.notify_all()
+            if self.n_waiting:
+                self.condition.notify_all()
             waiters, self.waiters = self.waiters, []
             return waiters
+
+    def is_orphan(self) -> bool:
+        """Whether only coroutines wait for it whose event loops are closed."""
+        with self.lock:
+            loops = [waiter.loop for waiter in self.waiters]
+            return bool(loops) and not self.n_waiting and all(loop.is_closed() for loop in loops)
 
     # --- the consumers' side --------------------------------------------------------------------------------
 
     def output(self) -> RequestOutput:
-        """Once done. Raises the request's error."""
+        """Once done. Raises the request's error, or the tokenizer's if it cannot make the text."""
         if self.error is not None:
             raise fresh(self.error)
-        outputs = [track.output(index) for index, track in enumerate(self.tracks)]
+        outputs = [Reader(self, index).output() for index in range(len(self.tracks))]
         return RequestOutput(
             self.id,
             self.prompt,
@@ -240,6 +245,60 @@ class Request(Waitable):
             self.prompt_logprobs,
             self.truncated,
             dict(self.metrics),
+        )
+
+
+class Reader:
+    """One consumer's place in one continuation, for one thread at a time."""
+
+    def __init__(self, request: Request, index: int) -> None:
+        self._lock, self._track, self._index = request.lock, request.tracks[index], index
+        spelling = self._track.spelling
+        self._decoder = None if spelling is None else spelling.make_decoder()
+        self._n_pieces = self._n_ids = 0
+        self._ended = False
+
+    def has_news(self) -> bool:
+        track = self._track
+        if self._ended:
+            return False
+        grown = len(track.pieces) > self._n_pieces or len(track.token_ids) > self._n_ids
+        return grown or track.finish_reason is not None
+
+    def take(self) -> Chunk:
+        """What has come since the last look. An error leaves the place where it was."""
+        track, begin = self._track, self._n_ids
+        with self._lock:
+            ids, n_pieces = track.token_ids[begin:], len(track.pieces)
+            text = "".join(track.pieces[self._n_pieces :])
+            entries = None if track.logprobs is None else track.logprobs[begin : begin + len(ids)]
+            reason, stop_reason = track.finish_reason, track.stop_reason
+        if self._decoder is not None and track.spelling is not None:
+            n_shown = track.spelling.n_shown(begin, ids)
+            text = self._decoder.push_many(ids[:n_shown])
+            if reason is not None:
+                text += self._decoder.flush()
+        self._n_pieces, self._n_ids, self._ended = n_pieces, begin + len(ids), reason is not None
+        logprobs = None
+        if entries is not None:
+            logprobs = [TokenLogprob(i, own, list(top)) for i, (own, top) in zip(ids, entries, strict=False)]
+        return Chunk(self._index, text, ids, logprobs, reason, stop_reason)
+
+    def output(self) -> CompletionOutput:
+        """All of a continuation that has ended, to a reader at its beginning."""
+        track = self._track
+        chunk, total = self.take(), track.beam_logprob
+        if chunk.logprobs is not None:
+            total = sum(entry.logprob for entry in chunk.logprobs)
+        return CompletionOutput(
+            self._index,
+            chunk.text,
+            chunk.token_ids,
+            chunk.finish_reason,
+            chunk.stop_reason,
+            chunk.logprobs,
+            total,
+            track.score,
         )
 
 
@@ -369,38 +428,18 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         if not self._request.streamed:
             self._request.streamed = True
             handle._engine.interrupt()
-        n = len(self._request.tracks)
-        self._n_pieces, self._n_ids, self._ended = [0] * n, [0] * n, [False] * n
+        self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
+        self._turn = threading.RLock()  # of the threads that read this stream; taken before the request's
 
     def has_news(self) -> bool:
-        """Whether a chunk is there. Needs the request's condition."""
-        return any(self._news(i) for i in range(len(self._request.tracks)))
-
-    def _news(self, i: int) -> bool:
-        track = self._request.tracks[i]
-        if self._ended[i]:
-            return False
-        grown = len(track.pieces) > self._n_pieces[i] or len(track.token_ids) > self._n_ids[i]
-        return grown or track.finish_reason is not None
-
-    def _take(self) -> Chunk | None:
-        """The next chunk that is there, or None. Needs the request's condition."""
-        for i, track in enumerate(self._request.tracks):
-            if self._news(i):
-                text = "".join(track.pieces[self._n_pieces[i] :])
-                first = self._n_ids[i]
-                logprobs = None if track.logprobs is None else track.logprobs[first:]
-                self._n_pieces[i], self._n_ids[i] = len(track.pieces), len(track.token_ids)
-                self._ended[i] = track.finish_reason is not None
-                return Chunk(
-                    i, text, track.token_ids[first:], logprobs, track.finish_reason, track.stop_reason
-                )
-        return None
+        """Whether a chunk is there."""
+        return any(reader.has_news() for reader in self._readers)
 
     def _next(self) -> Chunk | None:
         """The next chunk; None at the end. Raises the request's error after the last chunk before it."""
-        with self._request.condition:
-            chunk = self._take()
+        with self._turn:
+            reader = next((reader for reader in self._readers if reader.has_news()), None)
+            chunk = None if reader is None else reader.take()
         if chunk is None and self._request.error is not None:
             raise fresh(self._request.error)
         return chunk
@@ -413,15 +452,19 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
 
     def __next__(self) -> Chunk:
         self._handle._engine.check_may_wait()
-        self._request.wait_until(lambda: self._request.done or self.has_news(), None, "the next chunk")
-        chunk = self._next()
-        if chunk is None:
-            raise StopIteration
-        return chunk
+        request = self._request
+        while True:  # another thread may have taken what this one waited for
+            request.wait_until(lambda: request.done or self.has_news(), None, "the next chunk")
+            done = request.done  # before the look: what comes in between is there at the next one
+            chunk = self._next()
+            if chunk is not None:
+                return chunk
+            if done:
+                raise StopIteration
 
     async def __anext__(self) -> Chunk:
         while True:
-            done = self._request.done  # before the look: what comes in between is there at the next one
+            done = self._request.done  # before the look, as above
             chunk = self._next()
             if chunk is not None:
                 return chunk

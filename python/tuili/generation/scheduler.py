@@ -56,23 +56,22 @@ class StepPlan:
     """
 
     rows: list[Row] = field(default_factory=list)
+    sequences: list[_core.Sequence] = field(default_factory=list)  # of these rows
     n_new: list[int] = field(default_factory=list)
     sample: list[bool] = field(default_factory=list)
     admitted: list[Row] = field(default_factory=list)
     refused: list[Row] = field(default_factory=list)
 
-    @property
-    def sequences(self) -> list[_core.Sequence]:
-        return [row.sequence for row in self.rows]
-
-    def add(self, row: Row, n_new: int) -> None:
+    def add(self, row: Row, n_new: int, *, whole: bool = True) -> None:
+        """whole: these are all the tokens that the row has pending"""
         self.rows.append(row)
+        self.sequences.append(row.sequence)
         self.n_new.append(n_new)
-        self.sample.append(row.transcript is not None and n_new == row.n_pending)
+        self.sample.append(whole and row.transcript is not None)
 
     def drop(self, row: Row) -> None:
         i = self.rows.index(row)
-        del self.rows[i], self.n_new[i], self.sample[i]
+        del self.rows[i], self.sequences[i], self.n_new[i], self.sample[i]
 
 
 @dataclass(slots=True)
@@ -266,7 +265,8 @@ class Scheduler:
         return next(iter(mates), self.waiting[0])
 
     def _add_chunk(self, plan: StepPlan, row: Row, room: Room) -> None:
-        n_new = min(room.tokens, row.n_pending)
+        n_pending = row.n_pending
+        n_new = min(room.tokens, n_pending)
         if room.seconds < math.inf:
             token_s = self.costs.prompt_token_s(row.sequence.n_computed)
             if token_s is None:
@@ -276,7 +276,7 @@ class Scheduler:
                 room.seconds -= n_new * token_s
                 if room.seconds < SMALLEST_CHUNK * token_s:
                     room.tokens = 0
-        plan.add(row, n_new)
+        plan.add(row, n_new, whole=n_new == n_pending)
         room.tokens -= n_new
 
     def _admit(self, plan: StepPlan, now: float) -> Row | None:

@@ -6,6 +6,7 @@ from tuili import _core
 from tuili.errors import GrammarError, NumericError, TuiliError
 from tuili.generation import processors
 from tuili.generation.delivery import Piece, Row
+from tuili.generation.grammar import Constraint
 
 NOTHING_ALLOWED, DEFERRED = -2, -3  # in place of a token; -1: the logits are not numbers
 
@@ -33,17 +34,14 @@ def choose(row: Row, runner: _core.Runner) -> _core.StepResult:
     )
 
 
-def follow_grammar(row: Row, token_id: int, piece: Piece) -> Piece:
+def follow_grammar(row: Row, constraint: Constraint, token_id: int, piece: Piece) -> Piece:
     """Advance in the row's grammar, whose end is the text's, and say what may come next.
 
     piece   what the stop rules made of the token
     raises  GrammarError if nothing may come next
     """
-    constraint, transcript = row.constraint, row.transcript
-    if constraint is None or transcript is None:
-        return piece
-    finished = constraint.accept(token_id)
-    if finished and piece.finish_reason != "stop":
+    transcript, finished = row.transcript, constraint.accept(token_id)
+    if finished and transcript is not None and piece.finish_reason != "stop":
         rest = transcript.rest()
         return Piece(piece.text + rest.text, "stop", rest.stop_reason)
     if piece.finish_reason is None:

@@ -42,16 +42,21 @@ class Waitable:
     def __init__(self) -> None:
         self.lock = threading.RLock()  # the condition's
         self.condition = threading.Condition(self.lock)
+        self.n_waiting = 0  # threads in `wait_until`
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
         """Block until `ready()`, called with the condition held; TimeoutError after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
         with self.condition:
-            while not ready():
-                left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
-                if left <= 0:
-                    raise TimeoutError(f"{what} is not ready after {timeout:g} s")
-                self.condition.wait(left)
+            self.n_waiting += 1
+            try:
+                while not ready():
+                    left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
+                    if left <= 0:
+                        raise TimeoutError(f"{what} is not ready after {timeout:g} s")
+                    self.condition.wait(left)
+            finally:
+                self.n_waiting -= 1
 
 
 class Call(Waitable, Generic[T]):

@@ -1,0 +1,184 @@
+"""A request on its way into the engine: checked against the model and the limits, and made into rows.
+
+On the caller's thread, before the engine's knows of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuili import _core
+from tuili.errors import GrammarError, PromptTooLongError
+from tuili.generation import checks, processors, structure
+from tuili.generation import params as parameters
+from tuili.generation.beam import check_beams, search_for, share_beams
+from tuili.generation.delivery import Collect, Row, spelling_for, transcript_for
+from tuili.generation.grammar import Grammars
+from tuili.generation.messages import Submission
+from tuili.generation.params import SamplingParams
+from tuili.generation.request import Request
+from tuili.generation.spelling import TextDecoder
+from tuili.generation.token_ids import checked_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was asked for, as far as it can be checked before it has a place.
+
+    max_tokens  that it may draw, cut to the context
+    full        the stop_reason of reaching it
+    form        what its grammar is to be compiled from
+    words       token ids of its bad_words
+    collect     what to copy out of the core, if not tokens are wanted
+    """
+
+    ids: np.ndarray
+    params: SamplingParams
+    max_tokens: int
+    full: str | None
+    form: structure.Form | None
+    words: list[tuple[int, ...]]
+    seed: int
+    collect: Collect | None
+
+    @property
+    def n_rows(self) -> int:
+        return max(self.params.n, self.params.num_beams)
+
+
+class Intake:
+    """Makes requests of one model. Arguments as the Engine's; for any thread.
+
+    check_fits  raises if the cache is smaller than (tokens, beams) need
+    """
+
+    def __init__(
+        self,
+        *,
+        n_vocab: int,
+        max_model_len: int,
+        max_num_seqs: int,
+        decoder: Callable[[bool], TextDecoder],
+        encode_words: Callable[[str], list[int]],
+        eos_ids: tuple[int, ...],
+        grammars: Grammars | None,
+        check_fits: Callable[[int, int], None],
+    ) -> None:
+        self._n_vocab, self._max_model_len, self._max_num_seqs = n_vocab, max_model_len, max_num_seqs
+        self._decoder, self._encode_words, self._eos_ids = decoder, encode_words, eos_ids
+        self._grammars = grammars
+        self._check_fits = check_fits
+
+    def check(
+        self, token_ids: Sequence[int] | np.ndarray, params: SamplingParams, collect: Collect | None
+    ) -> Order:
+        """An order that the engine can carry out. params: resolved
+
+        raises  TokenIdError, PromptTooLongError, InvalidParameterError, KVCacheExhaustedError, GrammarError
+        """
+        ids = checked_ids(token_ids, self._n_vocab)
+        max_tokens, full = self._check(len(ids), params)
+        form = structure.form_of(params)
+        self._check_form(form)
+        words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
+        seed = params.seed
+        if seed is None:  # greedy requests draw nothing
+            seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
+        return Order(ids, params, max_tokens, full, form, words, seed, collect)
+
+    def submission(
+        self, order: Order, request_id: int, *, submitted: float, prompt: str | None, truncated: bool
+    ) -> Submission:
+        """The request and its rows."""
+        params = order.params
+        request = Request(
+            request_id,
+            order.ids.tolist(),
+            params,
+            submitted=submitted,
+            prompt=prompt,
+            truncated=truncated,
+            spelling=spelling_for(params, self._eos_ids, self._decoder),
+        )
+        submission = Submission(request, compiles=order.form is not None)
+        search = search_for(params, self._eos_ids, order.max_tokens)
+        n_candidates = 0 if search is None else search.n_candidates
+        for index in range(order.n_rows):
+            row = self._row(order, request, index, n_candidates)
+            row.leader = submission.rows[0] if index else None
+            if order.max_tokens:
+                row.transcript = transcript_for(
+                    params, self._eos_ids, self._decoder, max_tokens=order.max_tokens, full=order.full
+                )
+            submission.rows.append(row)
+        if search is not None:
+            share_beams(submission.rows, search)
+        return submission
+
+    def _check(self, n_prompt: int, params: SamplingParams) -> tuple[int, str | None]:
+        """Validate against the model; returns max_tokens and the stop_reason of reaching it.
+
+        The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
+        """
+        if n_prompt > self._max_model_len:
+            raise PromptTooLongError(
+                f"the prompt has {n_prompt} tokens; max_model_len is {self._max_model_len}"
+            )
+        parameters.check_vocabulary(params, self._n_vocab)
+        if (
+            params.prompt_logprobs
+            and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES
+        ):
+            checks.invalid(
+                "prompt_logprobs",
+                f"times the prompt's length exceeds {parameters.MAX_PROMPT_LOGPROB_ENTRIES} entries",
+            )
+        room = self._max_model_len - n_prompt + 1
+        wanted = room if params.max_tokens is None else params.max_tokens
+        max_tokens = min(wanted, room)
+        self._check_fits(n_prompt + max(0, max_tokens - 1), params.num_beams)
+        check_beams(params, self._eos_ids, n_vocab=self._n_vocab, max_num_seqs=self._max_num_seqs)
+        return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
+
+    def _check_form(self, form: structure.Form | None) -> None:
+        if form is not None and self._grammars is None:
+            raise GrammarError("this engine has no vocabulary for grammars")
+        if form is not None and self._grammars is not None:
+            self._grammars.check(form.kind)
+
+    def _spellings(self, word: str) -> list[list[int]]:
+        """Token ids of a banned word, at the beginning of a text and after a space."""
+        return [ids for ids in (self._encode_words(word), self._encode_words(f" {word}")) if ids]
+
+    def _row(self, order: Order, request: Request, index: int, n_candidates: int) -> Row:
+        params, what = order.params, order.collect
+        n_prompt_logprobs = -1 if params.prompt_logprobs is None or what or index else params.prompt_logprobs
+        core_params = parameters.core_params(
+            params,
+            seed=parameters.derived_seed(order.seed, index),
+            eos_ids=self._eos_ids,
+            bad_words=order.words,
+            max_tokens=order.max_tokens,
+            n_candidates=n_candidates,
+        )
+        sequence = _core.Sequence(
+            order.ids,
+            core_params,
+            salt=parameters.salt_number(params.cache_salt),
+            collect_logits=what == "logits",
+            collect_hidden=what == "hidden_states",
+            prompt_logprobs=n_prompt_logprobs,
+            stop_ids=parameters.ending_ids(params, self._eos_ids),
+            max_tokens=len(order.ids) + order.max_tokens,
+            prompt_lookup=params.prompt_lookup_num_tokens or 0,
+            deferred=bool(params.logits_processors),
+        )
+        shares = (
+            what is None and n_prompt_logprobs < 0
+        )  # a cached prefix would not be computed, hence not collected
+        called = processors.with_arguments(params.logits_processors)
+        return Row(request, index, sequence, None, shares=shares, collect=what, processors=called)

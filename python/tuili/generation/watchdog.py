@@ -1,0 +1,70 @@
+"""Notices work that does not come to an end, such as a kernel that hangs.
+
+It is said in the log, with the stacks of all threads, and `late` is true until it ends after all. Nothing is
+killed: that is for whoever owns the process (catalogue row CAN-11).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger("tuili")
+
+
+class Watchdog:
+    """Watches one thread from another, for as long as that lives or until `stop`.
+
+    limit_s  seconds that a piece of work may take
+    since    when the present piece began; None while there is none. Written by the watched thread
+    """
+
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_s, self._clock = limit_s, clock
+        self.since: float | None = None
+        self._told: float | None = None  # of which piece
+        self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()  # a finaliser may put into it
+
+    @property
+    def late(self) -> bool:
+        since = self.since
+        return since is not None and self._clock() - since > self._limit_s
+
+    def start(self, watched: threading.Thread) -> None:
+        try:
+            threading.Thread(target=self._watch, args=(watched,), name="tuili-watchdog", daemon=True).start()
+        except RuntimeError:
+            log.warning("the system refuses a thread; nobody watches the engine's")
+
+    def stop(self) -> None:
+        """For any thread, also a finaliser's."""
+        self._stop.put(None)
+
+    def check(self) -> None:
+        """Say once of each piece of work that it is late."""
+        since = self.since
+        if since is None or since == self._told or not self.late:
+            return
+        self._told = since
+        log.error("a step takes more than %g s; the threads are at\n%s", self._limit_s, _stacks())
+
+    def _watch(self, watched: threading.Thread) -> None:
+        while watched.is_alive():
+            try:
+                self._stop.get(timeout=min(self._limit_s / 4, 3600.0))
+                return
+            except queue.Empty:
+                self.check()
+
+
+def _stacks() -> str:
+    """Files, lines and functions of all threads; no values."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()
