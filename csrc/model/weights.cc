@@ -128,6 +128,7 @@ void ModelBuilder::expect_moe(const std::string& prefix, const LayerSpec& layer,
 }
 
 void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
+  const int64_t d = model_.spec.d_model;
   const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
   if (layer.attention_norm) expect_norm(prefix + "attention_norm", d, weights.attention_norm);
   expect_attention(prefix, layer, weights);
