@@ -67,6 +67,8 @@ int activate(Stream stream, Output y, const float* gate, const float* up, Activa
     case Activation::gelu: return activate_as<Activation::gelu>(stream, y, gate, up, count);
     case Activation::gelu_tanh: return activate_as<Activation::gelu_tanh>(stream, y, gate, up, count);
     case Activation::relu: return activate_as<Activation::relu>(stream, y, gate, up, count);
+    case Activation::quick_gelu: return activate_as<Activation::quick_gelu>(stream, y, gate, up, count);
+    case Activation::relu_squared: return activate_as<Activation::relu_squared>(stream, y, gate, up, count);
   }
   return cudaErrorInvalidValue;
 }

@@ -104,6 +104,11 @@ template <cpu::Activation kKind>
 __device__ __forceinline__ float activated(float x) {
   if constexpr (kKind == cpu::Activation::relu) {
     return larger(0.0f, x);
+  } else if constexpr (kKind == cpu::Activation::relu_squared) {
+    return __fmul_rn(larger(0.0f, x), larger(0.0f, x));
+  } else if constexpr (kKind == cpu::Activation::quick_gelu) {
+    x = larger(-128.0f, x);
+    return __fdiv_rn(x, __fadd_rn(1.0f, exponential(__fmul_rn(x, -1.702f))));
   } else if constexpr (kKind == cpu::Activation::silu) {
     x = larger(-128.0f, x);
     return __fdiv_rn(x, __fadd_rn(1.0f, exponential(-x)));
