@@ -1,0 +1,73 @@
+"""What an LLM shows of a model's inside: logits, hidden states, log-probabilities of a given text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tuili.embedding import Encoder
+from tuili.errors import EngineOutOfMemoryError, InvalidParameterError
+from tuili.generation import params as parameters
+from tuili.generation.engine import Engine
+from tuili.generation.params import SamplingParams
+from tuili.generation.token_ids import checked_ids
+from tuili.loading.memory import available_memory
+from tuili.loading.model import LoadedModel
+
+
+class Insides:
+    """A part of `LLM`, which makes what is declared here."""
+
+    _loaded: LoadedModel
+    _encoder: Encoder | None
+
+    def _decoder_engine(self) -> Engine:
+        raise NotImplementedError
+
+    def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """float32 [n_tokens, n_vocab], computed as in generation."""
+        engine = self._decoder_engine()
+        ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
+        self._check_room(len(ids), self._loaded.spec.n_vocab)
+        return engine.collect(ids, "logits")
+
+    def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """After the embedding and each layer, the last one normed: float32 [n_layers + 1, n_tokens,
+        d_model].
+        """
+        spec = self._loaded.spec
+        ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
+        self._check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
+        if self._encoder is not None:
+            return self._encoder.hidden_states(ids)
+        return self._decoder_engine().collect(ids, "hidden_states")
+
+    def score(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Log-probability of each token given those before it, in nats.
+
+        token_ids  at least 2
+        returns    float32 [n_tokens - 1]; entry i belongs to token_ids[i + 1]
+        """
+        engine = self._decoder_engine()
+        ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
+        if len(ids) < 2:
+            raise InvalidParameterError("token_ids must hold at least 2 ids", param="token_ids")
+        params = parameters.resolve(SamplingParams(max_tokens=0, prompt_logprobs=0), {})
+        handle = engine.submit(ids, params)
+        try:
+            entries = handle.result().prompt_logprobs or []
+        except BaseException:
+            handle.abort()
+            raise
+        return np.array([entry.logprob for entry in entries if entry is not None], np.float32)
+
+    def _check_room(self, n_tokens: int, width: int) -> None:
+        """Refuse a result that would not fit into memory twice: once in the core, once copied."""
+        available = available_memory()
+        needed = 2 * 4 * n_tokens * width
+        if available is not None and needed > available[0]:
+            raise EngineOutOfMemoryError(
+                f"the result takes {needed / 2**20:.0f} MiB while it is made; "
+                f"{available[0] / 2**20:.0f} MiB are available"
+            )
