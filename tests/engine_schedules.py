@@ -89,8 +89,8 @@ def play(seed: int) -> Counter[str]:
     prefill_chunk = rng.choice([1, 5, 64])
     windows = {}
     if family == "gemma3" and rng.random() < 0.8:
-        span = _core.BlockPool.window_span(GEMMA_WINDOW, BLOCK, prefill_chunk)
-        n_window = max(n_blocks(len(ids), options, span) for ids, options in cases)
+        spans = [_core.BlockPool.window_span(GEMMA_WINDOW, BLOCK, n) for n in (prefill_chunk, 1)]
+        n_window = max(n_blocks(len(ids), options, *spans) for ids, options in cases)
         windows = {GEMMA_WINDOW: n_window + rng.choice([0, 0, 3])}
     n_most = max(n_blocks(len(ids), options) for ids, options in cases)
     engine = make_engine(
@@ -130,10 +130,13 @@ def play(seed: int) -> Counter[str]:
     return counts
 
 
-def n_blocks(n_prompt: int, options, span: int = 1 << 30) -> int:
-    """The smallest pool that takes the request, or area of a window where a text needs `span` blocks."""
-    n = min(span, -(-(n_prompt + options["max_tokens"] - 1) // BLOCK))
-    return (n + 1) * options["num_beams"] if "num_beams" in options else n
+def n_blocks(n_prompt: int, options, span: int = 1 << 30, decoding: int = 1 << 30) -> int:
+    """The smallest pool that takes the request, or area of a window where a text needs `span` blocks, and
+    while it decodes fewer.
+    """
+    whole, n_mates = -(-(n_prompt + options["max_tokens"] - 1) // BLOCK), options.get("num_beams", 1) - 1
+    spare = n_mates and n_mates + 1
+    return min(span, whole) + n_mates * min(decoding, whole) + spare
 
 
 def compare(handle, outputs) -> int:

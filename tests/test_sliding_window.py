@@ -117,6 +117,35 @@ def test_a_window_too_small_for_a_text_is_an_error_at_once():
 
 
 @pytest.mark.parametrize("layers", ["mixed", "only windows", "two windows"])
+def test_beams_need_of_a_window_what_decoding_does(layers):
+    """Areas that have room for as many whole texts take the search, also when its beams push each other out;
+    with a block less than it may need it is refused.
+    """
+    n_beams, options = 4, {"max_tokens": 12, "num_beams": 4, "n": 4}
+    expected = outputs(engine_of(layers, n_blocks=5 * FULL, prefix_caching=False), (IDS, options))[0].outputs
+    windows = {}
+    for window in sorted({*LAYERS[layers]} - {0}):
+        decoding = _core.BlockPool.window_span(window, BLOCK, 1)
+        windows[window] = span_of(window) + (n_beams - 1) * decoding + n_beams
+        assert windows[window] <= n_beams * span_of(window)
+    whole = {"n_blocks": 5 * FULL, "model": model_of(layers), "prefill_chunk": CHUNK, "max_model_len": 1000}
+    engine = make_engine(windows=windows, **whole)
+    handle = engine.submit(IDS, sampling(**options))
+    for i in range(60):
+        engine.step()
+        engine.scheduler.check_invariants()
+        if i % 20 == 15:
+            for row in engine.scheduler.running[:0:-1]:
+                engine.scheduler._preempt(row)
+    drain(engine)
+    assert handle.result(timeout=0).outputs == expected and engine.scheduler.n_preemptions > 2
+    assert is_idle(engine)
+    for window, n in windows.items():
+        with pytest.raises(KVCacheExhaustedError, match=f"4 beams may need {n} .*the window of {window}"):
+            make_engine(windows=windows | {window: n - 1}, **whole).submit(IDS, sampling(**options))
+
+
+@pytest.mark.parametrize("layers", ["mixed", "only windows", "two windows"])
 def test_a_prefix_hit_after_blocks_were_given_back_changes_no_bit(layers):
     engine = engine_of(layers, spare=2 * FULL)
     first, *_ = outputs(engine, (IDS, OPTIONS))

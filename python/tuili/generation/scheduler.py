@@ -110,16 +110,18 @@ class Scheduler:
 
     def check_fits(self, n_tokens: int, n_beams: int = 1) -> None:
         """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need. Beams
-        advance together: they need them all at once, and the spare block of a newcomer each.
+        advance together: they need them all at once, and the spare block of a newcomer each; of a window what
+        decoding needs, and one of them, which others may have pushed out, what a chunk of its text does.
         """
         whole, size = self.n_blocks(n_tokens), self._pool.block_size
-        areas = [(whole, self._pool.n_blocks, "the whole cache has")]
+        areas = [(whole, whole, self._pool.n_blocks, "the whole cache has")]
         for area in self._pool.windows:
+            decoding = min(whole, self._pool.window_span(area.window, size, 1))
             has = f"the window of {area.window} tokens has"
-            areas.append((min(whole, area.span), area.n_blocks, has))
+            areas.append((min(whole, area.span), decoding, area.n_blocks, has))
         who = "the request needs" if n_beams == 1 else f"{n_beams} beams may need"
-        for row_needs, n_blocks, has in areas:
-            needed = row_needs if n_beams == 1 else n_beams * (row_needs + 1)
+        for row_needs, mate_needs, n_blocks, has in areas:
+            needed = row_needs if n_beams == 1 else row_needs + (n_beams - 1) * mate_needs + n_beams
             if needed > n_blocks:
                 raise KVCacheExhaustedError(
                     f"{who} {needed} cache blocks for {n_tokens} tokens, {has} {n_blocks} of {size} tokens; "
