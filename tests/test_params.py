@@ -258,6 +258,19 @@ def test_defaults_of_a_model_count_as_in_transformers():
         defaults_from({"do_sample": True, "top_p": 7})
 
 
+def test_tokens_that_the_model_forces_leave_a_form_alone():
+    """Nobody asked for both, and None cannot say "not the model's"."""
+    from_model = defaults_from({"forced_bos_token_id": 7, "forced_eos_token_id": [2]})
+    assert from_model == {"forced_bos_token_id": 7, "forced_eos_token_id": 2}
+    assert resolve(SamplingParams(), from_model).forced_eos_token_id == 2
+    shaped = resolve(SamplingParams(choice=["a"]), from_model)
+    assert (shaped.forced_bos_token_id, shaped.forced_eos_token_id) == (None, None)
+    with pytest.raises(InvalidParameterError, match="forced_eos_token_id"):
+        resolve(SamplingParams(choice=["a"], forced_eos_token_id=2), from_model)
+    with pytest.raises(InvalidParameterError, match="forced_eos_token_id"):
+        defaults_from({"forced_eos_token_id": [2, 3]})
+
+
 def test_resolving_leaves_no_default_open():
     resolved = resolve(SamplingParams(), {"max_tokens": 7, "repetition_penalty": 1.1})
     assert resolved.max_tokens == 7 and resolved.repetition_penalty == 1.1

@@ -189,7 +189,8 @@ class SamplingParams(metaclass=_NamesChecked):
     length_penalty: float = 1.0  # a continuation's score is its log-probability / length ** length_penalty
     early_stopping: bool | Literal["never"] = False  # True: end with num_beams finished continuations, even
     # if better ones may follow; "never": only when none can follow, however long it becomes
-    forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART
+    forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART;
+    # the model's own ones, as those below, count where no form of the output is asked for
     forced_eos_token_id: int | None = None  # the last one, where max_tokens is reached
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
@@ -212,7 +213,7 @@ class SamplingParams(metaclass=_NamesChecked):
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
         form = structure.form_of(self)
-        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        for name in _FORCED:
             if form is not None and getattr(self, name) is not None:
                 invalid(name, f"cannot be combined with {form.kind}")
         if self.num_beams > 1:
@@ -287,6 +288,7 @@ def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> S
 
 # --- defaults -----------------------------------------------------------------------------------------------
 
+_FORCED = ("forced_bos_token_id", "forced_eos_token_id")
 _SAMPLING_ONLY = ("top_k", "top_p", "min_p", "typical_p", "seed")
 _LIBRARY_DEFAULTS: dict[str, Any] = {
     "top_k": 0,
@@ -308,9 +310,13 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """
     sample = generation_config.get("do_sample") is True
     names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens"]
-    names += ["forced_bos_token_id", "forced_eos_token_id"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
-    found = canonical_names({k: generation_config[k] for k in names if generation_config.get(k) is not None})
+    given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
+    for name in _FORCED:  # also as a list; of several, a request could not say which
+        value = generation_config.get(name)
+        if value is not None:
+            given[name] = value[0] if isinstance(value, list) and len(value) == 1 else value
+    found = canonical_names(given)
     if sample:
         found.setdefault("temperature", 1.0)
     checked = SamplingParams(**found)
@@ -323,9 +329,10 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     defaults  as `defaults_from` returns them
     """
     found: dict[str, Any] = {}
+    has_form = structure.form_of(params) is not None  # which no token of the model's may break
     for name, fallback in {**_LIBRARY_DEFAULTS, "max_tokens": None}.items():
         if getattr(params, name) is None:
-            found[name] = defaults.get(name, fallback)
+            found[name] = fallback if has_form and name in _FORCED else defaults.get(name, fallback)
     if params.temperature is None:
         asked = params.n > 1 or any(getattr(params, name) is not None for name in _SAMPLING_ONLY)
         found["temperature"] = defaults.get("temperature", 1.0 if asked else 0.0)
@@ -347,7 +354,7 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         "stop_token_ids": tuple(params.stop_token_ids),
         "allowed_token_ids": tuple(params.allowed_token_ids or ()),
     }
-    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+    for name in _FORCED:
         named[name] = () if getattr(params, name) is None else (getattr(params, name),)
     for name, ids in named.items():
         for token_id in ids:
