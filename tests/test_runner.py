@@ -116,6 +116,9 @@ def test_a_sequence_is_decoded_or_encoded_not_both():
     encoder.encode([sequence], "mean", False)
     with pytest.raises(errors.InvalidParameterError, match="encoded"):
         bench.pool.grow(sequence, 9)
+    child = _core.Sequence(np.append(some_ids(9), np.int32(1)))
+    with pytest.raises(errors.InvalidParameterError, match="9 tokens of 0 computed"):
+        bench.pool.fork(child, sequence, 9)
 
 
 def test_a_sequence_longer_than_the_model_takes_is_refused():

@@ -261,6 +261,20 @@ def test_areas_are_those_of_windows_that_layers_have(windows):
         _core.KvCache(model_of("mixed").spec, 4, BLOCK, windows=windows)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"window": 0}, {"window": 2**63 - 1}, {"block_size": 0}, {"step_tokens": -1}, {"step_tokens": 2**62}],
+)
+def test_a_span_of_wrong_sizes_is_an_error(wrong):
+    sizes = {"window": W, "block_size": BLOCK, "step_tokens": CHUNK} | wrong
+    with pytest.raises(tuili.InvalidParameterError):
+        _core.BlockPool.window_span(**sizes)
+    with pytest.raises(tuili.InvalidParameterError):
+        _core.BlockPool(
+            8, sizes["block_size"], windows={sizes["window"]: 8}, step_tokens=sizes["step_tokens"]
+        )
+
+
 # --- how much memory
 
 

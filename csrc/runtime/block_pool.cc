@@ -65,10 +65,21 @@ class SipHash {
   uint64_t length_ = 0;
 };
 
-int64_t checked_blocks(const BlockPoolOptions& options, int64_t n_blocks) {
-  TUILI_CHECK(options.block_size >= 1 && options.block_size <= 1024, "block_size is ", options.block_size,
+constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();
+
+void check_block_size(int64_t block_size) {
+  TUILI_CHECK(block_size >= 1 && block_size <= 1024, "block_size is ", block_size,
               "; it must be in [1, 1024]");
-  const int64_t most = std::numeric_limits<int32_t>::max() / options.block_size;
+}
+
+void check_step_tokens(int64_t step_tokens) {
+  TUILI_CHECK(step_tokens >= 1 && step_tokens <= kMostTokens, "step_tokens is ", step_tokens,
+              "; it must be in [1, ", kMostTokens, "]");
+}
+
+int64_t checked_blocks(const BlockPoolOptions& options, int64_t n_blocks) {
+  check_block_size(options.block_size);
+  const int64_t most = kMostTokens / options.block_size;
   TUILI_CHECK(n_blocks >= 1 && n_blocks <= most, "n_blocks is ", n_blocks, "; it must be in [1, ", most, "]");
   return n_blocks;
 }
@@ -77,10 +88,9 @@ int64_t checked_blocks(const BlockPoolOptions& options, int64_t n_blocks) {
 
 BlockPool::BlockPool(const BlockPoolOptions& options)
     : id_(next_pool_id()), options_(options), ledger_(checked_blocks(options, options.n_blocks)) {
-  TUILI_CHECK(options.step_tokens >= 1, "step_tokens is ", options.step_tokens, "; it must be at least 1");
+  check_step_tokens(options.step_tokens);
   if (options_.key == 0) options_.key = draw_key();
   for (const auto& [window, n_blocks] : options.windows) {
-    TUILI_CHECK(window >= 1, "a window of ", window, " tokens");
     windows_.push_back({window,
                         window_span(window, options.block_size, options.step_tokens),
                         BlockLedger(checked_blocks(options, n_blocks)),
@@ -98,6 +108,10 @@ BlockPool::BlockPool(const BlockPoolOptions& options)
 }
 
 int64_t BlockPool::window_span(int64_t window, int64_t block_size, int64_t step_tokens) {
+  TUILI_CHECK(window >= 1 && window <= kMostTokens, "a window of ", window, " tokens; it must have 1 to ",
+              kMostTokens);
+  check_block_size(block_size);
+  check_step_tokens(step_tokens);
   // Before a row's position first_key_read leaves that many at most; its block may begin before the tile.
   const int64_t n_before = window - 1 + ops::kKeyTile - 1;
   const int64_t n_beside = ops::kKeyTile % block_size == 0 ? 0 : block_size - 1;
@@ -374,9 +388,9 @@ std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Seq
   TUILI_CHECK(child.blocks.empty() && child.n_computed == 0, "fork: the child holds blocks");
   TUILI_CHECK(!child.collect.anything() && child.token_types.empty() && parent.token_types.empty(),
               "fork: a sequence that collects rows or has token types shares none");
-  TUILI_CHECK(n_tokens >= 0 && n_tokens <= parent.n_computed && n_tokens < child.n_tokens(),
-              "fork: ", n_tokens, " tokens of ", parent.n_computed, " computed, for a child of ",
-              child.n_tokens());
+  const int64_t n_there = std::min(parent.n_computed, parent.n_places());  // an encoded one has no places
+  TUILI_CHECK(n_tokens >= 0 && n_tokens <= n_there && n_tokens < child.n_tokens(), "fork: ", n_tokens,
+              " tokens of ", n_there, " computed, for a child of ", child.n_tokens());
   TUILI_CHECK(child.salt == parent.salt &&
                   std::equal(parent.tokens.begin(), parent.tokens.begin() + n_tokens, child.tokens.begin()),
               "fork: the sequences differ in their first tokens, or in their salt");
