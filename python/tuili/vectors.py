@@ -70,15 +70,24 @@ class Vectors:
         return matrix
 
     def rank(
-        self, query: str, documents: Sequence[str], top_k: int | None = None, *, truncation: bool = False
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        *,
+        truncation: bool = False,
+        progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
-        """The documents most similar to the query, best first: dicts with "index", "score" and "text"."""
+        """The documents most similar to the query, best first: dicts with "index", "score" and "text".
+        Arguments as `embed`'s.
+        """
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
-        vectors = self.embed([query], truncation=truncation), self.embed(items, truncation=truncation)
-        return embedding.ranking(embedding.cosines(*vectors)[0], items, top_k)
+        wanted = self.embed([query], truncation=truncation)
+        found = self.embed(items, truncation=truncation, progress=progress)
+        return embedding.ranking(embedding.cosines(wanted, found)[0], items, top_k)
 
     def _vectors(self, side: Any, name: str, truncation: bool) -> np.ndarray:
         if isinstance(side, np.ndarray):

@@ -1,7 +1,8 @@
 """One connection: uvicorn's h11 protocol with limits that it lacks.
 
 A request's head has to arrive in time, a body in chunks that are worth their work, a client has to read what
-it asked for, and there are only so many connections. A request that is no HTTP gets an error in OpenAI's shape.
+it asked for, and there are only so many connections. A request that is no HTTP gets an error in OpenAI's
+shape.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tuili.server.replies import Refused, error_body, to_json
 from tuili.server.settings import Settings
-
 
 FREE_CHUNKS = 512  # of a body, of any size
 MIN_CHUNK_BYTES = 64  # of those beyond, on average: h11 takes 5 µs for each, on the event loop
