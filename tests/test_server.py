@@ -182,6 +182,27 @@ def test_embeddings_are_those_of_the_library(embedder, vector_server, form):
     assert answer.usage.prompt_tokens == sum(len(embedder.tokenizer.encode(text)) for text in texts)
 
 
+@pytest.mark.parametrize("form", ["hex", "", [], {}, False, 1])
+def test_a_form_of_vectors_that_is_none_is_400(vector_server, form):
+    answer = vector_server.ask("/v1/embeddings", {"input": "a", "encoding_format": form})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "encoding_format")
+
+
+def test_rerank_ends_when_its_client_has_left(embedder):
+    from tuili.server.requests import Requests
+
+    batches = []
+
+    def keep_on(done, total):
+        batches.append(done)
+        raise tuili.RequestCancelled("the client left")
+
+    body = json.dumps({"query": "a", "documents": [f"{i} the cat" for i in range(1000)]}).encode()
+    with pytest.raises(tuili.RequestCancelled):
+        Requests(embedder, "minilm", 1.0).rerank(body, keep_on)
+    assert len(batches) == 1 and 0 < batches[0] < 1000
+
+
 def test_rerank_orders_documents(embedder, vector_server):
     documents = ["the cat", "a house", "rivers and the sea"]
     answer = vector_server.ask("/v1/rerank", {"query": "the cat", "documents": documents, "top_n": 2}).json()
@@ -234,6 +255,7 @@ BAD_CHAT = [
     ({"messages": CHAT, "chat_template": "x"}, "unknown_parameter", "chat_template"),
     ({"messages": CHAT, "logit_bias": {"99999": 1}}, "token_id", None),
     ({"messages": CHAT, "tools": [{"type": "function"}]}, "invalid_parameter", "tools[0]"),
+    ({"messages": CHAT, "tools": 0}, "invalid_parameter", "tools"),
     ({"messages": CHAT, "tool_choice": "required"}, "invalid_parameter", "tool_choice"),
     ({"messages": CHAT, "response_format": {"type": "xml"}}, "invalid_parameter", "response_format"),
     ({"messages": CHAT, "regex": "("}, "grammar", None),
@@ -275,6 +297,22 @@ def test_a_model_that_is_not_served_is_404(client, server):
         assert (answer.status, answer.code) == (404, "model_not_found") and len(answer.body) < 300
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-4", messages=CHAT)
+
+
+@pytest.mark.parametrize("field", ["description", "parameters"])
+def test_tools_that_cannot_fit_are_not_tokenized(server, monkeypatch, field):
+    long = "x" * 1_000_000
+    function = {"name": "f", field: long if field == "description" else {long: {}}}
+    fields = {"messages": CHAT, "tools": [{"type": "function", "function": function}]}
+    monkeypatch.setattr(server.app.llm, "_encode_chat", None)
+    assert server.ask("/v1/chat/completions", fields).code == "prompt_too_long"
+
+
+def test_a_server_whose_engine_is_closed_is_not_ready(tmp_path):
+    with running(tuili.LLM(write_hf_folder(tiny_llama(), tmp_path / "llama"), **SIZES)) as server:
+        assert server.ask("/ready").status == 200
+        server.app.llm.close()
+        assert (server.ask("/ready").status, server.ask("/ready").code) == (503, "engine_closed")
 
 
 def test_a_full_server_is_429_with_retry_after(tmp_path):

@@ -183,7 +183,19 @@ def test_a_network_needs_keys_or_a_word():
 
 
 @pytest.mark.parametrize(
-    "text", ["model = 3", "modle = 'a'", "[server]\nprot = 1", "server = 1", "x = [", "\xff", "[server.host]"]
+    "text",
+    [
+        "model = 3",
+        "modle = 'a'",
+        "[server]\nprot = 1",
+        "server = 1",
+        "x = [",
+        "\xff",
+        "[server.host]",
+        "[model_options]\nmodel = 'x'",
+        "[model_options]\nprogress = 1",
+        "[model_options]\nmax_num_seq = 1",
+    ],
 )
 def test_a_configuration_with_an_error_is_refused(tmp_path, text):
     path = tmp_path / "server.toml"

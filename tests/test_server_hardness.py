@@ -166,6 +166,30 @@ def test_a_body_that_is_too_large_is_413(hasty):
     assert hasty.ask("/v1/completions", b'{"prompt": [' + b"1," * 40_000 + b"1]}").status == 400
 
 
+def test_a_body_in_tiny_chunks_is_refused_before_it_costs_much(hasty):
+    """Each chunk is work on the event loop, before anybody asks for a key."""
+    body = b'{"prompt": "a", "max_tokens": 1}' + b" " * 8000
+    for size, status in ((1, 400), (40, 200), (400, 200)):
+        chunks = b"".join(
+            b"%x\r\n%s\r\n" % (len(part), part)
+            for part in (body[i : i + size] for i in range(0, len(body), size))
+        )
+        assert hasty.send(CHUNKED + chunks + b"0\r\n\r\n").status == status
+
+
+def test_whoever_still_sends_hears_why_it_is_refused(server):
+    with server.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 6000000\r\n\r\n" + b" " * 6_000_000)
+        assert read_answer(connection).code == "invalid_api_key"
+
+
+def test_an_answer_that_has_no_place_any_more_is_no_failure(server, caplog):
+    answer = server.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}")
+    assert answer.code == "invalid_http"
+    assert server.ask("/health").status == 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_too_many_values_are_refused_before_they_are_read(llm):
     with running(llm) as server:
         body = b'{"prompt": [' + b"1," * 300_000 + b"1]}"

@@ -187,6 +187,10 @@ def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
                 error = capfd.readouterr().err
                 assert text in error and error.count("\n") == 1
             assert main(["serve"]) == 1 and "MODEL" in capfd.readouterr().err
+            (tmp_path / "config").write_text('api_key_file = "keys"\n[server]\napi_keys = 3\n')
+            (tmp_path / "keys").write_text(KEY)
+            assert main(["serve", model, "--config", str(tmp_path / "config")]) == 1
+            assert "api_keys must be a list" in capfd.readouterr().err
         finally:
             signal.signal(signal.SIGTERM, before)
 

@@ -84,7 +84,8 @@ def tools_of(fields: Mapping[str, Any]) -> Tools:
 
     raises  InvalidParameterError
     """
-    given = fields.get("tools") or []
+    given = fields.get("tools")
+    given = [] if given is None else given
     if not isinstance(given, list) or len(given) > MAX_TOOLS:
         invalid("tools", f"must be a list of at most {MAX_TOOLS} functions")
     definitions = tuple(_definition(tool, f"tools[{i}]") for i, tool in enumerate(given))

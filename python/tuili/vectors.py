@@ -101,21 +101,28 @@ class Vectors:
         return matrix
 
     def rank(
-        self, query: str, documents: Sequence[str], top_k: int | None = None, *, truncation: bool = False
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        *,
+        truncation: bool = False,
+        progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         """The documents most similar to the query, best first: dicts with "index", "score" and "text".
-
-        A cross-encoder (a sequence classifier with one label) reads query and document together.
+        A cross-encoder (a sequence classifier with one label) reads query and document together. Arguments as
+        `embed`'s.
         """
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         if self._loaded.head is not None and self._loaded.head.kind == "sequence":
-            scores = classification.relevance(self.task_model("rank"), query, items, truncation)
+            scores = classification.relevance(self.task_model("rank"), query, items, truncation, progress)
             return embedding.ranking(scores, items, top_k)
-        vectors = self.embed([query], truncation=truncation), self.embed(items, truncation=truncation)
-        return embedding.ranking(embedding.cosines(*vectors)[0], items, top_k)
+        wanted = self.embed([query], truncation=truncation)
+        found = self.embed(items, truncation=truncation, progress=progress)
+        return embedding.ranking(embedding.cosines(wanted, found)[0], items, top_k)
 
     def classify(
         self, texts: Any, *, truncation: bool = False, progress: Progress | None = None

@@ -119,6 +119,8 @@ class App:
     async def _ready(self, request: Request) -> Response:
         if self._guard.draining:
             raise Refused(503, "the server is closing", code="closing")
+        encoder = self.llm._encoder
+        (self.llm._decoder_engine() if encoder is None else encoder.worker).check_usable()
         return Json({"status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:

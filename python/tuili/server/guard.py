@@ -30,7 +30,7 @@ log = logging.getLogger("tuili.server")
 
 METHODS = ("GET", "HEAD", "POST")
 BUFFERED_BODIES = 16  # bodies of the largest size that may be in memory before their requests are under way
-LINGER_S = 0.3  # for a body that is too large: a client that still sends hears no answer
+LINGER_S = 0.3  # for a body that is not wanted: a client that still sends hears no answer
 CLIENT_LEFT = 499
 
 
@@ -108,6 +108,8 @@ class Guard:
                 self._metrics.deadline_misses_total.add()
             if exchange.status:  # an answer has begun; the connection ends with it
                 return
+            if exchange.unread and all(name != b"expect" for name, _ in scope["headers"]):
+                await _let_linger(receive, min(LINGER_S, self._settings.body_timeout_s))
             await error_response(error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
@@ -164,10 +166,6 @@ class Guard:
                 return await self._receive_body(receive, most)
         except TimeoutError:
             raise Refused(408, "the body did not arrive in time", code="body_timeout") from None
-        except Refused as refused:
-            if refused.status == 413:
-                await _let_linger(receive, min(LINGER_S, self._settings.body_timeout_s))
-            raise
 
     async def _receive_body(self, receive: Receive, most: int) -> bytes:
         parts: list[bytes] = []

@@ -73,6 +73,7 @@ def read(options: argparse.Namespace) -> tuple[str, dict[str, Any], Settings]:
         keys = configuration.read_keys(key_file)
         if not keys:
             invalid("api_key_file", "holds no key")
+        Settings(api_keys=chosen.get("api_keys", ()))
         chosen["api_keys"] = (*chosen.get("api_keys", ()), *keys)
     return model, model_options, Settings(**chosen)
 

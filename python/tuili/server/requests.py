@@ -84,7 +84,7 @@ class Requests:
         fields = self._fields(body)
         stream, include_usage = _streaming(fields)
         messages = _required(fields, "messages")
-        self._check_length(messages)
+        self._check_length([messages, fields.get("tools")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
         ids = self.llm._encode_chat(messages, wanted.tools)
@@ -125,7 +125,7 @@ class Requests:
             if isinstance(item, str):
                 n_bytes += len(item.encode("utf-8", "surrogatepass"))
             elif isinstance(item, list | dict):
-                stack += item.values() if isinstance(item, dict) else item
+                stack += [*item, *item.values()] if isinstance(item, dict) else item
         if n_bytes > self._max_bytes:
             raise PromptTooLongError(
                 f"the text has more than {self._max_bytes} bytes; the context is shorter"
@@ -163,7 +163,8 @@ class Requests:
         """POST /v1/embeddings. keep_on: called after each batch; what it raises ends the work."""
         fields = self._fields(body)
         texts = _required(fields, "input")
-        form = fields.pop("encoding_format", None) or "float"
+        form = fields.pop("encoding_format", None)
+        form = "float" if form is None else form
         if form not in ("float", "base64"):
             invalid("encoding_format", 'must be "float" or "base64"')
         width = fields.pop("dimensions", None)
@@ -181,7 +182,7 @@ class Requests:
         return {"object": "list", "data": data, "model": self.name, "usage": self._text_usage(items)}
 
     def rerank(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
-        """POST /v1/rerank, in the shape that Jina and Cohere gave it."""
+        """POST /v1/rerank, in the shape that Jina and Cohere gave it. keep_on: as `embed`'s."""
         fields = self._fields(body)
         query, given = _required(fields, "query"), _required(fields, "documents")
         top_n = fields.pop("top_n", None)
@@ -194,14 +195,13 @@ class Requests:
         ]
         with_text = with_text is None or boolean("return_documents", with_text)
         self._check_each([query, *documents])
-        keep_on(0, 1)
         results = [
             {
                 "index": entry["index"],
                 "relevance_score": entry["score"],
                 **({"document": {"text": entry["text"]}} if with_text else {}),
             }
-            for entry in self.llm.rank(query, documents, top_n)
+            for entry in self.llm.rank(query, documents, top_n, progress=keep_on)
         ]
         usage = self._text_usage([query, *documents])
         return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}

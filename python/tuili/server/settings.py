@@ -6,6 +6,7 @@ A file in TOML has the same names: `model = "…"` with its options in [model_op
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import ipaddress
 import re
 import tomllib
@@ -17,6 +18,7 @@ from typing import Any
 from tuili.errors import InvalidParameterError, ModelFormatError
 from tuili.generation.checks import boolean, described, integer, invalid, number
 from tuili.generation.params import unknown_name
+from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
 
 MAX_FILE_BYTES = 1 << 20
@@ -145,6 +147,7 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "page": boolean,
 }
 NAMES = tuple(_CHECKS)
+MODEL_OPTIONS = tuple(sorted(inspect.signature(LLM).parameters.keys() - {"model", "progress"}))
 _FILE_NAMES = ("model", "model_options", "server", "api_key_file")
 
 
@@ -171,6 +174,7 @@ def read_config(path: StrPath) -> dict[str, Any]:
         if not isinstance(found.get(table, {}), Mapping):
             invalid(table, "must be a table")
     _only(found.get("server", {}), NAMES, "server.")
+    _only(found.get("model_options", {}), MODEL_OPTIONS, "model_options.")
     for name in ("model", "api_key_file"):
         if name in found and not isinstance(found[name], str):
             invalid(name, "must be a string")

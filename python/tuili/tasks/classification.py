@@ -58,7 +58,13 @@ def classify(
     return results
 
 
-def relevance(model: TaskModel, query: str, documents: Sequence[str], truncation: object) -> np.ndarray:
+def relevance(
+    model: TaskModel,
+    query: str,
+    documents: Sequence[str],
+    truncation: object,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """A cross-encoder's score of each document, float64 [n_documents]."""
     head = model.head("rank", "sequence")
     if len(head.labels) != 1:
@@ -66,7 +72,7 @@ def relevance(model: TaskModel, query: str, documents: Sequence[str], truncation
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
         )
-    _, rows = outputs(model, [(query, document) for document in documents], truncation)
+    _, rows = outputs(model, [(query, document) for document in documents], truncation, progress)
     return FUNCTIONS[head.ranking](np.concatenate(rows))
 
 
