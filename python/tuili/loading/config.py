@@ -102,6 +102,12 @@ class Config:
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
+    def fill(self, usual: Mapping[str, int]) -> None:
+        """Take `usual` for the settings that the file does not mention; one that is null stays null."""
+        missing = {key: value for key, value in usual.items() if key not in self.values}
+        self.values = {**self.values, **missing}
+        self.defaults.update(missing)
+
     def _get(self, key: str, default: Any) -> Any:
         value = self.values.get(key)
         if value is None:
@@ -228,7 +234,7 @@ def _expect_known(config: Config, key: str, pattern: str) -> None:
 
 
 def hf_architecture(config: Config) -> tuple[str, ModuleType]:
-    """Name and file of the architecture that a config.json asks for."""
+    """Name and file of the architecture that a config.json asks for, whose usual settings are filled in."""
     names = config.values.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise config.wrong("architectures", "a list of one name")
@@ -242,7 +248,10 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
             f"{config.what}: quantization_config {shown(quantized)} is not supported",
             code="quantization_config",
         )
-    return names[0], _architecture(HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
+    module = _architecture(HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
+    defaults = importlib.import_module("tuili.loading.architectures.class_defaults").CLASS_DEFAULTS
+    config.fill(defaults.get(names[0], {}))
+    return names[0], module
 
 
 def gguf_architecture(name: str, what: str) -> ModuleType:
