@@ -75,11 +75,13 @@ class Case:
 
 
 def _cases(architecture: str, model_type: str, common: dict[str, Any], **tried: dict[str, Any]) -> list[Case]:
-    """A case for each of `tried`, whose settings come on top of `common`."""
+    """A case for each of `tried`, whose settings come on top of `common`, without those in `absent`."""
     fixed = {"architectures": [architecture], "model_type": model_type}
     cases = []
     for tries, settings in tried.items():
         config = fixed | ({} if "n_embd" in common else _SIZES) | common | settings
+        for key in config.pop("absent", ()):
+            del config[key]
         leave_out, verified = config.pop("leave_out", "$."), config.pop("verified", "transformers")
         cases.append(Case(architecture, tries.replace("_", " "), config, leave_out, verified))
     return cases
@@ -165,6 +167,7 @@ CASES = [
         "gemma",
         {"head_dim": 16},
         plain={},
+        another_activation={"hidden_act": "silu"},
         untied_biases_one_kv_head={
             "tie_word_embeddings": False,
             "attention_bias": True,
@@ -276,6 +279,9 @@ CASES = [
         {"head_dim": 16},
         plain={},
         tied_no_biases={"attention_bias": False, "tie_word_embeddings": True, "partial_rotary_factor": 0.25},
+        sizes_left_to_the_class={
+            "absent": ["head_dim", "num_key_value_heads", "max_position_embeddings"],
+        },
     ),
     *_cases(
         "Glm4ForCausalLM",
@@ -331,6 +337,7 @@ CASES = [
             "tie_word_embeddings": True,
             "hidden_act": "gelu_fast",
         },
+        odd_rotation={"hidden_size": 48, "rotary_pct": 0.25},
     ),
     *_cases(
         "OPTForCausalLM",
@@ -370,7 +377,8 @@ CASES = [
             "multi_query": False,
             "parallel_attn": False,
             "bias": True,
-            "num_attention_heads": 16,
+            "hidden_size": 96,
+            "num_attention_heads": 12,
             "leave_out": r"\.ln_(attn|mlp)",
         },
         one_norm={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
 from tiny_files import _llama_tokenizer_metadata, write_gguf_file
 from tiny_models import Weight
+from tuili._core import ModelBuilder
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_ARCHITECTURES, Config, hf_architecture
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
@@ -150,3 +154,51 @@ def test_a_gguf_file_gives_the_bits_of_the_folder(arch: str, name: str, tmp_path
     plan = plan_model(gguf_file(case, arch, tmp_path / "x.gguf"), compute="float32")
     assert not plan.warnings
     assert run(load(plan).model, ids).logits().tobytes() == folder.logits().tobytes()
+
+
+@pytest.mark.parametrize("name", CLASS_DEFAULTS)
+def test_a_setting_left_out_is_that_of_transformers_class(name: str) -> None:
+    usual = CLASS_DEFAULTS[name]
+    case = next(case for case in CASES if case.architecture == name)
+    experts = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 16)
+    stated = case.config | experts | {"hidden_size": 256, "num_attention_heads": 32} | usual
+    silent = {key: value for key, value in stated.items() if key not in usual}
+    configs = [Config(settings, "config.json") for settings in (stated, silent)]
+    specs = [hf_architecture(config)[1].spec(config) for config in configs]
+    assert ModelBuilder(specs[0]).expected() == ModelBuilder(specs[1]).expected()
+    assert specs[0].max_positions == specs[1].max_positions
+    assert usual.items() <= configs[1].defaults.items()
+
+
+def test_a_setting_that_is_null_is_not_filled_in() -> None:
+    case = next(case for case in CASES if case.architecture == "DeepseekV3ForCausalLM")
+    config = Config(case.config | {"q_lora_rank": None}, "config.json")
+    _, module = hf_architecture(config)
+    assert module.spec(config).layers[0].latent.query_rank == 0
+
+
+@pytest.mark.parametrize(
+    "name, settings, said",
+    [
+        ("StableLmForCausalLM", {"hidden_size": 24, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "apply_residual"),
+        ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
+        ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
+    ],
+)
+def test_an_option_that_is_not_supported_is_named(name: str, settings: dict[str, Any], said: str) -> None:
+    case = next(case for case in CASES if case.architecture == name)
+    config = Config(case.config | settings, "config.json")
+    _, module = hf_architecture(config)
+    with pytest.raises(ModelUnsupportedError, match=said):
+        module.spec(config)
+
+
+def test_rotations_by_layer_type_are_not_taken_from_one_for_all() -> None:
+    """transformers ignores such settings without a word."""
+    case = next(case for case in CASES if case.architecture == "Olmo3ForCausalLM")
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
+    config = Config(case.config | {"rope_parameters": rope}, "config.json")
+    _, module = hf_architecture(config)
+    with pytest.raises(ModelFormatError, match="per layer type"):
+        module.spec(config)

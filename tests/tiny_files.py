@@ -107,7 +107,8 @@ def llama_vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
         ("Ġ", "of"),
     ]
     merges = merges[: N_VOCAB - 256 - len(LLAMA_SPECIALS)]
-    alphabet = [byte_alphabet()[b] for b in range(256)]
+    stand_ins = byte_alphabet()
+    alphabet = [stand_ins[b] for b in range(256)]
     tokens = LLAMA_SPECIALS + alphabet + ["".join(pair) for pair in merges]
     return tokens + [f"<|unused{i}|>" for i in range(N_VOCAB - len(tokens))], merges
 

@@ -21,7 +21,10 @@ def decoders() -> Iterator[Case]:
     value = "config_value"
     yield _case("SmolLM3ForCausalLM", "rope of 2", F, value, no_rope_layers=[2] * 99)
     yield _case("SmolLM3ForCausalLM", "rope of too few", F, value, no_rope_layers=[])
-    yield _case("GlmForCausalLM", "turns one", F, value, partial_rotary_factor=0.0626)
+    yield _case("GlmForCausalLM", "turns one", U, "config_unsupported",
+                head_dim=16, partial_rotary_factor=0.0626)  # fmt: skip
+    flat = {"rope_type": "linear", "factor": 2.0}
+    yield _case("Olmo3ForCausalLM", "one rotation for all", F, value, rope_parameters=flat)
     yield _case("GlmForCausalLM", "turns none", F, value, partial_rotary_factor=0.0)
     yield _case("StableLmForCausalLM", "turns 2 heads", F, value, partial_rotary_factor=2.0)
     yield _case("FalconForCausalLM", "two norms", U, "config_unsupported", num_ln_in_parallel_attn=2)
@@ -45,7 +48,14 @@ def decoders() -> Iterator[Case]:
     moe |= {"n_routed_experts": 8, "first_k_dense_replace": 0}
     yield _case("DeepseekV3ForCausalLM", "three groups", F, value, n_group=3, **latent, **moe)
     yield _case("DeepseekV3ForCausalLM", "groups of one", F, "config_value", n_group=8, **latent, **moe)
-    yield _case("DeepseekV3ForCausalLM", "rotates 7", F, value, **latent | {"qk_rope_head_dim": 7}, **moe)
+    yield _case(
+        "DeepseekV3ForCausalLM",
+        "rotates 7",
+        U,
+        "config_unsupported",
+        **latent | {"qk_rope_head_dim": 7},
+        **moe,
+    )
     yield _case("DeepseekV2ForCausalLM", "normalized", U, "config_unsupported", norm_topk_prob=True,
                 **latent, **moe)  # fmt: skip
     yield _case("BaichuanForCausalLM", "second", U, "config_unsupported", vocab_size=125_696)

@@ -123,6 +123,12 @@ class Config:
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
+    def fill(self, usual: Mapping[str, int]) -> None:
+        """Take `usual` for the settings that the file does not mention; one that is null stays null."""
+        missing = {key: value for key, value in usual.items() if key not in self.values}
+        self.values = {**self.values, **missing}
+        self.defaults.update(missing)
+
     def _get(self, key: str, default: Any) -> Any:
         value = self.values.get(key)
         if value is None:
@@ -248,15 +254,15 @@ def _supported(table: Mapping[str, str]) -> str:
     return f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
 
 
-def _headed_decoder(name: str) -> Any:
-    """The file of a decoder under the head that `name` ends in, or None if there is no such decoder."""
-    from tuili.loading.architectures.decoder_heads import ENDS, HeadedDecoder
+def _headed_decoder(name: str) -> str | None:
+    """The decoder under the head that `name` ends in, or None if there is no such decoder."""
+    from tuili.loading.architectures.decoder_heads import ENDS
 
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
             for words in ("ForCausalLM", "LMHeadModel"):
                 if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
-                    return HeadedDecoder(_architecture(HF_ARCHITECTURES, f"{stem}{words}", ""))
+                    return f"{stem}{words}"
     return None
 
 
@@ -269,7 +275,7 @@ def _expect_known(config: Config, key: str, pattern: str) -> None:
 
 
 def hf_architecture(config: Config) -> tuple[str, ModuleType]:
-    """Name and file of the architecture that a config.json asks for."""
+    """Name and file of the architecture that a config.json asks for, whose usual settings are filled in."""
     names = config.values.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise config.wrong("architectures", "a list of one name")
@@ -283,8 +289,12 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
             f"{config.what}: quantization_config {shown(quantized)} is not supported",
             code="quantization_config",
         )
+    from tuili.loading.architectures import class_defaults, decoder_heads
+
     headed = _headed_decoder(names[0]) if names[0] not in HF_ARCHITECTURES else None
-    return names[0], headed or _architecture(HF_ARCHITECTURES, names[0], f"{config.what}: architectures")
+    module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
+    config.fill(class_defaults.CLASS_DEFAULTS.get(headed or names[0], {}))
+    return names[0], decoder_heads.HeadedDecoder(module) if headed else module
 
 
 def gguf_architecture(name: str, what: str) -> ModuleType:

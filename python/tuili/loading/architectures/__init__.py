@@ -37,7 +37,7 @@ from tuili.loading.config import (
 from tuili.loading.files import shown
 from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
-from tuili.loading.rope import inverse_frequencies, position_limit
+from tuili.loading.rope import inverse_frequencies, position_limit, rope_type
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
@@ -134,12 +134,19 @@ def window(config: Config, usual: int | None = None) -> int:
 
 
 def rope(
-    config: Config, size: Sizes, *, theta: float = 10000.0, partial: float = 1.0, interleaved: bool = False
+    config: Config,
+    size: Sizes,
+    *,
+    theta: float = 10000.0,
+    partial: float = 1.0,
+    interleaved: bool = False,
+    rounds_up: bool = False,
 ) -> tuple[RopeSpec, int]:
     """Rotary positions by `rope_parameters`, or `rope_scaling` and `rope_theta`; and the positions they hold
     for.
 
     theta, partial  the family's own, if the file does not say
+    rounds_up       whether one coordinate more turns where their number is odd
     """
     scaling = rope_section(config)
     settings = [section for section in (scaling, config) if section is not None]
@@ -148,8 +155,10 @@ def rope(
         return next((section for section in settings if key in section), config)
 
     fraction = where("partial_rotary_factor").number("partial_rotary_factor", 1e-3, 1.0, partial)
+    n_turned = int(size.head_dim * fraction)
+    odd = rounds_up and n_turned > 1 and rope_type(scaling) in ("default", "linear")
     return rope_of(
-        config, size, scaling, where("rope_theta"), theta, int(size.head_dim * fraction), interleaved
+        config, size, scaling, where("rope_theta"), theta, n_turned, interleaved=interleaved, odd=odd
     )
 
 
@@ -169,11 +178,17 @@ def rope_of(
     theta_in: Config,
     theta: float,
     n_turned: int,
+    *,
     interleaved: bool = False,
+    odd: bool = False,
 ) -> tuple[RopeSpec, int]:
-    """The same by given settings, of which `theta_in` holds `rope_theta`."""
-    if n_turned % 2 or n_turned == 0:
-        raise config.wrong("head_dim", f"an even number of coordinates to rotate, not {n_turned}")
+    """The same by given settings, of which `theta_in` holds `rope_theta`; `odd` if n_turned may be."""
+    if n_turned == 0 or (n_turned % 2 and not odd):
+        raise ModelUnsupportedError(
+            f"{config.what}: {n_turned} coordinates of a head are rotated (head_dim times "
+            "partial_rotary_factor, or rotary_dim); supported: an even number from 2 on",
+            code="config_unsupported",
+        )
     base = theta_in.number("rope_theta", 1.001, 1e12, theta)
     inverse, scale = inverse_frequencies(base, n_turned, scaling, size.max_positions)
     limit = position_limit(scaling, size.max_positions)
@@ -381,10 +396,10 @@ def expert_names(where: str, gate: str, up: str, down: str) -> dict[str, str | P
     }
 
 
-def n_experts(config: Config, *keys: str) -> int:
-    """How many experts a layer has, by the first of `keys` that the file holds."""
+def n_experts(config: Config, *keys: str, usual: int) -> int:
+    """How many experts a layer has, by the first of `keys` that the file holds; `usual` if it holds none."""
     key = next((key for key in keys if key in config), keys[0])
-    return int(config.integer(key, 1, MAX_EXPERTS))
+    return int(config.integer(key, 1, MAX_EXPERTS, usual))
 
 
 def n_used(config: Config, of: int) -> int:

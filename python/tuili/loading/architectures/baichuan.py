@@ -36,7 +36,10 @@ def spec(config: Config) -> ModelSpec:
             f"{config.what}: vocab_size is {_SECOND}: Baichuan 2, whose head is normed, is not supported",
             code="config_unsupported",
         )
-    rotation, limit = rope(config, size)
+    ropes, limit = [], size.max_positions
+    if not linear:
+        rotation, limit = rope(config, size)
+        ropes = [rotation]
     layer = layer_of(
         size,
         activation=activation(config),
@@ -45,4 +48,4 @@ def spec(config: Config) -> ModelSpec:
     )
     biases = [alibi(size.n_heads, limit)] if linear else []
     layers = [layer] * size.n_layers
-    return decoder(config, size, layers, [rotation], max_positions=limit, position_biases=biases)
+    return decoder(config, size, layers, ropes, max_positions=limit, position_biases=biases)

@@ -44,7 +44,6 @@ def spec(config: Config) -> ModelSpec:
             names[ours] = theirs
     unfused(config, names)
     expect_only(config, "apply_residual_connection_post_layernorm", False)
-    expect_only(config, "slow_but_exact", False)
     d_model = config.values["hidden_size"]
     config.values = {
         **config.values,

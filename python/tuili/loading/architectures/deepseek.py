@@ -72,7 +72,9 @@ def spec(config: Config) -> ModelSpec:
     scaling = rope_section(config)
     theta_in = scaling if scaling is not None and "rope_theta" in scaling else config
     interleaved = config.flag("rope_interleave", True) if third else True
-    rotation, limit = rope_of(config, size, scaling, theta_in, 10_000.0, latent.rope_dim, interleaved)
+    rotation, limit = rope_of(
+        config, size, scaling, theta_in, 10_000.0, latent.rope_dim, interleaved=interleaved
+    )
     bias = config.flag("attention_bias", False)
     common: dict[str, Any] = {
         "activation": activation(config),
@@ -99,7 +101,8 @@ def _sharpening(scaling: Config | None) -> float:
 
 
 def _moe(config: Config, size: Sizes, third: bool) -> MoeSpec:
-    n = n_experts(config, "n_routed_experts", "num_local_experts", "num_experts")
+    keys = ("n_routed_experts", "num_local_experts", "num_experts")
+    n = n_experts(config, *keys, usual=256 if third else 64)
     d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
     grouped = third or config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
     n_groups = config.integer("n_group", 1, n, 8 if third else 1) if grouped else 1

@@ -43,8 +43,11 @@ def spec(config: Config) -> ModelSpec:
     """FalconForCausalLM."""
     placement = _falcon_config(config)
     size = sizes(config)
-    rotation, limit = rope(config, size)
     linear = config.flag("alibi", False)
+    ropes, limit = [], size.max_positions
+    if not linear:
+        rotation, limit = rope(config, size)
+        ropes = [rotation]
     bias = config.flag("bias", False)
     layer = layer_of(
         size,
@@ -62,7 +65,7 @@ def spec(config: Config) -> ModelSpec:
         config,
         size,
         [layer] * size.n_layers,
-        [rotation],
+        ropes,
         eps="layer_norm_epsilon",
         usual_eps=1e-5,
         tied=True,

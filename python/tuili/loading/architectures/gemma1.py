@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import ATTENTION_BIASES, LLAMA_NAMES, layer_of
+from tuili.loading.architectures import ATTENTION_BIASES, LLAMA_NAMES, activation, layer_of
 from tuili.loading.architectures.gemma import fold as fold
 from tuili.loading.architectures.gemma2 import gemma, gemma_sizes
 from tuili.loading.config import Config
@@ -15,8 +15,10 @@ IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 def spec(config: Config) -> ModelSpec:
     """GemmaForCausalLM, which means the tanh approximation when it says "gelu"."""
     size = gemma_sizes(config)
-    config.choice("hidden_act", ("gelu", "gelu_pytorch_tanh"), "gelu_pytorch_tanh")
+    # An old setting, and without effect: which function it is, hidden_act says.
     config.choice("hidden_activation", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    given = activation(config, usual="gelu_pytorch_tanh")
+    tanh = config.values.get("hidden_act") == "gelu"
     bias = config.flag("attention_bias", False)
-    layer = layer_of(size, activation="gelu_tanh", qkv_bias=bias, output_bias=bias)
+    layer = layer_of(size, activation="gelu_tanh" if tanh else given, qkv_bias=bias, output_bias=bias)
     return gemma(config, size, [layer] * size.n_layers, logit_softcap=0.0)

@@ -33,7 +33,7 @@ def spec(config: Config) -> ModelSpec:
     """GlmForCausalLM, Glm4ForCausalLM."""
     fourth = config.values["architectures"] == ["Glm4ForCausalLM"]
     size = sizes(config)
-    rotation, limit = rope(config, size, partial=0.5, interleaved=True)
+    rotation, limit = rope(config, size, partial=0.5, interleaved=True, rounds_up=True)
     layer = layer_of(
         size,
         activation=activation(config),

@@ -41,7 +41,7 @@ def spec(config: Config) -> ModelSpec:
         if ours not in config:
             names[ours] = theirs
     size = sizes(unfused(config, names))
-    rotation, limit = rope(config, size, partial=0.25)
+    rotation, limit = rope(config, size, partial=0.25, rounds_up=True)
     bias = config.flag("attention_bias", True)
     layer = layer_of(
         size,

@@ -60,7 +60,7 @@ def spec(config: Config) -> ModelSpec:
     config.values = {**config.values, **settings}
     size = sizes(config)
     rotation, limit = rope(config, size, theta=150_000.0)
-    n = n_experts(config, "num_local_experts", "num_experts")
+    n = n_experts(config, "num_local_experts", "num_experts", usual=128)
     moe = MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),

@@ -30,7 +30,7 @@ def spec(config: Config) -> ModelSpec:
     """MixtralForCausalLM."""
     size = sizes(config)
     rotation, limit = rope(config, size, theta=1_000_000.0)
-    n = n_experts(config, "num_local_experts", "num_experts")
+    n = n_experts(config, "num_local_experts", "num_experts", usual=8)
     moe = MoeSpec(n_experts=n, n_used=n_used(config, n), d_ff=size.d_ff, normalize=True)
     layer = layer_of(size, activation=activation(config), sliding_window=window(config), moe=moe)
     layers = [layer] * size.n_layers

@@ -69,6 +69,8 @@ def _ropes_by_type(config: Config) -> tuple[list[RopeSpec], int]:
     size = sizes(config)
     given = config.section("rope_parameters")
     nested = given is not None and (GLOBAL in given or LOCAL in given)
+    if given is not None and not nested:
+        raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
     ropes, limits = [], []
     for kind in (GLOBAL, LOCAL):
         if nested and given is not None:

@@ -1,0 +1,86 @@
+"""What transformers' configuration classes fill in where a config.json does not mention a setting.
+
+Only settings whose value is no function of the others, and that have no second name; the rest stands where an
+architecture's file asks for it. null is a value: it is not filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_LATENT = {
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+
+CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "LlamaForCausalLM": {"max_position_embeddings": 2048},
+    "MistralForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8},
+    "MixtralForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "num_experts_per_tok": 2,
+    },
+    "Qwen2ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "Qwen3ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+    "Qwen2MoeForCausalLM": {
+        "max_position_embeddings": 32768,
+        "num_key_value_heads": 16,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+    },
+    "Qwen3MoeForCausalLM": {
+        "max_position_embeddings": 32768,
+        "num_key_value_heads": 4,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+    },
+    "Phi3ForCausalLM": {"max_position_embeddings": 4096},
+    "PhiForCausalLM": {"max_position_embeddings": 2048},
+    "GemmaForCausalLM": {"max_position_embeddings": 8192, "num_key_value_heads": 16, "head_dim": 256},
+    "Gemma2ForCausalLM": {"max_position_embeddings": 8192, "num_key_value_heads": 4, "head_dim": 256},
+    "Gemma3ForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window": 4096,
+    },
+    "SmolLM3ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 4},
+    "OlmoForCausalLM": {"max_position_embeddings": 2048},
+    "Olmo2ForCausalLM": {"max_position_embeddings": 2048},
+    "Olmo3ForCausalLM": {"max_position_embeddings": 2048},
+    "GraniteForCausalLM": {"max_position_embeddings": 2048},
+    "Starcoder2ForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 2},
+    "StableLmForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 32},
+    "GlmForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},
+    "Glm4ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},
+    "CohereForCausalLM": {"max_position_embeddings": 8192},
+    "Cohere2ForCausalLM": {"max_position_embeddings": 8192},
+    "GPT2LMHeadModel": {"n_positions": 1024},
+    "GPTJForCausalLM": {"n_positions": 2048},
+    "GPTNeoXForCausalLM": {"max_position_embeddings": 2048},
+    "OPTForCausalLM": {"max_position_embeddings": 2048},
+    "FalconForCausalLM": {"max_position_embeddings": 2048},
+    "GptOssForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "num_experts_per_tok": 4,
+    },
+    "DeepseekV2ForCausalLM": {
+        "max_position_embeddings": 2048,
+        "moe_intermediate_size": 1407,
+        **_LATENT,
+    },
+    "DeepseekV3ForCausalLM": {
+        "max_position_embeddings": 4096,
+        "moe_intermediate_size": 2048,
+        "num_experts_per_tok": 8,
+        "topk_group": 4,
+        **_LATENT,
+    },
+}
