@@ -25,10 +25,10 @@ class Build:
         definitions = [f"-D{name}={value}" for name, value in options.items()]
         self._cmake("-S", SOURCE, "-B", folder, *definitions)
 
-    def run(self, test: str) -> dict[str, str]:
+    def run(self, test: str, *arguments: str | Path) -> dict[str, str]:
         """Builds and runs one test program: name of each test -> "" or why it failed."""
         self._cmake("--build", self.folder, "--target", test, "--parallel", "2")
-        done = subprocess.run([self.folder / test], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([self.folder / test, *arguments], capture_output=True, text=True, timeout=300)
         results = {}
         for line in done.stdout.splitlines():
             verdict, _, rest = line.partition(" ")

@@ -108,6 +108,26 @@ def test_attention_stays_within_its_error_bound(case, kv_dtype):
 
 
 @on_device
+@pytest.mark.parametrize(
+    "wrong, of",
+    [
+        ({"block_size": 0}, "block_size"),
+        ({"block_size": -16}, "block_size"),
+        ({"block_size": 24}, "block_size"),
+        ({"position": 1 << 31, "causal": False}, "position"),
+        ({"window": 1 << 31}, "window"),
+    ],
+)
+def test_attention_refuses_what_it_cannot_compute(wrong, of):
+    q = normal(1, 1, 2, 16)
+    with pytest.raises(InvalidParameterError, match=of):
+        ops.attention_on_device(q, q, q, **wrong)
+    odd = normal(1, 1, 2, 12)
+    with pytest.raises(InvalidParameterError, match="heads of 12"):
+        ops.attention_on_device(odd, odd, odd)
+
+
+@on_device
 def test_statistics_of_logits_have_the_bits_of_the_cpu():
     logits = normal(1, 3, 3000, scale=4.0)
     largest, total, first = ops.softmax_stats_on_device(logits)

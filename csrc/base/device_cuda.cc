@@ -51,6 +51,7 @@ void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream")
 
 void check(int status, const char* op) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // unless it is sticky, the next launch does not report it again
   const auto error = static_cast<cudaError_t>(status);
   throw Error(ErrorKind::internal,
               join(op, ": CUDA reports ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));

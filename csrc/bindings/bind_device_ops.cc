@@ -125,6 +125,13 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
               k.shape(1), ", ", k.shape(2), "]; k and v must have one shape");
   TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
               "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
+  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size is ", block_size,
+              "; must be 16, 32 or 64");
+  TUILI_CHECK(k.shape(2) % 8 == 0 && k.shape(2) >= 8 && k.shape(2) <= 256, "heads of ", k.shape(2),
+              " dimensions; must be a multiple of 8 up to 256");
+  constexpr int64_t kLargest = 1 << 30;
+  TUILI_CHECK(position <= kLargest && window <= kLargest, "position is ", position, ", window ", window,
+              "; must be at most ", kLargest);
   const DType kv_type =
       choose<DType>(kv_dtype, "kv_dtype", {{"float16", DType::f16}, {"bfloat16", DType::bf16}});
   return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});

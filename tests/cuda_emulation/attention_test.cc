@@ -106,12 +106,12 @@ class Pages {
 // The parts in one launch; their rows of the output one after another.
 template <typename Out = float, typename T>
 std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<Part>& parts, Sharing sharing,
-                        uint64_t seed) {
+                        uint64_t seed, int64_t max_keys = 0) {
   const Spec& spec = text.spec;
   std::vector<float> q;
   std::vector<int32_t> blocks;
   std::vector<cuda::AttentionSequence> sequences;
-  int64_t max_rows = 0, max_keys = 0, n_tokens = 0;
+  int64_t max_rows = 0, n_tokens = 0;
   for (const Part& part : parts) {
     sequences.push_back({int32_t(n_tokens), int32_t(part.n_rows), int32_t(part.position),
                          int32_t(part.n_keys), int32_t(blocks.size())});
@@ -241,7 +241,8 @@ TUILI_TEST(attention_of_every_size_of_head_stays_within_its_error_bound) {
   for (const int64_t head_dim : {8, 24, 80, 128, 256}) {
     const Spec spec{.n_heads = 2, .n_kv_heads = 1, .head_dim = head_dim, .block_size = 32};
     check_bound<bf16>(spec, 70, {{66, 4, 70}, {40, 20, 60}});
-    check_bound<__half>(spec, 70, {{69, 1, 70}});
+    check_bound<bf16>(spec, 70, {{69, 1, 70}});
+    check_bound<__half>(spec, 70, {{69, 1, 70}, {50, 10, 60}});
   }
 }
 
@@ -303,6 +304,15 @@ TUILI_TEST(attention_gives_the_same_bits_under_every_schedule) {
       require_same_bits(attend(text, pages, {part}, Sharing::splits, seed), first, "seed ", seed);
     }
   }
+}
+
+TUILI_TEST(attention_of_more_splits_than_a_grid_holds_does_not_share_them) {
+  const Text<bf16> text{{.n_heads = 1, .n_kv_heads = 1, .head_dim = 8}, 4};
+  Pages<bf16> pages(text, 4);
+  const std::vector<Part> parts(200, Part{3, 1, 4});
+  const std::vector<float> want = attend(text, pages, parts, Sharing::splits, 1);
+  require_same_bits(attend(text, pages, parts, Sharing::splits, 1, int64_t{512} * 400), want,
+                    "80,000 splits");
 }
 
 TUILI_TEST(attention_rounds_to_bf16_once) {

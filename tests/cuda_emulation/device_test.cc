@@ -1,6 +1,7 @@
 // Mistakes of callers, faults of kernels, and the memory of the emulated device.
 #include "device_testing.h"
 #include "kernels/cuda/launch.h"
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace {
@@ -45,6 +46,47 @@ TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {
                   "gemm");
   };
   require_error("gemm: the CUDA emulator reports 1: invalid argument", error_of(too_large));
+}
+
+TUILI_TEST(a_later_launch_does_not_hide_a_fault) {
+  const auto fault = [] { __syncwarp(0); };
+  const auto nothing = [] {};
+  TUILI_LAUNCH(fault, 1, 32, 0, nullptr);
+  TUILI_LAUNCH(nothing, 1, 32, 0, nullptr);
+  require(cudaGetLastError() == cudaErrorLaunchFailure, "the fault is gone");
+  TUILI_LAUNCH(nothing, 1, 32, 0, nullptr);
+  require(cudaGetLastError() == cudaSuccess, "a fault was reported twice");
+}
+
+TUILI_TEST(what_only_the_cpu_computes_is_refused) {
+  const float biases[4] = {};
+  OnDevice<float> x(normals<float>(64, 1));
+  const TensorView q = x.view({1, 64});
+  const auto refused = [&](const ops::AttentionSpec& spec) {
+    try {
+      ops::on_device::attention(on_device(), spec, q, q, {}, {}, x.view({64}));
+    } catch (const Error& error) {
+      return error.kind() == ErrorKind::model_unsupported;
+    }
+    return false;
+  };
+  ops::AttentionSpec spec{.n_heads = 1, .n_kv_heads = 1, .head_dim = 64};
+  spec.bias = biases;
+  require(refused(spec), "position biases are ignored");
+  spec.bias = nullptr;
+  spec.sinks = biases;
+  require(refused(spec), "sinks are ignored");
+  const char* const kOnCpu = "must be f32 on cpu";
+  int32_t experts[4];
+  float weights[4];
+  require_error(kOnCpu, error_of([&] { ops::route(on_device(), {}, q, experts, weights); }));
+  require_error(kOnCpu, error_of([&] { ops::scatter_rows(on_device(), q, q, experts, 1); }));
+  require_error(kOnCpu, error_of([&] { ops::weighted_sum_rows(on_device(), q, q, experts, weights, 1); }));
+  require_error(kOnCpu, error_of([&] { ops::add_gated(on_device(), q, q, q); }));
+  require_error(kOnCpu, error_of([&] { ops::copy_heads(on_device(), q, 0, q, 1, 1); }));
+  require_error(kOnCpu, error_of([&] { ops::layer_norm_strided(on_device(), q, q, q, 1e-5f); }));
+  require_error(kOnCpu, error_of([&] { ops::clamp(on_device(), q, 0, 1, 0); }));
+  require_error(kOnCpu, error_of([&] { ops::clear(q); }));
 }
 
 // ---- the device

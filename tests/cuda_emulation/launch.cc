@@ -43,6 +43,7 @@ void allow_shared_bytes(size_t bytes) { allowed_shared_bytes = std::max(bytes, k
 
 void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*, const std::function<void()>& body,
             const Place& place) {
+  if (last_error != cudaSuccess) return;  // until it is read, as the device keeps it
   last_error = refusal(grid, block, shared_bytes);
   if (last_error != cudaSuccess) {
     report = text(place) + ": a launch beyond the device's limits";

@@ -6,6 +6,7 @@ demands that the tests of the trace build fail.
                                                            not explain
     python tests/cuda_emulation/mutate.py --only gemm.cuh  those of one file
     python tests/cuda_emulation/mutate.py --all            whether the explained ones still survive, too
+    python tests/cuda_emulation/mutate.py --counts FILE    as traffic.py
 
 Only the kernel concerned is compiled again.
 """
@@ -91,7 +92,7 @@ def includers(path: Path) -> list[str]:
     return sorted(name for name in reading if name.endswith(".cu"))
 
 
-def build(folder: Path) -> Built:
+def build(folder: Path, counts: Path | None) -> Built:
     if not (folder / "CMakeCache.txt").exists():
         subprocess.run(["cmake", "-S", SOURCE, "-B", folder], check=True, stdout=subprocess.DEVNULL)
     command = ["cmake", "--build", folder, "--target", "traced_kernels_test", "--parallel", "2"]
@@ -101,11 +102,11 @@ def build(folder: Path) -> Built:
     outputs = [(name, command, command[command.index("-o") + 1]) for name, command in lines]
     commands = {name: command for name, command, out in outputs if "traced_kernels.dir" in out}
     objects = [folder / out for _, _, out in outputs if "traced_kernels_test.dir" in out]
-    return Built(folder, commands, objects, tests_of_files(folder / "traced_kernels_test"))
+    return Built(folder, commands, objects, tests_of_files(folder / "traced_kernels_test", counts))
 
 
-def tests_of_files(program: Path) -> dict[str, list[str]]:
-    lines = counted_lines(program)
+def tests_of_files(program: Path, counts: Path | None) -> dict[str, list[str]]:
+    lines = counted_lines(program, counts)
     frames = frames_of_lines(program, lines)
     cost: Counter[str] = Counter()
     tests: dict[str, set[str]] = defaultdict(set)
@@ -167,9 +168,10 @@ def main() -> int:
         "--build-folder", type=Path, default=SOURCE.parent.parent / "build" / "cuda_emulation"
     )
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--counts", type=Path)
     options = parser.parse_args()
     explained: dict[str, str] = json.loads(EXPLAINED.read_text(encoding="utf-8"))
-    built = build(options.build_folder)
+    built = build(options.build_folder, options.counts)
     all_mutants = list(mutants(options.only))
     tried = [mutant for mutant in all_mutants if options.all or mutant.name not in explained]
     with ThreadPoolExecutor(max_workers=2) as pool:

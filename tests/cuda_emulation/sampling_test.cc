@@ -1,4 +1,5 @@
 // Rows of logits on the emulated device: the bits and the choices of the CPU.
+#include "cuda_runtime.h"
 #include "device_testing.h"
 #include "ops/ops.h"
 
@@ -126,6 +127,15 @@ TUILI_TEST(draws_are_undecided_where_roundings_decide) {
   const std::vector<int32_t> tokens = draw(logits, {{7, counter, 1.0f}, {7, counter + 1, 1.0f}}, 1);
   require(tokens[0] == cuda::kUndecided, "decided for ", tokens[0], " at number ", counter);
   require(tokens[1] == int32_t(ops::uniform(7, counter + 1) * double(n)), "a clear draw is ", tokens[1]);
+}
+
+// The total of so many equal weights has all 63 bits.
+TUILI_TEST(draws_from_the_largest_vocabulary_are_the_cpus) {
+  const int64_t n = (1 << 19) - 1;
+  const std::vector<float> logits(size_t(n), 1.0f);
+  const int32_t token = draw(logits, {{42, 3, 1.0f}}, 1)[0];
+  require(token == int32_t(ops::uniform(42, 3) * double(n)), "drew ", token);
+  require(cuda::draw(nullptr, nullptr, nullptr, nullptr, 1, n + 1) == cudaErrorInvalidValue, "not refused");
 }
 
 TUILI_TEST(softmax_stats_have_the_bits_of_the_cpu) {

@@ -3,6 +3,7 @@
     python tests/cuda_emulation/traffic.py             counts, and fails (exit code 1) above the budget
     python tests/cuda_emulation/traffic.py --update    counts, and writes the budget
     python tests/cuda_emulation/traffic.py --places    also lists the lines that waste most
+    python tests/cuda_emulation/traffic.py --counts F  reads what a run of the tests has left in file F
 
 Per kernel, over all tests: wavefronts of shared memory (more than the least are bank conflicts) and 32-byte
 sectors of global memory, each as a multiple of the least that as many bytes need. Per fixed shape of
@@ -92,8 +93,10 @@ def frames_of(program: Path, addresses: list[int]) -> dict[int, list[Frame]]:
     return frames
 
 
-def counted_lines(program: Path) -> list[dict]:
-    """What trace_main.cc writes per test and kernel; fails when a test does."""
+def counted_lines(program: Path, counts: Path | None) -> list[dict]:
+    """What trace_main.cc writes per test and kernel, read or counted; fails when a test does."""
+    if counts is not None:
+        return [json.loads(line) for line in counts.read_text(encoding="utf-8").splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "counts.jsonl"
         done = subprocess.run([program, "--counts", path], capture_output=True, text=True, timeout=600)
@@ -109,9 +112,9 @@ def frames_of_lines(program: Path, lines: list[dict]) -> dict[int, list[Frame]]:
     return frames_of(program, sorted(sites.union(*(line["entered"] for line in lines))))
 
 
-def count(program: Path) -> dict[str, dict[str, Kernel]]:
+def count(program: Path, counts: Path | None) -> dict[str, dict[str, Kernel]]:
     """Counts of each kernel in each test."""
-    lines = counted_lines(program)
+    lines = counted_lines(program, counts)
     frames = frames_of_lines(program, lines)
     tests: dict[str, dict[str, Kernel]] = {}
     for line in lines:
@@ -205,11 +208,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--update", action="store_true")
     parser.add_argument("--places", action="store_true")
+    parser.add_argument("--counts", type=Path)
     parser.add_argument(
         "--build-folder", type=Path, default=SOURCE.parent.parent / "build" / "cuda_emulation"
     )
     options = parser.parse_args()
-    tests = count(build(options.build_folder))
+    tests = count(build(options.build_folder), options.counts)
     counted = summary(tests)
     print_table(counted, tests, options.places)
     if options.update:

@@ -17,7 +17,7 @@ bool is_valid(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
   const bool fits = args.n_tokens * args.n_heads <= INT_MAX && args.max_rows * args.n_heads <= INT_MAX - 64 &&
                     args.max_keys <= INT_MAX - kKeySplit && args.window <= INT_MAX &&
-                    args.n_sequences * n_splits(args.max_keys) <= kMaxGridZ;
+                    args.n_sequences <= kMaxGridZ;
   const bool is_half = pages.type == DType::f16 || pages.type == DType::bf16;
   const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
   const bool has_pages = is_half && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
@@ -64,7 +64,8 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   AttentionProblem problem = problem_of(args);
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
   const int64_t n_tiles = (queries + Shape::kQueries - 1) / Shape::kQueries;
-  const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnoughBlocks;
+  const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnoughBlocks &&
+                   args.n_sequences * n_splits(args.max_keys) <= kMaxGridZ;
   const int64_t needed =
       attention_partial_floats(args.n_tokens, args.n_heads, args.pages.head_dim, args.max_keys);
   if (few && args.partial_floats >= needed) problem.n_splits = static_cast<int>(n_splits(args.max_keys));

@@ -15,7 +15,7 @@ namespace tuili::cuda {
 
 inline constexpr int kIdsPerLane = 32;
 inline constexpr int kIdsPerTile = 32 * kIdsPerLane;
-inline constexpr int kMaxTiles = 1024;
+inline constexpr int kMaxTiles = 512;  // the sum of as many weights stays below 2^63
 
 // A sum of weights in [0, 1], in units of 2^-44 and of 2^-88: exact but for what lies below.
 struct WeightSum {

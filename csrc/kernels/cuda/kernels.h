@@ -219,7 +219,7 @@ int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, 
 // tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
 // draws without filters; the first maximum at temperature 0 or if it is +Inf; -1 and -2 as argmax.
 // kUndecided: the uniform number lies so close to a sum of probabilities that the order of adding decides,
-// and the CPU must draw. draws in device memory. n_vocab is at most 2^20.
+// and the CPU must draw. draws in device memory. n_vocab is below 2^19.
 struct Draw {
   uint64_t seed;
   uint64_t counter;

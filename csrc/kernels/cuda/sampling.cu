@@ -32,11 +32,11 @@ int softmax_stats(Stream stream, float* max, float* sum, const float* logits, in
   return cudaGetLastError();
 }
 
-// One block of 256 threads per row; 17 KiB of shared memory.
+// One block of 256 threads per row; 9 KiB of shared memory.
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
          int64_t n_vocab) {
   if (n_rows == 0) return cudaSuccess;
-  if (!is_valid(n_rows, n_vocab) || n_vocab > int64_t{kMaxTiles} * kIdsPerTile) return cudaErrorInvalidValue;
+  if (!is_valid(n_rows, n_vocab) || n_vocab >= int64_t{kMaxTiles} * kIdsPerTile) return cudaErrorInvalidValue;
   TUILI_LAUNCH(draw_kernel, static_cast<unsigned>(n_rows), kLogitThreads, sizeof(DrawStorage), stream, tokens,
                logits, draws, static_cast<int>(n_vocab));
   return cudaGetLastError();
