@@ -82,6 +82,7 @@ def test_questions_come_in_several_forms(model):
     assert pipe([{"question": QUESTION, "context": DOCUMENT}]) == [one]
     assert pipe(question=[QUESTION, QUESTION], context=DOCUMENT) == [one, one]
     assert DOCUMENT[one["start"] : one["end"]] == one["answer"]
+    assert pipe(question=QUESTION, context=" ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
     for wrong in ((), ("what?",), ({"question": "x"},), ([{"question": "x", "context": 1}],)):
         with pytest.raises(tuili.InvalidParameterError):
             pipe(*wrong)
@@ -117,6 +118,9 @@ def test_tasks_and_options_are_checked(model):
         tuili.pipeline("sentiment-analysis", llm)(TEXT, truncated=True)
     with pytest.raises(tuili.InvalidParameterError):
         tuili.pipeline("zero-shot-classification", llm)(TEXT, ["cat"], hypothesis_template="no place")
+    for labels in (None, [], "", " , ", [""], [1], {"cat": 1}):
+        with pytest.raises(tuili.InvalidParameterError, match="candidate_labels"):
+            tuili.pipeline("zero-shot-classification", llm)(TEXT, labels)
     with pytest.raises(tuili.InvalidParameterError, match="pieces"):
         tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the [MASK]", targets=["catdog"])
     with pytest.raises(tuili.InvalidParameterError) as no_mask:
