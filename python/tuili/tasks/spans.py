@@ -14,7 +14,7 @@ from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined
 from tuili.tasks.pipeline import Pipeline
 from tuili.tasks.scores import softmax
-from tuili.tokenization import clean_text
+from tuili.tokenization import clean_text, encoding_of
 
 TASK = "question-answering"
 _HIDDEN = -10000.0  # the logit of what cannot be an answer
@@ -83,7 +83,7 @@ class Task(Pipeline):
         self, question: str, document: str, chosen: Mapping[str, Any], limits: tuple[int, int]
     ) -> Iterator[Window]:
         backend, (length, stride) = self.tasks.tokenizer.loaded.backend, limits
-        asked = call(backend.encode, question, add_special_tokens=False)
+        asked = encoding_of(backend, question)
         most = integer("max_question_len", chosen["max_question_len"], 1, 1 << 31)
         cut = len(asked.ids) > most
         if cut and not boolean("truncation", chosen["truncation"]):
@@ -99,7 +99,7 @@ class Task(Pipeline):
                 f"{stride}",
                 param="max_seq_len",
             )
-        parts = call(backend.encode, document, add_special_tokens=False)
+        parts = encoding_of(backend, document)
         words = {i: parts.word_to_chars(i) for i in dict.fromkeys(parts.word_ids) if i is not None}
         call(parts.truncate, room, stride)
         for part in (parts, *parts.overflowing):
