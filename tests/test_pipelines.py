@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import tuili
 from encoder_models import CASES, write_folder
 from pipeline_cases import CALLS, DOCUMENT, LONG, QUESTION, QUESTIONS, TEXT, TEXTS
+from tuili.tasks.encoding import encode
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "pipelines.json").read_text())
 TOLERANCE = 2e-5  # of scores and hidden states: float32 through three layers, the largest value about 5
@@ -82,6 +85,7 @@ def test_questions_come_in_several_forms(model):
     assert pipe([{"question": QUESTION, "context": DOCUMENT}]) == [one]
     assert pipe(question=[QUESTION, QUESTION], context=DOCUMENT) == [one, one]
     assert DOCUMENT[one["start"] : one["end"]] == one["answer"]
+    assert pipe(question=QUESTION, context=" ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
     for wrong in ((), ("what?",), ({"question": "x"},), ([{"question": "x", "context": 1}],)):
         with pytest.raises(tuili.InvalidParameterError):
             pipe(*wrong)
@@ -117,6 +121,9 @@ def test_tasks_and_options_are_checked(model):
         tuili.pipeline("sentiment-analysis", llm)(TEXT, truncated=True)
     with pytest.raises(tuili.InvalidParameterError):
         tuili.pipeline("zero-shot-classification", llm)(TEXT, ["cat"], hypothesis_template="no place")
+    for labels in (None, [], "", " , ", [""], [1], {"cat": 1}):
+        with pytest.raises(tuili.InvalidParameterError, match="candidate_labels"):
+            tuili.pipeline("zero-shot-classification", llm)(TEXT, labels)
     with pytest.raises(tuili.InvalidParameterError, match="pieces"):
         tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the [MASK]", targets=["catdog"])
     with pytest.raises(tuili.InvalidParameterError) as no_mask:
@@ -158,6 +165,25 @@ def test_classify_gives_every_label(model):
     assert llm.classify((TEXT, TEXTS[1])) == results[-1] != results[0]
     with pytest.raises(tuili.ModelUnsupportedError, match="feature-extraction"):
         model("BertModel").classify(TEXT)
+
+
+def test_encoding_a_long_text_lets_other_threads_run(model):
+    tokenizer, ticks, done = model("BertForQuestionAnswering").tokenizer, [], threading.Event()
+
+    def tick() -> None:
+        while not done.wait(0.001):
+            ticks.append(time.perf_counter())
+
+    text = "the cat is good. " * 30_000
+    other = threading.Thread(target=tick)
+    other.start()
+    begin = time.perf_counter()
+    encode(tokenizer, text, max_len=40, cut="longest_first")
+    end = time.perf_counter()
+    done.set()
+    other.join()
+    pauses = np.diff([begin, *(tick for tick in ticks if begin < tick < end), end])
+    assert pauses.max() < 0.7 * (end - begin)
 
 
 def test_features_are_the_hidden_states(model):

@@ -39,7 +39,7 @@ def test_fewer_bits_are_those_of_sentence_transformers(precision):
     np.testing.assert_array_equal(got, GOLDENS["codes"][precision])
     assert got.dtype == (np.uint8 if precision[0] == "u" else np.int8)
     if precision.endswith("int8"):
-        for wrong in (None, ranges[:1], ranges * np.nan):
+        for wrong in (None, ranges[:1], ranges * np.nan, "ab", [[1], [2, 3]]):
             with pytest.raises(tuili.InvalidParameterError, match="ranges"):
                 in_precision(sample, precision, wrong)
 
@@ -48,10 +48,32 @@ def test_options_of_embed_are_checked(tmp_path):
     with tuili.LLM(write("two dense", tmp_path), num_threads=1) as llm:
         for options in (
             {"pooling": "median"}, {"pooling": "cls"}, {"truncate_dim": 0}, {"truncate_dim": 25},
-            {"prompt_name": "query"}, {"precision": "int4"},
+            {"prompt_name": "query"}, {"prompt_name": ["query"]}, {"precision": "int4"},
         ):  # fmt: skip
             with pytest.raises(tuili.InvalidParameterError):
                 llm.embed("a cat", **options)
+
+
+def test_truncation_keeps_an_end_token_that_stands_alone(tmp_path):
+    """Qwen3-Embedding puts one token behind a text and none before it, and its vector is that token's."""
+    folder = write_folder(CASES["BertModel"], tmp_path)
+    document = json.loads((folder / "tokenizer.json").read_text())
+    sep = document["model"]["vocab"]["[SEP]"]
+    end = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, end],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}, end],
+        "special_tokens": {"[SEP]": {"id": "[SEP]", "ids": [sep], "tokens": ["[SEP]"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    with tuili.LLM(folder, num_threads=1) as llm:
+        text = "the cat " * 100
+        ids = llm.tokenizer.encode(text)
+        limit = CASES["BertModel"].config["max_position_embeddings"]
+        states = llm.hidden_states([*ids[: limit - 1], sep])
+        vector = llm.embed(text, pooling="last", normalize=False, truncation=True)
+        np.testing.assert_array_equal(vector, states[-1, -1])
 
 
 def test_texts_become_lower_case_where_the_files_say_so(tmp_path):

@@ -150,7 +150,7 @@ def in_precision(vectors: np.ndarray, precision: object, ranges: object) -> np.n
                `ranges` float [2, d] gives, so that a vector does not depend on its neighbours; "binary" and
                "ubinary": whether each number is above 0, 8 to a byte, [n, ceil(d / 8)] int8 or uint8
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise InvalidParameterError(f"precision must be one of {', '.join(PRECISIONS)}", param="precision")
     if precision == "float32":
         return vectors
@@ -158,7 +158,10 @@ def in_precision(vectors: np.ndarray, precision: object, ranges: object) -> np.n
         bits = np.packbits(vectors > 0, axis=-1)
         signed: np.ndarray = (bits.astype(np.int16) - 128).astype(np.int8)
         return signed if precision == "binary" else bits
-    limits = np.asarray(ranges, np.float32) if ranges is not None else np.empty(0, np.float32)
+    try:
+        limits = np.asarray(() if ranges is None else ranges, np.float32)
+    except (TypeError, ValueError):  # no numbers, or rows of several lengths
+        limits = np.empty(0, np.float32)
     if limits.shape != (2, vectors.shape[1]) or not np.isfinite(limits).all():
         raise InvalidParameterError(
             f"{precision} needs ranges [2, {vectors.shape[1]}]: each dimension's least and largest number in "

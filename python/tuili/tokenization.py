@@ -62,7 +62,7 @@ class Tokenizer:
         """
         clean = clean_text(text)
         backend = self.loaded.backend if parse_special else self.loaded.plain
-        encoding = _encoded(backend, clean, add_special=add_special)
+        encoding = encoding_of(backend, clean, add_special=add_special)
         if parse_special or not self._special_in(encoding, [(0, len(clean))]):
             return list(encoding.ids)
         return self._wrap(self._encode_inert(clean, [(0, len(clean))], backend), add_special)
@@ -91,7 +91,7 @@ class Tokenizer:
             length += len(piece)
         text = "".join(piece for piece, _, _ in pieces)
         _check_length(text)
-        encoding = _encoded(self.loaded.backend, text)
+        encoding = encoding_of(self.loaded.backend, text)
         if not self._special_in(encoding, users):
             return list(encoding.ids)
         ids, at = [], 0
@@ -106,7 +106,7 @@ class Tokenizer:
         found = []
         for piece, start, is_user in pieces:
             if not is_user and piece:
-                encoding = _encoded(self.loaded.backend, piece)
+                encoding = encoding_of(self.loaded.backend, piece)
                 ids, offsets = encoding.ids, encoding.offsets
                 for i in self._special_positions(ids):
                     found.append((ids[i], start + offsets[i][0], start + offsets[i][1]))
@@ -128,7 +128,7 @@ class Tokenizer:
         stack = [(text, users, backend)]
         while stack:
             text, users, backend = stack.pop()
-            encoding = _encoded(backend, text)
+            encoding = encoding_of(backend, text)
             inside = self._special_in(encoding, users)
             if not inside:
                 ids += encoding.ids
@@ -304,7 +304,7 @@ def clean_text(text: Text) -> str:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _encoded(backend: Backend, text: str, *, add_special: bool = False) -> Encoding:
+def encoding_of(backend: Backend, text: str, *, add_special: bool = False) -> Encoding:
     """The library's encoding. It holds the GIL for one text and releases it for a batch."""
     if len(text) < LONG_TEXT_CHARS:
         return call(backend.encode, text, add_special_tokens=add_special)

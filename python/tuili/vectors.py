@@ -13,6 +13,7 @@ from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
+from tuili.tasks.encoding import encode
 from tuili.tasks.head import TaskModel, cannot
 from tuili.tokenization import Tokenizer
 
@@ -46,7 +47,7 @@ class Vectors:
         """Sentence vectors, float32 [n_texts, width]; one str gives [width].
 
         normalize, pooling  None: as the model's own files say
-        truncation          cut texts at the model's limit (keeping the special token at the end)
+        truncation          cut texts at the model's limit (keeping the special tokens around them)
         truncate_dim        keep so many numbers of each vector, which are of length 1 only with
                             normalize=True (models trained for it: "matryoshka")
         prompt_name         which of the model's prompts stands before each text; None: its default, if any
@@ -168,7 +169,7 @@ class Vectors:
         prompts: dict[str, str] = self._embedding.get("prompts") or {}
         name = self._embedding.get("default_prompt_name") if prompt_name is None else prompt_name
         if name is not None:
-            if name not in prompts:
+            if not isinstance(name, str) or name not in prompts:
                 known = ", ".join(prompts) or "none"
                 raise InvalidParameterError(
                     f"prompt_name: the model's prompts are: {known}", param="prompt_name"
@@ -179,8 +180,7 @@ class Vectors:
     def _encode_text(self, encoder: Encoder, text: str, truncation: bool) -> list[int]:
         ids = self.tokenizer.encode(text)
         if truncation and len(ids) > encoder.max_len:
-            n_end = len(ids) - len(self.tokenizer.encode(text, add_special=False)) > 1  # [SEP], next to [CLS]
-            return ids[: encoder.max_len - 1] + ids[-1:] if n_end else ids[: encoder.max_len]
+            return encode(self.tokenizer, text, max_len=encoder.max_len, cut="longest_first").ids
         return ids
 
     def _encoder_engine(self) -> Encoder:

@@ -33,7 +33,9 @@ def plain(value: Any) -> Any:
 
 
 def answer(model: Any, tokenizer: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Version 4's question answering: every span of every window, all scores in one table."""
+    """Version 4's question answering: every span of every window, all scores in one table. One thing is
+    ours: a word that a window cuts is the whole word.
+    """
     import torch
 
     top_k, longest = options.get("top_k", 1), options.get("max_answer_len", 15)
@@ -43,6 +45,8 @@ def answer(model: Any, tokenizer: Any, options: dict[str, Any]) -> list[dict[str
         stride=options.get("doc_stride", min(length // 2, 128)), return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )  # fmt: skip
+    aligned = options.get("align_to_words", True)
+    whole = tokenizer(DOCUMENT, add_special_tokens=False).encodings[0]
     found, none = [], 1e6
     for i, ids in enumerate(windows["input_ids"]):
         encoding = windows.encodings[i]
@@ -60,13 +64,13 @@ def answer(model: Any, tokenizer: Any, options: dict[str, Any]) -> list[dict[str
         none = min(none, start[0] * end[0])
         start[0] = end[0] = 0
         table = np.tril(np.triu(np.outer(start, end)), longest - 1)
-        for flat in np.argsort(-table, axis=None, kind="stable")[:top_k]:
+        for flat in np.argsort(-table, axis=None, kind="stable")[: 2 * top_k + 10 if aligned else top_k]:
             first, last = np.unravel_index(flat, table.shape)
             if not (inside[first] and inside[last]):
                 continue
-            if options.get("align_to_words", True):
-                a = encoding.word_to_chars(encoding.token_to_word(int(first)), sequence_index=1)[0]
-                b = encoding.word_to_chars(encoding.token_to_word(int(last)), sequence_index=1)[1]
+            if aligned:
+                a = whole.word_to_chars(encoding.token_to_word(int(first)))[0]
+                b = whole.word_to_chars(encoding.token_to_word(int(last)))[1]
             else:
                 a, b = encoding.offsets[first][0], encoding.offsets[last][1]
             text = DOCUMENT[a:b]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tuili.errors import InvalidParameterError, PromptTooLongError
 from tuili.generation.checks import described
 from tuili.loading.tokenizer import call
-from tuili.tokenization import Tokenizer, clean_text
+from tuili.tokenization import Tokenizer, clean_text, encoding_of
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -43,7 +43,7 @@ def encode(
     raises  PromptTooLongError if it is longer and cut is None, or nothing would be left of what is cut
     """
     backend = tokenizer.loaded.backend
-    parts = [call(backend.encode, clean_text(part), add_special_tokens=False) for part in given(text, pair)]
+    parts = [encoding_of(backend, clean_text(part)) for part in given(text, pair)]
     room = max_len - call(backend.num_special_tokens_to_add, pair is not None)
     lengths = [len(part.ids) for part in parts]
     truncated = sum(lengths) > room

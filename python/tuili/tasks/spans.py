@@ -14,7 +14,7 @@ from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined
 from tuili.tasks.pipeline import Pipeline
 from tuili.tasks.scores import softmax
-from tuili.tokenization import clean_text
+from tuili.tokenization import clean_text, encoding_of
 
 TASK = "question-answering"
 _HIDDEN = -10000.0  # the logit of what cannot be an answer
@@ -37,7 +37,8 @@ class Task(Pipeline):
     max_seq_len        tokens of a window, question included; windows share doc_stride tokens
     truncation         cut questions of more than max_question_len tokens
     returns            a dict of "score", "start", "end" and "answer", a list of them if top_k > 1 finds
-                       several; a list of either for several questions
+                       several; a list of either for a list of questions, even of one. A document without
+                       words has the answer "" of score 0. A word that a window cuts is answered whole
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {
@@ -82,7 +83,7 @@ class Task(Pipeline):
         self, question: str, document: str, chosen: Mapping[str, Any], limits: tuple[int, int]
     ) -> Iterator[Window]:
         backend, (length, stride) = self.tasks.tokenizer.loaded.backend, limits
-        asked = call(backend.encode, question, add_special_tokens=False)
+        asked = encoding_of(backend, question)
         most = integer("max_question_len", chosen["max_question_len"], 1, 1 << 31)
         cut = len(asked.ids) > most
         if cut and not boolean("truncation", chosen["truncation"]):
@@ -98,7 +99,7 @@ class Task(Pipeline):
                 f"{stride}",
                 param="max_seq_len",
             )
-        parts = call(backend.encode, document, add_special_tokens=False)
+        parts = encoding_of(backend, document)
         words = {i: parts.word_to_chars(i) for i in dict.fromkeys(parts.word_ids) if i is not None}
         call(parts.truncate, room, stride)
         for part in (parts, *parts.overflowing):
@@ -116,6 +117,7 @@ class Task(Pipeline):
         top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
         longest = integer("max_answer_len", chosen["max_answer_len"], 1, 1 << 16)
         aligned = boolean("align_to_words", chosen["align_to_words"])
+        n_spans = 2 * top_k + 10 if aligned else top_k  # several spans of tokens may be the same words
         no_answer = 1_000_000.0
         found: list[dict[str, Any]] = []
         for window, logits in windows:
@@ -125,13 +127,15 @@ class Task(Pipeline):
             starts, ends = softmax(np.where(allowed[:, None], logits, _HIDDEN).T)
             no_answer = min(no_answer, float(starts[0] * ends[0]))
             starts[0] = ends[0] = 0.0
-            for score, first, last in _best_spans(starts, ends, top_k, longest):
+            for score, first, last in _best_spans(starts, ends, n_spans, longest):
                 if not (is_document[first] and is_document[last]):
                     continue
                 spans = window.words if aligned else encoded.offsets
                 _add(found, document, score, spans[first][0], spans[last][1])
         if boolean("handle_impossible_answer", chosen["handle_impossible_answer"]):
             found.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
+        if not found:  # white space alone
+            found.append({"score": 0.0, "start": 0, "end": 0, "answer": ""})
         return sorted(found, key=lambda answer: -float(answer["score"]))[:top_k]
 
 

@@ -14,7 +14,7 @@ from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import softmax
-from tuili.tokenization import clean_text
+from tuili.tokenization import clean_text, encoding_of
 
 TASK = "token-classification"
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -85,7 +85,7 @@ class Task(Pipeline):
     def _windows(self, text: str, chosen: Mapping[str, Any]) -> list[Encoded]:
         """The text in as few inputs as it takes: one, unless a stride allows more."""
         backend = self.tasks.tokenizer.loaded.backend
-        encoding = call(backend.encode, text, add_special_tokens=False)
+        encoding = encoding_of(backend, text)
         room = self.tasks.max_len - call(backend.num_special_tokens_to_add, False)
         truncation = boolean("truncation", chosen["truncation"])
         stride = chosen["stride"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,8 +72,9 @@ class Task(Pipeline):
 
 
 def _labels(given: object) -> list[str]:
-    labels = [label.strip() for label in given.split(",")] if isinstance(given, str) else given
-    if not isinstance(labels, Sequence) or not labels or not all(isinstance(one, str) for one in labels):
+    parts = [label.strip() for label in given.split(",")] if isinstance(given, str) else given
+    labels = list(parts) if isinstance(parts, list | tuple) else []
+    if not all(isinstance(label, str) for label in labels) or not any(labels):
         raise InvalidParameterError(
             f"candidate_labels must be one or more labels, not {described(given)}", param="candidate_labels"
         )
