@@ -273,12 +273,14 @@ class Reader:
             text = "".join(track.pieces[self._n_pieces :])
             entries = None if track.logprobs is None else track.logprobs[begin : begin + len(ids)]
             reason, stop_reason = track.finish_reason, track.stop_reason
-        if self._decoder is not None and track.spelling is not None:
+        decoder = copy.copy(self._decoder)  # it goes on once all has gone well
+        if decoder is not None and track.spelling is not None:
             n_shown = track.spelling.n_shown(begin, ids)
-            text = self._decoder.push_many(ids[:n_shown])
+            text = decoder.push_many(ids[:n_shown])
             if reason is not None:
-                text += self._decoder.flush()
-        self._n_pieces, self._n_ids, self._ended = n_pieces, begin + len(ids), reason is not None
+                text += decoder.flush()
+        self._decoder, self._n_ids, self._n_pieces = decoder, begin + len(ids), n_pieces
+        self._ended = reason is not None
         logprobs = None
         if entries is not None:
             logprobs = [TokenLogprob(i, own, list(top)) for i, (own, top) in zip(ids, entries, strict=False)]
