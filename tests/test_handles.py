@@ -73,6 +73,17 @@ def test_streams_of_siblings_say_whose_chunk_it_is(engine):
         assert [chunk.finish_reason for chunk in own][-1] == "length"
 
 
+def test_a_slow_reader_of_siblings_hears_each_of_them():
+    engine = make_engine()
+    stream = iter(engine.submit(codes("a"), sampling(max_tokens=20, n=3, temperature=0, logprobs=0)))
+    engine.step()
+    heard = []
+    for _ in range(6):
+        engine.step()  # a token for each
+        heard.append(next(stream).index)
+    assert heard == [0, 1, 2, 0, 1, 2]
+
+
 def test_a_hundred_threads_submit_at_once(engine):
     results = {}
 

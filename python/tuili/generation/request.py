@@ -442,6 +442,8 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         with self._turn:
             reader = next((reader for reader in self._readers if reader.has_news()), None)
             chunk = None if reader is None else reader.take()
+            if reader is not None:  # its siblings are next; another thread may be looking at the list
+                self._readers = [*(other for other in self._readers if other is not reader), reader]
         if chunk is None and self._request.error is not None:
             raise fresh(self._request.error)
         return chunk
