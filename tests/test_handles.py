@@ -30,6 +30,7 @@ from tuili.errors import (
     RequestCancelled,
     TuiliError,
 )
+from tuili.generation import request as request_module
 from tuili.generation import worker
 
 TESTS = Path(__file__).parent
@@ -82,6 +83,25 @@ def test_a_slow_reader_of_siblings_hears_each_of_them():
         engine.step()  # a token for each
         heard.append(next(stream).index)
     assert heard == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_search_may_find_fewer_while_a_stream_begins(monkeypatch):
+    """Between counting the continuations and reading them."""
+    request = (handle := make_engine().submit(codes("a"), sampling(n=3, temperature=0)))._request
+    threads = []
+
+    class Begun(request_module.Reader):
+        def __init__(self, *arguments):
+            if not threads:
+                threads.append(threading.Thread(target=request.keep, args=(1,)))
+                threads[0].start()
+                threads[0].join(0.1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(request_module, "Reader", Begun)
+    assert not iter(handle).has_news()
+    threads[0].join()
+    assert len(request.tracks) == 1
 
 
 def test_a_hundred_threads_submit_at_once(engine):

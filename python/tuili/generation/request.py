@@ -430,7 +430,8 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         if not self._request.streamed:
             self._request.streamed = True
             handle._engine.interrupt()
-        self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
+        with self._request.lock:  # a beam search may `keep` fewer
+            self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
         self._turn = threading.RLock()  # of the threads that read this stream; taken before the request's
 
     def has_news(self) -> bool:
