@@ -421,6 +421,44 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
 
 
+def test_a_fork_that_finds_every_lock_taken_cannot_hang_a_coroutine(engine):
+    """The thread that holds a lock at that moment does not exist in the child."""
+    handle = engine.submit(codes("a"), sampling(max_tokens=5))
+    stream, unread = handle.__aiter__(), handle.result(10)
+    held, go = threading.Event(), threading.Event()
+
+    def hold():
+        with stream._turn, handle._request.lock:
+            held.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        found = []
+        for use in (handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()):
+            try:
+                asyncio.run(use())
+                found.append("nothing")
+            except EngineForkedError:
+                found.append("ok")
+            except BaseException as error:
+                found.append(type(error).__name__)
+        os.write(write, " ".join(found).encode())
+        os._exit(0)
+    go.set()
+    thread.join()
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ok ok ok"
+    assert os.waitpid(child, 0)[1] == 0
+    assert unread.outputs[0].text == "bcdef"
+
+
 EXITS = {
     "idle": "handle.result()",
     "while generating": "",

@@ -383,6 +383,7 @@ class Handle:
         return self._output_later().__await__()
 
     async def _output_later(self) -> RequestOutput:
+        self._engine.check_process()  # a lock may have been held when the process was forked
         while not self._request.done:
             await self._change(None)
         return self._request.output()
@@ -425,6 +426,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
     """
 
     def __init__(self, handle: Handle) -> None:
+        handle._engine.check_process()
         self._handle = handle
         self._request = handle._request
         if not self._request.streamed:
@@ -468,6 +470,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
                 raise StopIteration
 
     async def __anext__(self) -> Chunk:
+        self._handle._engine.check_process()
         while True:
             done = self._request.done  # before the look, as above
             chunk = self._next()
