@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -210,6 +211,37 @@ def test_a_closed_event_loop_harms_nobody(engine):
     loop.close()
     assert engine.submit(codes("a"), sampling(max_tokens=5)).result(10).outputs[0].text == "bcdef"
     assert settles(engine, 2), "a request that only a dead loop waits for must end"
+
+
+@pytest.mark.parametrize("other", ["a thread", "a loop"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_closed_event_loop_ends_nothing_that_others_wait_for(other, streamed):
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=4, logprobs=0))  # a token a step
+    engine.step()
+    if streamed:
+        list(itertools.islice(handle, 1))
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(handle._output_later())
+    loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False
+    loop.close()
+    results = []
+
+    async def wait():
+        results.append(await handle)
+
+    waits = (
+        (lambda: results.append(handle.result(10))) if other == "a thread" else lambda: asyncio.run(wait())
+    )
+    thread = threading.Thread(target=waits)
+    thread.start()
+    while not handle._request.n_waiting and len(handle._request.waiters) < 2:
+        time.sleep(0.001)
+    while engine.step():
+        time.sleep(0.01)  # so that it waits again
+    thread.join()
+    assert results[0].outputs[0].text == "bcde" and results[0].outputs[0].finish_reason == "length"
 
 
 def test_two_loops_in_two_threads(engine):

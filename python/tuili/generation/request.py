@@ -315,19 +315,22 @@ def fresh(error: BaseException) -> BaseException:
 
 
 def wake_loops(waiters: Iterable[Waiter]) -> list[Request]:
-    """Wake coroutines with one call per event loop; returns the requests whose loop is closed: nobody waits
-    for them.
+    """Wake coroutines with one call per event loop; returns the requests that only coroutines waited for
+    whose loops are closed.
     """
     orphans: list[Request] = []
+    awaited: set[Request] = set()
     by_loop: dict[Any, list[Waiter]] = {}
     for waiter in waiters:
         by_loop.setdefault(waiter.loop, []).append(waiter)
     for loop, group in by_loop.items():
+        requests = [waiter.request for waiter in group]
         try:
             loop.call_soon_threadsafe(_set_all, [waiter.future for waiter in group])
+            awaited.update(requests)
         except RuntimeError:  # closed
-            orphans += [waiter.request for waiter in group]
-    return orphans
+            orphans += requests
+    return [request for request in orphans if request not in awaited and not request.n_waiting]
 
 
 def _set_all(futures: list[Any]) -> None:
