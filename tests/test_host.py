@@ -198,6 +198,29 @@ def test_an_error_of_the_callers_own_object_is_the_callers():
     assert handle.result(0).outputs[0].text == "b"
 
 
+class Unread(list):
+    """A list of which nobody looks at an entry."""
+
+    def __iter__(self):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "ids, error",
+    [
+        (range(10**30), tuili.TokenIdError),
+        (range(3, -(10**30), -1), tuili.TokenIdError),
+        (Unread([1] * 1000), tuili.PromptTooLongError),
+        (np.array([1, 2], "m8[s]"), tuili.InvalidParameterError),  # a duration counts as a signed integer
+        ([np.timedelta64(5)], tuili.InvalidParameterError),
+    ],
+    ids=["a range", "one that descends", "a long list", "durations", "a duration"],
+)
+def test_what_cannot_be_a_prompt_is_refused_at_once(ids, error):
+    with pytest.raises(error):
+        make_engine().submit(ids, sampling())
+
+
 def test_an_array_may_change_once_it_was_handed_over():
     ids = np.array(codes("a"))
     engine = make_engine()
