@@ -325,8 +325,9 @@ def test_requests_are_not_kept_by_their_errors(engine):
 def test_calls_run_between_steps(engine):
     handle = engine.submit(codes("a"), sampling(max_tokens=50))
     assert engine.call(threading.current_thread).name == "tuili-engine"
-    with pytest.raises(ZeroDivisionError):
-        engine.call(lambda: 1 / 0)
+    for function, error in ((lambda: 1 / 0, ZeroDivisionError), (sys.exit, SystemExit)):
+        with pytest.raises(error):
+            engine.call(function)
     assert len(handle.result(10).outputs[0].token_ids) == 50
 
 
@@ -400,9 +401,10 @@ def test_what_comes_between_two_looks_of_a_coroutine_is_not_lost(monkeypatch):
     assert asyncio.run(read()) == "bcd"
 
 
-def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [ValueError, SystemExit, BaseException])  # the last as a panic of Rust's
+def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, monkeypatch, caplog, error):
     def broken():
-        raise ValueError("a defect")
+        raise error("a defect")
 
     monkeypatch.setattr(engine, "wakes_in", broken)
     with pytest.raises(TuiliError, match="step failed"):

@@ -497,7 +497,7 @@ class Engine(Worker):
             )
             self._fail([row], error)
 
-    def rescue(self, error: Exception) -> None:
+    def rescue(self, error: BaseException) -> None:
         self._watchdog.since = None
         self._fail(self._all_rows(), error)
         self._flush()
