@@ -134,6 +134,7 @@ def test_threads_that_the_system_refuses_are_told_and_missed_by_nobody():
         pytest.skip("nothing limits the threads of a process here")
     n_missing = min(2, len(os.sched_getaffinity(0))) - 1
     assert done.stdout == f"{counted()} {n_missing}\nout_of_memory\n", done.stderr
+    assert done.stderr.count(f"the system refuses {n_missing} threads") == min(n_missing, 1)
 
 
 @pytest.mark.parametrize("count", [-1, 10**6])
