@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import itertools
 import threading
 from typing import ClassVar
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tiny_engine import codes, counted, make_engine, sampling
+from hostile.tokenizers import DOCUMENTS
+from tiny_engine import Letters, codes, counted, make_engine, sampling
+from tiny_tokenizers import full_byte_level, of_document
 from tuili.errors import TokenizerError
 from tuili.generation.delivery import spelling_for, transcript_for
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import Reader, Request
 from tuili.generation.spelling import Spelling
 from tuili.loading.tokenizer import call
+from tuili.tokenization import Detokenizer
 
 EOS = 1000
 
@@ -159,6 +163,11 @@ class Spelled:
     def __init__(self, refused=()):
         self.refused, self.decoder = refused, codecs.getincrementaldecoder("utf-8")("replace")
 
+    def __copy__(self):
+        twin = Spelled(self.refused)
+        twin.decoder.setstate(self.decoder.getstate())
+        return twin
+
     def push(self, token_id):
         return self.push_many((token_id,))
 
@@ -292,3 +301,95 @@ def test_a_token_that_ends_the_text_is_not_shown_to_a_reader_who_looks_before_th
     assert not reader.has_news()
     request.finish(0, "stop", 98)
     assert (reader.take().finish_reason, reader.has_news()) == ("stop", False)
+
+
+# --- the reader's text is what the engine's would be
+
+TOKENIZERS = [full_byte_level(), of_document(DOCUMENTS["sentencepiece"]())]  # the second has byte fallback
+NEVER = "\x07 never"
+
+
+@st.composite
+def continuations(draw):
+    """A tokenizer, ids, options, where a reader looks, and what ends them if no rule does."""
+    tokenizer = draw(st.sampled_from(TOKENIZERS))
+    ids = st.integers(0, tokenizer.n_vocab)  # a model may have more rows than tokens
+    special = st.sampled_from(sorted(tokenizer.special_ids))
+    eos_id, stop_ids = draw(special), draw(st.lists(ids | special, max_size=2, unique=True))
+    single = st.one_of(ids, special, st.sampled_from([eos_id, *stop_ids])).map(lambda token_id: [token_id])
+    text = st.text("añ你🙂 ", max_size=6).map(lambda text: tokenizer.encode(text, add_special=False))
+    token_ids = draw(st.lists(single | text, max_size=8))
+    options = {
+        "min_tokens": draw(st.integers(0, 3)),
+        "ignore_eos": draw(st.booleans()),
+        "stop_token_ids": stop_ids,
+        "skip_special_tokens": draw(st.booleans()),
+        "include_stop_str_in_output": draw(st.booleans()),
+    }
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=30))  # of what comes between two looks
+    return tokenizer, list(itertools.chain(*token_ids)), eos_id, options, draw(st.integers(8, 40)), sizes
+
+
+def told(tokenizer, token_ids, eos_id, params, max_tokens, sizes):
+    """The chunks' text, token ids and reasons, and the output's."""
+
+    def decoder(skip_special):
+        return Detokenizer(tokenizer, skip_special=skip_special)
+
+    transcript = transcript_for(params, [eos_id], decoder, max_tokens=max_tokens, full="full")
+    request = Request(0, [1], params, submitted=0.0, spelling=spelling_for(params, [eos_id], decoder))
+    reader, chunks, size = Reader(request, 0), [], itertools.cycle(sizes)
+    token_ids, reason = list(token_ids), None
+    while token_ids and reason is None:
+        n = next(size)
+        taken, piece = transcript.accept_all(token_ids[:n])
+        del token_ids[:n]
+        request.append(0, piece.text, taken, [])
+        if sizes[0] % 2:  # a look between the last token and the end
+            chunks.append(reader.take())
+        if (reason := piece.finish_reason) is not None:
+            request.finish(0, reason, piece.stop_reason)
+        chunks.append(reader.take())
+    if reason is None:
+        request.append(0, transcript.rest().text, [], [])
+        request.finish(0, "abort", None)
+        chunks.append(reader.take())
+    output = Reader(request, 0).output()
+    assert "".join(chunk.text for chunk in chunks) == output.text
+    assert [i for chunk in chunks for i in chunk.token_ids] == output.token_ids
+    return output
+
+
+@settings(max_examples=200)
+@given(continuations())
+def test_a_readers_text_is_the_one_that_the_engine_makes_to_look_for_stop_strings(continuation):
+    tokenizer, token_ids, eos_id, options, max_tokens, sizes = continuation
+    outputs = [
+        told(tokenizer, token_ids, eos_id, SamplingParams(**options, stop=stop), max_tokens, sizes)
+        for stop in ((), [NEVER])
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_a_look_that_is_interrupted_is_repeated_whole():
+    class Interrupted(Letters):
+        """Half a character is held back; Ctrl-C comes when it is shown."""
+
+        held, times = "", [KeyboardInterrupt]
+
+        def push_many(self, token_ids):
+            text, self.held = self.held + super().push_many(token_ids), "!"
+            return text
+
+        def flush(self):
+            if self.times:
+                raise self.times.pop()
+            return self.held
+
+    request = Request(0, [1], SamplingParams(), submitted=0.0, spelling=Spelling(Interrupted, frozenset(), 0))
+    request.append(0, "", codes("ab"), [])
+    request.finish(0, "length", None)
+    reader = Reader(request, 0)
+    with pytest.raises(KeyboardInterrupt):
+        reader.take()
+    assert reader.take().text == "ab!"

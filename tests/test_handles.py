@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -30,6 +31,7 @@ from tuili.errors import (
     RequestCancelled,
     TuiliError,
 )
+from tuili.generation import request as request_module
 from tuili.generation import worker
 
 TESTS = Path(__file__).parent
@@ -71,6 +73,36 @@ def test_streams_of_siblings_say_whose_chunk_it_is(engine):
         own = [chunk for chunk in chunks if chunk.index == index]
         assert "".join(chunk.text for chunk in own) == "bcdef"
         assert [chunk.finish_reason for chunk in own][-1] == "length"
+
+
+def test_a_slow_reader_of_siblings_hears_each_of_them():
+    engine = make_engine()
+    stream = iter(engine.submit(codes("a"), sampling(max_tokens=20, n=3, temperature=0, logprobs=0)))
+    engine.step()
+    heard = []
+    for _ in range(6):
+        engine.step()  # a token for each
+        heard.append(next(stream).index)
+    assert heard == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_search_may_find_fewer_while_a_stream_begins(monkeypatch):
+    """Between counting the continuations and reading them."""
+    request = (handle := make_engine().submit(codes("a"), sampling(n=3, temperature=0)))._request
+    threads = []
+
+    class Begun(request_module.Reader):
+        def __init__(self, *arguments):
+            if not threads:
+                threads.append(threading.Thread(target=request.keep, args=(1,)))
+                threads[0].start()
+                threads[0].join(0.1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(request_module, "Reader", Begun)
+    assert not iter(handle).has_news()
+    threads[0].join()
+    assert len(request.tracks) == 1
 
 
 def test_a_hundred_threads_submit_at_once(engine):
@@ -181,6 +213,37 @@ def test_a_closed_event_loop_harms_nobody(engine):
     assert settles(engine, 2), "a request that only a dead loop waits for must end"
 
 
+@pytest.mark.parametrize("other", ["a thread", "a loop"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_closed_event_loop_ends_nothing_that_others_wait_for(other, streamed):
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=4, logprobs=0))  # a token a step
+    engine.step()
+    if streamed:
+        list(itertools.islice(handle, 1))
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(handle._output_later())
+    loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False
+    loop.close()
+    results = []
+
+    async def wait():
+        results.append(await handle)
+
+    waits = (
+        (lambda: results.append(handle.result(10))) if other == "a thread" else lambda: asyncio.run(wait())
+    )
+    thread = threading.Thread(target=waits)
+    thread.start()
+    while not handle._request.n_waiting and len(handle._request.waiters) < 2:
+        time.sleep(0.001)
+    while engine.step():
+        time.sleep(0.01)  # so that it waits again
+    thread.join()
+    assert results[0].outputs[0].text == "bcde" and results[0].outputs[0].finish_reason == "length"
+
+
 def test_two_loops_in_two_threads(engine):
     results = []
 
@@ -262,8 +325,9 @@ def test_requests_are_not_kept_by_their_errors(engine):
 def test_calls_run_between_steps(engine):
     handle = engine.submit(codes("a"), sampling(max_tokens=50))
     assert engine.call(threading.current_thread).name == "tuili-engine"
-    with pytest.raises(ZeroDivisionError):
-        engine.call(lambda: 1 / 0)
+    for function, error in ((lambda: 1 / 0, ZeroDivisionError), (sys.exit, SystemExit)):
+        with pytest.raises(error):
+            engine.call(function)
     assert len(handle.result(10).outputs[0].token_ids) == 50
 
 
@@ -337,9 +401,10 @@ def test_what_comes_between_two_looks_of_a_coroutine_is_not_lost(monkeypatch):
     assert asyncio.run(read()) == "bcd"
 
 
-def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [ValueError, SystemExit, BaseException])  # the last as a panic of Rust's
+def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, monkeypatch, caplog, error):
     def broken():
-        raise ValueError("a defect")
+        raise error("a defect")
 
     monkeypatch.setattr(engine, "wakes_in", broken)
     with pytest.raises(TuiliError, match="step failed"):
@@ -388,6 +453,44 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
         assert pipe.read() == "ok ok ok"
     assert os.waitpid(child, 0)[1] == 0
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
+
+
+def test_a_fork_that_finds_every_lock_taken_cannot_hang_a_coroutine(engine):
+    """The thread that holds a lock at that moment does not exist in the child."""
+    handle = engine.submit(codes("a"), sampling(max_tokens=5))
+    stream, unread = handle.__aiter__(), handle.result(10)
+    held, go = threading.Event(), threading.Event()
+
+    def hold():
+        with stream._turn, handle._request.lock:
+            held.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        found = []
+        for use in (handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()):
+            try:
+                asyncio.run(use())
+                found.append("nothing")
+            except EngineForkedError:
+                found.append("ok")
+            except BaseException as error:
+                found.append(type(error).__name__)
+        os.write(write, " ".join(found).encode())
+        os._exit(0)
+    go.set()
+    thread.join()
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ok ok ok"
+    assert os.waitpid(child, 0)[1] == 0
+    assert unread.outputs[0].text == "bcdef"
 
 
 EXITS = {

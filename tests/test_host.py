@@ -134,6 +134,7 @@ def test_threads_that_the_system_refuses_are_told_and_missed_by_nobody():
         pytest.skip("nothing limits the threads of a process here")
     n_missing = min(2, len(os.sched_getaffinity(0))) - 1
     assert done.stdout == f"{counted()} {n_missing}\nout_of_memory\n", done.stderr
+    assert done.stderr.count(f"the system refuses {n_missing} threads") == min(n_missing, 1)
 
 
 @pytest.mark.parametrize("count", [-1, 10**6])
@@ -196,6 +197,29 @@ def test_an_error_of_the_callers_own_object_is_the_callers():
     handle = engine.submit(codes("a"), sampling(max_tokens=1))
     drain(engine)
     assert handle.result(0).outputs[0].text == "b"
+
+
+class Unread(list):
+    """A list of which nobody looks at an entry."""
+
+    def __iter__(self):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "ids, error",
+    [
+        (range(10**30), tuili.TokenIdError),
+        (range(3, -(10**30), -1), tuili.TokenIdError),
+        (Unread([1] * 1000), tuili.PromptTooLongError),
+        (np.array([1, 2], "m8[s]"), tuili.InvalidParameterError),  # a duration counts as a signed integer
+        ([np.timedelta64(5)], tuili.InvalidParameterError),
+    ],
+    ids=["a range", "one that descends", "a long list", "durations", "a duration"],
+)
+def test_what_cannot_be_a_prompt_is_refused_at_once(ids, error):
+    with pytest.raises(error):
+        make_engine().submit(ids, sampling())
 
 
 def test_an_array_may_change_once_it_was_handed_over():

@@ -401,3 +401,18 @@ def test_the_openapi_document_has_every_route(server):
     assert {path.replace("{model}", "{name}") for path in document["paths"]} == set(
         server.app.methods
     ) - pages
+
+
+# --- health
+
+
+def test_a_server_whose_engine_hangs_says_so(llm, server, vector_server, monkeypatch):
+    """As a kernel that does not end: catalogue row CAN-11."""
+    assert [server.ask(path).status for path in ("/health", "/ready")] == [200, 200]
+    assert vector_server.ask("/health").status == 200
+    monkeypatch.setattr(llm._engine._watchdog, "since", -1e9)
+    for path in ("/health", "/ready"):
+        answer = server.ask(path)
+        assert (answer.status, answer.code) == (503, "unhealthy")
+    monkeypatch.undo()
+    assert server.ask("/health").status == 200

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import threading
 import time
 
@@ -77,6 +78,21 @@ def test_work_is_late_after_its_limit_and_told_once(caplog):
         caplog.clear()
     watchdog.since = None
     assert not watchdog.late
+
+
+def test_late_work_is_told_where_no_file_can_be_opened(caplog):
+    """A full table of descriptors, or no folder that can be written."""
+    clock = Clock()
+    watchdog = Watchdog(10.0, clock)
+    watchdog.since, clock.now = 0.0, 11.0
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        watchdog.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    (record,) = caplog.records
+    assert "MainThread" in record.getMessage() and "test_watchdog.py" in record.getMessage()
 
 
 def test_an_engine_that_sleeps_is_healthy_and_a_closed_one_is_not(hanging):

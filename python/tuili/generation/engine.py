@@ -47,7 +47,7 @@ from tuili.generation.scheduler import Limits, Scheduler, StepPlan
 from tuili.generation.spelling import TextDecoder
 from tuili.generation.steering import DEFERRED, NOTHING_ALLOWED, choose, follow_grammar, none_drawn
 from tuili.generation.watchdog import Watchdog
-from tuili.generation.worker import Worker, forget_frames
+from tuili.generation.worker import Worker, forget_frames, log
 
 STUCK_S = 120.0  # a step that takes so long is not slow any more
 
@@ -105,6 +105,7 @@ class Engine(Worker):
         self._n_rows = 0
         self._queued_tokens = 0
         self._waiters: list[Waiter] = []
+        self._missing_threads = 0  # that the log knows of
         self._watchdog = Watchdog(STUCK_S, clock)
         self._counters = Counters()
 
@@ -467,6 +468,13 @@ class Engine(Worker):
         self._counters.cached_tokens += cached
         request.settle(request.times.metrics(cached, sum(row.preemptions for row in rows)), error)
         self._waiters += request.wake()
+        self._tell_missing_threads()
+
+    def _tell_missing_threads(self) -> None:
+        n_missing = _core.missing_threads()
+        if n_missing > self._missing_threads:
+            self._missing_threads = n_missing
+            log.warning("the system refuses %d threads; the others do their work", n_missing)
 
     def _mark_admitted(self, plan: StepPlan, now: float) -> None:
         for row in plan.admitted:
@@ -497,7 +505,7 @@ class Engine(Worker):
             )
             self._fail([row], error)
 
-    def rescue(self, error: Exception) -> None:
+    def rescue(self, error: BaseException) -> None:
         self._watchdog.since = None
         self._fail(self._all_rows(), error)
         self._flush()

@@ -188,7 +188,7 @@ class Grammars(Worker):
             ]
         except TuiliError as error:
             outcome = error
-        except Exception as error:
+        except BaseException as error:  # the library's panics, too
             outcome = TuiliError("compiling a grammar failed", code="internal")
             outcome.__cause__ = error
         message.deliver(outcome)

@@ -80,6 +80,8 @@ class Intake:
 
         raises  TokenIdError, PromptTooLongError, InvalidParameterError, KVCacheExhaustedError, GrammarError
         """
+        if isinstance(token_ids, list | tuple):  # before each of them is looked at
+            self._check_length(len(token_ids))
         ids = checked_ids(token_ids, self._n_vocab)
         max_tokens, full = self._check(len(ids), params)
         form = structure.form_of(params)
@@ -124,10 +126,7 @@ class Intake:
 
         The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
         """
-        if n_prompt > self._max_model_len:
-            raise PromptTooLongError(
-                f"the prompt has {n_prompt} tokens; max_model_len is {self._max_model_len}"
-            )
+        self._check_length(n_prompt)
         parameters.check_vocabulary(params, self._n_vocab)
         if (
             params.prompt_logprobs
@@ -143,6 +142,12 @@ class Intake:
         self._check_fits(n_prompt + max(0, max_tokens - 1), params.num_beams)
         check_beams(params, self._eos_ids, n_vocab=self._n_vocab, max_num_seqs=self._max_num_seqs)
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
+
+    def _check_length(self, n_prompt: int) -> None:
+        if n_prompt > self._max_model_len:
+            raise PromptTooLongError(
+                f"the prompt has {n_prompt} tokens; max_model_len is {self._max_model_len}"
+            )
 
     def _check_form(self, form: structure.Form | None) -> None:
         if form is not None and self._grammars is None:

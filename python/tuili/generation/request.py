@@ -273,12 +273,14 @@ class Reader:
             text = "".join(track.pieces[self._n_pieces :])
             entries = None if track.logprobs is None else track.logprobs[begin : begin + len(ids)]
             reason, stop_reason = track.finish_reason, track.stop_reason
-        if self._decoder is not None and track.spelling is not None:
+        decoder = copy.copy(self._decoder)  # it goes on once all has gone well
+        if decoder is not None and track.spelling is not None:
             n_shown = track.spelling.n_shown(begin, ids)
-            text = self._decoder.push_many(ids[:n_shown])
+            text = decoder.push_many(ids[:n_shown])
             if reason is not None:
-                text += self._decoder.flush()
-        self._n_pieces, self._n_ids, self._ended = n_pieces, begin + len(ids), reason is not None
+                text += decoder.flush()
+        self._decoder, self._n_ids, self._n_pieces = decoder, begin + len(ids), n_pieces
+        self._ended = reason is not None
         logprobs = None
         if entries is not None:
             logprobs = [TokenLogprob(i, own, list(top)) for i, (own, top) in zip(ids, entries, strict=False)]
@@ -313,19 +315,22 @@ def fresh(error: BaseException) -> BaseException:
 
 
 def wake_loops(waiters: Iterable[Waiter]) -> list[Request]:
-    """Wake coroutines with one call per event loop; returns the requests whose loop is closed: nobody waits
-    for them.
+    """Wake coroutines with one call per event loop; returns the requests that only coroutines waited for
+    whose loops are closed.
     """
     orphans: list[Request] = []
+    awaited: set[Request] = set()
     by_loop: dict[Any, list[Waiter]] = {}
     for waiter in waiters:
         by_loop.setdefault(waiter.loop, []).append(waiter)
     for loop, group in by_loop.items():
+        requests = [waiter.request for waiter in group]
         try:
             loop.call_soon_threadsafe(_set_all, [waiter.future for waiter in group])
+            awaited.update(requests)
         except RuntimeError:  # closed
-            orphans += [waiter.request for waiter in group]
-    return orphans
+            orphans += requests
+    return [request for request in orphans if request not in awaited and not request.n_waiting]
 
 
 def _set_all(futures: list[Any]) -> None:
@@ -381,6 +386,7 @@ class Handle:
         return self._output_later().__await__()
 
     async def _output_later(self) -> RequestOutput:
+        self._engine.check_process()  # a lock may have been held when the process was forked
         while not self._request.done:
             await self._change(None)
         return self._request.output()
@@ -423,12 +429,14 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
     """
 
     def __init__(self, handle: Handle) -> None:
+        handle._engine.check_process()
         self._handle = handle
         self._request = handle._request
         if not self._request.streamed:
             self._request.streamed = True
             handle._engine.interrupt()
-        self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
+        with self._request.lock:  # a beam search may `keep` fewer
+            self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
         self._turn = threading.RLock()  # of the threads that read this stream; taken before the request's
 
     def has_news(self) -> bool:
@@ -440,6 +448,8 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         with self._turn:
             reader = next((reader for reader in self._readers if reader.has_news()), None)
             chunk = None if reader is None else reader.take()
+            if reader is not None:  # its siblings are next; another thread may be looking at the list
+                self._readers = [*(other for other in self._readers if other is not reader), reader]
         if chunk is None and self._request.error is not None:
             raise fresh(self._request.error)
         return chunk
@@ -463,6 +473,7 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
                 raise StopIteration
 
     async def __anext__(self) -> Chunk:
+        self._handle._engine.check_process()
         while True:
             done = self._request.done  # before the look, as above
             chunk = self._next()

@@ -23,8 +23,11 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             raise InvalidParameterError(
                 f"{name} must be a list of token ids, not {described(token_ids)}", param=name
             )
+        ends = {*token_ids[:1], *token_ids[-1:]} if isinstance(token_ids, range) else ()
+        if not all(0 <= end < n_vocab for end in ends):  # what lies between may be endless
+            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})")
         for position, item in enumerate(token_ids):
-            if isinstance(item, bool | np.bool_) or not isinstance(item, int | np.integer):
+            if isinstance(item, bool | np.bool_ | np.timedelta64) or not isinstance(item, int | np.integer):
                 raise InvalidParameterError(
                     f"{name}: entry {position} is {described(item)}, not a token id", param=name
                 )
@@ -32,7 +35,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             token_ids = np.array(token_ids, dtype=np.int64)
         except OverflowError:
             raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})") from None
-    if token_ids.ndim != 1 or not np.issubdtype(token_ids.dtype, np.integer):
+    if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
         raise InvalidParameterError(
             f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
             param=name,

@@ -77,7 +77,7 @@ class Call(Waitable, Generic[T]):
             return
         try:
             result = self._function()
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the caller waits for it
             self.fail(error)
             return
         with self.condition:
@@ -238,7 +238,7 @@ class Worker:
         """After how many seconds without a message there is work again; None: never."""
         return None
 
-    def rescue(self, error: Exception) -> None:
+    def rescue(self, error: BaseException) -> None:
         """Tell whoever waits that a step failed."""
 
     def _abandon(self) -> None:
@@ -289,7 +289,7 @@ def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
         try:
             busy = worker.step(message)
             wakes_in = worker.wakes_in()
-        except Exception as error:  # a defect of ours: whoever waits is told, and the thread lives on
+        except BaseException as error:  # a defect of ours: whoever waits is told, and the thread lives on
             log.exception("the engine's step failed outside the model")
             busy = False
             worker.rescue(error)

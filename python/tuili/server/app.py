@@ -114,9 +114,15 @@ class App:
     # --- about the server -------------------------------------------------------------------------------
 
     async def _health(self, request: Request) -> Response:
+        self._check_engine()
         return Json({"status": "ok"})
 
+    def _check_engine(self) -> None:
+        if not self.llm.stats().get("healthy", True):  # an encoder's does not say
+            raise Refused(503, "the engine is closed, or a step of it does not end", code="unhealthy")
+
     async def _ready(self, request: Request) -> Response:
+        self._check_engine()
         if self._guard.draining:
             raise Refused(503, "the server is closing", code="closing")
         encoder = self.llm._encoder
