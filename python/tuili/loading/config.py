@@ -294,7 +294,9 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     headed = _headed_decoder(names[0]) if names[0] not in HF_ARCHITECTURES else None
     module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
     config.fill(class_defaults.CLASS_DEFAULTS.get(headed or names[0], {}))
-    return names[0], decoder_heads.HeadedDecoder(module) if headed else module
+    if headed is not None:
+        module = decoder_heads.HeadedDecoder(module)
+    return names[0], module
 
 
 def gguf_architecture(name: str, what: str) -> ModuleType:
