@@ -108,6 +108,7 @@ CASES = [
         linear_rope=_rope("linear", factor=4.0),
         dynamic_rope=_rope("dynamic", factor=4.0),
         llama3_rope=_rope("llama3", **_LLAMA3, **_ORIGINAL),
+        llama3_rope_of_the_whole_context=_rope("llama3", **_LLAMA3),
         yarn_rope=_rope("yarn", factor=4.0, **_ORIGINAL),
         longrope=_rope("longrope", factor=4.0, short_factor=_HALVES, long_factor=_HALVES, **_ORIGINAL),
         old_spelling_of_rope={"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 500.0},
@@ -214,6 +215,7 @@ CASES = [
             "mlp_bias": True,
             "tie_word_embeddings": False,
         },
+        layer_types={"num_hidden_layers": 2, "layer_types": [_SLIDING, _FULL], "sliding_window": WINDOW},
     ),
     *_cases(
         "OlmoForCausalLM",
@@ -338,6 +340,7 @@ CASES = [
             "hidden_act": "gelu_fast",
         },
         odd_rotation={"hidden_size": 48, "rotary_pct": 0.25},
+        names_of_others={"partial_rotary_factor": 0.5, "rope_theta": 500.0},
     ),
     *_cases(
         "OPTForCausalLM",

@@ -181,6 +181,8 @@ def test_a_setting_that_is_null_is_not_filled_in() -> None:
     "name, settings, said",
     [
         ("StableLmForCausalLM", {"hidden_size": 24, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("MistralForCausalLM", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "apply_residual"),
         ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),

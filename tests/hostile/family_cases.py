@@ -26,6 +26,7 @@ def decoders() -> Iterator[Case]:
     flat = {"rope_type": "linear", "factor": 2.0}
     yield _case("Olmo3ForCausalLM", "one rotation for all", F, value, rope_parameters=flat)
     yield _case("GlmForCausalLM", "turns none", F, value, partial_rotary_factor=0.0)
+    yield _case("MistralForCausalLM", "turns half", U, "config_unsupported", partial_rotary_factor=0.5)
     yield _case("StableLmForCausalLM", "turns 2 heads", F, value, partial_rotary_factor=2.0)
     yield _case("FalconForCausalLM", "two norms", U, "config_unsupported", num_ln_in_parallel_attn=2)
     yield _case("BloomForCausalLM", "other residual", U, "config_unsupported",

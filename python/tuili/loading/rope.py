@@ -42,7 +42,7 @@ def inverse_frequencies(
     if scaling is not None and kind == "linear":
         inverse = inverse / f32(scaling.positive("factor"))
     elif scaling is not None and kind == "llama3":
-        inverse = _llama3(inverse, scaling)
+        inverse = _llama3(inverse, scaling, max_positions)
     elif scaling is not None and kind == "yarn":
         inverse, scale = _yarn(theta, head_dim, scaling, max_positions)
     elif scaling is not None and kind in _LONGROPE:
@@ -103,13 +103,13 @@ def rope_type(scaling: Config | None) -> str:
     return str(kind or old or "default")
 
 
-def _llama3(inverse: NDArray[np.float32], scaling: Config) -> NDArray[np.float32]:
+def _llama3(inverse: NDArray[np.float32], scaling: Config, max_positions: int) -> NDArray[np.float32]:
     """Llama 3.1: long wavelengths are divided by `factor`, short ones kept, a ramp between."""
     factor = scaling.positive("factor")
     low, high = scaling.positive("low_freq_factor"), scaling.positive("high_freq_factor")
     if not low < high:
         raise scaling.wrong("high_freq_factor", f"more than low_freq_factor, which is {low}")
-    old_context = scaling.integer("original_max_position_embeddings", 1, MAX_POSITIONS)
+    old_context = _original_context(scaling, max_positions)
     # A scalar divided by a tensor is the scalar times the reciprocal in torch: two roundings, kept here.
     wavelength = f32(1) / inverse * f32(2 * math.pi)
     scaled = np.where(wavelength > f32(old_context / low), inverse / f32(factor), inverse)

@@ -138,14 +138,14 @@ def rope(
     size: Sizes,
     *,
     theta: float = 10000.0,
-    partial: float = 1.0,
+    partial: float | None = None,
     interleaved: bool = False,
     rounds_up: bool = False,
 ) -> tuple[RopeSpec, int]:
     """Rotary positions by `rope_parameters`, or `rope_scaling` and `rope_theta`; and the positions they hold
     for.
 
-    theta, partial  the family's own, if the file does not say
+    theta, partial  the family's own, if the file does not say; without `partial`, it rotates whole heads
     rounds_up       whether one coordinate more turns where their number is odd
     """
     scaling = rope_section(config)
@@ -154,7 +154,12 @@ def rope(
     def where(key: str) -> Config:
         return next((section for section in settings if key in section), config)
 
-    fraction = where("partial_rotary_factor").number("partial_rotary_factor", 1e-3, 1.0, partial)
+    fraction = where("partial_rotary_factor").number("partial_rotary_factor", 1e-3, 1.0, partial or 1.0)
+    if partial is None and fraction != 1.0:
+        raise ModelUnsupportedError(
+            f"{config.what}: partial_rotary_factor is {fraction}; models of this kind rotate whole heads",
+            code="config_unsupported",
+        )
     n_turned = int(size.head_dim * fraction)
     odd = rounds_up and n_turned > 1 and rope_type(scaling) in ("default", "linear")
     return rope_of(

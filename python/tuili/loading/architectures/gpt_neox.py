@@ -36,10 +36,7 @@ IGNORED_TENSORS = (r"(gpt_neox\.)?layers\.\d+\.attention\.(bias|masked_bias|rota
 
 def spec(config: Config) -> ModelSpec:
     """GPTNeoXForCausalLM."""
-    names = {}
-    for ours, theirs in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
-        if ours not in config:
-            names[ours] = theirs
+    names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
     size = sizes(unfused(config, names))
     rotation, limit = rope(config, size, partial=0.25, rounds_up=True)
     bias = config.flag("attention_bias", True)

@@ -34,6 +34,6 @@ def spec(config: Config) -> ModelSpec:
     if "original_max_position_embeddings" not in config:
         config.values = {**config.values, "original_max_position_embeddings": 4096}
     size = sizes(config)
-    rotation, limit = rope(config, size, rounds_up=True)
+    rotation, limit = rope(config, size, partial=1.0, rounds_up=True)
     layer = layer_of(size, activation=activation(config), sliding_window=window(config))
     return decoder(config, size, [layer] * size.n_layers, [rotation], usual_eps=1e-5, max_positions=limit)

@@ -29,8 +29,9 @@ def spec(config: Config) -> ModelSpec:
     rotation, limit = rope(config, size, theta=2_000_000.0)
     bias = config.flag("attention_bias", False)
     rotated = _rotated(config, size.n_layers)
-    length = window(config) if config.flag("use_sliding_window", False) else 0
-    usual = [LOCAL if length and not turns else GLOBAL for turns in rotated]
+    length = window(config)
+    local = length and config.flag("use_sliding_window", False)
+    usual = [LOCAL if local and not turns else GLOBAL for turns in rotated]
     layers = [
         layer_of(
             size,
