@@ -58,6 +58,7 @@ def test_the_emulator_catches_every_planted_bug(release: Build) -> None:
     assert_passes(release.run("emulator_test"), at_least=20)
 
 
+@pytest.mark.slow
 def test_the_kernels_are_right_and_ignore_their_batch(release: Build) -> None:
     assert_passes(release.run("kernels_test"), at_least=50)
 

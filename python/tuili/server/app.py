@@ -122,11 +122,11 @@ class App:
             raise Refused(503, "the engine is closed, or a step of it does not end", code="unhealthy")
 
     async def _ready(self, request: Request) -> Response:
-        self._check_engine()
         if self._guard.draining:
             raise Refused(503, "the server is closing", code="closing")
         encoder = self.llm._encoder
         (self.llm._decoder_engine() if encoder is None else encoder.worker).check_usable()
+        self._check_engine()
         return Json({"status": "ready"})
 
     async def _metrics(self, request: Request) -> Response:
