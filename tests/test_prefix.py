@@ -143,6 +143,21 @@ def test_a_window_is_loaded_where_the_rest_of_its_prefix_is_there(folder, monkey
         assert answer(llm) == (*expected[:2], N_SAVED)
 
 
+def test_a_prefix_whose_window_others_hold_is_told_so(folder):
+    with tuili.LLM(folder / "gemma", **OPTIONS) as llm:
+        data = llm.save_prefix(IDS)
+    with tuili.LLM(folder / "gemma", **OPTIONS) as llm:
+        pool = llm._engine._pool
+        [area] = pool.windows
+        others = [_core.Sequence(np.full(9, 9, np.int32)) for _ in range(area.n_blocks)]
+        assert all(pool.grow(other, 9) for other in others)
+        with pytest.raises(KVCacheExhaustedError, match=f"of the window of {area.window} tokens 0 of "):
+            llm.load_prefix(data)
+        for other in others:
+            pool.release(other)
+        assert llm.load_prefix(data) == N_SAVED
+
+
 def test_a_loaded_prefix_makes_room_like_any_other(folder):
     with tuili.LLM(folder / "llama", **OPTIONS | {"kv_cache_bytes": 1 << 18}) as llm:
         n_blocks = llm.stats()["n_blocks"]

@@ -222,9 +222,11 @@ class Prefixes:
                 first = self._pool.attach_chain(sequence, max(found, begin)) // size
                 end = min(first + self._slice, len(ids) // size)
                 if not self._pool.grow(sequence, end * size, position=len(ids)):
+                    free = [f"{self._pool.n_free} of {self._pool.n_blocks}"]
+                    for area in self._pool.windows:
+                        free.append(f"of the window of {area.window} tokens {area.n_free} of {area.n_blocks}")
                     raise KVCacheExhaustedError(
-                        f"the prefix needs {len(ids) // size} cache blocks; {self._pool.n_free} of "
-                        f"{self._pool.n_blocks} are not in use",
+                        f"the prefix needs {len(ids) // size} cache blocks; {', '.join(free)} are not in use"
                     )
                 piece = blocks[n_bytes(first) : n_bytes(end)]
                 self._cache.write(sequence, len(ids), end - first, piece)
