@@ -121,6 +121,8 @@ def test_tasks_and_options_are_checked(model):
         tuili.pipeline("sentiment-analysis", llm)(TEXT, truncated=True)
     with pytest.raises(tuili.InvalidParameterError):
         tuili.pipeline("zero-shot-classification", llm)(TEXT, ["cat"], hypothesis_template="no place")
+    with pytest.raises(tuili.InvalidParameterError, match="return_all_scores"):
+        tuili.pipeline("sentiment-analysis", llm)(TEXT, return_all_scores="no")
     for labels in (None, [], "", " , ", [""], [1], {"cat": 1}):
         with pytest.raises(tuili.InvalidParameterError, match="candidate_labels"):
             tuili.pipeline("zero-shot-classification", llm)(TEXT, labels)

@@ -99,6 +99,11 @@ HOSTILE = {
     "varint": (Slow("t5", {}), {"spiece.model": b"\x0a" + b"\xff" * 12}, "protobuf"),
     "cut off": (Slow("t5", {}), {"spiece.model": b"\x0a\x7f\x0a\x01a"}, "protobuf"),
     "piece without text": (Slow("t5", {}), {"spiece.model": b"\x0a\x02\x18\x01"}, "protobuf"),
+    "table a number": (
+        Slow("t5", {}),
+        {"spiece.model": b"\x0a\x03\x0a\x01a\x1a\x0a\x10" + b"\xff" * 8 + b"\x3f"},
+        "protobuf",
+    ),
     "score NaN": (Slow("t5", {}), {"spiece.model": b"\x0a\x08\x0a\x01a\x15\x00\x00\xc0\x7f"}, "protobuf"),
     "word model": (Slow("t5", {}), {"spiece.model": b"\x0a\x03\x0a\x01a\x12\x02\x18\x03"},
         "tokenizer_component"),

@@ -71,12 +71,15 @@ def _model(data: bytes, what: str) -> SentencePieces:
     unk_id = trained.get(40, 0)
     if not 0 <= unk_id < len(pieces):
         raise TokenizerError(f"{what}: unk_id {unk_id} of {len(pieces)} pieces", code="special_id")
+    charsmap = normal.get(2, b"")
+    if not isinstance(charsmap, bytes):  # bytes(n) would be n zeros
+        raise TokenizerError(f"{what}: the normalizer's table is a number", code="protobuf")
     return SentencePieces(
         pieces=pieces,
         model_type=model_type,
         unk_id=unk_id,
         byte_fallback=bool(trained.get(35, 0)),
-        charsmap=bytes(normal.get(2, b"")),
+        charsmap=charsmap,
         add_dummy_prefix=bool(normal.get(3, 1)),
         remove_extra_whitespaces=bool(normal.get(4, 1)),
     )

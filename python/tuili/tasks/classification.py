@@ -104,6 +104,7 @@ class Task(Pipeline):
             raise InvalidParameterError(
                 'a pair of texts is given as a dict of "text" and "text_pair"', param="inputs"
             )
+        every = chosen["return_all_scores"] = boolean("return_all_scores", chosen["return_all_scores"])
         name = chosen["function_to_apply"]
         function = FUNCTIONS[self.head.function] if name is None else function_named(name)
         encoded, rows = outputs(self.tasks, items, chosen["truncation"])
@@ -111,7 +112,7 @@ class Task(Pipeline):
             marked(self._labels(row, function, chosen), one.truncated)
             for one, row in zip(encoded, rows, strict=True)
         ]
-        if chosen["top_k"] is ... and not chosen["return_all_scores"]:
+        if chosen["top_k"] is ... and not every:
             results = [labels[0] for labels in results]
         alone = isinstance(inputs, Mapping) or (isinstance(inputs, str) and "top_k" in options)
         return results[0] if alone else results
