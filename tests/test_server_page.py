@@ -185,6 +185,42 @@ def test_probabilities_are_seen_with_mouse_and_keyboard(page):
     assert len(page.all("span.here")) == 1
 
 
+WRITE = """
+const item = document.createElement("li");
+item.innerHTML = "<div class=words></div>";
+const writer = new Writer(item);
+const shown = [];
+for (const [content, bytes] of arguments[0]) {
+  const top_logprobs = [{token: "?", bytes: [255], logprob: -1}];
+  const content_ = bytes.length ? [{token: "?", bytes, logprob: -2, top_logprobs}] : [];
+  writer.add({delta: {content}, logprobs: {content: content_}});
+  shown.push(item.textContent);
+}
+writer.finish();
+const spans = [...item.querySelectorAll("span")];
+if (spans.length) showToken(spans[0]);
+return [shown, item.textContent, spans.map(s => s.textContent),
+        document.querySelectorAll("#token tr.chosen").length, document.querySelectorAll("#token tr").length];
+"""
+
+
+@pytest.mark.parametrize(
+    "chunks, words",
+    [
+        ([("a", "a"), (" b", " b"), ("<b>", "<b>")], ["a", " b", "<b>"]),
+        ([("a", " a"), (" b", " b")], ["a", " b"]),  # SentencePiece's first token
+        ([("", "<s>"), ("abcdef", "abc"), ("", "def")], ["abc", "def"]),  # a special token is not in the text
+        ([("ab", "zz"), ("cd", "cd"), ("ef", "ef")], ["cd", "ef"]),  # a text that no token explains
+    ],
+)
+def test_an_answer_is_shown_as_it_comes_whatever_its_tokens_are(page, chunks, words):
+    given = [(text, list(token.encode())) for text, token in chunks]
+    shown, whole, spans, n_chosen, n_rows = page.chrome.execute_script(WRITE, given)
+    assert whole == "".join(text for text, _ in chunks) and spans == words
+    assert shown[-1] == whole, "before its end"
+    assert n_chosen == 1 and n_rows == 3, "the chosen one is told from another that is no text either"
+
+
 def test_everything_has_a_name_and_both_colour_schemes_contrast(page):
     nameless = page.chrome.execute_script(
         "return [...document.querySelectorAll('button, input, textarea, section, aside')].filter("

@@ -178,7 +178,7 @@ class Writer {
     }
     while (this.waiting.length && this.text.length - this.shown >= this.waiting[0].piece.length) {
       const { piece, token } = this.waiting.shift();
-      if (this.text.startsWith(piece, this.shown)) this.#append(piece, token); // else a special token
+      this.#place(piece, token);
     }
     scrollDown(false);
   }
@@ -186,6 +186,16 @@ class Writer {
   finish() {
     const rest = this.text.slice(this.shown);
     if (rest) this.words.append(rest);
+  }
+
+  #place(piece, token) {
+    // SentencePiece's first token has a space that the text has not.
+    const spoken = this.shown || this.text.startsWith(piece) ? piece : piece.trimStart();
+    const at = spoken ? this.text.indexOf(spoken, this.shown) : -1;
+    if (at < 0) return; // a special token
+    if (at > this.shown) this.words.append(this.text.slice(this.shown, at));
+    this.shown = at;
+    this.#append(spoken, token);
   }
 
   #append(piece, token) {
@@ -281,12 +291,13 @@ function showToken(element) {
   document.querySelector("span.here")?.classList.remove("here");
   element.classList.add("here");
   const { chosen, top } = element.alternatives;
-  const rows = top.some((one) => one.token === chosen.token) ? top : [...top, chosen];
+  const isChosen = (one) => String(one.bytes) === String(chosen.bytes); // many tokens are no text by themselves
+  const rows = top.some(isChosen) ? top : [...top, chosen];
   const table = document.createElement("table");
   let left = 1;
   for (const one of rows) {
     left -= Math.exp(one.logprob);
-    table.append(row(JSON.stringify(one.token), one.logprob, one.token === chosen.token));
+    table.append(row(JSON.stringify(one.token), one.logprob, isChosen(one)));
   }
   table.append(row(texts.other, Math.log(Math.max(left, 0)), false));
   $("token").replaceChildren(table);
