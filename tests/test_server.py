@@ -308,11 +308,13 @@ def test_tools_that_cannot_fit_are_not_tokenized(server, monkeypatch, field):
     assert server.ask("/v1/chat/completions", fields).code == "prompt_too_long"
 
 
-def test_a_server_whose_engine_is_closed_is_not_ready(tmp_path):
-    with running(tuili.LLM(write_hf_folder(tiny_llama(), tmp_path / "llama"), **SIZES)) as server:
+@pytest.mark.parametrize("make, code", [(tiny_llama, "unhealthy"), (tiny_bert, "engine_closed")])
+def test_a_server_whose_engine_is_closed_is_not_ready(tmp_path, make, code):
+    with running(tuili.LLM(write_hf_folder(make(), tmp_path / "model"), num_threads=1)) as server:
         assert server.ask("/ready").status == 200
         server.app.llm.close()
-        assert (server.ask("/ready").status, server.ask("/ready").code) == (503, "engine_closed")
+        for path in ("/health", "/ready"):
+            assert (server.ask(path).status, server.ask(path).code) == (503, code)
 
 
 def test_a_full_server_is_429_with_retry_after(tmp_path):

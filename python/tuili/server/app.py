@@ -118,14 +118,14 @@ class App:
         return Json({"status": "ok"})
 
     def _check_engine(self) -> None:
-        if not self.llm.stats().get("healthy", True):  # an encoder's does not say
+        if self.llm._encoder is not None:
+            self.llm._encoder.worker.check_usable()
+        elif not self.llm.stats()["healthy"]:
             raise Refused(503, "the engine is closed, or a step of it does not end", code="unhealthy")
 
     async def _ready(self, request: Request) -> Response:
         if self._guard.draining:
             raise Refused(503, "the server is closing", code="closing")
-        encoder = self.llm._encoder
-        (self.llm._decoder_engine() if encoder is None else encoder.worker).check_usable()
         self._check_engine()
         return Json({"status": "ready"})
 
