@@ -13,7 +13,6 @@
 namespace tuili::cpu::TUILI_ISA {
 namespace {
 
-constexpr int64_t kStretch = 8;     // multiplications of a chain between two looks ahead
 constexpr int64_t kFewQueries = 8;  // as in decoding: bound by memory
 
 struct Code {
@@ -119,6 +118,9 @@ struct Ahead {
   const char* pages[2 * (kKeyTile / 16 + 1)];
   int64_t n_pages = 0, page_bytes = 0, page = 0, byte = 0;
 
+  // Multiplications of a chain until the next look: all `n` where nothing is ahead.
+  TUILI_INLINE int64_t stretch(int64_t n) const { return n_pages > 0 ? smaller(n, 8) : n; }
+
   // As much as was read meanwhile, into the second cache: the first one is full of this tile.
   TUILI_INLINE void fetch(int64_t bytes) {
     for (; bytes > 0 && page < n_pages; bytes -= 64) {
@@ -158,8 +160,8 @@ TUILI_INLINE void score_pieces(const AttentionArgs& args, int64_t kv_head, const
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
     for (int p = 0; p < kPieces; ++p) acc[r][p] = zero();
-  for (int64_t d = 0; d < args.pages.head_dim; d += kStretch) {
-    const int64_t n = smaller(kStretch, args.pages.head_dim - d);
+  for (int64_t d = 0, n = 0; d < args.pages.head_dim; d += n) {
+    n = ahead.stretch(args.pages.head_dim - d);
     chains(acc, queries.q + first * queries.stride + d, queries.stride, k, block_size, n);
     for (int p = 0; p < kPieces; ++p) k[p] += n * block_size;
     ahead.fetch(n * kPieces * 16 * int64_t{sizeof(T)});
@@ -256,8 +258,8 @@ TUILI_INLINE void weigh_pieces(const AttentionArgs& args, int64_t kv_head, const
           static_cast<const T*>(args.pages.v) + page_of(args, kv_head, key) + offset * head_dim + d + 16 * p;
     const float* probabilities = queries.scores + first * kKeyTile + (key - tile);
     if (width == 16) {
-      for (int64_t t = 0; t < n; t += kStretch) {
-        const int64_t few = smaller(kStretch, n - t);
+      for (int64_t t = 0, few = 0; t < n; t += few) {
+        few = ahead.stretch(n - t);
         chains(acc, probabilities + t, kKeyTile, v, head_dim, few);
         for (int p = 0; p < kPieces; ++p) v[p] += few * head_dim;
         ahead.fetch(few * kPieces * 16 * int64_t{sizeof(T)});
