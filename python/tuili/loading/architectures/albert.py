@@ -7,11 +7,10 @@ from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
+    post_norm_encoder,
     post_norm_layer,
     prefixed,
-    task_head,
     with_biases,
-    words_head,
 )
 from tuili.loading.config import MAX_LAYERS, MAX_MODEL, Config
 
@@ -78,28 +77,14 @@ def spec(config: Config) -> ModelSpec:
     act = activation(config, default="gelu_new")
     order, first = _layers(config)
     owners = [first[pair] if first[pair] != at else -1 for at, pair in enumerate(order)]
-    return ModelSpec(
-        kind="encoder",
-        n_vocab=size.n_vocab,
-        d_model=size.d_model,
+    return post_norm_encoder(
+        config,
+        size,
+        [post_norm_layer(size, act, owner) for owner in owners],
+        act,
+        words_width=width,
         d_embedding=width,
         project_last=True,
-        max_positions=size.max_positions,
-        layers=[post_norm_layer(size, act, owner) for owner in owners],
         n_positions_learned=size.max_positions,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
-        embedding_norm=True,
-        norm="layer",
-        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
-        final_norm=False,
-        has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
-                "tokens": {},
-                "spans": {},
-                "words": words_head(config, width, act),
-            },
-        ),
     )

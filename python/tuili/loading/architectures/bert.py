@@ -10,11 +10,10 @@ from tuili.loading.architectures import gguf_config, sizes
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
+    post_norm_encoder,
     post_norm_layer,
     prefixed,
     refuse_flags,
-    task_head,
-    words_head,
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
@@ -88,28 +87,13 @@ def spec(config: Config) -> ModelSpec:
     config.choice("position_embedding_type", ("absolute",), "absolute")
     refuse_flags(config, "is_decoder", "add_cross_attention")
     act = activation(config)
-    return ModelSpec(
-        kind="encoder",
-        n_vocab=size.n_vocab,
-        d_model=size.d_model,
-        max_positions=size.max_positions,
-        layers=[post_norm_layer(size, act)] * size.n_layers,
+    return post_norm_encoder(
+        config,
+        size,
+        [post_norm_layer(size, act)] * size.n_layers,
+        act,
         n_positions_learned=size.max_positions,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
-        embedding_norm=True,
-        norm="layer",
-        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
-        final_norm=False,
-        has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
-                "tokens": {},
-                "spans": {},
-                "words": words_head(config, size.d_model, act),
-            },
-        ),
     )
 
 

@@ -7,11 +7,10 @@ from tuili.loading.architectures import Sizes
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
+    post_norm_encoder,
     post_norm_layer,
     prefixed,
-    task_head,
     with_biases,
-    words_head,
 )
 from tuili.loading.config import (
     MAX_HEADS,
@@ -75,25 +74,12 @@ def spec(config: Config) -> ModelSpec:
         max_positions=config.integer("max_position_embeddings", 1, MAX_POSITIONS, 512),
     )
     act = activation(config, "activation")
-    return ModelSpec(
-        kind="encoder",
-        n_vocab=size.n_vocab,
-        d_model=d_model,
-        max_positions=size.max_positions,
-        layers=[post_norm_layer(size, act)] * size.n_layers,
+    return post_norm_encoder(
+        config,
+        size,
+        [post_norm_layer(size, act)] * size.n_layers,
+        act,
+        sequence="relu",
         n_positions_learned=size.max_positions,
-        embedding_norm=True,
-        norm="layer",
         norm_eps=1e-12,
-        final_norm=False,
-        has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": {"rows": "first", "d_inner": d_model, "activation": "relu"},
-                "tokens": {},
-                "spans": {},
-                "words": words_head(config, d_model, act),
-            },
-        ),
     )

@@ -8,12 +8,11 @@ from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
+    post_norm_encoder,
     post_norm_layer,
     prefixed,
     refuse_flags,
-    task_head,
     with_biases,
-    words_head,
 )
 from tuili.loading.config import MAX_MODEL, Config
 
@@ -44,28 +43,15 @@ def spec(config: Config) -> ModelSpec:
     width = config.integer("embedding_size", 1, MAX_MODEL, 128)
     config.choice("position_embedding_type", ("absolute",), "absolute")
     refuse_flags(config, "is_decoder", "add_cross_attention")
-    return ModelSpec(
-        kind="encoder",
-        n_vocab=size.n_vocab,
-        d_model=size.d_model,
+    return post_norm_encoder(
+        config,
+        size,
+        [post_norm_layer(size, activation(config))] * size.n_layers,
+        "gelu",
+        sequence="gelu",
+        words_width=width,
         d_embedding=width if width != size.d_model else 0,
         project_last=width != size.d_model,
-        max_positions=size.max_positions,
-        layers=[post_norm_layer(size, activation(config))] * size.n_layers,
         n_positions_learned=size.max_positions,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
-        embedding_norm=True,
-        norm="layer",
-        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
-        final_norm=False,
-        has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "gelu"},
-                "tokens": {},
-                "spans": {},
-                "words": words_head(config, width, "gelu"),
-            },
-        ),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuili._core import LayerSpec, TaskHead
+from tuili._core import LayerSpec, ModelSpec, TaskHead
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import Sizes
 from tuili.loading.architectures import activation as named_activation
@@ -43,6 +43,41 @@ def post_norm_layer(size: Sizes, act: Any, weights_of: int = -1, position_bias: 
         weights_of=weights_of,
         position_bias=position_bias,
     )
+
+
+def post_norm_encoder(
+    config: Config,
+    size: Sizes,
+    layers: Sequence[LayerSpec],
+    act: Any,
+    *,
+    sequence: str = "tanh",
+    words_width: int | None = None,
+    **settings: Any,
+) -> ModelSpec:
+    """BERT and its kin: normed embeddings, layers that end in a norm, and their heads. `sequence` is the
+    activation of the head for sequences, `act` of the one for words, `words_width` the latter's width where
+    it is not the model's."""
+    shapes: dict[str, Mapping[str, Any]] = {
+        "sequence": {"rows": "first", "d_inner": size.d_model, "activation": sequence},
+        "tokens": {},
+        "spans": {},
+        "words": words_head(config, words_width or size.d_model, act),
+    }
+    usual: dict[str, Any] = {
+        "kind": "encoder",
+        "n_vocab": size.n_vocab,
+        "d_model": size.d_model,
+        "max_positions": size.max_positions,
+        "layers": layers,
+        "embedding_norm": True,
+        "norm": "layer",
+        "norm_eps": config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
+        "final_norm": False,
+        "has_head": False,
+        "task_head": task_head(config, shapes),
+    }
+    return ModelSpec(**(usual | settings))
 
 
 def task_head(config: Config, shapes: Mapping[str, Mapping[str, Any]]) -> TaskHead:

@@ -11,11 +11,10 @@ from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
+    post_norm_encoder,
     post_norm_layer,
     prefixed,
-    task_head,
     with_biases,
-    words_head,
 )
 from tuili.loading.config import Config
 
@@ -67,29 +66,15 @@ def spec(config: Config) -> ModelSpec:
         raise config.wrong("max_position_embeddings", f"more than {_OFFSET}")
     n_positions = size.max_positions - _OFFSET
     layer: LayerSpec = post_norm_layer(size, activation(config), position_bias=0)
-    return ModelSpec(
-        kind="encoder",
-        n_vocab=size.n_vocab,
-        d_model=size.d_model,
+    return post_norm_encoder(
+        config,
+        size,
+        [layer] * size.n_layers,
+        "gelu",
         max_positions=n_positions,
-        layers=[layer] * size.n_layers,
         position_biases=[_bias(size.n_heads, n_positions, n_buckets)],
         n_positions_learned=size.max_positions,
         position_offset=_OFFSET,
-        embedding_norm=True,
-        norm="layer",
-        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
-        final_norm=False,
-        has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
-                "tokens": {},
-                "spans": {},
-                "words": words_head(config, size.d_model, "gelu"),
-            },
-        ),
     )
 
 

@@ -8,11 +8,10 @@ from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
+    post_norm_encoder,
     post_norm_layer,
     prefixed,
     refuse_flags,
-    task_head,
-    words_head,
 )
 from tuili.loading.config import MAX_POSITIONS, Config
 
@@ -41,27 +40,13 @@ def spec(config: Config) -> ModelSpec:
     offset = config.integer("pad_token_id", 0, MAX_POSITIONS // 2, 1) + 1
     if size.max_positions <= offset:
         raise config.wrong("max_position_embeddings", f"more than pad_token_id + 1 = {offset}")
-    return ModelSpec(
-        kind="encoder",
-        n_vocab=size.n_vocab,
-        d_model=size.d_model,
+    return post_norm_encoder(
+        config,
+        size,
+        [post_norm_layer(size, activation(config))] * size.n_layers,
+        "gelu",
         max_positions=size.max_positions - offset,
-        layers=[post_norm_layer(size, activation(config))] * size.n_layers,
         n_positions_learned=size.max_positions,
         position_offset=offset,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
-        embedding_norm=True,
-        norm="layer",
-        norm_eps=config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
-        final_norm=False,
-        has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": {"rows": "first", "d_inner": size.d_model, "activation": "tanh"},
-                "tokens": {},
-                "spans": {},
-                "words": words_head(config, size.d_model, "gelu"),
-            },
-        ),
     )
