@@ -221,11 +221,14 @@ def decoder(
     *,
     eps: str = "rms_norm_eps",
     usual_eps: float = 1e-6,
+    layer_norm_eps: str | None = None,
     tied: bool = False,
     **settings: Any,
 ) -> ModelSpec:
-    """A decoder of these layers; `eps` is the key of the norms' epsilon, `tied` whether heads are usually
-    tied."""
+    """A decoder of these layers; `eps` is the key of the RMS norms' epsilon, `layer_norm_eps` that of layer
+    norms, which it then has, `tied` whether heads are usually tied."""
+    if layer_norm_eps is not None:
+        eps, usual_eps, settings = layer_norm_eps, 1e-5, {"norm": "layer", **settings}
     usual: dict[str, Any] = {
         "kind": "decoder",
         "n_vocab": size.n_vocab,

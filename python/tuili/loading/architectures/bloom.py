@@ -65,10 +65,8 @@ def spec(config: Config) -> ModelSpec:
         config,
         size,
         [layer] * size.n_layers,
-        eps="layer_norm_epsilon",
-        usual_eps=1e-5,
+        layer_norm_eps="layer_norm_epsilon",
         tied=True,
-        norm="layer",
         embedding_norm=True,
         position_biases=[alibi(size.n_heads, size.max_positions)],
     )

@@ -60,10 +60,8 @@ def spec(config: Config) -> ModelSpec:
         size,
         layers,
         [rotation],
-        eps="layer_norm_eps",
-        usual_eps=1e-5,
+        layer_norm_eps="layer_norm_eps",
         tied=True,
-        norm="layer",
         max_positions=limit,
         logit_scale=config.positive("logit_scale", 0.0625),
     )

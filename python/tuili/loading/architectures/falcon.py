@@ -66,10 +66,8 @@ def spec(config: Config) -> ModelSpec:
         size,
         [layer] * size.n_layers,
         ropes,
-        eps="layer_norm_epsilon",
-        usual_eps=1e-5,
+        layer_norm_eps="layer_norm_epsilon",
         tied=True,
-        norm="layer",
         max_positions=limit,
         position_biases=[alibi_bfloat16(size.n_heads, limit, scale)] if linear else [],
     )

@@ -72,9 +72,7 @@ def spec(config: Config) -> ModelSpec:
         config,
         size,
         layers,
-        eps="layer_norm_epsilon",
-        usual_eps=1e-5,
+        layer_norm_eps="layer_norm_epsilon",
         tied=True,
-        norm="layer",
         n_positions_learned=size.max_positions,
     )

@@ -46,8 +46,6 @@ def spec(config: Config) -> ModelSpec:
         size,
         layers,
         [rotation],
-        eps="layer_norm_epsilon",
-        usual_eps=1e-5,
-        norm="layer",
+        layer_norm_eps="layer_norm_epsilon",
         head_bias=True,
     )

@@ -68,9 +68,7 @@ def spec(config: Config) -> ModelSpec:
         size,
         layers,
         [rotation],
-        eps="layer_norm_eps",
-        usual_eps=1e-5,
-        norm="layer",
+        layer_norm_eps="layer_norm_eps",
         max_positions=limit,
         head_bias=True,
     )

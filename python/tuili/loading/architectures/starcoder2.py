@@ -52,9 +52,7 @@ def spec(config: Config) -> ModelSpec:
         size,
         layers,
         [rotation],
-        eps="norm_epsilon",
-        usual_eps=1e-5,
+        layer_norm_eps="norm_epsilon",
         tied=True,
-        norm="layer",
         max_positions=limit,
     )
