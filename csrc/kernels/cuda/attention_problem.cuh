@@ -71,10 +71,10 @@ __device__ __forceinline__ float shift_of(float max) { return max == kNone ? 0.0
 // Partials a and b of ascending splits become one. An empty one (maximum -inf, the rest 0) changes no bit.
 struct Merge {
   float max, sum, factor_a, factor_b;
-  __device__ __forceinline__ Merge(float max_a, float sum_a, float max_b, float sum_b)
-      : max(fmaxf(max_a, max_b)),
-        factor_a(ptx::exp2_approximate(__fsub_rn(max_a, shift_of(max)))),
-        factor_b(ptx::exp2_approximate(__fsub_rn(max_b, shift_of(max)))) {
+  __device__ __forceinline__ Merge(float max_a, float sum_a, float max_b, float sum_b) {
+    max = fmaxf(max_a, max_b);  // in the body: nvcc shows the host's compiler what initialises members
+    factor_a = ptx::exp2_approximate(__fsub_rn(max_a, shift_of(max)));
+    factor_b = ptx::exp2_approximate(__fsub_rn(max_b, shift_of(max)));
     sum = of(sum_a, sum_b);
   }
   __device__ __forceinline__ float of(float a, float b) const {
