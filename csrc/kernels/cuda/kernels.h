@@ -187,8 +187,8 @@ struct GemmArgs {
   int64_t k;
 };
 
-// Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16:
-// those with k / 4 even, then the others. A step adds its products after aligning them to the largest and
+// Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
+// the first 16 k and then the others. A step adds its products after aligning them to the largest and
 // cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
 // bias and the last rounding. Any m, any k and any alignment of the element give the same bits; 16-byte rows
 // are faster. Sizes are below 2^31.
