@@ -175,28 +175,35 @@ def test_an_encoder_on_the_device(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> None:
-    """With weights that bfloat16 holds, so that their rounding is not in what is compared."""
-    model = load(plan_model(write(case, tmp_path), dtype="bfloat16", compute="float32")).model
-    spec = model.spec
-    missing = any(
+    """Rounding the weights of a model once shows how much roundings move its logits. The device rounds the
+    same weights, and eight times in a layer what they meet: no more than six times as much is allowed.
+    """
+    folder = write(case, tmp_path)
+    exact, model = (
+        load(plan_model(folder, dtype=dtype, compute="float32")).model for dtype in ("float32", "bfloat16")
+    )
+    if any(
         layer.moe.n_experts
         or layer.latent.kv_rank
         or layer.position_bias >= 0
         or layer.sinks
         or layer.qkv_clip
-        for layer in spec.layers
-    )
-    if missing:
+        or layer.head_dim % 8
+        for layer in model.spec.layers
+    ):
         with pytest.raises(ModelUnsupportedError, match=r"layer \d+ has"):
             model.upload()
         return
-    ids = np.array(token_ids(), np.int32)
-    there = model.upload()
-    how = How(kv_type="bfloat16")
-    if spec.kind == "encoder":
-        assert_close(encode(there, [ids])[0], encode(model, [ids])[0], spec)
-    else:
-        assert_close(run(there, ids, how).logits(), run(model, ids, how).logits(), spec)
+
+    def outputs(model: _core.Model) -> np.ndarray:
+        ids = np.array(token_ids(), np.int32)
+        if model.spec.kind == "encoder":
+            return encode(model, [ids])[0]
+        return run(model, ids, How(kv_type="float16")).logits()
+
+    expected = outputs(model)
+    moved = np.abs(outputs(exact) - expected).max()
+    assert np.abs(outputs(exact.upload()) - expected).max() <= 6 * moved
 
 
 @on_device
