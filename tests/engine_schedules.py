@@ -18,7 +18,7 @@ from tuili import _core
 from tuili.errors import RequestCancelled
 
 MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
-KV_TYPES = ["float32", "float16", "bfloat16", "int8"]
+KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16"]}
 N_VOCAB = 300
 FAR_S = 1e6  # a deadline that orders requests and never passes
 
@@ -67,25 +67,25 @@ def draw_beams(rng):
     }
 
 
-def alone(ids, options, *, family="llama", format="f32", kv_type="float32"):
+def alone(ids, options, *, family="llama", format="f32", kv_type="float32", device="cpu"):
     """The outputs of a request that has an engine to itself and guesses nothing."""
-    engine = make_engine(model=built(family, format), kv_type=kv_type, max_model_len=256)
+    engine = make_engine(model=built(family, format, device=device), kv_type=kv_type, max_model_len=256)
     handle = engine.submit(ids, sampling(**options))
     drain(engine)
     return handle.result(timeout=0).outputs
 
 
-def play(seed: int) -> Counter[str]:
+def play(seed: int, device: str = "cpu") -> Counter[str]:
     """One engine's life; raises AssertionError where an answer is not the one alone."""
     rng = random.Random(seed)
-    (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES)
+    (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES[device])
     cases = []
     for _ in range(rng.randint(3, 10)):
         ids = draw_prompt(rng)
         if cases and rng.random() < 0.4:
             ids = rng.choice(cases)[0] + ids
         cases.append((ids[:40], draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)))
-    expected = [alone(*case, family=family, format=format, kv_type=kv_type) for case in cases]
+    expected = [alone(*case, family=family, format=format, kv_type=kv_type, device=device) for case in cases]
     prefill_chunk = rng.choice([1, 5, 64])
     windows = {}
     if family == "gemma3" and rng.random() < 0.8:
@@ -94,7 +94,7 @@ def play(seed: int) -> Counter[str]:
         windows = {GEMMA_WINDOW: n_window + rng.choice([0, 0, 3])}
     n_most = max(n_blocks(len(ids), options) for ids, options in cases)
     engine = make_engine(
-        model=built(family, format),
+        model=built(family, format, device=device),
         kv_type=kv_type,
         max_model_len=256,
         n_blocks=n_most + rng.choice([0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),

@@ -68,6 +68,12 @@ int mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t
 int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
           int64_t d, float factor);
 
+// y[t, :] += table[ids[t], :]              y f32 [n_tokens, d]; table f32 [., d]. CPU's bits.
+int add_rows(Stream stream, float* y, const float* table, const int32_t* ids, int64_t n_tokens, int64_t d);
+
+// y = x rounded, for what a GEMM reads.
+int round_to_bf16(Stream stream, bf16* y, const float* x, int64_t count);
+
 // y = act(gate), or act(gate) · up when up is not null. y may be gate when f32. CPU's bits.
 int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count);
 
