@@ -14,6 +14,8 @@ inline constexpr int kAttentionThreads = 32 * kAttentionWarps;
 inline constexpr int kKeyTile = 64;  // keys per step of the softmax, at absolute positions
 inline constexpr int kKeySplit = kAttentionSplit;
 inline constexpr int kChunk = 8;  // halves in 16 bytes
+inline constexpr int kLargestHead = 256;
+inline constexpr float kLog2E = 0x1.715476p0f;
 
 // AttentionArgs in the types of the kernel.
 struct AttentionProblem {
@@ -34,6 +36,10 @@ struct AttentionProblem {
   DType out_type;
   float scale;    // of scores, to units of log2(e), or to units of the cap
   float softcap;  // in units of log2(e)
+  const float* bias;
+  const float* sinks;
+  int64_t bias_stride, bias_origin;
+  bool bias_relative;
 };
 
 struct SeenKeys {
@@ -46,8 +52,10 @@ __device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
 __device__ __forceinline__ SeenKeys seen_keys(const AttentionProblem& problem,
                                               const AttentionSequence& sequence, int row) {
   const int position = sequence.position + row;
+  const int after = problem.causal == Causal::yes ? 1 : problem.window;  // 0: all
+  const bool is_cut = after > 0 && after < sequence.n_keys - position;
   return {problem.window > 0 ? larger(0, position - problem.window + 1) : 0,
-          problem.causal == Causal::yes ? smaller(position + 1, sequence.n_keys) : sequence.n_keys};
+          is_cut ? position + after : sequence.n_keys};
 }
 
 // out, then maximum and sum, of one query in one split: [split][query] of each.
@@ -55,6 +63,7 @@ struct Partial {
   float* out;
   float* max;
   float* sum;
+  __device__ __forceinline__ float2* pair(int d) const { return reinterpret_cast<float2*>(out + d); }
 };
 
 __device__ __forceinline__ Partial partial_of(const AttentionProblem& problem, int64_t query, int split) {
@@ -80,10 +89,24 @@ struct Merge {
   __device__ __forceinline__ float of(float a, float b) const {
     return __fmaf_rn(a, factor_a, __fmul_rn(b, factor_b));
   }
+  __device__ __forceinline__ float2 of(float2 a, float2 b) const { return {of(a.x, b.x), of(a.y, b.y)}; }
 };
 
-// 1 / sum; 0 where no key was seen.
-__device__ __forceinline__ float inverse_sum(float sum) { return sum == 0.0f ? 0.0f : __fdiv_rn(1.0f, sum); }
+// What remains to be done to `out` of a query of which all keys are merged: the head's sink, then 1 / sum.
+struct Finish {
+  float factor = 1.0f, inverse;
+  __device__ __forceinline__ Finish(const AttentionProblem& problem, int head, float max, float sum) {
+    if (problem.sinks != nullptr) {
+      const float sink = __fmul_rn(problem.sinks[head], kLog2E), new_max = fmaxf(max, sink);
+      factor = ptx::exp2_approximate(__fsub_rn(max, shift_of(new_max)));
+      sum = __fmaf_rn(sum, factor, ptx::exp2_approximate(__fsub_rn(sink, shift_of(new_max))));
+    }
+    inverse = sum == 0.0f ? 0.0f : __fdiv_rn(1.0f, sum);
+  }
+  __device__ __forceinline__ float of(float out) const {
+    return __fmaf_rn(__fmul_rn(out, factor), inverse, 0.0f);
+  }
+};
 
 __device__ __forceinline__ void store_result(const AttentionProblem& problem, int64_t row, int head, int d,
                                              float value) {
@@ -124,10 +147,17 @@ struct QueryTile {
   __device__ __forceinline__ int64_t row(int query) const {
     return sequence.first_row + (first + query) / group;
   }
+  __device__ __forceinline__ int position(int query) const {
+    return sequence.position + (first + query) / group;
+  }
   __device__ __forceinline__ int head(int query) const { return kv_head * group + (first + query) % group; }
   __device__ __forceinline__ SeenKeys seen(const AttentionProblem& problem, int query) const {
     if (!has(query)) return {0, 0};
     return seen_keys(problem, sequence, (first + query) / group);
+  }
+  // By each of queries [from, from + n), of which some may not exist; rows ascend, and so do their keys.
+  __device__ __forceinline__ SeenKeys all_see(const AttentionProblem& problem, int from, int n) const {
+    return {seen(problem, smaller(from + n, count) - 1).begin, seen(problem, from).end};
   }
   __device__ __forceinline__ Partial partial(const AttentionProblem& problem, int query, int split) const {
     return partial_of(problem, row(query) * problem.n_heads + head(query), split);

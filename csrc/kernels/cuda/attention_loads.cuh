@@ -1,0 +1,67 @@
+// What attention brings into shared memory: queries, and a ring of tiles of keys and values.
+#pragma once
+
+#include "kernels/cuda/attention_state.cuh"
+
+namespace tuili::cuda {
+
+// Rounds the block's queries to the type of the pages. Those that do not exist, and dimensions past head_dim,
+// are zero.
+template <typename Shape>
+__device__ __forceinline__ void load_queries(typename Shape::Storage& shared, const AttentionProblem& problem,
+                                             const QueryTile& tile) {
+  using T = typename Shape::Element;
+  constexpr int kChunks = Shape::kHeadDim / kChunk;
+#pragma unroll 2
+  for (int i = threadIdx.x; i < Shape::kQueries * kChunks; i += kAttentionThreads) {
+    const int query = i / kChunks, chunk = i % kChunks;
+    float4 low = {}, high = {};
+    if (tile.has(query) && chunk * kChunk < problem.head_dim) {
+      const auto* q = reinterpret_cast<const float4*>(problem.q + tile.row(query) * problem.ld_q +
+                                                      tile.head(query) * problem.head_dim + chunk * kChunk);
+      low = q[0];
+      high = q[1];
+    }
+    *reinterpret_cast<uint4*>(place<Shape::kHeadDim>(shared.q, query, chunk)) = {
+        ptx::pack<T>(low.x, low.y), ptx::pack<T>(low.z, low.w), ptx::pack<T>(high.x, high.y),
+        ptx::pack<T>(high.z, high.w)};
+  }
+}
+
+// Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no
+// query sees, and dimensions past head_dim, are zero.
+template <typename Shape>
+__device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void* pages,
+                                           const AttentionProblem& problem, const QueryTile& tile,
+                                           int first_key) {
+  using T = typename Shape::Element;
+  constexpr int kChunks = Shape::kHeadDim / kChunk, kRows = kAttentionThreads / kChunks;
+  const int first_row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+  const T* const all = static_cast<const T*>(pages);
+#pragma unroll
+  for (int i = 0; i < kKeyTile / kRows; ++i) {
+    const int row = first_row + i * kRows, key = first_key + row;
+    const bool exists = key >= tile.begin && key < tile.end && chunk * kChunk < problem.head_dim;
+    const int64_t block = exists ? tile.blocks[key >> problem.block_shift] : 0;
+    const int offset = tile.kv_head * problem.block_size + (key & (problem.block_size - 1));
+    const T* source =
+        all + block * problem.block_stride + static_cast<int64_t>(offset) * problem.head_dim + chunk * kChunk;
+    ptx::cp_async_16(place<Shape::kHeadDim>(to, row, chunk), exists ? source : all,
+                     exists ? kVectorBytes : 0);
+  }
+}
+
+// Starts load 2 · t + ahead, in the order of use: the keys of tile 0, its values, the keys of tile 1 … `key`
+// is tile t's first, the last tile's are below `end`. Load n goes into slot n % kSlots and is a group of
+// cp.async of its own; past the end it is empty, which keeps the count right.
+template <typename Shape>
+__device__ __forceinline__ void start_load(typename Shape::Storage& shared, const AttentionProblem& problem,
+                                           const QueryTile& tile, int t, int key, int end, int ahead) {
+  const int first_key = key + ahead / 2 * kKeyTile;
+  if (first_key < end)
+    start_tile<Shape>(shared.tiles[(2 * t + ahead) % Shape::kSlots], ahead % 2 == 0 ? problem.k : problem.v,
+                      problem, tile, first_key);
+  ptx::cp_async_commit();
+}
+
+}  // namespace tuili::cuda
