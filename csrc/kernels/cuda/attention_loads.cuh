@@ -28,26 +28,33 @@ __device__ __forceinline__ void load_queries(typename Shape::Storage& shared, co
   }
 }
 
-// Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no
-// query sees, and dimensions past head_dim, are zero.
+// Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no query
+// sees, and dimensions past head_dim, are zero.
 template <typename Shape>
 __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void* pages,
                                            const AttentionProblem& problem, const QueryTile& tile,
                                            int first_key) {
   using T = typename Shape::Element;
+  constexpr int kPiece = 16;  // keys, the least that a block of pages holds
   constexpr int kChunks = Shape::kHeadDim / kChunk, kRows = kAttentionThreads / kChunks;
+  static_assert(kPiece % kRows == 0, "the rows that are copied at once lie in one piece");
   const int first_row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
-  const T* const all = static_cast<const T*>(pages);
+  const bool has_chunk = chunk * kChunk < problem.head_dim;
+  const auto n_wanted = static_cast<unsigned>(has_chunk ? larger(0, tile.end - tile.begin) : 0);
 #pragma unroll
-  for (int i = 0; i < kKeyTile / kRows; ++i) {
-    const int row = first_row + i * kRows, key = first_key + row;
-    const bool exists = key >= tile.begin && key < tile.end && chunk * kChunk < problem.head_dim;
-    const int64_t block = exists ? tile.blocks[key >> problem.block_shift] : 0;
-    const int offset = tile.kv_head * problem.block_size + (key & (problem.block_size - 1));
-    const T* source =
-        all + block * problem.block_stride + static_cast<int64_t>(offset) * problem.head_dim + chunk * kChunk;
-    ptx::cp_async_16(place<Shape::kHeadDim>(to, row, chunk), exists ? source : all,
-                     exists ? kVectorBytes : 0);
+  for (int piece = 0; piece < kKeyTile; piece += kPiece) {
+    const int key = first_key + piece;
+    const bool exists = key < tile.end && key + kPiece > tile.begin;
+    const int64_t block = exists ? tile.blocks[key >> problem.block_shift] : 0;  // none is a valid address, too
+    const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
+    const int in_block = row * problem.head_dim + (has_chunk ? chunk * kChunk : 0);
+    const T* const source = static_cast<const T*>(pages) + (block * problem.block_stride + in_block);
+#pragma unroll
+    for (int r = 0; r < kPiece; r += kRows) {
+      const bool is_wanted = static_cast<unsigned>(key + first_row + r - tile.begin) < n_wanted;
+      ptx::cp_async_16(place<Shape::kHeadDim>(to, piece + first_row + r, chunk), source + r * problem.head_dim,
+                       is_wanted ? kVectorBytes : 0);
+    }
   }
 }
 
