@@ -417,6 +417,7 @@ TUILI_TEST(attention_refuses_what_it_cannot_compute) {
     args.n_sequences = args.max_rows = args.n_tokens = 1;
     args.max_keys = 40;
     args.n_heads = 4;
+    args.scale = 1;
     change(args);
     require(cuda::attention(nullptr, args) == cudaErrorInvalidValue, "not refused");
   };
@@ -426,6 +427,8 @@ TUILI_TEST(attention_refuses_what_it_cannot_compute) {
   refused([](cuda::AttentionArgs& args) { args.pages.head_dim = 20; });
   refused([](cuda::AttentionArgs& args) { args.pages.block_size = 24; });
   refused([](cuda::AttentionArgs& args) { args.n_heads = 3; });
+  refused([](cuda::AttentionArgs& args) { args.scale = 0; });
+  refused([](cuda::AttentionArgs& args) { args.ld_q = 6; });
   refused([](cuda::AttentionArgs& args) { args.max_keys = 513; });
   refused([](cuda::AttentionArgs& args) { args.n_sequences = 70000; });
 }

@@ -23,6 +23,7 @@ bool is_valid(const AttentionArgs& args) {
   const bool is_half = pages.type == DType::f16 || pages.type == DType::bf16;
   const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
   const bool has_pages = is_half && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
+                         pages.n_kv_heads * pages.block_size * pages.head_dim <= INT_MAX &&
                          has_vector_rows(pages.k, pages.block_stride * 2) &&
                          has_vector_rows(pages.v, pages.block_stride * 2);
   const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= kLargestHead &&
@@ -31,7 +32,7 @@ bool is_valid(const AttentionArgs& args) {
   const bool has_scratch = args.max_keys <= kKeySplit ||
                            args.partial_floats >= args.n_tokens * args.n_heads * (pages.head_dim + 2);
   const bool has_queries = has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)});
-  return fits && has_type && has_pages && has_heads && has_scratch && has_queries;
+  return fits && args.scale > 0 && has_type && has_pages && has_heads && has_scratch && has_queries;
 }
 
 AttentionProblem problem_of(const AttentionArgs& args) {
@@ -59,6 +60,7 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .out_type = args.out.dtype,
           .scale = capped ? args.scale / args.softcap : args.scale * kLog2E,
           .softcap = capped ? args.softcap * kLog2E : 0.0f,
+          .unit = capped || args.bias != nullptr ? 1.0f : args.scale * kLog2E,
           .bias = args.bias,
           .sinks = args.sinks,
           .bias_stride = args.bias_stride,

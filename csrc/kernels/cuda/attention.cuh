@@ -107,14 +107,14 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
   start_load<Shape>(shared, problem, tile, t, key, end, Shape::kSlots - 1);
   Scores<Shape> scores = {};
   multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
-  scale_scores<Shape>(scores, problem);
   const int own_key = key + at.first_key + at.lane % 4 * 2;
+  if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
   if (problem.bias != nullptr) add_bias<Shape>(scores, problem, tile, at, own_key);
   if (key < all_see.begin || key + kKeyTile > all_see.end)
     hide_unseen<Shape>(scores, problem, tile, at, own_key);
-  rescale<Shape>(state, scores, shared, at);
+  rescale<Shape>(state, scores, problem, shared, at);
   Probabilities<Shape> own;
-  to_probabilities<Shape>(own, scores, state, shared, at);
+  to_probabilities<Shape>(own, scores, state, problem, shared, at);
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
   start_load<Shape>(shared, problem, tile, t, key, end, Shape::kSlots);

@@ -28,8 +28,8 @@ __device__ __forceinline__ void load_queries(typename Shape::Storage& shared, co
   }
 }
 
-// Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no query
-// sees, and dimensions past head_dim, are zero.
+// Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no
+// query sees, and dimensions past head_dim, are zero.
 template <typename Shape>
 __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void* pages,
                                            const AttentionProblem& problem, const QueryTile& tile,
@@ -45,15 +45,16 @@ __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void*
   for (int piece = 0; piece < kKeyTile; piece += kPiece) {
     const int key = first_key + piece;
     const bool exists = key < tile.end && key + kPiece > tile.begin;
-    const int64_t block = exists ? tile.blocks[key >> problem.block_shift] : 0;  // none is a valid address, too
+    const int64_t block =
+        exists ? tile.blocks[key >> problem.block_shift] : 0;  // none is a valid address, too
     const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
     const int in_block = row * problem.head_dim + (has_chunk ? chunk * kChunk : 0);
     const T* const source = static_cast<const T*>(pages) + (block * problem.block_stride + in_block);
 #pragma unroll
     for (int r = 0; r < kPiece; r += kRows) {
       const bool is_wanted = static_cast<unsigned>(key + first_row + r - tile.begin) < n_wanted;
-      ptx::cp_async_16(place<Shape::kHeadDim>(to, piece + first_row + r, chunk), source + r * problem.head_dim,
-                       is_wanted ? kVectorBytes : 0);
+      ptx::cp_async_16(place<Shape::kHeadDim>(to, piece + first_row + r, chunk),
+                       source + r * problem.head_dim, is_wanted ? kVectorBytes : 0);
     }
   }
 }

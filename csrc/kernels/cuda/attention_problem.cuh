@@ -36,6 +36,7 @@ struct AttentionProblem {
   DType out_type;
   float scale;    // of scores, to units of log2(e), or to units of the cap
   float softcap;  // in units of log2(e)
+  float unit;     // of scores in exponents: `scale` where nothing but it is done to them, else 1
   const float* bias;
   const float* sinks;
   int64_t bias_stride, bias_origin;

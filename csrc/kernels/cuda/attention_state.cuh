@@ -124,7 +124,7 @@ __device__ __forceinline__ void for_each_score(Scores<Shape>& scores, int i, int
   }
 }
 
-// Scores in units of log2(e), capped.
+// Scores in units of log2(e), capped, for models with a cap or a bias.
 template <typename Shape>
 __device__ __forceinline__ void scale_scores(Scores<Shape>& scores, const AttentionProblem& problem) {
   for_each_query<Shape>([&](int i, int half) {
@@ -186,10 +186,11 @@ __device__ __forceinline__ void exchange_maxima(float (&max)[2], typename Shape:
 // Takes the maxima of the tile into the state, and scales what it holds to them.
 template <typename Shape>
 __device__ __forceinline__ void rescale(AttentionState<Shape>& state, const Scores<Shape>& scores,
-                                        typename Shape::Storage& shared, const Place& at) {
+                                        const AttentionProblem& problem, typename Shape::Storage& shared,
+                                        const Place& at) {
 #pragma unroll
   for (int i = 0; i < Shape::kQueryTiles; ++i) {
-    float max[2] = {state.max[i][0], state.max[i][1]}, factor[2];
+    float max[2] = {kNone, kNone}, factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -200,6 +201,7 @@ __device__ __forceinline__ void rescale(AttentionState<Shape>& state, const Scor
       for (int distance = 1; distance < 4; distance *= 2) {
         max[half] = fmaxf(max[half], __shfl_xor_sync(0xffffffffu, max[half], distance));
       }
+      max[half] = fmaxf(state.max[i][half], __fmul_rn(max[half], problem.unit));
     }
     if constexpr (Shape::kKeyWarps > 1) exchange_maxima<Shape>(max, shared, at);
 #pragma unroll
@@ -218,10 +220,11 @@ __device__ __forceinline__ void rescale(AttentionState<Shape>& state, const Scor
   }
 }
 
-// p = 2^(score - max).
+// p = 2^(score · unit - max).
 template <typename Shape>
 __device__ __forceinline__ void to_probabilities(Probabilities<Shape>& own, const Scores<Shape>& scores,
                                                  const AttentionState<Shape>& state,
+                                                 const AttentionProblem& problem,
                                                  typename Shape::Storage& shared, const Place& at) {
 #pragma unroll
   for (int i = 0; i < Shape::kQueryTiles; ++i) {
@@ -230,8 +233,9 @@ __device__ __forceinline__ void to_probabilities(Probabilities<Shape>& own, cons
       const float shift = shift_of(state.max[i][half]);
 #pragma unroll
       for (int j = 0; j < Shape::kKeyTiles; ++j) {
-        const float low = ptx::exp2_approximate(__fsub_rn(scores.of[i][j][2 * half], shift));
-        const float high = ptx::exp2_approximate(__fsub_rn(scores.of[i][j][2 * half + 1], shift));
+        const float* const pair = &scores.of[i][j][2 * half];
+        const float low = ptx::exp2_approximate(__fmaf_rn(pair[0], problem.unit, -shift));
+        const float high = ptx::exp2_approximate(__fmaf_rn(pair[1], problem.unit, -shift));
         own.of[i][j][half] = ptx::pack<typename Shape::Element>(low, high);
         if constexpr (Shape::kKeyWarps > 1) {
           auto* to = place<kKeyTile>(shared.exchange.p, at.lane / 4 + 8 * half, at.first_key / 8 + j);

@@ -149,8 +149,8 @@ struct AttentionArgs {
   int64_t n_heads;   // a multiple of pages.n_kv_heads
   int64_t window;    // key j is seen by the query at i iff |i - j| < window; 0: no window
   Causal causal;     // yes: iff j <= i, too; no: also keys of another sequence (cross attention)
-  float scale;
-  float softcap;    // scores become softcap · tanh(score / softcap); 0: they do not
+  float scale;       // > 0
+  float softcap;     // scores become softcap · tanh(score / softcap); 0: they do not
   float* partials;  // scratch, attention_partial_floats(…) or more; with those of one split nothing is shared
   int64_t partial_floats;
   // Added to the score of each seen key, not null: bias[head · bias_stride + bias_origin + key -
@@ -170,9 +170,10 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 
 // q is rounded to the type of the pages. Splits of 512 keys at absolute positions, each from a fresh (max,
 // sum, out); inside a split, tiles of 64 keys in order:
-//   score = q · k in one chain of tensor-core steps of 16 d, · scale, (capped,) · log2(e), then
-//           fma(bias, log2(e), score); unseen keys are -inf
-//   m' = max(m, max score); r = 2^(m - m'); p = 2^(score - m'), rounded to the type of the pages
+//   score = q · k in one chain of tensor-core steps of 16 d; unseen keys are -inf
+//   with a cap or a bias: score = score · scale, (capped,) · log2(e), then fma(bias, log2(e), score); u = 1
+//   without: u = scale · log2(e)
+//   m' = max(m, max score · u); r = 2^(m - m'); p = 2^fma(score, u, -m'), rounded to the type of the pages
 //   sum = sum · r, then += p · 1 in steps of 16 keys
 //   out[d] = out[d] · r, then += p · v[.][d] in the same steps
 // Splits merge in ascending order: M' = max(M, m); out = fma(O, 2^(M - M'), o · 2^(m - M')), the sum
