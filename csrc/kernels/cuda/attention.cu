@@ -29,15 +29,20 @@ bool is_valid(const AttentionArgs& args) {
   const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= kLargestHead &&
                          pages.head_dim % kChunk == 0 && pages.n_kv_heads >= 1 &&
                          args.n_heads % pages.n_kv_heads == 0;
+  // A quotient by the inverse, which is off by less than group / 2^kInverseBits, is exact below this.
+  const int64_t group = has_heads ? args.n_heads / pages.n_kv_heads : 1;
+  const bool divides = (args.max_rows * group + 128) * group < int64_t{1} << kInverseBits;
   const bool has_scratch = args.max_keys <= kKeySplit ||
                            args.partial_floats >= args.n_tokens * args.n_heads * (pages.head_dim + 2);
   const bool has_queries = has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)});
-  return fits && args.scale > 0 && has_type && has_pages && has_heads && has_scratch && has_queries;
+  return fits && divides && args.scale > 0 && has_type && has_pages && has_heads && has_scratch &&
+         has_queries;
 }
 
 AttentionProblem problem_of(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
   const bool capped = args.softcap > 0;
+  const int64_t group = args.n_heads / pages.n_kv_heads;
   return {.out = args.out.data,
           .q = args.q,
           .k = pages.k,
@@ -50,8 +55,9 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .block_stride = pages.block_stride,
           .n_queries = args.n_tokens * args.n_heads,
           .n_heads = static_cast<int>(args.n_heads),
-          .n_kv_heads = static_cast<int>(pages.n_kv_heads),
           .head_dim = static_cast<int>(pages.head_dim),
+          .group = static_cast<int>(group),
+          .group_inverse = static_cast<uint32_t>(((int64_t{1} << kInverseBits) + group - 1) / group),
           .block_size = static_cast<int>(pages.block_size),
           .block_shift = std::countr_zero(static_cast<uint64_t>(pages.block_size)),
           .window = static_cast<int>(args.window),

@@ -100,24 +100,23 @@ __device__ __forceinline__ void multiply_values(AttentionState<Shape>& state, co
 template <typename Shape>
 __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typename Shape::Storage& shared,
                                             const AttentionProblem& problem, const QueryTile& tile,
-                                            const Place& at, const SeenKeys& all_see, int t, int key,
-                                            int end) {
+                                            const Place& at, int t, int key) {
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the keys are there, and nobody reads the values before them any more
-  start_load<Shape>(shared, problem, tile, t, key, end, Shape::kSlots - 1);
+  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots - 1);
   Scores<Shape> scores = {};
   multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
   const int own_key = key + at.first_key + at.lane % 4 * 2;
   if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
   if (problem.bias != nullptr) add_bias<Shape>(scores, problem, tile, at, own_key);
-  if (key < all_see.begin || key + kKeyTile > all_see.end)
-    hide_unseen<Shape>(scores, problem, tile, at, own_key);
+  const SeenKeys all_see = shared.all_see[threadIdx.x / 32];
+  if (key < all_see.begin || key + kKeyTile > all_see.end) hide_unseen<Shape>(scores, tile, at, own_key);
   rescale<Shape>(state, scores, problem, shared, at);
   Probabilities<Shape> own;
   to_probabilities<Shape>(own, scores, state, problem, shared, at);
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
-  start_load<Shape>(shared, problem, tile, t, key, end, Shape::kSlots);
+  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots);
   multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
 }
 
@@ -128,34 +127,34 @@ template <typename Shape>
 __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     attention_kernel(AttentionProblem problem) {
   auto& shared = shared_storage<typename Shape::Storage>();
-  const QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.y, gridDim.x - 1 - blockIdx.x,
-                       Shape::kQueries);
+  QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.y, gridDim.x - 1 - blockIdx.x,
+                 Shape::kQueries);
   if (tile.count <= 0) return;
-  const bool is_shared_out = problem.n_splits > 1 && tile.sequence.n_keys > kKeySplit;
-  const int own_split = blockIdx.z % problem.n_splits;
-  int begin = tile.begin / kKeyTile * kKeyTile, end = tile.end;
   if (problem.n_splits > 1) {
-    begin = larger(begin, own_split * kKeySplit);
-    end = smaller(end, (own_split + 1) * kKeySplit);
-    if (begin >= end && own_split > 0) return;
+    const int split = blockIdx.z % problem.n_splits;
+    tile.begin = larger(tile.begin, split * kKeySplit);
+    tile.end = smaller(tile.end, (split + 1) * kKeySplit);
+    if (tile.begin >= tile.end && split > 0) return;
   }
+  const int first_key = tile.begin / kKeyTile * kKeyTile;
 #pragma unroll
-  for (int i = 0; i < Shape::kSlots - 1; ++i) start_load<Shape>(shared, problem, tile, 0, begin, end, i);
+  for (int i = 0; i < Shape::kSlots - 1; ++i) start_load<Shape>(shared, problem, tile, 0, first_key, i);
   load_queries<Shape>(shared, problem, tile);
   const Place at = Place::of<Shape>();
-  const SeenKeys all_see = tile.all_see(problem, at.first_query, 16 * Shape::kQueryTiles);
+  if (at.lane == 0) shared.all_see[threadIdx.x / 32] = tile.all_see(at.first_query, 16 * Shape::kQueryTiles);
   AttentionState<Shape> state;
   state.clear();
-  for (int key = begin, t = 0; key < end; key += kKeyTile, ++t) {
-    attend_tile<Shape>(state, shared, problem, tile, at, all_see, t, key, end);
+  for (int key = first_key, t = 0; key < tile.end; key += kKeyTile, ++t) {
+    attend_tile<Shape>(state, shared, problem, tile, at, t, key);
     const int next = key + kKeyTile;
-    if (is_shared_out || (next % kKeySplit != 0 && next < end)) continue;
-    if (key / kKeySplit > begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
-    if (next >= end) continue;
+    if (next % kKeySplit != 0 || next >= tile.end) continue;
+    if (key / kKeySplit > tile.begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
     store_partial<Shape>(state, problem, tile, at, 0);
     state.clear();
   }
-  if (is_shared_out) return store_partial<Shape>(state, problem, tile, at, own_split);
+  if (problem.n_splits > 1 && tile.sequence.n_keys > kKeySplit)
+    return store_partial<Shape>(state, problem, tile, at, blockIdx.z % problem.n_splits);
+  if ((tile.end - 1) / kKeySplit > tile.begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
   store_out<Shape>(state, problem, tile, at);
 }
 

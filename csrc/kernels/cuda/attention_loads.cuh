@@ -45,8 +45,8 @@ __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void*
   for (int piece = 0; piece < kKeyTile; piece += kPiece) {
     const int key = first_key + piece;
     const bool exists = key < tile.end && key + kPiece > tile.begin;
-    const int64_t block =
-        exists ? tile.blocks[key >> problem.block_shift] : 0;  // none is a valid address, too
+    const int64_t block = exists ? problem.blocks[tile.first_block + (key >> problem.block_shift)]
+                                 : 0;  // none is a valid address, too
     const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
     const int in_block = row * problem.head_dim + (has_chunk ? chunk * kChunk : 0);
     const T* const source = static_cast<const T*>(pages) + (block * problem.block_stride + in_block);
@@ -64,9 +64,9 @@ __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void*
 // cp.async of its own; past the end it is empty, which keeps the count right.
 template <typename Shape>
 __device__ __forceinline__ void start_load(typename Shape::Storage& shared, const AttentionProblem& problem,
-                                           const QueryTile& tile, int t, int key, int end, int ahead) {
+                                           const QueryTile& tile, int t, int key, int ahead) {
   const int first_key = key + ahead / 2 * kKeyTile;
-  if (first_key < end)
+  if (first_key < tile.end)
     start_tile<Shape>(shared.tiles[(2 * t + ahead) % Shape::kSlots], ahead % 2 == 0 ? problem.k : problem.v,
                       problem, tile, first_key);
   ptx::cp_async_commit();

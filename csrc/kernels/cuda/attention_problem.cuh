@@ -17,6 +17,8 @@ inline constexpr int kChunk = 8;  // halves in 16 bytes
 inline constexpr int kLargestHead = 256;
 inline constexpr float kLog2E = 0x1.715476p0f;
 
+inline constexpr int kInverseBits = 31;
+
 // AttentionArgs in the types of the kernel.
 struct AttentionProblem {
   void* out;
@@ -28,7 +30,9 @@ struct AttentionProblem {
   float* partials;
   int64_t ld_out, ld_q, block_stride;
   int64_t n_queries;  // n_tokens · n_heads
-  int n_heads, n_kv_heads, head_dim;
+  int n_heads, head_dim;
+  int group;               // heads of a kv head
+  uint32_t group_inverse;  // to divide by it: 2^kInverseBits / group, rounded up
   int block_size, block_shift;
   int window;
   int n_splits;  // that blocks share; 1: a block computes all
@@ -121,46 +125,50 @@ __device__ __forceinline__ void store_result(const AttentionProblem& problem, in
 
 // The queries of a block: numbered row by row, and in a row by the heads of the kv head.
 struct QueryTile {
-  AttentionSequence sequence;
-  const int32_t* blocks;
+  const AttentionProblem& problem;
+  const AttentionSequence& sequence;  // read again when it is asked for: registers are dearer
+  int first_block;
   int kv_head;
-  int group;  // heads of a kv head
   int first;  // number of the first query
   int count;
   int begin, end;  // the keys that at least one of them sees
 
-  __device__ __forceinline__ QueryTile(const AttentionProblem& problem, int sequence_id, int kv_head_,
+  __device__ __forceinline__ QueryTile(const AttentionProblem& problem_, int sequence_id, int kv_head_,
                                        int tile, int n_queries)
-      : sequence(problem.sequences[sequence_id]),
-        blocks(problem.blocks + sequence.first_block),
+      : problem(problem_),
+        sequence(problem.sequences[sequence_id]),
+        first_block(sequence.first_block),
         kv_head(kv_head_),
-        group(problem.n_heads / problem.n_kv_heads),
         first(tile * n_queries),
-        count(smaller(n_queries, sequence.n_rows * group - first)),
+        count(smaller(n_queries, sequence.n_rows * problem.group - first)),
         begin(0),
         end(0) {
     if (count <= 0) return;
-    begin = seen_keys(problem, sequence, first / group).begin;
-    end = seen_keys(problem, sequence, (first + count - 1) / group).end;
+    begin = seen(0).begin;
+    end = seen(count - 1).end;
   }
 
-  __device__ __forceinline__ bool has(int query) const { return query < count; }
-  __device__ __forceinline__ int64_t row(int query) const {
-    return sequence.first_row + (first + query) / group;
+  __device__ __forceinline__ bool has(int query) const {
+    return first + query < sequence.n_rows * problem.group;
   }
-  __device__ __forceinline__ int position(int query) const {
-    return sequence.position + (first + query) / group;
+  // Of the sequence's rows.
+  __device__ __forceinline__ int row_of(int query) const {
+    return static_cast<int>(static_cast<uint64_t>(first + query) * problem.group_inverse >> kInverseBits);
   }
-  __device__ __forceinline__ int head(int query) const { return kv_head * group + (first + query) % group; }
-  __device__ __forceinline__ SeenKeys seen(const AttentionProblem& problem, int query) const {
+  __device__ __forceinline__ int64_t row(int query) const { return sequence.first_row + row_of(query); }
+  __device__ __forceinline__ int position(int query) const { return sequence.position + row_of(query); }
+  __device__ __forceinline__ int head(int query) const {
+    return kv_head * problem.group + first + query - row_of(query) * problem.group;
+  }
+  __device__ __forceinline__ SeenKeys seen(int query) const {
     if (!has(query)) return {0, 0};
-    return seen_keys(problem, sequence, (first + query) / group);
+    return seen_keys(problem, sequence, row_of(query));
   }
   // By each of queries [from, from + n), of which some may not exist; rows ascend, and so do their keys.
-  __device__ __forceinline__ SeenKeys all_see(const AttentionProblem& problem, int from, int n) const {
-    return {seen(problem, smaller(from + n, count) - 1).begin, seen(problem, from).end};
+  __device__ __forceinline__ SeenKeys all_see(int from, int n) const {
+    return {seen(smaller(from + n, count) - 1).begin, seen(from).end};
   }
-  __device__ __forceinline__ Partial partial(const AttentionProblem& problem, int query, int split) const {
+  __device__ __forceinline__ Partial partial(int query, int split) const {
     return partial_of(problem, row(query) * problem.n_heads + head(query), split);
   }
 };

@@ -35,6 +35,7 @@ struct AttentionShape {
   struct Storage {
     T q[kQueries][kHeadDim];
     Tile tiles[kSlots];
+    SeenKeys all_see[kAttentionWarps];  // by all queries of a warp
     [[no_unique_address]] std::conditional_t<kKeyWarps == 1, Nothing, Exchange> exchange;
   };
 };
@@ -145,7 +146,7 @@ __device__ __forceinline__ void add_bias(Scores<Shape>& scores, const AttentionP
                                          const QueryTile& tile, const Place& at, int key) {
   for_each_query<Shape>([&](int i, int half) {
     const int query = at.query(i, half);
-    const SeenKeys seen = tile.seen(problem, query);
+    const SeenKeys seen = tile.seen(query);
     const float* const of_key_0 = problem.bias + tile.head(query) * problem.bias_stride +
                                   problem.bias_origin - (problem.bias_relative ? tile.position(query) : 0);
     for_each_score<Shape>(scores, i, half, key, [&](float& score, int k) {
@@ -156,10 +157,10 @@ __device__ __forceinline__ void add_bias(Scores<Shape>& scores, const AttentionP
 
 // -inf for the keys that the queries do not see.
 template <typename Shape>
-__device__ __forceinline__ void hide_unseen(Scores<Shape>& scores, const AttentionProblem& problem,
-                                            const QueryTile& tile, const Place& at, int key) {
+__device__ __forceinline__ void hide_unseen(Scores<Shape>& scores, const QueryTile& tile, const Place& at,
+                                            int key) {
   for_each_query<Shape>([&](int i, int half) {
-    const SeenKeys seen = tile.seen(problem, at.query(i, half));
+    const SeenKeys seen = tile.seen(at.query(i, half));
     for_each_score<Shape>(scores, i, half, key, [&](float& score, int k) {
       if (k < seen.begin || k >= seen.end) score = kNone;
     });
@@ -269,7 +270,7 @@ template <typename Shape>
 __device__ __forceinline__ void store_partial(AttentionState<Shape>& state, const AttentionProblem& problem,
                                               const QueryTile& tile, const Place& at, int split) {
   for_each_query<Shape>(tile, at, [&](int i, int half, int query) {
-    const Partial partial = tile.partial(problem, query, split);
+    const Partial partial = tile.partial(query, split);
     for_each_pair<Shape>(state, problem, at, i, half,
                          [&](float low, float high, int d) { *partial.pair(d) = {low, high}; });
     if (at.lane % 4 != 0 || at.key_warp != 0) return;
@@ -283,7 +284,7 @@ __device__ __forceinline__ void merge_partial(AttentionState<Shape>& state, cons
                                               const QueryTile& tile, const Place& at) {
   // The partials were stored before the barriers of the split in between.
   for_each_query<Shape>(tile, at, [&](int i, int half, int query) {
-    const Partial before = tile.partial(problem, query, 0);
+    const Partial before = tile.partial(query, 0);
     const Merge merge(*before.max, *before.sum, state.max[i][half], state.sum[i][2 * half]);
     state.max[i][half] = merge.max;
     state.sum[i][2 * half] = merge.sum;
