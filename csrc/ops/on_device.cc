@@ -257,8 +257,6 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
                const KvPages& pages, const Sequences& sequences, std::span<float> partials) {
   expect("attention", "q", q);
   expect("attention", "out", out, out.dtype == DType::bf16 ? DType::bf16 : DType::f32);
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.bias == nullptr && spec.sinks == nullptr,
-                   "attention with position biases or sinks runs on the CPU only");
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim &&
                    pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim &&
                    spec.n_heads % spec.n_kv_heads == 0,
@@ -281,7 +279,12 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
                                  .scale = spec.scale,
                                  .softcap = spec.softcap,
                                  .partials = partials.data(),
-                                 .partial_floats = static_cast<int64_t>(partials.size())};
+                                 .partial_floats = static_cast<int64_t>(partials.size()),
+                                 .bias = spec.bias,
+                                 .bias_stride = spec.bias_stride,
+                                 .bias_origin = spec.bias_origin,
+                                 .bias_relative = spec.bias_relative,
+                                 .sinks = spec.sinks};
   device::check(cuda::attention(context.stream, args), "attention");
 }
 
