@@ -2,11 +2,13 @@
 // for every m; its tiles differ, the sums do not.
 //
 // v1  one tile of 64 × 128; rows padded to 80 bytes, fragments by ldmatrix
-// v2  fragments by 16-byte loads: lane 4g + t takes k 8t … 8t + 7 of row g, which are two steps of mma. Rows
-// of
-//     32 k then lie without padding (36 KiB for 45) and without bank conflicts, and each load feeds two mma.
-//     Tiles for few rows: 16 × 32 and 64 × 32, that n / 32 blocks read w. Predicted: m ≤ 16 keeps 24 KiB of w
-//     on their way per block, enough for 80 % of an H100's bandwidth from n = 4,096 on.
+// v2  fragments by 16-byte loads; tiles for few rows: 16 × 32 and 64 × 32. H200 (mma.sync 645 TFLOP/s, read
+// stream
+//     4.8 TB/s): 189 TFLOP/s at 4,096³; m 1, n = k = 4,096: 19.9 µs (cuBLAS 12.6), n 28,672: 66 µs (55.6)
+// v3  128 × 128, a thread's copies by an addition and a predicate: 10 instructions per mma -> 6: 263
+// TFLOP/s, 12.7 µs v4  fragments by ldmatrix: those of 16-byte loads had to be moved into place, 3 moves per
+// mma: 388 TFLOP/s at 4,096³
+//     (cuBLAS with wgmma 797), 282 at m 512; m 64: 20 µs (12.1); m 1: 12.2 µs; n 28,672: 70 µs
 #pragma once
 
 #include "kernels/cuda/convert.cuh"
@@ -38,7 +40,7 @@ struct GemmShape {
 
 using WideGemm = GemmShape<2, 4, 8, 2, 3>;  // 128 × 128, 96 KiB of shared memory, 128 accumulators per thread
 using TallGemm = GemmShape<4, 1, 4, 2, 8>;  // 64 × 32 for m ≤ 64, 96 KiB
-using SlimGemm = GemmShape<1, 1, 1, 4, 8>;  // 16 × 32 for m ≤ 16, 96 KiB
+using SlimGemm = GemmShape<1, 1, 1, 4, 4>;  // 16 × 32 for m ≤ 16, 48 KiB: 4 blocks per SM
 
 template <typename Out>
 struct GemmProblem {
