@@ -2,13 +2,12 @@
 // for every m; its tiles differ, the sums do not.
 //
 // v1  one tile of 64 × 128; rows padded to 80 bytes, fragments by ldmatrix
-// v2  fragments by 16-byte loads; tiles for few rows: 16 × 32 and 64 × 32. H200 (mma.sync 645 TFLOP/s, read
-// stream
-//     4.8 TB/s): 189 TFLOP/s at 4,096³; m 1, n = k = 4,096: 19.9 µs (cuBLAS 12.6), n 28,672: 66 µs (55.6)
-// v3  128 × 128, a thread's copies by an addition and a predicate: 10 instructions per mma -> 6: 263
-// TFLOP/s, 12.7 µs v4  fragments by ldmatrix: those of 16-byte loads had to be moved into place, 3 moves per
-// mma: 388 TFLOP/s at 4,096³
-//     (cuBLAS with wgmma 797), 282 at m 512; m 64: 20 µs (12.1); m 1: 12.2 µs; n 28,672: 70 µs
+// v2  fragments by 16-byte loads; tiles for few rows: 16 × 32 and 64 × 32. On an H200 (mma.sync 645 TFLOP/s,
+//     read stream 4.8 TB/s) 189 TFLOP/s at 4,096³; m 1: n 4,096 19.9 µs (cuBLAS 12.6), n 28,672 66 (55.6)
+// v3  128 × 128, a thread's copies by an addition and a predicate: 10 instructions per mma become 6: 263
+//     TFLOP/s, 12.7 µs
+// v4  fragments by ldmatrix: what 16-byte loads bring had to be moved, 3 moves per mma: 388 TFLOP/s (cuBLAS
+//     with wgmma 797), 282 at m 512; m 64: 20 µs (12.1); m 1: 12.2 µs, n 28,672 70 µs
 #pragma once
 
 #include "kernels/cuda/convert.cuh"

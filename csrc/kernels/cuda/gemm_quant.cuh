@@ -6,9 +6,8 @@
 // v1  16 × 32 tiles for m ≤ 16, 64 × 64 above. H200, n = k = 4,096, Q4_0: m 1 21.0 µs, m 64 69, m 512 177
 // v2  128 × 64, and 64 × 32 for m ≤ 64; four groups of a thread at once: 17.1, 44, 140
 // v3  a thread's copies by an addition and a predicate: 9.8, 26.8, 97
-// v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s
-// of 4.8:
-//     bound by 20 instructions per mma
+// v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s of
+//     4.8, bound by 20 instructions per mma
 #pragma once
 
 #include "base/packed.h"
