@@ -28,7 +28,7 @@ namespace tuili::cuda {
 template <typename Shape>
 __device__ __forceinline__ void multiply_keys(Scores<Shape>& scores, const typename Shape::Storage& shared,
                                               const typename Shape::Tile& keys, const Place& at) {
-#pragma unroll
+#pragma unroll(Shape::kQueryTiles > 1 ? 2 : Shape::kHeadDim / 16)  // all at once would spill
   for (int d = 0; d < Shape::kHeadDim; d += 16) {
     uint32_t a[Shape::kQueryTiles][4];
 #pragma unroll
