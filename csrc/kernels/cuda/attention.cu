@@ -11,7 +11,7 @@ namespace {
 // wave is a small part; what partials cost in memory is 1/50 there, and half as much as the keys in wide
 // ones.
 constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
-constexpr unsigned kMaxGridZ = 65535;
+constexpr unsigned kMaxGrid = 65535;  // in y and z
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
 
@@ -19,7 +19,7 @@ bool is_valid(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
   const bool fits = args.n_tokens * args.n_heads <= INT_MAX && args.max_rows * args.n_heads <= INT_MAX - 64 &&
                     args.max_keys <= INT_MAX - kKeySplit && args.window <= INT_MAX &&
-                    args.n_sequences <= kMaxGridZ;
+                    args.n_sequences <= kMaxGrid;
   const bool is_half = pages.type == DType::f16 || pages.type == DType::bf16;
   const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
   const bool has_pages = is_half && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
@@ -82,12 +82,13 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
   const int64_t n_tiles = (queries + Shape::kQueries - 1) / Shape::kQueries;
   constexpr int64_t kEnough = Shape::kKeyWarps == 1 ? kEnoughWide : kEnoughNarrow;
+  if (n_tiles > kMaxGrid) return cudaErrorInvalidValue;
   const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnough &&
-                   args.n_sequences * n_splits(args.max_keys) <= kMaxGridZ;
+                   args.n_sequences * n_splits(args.max_keys) <= kMaxGrid;
   const int64_t needed =
       attention_partial_floats(args.n_tokens, args.n_heads, args.pages.head_dim, args.max_keys);
   if (few && args.partial_floats >= needed) problem.n_splits = static_cast<int>(n_splits(args.max_keys));
-  const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(args.pages.n_kv_heads),
+  const dim3 grid(static_cast<unsigned>(args.pages.n_kv_heads), static_cast<unsigned>(n_tiles),
                   static_cast<unsigned>(args.n_sequences * problem.n_splits));
   constexpr size_t kBytes = sizeof(typename Shape::Storage);
   const auto kernel = &attention_kernel<Shape>;

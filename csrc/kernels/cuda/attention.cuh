@@ -28,7 +28,7 @@ namespace tuili::cuda {
 template <typename Shape>
 __device__ __forceinline__ void multiply_keys(Scores<Shape>& scores, const typename Shape::Storage& shared,
                                               const typename Shape::Tile& keys, const Place& at) {
-#pragma unroll
+#pragma unroll(Shape::kQueryTiles > 1 ? 2 : Shape::kHeadDim / 16)  // all at once would spill
   for (int d = 0; d < Shape::kHeadDim; d += 16) {
     uint32_t a[Shape::kQueryTiles][4];
 #pragma unroll
@@ -120,14 +120,14 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
   multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
 }
 
-// Block (x, y, z): a query tile, the last for x = 0, of kv head y of sequence z / n_splits. Where splits are
-// shared out it computes split z % n_splits into `partials`, else all splits one after another, merging each
-// into the first partial.
+// Block (x, y, z): of kv head x a query tile, the last for y = 0, of sequence z / n_splits: the longest tiles
+// of all heads go first. Where splits are shared out it computes split z % n_splits into `partials`, else all
+// splits one after another, merging each into the first partial.
 template <typename Shape>
 __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     attention_kernel(AttentionProblem problem) {
   auto& shared = shared_storage<typename Shape::Storage>();
-  QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.y, gridDim.x - 1 - blockIdx.x,
+  QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.x, gridDim.y - 1 - blockIdx.y,
                  Shape::kQueries);
   if (tile.count <= 0) return;
   if (problem.n_splits > 1) {

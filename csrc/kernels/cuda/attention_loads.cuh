@@ -45,7 +45,7 @@ __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void*
   for (int piece = 0; piece < kKeyTile; piece += kPiece) {
     const int key = first_key + piece;
     const bool exists = key < tile.end && key + kPiece > tile.begin;
-    const int64_t block = exists ? problem.blocks[tile.first_block + (key >> problem.block_shift)]
+    const int64_t block = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)]
                                  : 0;  // none is a valid address, too
     const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
     const int in_block = row * problem.head_dim + (has_chunk ? chunk * kChunk : 0);
@@ -60,8 +60,8 @@ __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void*
 }
 
 // Starts load 2 · t + ahead, in the order of use: the keys of tile 0, its values, the keys of tile 1 … `key`
-// is tile t's first, the last tile's are below `end`. Load n goes into slot n % kSlots and is a group of
-// cp.async of its own; past the end it is empty, which keeps the count right.
+// is tile t's first. Load n goes into slot n % kSlots and is a group of cp.async of its own; past the end it
+// is empty, which keeps the count right.
 template <typename Shape>
 __device__ __forceinline__ void start_load(typename Shape::Storage& shared, const AttentionProblem& problem,
                                            const QueryTile& tile, int t, int key, int ahead) {

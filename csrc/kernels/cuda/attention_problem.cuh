@@ -127,7 +127,6 @@ __device__ __forceinline__ void store_result(const AttentionProblem& problem, in
 struct QueryTile {
   const AttentionProblem& problem;
   const AttentionSequence& sequence;  // read again when it is asked for: registers are dearer
-  int first_block;
   int kv_head;
   int first;  // number of the first query
   int count;
@@ -137,7 +136,6 @@ struct QueryTile {
                                        int tile, int n_queries)
       : problem(problem_),
         sequence(problem.sequences[sequence_id]),
-        first_block(sequence.first_block),
         kv_head(kv_head_),
         first(tile * n_queries),
         count(smaller(n_queries, sequence.n_rows * problem.group - first)),
