@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pytest
 import property_schedules
 from architecture_files import token_ids, write
 from architecture_table import CASES, Case
+from oracle.model_files import BUILT_IN
 from tiny_core import How, build, built, encode, run, some_ids, tiny
 from tiny_engine import codes, counted, counter, drain, make_engine, sampling
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tuili import LLM, InvalidParameterError, _core
-from tuili.errors import EngineClosedError, EngineDeadError, ModelUnsupportedError
-from tuili.loading.model import load, plan_model
+from tuili.errors import EngineClosedError, EngineDeadError, ModelIOError, ModelUnsupportedError
+from tuili.loading.model import LoadPlan, load, plan_model
+from tuili.loading.store import resolve
 
 HAS_DEVICE = _core.build_info()["cuda"] != "none"
 on_device = pytest.mark.skipif(not HAS_DEVICE, reason="a build without CUDA; .ci/run tests an emulated one")
@@ -204,6 +207,39 @@ def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> 
     expected = outputs(model)
     moved = np.abs(outputs(exact) - expected).max()
     assert np.abs(outputs(exact.upload()) - expected).max() <= 6 * moved
+
+
+def first_layers(plan: LoadPlan, n: int) -> LoadPlan:
+    """The same model without the layers behind the first n."""
+    spec = plan.spec
+    shorter = _core.ModelSpec(
+        kind=spec.kind,
+        n_vocab=spec.n_vocab,
+        d_model=spec.d_model,
+        max_positions=spec.max_positions,
+        layers=spec.layers[:n],
+        ropes=spec.ropes,
+        norm=spec.norm,
+        norm_eps=spec.norm_eps,
+        tied_head=spec.tied_head,
+    )
+    wanted = {name for name, _ in _core.ModelBuilder(shorter).expected()}
+    tensors = [tensor for tensor in plan.tensors if tensor.name in wanted]
+    return dataclasses.replace(plan, spec=shorter, tensors=tensors)
+
+
+@on_device
+@pytest.mark.slow
+@pytest.mark.models
+def test_the_first_layers_of_smollm2_are_the_cpus() -> None:
+    try:
+        path = resolve(BUILT_IN["smollm2"], None)
+    except ModelIOError as error:
+        pytest.skip(str(error))
+    model = load(first_layers(plan_model(path, compute="float32"), 2)).model
+    ids = some_ids(6, n_vocab=model.spec.n_vocab)
+    how = How(kv_type="float16")
+    assert_close(run(model.upload(), ids, how).logits(), run(model, ids, how).logits(), model.spec)
 
 
 @on_device

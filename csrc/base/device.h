@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+struct CUevent_st;
 struct CUgraphExec_st;
 struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CUDA header is needed above this
                      // room
@@ -52,6 +53,13 @@ void fill(void* memory, uint8_t value, int64_t bytes, Stream stream);
 Stream create_stream();
 void destroy_stream(Stream stream) noexcept;  // waits for its work
 void synchronize(Stream stream);              // waits for all work of the stream; reports what failed in it
+
+// A place in a stream's work that other streams wait for.
+using Event = CUevent_st*;
+Event create_event();
+void destroy_event(Event event) noexcept;
+void mark(Event event, Stream stream);      // after what the stream was given so far
+void wait_for(Event event, Stream stream);  // before what the stream will be given
 
 // Work that was recorded once and is enqueued again as one. What is recorded between begin_recording and
 // end_recording does not run; launches read their arguments, so only what is behind pointers may change.

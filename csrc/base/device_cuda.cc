@@ -82,6 +82,16 @@ void destroy_stream(Stream stream) noexcept {
 
 void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream"); }
 
+Event create_event() {
+  Event event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+  return event;
+}
+
+void destroy_event(Event event) noexcept { cudaEventDestroy(event); }
+void mark(Event event, Stream stream) { check(cudaEventRecord(event, stream), "event"); }
+void wait_for(Event event, Stream stream) { check(cudaStreamWaitEvent(stream, event, 0), "event"); }
+
 bool begin_recording(Stream stream) {
   check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "graph");
   return true;
@@ -109,9 +119,9 @@ void destroy_graph(Graph graph) noexcept { cudaGraphExecDestroy(graph); }
 
 void check(int status, const char* op) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // unless it is sticky, nothing reports it again
-  const bool is_sticky = cudaDeviceSynchronize() != cudaSuccess;
   const auto error = static_cast<cudaError_t>(status);
+  cudaGetLastError();  // unless it is sticky, nothing reports it again
+  const bool is_sticky = cudaDeviceSynchronize() == error;
   throw Error(is_sticky ? ErrorKind::device_lost : ErrorKind::internal,
               join(op, ": CUDA reports ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }

@@ -31,6 +31,11 @@ Stream create_stream() { fail("stream"); }
 void destroy_stream(Stream) noexcept {}
 void synchronize(Stream) { fail("stream"); }
 
+Event create_event() { fail("event"); }
+void destroy_event(Event) noexcept {}
+void mark(Event, Stream) { fail("event"); }
+void wait_for(Event, Stream) { fail("event"); }
+
 bool begin_recording(Stream) { return false; }
 Graph end_recording(Stream) { fail("graph"); }
 void discard_recording(Stream) noexcept {}

@@ -240,49 +240,77 @@ void Transformer::mlp_block(const Step& step, int64_t i, const TensorView& x) co
       step.rows(step.state.gate, spec.d_ff), step.rows(step.state.up, spec.d_ff));
 }
 
+// hidden += mixed, which layer i has made
+void Transformer::add(const Step& step, int64_t i) const {
+  const TensorView h = step.rows(step.state.hidden, spec_.d_model);
+  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
+  if (spec_.layers[i].residual_scale != 1) ops::scale(step.context, mixed, spec_.layers[i].residual_scale);
+  ops::add(step.context, h, h, mixed);
+}
+
+// The same, then normed = norm(hidden)
+void Transformer::add_and_norm(const Step& step, int64_t i, const NormWeights& weights) const {
+  const int64_t d = spec_.d_model;
+  const TensorView h = step.rows(step.state.hidden, d), mixed = step.rows(step.state.mixed, d);
+  const TensorView normed = step.rows(step.state.normed, d), gain = vector_of(weights.gain, d, h);
+  if (spec_.layers[i].residual_scale != 1) ops::scale(step.context, mixed, spec_.layers[i].residual_scale);
+  if (spec_.norm == Norm::rms) return ops::add_rms_norm(step.context, normed, h, mixed, gain, spec_.norm_eps);
+  ops::add_layer_norm(step.context, normed, h, mixed, gain, vector_of(weights.bias, d, h), spec_.norm_eps);
+}
+
+// The end of layer i, with the norm that the next one begins with.
+void Transformer::add_and_go_on(const Step& step, int64_t i) const {
+  if (is_normed_ahead(i + 1))
+    add_and_norm(step, i, weights_.layers[i + 1].attention_norm);
+  else
+    add(step, i);
+}
+
+// Whether the layer before has left the norm that layer i begins with.
+bool Transformer::is_normed_ahead(int64_t i) const {
+  const auto norms_first = [&](const LayerSpec& layer) {
+    return (layer.norm_placement == NormPlacement::pre && layer.attention_norm) ||
+           layer.norm_placement == NormPlacement::sandwich;
+  };
+  return i > 0 && i < spec_.n_layers() && norms_first(spec_.layers[i]) && norms_first(spec_.layers[i - 1]);
+}
+
 void Transformer::layer(const Step& step, int64_t i) const {
   const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
-  const ops::Context& context = step.context;
   const TensorView h = step.rows(step.state.hidden, spec_.d_model);
   const TensorView normed = step.rows(step.state.normed, spec_.d_model);
   const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
-  const auto add = [&](const TensorView& x) {
-    if (spec.residual_scale != 1) ops::scale(context, x, spec.residual_scale);
-    ops::add(context, h, h, x);
-  };
 
   switch (spec.norm_placement) {
     case NormPlacement::pre:
-      if (spec.attention_norm) norm(step, normed, h, w.attention_norm);
+      if (spec.attention_norm && !is_normed_ahead(i)) norm(step, normed, h, w.attention_norm);
       attention_block(step, i, spec.attention_norm ? normed : h);
-      add(mixed);
-      norm(step, normed, h, w.mlp_norm);
+      add_and_norm(step, i, w.mlp_norm);
       mlp_block(step, i, normed);
-      return add(mixed);
+      return add_and_go_on(step, i);
     case NormPlacement::post:
       attention_block(step, i, h);
-      add(mixed);
+      add(step, i);
       norm(step, h, h, w.attention_norm);
       mlp_block(step, i, h);
-      add(mixed);
+      add(step, i);
       return norm(step, h, h, w.mlp_norm);
     case NormPlacement::sandwich:
-      norm(step, normed, h, w.attention_norm);
+      if (!is_normed_ahead(i)) norm(step, normed, h, w.attention_norm);
       attention_block(step, i, normed);
       norm(step, mixed, mixed, w.post_attention_norm);
-      add(mixed);
-      norm(step, normed, h, w.mlp_norm);
+      add_and_norm(step, i, w.mlp_norm);
       mlp_block(step, i, normed);
       norm(step, mixed, mixed, w.post_mlp_norm);
-      return add(mixed);
+      return add_and_go_on(step, i);
     case NormPlacement::branch:
       attention_block(step, i, h);
       norm(step, mixed, mixed, w.attention_norm);
-      add(mixed);
+      add(step, i);
       mlp_block(step, i, h);
       norm(step, mixed, mixed, w.mlp_norm);
-      return add(mixed);
+      return add(step, i);
     case NormPlacement::parallel:
     case NormPlacement::parallel_two: {
       const bool two = spec.norm_placement == NormPlacement::parallel_two;
@@ -290,9 +318,9 @@ void Transformer::layer(const Step& step, int64_t i) const {
       norm(step, normed, h, w.attention_norm);
       if (two) norm(step, other, h, w.mlp_norm);
       attention_block(step, i, normed);
-      add(mixed);
+      add(step, i);
       mlp_block(step, i, other);
-      return add(mixed);
+      return add(step, i);
     }
   }
 }

@@ -60,6 +60,20 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
   });
 }
 
+void add_rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
+                  const TensorView& gain, float eps) {
+  if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps, &addend);
+  add(context, x, x, addend);
+  rms_norm(context, y, x, gain, eps);
+}
+
+void add_layer_norm(const Context& context, const TensorView& y, const TensorView& x,
+                    const TensorView& addend, const TensorView& gain, const TensorView& bias, float eps) {
+  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps, &addend);
+  add(context, x, x, addend);
+  layer_norm(context, y, x, gain, bias, eps);
+}
+
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps) {
   if (x.device == DeviceKind::cuda) return on_device::layer_norm_strided(context, x, gain, bias, eps);

@@ -1,5 +1,7 @@
 #include "ops/on_device.h"
 
+#include <algorithm>
+
 #include "ops/checks.h"
 
 namespace tuili::ops::on_device {
@@ -28,18 +30,23 @@ cuda::Output expect_output(const char* op, const TensorView& y, const TensorView
 }
 
 cuda::NormArgs norm_args(const char* op, const TensorView& y, const TensorView& x, const TensorView& gain,
-                         float eps) {
+                         float eps, const TensorView* addend) {
   expect_dense(op, "x", x);
   const int64_t n = x.size(1);
   expect_vector(op, "gain", gain, n);
-  return {expect_output(op, y, x), x.f32(), nullptr, gain.f32(), nullptr, x.rows(), n, 1, n, eps};
+  if (addend) {
+    expect_dense(op, "addend", *addend);
+    TUILI_EXPECT(same_shape(x, *addend) && y.data != x.data, op, ": x is ", x, ", addend ", *addend);
+  }
+  const float* const added = addend ? addend->f32() : nullptr;
+  return {expect_output(op, y, x), x.f32(), added, gain.f32(), nullptr, x.rows(), n, 1, n, eps};
 }
 
 }  // namespace
 
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-              float eps) {
-  device::check(cuda::rms_norm(context.stream, norm_args("rms_norm", y, x, gain, eps)), "rms_norm");
+              float eps, const TensorView* addend) {
+  device::check(cuda::rms_norm(context.stream, norm_args("rms_norm", y, x, gain, eps, addend)), "rms_norm");
 }
 
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps) {
@@ -54,8 +61,8 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 }
 
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-                const TensorView& bias, float eps) {
-  cuda::NormArgs args = norm_args("layer_norm", y, x, gain, eps);
+                const TensorView& bias, float eps, const TensorView* addend) {
+  cuda::NormArgs args = norm_args("layer_norm", y, x, gain, eps, addend);
   expect_vector("layer_norm", "bias", bias, args.n);
   args.bias = bias.f32();
   device::check(cuda::layer_norm(context.stream, args), "layer_norm");
@@ -148,6 +155,8 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
 
 namespace {
 
+constexpr int64_t kFewRows = 64;  // of a product that leaves most of the device to others
+
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x) {
   TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, and is ", x.x);
@@ -160,26 +169,35 @@ const cuda::bf16* rounded(const Context& context, Activations& x) {
   return room;
 }
 
+// One of the maps of x, whose rows `input` holds rounded.
+void gemm(device::Stream stream, const TensorView& x, const cuda::bf16* input, const LinearMap& map) {
+  const auto& [y, w, bias] = map;
+  const int64_t m = x.rows();
+  expect_dense("gemm", "y", y);
+  TUILI_EXPECT(x.size(1) == w->k && y.rows() == m && y.size(1) == w->n && w->codes != nullptr, "gemm: x is ",
+               x, ", w is ", info_of(w->format).name, " [", w->n, ", ", w->k, "], y is ", y);
+  const cuda::Output out{y.data, y.dtype};
+  if (!is_float(w->format)) {
+    device::check(cuda::gemm(stream, cuda::QuantizedGemmArgs{out, input, *w, bias, m}), "gemm");
+    return;
+  }
+  TUILI_EXPECT(w->format == Format::bf16, "gemm: dense weights on cuda are bf16, not ",
+               info_of(w->format).name);
+  const auto* const dense = reinterpret_cast<const cuda::bf16*>(w->codes);
+  device::check(cuda::gemm(stream, cuda::GemmArgs{out, input, dense, bias, m, w->n, w->k}), "gemm");
+}
+
 }  // namespace
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps) {
-  const int64_t m = x.x.rows();
   const cuda::bf16* const input = rounded(context, x);
-  for (const auto& [y, w, bias] : maps) {
-    expect_dense("gemm", "y", y);
-    TUILI_EXPECT(x.x.size(1) == w->k && y.rows() == m && y.size(1) == w->n && w->codes != nullptr,
-                 "gemm: x is ", x.x, ", w is ", info_of(w->format).name, " [", w->n, ", ", w->k, "], y is ",
-                 y);
-    const cuda::Output out{y.data, y.dtype};
-    if (!is_float(w->format)) {
-      device::check(cuda::gemm(context.stream, cuda::QuantizedGemmArgs{out, input, *w, bias, m}), "gemm");
-      continue;
-    }
-    TUILI_EXPECT(w->format == Format::bf16, "gemm: dense weights on cuda are bf16, not ",
-                 info_of(w->format).name);
-    const auto* const dense = reinterpret_cast<const cuda::bf16*>(w->codes);
-    device::check(cuda::gemm(context.stream, cuda::GemmArgs{out, input, dense, bias, m, w->n, w->k}), "gemm");
-  }
+  const int n_sides = context.sides && x.x.rows() <= kFewRows
+                          ? std::min(static_cast<int>(maps.size()) - 1, SideStreams::kCount)
+                          : 0;
+  if (n_sides > 0) context.sides->open(context.stream, n_sides);
+  for (int i = 0; i < static_cast<int>(maps.size()); ++i)
+    gemm(i < n_sides ? context.sides->stream(i) : context.stream, x.x, input, maps[i]);
+  if (n_sides > 0) context.sides->close(context.stream, n_sides);
 }
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {

@@ -7,11 +7,12 @@
 
 namespace tuili::ops::on_device {
 
+// With an addend: x += addend first.
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-              float eps);
+              float eps, const TensorView* addend = nullptr);
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps);
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
-                const TensorView& bias, float eps);
+                const TensorView& bias, float eps, const TensorView* addend = nullptr);
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved);
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "base/packed.h"
+#include "base/side_streams.h"
 #include "base/tensor.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/kernels.h"
@@ -28,6 +29,7 @@ struct Context {
   float* scratch = nullptr;    // n_threads pieces of scratch_floats, each 64-byte aligned
   int64_t scratch_floats = 0;  // at least scratch_floats_for(largest head_dim)
   device::Stream stream = nullptr;
+  const SideStreams* sides = nullptr;  // of cuda, for several linear maps of few rows; null: none
 
   float* scratch_of(int part) const { return scratch + part * scratch_floats; }
 };
@@ -144,7 +146,13 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
-// The same in place on rows that need not be dense.
+// x += addend first, one kernel on cuda.   x, addend f32 [n_tokens, d], dense; y is not x
+void add_rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
+                  const TensorView& gain, float eps);
+void add_layer_norm(const Context& context, const TensorView& y, const TensorView& x,
+                    const TensorView& addend, const TensorView& gain, const TensorView& bias, float eps);
+
+// A layer norm in place on rows that need not be dense.
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps);
 

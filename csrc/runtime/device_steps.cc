@@ -1,5 +1,6 @@
 // The runner's part of steps on a device: what comes and goes between its memory and the host's.
 #include <algorithm>
+#include <functional>
 
 #include "base/check.h"
 #include "runtime/runner.h"
@@ -33,6 +34,8 @@ void Runner::prepare_device() {
     sizes.max_blocks = (spec.max_positions + sizes.block_size - 1) / sizes.block_size;
   }
   staging_.emplace(spec, sizes);
+  sides_.emplace();
+  context_.sides = &*sides_;
   const int64_t floats = cache_ ? logits_.count() : state_.hidden.count();
   arrived_ = PinnedBuffer(floats * int64_t{sizeof(float)});
   if (!cache_) return;
@@ -44,7 +47,7 @@ void Runner::prepare_device() {
 void Runner::forward(const StepBatch& batch, const Taps* taps) {
   const auto compute = [&] { transformer_.forward(context_, batch, cache_->view(), state_, taps); };
   if (!staging_ || taps || batch.n_tokens() != std::ssize(sequences_)) return compute();
-  graphs_.run({batch.n_tokens(), batch.areas[0].rows.on_device.max_keys}, context_.stream, compute);
+  graphs_.run({batch.n_tokens(), batch.areas[0].rows.on_device.max_keys}, context_.stream, std::ref(compute));
 }
 
 // Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature; false

@@ -154,6 +154,7 @@ class Runner {
   Transformer transformer_;
   ops::Context context_;
   OwnStream stream_;
+  std::optional<SideStreams> sides_;  // of a device
   PlacedBuffer workspace_;
   State state_;
   TensorView head_input_, logits_;      // [logit_rows, d_model], [logit_rows, n_vocab]

@@ -80,6 +80,11 @@ Stream create_stream() { return new CUstream_st; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
 void synchronize(Stream) {}
 
+Event create_event() { return nullptr; }
+void destroy_event(Event) noexcept {}
+void mark(Event, Stream) {}
+void wait_for(Event, Stream) {}
+
 bool begin_recording(Stream) { return false; }
 Graph end_recording(Stream) { return nullptr; }
 void discard_recording(Stream) noexcept {}

@@ -113,6 +113,30 @@ TUILI_TEST(embed_scales_rows_of_every_type) {
   check_embed<__half>();
 }
 
+TUILI_TEST(rows_of_a_table_are_added) {
+  const std::vector<int32_t> ids{3, 0, 3, 6};
+  constexpr size_t kWidth = 300;
+  const std::vector<float> table = normals<float>(7 * kWidth, 1), x = normals<float>(ids.size() * kWidth, 2);
+  std::vector<float> want = x;
+  for (size_t i = 0; i < want.size(); ++i) want[i] += table[size_t(ids[i / kWidth]) * kWidth + i % kWidth];
+  OnDevice<float> tables(table), y(x);
+  OnDevice<int32_t> rows(ids);
+  device::check(
+      cuda::add_rows(nullptr, y.get(), tables.get(), rows.get(), int64_t(ids.size()), int64_t(kWidth)),
+      "add_rows");
+  require_same_bits(y.read(), want, "add_rows");
+}
+
+TUILI_TEST(what_a_product_reads_is_rounded_to_nearest_even) {
+  for (const size_t n : kCounts) {
+    const std::vector<float> x = edges(n, n);
+    OnDevice<float> from(x);
+    OnDevice<bf16> to(n);
+    device::check(cuda::round_to_bf16(nullptr, to.get(), from.get(), int64_t(n)), "round");
+    require_same_bits(to.read(), rounded_all<bf16>(x), n, " elements");
+  }
+}
+
 constexpr int64_t kBlocks = 5, kBlockSize = 16, kHeads = 3, kHeadDim = 24, kRow = kHeads * kHeadDim,
                   kGap = 8 * kRow, kStride = kBlockSize * kRow + kGap;
 
