@@ -150,7 +150,7 @@ void Transformer::qk_norm(const Step& step, int64_t i, const TensorView& q, cons
   }
 }
 
-// Query, key and value of x, into the state's buffers.
+// Query, key and value of x, into the state's buffers; key and value are kept.
 void Transformer::project(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
@@ -169,26 +169,36 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
   if (spec.qkv_clip > 0)
     for (const TensorView& part : {q, k, v}) ops::clamp(context, part, -spec.qkv_clip, spec.qkv_clip, 0);
   qk_norm(step, i, q, k);
-  if (spec.rope < 0) return;
+  if (spec.rope < 0) return keep(context, step, i);
   const RopeSpec& rope = spec_.ropes[spec.rope];
   const auto half = static_cast<int64_t>(rope.inv_freq.size());
   const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
+  ops::Beside beside(context, x.rows());
+  ops::rope(beside.context(), k, cos, sin, spec.n_kv_heads, rope.interleaved);
+  keep(beside.context(), step, i);
   ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
-  ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
+  beside.join();
+}
+
+// The keys and values in the state's buffers go to the layer's pages.
+void Transformer::keep(const ops::Context& context, const Step& step, int64_t i) const {
+  const int64_t size = spec_.layers[i].kv_size();
+  const TensorView k = step.rows(step.state.key, size), v = step.rows(step.state.value, size);
+  ops::kv_write(context, step.kv[i].pages, k, v, step.batch.areas[step.kv[i].area].slots.data());
 }
 
 // What each row sees of the keys and values up to this step's, which are kept: the input of `output`.
 TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
   State& s = step.state;
-  if (spec.latent.kv_rank)
+  if (spec.latent.kv_rank) {
     project_latent(step, i, x);
-  else
+    keep(step.context, step, i);
+  } else {
     project(step, i, x);
+  }
   const ops::KvPages& pages = step.kv[i].pages;
   const AreaRows& rows = step.batch.areas[step.kv[i].area];
-  const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
-  ops::kv_write(step.context, pages, k, v, rows.slots.data());
   const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
   ops::attention(step.context, attention_of(i), out, q, pages, rows.rows, s.attention_partials);
   if (spec.latent.kv_rank == 0) return out;

@@ -90,6 +90,7 @@ class Transformer {
   void attention_block(const Step& step, int64_t i, const TensorView& x) const;
   TensorView attend(const Step& step, int64_t i, const TensorView& x) const;
   void project(const Step& step, int64_t i, const TensorView& x) const;
+  void keep(const ops::Context& context, const Step& step, int64_t i) const;
   void project_latent(const Step& step, int64_t i, const TensorView& x) const;
   ops::AttentionSpec attention_of(int64_t i) const;
   void qk_norm(const Step& step, int64_t i, const TensorView& q, const TensorView& k) const;

@@ -155,8 +155,6 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
 
 namespace {
 
-constexpr int64_t kFewRows = 64;  // of a product that leaves most of the device to others
-
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x) {
   TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, and is ", x.x);

@@ -7,6 +7,8 @@
 
 namespace tuili::ops::on_device {
 
+inline constexpr int64_t kFewRows = 64;  // of a kernel that leaves most of the device to others
+
 // With an addend: x += addend first.
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
               float eps, const TensorView* addend = nullptr);

@@ -34,6 +34,20 @@ struct Context {
   float* scratch_of(int part) const { return scratch + part * scratch_floats; }
 };
 
+// Ops given to context() run beside those given to the context it was made of, until join(), where the device
+// has room: for n_rows few. On the CPU all ops run in order.
+class Beside {
+ public:
+  Beside(const Context& context, int64_t n_rows);
+  Beside(const Beside&) = delete;
+  const Context& context() const { return beside_; }
+  void join();
+
+ private:
+  const Context& main_;
+  Context beside_;
+};
+
 // The table of `isa`, or this CPU's best when null. Throws invalid_parameter for one that does not run here.
 const cpu::Kernels& find_kernels(const char* isa);
 
