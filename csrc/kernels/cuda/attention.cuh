@@ -103,9 +103,10 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
                                             const Place& at, int t, int key) {
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the keys are there, and nobody reads the values before them any more
-  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots - 1);
   Scores<Shape> scores = {};
-  multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
+  load_beside<Shape, Shape::kSlots - 1>(shared, problem, tile, t, key, [&] {
+    multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
+  });
   const int own_key = key + at.first_key + at.lane % 4 * 2;
   if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
   if (problem.bias != nullptr) add_bias<Shape>(scores, problem, tile, at, own_key);
@@ -116,8 +117,9 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
   to_probabilities<Shape>(own, scores, state, problem, shared, at);
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
-  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots);
-  multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
+  load_beside<Shape, Shape::kSlots>(shared, problem, tile, t, key, [&] {
+    multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
+  });
 }
 
 // Block (x, y, z): of kv head x a query tile, the last for y = 0, of sequence z / n_splits: the longest tiles
@@ -137,8 +139,7 @@ __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     if (tile.begin >= tile.end && split > 0) return;
   }
   const int first_key = tile.begin / kKeyTile * kKeyTile;
-#pragma unroll
-  for (int i = 0; i < Shape::kSlots - 1; ++i) start_load<Shape>(shared, problem, tile, 0, first_key, i);
+  start_first_loads<Shape>(shared, problem, tile, first_key);
   load_queries<Shape>(shared, problem, tile);
   const Place at = Place::of<Shape>();
   if (at.lane == 0) shared.all_see[threadIdx.x / 32] = tile.all_see(at.first_query, 16 * Shape::kQueryTiles);

@@ -28,48 +28,89 @@ __device__ __forceinline__ void load_queries(typename Shape::Storage& shared, co
   }
 }
 
+inline constexpr int kPiece = 16;  // keys, the least that a block of pages holds
+
+// The blocks of a tile's pieces. None is 0, a valid address, too.
+struct TileBlocks {
+  int32_t ids[kKeyTile / kPiece];
+  __device__ __forceinline__ TileBlocks(const AttentionProblem& problem, const QueryTile& tile,
+                                        int first_key) {
+#pragma unroll
+    for (int i = 0; i < kKeyTile / kPiece; ++i) {
+      const int key = first_key + i * kPiece;
+      const bool exists = key < tile.end && key + kPiece > tile.begin;
+      ids[i] = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)] : 0;
+    }
+  }
+};
+
 // Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no
 // query sees, and dimensions past head_dim, are zero.
 template <typename Shape>
 __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void* pages,
                                            const AttentionProblem& problem, const QueryTile& tile,
-                                           int first_key) {
+                                           const TileBlocks& blocks, int first_key) {
   using T = typename Shape::Element;
-  constexpr int kPiece = 16;  // keys, the least that a block of pages holds
   constexpr int kChunks = Shape::kHeadDim / kChunk, kRows = kAttentionThreads / kChunks;
   static_assert(kPiece % kRows == 0, "the rows that are copied at once lie in one piece");
   const int first_row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
   const bool has_chunk = chunk * kChunk < problem.head_dim;
   const auto n_wanted = static_cast<unsigned>(has_chunk ? larger(0, tile.end - tile.begin) : 0);
 #pragma unroll
-  for (int piece = 0; piece < kKeyTile; piece += kPiece) {
-    const int key = first_key + piece;
-    const bool exists = key < tile.end && key + kPiece > tile.begin;
-    const int64_t block = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)]
-                                 : 0;  // none is a valid address, too
+  for (int i = 0; i < kKeyTile / kPiece; ++i) {
+    const int key = first_key + i * kPiece;
     const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
     const int in_block = row * problem.head_dim + (has_chunk ? chunk * kChunk : 0);
-    const T* const source = static_cast<const T*>(pages) + (block * problem.block_stride + in_block);
+    const T* const source = static_cast<const T*>(pages) + (blocks.ids[i] * problem.block_stride + in_block);
 #pragma unroll
     for (int r = 0; r < kPiece; r += kRows) {
       const bool is_wanted = static_cast<unsigned>(key + first_row + r - tile.begin) < n_wanted;
-      ptx::cp_async_16(place<Shape::kHeadDim>(to, piece + first_row + r, chunk),
+      ptx::cp_async_16(place<Shape::kHeadDim>(to, i * kPiece + first_row + r, chunk),
                        source + r * problem.head_dim, is_wanted ? kVectorBytes : 0);
     }
   }
 }
 
-// Starts load 2 · t + ahead, in the order of use: the keys of tile 0, its values, the keys of tile 1 … `key`
-// is tile t's first. Load n goes into slot n % kSlots and is a group of cp.async of its own; past the end it
-// is empty, which keeps the count right.
-template <typename Shape>
-__device__ __forceinline__ void start_load(typename Shape::Storage& shared, const AttentionProblem& problem,
-                                           const QueryTile& tile, int t, int key, int ahead) {
-  const int first_key = key + ahead / 2 * kKeyTile;
-  if (first_key < tile.end)
-    start_tile<Shape>(shared.tiles[(2 * t + ahead) % Shape::kSlots], ahead % 2 == 0 ? problem.k : problem.v,
-                      problem, tile, first_key);
-  ptx::cp_async_commit();
+// Load 2 · t + kAhead, in the order of use: the keys of tile 0, its values, the keys of tile 1 … `key` is
+// tile t's first. Load n goes into slot n % kSlots and is a group of cp.async of its own; past the end it is
+// empty, which keeps the count right.
+template <typename Shape, int kAhead>
+struct Load {
+  int first_key;
+  TileBlocks blocks;
+  __device__ __forceinline__ Load(const AttentionProblem& problem, const QueryTile& tile, int key)
+      : first_key(key + kAhead / 2 * kKeyTile), blocks(problem, tile, first_key) {}
+  __device__ __forceinline__ void start(typename Shape::Storage& shared, const AttentionProblem& problem,
+                                        const QueryTile& tile, int t) const {
+    if (first_key < tile.end)
+      start_tile<Shape>(shared.tiles[(2 * t + kAhead) % Shape::kSlots],
+                        kAhead % 2 == 0 ? problem.k : problem.v, problem, tile, blocks, first_key);
+    ptx::cp_async_commit();
+  }
+};
+
+// Starts a load and multiplies. The blocks are looked up before, so that their latency passes meanwhile; two
+// tiles of queries leave no registers for that.
+template <typename Shape, int kAhead, typename Multiply>
+__device__ __forceinline__ void load_beside(typename Shape::Storage& shared, const AttentionProblem& problem,
+                                            const QueryTile& tile, int t, int key, const Multiply& multiply) {
+  const Load<Shape, kAhead> load(problem, tile, key);
+  if constexpr (Shape::kQueryTiles == 1) {
+    multiply();
+    load.start(shared, problem, tile, t);
+  } else {
+    load.start(shared, problem, tile, t);
+    multiply();
+  }
+}
+
+// The first loads: all slots but one.
+template <typename Shape, int kAhead = 0>
+__device__ __forceinline__ void start_first_loads(typename Shape::Storage& shared,
+                                                  const AttentionProblem& problem, const QueryTile& tile,
+                                                  int key) {
+  Load<Shape, kAhead>(problem, tile, key).start(shared, problem, tile, 0);
+  if constexpr (kAhead + 2 < Shape::kSlots) start_first_loads<Shape, kAhead + 1>(shared, problem, tile, key);
 }
 
 }  // namespace tuili::cuda
