@@ -98,7 +98,9 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   TUILI_LAUNCH(kernel, grid, kAttentionThreads, kBytes, stream, problem);
   if (problem.n_splits > 1) {
     const int64_t n_quads = (args.max_rows * args.n_heads + kAttentionWarps - 1) / kAttentionWarps;
-    const dim3 quads(static_cast<unsigned>(n_quads), 1, static_cast<unsigned>(args.n_sequences));
+    const dim3 quads(static_cast<unsigned>(n_quads),
+                     static_cast<unsigned>((args.pages.head_dim + kCombined - 1) / kCombined),
+                     static_cast<unsigned>(args.n_sequences));
     TUILI_LAUNCH(attention_combine_kernel, quads, kAttentionThreads, 0, stream, problem);
   }
   return cudaGetLastError();
