@@ -322,6 +322,11 @@ void check_bits(const Spec& spec, int64_t n_keys, int64_t first) {
   const std::vector<float> all = attend(text, pages, {{first, n_keys - first, n_keys}}, Sharing::splits, 1);
   require_same_bits(attend(text, pages, {{first, n_keys - first, n_keys}}, Sharing::none, 2), all,
                     "one after another");
+  // With splits enough for a crowded device, whose shapes are others; they are not shared out.
+  require_same_bits(attend(text, pages, {{first, n_keys - first, n_keys}}, Sharing::none, 4, 512 * 400), all,
+                    "crowded");
+  require_same_bits(attend(text, pages, {{n_keys - 1, 1, n_keys}}, Sharing::none, 5, 512 * 400),
+                    std::vector<float>(all.end() - row, all.end()), "one row, crowded");
   const int64_t half = (n_keys - first) / 2;
   const int64_t keys = spec.causal == Causal::yes ? first + half : n_keys;
   require_same_bits(attend(text, pages, {{first, half, keys}, {first + half, n_keys - first - half, n_keys}},
@@ -339,6 +344,15 @@ void check_bits(const Spec& spec, int64_t n_keys, int64_t first) {
 TUILI_TEST(attention_of_a_row_ignores_its_batch_its_chunk_and_the_sharing_of_splits) {
   check_bits<bf16>({}, 560, 520);
   check_bits<__half>({.n_heads = 3, .n_kv_heads = 1, .head_dim = 80, .block_size = 32}, 540, 500);
+}
+
+// 160 and 132 queries: a crowded device takes them by wide blocks.
+TUILI_TEST(attention_in_wide_blocks_has_the_bits_of_the_others) {
+  check_bits<bf16>({.n_heads = 4, .n_kv_heads = 1}, 560, 520);
+  check_bits<__half>({.n_heads = 4, .n_kv_heads = 2, .head_dim = 80, .window = 40}, 110, 44);
+  check_bits<bf16>(
+      {.n_heads = 4, .n_kv_heads = 2, .head_dim = 128, .bias = Spec::Bias::by_key, .has_sinks = true}, 80,
+      10);
 }
 
 TUILI_TEST(attention_of_three_splits_ignores_how_they_are_shared_out) {

@@ -11,6 +11,7 @@ namespace {
 // wave is a small part; what partials cost in memory is 1/50 there, and half as much as the keys in wide
 // ones.
 constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
+constexpr int64_t kQueueing = 396;    // three blocks on each of 132 SMs
 constexpr unsigned kMaxGrid = 65535;  // in y and z
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
@@ -97,20 +98,39 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   TUILI_LAUNCH(kernel, grid, kAttentionThreads, kBytes, stream, problem);
   if (problem.n_splits > 1) {
     const int64_t n_quads = (args.max_rows * args.n_heads + kAttentionWarps - 1) / kAttentionWarps;
-    const dim3 quads(static_cast<unsigned>(n_quads), 1, static_cast<unsigned>(args.n_sequences));
+    const dim3 quads(static_cast<unsigned>(n_quads),
+                     static_cast<unsigned>((args.pages.head_dim + kCombined - 1) / kCombined),
+                     static_cast<unsigned>(args.n_sequences));
     TUILI_LAUNCH(attention_combine_kernel, quads, kAttentionThreads, 0, stream, problem);
   }
   return cudaGetLastError();
 }
 
-// Narrow for few queries: a block or two per kv head, which read the same keys at the same time.
+// Shapes of a type and a size of heads. All fit the 99 KiB of shared memory of the smallest device.
+template <typename T, int kHeadDim>
+struct Shapes {
+  static constexpr int kNarrowSlots = kHeadDim == 256 ? 2 : 4;
+  using Narrow = AttentionShape<T, kHeadDim, kAttentionWarps, 1, kNarrowSlots>;
+  using Crowded = AttentionShape<T, kHeadDim, kAttentionWarps, 1, kHeadDim == 128 ? 3 : kNarrowSlots>;
+  using Slim = AttentionShape<T, kHeadDim, 1, 1, kHeadDim == 256 ? 2 : 3>;
+  using Wide = std::conditional_t<kHeadDim == 256, Slim, AttentionShape<T, kHeadDim, 1, 2, 3>>;
+};
+
+// Narrow for few queries: a block or two per kv head, which read the same keys at the same time. With so many
+// blocks that they queue, less memory for each leaves room for a fourth on an SM of Hopper. Wide blocks use
+// keys best, slim ones leave fewer SMs idle.
 template <typename T, int kHeadDim>
 int launch_for_queries(Stream stream, const AttentionArgs& args) {
-  using Narrow = AttentionShape<T, kHeadDim, kAttentionWarps>;
-  using Wide = AttentionShape<T, kHeadDim, 1>;
+  using Of = Shapes<T, kHeadDim>;
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
-  if (queries <= 2 * Narrow::kQueries) return launch_attention<Narrow>(stream, args);
-  return launch_attention<Wide>(stream, args);
+  const int64_t n_blocks = args.pages.n_kv_heads * args.n_sequences * n_splits(args.max_keys);
+  if (queries <= 2 * Of::Narrow::kQueries) {
+    if (n_blocks > kQueueing) return launch_attention<typename Of::Crowded>(stream, args);
+    return launch_attention<typename Of::Narrow>(stream, args);
+  }
+  const int64_t n_wide = n_blocks * (queries / Of::Wide::kQueries);
+  if (n_wide < kEnoughWide) return launch_attention<typename Of::Slim>(stream, args);
+  return launch_attention<typename Of::Wide>(stream, args);
 }
 
 template <typename T>
@@ -129,15 +149,22 @@ int attention(Stream stream, const AttentionArgs& args) {
   return launch_for_heads<bf16>(stream, args);
 }
 
-#define TUILI_ATTENTION(T, head_dim)                                                           \
-  template __global__ void attention_kernel<AttentionShape<T, head_dim, 1>>(AttentionProblem); \
-  template __global__ void attention_kernel<AttentionShape<T, head_dim, kAttentionWarps>>(AttentionProblem);
-TUILI_ATTENTION(bf16, 64)
-TUILI_ATTENTION(bf16, 128)
-TUILI_ATTENTION(bf16, 256)
-TUILI_ATTENTION(__half, 64)
-TUILI_ATTENTION(__half, 128)
-TUILI_ATTENTION(__half, 256)
+#define TUILI_ATTENTION(Shape) template __global__ void attention_kernel<Shape>(AttentionProblem);
+#define TUILI_ATTENTIONS(T)                     \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 64, Narrow))   \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 64, Slim))     \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 64, Wide))     \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 128, Narrow))  \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 128, Crowded)) \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 128, Slim))    \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 128, Wide))    \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 256, Narrow))  \
+  TUILI_ATTENTION(TUILI_SHAPE(T, 256, Slim))
+#define TUILI_SHAPE(T, head_dim, name) Shapes<T, head_dim>::name
+TUILI_ATTENTIONS(bf16)
+TUILI_ATTENTIONS(__half)
+#undef TUILI_SHAPE
+#undef TUILI_ATTENTIONS
 #undef TUILI_ATTENTION
 
 }  // namespace tuili::cuda

@@ -100,12 +100,15 @@ __device__ __forceinline__ void multiply_values(AttentionState<Shape>& state, co
 template <typename Shape>
 __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typename Shape::Storage& shared,
                                             const AttentionProblem& problem, const QueryTile& tile,
-                                            const Place& at, int t, int key) {
+                                            const Place& at, TileBlocks& blocks, int t, int key) {
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the keys are there, and nobody reads the values before them any more
-  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots - 1);
   Scores<Shape> scores = {};
+  // With scores of two tiles of queries no registers would be left for it.
+  constexpr bool kLoadsFirst = Shape::kQueryTiles > 1;
+  if constexpr (kLoadsFirst) start_load<Shape, Shape::kSlots - 1>(shared, problem, tile, blocks, t, key);
   multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
+  if constexpr (!kLoadsFirst) start_load<Shape, Shape::kSlots - 1>(shared, problem, tile, blocks, t, key);
   const int own_key = key + at.first_key + at.lane % 4 * 2;
   if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
   if (problem.bias != nullptr) add_bias<Shape>(scores, problem, tile, at, own_key);
@@ -116,8 +119,9 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
   to_probabilities<Shape>(own, scores, state, problem, shared, at);
   ptx::cp_async_wait<Shape::kSlots - 2>();
   __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
-  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots);
+  if constexpr (kLoadsFirst) start_load<Shape, Shape::kSlots>(shared, problem, tile, blocks, t, key);
   multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
+  if constexpr (!kLoadsFirst) start_load<Shape, Shape::kSlots>(shared, problem, tile, blocks, t, key);
 }
 
 // Block (x, y, z): of kv head x a query tile, the last for y = 0, of sequence z / n_splits: the longest tiles
@@ -137,15 +141,15 @@ __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     if (tile.begin >= tile.end && split > 0) return;
   }
   const int first_key = tile.begin / kKeyTile * kKeyTile;
-#pragma unroll
-  for (int i = 0; i < Shape::kSlots - 1; ++i) start_load<Shape>(shared, problem, tile, 0, first_key, i);
+  TileBlocks blocks;
+  start_first_loads<Shape>(shared, problem, tile, blocks, first_key);
   load_queries<Shape>(shared, problem, tile);
   const Place at = Place::of<Shape>();
   if (at.lane == 0) shared.all_see[threadIdx.x / 32] = tile.all_see(at.first_query, 16 * Shape::kQueryTiles);
   AttentionState<Shape> state;
   state.clear();
   for (int key = first_key, t = 0; key < tile.end; key += kKeyTile, ++t) {
-    attend_tile<Shape>(state, shared, problem, tile, at, t, key);
+    attend_tile<Shape>(state, shared, problem, tile, at, blocks, t, key);
     const int next = key + kKeyTile;
     if (next % kKeySplit != 0 || next >= tile.end) continue;
     if (key / kKeySplit > tile.begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
@@ -158,37 +162,43 @@ __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
   store_out<Shape>(state, problem, tile, at);
 }
 
-// Block (x, z): four queries of sequence z whose splits were shared out, a warp each.
+// Block (x, y, z): dimensions 64 y … 64 y + 63 of four queries of sequence z whose splits were shared out, a
+// warp each. The partials of 8 splits are on their way at once; those past the end are empty and change no
+// bit.
 __global__ void __launch_bounds__(kAttentionThreads) attention_combine_kernel(AttentionProblem problem) {
+  constexpr int kAtOnce = 8;
   const AttentionSequence sequence = problem.sequences[blockIdx.z];
   const int query = blockIdx.x * kAttentionWarps + threadIdx.x / 32;
   const int row = query / problem.n_heads, head = query % problem.n_heads;
-  if (sequence.n_keys <= kKeySplit || row >= sequence.n_rows) return;
+  const int d = blockIdx.y * kCombined + threadIdx.x % 32 * 2;
+  if (sequence.n_keys <= kKeySplit || row >= sequence.n_rows || d >= problem.head_dim) return;
   const SeenKeys seen = seen_keys(problem, sequence, row);
   const int64_t place_of_query = static_cast<int64_t>(sequence.first_row) * problem.n_heads + query;
-  const int first_d = threadIdx.x % 32 * 2;
+  const int n_splits = (seen.end + kKeySplit - 1) / kKeySplit;
   float max = kNone, sum = 0.0f;
-  float2 out[kLargestHead / 64] = {};
-#pragma unroll 4
-  for (int split = seen.begin / kKeySplit; split * kKeySplit < seen.end; ++split) {
-    const Partial next = partial_of(problem, place_of_query, split);
-    const Merge merge(max, sum, *next.max, *next.sum);
+  float2 out = {};
+  for (int first = seen.begin / kKeySplit; first < n_splits; first += kAtOnce) {
+    float maxima[kAtOnce], sums[kAtOnce];
+    float2 outs[kAtOnce];
 #pragma unroll
-    for (int i = 0; i < kLargestHead / 64; ++i) {
-      if (first_d + 64 * i >= problem.head_dim) continue;
-      out[i] = merge.of(out[i], *next.pair(first_d + 64 * i));
+    for (int i = 0; i < kAtOnce; ++i) {
+      const bool exists = first + i < n_splits;
+      const Partial next = partial_of(problem, place_of_query, first + i);
+      maxima[i] = exists ? *next.max : kNone;
+      sums[i] = exists ? *next.sum : 0.0f;
+      outs[i] = exists ? *next.pair(d) : float2{};
     }
-    max = merge.max;
-    sum = merge.sum;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const Merge merge(max, sum, maxima[i], sums[i]);
+      out = merge.of(out, outs[i]);
+      max = merge.max;
+      sum = merge.sum;
+    }
   }
   const Finish finish(problem, head, max, sum);
-#pragma unroll
-  for (int i = 0; i < kLargestHead / 64; ++i) {
-    const int d = first_d + 64 * i;
-    if (d >= problem.head_dim) continue;
-    store_result(problem, sequence.first_row + row, head, d, finish.of(out[i].x));
-    store_result(problem, sequence.first_row + row, head, d + 1, finish.of(out[i].y));
-  }
+  store_result(problem, sequence.first_row + row, head, d, finish.of(out.x));
+  store_result(problem, sequence.first_row + row, head, d + 1, finish.of(out.y));
 }
 
 }  // namespace tuili::cuda

@@ -28,48 +28,71 @@ __device__ __forceinline__ void load_queries(typename Shape::Storage& shared, co
   }
 }
 
+inline constexpr int kPiece = 16;  // keys, the least that a block of pages holds
+
+// The blocks of a tile's pieces, one in each lane. None is 0, a valid address, too. They are looked up a load
+// in advance: their latency is nobody's.
+struct TileBlocks {
+  int32_t id = 0;  // of piece lane % 4
+  __device__ __forceinline__ void find(const AttentionProblem& problem, const QueryTile& tile,
+                                       int first_key) {
+    const int key = first_key + threadIdx.x % (kKeyTile / kPiece) * kPiece;
+    const bool exists = key < tile.end && key + kPiece > tile.begin;
+    id = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)] : 0;
+  }
+  __device__ __forceinline__ int64_t of(int piece) const { return __shfl_sync(0xffffffffu, id, piece); }
+};
+
 // Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no
 // query sees, and dimensions past head_dim, are zero.
 template <typename Shape>
 __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void* pages,
                                            const AttentionProblem& problem, const QueryTile& tile,
-                                           int first_key) {
+                                           const TileBlocks& blocks, int first_key) {
   using T = typename Shape::Element;
-  constexpr int kPiece = 16;  // keys, the least that a block of pages holds
   constexpr int kChunks = Shape::kHeadDim / kChunk, kRows = kAttentionThreads / kChunks;
   static_assert(kPiece % kRows == 0, "the rows that are copied at once lie in one piece");
   const int first_row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
   const bool has_chunk = chunk * kChunk < problem.head_dim;
   const auto n_wanted = static_cast<unsigned>(has_chunk ? larger(0, tile.end - tile.begin) : 0);
 #pragma unroll
-  for (int piece = 0; piece < kKeyTile; piece += kPiece) {
-    const int key = first_key + piece;
-    const bool exists = key < tile.end && key + kPiece > tile.begin;
-    const int64_t block = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)]
-                                 : 0;  // none is a valid address, too
+  for (int i = 0; i < kKeyTile / kPiece; ++i) {
+    const int key = first_key + i * kPiece;
     const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
     const int in_block = row * problem.head_dim + (has_chunk ? chunk * kChunk : 0);
-    const T* const source = static_cast<const T*>(pages) + (block * problem.block_stride + in_block);
+    const T* const source = static_cast<const T*>(pages) + (blocks.of(i) * problem.block_stride + in_block);
 #pragma unroll
     for (int r = 0; r < kPiece; r += kRows) {
       const bool is_wanted = static_cast<unsigned>(key + first_row + r - tile.begin) < n_wanted;
-      ptx::cp_async_16(place<Shape::kHeadDim>(to, piece + first_row + r, chunk),
+      ptx::cp_async_16(place<Shape::kHeadDim>(to, i * kPiece + first_row + r, chunk),
                        source + r * problem.head_dim, is_wanted ? kVectorBytes : 0);
     }
   }
 }
 
-// Starts load 2 · t + ahead, in the order of use: the keys of tile 0, its values, the keys of tile 1 … `key`
-// is tile t's first. Load n goes into slot n % kSlots and is a group of cp.async of its own; past the end it
-// is empty, which keeps the count right.
-template <typename Shape>
+// Starts load 2 · t + kAhead, in the order of use: the keys of tile 0, its values, the keys of tile 1 … `key`
+// is tile t's first, `blocks` are the load's, and then the next one's. Load n goes into slot n % kSlots and
+// is a group of cp.async of its own; past the end it is empty, which keeps the count right.
+template <typename Shape, int kAhead>
 __device__ __forceinline__ void start_load(typename Shape::Storage& shared, const AttentionProblem& problem,
-                                           const QueryTile& tile, int t, int key, int ahead) {
-  const int first_key = key + ahead / 2 * kKeyTile;
+                                           const QueryTile& tile, TileBlocks& blocks, int t, int key) {
+  const int first_key = key + kAhead / 2 * kKeyTile;
   if (first_key < tile.end)
-    start_tile<Shape>(shared.tiles[(2 * t + ahead) % Shape::kSlots], ahead % 2 == 0 ? problem.k : problem.v,
-                      problem, tile, first_key);
+    start_tile<Shape>(shared.tiles[(2 * t + kAhead) % Shape::kSlots], kAhead % 2 == 0 ? problem.k : problem.v,
+                      problem, tile, blocks, first_key);
   ptx::cp_async_commit();
+  if constexpr (kAhead % 2 != 0) blocks.find(problem, tile, first_key + kKeyTile);
+}
+
+// The first loads: all slots but one.
+template <typename Shape, int kAhead = 0>
+__device__ __forceinline__ void start_first_loads(typename Shape::Storage& shared,
+                                                  const AttentionProblem& problem, const QueryTile& tile,
+                                                  TileBlocks& blocks, int key) {
+  if constexpr (kAhead == 0) blocks.find(problem, tile, key);
+  start_load<Shape, kAhead>(shared, problem, tile, blocks, 0, key);
+  if constexpr (kAhead + 2 < Shape::kSlots)
+    start_first_loads<Shape, kAhead + 1>(shared, problem, tile, blocks, key);
 }
 
 }  // namespace tuili::cuda

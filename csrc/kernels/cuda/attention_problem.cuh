@@ -15,6 +15,7 @@ inline constexpr int kKeyTile = 64;  // keys per step of the softmax, at absolut
 inline constexpr int kKeySplit = kAttentionSplit;
 inline constexpr int kChunk = 8;  // halves in 16 bytes
 inline constexpr int kLargestHead = 256;
+inline constexpr int kCombined = 64;  // dimensions that a warp combines
 inline constexpr float kLog2E = 0x1.715476p0f;
 
 inline constexpr int kInverseBits = 31;

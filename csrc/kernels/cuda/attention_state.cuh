@@ -7,23 +7,21 @@
 
 namespace tuili::cuda {
 
-// Warps of their own queries, or all four on the same 16, sharing the keys: kKeyWarps is 1 or 4.
-template <typename T, int kHeadDim_, int kKeyWarps_>
+// Warps of their own queries, or all four on the same 16, sharing the keys: kKeyWarps is 1 or 4. A warp has
+// kQueryTiles tiles of 16 queries: two use each key and value twice. kSlots tiles of keys or values are in
+// shared memory.
+template <typename T, int kHeadDim_, int kKeyWarps_, int kQueryTiles_, int kSlots_>
 struct AttentionShape {
   using Element = T;
   static constexpr int kHeadDim = kHeadDim_;  // of the tensor cores: head_dim and zeros
-  static constexpr int kKeyWarps = kKeyWarps_;
-  // Tiles of mma, of a warp. Two of 16 queries use each key and value twice; wide heads leave no registers.
-  static constexpr int kQueryTiles = kKeyWarps == 1 && kHeadDim <= 128 ? 2 : 1;
+  static constexpr int kKeyWarps = kKeyWarps_, kQueryTiles = kQueryTiles_, kSlots = kSlots_;
   static constexpr int kQueries = 16 * kQueryTiles * kAttentionWarps / kKeyWarps;
   static constexpr int kKeyTiles = kKeyTile / 8 / kKeyWarps;
   static constexpr int kOutTiles = kHeadDim / 8 / kKeyWarps;
-  // Tiles of keys or values in shared memory. All shapes fit the 99 KiB of the smallest device.
-  static constexpr int kSlots = kHeadDim == 256 ? 2 : kKeyWarps == 1 ? 3 : 4;
-  // On an SM: what shared memory and registers leave room for.
-  static constexpr int kBlocks = kKeyWarps == 1 ? (kHeadDim == 256 ? 1 : 2)
+  // On an SM: what registers leave room for, and shared memory.
+  static constexpr int kBlocks = kKeyWarps == 1 ? (kHeadDim == 256 ? 1 : 4 - kQueryTiles)
                                                 : (kHeadDim == 256   ? 2
-                                                   : kHeadDim == 128 ? 3
+                                                   : kHeadDim == 128 ? 7 - kSlots
                                                                      : 4);
 
   using Tile = T[kKeyTile][kHeadDim];

@@ -69,6 +69,28 @@ inline T __shfl_xor_sync(uint32_t mask, T value, int distance,
   return lane.out;
 }
 
+// The value of a lane of the mask.
+template <typename T>
+inline T __shfl_sync(uint32_t mask, T value, int source,
+                     std::source_location place = std::source_location::current()) {
+  struct Lane {
+    T in, out;
+    int source;
+  };
+  Lane lane{value, std::bit_cast<T>(0xffffffffu), source};
+  tuili::emulation::warp_op(
+      mask, lane,
+      [](const tuili::emulation::Lanes<Lane>& lanes) {
+        for (Lane* reader : lanes) {
+          if (reader == nullptr) continue;
+          const Lane* from = lanes[reader->source & 31];
+          if (from != nullptr) reader->out = from->in;
+        }
+      },
+      place);
+  return lane.out;
+}
+
 // A bit per lane of the mask whose predicate holds.
 inline uint32_t __ballot_sync(uint32_t mask, int predicate,
                               std::source_location place = std::source_location::current()) {
