@@ -96,7 +96,7 @@ def test_vectors_are_the_cpus(format: str, pooling: str) -> None:
         assert encode(there, [ids], pooling)[0].tobytes() == result[i : i + 1].tobytes()
 
 
-MISSING = {"experts": "experts", "latent": "latent", "parallel": "position biases"}
+MISSING = {"experts": "experts", "latent": "latent", "parallel": "clipped"}
 
 
 @on_device
@@ -186,12 +186,7 @@ def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> 
         load(plan_model(folder, dtype=dtype, compute="float32")).model for dtype in ("float32", "bfloat16")
     )
     if any(
-        layer.moe.n_experts
-        or layer.latent.kv_rank
-        or layer.position_bias >= 0
-        or layer.sinks
-        or layer.qkv_clip
-        or layer.head_dim % 8
+        layer.moe.n_experts or layer.latent.kv_rank or layer.qkv_clip or layer.head_dim % 8
         for layer in model.spec.layers
     ):
         with pytest.raises(ModelUnsupportedError, match=r"layer \d+ has"):

@@ -122,7 +122,7 @@ ops::AttentionSpec Transformer::attention_of(int64_t i) const {
                                .sinks = weights_.layers[i].sinks};
   if (spec.position_bias < 0) return attention;
   const PositionBias& bias = spec_.position_biases[spec.position_bias];
-  attention.bias = bias.values.data();
+  attention.bias = weights_.bias_values[spec.position_bias];
   attention.bias_stride = bias.size;
   attention.bias_origin = bias.origin;
   attention.bias_relative = bias.relative;

@@ -278,6 +278,8 @@ Model ModelBuilder::finish() {
   ModelWeights& weights = model_.weights;
   for (size_t i = 0; i < weights.bias_tables.size(); ++i)
     if (weights.bias_tables[i]) spread(model_.spec.position_biases[i], weights.bias_tables[i]);
+  for (const PositionBias& bias : model_.spec.position_biases)
+    weights.bias_values.push_back(bias.values.data());
   if (model_.spec.tied_head) weights.head.w = weights.token_embedding;
   if (model_.spec.task_head.tied) weights.task_head.out.w = weights.token_embedding;
   for (size_t i = 0; i < weights.layers.size(); ++i)

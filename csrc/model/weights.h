@@ -79,6 +79,7 @@ struct ModelWeights {
   const float* token_type_embedding = nullptr;  // [n_token_types, d_model or d_embedding]
   NormWeights embedding_norm, final_norm;
   std::vector<const float*> bias_tables;  // per position bias: [n_buckets, n_heads], or null
+  std::vector<const float*> bias_values;  // per position bias: the spec's values, where the model is
   std::vector<LayerWeights> layers;
   Linear head;  // [n_vocab, d_model or d_embedding]
   TaskHeadWeights task_head;
@@ -134,7 +135,8 @@ class ModelBuilder {
   void place(std::string_view name, Format format, int64_t begin, int64_t bytes);
 
   // In place of `add`: what the kernels of a device read of the tensor, `bytes` bytes at `data` in its
-  // memory, which the caller keeps: packed as the format is, or bf16 [n, k], or float32 of a vector or table.
+  // memory, which the caller keeps: packed as the format is, or bf16 [n, k], or float32 of a vector or table;
+  // null if no kernel reads it.
   void borrow(std::string_view name, Format format, const uint8_t* data, int64_t bytes);
 
   // The model; the builder is empty afterwards. Throws model_format naming what is missing.

@@ -15,8 +15,6 @@ constexpr int64_t kChunkFloats = 1 << 22;  // that are rounded at once
 const char* missing_kernel(const LayerSpec& layer) {
   if (layer.moe.n_experts) return "experts (mixture of experts)";
   if (layer.latent.kv_rank) return "latent attention";
-  if (layer.position_bias >= 0) return "position biases in attention (ALiBi, T5)";
-  if (layer.sinks) return "attention sinks";
   if (layer.qkv_clip > 0) return "clipped queries, keys and values";
   if (layer.head_dim % 8 != 0 || layer.head_dim > 256)
     return "heads of a size that is no multiple of 8 up to 256";
@@ -87,6 +85,10 @@ Model upload(const Model& model, int num_threads) {
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
   for (const auto& [name, format, bytes, matrix] : model.tensors) {
+    if (name.starts_with("position_biases.")) {  // of which the spec has the values already
+      builder.borrow(name, format, nullptr, 0);
+      continue;
+    }
     const bool is_dense = matrix.codes != nullptr && is_float(format);
     const PlacedBuffer& on_device =
         is_dense ? uploader.dense(matrix) : uploader.copy(bytes.data(), static_cast<int64_t>(bytes.size()));
@@ -98,6 +100,13 @@ Model upload(const Model& model, int num_threads) {
     const PlacedBuffer& rows = uploader.dense(model.weights.token_embedding);
     table = {.format = Format::bf16, .n = table.n, .k = table.k, .codes = rows.data()};
     uploaded.weight_bytes += rows.bytes();
+  }
+  for (size_t i = 0; i < uploaded.spec.position_biases.size(); ++i) {
+    const std::vector<float>& values = uploaded.spec.position_biases[i].values;
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
+    const PlacedBuffer& copy = uploader.copy(reinterpret_cast<const uint8_t*>(values.data()), bytes);
+    uploaded.weights.bias_values[i] = reinterpret_cast<const float*>(copy.data());
+    uploaded.weight_bytes += bytes;
   }
   uploaded.device = DeviceKind::cuda;
   uploaded.device_memory = uploader.release();

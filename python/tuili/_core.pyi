@@ -317,7 +317,6 @@ class ModelSpec:
     @property
     def task_head(self) -> TaskHead: ...
 
-Device = Literal["cpu", "cuda"]
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 
 class ModelBuilder:
