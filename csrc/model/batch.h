@@ -20,6 +20,8 @@ struct StepBatch {
   std::span<const int32_t> token_types;  // [n_tokens], or empty: all 0
   std::span<const int32_t> positions;    // [n_tokens]
   std::span<const AreaRows> areas;
+  std::span<const ops::SequenceRows> sources;  // encoder-decoders: the same sequences, over the keys and
+                                               // values that keep_source has left
 
   int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };

@@ -261,6 +261,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
       if (spec.attention_norm) norm(step, normed, h, w.attention_norm);
       attention_block(step, i, spec.attention_norm ? normed : h);
       add(mixed);
+      if (spec.cross_attention) read_source(step, i);
       norm(step, normed, h, w.mlp_norm);
       mlp_block(step, i, normed);
       return add(mixed);
@@ -268,6 +269,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
       attention_block(step, i, h);
       add(mixed);
       norm(step, h, h, w.attention_norm);
+      if (spec.cross_attention) read_source(step, i);
       mlp_block(step, i, h);
       add(mixed);
       return norm(step, h, h, w.mlp_norm);

@@ -100,7 +100,7 @@ def areas_of(spec: _core.ModelSpec, dtype: KvDtype, step_tokens: int) -> Areas:
 
 def kv_dtype(name: str) -> KvDtype:
     """The cache's element type. "auto" is float16: half the memory, and every promise about bits holds for
-    it.
+    it. (Of encoder-decoders it is float32, see `plan_capacity`.)
     """
     if not isinstance(name, str) or name not in KV_DTYPES:
         raise InvalidParameterError(
@@ -125,7 +125,7 @@ def plan_capacity(
     max_num_seqs: int,
     step_tokens: int,
 ) -> Capacity:
-    """Decide the cache of a decoder.
+    """Decide the cache of a decoder, or an encoder-decoder's.
 
     kv_cache_bytes  None: what max_num_seqs full texts need, but at most a quarter of the memory that is
                     available; at least one full text
@@ -137,6 +137,9 @@ def plan_capacity(
     dtype = kv_dtype(kv_cache_dtype)
     wanted = checked_length(spec, max_model_len)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
+    if spec.encoder is not None:  # texts are short, so that answers may as well be transformers'
+        dtype = "float32" if kv_cache_dtype == "auto" else dtype
+        full += -(-min(wanted, spec.encoder.max_positions) // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, step_tokens)
     if kv_cache_bytes is not None:
         n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)

@@ -35,7 +35,8 @@ logger = logging.getLogger("tuili")
 
 Compute = Literal["auto", "float32"]
 _FLOATS = ("f32", "f16", "bf16")
-_LINEAR = ("query", "key", "value", "output", "gate", "up", "down")
+_ATTENTION = ("query", "key", "value", "output")
+_LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "gate", "up", "down")
 _TABLES = ("position_embedding", "token_type_embedding")
 
 # Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
@@ -107,6 +108,7 @@ class LoadPlan:
             dense=source.dense if self.spec.kind == "encoder" else [],
             head=self.head,
             eos_token_ids=source.eos_token_ids,
+            decoder_start=source.decoder_start,
         )
 
     def __str__(self) -> str:
@@ -133,6 +135,7 @@ class LoadedModel:
     dense: list[Dense]
     head: heads.Head | None
     eos_token_ids: tuple[int, ...]
+    decoder_start: int | None  # of encoder-decoders: the token that generated ones come after
 
 
 def plan_model(
@@ -171,6 +174,7 @@ def plan_model(
     warnings = list(source.checkpoint.warnings)
     _find_head(source, warnings)
     head = heads.describe(source.config)
+    source.config.tensors = source.checkpoint.tensors.keys()
     spec: ModelSpec = source.module.spec(source.config)
     tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
@@ -325,6 +329,7 @@ def _checked(
 
 def _is_weight(name: str, shape: Shape) -> bool:
     """Whether a tensor may be quantized and converted: a linear layer's matrix, or the token embedding."""
+    name = name.removeprefix("encoder.")
     return len(shape) == 2 and name not in _TABLES and not name.startswith("position_biases.")
 
 
