@@ -91,8 +91,8 @@ _FAIRSEQ = {
     "decoder_start_token_id": 2,
 }
 _UNEVEN = {
-    "encoder_layers": 1,
-    "decoder_layers": 3,
+    "encoder_layers": 3,
+    "decoder_layers": 1,
     "encoder_ffn_dim": 64,
     "decoder_ffn_dim": 128,
     "encoder_attention_heads": 2,
@@ -116,7 +116,7 @@ _ONE = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "bos_
 
 CASES = [
     _case(_T5_NAME, "plain", "t5", _T5, feed_forward_proj="relu"),
-    _case(_T5_NAME, "gated untied uneven", "t5", _T5 | _GATED, num_decoder_layers=3, d_kv=24),
+    _case(_T5_NAME, "gated untied uneven", "t5", _T5 | _GATED, num_decoder_layers=1, d_kv=24),
     _case(_MT5, "plain", "mt5", _T5 | _GATED),
     _case(_MT5, "relu tied uneven", "mt5", _T5, feed_forward_proj="relu", num_decoder_layers=1),
     _case(_UMT5, "plain", "umt5", _T5, feed_forward_proj="gated-gelu"),
@@ -160,7 +160,9 @@ def target_ids(case: Case) -> list[int]:
 def stored_tensors(case: Case) -> dict[str, np.ndarray]:
     """Every tensor of the checkpoint by its stored name."""
     config = Config(dict(case.config), "config.json")
-    config.tensors = ("lm_head.weight",) if case.config.get("tie_word_embeddings") is False else ()
+    if case.config.get("tie_word_embeddings") is False:
+        embeddings = (f"model.{half}.embed_tokens.weight" for half in ("encoder", "decoder"))
+        config.tensors = ("lm_head.weight", *embeddings)
     _, module = hf_architecture(config)
     expected = {name: tuple(shape) for name, shape in ModelBuilder(module.spec(config)).expected()}
     names = module.tensor_names(config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES

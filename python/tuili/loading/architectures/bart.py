@@ -4,11 +4,16 @@ each end."""
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures.seq2seq import COPIES, FAIRSEQ_NAMES, LEARNED_POSITIONS, fairseq
+from tuili.loading.architectures.seq2seq import COPIES, LEARNED_POSITIONS, fairseq, fairseq_names
 from tuili.loading.config import Config
+from tuili.loading.layout import Names
 
-TENSOR_NAMES = FAIRSEQ_NAMES | LEARNED_POSITIONS
 IGNORED_TENSORS = (COPIES,)
+
+
+def tensor_names(config: Config) -> Names:
+    """Their names -> ours."""
+    return {**fairseq_names(config), **LEARNED_POSITIONS}
 
 
 def spec(config: Config) -> ModelSpec:

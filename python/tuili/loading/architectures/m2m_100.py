@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from tuili._core import ModelSpec
 from tuili.loading.architectures.seq2seq import (
     COPIES,
-    FAIRSEQ_NAMES,
     STORED_SINUSOIDS,
     TABLES,
     fairseq,
+    fairseq_names,
     halves,
     sinusoid_shape,
 )
 from tuili.loading.config import Config
 
-TENSOR_NAMES = FAIRSEQ_NAMES
+tensor_names = fairseq_names
 IGNORED_TENSORS = (COPIES, STORED_SINUSOIDS)
 _OFFSET = 2
 

@@ -11,42 +11,27 @@ from numpy.typing import NDArray
 from tuili._core import ModelSpec
 from tuili.loading.architectures.seq2seq import (
     COPIES,
-    FAIRSEQ_NAMES,
     STORED_SINUSOIDS,
     TABLES,
     fairseq,
+    fairseq_names,
     halves,
     sinusoid_shape,
 )
 from tuili.loading.config import MAX_VOCAB, Config
-from tuili.loading.layout import Names
 
+tensor_names = fairseq_names
 IGNORED_TENSORS = (COPIES, STORED_SINUSOIDS)
-_OWN_EMBEDDINGS = {
-    "model.encoder.embed_tokens.weight": "encoder.token_embedding",
-    "model.decoder.embed_tokens.weight": "token_embedding",
-}
-
-
-def tensor_names(config: Config) -> Names:
-    """Their names -> ours."""
-    return FAIRSEQ_NAMES if _shares(config) else FAIRSEQ_NAMES | _OWN_EMBEDDINGS
 
 
 def spec(config: Config) -> ModelSpec:
     """PegasusForConditionalGeneration, MarianMTModel."""
     if config.values["architectures"] == ["PegasusForConditionalGeneration"]:
         return fairseq(config, placement="pre")
-    if _shares(config):
+    if config.flag("share_encoder_decoder_embeddings", True):
         return fairseq(config, placement="post")
     n_target = config.integer("decoder_vocab_size", 1, MAX_VOCAB, config.integer("vocab_size", 1, MAX_VOCAB))
-    return fairseq(
-        config, placement="post", encoder={"shares_embedding": False}, decoder={"n_vocab": n_target}
-    )
-
-
-def _shares(config: Config) -> bool:
-    return bool(config.flag("share_encoder_decoder_embeddings", True))
+    return fairseq(config, placement="post", decoder={"n_vocab": n_target})
 
 
 def constants(config: Config) -> dict[str, Any]:

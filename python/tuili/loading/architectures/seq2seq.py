@@ -21,7 +21,7 @@ from tuili.loading.config import (
     MAX_VOCAB,
     Config,
 )
-from tuili.loading.layout import Parts
+from tuili.loading.layout import Names, Parts
 
 _LINEAR = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
 _LAYER = {
@@ -36,8 +36,9 @@ _LAYER = {
 _AROUND = {"layernorm_embedding": "embedding_norm", "layer_norm": "final_norm"}
 _MODULES = _AROUND | {f"layers.{{i}}.{theirs}": f"layers.{{i}}.{ours}" for theirs, ours in _LAYER.items()}
 _SIDES = {"model.encoder.": "encoder.", "model.decoder.": ""}
-FAIRSEQ_NAMES: Mapping[str, str | Parts] = {
-    "model.shared.weight": "token_embedding",
+_SHARED = {"model.shared.weight": "token_embedding"}
+_OWN = {f"{side}embed_tokens.weight": f"{half}token_embedding" for side, half in _SIDES.items()}
+_NAMES: Names = {
     "lm_head.weight": "head",
     "final_logits_bias": Parts(("head.bias",), row=True),
     **{
@@ -49,13 +50,27 @@ FAIRSEQ_NAMES: Mapping[str, str | Parts] = {
         for kind, ending in (("weight", ""), ("bias", ".bias"))
     },
 }
+# Besides those of `fairseq_names`.
 LEARNED_POSITIONS = {
     f"{side}embed_positions.weight": f"{half}position_embedding" for side, half in _SIDES.items()
 }
-COPIES = r"model\.(en|de)coder\.embed_tokens\.weight"  # of the shared embedding
+COPIES = r"model\.(shared|(en|de)coder\.embed_tokens)\.weight"  # of an embedding
 STORED_SINUSOIDS = r"model\.(en|de)coder\.embed_positions\.weights?"
 _MOST_SINUSOIDS = 1 << 26
 TABLES = r"(encoder\.)?position_embedding"
+
+
+def fairseq_names(config: Config) -> Names:
+    """Their names -> ours, but for the tables of positions."""
+    return {**(_OWN if has_own_embeddings(config) else _SHARED), **_NAMES}
+
+
+def has_own_embeddings(config: Config) -> bool:
+    """Whether each half has an embedding: by Marian's setting, or since nothing is tied, as transformers 5
+    understands tie_word_embeddings, and the files hold them."""
+    if not config.flag("share_encoder_decoder_embeddings", True):
+        return True
+    return not config.flag("tie_word_embeddings", True) and _OWN.keys() <= set(config.tensors)
 
 
 def encoder_decoder(
@@ -91,7 +106,6 @@ def fairseq(
     scaled: bool = False,
     usual_activation: str = "gelu",
     logits_bias: bool = True,
-    encoder: Mapping[str, Any] = {},
     decoder: Mapping[str, Any] = {},
     **both: Any,
 ) -> ModelSpec:
@@ -101,7 +115,7 @@ def fairseq(
     offset            row of position 0
     scaled            whether embeddings are scaled if the file does not say
     logits_bias       whether the head has a bias
-    encoder, decoder  ModelSpec's fields of one half, `both` of both
+    decoder           ModelSpec's fields of the decoder, `both` of both
     """
     n_positions, d_model = table_shape(config)
     act = activation(config, "activation_function", usual_activation)
@@ -115,6 +129,7 @@ def fairseq(
         "norm_eps": 1e-5,
         "final_norm": placement == "pre",
     }
+    encoder = {"shares_embedding": not has_own_embeddings(config)}
     head = {"tied_head": config.flag("tie_word_embeddings", True), "head_bias": logits_bias}
     return encoder_decoder(
         config, *layers, d_model=d_model, encoder=encoder, decoder=head | dict(decoder), **(common | both)

@@ -14,11 +14,13 @@ from tuili.loading.position_bias import relative
 IGNORED_TENSORS = (r"(en|de)coder\.embed_tokens\.weight", r"decoder\..*EncDecAttention\.relative.*")
 _LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
-_MLP = {"wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down"}
+_MLP = {"wi": "up", "wo": "down"}
+_GATED_MLP = {"wi_0": "gate", "wi_1": "up", "wo": "down"}
 
 
 def tensor_names(config: Config) -> dict[str, str]:
     """Their names -> ours: the number of a part of a layer says what it is."""
+    mlp = _GATED_MLP if _activation(config)[0] else _MLP
     names = {"shared.weight": "token_embedding", "lm_head.weight": "head"}
     for half, ours, parts in (
         ("encoder", "encoder.", {"SelfAttention": "", "DenseReluDense": None}),
@@ -28,7 +30,7 @@ def tensor_names(config: Config) -> dict[str, str]:
         for i in range(_n_layers(config, half)):
             for part, (module, prefix) in enumerate(parts.items()):
                 theirs, layer = f"{half}.block.{i}.layer.{part}", f"{ours}layers.{i}."
-                linear = _MLP if prefix is None else _ATTENTION
+                linear = mlp if prefix is None else _ATTENTION
                 for name, own in linear.items():
                     names[f"{theirs}.{module}.{name}.weight"] = f"{layer}{prefix or ''}{own}"
                 norm = "mlp_norm" if prefix is None else f"{prefix or 'attention_'}norm"
