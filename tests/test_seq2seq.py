@@ -152,8 +152,10 @@ def test_the_core_refuses_a_sequence_that_does_not_suit_the_model(t5_model):
     with pytest.raises(InvalidParameterError, match="max_source_tokens"):
         bench.runner.step(many, [1, 1], [False, False])
     assert [row.n_source_pending for row in many] == [129, 129]
+    quiet = _core.Sequence(np.array([0], np.int32), source=np.array([5]))
+    assert bench.pool.grow(quiet, 9)
     with pytest.raises(InvalidParameterError, match="source is not encoded"):
-        bench.runner.run(many[:1], max_steps=3, max_s=1)
+        bench.runner.run([quiet], max_steps=3, max_s=1)
     with pytest.raises(InvalidParameterError, match="at least one token"):
         _core.Sequence(np.array([0], np.int32), source=np.array([], np.int32))
 

@@ -511,17 +511,12 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
                                     {"max", Pooling::max},
                                     {"mean_sqrt_len", Pooling::mean_sqrt_len},
                                     {"weighted_mean", Pooling::weighted_mean}});
-  std::vector<Sequence*> pointers;
-  for (const SharedSequence& sequence : sequences) {
-    TUILI_CHECK(sequence != nullptr, "encode: a sequence is None");
-    pointers.push_back(sequence.get());
-  }
+  const std::vector<Sequence*> pointers = all_idle(sequences);
   py::array_t<float> out({static_cast<int64_t>(sequences.size()), runner.spec().d_model});
   float* const to = out.mutable_data();
   const Turn turn(runner);
   HeldSequences held;
-  held.reserve(pointers.size());
-  for (Sequence* sequence : pointers) held.hold(*sequence);
+  hold_all(held, sequences);
   const py::gil_scoped_release release;
   runner.encode(pointers, how, normalize, to);
   return out;
@@ -529,11 +524,7 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
 
 py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                               const std::optional<std::vector<std::vector<int64_t>>>& positions) {
-  std::vector<Sequence*> pointers;
-  for (const SharedSequence& sequence : sequences) {
-    TUILI_CHECK(sequence != nullptr, "answer: a sequence is None");
-    pointers.push_back(sequence.get());
-  }
+  const std::vector<Sequence*> pointers = all_idle(sequences);
   const Turn turn(runner);
   HeldSequences held;
   hold_all(held, sequences);

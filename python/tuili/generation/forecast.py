@@ -27,7 +27,7 @@ def tokens_to_draw(row: Row, costs: Costs) -> int:
     left = row.n_left if row.beams is None else row.n_left - drawn  # a search delivers at its end
     if params.ignore_eos and not params.stop and not params.stop_token_ids:
         return left
-    return min(left, max(1, params.min_tokens - drawn, costs.answer_tokens() - drawn))
+    return min(left, max(1, (params.min_tokens or 0) - drawn, costs.answer_tokens() - drawn))
 
 
 def n_prompt(row: Row) -> int:

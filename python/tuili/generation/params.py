@@ -223,7 +223,7 @@ class SamplingParams(metaclass=_NamesChecked):
                 invalid(name, f"cannot be combined with {form.kind}")
         if self.num_beams is not None and self.num_beams > 1:
             self._check_beams()
-        elif self.num_beams == 1:
+        elif self.num_beams == 1:  # None is the model's
             for name in ("early_stopping", "length_penalty"):
                 if getattr(self, name) not in (None, _LIBRARY_DEFAULTS[name]):
                     invalid(name, "needs num_beams > 1")
