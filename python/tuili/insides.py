@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuili.embedding import Encoder
-from tuili.errors import EngineOutOfMemoryError, InvalidParameterError
+from tuili.errors import EngineOutOfMemoryError, InvalidParameterError, ModelUnsupportedError
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams
@@ -60,6 +60,8 @@ class Insides:
         self._check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
         if self._encoder is not None:
             return self._encoder.hidden_states(ids)
+        if spec.encoder is not None:
+            raise ModelUnsupportedError("an encoder-decoder keeps no hidden states", code="wrong_kind")
         return self._decoder_engine().collect(ids, "hidden_states")
 
     def score(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -41,11 +41,18 @@ def alibi_bfloat16(n_heads: int, max_positions: int, scale: float) -> PositionBi
 
 
 def relative(
-    n_heads: int, max_positions: int, n_buckets: int, farthest: int, *, both_sides: bool
+    n_heads: int,
+    max_positions: int,
+    n_buckets: int,
+    farthest: int,
+    *,
+    both_sides: bool,
+    n_rows: int | None = None,
 ) -> PositionBias:
     """A learned value for the bucket that the distance of query and key is in.
 
     farthest    the last bucket begins at latest there
+    n_rows      of the table, if it has more than buckets
     both_sides  half of the buckets are for keys behind the query; else that is no distance
     """
     distances = np.arange(1 - max_positions, max_positions + _TILE - 1)
@@ -60,7 +67,7 @@ def relative(
         origin=max_positions - 1,
         relative=True,
         buckets=buckets.tolist(),
-        n_buckets=n_buckets,
+        n_buckets=n_rows or n_buckets,
     )
 
 
