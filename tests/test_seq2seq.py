@@ -17,10 +17,12 @@ from seq2seq_models import (
     SEARCHES,
     Case,
     by_name,
+    core_model,
     source_ids,
     target_ids,
     write,
 )
+from tiny_engine import Clock, drain, is_idle, make_engine, sampling
 from tuili import _core
 from tuili.errors import (
     InvalidParameterError,
@@ -29,6 +31,9 @@ from tuili.errors import (
     PromptTooLongError,
     TokenIdError,
 )
+from tuili.generation.intake import Sources
+from tuili.loading import packed_cache
+from tuili.loading.config import HF_SEQ2SEQ
 from tuili.loading.model import load, plan_model
 
 LIMIT = 1e-4  # of the range of a position's logits
@@ -123,14 +128,17 @@ def test_int8_weights_keep_the_logits_near(folders):
 def test_a_source_is_encoded_once_and_shared(t5_model):
     bench = Bench(t5_model)
     parent = bench.begin(source_ids(), target_ids(by_name("T5")))
-    child = _core.Sequence(np.array([0], np.int32), source=np.array(source_ids()))
+    ids = target_ids(by_name("T5"))[::-1]
+    child = _core.Sequence(np.array(ids), source=np.array(source_ids()), collect_logits=True)
     bench.pool.share_source(child, parent)  # nothing is computed yet
     assert child.source_block_ids == [] and parent.n_source_pending == 40
     bench.runner.step([parent], [2], [False])
     assert parent.n_source_pending == 0
     bench.pool.share_source(child, parent)
     assert child.source_block_ids == parent.source_block_ids and len(child.source_block_ids) == 3
-    assert bench.pool.grow(child, 1) and child.n_source_pending == 0
+    assert bench.pool.grow(child, 20) and child.n_source_pending == 0
+    bench.runner.step([parent, child], [9, 20], [False, False])  # through the same keys, together
+    assert child.logits().tobytes() == Bench(t5_model).logits(source_ids(), child.token_ids()).tobytes()
     other = _core.Sequence(np.array([0], np.int32), source=np.array(source_ids(39)))
     with pytest.raises(InvalidParameterError, match="sources"):
         bench.pool.share_source(other, parent)
@@ -158,6 +166,11 @@ def test_the_core_refuses_a_sequence_that_does_not_suit_the_model(t5_model):
         bench.runner.run([quiet], max_steps=3, max_s=1)
     with pytest.raises(InvalidParameterError, match="at least one token"):
         _core.Sequence(np.array([0], np.int32), source=np.array([], np.int32))
+
+
+def test_every_class_is_tested_twice():
+    tested = [case.architecture for case in CASES]
+    assert all(tested.count(name) >= 2 for name in HF_SEQ2SEQ) and set(tested) == set(HF_SEQ2SEQ)
 
 
 # ---- an LLM
@@ -281,6 +294,9 @@ def test_what_does_not_go_with_a_source_is_an_error(folders):
         ("T5", {"feed_forward_proj": "gated-swiglu"}, "feed_forward_proj"),
         ("T5", {"relative_attention_num_buckets": 2}, "relative_attention_num_buckets is 2"),
         ("T5", {"num_decoder_layers": 3}, "tensor layers.2.attention_norm"),
+        ("T5", {"num_layers": 1000}, "1000 layers, but the files hold"),
+        ("UMT5", {"num_heads": 1024, "num_layers": 20}, "num_heads is 1024"),
+        ("M2M100", {"max_position_embeddings": 1 << 24}, "max_position_embeddings is 16777216"),
         ("BartFor", {"decoder_attention_heads": 5}, "decoder_attention_heads is 5"),
         ("M2M100", {"d_model": 2}, "d_model is 2"),
         ("MarianMTModel: two", {"decoder_vocab_size": 300}, "shape"),
@@ -302,3 +318,73 @@ def test_a_head_that_the_files_hold_is_used(tmp_path):
     (folder / "config.json").write_text(json.dumps(case.config | rewritten))
     logits = Bench(load(plan_model(folder)).model).logits(source_ids(), target_ids(case))
     assert abs(logits[:, COLUMNS] - GOLDENS[case.name][:, :-1]).max() <= LIMIT * np.ptp(logits)
+
+
+@pytest.mark.parametrize("name", ["T5", "MarianMTModel"])
+def test_the_packed_cache_holds_both_halves(name, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(packed_cache, "MIN_WEIGHT_BYTES", 0)
+    found = []
+    for _ in range(2):
+        with tuili.LLM(folders(by_name(name)), cache_dir=tmp_path, num_threads=1) as llm:
+            found.append(
+                (llm.logits(source_ids()).tobytes(), llm.generate(source_ids(), max_tokens=5).outputs)
+            )
+            state = llm.config["packed_cache"]
+    assert found[0] == found[1] and state.startswith("read from"), state
+
+
+# ---- the engine
+
+
+def an_engine(clock=None, **options):
+    sources = Sources(300, 64, start=0, banned=())
+    return make_engine(model=core_model("T5"), sources=sources, clock=clock, max_num_seqs=4, **options)
+
+
+def test_a_long_source_and_its_mates_share_steps():
+    """A source is encoded whole, alone if it must; those that fit come together."""
+    engine = an_engine(clock=(clock := Clock(step_s=0.001)), prefill_chunk=32)
+    handles = [engine.submit(source_ids(n), sampling(max_tokens=2)) for n in (60, 10, 12, 40)]
+    drain(engine)
+    encoded = [handle._request.times.first_token for handle in handles]
+    assert encoded[0] < encoded[1] == encoded[2] < encoded[3] and clock.now > 0
+    assert all(len(handle.result(timeout=0).outputs[0].token_ids) == 2 for handle in handles)
+    assert engine.stats()["computed_tokens"] == 60 + 10 + 12 + 40 + 4 * 2 and is_idle(engine)
+
+
+@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize(
+    "how", [{}, {"n": 3, "temperature": 1.0, "seed": 1}, {"num_beams": 3, "n": 3}], ids=str
+)
+def test_blocks_go_back_whenever_a_request_ends(steps, how):
+    engine = an_engine()
+    handle = engine.submit(source_ids(), sampling(max_tokens=20, **how))
+    other = engine.submit(source_ids(9), sampling(max_tokens=5))
+    for _ in range(steps):
+        engine.step()
+        engine.scheduler.check_invariants()
+    handle.abort()
+    drain(engine)
+    assert len(other.result(timeout=0).outputs[0].token_ids) == 5
+    assert is_idle(engine)
+
+
+def test_a_deadline_ends_a_source_that_waits_and_one_that_is_decoded():
+    clock = Clock(step_s=0.1)
+    engine = an_engine(clock)
+    decoding = engine.submit(source_ids(), sampling(max_tokens=50, deadline_s=1.05, ignore_eos=True))
+    drain(engine)
+    out = decoding.result(timeout=0).outputs[0]
+    assert out.finish_reason == "deadline" and 8 <= len(out.token_ids) <= 12 and is_idle(engine)
+
+
+def test_siblings_hold_one_copy_of_their_source():
+    engine = an_engine()
+    handle = engine.submit(source_ids(), sampling(max_tokens=9, n=4, temperature=1.0, seed=2))
+    engine.step()
+    engine.step()
+    rows = engine.scheduler.running
+    assert len(rows) == 4 and len({tuple(row.sequence.source_block_ids) for row in rows}) == 1
+    assert engine.stats()["n_blocks"] - engine.stats()["free_blocks"] == 3 + 4
+    drain(engine)
+    assert len(handle.result(timeout=0).outputs) == 4 and is_idle(engine)

@@ -132,4 +132,15 @@ void Runner::encode_sources(std::span<const StepRequest> requests) {
   begin_batch();
 }
 
+// What the decoder's rows of a sequence see of its source. Siblings and beams beside each other go through
+// the keys and values that they share as one.
+void Runner::add_source(const Sequence& sequence, const ops::SequenceRows& rows) {
+  if (!sources_.empty() && sources_.back().blocks[0] == sequence.source_blocks[0]) {
+    sources_.back().n_rows += rows.n_rows;
+    return;
+  }
+  sources_.push_back(
+      {rows.first_row, rows.n_rows, rows.position, sequence.n_source(), sequence.source_blocks.data()});
+}
+
 }  // namespace tuili

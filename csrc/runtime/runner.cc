@@ -271,10 +271,7 @@ void Runner::compute(std::span<const StepRequest> requests) {
     add_rows(s, s.n_computed, n_rows);
     for (int64_t area = 0; area < cache_->n_areas(); ++area)
       add_places(area, s.n_computed, n_rows, blocks_of(s, area).data(), s.block_size);
-    if (encoder_) {
-      const ops::SequenceRows& rows = places_[0].rows.back();
-      sources_.push_back({rows.first_row, n_rows, rows.position, s.n_source(), s.source_blocks.data()});
-    }
+    if (encoder_) add_source(s, places_[0].rows.back());
   }
   transformer_.forward(context_, batch(), cache_->view(), state_, taps_for(sequences_));
   plan_logits(requests);

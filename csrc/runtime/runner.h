@@ -128,6 +128,7 @@ class Runner {
   void clear_shared_pages();
   void carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
   void encode_sources(std::span<const StepRequest> requests);
+  void add_source(const Sequence& sequence, const ops::SequenceRows& rows);
   void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
   void forward_encoder(std::span<Sequence* const> sequences);
   void carve_task_head(Carver& carver);

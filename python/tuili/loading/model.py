@@ -37,6 +37,7 @@ Compute = Literal["auto", "float32"]
 _FLOATS = ("f32", "f16", "bf16")
 _ATTENTION = ("query", "key", "value", "output")
 _LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "gate", "up", "down")
+_DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 _TABLES = ("position_embedding", "token_type_embedding")
 
 # Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
@@ -164,9 +165,10 @@ def plan_model(
     _check_options(dtype, compute, quantization, num_threads)
     index = packed.get("gguf") if packed is not None else None
     source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
-    n_layers, n_found = source.config.values.get("num_hidden_layers"), len(source.checkpoint.tensors)
+    n_found = len(source.checkpoint.tensors)
+    n_layers = max((n for key in _DEPTHS if type(n := source.config.values.get(key)) is int), default=0)
     shared = getattr(source.module, "SHARED_LAYERS", False)
-    if isinstance(n_layers, int) and n_layers > n_found and not shared:
+    if n_layers > n_found and not shared:
         raise ModelFormatError(
             f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
             code="layer_count",

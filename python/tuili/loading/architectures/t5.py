@@ -13,6 +13,7 @@ from tuili.loading.position_bias import relative
 
 IGNORED_TENSORS = (r"(en|de)coder\.embed_tokens\.weight", r"decoder\..*EncDecAttention\.relative.*")
 _LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
+_MOST_BIASES = 4096  # each takes memory before a tensor is looked at
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
 _MLP = {"wi": "up", "wo": "down"}
 _GATED_MLP = {"wi_0": "gate", "wi_1": "up", "wo": "down"}
@@ -82,6 +83,8 @@ def _half(config: Config, half: str) -> tuple[list[LayerSpec], list[Any]]:
     n_buckets = config.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
     farthest = config.integer("relative_attention_max_distance", n_buckets, 1 << 24, 128)
     own = _is(config, "UMT5")
+    if n_heads * (n if own else 1) > _MOST_BIASES:
+        raise config.wrong("num_heads", f"at most {_MOST_BIASES} biases of heads")
     bias = relative(n_heads, _LONGEST, n_buckets, farthest, both_sides=half == "encoder")
     gated, act = _activation(config)
     layers = [
