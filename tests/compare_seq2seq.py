@@ -11,6 +11,7 @@ tokens and scores of a beam search. Exit status 1 if a row fails. Needs torch an
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from oracle.table import Table
 from seq2seq_models import CASES, Case, source_ids, target_ids
 from tiny_files import build_tokenizer
 from tiny_models import TinyModel
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 
 LIMIT = 1e-4
 SEARCH: dict[str, Any] = {"num_beams": 4, "length_penalty": 0.8, "no_repeat_ngram_size": 3}
@@ -54,11 +56,27 @@ def saved(case: Case, folder: Path, seed: int) -> tuple[np.ndarray, list[int], f
     return logits, found.sequences[0, 1:].tolist(), float(found.sequences_scores[0])
 
 
+def wrong_defaults() -> list[str]:
+    """The settings in class_defaults.py that transformers' classes fill in otherwise."""
+    from transformers import CONFIG_MAPPING
+
+    wrong = []
+    for case in CASES:
+        fields = dataclasses.fields(CONFIG_MAPPING[case.config["model_type"]])
+        theirs = {field.name: field.default for field in fields}
+        ours = CLASS_DEFAULTS[case.architecture]
+        wrong += [f"{case.architecture}.{key}" for key, value in ours.items() if theirs[key] != value]
+    return wrong
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help="part of a name, such as Marian")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    if wrong := wrong_defaults():
+        print(f"class_defaults.py is not what transformers' classes have: {wrong}")
+        return 1
     table = Table(case=60, worst_error=11, same_tokens=11, score_error=11, warnings=8)
     for case in CASES:
         if arguments.cases and not any(text in case.name for text in arguments.cases):

@@ -33,7 +33,8 @@ from tuili.errors import (
 )
 from tuili.generation.intake import Sources
 from tuili.loading import packed_cache
-from tuili.loading.config import HF_SEQ2SEQ
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
+from tuili.loading.config import HF_SEQ2SEQ, Config, hf_architecture
 from tuili.loading.model import load, plan_model
 
 LIMIT = 1e-4  # of the range of a position's logits
@@ -171,6 +172,16 @@ def test_the_core_refuses_a_sequence_that_does_not_suit_the_model(t5_model):
 def test_every_class_is_tested_twice():
     tested = [case.architecture for case in CASES]
     assert all(tested.count(name) >= 2 for name in HF_SEQ2SEQ) and set(tested) == set(HF_SEQ2SEQ)
+
+
+@pytest.mark.parametrize("name", HF_SEQ2SEQ)
+def test_a_setting_left_out_is_that_of_transformers_class(name):
+    usual, case = CLASS_DEFAULTS[name], by_name(name)
+    config = Config({key: x for key, x in case.config.items() if key not in usual}, "config.json")
+    stated = Config(case.config | usual, "config.json")
+    specs = [hf_architecture(settings)[1].spec(settings) for settings in (config, stated)]
+    assert _core.ModelBuilder(specs[0]).expected() == _core.ModelBuilder(specs[1]).expected()
+    assert usual.items() <= config.defaults.items()
 
 
 # ---- an LLM

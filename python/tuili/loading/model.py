@@ -165,14 +165,7 @@ def plan_model(
     _check_options(dtype, compute, quantization, num_threads)
     index = packed.get("gguf") if packed is not None else None
     source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
-    n_found = len(source.checkpoint.tensors)
-    n_layers = max((n for key in _DEPTHS if type(n := source.config.values.get(key)) is int), default=0)
-    shared = getattr(source.module, "SHARED_LAYERS", False)
-    if n_layers > n_found and not shared:
-        raise ModelFormatError(
-            f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
-            code="layer_count",
-        )
+    _check_depth(source)
     warnings = list(source.checkpoint.warnings)
     _find_head(source, warnings)
     head = heads.describe(source.config)
@@ -200,6 +193,18 @@ def plan_model(
     for warning in warnings:
         logger.warning("%s", warning)
     return plan
+
+
+def _check_depth(source: Source) -> None:
+    """Refuse more layers than the files hold tensors, before a spec is made of them."""
+    n_found = len(source.checkpoint.tensors)
+    n_layers = max((n for key in _DEPTHS if type(n := source.config.values.get(key)) is int), default=0)
+    shared = getattr(source.module, "SHARED_LAYERS", False)
+    if n_layers > n_found and not shared:
+        raise ModelFormatError(
+            f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
+            code="layer_count",
+        )
 
 
 def _plan_tensors(

@@ -137,7 +137,7 @@ def fairseq(
 
 
 def _layers(config: Config, half: str, d_model: int, placement: Any, act: Any) -> list[LayerSpec]:
-    n_heads = config.integer(f"{half}_attention_heads", 1, MAX_HEADS, 16)
+    n_heads = config.integer(f"{half}_attention_heads", 1, MAX_HEADS)
     if d_model % n_heads:
         raise config.wrong(f"{half}_attention_heads", f"a divisor of d_model = {d_model}")
     head_dim = d_model // n_heads
@@ -145,7 +145,7 @@ def _layers(config: Config, half: str, d_model: int, placement: Any, act: Any) -
         n_heads=n_heads,
         n_kv_heads=n_heads,
         head_dim=head_dim,
-        d_ff=config.integer(f"{half}_ffn_dim", 1, MAX_INNER, 4096),
+        d_ff=config.integer(f"{half}_ffn_dim", 1, MAX_INNER),
         norm_placement=placement,
         activation=act,
         gated=False,
@@ -156,13 +156,13 @@ def _layers(config: Config, half: str, d_model: int, placement: Any, act: Any) -
         output_bias=True,
         mlp_bias=True,
     )
-    return [layer] * int(config.integer(f"{half}_layers", 1, MAX_LAYERS, 12))
+    return [layer] * int(config.integer(f"{half}_layers", 1, MAX_LAYERS))
 
 
 def table_shape(config: Config) -> tuple[int, int]:
     """Positions and columns of a position table."""
-    n_positions = config.integer("max_position_embeddings", 1, MAX_POSITIONS, 1024)
-    return n_positions, config.integer("d_model", 1, MAX_MODEL, 1024)
+    n_positions = config.integer("max_position_embeddings", 1, MAX_POSITIONS)
+    return n_positions, config.integer("d_model", 1, MAX_MODEL)
 
 
 def sinusoid_shape(config: Config) -> tuple[int, int]:

@@ -15,27 +15,25 @@ IGNORED_TENSORS = (r"(en|de)coder\.embed_tokens\.weight", r"decoder\..*EncDecAtt
 _LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
 _MOST_BIASES = 4096  # each takes memory before a tensor is looked at
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
-_MLP = {"wi": "up", "wo": "down"}
-_GATED_MLP = {"wi_0": "gate", "wi_1": "up", "wo": "down"}
+_MODULES = {
+    "SelfAttention": ("attention_norm", _ATTENTION),
+    "EncDecAttention": ("cross_norm", {theirs: f"cross_{ours}" for theirs, ours in _ATTENTION.items()}),
+    "DenseReluDense": ("mlp_norm", {"wi": "up", "wi_0": "gate", "wi_1": "up", "wo": "down"}),
+}
 
 
 def tensor_names(config: Config) -> dict[str, str]:
     """Their names -> ours: the number of a part of a layer says what it is."""
-    mlp = _GATED_MLP if _activation(config)[0] else _MLP
     names = {"shared.weight": "token_embedding", "lm_head.weight": "head"}
-    for half, ours, parts in (
-        ("encoder", "encoder.", {"SelfAttention": "", "DenseReluDense": None}),
-        ("decoder", "", {"SelfAttention": "", "EncDecAttention": "cross_", "DenseReluDense": None}),
-    ):
+    for half, ours in (("encoder", "encoder."), ("decoder", "")):
         names[f"{half}.final_layer_norm.weight"] = f"{ours}final_norm"
+        modules = [name for name in _MODULES if half == "decoder" or name != "EncDecAttention"]
         for i in range(_n_layers(config, half)):
-            for part, (module, prefix) in enumerate(parts.items()):
-                theirs, layer = f"{half}.block.{i}.layer.{part}", f"{ours}layers.{i}."
-                linear = mlp if prefix is None else _ATTENTION
-                for name, own in linear.items():
-                    names[f"{theirs}.{module}.{name}.weight"] = f"{layer}{prefix or ''}{own}"
-                norm = "mlp_norm" if prefix is None else f"{prefix or 'attention_'}norm"
-                names[f"{theirs}.layer_norm.weight"] = f"{layer}{norm}"
+            layer = f"{ours}layers.{i}."
+            for part, module in enumerate(modules):
+                theirs, (norm, linear) = f"{half}.block.{i}.layer.{part}", _MODULES[module]
+                names[f"{theirs}.layer_norm.weight"] = layer + norm
+                names |= {f"{theirs}.{module}.{name}.weight": layer + own for name, own in linear.items()}
             bias = f"{half}.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight"
             names[bias] = f"{ours}position_biases.{i}"
     return names
@@ -43,9 +41,8 @@ def tensor_names(config: Config) -> dict[str, str]:
 
 def spec(config: Config) -> ModelSpec:
     """T5ForConditionalGeneration, MT5…, UMT5…: the last has a bias of its own in every layer."""
-    d_model = config.integer("d_model", 1, MAX_MODEL, 512)
-    untied = "lm_head.weight" in config.tensors
-    # Models that untie their head do not scale what it reads; transformers 5 writes that down in its own key.
+    d_model = config.integer("d_model", 1, MAX_MODEL)
+    # Models that untie their head do not scale what it reads; transformers 5 has a key of its own for that.
     tied = config.flag("tie_word_embeddings", True)
     scales = not _is(config, "MT5") and config.flag("scale_decoder_outputs", tied)
     halves = [_half(config, half) for half in ("encoder", "decoder")]
@@ -56,7 +53,7 @@ def spec(config: Config) -> ModelSpec:
         encoder={"position_biases": halves[0][1]},
         decoder={
             "position_biases": halves[1][1],
-            "tied_head": not untied,
+            "tied_head": "lm_head.weight" not in config.tensors,
             "logit_scale": d_model**-0.5 if scales else 1.0,
         },
         max_positions=_LONGEST,
@@ -70,16 +67,13 @@ def _is(config: Config, stem: str) -> bool:
 
 
 def _n_layers(config: Config, half: str) -> int:
-    n = config.integer("num_layers", 1, MAX_LAYERS, 6 if _is(config, "T5") else 8)
+    n = config.integer("num_layers", 1, MAX_LAYERS)
     return int(n if half == "encoder" else config.integer("num_decoder_layers", 1, MAX_LAYERS, n))
 
 
 def _half(config: Config, half: str) -> tuple[list[LayerSpec], list[Any]]:
     """The layers of encoder or decoder, and their biases."""
-    n_heads, n = (
-        config.integer("num_heads", 1, MAX_HEADS, 8 if _is(config, "T5") else 6),
-        _n_layers(config, half),
-    )
+    n_heads, n = config.integer("num_heads", 1, MAX_HEADS), _n_layers(config, half)
     n_buckets = config.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
     farthest = config.integer("relative_attention_max_distance", n_buckets, 1 << 24, 128)
     own = _is(config, "UMT5")
@@ -91,8 +85,8 @@ def _half(config: Config, half: str) -> tuple[list[LayerSpec], list[Any]]:
         LayerSpec(
             n_heads=n_heads,
             n_kv_heads=n_heads,
-            head_dim=config.integer("d_kv", 1, MAX_HEAD_DIM, 64),
-            d_ff=config.integer("d_ff", 1, MAX_INNER, 2048 if _is(config, "T5") else 1024),
+            head_dim=config.integer("d_kv", 1, MAX_HEAD_DIM),
+            d_ff=config.integer("d_ff", 1, MAX_INNER),
             activation=act,
             gated=gated,
             position_bias=i if own else 0,
