@@ -319,7 +319,9 @@ class Engine(Worker):
         counters, n_drawn = self._counters, sum(map(len, result.token_ids))
         counters.steps += result.n_steps
         counters.step_s += now - start
-        counters.computed_tokens += sum(plan.n_new) + sum(plan.n_source) + n_drawn - len(result.token_ids)
+        if plan.sources:
+            counters.computed_tokens += sum(plan.sources)
+        counters.computed_tokens += sum(plan.n_new) + n_drawn - len(result.token_ids)
         counters.drafted_tokens += result.n_drafted
         counters.accepted_tokens += n_drawn - result.n_steps * len(result.token_ids)
         self.scheduler.finished_step(plan, now - start, result.n_steps)

@@ -51,7 +51,7 @@ class Limits:
 class StepPlan:
     """One step: n_new[i] tokens of rows[i] are computed; where sample[i], the next one is drawn.
 
-    n_source  tokens of each row's source that are encoded before
+    sources   tokens of each source that is encoded before
     admitted  the rows among them that run for the first time
     refused   first rows of requests that will not run, as their deadline cannot be met
     """
@@ -60,7 +60,7 @@ class StepPlan:
     sequences: list[_core.Sequence] = field(default_factory=list)  # of these rows
     n_new: list[int] = field(default_factory=list)
     sample: list[bool] = field(default_factory=list)
-    n_source: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
     admitted: list[Row] = field(default_factory=list)
     refused: list[Row] = field(default_factory=list)
 
@@ -70,11 +70,10 @@ class StepPlan:
         self.sequences.append(row.sequence)
         self.n_new.append(n_new)
         self.sample.append(whole and row.transcript is not None)
-        self.n_source.append(row.sequence.n_source_pending)
 
     def drop(self, row: Row) -> None:
         i = self.rows.index(row)
-        del self.rows[i], self.sequences[i], self.n_new[i], self.sample[i], self.n_source[i]
+        del self.rows[i], self.sequences[i], self.n_new[i], self.sample[i]
 
 
 @dataclass(slots=True)
@@ -174,7 +173,9 @@ class Scheduler:
         """Learn what the step, or several of the same rows, took, make whole prompts findable, and take back
         what lies before the windows.
         """
-        chunks = [(n_source, 0) for n_source in plan.n_source if n_source]
+        chunks = []
+        if plan.sources:
+            chunks += [(n_source, 0) for n_source in plan.sources]
         for row, n_new in zip(plan.rows, plan.n_new, strict=True):
             if n_new > 1:
                 chunks.append((n_new, row.sequence.n_computed - n_new))
@@ -247,7 +248,7 @@ class Scheduler:
         before = self.n_preemptions
         prompts = sorted((row for row in self.running if row.n_pending > 1), key=STANDING, reverse=True)
         while room.tokens > 0:
-            if any(plan.n_source) and not self._has_room_for_source(room):
+            if plan.sources and not self._has_room_for_source(room):
                 may_admit = False
             if may_admit and self.n_preemptions == before and self._comes_next(prompts):
                 row = self._admit(plan, now)
@@ -285,6 +286,7 @@ class Scheduler:
     def _add_chunk(self, plan: StepPlan, row: Row, room: Room) -> None:
         n_pending, n_source = row.n_pending, row.sequence.n_source_pending
         if n_source:
+            plan.sources.append(n_source)
             room.tokens = max(1, room.tokens - n_source)  # its decoder begins at once
             room.seconds = max(0.0, room.seconds - n_source * (self.costs.prompt_token_s(0) or 0.0))
         n_new = min(room.tokens, n_pending)

@@ -387,8 +387,10 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
             continue
         if key in _GENERATION_NUMBERS:
             result[key] = config.number(key, *_GENERATION_NUMBERS[key])
-        elif key in _GENERATION_INTEGERS and (seq2seq or key != "num_beams"):
-            result[key] = config.integer(key, *_GENERATION_INTEGERS[key])
+        elif key in _GENERATION_INTEGERS:
+            value = config.integer(key, *_GENERATION_INTEGERS[key])
+            if seq2seq or key != "num_beams":
+                result[key] = value
         elif key == "do_sample":
             result[key] = config.flag(key)
         elif seq2seq and (found := _seq2seq_default(config, key)) is not None:
