@@ -74,9 +74,12 @@ class _Weights:
     def __init__(self, format: str) -> None:
         random = np.random.default_rng(0)
         self.format = format
-        if format == "f32":
-            self.pool = (random.standard_normal(POOL // 4, dtype=np.float32) * 0.02).view(np.uint8)
-            self.weights, self.bytes = 1, 4
+        if format in ("f32", "bf16"):
+            values = random.standard_normal(POOL // 4, dtype=np.float32) * np.float32(0.02)
+            self.pool = (
+                values.view(np.uint8) if format == "f32" else values.view("<u2")[1::2].copy().view(np.uint8)
+            )
+            self.weights, self.bytes = 1, 4 if format == "f32" else 2
             return
         self.weights, self.bytes, places = BLOCKS[format]
         blocks = random.integers(0, 256, (POOL // self.bytes, self.bytes), dtype=np.uint8)
@@ -116,12 +119,19 @@ class _NoText:
 class Running:
     """The engine on a model, as `tuili.LLM` makes it, and the rates of what it does."""
 
-    def __init__(self, model: _core.Model, n_threads: int = 0, max_len: int = 2048) -> None:
-        n_blocks = 2 * max_len // BLOCK
-        limits = Limits()
+    def __init__(
+        self,
+        model: _core.Model,
+        n_threads: int = 0,
+        max_len: int = 2048,
+        limits: Limits | None = None,
+        n_tokens: int | None = None,
+    ) -> None:
+        n_blocks = (n_tokens or 2 * max_len) // BLOCK
+        limits = limits or Limits()
         runner = _core.Runner(
             model,
-            _core.KvCache(model.spec, n_blocks, BLOCK, "float16"),
+            _core.KvCache(model.spec, n_blocks, BLOCK, "float16", device=model.device),
             max_batch_tokens=limits.prefill_chunk + limits.max_num_seqs,
             max_seqs=limits.max_num_seqs,
             num_threads=n_threads,
@@ -141,14 +151,21 @@ class Running:
         )
 
     def _run(self, n_prompt: int, n_new: int) -> RequestOutput:
-        ids = self._random.integers(0, self._n_vocab, n_prompt).tolist()
-        params = parameters.resolve(SamplingParams(max_tokens=n_new, temperature=0, ignore_eos=True), {})
-        return self._engine.submit(ids, params).result()
+        return self._run_all(1, n_prompt, n_new, 0.0)[0]
+
+    def _run_all(self, n: int, n_prompt: int, n_new: int, temperature: float) -> list[RequestOutput]:
+        params = parameters.resolve(
+            SamplingParams(max_tokens=n_new, temperature=temperature, seed=0, ignore_eos=True), {}
+        )
+        prompts = [self._random.integers(0, self._n_vocab, n_prompt).tolist() for _ in range(n)]
+        handles = [self._engine.submit(ids, params) for ids in prompts]
+        return [handle.result() for handle in handles]
 
     def prefill(self, n_tokens: int = 512) -> float:
         """Tokens per second."""
         return n_tokens / (self._run(n_tokens, 1).metrics["prefill_s"] or 1e-9)
 
-    def decode(self, n_new: int = 24, depth: int = 8) -> float:
-        """Tokens per second after the first."""
-        return (n_new - 1) / (self._run(depth, n_new).metrics["decode_s"] or 1e-9)
+    def decode(self, n_new: int = 24, depth: int = 8, n: int = 1, temperature: float = 0.0) -> float:
+        """Tokens per second after the first, of n texts together."""
+        outputs = self._run_all(n, depth, n_new, temperature)
+        return n * (n_new - 1) / max(output.metrics["decode_s"] or 1e-9 for output in outputs)

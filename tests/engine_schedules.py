@@ -22,7 +22,7 @@ from tuili.generation.intake import Sources
 MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
 MODELS += [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
 LONGEST = {"MarianMTModel": 64}  # of its tokens
-KV_TYPES = ["float32", "float16", "bfloat16", "int8"]
+KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16"]}
 N_VOCAB = 300
 FAR_S = 1e6  # a deadline that orders requests and never passes
 
@@ -71,11 +71,11 @@ def draw_beams(rng):
     }
 
 
-def engine_of(family, format, kv_type, **options):
+def engine_of(family, format, kv_type, device="cpu", **options):
     """An engine on one of MODELS."""
     is_decoder = family in ("llama", "gemma3")
     return make_engine(
-        model=built(family, format) if is_decoder else core_model(family, format),
+        model=built(family, format, device=device) if is_decoder else core_model(family, format),
         sources=None
         if is_decoder
         else Sources(N_VOCAB, 64, by_name(family).config["decoder_start_token_id"]),
@@ -85,25 +85,25 @@ def engine_of(family, format, kv_type, **options):
     )
 
 
-def alone(ids, options, *, family="llama", format="f32", kv_type="float32"):
+def alone(ids, options, *, family="llama", format="f32", kv_type="float32", device="cpu"):
     """The outputs of a request that has an engine to itself and guesses nothing."""
-    engine = engine_of(family, format, kv_type)
+    engine = engine_of(family, format, kv_type, device)
     handle = engine.submit(ids, sampling(**options))
     drain(engine)
     return handle.result(timeout=0).outputs
 
 
-def play(seed: int) -> Counter[str]:
+def play(seed: int, device: str = "cpu") -> Counter[str]:
     """One engine's life; raises AssertionError where an answer is not the one alone."""
     rng = random.Random(seed)
-    (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES)
+    (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES[device])
     cases = []
     for _ in range(rng.randint(3, 10)):
         ids = draw_prompt(rng)
         if cases and rng.random() < 0.4:
             ids = rng.choice(cases)[0] + ids
         cases.append((ids[:40], draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)))
-    expected = [alone(*case, family=family, format=format, kv_type=kv_type) for case in cases]
+    expected = [alone(*case, family=family, format=format, kv_type=kv_type, device=device) for case in cases]
     prefill_chunk = rng.choice([1, 5, 64])
     windows = {}
     if family == "gemma3" and rng.random() < 0.8:
@@ -118,6 +118,7 @@ def play(seed: int) -> Counter[str]:
         family,
         format,
         kv_type,
+        device,
         n_blocks=n_most + rng.choice([0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),
         windows=windows,
         num_threads=rng.choice([1, 2]),

@@ -43,7 +43,20 @@ MODELS = [
     ("experts", "q8_0", "auto"),
     ("latent", "q4_0", "auto"),
 ]
+DEVICE_MODELS = [
+    ("llama", "f32", "auto"),
+    ("llama", "bf16", "auto"),
+    ("llama", "q4_0", "auto"),
+    ("llama", "q4_k", "auto"),
+    ("gemma3", "bf16", "auto"),
+    ("gemma3", "q8_0", "auto"),
+]
+KV_TYPES = {
+    "cpu": ["float32", "float32", "float16", "bfloat16", "int8"],
+    "cuda": ["float16", "bfloat16"],
+}
 N_VOCAB = 300
+device = "cpu"  # where the schedules run: --device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +94,21 @@ class Alone:
     logprobs: list[object]  # per generated token
 
 
+def models() -> list[tuple[str, str, str]]:
+    return MODELS if device == "cpu" else DEVICE_MODELS
+
+
+def model_of(model_id: int) -> _core.Model:
+    family, format, compute = models()[model_id]
+    return built(family, format, compute=compute, device=device)
+
+
 @functools.lru_cache(maxsize=64)
 def alone(model_id: int, kv_type: str, request: Request) -> Alone:
     """The request in one chunk, on one thread, with the best table."""
-    model = built(*MODELS[model_id][:2], compute=MODELS[model_id][2])
+    model = model_of(model_id)
     n_most = len(request.ids) + request.n_new
-    cache = _core.KvCache(model.spec, -(-n_most // 32), 32, kv_type)
+    cache = _core.KvCache(model.spec, -(-n_most // 32), 32, kv_type, device=device)
     pool = _core.BlockPool(-(-n_most // 32), 32, prefix_cache=False)
     runner = _core.Runner(model, cache, max_batch_tokens=len(request.ids), max_seqs=1, num_threads=1)
     sequence = request.sequence(collects=True, quiet=False)
@@ -146,8 +168,8 @@ class Schedule:
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
-        self.model_id = rng.randrange(len(MODELS))
-        self.kv_type = rng.choice(["float32", "float32", "float16", "bfloat16", "int8"])
+        self.model_id = rng.randrange(len(models()))
+        self.kv_type = rng.choice(KV_TYPES[device])
         self.block_size = rng.choice([16, 32, 64])
         self.isa = rng.choice(_core.available_isas())
         self.num_threads = rng.choice([1, 2, 8])
@@ -157,7 +179,7 @@ class Schedule:
         largest = max(len(request.ids) + request.n_new for request in self.requests)
         self.n_blocks = -(-largest // self.block_size) + rng.choice([0, 0, 1, 3, 12])
         self.windows = {}
-        if MODELS[self.model_id][0] == "gemma3" and rng.random() < 0.8:
+        if models()[self.model_id][0] == "gemma3" and rng.random() < 0.8:
             span = _core.BlockPool.window_span(GEMMA_WINDOW, self.block_size, self.chunk)
             n_needed = min(span, -(-largest // self.block_size))
             self.windows = {GEMMA_WINDOW: n_needed + rng.choice([0, 0, 1, 3])}
@@ -166,7 +188,7 @@ class Schedule:
         self.preempted: list[Row] = []
 
     def __str__(self) -> str:
-        family, format, compute = MODELS[self.model_id]
+        family, format, compute = models()[self.model_id]
         return (
             f"{family} {format} compute={compute} kv={self.kv_type} {self.isa} threads={self.num_threads} "
             f"chunk={self.chunk} blocks={self.n_blocks}x{self.block_size} windows={self.windows} "
@@ -174,8 +196,7 @@ class Schedule:
         )
 
     def play(self) -> Counter[str]:
-        family, format, compute = MODELS[self.model_id]
-        model = built(family, format, compute=compute)
+        model = model_of(self.model_id)
         self.pool = _core.BlockPool(
             self.n_blocks,
             self.block_size,
@@ -183,7 +204,9 @@ class Schedule:
             windows=self.windows,
             step_tokens=self.chunk,
         )
-        cache = _core.KvCache(model.spec, self.n_blocks, self.block_size, self.kv_type, windows=self.windows)
+        cache = _core.KvCache(
+            model.spec, self.n_blocks, self.block_size, self.kv_type, windows=self.windows, device=device
+        )
         cache.poison()  # whatever the pages held must not matter
         self.runner = _core.Runner(
             model,
@@ -361,7 +384,7 @@ class Schedule:
 def play_encoder(seed: int) -> Counter[str]:
     """A random batch of texts through the encoder against each text alone."""
     rng = random.Random(seed)
-    model = built("bert", rng.choice(["f32", "f16", "q8_0"]))
+    model = built("bert", rng.choice(["f32", "f16", "q8_0"]), device=device)
     texts = [some_ids(rng.randint(1, 64), seed=rng.getrandbits(32)) for _ in range(rng.randint(1, 9))]
     how = How(isa=rng.choice(_core.available_isas()), num_threads=rng.choice([1, 2, 8]))
     pooling, normalize = rng.choice(["mean", "cls", "last"]), rng.random() < 0.5
@@ -380,7 +403,7 @@ def check(seed: int) -> Counter[str]:
         if seed % 8 == 7:
             return play_encoder(seed)
         if seed % 2:
-            return engine_schedules.play(seed)
+            return engine_schedules.play(seed, device)
         schedule = Schedule(seed)
         return schedule.play()
     except AssertionError as error:
@@ -393,7 +416,10 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first seed; run i uses seed + i")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    global device
+    device = arguments.device
     counts: Counter[str] = Counter()
     n_failed = 0
     for seed in range(arguments.seed, arguments.seed + arguments.runs):

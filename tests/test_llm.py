@@ -396,7 +396,6 @@ BAD_OPTIONS = [
     ({"dtype": np.zeros(2)}, "dtype"),
     ({"compute": np.zeros(2)}, "compute"),
     ({"kv_cache_dtype": np.zeros(2)}, "kv_cache_dtype"),
-    ({"device": "cuda"}, "device"),
     ({"device": "cuda:1"}, "device"),
     ({"device": "tpu"}, "device"),
     ({"dtype": "int3"}, "dtype"),

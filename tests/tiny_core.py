@@ -46,8 +46,12 @@ def tiny(family: str, format: str = "f32", **options: object) -> TinyModel:
 
 
 @functools.cache
-def built(family: str, format: str = "f32", compute: str = "auto", **options: object) -> _core.Model:
+def built(
+    family: str, format: str = "f32", compute: str = "auto", device: str = "cpu", **options: object
+) -> _core.Model:
     """The same in the core, built once."""
+    if device == "cuda":
+        return built(family, format, compute, **options).upload()
     return build(tiny(family, format, **options), compute)
 
 
@@ -71,7 +75,7 @@ def run(model: _core.Model, ids: np.ndarray, how: How | None = None) -> _core.Se
     """One decoder sequence computed alone; the result holds logits and hidden states of every row."""
     how = how or How()
     n_blocks = -(-len(ids) // how.block_size)
-    cache = _core.KvCache(model.spec, n_blocks, how.block_size, how.kv_type)
+    cache = _core.KvCache(model.spec, n_blocks, how.block_size, how.kv_type, device=model.device)
     pool = _core.BlockPool(n_blocks, how.block_size, prefix_cache=False)
     runner = _core.Runner(
         model, cache, max_batch_tokens=min(how.chunk, len(ids)), num_threads=how.num_threads, isa=how.isa

@@ -135,7 +135,7 @@ def make_engine(
     model = model or counting_model()
     limit = Limits(**limits)
     windows = windows or {}
-    cache = _core.KvCache(model.spec, n_blocks, BLOCK, kv_type, windows=windows)
+    cache = _core.KvCache(model.spec, n_blocks, BLOCK, kv_type, windows=windows, device=model.device)
     runner = _core.Runner(
         model,
         cache,

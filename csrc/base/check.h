@@ -20,6 +20,7 @@ enum class ErrorKind {
   numeric,
   engine_closed,
   engine_forked,
+  device_lost,
   internal,
 };
 

@@ -3,12 +3,13 @@
 // that plays the device).
 //
 // Nothing here runs before the first call, so importing tuili never touches the driver. Errors: out_of_memory
-// when an allocation does not fit, invalid_parameter when the build has no CUDA, internal for everything the
-// device reports.
+// when an allocation does not fit, invalid_parameter when the build has no CUDA, device_lost for what only a
+// restart of the process mends, internal for everything else that the device reports.
 #pragma once
 
 #include <cstdint>
 
+struct CUgraphExec_st;
 struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CUDA header is needed above this
                      // room
 
@@ -32,14 +33,35 @@ const char* build_kind() noexcept;
 void* allocate(int64_t bytes);
 void free(void* memory) noexcept;  // nullptr is allowed
 
-// Both enqueue and may return before the bytes have moved: keep `from` and `to` alive until
+// `bytes` > 0 of host memory that copies reach without a detour.
+void* allocate_pinned(int64_t bytes);
+void free_pinned(void* memory) noexcept;  // nullptr is allowed
+
+struct Bytes {
+  int64_t free, total;
+};
+Bytes memory();  // of the device, now
+
+// All enqueue and may return before the bytes have moved: keep `from` and `to` alive until
 // synchronize(stream).
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream stream);
 void copy_to_host(void* to, const void* from, int64_t bytes, Stream stream);
+void copy(void* to, const void* from, int64_t bytes, Stream stream);  // on the device; no overlap
+void fill(void* memory, uint8_t value, int64_t bytes, Stream stream);
 
 Stream create_stream();
-void destroy_stream(Stream stream) noexcept;
-void synchronize(Stream stream);  // waits for all work of the stream; reports what failed in it
+void destroy_stream(Stream stream) noexcept;  // waits for its work
+void synchronize(Stream stream);              // waits for all work of the stream; reports what failed in it
+
+// Work that was recorded once and is enqueued again as one. What is recorded between begin_recording and
+// end_recording does not run; launches read their arguments, so only what is behind pointers may change.
+// Where nothing can be recorded, begin_recording says so and everything runs as ever.
+using Graph = CUgraphExec_st*;
+bool begin_recording(Stream stream);
+Graph end_recording(Stream stream);              // throws if what was recorded cannot be enqueued
+void discard_recording(Stream stream) noexcept;  // in the place of end_recording, after an error
+void enqueue(Graph graph, Stream stream);
+void destroy_graph(Graph graph) noexcept;
 
 // Throws when a launcher of kernels/cuda returned anything but 0; `op` names it in the message.
 void check(int status, const char* op);

@@ -5,6 +5,23 @@
 #include "base/device.h"
 
 namespace tuili::device {
+namespace {
+
+// Memory from `allocate`, which the runtime's error of a full memory names.
+template <class Allocate>
+void* allocated(const char* what, int64_t bytes, const Allocate& allocate) {
+  TUILI_CHECK(bytes > 0, what, ": ", bytes, " bytes; must be positive");
+  void* memory = nullptr;
+  const cudaError_t status = allocate(&memory, static_cast<size_t>(bytes));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // not sticky: the next launch starts clean
+    throw Error(ErrorKind::out_of_memory, join(what, ": ", bytes, " bytes do not fit"));
+  }
+  check(status, what);
+  return memory;
+}
+
+}  // namespace
 
 bool available() noexcept {
   int n_devices = 0;
@@ -16,18 +33,22 @@ bool available() noexcept {
 const char* build_kind() noexcept { return "cuda"; }
 
 void* allocate(int64_t bytes) {
-  TUILI_CHECK(bytes > 0, "device memory: ", bytes, " bytes; must be positive");
-  void* memory = nullptr;
-  const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // not sticky: the next launch starts clean
-    throw Error(ErrorKind::out_of_memory, join("device memory: ", bytes, " bytes do not fit"));
-  }
-  check(status, "device memory");
-  return memory;
+  return allocated("device memory", bytes, [](void** memory, size_t n) { return cudaMalloc(memory, n); });
 }
 
 void free(void* memory) noexcept { cudaFree(memory); }
+
+void* allocate_pinned(int64_t bytes) {
+  return allocated("pinned memory", bytes, [](void** memory, size_t n) { return cudaMallocHost(memory, n); });
+}
+
+void free_pinned(void* memory) noexcept { cudaFreeHost(memory); }
+
+Bytes memory() {
+  size_t n_free = 0, total = 0;
+  check(cudaMemGetInfo(&n_free, &total), "device memory");
+  return {static_cast<int64_t>(n_free), static_cast<int64_t>(total)};
+}
 
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream stream) {
   check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
@@ -39,21 +60,59 @@ void copy_to_host(void* to, const void* from, int64_t bytes, Stream stream) {
         "copy to host");
 }
 
+void copy(void* to, const void* from, int64_t bytes, Stream stream) {
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream),
+        "copy on the device");
+}
+
+void fill(void* memory, uint8_t value, int64_t bytes, Stream stream) {
+  check(cudaMemsetAsync(memory, value, static_cast<size_t>(bytes), stream), "fill");
+}
+
 Stream create_stream() {
   Stream stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
   return stream;
 }
 
-void destroy_stream(Stream stream) noexcept { cudaStreamDestroy(stream); }
+void destroy_stream(Stream stream) noexcept {
+  cudaStreamSynchronize(stream);
+  cudaStreamDestroy(stream);
+}
 
 void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream"); }
 
+bool begin_recording(Stream stream) {
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "graph");
+  return true;
+}
+
+Graph end_recording(Stream stream) {
+  cudaGraph_t recorded = nullptr;
+  check(cudaStreamEndCapture(stream, &recorded), "graph");
+  cudaGraphExec_t graph = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
+  cudaGraphDestroy(recorded);
+  check(status, "graph");
+  return graph;
+}
+
+void discard_recording(Stream stream) noexcept {
+  cudaGraph_t recorded = nullptr;
+  cudaStreamEndCapture(stream, &recorded);
+  if (recorded) cudaGraphDestroy(recorded);
+  cudaGetLastError();  // that the recording was broken off is known
+}
+
+void enqueue(Graph graph, Stream stream) { check(cudaGraphLaunch(graph, stream), "graph"); }
+void destroy_graph(Graph graph) noexcept { cudaGraphExecDestroy(graph); }
+
 void check(int status, const char* op) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // unless it is sticky, the next launch does not report it again
+  cudaGetLastError();  // unless it is sticky, nothing reports it again
+  const bool is_sticky = cudaDeviceSynchronize() != cudaSuccess;
   const auto error = static_cast<cudaError_t>(status);
-  throw Error(ErrorKind::internal,
+  throw Error(is_sticky ? ErrorKind::device_lost : ErrorKind::internal,
               join(op, ": CUDA reports ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 

@@ -18,13 +18,24 @@ const char* build_kind() noexcept { return "none"; }
 
 void* allocate(int64_t) { fail("device memory"); }
 void free(void*) noexcept {}
+void* allocate_pinned(int64_t) { fail("pinned memory"); }
+void free_pinned(void*) noexcept {}
+Bytes memory() { fail("device memory"); }
 
 void copy_to_device(void*, const void*, int64_t, Stream) { fail("copy to device"); }
 void copy_to_host(void*, const void*, int64_t, Stream) { fail("copy to host"); }
+void copy(void*, const void*, int64_t, Stream) { fail("copy on the device"); }
+void fill(void*, uint8_t, int64_t, Stream) { fail("fill"); }
 
 Stream create_stream() { fail("stream"); }
 void destroy_stream(Stream) noexcept {}
 void synchronize(Stream) { fail("stream"); }
+
+bool begin_recording(Stream) { return false; }
+Graph end_recording(Stream) { fail("graph"); }
+void discard_recording(Stream) noexcept {}
+void enqueue(Graph, Stream) { fail("graph"); }
+void destroy_graph(Graph) noexcept {}
 
 void check(int status, const char* op) {
   if (status != 0) fail(op);

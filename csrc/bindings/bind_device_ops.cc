@@ -107,7 +107,7 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
       call.context, spec, view(out, DType::f32, {n_rows, n_heads * head_dim}),
       view(queries, DType::f32, {n_rows, n_heads * head_dim}), held.pages,
       {sequences.as<ops::on_device::Sequence>(), 1, table.as<int32_t>(), n_rows, n_keys},
-      view(partials, DType::f32, {floats}));
+      {partials.as<float>(), static_cast<size_t>(floats)});
   FloatArray result({n_rows, n_heads, head_dim});
   out.copy_to(result.mutable_data());
   return result;

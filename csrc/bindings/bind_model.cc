@@ -7,6 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
 #include "model/weights.h"
+#include "runtime/upload.h"
 
 namespace tuili::bindings {
 namespace {
@@ -420,6 +421,15 @@ void bind_model(py::module_& module) {
       .def_property_readonly("spec", [](const Model& m) { return m.spec; })
       .def_readonly("n_parameters", &Model::n_parameters)
       .def_readonly("weight_bytes", &Model::weight_bytes)
+      .def(
+          "upload",
+          [](const Model& m, int num_threads) {
+            const py::gil_scoped_release release;
+            return std::make_unique<Model>(upload(m, num_threads));
+          },
+          py::kw_only(), "num_threads"_a = 0)
+      .def_property_readonly("device",
+                             [](const Model& m) { return m.device == DeviceKind::cuda ? "cuda" : "cpu"; })
       .def("packed_tensors", &packed_tensors)
       .def("mapped_range", &mapped_range, "begin"_a, "n_bytes"_a);
   py::class_<Builder>(module, "ModelBuilder")

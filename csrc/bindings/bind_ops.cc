@@ -41,7 +41,7 @@ struct Input {
     ops::quantized_rows(measure, m, k);
     memory = Buffer(measure.used());
     Carver carver(memory.data());
-    activations.quantized = ops::quantized_rows(carver, m, k);
+    activations.room.quantized = ops::quantized_rows(carver, m, k);
   }
   Buffer memory;
   ops::Activations activations;
@@ -67,7 +67,7 @@ py::tuple quantize_rows(const FloatArray& x, const Isa& isa) {
   check_dims(x, "x", 2);
   const OneCall call(isa);
   const Input input(x, x.shape(1));
-  const QuantizedRows& in = input.activations.quantized;
+  const QuantizedRows& in = input.activations.room.quantized;
   const int64_t m = x.shape(0), groups = in.n_groups;
   ops::quantize_rows(call.context, in, view_of(x));
   py::array_t<int32_t> codes({m, groups * kGroup}), sums({m, groups, int64_t{2}}), n_outliers(m);
@@ -245,7 +245,7 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
   const auto flat = [&](const FloatArray& a) {
     return TensorView(const_cast<float*>(a.data()), DType::f32, {n_rows, n_heads * head_dim});
   };
-  ops::attention(call.context, spec, flat(out), flat(q), pages.pages, {&rows, 1}, partials);
+  ops::attention(call.context, spec, flat(out), flat(q), pages.pages, {{&rows, 1}, {}}, partials);
   return out;
 }
 

@@ -362,12 +362,12 @@ bool are_finite(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n
 void bind_cache(py::module_& module) {
   py::class_<KvCache>(module, "KvCache")
       .def(py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype,
-                       const std::map<int64_t, int64_t>& windows) {
+                       const std::map<int64_t, int64_t>& windows, const std::string& device) {
              return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype),
-                                              to_areas(windows));
+                                              to_areas(windows), to_device(device));
            }),
            "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32", py::kw_only(),
-           "windows"_a = py::dict())
+           "windows"_a = py::dict(), "device"_a = "cpu")
       .def_property_readonly("bytes", &KvCache::bytes)
       .def("poison", &KvCache::poison)
       .def("prefix_bytes", &KvCache::prefix_bytes, "n_tokens"_a, "n_blocks"_a)

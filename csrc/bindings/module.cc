@@ -24,6 +24,7 @@ const char* class_of(ErrorKind kind) {
     case ErrorKind::numeric: return "NumericError";
     case ErrorKind::engine_closed: return "EngineClosedError";
     case ErrorKind::engine_forked: return "EngineForkedError";
+    case ErrorKind::device_lost: return "EngineDeadError";
     case ErrorKind::internal: return "TuiliError";
   }
   return "TuiliError";
@@ -61,6 +62,13 @@ py::list available_isas() {
   return names;
 }
 
+// (bytes free, bytes in all) of the device, or None where none answers.
+py::object device_memory() {
+  if (!device::available()) return py::none();
+  const auto [free, total] = device::memory();
+  return py::make_tuple(free, total);
+}
+
 py::dict build_info() {
   py::dict info;
   info["compiler"] = __VERSION__;
@@ -84,6 +92,7 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
   py::register_local_exception_translator(translate);
   module.def("available_isas", available_isas);
   module.def("build_info", build_info);
+  module.def("device_memory", device_memory);
   module.def("default_num_threads", tuili::default_num_threads);
   module.def("missing_threads", tuili::missing_threads);
   bind_model(module);

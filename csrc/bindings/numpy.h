@@ -97,6 +97,10 @@ inline ops::KvType to_kv_type(const std::string& text) {
                               {"int8", ops::KvType::i8}});
 }
 
+inline DeviceKind to_device(const std::string& text) {
+  return choose<DeviceKind>(text, "device", {{"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}});
+}
+
 inline ops::Activation to_activation(const std::string& text) {
   return choose<ops::Activation>(text, "activation",
                                  {{"silu", ops::Activation::silu},

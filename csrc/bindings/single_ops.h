@@ -34,10 +34,6 @@ struct PackedWeight {
   PackedMatrix matrix;
 };
 
-inline DeviceKind to_device(const std::string& text) {
-  return choose<DeviceKind>(text, "device", {{"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}});
-}
-
 // Device memory with a copy of host memory, or with anything when `from` is null.
 class OnDevice {
  public:

@@ -10,18 +10,18 @@ namespace tuili {
 
 // Where the batch finds keys and values in one area of the cache.
 struct AreaRows {
-  std::span<const int32_t> slots;                // [n_tokens]: where each row's key and value go
-  std::span<const ops::SequenceRows> sequences;  // the same rows in every area
+  std::span<const int32_t> slots;  // [n_tokens]: where each row's key and value go
+  ops::BatchRows rows;             // the same rows in every area
 };
 
-// Rows of all sequences, packed one after another; there is no padding.
+// Rows of all sequences, packed one after another; there is no padding. The lists lie where the model does.
 struct StepBatch {
-  std::span<const int32_t> token_ids;    // [n_tokens]
-  std::span<const int32_t> token_types;  // [n_tokens], or empty: all 0
-  std::span<const int32_t> positions;    // [n_tokens]
+  std::span<const int32_t> token_ids;      // [n_tokens]
+  std::span<const int32_t> token_types;    // [n_tokens]
+  std::span<const int32_t> position_rows;  // [n_tokens]: of the table of learned positions
   std::span<const AreaRows> areas;
-  std::span<const ops::SequenceRows> sources;  // encoder-decoders: the same sequences, over the keys and
-                                               // values that keep_source has left
+  ops::BatchRows
+      sources;  // encoder-decoders: the same rows, over the keys and values that keep_source has left
 
   int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };

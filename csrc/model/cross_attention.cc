@@ -9,8 +9,8 @@ void Transformer::keep_source(const ops::Context& context, ops::Activations x, c
   for (int64_t i = 0; i < spec_.n_layers(); ++i) {
     const LayerWeights& w = weights_.layers[i];
     const int64_t width = spec_.layers[i].kv_size();
-    const TensorView k(key.data, DType::f32, {x.x.rows(), width}),
-        v(value.data, DType::f32, {x.x.rows(), width});
+    const TensorView k(key.data, key.dtype, {x.x.rows(), width}, key.device),
+        v(value.data, value.dtype, {x.x.rows(), width}, value.device);
     const ops::LinearMap maps[] = {map_of(k, w.cross_key), map_of(v, w.cross_value)};
     ops::gemm(context, x, maps, compute_);
     ops::kv_write(context, kv[i].pages, k, v, slots);

@@ -54,13 +54,14 @@ void Transformer::project_latent(const Step& step, int64_t i, const TensorView& 
     const TensorView query_in = step.rows(s.query_in, latent.query_rank);
     const ops::LinearMap map = map_of(query_in, w.query_in);
     ops::gemm(context, input, {&map, 1}, compute_);
-    ops::rms_norm(context, query_in, query_in, vector_of(w.query_norm, latent.query_rank), latent.norm_eps);
+    ops::rms_norm(context, query_in, query_in, vector_of(w.query_norm, latent.query_rank, query_in),
+                  latent.norm_eps);
     ops::Activations from = step.input(query_in);
     ops::gemm(context, from, queries, compute_);
   } else {
     ops::gemm(context, input, queries, compute_);
   }
-  ops::rms_norm(context, in, in, vector_of(w.norm, latent.kv_rank), latent.norm_eps);
+  ops::rms_norm(context, in, in, vector_of(w.norm, latent.kv_rank, in), latent.norm_eps);
   ops::Activations from = step.input(in);
   const ops::LinearMap keys[] = {map_of(key_nope, w.key_nope), map_of(value, w.value)};
   ops::gemm(context, from, keys, compute_);
@@ -75,7 +76,7 @@ void Transformer::project_latent(const Step& step, int64_t i, const TensorView& 
   const TensorView q = step.rows(step.state.query, spec.q_size());
   const TensorView k = step.rows(step.state.key, spec.kv_size());
   const TensorView v = step.rows(step.state.value, spec.kv_size());
-  for (const TensorView& heads : {q, k, v}) ops::clear(heads);
+  for (const TensorView& heads : {q, k, v}) ops::clear(context, heads);
   ops::copy_heads(context, q, 0, query_rope, n, n);
   ops::copy_heads(context, q, latent.rope_dim, query_nope, n, n);
   ops::copy_heads(context, k, 0, key_rope, n, 1);

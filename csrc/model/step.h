@@ -13,13 +13,14 @@ struct Transformer::Step {
 
   // The batch's rows of a buffer, as dense rows of n elements.
   TensorView rows(const TensorView& buffer, int64_t n) const {
-    return TensorView(buffer.data, DType::f32, {batch.n_tokens(), n});
+    return TensorView(buffer.data, buffer.dtype, {batch.n_tokens(), n}, buffer.device);
   }
-  ops::Activations input(const TensorView& x) const { return {x, state.quantized}; }
+  ops::Activations input(const TensorView& x) const { return {x, state.room}; }
 };
 
-inline TensorView vector_of(const float* data, int64_t n) {
-  return TensorView(const_cast<float*>(data), DType::f32, {n});
+// A weight that is applied to x.
+inline TensorView vector_of(const float* data, int64_t n, const TensorView& x) {
+  return TensorView(const_cast<float*>(data), DType::f32, {n}, x.device);
 }
 
 inline ops::LinearMap map_of(const TensorView& y, const Linear& linear) {

@@ -1,7 +1,6 @@
 #include "model/transformer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "base/check.h"
@@ -9,7 +8,7 @@
 
 namespace tuili {
 
-State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device) {
   int64_t q_size = 0, kv_size = 0, d_ff = 0;
   bool two_norms = false;
   for (const LayerSpec& layer : spec.layers) {
@@ -18,33 +17,33 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
     two_norms = two_norms || layer.norm_placement == NormPlacement::parallel_two;
     d_ff = std::max({d_ff, layer.d_ff, layer.moe.d_ff_shared});
   }
-  const auto rows = [&](int64_t n) {
-    return TensorView(carver.take<float>(max_tokens * n), DType::f32, {max_tokens, n});
+  const auto rows = [&](int64_t n, DType type = DType::f32) {
+    return TensorView(carver.take<uint8_t>(max_tokens * n * size_of(type)), type, {max_tokens, n}, device);
   };
+  const DType input = ops::input_type(device);
   State state;
   state.hidden = rows(spec.d_model);
-  state.normed = rows(spec.d_model);
-  state.normed_too = rows(two_norms ? spec.d_model : 0);
+  state.normed = rows(spec.d_model, input);
+  state.normed_too = rows(two_norms ? spec.d_model : 0, input);
   state.mixed = rows(spec.d_model);
   state.query = rows(q_size);
-  state.attended = rows(q_size);
+  state.attended = rows(q_size, input);
   state.key = rows(kv_size);
   state.value = rows(kv_size);
   state.gate = rows(d_ff);
   state.up = rows(d_ff);
+  if (input != DType::f32) state.activated = rows(d_ff, input);
   state.embedded = rows(spec.d_embedding);
   state.routed = RoutedState::take(carver, spec, max_tokens);
   state.latent = LatentState::take(carver, spec, max_tokens);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
-  state.quantized = ops::quantized_rows(
+  state.room = ops::input_room(
       carver, max_tokens,
-      std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding, spec.task_head.d_inner}));
+      std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding, spec.task_head.d_inner}), device);
   for (const RopeSpec& rope : spec.ropes) {
     state.cos.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
     state.sin.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
   }
-  if (spec.n_positions_learned) state.position_ids.resize(max_tokens);
-  if (spec.n_token_types) state.type_ids.resize(max_tokens);
   return state;
 }
 
@@ -54,7 +53,7 @@ void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activat
   const TensorView inner = adapter->inner.slice(0, y.rows()), delta = adapter->delta.slice(0, y.rows());
   const ops::LinearMap down{inner, &adapter->down}, up{delta, &adapter->up};
   ops::gemm(context, x, {&down, 1}, compute);
-  ops::Activations middle{inner, adapter->inner_quantized};
+  ops::Activations middle{inner, adapter->inner_room};
   ops::gemm(context, middle, {&up, 1}, compute);
   ops::add(context, y, y, delta);
 }
@@ -67,10 +66,10 @@ void layer_norm_heads(const ops::Context& context, const TensorView& x, const st
   const auto n_heads = static_cast<int64_t>(norms.size());
   const int64_t head_dim = x.size(1) / n_heads;
   for (int64_t h = 0; h < n_heads; ++h) {
-    TensorView head(x.f32() + h * head_dim, DType::f32, {x.rows(), head_dim});
+    TensorView head(x.f32() + h * head_dim, DType::f32, {x.rows(), head_dim}, x.device);
     head.row_stride = x.row_stride;
-    ops::layer_norm_strided(context, head, vector_of(norms[h].gain, head_dim),
-                            vector_of(norms[h].bias, head_dim), eps);
+    ops::layer_norm_strided(context, head, vector_of(norms[h].gain, head_dim, x),
+                            vector_of(norms[h].bias, head_dim, x), eps);
   }
 }
 
@@ -79,9 +78,9 @@ void layer_norm_heads(const ops::Context& context, const TensorView& x, const st
 void Transformer::norm(const Step& step, const TensorView& y, const TensorView& x,
                        const NormWeights& weights) const {
   const int64_t width = x.size(1);
-  const TensorView gain = vector_of(weights.gain, width);
+  const TensorView gain = vector_of(weights.gain, width, x);
   if (spec_.norm == Norm::rms) return ops::rms_norm(step.context, y, x, gain, spec_.norm_eps);
-  ops::layer_norm(step.context, y, x, gain, vector_of(weights.bias, width), spec_.norm_eps);
+  ops::layer_norm(step.context, y, x, gain, vector_of(weights.bias, width, x), spec_.norm_eps);
 }
 
 void Transformer::embed(const Step& step) const {
@@ -98,20 +97,14 @@ void Transformer::embed(const Step& step) const {
   const TensorView h = spec_.project_last ? embedded : hidden;
   const int64_t d = spec_.position_width();
   if (spec_.n_token_types) {
-    auto& ids = step.state.type_ids;
-    for (int64_t t = 0; t < batch.n_tokens(); ++t)
-      ids[t] = batch.token_types.empty() ? 0 : batch.token_types[t];
     const TensorView table(const_cast<float*>(weights_.token_type_embedding), DType::f32,
-                           {spec_.n_token_types, d});
-    ops::add_rows(step.context, h, table, ids.data());
+                           {spec_.n_token_types, d}, h.device);
+    ops::add_rows(step.context, h, table, batch.token_types.data());
   }
   if (spec_.n_positions_learned) {
-    auto& ids = step.state.position_ids;
-    for (int64_t t = 0; t < batch.n_tokens(); ++t)
-      ids[t] = batch.positions[t] + static_cast<int32_t>(spec_.position_offset);
     const TensorView table(const_cast<float*>(weights_.position_embedding), DType::f32,
-                           {spec_.n_positions_learned, d});
-    ops::add_rows(step.context, h, table, ids.data());
+                           {spec_.n_positions_learned, d}, h.device);
+    ops::add_rows(step.context, h, table, batch.position_rows.data());
   }
   if (spec_.embedding_norm) norm(step, h, h, weights_.embedding_norm);
   if (spec_.project_last) project();
@@ -144,12 +137,12 @@ void Transformer::qk_norm(const Step& step, int64_t i, const TensorView& q, cons
   switch (spec.qk_norm) {
     case QkNorm::none: return;
     case QkNorm::heads:
-      ops::rms_norm_heads(context, q, vector_of(w.query_norm, spec.head_dim), eps);
-      ops::rms_norm_heads(context, k, vector_of(w.key_norm, spec.head_dim), eps);
+      ops::rms_norm_heads(context, q, vector_of(w.query_norm, spec.head_dim, q), eps);
+      ops::rms_norm_heads(context, k, vector_of(w.key_norm, spec.head_dim, k), eps);
       return;
     case QkNorm::whole:
-      ops::rms_norm(context, q, q, vector_of(w.query_norm, spec.q_size()), eps);
-      ops::rms_norm(context, k, k, vector_of(w.key_norm, spec.kv_size()), eps);
+      ops::rms_norm(context, q, q, vector_of(w.query_norm, spec.q_size(), q), eps);
+      ops::rms_norm(context, k, k, vector_of(w.key_norm, spec.kv_size(), k), eps);
       return;
     case QkNorm::layer:
       layer_norm_heads(context, q, w.query_norms, eps);
@@ -197,7 +190,7 @@ TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x)
   const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
   ops::kv_write(step.context, pages, k, v, rows.slots.data());
   const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
-  ops::attention(step.context, attention_of(i), out, q, pages, rows.sequences, s.attention_partials);
+  ops::attention(step.context, attention_of(i), out, q, pages, rows.rows, s.attention_partials);
   if (spec.latent.kv_rank == 0) return out;
   const TensorView narrow = step.rows(s.latent.value, spec.n_heads * spec.latent.value_dim);
   ops::copy_heads(step.context, narrow, 0, out, spec.n_heads, spec.n_heads);
@@ -228,9 +221,12 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
     ops::clamp(context, up, -layer.moe.clamp, layer.moe.clamp, 1);
   }
   const TensorView inner = layer.gated ? gate : up;
-  ops::activate(context, inner, inner, layer.gated ? up : TensorView(), layer.activation);
+  const TensorView& room = step.state.activated;
+  const TensorView result =
+      room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner;
+  ops::activate(context, result, inner, layer.gated ? up : TensorView(), layer.activation);
 
-  ops::Activations activated = step.input(inner);
+  ops::Activations activated = step.input(result);
   const ops::LinearMap down = map_of(y, w.down);
   ops::gemm(context, activated, {&down, 1}, compute_);
   add_low_rank(context, y, activated, w.down.low_rank, compute_);
@@ -276,19 +272,19 @@ void Transformer::layer(const Step& step, int64_t i) const {
     case NormPlacement::sandwich:
       norm(step, normed, h, w.attention_norm);
       attention_block(step, i, normed);
-      norm(step, normed, mixed, w.post_attention_norm);
-      add(normed);
+      norm(step, mixed, mixed, w.post_attention_norm);
+      add(mixed);
       norm(step, normed, h, w.mlp_norm);
       mlp_block(step, i, normed);
-      norm(step, normed, mixed, w.post_mlp_norm);
-      return add(normed);
+      norm(step, mixed, mixed, w.post_mlp_norm);
+      return add(mixed);
     case NormPlacement::branch:
       attention_block(step, i, h);
-      norm(step, normed, mixed, w.attention_norm);
-      add(normed);
+      norm(step, mixed, mixed, w.attention_norm);
+      add(mixed);
       mlp_block(step, i, h);
-      norm(step, normed, mixed, w.mlp_norm);
-      return add(normed);
+      norm(step, mixed, mixed, w.mlp_norm);
+      return add(mixed);
     case NormPlacement::parallel:
     case NormPlacement::parallel_two: {
       const bool two = spec.norm_placement == NormPlacement::parallel_two;
@@ -303,19 +299,21 @@ void Transformer::layer(const Step& step, int64_t i) const {
   }
 }
 
+void Transformer::rope_tables(const ops::Context& context, std::span<const int32_t> positions,
+                              std::span<const TensorView> cos, std::span<const TensorView> sin) const {
+  const auto n = static_cast<int64_t>(positions.size());
+  for (size_t i = 0; i < spec_.ropes.size(); ++i)
+    ops::rope_table(context, cos[i].slice(0, n), sin[i].slice(0, n), positions.data(),
+                    spec_.ropes[i].inv_freq.data(), spec_.ropes[i].scale);
+}
+
 void Transformer::forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                           const Taps* taps) const {
   const Step step{context, batch, kv, state};
   const TensorView h = step.rows(state.hidden, spec_.d_model);
   const auto tap = [&](int64_t i) {
-    if (taps) std::memcpy(taps->hidden.f32_row(i), h.data, static_cast<size_t>(h.count()) * sizeof(float));
+    if (taps) ops::copy(context, TensorView(taps->hidden.f32_row(i), DType::f32, {h.rows(), h.size(1)}), h);
   };
-  for (size_t i = 0; i < spec_.ropes.size(); ++i) {
-    const RopeSpec& rope = spec_.ropes[i];
-    const auto half = static_cast<int64_t>(rope.inv_freq.size());
-    ops::rope_table(context, step.rows(state.cos[i], half), step.rows(state.sin[i], half),
-                    batch.positions.data(), rope.inv_freq.data(), rope.scale);
-  }
   embed(step);
   for (int64_t i = 0; i < spec_.n_layers(); ++i) {
     tap(i);
@@ -328,12 +326,12 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
 void Transformer::head(const ops::Context& context, const TensorView& logits, const TensorView& x,
                        State& state) const {
   TUILI_CHECK(spec_.has_head, "this model has no head: it gives hidden states, not logits");
-  ops::Activations input{x, state.quantized};
+  ops::Activations input{x, state.room};
   if (spec_.d_embedding) {
-    const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding});
+    const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding}, x.device);
     const ops::LinearMap out = map_of(embedded, weights_.embedding_out);
     ops::gemm(context, input, {&out, 1}, compute_);
-    input = {embedded, state.quantized};
+    input = {embedded, state.room};
   }
   const ops::LinearMap map = map_of(logits, weights_.head);
   ops::gemm(context, input, {&map, 1}, compute_);
@@ -347,17 +345,18 @@ void Transformer::task_head(const ops::Context& context, const TensorView& out, 
   const TaskHeadWeights& w = weights_.task_head;
   TUILI_CHECK(spec.n_out > 0, "this model has no task head");
   if (spec.d_inner) {
-    ops::Activations input{x, state.quantized};
+    ops::Activations input{x, state.room};
     const ops::LinearMap dense = map_of(inner, w.dense);
     ops::gemm(context, input, {&dense, 1}, compute_);
     if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
     if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
   }
   if (spec.norm) {
-    const TensorView gain = vector_of(w.norm.gain, spec.d_inner), bias = vector_of(w.norm.bias, spec.d_inner);
+    const TensorView gain = vector_of(w.norm.gain, spec.d_inner, inner),
+                     bias = vector_of(w.norm.bias, spec.d_inner, inner);
     ops::layer_norm(context, inner, inner, gain, bias, spec_.norm_eps);
   }
-  ops::Activations input{spec.d_inner ? inner : x, state.quantized};
+  ops::Activations input{spec.d_inner ? inner : x, state.room};
   const ops::LinearMap map = map_of(out, w.out);
   ops::gemm(context, input, {&map, 1}, compute_);
 }

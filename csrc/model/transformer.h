@@ -32,24 +32,26 @@ struct LatentState {
 };
 
 // What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
+// `input` is the type that linear maps of the device read (ops::input_type).
 struct State {
   TensorView
       hidden;  // f32 [max_tokens, d_model]: the residual stream; the final hidden states after forward()
-  TensorView normed, normed_too;  // f32 [max_tokens, d_model]; the second of parallel blocks
+  TensorView normed, normed_too;  // input [max_tokens, d_model]; the second of parallel blocks
   TensorView mixed;               // f32 [max_tokens, d_model]: what a block adds
-  TensorView query, attended;     // f32 [max_tokens, largest q_size]
+  TensorView query;               // f32 [max_tokens, largest q_size]
+  TensorView attended;            // input [max_tokens, largest q_size]
   TensorView key, value;          // f32 [max_tokens, largest kv_size]
   TensorView gate, up;            // f32 [max_tokens, largest d_ff]
+  TensorView activated;           // input [max_tokens, largest d_ff]; none where that is f32: in place
   TensorView embedded;            // f32 [max_tokens, d_embedding]
   RoutedState routed;             // of experts
   LatentState latent;
-  QuantizedRows quantized;                      // [max_tokens, the largest of all inputs]
-  std::vector<TensorView> cos, sin;             // one per rope: f32 [max_tokens, half]
-  std::vector<int32_t> position_ids, type_ids;  // [max_tokens]: rows of the learned tables
+  ops::InputRoom room;               // [max_tokens, the largest of all inputs]
+  std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
   std::span<float> attention_partials;
 
-  // Cuts the views from the carver, in one fixed order.
-  static State take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+  // Cuts the views from the carver over the device's memory, in one fixed order.
+  static State take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
 };
 
 // Where intermediate results are copied. None costs nothing.
@@ -65,7 +67,12 @@ class Transformer {
   Transformer(const ModelSpec& spec, const ModelWeights& weights, ops::Compute compute)
       : spec_(spec), weights_(weights), compute_(compute) {}
 
-  // Computes the batch's final hidden states into state.hidden, and its keys and values into `kv`.
+  // The first n_tokens rows of cos[i] and sin[i] f32 [., half] of rope i, on the CPU.
+  void rope_tables(const ops::Context& context, std::span<const int32_t> positions,
+                   std::span<const TensorView> cos, std::span<const TensorView> sin) const;
+
+  // Computes the batch's final hidden states into state.hidden, and its keys and values into `kv`. The state
+  // has the rows' cos and sin.
   void forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                const Taps* taps) const;
 

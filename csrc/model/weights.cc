@@ -232,7 +232,8 @@ void ModelBuilder::fill(Slot& slot, Format format, std::span<const uint8_t> pack
     *slot.floats = reinterpret_cast<const float*>(packed.data());
   model_.n_parameters += slot.n * slot.k;
   model_.weight_bytes += static_cast<int64_t>(packed.size());
-  model_.tensors.push_back({slot.name, slot.matrix ? format : Format::f32, packed});
+  model_.tensors.push_back(
+      {slot.name, slot.matrix ? format : Format::f32, packed, slot.matrix ? *slot.matrix : PackedMatrix()});
   slot.filled = true;
 }
 
@@ -274,6 +275,19 @@ void ModelBuilder::place(std::string_view name, Format format, int64_t begin, in
                    " has ", bytes, " bytes at ", begin, "; packed it takes ", wanted, ", aligned to ",
                    kAlignment);
   fill(slot, format, model_.mapping.range(begin, bytes));
+}
+
+void ModelBuilder::borrow(std::string_view name, Format format, const uint8_t* data, int64_t bytes) {
+  Slot& slot = empty_slot(name);
+  if (!slot.matrix)
+    *slot.floats = reinterpret_cast<const float*>(data);
+  else if (is_float(format))
+    *slot.matrix = {.format = format, .n = slot.n, .k = slot.k, .codes = data};
+  else
+    *slot.matrix = ops::packed_view(format, slot.n, slot.k, data);
+  model_.n_parameters += slot.n * slot.k;
+  model_.weight_bytes += bytes;
+  slot.filled = true;
 }
 
 // What is made of several tensors, or is another part's.

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/device_memory.h"
 #include "base/mapping.h"
 #include "base/memory.h"
 #include "model/spec.h"
@@ -19,7 +20,7 @@ struct LowRank {
   PackedMatrix down;  // [rank, k]
   PackedMatrix up;    // [n, rank]
   TensorView inner;   // f32 [max n_tokens, rank]
-  QuantizedRows inner_quantized;
+  ops::InputRoom inner_room;
   TensorView delta;  // f32 [max n_tokens, n]
 };
 
@@ -91,6 +92,7 @@ struct PackedTensor {
   std::string name;
   Format format;  // of a vector or table f32
   std::span<const uint8_t> bytes;
+  PackedMatrix matrix;  // over them; of a vector or table empty
 };
 
 struct Model {
@@ -99,6 +101,8 @@ struct Model {
   ModelWeights weights;        // views into `memory` or `mapping`
   std::vector<Buffer> memory;  // one per tensor that was packed
   Mapping mapping;             // the file that the others are in
+  DeviceKind device = DeviceKind::cpu;
+  std::vector<PlacedBuffer> device_memory;  // of a model on a device, which has nothing in those two
   std::vector<PackedTensor> tensors;
   int64_t n_parameters = 0;
   int64_t weight_bytes = 0;
@@ -131,6 +135,10 @@ class ModelBuilder {
   // name is expected and new, the range aligned and in the file, and its length that of this shape and
   // format.
   void place(std::string_view name, Format format, int64_t begin, int64_t bytes);
+
+  // In place of `add`: what the kernels of a device read of the tensor, `bytes` bytes at `data` in its
+  // memory, which the caller keeps: packed as the format is, or bf16 [n, k], or float32 of a vector or table.
+  void borrow(std::string_view name, Format format, const uint8_t* data, int64_t bytes);
 
   // The model; the builder is empty afterwards. Throws model_format naming what is missing.
   Model finish();

@@ -1,12 +1,15 @@
 // Attention over pages: which rows, heads and splits each thread takes.
 #include <algorithm>
+#include <bit>
 
 #include "ops/checks.h"
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
 namespace {
 
+constexpr int64_t kMostDevicePartials = 1 << 24;  // floats, unless more are needed
 constexpr int64_t kRowsPerItem =
     8;  // query rows of one work item: enough to reuse a page, few enough to share
 
@@ -77,6 +80,8 @@ void attend_long_row(const Context& context, const AttentionSpec& spec, const Te
 
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots) {
+  if (k.device == DeviceKind::cuda)
+    return on_device::kv_write(context, on_device::pages_of(pages), k, v, slots);
   expect_f32("kv_write", "k", k);
   expect_f32("kv_write", "v", v);
   TUILI_EXPECT(
@@ -92,8 +97,22 @@ int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_d
   return n_splits(n_keys) * n_heads * cpu::attention_partial_size(head_dim);
 }
 
+int64_t device_keys(int64_t n_keys) {
+  const auto n = static_cast<uint64_t>((n_keys + cuda::kAttentionSplit - 1) / cuda::kAttentionSplit);
+  return static_cast<int64_t>(std::bit_ceil(n)) * cuda::kAttentionSplit;
+}
+
+int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads, int64_t head_dim) {
+  const int64_t needed = n_keys <= cuda::kAttentionSplit ? 0 : n_tokens * n_heads * (head_dim + 2);
+  const int64_t wanted = on_device::partial_floats(n_tokens, n_heads, head_dim, device_keys(n_keys));
+  return std::max(needed, std::min(wanted, kMostDevicePartials));
+}
+
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, std::span<const SequenceRows> sequences, std::span<float> partials) {
+               const KvPages& pages, const BatchRows& batch, std::span<float> partials) {
+  if (q.device == DeviceKind::cuda)
+    return on_device::attention(context, spec, out, q, on_device::pages_of(pages), batch.on_device, partials);
+  const std::span<const SequenceRows> sequences = batch.on_cpu;
   check(spec, out, q, pages, sequences);
   if (sequences.size() == 1 && sequences[0].n_rows == 1 && context.n_threads > 1 &&
       sequences[0].n_keys > cpu::kKeySplit &&

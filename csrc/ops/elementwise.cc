@@ -1,5 +1,6 @@
 // Norms, rotations, activations and sums.
 #include <algorithm>
+#include <cstring>
 
 #include "ops/checks.h"
 #include "ops/on_device.h"
@@ -61,6 +62,7 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
 
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps) {
+  if (x.device == DeviceKind::cuda) return on_device::layer_norm_strided(context, x, gain, bias, eps);
   expect_f32("layer_norm_strided", "x", x);
   const int64_t n = x.size(1);
   expect_vector("layer_norm_strided", "gain", gain, n);
@@ -111,9 +113,25 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
         [&](cpu::Range elements) { context.kernels->add(y.f32(), x.f32(), z.f32(), elements); });
 }
 
-void clear(const TensorView& y) {
-  expect_dense("clear", "y", y);
-  std::fill_n(y.f32(), y.count(), 0.0f);
+void clear(const Context& context, const TensorView& y) {
+  TUILI_EXPECT(y.is_dense(), "clear: y must be dense, and is ", y);
+  const int64_t bytes = y.count() * size_of(y.dtype);
+  if (bytes == 0) return;
+  if (y.device == DeviceKind::cuda) return device::fill(y.data, 0, bytes, context.stream);
+  std::memset(y.data, 0, static_cast<size_t>(bytes));
+}
+
+void copy(const Context& context, const TensorView& y, const TensorView& x) {
+  TUILI_EXPECT(same_shape(x, y) && x.dtype == y.dtype && x.is_dense() && y.is_dense(), "copy: x is ", x,
+               ", y is ", y);
+  const int64_t bytes = x.count() * size_of(x.dtype);
+  if (bytes == 0) return;
+  const bool from_device = x.device == DeviceKind::cuda, to_device = y.device == DeviceKind::cuda;
+  if (!from_device && !to_device)
+    std::memcpy(y.data, x.data, static_cast<size_t>(bytes));
+  else
+    (from_device ? to_device ? device::copy : device::copy_to_host : device::copy_to_device)(
+        y.data, x.data, bytes, context.stream);
 }
 
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,

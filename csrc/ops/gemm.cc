@@ -40,6 +40,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
 }
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute) {
+  if (x.x.device == DeviceKind::cuda) return on_device::gemm(context, x, maps);
   expect_f32("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
@@ -53,10 +54,11 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
     any_integer |= is_integer(*map.w);
   }
   if (m == 0) return;
-  if (any_integer && !x.is_quantized) {
-    x.quantized.n_groups = (k + kGroup - 1) / kGroup;
-    quantize_rows(context, x.quantized, x.x);
-    x.is_quantized = true;
+  QuantizedRows& quantized = x.room.quantized;
+  if (any_integer && !x.is_ready) {
+    quantized.n_groups = (k + kGroup - 1) / kGroup;
+    quantize_rows(context, quantized, x.x);
+    x.is_ready = true;
   }
   const int threads = threads_for(context, m * k * n_panels * kPanel, kMacsPerThread);
   context.pool->parallel_for(
@@ -69,7 +71,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
           end -= panels;
           if (range.begin == range.end) continue;
           const cpu::GemmArgs args{
-              map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          x.quantized,
+              map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          quantized,
               *map.w,      map.bias,         m,         context.scratch_of(part)};
           (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
         }
@@ -83,6 +85,7 @@ void gemm(const Context& context, const TensorView& y, const TensorView& x, cons
 
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor) {
+  if (y.device == DeviceKind::cuda) return on_device::embed(context, y, w, ids, factor);
   expect_dense("embed", "y", y);
   TUILI_EXPECT(y.size(1) == w.k, "embed: y is ", y, ", the table has rows of ", w.k);
   context.pool->parallel_for(y.rows(), threads_for(context, y.count(), kElementsPerThread),
@@ -92,6 +95,7 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
 }
 
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids) {
+  if (y.device == DeviceKind::cuda) return on_device::add_rows(context, y, table, ids);
   expect_f32("add_rows", "y", y);
   expect_f32("add_rows", "table", table);
   const int64_t d = y.size(1);

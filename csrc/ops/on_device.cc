@@ -61,6 +61,17 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
   device::check(cuda::layer_norm(context.stream, args), "layer_norm");
 }
 
+void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
+                        const TensorView& bias, float eps) {
+  const int64_t n = x.size(1);
+  expect("layer_norm_strided", "x", x);
+  expect_vector("layer_norm_strided", "gain", gain, n);
+  expect_vector("layer_norm_strided", "bias", bias, n);
+  const cuda::NormArgs args{{x.data, x.dtype}, x.f32(), nullptr, gain.f32(),   bias.f32(),
+                            x.rows(),          n,       1,       x.row_stride, eps};
+  device::check(cuda::layer_norm(context.stream, args), "layer_norm_strided");
+}
+
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved) {
   expect("rope", "x", x);
@@ -117,6 +128,58 @@ void l2_normalize(const Context& context, const TensorView& y, const TensorView&
   expect_dense("l2_normalize", "y", y);
   TUILI_EXPECT(same_shape(x, y), "l2_normalize: x is ", x, ", y is ", y);
   device::check(cuda::l2_normalize(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "l2_normalize");
+}
+
+void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids) {
+  expect_dense("add_rows", "y", y);
+  expect_dense("add_rows", "table", table);
+  TUILI_EXPECT(table.size(1) == y.size(1), "add_rows: y is ", y, ", the table ", table);
+  device::check(cuda::add_rows(context.stream, y.f32(), table.f32(), ids, y.rows(), y.size(1)), "add_rows");
+}
+
+void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
+           float factor) {
+  expect_dense("embed", "y", y);
+  TUILI_EXPECT(w.format == Format::bf16 && y.size(1) == w.k, "embed: y is ", y, ", the table ",
+               info_of(w.format).name, " with rows of ", w.k);
+  device::check(cuda::embed(context.stream, y.f32(), w.codes, DType::bf16, ids, y.rows(), w.k, factor),
+                "embed");
+}
+
+namespace {
+
+// x as a GEMM reads it: itself, or rounded into its room by the first who asks.
+const cuda::bf16* rounded(const Context& context, Activations& x) {
+  TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, and is ", x.x);
+  if (x.x.dtype == DType::bf16) return static_cast<const cuda::bf16*>(x.x.data);
+  expect("gemm", "x", x.x);
+  auto* const room = reinterpret_cast<cuda::bf16*>(x.room.rounded);
+  TUILI_EXPECT(room != nullptr, "gemm: no room to round ", x.x);
+  if (!x.is_ready) device::check(cuda::round_to_bf16(context.stream, room, x.x.f32(), x.x.count()), "round");
+  x.is_ready = true;
+  return room;
+}
+
+}  // namespace
+
+void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps) {
+  const int64_t m = x.x.rows();
+  const cuda::bf16* const input = rounded(context, x);
+  for (const auto& [y, w, bias] : maps) {
+    expect_dense("gemm", "y", y);
+    TUILI_EXPECT(x.x.size(1) == w->k && y.rows() == m && y.size(1) == w->n && w->codes != nullptr,
+                 "gemm: x is ", x.x, ", w is ", info_of(w->format).name, " [", w->n, ", ", w->k, "], y is ",
+                 y);
+    const cuda::Output out{y.data, y.dtype};
+    if (!is_float(w->format)) {
+      device::check(cuda::gemm(context.stream, cuda::QuantizedGemmArgs{out, input, *w, bias, m}), "gemm");
+      continue;
+    }
+    TUILI_EXPECT(w->format == Format::bf16, "gemm: dense weights on cuda are bf16, not ",
+                 info_of(w->format).name);
+    const auto* const dense = reinterpret_cast<const cuda::bf16*>(w->codes);
+    device::check(cuda::gemm(context.stream, cuda::GemmArgs{out, input, dense, bias, m, w->n, w->k}), "gemm");
+  }
 }
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
@@ -179,17 +242,21 @@ void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs,
   device::check(cuda::kv_copy(context.stream, pages, pairs, n), "kv_copy");
 }
 
+KvPages pages_of(const ops::KvPages& pages) {
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, pages.type == KvType::f16 || pages.type == KvType::bf16,
+                   "keys and values on cuda are float16 or bfloat16");
+  const DType type = pages.type == KvType::f16 ? DType::f16 : DType::bf16;
+  return {pages.k, pages.v, type, pages.block_size, pages.n_kv_heads, pages.head_dim, pages.block_stride};
+}
+
 int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int64_t max_keys) {
   return cuda::attention_partial_floats(n_tokens, n_heads, head_dim, max_keys);
 }
 
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const Sequences& sequences, const TensorView& partials) {
+               const KvPages& pages, const Sequences& sequences, std::span<float> partials) {
   expect("attention", "q", q);
   expect("attention", "out", out, out.dtype == DType::bf16 ? DType::bf16 : DType::f32);
-  expect("attention", "partials", partials);
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.bias == nullptr && spec.sinks == nullptr,
-                   "attention with position biases or sinks runs on the CPU only");
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim &&
                    pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim &&
                    spec.n_heads % spec.n_kv_heads == 0,
@@ -211,8 +278,13 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
                                  .causal = spec.causal ? cuda::Causal::yes : cuda::Causal::no,
                                  .scale = spec.scale,
                                  .softcap = spec.softcap,
-                                 .partials = partials.f32(),
-                                 .partial_floats = partials.count()};
+                                 .partials = partials.data(),
+                                 .partial_floats = static_cast<int64_t>(partials.size()),
+                                 .bias = spec.bias,
+                                 .bias_stride = spec.bias_stride,
+                                 .bias_origin = spec.bias_origin,
+                                 .bias_relative = spec.bias_relative,
+                                 .sinks = spec.sinks};
   device::check(cuda::attention(context.stream, args), "attention");
 }
 
@@ -223,6 +295,15 @@ void argmax(const Context& context, const TensorView& tokens, const TensorView& 
   device::check(cuda::argmax(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), logits.rows(),
                              logits.size(1)),
                 "argmax");
+}
+
+void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
+  expect_dense("draw", "logits", logits);
+  expect("draw", "tokens", tokens, DType::i32);
+  TUILI_EXPECT(tokens.count() == logits.rows(), "draw: logits are ", logits, ", tokens ", tokens);
+  device::check(cuda::draw(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
+                           logits.rows(), logits.size(1)),
+                "draw");
 }
 
 void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,

@@ -22,6 +22,13 @@ void softcap(const Context& context, const TensorView& y, float cap);
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);
 
+void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
+                        const TensorView& bias, float eps);
+void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
+void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
+           float factor);
+void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps);
+
 // y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k], or packed planes in device memory (quantized formats).
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const PackedMatrix& w);
@@ -29,7 +36,11 @@ void gemm(const Context& context, const TensorView& y, const TensorView& x, cons
 // ---- of a device alone: lists and pages lie in its memory
 
 using KvPages = cuda::KvPages;
-using Sequence = cuda::AttentionSequence;
+using Sequence = DeviceSequence;
+using Sequences = DeviceSequences;
+
+// Throws model_unsupported unless they hold f16 or bf16.
+KvPages pages_of(const ops::KvPages& pages);
 
 // y[t, :] = table[ids[t], :] · factor.   y f32, table f32, f16 or bf16 [., d], ids i32 [n_tokens], in range.
 void embed(const Context& context, const TensorView& y, const TensorView& table, const TensorView& ids,
@@ -42,23 +53,16 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
 // Block to becomes a copy of block from, for n pairs (from, to); no block is both.
 void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs, int64_t n);
 
-struct Sequences {
-  const Sequence* list;
-  int64_t count;
-  const int32_t* blocks;  // the tables of all
-  int64_t max_rows;       // at least every n_rows
-  int64_t max_keys;       // at least every n_keys
-};
-
 // Floats of `partials` with which splits are shared out; one split's worth is needed beyond 512 keys.
 int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int64_t max_keys);
 
 // out f32 or bf16, q f32 [n_tokens, n_heads · head_dim].
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const Sequences& sequences, const TensorView& partials);
+               const KvPages& pages, const Sequences& sequences, std::span<float> partials);
 
 // Of rows of logits f32 [n_rows, n_vocab].   tokens i32, max and sum f32 [n_rows].
 void argmax(const Context& context, const TensorView& tokens, const TensorView& logits);
+void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
 void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,
                    const TensorView& logits);
 

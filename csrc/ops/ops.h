@@ -12,6 +12,7 @@
 #include "base/tensor.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cuda/kernels.h"
 
 namespace tuili::ops {
 
@@ -44,11 +45,22 @@ enum class Compute : uint8_t {
   float32,    // quantized weights are dequantized exactly
 };
 
-// The input of one or more linear maps. Quantized when the first one asks, then shared.
+// What linear maps read: f32 on the CPU, which quantizes it where weights are; on cuda bf16.
+constexpr DType input_type(DeviceKind device) {
+  return device == DeviceKind::cuda ? DType::bf16 : DType::f32;
+}
+
+// Room for the input of a linear map as its kernel reads it; the other device's is empty.
+struct InputRoom {
+  QuantizedRows quantized;      // cpu: see quantized_rows()
+  uint16_t* rounded = nullptr;  // cuda: bf16 [m, k]
+};
+
+// The input of one or more linear maps. Quantized, or rounded, when the first one asks, then shared.
 struct Activations {
-  TensorView x;             // f32 [m, k]
-  QuantizedRows quantized;  // memory for [m, k]: see quantized_rows()
-  bool is_quantized = false;
+  TensorView x;    // f32 [m, k]; on cuda or bf16
+  InputRoom room;  // for [m, k]: see input_room()
+  bool is_ready = false;
 };
 
 // Cuts memory for m rows of k values; `Carver::take` in its own order.
@@ -67,6 +79,12 @@ QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
   return rows;
 }
 
+template <class Carver>
+InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device) {
+  if (device == DeviceKind::cuda) return {{}, carver.template take<uint16_t>(m * k)};
+  return {quantized_rows(carver, m, k)};
+}
+
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])
 struct LinearMap {
   TensorView y;  // f32 [m, n]
@@ -74,7 +92,8 @@ struct LinearMap {
   const float* bias = nullptr;  // f32 [n]
 };
 
-// Several linear maps of the same input, split together over the threads.
+// Several linear maps of the same input, on the CPU split together over the threads. On cuda float weights
+// are bf16 [n, k], dense at w->codes, and `compute` does not matter.
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
 
 // Dense weights on a device: y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k]. The CPU's weights are
@@ -84,11 +103,12 @@ void gemm(const Context& context, const TensorView& y, const TensorView& x, cons
 // Fills `out` from x f32 [m, k].
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
-// y[t, :] = w[ids[t], :] · scale.   y f32 [n_tokens, w.k].  The ids are in range.
+// y[t, :] = w[ids[t], :] · scale.   y f32 [n_tokens, w.k].  The ids are in range; they, as w, lie where y
+// does.
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float scale);
 
-// y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range.
+// y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range; they lie where y does.
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
 
 // ---- packing
@@ -160,6 +180,22 @@ struct SequenceRows {
                                     // before first_key_read of the first row
 };
 
+// The same in device memory, where `blocks` of sequence i begin at first_block of its entry.
+using DeviceSequence = cuda::AttentionSequence;
+struct DeviceSequences {
+  const DeviceSequence* list = nullptr;
+  int64_t count = 0;
+  const int32_t* blocks = nullptr;  // the tables of all
+  int64_t max_rows = 0;             // at least every n_rows
+  int64_t max_keys = 0;             // at least every n_keys
+};
+
+// The rows of a batch, for the device that has q.
+struct BatchRows {
+  std::span<const SequenceRows> on_cpu;
+  DeviceSequences on_device;
+};
+
 struct AttentionSpec {
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
@@ -175,16 +211,25 @@ struct AttentionSpec {
   const float* sinks = nullptr;  // [n_heads]
 };
 
-// Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset.
+// Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset. Pages
+// and slots lie where k does; those of cuda hold f16 or bf16, laid out as kernels/cuda/kernels.h says.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
 
 // Floats of `partials` for one long row; with less, long rows are not shared between threads.
 int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_dim);
 
-// out, q f32 [n_tokens, n_heads · head_dim].  partials: scratch, see above; may be empty.
+// A number of keys that covers n_keys, one of few: launches with the same one are alike.
+int64_t device_keys(int64_t n_keys);
+
+// Floats of `partials` on cuda: what n_tokens rows need, or as much more, within reason, as their splits can
+// use.
+int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads, int64_t head_dim);
+
+// out, q f32 [n_tokens, n_heads · head_dim]; out on cuda or bf16.  partials: scratch, see above; may be empty
+// on the CPU.
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, std::span<const SequenceRows> sequences, std::span<float> partials);
+               const KvPages& pages, const BatchRows& rows, std::span<float> partials);
 
 // ---- experts
 
@@ -228,8 +273,12 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
 // y = x + z; y may be x or z.
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
 
-// y = 0
-void clear(const TensorView& y);
+// y = 0 on any device; dense.
+void clear(const Context& context, const TensorView& y);
+
+// y = x, both dense and of one type and shape, wherever each is. Between devices it is done when the
+// context's stream has been waited for.
+void copy(const Context& context, const TensorView& y, const TensorView& x);
 
 // Elements of the heads of x [n_tokens, n_heads_x · a] into those of y [n_tokens, n_heads · b], from element
 // `at` of a head on; as many as both have. n_heads_x is n_heads, or 1: one head for all.
@@ -258,6 +307,14 @@ struct SoftmaxStats {
   float sum;  // Σ exp(x - max); NaN, like max, if any x is NaN
 };
 SoftmaxStats softmax_stats(const Context& context, const float* x, int64_t n);
+
+// On cuda only. tokens i32 [n_rows]: of each row of logits f32 [n_rows, n_vocab], dense, the token that
+// draws[row], in the device's memory, asks for (kernels/cuda/kernels.h), -1 and -2 as argmax, or kUndecided:
+// the host must draw.
+using cuda::Draw;
+using cuda::kUndecided;
+inline constexpr int64_t kMostDrawn = 1 << 19;  // n_vocab is below
+void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
 
 // y[i] = exp(x[i] - shift)
 void exp_shifted(const Context& context, float* y, const float* x, float shift, int64_t n);

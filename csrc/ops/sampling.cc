@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
@@ -19,6 +20,10 @@ void exp_shifted(const Context& context, float* y, const float* x, float shift, 
 }
 
 // Pieces of x go through lanes that a compiler makes vectors of; only a piece with a new maximum is searched.
+void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
+  on_device::draw(context, tokens, logits, draws);
+}
+
 int64_t argmax(const float* x, int64_t n) {
   constexpr int64_t kLanes = 32, kPiece = 1024;
   constexpr float kLowest = -std::numeric_limits<float>::infinity();

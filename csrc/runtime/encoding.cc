@@ -2,7 +2,6 @@
 //
 // No layer of an encoder needs what another has left, so all write their keys and values to the same pages.
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "runtime/runner.h"
@@ -22,28 +21,32 @@ int64_t largest_kv_size(const ModelSpec& spec) {
 
 // For batches of max_tokens: pages, and the room that keys and values of sources are made in.
 void Runner::carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+  const DeviceKind device = model_.device;
+  const ops::KvType type = device == DeviceKind::cuda ? ops::KvType::f16 : ops::KvType::f32;
   const int64_t n_blocks = max_tokens / kSharedBlockSize + options_.max_seqs;
-  const int64_t floats = n_blocks * kSharedBlockSize * largest_kv_size(spec);
-  float* const k = carver.take<float>(floats);
-  float* const v = carver.take<float>(floats);
+  const int64_t bytes = n_blocks * kSharedBlockSize * largest_kv_size(spec) * size_of(type);
+  for (TensorView* part : {&shared_keys_, &shared_values_})
+    *part = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
   shared_blocks_.resize(n_blocks);
   shared_pages_.clear();
   for (const LayerSpec& layer : spec.layers)
-    shared_pages_.push_back({{k, v, ops::KvType::f32, kSharedBlockSize, layer.n_kv_heads, layer.head_dim,
-                              layer.kv_size() * kSharedBlockSize}});
+    shared_pages_.push_back({{shared_keys_.data, shared_values_.data, type, kSharedBlockSize,
+                              layer.n_kv_heads, layer.head_dim, layer.kv_size() * kSharedBlockSize}});
   if (!encoder_) return;
   const int64_t width = largest_kv_size(model_.spec);
-  for (TensorView* const room : {&source_key_, &source_value_})
-    *room = TensorView(carver.take<float>(max_tokens * width), DType::f32, {max_tokens, width});
+  for (TensorView* part : {&source_key_, &source_value_})
+    *part = TensorView(carver.take<float>(max_tokens * width), DType::f32, {max_tokens, width}, device);
 }
 
-// Appends a whole text to the batch. It begins a block of its own.
-void Runner::add_text(std::span<const int32_t> tokens, std::span<const int32_t> types) {
+// Appends a whole text to an encoder's batch. It begins a block of its own.
+void Runner::add_text(const ModelSpec& spec, std::span<const int32_t> tokens,
+                      std::span<const int32_t> types) {
   const auto n = static_cast<int64_t>(tokens.size());
   for (int64_t i = 0; i < n; ++i) {
     token_ids_.push_back(tokens[i]);
     token_types_.push_back(types.empty() ? 0 : types[i]);
     positions_.push_back(static_cast<int32_t>(i));
+    position_rows_.push_back(static_cast<int32_t>(i + spec.position_offset));
   }
   add_places(0, 0, n, shared_blocks_.data() + n_shared_blocks_, kSharedBlockSize);
   n_shared_blocks_ += (n + kSharedBlockSize - 1) / kSharedBlockSize;
@@ -51,12 +54,9 @@ void Runner::add_text(std::span<const int32_t> tokens, std::span<const int32_t> 
 
 // All layers write the same places, so what is zero past a text's end stays so.
 void Runner::clear_shared_pages() {
-  int64_t kv_size = 0;
-  for (const LayerKv& layer : shared_pages_)
-    kv_size = std::max(kv_size, layer.pages.n_kv_heads * layer.pages.head_dim);
-  const auto bytes = static_cast<size_t>(n_shared_blocks_ * kSharedBlockSize * kv_size) * sizeof(float);
-  std::memset(shared_pages_[0].pages.k, 0, bytes);
-  std::memset(shared_pages_[0].pages.v, 0, bytes);
+  const int64_t bytes = n_shared_blocks_ * shared_keys_.count() / std::ssize(shared_blocks_);
+  for (const TensorView& part : {shared_keys_, shared_values_})
+    ops::clear(context_, TensorView(part.data, DType::u8, {bytes}, part.device));
 }
 
 // The final hidden states of whole sequences, after begin_batch().
@@ -73,9 +73,10 @@ void Runner::forward_encoder(std::span<Sequence* const> sequences) {
                 "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
     check_tokens(*s, 0, s->n_tokens());
   }
-  for (const Sequence* s : sequences) add_text(s->tokens, s->token_types);
+  for (const Sequence* s : sequences) add_text(model_.spec, s->tokens, s->token_types);
   clear_shared_pages();
   transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
+  wait();
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& s = *sequences[i];
     const ops::SequenceRows& rows = places_[0].rows[i];
@@ -116,16 +117,19 @@ void Runner::encode_sources(std::span<const StepRequest> requests) {
   for (const StepRequest& request : requests) {
     const Sequence& s = *request.sequence;
     if (s.source_kept) continue;
-    add_text(s.source, {});
+    add_text(model_.spec.encoder[0], s.source, {});
     for (int64_t i = 0; i < s.n_source(); ++i)
       source_slots_.push_back(static_cast<int32_t>(s.source_blocks[i / size] * size + i % size));
-    for (const int32_t id : s.source_blocks) cache_->clear_block(0, id);
+    for (const int32_t id : s.source_blocks) cache_->clear_block(context_, 0, id);
   }
   if (token_ids_.empty()) return;
   clear_shared_pages();
-  encoder_->forward(context_, batch(), shared_pages_, encoder_state_, nullptr);
-  const ops::Activations hidden{encoder_state_.hidden.slice(0, std::ssize(token_ids_)),
-                                encoder_state_.quantized};
+  areas_.clear();
+  areas_.push_back({places_[0].slots, {places_[0].rows, {}}});
+  const StepBatch texts{token_ids_, token_types_, position_rows_, areas_, {}};
+  encoder_->rope_tables(context_, positions_, encoder_state_.cos, encoder_state_.sin);
+  encoder_->forward(context_, texts, shared_pages_, encoder_state_, nullptr);
+  const ops::Activations hidden{encoder_state_.hidden.slice(0, texts.n_tokens()), encoder_state_.room};
   transformer_.keep_source(context_, hidden, source_key_, source_value_, source_slots_.data(),
                            cache_->view());
   for (const StepRequest& request : requests) request.sequence->source_kept = true;

@@ -45,8 +45,10 @@ int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvT
 }
 
 KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
-                 std::span<const WindowArea> windows)
-    : block_size_(block_size), type_(type) {
+                 std::span<const WindowArea> windows, DeviceKind device)
+    : block_size_(block_size), device_(device), type_(type) {
+  TUILI_CHECK(device == DeviceKind::cpu || type == ops::KvType::f16 || type == ops::KvType::bf16,
+              "a cache on cuda holds float16 or bfloat16");
   areas_.push_back({0, n_blocks, block_bytes(spec, block_size, type), {}});
   for (const auto& [window, n] : windows) {
     const int64_t bytes = block_bytes(spec, block_size, type, window);
@@ -63,7 +65,7 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
     TUILI_CHECK_KIND(ErrorKind::out_of_memory,
                      area.block_bytes <= std::numeric_limits<int64_t>::max() / 2 / area.n_blocks,
                      "a cache of ", area.n_blocks, " blocks of ", area.block_bytes, " bytes");
-    if (area.block_bytes > 0) area.memory = Buffer(area.n_blocks * area.block_bytes);
+    if (area.block_bytes > 0) area.memory = PlacedBuffer(area.n_blocks * area.block_bytes, device);
     carvers.emplace_back(area.memory.data());
   }
   for (const LayerSpec& layer : spec.layers) {
@@ -88,19 +90,24 @@ int64_t KvCache::bytes() const {
   return bytes;
 }
 
-void KvCache::clear_block(int64_t area, int64_t id) {
-  if (areas_[area].block_bytes == 0) return;  // no layer sees all keys
-  std::memset(block(area, id), 0, static_cast<size_t>(areas_[area].block_bytes));
+void KvCache::clear_block(const ops::Context& context, int64_t area, int64_t id) {
+  ops::clear(context, block(area, id));  // of no bytes where no layer sees all keys
 }
 
-void KvCache::copy_block(int64_t area, int64_t from, int64_t to) {
-  if (areas_[area].block_bytes == 0) return;
-  std::memcpy(block(area, to), block(area, from), static_cast<size_t>(areas_[area].block_bytes));
+void KvCache::copy_block(const ops::Context& context, int64_t area, int64_t from, int64_t to) {
+  ops::copy(context, block(area, to), block(area, from));
 }
 
 void KvCache::poison() {
-  for (const Area& area : areas_)
-    if (area.block_bytes > 0) std::memset(area.memory.data(), 0xFF, static_cast<size_t>(area.memory.bytes()));
+  for (const Area& area : areas_) {
+    if (area.block_bytes == 0) continue;
+    if (device_ == DeviceKind::cpu) {
+      std::memset(area.memory.data(), 0xFF, static_cast<size_t>(area.memory.bytes()));
+    } else {
+      device::fill(area.memory.data(), 0xFF, area.memory.bytes(), nullptr);
+      device::synchronize(nullptr);
+    }
+  }
 }
 
 // ---- prefixes as bytes
@@ -154,8 +161,10 @@ void KvCache::read(const Sequence& sequence, int64_t n_tokens, int64_t first, in
   TUILI_CHECK((first + n) * block_size_ <= sequence.n_computed, "blocks [", first, ", ", first + n,
               ") of a sequence with ", sequence.n_computed, " computed tokens");
   for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
-    std::memcpy(to + at, block(area, blocks_of(sequence, area)[i]), static_cast<size_t>(block_bytes(area)));
+    ops::copy({}, TensorView(to + at, DType::u8, {block_bytes(area)}),
+              block(area, blocks_of(sequence, area)[i]));
   });
+  if (device_ != DeviceKind::cpu) device::synchronize(nullptr);
 }
 
 void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8_t* from) {
@@ -164,8 +173,10 @@ void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8
   TUILI_CHECK(sequence.n_computed % block_size_ == 0 && (first + n) * block_size_ <= sequence.n_tokens(), n,
               " blocks after ", sequence.n_computed, " of ", sequence.n_tokens(), " tokens");
   for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
-    std::memcpy(block(area, blocks_of(sequence, area)[i]), from + at, static_cast<size_t>(block_bytes(area)));
+    const TensorView bytes(const_cast<uint8_t*>(from) + at, DType::u8, {block_bytes(area)});
+    ops::copy({}, block(area, blocks_of(sequence, area)[i]), bytes);
   });
+  if (device_ != DeviceKind::cpu) device::synchronize(nullptr);
   sequence.n_computed += n * block_size_;
 }
 

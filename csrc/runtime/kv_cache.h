@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
+#include "base/device_memory.h"
 #include "model/batch.h"
 #include "model/spec.h"
 #include "runtime/sequence.h"
@@ -21,23 +21,24 @@ inline constexpr int kKvLayoutVersion = 2;
 class KvCache {
  public:
   // block_size 16, 32 or 64. windows: shortest first, each some layer's sliding window; layers of other
-  // windows lie in area 0. Throws out_of_memory when the system refuses; pages are committed as they are
-  // written.
+  // windows lie in area 0. Throws out_of_memory when the system refuses; the CPU's pages are committed as
+  // they are written. On a device type is f16 or bf16.
   KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
-          std::span<const WindowArea> windows = {});
+          std::span<const WindowArea> windows = {}, DeviceKind device = DeviceKind::cpu);
 
   int64_t n_areas() const { return static_cast<int64_t>(areas_.size()); }
   int64_t n_blocks(int64_t area = 0) const { return areas_[area].n_blocks; }
   int64_t window(int64_t area) const { return areas_[area].window; }  // 0: area 0
   int64_t block_bytes(int64_t area) const { return areas_[area].block_bytes; }
   int64_t block_size() const { return block_size_; }
+  DeviceKind device() const { return device_; }
   int64_t bytes() const;
   KvView view() const { return layers_; }
 
   // Zeroes a block in its layers. Keys past a sequence's end get probability 0, and 0 · stale must be 0.
-  void clear_block(int64_t area, int64_t id);
+  void clear_block(const ops::Context& context, int64_t area, int64_t id);
 
-  void copy_block(int64_t area, int64_t from, int64_t to);
+  void copy_block(const ops::Context& context, int64_t area, int64_t from, int64_t to);
 
   // Writes NaN everywhere, for tests: no step may notice.
   void poison();
@@ -65,18 +66,22 @@ class KvCache {
  private:
   struct Area {
     int64_t window, n_blocks, block_bytes = 0;
-    Buffer memory;  // block by block, all layers of a block together: what a sequence commits is one piece
+    PlacedBuffer
+        memory;  // block by block, all layers of a block together: what a sequence commits is one piece
   };
   int64_t first_block(int64_t area, int64_t n_tokens) const;
   void check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n) const;
   bool is_finite_block(int64_t area, std::span<const uint8_t> bytes) const;
   template <class Visit>
   void for_each_piece(int64_t n_tokens, int64_t first, int64_t n, Visit visit) const;
-  uint8_t* block(int64_t area, int64_t id) const {
-    return areas_[area].memory.data() + id * areas_[area].block_bytes;
+  // The bytes of a block, where the cache is.
+  TensorView block(int64_t area, int64_t id) const {
+    const int64_t bytes = areas_[area].block_bytes;
+    return TensorView(areas_[area].memory.data() + id * bytes, DType::u8, {bytes}, device_);
   }
 
   int64_t block_size_;
+  DeviceKind device_;
   ops::KvType type_;
   std::vector<Area> areas_;
   std::vector<LayerKv> layers_;

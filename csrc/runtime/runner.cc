@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <limits>
 
 #include "base/check.h"
@@ -35,7 +34,7 @@ void make_room(Vector<int32_t>& tokens, int64_t n) {
 // ---- construction
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
-    : model_(model), cache_(cache), options_(options), transformer_(model) {
+    : model_(model), cache_(cache), options_(options), transformer_(model), stream_(model.device) {
   const ModelSpec& spec = model.spec;
   TUILI_CHECK(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMostBatchTokens,
               "max_batch_tokens is ", options.max_batch_tokens, "; it must be in [1, ", kMostBatchTokens,
@@ -46,6 +45,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   TUILI_CHECK(decoder == (cache != nullptr),
               decoder ? "a decoder needs a cache" : "an encoder takes no cache");
   TUILI_CHECK(!decoder || cache->fits(spec), "the cache was made for another model");
+  TUILI_CHECK(!decoder || cache->device() == model.device, "model and cache are not on one device");
   if (!spec.encoder.empty()) {
     TUILI_CHECK(options.max_source_tokens >= 1 && options.max_source_tokens <= kMostBatchTokens,
                 "max_source_tokens is ", options.max_source_tokens, "; it must be in [1, ", kMostBatchTokens,
@@ -55,6 +55,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   context_.kernels = &ops::find_kernels(options.isa);
   context_.pool = &ThreadPool::shared();
   context_.n_threads = resolve_num_threads(options.num_threads);
+  context_.stream = stream_.get();
 
   carve(Carver());
   carve(Carver(workspace_.data()));
@@ -62,6 +63,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   token_ids_.reserve(max_rows);
   token_types_.reserve(max_rows);
   positions_.reserve(max_rows);
+  position_rows_.reserve(max_rows);
   logit_rows_.reserve(options.max_batch_tokens);
   places_.resize(decoder ? cache->n_areas() : 1);
   areas_.reserve(places_.size());
@@ -80,13 +82,15 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
     samplers_.reserve(context_.n_threads);
     for (int i = 0; i < context_.n_threads; ++i) samplers_.emplace_back(spec.n_vocab);
   }
+  if (model.device == DeviceKind::cuda) prepare_device();
 }
 
 // Lays the workspace out; without memory it allocates what the layout needs.
 void Runner::carve(Carver carver) {
   const ModelSpec& spec = model_.spec;
   const bool measuring = workspace_.data() == nullptr;
-  state_ = State::take(carver, spec, options_.max_batch_tokens);
+  const DeviceKind device = model_.device;
+  state_ = State::take(carver, spec, options_.max_batch_tokens, device);
   int64_t head_dim = 0, n_heads = 0;
   const auto measure = [&](const ModelSpec& part) {
     for (const LayerSpec& layer : part.layers) {
@@ -96,26 +100,28 @@ void Runner::carve(Carver carver) {
   };
   measure(spec);
   for (const ModelSpec& encoder : spec.encoder) measure(encoder);
-  context_.scratch_floats = ops::scratch_floats_for(head_dim);
+  context_.scratch_floats = device == DeviceKind::cpu ? ops::scratch_floats_for(head_dim) : 0;
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
   if (spec.has_head) {
     const int64_t rows = logit_rows_for(options_, spec);
-    head_input_ = TensorView(carver.take<float>(rows * spec.d_model), DType::f32, {rows, spec.d_model});
-    logits_ = TensorView(carver.take<float>(rows * spec.n_vocab), DType::f32, {rows, spec.n_vocab});
+    head_input_ =
+        TensorView(carver.take<float>(rows * spec.d_model), DType::f32, {rows, spec.d_model}, device);
+    logits_ = TensorView(carver.take<float>(rows * spec.n_vocab), DType::f32, {rows, spec.n_vocab}, device);
+    if (device == DeviceKind::cuda) take_draws(carver, rows);
   }
   if (spec.task_head.n_out) carve_task_head(carver);
   if (cache_) {
     const int64_t most_keys = std::min(spec.max_positions, cache_->n_blocks() * cache_->block_size());
-    const int64_t floats = ops::attention_partial_floats(most_keys, n_heads, head_dim);
-    state_.attention_partials = {carver.take<float>(floats), static_cast<size_t>(floats)};
+    take_partials(carver, most_keys, n_heads, head_dim);
+  } else {
+    carve_encoder(carver, spec, options_.max_batch_tokens);
+    if (device == DeviceKind::cuda) take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
   }
-  if (cache_ == nullptr) carve_encoder(carver, spec, options_.max_batch_tokens);
   if (encoder_) {
-    const ModelSpec& encoder = spec.encoder[0];
-    encoder_state_ = State::take(carver, encoder, options_.max_source_tokens);
-    carve_encoder(carver, encoder, options_.max_source_tokens);
+    encoder_state_ = State::take(carver, spec.encoder[0], options_.max_source_tokens, device);
+    carve_encoder(carver, spec.encoder[0], options_.max_source_tokens);
   }
-  if (measuring) workspace_ = Buffer(carver.used());
+  if (measuring) workspace_ = PlacedBuffer(carver.used(), device);
 }
 
 // ---- one step
@@ -142,6 +148,7 @@ void Runner::begin_batch() {
   token_ids_.clear();
   token_types_.clear();
   positions_.clear();
+  position_rows_.clear();
   for (Places& places : places_) {
     places.slots.clear();
     places.rows.clear();
@@ -220,6 +227,7 @@ void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows) {
     token_ids_.push_back(sequence.tokens[i]);
     token_types_.push_back(sequence.token_types.empty() ? 0 : sequence.token_types[i]);
     positions_.push_back(static_cast<int32_t>(i));
+    position_rows_.push_back(static_cast<int32_t>(i + model_.spec.position_offset));
   }
 }
 
@@ -237,13 +245,16 @@ void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
   const int64_t first = (sequence.n_computed + size - 1) / size,
                 end = (sequence.n_computed + n_new + size - 1) / size;
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
-    for (int64_t i = first; i < end; ++i) cache_->clear_block(area, blocks_of(sequence, area)[i]);
+    for (int64_t i = first; i < end; ++i) cache_->clear_block(context_, area, blocks_of(sequence, area)[i]);
 }
 
 StepBatch Runner::batch() {
   areas_.clear();
-  for (const Places& places : places_) areas_.push_back({places.slots, places.rows});
-  return {token_ids_, token_types_, positions_, areas_, sources_};
+  for (const Places& places : places_) areas_.push_back({places.slots, {places.rows, {}}});
+  const StepBatch batch{token_ids_, token_types_, position_rows_, areas_, {sources_, {}}};
+  if (staging_) return staging_->send(context_, transformer_, batch, positions_, state_);
+  transformer_.rope_tables(context_, positions_, state_.cos, state_.sin);
+  return batch;
 }
 
 void Runner::check_requests(std::span<const StepRequest> requests) const {
@@ -273,9 +284,10 @@ void Runner::compute(std::span<const StepRequest> requests) {
       add_places(area, s.n_computed, n_rows, blocks_of(s, area).data(), s.block_size);
     if (encoder_) add_source(s, places_[0].rows.back());
   }
-  transformer_.forward(context_, batch(), cache_->view(), state_, taps_for(sequences_));
+  forward(batch(), taps_for(sequences_));
   plan_logits(requests);
   run_logits(requests);
+  wait();
   for (size_t i = 0; i < requests.size(); ++i) collect_hidden(*requests[i].sequence, places_[0].rows[i]);
   int64_t n_sampled = 0;
   for (const StepRequest& request : requests) {
@@ -383,7 +395,8 @@ void Runner::copy_block(std::span<const BlockCopy> copies) {
       TUILI_CHECK(id >= 0 && id < cache_->n_blocks(area), "block ", id, " is not in the cache, which has ",
                   cache_->n_blocks(area));
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
-    if (const auto [from, to] = copies[area]; from != to) cache_->copy_block(area, from, to);
+    if (const auto [from, to] = copies[area]; from != to) cache_->copy_block(context_, area, from, to);
+  wait();
 }
 
 // ---- logits
@@ -410,20 +423,18 @@ void Runner::plan_logits(std::span<const StepRequest> requests) {
 }
 
 void Runner::run_logits(std::span<const StepRequest> requests) {
-  const int64_t d = model_.spec.d_model;
   const std::span<const LogitRow> all = logit_rows_;
   for (size_t begin = 0; begin < all.size(); begin += logits_.rows()) {
     const auto rows = all.subspan(begin, std::min(all.size() - begin, static_cast<size_t>(logits_.rows())));
     const auto n_rows = static_cast<int64_t>(rows.size());
-    for (int64_t i = 0; i < n_rows; ++i)
-      std::memcpy(head_input_.f32_row(i), state_.hidden.f32_row(rows[i].row),
-                  static_cast<size_t>(d) * sizeof(float));
-    transformer_.head(context_, logits_.slice(0, n_rows), head_input_.slice(0, n_rows), state_);
+    transformer_.head(context_, logits_.slice(0, n_rows), gather(rows), state_);
+    if (staging_ && draw_on_device(requests, rows)) continue;
+    const TensorView logits = on_host(logits_.slice(0, n_rows), arrived_.data());
     for (int64_t i = 0; i < n_rows; ++i) {
       Sequence& s = *requests[rows[i].request].sequence;
-      if (s.collect.anything()) collect_row(s, positions_[rows[i].row], logits_.f32_row(i));
+      if (s.collect.anything()) collect_row(s, positions_[rows[i].row], logits.f32_row(i));
     }
-    sample_rows(requests, rows, logits_.f32());
+    sample_rows(requests, rows, logits.f32());
   }
 }
 
@@ -537,10 +548,11 @@ void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool 
   const ModelSpec& spec = model_.spec;
   const Guard guard(*this);
   forward_encoder(sequences);
+  const TensorView hidden = on_host(state_.hidden.slice(0, std::ssize(token_ids_)), arrived_.data());
   for (size_t i = 0; i < sequences.size(); ++i) {
     const ops::SequenceRows& rows = places_[0].rows[i];
     const TensorView pooled(out + static_cast<int64_t>(i) * spec.d_model, DType::f32, {1, spec.d_model});
-    pool(pooling, pooled, state_.hidden.slice(rows.first_row, rows.n_rows));
+    pool(pooling, pooled, hidden.slice(rows.first_row, rows.n_rows));
     if (normalize) ops::l2_normalize(context_, pooled, pooled);
   }
 }

@@ -9,11 +9,13 @@
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
+#include "base/device_memory.h"
 #include "model/transformer.h"
 #include "runtime/kv_cache.h"
 #include "runtime/sampler.h"
 #include "runtime/sequence.h"
+#include "runtime/staging.h"
+#include "runtime/step_graphs.h"
 
 namespace tuili {
 
@@ -108,6 +110,9 @@ class Runner {
   };
 
   void carve(Carver carver);
+  void take_partials(Carver& carver, int64_t n_keys, int64_t n_heads, int64_t head_dim);
+  void take_draws(Carver& carver, int64_t n_rows);
+  void prepare_device();
   void begin_batch();
   void check_requests(std::span<const StepRequest> requests) const;
   void compute(std::span<const StepRequest> requests);
@@ -124,7 +129,7 @@ class Runner {
   void add_places(int64_t area, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
   void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
   void check_source(const Sequence& sequence) const;
-  void add_text(std::span<const int32_t> tokens, std::span<const int32_t> types);
+  void add_text(const ModelSpec& spec, std::span<const int32_t> tokens, std::span<const int32_t> types);
   void clear_shared_pages();
   void carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
   void encode_sources(std::span<const StepRequest> requests);
@@ -134,6 +139,11 @@ class Runner {
   void carve_task_head(Carver& carver);
   void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
   StepBatch batch();
+  void forward(const StepBatch& batch, const Taps* taps);
+  TensorView gather(std::span<const LogitRow> rows);
+  bool draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows);
+  TensorView on_host(const TensorView& x, uint8_t* room) const;
+  void wait() const;
   Taps* taps_for(std::span<Sequence* const> sequences);
   void collect_hidden(Sequence& sequence, const ops::SequenceRows& rows);
   void plan_logits(std::span<const StepRequest> requests);
@@ -150,24 +160,32 @@ class Runner {
   RunnerOptions options_;
   Transformer transformer_;
   ops::Context context_;
-  Buffer workspace_;
+  OwnStream stream_;
+  PlacedBuffer workspace_;
   State state_;
   std::optional<Transformer> encoder_;  // of an encoder-decoder
   State encoder_state_;
   TensorView source_key_, source_value_;  // [max_source_tokens, largest kv_size]
   TensorView head_input_, logits_;        // [logit_rows, d_model], [logit_rows, n_vocab]
   TensorView task_input_, task_inner_;    // [answer rows, d_model], [answer rows, d_inner]
-  std::vector<LayerKv> shared_pages_;     // encoders: per layer, all over the same memory
-  Vector<int32_t> shared_blocks_;         // 0, 1, 2, …
-  int64_t n_shared_blocks_ = 0;           // that the running step uses
-  std::vector<Sampler> samplers_;         // one per thread
+  TensorView task_output_;                // [answer rows, n_out], of a device
+  std::optional<Staging> staging_;        // of a device
+  PinnedBuffer arrived_;                  // logits, or hidden states of an encoder, from the device
+  PinnedBuffer draws_, chosen_;           // Draw and i32 [logit_rows]: what the device draws, and drew
+  TensorView device_draws_, device_chosen_;
+  StepGraphs graphs_;
+  std::vector<LayerKv> shared_pages_;       // encoders: per layer, all over the same memory
+  TensorView shared_keys_, shared_values_;  // u8: that memory
+  Vector<int32_t> shared_blocks_;           // 0, 1, 2, …
+  int64_t n_shared_blocks_ = 0;             // that the running step uses
+  std::vector<Sampler> samplers_;           // one per thread
 
   // The batch of the running step.
   struct Places {
     Vector<int32_t> slots;
     Vector<ops::SequenceRows> rows;
   };
-  Vector<int32_t> token_ids_, token_types_, positions_;
+  Vector<int32_t> token_ids_, token_types_, positions_, position_rows_;
   std::vector<Places> places_;         // one per area of the cache
   Vector<AreaRows> areas_;             // views of them
   Vector<ops::SequenceRows> sources_;  // of the decoder's rows, as StepBatch has them

@@ -46,10 +46,11 @@ void Runner::carve_task_head(Carver& carver) {
   const int64_t width = std::max({spec.task_head.n_out, spec.task_head.d_inner, spec.d_model});
   const int64_t n_rows = std::clamp<int64_t>(kAnswerBytes / (width * 4), 1, options_.max_batch_tokens);
   const auto rows = [&](int64_t n) {
-    return TensorView(carver.take<float>(n_rows * n), DType::f32, {n_rows, n});
+    return TensorView(carver.take<float>(n_rows * n), DType::f32, {n_rows, n}, model_.device);
   };
   task_input_ = rows(spec.d_model);
   task_inner_ = rows(std::max<int64_t>(spec.task_head.d_inner, 1));
+  if (model_.device == DeviceKind::cuda) task_output_ = rows(spec.task_head.n_out);
 }
 
 int64_t Runner::n_answers(std::span<Sequence* const> sequences,
@@ -77,13 +78,15 @@ int64_t Runner::n_answers(std::span<Sequence* const> sequences,
 
 // Gathers the rows that the head reads, chunk by chunk, of the batch whose hidden states are computed.
 void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, float* out) {
-  const int64_t d = model_.spec.d_model, n_out = model_.spec.task_head.n_out;
+  const int64_t n_out = model_.spec.task_head.n_out;
   int64_t n_waiting = 0;
   const auto flush = [&] {
+    if (n_waiting == 0) return;
     const TensorView answers(out, DType::f32, {n_waiting, n_out});
-    if (n_waiting > 0)
-      transformer_.task_head(context_, answers, task_input_.slice(0, n_waiting),
-                             task_inner_.slice(0, n_waiting), state_);
+    const TensorView computed = task_output_.data ? task_output_.slice(0, n_waiting) : answers;
+    transformer_.task_head(context_, computed, task_input_.slice(0, n_waiting),
+                           task_inner_.slice(0, n_waiting), state_);
+    if (computed.data != answers.data) ops::copy(context_, answers, computed);
     out += n_waiting * n_out;
     n_waiting = 0;
   };
@@ -91,10 +94,7 @@ void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, floa
     if (n_waiting == task_input_.rows()) flush();
     return task_input_.slice(n_waiting++, 1);
   };
-  const auto copy = [&](int64_t row) {
-    const TensorView to = next();
-    std::memcpy(to.data, state_.hidden.f32_row(row), static_cast<size_t>(d) * sizeof(float));
-  };
+  const auto copy = [&](int64_t row) { ops::copy(context_, next(), state_.hidden.slice(row, 1)); };
   const auto& rows = places_[0].rows;
   for (size_t i = 0; i < rows.size(); ++i) {
     const int64_t first = rows[i].first_row, n = rows[i].n_rows;
@@ -111,6 +111,7 @@ void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, floa
     }
   }
   flush();
+  wait();
 }
 
 }  // namespace tuili

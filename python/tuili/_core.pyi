@@ -13,6 +13,7 @@ i32 = NDArray[np.int32]
 u16 = NDArray[np.uint16]
 u32 = NDArray[np.uint32]
 NormPlacement = Literal["pre", "post", "sandwich", "branch", "parallel", "parallel_two"]
+Device = Literal["cpu", "cuda"]
 QkNorm = Literal["none", "heads", "whole", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "quick_gelu", "relu_squared"]
 
@@ -25,6 +26,9 @@ def available_isas() -> list[str]:
 
 def build_info() -> dict[str, str]:
     """compiler, cuda ("none" | "cuda" | "emulated"), isas compiled in, default isa."""
+
+def device_memory() -> tuple[int, int] | None:
+    """Bytes free and in all of the CUDA device; None if none answers. Starts the driver."""
 
 def default_num_threads() -> int:
     """CPUs in the affinity mask, bounded by the cgroup's quota; TUILI_NUM_THREADS overrides."""
@@ -323,7 +327,6 @@ class ModelSpec:
     @property
     def encoder(self) -> ModelSpec | None: ...
 
-Device = Literal["cpu", "cuda"]
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 
 class ModelBuilder:
@@ -353,6 +356,11 @@ class Model:
     def n_parameters(self) -> int: ...
     @property
     def weight_bytes(self) -> int: ...
+    @property
+    def device(self) -> Device: ...
+    def upload(self, *, num_threads: int = 0) -> Model:
+        """A copy in device memory, for a Runner; it has no packed_tensors. Float matrices are rounded to
+        bfloat16. Raises ModelUnsupportedError naming what has no kernel, EngineOutOfMemoryError."""
     def packed_tensors(self) -> list[tuple[str, Format, NDArray[np.uint8]]]:
         """Name, format and packed bytes (read-only, not copied) of every tensor, in the order they came."""
     def mapped_range(self, begin: int, n_bytes: int) -> NDArray[np.uint8]:
@@ -574,6 +582,7 @@ class KvCache:
         dtype: KvType = "float32",
         *,
         windows: Mapping[int, int] = ...,
+        device: Device = "cpu",
     ) -> None:
         """windows: number of blocks for the layers with this sliding window; layers with another one have
         theirs among the n_blocks of those without."""

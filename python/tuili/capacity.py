@@ -17,7 +17,10 @@ from tuili.loading.memory import available_memory
 BLOCK_SIZE = 32  # tokens
 DEFAULT_SHARE = 0.25  # of available memory for the cache, where nobody says how much
 LARGEST_SHARE = 0.9  # of available memory that a cache may be planned to take
+DEVICE_KV_DTYPES = ("float16", "bfloat16")
 KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
+DEVICE_DEFAULT_SHARE = 0.9  # of a device's memory, which nobody else needs; the rest is the driver's
+DEVICE_LARGEST_SHARE = 0.95
 MAX_BYTES = 1 << 60
 
 KvDtype = Literal["float32", "float16", "bfloat16", "int8"]
@@ -109,9 +112,17 @@ def kv_dtype(name: str) -> KvDtype:
     return "float16" if name == "auto" else cast(KvDtype, name)
 
 
-def check_cache_options(kv_cache_dtype: str, kv_cache_bytes: int | None) -> None:
+def check_cache_options(
+    kv_cache_dtype: str, kv_cache_bytes: int | None, device: _core.Device = "cpu"
+) -> None:
     """Refuse, before a model is loaded, what no model could use; an encoder needs no more than that."""
-    kv_dtype(kv_cache_dtype)
+    dtype = kv_dtype(kv_cache_dtype)
+    if device == "cuda" and dtype not in DEVICE_KV_DTYPES:
+        raise InvalidParameterError(
+            f"kv_cache_dtype: a cache on cuda holds {' or '.join(DEVICE_KV_DTYPES)}",
+            param="kv_cache_dtype",
+            code="not_supported_yet",
+        )
     if kv_cache_bytes is not None:
         integer("kv_cache_bytes", kv_cache_bytes, 1, MAX_BYTES)
 
@@ -124,11 +135,12 @@ def plan_capacity(
     kv_cache_dtype: str,
     max_num_seqs: int,
     step_tokens: int,
+    device: _core.Device = "cpu",
 ) -> Capacity:
     """Decide the cache of a decoder, or an encoder-decoder's.
 
     kv_cache_bytes  None: what max_num_seqs full texts need, but at most a quarter of the memory that is
-                    available; at least one full text
+                    available, of a device nine tenths; at least one full text
     max_model_len   None: what the model was trained for, or less if the cache cannot hold that
     step_tokens     that a step computes of one text at most
     raises          InvalidParameterError for contradictions, ModelLimitError (memory) if one text does not
@@ -141,23 +153,25 @@ def plan_capacity(
         dtype = "float32" if kv_cache_dtype == "auto" else dtype
         full += -(-min(wanted, spec.encoder.max_positions) // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, step_tokens)
+    available = _available(device)
     if kv_cache_bytes is not None:
         n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)
         note = "kv_cache_bytes as given"
     else:
         n_bytes, note = areas.text_bytes(full) * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
-        quarter = int(_available() * DEFAULT_SHARE)
-        if quarter < n_bytes:
-            n_bytes = max(areas.text_bytes(full), quarter)
-            note = "a quarter of the memory that was available"
-    if n_bytes > _available() * LARGEST_SHARE:
+        room = int(available * (DEFAULT_SHARE if device == "cpu" else DEVICE_DEFAULT_SHARE))
+        if room < n_bytes:
+            n_bytes = max(areas.text_bytes(full), room)
+            note = f"{'a quarter' if device == 'cpu' else 'nine tenths'} of the memory that was available"
+    most = int(available * (LARGEST_SHARE if device == "cpu" else DEVICE_LARGEST_SHARE))
+    if n_bytes > most:
         if kv_cache_bytes is not None or max_model_len is not None:
             raise ModelLimitError(
                 f"a cache of {n_bytes / 2**20:.0f} MiB was asked for, where a text of {wanted} tokens takes "
-                f"{areas.text_bytes(full) / 2**20:.0f}; {_available() / 2**20:.0f} MiB are available",
+                f"{areas.text_bytes(full) / 2**20:.0f}; {available / 2**20:.0f} MiB are available",
                 code="memory",
             )
-        n_bytes = max(areas.text_bytes(1), int(_available() * LARGEST_SHARE))
+        n_bytes = max(areas.text_bytes(1), most)
         note = "all the memory that was available"
     n_text = areas.longest(n_bytes, full)
     n_blocks, windows = areas.split(n_bytes, n_text, max_num_seqs)
@@ -168,12 +182,12 @@ def plan_capacity(
 
 
 def allocate(
-    spec: _core.ModelSpec, capacity: Capacity, limits: Limits
+    spec: _core.ModelSpec, capacity: Capacity, limits: Limits, device: _core.Device = "cpu"
 ) -> tuple[_core.KvCache, _core.BlockPool]:
     """The cache, whose memory is committed as it is written, and the ids of its blocks."""
     windows = capacity.windows
     return (
-        _core.KvCache(spec, capacity.n_blocks, BLOCK_SIZE, capacity.kv_dtype, windows=windows),
+        _core.KvCache(spec, capacity.n_blocks, BLOCK_SIZE, capacity.kv_dtype, windows=windows, device=device),
         _core.BlockPool(
             capacity.n_blocks,
             BLOCK_SIZE,
@@ -202,6 +216,9 @@ def _length(wanted: int, n_fitting: int, max_model_len: int | None) -> int:
     return n_fitting
 
 
-def _available() -> int:
+def _available(device: _core.Device) -> int:
+    if device == "cuda":
+        on_device = _core.device_memory()
+        return on_device[0] if on_device is not None else 0
     found = available_memory()
     return 1 << 40 if found is None else found[0]

@@ -169,6 +169,7 @@ def _command(
         "model", metavar="MODEL", help="a folder, a .gguf file, or a name from `tuili models`"
     )
     group = parser.add_argument_group("model")
+    group.add_argument("--device", choices=("cpu", "cuda"))
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
     group.add_argument("--compute", choices=("auto", "float32"))
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
@@ -181,6 +182,7 @@ def _command(
 
 
 _MODEL_OPTIONS = (
+    "device",
     "num_threads",
     "compute",
     "dtype",

@@ -33,7 +33,8 @@ TIMEOUT_S = 600.0
 
 def fingerprint(llm: LLM) -> str:
     """What decides an answer's bits: tuili's version, and sha256 of the model as it is computed."""
-    return f"{__version__}-{identity(llm._loaded.model, {'compute': llm.config['compute']}).hex()}"
+    settings = {name: llm.config[name] for name in ("compute", "device")}
+    return f"{__version__}-{identity(llm._loaded.model, settings).hex()}"
 
 
 def application(

@@ -13,6 +13,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
+from tuili.device import checked_device, placed
 from tuili.embedding import Encoder
 from tuili.errors import (
     InvalidParameterError,
@@ -54,7 +55,8 @@ class LLM(Vectors, Insides):
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
                            use)
-    device                 "cpu"; CUDA comes with a later version
+    device                 "cpu", or in builds with CUDA "cuda": float weights are rounded to bfloat16 there,
+                           and the cache holds float16 or bfloat16
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), or "int8": the float weights of linear maps become q8_0 while
                            loading
@@ -82,6 +84,7 @@ class LLM(Vectors, Insides):
 
     _engine: Engine | None = None
     _prefixes: Prefixes | None = None
+    _defaults: dict[str, Any]
 
     def __init__(
         self,
@@ -107,11 +110,11 @@ class LLM(Vectors, Insides):
         check_finite: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        _check_device(device)
+        self._device = checked_device(device)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
-        check_cache_options(kv_cache_dtype, kv_cache_bytes)
+        check_cache_options(kv_cache_dtype, kv_cache_bytes, self._device)
         self._opened = open_model(
             resolve(model, cache_dir),
             packed_cache=boolean("packed_cache", packed_cache),
@@ -125,9 +128,8 @@ class LLM(Vectors, Insides):
             num_threads=num_threads,
         )
         self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
-        self.kind = self._loaded.kind
-        self._name = os.fspath(model)
-        self._defaults: dict[str, Any] = {}
+        self.kind, self._name, self._defaults = self._loaded.kind, os.fspath(model), {}
+        self._model = placed(self._loaded.model, self._device, num_threads or 0)
         self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
         if self.kind != "encoder":
             capacity = plan_capacity(
@@ -137,6 +139,7 @@ class LLM(Vectors, Insides):
                 kv_cache_dtype=kv_cache_dtype,
                 max_num_seqs=limits.max_num_seqs,
                 step_tokens=limits.prefill_chunk,
+                device=self._device,
             )
             self._start_decoder(capacity, limits, num_threads or 0)
         else:
@@ -145,10 +148,10 @@ class LLM(Vectors, Insides):
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded = self._loaded.spec, self._loaded
-        cache, pool = allocate(spec, capacity, limits)
+        cache, pool = allocate(spec, capacity, limits, self._device)
         sources = sources_of(loaded, capacity)
         self._runner = _core.Runner(
-            loaded.model,
+            self._model,
             cache,
             max_batch_tokens=limits.prefill_chunk + limits.max_num_seqs,
             max_seqs=limits.max_num_seqs,
@@ -180,7 +183,7 @@ class LLM(Vectors, Insides):
                 loaded.model,
                 architecture=loaded.config["architecture"],
                 kv_dtype=capacity.kv_dtype,
-                settings={"compute": loaded.config["compute"]},
+                settings={"compute": loaded.config["compute"], "device": self._device},
             )
         self._kv_bytes = capacity.kv_bytes
         self.config |= {
@@ -208,7 +211,7 @@ class LLM(Vectors, Insides):
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
         n_tokens = max(ENCODER_BATCH_TOKENS, max_positions)
         self._runner = _core.Runner(
-            self._loaded.model,
+            self._model,
             None,
             max_batch_tokens=n_tokens,
             max_seqs=limits.max_num_seqs,
@@ -446,7 +449,7 @@ class LLM(Vectors, Insides):
     def memory(self) -> dict[str, int]:
         """Bytes of weights, kv_cache (reserved, not all of it touched yet) and workspace."""
         return {
-            "weights": self._loaded.model.weight_bytes,
+            "weights": self._model.weight_bytes,
             "kv_cache": self._kv_bytes,
             "workspace": self._runner.workspace_bytes,
         }
@@ -549,15 +552,3 @@ def _limits(
         max_queue=integer("max_queue", max_queue, 0, 1 << 30),
         max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
     )
-
-
-def _check_device(device: object) -> None:
-    if device == "cpu":
-        return
-    if isinstance(device, str) and device.split(":")[0] == "cuda":
-        raise InvalidParameterError(
-            "device: whole models run on the CPU only in this version",
-            param="device",
-            code="not_supported_yet",
-        )
-    raise InvalidParameterError('device must be "cpu"', param="device")

@@ -18,6 +18,8 @@ struct Spec {
   int64_t n_heads = 4, n_kv_heads = 2, head_dim = 64, block_size = 16, window = 0;
   Causal causal = Causal::yes;
   float softcap = 0;
+  enum class Bias { none, by_key, by_distance } bias = Bias::none;
+  bool has_sinks = false;
   float scale() const { return 1 / std::sqrt(float(head_dim)); }
   int64_t row() const { return n_heads * head_dim; }
 };
@@ -32,7 +34,24 @@ struct Text {
   std::vector<float> q = normals<float>(size_t(n_keys * spec.row()), 1);
   std::vector<float> k = normals<float>(size_t(n_keys * spec.n_kv_heads * spec.head_dim), 2);
   std::vector<float> v = normals<float>(size_t(n_keys * spec.n_kv_heads * spec.head_dim), 3);
+  // No key lies where the table is NaN: three values before the first of a head, and three after the last.
+  int64_t bias_origin = spec.bias == Spec::Bias::by_distance ? n_keys + 2 : 3;
+  int64_t bias_stride = bias_origin + n_keys + 3;
+  std::vector<float> bias = spec.bias == Spec::Bias::none ? std::vector<float>() : bias_table();
+  std::vector<float> sinks =
+      spec.has_sinks ? normals<float>(size_t(spec.n_heads), 5, 3) : std::vector<float>();
 
+  std::vector<float> bias_table() const {
+    std::vector<float> table = normals<float>(size_t(spec.n_heads * bias_stride), 4);
+    for (int64_t i = 0; i < std::ssize(table); ++i)
+      if (i % bias_stride < 3 || i % bias_stride >= bias_stride - 3) table[size_t(i)] = NAN;
+    return table;
+  }
+  double added(int64_t row, int64_t head, int64_t key) const {
+    if (bias.empty()) return 0;
+    const int64_t from = spec.bias == Spec::Bias::by_distance ? row : 0;
+    return double{bias[size_t(head * bias_stride + bias_origin + key - from)]};
+  }
   double key(int64_t t, int64_t head, int64_t d) const { return at(k, t, head, d); }
   double val(int64_t t, int64_t head, int64_t d) const { return at(v, t, head, d); }
   double query(int64_t t, int64_t head, int64_t d) const {
@@ -54,8 +73,9 @@ struct Seen {
   int64_t begin, end;
 };
 Seen seen_by(const Spec& spec, int64_t position, int64_t n_keys) {
+  const int64_t after = spec.causal == Causal::yes ? 1 : spec.window > 0 ? spec.window : n_keys;
   return {spec.window > 0 ? std::max<int64_t>(0, position - spec.window + 1) : 0,
-          spec.causal == Causal::yes ? std::min(position + 1, n_keys) : n_keys};
+          std::min(position + after, n_keys)};
 }
 
 // The pages of a text; slots that no key fills stay NaN, and so do scattered blocks in between.
@@ -127,7 +147,8 @@ std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<
   const int64_t one_split = max_keys > 512 ? n_tokens * spec.n_heads * (spec.head_dim + 2) : 0;
   const int64_t floats =
       std::max(one_split, cuda::attention_partial_floats(n_tokens, spec.n_heads, spec.head_dim, keys));
-  OnDevice<float> queries(q), partials(std::vector<float>(size_t(floats), NAN));
+  OnDevice<float> queries(q), partials(std::vector<float>(size_t(floats), NAN)), bias(text.bias),
+      sinks(text.sinks);
   OnDevice<int32_t> tables(blocks);
   OnDevice<cuda::AttentionSequence> list(sequences);
   OnDevice<Out> out(q.size());
@@ -149,7 +170,12 @@ std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<
                                           .scale = spec.scale(),
                                           .softcap = spec.softcap,
                                           .partials = partials.get(),
-                                          .partial_floats = floats}),
+                                          .partial_floats = floats,
+                                          .bias = text.bias.empty() ? nullptr : bias.get(),
+                                          .bias_stride = text.bias_stride,
+                                          .bias_origin = text.bias_origin,
+                                          .bias_relative = spec.bias == Spec::Bias::by_distance,
+                                          .sinks = text.sinks.empty() ? nullptr : sinks.get()}),
                 "attention");
   return out.read();
 }
@@ -179,12 +205,21 @@ struct Query {
       // most 1.
       double error = 1.4 * double(spec.head_dim + 80) * kUnitF32 * magnitude * double{spec.scale()};
       if (spec.softcap > 0) score = double{spec.softcap} * std::tanh(score / double{spec.softcap});
+      score += text.added(row, head, t);
       error += 8 * kUnitF32 * std::abs(score) + (spec.softcap > 0 ? 4 * kUnitF32 * double{spec.softcap} : 0);
+      error += 2 * kUnitF32 * std::abs(text.added(row, head, t));
       relative = std::max(relative, error);
       weights.push_back(score);
       max = std::max(max, score);
     }
     double sum = 0;
+    if (spec.has_sinks) {
+      const double sink = text.sinks[size_t(head)];
+      relative += 2 * kUnitF32 * std::abs(sink);
+      max = std::max(max, sink);
+      sum = std::exp(sink - max);
+      relative = std::max(relative, kUnitF32 * (max - sink));
+    }
     for (double& w : weights) {
       relative = std::max(relative, kUnitF32 * (max - w));  // of the difference
       sum += w = std::exp(w - max);
@@ -258,6 +293,26 @@ TUILI_TEST(attention_over_several_splits_stays_within_its_error_bound) {
   check_bound<bf16>({.n_heads = 2, .n_kv_heads = 1}, 1100, {{1099, 1, 1100}, {520, 1, 521}, {100, 1, 101}});
 }
 
+TUILI_TEST(attention_with_biases_and_sinks_stays_within_its_error_bound) {
+  using enum Spec::Bias;
+  check_bound<bf16>({.bias = by_distance}, 75, {{0, 75, 75}, {74, 1, 75}});
+  check_bound<__half>({.n_heads = 2, .head_dim = 24, .softcap = 5, .bias = by_key, .has_sinks = true}, 130,
+                      {{129, 1, 130}, {60, 20, 80}});
+  check_bound<bf16>({.n_heads = 2, .n_kv_heads = 1, .bias = by_distance, .has_sinks = true}, 600,
+                    {{599, 1, 600}, {560, 3, 563}});
+  // T5's encoder, and GPT-OSS's layers with a window.
+  check_bound<bf16>({.causal = Causal::no, .bias = by_distance}, 70, {{0, 70, 70}});
+  check_bound<bf16>({.n_heads = 8, .n_kv_heads = 1, .window = 20, .has_sinks = true}, 90, {{80, 10, 90}});
+}
+
+// Queries of a decoder and keys of an encoder: positions say nothing about the keys.
+TUILI_TEST(attention_to_another_sequence_stays_within_its_error_bound) {
+  const Text<bf16> text{{.n_heads = 2, .n_kv_heads = 2, .causal = Causal::no}, 90};
+  Pages<bf16> pages(text, 20);  // of 90 positions only 20 have a key
+  const std::vector<Part> parts{{0, 3, 20}, {50, 40, 20}, {89, 1, 20}, {7, 1, 1}};
+  check(text, parts, attend(text, pages, parts, Sharing::splits, 1));
+}
+
 // Rows alone, in chunks that go through the wide kernel, with splits shared out and one after another.
 template <typename T>
 void check_bits(const Spec& spec, int64_t n_keys, int64_t first) {
@@ -296,6 +351,26 @@ TUILI_TEST(attention_with_a_window_or_without_causality_ignores_its_batch) {
   check_bits<bf16>({.n_heads = 1, .n_kv_heads = 1, .head_dim = 256, .causal = Causal::no}, 90, 20);
 }
 
+TUILI_TEST(attention_with_biases_and_sinks_ignores_its_batch) {
+  using enum Spec::Bias;
+  check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1, .bias = by_distance, .has_sinks = true}, 560, 505);
+  check_bits<__half>({.n_heads = 2, .n_kv_heads = 2, .causal = Causal::no, .bias = by_key, .has_sinks = true},
+                     80, 20);
+}
+
+TUILI_TEST(attention_with_a_sink_without_rivals_is_zero_and_without_weight_as_without) {
+  Text<bf16> text{{.has_sinks = true}, 40};
+  Pages<bf16> pages(text, 40);
+  const std::vector<Part> parts{{30, 10, 40}, {39, 1, 40}};
+  for (float& sink : text.sinks) sink = 1e30f;
+  const std::vector<float> out = attend(text, pages, parts, Sharing::splits, 1);
+  require_same_bits(out, std::vector<float>(out.size()), "a sink that takes all");
+  const Text<bf16> plain{{}, 40};
+  for (float& sink : text.sinks) sink = -std::numeric_limits<float>::infinity();
+  require_same_bits(attend(text, pages, parts, Sharing::splits, 1),
+                    attend(plain, pages, parts, Sharing::splits, 1), "a sink that takes nothing");
+}
+
 TUILI_TEST(attention_gives_the_same_bits_under_every_schedule) {
   const Text<bf16> text{{}, 200};
   Pages<bf16> pages(text, 200);
@@ -325,7 +400,7 @@ TUILI_TEST(attention_rounds_to_bf16_once) {
 }
 
 TUILI_TEST(attention_without_a_key_is_zero) {
-  const Text<bf16> text{{.window = 4, .causal = Causal::no}, 40};
+  const Text<bf16> text{{.window = 4, .causal = Causal::no, .has_sinks = true}, 40};
   Pages<bf16> pages(text, 40);
   for (const Sharing sharing : {Sharing::splits, Sharing::none}) {
     const std::vector<float> out = attend(text, pages, {{30, 2, 20}}, sharing, 1);
@@ -342,6 +417,7 @@ TUILI_TEST(attention_refuses_what_it_cannot_compute) {
     args.n_sequences = args.max_rows = args.n_tokens = 1;
     args.max_keys = 40;
     args.n_heads = 4;
+    args.scale = 1;
     change(args);
     require(cuda::attention(nullptr, args) == cudaErrorInvalidValue, "not refused");
   };
@@ -351,6 +427,8 @@ TUILI_TEST(attention_refuses_what_it_cannot_compute) {
   refused([](cuda::AttentionArgs& args) { args.pages.head_dim = 20; });
   refused([](cuda::AttentionArgs& args) { args.pages.block_size = 24; });
   refused([](cuda::AttentionArgs& args) { args.n_heads = 3; });
+  refused([](cuda::AttentionArgs& args) { args.scale = 0; });
+  refused([](cuda::AttentionArgs& args) { args.ld_q = 6; });
   refused([](cuda::AttentionArgs& args) { args.max_keys = 513; });
   refused([](cuda::AttentionArgs& args) { args.n_sequences = 70000; });
 }

@@ -1,6 +1,7 @@
 // base/device.h for the emulator: device memory is host memory that only this file hands out, so a pointer
 // from the wrong side is an error here as it is on the device. New memory holds NaN. Streams complete at
 // once.
+#include <cstdlib>
 #include <cstring>
 
 #include "base/check.h"
@@ -38,6 +39,18 @@ void* allocate(int64_t bytes) {
 
 void free(void* memory) noexcept { emulation::release_device_memory(memory); }
 
+void* allocate_pinned(int64_t bytes) {
+  TUILI_CHECK(bytes > 0, "pinned memory: ", bytes, " bytes; must be positive");
+  void* memory = std::aligned_alloc(256, (static_cast<size_t>(bytes) + 255) / 256 * 256);
+  TUILI_CHECK_KIND(ErrorKind::out_of_memory, memory != nullptr, "pinned memory: ", bytes,
+                   " bytes do not fit");
+  return memory;
+}
+
+void free_pinned(void* memory) noexcept { std::free(memory); }
+
+Bytes memory() { return {kCapacity, kCapacity}; }
+
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
   check_device_range(to, bytes, "copy to device");
@@ -50,9 +63,28 @@ void copy_to_host(void* to, const void* from, int64_t bytes, Stream) {
   std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
+void copy(void* to, const void* from, int64_t bytes, Stream) {
+  if (bytes == 0) return;
+  check_device_range(to, bytes, "copy on the device");
+  check_device_range(from, bytes, "copy on the device");
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+void fill(void* memory, uint8_t value, int64_t bytes, Stream) {
+  if (bytes == 0) return;
+  check_device_range(memory, bytes, "fill");
+  std::memset(memory, value, static_cast<size_t>(bytes));
+}
+
 Stream create_stream() { return new CUstream_st; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
 void synchronize(Stream) {}
+
+bool begin_recording(Stream) { return false; }
+Graph end_recording(Stream) { return nullptr; }
+void discard_recording(Stream) noexcept {}
+void enqueue(Graph, Stream) {}
+void destroy_graph(Graph) noexcept {}
 
 void check(int status, const char* op) {
   TUILI_CHECK_KIND(ErrorKind::internal, status == 0, op, ": the CUDA emulator reports ", status, ": ",

@@ -1,6 +1,8 @@
 // What the tests of kernels share: device memory, random values, and the roundings of their types.
 #pragma once
 
+#include <emulation.h>  // or its stand-in of on_device/
+
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -13,7 +15,6 @@
 #include "base/tensor.h"
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
-#include "emulation.h"
 #include "kernels/cuda/kernels.h"
 #include "testing.h"
 

@@ -1,5 +1,7 @@
 // GEMM with quantized weights on the emulated device: every GGUF format, packed as for the CPU, against a
 // float64 reference with a derived bound.
+#include <bit>
+
 #include "base/memory.h"
 #include "cuda_runtime.h"
 #include "device_testing.h"
@@ -72,10 +74,10 @@ struct Weights {
       if (is_q6) code |= (w.high[group * 128 + quad / 4 * 64 + byte] >> (quad % 4 * 2) & 3) << 4;
     }
     code -= w.format == Format::q4_0 ? 8 : w.format == Format::q5_0 ? 16 : is_q6 ? 32 : 0;
-    double scale = value(__half{w.scale[block * 16 + column]});
+    double scale = value(std::bit_cast<__half>(w.scale[block * 16 + column]));
     if (is_q6) scale *= int8_t(w.sub_scale[(group * 2 + at / 16) * 16 + column]);
     if (is_k && !is_q6) scale *= w.sub_scale[group * 16 + column];
-    double min = w.min == nullptr ? 0 : value(__half{w.min[block * 16 + column]});
+    double min = w.min == nullptr ? 0 : value(std::bit_cast<__half>(w.min[block * 16 + column]));
     if (w.sub_min != nullptr) min *= -double(w.sub_min[group * 16 + column]);
     return {scale * double(code), min};
   }

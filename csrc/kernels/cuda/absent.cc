@@ -19,6 +19,8 @@ int mean_rows(Stream, float*, const float*, int64_t, int64_t) { return absent("m
 int embed(Stream, float*, const void*, DType, const int32_t*, int64_t, int64_t, float) {
   return absent("embed");
 }
+int add_rows(Stream, float*, const float*, const int32_t*, int64_t, int64_t) { return absent("add_rows"); }
+int round_to_bf16(Stream, bf16*, const float*, int64_t) { return absent("round_to_bf16"); }
 int activate(Stream, Output, const float*, const float*, Activation, int64_t) { return absent("activate"); }
 int add(Stream, float*, const float*, const float*, int64_t) { return absent("add"); }
 int scale(Stream, float*, float, int64_t) { return absent("scale"); }

@@ -7,9 +7,11 @@
 namespace tuili::cuda {
 namespace {
 
-constexpr float kLog2E = 0x1.715476p0f;
-constexpr int64_t kEnoughBlocks = 256;  // to fill two per SM; with fewer, splits are shared out
-constexpr unsigned kMaxGridZ = 65535;
+// With fewer blocks splits are shared out: two per SM for wide ones, for narrow ones so many that the last
+// wave is a small part; what partials cost in memory is 1/50 there, and half as much as the keys in wide
+// ones.
+constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
+constexpr unsigned kMaxGrid = 65535;  // in y and z
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
 
@@ -17,22 +19,30 @@ bool is_valid(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
   const bool fits = args.n_tokens * args.n_heads <= INT_MAX && args.max_rows * args.n_heads <= INT_MAX - 64 &&
                     args.max_keys <= INT_MAX - kKeySplit && args.window <= INT_MAX &&
-                    args.n_sequences <= kMaxGridZ;
+                    args.n_sequences <= kMaxGrid;
   const bool is_half = pages.type == DType::f16 || pages.type == DType::bf16;
   const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
   const bool has_pages = is_half && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
+                         pages.n_kv_heads * pages.block_size * pages.head_dim <= INT_MAX &&
                          has_vector_rows(pages.k, pages.block_stride * 2) &&
                          has_vector_rows(pages.v, pages.block_stride * 2);
-  const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= 256 && pages.head_dim % kChunk == 0 &&
-                         pages.n_kv_heads >= 1 && args.n_heads % pages.n_kv_heads == 0;
+  const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= kLargestHead &&
+                         pages.head_dim % kChunk == 0 && pages.n_kv_heads >= 1 &&
+                         args.n_heads % pages.n_kv_heads == 0;
+  // A quotient by the inverse, which is off by less than group / 2^kInverseBits, is exact below this.
+  const int64_t group = has_heads ? args.n_heads / pages.n_kv_heads : 1;
+  const bool divides = (args.max_rows * group + 128) * group < int64_t{1} << kInverseBits;
   const bool has_scratch = args.max_keys <= kKeySplit ||
                            args.partial_floats >= args.n_tokens * args.n_heads * (pages.head_dim + 2);
-  return fits && has_type && has_pages && has_heads && has_scratch;
+  const bool has_queries = has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)});
+  return fits && divides && args.scale > 0 && has_type && has_pages && has_heads && has_scratch &&
+         has_queries;
 }
 
 AttentionProblem problem_of(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
   const bool capped = args.softcap > 0;
+  const int64_t group = args.n_heads / pages.n_kv_heads;
   return {.out = args.out.data,
           .q = args.q,
           .k = pages.k,
@@ -45,8 +55,9 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .block_stride = pages.block_stride,
           .n_queries = args.n_tokens * args.n_heads,
           .n_heads = static_cast<int>(args.n_heads),
-          .n_kv_heads = static_cast<int>(pages.n_kv_heads),
           .head_dim = static_cast<int>(pages.head_dim),
+          .group = static_cast<int>(group),
+          .group_inverse = static_cast<uint32_t>(((int64_t{1} << kInverseBits) + group - 1) / group),
           .block_size = static_cast<int>(pages.block_size),
           .block_shift = std::countr_zero(static_cast<uint64_t>(pages.block_size)),
           .window = static_cast<int>(args.window),
@@ -54,7 +65,13 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .causal = args.causal,
           .out_type = args.out.dtype,
           .scale = capped ? args.scale / args.softcap : args.scale * kLog2E,
-          .softcap = capped ? args.softcap * kLog2E : 0.0f};
+          .softcap = capped ? args.softcap * kLog2E : 0.0f,
+          .unit = capped || args.bias != nullptr ? 1.0f : args.scale * kLog2E,
+          .bias = args.bias,
+          .sinks = args.sinks,
+          .bias_stride = args.bias_stride,
+          .bias_origin = args.bias_origin,
+          .bias_relative = args.bias_relative};
 }
 
 // 128 threads per query tile, kv head and sequence, or per split of those; up to 96 KiB of shared memory, for
@@ -64,12 +81,14 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   AttentionProblem problem = problem_of(args);
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
   const int64_t n_tiles = (queries + Shape::kQueries - 1) / Shape::kQueries;
-  const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnoughBlocks &&
-                   args.n_sequences * n_splits(args.max_keys) <= kMaxGridZ;
+  constexpr int64_t kEnough = Shape::kKeyWarps == 1 ? kEnoughWide : kEnoughNarrow;
+  if (n_tiles > kMaxGrid) return cudaErrorInvalidValue;
+  const bool few = n_tiles * args.pages.n_kv_heads * args.n_sequences < kEnough &&
+                   args.n_sequences * n_splits(args.max_keys) <= kMaxGrid;
   const int64_t needed =
       attention_partial_floats(args.n_tokens, args.n_heads, args.pages.head_dim, args.max_keys);
   if (few && args.partial_floats >= needed) problem.n_splits = static_cast<int>(n_splits(args.max_keys));
-  const dim3 grid(static_cast<unsigned>(n_tiles), static_cast<unsigned>(args.pages.n_kv_heads),
+  const dim3 grid(static_cast<unsigned>(args.pages.n_kv_heads), static_cast<unsigned>(n_tiles),
                   static_cast<unsigned>(args.n_sequences * problem.n_splits));
   constexpr size_t kBytes = sizeof(typename Shape::Storage);
   const auto kernel = &attention_kernel<Shape>;
@@ -84,13 +103,13 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   return cudaGetLastError();
 }
 
-// Narrow for so few queries that one warp could take them all.
+// Narrow for few queries: a block or two per kv head, which read the same keys at the same time.
 template <typename T, int kHeadDim>
 int launch_for_queries(Stream stream, const AttentionArgs& args) {
   using Narrow = AttentionShape<T, kHeadDim, kAttentionWarps>;
   using Wide = AttentionShape<T, kHeadDim, 1>;
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
-  if (queries <= Narrow::kQueries) return launch_attention<Narrow>(stream, args);
+  if (queries <= 2 * Narrow::kQueries) return launch_attention<Narrow>(stream, args);
   return launch_attention<Wide>(stream, args);
 }
 

@@ -1,84 +1,51 @@
 // Attention over pages on tensor cores: prefill, extension, encoders and decoding are one kernel, so that a
 // query's bits are the same in each. Contract and order of sums: kernels.h.
 //
-// A block computes the queries (a query is a row of one head) of one kv head, 64 or 16 of them: wide, each of
-// 4 warps takes 16 queries; narrow, for decoding, the warps share 16 queries: they divide the keys of a score
-// tile, and then the dimensions of the output. Either way each score and each output is one chain of mma over
-// the same k in the same order. The sum of the probabilities is one more column of values, all ones: it goes
-// through the same chain, and needs no exchange between lanes.
+// A block computes the queries (a query is a row of one head) of one kv head: wide, each of 4 warps takes 32
+// of them (16 for heads above 128); narrow, for decoding, the warps share 16 queries: they divide the keys of
+// a score tile, and then the dimensions of the output. Either way each score and each output is one chain of
+// mma over the same k in the same order. The sum of the probabilities is one more column of values, all ones:
+// it goes through the same chain, and needs no exchange between lanes.
 //
-// Keys arrive while the values before them are multiplied, and values while scores are computed. Rows of
-// shared memory are swizzled by 16-byte chunks, so that ldmatrix meets no bank twice.
+// Tiles of keys and values arrive in a ring of slots (attention_loads.cuh), in the order in which they are
+// used, across splits. Rows of shared memory are swizzled by 16-byte chunks, so that ldmatrix meets no bank
+// twice.
 //
-// v1  24, 48 and 96 KiB of shared memory for heads of 64, 128 and 256. Predicted: decoding keeps 16 to 64 KiB
-//     on their way per SM, 80 % of an H100's bandwidth from 4 blocks per SM on; prefill is bound by ldmatrix
-//     (8 per 16 mma), about 60 % of what mma.sync reaches.
+// v1  one tile on its way, 16 queries per warp. Measured on an H200: 1 row behind 512 keys 23.7 µs, 16 rows
+//     behind 4,096 keys 61 % of the read stream; 2,048 rows 82 TFLOP/s, 8,192 rows 118
+// v2  ring of 3 or 4 slots, ids of blocks a tile ahead, 32 queries per warp (half the ldmatrix per mma),
+// masks
+//     and rescaling only where they change a bit, the longest tiles first, one pass per query over its splits
 #pragma once
 
+#include "kernels/cuda/attention_loads.cuh"
 #include "kernels/cuda/attention_state.cuh"
 
 namespace tuili::cuda {
 
-// Copies the block's keys or values of tile `first_key` into `to`. Keys that no query sees, and dimensions
-// past head_dim, are zero. The copies may still be under way on return.
+// scores[i][j] = q · k of the warp's i-th 16 queries and its j-th 8 keys: one chain over ascending steps of
+// 16 d.
 template <typename Shape>
-__device__ __forceinline__ void start_keys(typename Shape::Element (&to)[kKeyTile][Shape::kHeadDim],
-                                           const void* pages, const AttentionProblem& problem,
-                                           const QueryTile& tile, int first_key) {
-  using T = typename Shape::Element;
-  constexpr int kChunks = Shape::kHeadDim / kChunk;
-  const T* const all = static_cast<const T*>(pages);
-#pragma unroll
-  for (int i = threadIdx.x; i < kKeyTile * kChunks; i += kAttentionThreads) {
-    const int row = i / kChunks, chunk = i % kChunks, key = first_key + row;
-    const bool exists = key >= tile.begin && key < tile.end && chunk * kChunk < problem.head_dim;
-    const T* source = all;
-    if (exists) {
-      const int64_t block = tile.blocks[key >> problem.block_shift];
-      const int offset = tile.kv_head * problem.block_size + (key & (problem.block_size - 1));
-      source +=
-          block * problem.block_stride + static_cast<int64_t>(offset) * problem.head_dim + chunk * kChunk;
-    }
-    ptx::cp_async_16(place<Shape::kHeadDim>(to, row, chunk), source, exists ? kVectorBytes : 0);
-  }
-}
-
-// Rounds the block's queries to the type of the pages. Those that do not exist, and dimensions past head_dim,
-// are zero.
-template <typename Shape>
-__device__ __forceinline__ void load_queries(typename Shape::Storage& shared, const AttentionProblem& problem,
-                                             const QueryTile& tile) {
-  using T = typename Shape::Element;
-  constexpr int kPairs = Shape::kHeadDim / 2;
-  for (int i = threadIdx.x; i < Shape::kQueries * kPairs; i += kAttentionThreads) {
-    const int query = i / kPairs, d = i % kPairs * 2;
-    float low = 0.0f, high = 0.0f;
-    if (tile.has(query) && d < problem.head_dim) {
-      const float* q = problem.q + tile.row(query) * problem.ld_q + tile.head(query) * problem.head_dim + d;
-      low = q[0];
-      high = q[1];
-    }
-    T* to = place<Shape::kHeadDim>(shared.q, query, d / kChunk) + d % kChunk;
-    *reinterpret_cast<uint32_t*>(to) = ptx::pack<T>(low, high);
-  }
-}
-
-// scores[j] = q · k of the warp's 16 queries and its j-th 8 keys: one chain over ascending steps of 16 d.
-template <typename Shape>
-__device__ __forceinline__ void multiply_keys(float (&scores)[Shape::kKeyTiles][4],
-                                              const typename Shape::Storage& shared, const Place& at) {
-#pragma unroll
+__device__ __forceinline__ void multiply_keys(Scores<Shape>& scores, const typename Shape::Storage& shared,
+                                              const typename Shape::Tile& keys, const Place& at) {
+#pragma unroll(Shape::kQueryTiles > 1 ? 2 : Shape::kHeadDim / 16)  // all at once would spill
   for (int d = 0; d < Shape::kHeadDim; d += 16) {
-    uint32_t a[4];
-    ptx::ldmatrix_x4(
-        a, place<Shape::kHeadDim>(shared.q, at.first_query + at.lane % 16, d / kChunk + at.lane / 16));
+    uint32_t a[Shape::kQueryTiles][4];
+#pragma unroll
+    for (int i = 0; i < Shape::kQueryTiles; ++i) {
+      const int query = at.first_query + 16 * i + at.lane % 16;
+      ptx::ldmatrix_x4(a[i], place<Shape::kHeadDim>(shared.q, query, d / kChunk + at.lane / 16));
+    }
 #pragma unroll
     for (int j = 0; j < Shape::kKeyTiles; j += 2) {
       uint32_t b[4];
       const int key = at.first_key + 8 * j + at.lane / 16 * 8 + at.lane % 8;
-      ptx::ldmatrix_x4(b, place<Shape::kHeadDim>(shared.k, key, d / kChunk + at.lane / 8 % 2));
-      ptx::mma_m16n8k16<typename Shape::Element>(scores[j], a, {b[0], b[1]});
-      ptx::mma_m16n8k16<typename Shape::Element>(scores[j + 1], a, {b[2], b[3]});
+      ptx::ldmatrix_x4(b, place<Shape::kHeadDim>(keys, key, d / kChunk + at.lane / 8 % 2));
+#pragma unroll
+      for (int i = 0; i < Shape::kQueryTiles; ++i) {
+        ptx::mma_m16n8k16<typename Shape::Element>(scores.of[i][j], a[i], {b[0], b[1]});
+        ptx::mma_m16n8k16<typename Shape::Element>(scores.of[i][j + 1], a[i], {b[2], b[3]});
+      }
     }
   }
 }
@@ -102,83 +69,92 @@ __device__ __forceinline__ void load_probabilities(uint32_t (&a)[4],
 
 // out += p · v and sum += p · 1, over ascending steps of 16 keys.
 template <typename Shape>
-__device__ __forceinline__ void multiply_values(AttentionState<Shape>& state,
-                                                const uint32_t (&own)[Shape::kKeyTiles][2],
-                                                const typename Shape::Storage& shared, const Place& at) {
+__device__ __forceinline__ void multiply_values(AttentionState<Shape>& state, const Probabilities<Shape>& own,
+                                                const typename Shape::Storage& shared,
+                                                const typename Shape::Tile& values, const Place& at) {
   using T = typename Shape::Element;
   const uint32_t one = ptx::pack<T>(1.0f, 1.0f);
 #pragma unroll
   for (int step = 0; step < kKeyTile / 16; ++step) {
-    uint32_t a[4];
-    load_probabilities<Shape>(a, own, shared, step, at.lane);
-    ptx::mma_m16n8k16<T>(state.sum, a, {one, one});
+    uint32_t a[Shape::kQueryTiles][4];
+#pragma unroll
+    for (int i = 0; i < Shape::kQueryTiles; ++i) {
+      load_probabilities<Shape>(a[i], own.of[i], shared, step, at.lane);
+      ptx::mma_m16n8k16<T>(state.sum[i], a[i], {one, one});
+    }
 #pragma unroll
     for (int j = 0; j < Shape::kOutTiles; j += 2) {
       uint32_t b[4];
       const int chunk = at.first_d / kChunk + j + at.lane / 16;
-      ptx::ldmatrix_x4_transposed(b, place<Shape::kHeadDim>(shared.v, 16 * step + at.lane % 16, chunk));
-      ptx::mma_m16n8k16<T>(state.out[j], a, {b[0], b[1]});
-      ptx::mma_m16n8k16<T>(state.out[j + 1], a, {b[2], b[3]});
+      ptx::ldmatrix_x4_transposed(b, place<Shape::kHeadDim>(values, 16 * step + at.lane % 16, chunk));
+#pragma unroll
+      for (int i = 0; i < Shape::kQueryTiles; ++i) {
+        ptx::mma_m16n8k16<T>(state.out[i][j], a[i], {b[0], b[1]});
+        ptx::mma_m16n8k16<T>(state.out[i][j + 1], a[i], {b[2], b[3]});
+      }
     }
   }
 }
 
-// The split [begin, end) of keys, whole tiles of which at least one query sees a key, from a fresh state.
+// Tile t of the block's, its first key at `key`.
 template <typename Shape>
-__device__ __forceinline__ void attend_split(AttentionState<Shape>& state, typename Shape::Storage& shared,
-                                             const AttentionProblem& problem, const QueryTile& tile,
-                                             const Place& at, const SeenKeys (&seen)[2], int begin, int end) {
-  state.clear();
-  start_keys<Shape>(shared.k, problem.k, problem, tile, begin);
-  ptx::cp_async_commit();
-  for (int key = begin; key < end; key += kKeyTile) {
-    ptx::cp_async_wait<0>();
-    __syncthreads();  // the keys are there, and nobody reads the values before them any more
-    start_keys<Shape>(shared.v, problem.v, problem, tile, key);
-    ptx::cp_async_commit();
-    float scores[Shape::kKeyTiles][4] = {};
-    multiply_keys<Shape>(scores, shared, at);
-    scale_and_hide<Shape>(scores, problem, seen, key + at.first_key + at.lane % 4 * 2);
-    rescale<Shape>(state, scores, shared, at);
-    uint32_t own[Shape::kKeyTiles][2];
-    to_probabilities<Shape>(own, scores, state, shared, at);
-    ptx::cp_async_wait<0>();
-    __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
-    if (key + kKeyTile < end) start_keys<Shape>(shared.k, problem.k, problem, tile, key + kKeyTile);
-    ptx::cp_async_commit();
-    multiply_values<Shape>(state, own, shared, at);
-  }  // the next split may load its keys: nobody has read these since the last barrier
+__device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typename Shape::Storage& shared,
+                                            const AttentionProblem& problem, const QueryTile& tile,
+                                            const Place& at, int t, int key) {
+  ptx::cp_async_wait<Shape::kSlots - 2>();
+  __syncthreads();  // the keys are there, and nobody reads the values before them any more
+  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots - 1);
+  Scores<Shape> scores = {};
+  multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
+  const int own_key = key + at.first_key + at.lane % 4 * 2;
+  if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
+  if (problem.bias != nullptr) add_bias<Shape>(scores, problem, tile, at, own_key);
+  const SeenKeys all_see = shared.all_see[threadIdx.x / 32];
+  if (key < all_see.begin || key + kKeyTile > all_see.end) hide_unseen<Shape>(scores, tile, at, own_key);
+  rescale<Shape>(state, scores, problem, shared, at);
+  Probabilities<Shape> own;
+  to_probabilities<Shape>(own, scores, state, problem, shared, at);
+  ptx::cp_async_wait<Shape::kSlots - 2>();
+  __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
+  start_load<Shape>(shared, problem, tile, t, key, Shape::kSlots);
+  multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
 }
 
-// Block (x, y, z): query tile x of kv head y of sequence z / n_splits. Where splits are shared out it
-// computes split z % n_splits into `partials`, else all splits one after another, merging each into the first
-// partial.
+// Block (x, y, z): of kv head x a query tile, the last for y = 0, of sequence z / n_splits: the longest tiles
+// of all heads go first. Where splits are shared out it computes split z % n_splits into `partials`, else all
+// splits one after another, merging each into the first partial.
 template <typename Shape>
 __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     attention_kernel(AttentionProblem problem) {
   auto& shared = shared_storage<typename Shape::Storage>();
-  const QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.y, blockIdx.x, Shape::kQueries);
+  QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.x, gridDim.y - 1 - blockIdx.y,
+                 Shape::kQueries);
   if (tile.count <= 0) return;
-  const Place at = Place::of<Shape>();
-  const SeenKeys seen[2] = {tile.seen(problem, at.query(0)), tile.seen(problem, at.query(1))};
+  if (problem.n_splits > 1) {
+    const int split = blockIdx.z % problem.n_splits;
+    tile.begin = larger(tile.begin, split * kKeySplit);
+    tile.end = smaller(tile.end, (split + 1) * kKeySplit);
+    if (tile.begin >= tile.end && split > 0) return;
+  }
+  const int first_key = tile.begin / kKeyTile * kKeyTile;
+#pragma unroll
+  for (int i = 0; i < Shape::kSlots - 1; ++i) start_load<Shape>(shared, problem, tile, 0, first_key, i);
   load_queries<Shape>(shared, problem, tile);
+  const Place at = Place::of<Shape>();
+  if (at.lane == 0) shared.all_see[threadIdx.x / 32] = tile.all_see(at.first_query, 16 * Shape::kQueryTiles);
   AttentionState<Shape> state;
   state.clear();
-  int split = tile.begin / kKeySplit, last = (tile.end - 1) / kKeySplit;
-  const bool one_split = tile.sequence.n_keys <= kKeySplit;
-  if (problem.n_splits > 1) {
-    const int own = blockIdx.z % problem.n_splits;
-    if (own > 0 && (own < split || own > last)) return;
-    split = last = own;
+  for (int key = first_key, t = 0; key < tile.end; key += kKeyTile, ++t) {
+    attend_tile<Shape>(state, shared, problem, tile, at, t, key);
+    const int next = key + kKeyTile;
+    if (next % kKeySplit != 0 || next >= tile.end) continue;
+    if (key / kKeySplit > tile.begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
+    store_partial<Shape>(state, problem, tile, at, 0);
+    state.clear();
   }
-  for (const int first = split; split <= last; ++split) {
-    const int begin = larger(split * kKeySplit, tile.begin / kKeyTile * kKeyTile);
-    const int end = smaller((split + 1) * kKeySplit, tile.end);
-    attend_split<Shape>(state, shared, problem, tile, at, seen, begin, end);
-    if (problem.n_splits > 1 && !one_split) return store_partial<Shape>(state, problem, tile, at, split);
-    if (split > first) merge_partial<Shape>(state, problem, tile, at);
-    if (split < last) store_partial<Shape>(state, problem, tile, at, 0);
-  }
+  if (problem.n_splits > 1 && tile.sequence.n_keys > kKeySplit)
+    return store_partial<Shape>(state, problem, tile, at, blockIdx.z % problem.n_splits);
+  if ((tile.end - 1) / kKeySplit > tile.begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
   store_out<Shape>(state, problem, tile, at);
 }
 
@@ -190,16 +166,28 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_combine_kernel(At
   if (sequence.n_keys <= kKeySplit || row >= sequence.n_rows) return;
   const SeenKeys seen = seen_keys(problem, sequence, row);
   const int64_t place_of_query = static_cast<int64_t>(sequence.first_row) * problem.n_heads + query;
-  for (int d = threadIdx.x % 32; d < problem.head_dim; d += 32) {
-    float max = kNone, sum = 0.0f, out = 0.0f;
-    for (int split = seen.begin / kKeySplit; split * kKeySplit < seen.end; ++split) {
-      const Partial next = partial_of(problem, place_of_query, split);
-      const Merge merge(max, sum, *next.max, *next.sum);
-      out = merge.of(out, next.out[d]);
-      max = merge.max;
-      sum = merge.sum;
+  const int first_d = threadIdx.x % 32 * 2;
+  float max = kNone, sum = 0.0f;
+  float2 out[kLargestHead / 64] = {};
+#pragma unroll 4
+  for (int split = seen.begin / kKeySplit; split * kKeySplit < seen.end; ++split) {
+    const Partial next = partial_of(problem, place_of_query, split);
+    const Merge merge(max, sum, *next.max, *next.sum);
+#pragma unroll
+    for (int i = 0; i < kLargestHead / 64; ++i) {
+      if (first_d + 64 * i >= problem.head_dim) continue;
+      out[i] = merge.of(out[i], *next.pair(first_d + 64 * i));
     }
-    store_result(problem, sequence.first_row + row, head, d, __fmaf_rn(out, inverse_sum(sum), 0.0f));
+    max = merge.max;
+    sum = merge.sum;
+  }
+  const Finish finish(problem, head, max, sum);
+#pragma unroll
+  for (int i = 0; i < kLargestHead / 64; ++i) {
+    const int d = first_d + 64 * i;
+    if (d >= problem.head_dim) continue;
+    store_result(problem, sequence.first_row + row, head, d, finish.of(out[i].x));
+    store_result(problem, sequence.first_row + row, head, d + 1, finish.of(out[i].y));
   }
 }
 

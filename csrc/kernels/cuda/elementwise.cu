@@ -61,6 +61,14 @@ int embed(Stream stream, float* y, const void* table, DType type, const int32_t*
   }
 }
 
+int add_rows(Stream stream, float* y, const float* table, const int32_t* ids, int64_t n_tokens, int64_t d) {
+  return for_each(stream, AddRowsBody{y, table, ids, static_cast<int>(d)}, n_tokens * d);
+}
+
+int round_to_bf16(Stream stream, bf16* y, const float* x, int64_t count) {
+  return for_each(stream, RoundBody{y, x}, count);
+}
+
 int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count) {
   switch (kind) {
     case Activation::silu: return activate_as<Activation::silu>(stream, y, gate, up, count);

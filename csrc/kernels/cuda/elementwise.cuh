@@ -36,6 +36,22 @@ struct EmbedBody {
   }
 };
 
+struct AddRowsBody {
+  float* y;
+  const float* table;
+  const int32_t* ids;
+  int d;
+  __device__ __forceinline__ void operator()(int i) const {
+    y[i] = __fadd_rn(y[i], table[static_cast<int64_t>(ids[i / d]) * d + i % d]);
+  }
+};
+
+struct RoundBody {
+  __nv_bfloat16* y;
+  const float* x;
+  __device__ __forceinline__ void operator()(int i) const { store(y + i, x[i]); }
+};
+
 struct AddBody {
   float* y;
   const float* x;

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
 
-// One block of 128 threads per tile of y.
+// One block of 128 threads per tile of y; 96 KiB of shared memory, for which the device must be asked.
 template <typename Shape, typename Out>
 int launch_gemm(Stream stream, const GemmProblem<Out>& problem) {
   const int64_t row_bytes = problem.k * static_cast<int64_t>(sizeof(bf16));
@@ -17,7 +17,10 @@ int launch_gemm(Stream stream, const GemmProblem<Out>& problem) {
       vector ? &gemm_kernel<Shape, Access::vector, Out> : &gemm_kernel<Shape, Access::scalar, Out>;
   const dim3 grid(static_cast<unsigned>((problem.m + Shape::kTileM - 1) / Shape::kTileM),
                   static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
-  TUILI_LAUNCH(kernel, grid, kGemmThreads, sizeof(typename Shape::Storage), stream, problem);
+  constexpr size_t kBytes = sizeof(typename Shape::Storage);
+  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
+  if (status != cudaSuccess) return status;
+  TUILI_LAUNCH(kernel, grid, kGemmThreads, kBytes, stream, problem);
   return cudaGetLastError();
 }
 
@@ -30,7 +33,8 @@ int launch_for_rows(Stream stream, const GemmArgs& args) {
                                  args.bias,
                                  static_cast<int>(args.m),
                                  static_cast<int>(args.n),
-                                 static_cast<int>(args.k)};
+                                 static_cast<int>(args.k),
+                                 pair_access(args.y.data, args.n, sizeof(Out))};
   if (args.m <= SlimGemm::kTileM) return launch_gemm<SlimGemm>(stream, problem);
   if (args.m <= TallGemm::kTileM) return launch_gemm<TallGemm>(stream, problem);
   return launch_gemm<WideGemm>(stream, problem);

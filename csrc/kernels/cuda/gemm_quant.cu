@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
 
-// One block of 128 threads per tile of y; up to 71 KiB of shared memory, for which the device must be asked.
+// One block of 128 threads per tile of y; up to 100 KiB of shared memory, for which the device must be asked.
 template <typename Shape>
 int launch_gemm(Stream stream, const QuantProblem& problem) {
   const dim3 grid(static_cast<unsigned>((problem.m + Shape::kTileM - 1) / Shape::kTileM),
@@ -24,6 +24,7 @@ int launch_gemm(Stream stream, const QuantProblem& problem) {
 template <Format kFormat>
 int launch_for_rows(Stream stream, const QuantProblem& problem) {
   if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_gemm<SlimQuant<kFormat>>(stream, problem);
+  if (problem.m <= TallQuant<kFormat>::kTileM) return launch_gemm<TallQuant<kFormat>>(stream, problem);
   return launch_gemm<WideQuant<kFormat>>(stream, problem);
 }
 
@@ -36,9 +37,15 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
   if (!has_type || args.m > kLargest || w.n > kLargest || w.k > kLargest || w.k % kGroupK != 0 ||
       !has_vector_rows(args.x, w.k * static_cast<int64_t>(sizeof(bf16))))
     return cudaErrorInvalidValue;
-  const QuantProblem problem{
-      args.y.data,           args.x,      w, args.bias, static_cast<int>(args.m), static_cast<int>(w.n),
-      static_cast<int>(w.k), args.y.dtype};
+  const QuantProblem problem{.y = args.y.data,
+                             .x = args.x,
+                             .w = w,
+                             .bias = args.bias,
+                             .m = static_cast<int>(args.m),
+                             .n = static_cast<int>(w.n),
+                             .k = static_cast<int>(w.k),
+                             .y_type = args.y.dtype,
+                             .stores = pair_access(args.y.data, w.n, size_of(args.y.dtype))};
   switch (w.format) {
     case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problem);
     case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problem);
@@ -54,6 +61,7 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
 
 #define TUILI_GEMM(format)                                                             \
   template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem); \
   template __global__ void gemm_quant_kernel<SlimQuant<Format::format>>(QuantProblem);
 TUILI_GEMM(q8_0)
 TUILI_GEMM(q4_0)

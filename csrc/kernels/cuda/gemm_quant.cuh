@@ -1,11 +1,13 @@
 // GEMM with quantized weights on tensor cores: y[m, n] = x[m, k] · w[n, k]ᵀ (+ bias[n]), x bf16, w packed as
-// base/packed.h says: the CPU's planes, which are mma's fragments as they lie. Lane 4g + t takes quad t of
-// column g for the first step of a group and quad t + 4 for the second, so that a step is 16 consecutive k
-// and the scales of every format belong to one step or to both. Codes are small integers, exact in bf16;
-// scales meet the f32 sums of a group.
+// base/packed.h says: the CPU's planes. A step of mma is 16 consecutive k, so that the scales of every format
+// belong to one step of a group or to both. Codes are small integers, exact in bf16; scales meet the f32 sums
+// of a group.
 //
-// v1  16 × 32 tiles for m ≤ 16, 64 × 64 above. Predicted for m ≤ 16: 12 KiB (4 bit) to 24 KiB (8 bit) of w on
-//     their way per block, bound by memory from n = 8,192 on; 4-bit codes cost 1.3 instructions each.
+// v1  16 × 32 tiles for m ≤ 16, 64 × 64 above. H200, n = k = 4,096, Q4_0: m 1 21.0 µs, m 64 69, m 512 177
+// v2  128 × 64, and 64 × 32 for m ≤ 64; four groups of a thread at once: 17.1, 44, 140
+// v3  a thread's copies by an addition and a predicate: 9.8, 26.8, 97
+// v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s of
+//     4.8, bound by 20 instructions per mma
 #pragma once
 
 #include "base/packed.h"
@@ -13,13 +15,13 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/tile_copy.cuh"
 
 namespace tuili::cuda {
 
-inline constexpr int kQuantThreads = 128;  // 4 warps
-inline constexpr int kGroupK = 32;
+inline constexpr int kQuantThreads = kTileThreads;  // 4 warps
+inline constexpr int kGroupK = kPlaneK;
 inline constexpr int kPanelN = 16;
-inline constexpr int kBlockGroups = 8;  // of a block of 256 in the K formats
 
 // What is stored per group of a panel, in bytes; and how codes become integers.
 template <Format kFormat>
@@ -50,6 +52,7 @@ struct QuantShape : QuantFormat<kFormat_> {
   static constexpr int kWarpM = 16 * kTilesM, kWarpN = 8 * kTilesN;
   static constexpr int kTileM = kWarpsM_ * kWarpM, kTileN = kWarpsN * kWarpN;
   static constexpr int kPanels = kTileN / kPanelN;
+  static constexpr int kUnrolled = kTilesM == 1 ? 4 : 1;  // groups whose sums wait for each other's not
   static constexpr int kBlocks =
       Base::kIsK ? 1 : kGroups;  // that have a scale: a stage lies in one block of 256
 
@@ -69,9 +72,11 @@ struct QuantShape : QuantFormat<kFormat_> {
 };
 
 template <Format kFormat>
-using WideQuant = QuantShape<kFormat, 2, 2, 4, 2, 3>;  // 64 × 64
+using WideQuant = QuantShape<kFormat, 2, 4, 4, 2, 3>;  // 128 × 64
 template <Format kFormat>
-using SlimQuant = QuantShape<kFormat, 1, 1, 1, 8, 4>;  // 16 × 32
+using TallQuant = QuantShape<kFormat, 1, 4, 1, 8, 2>;  // 64 × 32 for m ≤ 64
+template <Format kFormat>
+using SlimQuant = QuantShape<kFormat, 1, 1, 1, 8, 3>;  // 16 × 32 for m ≤ 16
 
 struct QuantProblem {
   void* y;
@@ -80,110 +85,133 @@ struct QuantProblem {
   const float* bias;
   int m, n, k;
   DType y_type;
+  Access stores;
 };
 
-// Where a 16-byte chunk of a row of 32 x lies: rows that begin at the same bank exchange their halves.
-__device__ __forceinline__ int swizzled_chunk(int row, int chunk) { return chunk ^ (row / 2 % 2 * 2); }
-
-// Rows [first_row, …) of x, groups [first_group, …); zero outside. The copies may still be under way on
-// return.
+// Starts the tiles of x and of the planes that the format has. The copies may still be under way on return.
 template <typename Shape>
-__device__ __forceinline__ void start_activations(typename Shape::Stage& stage, const QuantProblem& problem,
-                                                  int first_row, int first_group) {
-  constexpr int kChunk = kVectorBytes / sizeof(__nv_bfloat16), kChunks = kGroupK / kChunk;
-  constexpr int kPerRow = Shape::kGroups * kChunks;
-#pragma unroll
-  for (int i = threadIdx.x; i < Shape::kTileM * kPerRow; i += kQuantThreads) {
-    const int row = i / kPerRow, group = i % kPerRow / kChunks, chunk = i % kChunks;
-    const int k = (first_group + group) * kGroupK + chunk * kChunk;
-    const bool exists = first_row + row < problem.m && k < problem.k;
-    const __nv_bfloat16* source = problem.x + static_cast<int64_t>(first_row + row) * problem.k + k;
-    ptx::cp_async_16(&stage.x[group][row][swizzled_chunk(row, chunk) * kChunk], exists ? source : problem.x,
-                     exists ? kVectorBytes : 0);
+struct QuantTiles {
+  static constexpr int kPanels = Shape::kPanels, kGroups = Shape::kGroups, kBlocks = Shape::kBlocks;
+  static constexpr int kBlockGroups = Shape::kIsK ? 256 / kGroupK : 1;  // of a block
+  template <int kCount, int kBytes>
+  using Copies = PlaneCopies<kPanels, kCount, Shape::at_least_a_chunk(kBytes)>;
+
+  int n_groups, first_group;
+  RowCopies<kGroups, Shape::kTileM> x;
+  Copies<kGroups, Shape::kCodeBytes> codes;
+  Copies<kGroups, Shape::kHighBytes> high;
+  Copies<kBlocks, 32> scale, min;
+  Copies<kGroups, Shape::kSubScaleBytes> sub_scale;
+  Copies<kGroups, Shape::kSubMinBytes> sub_min;
+
+  __device__ __forceinline__ QuantTiles(const QuantProblem& problem, int first_row, int first_panel,
+                                        int n_panels, int groups)
+      : n_groups(groups),
+        first_group(0),
+        x(problem.x, first_row, problem.m, problem.k),
+        codes(problem.w.codes, first_panel, n_panels, groups),
+        high(problem.w.high, first_panel, n_panels, groups),
+        scale(problem.w.scale, first_panel, n_panels, groups / kBlockGroups),
+        min(problem.w.min, first_panel, n_panels, groups / kBlockGroups),
+        sub_scale(problem.w.sub_scale, first_panel, n_panels, groups),
+        sub_min(problem.w.sub_min, first_panel, n_panels, groups) {}
+
+  __device__ __forceinline__ void start(typename Shape::Stage& stage) {
+    const int left = n_groups - first_group;
+    const int blocks_left = Shape::kIsK ? left > 0 : left;
+    x.start(stage.x, left * kGroupK);
+    start_plane(codes, stage.codes, left);
+    if constexpr (Shape::kHighBytes > 0) start_plane(high, stage.high, left);
+    if constexpr (Shape::kSubScaleBytes > 0) start_plane(sub_scale, stage.sub_scale, left);
+    if constexpr (Shape::kSubMinBytes > 0) start_plane(sub_min, stage.sub_min, left);
+    scale.start(stage.scale, blocks_left);
+    if constexpr (Shape::kHasMin) min.start(stage.min, blocks_left);
+    ptx::cp_async_commit();
+    first_group += kGroups;
+    if (Shape::kIsK && first_group % kBlockGroups != 0) return;  // the next tile has the same block
+    scale.advance();
+    if constexpr (Shape::kHasMin) min.advance();
   }
-}
 
-// Entries [first, first + kCount) of each of the block's panels, of `count` entries of kBytes each; zero
-// outside.
-template <int kPanels, int kCount, int kBytes>
-__device__ __forceinline__ void start_plane(uint8_t (&to)[kPanels][kCount][kBytes], const void* plane,
-                                            int first_panel, int n_panels, int first, int count) {
-  constexpr int kChunks = kCount * kBytes / kVectorBytes;  // of a panel
-  const auto* from = static_cast<const uint8_t*>(plane);
-#pragma unroll
-  for (int i = threadIdx.x; i < kPanels * kChunks; i += kQuantThreads) {
-    const int panel = i / kChunks, byte = i % kChunks * kVectorBytes, entry = first + byte / kBytes;
-    const bool exists = first_panel + panel < n_panels && entry < count;
-    const int64_t at = (static_cast<int64_t>(first_panel + panel) * count + first) * kBytes + byte;
-    ptx::cp_async_16(&to[panel][0][0] + byte, exists ? from + at : from, exists ? kVectorBytes : 0);
+ private:
+  template <typename Plane, int kCount, int kBytes>
+  __device__ __forceinline__ static void start_plane(Plane& plane, uint8_t (&to)[kPanels][kCount][kBytes],
+                                                     int left) {
+    plane.start(to, left);
+    plane.advance();
   }
+};
+
+__device__ __forceinline__ uint32_t half_word_at(const uint8_t* bytes) {
+  return *reinterpret_cast<const uint16_t*>(bytes);
 }
 
-template <typename Shape>
-__device__ __forceinline__ void start_weights(typename Shape::Stage& stage, const PackedMatrix& w,
-                                              int first_panel, int first_group) {
-  const int groups = static_cast<int>(w.k) / kGroupK;
-  const int panels = (static_cast<int>(w.n) + kPanelN - 1) / kPanelN;
-  const int blocks = Shape::kIsK ? groups / kBlockGroups : groups;
-  const int block = Shape::kIsK ? first_group / kBlockGroups : first_group;
-  start_plane(stage.codes, w.codes, first_panel, panels, first_group, groups);
-  start_plane(stage.scale, w.scale, first_panel, panels, block, blocks);
-  if constexpr (Shape::kHighBytes > 0)
-    start_plane(stage.high, w.high, first_panel, panels, first_group, groups);
-  if constexpr (Shape::kHasMin) start_plane(stage.min, w.min, first_panel, panels, block, blocks);
-  if constexpr (Shape::kSubScaleBytes > 0)
-    start_plane(stage.sub_scale, w.sub_scale, first_panel, panels, first_group, groups);
-  if constexpr (Shape::kSubMinBytes > 0)
-    start_plane(stage.sub_min, w.sub_min, first_panel, panels, first_group, groups);
+// Bits of k 2t, 2t + 1 (low half) and k 2t + 8, 2t + 9 of a step, all four in one half word: `from` and
+// further up, the second pair's `further` above the first's.
+template <uint32_t kMask, int kFurther>
+__device__ __forceinline__ uint32_t spread_bits(uint32_t pairs, int from) {
+  const uint32_t twice = pairs | pairs << 16;
+  return (twice >> from & kMask) | (twice >> (from + kFurther) & kMask << 16);
 }
 
-__device__ __forceinline__ uint32_t word_at(const uint8_t* bytes) {
-  return *reinterpret_cast<const uint32_t*>(bytes);
-}
-
-// mma's b: quad t + 4 · step of a column of the panel, as bf16 integers.
+// mma's b: of a column of the panel k 2t, 2t + 1, 2t + 8, 2t + 9 of a step, as bf16 integers. Quads 4 step +
+// t / 2 and 4 step + 2 + t / 2 hold them.
 template <typename Shape>
 __device__ __forceinline__ void load_codes(uint32_t (&b)[2], const typename Shape::Stage& stage, int panel,
                                            int group, int column, int t, int step) {
-  const uint8_t* codes = stage.codes[panel][group];
+  const int quad = t / 2, at = column * 4 + t % 2 * 2;
+  const uint8_t* codes = stage.codes[panel][group] + quad * 64 + at;
   if constexpr (Shape::kIsByte) {
-    const uint32_t quad = word_at(codes + (t + 4 * step) * 64 + column * 4);
-    b[0] = ptx::signed_bytes_to_bf16<0>(quad);
-    b[1] = ptx::signed_bytes_to_bf16<2>(quad);
+    b[0] = ptx::signed_bytes_to_bf16<0>(half_word_at(codes + step * 256));
+    b[1] = ptx::signed_bytes_to_bf16<0>(half_word_at(codes + step * 256 + 128));
   } else {
-    uint32_t quad = word_at(codes + t * 64 + column * 4) >> 4 * step & 0x0f0f0f0fu;
-    const uint8_t* high = stage.high[panel][group];
+    uint32_t four = (half_word_at(codes) | half_word_at(codes + 128) << 16) >> 4 * step & 0x0f0f0f0fu;
+    const uint8_t* high = stage.high[panel][group] + at;
     if constexpr (Shape::kHasFifthBit)
-      quad |= (word_at(high + column * 4) >> (t + 4 * step) & 0x01010101u) << 4;
+      four |= spread_bits<0x0101u, 2>(half_word_at(high), quad + 4 * step) << 4;
     if constexpr (Shape::kHasStepScales)
-      quad |= (word_at(high + step * 64 + column * 4) >> 2 * t & 0x03030303u) << 4;
-    b[0] = ptx::bytes_to_bf16<0, Shape::kZero>(quad);
-    b[1] = ptx::bytes_to_bf16<2, Shape::kZero>(quad);
+      four |= spread_bits<0x0303u, 4>(half_word_at(high + step * 64), 2 * quad) << 4;
+    b[0] = ptx::bytes_to_bf16<0, Shape::kZero>(four);
+    b[1] = ptx::bytes_to_bf16<2, Shape::kZero>(four);
   }
 }
 
-__device__ __forceinline__ float half_at(const uint8_t* halves, int i) {
-  return to_float(reinterpret_cast<const __half*>(halves)[i]);
+struct ColumnPair {
+  float of[2];  // columns c (even) and c + 1
+};
+
+__device__ __forceinline__ ColumnPair halves_at(const uint8_t* halves, int c) {
+  const uint32_t pair = *reinterpret_cast<const uint32_t*>(halves + 2 * c);
+  return {ptx::half_to_float(static_cast<uint16_t>(pair)),
+          ptx::half_to_float(static_cast<uint16_t>(pair >> 16))};
 }
 
-// The scale of a column's sums over a step, and what is added per unit of Σ x: exact products.
+// Times signed or unsigned bytes of the columns: exact products.
+template <typename Byte>
+__device__ __forceinline__ ColumnPair times_bytes(const ColumnPair& d, const uint8_t* bytes, int c) {
+  const uint32_t pair = *reinterpret_cast<const uint16_t*>(bytes + c);
+  return {__fmul_rn(d.of[0], static_cast<float>(static_cast<Byte>(pair))),
+          __fmul_rn(d.of[1], static_cast<float>(static_cast<Byte>(pair >> 8)))};
+}
+
+// The scales of two columns' sums over a step, and what is added per unit of Σ x.
 template <typename Shape>
-__device__ __forceinline__ float scale_of(const typename Shape::Stage& stage, int panel, int group,
-                                          int column, int step) {
-  const float d = half_at(stage.scale[panel][Shape::kIsK ? 0 : group], column);
-  if constexpr (Shape::kHasStepScales)
-    return __fmul_rn(
-        d, static_cast<float>(static_cast<int8_t>(stage.sub_scale[panel][group][16 * step + column])));
-  if constexpr (Shape::kIsK) return __fmul_rn(d, static_cast<float>(stage.sub_scale[panel][group][column]));
+__device__ __forceinline__ ColumnPair scales_of(const typename Shape::Stage& stage, int panel, int group,
+                                                int column, int step) {
+  const ColumnPair d = halves_at(stage.scale[panel][Shape::kIsK ? 0 : group], column);
+  const uint8_t* const sub = stage.sub_scale[panel][group];
+  if constexpr (Shape::kHasStepScales) return times_bytes<int8_t>(d, sub + 16 * step, column);
+  if constexpr (Shape::kIsK && !Shape::kHasStepScales) return times_bytes<uint8_t>(d, sub, column);
   return d;
 }
 
 template <typename Shape>
-__device__ __forceinline__ float min_of(const typename Shape::Stage& stage, int panel, int group,
-                                        int column) {
-  const float m = half_at(stage.min[panel][Shape::kIsK ? 0 : group], column);
-  if constexpr (Shape::kIsK) return -__fmul_rn(m, static_cast<float>(stage.sub_min[panel][group][column]));
-  return m;
+__device__ __forceinline__ ColumnPair mins_of(const typename Shape::Stage& stage, int panel, int group,
+                                              int column) {
+  const ColumnPair m = halves_at(stage.min[panel][Shape::kIsK ? 0 : group], column);
+  if constexpr (!Shape::kIsK) return m;
+  const ColumnPair product = times_bytes<uint8_t>(m, stage.sub_min[panel][group], column);
+  return {-product.of[0], -product.of[1]};
 }
 
 // x of both steps of a group as mma's a, and its sums over the group for formats with a min.
@@ -192,20 +220,13 @@ struct GroupOfX {
   uint32_t a[Shape::kTilesM][2][4];  // by step
   float sums[Shape::kTilesM][4];
 
-  __device__ __forceinline__ GroupOfX(const typename Shape::Stage& stage, int group, int warp_m, int lane) {
+  __device__ __forceinline__ GroupOfX(const typename Shape::Stage& stage, int group, int warp_m) {
     const uint32_t one = ptx::pack<__nv_bfloat16>(1.0f, 1.0f);
 #pragma unroll
     for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = warp_m + 16 * i + 8 * half + lane / 4;
-          const int chunk = swizzled_chunk(row, 2 * step + lane % 4 / 2);
-          const uint2 quad = *reinterpret_cast<const uint2*>(&stage.x[group][row][chunk * 8 + lane % 2 * 4]);
-          a[i][step][half] = quad.x;
-          a[i][step][2 + half] = quad.y;
-        }
+        load_a(a[i][step], stage.x[group], warp_m + 16 * i, step);
       }
       if constexpr (Shape::kHasMin) {
 #pragma unroll
@@ -232,9 +253,10 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTilesM][Sh
 #pragma unroll
     for (int i = 0; i < Shape::kTilesM; ++i) ptx::mma_m16n8k16<__nv_bfloat16>(sums[i], x.a[i][step], b);
     if (!Shape::kHasStepScales && step == 0) continue;
+    const ColumnPair scales = scales_of<Shape>(stage, panel, group, first_column + 2 * t, step);
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const float scale = scale_of<Shape>(stage, panel, group, first_column + 2 * t + e, step);
+      const float scale = scales.of[e];
 #pragma unroll
       for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
@@ -247,34 +269,30 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTilesM][Sh
     }
   }
   if constexpr (Shape::kHasMin) {
+    const ColumnPair mins = mins_of<Shape>(stage, panel, group, first_column + 2 * t);
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const float min = min_of<Shape>(stage, panel, group, first_column + 2 * t + e % 2);
+      const float min = mins.of[e % 2];
 #pragma unroll
       for (int i = 0; i < Shape::kTilesM; ++i) acc[i][j][e] = __fmaf_rn(min, x.sums[i][e], acc[i][j][e]);
     }
   }
 }
 
-template <typename Shape>
-__device__ __forceinline__ void store_sums(const QuantProblem& problem,
+template <typename Shape, typename Out>
+__device__ __forceinline__ void store_sums(Out* y, const QuantProblem& problem,
                                            const float (&acc)[Shape::kTilesM][Shape::kTilesN][4], int row,
                                            int column) {
 #pragma unroll
   for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
-    for (int j = 0; j < Shape::kTilesN; ++j) {
+    for (int half = 0; half < 2; ++half) {
+      const int r = row + 16 * i + 8 * half;
+      if (r >= problem.m) continue;
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int r = row + 16 * i + e / 2 * 8, c = column + 8 * j + e % 2;
-        if (r >= problem.m || c >= problem.n) continue;
-        const float value = problem.bias == nullptr ? acc[i][j][e] : __fadd_rn(acc[i][j][e], problem.bias[c]);
-        const int64_t at = static_cast<int64_t>(r) * problem.n + c;
-        if (problem.y_type == DType::f32) {
-          store(static_cast<float*>(problem.y) + at, value);
-        } else {
-          store(static_cast<__nv_bfloat16*>(problem.y) + at, value);
-        }
+      for (int j = 0; j < Shape::kTilesN; ++j) {
+        store_columns(y + static_cast<int64_t>(r) * problem.n, problem.bias, column + 8 * j, problem.n,
+                      problem.stores, acc[i][j][2 * half], acc[i][j][2 * half + 1]);
       }
     }
   }
@@ -282,39 +300,39 @@ __device__ __forceinline__ void store_sums(const QuantProblem& problem,
 
 // Block (i, j) computes tile (i, j) of y; the pipeline is gemm.cuh's.
 template <typename Shape>
-__global__ void __launch_bounds__(kQuantThreads, Shape::kTilesM == 1 ? 4 : 2)
-    gemm_quant_kernel(QuantProblem problem) {
+__global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProblem problem) {
   constexpr int kStages = Shape::kStages;
   auto& shared = shared_storage<typename Shape::Storage>();
   const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_m = warp / Shape::kWarpsN * Shape::kWarpM, warp_n = warp % Shape::kWarpsN * Shape::kWarpN;
-  const int n_tiles = (problem.k / kGroupK + Shape::kGroups - 1) / Shape::kGroups;
+  const int n_groups = problem.k / kGroupK, n_panels = (problem.n + kPanelN - 1) / kPanelN;
+  const int n_tiles = (n_groups + Shape::kGroups - 1) / Shape::kGroups;
 
-  const auto start_tile = [&](int tile) {
-    if (tile < n_tiles) {
-      typename Shape::Stage& stage = shared.stages[tile % kStages];
-      start_activations<Shape>(stage, problem, first_row, tile * Shape::kGroups);
-      start_weights<Shape>(stage, problem.w, first_column / kPanelN, tile * Shape::kGroups);
-    }
-    ptx::cp_async_commit();  // an empty group keeps the count right past the end
-  };
-
+  QuantTiles<Shape> tiles(problem, first_row, first_column / kPanelN, n_panels, n_groups);
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
-  for (int tile = 0; tile < kStages - 1; ++tile) start_tile(tile);
+  for (int stage = 0; stage < kStages - 1; ++stage) tiles.start(shared.stages[stage]);
+  int full = 0, free = kStages - 1;  // the stage to multiply, and the one to fill
   for (int tile = 0; tile < n_tiles; ++tile) {
     ptx::cp_async_wait<kStages - 2>();
     __syncthreads();  // the tile has arrived, and nobody still reads the stage that is filled next
-    start_tile(tile + kStages - 1);
-    const typename Shape::Stage& stage = shared.stages[tile % kStages];
-#pragma unroll 1
+    tiles.start(shared.stages[free]);
+    const typename Shape::Stage& stage = shared.stages[full];
+    free = full;
+    full = full + 1 == kStages ? 0 : full + 1;
+#pragma unroll Shape::kUnrolled
     for (int group = 0; group < Shape::kGroups; ++group) {
-      const GroupOfX<Shape> x(stage, group, warp_m, lane);
+      const GroupOfX<Shape> x(stage, group, warp_m);
 #pragma unroll
       for (int j = 0; j < Shape::kTilesN; ++j) multiply_columns<Shape>(acc, x, stage, group, warp_n, j, lane);
     }
   }
-  store_sums<Shape>(problem, acc, first_row + warp_m + lane / 4, first_column + warp_n + lane % 4 * 2);
+  const int row = first_row + warp_m + lane / 4, column = first_column + warp_n + lane % 4 * 2;
+  if (problem.y_type == DType::f32) {
+    store_sums<Shape>(static_cast<float*>(problem.y), problem, acc, row, column);
+  } else {
+    store_sums<Shape>(static_cast<__nv_bfloat16*>(problem.y), problem, acc, row, column);
+  }
 }
 
 }  // namespace tuili::cuda

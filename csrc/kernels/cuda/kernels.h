@@ -68,6 +68,12 @@ int mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t
 int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
           int64_t d, float factor);
 
+// y[t, :] += table[ids[t], :]              y f32 [n_tokens, d]; table f32 [., d]. CPU's bits.
+int add_rows(Stream stream, float* y, const float* table, const int32_t* ids, int64_t n_tokens, int64_t d);
+
+// y = x rounded, for what a GEMM reads.
+int round_to_bf16(Stream stream, bf16* y, const float* x, int64_t count);
+
 // y = act(gate), or act(gate) · up when up is not null. y may be gate when f32. CPU's bits.
 int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count);
 
@@ -137,7 +143,7 @@ enum class Causal : uint8_t { no, yes };
 struct AttentionArgs {
   Output out;  // f32 or bf16 [n_tokens, n_heads · head_dim], row stride ld_out
   int64_t ld_out;
-  const float* q;  // f32 of the same shape, row stride ld_q
+  const float* q;  // f32 of the same shape, row stride ld_q; rows on 16 bytes
   int64_t ld_q;
   KvPages pages;  // on 16 bytes; head_dim a multiple of 8, at most 256
   const int32_t* blocks;
@@ -147,12 +153,18 @@ struct AttentionArgs {
   int64_t max_keys;  // at least every n_keys
   int64_t n_tokens;  // rows of q
   int64_t n_heads;   // a multiple of pages.n_kv_heads
-  int64_t window;    // key j is seen by the query at i iff i - j < window; 0: no window
-  Causal causal;     // yes: iff j <= i, too
-  float scale;
-  float softcap;    // scores become softcap · tanh(score / softcap); 0: they do not
+  int64_t window;    // key j is seen by the query at i iff |i - j| < window; 0: no window
+  Causal causal;     // yes: iff j <= i, too; no: also keys of another sequence (cross attention)
+  float scale;       // > 0
+  float softcap;     // scores become softcap · tanh(score / softcap); 0: they do not
   float* partials;  // scratch, attention_partial_floats(…) or more; with those of one split nothing is shared
   int64_t partial_floats;
+  // Added to the score of each seen key, not null: bias[head · bias_stride + bias_origin + key -
+  // (bias_relative ? the query's position : 0)]. Slopes (ALiBi) and buckets (T5) are such tables.
+  const float* bias = nullptr;
+  int64_t bias_stride = 0, bias_origin = 0;
+  bool bias_relative = false;
+  const float* sinks = nullptr;  // [n_heads] or null: a score per head that takes its share and no value
 };
 
 constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim,
@@ -164,11 +176,15 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 
 // q is rounded to the type of the pages. Splits of 512 keys at absolute positions, each from a fresh (max,
 // sum, out); inside a split, tiles of 64 keys in order:
-//   score = q · k in one chain of tensor-core steps of 16 d, · scale, (capped,) · log2(e); unseen keys are
-//   -inf m' = max(m, max score); r = 2^(m - m'); p = 2^(score - m'), rounded to the type of the pages sum =
-//   sum · r, then += p · 1 in steps of 16 keys;  out[d] = out[d] · r, then += p · v[.][d] in the same steps
+//   score = q · k in one chain of tensor-core steps of 16 d; unseen keys are -inf
+//   with a cap or a bias: score = score · scale, (capped,) · log2(e), then fma(bias, log2(e), score); u = 1
+//   without: u = scale · log2(e)
+//   m' = max(m, max score · u); r = 2^(m - m'); p = 2^fma(score, u, -m'), rounded to the type of the pages
+//   sum = sum · r, then += p · 1 in steps of 16 keys
+//   out[d] = out[d] · r, then += p · v[.][d] in the same steps
 // Splits merge in ascending order: M' = max(M, m); out = fma(O, 2^(M - M'), o · 2^(m - M')), the sum
-// likewise. The result is out · (1 / sum) + 0; no seen key gives zeros. An unseen key has p = 0, which
+// likewise. A sink s, · log2(e), merges last: M' = max(M, s); sum = fma(S, 2^(M - M'), 2^(s - M')); out = O ·
+// 2^(M - M'). The result is out · (1 / sum) + 0; no seen key gives zeros. An unseen key has p = 0, which
 // changes no bit: the tensor cores add 0 · v exactly for every finite v below 2^100. So a query's bits are
 // the same alone, in a chunk, with its splits shared out over blocks or not. 2^x is the device's own, within
 // 2^-22.
@@ -187,8 +203,8 @@ struct GemmArgs {
   int64_t k;
 };
 
-// Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16:
-// those with k / 4 even, then the others. A step adds its products after aligning them to the largest and
+// Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
+// the first 16 k and then the others. A step adds its products after aligning them to the largest and
 // cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
 // bias and the last rounding. Any m, any k and any alignment of the element give the same bits; 16-byte rows
 // are faster. Sizes are below 2^31.

@@ -40,4 +40,10 @@ inline bool has_vector_rows(const void* base, int64_t row_bytes) {
   return reinterpret_cast<uintptr_t>(base) % kVectorBytes == 0 && row_bytes % kVectorBytes == 0;
 }
 
+// How dense rows of n elements are written: columns c and c + 1 at once (c even), or each alone.
+inline Access pair_access(const void* base, int64_t n, int64_t element_bytes) {
+  const bool aligned = reinterpret_cast<uintptr_t>(base) % static_cast<uintptr_t>(2 * element_bytes) == 0;
+  return aligned && n % 2 == 0 ? Access::vector : Access::scalar;
+}
+
 }  // namespace tuili::cuda

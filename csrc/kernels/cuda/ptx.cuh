@@ -123,6 +123,17 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
 #endif
 }
 
+// The value of fp16's bits.
+__device__ __forceinline__ float half_to_float(uint16_t bits) {
+#if defined(__CUDACC__)
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
+  return y;
+#else
+  return __half2float(__half{bits});
+#endif
+}
+
 // Bytes kFirst and kFirst + 1 of a word, below 128, minus kZero, as two bf16: exact, because 128 + byte is a
 // bf16 whose fraction is the byte.
 template <int kFirst, int kZero>

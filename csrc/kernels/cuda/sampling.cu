@@ -13,7 +13,7 @@ bool is_valid(int64_t n_rows, int64_t n_vocab) {
 
 }  // namespace
 
-// One block of 256 threads per row.
+// One block of 1,024 threads per row.
 int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab) {
   if (n_rows == 0) return cudaSuccess;  // a launch of zero blocks is an error
   if (!is_valid(n_rows, n_vocab)) return cudaErrorInvalidValue;
@@ -22,7 +22,7 @@ int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, 
   return cudaGetLastError();
 }
 
-// One block of 256 threads per row; 16 KiB of shared memory.
+// One block of 1,024 threads per row; 16 KiB of shared memory.
 int softmax_stats(Stream stream, float* max, float* sum, const float* logits, int64_t n_rows,
                   int64_t n_vocab) {
   if (n_rows == 0) return cudaSuccess;
@@ -32,7 +32,7 @@ int softmax_stats(Stream stream, float* max, float* sum, const float* logits, in
   return cudaGetLastError();
 }
 
-// One block of 256 threads per row; 9 KiB of shared memory.
+// One block of 1,024 threads per row; 9 KiB of shared memory.
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
          int64_t n_vocab) {
   if (n_rows == 0) return cudaSuccess;

@@ -10,7 +10,7 @@
 
 namespace tuili::cuda {
 
-inline constexpr int kLogitThreads = 256;
+inline constexpr int kLogitThreads = 1024;
 inline constexpr int kLogitWarps = kLogitThreads / 32;
 inline constexpr int kExponentials = 2048;  // per piece of the sum
 
@@ -49,7 +49,7 @@ struct Candidate {
 // The first maximum of a row, in every thread; key kNaNKey if it holds a NaN.
 __device__ __forceinline__ Candidate first_maximum(ArgmaxStorage& shared, const float* row, int n_vocab) {
   Candidate best{0, n_vocab};
-#pragma unroll 4
+#pragma unroll 8
   for (int i = threadIdx.x; i < n_vocab; i += kLogitThreads) {
     const float x = row[i];
     best.meet(x == x ? ascending_key(x) : kNaNKey, i);
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kLogitThreads)
 // The largest of the row, in every thread.
 __device__ __forceinline__ float row_max(StatsStorage& shared, const float* row, int n_vocab) {
   float max = -__builtin_huge_valf();
-#pragma unroll 4
+#pragma unroll 8
   for (int i = threadIdx.x; i < n_vocab; i += kLogitThreads) max = larger(max, row[i]);
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {

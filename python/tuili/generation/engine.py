@@ -22,6 +22,7 @@ from tuili import _core
 from tuili.errors import (
     DeadlineExceeded,
     EngineClosedError,
+    EngineDeadError,
     QueueFullError,
     TuiliError,
 )
@@ -284,6 +285,9 @@ class Engine(Worker):
                 self._mark_admitted(plan, start)
             if rows:
                 self._receive(plan, self._compute(plan, start), start)
+        except EngineDeadError as error:  # nothing of the device answers any more
+            self._fail(self._all_rows(), error)
+            self.close()
         except Exception as error:
             self._fail(rows or self._all_rows(), error)
         if not rows and self.scheduler.has_work:  # cannot be; but an error is better than a wait without end

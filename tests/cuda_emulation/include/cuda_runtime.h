@@ -115,6 +115,10 @@ inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
   return out;
 }
 
+template <typename T>
+T __ldg(const T* from) {
+  return *from;
+}
 inline int __clzll(int64_t x) { return std::countl_zero(static_cast<uint64_t>(x)); }
 inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
   __extension__ using Wide = unsigned __int128;

@@ -1,0 +1,17 @@
+#include "base/device_memory.h"
+
+namespace tuili {
+
+PlacedBuffer::PlacedBuffer(int64_t bytes, DeviceKind device) : PlacedBuffer() {
+  bytes_ = bytes;
+  if (device == DeviceKind::cpu) {
+    on_host_ = Buffer(bytes);
+    return;
+  }
+  if (bytes == 0) return;
+  on_device_ = device::allocate(bytes);
+  device::fill(on_device_, 0, bytes, nullptr);
+  device::synchronize(nullptr);
+}
+
+}  // namespace tuili

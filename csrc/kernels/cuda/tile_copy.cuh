@@ -1,0 +1,122 @@
+// A thread's part in copying tiles of matrices to shared memory by cp.async: what does not change from tile
+// to tile is computed once, so that a copy costs an addition and a predicate beside itself.
+#pragma once
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
+
+namespace tuili::cuda {
+
+inline constexpr int kTileThreads = 128;  // of every block that copies tiles
+inline constexpr int kPlaneK = 32;        // k of a row that lie together in shared memory: 64 bytes
+
+// Where the chunk of 16 bytes with k 8 chunk … of a row of a plane lies in that row: eight rows that follow
+// one another have it in eight different places of the banks, as ldmatrix wants.
+__device__ __forceinline__ int chunk_place(int row, int chunk) { return chunk ^ row / 2 % 4; }
+
+// mma's a: k 16 step … of rows row … row + 15 of a plane. mma's b of both steps: k 0 … 31 of rows row … row
+// + 7.
+template <int kRows>
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], const __nv_bfloat16 (&plane)[kRows][kPlaneK],
+                                       int row, int step) {
+  const int lane = threadIdx.x % 32, r = row + lane % 16;
+  ptx::ldmatrix_x4(a, &plane[r][chunk_place(r, 2 * step + lane / 16) * 8]);
+}
+template <int kRows>
+__device__ __forceinline__ void load_b(uint32_t (&b)[4], const __nv_bfloat16 (&plane)[kRows][kPlaneK],
+                                       int row) {
+  const int lane = threadIdx.x % 32, r = row + lane % 8;
+  ptx::ldmatrix_x4(b, &plane[r][chunk_place(r, lane / 8) * 8]);
+}
+
+// Tiles of kRows rows × 32 kPlanes k of a dense [n_rows, k] matrix, in order of k. What lies outside the
+// matrix is zero. Rows begin on 16 bytes.
+template <int kPlanes, int kRows>
+struct RowCopies {
+  using Element = __nv_bfloat16;
+  static constexpr int kChunk = kVectorBytes / sizeof(Element);
+  static constexpr int kPerRow = kPlanes * kPlaneK / kChunk;
+  static constexpr int kStep = kTileThreads / kPerRow;  // rows from one of the thread's copies to the next
+  static constexpr int kCopies = kRows / kStep;
+  static constexpr int kPlaces = kStep % 8 == 0 ? 1 : 2;
+  static_assert(kStep % 4 == 0 && kRows % kStep == 0,
+                "copies c and c + 2 lie in the same place of their rows");
+
+  const Element* next;  // of the first copy in the tile to come
+  int64_t stride;       // from one copy to the next
+  uint32_t exists;      // bit c: copy c's row
+  int column;
+  int places[kPlaces];  // of the copies with even and odd c, from that of row 0
+
+  __device__ __forceinline__ RowCopies(const Element* matrix, int first_row, int n_rows, int k) {
+    const int row = threadIdx.x / kPerRow, chunk = threadIdx.x % kPerRow;
+    column = chunk * kChunk;
+#pragma unroll
+    for (int c = 0; c < kPlaces; ++c) {
+      const int r = row + c * kStep;
+      places[c] = (chunk / 4 * kRows + row) * kPlaneK + chunk_place(r, chunk % 4) * kChunk;
+    }
+    next = matrix + static_cast<int64_t>(first_row + row) * k + column;
+    stride = static_cast<int64_t>(kStep) * k;
+    exists = 0;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) exists |= (first_row + row + c * kStep < n_rows ? 1u : 0u) << c;
+  }
+
+  // Starts to copy the next tile, of which k_left k exist.
+  __device__ __forceinline__ void start(Element (&to)[kPlanes][kRows][kPlaneK], int k_left) {
+    const uint32_t present = column < k_left ? exists : 0;
+    const Element* source = next;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) {
+      ptx::cp_async_16(&to[0][0][0] + places[c % kPlaces] + c * kStep * kPlaneK, source,
+                       present >> c & 1u ? kVectorBytes : 0);
+      source += stride;
+    }
+    next += kPlanes * kPlaneK;
+  }
+};
+
+// Tiles of a plane of packed weights (base/packed.h): kCount of a panel's `count` entries of kBytes each, of
+// kPanels panels. What lies outside is zero.
+template <int kPanels, int kCount, int kBytes>
+struct PlaneCopies {
+  static constexpr int kPerPanel = kCount * kBytes / kVectorBytes, kAll = kPanels * kPerPanel;
+  static constexpr int kCopies = (kAll + kTileThreads - 1) / kTileThreads;
+  static_assert((kPerPanel & (kPerPanel - 1)) == 0 && kPerPanel > 0);
+
+  const uint8_t* next;
+  int64_t panel_bytes;
+  uint32_t exists;
+  int entry;  // of the thread's first copy in a tile
+
+  __device__ __forceinline__ PlaneCopies(const void* plane, int first_panel, int n_panels, int count) {
+    const int panel = threadIdx.x / kPerPanel, byte = threadIdx.x % kPerPanel * kVectorBytes;
+    panel_bytes = static_cast<int64_t>(count) * kBytes;
+    next = static_cast<const uint8_t*>(plane) + (first_panel + panel) * panel_bytes + byte;
+    entry = byte / kBytes;
+    exists = 0;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) {
+      const int i = threadIdx.x + c * kTileThreads;
+      exists |= (i < kAll && first_panel + i / kPerPanel < n_panels ? 1u : 0u) << c;
+    }
+  }
+
+  // Starts to copy the next tile, of which `left` entries exist. It stays the next one until `advance`.
+  __device__ __forceinline__ void start(uint8_t (&to)[kPanels][kCount][kBytes], int left) {
+    uint8_t* const place = &to[0][0][0] + threadIdx.x * kVectorBytes;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) {
+      constexpr int kCopyBytes = kTileThreads * kVectorBytes;
+      const int within = c * kTileThreads % kPerPanel * kVectorBytes;
+      const bool present = (exists >> c & 1u) && entry + within / kBytes < left;
+      if (kAll % kTileThreads != 0 && static_cast<int>(threadIdx.x) + c * kTileThreads >= kAll) break;
+      ptx::cp_async_16(place + c * kCopyBytes, next + c * kTileThreads / kPerPanel * panel_bytes + within,
+                       present ? kVectorBytes : 0);
+    }
+  }
+  __device__ __forceinline__ void advance() { next += kCount * kBytes; }
+};
+
+}  // namespace tuili::cuda

@@ -1,0 +1,109 @@
+// The runner's part of steps on a device: what comes and goes between its memory and the host's.
+#include <algorithm>
+
+#include "base/check.h"
+#include "runtime/runner.h"
+
+namespace tuili {
+
+// Scratch of attention in device memory, or on the CPU.
+void Runner::take_partials(Carver& carver, int64_t n_keys, int64_t n_heads, int64_t head_dim) {
+  const int64_t floats =
+      model_.device == DeviceKind::cuda
+          ? ops::device_partial_floats(options_.max_batch_tokens, n_keys, n_heads, head_dim)
+          : ops::attention_partial_floats(n_keys, n_heads, head_dim);
+  state_.attention_partials = {carver.take<float>(floats), static_cast<size_t>(floats)};
+}
+
+void Runner::take_draws(Carver& carver, int64_t n_rows) {
+  const int64_t bytes = n_rows * int64_t{sizeof(ops::Draw)};
+  device_draws_ = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, DeviceKind::cuda);
+  device_chosen_ = TensorView(carver.take<int32_t>(n_rows), DType::i32, {n_rows}, DeviceKind::cuda);
+}
+
+void Runner::prepare_device() {
+  const ModelSpec& spec = model_.spec;
+  StagingSizes sizes{.max_tokens = options_.max_batch_tokens,
+                     .max_seqs = options_.max_seqs,
+                     .n_areas = std::ssize(places_),
+                     .max_blocks = std::ssize(shared_blocks_),
+                     .block_size = shared_pages_.empty() ? 0 : shared_pages_[0].pages.block_size};
+  if (cache_) {
+    sizes.block_size = cache_->block_size();
+    sizes.max_blocks = (spec.max_positions + sizes.block_size - 1) / sizes.block_size;
+  }
+  staging_.emplace(spec, sizes);
+  const int64_t floats = cache_ ? logits_.count() : state_.hidden.count();
+  arrived_ = PinnedBuffer(floats * int64_t{sizeof(float)});
+  if (!cache_) return;
+  draws_ = PinnedBuffer(device_draws_.count());
+  chosen_ = PinnedBuffer(device_chosen_.count() * int64_t{sizeof(int32_t)});
+}
+
+// A decoder's step; on a device one of a token per sequence as a graph.
+void Runner::forward(const StepBatch& batch, const Taps* taps) {
+  const auto compute = [&] { transformer_.forward(context_, batch, cache_->view(), state_, taps); };
+  if (!staging_ || taps || batch.n_tokens() != std::ssize(sequences_)) return compute();
+  graphs_.run({batch.n_tokens(), batch.areas[0].rows.on_device.max_keys}, context_.stream, compute);
+}
+
+// Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature; false
+// if one does.
+bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows) {
+  const int64_t n_vocab = model_.spec.n_vocab;
+  const auto n_rows = static_cast<int64_t>(rows.size());
+  if (n_vocab >= ops::kMostDrawn) return false;
+  auto* const draws = reinterpret_cast<ops::Draw*>(draws_.data());
+  for (int64_t i = 0; i < n_rows; ++i) {
+    const Sequence& s = *requests[rows[i].request].sequence;
+    const bool plain = rows[i].sample >= 0 && !s.collect.anything() && !s.deferred && s.allowed.empty();
+    if (!plain || !draws_plainly(s.sampling, n_vocab)) return false;
+    const auto n_known = static_cast<uint64_t>(positions_[rows[i].row]) + 1;
+    draws[i] = {s.sampling.seed, n_known, s.sampling.top_k == 1 ? 0.0f : s.sampling.temperature};
+  }
+  TensorView sent = device_draws_.slice(0, n_rows * int64_t{sizeof(ops::Draw)}), from_host = sent;
+  from_host.data = draws;
+  from_host.device = DeviceKind::cpu;
+  ops::copy(context_, sent, from_host);
+  const TensorView tokens = device_chosen_.slice(0, n_rows), logits = logits_.slice(0, n_rows);
+  ops::draw(context_, tokens, logits, static_cast<const ops::Draw*>(sent.data));
+  const auto* const chosen = static_cast<const int32_t*>(on_host(tokens, chosen_.data()).data);
+  for (int64_t i = 0; i < n_rows; ++i) {
+    drawn_[rows[i].sample] = chosen[i];
+    if (chosen[i] != ops::kUndecided) continue;
+    const float* const row = on_host(logits.slice(i, 1), arrived_.data()).f32();
+    sample_rows(requests, rows.subspan(i, 1), row);
+  }
+  return true;
+}
+
+// The final hidden states of these rows one after another; a view of them where they lie so already.
+TensorView Runner::gather(std::span<const LogitRow> rows) {
+  const auto n = static_cast<int64_t>(rows.size());
+  for (int64_t begin = 0, end = 0; begin < n; begin = end) {
+    const int64_t first = rows[begin].row;
+    while (end < n && rows[end].row == first + end - begin) ++end;
+    const TensorView together = state_.hidden.slice(first, end - begin);
+    if (end - begin == n) return together;
+    ops::copy(context_, head_input_.slice(begin, end - begin), together);
+  }
+  return head_input_.slice(0, n);
+}
+
+// x where the host can read it: itself, or its copy in `room`.
+TensorView Runner::on_host(const TensorView& x, uint8_t* room) const {
+  if (x.device == DeviceKind::cpu) return x;
+  TensorView copy = x;
+  copy.data = room;
+  copy.device = DeviceKind::cpu;
+  ops::copy(context_, copy, x);
+  wait();
+  return copy;
+}
+
+// For the device's work on this step.
+void Runner::wait() const {
+  if (model_.device != DeviceKind::cpu) device::synchronize(context_.stream);
+}
+
+}  // namespace tuili

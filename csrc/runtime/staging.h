@@ -1,0 +1,46 @@
+// A step's lists on their way to the device.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/device_memory.h"
+#include "model/transformer.h"
+
+namespace tuili {
+
+struct StagingSizes {
+  int64_t max_tokens, max_seqs, n_areas;
+  int64_t max_blocks;  // of a sequence, in an area
+  int64_t block_size;
+};
+
+// Lays the lists out in pinned memory and sends them in one copy. Nothing is allocated after the
+// construction.
+class Staging {
+ public:
+  Staging(const ModelSpec& spec, const StagingSizes& sizes);
+
+  // The batch in device memory, valid until the next call; state.cos and state.sin become its own. Waits for
+  // the stream's work first, which may read what was sent before.
+  StepBatch send(const ops::Context& context, const Transformer& transformer, const StepBatch& batch,
+                 std::span<const int32_t> positions, State& state);
+
+ private:
+  template <class T>
+  T* on_device(const T* on_host) const {
+    return reinterpret_cast<T*>(device_.data() + (reinterpret_cast<const uint8_t*>(on_host) - host_.data()));
+  }
+  std::span<const int32_t> put(Carver& carver, std::span<const int32_t> list) const;
+  void put_ropes(const ops::Context& context, const Transformer& transformer, Carver& carver,
+                 std::span<const int32_t> positions, State& state);
+  void put_sequences(Carver& carver, const StepBatch& batch);
+
+  StagingSizes sizes_;
+  PinnedBuffer host_;
+  PlacedBuffer device_;
+  Vector<TensorView> cos_, sin_;  // one per rope, on the host
+  Vector<AreaRows> areas_;
+};
+
+}  // namespace tuili

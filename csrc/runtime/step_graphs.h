@@ -1,0 +1,37 @@
+// Steps of one token per sequence, recorded: a launch for each kernel costs more than many of them take.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <map>
+
+#include "base/device.h"
+
+namespace tuili {
+
+class StepGraphs {
+ public:
+  // What decides every argument of a step's launches. Their pointers are the same in all steps of a size.
+  struct Size {
+    int64_t n_rows, most_keys;
+    auto operator<=>(const Size&) const = default;
+  };
+
+  StepGraphs() = default;
+  StepGraphs(const StepGraphs&) = delete;
+  ~StepGraphs();
+
+  // Enqueues `work`: the first time of a size as it is, so that its kernels are loaded, the second time while
+  // it is recorded, and from then on as one graph.
+  void run(Size size, device::Stream stream, const std::function<void()>& work);
+
+ private:
+  struct Entry {
+    int64_t n_runs = 0;
+    device::Graph graph = nullptr;
+  };
+  std::map<Size, Entry> entries_;
+};
+
+}  // namespace tuili

@@ -1,0 +1,215 @@
+"""Whole models and engines on the CUDA device, or on the CPU that plays it, against the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import property_schedules
+from architecture_files import token_ids, write
+from architecture_table import CASES, Case
+from tiny_core import How, build, built, encode, run, some_ids, tiny
+from tiny_engine import codes, counted, counter, drain, make_engine, sampling
+from tiny_files import write_hf_folder
+from tiny_models import tiny_bert, tiny_llama
+from tuili import LLM, InvalidParameterError, _core
+from tuili.errors import EngineClosedError, EngineDeadError, ModelUnsupportedError
+from tuili.loading.model import load, plan_model
+
+HAS_DEVICE = _core.build_info()["cuda"] != "none"
+on_device = pytest.mark.skipif(not HAS_DEVICE, reason="a build without CUDA; .ci/run tests an emulated one")
+
+BF16 = 2.0**-8  # of a number, its largest rounding
+
+
+def assert_close(result: np.ndarray, expected: np.ndarray, spec: _core.ModelSpec) -> None:
+    """Within what roundings to bfloat16 may do, to first order.
+
+    On the device the inputs of a layer's four groups of products, of the head's, and q, k, v and the
+    probabilities are rounded, each by BF16 / 2 of its largest at most, in any direction. Products keep a
+    vector's length and norms undo what they are given; so rows differ by a root of the number of roundings.
+    Three times that is allowed, and seldom reached.
+    """
+    n_roundings = 8 * len(spec.layers) + 1
+    length = np.sqrt((expected.astype(np.float64) ** 2).mean(axis=-1, keepdims=True))
+    error = np.abs(result - expected) / length
+    assert error.max() <= 3 * np.sqrt(n_roundings) * BF16, f"{error.max():.2e} of a row's length"
+
+
+@pytest.mark.skipif(HAS_DEVICE, reason="a build with CUDA")
+def test_a_build_without_cuda_says_so() -> None:
+    with pytest.raises(InvalidParameterError, match="no CUDA") as failure:
+        LLM("nothing", device="cuda")
+    assert failure.value.code == "no_cuda" and failure.value.param == "device"
+    assert _core.device_memory() is None
+    with pytest.raises(InvalidParameterError, match="no CUDA"):
+        built("llama").upload()
+
+
+@on_device
+@pytest.mark.parametrize("kv_type", ["float16", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("format", ["bf16", "q8_0", "q4_0"])
+def test_logits_are_the_cpus(family: str, format: str, kv_type: str) -> None:
+    ids = some_ids(40)
+    on_cpu, there = built(family, format, "float32"), built(family, format, "float32", "cuda")
+    assert there.device == "cuda" and there.n_parameters == on_cpu.n_parameters
+    expected = run(on_cpu, ids, How(kv_type=kv_type))
+    result = run(there, ids, How(kv_type=kv_type))
+    assert_close(result.logits(), expected.logits(), on_cpu.spec)
+    assert result.hidden_states()[0].shape == (40, on_cpu.spec.d_model)
+
+
+@on_device
+def test_the_first_hidden_states_are_the_rows_of_the_table() -> None:
+    ids = some_ids(9)
+    result = run(built("llama", "bf16", device="cuda"), ids, How(kv_type="float16"))
+    table = tiny("llama", "bf16").values()["token_embedding"]
+    assert np.array_equal(result.hidden_states()[0], table[ids].astype(np.float32))
+
+
+@on_device
+def test_chunks_and_blocks_change_no_bit() -> None:
+    ids = some_ids(70)
+    model = built("gemma3", "bf16", device="cuda")
+    expected = run(model, ids, How(kv_type="float16")).logits()
+    for how in (How(kv_type="float16", chunk=17, block_size=16), How(kv_type="float16", chunk=1)):
+        assert run(model, ids, how).logits().tobytes() == expected.tobytes()
+
+
+@on_device
+@pytest.mark.parametrize("format", ["bf16", "q8_0"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "weighted_mean"])
+def test_vectors_are_the_cpus(format: str, pooling: str) -> None:
+    texts = [some_ids(n, seed=n) for n in (5, 64, 1, 33)]
+    on_cpu, there = (built("bert", format, "float32", device) for device in ("cpu", "cuda"))
+    expected, _ = encode(on_cpu, texts, pooling)
+    result, sequences = encode(there, texts, pooling)
+    assert_close(result, expected, on_cpu.spec)
+    assert sequences[1].hidden_states().shape[1] == 64
+    for i, ids in enumerate(texts):
+        assert encode(there, [ids], pooling)[0].tobytes() == result[i : i + 1].tobytes()
+
+
+MISSING = {"experts": "experts", "latent": "latent", "parallel": "position biases"}
+
+
+@on_device
+@pytest.mark.parametrize("family", MISSING)
+def test_what_has_no_kernel_is_named(family: str) -> None:
+    with pytest.raises(ModelUnsupportedError, match=MISSING[family]):
+        built(family).upload()
+
+
+@on_device
+def test_a_cache_of_another_device_or_type_is_refused() -> None:
+    model = built("llama", device="cuda")
+    with pytest.raises(InvalidParameterError, match="float16 or bfloat16"):
+        _core.KvCache(model.spec, 4, 32, "int8", device="cuda")
+    with pytest.raises(InvalidParameterError, match="one device"):
+        _core.Runner(model, _core.KvCache(model.spec, 4, 32, "float16"))
+
+
+@on_device
+def test_an_engine_counts() -> None:
+    """The counting model's answers leave no room for rounding."""
+    model = build(counter()).upload()
+    engine = make_engine(model=model, kv_type="float16", n_blocks=12)
+    handles = [engine.submit(codes(prompt), sampling(max_tokens=20)) for prompt in ("a", "hello A", "0")]
+    drain(engine)
+    texts = [handle.result(timeout=0).outputs[0].text for handle in handles]
+    assert texts == [counted(prompt, 20) for prompt in ("a", "A", "0")]
+
+
+@on_device
+def test_a_lost_device_ends_the_engine_once() -> None:
+    engine = make_engine(model=built("llama", "bf16", device="cuda"), kv_type="float16", n_blocks=12)
+    handles = [engine.submit(codes(prompt), sampling(max_tokens=9)) for prompt in ("a", "b")]
+
+    class Lost:
+        def __getattr__(self, name: str) -> object:
+            raise EngineDeadError("attention: CUDA reports cudaErrorIllegalAddress")
+
+    engine._runner = Lost()  # type: ignore[assignment]
+    engine.step()
+    for handle in handles:
+        with pytest.raises(EngineDeadError, match="IllegalAddress"):
+            handle.result(timeout=0)
+    with pytest.raises(EngineClosedError):
+        engine.submit(codes("a"), sampling(max_tokens=1))
+
+
+@on_device
+def test_an_llm_on_the_device(tmp_path: Path) -> None:
+    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
+    options = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512, "max_num_seqs": 4}
+    with LLM(path, device="cuda", packed_cache=False, **options) as llm:
+        assert llm.config["device"] == "cuda" and llm.memory["weights"] == llm._model.weight_bytes
+        prompts = ["the cat", "the answer is", "a dog and the cat sat"]
+        together = llm.generate(prompts, max_tokens=6, temperature=0)
+        alone = [llm.generate(prompt, max_tokens=6, temperature=0) for prompt in prompts]
+        assert [out.outputs[0].token_ids for out in together] == [out.outputs[0].token_ids for out in alone]
+        drawn = {"max_tokens": 6, "temperature": 1.0, "seed": 3}
+        with_filter = llm.generate(prompts[0], top_k=300, logprobs=1, **drawn)  # the host draws
+        assert llm.generate(prompts[0], **drawn).outputs[0].token_ids == with_filter.outputs[0].token_ids
+        prefix = llm.save_prefix(list(range(40)))
+        assert llm.score(list(range(40))).shape == (39,)
+    wrong = pytest.raises(InvalidParameterError, match="other weights or settings")
+    with LLM(path, packed_cache=False, **options) as on_cpu, wrong:
+        on_cpu.load_prefix(prefix)
+    with pytest.raises(InvalidParameterError, match="float16 or bfloat16"):
+        LLM(path, device="cuda", kv_cache_dtype="int8", **options)
+
+
+@on_device
+def test_an_encoder_on_the_device(tmp_path: Path) -> None:
+    path = write_hf_folder(tiny_bert(), tmp_path / "bert")
+    with LLM(path, device="cuda", packed_cache=False) as there, LLM(path, packed_cache=False) as on_cpu:
+        vectors = there.embed(["the cat", "a dog sat"])
+        assert_close(vectors, on_cpu.embed(["the cat", "a dog sat"]), there._loaded.spec)
+
+
+@on_device
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> None:
+    """Rounding the weights of a model once shows how much roundings move its logits. The device rounds the
+    same weights, and eight times in a layer what they meet: no more than six times as much is allowed.
+    """
+    folder = write(case, tmp_path)
+    exact, model = (
+        load(plan_model(folder, dtype=dtype, compute="float32")).model for dtype in ("float32", "bfloat16")
+    )
+    if any(
+        layer.moe.n_experts
+        or layer.latent.kv_rank
+        or layer.position_bias >= 0
+        or layer.sinks
+        or layer.qkv_clip
+        or layer.head_dim % 8
+        for layer in model.spec.layers
+    ):
+        with pytest.raises(ModelUnsupportedError, match=r"layer \d+ has"):
+            model.upload()
+        return
+
+    def outputs(model: _core.Model) -> np.ndarray:
+        ids = np.array(token_ids(), np.int32)
+        if model.spec.kind == "encoder":
+            return encode(model, [ids])[0]
+        return run(model, ids, How(kv_type="float16")).logits()
+
+    expected = outputs(model)
+    moved = np.abs(outputs(exact) - expected).max()
+    assert np.abs(outputs(exact.upload()) - expected).max() <= 6 * moved
+
+
+@on_device
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100))
+def test_a_random_schedule_changes_no_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(property_schedules, "device", "cuda")
+    property_schedules.alone.cache_clear()
+    property_schedules.check(seed)
