@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import reference
 import tuili
 from seq2seq_models import (
     CASES,
@@ -19,6 +20,7 @@ from seq2seq_models import (
     by_name,
     core_model,
     source_ids,
+    stored_tensors,
     target_ids,
     write,
 )
@@ -35,6 +37,7 @@ from tuili.generation.intake import Sources
 from tuili.loading import packed_cache
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_SEQ2SEQ, Config, hf_architecture
+from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
 
 LIMIT = 1e-4  # of the range of a position's logits
@@ -93,6 +96,21 @@ def test_logits_are_those_of_transformers(case, folders):
         error = (abs(logits[:, COLUMNS] - wanted) / spread).max()
         assert error <= LIMIT, f"{chunk=}: {error:.1e} of the range"
         assert np.allclose(np.ptp(logits, axis=1, keepdims=True), spread, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["T5", "BartFor", "MBart"])
+def test_logits_are_those_of_the_reference(name, folders):
+    case = by_name(name)
+    model = load(plan_model(folders(case), compute="float32")).model
+    config = Config(dict(case.config), "config.json")
+    _, module = hf_architecture(config)
+    names = module.tensor_names(config)
+    weights = {our_names(theirs, names).names[0]: x for theirs, x in stored_tensors(case).items()}
+    weights |= {key: x[0] for key, x in weights.items() if key == "head.bias"}
+    ids, source = (np.array(ids) for ids in (target_ids(case), source_ids()))
+    wanted = reference.forward(model.spec, weights, ids, source=source)["logits"]
+    error = abs(Bench(model).logits(source_ids(), target_ids(case)) - wanted).max()
+    assert error <= 1e-5 * np.ptp(wanted), f"{error / np.ptp(wanted):.1e} of the range"
 
 
 @pytest.mark.parametrize("format", [{}, {"dtype": "bfloat16"}, {"quantization": "int8"}], ids=str)
@@ -380,7 +398,7 @@ def test_blocks_go_back_whenever_a_request_ends(steps, how):
     assert is_idle(engine)
 
 
-def test_a_deadline_ends_a_source_that_waits_and_one_that_is_decoded():
+def test_a_deadline_ends_what_is_decoded_behind_a_source():
     clock = Clock(step_s=0.1)
     engine = an_engine(clock)
     decoding = engine.submit(source_ids(), sampling(max_tokens=50, deadline_s=1.05, ignore_eos=True))
