@@ -61,10 +61,10 @@ class LLM(Vectors, Insides):
     quantization           None (as stored), or "int8": the float weights of linear maps become q8_0 while
                            loading
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
-    kv_cache_dtype         "auto" (float16), "float32", "float16", "bfloat16", or "int8": half of float16,
-                           with one scale per token and head
-    max_model_len          most tokens of one text that are computed; by default the model's own limit, of
-                           encoders up to 8192
+    kv_cache_dtype         "auto" (float16, of encoder-decoders float32), "float32", "float16", "bfloat16", or
+                           "int8": half of float16, with one scale per token and head
+    max_model_len          most tokens of one text that are computed, and of a source; by default the model's
+                           own limit, of encoders up to 8192
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
