@@ -11,13 +11,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+from seq2seq_models import by_name, core_model
 from tiny_core import built
 from tiny_engine import BLOCK, drain, is_idle, make_engine, sampling
 from tiny_models import GEMMA_WINDOW
 from tuili import _core
 from tuili.errors import RequestCancelled
+from tuili.generation.intake import Sources
 
 MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
+MODELS += [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
+LONGEST = {"MarianMTModel": 64}  # of its tokens
 KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16"]}
 N_VOCAB = 300
 FAR_S = 1e6  # a deadline that orders requests and never passes
@@ -67,9 +71,23 @@ def draw_beams(rng):
     }
 
 
+def engine_of(family, format, kv_type, device="cpu", **options):
+    """An engine on one of MODELS."""
+    is_decoder = family in ("llama", "gemma3")
+    return make_engine(
+        model=built(family, format, device=device) if is_decoder else core_model(family, format),
+        sources=None
+        if is_decoder
+        else Sources(N_VOCAB, 64, by_name(family).config["decoder_start_token_id"]),
+        kv_type=kv_type,
+        max_model_len=LONGEST.get(family, 256),
+        **options,
+    )
+
+
 def alone(ids, options, *, family="llama", format="f32", kv_type="float32", device="cpu"):
     """The outputs of a request that has an engine to itself and guesses nothing."""
-    engine = make_engine(model=built(family, format, device=device), kv_type=kv_type, max_model_len=256)
+    engine = engine_of(family, format, kv_type, device)
     handle = engine.submit(ids, sampling(**options))
     drain(engine)
     return handle.result(timeout=0).outputs
@@ -92,11 +110,15 @@ def play(seed: int, device: str = "cpu") -> Counter[str]:
         spans = [_core.BlockPool.window_span(GEMMA_WINDOW, BLOCK, n) for n in (prefill_chunk, 1)]
         n_window = max(n_blocks(len(ids), options, *spans) for ids, options in cases)
         windows = {GEMMA_WINDOW: n_window + rng.choice([0, 0, 3])}
-    n_most = max(n_blocks(len(ids), options) for ids, options in cases)
-    engine = make_engine(
-        model=built(family, format, device=device),
-        kv_type=kv_type,
-        max_model_len=256,
+    if family in ("llama", "gemma3"):
+        n_most = max(n_blocks(len(ids), options) for ids, options in cases)
+    else:
+        n_most = max(n_blocks(1, options) + -(-len(ids) // BLOCK) for ids, options in cases)
+    engine = engine_of(
+        family,
+        format,
+        kv_type,
+        device,
         n_blocks=n_most + rng.choice([0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),
         windows=windows,
         num_threads=rng.choice([1, 2]),
@@ -119,6 +141,7 @@ def play(seed: int, device: str = "cpu") -> Counter[str]:
             rng.choice(handles).abort()
     drain(engine)
     counts = Counter({"engines": 1, "engines with a window": len(windows), "engine requests": len(cases)})
+    counts["engines with sources"] = family not in ("llama", "gemma3")
     for handle, outputs in zip(handles, expected, strict=True):
         counts["engine requests preempted"] += handle._request.metrics["preemptions"] > 0
         counts["engine tokens compared"] += compare(handle, outputs)

@@ -253,6 +253,15 @@ def latent_attention(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -
     return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
 
 
+def cross_attention_block(layer: Any, w: Weights, prefix: str, x: Array, source: Array) -> Array:
+    """What the rows x see of a source's final hidden states."""
+    size = (-1, layer.n_kv_heads, layer.head_dim)
+    q = _linear(w, f"{prefix}.cross_query", x).reshape(len(x), layer.n_heads, layer.head_dim)
+    k, v = (_linear(w, f"{prefix}.cross_{name}", source).reshape(size) for name in ("key", "value"))
+    mixed = attention(q, k, v, scale=layer.attention_scale, causal=False)
+    return _linear(w, f"{prefix}.cross_output", mixed.reshape(len(x), -1))
+
+
 def mlp_block(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     """Up (and gate), activation, down; or experts."""
     return moe_block(layer, w, prefix, x) if layer.moe.n_experts else mlp(layer, w, prefix, x)
@@ -302,8 +311,10 @@ def moe_block(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     return y + shared
 
 
-def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array) -> Array:
-    """One layer: attention and MLP with the norms where NormPlacement of csrc/model/spec.h has them."""
+def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array, source: Array | None = None) -> Array:
+    """One layer: attention and MLP with the norms where NormPlacement of csrc/model/spec.h has them; between
+    them cross-attention to `source`, the hidden states of an encoder.
+    """
     placement, scale = layer.norm_placement, layer.residual_scale
 
     def norm(name: str, x: Array) -> Array:
@@ -317,6 +328,8 @@ def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array) -> Array:
 
     if placement == "post":
         h = norm("attention_norm", h + scale * attend(h))
+        if source is not None:
+            h = norm("cross_norm", h + scale * cross_attention_block(layer, w, prefix, h, source))
         return norm("mlp_norm", h + scale * feed(h))
     if placement == "branch":
         h = h + scale * norm("attention_norm", attend(h))
@@ -328,22 +341,31 @@ def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array) -> Array:
         h = h + scale * norm("post_attention_norm", attend(norm("attention_norm", h)))
         return h + scale * norm("post_mlp_norm", feed(norm("mlp_norm", h)))
     h = h + scale * attend(norm("attention_norm", h))
+    if source is not None:
+        h = h + scale * cross_attention_block(layer, w, prefix, norm("cross_norm", h), source)
     return h + scale * feed(norm("mlp_norm", h))
 
 
-def forward(spec: Any, w: Weights, ids: Array, types: Array | None = None) -> dict[str, Array]:
+def forward(
+    spec: Any, w: Weights, ids: Array, types: Array | None = None, source: Array | None = None
+) -> dict[str, Array]:
     """Every hidden state of one sequence through a decoder or an encoder, by name.
 
     spec     a ModelSpec (any object with its fields)
     w        float arrays by tensor name; quantized weights dequantized
     types    token types, all 0 if not given
+    source   token ids that the encoder of an encoder-decoder reads, of which these are its decoder's states
     returns  "hidden.0" (after the embedding), "hidden.i" (after layer i - 1), "final" (after the final norm,
              if there is one), and "logits" when the spec has a head
     """
     h = embed(spec, w, ids, np.zeros(len(ids), np.int64) if types is None else types)
     out = {"hidden.0": h}
+    states = None
+    if source is not None:
+        own = {name.removeprefix("encoder."): x for name, x in w.items() if name.startswith("encoder.")}
+        states = forward(spec.encoder, {"token_embedding": w["token_embedding"], **own}, source)["final"]
     for i, layer in enumerate(spec.layers):
-        h = block(spec, layer, w, f"layers.{i}", h)
+        h = block(spec, layer, w, f"layers.{i}", h, states)
         out[f"hidden.{i + 1}"] = h
     out["final"] = _norm(spec, w, "final_norm", h) if spec.final_norm else h
     if spec.has_head:

@@ -67,7 +67,7 @@ BAD = {
     "logits_processors": [print, [1], [lambda: 0], [lambda a: 0], [lambda a, b, c, d: 0], [max] * 17],
     "prompt_lookup_num_tokens": [-1, 65, 1.5, "3", True],
     "length_penalty": [11, -10.5, float("nan"), "1", True],
-    "early_stopping": ["never", 1],
+    "early_stopping": ["always", 1],
 }
 
 

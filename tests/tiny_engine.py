@@ -20,6 +20,7 @@ from tuili import _core
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
+from tuili.generation.intake import Sources
 from tuili.generation.params import SamplingParams
 from tuili.generation.scheduler import Limits
 
@@ -127,6 +128,7 @@ def make_engine(
     start_thread: bool = False,
     num_threads: int = 1,
     clock: Clock | None = None,
+    sources: Sources | None = None,
     **limits: object,
 ) -> Engine:
     """An engine on the counting model with small blocks; without a thread unless asked for."""
@@ -139,6 +141,7 @@ def make_engine(
         cache,
         max_batch_tokens=limit.prefill_chunk + limit.max_num_seqs,
         max_seqs=limit.max_num_seqs,
+        max_source_tokens=0 if sources is None else max(limit.prefill_chunk, sources.max_len),
         num_threads=num_threads,
     )
     if clock is not None:
@@ -157,6 +160,7 @@ def make_engine(
         decoder=lambda skip_special: Letters(),
         encode_words=lambda text: [ord(c) for c in text],
         eos_ids=eos_ids,
+        sources=sources,
         grammars=grammars,
         limits=limit,
         start_thread=start_thread,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from architecture_table import CASES
 from encoder_models import CASES as ENCODERS
+from seq2seq_models import CASES as SEQ2SEQ
 from tuili.loading.config import GGUF_ARCHITECTURES, HF_ARCHITECTURES
 
 PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
@@ -40,6 +41,24 @@ their range (`tests/test_encoders.py`). Any decoder above is an embedder as `…
 | `architectures` of config.json | with |
 |---|---|
 """
+_SEQ2SEQ = """
+## Encoder-decoders
+
+Logits of a tiny random model with these settings, of a whole decoder text and of cached decoding, equal
+transformers' in float32 to 1e-4 of their range, and beam searches find the same tokens with the same scores
+(`tests/test_seq2seq.py`). Flan-T5 is T5, NLLB is M2M100.
+
+| `architectures` of config.json | with |
+|---|---|
+"""
+
+
+def seq2seq() -> str:
+    """The table of encoder-decoders."""
+    return "".join(
+        f"| {architecture} | {'; '.join(case.tries for case in cases)} |\n"
+        for architecture, cases in groupby(SEQ2SEQ, lambda case: case.architecture)
+    )
 
 
 def encoders() -> str:
@@ -60,7 +79,7 @@ def page() -> str:
         against = " and ".join(sorted({case.verified for case in tried}))
         file = gguf.get(HF_ARCHITECTURES[architecture], "")
         rows.append(f"| {architecture} | {against} | {'; '.join(case.tries for case in tried)} | {file} |")
-    return _HEAD + "\n".join(rows) + "\n" + _FOOT + _ENCODERS + encoders()
+    return _HEAD + "\n".join(rows) + "\n" + _FOOT + _ENCODERS + encoders() + _SEQ2SEQ + seq2seq()
 
 
 if __name__ == "__main__":

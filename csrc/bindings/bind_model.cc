@@ -12,6 +12,15 @@
 namespace tuili::bindings {
 namespace {
 
+const char* name_of(ModelKind kind) {
+  switch (kind) {
+    case ModelKind::decoder: return "decoder";
+    case ModelKind::encoder: return "encoder";
+    case ModelKind::encoder_decoder: return "encoder-decoder";
+  }
+  return "?";
+}
+
 const char* name_of(NormPlacement placement) {
   switch (placement) {
     case NormPlacement::pre: return "pre";
@@ -146,7 +155,7 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
                      bool causal, int64_t sliding_window, float attention_scale, float score_softcap,
                      bool sinks, float residual_scale, bool qkv_bias, bool output_bias, bool mlp_bias,
                      const std::optional<MoeSpec>& moe, const std::optional<LatentSpec>& latent,
-                     int64_t weights_of, bool attention_norm) {
+                     int64_t weights_of, bool attention_norm, bool cross_attention) {
   const auto placement = choose<NormPlacement>(norm_placement, "norm_placement",
                                                {{"pre", NormPlacement::pre},
                                                 {"post", NormPlacement::post},
@@ -180,6 +189,7 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
           .mlp_bias = mlp_bias,
           .moe = moe.value_or(MoeSpec{}),
           .latent = latent.value_or(LatentSpec{}),
+          .cross_attention = cross_attention,
           .weights_of = weights_of};
 }
 
@@ -190,7 +200,8 @@ void bind_layer_spec(py::module_& module) {
            "qkv_clip"_a = 0.0f, "rope"_a = -1, "position_bias"_a = -1, "causal"_a = true,
            "sliding_window"_a = 0, "attention_scale"_a = 0.0f, "score_softcap"_a = 0.0f, "sinks"_a = false,
            "residual_scale"_a = 1.0f, "qkv_bias"_a = false, "output_bias"_a = false, "mlp_bias"_a = false,
-           "moe"_a = py::none(), "latent"_a = py::none(), "weights_of"_a = -1, "attention_norm"_a = true)
+           "moe"_a = py::none(), "latent"_a = py::none(), "weights_of"_a = -1, "attention_norm"_a = true,
+           "cross_attention"_a = false)
       .def_readonly("n_heads", &LayerSpec::n_heads)
       .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
       .def_readonly("head_dim", &LayerSpec::head_dim)
@@ -213,6 +224,7 @@ void bind_layer_spec(py::module_& module) {
       .def_readonly("qkv_bias", &LayerSpec::qkv_bias)
       .def_readonly("output_bias", &LayerSpec::output_bias)
       .def_readonly("mlp_bias", &LayerSpec::mlp_bias)
+      .def_readonly("cross_attention", &LayerSpec::cross_attention)
       .def_readonly("weights_of", &LayerSpec::weights_of)
       .def_readonly("attention_norm", &LayerSpec::attention_norm);
 }
@@ -262,9 +274,12 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                      int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types,
                      bool embedding_norm, const std::string& norm, float norm_eps, bool final_norm,
                      bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale,
-                     bool project_last, const TaskHead& task_head) {
-  ModelSpec spec{.kind = choose<ModelKind>(
-                     kind, "kind", {{"decoder", ModelKind::decoder}, {"encoder", ModelKind::encoder}}),
+                     bool project_last, const TaskHead& task_head, const std::optional<ModelSpec>& encoder,
+                     bool shares_embedding) {
+  ModelSpec spec{.kind = choose<ModelKind>(kind, "kind",
+                                           {{"decoder", ModelKind::decoder},
+                                            {"encoder", ModelKind::encoder},
+                                            {"encoder-decoder", ModelKind::encoder_decoder}}),
                  .n_vocab = n_vocab,
                  .d_model = d_model,
                  .max_positions = max_positions,
@@ -286,7 +301,10 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                  .logit_softcap = logit_softcap,
                  .logit_scale = logit_scale,
                  .project_last = project_last,
-                 .task_head = task_head};
+                 .task_head = task_head,
+                 .encoder = {},
+                 .shares_embedding = shares_embedding};
+  if (encoder) spec.encoder.push_back(*encoder);
   spec.validate();
   return spec;
 }
@@ -299,10 +317,12 @@ void bind_model_spec(py::module_& module) {
            "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
            "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
            "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f, "project_last"_a = false,
-           "task_head"_a = TaskHead())
+           "task_head"_a = TaskHead(), "encoder"_a = py::none(), "shares_embedding"_a = false)
       .def("without_words", &without_words, "task_head"_a = TaskHead())
+      .def_property_readonly("kind", [](const ModelSpec& s) { return name_of(s.kind); })
       .def_property_readonly(
-          "kind", [](const ModelSpec& s) { return s.kind == ModelKind::decoder ? "decoder" : "encoder"; })
+          "encoder",
+          [](const ModelSpec& s) { return s.encoder.empty() ? std::nullopt : std::optional(s.encoder[0]); })
       .def_readonly("n_vocab", &ModelSpec::n_vocab)
       .def_readonly("d_model", &ModelSpec::d_model)
       .def_readonly("max_positions", &ModelSpec::max_positions)

@@ -76,7 +76,8 @@ Sequence& idle(Sequence& sequence) {
 SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* sampling, uint64_t salt,
                              const py::object& token_type_ids, bool collect_logits, bool collect_hidden,
                              int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids,
-                             std::optional<int64_t> max_tokens, int64_t prompt_lookup, bool deferred) {
+                             std::optional<int64_t> max_tokens, int64_t prompt_lookup, bool deferred,
+                             const py::object& source) {
   TUILI_CHECK(prompt_lookup >= 0, "prompt_lookup is ", prompt_lookup, "; it must be at least 0");
   const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
   auto sequence = std::make_shared<Sequence>(ids, sampling ? *sampling : SamplingParams(), salt,
@@ -85,6 +86,11 @@ SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* 
   sequence->deferred = deferred;
   if (max_tokens) sequence->max_tokens = *max_tokens;
   sequence->lookup = PromptLookup(prompt_lookup);
+  if (!source.is_none()) {
+    const std::vector<int32_t> read = to_ids(source, "source");
+    TUILI_CHECK(!read.empty(), "a source needs at least one token");
+    sequence->source.assign(read.begin(), read.end());
+  }
   if (token_type_ids.is_none()) return sequence;
   const std::vector<int32_t> types = to_ids(token_type_ids, "token_type_ids");
   TUILI_CHECK(types.size() == ids.size(), "token_type_ids has ", types.size(), " entries for ", ids.size(),
@@ -144,12 +150,15 @@ void bind_sequence(py::module_& module) {
       .def(py::init(&make_sequence), "token_ids"_a, "sampling"_a = nullptr, py::kw_only(), "salt"_a = 0,
            "token_type_ids"_a = py::none(), "collect_logits"_a = false, "collect_hidden"_a = false,
            "prompt_logprobs"_a = -1, "stop_ids"_a = py::tuple(), "max_tokens"_a = py::none(),
-           "prompt_lookup"_a = 0, "deferred"_a = false)
+           "prompt_lookup"_a = 0, "deferred"_a = false, "source"_a = py::none())
       .def_readonly("n_prompt", &Sequence::n_prompt)
       .def_property_readonly("n_tokens", &Sequence::n_tokens)
       .def_readonly("n_computed", &Sequence::n_computed)
+      .def_property_readonly("n_source", &Sequence::n_source)
+      .def_property_readonly("n_source_pending", &Sequence::n_source_pending)
       .def_property_readonly("n_blocks", [](const Sequence& s) { return s.blocks.size(); })
       .def_property_readonly("block_ids", [](Sequence& s) { return ids_of(idle(s).blocks); })
+      .def_property_readonly("source_block_ids", [](Sequence& s) { return ids_of(idle(s).source_blocks); })
       .def_property_readonly("window_block_ids", &window_ids_of)
       .def(
           "token_ids",
@@ -245,6 +254,7 @@ void bind_sequences_of_pool(py::class_<BlockPool>& pool) {
   pool.def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
       .def("attach_chain", &BlockPool::attach_chain, "sequence"_a, "n_tokens"_a)
       .def("fork", &fork, "child"_a, "parent"_a, "n_tokens"_a)
+      .def("share_source", &BlockPool::share_source, "child"_a, "parent"_a)
       .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a, py::kw_only(), "position"_a = py::none())
       .def(
           "grow_ahead",
@@ -501,17 +511,12 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
                                     {"max", Pooling::max},
                                     {"mean_sqrt_len", Pooling::mean_sqrt_len},
                                     {"weighted_mean", Pooling::weighted_mean}});
-  std::vector<Sequence*> pointers;
-  for (const SharedSequence& sequence : sequences) {
-    TUILI_CHECK(sequence != nullptr, "encode: a sequence is None");
-    pointers.push_back(sequence.get());
-  }
+  const std::vector<Sequence*> pointers = all_idle(sequences);
   py::array_t<float> out({static_cast<int64_t>(sequences.size()), runner.spec().d_model});
   float* const to = out.mutable_data();
   const Turn turn(runner);
   HeldSequences held;
-  held.reserve(pointers.size());
-  for (Sequence* sequence : pointers) held.hold(*sequence);
+  hold_all(held, sequences);
   const py::gil_scoped_release release;
   runner.encode(pointers, how, normalize, to);
   return out;
@@ -519,11 +524,7 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
 
 py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                               const std::optional<std::vector<std::vector<int64_t>>>& positions) {
-  std::vector<Sequence*> pointers;
-  for (const SharedSequence& sequence : sequences) {
-    TUILI_CHECK(sequence != nullptr, "answer: a sequence is None");
-    pointers.push_back(sequence.get());
-  }
+  const std::vector<Sequence*> pointers = all_idle(sequences);
   const Turn turn(runner);
   HeldSequences held;
   hold_all(held, sequences);
@@ -547,13 +548,14 @@ void bind_runner(py::module_& module) {
       .def_readonly("logprobs", &RunOutput::logprobs);
   py::class_<BusyRunner>(module, "Runner")
       .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs,
-                       int num_threads, const std::optional<std::string>& isa) {
-             const RunnerOptions options{max_batch_tokens, max_seqs, num_threads,
+                       int64_t max_source_tokens, int num_threads, const std::optional<std::string>& isa) {
+             const RunnerOptions options{max_batch_tokens, max_seqs, max_source_tokens, num_threads,
                                          isa ? isa->c_str() : nullptr};
              return std::make_unique<BusyRunner>(model, cache, options);
            }),
            "model"_a, "cache"_a = nullptr, py::kw_only(), "max_batch_tokens"_a = 512, "max_seqs"_a = 64,
-           "num_threads"_a = 0, "isa"_a = py::none(), py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+           "max_source_tokens"_a = 0, "num_threads"_a = 0, "isa"_a = py::none(), py::keep_alive<1, 2>(),
+           py::keep_alive<1, 3>())
       .def_property_readonly("workspace_bytes", &Runner::workspace_bytes)
       .def_property_readonly("n_threads", &Runner::n_threads)
       .def_property_readonly("isa", &Runner::isa)

@@ -115,6 +115,10 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
   TUILI_CHECK_SPEC(layer.attention_norm || layer.norm_placement == NormPlacement::pre, name,
                    ": only norms before attention can be left out");
   check_size(name + ".sliding_window", layer.sliding_window, 0, kMaxPositions);
+  TUILI_CHECK_SPEC(!layer.cross_attention || (layer.latent.kv_rank == 0 && layer.sliding_window == 0 &&
+                                              (layer.norm_placement == NormPlacement::pre ||
+                                               layer.norm_placement == NormPlacement::post)),
+                   name, ": cross_attention goes with norms before or after, no window and no latent");
   TUILI_CHECK_SPEC(layer.causal || spec.kind == ModelKind::encoder, name,
                    ": a decoder's layers must be causal");
   check_factor(name + ".attention_scale", layer.attention_scale);
@@ -158,6 +162,26 @@ void check_task_head(const ModelSpec& spec) {
                    d_in);
 }
 
+void check_encoder(const ModelSpec& spec) {
+  const bool reads = spec.kind == ModelKind::encoder_decoder;
+  for (size_t i = 0; i < spec.layers.size(); ++i)
+    TUILI_CHECK_SPEC(spec.layers[i].cross_attention == reads, "layers[", i, "].cross_attention is ",
+                     spec.layers[i].cross_attention,
+                     "; all layers of an encoder-decoder have it, others not");
+  TUILI_CHECK_SPEC(spec.encoder.size() == (reads ? 1 : 0), spec.encoder.size(),
+                   " encoders; an encoder-decoder has one, other models none");
+  if (!reads) return;
+  const ModelSpec& encoder = spec.encoder[0];
+  encoder.validate();
+  TUILI_CHECK_SPEC(encoder.kind == ModelKind::encoder && encoder.task_head.n_out == 0,
+                   "the encoder of an encoder-decoder must be one, without a task head");
+  TUILI_CHECK_SPEC(encoder.d_model == spec.d_model, "the encoder's d_model is ", encoder.d_model,
+                   ", the decoder's ", spec.d_model);
+  TUILI_CHECK_SPEC(!encoder.shares_embedding || (encoder.n_vocab == spec.n_vocab &&
+                                                 encoder.embedding_width() == spec.embedding_width()),
+                   "the encoder shares an embedding of ", spec.n_vocab, " tokens, but has ", encoder.n_vocab);
+}
+
 }  // namespace
 
 void ModelSpec::validate() const {
@@ -184,6 +208,7 @@ void ModelSpec::validate() const {
   for (size_t i = 0; i < layers.size(); ++i) check_layer(*this, layers[i], join("layers[", i, "]"));
   for (size_t i = 0; i < layers.size(); ++i) check_shared(*this, i);
   check_task_head(*this);
+  check_encoder(*this);
   TUILI_CHECK_SPEC(d_embedding > 0 || !project_last, "project_last without d_embedding");
   TUILI_CHECK_SPEC(has_head || (!tied_head && !head_bias), "tied_head and head_bias need has_head");
   TUILI_CHECK_SPEC(has_head || kind == ModelKind::encoder, "a decoder needs a head");

@@ -10,7 +10,7 @@
 
 namespace tuili {
 
-enum class ModelKind : uint8_t { decoder, encoder };
+enum class ModelKind : uint8_t { decoder, encoder, encoder_decoder };
 enum class Norm : uint8_t { rms, layer };
 
 // Where a layer's norms stand, with f the attention or the MLP:
@@ -105,7 +105,9 @@ struct LayerSpec {
   bool mlp_bias = false;
   MoeSpec moe;
   LatentSpec latent;
-  int64_t weights_of = -1;  // an earlier layer whose weights this one has too (ALBERT); -1: its own
+  bool cross_attention = false;  // a second attention between the halves, of these sizes and biases, to the
+                                 // hidden states of a source; its norm stands as the others do
+  int64_t weights_of = -1;       // an earlier layer whose weights this one has too (ALBERT); -1: its own
 
   int64_t q_size() const { return n_heads * head_dim; }
   int64_t kv_size() const { return n_kv_heads * head_dim; }
@@ -154,6 +156,9 @@ struct ModelSpec {
   bool project_last = false;  // the map from d_embedding stands, with a bias, behind positions, token types
                               // and norm, which have that width too (ALBERT)
   TaskHead task_head;         // of encoders
+  std::vector<ModelSpec> encoder;  // of encoder-decoders, one: its hidden states are what all layers'
+                                   // cross-attention sees; the rest is the decoder
+  bool shares_embedding = false;   // of that encoder: its tokens are looked up in the decoder's embedding
 
   int64_t embedding_width() const { return d_embedding ? d_embedding : d_model; }
   int64_t position_width() const { return project_last ? d_embedding : d_model; }

@@ -296,13 +296,20 @@ void Transformer::layer(const Step& step, int64_t i) const {
     case NormPlacement::pre:
       if (spec.attention_norm && !is_normed_ahead(i)) norm(step, normed, h, w.attention_norm);
       attention_block(step, i, spec.attention_norm ? normed : h);
-      add_and_norm(step, i, w.mlp_norm);
+      if (spec.cross_attention) {
+        add(step, i);
+        read_source(step, i);
+        norm(step, normed, h, w.mlp_norm);
+      } else {
+        add_and_norm(step, i, w.mlp_norm);
+      }
       mlp_block(step, i, normed);
       return add_and_go_on(step, i);
     case NormPlacement::post:
       attention_block(step, i, h);
       add(step, i);
       norm(step, h, h, w.attention_norm);
+      if (spec.cross_attention) read_source(step, i);
       mlp_block(step, i, h);
       add(step, i);
       return norm(step, h, h, w.mlp_norm);

@@ -62,8 +62,10 @@ struct Taps {
 
 class Transformer {
  public:
-  explicit Transformer(const Model& model)
-      : spec_(model.spec), weights_(model.weights), compute_(model.compute) {}
+  explicit Transformer(const Model& model) : Transformer(model.spec, model.weights, model.compute) {}
+  // Of a model, or of the encoder in it. Both outlive it.
+  Transformer(const ModelSpec& spec, const ModelWeights& weights, ops::Compute compute)
+      : spec_(spec), weights_(weights), compute_(compute) {}
 
   // The first n_tokens rows of cos[i] and sin[i] f32 [., half] of rope i, on the CPU.
   void rope_tables(const ops::Context& context, std::span<const int32_t> positions,
@@ -73,6 +75,11 @@ class Transformer {
   // has the rows' cos and sin.
   void forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                const Taps* taps) const;
+
+  // What every layer's cross-attention reads of sources: keys and values of their final hidden states x f32
+  // [n, d_model], written at slots [n]. key, value f32 [n, largest kv_size]: room to work in.
+  void keep_source(const ops::Context& context, ops::Activations x, const TensorView& key,
+                   const TensorView& value, const int32_t* slots, KvView kv) const;
 
   // logits f32 [n_rows, n_vocab] of final hidden rows x f32 [n_rows, d_model].
   void head(const ops::Context& context, const TensorView& logits, const TensorView& x, State& state) const;
@@ -89,6 +96,8 @@ class Transformer {
   void layer(const Step& step, int64_t i) const;
   void attention_block(const Step& step, int64_t i, const TensorView& x) const;
   TensorView attend(const Step& step, int64_t i, const TensorView& x) const;
+  void read_source(const Step& step, int64_t i) const;
+  void cross_attention_block(const Step& step, int64_t i, const TensorView& x) const;
   void project(const Step& step, int64_t i, const TensorView& x) const;
   void keep(const ops::Context& context, const Step& step, int64_t i) const;
   void project_latent(const Step& step, int64_t i, const TensorView& x) const;

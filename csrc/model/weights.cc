@@ -28,18 +28,17 @@ ModelBuilder::ModelBuilder(ModelSpec spec, ops::Compute compute, int num_threads
   spec.validate();
   model_.spec = std::move(spec);
   model_.compute = compute;
-  model_.weights.layers.resize(model_.spec.layers.size());
-  expect_model();
+  expect_part(model_.spec, model_.weights, "");
   for (size_t i = 0; i < slots_.size(); ++i) index_.emplace(slots_[i].name, i);
 }
 
-void ModelBuilder::expect_matrix(std::string name, int64_t n, int64_t k, PackedMatrix& target) {
-  slots_.push_back({.name = std::move(name), .n = n, .k = k, .is_vector = false, .matrix = &target});
+void ModelBuilder::expect_matrix(const std::string& name, int64_t n, int64_t k, PackedMatrix& target) {
+  slots_.push_back({.name = prefix_ + name, .n = n, .k = k, .is_vector = false, .matrix = &target});
 }
 
-void ModelBuilder::expect_floats(std::string name, int64_t n, int64_t k, bool is_vector,
+void ModelBuilder::expect_floats(const std::string& name, int64_t n, int64_t k, bool is_vector,
                                  const float*& target) {
-  slots_.push_back({.name = std::move(name), .n = n, .k = k, .is_vector = is_vector, .floats = &target});
+  slots_.push_back({.name = prefix_ + name, .n = n, .k = k, .is_vector = is_vector, .floats = &target});
 }
 
 void ModelBuilder::expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target) {
@@ -49,7 +48,7 @@ void ModelBuilder::expect_linear(const std::string& name, int64_t n, int64_t k, 
 
 void ModelBuilder::expect_norm(const std::string& name, int64_t width, NormWeights& target) {
   expect_floats(name, 1, width, true, target.gain);
-  if (model_.spec.norm == Norm::layer) expect_floats(name + ".bias", 1, width, true, target.bias);
+  if (spec_->norm == Norm::layer) expect_floats(name + ".bias", 1, width, true, target.bias);
 }
 
 void ModelBuilder::expect_qk_norm(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
@@ -74,7 +73,7 @@ void ModelBuilder::expect_qk_norm(const std::string& prefix, const LayerSpec& la
 
 void ModelBuilder::expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights) {
   const LatentSpec& latent = layer.latent;
-  const int64_t d = model_.spec.d_model, n = layer.n_heads;
+  const int64_t d = spec_->d_model, n = layer.n_heads;
   const int64_t d_query = latent.query_rank ? latent.query_rank : d;
   if (latent.query_rank) {
     expect_linear(prefix + "query_in", latent.query_rank, d, layer.qkv_bias, weights.query_in);
@@ -91,7 +90,7 @@ void ModelBuilder::expect_latent(const std::string& prefix, const LayerSpec& lay
 
 void ModelBuilder::expect_attention(const std::string& prefix, const LayerSpec& layer,
                                     LayerWeights& weights) {
-  const int64_t d = model_.spec.d_model;
+  const int64_t d = spec_->d_model;
   int64_t d_attended = layer.q_size();
   if (layer.latent.kv_rank) {
     expect_latent(prefix, layer, weights.latent);
@@ -106,9 +105,19 @@ void ModelBuilder::expect_attention(const std::string& prefix, const LayerSpec& 
   expect_linear(prefix + "output", d, d_attended, layer.output_bias, weights.output);
 }
 
+void ModelBuilder::expect_cross_attention(const std::string& prefix, const LayerSpec& layer,
+                                          LayerWeights& weights) {
+  const int64_t d = spec_->d_model;
+  expect_norm(prefix + "cross_norm", d, weights.cross_norm);
+  expect_linear(prefix + "cross_query", layer.q_size(), d, layer.qkv_bias, weights.cross_query);
+  expect_linear(prefix + "cross_key", layer.kv_size(), d, layer.qkv_bias, weights.cross_key);
+  expect_linear(prefix + "cross_value", layer.kv_size(), d, layer.qkv_bias, weights.cross_value);
+  expect_linear(prefix + "cross_output", d, layer.q_size(), layer.output_bias, weights.cross_output);
+}
+
 void ModelBuilder::expect_mlp(const std::string& prefix, int64_t d_ff, const LayerSpec& layer,
                               MlpWeights& weights) {
-  const int64_t d = model_.spec.d_model;
+  const int64_t d = spec_->d_model;
   if (layer.gated) expect_linear(prefix + "gate", d_ff, d, layer.mlp_bias, weights.gate);
   expect_linear(prefix + "up", d_ff, d, layer.mlp_bias, weights.up);
   expect_linear(prefix + "down", d, d_ff, layer.mlp_bias, weights.down);
@@ -116,7 +125,7 @@ void ModelBuilder::expect_mlp(const std::string& prefix, int64_t d_ff, const Lay
 
 void ModelBuilder::expect_moe(const std::string& prefix, const LayerSpec& layer, MoeWeights& weights) {
   const MoeSpec& moe = layer.moe;
-  const int64_t d = model_.spec.d_model;
+  const int64_t d = spec_->d_model;
   expect_linear(prefix + "router", moe.n_experts, d, moe.router_bias, weights.router);
   if (moe.selection_bias)
     expect_floats(prefix + "selection_bias", 1, moe.n_experts, true, weights.selection_bias);
@@ -128,11 +137,12 @@ void ModelBuilder::expect_moe(const std::string& prefix, const LayerSpec& layer,
 }
 
 void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights) {
-  const int64_t d = model_.spec.d_model;
+  const int64_t d = spec_->d_model;
   const bool sandwich = layer.norm_placement == NormPlacement::sandwich;
   if (layer.attention_norm) expect_norm(prefix + "attention_norm", d, weights.attention_norm);
   expect_attention(prefix, layer, weights);
   if (sandwich) expect_norm(prefix + "post_attention_norm", d, weights.post_attention_norm);
+  if (layer.cross_attention) expect_cross_attention(prefix, layer, weights);
   if (layer.norm_placement != NormPlacement::parallel) expect_norm(prefix + "mlp_norm", d, weights.mlp_norm);
   if (layer.moe.n_experts)
     expect_moe(prefix, layer, weights.moe);
@@ -141,11 +151,11 @@ void ModelBuilder::expect_layer(const std::string& prefix, const LayerSpec& laye
   if (sandwich) expect_norm(prefix + "post_mlp_norm", d, weights.post_mlp_norm);
 }
 
-void ModelBuilder::expect_model() {
-  const ModelSpec& spec = model_.spec;
-  ModelWeights& weights = model_.weights;
+void ModelBuilder::expect_embedding() {
+  const ModelSpec& spec = *spec_;
+  ModelWeights& weights = *weights_;
   const int64_t d = spec.d_model, e = spec.embedding_width(), width = spec.position_width();
-  expect_matrix("token_embedding", spec.n_vocab, e, weights.token_embedding);
+  if (!spec.shares_embedding) expect_matrix("token_embedding", spec.n_vocab, e, weights.token_embedding);
   if (spec.d_embedding) {
     expect_linear("embedding_in", d, e, spec.project_last, weights.embedding_in);
     if (spec.has_head) expect_matrix("embedding_out", e, d, weights.embedding_out.w);
@@ -155,6 +165,18 @@ void ModelBuilder::expect_model() {
   if (spec.n_token_types)
     expect_floats("token_type_embedding", spec.n_token_types, width, false, weights.token_type_embedding);
   if (spec.embedding_norm) expect_norm("embedding_norm", width, weights.embedding_norm);
+}
+
+// The tensors of the model, or of its encoder, with `prefix` before their names.
+void ModelBuilder::expect_part(const ModelSpec& spec, ModelWeights& weights, std::string prefix) {
+  weights.encoder.resize(spec.encoder.size());  // slots point into it
+  for (size_t i = 0; i < spec.encoder.size(); ++i)
+    expect_part(spec.encoder[i], weights.encoder[i], prefix + "encoder.");
+  spec_ = &spec;
+  weights_ = &weights;
+  prefix_ = std::move(prefix);
+  expect_embedding();
+  weights.layers.resize(spec.layers.size());
   weights.bias_tables.resize(spec.position_biases.size());  // slots point into it
   for (size_t i = 0; i < spec.position_biases.size(); ++i)
     if (const PositionBias& bias = spec.position_biases[i]; !bias.buckets.empty())
@@ -163,16 +185,17 @@ void ModelBuilder::expect_model() {
   for (size_t i = 0; i < spec.layers.size(); ++i)
     if (spec.layers[i].weights_of < 0)
       expect_layer(join("layers.", i, "."), spec.layers[i], weights.layers[i]);
-  if (spec.final_norm) expect_norm("final_norm", d, weights.final_norm);
-  if (spec.has_head && !spec.tied_head) expect_matrix("head", spec.n_vocab, e, weights.head.w);
+  if (spec.final_norm) expect_norm("final_norm", spec.d_model, weights.final_norm);
+  if (spec.has_head && !spec.tied_head)
+    expect_matrix("head", spec.n_vocab, spec.embedding_width(), weights.head.w);
   if (spec.head_bias) expect_floats("head.bias", 1, spec.n_vocab, true, weights.head.bias);
   if (spec.task_head.n_out) expect_task_head();
 }
 
 void ModelBuilder::expect_task_head() {
-  const ModelSpec& spec = model_.spec;
+  const ModelSpec& spec = *spec_;
   const TaskHead& head = spec.task_head;
-  TaskHeadWeights& weights = model_.weights.task_head;
+  TaskHeadWeights& weights = weights_->task_head;
   const int64_t d_in = head.d_inner ? head.d_inner : spec.d_model;
   if (head.d_inner)
     expect_linear("task_head.dense", head.d_inner, spec.d_model, head.dense_bias, weights.dense);
@@ -267,6 +290,22 @@ void ModelBuilder::borrow(std::string_view name, Format format, const uint8_t* d
   slot.filled = true;
 }
 
+// What is made of several tensors, or is another part's.
+void ModelBuilder::finish_part(ModelSpec& spec, ModelWeights& weights) {
+  for (size_t i = 0; i < weights.bias_tables.size(); ++i)
+    if (weights.bias_tables[i]) spread(spec.position_biases[i], weights.bias_tables[i]);
+  for (const PositionBias& bias : spec.position_biases) weights.bias_values.push_back(bias.values.data());
+  if (spec.tied_head) weights.head.w = weights.token_embedding;
+  if (spec.task_head.tied) weights.task_head.out.w = weights.token_embedding;
+  for (size_t i = 0; i < weights.layers.size(); ++i)
+    if (const int64_t owner = spec.layers[i].weights_of; owner >= 0)
+      weights.layers[i] = weights.layers[owner];
+  for (size_t i = 0; i < weights.encoder.size(); ++i) {
+    if (spec.encoder[i].shares_embedding) weights.encoder[i].token_embedding = weights.token_embedding;
+    finish_part(spec.encoder[i], weights.encoder[i]);
+  }
+}
+
 Model ModelBuilder::finish() {
   TUILI_CHECK(!slots_.empty(), "this builder has already built its model");
   std::string missing;
@@ -275,16 +314,7 @@ Model ModelBuilder::finish() {
     if (!slot.filled && ++n_missing <= 8) missing += (missing.empty() ? "" : ", ") + slot.name;
   TUILI_CHECK_KIND(ErrorKind::model_format, n_missing == 0, n_missing, " tensors are missing: ", missing,
                    n_missing > 8 ? ", …" : "");
-  ModelWeights& weights = model_.weights;
-  for (size_t i = 0; i < weights.bias_tables.size(); ++i)
-    if (weights.bias_tables[i]) spread(model_.spec.position_biases[i], weights.bias_tables[i]);
-  for (const PositionBias& bias : model_.spec.position_biases)
-    weights.bias_values.push_back(bias.values.data());
-  if (model_.spec.tied_head) weights.head.w = weights.token_embedding;
-  if (model_.spec.task_head.tied) weights.task_head.out.w = weights.token_embedding;
-  for (size_t i = 0; i < weights.layers.size(); ++i)
-    if (const int64_t owner = model_.spec.layers[i].weights_of; owner >= 0)
-      weights.layers[i] = weights.layers[owner];
+  finish_part(model_.spec, model_.weights);
   index_.clear();
   slots_.clear();
   return std::move(model_);

@@ -57,6 +57,8 @@ struct LatentWeights {
 struct LayerWeights {
   NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
   Linear query, key, value, output;
+  NormWeights cross_norm;  // of cross-attention, like those that follow
+  Linear cross_query, cross_key, cross_value, cross_output;
   const float* query_norm = nullptr;  // see QkNorm
   const float* key_norm = nullptr;
   std::vector<NormWeights> query_norms, key_norms;  // of QkNorm::layer, one per head
@@ -83,6 +85,7 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   Linear head;  // [n_vocab, d_model or d_embedding]
   TaskHeadWeights task_head;
+  std::vector<ModelWeights> encoder;  // as in the spec
 };
 
 // The bytes that the kernels read of one tensor, as packed_view and `floats` of the builder understand them.
@@ -152,16 +155,19 @@ class ModelBuilder {
     bool filled = false;
   };
 
-  void expect_model();
+  void expect_part(const ModelSpec& spec, ModelWeights& weights, std::string prefix);
+  void expect_embedding();
   void expect_task_head();
+  static void finish_part(ModelSpec& spec, ModelWeights& weights);
   void expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
+  void expect_cross_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_latent(const std::string& prefix, const LayerSpec& layer, LatentWeights& weights);
   void expect_qk_norm(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_mlp(const std::string& prefix, int64_t d_ff, const LayerSpec& layer, MlpWeights& weights);
   void expect_moe(const std::string& prefix, const LayerSpec& layer, MoeWeights& weights);
-  void expect_matrix(std::string name, int64_t n, int64_t k, PackedMatrix& target);
-  void expect_floats(std::string name, int64_t n, int64_t k, bool is_vector, const float*& target);
+  void expect_matrix(const std::string& name, int64_t n, int64_t k, PackedMatrix& target);
+  void expect_floats(const std::string& name, int64_t n, int64_t k, bool is_vector, const float*& target);
   void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);
   void expect_norm(const std::string& name, int64_t width, NormWeights& target);
   static std::vector<int64_t> shape_of(const Slot& slot);
@@ -169,6 +175,9 @@ class ModelBuilder {
   void fill(Slot& slot, Format format, std::span<const uint8_t> packed);
 
   Model model_;
+  const ModelSpec* spec_ = nullptr;  // of the part whose tensors are listed: the model, or its encoder
+  ModelWeights* weights_ = nullptr;  // of that part
+  std::string prefix_;               // of its tensors' names
   std::vector<Slot> slots_;
   std::unordered_map<std::string_view, size_t> index_;
   int num_threads_;

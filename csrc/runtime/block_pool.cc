@@ -124,7 +124,7 @@ void BlockPool::check_id(int64_t id) const {
 
 void BlockPool::check_sequence(const Sequence& sequence) const {
   TUILI_CHECK(!sequence.in_step, "the sequence is in a step that is still running");
-  TUILI_CHECK(sequence.blocks.empty() || sequence.pool_id == id_,
+  TUILI_CHECK((sequence.blocks.empty() && sequence.source_blocks.empty()) || sequence.pool_id == id_,
               "the sequence holds blocks of another pool");
 }
 
@@ -226,7 +226,8 @@ std::span<const int32_t> BlockPool::tokens_at(const Sequence& sequence, int64_t 
 // Findable blocks with the sequence's first tokens, n_tokens at most, as many as leave a token to compute.
 Vector<int32_t> BlockPool::find_chain(const Sequence& sequence, int64_t n_tokens) const {
   Vector<int32_t> chain;
-  if (!options_.prefix_cache || sequence.collect.anything() || !sequence.token_types.empty()) return chain;
+  if (!options_.prefix_cache || sequence.collect.anything()) return chain;
+  if (!sequence.token_types.empty() || !sequence.source.empty()) return chain;
   const int64_t n_most = std::min(sequence.n_tokens() - 1, n_tokens) / block_size();
   chain.reserve(n_most);
   uint64_t parent = 0;
@@ -330,7 +331,7 @@ void BlockPool::pair(Window& window, int32_t id, int32_t twin) {
 
 void BlockPool::publish(Sequence& sequence) {
   check_sequence(sequence);
-  if (!options_.prefix_cache || !sequence.token_types.empty()) return;
+  if (!options_.prefix_cache || !sequence.token_types.empty() || !sequence.source.empty()) return;
   const int64_t n_whole =
       std::min(sequence.n_computed / block_size(), static_cast<int64_t>(sequence.blocks.size()));
   sequence.content.reserve(n_whole);
@@ -381,6 +382,17 @@ bool BlockPool::holds_window(const Sequence& sequence, int64_t n_tokens) const {
   return true;
 }
 
+void BlockPool::share_source(Sequence& child, const Sequence& parent) {
+  check_sequence(child);
+  check_sequence(parent);
+  TUILI_CHECK(child.source == parent.source, "share_source: the sequences differ in their sources");
+  if (!parent.source_kept || !child.source_blocks.empty()) return;
+  adopt(child);
+  child.source_blocks = parent.source_blocks;
+  for (const int32_t id : child.source_blocks) ledger_.share(id);
+  child.source_kept = true;
+}
+
 std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Sequence& parent,
                                                       int64_t n_tokens) {
   check_sequence(child);
@@ -396,6 +408,7 @@ std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Seq
               "fork: the sequences differ in their first tokens, or in their salt");
   const int64_t n_whole = n_tokens / block_size(), n_blocks = blocks_for(n_tokens);
   if ((n_blocks > n_whole && least_free() == 0) || !holds_window(parent, n_tokens)) return std::nullopt;
+  share_source(child, parent);
   std::vector<BlockCopy> copies(1 + windows_.size());
   if (n_blocks == 0) return copies;
   adopt(child);
@@ -434,7 +447,8 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t
               " computed tokens");
   release_before(sequence, from);
   const int64_t n_wanted = blocks_for(n_tokens) - n_held;
-  if (n_wanted > ledger_.n_free()) return false;
+  const int64_t n_source = sequence.source_blocks.empty() ? blocks_for(sequence.n_source()) : 0;
+  if (std::max<int64_t>(n_wanted, 0) + n_source > ledger_.n_free()) return false;
   const auto missing = [&](size_t w) {
     const int64_t n_there = w < sequence.windows.size() ? std::ssize(sequence.windows[w].ids) : 0;
     return end_block(windows_[w], n_tokens, from) - std::max(n_there, first_block(windows_[w], from));
@@ -443,6 +457,8 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t
     if (missing(w) > windows_[w].ledger.n_free()) return false;
   if (n_held == 0 && n_wanted <= 0) return true;
   adopt(sequence);
+  sequence.source_blocks.reserve(n_source);
+  for (int64_t i = 0; i < n_source; ++i) sequence.source_blocks.push_back(take_one(sequence.salt));
   if (n_wanted > 0) {
     // Room for every token of these blocks and the one sampled after them: a step appends without allocating.
     sequence.tokens.reserve((n_held + n_wanted) * block_size() + 1);
@@ -490,7 +506,10 @@ void BlockPool::release(Sequence& sequence) {
     WindowBlocks& own = sequence.windows[w];
     for (int64_t i = std::ssize(own.ids); i-- > own.n_gone;) windows_[w].ledger.drop(own.ids[i]);
   }
+  for (const int32_t id : sequence.source_blocks) ledger_.drop(id);
   sequence.blocks.clear();
+  sequence.source_blocks.clear();
+  sequence.source_kept = false;
   sequence.windows.clear();
   sequence.content.clear();
   sequence.pool_id = 0;

@@ -4,7 +4,8 @@
 // A sequence holds a block for every block_size tokens. In the area of a sliding window it holds only those
 // that tokens to come may see, and gives them back as it goes on. Blocks are found by the tokens up to their
 // end; a window's are found through the block, of those for all keys, that has the same tokens: when that one
-// is given away, so are they. Not for several threads at once.
+// is given away, so are they. A sequence with a source holds blocks for all of that besides, from the first
+// grow() on, and neither finds nor publishes any. Not for several threads at once.
 #pragma once
 
 #include <cstdint>
@@ -60,6 +61,10 @@ class BlockPool {
   // before anything is computed (Runner::copy_block): one copy per area. No value: no block is free, or the
   // parent has given back what the child would see, and nothing has changed.
   std::optional<std::vector<BlockCopy>> fork(Sequence& child, const Sequence& parent, int64_t n_tokens);
+
+  // Lets `child` read the source's keys and values that `parent`, with the same source, has. Nothing happens
+  // if it holds a source's blocks already, or the parent has none that are computed.
+  void share_source(Sequence& child, const Sequence& parent);
 
   // Gives the sequence blocks for n_tokens in all, or nothing at all and false. In the area of a window only
   // those that a step at `position` (by default n_computed) reads or fills; what no token from there on sees

@@ -15,23 +15,12 @@ constexpr int64_t kMostSeqs = 1 << 16;
 constexpr int64_t kLogitBytes = 16 << 20;  // rows of logits are made in chunks of about this size,
 constexpr int64_t kFewestLogitRows =
     8;  // but of at least so many rows: the head's weights are read once per chunk
-constexpr int64_t kSharedBlockSize = 32;
 constexpr int64_t kRowsWithGuesses =
     16;  // of a step: few rows wait for memory, so that one more costs a fraction; many cost one each
 
 int64_t logit_rows_for(const RunnerOptions& options, const ModelSpec& spec) {
   const int64_t fitting = std::max(kLogitBytes / (spec.n_vocab * 4), kFewestLogitRows);
   return std::min(fitting, options.max_batch_tokens);
-}
-
-int64_t largest_kv_size(const ModelSpec& spec) {
-  int64_t largest = 0;
-  for (const LayerSpec& layer : spec.layers) largest = std::max(largest, layer.kv_size());
-  return largest;
-}
-
-int64_t shared_blocks_for(const RunnerOptions& options) {
-  return options.max_batch_tokens / kSharedBlockSize + options.max_seqs;
 }
 
 // Room for n more, at least doubling it, so that many small runs copy each token a few times at most.
@@ -52,11 +41,17 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
               "]");
   TUILI_CHECK(options.max_seqs >= 1 && options.max_seqs <= kMostSeqs, "max_seqs is ", options.max_seqs,
               "; it must be in [1, ", kMostSeqs, "]");
-  const bool decoder = spec.kind == ModelKind::decoder;
+  const bool decoder = spec.kind != ModelKind::encoder;
   TUILI_CHECK(decoder == (cache != nullptr),
               decoder ? "a decoder needs a cache" : "an encoder takes no cache");
   TUILI_CHECK(!decoder || cache->fits(spec), "the cache was made for another model");
   TUILI_CHECK(!decoder || cache->device() == model.device, "model and cache are not on one device");
+  if (!spec.encoder.empty()) {
+    TUILI_CHECK(options.max_source_tokens >= 1 && options.max_source_tokens <= kMostBatchTokens,
+                "max_source_tokens is ", options.max_source_tokens, "; it must be in [1, ", kMostBatchTokens,
+                "]");
+    encoder_.emplace(spec.encoder[0], model.weights.encoder[0], model.compute);
+  }
   context_.kernels = &ops::find_kernels(options.isa);
   context_.pool = &ThreadPool::shared();
   context_.n_threads = resolve_num_threads(options.num_threads);
@@ -64,25 +59,25 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
 
   carve(Carver());
   carve(Carver(workspace_.data()));
-  token_ids_.reserve(options.max_batch_tokens);
-  token_types_.reserve(options.max_batch_tokens);
-  positions_.reserve(options.max_batch_tokens);
-  position_rows_.reserve(options.max_batch_tokens);
+  const int64_t max_rows = std::max(options.max_batch_tokens, options.max_source_tokens);
+  token_ids_.reserve(max_rows);
+  token_types_.reserve(max_rows);
+  positions_.reserve(max_rows);
+  position_rows_.reserve(max_rows);
   logit_rows_.reserve(options.max_batch_tokens);
   places_.resize(decoder ? cache->n_areas() : 1);
   areas_.reserve(places_.size());
   for (Places& places : places_) {
-    places.slots.reserve(options.max_batch_tokens);
+    places.slots.reserve(max_rows);
     places.rows.reserve(options.max_seqs);
   }
   sequences_.reserve(options.max_seqs);
+  sources_.reserve(options.max_seqs);
+  source_slots_.reserve(options.max_source_tokens);
   result_.token_ids.reserve(options.max_seqs);
   drawn_.reserve(options.max_batch_tokens);
   drawn_logprobs_.reserve(options.max_batch_tokens);
-  if (!decoder) {
-    shared_blocks_.resize(shared_blocks_for(options));
-    for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
-  }
+  for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
   if (spec.has_head) {
     samplers_.reserve(context_.n_threads);
     for (int i = 0; i < context_.n_threads; ++i) samplers_.emplace_back(spec.n_vocab);
@@ -97,10 +92,14 @@ void Runner::carve(Carver carver) {
   const DeviceKind device = model_.device;
   state_ = State::take(carver, spec, options_.max_batch_tokens, device);
   int64_t head_dim = 0, n_heads = 0;
-  for (const LayerSpec& layer : spec.layers) {
-    head_dim = std::max(head_dim, layer.head_dim);
-    n_heads = std::max(n_heads, layer.n_heads);
-  }
+  const auto measure = [&](const ModelSpec& part) {
+    for (const LayerSpec& layer : part.layers) {
+      head_dim = std::max(head_dim, layer.head_dim);
+      n_heads = std::max(n_heads, layer.n_heads);
+    }
+  };
+  measure(spec);
+  for (const ModelSpec& encoder : spec.encoder) measure(encoder);
   context_.scratch_floats = device == DeviceKind::cpu ? ops::scratch_floats_for(head_dim) : 0;
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
   if (spec.has_head) {
@@ -115,16 +114,12 @@ void Runner::carve(Carver carver) {
     const int64_t most_keys = std::min(spec.max_positions, cache_->n_blocks() * cache_->block_size());
     take_partials(carver, most_keys, n_heads, head_dim);
   } else {
-    const ops::KvType type = device == DeviceKind::cuda ? ops::KvType::f16 : ops::KvType::f32;
-    const int64_t bytes =
-        shared_blocks_for(options_) * kSharedBlockSize * largest_kv_size(spec) * size_of(type);
-    for (TensorView* part : {&shared_keys_, &shared_values_})
-      *part = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
-    shared_pages_.clear();
-    for (const LayerSpec& layer : spec.layers)
-      shared_pages_.push_back({{shared_keys_.data, shared_values_.data, type, kSharedBlockSize,
-                                layer.n_kv_heads, layer.head_dim, layer.kv_size() * kSharedBlockSize}});
+    carve_encoder(carver, spec, options_.max_batch_tokens);
     if (device == DeviceKind::cuda) take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
+  }
+  if (encoder_) {
+    encoder_state_ = State::take(carver, spec.encoder[0], options_.max_source_tokens, device);
+    carve_encoder(carver, spec.encoder[0], options_.max_source_tokens);
   }
   if (measuring) workspace_ = PlacedBuffer(carver.used(), device);
 }
@@ -158,7 +153,10 @@ void Runner::begin_batch() {
     places.slots.clear();
     places.rows.clear();
   }
+  n_shared_blocks_ = 0;
   sequences_.clear();
+  sources_.clear();
+  source_slots_.clear();
   logit_rows_.clear();
   drawn_.clear();
   drawn_logprobs_.clear();
@@ -204,6 +202,7 @@ void Runner::check_request(const StepRequest& request, int64_t n_before) const {
   check_tokens(s, request.sample && reads_all ? 0 : s.n_computed, end);
   if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) check_token(s, end);  // the last row's target
   if (request.sample) check_choice(s);
+  check_source(s);
 }
 
 // Whether what attention reads and writes from n_computed on is in the cache.
@@ -252,7 +251,7 @@ void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
 StepBatch Runner::batch() {
   areas_.clear();
   for (const Places& places : places_) areas_.push_back({places.slots, {places.rows, {}}});
-  const StepBatch batch{token_ids_, token_types_, position_rows_, areas_};
+  const StepBatch batch{token_ids_, token_types_, position_rows_, areas_, {sources_, {}}};
   if (staging_) return staging_->send(context_, transformer_, batch, positions_, state_);
   transformer_.rope_tables(context_, positions_, state_.cos, state_.sin);
   return batch;
@@ -262,15 +261,19 @@ void Runner::check_requests(std::span<const StepRequest> requests) const {
   TUILI_CHECK(cache_ != nullptr, "this model is an encoder: use encode");
   TUILI_CHECK(!requests.empty() && static_cast<int64_t>(requests.size()) <= options_.max_seqs, "a step of ",
               requests.size(), " sequences; max_seqs is ", options_.max_seqs);
-  int64_t n_tokens = 0;
+  int64_t n_tokens = 0, n_source = 0;
   for (const StepRequest& request : requests) {
     check_request(request, n_tokens);
     n_tokens += request.n_new;
+    n_source += request.sequence->n_source_pending();
   }
+  TUILI_CHECK(n_source <= options_.max_source_tokens, "the step encodes sources of ", n_source,
+              " tokens; max_source_tokens is ", options_.max_source_tokens);
 }
 
 // One step of requests that were checked, after begin_batch().
 void Runner::compute(std::span<const StepRequest> requests) {
+  if (encoder_) encode_sources(requests);
   for (const StepRequest& request : requests) {
     Sequence& s = *request.sequence;
     const int64_t n_rows = request.n_new + s.n_drafted;
@@ -279,6 +282,7 @@ void Runner::compute(std::span<const StepRequest> requests) {
     add_rows(s, s.n_computed, n_rows);
     for (int64_t area = 0; area < cache_->n_areas(); ++area)
       add_places(area, s.n_computed, n_rows, blocks_of(s, area).data(), s.block_size);
+    if (encoder_) add_source(s, places_[0].rows.back());
   }
   forward(batch(), taps_for(sequences_));
   plan_logits(requests);
@@ -332,6 +336,7 @@ RunCounts Runner::run(std::span<const StepRequest> requests, int64_t max_steps, 
                 "run: a sequence has token types, which its new tokens lack: use step");
     TUILI_CHECK(!s.collect.logits && !s.collect.hidden,
                 "run: a sequence wants logits or hidden states: use step");
+    TUILI_CHECK(s.n_source_pending() == 0, "run: a sequence's source is not encoded: use step");
     TUILI_CHECK(!s.deferred && s.sampling.n_candidates == 0 && s.allowed.empty(),
                 "run: the caller has a say in each token of a sequence: use step");
   }
@@ -528,46 +533,6 @@ void Runner::collect_hidden(Sequence& sequence, const ops::SequenceRows& rows) {
     const float* from = taps_.hidden.f32_row(static_cast<int64_t>(i)) + rows.first_row * d;
     sequence.hidden[i].resize(sequence.n_computed * d);
     sequence.hidden[i].insert(sequence.hidden[i].end(), from, from + rows.n_rows * d);
-  }
-}
-
-// Every sequence begins a block of its own. All layers write the same places, so what is zero past a
-// sequence's end stays so.
-void Runner::place_in_shared_pages(std::span<Sequence* const> sequences) {
-  int64_t next_block = 0;
-  for (const Sequence* s : sequences) {
-    add_rows(*s, 0, s->n_tokens());
-    add_places(0, 0, s->n_tokens(), shared_blocks_.data() + next_block, kSharedBlockSize);
-    next_block += (s->n_tokens() + kSharedBlockSize - 1) / kSharedBlockSize;
-  }
-  const int64_t bytes = next_block * shared_keys_.count() / shared_blocks_for(options_);
-  for (const TensorView& part : {shared_keys_, shared_values_})
-    ops::clear(context_, TensorView(part.data, DType::u8, {bytes}, part.device));
-}
-
-// The final hidden states of whole sequences, after begin_batch().
-void Runner::forward_encoder(std::span<Sequence* const> sequences) {
-  TUILI_CHECK(model_.spec.kind == ModelKind::encoder, "this model is a decoder: use step");
-  TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs,
-              "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
-  int64_t n_tokens = 0;
-  for (Sequence* s : sequences) {
-    sequences_.push_back(s);
-    TUILI_CHECK(s->blocks.empty(), "encode: a sequence holds blocks, which an encoder does not fill");
-    n_tokens += s->n_tokens();
-    TUILI_CHECK(n_tokens <= options_.max_batch_tokens,
-                "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
-    check_tokens(*s, 0, s->n_tokens());
-  }
-  place_in_shared_pages(sequences);
-  transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
-  wait();
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    Sequence& s = *sequences[i];
-    const ops::SequenceRows& rows = places_[0].rows[i];
-    s.n_computed = 0;
-    collect_hidden(s, rows);
-    s.n_computed = rows.n_rows;
   }
 }
 

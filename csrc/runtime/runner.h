@@ -22,11 +22,12 @@ namespace tuili {
 struct RunnerOptions {
   int64_t max_batch_tokens = 512;
   int64_t max_seqs = 64;
-  int num_threads = 0;        // 0: the default
-  const char* isa = nullptr;  // null: this CPU's best
+  int64_t max_source_tokens = 0;  // encoder-decoders: of the sources that a step encodes
+  int num_threads = 0;            // 0: the default
+  const char* isa = nullptr;      // null: this CPU's best
 };
 
-// One sequence's part of a step.
+// One sequence's part of a step. A sequence with a source begins with it: the first step encodes it whole.
 struct StepRequest {
   Sequence* sequence = nullptr;
   int64_t n_new = 0;    // computes tokens [n_computed, n_computed + n_new)
@@ -49,7 +50,8 @@ enum class Pooling : uint8_t { mean, cls, last, max, mean_sqrt_len, weighted_mea
 
 class Runner {
  public:
-  // Decoders need a cache whose pages fit the model; encoders take none. Model and cache outlive the runner.
+  // Decoders, also those of encoder-decoders, need a cache whose pages fit the model; encoders take none.
+  // Model and cache outlive the runner.
   Runner(const Model& model, KvCache* cache, const RunnerOptions& options);
   Runner(const Runner&) = delete;  // the state points into the workspace
 
@@ -126,7 +128,12 @@ class Runner {
   void add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows);
   void add_places(int64_t area, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
   void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
-  void place_in_shared_pages(std::span<Sequence* const> sequences);
+  void check_source(const Sequence& sequence) const;
+  void add_text(const ModelSpec& spec, std::span<const int32_t> tokens, std::span<const int32_t> types);
+  void clear_shared_pages();
+  void carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+  void encode_sources(std::span<const StepRequest> requests);
+  void add_source(const Sequence& sequence, const ops::SequenceRows& rows);
   void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
   void forward_encoder(std::span<Sequence* const> sequences);
   void carve_task_head(Carver& carver);
@@ -157,17 +164,21 @@ class Runner {
   std::optional<SideStreams> sides_;  // of a device
   PlacedBuffer workspace_;
   State state_;
-  TensorView head_input_, logits_;      // [logit_rows, d_model], [logit_rows, n_vocab]
-  TensorView task_input_, task_inner_;  // [answer rows, d_model], [answer rows, d_inner]
-  TensorView task_output_;              // [answer rows, n_out], of a device
-  std::optional<Staging> staging_;      // of a device
-  PinnedBuffer arrived_;                // logits, or hidden states of an encoder, from the device
-  PinnedBuffer draws_, chosen_;         // Draw and i32 [logit_rows]: what the device draws, and drew
+  std::optional<Transformer> encoder_;  // of an encoder-decoder
+  State encoder_state_;
+  TensorView source_key_, source_value_;  // [max_source_tokens, largest kv_size]
+  TensorView head_input_, logits_;        // [logit_rows, d_model], [logit_rows, n_vocab]
+  TensorView task_input_, task_inner_;    // [answer rows, d_model], [answer rows, d_inner]
+  TensorView task_output_;                // [answer rows, n_out], of a device
+  std::optional<Staging> staging_;        // of a device
+  PinnedBuffer arrived_;                  // logits, or hidden states of an encoder, from the device
+  PinnedBuffer draws_, chosen_;           // Draw and i32 [logit_rows]: what the device draws, and drew
   TensorView device_draws_, device_chosen_;
   StepGraphs graphs_;
   std::vector<LayerKv> shared_pages_;       // encoders: per layer, all over the same memory
   TensorView shared_keys_, shared_values_;  // u8: that memory
   Vector<int32_t> shared_blocks_;           // 0, 1, 2, …
+  int64_t n_shared_blocks_ = 0;             // that the running step uses
   std::vector<Sampler> samplers_;           // one per thread
 
   // The batch of the running step.
@@ -176,8 +187,10 @@ class Runner {
     Vector<ops::SequenceRows> rows;
   };
   Vector<int32_t> token_ids_, token_types_, positions_, position_rows_;
-  std::vector<Places> places_;  // one per area of the cache
-  Vector<AreaRows> areas_;      // views of them
+  std::vector<Places> places_;         // one per area of the cache
+  Vector<AreaRows> areas_;             // views of them
+  Vector<ops::SequenceRows> sources_;  // of the decoder's rows, as StepBatch has them
+  Vector<int32_t> source_slots_;       // where the keys of the sources go that the step encodes
   Vector<Sequence*> sequences_;
   Vector<LogitRow> logit_rows_;
   Vector<int32_t> drawn_;  // per row that samples; kept as far as the guesses before it were right

@@ -94,6 +94,7 @@ struct Sequence {
 
   Vector<int32_t> tokens;       // prompt, then generated
   Vector<int32_t> token_types;  // empty, or one per token
+  Vector<int32_t> source;       // of encoder-decoders: what the encoder reads
   int64_t n_prompt;
   int64_t n_computed = 0;  // tokens whose keys and values are in the blocks
   SamplingParams sampling;
@@ -109,6 +110,8 @@ struct Sequence {
   Vector<int32_t> blocks;             // ids, in order of position
   std::vector<WindowBlocks> windows;  // the same in each window's area
   Vector<uint64_t> content;           // content ids of the leading whole blocks that the pool knows
+  Vector<int32_t> source_blocks;      // for the keys and values of the source
+  bool source_kept = false;           // whether they hold them
   uint64_t pool_id = 0;               // of the pool that gave the blocks; 0: none
   int64_t block_size = 0;
 
@@ -129,6 +132,8 @@ struct Sequence {
     for (const WindowBlocks& window : windows) n = std::min(n, static_cast<int64_t>(window.ids.size()));
     return n * block_size;
   }
+  int64_t n_source() const { return static_cast<int64_t>(source.size()); }
+  int64_t n_source_pending() const { return source_kept ? 0 : n_source(); }
   int64_t n_generated() const { return n_tokens() - n_prompt; }
   bool stops_at(int32_t token) const { return std::ranges::find(stop_ids, token) != stop_ids.end(); }
 

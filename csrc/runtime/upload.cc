@@ -22,6 +22,8 @@ const char* missing_kernel(const LayerSpec& layer) {
 }
 
 void check_supported(const ModelSpec& spec) {
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.encoder.empty(),
+                   "encoder-decoders run on the CPU only: use device=\"cpu\"");
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     const char* const missing = missing_kernel(spec.layers[i]);
     TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",

@@ -165,6 +165,7 @@ class LayerSpec:
         latent: LatentSpec | None = None,
         weights_of: int = -1,
         attention_norm: bool = True,
+        cross_attention: bool = False,
     ) -> None: ...
     @property
     def n_heads(self) -> int: ...
@@ -211,6 +212,8 @@ class LayerSpec:
     @property
     def mlp_bias(self) -> bool: ...
     @property
+    def cross_attention(self) -> bool: ...
+    @property
     def weights_of(self) -> int: ...
     @property
     def attention_norm(self) -> bool: ...
@@ -239,11 +242,13 @@ class TaskHead:
     @property
     def all_rows(self) -> bool: ...
 
+ModelKind = Literal["decoder", "encoder", "encoder-decoder"]
+
 class ModelSpec:
     def __init__(
         self,
         *,
-        kind: Literal["decoder", "encoder"],
+        kind: ModelKind,
         n_vocab: int,
         d_model: int,
         max_positions: int,
@@ -266,12 +271,15 @@ class ModelSpec:
         logit_scale: float = 1.0,
         project_last: bool = False,
         task_head: TaskHead = ...,
+        encoder: ModelSpec | None = None,
+        shares_embedding: bool = False,
     ) -> None:
-        """Raises ModelFormatError that names the first inconsistency."""
+        """encoder: of an encoder-decoder; its shares_embedding says that it looks tokens up in the decoder's.
+        Raises ModelFormatError that names the first inconsistency."""
     def without_words(self, task_head: TaskHead = ...) -> ModelSpec:
         """A decoder's layers as an encoder, with a task head or none in place of the head for words."""
     @property
-    def kind(self) -> Literal["decoder", "encoder"]: ...
+    def kind(self) -> ModelKind: ...
     @property
     def n_vocab(self) -> int: ...
     @property
@@ -316,6 +324,8 @@ class ModelSpec:
     def project_last(self) -> bool: ...
     @property
     def task_head(self) -> TaskHead: ...
+    @property
+    def encoder(self) -> ModelSpec | None: ...
 
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 
@@ -404,8 +414,10 @@ class Sequence:
         max_tokens: int | None = None,
         prompt_lookup: int = 0,
         deferred: bool = False,
+        source: i32 | None = None,
     ) -> None:
-        """token_ids int32 [n_tokens >= 1]. collect_logits keeps the float32 logits of every row computed;
+        """token_ids int32 [n_tokens >= 1]. source int32 [n >= 1]: what the encoder of an encoder-decoder
+        reads, in the first step. collect_logits keeps the float32 logits of every row computed;
         collect_hidden the hidden states after the embedding and each layer; prompt_logprobs k >= 0 the
         log-probability of each prompt token after the first and the k best there. stop_ids end a Runner.run,
         and nothing else; so do max_tokens, of prompt and output together. prompt_lookup: in a run, up to so
@@ -417,9 +429,16 @@ class Sequence:
     @property
     def n_computed(self) -> int: ...
     @property
+    def n_source(self) -> int: ...
+    @property
+    def n_source_pending(self) -> int:
+        """Tokens of the source if it is not encoded."""
+    @property
     def n_blocks(self) -> int: ...
     @property
     def block_ids(self) -> list[int]: ...
+    @property
+    def source_block_ids(self) -> list[int]: ...
     @property
     def window_block_ids(self) -> list[list[int]]:
         """Per window of the pool: the ids of its blocks, -1 for those given back."""
@@ -527,6 +546,9 @@ class BlockPool:
         whole blocks. Returns (from, to) for Runner.copy_block at once, equal ids where there is nothing to
         copy; None, and nothing has changed, if no block is free, or parent has given back what child would
         see."""
+    def share_source(self, child: Sequence, parent: Sequence) -> None:
+        """Lets child read the source's keys and values that parent, with the same source, has. Nothing
+        happens if child holds a source's blocks, or parent's are not computed."""
     def grow(self, sequence: Sequence, n_tokens: int, *, position: int | None = None) -> bool:
         """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few. Of a
         window's: takes back what tokens from position (None: n_computed) on do not see, and gives only what a
@@ -618,9 +640,11 @@ class Runner:
         *,
         max_batch_tokens: int = 512,
         max_seqs: int = 64,
+        max_source_tokens: int = 0,
         num_threads: int = 0,
         isa: str | None = None,
-    ) -> None: ...
+    ) -> None:
+        """max_source_tokens: of the sources that a step of an encoder-decoder encodes, at least 1."""
     @property
     def workspace_bytes(self) -> int: ...
     @property

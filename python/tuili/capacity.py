@@ -103,7 +103,7 @@ def areas_of(spec: _core.ModelSpec, dtype: KvDtype, step_tokens: int) -> Areas:
 
 def kv_dtype(name: str) -> KvDtype:
     """The cache's element type. "auto" is float16: half the memory, and every promise about bits holds for
-    it.
+    it. (Of encoder-decoders it is float32, see `plan_capacity`.)
     """
     if not isinstance(name, str) or name not in KV_DTYPES:
         raise InvalidParameterError(
@@ -137,7 +137,7 @@ def plan_capacity(
     step_tokens: int,
     device: _core.Device = "cpu",
 ) -> Capacity:
-    """Decide the cache of a decoder.
+    """Decide the cache of a decoder, or an encoder-decoder's.
 
     kv_cache_bytes  None: what max_num_seqs full texts need, but at most a quarter of the memory that is
                     available, of a device nine tenths; at least one full text
@@ -149,6 +149,9 @@ def plan_capacity(
     dtype = kv_dtype(kv_cache_dtype)
     wanted = checked_length(spec, max_model_len)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
+    if spec.encoder is not None:  # texts are short, so that answers may as well be transformers'
+        dtype = "float32" if kv_cache_dtype == "auto" else dtype
+        full += -(-min(wanted, spec.encoder.max_positions) // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, step_tokens)
     available = _available(device)
     if kv_cache_bytes is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuili.embedding import Encoder
-from tuili.errors import EngineOutOfMemoryError, InvalidParameterError
+from tuili.errors import EngineOutOfMemoryError, InvalidParameterError, ModelUnsupportedError
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams
@@ -25,12 +25,31 @@ class Insides:
     def _decoder_engine(self) -> Engine:
         raise NotImplementedError
 
-    def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """float32 [n_tokens, n_vocab], computed as in generation."""
+    def logits(
+        self,
+        token_ids: Sequence[int] | np.ndarray,
+        decoder_token_ids: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
+        """float32 [n_tokens, n_vocab], computed as in generation.
+
+        decoder_token_ids  of an encoder-decoder, whose logits they are, while token_ids are the source; by
+                           default the token that generated ones come after
+        """
         engine = self._decoder_engine()
-        ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
-        self._check_room(len(ids), self._loaded.spec.n_vocab)
-        return engine.collect(ids, "logits")
+        spec = self._loaded.spec
+        if spec.encoder is None:
+            if decoder_token_ids is not None:
+                raise InvalidParameterError(
+                    "decoder_token_ids is for encoder-decoders", param="decoder_token_ids"
+                )
+            ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
+            self._check_room(len(ids), spec.n_vocab)
+            return engine.collect(ids, "logits")
+        source = checked_ids(token_ids, spec.encoder.n_vocab, "token_ids")
+        if decoder_token_ids is not None:
+            decoder_token_ids = checked_ids(decoder_token_ids, spec.n_vocab, "decoder_token_ids")
+            self._check_room(len(decoder_token_ids), spec.n_vocab)
+        return engine.collect(source, "logits", decoder_token_ids)
 
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """After the embedding and each layer, the last one normed: float32 [n_layers + 1, n_tokens,
@@ -41,6 +60,8 @@ class Insides:
         self._check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
         if self._encoder is not None:
             return self._encoder.hidden_states(ids)
+        if spec.encoder is not None:
+            raise ModelUnsupportedError("an encoder-decoder keeps no hidden states", code="wrong_kind")
         return self._decoder_engine().collect(ids, "hidden_states")
 
     def score(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
+from tuili.sources import as_config, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.vectors import Progress, Vectors
@@ -60,10 +61,10 @@ class LLM(Vectors, Insides):
     quantization           None (as stored), or "int8": the float weights of linear maps become q8_0 while
                            loading
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
-    kv_cache_dtype         "auto" (float16), "float32", "float16", "bfloat16", or "int8": half of float16,
-                           with one scale per token and head
-    max_model_len          most tokens of one text that are computed; by default the model's own limit, of
-                           encoders up to 8192
+    kv_cache_dtype         "auto" (float16, of encoder-decoders float32), "float32", "float16", "bfloat16", or
+                           "int8": half of float16, with one scale per token and head
+    max_model_len          most tokens of one text that are computed, and of a source; by default the model's
+                           own limit, of encoders up to 8192
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
@@ -130,7 +131,7 @@ class LLM(Vectors, Insides):
         self.kind, self._name, self._defaults = self._loaded.kind, os.fspath(model), {}
         self._model = placed(self._loaded.model, self._device, num_threads or 0)
         self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
-        if self.kind == "decoder":
+        if self.kind != "encoder":
             capacity = plan_capacity(
                 self._loaded.spec,
                 max_model_len=max_model_len,
@@ -148,11 +149,13 @@ class LLM(Vectors, Insides):
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded = self._loaded.spec, self._loaded
         cache, pool = allocate(spec, capacity, limits, self._device)
+        sources = sources_of(loaded, capacity)
         self._runner = _core.Runner(
             self._model,
             cache,
             max_batch_tokens=limits.prefill_chunk + limits.max_num_seqs,
             max_seqs=limits.max_num_seqs,
+            max_source_tokens=0 if sources is None else max(limits.prefill_chunk, sources.max_len),
             num_threads=num_threads,
         )
         try:
@@ -168,10 +171,11 @@ class LLM(Vectors, Insides):
             decoder=self._decoder,
             encode_words=lambda text: self.tokenizer.encode(text, add_special=False, parse_special=False),
             eos_ids=eos_ids,
+            sources=sources,
             grammars=Grammars(self.tokenizer, spec.n_vocab, eos_ids),
             limits=limits,
         )
-        if limits.prefix_caching:
+        if limits.prefix_caching and sources is None:
             self._prefixes = Prefixes(
                 self._engine,
                 pool,
@@ -192,6 +196,7 @@ class LLM(Vectors, Insides):
                 "why": capacity.note,
             },
             "limits": dataclasses.asdict(limits),
+            **({} if sources is None else as_config(sources)),
             "sampling_defaults": dict(self._defaults),
             "eos_token_ids": list(eos_ids),
             "num_threads": self._runner.n_threads,
@@ -268,7 +273,9 @@ class LLM(Vectors, Insides):
         prompts     text, in which special tokens are recognised, or token ids; an empty text needs a model
                     that begins texts with a token
         params      or the same as keywords, with the aliases that SamplingParams takes
-        truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens
+                    of an encoder-decoder, they are what its encoder reads
+        truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source
+                    from its end, of which an end-of-text token stays
         raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
                     aborted
         """
@@ -328,7 +335,9 @@ class LLM(Vectors, Insides):
         chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
         text, ids = self._encode_prompt(prompt)
         truncated = False
-        if boolean("truncation", truncation):
+        if boolean("truncation", truncation) and engine.sources is not None:
+            truncated, ids = len(ids) > engine.sources.max_len, engine.sources.cut(ids, engine.eos_ids)
+        elif truncation:
             reserve = min(chosen.max_tokens or TRUNCATION_RESERVE, max(1, engine.max_model_len // 2))
             most = max(1, engine.max_model_len - reserve)
             truncated, ids = len(ids) > most, ids[-most:]
@@ -426,6 +435,8 @@ class LLM(Vectors, Insides):
 
     def _prefix_cache(self) -> Prefixes:
         self._decoder_engine().check_usable()
+        if self.kind == "encoder-decoder":
+            raise InvalidParameterError("an encoder-decoder has no prefixes to keep", param="prompt")
         if self._prefixes is None:
             raise InvalidParameterError(
                 "prefixes need enable_prefix_caching=True", param="enable_prefix_caching"

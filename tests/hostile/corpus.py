@@ -9,12 +9,28 @@ from pathlib import Path
 from tuili.errors import TuiliError
 from tuili.loading.model import plan_model
 
-from . import config_cases, encoder_cases, family_cases, gguf_cases, path_cases, safetensors_cases
+from . import (
+    config_cases,
+    encoder_cases,
+    family_cases,
+    gguf_cases,
+    path_cases,
+    safetensors_cases,
+    seq2seq_cases,
+)
 from .cases import Case
 
 CASES: list[Case] = [
     case
-    for module in (safetensors_cases, gguf_cases, config_cases, family_cases, encoder_cases, path_cases)
+    for module in (
+        safetensors_cases,
+        gguf_cases,
+        config_cases,
+        family_cases,
+        encoder_cases,
+        seq2seq_cases,
+        path_cases,
+    )
     for case in module.CASES
 ]
 

@@ -147,8 +147,9 @@ class BeamSearch:
 
 def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) -> BeamSearch | None:
     """The search that a request asks for, if any. params: resolved."""
-    if params.num_beams == 1:
+    if params.num_beams is None or params.num_beams == 1:
         return None
+    assert params.length_penalty is not None and params.early_stopping is not None  # resolved
     return BeamSearch(
         params.num_beams,
         set(ending_ids(params, eos_ids)),
@@ -161,7 +162,7 @@ def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) 
 
 def check_beams(params: SamplingParams, eos_ids: Iterable[int], *, n_vocab: int, max_num_seqs: int) -> None:
     """Raise InvalidParameterError if the engine cannot run all beams at once, or a step cannot fill them."""
-    if params.num_beams > 1 and params.num_beams > max_num_seqs:
+    if (params.num_beams or 1) > max_num_seqs:
         invalid("num_beams", f"is {params.num_beams}, more than max_num_seqs = {max_num_seqs}")
     search = search_for(params, eos_ids, max_tokens=1)
     if search is not None and search.n_candidates > n_vocab:

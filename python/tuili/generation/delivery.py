@@ -48,7 +48,7 @@ class Transcript:
         self._stop_ids = frozenset(params.stop_token_ids)
         self._ending = frozenset(ending_ids(params, eos_ids))
         self._show_stop = params.include_stop_str_in_output
-        self._min_tokens, self._max_tokens, self._full = params.min_tokens, max_tokens, full
+        self._min_tokens, self._max_tokens, self._full = params.min_tokens or 0, max_tokens, full
         self.n_tokens = 0
 
     @property
@@ -191,7 +191,7 @@ def spelling_for(
         return None
     hidden = () if params.include_stop_str_in_output else ending_ids(params, eos_ids)
     decoder = functools.partial(make_decoder, params.skip_special_tokens)
-    return Spelling(decoder, frozenset(hidden), params.min_tokens)
+    return Spelling(decoder, frozenset(hidden), params.min_tokens or 0)
 
 
 def _overlap(text: str, stop: str) -> int:

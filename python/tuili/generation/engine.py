@@ -30,7 +30,7 @@ from tuili.generation import structure
 from tuili.generation.beam import BeamGroup
 from tuili.generation.delivery import Collect, Row
 from tuili.generation.grammar import Compilation, Constraint, Grammars
-from tuili.generation.intake import Intake
+from tuili.generation.intake import Intake, Sources
 from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
@@ -60,6 +60,7 @@ class Engine(Worker):
     eos_ids        end a text unless the request ignores them
     decoder        makes an incremental detokenizer; its argument is skip_special_tokens
     encode_words   token ids of a text without special tokens, for bad_words
+    sources        of an encoder-decoder: then the token ids of a request are its source
     grammars       compiles what requests ask their outputs to be; closed with the engine
     clock          seconds; all times and deadlines are on it
     """
@@ -74,6 +75,7 @@ class Engine(Worker):
         decoder: Callable[[bool], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
+        sources: Sources | None = None,
         grammars: Grammars | None = None,
         limits: Limits | None = None,
         start_thread: bool = True,
@@ -87,15 +89,17 @@ class Engine(Worker):
         self._interrupt = runner.interrupt
         self.grammars = grammars
         self.max_model_len = max_model_len
+        self.sources, self.eos_ids = sources, tuple(eos_ids)
         self._intake = Intake(
             n_vocab=n_vocab,
             max_model_len=max_model_len,
             max_num_seqs=self._limits.max_num_seqs,
             decoder=decoder,
             encode_words=encode_words,
-            eos_ids=tuple(eos_ids),
+            eos_ids=self.eos_ids,
             grammars=grammars,
             check_fits=self.scheduler.check_fits,
+            sources=sources,
         )
         self._ids = itertools.count()
         self._live: dict[
@@ -127,13 +131,17 @@ class Engine(Worker):
         """
         return Handle(self._submit(token_ids, params, prompt=prompt, truncated=truncated), self)
 
-    def collect(self, token_ids: Sequence[int] | np.ndarray, what: Collect) -> np.ndarray:
+    def collect(
+        self,
+        token_ids: Sequence[int] | np.ndarray,
+        what: Collect,
+        decoder_ids: Sequence[int] | np.ndarray | None = None,
+    ) -> np.ndarray:
         """Logits of every position, or hidden states after the embedding and every layer, by the usual
-        path.
+        path. decoder_ids: of an encoder-decoder, whose positions are these
         """
-        handle = Handle(
-            self._submit(token_ids, SamplingParams(max_tokens=0, prompt_logprobs=0), what=what), self
-        )
+        params = SamplingParams(max_tokens=0, min_tokens=0, num_beams=1, prompt_logprobs=0)
+        handle = Handle(self._submit(token_ids, params, what=what, decoder_ids=decoder_ids), self)
         try:
             handle.result()
         except BaseException:
@@ -184,15 +192,16 @@ class Engine(Worker):
         prompt: str | None = None,
         truncated: bool = False,
         what: Collect | None = None,
+        decoder_ids: Sequence[int] | np.ndarray | None = None,
     ) -> Request:
         self.check_process()
-        order = self._intake.check(token_ids, params, what)
+        order = self._intake.check(token_ids, params, what, decoder_ids)
 
         def make() -> Submission:
             submission = self._intake.submission(
                 order, next(self._ids), submitted=self._clock(), prompt=prompt, truncated=truncated
             )
-            self._reserve(len(order.ids), order.n_rows)
+            self._reserve(len(order.prompt), order.n_rows)
             return submission
 
         request = self.post(make).request
@@ -314,6 +323,8 @@ class Engine(Worker):
         counters, n_drawn = self._counters, sum(map(len, result.token_ids))
         counters.steps += result.n_steps
         counters.step_s += now - start
+        if plan.sources:
+            counters.computed_tokens += sum(plan.sources)
         counters.computed_tokens += sum(plan.n_new) + n_drawn - len(result.token_ids)
         counters.drafted_tokens += result.n_drafted
         counters.accepted_tokens += n_drawn - result.n_steps * len(result.token_ids)
@@ -458,7 +469,7 @@ class Engine(Worker):
         with self._load:
             self._n_rows -= 1
             if queued:
-                self._queued_tokens -= row.sequence.n_prompt
+                self._queued_tokens -= len(row.request.prompt_token_ids)
 
     def _settle(self, request: Request, error: BaseException | None) -> None:
         rows = self._live.pop(request.id, None)
@@ -483,7 +494,7 @@ class Engine(Worker):
     def _mark_admitted(self, plan: StepPlan, now: float) -> None:
         for row in plan.admitted:
             with self._load:
-                self._queued_tokens -= row.sequence.n_prompt
+                self._queued_tokens -= len(row.request.prompt_token_ids)
             if row.request.times.admitted is None:
                 row.request.times.admitted = now
 

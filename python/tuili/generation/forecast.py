@@ -27,7 +27,13 @@ def tokens_to_draw(row: Row, costs: Costs) -> int:
     left = row.n_left if row.beams is None else row.n_left - drawn  # a search delivers at its end
     if params.ignore_eos and not params.stop and not params.stop_token_ids:
         return left
-    return min(left, max(1, params.min_tokens - drawn, costs.answer_tokens() - drawn))
+    return min(left, max(1, (params.min_tokens or 0) - drawn, costs.answer_tokens() - drawn))
+
+
+def n_prompt(row: Row) -> int:
+    """Tokens that it has computed when its first one is drawn, a source that is not encoded among them."""
+    sequence = row.sequence
+    return sequence.n_tokens + sequence.n_source_pending
 
 
 def prompts_s(rows: Iterable[Row], costs: Costs) -> float:
@@ -46,7 +52,7 @@ def admitted_s(row: Row, running: Sequence[Row], costs: Costs, *, busy: bool) ->
     busy  whether others wait: then prompts go on coming between its tokens
     """
     step_s = costs.decode_s(len(running) + 1)
-    own_s = costs.prompt_s(row.sequence.n_computed, row.sequence.n_tokens)
+    own_s = costs.prompt_s(row.sequence.n_computed, n_prompt(row))
     if step_s is None or own_s is None:
         return 0.0
     if busy:
@@ -87,7 +93,8 @@ def hopeless(
             ahead_s += (end - n_steps) * step_s
             n_steps = end
         n_tokens = tokens_to_draw(row, costs)
-        prompt_s = 0.0 if may_share and row.shares else costs.prompt_s(0, row.sequence.n_tokens) or 0.0
+        may_be_cached = may_share and row.shares and not row.sequence.n_source
+        prompt_s = 0.0 if may_be_cached else costs.prompt_s(0, n_prompt(row)) or 0.0
         own_s = prompt_s + max(0, n_tokens - 1) * step_s
         deadline = row.request.deadline
         unstarted = row.leader is None and not row.admitted

@@ -29,6 +29,8 @@ from tuili.generation.token_ids import checked_ids
 class Order:
     """What was asked for, as far as it can be checked before it has a place.
 
+    ids         that generated tokens come after; of an encoder-decoder, the decoder's
+    source      what its encoder reads
     max_tokens  that it may draw, cut to the context
     full        the stop_reason of reaching it
     form        what its grammar is to be compiled from
@@ -37,6 +39,7 @@ class Order:
     """
 
     ids: np.ndarray
+    source: np.ndarray | None
     params: SamplingParams
     max_tokens: int
     full: str | None
@@ -47,13 +50,59 @@ class Order:
 
     @property
     def n_rows(self) -> int:
-        return max(self.params.n, self.params.num_beams)
+        return max(self.params.n, self.params.num_beams or 1)
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """What the caller gave."""
+        return self.ids if self.source is None else self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What an encoder-decoder reads.
+
+    n_vocab  of its encoder
+    max_len  tokens of a source
+    start    the token that its own begin after
+    banned   sequences of tokens that the model's makers forbid
+    """
+
+    n_vocab: int
+    max_len: int
+    start: int
+    banned: tuple[tuple[int, ...], ...] = ()
+
+    def check(
+        self, token_ids: Sequence[int] | np.ndarray, params: SamplingParams, collect: Collect | None
+    ) -> np.ndarray:
+        """The source's ids.
+
+        raises  TokenIdError, PromptTooLongError, InvalidParameterError
+        """
+        if isinstance(token_ids, list | tuple | np.ndarray) and len(token_ids) > self.max_len:
+            raise PromptTooLongError(
+                f"the source has {len(token_ids)} tokens; max_source_len is {self.max_len}"
+            )
+        if params.prompt_logprobs is not None and collect is None:
+            checks.invalid("prompt_logprobs", "is for decoders: nothing predicts the source of this model")
+        return checked_ids(token_ids, self.n_vocab)
+
+    def cut(self, ids: Sequence[int] | np.ndarray, eos_ids: Sequence[int]) -> Sequence[int] | np.ndarray:
+        """The first ids, as many as may be; the last stays if it ends texts."""
+        if len(ids) <= self.max_len:
+            return ids
+        kept = [*ids[: self.max_len]]
+        if ids[-1] in eos_ids:
+            kept[-1] = ids[-1]
+        return kept
 
 
 class Intake:
     """Makes requests of one model. Arguments as the Engine's; for any thread.
 
-    check_fits  raises if the cache is smaller than (tokens, beams) need
+    check_fits  raises if the cache is smaller than (tokens, beams, tokens of the source) need
+    sources     of an encoder-decoder
     """
 
     def __init__(
@@ -66,31 +115,45 @@ class Intake:
         encode_words: Callable[[str], list[int]],
         eos_ids: tuple[int, ...],
         grammars: Grammars | None,
-        check_fits: Callable[[int, int], None],
+        check_fits: Callable[[int, int, int], None],
+        sources: Sources | None = None,
     ) -> None:
+        self._sources = sources
         self._n_vocab, self._max_model_len, self._max_num_seqs = n_vocab, max_model_len, max_num_seqs
         self._decoder, self._encode_words, self._eos_ids = decoder, encode_words, eos_ids
         self._grammars = grammars
         self._check_fits = check_fits
 
     def check(
-        self, token_ids: Sequence[int] | np.ndarray, params: SamplingParams, collect: Collect | None
+        self,
+        token_ids: Sequence[int] | np.ndarray,
+        params: SamplingParams,
+        collect: Collect | None,
+        decoder_ids: Sequence[int] | np.ndarray | None = None,
     ) -> Order:
-        """An order that the engine can carry out. params: resolved
+        """An order that the engine can carry out.
+
+        params       resolved
+        decoder_ids  of an encoder-decoder, whose token_ids are the source; by default what it begins with
 
         raises  TokenIdError, PromptTooLongError, InvalidParameterError, KVCacheExhaustedError, GrammarError
         """
+        source = None
+        if self._sources is not None:
+            source = self._sources.check(token_ids, params, collect)
+            token_ids = (self._sources.start,) if decoder_ids is None else decoder_ids
         if isinstance(token_ids, list | tuple):  # before each of them is looked at
             self._check_length(len(token_ids))
         ids = checked_ids(token_ids, self._n_vocab)
-        max_tokens, full = self._check(len(ids), params)
+        max_tokens, full = self._check(len(ids), params, 0 if source is None else len(source))
         form = structure.form_of(params)
         self._check_form(form)
         words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
+        words += () if self._sources is None else self._sources.banned
         seed = params.seed
         if seed is None:  # greedy requests draw nothing
             seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
-        return Order(ids, params, max_tokens, full, form, words, seed, collect)
+        return Order(ids, source, params, max_tokens, full, form, words, seed, collect)
 
     def submission(
         self, order: Order, request_id: int, *, submitted: float, prompt: str | None, truncated: bool
@@ -99,7 +162,7 @@ class Intake:
         params = order.params
         request = Request(
             request_id,
-            order.ids.tolist(),
+            order.prompt.tolist(),
             params,
             submitted=submitted,
             prompt=prompt,
@@ -121,7 +184,7 @@ class Intake:
             share_beams(submission.rows, search)
         return submission
 
-    def _check(self, n_prompt: int, params: SamplingParams) -> tuple[int, str | None]:
+    def _check(self, n_prompt: int, params: SamplingParams, n_source: int) -> tuple[int, str | None]:
         """Validate against the model; returns max_tokens and the stop_reason of reaching it.
 
         The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
@@ -139,7 +202,7 @@ class Intake:
         room = self._max_model_len - n_prompt + 1
         wanted = room if params.max_tokens is None else params.max_tokens
         max_tokens = min(wanted, room)
-        self._check_fits(n_prompt + max(0, max_tokens - 1), params.num_beams)
+        self._check_fits(n_prompt + max(0, max_tokens - 1), params.num_beams or 1, n_source)
         check_beams(params, self._eos_ids, n_vocab=self._n_vocab, max_num_seqs=self._max_num_seqs)
         return max_tokens, "max_model_len" if params.max_tokens is None or wanted > room else None
 
@@ -181,6 +244,7 @@ class Intake:
             max_tokens=len(order.ids) + order.max_tokens,
             prompt_lookup=params.prompt_lookup_num_tokens or 0,
             deferred=bool(params.logits_processors),
+            source=order.source,
         )
         shares = (
             what is None and n_prompt_logprobs < 0

@@ -153,7 +153,7 @@ class SamplingParams(metaclass=_NamesChecked):
     max_tokens: int | None = (
         None  # as many as the context holds; more than that is cut there (stop_reason says so)
     )
-    min_tokens: int = 0  # end-of-text, stop ids and stop strings do not stop before this many
+    min_tokens: int | None = None  # 0; end-of-text, stop ids and stop strings do not stop before this many
     temperature: float | None = (
         None  # 1.0 if top_k, top_p, min_p, typical_p, seed or n > 1 is given, otherwise 0: greedy
     )
@@ -185,9 +185,14 @@ class SamplingParams(metaclass=_NamesChecked):
     on_nan: Literal["error", "eos"] = "error"
     prompt_lookup_num_tokens: int | None = None  # most tokens of a step that are guessed from what followed
     # the last ones before: 10, say. Changes the speed where a text repeats itself, and no bit
-    num_beams: int = 1  # more: beam search, of which the n best continuations are returned
-    length_penalty: float = 1.0  # a continuation's score is its log-probability / length ** length_penalty
-    early_stopping: bool | Literal["never"] = False  # True: end with num_beams finished continuations, even
+    num_beams: int | None = None  # 1, or an encoder-decoder's own where nothing is asked that does not go
+    # with it. More: beam search, of which the n best continuations are returned
+    length_penalty: float | None = (
+        None  # 1.0; a continuation's score is its log-probability / length ** length_penalty
+    )
+    early_stopping: bool | Literal["never"] | None = (
+        None  # False. True: end with num_beams finished continuations, even
+    )
     # if better ones may follow; "never": only when none can follow, however long it becomes
     forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART;
     # the model's own ones, as those below, count where no form of the output is asked for
@@ -210,19 +215,21 @@ class SamplingParams(metaclass=_NamesChecked):
     def _check_together(self) -> None:
         if self.max_tokens == 0 and self.prompt_logprobs is None:
             invalid("max_tokens", "may be 0 only together with prompt_logprobs")
-        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+        if self.max_tokens is not None and (self.min_tokens or 0) > self.max_tokens:
             invalid("min_tokens", f"is {self.min_tokens}, more than max_tokens = {self.max_tokens}")
         form = structure.form_of(self)
         for name in _FORCED:
             if form is not None and getattr(self, name) is not None:
                 invalid(name, f"cannot be combined with {form.kind}")
-        if self.num_beams > 1:
+        if self.num_beams is not None and self.num_beams > 1:
             self._check_beams()
-        elif self.length_penalty != 1.0 or self.early_stopping is not False:
-            name = "length_penalty" if self.early_stopping is False else "early_stopping"
-            invalid(name, "needs num_beams > 1")
+        elif self.num_beams == 1:  # None is the model's
+            for name in ("early_stopping", "length_penalty"):
+                if getattr(self, name) not in (None, _LIBRARY_DEFAULTS[name]):
+                    invalid(name, "needs num_beams > 1")
 
     def _check_beams(self) -> None:
+        assert self.num_beams is not None
         if self.n > self.num_beams:
             invalid("n", f"is {self.n}, more than num_beams = {self.num_beams}")
         for name, plain in _PLAIN_IN_BEAMS.items():
@@ -297,6 +304,9 @@ _LIBRARY_DEFAULTS: dict[str, Any] = {
     "typical_p": 1.0,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "early_stopping": False,
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
 }
@@ -309,8 +319,10 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     raises  InvalidParameterError
     """
     sample = generation_config.get("do_sample") is True
-    names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens"]
+    names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_tokens"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
+    if (generation_config.get("num_beams") or 1) > 1:
+        names += ["num_beams", "length_penalty", "early_stopping"]
     given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
     for name in _FORCED:  # also as a list; of several, a request could not say which
         value = generation_config.get(name)
@@ -329,6 +341,8 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     defaults  as `defaults_from` returns them
     """
     found: dict[str, Any] = {}
+    if not _may_search(params, defaults):
+        defaults = {name: value for name, value in defaults.items() if name not in _OF_BEAMS}
     has_form = structure.form_of(params) is not None  # which no token of the model's may break
     for name, fallback in {**_LIBRARY_DEFAULTS, "max_tokens": None}.items():
         if getattr(params, name) is None:
@@ -336,12 +350,25 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     if params.temperature is None:
         asked = params.n > 1 or any(getattr(params, name) is not None for name in _SAMPLING_ONLY)
         found["temperature"] = defaults.get("temperature", 1.0 if asked else 0.0)
-    if params.num_beams > 1:  # nothing is drawn
+    if (params.num_beams or found["num_beams"]) > 1:  # nothing is drawn
         for name in ("temperature", *_SAMPLING_ONLY):
             found[name] = _PLAIN_IN_BEAMS[name][-1]
-    if "max_tokens" in found and found["max_tokens"] is not None:
-        found["max_tokens"] = max(found["max_tokens"], params.min_tokens)
+    if params.min_tokens is None:
+        usual = defaults.get("min_tokens", 0)
+        found["min_tokens"] = usual if params.max_tokens is None else min(usual, params.max_tokens)
+    if found.get("max_tokens") is not None:
+        found["max_tokens"] = max(found["max_tokens"], params.min_tokens or found["min_tokens"])
     return dataclasses.replace(params, **found)
+
+
+_OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
+
+
+def _may_search(params: SamplingParams, defaults: Mapping[str, Any]) -> bool:
+    """Whether the model's own number of beams suits a request that names none."""
+    if params.num_beams is not None or params.n > defaults.get("num_beams", 1):
+        return False
+    return all(getattr(params, name) in (None, *plain) for name, plain in _PLAIN_IN_BEAMS.items())
 
 
 # --- for the core -------------------------------------------------------------------------------------------
@@ -415,7 +442,7 @@ def core_params(
         logit_bias=list(params.logit_bias.items()),
         allowed_token_ids=list(params.allowed_token_ids or ()),
         bad_words=[list(word) for word in bad_words],
-        min_tokens=params.min_tokens,
+        min_tokens=params.min_tokens or 0,
         min_tokens_banned=ending if params.min_tokens else (),
         forced_first=-1 if first is None else first,
         forced_last=-1 if last is None else last,

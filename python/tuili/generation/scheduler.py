@@ -51,6 +51,7 @@ class Limits:
 class StepPlan:
     """One step: n_new[i] tokens of rows[i] are computed; where sample[i], the next one is drawn.
 
+    sources   tokens of each source that is encoded before
     admitted  the rows among them that run for the first time
     refused   first rows of requests that will not run, as their deadline cannot be met
     """
@@ -59,6 +60,7 @@ class StepPlan:
     sequences: list[_core.Sequence] = field(default_factory=list)  # of these rows
     n_new: list[int] = field(default_factory=list)
     sample: list[bool] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
     admitted: list[Row] = field(default_factory=list)
     refused: list[Row] = field(default_factory=list)
 
@@ -108,10 +110,11 @@ class Scheduler:
     def n_blocks(self, n_tokens: int) -> int:
         return -(-n_tokens // self._pool.block_size)
 
-    def check_fits(self, n_tokens: int, n_beams: int = 1) -> None:
+    def check_fits(self, n_tokens: int, n_beams: int = 1, n_source: int = 0) -> None:
         """Raise KVCacheExhaustedError if the whole cache has fewer blocks than so many tokens need. Beams
         advance together: they need them all at once, and the spare block of a newcomer each; of a window what
-        decoding needs, and one of them, which others may have pushed out, what a chunk of its text does.
+        decoding needs, and one of them, which others may have pushed out, what a chunk of its text does. The
+        source of an encoder-decoder is there once.
         """
         whole, size = self.n_blocks(n_tokens), self._pool.block_size
         areas = [(whole, whole, self._pool.n_blocks, "the whole cache has")]
@@ -122,10 +125,11 @@ class Scheduler:
         who = "the request needs" if n_beams == 1 else f"{n_beams} beams may need"
         for row_needs, mate_needs, n_blocks, has in areas:
             needed = row_needs if n_beams == 1 else row_needs + (n_beams - 1) * mate_needs + n_beams
+            needed += self.n_blocks(n_source)
             if needed > n_blocks:
                 raise KVCacheExhaustedError(
-                    f"{who} {needed} cache blocks for {n_tokens} tokens, {has} {n_blocks} of {size} tokens; "
-                    "give more kv_cache_bytes or ask for fewer tokens"
+                    f"{who} {needed} cache blocks for {n_tokens + n_source} tokens, {has} {n_blocks} of "
+                    f"{size} tokens; give more kv_cache_bytes or ask for fewer tokens"
                 )
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -170,6 +174,8 @@ class Scheduler:
         what lies before the windows.
         """
         chunks = []
+        if plan.sources:
+            chunks += [(n_source, 0) for n_source in plan.sources]
         for row, n_new in zip(plan.rows, plan.n_new, strict=True):
             if n_new > 1:
                 chunks.append((n_new, row.sequence.n_computed - n_new))
@@ -178,7 +184,7 @@ class Scheduler:
         if self._has_windows:
             self._pool.release_unseen([row.sequence for row in plan.rows if row.running])
         if chunks:
-            self.costs.learn_prompt(chunks, len(plan.rows) - len(chunks), seconds)
+            self.costs.learn_prompt(chunks, max(0, len(plan.rows) - len(chunks)), seconds)
         else:
             self.costs.learn_decode(len(plan.rows), seconds, n_steps)
 
@@ -242,6 +248,8 @@ class Scheduler:
         before = self.n_preemptions
         prompts = sorted((row for row in self.running if row.n_pending > 1), key=STANDING, reverse=True)
         while room.tokens > 0:
+            if plan.sources and not self._has_room_for_source(room):
+                may_admit = False
             if may_admit and self.n_preemptions == before and self._comes_next(prompts):
                 row = self._admit(plan, now)
                 if row is None:
@@ -260,6 +268,15 @@ class Scheduler:
         """Whether the next of those who wait stands before all prompts. prompts: best last."""
         return bool(self.waiting) and (not prompts or self._next_waiting().standing < prompts[-1].standing)
 
+    def _has_room_for_source(self, room: Room) -> bool:
+        """Whether the source of the next that waits, which is encoded whole, fits into what is left. Of a
+        step's first nobody asks.
+        """
+        if not self.waiting:
+            return True
+        n_source = self._next_waiting().sequence.n_source_pending
+        return n_source <= room.tokens and n_source * (self.costs.prompt_token_s(0) or 0.0) <= room.seconds
+
     def _next_waiting(self) -> Row:
         """The first that waits; but beams that run wait for their mates, who come before everybody."""
         searches = {id(row.beams) for row in self.running if row.beams is not None}
@@ -267,7 +284,11 @@ class Scheduler:
         return next(iter(mates), self.waiting[0])
 
     def _add_chunk(self, plan: StepPlan, row: Row, room: Room) -> None:
-        n_pending = row.n_pending
+        n_pending, n_source = row.n_pending, row.sequence.n_source_pending
+        if n_source:
+            plan.sources.append(n_source)
+            room.tokens = max(1, room.tokens - n_source)  # its decoder begins at once
+            room.seconds = max(0.0, room.seconds - n_source * (self.costs.prompt_token_s(0) or 0.0))
         n_new = min(room.tokens, n_pending)
         if room.seconds < math.inf:
             token_s = self.costs.prompt_token_s(row.sequence.n_computed)
@@ -343,6 +364,8 @@ class Scheduler:
         """
         sequence, leader = row.sequence, row.leader
         cached = self._attach_prefix(row)
+        if leader is not None and leader.running and sequence.n_source:
+            self._pool.share_source(sequence, leader.sequence)
         n_shared = min(sequence.n_prompt, sequence.n_tokens - 1)
         if leader is None or not leader.running or not row.shares or n_shared <= cached:
             return cached, None
@@ -396,7 +419,9 @@ class Scheduler:
         assert all(not row.ended for row in self.waiting), "a row that has ended waits"
         assert all(row.running and not row.ended for row in self.running)
         assert all(not row.running and row.sequence.n_blocks == 0 for row in self.waiting)
-        held = {block for row in self.running for block in row.sequence.block_ids}
+        assert all(not row.sequence.source_block_ids for row in self.waiting)
+        sequences = [row.sequence for row in self.running]
+        held = {block for row in sequences for block in (*row.block_ids, *row.source_block_ids)}
         assert self._pool.n_free + len(held) == self._pool.n_blocks, "a block is held by nobody"
         for i, area in enumerate(self._pool.windows):
             held = {id for row in self.running for id in row.sequence.window_block_ids[i] if id >= 0}

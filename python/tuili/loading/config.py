@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +60,17 @@ HF_ARCHITECTURES = {
     "BaiChuanForCausalLM": "baichuan",
     "MiniCPMForCausalLM": "minicpm",
 }
+HF_SEQ2SEQ = {
+    "T5ForConditionalGeneration": "t5",
+    "MT5ForConditionalGeneration": "t5",
+    "UMT5ForConditionalGeneration": "t5",
+    "BartForConditionalGeneration": "bart",
+    "MBartForConditionalGeneration": "bart",
+    "PegasusForConditionalGeneration": "pegasus",
+    "MarianMTModel": "pegasus",
+    "M2M100ForConditionalGeneration": "m2m_100",
+}
+HF_ARCHITECTURES |= HF_SEQ2SEQ
 # Encoders: the beginning of the name, with each of these ends -> file, and what else it ends in.
 _TASKS = (
     "Model",
@@ -109,7 +120,8 @@ class Config:
 
     Each getter takes a key, a range, and a default for when the key is absent or null; without default that
     is an error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself
-    spells a key, for error messages (GGUF). `head` is the kind of the model's task head (heads.py).
+    spells a key, for error messages (GGUF). `head` is the kind of the model's task head (heads.py), `tensors`
+    the names of what the files hold.
     raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
     """
 
@@ -119,6 +131,7 @@ class Config:
         self.names = names or {}
         self.defaults: dict[str, Any] = {}
         self.head: str | None = None
+        self.tensors: Collection[str] = ()
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -251,7 +264,8 @@ def _supported(table: Mapping[str, str]) -> str:
     if table is not HF_ARCHITECTURES:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
-    return f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
+    heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
+    return f"{heads}; {', '.join(HF_SEQ2SEQ)}"
 
 
 def _headed_decoder(name: str) -> str | None:
@@ -327,7 +341,39 @@ _GENERATION_INTEGERS = {
 }
 
 
-def generation_defaults(config: Config | None) -> tuple[dict[str, Any], list[str]]:
+def _banned(config: Config) -> list[list[int]]:
+    """bad_words_ids: lists of token ids."""
+    given = config.values["bad_words_ids"]
+    if not isinstance(given, list) or len(given) > 1024:
+        raise config.wrong("bad_words_ids", "up to 1024 lists of token ids")
+    for ids in given:
+        if not isinstance(ids, list) or not 1 <= len(ids) <= 64:
+            raise config.wrong("bad_words_ids", "lists of 1 to 64 token ids")
+        if not all(type(token_id) is int and 0 <= token_id < MAX_VOCAB for token_id in ids):
+            raise config.wrong("bad_words_ids", "lists of token ids")
+    return given
+
+
+def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
+    """A setting that counts for encoder-decoders alone: (name, value), or None. Lengths are those of the
+    decoder's tokens, the one that it begins with among them.
+    """
+    if key in ("max_length", "min_length"):
+        n = config.integer(key, 0, MAX_POSITIONS) - 1
+        return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
+    if key == "min_new_tokens":
+        return "min_tokens", config.integer(key, 0, MAX_POSITIONS)
+    if key == "length_penalty":
+        return key, config.number(key, -10.0, 10.0)
+    if key == "early_stopping":
+        value = config.values[key]
+        return key, value if value == "never" else config.flag(key)
+    if key == "bad_words_ids":
+        return key, _banned(config)
+    return None
+
+
+def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tuple[dict[str, Any], list[str]]:
     """Sampling defaults that the model's makers chose, and the keys of the file that have no effect here.
 
     The defaults keep transformers' names; `generation/params.py` maps and applies them.
@@ -335,19 +381,34 @@ def generation_defaults(config: Config | None) -> tuple[dict[str, Any], list[str
     if config is None:
         return {}, []
     result: dict[str, Any] = {}
+    seen: set[str] = set()
     for key in config.values:
         if key not in config:
             continue
         if key in _GENERATION_NUMBERS:
             result[key] = config.number(key, *_GENERATION_NUMBERS[key])
         elif key in _GENERATION_INTEGERS:
-            result[key] = config.integer(key, *_GENERATION_INTEGERS[key])
+            value = config.integer(key, *_GENERATION_INTEGERS[key])
+            if seq2seq or key != "num_beams":
+                result[key] = value
         elif key == "do_sample":
             result[key] = config.flag(key)
+        elif seq2seq and (found := _seq2seq_default(config, key)) is not None:
+            seen.add(key)
+            if not (key.endswith("length") and f"{key[:3]}_new_tokens" in config):  # which goes before
+                result[found[0]] = found[1]
     known = {"eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config"}
+    known |= seen | ({"decoder_start_token_id"} if seq2seq else set())
     return result, [
         shown(key) for key in config.values if key not in result and key not in known and key in config
     ]
+
+
+def legacy_generation(config: Config) -> Config:
+    """The settings of an encoder-decoder without generation_config.json, which old config.json files hold."""
+    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, "do_sample", "bad_words_ids", "early_stopping"}
+    names |= {"max_length", "min_length", "length_penalty"}
+    return Config({key: value for key, value in config.values.items() if key in names}, config.what)
 
 
 def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tuple[int, ...]:
@@ -357,3 +418,15 @@ def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tu
         if ids is not None:
             return ids
     return ()
+
+
+def decoder_start_id(generation: Config | None, config: Config, n_vocab: int) -> int | None:
+    """The token that an encoder-decoder's own begin after: decoder_start_token_id, else bos_token_id, of
+    generation_config.json or config.json; None if nobody says.
+    """
+    for key in ("decoder_start_token_id", "bos_token_id"):
+        for source in (generation, config):
+            ids = source.token_ids(key, n_vocab) if source is not None else None
+            if ids:
+                return ids[0]
+    return None

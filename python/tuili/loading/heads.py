@@ -25,6 +25,11 @@ _TASKS = {
     "spans": ("question-answering",),
     "words": ("fill-mask",),
 }
+_BY_KIND = {
+    "decoder": "text-generation",
+    "encoder": "feature-extraction",
+    "encoder-decoder": "text2text-generation",
+}
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -129,7 +134,7 @@ def _ranking(config: Config, labels: tuple[str, ...]) -> str:
 
 def as_config(kind: str, head: Head | None) -> dict[str, Any]:
     """What `llm.config` says of the model's tasks."""
-    tasks = ("text-generation",) if kind == "decoder" else ("feature-extraction",)
+    tasks = (_BY_KIND[kind],)
     return {
         "tasks": [*tasks, *(head.tasks if head is not None else ())],
         "labels": list(head.labels) if head is not None else [],

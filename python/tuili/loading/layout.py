@@ -21,6 +21,7 @@ from tuili.loading.files import shown
 
 Bytes = NDArray[np.uint8]
 Shape = tuple[int, ...]
+Constant = float | NDArray[np.float32]  # of all elements, or each
 
 
 class Parts(NamedTuple):
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
     transposed  stored [n_in, n_out]
     stacked     a first dimension more: one for each {e}
     repeated    one tensor for every {e}
+    row         a vector stored [1, n]
     """
 
     names: tuple[str, ...]
@@ -39,6 +41,7 @@ class Parts(NamedTuple):
     transposed: bool = False
     stacked: bool = False
     repeated: bool = False
+    row: bool = False
 
 
 Names = Mapping[str, "str | Parts"]
@@ -55,7 +58,7 @@ class Place:
     n_stacked: int
     rows: tuple[int, ...] = ()
     n_groups: int = 1
-    constant: float | None = None  # instead of what is stored
+    constant: Constant | None = None  # instead of what is stored
 
     @property
     def begin(self) -> int:
@@ -68,7 +71,7 @@ class Place:
         return self.stored.n_bytes // self.n_stacked
 
 
-def whole(stored: TensorInfo, name: str, constant: float | None = None) -> Place:
+def whole(stored: TensorInfo, name: str, constant: Constant | None = None) -> Place:
     """A tensor of ours that is stored as it is, or not at all and `constant`."""
     return Place(stored, Parts((name,)), 0, 0, 1, constant=constant)
 
@@ -118,6 +121,8 @@ def checked(place: Place, shape: Shape, expected: Mapping[str, Shape], n_groups:
     wanted: Shape = (sum(rows), *shape[1:])
     if parts.transposed:
         wanted = wanted[::-1]
+    if parts.row:
+        wanted = (1, *wanted)
     if parts.stacked:
         wanted = (place.n_stacked, *wanted)
     if stored.shape != wanted:
@@ -149,10 +154,10 @@ def cut(data: Bytes, place: Place) -> Bytes:
     return np.ascontiguousarray(groups[:, begin // n : (begin + rows[place.index]) // n]).reshape(-1)
 
 
-def constant(name: str, module: Any, config: Config) -> float | None:
+def constant(name: str, module: Any, config: Config) -> Constant | None:
     """The value of a tensor that files of this architecture do not hold, by its `constants(config)`."""
-    table = module.constants(config) if hasattr(module, "constants") else {}
+    table: dict[str, Constant] = module.constants(config) if hasattr(module, "constants") else {}
     for pattern, value in table.items():
         if re.fullmatch(pattern, name):
-            return float(value)
+            return value
     return None

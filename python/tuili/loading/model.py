@@ -35,7 +35,9 @@ logger = logging.getLogger("tuili")
 
 Compute = Literal["auto", "float32"]
 _FLOATS = ("f32", "f16", "bf16")
-_LINEAR = ("query", "key", "value", "output", "gate", "up", "down")
+_ATTENTION = ("query", "key", "value", "output")
+_LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "gate", "up", "down")
+_DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 _TABLES = ("position_embedding", "token_type_embedding")
 
 # Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
@@ -107,6 +109,7 @@ class LoadPlan:
             dense=source.dense if self.spec.kind == "encoder" else [],
             head=self.head,
             eos_token_ids=source.eos_token_ids,
+            decoder_start=source.decoder_start,
         )
 
     def __str__(self) -> str:
@@ -133,6 +136,7 @@ class LoadedModel:
     dense: list[Dense]
     head: heads.Head | None
     eos_token_ids: tuple[int, ...]
+    decoder_start: int | None  # of encoder-decoders: the token that generated ones come after
 
 
 def plan_model(
@@ -161,16 +165,11 @@ def plan_model(
     _check_options(dtype, compute, quantization, num_threads)
     index = packed.get("gguf") if packed is not None else None
     source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
-    n_layers, n_found = source.config.values.get("num_hidden_layers"), len(source.checkpoint.tensors)
-    shared = getattr(source.module, "SHARED_LAYERS", False)
-    if isinstance(n_layers, int) and n_layers > n_found and not shared:
-        raise ModelFormatError(
-            f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
-            code="layer_count",
-        )
+    _check_depth(source)
     warnings = list(source.checkpoint.warnings)
     _find_head(source, warnings)
     head = heads.describe(source.config)
+    source.config.tensors = source.checkpoint.tensors.keys()
     spec: ModelSpec = source.module.spec(source.config)
     tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)
@@ -194,6 +193,18 @@ def plan_model(
     for warning in warnings:
         logger.warning("%s", warning)
     return plan
+
+
+def _check_depth(source: Source) -> None:
+    """Refuse more layers than the files hold tensors, before a spec is made of them."""
+    n_found = len(source.checkpoint.tensors)
+    n_layers = max((n for key in _DEPTHS if type(n := source.config.values.get(key)) is int), default=0)
+    shared = getattr(source.module, "SHARED_LAYERS", False)
+    if n_layers > n_found and not shared:
+        raise ModelFormatError(
+            f"{source.config.what}: {n_layers} layers, but the files hold {n_found} tensors",
+            code="layer_count",
+        )
 
 
 def _plan_tensors(
@@ -325,6 +336,7 @@ def _checked(
 
 def _is_weight(name: str, shape: Shape) -> bool:
     """Whether a tensor may be quantized and converted: a linear layer's matrix, or the token embedding."""
+    name = name.removeprefix("encoder.")
     return len(shape) == 2 and name not in _TABLES and not name.startswith("position_biases.")
 
 

@@ -1,4 +1,5 @@
-"""Linear biases of attention by distance (ALiBi: Press et al. 2022), as tables for the core to add."""
+"""Biases of attention by position, as tables for the core to add: linear ones (ALiBi: Press et al. 2022), and
+learned ones for buckets of distances (T5: Raffel et al. 2020)."""
 
 from __future__ import annotations
 
@@ -37,6 +38,49 @@ def alibi_bfloat16(n_heads: int, max_positions: int, scale: float) -> PositionBi
     positions = _bfloat16(np.arange(max_positions + _TILE, dtype=f32))
     values = _bfloat16(_bfloat16(slopes(n_heads))[:, None] * positions)
     return PositionBias(values=values * f32(scale), origin=0, relative=False)
+
+
+def relative(
+    n_heads: int,
+    max_positions: int,
+    n_buckets: int,
+    farthest: int,
+    *,
+    both_sides: bool,
+    n_rows: int | None = None,
+) -> PositionBias:
+    """A learned value for the bucket that the distance of query and key is in.
+
+    farthest    the last bucket begins at latest there
+    n_rows      of the table, if it has more than buckets
+    both_sides  half of the buckets are for keys behind the query; else that is no distance
+    """
+    distances = np.arange(1 - max_positions, max_positions + _TILE - 1)
+    half = n_buckets // 2 if both_sides else n_buckets
+    by_distance = _buckets(max_positions + _TILE, half, farthest)
+    buckets = np.where(distances <= 0, by_distance[abs(distances)], half + by_distance[abs(distances)])
+    if not both_sides:
+        buckets[distances > 0] = 0
+    values = np.zeros((n_heads, len(distances)), f32)
+    return PositionBias(
+        values=values,
+        origin=max_positions - 1,
+        relative=True,
+        buckets=buckets.tolist(),
+        n_buckets=n_rows or n_buckets,
+    )
+
+
+def _buckets(n: int, n_buckets: int, farthest: int) -> NDArray[np.int64]:
+    """The buckets of distances 0 to n - 1: exact in the first half, then in logarithmic steps."""
+    exact = n_buckets // 2
+    buckets = np.arange(n)
+    # In float32, as the models were trained: exact powers fall on the edge of a bucket.
+    scale = f32(math.log(farthest / exact))
+    for distance in range(exact, n):
+        steps = f32(math.log(f32(distance) / f32(exact))) / scale
+        buckets[distance] = min(exact + int(steps * f32(n_buckets - exact)), n_buckets - 1)
+    return buckets
 
 
 def _bfloat16(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,13 +11,16 @@ from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, 
 from tuili.loading import safetensors_file, tokenizer_documents
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
+    HF_SEQ2SEQ,
     MAX_POSITIONS,
     MAX_VOCAB,
     Config,
+    decoder_start_id,
     eos_token_ids,
     generation_defaults,
     gguf_architecture,
     hf_architecture,
+    legacy_generation,
     read_config,
 )
 from tuili.loading.files import StrPath, open_regular, read_file, shown
@@ -56,6 +59,7 @@ class Source:
     embedding: dict[str, Any] | None = None
     dense: list[Dense] = field(default_factory=list)
     eos_token_ids: tuple[int, ...] = ()
+    decoder_start: int | None = None
 
 
 def open_source(
@@ -124,7 +128,11 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     _refuse_pickles_only(folder)
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
     generation = read_config(folder, "generation_config.json", inside=inside)
-    defaults, ignored = generation_defaults(generation)
+    seq2seq = architecture in HF_SEQ2SEQ
+    if seq2seq and generation is None:
+        defaults, ignored = generation_defaults(legacy_generation(config), seq2seq=True)
+    else:
+        defaults, ignored = generation_defaults(generation, seq2seq=seq2seq)
     tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")))
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     pooling = getattr(module, "POOLING", "mean")
@@ -143,6 +151,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         embedding=embedding,
         dense=dense,
         eos_token_ids=eos_token_ids(generation, config, n_vocab),
+        decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq else None,
     )
 
 

@@ -16,6 +16,15 @@ _LATENT = {
     "v_head_dim": 128,
 }
 
+_MT5 = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
+_BART = {
+    "d_model": 1024,
+    "max_position_embeddings": 1024,
+    **{f"{half}_layers": 12 for half in ("encoder", "decoder")},
+    **{f"{half}_ffn_dim": 4096 for half in ("encoder", "decoder")},
+    **{f"{half}_attention_heads": 16 for half in ("encoder", "decoder")},
+}
+
 CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "LlamaForCausalLM": {"max_position_embeddings": 2048},
     "MistralForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8},
@@ -83,4 +92,12 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "topk_group": 4,
         **_LATENT,
     },
+    "T5ForConditionalGeneration": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+    "MT5ForConditionalGeneration": _MT5,
+    "UMT5ForConditionalGeneration": _MT5,
+    "BartForConditionalGeneration": _BART,
+    "MBartForConditionalGeneration": _BART,
+    "PegasusForConditionalGeneration": _BART,
+    "MarianMTModel": _BART,
+    "M2M100ForConditionalGeneration": _BART,
 }

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
-from tuili._core import LayerSpec, ModelSpec, PositionBias
+from tuili._core import LayerSpec, ModelSpec
 from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     activation,
@@ -17,6 +13,7 @@ from tuili.loading.architectures.encoders import (
     with_biases,
 )
 from tuili.loading.config import Config
+from tuili.loading.position_bias import relative
 
 _BODY = {
     "embeddings.word_embeddings.weight": "token_embedding",
@@ -65,6 +62,7 @@ def spec(config: Config) -> ModelSpec:
     if size.max_positions <= _OFFSET:
         raise config.wrong("max_position_embeddings", f"more than {_OFFSET}")
     n_positions = size.max_positions - _OFFSET
+    bias = relative(size.n_heads, n_positions, _BUCKETS, _FARTHEST, both_sides=True, n_rows=n_buckets)
     layer: LayerSpec = post_norm_layer(size, activation(config), position_bias=0)
     return post_norm_encoder(
         config,
@@ -72,29 +70,7 @@ def spec(config: Config) -> ModelSpec:
         [layer] * size.n_layers,
         "gelu",
         max_positions=n_positions,
-        position_biases=[_bias(size.n_heads, n_positions, n_buckets)],
+        position_biases=[bias],
         n_positions_learned=size.max_positions,
         position_offset=_OFFSET,
     )
-
-
-def _bias(n_heads: int, n_positions: int, n_buckets: int) -> PositionBias:
-    """A place for every distance, and the bucket that it is in."""
-    distances = np.arange(1 - n_positions, n_positions + 63)
-    values = np.zeros((n_heads, len(distances)), np.float32)
-    buckets = [bucket(int(distance)) for distance in distances]
-    return PositionBias(
-        values=values, origin=n_positions - 1, relative=True, buckets=buckets, n_buckets=n_buckets
-    )
-
-
-def bucket(distance: int) -> int:
-    """The bucket of a key that stands `distance` behind the query: exact up to 7 on each side, then in
-    logarithmic steps up to 127 (T5's, Raffel et al. 2020)."""
-    half, exact = _BUCKETS // 2, _BUCKETS // 4
-    n = abs(distance)
-    if n >= exact:
-        # In float32, as the models were trained: exact powers fall on the edge of a bucket.
-        steps = np.log(np.float32(n) / np.float32(exact)) / np.float32(math.log(_FARTHEST / exact))
-        n = min(exact + int(steps * np.float32(half - exact)), half - 1)
-    return n + half * (distance > 0)

@@ -1,0 +1,150 @@
+// The runner's encoder: whole texts at once, for their vectors and heads, or as the sources of a decoder.
+//
+// No layer of an encoder needs what another has left, so all write their keys and values to the same pages.
+#include <algorithm>
+
+#include "base/check.h"
+#include "runtime/runner.h"
+
+namespace tuili {
+namespace {
+
+constexpr int64_t kSharedBlockSize = 32;
+
+int64_t largest_kv_size(const ModelSpec& spec) {
+  int64_t largest = 0;
+  for (const LayerSpec& layer : spec.layers) largest = std::max(largest, layer.kv_size());
+  return largest;
+}
+
+}  // namespace
+
+// For batches of max_tokens: pages, and the room that keys and values of sources are made in.
+void Runner::carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+  const DeviceKind device = model_.device;
+  const ops::KvType type = device == DeviceKind::cuda ? ops::KvType::f16 : ops::KvType::f32;
+  const int64_t n_blocks = max_tokens / kSharedBlockSize + options_.max_seqs;
+  const int64_t bytes = n_blocks * kSharedBlockSize * largest_kv_size(spec) * size_of(type);
+  for (TensorView* part : {&shared_keys_, &shared_values_})
+    *part = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
+  shared_blocks_.resize(n_blocks);
+  shared_pages_.clear();
+  for (const LayerSpec& layer : spec.layers)
+    shared_pages_.push_back({{shared_keys_.data, shared_values_.data, type, kSharedBlockSize,
+                              layer.n_kv_heads, layer.head_dim, layer.kv_size() * kSharedBlockSize}});
+  if (!encoder_) return;
+  const int64_t width = largest_kv_size(model_.spec);
+  for (TensorView* part : {&source_key_, &source_value_})
+    *part = TensorView(carver.take<float>(max_tokens * width), DType::f32, {max_tokens, width}, device);
+}
+
+// Appends a whole text to an encoder's batch. It begins a block of its own.
+void Runner::add_text(const ModelSpec& spec, std::span<const int32_t> tokens,
+                      std::span<const int32_t> types) {
+  const auto n = static_cast<int64_t>(tokens.size());
+  for (int64_t i = 0; i < n; ++i) {
+    token_ids_.push_back(tokens[i]);
+    token_types_.push_back(types.empty() ? 0 : types[i]);
+    positions_.push_back(static_cast<int32_t>(i));
+    position_rows_.push_back(static_cast<int32_t>(i + spec.position_offset));
+  }
+  add_places(0, 0, n, shared_blocks_.data() + n_shared_blocks_, kSharedBlockSize);
+  n_shared_blocks_ += (n + kSharedBlockSize - 1) / kSharedBlockSize;
+}
+
+// All layers write the same places, so what is zero past a text's end stays so.
+void Runner::clear_shared_pages() {
+  const int64_t bytes = n_shared_blocks_ * shared_keys_.count() / std::ssize(shared_blocks_);
+  for (const TensorView& part : {shared_keys_, shared_values_})
+    ops::clear(context_, TensorView(part.data, DType::u8, {bytes}, part.device));
+}
+
+// The final hidden states of whole sequences, after begin_batch().
+void Runner::forward_encoder(std::span<Sequence* const> sequences) {
+  TUILI_CHECK(model_.spec.kind == ModelKind::encoder, "this model is a decoder: use step");
+  TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs,
+              "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
+  int64_t n_tokens = 0;
+  for (Sequence* s : sequences) {
+    sequences_.push_back(s);
+    TUILI_CHECK(s->blocks.empty(), "encode: a sequence holds blocks, which an encoder does not fill");
+    n_tokens += s->n_tokens();
+    TUILI_CHECK(n_tokens <= options_.max_batch_tokens,
+                "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
+    check_tokens(*s, 0, s->n_tokens());
+  }
+  for (const Sequence* s : sequences) add_text(model_.spec, s->tokens, s->token_types);
+  clear_shared_pages();
+  transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
+  wait();
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& s = *sequences[i];
+    const ops::SequenceRows& rows = places_[0].rows[i];
+    s.n_computed = 0;
+    collect_hidden(s, rows);
+    s.n_computed = rows.n_rows;
+  }
+}
+
+// ---- sources
+
+// Whether the sequence has one if the model needs it, with blocks, and the encoder can read it.
+void Runner::check_source(const Sequence& sequence) const {
+  if (!encoder_) {
+    TUILI_CHECK(sequence.source.empty(), "a sequence has a source, which only an encoder-decoder reads");
+    return;
+  }
+  const ModelSpec& spec = model_.spec.encoder[0];
+  const int64_t n = sequence.n_source(), size = cache_->block_size();
+  TUILI_CHECK(n >= 1 && n <= spec.max_positions, "a source of ", n, " tokens; the encoder takes 1 to ",
+              spec.max_positions);
+  TUILI_CHECK(std::ssize(sequence.source_blocks) == (n + size - 1) / size, "a source of ", n, " tokens has ",
+              sequence.source_blocks.size(), " blocks of ", size);
+  for (const int32_t id : sequence.source_blocks)
+    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
+                cache_->n_blocks());
+  if (sequence.source_kept) return;
+  for (int64_t i = 0; i < n; ++i)
+    TUILI_CHECK_KIND(ErrorKind::token_id, sequence.source[i] >= 0 && sequence.source[i] < spec.n_vocab,
+                     "token id ", sequence.source[i], " at position ", i, " of the source is not in [0, ",
+                     spec.n_vocab, ")");
+}
+
+// Runs the encoder over the sources that have not been yet, and keeps what cross-attention reads of them in
+// their blocks. Leaves an empty batch.
+void Runner::encode_sources(std::span<const StepRequest> requests) {
+  const int64_t size = cache_->block_size();
+  for (const StepRequest& request : requests) {
+    const Sequence& s = *request.sequence;
+    if (s.source_kept) continue;
+    add_text(model_.spec.encoder[0], s.source, {});
+    for (int64_t i = 0; i < s.n_source(); ++i)
+      source_slots_.push_back(static_cast<int32_t>(s.source_blocks[i / size] * size + i % size));
+    for (const int32_t id : s.source_blocks) cache_->clear_block(context_, 0, id);
+  }
+  if (token_ids_.empty()) return;
+  clear_shared_pages();
+  areas_.clear();
+  areas_.push_back({places_[0].slots, {places_[0].rows, {}}});
+  const StepBatch texts{token_ids_, token_types_, position_rows_, areas_, {}};
+  encoder_->rope_tables(context_, positions_, encoder_state_.cos, encoder_state_.sin);
+  encoder_->forward(context_, texts, shared_pages_, encoder_state_, nullptr);
+  const ops::Activations hidden{encoder_state_.hidden.slice(0, texts.n_tokens()), encoder_state_.room};
+  transformer_.keep_source(context_, hidden, source_key_, source_value_, source_slots_.data(),
+                           cache_->view());
+  for (const StepRequest& request : requests) request.sequence->source_kept = true;
+  begin_batch();
+}
+
+// What the decoder's rows of a sequence see of its source. Siblings and beams beside each other go through
+// the keys and values that they share as one.
+void Runner::add_source(const Sequence& sequence, const ops::SequenceRows& rows) {
+  if (!sources_.empty() && sources_.back().blocks[0] == sequence.source_blocks[0]) {
+    sources_.back().n_rows += rows.n_rows;
+    return;
+  }
+  sources_.push_back(
+      {rows.first_row, rows.n_rows, rows.position, sequence.n_source(), sequence.source_blocks.data()});
+}
+
+}  // namespace tuili

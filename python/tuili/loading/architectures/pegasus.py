@@ -1,0 +1,48 @@
+"""Pegasus and Marian: sinusoidal positions; Pegasus has norms before, Marian after, and may have an embedding
+for each half."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures.seq2seq import (
+    COPIES,
+    STORED_SINUSOIDS,
+    TABLES,
+    fairseq,
+    fairseq_names,
+    halves,
+    sinusoid_shape,
+)
+from tuili.loading.config import MAX_VOCAB, Config
+
+tensor_names = fairseq_names
+IGNORED_TENSORS = (COPIES, STORED_SINUSOIDS)
+
+
+def spec(config: Config) -> ModelSpec:
+    """PegasusForConditionalGeneration, MarianMTModel."""
+    if config.values["architectures"] == ["PegasusForConditionalGeneration"]:
+        return fairseq(config, placement="pre")
+    if config.flag("share_encoder_decoder_embeddings", True):
+        return fairseq(config, placement="post")
+    n_target = config.integer("decoder_vocab_size", 1, MAX_VOCAB, config.integer("vocab_size", 1, MAX_VOCAB))
+    return fairseq(config, placement="post", decoder={"n_vocab": n_target})
+
+
+def constants(config: Config) -> dict[str, Any]:
+    """The bias of the logits, which files may leave out, and the positions."""
+    return {r"head\.bias": 0.0, TABLES: _sinusoids(config)}
+
+
+def _sinusoids(config: Config) -> NDArray[np.float32]:
+    """sin and cos of position / 10000^(2i / d): Vaswani et al. 2017, with the cosines behind the sines."""
+    n, d = sinusoid_shape(config)
+    positions = np.arange(n, dtype=np.float64)[:, None]
+    exponents = 2 * (np.arange(d) // 2) / d
+    angles = positions / np.power(10000, exponents)
+    return halves(np.sin(angles[:, 0::2]), np.cos(angles[:, 1::2]))

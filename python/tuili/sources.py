@@ -1,0 +1,37 @@
+"""What an encoder-decoder's files say about the texts that it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili.capacity import Capacity
+from tuili.errors import ModelFormatError
+from tuili.generation.intake import Sources
+from tuili.loading.model import LoadedModel
+
+
+def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
+    """The sources of a model, which are no longer than max_model_len either; None if it reads none.
+
+    raises  ModelFormatError if the files name no token to begin with, or ban none of the vocabulary's
+    """
+    spec = loaded.spec
+    if spec.encoder is None:
+        return None
+    if loaded.decoder_start is None:
+        raise ModelFormatError(
+            "config.json: decoder_start_token_id and bos_token_id are missing", code="config_key"
+        )
+    banned = tuple(tuple(ids) for ids in loaded.generation_defaults.get("bad_words_ids", ()))
+    if any(token_id >= spec.n_vocab for ids in banned for token_id in ids):
+        raise ModelFormatError(
+            f"generation_config.json: bad_words_ids: token ids from 0 to {spec.n_vocab - 1}",
+            code="generation_config",
+        )
+    max_len = min(spec.encoder.max_positions, capacity.max_model_len)
+    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned)
+
+
+def as_config(sources: Sources) -> dict[str, Any]:
+    """What `llm.config` says of them."""
+    return {"max_source_len": sources.max_len, "decoder_start_token_id": sources.start}
