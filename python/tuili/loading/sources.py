@@ -26,6 +26,7 @@ from tuili.loading.config import (
 from tuili.loading.files import StrPath, open_regular, read_file, shown
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
+from tuili.loading.numbering import Numbering
 from tuili.loading.sentence_modules import Dense, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -40,6 +41,7 @@ class TokenizerFiles:
     tokenizer_json: bytes
     config: dict[str, Any]
     special_tokens: dict[str, Any]
+    numbering: Numbering | None = None
 
 
 @dataclass
@@ -181,12 +183,15 @@ def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> Tokeni
         return read_file(path, MAX_TOKENIZER_BYTES, inside=inside) if os.path.lexists(path) else None
 
     data = read("tokenizer.json")
-    if data is None:
-        try:
-            data = tokenizer_documents.document(read, config, special, model_type)
-        except TokenizerError as error:
-            raise TokenizerError(f"{shown(folder, 256)}: {error}", code=error.code) from error
-    return TokenizerFiles(data, config, special)
+    if (name := tokenizer_documents.class_of(config, model_type)) is not None:
+        config["tokenizer_class"] = name
+    if data is not None:
+        return TokenizerFiles(data, config, special)
+    try:
+        made = tokenizer_documents.document(read, config, special, model_type)
+    except TokenizerError as error:
+        raise TokenizerError(f"{shown(folder, 256)}: {error}", code=error.code) from error
+    return TokenizerFiles(made.json, config, made.special | special, made.numbering)
 
 
 def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> str | None:
