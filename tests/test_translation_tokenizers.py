@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tuili
-from slow_tokenizers import Slow, write
-from translation_folders import DIFFERENT, FOLDERS, MARIAN, OTHER, SEPARATE, SPM, TEXTS
+from slow_tokenizers import Slow
+from translation_folders import (
+    DIFFERENT,
+    FOLDERS,
+    GOLDENS,
+    MARIAN,
+    OTHER,
+    SEPARATE,
+    SPM,
+    TEXTS,
+    files_of,
+    made,
+)
 from tuili.errors import InvalidParameterError
 from tuili.loading import tokenizer_cache
-from tuili.loading.sources import TokenizerFiles, _tokenizer_files
+from tuili.loading.sources import TokenizerFiles
 from tuili.loading.tokenizer import from_huggingface
 from tuili.tokenization import Tokenizer
-
-GOLDENS = json.loads((Path(__file__).parent / "goldens" / "translation_tokenizers.json").read_text("utf-8"))
-
-
-def files_of(slow: Slow, folder: Path) -> TokenizerFiles:
-    return _tokenizer_files(str(write(slow, folder)), None, slow.model_type)
-
-
-def made(files: TokenizerFiles) -> Tokenizer:
-    numbering = files.numbering
-    return Tokenizer(
-        from_huggingface(files.tokenizer_json, files.config, files.special_tokens, numbering=numbering)
-    )
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -5,12 +5,20 @@ As in slow_tokenizers.py; vocab.json leaves out some pieces, and has some that n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from slow_tokenizers import DATA, Slow
+from slow_tokenizers import DATA, Slow, write
 from slow_tokenizers import TEXTS as COMMON
 from tuili.loading import language_codes, sentencepiece_file
+from tuili.loading.sources import TokenizerFiles, _tokenizer_files
+from tuili.loading.tokenizer import from_huggingface
+from tuili.tokenization import Tokenizer
+
+GOLDEN_FILE = Path(__file__).parent / "goldens" / "translation_tokenizers.json"
+GOLDENS = json.loads(GOLDEN_FILE.read_text("utf-8")) if GOLDEN_FILE.exists() else {}
 
 
 def numbered(model: str, first: list[str], last: list[str]) -> dict[str, int]:
@@ -103,3 +111,19 @@ TEXTS = [
     "▁low line ▁▁ twice",
     "语 zzz 語",
 ]
+
+
+def files_of(slow: Slow, folder: Path) -> TokenizerFiles:
+    """Its files, as they are read."""
+    return _tokenizer_files(str(write(slow, folder)), None, slow.model_type)
+
+
+def made(files: TokenizerFiles) -> Tokenizer:
+    numbering = files.numbering
+    return Tokenizer(
+        from_huggingface(files.tokenizer_json, files.config, files.special_tokens, numbering=numbering)
+    )
+
+
+def load(slow: Slow, folder: Path) -> Tokenizer:
+    return made(files_of(slow, folder))

@@ -12,9 +12,7 @@ import tempfile
 from pathlib import Path
 
 from slow_tokenizers import write
-from translation_folders import FOLDERS, OTHER, TEXTS
-
-GOLDENS = Path(__file__).parents[1] / "goldens" / "translation_tokenizers.json"
+from translation_folders import FOLDERS, GOLDEN_FILE, OTHER, TEXTS
 
 
 def main() -> None:
@@ -34,8 +32,10 @@ def main() -> None:
         ids = tokenizer("The cat sat, 你好 world!", add_special_tokens=False)["input_ids"]
         result["decoded"] = [ids, tokenizer.decode(ids, skip_special_tokens=True)]
         results[name] = result
-    GOLDENS.write_text(json.dumps(results, ensure_ascii=False, separators=(",", ":")).replace("},", "},\n"))
-    print({name: result["class"] for name, result in results.items()}, GOLDENS.stat().st_size)
+    GOLDEN_FILE.write_text(
+        json.dumps(results, ensure_ascii=False, separators=(",", ":")).replace("},", "},\n")
+    )
+    print({name: result["class"] for name, result in results.items()}, GOLDEN_FILE.stat().st_size)
 
 
 if __name__ == "__main__":
