@@ -233,7 +233,7 @@ def _put_around(backend: Tokenizer, languages: Languages | None, eos_id: int | N
 
 def renumbered(loaded: LoadedTokenizer, numbering: Numbering, n_vocab: int | None) -> LoadedTokenizer:
     """The tokenizer with the model's ids in place of the library's."""
-    if n_vocab is not None and max(*numbering.ids, len(numbering.texts) - 1) >= n_vocab:
+    if n_vocab is not None and len(numbering.texts) > n_vocab:
         tokenizer_json.bad("vocab.json", f"an id is beyond the model's vocabulary of {n_vocab}", "vocab_size")
     numbers, languages = numbering.ids, loaded.languages
     one = ("bos_id", "pad_id", "unk_id", "cls_id", "mask_id")
