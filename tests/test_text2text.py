@@ -122,7 +122,8 @@ def test_config_jsons_parameters_of_a_task_count_where_nothing_is_given(recorder
         assert len({"max_tokens", "max_new_tokens"} & set(options)) == 1
     options = asked(llm, "summarization", "The cat", num_beams=1)[1]
     assert options == {"max_tokens": 199, "min_tokens": 29, "num_beams": 1, "no_repeat_ngram_size": 3}
-    assert "num_beams" not in asked(llm, "summarization", "The cat", do_sample=True)[1]
+    for drawing in ({"do_sample": True}, {"temperature": 0.5}, {"top_k": 5}, {"seed": 1}):
+        assert "num_beams" not in asked(llm, "summarization", "The cat", **drawing)[1]
     both = asked(llm, "translation_en_to_de", "The cat")
     assert both[0] == [llm.tokenizer.encode("translate English to German: The cat")]
     assert asked(llm, "translation", "The cat", src_lang="en", tgt_lang="de") == both

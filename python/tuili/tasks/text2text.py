@@ -19,6 +19,7 @@ KEYS = {
 }
 _DIRECTED = re.compile("translation_(.+)_to_(.+)")
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
+_DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
 class Task(Pipeline):
@@ -116,7 +117,6 @@ def _with_defaults(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, An
     if "max_tokens" in given or "max_new_tokens" in given:
         usual = {name: value for name, value in usual.items() if name not in ("max_tokens", "max_new_tokens")}
     beams = given.get("num_beams", usual.get("num_beams"))
-    sampling = given.get("do_sample") or given.get("temperature")
-    if beams == 1 or sampling:
+    if beams == 1 or any(given.get(name) for name in _DRAWING):
         usual = {name: value for name, value in usual.items() if name not in (*_BEAMS_ONLY, "num_beams")}
     return {**usual, **given}
