@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -19,6 +20,7 @@ from translation_folders import (
     SPM,
     TEXTS,
     files_of,
+    load,
     made,
 )
 from tuili.errors import InvalidParameterError
@@ -36,6 +38,23 @@ def test_ids_are_those_of_transformers(tmp_path, name):
             assert tokenizer.encode(text) == ids, text
     ids, text = GOLDENS[name]["decoded"]
     assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", ["marian", "m2m100", "m2m100-pairs"])
+def test_tokens_that_a_saved_folder_lists_keep_their_ids(tmp_path, name):
+    """As transformers saves it since 4.34."""
+    slow = FOLDERS[name]
+    tokenizer = load(slow, tmp_path / "as it was")
+    listed = {
+        str(i): {"content": text, "special": True, "normalized": False}
+        for i, text in tokenizer.loaded.special.items()
+        if not text.startswith(">>")
+    } | {"600": {"content": "<new>", "special": False}}
+    settings = {**slow.settings, "added_tokens_decoder": listed}
+    saved = load(dataclasses.replace(slow, settings=settings), tmp_path / "saved")
+    for text, ids in zip(TEXTS, GOLDENS[name]["texts"], strict=True):
+        assert saved.encode(text) == ids, text
+    assert 600 in saved.encode("a <new> b") and saved.decode([600]) == "<new>"
 
 
 def test_mbarts_texts_are_normalized_as_its_pieces_say(tmp_path):

@@ -129,8 +129,11 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
         usual = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         found[text] = {"id": token_id, "content": text} | usual | settings
 
-    for text, token_id, settings in _listed_tokens(parts.settings, read):
-        add(text, token_id, **settings)
+    listed_tokens = _listed_tokens(parts.settings, read)
+    for text, token_id, settings in listed_tokens:
+        add(text, token_id if parts.vocab is None else None, **settings)
+    if parts.vocab is not None:  # the ids are the model's, not the library's
+        parts.vocab = {**parts.vocab, **{text: token_id for text, token_id, _ in listed_tokens}}
     listed = set(found)
     for text in parts.own_specials:
         if text not in listed:
