@@ -90,6 +90,7 @@ def test_marian_is_told_the_targets_language_in_front_of_the_text(recorder):
     opened = [llm.tokenizer.encode(">>fra<< The cat")]
     assert asked(llm, "translation", "The cat", tgt_lang="fra")[0] == opened
     assert asked(llm, "translation", ">>fra<< The cat")[0] == opened
+    assert asked(llm, "translation", ">>fra<< The cat", tgt_lang="cmn")[0] == opened
     assert asked(llm, "translation_en_to_fra", "The cat")[0] == opened
     assert asked(llm, "translation_en_to_fr", "The cat")[0] == [llm.tokenizer.encode("The cat")]
     with pytest.raises(InvalidParameterError, match="cmn, fra"):
@@ -114,12 +115,14 @@ def test_config_jsons_parameters_of_a_task_count_where_nothing_is_given(recorder
     assert options == {**usual, "early_stopping": True, "no_repeat_ngram_size": 3}
     for given, wanted in (
         ({"max_length": 60, "min_length": 0}, {"max_tokens": 59, "min_tokens": 0}),
-        ({"max_new_tokens": 60}, {"max_new_tokens": 60}),
-        ({"max_tokens": 60}, {"max_tokens": 60}),
+        ({"max_new_tokens": 60}, {"max_tokens": 60}),
+        ({"max_tokens": 60, "max_length": 9}, {"max_tokens": 60}),
+        ({"max_length": 10}, {"max_tokens": 9, "min_tokens": 9}),
+        ({"min_new_tokens": 3}, {"min_tokens": 3, "max_tokens": 199}),
     ):
         options = asked(llm, "summarization", "The cat", **given)[1]
         assert all(options[key] == value for key, value in wanted.items())
-        assert len({"max_tokens", "max_new_tokens"} & set(options)) == 1
+        assert not {"max_new_tokens", "max_length", "min_length"} & set(options)
     options = asked(llm, "summarization", "The cat", num_beams=1)[1]
     assert options == {"max_tokens": 199, "min_tokens": 29, "num_beams": 1, "no_repeat_ngram_size": 3}
     for drawing in ({"do_sample": True}, {"temperature": 0.5}, {"top_k": 5}, {"seed": 1}):

@@ -82,9 +82,9 @@ class Sources:
         raises  PromptTooLongError if it is too long and cut is False; InvalidParameterError (language) for
                 a text that opens with a language the model has not
         """
-        self._check_opening(text)
         before, after = self._around
-        body = self._tokenizer.encode(direction.opening + text, add_special=False)
+        opening = "" if self._opens(text) else direction.opening
+        body = self._tokenizer.encode(opening + text, add_special=False)
         room = self._max_len - len(before) - len(after)
         truncated = len(body) > room
         if truncated and (not cut or room < 1):
@@ -94,9 +94,12 @@ class Sources:
             ids = self.languages.with_source(ids, direction.source)
         return ids, truncated
 
-    def _check_opening(self, text: str) -> None:
+    def _opens(self, text: str) -> bool:
+        """Whether the text itself says what language it is to become."""
         languages = self.languages
-        if languages is not None and languages.where == "text" and text.startswith(">>"):
-            code, found, _ = text[2:].partition("<<")
-            if found:
-                languages.token(code, "the text's language")
+        if languages is None or languages.where != "text" or not text.startswith(">>"):
+            return False
+        code, found, _ = text[2:].partition("<<")
+        if found:
+            languages.token(code, "the text's language")
+        return bool(found)

@@ -18,7 +18,7 @@ KEYS = {
     "translation": "translation_text",
 }
 _DIRECTED = re.compile("translation_(.+)_to_(.+)")
-_BEAMS_ONLY = ("length_penalty", "early_stopping")
+_OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
@@ -101,22 +101,24 @@ class Task(Pipeline):
 
 
 def _lengths(options: dict[str, Any]) -> dict[str, Any]:
-    """transformers' lengths of all decoder tokens as numbers of new ones; no prefix."""
+    """`options` without prefix, with lengths in new tokens: transformers' count the first one, too."""
     options.pop("prefix", None)
-    for name, new in (("max_length", "max_tokens"), ("min_length", "min_tokens")):
-        length = options.pop(name, None)
-        if length is not None and f"{name[:3]}_new_tokens" not in options and new not in options:
-            options[new] = max(integer(name, length, name == "max_length", MAX_INT) - 1, name == "max_length")
-    if "min_new_tokens" in options:
-        options["min_tokens"] = options.pop("min_new_tokens")
+    for name, least in (("max", 1), ("min", 0)):
+        new = f"{name}_tokens"
+        length, n = options.pop(f"{name}_length", None), options.pop(f"{name}_new_tokens", None)
+        if n is not None:
+            options.setdefault(new, n)
+        elif length is not None:
+            options.setdefault(new, max(integer(f"{name}_length", length, least, MAX_INT) - 1, least))
     return options
 
 
 def _with_defaults(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """`given`, with what config.json says of the task where nothing is given."""
-    if "max_tokens" in given or "max_new_tokens" in given:
-        usual = {name: value for name, value in usual.items() if name not in ("max_tokens", "max_new_tokens")}
     beams = given.get("num_beams", usual.get("num_beams"))
     if beams == 1 or any(given.get(name) for name in _DRAWING):
-        usual = {name: value for name, value in usual.items() if name not in (*_BEAMS_ONLY, "num_beams")}
+        usual = {name: value for name, value in usual.items() if name not in _OF_BEAMS}
+    most = given.get("max_tokens")
+    if "min_tokens" in usual and type(most) is int:
+        usual["min_tokens"] = min(usual["min_tokens"], most)
     return {**usual, **given}
