@@ -10,6 +10,7 @@ MODELS = Path(__file__).parent / "models"
 sys.path.insert(0, str(MODELS))
 import number_words  # noqa: E402
 
+NAMES = ("t5-numbers", "marian-numbers")
 PREFIXES = {
     "t5-numbers": {"zh": "write in Chinese: ", "en": "write in English: "},
     "marian-numbers": {"zh": ">>cmn<< ", "en": ">>eng<< "},
