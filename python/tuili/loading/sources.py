@@ -137,6 +137,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         defaults, ignored = generation_defaults(generation, seq2seq=seq2seq)
     tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")))
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
+    if seq2seq:  # Marian may write another vocabulary than it reads
+        n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
     pooling = getattr(module, "POOLING", "mean")
     embedding, dense = _embedding(folder, tokenizer.config, inside, pooling)
     return Source(
