@@ -74,7 +74,7 @@ def texts_of(name: str, folder: Path) -> tuple[list[str], list[str]]:
         for beams in BEAMS:
             with torch.no_grad():
                 ids = model.generate(**inputs, num_beams=beams, max_new_tokens=MAX_TOKENS, **forced)[0]
-            theirs.append(tokenizer.decode(ids, skip_special_tokens=True))
+            theirs.append(tokenizer.decode(ids[1:], skip_special_tokens=True))
             ours.append(pipe(TEXT, num_beams=beams, max_new_tokens=MAX_TOKENS)[0]["translation_text"])
     return theirs, ours
 
