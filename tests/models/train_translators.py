@@ -171,7 +171,7 @@ def train(name: str, *, more: bool) -> None:
     import torch
 
     torch.manual_seed(1)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # on two busy cores, waiting for each other costs more than it gains
     folder = HERE / f"{name}-numbers"
     folder.mkdir(exist_ok=True)
     model, cut, prefixes = {"t5": t5, "marian": marian}[name](folder)
