@@ -196,7 +196,19 @@ def test_wrong_usage_is_exit_code_2(run, arguments):
 
 def test_help_and_version_work(run):
     assert run("--version")[0] == 0
-    for command in ("generate", "chat", "embed", "info", "models", "pull", "doctor", "bench"):
+    for command in (
+        "generate",
+        "chat",
+        "translate",
+        "summarize",
+        "classify",
+        "embed",
+        "info",
+        "models",
+        "pull",
+        "doctor",
+        "bench",
+    ):
         code, out, _ = run(command, "--help")
         assert code == 0 and "--json" in out
 

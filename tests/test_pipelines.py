@@ -112,7 +112,7 @@ def test_tasks_and_options_are_checked(model):
     for task in ("translation", "translation_en_to_zh", "summarization", "text2text-generation"):
         with pytest.raises(tuili.ModelUnsupportedError) as unsupported:
             tuili.pipeline(task, llm)
-        assert unsupported.value.code == "not_supported_yet"
+        assert unsupported.value.code == "task"
     with pytest.raises(tuili.InvalidParameterError, match="token-classification"):
         tuili.pipeline("tagging", llm)
     with pytest.raises(tuili.InvalidParameterError, match="did you mean top_k"):

@@ -20,7 +20,9 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens" / "slow_tokenizers.json"
 
 def load(slow: Slow, folder: Path) -> Tokenizer:
     files = _tokenizer_files(write(slow, folder), None, slow.model_type)
-    return Tokenizer(from_huggingface(files.tokenizer_json, files.config, files.special_tokens))
+    return Tokenizer(
+        from_huggingface(files.tokenizer_json, files.config, files.special_tokens, numbering=files.numbering)
+    )
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -122,7 +124,7 @@ def test_what_is_missing_or_malformed_gives_its_error(tmp_path, name):
         (tmp_path / file).write_bytes(data)
     with pytest.raises((tuili.TokenizerError, tuili.ModelUnsupportedError)) as error:
         found = _tokenizer_files(tmp_path, None, slow.model_type)
-        from_huggingface(found.tokenizer_json, found.config, found.special_tokens)
+        from_huggingface(found.tokenizer_json, found.config, found.special_tokens, numbering=found.numbering)
     assert code is None or error.value.code == code
 
 

@@ -1,4 +1,5 @@
-"""`tuili` on the command line: generate, chat, serve, embed, info, models, pull, cache, doctor, bench.
+"""`tuili` on the command line: generate, chat, translate, summarize, classify, embed, serve, info, models,
+pull, cache, doctor, bench.
 
 Exit codes: 0; 1 for a TuiliError, one line on standard error; 2 for wrong usage; 130 for Ctrl-C.
 """
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tuili import __version__, sampling_arguments
+from tuili import __version__, sampling_arguments, task_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
 from tuili.server import command as serve
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--truncate", action="store_true", help="cut texts that are too long instead of failing"
     )
+    task_commands.add_commands(commands, _command, _open, _print_json)
     serve.add_command(commands, _command, _MODEL_OPTIONS, _bar)
     _command(commands, "info", _info, "print what a model is and how it would be run", model=True)
     models = _command(commands, "models", _models, "list the models that tuili knows by name")

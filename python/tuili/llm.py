@@ -40,6 +40,7 @@ from tuili.prompts import Messages, Prompt, is_chat, is_one, many
 from tuili.sources import as_config, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
+from tuili.translation import summarize, translate
 from tuili.vectors import Progress, Vectors
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ class LLM(Vectors, Insides):
 
     beam_search = beam_search
     prepare_grammars = prepare_grammars
+    translate, summarize = translate, summarize
 
     @overload
     def generate(

@@ -36,6 +36,7 @@ def train() -> None:
             "unigram": {"model_type": "unigram", "normalization_rule_tsv": rules.name},
             "bpe": {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity",
                     "remove_extra_whitespaces": False},
+            "pairs": {"model_type": "bpe", "normalization_rule_tsv": rules.name},
             "albert": {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "bos_piece": "[CLS]",
                        "eos_piece": "[SEP]", "control_symbols": ["[MASK]"],
                        "normalization_rule_tsv": rules.name},
@@ -46,7 +47,7 @@ def train() -> None:
         }  # fmt: skip
         for name, options in kinds.items():
             out = io.BytesIO()
-            size = 800 if name == "bpe" else 400
+            size = {"bpe": 800, "pairs": 500}.get(name, 400)
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines), model_writer=out, vocab_size=size, hard_vocab_limit=False,
                 character_coverage=0.98, num_threads=1, minloglevel=2, **options,

@@ -26,9 +26,9 @@ _TASKS = {
     "words": ("fill-mask",),
 }
 _BY_KIND = {
-    "decoder": "text-generation",
-    "encoder": "feature-extraction",
-    "encoder-decoder": "text2text-generation",
+    "decoder": ("text-generation",),
+    "encoder": ("feature-extraction",),
+    "encoder-decoder": ("text2text-generation", "translation", "summarization"),
 }
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -134,8 +134,7 @@ def _ranking(config: Config, labels: tuple[str, ...]) -> str:
 
 def as_config(kind: str, head: Head | None) -> dict[str, Any]:
     """What `llm.config` says of the model's tasks."""
-    tasks = (_BY_KIND[kind],)
     return {
-        "tasks": [*tasks, *(head.tasks if head is not None else ())],
+        "tasks": [*_BY_KIND[kind], *(head.tasks if head is not None else ())],
         "labels": list(head.labels) if head is not None else [],
     }

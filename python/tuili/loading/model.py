@@ -22,6 +22,7 @@ from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, 
 from tuili.loading.memory import available_memory
 from tuili.loading.sentence_modules import Dense
 from tuili.loading.sources import Source, TokenizerFiles, open_source
+from tuili.loading.task_parameters import task_parameters
 from tuili.loading.weights import (
     FLOAT_FORMATS,
     check_finite,
@@ -443,6 +444,7 @@ def _description(plan: LoadPlan) -> dict[str, Any]:
         "eos_token_ids": list(source.eos_token_ids),
         "embedding": source.embedding,
         **heads.as_config(spec.kind, plan.head),
+        "task_parameters": task_parameters(source.config),
         "ignored_tensors": plan.ignored_tensors,
         "auto_map_ignored": "auto_map" in values,
         "warnings": plan.warnings,

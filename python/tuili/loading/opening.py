@@ -114,5 +114,11 @@ def _from_cache(path: StrPath, cache: PackedCache, options: dict[str, Any]) -> O
 def _tokenizer(loaded: LoadedModel) -> LoadedTokenizer:
     source, n_vocab = loaded.tokenizer, loaded.spec.n_vocab
     if isinstance(source, TokenizerFiles):
-        return from_huggingface(source.tokenizer_json, source.config, source.special_tokens, n_vocab=n_vocab)
+        return from_huggingface(
+            source.tokenizer_json,
+            source.config,
+            source.special_tokens,
+            n_vocab=n_vocab,
+            numbering=source.numbering,
+        )
     return from_gguf(source, n_vocab=n_vocab)

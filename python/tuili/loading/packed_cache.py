@@ -38,7 +38,7 @@ STALE_S = 3600.0  # after which an unfinished file is nobody's
 
 _NAME = re.compile(r"[0-9a-f]{32}" + re.escape(SUFFIX))
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}-[0-9]+-[0-9]+\.tmp")
-_SOURCE_SUFFIXES = (".json", ".safetensors", ".jinja", ".gguf", ".txt", ".model")
+_SOURCE_SUFFIXES = (".json", ".safetensors", ".jinja", ".gguf", ".txt", ".model", ".spm")
 
 Identity = list[Any]  # path, size, mtime_ns, inode
 

@@ -36,10 +36,13 @@ DEEPSEEK_V3 = (
 )
 _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 
+# What sentencepiece makes one space, and then takes off the ends.
+SPACES, OUTER_SPACE = r" {2,}", r"\A | \z"
+
 KNOWN_PATTERNS = frozenset({
     GPT2, LLAMA3, QWEN2, QWEN35, O200K, TEKKEN, BLOOM, CLIP, *DEEPSEEK_CODER, *DEEPSEEK_V3, *_DEFAULT,
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"\s+", r"\s+$", r"\s", r" {2,}", r"\d", r"\d+", r"[0-9]",
+    r"\s+", r"\s+$", r"\s", SPACES, OUTER_SPACE, r"\d", r"\d+", r"[0-9]",
     r"\s{2,}|[\n\r\t]",
 })  # fmt: skip
 

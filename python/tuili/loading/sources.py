@@ -26,6 +26,7 @@ from tuili.loading.config import (
 from tuili.loading.files import StrPath, open_regular, read_file, shown
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
+from tuili.loading.numbering import Numbering
 from tuili.loading.sentence_modules import Dense, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -40,6 +41,7 @@ class TokenizerFiles:
     tokenizer_json: bytes
     config: dict[str, Any]
     special_tokens: dict[str, Any]
+    numbering: Numbering | None = None
 
 
 @dataclass
@@ -135,6 +137,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         defaults, ignored = generation_defaults(generation, seq2seq=seq2seq)
     tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")))
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
+    if seq2seq:  # Marian may write another vocabulary than it reads
+        n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
     pooling = getattr(module, "POOLING", "mean")
     embedding, dense = _embedding(folder, tokenizer.config, inside, pooling)
     return Source(
@@ -181,12 +185,15 @@ def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> Tokeni
         return read_file(path, MAX_TOKENIZER_BYTES, inside=inside) if os.path.lexists(path) else None
 
     data = read("tokenizer.json")
-    if data is None:
-        try:
-            data = tokenizer_documents.document(read, config, special, model_type)
-        except TokenizerError as error:
-            raise TokenizerError(f"{shown(folder, 256)}: {error}", code=error.code) from error
-    return TokenizerFiles(data, config, special)
+    if (name := tokenizer_documents.class_of(config, model_type)) is not None:
+        config["tokenizer_class"] = name
+    if data is not None:
+        return TokenizerFiles(data, config, special)
+    try:
+        made = tokenizer_documents.document(read, config, special, model_type)
+    except TokenizerError as error:
+        raise TokenizerError(f"{shown(folder, 256)}: {error}", code=error.code) from error
+    return TokenizerFiles(made.json, config, made.special | special, made.numbering)
 
 
 def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> str | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
 from tuili.loading import tokenizer_json
 from tuili.loading.files import parse_json, shown
+from tuili.loading.languages import Languages, languages_of, template
+from tuili.loading.numbering import NumberedBackend, Numbering
 from tuili.loading.token_bytes import (
     WORD_PIECE_PREFIX,
     TokenBytes,
@@ -78,6 +80,8 @@ class LoadedTokenizer:
     literal      the ids of tokens that decode to their own text
     token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
     max_tokens   the length limit that the files give, or None
+    languages    of a model that translates between several, if its tokens tell them
+    numbering    how the ids follow from the library's, if they are others; `backends` know it
     """
 
     backends: LazyBackends
@@ -96,6 +100,8 @@ class LoadedTokenizer:
     add_bos: bool = False
     add_eos: bool = False
     max_tokens: int | None = None
+    languages: Languages | None = None
+    numbering: Numbering | None = None
 
     @property
     def backend(self) -> Tokenizer:
@@ -158,6 +164,7 @@ def from_huggingface(
     special_map: object = None,
     *,
     n_vocab: int | None = None,
+    numbering: Numbering | None = None,
 ) -> LoadedTokenizer:
     """The tokenizer of a Hugging Face folder.
 
@@ -165,6 +172,7 @@ def from_huggingface(
     config       tokenizer_config.json, parsed
     special_map  special_tokens_map.json, parsed
     n_vocab      rows of the model's embedding table: no id may lie beyond
+    numbering    the model's ids, if they are others
     raises       TokenizerError, ModelFormatError for what is not JSON, ModelUnsupportedError
     """
     from tokenizers import Tokenizer
@@ -174,7 +182,9 @@ def from_huggingface(
             f"tokenizer.json has {len(data)} bytes; the limit is {MAX_FILE_BYTES}", code="tokenizer_limit"
         )
     try:
-        document = tokenizer_json.check(parse_json(data, "tokenizer.json"), n_vocab)
+        document = tokenizer_json.check(
+            parse_json(data, "tokenizer.json"), n_vocab if numbering is None else None
+        )
     except (ModelFormatError, TokenizerError) as error:
         raise TokenizerError(f"tokenizer.json: {error}", code=error.code) from error
     token_bytes = decoder_bytes(document.get("decoder"))
@@ -182,23 +192,18 @@ def from_huggingface(
     call(backend.no_padding)
     call(backend.no_truncation)
     added = document["added_tokens"]
-    for token in added:
-        if call(backend.token_to_id, token["content"]) != token["id"]:
-            tokenizer_json.bad("added_tokens", f"id {token['id']} leaves a gap", "added_token_id")
+    _check_ids(backend, added)
     settings = _settings(config, "tokenizer_config.json")
     sources = settings, _settings(special_map, "special_tokens_map.json")
-    ids = {
-        name: _special_id(backend, sources, f"{name}_token")
-        for name in ("bos", "eos", "pad", "unk", "cls", "mask")
-    }
-    for name, usual in _USUAL.items():  # for files that do not name them
-        if ids[name] is None:
-            ids[name] = next((token["id"] for token in added if token["content"] in usual), None)
-    return _assemble(
+    ids = _special_ids(backend, sources, added)
+    special = {token["id"]: token["content"] for token in added if token["special"]}
+    languages = languages_of(settings, special)
+    _put_around(backend, languages, ids["eos"])
+    loaded = _assemble(
         backend,
         n_vocab=1
         + max(max(tokenizer_json.vocabulary(document["model"]).values()), *(t["id"] for t in added), 0),
-        special={token["id"]: token["content"] for token in added if token["special"]},
+        special=special,
         literal=frozenset(token["id"] for token in added) if token_bytes is byte_level_bytes else frozenset(),
         token_bytes=token_bytes,
         decoding=["decoder", document.get("decoder")],
@@ -209,7 +214,58 @@ def from_huggingface(
         cls_id=ids["cls"],
         mask_id=ids["mask"],
         max_tokens=_max_tokens(settings),
+        languages=languages,
     )
+    return loaded if numbering is None else renumbered(loaded, numbering, n_vocab)
+
+
+def _put_around(backend: Tokenizer, languages: Languages | None, eos_id: int | None) -> None:
+    """Have sources end, and tell their language: tokenizer.json may have an older layout."""
+    from tokenizers import processors
+
+    if languages is None or languages.source is None or eos_id is None:
+        return
+    eos, language = (
+        (str(call(backend.id_to_token, i)), i) for i in (eos_id, languages.ids[languages.source])
+    )
+    backend.post_processor = call(processors.TemplateProcessing, **template(languages, eos, language))
+
+
+def renumbered(loaded: LoadedTokenizer, numbering: Numbering, n_vocab: int | None) -> LoadedTokenizer:
+    """The tokenizer with the model's ids in place of the library's."""
+    if n_vocab is not None and len(numbering.texts) > n_vocab:
+        tokenizer_json.bad("vocab.json", f"an id is beyond the model's vocabulary of {n_vocab}", "vocab_size")
+    numbers, languages = numbering.ids, loaded.languages
+    one = ("bos_id", "pad_id", "unk_id", "cls_id", "mask_id")
+    known = {name: token for name in one if (token := getattr(loaded, name)) is not None}
+    special = {numbers[i]: text for i, text in loaded.special.items()}
+    special |= {i: text for text, i in numbering.openings.items()}
+    if languages is not None:
+        languages = replace(languages, ids={code: numbers[i] for code, i in languages.ids.items()})
+    elif numbering.openings:
+        codes = {text.removeprefix(">>").removesuffix("<<"): i for text, i in numbering.openings.items()}
+        languages = Languages(codes, "text")
+    texts, backends = numbering.texts, loaded.backends
+    return replace(
+        loaded,
+        backends=LazyBackends(lambda: numbered(backends.get(), numbering)),
+        text_of=lambda i: texts[i] if 0 <= i < len(texts) else None,
+        n_vocab=len(texts),
+        special=special,
+        eos_ids=tuple(numbers[i] for i in loaded.eos_ids),
+        languages=languages,
+        numbering=numbering,
+        **{name: numbers[token] for name, token in known.items()},
+    )
+
+
+def numbered(backends: Backends, numbering: Numbering) -> Backends:
+    """Backends that give the model's ids."""
+    made = [
+        NumberedBackend(inner, numbering, opens=inner is backends.backend)
+        for inner in (backends.backend, backends.plain, backends.plain_inner)
+    ]
+    return Backends(*cast("list[Tokenizer]", made))  # what tokenization.py reads of one
 
 
 def from_gguf(metadata: Metadata, n_vocab: int | None = None) -> LoadedTokenizer:
@@ -342,6 +398,27 @@ def _settings(value: object, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         tokenizer_json.bad(what, "expected an object", "tokenizer_field")
     return value
+
+
+def _check_ids(backend: Tokenizer, added: list[dict[str, Any]]) -> None:
+    """The library must have given the added tokens the ids that the file gives them."""
+    for token in added:
+        if call(backend.token_to_id, token["content"]) != token["id"]:
+            tokenizer_json.bad("added_tokens", f"id {token['id']} leaves a gap", "added_token_id")
+
+
+def _special_ids(
+    backend: Tokenizer, sources: Iterable[Mapping[str, Any]], added: list[dict[str, Any]]
+) -> dict[str, int | None]:
+    """The ids of the tokens with a role."""
+    ids = {
+        name: _special_id(backend, sources, f"{name}_token")
+        for name in ("bos", "eos", "pad", "unk", "cls", "mask")
+    }
+    for name, usual in _USUAL.items():  # for files that do not name them
+        if ids[name] is None:
+            ids[name] = next((token["id"] for token in added if token["content"] in usual), None)
+    return ids
 
 
 def _special_id(backend: Tokenizer, sources: Iterable[Mapping[str, Any]], name: str) -> int | None:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import TuiliError
+from tuili.loading.languages import Languages
+from tuili.loading.numbering import NumberedBackend, Numbering
 from tuili.loading.token_bytes import token_bytes_by
-from tuili.loading.tokenizer import Backends, LazyBackends, LoadedTokenizer, backends_of, call
+from tuili.loading.tokenizer import Backends, LazyBackends, LoadedTokenizer, backends_of, call, numbered
 
 logger = logging.getLogger("tuili")
 
@@ -30,15 +32,19 @@ _FIELDS = ("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "decoding")
 def facts_of(loaded: LoadedTokenizer) -> dict[str, Any]:
     """What JSON can hold of it."""
     facts: dict[str, Any] = {name: getattr(loaded, name) for name in _FIELDS}
-    return facts | {"special": list(loaded.special.items()), "literal": sorted(loaded.literal)}
+    facts |= {"special": list(loaded.special.items()), "literal": sorted(loaded.literal)}
+    for name in ("languages", "numbering"):
+        made = getattr(loaded, name)
+        facts[name] = None if made is None else dict(vars(made))
+    return facts
 
 
 def sections_of(loaded: LoadedTokenizer) -> Iterator[tuple[str, bytes | Bytes]]:
     """The rest: the library's JSON, and the text of every token with where each ends."""
-    yield "tokenizer.json", _quick(call(loaded.backend.to_str))
-    texts: list[bytes] = [b""] * loaded.n_vocab
-    for text, token_id in call(loaded.backend.get_vocab, with_added_tokens=True).items():
-        texts[token_id] = text.encode()
+    backend = loaded.backend
+    inner = backend.inner if isinstance(backend, NumberedBackend) else backend
+    yield "tokenizer.json", _quick(call(inner.to_str))
+    texts = [(loaded.token(token_id) or "").encode() for token_id in range(loaded.n_vocab)]
     lengths = np.fromiter(map(len, texts), np.uint32, len(texts))
     yield "token_ends", np.cumsum(lengths, dtype=np.uint32).view(np.uint8)
     yield "token_texts", b"".join(texts)
@@ -73,11 +79,15 @@ def restore(
         text = texts[ends[token_id - 1] if token_id else 0 : ends[token_id]].tobytes()
         return text.decode() if text else None  # nothing: a gap in the vocabulary
 
+    languages = None if facts["languages"] is None else Languages(**facts["languages"])
+    numbering = None if facts["numbering"] is None else Numbering(**facts["numbering"])
+
     def backends() -> Backends:
         from tokenizers import Tokenizer
 
         try:
-            return backends_of(call(Tokenizer.from_buffer, section("tokenizer.json").tobytes()))
+            made = backends_of(call(Tokenizer.from_buffer, section("tokenizer.json").tobytes()))
+            return made if numbering is None else numbered(made, numbering)
         except TuiliError as error:
             logger.warning("the cached tokenizer is of no use (%s); it is made anew", error)
             return rebuild().backends.get()
@@ -89,5 +99,7 @@ def restore(
         token_bytes=token_bytes_by(facts["decoding"]),
         special={int(token_id): text for token_id, text in facts["special"]},
         literal=frozenset(facts["literal"]),
+        languages=languages,
+        numbering=numbering,
         **{**fields, "eos_ids": tuple(fields["eos_ids"])},
     )

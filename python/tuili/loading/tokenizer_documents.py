@@ -4,66 +4,57 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from tuili.errors import ModelUnsupportedError, TokenizerError
-from tuili.loading import sentencepiece_file
+from tuili.errors import ModelUnsupportedError
+from tuili.loading import translation_tokenizers as translation
 from tuili.loading.files import parse_json, shown
-from tuili.loading.merges import merges_of_scores
+from tuili.loading.numbering import Numbering, numbering
 from tuili.loading.pre_tokenizers import QWEN2
-from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED, SentencePieces
+from tuili.loading.sentencepiece_file import BPE, CONTROL
 from tuili.loading.tokenizer_json import bad, check_tokens
-
-Json = dict[str, Any]
-Read = Callable[[str], bytes | None]  # a file of the folder, None if it is not there
+from tuili.loading.tokenizer_parts import (
+    Json,
+    Parts,
+    Read,
+    decoded,
+    metaspace,
+    needed,
+    pairs,
+    pieces,
+    unigram,
+    vocabulary,
+)
+from tuili.loading.translation_tokenizers import FAIRSEQ
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # the order in which missing ones get ids
-_SPM_FILES = (
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "sentencepiece.model",
-    "tokenizer.model",
-    "spm.model",
-)
 
 
-@dataclass
-class Parts:
-    """What becomes a tokenizer.json. tokens: role -> text; specials: of these, and what files add to them."""
+@dataclass(frozen=True)
+class Made:
+    """json       a tokenizer.json
+    numbering  the model's ids, where they are not the tokenizer's
+    special    what special_tokens_map.json would say
+    """
 
-    settings: Mapping[str, Any]
-    tokens: dict[str, str]
-    model: Json = field(default_factory=dict)
-    normalizers: list[Json] = field(default_factory=list)
-    pre_tokenizers: list[Json] = field(default_factory=list)
-    decoder: Json = field(default_factory=dict)
-    single: str = "A"  # words: A, B, or the role of a special token
-    pair: str = "A B:1"
-    post_processor: Json | None = None  # beside or in place of the template
-    own_specials: list[str] = field(default_factory=list)  # special tokens of the vocabulary without a role
-    lstrip_mask: bool = False  # the mask token takes the space before it
+    json: bytes
+    numbering: Numbering | None
+    special: dict[str, str]
 
-    def flag(self, key: str, usual: bool) -> bool:
-        value = self.settings.get(key)
-        if value is None:
-            return usual
-        if type(value) is not bool:
-            bad(
-                f"tokenizer_config.json: {key}",
-                f"expected true or false, found {shown(value)}",
-                "tokenizer_field",
-            )
-        return bool(value)
+
+def class_of(settings: Mapping[str, Any], model_type: str) -> str | None:
+    """The name of the tokenizer's class, without "Fast"."""
+    name = settings.get("tokenizer_class")
+    return name.removesuffix("Fast") if isinstance(name, str) else _CLASSES_OF_MODELS.get(model_type)
 
 
 def document(
     read: Read, settings: Mapping[str, Any], special_map: Mapping[str, Any], model_type: str
-) -> bytes:
-    """The tokenizer.json of a folder that has none.
+) -> Made:
+    """The tokenizer of a folder that has no tokenizer.json.
 
     read         gives the bytes of a file of the folder
     settings     tokenizer_config.json
@@ -71,8 +62,7 @@ def document(
     model_type   config.json's, for folders that do not name the tokenizer's class
     raises       TokenizerError, ModelUnsupportedError (tokenizer_class) for a class that is not known
     """
-    name = settings.get("tokenizer_class")
-    name = name.removesuffix("Fast") if isinstance(name, str) else _CLASSES_OF_MODELS.get(model_type)
+    name = class_of(settings, model_type)
     if name not in _KINDS:
         raise ModelUnsupportedError(
             f"there is no tokenizer.json, and the tokenizer's class is {shown(name or model_type)}; without "
@@ -95,7 +85,11 @@ def document(
         "decoder": parts.decoder,
         "model": parts.model,
     }
-    return json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    data = json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    numbers = None
+    if parts.vocab is not None:
+        numbers = numbering(ids, parts.vocab, parts.target_vocab, parts.tokens["unk"])
+    return Made(data, numbers, {f"{role}_token": text for role, text in parts.tokens.items()})
 
 
 def _token(role: str, settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> str | None:
@@ -135,8 +129,11 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
         usual = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         found[text] = {"id": token_id, "content": text} | usual | settings
 
-    for text, token_id, settings in _listed_tokens(parts.settings, read):
-        add(text, token_id, **settings)
+    listed_tokens = _listed_tokens(parts.settings, read)
+    for text, token_id, settings in listed_tokens:
+        add(text, token_id if parts.vocab is None else None, **settings)
+    if parts.vocab is not None:  # the ids are the model's, not the library's
+        parts.vocab = {**parts.vocab, **{text: token_id for text, token_id, _ in listed_tokens}}
     listed = set(found)
     for text in parts.own_specials:
         if text not in listed:
@@ -224,7 +221,7 @@ def _post_processor(parts: Parts, ids: Mapping[str, int]) -> Json | None:
 
 def _word_piece(parts: Parts, read: Read) -> Parts:
     """BERT's word pieces."""
-    text = _decoded(_needed(read, "vocab.txt"), "vocab.txt")
+    text = decoded(needed(read, "vocab.txt"), "vocab.txt")
     lines = text.split("\n")
     tokens = [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     check_tokens(list(filter(None, tokens)), "vocab.txt")
@@ -262,11 +259,8 @@ def _word_piece(parts: Parts, read: Read) -> Parts:
 
 def _byte_level(parts: Parts, read: Read) -> Parts:
     """GPT-2's byte-level pairs."""
-    vocab = parse_json(_needed(read, "vocab.json"), "vocab.json")
-    if not isinstance(vocab, dict):
-        bad("vocab.json", "expected an object", "tokenizer_field")
-    check_tokens(list(vocab), "vocab.json")
-    lines = _decoded(_needed(read, "merges.txt"), "merges.txt").split("\n")
+    vocab = vocabulary(read, "vocab.json")
+    lines = decoded(needed(read, "merges.txt"), "merges.txt").split("\n")
     merges = [line for line in lines[int(lines[0].startswith("#version")) :] if line.strip()]
     parts.model = {"type": "BPE", "vocab": vocab, "merges": merges, "dropout": None}
     space = parts.flag("add_prefix_space", False)
@@ -309,56 +303,6 @@ def _qwen2(parts: Parts, read: Read) -> Parts:
     return parts
 
 
-# ---- sentencepiece
-
-
-def _pieces(parts: Parts, read: Read) -> SentencePieces:
-    for name in _SPM_FILES:
-        data = read(name)
-        if data is not None:
-            return sentencepiece_file.parse(data, name)
-    raise TokenizerError(
-        f"there is no tokenizer.json and none of {', '.join(_SPM_FILES)}", code="tokenizer_missing"
-    )
-
-
-def _metaspace(parts: Parts, scheme: str = "always") -> Json:
-    if not parts.flag("add_prefix_space", True):
-        scheme = "never"
-    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
-
-
-def _unigram(
-    parts: Parts,
-    found: SentencePieces,
-    before: Sequence[tuple[str, float]] = (),
-    skip: int = 0,
-    after: Sequence[tuple[str, float]] = (),
-    unk_id: int | None = None,
-) -> Parts:
-    """A unigram model of the pieces from `skip` on, between other tokens, cut at white space first."""
-    if found.model_type == BPE:
-        raise ModelUnsupportedError("a sentencepiece BPE for this class", code="tokenizer_component")
-    vocab = [[text, score] for text, score in before]
-    vocab += [[text, score] for text, score, _ in found.pieces[skip:]]
-    vocab += [[text, score] for text, score in after]
-    parts.model = {
-        "type": "Unigram",
-        "unk_id": found.unk_id if unk_id is None else unk_id,
-        "vocab": vocab,
-        "byte_fallback": found.byte_fallback,
-    }
-    if found.charsmap:
-        encoded = base64.b64encode(found.charsmap).decode()
-        parts.normalizers.append({"type": "Precompiled", "precompiled_charsmap": encoded})
-    space = _metaspace(parts)
-    parts.pre_tokenizers = [{"type": "WhitespaceSplit"}, space]
-    parts.decoder = space
-    present = {text for text, _ in vocab}
-    parts.own_specials = [text for text in found.of_type(CONTROL, USER_DEFINED) if text in present]
-    return parts
-
-
 def _albert(parts: Parts, read: Read) -> Parts:
     quotes = [{"type": "Replace", "pattern": {"String": two}, "content": '"'} for two in ("``", "''")]
     parts.normalizers = quotes
@@ -366,30 +310,27 @@ def _albert(parts: Parts, read: Read) -> Parts:
         parts.normalizers += [{"type": "NFKD"}, {"type": "StripAccents"}]
     if parts.flag("do_lower_case", True):
         parts.normalizers.append({"type": "Lowercase"})
-    return _unigram(parts, _pieces(parts, read))
-
-
-_FAIRSEQ = (("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0))
+    return unigram(parts, pieces(read))
 
 
 def _xlm_roberta(parts: Parts, read: Read) -> Parts:
     """fairseq put four tokens of its own in the place of sentencepiece's three."""
-    return _unigram(parts, _pieces(parts, read), _FAIRSEQ, 3, [("<mask>", 0.0)], unk_id=3)
+    return unigram(parts, pieces(read), FAIRSEQ, 3, [("<mask>", 0.0)], unk_id=3)
 
 
 def _camembert(parts: Parts, read: Read) -> Parts:
-    before = [(text + "NOTUSED" * (text in ("<s>", "</s>")), score) for text, score in _FAIRSEQ]
+    before = [(text + "NOTUSED" * (text in ("<s>", "</s>")), score) for text, score in FAIRSEQ]
     before.append(("<unk>NOTUSED", -100.0))
-    parts = _unigram(parts, _pieces(parts, read), before, 1, [("<mask>", 0.0)], unk_id=3)
+    parts = unigram(parts, pieces(read), before, 1, [("<mask>", 0.0)], unk_id=3)
     parts.own_specials = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]
     return parts
 
 
 def _deberta(parts: Parts, read: Read) -> Parts:
-    found = _pieces(parts, read)
+    found = pieces(read)
     if parts.flag("do_lower_case", False):
         parts.normalizers.append({"type": "Lowercase"})
-    parts = _unigram(parts, found)
+    parts = unigram(parts, found)
     parts.normalizers = [one for one in parts.normalizers if one["type"] != "Precompiled"]
     space = {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "}
     strip = {"type": "Strip", "strip_left": False, "strip_right": True}
@@ -408,27 +349,20 @@ def _t5(parts: Parts, read: Read) -> Parts:
             "tokenizer_field",
         )
     extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
-    parts = _unigram(parts, _pieces(parts, read), after=[(text, 0.0) for text in extra])
+    parts = unigram(parts, pieces(read), after=[(text, 0.0) for text in extra])
     parts.own_specials += extra
     return parts
 
 
 def _llama(parts: Parts, read: Read) -> Parts:
     """Pairs by score, bytes for what has no piece."""
-    found = _pieces(parts, read)
+    found = pieces(read)
     if found.model_type != BPE:
         raise ModelUnsupportedError("a sentencepiece unigram for this class", code="tokenizer_component")
     vocab = {text: i for i, (text, _, _) in enumerate(found.pieces)}
-    parts.model = {
-        "type": "BPE",
-        "vocab": vocab,
-        "merges": [list(pair) for pair in merges_of_scores(found.pieces)],
-        "unk_token": parts.tokens["unk"],
-        "fuse_unk": True,
-        "byte_fallback": True,
-    }
+    parts.model = pairs(parts, found, vocab) | {"byte_fallback": True}
     scheme = "always" if parts.flag("legacy", False) else "first"
-    space = _metaspace(parts, scheme) | {"split": False}
+    space = metaspace(parts, scheme) | {"split": False}
     parts.pre_tokenizers = [space]
     steps: list[Json] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}]
     steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
@@ -446,20 +380,6 @@ def _llama(parts: Parts, read: Read) -> Parts:
 # ---- files
 
 
-def _needed(read: Read, name: str) -> bytes:
-    data = read(name)
-    if data is None:
-        raise TokenizerError(f"there is neither tokenizer.json nor {name}", code="tokenizer_missing")
-    return data
-
-
-def _decoded(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{name}: byte {error.start} is not UTF-8", code="tokenizer_utf8") from error
-
-
 _BERT_TOKENS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 _SP_TOKENS = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
 _ROBERTA_TOKENS = _SP_TOKENS | {"sep": "</s>", "cls": "<s>", "pad": "<pad>", "mask": "<mask>"}
@@ -469,6 +389,7 @@ _END = "<|endoftext|>"
 
 _BERT_ENDS: Json = {"single": "cls A sep", "pair": "cls A sep B:1 sep:1"}
 _FAIRSEQ_ENDS: Json = {"single": "cls A sep", "pair": "cls A sep sep B sep", "lstrip_mask": True}
+_T5_TOKENS = {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
 _T5_ENDS: Json = {"single": "A eos", "pair": "A eos B eos"}
 
 # Class -> what makes its parts, its special tokens unless the files name others, and fields of Parts.
@@ -485,9 +406,18 @@ _KINDS: dict[str, tuple[Callable[[Parts, Read], Parts], Mapping[str, str], Json]
     "XLMRobertaTokenizer": (_xlm_roberta, _ROBERTA_TOKENS, _FAIRSEQ_ENDS),
     "CamembertTokenizer": (_camembert, _ROBERTA_TOKENS, _FAIRSEQ_ENDS),
     "DebertaV2Tokenizer": (_deberta, _DEBERTA_TOKENS, _BERT_ENDS),
-    "T5Tokenizer": (_t5, {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"}, _T5_ENDS),
+    "T5Tokenizer": (_t5, _T5_TOKENS, _T5_ENDS),
     "LlamaTokenizer": (_llama, _SP_TOKENS, {}),
-}
+    "MarianTokenizer": (translation.marian, _T5_TOKENS, {"single": "A eos", "pair": "A B eos"}),
+    "PegasusTokenizer": (
+        translation.pegasus, _T5_TOKENS | {"mask": "<mask_2>"}, {"single": "A eos", "pair": "A B eos"},
+    ),
+    # languages.py puts tokens around the texts of these
+    "MBartTokenizer": (translation.mbart, _ROBERTA_TOKENS, {"lstrip_mask": True}),
+    "MBart50Tokenizer": (translation.mbart50, _ROBERTA_TOKENS, {"lstrip_mask": True}),
+    "NllbTokenizer": (translation.nllb, _ROBERTA_TOKENS, {"lstrip_mask": True}),
+    "M2M100Tokenizer": (translation.m2m100, _T5_TOKENS | {"bos": "<s>", "sep": "</s>"}, {}),
+}  # fmt: skip
 _CLASSES_OF_MODELS = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",
@@ -508,4 +438,8 @@ _CLASSES_OF_MODELS = {
     "mt5": "T5Tokenizer",
     "llama": "LlamaTokenizer",
     "mistral": "LlamaTokenizer",
+    "marian": "MarianTokenizer",
+    "pegasus": "PegasusTokenizer",
+    "mbart": "MBartTokenizer",
+    "m2m_100": "M2M100Tokenizer",
 }

@@ -7,11 +7,12 @@ allowed to cut it.
 from __future__ import annotations
 
 import importlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tuili.errors import InvalidParameterError, ModelUnsupportedError
+from tuili.errors import InvalidParameterError
 from tuili.generation.checks import described
 from tuili.generation.params import unknown_name
 from tuili.tasks.head import cannot
@@ -29,10 +30,13 @@ _PLACES = {
     "zero-shot-classification": "zero_shot",
     "feature-extraction": "features",
     "text-generation": "generation",
+    "text2text-generation": "text2text",
+    "translation": "text2text",
+    "summarization": "text2text",
 }
 _ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-_ENCODER_DECODER = ("text2text-generation", "translation", "summarization")
-TASKS = (*_PLACES, *_ALIASES)
+_DIRECTED = re.compile("translation_.+_to_.+")
+TASKS = (*_PLACES, "translation_xx_to_yy", *_ALIASES)
 
 
 class Pipeline(ABC):
@@ -84,7 +88,8 @@ class Pipeline(ABC):
 def pipeline(task: str, model: LLM | StrPath, **options: Any) -> Pipeline:
     """A pipeline as transformers has it: "text-classification" (or "sentiment-analysis"),
     "token-classification" ("ner"), "question-answering", "fill-mask", "zero-shot-classification",
-    "feature-extraction", "text-generation".
+    "feature-extraction", "text-generation", "text2text-generation", "translation" ("translation_xx_to_yy"),
+    "summarization".
 
     model    an LLM, or what LLM takes
     options  defaults of the task's own parameters
@@ -95,14 +100,13 @@ def pipeline(task: str, model: LLM | StrPath, **options: Any) -> Pipeline:
 
     if not isinstance(task, str):
         raise InvalidParameterError(f"task must be a str, not {described(task)}", param="task")
-    if task in _ENCODER_DECODER or task.startswith("translation_"):
-        raise ModelUnsupportedError(f"{task}: encoder-decoders are not done yet", code="not_supported_yet")
     name = _ALIASES.get(task, task)
-    if name not in _PLACES:
+    place = _PLACES.get("translation" if _DIRECTED.fullmatch(task) else name)
+    if place is None:
         raise InvalidParameterError(
             f"task {task[:64]!r} is unknown; it must be one of {', '.join(TASKS)}", param="task"
         )
-    found: type[Pipeline] = importlib.import_module(f"tuili.tasks.{_PLACES[name]}").Task
+    found: type[Pipeline] = importlib.import_module(f"tuili.tasks.{place}").Task
     if isinstance(model, LLM):
         return found(name, model, **options)
     loaded = LLM(model)

@@ -1,0 +1,104 @@
+"""Tokenizers whose ids are not the model's: Marian and M2M100 number sentencepiece's pieces by a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuili.loading.tokenizer_json import MAX_TOKENS, bad
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """ids       the model's id of each id of the library; the unknown token's for what the model lacks
+    texts     of each of the model's ids, None for a gap: of what it writes, which may be another vocabulary
+    others    what the model has and the library lacks, text -> id: a text that is unknown may be one
+    openings  text that only the very beginning of a source makes a token of: ">>fra<<" -> its id
+    unknown   (the library's, the model's) id of the unknown token
+    """
+
+    ids: list[int]
+    texts: list[str | None]
+    others: dict[str, int]
+    openings: dict[str, int]
+    unknown: tuple[int, int]
+
+
+def numbering(
+    library: Mapping[str, int], vocab: Mapping[str, int], target: Mapping[str, int] | None, unknown: str
+) -> Numbering:
+    """library: the library's id of each text; vocab, target: the model's, of what it reads and writes.
+
+    raises  TokenizerError for ids that are none, and for an unknown token that is not in the vocabulary
+    """
+    for name, ids in (("vocab.json", vocab), ("target_vocab.json", target or {})):
+        limit = min(MAX_TOKENS, 2 * len(ids) + 1024)
+        if not all(type(i) is int and 0 <= i < limit for i in ids.values()):
+            bad(name, f"expected ids from 0 to {limit - 1}", "vocab_id")
+        if len(set(ids.values())) != len(ids):
+            bad(name, "two tokens have one id", "vocab_id")
+    if unknown not in vocab:
+        bad("unk_token", f"{unknown} is not in vocab.json", "special_id")
+    numbers = [vocab[unknown]] * (1 + max(library.values()))
+    for text, i in library.items():
+        numbers[i] = vocab.get(text, vocab[unknown])
+    written = vocab if target is None else target
+    texts: list[str | None] = [None] * (1 + max(written.values(), default=0))
+    for text, i in written.items():
+        texts[i] = text
+    others = {text: i for text, i in vocab.items() if text not in library}
+    openings = {text: i for text, i in others.items() if text.startswith(">>") and text.endswith("<<")}
+    return Numbering(numbers, texts, others, openings, (library[unknown], vocab[unknown]))
+
+
+class NumberedBackend:
+    """A tokenizer of the library, with the model's ids."""
+
+    def __init__(self, inner: Tokenizer, numbering: Numbering, *, opens: bool) -> None:
+        """opens  whether the beginning of a text may be one of the openings"""
+        self.inner, self._numbering, self._opens = inner, numbering, opens
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> NumberedEncoding:
+        n_opening, ids = self._opening(text)
+        encoding = self.inner.encode(text[n_opening:], add_special_tokens=add_special_tokens)
+        return NumberedEncoding(encoding, self._numbering, text, ids, n_opening)
+
+    def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[NumberedEncoding]:
+        opening = [self._opening(text) for text in texts]
+        rest = [text[n:] for text, (n, _) in zip(texts, opening, strict=True)]
+        encodings = self.inner.encode_batch(rest, add_special_tokens=add_special_tokens)
+        return [
+            NumberedEncoding(encoding, self._numbering, text, ids, n)
+            for encoding, text, (n, ids) in zip(encodings, texts, opening, strict=True)
+        ]
+
+    def _opening(self, text: str) -> tuple[int, list[int]]:
+        """How many characters of the text are its opening, and its token; an unknown one is unknown."""
+        if not self._opens or not self._numbering.openings or not text.startswith(">>") or "<<" not in text:
+            return 0, []
+        n = text.index("<<") + 2
+        return n, [self._numbering.openings.get(text[:n], self._numbering.unknown[1])]
+
+
+class NumberedEncoding:
+    """What tokenization.py reads of an encoding, with the model's ids."""
+
+    def __init__(
+        self, encoding: Encoding, numbering: Numbering, text: str, opening: list[int], n_opening: int
+    ) -> None:
+        before = [(0, n_opening)] * len(opening)
+        self.offsets = before + [(a + n_opening, b + n_opening) for a, b in encoding.offsets]
+        self.ids = opening + [numbering.ids[i] for i in encoding.ids]
+        unknown, others = numbering.unknown[0], numbering.others
+        for at, i in enumerate(encoding.ids, len(opening)):
+            if i == unknown:
+                begin, end = self.offsets[at]
+                self.ids[at] = others.get(text[begin:end], self.ids[at])
+        self.special_tokens_mask = [0] * len(opening) + list(encoding.special_tokens_mask)
+
+    def __len__(self) -> int:
+        return len(self.ids)

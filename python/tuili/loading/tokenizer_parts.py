@@ -1,0 +1,181 @@
+"""What a tokenizer without tokenizer.json is made of: its parts, and sentencepiece's models."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuili.errors import ModelUnsupportedError, TokenizerError
+from tuili.loading import sentencepiece_file
+from tuili.loading.files import parse_json, shown
+from tuili.loading.merges import merges_of_scores
+from tuili.loading.pre_tokenizers import OUTER_SPACE, SPACES
+from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED, SentencePieces
+from tuili.loading.tokenizer_json import bad, check_tokens
+
+Json = dict[str, Any]
+Read = Callable[[str], bytes | None]  # a file of the folder, None if it is not there
+
+_SPM_FILES = (
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "tokenizer.model",
+    "spm.model",
+)
+
+
+@dataclass
+class Parts:
+    """What becomes a tokenizer.json. tokens: role -> text; specials: of these, and what files add to them."""
+
+    settings: Mapping[str, Any]
+    tokens: dict[str, str]
+    model: Json = field(default_factory=dict)
+    normalizers: list[Json] = field(default_factory=list)
+    pre_tokenizers: list[Json] = field(default_factory=list)
+    decoder: Json = field(default_factory=dict)
+    single: str = "A"  # words: A, B, or the role of a special token
+    pair: str = "A B:1"
+    post_processor: Json | None = None  # beside or in place of the template
+    own_specials: list[str] = field(default_factory=list)  # special tokens of the vocabulary without a role
+    lstrip_mask: bool = False  # the mask token takes the space before it
+    vocab: Mapping[str, int] | None = None  # the model's, where it is not the tokenizer's own
+    target_vocab: Mapping[str, int] | None = None  # of what the model writes, where that is yet another
+
+    def flag(self, key: str, usual: bool) -> bool:
+        value = self.settings.get(key)
+        if value is None:
+            return usual
+        if type(value) is not bool:
+            bad(
+                f"tokenizer_config.json: {key}",
+                f"expected true or false, found {shown(value)}",
+                "tokenizer_field",
+            )
+        return bool(value)
+
+
+# ---- files
+
+
+def needed(read: Read, name: str) -> bytes:
+    """The file's bytes; TokenizerError (tokenizer_missing) if it is not there."""
+    data = read(name)
+    if data is None:
+        raise TokenizerError(f"there is neither tokenizer.json nor {name}", code="tokenizer_missing")
+    return data
+
+
+def decoded(data: bytes, name: str) -> str:
+    """The file's text; TokenizerError (tokenizer_utf8) if it is none."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{name}: byte {error.start} is not UTF-8", code="tokenizer_utf8") from error
+
+
+def vocabulary(read: Read, name: str) -> dict[str, int]:
+    """token -> id of a JSON file, whose ids tokenizer_json.py checks."""
+    vocab = parse_json(needed(read, name), name)
+    if not isinstance(vocab, dict):
+        bad(name, "expected an object", "tokenizer_field")
+    check_tokens(list(vocab), name)
+    return vocab
+
+
+# ---- sentencepiece
+
+
+def pieces(read: Read, *names: str) -> SentencePieces:
+    """The first of the files that is there; without names, of those that the families use."""
+    for name in names or _SPM_FILES:
+        data = read(name)
+        if data is not None:
+            return sentencepiece_file.parse(data, name)
+    raise TokenizerError(
+        f"there is no tokenizer.json and none of {', '.join(names or _SPM_FILES)}", code="tokenizer_missing"
+    )
+
+
+def metaspace(parts: Parts, scheme: str = "always") -> Json:
+    if not parts.flag("add_prefix_space", True):
+        scheme = "never"
+    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+
+
+def unigram(
+    parts: Parts,
+    found: SentencePieces,
+    before: Sequence[tuple[str, float]] = (),
+    skip: int = 0,
+    after: Sequence[tuple[str, float]] = (),
+    unk_id: int | None = None,
+) -> Parts:
+    """A unigram model of the pieces from `skip` on, between other tokens, cut at white space first."""
+    if found.model_type == BPE:
+        raise ModelUnsupportedError("a sentencepiece BPE for this class", code="tokenizer_component")
+    vocab = [[text, score] for text, score in before]
+    vocab += [[text, score] for text, score, _ in found.pieces[skip:]]
+    vocab += [[text, score] for text, score in after]
+    parts.model = {
+        "type": "Unigram",
+        "unk_id": found.unk_id if unk_id is None else unk_id,
+        "vocab": vocab,
+        "byte_fallback": found.byte_fallback,
+    }
+    parts.normalizers += charsmap(found)
+    space = metaspace(parts)
+    parts.pre_tokenizers = [{"type": "WhitespaceSplit"}, space]
+    parts.decoder = space
+    present = {text for text, _ in vocab}
+    parts.own_specials = [text for text in found.of_type(CONTROL, USER_DEFINED) if text in present]
+    return parts
+
+
+def charsmap(found: SentencePieces) -> list[Json]:
+    """The compiled normalizer, if there is one."""
+    if not found.charsmap:
+        return []
+    encoded = base64.b64encode(found.charsmap).decode()
+    return [{"type": "Precompiled", "precompiled_charsmap": encoded}]
+
+
+def as_sentencepiece(parts: Parts, found: SentencePieces) -> None:
+    """Treat text before the model as sentencepiece itself does: of white space only spaces are special, and a
+    text is cut nowhere before it meets the pieces.
+    """
+    parts.normalizers = charsmap(found)
+    if found.remove_extra_whitespaces:
+        parts.normalizers += [_replace(SPACES, " "), _replace(OUTER_SPACE, "")]
+    parts.normalizers.append({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})
+    if found.add_dummy_prefix:
+        parts.normalizers.append({"type": "Prepend", "prepend": "▁"})
+    parts.pre_tokenizers = []
+    parts.decoder = metaspace(parts, "always" if found.add_dummy_prefix else "never")
+
+
+def spaced(parts: Parts, found: SentencePieces) -> Parts:
+    """Treat text before the model as transformers does for most: cut at spaces, one or more."""
+    parts.normalizers = [*charsmap(found), _replace(SPACES, " ")]
+    parts.decoder = metaspace(parts)
+    parts.pre_tokenizers = [parts.decoder]
+    return parts
+
+
+def _replace(pattern: str, content: str) -> Json:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+
+def pairs(parts: Parts, found: SentencePieces, vocab: Mapping[str, int]) -> Json:
+    """Byte-pair merging by the pieces' scores, over a vocabulary that holds them."""
+    return {
+        "type": "BPE",
+        "vocab": vocab,
+        "merges": [list(pair) for pair in merges_of_scores(found.pieces)],
+        "unk_token": parts.tokens["unk"],
+        "fuse_unk": True,
+        "byte_fallback": found.byte_fallback,
+    }

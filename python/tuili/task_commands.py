@@ -1,0 +1,74 @@
+"""`tuili translate`, `tuili summarize` and `tuili classify`: pipelines on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuili.llm import LLM
+
+# What a namespace may hold for the pipeline, by its names.
+_OPTIONS = ("src_lang", "tgt_lang", "num_beams", "max_tokens", "min_tokens", "top_k")
+
+
+def add_commands(
+    commands: Any,
+    add: Any,
+    open_model: Callable[[argparse.Namespace], LLM],
+    print_json: Callable[[Any], None],
+) -> None:
+    """The commands' arguments, for `tuili.cli`."""
+    translate = _command(commands, add, "translate", "translation", "translate texts")
+    translate.add_argument("--src-lang", metavar="CODE", help="the texts' language, as the model writes it")
+    translate.add_argument("--tgt-lang", metavar="CODE", help="the language to translate into")
+    summarize = _command(commands, add, "summarize", "summarization", "summarize texts")
+    classify = _command(commands, add, "classify", "text-classification", "print the labels of texts")
+    classify.add_argument("--top-k", type=int, default=1, metavar="N", help="the N likeliest labels")
+    for parser in (translate, summarize):
+        parser.add_argument("--num-beams", type=int, metavar="N", help="beam search of this width")
+        parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer")
+    summarize.add_argument("--min-tokens", type=int, metavar="N", help="no end before so many tokens")
+    for parser in (translate, summarize, classify):
+        parser.set_defaults(open_model=open_model, print_json=print_json)
+
+
+def _command(commands: Any, add: Any, name: str, task: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = add(commands, name, _run, text, model=True)
+    whole = "is one" if task == "summarization" else "gives one a line"
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help=f"texts; without any, standard input {whole}"
+    )
+    parser.add_argument("--truncate", action="store_true", help="cut texts that are too long")
+    parser.set_defaults(task=task)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tuili.tasks.pipeline import pipeline
+
+    texts = options.texts or _standard_input(options.task)
+    given = {name: value for name in _OPTIONS if (value := getattr(options, name, None)) is not None}
+    with options.open_model(options) as llm:
+        results = pipeline(options.task, llm)(texts, truncation=options.truncate, **given)
+    if options.json:
+        options.print_json({"model": options.model, "task": options.task, "results": results})
+        return 0
+    for result in results:
+        print(_line(result))
+    return 0
+
+
+def _standard_input(task: str) -> list[str]:
+    if sys.stdin is None:
+        return []
+    return [sys.stdin.read()] if task == "summarization" else [line.rstrip("\n") for line in sys.stdin]
+
+
+def _line(result: Any) -> str:
+    """The text, or the labels with their scores."""
+    if isinstance(result, list):
+        return "  ".join(f"{one['label']} {one['score']:.4f}" for one in result)
+    return str(next(text for key, text in result.items() if key.endswith("_text")))

@@ -1,0 +1,105 @@
+"""Texts as an encoder-decoder reads them: in a language, and cut where that is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tuili.errors import InvalidParameterError
+from tuili.tasks.encoding import too_long
+
+if TYPE_CHECKING:
+    from tuili.llm import LLM
+    from tuili.loading.languages import Languages
+    from tuili.tokenization import Tokenizer
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What a translation begins with: `opening` before the text, the token of the source's language, and the
+    one that the answer must begin with, each if the model has it.
+    """
+
+    opening: str = ""
+    source: str | None = None
+    forced_bos_token_id: int | None = None
+
+
+class Sources:
+    """Encodes what is to be translated or summarized."""
+
+    def __init__(self, model: LLM) -> None:
+        self._tokenizer: Tokenizer = model.tokenizer
+        self._max_len: int = model.config["max_source_len"]
+        self._target_is_set = model.config["sampling_defaults"].get("forced_bos_token_id") is not None
+
+    @property
+    def languages(self) -> Languages | None:
+        """Those that the model's tokens name."""
+        return self._tokenizer.loaded.languages
+
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The tokens before and after every text."""
+        inner = self._tokenizer.encode("a", add_special=False)
+        whole = self._tokenizer.encode("a")
+        at = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
+        return whole[:at], whole[at + len(inner) :]
+
+    def direction(self, source: object, target: object, *, known: bool) -> Direction:
+        """From one language to another.
+
+        source, target  languages' codes, None for what the model's files say
+        known           whether the codes must be the model's; otherwise others count as None
+        raises          InvalidParameterError (language) for a code the model has not, listing those it has
+        """
+        languages = self.languages
+        if languages is None:
+            return Direction()
+        source, target = (code if known or code in languages.ids else None for code in (source, target))
+        if languages.where == "text":
+            if source is not None and known:
+                raise InvalidParameterError(
+                    "src_lang: this model is told the target's language only",
+                    param="src_lang",
+                    code="language",
+                )
+            if target is None:
+                return Direction()
+            languages.token(target, "tgt_lang")
+            return Direction(opening=f">>{target}<< ")
+        source = languages.source if source is None else source
+        target = languages.target if target is None else target
+        languages.token(source, "src_lang")
+        if target is None and self._target_is_set:
+            return Direction(source=str(source))
+        return Direction(source=str(source), forced_bos_token_id=languages.token(target, "tgt_lang"))
+
+    def encode(self, text: str, direction: Direction, *, cut: bool) -> tuple[list[int], bool]:
+        """(ids, whether the text's end was cut off).
+
+        raises  PromptTooLongError if it is too long and cut is False; InvalidParameterError (language) for
+                a text that opens with a language the model has not
+        """
+        before, after = self._around
+        opening = "" if self._opens(text) else direction.opening
+        body = self._tokenizer.encode(opening + text, add_special=False)
+        room = self._max_len - len(before) - len(after)
+        truncated = len(body) > room
+        if truncated and (not cut or room < 1):
+            raise too_long(len(body) + self._max_len - room, self._max_len)
+        ids = [*before, *body[:room], *after]
+        if direction.source is not None and self.languages is not None:
+            ids = self.languages.with_source(ids, direction.source)
+        return ids, truncated
+
+    def _opens(self, text: str) -> bool:
+        """Whether the text itself says what language it is to become."""
+        languages = self.languages
+        if languages is None or languages.where != "text" or not text.startswith(">>"):
+            return False
+        code, found, _ = text[2:].partition("<<")
+        if found:
+            languages.token(code, "the text's language")
+        return bool(found)

@@ -1,0 +1,124 @@
+"""Translation, summarization and other answers of an encoder-decoder, with transformers' results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tuili.errors import InvalidParameterError, ModelUnsupportedError
+from tuili.generation.checks import MAX_INT, boolean, integer
+from tuili.tasks.encoding import checked_str
+from tuili.tasks.pipeline import Pipeline, many, marked, refuse
+from tuili.tasks.sources import Direction, Sources
+
+KEYS = {
+    "text2text-generation": "generated_text",
+    "summarization": "summary_text",
+    "translation": "translation_text",
+}
+_DIRECTED = re.compile("translation_(.+)_to_(.+)")
+_OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
+_DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+
+
+class Task(Pipeline):
+    """`pipe(inputs, truncation=False, src_lang=None, tgt_lang=None, **what LLM.generate takes)`.
+
+    inputs              a text or a list of texts
+    truncation          cut a text's end that is longer than the model takes
+    src_lang, tgt_lang  of a translation: the model's own codes, as transformers has them; or those of its
+                        tasks in config.json (translation_en_to_de). By default as the task's name says
+    max_length,         of the answer with the token it begins with; they go with what generation_config.json
+    min_length          and config.json's task_specific_params have, which they replace
+    returns             per input one dict of "translation_text", "summary_text" or "generated_text", or a
+                        list of num_return_sequences dicts; of a single text always a list
+    raises              InvalidParameterError (language) that lists the languages, PromptTooLongError, and
+                        what LLM.generate raises
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = {}
+
+    def _known(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options  # LLM.generate checks them
+
+    def prepare(self) -> None:
+        if self.model.kind != "encoder-decoder":
+            refuse(self.task, self.model)
+        self._sources = Sources(self.model)
+        self._tasks: dict[str, dict[str, Any]] = self.model.config["task_parameters"]
+        self._named = _DIRECTED.fullmatch(self.task)
+        self._key = KEYS["translation" if self._named else self.task]
+        directed = [name for name in self._tasks if _DIRECTED.fullmatch(name)]
+        if self._named and directed and self.task not in directed and self._sources.languages is None:
+            raise ModelUnsupportedError(
+                f"{self.task}: this model was made for {', '.join(directed)}", code="task"
+            )
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        chosen = self.options(options)
+        cut = boolean("truncation", chosen.pop("truncation", False))
+        direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None))
+        usual = self._tasks.get(task) or self._tasks.get("") or {}
+        prefix = str(usual.get("prefix", ""))
+        texts = [prefix + checked_str(text, "inputs") for text in many(inputs)]
+        encoded = [self._sources.encode(text, direction, cut=cut) for text in texts]
+        searching = _with_defaults(_lengths(chosen), _lengths(dict(usual)))
+        if direction.forced_bos_token_id is not None:
+            searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
+        outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
+        results = [
+            marked([{self._key: one.text} for one in output.outputs], truncated)
+            for output, (_, truncated) in zip(outputs, encoded, strict=True)
+        ]
+        if isinstance(inputs, str):
+            return results[0]
+        return [entries[0] for entries in results] if all(len(one) == 1 for one in results) else results
+
+    def _direction(self, source: Any, target: Any) -> tuple[Direction, str]:
+        """From where to where, and the name of the task in config.json."""
+        if source is not None or target is not None:
+            if self._sources.languages is None:
+                return Direction(), self._task_of(source, target)
+            return self._sources.direction(source, target, known=True), self.task
+        if self._key == "translation_text":
+            named = (None, None) if self._named is None else self._named.groups()
+            return self._sources.direction(*named, known=False), self.task
+        return Direction(), self.task
+
+    def _task_of(self, source: Any, target: Any) -> str:
+        """The task of config.json that turns one language into the other."""
+        name = f"translation_{source}_to_{target}"
+        if name in self._tasks:
+            return name
+        directed = [task for task in self._tasks if _DIRECTED.fullmatch(task)]
+        which = f"its tasks are {', '.join(directed)}" if directed else "it has none to choose from"
+        raise InvalidParameterError(
+            f"src_lang and tgt_lang: this model's tokens name no languages, and {which}",
+            param="src_lang" if target is None else "tgt_lang",
+            code="language",
+        )
+
+
+def _lengths(options: dict[str, Any]) -> dict[str, Any]:
+    """`options` without prefix, with lengths in new tokens: transformers' count the first one, too."""
+    options.pop("prefix", None)
+    for name, least in (("max", 1), ("min", 0)):
+        new = f"{name}_tokens"
+        length, n = options.pop(f"{name}_length", None), options.pop(f"{name}_new_tokens", None)
+        if n is not None:
+            options.setdefault(new, n)
+        elif length is not None:
+            options.setdefault(new, max(integer(f"{name}_length", length, least, MAX_INT) - 1, least))
+    return options
+
+
+def _with_defaults(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """`given`, with what config.json says of the task where nothing is given."""
+    beams = given.get("num_beams", usual.get("num_beams"))
+    if beams == 1 or any(given.get(name) for name in _DRAWING):
+        usual = {name: value for name, value in usual.items() if name not in _OF_BEAMS}
+    most = given.get("max_tokens")
+    if "min_tokens" in usual and type(most) is int:
+        usual["min_tokens"] = min(usual["min_tokens"], most)
+    return {**usual, **given}

@@ -1,0 +1,47 @@
+"""`LLM.translate` and `LLM.summarize`: the pipelines of an encoder-decoder, with texts for results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tuili.errors import InvalidParameterError
+from tuili.tasks.text2text import KEYS, Task
+
+if TYPE_CHECKING:
+    from tuili.llm import LLM
+
+
+def translate(
+    self: LLM,
+    texts: str | Sequence[str],
+    *,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
+    truncation: bool = False,
+    **options: Any,
+) -> Any:
+    """The translation of a text (str), or of each of a list of texts (list of str, in order).
+
+    src_lang, tgt_lang  the model's own codes: "en_XX", "fra_Latn", "zh"; for Marian the target's alone; for
+                        T5 those of its tasks, translation_en_to_de in config.json
+    truncation          cut a text's end that is longer than the model takes
+    options             num_beams, max_tokens and what else `generate` takes, but n
+    raises              ModelUnsupportedError (task), InvalidParameterError (language) that lists the
+                        languages, PromptTooLongError, and what `generate` raises
+    """
+    languages = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+    return _texts(self, "translation", texts, {**options, **languages, "truncation": truncation})
+
+
+def summarize(self: LLM, texts: str | Sequence[str], *, truncation: bool = False, **options: Any) -> Any:
+    """The summary of a text, or of each of a list; as `translate`, without languages."""
+    return _texts(self, "summarization", texts, {**options, "truncation": truncation})
+
+
+def _texts(llm: LLM, task: str, texts: Any, options: dict[str, Any]) -> Any:
+    for name in ("n", "num_return_sequences"):
+        if options.get(name, 1) != 1:
+            raise InvalidParameterError(f"{name}: use a pipeline for several answers to a text", param=name)
+    found = [result[KEYS[task]] for result in Task(task, llm)(texts, **options)]
+    return found[0] if isinstance(texts, str) else found

@@ -1,0 +1,189 @@
+"""What translation and summarization ask of an encoder-decoder: sources, languages, searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import tuili
+from translation_folders import FOLDERS, GOLDENS, load
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
+from tuili.loading.config import Config
+from tuili.loading.task_parameters import task_parameters
+from tuili.tasks.text2text import Task
+
+
+class Recorder:
+    """Stands for an LLM: answers every source with its length, and keeps what it was asked."""
+
+    kind = "encoder-decoder"
+
+    def __init__(self, tokenizer: Any, **config: Any) -> None:
+        self.tokenizer = tokenizer
+        self.config = {"max_source_len": 512, "sampling_defaults": {}, "task_parameters": {}, **config}
+        self.asked: list[tuple[list[list[int]], dict[str, Any]]] = []
+
+    def generate(self, sources: list[list[int]], **options: Any) -> list[Any]:
+        self.asked.append((sources, options))
+        n = options.get("n", 1)
+        return [SimpleNamespace(outputs=[SimpleNamespace(text=str(len(ids)))] * n) for ids in sources]
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    def of(name: str, **config: Any) -> Recorder:
+        return Recorder(load(FOLDERS[name], tmp_path / name), **config)
+
+    return of
+
+
+def asked(llm: Recorder, task: str, *args: Any, **options: Any) -> tuple[list[list[int]], dict[str, Any]]:
+    Task(task, llm)(*args, **options)  # type: ignore[arg-type]
+    return llm.asked[-1]
+
+
+# ---- languages
+
+
+@pytest.mark.parametrize(
+    "name, source, target",
+    [
+        ("mbart", "ro_RO", "zh_CN"),
+        ("mbart50", "sl_SI", "fr_XX"),
+        ("m2m100", "zh", "en"),
+        ("m2m100-pairs", "zh", "en"),
+        ("nllb", "fra_Latn", "eng_Latn"),
+        ("nllb-legacy", "fra_Latn", "zho_Hans"),
+    ],
+)
+def test_a_source_tells_its_language_and_an_answer_begins_with_its_own(recorder, name, source, target):
+    llm = recorder(name)
+    sources, options = asked(llm, "translation", "The cat 你好", src_lang=source, tgt_lang=target)
+    assert sources == [GOLDENS[name]["other"]]
+    assert options == {"forced_bos_token_id": llm.tokenizer.loaded.languages.ids[target]}
+    both = asked(llm, f"translation_{source}_to_{target}", "The cat 你好")
+    assert both == (sources, options)
+    cut = Recorder(llm.tokenizer, max_source_len=5)
+    ((shorter,), _) = asked(
+        cut, "translation", "The cat 你好", src_lang=source, tgt_lang=target, truncation=True
+    )
+    assert len(shorter) == 5
+    own = llm.tokenizer.loaded.languages.ids[source]
+    assert (shorter[0] if llm.tokenizer.loaded.languages.where == "before" else shorter[-1]) == own
+
+
+@pytest.mark.parametrize("name", ["mbart", "nllb"])
+def test_a_target_must_be_named_where_the_model_has_several(recorder, name):
+    with pytest.raises(InvalidParameterError, match=r"tgt_lang.*zh") as error:
+        asked(recorder(name), "translation", "The cat")
+    assert error.value.param == "tgt_lang"
+    llm = recorder(name, sampling_defaults={"forced_bos_token_id": 7})  # as mbart-large-en-ro has it
+    assert asked(llm, "translation", "The cat")[1] == {}
+    assert asked(llm, "text2text-generation", "The cat")[1] == {}
+
+
+def test_marian_is_told_the_targets_language_in_front_of_the_text(recorder):
+    llm = recorder("marian")
+    opened = [llm.tokenizer.encode(">>fra<< The cat")]
+    assert asked(llm, "translation", "The cat", tgt_lang="fra")[0] == opened
+    assert asked(llm, "translation", ">>fra<< The cat")[0] == opened
+    assert asked(llm, "translation", ">>fra<< The cat", tgt_lang="cmn")[0] == opened
+    assert asked(llm, "translation_en_to_fra", "The cat")[0] == opened
+    assert asked(llm, "translation_en_to_fr", "The cat")[0] == [llm.tokenizer.encode("The cat")]
+    with pytest.raises(InvalidParameterError, match="cmn, fra"):
+        asked(llm, "translation", ">>tlh<< The cat")
+
+
+# ---- searches
+
+T5_TASKS = {
+    "summarization": {"prefix": "summarize: ", "max_length": 200, "min_length": 30, "num_beams": 4,
+                      "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 3},
+    "translation_en_to_de": {"prefix": "translate English to German: ", "max_length": 300, "num_beams": 4,
+                             "early_stopping": True},
+}  # fmt: skip
+
+
+def test_config_jsons_parameters_of_a_task_count_where_nothing_is_given(recorder):
+    llm = recorder("mt5", task_parameters=T5_TASKS)
+    sources, options = asked(llm, "summarization", "The cat")
+    assert sources == [llm.tokenizer.encode("summarize: The cat")]
+    usual = {"max_tokens": 199, "min_tokens": 29, "num_beams": 4, "length_penalty": 2.0}
+    assert options == {**usual, "early_stopping": True, "no_repeat_ngram_size": 3}
+    for given, wanted in (
+        ({"max_length": 60, "min_length": 0}, {"max_tokens": 59, "min_tokens": 0}),
+        ({"max_new_tokens": 60}, {"max_tokens": 60}),
+        ({"max_tokens": 60, "max_length": 9}, {"max_tokens": 60}),
+        ({"max_length": 10}, {"max_tokens": 9, "min_tokens": 9}),
+        ({"min_new_tokens": 3}, {"min_tokens": 3, "max_tokens": 199}),
+    ):
+        options = asked(llm, "summarization", "The cat", **given)[1]
+        assert all(options[key] == value for key, value in wanted.items())
+        assert not {"max_new_tokens", "max_length", "min_length"} & set(options)
+    options = asked(llm, "summarization", "The cat", num_beams=1)[1]
+    assert options == {"max_tokens": 199, "min_tokens": 29, "num_beams": 1, "no_repeat_ngram_size": 3}
+    for drawing in ({"do_sample": True}, {"temperature": 0.5}, {"top_k": 5}, {"seed": 1}):
+        assert "num_beams" not in asked(llm, "summarization", "The cat", **drawing)[1]
+    both = asked(llm, "translation_en_to_de", "The cat")
+    assert both[0] == [llm.tokenizer.encode("translate English to German: The cat")]
+    assert asked(llm, "translation", "The cat", src_lang="en", tgt_lang="de") == both
+
+
+def test_other_directions_than_config_jsons_are_refused(recorder):
+    llm = recorder("mt5", task_parameters=T5_TASKS)
+    with pytest.raises(ModelUnsupportedError, match="translation_en_to_de"):
+        Task("translation_en_to_zh", llm)
+    with pytest.raises(InvalidParameterError, match="translation_en_to_de"):
+        asked(llm, "translation", "The cat", src_lang="en", tgt_lang="zh")
+    with pytest.raises(InvalidParameterError, match="none to choose from"):
+        asked(recorder("bart"), "translation", "The cat", tgt_lang="zh")
+
+
+def test_what_is_too_long_is_cut_at_its_end_where_that_is_allowed(recorder):
+    tokenizer = recorder("bart").tokenizer
+    llm = Recorder(tokenizer, max_source_len=6)
+    with pytest.raises(PromptTooLongError):
+        asked(llm, "summarization", "The cat sat on the mat")
+    whole = tokenizer.encode("The cat sat on the mat")
+    result = Task("summarization", llm)(["The cat sat on the mat", "a"], truncation=True)
+    assert llm.asked[-1][0] == [[*whole[:5], whole[-1]], tokenizer.encode("a")]
+    assert result == [{"summary_text": "6", "truncated": True}, {"summary_text": "3"}]
+
+
+# ---- config.json
+
+
+def test_parameters_of_tasks_are_checked():
+    def of(**values: Any) -> Any:
+        return task_parameters(Config(values, "config.json"))
+
+    assert of() == {} and of(task_specific_params=None, prefix=None) == {}
+    assert of(task_specific_params={"summarization": T5_TASKS["summarization"] | {"vocab": 5}}) == {
+        "summarization": T5_TASKS["summarization"]
+    }
+    assert of(prefix=" ", task_specific_params={"x": {"early_stopping": "never", "num_beams": None}}) == {
+        "": {"prefix": " "},
+        "x": {"early_stopping": "never"},
+    }
+    for wrong in (
+        {"task_specific_params": []},
+        {"task_specific_params": {"a": 5}},
+        {"task_specific_params": {"a": {"prefix": 5}}},
+        {"task_specific_params": {"a": {"prefix": "x" * 2000}}},
+        {"task_specific_params": {"a": {"num_beams": 0}}},
+        {"task_specific_params": {"a": {"num_beams": True}}},
+        {"task_specific_params": {"a": {"max_length": "5"}}},
+        {"task_specific_params": {"a": {"length_penalty": "x"}}},
+        {"task_specific_params": {"a": {"early_stopping": "soon"}}},
+        {"prefix": 5},
+    ):
+        with pytest.raises(ModelFormatError):
+            of(**wrong)
+
+
+def test_unknown_tasks_are_errors(tmp_path: Path):
+    with pytest.raises(InvalidParameterError, match="translation_xx_to_yy"):
+        tuili.pipeline("translation_to", tmp_path)

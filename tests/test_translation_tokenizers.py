@@ -1,0 +1,172 @@
+"""Tokenizers of models that translate and summarize give transformers' ids, and know their languages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import tuili
+from slow_tokenizers import Slow
+from translation_folders import (
+    DIFFERENT,
+    FOLDERS,
+    GOLDENS,
+    MARIAN,
+    OTHER,
+    SEPARATE,
+    SPM,
+    TEXTS,
+    files_of,
+    load,
+    made,
+)
+from tuili.errors import InvalidParameterError
+from tuili.loading import tokenizer_cache
+from tuili.loading.sources import TokenizerFiles
+from tuili.loading.tokenizer import from_huggingface
+from tuili.tokenization import Tokenizer
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_ids_are_those_of_transformers(tmp_path, name):
+    tokenizer = made(files_of(FOLDERS[name], tmp_path))
+    for text, ids in zip(TEXTS, GOLDENS[name]["texts"], strict=True):
+        if text not in DIFFERENT.get(name, ()):
+            assert tokenizer.encode(text) == ids, text
+    ids, text = GOLDENS[name]["decoded"]
+    assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", ["marian", "m2m100", "m2m100-pairs"])
+def test_tokens_that_a_saved_folder_lists_keep_their_ids(tmp_path, name):
+    """As transformers saves it since 4.34."""
+    slow = FOLDERS[name]
+    tokenizer = load(slow, tmp_path / "as it was")
+    listed = {
+        str(i): {"content": text, "special": True, "normalized": False}
+        for i, text in tokenizer.loaded.special.items()
+        if not text.startswith(">>")
+    } | {"600": {"content": "<new>", "special": False}}
+    settings = {**slow.settings, "added_tokens_decoder": listed}
+    saved = load(dataclasses.replace(slow, settings=settings), tmp_path / "saved")
+    for text, ids in zip(TEXTS, GOLDENS[name]["texts"], strict=True):
+        assert saved.encode(text) == ids, text
+    assert 600 in saved.encode("a <new> b") and saved.decode([600]) == "<new>"
+
+
+def test_mbarts_texts_are_normalized_as_its_pieces_say(tmp_path):
+    """transformers 5 does so for mBART-50, which has the same pieces in the same order."""
+    tokenizer = made(files_of(FOLDERS["mbart"], tmp_path))
+    for text in DIFFERENT["mbart"]:
+        _, *inner, end = GOLDENS["mbart50"]["texts"][TEXTS.index(text)]
+        assert tokenizer.encode(text)[:-1] == [*inner, end], text
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_source_may_be_in_another_language(tmp_path, name):
+    tokenizer = made(files_of(FOLDERS[name], tmp_path))
+    languages = tokenizer.loaded.languages
+    assert languages is not None
+    assert languages.with_source(tokenizer.encode("The cat 你好"), OTHER[name]) == GOLDENS[name]["other"]
+    with pytest.raises(InvalidParameterError, match=f"tlh.*{OTHER[name]}") as error:
+        languages.token("tlh", "tgt_lang")
+    assert error.value.code == "language"
+
+
+def test_marians_languages_open_its_sources(tmp_path):
+    tokenizer = made(files_of(FOLDERS["marian"], tmp_path))
+    languages = tokenizer.loaded.languages
+    assert languages is not None and languages.where == "text" and set(languages.ids) == {"cmn", "fra"}
+    opened = tokenizer.encode(">>fra<< The cat")
+    assert opened == [languages.ids["fra"], *tokenizer.encode("The cat")]
+    assert tokenizer.decode(opened) == "The cat"
+    assert languages.ids["fra"] not in tokenizer.encode(">>fra<< The cat", parse_special=False)
+    assert languages.ids["fra"] not in tokenizer.encode("a >>fra<< The cat")
+
+
+@pytest.mark.parametrize("name", ["mbart", "nllb"])
+def test_an_older_tokenizer_json_gets_the_layout_of_its_class(tmp_path, name):
+    """Those of NLLB put the language at the end, which the class does not any more."""
+    files = files_of(FOLDERS[name], tmp_path)
+    document = json.loads(files.tokenizer_json)
+    eos = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, eos],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}, eos],
+        "special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}},
+    }
+    older = TokenizerFiles(json.dumps(document).encode(), files.config, {"eos_token": "</s>"})
+    assert made(older).encode(TEXTS[0]) == GOLDENS[name]["texts"][0]
+
+
+@pytest.mark.parametrize("name", ["marian", "marian-separate", "m2m100", "nllb"])
+def test_a_cached_tokenizer_is_the_same(tmp_path, name):
+    files = files_of(FOLDERS[name], tmp_path)
+    tokenizer = made(files)
+    sections = {
+        name: bytes(part if isinstance(part, bytes) else part.tobytes())
+        for name, part in tokenizer_cache.sections_of(tokenizer.loaded)
+    }
+    facts = json.loads(json.dumps(tokenizer_cache.facts_of(tokenizer.loaded)))
+    restored = Tokenizer(
+        tokenizer_cache.restore(
+            facts, lambda name: np.frombuffer(sections[name], np.uint8), lambda: pytest.fail("made anew")
+        )
+    )
+    assert restored.loaded.languages == tokenizer.loaded.languages
+    assert restored.special_ids == tokenizer.special_ids and restored.n_vocab == tokenizer.n_vocab
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        assert restored.encode(text) == ids
+        assert restored.encode(text, parse_special=False) == tokenizer.encode(text, parse_special=False)
+        written = [i for i in ids if i < tokenizer.n_vocab]
+        assert restored.decode(written) == tokenizer.decode(written)
+
+
+VOCAB = MARIAN["vocab.json"]
+HOSTILE = {
+    "no source.spm": (Slow("marian", {}, {}, MARIAN), "tokenizer_missing"),
+    "no vocab.json": (Slow("marian", SPM), "tokenizer_missing"),
+    "no target vocabulary": (Slow("marian", SPM, {"separate_vocabs": True}, MARIAN), "tokenizer_missing"),
+    "list": (Slow("marian", SPM, {}, {"vocab.json": ["a"]}), "tokenizer_field"),
+    "negative": (Slow("marian", SPM, {}, {"vocab.json": VOCAB | {"x": -1}}), "vocab_id"),
+    "text for an id": (Slow("marian", SPM, {}, {"vocab.json": VOCAB | {"x": "1"}}), "vocab_id"),
+    "true for an id": (Slow("marian", SPM, {}, {"vocab.json": VOCAB | {"x": True}}), "vocab_id"),
+    "far": (Slow("marian", SPM, {}, {"vocab.json": VOCAB | {"x": 1 << 21}}), "vocab_id"),
+    "twice": (Slow("marian", SPM, {}, {"vocab.json": VOCAB | {"x": 0}}), "vocab_id"),
+    "far target": (
+        Slow("marian", SPM, {"separate_vocabs": True}, SEPARATE | {"target_vocab.json": {"x": 9999}}),
+        "vocab_id",
+    ),
+    "no unknown": (Slow("marian", SPM, {}, {"vocab.json": {"a": 0}}), "special_id"),
+    "flag": (Slow("marian", SPM, {"separate_vocabs": 1}, MARIAN), "tokenizer_field"),
+    "codes": (Slow("m2m_100", FOLDERS["m2m100"].files, {"language_codes": "x"}, MARIAN), "tokenizer_field"),
+    "codes list": (Slow("m2m_100", FOLDERS["m2m100"].files, {"language_codes": ["x"]}, MARIAN),
+        "tokenizer_field"),
+    "src_lang": (Slow("mbart", FOLDERS["mbart"].files, {"src_lang": "tlh"}), "special_id"),
+    "src_lang number": (Slow("mbart", FOLDERS["mbart"].files, {"src_lang": 5}), "special_id"),
+    "tgt_lang": (Slow("mbart", FOLDERS["mbart"].files, {"tgt_lang": "tlh"}), "special_id"),
+    "unigram for NLLB": (
+        Slow("m2m_100", FOLDERS["mbart"].files, {"tokenizer_class": "NllbTokenizer"}), "tokenizer_component",
+    ),
+    "offset": (Slow("pegasus", FOLDERS["pegasus"].files, {"offset": "103"}), "tokenizer_field"),
+    "offset far": (Slow("pegasus", FOLDERS["pegasus"].files, {"offset": 1 << 20}), "tokenizer_field"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_missing_or_malformed_gives_its_error(tmp_path, name):
+    slow, code = HOSTILE[name]
+    with pytest.raises((tuili.TokenizerError, tuili.ModelUnsupportedError)) as error:
+        made(files_of(slow, tmp_path))
+    assert error.value.code == code
+
+
+def test_ids_beyond_the_models_rows_are_refused(tmp_path):
+    files = files_of(FOLDERS["marian"], tmp_path)
+    with pytest.raises(tuili.TokenizerError, match="beyond the model's vocabulary"):
+        from_huggingface(files.tokenizer_json, files.config, {}, n_vocab=100, numbering=files.numbering)
