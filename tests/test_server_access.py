@@ -84,7 +84,9 @@ TRICKS = [
     "/v1/%2e%2e/health", "/HEALTH", "/health;x", "/health\\..\\v1/models", "/health%00",
     "/health%0d%0aX:%20y",
     "/ready//", "*", "http://localhost/health/x", "health", "/v1//models", "/v1/models/",
-    "/v1/models/%6clama", "/v1/models/..", "/metrics/..;/health", "/é",
+    "/v1/models/%6clama", "/v1/models/..", "/metrics/..;/health", "/é", "/v1/models/..%2f..%2fhealth",
+    "/v1/models/..%2F..%2Fhealth", "/v1/models/%2F", "/v1/models/a%2F", "/v1/models/a%252Fb",
+    "/v1/models%2Fllama", "/v1%2Fmodels", "/v1/models/a%2F..%2Fb",
 ]  # fmt: skip
 
 
@@ -119,8 +121,9 @@ def test_a_request_has_one_host(server, lines):
 def test_names_of_this_server_are_accepted(llm, server):
     for host in ("localhost", "LOCALHOST:99", "127.0.0.1", "[::1]:8000", "localhost."):
         assert server.ask("/health", host=host).status == 200, host
-    with running(llm, allowed_hosts=["models.example"]) as named:
-        assert named.ask("/v1/models", host="models.example").status == 200
+    with running(llm, allowed_hosts=["Models.example.", "10.1.2.3"]) as named:
+        for host in ("models.example", "models.example:8443", "MODELS.example.", "10.1.2.3:80"):
+            assert named.ask("/v1/models", host=host).status == 200
         assert named.ask("/v1/models", host="other.example").status == 400
 
 
@@ -166,6 +169,9 @@ def test_head_has_no_body(server):
         ({"max_body_bytes": 0}, "max_body_bytes"),
         ({"drain_s": float("nan")}, "drain_s"),
         ({"allowed_hosts": "x"}, "allowed_hosts"),
+        ({"allowed_hosts": ["models.example:8443"]}, "allowed_hosts"),
+        ({"allowed_hosts": ["*"]}, "allowed_hosts"),
+        ({"max_tokens_per_minute": 0}, "max_tokens_per_minute"),
         ({"page": 1}, "page"),
         ({"served_model_name": "a\nb"}, "served_model_name"),
     ],

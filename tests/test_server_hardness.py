@@ -422,7 +422,7 @@ def test_what_a_client_chooses_cannot_break_the_log(server, caplog):
 
 
 def test_a_failure_of_ours_is_500_and_tells_nothing(server, monkeypatch, caplog):
-    def fail(body, salt):
+    def fail(*_):
         raise RuntimeError(f"at 0x7f3a {CANARY} /root/models")
 
     monkeypatch.setattr(server.app.requests, "text", fail)

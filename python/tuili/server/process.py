@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ _OPTIONS = (
     "drain_s",
     "max_requests",
     "max_requests_per_key",
+    "max_tokens_per_minute",
     "page",
 )
 BACKLOG = 2048  # uvicorn's own default
@@ -147,11 +149,15 @@ def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
 
 
 def _prepare(llm: LLM) -> None:
-    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template."""
+    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template; and
+    what the collector of garbage would do again and again.
+    """
     with contextlib.suppress(TuiliError):  # an encoder has neither, and llguidance may be missing
         llm.generate([0], regex="a", max_tokens=1)
     with contextlib.suppress(TuiliError):
         llm._encode_chat([{"role": "user", "content": "a"}])
+    gc.collect()
+    gc.freeze()  # what is here by now stays: the collector would walk over it while everybody waits
 
 
 def _start_log() -> None:
