@@ -5,7 +5,6 @@ Catalogue rows SRV-01 … SRV-03, SRV-05 … SRV-07, SRV-12 … SRV-14, PRIV-01,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import gzip
@@ -13,7 +12,6 @@ import json
 import logging
 import re
 import socket
-import threading
 import time
 
 import pytest
@@ -21,7 +19,7 @@ import pytest
 import tuili
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, read_answer, running
+from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, read_answer, running
 
 CANARY = "wombat-7f3a"
 BEARER = f"Bearer {KEY}"
@@ -363,28 +361,25 @@ def test_tenants_do_not_share_the_prefix_cache(server):
     assert cached(OTHER_KEY) == 0
 
 
+LONG_WORK = {
+    "text": ({"prompt": "the river, " * 15_000}, 400),
+    "tokens": ({"prompt": [1] * 150_000}, 400),
+    "digits": ({"prompt": "1234567890" * 200_000}, 400),
+    "grammar": ({"prompt": "a", "regex": "(a|b)" * 5000}, 200),
+    "answer": ({"prompt": ["a"] * 20, "max_tokens": 150, "logprobs": 20, "ignore_eos": True}, 200),
+}
+
+
 @pytest.mark.timing
-def test_the_event_loop_is_not_held_up(llm):
-    """Texts that take long to read, long JSON and grammars: the loop goes on meanwhile."""
-    lags = []
-
-    async def watch(stop):
-        while not stop.is_set():
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            lags.append(time.monotonic() - before)
-
+@pytest.mark.parametrize("work", LONG_WORK)
+def test_the_event_loop_is_not_held_up(llm, work):
+    """The least of three runs: what else takes this machine's processors is not ours."""
+    fields, status = LONG_WORK[work]
     with running(llm) as server:
-        stop = threading.Event()
-        watching = asyncio.run_coroutine_threadsafe(watch(stop), server.loop)
-        text = "the river, " * 15_000
-        bodies = [{"prompt": text}, {"prompt": [1] * 150_000}, {"prompt": "a", "regex": "(a|b)" * 5000}]
-        statuses = [server.ask("/v1/completions", {**body, "max_tokens": 1}).status for body in bodies]
-        stop.set()
-        watching.result(5)
-    assert statuses == [400, 400, 200]
-    assert len(lags) > 20
-    assert sorted(lags)[-2] < 0.1, f"the loop stood still for {1000 * max(lags):.0f} ms"
+        longest = [
+            lag_beside(server, "/v1/completions", {"max_tokens": 1, **fields}, status) for _ in range(3)
+        ]
+    assert min(longest) < 0.02, f"the loop stood still for {1000 * min(longest):.0f} ms"
 
 
 # --- what is told

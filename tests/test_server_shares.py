@@ -5,7 +5,6 @@ Catalogue rows SRV-12, SRV-13.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 import tuili
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, running
+from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, running
 from tuili.generation.request import Request
 from tuili.server import lengths, replies, shares
 from tuili.server.access import ANYBODY, Tenant
@@ -305,23 +304,5 @@ HEAVY = {
 def test_json_that_is_heavy_holds_up_nobody(llm, body):
     """The least of three: what else runs on this machine is not ours."""
     with running(llm) as server:
-        lags = [lag_beside(server, "/v1/completions", HEAVY[body]) for _ in range(3)]
+        lags = [lag_beside(server, "/v1/completions", HEAVY[body], 400, 413) for _ in range(3)]
     assert min(lags) < 0.02, f"the loop stood still for {1000 * min(lags):.0f} ms"
-
-
-def lag_beside(server, path, body):
-    """The longest time that the event loop stood still while the body was worked on, in seconds."""
-    lags = [0.0]
-
-    async def watch(stop):
-        while not stop.is_set():
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            lags.append(time.monotonic() - before - 0.001)
-
-    stop = threading.Event()
-    watching = asyncio.run_coroutine_threadsafe(watch(stop), server.loop)
-    assert server.ask(path, body).status in (400, 413)
-    stop.set()
-    watching.result(5)
-    return max(lags)

@@ -36,7 +36,7 @@ MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
 MAX_PROMPTS = 256
 MAX_DOCUMENTS = 1024
-MAX_COUNTED = 200_000  # tokens of a text of /tokenize, which may be longer than the context
+MAX_COUNTED = 65_536  # tokens of a text of /tokenize, which may be longer than the context
 SERVED_BY = "tuili"
 
 Fields = dict[str, Any]
