@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import socket
+import threading
 import time
 
 import pytest
@@ -350,6 +351,30 @@ def test_a_tenant_has_its_share_and_no_more(server, long_requests):
     assert other.status == 200 and settles(server)
 
 
+def test_a_flood_of_good_requests_is_answered_or_told_to_wait(llm):
+    """Each has an answer of its own; none is dropped and none fails."""
+    answers = []
+
+    def ask(i):
+        body = {"prompt": [i % 250 + 4] * 8, "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        answers.append((i, server.ask("/v1/completions", body)))
+
+    with running(llm, max_requests=20) as server:
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(150)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {answer.status for _, answer in answers} <= {200, 429} and len(answers) == 150
+        good = [(i, answer.json()["choices"][0]["text"]) for i, answer in answers if answer.status == 200]
+        assert len(good) >= 20 and settles(server)
+        for i, text in good[:20]:
+            own = llm.generate([i % 250 + 4] * 8, max_tokens=4, temperature=0, ignore_eos=True)
+            assert text == own.outputs[0].text
+        for _, answer in answers:
+            assert answer.status == 200 or answer.headers["retry-after"] == "1"
+
+
 def test_tenants_do_not_share_the_prefix_cache(server):
     body = {"prompt": "the river of the sea " * 12, "max_tokens": 1}
 
@@ -383,6 +408,24 @@ def test_the_event_loop_is_not_held_up(llm, work):
 
 
 # --- what is told
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_failure_in_the_middle_of_a_stream_is_its_last_event(server, monkeypatch, llm, path):
+    def fail(token_ids, logits):
+        time.sleep(0.002)
+        if len(token_ids) > 40:
+            raise RuntimeError(f"{CANARY} at 0x7f3a")
+
+    submit = llm.submit
+    monkeypatch.setattr(llm, "submit", lambda ids, params: submit(ids, _with(params, fail)))
+    fields = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": "a"}
+    body = {**fields, "stream": True, "max_tokens": 300, "ignore_eos": True}
+    *events, last = server.ask(path, body, Authorization=BEARER).events()
+    assert events and all(event["choices"] for event in events)
+    assert set(last) == {"error"} and set(last["error"]) == {"message", "type", "param", "code"}
+    assert CANARY not in json.dumps(last) and "0x" not in json.dumps(last)
+    assert settles(server)
 
 
 def test_prompts_are_in_no_log_and_no_error(server, caplog):
