@@ -6,6 +6,7 @@ Catalogue rows SRV-07 … SRV-11.
 from __future__ import annotations
 
 import base64
+import socket
 
 import pytest
 
@@ -13,7 +14,7 @@ import tuili
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tiny_server import KEY, OTHER_KEY, SIZES, running
-from tuili import InvalidParameterError
+from tuili import InvalidParameterError, TuiliError
 from tuili.server.access import OPEN_PATHS
 from tuili.server.settings import Settings, read_config
 
@@ -125,6 +126,18 @@ def test_names_of_this_server_are_accepted(llm, server):
         for host in ("models.example", "models.example:8443", "MODELS.example.", "10.1.2.3:80"):
             assert named.ask("/v1/models", host=host).status == 200
         assert named.ask("/v1/models", host="other.example").status == 400
+
+
+def test_a_server_of_the_newer_protocol_is_named_in_brackets(llm):
+    try:
+        with (
+            running(llm, host="::1") as server,
+            socket.create_connection(("::1", server.port), 5) as connection,
+        ):
+            connection.sendall(f"GET /health HTTP/1.1\r\nHost: [::1]:{server.port}\r\n\r\n".encode())
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+    except TuiliError as error:
+        pytest.skip(f"no IPv6 here: {error}")
 
 
 def test_a_page_of_another_site_is_refused(server):

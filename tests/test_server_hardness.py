@@ -148,12 +148,20 @@ def test_half_a_surrogate_pair_is_text_like_any_other(hasty):
         {"Content_Type": "text/plain"},
         {"Content_Type": "multipart/form-data; boundary=x"},
         {"Content_Type": ""},
+        {"Content_Type": "application/json; charset=utf-16"},
+        {"Content_Type": "application/jsonp"},
+        {"content_type": "text/plain"},  # beside application/json
         {"Content_Encoding": "gzip"},
         {"Content_Encoding": "br"},
     ],
 )
 def test_only_plain_json_is_taken(hasty, headers):
     assert hasty.ask("/v1/completions", {"prompt": "a"}, **headers).status == 400
+
+
+@pytest.mark.parametrize("written", ["application/json;charset=UTF-8", 'Application/JSON ; charset="utf-8"'])
+def test_json_may_say_that_it_is_utf8(hasty, written):
+    assert hasty.ask("/v1/completions", {"prompt": "a", "max_tokens": 1}, Content_Type=written).status == 200
 
 
 def test_a_body_that_is_too_large_is_413(hasty):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 import traceback
 import uuid
@@ -31,6 +32,7 @@ log = logging.getLogger("tuili.server")
 METHODS = ("GET", "HEAD", "POST")
 LINGER_S = 0.3  # for a body that is not wanted: a client that still sends hears no answer
 CLIENT_LEFT = 499
+_JSON = re.compile(rb"application/json(?:\s*;\s*charset=\"?utf-8\"?)?\s*", re.IGNORECASE)
 
 
 class ClientLeft(Exception):
@@ -165,9 +167,9 @@ class Guard:
                 ClientLeft
         """
         headers = dict(scope["headers"])
-        media = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-        if media != b"application/json":
-            raise Refused(400, "Content-Type must be application/json", code="content_type")
+        kinds = [_JSON.fullmatch(value) for name, value in scope["headers"] if name == b"content-type"]
+        if kinds in ([], [None]) or len(kinds) > 1:
+            raise Refused(400, "Content-Type must be application/json, in UTF-8", code="content_type")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(400, "Content-Encoding is not supported", code="content_encoding")
         most = self._settings.max_body_bytes

@@ -12,7 +12,7 @@ from tuili.errors import PromptTooLongError
 from tuili.tokenization import Tokenizer
 
 MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
-SHORT_BYTES = 64 << 10  # are encoded at once
+SHORT_BYTES = 16 << 10  # are encoded at once
 PART_CHARS = 16 << 10
 MARGIN = 1.25  # a text that is cut into parts has more tokens than in one piece, though never by so much
 

@@ -240,7 +240,8 @@ class Requests:
         _only(fields, ("model",), ("tokens",))
         if not isinstance(ids, list):
             invalid("tokens", f"must be a list of token ids, not {described(ids)}")
-        return {"prompt": self.llm.tokenizer.decode(ids, skip_special=False)}
+        tokens = self.llm.tokenizer.check_ids(ids, "tokens")
+        return {"prompt": self.llm.tokenizer.decode(tokens, skip_special=False)}
 
 
 # --- fields -------------------------------------------------------------------------------------------------
