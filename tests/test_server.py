@@ -11,9 +11,11 @@ import json
 import re
 import time
 import types
+from typing import Literal
 
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 import tuili
@@ -117,6 +119,38 @@ def test_a_response_format_is_kept(client):
         model="llama", messages=CHAT, response_format=form, max_tokens=40, temperature=1, seed=1
     )
     assert json.loads(answer.choices[0].message.content)["n"] in (1, 22)
+
+
+class Answer(pydantic.BaseModel):
+    n: Literal[1, 22]
+
+
+def test_the_client_reads_what_its_model_says(client):
+    fields = {
+        "model": "llama",
+        "messages": CHAT,
+        "response_format": Answer,
+        "max_tokens": 200,
+        "temperature": 1,
+    }
+    parsed = client.chat.completions.parse(**fields, seed=1).choices[0].message.parsed
+    assert isinstance(parsed, Answer)
+    with client.chat.completions.stream(**fields, seed=1) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == parsed
+
+
+def test_the_client_reads_a_call_of_its_model(client):
+    tool = openai.pydantic_function_tool(Answer)
+    answer = client.chat.completions.parse(
+        model="llama",
+        messages=CHAT,
+        tools=[tool],
+        tool_choice="required",
+        max_tokens=250,
+        temperature=1,
+        seed=1,
+    )
+    assert isinstance(answer.choices[0].message.tool_calls[0].function.parsed_arguments, Answer)
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
@@ -333,6 +367,25 @@ def test_a_bad_request_is_400_in_openais_shape(server, fields, code, param, stre
     error = answer.json()["error"]
     assert (answer.status, answer.code, error["type"]) == (400, code, "invalid_request_error")
     assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"echo": True}, "echo"),
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"messages": CHAT}, "messages"),
+        ({"prompt": ["a", {"b": 1}]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+    ],
+)
+def test_a_completion_that_cannot_be_is_400(server, fields, param):
+    answer = server.ask("/v1/completions", {"prompt": "a", "max_tokens": 1, **fields})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, param)
 
 
 @pytest.mark.parametrize(
