@@ -206,6 +206,20 @@ def test_vectors_obey_the_time_limit(tmp_path, monkeypatch):
             assert ended.wait(5), "and the work ends"
 
 
+def test_reading_obeys_the_time_limit_and_what_it_began_ends(llm, monkeypatch):
+    go = threading.Event()
+    with running(llm, request_timeout_s=0.1) as server:
+        text = server.app.requests.text
+        monkeypatch.setattr(server.app.requests, "text", lambda *given: go.wait(10) and text(*given))
+        answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 400, "ignore_eos": True})
+        assert (answer.status, answer.code) == (408, "deadline")
+        before = server.stats()["prompt_tokens"]
+        go.set()
+        server.app._text_threads.submit(int).result(10)
+        server.app._text_threads.submit(int).result(10)
+        assert server.stats()["prompt_tokens"] == before, "nothing was computed for nobody"
+
+
 # --- what is told early, and what is done beside the event loop
 
 

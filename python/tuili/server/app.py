@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -240,10 +241,8 @@ class App:
             return large_to_json(answer)
 
         try:
-            async with asyncio.timeout(self.settings.request_timeout_s):
+            async with self._in_time():
                 return EncodedJson(await self._off_loop(work, self._vector_threads))
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before there were vectors") from None
         finally:
             left = True
             exchange.place.use_tokens(exchange.n_prompt or 0)
@@ -261,7 +260,19 @@ class App:
     async def _read(self, exchange: Exchange, function: Callable[[], T]) -> T:
         """Work that begins with the body."""
         is_long = len(exchange.body) > LONG_BODY_BYTES
-        return await self._off_loop(function, self._long_threads if is_long else self._text_threads)
+        async with self._in_time():
+            return await self._off_loop(function, self._long_threads if is_long else self._text_threads)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncGenerator[None]:
+        """For what has no deadline in the engine. raises  DeadlineExceeded"""
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the deadline passed before the engine was asked, or by its vectors"
+            ) from None
 
     async def _off_loop(self, function: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool or self._text_threads, function)
