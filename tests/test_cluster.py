@@ -30,6 +30,7 @@ def test_the_core_knows_nothing_of_ray():
 # In a process of its own: Ray starts threads, takes signals and warns.
 KILL_A_NODE = """
 import sys, threading, time
+import numpy as np
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
@@ -81,13 +82,24 @@ for i, answer in enumerate(answers):
                 assert time.monotonic() < begin + 60
 print("asked again", len(lost))
 
-serve.delete("default")
+kept = [ray.put(np.zeros(20 << 20, np.uint8)) for _ in range(12)]  # three times what its store may hold
+assert client.chat(**requests[1])["choices"] == alone[1]
+del kept
+print("full store")
+
+cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+handle = serve.run(application(model, expected=expected, replicas=(1, 1), **SIZES))
+client = Client(handle)
 try:
     strange = application(model, expected="0.0.0-other", replicas=(1, 1), **SIZES)
     serve.run(strange, name="other", route_prefix=None)
 except RuntimeError:
-    told = serve.status().applications["other"].deployments["tuili"].message
+    other = serve.status().applications["other"]
+    told = other.deployments["tuili"].message
     print("refused", "node_differs" if "one version of tuili" in told else told[-500:])
+    print("given up", other.status.value)
+assert client.chat(**requests[2])["choices"] == alone[2]
+print("the others go on")
 serve.shutdown()
 ray.shutdown()
 cluster.shutdown()
@@ -108,3 +120,4 @@ def test_a_node_that_is_killed_loses_nothing_that_was_not_said(tmp_path):
     lines = done.stdout.splitlines()
     assert "whole" in lines and "refused node_differs" in lines
     assert any(line.startswith("typed ") for line in lines)
+    assert {"full store", "given up DEPLOY_FAILED", "the others go on"} <= set(lines)

@@ -126,12 +126,13 @@ VALUES = st.recursive(
 )
 
 
-def nesting(value: object) -> tuple[int, int]:
+def nesting(value: object) -> tuple[int, int, int]:
     children = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
     if children is None:
-        return 0, 0
+        return 0, 0, 0
     inner = [nesting(child) for child in children]
-    return 1 + max((depth for depth, _ in inner), default=0), 1 + sum(count for _, count in inner)
+    n_keys = (len(children) if isinstance(value, dict) else 0) + sum(keys for _, _, keys in inner)
+    return 1 + max((depth for depth, _, _ in inner), default=0), 1 + sum(n for _, n, _ in inner), n_keys
 
 
 @given(VALUES, st.booleans())
@@ -154,7 +155,15 @@ def test_counting_brackets_never_undercounts_what_is_parsed(text: str) -> None:
 
 def test_nesting_is_counted_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_DEPTH_BLOCK_BYTES", 3)
-    assert json_nesting(b'[[{"a[[": "\\"["}, [[]]], {}]') == (4, 6)
+    assert json_nesting(b'[[{"a[[": "\\"["}, [[]]], {}]') == (4, 6, 1)
+
+
+def test_integers_of_thousands_of_digits_are_refused_wherever_they_stand() -> None:
+    assert parse_json(b"[1, %s]" % (b"9" * 4000), "x") == [1, int("9" * 4000)]
+    assert parse_json(b'["%s", 7]' % (b"1" * 9000), "x") == ["1" * 9000, 7]
+    with pytest.raises(ModelFormatError) as error:
+        parse_json(b"[1, %s]" % (b"9" * 5000), "x")
+    assert error.value.code == "json_number"
 
 
 @pytest.mark.timing

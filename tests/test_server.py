@@ -11,9 +11,11 @@ import json
 import re
 import time
 import types
+from typing import Literal
 
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 import tuili
@@ -119,6 +121,38 @@ def test_a_response_format_is_kept(client):
     assert json.loads(answer.choices[0].message.content)["n"] in (1, 22)
 
 
+class Answer(pydantic.BaseModel):
+    n: Literal[1, 22]
+
+
+def test_the_client_reads_what_its_model_says(client):
+    fields = {
+        "model": "llama",
+        "messages": CHAT,
+        "response_format": Answer,
+        "max_tokens": 200,
+        "temperature": 1,
+    }
+    parsed = client.chat.completions.parse(**fields, seed=1).choices[0].message.parsed
+    assert isinstance(parsed, Answer)
+    with client.chat.completions.stream(**fields, seed=1) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == parsed
+
+
+def test_the_client_reads_a_call_of_its_model(client):
+    tool = openai.pydantic_function_tool(Answer)
+    answer = client.chat.completions.parse(
+        model="llama",
+        messages=CHAT,
+        tools=[tool],
+        tool_choice="required",
+        max_tokens=250,
+        temperature=1,
+        seed=1,
+    )
+    assert isinstance(answer.choices[0].message.tool_calls[0].function.parsed_arguments, Answer)
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
 def test_a_required_tool_is_called(client, choice):
     fields = {"messages": CHAT, "tools": [WEATHER], "tool_choice": choice, "max_tokens": 80}
@@ -188,6 +222,12 @@ def test_a_form_of_vectors_that_is_none_is_400(vector_server, form):
     assert (answer.status, answer.json()["error"]["param"]) == (400, "encoding_format")
 
 
+@pytest.mark.parametrize("texts", [[], [1, 2], [[1]], {"a": 1}, ["a", None]])
+def test_what_is_no_text_is_400(vector_server, texts):
+    answer = vector_server.ask("/v1/embeddings", {"input": texts})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "input")
+
+
 def test_rerank_ends_when_its_client_has_left(embedder):
     from tuili.server.requests import Requests
 
@@ -237,6 +277,47 @@ def test_models_are_listed(llm, client):
     assert caught.value.code == "model_not_found"
 
 
+def test_a_name_with_a_slash_is_served_however_it_is_written(llm):
+    name = "org/model:v1.0"
+    with running(llm, served_model_name=name) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
+            assert client.models.retrieve(name).id == name
+            assert client.completions.create(model=name, prompt="a", max_tokens=1).model == name
+        for path, status in (
+            ("org/model:v1.0", 200),
+            ("org%2fmodel%3av1.0", 200),
+            ("org", 404),
+            ("org/model", 404),
+            ("a/b/c", 404),
+        ):
+            assert server.ask(f"/v1/models/{path}").status == status
+
+
+def test_fields_that_clients_send_of_their_own(client):
+    fields = {
+        "user": "a@b.example",
+        "safety_identifier": "a/b+c=",
+        "prompt_cache_key": "k",
+        "verbosity": "medium",
+    }
+    assert client.chat.completions.create(model="llama", messages=CHAT, max_tokens=1, **fields).choices
+    assistant = client.chat.completions.create(model="llama", messages=CHAT, max_tokens=1).choices[0].message
+    for turn in (assistant, assistant.model_dump()):
+        assert client.chat.completions.create(
+            model="llama", messages=[*CHAT, turn, *CHAT], max_tokens=1
+        ).choices
+
+
+def test_a_deadline_is_not_tried_again(server):
+    """The official client does so on 408, unless it is told."""
+    asked = []
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=3) as client:
+        client._client.event_hooks = {"request": [asked.append]}
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.completions.create(model="llama", prompt="a", extra_body={"deadline_s": 0})
+    assert caught.value.status_code == 408 and len(asked) == 1
+
+
 # --- what is refused
 
 BAD_CHAT = [
@@ -254,6 +335,11 @@ BAD_CHAT = [
     ({"messages": CHAT, "priority": 1}, "unknown_parameter", "priority"),
     ({"messages": CHAT, "chat_template": "x"}, "unknown_parameter", "chat_template"),
     ({"messages": CHAT, "logit_bias": {"99999": 1}}, "token_id", None),
+    ({"messages": CHAT, "logit_bias": {"a": 1}}, "invalid_parameter", "logit_bias"),
+    ({"messages": CHAT, "logit_bias": {"1": "a"}}, "invalid_parameter", "logit_bias[1]"),
+    ({"messages": CHAT, "user": "a\nb"}, "invalid_parameter", "user"),
+    ({"messages": CHAT, "web_search_options": {}}, "not_supported_yet", "web_search_options"),
+    ({"messages": CHAT, "verbosity": "low"}, "not_supported_yet", "verbosity"),
     ({"messages": CHAT, "tools": [{"type": "function"}]}, "invalid_parameter", "tools[0]"),
     ({"messages": CHAT, "tools": 0}, "invalid_parameter", "tools"),
     ({"messages": CHAT, "tool_choice": "required"}, "invalid_parameter", "tool_choice"),
@@ -281,6 +367,25 @@ def test_a_bad_request_is_400_in_openais_shape(server, fields, code, param, stre
     error = answer.json()["error"]
     assert (answer.status, answer.code, error["type"]) == (400, code, "invalid_request_error")
     assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"echo": True}, "echo"),
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"messages": CHAT}, "messages"),
+        ({"prompt": ["a", {"b": 1}]}, "prompt"),
+        ({"prompt": []}, "prompt"),
+    ],
+)
+def test_a_completion_that_cannot_be_is_400(server, fields, param):
+    answer = server.ask("/v1/completions", {"prompt": "a", "max_tokens": 1, **fields})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, param)
 
 
 @pytest.mark.parametrize(

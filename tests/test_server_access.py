@@ -6,6 +6,7 @@ Catalogue rows SRV-07 … SRV-11.
 from __future__ import annotations
 
 import base64
+import socket
 
 import pytest
 
@@ -13,7 +14,7 @@ import tuili
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tiny_server import KEY, OTHER_KEY, SIZES, running
-from tuili import InvalidParameterError
+from tuili import InvalidParameterError, TuiliError
 from tuili.server.access import OPEN_PATHS
 from tuili.server.settings import Settings, read_config
 
@@ -84,7 +85,9 @@ TRICKS = [
     "/v1/%2e%2e/health", "/HEALTH", "/health;x", "/health\\..\\v1/models", "/health%00",
     "/health%0d%0aX:%20y",
     "/ready//", "*", "http://localhost/health/x", "health", "/v1//models", "/v1/models/",
-    "/v1/models/%6clama", "/v1/models/..", "/metrics/..;/health", "/é",
+    "/v1/models/%6clama", "/v1/models/..", "/metrics/..;/health", "/é", "/v1/models/..%2f..%2fhealth",
+    "/v1/models/..%2F..%2Fhealth", "/v1/models/%2F", "/v1/models/a%2F", "/v1/models/a%252Fb",
+    "/v1/models%2Fllama", "/v1%2Fmodels", "/v1/models/a%2F..%2Fb",
 ]  # fmt: skip
 
 
@@ -119,9 +122,22 @@ def test_a_request_has_one_host(server, lines):
 def test_names_of_this_server_are_accepted(llm, server):
     for host in ("localhost", "LOCALHOST:99", "127.0.0.1", "[::1]:8000", "localhost."):
         assert server.ask("/health", host=host).status == 200, host
-    with running(llm, allowed_hosts=["models.example"]) as named:
-        assert named.ask("/v1/models", host="models.example").status == 200
+    with running(llm, allowed_hosts=["Models.example.", "10.1.2.3"]) as named:
+        for host in ("models.example", "models.example:8443", "MODELS.example.", "10.1.2.3:80"):
+            assert named.ask("/v1/models", host=host).status == 200
         assert named.ask("/v1/models", host="other.example").status == 400
+
+
+def test_a_server_of_the_newer_protocol_is_named_in_brackets(llm):
+    try:
+        with (
+            running(llm, host="::1") as server,
+            socket.create_connection(("::1", server.port), 5) as connection,
+        ):
+            connection.sendall(f"GET /health HTTP/1.1\r\nHost: [::1]:{server.port}\r\n\r\n".encode())
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+    except TuiliError as error:
+        pytest.skip(f"no IPv6 here: {error}")
 
 
 def test_a_page_of_another_site_is_refused(server):
@@ -166,6 +182,9 @@ def test_head_has_no_body(server):
         ({"max_body_bytes": 0}, "max_body_bytes"),
         ({"drain_s": float("nan")}, "drain_s"),
         ({"allowed_hosts": "x"}, "allowed_hosts"),
+        ({"allowed_hosts": ["models.example:8443"]}, "allowed_hosts"),
+        ({"allowed_hosts": ["*"]}, "allowed_hosts"),
+        ({"max_tokens_per_minute": 0}, "max_tokens_per_minute"),
         ({"page": 1}, "page"),
         ({"served_model_name": "a\nb"}, "served_model_name"),
     ],

@@ -5,7 +5,6 @@ Catalogue rows SRV-01 … SRV-03, SRV-05 … SRV-07, SRV-12 … SRV-14, PRIV-01,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import gzip
@@ -21,7 +20,7 @@ import pytest
 import tuili
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, read_answer, running
+from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, read_answer, running
 
 CANARY = "wombat-7f3a"
 BEARER = f"Bearer {KEY}"
@@ -149,12 +148,20 @@ def test_half_a_surrogate_pair_is_text_like_any_other(hasty):
         {"Content_Type": "text/plain"},
         {"Content_Type": "multipart/form-data; boundary=x"},
         {"Content_Type": ""},
+        {"Content_Type": "application/json; charset=utf-16"},
+        {"Content_Type": "application/jsonp"},
+        {"content_type": "text/plain"},  # beside application/json
         {"Content_Encoding": "gzip"},
         {"Content_Encoding": "br"},
     ],
 )
 def test_only_plain_json_is_taken(hasty, headers):
     assert hasty.ask("/v1/completions", {"prompt": "a"}, **headers).status == 400
+
+
+@pytest.mark.parametrize("written", ["application/json;charset=UTF-8", 'Application/JSON ; charset="utf-8"'])
+def test_json_may_say_that_it_is_utf8(hasty, written):
+    assert hasty.ask("/v1/completions", {"prompt": "a", "max_tokens": 1}, Content_Type=written).status == 200
 
 
 def test_a_body_that_is_too_large_is_413(hasty):
@@ -352,6 +359,30 @@ def test_a_tenant_has_its_share_and_no_more(server, long_requests):
     assert other.status == 200 and settles(server)
 
 
+def test_a_flood_of_good_requests_is_answered_or_told_to_wait(llm):
+    """Each has an answer of its own; none is dropped and none fails."""
+    answers = []
+
+    def ask(i):
+        body = {"prompt": [i % 250 + 4] * 8, "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        answers.append((i, server.ask("/v1/completions", body)))
+
+    with running(llm, max_requests=20) as server:
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(150)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {answer.status for _, answer in answers} <= {200, 429} and len(answers) == 150
+        good = [(i, answer.json()["choices"][0]["text"]) for i, answer in answers if answer.status == 200]
+        assert len(good) >= 20 and settles(server)
+        for i, text in good[:20]:
+            own = llm.generate([i % 250 + 4] * 8, max_tokens=4, temperature=0, ignore_eos=True)
+            assert text == own.outputs[0].text
+        for _, answer in answers:
+            assert answer.status == 200 or answer.headers["retry-after"] == "1"
+
+
 def test_tenants_do_not_share_the_prefix_cache(server):
     body = {"prompt": "the river of the sea " * 12, "max_tokens": 1}
 
@@ -363,31 +394,46 @@ def test_tenants_do_not_share_the_prefix_cache(server):
     assert cached(OTHER_KEY) == 0
 
 
+LONG_WORK = {
+    "text": ({"prompt": "the river, " * 15_000}, 400),
+    "tokens": ({"prompt": [1] * 150_000}, 400),
+    "digits": ({"prompt": "1234567890" * 200_000}, 400),
+    "grammar": ({"prompt": "a", "regex": "(a|b)" * 5000}, 200),
+    "answer": ({"prompt": ["a"] * 20, "max_tokens": 150, "logprobs": 20, "ignore_eos": True}, 200),
+}
+
+
 @pytest.mark.timing
-def test_the_event_loop_is_not_held_up(llm):
-    """Texts that take long to read, long JSON and grammars: the loop goes on meanwhile."""
-    lags = []
-
-    async def watch(stop):
-        while not stop.is_set():
-            before = time.monotonic()
-            await asyncio.sleep(0.001)
-            lags.append(time.monotonic() - before)
-
+@pytest.mark.parametrize("work", LONG_WORK)
+def test_the_event_loop_is_not_held_up(llm, work):
+    """The least of three runs: what else takes this machine's processors is not ours."""
+    fields, status = LONG_WORK[work]
     with running(llm) as server:
-        stop = threading.Event()
-        watching = asyncio.run_coroutine_threadsafe(watch(stop), server.loop)
-        text = "the river, " * 15_000
-        bodies = [{"prompt": text}, {"prompt": [1] * 150_000}, {"prompt": "a", "regex": "(a|b)" * 5000}]
-        statuses = [server.ask("/v1/completions", {**body, "max_tokens": 1}).status for body in bodies]
-        stop.set()
-        watching.result(5)
-    assert statuses == [400, 400, 200]
-    assert len(lags) > 20
-    assert sorted(lags)[-2] < 0.1, f"the loop stood still for {1000 * max(lags):.0f} ms"
+        longest = [
+            lag_beside(server, "/v1/completions", {"max_tokens": 1, **fields}, status) for _ in range(3)
+        ]
+    assert min(longest) < 0.02, f"the loop stood still for {1000 * min(longest):.0f} ms"
 
 
 # --- what is told
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_failure_in_the_middle_of_a_stream_is_its_last_event(server, monkeypatch, llm, path):
+    def fail(token_ids, logits):
+        time.sleep(0.002)
+        if len(token_ids) > 40:
+            raise RuntimeError(f"{CANARY} at 0x7f3a")
+
+    submit = llm.submit
+    monkeypatch.setattr(llm, "submit", lambda ids, params: submit(ids, _with(params, fail)))
+    fields = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": "a"}
+    body = {**fields, "stream": True, "max_tokens": 300, "ignore_eos": True}
+    *events, last = server.ask(path, body, Authorization=BEARER).events()
+    assert events and all(event["choices"] for event in events)
+    assert set(last) == {"error"} and set(last["error"]) == {"message", "type", "param", "code"}
+    assert CANARY not in json.dumps(last) and "0x" not in json.dumps(last)
+    assert settles(server)
 
 
 def test_prompts_are_in_no_log_and_no_error(server, caplog):
@@ -422,7 +468,7 @@ def test_what_a_client_chooses_cannot_break_the_log(server, caplog):
 
 
 def test_a_failure_of_ours_is_500_and_tells_nothing(server, monkeypatch, caplog):
-    def fail(body, salt):
+    def fail(*_):
         raise RuntimeError(f"at 0x7f3a {CANARY} /root/models")
 
     monkeypatch.setattr(server.app.requests, "text", fail)

@@ -1,6 +1,6 @@
 """`tuili serve` as a process: what it is told, how it starts, and how it ends.
 
-Catalogue rows SRV-18, SRV-20, PRIV-01, PRIV-09.
+Catalogue rows SRV-18, SRV-20, PRIV-01, PRIV-07, PRIV-09.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def model(tmp_path_factory):
 class Process:
     """`tuili serve` with these arguments, once it listens."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, files: int = 1024) -> None:
         command = [
             sys.executable,
             "-c",
@@ -63,10 +63,13 @@ class Process:
             "512",
         ]
         sizes = ["--threads", "1", "--kv-cache-bytes", "1048576"]
-        self.process = subprocess.Popen([*command, *sizes], stderr=subprocess.PIPE, text=True)
-        line = self.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)$", line)
-        assert found, line + self.process.stderr.read()
+        shell = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
+        self.process = subprocess.Popen([*shell, *command, *sizes], stderr=subprocess.PIPE, text=True)
+        self.started = ""
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)$", self.started.strip())):
+            line = self.process.stderr.readline()
+            assert line, self.started
+            self.started += line
         self.port = int(found[1])
 
     def __enter__(self):
@@ -148,6 +151,8 @@ def check_configured(server):
         caught.value.close()
     with server.ask("/v1/completions", {"prompt": CANARY, "max_tokens": 2}, **headers) as answer:
         assert answer.status == 200
+    limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 ", limits), "a core dump would hold prompts"
     server.process.send_signal(signal.SIGTERM)
     code, log = server.end()
     assert code == 0 and '"status": 200' in log
@@ -167,6 +172,19 @@ def test_it_runs_where_there_is_no_network(model):
     if "unshare" in done.stderr or "No such file" in done.stderr:
         pytest.skip("namespaces or `ip` are not to be had here")
     assert done.returncode == 0, done.stderr
+
+
+def test_it_goes_on_when_there_were_more_clients_than_files(model):
+    with Process(model, files=100) as server:
+        connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
+        time.sleep(0.2)
+        for connection in connections:
+            connection.close()
+        with server.ask("/health", timeout=5) as answer:
+            assert answer.status == 200
+        server.process.send_signal(signal.SIGTERM)
+        code, log = server.end()
+    assert code == 0 and "Traceback" not in log and "at most 20 connections" in server.started
 
 
 def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
@@ -204,7 +222,9 @@ def test_without_the_extra_it_says_what_to_install(model, monkeypatch, capfd):
 def test_the_examples_are_configurations():
     from tuili.server.settings import Settings, read_config
 
-    example = Path(__file__).parent.parent / "examples" / "server.toml"
-    if not example.exists():
+    examples = Path(__file__).parent.parent / "examples"
+    if not examples.exists():
         pytest.skip("the examples are not beside the tests")
-    assert Settings(**read_config(example)["server"]).host == "127.0.0.1"
+    assert Settings(**read_config(examples / "server.toml")["server"]).host == "127.0.0.1"
+    unit = (examples / "tuili.service").read_text()
+    assert "\nLimitCORE=0\n" in unit and "\nMemorySwapMax=0\n" in unit

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import json
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import tuili
 from tuili.server.app import App
-from tuili.server.process import Server, bind
+from tuili.server.process import SWITCH_INTERVAL_S, Server, bind
 from tuili.server.settings import Settings
 
 KEY, OTHER_KEY = "sk-test-0123456789", "sk-other-9876543210"
@@ -140,3 +142,29 @@ def running(llm: tuili.LLM, **settings: Any) -> Iterator[Running]:
         listener.close()
         app.close()
         assert not thread.is_alive()
+
+
+def lag_beside(server: Running, path: str, body: Any, *statuses: int) -> float:
+    """The longest time that the event loop stood still while this was answered with one of `statuses`, in
+    seconds on the clock or of this process's processors, whichever are fewer: the machine's other work is not
+    ours.
+    """
+    lags = [0.0]
+    stop = threading.Event()
+
+    async def watch() -> None:
+        while not stop.is_set():
+            before, cpu = time.monotonic(), time.process_time()
+            await asyncio.sleep(0.001)
+            lags.append(min(time.monotonic() - before - 0.001, time.process_time() - cpu))
+
+    watching = asyncio.run_coroutine_threadsafe(watch(), server.loop)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        assert server.ask(path, body).status in statuses
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        watching.result(5)
+    return max(lags)

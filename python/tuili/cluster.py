@@ -99,7 +99,7 @@ class Replica:
     async def _job(self, body: bytes) -> Job:
         await self._prefix(serve.get_multiplexed_model_id())
         try:
-            return await asyncio.to_thread(self._requests.chat, body, None)
+            return await asyncio.to_thread(self._requests.chat, body, None, lambda n_sequences: None)
         except Refused as refused:  # which belongs to HTTP and does not travel
             raise InvalidParameterError(refused.message, code=refused.code, param=refused.param) from None
 

@@ -15,7 +15,7 @@ from tuili import tool_calls
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
-from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob
+from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.tool_calls import Call, Tools
 
 # Fields that mean what SamplingParams' field of this name means.
@@ -59,10 +59,14 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "reasoning_effort": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    "prompt_cache_retention": (),
     "metadata": ({},),
 }
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
-_OWN = ("model", "user", "logprobs", "top_logprobs", "logit_bias", "response_format", *_TOOLS)
+NAMES = ("user", "safety_identifier", "prompt_cache_key")  # a client's own, which change no answer
+_OWN = ("model", *NAMES, "logprobs", "top_logprobs", "logit_bias", "response_format", *_TOOLS)
 FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
 
 
@@ -108,8 +112,7 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
                 not_supported_yet(name)
         elif name not in _OWN:
             parameters.unknown_name(name, ("messages", *FIELDS))
-    for name in ("model", "user"):
-        _check_name(name, given.get(name))
+    check_names(given)
     if "logit_bias" in given:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
     if "response_format" in given:
@@ -118,11 +121,15 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
     return SamplingParams(**{**options, **own})
 
 
-def _check_name(name: str, value: object) -> None:
-    if value is not None and (
-        not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:/-]{1,256}", value)
+def check_names(given: Mapping[str, Any]) -> None:
+    """What clients call the model, and whom they speak for. raises  InvalidParameterError"""
+    for name, pattern in (
+        ("model", r"[A-Za-z0-9._:/-]{1,256}"),
+        *((name, r"[!-~]{1,256}") for name in NAMES),
     ):
-        invalid(name, "must be a string of 1 to 256 letters, digits and . _ : / -")
+        value = given.get(name)
+        if value is not None and (not isinstance(value, str) or not re.fullmatch(pattern, value)):
+            invalid(name, "must be a string of 1 to 256 printable characters of ASCII without spaces")
 
 
 def _logit_bias(value: object) -> dict[int, Any]:
@@ -217,9 +224,17 @@ def shown_call(call: Call) -> dict[str, Any]:
 
 
 def usage(outputs: list[RequestOutput]) -> dict[str, Any]:
-    prompt = sum(len(output.prompt_token_ids) for output in outputs)
-    generated = sum(len(item.token_ids) for output in outputs for item in output.outputs)
-    cached = sum(int(output.metrics["cached_tokens"] or 0) for output in outputs)
+    def totals(output: RequestOutput) -> Totals:
+        n_generated = sum(len(item.token_ids) for item in output.outputs)
+        return Totals(len(output.prompt_token_ids), n_generated, [], output.metrics)
+
+    return usage_of([totals(output) for output in outputs])
+
+
+def usage_of(totals: list[Totals]) -> dict[str, Any]:
+    prompt = sum(each.n_prompt for each in totals)
+    generated = sum(each.n_generated for each in totals)
+    cached = sum(int(each.metrics["cached_tokens"] or 0) for each in totals)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": generated,

@@ -133,8 +133,7 @@ class Tokenizer:
             if not inside:
                 ids += encoding.ids
                 continue
-            offsets = encoding.offsets
-            spans = [offsets[i] for i in inside]
+            spans = [_place(encoding, i) for i in inside]
             for begin, end in spans:
                 if text[begin:end] == "\ufffd":
                     raise TokenizerError("U+FFFD is a special token of this model", code="special_character")
@@ -159,9 +158,9 @@ class Tokenizer:
         positions = [i for i in self._special_positions(ids) if ids[i] != unknown] if users else []
         if not positions:
             return []
-        offsets, found, u = encoding.offsets, [], 0
+        found, u = [], 0
         for i in positions:
-            begin, end = offsets[i]
+            begin, end = _place(encoding, i)
             while u < len(users) and users[u][1] <= begin:
                 u += 1
             if u < len(users) and users[u][0] < end and begin < end:
@@ -309,6 +308,14 @@ def encoding_of(backend: Backend, text: str, *, add_special: bool = False) -> En
     if len(text) < LONG_TEXT_CHARS:
         return call(backend.encode, text, add_special_tokens=add_special)
     return call(backend.encode_batch, [text], add_special_tokens=add_special)[0]
+
+
+def _place(encoding: Encoding, i: int) -> tuple[int, int]:
+    """Where token i is from, as [begin, end) in characters; nowhere, for one that was put around the text.
+
+    `encoding.offsets` makes the list of all, in one call that holds the GIL.
+    """
+    return encoding.token_to_chars(i) or (0, 0)
 
 
 def _check_length(text: Text) -> None:

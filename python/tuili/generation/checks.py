@@ -99,7 +99,10 @@ def logit_bias(name: str, value: object) -> dict[int, float]:
         invalid(name, f"may hold at most {MAX_TOKEN_IDS} entries, not {len(value)}")
     bias: dict[int, float] = {}
     for key, item in value.items():
-        token_id = integer(f"{name}: a token id", key, 0, MAX_INT)
+        try:
+            token_id = integer(name, key, 0, MAX_INT)
+        except InvalidParameterError:
+            invalid(name, f"has {described(key)} for a token id")
         if token_id in bias:
             invalid(name, f"holds token id {token_id} twice")
         bias[token_id] = number(f"{name}[{token_id}]", item, -100.0, 100.0)

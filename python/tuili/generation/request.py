@@ -86,6 +86,16 @@ class RequestOutput:
     metrics: dict[str, float | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a request has come to, in numbers; metrics as those of RequestOutput, empty before the end."""
+
+    n_prompt: int
+    n_generated: int
+    finish_reasons: list[FinishReason | None]
+    metrics: dict[str, float | None]
+
+
 @dataclass(slots=True)
 class Chunk:
     """What one continuation gained since the consumer last looked. The last chunk of each has a
@@ -371,6 +381,20 @@ class Handle:
         self._request.wait_until(lambda: self._request.done, timeout, "the output")
         return self._request.output()
 
+    async def ended(self) -> None:
+        """Wait for the end. Making the output's text is left to `result`, on whatever thread."""
+        self._engine.check_process()  # a lock may have been held when the process was forked
+        while not self._request.done:
+            await self._change(None)
+
+    def totals(self) -> Totals:
+        """Of now."""
+        request = self._request
+        with request.lock:
+            n_generated = sum(len(track.token_ids) for track in request.tracks)
+            reasons = [track.finish_reason for track in request.tracks]
+            return Totals(len(request.prompt_token_ids), n_generated, reasons, dict(request.metrics))
+
     def abort(self) -> None:
         """End the request within one step of the engine. Harmless when repeated or too late."""
         if not self._request.done:
@@ -386,9 +410,7 @@ class Handle:
         return self._output_later().__await__()
 
     async def _output_later(self) -> RequestOutput:
-        self._engine.check_process()  # a lock may have been held when the process was forked
-        while not self._request.done:
-            await self._change(None)
+        await self.ended()
         return self._request.output()
 
     async def _change(self, stream: Stream | None) -> None:

@@ -179,26 +179,24 @@ def read_file(path: StrPath, max_bytes: int, *, inside: StrPath | None = None) -
 # ---- JSON
 
 
-def parse_json(data: bytes, what: str, max_depth: int = 64, max_containers: int | None = None) -> object:
+def parse_json(
+    data: bytes,
+    what: str,
+    max_depth: int = 64,
+    max_containers: int | None = None,
+    max_keys: int | None = None,
+) -> object:
     """The value of a JSON text (RFC 8259), read more strictly than `json.loads` does.
 
     data    UTF-8 without byte order mark
     what    the name used in errors, normally the file's
     max_containers  the most objects and arrays, each of which takes far more memory than its two brackets
+    max_keys        the most keys, of all objects together
     raises  ModelFormatError: json_utf8, json_depth, json_duplicate_key, json_number (NaN, Infinity, 1e400, or
-            an integer of thousands of digits), json_surrogate, json (any other syntax error)
+            an integer of thousands of digits), json_surrogate, json (any other syntax error);
+            ModelLimitError (json_size)
     """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelFormatError(f"{what}: byte {error.start} is not UTF-8", code="json_utf8") from error
-    depth, n_containers = json_nesting(data)
-    if depth > max_depth:
-        raise ModelFormatError(f"{what}: nested deeper than {max_depth} levels", code="json_depth")
-    if max_containers is not None and n_containers > max_containers:
-        raise ModelLimitError(
-            f"{what}: {n_containers} objects and arrays; the limit is {max_containers}", code="json_size"
-        )
+    text = _small_enough(data, what, max_depth, max_containers, max_keys)
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(items)
@@ -221,19 +219,43 @@ def parse_json(data: bytes, what: str, max_depth: int = 64, max_containers: int 
             raise ModelFormatError(f"{what}: the number {shown(digits)} is too large", code="json_number")
         return number
 
+    # Long integers take long; the library's own loop would keep all other threads waiting.
+    integer = (lambda digits: int(digits)) if _LONG_RUN in data.translate(_DIGITS_AS_ZEROS) else None
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=decimal)
+        value = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_float=decimal, parse_int=integer
+        )
     except json.JSONDecodeError as error:
         raise ModelFormatError(
             f"{what}: line {error.lineno} column {error.colno}: {error.msg}", code="json"
         ) from error
     except ModelFormatError:
         raise
-    except ValueError as error:  # int() refuses thousands of digits, which would take quadratic time
+    except ValueError as error:  # int() refuses thousands of digits: it takes quadratic time
         raise ModelFormatError(f"{what}: an integer has too many digits", code="json_number") from error
     if re.search(rb"\\u[dD][89a-fA-F]", data):
         _check_surrogates(value, what)
     return value
+
+
+def _small_enough(
+    data: bytes, what: str, max_depth: int, max_containers: int | None, max_keys: int | None
+) -> str:
+    """The text, if it is within the limits."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelFormatError(f"{what}: byte {error.start} is not UTF-8", code="json_utf8") from error
+    depth, n_containers, n_keys = json_nesting(data)
+    if depth > max_depth:
+        raise ModelFormatError(f"{what}: nested deeper than {max_depth} levels", code="json_depth")
+    if max_containers is not None and n_containers > max_containers:
+        raise ModelLimitError(
+            f"{what}: {n_containers} objects and arrays; the limit is {max_containers}", code="json_size"
+        )
+    if max_keys is not None and n_keys > max_keys:
+        raise ModelLimitError(f"{what}: {n_keys} keys; the limit is {max_keys}", code="json_size")
+    return text
 
 
 def _check_surrogates(value: object, what: str) -> None:
@@ -245,19 +267,22 @@ def _check_surrogates(value: object, what: str) -> None:
         ) from error
 
 
-# All bytes but quotes and brackets, for bytes.translate to delete.
-_NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'"[]{}')
+# All bytes but quotes, brackets and colons, for bytes.translate to delete.
+_NOT_STRUCTURE = bytes(b for b in range(256) if b not in b'"[]{}:')
+_DIGITS_AS_ZEROS = bytes(ord("0") if chr(b).isdigit() and b < 128 else b for b in range(256))
+_LONG_RUN = b"0" * 100
 
 
-def json_nesting(data: bytes) -> tuple[int, int]:
-    """How deep a JSON text nests and how many objects and arrays it opens, counted without recursion.
+def json_nesting(data: bytes) -> tuple[int, int, int]:
+    """How deep a JSON text nests, how many objects and arrays it opens and how many keys it has, counted
+    without recursion.
 
     Exact up to the text's first syntax error.
     """
     if b"\\" in data:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = data.translate(None, _NOT_STRUCTURE)
-    deepest = depth = n_opens = in_string = 0
+    deepest = depth = n_opens = n_keys = in_string = 0
     for start in range(0, len(marks), _DEPTH_BLOCK_BYTES):
         block = np.frombuffer(marks, np.uint8, min(_DEPTH_BLOCK_BYTES, len(marks) - start), start)
         # Parity of the quotes so far; uint8 wraps at 256, which keeps the parity.
@@ -268,4 +293,5 @@ def json_nesting(data: bytes) -> tuple[int, int]:
         deepest = max(deepest, int(depths.max()))
         depth, in_string = int(depths[-1]), int(inside[-1])
         n_opens += int(np.count_nonzero(opens))
-    return deepest, n_opens
+        n_keys += int(np.count_nonzero((block == ord(":")) & (inside == 0)))
+    return deepest, n_opens, n_keys

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from starlette.types import Scope
 
@@ -15,7 +16,9 @@ from tuili.server.replies import Refused
 from tuili.server.settings import Settings
 
 OPEN_PATHS = ("/health", "/ready")  # exactly these, without a key
-_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_-][A-Za-z0-9._:-]*)+|/")
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._:-]*)+|/")
+_MODELS = "/v1/models/"  # below it, clients write "org/name" as org%2Fname
+_ESCAPED = re.compile("%2f|%3a", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,7 @@ class Access:
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value)
-        raw_path: bytes = scope["raw_path"]
-        if not _PLAIN_PATH.fullmatch(raw_path) or raw_path != scope["path"].encode("utf-8", "replace"):
+        if not _is_plain(scope["raw_path"], scope["path"]):
             raise Refused(400, "the path is not one of this server's", code="invalid_path")
         host = self._host(headers.get(b"host", []))
         if b"content-length" in headers and b"transfer-encoding" in headers:
@@ -85,6 +87,14 @@ class Access:
                 401, "a valid API key is needed", code="invalid_api_key", headers={"WWW-Authenticate": scheme}
             )
         return found
+
+
+def _is_plain(raw_path: bytes, path: str) -> bool:
+    """Whether a path is written in the one way that there is; a model's name may be in another."""
+    written = raw_path.decode("latin-1")
+    if written.startswith(_MODELS):
+        written = _ESCAPED.sub(lambda found: unquote(found[0]), written)
+    return written == path and _PLAIN_PATH.fullmatch(path) is not None
 
 
 def _key(authorization: bytes) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +18,14 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tuili.errors import ModelUnsupportedError, RequestCancelled
-from tuili.generation.request import Chunk, Handle, RequestOutput
+from tuili.errors import DeadlineExceeded, ModelUnsupportedError, RequestCancelled
+from tuili.generation.request import Chunk, Handle
 from tuili.llm import LLM
 from tuili.server.document import document
 from tuili.server.guard import Exchange, Guard
 from tuili.server.metrics import Metrics
-from tuili.server.replies import EncodedJson, Events, Json, Refused, to_json
-from tuili.server.requests import SERVED_BY, Job, Requests
+from tuili.server.replies import EncodedJson, Events, Json, Refused, large_to_json
+from tuili.server.requests import SERVED_BY, Job, Requests, Widen
 from tuili.server.settings import Settings
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class App:
         self._handles: WeakSet[Handle] = WeakSet()
         self.routes = self._routes()
         self.methods = {
-            route.path.replace("{model}", "{name}"): tuple(sorted(route.methods or ()))
+            route.path.replace("{model:path}", "{name}"): tuple(sorted(route.methods or ()))
             for route in self.routes
         }
         router = Router(self.routes, redirect_slashes=False)
@@ -94,7 +95,7 @@ class App:
             "/metrics": self._metrics,
             "/openapi.json": self._openapi,
             "/v1/models": self._models,
-            "/v1/models/{model}": self._model,
+            "/v1/models/{model:path}": self._model,
         }
         if self.settings.page:
             get |= {path: partial(_page, *file) for path, file in _PAGE.items()}
@@ -162,30 +163,28 @@ class App:
         exchange = _exchange(request)
         return await self._respond(exchange, self.requests.text)
 
-    async def _respond(self, exchange: Exchange, make: Callable[[bytes, str | None], Job]) -> Response:
+    async def _respond(self, exchange: Exchange, make: Callable[[bytes, str | None, Widen], Job]) -> Response:
         if self.llm.kind == "encoder":
             raise ModelUnsupportedError("this model makes vectors, not text", code="wrong_kind")
-        job = await self._read(exchange, lambda: make(exchange.body, exchange.tenant.salt))
-        exchange.body = b""
+        job = await self._read(
+            exchange, lambda: make(exchange.body, exchange.tenant.salt, exchange.place.widen)
+        )
+        exchange.hand_on()
         self._handles.update(job.handles)
         if not job.stream:
-            outputs = await self._outputs(exchange, job)
-            return EncodedJson(await self._off_loop(lambda: to_json(job.shape.whole(outputs))))
+            return EncodedJson(await self._whole(exchange, job))
         events = self._events(exchange, job)
         first = await anext(events)  # what goes wrong before the first token has a status of its own
         return Events(_resumed(first, events))
 
-    async def _outputs(self, exchange: Exchange, job: Job) -> list[RequestOutput]:
+    async def _whole(self, exchange: Exchange, job: Job) -> bytes:
         try:
-            outputs = [await handle for handle in job.handles]
-        finally:
             for handle in job.handles:
-                handle.abort()
-        exchange.n_prompt = sum(len(output.prompt_token_ids) for output in outputs)
-        exchange.n_generated = sum(len(item.token_ids) for output in outputs for item in output.outputs)
-        for output in outputs:
-            self.metrics.finished(output.metrics, [item.finish_reason for item in output.outputs])
-        return outputs
+                await handle.ended()
+            outputs = await self._off_loop(lambda: [handle.result() for handle in job.handles])
+            return await self._off_loop(lambda: large_to_json(job.shape.whole(outputs)))
+        finally:
+            self._end(exchange, job)
 
     async def _events(self, exchange: Exchange, job: Job) -> AsyncGenerator[dict[str, Any]]:
         last: dict[tuple[int, int], float] = {}  # when each continuation had news
@@ -200,12 +199,24 @@ class App:
                 long = len(chunk.logprobs or ()) > LONG_PIECE
                 for piece in await self._off_loop(pieces) if long else pieces():
                     yield {**piece, "usage": None} if job.include_usage else piece
-            outputs = await self._outputs(exchange, job)
-            if job.include_usage:
-                yield job.shape.usage(outputs)
-        finally:
             for handle in job.handles:
-                handle.abort()
+                await handle.ended()
+            if job.include_usage:
+                yield job.shape.usage([handle.totals() for handle in job.handles])
+        finally:
+            self._end(exchange, job)
+
+    def _end(self, exchange: Exchange, job: Job) -> None:
+        """Whatever happened: what is left of it ends, and all that there was is counted."""
+        for handle in job.handles:
+            handle.abort()
+        totals = [handle.totals() for handle in job.handles]
+        exchange.n_prompt = sum(each.n_prompt for each in totals)
+        exchange.n_generated = sum(each.n_generated for each in totals)
+        exchange.place.use_tokens(exchange.n_prompt + exchange.n_generated)
+        for each in totals:
+            if each.metrics and each.n_generated:
+                self.metrics.finished(each.metrics, list(each.finish_reasons))
 
     # --- vectors and tokens -----------------------------------------------------------------------------
 
@@ -224,26 +235,44 @@ class App:
             if left:
                 raise RequestCancelled("the client left")
 
-        work = partial(make, exchange.body, keep_on)
+        def work() -> bytes:
+            answer = make(exchange.body, keep_on)
+            exchange.n_prompt = answer["usage"]["prompt_tokens"]
+            return large_to_json(answer)
+
         try:
-            return EncodedJson(await self._off_loop(lambda: to_json(work()), self._vector_threads))
+            async with self._in_time():
+                return EncodedJson(await self._off_loop(work, self._vector_threads))
         finally:
             left = True
+            exchange.place.use_tokens(exchange.n_prompt or 0)
 
     async def _tokenize(self, request: Request) -> Response:
         exchange = _exchange(request)
         work = partial(self.requests.tokenize, exchange.body)
-        return EncodedJson(await self._read(exchange, lambda: to_json(work())))
+        return EncodedJson(await self._read(exchange, lambda: large_to_json(work())))
 
     async def _detokenize(self, request: Request) -> Response:
         exchange = _exchange(request)
         work = partial(self.requests.detokenize, exchange.body)
-        return EncodedJson(await self._read(exchange, lambda: to_json(work())))
+        return EncodedJson(await self._read(exchange, lambda: large_to_json(work())))
 
     async def _read(self, exchange: Exchange, function: Callable[[], T]) -> T:
         """Work that begins with the body."""
         is_long = len(exchange.body) > LONG_BODY_BYTES
-        return await self._off_loop(function, self._long_threads if is_long else self._text_threads)
+        async with self._in_time():
+            return await self._off_loop(function, self._long_threads if is_long else self._text_threads)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncGenerator[None]:
+        """For what has no deadline in the engine. raises  DeadlineExceeded"""
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                yield
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the deadline passed before the engine was asked, or by its vectors"
+            ) from None
 
     async def _off_loop(self, function: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool or self._text_threads, function)

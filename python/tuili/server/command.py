@@ -28,6 +28,7 @@ def add_command(commands: Any, add: Any, model_options: tuple[str, ...], progres
     group.add_argument("--drain-s", type=float, metavar="SECONDS")
     group.add_argument("--max-requests", type=int, metavar="N", help="under way at once")
     group.add_argument("--max-requests-per-key", type=int, metavar="N")
+    group.add_argument("--max-tokens-per-minute", type=int, metavar="N", help="for each key")
     group.add_argument("--no-page", action="store_const", const=False, dest="page", help="no chat page at /")
 
 

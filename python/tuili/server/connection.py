@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 from typing import Any
 
@@ -20,6 +21,8 @@ from tuili.server.settings import Settings
 
 FREE_CHUNKS = 512  # of a body, of any size
 MIN_CHUNK_BYTES = 64  # of those beyond, on average: h11 takes 5 µs for each, on the event loop
+MAX_HEAD_LINES = 256  # for each of which it takes 1.5 µs
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 def limited(settings: Settings) -> type[H11Protocol]:
@@ -32,11 +35,15 @@ def limited(settings: Settings) -> type[H11Protocol]:
 
 
 class _Parser(h11.Connection):
-    """h11's, but a body in tiny chunks is refused."""
+    """h11's, but a head of many lines is refused, and a body in tiny chunks."""
 
     _n_chunks = _n_bytes = 0
 
     def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            head = _END_OF_HEAD.split(self.trailing_data[0], 1)[0]
+            if head.count(b"\n") > MAX_HEAD_LINES:
+                raise h11.RemoteProtocolError("the head has too many lines", error_status_hint=431)
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._n_chunks = self._n_bytes = 0

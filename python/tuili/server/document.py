@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuili import __version__
+from tuili.completions import NAMES
 from tuili.generation.params import MAX_DEADLINE_S, MAX_DRAFTED, MAX_LOGPROBS
 from tuili.server.requests import MAX_CHOICES, MAX_DOCUMENTS, MAX_PROMPTS, MAX_STOP_STRINGS
 
@@ -13,7 +14,8 @@ Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _SEED: Schema = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 _TOKEN_ID: Schema = {"type": "integer", "minimum": 0}
-_USER: Schema = {"type": "string", "pattern": "^[A-Za-z0-9._:/-]{1,256}$"}
+_USER: Schema = {"type": "string", "pattern": "^[!-~]{1,256}$"}
+_USERS = dict.fromkeys(NAMES, _USER)
 
 
 def _integer(low: int, high: int) -> Schema:
@@ -44,7 +46,7 @@ _SAMPLING: dict[str, Schema] = {
     },
     "stream": {"type": "boolean"},
     "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-    "user": _USER,
+    **_USERS,
     # vLLM's names for what OpenAI does not have
     "top_k": _integer(-1, 2**31 - 1),
     "min_p": _number(0, 1),
@@ -166,7 +168,7 @@ def _other_posts(model: str) -> Schema:
         "model": _name(model),
         "input": {"anyOf": [_TEXT, _DOCUMENTS]},
         "encoding_format": {"enum": ["float", "base64"]},
-        "user": _USER,
+        **_USERS,
     }
     rerank = {
         "model": _name(model),

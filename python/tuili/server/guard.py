@@ -10,28 +10,29 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 import traceback
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tuili.errors import DeadlineExceeded, QueueFullError, TuiliError
+from tuili.errors import DeadlineExceeded, TuiliError
 from tuili.server.access import ANYBODY, OPEN_PATHS, Access, Tenant
 from tuili.server.metrics import Metrics
 from tuili.server.replies import Refused, error_response, refusal
 from tuili.server.settings import Settings
+from tuili.server.shares import Place, Shares
 from tuili.server.tracing import span
 
 log = logging.getLogger("tuili.server")
 
 METHODS = ("GET", "HEAD", "POST")
-BUFFERED_BODIES = 16  # bodies of the largest size that may be in memory before their requests are under way
 LINGER_S = 0.3  # for a body that is not wanted: a client that still sends hears no answer
 CLIENT_LEFT = 499
+_JSON = re.compile(rb"application/json(?:\s*;\s*charset=\"?utf-8\"?)?\s*", re.IGNORECASE)
 
 
 class ClientLeft(Exception):
@@ -44,6 +45,7 @@ class Exchange:
 
     method: str
     route: str  # one of the server's own, or "other"
+    place: Place
     tenant: Tenant = ANYBODY
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     body: bytes = b""
@@ -54,24 +56,29 @@ class Exchange:
     n_generated: int | None = None
     begin: float = field(default_factory=time.monotonic)
 
+    def hand_on(self) -> None:
+        """The body was read and is no longer needed."""
+        self.body = b""
+        self.place.hand_on()
+
 
 class Guard:
-    """ASGI around a router. routes: the methods of each path; one that ends in a name in braces takes any."""
+    """ASGI around a router. routes: the methods of each path; one that ends in {name} takes any."""
 
     def __init__(
         self, router: ASGIApp, routes: Mapping[str, tuple[str, ...]], settings: Settings, metrics: Metrics
     ) -> None:
         self._router, self._routes, self._settings, self._metrics = router, routes, settings, metrics
         self._access = Access(settings)
-        self._under_way: Counter[Tenant] = Counter()
-        self._buffered = 0  # bytes of bodies that are being read
+        self._shares = Shares(settings)
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError("this server speaks HTTP alone")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        exchange = Exchange(method, self._route(scope["path"]) or "other")
+        place = Place(self._shares, ANYBODY)
+        exchange = Exchange(method, self._route(scope["path"]) or "other", place)
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -118,25 +125,31 @@ class Guard:
             for name, value in scope["headers"]
         )
         exchange.tenant = self._access.check(scope)
+        exchange.place = Place(self._shares, exchange.tenant)
         self._check_route(scope, exchange)
         if self.draining and scope["path"] not in OPEN_PATHS:
             raise Refused(503, "the server is closing", code="closing", headers={"Retry-After": "1"})
         if exchange.method != "POST":
             await self._router(scope, _no_body, send)
             return
-        exchange.body = await self._read_body(scope, receive)
-        exchange.unread = False
-        with self._share(exchange.tenant):
+        try:
+            exchange.body = await self._read_body(scope, receive, exchange.place)
+            exchange.unread = False
+            exchange.place.enter()
             await _unless_client_leaves(self._router(scope, _no_body, send), receive, exchange)
+        finally:
+            exchange.place.leave()
 
     # --- before the endpoint ----------------------------------------------------------------------------
 
     def _route(self, path: str) -> str | None:
         if path in self._routes:
             return path
-        parent, _, last = path.rpartition("/")
-        template = f"{parent}/{{name}}"
-        return template if last and template in self._routes else None
+        for template in self._routes:
+            start = template.removesuffix("{name}")
+            if start != template and path.startswith(start) and path != start:
+                return template
+        return None
 
     def _check_route(self, scope: Scope, exchange: Exchange) -> None:
         if exchange.route == "other":
@@ -147,15 +160,16 @@ class Guard:
                 405, "not a method of this path", code="method", headers={"Allow": ", ".join(allowed)}
             )
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read_body(self, scope: Scope, receive: Receive, place: Place) -> bytes:
         """A POST's body.
 
-        raises  Refused: 400 for what is not JSON in one piece and without compression, 408, 413; ClientLeft
+        raises  Refused: 400 for what is not JSON in one piece and without compression, 408, 413, 429;
+                ClientLeft
         """
         headers = dict(scope["headers"])
-        media = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-        if media != b"application/json":
-            raise Refused(400, "Content-Type must be application/json", code="content_type")
+        kinds = [_JSON.fullmatch(value) for name, value in scope["headers"] if name == b"content-type"]
+        if kinds in ([], [None]) or len(kinds) > 1:
+            raise Refused(400, "Content-Type must be application/json, in UTF-8", code="content_type")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refused(400, "Content-Encoding is not supported", code="content_encoding")
         most = self._settings.max_body_bytes
@@ -163,42 +177,9 @@ class Guard:
             if int(headers.get(b"content-length", b"0")) > most:
                 raise _too_large(most)
             async with asyncio.timeout(self._settings.body_timeout_s):
-                return await self._receive_body(receive, most)
+                return await _receive_body(receive, most, place)
         except TimeoutError:
             raise Refused(408, "the body did not arrive in time", code="body_timeout") from None
-
-    async def _receive_body(self, receive: Receive, most: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientLeft
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                self._buffered += len(parts[-1])
-                if size > most:
-                    raise _too_large(most)
-                if self._buffered > BUFFERED_BODIES * most:
-                    raise _full()
-                if not message.get("more_body", False):
-                    return b"".join(parts)
-        finally:
-            self._buffered -= size
-
-    @contextlib.contextmanager
-    def _share(self, tenant: Tenant) -> Iterator[None]:
-        """A place among the requests under way. raises: Refused 429"""
-        limits = self._settings
-        mine = limits.max_requests if tenant is ANYBODY else limits.max_requests_per_key
-        if self._under_way[tenant] >= mine or self._under_way.total() >= limits.max_requests:
-            raise _full()
-        self._under_way[tenant] += 1
-        try:
-            yield
-        finally:
-            self._under_way[tenant] -= 1
 
     # --- after it ---------------------------------------------------------------------------------------
 
@@ -221,12 +202,24 @@ class Guard:
             log.info("%s", json.dumps(line))
 
 
+async def _receive_body(receive: Receive, most: int, place: Place) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise _too_large(most)
+        place.buffer(len(parts[-1]))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
 def _too_large(most: int) -> Refused:
     return Refused(413, f"a body may have {most} bytes", code="body_size")
-
-
-def _full() -> Refused:
-    return refusal(QueueFullError(""))
 
 
 def _log_ours(error: Exception) -> None:

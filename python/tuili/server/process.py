@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
+import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -38,9 +41,12 @@ _OPTIONS = (
     "drain_s",
     "max_requests",
     "max_requests_per_key",
+    "max_tokens_per_minute",
     "page",
 )
 BACKLOG = 2048  # uvicorn's own default
+ACCEPTED_AT_ONCE = 16  # before the next look at what else is to be done
+OWN_FILES = 64  # descriptors that are not for clients
 AFTER_DRAIN_S = 5.0  # for answers to be written
 SWITCH_INTERVAL_S = 0.001  # how long a thread of ours may keep the event loop from running
 
@@ -51,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     model, model_options, settings = read(options)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # of this process: its threads are ours
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # prompts
+    settings = within_files(settings)
     with bind(settings) as listener, LLM(model, **model_options, progress=options.progress("loading")) as llm:
         return serve(llm, settings, listener)
 
@@ -80,6 +88,24 @@ def read(options: argparse.Namespace) -> tuple[str, dict[str, Any], Settings]:
 
 def _present(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def within_files(settings: Settings) -> Settings:
+    """As many connections as the process may have files: one too many would stop asyncio from accepting.
+
+    raises  TuiliError (files) if there is no room for any
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + OWN_FILES + ACCEPTED_AT_ONCE
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = soft - OWN_FILES - ACCEPTED_AT_ONCE
+    if room < 1:
+        raise TuiliError(f"the process may open {soft} files, too few to serve", code="files")
+    if room < settings.max_connections:
+        log.warning("the process may open %d files: at most %d connections", soft, room)
+    return dataclasses.replace(settings, max_connections=min(room, settings.max_connections))
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -114,6 +140,7 @@ def configured(app: App) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=int(settings.drain_s + AFTER_DRAIN_S),
         h11_max_incomplete_event_size=settings.max_header_bytes,
+        backlog=ACCEPTED_AT_ONCE,
     )
 
 
@@ -123,6 +150,11 @@ class Server(uvicorn.Server):
     def __init__(self, app: App) -> None:
         super().__init__(configured(app))
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # those that wait in the kernel are another matter
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again, self.should_exit = self.should_exit, True
@@ -147,11 +179,15 @@ def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
 
 
 def _prepare(llm: LLM) -> None:
-    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template."""
+    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template; and
+    what the collector of garbage would do again and again.
+    """
     with contextlib.suppress(TuiliError):  # an encoder has neither, and llguidance may be missing
         llm.generate([0], regex="a", max_tokens=1)
     with contextlib.suppress(TuiliError):
         llm._encode_chat([{"role": "user", "content": "a"}])
+    gc.collect()
+    gc.freeze()  # what is here by now stays: the collector would walk over it while everybody waits
 
 
 def _start_log() -> None:

@@ -7,7 +7,7 @@ ours to mend, and how busy the server is, is not told.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -16,6 +16,9 @@ from starlette.types import Receive, Scope, Send
 from tuili import errors
 
 RETRY_AFTER_S = 1
+SPLIT_LEVELS = 5  # of an answer: itself, its choices, one, its logprobs, their tokens
+SPLIT_ITEMS = 1024  # numbers
+SENT_BYTES = 256 << 10
 
 
 class Refused(Exception):
@@ -39,7 +42,7 @@ class Refused(Exception):
 # tell what is not the client's business.
 _STATUS: tuple[tuple[type[errors.TuiliError], int, str | None], ...] = (
     (errors.QueueFullError, 429, "the server is full; try again later"),
-    (errors.DeadlineExceeded, 408, "the deadline passed, or could not be met, before the first token"),
+    (errors.DeadlineExceeded, 408, "the deadline passed, or could not be met, before the answer began"),
     (errors.RequestCancelled, 503, "the server ended the request; try again"),
     (errors.EngineClosedError, 503, "the server is closing; try again"),
     (errors.EngineOutOfMemoryError, 503, "the server is out of memory; try again later"),
@@ -65,6 +68,8 @@ def refusal(error: Exception) -> Refused:
         for kind, status, message in _STATUS:
             if isinstance(error, kind):
                 headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+                if status == 408:  # clients of OpenAI's ask again on this status, with the same deadline
+                    headers = {"X-Should-Retry": "false"}
                 param = getattr(error, "param", None)
                 return Refused(status, message or str(error), code=error.code, param=param, headers=headers)
     if isinstance(error, MemoryError):
@@ -78,13 +83,40 @@ def error_body(refused: Refused) -> dict[str, Any]:
     return {"error": {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}}
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def to_json(value: Any) -> bytes:
     """UTF-8 on one line, also for readers that break lines at U+0085, U+2028 and U+2029."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _encode(value)
     for character in ("\x85", "\u2028", "\u2029"):
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode("utf-8", "replace")
+
+
+def large_to_json(value: Any) -> bytes:
+    """`to_json` in many short calls: each keeps the event loop from running, on whatever thread it is."""
+    return b"".join(_parts(value, SPLIT_LEVELS))
+
+
+def _parts(value: Any, levels: int) -> Iterator[bytes]:
+    if not levels or not value or not isinstance(value, dict | list):
+        yield to_json(value)
+    elif isinstance(value, dict):
+        for i, (key, item) in enumerate(value.items()):
+            yield (b"," if i else b"{") + to_json(key) + b":"
+            yield from _parts(item, levels - 1)
+        yield b"}"
+    elif isinstance(value[0], dict | list):
+        for i, item in enumerate(value):
+            yield b"," if i else b"["
+            yield from _parts(item, levels - 1)
+        yield b"]"
+    else:
+        for at in range(0, len(value), SPLIT_ITEMS):
+            yield (b"," if at else b"[") + to_json(value[at : at + SPLIT_ITEMS])[1:-1]
+        yield b"]"
 
 
 class Json(JSONResponse):
@@ -93,10 +125,16 @@ class Json(JSONResponse):
 
 
 class EncodedJson(JSONResponse):
-    """A body that was already made, off the event loop."""
+    """A body that was already made, off the event loop, and is sent as fast as it is read."""
 
     def render(self, content: Any) -> bytes:
         return bytes(content)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for at in range(0, len(self.body), SENT_BYTES):
+            part, more = self.body[at : at + SENT_BYTES], at + SENT_BYTES < len(self.body)
+            await send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 def error_response(error: Exception) -> Json:

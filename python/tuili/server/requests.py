@@ -14,27 +14,33 @@ from typing import Any
 import numpy as np
 
 from tuili import completions
-from tuili.errors import ModelFormatError, ModelLimitError, PromptTooLongError
+from tuili.embedding import checked_texts
+from tuili.errors import ModelFormatError, ModelLimitError
 from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet, same, unknown_name
 from tuili.generation.request import Handle
 from tuili.llm import LLM
 from tuili.loading.files import parse_json, shown
 from tuili.prompts import is_one
+from tuili.server.lengths import Lengths
 from tuili.server.replies import Refused
 from tuili.server.shapes import Chat, Shape, Text
 
 MAX_DEPTH = 64
-MAX_CONTAINERS = 100_000
-MAX_COMMAS = 200_000  # the JSON library reads so many values in some milliseconds, and lets nobody else run
-MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
+# The JSON library reads so much in some milliseconds, and lets nobody else run.
+MAX_CONTAINERS = 20_000
+MAX_KEYS = 20_000
+MAX_COMMAS = 200_000
+MAX_BACKSLASHES = 400_000
 MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
 MAX_PROMPTS = 256
 MAX_DOCUMENTS = 1024
+MAX_COUNTED = 65_536  # tokens of a text of /tokenize, which may be longer than the context
 SERVED_BY = "tuili"
 
 Fields = dict[str, Any]
+Widen = Callable[[int], None]  # told of how many sequences a request is, before it is queued; may refuse
 
 
 def read_fields(body: bytes) -> Fields:
@@ -42,10 +48,11 @@ def read_fields(body: bytes) -> Fields:
 
     raises  Refused
     """
-    if body.count(b",") > MAX_COMMAS:
-        raise Refused(413, f"the body has more than {MAX_COMMAS} commas", code="json_size")
+    for mark, name, most in ((b",", "commas", MAX_COMMAS), (b"\\", "backslashes", MAX_BACKSLASHES)):
+        if body.count(mark) > most:
+            raise Refused(413, f"the body has more than {most} {name}", code="json_size")
     try:
-        value = parse_json(body, "body", MAX_DEPTH, MAX_CONTAINERS)
+        value = parse_json(body, "body", MAX_DEPTH, MAX_CONTAINERS, MAX_KEYS)
     except ModelLimitError as error:
         raise Refused(413, str(error), code=error.code) from None
     except ModelFormatError as error:
@@ -75,23 +82,26 @@ class Requests:
 
     def __init__(self, llm: LLM, name: str, timeout_s: float) -> None:
         self.llm, self.name, self._timeout_s = llm, name, timeout_s
-        self._max_bytes = MAX_BYTES_PER_TOKEN * int(llm.config["max_model_len"])
+        max_tokens = int(llm.config["max_model_len"])
+        self._lengths = Lengths(llm.tokenizer, max_tokens)
+        self._countable = Lengths(llm.tokenizer, max(max_tokens, MAX_COUNTED))
 
     # --- text -------------------------------------------------------------------------------------------
 
-    def chat(self, body: bytes, salt: str | None) -> Job:
+    def chat(self, body: bytes, salt: str | None, widen: Widen) -> Job:
         """POST /v1/chat/completions"""
         fields = self._fields(body)
         stream, include_usage = _streaming(fields)
         messages = _required(fields, "messages")
-        self._check_length([messages, fields.get("tools")])
+        self._lengths.check([messages, fields.get("tools")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
+        widen(wanted.params.n)
         ids = self.llm._encode_chat(messages, wanted.tools)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
         return Job([self.llm.submit(ids, wanted.params)], shape, stream, include_usage)
 
-    def text(self, body: bytes, salt: str | None) -> Job:
+    def text(self, body: bytes, salt: str | None, widen: Widen) -> Job:
         """POST /v1/completions"""
         fields = self._fields(body)
         stream, include_usage = _streaming(fields)
@@ -101,35 +111,18 @@ class Requests:
         _check_legacy(fields)
         params = completions.sampling_params(fields, **own)
         _check_limits(params)
+        widen(len(prompts) * params.n)
         shape = Text(self.name, self.llm.tokenizer.token_bytes, params.n)
         handles: list[Handle] = []
         try:
             for prompt in prompts:
-                self._check_length(prompt)
+                self._lengths.check(prompt)
                 handles.append(self.llm.submit(prompt, params))
         except BaseException:
             for handle in handles:
                 handle.abort()
             raise
         return Job(handles, shape, stream, include_usage)
-
-    def _check_length(self, value: Any) -> None:
-        """Refuse texts that cannot fit into the context, before they are read closely.
-
-        value   a text, or lists and objects of JSON with texts in them
-        raises  PromptTooLongError
-        """
-        n_bytes, stack = 0, [value]
-        while stack and n_bytes <= self._max_bytes:
-            item = stack.pop()
-            if isinstance(item, str):
-                n_bytes += len(item.encode("utf-8", "surrogatepass"))
-            elif isinstance(item, list | dict):
-                stack += [*item, *item.values()] if isinstance(item, dict) else item
-        if n_bytes > self._max_bytes:
-            raise PromptTooLongError(
-                f"the text has more than {self._max_bytes} bytes; the context is shorter"
-            )
 
     def _own(self, fields: Fields, salt: str | None) -> dict[str, Any]:
         """Parameters that are not the client's to choose."""
@@ -168,10 +161,11 @@ class Requests:
         if form not in ("float", "base64"):
             invalid("encoding_format", 'must be "float" or "base64"')
         width = fields.pop("dimensions", None)
-        _only(fields, ("model", "user"), ("input", "encoding_format", "dimensions"))
+        completions.check_names(fields)
+        _only(fields, ("model", *completions.NAMES), ("input", "encoding_format", "dimensions"))
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
-        items = [texts] if isinstance(texts, str) else texts
+        items = checked_texts(texts, "input")
         self._check_each(items)
         vectors = self.llm.embed(items, progress=keep_on)
         if width is not None and integer("dimensions", width, 1, 1 << 20) != vectors.shape[1]:
@@ -187,7 +181,8 @@ class Requests:
         query, given = _required(fields, "query"), _required(fields, "documents")
         top_n = fields.pop("top_n", None)
         with_text = fields.pop("return_documents", None)
-        _only(fields, ("model", "user"), ("query", "documents", "top_n", "return_documents"))
+        completions.check_names(fields)
+        _only(fields, ("model", *completions.NAMES), ("query", "documents", "top_n", "return_documents"))
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_DOCUMENTS:
             invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts")
         documents = [
@@ -208,7 +203,7 @@ class Requests:
 
     def _check_each(self, texts: Any) -> None:
         for text in texts if isinstance(texts, list) else ():
-            self._check_length(text)
+            self._lengths.check(text)
 
     def _text_usage(self, texts: list[str]) -> dict[str, int]:
         n_tokens = sum(len(self.llm.tokenizer.encode(text)) for text in texts)
@@ -226,13 +221,13 @@ class Requests:
             if special is not None:
                 invalid("add_special_tokens", "is the template's to say")
             messages = fields.pop("messages")
-            self._check_length(messages)
+            self._countable.check(messages)
             ids = self.llm._encode_chat(messages)
         else:
             text = fields.pop("prompt")
             if not isinstance(text, str):
                 invalid("prompt", f"must be a string, not {described(text)}")
-            self._check_length(text)
+            self._countable.check(text)
             add = special is None or boolean("add_special_tokens", special)
             ids = self.llm.tokenizer.encode(text, add_special=add)
         _only(fields, ("model",), ("prompt", "messages", "add_special_tokens"))
@@ -245,7 +240,8 @@ class Requests:
         _only(fields, ("model",), ("tokens",))
         if not isinstance(ids, list):
             invalid("tokens", f"must be a list of token ids, not {described(ids)}")
-        return {"prompt": self.llm.tokenizer.decode(ids, skip_special=False)}
+        tokens = self.llm.tokenizer.check_ids(ids, "tokens")
+        return {"prompt": self.llm.tokenizer.decode(tokens, skip_special=False)}
 
 
 # --- fields -------------------------------------------------------------------------------------------------

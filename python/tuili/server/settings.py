@@ -46,8 +46,9 @@ class Settings:
     request_timeout_s: float = 600.0  # deadline of a request that names no earlier one
     drain_s: float = 30.0  # for what is under way when the server is told to end
     max_connections: int = 1024
-    max_requests: int = 256  # under way at once
+    max_requests: int = 256  # under way at once; each continuation of each prompt is one
     max_requests_per_key: int = 64
+    max_tokens_per_minute: int | None = None  # of prompts and answers, for each key
     page: bool = True  # the chat page at /
 
     def __post_init__(self) -> None:
@@ -68,10 +69,10 @@ class Settings:
         """Whether a Host header's name, without port, means this server. A page of another name that
         resolves to this address (DNS rebinding) does not.
         """
-        name = host.lower().removesuffix(".")
+        name = host.lower().removesuffix(".").removeprefix("[").removesuffix("]")
         if name in ("localhost", *self.allowed_hosts):
             return True
-        address = _address(name.removeprefix("[").removesuffix("]"))
+        address = _address(name)
         return address is not None and (address.is_loopback or not self.is_local)
 
 
@@ -91,7 +92,10 @@ def _host(name: str, value: object) -> str:
 def _hosts(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or len(value) > 256:
         invalid(name, f"must be a list of names, not {described(value)}")
-    return tuple(_host(name, item).lower() for item in value)
+    for item in value:
+        if not isinstance(item, str) or not (_address(item) or re.fullmatch(r"[A-Za-z0-9._-]{1,255}", item)):
+            invalid(name, "must hold names or addresses, without a port: any port will do")
+    return tuple(item.lower().removesuffix(".") for item in value)
 
 
 def _keys(name: str, value: object) -> tuple[str, ...]:
@@ -144,6 +148,7 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "max_connections": _count(1, 1 << 20),
     "max_requests": _count(1, 1 << 20),
     "max_requests_per_key": _count(1, 1 << 20),
+    "max_tokens_per_minute": lambda name, value: None if value is None else integer(name, value, 1, 1 << 40),
     "page": boolean,
 }
 NAMES = tuple(_CHECKS)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tuili import completions
-from tuili.generation.request import Chunk, RequestOutput, TokenLogprob
+from tuili.generation.request import Chunk, RequestOutput, TokenLogprob, Totals
 from tuili.tool_calls import CallReader, Tools
 
 TokenText = Callable[[int], bytes]
@@ -20,7 +20,7 @@ class Shape(Protocol):
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]: ...
     def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]: ...
-    def usage(self, outputs: list[RequestOutput]) -> dict[str, Any]: ...
+    def usage(self, totals: list[Totals]) -> dict[str, Any]: ...
 
 
 class Chat:
@@ -78,8 +78,8 @@ class Chat:
         }
         return {**self._head, "choices": [choice]}
 
-    def usage(self, outputs: list[RequestOutput]) -> dict[str, Any]:
-        return {**self._head, "choices": [], "usage": completions.usage(outputs)}
+    def usage(self, totals: list[Totals]) -> dict[str, Any]:
+        return {**self._head, "choices": [], "usage": completions.usage_of(totals)}
 
 
 class Text:
@@ -133,8 +133,8 @@ class Text:
             "text_offset": offsets,
         }
 
-    def usage(self, outputs: list[RequestOutput]) -> dict[str, Any]:
-        return {**self._head, "choices": [], "usage": completions.usage(outputs)}
+    def usage(self, totals: list[Totals]) -> dict[str, Any]:
+        return {**self._head, "choices": [], "usage": completions.usage_of(totals)}
 
 
 def told(reason: str | None) -> str | None:

@@ -1,0 +1,57 @@
+"""Which texts cannot fit into a context, told before they are read closely.
+
+A text is encoded in one call, and what the call made, tokens by the hundred thousand, is freed in another
+that lets no other thread run. A text that is too long is found out by its beginning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili.errors import PromptTooLongError
+from tuili.tokenization import Tokenizer
+
+MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
+SHORT_BYTES = 16 << 10  # are encoded at once
+PART_CHARS = 16 << 10
+MARGIN = 1.25  # a text that is cut into parts has more tokens than in one piece, though never by so much
+
+
+class Lengths:
+    """Of texts for a context of `max_tokens`."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        self._tokenizer, self._max_tokens = tokenizer, max_tokens
+        self._max_bytes = MAX_BYTES_PER_TOKEN * max_tokens
+
+    def check(self, value: Any) -> None:
+        """Refuse what cannot fit, all of it together.
+
+        value   a text, or lists and objects of JSON with texts in them
+        raises  PromptTooLongError
+        """
+        texts: list[str] = []
+        n_bytes, stack = 0, [value]
+        while stack and n_bytes <= self._max_bytes:
+            item = stack.pop()
+            if isinstance(item, str):
+                n_bytes += len(item.encode("utf-8", "surrogatepass"))
+                texts.append(item)
+            elif isinstance(item, list | dict):
+                stack += [*item, *item.values()] if isinstance(item, dict) else item
+        if n_bytes > self._max_bytes:
+            raise PromptTooLongError(
+                f"the text has more than {self._max_bytes} bytes; the context is shorter"
+            )
+        most = int(MARGIN * self._max_tokens)
+        if n_bytes > max(SHORT_BYTES, most):
+            self._count("\n".join(texts), most)
+
+    def _count(self, text: str, most: int) -> None:
+        n_tokens = 0
+        for at in range(0, len(text), PART_CHARS):
+            n_tokens += len(self._tokenizer.encode(text[at : at + PART_CHARS], add_special=False))
+            if n_tokens > most:
+                raise PromptTooLongError(
+                    f"the text has more tokens than the context, {self._max_tokens}, by a quarter at least"
+                )

@@ -1,0 +1,322 @@
+"""What a tenant may use of the HTTP server at a time, and what is told before it costs anything.
+
+Catalogue rows SRV-12, SRV-13.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tuili
+from tiny_files import write_hf_folder
+from tiny_models import tiny_bert, tiny_llama
+from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, running
+from tuili.generation.request import Request
+from tuili.server import lengths, replies, shares
+from tuili.server.access import ANYBODY, Tenant
+from tuili.server.replies import Refused, large_to_json, to_json
+from tuili.server.settings import Settings
+from tuili.server.shares import Place, Shares
+
+BEARER, OTHER_BEARER = f"Bearer {KEY}", f"Bearer {OTHER_KEY}"
+MINE, THEIRS = Tenant("key-1", "1"), Tenant("key-2", "2")
+SHORT = {"prompt": "the", "max_tokens": 1}
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
+    with tuili.LLM(path, **SIZES) as llm:
+        yield llm
+
+
+# --- sequences
+
+
+def test_a_share_counts_the_continuations_of_each_prompt(llm):
+    with running(llm, api_keys=(KEY,), max_requests_per_key=4) as server:
+        for prompts, n, status in ((["the"] * 2, 2, 200), (["the"] * 5, 1, 400), ("the", 5, 400)):
+            answer = server.ask(
+                "/v1/completions", {"prompt": prompts, "max_tokens": 1, "n": n}, Authorization=BEARER
+            )
+            assert answer.status == status
+        assert answer.json()["error"]["param"] == "n"
+        chat = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "n": 5}
+        assert server.ask("/v1/chat/completions", chat, Authorization=BEARER).status == 400
+
+
+def test_a_wide_request_leaves_no_room_for_another_of_its_key():
+    whole = Shares(Settings(api_keys=(KEY, OTHER_KEY), max_requests=10, max_requests_per_key=6))
+    wide, other, theirs = Place(whole, MINE), Place(whole, MINE), Place(whole, THEIRS)
+    wide.enter()
+    wide.widen(5)
+    other.enter()
+    with pytest.raises(Refused) as refused:
+        other.widen(2)
+    assert refused.value.status == 429
+    theirs.enter()
+    with pytest.raises(Refused):  # ten for all of them
+        theirs.widen(5)
+    wide.leave()
+    theirs.widen(5)
+    other.widen(5)
+
+
+def test_what_a_request_took_comes_back_when_it_leaves_early():
+    whole = Shares(Settings(api_keys=(KEY,), max_requests_per_key=4))
+    place = Place(whole, MINE)
+    place.enter()
+    place.leave()
+    with pytest.raises(tuili.RequestCancelled):  # a thread that was still reading its fields
+        place.widen(4)
+    place.leave()
+    for _ in range(3):
+        again = Place(whole, MINE)
+        again.enter()
+        again.widen(4)
+        again.leave()
+
+
+# --- bodies
+
+
+def test_bodies_count_until_they_are_handed_on(llm, monkeypatch):
+    """16 of the largest, and not as many as may be under way."""
+    go, text = threading.Event(), None
+
+    def waiting(*arguments):
+        go.wait(20)
+        return text(*arguments)
+
+    body = json.dumps(SHORT).encode()
+    body += b" " * (1000 - len(body))
+    with running(llm, max_body_bytes=1000) as server:
+        text = server.app.requests.text
+        monkeypatch.setattr(server.app.requests, "text", waiting)
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(server.ask("/v1/completions", body)))
+            for _ in range(shares.BUFFERED_BODIES)
+        ]
+        for thread in threads:
+            thread.start()
+        buffered = server.app._guard._shares._bytes
+        end = time.monotonic() + 10
+        while buffered[ANYBODY] < 16_000 and time.monotonic() < end:
+            time.sleep(0.002)
+        assert server.ask("/v1/completions", body).status == 429
+        go.set()
+        for thread in threads:
+            thread.join()
+        assert [answer.status for answer in answers] == [200] * 16
+        assert server.ask("/v1/completions", body).status == 200
+        assert buffered[ANYBODY] == 0
+
+
+def test_a_body_is_not_kept_while_its_answer_is_made(llm):
+    with running(llm) as server, server.connect() as connection:
+        body = json.dumps({"prompt": "the", "max_tokens": 400, "ignore_eos": True, "stream": True}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        assert connection.recv(1).startswith(b"H")
+        assert server.app._guard._shares._bytes[ANYBODY] == 0
+
+
+def test_one_key_has_half_of_what_bodies_may_take():
+    whole = Shares(Settings(api_keys=(KEY, OTHER_KEY), max_body_bytes=100))
+    mine, theirs = Place(whole, MINE), Place(whole, THEIRS)
+    mine.buffer(800)
+    with pytest.raises(Refused):
+        mine.buffer(1)
+    theirs.buffer(800)
+    mine.leave()
+    mine.buffer(1)
+
+
+# --- tokens a minute
+
+
+def test_a_key_that_has_used_its_tokens_waits_and_the_others_do_not(llm):
+    with running(llm, api_keys=(KEY, OTHER_KEY), max_tokens_per_minute=30) as server:
+        body = {"prompt": "the river", "max_tokens": 40, "ignore_eos": True}
+        assert server.ask("/v1/completions", body, Authorization=BEARER).status == 200
+        refused = server.ask("/v1/completions", SHORT, Authorization=BEARER)
+        assert (refused.status, refused.code) == (429, "token_rate")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert server.ask("/v1/completions", SHORT, Authorization=OTHER_BEARER).status == 200
+        assert server.ask("/v1/models", Authorization=BEARER).status == 200
+
+
+def test_a_stream_that_is_left_is_paid_for(llm):
+    with running(llm, api_keys=(KEY,), max_tokens_per_minute=20) as server, server.connect() as connection:
+        body = json.dumps({"prompt": "the", "max_tokens": 450, "ignore_eos": True, "stream": True}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += f"Authorization: {BEARER}\r\nContent-Type: application/json\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        data = b""
+        while data.count(b"data:") < 3:
+            part = connection.recv(1 << 16)
+            assert part
+            data += part
+        connection.close()
+        end = time.monotonic() + 5
+        while (answer := server.ask("/v1/completions", SHORT, Authorization=BEARER)).status == 200:
+            assert time.monotonic() < end
+        assert answer.code == "token_rate"
+
+
+def test_debt_is_paid_at_the_rate():
+    rate = shares._Rate(60)
+    assert rate.wait_s(5.0) == 0
+    rate.use(90, 5.0)
+    assert rate.wait_s(5.0) == pytest.approx(31)
+    assert rate.wait_s(30.0) == pytest.approx(6)
+    assert rate.wait_s(36.0) == 0
+    rate.use(1, 500.0)
+    assert rate._left == 59, "it saves up a minute's and no more"
+
+
+# --- time
+
+
+def test_vectors_obey_the_time_limit(tmp_path, monkeypatch):
+    ended = threading.Event()
+
+    def slow(body, keep_on):
+        try:
+            while True:
+                time.sleep(0.01)
+                keep_on(1, 2)
+        finally:
+            ended.set()
+
+    path = write_hf_folder(tiny_bert(), tmp_path / "bert")
+    with tuili.LLM(path, num_threads=1) as embedder, running(embedder, request_timeout_s=0.1) as server:
+        for path, name in (("/v1/embeddings", "embed"), ("/v1/rerank", "rerank")):
+            ended.clear()
+            monkeypatch.setattr(server.app.requests, name, slow)
+            answer = server.ask(path, {"input": "a"})
+            assert (answer.status, answer.code) == (408, "deadline")
+            assert ended.wait(5), "and the work ends"
+
+
+def test_reading_obeys_the_time_limit_and_what_it_began_ends(llm, monkeypatch):
+    go = threading.Event()
+    with running(llm, request_timeout_s=0.1) as server:
+        text = server.app.requests.text
+        monkeypatch.setattr(server.app.requests, "text", lambda *given: go.wait(10) and text(*given))
+        answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 400, "ignore_eos": True})
+        assert (answer.status, answer.code) == (408, "deadline")
+        before = server.stats()["prompt_tokens"]
+        go.set()
+        server.app._text_threads.submit(int).result(10)
+        server.app._text_threads.submit(int).result(10)
+        assert server.stats()["prompt_tokens"] == before, "nothing was computed for nobody"
+
+
+# --- what is told early, and what is done beside the event loop
+
+
+def test_a_text_that_cannot_fit_is_not_encoded_to_its_end(llm, monkeypatch):
+    seen, encode = [], type(llm.tokenizer).encode
+    monkeypatch.setattr(
+        type(llm.tokenizer),
+        "encode",
+        lambda self, text, **more: seen.append(len(text)) or encode(self, text, **more),
+    )
+    monkeypatch.setattr(type(llm.tokenizer), "encode_chat", None)
+    text = "the river of the sea " * 5000
+    with running(llm) as server:
+        for path, fields in (
+            ("/v1/completions", {"prompt": text}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+            (
+                "/v1/chat/completions",
+                {"messages": [{"role": "user", "content": "the river of the sea " * 9}] * 600},
+            ),
+        ):
+            answer = server.ask(path, fields)
+            assert (answer.status, answer.code) == (400, "prompt_too_long")
+    assert 0 < max(seen) <= lengths.PART_CHARS and sum(seen) < len(text)
+
+
+def test_texts_that_fit_are_never_refused_for_their_length(monkeypatch):
+    class Words:
+        def encode(self, text, *, add_special):
+            return text.split(" ") * 1
+
+    monkeypatch.setattr(lengths, "SHORT_BYTES", 100)
+    monkeypatch.setattr(lengths, "PART_CHARS", 64)
+    lengths.Lengths(Words(), 1000).check("word " * 999)
+    with pytest.raises(tuili.PromptTooLongError):
+        lengths.Lengths(Words(), 1000).check(["word " * 999, {"a": "word " * 999}])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=30,
+)
+
+
+@given(JSON, st.integers(0, 6))
+def test_an_answer_in_parts_is_the_answer(value, levels):
+    assert b"".join(replies._parts(value, levels)) == to_json(value)
+
+
+def test_no_part_of_a_large_answer_is_large():
+    token = {"token": "a", "logprob": -1.5, "bytes": [97], "top_logprobs": [{"token": "b"}] * 20}
+    choices = [{"index": i, "logprobs": {"content": [token] * 300}} for i in range(4)]
+    vectors = [{"embedding": [0.123456789] * 4096}] * 20
+    for value in ({"choices": choices}, {"data": vectors}, {"tokens": [123456] * 100_000}):
+        parts = list(replies._parts(value, replies.SPLIT_LEVELS))
+        assert max(map(len, parts)) < 20_000
+        assert large_to_json(value) == to_json(value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_text_of_a_long_answer_is_not_made_on_the_event_loop(llm, monkeypatch, stream):
+    threads, output = set(), Request.output
+    monkeypatch.setattr(
+        Request, "output", lambda self: threads.add(threading.current_thread().name) or output(self)
+    )
+    with running(llm) as server:
+        options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 20, **options})
+        assert answer.status == 200
+    assert all(name.startswith("tuili-http") for name in threads)
+
+
+def test_a_head_of_many_lines_is_refused_before_it_is_read(llm):
+    with running(llm) as server:
+        for n, status in ((200, 200), (300, 431), (12_000, 431)):
+            lines = b"a:\r\n" * n
+            answer = server.send(
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + lines + b"\r\n"
+            )
+            assert answer.status == status, n
+        body = json.dumps(SHORT, indent=1).encode().replace(b"\n", b"\n" * 300)
+        assert server.ask("/v1/completions", body).status == 200, "lines of a body are none"
+
+
+HEAVY = {
+    "keys": b"{" + b",".join(b'"%d":1' % i for i in range(199_000)) + b"}",
+    "escapes": b'{"prompt": "' + b"\\n" * 2_000_000 + b'"}',
+    "lists": b'{"prompt": [' + b"[]," * 99_000 + b"[]]}",
+    "long integers": b'{"seed": [' + b",".join([b"9" * 4000] * 1000) + b"]}",
+}
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("body", HEAVY)
+def test_json_that_is_heavy_holds_up_nobody(llm, body):
+    """The least of three: what else runs on this machine is not ours."""
+    with running(llm) as server:
+        lags = [lag_beside(server, "/v1/completions", HEAVY[body], 400, 413) for _ in range(3)]
+    assert min(lags) < 0.02, f"the loop stood still for {1000 * min(lags):.0f} ms"
