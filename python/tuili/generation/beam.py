@@ -22,9 +22,11 @@ from tuili.generation.checks import invalid
 from tuili.generation.params import SamplingParams, ending_ids
 from tuili.generation.request import TokenLogprob
 from tuili.generation.steering import NOTHING_ALLOWED, none_drawn
+from tuili.generation.structure import form_of
 
 if TYPE_CHECKING:
     from tuili.generation.delivery import Row, Transcript
+    from tuili.generation.grammar import Constraint
     from tuili.generation.request import FinishReason
 
 # Per token its id, its log-probability as the parameters changed it, by which beams are ranked, and as the
@@ -36,12 +38,14 @@ EarlyStopping = bool | Literal["never"]
 @dataclass(frozen=True, slots=True)
 class Beam:
     """A continuation. total: the sum of its tokens' log-probabilities, in nats, as the parameters changed
-    them; -inf if it only holds the place of one, for want of tokens that may follow.
+    them; -inf if it only holds the place of one, for want of tokens that may follow. ended: by a stop string
+    or its grammar.
     """
 
     token_ids: tuple[int, ...] = ()
     total: float = 0.0
     logprobs: tuple[TokenLogprob, ...] = ()  # as the model has them
+    ended: bool = False
 
     @property
     def alive(self) -> bool:
@@ -61,7 +65,7 @@ class BeamSearch:
     early_stopping  True: `width` finished continuations end the search. False: it ends when the best beam, as
                     long as it is now, scores no more than the worst of them; "never": or as long as it may
                     become, where that is better
-    stop_strings    whether anything else finishes continuations: see `advance`
+    may_end         whether anything else finishes continuations: see `advance`
     """
 
     def __init__(
@@ -72,13 +76,13 @@ class BeamSearch:
         *,
         length_penalty: float,
         early_stopping: EarlyStopping,
-        stop_strings: bool = False,
+        may_end: bool = False,
     ) -> None:
         self._width, self._ending, self._max_tokens = width, frozenset(ending), max_tokens
         self._length_penalty, self._early_stopping = length_penalty, early_stopping
         self._n_seen = max(2, 1 + len(self._ending)) * width  # of all beams' candidates
         # Of each beam: enough that `width` go on even if the others end, where it is known how many may.
-        self.n_candidates = self._n_seen if stop_strings else width + len(self._ending)
+        self.n_candidates = self._n_seen if may_end else width + len(self._ending)
         self.running = [Beam()]
         self.finished: list[Beam] = []  # best first
         self.done = False
@@ -103,8 +107,9 @@ class BeamSearch:
             if place >= self._width and len(running) == self._width:
                 break
             before, entry = self.running[parent], TokenLogprob(token_id, own, list(candidates[parent][1]))
-            beam = Beam((*before.token_ids, token_id), total, (*before.logprobs, entry))
-            if self._goes_on(beam) and not (beam.alive and ends(parent, token_id)):
+            ended = total > -math.inf and ends(parent, token_id)
+            beam = Beam((*before.token_ids, token_id), total, (*before.logprobs, entry), ended)
+            if self._goes_on(beam):
                 running.append(beam)
                 parents.append(parent)
             elif place < self._width and beam.alive:
@@ -127,7 +132,8 @@ class BeamSearch:
         return beam.score(self._length_penalty)
 
     def _goes_on(self, beam: Beam) -> bool:
-        return beam.token_ids[-1] not in self._ending and len(beam.token_ids) < self._max_tokens
+        going = beam.token_ids[-1] not in self._ending and len(beam.token_ids) < self._max_tokens
+        return going and not beam.ended
 
     @property
     def _full(self) -> bool:
@@ -156,7 +162,7 @@ def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) 
         max_tokens,
         length_penalty=params.length_penalty,
         early_stopping=params.early_stopping,
-        stop_strings=bool(params.stop),
+        may_end=bool(params.stop) or form_of(params) is not None,
     )
 
 
@@ -211,13 +217,12 @@ class BeamGroup:
         candidates = [row.sequence.candidates() for row in self._holders]
         if any(tokens[0][1] == math.inf for tokens, _ in candidates):
             invalid(processors.NAME, "gave a token the log-probability +inf")
-        if self._texts is None:
-            parents = self.search.advance(candidates)
-        else:
-            parents = self.search.advance(candidates, self._texts.ends)
+        parents = self.search.advance(candidates, self._ends)
         if self.search.done:
             return
         before, taken = self._holders, set[int]()
+        grown = zip(parents, self.search.running, strict=True)
+        places = [_place(before[parent], beam) for parent, beam in grown]
         free = [row for row in self.rows if all(before[parent] is not row for parent in parents)]
         holders: list[Row] = []
         for parent in parents:
@@ -234,6 +239,17 @@ class BeamGroup:
         self._holders = holders
         if self._texts is not None:
             self._texts.advance(parents, tokens)
+        for row, place in zip(holders, places, strict=True):
+            if place is not None:
+                row.constraint = place
+                row.sequence.allow(place.mask)
+
+    def _ends(self, parent: int, token_id: int) -> bool:
+        """Whether a stop string or the grammar ends the beam number `parent` with this token."""
+        if self._texts is not None and self._texts.ends(parent, token_id):
+            return True
+        constraint = self._holders[parent].constraint
+        return constraint is not None and constraint.ends_with(token_id)
 
     def deliver(self, reason: FinishReason | None) -> int:
         """Give the best continuations to the request; returns how many tokens they have.
@@ -256,9 +272,19 @@ class BeamGroup:
             track = request.tracks[index]
             track.beam_logprob = sum(entry.logprob for entry in beam.logprobs)
             track.score = self.search.score(beam)
-            request.finish(index, piece.finish_reason or reason or "length", piece.stop_reason)
+            if beam.ended and piece.finish_reason != "stop":  # by its grammar
+                request.finish(index, "stop", None)
+            else:
+                request.finish(index, piece.finish_reason or reason or "length", piece.stop_reason)
             n_tokens += len(taken)
         return n_tokens
+
+
+def _place(parent: Row, beam: Beam) -> Constraint | None:
+    """Where a beam that goes on from the parent's is in its grammar, if there is one."""
+    if parent.constraint is None or not beam.alive:
+        return parent.constraint
+    return parent.constraint.after(beam.token_ids[-1])
 
 
 def share_beams(rows: list[Row], search: BeamSearch) -> None:

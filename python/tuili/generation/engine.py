@@ -217,7 +217,8 @@ class Engine(Worker):
                 self.post(lambda: Compiled(request, outcome))
 
         assert self.grammars is not None
-        message = Compilation(form, request.params.n, deliver, is_wanted=lambda: not request.done)
+        n_rows = max(request.params.n, request.params.num_beams)
+        message = Compilation(form, n_rows, deliver, is_wanted=lambda: not request.done)
         try:
             self.grammars.post(lambda: message)
         except BaseException:

@@ -28,6 +28,7 @@ from tuili.loading.files import shown
 P = ParamSpec("P")
 R = TypeVar("R")
 
+UNSATISFIABLE = "grammar_unsatisfiable"  # the error's code
 MAX_COMPILED = 64  # grammars that are kept
 # Written as json.dumps does: one way only, so that no text goes on with white space without end.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -84,13 +85,36 @@ class Constraint:
 
     def __init__(self, matcher: Any, mask: np.ndarray) -> None:
         self._matcher = matcher
-        self.mask = mask.copy()
+        self.mask = mask
 
     def accept(self, token_id: int) -> bool:
         """Take a token that the mask allows; returns whether the grammar is finished: nothing can follow."""
         guarded(self._matcher.consume_token, token_id)
         check_matcher(self._matcher)
         return bool(self._matcher.is_stopped())
+
+    def ends_with(self, token_id: int) -> bool:
+        """What `accept` would return; the place stays."""
+        return self._twin().accept(token_id)
+
+    def after(self, token_id: int) -> Constraint:
+        """The place after a token that the mask allows. Its mask is empty if no token can follow.
+
+        raises  GrammarError if too much fuel is needed to tell
+        """
+        twin = self._twin()
+        twin.accept(token_id)
+        twin.mask = np.zeros_like(self.mask)
+        try:
+            twin.look_ahead()
+        except GrammarError as error:
+            if error.code != UNSATISFIABLE:
+                raise
+            twin.mask[:] = 0
+        return twin
+
+    def _twin(self) -> Constraint:
+        return Constraint(guarded(self._matcher.deep_copy), self.mask)
 
     def look_ahead(self) -> None:
         """Make the mask for the next token.
@@ -109,7 +133,7 @@ def check_matcher(matcher: Any) -> None:
     if matcher.is_error():
         problem = matcher.get_error()
         if "NoExtension" in problem:
-            raise GrammarError("no text satisfies the grammar", code="grammar_unsatisfiable")
+            raise GrammarError("no text satisfies the grammar", code=UNSATISFIABLE)
         raise GrammarError(f"the grammar is refused: {shown(problem, 200)}")
 
 
@@ -184,7 +208,7 @@ class Grammars(Worker):
         try:
             matcher, mask = self._compile(message.form)
             outcome: list[Constraint] | TuiliError = [
-                Constraint(guarded(matcher.deep_copy), mask) for _ in range(message.n)
+                Constraint(guarded(matcher.deep_copy), mask.copy()) for _ in range(message.n)
             ]
         except TuiliError as error:
             outcome = error

@@ -93,10 +93,6 @@ _PLAIN_IN_BEAMS: dict[str, tuple[object, ...]] = {
     "prompt_logprobs": (None,),
     "prompt_lookup_num_tokens": (None, 0),
     "on_nan": ("error",),
-    "json_schema": (None,),
-    "regex": (None,),
-    "choice": (None,),
-    "grammar": (None,),
 }
 
 # Lists for which None, as other libraries have it, says that there is nothing in them.
