@@ -332,6 +332,31 @@ def test_growing_is_all_or_nothing():
     assert pool.n_free == 0
 
 
+def test_those_that_decode_grow_together_up_to_the_first_that_finds_no_block():
+    pool = _core.BlockPool(6, BLOCK_SIZE, prefix_cache=False)
+    whole = TOKENS[: 2 * BLOCK_SIZE]
+
+    def drawn(n):
+        sequence = computed(pool, whole)
+        for _ in range(n):
+            sequence.append_token(1)
+        return sequence
+
+    waiting, one, done, two = new_sequence(whole), drawn(1), drawn(0), drawn(2)
+    assert pool.grow_decoding([]) == pool.grow_decoding([waiting, done, two]) == []
+    pool.release(two)
+    assert pool.grow_decoding([waiting, one, done]) == [1] and one.n_blocks == 3
+    last = computed(pool, whole[:1])
+    for sequence, n in ((last, BLOCK_SIZE), (done, 1)):
+        for _ in range(n):
+            sequence.append_token(1)
+    assert pool.n_free == 0 and pool.grow_decoding([one, done]) is None
+    assert pool.grow_decoding([one]) == [0], "what it has is enough"
+    pool.check_invariants()
+    pool.release(last)
+    assert pool.grow_decoding([last, done, one]) == [1, 2] and done.n_blocks == 3
+
+
 FORKS_REFUSED = {
     "more than is computed": lambda parent: (new_sequence([*TOKENS, 1, 2]), 51),
     "all of the child": lambda parent: (new_sequence(TOKENS), 50),

@@ -44,7 +44,7 @@ def calls_of_a_step(n_rows, options):
 
 @pytest.mark.parametrize(
     "options, first, each",
-    [({"logprobs": 1}, 50, 15), ({"stop": ["zz"]}, 53, 19)],
+    [({"logprobs": 1}, 45, 7), ({"stop": ["zz"]}, 48, 11)],
     ids=["log-probabilities", "a stop string"],
 )
 def test_a_step_makes_few_calls(options, first, each):

@@ -257,6 +257,12 @@ void bind_sequences_of_pool(py::class_<BlockPool>& pool) {
       .def("share_source", &BlockPool::share_source, "child"_a, "parent"_a)
       .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a, py::kw_only(), "position"_a = py::none())
       .def(
+          "grow_decoding",
+          [](BlockPool& self, const std::vector<SharedSequence>& sequences) {
+            return self.grow_decoding(all_idle(sequences));
+          },
+          "sequences"_a)
+      .def(
           "grow_ahead",
           [](BlockPool& self, const std::vector<SharedSequence>& sequences, int64_t n_steps,
              int64_t n_spare) { return self.grow_ahead(all_idle(sequences), n_steps, n_spare); },

@@ -475,6 +475,18 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t
   return true;
 }
 
+std::optional<Vector<int64_t>> BlockPool::grow_decoding(std::span<Sequence* const> sequences) {
+  Vector<int64_t> places;
+  places.reserve(std::ssize(sequences));
+  for (int64_t i = 0; i < std::ssize(sequences); ++i) {
+    Sequence& s = *sequences[i];
+    if (s.n_tokens() - s.n_computed != 1 || s.n_generated() == 0) continue;
+    if (!grow(s, s.n_tokens())) return std::nullopt;
+    places.push_back(i);
+  }
+  return places;
+}
+
 bool BlockPool::grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps, int64_t n_spare) {
   const auto n_missing = [&](int64_t n_held, int64_t end) { return std::max<int64_t>(0, end - n_held); };
   int64_t n = 0;

@@ -71,6 +71,10 @@ class BlockPool {
   // is taken back.
   bool grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t> position = {});
 
+  // grow() for the token that each sequence drew last and has not computed, if that is its only one. Returns
+  // the places of these sequences among all; no value if one found no block: those before it have theirs.
+  std::optional<Vector<int64_t>> grow_decoding(std::span<Sequence* const> sequences);
+
   // grow() by n_steps for all of them, unless that would leave less than n_spare blocks free in an area.
   bool grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps, int64_t n_spare);
 

@@ -553,6 +553,9 @@ class BlockPool:
         """Gives the sequence blocks for n_tokens in all; False (and nothing taken) if there are too few. Of a
         window's: takes back what tokens from position (None: n_computed) on do not see, and gives only what a
         step there reads or fills."""
+    def grow_decoding(self, sequences: PySequence[Sequence]) -> list[int] | None:
+        """Grows those whose only token to compute is one that they drew, and returns their places; None if
+        one finds no block: those before it have theirs."""
     def grow_ahead(self, sequences: PySequence[Sequence], n_steps: int, *, n_spare: int) -> bool:
         """Grows all by n_steps tokens, unless that leaves less than n_spare blocks free in an area."""
     def room(self, sequences: PySequence[Sequence]) -> int:

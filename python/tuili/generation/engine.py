@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -50,6 +51,7 @@ from tuili.generation.steering import DEFERRED, NOTHING_ALLOWED, choose, follow_
 from tuili.generation.watchdog import Watchdog
 from tuili.generation.worker import Worker, forget_frames, log
 
+BEAMS = attrgetter("beams")
 STUCK_S = 120.0  # a step that takes so long is not slow any more
 
 
@@ -308,9 +310,9 @@ class Engine(Worker):
         n_steps = limit.max_steps
         if n_steps > 1 or limit.n_drafted:
             n_steps = min(n_steps, self.scheduler.give_room(plan, n_steps + limit.n_drafted))
-        if n_steps > 1 or limit.n_drafted:
-            run = self._runner.run(plan.sequences, max_steps=n_steps, max_s=limit.max_s)
-            return Drawn(run.n_steps, run.token_ids, run.logprobs, run.n_drafted)
+            if n_steps > 1 or limit.n_drafted:
+                run = self._runner.run(plan.sequences, max_steps=n_steps, max_s=limit.max_s)
+                return Drawn(run.n_steps, run.token_ids, run.logprobs, run.n_drafted)
         step = self._runner.step(plan.sequences, plan.n_new, plan.sample)
         token_ids, entries = step.token_ids, step.logprobs
         logprobs: list[tuple[Logprobs, ...]] = [()] * len(entries)
@@ -327,34 +329,39 @@ class Engine(Worker):
         if plan.sources:
             counters.computed_tokens += sum(plan.sources)
         counters.computed_tokens += sum(plan.n_new) + n_drawn - len(result.token_ids)
-        counters.drafted_tokens += result.n_drafted
-        counters.accepted_tokens += n_drawn - result.n_steps * len(result.token_ids)
+        if result.n_drafted:
+            counters.drafted_tokens += result.n_drafted
+            counters.accepted_tokens += n_drawn - result.n_steps * len(result.token_ids)
         self.scheduler.finished_step(plan, now - start, result.n_steps)
-        drawn = zip(result.token_ids, result.logprobs, strict=True)
-        for row, sample in zip(plan.rows, plan.sample, strict=True):
-            drawn_here = next(drawn) if sample else None
+        rows = itertools.compress(plan.rows, plan.sample)
+        for row, token_ids, logprobs in zip(rows, result.token_ids, result.logprobs, strict=True):
             if row.ended:  # a sibling's error ended it, earlier in this loop
                 continue
             try:
-                if drawn_here is not None:
-                    self._deliver(row, *drawn_here, now)
-                elif row.transcript is None and row.n_pending == 0:
-                    self._finish(row, "length", None)
+                self._deliver(row, token_ids, logprobs, now)
             except Exception as error:
                 self._fail([row], error)
-        for beams in {id(row.beams): row.beams for row in plan.rows if row.beams is not None}.values():
-            if beams.ready:
-                self._advance_beams(beams, now)
+        for row, _ in plan.chunks:
+            if row.transcript is None and row.n_pending == 0 and not row.ended:
+                try:
+                    self._finish(row, "length", None)
+                except Exception as error:
+                    self._fail([row], error)
+        if any(map(BEAMS, plan.rows)):
+            for beams in {id(row.beams): row.beams for row in plan.rows if row.beams is not None}.values():
+                if beams.ready:
+                    self._advance_beams(beams, now)
 
     def _deliver(self, row: Row, token_ids: list[int], logprobs: Sequence[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
-        request = row.request
-        if token_ids[-1] == DEFERRED and row.processors:
-            result = choose(row, self._runner)
-            token_ids, logprobs = result.token_ids, [entry for entry in result.logprobs if entry is not None]
-        if token_ids[-1] == DEFERRED:  # its search goes on when all beams have come so far
-            return
-        why_none = token_ids.pop() if token_ids[-1] < 0 else 0
+        request, why_none = row.request, 0
+        if token_ids[-1] < 0:
+            if token_ids[-1] == DEFERRED and row.processors:
+                result = choose(row, self._runner)
+                token_ids, logprobs = result.token_ids, [one for one in result.logprobs if one is not None]
+            if token_ids[-1] == DEFERRED:  # its search goes on when all beams have come so far
+                return
+            why_none = token_ids.pop() if token_ids[-1] < 0 else 0
         if token_ids:
             transcript = row.transcript
             assert transcript is not None
@@ -391,6 +398,7 @@ class Engine(Worker):
         """End a search with the best that it has; reason: why before it was done."""
         self._counters.generated_tokens += beams.deliver(reason)
         for row in beams.rows:
+            self.scheduler.publish(row)
             self._remove(row)
         self._settle(beams.rows[0].request, None)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 from tuili import _core
@@ -25,7 +25,7 @@ from tuili.generation.forecast import LOOKED_AT, admitted_s, hopeless
 AGEING_S = 5.0  # of waiting weigh as much as one level of priority
 REVIEW_S = 0.1  # how often the queue is looked through: who has aged, who cannot meet a deadline any more
 FIRST_CHUNK = 64  # tokens of a prompt beside decoding rows before anything is known of its cost
-STANDING = attrgetter("standing")
+STANDING, SEQUENCE = attrgetter("standing"), attrgetter("sequence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +47,29 @@ class Limits:
     max_queued_tokens: int = 1 << 20
 
 
-@dataclass(slots=True)
 class StepPlan:
     """One step: n_new[i] tokens of rows[i] are computed; where sample[i], the next one is drawn.
 
-    sources   tokens of each source that is encoded before
-    admitted  the rows among them that run for the first time
-    refused   first rows of requests that will not run, as their deadline cannot be met
+    rows, sequences  at first of those that decode, each of which has drawn a token that is to be computed
+    chunks           the rows among them that are in their prompt, with their tokens of it
+    sources          tokens of each source that is encoded before
+    admitted         those that run for the first time
+    refused          first rows of requests that will not run, as their deadline cannot be met
     """
 
-    rows: list[Row] = field(default_factory=list)
-    sequences: list[_core.Sequence] = field(default_factory=list)  # of these rows
-    n_new: list[int] = field(default_factory=list)
-    sample: list[bool] = field(default_factory=list)
-    sources: list[int] = field(default_factory=list)
-    admitted: list[Row] = field(default_factory=list)
-    refused: list[Row] = field(default_factory=list)
+    __slots__ = ("admitted", "chunks", "n_new", "refused", "rows", "sample", "sequences", "sources")
 
-    def add(self, row: Row, n_new: int, *, whole: bool = True) -> None:
+    def __init__(self, rows: list[Row], sequences: list[_core.Sequence]) -> None:
+        self.rows, self.sequences = rows, sequences
+        self.n_new, self.sample = [1] * len(rows), [True] * len(rows)
+        self.chunks: list[tuple[Row, int]] = []
+        self.sources: list[int] = []
+        self.admitted: list[Row] = []
+        self.refused: list[Row] = []
+
+    def add_chunk(self, row: Row, n_new: int, *, whole: bool) -> None:
         """whole: these are all the tokens that the row has pending"""
+        self.chunks.append((row, n_new))
         self.rows.append(row)
         self.sequences.append(row.sequence)
         self.n_new.append(n_new)
@@ -74,6 +78,13 @@ class StepPlan:
     def drop(self, row: Row) -> None:
         i = self.rows.index(row)
         del self.rows[i], self.sequences[i], self.n_new[i], self.sample[i]
+        self.chunks = [chunk for chunk in self.chunks if chunk[0] is not row]
+
+
+def in_prompt(row: Row) -> bool:
+    """Whether it has tokens to compute, and not only the one that it drew last."""
+    n_pending = row.n_pending
+    return n_pending > 1 or (n_pending == 1 and row.sequence.n_tokens == row.sequence.n_prompt)
 
 
 @dataclass(slots=True)
@@ -148,13 +159,14 @@ class Scheduler:
 
     def plan(self, now: float) -> StepPlan:
         """The next step; without rows if there is nothing to do. now: on the clock of the deadlines."""
-        plan = StepPlan()
-        if self.waiting and now >= self._next_review:
-            self._review(plan, now)
-        preempted = self._plan_decodes(plan)
+        refused = self._review(now) if self.waiting and now >= self._next_review else None
+        before = self.n_preemptions
+        plan = self._plan_decodes()
+        if refused:
+            plan.refused = refused
         if self.waiting or len(plan.rows) < len(self.running):
             room = self._room(len(plan.rows))
-            self._plan_prompts(plan, room, now, may_admit=not preempted)
+            self._plan_prompts(plan, room, now, may_admit=self.n_preemptions == before)
             while not plan.rows and self.running and self.waiting:  # beams that wait for one hold its blocks
                 self._preempt(self._victim())
                 self._plan_prompts(plan, room, now, may_admit=True)
@@ -173,28 +185,26 @@ class Scheduler:
         """Learn what the step, or several of the same rows, took, make whole prompts findable, and take back
         what lies before the windows.
         """
-        chunks = []
-        if plan.sources:
-            chunks += [(n_source, 0) for n_source in plan.sources]
-        for row, n_new in zip(plan.rows, plan.n_new, strict=True):
-            if n_new > 1:
-                chunks.append((n_new, row.sequence.n_computed - n_new))
-            if n_new > 1 or row.transcript is None or not row.transcript.n_tokens:
-                self.publish(row)
+        for row, _ in plan.chunks:
+            self.publish(row)
         if self._has_windows:
             self._pool.release_unseen([row.sequence for row in plan.rows if row.running])
-        if chunks:
-            self.costs.learn_prompt(chunks, max(0, len(plan.rows) - len(chunks)), seconds)
-        else:
-            self.costs.learn_decode(len(plan.rows), seconds, n_steps)
+        n_decoding = len(plan.rows)
+        if plan.chunks:
+            chunks = [(n_source, 0) for n_source in plan.sources]
+            chunks += [(n, row.sequence.n_computed - n) for row, n in plan.chunks if n > 1]
+            if chunks:
+                self.costs.learn_prompt(chunks, max(0, n_decoding - len(chunks)), seconds)
+                return
+        self.costs.learn_decode(n_decoding, seconds, n_steps)
 
     def publish(self, row: Row) -> None:
         """Make the row's computed whole blocks findable for others."""
         if self._limits.prefix_caching and row.shares and row.running:
             self._pool.publish(row.sequence)
 
-    def _review(self, plan: StepPlan, now: float) -> None:
-        """Let everybody age, and refuse those who will miss their deadline."""
+    def _review(self, now: float) -> list[Row]:
+        """Let everybody age; returns the first rows of those who will miss their deadline, who are out."""
         self._next_review = now + REVIEW_S
         for row in (*self.waiting, *self.running):
             request = row.request
@@ -202,9 +212,9 @@ class Scheduler:
             row.standing = level, *row.standing[1:]
         self.waiting.sort(key=STANDING)
         if all(row.request.deadline == math.inf for row in self.waiting[:LOOKED_AT]):
-            return
+            return []
         limits = self._limits
-        plan.refused = hopeless(
+        refused = hopeless(
             self.waiting,
             self.running,
             self.costs,
@@ -212,8 +222,9 @@ class Scheduler:
             may_share=limits.prefix_caching,
             now=now,
         )
-        requests = {id(row.request) for row in plan.refused}
+        requests = {id(row.request) for row in refused}
         self.waiting = [row for row in self.waiting if id(row.request) not in requests]
+        return refused
 
     def _room(self, n_decoding: int) -> Room:
         """Prompt tokens of this step: all that are allowed, or what keeps the decoding rows' step short."""
@@ -222,15 +233,18 @@ class Scheduler:
         decode_s = self.costs.decode_s(n_decoding) or 0.0
         return Room(self._limits.prefill_chunk, max(0.0, self._limits.step_budget_s - decode_s))
 
-    def _plan_decodes(self, plan: StepPlan) -> bool:
-        """One token for each row that has one pending; returns whether any row had to give way."""
-        before = self.n_preemptions
-        for row in list(self.running):
-            sequence = row.sequence
-            n_tokens = sequence.n_tokens
-            if row.running and n_tokens - sequence.n_computed == 1 and self._grow(plan, row, n_tokens):
-                plan.add(row, 1)
-        return self.n_preemptions > before
+    def _plan_decodes(self) -> StepPlan:
+        """One token for each row that has drawn one; if need be, others give way."""
+        while True:
+            rows = self.running
+            sequences = list(map(SEQUENCE, rows))
+            places = self._pool.grow_decoding(sequences)
+            if places is not None:
+                break
+            self._preempt(self._victim())
+        if len(places) == len(rows):
+            return StepPlan(rows.copy(), sequences)
+        return StepPlan([rows[i] for i in places], [sequences[i] for i in places])
 
     def _grow(self, plan: StepPlan, row: Row, n_tokens: int) -> bool:
         """Blocks for a running row, if need be those of rows that give way; False if it does so itself."""
@@ -246,7 +260,7 @@ class Scheduler:
     def _plan_prompts(self, plan: StepPlan, room: Room, now: float, *, may_admit: bool) -> None:
         """Chunks by standing for the rows that are in their prompt, and for those that can be admitted."""
         before = self.n_preemptions
-        prompts = sorted((row for row in self.running if row.n_pending > 1), key=STANDING, reverse=True)
+        prompts = sorted(filter(in_prompt, self.running), key=STANDING, reverse=True)
         while room.tokens > 0:
             if plan.sources and not self._has_room_for_source(room):
                 may_admit = False
@@ -299,7 +313,7 @@ class Scheduler:
                 room.seconds -= n_new * token_s
                 if room.seconds < SMALLEST_CHUNK * token_s:
                     room.tokens = 0
-        plan.add(row, n_new, whole=n_new == n_pending)
+        plan.add_chunk(row, n_new, whole=n_new == n_pending)
         room.tokens -= n_new
 
     def _admit(self, plan: StepPlan, now: float) -> Row | None:
