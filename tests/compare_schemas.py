@@ -1,4 +1,4 @@
-"""Structured output of a real model: 50 schemas by the `jsonschema` package, 20 hostile ones by the clock.
+"""Structured output of a real model: 50 schemas by the `jsonschema` package, 40 hostile ones by the clock.
 
     python tests/compare_schemas.py [--seeds 2] [--max-tokens 600]
 

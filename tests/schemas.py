@@ -133,8 +133,14 @@ def nested(depth: int, kind: str = "items") -> Schema:
     return schema
 
 
+def _doubling(kind: str) -> Schema:
+    two = {f"d{i}": {kind: [{"$ref": f"#/$defs/d{i - 1}"}] * 2} for i in range(1, 40)}
+    return {"$defs": two | {"d0": STRING}, "$ref": "#/$defs/d39"}
+
+
 _CHAIN = {f"d{i}": {"$ref": f"#/$defs/d{i + 1}"} for i in range(10_000)} | {"d10000": {}}
 _CIRCLE = {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}
+_LEFT_OUT = "".join(f"[^{c}]?" for c in "abcdefghijklmnopqrstuvwxyz" * 40)
 _WIDE = [{"anyOf": [{"properties": {f"k{i}{j}": STRING}} for j in range(4)]} for i in range(8)]
 
 HOSTILE: dict[str, Any] = {
@@ -158,4 +164,24 @@ HOSTILE: dict[str, Any] = {
     "4^8 alternatives": {"allOf": _WIDE},
     "a keyword that is not implemented": {"type": "array", "items": True, "uniqueItems": True},
     "a pattern that does not end": {"type": "string", "pattern": "(" * 5000},
+    "1,040 parts left out of a pattern": {"type": "string", "pattern": _LEFT_OUT},
+    "1,040 parts left out of a name": {"type": "object", "patternProperties": {_LEFT_OUT: {}}},
+    "60 patterns at once": {"allOf": [{"type": "string", "pattern": f"a.*{i}.*b"} for i in range(60)]},
+    "40 patterns of names": {"type": "object", "patternProperties": {f"a{i}$": {} for i in range(40)}},
+    "a pattern that looks around": {"type": "string", "pattern": "(?=a)b"},
+    "a pattern that looks back": {"type": "string", "pattern": "(a)\\1"},
+    "900 formats": {"type": "object", "properties": {f"p{i}": {"format": "uri"} for i in range(900)}},
+    "1,200 bounds": {"anyOf": [{"type": "number", "minimum": 1.01 * i} for i in range(1200)]},
+    "multiples that all hold": {"allOf": [{"multipleOf": 997}, {"multipleOf": 0.991}]},
+    "2^40 ways to one": _doubling("oneOf"),
+    "20^8 texts": {"allOf": [{"anyOf": [{"const": f"{i}{j}"} for j in range(20)]} for i in range(8)]},
+    "10^7 ranges": {"allOf": [{"anyOf": [{"type": "integer", "minimum": j} for j in range(10)]}] * 7},
+    "800 objects at once": {"allOf": [record((), **{f"a{i}": STRING}) for i in range(800)]},
+    "what it is not": {"not": {"type": "string"}},
+    "a condition": {"if": {"required": ["a"]}, "then": {"required": ["b"]}},
+    "names that depend": {"type": "object", "dependentSchemas": {"a": {"required": ["b"]}}},
+    "one that holds something": {"type": "array", "contains": {"const": 1}},
+    "a reference that another base changes": {"items": {"$id": "x", "$ref": "#"}},
+    "a schema that relaxes itself": {"x-guidance": {"lenient": True}, "not": {}},
+    "a key twice": '{"type": "object", "type": "array"}',
 }  # fmt: skip

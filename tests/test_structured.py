@@ -166,6 +166,9 @@ PATTERNS = [{"type": "string", "pattern": f"a.*{i}.*b"} for i in range(60)]
 CHAIN = {"$defs": {"d0": True}, "$ref": "#/$defs/d999"}
 for i in range(1, 1000):
     CHAIN["$defs"][f"d{i}"] = {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{i - 1}"}}}
+LETTERS = "abcdefghijklmnopqrstuvwxyz" * 40
+OPTIONAL = "".join(f"[^{c}]?" for c in LETTERS)  # the library takes half a second and 150 MB for it
+UNFOLDING = "start: T12\nT0: /[^a]?[^b]?/\n" + "".join(f"T{i}: T{i - 1} T{i - 1}\n" for i in range(1, 13))
 CYCLE: dict = {}
 CYCLE["not"] = CYCLE
 
@@ -202,6 +205,20 @@ REFUSED = {
     "a schema that relaxes itself": {"json_schema": {"x-guidance": {"lenient": True}, "not": {}}},
     "a value beyond 2^53": {"json_schema": {"enum": [1, 1e300]}},
     "many parts": {"json_schema": {"anyOf": [{} for _ in range(6000)]}},
+    "many formats": {"json_schema": {"properties": {f"p{i}": {"format": "uri"} for i in range(900)}}},
+    "many bounds": {"json_schema": {"anyOf": [{"type": "number", "minimum": i * 1.01} for i in range(1200)]}},
+    "parts left out of a pattern": {"json_schema": {"pattern": OPTIONAL}},
+    "parts left out of names": {"json_schema": {"patternProperties": {OPTIONAL: {}}}},
+    "parts left out": {"regex": OPTIONAL},
+    "empty alternatives": {"regex": "".join(f"([^{c}]|)" for c in LETTERS)},
+    "parts left out of a grammar": {"grammar": f"start: /{OPTIONAL}/"},
+    "symbols left out": {"grammar": "start: " + '"a"? ' * 8000},
+    "terminals that unfold": {"grammar": UNFOLDING},
+    "terminals that unfold behind a comment": {"grammar": '# "\n' + UNFOLDING + 'b: /#"/ // "\n'},
+    "empty alternatives of a terminal": {"grammar": "start: A\nA: " + " ".join(["( | /[^a]/)"] * 1500)},
+    "a rule that counts without end": {"grammar": "start: a::0\na::_: a::incr(_)"},
+    "a number of 5,000 digits": {"grammar": 'start: %json {"minimum": ' + "1" * 5000 + "}"},
+    "JSON that does not end": {"grammar": 'start: %json {"a"'},
     "a long regex": {"regex": "a" * 70_000},
     "a nested regex": {"regex": "(" * 60_000},
     "a nested grammar": {"grammar": "start: " + "(" * 60_000 + '"a"' + ")" * 60_000},

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
 
 from tuili.errors import GrammarError, InvalidParameterError, ModelFormatError
+from tuili.generation import quantifiers
 from tuili.loading.files import parse_json
 
 MAX_SCHEMA_BYTES = 256 << 10
@@ -26,6 +27,9 @@ MAX_CHOICES = 1024
 LARGEST_EXACT_INTEGER = 2**53  # the library keeps numbers as float64
 
 MAX_REFERENCE_DEPTH = 2000  # objects and arrays, of all that references lead to together
+MAX_QUANTIFIERS = 400  # of all expressions together: see quantifiers.py
+MAX_EXPRESSIONS = 128  # patterns and formats of a schema: half a millisecond each
+MAX_BOUNDED = 400  # numbers with bounds, each of which becomes an expression
 MAX_DEFINITIONS = 256  # colons of a grammar, which bound how deep its rules and terminals use one another
 
 # Regular expressions that a text has to match all at once: the library's time grows exponentially with their
@@ -93,6 +97,7 @@ def regex(name: str, value: object) -> str:
     """
     text = _text(name, value)
     _check_brackets(name, text)
+    _check_quantifiers(name, quantifiers.in_regex(text))
     return text
 
 
@@ -104,9 +109,14 @@ def grammar(name: str, value: object) -> str:
         refuse(name, f"more than {MAX_DEFINITIONS} colons", code="grammar_size")
     if text.count("&") > MAX_INTERSECTED:
         refuse(name, f"more than {MAX_INTERSECTED} times &", code="grammar_size")
+    if "::" in text:  # they may unfold without end
+        refuse(name, 'rules with parameters are not supported; write the text "::" as ":" ":"')
+    _check_quantifiers(name, quantifiers.in_grammar(text))
     for embedded in re.finditer(r"%json\s*", text):
-        with contextlib.suppress(json.JSONDecodeError):  # the library says where the JSON is wrong
-            _check_schema(name, json.JSONDecoder().raw_decode(text, embedded.end())[0])
+        schema = None
+        with contextlib.suppress(ValueError):  # words in quotes
+            schema = json.JSONDecoder().raw_decode(text, embedded.end())[0]
+        _check_schema(name, schema)
     return text
 
 
@@ -169,6 +179,11 @@ def _check_brackets(name: str, text: str) -> None:
         refuse(name, f"brackets are nested deeper than {MAX_BRACKETS}", code="grammar_depth")
 
 
+def _check_quantifiers(name: str, n: int) -> None:
+    if n > MAX_QUANTIFIERS:
+        refuse(name, f"more than {MAX_QUANTIFIERS} parts may be left out or repeated", code="grammar_size")
+
+
 def _check_schema(name: str, schema: object) -> None:
     """Size, nesting, properties, numbers and references of what may be any object; before it is written as
     text, which takes long where it is large.
@@ -210,12 +225,19 @@ def _check_expressions(name: str, objects: list[dict[Any, Any]]) -> None:
     if combined and len(expressions) > MAX_INTERSECTED:
         problem = f"more than {MAX_INTERSECTED} patterns and formats in a schema that combines them"
         refuse(name, problem, code="grammar_size")
+    if len(expressions) > MAX_EXPRESSIONS:
+        refuse(name, f"more than {MAX_EXPRESSIONS} patterns and formats", code="grammar_size")
+    if sum(not _BOUNDS.isdisjoint(item) for item in objects) > MAX_BOUNDED:
+        refuse(name, f"more than {MAX_BOUNDED} numbers with bounds", code="grammar_size")
     digits = {_digits(item.get("multipleOf")) for item in objects}
     if (math.prod(digits) if combined else sum(digits)) > MAX_MULTIPLE:
         refuse(name, f"multipleOf has to count to more than {MAX_MULTIPLE}", code="grammar_size")
     maps = [item["patternProperties"] for item in objects if isinstance(item.get("patternProperties"), dict)]
     if sum(map(len, maps)) > MAX_PATTERN_PROPERTIES:
         refuse(name, f"more than {MAX_PATTERN_PROPERTIES} patternProperties", code="grammar_size")
+    patterns = [item["pattern"] for item in objects if isinstance(item.get("pattern"), str)]
+    patterns += [pattern for keys in maps for pattern in keys if isinstance(pattern, str)]
+    _check_quantifiers(name, sum(map(quantifiers.in_regex, patterns)))
 
 
 def _digits(multiple: object) -> int:

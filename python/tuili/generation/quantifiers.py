@@ -1,0 +1,86 @@
+"""How many parts of a regular expression, or of a Lark grammar, may be left out or repeated.
+
+After each byte the library writes down every part that may come next, with all that follows it: time and
+memory grow with the square of this number, and no fuel counts them. 2,000 take a second, 8,000 gigabytes. A
+grammar's terminals unfold, so that a dozen lines may hold 8,000.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+from tuili.errors import GrammarError
+
+# Quantifiers, and alternatives that are empty.
+_OPTIONAL = re.compile(r"[*?+{]|\(\||\|\||\|\)|:\||^\||\|$|\(\)")
+# As the library splits its notation: comments, strings, regular expressions, JSON behind %, names.
+_TOKEN = re.compile(
+    r'(?P<blank>\s+|//[^\n]*|#[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*"i?)|/(?P<regex>(?:\\.|[^/\\])+)/[imslux]*'
+    r"|(?P<json>%(?:json|regex|llguidance|lark)\b\s*)|(?P<special><[^<>\s]+>)"
+    r"|(?P<terminal>_?[A-Z][_A-Z0-9-]*)|(?P<rule>[!?]?_?[a-z][_a-z0-9-]*)|(?P<sign>.)",
+    re.DOTALL,
+)
+
+
+def in_regex(text: str) -> int:
+    """Of a regular expression; groups that do not capture count, too."""
+    return len(_OPTIONAL.findall(re.sub(r"\\.", "x", text, flags=re.DOTALL)))
+
+
+def in_grammar(text: str) -> int:
+    """Of a grammar in Lark's notation, its terminals unfolded.
+
+    raises  GrammarError for JSON in it that cannot be read
+    """
+    own, parts = _definitions(text)
+    known: dict[str, int] = {}
+
+    def unfolded(name: str) -> int:
+        if name not in known:
+            known[name] = 0  # in itself: the library refuses it
+            inner = sum(n * (unfolded(part) if part in own else 1) for part, n in parts[name].items())
+            known[name] = own[name] + inner
+        return known[name]
+
+    return sum(unfolded(name) if name[:1].isupper() else own[name] for name in own)
+
+
+def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]]]:
+    """Of each rule and terminal its own number, and which terminals it is made of."""
+    own, parts = Counter({"": 0}), {"": Counter[str]()}
+    name, first, before, at, is_new_line = "", "", ":", 0, True
+    while token := _TOKEN.match(text, at):
+        at, kind, found = token.end(), token.lastgroup, token[0]
+        if kind == "blank":
+            is_new_line |= "\n" in found
+            continue
+        if is_new_line:
+            first, is_new_line = found.lstrip("!?_") if kind in ("terminal", "rule") else "", False
+            if first:
+                continue
+        if found == ":" and first:
+            name, first = first, ""
+            own[name] += 0
+            parts.setdefault(name, Counter())
+        elif kind == "terminal":
+            parts[name][found.lstrip("_")] += 1
+        elif kind == "regex":
+            own[name] += in_regex(token["regex"])
+        elif kind == "json":
+            at = _after_json(text, at)
+            own[name] += 0 if found.startswith("%json") else in_regex(text[token.end() : at])
+        elif found in '*?+{[~""' or found[:1] in "!?" or (found in "|)" and before in ":(|"):
+            own[name] += 1
+        before = found
+    return own, parts
+
+
+def _after_json(text: str, begin: int) -> int:
+    try:
+        return json.JSONDecoder().raw_decode(text, begin)[1]
+    except json.JSONDecodeError as error:
+        raise GrammarError(f"grammar: the JSON at character {error.pos} cannot be read") from None
+    except (ValueError, RecursionError):
+        raise GrammarError("grammar: it holds JSON with a number or nesting beyond all bounds") from None
