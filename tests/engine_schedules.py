@@ -1,13 +1,14 @@
 """Random lives of requests in one engine, each of which must end as it does alone.
 
 Drawn are the model and the type of its cache, prompts with common beginnings, every parameter that reads the
-history, arrivals, priorities, deadlines, cancellations, siblings, beams, guesses, chunk sizes, threads,
-places, the prefix cache, whether a sliding window has an area of its own, and pools so small that many rows
-are preempted. property_schedules.py plays them.
+history, grammars, arrivals, priorities, deadlines, cancellations, siblings, beams, guesses, chunk sizes,
+threads, places, the prefix cache, whether a sliding window has an area of its own, and pools so small that
+many rows are preempted. property_schedules.py plays them.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 
@@ -16,14 +17,22 @@ from tiny_core import built
 from tiny_engine import BLOCK, drain, is_idle, make_engine, sampling
 from tiny_models import GEMMA_WINDOW
 from tuili import _core
-from tuili.errors import RequestCancelled
+from tuili.errors import GrammarError, RequestCancelled
 from tuili.generation.intake import Sources
+from tuili.generation.structure import form_of
 
 MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
 MODELS += [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
 LONGEST = {"MarianMTModel": 64}  # of its tokens
 KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16"]}
-N_VOCAB = 300
+FORMS = [  # of long texts, so that there is something to preempt
+    {"regex": "[A-z ]{40,60}"},
+    {"regex": "[^b]{30,}b[^c]*c"},
+    {"grammar": 'start: "(" start ")" | /[a-z]{40,}/'},
+    {"json_schema": {"type": "array", "items": {"type": "integer"}, "minItems": 15}},
+    {"choice": ["yes" * 15, "yes" * 10 + "no" * 10]},
+]
+N_VOCAB, EOS = 300, 0
 FAR_S = 1e6  # a deadline that orders requests and never passes
 
 
@@ -71,6 +80,28 @@ def draw_beams(rng):
     }
 
 
+def draw_cases(rng):
+    """Prompts, some of which begin with another's, and what is asked of them."""
+    cases = []
+    for _ in range(rng.randint(3, 10)):
+        ids = draw_prompt(rng)
+        if cases and rng.random() < 0.4:
+            ids = rng.choice(cases)[0] + ids
+        options = draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)
+        if rng.random() < 0.12:
+            options |= rng.choice(FORMS)
+        cases.append((ids[:40], options))
+    return cases
+
+
+@functools.cache
+def grammars():
+    """Compiles for all engines, when it is asked to."""
+    from test_structured import make_grammars
+
+    return make_grammars(start_thread=False)
+
+
 def engine_of(family, format, kv_type, device="cpu", **options):
     """An engine on one of MODELS."""
     is_decoder = family in ("llama", "gemma3")
@@ -81,28 +112,29 @@ def engine_of(family, format, kv_type, device="cpu", **options):
         else Sources(N_VOCAB, 64, by_name(family).config["decoder_start_token_id"]),
         kv_type=kv_type,
         max_model_len=LONGEST.get(family, 256),
+        eos_ids=(EOS,),
+        grammars=grammars(),
         **options,
     )
 
 
 def alone(ids, options, *, family="llama", format="f32", kv_type="float32", device="cpu"):
-    """The outputs of a request that has an engine to itself and guesses nothing."""
+    """The outputs of a request that has an engine to itself and guesses nothing, or its error's code."""
     engine = engine_of(family, format, kv_type, device)
     handle = engine.submit(ids, sampling(**options))
+    grammars().step()
     drain(engine)
-    return handle.result(timeout=0).outputs
+    try:
+        return handle.result(timeout=0).outputs
+    except GrammarError as error:
+        return error.code
 
 
 def play(seed: int, device: str = "cpu") -> Counter[str]:
     """One engine's life; raises AssertionError where an answer is not the one alone."""
     rng = random.Random(seed)
     (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES[device])
-    cases = []
-    for _ in range(rng.randint(3, 10)):
-        ids = draw_prompt(rng)
-        if cases and rng.random() < 0.4:
-            ids = rng.choice(cases)[0] + ids
-        cases.append((ids[:40], draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)))
+    cases = draw_cases(rng)
     expected = [alone(*case, family=family, format=format, kv_type=kv_type, device=device) for case in cases]
     prefill_chunk = rng.choice([1, 5, 64])
     windows = {}
@@ -119,12 +151,12 @@ def play(seed: int, device: str = "cpu") -> Counter[str]:
         format,
         kv_type,
         device,
-        n_blocks=n_most + rng.choice([0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),
+        n_blocks=n_most + rng.choice([0, 0, 0, 0, 0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),
         windows=windows,
         num_threads=rng.choice([1, 2]),
         prefill_chunk=prefill_chunk,
         prefix_caching=rng.random() < 0.7,
-        max_num_seqs=rng.choice([4, 16]),
+        max_num_seqs=rng.choice([6, 16]),
     )
     handles = []
     for ids, options in cases:
@@ -134,15 +166,19 @@ def play(seed: int, device: str = "cpu") -> Counter[str]:
         if rng.random() < 0.3:
             options["deadline_s"] = FAR_S * rng.random()
         handles.append(engine.submit(ids, sampling(**options)))
+        if rng.random() < 0.7:
+            grammars().step()
         for _ in range(rng.choice([0, 0, 0, 3])):
             engine.step()
             engine.scheduler.check_invariants()
         if rng.random() < 0.1:
             rng.choice(handles).abort()
+    grammars().step()
     drain(engine)
     counts = Counter({"engines": 1, "engines with a window": len(windows), "engine requests": len(cases)})
     counts["engines with sources"] = family not in ("llama", "gemma3")
     for handle, outputs in zip(handles, expected, strict=True):
+        counts["engine requests in a grammar"] += form_of(handle._request.params) is not None
         counts["engine requests preempted"] += handle._request.metrics["preemptions"] > 0
         counts["engine tokens compared"] += compare(handle, outputs)
     assert is_idle(engine)
@@ -167,6 +203,9 @@ def compare(handle, outputs) -> int:
     try:
         found = handle.result(timeout=0).outputs
     except RequestCancelled:
+        return 0
+    except GrammarError as error:
+        assert error.code == outputs, "a request fails otherwise than alone"
         return 0
     if all(output.finish_reason != "abort" for output in found):
         assert found == outputs, "a request's outputs are not those it has alone"

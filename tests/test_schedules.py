@@ -20,6 +20,14 @@ def test_schedules_preempt_and_hit_prefixes():
     counts: Counter[str] = Counter()
     for seed in range(1000, 1250):
         counts += property_schedules.check(seed)
-    for what in ("preemptions", "prefix hits", "forks", "guesses", "right guesses", "engine preemptions"):
+    for what in (
+        "preemptions",
+        "prefix hits",
+        "forks",
+        "guesses",
+        "right guesses",
+        "engine preemptions",
+        "engine requests in a grammar",
+    ):
         assert counts[what] > 50, counts
     assert counts["engine requests preempted"] >= 0.3 * counts["engine requests"], counts
