@@ -95,6 +95,12 @@ def test_a_finished_text_has_the_form(grammars, kind, temperature):
     )
 
 
+def test_any_character_may_be_in_a_choice(grammars):
+    for code in (*range(1, 32), *map(ord, '"/\\|#'), 127, 128, 255):
+        text = f"x{chr(code)}y"
+        assert texts(grammars, choice=[text]) == [(text, "stop")]
+
+
 def test_a_text_ends_where_its_grammar_ends(grammars):
     assert texts(grammars, regex="bcd") == [("bcd", "stop")]
     assert texts(grammars, regex="bcd", max_tokens=3) == [("bcd", "stop")]

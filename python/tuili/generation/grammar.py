@@ -262,4 +262,5 @@ def _source(matcher: Any, form: Form) -> str:
     import json
 
     choices = " | ".join(json.dumps(text, ensure_ascii=False) for text in json.loads(form.text))
+    choices = choices.replace("\x7f", "\\u007f")  # the one control character that JSON does not escape
     return str(matcher.grammar_from_lark(f"start: {choices}"))
