@@ -21,7 +21,7 @@ import tuili
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tiny_models import N_VOCAB
 from tuili import completions, errors
-from tuili.generation import grammar
+from tuili.generation import grammar, quantifiers
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
 
@@ -239,6 +239,15 @@ def test_a_form_beyond_the_limits_is_refused_when_it_is_named(name):
         SamplingParams(**REFUSED[name])
     assert time.perf_counter() - start < 0.5
     assert len(str(caught.value)) < 300
+
+
+def test_what_a_grammar_may_leave_out_is_counted_as_the_library_reads_it():
+    assert quantifiers.in_regex(r"(a|)b*\*[x+]?") == 4, "a class counts what it holds"
+    count = quantifiers.in_grammar
+    assert count('start: A A\nA: B B /c?/\nB: /a*/ | "b"?  # B B') == (2 * 2 + 1) + 2
+    assert count('start: A\nA: "?*" ["b"] | ""i\n  | // A A\n') == 3
+    assert count('start[capture="a: A"]: %json {"a": "b?*"} /x?\ny?/ <[0-9]> "B: B B"') == 2
+    assert count("".join(f'r{i}: "a"? r{i + 1}* ("b" | "c")+\n' for i in range(200))) == 150
 
 
 def test_only_one_form_can_be_asked_for():

@@ -54,6 +54,7 @@ def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]
     """
     own, parts, n_of_rules = Counter({"": 0}), {"": Counter[str]()}, 0
     name, first, before, at, is_new_line = "", "", ":", 0, True
+    text += "\nend"  # as each definition is ended by the next one
     while token := _TOKEN.match(text, at):
         at, kind, found = token.end(), token.lastgroup, token[0]
         if kind == "blank":
@@ -62,6 +63,7 @@ def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]
         if is_new_line:
             first, is_new_line = found.lstrip("!?_") if kind in ("terminal", "rule") else "", False
             if first:
+                own[name] += before == "|"
                 continue
         if found == ":" and first:
             name, first = first, ""
@@ -74,7 +76,7 @@ def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]
         elif kind == "json":
             at = _after_json(text, at)
             own[name] += 0 if found.startswith("%json") else in_regex(text[token.end() : at])
-        elif found in '*?+{[~""' or found[:1] in "!?" or (found in "|)" and before in ":(|"):
+        elif found[:1] in "*?+{[~!" or found[:2] == '""' or (found in "|)" and before in ":(|"):
             own[name] += name[:1].isupper()
             n_of_rules += not name[:1].isupper()
         before = found
