@@ -31,8 +31,9 @@ def beam_search(
     prompts         as `generate` takes them
     early_stopping  True: end with beam_width finished continuations, even if better ones may follow; "never":
                     only when none can follow, however long it becomes
-    options         stop, logprobs, no_repeat_ngram_size, json_schema, deadline_s and what else SamplingParams
-                    has for a search
+    options         stop, logprobs, no_repeat_ngram_size, deadline_s and what else SamplingParams has for a
+                    search; in a json_schema, regex, choice or grammar a text may come more than once, of
+                    other tokens each time
     raises          as `generate`; InvalidParameterError for what does not go with a search
     """
     width = integer("beam_width", beam_width, 1, MAX_BEAMS)
