@@ -10,7 +10,7 @@ import random
 import numpy as np
 import pytest
 
-from engine_schedules import alone, draw_options, draw_prompt
+from engine_schedules import EOS, alone, draw_options, draw_prompt
 from tiny_core import built, some_ids
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili import _core
@@ -29,6 +29,7 @@ def play(seed):
     engine = make_engine(
         model=built("llama"),
         max_model_len=256,
+        eos_ids=(EOS,),
         n_blocks=rng.choice([11, 11, 12, 256]),
         num_threads=rng.choice([1, 2]),
         prefill_chunk=rng.choice([5, 64]),
