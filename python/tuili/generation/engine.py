@@ -219,7 +219,7 @@ class Engine(Worker):
                 self.post(lambda: Compiled(request, outcome))
 
         assert self.grammars is not None
-        n_rows = max(request.params.n, request.params.num_beams)
+        n_rows = max(request.params.n, request.params.num_beams or 1)
         message = Compilation(form, n_rows, deliver, is_wanted=lambda: not request.done)
         try:
             self.grammars.post(lambda: message)
