@@ -45,7 +45,7 @@ def draw_prompt(rng):
 
 def draw_options(rng):
     """Every parameter that reads the history, next to greedy, which repeats itself most."""
-    options = {"max_tokens": rng.choice([rng.randint(1, 60), 60])}
+    options = {"max_tokens": rng.choice([rng.randint(1, 60), 60, 60])}
     if rng.random() < 0.5:
         options |= {
             "temperature": rng.choice([0.05, 0.3, 1.0]),
@@ -83,12 +83,12 @@ def draw_beams(rng):
 def draw_cases(rng):
     """Prompts, some of which begin with another's, and what is asked of them."""
     cases = []
-    for _ in range(rng.randint(3, 10)):
+    for _ in range(rng.randint(5, 10)):
         ids = draw_prompt(rng)
         if cases and rng.random() < 0.4:
             ids = rng.choice(cases)[0] + ids
         options = draw_beams(rng) if rng.random() < 0.05 else draw_options(rng)
-        if rng.random() < 0.12:
+        if rng.random() < 0.1:
             options |= rng.choice(FORMS)
         cases.append((ids[:40], options))
     return cases
@@ -151,12 +151,12 @@ def play(seed: int, device: str = "cpu") -> Counter[str]:
         format,
         kv_type,
         device,
-        n_blocks=n_most + rng.choice([0, 0, 0, 0, 0, 0, 0, 1]) + rng.choice([0, 20]) * bool(windows),
+        n_blocks=n_most + rng.choice([0, 0, 0, 0, 0, 0, 0, 1]) + rng.choice([0, 0, 20]) * bool(windows),
         windows=windows,
         num_threads=rng.choice([1, 2]),
         prefill_chunk=prefill_chunk,
         prefix_caching=rng.random() < 0.7,
-        max_num_seqs=rng.choice([6, 16]),
+        max_num_seqs=rng.choice([8, 16]),
     )
     handles = []
     for ids, options in cases:
