@@ -132,6 +132,14 @@ def test_config_jsons_parameters_of_a_task_count_where_nothing_is_given(recorder
     assert asked(llm, "translation", "The cat", src_lang="en", tgt_lang="de") == both
 
 
+def test_config_jsons_own_prefix_is_for_tasks_without_one(recorder):
+    """As that of bart-large-cnn, a space."""
+    llm = recorder("bart", task_parameters={"": {"prefix": " "}, "summarization": {"num_beams": 4}})
+    sources, options = asked(llm, "summarization", "The cat")
+    assert sources == [llm.tokenizer.encode(" The cat")] and options == {"num_beams": 4}
+    assert asked(llm, "text2text-generation", "The cat")[0] == sources
+
+
 def test_other_directions_than_config_jsons_are_refused(recorder):
     llm = recorder("mt5", task_parameters=T5_TASKS)
     with pytest.raises(ModelUnsupportedError, match="translation_en_to_de"):

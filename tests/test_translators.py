@@ -61,7 +61,7 @@ def test_numbers_become_words(models, name, language):
 def test_all_numbers_become_words(models, name, language):
     pipe = translator(models, name, language)
     assert share_right(pipe, language, list(range(10_000)), num_beams=1) >= RIGHT
-    assert share_right(pipe, language, HELD_OUT, num_beams=4) >= RIGHT
+    assert share_right(pipe, language, HELD_OUT[::5], num_beams=4) >= RIGHT
 
 
 @pytest.mark.parametrize("width", [1, 4, 8])

@@ -24,6 +24,8 @@ N_INPUTS, MAX_TOKENS = 12, 24
 
 def opened(name: str) -> tuple[Any, Any]:
     """(model, tokenizer)"""
+    transformers.logging.set_verbosity_error()  # of lengths that are given twice
+    torch.set_num_threads(1)  # more only wait for each other in models so small
     folder = MODELS / name
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     return model, transformers.AutoTokenizer.from_pretrained(folder)

@@ -444,7 +444,7 @@ def _description(plan: LoadPlan) -> dict[str, Any]:
         "eos_token_ids": list(source.eos_token_ids),
         "embedding": source.embedding,
         **heads.as_config(spec.kind, plan.head),
-        "task_parameters": task_parameters(source.config),
+        "task_parameters": task_parameters(source.config) if spec.encoder is not None else {},
         "ignored_tensors": plan.ignored_tensors,
         "auto_map_ignored": "auto_map" in values,
         "warnings": plan.warnings,

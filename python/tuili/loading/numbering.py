@@ -90,15 +90,31 @@ class NumberedEncoding:
     def __init__(
         self, encoding: Encoding, numbering: Numbering, text: str, opening: list[int], n_opening: int
     ) -> None:
-        before = [(0, n_opening)] * len(opening)
-        self.offsets = before + [(a + n_opening, b + n_opening) for a, b in encoding.offsets]
-        self.ids = opening + [numbering.ids[i] for i in encoding.ids]
+        self._encoding, self._n_before, self._n_opening = encoding, len(opening), n_opening
+        library = encoding.ids
+        self.ids = opening + [numbering.ids[i] for i in library]
         unknown, others = numbering.unknown[0], numbering.others
-        for at, i in enumerate(encoding.ids, len(opening)):
-            if i == unknown:
-                begin, end = self.offsets[at]
-                self.ids[at] = others.get(text[begin:end], self.ids[at])
-        self.special_tokens_mask = [0] * len(opening) + list(encoding.special_tokens_mask)
+        for at, i in enumerate(library, len(opening)):
+            place = self.token_to_chars(at) if i == unknown else None
+            if place is not None:
+                self.ids[at] = others.get(text[place[0] : place[1]], self.ids[at])
+
+    def token_to_chars(self, i: int) -> tuple[int, int] | None:
+        """Where token i is from, as [begin, end) in characters; None for one around the text."""
+        if i < self._n_before:
+            return 0, self._n_opening
+        place = self._encoding.token_to_chars(i - self._n_before)
+        return None if place is None else (place[0] + self._n_opening, place[1] + self._n_opening)
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Of every token, (0, 0) for those around the text."""
+        return [self.token_to_chars(i) or (0, 0) for i in range(len(self))]
+
+    @property
+    def special_tokens_mask(self) -> list[int]:
+        """1 for tokens around the text."""
+        return [0] * self._n_before + list(self._encoding.special_tokens_mask)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -59,11 +59,11 @@ class Task(Pipeline):
         chosen = self.options(options)
         cut = boolean("truncation", chosen.pop("truncation", False))
         direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None))
-        usual = self._tasks.get(task) or self._tasks.get("") or {}
+        usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [prefix + checked_str(text, "inputs") for text in many(inputs)]
         encoded = [self._sources.encode(text, direction, cut=cut) for text in texts]
-        searching = _with_defaults(_lengths(chosen), _lengths(dict(usual)))
+        searching = _with_defaults(_lengths(chosen), _lengths(usual))
         if direction.forced_bos_token_id is not None:
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
