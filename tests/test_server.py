@@ -153,6 +153,18 @@ def test_the_client_reads_a_call_of_its_model(client):
     assert isinstance(answer.choices[0].message.tool_calls[0].function.parsed_arguments, Answer)
 
 
+def test_strict_functions_may_be_offered_to_a_free_answer(client):
+    tool = openai.pydantic_function_tool(Answer)
+    fields = {"model": "llama", "messages": CHAT, "max_tokens": 30, "temperature": 1, "seed": 2}
+    answer = client.chat.completions.create(**fields, tools=[tool]).choices[0].message
+    assert answer.content and not answer.tool_calls, "a model of random weights calls nothing"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**fields, tools=[tool], extra_body={"regex": "a"})
+    assert caught.value.param == "regex"
+    plain = {"type": "function", "function": {"name": "f"}}
+    assert client.chat.completions.create(**fields, tools=[plain], parallel_tool_calls=False).choices
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
 def test_a_required_tool_is_called(client, choice):
     fields = {"messages": CHAT, "tools": [WEATHER], "tool_choice": choice, "max_tokens": 80}

@@ -65,10 +65,9 @@ BAD = [
     {"tools": [function("a", extra=1)]},
     {"tools": [function("a", description=1)]},
     {"tools": [function("a")] * 129},
-    {"tools": [function("a", strict=True)]},
     {"tools": [function("a")], "tool_choice": "any"},
     {"tools": [function("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}},
-    {"tools": [function("a")], "parallel_tool_calls": False},
+    {"tools": [function("a")], "parallel_tool_calls": "no"},
     {"tool_choice": "required"},
 ]
 
@@ -85,6 +84,85 @@ def test_a_forced_call_has_a_schema():
     assert len(tools_of({**fields, "tool_choice": "required"}).schema()["anyOf"]) == 2
     named = {"type": "function", "function": {"name": "b"}}
     assert tools_of({**fields, "tool_choice": named}).schema()["properties"]["name"] == {"const": "b"}
+
+
+STRICT = {
+    "type": "object",
+    "properties": {"n": {"enum": [1, 22]}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+
+
+def called(name, arguments):
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+F, G = called("f", {"n": 22}), called("g", {"x": [1]})
+
+
+@pytest.mark.parametrize(
+    "answer, takes",
+    [
+        ("plain text", True),
+        ("", True),
+        ("a < b <tool> <tool_call", True),
+        (F, True),
+        (f"Let me see. {F}", True),
+        (G, True),
+        (f"{F}\n{G}", "several"),
+        (json.dumps({"name": "f", "arguments": {"n": 1}}), True),
+        (json.dumps({"name": "f", "arguments": {"n": 2}}), False),
+        (called("f", {"n": 3}), False),
+        (called("h", {}), False),
+        ("so: <tool_call>no", False),
+        (f"{F} and so on", False),
+        ('{"a": 1}', False),
+        (' \x1c[{"name": "f", "arguments": {}}]', False),
+    ],
+)
+@pytest.mark.parametrize("several", [True, False])
+def test_a_free_answer_calls_strict_functions_as_they_ask(answer, takes, several):
+    library = pytest.importorskip("llguidance", reason="llguidance is not installed: tuili[structured]")
+    tools = tools_of(
+        {
+            "tools": [function("f", parameters=STRICT, strict=True), function("g")],
+            "parallel_tool_calls": several,
+        }
+    )
+    matcher = library.LLMatcher(
+        byte_vocabulary(library), library.LLMatcher.grammar_from_lark(tools.grammar())
+    )
+    whole = matcher.consume_tokens(list(answer.encode())) and matcher.is_accepting()
+    assert whole == (several if takes == "several" else takes), matcher.get_error()
+    if whole and "name" in answer:
+        reader = CallReader(tools)
+        reader.push(answer)
+        assert reader.finish()[1], "and what it takes is read as calls"
+
+
+def byte_vocabulary(library):
+    class Bytes:
+        is_tokenizer_wrapper, bos_token_id, eos_token_id = True, None, 256
+
+        def __init__(self):
+            self.tokens = [*(bytes([i]) for i in range(256)), b"</s>"]
+            self.special_token_ids = [256]
+
+        def __call__(self, text):
+            return list(text if isinstance(text, bytes) else text.encode())
+
+    return library.LLTokenizer(Bytes(), n_vocab=257, eos_token=[256], slices=[])
+
+
+def test_what_is_free_has_no_grammar():
+    fields = {"tools": [function("f", strict=True)]}
+    assert tools_of({**fields, "tool_choice": "none"}).grammar() is None
+    assert tools_of({**fields, "tool_choice": "required"}).grammar() is None
+    assert tools_of({"tools": [function("f")], "parallel_tool_calls": True}).grammar() is None
+    wide = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(200)}}
+    with pytest.raises(InvalidParameterError):
+        tools_of({"tools": [function("f", parameters=wide, strict=True)]}).grammar()
 
 
 def test_a_template_without_tools_reads_of_them():

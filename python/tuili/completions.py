@@ -88,6 +88,12 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
     if tools.offered and form is not None and not parameters.same(form, {"type": "text"}):
         invalid("response_format", "cannot be given next to tools, unless tool_choice is none")
     more = own if schema is None else {**own, "json_schema": schema}
+    grammar = tools.grammar()
+    if grammar is not None:
+        for name in ("regex", "choice", "grammar"):
+            if fields.get(name) is not None:
+                invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
+        more = {**more, "grammar": grammar}
     return Wanted(sampling_params(fields, **more), tools)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from tuili.chat import validate_messages
 from tuili.errors import ModelFormatError
 from tuili.generation.checks import described, invalid
-from tuili.generation.params import not_supported_yet, unknown_name
+from tuili.generation.params import unknown_name
+from tuili.generation.structure import JSON_STYLE, MAX_DEFINITIONS
 from tuili.loading.files import parse_json
 
 MAX_TOOLS = 128
@@ -31,6 +32,19 @@ To call one, answer with its name and arguments as JSON, within <tool_call></too
 <tool_call>
 {{"name": "<function>", "arguments": {{}}}}
 </tool_call>"""
+
+
+# What CallReader reads: text, or calls after some, or Llama's form, where the whole answer is the call; hence
+# text does not begin with a bracket.
+_ANSWER = r"""start: before gap call gap close {more} | call | rest
+before[lazy]: /[\s\x1c-\x1f]*([^\s\x1c-\x1f\{{\[](?s:.*))?<tool_call>/
+between[lazy]: /[ \n]{{0,2}}<tool_call>/
+close: "</tool_call>"
+gap: /[ \n]{{0,2}}/
+call: %json {call}
+rest: REST
+REST: /(?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/ & ~/[\s\x1c-\x1f]*[\{{\[](?s:.*)/
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Tools:
     definitions: tuple[dict[str, Any], ...] = ()
     choice: str = "none"
     forced: bool = False  # whether the answer must be a call
+    single: bool = False  # whether it may hold one call and no more
 
     @property
     def offered(self) -> bool:
@@ -64,19 +79,38 @@ class Tools:
         functions = [tool["function"] for tool in self.definitions]
         if self.choice != "required":
             functions = [function for function in functions if function["name"] == self.choice]
-        forms = [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": function["name"]},
-                    "arguments": function.get("parameters") or {"type": "object"},
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-            for function in functions
-        ]
-        return forms[0] if len(forms) == 1 else {"anyOf": forms}
+        return _one_of([_form(function) for function in functions])
+
+    def grammar(self) -> str | None:
+        """What keeps an answer that may call to what was asked: the arguments of `strict` functions to their
+        schemas, the calls to one. None if nothing was.
+        """
+        functions = [tool["function"] for tool in self.definitions]
+        if self.choice != "auto" or not (self.single or any(each.get("strict") for each in functions)):
+            return None
+        forms = [_form(each if each.get("strict") else {"name": each["name"]}) for each in functions]
+        call = json.dumps({"x-guidance": JSON_STYLE, **_one_of(forms)}, ensure_ascii=False)
+        grammar = _ANSWER.format(more="" if self.single else "(between gap call gap close)*", call=call)
+        if grammar.count(":") > MAX_DEFINITIONS:
+            invalid("tools", f'are too large to be strict (more than {MAX_DEFINITIONS} colons) with "auto"')
+        return grammar
+
+
+def _form(function: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a call."""
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": function.get("parameters") or {"type": "object"},
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _one_of(forms: list[dict[str, Any]]) -> dict[str, Any]:
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
 
 
 def tools_of(fields: Mapping[str, Any]) -> Tools:
@@ -97,14 +131,7 @@ def tools_of(fields: Mapping[str, Any]) -> Tools:
     parallel = fields.get("parallel_tool_calls")
     if parallel is not None and not isinstance(parallel, bool):
         invalid("parallel_tool_calls", f"must be true or false, not {described(parallel)}")
-    if parallel is False and choice == "auto":
-        not_supported_yet("parallel_tool_calls")  # a free answer is not kept from a second call
-    strict = [tool["function"]["name"] for tool in definitions if tool["function"].get("strict")]
-    if strict and choice == "auto":
-        invalid(
-            "tools", 'strict needs tool_choice "required" or a function: a free answer is not constrained'
-        )
-    return Tools(definitions, choice, forced)
+    return Tools(definitions, choice, forced, parallel is False)
 
 
 def _definition(tool: Any, where: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 
 from tuili.errors import EngineClosedError, GrammarError, InvalidParameterError, TuiliError
-from tuili.generation.structure import Form
+from tuili.generation.structure import JSON_STYLE, Form
 from tuili.generation.worker import Worker
 from tuili.loading.files import shown
 
@@ -30,8 +30,6 @@ R = TypeVar("R")
 
 UNSATISFIABLE = "grammar_unsatisfiable"  # the error's code
 MAX_COMPILED = 64  # grammars that are kept
-# Written as json.dumps does: one way only, so that no text goes on with white space without end.
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # The library does about 50,000 units of the first, 14,000 of the second and 20,000 of the third in a
 # millisecond (its documentation); a lexer's state takes one or two kilobytes.
 FUEL = {
