@@ -98,15 +98,19 @@ def planted(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Build:
 
 
 PLANTED = {  # file, what stands there, what is planted instead
-    "no barrier between the warps of a norm": ("rows.cuh", "  __syncthreads();\n  return", "  return"),
+    "no barrier between the warps of a norm": (
+        "rows.cuh",
+        "    __syncthreads();\n    return shared.sums",
+        "    return shared.sums",
+    ),
     "a butterfly too few": ("rows.cuh", "distance > 0", "distance > 1"),
     "no barrier between tiles": ("gemm.cuh", "    __syncthreads();", ""),
     "a wait for too few copies": ("gemm.cuh", "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
-    "the next tile lands in the one that is read": ("gemm.cuh", "tile % kStages]", "tile % (kStages - 1)]"),
-    "no zeros past the end of k": ("gemm.cuh", "exists ? kVectorBytes : 0", "kVectorBytes"),
+    "the next tile lands in the one that is read": ("gemm.cuh", "free = kStages - 1;", "free = kStages - 2;"),
+    "no zeros past the end of k": ("tile_copy.cuh", "present >> c & 1u ? kVectorBytes : 0", "kVectorBytes"),
     "values are read before they arrive": (
         "attention.cuh",
-        "ptx::cp_async_wait<0>();\n    __syncthreads();  // the values",
+        "ptx::cp_async_wait<Shape::kSlots - 2>();\n  __syncthreads();  // the values",
         "__syncthreads();  // the values",
     ),
     "maxima are read before they are written": (
@@ -114,13 +118,13 @@ PLANTED = {  # file, what stands there, what is planted instead
         "__syncthreads();  // the maxima",
         "// the maxima",
     ),
-    "a split goes on from the one before": ("attention.cuh", "state.clear();\n  start_keys", "start_keys"),
+    "a split goes on from the one before": ("attention.cuh", "at, 0);\n    state.clear();", "at, 0);"),
     "one tile too few at the end of the keys": (
-        "attention.cuh",
-        "key + kKeyTile < end",
-        "key + 2 * kKeyTile < end",
+        "attention_loads.cuh",
+        "first_key < tile.end)",
+        "first_key + kKeyTile < tile.end)",
     ),
-    "half of a step's k twice": ("gemm.cuh", "column.pairs[2 * step + 1]", "column.pairs[2 * step]"),
+    "half of a step's k twice": ("gemm.cuh", "b[2 * step + 1]}", "b[2 * step]}"),
 }
 
 

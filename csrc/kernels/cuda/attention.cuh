@@ -11,11 +11,12 @@
 // used, across splits. Rows of shared memory are swizzled by 16-byte chunks, so that ldmatrix meets no bank
 // twice.
 //
-// v1  one tile on its way, 16 queries per warp. Measured on an H200: 1 row behind 512 keys 23.7 µs, 16 rows
-//     behind 4,096 keys 61 % of the read stream; 2,048 rows 82 TFLOP/s, 8,192 rows 118
-// v2  ring of 3 or 4 slots, ids of blocks a tile ahead, 32 queries per warp (half the ldmatrix per mma),
-// masks
-//     and rescaling only where they change a bit, the longest tiles first, one pass per query over its splits
+// v1  one tile on its way, 16 queries per warp. On an H200: 1 row behind 512 keys 23.7 µs, 16 rows behind
+//     4,096 keys 61 % of the read stream; 2,048 rows 82 TFLOP/s, 8,192 rows 118
+// v2  ring of slots, 32 queries per warp (half the ldmatrix per mma), masks and rescaling only where they
+//     change a bit: 11.3 µs, 76 %, 136 TFLOP/s, 240
+// v3  the longest tiles of all heads first, slim blocks for few rows, blocks of pages looked up a load ahead,
+//     partials of 8 splits at once: 10.0 µs, 82 %, 185 TFLOP/s, 245 of the 645 that mma.sync reaches
 #pragma once
 
 #include "kernels/cuda/attention_loads.cuh"

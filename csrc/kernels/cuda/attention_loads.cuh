@@ -55,7 +55,7 @@ __device__ __forceinline__ void start_tile(typename Shape::Tile& to, const void*
   const int first_row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
   const bool has_chunk = chunk * kChunk < problem.head_dim;
   const auto n_wanted = static_cast<unsigned>(has_chunk ? larger(0, tile.end - tile.begin) : 0);
-#pragma unroll
+#pragma unroll(Shape::kQueryTiles > 1 ? 2 : kKeyTile / kPiece)  // all at once would spill
   for (int i = 0; i < kKeyTile / kPiece; ++i) {
     const int key = first_key + i * kPiece;
     const int row = tile.kv_head * problem.block_size + (key & (problem.block_size - 1)) + first_row;
