@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import property_schedules
+import seq2seq_models
 from architecture_files import token_ids, write
 from architecture_table import CASES, Case
 from oracle.model_files import BUILT_IN
@@ -104,6 +105,12 @@ MISSING = {"experts": "experts", "latent": "latent", "parallel": "clipped"}
 def test_what_has_no_kernel_is_named(family: str) -> None:
     with pytest.raises(ModelUnsupportedError, match=MISSING[family]):
         built(family).upload()
+
+
+@on_device
+def test_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(ModelUnsupportedError, match="encoder-decoders run on the CPU only"):
+        seq2seq_models.core_model("T5").upload()
 
 
 @on_device
