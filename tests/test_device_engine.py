@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 import property_schedules
+import seq2seq_models
 from architecture_files import token_ids, write
 from architecture_table import CASES, Case
 from oracle.model_files import BUILT_IN
+from reference_formats import encode_float
 from tiny_core import How, build, built, encode, run, some_ids, tiny
 from tiny_engine import codes, counted, counter, drain, make_engine, sampling
 from tiny_files import write_hf_folder
-from tiny_models import tiny_bert, tiny_llama
+from tiny_models import Weight, tiny_bert, tiny_llama
 from tuili import LLM, InvalidParameterError, _core
 from tuili.errors import EngineClosedError, EngineDeadError, ModelIOError, ModelUnsupportedError
 from tuili.loading.model import LoadPlan, load, plan_model
@@ -96,6 +98,29 @@ def test_vectors_are_the_cpus(format: str, pooling: str) -> None:
         assert encode(there, [ids], pooling)[0].tobytes() == result[i : i + 1].tobytes()
 
 
+@on_device
+@pytest.mark.parametrize("rows", ["all", "first", "mean"])
+def test_a_task_head_answers_as_on_the_cpu(rows: str) -> None:
+    random = np.random.default_rng(3)
+    tiny_model = tiny_bert(format="bf16")
+    tiny_model.spec["task_head"] = _core.TaskHead(
+        n_out=5, rows=rows, d_inner=64, activation="tanh", norm=True
+    )
+    shapes = {"dense": (64, 64), "dense.bias": (64,), "norm": (64,), "norm.bias": (64,)}
+    for name, shape in (shapes | {"out": (5, 64), "out.bias": (5,)}).items():
+        values = random.standard_normal(shape).astype(np.float32) / (8 if len(shape) == 2 else 1)
+        rows_of = encode_float("f32", np.atleast_2d(values))
+        tiny_model.weights[f"task_head.{name}"] = Weight("f32", shape, rows_of)
+    model = build(tiny_model)
+    sequences = [_core.Sequence(some_ids(n, seed=n)) for n in (9, 33)]
+    on_cpu, there = (_core.Runner(m, max_batch_tokens=64, num_threads=1) for m in (model, model.upload()))
+    expected = on_cpu.answer(sequences)
+    assert_close(there.answer(sequences), expected, model.spec)
+    if rows == "all":
+        some = there.answer(sequences, [[8, 0], [32]])
+        assert some.tobytes() == there.answer(sequences)[[8, 0, 9 + 32]].tobytes()
+
+
 MISSING = {"experts": "experts", "latent": "latent", "parallel": "clipped"}
 
 
@@ -104,6 +129,12 @@ MISSING = {"experts": "experts", "latent": "latent", "parallel": "clipped"}
 def test_what_has_no_kernel_is_named(family: str) -> None:
     with pytest.raises(ModelUnsupportedError, match=MISSING[family]):
         built(family).upload()
+
+
+@on_device
+def test_an_encoder_decoder_is_refused() -> None:
+    with pytest.raises(ModelUnsupportedError, match="encoder-decoders run on the CPU only"):
+        seq2seq_models.core_model("T5").upload()
 
 
 @on_device
