@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,18 @@ class Part:
     identity: FileIdentity
 
 
+class Derived(Protocol):
+    """A tensor that is computed from others of the files."""
+
+    def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+        """Its bytes [begin, begin + n_bytes)."""
+
+
 @dataclass
 class Checkpoint:
     """Tensors by name over one or several files, of which at most one is open at a time; a context manager.
 
+    derived   those of the tensors that no file holds as they are
     inside    the folder that every file must lie in (`strict_paths=True`), or None
     warnings  oddities that `strict=False` let pass
     """
@@ -77,6 +86,7 @@ class Checkpoint:
     tensors: dict[str, TensorInfo] = field(default_factory=dict)
     inside: StrPath | None = None
     warnings: list[str] = field(default_factory=list)
+    derived: dict[str, Derived] = field(default_factory=dict)
     _open: RegularFile | None = None
     _open_part: int = -1
 
@@ -99,9 +109,26 @@ class Checkpoint:
     def read(self, name: str, begin: int = 0, n_bytes: int | None = None) -> NDArray[np.uint8]:
         """The bytes of a tensor, or n_bytes of them from `begin` on, in an array of their own."""
         tensor = self.tensors[name]
-        data = np.empty(tensor.n_bytes if n_bytes is None else n_bytes, np.uint8)
+        length = tensor.n_bytes if n_bytes is None else n_bytes
+        if name in self.derived:
+            return self.derived[name].read(self, begin, length)
+        return self.read_stored(tensor, begin, length)
+
+    def read_stored(self, tensor: TensorInfo, begin: int, n_bytes: int) -> NDArray[np.uint8]:
+        """The same of a tensor that a file holds, also if it is no part of the model itself."""
+        data = np.empty(n_bytes, np.uint8)
         self._file(tensor.part).read_into(data.data, tensor.offset + begin)
         return data
+
+    def replace(self, stored: Iterable[TensorInfo], info: TensorInfo, derived: Derived) -> None:
+        """Have `info` computed by `derived` from tensors that are then no longer listed."""
+        for tensor in stored:
+            del self.tensors[tensor.name]
+        if info.name in self.tensors:
+            raise ModelFormatError(
+                f"tensor '{shown(info.name)}' is there twice, as it is and quantized", code="tensor_duplicate"
+            )
+        self.tensors[info.name], self.derived[info.name] = info, derived
 
     def _file(self, part: int) -> RegularFile:
         if self._open is None or part != self._open_part:

@@ -297,12 +297,6 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     _expect_known(config, "model_type", r"[A-Za-z0-9_.-]{1,64}")
     for key in ("torch_dtype", "dtype"):
         _expect_known(config, key, r"auto|(torch\.)?(float(16|32|64)|bfloat16|half)")
-    quantized = config.values.get("quantization_config")
-    if quantized is not None:
-        raise ModelUnsupportedError(
-            f"{config.what}: quantization_config {shown(quantized)} is not supported",
-            code="quantization_config",
-        )
     from tuili.loading.architectures import class_defaults, decoder_heads
 
     headed = _headed_decoder(names[0]) if names[0] not in HF_ARCHITECTURES else None

@@ -301,6 +301,8 @@ def _match_names(
             if not any(re.fullmatch(extra, theirs) for extra in extras):
                 warnings.append(f"tensor '{shown(theirs)}' is unknown and ignored")
             continue
+        if theirs in source.checkpoint.derived:
+            parts = parts._replace(transposed=False)
         for ours, place in places(stored, parts, expected):
             if ours in found:
                 raise ModelFormatError(

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
-from tuili.loading import safetensors_file, tokenizer_documents
+from tuili.loading import prequantized, safetensors_file, tokenizer_documents
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
     HF_SEQ2SEQ,
@@ -129,6 +129,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     architecture, module = hf_architecture(config)
     _refuse_pickles_only(folder)
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
+    with checkpoint:
+        prequantized.replace_tensors(checkpoint, config, folder, inside)
     generation = read_config(folder, "generation_config.json", inside=inside)
     seq2seq = architecture in HF_SEQ2SEQ
     if seq2seq and generation is None:

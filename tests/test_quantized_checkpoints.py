@@ -1,0 +1,303 @@
+"""GPTQ, AWQ and MXFP4 folders: their weights exactly, so the bits of the same model in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+from safetensors.numpy import load_file, save_file
+
+import tuili
+from architecture_files import token_ids
+from quantized_folders import (
+    Quantized,
+    Tensors,
+    case_of,
+    quantized,
+    write_gpt_oss,
+    write_pair,
+)
+from tiny_core import run
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading.model import LoadPlan, load, plan_model
+
+LLAMA = case_of("LlamaForCausalLM")
+F, U = ModelFormatError, ModelUnsupportedError
+
+
+def logits(path: Path, **options: Any) -> np.ndarray:
+    plan = plan_model(path, **options)
+    return run(load(plan).model, np.array(token_ids(), np.int32)).logits()
+
+
+def formats(plan: LoadPlan) -> set[str]:
+    """Of the linear maps in the layers."""
+    names = ("query", "key", "value", "output", "gate", "up", "down")
+    return {tensor.format for tensor in plan.tensors if tensor.name.rsplit(".", 1)[-1] in names}
+
+
+def same_bits(pair: tuple[Path, Path], format: str) -> None:
+    plan = plan_model(pair[0], compute="float32")
+    assert formats(plan) == {format}
+    assert bool(plan.warnings) == (format == "f32")
+    assert logits(pair[0], compute="float32").tobytes() == logits(pair[1]).tobytes()
+
+
+@pytest.mark.parametrize("method", ["gptq", "gptq_v2", "awq"])
+@pytest.mark.parametrize("group_size", [32, 64, 128, -1])
+@pytest.mark.parametrize("sym", [True, False])
+def test_groups_give_the_bits_of_their_values(
+    method: str, group_size: int, sym: bool, tmp_path: Path
+) -> None:
+    pair = write_pair(LLAMA, Quantized(method, group_size, sym), tmp_path)
+    same_bits(pair, "q4_0" if sym else "q5_0")
+
+
+@pytest.mark.parametrize("how", [Quantized(desc_act=True, sym=False), Quantized(group_size=16),
+                                 Quantized("awq", 48, sym=False)])  # fmt: skip
+def test_groups_that_are_no_blocks_become_floats(how: Quantized, tmp_path: Path) -> None:
+    same_bits(write_pair(LLAMA, how, tmp_path), "f32")
+
+
+@pytest.mark.parametrize("scales, format", [((np.float16, np.float32), "q5_0"), ((np.float32,), "f32")])
+def test_scales_of_other_types_stay_exact(scales: Any, format: str, tmp_path: Path) -> None:
+    same_bits(write_pair(LLAMA, Quantized(sym=False, scales=scales), tmp_path), format)
+
+
+@pytest.mark.parametrize(
+    "architecture, settings",
+    [
+        ("Phi3ForCausalLM", {}),
+        ("Qwen2ForCausalLM", {"vocab_size": 304}),
+        ("Qwen2MoeForCausalLM", {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}),
+        ("GPT2LMHeadModel", {}),
+    ],
+)
+def test_fused_tied_routed_and_turned_weights_come_apart(
+    architecture: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    case = case_of(architecture, **settings)
+    if "Moe" in architecture:
+        case = dataclasses.replace(case, leave_out=r"experts\.(gate_up|down)_proj$")
+    pair = write_pair(case, Quantized(sym=False), tmp_path, conv1d=architecture.startswith("GPT2"))
+    same_bits(pair, "q5_0")
+
+
+def test_every_code_and_zero_is_kept(tmp_path: Path) -> None:
+    """Values read back by the gguf package equal scale · (code - zero), all 256 pairs among them."""
+    for method in ("gptq", "gptq_v2", "awq"):
+        pair = write_pair(LLAMA, Quantized(method, sym=False), tmp_path / method)
+        name = "model.layers.0.mlp.up_proj.weight"
+        data = plan_model(pair[0]).source.checkpoint.read(name).reshape(96, -1)
+        wanted = load_file(pair[1] / "model.safetensors")[name]
+        assert (dequantize(data, GGMLQuantizationType.Q5_0) == wanted).all()
+
+
+def test_a_part_of_the_rows_is_that_part(tmp_path: Path) -> None:
+    pair = write_pair(LLAMA, Quantized(sym=False), tmp_path)
+    checkpoint = plan_model(pair[0]).source.checkpoint
+    name = "model.layers.0.mlp.up_proj.weight"
+    whole = checkpoint.read(name).reshape(96, -1)
+    size = whole.shape[1]
+    for first, last in ((0, 1), (3, 17), (95, 96)):
+        part = checkpoint.read(name, first * size, (last - first) * size)
+        assert (part.reshape(-1, size) == whole[first:last]).all()
+
+
+def test_settings_may_be_in_a_file_of_their_own(tmp_path: Path) -> None:
+    for method, file, settings in (
+        ("gptq", "quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False, "sym": False}),
+        ("awq", "quant_config.json", {"w_bit": 4, "q_group_size": 32, "zero_point": True, "version": "GEMM"}),
+    ):
+        pair = write_pair(LLAMA, Quantized(method, sym=False), tmp_path / method)
+        (pair[0] / "config.json").write_text(json.dumps(LLAMA.config), encoding="utf-8")
+        with pytest.raises(F, match="no quantization_config"):
+            plan_model(pair[0])
+        (pair[0] / file).write_text(json.dumps(settings), encoding="utf-8")
+        same_bits(pair, "q5_0")
+
+
+def test_int8_applies_to_what_became_floats(tmp_path: Path) -> None:
+    pair = write_pair(LLAMA, Quantized(desc_act=True), tmp_path)
+    assert formats(plan_model(pair[0], quantization="int8")) == {"q8_0"}
+    options = {"quantization": "int8", "compute": "float32"}
+    assert logits(pair[0], **options).tobytes() == logits(pair[1], **options).tobytes()
+
+
+def test_the_engine_runs_them(tmp_path: Path) -> None:
+    pair = write_pair(LLAMA, Quantized(sym=False), tmp_path)
+    with tuili.LLM(pair[0], num_threads=1, kv_cache_bytes=1 << 20) as llm:
+        quick = llm.logits(token_ids())
+        assert llm.config["weight_bytes"]["q5_0"] > 0
+    exact = logits(pair[1])
+    assert abs(quick - exact).max() <= 0.05 * np.ptp(exact)  # int8 activations of a model of noise
+
+
+# ---- MXFP4
+
+
+def test_mxfp4_experts_give_the_bits_of_their_values(tmp_path: Path) -> None:
+    pair = write_gpt_oss(tmp_path)
+    plan = plan_model(pair[0], compute="float32")
+    experts = {
+        tensor.format for tensor in plan.tensors if ".experts." in tensor.name and len(tensor.shape) == 2
+    }
+    assert experts == {"q5_0"} and not plan.warnings
+    assert logits(pair[0], compute="float32").tobytes() == logits(pair[1]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "scale, error, code",
+    [
+        (255, F, "not_finite"),
+        (103, U, "dtype_overflow"),
+        (144, U, "dtype_overflow"),
+        (104, None, ""),
+        (143, None, ""),
+    ],
+)
+def test_scales_that_float16_cannot_hold_are_refused(
+    scale: int, error: Any, code: str, tmp_path: Path
+) -> None:
+    folder, _ = write_gpt_oss(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.experts.down_proj_scales"
+    tensors[name].flat[5] = scale
+    save_file(tensors, folder / "model.safetensors")
+    if error is None:
+        load(plan_model(folder))
+        return
+    with pytest.raises(error) as caught:
+        load(plan_model(folder))
+    assert caught.value.code == code
+
+
+def test_a_block_of_zeros_may_have_any_scale(tmp_path: Path) -> None:
+    folder, _ = write_gpt_oss(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.experts.down_proj"
+    tensors[f"{name}_blocks"][0, 0, 0], tensors[f"{name}_scales"][0, 0, 0] = 0, 0
+    save_file(tensors, folder / "model.safetensors")
+    load(plan_model(folder))
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"bits": 3}, "4 bits"),
+        ({"bits": 8}, "4 bits"),
+        ({"bits": "4"}, "bits"),
+        ({"bits": None}, "bits"),
+        ({"group_size": 0}, "group"),
+        ({"group_size": -2}, "group"),
+        ({"group_size": 1.5}, "group_size"),
+        ({"sym": "yes"}, "sym"),
+        ({"desc_act": 1}, "desc_act"),
+        ({"checkpoint_format": "marlin"}, "checkpoint_format"),
+        ({"pack_dtype": "int8"}, "pack_dtype"),
+        ({"quant_method": "awq", "version": "gemv"}, "version"),
+        ({"quant_method": "bitsandbytes"}, "methods"),
+        ({"quant_method": ["gptq"]}, "methods"),
+        ({"quant_method": None}, "methods"),
+    ],
+)
+def test_other_ways_to_quantize_are_named(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    folder, _ = write_pair(LLAMA, Quantized(), tmp_path)
+    config = LLAMA.config | {"quantization_config": Quantized().config() | settings}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(U, match=said) as caught:
+        plan_model(folder)
+    assert caught.value.code == "quantization_config"
+
+
+STEM = "model.layers.0.mlp.up_proj"
+PARTS, _ = quantized(STEM, 96, 64, Quantized())
+
+
+def change(name: str, **other: Any) -> Tensors:
+    """The tensor of this ending in another shape or type."""
+    x = PARTS[f"{STEM}.{name}"]
+    x = x.astype(other.get("dtype", x.dtype))
+    return {f"{STEM}.{name}": x.reshape(other["shape"]) if "shape" in other else x}
+
+
+@pytest.mark.parametrize(
+    "changes, without, code",
+    [
+        ({}, "qzeros", "tensor_missing"),
+        ({}, "scales", "tensor_missing"),
+        ({}, "qweight", "tensor_missing"),
+        (change("qweight", shape=(16, 48)), "", "tensor_shape"),
+        (change("qweight", shape=(768,)), "", "tensor_shape"),
+        (change("qweight", shape=(4, 192)), "", "tensor_shape"),
+        (change("qweight", dtype=np.int64), "", "tensor_dtype"),
+        (change("qzeros", shape=(1, 24)), "", "tensor_shape"),
+        (change("scales", shape=(1, 192)), "", "tensor_shape"),
+        (change("scales", dtype=np.int16), "", "tensor_dtype"),
+        (change("g_idx", shape=(32, 2)), "", "tensor_shape"),
+        ({f"{STEM}.g_idx": np.full(64, 2, np.int32)}, "", "group_index"),
+        ({f"{STEM}.g_idx": np.full(64, -1, np.int32)}, "", "group_index"),
+        ({f"{STEM}.weight": np.zeros((96, 64), np.float32)}, "", "tensor_duplicate"),
+        ({"model.layers.0.mlp.more.scales": np.zeros(4, np.float16)}, "", "tensor_missing"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(changes: Tensors, without: str, code: str, tmp_path: Path) -> None:
+    folder, _ = write_pair(LLAMA, Quantized(), tmp_path)
+    tensors = load_file(folder / "model.safetensors") | changes
+    tensors.pop(f"{STEM}.{without}", None)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(F) as caught:
+        plan_model(folder)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "ending, x, code",
+    [
+        ("down_proj_scales", None, "tensor_missing"),
+        ("down_proj_scales", np.zeros((4, 64, 2), np.uint8), "tensor_shape"),
+        ("down_proj_scales", np.zeros((4, 64, 3), np.int8), "tensor_dtype"),
+        ("down_proj_blocks", np.zeros((4, 64, 3, 8), np.uint8), "tensor_shape"),
+        ("down_proj_blocks", np.zeros((4, 32, 3, 16), np.uint8), "tensor_shape"),
+    ],
+)
+def test_mxfp4_tensors_that_do_not_fit_are_named(
+    ending: str, x: np.ndarray | None, code: str, tmp_path: Path
+) -> None:
+    folder, _ = write_gpt_oss(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    name = f"model.layers.0.mlp.experts.{ending}"
+    del tensors[name]
+    if x is not None:
+        tensors[name] = x
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(F) as caught:
+        plan_model(folder)
+    assert caught.value.code == code
+
+
+def test_scaled_activations_are_refused(tmp_path: Path) -> None:
+    folder, _ = write_pair(LLAMA, Quantized("awq"), tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.act.scales"] = np.ones(96, np.float16)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(U, match=r"act\.scales"):
+        plan_model(folder)
+
+
+def test_settings_without_quantized_tensors_are_an_error(tmp_path: Path) -> None:
+    _, floats = write_pair(LLAMA, Quantized(), tmp_path)
+    for settings in (Quantized().config(), {"quant_method": "mxfp4"}):
+        config = LLAMA.config | {"quantization_config": settings}
+        (floats / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with pytest.raises(F, match="but no tensor"):
+            plan_model(floats)
