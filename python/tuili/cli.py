@@ -175,7 +175,7 @@ def _command(
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
     group.add_argument("--compute", choices=("auto", "float32"))
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--quantization", choices=("int8",))
+    group.add_argument("--quantization", choices=("int8", "int4"))
     group.add_argument("--kv-cache-dtype", choices=("auto", "float32", "float16", "bfloat16", "int8"))
     group.add_argument("--kv-cache-bytes", type=int, metavar="BYTES")
     group.add_argument("--max-model-len", type=int, metavar="N")

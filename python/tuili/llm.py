@@ -59,8 +59,8 @@ class LLM(Vectors, Insides):
     device                 "cpu", or in builds with CUDA "cuda": float weights are rounded to bfloat16 there,
                            and the cache holds float16 or bfloat16
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization           None (as stored), or "int8": the float weights of linear maps become q8_0 while
-                           loading
+    quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
+                           or q4_k and q4_1, while loading
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
     kv_cache_dtype         "auto" (float16, of encoder-decoders float32), "float32", "float16", "bfloat16", or
                            "int8": half of float16, with one scale per token and head

@@ -17,6 +17,7 @@ from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitErro
 from tuili.loading import heads
 from tuili.loading.checkpoint import FORMATS, TensorInfo
 from tuili.loading.files import StrPath, shown
+from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
@@ -155,7 +156,8 @@ def plan_model(
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
     dtype         of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization  "int8": the float matrices that a text is multiplied with become q8_0
+    quantization  "int8": the float matrices that a text is multiplied with become q8_0; "int4": q4_k, or q4_1
+                  where rows are no whole blocks of 256, but for heads, which become q8_0
     strict        False tolerates data that no tensor covers, with a warning
     strict_paths  refuse symbolic links that lead out of the folder
     check_finite  `load` refuses infinite and not-a-number weights
@@ -217,8 +219,10 @@ def _plan_tensors(
     tensors = []
     for name, shape in expected.items():
         place = _checked(name, expected, found.pop(name, None), source, spec)
-        quantized = quantization is not None and _can_quantize(name, place.stored, shape, spec)
-        format = "q8_0" if quantized else _target_format(name, place.stored, shape, dtype)
+        if quantization is not None and _can_quantize(name, place.stored, shape, spec):
+            format = _quantized_format(quantization, name, shape[1])
+        else:
+            format = _target_format(name, place.stored, shape, dtype)
         tensors.append(PlannedTensor(name, place, format, shape))
     for name, place in found.items():
         warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
@@ -237,11 +241,9 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
                 code="invalid_option",
                 param=param,
             )
-    if quantization == "int4":
-        raise ModelUnsupportedError("quantization to int4 while loading is not done yet", code="quantization")
-    if quantization is not None and quantization != "int8":
+    if quantization is not None and quantization not in ("int8", "int4"):
         raise InvalidParameterError(
-            f"quantization is {shown(quantization)}, expected None or int8",
+            f"quantization is {shown(quantization)}, expected None, int8 or int4",
             code="invalid_option",
             param="quantization",
         )
@@ -356,6 +358,13 @@ def _can_quantize(name: str, stored: TensorInfo, shape: Shape, spec: ModelSpec) 
     )
 
 
+def _quantized_format(quantization: str, name: str, n_in: int) -> str:
+    """Heads, which are embeddings where these are tied, keep 8 bits: logits feel every error of theirs."""
+    if quantization == "int8" or name in ("head", "token_embedding"):
+        return "q8_0"
+    return int4_format(n_in)
+
+
 def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> str:
     if not _is_weight(name, shape):
         return "f32"
@@ -414,6 +423,8 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
             values = source.module.fold(tensor.name, values)
         if tensor.format == "q8_0":
             data = quantize_q8_0(values, stored.name)
+        elif tensor.format not in _FLOATS:
+            data = quantize_int4(values, tensor.shape[1], stored.name)
         else:
             data = from_float32(values, tensor.format, stored.name)
     builder.add(tensor.name, cast(Any, tensor.format), tensor.shape, data)
