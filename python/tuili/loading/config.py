@@ -96,9 +96,25 @@ HF_ARCHITECTURES |= {
 }
 GGUF_ARCHITECTURES = {
     "llama": "llama",
+    "llama with experts": "mixtral",  # as the file itself calls it: llama
     "qwen2": "qwen2",
+    "qwen2moe": "qwen_moe",
     "qwen3": "qwen3",
+    "qwen3moe": "qwen_moe",
+    "phi3": "phi3",
+    "gemma": "gemma1",
+    "gemma2": "gemma2",
     "gemma3": "gemma",
+    "smollm3": "smollm3",
+    "olmo": "olmo",
+    "olmo2": "olmo2",
+    "granite": "granite",
+    "starcoder2": "starcoder2",
+    "stablelm": "stablelm",
+    "chatglm": "glm",
+    "glm4": "glm",
+    "command-r": "cohere",
+    "cohere2": "cohere",
     "bert": "bert",
 }
 
@@ -307,12 +323,14 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     return names[0], module
 
 
-def gguf_architecture(name: str, what: str) -> ModuleType:
-    """The file of the architecture that a GGUF file asks for."""
+def gguf_architecture(name: str, what: str, *, experts: bool = False) -> ModuleType:
+    """The file of the architecture that a GGUF file asks for; Mixtral's files call themselves Llama."""
     if not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
         raise ModelFormatError(
             f"{what}: general.architecture is '{shown(name)}', not a name", code="architecture"
         )
+    if experts and f"{name} with experts" in GGUF_ARCHITECTURES:
+        name = f"{name} with experts"
     return _architecture(GGUF_ARCHITECTURES, name, f"{what}: general.architecture")
 
 

@@ -245,7 +245,8 @@ def _embedding(
 
 def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Source:
     name = metadata.get_str("general.architecture")
-    module = gguf_architecture(name, metadata.what)
+    experts = f"{name}.expert_count" in metadata and metadata.get_u32(f"{name}.expert_count") > 0
+    module = gguf_architecture(name, metadata.what, experts=experts)
     with checkpoint:
         config: Config = module.config_from_gguf(metadata, checkpoint)
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import gguf_config, sizes
+from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
@@ -15,6 +15,7 @@ from tuili.loading.architectures.encoders import (
     prefixed,
     refuse_flags,
 )
+from tuili.loading.architectures.from_gguf import gguf_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata

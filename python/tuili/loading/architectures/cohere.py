@@ -16,7 +16,15 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_QK_NORMS_OF_HEADS,
+    LAYER_NORM_EPS,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 TENSOR_NAMES = (
@@ -28,6 +36,9 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS_OF_HEADS
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -70,3 +81,12 @@ def spec(config: Config) -> ModelSpec:
 def constants(config: Config) -> dict[str, float]:
     """No norm has a bias."""
     return {r".*_norm\.bias": 0.0, r".*_norms\.\d+\.bias": 0.0}
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "command-r" or "cohere2"."""
+    second = metadata.get_str("general.architecture") == "cohere2"
+    name = "Cohere2ForCausalLM" if second else "CohereForCausalLM"
+    numbers = LAYER_NORM_EPS | {"logit_scale": "logit_scale"}
+    present = {"use_qk_norm": "attn_q_norm.weight"}
+    return decoder_config(metadata, checkpoint, name, numbers=numbers, present=present)

@@ -8,17 +8,16 @@ from numpy.typing import NDArray
 from tuili._core import LayerSpec, ModelSpec, RopeSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
-    DECODER_GGUF_NAMES,
     DECODER_NAMES,
     GLOBAL,
     LOCAL,
     activation,
-    decoder_config,
     expect_only,
     layer_types,
     rotary_head_dim,
     sizes,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.gguf import Metadata

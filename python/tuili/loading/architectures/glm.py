@@ -13,7 +13,17 @@ from tuili.loading.architectures import (
     sizes,
     without,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_ATTENTION_BIASES,
+    GGUF_FUSED_GATE,
+    GGUF_FUSED_QKV,
+    GGUF_POST_NORMS,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 TENSOR_NAMES = (
@@ -27,6 +37,11 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = (
+    DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES | GGUF_POST_NORMS | GGUF_FUSED_QKV | GGUF_FUSED_GATE
+)
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -42,3 +57,13 @@ def spec(config: Config) -> ModelSpec:
     )
     layers = [layer] * size.n_layers
     return decoder(config, size, layers, [rotation], usual_eps=1.5625e-7, max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "chatglm" or "glm4"."""
+    fourth = metadata.get_str("general.architecture") == "glm4"
+    name = "Glm4ForCausalLM" if fourth else "GlmForCausalLM"
+    config = decoder_config(metadata, checkpoint, name, rotates="parts")
+    biased = any(f"blk.0.{part}.bias" in checkpoint.tensors for part in ("attn_q", "attn_qkv"))
+    config.values = {**config.values, "attention_bias": biased}
+    return config

@@ -13,10 +13,17 @@ from tuili.loading.architectures import (
     rope,
     sizes,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -42,3 +49,14 @@ def spec(config: Config) -> ModelSpec:
         embedding_scale=config.positive("embedding_multiplier", 1.0),
         logit_scale=1 / config.positive("logits_scaling", 1.0),
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "granite"."""
+    numbers = {
+        "attention_multiplier": "attention.scale",
+        "residual_multiplier": "residual_scale",
+        "embedding_multiplier": "embedding_scale",
+        "logits_scaling": "logit_scale",
+    }
+    return decoder_config(metadata, checkpoint, numbers=numbers)

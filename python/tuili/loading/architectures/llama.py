@@ -8,17 +8,16 @@ from tuili._core import ModelSpec, RopeSpec
 from tuili.errors import ModelFormatError
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
-    DECODER_GGUF_NAMES,
     LLAMA_NAMES,
     MLP_BIASES,
     activation,
     decoder,
-    decoder_config,
     layer_of,
     rope,
     rotary_head_dim,
     sizes,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata

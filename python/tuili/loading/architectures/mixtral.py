@@ -16,7 +16,16 @@ from tuili.loading.architectures import (
     window,
     without,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    EXPERT_KEYS,
+    GGUF_EXPERTS,
+    decoder_config,
+)
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = (
     without(LLAMA_NAMES, ".mlp.")
@@ -24,6 +33,9 @@ TENSOR_NAMES = (
     | expert_names("model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj")
 )
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_EXPERTS
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -35,3 +47,10 @@ def spec(config: Config) -> ModelSpec:
     layer = layer_of(size, activation=activation(config), sliding_window=window(config), moe=moe)
     layers = [layer] * size.n_layers
     return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "llama" with experts."""
+    config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS)
+    config.values = {**config.values, "sliding_window": None}
+    return config

@@ -13,10 +13,17 @@ from tuili.loading.architectures import (
     sizes,
     without,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = without(DECODER_NAMES, "norm") | ATTENTION_BIASES
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -39,3 +46,8 @@ def spec(config: Config) -> ModelSpec:
 def constants(config: Config) -> dict[str, float]:
     """Its norms have no weights."""
     return {r".*_norm": 1.0, r".*_norm\.bias": 0.0}
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "olmo"."""
+    return decoder_config(metadata, checkpoint, numbers={"clip_qkv": "attention.clamp_kqv"})

@@ -10,6 +10,7 @@ from tuili.loading.architectures import (
     LOCAL,
     activation,
     decoder,
+    expect_only,
     layer_of,
     layer_types,
     rope,
@@ -19,7 +20,10 @@ from tuili.loading.architectures import (
     window,
     without,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_QK_NORMS, decoder_config
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = (
     without(DECODER_NAMES, "input_layernorm")
@@ -32,6 +36,13 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = without(DECODER_GGUF_NAMES, ".attn_norm", ".ffn_norm") | {
+    **GGUF_QK_NORMS,
+    "blk.{i}.post_attention_norm.weight": "layers.{i}.attention_norm",
+    "blk.{i}.post_ffw_norm.weight": "layers.{i}.mlp_norm",
+}
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -84,3 +95,10 @@ def _ropes_by_type(config: Config) -> tuple[list[RopeSpec], int]:
         ropes.append(rotation)
         limits.append(limit)
     return ropes, min(limits)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "olmo2"; those of OLMo 3, with windows, are refused."""
+    config = decoder_config(metadata, checkpoint, "Olmo2ForCausalLM")
+    expect_only(config, "sliding_window")
+    return config

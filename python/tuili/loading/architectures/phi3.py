@@ -13,7 +13,16 @@ from tuili.loading.architectures import (
     window,
     without,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_FUSED_GATE,
+    GGUF_FUSED_QKV,
+    decoder_config,
+    divisors_of,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj") | {
@@ -23,6 +32,9 @@ TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj", "gate_proj", "
     "model.layers.{i}.mlp.gate_up_proj.weight": Parts(("layers.{i}.gate", "layers.{i}.up")),
 }
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_FUSED_GATE
+GGUF_IGNORED_TENSORS = (r"rope_factors_(short|long)\.weight",)
 
 
 def spec(config: Config) -> ModelSpec:
@@ -37,3 +49,20 @@ def spec(config: Config) -> ModelSpec:
     rotation, limit = rope(config, size, partial=1.0, rounds_up=True)
     layer = layer_of(size, activation=activation(config), sliding_window=window(config))
     return decoder(config, size, [layer] * size.n_layers, [rotation], usual_eps=1e-5, max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "phi3", with the divisors of LongRoPE if it has them."""
+    integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"}
+    config = decoder_config(metadata, checkpoint, integers=integers, rotates="parts")
+    divisors = [divisors_of(checkpoint, f"rope_factors_{kind}.weight") for kind in ("short", "long")]
+    if divisors[0] is None or divisors[1] is None:
+        return config
+    scaling = {
+        "rope_type": "longrope",
+        "short_factor": divisors[0].tolist(),
+        "long_factor": divisors[1].tolist(),
+        "attention_factor": metadata.get_f32("phi3.rope.scaling.attn_factor", None),
+    }
+    config.values = {**config.values, "rope_scaling": scaling}
+    return config

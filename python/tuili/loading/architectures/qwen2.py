@@ -5,20 +5,18 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
-    DECODER_GGUF_NAMES,
-    GGUF_ATTENTION_BIASES,
     GLOBAL,
     LLAMA_NAMES,
     LOCAL,
     activation,
     decoder,
-    decoder_config,
     layer_of,
     layer_types,
     rope,
     sizes,
     window,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_ATTENTION_BIASES, decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
 from tuili.loading.gguf import Metadata

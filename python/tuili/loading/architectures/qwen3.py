@@ -5,15 +5,14 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
-    DECODER_GGUF_NAMES,
     LLAMA_NAMES,
     activation,
     decoder,
-    decoder_config,
     layer_of,
     rope,
     sizes,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
 from tuili.loading.architectures.qwen2 import windows
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config

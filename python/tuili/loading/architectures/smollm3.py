@@ -17,10 +17,17 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -56,3 +63,8 @@ def _rotated(config: Config, n_layers: int) -> list[bool]:
     if not isinstance(given, list) or len(given) < n_layers or not all(x in (0, 1) for x in given):
         raise config.wrong("no_rope_layers", f"{n_layers} times 0 or 1")
     return [bool(x) for x in given[:n_layers]]
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "smollm3", where every fourth layer has no positions."""
+    return decoder_config(metadata, checkpoint)

@@ -12,7 +12,17 @@ from tuili.loading.architectures import (
     rope,
     sizes,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_ATTENTION_BIASES,
+    GGUF_NORM_BIASES,
+    GGUF_QK_NORMS_OF_HEADS,
+    LAYER_NORM_EPS,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = (
     LLAMA_NAMES
@@ -26,6 +36,9 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_ATTENTION_BIASES | GGUF_NORM_BIASES | GGUF_QK_NORMS_OF_HEADS
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -53,3 +66,12 @@ def spec(config: Config) -> ModelSpec:
 def constants(config: Config) -> dict[str, float]:
     """The norms of query and key have no bias."""
     return {r"layers\.\d+\.(query|key)_norms\.\d+\.bias": 0.0}
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "stablelm"."""
+    present = {"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"}
+    config = decoder_config(metadata, checkpoint, numbers=LAYER_NORM_EPS, present=present, rotates="parts")
+    parallel = metadata.get_bool("stablelm.use_parallel_residual", True)
+    config.values = {**config.values, "use_parallel_residual": parallel}
+    return config

@@ -14,7 +14,15 @@ from tuili.loading.architectures import (
     window,
     without,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_BIASES,
+    GGUF_NORM_BIASES,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = (
     without(LLAMA_NAMES, ".mlp.")
@@ -30,6 +38,9 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -56,3 +67,11 @@ def spec(config: Config) -> ModelSpec:
         tied=True,
         max_positions=limit,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "starcoder2", which says nothing of windows."""
+    eps = {"norm_epsilon": "attention.layer_norm_epsilon"}
+    config = decoder_config(metadata, checkpoint, numbers=eps, present={"use_bias": "attn_q.bias"})
+    config.values = {**config.values, "sliding_window": None}
+    return config

@@ -1,0 +1,223 @@
+"""What GGUF files say, under the names of config.json; llama.cpp's names of tensors -> ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading.architectures import sizes
+from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
+from tuili.loading.layout import Parts
+
+# config.json's key -> the GGUF key behind "<architecture>.", for all architectures.
+_U32_KEYS = {
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "vocab_size": "vocab_size",
+    "sliding_window": "attention.sliding_window",
+}
+# The same for decoders with RMS norms and rotary positions.
+_DECODER_F32_KEYS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base"}
+
+LAYER_NORM_EPS = {"layer_norm_eps": "attention.layer_norm_epsilon"}
+EXPERT_KEYS = {
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+}
+
+
+def gguf_config(
+    metadata: Metadata, f32_keys: Mapping[str, str], u32_keys: Mapping[str, str] | None = None
+) -> Config:
+    """The sizes of a GGUF file, and its floats and integers of these keys, under the names of config.json.
+
+    raises  ModelFormatError naming the GGUF key
+    """
+    prefix = metadata.get_str("general.architecture")
+    u32_keys = _U32_KEYS | dict(u32_keys or {})
+    names = {ours: f"{prefix}.{theirs}" for ours, theirs in (u32_keys | dict(f32_keys)).items()}
+    values: dict[str, object] = {ours: metadata.get_u32(names[ours], None) for ours in u32_keys}
+    values |= {ours: metadata.get_f32(names[ours], None) for ours in f32_keys}
+    n_tokens = metadata.n_strings("tokenizer.ggml.tokens")
+    config = Config(values, metadata.what, names)
+    if values["vocab_size"] not in (None, n_tokens):
+        raise config.wrong("vocab_size", f"{n_tokens}, the length of tokenizer.ggml.tokens")
+    values["vocab_size"] = n_tokens
+    return config
+
+
+def decoder_config(
+    metadata: Metadata,
+    checkpoint: Checkpoint,
+    architecture: str | None = None,
+    *,
+    numbers: Mapping[str, str] | None = None,
+    integers: Mapping[str, str] | None = None,
+    present: Mapping[str, str] | None = None,
+    rotates: str = "heads",
+) -> Config:
+    """The settings of a GGUF decoder under the names of config.json.
+
+    architecture       the class of config.json, where a file of architectures asks for it
+    numbers, integers  more keys of config.json -> GGUF's behind "<architecture>."
+    present            flags of config.json -> the tensor of the first layer whose presence they mean
+    rotates            "heads", "parts" of them, or "own" if the architecture has head sizes of its own
+    raises             ModelFormatError naming the GGUF key, ModelUnsupportedError for experts that the
+                       architecture has not, and for partial rotation
+    """
+    prefix = metadata.get_str("general.architecture")
+    config = gguf_config(metadata, _DECODER_F32_KEYS | dict(numbers or {}), integers)
+    config.values = {
+        **config.values,
+        "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
+        "rope_scaling": _rope_scaling(metadata, prefix),
+        "eos_token_id": metadata.get_u32("tokenizer.ggml.eos_token_id", None),
+        "bos_token_id": metadata.get_u32("tokenizer.ggml.bos_token_id", None),
+        "sliding_window": config.values["sliding_window"] or None,
+        **{flag: f"blk.0.{name}" in checkpoint.tensors for flag, name in (present or {}).items()},
+    }
+    if architecture is not None:
+        config.values = {**config.values, "architectures": [architecture]}
+    n_experts = metadata.get_u32(f"{prefix}.expert_count", 0)
+    if n_experts and "expert_count" not in (integers or {}).values():
+        raise ModelUnsupportedError(
+            f"{metadata.what}: {prefix}.expert_count: experts", code="config_unsupported"
+        )
+    if rotates != "own":
+        _take_head_sizes(metadata, config, prefix, rotates)
+    return config
+
+
+def _take_head_sizes(metadata: Metadata, config: Config, prefix: str, rotates: str) -> None:
+    head_dim = sizes(config).head_dim
+    n_turned, n_values = (
+        metadata.get_u32(f"{prefix}.{key}", head_dim)
+        for key in ("rope.dimension_count", "attention.value_length")
+    )
+    whole = {"attention.value_length": n_values}
+    if rotates == "parts" and 0 < n_turned < head_dim:
+        fraction = n_turned / head_dim
+        if int(head_dim * fraction) < n_turned:
+            fraction = math.nextafter(fraction, 1)
+        config.values = {**config.values, "partial_rotary_factor": fraction}
+    else:
+        config.values = {**config.values, "partial_rotary_factor": 1.0}
+        whole["rope.dimension_count"] = n_turned
+    for key, size in whole.items():
+        if size != head_dim:
+            raise ModelUnsupportedError(
+                f"{metadata.what}: {prefix}.{key} differs from the head size {head_dim}",
+                code="config_unsupported",
+            )
+
+
+def _rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
+    kind = metadata.get_str(f"{prefix}.rope.scaling.type", "none")
+    if kind == "none":
+        return None
+    return {
+        "rope_type": kind,
+        "factor": metadata.get_f32(f"{prefix}.rope.scaling.factor"),
+        "original_max_position_embeddings": metadata.get_u32(
+            f"{prefix}.rope.scaling.original_context_length", None
+        ),
+    }
+
+
+def divisors_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32] | None:
+    """The divisors of rotary frequencies in a tensor of this name, None if there is none.
+
+    raises  ModelFormatError (tensor_shape, config_value)
+    """
+    stored = checkpoint.tensors.get(name)
+    if stored is None:
+        return None
+    if stored.format != "f32" or len(stored.shape) != 1:
+        raise ModelFormatError(
+            f"tensor '{name}' is {stored.format} {list(stored.shape)}, expected one dimension of f32",
+            code="tensor_shape",
+        )
+    values = checkpoint.read(name).view(np.float32)
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ModelFormatError(f"tensor '{name}' holds a factor ≤ 0", code="config_value")
+    return values
+
+
+# ---- names
+
+# GGUF's tensor names are the same for all decoders, but for what norms around the MLP are called.
+DECODER_GGUF_NAMES = {
+    "token_embd.weight": "token_embedding",
+    "output_norm.weight": "final_norm",
+    "output.weight": "head",
+    "blk.{i}.attn_norm.weight": "layers.{i}.attention_norm",
+    "blk.{i}.attn_q.weight": "layers.{i}.query",
+    "blk.{i}.attn_k.weight": "layers.{i}.key",
+    "blk.{i}.attn_v.weight": "layers.{i}.value",
+    "blk.{i}.attn_output.weight": "layers.{i}.output",
+    "blk.{i}.ffn_norm.weight": "layers.{i}.mlp_norm",
+    "blk.{i}.ffn_gate.weight": "layers.{i}.gate",
+    "blk.{i}.ffn_up.weight": "layers.{i}.up",
+    "blk.{i}.ffn_down.weight": "layers.{i}.down",
+}
+
+GGUF_ATTENTION_BIASES = {
+    "blk.{i}.attn_q.bias": "layers.{i}.query.bias",
+    "blk.{i}.attn_k.bias": "layers.{i}.key.bias",
+    "blk.{i}.attn_v.bias": "layers.{i}.value.bias",
+}
+GGUF_BIASES = GGUF_ATTENTION_BIASES | {
+    "blk.{i}.attn_output.bias": "layers.{i}.output.bias",
+    "blk.{i}.ffn_up.bias": "layers.{i}.up.bias",
+    "blk.{i}.ffn_down.bias": "layers.{i}.down.bias",
+}
+GGUF_NORM_BIASES = {
+    "output_norm.bias": "final_norm.bias",
+    "blk.{i}.attn_norm.bias": "layers.{i}.attention_norm.bias",
+    "blk.{i}.ffn_norm.bias": "layers.{i}.mlp_norm.bias",
+}
+GGUF_QK_NORMS = {
+    "blk.{i}.attn_q_norm.weight": "layers.{i}.query_norm",
+    "blk.{i}.attn_k_norm.weight": "layers.{i}.key_norm",
+}
+GGUF_QK_NORMS_OF_HEADS = {
+    "blk.{i}.attn_q_norm.weight": Parts(("layers.{i}.query_norms.{e}",), stacked=True),
+    "blk.{i}.attn_k_norm.weight": Parts(("layers.{i}.key_norms.{e}",), stacked=True),
+}
+GGUF_POST_NORMS = {
+    "blk.{i}.post_attention_norm.weight": "layers.{i}.post_attention_norm",
+    "blk.{i}.post_ffw_norm.weight": "layers.{i}.post_mlp_norm",
+}
+_QKV = tuple(f"layers.{{i}}.{name}" for name in ("query", "key", "value"))
+GGUF_FUSED_QKV = {
+    "blk.{i}.attn_qkv.weight": Parts(_QKV),
+    "blk.{i}.attn_qkv.bias": Parts(tuple(f"{name}.bias" for name in _QKV)),
+}
+GGUF_FUSED_GATE = {"blk.{i}.ffn_up.weight": Parts(("layers.{i}.gate", "layers.{i}.up"))}
+
+
+def _experts() -> dict[str, Any]:
+    names: dict[str, Any] = {"blk.{i}.ffn_gate_inp.weight": "layers.{i}.router"}
+    for part in ("gate", "up", "down"):
+        ours = f"layers.{{i}}.experts.{{e}}.{part}"
+        names[f"blk.{{i}}.ffn_{part}_exps.weight"] = Parts((ours,), stacked=True)
+        names[f"blk.{{i}}.ffn_{part}.{{e}}.weight"] = ours  # files of 2023 and early 2024
+        names[f"blk.{{i}}.ffn_{part}_shexp.weight"] = f"layers.{{i}}.shared.{part}"
+    return names
+
+
+GGUF_EXPERTS = _experts()
