@@ -38,6 +38,9 @@ READERS = sorted(
         "rope",
         "layout",
         "heads",
+        "group_quantized",
+        "mxfp4",
+        "prequantized",
     )
     or path.parent.name == "architectures"
 )
@@ -51,6 +54,7 @@ NOT_BY_FILE = {
     ("gguf", "_array"): "test_loading_formats.py",
     ("gguf", "get_str_array"): "test_loading_formats.py",
     ("model", "_check_options"): "test_loading_model.py",
+    ("mxfp4", "to_q5_0"): "test_quantized_checkpoints.py",
 }
 
 

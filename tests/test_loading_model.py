@@ -269,12 +269,6 @@ def test_wrong_options_are_named(options: dict[str, Any], param: str, tmp_path: 
     assert error.value.param == param
 
 
-def test_quantizing_while_loading_is_refused_for_now(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnsupportedError) as error:
-        plan_model(tmp_path, quantization="int4")
-    assert error.value.code == "quantization"
-
-
 def test_a_model_that_does_not_fit_is_refused_with_its_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

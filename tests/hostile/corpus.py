@@ -14,7 +14,9 @@ from . import (
     encoder_cases,
     family_cases,
     gguf_cases,
+    gguf_family_cases,
     path_cases,
+    quantized_cases,
     safetensors_cases,
     seq2seq_cases,
 )
@@ -24,7 +26,9 @@ CASES: list[Case] = [
     case
     for module in (
         safetensors_cases,
+        quantized_cases,
         gguf_cases,
+        gguf_family_cases,
         config_cases,
         family_cases,
         encoder_cases,

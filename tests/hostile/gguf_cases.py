@@ -467,7 +467,7 @@ def settings() -> Iterator[Case]:
     yield Case(
         "GG-25", "values of another size", llama("attention.value_length", U32, 32), U, "config_unsupported"
     )
-    yield Case("GG-25", "experts", llama("expert_count", U32, 8), U, "config_unsupported")
+    yield Case("GG-25", "experts", llama("expert_count", U32, 8), F, "config_key")
     for factor in (0.0, -1.0, not_a_number, float("inf")):
         scaled = GGUF_KEYS | {
             "llama.rope.scaling.type": (STRING, "linear"),

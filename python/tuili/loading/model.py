@@ -156,8 +156,7 @@ def plan_model(
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
     dtype         of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization  "int8": the float matrices that a text is multiplied with become q8_0; "int4": q4_k, or q4_1
-                  where rows are no whole blocks of 256, but for heads, which become q8_0
+    quantization  "int8" or "int4": what float matrices become, by _quantized_format
     strict        False tolerates data that no tensor covers, with a warning
     strict_paths  refuse symbolic links that lead out of the folder
     check_finite  `load` refuses infinite and not-a-number weights

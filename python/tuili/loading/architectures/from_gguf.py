@@ -138,17 +138,17 @@ def _rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
     }
 
 
-def divisors_of(checkpoint: Checkpoint, name: str) -> NDArray[np.float32] | None:
-    """The divisors of rotary frequencies in a tensor of this name, None if there is none.
+def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32] | None:
+    """The n divisors of rotary frequencies in a tensor of this name, None if there is none.
 
     raises  ModelFormatError (tensor_shape, config_value)
     """
     stored = checkpoint.tensors.get(name)
     if stored is None:
         return None
-    if stored.format != "f32" or len(stored.shape) != 1:
+    if stored.format != "f32" or stored.shape != (n,):
         raise ModelFormatError(
-            f"tensor '{name}' is {stored.format} {list(stored.shape)}, expected one dimension of f32",
+            f"tensor '{name}' is {stored.format} {list(stored.shape)}, expected f32 [{n}]",
             code="tensor_shape",
         )
     values = checkpoint.read(name).view(np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from tuili._core import ModelSpec, RopeSpec
-from tuili.errors import ModelFormatError
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
@@ -17,7 +16,7 @@ from tuili.loading.architectures import (
     rotary_head_dim,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config, divisors_of
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata
@@ -54,21 +53,9 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     Llama 3's scaled frequencies come as a tensor of divisors, which becomes `rope_frequency_factors`.
     """
     config = decoder_config(metadata, checkpoint)
-    divisors = checkpoint.tensors.get("rope_freqs.weight")
+    divisors = divisors_of(checkpoint, "rope_freqs.weight", sizes(config).head_dim // 2)
     if divisors is not None:
-        head_dim = sizes(config).head_dim
-        if divisors.format != "f32" or divisors.shape != (head_dim // 2,):
-            raise ModelFormatError(
-                f"{metadata.what}: rope_freqs.weight is {divisors.format} {divisors.shape}, "
-                f"expected f32 ({head_dim // 2},)",
-                code="tensor_shape",
-            )
-        values = checkpoint.read("rope_freqs.weight").view(np.float32)
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ModelFormatError(
-                f"{metadata.what}: rope_freqs.weight holds a factor ≤ 0", code="config_value"
-            )
-        config.values = {**config.values, "rope_frequency_factors": values}
+        config.values = {**config.values, "rope_frequency_factors": divisors}
     return config
 
 

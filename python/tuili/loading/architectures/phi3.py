@@ -55,13 +55,16 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "phi3", with the divisors of LongRoPE if it has them."""
     integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"}
     config = decoder_config(metadata, checkpoint, integers=integers, rotates="parts")
-    divisors = [divisors_of(checkpoint, f"rope_factors_{kind}.weight") for kind in ("short", "long")]
-    if divisors[0] is None or divisors[1] is None:
+    n_pairs = int(sizes(config).head_dim * config.values["partial_rotary_factor"]) // 2
+    short, long = (
+        divisors_of(checkpoint, f"rope_factors_{kind}.weight", n_pairs) for kind in ("short", "long")
+    )
+    if short is None or long is None:
         return config
     scaling = {
         "rope_type": "longrope",
-        "short_factor": divisors[0].tolist(),
-        "long_factor": divisors[1].tolist(),
+        "short_factor": short.tolist(),
+        "long_factor": long.tolist(),
         "attention_factor": metadata.get_f32("phi3.rope.scaling.attn_factor", None),
     }
     config.values = {**config.values, "rope_scaling": scaling}

@@ -1,0 +1,54 @@
+"""Row GG-25 for settings that only some architectures have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+
+from .cases import F32, GGUF_KEYS, STRING, U32, Case, Tensor, Write, gguf, gguf_file, gguf_tensors
+
+F, U = ModelFormatError, ModelUnsupportedError
+
+
+def of(arch: str, tensors: list[Tensor] | None = None, **changes: tuple[int, Any]) -> Write:
+    """The valid file as another architecture's, with "<arch>.<key>" replaced; `__` stands for a dot."""
+    keys = {name.replace("llama.", f"{arch}."): entry for name, entry in GGUF_KEYS.items()}
+    keys |= {f"{arch}.{name.replace('__', '.')}": entry for name, entry in changes.items()}
+    return gguf(gguf_file(keys | {"general.architecture": (STRING, arch)}, tensors))
+
+
+def families() -> Iterator[Case]:
+    def case(name: str, write: Write, error: Any, code: str) -> Case:
+        return Case("GG-25", name, write, error, code)
+
+    def without(*keys: str) -> dict[str, tuple[int, Any]]:
+        settings = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 16}
+        settings["expert_shared_feed_forward_length"] = 16
+        return {key: (U32, number) for key, number in settings.items() if key not in keys}
+
+    yield case("qwen2 with experts", of("qwen2", expert_count=(U32, 4)), U, "config_unsupported")
+    for key in ("expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length"):
+        yield case(f"qwen2moe without {key}", of("qwen2moe", **without(key)), F, "config_key")
+    yield case("qwen2moe of no experts", of("qwen2moe", expert_count=(U32, 0)), F, "config_value")
+    yield case("qwen3moe without its tensors", of("qwen3moe", **without()), F, "tensor_missing")
+    five = without() | {"expert_used_count": (U32, 5)}
+    yield case("qwen3moe, five of four", of("qwen3moe", **five), F, "config_value")
+    yield case("llama, five of four", of("llama", **five), F, "config_value")
+    yield case("olmo2 with windows", of("olmo2", attention__sliding_window=(U32, 8)), U, "config_unsupported")
+    yield case("olmo clips at 0", of("olmo", attention__clamp_kqv=(F32, 0.0)), F, "config_value")
+    yield case("gemma2 caps at 0", of("gemma2", attn_logit_softcapping=(F32, 0.0)), F, "config_value")
+    yield case(
+        "stablelm, parallel is a number", of("stablelm", use_parallel_residual=(U32, 1)), F, "key_type"
+    )
+    yield case(
+        "stablelm turns 17 of 16", of("stablelm", rope__dimension_count=(U32, 17)), U, "config_unsupported"
+    )
+    yield case("glm4 turns none", of("glm4", rope__dimension_count=(U32, 0)), U, "config_unsupported")
+    for dims, code in (([8], "config_value"), ([4], "tensor_shape")):
+        factors = [Tensor(f"rope_factors_{kind}.weight", dims) for kind in ("short", "long")]
+        yield case(f"phi3 divides by 0 {dims}", of("phi3", [*gguf_tensors(), *factors]), F, code)
+
+
+CASES = list(families())
