@@ -17,7 +17,7 @@ import numpy as np
 
 from architecture_files import stored_tensors
 from architecture_table import CASES, Case
-from tiny_files import _llama_tokenizer_metadata
+from tiny_files import BERT_SPECIALS, _llama_tokenizer_metadata, bert_vocabulary, gguf_word_pieces
 from tuili.loading.config import Config, hf_architecture
 
 Tensors = dict[str, np.ndarray]
@@ -30,6 +30,7 @@ class Family:
 
     tried     settings that are tried, on top of those of the class's first case
     settings  writes the keys that are this family's own
+    stored    what becomes of the tensors besides
     turned    whether rows of query and key are stored as pairs
     raised    whether 1 is added to norms
     """
@@ -38,6 +39,7 @@ class Family:
     arch: gguf.MODEL_ARCH
     tried: tuple[Values, ...] = ({},)
     settings: Callable[[gguf.GGUFWriter, Values], None] = lambda writer, config: None
+    stored: Callable[[Tensors, Values], Tensors] = lambda tensors, config: tensors
     turned: bool = False
     raised: bool = False
 
@@ -102,6 +104,83 @@ def _granite(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_logit_scale(config["logits_scaling"])
 
 
+def _gpt_oss(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_expert_feed_forward_length(config["intermediate_size"])
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(32.0)
+    writer.add_rope_scaling_orig_ctx_len(4096)
+
+
+def _apart(tensors: Tensors, config: Values) -> Tensors:
+    """GPT-OSS's experts [n_in, n_out], whose gate and up take turns, as three tensors [n_out, n_in]."""
+    out: Tensors = {}
+    for name, x in tensors.items():
+        if ".experts." not in name:
+            out[f"{name}.weight" if name.endswith("sinks") else name] = x
+            continue
+        biased = name.endswith("_bias")
+        stem, end = name.removesuffix("_bias"), ".bias" if biased else ".weight"
+        turned = x if biased else np.ascontiguousarray(x.swapaxes(1, 2))
+        if not stem.endswith("gate_up_proj"):
+            out[stem + end] = turned
+            continue
+        for i, part in enumerate(("gate_proj", "up_proj")):
+            out[stem.replace("gate_up_proj", part) + end] = np.ascontiguousarray(turned[:, i::2])
+    return out
+
+
+def _absorbed(tensors: Tensors, config: Values) -> Tensors:
+    """DeepSeek's keys and values apart, the keys turned, in files since 2025."""
+    tensors = {name.replace("correction_bias", "correction.bias"): x for name, x in tensors.items()}
+    if not config.get("absorbed"):
+        return tensors
+    out: Tensors = {}
+    nope, heads = config["qk_nope_head_dim"], config["num_attention_heads"]
+    for name, x in tensors.items():
+        if "kv_b_proj" not in name:
+            out[name] = x
+            continue
+        rows = x.reshape(heads, -1, x.shape[1])
+        out[name.replace("kv_b", "k_b")] = np.ascontiguousarray(rows[:, :nope].swapaxes(1, 2))
+        out[name.replace("kv_b", "v_b")] = np.ascontiguousarray(rows[:, nope:])
+    return out
+
+
+def _deepseek(writer: gguf.GGUFWriter, config: Values) -> None:
+    third = config["architectures"] == ["DeepseekV3ForCausalLM"]
+    if config.get("q_lora_rank") is not None:
+        writer.add_q_lora_rank(config["q_lora_rank"])
+    writer.add_kv_lora_rank(config["kv_lora_rank"])
+    writer.add_leading_dense_block_count(config.get("first_k_dense_replace", 0))
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_count(config.get("n_shared_experts", 1 if third else 2))
+    writer.add_expert_weights_scale(config.get("routed_scaling_factor", 2.5 if third else 1.0))
+    writer.add_expert_weights_norm(config.get("norm_topk_prob", third))
+    writer.add_expert_gating_func(
+        gguf.ExpertGatingFuncType.SIGMOID if third else gguf.ExpertGatingFuncType.SOFTMAX
+    )
+    if config.get("n_group"):
+        writer.add_expert_group_count(config["n_group"])
+        writer.add_expert_group_used_count(config["topk_group"])
+    rope, nope, value = (config[f"{key}_head_dim"] for key in ("qk_rope", "qk_nope", "v"))
+    writer.add_rope_dimension_count(rope)
+    if config.get("absorbed"):
+        writer.add_key_length(config["kv_lora_rank"] + rope)
+        writer.add_value_length(config["kv_lora_rank"])
+        writer.add_key_length_mla(nope + rope)
+        writer.add_value_length_mla(value)
+    else:
+        writer.add_key_length(nope + rope)
+        writer.add_value_length(value)
+    scaling = config.get("rope_scaling")
+    if scaling is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(scaling["factor"])
+        writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_log_mul(0.1 * scaling["mscale_all_dim"])
+
+
 A = gguf.MODEL_ARCH
 _TIED = {"tie_word_embeddings": True}
 _LONG = {
@@ -116,6 +195,24 @@ _LONG = {
 }
 _NORMALIZED, _NO_WINDOW = {"norm_topk_prob": True}, {"sliding_window": None}
 _NORMS_BIASES = {"qk_layernorm": True, "use_qkv_bias": True}
+_YARN = {
+    "rope_scaling": {
+        "type": "yarn",
+        "factor": 4.0,
+        "mscale": 0.707,
+        "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 32,
+    }
+}
+_GREEDY, _TOP = {"n_group": None, "topk_group": None}, {"topk_group": 2}
+_GROUPS = {
+    "topk_method": "group_limited_greedy",
+    "n_group": 2,
+    "topk_group": 1,
+    "q_lora_rank": 24,
+    "routed_scaling_factor": 1.5,
+    **_YARN,
+}
 FAMILIES = [
     Family("LlamaForCausalLM", A.LLAMA, ({}, _TIED), turned=True),
     Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), turned=True),
@@ -143,6 +240,17 @@ FAMILIES = [
     ),
     Family("GlmForCausalLM", A.CHATGLM, ({}, {"attention_bias": False, **_TIED}), _glm),
     Family("Glm4ForCausalLM", A.GLM4, ({}, {"attention_bias": False, "head_dim": 24}), _glm),
+    Family("GptOssForCausalLM", A.GPT_OSS, ({}, {"attention_bias": False}), _gpt_oss, _apart),
+    Family(
+        "DeepseekV2ForCausalLM",
+        A.DEEPSEEK2,
+        (_GREEDY, _GROUPS, _GROUPS | {"absorbed": True}),
+        _deepseek,
+        _absorbed,
+    ),
+    Family(
+        "DeepseekV3ForCausalLM", A.DEEPSEEK2, (_TOP, _TOP | {"absorbed": True, **_YARN}), _deepseek, _absorbed
+    ),
     Family("CohereForCausalLM", A.COMMAND_R, ({}, {"use_qk_norm": True}), _cohere),
     Family("Cohere2ForCausalLM", A.COHERE2, ({"num_hidden_layers": 4},), _cohere),
 ]
@@ -197,12 +305,16 @@ def _pairs(x: np.ndarray, n_heads: int) -> np.ndarray:
     return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(x.shape)
 
 
-def write(family: Family, case: Case, path: Path) -> Path:
-    """The case as a GGUF file."""
+def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: bool = False) -> Path:
+    """The case as a GGUF file.
+
+    mxfp4  experts in this format
+    flat   matrices of one row as vectors
+    """
     config = Config(dict(case.config), "config.json")
     _, module = hf_architecture(config)
     spec = module.spec(config)
-    config_values = config.values | {"rms_norm_eps": spec.norm_eps}
+    config_values = config.values | case.config
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[family.arch])
     _write_sizes(writer, config_values)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
@@ -211,12 +323,66 @@ def write(family: Family, case: Case, path: Path) -> Path:
     family.settings(writer, config_values)
     _write_tokenizer(writer)
     names = gguf.get_tensor_name_map(family.arch, case.config["num_hidden_layers"])
-    for name, x in _stacked(stored_tensors(case, config, module)).items():
+    tensors = _stacked(stored_tensors(case, config, module))
+    for name, x in family.stored(tensors, config_values).items():
         if family.turned and re.search(r"(q|k)_proj\.weight$", name):
             heads = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
             x = _pairs(x, config_values[heads])
         if family.raised and "norm" in name:
             x = x + np.float32(1)
+        theirs = names.get_name(name, (".weight", ".bias"))
+        assert theirs is not None, f"the gguf package has no name for {name}"
+        if mxfp4 and theirs.endswith("_exps.weight"):
+            kind = gguf.GGMLQuantizationType.MXFP4
+            writer.add_tensor(theirs, gguf.quants.quantize(x, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(theirs, x[0] if flat and len(x) == 1 else x)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+_THETAS = {
+    "GptOssForCausalLM": 1.5e5,
+    "MixtralForCausalLM": 1e6,
+    "SmolLM3ForCausalLM": 2e6,
+    "CohereForCausalLM": 5e5,
+}
+
+
+def _theta(case: Case) -> float:
+    """The base of rotations; where config.json is silent, the class's own."""
+    return float(case.config.get("rope_theta", _THETAS.get(case.architecture, 10_000.0)))
+
+
+def write_encoder(arch: gguf.MODEL_ARCH, config: Values, tensors: Tensors, path: Path) -> Path:
+    """An encoder with the tiny BERT's words as a GGUF file; the settings under BERT's names."""
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_layer_norm_eps(config["layer_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_token_type_count(config["type_vocab_size"])
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("jina-v2-en")
+    vocabulary = bert_vocabulary()
+    writer.add_token_list(gguf_word_pieces(vocabulary))
+    writer.add_token_types([3 if token in BERT_SPECIALS else 1 for token in vocabulary])
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    writer.add_pad_token_id(ids["[PAD]"])
+    writer.add_unk_token_id(ids["[UNK]"])
+    writer.add_sep_token_id(ids["[SEP]"])
+    writer.add_mask_token_id(ids["[MASK]"])
+    writer.add_uint32("tokenizer.ggml.cls_token_id", ids["[CLS]"])
+    names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
+    for name, x in tensors.items():
         theirs = names.get_name(name, (".weight", ".bias"))
         assert theirs is not None, f"the gguf package has no name for {name}"
         writer.add_tensor(theirs, x)
@@ -225,11 +391,3 @@ def write(family: Family, case: Case, path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-_THETAS = {"MixtralForCausalLM": 1e6, "SmolLM3ForCausalLM": 2e6, "CohereForCausalLM": 5e5}
-
-
-def _theta(case: Case) -> float:
-    """The base of rotations; where config.json is silent, the class's own."""
-    return float(case.config.get("rope_theta", _THETAS.get(case.architecture, 10_000.0)))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize, quantize
 
+import encoder_models
+import tuili
 from architecture_files import token_ids
 from architecture_files import write as write_folder
 from architecture_table import Case
-from gguf_families import FAMILIES, Family, write
+from gguf_families import FAMILIES, Family, write, write_encoder
 from tiny_core import run
+from tuili import _core
+from tuili.loading.absorbed import take_absorbed
+from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_index import to_index
 from tuili.loading.model import load, plan_model
 
 TRIED = [(family, case) for family in FAMILIES for case in family.cases()]
@@ -24,3 +35,89 @@ def test_a_file_gives_the_bits_of_the_folder(family: Family, case: Case, tmp_pat
     plan = plan_model(write(family, case, tmp_path / "model.gguf"), compute="float32")
     assert not plan.warnings
     assert run(load(plan).model, ids).logits().tobytes() == folder.logits().tobytes()
+
+
+def test_mxfp4_experts_of_a_file_are_read_exactly(tmp_path: Path) -> None:
+    """Blocks of the gguf package, whose own values the folder has."""
+    family = next(family for family in FAMILIES if family.architecture == "GptOssForCausalLM")
+    case = next(family.cases())
+    plan = plan_model(write(family, case, tmp_path / "model.gguf", mxfp4=True), compute="float32")
+    assert {tensor.format for tensor in plan.tensors if ".experts.1." in tensor.name} == {"q5_0", "f32"}
+    checkpoint, reader = plan.source.checkpoint, gguf.GGUFReader(tmp_path / "model.gguf")
+    stored = {tensor.name: tensor for tensor in reader.tensors}
+    for name, tensor in stored.items():
+        if tensor.tensor_type == Type.MXFP4:
+            wanted = dequantize(tensor.data, Type.MXFP4)
+            found = checkpoint.read(name).reshape(*wanted.shape[:-1], -1)
+            assert (dequantize(found, Type.Q5_0) == wanted).all()
+    load(plan)
+
+
+def test_a_short_header_knows_what_the_file_holds(tmp_path: Path) -> None:
+    """As the packed cache keeps it: tensors that are read as others among them."""
+    family = next(family for family in FAMILIES if family.architecture == "GptOssForCausalLM")
+    path = str(write(family, next(family.cases()), tmp_path / "model.gguf", mxfp4=True))
+    plan = plan_model(path)
+    assert isinstance(plan.source.tokenizer, Metadata)
+    index = to_index(plan.source.tokenizer, plan.source.checkpoint)
+    again = plan_model(path, packed={"gguf": json.loads(json.dumps(index))})
+    assert [(t.name, t.format, t.stored) for t in again.tensors] == [
+        (t.name, t.format, t.stored) for t in plan.tensors
+    ]
+
+
+def test_a_gate_of_one_row_may_be_a_vector(tmp_path: Path) -> None:
+    family = next(family for family in FAMILIES if family.architecture == "Qwen2MoeForCausalLM")
+    case = next(family.cases())
+    plain, flat = (
+        plan_model(write(family, case, tmp_path / f"{flat}.gguf", flat=flat)) for flat in (False, True)
+    )
+    assert [(t.name, t.shape) for t in plain.tensors] == [(t.name, t.shape) for t in flat.tensors]
+
+
+@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q5_0])
+def test_quantized_keys_of_absorbed_attention_are_turned_exactly(kind: Type) -> None:
+    rng = np.random.default_rng(5)
+    data = quantize(rng.standard_normal((3, 5, 64), dtype=np.float32), kind)
+    stored = TensorInfo("blk.0.attn_k_b.weight", kind.name.lower(), (3, 5, 64), 0, data.nbytes)
+
+    class One(Checkpoint):
+        def read_stored(self, tensor: TensorInfo, begin: int, n_bytes: int) -> np.ndarray:
+            return data.reshape(-1)[begin : begin + n_bytes]
+
+    checkpoint = One(tensors={stored.name: stored})
+    take_absorbed(checkpoint)
+    assert checkpoint.tensors[stored.name].shape == (3 * 64, 5)
+    wanted = dequantize(data, kind).swapaxes(1, 2).reshape(3 * 64, 5)
+    assert (checkpoint.read(stored.name).view(np.float32).reshape(3 * 64, 5) == wanted).all()
+
+
+def test_nomic_bert_gives_the_vectors_of_the_folder(tmp_path: Path) -> None:
+    """Of the checkpoint as its makers name things."""
+    case = encoder_models.CASES["NomicBertModel-own"]
+    folder = encoder_models.write_folder(case, tmp_path / "folder")
+    theirs = {
+        "num_hidden_layers": "n_layer",
+        "max_position_embeddings": "n_positions",
+        "hidden_size": "n_embd",
+    }
+    theirs |= {
+        "intermediate_size": "n_inner",
+        "num_attention_heads": "n_head",
+        "rope_theta": "rotary_emb_base",
+    }
+    theirs |= {"layer_norm_eps": "layer_norm_epsilon", "type_vocab_size": "type_vocab_size"}
+    config = {ours: case.config[name] for ours, name in theirs.items()}
+    tensors = encoder_models.tensors(case)
+    path = write_encoder(gguf.MODEL_ARCH.NOMIC_BERT, config, tensors, tmp_path / "model.gguf")
+    vectors = []
+    for place in (folder, path):
+        plan = plan_model(place)
+        assert not plan.warnings
+        runner = _core.Runner(load(plan).model, num_threads=1)
+        one = _core.Sequence(np.array(case.ids, np.int32), collect_hidden=True)
+        runner.encode([one], "mean", False)
+        vectors.append(one.hidden_states())
+    assert (vectors[0] == vectors[1]).all()
+    with tuili.LLM(path, num_threads=1) as llm:
+        assert llm.embed(["the cat is good"]).shape == (1, config["hidden_size"])

@@ -41,11 +41,16 @@ FORMATS = {
 }
 
 
+# Those that are stored in files alone, and become others while they are read.
+FOREIGN_FORMATS = {"mxfp4": BlockFormat(32, 17)}
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where a tensor lies and what it is.
 
-    format   a key of FORMATS, or the file's own name of a type that cannot be loaded (such as "I64")
+    format   a key of FORMATS or FOREIGN_FORMATS, or the file's own name of a type that cannot be loaded
+             (such as "I64")
     shape    row-major as in numpy: a weight is (n_out, n_in)
     part     index of the file in `Checkpoint.parts`; `offset` counts from that file's first byte
     """
@@ -68,6 +73,10 @@ class Part:
 
 class Derived(Protocol):
     """A tensor that is computed from others of the files."""
+
+    @property
+    def sources(self) -> tuple[TensorInfo, ...]:
+        """Those."""
 
     def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
         """Its bytes [begin, begin + n_bytes)."""
@@ -120,9 +129,17 @@ class Checkpoint:
         self._file(tensor.part).read_into(data.data, tensor.offset + begin)
         return data
 
-    def replace(self, stored: Iterable[TensorInfo], info: TensorInfo, derived: Derived) -> None:
+    def stored_tensors(self) -> list[TensorInfo]:
+        """The tensors as the files list them."""
+        return [
+            stored
+            for name, tensor in self.tensors.items()
+            for stored in (self.derived[name].sources if name in self.derived else (tensor,))
+        ]
+
+    def replace(self, info: TensorInfo, derived: Derived) -> None:
         """Have `info` computed by `derived` from tensors that are then no longer listed."""
-        for tensor in stored:
+        for tensor in derived.sources:
             del self.tensors[tensor.name]
         if info.name in self.tensors:
             raise ModelFormatError(

@@ -102,6 +102,8 @@ GGUF_ARCHITECTURES = {
     "qwen3": "qwen3",
     "qwen3moe": "qwen_moe",
     "phi3": "phi3",
+    "deepseek2": "deepseek",
+    "gpt-oss": "gpt_oss",
     "gemma": "gemma1",
     "gemma2": "gemma2",
     "gemma3": "gemma",
@@ -116,6 +118,7 @@ GGUF_ARCHITECTURES = {
     "command-r": "cohere",
     "cohere2": "cohere",
     "bert": "bert",
+    "nomic-bert": "nomic_bert",
 }
 
 # Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.

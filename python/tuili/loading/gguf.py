@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelLimitError, ModelUnsupportedError
-from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
+from tuili.loading.checkpoint import FOREIGN_FORMATS, FORMATS, Checkpoint, TensorInfo
 from tuili.loading.files import RegularFile, StrPath, open_regular, shown
 
 MAX_KEYS = 65_536
@@ -428,11 +428,11 @@ def _read_tensor(header: _Header, i: int) -> TensorInfo:
     if number not in _TENSOR_TYPES and number not in _REMOVED_TYPES:
         raise ModelFormatError(f"{where} has the unknown type {number}", code="tensor_type")
     type_name = _TENSOR_TYPES.get(number, f"type {number} (removed from GGUF)")
-    if type_name not in FORMATS:
+    block = FORMATS.get(type_name) or FOREIGN_FORMATS.get(type_name)
+    if block is None:
         raise ModelUnsupportedError(
             f"{where} is stored as {type_name}, which is not supported", code="tensor_type"
         )
-    block = FORMATS[type_name]
     if dims[0] % block.n_values:
         raise ModelFormatError(
             f"{where}: rows of {dims[0]} values are not whole blocks of {block.n_values}", code="tensor_shape"

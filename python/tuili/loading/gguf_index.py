@@ -25,7 +25,7 @@ def to_index(metadata: Metadata, checkpoint: Checkpoint) -> dict[str, Any]:
         "parts": [os.path.basename(part.path) for part in checkpoint.parts],
         "tensors": [
             [info.name, info.format, info.shape, info.offset, info.n_bytes, info.part]
-            for info in checkpoint.tensors.values()
+            for info in checkpoint.stored_tensors()
         ],
         "warnings": checkpoint.warnings,
     }

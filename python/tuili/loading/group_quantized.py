@@ -39,22 +39,22 @@ _OUTPUTS = 512  # decoded at a time
 class GroupQuantized:
     """One such weight, [n_out, n_in], as it will be handed on: a checkpoint's `Derived`.
 
-    groups  of each input, int32 [n_in]
-    format  "q4_0", "q5_0" or "f32"
+    sources  its codes, zeros, scales, and index if there is one
+    groups   of each input, int32 [n_in]
+    format   "q4_0", "q5_0" or "f32"
     """
 
     layout: Layout
-    codes: TensorInfo
-    zeros: TensorInfo
-    scales: TensorInfo
+    sources: tuple[TensorInfo, ...]
     groups: NDArray[np.int32]
     format: str
 
     def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         n_in = len(self.groups)
         row_bytes = n_in // FORMATS[self.format].n_values * FORMATS[self.format].n_bytes
-        words = _words(checkpoint, self.codes)
-        zeros, scales = _zeros(checkpoint, self.zeros, self.layout), _floats(checkpoint, self.scales)
+        words = _words(checkpoint, self.sources[0])
+        zeros = _zeros(checkpoint, self.sources[1], self.layout)
+        scales = _floats(checkpoint, self.sources[2])
         first, last = begin // row_bytes, (begin + n_bytes) // row_bytes
         out = np.empty((last - first, row_bytes), np.uint8)
         for at in range(first // 8 * 8, last, _OUTPUTS):
@@ -125,18 +125,19 @@ def replace_weights(checkpoint: Checkpoint, layout: Layout, group_size: int, wha
         )
     expanded = 0
     for stem in stems:
-        weight, companions = _weight(checkpoint, stem, layout, group_size)
-        n_in, n_out = len(weight.groups), weight.scales.shape[1]
+        weight = _weight(checkpoint, stem, layout, group_size)
+        codes, _, scales = weight.sources[:3]
+        n_in, n_out = len(weight.groups), scales.shape[1]
         block = FORMATS[weight.format]
         info = TensorInfo(
             f"{stem}.weight",
             weight.format,
             (n_out, n_in),
-            weight.codes.offset,
+            codes.offset,
             n_out * (n_in // block.n_values * block.n_bytes),
-            weight.codes.part,
+            codes.part,
         )
-        checkpoint.replace(companions, info, weight)
+        checkpoint.replace(info, weight)
         expanded += weight.format == "f32"
     for name in tensors:
         if name.endswith((".qzeros", ".scales", ".g_idx")):
@@ -150,10 +151,8 @@ def replace_weights(checkpoint: Checkpoint, layout: Layout, group_size: int, wha
         )
 
 
-def _weight(
-    checkpoint: Checkpoint, stem: str, layout: Layout, group_size: int
-) -> tuple[GroupQuantized, list[TensorInfo]]:
-    """A weight and the tensors that it is made of, everything checked."""
+def _weight(checkpoint: Checkpoint, stem: str, layout: Layout, group_size: int) -> GroupQuantized:
+    """A weight, and everything checked that it is made of."""
     tensors = checkpoint.tensors
     codes = tensors[f"{stem}.qweight"]
     if len(codes.shape) != 2:
@@ -168,10 +167,10 @@ def _weight(
     scales = _expect(tensors, f"{stem}.scales", _FLOATS, (n_groups, n_out))
     _expect(tensors, codes.name, ("I32",), codes.shape)
     groups = np.arange(n_in, dtype=np.int32) // np.int32(n_in if group_size == -1 else group_size)
-    companions = [codes, zeros, scales]
+    sources = [codes, zeros, scales]
     if layout != "awq" and f"{stem}.g_idx" in tensors:
         index = _expect(tensors, f"{stem}.g_idx", ("I32",), (n_in,))
-        companions.append(index)
+        sources.append(index)
         groups = checkpoint.read_stored(index, 0, index.n_bytes).view(np.int32)
         if groups.min() < 0 or groups.max() >= n_groups:
             raise ModelFormatError(
@@ -182,7 +181,7 @@ def _weight(
     format = "f32"
     if _has_blocks(groups) and _are_halves(checkpoint, scales):
         format = "q4_0" if (_zeros(checkpoint, zeros, layout) == 8).all() else "q5_0"
-    return GroupQuantized(layout, codes, zeros, scales, groups, format), companions
+    return GroupQuantized(layout, tuple(sources), groups, format)
 
 
 def _expect(

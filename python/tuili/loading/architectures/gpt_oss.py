@@ -19,7 +19,16 @@ from tuili.loading.architectures import (
     window,
     without,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    EXPERT_KEYS,
+    GGUF_BIASES,
+    GGUF_EXPERTS,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 _MLP, _OURS = "model.layers.{i}.mlp", "layers.{i}.experts.{e}."
@@ -40,6 +49,22 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = (
+    without(DECODER_GGUF_NAMES, "ffn_")
+    | GGUF_BIASES
+    | GGUF_EXPERTS
+    | {
+        "blk.{i}.post_attention_norm.weight": "layers.{i}.mlp_norm",
+        "blk.{i}.attn_sinks.weight": "layers.{i}.sinks",
+        "blk.{i}.ffn_gate_inp.bias": "layers.{i}.router.bias",
+        **{
+            f"blk.{{i}}.ffn_{part}_exps.bias": Parts((f"{_OURS}{part}.bias",), stacked=True)
+            for part in ("gate", "up", "down")
+        },
+    }
+)
+GGUF_IGNORED_TENSORS = ()
 
 _YARN = {
     "rope_type": "yarn",
@@ -86,3 +111,13 @@ def spec(config: Config) -> ModelSpec:
         for kind in layer_types(config, size.n_layers, usual)
     ]
     return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "gpt-oss"."""
+    present = {"attention_bias": "attn_q.bias"}
+    config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS, present=present)
+    scaling = config.values["rope_scaling"]
+    more = {"rope_scaling": scaling | {"truncate": False}} if scaling is not None else {}
+    config.values = {**config.values, **more, "intermediate_size": config.values["moe_intermediate_size"]}
+    return config

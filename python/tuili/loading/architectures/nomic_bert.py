@@ -6,6 +6,8 @@ from typing import Any
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import expect_only, layer_of, renamed, rope, sizes
+from tuili.loading.architectures.bert import embedding_from_gguf as embedding_from_gguf
+from tuili.loading.architectures.bert import encoder_config
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
@@ -14,7 +16,10 @@ from tuili.loading.architectures.encoders import (
     with_biases,
     words_head,
 )
+from tuili.loading.architectures.from_gguf import GGUF_FUSED_QKV
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 _BODY: dict[str, Any] = {
@@ -87,6 +92,29 @@ _HEADS = {
 SECOND_NAMES = {"cls.predictions.bias": "task_head.out.bias"}
 IGNORED_TENSORS = (r"(nomic_bert\.)?pooler\..*", r"cls\..*")
 
+GGUF_TENSOR_NAMES: dict[str, Any] = {
+    "token_embd.weight": "token_embedding",
+    "token_types.weight": "token_type_embedding",
+    **GGUF_FUSED_QKV,
+    **{
+        f"blk.{{i}}.{theirs}.weight": f"layers.{{i}}.{ours}"
+        for theirs, ours in (
+            ("attn_output", "output"),
+            ("ffn_up", "up"),
+            ("ffn_gate", "gate"),
+            ("ffn_down", "down"),
+        )
+    },
+    **with_biases(
+        [
+            ("token_embd_norm", "embedding_norm"),
+            ("blk.{i}.attn_output_norm", "layers.{i}.attention_norm"),
+            ("blk.{i}.layer_output_norm", "layers.{i}.mlp_norm"),
+        ]
+    ),
+}
+GGUF_IGNORED_TENSORS = ()
+
 
 def tensor_names(config: Config) -> dict[str, Any]:
     """Their names -> ours, with those of the head that the configuration has."""
@@ -126,3 +154,8 @@ def spec(config: Config) -> ModelSpec:
             },
         ),
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "nomic-bert"."""
+    return encoder_config(metadata, {"rope_theta": "rope.freq_base"})
