@@ -46,7 +46,9 @@ class Family:
     def cases(self) -> Iterator[Case]:
         first = next(case for case in CASES if case.architecture == self.architecture)
         for number, settings in enumerate(self.tried):
-            yield dataclasses.replace(first, config=first.config | settings, tries=f"{number}")
+            config = first.config | settings
+            leave_out = config.pop("leave_out", first.leave_out)
+            yield dataclasses.replace(first, config=config, tries=f"{number}", leave_out=leave_out)
 
 
 def _experts(writer: gguf.GGUFWriter, config: Values) -> None:
@@ -147,6 +149,62 @@ def _absorbed(tensors: Tensors, config: Values) -> Tensors:
     return out
 
 
+def _neox(writer: gguf.GGUFWriter, config: Values) -> None:
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    writer.add_rope_dimension_count(int(head_dim * config.get("rotary_pct", 0.25)))
+    writer.add_parallel_residual(config.get("use_parallel_residual", True))
+
+
+def _phi2(writer: gguf.GGUFWriter, config: Values) -> None:
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 0.5)))
+
+
+def _minicpm(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_embedding_scale(config["scale_emb"])
+    writer.add_residual_scale(config["scale_depth"] / config["num_hidden_layers"] ** 0.5)
+    writer.add_logit_scale(config["hidden_size"] / config["dim_model_base"])
+
+
+def _in_rows(tensors: Tensors, config: Values) -> Tensors:
+    """Fused projections, in which each head has its query, key and value, with all queries first."""
+    out: Tensors = {}
+    heads = config["num_attention_heads"]
+    for name, x in tensors.items():
+        if "query_key_value" in name or "wqkv" in name:
+            n = config["num_key_value_heads"]
+            groups = x.reshape(n, heads // n + 2, -1, *x.shape[1:])
+            parts = [groups[:, :-2], groups[:, -2], groups[:, -1]]
+            rows = [part.reshape(-1, *x.shape[1:]) for part in parts]
+            if "wqkv" in name:
+                pairs = [_pairs(rows[0], heads), _pairs(rows[1], n), rows[2]]
+                out |= {name.replace("wqkv", f"w{part}"): y for part, y in zip("qkv", pairs, strict=True)}
+                continue
+            x = np.concatenate(rows)
+        out[name] = x
+    return out
+
+
+def _split(tensors: Tensors, config: Values) -> Tensors:
+    """Baichuan's fused projection as three."""
+    out: Tensors = {}
+    for name, x in tensors.items():
+        if "W_pack" in name:
+            names = [name.replace("W_pack", f"{part}_proj") for part in "qkv"]
+            out |= dict(zip(names, np.split(x, 3), strict=True))
+        else:
+            out[name] = x
+    return out
+
+
+def _turned(tensors: Tensors, config: Values) -> Tensors:
+    """GPT-2's matrices, [n_in, n_out] there."""
+    return {
+        name: np.ascontiguousarray(x.T) if re.search(r"\.c_\w+\.weight$", name) else x
+        for name, x in tensors.items()
+    }
+
+
 def _deepseek(writer: gguf.GGUFWriter, config: Values) -> None:
     third = config["architectures"] == ["DeepseekV3ForCausalLM"]
     if config.get("q_lora_rank") is not None:
@@ -213,6 +271,11 @@ _GROUPS = {
     "routed_scaling_factor": 1.5,
     **_YARN,
 }
+_FALCONS: tuple[Values, ...] = (
+    {},
+    {"new_decoder_architecture": True, "num_kv_heads": 2, "leave_out": r"input_layernorm|post_attention"},
+    {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+)
 FAMILIES = [
     Family("LlamaForCausalLM", A.LLAMA, ({}, _TIED), turned=True),
     Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), turned=True),
@@ -251,9 +314,29 @@ FAMILIES = [
     Family(
         "DeepseekV3ForCausalLM", A.DEEPSEEK2, (_TOP, _TOP | {"absorbed": True, **_YARN}), _deepseek, _absorbed
     ),
+    Family("MistralForCausalLM", A.LLAMA, (_NO_WINDOW,), turned=True),
+    Family("GPT2LMHeadModel", A.GPT2, ({}, {"tie_word_embeddings": False, "n_inner": 96}), stored=_turned),
+    Family(
+        "GPTNeoXForCausalLM",
+        A.GPTNEOX,
+        ({}, {"use_parallel_residual": False, "rotary_pct": 1.0, "tie_word_embeddings": True}),
+        _neox,
+        _in_rows,
+    ),
+    Family("PhiForCausalLM", A.PHI2, ({}, {"partial_rotary_factor": 0.25}), _phi2),
+    Family("FalconForCausalLM", A.FALCON, _FALCONS, stored=_in_rows),
+    Family("BloomForCausalLM", A.BLOOM, ({}, {"tie_word_embeddings": False}), stored=_in_rows),
+    Family("InternLM2ForCausalLM", A.INTERNLM2, stored=_in_rows),
+    Family("BaichuanForCausalLM", A.BAICHUAN, stored=_split, turned=True),
+    Family("MiniCPMForCausalLM", A.MINICPM, ({}, _TIED), _minicpm, turned=True),
     Family("CohereForCausalLM", A.COMMAND_R, ({}, {"use_qk_norm": True}), _cohere),
     Family("Cohere2ForCausalLM", A.COHERE2, ({"num_hidden_layers": 4},), _cohere),
 ]
+
+
+# Class of config.json -> `general.architecture` of GGUF files that are tested.
+GGUF_NAMES = {family.architecture: gguf.MODEL_ARCH_NAMES[family.arch] for family in FAMILIES}
+GGUF_NAMES["Gemma3ForCausalLM"] = "gemma3"  # test_loading_model.py
 
 
 def _write_sizes(writer: gguf.GGUFWriter, config: Values) -> None:
@@ -266,7 +349,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    if "head_dim" in config:
+    if config.get("head_dim"):
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
     for key in ("num_local_experts", "num_experts", "n_routed_experts"):
@@ -314,7 +397,8 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
     config = Config(dict(case.config), "config.json")
     _, module = hf_architecture(config)
     spec = module.spec(config)
-    config_values = config.values | case.config
+    config_values = case.config | config.values
+    config_values["num_key_value_heads"] = spec.layers[0].n_kv_heads
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[family.arch])
     _write_sizes(writer, config_values)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
@@ -322,7 +406,7 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
     writer.add_rope_freq_base(_theta(case))
     family.settings(writer, config_values)
     _write_tokenizer(writer)
-    names = gguf.get_tensor_name_map(family.arch, case.config["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(family.arch, config_values["num_hidden_layers"])
     tensors = _stacked(stored_tensors(case, config, module))
     for name, x in family.stored(tensors, config_values).items():
         if family.turned and re.search(r"(q|k)_proj\.weight$", name):
@@ -330,7 +414,8 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
             x = _pairs(x, config_values[heads])
         if family.raised and "norm" in name:
             x = x + np.float32(1)
-        theirs = names.get_name(name, (".weight", ".bias"))
+        ends = (".weight", ".bias")
+        theirs = names.get_name(name, ends) or names.get_name(name.removeprefix("transformer."), ends)
         assert theirs is not None, f"the gguf package has no name for {name}"
         if mxfp4 and theirs.endswith("_exps.weight"):
             kind = gguf.GGMLQuantizationType.MXFP4

@@ -16,11 +16,12 @@ import tuili
 from architecture_files import token_ids
 from architecture_files import write as write_folder
 from architecture_table import Case
-from gguf_families import FAMILIES, Family, write, write_encoder
+from gguf_families import FAMILIES, GGUF_NAMES, Family, write, write_encoder
 from tiny_core import run
 from tuili import _core
 from tuili.loading.absorbed import take_absorbed
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.config import GGUF_ARCHITECTURES
 from tuili.loading.gguf import Metadata
 from tuili.loading.gguf_index import to_index
 from tuili.loading.model import load, plan_model
@@ -35,6 +36,11 @@ def test_a_file_gives_the_bits_of_the_folder(family: Family, case: Case, tmp_pat
     plan = plan_model(write(family, case, tmp_path / "model.gguf"), compute="float32")
     assert not plan.warnings
     assert run(load(plan).model, ids).logits().tobytes() == folder.logits().tobytes()
+
+
+def test_every_gguf_architecture_is_tested() -> None:
+    tested = {*GGUF_NAMES.values(), "bert", "nomic-bert", "llama with experts"}
+    assert tested == set(GGUF_ARCHITECTURES)
 
 
 def test_mxfp4_experts_of_a_file_are_read_exactly(tmp_path: Path) -> None:

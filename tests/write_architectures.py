@@ -10,8 +10,8 @@ from pathlib import Path
 
 from architecture_table import CASES
 from encoder_models import CASES as ENCODERS
+from gguf_families import GGUF_NAMES
 from seq2seq_models import CASES as SEQ2SEQ
-from tuili.loading.config import GGUF_ARCHITECTURES, HF_ARCHITECTURES
 
 PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
 _HEAD = """# Architectures
@@ -20,6 +20,11 @@ Every decoder that a Hugging Face folder may hold, and what `tests/test_architec
 the logits of a tiny random model with these settings, of a whole prompt and of cached decoding, to 1e-4 of
 their range. "transformers" means against transformers 5 in float32, "reference" against `tests/reference.py`,
 where transformers has no code of its own. A setting that is not supported is an error that names it.
+The last column is `general.architecture` of GGUF files, whose logits `tests/test_gguf_families.py` compares
+with the folder's, bit for bit.
+
+Folders may hold GPTQ (4 bits, versions 1 and 2, groups of any size, act-order), AWQ (GEMM) or, for GPT-OSS,
+MXFP4 tensors: `tests/test_quantized_checkpoints.py` compares with the same values in float32, bit for bit.
 
 This page is written by `python tests/write_architectures.py`.
 
@@ -35,7 +40,8 @@ _ENCODERS = """
 ## Encoders and heads
 
 Hidden states and heads of a tiny random model with these settings equal transformers' in float32 to 1e-5 of
-their range (`tests/test_encoders.py`). Any decoder above is an embedder as `…Model`, and takes the heads
+their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF files (`bert`,
+`nomic-bert`), too. Any decoder above is an embedder as `…Model`, and takes the heads
 `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`.
 
 | `architectures` of config.json | with |
@@ -72,12 +78,11 @@ def encoders() -> str:
 
 def page() -> str:
     """The whole page."""
-    gguf = {module: name for name, module in GGUF_ARCHITECTURES.items()}
     rows = []
     for architecture, cases in groupby(CASES, lambda case: case.architecture):
         tried = list(cases)
         against = " and ".join(sorted({case.verified for case in tried}))
-        file = gguf.get(HF_ARCHITECTURES[architecture], "")
+        file = GGUF_NAMES.get(architecture, "")
         rows.append(f"| {architecture} | {against} | {'; '.join(case.tries for case in tried)} | {file} |")
     return _HEAD + "\n".join(rows) + "\n" + _FOOT + _ENCODERS + encoders() + _SEQ2SEQ + seq2seq()
 

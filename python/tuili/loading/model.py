@@ -261,7 +261,8 @@ def _names(source: Source) -> tuple[Names, Sequence[str], str]:
     """Their names of tensors -> ours, patterns of known extras, and the prefix that some files leave out."""
     module = source.module
     if source.kind == "gguf":
-        return module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
+        own = getattr(module, "gguf_tensor_names", None)
+        return own(source.config) if own else module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
     names = module.tensor_names(source.config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
     return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "")
 

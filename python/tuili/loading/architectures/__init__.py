@@ -10,7 +10,7 @@ Each file has
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
 and, where GGUF files of it exist (from_gguf.py),
     config_from_gguf(metadata, checkpoint)    the same settings under the same names
-    GGUF_TENSOR_NAMES, GGUF_IGNORED_TENSORS
+    GGUF_TENSOR_NAMES, GGUF_IGNORED_TENSORS   or, for names that depend on them, gguf_tensor_names(config)
     unpermute(name, config) -> n_heads or 0   whose rows to put back in order (optional)
     embedding_from_gguf(metadata)             how token vectors become one (encoders)
 """

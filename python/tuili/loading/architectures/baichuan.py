@@ -14,7 +14,11 @@ from tuili.loading.architectures import (
     unfused,
     without,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 from tuili.loading.position_bias import alibi
 
@@ -24,6 +28,11 @@ TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj") | {
     ),
 }
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
+
+_LARGE = 40  # layers of the model with linear biases
 _SECOND = 125_696  # words of Baichuan 2, whose head is normed row by row
 
 
@@ -49,3 +58,12 @@ def spec(config: Config) -> ModelSpec:
     biases = [alibi(size.n_heads, limit)] if linear else []
     layers = [layer] * size.n_layers
     return decoder(config, size, layers, ropes, max_positions=limit, position_biases=biases)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "baichuan": its large model is the one of 40 layers."""
+    config = decoder_config(metadata, checkpoint)
+    if config.values["num_hidden_layers"] == _LARGE:
+        length = config.values["max_position_embeddings"]
+        config.values = {**config.values, "max_position_embeddings": None, "model_max_length": length}
+    return config

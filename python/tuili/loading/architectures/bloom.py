@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_BIASES,
+    GGUF_FUSED_QKV,
+    GGUF_NORM_BIASES,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 from tuili.loading.position_bias import alibi
 
@@ -34,6 +43,15 @@ TENSOR_NAMES = {
     "lm_head.weight": "head",
 }
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = (
+    DECODER_GGUF_NAMES
+    | GGUF_FUSED_QKV
+    | GGUF_BIASES
+    | GGUF_NORM_BIASES
+    | {"token_embd_norm.weight": "embedding_norm", "token_embd_norm.bias": "embedding_norm.bias"}
+)
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -70,3 +88,9 @@ def spec(config: Config) -> ModelSpec:
         embedding_norm=True,
         position_biases=[alibi(size.n_heads, size.max_positions)],
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "bloom"."""
+    numbers = {"layer_norm_epsilon": "attention.layer_norm_epsilon"}
+    return decoder_config(metadata, checkpoint, numbers=numbers, integers={"seq_length": "context_length"})

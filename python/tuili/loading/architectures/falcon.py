@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_FUSED_QKV,
+    GGUF_NORM_BIASES,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_HEADS, Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 from tuili.loading.position_bias import alibi_bfloat16
 
@@ -37,6 +47,15 @@ TENSOR_NAMES = {
     "lm_head.weight": "head",
 }
 IGNORED_TENSORS = ()
+
+_GGUF_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_NORM_BIASES
+# With two norms, the first of GGUF's is the MLP's.
+_GGUF_TWO_NORMS = {
+    f"blk.{{i}}.{theirs}.{part}": f"layers.{{i}}.{ours}{end}"
+    for theirs, ours in (("attn_norm_2", "attention_norm"), ("attn_norm", "mlp_norm"))
+    for part, end in (("weight", ""), ("bias", ".bias"))
+}
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -100,3 +119,23 @@ def _falcon_config(config: Config) -> str:
     if not parallel:
         return "pre"
     return "parallel_two" if n_norms == 2 else "parallel"
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "falcon", spelt as those of its larger models."""
+    numbers = {"layer_norm_epsilon": "attention.layer_norm_epsilon"}
+    config = decoder_config(metadata, checkpoint, numbers=numbers)
+    config.values = {
+        **config.values,
+        "new_decoder_architecture": True,
+        "num_kv_heads": config.values["num_key_value_heads"],
+        "num_ln_in_parallel_attn": 2 if "blk.0.attn_norm_2.weight" in checkpoint.tensors else 1,
+        "ffn_hidden_size": config.values["intermediate_size"],
+    }
+    return config
+
+
+def gguf_tensor_names(config: Config) -> dict[str, Any]:
+    """llama.cpp's names -> ours."""
+    two = config.values["num_ln_in_parallel_attn"] == 2
+    return _GGUF_NAMES | (_GGUF_TWO_NORMS if two else {})

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.architectures import activation, decoder, expect_only, layer_of, renamed, sizes, unfused
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_BIASES,
+    GGUF_FUSED_QKV,
+    GGUF_NORM_BIASES,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 _QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
@@ -30,6 +39,15 @@ TENSOR_NAMES = {
     "lm_head.weight": "head",
 }
 IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
+
+GGUF_TENSOR_NAMES = (
+    DECODER_GGUF_NAMES
+    | GGUF_FUSED_QKV
+    | GGUF_BIASES
+    | GGUF_NORM_BIASES
+    | {"position_embd.weight": "position_embedding"}
+)
+GGUF_IGNORED_TENSORS = ()
 
 NAMES = {
     "hidden_size": "n_embd",
@@ -76,3 +94,10 @@ def spec(config: Config) -> ModelSpec:
         tied=True,
         n_positions_learned=size.max_positions,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "gpt2"."""
+    eps = {"layer_norm_epsilon": "attention.layer_norm_epsilon"}
+    config = decoder_config(metadata, checkpoint, numbers=eps)
+    return renamed(config, {theirs: ours for ours, theirs in NAMES.items()})

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes, unfused
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_BIASES,
+    GGUF_FUSED_QKV,
+    GGUF_NORM_BIASES,
+    LAYER_NORM_EPS,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 _QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
@@ -33,6 +43,9 @@ TENSOR_NAMES = {
 }
 IGNORED_TENSORS = (r"(gpt_neox\.)?layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",)
 
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_BIASES | GGUF_NORM_BIASES
+GGUF_IGNORED_TENSORS = ()
+
 
 def spec(config: Config) -> ModelSpec:
     """GPTNeoXForCausalLM."""
@@ -58,3 +71,16 @@ def spec(config: Config) -> ModelSpec:
         layer_norm_eps="layer_norm_eps",
         max_positions=limit,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "gptneox"."""
+    numbers = LAYER_NORM_EPS | {"rotary_emb_base": "rope.freq_base"}
+    present = {"attention_bias": "attn_qkv.bias"}
+    config = decoder_config(metadata, checkpoint, numbers=numbers, present=present, rotates="parts")
+    config.values = {
+        **config.values,
+        "rotary_pct": config.values["partial_rotary_factor"],
+        "use_parallel_residual": metadata.get_bool("gptneox.use_parallel_residual", True),
+    }
+    return config

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 _QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
@@ -24,6 +28,9 @@ TENSOR_NAMES = {
 }
 IGNORED_TENSORS = (r"model\.layers\.\d+\.attention\.rotary_emb\.inv_freq",)
 
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
+
 
 def spec(config: Config) -> ModelSpec:
     """InternLM2ForCausalLM. transformers has no code of its own for it."""
@@ -32,3 +39,10 @@ def spec(config: Config) -> ModelSpec:
     bias = config.flag("bias", True)
     layer = layer_of(size, activation=activation(config), qkv_bias=bias, output_bias=bias)
     return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "internlm2"."""
+    config = decoder_config(metadata, checkpoint)
+    config.values = {**config.values, "bias": False}
+    return config

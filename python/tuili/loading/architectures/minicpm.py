@@ -13,10 +13,17 @@ from tuili.loading.architectures import (
     rope,
     sizes,
 )
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.llama import unpermute as unpermute
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_MODEL, Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -43,3 +50,21 @@ def spec(config: Config) -> ModelSpec:
         embedding_scale=config.positive("scale_emb", 1.0),
         logit_scale=config.integer("dim_model_base", 1, MAX_MODEL, size.d_model) / size.d_model,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "minicpm"; those of 2024 leave out how it scales."""
+    numbers = {"scale_emb": "embedding_scale", "residual": "residual_scale", "logits": "logit_scale"}
+    config = decoder_config(metadata, checkpoint, numbers=numbers)
+    size, values = sizes(config), config.values
+    residual, logits = (
+        config.positive("residual", 1.4 / 40**0.5),
+        config.positive("logits", size.d_model / 256),
+    )
+    config.values = {
+        **values,
+        "scale_emb": config.positive("scale_emb", 12.0),
+        "scale_depth": residual * size.n_layers**0.5,
+        "dim_model_base": round(size.d_model / logits),
+    }
+    return config

@@ -13,7 +13,17 @@ from tuili.loading.architectures import (
     sizes,
     without,
 )
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_BIASES,
+    GGUF_FUSED_QKV,
+    GGUF_NORM_BIASES,
+    LAYER_NORM_EPS,
+    decoder_config,
+)
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 
@@ -47,6 +57,11 @@ TENSOR_NAMES = (
 )
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
+GGUF_TENSOR_NAMES = (
+    DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_BIASES | GGUF_NORM_BIASES | {"output.bias": "head.bias"}
+)
+GGUF_IGNORED_TENSORS = ()
+
 
 def spec(config: Config) -> ModelSpec:
     """PhiForCausalLM."""
@@ -72,3 +87,8 @@ def spec(config: Config) -> ModelSpec:
         max_positions=limit,
         head_bias=True,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "phi2"."""
+    return decoder_config(metadata, checkpoint, numbers=LAYER_NORM_EPS, rotates="parts")
