@@ -55,6 +55,9 @@ GGUF_PATTERNS: dict[str, tuple[str, ...]] = {
         ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", GPT2)
     ),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "falcon3"), (LLAMA3,)),
+    **dict.fromkeys(("chatglm-bpe", "glm4"), (LLAMA3,)),
+    **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), (BLOOM,)),
+    "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2"), (QWEN2,)),
     "qwen35": (QWEN35,),
     **dict.fromkeys(("gpt-4o", "llama4"), (O200K,)),
