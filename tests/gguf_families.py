@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Family:
     tried     settings that are tried, on top of those of the class's first case
     settings  writes the keys that are this family's own
     stored    what becomes of the tensors besides
+    alone     cases that llama.cpp does not load, or computes in another way, and why
     turned    whether rows of query and key are stored as pairs
     raised    whether 1 is added to norms
     """
@@ -40,6 +41,7 @@ class Family:
     tried: tuple[Values, ...] = ({},)
     settings: Callable[[gguf.GGUFWriter, Values], None] = lambda writer, config: None
     stored: Callable[[Tensors, Values], Tensors] = lambda tensors, config: tensors
+    alone: Mapping[int, str] = dataclasses.field(default_factory=dict)
     turned: bool = False
     raised: bool = False
 
@@ -86,6 +88,16 @@ def _olmo(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_layer_norm_eps(1e-5)
     if config.get("clip_qkv"):
         writer.add_clamp_kqv(config["clip_qkv"])
+
+
+def _olmo3(writer: gguf.GGUFWriter, config: Values) -> None:
+    n = config["num_hidden_layers"]
+    writer.add_sliding_window(config["sliding_window"])
+    writer.add_sliding_window_pattern([(i + 1) % 4 != 0 for i in range(n)])
+    if config.get("rope_scaling"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(config["rope_scaling"]["factor"])
+        writer.add_rope_scaling_orig_ctx_len(config["rope_scaling"]["original_max_position_embeddings"])
 
 
 def _cohere(writer: gguf.GGUFWriter, config: Values) -> None:
@@ -262,6 +274,10 @@ _YARN = {
         "original_max_position_embeddings": 32,
     }
 }
+_YARN_OF_4 = {
+    "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "rope_theta": 5e5,
+}
 _GREEDY, _TOP = {"n_group": None, "topk_group": None}, {"topk_group": 2}
 _GROUPS = {
     "topk_method": "group_limited_greedy",
@@ -271,6 +287,7 @@ _GROUPS = {
     "routed_scaling_factor": 1.5,
     **_YARN,
 }
+_LINEAR = {"max_position_embeddings": None, "model_max_length": 128}
 _FALCONS: tuple[Values, ...] = (
     {},
     {"new_decoder_architecture": True, "num_kv_heads": 2, "leave_out": r"input_layernorm|post_attention"},
@@ -281,19 +298,27 @@ FAMILIES = [
     Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), turned=True),
     Family("Qwen2ForCausalLM", A.QWEN2, ({}, _TIED)),
     Family("Qwen3ForCausalLM", A.QWEN3, ({}, _TIED)),
-    Family("Qwen2MoeForCausalLM", A.QWEN2MOE, ({}, {"num_experts": 4, **_TIED}), _experts),
+    Family("Qwen2MoeForCausalLM", A.QWEN2MOE, ({}, {"num_experts": 4, **_TIED}), _experts, alone={1: "tied"}),
     Family("Qwen3MoeForCausalLM", A.QWEN3MOE, (_NORMALIZED, _NORMALIZED | _TIED), _experts),
-    Family("Phi3ForCausalLM", A.PHI3, ({}, _LONG | _TIED), _phi3),
+    Family(
+        "Phi3ForCausalLM",
+        A.PHI3,
+        ({}, _LONG | _TIED, _NO_WINDOW),
+        _phi3,
+        alone={0: "it leaves windows out", 1: "it takes long factors for short texts, too"},
+    ),
     Family("GemmaForCausalLM", A.GEMMA, ({}, {"num_key_value_heads": 1}), raised=True),
     Family("Gemma2ForCausalLM", A.GEMMA2, ({"query_pre_attn_scalar": 16},), _gemma2, raised=True),
     Family("SmolLM3ForCausalLM", A.SMOLLM3, ({}, {"tie_word_embeddings": False}), turned=True),
     Family("OlmoForCausalLM", A.OLMO, ({}, {"clip_qkv": 0.5, **_TIED}), _olmo, turned=True),
-    Family("Olmo2ForCausalLM", A.OLMO2, ({}, {"num_key_value_heads": 2, **_TIED})),
+    Family("Olmo2ForCausalLM", A.OLMO2, ({}, {"num_key_value_heads": 2, **_TIED}), alone={1: "grouped"}),
+    Family("Olmo3ForCausalLM", A.OLMO2, ({}, _YARN_OF_4), _olmo3),
     Family("GraniteForCausalLM", A.GRANITE, ({}, _TIED), _granite, turned=True),
     Family(
         "Starcoder2ForCausalLM",
         A.STARCODER2,
         (_NO_WINDOW, _NO_WINDOW | {"use_bias": False, "tie_word_embeddings": False}),
+        alone={1: "no biases"},
     ),
     Family(
         "StableLmForCausalLM",
@@ -303,7 +328,9 @@ FAMILIES = [
     ),
     Family("GlmForCausalLM", A.CHATGLM, ({}, {"attention_bias": False, **_TIED}), _glm),
     Family("Glm4ForCausalLM", A.GLM4, ({}, {"attention_bias": False, "head_dim": 24}), _glm),
-    Family("GptOssForCausalLM", A.GPT_OSS, ({}, {"attention_bias": False}), _gpt_oss, _apart),
+    Family(
+        "GptOssForCausalLM", A.GPT_OSS, ({}, {"attention_bias": False}), _gpt_oss, _apart, {1: "no biases"}
+    ),
     Family(
         "DeepseekV2ForCausalLM",
         A.DEEPSEEK2,
@@ -322,14 +349,27 @@ FAMILIES = [
         ({}, {"use_parallel_residual": False, "rotary_pct": 1.0, "tie_word_embeddings": True}),
         _neox,
         _in_rows,
+        {1: "tied"},
     ),
     Family("PhiForCausalLM", A.PHI2, ({}, {"partial_rotary_factor": 0.25}), _phi2),
     Family("FalconForCausalLM", A.FALCON, _FALCONS, stored=_in_rows),
     Family("BloomForCausalLM", A.BLOOM, ({}, {"tie_word_embeddings": False}), stored=_in_rows),
     Family("InternLM2ForCausalLM", A.INTERNLM2, stored=_in_rows),
-    Family("BaichuanForCausalLM", A.BAICHUAN, stored=_split, turned=True),
+    Family(
+        "BaichuanForCausalLM",
+        A.BAICHUAN,
+        ({"num_hidden_layers": 32}, {"num_hidden_layers": 40, **_LINEAR}),
+        stored=_split,
+        turned=True,
+    ),
     Family("MiniCPMForCausalLM", A.MINICPM, ({}, _TIED), _minicpm, turned=True),
-    Family("CohereForCausalLM", A.COMMAND_R, ({}, {"use_qk_norm": True}), _cohere),
+    Family(
+        "CohereForCausalLM",
+        A.COMMAND_R,
+        ({}, {"use_qk_norm": True}),
+        _cohere,
+        alone={1: "norms of few layers"},
+    ),
     Family("Cohere2ForCausalLM", A.COHERE2, ({"num_hidden_layers": 4},), _cohere),
 ]
 
@@ -398,7 +438,7 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
     _, module = hf_architecture(config)
     spec = module.spec(config)
     config_values = case.config | config.values
-    config_values["num_key_value_heads"] = spec.layers[0].n_kv_heads
+    config_values["num_key_value_heads"] = 1 if case.config.get("absorbed") else spec.layers[0].n_kv_heads
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[family.arch])
     _write_sizes(writer, config_values)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
@@ -430,6 +470,7 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
 
 
 _THETAS = {
+    "Olmo3ForCausalLM": 5e5,
     "GptOssForCausalLM": 1.5e5,
     "MixtralForCausalLM": 1e6,
     "SmolLM3ForCausalLM": 2e6,

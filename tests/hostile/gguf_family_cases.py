@@ -7,7 +7,20 @@ from typing import Any
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 
-from .cases import F32, GGUF_KEYS, STRING, U32, Case, Tensor, Write, gguf, gguf_file, gguf_tensors
+from .cases import (
+    ARRAY,
+    BOOL,
+    F32,
+    GGUF_KEYS,
+    STRING,
+    U32,
+    Case,
+    Tensor,
+    Write,
+    gguf,
+    gguf_file,
+    gguf_tensors,
+)
 
 F, U = ModelFormatError, ModelUnsupportedError
 
@@ -36,7 +49,10 @@ def families() -> Iterator[Case]:
     five = without() | {"expert_used_count": (U32, 5)}
     yield case("qwen3moe, five of four", of("qwen3moe", **five), F, "config_value")
     yield case("llama, five of four", of("llama", **five), F, "config_value")
-    yield case("olmo2 with windows", of("olmo2", attention__sliding_window=(U32, 8)), U, "config_unsupported")
+    window = {"attention__sliding_window": (U32, 8)}
+    yield case("olmo3 without its pattern", of("olmo2", **window), F, "key_missing")
+    pattern = {"attention__sliding_window_pattern": (ARRAY, (BOOL, [True]))}
+    yield case("olmo3, a pattern of one", of("olmo2", **window, **pattern), F, "array_length")
     yield case("olmo clips at 0", of("olmo", attention__clamp_kqv=(F32, 0.0)), F, "config_value")
     yield case("gemma2 caps at 0", of("gemma2", attn_logit_softcapping=(F32, 0.0)), F, "config_value")
     yield case(

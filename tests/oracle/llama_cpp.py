@@ -23,7 +23,7 @@ _silent = _Log(lambda level, text, data: None)
 Tokenize = Callable[[bytes, bool, bool], list[int]]
 
 
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     import xllamacpp
 
     library = ctypes.CDLL(str(next(Path(xllamacpp.__file__).parent.glob("*.so"))))
@@ -43,16 +43,16 @@ def _library() -> ctypes.CDLL:
 
 def load(path: Path) -> Tokenize:
     """The tokenizer of a GGUF file."""
-    library = _library()
-    model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+    api = library()
+    model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
     if not model:
         raise ValueError(f"llama.cpp cannot load {path}")
-    vocab = library.llama_model_get_vocab(model)
+    vocab = api.llama_model_get_vocab(model)
 
     def tokenize(text: bytes, add_special: bool, parse_special: bool) -> list[int]:
         capacity = len(text) + 16
         ids = (ctypes.c_int32 * capacity)()
-        n = library.llama_tokenize(vocab, text, len(text), ids, capacity, add_special, parse_special)
+        n = api.llama_tokenize(vocab, text, len(text), ids, capacity, add_special, parse_special)
         return ids[:n]
 
     return tokenize

@@ -10,7 +10,6 @@ from tuili.loading.architectures import (
     LOCAL,
     activation,
     decoder,
-    expect_only,
     layer_of,
     layer_types,
     rope,
@@ -22,7 +21,7 @@ from tuili.loading.architectures import (
 )
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_QK_NORMS, decoder_config
 from tuili.loading.checkpoint import Checkpoint
-from tuili.loading.config import Config
+from tuili.loading.config import MAX_LAYERS, Config
 from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = (
@@ -98,7 +97,17 @@ def _ropes_by_type(config: Config) -> tuple[list[RopeSpec], int]:
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "olmo2"; those of OLMo 3, with windows, are refused."""
+    """The settings of a GGUF file of architecture "olmo2", which those of OLMo 3, with windows, have, too."""
     config = decoder_config(metadata, checkpoint, "Olmo2ForCausalLM")
-    expect_only(config, "sliding_window")
+    if "sliding_window" not in config:
+        return config
+    n = config.integer("num_hidden_layers", 1, MAX_LAYERS)
+    local = metadata.get_bool_array("olmo2.attention.sliding_window_pattern", n)
+    theta = {"rope_theta": config.values["rope_theta"]}
+    config.values = {
+        **config.values,
+        "architectures": ["Olmo3ForCausalLM"],
+        "layer_types": [LOCAL if windowed else GLOBAL for windowed in local],
+        "rope_parameters": {GLOBAL: (config.values["rope_scaling"] or {}) | theta, LOCAL: theta},
+    }
     return config

@@ -1,0 +1,95 @@
+"""Compare tuili's logits of tiny GGUF files of every family with llama.cpp's own (package xllamacpp).
+
+    python tests/compare_gguf.py [ARCHITECTURE …]
+
+The files are those of tests/gguf_families.py, without cases that llama.cpp leaves alone. It keeps keys and
+values in float16 and approximates GELU by a table: its logits are compared to 2 % of their range. Exit
+status 1 if a family fails, or llama.cpp cannot load its file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from architecture_files import token_ids
+from gguf_families import FAMILIES, write
+from oracle.llama_cpp import library
+from oracle.table import Table
+from tiny_core import run
+from tuili.loading.model import load, plan_model
+
+LIMIT = 0.02  # of the range of a position's logits
+
+
+class _Params(ctypes.Structure):
+    """llama_context_params, larger than any version of it."""
+
+    _fields_ = [("bytes", ctypes.c_uint8 * 512)]
+
+
+class _Batch(ctypes.Structure):
+    """llama_batch."""
+
+    _fields_ = [
+        ("n_tokens", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("token", "embd", "pos", "n_seq_id", "seq_id", "logits")),
+    ]
+
+
+def logits_of(path: Path, ids: list[int], n_vocab: int) -> np.ndarray:
+    """llama.cpp's logits, token by token, [n_tokens, n_vocab].
+
+    raises  ValueError if it cannot load the file
+    """
+    api = library()
+    api.llama_context_default_params.restype = _Params
+    api.llama_init_from_model.restype = ctypes.c_void_p
+    api.llama_init_from_model.argtypes = [ctypes.c_void_p, _Params]
+    api.llama_batch_get_one.restype = _Batch
+    api.llama_batch_get_one.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    api.llama_decode.argtypes = [ctypes.c_void_p, _Batch]
+    api.llama_get_logits_ith.restype = ctypes.POINTER(ctypes.c_float)
+    api.llama_get_logits_ith.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
+    context = api.llama_init_from_model(model, api.llama_context_default_params()) if model else None
+    if not context:
+        raise ValueError("llama.cpp cannot load it")
+    rows = []
+    for token in ids:
+        one = (ctypes.c_int32 * 1)(token)
+        if api.llama_decode(context, api.llama_batch_get_one(one, 1)):
+            raise ValueError("llama.cpp cannot run it")
+        rows.append(np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), (n_vocab,)).copy())
+    return np.array(rows)
+
+
+def main() -> int:
+    table = Table(architecture=26, file=12, error=10)
+    with tempfile.TemporaryDirectory() as folder:
+        for family in FAMILIES:
+            if sys.argv[1:] and family.architecture not in sys.argv[1:]:
+                continue
+            for number, case in enumerate(family.cases()):
+                if number in family.alone:
+                    continue
+                path = write(family, case, Path(folder) / "model.gguf")
+                ids = token_ids()
+                model = load(plan_model(path, compute="float32")).model
+                ours = run(model, np.array(ids, np.int32)).logits()
+                try:
+                    theirs = logits_of(path, ids, ours.shape[1])
+                except ValueError as error:
+                    table.row([case.name, family.arch.name, error], passed=False)
+                    continue
+                error = (abs(ours - theirs).max(axis=1) / np.ptp(theirs, axis=1)).max()
+                table.row([case.name, family.arch.name, f"{error:.1e}"], passed=bool(error <= LIMIT))
+    return table.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
