@@ -7,7 +7,6 @@ from tuili.loading.architectures import decoder, expect_only, layer_of, sizes, u
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_BIASES,
-    GGUF_FUSED_QKV,
     GGUF_NORM_BIASES,
     decoder_config,
 )
@@ -46,7 +45,6 @@ IGNORED_TENSORS = ()
 
 GGUF_TENSOR_NAMES = (
     DECODER_GGUF_NAMES
-    | GGUF_FUSED_QKV
     | GGUF_BIASES
     | GGUF_NORM_BIASES
     | {"token_embd_norm.weight": "embedding_norm", "token_embd_norm.bias": "embedding_norm.bias"}

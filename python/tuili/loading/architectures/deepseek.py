@@ -180,7 +180,8 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         metadata, checkpoint, numbers=_GGUF_NUMBERS, integers=EXPERT_KEYS | _GGUF_INTEGERS, rotates="own"
     )
     values, sigmoid = config.values, 2
-    third = metadata.get_u32("deepseek2.expert_gating_func", 1) == sigmoid
+    biased = any(name.endswith(".exp_probs_b.bias") for name in checkpoint.tensors)
+    third = metadata.get_u32("deepseek2.expert_gating_func", sigmoid if biased else 1) == sigmoid
     scaling, weight = values["rope_scaling"], values["yarn_log_multiplier"]
     if scaling is not None and weight:
         share = float(f"{10 * weight:.6g}")  # stored as a tenth, in float32

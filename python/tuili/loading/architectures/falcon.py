@@ -9,7 +9,6 @@ from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
-    GGUF_FUSED_QKV,
     GGUF_NORM_BIASES,
     decoder_config,
 )
@@ -48,7 +47,7 @@ TENSOR_NAMES = {
 }
 IGNORED_TENSORS = ()
 
-_GGUF_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_NORM_BIASES
+_GGUF_NAMES = DECODER_GGUF_NAMES | GGUF_NORM_BIASES
 # With two norms, the first of GGUF's is the MLP's.
 _GGUF_TWO_NORMS = {
     f"blk.{{i}}.{theirs}.{part}": f"layers.{{i}}.{ours}{end}"

@@ -159,8 +159,14 @@ def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32
 
 # ---- names
 
+_QKV = tuple(f"layers.{{i}}.{name}" for name in ("query", "key", "value"))
+GGUF_FUSED_QKV: dict[str, Any] = {
+    "blk.{i}.attn_qkv.weight": Parts(_QKV),
+    "blk.{i}.attn_qkv.bias": Parts(tuple(f"{name}.bias" for name in _QKV)),
+}
+
 # GGUF's tensor names are the same for all decoders, but for what norms around the MLP are called.
-DECODER_GGUF_NAMES = {
+DECODER_GGUF_NAMES: dict[str, Any] = {
     "token_embd.weight": "token_embedding",
     "output_norm.weight": "final_norm",
     "output.weight": "head",
@@ -173,6 +179,7 @@ DECODER_GGUF_NAMES = {
     "blk.{i}.ffn_gate.weight": "layers.{i}.gate",
     "blk.{i}.ffn_up.weight": "layers.{i}.up",
     "blk.{i}.ffn_down.weight": "layers.{i}.down",
+    **GGUF_FUSED_QKV,
 }
 
 GGUF_ATTENTION_BIASES = {
@@ -202,16 +209,15 @@ GGUF_POST_NORMS = {
     "blk.{i}.post_attention_norm.weight": "layers.{i}.post_attention_norm",
     "blk.{i}.post_ffw_norm.weight": "layers.{i}.post_mlp_norm",
 }
-_QKV = tuple(f"layers.{{i}}.{name}" for name in ("query", "key", "value"))
-GGUF_FUSED_QKV = {
-    "blk.{i}.attn_qkv.weight": Parts(_QKV),
-    "blk.{i}.attn_qkv.bias": Parts(tuple(f"{name}.bias" for name in _QKV)),
-}
 GGUF_FUSED_GATE = {"blk.{i}.ffn_up.weight": Parts(("layers.{i}.gate", "layers.{i}.up"))}
 
 
 def _experts() -> dict[str, Any]:
-    names: dict[str, Any] = {"blk.{i}.ffn_gate_inp.weight": "layers.{i}.router"}
+    gate_up = tuple(f"layers.{{i}}.experts.{{e}}.{part}" for part in ("gate", "up"))
+    names: dict[str, Any] = {
+        "blk.{i}.ffn_gate_inp.weight": "layers.{i}.router",
+        "blk.{i}.ffn_gate_up_exps.weight": Parts(gate_up, stacked=True),
+    }
     for part in ("gate", "up", "down"):
         ours = f"layers.{{i}}.experts.{{e}}.{part}"
         names[f"blk.{{i}}.ffn_{part}_exps.weight"] = Parts((ours,), stacked=True)

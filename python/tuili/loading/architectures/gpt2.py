@@ -7,7 +7,6 @@ from tuili.loading.architectures import activation, decoder, expect_only, layer_
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_BIASES,
-    GGUF_FUSED_QKV,
     GGUF_NORM_BIASES,
     decoder_config,
 )
@@ -41,11 +40,7 @@ TENSOR_NAMES = {
 IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
 
 GGUF_TENSOR_NAMES = (
-    DECODER_GGUF_NAMES
-    | GGUF_FUSED_QKV
-    | GGUF_BIASES
-    | GGUF_NORM_BIASES
-    | {"position_embd.weight": "position_embedding"}
+    DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES | {"position_embd.weight": "position_embedding"}
 )
 GGUF_IGNORED_TENSORS = ()
 

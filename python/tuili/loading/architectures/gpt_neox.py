@@ -7,7 +7,6 @@ from tuili.loading.architectures import activation, decoder, layer_of, rope, siz
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_BIASES,
-    GGUF_FUSED_QKV,
     GGUF_NORM_BIASES,
     LAYER_NORM_EPS,
     decoder_config,
@@ -43,7 +42,7 @@ TENSOR_NAMES = {
 }
 IGNORED_TENSORS = (r"(gpt_neox\.)?layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",)
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_BIASES | GGUF_NORM_BIASES
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES
 GGUF_IGNORED_TENSORS = ()
 
 

@@ -16,7 +16,6 @@ from tuili.loading.architectures import (
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_BIASES,
-    GGUF_FUSED_QKV,
     GGUF_NORM_BIASES,
     LAYER_NORM_EPS,
     decoder_config,
@@ -57,9 +56,7 @@ TENSOR_NAMES = (
 )
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
-GGUF_TENSOR_NAMES = (
-    DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_BIASES | GGUF_NORM_BIASES | {"output.bias": "head.bias"}
-)
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES | GGUF_NORM_BIASES | {"output.bias": "head.bias"}
 GGUF_IGNORED_TENSORS = ()
 
 

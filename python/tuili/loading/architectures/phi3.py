@@ -16,7 +16,6 @@ from tuili.loading.architectures import (
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_FUSED_GATE,
-    GGUF_FUSED_QKV,
     decoder_config,
     divisors_of,
 )
@@ -33,7 +32,7 @@ TENSOR_NAMES = without(LLAMA_NAMES, "q_proj", "k_proj", "v_proj", "gate_proj", "
 }
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_QKV | GGUF_FUSED_GATE
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_FUSED_GATE
 GGUF_IGNORED_TENSORS = (r"rope_factors_(short|long)\.weight",)
 
 
