@@ -12,8 +12,6 @@ import reference
 from architecture_files import stored_tensors, token_ids, write
 from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
-from tiny_files import _llama_tokenizer_metadata, write_gguf_file
-from tiny_models import Weight
 from tuili._core import ModelBuilder
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
@@ -115,45 +113,6 @@ def test_every_decoder_is_in_the_table() -> None:
     tested = {case.architecture for case in CASES} | {"BaiChuanForCausalLM"}  # an old spelling
     decoders = {name for name in HF_ARCHITECTURES if name.endswith(("ForCausalLM", "LMHeadModel"))}
     assert decoders <= tested, f"no test of {sorted(decoders - tested)}"
-
-
-def gguf_file(case: Case, arch: str, path: Path) -> Path:
-    """The case as a GGUF file, with llama.cpp's names."""
-    config = Config(dict(case.config), "config.json")
-    _, module = hf_architecture(config)
-    stored = stored_tensors(case, config, module)
-    ours = {our_names(name, module.TENSOR_NAMES).names[0]: x for name, x in stored.items()}
-    tensors = {}
-    for theirs, name in module.GGUF_TENSOR_NAMES.items():
-        for i in range(case.config["num_hidden_layers"]) if "{i}" in theirs else [0]:
-            x = ours.get(name.replace("{i}", str(i)))
-            if x is not None:
-                rows = x.reshape(-1, x.shape[-1]).view(np.uint8)
-                tensors[theirs.replace("{i}", str(i))] = Weight("f32", x.shape, rows)
-    keys = {
-        "block_count": "num_hidden_layers",
-        "context_length": "max_position_embeddings",
-        "embedding_length": "hidden_size",
-        "feed_forward_length": "intermediate_size",
-        "attention.head_count": "num_attention_heads",
-        "attention.head_count_kv": "num_key_value_heads",
-        "attention.key_length": "head_dim",
-        "attention.value_length": "head_dim",
-    }
-    sizes = {f"{arch}.{theirs}": case.config.get(name) for theirs, name in keys.items()}
-    metadata = {"general.architecture": arch} | {key: value for key, value in sizes.items() if value}
-    metadata |= {f"{arch}.attention.layer_norm_rms_epsilon": 1e-6, f"{arch}.rope.freq_base": 10000.0}
-    return write_gguf_file(path, metadata | _llama_tokenizer_metadata(), tensors)
-
-
-@pytest.mark.parametrize("arch, name", [("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")])
-def test_a_gguf_file_gives_the_bits_of_the_folder(arch: str, name: str, tmp_path: Path) -> None:
-    case = next(case for case in CASES if case.architecture == name and case.tries == "plain")
-    ids = np.array(token_ids(), np.int32)
-    folder = run(load(plan_model(write(case, tmp_path / "folder"), compute="float32")).model, ids)
-    plan = plan_model(gguf_file(case, arch, tmp_path / "x.gguf"), compute="float32")
-    assert not plan.warnings
-    assert run(load(plan).model, ids).logits().tobytes() == folder.logits().tobytes()
 
 
 @pytest.mark.parametrize("name", [name for name in CLASS_DEFAULTS if name not in HF_SEQ2SEQ])
