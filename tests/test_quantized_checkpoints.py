@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 import tuili
 from architecture_files import token_ids
+from gguf_families import FAMILIES
+from gguf_families import write as write_gguf
 from quantized_folders import (
     Quantized,
     case_of,
@@ -23,6 +25,7 @@ from quantized_folders import (
 )
 from tiny_core import run
 from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading import packed_cache
 from tuili.loading.model import LoadPlan, load, plan_model
 
 LLAMA = case_of("LlamaForCausalLM")
@@ -183,3 +186,21 @@ def test_a_block_of_zeros_may_have_any_scale(tmp_path: Path) -> None:
     tensors[f"{name}_blocks"][0, 0, 0], tensors[f"{name}_scales"][0, 0, 0] = 0, 0
     save_file(tensors, folder / "model.safetensors")
     load(plan_model(folder))
+
+
+def test_they_come_back_from_the_packed_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_cache, "MIN_WEIGHT_BYTES", 0)
+    family = next(family for family in FAMILIES if family.architecture == "GptOssForCausalLM")
+    options: dict[str, Any] = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "cache_dir": tmp_path / "cache"}
+    for path in (
+        write_pair(LLAMA, Quantized(sym=False), tmp_path / "gptq")[0],
+        write_gpt_oss(tmp_path / "mxfp4")[0],
+        write_gguf(family, next(family.cases()), tmp_path / "model.gguf", mxfp4=True),
+    ):
+        found = []
+        for _ in range(2):
+            with tuili.LLM(path, **options) as llm:
+                found.append((llm.logits(token_ids()).tobytes(), llm.config["weight_bytes"]))
+                state = llm.config["packed_cache"]
+        assert state.startswith("read from"), f"{path}: {state}"
+        assert found[0] == found[1]
