@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,18 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 class Quantized:
     """How a matrix is stored: whose layout, inputs of a group, whether every zero is 8, whether inputs are
     in the groups in another order, and the types that the scales are rounded to, of which the last is
-    stored."""
+    stored, and the bits of a code."""
 
     method: str = "gptq"
     group_size: int = 32
     sym: bool = True
     desc_act: bool = False
     scales: tuple[Any, ...] = (np.float16,)
+    bits: int = 4
 
     def config(self) -> dict[str, Any]:
         """quantization_config of config.json."""
-        common = {"bits": 4, "group_size": self.group_size}
+        common = {"bits": self.bits, "group_size": self.group_size}
         if self.method == "awq":
             return common | {"quant_method": "awq", "version": "gemm", "zero_point": True}
         return common | {
@@ -51,13 +53,13 @@ class Quantized:
         }
 
 
-def packed(codes: np.ndarray, axis: int, order: tuple[int, ...] = tuple(range(8))) -> np.ndarray:
-    """Eight codes along `axis` to an int32, the one that `order` names first in the lowest bits."""
-    codes = np.moveaxis(codes, axis, -1).astype(np.uint32)
-    words = np.zeros((*codes.shape[:-1], codes.shape[-1] // 8), np.uint32)
+def packed(codes: np.ndarray, axis: int, bits: int = 4, order: Sequence[int] | None = None) -> np.ndarray:
+    """As many codes along `axis` as an int32 holds, the one that `order` names first in the lowest bits."""
+    codes, n = np.moveaxis(codes, axis, -1).astype(np.uint32), 32 // bits
+    words = np.zeros((*codes.shape[:-1], codes.shape[-1] // n), np.uint32)
     for word in range(words.shape[-1]):
-        for place, i in enumerate(order):
-            words[..., word] |= codes[..., word * 8 + i] << np.uint32(4 * place)
+        for place, i in enumerate(order or range(n)):
+            words[..., word] |= codes[..., word * n + i] << np.uint32(bits * place)
     return np.ascontiguousarray(np.moveaxis(words, -1, axis)).view(np.int32)
 
 
@@ -66,9 +68,10 @@ def quantized(stem: str, n_out: int, n_in: int, how: Quantized) -> tuple[Tensors
     rng = np.random.default_rng(zlib.crc32(stem.encode()))
     group = n_in if how.group_size == -1 else how.group_size
     n_groups = -(-n_in // group)
-    codes = rng.integers(0, 16, (n_in, n_out))
-    zeros = np.full((n_groups, n_out), 8) if how.sym else rng.integers(0, 16, (n_groups, n_out))
-    scales = rng.uniform(0.5, 1.5, (n_groups, n_out)) / np.sqrt(21 * n_in)
+    n_values, size = 1 << how.bits, (n_groups, n_out)
+    codes = rng.integers(0, n_values, (n_in, n_out))
+    zeros = np.full(size, n_values // 2) if how.sym else rng.integers(0, n_values, size)
+    scales = rng.uniform(0.5, 1.5, (n_groups, n_out)) / np.sqrt(n_values**2 / 12 * n_in)
     for rounded in how.scales:
         scales = scales.astype(rounded)
     index = np.arange(n_in, dtype=np.int32) // np.int32(group)
@@ -76,10 +79,14 @@ def quantized(stem: str, n_out: int, n_in: int, how: Quantized) -> tuple[Tensors
         index = rng.permutation(index)
     values = scales.astype(np.float64)[index] * (codes - zeros[index])
     if how.method == "awq":
-        tensors = {"qweight": packed(codes, 1, AWQ_ORDER), "qzeros": packed(zeros, 1, AWQ_ORDER)}
+        tensors = {name: packed(x, 1, 4, AWQ_ORDER) for name, x in (("qweight", codes), ("qzeros", zeros))}
     else:
-        stored = (zeros - 1) % 16 if how.method == "gptq" else zeros
-        tensors = {"qweight": packed(codes, 0), "qzeros": packed(stored, 1), "g_idx": index}
+        stored = (zeros - 1) % n_values if how.method == "gptq" else zeros
+        tensors = {
+            "qweight": packed(codes, 0, how.bits),
+            "qzeros": packed(stored, 1, how.bits),
+            "g_idx": index,
+        }
     tensors["scales"] = scales
     return {f"{stem}.{name}": x for name, x in tensors.items()}, values.T.astype(np.float32)
 

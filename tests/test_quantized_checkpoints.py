@@ -60,6 +60,15 @@ def test_groups_give_the_bits_of_their_values(
     same_bits(pair, "q4_0" if sym else "q5_0")
 
 
+@pytest.mark.parametrize("bits, sym, format", [(2, True, "q4_0"), (2, False, "q4_0"), (8, True, "q8_0"),
+                                               (8, False, "f32")])  # fmt: skip
+@pytest.mark.parametrize("method", ["gptq", "gptq_v2"])
+def test_other_bits_give_the_bits_of_their_values(
+    method: str, bits: int, sym: bool, format: str, tmp_path: Path
+) -> None:
+    same_bits(write_pair(LLAMA, Quantized(method, sym=sym, bits=bits), tmp_path), format)
+
+
 @pytest.mark.parametrize("how", [Quantized(desc_act=True, sym=False), Quantized(group_size=16),
                                  Quantized("awq", 48, sym=False)])  # fmt: skip
 def test_groups_that_are_no_blocks_become_floats(how: Quantized, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def model(settings: Any, parts: Parts, byte: int = 0, whole: str = f"{STEM}.weig
 def settings() -> Iterator[Case]:
     wrong: dict[str, list[Any]] = {
         "quant_method": ["bitsandbytes", "", 4, ["gptq"], None],
-        "bits": [0, 3, 8, "4", None, 4.0, True],
+        "bits": [0, 3, 16, "4", None, 4.0, True],
         "group_size": [0, -2, 1 << 40, 1.5, "16"],
         "sym": ["yes", 1],
         "desc_act": [1],
@@ -67,6 +67,8 @@ def settings() -> Iterator[Case]:
         for value in values:
             write = model(GPTQ | {key: value}, _GPTQ_PARTS)
             yield Case("CF-07", f"gptq {key} {value!r}", write, U, "quantization_config")
+    write = model(AWQ | {"bits": 8}, _AWQ_PARTS)
+    yield Case("CF-07", "awq of 8 bits", write, U, "quantization_config")
     for value in ("gemv", 1):
         write = model(AWQ | {"version": value}, _AWQ_PARTS)
         yield Case("CF-07", f"awq version {value}", write, U, "quantization_config")

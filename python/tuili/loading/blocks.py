@@ -29,6 +29,11 @@ def _joined(*planes: NDArray[Any]) -> Bytes:
     return np.concatenate(columns, axis=1)
 
 
+def encode_q8_0(scale: Halves, codes: Codes) -> Bytes:
+    """Blocks of the values scale · code, codes in two's complement."""
+    return _joined(scale, codes)
+
+
 def encode_q4_0(scale: Halves, codes: Codes) -> Bytes:
     """Blocks of the values scale · (code - 8)."""
     return _joined(scale, _nibbles(codes))

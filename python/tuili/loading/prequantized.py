@@ -9,6 +9,7 @@ from tuili.loading.config import MAX_INNER, Config, read_config
 from tuili.loading.files import shown
 
 _METHODS = ("gptq", "awq", "mxfp4")
+_BITS = {"gptq": (2, 4, 8), "awq": (4,)}
 # Where programs wrote these settings before config.json held them, and whose they are.
 _OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 # Tensors by which such checkpoints scale activations, which nothing here does.
@@ -38,13 +39,15 @@ def replace_tensors(checkpoint: Checkpoint, config: Config, folder: str, inside:
     scaled = next((name for name in checkpoint.tensors if name.endswith(_SCALED)), None)
     if scaled is not None:
         raise _unsupported(settings, f"tensor '{shown(scaled)}' scales activations")
-    if _integer(settings, ("bits", "w_bit"), None) != 4:
-        raise _unsupported(settings, "4 bits are supported")
+    bits = _integer(settings, ("bits", "w_bit"), None)
+    if bits not in _BITS[method]:
+        raise _unsupported(settings, f"supported bits: {', '.join(map(str, _BITS[method]))}")
     group_size = _integer(settings, ("group_size", "q_group_size"), 128)
     if group_size != -1 and not 1 <= group_size <= MAX_INNER:
         raise _unsupported(settings, f"a group has 1 to {MAX_INNER} inputs, or all of them: -1")
     layout = _awq(settings) if method == "awq" else _gptq(settings)
-    group_quantized.replace_weights(checkpoint, layout, group_size, settings.what)
+    packing = group_quantized.Packing(layout, bits)
+    group_quantized.replace_weights(checkpoint, packing, group_size, settings.what)
 
 
 def _settings(config: Config, folder: str, inside: str | None) -> tuple[Config | None, object]:
