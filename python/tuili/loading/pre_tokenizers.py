@@ -28,6 +28,20 @@ TEKKEN = rf"{_MIXED[0]}|{_MIXED[1]}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPA
 BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")
+# Letters that have a case, as DeepSeek's makers list them.
+_CASED = (
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫ"
+    "ᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴ"
+    "ℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+)
+DEEPSEEK_LLM = (
+    r"[\r\n]",
+    rf"\s?[{_CASED}]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    "[一-龥ࠀ-一가-퟿]+",
+    r"\p{N}+",
+)
 DEEPSEEK_V3 = (
     r"\p{N}{1,3}",
     "[一-龥぀-ゟ゠-ヿ]+",
@@ -40,7 +54,8 @@ _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 SPACES, OUTER_SPACE = r" {2,}", r"\A | \z"
 
 KNOWN_PATTERNS = frozenset({
-    GPT2, LLAMA3, QWEN2, QWEN35, O200K, TEKKEN, BLOOM, CLIP, *DEEPSEEK_CODER, *DEEPSEEK_V3, *_DEFAULT,
+    GPT2, LLAMA3, QWEN2, QWEN35, O200K, TEKKEN, BLOOM, CLIP,
+    *DEEPSEEK_CODER, *DEEPSEEK_LLM, *DEEPSEEK_V3, *_DEFAULT,
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"\s+", r"\s+$", r"\s", SPACES, OUTER_SPACE, r"\d", r"\d+", r"[0-9]",
     r"\s{2,}|[\n\r\t]",
@@ -63,6 +78,7 @@ GGUF_PATTERNS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gpt-4o", "llama4"), (O200K,)),
     "tekken": (TEKKEN,),
     "deepseek-coder": DEEPSEEK_CODER,
+    "deepseek-llm": DEEPSEEK_LLM,
     "deepseek-v3": DEEPSEEK_V3,
 }
 # Pre-tokenizers of llama.cpp that take a word that is a token as it is, without looking at the merges.
