@@ -81,7 +81,7 @@ def _gemma2(writer: gguf.GGUFWriter, config: Values) -> None:
 def _stablelm(writer: gguf.GGUFWriter, config: Values) -> None:
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 0.25)))
-    writer.add_parallel_residual(config.get("use_parallel_residual", False))
+    writer.add_parallel_residual(True)  # which the converter writes where config.json is silent
 
 
 def _olmo(writer: gguf.GGUFWriter, config: Values) -> None:

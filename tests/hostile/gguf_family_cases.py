@@ -56,9 +56,6 @@ def families() -> Iterator[Case]:
     yield case("olmo clips at 0", of("olmo", attention__clamp_kqv=(F32, 0.0)), F, "config_value")
     yield case("gemma2 caps at 0", of("gemma2", attn_logit_softcapping=(F32, 0.0)), F, "config_value")
     yield case(
-        "stablelm, parallel is a number", of("stablelm", use_parallel_residual=(U32, 1)), F, "key_type"
-    )
-    yield case(
         "stablelm turns 17 of 16", of("stablelm", rope__dimension_count=(U32, 17)), U, "config_unsupported"
     )
     yield case("glm4 turns none", of("glm4", rope__dimension_count=(U32, 0)), U, "config_unsupported")

@@ -104,4 +104,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     size = sizes(config)
     scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
     config.values = {**config.values, "query_pre_attn_scalar": scalar}
+    for key in (*caps, "sliding_window"):
+        if key not in config:  # files of June 2024 leave them out
+            del config.values[key]
     return config

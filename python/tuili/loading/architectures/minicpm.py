@@ -58,7 +58,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     config = decoder_config(metadata, checkpoint, numbers=numbers)
     size, values = sizes(config), config.values
     residual, logits = (
-        config.positive("residual", 1.4 / 40**0.5),
+        config.positive("residual", 1.4 / size.n_layers**0.5),
         config.positive("logits", size.d_model / 256),
     )
     config.values = {

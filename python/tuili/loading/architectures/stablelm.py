@@ -72,6 +72,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "stablelm"."""
     present = {"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"}
     config = decoder_config(metadata, checkpoint, numbers=LAYER_NORM_EPS, present=present, rotates="parts")
-    parallel = metadata.get_bool("stablelm.use_parallel_residual", True)
+    # As llama.cpp takes it: files say true where the class's usual value, false, was meant.
+    parallel = "blk.0.ffn_norm.weight" not in checkpoint.tensors
     config.values = {**config.values, "use_parallel_residual": parallel}
     return config
