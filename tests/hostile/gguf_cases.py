@@ -241,7 +241,7 @@ def general() -> Iterator[Case]:
     yield Case("GG-14", "missing", keys(general__architecture=None), F, "key_missing")
     yield Case("GG-14", "array", keys(general__architecture=(ARRAY, (STRING, ["llama"]))), F, "key_type")
     yield Case("GG-14", "number", keys(general__architecture=(U32, 1)), F, "key_type")
-    for name in ("gpt5", "clip", "llama2", "nomic-bert"):
+    for name in ("gpt5", "clip", "llama2", "nomic-bert-moe"):
         yield Case("GG-14", name, keys(general__architecture=(STRING, name)), U, "architecture")
     for name in (
         "",
@@ -319,7 +319,7 @@ def infos() -> Iterator[Case]:
         yield case("GG-18", f"type {kind} of {dims[0]}", F, "tensor_shape", kind=kind, dims=dims)
     for kind in (4, 5, 31, 32, 33, 36, 37, 38):
         yield case("GG-18", f"removed type {kind}", U, "tensor_type", kind=kind)
-    for kind in (9, 10, 11, 15, 16, 23, 24, 26, 27, 28, 29, 34, 39):
+    for kind in (9, 10, 11, 15, 16, 23, 24, 26, 27, 28, 29, 34, 40):
         yield case("GG-19", f"type {kind}, not implemented", U, "tensor_type", kind=kind)
     for kind in (41, 255, 1 << 31, (1 << 32) - 1):
         yield case("GG-19", f"type {kind}", F, "tensor_type", kind=kind)
