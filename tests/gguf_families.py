@@ -78,6 +78,13 @@ def _gemma2(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_sliding_window(config["sliding_window"])
 
 
+def _gemma3(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_sliding_window(config["sliding_window"])
+    if config.get("rope_scaling"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config["rope_scaling"]["factor"])
+
+
 def _stablelm(writer: gguf.GGUFWriter, config: Values) -> None:
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 0.25)))
@@ -287,6 +294,8 @@ _GROUPS = {
     "routed_scaling_factor": 1.5,
     **_YARN,
 }
+_SCALAR = {"query_pre_attn_scalar": 16}
+_LINEAR_ROPE = {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
 _LINEAR = {"max_position_embeddings": None, "model_max_length": 128}
 _FALCONS: tuple[Values, ...] = (
     {},
@@ -309,6 +318,7 @@ FAMILIES = [
     ),
     Family("GemmaForCausalLM", A.GEMMA, ({}, {"num_key_value_heads": 1}), raised=True),
     Family("Gemma2ForCausalLM", A.GEMMA2, ({"query_pre_attn_scalar": 16},), _gemma2, raised=True),
+    Family("Gemma3ForCausalLM", A.GEMMA3, (_SCALAR, _SCALAR | _LINEAR_ROPE), _gemma3, raised=True),
     Family("SmolLM3ForCausalLM", A.SMOLLM3, ({}, {"tie_word_embeddings": False}), turned=True),
     Family("OlmoForCausalLM", A.OLMO, ({}, {"clip_qkv": 0.5, **_TIED}), _olmo, turned=True),
     Family("Olmo2ForCausalLM", A.OLMO2, ({}, {"num_key_value_heads": 2, **_TIED}), alone={1: "grouped"}),
@@ -376,7 +386,6 @@ FAMILIES = [
 
 # Class of config.json -> `general.architecture` of GGUF files that are tested.
 GGUF_NAMES = {family.architecture: gguf.MODEL_ARCH_NAMES[family.arch] for family in FAMILIES}
-GGUF_NAMES["Gemma3ForCausalLM"] = "gemma3"  # test_loading_model.py
 
 
 def _write_sizes(writer: gguf.GGUFWriter, config: Values) -> None:
@@ -471,6 +480,7 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
 
 _THETAS = {
     "Olmo3ForCausalLM": 5e5,
+    "Gemma3ForCausalLM": 1e6,
     "GptOssForCausalLM": 1.5e5,
     "MixtralForCausalLM": 1e6,
     "SmolLM3ForCausalLM": 2e6,
