@@ -294,6 +294,7 @@ _GROUPS = {
     "routed_scaling_factor": 1.5,
     **_YARN,
 }
+_BIASES = {"attention_bias": True, "mlp_bias": True}
 _SCALAR = {"query_pre_attn_scalar": 16}
 _LINEAR_ROPE = {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
 _LINEAR = {"max_position_embeddings": None, "model_max_length": 128}
@@ -303,7 +304,7 @@ _FALCONS: tuple[Values, ...] = (
     {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
 )
 FAMILIES = [
-    Family("LlamaForCausalLM", A.LLAMA, ({}, _TIED), turned=True),
+    Family("LlamaForCausalLM", A.LLAMA, ({}, _TIED | _BIASES), turned=True),
     Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), turned=True),
     Family("Qwen2ForCausalLM", A.QWEN2, ({}, _TIED)),
     Family("Qwen3ForCausalLM", A.QWEN3, ({}, _TIED)),
@@ -458,7 +459,7 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
     names = gguf.get_tensor_name_map(family.arch, config_values["num_hidden_layers"])
     tensors = _stacked(stored_tensors(case, config, module))
     for name, x in family.stored(tensors, config_values).items():
-        if family.turned and re.search(r"(q|k)_proj\.weight$", name):
+        if family.turned and re.search(r"(q|k)_proj\.(weight|bias)$", name):
             heads = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
             x = _pairs(x, config_values[heads])
         if family.raised and "norm" in name:

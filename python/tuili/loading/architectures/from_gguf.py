@@ -189,6 +189,7 @@ GGUF_ATTENTION_BIASES = {
 }
 GGUF_BIASES = GGUF_ATTENTION_BIASES | {
     "blk.{i}.attn_output.bias": "layers.{i}.output.bias",
+    "blk.{i}.ffn_gate.bias": "layers.{i}.gate.bias",
     "blk.{i}.ffn_up.bias": "layers.{i}.up.bias",
     "blk.{i}.ffn_down.bias": "layers.{i}.down.bias",
 }

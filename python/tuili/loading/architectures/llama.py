@@ -16,7 +16,7 @@ from tuili.loading.architectures import (
     rotary_head_dim,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config, divisors_of
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_BIASES, decoder_config, divisors_of
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata
@@ -24,7 +24,7 @@ from tuili.loading.gguf import Metadata
 TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES | MLP_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES
 GGUF_IGNORED_TENSORS = (r"rope_freqs\.weight",)
 
 
@@ -52,7 +52,8 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
 
     Llama 3's scaled frequencies come as a tensor of divisors, which becomes `rope_frequency_factors`.
     """
-    config = decoder_config(metadata, checkpoint)
+    present = {"attention_bias": "attn_q.bias", "mlp_bias": "ffn_up.bias"}
+    config = decoder_config(metadata, checkpoint, present=present)
     divisors = divisors_of(checkpoint, "rope_freqs.weight", sizes(config).head_dim // 2)
     if divisors is not None:
         config.values = {**config.values, "rope_frequency_factors": divisors}
@@ -61,6 +62,6 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
 
 def unpermute(name: str, config: Config) -> int:
     """How many heads a weight's rows are interleaved over in GGUF files: query's and key's heads, else 0."""
-    if name.endswith(".query"):
+    if name.endswith((".query", ".query.bias")):
         return sizes(config).n_heads
-    return sizes(config).n_kv_heads if name.endswith(".key") else 0
+    return sizes(config).n_kv_heads if name.endswith((".key", ".key.bias")) else 0
