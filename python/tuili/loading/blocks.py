@@ -59,3 +59,15 @@ def encode_q4_k(scale: Halves, least: Halves, sub_scale: Codes, sub_least: Codes
     last = sub_scale[:, 4:] & np.uint8(15) | sub_least[:, 4:] << high
     pairs = codes.reshape(len(codes), 4, 2, 32)
     return _joined(scale, least, *first, last, pairs[:, :, 0] | pairs[:, :, 1] << high)
+
+
+def encode_q6_k(scale: Halves, sub_scale: NDArray[np.int8], codes: Codes) -> Bytes:
+    """Blocks of the values (scale · sub_scale) · (code - 32).
+
+    sub_scale  of each 16 values, [n_blocks, 16]
+    """
+    quarters = codes.reshape(len(codes), 2, 4, 32)  # of each half
+    low, high = quarters & np.uint8(15), quarters >> np.uint8(4)
+    nibbles = low[:, :, :2] | low[:, :, 2:] << np.uint8(4)
+    pairs = high[:, :, 0] | high[:, :, 1] << 2 | high[:, :, 2] << 4 | high[:, :, 3] << 6
+    return _joined(nibbles, pairs, sub_scale, scale)

@@ -42,7 +42,11 @@ FORMATS = {
 
 
 # Those that are stored in files alone, and become others while they are read.
-FOREIGN_FORMATS = {"mxfp4": BlockFormat(32, 17)}
+FOREIGN_FORMATS = {
+    "mxfp4": BlockFormat(32, 17),
+    "iq4_nl": BlockFormat(32, 18),
+    "q3_k": BlockFormat(256, 110),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@ Formats 1.0.
 
     X_blocks uint8 [..., n_out, n_in / 32, 16]   the even value of a pair in the low nibble
     X_scales uint8 [..., n_out, n_in / 32]       e8m0: 2^(scale - 127)
-    GGUF     the scale, then 16 bytes, whose low nibbles hold the first 16 values
 
 Twice a value is one of 0, ±1, 2, 3, 4, 6, 8, 12, so q5_0 holds it exactly with half the scale, as long as
 that is a float16: 2^-24 … 2^15.
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.blocks import Bytes, encode_q5_0
-from tuili.loading.checkpoint import FOREIGN_FORMATS, FORMATS, Checkpoint, TensorInfo
+from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
 from tuili.loading.files import shown
 
-_Q5_0, _GGUF = FORMATS["q5_0"], FOREIGN_FORMATS["mxfp4"]
+_Q5_0 = FORMATS["q5_0"]
 _CODES = np.array([0, 1, 2, 3, 4, 6, 8, 12], np.uint8)  # q5_0's codes are 16 above the values
 _CODES = np.concatenate([16 + _CODES, 16 - _CODES])
 _NOT_A_NUMBER = 255
@@ -30,24 +29,19 @@ _LEAST, _MOST = 128 - 24, 128 + 15  # scales of which float16 holds half
 
 @dataclass(frozen=True)
 class Mxfp4:
-    """One such tensor in q5_0, a checkpoint's `Derived`: of blocks and scales, or of one tensor of GGUF."""
+    """One such tensor in q5_0, a checkpoint's `Derived`, of its blocks and scales."""
 
     sources: tuple[TensorInfo, ...]
 
     def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         first, n = begin // _Q5_0.n_bytes, n_bytes // _Q5_0.n_bytes
         name = self.sources[0].name
-        if len(self.sources) == 1:
-            size = _GGUF.n_bytes
-            blocks = checkpoint.read_stored(self.sources[0], first * size, n * size).reshape(n, size)
-            nibbles = blocks[:, 1:]
-            return _to_q5_0(np.concatenate([nibbles & 15, nibbles >> 4], axis=1), blocks[:, 0], name)
         nibbles = checkpoint.read_stored(self.sources[0], first * 16, n * 16).reshape(n, 16)
         exponents = checkpoint.read_stored(self.sources[1], first, n)
-        return _to_q5_0(np.stack([nibbles & 15, nibbles >> 4], axis=2).reshape(n, 32), exponents, name)
+        return to_q5_0(np.stack([nibbles & 15, nibbles >> 4], axis=2).reshape(n, 32), exponents, name)
 
 
-def _to_q5_0(nibbles: Bytes, exponents: Bytes, name: str) -> Bytes:
+def to_q5_0(nibbles: Bytes, exponents: Bytes, name: str) -> Bytes:
     """[n, 32] and [n] -> blocks of q5_0.
 
     raises  ModelFormatError (not_finite), ModelUnsupportedError (dtype_overflow)
@@ -94,13 +88,3 @@ def replace_tensors(checkpoint: Checkpoint, what: str) -> None:
         size = scales.n_bytes * _Q5_0.n_bytes
         info = TensorInfo(stem, "q5_0", shape, blocks.offset, size, blocks.part)
         checkpoint.replace(info, Mxfp4((blocks, scales)))
-
-
-def replace_gguf_tensors(checkpoint: Checkpoint) -> None:
-    """The same for tensors of a GGUF file."""
-    for name, stored in list(checkpoint.tensors.items()):
-        if stored.format == "mxfp4":
-            size = stored.n_bytes // _GGUF.n_bytes * _Q5_0.n_bytes
-            checkpoint.replace(
-                TensorInfo(name, "q5_0", stored.shape, stored.offset, size, stored.part), Mxfp4((stored,))
-            )

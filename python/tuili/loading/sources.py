@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
-from tuili.loading import mxfp4, prequantized, safetensors_file, tokenizer_documents
+from tuili.loading import prequantized, safetensors_file, tokenizer_documents
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
     HF_SEQ2SEQ,
@@ -24,6 +24,7 @@ from tuili.loading.config import (
     read_config,
 )
 from tuili.loading.files import StrPath, open_regular, read_file, shown
+from tuili.loading.foreign_blocks import widen_tensors
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.numbering import Numbering
@@ -248,7 +249,7 @@ def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Sourc
     experts = f"{name}.expert_count" in metadata and metadata.get_u32(f"{name}.expert_count") > 0
     module = gguf_architecture(name, metadata.what, experts=experts)
     with checkpoint:
-        mxfp4.replace_gguf_tensors(checkpoint)
+        widen_tensors(checkpoint)
         config: Config = module.config_from_gguf(metadata, checkpoint)
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     ids = [metadata.get_u32(f"tokenizer.ggml.{key}_token_id", None) for key in ("eos", "eot", "eom")]
