@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import reference
 import slow_tokenizers
 import tuili
-from encoder_models import CASES, Case, write_folder
+from encoder_models import CASES, Case, tensors, write_folder
 from tuili import _core
+from tuili.loading.architectures import deberta_v2
+from tuili.loading.config import Config
+from tuili.loading.layout import our_names
 from tuili.loading.model import LoadedModel, load, plan_model
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "encoders.json").read_text())
@@ -121,6 +125,22 @@ def test_a_folder_without_the_head_that_it_names_gives_vectors(tmp_path):
     model = load(plan_model(folder))
     assert model.head is None and model.config["tasks"] == ["feature-extraction"]
     assert any("no head" in warning for warning in model.config["warnings"])
+
+
+@pytest.mark.parametrize("name", ["DebertaV2Model", "DebertaV2ForSequenceClassification-p2c"])
+def test_scores_from_distances_are_those_of_the_reference(loaded, name):
+    case = CASES[name]
+    names = deberta_v2.tensor_names(Config(dict(case.config), ""))
+    weights = {}
+    for theirs, values in tensors(case).items():
+        if (parts := our_names(theirs, names)) is not None:
+            weights[parts.names[0]] = values
+    model = loaded(case).model
+    wanted = reference.forward(model.spec, weights, np.array(case.ids))
+    one = sequence(case)
+    _core.Runner(model, num_threads=1).encode([one], "mean", False)
+    for i, got in enumerate(one.hidden_states()):
+        assert abs(got - wanted[f"hidden.{i}"]).max() <= 1e-5 * np.ptp(wanted[f"hidden.{i}"])
 
 
 def test_a_deberta_folder_reads_its_spm_model(tmp_path):
