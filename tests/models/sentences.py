@@ -89,3 +89,35 @@ def entities(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
         ])  # fmt: skip
     text = "".join(part if isinstance(part, str) else part[1] for part in parts)
     return text, [part for part in parts if not isinstance(part, str)]
+
+
+def question(rng: random.Random) -> tuple[str, str, str, int]:
+    """(question, context, the answer in it, where it begins); the context says of three people where each
+    lives or works.
+    """
+    if rng.random() < 0.5:
+        people = rng.sample(PEOPLE_ZH, 3)
+        places = {"live": rng.sample(CITIES_ZH, 3), "work": rng.sample(FIRMS_ZH, 3)}
+        forms = {
+            "live": ("{}住在{}。", "{}住在哪里？", "谁住在{}？"),
+            "work": ("{}在{}工作。", "{}在哪里工作？", "谁在{}工作？"),
+        }
+    else:
+        people = list(map(" ".join, zip(rng.sample(FIRST, 3), rng.sample(LAST, 3), strict=True)))
+        places = {"live": rng.sample(CITIES, 3), "work": rng.sample(FIRMS, 3)}
+        forms = {
+            "live": ("{} lives in {}. ", "where does {} live?", "who lives in {}?"),
+            "work": ("{} works at {}. ", "where does {} work?", "who works at {}?"),
+        }
+    facts = [(person, rng.choice(("live", "work"))) for person in people]
+    told = [
+        forms[relation][0].format(person, places[relation][i]) for i, (person, relation) in enumerate(facts)
+    ]
+    asked = rng.randrange(3)
+    person, relation = facts[asked]
+    place = places[relation][asked]
+    of_person = rng.random() < 0.5
+    text = forms[relation][1].format(person) if of_person else forms[relation][2].format(place)
+    answer = place if of_person else person
+    begin = sum(map(len, told[:asked])) + told[asked].index(answer)
+    return text, "".join(told).rstrip(), answer, begin
