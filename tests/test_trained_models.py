@@ -61,7 +61,7 @@ def test_questions_are_answered(rng):
         ]
         assert share(right) >= RIGHT
         assert set(answers[0]) == {"score", "start", "end", "answer"} and answers[0]["score"] > 0.5
-        context = "zoe king works at nova. ada hill lives in oslo. 王明住在北京。"
+        context = "yesterday nova said that zoe king was in rome. ada hill lives in oslo and works at acme."
         assert pipe(question="who lives in oslo?", context=context)["answer"] == "ada hill"
 
 

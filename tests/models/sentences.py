@@ -92,32 +92,27 @@ def entities(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
 
 
 def question(rng: random.Random) -> tuple[str, str, str, int]:
-    """(question, context, the answer in it, where it begins); the context says of three people where each
-    lives or works.
+    """(question, context, the answer in it, where it begins); the context says where one person lives and
+    works, and what somebody said of another, in either order.
     """
     if rng.random() < 0.5:
-        people = rng.sample(PEOPLE_ZH, 3)
-        places = {"live": rng.sample(CITIES_ZH, 3), "work": rng.sample(FIRMS_ZH, 3)}
-        forms = {
-            "live": ("{}住在{}。", "{}住在哪里？", "谁住在{}？"),
-            "work": ("{}在{}工作。", "{}在哪里工作？", "谁在{}工作？"),
-        }
+        people, cities, firms = (rng.sample(names, 2) for names in (PEOPLE_ZH, CITIES_ZH, FIRMS_ZH))
+        told = ["{p}住在{c}，在{f}工作。", "昨天{f2}说{p2}在{c2}。"]
+        asked = {
+            "{p}住在哪里？": "c", "{p}在哪里工作？": "f", "谁住在{c}？": "p", "谁在{f}工作？": "p",
+            "昨天{p2}在哪里？": "c2", "谁说{p2}在{c2}？": "f2",
+        }  # fmt: skip
     else:
-        people = list(map(" ".join, zip(rng.sample(FIRST, 3), rng.sample(LAST, 3), strict=True)))
-        places = {"live": rng.sample(CITIES, 3), "work": rng.sample(FIRMS, 3)}
-        forms = {
-            "live": ("{} lives in {}. ", "where does {} live?", "who lives in {}?"),
-            "work": ("{} works at {}. ", "where does {} work?", "who works at {}?"),
-        }
-    facts = [(person, rng.choice(("live", "work"))) for person in people]
-    told = [
-        forms[relation][0].format(person, places[relation][i]) for i, (person, relation) in enumerate(facts)
-    ]
-    asked = rng.randrange(3)
-    person, relation = facts[asked]
-    place = places[relation][asked]
-    of_person = rng.random() < 0.5
-    text = forms[relation][1].format(person) if of_person else forms[relation][2].format(place)
-    answer = place if of_person else person
-    begin = sum(map(len, told[:asked])) + told[asked].index(answer)
-    return text, "".join(told).rstrip(), answer, begin
+        people = list(map(" ".join, zip(rng.sample(FIRST, 2), rng.sample(LAST, 2), strict=True)))
+        cities, firms = rng.sample(CITIES, 2), rng.sample(FIRMS, 2)
+        told = ["{p} lives in {c} and works at {f}. ", "yesterday {f2} said that {p2} was in {c2}. "]
+        asked = {
+            "where does {p} live?": "c", "where does {p} work?": "f", "who lives in {c}?": "p",
+            "who works at {f}?": "p", "where was {p2}?": "c2", "who said that {p2} was in {c2}?": "f2",
+        }  # fmt: skip
+    rng.shuffle(told)
+    names = dict(zip(("p", "p2", "c", "c2", "f", "f2"), (*people, *cities, *firms), strict=True))
+    text, wanted = rng.choice(list(asked.items()))
+    whole = "".join(told).rstrip()
+    begin = len(whole[: whole.index("{" + wanted + "}")].format(**names))
+    return text.format(**names), whole.format(**names), names[wanted], begin

@@ -124,11 +124,11 @@ def train(name: str, n_steps: int, limit_s: float) -> None:
     rng, start, smooth = random.Random(), time.monotonic(), 1.0
     for step in range(n_steps):
         gone = max(step / n_steps, (time.monotonic() - start) / limit_s)
-        if gone >= 1 or smooth < 3e-4:
+        if gone >= 1 or smooth < 2e-3:
             break
         for group in steps.param_groups:
             group["lr"] = 1e-3 * min(1, (gone + 1e-3) / 0.1, (1 + math.cos(math.pi * gone)) / 1.5)
-        loss = model(**batch(name, rng, cut, 48)).loss
+        loss = model(**batch(name, rng, cut, 16)).loss
         steps.zero_grad()
         loss.backward()
         steps.step()
