@@ -45,6 +45,7 @@ WORKS = {
     "12 tokens": Work({"run": "latency", "n_tokens": 12, "n_calls": 100}, "ms", "lower"),
     "128 tokens": Work({"run": "latency", "n_tokens": 128, "n_calls": 30}, "ms", "lower"),
     "32 mixed": Work({"run": "throughput", "n_texts": 32, "shortest": 8, "longest": 200}, "texts/s"),
+    "32 mixed answers": Work({"run": "answers", "n_texts": 32, "shortest": 10, "longest": 200}, "texts/s"),
     "cosine": Work({"run": "vectors", "n_texts": 32, "shortest": 8, "longest": 200}, "cosine"),
 }
 

@@ -64,7 +64,10 @@ def _work_folder() -> Path:
 
 
 def main(
-    argv: Sequence[str] | None = None, bars: Sequence[Bar] = BARS, peers: Mapping[str, Peer] = PEERS
+    argv: Sequence[str] | None = None,
+    bars: Sequence[Bar] = BARS,
+    peers: Mapping[str, Peer] = PEERS,
+    models: type[ModelFiles] = ModelFiles,
 ) -> int:
     parser = _parser(peers)
     arguments = parser.parse_args(argv)
@@ -79,7 +82,7 @@ def main(
         parser.error(f"no bar contains {arguments.only!r}")
     arguments.work.mkdir(parents=True, exist_ok=True)
     settings = _settings(arguments, pythons)
-    files = ModelFiles(arguments.work, _models(arguments))
+    files = models(arguments.work, _models(arguments))
     race = Race(peers, files, settings, say=lambda line: print(line, file=sys.stderr, flush=True))
     excluded = {name: "not among --peers" for name in peers if name not in (US, *chosen)}
     measured = race.run(bars, excluded)

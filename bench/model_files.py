@@ -56,7 +56,7 @@ class ModelFiles:
         kind = variant.partition("-")[2].upper()
         if not target.exists():
             source = self.built_in("smollm2")
-            with _whole(target) as partial:
+            with whole(target) as partial:
                 _requantize(source, partial, kind)
         return target
 
@@ -67,7 +67,7 @@ class ModelFiles:
         target = self._work / "smollm2-float32-hf"
         if not target.exists():
             source = self.built_in("smollm2")
-            with _whole(target) as partial:
+            with whole(target) as partial:
                 _write_folder(source, partial)
         return target
 
@@ -76,13 +76,13 @@ class ModelFiles:
         target = self._work / f"{variant}-{peer}"
         if not target.exists():
             source = self.folder(variant)
-            with _whole(target) as partial:
+            with whole(target) as partial:
                 convert(source, partial)
         return target
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[Path]:
+def whole(target: Path) -> Iterator[Path]:
     """A path to write to that becomes `target` only if nothing failed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=target.parent))

@@ -306,6 +306,56 @@ def mpnet(c: dict[str, Any]) -> Shapes:
     yield from labels(c)
 
 
+def deberta(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
+    width = c.get("embedding_size", d)
+    before = "" if name == "DebertaV2Model" else "deberta."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], width)
+    if c["position_biased_input"]:
+        yield from table(f"{before}embeddings.position_embeddings", c["max_position_embeddings"], width)
+    if c["type_vocab_size"]:
+        yield from table(f"{before}embeddings.token_type_embeddings", c["type_vocab_size"], width)
+    if width != d:
+        yield from linear(f"{before}embeddings.embed_proj", d, width, False)
+    yield from norm(f"{before}embeddings.LayerNorm", d)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}encoder.layer.{i}"
+        kinds = c["pos_att_type"] if c["relative_attention"] and not c.get("share_att_key") else ""
+        own = [f"pos_{part}_proj" for part, kind in (("key", "c2p"), ("query", "p2c")) if kind in kinds]
+        for part in ("query_proj", "key_proj", "value_proj", *own):
+            yield from linear(f"{at}.attention.self.{part}", d, d)
+        yield from linear(f"{at}.attention.output.dense", d, d)
+        yield from norm(f"{at}.attention.output.LayerNorm", d)
+        yield from linear(f"{at}.intermediate.dense", f, d)
+        yield from linear(f"{at}.output.dense", d, f)
+        yield from norm(f"{at}.output.LayerNorm", d)
+    if c["relative_attention"]:
+        reach = max(c.get("position_buckets", -1), 0) or max(c.get("max_relative_positions", -1), 0)
+        yield from table(f"{before}encoder.rel_embeddings", 2 * (reach or c["max_position_embeddings"]), d)
+    if c.get("norm_rel_ebd") == "layer_norm":
+        yield from norm(f"{before}encoder.LayerNorm", d)
+    if c.get("conv_kernel_size"):
+        yield f"{before}encoder.conv.conv.weight", (d, d, c["conv_kernel_size"])
+        yield f"{before}encoder.conv.conv.bias", (d,)
+        yield from norm(f"{before}encoder.conv.LayerNorm", d)
+    yield from deberta_head(c, name, width)
+
+
+def deberta_head(c: dict[str, Any], name: str, width: int) -> Shapes:
+    d = c["hidden_size"]
+    if name == "DebertaV2ForSequenceClassification":
+        yield from linear("pooler.dense", d, d)
+    if name == "DebertaV2ForMaskedLM" and c.get("legacy", True):
+        at = "cls.predictions"
+        yield from words(
+            f"{at}.transform.dense", f"{at}.transform.LayerNorm", f"{at}.decoder", c, width, f"{at}.bias"
+        )
+    elif name == "DebertaV2ForMaskedLM":
+        at = "lm_predictions.lm_head"
+        yield from words(f"{at}.dense", f"{at}.LayerNorm", "", c, d, f"{at}.bias")
+    yield from labels(c)
+
+
 SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "bert": bert,
     "roberta": roberta,
@@ -318,6 +368,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "modernbert": modernbert,
     "nomic_bert": nomic_bert,
     "mpnet": mpnet,
+    "deberta-v2": deberta,
 }
 
 
@@ -465,8 +516,35 @@ def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
         "activation_function": "swiglu",
     }
     yield case("nomic_bert", "NomicBertModel", own, "own")
+    yield from _deberta_cases(heads)
     far = mpnet | {"max_position_embeddings": 220, "relative_attention_num_buckets": 40, "hidden_act": "relu"}
     yield dataclasses.replace(case("mpnet", "MPNetModel", far, "far"), ids=ids_for("far", 210))
+
+
+def _deberta_cases(heads: tuple[str, ...]) -> Iterator[Case]:
+    """As version 3 has it, the larger ones of version 2, and what nobody has published."""
+    base = BASE | {
+        "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": True, "position_buckets": 8,
+        "max_relative_positions": -1, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+        "pos_att_type": "p2c|c2p", "position_biased_input": False, "pooler_hidden_act": "gelu",
+    }  # fmt: skip
+    for head in ("Model", *heads):
+        yield case("deberta-v2", f"DebertaV2{head}", base)
+    large = base | {"conv_kernel_size": 3, "conv_act": "gelu", "attention_head_size": 12, "legacy": False}
+    yield case("deberta-v2", "DebertaV2ForMaskedLM", large, "large")
+    own = OTHER | {
+        "relative_attention": True, "max_relative_positions": 12, "pos_att_type": ["c2p", "p2c"],
+        "position_biased_input": True, "embedding_size": 24, "conv_kernel_size": 5, "hidden_act": "relu",
+    }  # fmt: skip
+    yield case("deberta-v2", "DebertaV2ForMaskedLM", own, "own maps")
+    yield case("deberta-v2", "DebertaV2Model", own | {"pos_att_type": ["c2p"], "legacy": False}, "c2p")
+    yield case("deberta-v2", "DebertaV2ForSequenceClassification",
+               base | {"pos_att_type": ["p2c"], "share_att_key": False, "norm_rel_ebd": "none",
+                       "pooler_hidden_act": "relu"}, "p2c")  # fmt: skip
+    plain = base | {"relative_attention": False, "norm_rel_ebd": "none", "position_biased_input": True}
+    yield case("deberta-v2", "DebertaV2Model", plain, "no distances")
+    far = base | {"max_position_embeddings": 220, "position_buckets": 24, "num_hidden_layers": 2}
+    yield dataclasses.replace(case("deberta-v2", "DebertaV2Model", far, "far"), ids=ids_for("far", 210))
 
 
 CASES = {case.name: case for case in _cases()}
@@ -480,9 +558,9 @@ def tensors(case: Case) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(zlib.crc32(case.name.encode()) + 1)
     out = {}
     for name, shape in SHAPES[case.config["model_type"]](case.config):
-        if len(shape) == 2:
+        if len(shape) > 1:
             is_table = "embeddings" in name and "project" not in name
-            scale = 1.0 if is_table else 1.5 / np.sqrt(shape[1])
+            scale = 1.0 if is_table else 1.5 / np.sqrt(np.prod(shape[1:]))
             values = rng.standard_normal(shape) * scale
         elif name.endswith(".weight"):
             values = 1 + 0.2 * rng.standard_normal(shape)

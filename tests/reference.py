@@ -212,6 +212,11 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         table = spec.ropes[layer.rope]
         cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)
         q, k = rope(q, cos, sin, table.interleaved), rope(k, cos, sin, table.interleaved)
+    bias = None
+    if layer.position_bias >= 0:
+        bias = position_bias(spec.position_biases[layer.position_bias], n, n)
+    elif spec.distances.places:
+        bias = distance_bias(spec, layer, w, prefix, q, k)
     mixed = attention(
         q,
         k,
@@ -220,12 +225,32 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         causal=layer.causal,
         sliding_window=layer.sliding_window,
         score_softcap=layer.score_softcap,
-        bias=None
-        if layer.position_bias < 0
-        else position_bias(spec.position_biases[layer.position_bias], n, n),
+        bias=bias,
         sinks=w[f"{prefix}.sinks"] if layer.sinks else None,
     )
     return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
+
+
+def distance_bias(spec: Any, layer: Any, w: Weights, prefix: str, q: Array, k: Array) -> Array:
+    """[n_heads, n, n]: scale · (q_i · key(place) + k_j · query(place)), place of i - j.
+
+    Source: He et al. 2021, "DeBERTa", eq. 4.
+    """
+    table, places = w["distance_table"], np.asarray(spec.distances.places)
+    if "distance_norm" in w:
+        table = layer_norm(table, w["distance_norm"], w["distance_norm.bias"], spec.norm_eps)
+    n = len(q)
+    place = places[len(places) // 2 + np.arange(n)[:, None] - np.arange(n)[None, :]]
+    bias = np.zeros((layer.n_heads, n, n))
+    for name, used, x in (("key", spec.distances.keys, q), ("query", spec.distances.queries, k)):
+        if not used:
+            continue
+        own = f"{prefix}.distance_{name}"
+        mapped = _linear(w, own if own in w else f"{prefix}.{name}", table)
+        scores = np.einsum("ihd,phd->hip", x, mapped.reshape(len(table), layer.n_heads, layer.head_dim))
+        rows = np.arange(n)[:, None] if name == "key" else np.arange(n)[None, :]
+        bias += scores[:, rows, place]
+    return layer.attention_scale * bias
 
 
 def latent_attention(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) -> Array:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import reference
+import slow_tokenizers
 import tuili
-from encoder_models import CASES, Case, write_folder
+from encoder_models import CASES, Case, tensors, write_folder
 from tuili import _core
+from tuili.loading.architectures import deberta_v2
+from tuili.loading.config import Config
+from tuili.loading.layout import our_names
 from tuili.loading.model import LoadedModel, load, plan_model
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "encoders.json").read_text())
@@ -118,3 +125,68 @@ def test_a_folder_without_the_head_that_it_names_gives_vectors(tmp_path):
     model = load(plan_model(folder))
     assert model.head is None and model.config["tasks"] == ["feature-extraction"]
     assert any("no head" in warning for warning in model.config["warnings"])
+
+
+@pytest.mark.parametrize("name", ["DebertaV2Model", "DebertaV2ForSequenceClassification-p2c"])
+def test_scores_from_distances_are_those_of_the_reference(loaded, name):
+    case = CASES[name]
+    names = deberta_v2.tensor_names(Config(dict(case.config), ""))
+    weights = {}
+    for theirs, values in tensors(case).items():
+        if (parts := our_names(theirs, names)) is not None:
+            weights[parts.names[0]] = values
+    model = loaded(case).model
+    wanted = reference.forward(model.spec, weights, np.array(case.ids))
+    one = sequence(case)
+    _core.Runner(model, num_threads=1).encode([one], "mean", False)
+    for i, got in enumerate(one.hidden_states()):
+        assert abs(got - wanted[f"hidden.{i}"]).max() <= 1e-5 * np.ptp(wanted[f"hidden.{i}"])
+
+
+def test_a_deberta_folder_reads_its_spm_model(tmp_path):
+    case = CASES["DebertaV2ForMaskedLM"]
+    folder = write_folder(dataclasses.replace(case, config=case.config | {"vocab_size": 2000}), tmp_path)
+    (folder / "tokenizer.json").unlink()
+    slow_tokenizers.write(slow_tokenizers.FOLDERS["deberta-v2"], tmp_path / "slow")
+    for name in ("spm.model", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "slow" / name, folder)
+    with tuili.pipeline("fill-mask", folder) as pipe:
+        best = pipe(f"The cat sat on the {pipe.mask_token}.", top_k=3)
+        assert len(best) == 3 and all(guess["sequence"].startswith("The cat sat on the ") for guess in best)
+        ids = pipe.model.tokenizer.encode("你好 cat")
+        assert ids[0] == pipe.model.tokenizer.encode("")[0] and len(ids) > 3
+
+
+@pytest.mark.parametrize(
+    "settings, error, message",
+    [
+        ({"conv_kernel_size": 4}, tuili.ModelFormatError, "conv_kernel_size .* odd"),
+        ({"conv_kernel_size": 3, "conv_groups": 2}, tuili.ModelUnsupportedError, "conv_groups"),
+        ({"pos_att_type": 3}, tuili.ModelFormatError, "pos_att_type"),
+        ({"position_buckets": 40, "max_relative_positions": 9}, tuili.ModelFormatError, "position_buckets"),
+        ({"position_buckets": 12}, tuili.ModelFormatError, "rel_embeddings.*\\[24, 48\\]"),
+        ({"share_att_key": False}, tuili.ModelFormatError, "distance_key .*missing"),
+        ({"embedding_size": 24, "legacy": False}, tuili.ModelFormatError, "embedding_size"),
+        ({"attention_head_size": 24}, tuili.ModelUnsupportedError, "attention_head_size"),
+        ({"pooler_hidden_size": 24}, tuili.ModelUnsupportedError, "pooler_hidden_size"),
+    ],
+)
+def test_a_deberta_that_cannot_be_says_which_setting(tmp_path, settings, error, message):
+    folder = write_folder(CASES["DebertaV2ForMaskedLM-large"], tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | settings
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(error, match=message):
+        plan_model(folder)
+
+
+def test_a_long_text_costs_deberta_no_square_of_it(tmp_path):
+    """What distances add is kept for a tile of rows alone, and for as many heads as there is room for."""
+    case = CASES["DebertaV2Model"]
+    long = dataclasses.replace(case, config=case.config | {"max_position_embeddings": 8192})
+    model = load(plan_model(write_folder(long, tmp_path))).model
+    runners = [_core.Runner(model, max_batch_tokens=n, num_threads=1) for n in (4096, 8192)]
+    assert runners[1].workspace_bytes < 2.1 * runners[0].workspace_bytes
+    ids = np.random.default_rng(1).integers(5, 300, 1500).astype(np.int32)
+    text = _core.Sequence(ids, collect_hidden=True)
+    runners[0].encode([text], "mean", False)
+    assert np.isfinite(text.hidden_states()).all()

@@ -1,6 +1,6 @@
 """Models that were trained on templated sentences answer new ones of them, through pipelines.
 
-tests/models/train_encoders.py made them; their folders have vocab.txt and no tokenizer.json.
+tests/models/train_encoders.py and train_adder.py made them; their folders have no tokenizer.json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tuili
 MODELS = Path(__file__).parent / "models"
 sys.path.insert(0, str(MODELS))
 import sentences  # noqa: E402
+import sums  # noqa: E402
 
 N = 400
 RIGHT = 0.99
@@ -48,3 +49,29 @@ def test_entities_are_right(rng):
             for got, (text, wanted) in zip(answers, made, strict=True)
         ]
         assert share(right) >= RIGHT
+
+
+def test_questions_are_answered(rng):
+    made = [sentences.question(rng) for _ in range(N)]
+    with tuili.pipeline("question-answering", MODELS / "questions") as pipe:
+        answers = pipe([{"question": question, "context": context} for question, context, *_ in made])
+        right = [
+            (got["answer"], got["start"], got["end"]) == (answer, begin, begin + len(answer))
+            for got, (_, _, answer, begin) in zip(answers, made, strict=True)
+        ]
+        assert share(right) >= RIGHT
+        assert set(answers[0]) == {"score", "start", "end", "answer"} and answers[0]["score"] > 0.5
+        context = "yesterday nova said that zoe king was in rome. ada hill lives in oslo and works at acme."
+        assert pipe(question="who lives in oslo?", context=context)["answer"] == "ada hill"
+
+
+def test_sums_are_right(rng):
+    made = [sums.summands(rng) for _ in range(N)]
+    settings = {"do_sample": False, "max_new_tokens": 8}
+    with tuili.pipeline("text-generation", MODELS / "adder", **settings) as pipe:
+        answers = pipe([sums.prompt(a, b) for a, b in made], return_full_text=False)
+        right = [
+            got[0]["generated_text"] == sums.answer(a, b) for got, (a, b) in zip(answers, made, strict=True)
+        ]
+        assert share(right) >= RIGHT
+        assert pipe("999+  1=") == [{"generated_text": "999+  1=1000"}]

@@ -24,42 +24,48 @@ def version() -> str:
 
 
 def convert(source: Path, target: Path, variant: str) -> None:
-    import onnx
     import torch
     import transformers
+
+    bert = transformers.BertModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+    write(bert.eval(), ["last_hidden_state"], target, variant)
+    shutil.copy(source / "tokenizer.json", target)
+
+
+def write(bert: Any, outputs: Sequence[str], target: Path, variant: str) -> None:
+    """The folder `target` with the fused graph of a BERT, or of one with a head: ids, mask and types to the
+    named outputs."""
+    import onnx
+    import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers import optimizer
 
-    bert = transformers.BertModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
-
-    class LastHiddenState(torch.nn.Module):
+    class Outputs(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.bert = bert.eval()
+            self.bert = bert
 
         def forward(self, ids: Any, mask: Any, types: Any) -> Any:
-            return self.bert(
-                ids, attention_mask=mask, token_type_ids=types, use_cache=False
-            ).last_hidden_state
+            got = self.bert(ids, attention_mask=mask, token_type_ids=types)
+            return tuple(got[name] for name in outputs)
 
     example = torch.ones((2, 8), dtype=torch.int64)
     target.mkdir()
     torch.onnx.export(
-        LastHiddenState(),
+        Outputs(),
         (example, example, torch.zeros_like(example)),
         target / "exported.onnx",
         input_names=list(INPUTS),
-        output_names=["last_hidden_state"],
-        dynamic_axes={name: {0: "n_texts", 1: "n_tokens"} for name in (*INPUTS, "last_hidden_state")},
+        output_names=list(outputs),
+        dynamic_axes={name: {0: "n_texts", 1: "n_tokens"} for name in (*INPUTS, *outputs)},
         opset_version=17,
         dynamo=False,
     )
-    config = bert.config
     fused = optimizer.optimize_model(
         str(target / "exported.onnx"),
         model_type="bert",
-        num_heads=config.num_attention_heads,
-        hidden_size=config.hidden_size,
+        num_heads=bert.config.num_attention_heads,
+        hidden_size=bert.config.hidden_size,
         opt_level=1,
     )
     fused.save_model_to_file(str(target / "fused.onnx"))
@@ -70,21 +76,23 @@ def convert(source: Path, target: Path, variant: str) -> None:
             weight_type=QuantType.QInt8,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # behind fused operators
         )
+        (target / "fused.onnx").unlink()
     else:
         (target / "fused.onnx").rename(target / "model.onnx")
     (target / "exported.onnx").unlink()
-    shutil.copy(source / "tokenizer.json", target)
 
 
-def open(model: Path, variant: str, threads: int, options: dict[str, Any]) -> Encoder:
+def session_of(model: Path, threads: int) -> Any:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(
-        str(model / "model.onnx"), settings, providers=["CPUExecutionProvider"]
-    )
-    return Encoder(session, tokenizer(model))
+    path = str(model / "model.onnx")
+    return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+
+def open(model: Path, variant: str, threads: int, options: dict[str, Any]) -> Encoder:
+    return Encoder(session_of(model, threads), tokenizer(model))
 
 
 class Encoder:

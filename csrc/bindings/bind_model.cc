@@ -193,6 +193,28 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
           .weights_of = weights_of};
 }
 
+void bind_distance_spec(py::module_& module) {
+  py::class_<DistanceSpec>(module, "DistanceSpec")
+      .def(py::init([](std::vector<int32_t> places, int64_t n_rows, bool keys, bool queries, bool shared,
+                       bool norm) {
+             const auto origin = static_cast<int64_t>(places.size() / 2);
+             return DistanceSpec{std::move(places), origin, n_rows, keys, queries, shared, norm};
+           }),
+           py::kw_only(), "places"_a, "n_rows"_a, "keys"_a, "queries"_a, "shared"_a = false, "norm"_a = false)
+      .def_readonly("places", &DistanceSpec::places)
+      .def_readonly("n_rows", &DistanceSpec::n_rows)
+      .def_readonly("keys", &DistanceSpec::keys)
+      .def_readonly("queries", &DistanceSpec::queries);
+  py::class_<ConvolutionSpec>(module, "ConvolutionSpec")
+      .def(py::init([](int64_t n_taps, const std::string& activation) {
+             ConvolutionSpec spec{.n_taps = n_taps, .activation = std::nullopt};
+             if (activation != "tanh") spec.activation = to_activation(activation);
+             return spec;
+           }),
+           py::kw_only(), "n_taps"_a, "activation"_a = "tanh")
+      .def_readonly("n_taps", &ConvolutionSpec::n_taps);
+}
+
 void bind_layer_spec(py::module_& module) {
   py::class_<LayerSpec>(module, "LayerSpec")
       .def(py::init(&make_layer), py::kw_only(), "n_heads"_a, "n_kv_heads"_a, "head_dim"_a, "d_ff"_a,
@@ -275,7 +297,8 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                      bool embedding_norm, const std::string& norm, float norm_eps, bool final_norm,
                      bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale,
                      bool project_last, const TaskHead& task_head, const std::optional<ModelSpec>& encoder,
-                     bool shares_embedding) {
+                     bool shares_embedding, bool norm_projected, const DistanceSpec& distances,
+                     const ConvolutionSpec& convolution) {
   ModelSpec spec{.kind = choose<ModelKind>(kind, "kind",
                                            {{"decoder", ModelKind::decoder},
                                             {"encoder", ModelKind::encoder},
@@ -301,9 +324,12 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                  .logit_softcap = logit_softcap,
                  .logit_scale = logit_scale,
                  .project_last = project_last,
+                 .norm_projected = norm_projected,
                  .task_head = task_head,
                  .encoder = {},
-                 .shares_embedding = shares_embedding};
+                 .shares_embedding = shares_embedding,
+                 .distances = distances,
+                 .convolution = convolution};
   if (encoder) spec.encoder.push_back(*encoder);
   spec.validate();
   return spec;
@@ -317,7 +343,8 @@ void bind_model_spec(py::module_& module) {
            "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
            "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
            "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f, "project_last"_a = false,
-           "task_head"_a = TaskHead(), "encoder"_a = py::none(), "shares_embedding"_a = false)
+           "task_head"_a = TaskHead(), "encoder"_a = py::none(), "shares_embedding"_a = false,
+           "norm_projected"_a = false, "distances"_a = DistanceSpec(), "convolution"_a = ConvolutionSpec())
       .def("without_words", &without_words, "task_head"_a = TaskHead())
       .def_property_readonly("kind", [](const ModelSpec& s) { return name_of(s.kind); })
       .def_property_readonly(
@@ -343,6 +370,8 @@ void bind_model_spec(py::module_& module) {
       .def_readonly("logit_softcap", &ModelSpec::logit_softcap)
       .def_readonly("logit_scale", &ModelSpec::logit_scale)
       .def_readonly("d_embedding", &ModelSpec::d_embedding)
+      .def_readonly("distances", &ModelSpec::distances)
+      .def_readonly("convolution", &ModelSpec::convolution)
       .def_readonly("task_head", &ModelSpec::task_head);
 }
 
@@ -414,6 +443,7 @@ void bind_model(py::module_& module) {
   bind_position_bias(module);
   bind_moe_spec(module);
   bind_latent_spec(module);
+  bind_distance_spec(module);
   bind_layer_spec(module);
   bind_task_head(module);
   bind_model_spec(module);

@@ -175,11 +175,45 @@ void check_encoder(const ModelSpec& spec) {
   encoder.validate();
   TUILI_CHECK_SPEC(encoder.kind == ModelKind::encoder && encoder.task_head.n_out == 0,
                    "the encoder of an encoder-decoder must be one, without a task head");
+  TUILI_CHECK_SPEC(encoder.distances.places.empty() && encoder.convolution.n_taps == 0,
+                   "the encoder of an encoder-decoder has neither scores from distances nor a convolution");
   TUILI_CHECK_SPEC(encoder.d_model == spec.d_model, "the encoder's d_model is ", encoder.d_model,
                    ", the decoder's ", spec.d_model);
   TUILI_CHECK_SPEC(!encoder.shares_embedding || (encoder.n_vocab == spec.n_vocab &&
                                                  encoder.embedding_width() == spec.embedding_width()),
                    "the encoder shares an embedding of ", spec.n_vocab, " tokens, but has ", encoder.n_vocab);
+}
+
+void check_distances(const ModelSpec& spec) {
+  const DistanceSpec& distances = spec.distances;
+  if (distances.places.empty()) return;
+  const auto size = static_cast<int64_t>(distances.places.size());
+  check_size("distances.n_rows", distances.n_rows, 1, kMaxInner);
+  TUILI_CHECK_SPEC(distances.origin == spec.max_positions - 1 && size == 2 * spec.max_positions - 1,
+                   "distances: ", size, " places from ", -distances.origin, " on; ", spec.max_positions,
+                   " positions need ", 2 * spec.max_positions - 1);
+  int32_t before = 0;
+  for (const int32_t place : distances.places) {
+    check_size("distances.places", place, before, distances.n_rows - 1);
+    before = place;
+  }
+  TUILI_CHECK_SPEC(distances.keys || distances.queries, "distances: neither keys nor queries");
+  TUILI_CHECK_SPEC(spec.kind == ModelKind::encoder && spec.norm == Norm::layer,
+                   "distances: only in encoders with layer norms");
+  for (const LayerSpec& layer : spec.layers)
+    TUILI_CHECK_SPEC(!layer.causal && layer.n_kv_heads == layer.n_heads && layer.sliding_window == 0 &&
+                         layer.position_bias < 0 && layer.score_softcap == 0 && !layer.sinks &&
+                         layer.latent.kv_rank == 0,
+                     "distances: only with plain heads that see every key");
+}
+
+void check_convolution(const ModelSpec& spec) {
+  check_size("convolution.n_taps", spec.convolution.n_taps, 0, 255);
+  if (spec.convolution.n_taps == 0) return;
+  TUILI_CHECK_SPEC(spec.convolution.n_taps % 2 == 1, "convolution.n_taps is ", spec.convolution.n_taps,
+                   "; it must be odd");
+  TUILI_CHECK_SPEC(spec.kind == ModelKind::encoder && spec.norm == Norm::layer,
+                   "convolution: only in encoders with layer norms");
 }
 
 }  // namespace
@@ -209,7 +243,10 @@ void ModelSpec::validate() const {
   for (size_t i = 0; i < layers.size(); ++i) check_shared(*this, i);
   check_task_head(*this);
   check_encoder(*this);
+  check_distances(*this);
+  check_convolution(*this);
   TUILI_CHECK_SPEC(d_embedding > 0 || !project_last, "project_last without d_embedding");
+  TUILI_CHECK_SPEC(project_last || !norm_projected, "norm_projected without project_last");
   TUILI_CHECK_SPEC(has_head || (!tied_head && !head_bias), "tied_head and head_bias need has_head");
   TUILI_CHECK_SPEC(has_head || kind == ModelKind::encoder, "a decoder needs a head");
 }

@@ -81,6 +81,25 @@ struct LatentSpec {
   bool operator==(const LatentSpec&) const = default;
 };
 
+// Scores from the distance of query and key, learned as a table whose rows each layer maps to keys and
+// queries of its own (DeBERTa: He et al. 2021, "Decoding-enhanced BERT with disentangled attention").
+struct DistanceSpec {
+  std::vector<int32_t>
+      places;  // [size]: the row of distance i - origin, query minus key; empty: no such scores
+  int64_t origin = 0;
+  int64_t n_rows = 0;    // of the table, each of d_model numbers
+  bool keys = false;     // queries meet the table's keys
+  bool queries = false;  // keys meet the table's queries
+  bool shared = false;   // its maps are those of the layer's own keys and queries
+  bool norm = false;     // layer norm of the table
+};
+
+// Behind the first layer: h = norm(h + activation(convolution of the layer's input along the tokens)).
+struct ConvolutionSpec {
+  int64_t n_taps = 0;                         // odd; 0: none
+  std::optional<ops::Activation> activation;  // none: tanh
+};
+
 struct LayerSpec {
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
@@ -155,13 +174,18 @@ struct ModelSpec {
   float logit_scale = 1;
   bool project_last = false;  // the map from d_embedding stands, with a bias, behind positions, token types
                               // and norm, which have that width too (ALBERT)
-  TaskHead task_head;         // of encoders
+  bool norm_projected =
+      false;           // with project_last: the norm stands behind the map, which has no bias (DeBERTa)
+  TaskHead task_head;  // of encoders
   std::vector<ModelSpec> encoder;  // of encoder-decoders, one: its hidden states are what all layers'
                                    // cross-attention sees; the rest is the decoder
   bool shares_embedding = false;   // of that encoder: its tokens are looked up in the decoder's embedding
+  DistanceSpec distances;          // of encoders
+  ConvolutionSpec convolution;     // of encoders
 
   int64_t embedding_width() const { return d_embedding ? d_embedding : d_model; }
   int64_t position_width() const { return project_last ? d_embedding : d_model; }
+  int64_t embedding_norm_width() const { return norm_projected ? d_model : position_width(); }
   int64_t n_layers() const { return static_cast<int64_t>(layers.size()); }
 
   // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do

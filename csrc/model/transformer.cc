@@ -36,10 +36,13 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.embedded = rows(spec.d_embedding);
   state.routed = RoutedState::take(carver, spec, max_tokens);
   state.latent = LatentState::take(carver, spec, max_tokens);
+  state.distances = DistanceState::take(carver, spec, max_tokens);
+  state.taps = rows(spec.d_model * spec.convolution.n_taps);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
-  state.room = ops::input_room(
-      carver, max_tokens,
-      std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding, spec.task_head.d_inner}), device);
+  state.room = ops::input_room(carver, max_tokens,
+                               std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding,
+                                         spec.task_head.d_inner, state.taps.size(1)}),
+                               device);
   for (const RopeSpec& rope : spec.ropes) {
     state.cos.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
     state.sin.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
@@ -106,8 +109,9 @@ void Transformer::embed(const Step& step) const {
                            {spec_.n_positions_learned, d}, h.device);
     ops::add_rows(step.context, h, table, batch.position_rows.data());
   }
-  if (spec_.embedding_norm) norm(step, h, h, weights_.embedding_norm);
+  if (spec_.embedding_norm && !spec_.norm_projected) norm(step, h, h, weights_.embedding_norm);
   if (spec_.project_last) project();
+  if (spec_.embedding_norm && spec_.norm_projected) norm(step, hidden, hidden, weights_.embedding_norm);
 }
 
 ops::AttentionSpec Transformer::attention_of(int64_t i) const {
@@ -200,7 +204,10 @@ TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x)
   const ops::KvPages& pages = step.kv[i].pages;
   const AreaRows& rows = step.batch.areas[step.kv[i].area];
   const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
-  ops::attention(step.context, attention_of(i), out, q, pages, rows.rows, s.attention_partials);
+  if (spec_.distances.places.empty())
+    ops::attention(step.context, attention_of(i), out, q, pages, rows.rows, s.attention_partials);
+  else
+    attend_distances(step, i, out, q);
   if (spec.latent.kv_rank == 0) return out;
   const TensorView narrow = step.rows(s.latent.value, spec.n_heads * spec.latent.value_dim);
   ops::copy_heads(step.context, narrow, 0, out, spec.n_heads, spec.n_heads);
@@ -360,7 +367,10 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   embed(step);
   for (int64_t i = 0; i < spec_.n_layers(); ++i) {
     tap(i);
+    const bool convolves = i == 0 && spec_.convolution.n_taps > 0;
+    if (convolves) gather_taps(step);
     layer(step, i);
+    if (convolves) convolve(step);
   }
   if (spec_.final_norm) norm(step, h, h, weights_.final_norm);
   tap(spec_.n_layers());

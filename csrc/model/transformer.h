@@ -31,6 +31,16 @@ struct LatentState {
   int64_t largest() const;  // columns of the inputs of linear maps
 };
 
+// Products of a step's rows with the table of DistanceSpec, as many heads at once as fit.
+struct DistanceState {
+  TensorView by_query, by_key;  // f32 [max_tokens, n_rows]
+
+  static DistanceState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+
+  // Scratch of a thread (ops::Context) for the spec, with distances or without.
+  static int64_t scratch_floats(const ModelSpec& spec, int64_t head_dim, int64_t max_tokens);
+};
+
 // What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
 // `input` is the type that linear maps of the device read (ops::input_type).
 struct State {
@@ -46,6 +56,8 @@ struct State {
   TensorView embedded;            // f32 [max_tokens, d_embedding]
   RoutedState routed;             // of experts
   LatentState latent;
+  DistanceState distances;
+  TensorView taps;                   // f32 [max_tokens, d_model · n_taps]
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
   std::span<float> attention_partials;
@@ -101,8 +113,11 @@ class Transformer {
   void project(const Step& step, int64_t i, const TensorView& x) const;
   void keep(const ops::Context& context, const Step& step, int64_t i) const;
   void project_latent(const Step& step, int64_t i, const TensorView& x) const;
+  void attend_distances(const Step& step, int64_t i, const TensorView& out, const TensorView& q) const;
   ops::AttentionSpec attention_of(int64_t i) const;
   void qk_norm(const Step& step, int64_t i, const TensorView& q, const TensorView& k) const;
+  void gather_taps(const Step& step) const;
+  void convolve(const Step& step) const;
   void mlp_block(const Step& step, int64_t i, const TensorView& x) const;
   void moe_block(const Step& step, int64_t i, const TensorView& x) const;
   void norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const;

@@ -157,14 +157,14 @@ void ModelBuilder::expect_embedding() {
   const int64_t d = spec.d_model, e = spec.embedding_width(), width = spec.position_width();
   if (!spec.shares_embedding) expect_matrix("token_embedding", spec.n_vocab, e, weights.token_embedding);
   if (spec.d_embedding) {
-    expect_linear("embedding_in", d, e, spec.project_last, weights.embedding_in);
+    expect_linear("embedding_in", d, e, spec.project_last && !spec.norm_projected, weights.embedding_in);
     if (spec.has_head) expect_matrix("embedding_out", e, d, weights.embedding_out.w);
   }
   if (spec.n_positions_learned)
     expect_floats("position_embedding", spec.n_positions_learned, width, false, weights.position_embedding);
   if (spec.n_token_types)
     expect_floats("token_type_embedding", spec.n_token_types, width, false, weights.token_type_embedding);
-  if (spec.embedding_norm) expect_norm("embedding_norm", width, weights.embedding_norm);
+  if (spec.embedding_norm) expect_norm("embedding_norm", spec.embedding_norm_width(), weights.embedding_norm);
 }
 
 // The tensors of the model, or of its encoder, with `prefix` before their names.
@@ -177,6 +177,11 @@ void ModelBuilder::expect_part(const ModelSpec& spec, ModelWeights& weights, std
   prefix_ = std::move(prefix);
   expect_embedding();
   weights.layers.resize(spec.layers.size());
+  expect_distances();
+  if (const int64_t n_taps = spec.convolution.n_taps) {
+    expect_linear("convolution", spec.d_model, spec.d_model * n_taps, true, weights.convolution);
+    expect_norm("convolution_norm", spec.d_model, weights.convolution_norm);
+  }
   weights.bias_tables.resize(spec.position_biases.size());  // slots point into it
   for (size_t i = 0; i < spec.position_biases.size(); ++i)
     if (const PositionBias& bias = spec.position_biases[i]; !bias.buckets.empty())
@@ -314,6 +319,7 @@ Model ModelBuilder::finish() {
     if (!slot.filled && ++n_missing <= 8) missing += (missing.empty() ? "" : ", ") + slot.name;
   TUILI_CHECK_KIND(ErrorKind::model_format, n_missing == 0, n_missing, " tensors are missing: ", missing,
                    n_missing > 8 ? ", …" : "");
+  fold_distances();
   finish_part(model_.spec, model_.weights);
   index_.clear();
   slots_.clear();

@@ -64,8 +64,10 @@ struct LayerWeights {
   std::vector<NormWeights> query_norms, key_norms;  // of QkNorm::layer, one per head
   const float* sinks = nullptr;                     // [n_heads]
   MlpWeights mlp;
-  MoeWeights moe;        // in its place
-  LatentWeights latent;  // in the place of query, key and value
+  MoeWeights moe;                                             // in its place
+  LatentWeights latent;                                       // in the place of query, key and value
+  Linear distance_key, distance_query;                        // of DistanceSpec, where they are not shared
+  std::vector<PackedMatrix> distance_keys, distance_queries;  // [n_heads]: what they make of the table
 };
 
 struct TaskHeadWeights {
@@ -80,6 +82,10 @@ struct ModelWeights {
   const float* position_embedding = nullptr;    // [n_positions_learned, d_model or d_embedding]
   const float* token_type_embedding = nullptr;  // [n_token_types, d_model or d_embedding]
   NormWeights embedding_norm, final_norm;
+  const float* distance_table = nullptr;  // [distances.n_rows, d_model]
+  NormWeights distance_norm;
+  Linear convolution;  // [d_model, d_model · n_taps], the taps of an input together
+  NormWeights convolution_norm;
   std::vector<const float*> bias_tables;  // per position bias: [n_buckets, n_heads], or null
   std::vector<const float*> bias_values;  // per position bias: the spec's values, where the model is
   std::vector<LayerWeights> layers;
@@ -159,6 +165,7 @@ class ModelBuilder {
   void expect_embedding();
   void expect_task_head();
   static void finish_part(ModelSpec& spec, ModelWeights& weights);
+  void expect_distances();
   void expect_layer(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
   void expect_cross_attention(const std::string& prefix, const LayerSpec& layer, LayerWeights& weights);
@@ -171,6 +178,9 @@ class ModelBuilder {
   void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);
   void expect_norm(const std::string& name, int64_t width, NormWeights& target);
   static std::vector<int64_t> shape_of(const Slot& slot);
+  void fold_distances();
+  void fold_heads(const ops::Context& context, const Linear& map, const TensorView& table,
+                  const LayerSpec& layer, std::vector<PackedMatrix>& heads);
   Slot& empty_slot(std::string_view name);
   void fill(Slot& slot, Format format, std::span<const uint8_t> packed);
 

@@ -253,6 +253,26 @@ int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads,
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
                const KvPages& pages, const BatchRows& rows, std::span<float> partials);
 
+// What distances add to scores. A table has n_rows rows, of which each layer and head has made keys, which
+// queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none.
+struct Distances {
+  std::span<const PackedMatrix> keys, queries;  // [n_heads]
+  const int32_t* places =
+      nullptr;  // places[origin + query's position - key's]: a row of the table; never falls
+  int64_t origin = 0;
+  int64_t n_rows = 0;
+  TensorView by_query, by_key;  // room: f32 [at least n_tokens, n_rows]; with more, several heads go at once
+};
+
+// Scratch that a thread needs for it.
+int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys);
+
+// As `attention` over whole sequences, all keys seen; k f32 as q, also in the pages. Scores are
+//   (q·k) · scale + (q·keys[place] + k·queries[place]) · scale
+void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
+                        const TensorView& q, const TensorView& k, const KvPages& pages,
+                        std::span<const SequenceRows> sequences, const Distances& distances);
+
 // ---- experts
 
 inline constexpr int64_t kMaxExperts = 1024;

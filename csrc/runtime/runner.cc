@@ -100,7 +100,8 @@ void Runner::carve(Carver carver) {
   };
   measure(spec);
   for (const ModelSpec& encoder : spec.encoder) measure(encoder);
-  context_.scratch_floats = device == DeviceKind::cpu ? ops::scratch_floats_for(head_dim) : 0;
+  const int64_t scratch_floats = DistanceState::scratch_floats(spec, head_dim, options_.max_batch_tokens);
+  context_.scratch_floats = device == DeviceKind::cpu ? scratch_floats : 0;
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
   if (spec.has_head) {
     const int64_t rows = logit_rows_for(options_, spec);

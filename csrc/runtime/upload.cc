@@ -29,6 +29,10 @@ void check_supported(const ModelSpec& spec) {
     TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",
                      missing ? missing : "", ", which runs on the CPU only: use device=\"cpu\"");
   }
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported,
+                   spec.distances.places.empty() && spec.convolution.n_taps == 0,
+                   "the model has scores from distances (DeBERTa), which run on the CPU only: use "
+                   "device=\"cpu\"");
 }
 
 // To the nearest bf16, ties to even; NaN stays NaN.

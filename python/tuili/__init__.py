@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tuili.generation.request import Chunk, CompletionOutput, Handle, RequestOutput, TokenLogprob
     from tuili.llm import LLM
     from tuili.tasks.pipeline import pipeline
+    from tuili.word_vectors import WordVectors
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ _PLACES = {
     "Handle": "tuili.generation.request",
     "RequestOutput": "tuili.generation.request",
     "TokenLogprob": "tuili.generation.request",
+    "WordVectors": "tuili.word_vectors",
 }
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "TokenLogprob",
     "TokenizerError",
     "TuiliError",
+    "WordVectors",
     "__version__",
     "errors",
     "pipeline",

@@ -137,6 +137,32 @@ class LatentSpec:
     @property
     def norm_eps(self) -> float: ...
 
+class DistanceSpec:
+    def __init__(
+        self,
+        *,
+        places: PySequence[int],
+        n_rows: int,
+        keys: bool,
+        queries: bool,
+        shared: bool = False,
+        norm: bool = False,
+    ) -> None:
+        """places: of the distances 1 - max_positions .. max_positions - 1; see csrc/model/spec.h."""
+    @property
+    def places(self) -> list[int]: ...
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def keys(self) -> bool: ...
+    @property
+    def queries(self) -> bool: ...
+
+class ConvolutionSpec:
+    def __init__(self, *, n_taps: int, activation: Activation | Literal["tanh"] = "tanh") -> None: ...
+    @property
+    def n_taps(self) -> int: ...
+
 class LayerSpec:
     def __init__(
         self,
@@ -273,6 +299,9 @@ class ModelSpec:
         task_head: TaskHead = ...,
         encoder: ModelSpec | None = None,
         shares_embedding: bool = False,
+        norm_projected: bool = False,
+        distances: DistanceSpec = ...,
+        convolution: ConvolutionSpec = ...,
     ) -> None:
         """encoder: of an encoder-decoder; its shares_embedding says that it looks tokens up in the decoder's.
         Raises ModelFormatError that names the first inconsistency."""
@@ -294,6 +323,10 @@ class ModelSpec:
     def position_biases(self) -> list[PositionBias]: ...
     @property
     def d_embedding(self) -> int: ...
+    @property
+    def distances(self) -> DistanceSpec: ...
+    @property
+    def convolution(self) -> ConvolutionSpec: ...
     @property
     def embedding_scale(self) -> float: ...
     @property

@@ -1,5 +1,5 @@
-"""`tuili` on the command line: generate, chat, translate, summarize, classify, embed, serve, info, models,
-pull, cache, doctor, bench.
+"""`tuili` on the command line: generate, chat, translate, summarize, classify, embed, similar, serve, info,
+models, pull, cache, doctor, bench.
 
 Exit codes: 0; 1 for a TuiliError, one line on standard error; 2 for wrong usage; 130 for Ctrl-C.
 """
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tuili import __version__, sampling_arguments, task_commands
+from tuili import __version__, sampling_arguments, task_commands, word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
 from tuili.server import command as serve
@@ -119,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         "--truncate", action="store_true", help="cut texts that are too long instead of failing"
     )
     task_commands.add_commands(commands, _command, _open, _print_json)
+    word_commands.add_arguments(
+        _command(commands, "similar", _similar, "print the words nearest to others, by their vectors")
+    )
     serve.add_command(commands, _command, _MODEL_OPTIONS, _bar)
     _command(commands, "info", _info, "print what a model is and how it would be run", model=True)
     models = _command(commands, "models", _models, "list the models that tuili knows by name")
@@ -338,6 +341,16 @@ def _embed(options: argparse.Namespace) -> int:
         return 0
     for vector in vectors:
         print(" ".join(f"{x:.6f}" for x in vector))
+    return 0
+
+
+def _similar(options: argparse.Namespace) -> int:
+    result = word_commands.run(options, _bar("loading"))
+    if options.json:
+        _print_json(result)
+        return 0
+    for entry in result["words"]:
+        print(f"{entry['score']:.4f}  {entry['word']}")
     return 0
 
 

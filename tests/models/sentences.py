@@ -89,3 +89,30 @@ def entities(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
         ])  # fmt: skip
     text = "".join(part if isinstance(part, str) else part[1] for part in parts)
     return text, [part for part in parts if not isinstance(part, str)]
+
+
+def question(rng: random.Random) -> tuple[str, str, str, int]:
+    """(question, context, the answer in it, where it begins); the context says where one person lives and
+    works, and what somebody said of another, in either order.
+    """
+    if rng.random() < 0.5:
+        people, cities, firms = (rng.sample(names, 2) for names in (PEOPLE_ZH, CITIES_ZH, FIRMS_ZH))
+        told = ["{p}住在{c}，在{f}工作。", "昨天{f2}说{p2}在{c2}。"]
+        asked = {
+            "{p}住在哪里？": "c", "{p}在哪里工作？": "f", "谁住在{c}？": "p", "谁在{f}工作？": "p",
+            "昨天{p2}在哪里？": "c2", "谁说{p2}在{c2}？": "f2",
+        }  # fmt: skip
+    else:
+        people = list(map(" ".join, zip(rng.sample(FIRST, 2), rng.sample(LAST, 2), strict=True)))
+        cities, firms = rng.sample(CITIES, 2), rng.sample(FIRMS, 2)
+        told = ["{p} lives in {c} and works at {f}. ", "yesterday {f2} said that {p2} was in {c2}. "]
+        asked = {
+            "where does {p} live?": "c", "where does {p} work?": "f", "who lives in {c}?": "p",
+            "who works at {f}?": "p", "where was {p2}?": "c2", "who said that {p2} was in {c2}?": "f2",
+        }  # fmt: skip
+    rng.shuffle(told)
+    names = dict(zip(("p", "p2", "c", "c2", "f", "f2"), (*people, *cities, *firms), strict=True))
+    text, wanted = rng.choice(list(asked.items()))
+    whole = "".join(told).rstrip()
+    begin = len(whole[: whole.index("{" + wanted + "}")].format(**names))
+    return text.format(**names), whole.format(**names), names[wanted], begin

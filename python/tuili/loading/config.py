@@ -88,6 +88,7 @@ _ENCODERS = {
     "Electra": ("electra", "ForPreTraining"),
     "Albert": ("albert", "ForPreTraining"),
     "MPNet": ("mpnet", None),
+    "DebertaV2": ("deberta_v2", None),
     "ModernBert": ("modernbert", None),
     "NomicBert": ("nomic_bert", None),
 }

@@ -6,6 +6,7 @@ several of ours or lies in another order. `{i}` stands for the layer, `{e}` for 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Parts(NamedTuple):
     stacked     a first dimension more: one for each {e}
     repeated    one tensor for every {e}
     row         a vector stored [1, n]
+    flat        stored with more than two dimensions, those behind the first as one
     """
 
     names: tuple[str, ...]
@@ -42,6 +44,7 @@ class Parts(NamedTuple):
     stacked: bool = False
     repeated: bool = False
     row: bool = False
+    flat: bool = False
 
 
 Names = Mapping[str, "str | Parts"]
@@ -125,7 +128,8 @@ def checked(place: Place, shape: Shape, expected: Mapping[str, Shape], n_groups:
         wanted = (1, *wanted)
     if parts.stacked:
         wanted = (place.n_stacked, *wanted)
-    if stored.shape != wanted:
+    found = (stored.shape[0], math.prod(stored.shape[1:])) if parts.flat and stored.shape else stored.shape
+    if found != wanted:
         raise ModelFormatError(
             f"{where}: tensor '{shown(stored.name)}' has shape {list(stored.shape)}, "
             f"the configuration asks for {list(wanted)}",

@@ -40,7 +40,7 @@ _FLOATS = ("f32", "f16", "bf16")
 _ATTENTION = ("query", "key", "value", "output")
 _LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "gate", "up", "down")
 _DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
-_TABLES = ("position_embedding", "token_type_embedding")
+_TABLES = ("position_embedding", "token_type_embedding", "distance_table")
 
 # Packing pads panels and may spend a byte where a format has six bits (at most 3 % more).
 _PACKING = 1.05
@@ -184,7 +184,7 @@ def plan_model(
         ignored_tensors=ignored,
         warnings=warnings,
         weight_bytes=weight_bytes,
-        needed_bytes=int(weight_bytes * _PACKING) + largest,
+        needed_bytes=int(weight_bytes * _PACKING) + largest + _folded_bytes(spec),
         compute=compute,
         check_finite=check_finite,
         num_threads=num_threads or 0,
@@ -371,6 +371,13 @@ def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> s
     if dtype == "auto" or stored.format not in _FLOATS:
         return stored.format
     return FLOAT_FORMATS[dtype]
+
+
+def _folded_bytes(spec: ModelSpec) -> int:
+    """Of what each layer makes of the table of distances."""
+    distances = spec.distances
+    n_each = (distances.keys + distances.queries) * distances.n_rows * 4
+    return sum(n_each * layer.n_heads * layer.head_dim for layer in spec.layers)
 
 
 def _check_memory(plan: LoadPlan) -> None:

@@ -70,8 +70,15 @@ class Task(Pipeline):
         return per_mask[0] if len(per_mask) == 1 else per_mask
 
     def _entry(self, one: Encoded, at: int, token: int, score: float, only: bool) -> dict[str, Any]:
-        decode = self.tasks.tokenizer.decode
+        tokenizer = self.tasks.tokenizer
         filled = [token if i == at else other for i, other in enumerate(one.ids) if other != self._pad_id]
+
+        def decode(ids: list[int], *, skip_special: bool) -> str:
+            """The text; DeBERTa's models have more rows than tokens, which are of no text."""
+            return tokenizer.decode(
+                [i for i in ids if i < tokenizer.loaded.n_vocab], skip_special=skip_special
+            )
+
         return {
             "score": float(score),
             "token": token,

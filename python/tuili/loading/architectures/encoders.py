@@ -25,7 +25,13 @@ def refuse_flags(config: Config, *keys: str) -> None:
             raise ModelUnsupportedError(f"{config.what}: {key} is true", code="config_unsupported")
 
 
-def post_norm_layer(size: Sizes, act: Any, weights_of: int = -1, position_bias: int = -1) -> LayerSpec:
+def post_norm_layer(
+    size: Sizes,
+    act: Any,
+    weights_of: int = -1,
+    position_bias: int = -1,
+    attention_scale: float | None = None,
+) -> LayerSpec:
     """BERT's layer: a norm after each half, biases everywhere, nothing hidden from attention."""
     return LayerSpec(
         n_heads=size.n_heads,
@@ -36,7 +42,7 @@ def post_norm_layer(size: Sizes, act: Any, weights_of: int = -1, position_bias: 
         activation=act,
         gated=False,
         causal=False,
-        attention_scale=size.head_dim**-0.5,
+        attention_scale=size.head_dim**-0.5 if attention_scale is None else attention_scale,
         qkv_bias=True,
         output_bias=True,
         mlp_bias=True,
@@ -53,6 +59,7 @@ def post_norm_encoder(
     *,
     sequence: str = "tanh",
     words_width: int | None = None,
+    usual_eps: float = 1e-12,
     **settings: Any,
 ) -> ModelSpec:
     """BERT and its kin: normed embeddings, layers that end in a norm, and their heads. `sequence` is the
@@ -72,7 +79,7 @@ def post_norm_encoder(
         "layers": layers,
         "embedding_norm": True,
         "norm": "layer",
-        "norm_eps": config.number("layer_norm_eps", 1e-16, 1.0, 1e-12),
+        "norm_eps": config.number("layer_norm_eps", 1e-16, 1.0, usual_eps),
         "final_norm": False,
         "has_head": False,
         "task_head": task_head(config, shapes),
