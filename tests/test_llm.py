@@ -453,11 +453,6 @@ def test_config_says_what_became_of_the_packed_cache(llm, llama_path):
         assert other.config["packed_cache"] == "off"
 
 
-def test_quantization_to_4_bits_while_loading_is_refused(llama_path):
-    with pytest.raises((ModelUnsupportedError, InvalidParameterError)):
-        tuili.LLM(llama_path, quantization="int4")
-
-
 def test_a_small_cache_shortens_the_context_and_says_so(llama_path):
     with tuili.LLM(llama_path, num_threads=1, kv_cache_bytes=1 << 16) as llm:
         assert llm.config["max_model_len"] < 512

@@ -212,7 +212,8 @@ def open_llm(folder: Path, **options: object) -> tuili.LLM:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_searches_find_what_those_of_transformers_find(case, folders):
     with open_llm(folders(case), max_model_len=64) as llm:
-        assert llm.kind == "encoder-decoder" and llm.config["tasks"] == ["text2text-generation"]
+        assert llm.kind == "encoder-decoder"
+        assert llm.config["tasks"] == ["text2text-generation", "translation", "summarization"]
         for i, search in enumerate(SEARCHES):
             wanted = GOLDENS[f"{case.name} {i}"]
             options = dict(search)

@@ -253,9 +253,14 @@ def _small_enough(
         raise ModelLimitError(
             f"{what}: {n_containers} objects and arrays; the limit is {max_containers}", code="json_size"
         )
-    if max_keys is not None and n_keys > max_keys:
-        raise ModelLimitError(f"{what}: {n_keys} keys; the limit is {max_keys}", code="json_size")
+    if max_keys is not None:
+        _check_keys(n_keys, what, max_keys)
     return text
+
+
+def _check_keys(n_keys: int, what: str, max_keys: int) -> None:
+    if n_keys > max_keys:
+        raise ModelLimitError(f"{what}: {n_keys} keys; the limit is {max_keys}", code="json_size")
 
 
 def _check_surrogates(value: object, what: str) -> None:
