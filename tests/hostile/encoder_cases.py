@@ -59,6 +59,15 @@ def settings() -> Iterator[Case]:
     yield albert("groups 0", F, "config_value", num_hidden_groups=0)
     yield albert("inner layers", F, "config_value", inner_group_num=4096)
 
+    def deberta(name: str, code: str, head: str = "Model", **changes: Any) -> Case:
+        base = BERT | {"architectures": [f"DebertaV2{head}"], "relative_attention": True}
+        return Case("CF-03", f"deberta {name}", folder(config=base | changes), F, code)
+
+    yield deberta("even convolution", "config_value", conv_kernel_size=2)
+    yield deberta("narrow words", "config_value", "ForMaskedLM", legacy=False, embedding_size=16)
+    yield deberta("kinds 7", "config_value", pos_att_type=7)
+    yield deberta("one bucket", "config_value", pos_att_type=["c2p"], position_buckets=1)
+
 
 def later() -> Iterator[Case]:
     """MPNet, ModernBERT, NomicBERT."""
