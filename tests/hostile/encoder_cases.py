@@ -7,7 +7,7 @@ from typing import Any
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 
-from .cases import Case, folder
+from .cases import Case, folder, st_file, st_header
 from .config_cases import BERT
 
 F, U = ModelFormatError, ModelUnsupportedError
@@ -59,12 +59,14 @@ def settings() -> Iterator[Case]:
     yield albert("groups 0", F, "config_value", num_hidden_groups=0)
     yield albert("inner layers", F, "config_value", inner_group_num=4096)
 
-    def deberta(name: str, code: str, head: str = "Model", **changes: Any) -> Case:
-        base = BERT | {"architectures": [f"DebertaV2{head}"], "relative_attention": True}
+    def deberta(name: str, code: str, **changes: Any) -> Case:
+        base = BERT | {"architectures": ["DebertaV2Model"], "relative_attention": True}
         return Case("CF-03", f"deberta {name}", folder(config=base | changes), F, code)
 
     yield deberta("even convolution", "config_value", conv_kernel_size=2)
-    yield deberta("narrow words", "config_value", "ForMaskedLM", legacy=False, embedding_size=16)
+    narrow = {"architectures": ["DebertaV2ForMaskedLM"], "legacy": False, "embedding_size": 16}
+    words = st_file(st_header({"lm_predictions.lm_head.dense.weight": [32, 32]}))
+    yield Case("CF-03", "deberta narrow words", folder(words, BERT | narrow), F, "config_value")
     yield deberta("kinds 7", "config_value", pos_att_type=7)
     yield deberta("one bucket", "config_value", pos_att_type=["c2p"], position_buckets=1)
 
