@@ -293,6 +293,13 @@ CASES = [
         tied_no_biases={"attention_bias": False, "tie_word_embeddings": True, "head_dim": 24},
     ),
     *_cases(
+        "Ernie4_5ForCausalLM",
+        "ernie4_5",
+        {"head_dim": 16},
+        plain={},
+        biases_untied_scaled={"use_bias": True, "tie_word_embeddings": False, **_rope("linear", factor=2.0)},
+    ),
+    *_cases(
         "CohereForCausalLM",
         "cohere",
         {"logit_scale": 0.25},

@@ -339,6 +339,7 @@ FAMILIES = [
     ),
     Family("GlmForCausalLM", A.CHATGLM, ({}, {"attention_bias": False, **_TIED}), _glm),
     Family("Glm4ForCausalLM", A.GLM4, ({}, {"attention_bias": False, "head_dim": 24}), _glm),
+    Family("Ernie4_5ForCausalLM", A.ERNIE4_5, ({}, {"tie_word_embeddings": False})),
     Family(
         "GptOssForCausalLM", A.GPT_OSS, ({}, {"attention_bias": False}), _gpt_oss, _apart, {1: "no biases"}
     ),
@@ -486,6 +487,7 @@ _THETAS = {
     "MixtralForCausalLM": 1e6,
     "SmolLM3ForCausalLM": 2e6,
     "CohereForCausalLM": 5e5,
+    "Ernie4_5ForCausalLM": 5e5,
 }
 
 

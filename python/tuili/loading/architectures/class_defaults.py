@@ -67,6 +67,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "StableLmForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 32},
     "GlmForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},
     "Glm4ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},
+    "Ernie4_5ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},
     "CohereForCausalLM": {"max_position_embeddings": 8192},
     "Cohere2ForCausalLM": {"max_position_embeddings": 8192},
     "GPT2LMHeadModel": {"n_positions": 1024},
