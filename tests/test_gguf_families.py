@@ -17,12 +17,14 @@ from architecture_files import token_ids
 from architecture_files import write as write_folder
 from architecture_table import Case
 from gguf_families import FAMILIES, GGUF_NAMES, Family, write, write_encoder
+from test_foreign_blocks import random_blocks
 from tiny_core import run
 from tuili import _core
 from tuili.loading.absorbed import take_absorbed
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
 from tuili.loading.config import GGUF_ARCHITECTURES
-from tuili.loading.gguf import Metadata
+from tuili.loading.foreign_blocks import widen_tensors
+from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import to_index
 from tuili.loading.model import load, plan_model
 
@@ -96,6 +98,29 @@ def test_quantized_keys_of_absorbed_attention_are_turned_exactly(kind: Type) -> 
     assert checkpoint.tensors[stored.name].shape == (3 * 64, 5)
     wanted = dequantize(data, kind).swapaxes(1, 2).reshape(3 * 64, 5)
     assert (checkpoint.read(stored.name).view(np.float32).reshape(3 * 64, 5) == wanted).all()
+
+
+@pytest.mark.parametrize("format", ["iq4_nl", "mxfp4"])
+def test_absorbed_keys_of_formats_that_become_others_are_turned_exactly(format: str, tmp_path: Path) -> None:
+    """Rows of 32 or 64 values, which llama.cpp stores in IQ4_NL where the other matrices have Q3_K."""
+    rows = random_blocks(format, 3 * 5 * 2).reshape(3, 5, -1)
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "deepseek2")
+    name, kind = "blk.0.attn_k_b.weight", Type[format.upper()]
+    for tensor in ("before", name):
+        writer.add_tensor(tensor, rows, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    _, checkpoint = open_gguf(tmp_path / "model.gguf")
+    stored = checkpoint.tensors[name]
+    with checkpoint:
+        widen_tensors(checkpoint)
+        take_absorbed(checkpoint)
+        found = checkpoint.read(name).view(np.float32).reshape(3 * 64, 5)
+    wanted = dequantize(rows, kind).swapaxes(1, 2).reshape(3 * 64, 5)
+    assert (found == wanted).all()
+    assert checkpoint.stored_tensors()[-1] == stored
 
 
 def test_nomic_bert_gives_the_vectors_of_the_folder(tmp_path: Path) -> None:

@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
 from tuili._core import PackedWeight, ops
-from tuili.loading.checkpoint import Checkpoint, TensorInfo
+from tuili.loading.checkpoint import Checkpoint, Derived, TensorInfo
 from tuili.loading.weights import Bytes, to_float32
 
 
 @dataclass(frozen=True)
 class Turned:
-    """attn_k_b as [n_heads · nope_dim, kv_rank] in float32, a checkpoint's `Derived`."""
+    """attn_k_b as [n_heads · nope_dim, kv_rank] in float32, a checkpoint's `Derived`.
 
-    sources: tuple[TensorInfo, ...]
+    before   the tensor as it was listed, with what it is derived from if no file holds it in its format
+    """
+
+    before: TensorInfo
+    derived: Derived | None
+
+    @property
+    def sources(self) -> tuple[TensorInfo, ...]:
+        return (self.before,) if self.derived is None else self.derived.sources
 
     def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
-        stored = self.sources[0]
-        data = checkpoint.read_stored(stored, 0, stored.n_bytes)
+        stored = self.before
+        read = (
+            partial(checkpoint.read_stored, stored)
+            if self.derived is None
+            else partial(self.derived.read, checkpoint)
+        )
+        data = read(0, stored.n_bytes)
         if stored.format in ("f32", "f16", "bf16"):
             values = to_float32(data, stored.format)
         else:
@@ -47,6 +61,5 @@ def take_absorbed(checkpoint: Checkpoint) -> None:
             continue
         shape = (n_heads * width, n_rows)
         size = 4 * math.prod(shape)
-        checkpoint.replace(
-            TensorInfo(name, "f32", shape, stored.offset, size, stored.part), Turned((stored,))
-        )
+        turned = Turned(stored, checkpoint.derived.get(name))
+        checkpoint.replace(TensorInfo(name, "f32", shape, stored.offset, size, stored.part), turned)
