@@ -59,6 +59,19 @@ def _experts(writer: gguf.GGUFWriter, config: Values) -> None:
         writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
 
 
+def _llama(writer: gguf.GGUFWriter, config: Values) -> None:
+    """A linear factor as files of 2023 have it, and YaRN's settings with those that are not usual."""
+    scaling = config.get("rope_scaling") or {}
+    if scaling.get("rope_type") == "linear":
+        writer.add_float32("llama.rope.scale_linear", scaling["factor"])
+    if scaling.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(scaling["factor"])
+        writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(scaling["beta_fast"])
+        writer.add_rope_scaling_yarn_beta_slow(scaling["beta_slow"])
+
+
 def _phi3(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_sliding_window(config.get("sliding_window") or 0)
     head_dim = config["hidden_size"] // config["num_attention_heads"]
@@ -297,6 +310,7 @@ _GROUPS = {
 _BIASES = {"attention_bias": True, "mlp_bias": True}
 _SCALAR = {"query_pre_attn_scalar": 16}
 _LINEAR_ROPE = {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+_OTHER_BETAS = {"rope_scaling": _YARN_OF_4["rope_scaling"] | {"beta_fast": 4.0, "beta_slow": 2.0}}
 _LINEAR = {"max_position_embeddings": None, "model_max_length": 128}
 _FALCONS: tuple[Values, ...] = (
     {},
@@ -304,7 +318,9 @@ _FALCONS: tuple[Values, ...] = (
     {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
 )
 FAMILIES = [
-    Family("LlamaForCausalLM", A.LLAMA, ({}, _TIED | _BIASES), turned=True),
+    Family(
+        "LlamaForCausalLM", A.LLAMA, ({}, _TIED | _BIASES, _LINEAR_ROPE, _OTHER_BETAS), _llama, turned=True
+    ),
     Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), turned=True),
     Family("Qwen2ForCausalLM", A.QWEN2, ({}, _TIED)),
     Family("Qwen3ForCausalLM", A.QWEN3, ({}, _TIED)),

@@ -20,7 +20,9 @@ from gguf_families import FAMILIES, GGUF_NAMES, Family, write, write_encoder
 from test_foreign_blocks import random_blocks
 from tiny_core import run
 from tuili import _core
+from tuili.errors import ModelUnsupportedError
 from tuili.loading.absorbed import take_absorbed
+from tuili.loading.architectures.from_gguf import rope_scaling
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
 from tuili.loading.config import GGUF_ARCHITECTURES
 from tuili.loading.foreign_blocks import widen_tensors
@@ -72,6 +74,40 @@ def test_a_short_header_knows_what_the_file_holds(tmp_path: Path) -> None:
     assert [(t.name, t.format, t.stored) for t in again.tensors] == [
         (t.name, t.format, t.stored) for t in plan.tensors
     ]
+
+
+def metadata(**values: object) -> Metadata:
+    types = {float: 6, str: 8, int: 4}
+    pairs = {f"x.rope.{key.replace('__', '.')}": (types[type(x)], x) for key, x in values.items()}
+    return Metadata("file", b"", pairs)
+
+
+@pytest.mark.parametrize(
+    "values, kind, factor",
+    [
+        ({}, None, None),
+        ({"scaling__type": "none", "scaling__factor": 4.0}, None, None),
+        ({"scaling__factor": 1.0}, None, None),
+        ({"scale_linear": 0.0}, None, None),
+        ({"scaling__factor": 4.0}, "linear", 4.0),
+        ({"scale_linear": 2.0}, "linear", 2.0),
+        ({"scaling__type": "linear", "scaling__factor": 4.0, "scale_linear": 2.0}, "linear", 4.0),
+        ({"scaling__type": "yarn", "scaling__factor": 8.0, "scaling__attn_factor": 1.2079442}, "yarn", 8.0),
+    ],
+)
+def test_positions_are_scaled_as_llama_cpp_takes_a_file(
+    values: dict[str, object], kind: str | None, factor: float | None
+) -> None:
+    found = rope_scaling(metadata(**values), "x")
+    assert found is None if kind is None else found is not None
+    assert found is None or (found["rope_type"], found["factor"]) == (kind, factor)
+
+
+def test_an_unusual_sharpening_is_refused() -> None:
+    for given in (1.5, float("nan")):
+        values = {"scaling__type": "yarn", "scaling__factor": 8.0, "scaling__attn_factor": given}
+        with pytest.raises(ModelUnsupportedError, match=r"x\.rope\.scaling\.attn_factor"):
+            rope_scaling(metadata(**values), "x")
 
 
 def test_a_gate_of_one_row_may_be_a_vector(tmp_path: Path) -> None:

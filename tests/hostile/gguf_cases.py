@@ -482,6 +482,14 @@ def settings() -> Iterator[Case]:
     yield Case(
         "GG-25", "scaling without factor", llama("rope.scaling.type", STRING, "linear"), F, "key_missing"
     )
+    scaled = {"rope.scaling.factor": (F32, not_a_number), "rope.scale_linear": (F32, -2.0)}
+    for key, entry in scaled.items():
+        yield Case("GG-25", f"{key} alone", llama(key, *entry), F, "config_value")
+    yarn = {"type": (STRING, "yarn"), "factor": (F32, 8.0), "attn_factor": (F32, 1.5)}
+    scaled = GGUF_KEYS | {f"llama.rope.scaling.{key}": entry for key, entry in yarn.items()}
+    yield Case(
+        "GG-25", "scaling with a factor of attention", gguf(gguf_file(scaled)), U, "config_unsupported"
+    )
     divisors = [*gguf_tensors(), Tensor("rope_freqs.weight", [8])]
     yield Case("GG-25", "frequency divisors of 0", gguf(gguf_file(tensors=divisors)), F, "config_value")
     divisors[-1].dims = [16]

@@ -84,7 +84,7 @@ def decoder_config(
     config.values = {
         **config.values,
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
-        "rope_scaling": _rope_scaling(metadata, prefix),
+        "rope_scaling": rope_scaling(metadata, prefix),
         "eos_token_id": metadata.get_u32("tokenizer.ggml.eos_token_id", None),
         "bos_token_id": metadata.get_u32("tokenizer.ggml.bos_token_id", None),
         "sliding_window": config.values["sliding_window"] or None,
@@ -125,17 +125,34 @@ def _take_head_sizes(metadata: Metadata, config: Config, prefix: str, rotates: s
             )
 
 
-def _rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
-    kind = metadata.get_str(f"{prefix}.rope.scaling.type", "none")
-    if kind == "none":
+def rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
+    """`rope_scaling` of config.json. A factor without a type is a linear one, as llama.cpp takes it; files of
+    2023 call it rope.scale_linear.
+
+    raises  ModelUnsupportedError (config_unsupported) for a sharpening of YaRN's attention that is not usual
+    """
+    where = f"{prefix}.rope.scaling"
+    old = metadata.get_f32(f"{prefix}.rope.scale_linear", None)
+    kind, factor = metadata.get_str(f"{where}.type", None), metadata.get_f32(f"{where}.factor", old)
+    if kind == "none" or (kind is None and factor in (None, 0.0, 1.0)):
         return None
-    return {
-        "rope_type": kind,
-        "factor": metadata.get_f32(f"{prefix}.rope.scaling.factor"),
-        "original_max_position_embeddings": metadata.get_u32(
-            f"{prefix}.rope.scaling.original_context_length", None
-        ),
+    if factor is None:
+        factor = metadata.get_f32(f"{where}.factor")
+    scaling: dict[str, object] = {
+        "rope_type": kind or "linear",
+        "factor": factor,
+        "original_max_position_embeddings": metadata.get_u32(f"{where}.original_context_length", None),
     }
+    if kind != "yarn":
+        return scaling
+    # Files say 1 or the usual value, and mean the usual one by both.
+    given, usual = metadata.get_f32(f"{where}.attn_factor", 1.0), 1 + 0.1 * math.log(max(factor, 1.0))
+    if not (math.isclose(given, 1) or math.isclose(given, usual, rel_tol=1e-5)):
+        raise ModelUnsupportedError(
+            f"{metadata.what}: {where}.attn_factor is neither 1 nor {usual:.7g}", code="config_unsupported"
+        )
+    betas = {f"beta_{end}": metadata.get_f32(f"{where}.yarn_beta_{end}", None) for end in ("fast", "slow")}
+    return scaling | betas
 
 
 def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32] | None:
