@@ -131,6 +131,9 @@ def test_settings_may_be_in_a_file_of_their_own(tmp_path: Path) -> None:
             plan_model(pair[0])
         (pair[0] / file).write_text(json.dumps(settings), encoding="utf-8")
         same_bits(pair, "q5_0")
+        (pair[0] / file).write_text(json.dumps(settings | {"quant_method": "other"}), encoding="utf-8")
+        with pytest.raises(U, match="supported methods"):
+            plan_model(pair[0])
 
 
 def test_int8_applies_to_what_became_floats(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def settings() -> Iterator[Case]:
         "sym": ["yes", 1],
         "desc_act": [1],
         "checkpoint_format": ["marlin", 2],
+        "format": ["gemm"],
         "pack_dtype": ["int8"],
     }
     for key, values in wrong.items():
@@ -69,9 +70,14 @@ def settings() -> Iterator[Case]:
             yield Case("CF-07", f"gptq {key} {value!r}", write, U, "quantization_config")
     write = model(AWQ | {"bits": 8}, _AWQ_PARTS)
     yield Case("CF-07", "awq of 8 bits", write, U, "quantization_config")
-    for value in ("gemv", 1):
-        write = model(AWQ | {"version": value}, _AWQ_PARTS)
-        yield Case("CF-07", f"awq version {value}", write, U, "quantization_config")
+    for key, value in (
+        ("version", "gemv"),
+        ("version", 1),
+        ("checkpoint_format", "gemv"),
+        ("format", "marlin"),
+    ):
+        write = model(AWQ | {key: value}, _AWQ_PARTS)
+        yield Case("CF-07", f"awq {key} {value}", write, U, "quantization_config")
     yield Case("CF-07", "awq scales activations",
                model(AWQ, _AWQ_PARTS | {"model.layers.0.mlp.act.scales": ("F16", [32])}),
                U, "quantization_config")  # fmt: skip
@@ -95,6 +101,13 @@ def tensors() -> Iterator[Case]:
         yield gptq(f"without {part}", F, missing, **{part: None})
     yield gptq("of one dimension", F, shape, qweight=("I32", [128]))
     yield gptq("of no input", F, shape, qweight=("I32", [0, 32]))
+    none = _GPTQ_PARTS | {f"{STEM}.qweight": ("I32", [1 << 24, 0]), f"{STEM}.qzeros": ("I32", [1, 0])}
+    yield Case("CF-07", "gptq of no output",
+               model(GPTQ | {"group_size": -1}, none | {f"{STEM}.scales": ("F16", [1, 0])}, g_idx=None),
+               F, shape)  # fmt: skip
+    ordered = GPTQ | {"desc_act": True}
+    yield Case("CF-07", "gptq without the index that it needs",
+               model(ordered, _GPTQ_PARTS, g_idx=None), F, missing)  # fmt: skip
     yield gptq("of 30 outputs", F, shape, qweight=("I32", [4, 30]))
     yield gptq("of 64 inputs", F, shape, qweight=("I32", [8, 32]))
     yield gptq("of 64 outputs", F, shape, qweight=("I32", [4, 64]))

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tuili.errors import ModelFormatError
 from tuili.loading.blocks import Bytes, encode_q4_0, encode_q5_0, encode_q8_0
 from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
+from tuili.loading.config import MAX_INNER
 from tuili.loading.files import shown
 from tuili.loading.weights import to_float32
 
@@ -136,10 +137,13 @@ def _zeros(checkpoint: Checkpoint, stored: TensorInfo, packing: Packing) -> Byte
 # ---- planning
 
 
-def replace_weights(checkpoint: Checkpoint, packing: Packing, group_size: int, what: str) -> None:
+def replace_weights(
+    checkpoint: Checkpoint, packing: Packing, group_size: int, what: str, *, ordered: bool = True
+) -> None:
     """Put X.weight into the place of every X.qweight and its companions.
 
     group_size  inputs of a group, -1 for all
+    ordered     False if groups are not inputs side by side, so that only X.g_idx tells them
     what        the file that says how the tensors are quantized, for errors
     raises      ModelFormatError (tensor_missing, tensor_shape, tensor_dtype, group_index)
     """
@@ -151,6 +155,11 @@ def replace_weights(checkpoint: Checkpoint, packing: Packing, group_size: int, w
         )
     expanded = 0
     for stem in stems:
+        if not ordered and group_size != -1 and f"{stem}.g_idx" not in tensors:
+            raise ModelFormatError(
+                f"{what}: desc_act is true, but tensor '{shown(stem)}.g_idx' is missing",
+                code="tensor_missing",
+            )
         weight = _weight(checkpoint, stem, packing, group_size)
         codes, _, scales = weight.sources[:3]
         n_in, n_out = len(weight.groups), scales.shape[1]
@@ -186,8 +195,8 @@ def _weight(checkpoint: Checkpoint, stem: str, packing: Packing, group_size: int
     n_in, n_out = codes.shape[0], codes.shape[1] * n
     if packing.layout != "awq":
         n_in, n_out = codes.shape[0] * n, codes.shape[1]
-    if n_out % n or not n_in:
-        raise _shape_error(codes, f"a multiple of {n} outputs")
+    if n_out % n or not n_out or not 0 < n_in <= MAX_INNER:
+        raise _shape_error(codes, f"1 to {MAX_INNER} inputs and a multiple of {n} outputs")
     n_groups = 1 if group_size == -1 else -(-n_in // group_size)
     zeros = _expect(tensors, f"{stem}.qzeros", ("I32",), (n_groups, n_out // n))
     scales = _expect(tensors, f"{stem}.scales", _FLOATS, (n_groups, n_out))

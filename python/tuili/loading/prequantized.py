@@ -47,7 +47,8 @@ def replace_tensors(checkpoint: Checkpoint, config: Config, folder: str, inside:
         raise _unsupported(settings, f"a group has 1 to {MAX_INNER} inputs, or all of them: -1")
     layout = _awq(settings) if method == "awq" else _gptq(settings)
     packing = group_quantized.Packing(layout, bits)
-    group_quantized.replace_weights(checkpoint, packing, group_size, settings.what)
+    ordered = method == "awq" or not settings.values.get("desc_act")
+    group_quantized.replace_weights(checkpoint, packing, group_size, settings.what, ordered=ordered)
 
 
 def _settings(config: Config, folder: str, inside: str | None) -> tuple[Config | None, object]:
@@ -63,7 +64,7 @@ def _settings(config: Config, folder: str, inside: str | None) -> tuple[Config |
     for name, method in _OLD_FILES.items():
         found = read_config(folder, name, inside=inside)
         if found is not None:
-            return found, method
+            return found, found.values.get("quant_method", method)
     return None, None
 
 
@@ -84,7 +85,7 @@ def _gptq(settings: Config) -> group_quantized.Layout:
     for key in ("sym", "desc_act"):  # what they say is in the tensors, too
         if not isinstance(settings.values.get(key, False), bool):
             raise _unsupported(settings, f"{key} is {shown(settings.values[key])}, not true or false")
-    layout = settings.values.get("checkpoint_format", "gptq")
+    layout = settings.values.get("checkpoint_format", settings.values.get("format", "gptq"))
     if layout not in ("gptq", "gptq_v2"):
         raise _unsupported(settings, f"checkpoint_format {shown(layout)}; supported: gptq, gptq_v2")
     if settings.values.get("pack_dtype", "int32") != "int32":
@@ -93,7 +94,8 @@ def _gptq(settings: Config) -> group_quantized.Layout:
 
 
 def _awq(settings: Config) -> group_quantized.Layout:
-    version = settings.values.get("version", "gemm")
-    if not isinstance(version, str) or version.lower() != "gemm":
-        raise _unsupported(settings, f"version {shown(version)}; supported: gemm")
+    for key in ("version", "checkpoint_format", "format"):  # GPTQModel's files call it by the other two
+        version = settings.values.get(key, "gemm")
+        if not isinstance(version, str) or version.lower() != "gemm":
+            raise _unsupported(settings, f"{key} {shown(version)}; supported: gemm")
     return "awq"
