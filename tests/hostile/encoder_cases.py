@@ -68,7 +68,15 @@ def settings() -> Iterator[Case]:
     words = st_file(st_header({"lm_predictions.lm_head.dense.weight": [32, 32]}))
     yield Case("CF-03", "deberta narrow words", folder(words, BERT | narrow), F, "config_value")
     yield deberta("kinds 7", "config_value", pos_att_type=7)
-    yield deberta("one bucket", "config_value", pos_att_type=["c2p"], position_buckets=1)
+    for kinds in (["c2p", 5], {"c2p": 1}):
+        yield deberta(f"kinds {kinds}", "config_value", pos_att_type=kinds)
+    c2p = {"pos_att_type": ["c2p"]}
+    for buckets in (1, -2, 1 << 25):
+        yield deberta(f"{buckets} buckets", "config_value", position_buckets=buckets, **c2p)
+    near = {"position_buckets": 16, "max_relative_positions": 9}
+    yield deberta("buckets up to the farthest", "config_value", **near, **c2p)
+    many = {"max_position_embeddings": 1 << 24, "position_biased_input": False}
+    yield deberta("2^24 positions", "config_value", **many, **c2p)
 
 
 def later() -> Iterator[Case]:

@@ -20,6 +20,8 @@ from tuili.loading.architectures.encoders import (
 from tuili.loading.config import MAX_MODEL, MAX_POSITIONS, Config
 from tuili.loading.layout import Parts
 
+_MOST_POSITIONS = 1 << 16  # whose distances are listed, one by one
+
 _BODY: dict[str, Any] = {
     "embeddings.word_embeddings.weight": "token_embedding",
     "embeddings.token_type_embeddings.weight": "token_type_embedding",
@@ -153,7 +155,7 @@ def _distances(config: Config) -> DistanceSpec | None:
     kinds = _kinds(config)
     if not kinds:
         return None
-    n_positions = config.integer("max_position_embeddings", 1, MAX_POSITIONS)
+    n_positions = config.integer("max_position_embeddings", 1, _MOST_POSITIONS)
     farthest = config.integer("max_relative_positions", -1, MAX_POSITIONS, -1)
     farthest = farthest if farthest >= 1 else n_positions
     n_buckets = max(0, config.integer("position_buckets", -1, MAX_POSITIONS, -1))
