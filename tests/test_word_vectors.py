@@ -4,6 +4,7 @@ numpy; a file that is wrong says where."""
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,11 @@ KINDS = {
     "fasttext": lambda words, vectors: as_text(words, vectors, end=" \n"),
     "windows": lambda words, vectors: as_text(words, vectors, end="\r\n"),
     "no end of line": lambda words, vectors: as_text(words, vectors)[:-1],
+    "with a byte order mark": lambda words, vectors: b"\xef\xbb\xbf" + as_text(words, vectors),
+    "glove with a byte order mark": lambda words, vectors: (
+        b"\xef\xbb\xbf" + as_text(words, vectors, header=False)
+    ),
+    "in columns": lambda words, vectors: as_text([f"{word:9}" for word in words], vectors),
     "binary": as_binary,
     "binary without ends of lines": lambda words, vectors: as_binary(words, vectors, end=b""),
 }
@@ -99,7 +105,7 @@ def test_a_repeated_word_keeps_its_first_vector_and_is_counted(file, caplog):
 
 def test_large_files_are_read_piece_by_piece(file, monkeypatch):
     monkeypatch.setattr("tuili.loading.word_vector_files._PIECE_BYTES", 37)
-    monkeypatch.setattr("tuili.loading.word_vector_files._FIRST_ROWS", 1)
+    monkeypatch.setattr("tuili.loading.word_vector_files._FIRST_BYTES", 1)
     words = [f"词{i}" for i in range(300)]
     vectors = table(words)
     for kind, write in KINDS.items():
@@ -118,6 +124,23 @@ def test_words_that_are_not_utf8_are_an_error_unless_told(file):
     assert WordVectors(file(data), unicode_errors="ignore").words == ["good", "bd"]
 
 
+def test_short_numbers_are_text_whatever_follows_them(file):
+    """Text and binary are told apart by what lies behind the first word."""
+    found = WordVectors(file(b"2 3\na 1 2 3\nb\xff 4 5 6\n"), unicode_errors="replace")
+    assert found.words == ["a", "b\ufffd"] and (found.vectors == [[1, 2, 3], [4, 5, 6]]).all()
+
+
+def test_a_wide_vector_takes_the_room_of_a_few(file):
+    data = as_text(["a"], np.zeros((1, 16_384), np.float32))
+    tracemalloc.start()
+    try:
+        WordVectors(file(data))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
 def replaced_line(number: int, line: bytes) -> bytes:
     lines = as_text(WORDS, table()).split(b"\n")
     lines[number - 1] = line
@@ -129,6 +152,8 @@ TEXT, BINARY = as_text(WORDS, table()), as_binary(WORDS, table())
 HOSTILE = {
     "empty": (b"", "line 1 is neither two integers nor a word and numbers"),
     "prose": (b"Once upon a time\nthere was", "line 1 is neither"),
+    "a width below 0": (b"2 -3\na 1 2 3\nb 1 2 3\n", "line 1 is neither two integers"),
+    "a width with a point": (b"2 3.0\na 1 2 3\nb 1 2 3\n", "line 1 is neither two integers"),
     "no words": (b"0 12\n", "the file has no words"),
     "too few numbers": (replaced_line(4, b"queen" + ROW), "line 4 has 11 numbers behind its word"),
     "no word": (replaced_line(4, (ROW + b" 0.5")[1:]), "line 4 has 11 numbers behind its word"),
@@ -254,6 +279,10 @@ def test_wrong_calls_are_typed_errors(file):
         lambda: found.most_similar("the", topn=0),
         lambda: found.most_similar(np.zeros(3, np.float32)),
         lambda: found.most_similar(np.full(WIDTH, np.nan, np.float32)),
+        lambda: found.most_similar(np.ones((2, WIDTH), np.float32)),
+        lambda: found.most_similar(np.ones((0, WIDTH), np.float32)),
+        lambda: found.most_similar(None),
+        lambda: found.most_similar("the", 5),
         lambda: found.nearest(np.zeros(WIDTH, np.float32)),
         lambda: WordVectors(file(TEXT), limit=0),
         lambda: WordVectors(file(TEXT), binary=1),

@@ -108,10 +108,18 @@ class WordVectors:
         rows: list[NDArray[np.float32]] = []
         known: set[int] = set()
         for name, items, sign in (("positive", positive, 1), ("negative", negative, -1)):
+            if not isinstance(items, str | np.ndarray | list | tuple):
+                raise InvalidParameterError(
+                    f"{name} must be words or vectors, not {described(items)}", param=name
+                )
             for i, item in enumerate([items] if isinstance(items, str | np.ndarray) else items):
                 where = f"{name}: entry {i}"
                 if isinstance(item, np.ndarray):
                     row = checked_vectors(item, self.vectors.shape[1], where)
+                    if row.ndim != 1:
+                        raise InvalidParameterError(
+                            f"{where} must be one vector, a float array [width]", param=name
+                        )
                 else:
                     known.add(self._id(item, where))
                     row = self.vectors[self._ids[item]]

@@ -26,7 +26,7 @@ MAX_WIDTH = 1 << 14  # numbers of a vector
 MAX_WORD_BYTES = 1 << 12
 _MAX_LINE_BYTES = MAX_WORD_BYTES + 64 * MAX_WIDTH
 _PIECE_BYTES = 1 << 22
-_FIRST_ROWS = 1024
+_FIRST_BYTES = 1 << 18  # of vectors, for which there is room from the first one on
 
 # What a file begins with -> what it is, if it is none of these.
 _OTHERS = {
@@ -90,6 +90,7 @@ class _Reader:
         self._progress = progress
         self._promised: int | None = None  # entries, by the first line
         self._width = 0
+        self._begin = 0  # of line 1
         self._n_read = 0  # entries
 
     def read(self, binary: bool | None) -> None:
@@ -97,17 +98,19 @@ class _Reader:
         for magic, kind in _OTHERS.items():
             if start.startswith(magic):
                 raise ModelUnsupportedError(f"{self.what} is {kind}", code="word_vectors")
-        first, end_of_line, rest = start.partition(b"\n")
-        self._take_first_line(first)
+        if start.startswith(codecs.BOM_UTF8):
+            self._begin = len(codecs.BOM_UTF8)
+        first, end_of_line, rest = start[self._begin :].partition(b"\n")
+        self._take_first_line(first, rest)
         if binary is None:
             binary = self._promised is not None and _looks_binary(rest, self._width)
         if binary and self._promised is None:
             self._wrong("line 1", "is not two integers, as a binary file begins")
         if binary:
-            self._check_promise(len(first) + 1, MAX_WORD_BYTES, 4 * self._width + 1)
-            self._read_binary(len(first) + len(end_of_line))
+            self._check_promise(self._begin + len(first) + 1, MAX_WORD_BYTES, 4 * self._width + 1)
+            self._read_binary(self._begin + len(first) + len(end_of_line))
         else:
-            self._check_promise(len(first) + 1, 0, 2 * self._width)
+            self._check_promise(self._begin + len(first) + 1, 0, 2 * self._width)
             self._read_text()
         if not self.words:
             self._wrong("the file", "has no words")
@@ -120,22 +123,20 @@ class _Reader:
 
     # ---- the first line
 
-    def _take_first_line(self, line: bytes) -> None:
-        """Two integers, or the first word of a file without a first line of its own."""
+    def _take_first_line(self, line: bytes, rest: bytes) -> None:
+        """Two integers, or the first word of a file without a first line of its own.
+
+        rest  the lines behind it, which tell a word with one number from what only looks like one
+        """
         fields = line.split()
         if len(fields) == 2 and all(field.isdigit() and len(field) < 19 for field in fields):
             self._promised, self._width = int(fields[0]), int(fields[1])
             if not 1 <= self._width <= MAX_WIDTH:
                 self._wrong("line 1", f"says {self._width} numbers a word; supported: 1 to {MAX_WIDTH}")
             return
-        numbers = 0
-        for field in reversed(fields[1:]):
-            if not _is_number(field):
-                break
-            numbers += 1
-        if not 1 <= numbers <= MAX_WIDTH:
+        self._width = _n_numbers(line)
+        if not 1 <= self._width <= MAX_WIDTH or (self._width == 1 < _n_numbers(rest.partition(b"\n")[0])):
             self._wrong("line 1", "is neither two integers nor a word and numbers")
-        self._width = numbers
 
     def _check_promise(self, begin: int, slack: int, least: int) -> None:
         """That the file is long enough for as many entries of at least so many bytes."""
@@ -170,7 +171,7 @@ class _Reader:
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Each line with its number, the first one 1, without what ends it."""
         n_lines, rest, size = 0, b"", self._file.size
-        for offset in range(0, size, _PIECE_BYTES):
+        for offset in range(self._begin, size, _PIECE_BYTES):
             lines = (rest + self._file.pread(min(_PIECE_BYTES, size - offset), offset)).split(b"\n")
             rest = lines.pop()
             for line in lines:
@@ -185,7 +186,7 @@ class _Reader:
 
     def _take_line(self, number: int, line: bytes) -> None:
         where = f"line {number}"
-        fields = line.replace(b"\t", b" ").rstrip(b" \r").rsplit(b" ", self._width)
+        fields = _fields(line, self._width)
         if len(fields) <= self._width:
             self._wrong(
                 where, f"has {max(len(fields) - 1, 0)} numbers behind its word, expected {self._width}"
@@ -197,7 +198,7 @@ class _Reader:
         if not values or b"_" in line[len(fields[0]) :]:  # float() takes 1_000
             bad = next((field for field in fields[1:] if not _is_number(field)), b"")
             self._wrong(where, f"holds '{_quoted(bad)}' where a number of its {self._width} is expected")
-        self._add(where, fields[0], np.array(values, np.float32))
+        self._add(where, fields[0].rstrip(b" "), np.array(values, np.float32))
 
     # ---- binary
 
@@ -247,8 +248,24 @@ class _Reader:
             self.n_duplicates += 1
             return
         if n == len(self.vectors):
-            self.vectors.resize((max(_FIRST_ROWS, n + n // 2 + 1), self._width), refcheck=False)
+            n_rows = max(_FIRST_BYTES // (4 * self._width), n + n // 2 + 1)
+            self.vectors.resize((n_rows, self._width), refcheck=False)
         self.vectors[n] = row
+
+
+def _fields(line: bytes, width: int) -> list[bytes]:
+    """A word and its numbers."""
+    return line.replace(b"\t", b" ").rstrip(b" \r").rsplit(b" ", width)
+
+
+def _n_numbers(line: bytes) -> int:
+    """How many numbers a line ends in; what it begins with is a word."""
+    numbers = 0
+    for field in reversed(line.split()[1:]):
+        if not _is_number(field):
+            break
+        numbers += 1
+    return numbers
 
 
 def _is_number(field: bytes) -> bool:
@@ -264,7 +281,11 @@ def _quoted(data: bytes) -> str:
 
 
 def _looks_binary(rest: bytes, width: int) -> bool:
-    """Whether what follows the first line's word is bytes that no text has."""
+    """Whether what follows the first line is no line of text, and its word is followed by bytes that no text
+    has."""
+    fields = _fields(rest.partition(b"\n")[0], width)
+    if len(fields) > width and all(map(_is_number, fields[1:])):
+        return False
     begin = rest.find(b" ") + 1
     values = rest[begin : begin + 4 * width]
     if any(byte < 32 and byte not in b"\t\r\n" for byte in values):
