@@ -143,6 +143,13 @@ def test_scores_from_distances_are_those_of_the_reference(loaded, name):
         assert abs(got - wanted[f"hidden.{i}"]).max() <= 1e-5 * np.ptp(wanted[f"hidden.{i}"])
 
 
+def test_buckets_of_distances_are_the_same_on_every_machine():
+    """682 is 111.999998 logarithmic steps behind 47: 112 or 113 buckets, by the processor's own float32
+    logarithm."""
+    found = deberta_v2.buckets(np.array([-682, -47, 0, 46, 141, 682]), 94, 142)
+    assert found.tolist() == [-159, -47, 0, 46, 93, 159]
+
+
 def test_a_deberta_folder_reads_its_spm_model(tmp_path):
     case = CASES["DebertaV2ForMaskedLM"]
     folder = write_folder(dataclasses.replace(case, config=case.config | {"vocab_size": 2000}), tmp_path)

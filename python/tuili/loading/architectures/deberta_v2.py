@@ -176,13 +176,15 @@ def _distances(config: Config) -> DistanceSpec | None:
 def buckets(distances: np.ndarray, n_buckets: int, farthest: int) -> np.ndarray:
     """Exact up to half of n_buckets on each side, then in logarithmic steps up to `farthest`; 0 for none.
 
-    In float32, as the models were trained: exact powers fall on the edge of a bucket.
+    In float32, as the models were trained: exact powers fall on the edge of a bucket. A logarithm is computed
+    in double and rounded once, so that it is the same on every machine.
     """
     if n_buckets == 0:
         return distances
     half, f32 = n_buckets // 2, np.float32
     n = np.maximum(np.abs(distances), max(half, 1)).astype(f32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.log(n / f32(half)) / np.log(f32((farthest - 1) / half)) * f32(half - 1)
+        near, far = np.log((n / f32(half)).astype(np.float64)), np.log(float(f32((farthest - 1) / half)))
+        steps = near.astype(f32) / f32(far) * f32(half - 1)
     far = (np.ceil(steps) + half) * np.sign(distances)
     return np.where(np.abs(distances) <= half, distances, far).astype(np.int64)
