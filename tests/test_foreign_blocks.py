@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -50,6 +51,30 @@ def test_the_values_stay(format: str) -> None:
     size = FORMATS[info.format].n_bytes
     part = checkpoint.read("w", 8 * size, 4 * size).reshape(1, -1)
     assert (dequantize(part, wide) == wanted[2]).all()
+
+
+@pytest.mark.parametrize("format", FOREIGN_FORMATS)
+def test_large_tensors_are_made_piece_by_piece(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = random_blocks(format, 40_000)
+    stored = TensorInfo("w", format, (len(blocks), FOREIGN_FORMATS[format].n_values), 0, blocks.nbytes)
+
+    class One(Checkpoint):
+        def read_stored(self, tensor: TensorInfo, begin: int, n_bytes: int) -> np.ndarray:
+            return blocks.reshape(-1)[begin : begin + n_bytes]
+
+    checkpoint = One(tensors={"w": stored})
+    widen_tensors(checkpoint)
+    tracemalloc.start()
+    try:
+        whole = checkpoint.read("w")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < whole.nbytes + (16 << 20)
+    size = FORMATS[checkpoint.tensors["w"].format].n_bytes
+    some = whole[size : 9 * size]
+    monkeypatch.setattr("tuili.loading.foreign_blocks._PIECE_BYTES", 3 * size + 1)
+    assert (checkpoint.read("w", size, 8 * size) == some).all()
 
 
 @pytest.mark.parametrize("format", FOREIGN_FORMATS)

@@ -18,6 +18,8 @@ from tuili.loading.blocks import Bytes, encode_q6_k, encode_q8_0
 from tuili.loading.checkpoint import FOREIGN_FORMATS, FORMATS, Checkpoint, TensorInfo
 from tuili.loading.mxfp4 import to_q5_0
 
+_PIECE_BYTES = 1 << 20  # made at a time: what is computed on the way takes several bytes a value
+
 _IQ4_NL = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
 
@@ -31,9 +33,14 @@ class Widened:
     def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> Bytes:
         (stored,) = self.sources
         size, wide = FOREIGN_FORMATS[stored.format].n_bytes, FORMATS[self.format].n_bytes
-        first, n = begin // wide, n_bytes // wide
-        blocks = checkpoint.read_stored(stored, first * size, n * size).reshape(n, size)
-        return _CONVERSIONS[stored.format][1](blocks, stored.name).reshape(-1)
+        convert, step = _CONVERSIONS[stored.format][1], _PIECE_BYTES // wide * wide
+        out = np.empty(n_bytes, np.uint8)
+        for at in range(0, n_bytes, step):
+            part = out[at : at + step]
+            n = len(part) // wide
+            blocks = checkpoint.read_stored(stored, (begin + at) // wide * size, n * size).reshape(n, size)
+            part[:] = convert(blocks, stored.name).reshape(-1)
+        return out
 
 
 def _from_mxfp4(blocks: Bytes, name: str) -> Bytes:
