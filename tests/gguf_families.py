@@ -62,6 +62,8 @@ def _experts(writer: gguf.GGUFWriter, config: Values) -> None:
 def _llama(writer: gguf.GGUFWriter, config: Values) -> None:
     """A linear factor as files of 2023 have it, and YaRN's settings with those that are not usual."""
     scaling = config.get("rope_scaling") or {}
+    if "divisors" in config:
+        writer.add_tensor("rope_freqs.weight", np.array(config["divisors"], np.float32))
     if scaling.get("rope_type") == "linear":
         writer.add_float32("llama.rope.scale_linear", scaling["factor"])
     if scaling.get("rope_type") == "yarn":
@@ -321,7 +323,7 @@ FAMILIES = [
     Family(
         "LlamaForCausalLM", A.LLAMA, ({}, _TIED | _BIASES, _LINEAR_ROPE, _OTHER_BETAS), _llama, turned=True
     ),
-    Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), turned=True),
+    Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), _llama, turned=True),
     Family("Qwen2ForCausalLM", A.QWEN2, ({}, _TIED)),
     Family("Qwen3ForCausalLM", A.QWEN3, ({}, _TIED)),
     Family("Qwen2MoeForCausalLM", A.QWEN2MOE, ({}, {"num_experts": 4, **_TIED}), _experts, alone={1: "tied"}),

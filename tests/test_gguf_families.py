@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def test_a_short_header_knows_what_the_file_holds(tmp_path: Path) -> None:
     assert [(t.name, t.format, t.stored) for t in again.tensors] == [
         (t.name, t.format, t.stored) for t in plan.tensors
     ]
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "MixtralForCausalLM"])
+def test_divisors_of_frequencies_count(architecture: str, tmp_path: Path) -> None:
+    """Llama 3's scaling, as files have it; models of several experts are made of Llamas, too."""
+    family = next(family for family in FAMILIES if family.architecture == architecture)
+    case = next(family.cases())
+    plain = plan_model(write(family, case, tmp_path / "plain.gguf")).spec.ropes[0].inv_freq
+    divisors = np.linspace(1, 8, len(plain), dtype=np.float32)
+    scaled = dataclasses.replace(case, config=case.config | {"divisors": divisors.tolist()})
+    plan = plan_model(write(family, scaled, tmp_path / "scaled.gguf"))
+    assert not plan.warnings
+    assert plan.spec.ropes[0].inv_freq == (np.array(plain, np.float32) / divisors).tolist()
 
 
 def metadata(**values: object) -> Metadata:

@@ -174,6 +174,8 @@ def rope() -> Iterator[Case]:
     yield Case("CF-05", "partly rotated", config(partial_rotary_factor=0.5), U, "config_unsupported")
     for name, good in {"llama3": llama3, "yarn": yarn, "linear": {"type": "linear", "factor": 2}}.items():
         yield Case("CF-05", f"valid {name}", config(rope_scaling=good), None)
+    for given in ("1", [0.0], {}):  # a name of ours, for what GGUF files say
+        yield Case("CF-05", f"divisors {given}", config(rope_frequency_factors=given), None)
         if "type" not in good:
             yield Case(
                 "CF-05",

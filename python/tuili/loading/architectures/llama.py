@@ -32,10 +32,6 @@ def spec(config: Config) -> ModelSpec:
     """LlamaForCausalLM (config.json of transformers ≥ 4.31)."""
     size = sizes(config)
     rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
-    factors = config.values.get("rope_frequency_factors")
-    if factors is not None:
-        inverse = [float(x) for x in np.array(rotation.inv_freq, np.float32) / factors]
-        rotation = RopeSpec(inv_freq=inverse, scale=rotation.scale)
     bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
@@ -44,16 +40,27 @@ def spec(config: Config) -> ModelSpec:
         output_bias=bias,
         mlp_bias=config.flag("mlp_bias", False),
     )
-    return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)
+    rotations = [divided(rotation, config)]
+    return decoder(config, size, [layer] * size.n_layers, rotations, max_positions=limit)
+
+
+def divided(rotation: RopeSpec, config: Config) -> RopeSpec:
+    """With the divisors that `take_divisors` found; what a config.json has under their name means nothing."""
+    factors = config.values.get("rope_frequency_factors")
+    if not isinstance(factors, np.ndarray):
+        return rotation
+    inverse = [float(x) for x in np.array(rotation.inv_freq, np.float32) / factors]
+    return RopeSpec(inv_freq=inverse, scale=rotation.scale)
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "llama".
-
-    Llama 3's scaled frequencies come as a tensor of divisors, which becomes `rope_frequency_factors`.
-    """
+    """The settings of a GGUF file of architecture "llama"."""
     present = {"attention_bias": "attn_q.bias", "mlp_bias": "ffn_up.bias"}
-    config = decoder_config(metadata, checkpoint, present=present)
+    return take_divisors(decoder_config(metadata, checkpoint, present=present), checkpoint)
+
+
+def take_divisors(config: Config, checkpoint: Checkpoint) -> Config:
+    """Llama 3's scaled frequencies come as a tensor of divisors, which becomes `rope_frequency_factors`."""
     divisors = divisors_of(checkpoint, "rope_freqs.weight", sizes(config).head_dim // 2)
     if divisors is not None:
         config.values = {**config.values, "rope_frequency_factors": divisors}

@@ -22,6 +22,7 @@ from tuili.loading.architectures.from_gguf import (
     GGUF_EXPERTS,
     decoder_config,
 )
+from tuili.loading.architectures.llama import divided, take_divisors
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
@@ -35,7 +36,7 @@ TENSOR_NAMES = (
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_EXPERTS
-GGUF_IGNORED_TENSORS = ()
+GGUF_IGNORED_TENSORS = (r"rope_freqs\.weight",)
 
 
 def spec(config: Config) -> ModelSpec:
@@ -45,12 +46,12 @@ def spec(config: Config) -> ModelSpec:
     n = n_experts(config, "num_local_experts", "num_experts", usual=8)
     moe = MoeSpec(n_experts=n, n_used=n_used(config, n), d_ff=size.d_ff, normalize=True)
     layer = layer_of(size, activation=activation(config), sliding_window=window(config), moe=moe)
-    layers = [layer] * size.n_layers
-    return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
+    layers, rotations = [layer] * size.n_layers, [divided(rotation, config)]
+    return decoder(config, size, layers, rotations, usual_eps=1e-5, max_positions=limit)
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "llama" with experts."""
     config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS)
     config.values = {**config.values, "sliding_window": None}
-    return config
+    return take_divisors(config, checkpoint)
