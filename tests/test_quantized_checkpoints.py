@@ -99,6 +99,23 @@ def test_fused_tied_routed_and_turned_weights_come_apart(
     same_bits(pair, "q5_0")
 
 
+@pytest.mark.parametrize("desc_act", [False, True])
+@pytest.mark.parametrize("scale", [np.inf, np.nan, 65504.0])
+def test_scales_that_are_not_finite_load_as_others_do(desc_act: bool, scale: float, tmp_path: Path) -> None:
+    folder, _ = write_pair(LLAMA, Quantized(sym=False, desc_act=desc_act), tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.scales"][:] = scale
+    save_file(tensors, folder / "model.safetensors")
+    load(plan_model(folder))
+    checked = plan_model(folder, check_finite=True)
+    if np.isfinite(scale):
+        load(checked)
+        return
+    with pytest.raises(F, match="not numbers") as caught:
+        load(checked)
+    assert caught.value.code == "not_finite"
+
+
 def test_every_code_and_zero_is_kept(tmp_path: Path) -> None:
     """Values read back by the gguf package equal scale · (code - zero), all 256 pairs among them."""
     for method in ("gptq", "gptq_v2", "awq"):

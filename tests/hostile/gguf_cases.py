@@ -492,6 +492,9 @@ def settings() -> Iterator[Case]:
     )
     divisors = [*gguf_tensors(), Tensor("rope_freqs.weight", [8])]
     yield Case("GG-25", "frequency divisors of 0", gguf(gguf_file(tensors=divisors)), F, "config_value")
+    for divisor in (1e-45, 1e30, not_a_number):
+        content = gguf_file(tensors=divisors)[:-32] + struct.pack("<8f", *[divisor] * 8)
+        yield Case("GG-25", f"frequency divisors of {divisor}", gguf(content), F, "config_value")
     divisors[-1].dims = [16]
     yield Case("GG-25", "too many frequency divisors", gguf(gguf_file(tensors=divisors)), F, "tensor_shape")
 

@@ -92,7 +92,8 @@ class GroupQuantized:
         """Encoded rows of some outputs; codes [n_in, n], zeros and scales [n_groups, n]."""
         centred = codes.astype(np.int16) - zeros.astype(np.int16)[self.groups]
         if self.format == "f32":
-            values = centred.astype(np.float32) * scales[self.groups]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite stays so
+                values = centred.astype(np.float32) * scales[self.groups]
             return np.ascontiguousarray(values.T).view(np.uint8)
         encode = {"q4_0": encode_q4_0, "q5_0": encode_q5_0, "q8_0": encode_q8_0}[self.format]
         if self.format != "q8_0":

@@ -169,8 +169,8 @@ def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32
             code="tensor_shape",
         )
     values = checkpoint.read(name).view(np.float32)
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ModelFormatError(f"tensor '{name}' holds a factor ≤ 0", code="config_value")
+    if not ((values > 1e-6) & (values < 1e9)).all():
+        raise ModelFormatError(f"tensor '{name}' holds a factor outside 1e-6 … 1e9", code="config_value")
     return values
 
 
