@@ -153,6 +153,20 @@ def test_settings_may_be_in_a_file_of_their_own(tmp_path: Path) -> None:
             plan_model(pair[0])
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_biases_of_zeros_are_left_out_in_silence(value: float, tmp_path: Path) -> None:
+    """Old AutoGPTQ gave every map a bias, also in families that have none."""
+    pair = write_pair(LLAMA, Quantized(), tmp_path)
+    tensors = load_file(pair[0] / "model.safetensors")
+    stem = "model.layers.0.mlp.up_proj"
+    tensors[f"{stem}.bias"] = np.full(tensors[f"{stem}.scales"].shape[1], value, np.float16)
+    save_file(tensors, pair[0] / "model.safetensors")
+    plan = plan_model(pair[0], compute="float32")
+    assert plan.ignored_tensors == [f"{stem}.bias"]
+    assert len(plan.warnings) == (value != 0)
+    assert logits(pair[0], compute="float32").tobytes() == logits(pair[1]).tobytes()
+
+
 def test_int8_applies_to_what_became_floats(tmp_path: Path) -> None:
     pair = write_pair(LLAMA, Quantized(desc_act=True), tmp_path)
     assert formats(plan_model(pair[0], quantization="int8")) == {"q8_0"}

@@ -224,9 +224,20 @@ def _plan_tensors(
             format = _target_format(name, place.stored, shape, dtype)
         tensors.append(PlannedTensor(name, place, format, shape))
     for name, place in found.items():
-        warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
+        if not _is_bias_of_zeros(place.stored, source):
+            warnings.append(f"tensor '{shown(place.stored.name)}' ({name}) is not used by this configuration")
         ignored.append(shown(place.stored.name, 256))
     return tensors, ignored
+
+
+def _is_bias_of_zeros(stored: TensorInfo, source: Source) -> bool:
+    """Whether it is what AutoGPTQ, until 2023, gave every quantized map that has no bias."""
+    checkpoint = source.checkpoint
+    of = stored.name.removesuffix(".bias") + ".weight"
+    if of not in checkpoint.derived or stored.shape != checkpoint.tensors[of].shape[:1]:
+        return False
+    with checkpoint:
+        return not checkpoint.read(stored.name).any()
 
 
 def _check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
