@@ -225,6 +225,12 @@ REFUSED = {
     "a rule that counts without end": {"grammar": "start: a::0\na::_: a::incr(_)"},
     "a number of 5,000 digits": {"grammar": 'start: %json {"minimum": ' + "1" * 5000 + "}"},
     "JSON that does not end": {"grammar": 'start: %json {"a"'},
+    "JSON that is nested deep": {"grammar": "start: %json " + "[" * 30_000},
+    "text that does not end": {"grammar": 'start: "' + '\\"' * 30_000},
+    "an expression that does not end": {"grammar": "start: /" + "\\/" * 30_000},
+    "many definitions beside schemas": {
+        "grammar": "start: a %json {}\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(300))
+    },
     "a long regex": {"regex": "a" * 70_000},
     "a nested regex": {"regex": "(" * 60_000},
     "a nested grammar": {"grammar": "start: " + "(" * 60_000 + '"a"' + ")" * 60_000},
@@ -248,6 +254,18 @@ def test_what_a_grammar_may_leave_out_is_counted_as_the_library_reads_it():
     assert count('start: A\nA: "?*" ["b"] | ""i\n  | // A A\n') == 3
     assert count('start[capture="a: A"]: %json {"a": "b?*"} /x?\ny?/ <[0-9]> "B: B B"') == 2
     assert count("".join(f'r{i}: "a"? r{i + 1}* ("b" | "c")+\n' for i in range(200))) == 150
+
+
+def test_schemas_are_taken_from_a_grammar_as_the_library_reads_it():
+    text = 'start: "%json {1}" a # %json {2}\na: %json\n {"b: c": [1]} /%json {3}/'
+    own = 'start: "%json {1}" a # %json {2}\na: %json\n {} /%json {3}/'
+    assert quantifiers.without_schemas(text) == (own, [{"b: c": [1]}])
+
+
+def test_words_in_quotes_are_no_schema():
+    """Read as JSON, this is nested 3,000 deep."""
+    text = 'start: "%json [' + '")",[' * 3000 + '"'
+    assert SamplingParams(grammar=text).grammar == text
 
 
 def test_only_one_form_can_be_asked_for():

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 from tuili.errors import GrammarError
 
@@ -33,7 +35,7 @@ def in_grammar(text: str) -> int:
     """Of a grammar in Lark's notation, its terminals unfolded. Of what rules are made of without them, four
     count as one: the parser is so much faster than the lexer.
 
-    raises  GrammarError for JSON in it that cannot be read
+    raises  GrammarError for JSON in it that cannot be read, and for a text in quotes without an end
     """
     own, parts, n_of_rules = _definitions(text)
     known: dict[str, int] = {}
@@ -48,15 +50,42 @@ def in_grammar(text: str) -> int:
     return n_of_rules // 4 + sum(unfolded(name) if name[:1].isupper() else own[name] for name in own)
 
 
+def without_schemas(text: str) -> tuple[str, list[Any]]:
+    """A grammar with an empty schema behind each %json, and the schemas that stood there. Raises as
+    `in_grammar`.
+    """
+    kept: list[str] = []
+    schemas: list[Any] = []
+    at = 0
+    for token, end in _tokens(text):
+        if token[0].startswith("%json"):
+            kept += [text[at : token.end()], "{}"]
+            schemas.append(_json_at(text, token.end())[0])
+            at = end
+    return "".join(kept) + text[at:], schemas
+
+
+def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Each token, and where the next one begins: behind its JSON if it has some."""
+    at = 0
+    while token := _TOKEN.match(text, at):
+        at = token.end()
+        if token.lastgroup == "json":
+            at = _json_at(text, at)[1]
+        elif token.lastgroup == "sign" and token[0] in '"/':  # or each one's end would be looked for
+            raise GrammarError(f"grammar: what begins at character {token.start()} has no end")
+        yield token, at
+
+
 def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]:
     """Of each terminal its own number and the terminals that it is made of; of each rule, that of its regular
     expressions; and the rest of all rules.
     """
     own, parts, n_of_rules = Counter({"": 0}), {"": Counter[str]()}, 0
-    name, first, before, at, is_new_line = "", "", ":", 0, True
+    name, first, before, is_new_line = "", "", ":", True
     text += "\nend"  # as each definition is ended by the next one
-    while token := _TOKEN.match(text, at):
-        at, kind, found = token.end(), token.lastgroup, token[0]
+    for token, end in _tokens(text):
+        kind, found = token.lastgroup, token[0]
         if kind == "blank":
             is_new_line |= "\n" in found
             continue
@@ -74,8 +103,7 @@ def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]
         elif kind == "regex":
             own[name] += in_regex(token["regex"])
         elif kind == "json":
-            at = _after_json(text, at)
-            own[name] += 0 if found.startswith("%json") else in_regex(text[token.end() : at])
+            own[name] += 0 if found.startswith("%json") else in_regex(text[token.end() : end])
         elif found[:1] in "*?+{[~!" or found[:2] == '""' or (found in "|)" and before in ":(|"):
             own[name] += name[:1].isupper()
             n_of_rules += not name[:1].isupper()
@@ -83,9 +111,10 @@ def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]
     return own, parts, n_of_rules
 
 
-def _after_json(text: str, begin: int) -> int:
+def _json_at(text: str, begin: int) -> tuple[Any, int]:
+    """The value that begins there, and its end."""
     try:
-        return json.JSONDecoder().raw_decode(text, begin)[1]
+        return json.JSONDecoder().raw_decode(text, begin)
     except json.JSONDecodeError as error:
         raise GrammarError(f"grammar: the JSON at character {error.pos} cannot be read") from None
     except (ValueError, RecursionError):

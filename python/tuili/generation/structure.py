@@ -4,7 +4,6 @@ grammar. What can be told without compiling it is checked here (catalogue rows R
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -30,7 +29,8 @@ MAX_REFERENCE_DEPTH = 2000  # objects and arrays, of all that references lead to
 MAX_QUANTIFIERS = 400  # of all expressions together: see quantifiers.py
 MAX_EXPRESSIONS = 128  # patterns and formats of a schema: half a millisecond each
 MAX_BOUNDED = 400  # numbers with bounds, each of which becomes an expression
-MAX_DEFINITIONS = 256  # colons of a grammar, which bound how deep its rules and terminals use one another
+MAX_DEFINITIONS = 256  # colons of a grammar, which bound how deep its rules and terminals use one another;
+# those of a schema in it do not count, of several they do
 
 # Regular expressions that a text has to match all at once: the library's time grows exponentially with their
 # number, and no fuel counts it.
@@ -107,18 +107,16 @@ def regex(name: str, value: object) -> str:
 def grammar(name: str, value: object) -> str:
     """A grammar in Lark's notation. Raises as `regex`."""
     text = _text(name, value)
-    _check_brackets(name, text)
-    if text.count(":") > MAX_DEFINITIONS:
+    own, schemas = quantifiers.without_schemas(text)
+    _check_brackets(name, own)
+    if (own if len(schemas) == 1 else text).count(":") > MAX_DEFINITIONS:
         refuse(name, f"more than {MAX_DEFINITIONS} colons", code="grammar_size")
-    if text.count("&") > MAX_INTERSECTED:
+    if own.count("&") > MAX_INTERSECTED:
         refuse(name, f"more than {MAX_INTERSECTED} times &", code="grammar_size")
-    if "::" in text:  # they may unfold without end
+    if "::" in own:  # they may unfold without end
         refuse(name, 'rules with parameters are not supported; write the text "::" as ":" ":"')
-    _check_quantifiers(name, quantifiers.in_grammar(text))
-    for embedded in re.finditer(r"%json\s*", text):
-        schema = None
-        with contextlib.suppress(ValueError):  # words in quotes
-            schema = json.JSONDecoder().raw_decode(text, embedded.end())[0]
+    _check_quantifiers(name, quantifiers.in_grammar(own))
+    for schema in schemas:
         _check_schema(name, schema)
     return text
 
