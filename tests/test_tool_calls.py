@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tuili import InvalidParameterError, tool_calls
+from tuili import GrammarError, InvalidParameterError, completions, tool_calls
 from tuili.tool_calls import Call, CallReader, Tools, tools_of
 
 
@@ -160,9 +160,43 @@ def test_what_is_free_has_no_grammar():
     assert tools_of({**fields, "tool_choice": "none"}).grammar() is None
     assert tools_of({**fields, "tool_choice": "required"}).grammar() is None
     assert tools_of({"tools": [function("f")], "parallel_tool_calls": True}).grammar() is None
-    wide = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(200)}}
-    with pytest.raises(InvalidParameterError):
-        tools_of({"tools": [function("f", parameters=wide, strict=True)]}).grammar()
+
+
+NESTED = {
+    "type": "object",
+    "properties": {"at": {"$ref": "#/$defs/point"}, "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}},
+    "required": ["at"],
+    "additionalProperties": False,
+    "$defs": {"point": STRICT},
+}
+
+
+@pytest.mark.parametrize("n", [1, 2], ids=["alone", "beside another"])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_parameters_may_refer_to_parts_of_themselves(choice, n):
+    """As pydantic writes models in models."""
+    library = pytest.importorskip("llguidance", reason="llguidance is not installed: tuili[structured]")
+    offered = [function("g"), function("f", parameters=NESTED, strict=True)][-n:]
+    params = completions.wanted({"tools": offered, "tool_choice": choice}).params
+    grammar = params.grammar or library.LLMatcher.grammar_from_json_schema(params.json_schema)
+    for x, takes in ((22, True), (3, False)):
+        arguments = {"at": {"n": 1}, "next": {"at": {"n": x}, "next": None}}
+        answer = json.dumps({"name": "f", "arguments": arguments})
+        answer = answer if choice == "required" else f"<tool_call>\n{answer}\n</tool_call>"
+        matcher = library.LLMatcher(byte_vocabulary(library), grammar)
+        whole = matcher.consume_tokens(list(answer.encode())) and matcher.is_accepting()
+        assert whole == takes, (answer, matcher.get_error())
+
+
+def test_many_strict_functions_may_be_offered():
+    """Names, types and descriptions: each has a colon, which in rules would be a definition's."""
+    said = {"type": "string", "description": "A::B && C, " * 4}
+    wide = {"type": "object", "properties": {f"p{i}": said for i in range(6)}, "additionalProperties": False}
+    offered = [function(f"f{i}", parameters=wide, strict=True) for i in range(20)]
+    assert completions.wanted({"tools": offered}).params.grammar
+    wrong = function("f", parameters={"$ref": "#/$defs/a"}, strict=True)
+    with pytest.raises(GrammarError, match="parameters of f"):
+        completions.wanted({"tools": [*offered, wrong]})
 
 
 def test_a_template_without_tools_reads_of_them():

@@ -18,7 +18,7 @@ from tuili.chat import validate_messages
 from tuili.errors import ModelFormatError
 from tuili.generation.checks import described, invalid
 from tuili.generation.params import unknown_name
-from tuili.generation.structure import JSON_STYLE, MAX_DEFINITIONS
+from tuili.generation.structure import JSON_STYLE, json_schema
 from tuili.loading.files import parse_json
 
 MAX_TOOLS = 128
@@ -73,44 +73,61 @@ class Tools:
         return tuple(tool["function"]["name"] for tool in self.definitions)
 
     def schema(self) -> dict[str, Any] | None:
-        """What an answer that must call a function has to satisfy; None if it need not."""
+        """What an answer that must call a function has to satisfy; None if it need not.
+
+        raises  GrammarError for parameters that are no schema
+        """
         if not self.forced:
             return None
         functions = [tool["function"] for tool in self.definitions]
         if self.choice != "required":
             functions = [function for function in functions if function["name"] == self.choice]
-        return _one_of([_form(function) for function in functions])
+        return _call_of(functions)
 
     def grammar(self) -> str | None:
         """What keeps an answer that may call to what was asked: the arguments of `strict` functions to their
-        schemas, the calls to one. None if nothing was.
+        schemas, the calls to one. None if nothing was. Raises as `schema`.
         """
         functions = [tool["function"] for tool in self.definitions]
         if self.choice != "auto" or not (self.single or any(each.get("strict") for each in functions)):
             return None
-        forms = [_form(each if each.get("strict") else {"name": each["name"]}) for each in functions]
-        call = json.dumps({"x-guidance": JSON_STYLE, **_one_of(forms)}, ensure_ascii=False)
-        grammar = _ANSWER.format(more="" if self.single else "(between gap call gap close)*", call=call)
-        if grammar.count(":") > MAX_DEFINITIONS:
-            invalid("tools", f'are too large to be strict (more than {MAX_DEFINITIONS} colons) with "auto"')
-        return grammar
+        strict = [each if each.get("strict") else {"name": each["name"]} for each in functions]
+        call = json.dumps({"x-guidance": JSON_STYLE, **_call_of(strict)}, ensure_ascii=False)
+        return _ANSWER.format(more="" if self.single else "(between gap call gap close)*", call=call)
 
 
-def _form(function: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a call."""
+def _call_of(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The schema of a call of one of them."""
+    if len(functions) == 1:
+        return _form(functions[0], "#")
+    return {"anyOf": [_form(function, f"#/anyOf/{i}") for i, function in enumerate(functions)]}
+
+
+def _form(function: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The schema of a call, which will stand at `place`."""
+    parameters = function.get("parameters") or {"type": "object"}
+    checked = json.loads(json_schema(f"parameters of {function['name']}", parameters))
     return {
         "type": "object",
         "properties": {
             "name": {"const": function["name"]},
-            "arguments": function.get("parameters") or {"type": "object"},
+            "arguments": _moved(checked, f"{place}/properties/arguments"),
         },
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
 
 
-def _one_of(forms: list[dict[str, Any]]) -> dict[str, Any]:
-    return forms[0] if len(forms) == 1 else {"anyOf": forms}
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references lead to places in itself, where it is not the whole any more."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(item, place) for key, item in schema.items()}
+    if isinstance(schema.get("$ref"), str):
+        moved["$ref"] = place + schema["$ref"].removeprefix("#")
+    return moved
 
 
 def tools_of(fields: Mapping[str, Any]) -> Tools:
