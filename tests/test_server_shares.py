@@ -18,8 +18,9 @@ from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, running
 from tuili.generation.request import Request
-from tuili.server import lengths, replies, shares
+from tuili.server import guard, lengths, replies, shares
 from tuili.server.access import ANYBODY, Tenant
+from tuili.server.app import LONG_BODY_BYTES
 from tuili.server.replies import Refused, large_to_json, to_json
 from tuili.server.settings import Settings
 from tuili.server.shares import Place, Shares
@@ -126,6 +127,34 @@ def test_a_body_is_not_kept_while_its_answer_is_made(llm):
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
         assert connection.recv(1).startswith(b"H")
         assert server.app._guard._shares._bytes[ANYBODY] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
+def test_a_body_is_not_kept_for_a_client_who_has_left(llm, monkeypatch, path):
+    """Although its turn on the thread for long bodies is still to come."""
+    come, forgotten, go = threading.Event(), threading.Event(), threading.Event()
+
+    class Body(bytes):
+        def __del__(self):
+            forgotten.set()
+
+    async def receive_body(*arguments):
+        body = Body(await receive(*arguments))
+        come.set()
+        return body
+
+    receive = guard._receive_body
+    monkeypatch.setattr(guard, "_receive_body", receive_body)
+    body = json.dumps(SHORT).encode() + b" " * LONG_BODY_BYTES
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with running(llm) as server:
+        server.app._long_threads.submit(go.wait, 20)
+        with server.connect() as connection:
+            connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+            assert come.wait(10)
+            assert not forgotten.is_set()
+        assert forgotten.wait(10)
+        go.set()
 
 
 def test_one_key_has_half_of_what_bodies_may_take():

@@ -249,13 +249,13 @@ class App:
 
     async def _tokenize(self, request: Request) -> Response:
         exchange = _exchange(request)
-        work = partial(self.requests.tokenize, exchange.body)
-        return EncodedJson(await self._read(exchange, lambda: large_to_json(work())))
+        work = self.requests.tokenize
+        return EncodedJson(await self._read(exchange, lambda: large_to_json(work(exchange.body))))
 
     async def _detokenize(self, request: Request) -> Response:
         exchange = _exchange(request)
-        work = partial(self.requests.detokenize, exchange.body)
-        return EncodedJson(await self._read(exchange, lambda: large_to_json(work())))
+        work = self.requests.detokenize
+        return EncodedJson(await self._read(exchange, lambda: large_to_json(work(exchange.body))))
 
     async def _read(self, exchange: Exchange, function: Callable[[], T]) -> T:
         """Work that begins with the body."""

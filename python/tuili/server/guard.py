@@ -57,7 +57,7 @@ class Exchange:
     begin: float = field(default_factory=time.monotonic)
 
     def hand_on(self) -> None:
-        """The body was read and is no longer needed."""
+        """The body was read, or is no longer wanted."""
         self.body = b""
         self.place.hand_on()
 
@@ -138,6 +138,7 @@ class Guard:
             exchange.place.enter()
             await _unless_client_leaves(self._router(scope, _no_body, send), receive, exchange)
         finally:
+            exchange.hand_on()  # work that is cancelled may wait for its thread for long
             exchange.place.leave()
 
     # --- before the endpoint ----------------------------------------------------------------------------
