@@ -283,8 +283,23 @@ def test_texts_that_fit_are_never_refused_for_their_length(monkeypatch):
     monkeypatch.setattr(lengths, "SHORT_BYTES", 100)
     monkeypatch.setattr(lengths, "PART_CHARS", 64)
     lengths.Lengths(Words(), 1000).check("word " * 999)
+    lengths.Lengths(Words(), 1000).check([{"type": "text", "text": "a"}] * 1000)
     with pytest.raises(tuili.PromptTooLongError):
-        lengths.Lengths(Words(), 1000).check(["word " * 999, {"a": "word " * 999}])
+        lengths.Lengths(Words(), 1000).check("word " * 1999)
+    with pytest.raises(tuili.PromptTooLongError):
+        lengths.Lengths(Words(), 1000).check(["word " * 30_000, {"a": "word " * 30_000}])
+
+
+def test_a_conversation_is_as_long_as_its_template_makes_it(llm, monkeypatch):
+    """Of many short parts most of what JSON says is in no prompt."""
+    monkeypatch.setattr(lengths, "SHORT_BYTES", 100)
+    parts = [{"type": "text", "text": "a"}] * 100
+    messages = [{"role": "user", "content": parts}]
+    with running(llm) as server:
+        assert (
+            server.ask("/v1/chat/completions", {"messages": messages, "max_tokens": 1}).status,
+            server.ask("/tokenize", {"messages": messages}).status,
+        ) == (200, 200)
 
 
 JSON = st.recursive(

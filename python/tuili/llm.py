@@ -44,6 +44,7 @@ from tuili.translation import summarize, translate
 from tuili.vectors import Progress, Vectors
 
 if TYPE_CHECKING:
+    from tuili.chat import Prompt as ChatPrompt
     from tuili.tool_calls import Tools
 
 ENCODER_BATCH_TOKENS = 1024
@@ -519,6 +520,9 @@ class LLM(Vectors, Insides):
         )
 
     def _encode_chat(self, messages: Any, tools: Tools | None = None) -> list[int]:
+        return self.tokenizer.encode_chat(self._render_chat(messages, tools).parts())
+
+    def _render_chat(self, messages: Any, tools: Tools | None = None) -> ChatPrompt:
         from tuili import chat, tool_calls  # here, as above: a start that only generates does without
 
         template = self._loaded.chat_template
@@ -535,7 +539,7 @@ class LLM(Vectors, Insides):
             messages = tool_calls.in_words(messages, tools)
         elif tools is not None and tools.offered:
             definitions = tools.definitions
-        return self.tokenizer.encode_chat(chat.render(template, messages, tools=definitions, **names).parts())
+        return chat.render(template, messages, tools=definitions, **names)
 
 
 def _limits(

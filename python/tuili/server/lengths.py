@@ -25,18 +25,16 @@ class Lengths:
         self._max_bytes = MAX_BYTES_PER_TOKEN * max_tokens
 
     def check(self, value: Any) -> None:
-        """Refuse what cannot fit, all of it together.
+        """Refuse what cannot fit.
 
-        value   a text, or lists and objects of JSON with texts in them
+        value   a text, or lists and objects of JSON with texts in them, of which only their bytes can tell
         raises  PromptTooLongError
         """
-        texts: list[str] = []
         n_bytes, stack = 0, [value]
         while stack and n_bytes <= self._max_bytes:
             item = stack.pop()
             if isinstance(item, str):
                 n_bytes += len(item.encode("utf-8", "surrogatepass"))
-                texts.append(item)
             elif isinstance(item, list | dict):
                 stack += [*item, *item.values()] if isinstance(item, dict) else item
         if n_bytes > self._max_bytes:
@@ -44,8 +42,8 @@ class Lengths:
                 f"the text has more than {self._max_bytes} bytes; the context is shorter"
             )
         most = int(MARGIN * self._max_tokens)
-        if n_bytes > max(SHORT_BYTES, most):
-            self._count("\n".join(texts), most)
+        if isinstance(value, str) and n_bytes > max(SHORT_BYTES, most):
+            self._count(value, most)
 
     def _count(self, text: str, most: int) -> None:
         n_tokens = 0

@@ -25,6 +25,7 @@ from tuili.prompts import is_one
 from tuili.server.lengths import Lengths
 from tuili.server.replies import Refused
 from tuili.server.shapes import Chat, Shape, Text
+from tuili.tool_calls import Tools
 
 MAX_DEPTH = 64
 # The JSON library reads so much in some milliseconds, and lets nobody else run.
@@ -97,7 +98,7 @@ class Requests:
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
         widen(wanted.params.n)
-        ids = self.llm._encode_chat(messages, wanted.tools)
+        ids = self._encode_chat(messages, wanted.tools, self._lengths)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
         return Job([self.llm.submit(ids, wanted.params)], shape, stream, include_usage)
 
@@ -123,6 +124,11 @@ class Requests:
                 handle.abort()
             raise
         return Job(handles, shape, stream, include_usage)
+
+    def _encode_chat(self, messages: Any, tools: Tools | None, lengths: Lengths) -> list[int]:
+        prompt = self.llm._render_chat(messages, tools)
+        lengths.check(prompt.text)  # only the template knows what of the messages stands in it
+        return self.llm.tokenizer.encode_chat(prompt.parts())
 
     def _own(self, fields: Fields, salt: str | None) -> dict[str, Any]:
         """Parameters that are not the client's to choose."""
@@ -222,7 +228,7 @@ class Requests:
                 invalid("add_special_tokens", "is the template's to say")
             messages = fields.pop("messages")
             self._countable.check(messages)
-            ids = self.llm._encode_chat(messages)
+            ids = self._encode_chat(messages, None, self._countable)
         else:
             text = fields.pop("prompt")
             if not isinstance(text, str):
