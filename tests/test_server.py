@@ -421,7 +421,7 @@ def test_tools_that_cannot_fit_are_not_tokenized(server, monkeypatch, field):
     long = "x" * 1_000_000
     function = {"name": "f", field: long if field == "description" else {long: {}}}
     fields = {"messages": CHAT, "tools": [{"type": "function", "function": function}]}
-    monkeypatch.setattr(server.app.llm, "_encode_chat", None)
+    monkeypatch.setattr(server.app.llm, "_render_chat", None)
     assert server.ask("/v1/chat/completions", fields).code == "prompt_too_long"
 
 
