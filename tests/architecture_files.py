@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from architecture_table import CASES, N_VOCAB, Case
+from architecture_table import N_VOCAB, Case
 from tiny_files import _write_safetensors, build_tokenizer
 from tiny_models import TinyModel, Weight
 from tuili._core import ModelBuilder
@@ -112,9 +112,3 @@ def write(case: Case, folder: Path) -> Path:
     tokenizer = build_tokenizer(TinyModel("", {"model_type": "llama"}, {}, {}))
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
-
-
-def write_all(folder: Path) -> Iterator[tuple[Case, Path]]:
-    """Every case, one after another."""
-    for i, case in enumerate(CASES):
-        yield case, write(case, folder / str(i))

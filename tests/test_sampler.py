@@ -105,6 +105,14 @@ def kept_of_many(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical
     return p, ids
 
 
+@pytest.mark.parametrize(
+    "seed, counter", [(0, 0), (2**64 - 1, 2**64 - 1), (0x299F31D0A4093822, 5), (7, 2**40)]
+)
+def test_the_random_words_are_philox(seed, counter):
+    key, count = ((value & 0xFFFFFFFF, value >> 32) for value in (seed, counter))
+    assert _core.ops.philox(seed, counter) == reference.philox4x32(key, (*count, 0, 0))
+
+
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("settings", LARGE_SETTINGS, ids=str)
 def test_draws_from_a_large_vocabulary(name, settings):

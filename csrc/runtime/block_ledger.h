@@ -29,7 +29,6 @@ class BlockLedger {
   int32_t n_owners(int32_t id) const { return blocks_[id].n_owners; }
   bool findable(int32_t id) const { return blocks_[id].findable; }
   uint64_t salt(int32_t id) const { return blocks_[id].share->salt; }  // of one that is not free
-  int32_t oldest_cached() const { return cached_.oldest; }
 
   struct Taken {
     int32_t id;
