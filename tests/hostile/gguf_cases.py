@@ -468,6 +468,11 @@ def settings() -> Iterator[Case]:
         "GG-25", "values of another size", llama("attention.value_length", U32, 32), U, "config_unsupported"
     )
     yield Case("GG-25", "experts", llama("expert_count", U32, 8), F, "config_key")
+
+
+def rotations() -> Iterator[Case]:
+    """What scales the frequencies of RoPE."""
+    not_a_number = float("nan")
     for factor in (0.0, -1.0, not_a_number, float("inf")):
         scaled = GGUF_KEYS | {
             "llama.rope.scaling.type": (STRING, "linear"),
@@ -556,6 +561,19 @@ def tokens() -> Iterator[Case]:
 
 CASES = [
     case
-    for group in (start, key_names, values, arrays, general, infos, places, splits, settings, bert, tokens)
+    for group in (
+        start,
+        key_names,
+        values,
+        arrays,
+        general,
+        infos,
+        places,
+        splits,
+        settings,
+        rotations,
+        bert,
+        tokens,
+    )
     for case in group()
 ]
