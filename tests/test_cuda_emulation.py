@@ -107,7 +107,7 @@ PLANTED = {  # file, what stands there, what is planted instead
     "no barrier between tiles": ("gemm.cuh", "    __syncthreads();", ""),
     "a wait for too few copies": ("gemm.cuh", "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
     "the next tile lands in the one that is read": ("gemm.cuh", "free = kStages - 1;", "free = kStages - 2;"),
-    "no zeros past the end of k": ("tile_copy.cuh", "present >> c & 1u ? kVectorBytes : 0", "kVectorBytes"),
+    "eight numbers too many at the end of k": ("tile_copy.cuh", "column < k_left ?", "column < k_left + 8 ?"),
     "values are read before they arrive": (
         "attention.cuh",
         "ptx::cp_async_wait<Shape::kSlots - 2>();\n  __syncthreads();  // the values",
