@@ -30,7 +30,6 @@ from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
-from tuili.generation.spelling import TextDecoder
 from tuili.generation.token_ids import checked_ids
 from tuili.insides import Insides
 from tuili.loading.files import StrPath
@@ -149,7 +148,7 @@ class LLM(Vectors, Insides):
         self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
-        spec, loaded = self._loaded.spec, self._loaded
+        spec, loaded, tokenizer = self._loaded.spec, self._loaded, self.tokenizer
         cache, pool = allocate(spec, capacity, limits, self._device)
         sources = sources_of(loaded, capacity)
         self._runner = _core.Runner(
@@ -170,11 +169,13 @@ class LLM(Vectors, Insides):
             pool,
             n_vocab=spec.n_vocab,
             max_model_len=capacity.max_model_len,
-            decoder=self._decoder,
-            encode_words=lambda text: self.tokenizer.encode(text, add_special=False, parse_special=False),
+            # Nothing of these holds this LLM: its memory goes with the last name of it, not with the next
+            # garbage collection, of which a device's memory is no part.
+            decoder=lambda skip_special: Detokenizer(tokenizer, skip_special=skip_special),
+            encode_words=lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
             eos_ids=eos_ids,
             sources=sources,
-            grammars=Grammars(self.tokenizer, spec.n_vocab, eos_ids),
+            grammars=Grammars(tokenizer, spec.n_vocab, eos_ids),
             limits=limits,
         )
         if limits.prefix_caching and sources is None:
@@ -507,9 +508,6 @@ class LLM(Vectors, Insides):
                 f"this model is an {self.kind}; it makes vectors, not text", code="wrong_kind"
             )
         return self._engine
-
-    def _decoder(self, skip_special: bool) -> TextDecoder:
-        return Detokenizer(self.tokenizer, skip_special=skip_special)
 
     def _extra_eos_ids(self) -> tuple[int, ...]:
         """Ends of text that only the vocabulary knows, which a Hugging Face folder states in full."""
