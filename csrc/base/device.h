@@ -3,8 +3,9 @@
 // that plays the device).
 //
 // Nothing here runs before the first call, so importing tuili never touches the driver. Errors: out_of_memory
-// when an allocation does not fit, invalid_parameter when the build has no CUDA, device_lost for what only a
-// restart of the process mends, internal for everything else that the device reports.
+// when an allocation does not fit, invalid_parameter when the build has no CUDA or no code for the device,
+// device_lost for what only a restart of the process mends, internal for everything else that the device
+// reports.
 #pragma once
 
 #include <cstdint>
