@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 struct CUevent_st;
 struct CUgraphExec_st;
@@ -30,6 +31,9 @@ bool available() noexcept;
 
 // "none", "cuda" or "emulated".
 const char* build_kind() noexcept;
+
+// What the device is called: kernels may give other bits on one of another name.
+std::string name();
 
 // `bytes` > 0 of device memory, aligned to 256, with arbitrary contents.
 void* allocate(int64_t bytes);

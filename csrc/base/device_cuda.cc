@@ -32,6 +32,14 @@ bool available() noexcept {
 
 const char* build_kind() noexcept { return "cuda"; }
 
+std::string name() {
+  int device = 0;
+  cudaDeviceProp properties;
+  check(cudaGetDevice(&device), "device");
+  check(cudaGetDeviceProperties(&properties, device), "device");
+  return properties.name;
+}
+
 void* allocate(int64_t bytes) {
   return allocated("device memory", bytes, [](void** memory, size_t n) { return cudaMalloc(memory, n); });
 }

@@ -13,7 +13,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
-from tuili.device import checked_device, placed
+from tuili.device import checked_device, named, placed
 from tuili.embedding import Encoder
 from tuili.errors import (
     InvalidParameterError,
@@ -61,7 +61,8 @@ class LLM(Vectors, Insides):
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
-    compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
+    compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly;
+                           not on cuda, where they meet bfloat16
     kv_cache_dtype         "auto" (float16, of encoder-decoders float32), "float32", "float16", "bfloat16", or
                            "int8": half of float16, with one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
@@ -111,7 +112,7 @@ class LLM(Vectors, Insides):
         check_finite: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self._device = checked_device(device)
+        self._device = checked_device(device, compute)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
@@ -186,7 +187,7 @@ class LLM(Vectors, Insides):
                 loaded.model,
                 architecture=loaded.config["architecture"],
                 kv_dtype=capacity.kv_dtype,
-                settings={"compute": loaded.config["compute"], "device": self._device},
+                settings={"compute": loaded.config["compute"], "device": named(self._device)},
             )
         self._kv_bytes = capacity.kv_bytes
         self.config |= {
