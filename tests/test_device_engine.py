@@ -20,7 +20,13 @@ from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_bert, tiny_llama
 from tuili import LLM, InvalidParameterError, _core
 from tuili.device import check_compute
-from tuili.errors import EngineClosedError, EngineDeadError, ModelIOError, ModelUnsupportedError
+from tuili.errors import (
+    EngineClosedError,
+    EngineDeadError,
+    EngineOutOfMemoryError,
+    ModelIOError,
+    ModelUnsupportedError,
+)
 from tuili.loading.model import LoadPlan, load, plan_model
 from tuili.loading.store import resolve
 
@@ -155,6 +161,28 @@ def test_a_cache_of_another_device_or_type_is_refused() -> None:
         _core.KvCache(model.spec, 4, 32, "int8", device="cuda")
     with pytest.raises(InvalidParameterError, match="one device"):
         _core.Runner(model, _core.KvCache(model.spec, 4, 32, "float16"))
+
+
+@on_device
+def test_a_cache_that_does_not_fit_is_an_error_at_once() -> None:
+    model = built("llama", "bf16", device="cuda")
+    n_blocks = (2**31 - 1) // 64
+    assert n_blocks * _core.KvCache.block_bytes(model.spec, 32, "float16") > 2 * _core.device_memory()[1]
+    with pytest.raises(EngineOutOfMemoryError, match="do not fit"):
+        _core.KvCache(model.spec, n_blocks, 32, "float16", device="cuda")
+
+
+@on_device
+def test_a_step_of_more_elements_than_kernels_count_is_refused() -> None:
+    wide, d_ff = tiny_llama(format="bf16", n_layers=1), 2056
+    wide.spec["layers"] = [wide.spec["layers"][0] | {"d_ff": d_ff}]
+    d_model = wide.spec["d_model"]
+    for name, shape in {"gate": (d_ff, d_model), "up": (d_ff, d_model), "down": (d_model, d_ff)}.items():
+        wide.weights[f"layers.0.{name}"] = Weight("f32", shape, encode_float("f32", np.zeros(shape)))
+    model = build(wide).upload()
+    cache = _core.KvCache(model.spec, 4, 32, "float16", device="cuda")
+    with pytest.raises(InvalidParameterError, match=f"at most {(2**31 - 1) // d_ff}"):
+        _core.Runner(model, cache, max_batch_tokens=1 << 20)
 
 
 @on_device
