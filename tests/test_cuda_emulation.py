@@ -67,6 +67,10 @@ def test_a_build_without_cuda_says_so(release: Build) -> None:
     assert_passes(release.run("absent_test"), at_least=3)
 
 
+def test_steps_are_recorded_as_far_as_there_is_room(release: Build) -> None:
+    assert_passes(release.run("graphs_test"), at_least=5)
+
+
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return Build(

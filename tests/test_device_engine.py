@@ -19,7 +19,14 @@ from tiny_engine import codes, counted, counter, drain, make_engine, sampling
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_bert, tiny_llama
 from tuili import LLM, InvalidParameterError, _core
-from tuili.errors import EngineClosedError, EngineDeadError, ModelIOError, ModelUnsupportedError
+from tuili.device import check_compute
+from tuili.errors import (
+    EngineClosedError,
+    EngineDeadError,
+    EngineOutOfMemoryError,
+    ModelIOError,
+    ModelUnsupportedError,
+)
 from tuili.loading.model import LoadPlan, load, plan_model
 from tuili.loading.store import resolve
 
@@ -50,7 +57,17 @@ def test_a_build_without_cuda_says_so() -> None:
     assert failure.value.code == "no_cuda" and failure.value.param == "device"
     assert _core.device_memory() is None
     with pytest.raises(InvalidParameterError, match="no CUDA"):
+        _core.device_name()
+    with pytest.raises(InvalidParameterError, match="no CUDA"):
         built("llama").upload()
+
+
+def test_exact_products_are_refused_on_cuda() -> None:
+    for compute, device in (("auto", "cuda"), ("float32", "cpu")):
+        check_compute(compute, device)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameterError, match="bfloat16") as failure:
+        check_compute("float32", "cuda")
+    assert failure.value.param == "compute"
 
 
 @on_device
@@ -147,6 +164,28 @@ def test_a_cache_of_another_device_or_type_is_refused() -> None:
 
 
 @on_device
+def test_a_cache_that_does_not_fit_is_an_error_at_once() -> None:
+    model = built("llama", "bf16", device="cuda")
+    n_blocks = (2**31 - 1) // 64
+    assert n_blocks * _core.KvCache.block_bytes(model.spec, 32, "float16") > 2 * _core.device_memory()[1]
+    with pytest.raises(EngineOutOfMemoryError, match="do not fit"):
+        _core.KvCache(model.spec, n_blocks, 32, "float16", device="cuda")
+
+
+@on_device
+def test_a_step_of_more_elements_than_kernels_count_is_refused() -> None:
+    wide, d_ff = tiny_llama(format="bf16", n_layers=1), 2056
+    wide.spec["layers"] = [wide.spec["layers"][0] | {"d_ff": d_ff}]
+    d_model = wide.spec["d_model"]
+    for name, shape in {"gate": (d_ff, d_model), "up": (d_ff, d_model), "down": (d_model, d_ff)}.items():
+        wide.weights[f"layers.0.{name}"] = Weight("f32", shape, encode_float("f32", np.zeros(shape)))
+    model = build(wide).upload()
+    cache = _core.KvCache(model.spec, 4, 32, "float16", device="cuda")
+    with pytest.raises(InvalidParameterError, match=f"at most {(2**31 - 1) // d_ff}"):
+        _core.Runner(model, cache, max_batch_tokens=1 << 20)
+
+
+@on_device
 def test_an_engine_counts() -> None:
     """The counting model's answers leave no room for rounding."""
     model = build(counter()).upload()
@@ -176,7 +215,7 @@ def test_a_lost_device_ends_the_engine_once() -> None:
 
 
 @on_device
-def test_an_llm_on_the_device(tmp_path: Path) -> None:
+def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_hf_folder(tiny_llama(), tmp_path / "llama")
     options = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512, "max_num_seqs": 4}
     with LLM(path, device="cuda", packed_cache=False, **options) as llm:
@@ -193,8 +232,13 @@ def test_an_llm_on_the_device(tmp_path: Path) -> None:
     wrong = pytest.raises(InvalidParameterError, match="other weights or settings")
     with LLM(path, packed_cache=False, **options) as on_cpu, wrong:
         on_cpu.load_prefix(prefix)
+    monkeypatch.setattr("tuili.llm.named", lambda device: f"{device}: of another make")
+    with LLM(path, device="cuda", packed_cache=False, **options) as elsewhere, wrong:
+        elsewhere.load_prefix(prefix)
     with pytest.raises(InvalidParameterError, match="float16 or bfloat16"):
         LLM(path, device="cuda", kv_cache_dtype="int8", **options)
+    with pytest.raises(InvalidParameterError, match="compute"):
+        LLM(path, device="cuda", compute="float32", **options)
 
 
 @on_device

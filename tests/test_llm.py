@@ -6,9 +6,11 @@ Catalogue rows REQ-15, KV-13, KV-14, PY-05, PRIV-01, and what the engine's tests
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -572,3 +574,22 @@ def test_the_door_is_documented():
         assert getattr(tuili, name) is not None
     with pytest.raises(AttributeError):
         _ = tuili.nothing
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_memory_goes_with_the_last_name(kind, llama_path, bert_path):
+    """A closed model must not wait for the garbage collector, which knows nothing of a device's memory."""
+    llm = tuili.LLM(llama_path, **OPTIONS) if kind == "llama" else tuili.LLM(bert_path, num_threads=1)
+    if kind == "llama":
+        llm.generate("the", max_tokens=2, regex="a*", bad_words=["x"])
+        llm.save_prefix(list(range(40)))
+    else:
+        llm.embed(["the"])
+    parts = [weakref.ref(llm._runner), weakref.ref(llm._model)]
+    gc.disable()
+    try:
+        llm.close()
+        del llm
+        assert [part() for part in parts] == [None, None]
+    finally:
+        gc.enable()

@@ -3,11 +3,13 @@
 // that plays the device).
 //
 // Nothing here runs before the first call, so importing tuili never touches the driver. Errors: out_of_memory
-// when an allocation does not fit, invalid_parameter when the build has no CUDA, device_lost for what only a
-// restart of the process mends, internal for everything else that the device reports.
+// when an allocation does not fit, invalid_parameter when the build has no CUDA or no code for the device,
+// device_lost for what only a restart of the process mends, internal for everything else that the device
+// reports.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 struct CUevent_st;
 struct CUgraphExec_st;
@@ -29,6 +31,9 @@ bool available() noexcept;
 
 // "none", "cuda" or "emulated".
 const char* build_kind() noexcept;
+
+// What the device is called: kernels may give other bits on one of another name.
+std::string name();
 
 // `bytes` > 0 of device memory, aligned to 256, with arbitrary contents.
 void* allocate(int64_t bytes);

@@ -32,6 +32,14 @@ bool available() noexcept {
 
 const char* build_kind() noexcept { return "cuda"; }
 
+std::string name() {
+  int device = 0;
+  cudaDeviceProp properties;
+  check(cudaGetDevice(&device), "device");
+  check(cudaGetDeviceProperties(&properties, device), "device");
+  return properties.name;
+}
+
 void* allocate(int64_t bytes) {
   return allocated("device memory", bytes, [](void** memory, size_t n) { return cudaMalloc(memory, n); });
 }
@@ -121,8 +129,14 @@ void check(int status, const char* op) {
   if (status == cudaSuccess) return;
   const auto error = static_cast<cudaError_t>(status);
   cudaGetLastError();  // unless it is sticky, nothing reports it again
-  const bool is_sticky = cudaDeviceSynchronize() == error;
-  throw Error(is_sticky ? ErrorKind::device_lost : ErrorKind::internal,
+  if (error == cudaErrorNoKernelImageForDevice)
+    throw Error(ErrorKind::invalid_parameter,
+                "this build of tuili has no code for this GPU: build with -DCMAKE_CUDA_ARCHITECTURES=native, "
+                "for compute capability 8.0 or above");
+  const bool is_full = error == cudaErrorMemoryAllocation, is_sticky = cudaDeviceSynchronize() == error;
+  throw Error(is_full     ? ErrorKind::out_of_memory
+              : is_sticky ? ErrorKind::device_lost
+                          : ErrorKind::internal,
               join(op, ": CUDA reports ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 

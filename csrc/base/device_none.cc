@@ -15,6 +15,7 @@ namespace {
 
 bool available() noexcept { return false; }
 const char* build_kind() noexcept { return "none"; }
+std::string name() { fail("device"); }
 
 void* allocate(int64_t) { fail("device memory"); }
 void free(void*) noexcept {}

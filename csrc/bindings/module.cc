@@ -93,6 +93,7 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
   module.def("available_isas", available_isas);
   module.def("build_info", build_info);
   module.def("device_memory", device_memory);
+  module.def("device_name", tuili::device::name);
   module.def("default_num_threads", tuili::default_num_threads);
   module.def("missing_threads", tuili::missing_threads);
   bind_model(module);

@@ -1,6 +1,7 @@
 // The runner's part of steps on a device: what comes and goes between its memory and the host's.
 #include <algorithm>
 #include <functional>
+#include <limits>
 
 #include "base/check.h"
 #include "runtime/runner.h"
@@ -20,6 +21,14 @@ void Runner::take_draws(Carver& carver, int64_t n_rows) {
   const int64_t bytes = n_rows * int64_t{sizeof(ops::Draw)};
   device_draws_ = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, DeviceKind::cuda);
   device_chosen_ = TensorView(carver.take<int32_t>(n_rows), DType::i32, {n_rows}, DeviceKind::cuda);
+}
+
+// Kernels count elements in 32 bits.
+void Runner::check_device_sizes() const {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  for (const TensorView& x : {state_.hidden, state_.query, state_.key, state_.gate, state_.embedded})
+    TUILI_CHECK(x.count() <= kMost, "max_batch_tokens is ", options_.max_batch_tokens, "; of rows of ",
+                x.size(1), " numbers a step on cuda has at most ", kMost / x.size(1));
 }
 
 void Runner::prepare_device() {

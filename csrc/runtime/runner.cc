@@ -122,7 +122,9 @@ void Runner::carve(Carver carver) {
     encoder_state_ = State::take(carver, spec.encoder[0], options_.max_source_tokens, device);
     carve_encoder(carver, spec.encoder[0], options_.max_source_tokens);
   }
-  if (measuring) workspace_ = PlacedBuffer(carver.used(), device);
+  if (!measuring) return;
+  if (device == DeviceKind::cuda) check_device_sizes();
+  workspace_ = PlacedBuffer(carver.used(), device);
 }
 
 // ---- one step

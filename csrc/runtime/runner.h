@@ -112,6 +112,7 @@ class Runner {
   void carve(Carver carver);
   void take_partials(Carver& carver, int64_t n_keys, int64_t n_heads, int64_t head_dim);
   void take_draws(Carver& carver, int64_t n_rows);
+  void check_device_sizes() const;
   void prepare_device();
   void begin_batch();
   void check_requests(std::span<const StepRequest> requests) const;

@@ -1,11 +1,10 @@
 #include "runtime/step_graphs.h"
 
+#include <utility>
+
+#include "base/check.h"
+
 namespace tuili {
-namespace {
-
-constexpr size_t kMostGraphs = 256;  // a megabyte each, about
-
-}  // namespace
 
 StepGraphs::~StepGraphs() {
   for (const auto& [size, entry] : entries_)
@@ -13,18 +12,25 @@ StepGraphs::~StepGraphs() {
 }
 
 void StepGraphs::run(Size size, device::Stream stream, const std::function<void()>& work) {
-  if (entries_.size() >= kMostGraphs && !entries_.contains(size)) return work();
   Entry& entry = entries_[size];
   if (entry.graph) return device::enqueue(entry.graph, stream);
-  if (++entry.n_runs != 2 || !device::begin_recording(stream)) return work();
+  if (++entry.n_runs != 2 || n_left_ == 0 || !device::begin_recording(stream)) return work();
   try {
     work();
   } catch (...) {
     device::discard_recording(stream);
     throw;
   }
-  entry.graph = device::end_recording(stream);
-  device::enqueue(entry.graph, stream);
+  try {
+    entry.graph = device::end_recording(stream);
+    device::enqueue(entry.graph, stream);
+    --n_left_;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::out_of_memory) throw;
+    if (entry.graph) device::destroy_graph(std::exchange(entry.graph, nullptr));
+    n_left_ = 0;
+    work();  // of which nothing has run
+  }
 }
 
 }  // namespace tuili

@@ -12,6 +12,8 @@ namespace tuili {
 
 class StepGraphs {
  public:
+  static constexpr int kMost = 256;  // graphs, a megabyte each, about
+
   // What decides every argument of a step's launches. Their pointers are the same in all steps of a size.
   struct Size {
     int64_t n_rows, most_keys;
@@ -23,7 +25,8 @@ class StepGraphs {
   ~StepGraphs();
 
   // Enqueues `work`: the first time of a size as it is, so that its kernels are loaded, the second time while
-  // it is recorded, and from then on as one graph.
+  // it is recorded, and from then on as one graph. Sizes that come when there are kMost, or no memory for
+  // another, stay as they are.
   void run(Size size, device::Stream stream, const std::function<void()>& work);
 
  private:
@@ -32,6 +35,7 @@ class StepGraphs {
     device::Graph graph = nullptr;
   };
   std::map<Size, Entry> entries_;
+  int n_left_ = kMost;
 };
 
 }  // namespace tuili

@@ -42,6 +42,13 @@ uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// Nothing else of an upload runs a kernel: where the build has no code for the device, this says so now.
+void try_a_kernel() {
+  const PlacedBuffer one(sizeof(float), DeviceKind::cuda);
+  ops::scale({}, TensorView(one.data(), DType::f32, {1}, DeviceKind::cuda), 1);
+  device::synchronize(nullptr);
+}
+
 class Uploader {
  public:
   explicit Uploader(int num_threads) {
@@ -88,6 +95,7 @@ class Uploader {
 
 Model upload(const Model& model, int num_threads) {
   check_supported(model.spec);
+  try_a_kernel();
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
   for (const auto& [name, format, bytes, matrix] : model.tensors) {

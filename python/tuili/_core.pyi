@@ -30,6 +30,9 @@ def build_info() -> dict[str, str]:
 def device_memory() -> tuple[int, int] | None:
     """Bytes free and in all of the CUDA device; None if none answers. Starts the driver."""
 
+def device_name() -> str:
+    """What the CUDA device is called; InvalidParameterError in a build without CUDA."""
+
 def default_num_threads() -> int:
     """CPUs in the affinity mask, bounded by the cgroup's quota; TUILI_NUM_THREADS overrides."""
 

@@ -17,6 +17,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 
 from tuili import __version__
+from tuili.device import named
 from tuili.errors import EngineClosedError, InvalidParameterError
 from tuili.generation.prefix import identity
 from tuili.llm import LLM
@@ -33,7 +34,7 @@ TIMEOUT_S = 600.0
 
 def fingerprint(llm: LLM) -> str:
     """What decides an answer's bits: tuili's version, and sha256 of the model as it is computed."""
-    settings = {name: llm.config[name] for name in ("compute", "device")}
+    settings = {"compute": llm.config["compute"], "device": named(llm.config["device"])}
     return f"{__version__}-{identity(llm._loaded.model, settings).hex()}"
 
 

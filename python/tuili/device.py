@@ -8,8 +8,9 @@ from tuili import _core
 from tuili.errors import InvalidParameterError
 
 
-def checked_device(device: object) -> _core.Device:
-    """ "cpu" or "cuda"; InvalidParameterError for anything else, and for "cuda" where no device answers."""
+def checked_device(device: object, compute: object) -> _core.Device:
+    """ "cpu" or "cuda"; InvalidParameterError for anything else, for "cuda" where no device answers, and as
+    `check_compute`."""
     if not isinstance(device, str) or device not in ("cpu", "cuda"):
         raise InvalidParameterError(
             'device must be "cpu" or "cuda"; CUDA_VISIBLE_DEVICES chooses among several devices',
@@ -28,7 +29,24 @@ def checked_device(device: object) -> _core.Device:
             param="device",
             code="no_device",
         )
-    return cast("_core.Device", device)
+    chosen = cast("_core.Device", device)
+    check_compute(compute, chosen)
+    return chosen
+
+
+def check_compute(compute: object, device: _core.Device) -> None:
+    """InvalidParameterError for "float32" on cuda, where every product is one of bfloat16."""
+    if device == "cuda" and compute == "float32":
+        raise InvalidParameterError(
+            'compute: "float32" needs device="cpu"; on cuda products are of bfloat16',
+            param="compute",
+            code="not_supported_yet",
+        )
+
+
+def named(device: _core.Device) -> str:
+    """Where bits are made: equal names promise equal bits. "cpu", or "cuda" and what the device is called."""
+    return device if device == "cpu" else f"cuda: {_core.device_name()}"
 
 
 def placed(model: _core.Model, device: _core.Device, num_threads: int) -> _core.Model:

@@ -13,7 +13,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
-from tuili.device import checked_device, placed
+from tuili.device import checked_device, named, placed
 from tuili.embedding import Encoder
 from tuili.errors import (
     InvalidParameterError,
@@ -30,7 +30,6 @@ from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
-from tuili.generation.spelling import TextDecoder
 from tuili.generation.token_ids import checked_ids
 from tuili.insides import Insides
 from tuili.loading.files import StrPath
@@ -62,7 +61,8 @@ class LLM(Vectors, Insides):
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
-    compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly
+    compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly;
+                           not on cuda, where they meet bfloat16
     kv_cache_dtype         "auto" (float16, of encoder-decoders float32), "float32", "float16", "bfloat16", or
                            "int8": half of float16, with one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
@@ -112,7 +112,7 @@ class LLM(Vectors, Insides):
         check_finite: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self._device = checked_device(device)
+        self._device = checked_device(device, compute)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
@@ -149,7 +149,7 @@ class LLM(Vectors, Insides):
         self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
-        spec, loaded = self._loaded.spec, self._loaded
+        spec, loaded, tokenizer = self._loaded.spec, self._loaded, self.tokenizer
         cache, pool = allocate(spec, capacity, limits, self._device)
         sources = sources_of(loaded, capacity)
         self._runner = _core.Runner(
@@ -170,11 +170,13 @@ class LLM(Vectors, Insides):
             pool,
             n_vocab=spec.n_vocab,
             max_model_len=capacity.max_model_len,
-            decoder=self._decoder,
-            encode_words=lambda text: self.tokenizer.encode(text, add_special=False, parse_special=False),
+            # Nothing of these holds this LLM: its memory goes with the last name of it, not with the next
+            # garbage collection, of which a device's memory is no part.
+            decoder=lambda skip_special: Detokenizer(tokenizer, skip_special=skip_special),
+            encode_words=lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
             eos_ids=eos_ids,
             sources=sources,
-            grammars=Grammars(self.tokenizer, spec.n_vocab, eos_ids),
+            grammars=Grammars(tokenizer, spec.n_vocab, eos_ids),
             limits=limits,
         )
         if limits.prefix_caching and sources is None:
@@ -185,7 +187,7 @@ class LLM(Vectors, Insides):
                 loaded.model,
                 architecture=loaded.config["architecture"],
                 kv_dtype=capacity.kv_dtype,
-                settings={"compute": loaded.config["compute"], "device": self._device},
+                settings={"compute": loaded.config["compute"], "device": named(self._device)},
             )
         self._kv_bytes = capacity.kv_bytes
         self.config |= {
@@ -507,9 +509,6 @@ class LLM(Vectors, Insides):
                 f"this model is an {self.kind}; it makes vectors, not text", code="wrong_kind"
             )
         return self._engine
-
-    def _decoder(self, skip_special: bool) -> TextDecoder:
-        return Detokenizer(self.tokenizer, skip_special=skip_special)
 
     def _extra_eos_ids(self) -> tuple[int, ...]:
         """Ends of text that only the vocabulary knows, which a Hugging Face folder states in full."""

@@ -26,6 +26,7 @@ void check_device_range(const void* memory, int64_t bytes, const char* op) {
 
 bool available() noexcept { return true; }
 const char* build_kind() noexcept { return "emulated"; }
+std::string name() { return "emulated"; }
 
 void* allocate(int64_t bytes) {
   TUILI_CHECK(bytes > 0, "device memory: ", bytes, " bytes; must be positive");
