@@ -27,6 +27,7 @@ from seq2seq_models import (
 from tiny_engine import Clock, drain, is_idle, make_engine, sampling
 from tuili import _core
 from tuili.errors import (
+    DeadlineExceeded,
     InvalidParameterError,
     KVCacheExhaustedError,
     ModelFormatError,
@@ -380,6 +381,22 @@ def test_a_long_source_and_its_mates_share_steps():
     assert encoded[0] < encoded[1] == encoded[2] < encoded[3] and clock.now > 0
     assert all(len(handle.result(timeout=0).outputs[0].token_ids) == 2 for handle in handles)
     assert engine.stats()["computed_tokens"] == 60 + 10 + 12 + 40 + 4 * 2 and is_idle(engine)
+
+
+def test_a_refused_request_leaves_its_place_to_no_source_that_does_not_fit():
+    engine = an_engine(clock=Clock(step_s=0.001), prefill_chunk=32)
+    for _ in range(6):  # what steps cost
+        known = engine.submit(source_ids(20), sampling(max_tokens=6))
+        drain(engine)
+        known.result(timeout=0)
+    first = engine.submit(source_ids(20), sampling(max_tokens=2, priority=-5))
+    late = engine.submit([5], sampling(max_tokens=2, priority=-1, deadline_s=0.0012, ignore_eos=True))
+    long = engine.submit(source_ids(60), sampling(max_tokens=2))  # with the first, more than a step takes
+    drain(engine)
+    with pytest.raises(DeadlineExceeded):
+        late.result(timeout=0)
+    assert all(len(handle.result(timeout=0).outputs[0].token_ids) == 2 for handle in (first, long))
+    assert is_idle(engine)
 
 
 @pytest.mark.parametrize("steps", range(4))
