@@ -265,6 +265,19 @@ def test_what_a_model_recommends_is_the_default(folders, tmp_path):
         assert 296 in llm.generate(source_ids(), **named).outputs[0].token_ids
 
 
+def test_recommendations_that_do_not_go_together(tmp_path):
+    """A search with drawing, which is a search here; an end that is forbidden, which none is."""
+    case = by_name("T5")
+    drawing = {"do_sample": True, "temperature": 0.7, "forced_eos_token_id": [5]}
+    with open_llm(write(case, tmp_path / "a", GENERATION | drawing)) as llm:
+        assert llm.config["ignored_generation_keys"] == ["do_sample"]
+        first, again = (llm.generate(source_ids()).outputs[0] for _ in range(2))
+        assert first == again and first.score is not None and first.token_ids[-1] == 5
+    with open_llm(write(case, tmp_path / "b", {"eos_token_id": 1, "bad_words_ids": [[1], [9]]})) as llm:
+        out = llm.generate(source_ids(), logit_bias={1: 100.0}, max_tokens=3).outputs[0]
+        assert out.finish_reason == "stop"
+
+
 def test_what_an_old_config_recommends_is_the_default(tmp_path):
     case = by_name("BartFor")
     folder = write(Case(case.architecture, "old", case.config | {"max_length": 6, "num_beams": 2}), tmp_path)

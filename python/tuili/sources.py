@@ -22,7 +22,9 @@ def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
         raise ModelFormatError(
             "config.json: decoder_start_token_id and bos_token_id are missing", code="config_key"
         )
-    banned = tuple(tuple(ids) for ids in loaded.generation_defaults.get("bad_words_ids", ()))
+    given = loaded.generation_defaults.get("bad_words_ids", ())
+    endings = [[token_id] for token_id in loaded.eos_token_ids]  # which nobody can forbid
+    banned = tuple(tuple(ids) for ids in given if ids not in endings)
     if any(token_id >= spec.n_vocab for ids in banned for token_id in ids):
         raise ModelFormatError(
             f"generation_config.json: bad_words_ids: token ids from 0 to {spec.n_vocab - 1}",
