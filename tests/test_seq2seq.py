@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -38,8 +39,10 @@ from tuili.generation.intake import Sources
 from tuili.loading import packed_cache
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_SEQ2SEQ, Config, hf_architecture
+from tuili.loading.languages import Languages
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
+from tuili.sources import endings_of
 
 LIMIT = 1e-4  # of the range of a position's logits
 PATH = Path(__file__).parent / "goldens" / "seq2seq.npz"
@@ -313,6 +316,10 @@ def test_what_does_not_go_with_a_source_is_an_error(folders):
         cut = llm.generate([*source_ids(50), 1], max_tokens=3, truncation=True)
         assert cut.truncated and cut.prompt_token_ids == [*source_ids(50)[:47], 1]
         assert not llm.generate(source_ids(48), max_tokens=3, truncation=True).truncated
+        for odd in (np.array(5), np.zeros((50, 2), int), [[5]] * 50):
+            for truncation in (False, True):
+                with pytest.raises((InvalidParameterError, PromptTooLongError), match=r"prompt|source"):
+                    llm.submit(odd, truncation=truncation)
         with pytest.raises(InvalidParameterError, match="prompt_logprobs"):
             llm.generate(source_ids(), prompt_logprobs=1)
         with pytest.raises(InvalidParameterError, match="encoder-decoder"):
@@ -375,6 +382,17 @@ def test_the_packed_cache_holds_both_halves(name, folders, tmp_path, monkeypatch
             )
             state = llm.config["packed_cache"]
     assert found[0] == found[1] and state.startswith("read from"), state
+
+
+def test_the_end_of_a_source_stays_when_it_is_cut():
+    """What ends texts, and its language behind that, as mBART has it."""
+    languages = Languages({"en_XX": 250, "zh_CN": 251}, "after", "en_XX")
+    endings = endings_of(languages, [2])
+    assert endings == {2, 250, 251} and endings_of(None, [2]) == {2}
+    assert endings_of(dataclasses.replace(languages, where="before"), [2]) == {2}
+    for ids in ([*range(10, 20), 2, 251], np.array([*range(10, 20), 2, 251])):
+        cuts = [list(Sources(300, n, start=0).cut(ids, endings)) for n in (1, 2, 3, 11, 12)]
+        assert cuts == [[251], [2, 251], [10, 2, 251], [*range(10, 19), 2, 251], list(ids)]
 
 
 # ---- the engine

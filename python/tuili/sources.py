@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tuili.capacity import Capacity
 from tuili.errors import ModelFormatError
 from tuili.generation.intake import Sources
+from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel
 
 
@@ -32,6 +34,12 @@ def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
         )
     max_len = min(spec.encoder.max_positions, capacity.max_model_len)
     return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned)
+
+
+def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset[int]:
+    """The tokens that stand behind a source: what ends texts, and its language where that comes last."""
+    last = languages.ids.values() if languages is not None and languages.where == "after" else ()
+    return frozenset((*eos_ids, *last))
 
 
 def as_config(sources: Sources) -> dict[str, Any]:
