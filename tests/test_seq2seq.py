@@ -257,6 +257,9 @@ def test_what_a_model_recommends_is_the_default(folders, tmp_path):
         assert found.outputs[0].score is not None and len(found.outputs[0].token_ids) == 10
         explicit = llm.generate(source_ids(), **named)
         assert explicit.outputs == found.outputs
+        wider = llm.generate(source_ids(), num_beams=5)  # by the same rules
+        assert wider.outputs == llm.generate(source_ids(), **named | {"num_beams": 5}).outputs
+        assert wider.outputs != llm.generate(source_ids(), num_beams=5, length_penalty=0.0).outputs
         greedy = llm.generate(source_ids(), num_beams=1)
         assert greedy.outputs[0].score is None and greedy.outputs[0].token_ids[0] == 9
         assert len(llm.generate(source_ids(), max_tokens=2).outputs[0].token_ids) == 2
@@ -266,6 +269,17 @@ def test_what_a_model_recommends_is_the_default(folders, tmp_path):
             assert 296 not in out.token_ids
     with open_llm(folders(case)) as llm:  # no generation_config.json, and nothing in config.json
         assert 296 in llm.generate(source_ids(), **named).outputs[0].token_ids
+
+
+def test_rules_for_searches_need_no_recommended_search(tmp_path):
+    case = by_name("T5")
+    with open_llm(write(case, tmp_path, {"length_penalty": 3.0, "early_stopping": "never"})) as llm:
+        assert llm.config["ignored_generation_keys"] == []
+        asked, rules = {"num_beams": 4, "max_tokens": 9}, {"length_penalty": 3.0, "early_stopping": "never"}
+        found = llm.generate(source_ids(), **asked)
+        assert found.outputs == llm.generate(source_ids(), **asked, **rules).outputs
+        assert found.outputs != llm.generate(source_ids(), **asked, length_penalty=1.0).outputs
+        assert llm.generate(source_ids(), max_tokens=9).outputs[0].score is None
 
 
 def test_recommendations_that_do_not_go_together(tmp_path):
