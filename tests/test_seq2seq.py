@@ -283,6 +283,22 @@ def test_rules_for_searches_need_no_recommended_search(tmp_path):
         assert llm.generate(source_ids(), max_tokens=9).outputs[0].score is None
 
 
+def test_beams_are_ranked_by_what_is_not_forbidden_where_the_model_asks_for_it(tmp_path):
+    """renormalize_logits, as Marian has it: what the model gives to forbidden padding counts nowhere."""
+    case, banned = by_name("T5"), range(100, 200)
+    asks = {"renormalize_logits": True, "bad_words_ids": [[i] for i in banned]}
+    with open_llm(write(case, tmp_path, asks)) as llm:
+        assert llm.config["ignored_generation_keys"] == []
+        best = llm.generate(source_ids(), num_beams=3, max_tokens=6, logprobs=0).outputs[0]
+        logits = llm.logits(source_ids(), [0, *best.token_ids]).astype(np.float64)[:-1]
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        picked = logits[np.arange(6), best.token_ids]
+        allowed = np.exp(np.delete(logits, banned, axis=1)).sum(axis=1)
+        assert allowed.max() < 0.9
+        assert abs(best.score - (picked - np.log(allowed)).mean()) < 1e-5
+        assert np.allclose([entry.logprob for entry in best.logprobs], picked, atol=1e-5)  # the model's
+
+
 def test_recommendations_that_do_not_go_together(tmp_path):
     """A search with drawing, which is a search here; an end that is forbidden, which none is."""
     case = by_name("T5")

@@ -32,8 +32,9 @@ def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
             f"generation_config.json: bad_words_ids: token ids from 0 to {spec.n_vocab - 1}",
             code="generation_config",
         )
+    renormalizes = bool(loaded.generation_defaults.get("renormalize_logits"))
     max_len = min(spec.encoder.max_positions, capacity.max_model_len)
-    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned)
+    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned, renormalizes)
 
 
 def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset[int]:

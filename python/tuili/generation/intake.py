@@ -62,16 +62,18 @@ class Order:
 class Sources:
     """What an encoder-decoder reads.
 
-    n_vocab  of its encoder
-    max_len  tokens of a source
-    start    the token that its own begin after
-    banned   sequences of tokens that the model's makers forbid
+    n_vocab       of its encoder
+    max_len       tokens of a source
+    start         the token that its own begin after
+    banned        sequences of tokens that the model's makers forbid
+    renormalizes  whether beams' log-probabilities are normalized once more, without what is forbidden
     """
 
     n_vocab: int
     max_len: int
     start: int
     banned: tuple[tuple[int, ...], ...] = ()
+    renormalizes: bool = False
 
     def check(
         self, token_ids: Sequence[int] | np.ndarray, params: SamplingParams, collect: Collect | None
@@ -235,6 +237,7 @@ class Intake:
             bad_words=order.words,
             max_tokens=order.max_tokens,
             n_candidates=n_candidates,
+            renormalize=self._sources is not None and self._sources.renormalizes,
         )
         sequence = _core.Sequence(
             order.ids,

@@ -418,9 +418,11 @@ def core_params(
     bad_words: Iterable[tuple[int, ...]],
     max_tokens: int = 0,
     n_candidates: int = 0,
+    renormalize: bool = False,
 ) -> _core.SamplingParams:
     """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
-    n_candidates: tokens that a beam search looks at.
+    n_candidates: tokens that a beam search looks at; renormalize: whether it ranks them by log-probabilities
+    of what the parameters leave.
     """
     ending = (*eos_ids, *params.stop_token_ids)
     first, last = params.forced_bos_token_id, params.forced_eos_token_id
@@ -445,4 +447,5 @@ def core_params(
         n_before_last=max_tokens - 1,
         n_logprobs=-1 if params.logprobs is None else params.logprobs,
         n_candidates=n_candidates,
+        renormalize=renormalize,
     )

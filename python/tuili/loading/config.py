@@ -388,6 +388,8 @@ def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
         return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
     if key == "min_new_tokens":
         return "min_tokens", config.integer(key, 0, MAX_POSITIONS)
+    if key == "renormalize_logits":
+        return key, config.flag(key)
     if key == "length_penalty":
         return key, config.number(key, -10.0, 10.0)
     if key == "early_stopping":
@@ -436,15 +438,8 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
 
 def legacy_generation(config: Config) -> Config:
     """The settings of an encoder-decoder without generation_config.json, which old config.json files hold."""
-    names = {
-        *_GENERATION_NUMBERS,
-        *_GENERATION_INTEGERS,
-        *_GENERATION_TOKENS,
-        "do_sample",
-        "bad_words_ids",
-        "early_stopping",
-    }
-    names |= {"max_length", "min_length", "length_penalty"}
+    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, "do_sample", "bad_words_ids"}
+    names |= {"max_length", "min_length", "length_penalty", "early_stopping", "renormalize_logits"}
     return Config({key: value for key, value in config.values.items() if key in names}, config.what)
 
 
