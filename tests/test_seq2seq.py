@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import reference
+import seq2seq_models
 import tuili
 from seq2seq_models import (
     CASES,
@@ -27,6 +29,7 @@ from seq2seq_models import (
 from tiny_engine import Clock, drain, is_idle, make_engine, sampling
 from tuili import _core
 from tuili.errors import (
+    DeadlineExceeded,
     InvalidParameterError,
     KVCacheExhaustedError,
     ModelFormatError,
@@ -37,8 +40,10 @@ from tuili.generation.intake import Sources
 from tuili.loading import packed_cache
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_SEQ2SEQ, Config, hf_architecture
+from tuili.loading.languages import Languages
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
+from tuili.sources import endings_of
 
 LIMIT = 1e-4  # of the range of a position's logits
 PATH = Path(__file__).parent / "goldens" / "seq2seq.npz"
@@ -253,6 +258,9 @@ def test_what_a_model_recommends_is_the_default(folders, tmp_path):
         assert found.outputs[0].score is not None and len(found.outputs[0].token_ids) == 10
         explicit = llm.generate(source_ids(), **named)
         assert explicit.outputs == found.outputs
+        wider = llm.generate(source_ids(), num_beams=5)  # by the same rules
+        assert wider.outputs == llm.generate(source_ids(), **named | {"num_beams": 5}).outputs
+        assert wider.outputs != llm.generate(source_ids(), num_beams=5, length_penalty=0.0).outputs
         greedy = llm.generate(source_ids(), num_beams=1)
         assert greedy.outputs[0].score is None and greedy.outputs[0].token_ids[0] == 9
         assert len(llm.generate(source_ids(), max_tokens=2).outputs[0].token_ids) == 2
@@ -262,6 +270,46 @@ def test_what_a_model_recommends_is_the_default(folders, tmp_path):
             assert 296 not in out.token_ids
     with open_llm(folders(case)) as llm:  # no generation_config.json, and nothing in config.json
         assert 296 in llm.generate(source_ids(), **named).outputs[0].token_ids
+
+
+def test_rules_for_searches_need_no_recommended_search(tmp_path):
+    case = by_name("T5")
+    with open_llm(write(case, tmp_path, {"length_penalty": 3.0, "early_stopping": "never"})) as llm:
+        assert llm.config["ignored_generation_keys"] == []
+        asked, rules = {"num_beams": 4, "max_tokens": 9}, {"length_penalty": 3.0, "early_stopping": "never"}
+        found = llm.generate(source_ids(), **asked)
+        assert found.outputs == llm.generate(source_ids(), **asked, **rules).outputs
+        assert found.outputs != llm.generate(source_ids(), **asked, length_penalty=1.0).outputs
+        assert llm.generate(source_ids(), max_tokens=9).outputs[0].score is None
+
+
+def test_beams_are_ranked_by_what_is_not_forbidden_where_the_model_asks_for_it(tmp_path):
+    """renormalize_logits, as Marian has it: what the model gives to forbidden padding counts nowhere."""
+    case, banned = by_name("T5"), range(100, 200)
+    asks = {"renormalize_logits": True, "bad_words_ids": [[i] for i in banned]}
+    with open_llm(write(case, tmp_path, asks)) as llm:
+        assert llm.config["ignored_generation_keys"] == []
+        best = llm.generate(source_ids(), num_beams=3, max_tokens=6, logprobs=0).outputs[0]
+        logits = llm.logits(source_ids(), [0, *best.token_ids]).astype(np.float64)[:-1]
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        picked = logits[np.arange(6), best.token_ids]
+        allowed = np.exp(np.delete(logits, banned, axis=1)).sum(axis=1)
+        assert allowed.max() < 0.9
+        assert abs(best.score - (picked - np.log(allowed)).mean()) < 1e-5
+        assert np.allclose([entry.logprob for entry in best.logprobs], picked, atol=1e-5)  # the model's
+
+
+def test_recommendations_that_do_not_go_together(tmp_path):
+    """A search with drawing, which is a search here; an end that is forbidden, which none is."""
+    case = by_name("T5")
+    drawing = {"do_sample": True, "temperature": 0.7, "forced_eos_token_id": [5]}
+    with open_llm(write(case, tmp_path / "a", GENERATION | drawing)) as llm:
+        assert llm.config["ignored_generation_keys"] == ["do_sample"]
+        first, again = (llm.generate(source_ids()).outputs[0] for _ in range(2))
+        assert first == again and first.score is not None and first.token_ids[-1] == 5
+    with open_llm(write(case, tmp_path / "b", {"eos_token_id": 1, "bad_words_ids": [[1], [9]]})) as llm:
+        out = llm.generate(source_ids(), logit_bias={1: 100.0}, max_tokens=3).outputs[0]
+        assert out.finish_reason == "stop"
 
 
 def test_what_an_old_config_recommends_is_the_default(tmp_path):
@@ -299,6 +347,10 @@ def test_what_does_not_go_with_a_source_is_an_error(folders):
         cut = llm.generate([*source_ids(50), 1], max_tokens=3, truncation=True)
         assert cut.truncated and cut.prompt_token_ids == [*source_ids(50)[:47], 1]
         assert not llm.generate(source_ids(48), max_tokens=3, truncation=True).truncated
+        for odd in (np.array(5), np.zeros((50, 2), int), [[5]] * 50):
+            for truncation in (False, True):
+                with pytest.raises((InvalidParameterError, PromptTooLongError), match=r"prompt|source"):
+                    llm.submit(odd, truncation=truncation)
         with pytest.raises(InvalidParameterError, match="prompt_logprobs"):
             llm.generate(source_ids(), prompt_logprobs=1)
         with pytest.raises(InvalidParameterError, match="encoder-decoder"):
@@ -350,6 +402,19 @@ def test_a_head_that_the_files_hold_is_used(tmp_path):
     assert abs(logits[:, COLUMNS] - GOLDENS[case.name][:, :-1]).max() <= LIMIT * np.ptp(logits)
 
 
+@pytest.mark.parametrize("name", ["T5", "BartFor", "MarianMTModel: plain"])
+def test_an_embedding_may_have_the_name_of_any_copy(name, tmp_path, monkeypatch):
+    """safetensors keeps one name of a shared tensor: of BART's it may be the decoder's."""
+    case, stored = by_name(name), stored_tensors(by_name(name))
+    for half in ("encoder", "decoder"):
+        renamed = {key.replace("shared", f"{half}.embed_tokens"): x for key, x in stored.items()}
+        assert renamed.keys() != stored.keys()
+        monkeypatch.setattr(seq2seq_models, "stored_tensors", lambda case, renamed=renamed: renamed)
+        plan = plan_model(write(case, tmp_path / half), compute="float32")
+        logits = Bench(load(plan).model).logits(source_ids(), target_ids(case))
+        assert abs(logits[:, COLUMNS] - GOLDENS[case.name][:, :-1]).max() <= LIMIT * np.ptp(logits)
+
+
 @pytest.mark.parametrize("name", ["T5", "MarianMTModel"])
 def test_the_packed_cache_holds_both_halves(name, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(packed_cache, "MIN_WEIGHT_BYTES", 0)
@@ -361,6 +426,17 @@ def test_the_packed_cache_holds_both_halves(name, folders, tmp_path, monkeypatch
             )
             state = llm.config["packed_cache"]
     assert found[0] == found[1] and state.startswith("read from"), state
+
+
+def test_the_end_of_a_source_stays_when_it_is_cut():
+    """What ends texts, and its language behind that, as mBART has it."""
+    languages = Languages({"en_XX": 250, "zh_CN": 251}, "after", "en_XX")
+    endings = endings_of(languages, [2])
+    assert endings == {2, 250, 251} and endings_of(None, [2]) == {2}
+    assert endings_of(dataclasses.replace(languages, where="before"), [2]) == {2}
+    for ids in ([*range(10, 20), 2, 251], np.array([*range(10, 20), 2, 251])):
+        cuts = [list(Sources(300, n, start=0).cut(ids, endings)) for n in (1, 2, 3, 11, 12)]
+        assert cuts == [[251], [2, 251], [10, 2, 251], [*range(10, 19), 2, 251], list(ids)]
 
 
 # ---- the engine
@@ -380,6 +456,22 @@ def test_a_long_source_and_its_mates_share_steps():
     assert encoded[0] < encoded[1] == encoded[2] < encoded[3] and clock.now > 0
     assert all(len(handle.result(timeout=0).outputs[0].token_ids) == 2 for handle in handles)
     assert engine.stats()["computed_tokens"] == 60 + 10 + 12 + 40 + 4 * 2 and is_idle(engine)
+
+
+def test_a_refused_request_leaves_its_place_to_no_source_that_does_not_fit():
+    engine = an_engine(clock=Clock(step_s=0.001), prefill_chunk=32)
+    for _ in range(6):  # what steps cost
+        known = engine.submit(source_ids(20), sampling(max_tokens=6))
+        drain(engine)
+        known.result(timeout=0)
+    first = engine.submit(source_ids(20), sampling(max_tokens=2, priority=-5))
+    late = engine.submit([5], sampling(max_tokens=2, priority=-1, deadline_s=0.0012, ignore_eos=True))
+    long = engine.submit(source_ids(60), sampling(max_tokens=2))  # with the first, more than a step takes
+    drain(engine)
+    with pytest.raises(DeadlineExceeded):
+        late.result(timeout=0)
+    assert all(len(handle.result(timeout=0).outputs[0].token_ids) == 2 for handle in (first, long))
+    assert is_idle(engine)
 
 
 @pytest.mark.parametrize("steps", range(4))

@@ -85,6 +85,15 @@ def test_a_target_must_be_named_where_the_model_has_several(recorder, name):
     assert asked(llm, "text2text-generation", "The cat")[1] == {}
 
 
+def test_an_answer_that_begins_after_a_language_is_in_it(recorder):
+    """decoder_start_token_id of an mBART that was made for one direction."""
+    ids = recorder("mbart").tokenizer.loaded.languages.ids
+    llm = recorder("mbart", decoder_start_token_id=ids["ro_RO"])
+    assert asked(llm, "translation", "The cat")[1] == {}
+    assert asked(llm, "translation", "The cat", tgt_lang="ro_RO")[1] == {}
+    assert asked(llm, "translation", "The cat", tgt_lang="zh_CN")[1] == {"forced_bos_token_id": ids["zh_CN"]}
+
+
 def test_marian_is_told_the_targets_language_in_front_of_the_text(recorder):
     llm = recorder("marian")
     opened = [llm.tokenizer.encode(">>fra<< The cat")]

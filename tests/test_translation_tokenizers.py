@@ -40,6 +40,23 @@ def test_ids_are_those_of_transformers(tmp_path, name):
     assert tokenizer.decode(ids) == text
 
 
+def test_what_a_model_writes_has_special_tokens_of_its_own(tmp_path):
+    """The ids of source.spm's <pad> and >>fra<< are words of target_vocab.json."""
+    tokenizer = load(FOLDERS["marian-separate"], tmp_path)
+    target = SEPARATE["target_vocab.json"]
+    words = [i for i in tokenizer.loaded.special if i > 1]
+    assert len(words) == 3 and all(tokenizer.decode([5, i]) != tokenizer.decode([5]) for i in words)
+    assert tokenizer.decode([5, target["</s>"], target["<pad>"]]) == tokenizer.decode([5])
+    assert tokenizer.special_ids == {target[text] for text in ("</s>", "<unk>", "<pad>")}
+
+
+def test_a_special_token_that_the_model_has_not_takes_nobodys_place(tmp_path):
+    slow = FOLDERS["marian"]
+    more = dataclasses.replace(slow, settings=slow.settings | {"additional_special_tokens": ["<x>"]})
+    loaded = load(more, tmp_path).loaded
+    assert loaded.special[loaded.unk_id] == loaded.hidden[loaded.unk_id] == "<unk>"
+
+
 @pytest.mark.parametrize("name", ["marian", "m2m100", "m2m100-pairs"])
 def test_tokens_that_a_saved_folder_lists_keep_their_ids(tmp_path, name):
     """As transformers saves it since 4.34."""

@@ -173,6 +173,8 @@ def test_long_texts_are_cut_only_where_allowed(models):
         ("12", {"max_length": 0}, "max_length"),
         ("12", {"max_length": "24"}, "max_length"),
         ("12", {"num_beam": 2}, "num_beam"),
+        ([], {"num_beam": 2}, "num_beam"),
+        ("12", {"prefix": "write: "}, "prefix"),
         ("12", {"tgt_lang": 5}, "tgt_lang"),
         ("12", {"num_beams": 2, "num_return_sequences": 3}, "n"),
     ],
@@ -181,6 +183,12 @@ def test_wrong_options_are_named(models, inputs, options, param):
     with pytest.raises(InvalidParameterError) as error:
         tuili.pipeline("translation", models["marian-numbers"])(inputs, **options)
     assert error.value.param == param
+
+
+def test_unknown_options_are_named_when_a_pipeline_is_made(models):
+    with pytest.raises(InvalidParameterError, match="num_beams") as error:
+        tuili.pipeline("translation", models["marian-numbers"], num_beam=2)
+    assert error.value.param == "num_beam"
 
 
 # ---- the command line

@@ -21,7 +21,7 @@ SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, dou
                              std::vector<std::vector<int32_t>> bad_words, int64_t min_tokens,
                              std::vector<int32_t> min_tokens_banned, int32_t forced_first,
                              int32_t forced_last, int64_t n_before_last, int64_t n_logprobs,
-                             int64_t n_candidates) {
+                             int64_t n_candidates, bool renormalize) {
   return {.temperature = temperature,
           .top_k = top_k,
           .top_p = top_p,
@@ -41,7 +41,8 @@ SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, dou
           .forced_last = forced_last,
           .n_before_last = n_before_last,
           .n_logprobs = n_logprobs,
-          .n_candidates = n_candidates};
+          .n_candidates = n_candidates,
+          .renormalize = renormalize};
 }
 
 void bind_sampling(py::module_& module) {
@@ -52,7 +53,7 @@ void bind_sampling(py::module_& module) {
            "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0, "seed"_a = 0, "logit_bias"_a = empty,
            "allowed_token_ids"_a = empty, "bad_words"_a = empty, "min_tokens"_a = 0,
            "min_tokens_banned"_a = empty, "forced_first"_a = -1, "forced_last"_a = -1, "n_before_last"_a = -1,
-           "n_logprobs"_a = -1, "n_candidates"_a = 0);
+           "n_logprobs"_a = -1, "n_candidates"_a = 0, "renormalize"_a = false);
 }
 
 py::list to_list(const Vector<std::pair<int32_t, float>>& best) {

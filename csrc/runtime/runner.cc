@@ -474,10 +474,10 @@ void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const 
 void Runner::choose(Sampler& sampler, Sequence& s, std::span<const int32_t> history, const float* logits,
                     const float* own_logits, int64_t sample) {
   if (s.sampling.n_candidates > 0) {
-    drawn_[sample] =
-        s.deferred
-            ? sampler.rank(&s.candidates, own_logits, logits, s.sampling, history, s.n_prompt, s.allowed)
-            : sampler.rank(context_, &s.candidates, logits, s.sampling, history, s.n_prompt, s.allowed);
+    drawn_[sample] = s.deferred ? sampler.rank(context_, &s.candidates, own_logits, logits, s.sampling,
+                                               history, s.n_prompt, s.allowed)
+                                : sampler.rank(context_, &s.candidates, logits, s.sampling, history,
+                                               s.n_prompt, s.allowed);
     return;
   }
   const int32_t token = sampler.sample(context_, logits, s.sampling, history, s.n_prompt, s.allowed);

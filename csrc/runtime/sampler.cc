@@ -340,14 +340,24 @@ bool Sampler::logprobs_of(const ops::Context& context, float* out, const float* 
   return true;
 }
 
-int32_t Sampler::rank(Candidates* out, const float* own, const float* changed, const SamplingParams& params,
-                      std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed) {
+// log Σ exp(logits_), by which they are normalized; 0 where that is not possible.
+double Sampler::log_total(const ops::Context& context) const {
+  const ops::SoftmaxStats stats = ops::softmax_stats(context, logits_, n_vocab_);
+  const bool defined = std::isfinite(stats.max) && std::isfinite(stats.sum);
+  return defined ? stats.max + ops::natural_log(stats.sum) : 0;
+}
+
+int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float* own, const float* changed,
+                      const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
+                      std::span<const uint32_t> allowed) {
   std::copy_n(changed, n_vocab_, logits_);
   change(params, history, n_prompt, allowed);
+  const double shift = params.renormalize ? log_total(context) : 0;
   out->likeliest.clear();
   out->best.clear();
   for (const Rank rank : first_of(logits_, params.n_candidates))
-    out->likeliest.push_back({id_of(rank), logits_[id_of(rank)], own[id_of(rank)]});
+    out->likeliest.push_back(
+        {id_of(rank), static_cast<float>(logits_[id_of(rank)] - shift), own[id_of(rank)]});
   if (params.n_logprobs > 0)
     for (const Rank rank : first_of(own, params.n_logprobs))
       out->best.emplace_back(id_of(rank), own[id_of(rank)]);
@@ -358,7 +368,7 @@ int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float*
                       const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
                       std::span<const uint32_t> allowed) {
   if (!logprobs_of(context, weights_, logits)) return kNotANumber;
-  return rank(out, weights_, weights_, params, history, n_prompt, allowed);
+  return rank(context, out, weights_, weights_, params, history, n_prompt, allowed);
 }
 
 }  // namespace tuili

@@ -40,10 +40,11 @@ class Sampler {
                  std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed);
 
   // What a beam goes on with, as transformers ranks it: log-probabilities are changed as `sample` changes
-  // logits up to the forced tokens, and not normalized again. A forced token's is 0. own, changed: as
-  // logprobs_of makes them, and what a caller made of them. Returns kDeferred.
-  int32_t rank(Candidates* out, const float* own, const float* changed, const SamplingParams& params,
-               std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed);
+  // logits up to the forced tokens, and normalized again only if asked for. A forced token's is 0. own,
+  // changed: as logprobs_of makes them, and what a caller made of them. Returns kDeferred.
+  int32_t rank(const ops::Context& context, Candidates* out, const float* own, const float* changed,
+               const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
+               std::span<const uint32_t> allowed);
 
   // The same for the model's own logits; kNotANumber if they are not finite.
   int32_t rank(const ops::Context& context, Candidates* out, const float* logits,
@@ -58,6 +59,7 @@ class Sampler {
 
  private:
   std::span<const Rank> first_of(const float* values, int64_t n);
+  double log_total(const ops::Context& context) const;
   void change(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
               std::span<const uint32_t> allowed);
   void apply_mask(std::span<const uint32_t> allowed);

@@ -37,6 +37,7 @@ struct SamplingParams {
   int64_t n_before_last = -1;                   // as the one after so many; -1: none is forced
   int64_t n_logprobs = -1;   // -1: none; k: the chosen token's log-probability and the k best
   int64_t n_candidates = 0;  // > 0: a beam. Steps choose no token, they leave so many candidates
+  bool renormalize = false;  // of a beam: their changed log-probabilities are made to sum to 1 again
 };
 
 // Log-probabilities under the model's own logits, in nats.

@@ -428,10 +428,12 @@ class SamplingParams:
         n_before_last: int = -1,
         n_logprobs: int = -1,
         n_candidates: int = 0,
+        renormalize: bool = False,
     ) -> None:
         """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best. forced_first,
         forced_last: the only token allowed as the first generated, and after n_before_last others; -1: none.
-        n_candidates > 0: the sequence is a beam, for which steps leave candidates() and choose nothing."""
+        n_candidates > 0: the sequence is a beam, for which steps leave candidates() and choose nothing;
+        renormalize: their scores are log-probabilities of what the parameters leave."""
 
 class Sequence:
     """One request's decoding state: tokens, KV block ids, how many tokens are computed."""

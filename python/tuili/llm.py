@@ -36,7 +36,7 @@ from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import Messages, Prompt, is_chat, is_one, many
-from tuili.sources import as_config, sources_of
+from tuili.sources import as_config, endings_of, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
@@ -280,7 +280,7 @@ class LLM(Vectors, Insides):
         params      or the same as keywords, with the aliases that SamplingParams takes
                     of an encoder-decoder, they are what its encoder reads
         truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source
-                    from its end, of which an end-of-text token stays
+                    from its end, of which tokens for the end of texts and for its language stay
         raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
                     aborted
         """
@@ -341,7 +341,8 @@ class LLM(Vectors, Insides):
         text, ids = self._encode_prompt(prompt)
         truncated = False
         if boolean("truncation", truncation) and engine.sources is not None:
-            truncated, ids = len(ids) > engine.sources.max_len, engine.sources.cut(ids, engine.eos_ids)
+            endings = endings_of(self.tokenizer.loaded.languages, engine.eos_ids)
+            truncated, ids = len(ids) > engine.sources.max_len, engine.sources.cut(ids, endings)
         elif truncation:
             reserve = min(chosen.max_tokens or TRUNCATION_RESERVE, max(1, engine.max_model_len // 2))
             most = max(1, engine.max_model_len - reserve)
@@ -400,7 +401,7 @@ class LLM(Vectors, Insides):
             return prompt, self.tokenizer.encode(prompt)
         if is_chat(prompt):
             return None, self._encode_chat(prompt)
-        if isinstance(prompt, list | tuple | np.ndarray):
+        if isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim):
             return None, prompt
         raise InvalidParameterError(
             f"prompt must be a str, token ids or messages, not {described(prompt)}", param="prompt"

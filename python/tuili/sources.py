@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tuili.capacity import Capacity
 from tuili.errors import ModelFormatError
 from tuili.generation.intake import Sources
+from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel
 
 
@@ -22,14 +24,23 @@ def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
         raise ModelFormatError(
             "config.json: decoder_start_token_id and bos_token_id are missing", code="config_key"
         )
-    banned = tuple(tuple(ids) for ids in loaded.generation_defaults.get("bad_words_ids", ()))
+    given = loaded.generation_defaults.get("bad_words_ids", ())
+    endings = [[token_id] for token_id in loaded.eos_token_ids]  # which nobody can forbid
+    banned = tuple(tuple(ids) for ids in given if ids not in endings)
     if any(token_id >= spec.n_vocab for ids in banned for token_id in ids):
         raise ModelFormatError(
             f"generation_config.json: bad_words_ids: token ids from 0 to {spec.n_vocab - 1}",
             code="generation_config",
         )
+    renormalizes = bool(loaded.generation_defaults.get("renormalize_logits"))
     max_len = min(spec.encoder.max_positions, capacity.max_model_len)
-    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned)
+    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned, renormalizes)
+
+
+def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset[int]:
+    """The tokens that stand behind a source: what ends texts, and its language where that comes last."""
+    last = languages.ids.values() if languages is not None and languages.where == "after" else ()
+    return frozenset((*eos_ids, *last))
 
 
 def as_config(sources: Sources) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Tokenizer:
     @property
     def special_ids(self) -> frozenset[int]:
         """The ids that `decode` leaves out and that only the model's own text may contain."""
-        return frozenset(self.loaded.special)
+        return frozenset(self.loaded.hidden)
 
     def encode(self, text: Text, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The ids of `text`.
@@ -241,7 +241,7 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.loaded.special if skip_special else {}
+        self._skipped = tokenizer.loaded.hidden if skip_special else {}
         self._held = b""  # the beginning of a character
         self._first = True
 
@@ -252,7 +252,7 @@ class Detokenizer:
         if apart and (known := texts[token_id]) is not None:
             return known
         text = self.push_many((token_id,))
-        if apart and not self._held and token_id not in self._tokenizer.loaded.special:
+        if apart and not self._held and token_id not in self._tokenizer.loaded.hidden:
             texts[token_id] = text
         return text
 

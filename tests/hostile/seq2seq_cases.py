@@ -46,6 +46,8 @@ def encoder_decoders() -> Iterator[Case]:
         for bad in values:
             yield _case("T5", f"{key} {bad}", F, value, {key: bad})
     yield _case("T5", "early_stopping", F, "config_type", {"early_stopping": "soon"})
+    yield _case("T5", "renormalize_logits", F, "config_type", {"renormalize_logits": 1})
+    yield _case("M2M100", "padding that is no token", F, value, pad_token_id=-1)
 
 
 CASES = list(encoder_decoders())

@@ -6,7 +6,7 @@ On the caller's thread, before the engine's knows of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,16 +62,18 @@ class Order:
 class Sources:
     """What an encoder-decoder reads.
 
-    n_vocab  of its encoder
-    max_len  tokens of a source
-    start    the token that its own begin after
-    banned   sequences of tokens that the model's makers forbid
+    n_vocab       of its encoder
+    max_len       tokens of a source
+    start         the token that its own begin after
+    banned        sequences of tokens that the model's makers forbid
+    renormalizes  whether beams' log-probabilities are normalized once more, without what is forbidden
     """
 
     n_vocab: int
     max_len: int
     start: int
     banned: tuple[tuple[int, ...], ...] = ()
+    renormalizes: bool = False
 
     def check(
         self, token_ids: Sequence[int] | np.ndarray, params: SamplingParams, collect: Collect | None
@@ -88,14 +90,17 @@ class Sources:
             checks.invalid("prompt_logprobs", "is for decoders: nothing predicts the source of this model")
         return checked_ids(token_ids, self.n_vocab)
 
-    def cut(self, ids: Sequence[int] | np.ndarray, eos_ids: Sequence[int]) -> Sequence[int] | np.ndarray:
-        """The first ids, as many as may be; the last stays if it ends texts."""
-        if len(ids) <= self.max_len:
+    def cut(self, ids: Sequence[int] | np.ndarray, endings: Collection[int]) -> Sequence[int] | np.ndarray:
+        """The first ids, as many as may be; of the last two those stay that are in `endings`."""
+        n_cut = len(ids) - self.max_len
+        if n_cut <= 0:
             return ids
-        kept = [*ids[: self.max_len]]
-        if ids[-1] in eos_ids:
-            kept[-1] = ids[-1]
-        return kept
+        n_last = 0
+        for token_id in ids[: -1 - min(2, self.max_len) : -1]:
+            if not isinstance(token_id, int | np.integer) or token_id not in endings:
+                break
+            n_last += 1
+        return [*ids[: self.max_len - n_last], *ids[len(ids) - n_last :]]
 
 
 class Intake:
@@ -232,6 +237,7 @@ class Intake:
             bad_words=order.words,
             max_tokens=order.max_tokens,
             n_candidates=n_candidates,
+            renormalize=self._sources is not None and self._sources.renormalizes,
         )
         sequence = _core.Sequence(
             order.ids,

@@ -317,8 +317,7 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     sample = generation_config.get("do_sample") is True
     names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_tokens"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
-    if (generation_config.get("num_beams") or 1) > 1:
-        names += ["num_beams", "length_penalty", "early_stopping"]
+    names += [name for name in _OF_BEAMS if name != "num_beams" or (generation_config.get(name) or 1) > 1]
     given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
     for name in _FORCED:  # also as a list; of several, a request could not say which
         value = generation_config.get(name)
@@ -337,7 +336,8 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     defaults  as `defaults_from` returns them
     """
     found: dict[str, Any] = {}
-    if not _may_search(params, defaults):
+    beams = params.num_beams or (defaults.get("num_beams", 1) if _may_search(params, defaults) else 1)
+    if beams == 1:
         defaults = {name: value for name, value in defaults.items() if name not in _OF_BEAMS}
     has_form = structure.form_of(params) is not None  # which no token of the model's may break
     for name, fallback in {**_LIBRARY_DEFAULTS, "max_tokens": None}.items():
@@ -346,7 +346,7 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     if params.temperature is None:
         asked = params.n > 1 or any(getattr(params, name) is not None for name in _SAMPLING_ONLY)
         found["temperature"] = defaults.get("temperature", 1.0 if asked else 0.0)
-    if (params.num_beams or found["num_beams"]) > 1:  # nothing is drawn
+    if beams > 1:  # nothing is drawn
         for name in ("temperature", *_SAMPLING_ONLY):
             found[name] = _PLAIN_IN_BEAMS[name][-1]
     if params.min_tokens is None:
@@ -362,7 +362,7 @@ _OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 
 def _may_search(params: SamplingParams, defaults: Mapping[str, Any]) -> bool:
     """Whether the model's own number of beams suits a request that names none."""
-    if params.num_beams is not None or params.n > defaults.get("num_beams", 1):
+    if params.n > defaults.get("num_beams", 1):
         return False
     return all(getattr(params, name) in (None, *plain) for name, plain in _PLAIN_IN_BEAMS.items())
 
@@ -418,9 +418,11 @@ def core_params(
     bad_words: Iterable[tuple[int, ...]],
     max_tokens: int = 0,
     n_candidates: int = 0,
+    renormalize: bool = False,
 ) -> _core.SamplingParams:
     """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
-    n_candidates: tokens that a beam search looks at.
+    n_candidates: tokens that a beam search looks at; renormalize: whether it ranks them by log-probabilities
+    of what the parameters leave.
     """
     ending = (*eos_ids, *params.stop_token_ids)
     first, last = params.forced_bos_token_id, params.forced_eos_token_id
@@ -445,4 +447,5 @@ def core_params(
         n_before_last=max_tokens - 1,
         n_logprobs=-1 if params.logprobs is None else params.logprobs,
         n_candidates=n_candidates,
+        renormalize=renormalize,
     )

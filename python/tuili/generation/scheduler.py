@@ -262,10 +262,8 @@ class Scheduler:
         before = self.n_preemptions
         prompts = sorted(filter(in_prompt, self.running), key=STANDING, reverse=True)
         while room.tokens > 0:
-            if plan.sources and not self._has_room_for_source(room):
-                may_admit = False
             if may_admit and self.n_preemptions == before and self._comes_next(prompts):
-                row = self._admit(plan, now)
+                row = self._admit(plan, room, now)
                 if row is None:
                     may_admit = False
                     continue
@@ -282,13 +280,13 @@ class Scheduler:
         """Whether the next of those who wait stands before all prompts. prompts: best last."""
         return bool(self.waiting) and (not prompts or self._next_waiting().standing < prompts[-1].standing)
 
-    def _has_room_for_source(self, room: Room) -> bool:
-        """Whether the source of the next that waits, which is encoded whole, fits into what is left. Of a
-        step's first nobody asks.
+    def _has_room_for_source(self, plan: StepPlan, row: Row, room: Room) -> bool:
+        """Whether the row's source, which is encoded whole, fits into what is left. Of a step's first nobody
+        asks.
         """
-        if not self.waiting:
+        if not plan.sources:
             return True
-        n_source = self._next_waiting().sequence.n_source_pending
+        n_source = row.sequence.n_source_pending
         return n_source <= room.tokens and n_source * (self.costs.prompt_token_s(0) or 0.0) <= room.seconds
 
     def _next_waiting(self) -> Row:
@@ -316,11 +314,11 @@ class Scheduler:
         plan.add_chunk(row, n_new, whole=n_new == n_pending)
         room.tokens -= n_new
 
-    def _admit(self, plan: StepPlan, now: float) -> Row | None:
+    def _admit(self, plan: StepPlan, room: Room, now: float) -> Row | None:
         """Let the first row run that can meet its deadline; None if none can run now."""
         while self.waiting and len(self.running) < self._limits.max_num_seqs:
             row = self._next_waiting()
-            if not self._take_blocks(row):
+            if not self._has_room_for_source(plan, row, room) or not self._take_blocks(row):
                 return None
             self.waiting.remove(row)
             if self._is_refused(plan, row, now):

@@ -362,9 +362,8 @@ _GENERATION_INTEGERS = {
     "max_new_tokens": (1, MAX_POSITIONS),
     "no_repeat_ngram_size": (0, MAX_POSITIONS),
     "num_beams": (1, 1024),
-    "forced_bos_token_id": (0, MAX_VOCAB - 1),
-    "forced_eos_token_id": (0, MAX_VOCAB - 1),
 }
+_GENERATION_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
 
 
 def _banned(config: Config) -> list[list[int]]:
@@ -389,6 +388,8 @@ def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
         return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
     if key == "min_new_tokens":
         return "min_tokens", config.integer(key, 0, MAX_POSITIONS)
+    if key == "renormalize_logits":
+        return key, config.flag(key)
     if key == "length_penalty":
         return key, config.number(key, -10.0, 10.0)
     if key == "early_stopping":
@@ -417,12 +418,17 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
             value = config.integer(key, *_GENERATION_INTEGERS[key])
             if seq2seq or key != "num_beams":
                 result[key] = value
+        elif key in _GENERATION_TOKENS:
+            ids = config.token_ids(key, MAX_VOCAB) or ()
+            result[key] = ids[0] if len(ids) == 1 else list(ids)
         elif key == "do_sample":
             result[key] = config.flag(key)
         elif seq2seq and (found := _seq2seq_default(config, key)) is not None:
             seen.add(key)
             if not (key.endswith("length") and f"{key[:3]}_new_tokens" in config):  # which goes before
                 result[found[0]] = found[1]
+    if result.get("num_beams", 1) > 1 and result.get("do_sample"):
+        del result["do_sample"]  # a search draws nothing here
     known = {"eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config"}
     known |= seen | ({"decoder_start_token_id"} if seq2seq else set())
     return result, [
@@ -432,8 +438,8 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
 
 def legacy_generation(config: Config) -> Config:
     """The settings of an encoder-decoder without generation_config.json, which old config.json files hold."""
-    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, "do_sample", "bad_words_ids", "early_stopping"}
-    names |= {"max_length", "min_length", "length_penalty"}
+    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, "do_sample", "bad_words_ids"}
+    names |= {"max_length", "min_length", "length_penalty", "early_stopping", "renormalize_logits"}
     return Config({key: value for key, value in config.values.items() if key in names}, config.what)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
@@ -76,7 +77,7 @@ class LoadedTokenizer:
     text_of      a token's text in the vocabulary, or None if there is no such id
     decoding     what `token_bytes` was made by, as token_bytes.py has it
     n_vocab      largest id + 1
-    special      special tokens, id -> text
+    special      special tokens of what the model reads, id -> text
     literal      the ids of tokens that decode to their own text
     token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
     max_tokens   the length limit that the files give, or None
@@ -102,6 +103,14 @@ class LoadedTokenizer:
     max_tokens: int | None = None
     languages: Languages | None = None
     numbering: Numbering | None = None
+
+    @cached_property
+    def hidden(self) -> dict[int, str]:
+        """Special tokens of what the model writes, id -> text: `special`, but of a vocabulary of its own."""
+        if self.numbering is None:
+            return self.special
+        texts = {*self.special.values()}
+        return {i: text for i, text in enumerate(self.numbering.texts) if text in texts}
 
     @property
     def backend(self) -> Tokenizer:
@@ -238,7 +247,10 @@ def renumbered(loaded: LoadedTokenizer, numbering: Numbering, n_vocab: int | Non
     numbers, languages = numbering.ids, loaded.languages
     one = ("bos_id", "pad_id", "unk_id", "cls_id", "mask_id")
     known = {name: token for name in one if (token := getattr(loaded, name)) is not None}
-    special = {numbers[i]: text for i, text in loaded.special.items()}
+    own, unknown = numbering.unknown
+    special = {
+        numbers[i]: text for i, text in loaded.special.items() if i == own or numbers[i] != unknown
+    }  # others are unknown to the model
     special |= {i: text for text, i in numbering.openings.items()}
     if languages is not None:
         languages = replace(languages, ids={code: numbers[i] for code, i in languages.ids.items()})

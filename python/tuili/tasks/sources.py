@@ -33,6 +33,7 @@ class Sources:
         self._tokenizer: Tokenizer = model.tokenizer
         self._max_len: int = model.config["max_source_len"]
         self._target_is_set = model.config["sampling_defaults"].get("forced_bos_token_id") is not None
+        self._start: int | None = model.config.get("decoder_start_token_id")
 
     @property
     def languages(self) -> Languages | None:
@@ -72,9 +73,10 @@ class Sources:
         source = languages.source if source is None else source
         target = languages.target if target is None else target
         languages.token(source, "src_lang")
-        if target is None and self._target_is_set:
+        if target is None and (self._target_is_set or self._start in languages.ids.values()):
             return Direction(source=str(source))
-        return Direction(source=str(source), forced_bos_token_id=languages.token(target, "tgt_lang"))
+        wanted = languages.token(target, "tgt_lang")  # which the answer may follow already, as mBART's did
+        return Direction(source=str(source), forced_bos_token_id=None if wanted == self._start else wanted)
 
     def encode(self, text: str, direction: Direction, *, cut: bool) -> tuple[list[int], bool]:
         """(ids, whether the text's end was cut off).

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
+from tuili.generation.params import canonical_names
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
@@ -18,6 +19,7 @@ KEYS = {
     "translation": "translation_text",
 }
 _DIRECTED = re.compile("translation_(.+)_to_(.+)")
+_OWN = ("truncation", "src_lang", "tgt_lang", "max_length", "min_length", "min_new_tokens", "params")
 _OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
@@ -40,7 +42,8 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return options  # LLM.generate checks them
+        canonical_names({name: value for name, value in options.items() if name not in _OWN})
+        return options
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":

@@ -1,4 +1,4 @@
-"""M2M100 and NLLB: norms before, scaled embeddings, sinusoidal positions from row 2 on."""
+"""M2M100 and NLLB: norms before, scaled embeddings, sinusoidal positions behind the one of padding."""
 
 from __future__ import annotations
 
@@ -18,20 +18,17 @@ from tuili.loading.architectures.seq2seq import (
     halves,
     sinusoid_shape,
 )
-from tuili.loading.config import Config
+from tuili.loading.config import MAX_VOCAB, Config
 
 tensor_names = fairseq_names
 IGNORED_TENSORS = (COPIES, STORED_SINUSOIDS)
-_OFFSET = 2
 
 
 def spec(config: Config) -> ModelSpec:
     """M2M100ForConditionalGeneration, as NLLB's models are, too."""
     if sinusoid_shape(config)[1] < 4:
         raise config.wrong("d_model", "at least 4")
-    return fairseq(
-        config, placement="pre", offset=_OFFSET, scaled=True, usual_activation="relu", logits_bias=False
-    )
+    return fairseq(config, placement="pre", scaled=True, usual_activation="relu", logits_bias=False)
 
 
 def constants(config: Config) -> dict[str, Any]:
@@ -40,15 +37,12 @@ def constants(config: Config) -> dict[str, Any]:
 
 
 def _sinusoids(config: Config) -> NDArray[np.float32]:
-    """sin and cos of position / 10000^(i / (d/2 - 1)), as tensor2tensor has them: computed in float32 up to
-    the angle; 0 for the padding and, where d is odd, at the end."""
-    n_positions, d = sinusoid_shape(config)
-    n = n_positions + _OFFSET
+    """sin and cos of position / 10000^(i / (d/2 - 1)), as tensor2tensor has them, and 0 at the end where d is
+    odd: computed in float32 up to the angle. As in fairseq, the first position is pad_token_id + 1."""
+    n, d = sinusoid_shape(config)
+    first = config.integer("pad_token_id", 0, MAX_VOCAB - 1, 1) + 1
     step = -math.log(10000) / (d // 2 - 1)
     frequencies = np.exp((np.arange(d // 2, dtype=np.float32) * np.float32(step)).astype(np.float64))
-    angles = np.arange(n, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
+    angles = np.arange(first, first + n, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
     table = halves(np.sin(angles.astype(np.float64)), np.cos(angles.astype(np.float64)))
-    padding = config.values.get("pad_token_id")
-    if type(padding) is int and 0 <= padding < n:
-        table[padding] = 0
     return np.pad(table, ((0, 0), (0, d % 2)))

@@ -36,7 +36,6 @@ _LAYER = {
 _AROUND = {"layernorm_embedding": "embedding_norm", "layer_norm": "final_norm"}
 _MODULES = _AROUND | {f"layers.{{i}}.{theirs}": f"layers.{{i}}.{ours}" for theirs, ours in _LAYER.items()}
 _SIDES = {"model.encoder.": "encoder.", "model.decoder.": ""}
-_SHARED = {"model.shared.weight": "token_embedding"}
 _OWN = {f"{side}embed_tokens.weight": f"{half}token_embedding" for side, half in _SIDES.items()}
 _NAMES: Names = {
     "lm_head.weight": "head",
@@ -54,6 +53,7 @@ _NAMES: Names = {
 LEARNED_POSITIONS = {
     f"{side}embed_positions.weight": f"{half}position_embedding" for side, half in _SIDES.items()
 }
+_COPIES = ("model.shared.weight", *_OWN)
 COPIES = r"model\.(shared|(en|de)coder\.embed_tokens)\.weight"  # of an embedding
 STORED_SINUSOIDS = r"model\.(en|de)coder\.embed_positions\.weights?"
 _MOST_SINUSOIDS = 1 << 26
@@ -62,7 +62,13 @@ TABLES = r"(encoder\.)?position_embedding"
 
 def fairseq_names(config: Config) -> Names:
     """Their names -> ours, but for the tables of positions."""
-    return {**(_OWN if has_own_embeddings(config) else _SHARED), **_NAMES}
+    embeddings = _OWN if has_own_embeddings(config) else {one_of(config, _COPIES): "token_embedding"}
+    return {**embeddings, **_NAMES}
+
+
+def one_of(config: Config, copies: Sequence[str]) -> str:
+    """The first copy of a tensor that the files hold: who writes them may leave out any but one."""
+    return next((name for name in copies if name in config.tensors), copies[0])
 
 
 def has_own_embeddings(config: Config) -> bool:

@@ -7,11 +7,12 @@ from typing import Any
 from tuili._core import LayerSpec, ModelSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import ACTIVATIONS
-from tuili.loading.architectures.seq2seq import encoder_decoder
+from tuili.loading.architectures.seq2seq import encoder_decoder, one_of
 from tuili.loading.config import MAX_HEAD_DIM, MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_MODEL, Config
 from tuili.loading.position_bias import relative
 
-IGNORED_TENSORS = (r"(en|de)coder\.embed_tokens\.weight", r"decoder\..*EncDecAttention\.relative.*")
+_COPIES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+IGNORED_TENSORS = (r"(shared|(en|de)coder\.embed_tokens)\.weight", r"decoder\..*EncDecAttention\.relative.*")
 _LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
 _MOST_BIASES = 4096  # each takes memory before a tensor is looked at
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
@@ -24,7 +25,7 @@ _MODULES = {
 
 def tensor_names(config: Config) -> dict[str, str]:
     """Their names -> ours: the number of a part of a layer says what it is."""
-    names = {"shared.weight": "token_embedding", "lm_head.weight": "head"}
+    names = {one_of(config, _COPIES): "token_embedding", "lm_head.weight": "head"}
     for half, ours in (("encoder", "encoder."), ("decoder", "")):
         names[f"{half}.final_layer_norm.weight"] = f"{ours}final_norm"
         modules = [name for name in _MODULES if half == "decoder" or name != "EncDecAttention"]
