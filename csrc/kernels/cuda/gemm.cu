@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
 
-// One block of 128 threads per tile of y; 96 KiB of shared memory, for which the device must be asked.
+// One block of 128 threads per tile of y; 48 or 96 KiB of shared memory, for which the device must be asked.
 template <typename Shape, typename Out>
 int launch_gemm(Stream stream, const GemmProblem<Out>& problem) {
   const int64_t row_bytes = problem.k * static_cast<int64_t>(sizeof(bf16));

@@ -19,8 +19,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* shared) {
 #endif
 
 // Starts to copy 16 bytes into shared memory, past L1 and the registers; both ends are 16-byte aligned. Only
-// the first `source_bytes` are read, the rest is zero; with 0 nothing is read, but `global` must still be a
-// valid address.
+// the first `source_bytes` are read, the rest is zero; with 0 nothing is read, wherever `global` points.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global, int source_bytes) {
 #if defined(__CUDACC__)
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
