@@ -63,7 +63,15 @@ class Race:
         self._result = Measurements()
 
     def run(self, bars: Iterable[Bar], excluded: Mapping[str, str]) -> Measurements:
-        entries = _entries(bars)
+        try:
+            for rivals in _rivals(bars):
+                self._run(_entries(rivals), excluded)
+            self._result.completed = True
+        except KeyboardInterrupt:
+            self._say("interrupted: the tables hold what there is")
+        return self._result
+
+    def _run(self, entries: Mapping[str, list[Contestant]], excluded: Mapping[str, str]) -> None:
         try:
             with self._locked():
                 self._prepare(entries, excluded)
@@ -73,13 +81,9 @@ class Race:
                     with self._locked():
                         for contestant in order:
                             self._measure(contestant, work, number)
-            self._result.completed = True
-        except KeyboardInterrupt:
-            self._say("interrupted: the tables hold what there is")
         finally:
-            for process in self._processes.values():
-                process.close()
-        return self._result
+            while self._processes:
+                self._processes.popitem()[1].close()
 
     def _prepare(self, entries: Mapping[str, list[Contestant]], excluded: Mapping[str, str]) -> None:
         """Makes model files and opens each contestant's engine; failures become reasons."""
@@ -186,6 +190,22 @@ class Race:
 def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Of the angles between the rows of a and those of b."""
     return float(np.mean(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)))
+
+
+def _contestants(bar: Bar) -> list[Contestant]:
+    exact = [FLOAT_VECTORS] if bar.work == "cosine" else []
+    return [*((US, variant) for variant in bar.ours), *bar.rivals, *exact]
+
+
+def _rivals(bars: Iterable[Bar]) -> list[list[Bar]]:
+    """The bars in groups that share no contestant: only one group's engines are in memory at a time."""
+    groups: list[list[Bar]] = []
+    for bar in bars:
+        own = set(_contestants(bar))
+        joined = [group for group in groups if not own.isdisjoint(c for b in group for c in _contestants(b))]
+        groups = [group for group in groups if group not in joined]
+        groups.append([*(b for group in joined for b in group), bar])
+    return groups
 
 
 def _entries(bars: Iterable[Bar]) -> dict[str, list[Contestant]]:
