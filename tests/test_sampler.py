@@ -129,6 +129,18 @@ def test_draws_from_a_large_vocabulary(name, settings):
         assert chosen in kept[max(0, place - slack) : place + slack + 1], (chosen, kept[place])
 
 
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("n_best", [0, 1, 20, 68, 69, 1000])
+def test_the_likeliest_of_a_large_vocabulary(name, n_best):
+    logits = LARGE[name].astype(np.float32)
+    expected = np.lexsort((np.arange(N_LARGE), -logits))[:n_best]
+    total = np.log(np.exp(logits.astype(np.float64)).sum())
+    own, best = _core.ops.logprobs(logits, 77, n_best)
+    assert [token for token, _ in best] == expected.tolist()
+    assert own == pytest.approx(logits[77] - total, abs=1e-5)
+    assert [value for _, value in best] == pytest.approx(logits[expected] - total, abs=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 1023, 1025, 5000])
 def test_the_first_maximum_of_any_length(n):
     greedy = _core.SamplingParams(temperature=0.0)

@@ -343,6 +343,16 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
   return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, history, n_prompt, {});
 }
 
+py::tuple logprobs(const FloatArray& logits, int64_t token, int64_t n_best) {
+  check_dims(logits, "logits", 1);
+  const int64_t n_vocab = logits.shape(0);
+  TUILI_CHECK(token >= 0 && token < n_vocab && n_best >= 0, "token ", token, " or n_best ", n_best, " of ",
+              n_vocab);
+  const TokenLogprobs result =
+      Sampler(n_vocab).logprobs(OneCall(std::nullopt).context, logits.data(), token, n_best);
+  return py::make_tuple(result.logprob, result.best);
+}
+
 void bind_linear(py::module_& ops) {
   ops.def("gemm", &gemm, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(), "compute"_a = "auto",
           "isa"_a = py::none(), "num_threads"_a = 1);
@@ -375,6 +385,7 @@ void bind_elements(py::module_& ops) {
   ops.def("exp_shifted", &exp_shifted, "x"_a, "shift"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("philox", &philox, "seed"_a, "counter"_a);
   ops.def("sample", &sample, "logits"_a, "sampling"_a, "history"_a, "n_prompt"_a);
+  ops.def("logprobs", &logprobs, "logits"_a, "token"_a, "n_best"_a);
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <utility>
 
@@ -211,40 +210,11 @@ double Sampler::total_weight() const {
   return total;
 }
 
-// Drops, quickly, many that cannot be among the k first of all ids: where k groups of ids have a maximum of
-// at least `bound`, k ids do, and lower ones are behind them. The weights are not there yet: their place is
-// free.
-void Sampler::drop_low(int64_t k) {
-  constexpr int64_t kGroup = 64;
-  const int64_t n_groups = n_vocab_ / kGroup;
-  float *const maxima = weights_, *const sorted = weights_ + n_groups;
-  for (int64_t g = 0; g < n_groups; ++g) {
-    float lanes[16];
-    std::fill_n(lanes, 16, -kInfinity);
-    for (int64_t i = 0; i < kGroup; ++i) {
-      const float logit = logits_[g * kGroup + i];
-      lanes[i % 16] = logit > lanes[i % 16] ? logit : lanes[i % 16];
-    }
-    maxima[g] = *std::max_element(lanes, lanes + 16);
-  }
-  std::copy_n(maxima, n_groups, sorted);
-  std::nth_element(sorted, sorted + (k - 1), sorted + n_groups, std::greater<>());
-  const float bound = sorted[k - 1];
-  n_ = 0;
-  const auto take = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      ids_[n_] = static_cast<int32_t>(i);
-      logits_[n_] = logits_[i];
-      n_ += logits_[n_] >= bound;
-    }
-  };
-  for (int64_t g = 0; g < n_groups; ++g)
-    if (maxima[g] >= bound) take(g * kGroup, (g + 1) * kGroup);
-  take(n_groups * kGroup, n_vocab_);
-}
-
 void Sampler::keep_top_k(int64_t k) {
-  if (k <= n_vocab_ / 1024) drop_low(k);
+  if (Selection::few(n_, k)) {
+    n_ = selection_.leading(logits_, n_, k, ids_);
+    for (int64_t i = 0; i < n_; ++i) logits_[i] = logits_[ids_[i]];
+  }
   const std::span<uint32_t> keys = selection_.keys(n_);
   for (int64_t i = 0; i < n_; ++i) keys[i] = key_descending(logits_[i]);
   keep(selection_.nth(n_, k));
@@ -325,9 +295,14 @@ TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits
 
 // The n greatest of [n_vocab] values, the greatest first.
 std::span<const Rank> Sampler::first_of(const float* values, int64_t n) {
+  n = std::min(n, n_vocab_);
+  if (n > 0 && Selection::few(n_vocab_, n)) {
+    const auto n_found = static_cast<size_t>(selection_.leading(values, n_vocab_, n, ids_));
+    return selection_.greatest(values, {ids_, n_found}, n);
+  }
   const std::span<uint32_t> keys = selection_.keys(n_vocab_);
   for (int64_t i = 0; i < n_vocab_; ++i) keys[i] = key_descending(values[i]);
-  return selection_.first(n_vocab_, std::min(n, n_vocab_));
+  return selection_.first(n_vocab_, n);
 }
 
 // ---- beams

@@ -69,7 +69,6 @@ class Sampler {
   void apply_force(const SamplingParams& params, int64_t n_generated);
   int32_t draw(const ops::Context& context, const float* logits, const SamplingParams& params, float best,
                uint64_t counter);
-  void drop_low(int64_t k);
   void keep_top_k(int64_t k);
   void weigh(const ops::Context& context);
   void keep_top_p(double top_p);

@@ -1,6 +1,8 @@
 #include "runtime/selection.h"
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <utility>
 
 namespace tuili {
@@ -11,6 +13,16 @@ constexpr int64_t kBins = int64_t{1} << (32 - kBinShift);
 constexpr int kDigitBits = 11, kDigits = 3;  // of a radix sort by 32-bit keys
 constexpr int64_t kDigitValues = int64_t{1} << kDigitBits;
 constexpr size_t kFewRanks = 2048;  // fewer are sorted by comparing
+constexpr int64_t kGroup = 64;      // values with a maximum of their own
+
+float max_of_group(const float* values) {
+  constexpr int64_t kLanes = 16;
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, -std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < kGroup; ++i)
+    lanes[i % kLanes] = values[i] > lanes[i % kLanes] ? values[i] : lanes[i % kLanes];
+  return *std::max_element(lanes, lanes + kLanes);
+}
 
 }  // namespace
 
@@ -21,6 +33,7 @@ Selection::Selection(int64_t n_most) {
     spare_ = carver.take<Rank>(n_most);
     sums_ = carver.take<double>(2 * kBins);
     counts_ = carver.take<uint32_t>(std::max(2 * kBins, kDigits * kDigitValues));
+    maxima_ = carver.take<float>(2 * (n_most / kGroup));
     return carver.used();
   };
   memory_ = Buffer(carve(Carver()));
@@ -55,6 +68,36 @@ std::span<const Rank> Selection::first(int64_t n, int64_t count) {
   if (count == 0) return {};
   nth(n, count);  // leaves them at the front
   std::sort(ranks_, ranks_ + count);
+  return {ranks_, static_cast<size_t>(count)};
+}
+
+// Where as many groups have a maximum of at least `bound`, as many candidates reach it, and those below it
+// are behind them.
+int64_t Selection::leading(const float* values, int64_t n, int64_t count, int32_t* out) {
+  const int64_t n_groups = n / kGroup;
+  float* const sorted = maxima_ + n_groups;
+  for (int64_t g = 0; g < n_groups; ++g) maxima_[g] = max_of_group(values + g * kGroup);
+  std::copy_n(maxima_, n_groups, sorted);
+  std::nth_element(sorted, sorted + (count - 1), sorted + n_groups, std::greater<>());
+  const float bound = sorted[count - 1];
+  int64_t found = 0;
+  const auto take = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {  // without a branch: who stays is unpredictable
+      out[found] = static_cast<int32_t>(i);
+      found += values[i] >= bound;
+    }
+  };
+  for (int64_t g = 0; g < n_groups; ++g)
+    if (maxima_[g] >= bound) take(g * kGroup, (g + 1) * kGroup);
+  take(n_groups * kGroup, n);
+  return found;
+}
+
+std::span<const Rank> Selection::greatest(const float* values, std::span<const int32_t> candidates,
+                                          int64_t count) {
+  Rank* end = ranks_;
+  for (const int32_t i : candidates) *end++ = rank_of(key_descending(values[i]), i);
+  std::partial_sort(ranks_, ranks_ + count, end);
   return {ranks_, static_cast<size_t>(count)};
 }
 

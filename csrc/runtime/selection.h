@@ -24,8 +24,9 @@ inline uint32_t key_descending(float x) {
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-// Candidates 0 … n - 1 with a key each. Nothing is sorted but those in the leading bins of a histogram of the
-// keys, and these by radix when they are many. Allocates only in its constructor; pages are touched on use.
+// Candidates 0 … n - 1 with a key or a value each. Nothing is sorted but those in the leading bins of a
+// histogram of the keys, and these by radix when they are many. Allocates only in its constructor; pages are
+// touched on use.
 class Selection {
  public:
   explicit Selection(int64_t n_most);
@@ -47,6 +48,16 @@ class Selection {
   // The `count` first ones, in order.
   std::span<const Rank> first(int64_t n, int64_t count);
 
+  // Whether looking at the maxima of groups of values finds the `count` greatest of n sooner than keys do.
+  static bool few(int64_t n, int64_t count) { return count <= n / 1024; }
+
+  // Candidates whose value is at least one that `count` of them reach, into `out` [n] by number; returns how
+  // many they are: `count` or a few more. few(n, count); values are not NaN.
+  int64_t leading(const float* values, int64_t n, int64_t count, int32_t* out);
+
+  // The `count` greatest of these candidates, in order.
+  std::span<const Rank> greatest(const float* values, std::span<const int32_t> candidates, int64_t count);
+
  private:
   std::span<Rank> collect(int64_t n, uint32_t last_bin);
   std::span<Rank> sorted(std::span<Rank> ranks);
@@ -57,6 +68,7 @@ class Selection {
   std::span<Rank> collected_;
   double* sums_ = nullptr;      // [2][bins]
   uint32_t* counts_ = nullptr;  // [2][bins], or [3][digits]
+  float* maxima_ = nullptr;     // [2][n_most / 64]
 };
 
 }  // namespace tuili

@@ -831,6 +831,9 @@ class ops:
         """The token that the runner would append after `history` (prompt, then generated); -1, -2 as
         StepResult."""
     @staticmethod
+    def logprobs(logits: f32, token: int, n_best: int) -> tuple[float, list[tuple[int, float]]]:
+        """Log-probability of the token, and of the n_best likeliest with their ids: equal ones by id."""
+    @staticmethod
     def gemm_on_device(
         x: u16, w: u16 | PackedWeight, out: Literal["float32", "bfloat16"] = "float32"
     ) -> f32 | u16:
