@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <utility>
 
 namespace tuili {
@@ -16,12 +15,14 @@ constexpr size_t kFewRanks = 2048;  // fewer are sorted by comparing
 constexpr int64_t kGroup = 64;      // values with a maximum of their own
 
 float max_of_group(const float* values) {
-  constexpr int64_t kLanes = 16;
+  constexpr int64_t kLanes = 16;  // in step, which a compiler makes vectors of
   float lanes[kLanes];
-  std::fill_n(lanes, kLanes, -std::numeric_limits<float>::infinity());
-  for (int64_t i = 0; i < kGroup; ++i)
-    lanes[i % kLanes] = values[i] > lanes[i % kLanes] ? values[i] : lanes[i % kLanes];
-  return *std::max_element(lanes, lanes + kLanes);
+  std::copy_n(values, kLanes, lanes);
+  for (int64_t i = kLanes; i < kGroup; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j) lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
+  for (int64_t n = kLanes / 2; n > 0; n /= 2)
+    for (int64_t j = 0; j < n; ++j) lanes[j] = lanes[j + n] > lanes[j] ? lanes[j + n] : lanes[j];
+  return lanes[0];
 }
 
 }  // namespace
