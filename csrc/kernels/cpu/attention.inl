@@ -179,13 +179,14 @@ void tile_scores(const AttentionArgs& args, int64_t kv_head, const Queries& quer
   for_each_tile<kFloatRows>(queries.count, [&]<int kRows>(int64_t first) {
     constexpr int kPieces = panels_for(kRows);
     int64_t key = any.begin / 16 * 16;
-    for (; key + 16 * (kPieces - 1) < any.end; key += 16 * kPieces)
-      score_pieces<kRows, kPieces, T>(args, kv_head, queries, first, key, queries.scores + (key - tile),
-                                      ahead);
-    if constexpr (kPieces > 1) {
-      for (; key < any.end; key += 16)
-        score_pieces<kRows, 1, T>(args, kv_head, queries, first, key, queries.scores + (key - tile), ahead);
-    }
+    const auto take = [&]<int kTaken>() {
+      for (; key + 16 * (kTaken - 1) < any.end; key += 16 * kTaken)
+        score_pieces<kRows, kTaken, T>(args, kv_head, queries, first, key, queries.scores + (key - tile),
+                                       ahead);
+    };
+    take.template operator()<kPieces>();
+    if constexpr (kPieces > 2) take.template operator()<2>();  // chains of one piece wait for their sums
+    if constexpr (kPieces > 1) take.template operator()<1>();
   });
 }
 
