@@ -196,7 +196,7 @@ def labels(c: dict[str, Any]) -> Shapes:
 
 def llama(c: dict[str, Any]) -> Shapes:
     d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
-    before = {"Model": "", "ForQuestionAnswering": "transformer."}.get(name.removeprefix("Llama"), "model.")
+    before = "" if name.endswith("Model") else "transformer." if name.endswith("Answering") else "model."
     kv = d // c["num_attention_heads"] * c["num_key_value_heads"]
     yield from table(f"{before}embed_tokens", c["vocab_size"], d)
     for i in range(c["num_hidden_layers"]):
@@ -208,6 +208,11 @@ def llama(c: dict[str, Any]) -> Shapes:
         yield from linear(f"{at}.mlp.down_proj", d, f, False)
         yield from norm(f"{at}.input_layernorm", d, False)
         yield from norm(f"{at}.post_attention_layernorm", d, False)
+        if c["model_type"] == "gemma3_text":
+            for part in "qk":
+                yield from norm(f"{at}.self_attn.{part}_norm", c["head_dim"], False)
+            for part in ("pre", "post"):
+                yield from norm(f"{at}.{part}_feedforward_layernorm", d, False)
     yield from norm(f"{before}norm", d, False)
     if name == "LlamaForSequenceClassification":
         yield "score.weight", (len(c["id2label"]), d)
@@ -365,6 +370,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "electra": electra,
     "albert": albert,
     "llama": llama,
+    "gemma3_text": llama,
     "modernbert": modernbert,
     "nomic_bert": nomic_bert,
     "mpnet": mpnet,
@@ -465,6 +471,9 @@ def _cases() -> Iterator[Case]:
         llama_base | {"attention_bias": True, "rope_theta": 500.0},
         "other",
     )
+    yield case("llama", "LlamaModel", llama_base | {"is_causal": False}, "both sides")
+    gemma = {"use_bidirectional_attention": True, "sliding_window": 10, "sliding_window_pattern": 2}
+    yield case("gemma3_text", "Gemma3TextModel", llama_base | gemma | {"head_dim": 12}, "both sides")
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
     yield from _later_cases(heads)
     wide = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}

@@ -115,7 +115,7 @@ def test_every_decoder_is_in_the_table() -> None:
     assert decoders <= tested, f"no test of {sorted(decoders - tested)}"
 
 
-@pytest.mark.parametrize("name", [name for name in CLASS_DEFAULTS if name not in HF_SEQ2SEQ])
+@pytest.mark.parametrize("name", sorted(CLASS_DEFAULTS.keys() & HF_ARCHITECTURES.keys() - HF_SEQ2SEQ.keys()))
 def test_a_setting_left_out_is_that_of_transformers_class(name: str) -> None:
     usual = CLASS_DEFAULTS[name]
     case = next(case for case in CASES if case.architecture == name)
@@ -145,6 +145,8 @@ def test_a_setting_that_is_null_is_not_filled_in() -> None:
         ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "apply_residual"),
         ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
+        ("OPTForCausalLM", {"architectures": ["OPTModel"], "word_embed_proj_dim": 48}, "word_embed_proj"),
+        ("MistralForCausalLM", {"architectures": ["MistralModel"], "is_causal": False}, "is_causal"),
     ],
 )
 def test_an_option_that_is_not_supported_is_named(name: str, settings: dict[str, Any], said: str) -> None:
@@ -153,6 +155,31 @@ def test_an_option_that_is_not_supported_is_named(name: str, settings: dict[str,
     _, module = hf_architecture(config)
     with pytest.raises(ModelUnsupportedError, match=said):
         module.spec(config)
+
+
+@pytest.mark.parametrize("key, value", [("is_causal", False), ("use_bidirectional_attention", True)])
+def test_a_decoder_that_sees_both_sides_writes_nothing(key: str, value: bool) -> None:
+    case = next(case for case in CASES if case.architecture == "Gemma3ForCausalLM")
+    with pytest.raises(ModelUnsupportedError, match=key):
+        hf_architecture(Config(case.config | {key: value}, "config.json"))
+
+
+ALIKE = [case for case in cases("transformers") if "word_embed_proj_dim" not in case.config]
+
+
+@pytest.mark.parametrize("case", ALIKE, ids=lambda case: case.name)
+def test_without_words_an_architecture_has_the_same_layers(case: Case) -> None:
+    """Two of a file tell themselves apart by the name of their class, which then has another end."""
+    stem = case.architecture.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    specs = []
+    for name in (case.architecture, f"{stem}Model"):
+        config = Config(case.config | {"architectures": [name]}, "config.json")
+        specs.append(hf_architecture(config)[1].spec(config))
+    parts = ("rope", "sliding_window", "norm_placement", "qk_norm", "attention_scale", "activation", "causal")
+    layers = [[[getattr(layer, part) for part in parts] for layer in spec.layers] for spec in specs]
+    assert layers[0] == layers[1]
+    expected = [dict(ModelBuilder(spec).expected()) for spec in specs]
+    assert {name: shape for name, shape in expected[0].items() if "head" not in name} == expected[1]
 
 
 def test_rotations_by_layer_type_are_not_taken_from_one_for_all() -> None:

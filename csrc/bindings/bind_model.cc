@@ -282,10 +282,12 @@ void bind_task_head(py::module_& module) {
 }
 
 // An encoder with a decoder's layers: what it computes up to its head, and a head of another kind.
-ModelSpec without_words(ModelSpec spec, const TaskHead& head) {
+ModelSpec without_words(ModelSpec spec, const TaskHead& head, bool causal) {
   spec.kind = ModelKind::encoder;
   spec.has_head = spec.tied_head = spec.head_bias = false;
   spec.task_head = head;
+  if (!causal)
+    for (LayerSpec& layer : spec.layers) layer.causal = false;
   spec.validate();
   return spec;
 }
@@ -345,7 +347,7 @@ void bind_model_spec(py::module_& module) {
            "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f, "project_last"_a = false,
            "task_head"_a = TaskHead(), "encoder"_a = py::none(), "shares_embedding"_a = false,
            "norm_projected"_a = false, "distances"_a = DistanceSpec(), "convolution"_a = ConvolutionSpec())
-      .def("without_words", &without_words, "task_head"_a = TaskHead())
+      .def("without_words", &without_words, "task_head"_a = TaskHead(), py::kw_only(), "causal"_a = true)
       .def_property_readonly("kind", [](const ModelSpec& s) { return name_of(s.kind); })
       .def_property_readonly(
           "encoder",

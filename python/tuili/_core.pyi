@@ -308,8 +308,11 @@ class ModelSpec:
     ) -> None:
         """encoder: of an encoder-decoder; its shares_embedding says that it looks tokens up in the decoder's.
         Raises ModelFormatError that names the first inconsistency."""
-    def without_words(self, task_head: TaskHead = ...) -> ModelSpec:
-        """A decoder's layers as an encoder, with a task head or none in place of the head for words."""
+    def without_words(self, task_head: TaskHead = ..., *, causal: bool = True) -> ModelSpec:
+        """A decoder's layers as an encoder, with a task head or none in place of the head for words.
+
+        causal  False: every token sees those behind it, too
+        """
     @property
     def kind(self) -> ModelKind: ...
     @property

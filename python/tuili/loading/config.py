@@ -298,13 +298,26 @@ def _supported(table: Mapping[str, str]) -> str:
     return f"{heads}; {', '.join(HF_SEQ2SEQ)}"
 
 
+_WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
+
+
+def as_embedder(config: Config) -> Config:
+    """A decoder's configuration in a sentence-transformers folder, which names the class with a head for
+    words and holds none: as that of the layers alone."""
+    names = config.values.get("architectures")
+    if isinstance(names, list) and len(names) == 1 and names[0] in HF_ARCHITECTURES:
+        stems = [names[0].removesuffix(words) for words in _WORDS if names[0].endswith(words)]
+        config.values = {**config.values, "architectures": [f"{stem}Model" for stem in stems] or names}
+    return config
+
+
 def _headed_decoder(name: str) -> str | None:
     """The decoder under the head that `name` ends in, or None if there is no such decoder."""
     from tuili.loading.architectures.decoder_heads import ENDS
 
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
-            for words in ("ForCausalLM", "LMHeadModel"):
+            for words in _WORDS:
                 if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
                     return f"{stem}{words}"
     return None
@@ -331,9 +344,16 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
 
     headed = _headed_decoder(names[0]) if names[0] not in HF_ARCHITECTURES else None
     module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
-    config.fill(class_defaults.CLASS_DEFAULTS.get(headed or names[0], {}))
+    config.fill(class_defaults.usual_of(headed or names[0]))
     if headed is not None:
-        module = decoder_heads.HeadedDecoder(module)
+        module = decoder_heads.HeadedDecoder(module, headed)
+    elif names[0].endswith(_WORDS):
+        for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
+            if config.flag(key, usual) is not usual:
+                raise ModelUnsupportedError(
+                    f"{config.what}: {key} is {shown(not usual)}, and {names[0]} writes from left to right",
+                    code="config_unsupported",
+                )
     return names[0], module
 
 

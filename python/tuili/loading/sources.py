@@ -15,6 +15,7 @@ from tuili.loading.config import (
     MAX_POSITIONS,
     MAX_VOCAB,
     Config,
+    as_embedder,
     decoder_start_id,
     eos_token_ids,
     generation_defaults,
@@ -127,6 +128,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
+    if os.path.lexists(os.path.join(folder, "modules.json")):
+        config = as_embedder(config)
     architecture, module = hf_architecture(config)
     _refuse_pickles_only(folder)
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)

@@ -4,7 +4,7 @@ Each file has
     spec(config) -> ModelSpec                 from the settings of config.json
     TENSOR_NAMES, IGNORED_TENSORS             names in Hugging Face folders -> ours, or Parts (layout.py);
                                               regular expressions of known extras
-    BASE_PREFIX                               of names, which some folders leave out (optional)
+    BASE_PREFIX                               of names, which some folders leave out, if it is not "model."
     constants(config)                         regular expressions of tensors of ours that folders do not hold
                                               -> their value (optional)
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
@@ -166,12 +166,35 @@ def rope(
 
 
 def rope_section(config: Config) -> Config | None:
-    """The settings of rotary positions, with `original_max_position_embeddings` from beside them."""
-    scaling = config.section("rope_parameters") or config.section("rope_scaling")
+    """The settings of rotary positions, with `original_max_position_embeddings` from beside them; the old
+    spelling goes before the new one, as in transformers."""
+    scaling = config.section("rope_scaling" if config.values.get("rope_scaling") else "rope_parameters")
     if scaling is not None and "original_max_position_embeddings" in config:
         original = {"original_max_position_embeddings": config.values["original_max_position_embeddings"]}
         scaling.values = {**scaling.values, **original}
     return scaling
+
+
+def rope_of_kind(
+    config: Config, size: Sizes, kind: str, theta: float, key: str, *, scaled: bool
+) -> tuple[RopeSpec, int]:
+    """The same of the layers of a kind, local or global, by `rope_parameters` under its name.
+
+    theta, key  the family's own base, and where the old spelling has it
+    scaled      whether `rope_scaling`, which goes before, is theirs
+    """
+    both = config.section("rope_parameters")
+    if both is not None and not (LOCAL in both or GLOBAL in both):
+        raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
+    parts = [both.section(kind) if both is not None else None]
+    parts += [config.section("rope_scaling")] if scaled else []
+    values = {name: x for part in parts if part is not None for name, x in part.values.items()}
+    values.pop("truncate", None)  # transformers does not look for it here
+    section = Config(values, f"{config.what}: rope_parameters: {kind}")
+    old = Config({"rope_theta": config.values.get(key)}, config.what, {"rope_theta": key})
+    section.defaults = old.defaults = config.defaults
+    theta_in = section if "rope_theta" in section else old
+    return rope_of(config, size, section, theta_in, theta, size.head_dim)
 
 
 def rope_of(

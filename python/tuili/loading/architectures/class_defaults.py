@@ -6,6 +6,7 @@ architecture's file asks for it. null is a value: it is not filled in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 _LATENT = {
@@ -101,4 +102,17 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "PegasusForConditionalGeneration": _BART,
     "MarianMTModel": _BART,
     "M2M100ForConditionalGeneration": _BART,
+    # Encoders, whatever head they have.
+    **{
+        stem: {"max_position_embeddings": 512}
+        for stem in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "Albert", "MPNet", "DebertaV2")
+    },
+    "ModernBert": {"max_position_embeddings": 8192},
+    "NomicBert": {"max_position_embeddings": 2048},
 }
+
+
+def usual_of(name: str) -> Mapping[str, int]:
+    """The settings that the class of the architecture `name` fills in."""
+    encoder = re.sub(r"(For[A-Z]\w*|Model)$", "", name)
+    return CLASS_DEFAULTS.get(name) or CLASS_DEFAULTS.get(encoder, {})

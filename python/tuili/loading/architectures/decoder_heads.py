@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from tuili._core import ModelSpec
+from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures.encoders import head_names, task_head
 from tuili.loading.config import Config
 
@@ -29,8 +30,8 @@ class HeadedDecoder:
 
     POOLING = "last"
 
-    def __init__(self, decoder: ModuleType) -> None:
-        self._decoder = decoder
+    def __init__(self, decoder: ModuleType, name: str) -> None:
+        self._decoder, self._name = decoder, name
         self.IGNORED_TENSORS = (*decoder.IGNORED_TENSORS, r"lm_head\..*")
 
     def __getattr__(self, name: str) -> Any:
@@ -38,8 +39,17 @@ class HeadedDecoder:
 
     def spec(self, config: Config) -> ModelSpec:
         """The decoder's, without its words."""
+        config.values = {**config.values, "architectures": [self._name]}
         decoder: ModelSpec = self._decoder.spec(config)
-        return decoder.without_words(task_head(config, _SHAPES))
+        if decoder.d_embedding:
+            raise ModelUnsupportedError(
+                f"{config.what}: word_embed_proj_dim is not hidden_size = {decoder.d_model}, which goes with "
+                "the head for words alone",
+                code="config_unsupported",
+            )
+        gemma = self._name == "Gemma3ForCausalLM" and config.flag("use_bidirectional_attention", False)
+        causal = not gemma and _is_causal(config, decoder)
+        return decoder.without_words(task_head(config, _SHAPES), causal=causal)
 
     def tensor_names(self, config: Config) -> dict[str, Any]:
         """The decoder's names, whose prefix is another one, or none, in some classes; and the head's."""
@@ -50,3 +60,17 @@ class HeadedDecoder:
                 base = next((theirs.removeprefix(one) for one in prefixes if theirs.startswith(one)), theirs)
                 names |= {before + base: ours for before in ("", *prefixes)}
         return names | head_names(config, _HEADS)
+
+
+def _is_causal(config: Config, decoder: ModelSpec) -> bool:
+    """Whether no token sees those behind it, by is_causal.
+
+    raises  ModelUnsupportedError if it is false in layers with windows or linear biases
+    """
+    causal = bool(config.flag("is_causal", True))
+    if not causal and any(layer.sliding_window or layer.position_bias >= 0 for layer in decoder.layers):
+        raise ModelUnsupportedError(
+            f"{config.what}: is_causal is false, in layers with windows or linear biases",
+            code="config_unsupported",
+        )
+    return causal

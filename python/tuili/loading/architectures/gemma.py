@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tuili._core import LayerSpec, ModelSpec, RopeSpec
+from tuili._core import LayerSpec, ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     DECODER_NAMES,
@@ -14,6 +14,7 @@ from tuili.loading.architectures import (
     activation,
     expect_only,
     layer_types,
+    rope_of_kind,
     rotary_head_dim,
     sizes,
 )
@@ -21,7 +22,6 @@ from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_co
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.gguf import Metadata
-from tuili.loading.rope import inverse_frequencies
 
 TENSOR_NAMES = (
     DECODER_NAMES
@@ -54,8 +54,9 @@ def spec(config: Config) -> ModelSpec:
     pattern = config.integer("sliding_window_pattern", 1, 1024, 6)
     usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
     types = layer_types(config, size.n_layers, usual)
-    expect_only(config, "use_bidirectional_attention", False)
     window = config.integer("sliding_window", 1, MAX_POSITIONS) if LOCAL in types else 0
+    if window and config.flag("use_bidirectional_attention", False):
+        window = window // 2 + 1  # on each side
     expect_only(config, "attn_logit_softcapping")  # which transformers reads and does not apply
     bias = config.flag("attention_bias", False)
 
@@ -83,32 +84,14 @@ def spec(config: Config) -> ModelSpec:
         max_positions=size.max_positions,
         layers=[layers[kind] for kind in types],
         ropes=[
-            _rope(config, GLOBAL, head_dim, size.max_positions),
-            _rope(config, LOCAL, head_dim, size.max_positions),
+            rope_of_kind(config, size, GLOBAL, 1_000_000.0, "rope_theta", scaled=True)[0],
+            rope_of_kind(config, size, LOCAL, 10_000.0, "rope_local_base_freq", scaled=False)[0],
         ],
         embedding_scale=float(np.float32(size.d_model**0.5)),
         norm_eps=config.number("rms_norm_eps", 1e-12, 1.0, 1e-6),
         tied_head=config.flag("tie_word_embeddings", True),
         logit_softcap=config.number("final_logit_softcapping", 1e-3, 1e6, 0.0),
     )
-
-
-def _rope(config: Config, kind: str, head_dim: int, max_positions: int) -> RopeSpec:
-    """Frequencies of the global or the local layers; scaling is the global ones' unless spelt per type."""
-    key, usual = ("rope_theta", 1_000_000.0) if kind == GLOBAL else ("rope_local_base_freq", 10_000.0)
-    per_type = config.section("rope_parameters")
-    if per_type is not None:
-        if not (LOCAL in per_type or GLOBAL in per_type):
-            raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
-        scaling = per_type.section(kind)
-        inner, key = (
-            (scaling, "rope_theta") if scaling is not None and "rope_theta" in scaling else (config, key)
-        )
-    else:
-        scaling, inner = (config.section("rope_scaling") if kind == GLOBAL else None), config
-    theta = inner.number(key, 1.001, 1e12, usual)
-    inverse, scale = inverse_frequencies(theta, head_dim, scaling, max_positions)
-    return RopeSpec(inv_freq=inverse, scale=scale)
 
 
 def fold(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuili._core import LayerSpec, ModelSpec, RopeSpec
-from tuili.loading.architectures import GLOBAL, LOCAL, Sizes, layer_of, layer_types, rope_of, sizes
+from tuili._core import LayerSpec, ModelSpec
+from tuili.loading.architectures import GLOBAL, LOCAL, layer_of, layer_types, rope_of_kind, sizes
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
@@ -84,7 +84,10 @@ def spec(config: Config) -> ModelSpec:
         d_model=size.d_model,
         max_positions=size.max_positions,
         layers=[layer(i) for i in range(size.n_layers)],
-        ropes=[_rope(config, size, GLOBAL, 160_000.0), _rope(config, size, LOCAL, 10_000.0)],
+        ropes=[
+            rope_of_kind(config, size, GLOBAL, 160_000.0, "global_rope_theta", scaled=True)[0],
+            rope_of_kind(config, size, LOCAL, 10_000.0, "local_rope_theta", scaled=True)[0],
+        ],
         embedding_norm=True,
         norm="layer",
         norm_eps=config.number("norm_eps", 1e-16, 1.0, 1e-5),
@@ -99,14 +102,3 @@ def spec(config: Config) -> ModelSpec:
             },
         ),
     )
-
-
-def _rope(config: Config, size: Sizes, kind: str, theta: float) -> RopeSpec:
-    """Of the global or the local layers, as version 5 or version 4 of transformers spells it."""
-    both = config.section("rope_parameters")
-    scaling = both.section(kind) if both is not None else config.section("rope_scaling")
-    if scaling is not None and "rope_theta" in scaling:
-        return rope_of(config, size, scaling, scaling, theta, size.head_dim)[0]
-    key = "global_rope_theta" if kind == GLOBAL else "local_rope_theta"
-    old = Config({"rope_theta": config.positive(key, theta)}, config.what, {"rope_theta": key})
-    return rope_of(config, size, scaling, old, theta, size.head_dim)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuili._core import ModelSpec, RopeSpec
+from tuili._core import ModelSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     DECODER_NAMES,
@@ -13,8 +13,7 @@ from tuili.loading.architectures import (
     layer_of,
     layer_types,
     rope,
-    rope_of,
-    rope_section,
+    rope_of_kind,
     sizes,
     window,
     without,
@@ -51,7 +50,11 @@ def spec(config: Config) -> ModelSpec:
     if third:
         pattern = [LOCAL if (i + 1) % 4 else GLOBAL for i in range(size.n_layers)]
         kinds, length = layer_types(config, size.n_layers, pattern), window(config, 4096)
-        ropes, limit = _ropes_by_type(config)
+        both = [
+            rope_of_kind(config, size, GLOBAL, 500_000.0, "rope_theta", scaled=True),
+            rope_of_kind(config, size, LOCAL, 500_000.0, "no such key", scaled=False),
+        ]
+        ropes, limit = [rotation for rotation, _ in both], min(limit for _, limit in both)
     else:
         kinds, length = [GLOBAL] * size.n_layers, 0
         rotation, limit = rope(config, size)
@@ -71,29 +74,6 @@ def spec(config: Config) -> ModelSpec:
         for kind in kinds
     ]
     return decoder(config, size, layers, ropes, usual_eps=1e-5, max_positions=limit)
-
-
-def _ropes_by_type(config: Config) -> tuple[list[RopeSpec], int]:
-    """Rotations of global and of local layers; scaling and `rope_theta` are the global ones' unless spelt per
-    type."""
-    size = sizes(config)
-    given = config.section("rope_parameters")
-    nested = given is not None and (GLOBAL in given or LOCAL in given)
-    if given is not None and not nested:
-        raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
-    ropes, limits = [], []
-    for kind in (GLOBAL, LOCAL):
-        if nested and given is not None:
-            section = given.section(kind)
-        else:
-            section = rope_section(config) if kind == GLOBAL else None
-        theta_in = section or config if kind == GLOBAL or nested else Config({}, config.what)
-        if section is not None and "rope_theta" not in section:
-            theta_in = config
-        rotation, limit = rope_of(config, size, section, theta_in, 500_000.0, size.head_dim)
-        ropes.append(rotation)
-        limits.append(limit)
-    return ropes, min(limits)
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
