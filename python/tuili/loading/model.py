@@ -16,6 +16,7 @@ from tuili._core import Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading import heads
 from tuili.loading.checkpoint import FORMATS, TensorInfo
+from tuili.loading.config import HF_SEQ2SEQ
 from tuili.loading.files import StrPath, shown
 from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
@@ -24,6 +25,7 @@ from tuili.loading.memory import available_memory
 from tuili.loading.sentence_modules import Dense
 from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.task_parameters import task_parameters
+from tuili.loading.tied_heads import untie
 from tuili.loading.weights import (
     FLOAT_FORMATS,
     check_finite,
@@ -170,6 +172,7 @@ def plan_model(
     _check_depth(source)
     warnings = list(source.checkpoint.warnings)
     _find_head(source, warnings)
+    _find_tied(source, warnings)
     head = heads.describe(source.config)
     source.config.tensors = source.checkpoint.tensors.keys()
     spec: ModelSpec = source.module.spec(source.config)
@@ -275,7 +278,7 @@ def _names(source: Source) -> tuple[Names, Sequence[str], str]:
         own = getattr(module, "gguf_tensor_names", None)
         return own(source.config) if own else module.GGUF_TENSOR_NAMES, module.GGUF_IGNORED_TENSORS, ""
     names = module.tensor_names(source.config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
-    return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "")
+    return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "model.")
 
 
 def _find_head(source: Source, warnings: list[str]) -> None:
@@ -296,6 +299,24 @@ def _find_head(source: Source, warnings: list[str]) -> None:
         warnings.append(f"the files hold no head for {source.architecture}; the model gives vectors only")
 
 
+def _find_tied(source: Source, warnings: list[str]) -> None:
+    """Note in the configuration that a head for words is not tied, if the files hold another matrix."""
+    if (
+        source.kind == "gguf"
+        or source.architecture in HF_SEQ2SEQ
+        or source.config.head not in (None, "words")
+    ):
+        return
+    names, _, prefix = _names(source)
+    stored = {
+        parts.names[0]: info
+        for theirs, info in source.checkpoint.tensors.items()
+        if (parts := our_names(theirs, names, prefix)) is not None
+    }
+    if (warning := untie(source.config, source.checkpoint, stored)) is not None:
+        warnings.append(warning)
+
+
 def _match_names(
     source: Source, expected: Mapping[str, Shape], warnings: list[str]
 ) -> tuple[dict[str, Place], list[str]]:
@@ -311,7 +332,7 @@ def _match_names(
             parts = Parts((second[theirs],))
         if parts is None:
             ignored.append(shown(theirs, 256))
-            if not any(re.fullmatch(extra, theirs) for extra in extras):
+            if not any(re.fullmatch(extra, name) for extra in extras for name in (theirs, prefix + theirs)):
                 warnings.append(f"tensor '{shown(theirs)}' is unknown and ignored")
             continue
         if theirs in source.checkpoint.derived:
@@ -324,6 +345,9 @@ def _match_names(
                     code="tensor_duplicate",
                 )
             found[ours] = place
+    if "head" in found and "head" not in expected and "token_embedding" not in found:
+        place = found.pop("head")  # of the two that are tied, files may hold either
+        found["token_embedding"] = whole(place.stored, "token_embedding")
     return found, ignored
 
 

@@ -6,7 +6,6 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures import activation, decoder, layer_of, sizes, unfused
 from tuili.loading.config import MAX_MODEL, Config
 
-BASE_PREFIX = "model."
 _NAMES = {
     "self_attn.q_proj": "query",
     "self_attn.k_proj": "key",
