@@ -96,6 +96,15 @@ def test_texts_become_lower_case_where_the_files_say_so(tmp_path):
         ("2_Dense/config.json", {"in_features": 0, "out_features": 2}, "config_value"),
         ("2_Dense/config.json", {"in_features": 48, "out_features": 21}, "tensor_shape"),
         ("2_Dense/config.json", DENSE | {"activation_function": "os.system"}, "module"),
+        ("2_Dense/config.json", DENSE | {"use_residual": True}, "module"),
+        ("2_Dense/config.json", DENSE | {"module_input_name": "token_embeddings"}, "config_unsupported"),
+        ("9_Normalize/config.json", {"module_input_name": "token_embeddings"}, "config_unsupported"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "config_unsupported"),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
+            "config_unsupported",
+        ),
         ("config_sentence_transformers.json", {"prompts": ["a"]}, "config_value"),
         ("config_sentence_transformers.json", {"prompts": {"a": 1}}, "config_value"),
         ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "config_value"),
@@ -105,6 +114,7 @@ def test_texts_become_lower_case_where_the_files_say_so(tmp_path):
 )  # fmt: skip
 def test_modules_that_cannot_be_are_errors(tmp_path, file, value, code):
     folder = write("dense", tmp_path)
+    (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_text(json.dumps(value))
     with pytest.raises((tuili.ModelFormatError, tuili.ModelUnsupportedError)) as error:
         plan_model(folder)

@@ -90,6 +90,7 @@ def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, A
         elif kind == "Dense":
             dense.append(_dense(folder, module.text("path"), inside))
         elif kind == "Normalize":
+            _expect_sentences(_settings_of(folder, module.text("path", ""), inside))
             settings["normalize"] = True
         elif kind not in ("Transformer", "Dropout"):
             raise ModelUnsupportedError(
@@ -103,6 +104,7 @@ def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     limits = read_config(folder, "sentence_bert_config.json", inside=inside)
     if limits is not None:
+        _expect_last_layer(limits)
         settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
         if limits.flag("do_lower_case", False):
             settings["lower_case"] = True
@@ -120,6 +122,33 @@ def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     if default is not None and default not in prompts:
         raise config.wrong("default_prompt_name", "the name of a prompt")
     return settings | {"prompts": prompts, "default_prompt_name": default}
+
+
+def _expect_last_layer(config: Config) -> None:
+    """Refuse a Transformer module that gives anything but the last layer's token vectors."""
+    by_kind = config.section("modality_config")
+    text = (by_kind.section("text") if by_kind is not None else None) or Config({}, config.what)
+    for where, key, usual in (
+        (config, "transformer_task", "feature-extraction"),
+        (config, "module_output_name", "token_embeddings"),
+        (text, "method", "forward"),
+        (text, "method_output_name", "last_hidden_state"),
+    ):
+        where.choice(key, (usual,), usual)
+    if "query_expansion" in config:
+        raise ModelUnsupportedError(f"{config.what}: query_expansion is set", code="config_unsupported")
+
+
+def _expect_sentences(config: Config) -> None:
+    """Refuse a module that works on anything but the sentence's vector."""
+    for key in ("module_input_name", "module_output_name"):
+        config.choice(key, ("sentence_embedding",), "sentence_embedding")
+
+
+def _settings_of(folder: str, subfolder: str, inside: str | None) -> Config:
+    """A module's settings; none where it has no file, as in old folders."""
+    there = subfolder and os.path.lexists(os.path.join(folder, subfolder, "config.json"))
+    return _module_config(folder, subfolder, inside) if there else Config({}, subfolder)
 
 
 def _module_config(folder: str, subfolder: str, inside: str | None) -> Config:
@@ -157,6 +186,9 @@ def _pooling(folder: str, subfolder: str, inside: str | None) -> str:
 
 def _dense(folder: str, subfolder: str, inside: str | None) -> Dense:
     config = _module_config(folder, subfolder, inside)
+    _expect_sentences(config)
+    if config.flag("use_residual", False):
+        raise ModelUnsupportedError(f"{config.what}: use_residual is true", code="module")
     n_in, n_out = (config.integer(key, 1, MAX_MODEL) for key in ("in_features", "out_features"))
     named = config.text("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
     if named not in _ACTIVATIONS:
