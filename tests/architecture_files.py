@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from tuili.loading.config import Config, hf_architecture
 from tuili.loading.layout import Parts, constant
 
 N_TOKENS = 24
+Arrays = dict[str, np.ndarray]
 
 
 def token_ids() -> list[int]:
@@ -98,14 +99,17 @@ def _stored_shape(parts: Parts, expected: Mapping[str, tuple[int, ...]]) -> tupl
     return (len(_held(parts, expected)) // len(shapes), *shape) if parts.stacked else shape
 
 
-def write(case: Case, folder: Path) -> Path:
-    """A Hugging Face folder of the case."""
+def write(case: Case, folder: Path, change: Callable[[Arrays], Arrays] = dict) -> Path:
+    """A Hugging Face folder of the case.
+
+    change  what becomes of its tensors
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = Config(dict(case.config), "config.json")
     _, module = hf_architecture(config)
     tensors = {
         name: Weight("f32", x.shape, x.reshape(x.shape[0], -1).view(np.uint8))
-        for name, x in stored_tensors(case, config, module).items()
+        for name, x in change(stored_tensors(case, config, module)).items()
     }
     _write_safetensors(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(case.config | {"dtype": "float32"}), encoding="utf-8")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from tiny_models import TinyModel, Weight
 from tuili import _core
 from tuili._core import ModelBuilder
 from tuili.loading.config import Config, hf_architecture
-from tuili.loading.layout import Parts
+from tuili.loading.layout import Parts, constant
 from tuili.loading.model import load, plan_model
 
 N_VOCAB = 300
@@ -174,6 +176,8 @@ def stored_tensors(case: Case) -> dict[str, np.ndarray]:
             continue
         for i in range(8) if "{i}" in pattern else [0]:
             name = ours.replace("{i}", str(i))
+            if name.endswith("position_embedding") and constant(name, module, config) is not None:
+                continue  # sinusoids, which files may leave out
             if name in expected and name not in found:
                 theirs, shape = pattern.replace("{i}", str(i)), expected[name]
                 tensors[theirs] = values(theirs, (1, *shape) if row else shape)
@@ -183,12 +187,17 @@ def stored_tensors(case: Case) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write(case: Case, folder: Path, generation: dict[str, Any] | None = None) -> Path:
-    """A Hugging Face folder of the case; generation: its generation_config.json."""
+def write(
+    case: Case,
+    folder: Path,
+    generation: dict[str, Any] | None = None,
+    more: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Path:
+    """A Hugging Face folder of the case; generation: its generation_config.json; more: tensors besides."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: Weight("f32", x.shape, x.reshape(x.shape[0], -1).view(np.uint8))
-        for name, x in stored_tensors(case).items()
+        for name, x in (stored_tensors(case) | more).items()
     }
     _write_safetensors(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text(json.dumps(case.config | {"dtype": "float32"}), encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import reference
-from architecture_files import stored_tensors, token_ids, write
+from architecture_files import Arrays, stored_tensors, token_ids, write
 from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
 from tuili._core import ModelBuilder
@@ -162,6 +164,50 @@ def test_a_decoder_that_sees_both_sides_writes_nothing(key: str, value: bool) ->
     case = next(case for case in CASES if case.architecture == "Gemma3ForCausalLM")
     with pytest.raises(ModelUnsupportedError, match=key):
         hf_architecture(Config(case.config | {key: value}, "config.json"))
+
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def test_of_two_matrices_that_are_tied_files_hold_either_or_both(tmp_path: Path) -> None:
+    """As in transformers: one that is another than it should be is used."""
+    case = next(case for case in CASES if case.name == "LlamaForCausalLM: tied with biases")
+    untied = dataclasses.replace(case, config=case.config | {"tie_word_embeddings": False})
+    ids = np.array(token_ids(), np.int32)
+
+    def logits(how: str, of: Case, change: Callable[[Arrays], Arrays]) -> tuple[np.ndarray, list[str]]:
+        plan = plan_model(write(of, tmp_path / how, change))
+        return run(load(plan).model, ids).logits(), plan.warnings
+
+    wanted = {how: logits(how, of, dict)[0] for how, of in (("tied", case), ("untied", untied))}
+    assert np.ptp(wanted["tied"] - wanted["untied"]) > 1
+    other = stored_tensors(untied, *_parsed(untied))[HEAD]
+    for how, change, same, n_warnings in (
+        ("both", lambda stored: stored | {HEAD: stored[EMBEDDING]}, "tied", 0),
+        ("head", lambda stored: {HEAD if x == EMBEDDING else x: y for x, y in stored.items()}, "tied", 0),
+        ("another", lambda stored: stored | {HEAD: other}, "untied", 1),
+    ):
+        got, warnings = logits(how, case, change)
+        np.testing.assert_array_equal(got, wanted[same])
+        assert len(warnings) == n_warnings and all("tie_word_embeddings" in text for text in warnings)
+
+
+def test_names_may_lack_the_prefix_of_the_layers(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.name == "Qwen3ForCausalLM: plain")
+    plans = [
+        plan_model(write(case, tmp_path / how, change))
+        for how, change in (
+            ("with", dict),
+            ("without", lambda stored: {name.removeprefix("model."): x for name, x in stored.items()}),
+        )
+    ]
+    found = [{tensor.name: tensor.shape for tensor in plan.tensors} for plan in plans]
+    assert found[0] == found[1] and not plans[1].warnings
+
+
+def _parsed(case: Case) -> tuple[Config, Any]:
+    config = Config(dict(case.config), "config.json")
+    return config, hf_architecture(config)[1]
 
 
 ALIKE = [case for case in cases("transformers") if "word_embed_proj_dim" not in case.config]

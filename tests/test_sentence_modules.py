@@ -86,6 +86,17 @@ def test_texts_become_lower_case_where_the_files_say_so(tmp_path):
         np.testing.assert_array_equal(llm.embed("The CAT"), llm.embed("the cat"))
 
 
+def test_a_folder_that_names_the_class_with_words_is_an_embedder(tmp_path):
+    """As Qwen3-Embedding's does."""
+    folder = write("last", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LlamaModel"]
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
+    with tuili.LLM(folder, num_threads=1) as llm:
+        wanted = np.array(GOLDENS["vectors"]["last"])
+        assert abs(llm.embed(TEXTS) - wanted).max() <= 1e-5 * np.ptp(wanted)
+
+
 @pytest.mark.parametrize(
     "file, value, code",
     [

@@ -207,6 +207,21 @@ def test_a_setting_left_out_is_that_of_transformers_class(name):
     assert usual.items() <= config.defaults.items()
 
 
+@pytest.mark.parametrize("name", ["PegasusForConditionalGeneration", "MarianMTModel"])
+def test_a_table_of_positions_in_the_files_is_used(name, tmp_path):
+    """Halved files hold a rounded one, which transformers computes with."""
+    case = by_name(name)
+    shape = (case.config["max_position_embeddings"], case.config["d_model"])
+    stored = {
+        f"model.{half}.embed_positions.weight": np.full(shape, 0.5, np.float32)
+        for half in ("encoder", "decoder")
+    }
+    for more in ({}, stored):
+        plan = plan_model(write(case, tmp_path / str(len(more)), more=more))
+        tables = [tensor.place for tensor in plan.tensors if tensor.name.endswith("position_embedding")]
+        assert [place.constant is None for place in tables] == [bool(more)] * 2 and not plan.warnings
+
+
 # ---- an LLM
 
 

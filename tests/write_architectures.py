@@ -42,7 +42,7 @@ _ENCODERS = """
 Hidden states and heads of a tiny random model with these settings equal transformers' in float32 to 1e-5 of
 their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF files (`bert`,
 `nomic-bert`), too. Any decoder above is an embedder as `…Model` or in a sentence-transformers folder, and
-takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`; its tokens
+takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`; tokens
 see both sides where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true.
 
 | `architectures` of config.json | with |

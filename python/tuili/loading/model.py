@@ -16,7 +16,6 @@ from tuili._core import Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading import heads
 from tuili.loading.checkpoint import FORMATS, TensorInfo
-from tuili.loading.config import HF_SEQ2SEQ
 from tuili.loading.files import StrPath, shown
 from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
@@ -25,7 +24,7 @@ from tuili.loading.memory import available_memory
 from tuili.loading.sentence_modules import Dense
 from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.task_parameters import task_parameters
-from tuili.loading.tied_heads import untie
+from tuili.loading.tied_heads import HEADS, untie
 from tuili.loading.weights import (
     FLOAT_FORMATS,
     check_finite,
@@ -301,11 +300,9 @@ def _find_head(source: Source, warnings: list[str]) -> None:
 
 def _find_tied(source: Source, warnings: list[str]) -> None:
     """Note in the configuration that a head for words is not tied, if the files hold another matrix."""
-    if (
-        source.kind == "gguf"
-        or source.architecture in HF_SEQ2SEQ
-        or source.config.head not in (None, "words")
-    ):
+    if source.kind == "gguf" or source.config.head not in (None, "words"):
+        return
+    if not getattr(source.module, "UNTIES", True):
         return
     names, _, prefix = _names(source)
     stored = {
@@ -345,9 +342,11 @@ def _match_names(
                     code="tensor_duplicate",
                 )
             found[ours] = place
-    if "head" in found and "head" not in expected and "token_embedding" not in found:
-        place = found.pop("head")  # of the two that are tied, files may hold either
-        found["token_embedding"] = whole(place.stored, "token_embedding")
+    for head in HEADS:
+        if head in found and head not in expected:  # of two that are tied, files hold either, or both
+            other = found.pop(head).stored
+            if found.setdefault("token_embedding", whole(other, "token_embedding")).stored is not other:
+                ignored.append(shown(other.name, 256))
     return found, ignored
 
 

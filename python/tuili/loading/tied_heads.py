@@ -8,17 +8,18 @@ from tuili.loading.checkpoint import FORMATS, Checkpoint, TensorInfo
 from tuili.loading.config import Config
 from tuili.loading.files import shown
 
+HEADS = ("head", "task_head.out")  # for words
 _CHUNK = 1 << 22  # bytes compared at once
 
 
 def untie(config: Config, checkpoint: Checkpoint, stored: Mapping[str, TensorInfo]) -> str | None:
     """Have `config` say what the files do where both are there and differ, as transformers does.
 
-    stored   the tensors that are "token_embedding" and the head for words ("head" or "task_head.out")
+    stored   the tensors that are "token_embedding" and one of HEADS
     returns  the warning if the configuration said otherwise
     """
     embedding = stored.get("token_embedding")
-    head = stored.get("head") or stored.get("task_head.out")
+    head = next((stored[name] for name in HEADS if name in stored), None)
     if embedding is None or head is None or config.values.get("tie_word_embeddings") is False:
         return None
     if _are_equal(checkpoint, embedding, head):

@@ -7,6 +7,7 @@ Each file has
     BASE_PREFIX                               of names, which some folders leave out, if it is not "model."
     constants(config)                         regular expressions of tensors of ours that folders do not hold
                                               -> their value (optional)
+    UNTIES                                    False: a head in the files is used, whatever they say (optional)
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
 and, where GGUF files of it exist (from_gguf.py),
     config_from_gguf(metadata, checkpoint)    the same settings under the same names

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tuili._core import ModelSpec
 from tuili.loading.architectures.seq2seq import (
     COPIES,
-    STORED_SINUSOIDS,
     TABLES,
     fairseq,
     fairseq_names,
@@ -21,7 +20,7 @@ from tuili.loading.architectures.seq2seq import (
 from tuili.loading.config import MAX_VOCAB, Config
 
 tensor_names = fairseq_names
-IGNORED_TENSORS = (COPIES, STORED_SINUSOIDS)
+IGNORED_TENSORS = (COPIES, r"model\.(en|de)coder\.embed_positions\.weights?")
 
 
 def spec(config: Config) -> ModelSpec:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tuili._core import ModelSpec
 from tuili.loading.architectures.seq2seq import (
     COPIES,
-    STORED_SINUSOIDS,
+    LEARNED_POSITIONS,
     TABLES,
     fairseq,
     fairseq_names,
@@ -19,9 +19,14 @@ from tuili.loading.architectures.seq2seq import (
     sinusoid_shape,
 )
 from tuili.loading.config import MAX_VOCAB, Config
+from tuili.loading.layout import Names
 
-tensor_names = fairseq_names
-IGNORED_TENSORS = (COPIES, STORED_SINUSOIDS)
+IGNORED_TENSORS = (COPIES,)
+
+
+def tensor_names(config: Config) -> Names:
+    """Their names -> ours; a table of positions that files hold, rounded perhaps, is used."""
+    return {**fairseq_names(config), **LEARNED_POSITIONS}
 
 
 def spec(config: Config) -> ModelSpec:

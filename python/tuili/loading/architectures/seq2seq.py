@@ -55,7 +55,6 @@ LEARNED_POSITIONS = {
 }
 _COPIES = ("model.shared.weight", *_OWN)
 COPIES = r"model\.(shared|(en|de)coder\.embed_tokens)\.weight"  # of an embedding
-STORED_SINUSOIDS = r"model\.(en|de)coder\.embed_positions\.weights?"
 _MOST_SINUSOIDS = 1 << 26
 TABLES = r"(encoder\.)?position_embedding"
 

@@ -13,6 +13,7 @@ from tuili.loading.position_bias import relative
 
 _COPIES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 IGNORED_TENSORS = (r"(shared|(en|de)coder\.embed_tokens)\.weight", r"decoder\..*EncDecAttention\.relative.*")
+UNTIES = False  # a head that files hold is used; tie_word_embeddings says how it is scaled
 _LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
 _MOST_BIASES = 4096  # each takes memory before a tensor is looked at
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "output"}
