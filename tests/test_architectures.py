@@ -145,6 +145,7 @@ def test_a_setting_that_is_null_is_not_filled_in() -> None:
         ("MistralForCausalLM", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "apply_residual"),
+        ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
         ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
         ("OPTForCausalLM", {"architectures": ["OPTModel"], "word_embed_proj_dim": 48}, "word_embed_proj"),
