@@ -112,6 +112,7 @@ CASES = [
         yarn_rope=_rope("yarn", factor=4.0, **_ORIGINAL),
         longrope=_rope("longrope", factor=4.0, short_factor=_HALVES, long_factor=_HALVES, **_ORIGINAL),
         old_spelling_of_rope={"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 500.0},
+        both_spellings_of_rope=_rope("default") | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     ),
     *_cases(
         "MistralForCausalLM",
@@ -201,6 +202,13 @@ CASES = [
             "tie_word_embeddings": False,
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         },
+        both_spellings_of_rope={
+            "rope_parameters": {
+                _FULL: {"rope_type": "default", "rope_theta": 3000.0},
+                _SLIDING: {"rope_type": "default", "rope_theta": 200.0},
+            },
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        },
     ),
     *_cases(
         "SmolLM3ForCausalLM",
@@ -241,6 +249,13 @@ CASES = [
             "attention_bias": True,
             "rope_scaling": {"rope_type": "yarn", "factor": 4.0, **_ORIGINAL},
             "rope_theta": 10000.0,
+        },
+        yarn_without_truncation={
+            "num_hidden_layers": 4,
+            "rope_parameters": {
+                _FULL: {"rope_type": "yarn", "factor": 4.0, "truncate": False, **_ORIGINAL},
+                _SLIDING: {"rope_type": "default", "rope_theta": 300.0},
+            },
         },
     ),
     *_cases(
