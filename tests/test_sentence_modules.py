@@ -76,12 +76,13 @@ def test_truncation_keeps_an_end_token_that_stands_alone(tmp_path):
         np.testing.assert_array_equal(vector, states[-1, -1])
 
 
-def test_texts_become_lower_case_where_the_files_say_so(tmp_path):
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_texts_become_lower_case_where_the_files_say_so(tmp_path, kind):
     folder = write("max", tmp_path)
     document = json.loads((folder / "tokenizer.json").read_text())
     document["normalizer"]["lowercase"] = False
     (folder / "tokenizer.json").write_text(json.dumps(document))
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
+    (folder / f"sentence_{kind}_config.json").write_text(json.dumps({"do_lower_case": True}))
     with tuili.LLM(folder, num_threads=1) as llm:
         np.testing.assert_array_equal(llm.embed("The CAT"), llm.embed("the cat"))
 

@@ -35,6 +35,8 @@ _POOLINGS = {
     "lasttoken": "last",
 }
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": "none", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
+# Of Transformer modules, in the names of their files: usually the first, whatever the model is.
+_TRANSFORMERS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _FOLDER = r"[A-Za-z0-9_-]{1,64}"
 MAX_PROMPTS = 256
 
@@ -102,7 +104,8 @@ def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, A
 def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     """What happens to texts before: a limit, lower case, prompts."""
     settings: dict[str, Any] = {}
-    limits = read_config(folder, "sentence_bert_config.json", inside=inside)
+    found = (read_config(folder, f"sentence_{kind}_config.json", inside=inside) for kind in _TRANSFORMERS)
+    limits = next((config for config in found if config is not None), None)
     if limits is not None:
         _expect_last_layer(limits)
         settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
