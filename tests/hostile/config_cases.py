@@ -368,6 +368,7 @@ def companions() -> Iterator[Case]:
         yield modules(f"pooling {chosen}", pooling, U, "pooling", **settings)
     settings = {"1_Pooling/config.json": {"pooling_mode_mean_tokens": 1}}
     yield modules("pooling mode 1", pooling, F, "config_type", **settings)
+    yield modules("architectures of lists", [], F, "config_value", config={"architectures": [["x"]]})
     limits = {"sentence_bert_config.json": {"max_seq_length": 0}}
     yield modules("max_seq_length 0", [], F, "config_value", **limits)
 

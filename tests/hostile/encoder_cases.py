@@ -59,14 +59,19 @@ def settings() -> Iterator[Case]:
     yield albert("groups 0", F, "config_value", num_hidden_groups=0)
     yield albert("inner layers", F, "config_value", inner_group_num=4096)
 
+    windows = {"architectures": ["MistralModel"], "num_key_value_heads": 2, "is_causal": False}
+    narrow = {"architectures": ["OPTModel"], "ffn_dim": 32, "word_embed_proj_dim": 16}
+    for name, changes in (("windows on both sides", windows), ("narrow embedding without words", narrow)):
+        yield Case("CF-03", f"decoder {name}", folder(config=BERT | changes), U, "config_unsupported")
+
     def deberta(name: str, code: str, **changes: Any) -> Case:
         base = BERT | {"architectures": ["DebertaV2Model"], "relative_attention": True}
         return Case("CF-03", f"deberta {name}", folder(config=base | changes), F, code)
 
     yield deberta("even convolution", "config_value", conv_kernel_size=2)
-    narrow = {"architectures": ["DebertaV2ForMaskedLM"], "legacy": False, "embedding_size": 16}
+    thin = {"architectures": ["DebertaV2ForMaskedLM"], "legacy": False, "embedding_size": 16}
     words = st_file(st_header({"lm_predictions.lm_head.dense.weight": [32, 32]}))
-    yield Case("CF-03", "deberta narrow words", folder(words, BERT | narrow), F, "config_value")
+    yield Case("CF-03", "deberta narrow words", folder(words, BERT | thin), F, "config_value")
     yield deberta("kinds 7", "config_value", pos_att_type=7)
     for kinds in (["c2p", 5], {"c2p": 1}):
         yield deberta(f"kinds {kinds}", "config_value", pos_att_type=kinds)

@@ -305,7 +305,7 @@ def as_embedder(config: Config) -> Config:
     """A decoder's configuration in a sentence-transformers folder, which names the class with a head for
     words and holds none: as that of the layers alone."""
     names = config.values.get("architectures")
-    if isinstance(names, list) and len(names) == 1 and names[0] in HF_ARCHITECTURES:
+    if isinstance(names, list) and len(names) == 1 and names[0] in list(HF_ARCHITECTURES):
         stems = [names[0].removesuffix(words) for words in _WORDS if names[0].endswith(words)]
         config.values = {**config.values, "architectures": [f"{stem}Model" for stem in stems] or names}
     return config
