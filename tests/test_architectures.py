@@ -131,6 +131,21 @@ def test_a_setting_left_out_is_that_of_transformers_class(name: str) -> None:
     assert usual.items() <= configs[1].defaults.items()
 
 
+def test_sizes_of_bloom_have_two_names_or_none() -> None:
+    """Those of bloom-560m's makers, those of transformers 5, and none where the class has them."""
+    case = next(case for case in CASES if case.architecture == "BloomForCausalLM")
+    sizes = ("hidden_size", "n_embed", "num_hidden_layers", "n_layer", "num_attention_heads", "n_head")
+    bare = {key: value for key, value in case.config.items() if key not in sizes}
+    for named in (
+        {"n_embed": 64, "n_layer": 2, "num_attention_heads": 8},
+        {"hidden_size": 64, "num_hidden_layers": 2, "n_head": 8},
+        {},
+    ):
+        config = Config(bare | named, "config.json")
+        spec = hf_architecture(config)[1].spec(config)
+        assert (spec.d_model, len(spec.layers), spec.layers[0].n_heads) == (64, 2, 8)
+
+
 def test_a_setting_that_is_null_is_not_filled_in() -> None:
     case = next(case for case in CASES if case.architecture == "DeepseekV3ForCausalLM")
     config = Config(case.config | {"q_lora_rank": None}, "config.json")

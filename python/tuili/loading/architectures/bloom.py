@@ -43,6 +43,13 @@ TENSOR_NAMES = {
 }
 IGNORED_TENSORS = ()
 
+# A second name of each, and what the class fills in where a file has neither.
+_SIZES = {
+    "hidden_size": ("n_embed", 64),
+    "num_hidden_layers": ("n_layer", 2),
+    "num_attention_heads": ("n_head", 8),
+}
+
 GGUF_TENSOR_NAMES = (
     DECODER_GGUF_NAMES
     | GGUF_BIASES
@@ -54,11 +61,8 @@ GGUF_IGNORED_TENSORS = ()
 
 def spec(config: Config) -> ModelSpec:
     """BloomForCausalLM. Distances are not limited; `seq_length` is what it was trained with."""
-    names = {} if "hidden_size" in config else {"hidden_size": "n_embed"}
-    for ours, theirs in (("num_hidden_layers", "n_layer"), ("num_attention_heads", "n_head")):
-        if theirs in config:
-            names[ours] = theirs
-    unfused(config, names)
+    config.fill({ours: usual for ours, (theirs, usual) in _SIZES.items() if theirs not in config})
+    unfused(config, {ours: theirs for ours, (theirs, _) in _SIZES.items() if theirs in config})
     expect_only(config, "apply_residual_connection_post_layernorm", False)
     if config.integer("pretraining_tp", 1, MAX_POSITIONS, 1) > 1:
         expect_only(config, "slow_but_exact", False)  # where transformers leaves biases out
