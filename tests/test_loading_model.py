@@ -309,6 +309,17 @@ def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path
     assert loaded.config["ignored_generation_keys"] == ["frobnicate"]
 
 
+def test_a_class_own_end_beyond_the_vocabulary_ends_nothing_and_is_listed(tmp_path: Path) -> None:
+    """transformers writes it down for a vocabulary of any size; another id beyond it is an error."""
+    small = CONFIG | {"model_type": "phi3", "eos_token_id": 32000}
+    loaded = load(plan_model(folder(config=small, generation_config__json=small)(tmp_path)))
+    assert loaded.eos_token_ids == ()
+    assert "eos_token_id" in loaded.config["ignored_generation_keys"]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ModelFormatError, match="eos_token_id"):
+        plan_model(folder(config=small | {"eos_token_id": 32001})(tmp_path / "other"))
+
+
 def test_model_max_length_without_end_means_none(tmp_path: Path) -> None:
     for name, length, expected in (
         ("a", 10**30, None),

@@ -463,12 +463,20 @@ def legacy_generation(config: Config) -> Config:
     return Config({key: value for key, value in config.values.items() if key in names}, config.what)
 
 
-def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tuple[int, ...]:
-    """Ids that end a text: generation_config.json's if it has any, else config.json's."""
+def eos_token_ids(generation: Config | None, config: Config, n_vocab: int) -> tuple[int, ...] | None:
+    """Ids that end a text: generation_config.json's if it has any, else config.json's; none if nobody says.
+    None: they are the ones that the class of the model writes down unasked, and not in the vocabulary.
+    """
+    from tuili.loading.architectures.class_defaults import EOS_OF_CLASS
+
+    usual = EOS_OF_CLASS.get(str(config.values.get("model_type")), ())
     for source in (generation, config):
-        ids = source.token_ids("eos_token_id", n_vocab) if source is not None else None
-        if ids is not None:
-            return ids
+        value = source.values.get("eos_token_id") if source is not None else None
+        if source is None or value is None:
+            continue
+        if usual and value in (usual[0], list(usual)) and max(usual) >= n_vocab:
+            return None
+        return source.token_ids("eos_token_id", n_vocab)
     return ()
 
 

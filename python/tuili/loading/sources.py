@@ -146,6 +146,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     if seq2seq:  # Marian may write another vocabulary than it reads
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
     pooling = getattr(module, "POOLING", "mean")
+    eos_ids = eos_token_ids(generation, config, n_vocab)
     embedding, dense = _embedding(folder, tokenizer.config, inside, pooling)
     return Source(
         path=folder,
@@ -157,10 +158,10 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         tokenizer=tokenizer,
         chat_template=_chat_template(folder, tokenizer.config, inside),
         generation_defaults=defaults,
-        ignored_generation_keys=ignored,
+        ignored_generation_keys=ignored if eos_ids is not None else [*ignored, "eos_token_id"],
         embedding=embedding,
         dense=dense,
-        eos_token_ids=eos_token_ids(generation, config, n_vocab),
+        eos_token_ids=eos_ids or (),
         decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq else None,
     )
 

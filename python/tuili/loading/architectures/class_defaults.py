@@ -7,7 +7,7 @@ architecture's file asks for it. null is a value: it is not filled in.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _LATENT = {
     "kv_lora_rank": 512,
@@ -109,6 +109,16 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     },
     "ModernBert": {"max_position_embeddings": 8192},
     "NomicBert": {"max_position_embeddings": 2048},
+}
+
+# The ids that end a text, by `model_type`; transformers writes them down whatever the size of the vocabulary.
+EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
+    **dict.fromkeys(("gpt2", "gptj", "starcoder2"), (50256,)),
+    **dict.fromkeys(("olmo", "olmo2", "olmo3"), (50279,)),
+    **dict.fromkeys(("cohere", "cohere2"), (255001,)),
+    **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
+    "phi3": (32000,),
+    "smollm3": (128001,),
 }
 
 
