@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
+import threading
 from collections import Counter
 
 from seq2seq_models import by_name, core_model
@@ -21,8 +22,9 @@ from tuili.errors import GrammarError, RequestCancelled
 from tuili.generation.intake import Sources
 from tuili.generation.structure import form_of
 
-MODELS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
-MODELS += [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
+DECODERS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
+ENCODER_DECODERS = [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
+MODELS = DECODERS + ENCODER_DECODERS
 LONGEST = {"MarianMTModel": 64}  # of its tokens
 KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16"]}
 FORMS = [  # of long texts, so that there is something to preempt
@@ -33,6 +35,7 @@ FORMS = [  # of long texts, so that there is something to preempt
     {"choice": ["yes" * 15, "yes" * 10 + "no" * 10]},
 ]
 N_VOCAB, EOS = 300, 0
+compiling = threading.Lock()
 FAR_S = 1e6  # a deadline that orders requests and never passes
 
 
@@ -96,10 +99,16 @@ def draw_cases(rng):
 
 @functools.cache
 def grammars():
-    """Compiles for all engines, when it is asked to."""
+    """Compiles for all engines, when `compile_some` asks it to."""
     from test_structured import make_grammars
 
     return make_grammars(start_thread=False)
+
+
+def compile_some():
+    """What engines have asked for; whoever comes while another thread compiles waits for it."""
+    with compiling:
+        grammars().step()
 
 
 def engine_of(family, format, kv_type, device="cpu", **options):
@@ -122,7 +131,7 @@ def alone(ids, options, *, family="llama", format="f32", kv_type="float32", devi
     """The outputs of a request that has an engine to itself and guesses nothing, or its error's code."""
     engine = engine_of(family, format, kv_type, device)
     handle = engine.submit(ids, sampling(**options))
-    grammars().step()
+    compile_some()
     drain(engine)
     try:
         return handle.result(timeout=0).outputs
@@ -130,63 +139,82 @@ def alone(ids, options, *, family="llama", format="f32", kv_type="float32", devi
         return error.code
 
 
-def play(seed: int, device: str = "cpu") -> Counter[str]:
-    """One engine's life; raises AssertionError where an answer is not the one alone."""
-    rng = random.Random(seed)
-    (family, format), kv_type = rng.choice(MODELS), rng.choice(KV_TYPES[device])
-    cases = draw_cases(rng)
-    expected = [alone(*case, family=family, format=format, kv_type=kv_type, device=device) for case in cases]
-    prefill_chunk = rng.choice([1, 5, 64])
-    windows = {}
-    if family == "gemma3" and rng.random() < 0.8:
-        spans = [_core.BlockPool.window_span(GEMMA_WINDOW, BLOCK, n) for n in (prefill_chunk, 1)]
-        n_window = max(n_blocks(len(ids), options, *spans) for ids, options in cases)
-        windows = {GEMMA_WINDOW: n_window + rng.choice([0, 0, 3])}
-    if family in ("llama", "gemma3"):
-        n_most = max(n_blocks(len(ids), options) for ids, options in cases)
-    else:
-        n_most = max(n_blocks(1, options) + -(-len(ids) // BLOCK) for ids, options in cases)
-    engine = engine_of(
-        family,
-        format,
-        kv_type,
-        device,
-        n_blocks=n_most + rng.choice([0, 0, 0, 0, 0, 0, 0, 1]) + rng.choice([0, 0, 20]) * bool(windows),
-        windows=windows,
-        num_threads=rng.choice([1, 2]),
-        prefill_chunk=prefill_chunk,
-        prefix_caching=rng.random() < 0.7,
-        max_num_seqs=rng.choice([8, 16]),
-    )
-    handles = []
-    for ids, options in cases:
-        options = options | {"priority": rng.randint(-2, 2)}
+class Life:
+    """One engine's, drawn from a seed. What each of its requests gives alone is found out before it begins.
+
+    models  those to draw from
+    """
+
+    def __init__(self, seed: int, models=MODELS, device: str = "cpu") -> None:
+        self.rng = rng = random.Random(seed)
+        (family, format), kv_type = rng.choice(models), rng.choice(KV_TYPES[device])
+        self.cases = draw_cases(rng)
+        one = {"family": family, "format": format, "kv_type": kv_type, "device": device}
+        self.expected = [alone(*case, **one) for case in self.cases]
+        prefill_chunk = rng.choice([1, 5, 64])
+        windows = {}
+        if family == "gemma3" and rng.random() < 0.8:
+            spans = [_core.BlockPool.window_span(GEMMA_WINDOW, BLOCK, n) for n in (prefill_chunk, 1)]
+            n_window = max(n_blocks(len(ids), options, *spans) for ids, options in self.cases)
+            windows = {GEMMA_WINDOW: n_window + rng.choice([0, 0, 3])}
+        reads_sources = (family, format) in ENCODER_DECODERS
+        if reads_sources:
+            n_most = max(n_blocks(1, options) + -(-len(ids) // BLOCK) for ids, options in self.cases)
+        else:
+            n_most = max(n_blocks(len(ids), options) for ids, options in self.cases)
+        self.engine = engine_of(
+            **one,
+            n_blocks=n_most + rng.choice([0, 0, 0, 0, 0, 0, 0, 1]) + rng.choice([0, 0, 20]) * bool(windows),
+            windows=windows,
+            num_threads=rng.choice([1, 2]),
+            prefill_chunk=prefill_chunk,
+            prefix_caching=rng.random() < 0.7,
+            max_num_seqs=rng.choice([8, 16]),
+        )
+        self.handles = []
+        self.counts = Counter({"engines": 1, "engines with a window": len(windows)})
+        self.counts["engines with sources"] = reads_sources
+
+    def live(self) -> Counter[str]:
+        """Play it to the end; raises AssertionError where an answer is not the one alone."""
+        for case in self.cases:
+            self.submit(*case)
+        compile_some()
+        drain(self.engine)
+        counts = self.counts
+        for handle, outputs in zip(self.handles, self.expected, strict=True):
+            counts["engine requests"] += 1
+            counts["engine requests in a grammar"] += form_of(handle._request.params) is not None
+            counts["engine requests preempted"] += handle._request.metrics["preemptions"] > 0
+            counts["engine tokens compared"] += compare(handle, outputs)
+        assert is_idle(self.engine)
+        stats = self.engine.stats()
+        counts["engine preemptions"] = int(stats["preemptions"])
+        counts["engine right guesses"] = int(stats["accepted_tokens"])
+        counts["engine cached tokens"] = int(stats["cached_tokens"])
+        return counts
+
+    def submit(self, ids, options):
+        """A request and some steps; sometimes one of those so far is cancelled."""
+        rng, options = self.rng, options | {"priority": self.rng.randint(-2, 2)}
         if "num_beams" not in options:
             options["prompt_lookup_num_tokens"] = rng.choice([0, 0, 1, 10])
         if rng.random() < 0.3:
             options["deadline_s"] = FAR_S * rng.random()
-        handles.append(engine.submit(ids, sampling(**options)))
+        handle = self.engine.submit(ids, sampling(**options))
+        self.handles.append(handle)
         if rng.random() < 0.7:
-            grammars().step()
+            compile_some()
         for _ in range(rng.choice([0, 0, 0, 3])):
-            engine.step()
-            engine.scheduler.check_invariants()
+            self.engine.step()
+            self.engine.scheduler.check_invariants()
         if rng.random() < 0.1:
-            rng.choice(handles).abort()
-    grammars().step()
-    drain(engine)
-    counts = Counter({"engines": 1, "engines with a window": len(windows), "engine requests": len(cases)})
-    counts["engines with sources"] = family not in ("llama", "gemma3")
-    for handle, outputs in zip(handles, expected, strict=True):
-        counts["engine requests in a grammar"] += form_of(handle._request.params) is not None
-        counts["engine requests preempted"] += handle._request.metrics["preemptions"] > 0
-        counts["engine tokens compared"] += compare(handle, outputs)
-    assert is_idle(engine)
-    stats = engine.stats()
-    counts["engine preemptions"] = int(stats["preemptions"])
-    counts["engine right guesses"] = int(stats["accepted_tokens"])
-    counts["engine cached tokens"] = int(stats["cached_tokens"])
-    return counts
+            rng.choice(self.handles).abort()
+
+
+def play(seed: int, device: str = "cpu") -> Counter[str]:
+    """One engine's whole life."""
+    return Life(seed, device=device).live()
 
 
 def n_blocks(n_prompt: int, options, span: int = 1 << 30, decoding: int = 1 << 30) -> int:

@@ -9,7 +9,8 @@ steps one by one or in runs, with guesses by prompt lookup or without. Tokens
 and log-probabilities of the whole vocabulary behind each are compared bit by bit; of requests that collect
 logits (these share no prefix), every logit too. Of quiet requests, whose steps may come in runs, only tokens
 are there to compare; their keys and values meet others through the prefix cache. So much for the core, driven
-step by step; every other schedule is of a whole engine (engine_schedules.py), every eighth of an encoder.
+step by step; every other schedule is of a whole engine (engine_schedules.py), every eighth of an encoder, and
+every eighth of two engines and encoders at the same time (mixed_schedules.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections import Counter
 import numpy as np
 
 import engine_schedules
+import mixed_schedules
 from tiny_core import How, built, encode, some_ids
 from tiny_models import GEMMA_WINDOW
 from tuili import _core
@@ -407,6 +409,8 @@ def check(seed: int) -> Counter[str]:
     try:
         if seed % 8 == 7:
             return play_encoder(seed)
+        if seed % 8 == 5 and device == "cpu":
+            return mixed_schedules.play(seed)
         if seed % 2 and device == "cpu":
             return engine_schedules.play(seed)
         schedule = Schedule(seed)

@@ -28,6 +28,7 @@ def test_schedules_preempt_and_hit_prefixes():
         "right guesses",
         "engine preemptions",
         "engine requests in a grammar",
+        "texts of encoders beside engines",
     ):
         assert counts[what] > 50, counts
     assert counts["engine requests preempted"] >= 0.3 * counts["engine requests"], counts
