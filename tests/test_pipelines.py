@@ -83,10 +83,20 @@ def test_questions_come_in_several_forms(model):
     one = pipe(question=QUESTION, context=DOCUMENT)
     assert pipe({"question": QUESTION, "context": DOCUMENT}) == one
     assert pipe([{"question": QUESTION, "context": DOCUMENT}]) == [one]
+    assert pipe(QUESTION, DOCUMENT) == one
+    assert pipe(*[{"question": QUESTION, "context": DOCUMENT}] * 2) == [one, one]
     assert pipe(question=[QUESTION, QUESTION], context=DOCUMENT) == [one, one]
     assert DOCUMENT[one["start"] : one["end"]] == one["answer"]
     assert pipe(question=QUESTION, context=" ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
-    for wrong in ((), ("what?",), ({"question": "x"},), ([{"question": "x", "context": 1}],)):
+    document = {"question": "x", "context": "y"}
+    for wrong in (
+        (),
+        ("what?",),
+        ("x", "y", "z"),
+        ("x", document),
+        ({"question": "x"},),
+        ([document | {"context": 1}],),
+    ):
         with pytest.raises(tuili.InvalidParameterError):
             pipe(*wrong)
 
@@ -154,6 +164,15 @@ def test_answers_do_not_depend_on_the_batch(model):
     llm = model("BertForTokenClassification")
     pipe = tuili.pipeline("ner", llm, aggregation_strategy="none", ignore_labels=[])
     assert pipe([*TEXTS, *TEXTS]) == [pipe(text) for text in (*TEXTS, *TEXTS)]
+
+
+def test_a_batch_size_is_checked_and_changes_nothing(model):
+    pipe = tuili.pipeline("ner", model("BertForTokenClassification"), batch_size=2)
+    assert pipe(TEXTS, batch_size=1) == pipe(TEXTS)
+    for wrong in (0, "2", True):
+        with pytest.raises(tuili.InvalidParameterError) as error:
+            pipe(TEXTS, batch_size=wrong)
+        assert error.value.param == "batch_size"
 
 
 def test_classify_gives_every_label(model):

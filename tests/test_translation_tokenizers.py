@@ -50,6 +50,14 @@ def test_what_a_model_writes_has_special_tokens_of_its_own(tmp_path):
     assert tokenizer.special_ids == {target[text] for text in ("</s>", "<unk>", "<pad>")}
 
 
+def test_words_are_not_banned_by_ids_of_another_vocabulary(tmp_path):
+    with pytest.raises(InvalidParameterError, match="another vocabulary") as error:
+        load(FOLDERS["marian-separate"], tmp_path / "two").encode_words("world")
+    assert error.value.param == "bad_words"
+    shared = load(FOLDERS["marian"], tmp_path / "one")
+    assert shared.decode(shared.encode_words("world")) == "world"
+
+
 def test_a_special_token_that_the_model_has_not_takes_nobodys_place(tmp_path):
     slow = FOLDERS["marian"]
     more = dataclasses.replace(slow, settings=slow.settings | {"additional_special_tokens": ["<x>"]})

@@ -209,10 +209,10 @@ def test_the_command_line_translates_summarizes_and_classifies(capsys):
     assert "this model can do" in capsys.readouterr().err
 
 
-def test_lines_of_standard_input_are_translated():
+def test_lines_of_standard_input_are_translated_and_blank_ones_stay():
     command = [sys.executable, "-m", "tuili", "translate", str(MODELS / "t5-numbers"), "--src-lang", "num"]
     ran = subprocess.run(
-        [*command, "--tgt-lang", "zh"], input="12\n1005\n", capture_output=True, text=True, check=True,
+        [*command, "--tgt-lang", "zh"], input="12\n\n1005\n", capture_output=True, text=True, check=True,
         env={"PYTHONPATH": ":".join(sys.path), "PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
-    assert ran.stdout == "十二\n一千零五\n"
+    assert ran.stdout == "十二\n\n一千零五\n"

@@ -173,7 +173,7 @@ class LLM(Vectors, Insides):
             # Nothing of these holds this LLM: its memory goes with the last name of it, not with the next
             # garbage collection, of which a device's memory is no part.
             decoder=lambda skip_special: Detokenizer(tokenizer, skip_special=skip_special),
-            encode_words=lambda text: tokenizer.encode(text, add_special=False, parse_special=False),
+            encode_words=tokenizer.encode_words,
             eos_ids=eos_ids,
             sources=sources,
             grammars=Grammars(tokenizer, spec.n_vocab, eos_ids),
@@ -256,7 +256,7 @@ class LLM(Vectors, Insides):
     def generate(
         self,
         prompts: list[str] | list[list[int]] | list[np.ndarray] | tuple[Prompt, ...],
-        params: SamplingParams | None = None,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         truncation: bool = False,
         **options: Any,
@@ -265,29 +265,30 @@ class LLM(Vectors, Insides):
     def generate(
         self,
         prompts: np.ndarray,
-        params: SamplingParams | None = None,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         truncation: bool = False,
         **options: Any,
     ) -> RequestOutput | list[RequestOutput]: ...
     def generate(
-        self, prompts: Any, params: SamplingParams | None = None, *, truncation: bool = False, **options: Any
+        self, prompts: Any, params: Any = None, *, truncation: bool = False, **options: Any
     ) -> RequestOutput | list[RequestOutput]:
         """Continue a prompt (RequestOutput) or each of a list of prompts (list of RequestOutput, in order).
 
         prompts     text, in which special tokens are recognised, or token ids; an empty text needs a model
                     that begins texts with a token
-        params      or the same as keywords, with the aliases that SamplingParams takes
                     of an encoder-decoder, they are what its encoder reads
+        params      of all prompts, or a list with one for each; or keywords, with the aliases that
+                    SamplingParams takes
         truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source
                     from its end, of which tokens for the end of texts and for its language stay
         raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
                     aborted
         """
-        chosen = parameters.from_options(params, options)
         if is_one(prompts):
-            return self._generate_all([prompts], chosen, truncation)[0]
-        return self._generate_all(many(prompts), chosen, truncation)
+            return self._generate_all([prompts], [parameters.from_options(params, options)], truncation)[0]
+        each = many(prompts)
+        return self._generate_all(each, parameters.of_each(params, options, len(each)), truncation)
 
     @overload
     def chat(
@@ -302,13 +303,13 @@ class LLM(Vectors, Insides):
     def chat(
         self,
         messages: list[Messages],
-        params: SamplingParams | None = None,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         truncation: bool = False,
         **options: Any,
     ) -> list[RequestOutput]: ...
     def chat(
-        self, messages: Any, params: SamplingParams | None = None, *, truncation: bool = False, **options: Any
+        self, messages: Any, params: Any = None, *, truncation: bool = False, **options: Any
     ) -> RequestOutput | list[RequestOutput]:
         """Answer a conversation by the model's chat template; a list of conversations gives a list of
         RequestOutput.
@@ -317,10 +318,11 @@ class LLM(Vectors, Insides):
         raises    TemplateError if the model has none, InvalidParameterError naming messages[i], and as
                   `generate`
         """
-        chosen = parameters.from_options(params, options)
         if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
-            return self._generate_all([self._encode_chat(one) for one in messages], chosen, truncation)
-        return self._generate_all([self._encode_chat(messages)], chosen, truncation)[0]
+            each = parameters.of_each(params, options, len(messages))
+            return self._generate_all([self._encode_chat(one) for one in messages], each, truncation)
+        chosen = parameters.from_options(params, options)
+        return self._generate_all([self._encode_chat(messages)], [chosen], truncation)[0]
 
     def submit(
         self,
@@ -373,16 +375,16 @@ class LLM(Vectors, Insides):
         return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools)
 
     def _generate_all(
-        self, prompts: Sequence[Any], params: SamplingParams, truncation: bool
+        self, prompts: Sequence[Any], params: Sequence[SamplingParams], truncation: bool
     ) -> list[RequestOutput]:
         """Keeps as many in the engine as its queue takes; with the first error, the others are aborted."""
         handles: list[Handle] = []
         n_waited = 0
         try:
-            for prompt in prompts:
+            for prompt, chosen in zip(prompts, params, strict=True):
                 while True:
                     try:
-                        handles.append(self.submit(prompt, params, truncation=truncation))
+                        handles.append(self.submit(prompt, chosen, truncation=truncation))
                         break
                     except QueueFullError:
                         if n_waited == len(handles):  # the queue is full of others' requests

@@ -75,6 +75,19 @@ class Tokenizer:
             raise InvalidParameterError("texts: expected a list of texts, found one text", param="texts")
         return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in texts]
 
+    def encode_words(self, text: Text) -> list[int]:
+        """The ids of a text that the model may write, of bad_words, without any around it.
+
+        raises  InvalidParameterError if it writes another vocabulary than it reads; and as `encode`
+        """
+        if self.loaded.numbering is not None and self.loaded.numbering.apart:
+            raise InvalidParameterError(
+                "bad_words: the model writes another vocabulary than it reads, into which no text is cut; "
+                "logit_bias takes its token ids",
+                param="bad_words",
+            )
+        return self.encode(text, add_special=False, parse_special=False)
+
     def encode_chat(self, parts: Parts) -> list[int]:
         """The ids of a rendered chat prompt, in which only the template's own text can make special tokens.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -287,6 +287,17 @@ def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> S
     if options:
         invalid(next(iter(options)), "cannot be given next to SamplingParams; put it into them")
     return params
+
+
+def of_each(
+    params: SamplingParams | Sequence[SamplingParams] | None, options: Mapping[str, Any], n: int
+) -> list[SamplingParams]:
+    """Those of n prompts: one for all as `from_options`, or a list of as many."""
+    if not isinstance(params, list | tuple):
+        return [from_options(params, options)] * n  # type: ignore[arg-type]  # it checks
+    if len(params) != n:
+        invalid("params", f"are {len(params)}, for {n} prompts")
+    return [from_options(one, options) for one in params]
 
 
 # --- defaults -----------------------------------------------------------------------------------------------

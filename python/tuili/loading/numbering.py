@@ -19,6 +19,7 @@ class Numbering:
     others    what the model has and the library lacks, text -> id: a text that is unknown may be one
     openings  text that only the very beginning of a source makes a token of: ">>fra<<" -> its id
     unknown   (the library's, the model's) id of the unknown token
+    apart     whether the model writes another vocabulary than it reads
     """
 
     ids: list[int]
@@ -26,6 +27,7 @@ class Numbering:
     others: dict[str, int]
     openings: dict[str, int]
     unknown: tuple[int, int]
+    apart: bool = False
 
 
 def numbering(
@@ -52,7 +54,8 @@ def numbering(
         texts[i] = text
     others = {text: i for text, i in vocab.items() if text not in library}
     openings = {text: i for text, i in others.items() if text.startswith(">>") and text.endswith("<<")}
-    return Numbering(numbers, texts, others, openings, (library[unknown], vocab[unknown]))
+    own = library[unknown], vocab[unknown]
+    return Numbering(numbers, texts, others, openings, own, apart=target is not None)
 
 
 class NumberedBackend:

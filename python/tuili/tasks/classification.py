@@ -82,7 +82,7 @@ class Task(Pipeline):
     inputs             a text, a dict of "text" and "text_pair", or a list of them
     top_k              so many labels, likeliest first, as a list for each input; None: all. Without it there
                        is one dict per input
-    function_to_apply  "softmax", "sigmoid" or "none"; None: as the model's configuration says
+    function_to_apply  "softmax", "sigmoid" or "none"; None or "default": as the model's configuration says
     returns            dicts of "label" and "score", in a list
     """
 
@@ -106,7 +106,7 @@ class Task(Pipeline):
             )
         every = chosen["return_all_scores"] = boolean("return_all_scores", chosen["return_all_scores"])
         name = chosen["function_to_apply"]
-        function = FUNCTIONS[self.head.function] if name is None else function_named(name)
+        function = FUNCTIONS[self.head.function] if name in (None, "default") else function_named(name)
         encoded, rows = outputs(self.tasks, items, chosen["truncation"])
         results: list[Any] = [
             marked(self._labels(row, function, chosen), one.truncated)

@@ -1,12 +1,16 @@
-"""Text generation by a decoder, with transformers' result."""
+"""Text generation by a decoder, with transformers' parameters and result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tuili.generation.checks import boolean
+from tuili.errors import InvalidParameterError
+from tuili.generation.checks import MAX_INT, boolean, integer
+from tuili.generation.params import canonical_names, from_options
+from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
+from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 
 TASK = "text-generation"
@@ -15,37 +19,94 @@ TASK = "text-generation"
 class Task(Pipeline):
     """`pipe(text_inputs, return_full_text=True, **what LLM.generate takes)`.
 
-    text_inputs  a text, the messages of a chat, or a list of either
-    returns      per input a list of dicts: "generated_text", the prompt and what follows, or all messages;
-                 with return_full_text=False what follows alone
+    text_inputs      a text, the messages of a chat, or a list of either
+    max_length,      of the prompt and what follows, in tokens; min_new_tokens of what follows alone
+    min_length
+    prefix           stands before each text, and is left out of the result
+    stop_sequence    ends an answer, of which it is the last part
+    return_tensors   give "generated_token_ids", a list with the prompt's, for texts
+    truncation       cut the beginning of a prompt that is too long
+    returns          per input a list of dicts: "generated_text", the prompt and what follows, or all
+                     messages; with return_full_text=False what follows alone
     """
 
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "return_full_text": None,
+        "return_tensors": False,
+        "prefix": "",
+        "stop_sequence": None,
+        "max_length": None,
+        "min_length": None,
+        "min_new_tokens": None,
+        "truncation": False,
+    }
+
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return options  # LLM.generate checks them
+        own = (*self.OPTIONS, "params")
+        canonical_names({name: value for name, value in options.items() if name not in own})
+        return options
 
     def prepare(self) -> None:
         if self.model.kind != "decoder":
             refuse(TASK, self.model)
 
     def __call__(self, text_inputs: Any, **options: Any) -> Any:
-        chosen = {"return_full_text": None, **self.options(options)}
-        full = chosen.pop("return_full_text")
-        whole = True if full is None else boolean("return_full_text", full)
+        chosen = self.options(options)
+        own = {name: chosen.pop(name) for name in self.OPTIONS}
+        if own["return_tensors"] and own["return_full_text"] is not None:
+            raise InvalidParameterError(
+                "return_full_text: return_tensors gives no text", param="return_tensors"
+            )
         alone = isinstance(text_inputs, str) or is_chat(text_inputs)
         prompts = [text_inputs] if alone else many(text_inputs, "text_inputs")
-        answer = self.model.chat if prompts and is_chat(prompts[0]) else self.model.generate
-        outputs = answer(prompts, **chosen) if prompts else []
+        encoded = [self._encoded(prompt, own["prefix"]) for prompt in prompts]
+        params = [from_options(chosen.get("params"), _steered(chosen, own, len(ids))) for ids in encoded]
+        truncation = boolean("truncation", own["truncation"])
+        outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
         results = []
         for prompt, output in zip(prompts, outputs, strict=True):
-            texts = [one.text for one in output.outputs]
-            entries = [{"generated_text": _joined(prompt, text) if whole else text} for text in texts]
+            entries = [_result(prompt, output, one, own) for one in output.outputs]
             results.append(marked(entries, output.truncated))
         return results[0] if alone else results
 
-    OPTIONS: ClassVar[Mapping[str, Any]] = {}
+    def _encoded(self, prompt: Any, prefix: object) -> list[int]:
+        if not is_chat(prompt):
+            prompt = checked_str(prefix, "prefix") + checked_str(prompt, "text_inputs")
+        ids: list[int] = self.model._encode_prompt(prompt)[1]
+        return ids
 
 
-def _joined(prompt: Any, text: str) -> Any:
+def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
+    """What SamplingParams takes, for a prompt of n_prompt tokens, which max_length and min_length count."""
+    options = {name: value for name, value in chosen.items() if name != "params"}
+    if own["stop_sequence"] is not None:
+        if "stop" in options:
+            raise InvalidParameterError("stop_sequence is given next to stop", param="stop_sequence")
+        options |= {"stop": own["stop_sequence"], "include_stop_str_in_output": True}
+    most, least, n_least = own["max_length"], own["min_length"], own["min_new_tokens"]
+    if most is not None and not {"max_tokens", "max_new_tokens"} & set(options):
+        options["max_tokens"] = integer("max_length", most, 1, MAX_INT) - n_prompt
+        if options["max_tokens"] < 1:
+            raise InvalidParameterError(
+                f"max_length is {most}, and the prompt alone has {n_prompt} tokens; max_new_tokens counts "
+                "what follows",
+                param="max_length",
+            )
+    if n_least is not None:
+        options["min_tokens"] = n_least
+    elif least is not None:
+        options["min_tokens"] = max(0, integer("min_length", least, 0, MAX_INT) - n_prompt)
+    return options
+
+
+def _result(
+    prompt: Any, output: RequestOutput, one: CompletionOutput, own: Mapping[str, Any]
+) -> dict[str, Any]:
+    if boolean("return_tensors", own["return_tensors"]):
+        return {"generated_token_ids": [*output.prompt_token_ids, *one.token_ids]}
+    full = own["return_full_text"]
+    if full is not None and not boolean("return_full_text", full):
+        return {"generated_text": one.text}
     if isinstance(prompt, str):
-        return prompt + text
-    return [*prompt, {"role": "assistant", "content": text}]
+        return {"generated_text": prompt + one.text}
+    return {"generated_text": [*prompt, {"role": "assistant", "content": one.text}]}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described
+from tuili.generation.checks import MAX_INT, described, integer
 from tuili.generation.params import unknown_name
 from tuili.tasks.head import cannot
 
@@ -43,15 +43,21 @@ class Pipeline(ABC):
     """A task with a model, to be called with one input or a list of them.
 
     model    the LLM, which `pipeline` loads if it is given a path or a name; `close()` closes it
-    OPTIONS  the parameters of a call and their defaults, which may be set when the pipeline is made, too
+    OPTIONS  the parameters of a call and their defaults, which may be set when the pipeline is made, too. All
+             pipelines take transformers' batch_size, which changes nothing: the engine makes full batches
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, task: str, model: LLM, **defaults: Any) -> None:
         self.task, self.model = task, model
-        self._defaults = self._known(defaults)
+        self._defaults = self._checked(defaults)
         self.prepare()
+
+    def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        if (size := options.pop("batch_size", None)) is not None:
+            integer("batch_size", size, 1, MAX_INT)
+        return self._known(options)
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
         for name in options:
@@ -61,7 +67,7 @@ class Pipeline(ABC):
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Every option of a call: as given, or as the pipeline was made, or the default."""
-        return {**self.OPTIONS, **self._defaults, **self._known(given)}
+        return {**self.OPTIONS, **self._defaults, **self._checked(given)}
 
     @abstractmethod
     def prepare(self) -> None:

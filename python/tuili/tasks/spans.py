@@ -32,8 +32,8 @@ class Task(Pipeline):
     """`pipe(question=…, context=…, top_k=1, doc_stride=128, max_answer_len=15, max_seq_len=384,
     max_question_len=64, handle_impossible_answer=False, align_to_words=True)`.
 
-    question, context  a text and the document to search, or as many of both in lists; or one dict of both, or
-                       a list of dicts
+    question, context  a text and the document to search, or as many of both in lists; or one dict of both,
+                       or several
     max_seq_len        tokens of a window, question included; windows share doc_stride tokens
     truncation         cut questions of more than max_question_len tokens
     returns            a dict of "score", "start", "end" and "answer", a list of them if top_k > 1 finds
@@ -165,6 +165,10 @@ def _best_spans(
 
 def _pairs(inputs: tuple[Any, ...], question: Any, context: Any) -> tuple[list[tuple[str, str]], bool]:
     """(question, document) of each, and whether they came alone."""
+    if len(inputs) == 2 and all(isinstance(one, str) for one in inputs) and question is context is None:
+        return [_pair(*inputs)], True
+    if len(inputs) > 1 and all(isinstance(one, Mapping) for one in inputs):
+        inputs = (list(inputs),)
     if len(inputs) == 1 and question is None and context is None:
         given = inputs[0]
         items = [given] if isinstance(given, Mapping) else given
