@@ -45,6 +45,7 @@ def test_a_file_gives_the_bits_of_the_folder(family: Family, case: Case, tmp_pat
 
 def test_every_gguf_architecture_is_tested() -> None:
     tested = {*GGUF_NAMES.values(), "bert", "nomic-bert", "llama with experts"}
+    tested |= {"t5", "t5encoder"}  # test_gguf_t5.py
     assert tested == set(GGUF_ARCHITECTURES)
 
 

@@ -53,7 +53,9 @@ _SEQ2SEQ = """
 
 Logits of a tiny random model with these settings, of a whole decoder text and of cached decoding, equal
 transformers' in float32 to 1e-4 of their range, and beam searches find the same tokens with the same scores
-(`tests/test_seq2seq.py`). Flan-T5 is T5, NLLB is M2M100.
+(`tests/test_seq2seq.py`). Flan-T5 is T5, NLLB is M2M100. GGUF files of T5 (`t5`) and of its encoder alone
+(`t5encoder`; in folders `T5EncoderModel`, `MT5EncoderModel`, `UMT5EncoderModel`, which make vectors) give the
+folder's bits (`tests/test_gguf_t5.py`). They do not say how far distances reach: 128, as llama.cpp takes it.
 
 | `architectures` of config.json | with |
 |---|---|

@@ -46,6 +46,8 @@ def answers(case: Case, folder: Path) -> dict[str, np.ndarray]:
         found = model(input_ids=source, decoder_input_ids=torch.tensor([target_ids(case)]))
     logits = found.logits[0].numpy()
     out = {"": np.concatenate([logits[:, COLUMNS], np.ptp(logits, axis=1, keepdims=True)], axis=1)}
+    if "T5" in case.architecture:
+        out[" encoder"] = found.encoder_last_hidden_state[0, :, ::8].numpy()
     for i, search in enumerate(SEARCHES):
         with torch.no_grad():
             got = model.generate(

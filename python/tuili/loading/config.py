@@ -96,6 +96,7 @@ _ENCODERS = {
 HF_ARCHITECTURES |= {
     f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, more) if task
 }
+HF_ARCHITECTURES |= {f"{stem}EncoderModel": "t5_encoder" for stem in ("T5", "MT5", "UMT5")}
 GGUF_ARCHITECTURES = {
     "llama": "llama",
     "llama with experts": "mixtral",  # as the file itself calls it: llama
@@ -130,6 +131,8 @@ GGUF_ARCHITECTURES = {
     "cohere2": "cohere",
     "bert": "bert",
     "nomic-bert": "nomic_bert",
+    "t5": "t5",
+    "t5encoder": "t5_encoder",
 }
 
 # Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.

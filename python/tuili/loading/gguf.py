@@ -295,6 +295,13 @@ class Metadata:
         """An array of BOOL, of `n` elements if given."""
         return self._numbers(key, 7, "?", n, default)
 
+    def get_bytes(self, key: str, default: T = _REQUIRED) -> bytes | T:
+        """An array of UINT8, or of INT8, as old files have it."""
+        found = self._values.get(key)
+        signed = found is not None and isinstance(found[1], ArrayPlace) and found[1].element == 1
+        numbers = self._numbers(key, int(signed), "u1", None, default)
+        return numbers.tobytes() if isinstance(numbers, np.ndarray) else numbers
+
     def n_strings(self, key: str) -> int:
         """The length of an array of STRING, without decoding it."""
         array = self._array(key, _STRING, None, _REQUIRED)

@@ -1,12 +1,13 @@
 """The vocabulary of a GGUF file as a tokenizer of the `tokenizers` library, with the original's ids.
 
-Three kinds (`tokenizer.ggml.model`): "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE,
-which has a score per token instead of merges, and "bert" is WordPiece. Token types are sentencepiece's: 1
-normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+Four kinds (`tokenizer.ggml.model`): "gpt2" is byte-level BPE with merges, "llama" is SentencePiece BPE,
+which has a score per token instead of merges, "t5" its unigrams, and "bert" is WordPiece. Token types are
+sentencepiece's: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError, TokenizerError
 from tuili.loading.files import shown
 from tuili.loading.merges import merges_of_scores
 from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
+from tuili.loading.sentencepiece_file import UNIGRAM, SentencePieces
 from tuili.loading.token_bytes import WORD_PIECE_PREFIX
-from tuili.loading.tokenizer_json import bad, check_merges, check_tokens, split_merge
+from tuili.loading.tokenizer_json import bad, check, check_merges, check_tokens, split_merge
+from tuili.loading.tokenizer_parts import Parts, unigram
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -68,16 +71,16 @@ def read_tokenizer(metadata: Metadata, n_vocab: int | None = None) -> tuple[Toke
     """
     try:
         kind = metadata.get_str("tokenizer.ggml.model")
-        if kind not in ("gpt2", "llama", "bert"):
+        if kind != "bert" and kind not in _KINDS:
             raise ModelUnsupportedError(
-                f"{metadata.what}: tokenizer.ggml.model is {shown(kind)}; gpt2, llama and bert are supported",
+                f"{metadata.what}: tokenizer.ggml.model is {shown(kind)}; supported: {', '.join(_KINDS)} "
+                "and bert",
                 code="tokenizer_component",
             )
         vocab = _read_vocab(metadata, n_vocab)
         if kind == "bert":
             return _word_piece(metadata, vocab)
-        backend = _byte_level_bpe(metadata, vocab) if kind == "gpt2" else _sentencepiece_bpe(metadata, vocab)
-        return backend, vocab, _read_special_ids(metadata, vocab)
+        return _KINDS[kind](metadata, vocab), vocab, _read_special_ids(metadata, vocab)
     except ModelFormatError as error:  # a missing key, a wrong type or length
         raise TokenizerError(str(error), code=error.code) from error
 
@@ -119,10 +122,10 @@ def _read_special_ids(metadata: Metadata, vocab: GgufVocab) -> SpecialIds:
     bos_id, eos_id = special("bos"), special("eos")
     ends = {i for i in (eos_id, special("eot"), special("eom")) if i is not None}
     ends |= {vocab.ids[text] for text in _END_OF_TURN.intersection(vocab.of_type(CONTROL, USER_DEFINED))}
-    sentencepiece = metadata.get_str("tokenizer.ggml.model") == "llama"
-    default = sentencepiece or metadata.get_str("tokenizer.ggml.pre", "default") in BOS_BY_DEFAULT
+    kind = metadata.get_str("tokenizer.ggml.model")
+    default = kind == "llama" or metadata.get_str("tokenizer.ggml.pre", "default") in BOS_BY_DEFAULT
     add_bos = metadata.get_bool("tokenizer.ggml.add_bos_token", default)
-    add_eos = metadata.get_bool("tokenizer.ggml.add_eos_token", False)
+    add_eos = metadata.get_bool("tokenizer.ggml.add_eos_token", kind == "t5")
     if (add_bos and bos_id is None) or (add_eos and eos_id is None):
         bad("tokenizer.ggml.add_bos_token", "the token to add has no id", "special_id")
     first = () if eos_id is None else (eos_id,)
@@ -159,14 +162,7 @@ def _byte_level_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
 def _sentencepiece_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
     from tokenizers import Tokenizer, models, normalizers
 
-    scores = metadata.get_f32_array("tokenizer.ggml.scores", len(vocab.tokens))
-    metadata.get_i32_array("tokenizer.ggml.token_type", len(vocab.tokens))  # required for this kind
-    if not np.isfinite(scores).all():
-        bad(
-            "tokenizer.ggml.scores",
-            f"the score of token {int(np.isfinite(scores).argmin())} is not finite",
-            "vocab_score",
-        )
+    pieces = _pieces(metadata, vocab)
     byte_texts = {f"<0x{byte:02X}>" for byte in range(256)}
     if set(vocab.of_type(BYTE)) != byte_texts:
         strange = sorted(byte_texts.symmetric_difference(vocab.of_type(BYTE)))[0]
@@ -175,7 +171,7 @@ def _sentencepiece_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
             f"{shown(strange)}: the byte tokens must be <0x00> to <0xFF>",
             "byte_tokens",
         )
-    merges = merges_of_scores(list(zip(vocab.tokens, scores.tolist(), vocab.types, strict=True)))
+    merges = merges_of_scores(pieces)
     unknown = vocab.of_type(UNKNOWN)
     backend = Tokenizer(
         models.BPE(vocab.ids, merges, unk_token=unknown[0] if unknown else None, byte_fallback=True)
@@ -186,6 +182,49 @@ def _sentencepiece_bpe(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
     else:
         backend.normalizer = spaces
     return backend
+
+
+def _pieces(metadata: Metadata, vocab: GgufVocab) -> list[tuple[str, float, int]]:
+    """sentencepiece's: text, score and type of every token, all of which such files must have."""
+    scores = metadata.get_f32_array("tokenizer.ggml.scores", len(vocab.tokens))
+    metadata.get_i32_array("tokenizer.ggml.token_type", len(vocab.tokens))
+    if not np.isfinite(scores).all():
+        bad(
+            "tokenizer.ggml.scores",
+            f"the score of token {int(np.isfinite(scores).argmin())} is not finite",
+            "vocab_score",
+        )
+    return list(zip(vocab.tokens, scores.tolist(), vocab.types, strict=True))
+
+
+def _unigram(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
+    """T5's, which cuts texts at white space first, as in a folder."""
+    from tokenizers import Tokenizer
+
+    unknown = _special_id(metadata, vocab, "unknown")
+    if unknown is None:
+        bad("tokenizer.ggml.unknown_token_id", "missing", "special_id")
+    found = SentencePieces(
+        pieces=_pieces(metadata, vocab),
+        model_type=UNIGRAM,
+        unk_id=unknown,
+        byte_fallback=False,
+        charsmap=metadata.get_bytes("tokenizer.ggml.precompiled_charsmap", b""),
+        add_dummy_prefix=metadata.get_bool("tokenizer.ggml.add_space_prefix", True),
+        remove_extra_whitespaces=True,
+    )
+    parts = unigram(Parts({"add_prefix_space": found.add_dummy_prefix}, {}), found)
+    document = {
+        "version": "1.0",
+        "normalizer": parts.normalizers[0] if parts.normalizers else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": parts.pre_tokenizers},
+        "decoder": parts.decoder,
+        "model": parts.model,
+    }
+    return Tokenizer.from_str(json.dumps(check(document)))
+
+
+_KINDS = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "t5": _unigram}
 
 
 # ---- BERT

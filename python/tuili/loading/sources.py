@@ -275,4 +275,7 @@ def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Sourc
         chat_template=template,
         embedding=(module.embedding_from_gguf(metadata) if hasattr(module, "embedding_from_gguf") else None),
         eos_token_ids=tuple(dict.fromkeys(token_id for token_id in ids if token_id is not None)),
+        decoder_start=(
+            decoder_start_id(None, config, n_vocab) if "decoder_start_token_id" in config else None
+        ),
     )

@@ -374,7 +374,11 @@ def _gguf_decoding(metadata: Metadata) -> list[Any]:
         return ["byte_level"]
     if kind == "bert":
         return ["word_piece", WORD_PIECE_PREFIX]
-    return ["sentencepiece", metadata.get_bool("tokenizer.ggml.add_space_prefix", True)]
+    spaced = metadata.get_bool("tokenizer.ggml.add_space_prefix", True)
+    if kind == "t5":
+        scheme = "always" if spaced else "never"
+        return ["decoder", {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme}]
+    return ["sentencepiece", spaced]
 
 
 def _add_tokens(backend: Tokenizer, user_defined: list[str], special: list[str]) -> None:

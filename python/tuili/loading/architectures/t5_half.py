@@ -1,0 +1,70 @@
+"""What T5's encoder and decoder share: RMS norms before, no biases, unscaled attention with a bias for
+distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuili._core import LayerSpec
+from tuili.errors import ModelUnsupportedError
+from tuili.loading.architectures import ACTIVATIONS
+from tuili.loading.config import MAX_HEAD_DIM, MAX_HEADS, MAX_INNER, MAX_LAYERS, Config
+from tuili.loading.position_bias import relative
+
+LONGEST = 4096  # distances are in buckets, so any length is the model's; tables are made for as many
+_MOST_BIASES = 4096  # each takes memory before a tensor is looked at
+
+
+def is_a(config: Config, stem: str) -> bool:
+    """Whether the class is one of T5's, MT5's or UMT5's."""
+    return str(config.values["architectures"][0]).startswith(stem)
+
+
+def norm(config: Config) -> dict[str, Any]:
+    """ModelSpec's fields for the norms."""
+    return {"norm": "rms", "norm_eps": config.number("layer_norm_epsilon", 1e-12, 1.0, 1e-6)}
+
+
+def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
+    """The layers of "encoder" or "decoder", and their biases; UMT5 has one in every layer."""
+    n_heads, n = config.integer("num_heads", 1, MAX_HEADS), n_layers(config, name)
+    n_buckets = config.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
+    farthest = config.integer("relative_attention_max_distance", n_buckets, 1 << 24, 128)
+    own = is_a(config, "UMT5")
+    if n_heads * (n if own else 1) > _MOST_BIASES:
+        raise config.wrong("num_heads", f"at most {_MOST_BIASES} biases of heads")
+    bias = relative(n_heads, LONGEST, n_buckets, farthest, both_sides=name == "encoder")
+    gated, act = _activation(config)
+    layers = [
+        LayerSpec(
+            n_heads=n_heads,
+            n_kv_heads=n_heads,
+            head_dim=config.integer("d_kv", 1, MAX_HEAD_DIM),
+            d_ff=config.integer("d_ff", 1, MAX_INNER),
+            activation=act,
+            gated=gated,
+            position_bias=i if own else 0,
+            causal=name == "decoder",
+            cross_attention=name == "decoder",
+            attention_scale=1.0,
+        )
+        for i in range(n)
+    ]
+    return layers, [bias] * (n if own else 1)
+
+
+def n_layers(config: Config, name: str) -> int:
+    n = config.integer("num_layers", 1, MAX_LAYERS)
+    return int(n if name == "encoder" else config.integer("num_decoder_layers", 1, MAX_LAYERS, n))
+
+
+def _activation(config: Config) -> tuple[bool, Any]:
+    """Whether the MLP is gated, and its activation: "relu", "gated-gelu", which approximates, and so on."""
+    given = config.text("feed_forward_proj", "relu" if is_a(config, "T5") else "gated-gelu")
+    gated, name = given.startswith("gated-"), given.removeprefix("gated-")
+    if name not in ACTIVATIONS:
+        raise ModelUnsupportedError(
+            f"{config.what}: feed_forward_proj is not an activation, or gated- and one",
+            code="config_unsupported",
+        )
+    return gated, ACTIVATIONS["gelu_new" if given == "gated-gelu" else name]
