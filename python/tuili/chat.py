@@ -81,6 +81,27 @@ def render(
     return _render(template, conversation, functions, add_generation_prompt, now, names)
 
 
+def left_open(prompt: Prompt, messages: Sequence[Mapping[str, Any]]) -> Prompt:
+    """A conversation rendered without a beginning of an answer, up to where the last message's text ends, so
+    that an answer goes on with it.
+
+    raises  TemplateError (template_continue) if the template does not show that text
+    """
+    content = clean_text(str(messages[-1]["content"]))
+    text, spaces = content.strip(), content[len(content.rstrip()) :]
+    at = prompt.text.rfind(text)
+    if not text or at < 0:
+        raise TemplateError(
+            "chat template: it does not show the last message's text, with which the answer is to go on",
+            code="template_continue",
+        )
+    end = at + len(text)
+    if prompt.text.startswith(spaces, end):  # most templates take them away
+        end += len(spaces)
+    spans = tuple((begin, min(stop, end)) for begin, stop in prompt.user_spans if begin < end)
+    return Prompt(prompt.text[:end], spans)
+
+
 def _render(
     template: str,
     messages: list[dict[str, Any]],

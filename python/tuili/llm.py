@@ -524,7 +524,8 @@ class LLM(Vectors, Insides):
     def _encode_chat(self, messages: Any, tools: Tools | None = None) -> list[int]:
         return self.tokenizer.encode_chat(self._render_chat(messages, tools).parts())
 
-    def _render_chat(self, messages: Any, tools: Tools | None = None) -> ChatPrompt:
+    def _render_chat(self, messages: Any, tools: Tools | None = None, *, goes_on: bool = False) -> ChatPrompt:
+        """goes_on: the answer goes on with the last message."""
         from tuili import chat, tool_calls  # here, as above: a start that only generates does without
 
         template = self._loaded.chat_template
@@ -541,7 +542,10 @@ class LLM(Vectors, Insides):
             messages = tool_calls.in_words(messages, tools)
         elif tools is not None and tools.offered:
             definitions = tools.definitions
-        return chat.render(template, messages, tools=definitions, **names)
+        prompt = chat.render(
+            template, messages, add_generation_prompt=not goes_on, tools=definitions, **names
+        )
+        return chat.left_open(prompt, messages) if goes_on else prompt
 
 
 def _limits(

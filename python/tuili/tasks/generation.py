@@ -22,6 +22,8 @@ class Task(Pipeline):
     text_inputs      a text, the messages of a chat, or a list of either
     max_length,      of the prompt and what follows, in tokens; min_new_tokens of what follows alone
     min_length
+    continue_final_message
+                     of chats: the answer goes on with the last message; by default if it is an assistant's
     prefix           stands before each text, and is left out of the result
     stop_sequence    ends an answer, of which it is the last part
     return_tensors   give "generated_token_ids", a list with the prompt's, for texts
@@ -33,6 +35,7 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {
         "return_full_text": None,
         "return_tensors": False,
+        "continue_final_message": None,
         "prefix": "",
         "stop_sequence": None,
         "max_length": None,
@@ -59,7 +62,7 @@ class Task(Pipeline):
             )
         alone = isinstance(text_inputs, str) or is_chat(text_inputs)
         prompts = [text_inputs] if alone else many(text_inputs, "text_inputs")
-        encoded = [self._encoded(prompt, own["prefix"]) for prompt in prompts]
+        encoded = [self._encoded(prompt, own) for prompt in prompts]
         params = [from_options(chosen.get("params"), _steered(chosen, own, len(ids))) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
@@ -69,11 +72,28 @@ class Task(Pipeline):
             results.append(marked(entries, output.truncated))
         return results[0] if alone else results
 
-    def _encoded(self, prompt: Any, prefix: object) -> list[int]:
-        if not is_chat(prompt):
-            prompt = checked_str(prefix, "prefix") + checked_str(prompt, "text_inputs")
-        ids: list[int] = self.model._encode_prompt(prompt)[1]
-        return ids
+    def _encoded(self, prompt: Any, own: Mapping[str, Any]) -> list[int]:
+        tokenizer = self.model.tokenizer
+        if is_chat(prompt):
+            if own["prefix"]:
+                raise InvalidParameterError("prefix is for texts, not for chats", param="prefix")
+            return tokenizer.encode_chat(
+                self.model._render_chat(prompt, goes_on=_goes_on(prompt, own)).parts()
+            )
+        return tokenizer.encode(checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs"))
+
+
+def _goes_on(messages: Any, own: Mapping[str, Any]) -> bool:
+    """Whether the answer goes on with the last message."""
+    last, given = messages[-1], own["continue_final_message"]
+    known = isinstance(last, Mapping) and isinstance(last.get("content"), str)
+    if given is None:
+        return known and last.get("role") == "assistant"
+    if boolean("continue_final_message", given) and not known:
+        raise InvalidParameterError(
+            "continue_final_message: the last message's content is not a text", param="continue_final_message"
+        )
+    return bool(given)
 
 
 def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
@@ -109,4 +129,6 @@ def _result(
         return {"generated_text": one.text}
     if isinstance(prompt, str):
         return {"generated_text": prompt + one.text}
+    if _goes_on(prompt, own):
+        return {"generated_text": [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + one.text}]}
     return {"generated_text": [*prompt, {"role": "assistant", "content": one.text}]}

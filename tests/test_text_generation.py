@@ -1,0 +1,98 @@
+"""Text generation takes the parameters that transformers documents, and `generate` those of each prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tuili
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
+
+MODELS = Path(__file__).parent / "models"
+
+
+@pytest.fixture(scope="module")
+def adder():
+    with tuili.pipeline("text-generation", MODELS / "adder", do_sample=False) as pipe:
+        yield pipe
+
+
+def test_text_generation_takes_the_parameters_of_transformers(adder):
+    """max_length and min_length count the prompt's tokens, too; a prefix is no part of the text."""
+    sums = ["999+  1=", "  1+  1="]
+    assert adder(sums, max_length=12) == [
+        [{"generated_text": "999+  1=1000"}],
+        [{"generated_text": "  1+  1=   2"}],
+    ]
+    assert adder(sums[0], max_length=10) == [{"generated_text": "999+  1=10"}]
+    assert adder(sums[0], max_length=9, max_new_tokens=4) == [{"generated_text": "999+  1=1000"}]
+    assert adder("+  1=", prefix="999", max_length=12) == [{"generated_text": "+  1=1000"}]
+    assert adder(sums[0], stop_sequence="0", max_length=12) == [{"generated_text": "999+  1=10"}]
+    ids = adder.model.tokenizer.encode("999+  1=1000")
+    assert adder(sums[0], max_length=12, return_tensors=True) == [{"generated_token_ids": ids}]
+    stops = {"stop_token_ids": ids[-1:], "ignore_eos": True}
+    lengths = [{"min_length": 12}, {"min_new_tokens": 4}, {"min_length": 3}]
+    answers = [adder(sums[0], max_length=12, return_full_text=False, **stops, **one)[0] for one in lengths]
+    assert [len(one["generated_text"]) for one in answers] == [4, 4, 1]
+    assert adder([]) == []
+
+
+@pytest.mark.parametrize(
+    "options, param",
+    [
+        ({"max_length": 8}, "max_length"),
+        ({"max_length": "12"}, "max_length"),
+        ({"min_length": -1}, "min_length"),
+        ({"prefix": 3}, "prefix"),
+        ({"stop_sequence": "0", "stop": "1"}, "stop_sequence"),
+        ({"return_tensors": True, "return_full_text": False}, "return_tensors"),
+        ({"return_full_text": "no"}, "return_full_text"),
+        ({"max_lengths": 8}, "max_lengths"),
+    ],
+)
+def test_wrong_parameters_of_text_generation_are_named(adder, options, param):
+    with pytest.raises(tuili.InvalidParameterError) as error:
+        adder("999+  1=", **options)
+    assert error.value.param == param
+
+
+def test_an_answer_goes_on_with_an_assistants_message(tmp_path):
+    """As in transformers: by default where the chat ends in one, up to the end of its text."""
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day "}]
+    texts = {
+        True: "<|user|>hello\n<|assistant|>good day ",
+        False: "<|user|>hello\n<|assistant|>good day \n<|assistant|>",
+    }
+    path = write_hf_folder(tiny_llama(), tmp_path)
+    with tuili.pipeline("text-generation", path, do_sample=False, max_new_tokens=4) as pipe:
+        for chosen, text in texts.items():
+            options = {} if chosen else {"continue_final_message": False}
+            prompt = pipe.model.tokenizer.encode_chat([(text, False)])
+            (ids,) = pipe(messages, return_tensors=True, **options)
+            assert ids["generated_token_ids"][: len(prompt)] == prompt
+            answer = pipe.model.generate(prompt, max_tokens=4, temperature=0).outputs[0].text
+            (got,) = pipe(messages, **options)
+            wanted = messages[-1] | {"content": "good day " + answer}
+            added = {"role": "assistant", "content": answer}
+            assert got["generated_text"] == [messages[0], *([wanted] if chosen else [messages[1], added])]
+        (got,) = pipe(messages[:1], continue_final_message=True, return_full_text=False)
+        wanted = pipe.model.generate(
+            pipe.model.tokenizer.encode_chat([("<|user|>hello", False)]), max_tokens=4, temperature=0
+        )
+        assert got["generated_text"] == wanted.outputs[0].text
+        with pytest.raises(tuili.TemplateError) as error:
+            pipe([messages[0] | {"content": " "}], continue_final_message=True)
+        assert error.value.code == "template_continue"
+        with pytest.raises(tuili.InvalidParameterError):
+            pipe(messages, prefix="a")
+
+
+def test_each_prompt_may_have_parameters_of_its_own(adder):
+    greedy = [tuili.SamplingParams(max_tokens=n, temperature=0) for n in (1, 3)]
+    outputs = adder.model.generate(["999+  1="] * 2, greedy)
+    assert [one.outputs[0].text for one in outputs] == ["1", "100"]
+    with pytest.raises(tuili.InvalidParameterError, match="2, for 1 prompts") as error:
+        adder.model.generate(["999+  1="], greedy)
+    assert error.value.param == "params"
