@@ -18,6 +18,7 @@ from tuili.loading.architectures.encoders import (
     with_biases,
 )
 from tuili.loading.config import MAX_MODEL, MAX_POSITIONS, Config
+from tuili.loading.distances import buckets
 from tuili.loading.layout import Parts
 
 _MOST_POSITIONS = 1 << 16  # whose distances are listed, one by one
@@ -171,20 +172,3 @@ def _distances(config: Config) -> DistanceSpec | None:
         shared=config.flag("share_att_key", False),
         norm=_is_normed(config),
     )
-
-
-def buckets(distances: np.ndarray, n_buckets: int, farthest: int) -> np.ndarray:
-    """Exact up to half of n_buckets on each side, then in logarithmic steps up to `farthest`; 0 for none.
-
-    In float32, as the models were trained: exact powers fall on the edge of a bucket. A logarithm is computed
-    in double and rounded once, so that it is the same on every machine.
-    """
-    if n_buckets == 0:
-        return distances
-    half, f32 = n_buckets // 2, np.float32
-    n = np.maximum(np.abs(distances), max(half, 1)).astype(f32)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        near, far = np.log((n / f32(half)).astype(np.float64)), np.log(float(f32((farthest - 1) / half)))
-        steps = near.astype(f32) / f32(far) * f32(half - 1)
-    far = (np.ceil(steps) + half) * np.sign(distances)
-    return np.where(np.abs(distances) <= half, distances, far).astype(np.int64)

@@ -6,8 +6,6 @@ from typing import Any
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import expect_only, layer_of, renamed, rope, sizes
-from tuili.loading.architectures.bert import embedding_from_gguf as embedding_from_gguf
-from tuili.loading.architectures.bert import encoder_config
 from tuili.loading.architectures.encoders import (
     activation,
     head_names,
@@ -16,6 +14,8 @@ from tuili.loading.architectures.encoders import (
     with_biases,
     words_head,
 )
+from tuili.loading.architectures.encoders_from_gguf import embedding_from_gguf as embedding_from_gguf
+from tuili.loading.architectures.encoders_from_gguf import encoder_config
 from tuili.loading.architectures.from_gguf import GGUF_FUSED_QKV
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config

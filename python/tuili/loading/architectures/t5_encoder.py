@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures.bert import embedding_from_gguf as embedding_from_gguf
+from tuili.loading.architectures.encoders_from_gguf import embedding_from_gguf as embedding_from_gguf
 from tuili.loading.architectures.seq2seq import one_of
 from tuili.loading.architectures.t5_half import LONGEST, half, norm
 from tuili.loading.architectures.t5_names import gguf_half_names, half_from_gguf, half_names
