@@ -62,6 +62,14 @@ def families() -> Iterator[Case]:
     for dims, code in (([8], "config_value"), ([4], "tensor_shape")):
         factors = [Tensor(f"rope_factors_{kind}.weight", dims) for kind in ("short", "long")]
         yield case(f"phi3 divides by 0 {dims}", of("phi3", [*gguf_tensors(), *factors]), F, code)
+    yield case("t5 without the size of its heads", of("t5"), F, "config_key")
+    for name in ("t5", "t5encoder"):
+        heads = {"attention__key_length": (U32, 16)}
+        yield case(f"{name} without its tensors", of(name, **heads), F, "tensor_missing")
+    far = {"attention__relative_buckets_count": (U32, 0)}
+    yield case("t5 of no buckets", of("t5", **far), F, "config_value")
+    beyond = {"decoder_start_token_id": (U32, 1 << 20)}
+    yield case("t5 begins beyond its words", of("t5", **beyond), F, "config_value")
 
 
 CASES = list(families())

@@ -201,6 +201,8 @@ def _unigram(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
     """T5's, which cuts texts at white space first, as in a folder."""
     from tokenizers import Tokenizer
 
+    from tuili.loading.tokenizer import call  # which imports this
+
     unknown = _special_id(metadata, vocab, "unknown")
     if unknown is None:
         bad("tokenizer.ggml.unknown_token_id", "missing", "special_id")
@@ -221,7 +223,7 @@ def _unigram(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
         "decoder": parts.decoder,
         "model": parts.model,
     }
-    return Tokenizer.from_str(json.dumps(check(document)))
+    return call(Tokenizer.from_str, json.dumps(check(document)))
 
 
 _KINDS = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "t5": _unigram}
