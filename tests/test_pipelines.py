@@ -175,6 +175,16 @@ def test_a_batch_size_is_checked_and_changes_nothing(model):
         assert error.value.param == "batch_size"
 
 
+def test_none_counts_as_not_given(model):
+    """As transformers has it, where only top_k=None means all labels."""
+    pipe = tuili.pipeline("ner", model("BertForTokenClassification"), aggregation_strategy="simple")
+    assert pipe(TEXT, ignore_labels=None, aggregation_strategy=None) == pipe(TEXT)
+    fill = tuili.pipeline("fill-mask", model("BertForMaskedLM"))
+    assert fill("the [MASK] is", top_k=None, targets=None) == fill("the [MASK] is")
+    labels = tuili.pipeline("sentiment-analysis", model("BertForSequenceClassification"), top_k=1)
+    assert len(labels(TEXT, top_k=None)) == 3 and len(labels([TEXT])[0]) == 1
+
+
 def test_classify_gives_every_label(model):
     llm = model("BertForSequenceClassification")
     results = llm.classify([*TEXTS, (TEXT, TEXTS[1])])

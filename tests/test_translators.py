@@ -85,6 +85,9 @@ def test_results_are_shaped_as_in_transformers(models):
     several = pipe("12", num_beams=3, num_return_sequences=2)
     assert len(several) == 2 and several[0] == {"translation_text": "twelve"}
     assert [len(one) for one in pipe(["12", "7"], num_beams=3, num_return_sequences=2)] == [2, 2]
+    (ids,) = pipe("12", return_tensors=True)
+    assert list(ids) == ["translation_token_ids"] and ids["translation_token_ids"][0] == 0  # <pad>
+    assert t5.tokenizer.decode(ids["translation_token_ids"]) == "twelve"
     plain = tuili.pipeline("text2text-generation", t5)
     assert plain("write in Chinese: 12") == [{"generated_text": "十二"}]
     summary = tuili.pipeline("summarization", t5)

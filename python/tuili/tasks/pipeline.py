@@ -66,8 +66,15 @@ class Pipeline(ABC):
         return options
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Every option of a call: as given, or as the pipeline was made, or the default."""
-        return {**self.OPTIONS, **self._defaults, **self._checked(given)}
+        """Every option of a call: as given, or as the pipeline was made, or the default. None counts as not
+        given, but for an option whose default is `...`.
+        """
+        named = {
+            name: value
+            for name, value in self._checked(given).items()
+            if value is not None or self.OPTIONS.get(name) is ...
+        }
+        return {**self.OPTIONS, **self._defaults, **named}
 
     @abstractmethod
     def prepare(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import canonical_names
+from tuili.generation.request import CompletionOutput
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
@@ -19,7 +20,16 @@ KEYS = {
     "translation": "translation_text",
 }
 _DIRECTED = re.compile("translation_(.+)_to_(.+)")
-_OWN = ("truncation", "src_lang", "tgt_lang", "max_length", "min_length", "min_new_tokens", "params")
+_OWN = (
+    "truncation",
+    "return_tensors",
+    "src_lang",
+    "tgt_lang",
+    "max_length",
+    "min_length",
+    "min_new_tokens",
+    "params",
+)
 _OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
@@ -29,6 +39,8 @@ class Task(Pipeline):
 
     inputs              a text or a list of texts
     truncation          cut a text's end that is longer than the model takes
+    return_tensors      give "translation_token_ids", "summary_token_ids" or "generated_token_ids": a list
+                        that begins with the decoder's first token
     src_lang, tgt_lang  of a translation: the model's own codes, as transformers has them; or those of its
                         tasks in config.json (translation_en_to_de). By default as the task's name says
     max_length,         of the answer with the token it begins with; they go with what generation_config.json
@@ -61,6 +73,7 @@ class Task(Pipeline):
     def __call__(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         cut = boolean("truncation", chosen.pop("truncation", False))
+        as_ids = boolean("return_tensors", chosen.pop("return_tensors", False))
         direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None))
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
@@ -71,12 +84,18 @@ class Task(Pipeline):
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
         results = [
-            marked([{self._key: one.text} for one in output.outputs], truncated)
+            marked([self._result(one, as_ids=as_ids) for one in output.outputs], truncated)
             for output, (_, truncated) in zip(outputs, encoded, strict=True)
         ]
         if isinstance(inputs, str):
             return results[0]
         return [entries[0] for entries in results] if all(len(one) == 1 for one in results) else results
+
+    def _result(self, one: CompletionOutput, *, as_ids: bool) -> dict[str, Any]:
+        if not as_ids:
+            return {self._key: one.text}
+        start = self.model.config["decoder_start_token_id"]
+        return {self._key.replace("_text", "_token_ids"): [start, *one.token_ids]}
 
     def _direction(self, source: Any, target: Any) -> tuple[Direction, str]:
         """From where to where, and the name of the task in config.json."""
