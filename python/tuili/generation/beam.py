@@ -38,8 +38,8 @@ EarlyStopping = bool | Literal["never"]
 @dataclass(frozen=True, slots=True)
 class Beam:
     """A continuation. total: the sum of its tokens' log-probabilities, in nats, as the parameters changed
-    them; -inf if it only holds the place of one, for want of tokens that may follow. ended: by a stop string
-    or its grammar.
+    them, rounded to float32 with each; -inf if it only holds the place of one, for want of tokens that may
+    follow. ended: by a stop string or its grammar.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -53,11 +53,13 @@ class Beam:
 
     def score(self, length_penalty: float, length: int | None = None) -> float:
         """If it is `length` tokens long; by default as it is."""
-        return self.total / math.pow(length or max(1, len(self.token_ids)), length_penalty)
+        n = length or max(1, len(self.token_ids))
+        return float(np.float32(self.total) / np.float32(math.pow(n, length_penalty)))
 
 
 class BeamSearch:
-    """The search, step by step, as transformers 5 does it.
+    """The search, step by step, as transformers 5 does it, with float32 scores: which of two is the larger
+    depends on how they were rounded.
 
     width           beams that go on
     ending          token ids that finish a continuation, as max_tokens does
@@ -95,10 +97,13 @@ class BeamSearch:
         candidates  per running beam the n_candidates likeliest next tokens
         ends        whether a token finishes the continuation of a beam, by its number, for another reason
         """
+        scores = np.array([score for tokens, _ in candidates for _, score, _ in tokens], np.float32)
+        sums = np.array([beam.total for beam in self.running], np.float32)
+        totals = iter((np.repeat(sums, [len(tokens) for tokens, _ in candidates]) + scores).tolist())
         found = [
-            (beam.total + score, parent, token_id, own)
-            for parent, (beam, (tokens, _)) in enumerate(zip(self.running, candidates, strict=True))
-            for token_id, score, own in tokens
+            (next(totals), parent, token_id, own)
+            for parent, (tokens, _) in enumerate(candidates)
+            for token_id, _, own in tokens
         ]
         found.sort(key=lambda candidate: (-candidate[0], candidate[1:3]))
         running: list[Beam] = []
