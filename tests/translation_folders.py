@@ -13,8 +13,8 @@ from typing import Any
 from slow_tokenizers import DATA, Slow, write
 from slow_tokenizers import TEXTS as COMMON
 from tuili.loading import language_codes, sentencepiece_file
+from tuili.loading.opening import from_files
 from tuili.loading.sources import TokenizerFiles, _tokenizer_files
-from tuili.loading.tokenizer import from_huggingface
 from tuili.tokenization import Tokenizer
 
 GOLDEN_FILE = Path(__file__).parent / "goldens" / "translation_tokenizers.json"
@@ -119,10 +119,7 @@ def files_of(slow: Slow, folder: Path) -> TokenizerFiles:
 
 
 def made(files: TokenizerFiles) -> Tokenizer:
-    numbering = files.numbering
-    return Tokenizer(
-        from_huggingface(files.tokenizer_json, files.config, files.special_tokens, numbering=numbering)
-    )
+    return Tokenizer(from_files(files))
 
 
 def load(slow: Slow, folder: Path) -> Tokenizer:

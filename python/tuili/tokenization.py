@@ -40,6 +40,7 @@ class Tokenizer:
         self.loaded = loaded
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._first_bytes: dict[int, bytes] = {}
+        self._writer: Tokenizer | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
     @property
@@ -78,12 +79,17 @@ class Tokenizer:
     def encode_words(self, text: Text) -> list[int]:
         """The ids of a text that the model may write, of bad_words, without any around it.
 
-        raises  InvalidParameterError if it writes another vocabulary than it reads; and as `encode`
+        raises  InvalidParameterError if it writes another vocabulary than it reads, and its files do not say
+                how text is cut into that; and as `encode`
         """
+        if self.loaded.written is not None:
+            if self._writer is None:
+                self._writer = Tokenizer(self.loaded.written())
+            return self._writer.encode_words(text)
         if self.loaded.numbering is not None and self.loaded.numbering.apart:
             raise InvalidParameterError(
-                "bad_words: the model writes another vocabulary than it reads, into which no text is cut; "
-                "logit_bias takes its token ids",
+                "bad_words: the model writes another vocabulary than it reads, and there is no target.spm, "
+                "which cuts text into it; logit_bias takes its token ids",
                 param="bad_words",
             )
         return self.encode(text, add_special=False, parse_special=False)

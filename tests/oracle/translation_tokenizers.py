@@ -26,6 +26,8 @@ def main() -> None:
             "class": type(tokenizer).__name__,
             "texts": [tokenizer(text)["input_ids"] for text in TEXTS],
         }
+        if name.startswith("marian"):
+            result["targets"] = [tokenizer(text_target=text)["input_ids"] for text in TEXTS]
         if name in OTHER:
             tokenizer.src_lang = OTHER[name]
             result["other"] = tokenizer("The cat 你好")["input_ids"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuili.errors import TuiliError
@@ -113,12 +113,13 @@ def _from_cache(path: StrPath, cache: PackedCache, options: dict[str, Any]) -> O
 
 def _tokenizer(loaded: LoadedModel) -> LoadedTokenizer:
     source, n_vocab = loaded.tokenizer, loaded.spec.n_vocab
-    if isinstance(source, TokenizerFiles):
-        return from_huggingface(
-            source.tokenizer_json,
-            source.config,
-            source.special_tokens,
-            n_vocab=n_vocab,
-            numbering=source.numbering,
-        )
-    return from_gguf(source, n_vocab=n_vocab)
+    return from_files(source, n_vocab) if isinstance(source, TokenizerFiles) else from_gguf(source, n_vocab)
+
+
+def from_files(files: TokenizerFiles, n_vocab: int | None = None) -> LoadedTokenizer:
+    """The tokenizer of a Hugging Face folder, and of what the model writes. As `from_huggingface`."""
+    made = from_huggingface(
+        files.tokenizer_json, files.config, files.special_tokens, n_vocab=n_vocab, numbering=files.numbering
+    )
+    written = files.written
+    return made if written is None else replace(made, written=lambda: from_files(written(), n_vocab))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -38,12 +39,13 @@ MAX_TEMPLATE_BYTES = 1 << 20
 @dataclass(frozen=True)
 class TokenizerFiles:
     """A Hugging Face tokenizer, not yet parsed: tokenizer.json as it lies on disk or as other files make it,
-    and its two companions."""
+    and its two companions. written: makes that of what the model writes, if it is another."""
 
     tokenizer_json: bytes
     config: dict[str, Any]
     special_tokens: dict[str, Any]
     numbering: Numbering | None = None
+    written: Callable[[], TokenizerFiles] | None = None
 
 
 @dataclass
@@ -200,7 +202,15 @@ def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> Tokeni
         made = tokenizer_documents.document(read, config, special, model_type)
     except TokenizerError as error:
         raise TokenizerError(f"{shown(folder, 256)}: {error}", code=error.code) from error
-    return TokenizerFiles(made.json, config, made.special | special, made.numbering)
+    return _files_of(made, config, special)
+
+
+def _files_of(
+    made: tokenizer_documents.Made, config: dict[str, Any], special: dict[str, Any]
+) -> TokenizerFiles:
+    make = made.written
+    written = None if make is None else lambda: _files_of(make(), config, special)
+    return TokenizerFiles(made.json, config, made.special | special, made.numbering, written)
 
 
 def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> str | None:

@@ -83,6 +83,7 @@ class LoadedTokenizer:
     max_tokens   the length limit that the files give, or None
     languages    of a model that translates between several, if its tokens tell them
     numbering    how the ids follow from the library's, if they are others; `backends` know it
+    written      makes the tokenizer of what the model writes, if it cuts that in another way
     """
 
     backends: LazyBackends
@@ -103,6 +104,7 @@ class LoadedTokenizer:
     max_tokens: int | None = None
     languages: Languages | None = None
     numbering: Numbering | None = None
+    written: Callable[[], LoadedTokenizer] | None = None
 
     @cached_property
     def hidden(self) -> dict[int, str]:

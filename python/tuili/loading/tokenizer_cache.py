@@ -33,6 +33,7 @@ def facts_of(loaded: LoadedTokenizer) -> dict[str, Any]:
     """What JSON can hold of it."""
     facts: dict[str, Any] = {name: getattr(loaded, name) for name in _FIELDS}
     facts |= {"special": list(loaded.special.items()), "literal": sorted(loaded.literal)}
+    facts["written"] = loaded.written is not None
     for name in ("languages", "numbering"):
         made = getattr(loaded, name)
         facts[name] = None if made is None else dict(vars(made))
@@ -92,6 +93,11 @@ def restore(
             logger.warning("the cached tokenizer is of no use (%s); it is made anew", error)
             return rebuild().backends.get()
 
+    def written() -> LoadedTokenizer:
+        made = rebuild().written
+        assert made is not None
+        return made()
+
     fields = {name: facts[name] for name in _FIELDS}
     return LoadedTokenizer(
         backends=LazyBackends(backends),
@@ -101,5 +107,6 @@ def restore(
         literal=frozenset(facts["literal"]),
         languages=languages,
         numbering=numbering,
+        written=written if facts["written"] else None,
         **{**fields, "eos_ids": tuple(fields["eos_ids"])},
     )

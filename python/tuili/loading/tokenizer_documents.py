@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tuili.errors import ModelUnsupportedError
@@ -38,11 +39,13 @@ class Made:
     """json       a tokenizer.json
     numbering  the model's ids, where they are not the tokenizer's
     special    what special_tokens_map.json would say
+    written    makes the same of what the model writes, if it cuts that in another way
     """
 
     json: bytes
     numbering: Numbering | None
     special: dict[str, str]
+    written: Callable[[], Made] | None = None
 
 
 def class_of(settings: Mapping[str, Any], model_type: str) -> str | None:
@@ -73,7 +76,15 @@ def document(
     tokens = {
         role: text for role in ROLES if (text := _token(role, settings, special_map) or usual.get(role))
     }
-    parts = make(Parts(settings, tokens, **more), read)
+
+    def made(make: Callable[[Parts, Read], Parts]) -> Made:
+        parts = make(Parts(settings, dict(tokens), **more), read)
+        return _made(parts, read, None if parts.writer is None else partial(made, parts.writer))
+
+    return made(make)
+
+
+def _made(parts: Parts, read: Read, written: Callable[[], Made] | None) -> Made:
     added = _added_tokens(parts, read)
     ids = _ids(parts.model) | {token["content"]: token["id"] for token in added}
     whole = {
@@ -89,7 +100,7 @@ def document(
     numbers = None
     if parts.vocab is not None:
         numbers = numbering(ids, parts.vocab, parts.target_vocab, parts.tokens["unk"])
-    return Made(data, numbers, {f"{role}_token": text for role, text in parts.tokens.items()})
+    return Made(data, numbers, {f"{role}_token": text for role, text in parts.tokens.items()}, written)
 
 
 def _token(role: str, settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> str | None:

@@ -44,6 +44,7 @@ class Parts:
     lstrip_mask: bool = False  # the mask token takes the space before it
     vocab: Mapping[str, int] | None = None  # the model's, where it is not the tokenizer's own
     target_vocab: Mapping[str, int] | None = None  # of what the model writes, where that is yet another
+    writer: Callable[[Parts, Read], Parts] | None = None  # makes those of what the model writes
 
     def flag(self, key: str, usual: bool) -> bool:
         value = self.settings.get(key)

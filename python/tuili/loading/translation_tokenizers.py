@@ -27,12 +27,22 @@ FAIRSEQ = (("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0))
 
 
 def marian(parts: Parts, read: Read) -> Parts:
-    """source.spm cuts; vocab.json numbers what it and target.spm have, or target_vocab.json the latter."""
+    """source.spm cuts what the model reads, target.spm what it writes; vocab.json numbers the pieces of both,
+    or target_vocab.json the latter's.
+    """
     found = pieces(read, "source.spm")
     parts.vocab = vocabulary(read, "vocab.json")
     if parts.flag("separate_vocabs", False):
         parts.target_vocab = vocabulary(read, "target_vocab.json")
+    if read("target.spm") is not None:
+        parts.writer = _marian_writes
     return _numbered(parts, found)
+
+
+def _marian_writes(parts: Parts, read: Read) -> Parts:
+    apart = parts.flag("separate_vocabs", False)
+    parts.vocab = vocabulary(read, "target_vocab.json" if apart else "vocab.json")
+    return _numbered(parts, pieces(read, "target.spm"))
 
 
 def m2m100(parts: Parts, read: Read) -> Parts:
