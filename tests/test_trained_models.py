@@ -61,8 +61,14 @@ def test_questions_are_answered(rng):
         ]
         assert share(right) >= RIGHT
         assert set(answers[0]) == {"score", "start", "end", "answer"} and answers[0]["score"] > 0.5
-        context = "yesterday nova said that zoe king was in rome. ada hill lives in oslo and works at acme."
-        assert pipe(question="who lives in oslo?", context=context)["answer"] == "ada hill"
+        context = "zoe king lives in rome and works at nova. ada hill lives in oslo and works at acme. "
+        context += "yesterday orbit said that omar frank was in paris."
+        for question, answer in (
+            ("who lives in oslo?", "ada hill"),
+            ("where does zoe king work?", "nova"),
+            ("where was omar frank?", "paris"),
+        ):
+            assert pipe(question=question, context=context)["answer"] == answer
 
 
 def test_sums_are_right(rng):

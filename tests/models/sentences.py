@@ -41,7 +41,7 @@ def words() -> list[str]:
                 "这部那个我觉得真的很非常并不一点也没有吗",
             ]
         )
-        + "在住工作哪里家谁昨天见到了说，。？！位于为"
+        + "在住工作哪里家谁昨天见到了说，。？！位于为和、不"
     )
     return list(dict.fromkeys([*texts, *chinese]))
 
@@ -92,27 +92,32 @@ def entities(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
 
 
 def question(rng: random.Random) -> tuple[str, str, str, int]:
-    """(question, context, the answer in it, where it begins); the context says where one person lives and
-    works, and what somebody said of another, in either order.
+    """(question, context, the answer in it, where it begins); the context says where up to three people live
+    and work, and what somebody said of another, in any order.
     """
+    n = rng.randint(1, 3)
     if rng.random() < 0.5:
-        people, cities, firms = (rng.sample(names, 2) for names in (PEOPLE_ZH, CITIES_ZH, FIRMS_ZH))
-        told = ["{p}住在{c}，在{f}工作。", "昨天{f2}说{p2}在{c2}。"]
-        asked = {
+        people, cities, firms = (rng.sample(names, n + 1) for names in (PEOPLE_ZH, CITIES_ZH, FIRMS_ZH))
+        lives, said = "{p}住在{c}，在{f}工作。", "昨天{f}说{p}在{c}。"
+        asked_of_lives = {
             "{p}住在哪里？": "c", "{p}在哪里工作？": "f", "谁住在{c}？": "p", "谁在{f}工作？": "p",
-            "昨天{p2}在哪里？": "c2", "谁说{p2}在{c2}？": "f2",
         }  # fmt: skip
+        asked_of_said = {"昨天{p}在哪里？": "c", "谁说{p}在{c}？": "f"}
     else:
-        people = list(map(" ".join, zip(rng.sample(FIRST, 2), rng.sample(LAST, 2), strict=True)))
-        cities, firms = rng.sample(CITIES, 2), rng.sample(FIRMS, 2)
-        told = ["{p} lives in {c} and works at {f}. ", "yesterday {f2} said that {p2} was in {c2}. "]
-        asked = {
+        people = list(map(" ".join, zip(rng.sample(FIRST, n + 1), rng.sample(LAST, n + 1), strict=True)))
+        cities, firms = rng.sample(CITIES, n + 1), rng.sample(FIRMS, n + 1)
+        lives, said = "{p} lives in {c} and works at {f}. ", "yesterday {f} said that {p} was in {c}. "
+        asked_of_lives = {
             "where does {p} live?": "c", "where does {p} work?": "f", "who lives in {c}?": "p",
-            "who works at {f}?": "p", "where was {p2}?": "c2", "who said that {p2} was in {c2}?": "f2",
+            "who works at {f}?": "p",
         }  # fmt: skip
+        asked_of_said = {"where was {p}?": "c", "who said that {p} was in {c}?": "f"}
+    facts = [dict(zip("pcf", names, strict=True)) for names in zip(people, cities, firms, strict=True)]
+    told = [(lives, fact) for fact in facts[1:]] + [(said, facts[0])]
     rng.shuffle(told)
-    names = dict(zip(("p", "p2", "c", "c2", "f", "f2"), (*people, *cities, *firms), strict=True))
-    text, wanted = rng.choice(list(asked.items()))
-    whole = "".join(told).rstrip()
-    begin = len(whole[: whole.index("{" + wanted + "}")].format(**names))
-    return text.format(**names), whole.format(**names), names[wanted], begin
+    about = rng.choice([(lives, facts[1]), (lives, facts[1]), (said, facts[0])])
+    text, wanted = rng.choice(list((asked_of_lives if about[0] is lives else asked_of_said).items()))
+    before = "".join(sentence.format(**fact) for sentence, fact in told[: told.index(about)])
+    inside = about[0][: about[0].index("{" + wanted + "}")].format(**about[1])
+    context = "".join(sentence.format(**fact) for sentence, fact in told).rstrip()
+    return text.format(**about[1]), context, about[1][wanted], len(before) + len(inside)
