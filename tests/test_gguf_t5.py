@@ -1,4 +1,4 @@
-"""GGUF files of T5 give the bits and token ids of the Hugging Face folder."""
+"""GGUF files of T5 give the bits and token ids of the Hugging Face folder, and its encoder alone vectors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from tuili.tokenization import Tokenizer
 PIECES = (slow_tokenizers.DATA / "t5.model").read_bytes()
 N_PIECES = 400
 SETTINGS = {"relative_attention_max_distance": gguf_t5.FARTHEST, "vocab_size": N_PIECES + 5}
+ALL = [case for case in seq2seq_models.CASES if "T5" in case.architecture]
+GOLDENS = np.load(Path(__file__).parent / "goldens" / "seq2seq.npz")
 CASES = [
     dataclasses.replace(case, config=case.config | SETTINGS)
-    for case in seq2seq_models.CASES
+    for case in ALL
     if case.architecture in ("T5ForConditionalGeneration", "UMT5ForConditionalGeneration")
     and case.config["feed_forward_proj"] in ("relu", "gated-gelu")
 ]
@@ -73,22 +75,34 @@ def test_a_pipeline_answers_from_a_file_as_from_a_folder(tmp_path):
     assert found[0] == found[1] and len({one["generated_text"] for one in found[0]}) > 1
 
 
+def encoder_of(case: seq2seq_models.Case) -> seq2seq_models.Case:
+    """The class that is the encoder alone, with the case's settings."""
+    name = case.architecture.replace("ForConditionalGeneration", "EncoderModel")
+    return dataclasses.replace(case, architecture=name, config=case.config | {"architectures": [name]})
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_encoder_alone_gives_the_vectors_of_the_folder(case, tmp_path):
-    config = case.config | {
-        "architectures": [case.architecture.replace("ForConditionalGeneration", "EncoderModel")]
-    }
-    alone = dataclasses.replace(case, config=config)
+    alone = encoder_of(case)
     tensors = seq2seq_models.stored_tensors(alone)
     assert tensors.keys() < seq2seq_models.stored_tensors(case).keys()
     folder = seq2seq_models.write(alone, tmp_path / "folder")
-    path = gguf_t5.write(gguf.MODEL_ARCH.T5ENCODER, config, tensors, PIECES, tmp_path / "model.gguf")
+    path = gguf_t5.write(gguf.MODEL_ARCH.T5ENCODER, alone.config, tensors, PIECES, tmp_path / "model.gguf")
     states = []
     for place in (folder, path):
         with tuili.LLM(place, num_threads=1, compute="float32", packed_cache=False) as llm:
             assert llm.kind == "encoder" and not llm.config["warnings"]
             states.append(llm.hidden_states(seq2seq_models.source_ids()))
     assert states[0].tobytes() == states[1].tobytes()
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_an_encoder_alone_equals_transformers(case, tmp_path):
+    with tuili.LLM(seq2seq_models.write(encoder_of(case), tmp_path), num_threads=1) as llm:
+        states = llm.hidden_states(seq2seq_models.source_ids())[-1]
+        assert llm.embed(["the cat"]).shape == (1, case.config["d_model"])
+    wanted = GOLDENS[f"{case.name} encoder"]
+    assert abs(states[:, ::8] - wanted).max() <= 1e-5 * np.ptp(wanted)
 
 
 def test_a_file_without_its_unknown_token_is_refused(tmp_path):
