@@ -37,6 +37,7 @@ def test_sentiments_are_right(rng):
         answers = pipe([text for text, _ in made])
         assert share([got["label"] == label for got, (_, label) in zip(answers, made, strict=True)]) >= RIGHT
         assert pipe("the film was not really good.")[0]["label"] == "negative"
+        assert pipe("the film was lovely and the hotel was lovely.")[0]["label"] == "positive"
         assert pipe("我觉得那个酒店非常舒服！")[0]["label"] == "positive"
 
 
@@ -49,6 +50,10 @@ def test_entities_are_right(rng):
             for got, (text, wanted) in zip(answers, made, strict=True)
         ]
         assert share(right) >= RIGHT
+        found = pipe("zoe king and ada hill met otto davis in rome.")
+        assert [one["word"] for one in found] == ["zoe king", "ada hill", "otto davis", "rome"]
+        found = pipe("李华和王明昨天在上海见到了张伟。")
+        assert [one["entity_group"] for one in found] == ["PER", "PER", "LOC", "PER"]
 
 
 def test_questions_are_answered(rng):

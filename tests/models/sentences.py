@@ -47,48 +47,78 @@ def words() -> list[str]:
 
 
 def sentiment(rng: random.Random) -> tuple[str, str]:
-    """(text, "positive" or "negative"); a negation turns it round."""
-    positive, negated = rng.random() < 0.5, rng.random() < 0.4
-    if rng.random() < 0.5:
-        word = rng.choice(GOOD if positive else BAD)
-        adverb = rng.choice(["", "really ", "quite ", "very "])
-        thing = rng.choice(THINGS)
-        text = rng.choice([
-            f"the {thing} was {'not ' * negated}{adverb}{word}.",
-            f"i {'never ' * negated}found the {thing} {adverb}{word}!",
-        ])  # fmt: skip
-    else:
-        word = rng.choice(GOOD_ZH if positive else BAD_ZH)
-        thing = rng.choice(THINGS_ZH)
-        text = rng.choice([
-            f"这部{thing}{'并不' if negated else rng.choice(['真的', '很', '非常'])}{word}。",
-            f"我觉得那个{thing}{'一点也不' if negated else '非常'}{word}！",
-        ])  # fmt: skip
-    return text, "positive" if positive != negated else "negative"
+    """(text, "positive" or "negative"); a negation turns it round, and two clauses say the same."""
+    positive = rng.random() < 0.5
+    chinese = rng.random() < 0.5
+    clauses = [(_clause_zh if chinese else _clause)(rng, positive) for _ in range(rng.choice([1, 1, 2]))]
+    text = ("，" if chinese else rng.choice([" and ", ", and ", ", "])).join(clauses)
+    return text + rng.choice("。！" if chinese else ".!"), "positive" if positive else "negative"
+
+
+def _clause(rng: random.Random, positive: bool) -> str:
+    negated = rng.random() < 0.4
+    word, adverb = (
+        rng.choice(GOOD if positive != negated else BAD),
+        rng.choice(["", "really ", "quite ", "very "]),
+    )
+    thing = f"the {rng.choice(THINGS)}"
+    return rng.choice([
+        f"{thing} was {'not ' * negated}{adverb}{word}",
+        f"{thing} is {rng.choice(['not ', 'not at all ', 'never ']) * negated}{adverb}{word}",
+        f"it was {'not ' * negated}{adverb}{word}",
+        f"i {'never ' * negated}found {rng.choice([thing, 'it'])} {adverb}{word}",
+    ])  # fmt: skip
+
+
+def _clause_zh(rng: random.Random, positive: bool) -> str:
+    negated = rng.random() < 0.4
+    word, thing = rng.choice(GOOD_ZH if positive != negated else BAD_ZH), rng.choice(THINGS_ZH)
+    adverb = rng.choice(["并不", "一点也不", "不"] if negated else ["", "真的", "很", "非常", "真的很"])
+    return rng.choice([
+        f"这部{thing}{adverb}{word}", f"那个{thing}{adverb}{word}", f"{thing}{adverb}{word}",
+        f"我觉得{rng.choice(['那个', '这部', ''])}{thing}{adverb}{word}",
+    ])  # fmt: skip
+
+
+Parts = list[Any]  # texts, and (label, words) of entities
 
 
 def entities(rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
-    """(text, the entities in their order as (label, words))."""
-    if rng.random() < 0.5:
-        one, two = (f"{rng.choice(FIRST)} {rng.choice(LAST)}" for _ in range(2))
-        city, firm = rng.choice(CITIES), rng.choice(FIRMS)
-        parts: list[Any] = rng.choice([
-            [("PER", one), " works at ", ("ORG", firm), " in ", ("LOC", city), "."],
-            [("PER", one), " met ", ("PER", two), " in ", ("LOC", city), " yesterday."],
-            ["yesterday ", ("ORG", firm), " said that ", ("PER", one), " lives in ", ("LOC", city), "!"],
-            ["the film was very good."],
-        ])  # fmt: skip
-    else:
-        one, two = rng.sample(PEOPLE_ZH, 2)
-        city, firm = rng.choice(CITIES_ZH), rng.choice(FIRMS_ZH)
-        parts = rng.choice([
-            [("PER", one), "在", ("LOC", city), "的", ("ORG", firm), "工作。"],
-            ["昨天", ("PER", one), "在", ("LOC", city), "见到了", ("PER", two), "。"],
-            [("ORG", firm), "说", ("PER", one), "住在", ("LOC", city), "！"],
-            ["这部电影很精彩。"],
-        ])  # fmt: skip
+    """(text, the entities in their order as (label, words)); one or two clauses."""
+    chinese = rng.random() < 0.5
+    parts: Parts = []
+    for _ in range(rng.choice([1, 1, 2])):
+        parts += [" "] * (bool(parts) and not chinese) + (_told_zh if chinese else _told)(rng)
     text = "".join(part if isinstance(part, str) else part[1] for part in parts)
     return text, [part for part in parts if not isinstance(part, str)]
+
+
+def _told(rng: random.Random) -> Parts:
+    one, two, three = (("PER", f"{rng.choice(FIRST)} {rng.choice(LAST)}") for _ in range(3))
+    city, firm = ("LOC", rng.choice(CITIES)), ("ORG", rng.choice(FIRMS))
+    told = rng.choice([
+        [one, " works at ", firm, " in ", city], [one, " met ", two, " in ", city, " yesterday"],
+        ["yesterday ", firm, " said that ", one, " lives in ", city], [one, " lives in ", city],
+        [one, " lives in ", city, " and works at ", firm], [one, " works at ", firm],
+        [one, " and ", two, " met ", three, " in ", city], [one, " and ", two, " live in ", city],
+        [firm, " is in ", city], [one, ", ", two, " and ", three, " work at ", firm],
+        [firm, " said that ", one, " was in ", city, " and ", two, " at ", firm],
+        [rng.choice(["the film was very good", "i found it", "it was not at all good"])],
+    ])  # fmt: skip
+    return [*told, rng.choice(".!")]
+
+
+def _told_zh(rng: random.Random) -> Parts:
+    one, two, three = (("PER", name) for name in rng.sample(PEOPLE_ZH, 3))
+    city, firm = ("LOC", rng.choice(CITIES_ZH)), ("ORG", rng.choice(FIRMS_ZH))
+    told = rng.choice([
+        [one, "在", city, "的", firm, "工作"], ["昨天", one, "在", city, "见到了", two],
+        [firm, "说", one, "住在", city], [one, "住在", city, "，在", firm, "工作"], [one, "住在", city],
+        [one, "和", two, "昨天在", city, "见到了", three], [one, "、", two, "和", three, "在", firm, "工作"],
+        [firm, "位于", city], ["昨天", firm, "说", one, "和", two, "在", city],
+        [rng.choice(["这部电影很精彩", "我觉得很好看", "我昨天见到了"])],
+    ])  # fmt: skip
+    return [*told, rng.choice("。！")]
 
 
 def question(rng: random.Random) -> tuple[str, str, str, int]:
