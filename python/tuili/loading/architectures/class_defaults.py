@@ -97,7 +97,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "T5ForConditionalGeneration": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5ForConditionalGeneration": _MT5,
     "UMT5ForConditionalGeneration": _MT5,
-    "T5EncoderModel": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+    "T5EncoderModel": _MT5 | {"vocab_size": 32128, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5EncoderModel": _MT5,
     "UMT5EncoderModel": _MT5,
     "BartForConditionalGeneration": _BART,
