@@ -97,15 +97,15 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "T5ForConditionalGeneration": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5ForConditionalGeneration": _MT5,
     "UMT5ForConditionalGeneration": _MT5,
-    "T5EncoderModel": _MT5 | {"vocab_size": 32128, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
-    "MT5EncoderModel": _MT5,
-    "UMT5EncoderModel": _MT5,
     "BartForConditionalGeneration": _BART,
     "MBartForConditionalGeneration": _BART,
     "PegasusForConditionalGeneration": _BART,
     "MarianMTModel": _BART,
     "M2M100ForConditionalGeneration": _BART,
     # Encoders, whatever head they have.
+    "T5Encoder": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+    "MT5Encoder": _MT5,
+    "UMT5Encoder": _MT5,
     **{
         stem: {"max_position_embeddings": 512}
         for stem in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "Albert", "MPNet", "DebertaV2")
