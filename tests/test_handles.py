@@ -56,6 +56,9 @@ def test_result_waits_and_times_out(engine):
     handle = engine.submit(codes("a"), sampling(max_tokens=50))
     with pytest.raises(TimeoutError):
         handle.result(timeout=0.01)
+    for wrong in (-1, float("nan"), float("inf"), 10**5000, "1", True):
+        with pytest.raises(InvalidParameterError, match="timeout"):
+            handle.result(timeout=wrong)
     assert len(handle.result(timeout=10).outputs[0].token_ids) == 50, (
         "a timeout of the wait must not end the request"
     )
@@ -278,7 +281,7 @@ def test_a_request_that_the_thread_takes_when_the_engine_is_closed_ends():
     engine = make_engine()
     handle = engine.submit(codes("a"), sampling(max_tokens=3))
     engine._closed = True  # as `close` does first, while the thread takes the message
-    worker._run(weakref.ref(engine), engine._inbox)
+    worker._run(weakref.ref(engine), engine._inbox, threading.Lock())
     with pytest.raises(EngineClosedError):
         handle.result(0)
 
@@ -436,6 +439,7 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
             lambda: engine.submit(codes("a"), sampling()),
             running.result,
             lambda: next(iter(running)),
+            engine.stats,
         ):
             try:
                 use()
@@ -450,12 +454,12 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert pipe.read() == "ok ok ok"
+        assert pipe.read() == "ok ok ok ok"
     assert os.waitpid(child, 0)[1] == 0
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
 
 
-def test_a_fork_that_finds_every_lock_taken_cannot_hang_a_coroutine(engine):
+def test_a_fork_that_finds_every_lock_taken_cannot_hang_anybody(engine):
     """The thread that holds a lock at that moment does not exist in the child."""
     handle = engine.submit(codes("a"), sampling(max_tokens=5))
     stream, unread = handle.__aiter__(), handle.result(10)
@@ -474,9 +478,10 @@ def test_a_fork_that_finds_every_lock_taken_cannot_hang_a_coroutine(engine):
     if child == 0:
         signal.alarm(5)
         found = []
-        for use in (handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()):
+        coroutines = handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()
+        for use in (*(lambda use=use: asyncio.run(use()) for use in coroutines), handle.totals):
             try:
-                asyncio.run(use())
+                use()
                 found.append("nothing")
             except EngineForkedError:
                 found.append("ok")
@@ -488,7 +493,7 @@ def test_a_fork_that_finds_every_lock_taken_cannot_hang_a_coroutine(engine):
     thread.join()
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert pipe.read() == "ok ok ok"
+        assert pipe.read() == "ok ok ok ok"
     assert os.waitpid(child, 0)[1] == 0
     assert unread.outputs[0].text == "bcdef"
 

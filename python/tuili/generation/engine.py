@@ -108,7 +108,7 @@ class Engine(Worker):
             int, list[Row]
         ] = {}  # rows by request, from submission to the end; the engine's thread
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, request id)
-        self._load = threading.Lock()  # guards the two counts below; nothing is called while it is held
+        self._load = threading.RLock()  # guards the two counts below
         self._n_rows = 0
         self._queued_tokens = 0
         self._waiters: list[Waiter] = []
@@ -174,6 +174,7 @@ class Engine(Worker):
 
     def stats(self) -> dict[str, float | int]:
         """Counts since the start, and the present state."""
+        self.check_process()
         counters = {name: getattr(self._counters, name) for name in Counters.__slots__}
         return {
             **counters,

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tuili.errors import RequestCancelled
+from tuili.generation.checks import number
 from tuili.generation.params import SamplingParams
 from tuili.generation.spelling import Spelling
 from tuili.generation.worker import Waitable
@@ -375,8 +377,10 @@ class Handle:
         """Wait for the output. After `abort` or a deadline it holds what there was by then.
 
         raises  TimeoutError after `timeout` seconds (the request goes on); RequestCancelled, DeadlineExceeded
-                if it ended before its first token; NumericError, EngineClosedError and what else befell it
+                if it ended before its first token; NumericError, EngineClosedError and what else befell it;
+                InvalidParameterError for a timeout that is negative or no finite number
         """
+        timeout = None if timeout is None else number("timeout", timeout, 0.0, sys.float_info.max)
         self._engine.check_may_wait()
         self._request.wait_until(lambda: self._request.done, timeout, "the output")
         return self._request.output()
@@ -389,6 +393,7 @@ class Handle:
 
     def totals(self) -> Totals:
         """Of now."""
+        self._engine.check_process()  # as above
         request = self._request
         with request.lock:
             n_generated = sum(len(track.token_ids) for track in request.tracks)

@@ -28,7 +28,8 @@ from tuili.errors import (
 
 T = TypeVar("T")
 log = logging.getLogger("tuili")
-_stack_size = threading.Lock()  # the size of new threads' stacks is the process's, not a thread's
+# The locks here are reentrant: a signal's handler, or a finaliser, may submit or close at any moment.
+_stack_size = threading.RLock()  # the size of new threads' stacks is the process's, not a thread's
 
 WAIT_SLICE_S = 0.1  # a waiting thread looks for signals this often, also where a lock cannot be interrupted
 CLOSE_WAIT_S = (
@@ -124,7 +125,7 @@ class Worker:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
         # put.
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._start_thread = start_thread
         self._closed = False
@@ -172,6 +173,8 @@ class Worker:
                 self._begin()
             message = make()
             self._put(message)
+            if self._closed and not self._lives():  # by a signal's handler, meanwhile
+                self._abandon()
             return message
 
     def call(self, function: Callable[[], T]) -> T:
@@ -189,10 +192,13 @@ class Worker:
             already, self._closed = self._closed, True
             thread = self._thread
         self._put(_STOP)
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread is not threading.current_thread() and self._lives():
             thread.join(CLOSE_WAIT_S)
-        if not already and (thread is None or not thread.is_alive()):
+        if not already and not self._lives():
             self._abandon()
+
+    def _lives(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _put(self, message: object) -> None:
         """Leave a message and ask for attention; takes no lock."""
@@ -264,22 +270,30 @@ class Worker:
             # interpreter.
             getattr(threading, "_register_atexit", atexit.register)(_close_all)
         Worker._workers.add(self)
+        turn = threading.Lock()  # for whoever is first: the thread, or Ctrl-C while it starts
         thread = threading.Thread(
-            target=_run, args=(weakref.ref(self), self._inbox), name=self.thread_name, daemon=True
+            target=_run, args=(weakref.ref(self), self._inbox, turn), name=self.thread_name, daemon=True
         )
+        self._thread = thread
         with _stack_size:
             before = threading.stack_size(self.stack_bytes)
             try:
                 thread.start()
             except RuntimeError:
+                self._thread = None
                 raise EngineOutOfMemoryError("the system refuses another thread") from None
+            except BaseException:
+                if turn.acquire(blocking=False):
+                    self._thread = None
+                raise
             finally:
                 threading.stack_size(before)
-        self._thread = thread
 
 
-def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any]) -> None:
+def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any], turn: threading.Lock) -> None:
     """The thread: sleeps on the inbox without holding its owner, steps while there is work."""
+    if not turn.acquire(blocking=False):
+        return
     busy, wakes_in = False, None
     while True:
         message = None if busy else _next_message(inbox, wakes_in)

@@ -1,0 +1,114 @@
+"""Signals and finalisers in the middle of a submission, where the engine's locks are held.
+
+Rows CAN-07, CAN-08, PY-01, PY-10. What a signal's handler does, it does on the thread that it finds, at any moment.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tiny_engine import codes, is_idle, make_engine, sampling
+from tuili.errors import EngineClosedError, QueueFullError
+
+
+def in_time(function):
+    """What `function` returns or raises, on a thread that may hang without hanging the tests."""
+    found = []
+
+    def run():
+        try:
+            found.append((function(), None))
+        except BaseException as error:
+            found.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert found, "it hangs"
+    result, error = found[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def interrupted(monkeypatch, owner, name, handler):
+    """Let `handler` run once in the middle of the next call of a method."""
+    function = getattr(owner, name)
+
+    def call(*args, **kwargs):
+        monkeypatch.undo()
+        handler()
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_handler_may_close_the_engine_in_the_middle_of_a_submission(monkeypatch, started):
+    engine = make_engine(start_thread=True)
+    if started:
+        engine.submit(codes("a"), sampling(max_tokens=2)).result(10)
+    interrupted(monkeypatch, engine._intake, "submission", engine.close)
+    handle = in_time(lambda: engine.submit(codes("a"), sampling(max_tokens=2)))
+    with pytest.raises(EngineClosedError):
+        handle.result(10)
+
+
+def test_a_handler_may_submit_in_the_middle_of_a_submission(monkeypatch):
+    engine, inner = make_engine(start_thread=True), []
+    interrupted(
+        monkeypatch,
+        engine._intake,
+        "submission",
+        lambda: inner.append(engine.submit(codes("x"), sampling(max_tokens=2))),
+    )
+    handle = in_time(lambda: engine.submit(codes("a"), sampling(max_tokens=2)))
+    assert (handle.result(10).outputs[0].text, inner[0].result(10).outputs[0].text) == ("bc", "yz")
+    engine.close()
+
+
+def test_a_handler_may_look_while_a_full_queue_is_told(monkeypatch):
+    engine = make_engine(max_num_seqs=1, max_queue=0)
+    handle = engine.submit(codes("a"), sampling(max_tokens=2))
+
+    def full(message):
+        with pytest.raises(QueueFullError):
+            engine.submit(codes("x"), sampling(max_tokens=2))
+        return QueueFullError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "tuili.generation.engine.QueueFullError", lambda message: (patch.undo(), full(message))[1]
+        )
+        with pytest.raises(QueueFullError):
+            in_time(lambda: engine.submit(codes("x"), sampling(max_tokens=2)))
+    handle.abort()
+    engine.step()
+    assert is_idle(engine)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+def test_ctrl_c_while_the_thread_starts_leaves_one_thread_or_none(monkeypatch, late):
+    engine = make_engine(start_thread=True)
+    start = threading.Thread.start
+    strays = []
+
+    def interrupt(thread):
+        strays.append(thread)
+        if late:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.submit(codes("a"), sampling(max_tokens=2))
+    handles = [engine.submit(codes("a"), sampling(max_tokens=9)) for _ in range(8)]
+    assert {in_time(handle.result).outputs[0].text for handle in handles} == {"bcdefghij"}
+    if late and engine._thread is not strays[0]:
+        strays[0].join(10)
+        assert not strays[0].is_alive(), "two threads compute"
+    engine.close()
+    assert not engine._thread.is_alive()
