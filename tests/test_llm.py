@@ -421,6 +421,9 @@ BAD_OPTIONS = [
     ({"packed_cache": None}, "packed_cache"),
     ({"strict": "no"}, "strict"),
     ({"check_finite": 1}, "check_finite"),
+    ({"progress": 1}, "progress"),
+    ({"cache_dir": "a\0b"}, "cache_dir"),
+    ({"cache_dir": "\ud800"}, "cache_dir"),
 ]
 
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from tuili.errors import InvalidParameterError
+from tuili.errors import InvalidParameterError, TuiliError
 from tuili.generation import params as parameters
 from tuili.generation.params import ALIASES, NAMES, SamplingParams, canonical_names, defaults_from, resolve
 
@@ -84,6 +84,14 @@ def test_a_bad_value_is_refused_by_name(name, value):
     canonical = ALIASES.get(name, name)
     assert canonical in caught.value.param and canonical in str(caught.value)
     assert len(str(caught.value)) < 300, "a message must not repeat what it was given at length"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_of_more_digits_than_python_writes_is_refused(name):
+    huge = 10**5000
+    for value in (huge, -huge, [huge], {huge: 1.0}, {1: huge}):
+        with pytest.raises(TuiliError, match=name):
+            SamplingParams(**{name: value})
 
 
 GOOD = {

@@ -23,7 +23,7 @@ from tuili.errors import (
     TemplateError,
 )
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, integer, number
+from tuili.generation.checks import boolean, described, function_or_none, integer, number
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
@@ -117,6 +117,7 @@ class LLM(Vectors, Insides):
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes, self._device)
+        function_or_none("progress", progress)
         self._opened = open_model(
             resolve(model, cache_dir),
             packed_cache=boolean("packed_cache", packed_cache),

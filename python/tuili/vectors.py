@@ -10,7 +10,7 @@ import numpy as np
 from tuili import _core, embedding
 from tuili.embedding import Encoder
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
-from tuili.generation.checks import boolean, described, integer
+from tuili.generation.checks import boolean, described, function_or_none, integer
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
 from tuili.tasks.encoding import encode
@@ -59,6 +59,7 @@ class Vectors:
         poolings = embedding.poolings_of(self._embedding, pooling)
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         boolean("truncation", truncation)
+        function_or_none("progress", progress)
         items = [self._prompted(text, prompt_name) for text in embedding.checked_texts(texts)]
         ids = [self._encode_text(encoder, text, truncation) for text in items]
         dense = self._loaded.dense

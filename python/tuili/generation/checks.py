@@ -18,6 +18,7 @@ MAX_INT = 2**31 - 1
 MAX_TOKEN_IDS = 1024
 MAX_STOP_STRINGS = 256
 MAX_STOP_BYTES = 4096
+MAX_SHOWN_BITS = 2048
 
 
 def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
@@ -27,6 +28,8 @@ def invalid(name: str, problem: str, *, code: str | None = None) -> NoReturn:
 
 def described(value: object) -> str:
     """`value` for a message, never longer than a line and never a text that a user wrote."""
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN_BITS:  # Python refuses to write it out
+        return f"an integer of {value.bit_length()} bits"
     if isinstance(value, bool | int | float | np.number):
         shown = repr(value)
         return shown if len(shown) <= 40 else shown[:40] + "…"
@@ -60,6 +63,11 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         invalid(name, f"must be true or false, not {described(value)}")
     return bool(value)
+
+
+def function_or_none(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        invalid(name, f"must be a function, not {described(value)}")
 
 
 def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int, ...]:

@@ -30,7 +30,10 @@ _DEPTH_BLOCK_BYTES = 1 << 20
 
 def shown(value: object, limit: int = 64) -> str:
     """`value` for an error message: control characters escaped, cut after `limit` characters."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # more digits, or deeper, than Python writes out
+        text = f"a value of type {type(value).__name__}"
     text = text[: limit + 1]
     if not text.isprintable():
         text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -169,7 +169,7 @@ BUILT_IN = {
 def cache_root(cache_dir: StrPath | None = None) -> Path:
     """Where pulled models lie: `models` in `cache_dir`, else in $XDG_CACHE_HOME/tuili or ~/.cache/tuili."""
     if cache_dir is not None:
-        return Path(_path_text(cache_dir, "cache_dir")) / "models"
+        return Path(_folder_text(cache_dir, "cache_dir")) / "models"
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "tuili" / "models"
 
@@ -184,6 +184,18 @@ def _path_text(path: object, param: str) -> str:
         raise InvalidParameterError(
             f"{param} must be a str or a path, not {type(path).__name__}", param=param
         )
+    return text
+
+
+def _folder_text(path: object, param: str) -> str:
+    """As `_path_text`, of what has to become a folder."""
+    text = _path_text(path, param)
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise InvalidParameterError(f"{param} cannot be the name of a folder: {shown(text)}", param=param)
     return text
 
 
