@@ -259,6 +259,20 @@ def test_not_a_number_fails_its_request_alone():
     assert text_of(good) == "bcdefg" and is_idle(engine)
 
 
+def test_prompt_logprobs_that_are_not_numbers_fail_their_request_alone():
+    engine = make_engine()
+    options = {"max_tokens": 0, "prompt_logprobs": 1}
+    good = engine.submit(codes("abc"), sampling(**options))
+    bad = engine.submit([*codes("a"), POISON, *codes("b")], sampling(**options))
+    lenient = engine.submit([*codes("a"), POISON, *codes("b")], sampling(on_nan="eos", **options))
+    drain(engine)
+    with pytest.raises(NumericError):
+        bad.result(0)
+    assert np.isnan(lenient.result(0).prompt_logprobs[2].logprob)
+    assert np.isfinite([entry.logprob for entry in good.result(0).prompt_logprobs[1:]]).all()
+    assert is_idle(engine)
+
+
 def test_parameters_that_leave_no_token_fail_their_request_alone():
     engine = make_engine()
     good = engine.submit(codes("a"), sampling(max_tokens=6))

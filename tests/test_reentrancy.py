@@ -1,6 +1,7 @@
 """Signals and finalisers in the middle of a submission, where the engine's locks are held.
 
-Rows CAN-07, CAN-08, PY-01, PY-10. What a signal's handler does, it does on the thread that it finds, at any moment.
+Rows CAN-07, CAN-08, PY-01, PY-10. What a signal's handler does, it does on the thread that it finds, at any
+moment.
 """
 
 from __future__ import annotations

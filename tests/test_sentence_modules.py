@@ -11,6 +11,9 @@ import pytest
 import tuili
 from encoder_models import CASES, Case, write_folder
 from sentence_folders import FOLDERS, TEXTS, write
+from tiny_files import write_hf_folder
+from tiny_models import Weight, tiny_bert
+from tuili import NumericError
 from tuili.embedding import in_precision
 from tuili.loading.model import plan_model
 
@@ -149,3 +152,19 @@ def test_a_cross_encoder_ranks_by_reading_both_texts(tmp_path):
     many = write_folder(case, tmp_path / "many")
     with tuili.LLM(many, num_threads=1) as llm, pytest.raises(tuili.InvalidParameterError, match="3 labels"):
         llm.rank("the cat", TEXTS)
+
+
+def test_vectors_that_are_not_numbers_are_an_error(tmp_path):
+    """Not a vector of NaN, whose similarity to anything would be 0 and whose bits would be those of zeros."""
+    model = tiny_bert()
+    weight = model.weights["layers.0.down"]
+    model.weights["layers.0.down"] = Weight("f32", weight.shape, np.full_like(weight.rows, 0xFF))
+    with tuili.LLM(write_hf_folder(model, tmp_path / "nan"), num_threads=1, packed_cache=False) as embedder:
+        for use in (
+            lambda: embedder.embed(["a", "b"]),
+            lambda: embedder.embed("a", precision="binary"),
+            lambda: embedder.similarity("a", "b"),
+            lambda: embedder.rank("a", ["b"]),
+        ):
+            with pytest.raises(NumericError):
+                use()

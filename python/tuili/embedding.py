@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from tuili import _core
-from tuili.errors import InvalidParameterError, PromptTooLongError
+from tuili.errors import InvalidParameterError, NumericError, PromptTooLongError
 from tuili.generation.checks import described
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.worker import Worker
@@ -64,7 +64,7 @@ class Encoder:
 
         texts     token ids
         progress  called with (texts done, texts in all) after each batch
-        raises    PromptTooLongError, TokenIdError, InvalidParameterError
+        raises    PromptTooLongError, TokenIdError, InvalidParameterError, NumericError
         """
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
@@ -72,7 +72,11 @@ class Encoder:
             vectors = [runner.encode(sequences, pooling, normalize) for pooling in poolings]
             return list(np.concatenate(vectors, axis=1))
 
-        return np.stack(self.each(texts, run, progress))
+        vectors = np.stack(self.each(texts, run, progress))
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise NumericError(f"the model's vector of text {int(finite.argmin())} is not finite")
+        return vectors
 
     def each(
         self,

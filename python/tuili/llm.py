@@ -117,12 +117,11 @@ class LLM(Vectors, Insides):
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes, self._device)
-        function_or_none("progress", progress)
         self._opened = open_model(
             resolve(model, cache_dir),
             packed_cache=boolean("packed_cache", packed_cache),
             cache_dir=cache_dir,
-            progress=progress,
+            progress=function_or_none("progress", progress),
             dtype=dtype,
             compute=compute,
             quantization=quantization,

@@ -53,7 +53,7 @@ class Vectors:
         prompt_name         which of the model's prompts stands before each text; None: its default, if any
         precision, ranges   "int8", "uint8", "binary", "ubinary": see embedding.in_precision
         progress            called with (texts, texts in all) after each batch
-        raises              PromptTooLongError, InvalidParameterError
+        raises              PromptTooLongError, InvalidParameterError, NumericError
         """
         encoder = self._encoder_engine()
         poolings = embedding.poolings_of(self._embedding, pooling)

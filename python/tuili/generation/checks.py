@@ -65,9 +65,10 @@ def boolean(name: str, value: object) -> bool:
     return bool(value)
 
 
-def function_or_none(name: str, value: object) -> None:
+def function_or_none(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
         invalid(name, f"must be a function, not {described(value)}")
+    return value
 
 
 def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int, ...]:

@@ -47,7 +47,14 @@ from tuili.generation.request import (
 )
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
 from tuili.generation.spelling import TextDecoder
-from tuili.generation.steering import DEFERRED, NOTHING_ALLOWED, choose, follow_grammar, none_drawn
+from tuili.generation.steering import (
+    DEFERRED,
+    NOTHING_ALLOWED,
+    choose,
+    follow_grammar,
+    none_drawn,
+    not_numbers,
+)
 from tuili.generation.watchdog import Watchdog
 from tuili.generation.worker import Worker, forget_frames, log
 
@@ -433,7 +440,10 @@ class Engine(Worker):
         elif row.collect == "hidden_states":
             request.collected = sequence.hidden_states()
         elif not row.shares and sequence.n_computed >= sequence.n_prompt:
-            entries = zip(request.prompt_token_ids[1:], sequence.prompt_logprobs(), strict=True)
+            logprobs = sequence.prompt_logprobs()
+            if request.params.on_nan == "error" and any(math.isnan(own) for own, _ in logprobs):
+                raise not_numbers()
+            entries = zip(request.prompt_token_ids[1:], logprobs, strict=True)
             request.prompt_logprobs = [None, *(TokenLogprob(i, own, list(top)) for i, (own, top) in entries)]
 
     def _end(self, request: Request, reason: FinishReason, unstarted: TuiliError) -> None:

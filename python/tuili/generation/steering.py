@@ -11,10 +11,14 @@ from tuili.generation.grammar import Constraint
 NOTHING_ALLOWED, DEFERRED = -2, -3  # in place of a token; -1: the logits are not numbers
 
 
+def not_numbers() -> NumericError:
+    return NumericError("the model's logits for this request are not numbers")
+
+
 def none_drawn(row: Row, why: int) -> TuiliError:
     """The error of a row for which a step drew no token."""
     if why != NOTHING_ALLOWED:
-        return NumericError("the model's logits for this request are not numbers")
+        return not_numbers()
     kind = NumericError if row.constraint is None else GrammarError
     named = "allowed_token_ids, bad_words, logit_bias, logits_processors, a grammar …"
     return kind(f"the request's parameters ({named}) leave no token", code="no_token_allowed")
