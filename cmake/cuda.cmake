@@ -8,7 +8,7 @@ set(TUILI_CUDA_EMULATION_DIR ${TUILI_SOURCE_DIR}/tests/cuda_emulation)
 set(TUILI_CUDA_EMULATION_INCLUDES ${TUILI_CUDA_EMULATION_DIR} ${TUILI_CUDA_EMULATION_DIR}/include)
 # All but hooks.cc or no_hooks.cc: whether accesses are traced (tests/cuda_emulation/CMakeLists.txt).
 set(TUILI_CUDA_EMULATION_SOURCES)
-foreach(name fiber block block_trace launch tensor_core device_memory device_emulated touch races requests)
+foreach(name fiber block block_trace launch recording tensor_core device_memory device_emulated touch races requests)
   list(APPEND TUILI_CUDA_EMULATION_SOURCES ${TUILI_CUDA_EMULATION_DIR}/${name}.cc)
 endforeach()
 # Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.

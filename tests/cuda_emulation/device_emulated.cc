@@ -1,6 +1,6 @@
 // base/device.h for the emulator: device memory is host memory that only this file hands out, so a pointer
 // from the wrong side is an error here as it is on the device. New memory holds NaN. Streams complete at
-// once.
+// once, and all of a thread share what is recorded.
 #include <cstdlib>
 #include <cstring>
 
@@ -8,8 +8,12 @@
 #include "base/device.h"
 #include "device_memory.h"
 #include "emulation.h"
+#include "recording.h"
 
 struct CUstream_st {};
+struct CUgraphExec_st {
+  tuili::emulation::Recording work;
+};
 
 namespace tuili::device {
 namespace {
@@ -20,6 +24,10 @@ void check_device_range(const void* memory, int64_t bytes, const char* op) {
   const bool found = emulation::zone_of(memory, static_cast<size_t>(bytes)) == emulation::Zone::inside;
   TUILI_CHECK_KIND(ErrorKind::internal, found, op, ": ", bytes,
                    " bytes are not all inside one device allocation");
+}
+
+void run(const std::function<void()>& work) {
+  if (!emulation::record(work)) work();
 }
 
 }  // namespace
@@ -55,42 +63,50 @@ Bytes memory() { return {kCapacity, kCapacity}; }
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
   check_device_range(to, bytes, "copy to device");
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  run([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 void copy_to_host(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
   check_device_range(from, bytes, "copy to host");
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  run([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 void copy(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
   check_device_range(to, bytes, "copy on the device");
   check_device_range(from, bytes, "copy on the device");
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  run([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 void fill(void* memory, uint8_t value, int64_t bytes, Stream) {
   if (bytes == 0) return;
   check_device_range(memory, bytes, "fill");
-  std::memset(memory, value, static_cast<size_t>(bytes));
+  run([=] { std::memset(memory, value, static_cast<size_t>(bytes)); });
 }
 
 Stream create_stream() { return new CUstream_st; }
 void destroy_stream(Stream stream) noexcept { delete stream; }
-void synchronize(Stream) {}
+void synchronize(Stream) {
+  TUILI_CHECK_KIND(ErrorKind::internal, !emulation::is_recording(), "a stream that records is waited for");
+}
 
 Event create_event() { return nullptr; }
 void destroy_event(Event) noexcept {}
 void mark(Event, Stream) {}
 void wait_for(Event, Stream) {}
 
-bool begin_recording(Stream) { return false; }
-Graph end_recording(Stream) { return nullptr; }
-void discard_recording(Stream) noexcept {}
-void enqueue(Graph, Stream) {}
-void destroy_graph(Graph) noexcept {}
+bool begin_recording(Stream) {
+  emulation::begin_recording();
+  return true;
+}
+Graph end_recording(Stream) { return new CUgraphExec_st{emulation::end_recording()}; }
+void discard_recording(Stream) noexcept { emulation::end_recording(); }
+void enqueue(Graph graph, Stream) {
+  for (const auto& work : graph->work) work();
+  check(emulation::take_last_error(), "graph");
+}
+void destroy_graph(Graph graph) noexcept { delete graph; }
 
 void check(int status, const char* op) {
   TUILI_CHECK_KIND(ErrorKind::internal, status == 0, op, ": the CUDA emulator reports ", status, ": ",

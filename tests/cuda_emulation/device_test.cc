@@ -89,4 +89,26 @@ TUILI_TEST(device_memory_begins_as_nan_and_knows_its_pointers) {
   require_error(kOutside, error_of([&] { device::copy_to_host(host, memory, 16, nullptr); }));
 }
 
+TUILI_TEST(what_is_recorded_runs_when_it_is_enqueued_and_reads_what_lies_there_then) {
+  const std::vector<float> first{1, 2, 3, 4}, second{5, 6, 7, 8};
+  OnDevice<float> x(first), sum(std::vector<float>(4, 0.0f));
+  require(device::begin_recording(nullptr), "nothing is recorded");
+  ops::add(on_device(), sum.view({1, 4}), sum.view({1, 4}), x.view({1, 4}));
+  require_error("records", error_of([] { device::synchronize(nullptr); }));
+  const device::Graph graph = device::end_recording(nullptr);
+  require(sum.read() == std::vector<float>(4, 0.0f), "what is recorded has run");
+  device::enqueue(graph, nullptr);
+  device::copy_to_device(x.get(), second.data(), 16, nullptr);
+  device::enqueue(graph, nullptr);
+  require(sum.read() == std::vector<float>{6, 8, 10, 12}, "enqueued twice it gave ", sum.read()[0], " …");
+  device::destroy_graph(graph);
+  require(device::begin_recording(nullptr), "nothing is recorded");
+  const auto fault = [] { __syncwarp(0); };
+  TUILI_LAUNCH(fault, 1, 32, 0, nullptr);
+  device::discard_recording(nullptr);
+  require(cudaGetLastError() == cudaSuccess, "what was discarded has run");
+  TUILI_LAUNCH(fault, 1, 32, 0, nullptr);
+  require(cudaGetLastError() == cudaErrorLaunchFailure, "it still records");
+}
+
 }  // namespace

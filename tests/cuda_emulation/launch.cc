@@ -6,6 +6,7 @@
 
 #include "block.h"
 #include "cuda_runtime.h"
+#include "recording.h"
 
 namespace tuili::emulation {
 namespace {
@@ -41,8 +42,16 @@ const std::string& last_report() { return report; }
 
 void allow_shared_bytes(size_t bytes) { allowed_shared_bytes = std::max(bytes, kMaxSharedBytes); }
 
-void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st*, const std::function<void()>& body,
-            const Place& place) {
+void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st* stream,
+            const std::function<void()>& body, const Place& place) {
+  if (is_recording()) {
+    const size_t allowed = std::exchange(allowed_shared_bytes, kMaxSharedBytes);
+    record([=] {
+      allowed_shared_bytes = allowed;
+      launch(grid, block, shared_bytes, stream, body, place);
+    });
+    return;
+  }
   if (last_error != cudaSuccess) return;  // until it is read, as the device keeps it
   last_error = refusal(grid, block, shared_bytes);
   if (last_error != cudaSuccess) {

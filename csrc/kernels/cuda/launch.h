@@ -13,7 +13,7 @@
   (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #else
 #define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::tuili::emulation::launch((grid), (block), (shared_bytes), (stream), [&] { (kernel)(__VA_ARGS__); })
+  ::tuili::emulation::launch((grid), (block), (shared_bytes), (stream), [=] { (kernel)(__VA_ARGS__); })
 #endif
 
 namespace tuili::cuda {
