@@ -25,8 +25,9 @@ from tuili.generation.structure import form_of
 DECODERS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
 ENCODER_DECODERS = [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
 MODELS = DECODERS + ENCODER_DECODERS
+DEVICE_MODELS = [*ENCODER_DECODERS, ("llama", "bf16")]
 LONGEST = {"MarianMTModel": 64}  # of its tokens
-KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16"]}
+KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16", "int8"]}
 FORMS = [  # of long texts, so that there is something to preempt
     {"regex": "[A-z ]{40,60}"},
     {"regex": "[^b]{30,}b[^c]*c"},
@@ -97,6 +98,18 @@ def draw_cases(rng):
     return cases
 
 
+def shortened(rng, cases):
+    """Few of them, of few tokens, more often with beams: an emulated device takes a tenth of a second for a
+    layer's step.
+    """
+    few = []
+    for ids, options in cases[:3]:
+        options = draw_beams(rng) if rng.random() < 0.3 else options
+        n = min(options["max_tokens"], rng.randint(1, 8))
+        few.append((ids, options | {"max_tokens": n, "min_tokens": min(options.get("min_tokens", 0), n)}))
+    return few
+
+
 @functools.cache
 def grammars():
     """Compiles for all engines, when `compile_some` asks it to."""
@@ -114,8 +127,11 @@ def compile_some():
 def engine_of(family, format, kv_type, device="cpu", **options):
     """An engine on one of MODELS."""
     is_decoder = family in ("llama", "gemma3")
+    few = {"n_layers": 1} if device == "cuda" else {}
     return make_engine(
-        model=built(family, format, device=device) if is_decoder else core_model(family, format),
+        model=built(family, format, device=device, **few)
+        if is_decoder
+        else core_model(family, format, device),
         sources=None
         if is_decoder
         else Sources(N_VOCAB, 64, by_name(family).config["decoder_start_token_id"]),
@@ -142,13 +158,14 @@ def alone(ids, options, *, family="llama", format="f32", kv_type="float32", devi
 class Life:
     """One engine's, drawn from a seed. What each of its requests gives alone is found out before it begins.
 
-    models  those to draw from
+    models  those to draw from; by default those that run on the device
     """
 
-    def __init__(self, seed: int, models=MODELS, device: str = "cpu") -> None:
+    def __init__(self, seed: int, models=None, device: str = "cpu") -> None:
         self.rng = rng = random.Random(seed)
+        models = models or (MODELS if device == "cpu" else DEVICE_MODELS)
         (family, format), kv_type = rng.choice(models), rng.choice(KV_TYPES[device])
-        self.cases = draw_cases(rng)
+        self.cases = draw_cases(rng) if device == "cpu" else shortened(rng, draw_cases(rng))
         one = {"family": family, "format": format, "kv_type": kv_type, "device": device}
         self.expected = [alone(*case, **one) for case in self.cases]
         prefill_chunk = rng.choice([1, 5, 64])

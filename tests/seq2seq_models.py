@@ -208,8 +208,10 @@ def write(
 
 
 @functools.cache
-def core_model(name: str, format: str = "f32") -> _core.Model:
+def core_model(name: str, format: str = "f32", device: str = "cpu") -> _core.Model:
     """The first case whose name begins so, in the core. format: of matrices, "f32", "bf16" or "int8"."""
+    if device == "cuda":
+        return core_model(name, format).upload()
     options = {"f32": {}, "bf16": {"dtype": "bfloat16"}, "int8": {"quantization": "int8"}}[format]
     with tempfile.TemporaryDirectory() as folder:
         return load(plan_model(write(by_name(name), Path(folder)), **options)).model

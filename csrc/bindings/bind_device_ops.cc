@@ -64,13 +64,18 @@ struct DevicePages {
         n_blocks((k.shape(0) + size - 1) / size),
         keys(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * 2),
         values(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * 2),
+        key_scales(nullptr, n_blocks * size * k.shape(1) * 4),
+        value_scales(nullptr, n_blocks * size * k.shape(1) * 4),
         pages{keys.as<void>(),
               values.as<void>(),
               options.kv_type,
               size,
               k.shape(1),
               k.shape(2),
-              size * k.shape(1) * k.shape(2)} {
+              size * k.shape(1) * k.shape(2),
+              key_scales.as<float>(),
+              value_scales.as<float>(),
+              size * k.shape(1)} {
     for (int64_t i = 0; i < n_blocks; ++i) blocks.push_back(static_cast<int32_t>(n_blocks - 1 - i));
     std::vector<int32_t> slots;
     for (int64_t i = 0; i < k.shape(0); ++i)
@@ -83,7 +88,7 @@ struct DevicePages {
     device::synchronize(nullptr);
   }
   int64_t size, n_blocks;
-  OnDevice keys, values;
+  OnDevice keys, values, key_scales, value_scales;
   ops::on_device::KvPages pages;
   std::vector<int32_t> blocks;
 };
@@ -132,8 +137,8 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   constexpr int64_t kLargest = 1 << 30;
   TUILI_CHECK(position <= kLargest && window <= kLargest, "position is ", position, ", window ", window,
               "; must be at most ", kLargest);
-  const DType kv_type =
-      choose<DType>(kv_dtype, "kv_dtype", {{"float16", DType::f16}, {"bfloat16", DType::bf16}});
+  const DType kv_type = choose<DType>(
+      kv_dtype, "kv_dtype", {{"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});
   return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});
 }
 

@@ -196,6 +196,24 @@ void mean_rows(const Context& context, const TensorView& y, const TensorView& x)
   context.kernels->mean_rows(y.f32(), x.f32(), x.rows(), x.size(1));
 }
 
+void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
+  if (x.device == DeviceKind::cuda) return on_device::weighted_mean_rows(context, y, x);
+  const auto all = static_cast<float>(x.rows() + 1);  // Σ (t + 1) = n_tokens · (n_tokens + 1) / 2
+  for (int64_t t = 0; t < x.rows(); ++t) scale(context, x.slice(t, 1), 2 * static_cast<float>(t + 1) / all);
+  mean_rows(context, y, x);
+}
+
+void max_rows(const Context& context, const TensorView& y, const TensorView& x) {
+  if (x.device == DeviceKind::cuda) return on_device::max_rows(context, y, x);
+  expect_dense("max_rows", "x", x);
+  expect_dense("max_rows", "y", y);
+  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), "max_rows: x is ", x, ", y is ", y);
+  float* const best = y.f32();
+  std::copy_n(x.f32(), y.count(), best);
+  for (int64_t t = 1; t < x.rows(); ++t)
+    for (int64_t i = 0; i < y.count(); ++i) best[i] = std::max(x.f32_row(t)[i], best[i]);
+}
+
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x) {
   if (x.device == DeviceKind::cuda) return on_device::l2_normalize(context, y, x);
   expect_dense("l2_normalize", "x", x);

@@ -123,11 +123,30 @@ void softcap(const Context& context, const TensorView& y, float cap) {
   device::check(cuda::softcap(context.stream, y.f32(), cap, y.count()), "softcap");
 }
 
+namespace {
+
+void expect_columns(const char* op, const TensorView& y, const TensorView& x) {
+  expect_dense(op, "x", x);
+  expect_dense(op, "y", y);
+  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), op, ": x is ", x, ", y is ", y);
+}
+
+}  // namespace
+
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  expect_dense("mean_rows", "x", x);
-  expect_dense("mean_rows", "y", y);
-  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), "mean_rows: x is ", x, ", y is ", y);
+  expect_columns("mean_rows", y, x);
   device::check(cuda::mean_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "mean_rows");
+}
+
+void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
+  expect_columns("weighted_mean_rows", y, x);
+  device::check(cuda::weighted_mean_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)),
+                "weighted_mean_rows");
+}
+
+void max_rows(const Context& context, const TensorView& y, const TensorView& x) {
+  expect_columns("max_rows", y, x);
+  device::check(cuda::max_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "max_rows");
 }
 
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x) {
@@ -259,10 +278,21 @@ void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs,
 }
 
 KvPages pages_of(const ops::KvPages& pages) {
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, pages.type == KvType::f16 || pages.type == KvType::bf16,
-                   "keys and values on cuda are float16 or bfloat16");
-  const DType type = pages.type == KvType::f16 ? DType::f16 : DType::bf16;
-  return {pages.k, pages.v, type, pages.block_size, pages.n_kv_heads, pages.head_dim, pages.block_stride};
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, pages.type != KvType::f32,
+                   "keys and values on cuda are float16, bfloat16 or int8");
+  const DType type = pages.type == KvType::f16    ? DType::f16
+                     : pages.type == KvType::bf16 ? DType::bf16
+                                                  : DType::i8;
+  return {pages.k,
+          pages.v,
+          type,
+          pages.block_size,
+          pages.n_kv_heads,
+          pages.head_dim,
+          pages.block_stride,
+          pages.k_scale,
+          pages.v_scale,
+          pages.scale_stride};
 }
 
 int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int64_t max_keys) {

@@ -23,6 +23,8 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
 void scale(const Context& context, const TensorView& y, float factor);
 void softcap(const Context& context, const TensorView& y, float cap);
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
+void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x);
+void max_rows(const Context& context, const TensorView& y, const TensorView& x);
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);
 
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
@@ -42,7 +44,7 @@ using KvPages = cuda::KvPages;
 using Sequence = DeviceSequence;
 using Sequences = DeviceSequences;
 
-// Throws model_unsupported unless they hold f16 or bf16.
+// Throws model_unsupported if they hold f32.
 KvPages pages_of(const ops::KvPages& pages);
 
 // y[t, :] = table[ids[t], :] · factor.   y f32, table f32, f16 or bf16 [., d], ids i32 [n_tokens], in range.

@@ -234,7 +234,7 @@ struct AttentionSpec {
 };
 
 // Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset. Pages
-// and slots lie where k does; those of cuda hold f16 or bf16, laid out as kernels/cuda/kernels.h says.
+// and slots lie where k does; those of cuda hold no f32 and are laid out as kernels/cuda/kernels.h says.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
 
@@ -338,6 +338,10 @@ void softcap(const Context& context, const TensorView& y, float cap);
 
 // y f32 [1, d] = mean over the rows of x f32 [n_tokens, d].
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
+
+// The same of x[t, :] · (2 (t + 1) / (n_tokens + 1)); x may be overwritten. And the largest of each column.
+void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x);
+void max_rows(const Context& context, const TensorView& y, const TensorView& x);
 
 // y = x / |x| per row; y may be x.
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);

@@ -10,10 +10,10 @@ namespace tuili {
 
 // Scratch of attention in device memory, or on the CPU.
 void Runner::take_partials(Carver& carver, int64_t n_keys, int64_t n_heads, int64_t head_dim) {
-  const int64_t floats =
-      model_.device == DeviceKind::cuda
-          ? ops::device_partial_floats(options_.max_batch_tokens, n_keys, n_heads, head_dim)
-          : ops::attention_partial_floats(n_keys, n_heads, head_dim);
+  const int64_t max_rows = std::max(options_.max_batch_tokens, options_.max_source_tokens);
+  const int64_t floats = model_.device == DeviceKind::cuda
+                             ? ops::device_partial_floats(max_rows, n_keys, n_heads, head_dim)
+                             : ops::attention_partial_floats(n_keys, n_heads, head_dim);
   state_.attention_partials = {carver.take<float>(floats), static_cast<size_t>(floats)};
 }
 
@@ -26,9 +26,13 @@ void Runner::take_draws(Carver& carver, int64_t n_rows) {
 // Kernels count elements in 32 bits.
 void Runner::check_device_sizes() const {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  for (const TensorView& x : {state_.hidden, state_.query, state_.key, state_.gate, state_.embedded})
-    TUILI_CHECK(x.count() <= kMost, "max_batch_tokens is ", options_.max_batch_tokens, "; of rows of ",
-                x.size(1), " numbers a step on cuda has at most ", kMost / x.size(1));
+  const auto check = [](const char* option, const State& state) {
+    for (const TensorView& x : {state.hidden, state.query, state.key, state.gate, state.embedded})
+      TUILI_CHECK(x.count() <= kMost, option, " is ", x.size(0), "; of rows of ", x.size(1),
+                  " numbers a step on cuda has at most ", kMost / x.size(1));
+  };
+  check("max_batch_tokens", state_);
+  if (encoder_) check("max_source_tokens", encoder_state_);
 }
 
 void Runner::prepare_device() {
@@ -42,21 +46,40 @@ void Runner::prepare_device() {
     sizes.block_size = cache_->block_size();
     sizes.max_blocks = (spec.max_positions + sizes.block_size - 1) / sizes.block_size;
   }
+  if (encoder_) {
+    const int64_t n_sources = options_.max_source_tokens;
+    sizes.max_source_blocks = (n_sources + sizes.block_size - 1) / sizes.block_size;
+    source_staging_.emplace(spec.encoder[0], StagingSizes{.max_tokens = n_sources,
+                                                          .max_seqs = options_.max_seqs,
+                                                          .n_areas = 2,  // the second has their slots
+                                                          .max_blocks = std::ssize(shared_blocks_),
+                                                          .block_size = shared_pages_[0].pages.block_size});
+  }
   staging_.emplace(spec, sizes);
   sides_.emplace();
   context_.sides = &*sides_;
-  const int64_t floats = cache_ ? logits_.count() : state_.hidden.count();
-  arrived_ = PinnedBuffer(floats * int64_t{sizeof(float)});
   if (!cache_) return;
+  arrived_ = PinnedBuffer(logits_.count() * int64_t{sizeof(float)});
   draws_ = PinnedBuffer(device_draws_.count());
   chosen_ = PinnedBuffer(device_chosen_.count() * int64_t{sizeof(int32_t)});
+}
+
+// The batch where the model reads it; the state has the cos and sin of its positions.
+StepBatch Runner::placed(const StepBatch& batch, std::optional<Staging>& staging,
+                         const Transformer& transformer, State& state) {
+  if (staging) return staging->send(context_, transformer, batch, positions_, state);
+  transformer.rope_tables(context_, positions_, state.cos, state.sin);
+  return batch;
 }
 
 // A decoder's step; on a device one of a token per sequence as a graph.
 void Runner::forward(const StepBatch& batch, const Taps* taps) {
   const auto compute = [&] { transformer_.forward(context_, batch, cache_->view(), state_, taps); };
   if (!staging_ || taps || batch.n_tokens() != std::ssize(sequences_)) return compute();
-  graphs_.run({batch.n_tokens(), batch.areas[0].rows.on_device.max_keys}, context_.stream, std::ref(compute));
+  const ops::DeviceSequences& sources = batch.sources.on_device;
+  graphs_.run({batch.n_tokens(), batch.areas[0].rows.on_device.max_keys, sources.count, sources.max_rows,
+               sources.max_keys},
+              context_.stream, std::ref(compute));
 }
 
 // Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature; false

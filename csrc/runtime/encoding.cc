@@ -96,8 +96,8 @@ void Runner::check_source(const Sequence& sequence) const {
   }
   const ModelSpec& spec = model_.spec.encoder[0];
   const int64_t n = sequence.n_source(), size = cache_->block_size();
-  TUILI_CHECK(n >= 1 && n <= spec.max_positions, "a source of ", n, " tokens; the encoder takes 1 to ",
-              spec.max_positions);
+  const int64_t most = std::min(spec.max_positions, options_.max_source_tokens);
+  TUILI_CHECK(n >= 1 && n <= most, "a source of ", n, " tokens; the encoder takes 1 to ", most);
   TUILI_CHECK(std::ssize(sequence.source_blocks) == (n + size - 1) / size, "a source of ", n, " tokens has ",
               sequence.source_blocks.size(), " blocks of ", size);
   for (const int32_t id : sequence.source_blocks)
@@ -126,11 +126,12 @@ void Runner::encode_sources(std::span<const StepRequest> requests) {
   clear_shared_pages();
   areas_.clear();
   areas_.push_back({places_[0].slots, {places_[0].rows, {}}});
-  const StepBatch texts{token_ids_, token_types_, position_rows_, areas_, {}};
-  encoder_->rope_tables(context_, positions_, encoder_state_.cos, encoder_state_.sin);
+  areas_.push_back({source_slots_, {}});
+  const StepBatch texts = placed({token_ids_, token_types_, position_rows_, areas_, {}}, source_staging_,
+                                 *encoder_, encoder_state_);
   encoder_->forward(context_, texts, shared_pages_, encoder_state_, nullptr);
   const ops::Activations hidden{encoder_state_.hidden.slice(0, texts.n_tokens()), encoder_state_.room};
-  transformer_.keep_source(context_, hidden, source_key_, source_value_, source_slots_.data(),
+  transformer_.keep_source(context_, hidden, source_key_, source_value_, texts.areas[1].slots.data(),
                            cache_->view());
   for (const StepRequest& request : requests) request.sequence->source_kept = true;
   begin_batch();

@@ -47,8 +47,8 @@ int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvT
 KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
                  std::span<const WindowArea> windows, DeviceKind device)
     : block_size_(block_size), device_(device), type_(type) {
-  TUILI_CHECK(device == DeviceKind::cpu || type == ops::KvType::f16 || type == ops::KvType::bf16,
-              "a cache on cuda holds float16 or bfloat16");
+  TUILI_CHECK(device == DeviceKind::cpu || type != ops::KvType::f32,
+              "a cache on cuda holds float16, bfloat16 or int8");
   areas_.push_back({0, n_blocks, block_bytes(spec, block_size, type), {}});
   for (const auto& [window, n] : windows) {
     const int64_t bytes = block_bytes(spec, block_size, type, window);

@@ -66,7 +66,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   position_rows_.reserve(max_rows);
   logit_rows_.reserve(options.max_batch_tokens);
   places_.resize(decoder ? cache->n_areas() : 1);
-  areas_.reserve(places_.size());
+  areas_.reserve(std::max<size_t>(places_.size(), 2));  // two in encode_sources
   for (Places& places : places_) {
     places.slots.reserve(max_rows);
     places.rows.reserve(options.max_seqs);
@@ -112,14 +112,19 @@ void Runner::carve(Carver carver) {
   }
   if (spec.task_head.n_out) carve_task_head(carver);
   if (cache_) {
-    const int64_t most_keys = std::min(spec.max_positions, cache_->n_blocks() * cache_->block_size());
-    take_partials(carver, most_keys, n_heads, head_dim);
+    const int64_t most_own = std::min(spec.max_positions, cache_->n_blocks() * cache_->block_size());
+    take_partials(carver, std::max(most_own, options_.max_source_tokens), n_heads, head_dim);
   } else {
     carve_encoder(carver, spec, options_.max_batch_tokens);
-    if (device == DeviceKind::cuda) take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
+    if (device == DeviceKind::cuda) {
+      take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
+      pooled_ = TensorView(carver.take<float>(options_.max_seqs * spec.d_model), DType::f32,
+                           {options_.max_seqs, spec.d_model}, device);
+    }
   }
   if (encoder_) {
     encoder_state_ = State::take(carver, spec.encoder[0], options_.max_source_tokens, device);
+    encoder_state_.attention_partials = state_.attention_partials;
     carve_encoder(carver, spec.encoder[0], options_.max_source_tokens);
   }
   if (!measuring) return;
@@ -255,9 +260,7 @@ StepBatch Runner::batch() {
   areas_.clear();
   for (const Places& places : places_) areas_.push_back({places.slots, {places.rows, {}}});
   const StepBatch batch{token_ids_, token_types_, position_rows_, areas_, {sources_, {}}};
-  if (staging_) return staging_->send(context_, transformer_, batch, positions_, state_);
-  transformer_.rope_tables(context_, positions_, state_.cos, state_.sin);
-  return batch;
+  return placed(batch, staging_, transformer_, state_);
 }
 
 void Runner::check_requests(std::span<const StepRequest> requests) const {
@@ -539,25 +542,18 @@ void Runner::collect_hidden(Sequence& sequence, const ops::SequenceRows& rows) {
   }
 }
 
+void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
+  const Guard guard(*this);
+  forward_encoder(sequences);
+  pool_texts(pooling, normalize, out);
+}
+
 void Runner::answer(std::span<Sequence* const> sequences, std::span<const std::vector<int64_t>> positions,
                     float* out) {
   const Guard guard(*this);
   n_answers(sequences, positions);
   forward_encoder(sequences);
   run_task_head(positions, out);
-}
-
-void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
-  const ModelSpec& spec = model_.spec;
-  const Guard guard(*this);
-  forward_encoder(sequences);
-  const TensorView hidden = on_host(state_.hidden.slice(0, std::ssize(token_ids_)), arrived_.data());
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    const ops::SequenceRows& rows = places_[0].rows[i];
-    const TensorView pooled(out + static_cast<int64_t>(i) * spec.d_model, DType::f32, {1, spec.d_model});
-    pool(pooling, pooled, hidden.slice(rows.first_row, rows.n_rows));
-    if (normalize) ops::l2_normalize(context_, pooled, pooled);
-  }
 }
 
 }  // namespace tuili

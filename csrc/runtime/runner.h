@@ -136,10 +136,13 @@ class Runner {
   void encode_sources(std::span<const StepRequest> requests);
   void add_source(const Sequence& sequence, const ops::SequenceRows& rows);
   void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
+  void pool_texts(Pooling pooling, bool normalize, float* out);
   void forward_encoder(std::span<Sequence* const> sequences);
   void carve_task_head(Carver& carver);
   void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
   StepBatch batch();
+  StepBatch placed(const StepBatch& batch, std::optional<Staging>& staging, const Transformer& transformer,
+                   State& state);
   void forward(const StepBatch& batch, const Taps* taps);
   TensorView gather(std::span<const LogitRow> rows);
   bool draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows);
@@ -167,13 +170,15 @@ class Runner {
   State state_;
   std::optional<Transformer> encoder_;  // of an encoder-decoder
   State encoder_state_;
-  TensorView source_key_, source_value_;  // [max_source_tokens, largest kv_size]
-  TensorView head_input_, logits_;        // [logit_rows, d_model], [logit_rows, n_vocab]
-  TensorView task_input_, task_inner_;    // [answer rows, d_model], [answer rows, d_inner]
-  TensorView task_output_;                // [answer rows, n_out], of a device
-  std::optional<Staging> staging_;        // of a device
-  PinnedBuffer arrived_;                  // logits, or hidden states of an encoder, from the device
-  PinnedBuffer draws_, chosen_;           // Draw and i32 [logit_rows]: what the device draws, and drew
+  TensorView source_key_, source_value_;   // [max_source_tokens, largest kv_size]
+  TensorView head_input_, logits_;         // [logit_rows, d_model], [logit_rows, n_vocab]
+  TensorView task_input_, task_inner_;     // [answer rows, d_model], [answer rows, d_inner]
+  TensorView task_output_;                 // [answer rows, n_out], of a device
+  TensorView pooled_;                      // [max_seqs, d_model], of a device
+  std::optional<Staging> staging_;         // of a device
+  std::optional<Staging> source_staging_;  // and of the encoder of an encoder-decoder
+  PinnedBuffer arrived_;                   // logits from the device
+  PinnedBuffer draws_, chosen_;            // Draw and i32 [logit_rows]: what the device draws, and drew
   TensorView device_draws_, device_chosen_;
   StepGraphs graphs_;
   std::vector<LayerKv> shared_pages_;       // encoders: per layer, all over the same memory

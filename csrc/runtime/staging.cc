@@ -16,7 +16,8 @@ int64_t bytes_for(const ModelSpec& spec, const StagingSizes& sizes) {
   for (const RopeSpec& rope : spec.ropes)
     for (int i = 0; i < 2; ++i) carver.take<float>(sizes.max_tokens * std::ssize(rope.inv_freq));
   for (int64_t i = 0; i < sizes.n_areas; ++i) carver.take<ops::DeviceSequence>(sizes.max_seqs);
-  carver.take<int32_t>(sizes.n_areas * sizes.max_seqs * sizes.max_blocks);
+  carver.take<ops::DeviceSequence>(sizes.max_source_blocks ? sizes.max_seqs : 0);
+  carver.take<int32_t>(sizes.max_seqs * (sizes.n_areas * sizes.max_blocks + sizes.max_source_blocks));
   return carver.used();
 }
 
@@ -51,34 +52,39 @@ void Staging::put_ropes(const ops::Context& context, const Transformer& transfor
   transformer.rope_tables(context, positions, cos_, sin_);
 }
 
-// The sequences of every area, then all their tables: what is before these does not move from step to step of
-// one size.
-void Staging::put_sequences(Carver& carver, const StepBatch& batch) {
-  Vector<AreaRows>& areas = areas_;
-  int64_t n_blocks = 0;
-  for (size_t area = 0; area < areas.size(); ++area) {
-    const std::span<const ops::SequenceRows> rows = batch.areas[area].rows.on_cpu;
-    auto* const list = carver.take<ops::DeviceSequence>(std::ssize(rows));
-    ops::DeviceSequences& sent = areas[area].rows.on_device;
-    sent = {.list = on_device(list), .count = std::ssize(rows)};
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const ops::SequenceRows& s = rows[i];
-      list[i] = {static_cast<int32_t>(s.first_row), static_cast<int32_t>(s.n_rows),
-                 static_cast<int32_t>(s.position), static_cast<int32_t>(s.n_keys),
-                 static_cast<int32_t>(n_blocks)};
-      n_blocks += blocks_in(s, sizes_.block_size);
-      sent.max_rows = std::max(sent.max_rows, s.n_rows);
-      sent.max_keys = std::max(sent.max_keys, s.n_keys);
-    }
-    sent.max_keys = ops::device_keys(sent.max_keys);
+// The sequences of one area; their tables will follow n_blocks others.
+void Staging::put_rows(Carver& carver, const ops::BatchRows& rows, ops::BatchRows& sent,
+                       int64_t& n_blocks) const {
+  auto* const list = carver.take<ops::DeviceSequence>(std::ssize(rows.on_cpu));
+  ops::DeviceSequences& there = sent.on_device;
+  there = {.list = on_device(list), .count = std::ssize(rows.on_cpu)};
+  for (size_t i = 0; i < rows.on_cpu.size(); ++i) {
+    const ops::SequenceRows& s = rows.on_cpu[i];
+    list[i] = {static_cast<int32_t>(s.first_row), static_cast<int32_t>(s.n_rows),
+               static_cast<int32_t>(s.position), static_cast<int32_t>(s.n_keys),
+               static_cast<int32_t>(n_blocks)};
+    n_blocks += blocks_in(s, sizes_.block_size);
+    there.max_rows = std::max(there.max_rows, s.n_rows);
+    there.max_keys = std::max(there.max_keys, s.n_keys);
   }
+  there.max_keys = ops::device_keys(there.max_keys);
+}
+
+// The sequences of every area and of the sources, then all their tables: what is before these does not move
+// from step to step of one size.
+void Staging::put_sequences(Carver& carver, const StepBatch& batch) {
+  int64_t n_blocks = 0;
+  for (size_t i = 0; i < areas_.size(); ++i) put_rows(carver, batch.areas[i].rows, areas_[i].rows, n_blocks);
+  put_rows(carver, batch.sources, sources_, n_blocks);
   int32_t* const tables = carver.take<int32_t>(n_blocks);
   int32_t* next = tables;
-  for (size_t area = 0; area < areas.size(); ++area) {
-    areas[area].rows.on_device.blocks = on_device(tables);
-    for (const ops::SequenceRows& s : batch.areas[area].rows.on_cpu)
+  const auto put_tables = [&](const ops::BatchRows& rows, ops::BatchRows& sent) {
+    sent.on_device.blocks = on_device(tables);
+    for (const ops::SequenceRows& s : rows.on_cpu)
       next = std::copy_n(s.blocks, blocks_in(s, sizes_.block_size), next);
-  }
+  };
+  for (size_t i = 0; i < areas_.size(); ++i) put_tables(batch.areas[i].rows, areas_[i].rows);
+  put_tables(batch.sources, sources_);
 }
 
 StepBatch Staging::send(const ops::Context& context, const Transformer& transformer, const StepBatch& batch,
@@ -93,6 +99,7 @@ StepBatch Staging::send(const ops::Context& context, const Transformer& transfor
   put_ropes(context, transformer, carver, positions, state);
   put_sequences(carver, batch);
   sent.areas = areas_;
+  sent.sources = sources_;
   device::copy_to_device(device_.data(), host_.data(), carver.used(), context.stream);
   return sent;
 }

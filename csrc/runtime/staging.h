@@ -13,6 +13,7 @@ struct StagingSizes {
   int64_t max_tokens, max_seqs, n_areas;
   int64_t max_blocks;  // of a sequence, in an area
   int64_t block_size;
+  int64_t max_source_blocks = 0;  // of an encoder-decoder's sequence
 };
 
 // Lays the lists out in pinned memory and sends them in one copy. Nothing is allocated after the
@@ -34,6 +35,7 @@ class Staging {
   std::span<const int32_t> put(Carver& carver, std::span<const int32_t> list) const;
   void put_ropes(const ops::Context& context, const Transformer& transformer, Carver& carver,
                  std::span<const int32_t> positions, State& state);
+  void put_rows(Carver& carver, const ops::BatchRows& rows, ops::BatchRows& sent, int64_t& n_blocks) const;
   void put_sequences(Carver& carver, const StepBatch& batch);
 
   StagingSizes sizes_;
@@ -41,6 +43,7 @@ class Staging {
   PlacedBuffer device_;
   Vector<TensorView> cos_, sin_;  // one per rope, on the host
   Vector<AreaRows> areas_;
+  ops::BatchRows sources_;
 };
 
 }  // namespace tuili

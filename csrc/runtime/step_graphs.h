@@ -17,6 +17,7 @@ class StepGraphs {
   // What decides every argument of a step's launches. Their pointers are the same in all steps of a size.
   struct Size {
     int64_t n_rows, most_keys;
+    int64_t n_sources = 0, most_source_rows = 0, most_source_keys = 0;  // of an encoder-decoder
     auto operator<=>(const Size&) const = default;
   };
 

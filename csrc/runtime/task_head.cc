@@ -1,7 +1,6 @@
 // The runner's part of what follows an encoder's hidden states: pooling, and which rows task heads read.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/check.h"
 #include "runtime/runner.h"
@@ -15,30 +14,30 @@ constexpr int64_t kAnswerBytes = 16 << 20;  // answers are made in chunks of abo
 
 // pooled f32 [1, d] of the rows of one text, hidden f32 [n, d], which it may change.
 void Runner::pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden) {
-  const int64_t n = hidden.rows(), d = hidden.size(1);
-  const auto copy = [&](int64_t row) {
-    std::memcpy(pooled.data, hidden.f32_row(row), static_cast<size_t>(d) * sizeof(float));
-  };
+  const int64_t n = hidden.rows();
   switch (pooling) {
-    case Pooling::cls: return copy(0);
-    case Pooling::last: return copy(n - 1);
-    case Pooling::max: {
-      copy(0);
-      float* const best = pooled.f32();
-      for (int64_t row = 1; row < n; ++row)
-        for (int64_t i = 0; i < d; ++i) best[i] = std::max(hidden.f32_row(row)[i], best[i]);
-      return;
-    }
+    case Pooling::cls: return ops::copy(context_, pooled, hidden.slice(0, 1));
+    case Pooling::last: return ops::copy(context_, pooled, hidden.slice(n - 1, 1));
+    case Pooling::max: return ops::max_rows(context_, pooled, hidden);
     case Pooling::mean: return ops::mean_rows(context_, pooled, hidden);
     case Pooling::mean_sqrt_len:
       ops::mean_rows(context_, pooled, hidden);
       return ops::scale(context_, pooled, std::sqrt(static_cast<float>(n)));
-    case Pooling::weighted_mean:
-      for (int64_t row = 0; row < n; ++row)  // Σ (i + 1) = n · (n + 1) / 2
-        ops::scale(context_, hidden.slice(row, 1),
-                   2 * static_cast<float>(row + 1) / static_cast<float>(n + 1));
-      return ops::mean_rows(context_, pooled, hidden);
+    case Pooling::weighted_mean: return ops::weighted_mean_rows(context_, pooled, hidden);
   }
+}
+
+// One vector per text of the batch whose hidden states are computed, into out f32 [n_seqs, d_model].
+void Runner::pool_texts(Pooling pooling, bool normalize, float* out) {
+  const auto& texts = places_[0].rows;
+  const TensorView vectors(out, DType::f32, {std::ssize(texts), model_.spec.d_model});
+  const TensorView made = pooled_.data ? pooled_.slice(0, vectors.rows()) : vectors;
+  for (int64_t i = 0; i < vectors.rows(); ++i)
+    pool(pooling, made.slice(i, 1), state_.hidden.slice(texts[i].first_row, texts[i].n_rows));
+  if (normalize) ops::l2_normalize(context_, made, made);
+  if (made.data == vectors.data) return;
+  ops::copy(context_, vectors, made);
+  wait();
 }
 
 void Runner::carve_task_head(Carver& carver) {

@@ -22,8 +22,7 @@ const char* missing_kernel(const LayerSpec& layer) {
 }
 
 void check_supported(const ModelSpec& spec) {
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.encoder.empty(),
-                   "encoder-decoders run on the CPU only: use device=\"cpu\"");
+  for (const ModelSpec& encoder : spec.encoder) check_supported(encoder);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     const char* const missing = missing_kernel(spec.layers[i]);
     TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",
@@ -84,6 +83,31 @@ class Uploader {
     return to;
   }
 
+  // What kernels read of a model, or of its encoder, and is no tensor of its own: the table of a quantized
+  // token embedding, and the values of position biases. Returns their bytes.
+  int64_t complete(const ModelSpec& spec, const ModelWeights& packed, ModelWeights& weights) {
+    int64_t bytes = 0;
+    PackedMatrix& table = weights.token_embedding;
+    if (!is_float(table.format)) {
+      const PlacedBuffer& rows = dense(packed.token_embedding);
+      table = {.format = Format::bf16, .n = table.n, .k = table.k, .codes = rows.data()};
+      bytes += rows.bytes();
+    }
+    for (size_t i = 0; i < spec.position_biases.size(); ++i) {
+      const std::vector<float>& values = spec.position_biases[i].values;
+      const PlacedBuffer& there = copy(reinterpret_cast<const uint8_t*>(values.data()),
+                                       static_cast<int64_t>(values.size() * sizeof(float)));
+      weights.bias_values[i] = reinterpret_cast<const float*>(there.data());
+      bytes += there.bytes();
+    }
+    for (size_t i = 0; i < spec.encoder.size(); ++i) {
+      ModelWeights& encoder = weights.encoder[i];
+      if (spec.encoder[i].shares_embedding) encoder.token_embedding = table;
+      bytes += complete(spec.encoder[i], packed.encoder[i], encoder);
+    }
+    return bytes;
+  }
+
   std::vector<PlacedBuffer> release() { return std::move(memory_); }
 
  private:
@@ -99,7 +123,7 @@ Model upload(const Model& model, int num_threads) {
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
   for (const auto& [name, format, bytes, matrix] : model.tensors) {
-    if (name.starts_with("position_biases.")) {  // of which the spec has the values already
+    if (name.find("position_biases.") != std::string::npos) {  // of which the spec has the values already
       builder.borrow(name, format, nullptr, 0);
       continue;
     }
@@ -109,19 +133,7 @@ Model upload(const Model& model, int num_threads) {
     builder.borrow(name, is_dense ? Format::bf16 : format, on_device.data(), on_device.bytes());
   }
   Model uploaded = builder.finish();
-  PackedMatrix& table = uploaded.weights.token_embedding;
-  if (!is_float(table.format)) {
-    const PlacedBuffer& rows = uploader.dense(model.weights.token_embedding);
-    table = {.format = Format::bf16, .n = table.n, .k = table.k, .codes = rows.data()};
-    uploaded.weight_bytes += rows.bytes();
-  }
-  for (size_t i = 0; i < uploaded.spec.position_biases.size(); ++i) {
-    const std::vector<float>& values = uploaded.spec.position_biases[i].values;
-    const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
-    const PlacedBuffer& copy = uploader.copy(reinterpret_cast<const uint8_t*>(values.data()), bytes);
-    uploaded.weights.bias_values[i] = reinterpret_cast<const float*>(copy.data());
-    uploaded.weight_bytes += bytes;
-  }
+  uploaded.weight_bytes += uploader.complete(uploaded.spec, model.weights, uploaded.weights);
   uploaded.device = DeviceKind::cuda;
   uploaded.device_memory = uploader.release();
   return uploaded;

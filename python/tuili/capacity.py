@@ -17,7 +17,7 @@ from tuili.loading.memory import available_memory
 BLOCK_SIZE = 32  # tokens
 DEFAULT_SHARE = 0.25  # of available memory for the cache, where nobody says how much
 LARGEST_SHARE = 0.9  # of available memory that a cache may be planned to take
-DEVICE_KV_DTYPES = ("float16", "bfloat16")
+DEVICE_KV_DTYPES = ("float16", "bfloat16", "int8")
 KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
 DEVICE_DEFAULT_SHARE = 0.9  # of a device's memory, which nobody else needs; the rest is the driver's
 DEVICE_LARGEST_SHARE = 0.95
@@ -119,7 +119,7 @@ def check_cache_options(
     dtype = kv_dtype(kv_cache_dtype)
     if device == "cuda" and dtype not in DEVICE_KV_DTYPES:
         raise InvalidParameterError(
-            f"kv_cache_dtype: a cache on cuda holds {' or '.join(DEVICE_KV_DTYPES)}",
+            f"kv_cache_dtype: a cache on cuda holds one of {', '.join(DEVICE_KV_DTYPES)}",
             param="kv_cache_dtype",
             code="not_supported_yet",
         )
@@ -150,7 +150,7 @@ def plan_capacity(
     wanted = checked_length(spec, max_model_len)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
     if spec.encoder is not None:  # texts are short, so that answers may as well be transformers'
-        dtype = "float32" if kv_cache_dtype == "auto" else dtype
+        dtype = "float32" if kv_cache_dtype == "auto" and device == "cpu" else dtype
         full += -(-min(wanted, spec.encoder.max_positions) // BLOCK_SIZE)  # and of its source
     areas = areas_of(spec, dtype, step_tokens)
     available = _available(device)

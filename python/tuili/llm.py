@@ -57,14 +57,14 @@ class LLM(Vectors, Insides):
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
                            use)
     device                 "cpu", or in builds with CUDA "cuda": float weights are rounded to bfloat16 there,
-                           and the cache holds float16 or bfloat16
+                           and the cache holds float16, bfloat16 or int8
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly;
                            not on cuda, where they meet bfloat16
-    kv_cache_dtype         "auto" (float16, of encoder-decoders float32), "float32", "float16", "bfloat16", or
-                           "int8": half of float16, with one scale per token and head
+    kv_cache_dtype         "auto" (float16, of encoder-decoders on the CPU float32), "float32" (not on cuda),
+                           "float16", "bfloat16", or "int8": half of float16, with one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limit, of encoders up to 8192
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why

@@ -158,4 +158,30 @@ TUILI_TEST(mean_rows_has_the_bits_of_the_cpu) {
   }
 }
 
+TUILI_TEST(weighted_means_and_maxima_have_the_bits_of_the_cpu) {
+  for (const int64_t n_tokens : {1, 33, 100}) {
+    for (const int64_t n : {1, 300}) {
+      std::vector<float> x = normals<float>(size_t(n_tokens * n), uint64_t(n_tokens + n));
+      if (n > 1) x[size_t((n_tokens - 1) * n)] = NAN;
+      std::vector<float> weighted = x, mean(static_cast<size_t>(n)), most(x.begin(), x.begin() + n);
+      for (int64_t t = 0; t < n_tokens; ++t)
+        for (int64_t i = 0; i < n; ++i) {
+          const float element = x[size_t(t * n + i)];
+          weighted[size_t(t * n + i)] *= 2 * float(t + 1) / float(n_tokens + 1);
+          most[size_t(i)] = std::max(element, most[size_t(i)]);
+        }
+      cpu_kernels().mean_rows(mean.data(), weighted.data(), n_tokens, n);
+      OnDevice<float> rows(x), y(mean.size()), z(mean.size());
+      device::check(cuda::weighted_mean_rows(nullptr, y.get(), rows.get(), n_tokens, n),
+                    "weighted_mean_rows");
+      device::check(cuda::max_rows(nullptr, z.get(), rows.get(), n_tokens, n), "max_rows");
+      std::vector<float> got = y.read();
+      require(n == 1 || (std::isnan(got[0]) && std::isnan(mean[0])), "a NaN gives ", got[0]);
+      if (n > 1) got[0] = mean[0] = 0;
+      require_same_bits(got, mean, "mean of ", n_tokens, " × ", n);
+      require_same_bits(z.read(), most, "largest of ", n_tokens, " × ", n);
+    }
+  }
+}
+
 }  // namespace

@@ -21,12 +21,13 @@ bool is_valid(const AttentionArgs& args) {
   const bool fits = args.n_tokens * args.n_heads <= INT_MAX && args.max_rows * args.n_heads <= INT_MAX - 64 &&
                     args.max_keys <= INT_MAX - kKeySplit && args.window <= INT_MAX &&
                     args.n_sequences <= kMaxGrid;
-  const bool is_half = pages.type == DType::f16 || pages.type == DType::bf16;
+  const bool is_coded = pages.type == DType::i8 && pages.k_scale != nullptr && pages.v_scale != nullptr;
+  const bool has_elements = pages.type == DType::f16 || pages.type == DType::bf16 || is_coded;
+  const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
   const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
-  const bool has_pages = is_half && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
+  const bool has_pages = has_elements && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
                          pages.n_kv_heads * pages.block_size * pages.head_dim <= INT_MAX &&
-                         has_vector_rows(pages.k, pages.block_stride * 2) &&
-                         has_vector_rows(pages.v, pages.block_stride * 2);
+                         has_vector_rows(pages.k, stride_bytes) && has_vector_rows(pages.v, stride_bytes);
   const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= kLargestHead &&
                          pages.head_dim % kChunk == 0 && pages.n_kv_heads >= 1 &&
                          args.n_heads % pages.n_kv_heads == 0;
@@ -72,7 +73,10 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .sinks = args.sinks,
           .bias_stride = args.bias_stride,
           .bias_origin = args.bias_origin,
-          .bias_relative = args.bias_relative};
+          .bias_relative = args.bias_relative,
+          .k_scale = pages.k_scale,
+          .v_scale = pages.v_scale,
+          .scale_stride = pages.scale_stride};
 }
 
 // 128 threads per query tile, kv head and sequence, or per split of those; up to 96 KiB of shared memory, for
@@ -106,14 +110,19 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   return cudaGetLastError();
 }
 
-// Shapes of a type and a size of heads. All fit the 99 KiB of shared memory of the smallest device.
+template <typename T, int kHeadDim, int kKeyWarps, int kQueryTiles, int kSlots>
+using ShapeOf =
+    std::conditional_t<std::is_same_v<T, int8_t>, CodedShape<kHeadDim, kKeyWarps, kQueryTiles, kSlots>,
+                       AttentionShape<T, kHeadDim, kKeyWarps, kQueryTiles, kSlots>>;
+
+// Shapes of a type of pages and a size of heads. All fit the 99 KiB of shared memory of the smallest device.
 template <typename T, int kHeadDim>
 struct Shapes {
   static constexpr int kNarrowSlots = kHeadDim == 256 ? 2 : 4;
-  using Narrow = AttentionShape<T, kHeadDim, kAttentionWarps, 1, kNarrowSlots>;
-  using Crowded = AttentionShape<T, kHeadDim, kAttentionWarps, 1, kHeadDim == 128 ? 3 : kNarrowSlots>;
-  using Slim = AttentionShape<T, kHeadDim, 1, 1, kHeadDim == 256 ? 2 : 3>;
-  using Wide = std::conditional_t<kHeadDim == 256, Slim, AttentionShape<T, kHeadDim, 1, 2, 3>>;
+  using Narrow = ShapeOf<T, kHeadDim, kAttentionWarps, 1, kNarrowSlots>;
+  using Crowded = ShapeOf<T, kHeadDim, kAttentionWarps, 1, kHeadDim == 128 ? 3 : kNarrowSlots>;
+  using Slim = ShapeOf<T, kHeadDim, 1, 1, kHeadDim == 256 ? 2 : 3>;
+  using Wide = std::conditional_t<kHeadDim == 256, Slim, ShapeOf<T, kHeadDim, 1, 2, 3>>;
 };
 
 // Narrow for few queries: a block or two per kv head, which read the same keys at the same time. With so many
@@ -146,6 +155,7 @@ int attention(Stream stream, const AttentionArgs& args) {
   if (args.n_sequences == 0 || args.max_rows == 0 || args.n_heads == 0) return cudaSuccess;
   if (!is_valid(args)) return cudaErrorInvalidValue;
   if (args.pages.type == DType::f16) return launch_for_heads<__half>(stream, args);
+  if (args.pages.type == DType::i8) return launch_for_heads<int8_t>(stream, args);
   return launch_for_heads<bf16>(stream, args);
 }
 
@@ -163,6 +173,7 @@ int attention(Stream stream, const AttentionArgs& args) {
 #define TUILI_SHAPE(T, head_dim, name) Shapes<T, head_dim>::name
 TUILI_ATTENTIONS(bf16)
 TUILI_ATTENTIONS(__half)
+TUILI_ATTENTIONS(int8_t)
 #undef TUILI_SHAPE
 #undef TUILI_ATTENTIONS
 #undef TUILI_ATTENTION

@@ -103,12 +103,14 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
                                             const AttentionProblem& problem, const QueryTile& tile,
                                             const Place& at, TileBlocks& blocks, int t, int key) {
   ptx::cp_async_wait<Shape::kSlots - 2>();
+  if constexpr (Shape::kCoded && Shape::kTiles == 1) __syncthreads();  // nobody reads the values before them
+  prepare_load<Shape>(shared, 2 * t);
   __syncthreads();  // the keys are there, and nobody reads the values before them any more
   Scores<Shape> scores = {};
   // With scores of two tiles of queries no registers would be left for it.
   constexpr bool kLoadsFirst = Shape::kQueryTiles > 1;
   if constexpr (kLoadsFirst) start_load<Shape, Shape::kSlots - 1>(shared, problem, tile, blocks, t, key);
-  multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kSlots], at);
+  multiply_keys<Shape>(scores, shared, shared.tiles[2 * t % Shape::kTiles], at);
   if constexpr (!kLoadsFirst) start_load<Shape, Shape::kSlots - 1>(shared, problem, tile, blocks, t, key);
   const int own_key = key + at.first_key + at.lane % 4 * 2;
   if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
@@ -119,9 +121,12 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
   Probabilities<Shape> own;
   to_probabilities<Shape>(own, scores, state, problem, shared, at);
   ptx::cp_async_wait<Shape::kSlots - 2>();
+  if constexpr (Shape::kCoded && Shape::kTiles == 1 && Shape::kKeyWarps == 1)
+    __syncthreads();  // nobody reads the keys any more; with shared queries the exchange of maxima says so
+  prepare_load<Shape>(shared, 2 * t + 1);
   __syncthreads();  // the values and all probabilities are there, and nobody reads the keys any more
   if constexpr (kLoadsFirst) start_load<Shape, Shape::kSlots>(shared, problem, tile, blocks, t, key);
-  multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kSlots], at);
+  multiply_values<Shape>(state, own, shared, shared.tiles[(2 * t + 1) % Shape::kTiles], at);
   if constexpr (!kLoadsFirst) start_load<Shape, Shape::kSlots>(shared, problem, tile, blocks, t, key);
 }
 

@@ -1,7 +1,7 @@
 // What attention brings into shared memory: queries, and a ring of tiles of keys and values.
 #pragma once
 
-#include "kernels/cuda/attention_state.cuh"
+#include "kernels/cuda/attention_codes.cuh"
 
 namespace tuili::cuda {
 
@@ -27,21 +27,6 @@ __device__ __forceinline__ void load_queries(typename Shape::Storage& shared, co
         ptx::pack<T>(high.z, high.w)};
   }
 }
-
-inline constexpr int kPiece = 16;  // keys, the least that a block of pages holds
-
-// The blocks of a tile's pieces, one in each lane. None is 0, a valid address, too. They are looked up a load
-// in advance: their latency is nobody's.
-struct TileBlocks {
-  int32_t id = 0;  // of piece lane % 4
-  __device__ __forceinline__ void find(const AttentionProblem& problem, const QueryTile& tile,
-                                       int first_key) {
-    const int key = first_key + threadIdx.x % (kKeyTile / kPiece) * kPiece;
-    const bool exists = key < tile.end && key + kPiece > tile.begin;
-    id = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)] : 0;
-  }
-  __device__ __forceinline__ int64_t of(int piece) const { return __shfl_sync(0xffffffffu, id, piece); }
-};
 
 // Starts to copy a tile of keys or values of the block's kv head, the first at `first_key`. Keys that no
 // query sees, and dimensions past head_dim, are zero.
@@ -77,9 +62,15 @@ template <typename Shape, int kAhead>
 __device__ __forceinline__ void start_load(typename Shape::Storage& shared, const AttentionProblem& problem,
                                            const QueryTile& tile, TileBlocks& blocks, int t, int key) {
   const int first_key = key + kAhead / 2 * kKeyTile;
-  if (first_key < tile.end)
-    start_tile<Shape>(shared.tiles[(2 * t + kAhead) % Shape::kSlots], kAhead % 2 == 0 ? problem.k : problem.v,
-                      problem, tile, blocks, first_key);
+  if (first_key < tile.end) {
+    const int slot = (2 * t + kAhead) % Shape::kSlots;
+    const void* const pages = kAhead % 2 == 0 ? problem.k : problem.v;
+    if constexpr (Shape::kCoded)
+      start_codes<Shape>(shared.codes[slot], pages, kAhead % 2 == 0 ? problem.k_scale : problem.v_scale,
+                         problem, tile, blocks, first_key);
+    else
+      start_tile<Shape>(shared.tiles[slot], pages, problem, tile, blocks, first_key);
+  }
   ptx::cp_async_commit();
   if constexpr (kAhead % 2 != 0) blocks.find(problem, tile, first_key + kKeyTile);
 }

@@ -46,6 +46,9 @@ struct AttentionProblem {
   const float* sinks;
   int64_t bias_stride, bias_origin;
   bool bias_relative;
+  const float* k_scale;  // of pages of codes
+  const float* v_scale;
+  int64_t scale_stride;
 };
 
 struct SeenKeys {
@@ -170,6 +173,21 @@ struct QueryTile {
   __device__ __forceinline__ Partial partial(int query, int split) const {
     return partial_of(problem, row(query) * problem.n_heads + head(query), split);
   }
+};
+
+inline constexpr int kPiece = 16;  // keys, the least that a block of pages holds
+
+// The blocks of a tile's pieces, one in each lane. None is 0, a valid address, too. They are looked up a load
+// in advance: their latency is nobody's.
+struct TileBlocks {
+  int32_t id = 0;  // of piece lane % 4
+  __device__ __forceinline__ void find(const AttentionProblem& problem, const QueryTile& tile,
+                                       int first_key) {
+    const int key = first_key + threadIdx.x % (kKeyTile / kPiece) * kPiece;
+    const bool exists = key < tile.end && key + kPiece > tile.begin;
+    id = exists ? problem.blocks[tile.sequence.first_block + (key >> problem.block_shift)] : 0;
+  }
+  __device__ __forceinline__ int64_t of(int piece) const { return __shfl_sync(0xffffffffu, id, piece); }
 };
 
 }  // namespace tuili::cuda

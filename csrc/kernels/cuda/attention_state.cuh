@@ -18,6 +18,8 @@ struct AttentionShape {
   static constexpr int kQueries = 16 * kQueryTiles * kAttentionWarps / kKeyWarps;
   static constexpr int kKeyTiles = kKeyTile / 8 / kKeyWarps;
   static constexpr int kOutTiles = kHeadDim / 8 / kKeyWarps;
+  static constexpr int kTiles = kSlots;  // that the tensor cores read: load n is in tile n % kTiles
+  static constexpr bool kCoded = false;
   // On an SM: what registers leave room for, and shared memory.
   static constexpr int kBlocks = kKeyWarps == 1 ? (kHeadDim == 256 ? 1 : 4 - kQueryTiles)
                                                 : (kHeadDim == 256   ? 2
@@ -35,6 +37,27 @@ struct AttentionShape {
     Tile tiles[kSlots];
     SeenKeys all_see[kAttentionWarps];  // by all queries of a warp
     [[no_unique_address]] std::conditional_t<kKeyWarps == 1, Nothing, Exchange> exchange;
+  };
+};
+
+// Of int8 pages: the slots hold codes and scales, and a tile becomes f16 when it is due, keys in the first
+// and values in the last of one or two.
+template <int kHeadDim_, int kKeyWarps_, int kQueryTiles_, int kSlots_>
+struct CodedShape : AttentionShape<__half, kHeadDim_, kKeyWarps_, kQueryTiles_, kSlots_> {
+  using Plain = AttentionShape<__half, kHeadDim_, kKeyWarps_, kQueryTiles_, kSlots_>;
+  static constexpr int kTiles = kHeadDim_ == 256 ? 1 : 2;  // two of 256 would not fit
+  static constexpr bool kCoded = true;
+  struct Codes {
+    int8_t of[kKeyTile][kHeadDim_];
+    float scales[kKeyTile];
+  };
+  struct Storage {
+    __half q[Plain::kQueries][kHeadDim_];
+    typename Plain::Tile tiles[kTiles];
+    Codes codes[kSlots_];
+    SeenKeys all_see[kAttentionWarps];
+    [[no_unique_address]] std::conditional_t<kKeyWarps_ == 1, typename Plain::Nothing,
+                                             typename Plain::Exchange> exchange;
   };
 };
 

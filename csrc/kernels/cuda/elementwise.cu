@@ -49,6 +49,29 @@ int kv_write_as(Stream stream, const KvPages& pages, const float* k, const float
   return for_each(stream, body, n_tokens * d);
 }
 
+// A block of 128 threads per four vectors of k and of v; no shared memory.
+int kv_write_codes(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
+                   const int32_t* slots, int64_t n_tokens) {
+  const int64_t n_vectors = n_tokens * pages.n_kv_heads;
+  if (n_vectors == 0) return cudaSuccess;
+  if (n_vectors > INT_MAX - kCodeWarps || pages.head_dim > 32 * kMostHeld || pages.k_scale == nullptr ||
+      pages.v_scale == nullptr)
+    return cudaErrorInvalidValue;
+  const KvCodeProblem problem{{static_cast<int8_t*>(pages.k), pages.k_scale, k},
+                              {static_cast<int8_t*>(pages.v), pages.v_scale, v},
+                              slots,
+                              ld,
+                              pages.block_stride,
+                              pages.scale_stride,
+                              static_cast<int>(n_vectors),
+                              static_cast<int>(pages.n_kv_heads),
+                              static_cast<int>(pages.head_dim),
+                              static_cast<int>(pages.block_size)};
+  const auto n_blocks = static_cast<unsigned>((n_vectors + kCodeWarps - 1) / kCodeWarps);
+  TUILI_LAUNCH(kv_code_kernel, n_blocks, 32 * kCodeWarps, 0, stream, problem);
+  return cudaGetLastError();
+}
+
 }  // namespace
 
 int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
@@ -131,13 +154,14 @@ int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v
              const int32_t* slots, int64_t n_tokens) {
   if (pages.type == DType::f16) return kv_write_as<__half>(stream, pages, k, v, ld, slots, n_tokens);
   if (pages.type == DType::bf16) return kv_write_as<bf16>(stream, pages, k, v, ld, slots, n_tokens);
+  if (pages.type == DType::i8) return kv_write_codes(stream, pages, k, v, ld, slots, n_tokens);
   return cudaErrorInvalidValue;
 }
 
 int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs) {
   const int64_t block_bytes = pages.n_kv_heads * pages.block_size * pages.head_dim * size_of(pages.type);
   const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
-  if (block_bytes % kVectorBytes != 0 || !has_vector_rows(pages.k, stride_bytes) ||
+  if (pages.type == DType::i8 || block_bytes % kVectorBytes != 0 || !has_vector_rows(pages.k, stride_bytes) ||
       !has_vector_rows(pages.v, stride_bytes))
     return cudaErrorInvalidValue;
   const int64_t n_vectors = block_bytes / kVectorBytes;

@@ -198,6 +198,69 @@ struct KvWriteBody {
   }
 };
 
+// Of int8 pages: a warp per token and head, which it codes on its own.
+struct KvCodes {
+  int8_t* pages;
+  float* scales;
+  const float* x;
+};
+
+inline constexpr int kCodeWarps = 4;        // of a block
+inline constexpr int kMostHeld = 256 / 32;  // elements of a head in a lane
+
+struct KvCodeProblem {
+  KvCodes k, v;
+  const int32_t* slots;
+  int64_t ld, block_stride, scale_stride;
+  int n_vectors, n_heads, head_dim, block_size;  // n_vectors = n_tokens · n_heads
+};
+
+// Codes the warp's vector, x[0 … n), into to[0 … n); returns its scale. As code_vector of kernels/cpu.
+__device__ __forceinline__ float code_vector(int8_t* to, const float* x, int n) {
+  constexpr float kRounder = 0x1.8p23f;                        // + x is rounded to an integer, to even
+  constexpr int kSmallest = 27 << 23, kInfinity = 0x7f800000;  // 2^-100
+  const int lane = threadIdx.x % 32;
+  float held[kMostHeld];
+  int amax_bits = 0;  // as integers magnitudes are ordered like floats, with NaN above all
+#pragma unroll
+  for (int j = 0; j < kMostHeld; ++j) {
+    const int d = lane + 32 * j;
+    held[j] = d < n ? within_range(x[d], static_cast<const __half*>(nullptr)) : 0.0f;
+    const int bits = __float_as_int(held[j]) & 0x7fffffff;
+    amax_bits = bits > amax_bits ? bits : amax_bits;
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    const int other = __shfl_xor_sync(0xffffffffu, amax_bits, distance);
+    amax_bits = other > amax_bits ? other : amax_bits;
+  }
+  const bool usable = amax_bits >= kSmallest && amax_bits < kInfinity;
+  const float amax = __uint_as_float(static_cast<uint32_t>(amax_bits)), inverse = __fdiv_rn(127.0f, amax);
+#pragma unroll
+  for (int j = 0; j < kMostHeld; ++j) {
+    const float rounded = __fadd_rn(__fmul_rn(held[j], inverse), kRounder);
+    const int code = __float_as_int(rounded) - __float_as_int(kRounder);
+    if (lane + 32 * j < n) to[lane + 32 * j] = static_cast<int8_t>(usable ? code : 0);
+  }
+  return usable ? __fdiv_rn(amax, 127.0f) : amax_bits < kInfinity ? 0.0f : __uint_as_float(0x7fc00000u);
+}
+
+__global__ void __launch_bounds__(32 * kCodeWarps) kv_code_kernel(KvCodeProblem problem) {
+  const int vector = blockIdx.x * kCodeWarps + threadIdx.x / 32;
+  if (vector >= problem.n_vectors) return;
+  const int token = vector / problem.n_heads, head = vector % problem.n_heads;
+  const int slot = problem.slots[token], block = slot / problem.block_size;
+  const int row = head * problem.block_size + slot % problem.block_size;
+  const int64_t to = block * problem.block_stride + static_cast<int64_t>(row) * problem.head_dim;
+  const int64_t scale = block * problem.scale_stride + row;
+  const int64_t from = token * problem.ld + head * problem.head_dim;
+  const float of_k = code_vector(problem.k.pages + to, problem.k.x + from, problem.head_dim);
+  const float of_v = code_vector(problem.v.pages + to, problem.v.x + from, problem.head_dim);
+  if (threadIdx.x % 32 != 0) return;
+  problem.k.scales[scale] = of_k;
+  problem.v.scales[scale] = of_v;
+}
+
 // Vector i is vector i % n_vectors of pair i / n_vectors.
 struct KvCopyBody {
   uint4* k;

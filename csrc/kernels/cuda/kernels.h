@@ -62,6 +62,10 @@ int l2_normalize(Stream stream, float* y, const float* x, int64_t n_rows, int64_
 // bits.
 int mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
 
+// The same of x[t, :] · (2 (t + 1) / (n_tokens + 1)), and the largest of each column. CPU's bits.
+int weighted_mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
+int max_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n);
+
 // ---- elements; counts are below 2^31
 
 // y[t, :] = table[ids[t], :] · factor      y f32 [n_tokens, d]; table f32, f16 or bf16 [., d]. CPU's bits.
@@ -104,7 +108,9 @@ int rope(Stream stream, const RopeArgs& args);
 
 // Pages of one layer. Both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and
 // values by columns that ldmatrix turns.
-//   k, v  f16 or bf16 [n_blocks][n_kv_heads][block_size][head_dim], blocks block_stride elements apart
+//   k, v  f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks block_stride elements apart
+//   k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks scale_stride
+//                     floats apart
 struct KvPages {
   void* k;
   void* v;
@@ -113,15 +119,18 @@ struct KvPages {
   int64_t n_kv_heads;
   int64_t head_dim;
   int64_t block_stride;
+  float* k_scale = nullptr;
+  float* v_scale = nullptr;
+  int64_t scale_stride = 0;
 };
 
 // Writes rows of k and v (f32 [n_tokens, n_kv_heads · head_dim], stride ld) into the pages at slots[t] =
-// block id · block_size + offset. Rounds to nearest even; f16 takes what is beyond ±65504 as ±65504 (NaN
-// stays NaN).
+// block id · block_size + offset. Rounds to nearest even; f16 and i8 take what is beyond ±65504 as ±65504
+// (NaN stays NaN). i8: codes and scales as the CPU makes them, of heads up to 256.
 int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
              const int32_t* slots, int64_t n_tokens);
 
-// Block to[i] becomes a copy of block from[i]; pairs hold (from, to), and no block is both.
+// Block to[i] becomes a copy of block from[i]; pairs hold (from, to), and no block is both. Not of i8.
 int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs);
 
 // ---- attention
@@ -174,7 +183,8 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
              : (n_keys + kAttentionSplit - 1) / kAttentionSplit * n_tokens * n_heads * (head_dim + 2);
 }
 
-// q is rounded to the type of the pages. Splits of 512 keys at absolute positions, each from a fresh (max,
+// q is rounded to the type of the pages. Those of i8 are read as pages of f16 that hold f32(scale · code)
+// rounded. Splits of 512 keys at absolute positions, each from a fresh (max,
 // sum, out); inside a split, tiles of 64 keys in order:
 //   score = q · k in one chain of tensor-core steps of 16 d; unseen keys are -inf
 //   with a cap or a bias: score = score · scale, (capped,) · log2(e), then fma(bias, log2(e), score); u = 1

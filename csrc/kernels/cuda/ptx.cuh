@@ -30,6 +30,19 @@ __device__ __forceinline__ void cp_async_16(void* shared, const void* global, in
 #endif
 }
 
+// The same for 4 or 8 bytes, which go through L1.
+template <int kBytes>
+__device__ __forceinline__ void cp_async_few(void* shared, const void* global, int source_bytes) {
+  static_assert(kBytes == 4 || kBytes == 8);
+#if defined(__CUDACC__)
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(shared)), "l"(global),
+               "n"(kBytes), "r"(source_bytes)
+               : "memory");
+#else
+  emulation::copy_async(shared, global, kBytes, source_bytes);
+#endif
+}
+
 // Closes this thread's group of copies started since the last commit; the group may be empty.
 __device__ __forceinline__ void cp_async_commit() {
 #if defined(__CUDACC__)
@@ -40,7 +53,7 @@ __device__ __forceinline__ void cp_async_commit() {
 }
 
 // Waits until at most the latest kPending of this thread's groups are still on their way. Other threads see
-// the bytes after the next __syncthreads.
+// the bytes after the next __syncthreads, those of the warp after the next __syncwarp.
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
 #if defined(__CUDACC__)
@@ -149,13 +162,17 @@ __device__ __forceinline__ uint32_t bytes_to_bf16(uint32_t bytes) {
 #endif
 }
 
-// Signed bytes kFirst and kFirst + 1 of a word as two bf16, exactly: 2^23 + 128 + byte is an f32.
+// A signed byte of a word, exactly: 2^23 + 128 + byte is an f32.
+template <int kByte>
+__device__ __forceinline__ float signed_byte(uint32_t bytes) {
+  const uint32_t biased = __byte_perm(bytes ^ 0x80808080u, 0x4b000000u, 0x7540 + kByte);
+  return __fsub_rn(__uint_as_float(biased), 0x1p23f + 128);
+}
+
+// Signed bytes kFirst and kFirst + 1 of a word as two bf16, exactly.
 template <int kFirst>
 __device__ __forceinline__ uint32_t signed_bytes_to_bf16(uint32_t bytes) {
-  const uint32_t unsigned_bytes = bytes ^ 0x80808080u;
-  const float low = __uint_as_float(__byte_perm(unsigned_bytes, 0x4b000000u, 0x7540 + kFirst));
-  const float high = __uint_as_float(__byte_perm(unsigned_bytes, 0x4b000000u, 0x7541 + kFirst));
-  return pack<__nv_bfloat16>(__fsub_rn(low, 0x1p23f + 128), __fsub_rn(high, 0x1p23f + 128));
+  return pack<__nv_bfloat16>(signed_byte<kFirst>(bytes), signed_byte<kFirst + 1>(bytes));
 }
 
 // 2^x with a relative error of at most 2^-22; exact at 0, 0 at -infinity and where the result is subnormal.

@@ -23,6 +23,16 @@ int launch_norm(Stream stream, void (*kernel)(NormRows<Out>), const NormArgs& ar
   return cudaGetLastError();
 }
 
+// A thread per column.
+int launch_columns(Stream stream, void (*kernel)(float*, const float*, int, int), float* y, const float* x,
+                   int64_t n_tokens, int64_t n) {
+  if (n == 0) return cudaSuccess;
+  if (n_tokens < 1 || is_too_large(n_tokens, n) || n_tokens > INT_MAX - 32) return cudaErrorInvalidValue;
+  TUILI_LAUNCH(kernel, static_cast<unsigned>((n + kRowThreads - 1) / kRowThreads), kRowThreads, 0, stream, y,
+               x, static_cast<int>(n_tokens), static_cast<int>(n));
+  return cudaGetLastError();
+}
+
 }  // namespace
 
 int rms_norm(Stream stream, const NormArgs& args) {
@@ -45,13 +55,16 @@ int l2_normalize(Stream stream, float* y, const float* x, int64_t n_rows, int64_
   return cudaGetLastError();
 }
 
-// A thread per column.
 int mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n) {
-  if (n == 0) return cudaSuccess;
-  if (n_tokens < 1 || is_too_large(n_tokens, n) || n_tokens > INT_MAX - 32) return cudaErrorInvalidValue;
-  TUILI_LAUNCH(mean_rows_kernel, static_cast<unsigned>((n + kRowThreads - 1) / kRowThreads), kRowThreads, 0,
-               stream, y, x, static_cast<int>(n_tokens), static_cast<int>(n));
-  return cudaGetLastError();
+  return launch_columns(stream, &mean_rows_kernel, y, x, n_tokens, n);
+}
+
+int weighted_mean_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n) {
+  return launch_columns(stream, &weighted_mean_rows_kernel, y, x, n_tokens, n);
+}
+
+int max_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t n) {
+  return launch_columns(stream, &max_rows_kernel, y, x, n_tokens, n);
 }
 
 template __global__ void rms_norm_kernel(NormRows<float>);

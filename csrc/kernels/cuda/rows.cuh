@@ -172,16 +172,16 @@ __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, con
   row.write(y + offset, [&](float element, int, int) { return __fdiv_rn(element, divisor); });
 }
 
-// A thread per column: lane j of the canonical sum is a register.
-__global__ void __launch_bounds__(kRowThreads)
-    mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  const int column = blockIdx.x * kRowThreads + threadIdx.x;
-  if (column >= n) return;
+// The canonical sum over t of weighted(x[t, column], t), divided by n_tokens: lane j of it is a register.
+template <typename Weighted>
+__device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n, int column,
+                                             const Weighted& weighted) {
   float lanes[32] = {};
   for (int t = 0; t < n_tokens; t += 32) {
 #pragma unroll
     for (int j = 0; j < 32; ++j) {
-      if (t + j < n_tokens) lanes[j] = __fadd_rn(lanes[j], x[static_cast<int64_t>(t + j) * n + column]);
+      if (t + j < n_tokens)
+        lanes[j] = __fadd_rn(lanes[j], weighted(x[static_cast<int64_t>(t + j) * n + column], t + j));
     }
   }
 #pragma unroll
@@ -191,7 +191,37 @@ __global__ void __launch_bounds__(kRowThreads)
       if (j < half) lanes[j] = __fadd_rn(lanes[j], lanes[j + half]);
     }
   }
-  y[column] = __fmul_rn(lanes[0], __fdiv_rn(1.0f, static_cast<float>(n_tokens)));
+  return __fmul_rn(lanes[0], __fdiv_rn(1.0f, static_cast<float>(n_tokens)));
+}
+
+// A thread per column in each of these.
+__global__ void __launch_bounds__(kRowThreads)
+    mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
+  const int column = blockIdx.x * kRowThreads + threadIdx.x;
+  if (column >= n) return;
+  y[column] = column_mean(x, n_tokens, n, column, [](float element, int) { return element; });
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    weighted_mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
+  const int column = blockIdx.x * kRowThreads + threadIdx.x;
+  if (column >= n) return;
+  const float all = static_cast<float>(n_tokens + 1);
+  y[column] = column_mean(x, n_tokens, n, column, [&](float element, int t) {
+    return __fmul_rn(element, __fdiv_rn(2.0f * static_cast<float>(t + 1), all));
+  });
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    max_rows_kernel(float* y, const float* x, int n_tokens, int n) {
+  const int column = blockIdx.x * kRowThreads + threadIdx.x;
+  if (column >= n) return;
+  float best = x[column];
+  for (int t = 1; t < n_tokens; ++t) {
+    const float element = x[static_cast<int64_t>(t) * n + column];
+    best = element < best ? best : element;
+  }
+  y[column] = best;
 }
 
 }  // namespace tuili::cuda
