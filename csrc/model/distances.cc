@@ -74,12 +74,23 @@ void ModelBuilder::fold_distances() {
   }
 }
 
-DistanceState DistanceState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+DistanceState DistanceState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens,
+                                  DeviceKind device) {
   const int64_t n_rows = spec.distances.places.empty() ? 0 : spec.distances.n_rows;
   const auto rows = [&] {
     return TensorView(carver.take<float>(max_tokens * n_rows), DType::f32, {max_tokens, n_rows});
   };
   DistanceState state;
+  if (device == DeviceKind::cuda) {
+    int64_t n_heads = 0;
+    for (const LayerSpec& layer : spec.layers) n_heads = std::max(n_heads, layer.n_heads);
+    const int64_t most_keys = ops::device_keys(std::min(spec.max_positions, max_tokens));
+    const int64_t size = n_rows ? max_tokens * most_keys : 0;
+    const int64_t bytes = n_rows ? max_tokens * int64_t{sizeof(ops::DeviceSequence)} : 0;
+    state.scores = TensorView(carver.take<float>(n_heads * size), DType::f32, {n_heads, size}, device);
+    state.rows = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
+    return state;
+  }
   state.by_query = rows();
   state.by_key = rows();
   return state;
@@ -96,14 +107,16 @@ void Transformer::attend_distances(const Step& step, int64_t i, const TensorView
   const DistanceSpec& spec = spec_.distances;
   const ops::Distances distances{.keys = w.distance_keys,
                                  .queries = w.distance_queries,
-                                 .places = spec.places.data(),
+                                 .places = weights_.distance_places,
                                  .origin = spec.origin,
                                  .n_rows = spec.n_rows,
                                  .by_query = step.state.distances.by_query,
-                                 .by_key = step.state.distances.by_key};
+                                 .by_key = step.state.distances.by_key,
+                                 .scores = step.state.distances.scores,
+                                 .rows = step.state.distances.rows};
   const TensorView k = step.rows(step.state.key, spec_.layers[i].kv_size());
   ops::distance_attention(step.context, attention_of(i), out, q, k, step.kv[i].pages,
-                          step.batch.areas[step.kv[i].area].rows.on_cpu, distances);
+                          step.batch.areas[step.kv[i].area].rows, distances, step.state.attention_partials);
 }
 
 }  // namespace tuili

@@ -36,7 +36,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.embedded = rows(spec.d_embedding);
   state.routed = RoutedState::take(carver, spec, max_tokens);
   state.latent = LatentState::take(carver, spec, max_tokens);
-  state.distances = DistanceState::take(carver, spec, max_tokens);
+  state.distances = DistanceState::take(carver, spec, max_tokens, device);
   state.taps = rows(spec.d_model * spec.convolution.n_taps);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
   state.room = ops::input_room(carver, max_tokens,

@@ -33,9 +33,10 @@ struct LatentState {
 
 // Products of a step's rows with the table of DistanceSpec, as many heads at once as fit.
 struct DistanceState {
-  TensorView by_query, by_key;  // f32 [max_tokens, n_rows]
+  TensorView by_query, by_key;  // f32 [max_tokens, n_rows], on the CPU
+  TensorView scores, rows;      // of a device: see ops::Distances
 
-  static DistanceState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+  static DistanceState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
 
   // Scratch of a thread (ops::Context) for the spec, with distances or without.
   static int64_t scratch_floats(const ModelSpec& spec, int64_t head_dim, int64_t max_tokens);

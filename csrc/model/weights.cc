@@ -284,6 +284,7 @@ void ModelBuilder::place(std::string_view name, Format format, int64_t begin, in
 
 void ModelBuilder::borrow(std::string_view name, Format format, const uint8_t* data, int64_t bytes) {
   Slot& slot = empty_slot(name);
+  borrows_ = true;
   if (!slot.matrix)
     *slot.floats = reinterpret_cast<const float*>(data);
   else if (is_float(format))
@@ -300,6 +301,7 @@ void ModelBuilder::finish_part(ModelSpec& spec, ModelWeights& weights) {
   for (size_t i = 0; i < weights.bias_tables.size(); ++i)
     if (weights.bias_tables[i]) spread(spec.position_biases[i], weights.bias_tables[i]);
   for (const PositionBias& bias : spec.position_biases) weights.bias_values.push_back(bias.values.data());
+  weights.distance_places = spec.distances.places.data();
   if (spec.tied_head) weights.head.w = weights.token_embedding;
   if (spec.task_head.tied) weights.task_head.out.w = weights.token_embedding;
   for (size_t i = 0; i < weights.layers.size(); ++i)
@@ -319,7 +321,7 @@ Model ModelBuilder::finish() {
     if (!slot.filled && ++n_missing <= 8) missing += (missing.empty() ? "" : ", ") + slot.name;
   TUILI_CHECK_KIND(ErrorKind::model_format, n_missing == 0, n_missing, " tensors are missing: ", missing,
                    n_missing > 8 ? ", …" : "");
-  fold_distances();
+  if (!borrows_) fold_distances();  // a device gets what the host has made of them
   finish_part(model_.spec, model_.weights);
   index_.clear();
   slots_.clear();

@@ -84,7 +84,8 @@ struct ModelWeights {
   NormWeights embedding_norm, final_norm;
   const float* distance_table = nullptr;  // [distances.n_rows, d_model]
   NormWeights distance_norm;
-  Linear convolution;  // [d_model, d_model · n_taps], the taps of an input together
+  const int32_t* distance_places = nullptr;  // the spec's, where the model is
+  Linear convolution;                        // [d_model, d_model · n_taps], the taps of an input together
   NormWeights convolution_norm;
   std::vector<const float*> bias_tables;  // per position bias: [n_buckets, n_heads], or null
   std::vector<const float*> bias_values;  // per position bias: the spec's values, where the model is
@@ -191,6 +192,7 @@ class ModelBuilder {
   std::vector<Slot> slots_;
   std::unordered_map<std::string_view, size_t> index_;
   int num_threads_;
+  bool borrows_ = false;  // whether tensors lie in a device's memory
 };
 
 }  // namespace tuili

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "ops/checks.h"
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
@@ -187,7 +188,11 @@ int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys) {
 
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
-                        std::span<const SequenceRows> sequences, const Distances& distances) {
+                        const BatchRows& batch, const Distances& distances, std::span<float> partials) {
+  if (q.device == DeviceKind::cuda)
+    return on_device::distance_attention(context, spec, out, q, k, on_device::pages_of(pages),
+                                         batch.on_device, distances, partials);
+  const std::span<const SequenceRows> sequences = batch.on_cpu;
   check(spec, out, q, k, pages, sequences, distances);
   int64_t longest = 1;
   for (const SequenceRows& s : sequences) longest = std::max(longest, s.n_keys);

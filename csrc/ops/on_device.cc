@@ -334,6 +334,50 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   device::check(cuda::attention(context.stream, args), "attention");
 }
 
+void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
+                        const TensorView& q, const TensorView& k, const KvPages& pages,
+                        const Sequences& sequences, const Distances& distances, std::span<float> partials) {
+  expect_dense("distance_attention", "q", q);
+  expect_dense("distance_attention", "k", k);
+  expect_dense("distance_attention", "scores", distances.scores);
+  const int64_t n_tokens = q.rows(), ld = sequences.max_keys;
+  TUILI_EXPECT(same_shape(q, k) && q.size(1) == spec.n_heads * spec.head_dim &&
+                   distances.scores.count() >= spec.n_heads * n_tokens * ld &&
+                   distances.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
+               "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
+               spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
+  const auto table = [](std::span<const PackedMatrix> heads) {
+    return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
+  };
+  auto* const rows = static_cast<DeviceSequence*>(distances.rows.data);
+  const cuda::DistanceArgs args{.bias = distances.scores.f32(),
+                                .rows = rows,
+                                .ld_bias = ld,
+                                .q = q.f32(),
+                                .k = k.f32(),
+                                .ld = q.row_stride,
+                                .keys = table(distances.keys),
+                                .queries = table(distances.queries),
+                                .n_rows = distances.n_rows,
+                                .places = distances.places,
+                                .origin = distances.origin,
+                                .sequences = sequences.list,
+                                .n_sequences = sequences.count,
+                                .max_rows = sequences.max_rows,
+                                .n_tokens = n_tokens,
+                                .n_heads = spec.n_heads,
+                                .head_dim = spec.head_dim,
+                                .scale = spec.scale};
+  device::check(cuda::distance_bias(context.stream, args), "distance_attention");
+  AttentionSpec biased = spec;
+  biased.bias = distances.scores.f32();
+  biased.bias_stride = n_tokens * ld;
+  biased.bias_relative = true;
+  attention(context, biased, out, q, pages,
+            {.list = rows, .count = n_tokens, .blocks = sequences.blocks, .max_rows = 1, .max_keys = ld},
+            partials);
+}
+
 void argmax(const Context& context, const TensorView& tokens, const TensorView& logits) {
   expect_dense("argmax", "logits", logits);
   expect("argmax", "tokens", tokens, DType::i32);

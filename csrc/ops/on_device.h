@@ -65,6 +65,11 @@ int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int6
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
                const KvPages& pages, const Sequences& sequences, std::span<float> partials);
 
+// The same with the scores from distances, which it makes first.
+void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
+                        const TensorView& q, const TensorView& k, const KvPages& pages,
+                        const Sequences& sequences, const Distances& distances, std::span<float> partials);
+
 // Of rows of logits f32 [n_rows, n_vocab].   tokens i32, max and sum f32 [n_rows].
 void argmax(const Context& context, const TensorView& tokens, const TensorView& logits);
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);

@@ -262,6 +262,9 @@ struct Distances {
   int64_t origin = 0;
   int64_t n_rows = 0;
   TensorView by_query, by_key;  // room: f32 [at least n_tokens, n_rows]; with more, several heads go at once
+  // On cuda, where a table's heads are bf16, one after another, room for what the distances add, and for rows
+  // as sequences: f32 [n_heads, at least n_tokens · max_keys] and u8 [at least n_tokens DeviceSequences].
+  TensorView scores, rows;
 };
 
 // Scratch that a thread needs for it.
@@ -270,8 +273,8 @@ int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys);
 // As `attention` over whole sequences, all keys seen; k f32 as q, also in the pages. Scores are
 //   (q·k) · scale + (q·keys[place] + k·queries[place]) · scale
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
-                        const TensorView& q, const TensorView& k, const KvPages& pages,
-                        std::span<const SequenceRows> sequences, const Distances& distances);
+                        const TensorView& q, const TensorView& k, const KvPages& pages, const BatchRows& rows,
+                        const Distances& distances, std::span<float> partials);
 
 // ---- experts
 

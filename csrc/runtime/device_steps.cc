@@ -32,6 +32,12 @@ void Runner::check_device_sizes() const {
                   " numbers a step on cuda has at most ", kMost / x.size(1));
   };
   check("max_batch_tokens", state_);
+  constexpr int64_t kMostSequences = 65535;  // of a launch; with scores from distances every row is one
+  const TensorView& scores = state_.distances.scores;
+  TUILI_CHECK(scores.count() == 0 || (scores.size(1) <= kMost && options_.max_batch_tokens <= kMostSequences),
+              "max_batch_tokens is ", options_.max_batch_tokens,
+              "; with scores from distances a step on cuda has at most ",
+              std::min(kMostSequences, kMost / (scores.size(1) / options_.max_batch_tokens)));
   if (encoder_) check("max_source_tokens", encoder_state_);
 }
 

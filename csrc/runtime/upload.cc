@@ -28,10 +28,14 @@ void check_supported(const ModelSpec& spec) {
     TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",
                      missing ? missing : "", ", which runs on the CPU only: use device=\"cpu\"");
   }
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported,
-                   spec.distances.places.empty() && spec.convolution.n_taps == 0,
-                   "the model has scores from distances (DeBERTa), which run on the CPU only: use "
-                   "device=\"cpu\"");
+  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.convolution.n_taps == 0,
+                   "the model has a convolution behind its first layer (large DeBERTas of version 2), which "
+                   "runs on the CPU only: use device=\"cpu\"");
+}
+
+// Whether the spec, or what the host has made while loading, has the tensor's part already.
+bool is_folded(const std::string& name) {
+  return name.find("position_biases.") != std::string::npos || name.find("distance_") != std::string::npos;
 }
 
 // To the nearest bf16, ties to even; NaN stays NaN.
@@ -66,21 +70,22 @@ class Uploader {
   // bf16 [w.n, w.k], dense, of a packed matrix.
   const PlacedBuffer& dense(const PackedMatrix& w) {
     const PlacedBuffer& to = memory_.emplace_back(w.n * w.k * 2, DeviceKind::cuda);
-    const int64_t n_chunk = std::clamp<int64_t>(kChunkFloats / w.k, 1, w.n);
-    std::vector<float> floats(n_chunk * w.k);
-    std::vector<uint16_t> rounded(n_chunk * w.k);
-    std::vector<int32_t> ids(n_chunk);
-    for (int64_t row = 0; row < w.n; row += n_chunk) {
-      const int64_t n = std::min(n_chunk, w.n - row);
-      for (int64_t i = 0; i < n; ++i) ids[i] = static_cast<int32_t>(row + i);
-      ops::embed(context_, TensorView(floats.data(), DType::f32, {n, w.k}), w, ids.data(), 1.0f);
-      context_.pool->parallel_for(n, context_.n_threads, [&](int64_t begin, int64_t end, int) {
-        std::transform(&floats[begin * w.k], floats.data() + end * w.k, &rounded[begin * w.k], to_bf16);
-      });
-      device::copy_to_device(to.data() + row * w.k * 2, rounded.data(), n * w.k * 2, nullptr);
-      device::synchronize(nullptr);
-    }
+    round_to(to.data(), w);
     return to;
+  }
+
+  // bf16 of matrices of one shape, one after another; they become views of it.
+  int64_t dense(std::span<const PackedMatrix> packed, std::vector<PackedMatrix>& there) {
+    if (packed.empty()) return 0;
+    const auto [n, k] = std::pair{packed[0].n, packed[0].k};
+    const PlacedBuffer& to = memory_.emplace_back(std::ssize(packed) * n * k * 2, DeviceKind::cuda);
+    there.clear();
+    for (const PackedMatrix& w : packed) {
+      const PackedMatrix& placed = there.emplace_back(PackedMatrix{
+          .format = Format::bf16, .n = n, .k = k, .codes = to.data() + std::ssize(there) * n * k * 2});
+      round_to(const_cast<uint8_t*>(placed.codes), w);
+    }
+    return to.bytes();
   }
 
   // What kernels read of a model, or of its encoder, and is no tensor of its own: the table of a quantized
@@ -100,6 +105,7 @@ class Uploader {
       weights.bias_values[i] = reinterpret_cast<const float*>(there.data());
       bytes += there.bytes();
     }
+    bytes += complete_distances(spec, packed, weights);
     for (size_t i = 0; i < spec.encoder.size(); ++i) {
       ModelWeights& encoder = weights.encoder[i];
       if (spec.encoder[i].shares_embedding) encoder.token_embedding = table;
@@ -108,9 +114,47 @@ class Uploader {
     return bytes;
   }
 
+  // The places of distances, and each layer's own tables.
+  int64_t complete_distances(const ModelSpec& spec, const ModelWeights& packed, ModelWeights& weights) {
+    const std::vector<int32_t>& places = spec.distances.places;
+    if (places.empty()) return 0;
+    const PlacedBuffer& there = copy(reinterpret_cast<const uint8_t*>(places.data()),
+                                     static_cast<int64_t>(places.size() * sizeof(int32_t)));
+    weights.distance_places = reinterpret_cast<const int32_t*>(there.data());
+    int64_t bytes = there.bytes();
+    for (size_t i = 0; i < weights.layers.size(); ++i) {
+      LayerWeights& to = weights.layers[i];
+      if (const int64_t owner = spec.layers[i].weights_of; owner >= 0) {
+        to.distance_keys = weights.layers[owner].distance_keys;
+        to.distance_queries = weights.layers[owner].distance_queries;
+        continue;
+      }
+      bytes += dense(packed.layers[i].distance_keys, to.distance_keys);
+      bytes += dense(packed.layers[i].distance_queries, to.distance_queries);
+    }
+    return bytes;
+  }
+
   std::vector<PlacedBuffer> release() { return std::move(memory_); }
 
  private:
+  void round_to(uint8_t* to, const PackedMatrix& w) {
+    const int64_t n_chunk = std::clamp<int64_t>(kChunkFloats / w.k, 1, w.n);
+    std::vector<float> floats(n_chunk * w.k);
+    std::vector<uint16_t> rounded(n_chunk * w.k);
+    std::vector<int32_t> ids(n_chunk);
+    for (int64_t row = 0; row < w.n; row += n_chunk) {
+      const int64_t n = std::min(n_chunk, w.n - row);
+      for (int64_t i = 0; i < n; ++i) ids[i] = static_cast<int32_t>(row + i);
+      ops::embed(context_, TensorView(floats.data(), DType::f32, {n, w.k}), w, ids.data(), 1.0f);
+      context_.pool->parallel_for(n, context_.n_threads, [&](int64_t begin, int64_t end, int) {
+        std::transform(&floats[begin * w.k], floats.data() + end * w.k, &rounded[begin * w.k], to_bf16);
+      });
+      device::copy_to_device(to + row * w.k * 2, rounded.data(), n * w.k * 2, nullptr);
+      device::synchronize(nullptr);
+    }
+  }
+
   ops::Context context_;
   std::vector<PlacedBuffer> memory_;
 };
@@ -123,7 +167,7 @@ Model upload(const Model& model, int num_threads) {
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
   for (const auto& [name, format, bytes, matrix] : model.tensors) {
-    if (name.find("position_biases.") != std::string::npos) {  // of which the spec has the values already
+    if (is_folded(name)) {
       builder.borrow(name, format, nullptr, 0);
       continue;
     }

@@ -200,6 +200,34 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 // 2^-22.
 int attention(Stream stream, const AttentionArgs& args);
 
+// Scores from distances, as biases of attention over whole sequences that see all their keys:
+//   bias[head][row][key] = (q[row]·keys[head][p] + k[key]·queries[head][p]) · scale, p = places[origin + row
+//   - key], rows and keys counted in their sequence; each product one fma chain over ascending d, 0 without a
+//   table
+// With rows[row] = {row, 1, -row · ld_bias, …} as sequences, bias_stride = n_tokens · ld_bias, bias_origin 0
+// and bias_relative, attention adds bias[head][row][key].
+struct DistanceArgs {
+  float* bias;              // f32 [n_heads][n_tokens][ld_bias]
+  AttentionSequence* rows;  // [n_tokens]
+  int64_t ld_bias;          // at least every n_keys; n_tokens · ld_bias below 2^31
+  const float* q;           // f32 [n_tokens, n_heads · head_dim], row stride ld, rows on 16 bytes
+  const float* k;           // the same
+  int64_t ld;
+  const bf16* keys;     // [n_heads][n_rows][head_dim], or null
+  const bf16* queries;  // the same
+  int64_t n_rows;
+  const int32_t* places;
+  int64_t origin;
+  const AttentionSequence* sequences;
+  int64_t n_sequences;
+  int64_t max_rows;
+  int64_t n_tokens;
+  int64_t n_heads;
+  int64_t head_dim;  // a multiple of 8
+  float scale;
+};
+int distance_bias(Stream stream, const DistanceArgs& args);
+
 // ---- linear maps
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)

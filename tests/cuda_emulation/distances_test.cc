@@ -1,0 +1,123 @@
+// Scores from distances on the emulated device: against a float64 reference, and whatever else is in the
+// batch.
+#include "cuda_runtime.h"
+#include "device_testing.h"
+
+namespace {
+
+using namespace tuili;           // NOLINT: a test file
+using namespace tuili::testing;  // NOLINT
+
+constexpr int64_t kHeads = 2, kPlaces = 9, kOrigin = 150, kLongest = 160;
+
+struct Tables {
+  int64_t head_dim;
+  std::vector<bf16> keys = normals<bf16>(size_t(kHeads * kPlaces * head_dim), 1);
+  std::vector<bf16> queries = normals<bf16>(size_t(kHeads * kPlaces * head_dim), 2);
+  std::vector<int32_t> places = [] {
+    std::vector<int32_t> places;
+    for (int64_t i = 0; i <= 2 * kOrigin; ++i) places.push_back(int32_t(i * (kPlaces - 1) / (2 * kOrigin)));
+    return places;
+  }();
+};
+
+enum class Parts { both, keys, queries };
+
+struct Answer {
+  std::vector<float> bias;
+  std::vector<cuda::AttentionSequence> rows;
+};
+
+// Of texts of so many tokens, whose rows of q and k are those of one long text from its beginning on.
+Answer answer(const Tables& tables, const std::vector<float>& q, const std::vector<float>& k,
+              const std::vector<int64_t>& lengths, Parts parts) {
+  const int64_t row = kHeads * tables.head_dim;
+  std::vector<float> qs, ks;
+  std::vector<cuda::AttentionSequence> sequences;
+  int64_t n_tokens = 0, max_rows = 0;
+  for (const int64_t n : lengths) {
+    sequences.push_back({int32_t(n_tokens), int32_t(n), 0, int32_t(n), int32_t(7 + n)});
+    qs.insert(qs.end(), q.begin(), q.begin() + n * row);
+    ks.insert(ks.end(), k.begin(), k.begin() + n * row);
+    n_tokens += n;
+    max_rows = std::max(max_rows, n);
+  }
+  OnDevice<float> bias(std::vector<float>(size_t(kHeads * n_tokens * kLongest), NAN)), q_rows(qs), k_rows(ks);
+  OnDevice<cuda::AttentionSequence> list(sequences), rows(static_cast<size_t>(n_tokens));
+  OnDevice<bf16> keys(tables.keys), queries(tables.queries);
+  OnDevice<int32_t> places(tables.places);
+  device::check(cuda::distance_bias(nullptr, {.bias = bias.get(),
+                                              .rows = rows.get(),
+                                              .ld_bias = kLongest,
+                                              .q = q_rows.get(),
+                                              .k = k_rows.get(),
+                                              .ld = row,
+                                              .keys = parts == Parts::queries ? nullptr : keys.get(),
+                                              .queries = parts == Parts::keys ? nullptr : queries.get(),
+                                              .n_rows = kPlaces,
+                                              .places = places.get(),
+                                              .origin = kOrigin,
+                                              .sequences = list.get(),
+                                              .n_sequences = std::ssize(sequences),
+                                              .max_rows = max_rows,
+                                              .n_tokens = n_tokens,
+                                              .n_heads = kHeads,
+                                              .head_dim = tables.head_dim,
+                                              .scale = 0.25f}),
+                "distance_bias");
+  return {bias.read(), rows.read()};
+}
+
+void check(int64_t head_dim, Parts parts, int64_t n) {
+  const Tables tables{head_dim};
+  const std::vector<float> q = normals<float>(size_t(n * kHeads * head_dim), 3),
+                           k = normals<float>(size_t(n * kHeads * head_dim), 4);
+  const Answer found = answer(tables, q, k, {n}, parts), beside = answer(tables, q, k, {5, n, 1}, parts);
+  for (int64_t head = 0; head < kHeads; ++head) {
+    for (int64_t row = 0; row < n; ++row) {
+      for (int64_t key = 0; key < n; ++key) {
+        const int64_t place = tables.places[size_t(kOrigin + row - key)];
+        double score = 0, magnitude = 0;
+        for (int64_t d = 0; d < head_dim; ++d) {
+          const size_t at = size_t((head * kPlaces + place) * head_dim + d);
+          const auto add = [&](const std::vector<float>& x, int64_t t, bf16 w) {
+            const double product = double{x[size_t((t * kHeads + head) * head_dim + d)]} * value(w);
+            score += product;
+            magnitude += std::abs(product);
+          };
+          if (parts != Parts::queries) add(q, row, tables.keys[at]);
+          if (parts != Parts::keys) add(k, key, tables.queries[at]);
+        }
+        const float got = found.bias[size_t((head * n + row) * kLongest + key)];
+        require(std::abs(double{got} - score / 4) <= double(head_dim + 3) * kUnitF32 * magnitude / 4, "row ",
+                row, ", key ", key, ": ", got, ", not ", score / 4);
+        const float other = beside.bias[size_t((head * (n + 6) + 5 + row) * kLongest + key)];
+        require(same_bits(&got, &other, 1), "row ", row, ", key ", key, " depends on its batch");
+      }
+    }
+  }
+  for (int64_t row = 0; row < n; ++row) {
+    const auto& [first_row, n_rows, position, n_keys, first_block] = beside.rows[size_t(5 + row)];
+    require(first_row == 5 + row && n_rows == 1 && position == -(5 + row) * kLongest && n_keys == n &&
+                first_block == 7 + n,
+            "row ", row, " is ", first_row, ", ", n_rows, ", ", position, ", ", n_keys, ", ", first_block);
+  }
+}
+
+TUILI_TEST(scores_from_distances_stay_within_their_error_bound_in_any_batch) {
+  check(64, Parts::both, 150);
+  check(8, Parts::keys, 20);
+  check(24, Parts::queries, 20);
+}
+
+TUILI_TEST(distances_of_odd_sizes_are_refused) {
+  cuda::DistanceArgs args{};
+  args.n_sequences = args.max_rows = args.n_tokens = args.n_heads = 1;
+  args.head_dim = 12;
+  require(cuda::distance_bias(nullptr, args) == cudaErrorInvalidValue, "heads of 12");
+  args.head_dim = 8;
+  args.ld_bias = int64_t{1} << 32;
+  require(cuda::distance_bias(nullptr, args) == cudaErrorInvalidValue, "a bias of 2^32");
+}
+
+}  // namespace
