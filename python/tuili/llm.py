@@ -64,7 +64,7 @@ class LLM(Vectors, Insides):
     compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly;
                            not on cuda, where they meet bfloat16
     kv_cache_dtype         "auto" (float16, of encoder-decoders on the CPU float32), "float32" (not on cuda),
-                           "float16", "bfloat16", or "int8": half of float16, with one scale per token and head
+                           "float16", "bfloat16", or "int8": half of float16, one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limit, of encoders up to 8192
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why

@@ -82,8 +82,8 @@ void set_tensor_core(TensorCore model);  // of this host thread; kAmpere at firs
 
 // ---- for launch.h
 
-// Runs `body` in every thread of the grid, later if it is recorded (recording.h). What goes wrong is cudaGetLastError's next result, as on the
-// device; reports name the kernel by the line that launched it.
+// Runs `body` in every thread of the grid, later if it is recorded (recording.h). What goes wrong is
+// cudaGetLastError's next result, as on the device; reports name the kernel by the line that launched it.
 void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st* stream,
             const std::function<void()>& body, const Place& place = Place::current());
 
