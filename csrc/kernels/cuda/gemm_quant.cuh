@@ -8,6 +8,7 @@
 // v3  a thread's copies by an addition and a predicate: 9.8, 26.8, 97
 // v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s of
 //     4.8, bound by 20 instructions per mma
+// v5  as gemm.cuh's. Not measured
 #pragma once
 
 #include "base/packed.h"
@@ -43,13 +44,14 @@ struct QuantFormat {
                                                          : 0;
 };
 
-template <Format kFormat_, int kWarpsM_, int kTilesM_, int kTilesN_, int kGroups_, int kStages_>
+template <Format kFormat_, int kWarpsM_, int kTilesM_, int kTilesN_, int kGroups_, int kStages_,
+          int kRows_ = 16>
 struct QuantShape : QuantFormat<kFormat_> {
   using Base = QuantFormat<kFormat_>;
   static constexpr Format kFormat = kFormat_;
   static constexpr int kWarpsN = kQuantThreads / 32 / kWarpsM_;
   static constexpr int kTilesM = kTilesM_, kTilesN = kTilesN_, kGroups = kGroups_, kStages = kStages_;
-  static constexpr int kWarpM = 16 * kTilesM, kWarpN = 8 * kTilesN;
+  static constexpr int kRows = kRows_, kWarpM = kRows * kTilesM, kWarpN = 8 * kTilesN;
   static constexpr int kTileM = kWarpsM_ * kWarpM, kTileN = kWarpsN * kWarpN;
   static constexpr int kPanels = kTileN / kPanelN;
   static constexpr int kUnrolled = kTilesM == 1 ? 4 : 1;  // groups whose sums wait for each other's not
@@ -77,6 +79,8 @@ template <Format kFormat>
 using TallQuant = QuantShape<kFormat, 1, 4, 1, 8, 2>;  // 64 × 32 for m ≤ 64
 template <Format kFormat>
 using SlimQuant = QuantShape<kFormat, 1, 1, 1, 8, 3>;  // 16 × 32 for m ≤ 16
+template <Format kFormat>
+using FewQuant = QuantShape<kFormat, 1, 1, 1, 8, 3, 8>;  // 8 × 32 for m ≤ 8
 
 struct QuantProblem {
   void* y;
@@ -222,11 +226,12 @@ struct GroupOfX {
 
   __device__ __forceinline__ GroupOfX(const typename Shape::Stage& stage, int group, int warp_m) {
     const uint32_t one = ptx::pack<__nv_bfloat16>(1.0f, 1.0f);
+    if constexpr (Shape::kRows == 8) load_few(a[0], stage.x, group);
 #pragma unroll
     for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        load_a(a[i][step], stage.x[group], warp_m + 16 * i, step);
+        if constexpr (Shape::kRows != 8) load_a(a[i][step], stage.x, group, warp_m + 16 * i, step);
       }
       if constexpr (Shape::kHasMin) {
 #pragma unroll
