@@ -80,7 +80,7 @@ using TallQuant = QuantShape<kFormat, 1, 4, 1, 8, 2>;  // 64 × 32 for m ≤ 64
 template <Format kFormat>
 using SlimQuant = QuantShape<kFormat, 1, 1, 1, 8, 3>;  // 16 × 32 for m ≤ 16
 template <Format kFormat>
-using FewQuant = QuantShape<kFormat, 1, 1, 1, 8, 3, 8>;  // 8 × 32 for m ≤ 8
+using FewQuant = QuantShape<kFormat, 1, 1, 1, 8, 5, 8>;  // 8 × 32 for m ≤ 8
 
 struct QuantProblem {
   void* y;
@@ -158,18 +158,28 @@ __device__ __forceinline__ uint32_t spread_bits(uint32_t pairs, int from) {
   return (twice >> from & kMask) | (twice >> (from + kFurther) & kMask << 16);
 }
 
-// mma's b: of a column of the panel k 2t, 2t + 1, 2t + 8, 2t + 9 of a step, as bf16 integers. Quads 4 step +
-// t / 2 and 4 step + 2 + t / 2 hold them.
+// Of a column of the panel the low bits of k 2t, 2t + 1, 2t + 8, 2t + 9, of both steps. Quads t / 2 and 2 + t
+// / 2 hold them.
 template <typename Shape>
-__device__ __forceinline__ void load_codes(uint32_t (&b)[2], const typename Shape::Stage& stage, int panel,
-                                           int group, int column, int t, int step) {
+__device__ __forceinline__ uint32_t load_nibbles(const typename Shape::Stage& stage, int panel, int group,
+                                                 int column, int t) {
+  if constexpr (Shape::kIsByte) return 0;
+  const uint8_t* codes = stage.codes[panel][group] + t / 2 * 64 + column * 4 + t % 2 * 2;
+  return half_word_at(codes) | half_word_at(codes + 128) << 16;
+}
+
+// mma's b of a step: those codes as bf16 integers. Bytes lie in quads 4 step + t / 2 and 4 step + 2 + t / 2.
+template <typename Shape>
+__device__ __forceinline__ void load_codes(uint32_t (&b)[2], uint32_t nibbles,
+                                           const typename Shape::Stage& stage, int panel, int group,
+                                           int column, int t, int step) {
   const int quad = t / 2, at = column * 4 + t % 2 * 2;
-  const uint8_t* codes = stage.codes[panel][group] + quad * 64 + at;
   if constexpr (Shape::kIsByte) {
+    const uint8_t* codes = stage.codes[panel][group] + quad * 64 + at;
     b[0] = ptx::signed_bytes_to_bf16<0>(half_word_at(codes + step * 256));
     b[1] = ptx::signed_bytes_to_bf16<0>(half_word_at(codes + step * 256 + 128));
   } else {
-    uint32_t four = (half_word_at(codes) | half_word_at(codes + 128) << 16) >> 4 * step & 0x0f0f0f0fu;
+    uint32_t four = nibbles >> 4 * step & 0x0f0f0f0fu;
     const uint8_t* high = stage.high[panel][group] + at;
     if constexpr (Shape::kHasFifthBit)
       four |= spread_bits<0x0101u, 2>(half_word_at(high), quad + 4 * step) << 4;
@@ -250,11 +260,12 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTilesM][Sh
                                                  int group, int warp_n, int j, int lane) {
   const int first = warp_n + 8 * j, panel = first / kPanelN;
   const int first_column = first % kPanelN, t = lane % 4;
+  const uint32_t nibbles = load_nibbles<Shape>(stage, panel, group, first_column + lane / 4, t);
   float sums[Shape::kTilesM][4] = {};
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
     uint32_t b[2];
-    load_codes<Shape>(b, stage, panel, group, first_column + lane / 4, t, step);
+    load_codes<Shape>(b, nibbles, stage, panel, group, first_column + lane / 4, t, step);
 #pragma unroll
     for (int i = 0; i < Shape::kTilesM; ++i) ptx::mma_m16n8k16<__nv_bfloat16>(sums[i], x.a[i][step], b);
     if (!Shape::kHasStepScales && step == 0) continue;
