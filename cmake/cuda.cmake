@@ -8,7 +8,7 @@ set(TUILI_CUDA_EMULATION_DIR ${TUILI_SOURCE_DIR}/tests/cuda_emulation)
 set(TUILI_CUDA_EMULATION_INCLUDES ${TUILI_CUDA_EMULATION_DIR} ${TUILI_CUDA_EMULATION_DIR}/include)
 # All but hooks.cc or no_hooks.cc: whether accesses are traced (tests/cuda_emulation/CMakeLists.txt).
 set(TUILI_CUDA_EMULATION_SOURCES)
-foreach(name fiber block block_trace launch recording tensor_core device_memory device_emulated touch races requests)
+foreach(name fiber block block_trace launch recording tensor_core faults device_memory device_emulated touch races requests)
   list(APPEND TUILI_CUDA_EMULATION_SOURCES ${TUILI_CUDA_EMULATION_DIR}/${name}.cc)
 endforeach()
 # Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.
@@ -18,6 +18,16 @@ set(TUILI_CUDA_KERNELS attention distances elementwise gemm gemm_quant rows samp
 list(TRANSFORM TUILI_CUDA_KERNELS PREPEND ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/)
 list(TRANSFORM TUILI_CUDA_KERNELS APPEND .cu)
 
+# The kernels copy by cp.async and multiply bf16 on tensor cores; before compute capability 8.0 there is neither.
+function(tuili_check_cuda_architectures)
+  foreach(architecture IN LISTS ARGN)
+    if(architecture MATCHES "^all" OR (architecture MATCHES "^([0-9]+)" AND CMAKE_MATCH_1 LESS 80))
+      message(FATAL_ERROR "CUDA architecture ${architecture}: tuili needs 80 or above (cp.async, bf16 tensor cores). "
+                          "Set CMAKE_CUDA_ARCHITECTURES to a list of such, or TUILI_CUDA_RELEASE to ON")
+    endif()
+  endforeach()
+endfunction()
+
 if(TUILI_CUDA STREQUAL "ON")
   option(TUILI_CUDA_RELEASE "Code for all devices from sm_80 on, and PTX for those to come" OFF)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
@@ -26,8 +36,12 @@ if(TUILI_CUDA STREQUAL "ON")
       set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
     endif()
   endif()
+  tuili_check_cuda_architectures(${CMAKE_CUDA_ARCHITECTURES})
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   enable_language(CUDA)
+  if(CMAKE_CUDA_ARCHITECTURES STREQUAL "native")
+    tuili_check_cuda_architectures(${CMAKE_CUDA_ARCHITECTURES_NATIVE})
+  endif()
   find_package(CUDAToolkit REQUIRED)
 elseif(TUILI_CUDA STREQUAL "EMULATED" AND NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   message(FATAL_ERROR "TUILI_CUDA=EMULATED: the emulator switches fibers on x86-64 only, this is "

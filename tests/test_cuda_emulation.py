@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parent / "cuda_emulation"
 KERNELS = Path(__file__).parent.parent / "csrc" / "kernels" / "cuda"
+ROOFLINE = Path(__file__).parent.parent / "tools" / "roofline.py"
 
 
 class Build:
@@ -65,6 +67,34 @@ def test_the_kernels_are_right_and_ignore_their_batch(release: Build) -> None:
 
 def test_a_build_without_cuda_says_so(release: Build) -> None:
     assert_passes(release.run("absent_test"), at_least=3)
+
+
+def test_skinny_gemms_and_decoding_are_predicted_to_be_bound_by_memory() -> None:
+    """From the counts and the machine code of the budgets."""
+    done = subprocess.run([sys.executable, ROOFLINE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_a_file_that_orders_no_memory_leaves_nothing_to_take_out() -> None:
+    for name, status in (("tile_copy", 0), ("no_such_file", 2)):
+        command = [sys.executable, SOURCE / "mutate.py", "--only", name]
+        assert subprocess.run(command, capture_output=True, timeout=60).returncode == status
+
+
+def test_code_for_a_gpu_without_bf16_is_refused_when_it_is_configured(tmp_path: Path) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("needs cmake")
+    command = [
+        "cmake",
+        "-S",
+        SOURCE,
+        "-B",
+        tmp_path,
+        "-DTUILI_CUDA=ON",
+        "-DCMAKE_CUDA_ARCHITECTURES=80;75-real",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "75-real: tuili needs 80 or above" in done.stderr
 
 
 def test_steps_are_recorded_as_far_as_there_is_room(release: Build) -> None:

@@ -61,4 +61,4 @@ def test_a_statement_that_orders_memory_is_missed_when_it_is_gone(
 def test_machine_code_is_within_its_budget() -> None:
     if importlib.util.find_spec("nvidia") is None and shutil.which("nvdisasm") is None:
         pytest.skip("needs nvdisasm: pip install nvidia-cuda-nvdisasm")
-    assert "kernels within the budget" in output_of(TOOLS / "sass_check.py", "--roofline")
+    assert "kernels within the budget" in output_of(TOOLS / "sass_check.py")

@@ -218,8 +218,10 @@ def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         alone = [llm.generate(prompt, max_tokens=6, temperature=0) for prompt in prompts]
         assert [out.outputs[0].token_ids for out in together] == [out.outputs[0].token_ids for out in alone]
         drawn = {"max_tokens": 6, "temperature": 1.0, "seed": 3}
-        with_filter = llm.generate(prompts[0], top_k=300, logprobs=1, **drawn)  # the host draws
-        assert llm.generate(prompts[0], **drawn).outputs[0].token_ids == with_filter.outputs[0].token_ids
+        for filters in ({"top_k": 300}, {"min_p": 0.2}):
+            by_host = llm.generate(prompts[0], logprobs=1, **drawn, **filters)
+            there = llm.generate(prompts[0], **drawn, **filters)
+            assert there.outputs[0].token_ids == by_host.outputs[0].token_ids
         prefix = llm.save_prefix(list(range(40)))
         assert llm.score(list(range(40))).shape == (39,)
     wrong = pytest.raises(InvalidParameterError, match="other weights or settings")

@@ -3,10 +3,10 @@
     python tools/sass_check.py              compiles for sm_80 and sm_90; exit code 1 for a warning, a spill,
                                             local memory, a double, or more than the budget
     python tools/sass_check.py --update     writes the budget of this nvcc; fails for all but the last
-    python tools/sass_check.py --roofline   also what datasheets and the emulator's counts predict
 
-Per kernel and architecture: registers, occupancy (with the block sizes that the emulator saw launched), and
-how often the instructions occur that make a kernel fast. nvdisasm is on PyPI: nvidia-cuda-nvdisasm.
+Per kernel and architecture: registers, occupancy (with the block sizes that the emulator saw launched), how
+often the instructions occur that make a kernel fast, and the instructions of its loop over tiles. nvdisasm is
+on PyPI: nvidia-cuda-nvdisasm. What the numbers promise: tools/roofline.py.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from roofline import print_roofline
+from inner_loop import mix_of
+from roofline import MULTIPROCESSORS, resident_blocks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KERNELS = REPOSITORY / "csrc" / "kernels" / "cuda"
@@ -30,11 +32,6 @@ BUDGET = Path(__file__).with_name("sass_budget.json")
 TRAFFIC = REPOSITORY / "tests" / "cuda_emulation" / "traffic_budget.json"
 ARCHITECTURES = ("sm_80", "sm_90")
 TOLERANCE = 0.05  # of the number of instructions
-
-# Shared memory per multiprocessor; both have 65,536 registers and room for 64 warps and 32 blocks. Source:
-# CUDA C++ Programming Guide 13.0, table "Technical Specifications per Compute Capability".
-SHARED_BYTES = {"sm_80": 164 * 1024, "sm_90": 228 * 1024}
-N_REGISTERS, N_WARPS, N_BLOCKS, RESERVED_SHARED_BYTES = 65536, 64, 32, 1024
 
 FORBIDDEN = {
     "local": r"(LDL|STL)\b",
@@ -48,7 +45,7 @@ WANTED = {  # must not vanish
     "imma": r"IMMA",
 }
 
-Numbers = dict[str, float]  # of one kernel on one architecture
+Numbers = dict[str, Any]  # of one kernel on one architecture
 
 
 def nvdisasm() -> str | None:
@@ -75,16 +72,15 @@ def kernel_name(mangled: str) -> str:
 
 def occupancy(registers: int, threads: int, shared_bytes: int, architecture: str) -> float:
     """Share of a multiprocessor's warps that can be resident at once."""
-    warps = -(-threads // 32)
-    registers_per_warp = -(-registers * 32 // 256) * 256
-    shared = -(-(shared_bytes + RESERVED_SHARED_BYTES) // 128) * 128
-    blocks = min(
-        N_BLOCKS,
-        N_WARPS // warps,
-        N_REGISTERS // registers_per_warp // warps,
-        SHARED_BYTES[architecture] // shared,
-    )
-    return round(blocks * warps / N_WARPS, 4)
+    multiprocessor = MULTIPROCESSORS[architecture]
+    blocks = resident_blocks(registers, threads, shared_bytes, multiprocessor)
+    return round(blocks * -(-threads // 32) / multiprocessor.n_warps, 4)
+
+
+def ldmatrix_of_a_tile(name: str) -> int | None:
+    """How often a warp of a quantized GEMM loads x for a tile; None for other kernels."""
+    shape = re.search(r"QuantShape<Format \d+, \d+, (\d+), \d+, (\d+), \d+, (\d+)>", name)
+    return (4 if shape[3] == "8" else 2) * int(shape[1]) * int(shape[2]) if shape else None
 
 
 def compile_and_read(
@@ -122,6 +118,7 @@ def compile_and_read(
         numbers["stack_and_spills"] = int(stack) + int(stores) + int(loads)
         for what, pattern in (FORBIDDEN | WANTED).items():
             numbers[what] = sum(re.match(pattern, instruction) is not None for instruction in instructions)
+        numbers["loop"] = mix_of(section[1], ldmatrix_of_a_tile(kernel_name(name)))
         kernels[kernel_name(name)] = numbers
     return kernels, warnings
 
@@ -170,6 +167,11 @@ def failures(found: dict[str, dict[str, Numbers]], budget: dict, same_nvcc: bool
                 wrong.append(
                     f"{here}: {numbers['instructions']} instructions, allowed {allowed['instructions']}"
                 )
+            here_loop, allowed_loop = sum(numbers["loop"].values()), sum(allowed["loop"].values())
+            if here_loop > allowed_loop * (1 + TOLERANCE):
+                wrong.append(
+                    f"{here}: {here_loop} instructions in the loop over tiles, allowed {allowed_loop}"
+                )
             if numbers.get("occupancy", 1) < allowed.get("occupancy", 0):
                 wrong.append(f"{here}: occupancy {numbers['occupancy']}, at least {allowed['occupancy']}")
     return wrong
@@ -187,7 +189,6 @@ def print_table(found: dict[str, dict[str, Numbers]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--update", action="store_true")
-    parser.add_argument("--roofline", action="store_true")
     options = parser.parse_args()
     disassembler = nvdisasm()
     missing = [
@@ -200,8 +201,6 @@ def main() -> int:
     assert version, "nvcc tells no version"
     found, warnings = survey(disassembler)
     print_table(found)
-    if options.roofline:
-        print_roofline(json.loads(TRAFFIC.read_text(encoding="utf-8"))["shapes"])
     if options.update:
         BUDGET.write_text(json.dumps({"nvcc": version[1], **found}, indent=1) + "\n", encoding="utf-8")
     budget = json.loads(BUDGET.read_text(encoding="utf-8"))

@@ -21,13 +21,19 @@ void* allocated(const char* what, int64_t bytes, const Allocate& allocate) {
   return memory;
 }
 
+// What nobody can act upon: of an end, or beside an error that is reported. The next launch is not blamed for
+// it; a device that is lost says so again.
+void forgive(cudaError_t status) noexcept {
+  if (status != cudaSuccess) cudaGetLastError();
+}
+
 }  // namespace
 
 bool available() noexcept {
   int n_devices = 0;
-  const bool found = cudaGetDeviceCount(&n_devices) == cudaSuccess && n_devices > 0;
-  if (!found) cudaGetLastError();  // an absent driver must not fail the next launch
-  return found;
+  const cudaError_t status = cudaGetDeviceCount(&n_devices);
+  forgive(status);  // of an absent driver
+  return status == cudaSuccess && n_devices > 0;
 }
 
 const char* build_kind() noexcept { return "cuda"; }
@@ -44,13 +50,13 @@ void* allocate(int64_t bytes) {
   return allocated("device memory", bytes, [](void** memory, size_t n) { return cudaMalloc(memory, n); });
 }
 
-void free(void* memory) noexcept { cudaFree(memory); }
+void free(void* memory) noexcept { forgive(cudaFree(memory)); }
 
 void* allocate_pinned(int64_t bytes) {
   return allocated("pinned memory", bytes, [](void** memory, size_t n) { return cudaMallocHost(memory, n); });
 }
 
-void free_pinned(void* memory) noexcept { cudaFreeHost(memory); }
+void free_pinned(void* memory) noexcept { forgive(cudaFreeHost(memory)); }
 
 Bytes memory() {
   size_t n_free = 0, total = 0;
@@ -84,8 +90,8 @@ Stream create_stream() {
 }
 
 void destroy_stream(Stream stream) noexcept {
-  cudaStreamSynchronize(stream);
-  cudaStreamDestroy(stream);
+  forgive(cudaStreamSynchronize(stream));
+  forgive(cudaStreamDestroy(stream));
 }
 
 void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream"); }
@@ -96,7 +102,7 @@ Event create_event() {
   return event;
 }
 
-void destroy_event(Event event) noexcept { cudaEventDestroy(event); }
+void destroy_event(Event event) noexcept { forgive(cudaEventDestroy(event)); }
 void mark(Event event, Stream stream) { check(cudaEventRecord(event, stream), "event"); }
 void wait_for(Event event, Stream stream) { check(cudaStreamWaitEvent(stream, event, 0), "event"); }
 
@@ -110,20 +116,19 @@ Graph end_recording(Stream stream) {
   check(cudaStreamEndCapture(stream, &recorded), "graph");
   cudaGraphExec_t graph = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
-  cudaGraphDestroy(recorded);
+  forgive(cudaGraphDestroy(recorded));
   check(status, "graph");
   return graph;
 }
 
 void discard_recording(Stream stream) noexcept {
   cudaGraph_t recorded = nullptr;
-  cudaStreamEndCapture(stream, &recorded);
-  if (recorded) cudaGraphDestroy(recorded);
-  cudaGetLastError();  // that the recording was broken off is known
+  forgive(cudaStreamEndCapture(stream, &recorded));  // that it was broken off is known
+  if (recorded) forgive(cudaGraphDestroy(recorded));
 }
 
 void enqueue(Graph graph, Stream stream) { check(cudaGraphLaunch(graph, stream), "graph"); }
-void destroy_graph(Graph graph) noexcept { cudaGraphExecDestroy(graph); }
+void destroy_graph(Graph graph) noexcept { forgive(cudaGraphExecDestroy(graph)); }
 
 void check(int status, const char* op) {
   if (status == cudaSuccess) return;

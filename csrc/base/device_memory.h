@@ -74,4 +74,17 @@ class OwnStream {
   device::Stream stream_;
 };
 
+// A place in the work of the device's streams.
+class OwnEvent {
+ public:
+  OwnEvent() : event_(device::create_event()) {}
+  ~OwnEvent() { device::destroy_event(event_); }
+  OwnEvent(const OwnEvent&) = delete;
+
+  device::Event get() const { return event_; }
+
+ private:
+  device::Event event_;
+};
+
 }  // namespace tuili

@@ -177,11 +177,8 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
   const RopeSpec& rope = spec_.ropes[spec.rope];
   const auto half = static_cast<int64_t>(rope.inv_freq.size());
   const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
-  ops::Beside beside(context, x.rows());
-  ops::rope(beside.context(), k, cos, sin, spec.n_kv_heads, rope.interleaved);
-  keep(beside.context(), step, i);
-  ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
-  beside.join();
+  ops::rope_kv_write(context, {q, k, v, cos, sin, spec.n_heads, rope.interleaved}, step.kv[i].pages,
+                     step.batch.areas[step.kv[i].area].slots.data());
 }
 
 // The keys and values in the state's buffers go to the layer's pages.

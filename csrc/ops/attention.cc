@@ -93,6 +93,16 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
   });
 }
 
+void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
+  if (x.k.device == DeviceKind::cuda && (pages.type == KvType::f16 || pages.type == KvType::bf16))
+    return on_device::rope_kv_write(context, x, on_device::pages_of(pages), slots);
+  Beside beside(context, x.q.rows());
+  rope(beside.context(), x.k, x.cos, x.sin, pages.n_kv_heads, x.interleaved);
+  kv_write(beside.context(), pages, x.k, x.v, slots);
+  rope(context, x.q, x.cos, x.sin, x.n_heads, x.interleaved);
+  beside.join();
+}
+
 int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_dim) {
   return n_splits(n_keys) * n_heads * cpu::attention_partial_size(head_dim);
 }

@@ -79,8 +79,10 @@ void layer_norm_strided(const Context& context, const TensorView& x, const Tenso
   device::check(cuda::layer_norm(context.stream, args), "layer_norm_strided");
 }
 
-void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
-          int64_t n_heads, bool interleaved) {
+namespace {
+
+cuda::RopeArgs rope_args(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t n_heads,
+                         bool interleaved) {
   expect("rope", "x", x);
   expect_dense("rope", "cos", cos);
   expect_dense("rope", "sin", sin);
@@ -89,9 +91,14 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
   TUILI_EXPECT(same_shape(cos, sin) && cos.rows() == x.rows() && 2 * half <= head_dim, "rope: x is ", x,
                " for ", n_heads, " heads, cos is ", cos, ", sin is ", sin);
   const auto pairs = interleaved ? cuda::RopePairs::neighbours : cuda::RopePairs::halves;
-  const cuda::RopeArgs args{x.f32(), x.row_stride, cos.f32(), sin.f32(), x.rows(),
-                            n_heads, head_dim,     half,      pairs};
-  device::check(cuda::rope(context.stream, args), "rope");
+  return {x.f32(), x.row_stride, cos.f32(), sin.f32(), x.rows(), n_heads, head_dim, half, pairs};
+}
+
+}  // namespace
+
+void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
+          int64_t n_heads, bool interleaved) {
+  device::check(cuda::rope(context.stream, rope_args(x, cos, sin, n_heads, interleaved)), "rope");
 }
 
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
@@ -211,10 +218,9 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   const int n_sides = context.sides && x.x.rows() <= kFewRows
                           ? std::min(static_cast<int>(maps.size()) - 1, SideStreams::kCount)
                           : 0;
-  if (n_sides > 0) context.sides->open(context.stream, n_sides);
-  for (int i = 0; i < static_cast<int>(maps.size()); ++i)
-    gemm(i < n_sides ? context.sides->stream(i) : context.stream, x.x, input, maps[i]);
-  if (n_sides > 0) context.sides->close(context.stream, n_sides);
+  Fork fork(context.sides, context.stream, n_sides);
+  for (int i = 0; i < static_cast<int>(maps.size()); ++i) gemm(fork.stream(i), x.x, input, maps[i]);
+  fork.join();
 }
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
@@ -262,13 +268,33 @@ void embed(const Context& context, const TensorView& y, const TensorView& table,
                 "embed");
 }
 
-void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
-              const int32_t* slots) {
+namespace {
+
+void expect_kv(const KvPages& pages, const TensorView& k, const TensorView& v) {
   expect("kv_write", "k", k);
   expect("kv_write", "v", v);
   TUILI_EXPECT(
       same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
       "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
+}
+
+}  // namespace
+
+void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
+  expect_kv(pages, x.k, x.v);
+  TUILI_EXPECT(x.q.rows() == x.k.rows(), "rope_kv_write: q is ", x.q, ", k is ", x.k);
+  const cuda::RopeKvArgs args{rope_args(x.q, x.cos, x.sin, x.n_heads, x.interleaved),
+                              x.k.f32(),
+                              x.v.f32(),
+                              x.k.row_stride,
+                              pages,
+                              slots};
+  device::check(cuda::rope_kv_write(context.stream, args), "rope_kv_write");
+}
+
+void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
+              const int32_t* slots) {
+  expect_kv(pages, k, v);
   device::check(cuda::kv_write(context.stream, pages, k.f32(), v.f32(), k.row_stride, slots, k.rows()),
                 "kv_write");
 }

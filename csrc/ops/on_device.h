@@ -55,6 +55,9 @@ void embed(const Context& context, const TensorView& y, const TensorView& table,
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
 
+// rope of q and k and kv_write, in one launch.
+void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots);
+
 // Block to becomes a copy of block from, for n pairs (from, to); no block is both.
 void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs, int64_t n);
 

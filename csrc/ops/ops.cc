@@ -7,14 +7,10 @@
 
 namespace tuili::ops {
 
-Beside::Beside(const Context& context, int64_t n_rows) : main_(context), beside_(context) {
-  if (context.sides == nullptr || n_rows > on_device::kFewRows) return;
-  context.sides->open(context.stream, 1);
-  beside_.stream = context.sides->stream(0);
-}
-
-void Beside::join() {
-  if (beside_.stream != main_.stream) main_.sides->close(main_.stream, 1);
+Beside::Beside(const Context& context, int64_t n_rows)
+    : fork_(context.sides, context.stream, context.sides && n_rows <= on_device::kFewRows ? 1 : 0),
+      beside_(context) {
+  beside_.stream = fork_.stream(0);
 }
 
 const cpu::Kernels& find_kernels(const char* isa) {

@@ -39,12 +39,11 @@ struct Context {
 class Beside {
  public:
   Beside(const Context& context, int64_t n_rows);
-  Beside(const Beside&) = delete;
   const Context& context() const { return beside_; }
-  void join();
+  void join() { fork_.join(); }
 
  private:
-  const Context& main_;
+  Fork fork_;
   Context beside_;
 };
 
@@ -237,6 +236,17 @@ struct AttentionSpec {
 // and slots lie where k does; those of cuda hold no f32 and are laid out as kernels/cuda/kernels.h says.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
+
+// rope of q and of k, then kv_write of k and v: what attention needs of a row. The buffer of k may keep what
+// it held.
+struct RopeKv {
+  TensorView q;         // f32 [n_tokens, n_heads · head_dim]
+  TensorView k, v;      // f32 [n_tokens, n_kv_heads · head_dim]
+  TensorView cos, sin;  // as rope's
+  int64_t n_heads;
+  bool interleaved;
+};
+void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots);
 
 // Floats of `partials` for one long row; with less, long rows are not shared between threads.
 int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_dim);

@@ -1,5 +1,6 @@
 // The runner's part of steps on a device: what comes and goes between its memory and the host's.
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 
@@ -7,6 +8,15 @@
 #include "runtime/runner.h"
 
 namespace tuili {
+namespace {
+
+// The first float that is no less.
+float least_float(double x) {
+  const auto near = static_cast<float>(x);
+  return near < x ? std::nextafter(near, std::numeric_limits<float>::infinity()) : near;
+}
+
+}  // namespace
 
 // Scratch of attention in device memory, or on the CPU.
 void Runner::take_partials(Carver& carver, int64_t n_keys, int64_t n_heads, int64_t head_dim) {
@@ -88,8 +98,8 @@ void Runner::forward(const StepBatch& batch, const Taps* taps) {
               context_.stream, std::ref(compute));
 }
 
-// Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature; false
-// if one does.
+// Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature and
+// min_p; false if one does.
 bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows) {
   const int64_t n_vocab = model_.spec.n_vocab;
   const auto n_rows = static_cast<int64_t>(rows.size());
@@ -100,7 +110,8 @@ bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<con
     const bool plain = rows[i].sample >= 0 && !s.collect.anything() && !s.deferred && s.allowed.empty();
     if (!plain || !draws_plainly(s.sampling, n_vocab)) return false;
     const auto n_known = static_cast<uint64_t>(positions_[rows[i].row]) + 1;
-    draws[i] = {s.sampling.seed, n_known, s.sampling.top_k == 1 ? 0.0f : s.sampling.temperature};
+    draws[i] = {s.sampling.seed, n_known, s.sampling.top_k == 1 ? 0.0f : s.sampling.temperature,
+                least_float(s.sampling.min_p)};
   }
   TensorView sent = device_draws_.slice(0, n_rows * int64_t{sizeof(ops::Draw)}), from_host = sent;
   from_host.data = draws;

@@ -91,7 +91,7 @@ std::string Block::run(uint3 block_id) {
     for (const int warp : warps) run_warp(warp, kPasses[draw(std::size(kPasses))]);
   }
   if (report_.empty()) check_end();
-  if (trace_ != nullptr) trace_->requests.finish_block();
+  trace_end();
   running = nullptr;
   return report_;
 }

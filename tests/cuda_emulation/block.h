@@ -34,7 +34,13 @@ struct CudaThread {
   void* args = nullptr;           // its arguments there
   std::vector<AsyncCopy> copies;  // on their way
   int n_commits = 0;
-  std::vector<std::pair<int, Touch>> unawaited;  // when traced: group and shared bytes of each copy
+  struct Unawaited {
+    int group;
+    Touch write;
+    int source_bytes;
+  };
+  std::vector<Unawaited> unawaited;                       // when traced
+  int64_t in_flight_bytes = 0, most_in_flight_bytes = 0;  // read for those
 };
 
 class Block {
@@ -75,6 +81,7 @@ class Block {
   std::string waiting_threads() const;
   void trace_copy(const AsyncCopy& copy, const void* code);
   void trace_wait(int n_pending);
+  void trace_end();
   [[noreturn]] void fault(const std::string& what) const;
   [[noreturn]] void stop(std::string what);
 

@@ -1,5 +1,6 @@
 // The part of a block that a trace build adds: every access is checked, counted, and a chance to lose the
 // processor.
+#include <algorithm>
 #include <utility>
 
 #include "block.h"
@@ -51,16 +52,29 @@ void Block::trace_copy(const AsyncCopy& copy, const void* code) {
   std::string wrong = trace_->races.start_copy(current_, write);
   if (!wrong.empty()) stop(std::move(wrong));
   trace_->requests.touch(current_, write);
-  current().unawaited.push_back({current().n_commits, write});
+  CudaThread& thread = current();
+  thread.unawaited.push_back({thread.n_commits, write, copy.source_bytes});
+  thread.in_flight_bytes += copy.source_bytes;
+  thread.most_in_flight_bytes = std::max(thread.most_in_flight_bytes, thread.in_flight_bytes);
 }
 
 void Block::trace_wait(int n_pending) {
   CudaThread& thread = current();
-  const auto is_awaited = [&](const auto& copy) { return copy.first < thread.n_commits - n_pending; };
+  const auto is_awaited = [&](const auto& copy) { return copy.group < thread.n_commits - n_pending; };
   for (const auto& copy : thread.unawaited) {
-    if (is_awaited(copy)) trace_->races.finish_copy(current_, copy.second);
+    if (!is_awaited(copy)) continue;
+    trace_->races.finish_copy(current_, copy.write);
+    thread.in_flight_bytes -= copy.source_bytes;
   }
   std::erase_if(thread.unawaited, is_awaited);
+}
+
+void Block::trace_end() {
+  if (trace_ == nullptr) return;
+  int64_t in_flight_bytes = 0;
+  for (const CudaThread& thread : threads_) in_flight_bytes += thread.most_in_flight_bytes;
+  trace_->requests.finish_block();
+  trace_->requests.end_block(in_flight_bytes);
 }
 
 // Ends the block from within an access, whose caller the compiler believes never to throw.

@@ -1,16 +1,22 @@
 // base/device.h for the emulator: device memory is host memory that only this file hands out, so a pointer
 // from the wrong side is an error here as it is on the device. New memory holds NaN. Streams complete at
-// once, and all of a thread share what is recorded.
+// once, and all of a thread share what is recorded; the host may not go on before streams beside its own are
+// joined.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <string_view>
+#include <vector>
 
 #include "base/check.h"
 #include "base/device.h"
 #include "device_memory.h"
 #include "emulation.h"
+#include "faults.h"
 #include "recording.h"
+#include "streams.h"
 
-struct CUstream_st {};
 struct CUgraphExec_st {
   tuili::emulation::Recording work;
 };
@@ -18,7 +24,31 @@ struct CUgraphExec_st {
 namespace tuili::device {
 namespace {
 
+using emulation::Fault;
+
 constexpr int64_t kCapacity = int64_t{16} << 30;  // of the emulated device, whatever the host has
+
+ErrorKind kind_of(Fault fault) {
+  return fault == Fault::full   ? ErrorKind::out_of_memory
+         : fault == Fault::lost ? ErrorKind::device_lost
+                                : ErrorKind::internal;
+}
+
+// Where a call begins that the device may refuse.
+void begin_call(const char* op) {
+  const Fault fault = emulation::next_fault();
+  TUILI_CHECK_KIND(kind_of(fault), fault == Fault::none, op, ": a fault that was asked for");
+}
+
+// Everything that the device keeps for somebody: each takes a part of its memory.
+std::mutex ledger_mutex;
+std::vector<CUstream_st*> streams;
+int64_t n_kept = 0;
+
+void keep(int64_t n) {
+  const std::lock_guard lock(ledger_mutex);
+  n_kept += n;
+}
 
 void check_device_range(const void* memory, int64_t bytes, const char* op) {
   const bool found = emulation::zone_of(memory, static_cast<size_t>(bytes)) == emulation::Zone::inside;
@@ -38,6 +68,7 @@ std::string name() { return "emulated"; }
 
 void* allocate(int64_t bytes) {
   TUILI_CHECK(bytes > 0, "device memory: ", bytes, " bytes; must be positive");
+  begin_call("device memory");
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, bytes <= kCapacity, "device memory: ", bytes,
                    " bytes do not fit");
   void* memory = emulation::take_device_memory(bytes);
@@ -50,30 +81,41 @@ void free(void* memory) noexcept { emulation::release_device_memory(memory); }
 
 void* allocate_pinned(int64_t bytes) {
   TUILI_CHECK(bytes > 0, "pinned memory: ", bytes, " bytes; must be positive");
+  begin_call("pinned memory");
   void* memory = std::aligned_alloc(256, (static_cast<size_t>(bytes) + 255) / 256 * 256);
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, memory != nullptr, "pinned memory: ", bytes,
                    " bytes do not fit");
+  keep(1);
   return memory;
 }
 
-void free_pinned(void* memory) noexcept { std::free(memory); }
+void free_pinned(void* memory) noexcept {
+  if (memory != nullptr) keep(-1);
+  std::free(memory);
+}
 
-Bytes memory() { return {kCapacity, kCapacity}; }
+Bytes memory() {
+  const std::lock_guard lock(ledger_mutex);
+  return {kCapacity - emulation::device_bytes_taken() - n_kept, kCapacity};
+}
 
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
+  begin_call("copy to device");
   check_device_range(to, bytes, "copy to device");
   run([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 void copy_to_host(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
+  begin_call("copy to host");
   check_device_range(from, bytes, "copy to host");
   run([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 void copy(void* to, const void* from, int64_t bytes, Stream) {
   if (bytes == 0) return;
+  begin_call("copy on the device");
   check_device_range(to, bytes, "copy on the device");
   check_device_range(from, bytes, "copy on the device");
   run([=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
@@ -81,20 +123,55 @@ void copy(void* to, const void* from, int64_t bytes, Stream) {
 
 void fill(void* memory, uint8_t value, int64_t bytes, Stream) {
   if (bytes == 0) return;
+  begin_call("fill");
   check_device_range(memory, bytes, "fill");
   run([=] { std::memset(memory, value, static_cast<size_t>(bytes)); });
 }
 
-Stream create_stream() { return new CUstream_st; }
-void destroy_stream(Stream stream) noexcept { delete stream; }
-void synchronize(Stream) {
+Stream create_stream() {
+  begin_call("stream");
+  keep(1);
+  const std::lock_guard lock(ledger_mutex);
+  return streams.emplace_back(new CUstream_st);
+}
+void destroy_stream(Stream stream) noexcept {
+  keep(-1);
+  const std::lock_guard lock(ledger_mutex);
+  std::erase(streams, stream);
+  delete stream;
+}
+void synchronize(Stream stream) {
   TUILI_CHECK_KIND(ErrorKind::internal, !emulation::is_recording(), "a stream that records is waited for");
+  begin_call("stream");
+  const std::lock_guard lock(ledger_mutex);
+  for (const CUstream_st* side : streams)
+    TUILI_CHECK_KIND(ErrorKind::internal, stream == nullptr || side->forked_from != stream || !side->has_work,
+                     "stream: the host goes on, and work on a stream beside is not waited for");
 }
 
-Event create_event() { return nullptr; }
-void destroy_event(Event) noexcept {}
-void mark(Event, Stream) {}
-void wait_for(Event, Stream) {}
+Event create_event() {
+  begin_call("event");
+  keep(1);
+  return new CUevent_st;
+}
+void destroy_event(Event event) noexcept {
+  keep(-1);
+  delete event;
+}
+void mark(Event event, Stream stream) {
+  begin_call("event");
+  event->marked = stream;
+}
+void wait_for(Event event, Stream stream) {
+  begin_call("event");
+  CUstream_st* const marked = event->marked;
+  if (marked == nullptr || stream == nullptr) return;
+  if (marked->forked_from == stream) {
+    marked->has_work = false;
+  } else {
+    stream->forked_from = marked;
+  }
+}
 
 bool begin_recording(Stream) {
   emulation::begin_recording();
@@ -109,8 +186,10 @@ void enqueue(Graph graph, Stream) {
 void destroy_graph(Graph graph) noexcept { delete graph; }
 
 void check(int status, const char* op) {
-  TUILI_CHECK_KIND(ErrorKind::internal, status == 0, op, ": the CUDA emulator reports ", status, ": ",
-                   emulation::error_string(status));
+  if (status == 0) return;
+  const bool was_asked_for = std::string_view(emulation::error_string(status)).ends_with("asked for");
+  throw Error(was_asked_for ? kind_of(emulation::last_fault()) : ErrorKind::internal,
+              join(op, ": the CUDA emulator reports ", status, ": ", emulation::error_string(status)));
 }
 
 }  // namespace tuili::device

@@ -54,6 +54,13 @@ void release_device_memory(void* memory) noexcept {
   ::operator delete(begin, kAlignment);
 }
 
+int64_t device_bytes_taken() {
+  const std::lock_guard lock(ledger_mutex);
+  uintptr_t bytes = 0;
+  for (const auto& [begin, end] : ledger()) bytes += end - begin;
+  return static_cast<int64_t>(bytes);
+}
+
 Zone zone_of(const void* address, size_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(address), end = begin + bytes;
   constexpr auto kRed = static_cast<uintptr_t>(kRedZoneBytes);

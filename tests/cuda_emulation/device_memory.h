@@ -15,6 +15,8 @@ enum class Zone { inside, red, elsewhere };
 void* take_device_memory(int64_t bytes);  // aligned to 256 and filled with NaN; null if the host has none
 void release_device_memory(void* memory) noexcept;
 
+int64_t device_bytes_taken();
+
 // `red` when a byte of [address, address + bytes) lies in the red zone of a live allocation, `inside` when
 // all lie in one live allocation.
 Zone zone_of(const void* address, size_t bytes);

@@ -1,4 +1,5 @@
 // Mistakes of callers, faults of kernels, and the memory of the emulated device.
+#include "base/side_streams.h"
 #include "device_testing.h"
 #include "kernels/cuda/launch.h"
 #include "ops/on_device.h"
@@ -73,6 +74,24 @@ TUILI_TEST(what_only_the_cpu_computes_is_refused) {
 }
 
 // ---- the device
+
+TUILI_TEST(work_beside_a_stream_is_waited_for_even_after_an_error) {
+  const OwnStream main(DeviceKind::cuda), beside(DeviceKind::cuda);
+  const OwnEvent opened;
+  const SideStreams sides;
+  const auto launch = [](device::Stream stream) { TUILI_LAUNCH([] {}, 1, 32, 0, stream); };
+  try {
+    const Fork fork(&sides, main.get(), 2);
+    launch(fork.stream(1));
+    throw Error(ErrorKind::internal, "a launch failed");
+  } catch (const Error&) {
+  }
+  device::synchronize(main.get());
+  device::mark(opened.get(), main.get());
+  device::wait_for(opened.get(), beside.get());
+  launch(beside.get());
+  require_error("not waited for", error_of([&] { device::synchronize(main.get()); }));
+}
 
 TUILI_TEST(device_memory_begins_as_nan_and_knows_its_pointers) {
   require(device::available() && std::string(device::build_kind()) == "emulated", "not the emulated device");

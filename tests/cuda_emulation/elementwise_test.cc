@@ -150,39 +150,83 @@ T clamped(float x) {
   return rounded<T>(std::is_same_v<T, __half> ? std::clamp(x, -65504.0f, 65504.0f) : x);
 }
 
+const std::vector<int32_t> kSlots{0, 17, 79, 40};
+
+// Pages after rows of x were written into kSlots.
+template <typename T>
+std::vector<T> kept(std::vector<T> pages, const std::vector<float>& x) {
+  for (size_t t = 0; t < kSlots.size(); ++t) {
+    for (int64_t h = 0; h < kHeads; ++h) {
+      for (int64_t d = 0; d < kHeadDim; ++d) {
+        const int64_t block = kSlots[t] / kBlockSize, at = kSlots[t] % kBlockSize;
+        pages[size_t(block * kStride + (h * kBlockSize + at) * kHeadDim + d)] =
+            clamped<T>(x[t * kRow + size_t(h * kHeadDim + d)]);
+      }
+    }
+  }
+  return pages;
+}
+
 template <typename T>
 void check_kv_write() {
-  const std::vector<int32_t> slots{0, 17, 79, 40};
-  const size_t n_tokens = slots.size();
+  const size_t n_tokens = kSlots.size();
   std::vector<float> k = normals<float>(n_tokens * kRow, 1), v = normals<float>(n_tokens * kRow, 2);
   k[3] = 1e6f;
   k[kRow] = -INFINITY;
   v[7] = -65520.0f;
   const std::vector<T> before = normals<T>(kBlocks * kStride, 3);
-  std::vector<T> want_k = before, want_v = before;
-  for (size_t t = 0; t < n_tokens; ++t) {
-    for (int64_t h = 0; h < kHeads; ++h) {
-      for (int64_t d = 0; d < kHeadDim; ++d) {
-        const int64_t block = slots[t] / kBlockSize, at = slots[t] % kBlockSize;
-        const auto to = size_t(block * kStride + (h * kBlockSize + at) * kHeadDim + d);
-        want_k[to] = clamped<T>(k[t * kRow + size_t(h * kHeadDim + d)]);
-        want_v[to] = clamped<T>(v[t * kRow + size_t(h * kHeadDim + d)]);
-      }
-    }
-  }
   OnDevice<T> k_pages(before), v_pages(before);
   OnDevice<float> ks(k), vs(v);
-  OnDevice<int32_t> places(slots);
+  OnDevice<int32_t> places(kSlots);
   device::check(cuda::kv_write(nullptr, pages_of(k_pages, v_pages), ks.get(), vs.get(), kRow, places.get(),
                                int64_t(n_tokens)),
                 "kv_write");
-  require_same_bits(k_pages.read(), want_k, "k");
-  require_same_bits(v_pages.read(), want_v, "v");
+  require_same_bits(k_pages.read(), kept(before, k), "k");
+  require_same_bits(v_pages.read(), kept(before, v), "v");
 }
 
 TUILI_TEST(kv_write_rounds_rows_into_their_slots_alone) {
   check_kv_write<bf16>();
   check_kv_write<__half>();
+}
+
+// Queries of twice as many heads, in rows with a gap.
+template <typename T>
+void check_rope_kv_write(int64_t half, cuda::RopePairs pairs) {
+  const auto n_tokens = std::ssize(kSlots);
+  const int64_t ld = 2 * kRow + 8;
+  const auto values = [&](int64_t n, uint64_t seed) { return normals<float>(size_t(n_tokens * n), seed); };
+  std::vector<float> q = values(ld, 1), k = values(kRow, 2), v = values(kRow, 3);
+  const std::vector<float> cos = values(half, 4), sin = values(half, 5);
+  v[5] = 1e6f;
+  const std::vector<T> before = normals<T>(kBlocks * kStride, 6);
+  OnDevice<float> qs(q), ks(k), vs(v), coss(cos), sins(sin);
+  OnDevice<T> k_pages(before), v_pages(before);
+  OnDevice<int32_t> places(kSlots);
+  const cuda::RopeArgs turned{qs.get(),   ld,       coss.get(), sins.get(), n_tokens,
+                              2 * kHeads, kHeadDim, half,       pairs};
+  device::check(cuda::rope_kv_write(
+                    nullptr, {turned, ks.get(), vs.get(), kRow, pages_of(k_pages, v_pages), places.get()}),
+                "rope_kv_write");
+  const auto turn = [&](std::vector<float>& x, int64_t row, int64_t n_heads) {
+    cpu_kernels().rope(x.data(), row, cos.data(), sin.data(), n_heads, kHeadDim, half,
+                       pairs == cuda::RopePairs::neighbours, {0, n_tokens});
+  };
+  require_same_bits(ks.read(), k, "k in its buffer");
+  turn(q, ld, 2 * kHeads);
+  turn(k, kRow, kHeads);
+  require_same_bits(qs.read(), q, "q");
+  require_same_bits(k_pages.read(), kept(before, k), "k");
+  require_same_bits(v_pages.read(), kept(before, v), "v");
+}
+
+TUILI_TEST(rope_kv_write_is_rope_and_kv_write) {
+  for (const int64_t half : {int64_t{3}, kHeadDim / 2}) {
+    for (const cuda::RopePairs pairs : {cuda::RopePairs::halves, cuda::RopePairs::neighbours}) {
+      check_rope_kv_write<bf16>(half, pairs);
+      check_rope_kv_write<__half>(half, pairs);
+    }
+  }
 }
 
 TUILI_TEST(kv_copy_copies_whole_blocks_alone) {

@@ -67,6 +67,10 @@ using Lanes = std::array<Args*, kWarpSize>;
 // Restarts the random choices of this host thread. The same seed gives the same schedule.
 void set_seed(uint64_t seed);
 
+// How many blocks of a grid run, evenly spread over it; 0, as at first: all. The rest is counted as if it had
+// run, too.
+void set_sample(int64_t n_blocks);
+
 // What the last failed launch of this host thread did wrong; empty before the first.
 const std::string& last_report();
 

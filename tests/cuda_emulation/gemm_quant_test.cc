@@ -137,10 +137,11 @@ TUILI_TEST(quantized_gemm_of_a_row_ignores_the_others) {
     Weights w(format, n, k);
     const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
     const std::vector<float> all = multiply<float>(x, w, m, 1);
-    for (const int64_t row : {0, 9, 17}) {
-      const std::vector<bf16> one(x.begin() + row * k, x.begin() + (row + 1) * k);
-      require(same_bits(multiply<float>(one, w, 1, uint64_t(row)).data(), &all[size_t(row * n)], size_t(n)),
-              info_of(format).name, ": row ", row, " depends on its batch");
+    for (const auto& [row, n_rows] : {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {17, 1}, {6, 12}}) {
+      const std::vector<bf16> some(x.begin() + row * k, x.begin() + (row + n_rows) * k);
+      const std::vector<float> y = multiply<float>(some, w, n_rows, uint64_t(row));
+      require(same_bits(y.data(), &all[size_t(row * n)], y.size()), info_of(format).name, ": ", n_rows,
+              " rows from row ", row, " depend on their batch");
     }
   }
 }

@@ -78,7 +78,8 @@ TUILI_TEST(gemm_adds_its_bias_last) {
   for (size_t i = 0; i < y.size(); ++i) require(y[i] == plain[i] + product.bias[i % 20], "element ", i);
 }
 
-// 70 rows go through the wide tiles, 33 through the tall ones, and one through the slim ones.
+// 70 rows go through the wide tiles, 33 through the tall ones, 16 through the slim ones, and one through
+// those of few rows.
 TUILI_TEST(gemm_of_a_row_ignores_the_others) {
   const GemmCase<float> many{.m = 70, .n = 50, .k = 168};
   const std::vector<float> all = many.run(1);

@@ -10,6 +10,7 @@ constexpr uint64_t kBankBytes = 4;
 constexpr uint64_t kBanks = 32;
 constexpr int64_t kSector = 32;  // bytes
 constexpr uint32_t kPieceBytes = 128;
+constexpr int64_t kShared = -1;  // by several blocks
 
 // Words of one wavefront lie in different banks; lanes that want the same word share it.
 int64_t wavefronts(const std::array<uint64_t, kWarpSize>& addresses,
@@ -36,6 +37,11 @@ void Traffic::add(const Traffic& other) {
   least += other.least;
 }
 
+// From the `counted` blocks to all of the grid.
+void Traffic::scale(int64_t all, int64_t counted) {
+  for (int64_t* const count : {&n_requests, &served, &least}) *count = *count * all / counted;
+}
+
 void Launches::add(const Launches& other) {
   n += other.n;
   read_bytes += other.read_bytes;
@@ -43,6 +49,8 @@ void Launches::add(const Launches& other) {
   n_macs += other.n_macs;
   n_threads = std::max(n_threads, other.n_threads);
   shared_bytes = std::max(shared_bytes, other.shared_bytes);
+  n_blocks = std::max(n_blocks, other.n_blocks);
+  in_flight_bytes = std::max(in_flight_bytes, other.in_flight_bytes);
   for (const auto& [site, traffic] : other.sites) sites[site].add(traffic);
 }
 
@@ -60,17 +68,33 @@ std::string Counts::wasteful(int64_t factor) const {
   return out.str();
 }
 
-void Requests::begin_launch(int64_t n_threads, size_t shared_bytes) {
+void Requests::begin_launch(int64_t n_blocks, int64_t n_threads, size_t shared_bytes) {
   launch_ = {};
   launch_.n = 1;
+  launch_.n_blocks = n_blocks;
   launch_.n_threads = n_threads;
   launch_.shared_bytes = static_cast<int64_t>(shared_bytes);
   entered_.clear();
+  n_counted_ = 0;
   read_sectors_.clear();
   written_sectors_.clear();
 }
 
-void Requests::finish_launch() { counts_.launches[entered_].add(launch_); }
+// Blocks that did not run would have done the same, with as many sectors of their own.
+void Requests::finish_launch() {
+  const int64_t all = launch_.n_blocks;
+  launch_.read_bytes = bytes_of(read_sectors_, all, n_counted_);
+  launch_.written_bytes = bytes_of(written_sectors_, all, n_counted_);
+  launch_.n_macs = launch_.n_macs * all / n_counted_;
+  for (auto& [site, traffic] : launch_.sites) traffic.scale(all, n_counted_);
+  counts_.launches[entered_].add(launch_);
+}
+
+int64_t Requests::bytes_of(const Sectors& sectors, int64_t all, int64_t counted) {
+  const int64_t shared = std::count_if(sectors.begin(), sectors.end(),
+                                       [](const auto& sector) { return sector.second == kShared; });
+  return (shared + (std::ssize(sectors) - shared) * all / counted) * kSector;
+}
 
 void Requests::enter_function(uint32_t instruction) {
   constexpr size_t kEntered = 8;
@@ -81,6 +105,11 @@ void Requests::enter_function(uint32_t instruction) {
 
 void Requests::begin_block(int n_threads) {
   warps_.assign(static_cast<size_t>((n_threads + kWarpSize - 1) / kWarpSize), {});
+  ++n_counted_;
+}
+
+void Requests::end_block(int64_t in_flight_bytes) {
+  launch_.in_flight_bytes = std::max(launch_.in_flight_bytes, in_flight_bytes);
 }
 
 void Requests::touch(int thread, const Touch& touch) {
@@ -140,7 +169,8 @@ Traffic Requests::serve_global(const Request& request) {
   const bool reads = request.first.act == Act::read;
   auto& seen = reads ? read_sectors_ : written_sectors_;
   for (const uint64_t sector : sectors) {
-    if (seen.insert(sector).second) (reads ? launch_.read_bytes : launch_.written_bytes) += kSector;
+    const auto place = seen.try_emplace(sector, n_counted_).first;
+    if (place->second != n_counted_) place->second = kShared;
   }
   return traffic;
 }

@@ -8,7 +8,6 @@
 #include <map>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -22,14 +21,17 @@ struct Traffic {
   int64_t served = 0;  // wavefronts or sectors
   int64_t least = 0;   // of them, had the addresses been the best for as many bytes
   void add(const Traffic& other);
+  void scale(int64_t all, int64_t counted);
 };
 
 // Launches of one kernel.
 struct Launches {
   int64_t n = 0;
-  int64_t read_bytes = 0, written_bytes = 0;            // of global memory, each sector once per launch
-  int64_t n_macs = 0;                                   // of tensor_core_dot
-  int64_t n_threads = 0, shared_bytes = 0;              // of a block, the most
+  int64_t read_bytes = 0, written_bytes = 0;  // of global memory, each sector once per launch
+  int64_t n_macs = 0;                         // of tensor_core_dot
+  int64_t n_threads = 0, shared_bytes = 0;    // of a block, the most
+  int64_t n_blocks = 0;                       // of a launch, the most
+  int64_t in_flight_bytes = 0;                // what a block has asked cp.async for and not awaited, the most
   std::map<std::pair<uint32_t, Space>, Traffic> sites;  // by instruction
 
   void add(const Launches& other);
@@ -46,10 +48,11 @@ struct Counts {
 
 class Requests {
  public:
-  void begin_launch(int64_t n_threads, size_t shared_bytes);
+  void begin_launch(int64_t n_blocks, int64_t n_threads, size_t shared_bytes);
   void finish_launch();
   void enter_function(uint32_t instruction);
   void begin_block(int n_threads);
+  void end_block(int64_t in_flight_bytes);
   void touch(int thread, const Touch& touch);
   void finish_warp(int warp);  // all lanes have come to one place: what they touched before is complete
   void finish_block();
@@ -75,7 +78,10 @@ class Requests {
   std::vector<Warp> warps_;
   Launches launch_;
   std::vector<uint32_t> entered_;
-  std::unordered_set<uint64_t> read_sectors_, written_sectors_;
+  using Sectors = std::unordered_map<uint64_t, int64_t>;  // -> the block that touched it, or kShared
+  static int64_t bytes_of(const Sectors& sectors, int64_t all, int64_t counted);
+  Sectors read_sectors_, written_sectors_;
+  int64_t n_counted_ = 0;  // blocks of the launch so far
   Counts counts_;
 };
 

@@ -43,13 +43,14 @@ TUILI_TEST(argmax_says_what_is_not_a_number_and_what_is_nothing) {
   require(argmax(logits, 300, 1) == std::vector<int32_t>({-1, -1, 7, -2}), "wrong");
 }
 
-// What runtime/sampler.cc does without filters.
+// What runtime/sampler.cc does with min_p at most.
 int32_t draw_on_cpu(const float* logits, int64_t n, const cuda::Draw& draw) {
   const int64_t first = ops::argmax(logits, n);
   if (first < 0 || draw.temperature == 0) return int32_t(first);
   std::vector<float> weights(logits, logits + n);
   for (float& x : weights) x = (x - logits[first]) / draw.temperature;
   cpu_kernels().exp_shifted(weights.data(), weights.data(), 0, {0, n});
+  for (float& w : weights) w = w >= draw.least ? w : 0;
   double total = 0, sum = 0;
   for (const float w : weights) total += w;
   const double target = ops::uniform(draw.seed, draw.counter) * total;
@@ -80,7 +81,8 @@ TUILI_TEST(draws_are_the_cpus) {
     const size_t n_rows = 60;
     const std::vector<float> logits = normals<float>(n_rows * size_t(n), uint64_t(n), 3);
     std::vector<cuda::Draw> draws;
-    for (size_t r = 0; r < n_rows; ++r) draws.push_back({r * 977 + 5, r, float(r % 4) * 0.7f});
+    for (size_t r = 0; r < n_rows; ++r)
+      draws.push_back({r * 977 + 5, r, float(r % 4) * 0.7f, float(r % 3) * 0.05f});
     const std::vector<int32_t> tokens = draw(logits, draws, uint64_t(n));
     for (size_t r = 0; r < n_rows; ++r) {
       const int32_t want = draw_on_cpu(&logits[r * size_t(n)], n, draws[r]);

@@ -1,43 +1,68 @@
 // Launches of fixed shapes, for what they ask of memory (traffic.py). Their results are tested elsewhere. A
-// kernel joins by a line in a table.
+// kernel joins by a line in a table. Of large grids kSampled blocks run: all do the same.
+#include <numeric>
 #include <vector>
 
-#include "base/device.h"
-#include "emulation.h"
+#include "device_testing.h"
 #include "ops/ops.h"
-#include "testing.h"
 
 namespace {
 
-using namespace tuili;  // NOLINT: a test file
+using namespace tuili;           // NOLINT: a test file
+using namespace tuili::testing;  // NOLINT
 
-// Zeros on the device.
+constexpr int64_t kSampled = 2;
+
+// The device's memory as it is: its values change no count.
 class Tensor {
  public:
   Tensor(DType dtype, int64_t rows, int64_t columns)
-      : dtype_(dtype), rows_(rows), columns_(columns), memory_(device::allocate(bytes())) {
-    const std::vector<char> zeros(static_cast<size_t>(bytes()));
-    device::copy_to_device(memory_, zeros.data(), bytes(), nullptr);
-  }
+      : dtype_(dtype),
+        rows_(rows),
+        columns_(columns),
+        memory_(device::allocate(rows * columns * (dtype == DType::f32 ? 4 : 2))) {}
   ~Tensor() { device::free(memory_); }
   Tensor(const Tensor&) = delete;
   Tensor& operator=(const Tensor&) = delete;
 
+  void* data() const { return memory_; }
   TensorView view() const { return {memory_, dtype_, {rows_, columns_}, DeviceKind::cuda}; }
   TensorView row() const { return {memory_, dtype_, {columns_}, DeviceKind::cuda}; }
 
  private:
-  int64_t bytes() const { return rows_ * columns_ * (dtype_ == DType::f32 ? 4 : 2); }
-
   DType dtype_;
   int64_t rows_, columns_;
   void* memory_;
 };
 
+// What weights and pages take, made once.
+char* large_memory(int64_t bytes) {
+  constexpr int64_t kMost = int64_t{288} << 20;
+  static const Tensor memory(DType::bf16, kMost / 2, 1);
+  require(bytes <= kMost, bytes, " bytes");
+  return static_cast<char*>(memory.data());
+}
+
 template <int64_t kM, int64_t kN, int64_t kK>
 void gemm() {
-  const Tensor x(DType::bf16, kM, kK), w(DType::bf16, kN, kK), y(DType::f32, kM, kN);
-  ops::gemm({}, y.view(), x.view(), w.view());
+  const Tensor x(DType::bf16, kM, kK), y(DType::f32, kM, kN);
+  const TensorView w(large_memory(kN * kK * 2), DType::bf16, {kN, kK}, DeviceKind::cuda);
+  ops::gemm({}, y.view(), x.view(), w);
+}
+
+template <Format kFormat, int64_t kM, int64_t kN, int64_t kK>
+void quantized_gemm() {
+  const Tensor x(DType::bf16, kM, kK), y(DType::f32, kM, kN);
+  const int64_t code_bytes = kN * kK / (kFormat == Format::q8_0 ? 1 : 2);
+  char* const planes = large_memory(code_bytes + kN * kK / kGroup * 2);
+  const PackedMatrix w{.format = kFormat,
+                       .n = kN,
+                       .k = kK,
+                       .codes = reinterpret_cast<const uint8_t*>(planes),
+                       .scale = reinterpret_cast<const uint16_t*>(planes + code_bytes)};
+  device::check(
+      cuda::gemm(nullptr, {{y.data(), DType::f32}, static_cast<const bf16*>(x.data()), w, nullptr, kM}),
+      "gemm");
 }
 
 template <int64_t kTokens, int64_t kModel>
@@ -46,10 +71,68 @@ void rms_norm() {
   ops::rms_norm({}, y.view(), x.view(), gain.row(), 1e-5f);
 }
 
-const testing::Registration kShapes[] = {
-    {"shape: gemm m 1 n 512 k 2048", gemm<1, 512, 2048>},
-    {"shape: gemm m 16 n 512 k 2048", gemm<16, 512, 2048>},
+// One row per sequence behind kKeys keys: 32 heads over 8 of 128, pages of 32 tokens in f16.
+template <int64_t kSequences, int64_t kKeys>
+void decode_attention() {
+  constexpr int64_t kHeads = 32, kKvHeads = 8, kDim = 128, kBlock = 32, kPerSequence = kKeys / kBlock;
+  constexpr int64_t kStride = kKvHeads * kBlock * kDim, kPageBytes = kSequences * kPerSequence * kStride * 2;
+  const int64_t n_partials = cuda::attention_partial_floats(kSequences, kHeads, kDim, kKeys);
+  const Tensor q(DType::f32, kSequences, kHeads * kDim), out(DType::bf16, kSequences, kHeads * kDim);
+  const Tensor partials(DType::f32, n_partials, 1);
+  std::vector<int32_t> ids(kSequences * kPerSequence);
+  std::iota(ids.begin(), ids.end(), 0);
+  std::vector<cuda::AttentionSequence> texts;
+  for (int32_t i = 0; i < kSequences; ++i)
+    texts.push_back({i, 1, int32_t{kKeys - 1}, int32_t{kKeys}, i * int32_t{kPerSequence}});
+  OnDevice<int32_t> blocks(ids);
+  OnDevice<cuda::AttentionSequence> sequences(texts);
+  char* const pages = large_memory(2 * kPageBytes);
+  cuda::AttentionArgs args{};
+  args.out = {out.data(), DType::bf16};
+  args.ld_out = args.ld_q = kHeads * kDim;
+  args.q = static_cast<const float*>(q.data());
+  args.pages = {pages, pages + kPageBytes, DType::f16, kBlock, kKvHeads, kDim, kStride};
+  args.blocks = blocks.get();
+  args.sequences = sequences.get();
+  args.n_sequences = args.n_tokens = kSequences;
+  args.max_rows = 1;
+  args.max_keys = kKeys;
+  args.n_heads = kHeads;
+  args.causal = cuda::Causal::yes;
+  args.scale = 0x1p-3f;
+  args.partials = static_cast<float*>(partials.data());
+  args.partial_floats = n_partials;
+  device::check(cuda::attention(nullptr, args), "attention");
+}
+
+template <void (*kShape)()>
+void sampled() {
+  emulation::set_sample(kSampled);
+  try {
+    kShape();
+  } catch (...) {
+    emulation::set_sample(0);
+    throw;
+  }
+  emulation::set_sample(0);
+}
+
+// Weights of 4,096 inputs, for 4,096 and 28,672 outputs.
+#define TUILI_SKINNY(m)                                                                                    \
+  {"shape: gemm m " #m " n 4096 k 4096", sampled<gemm<m, 4096, 4096>>},                                    \
+      {"shape: gemm m " #m " n 28672 k 4096", sampled<gemm<m, 28672, 4096>>},                              \
+      {"shape: gemm q8_0 m " #m " n 4096 k 4096", sampled<quantized_gemm<Format::q8_0, m, 4096, 4096>>},   \
+      {"shape: gemm q8_0 m " #m " n 28672 k 4096", sampled<quantized_gemm<Format::q8_0, m, 28672, 4096>>}, \
+      {"shape: gemm q4_0 m " #m " n 4096 k 4096", sampled<quantized_gemm<Format::q4_0, m, 4096, 4096>>}, { \
+    "shape: gemm q4_0 m " #m " n 28672 k 4096", sampled<quantized_gemm<Format::q4_0, m, 28672, 4096>>      \
+  }
+
+const Registration kShapes[] = {
+    TUILI_SKINNY(1),
+    TUILI_SKINNY(8),
+    TUILI_SKINNY(16),
     {"shape: gemm m 128 n 256 k 512", gemm<128, 256, 512>},
+    {"shape: attention 16 rows behind 4096 keys", sampled<decode_attention<16, 4096>>},
     {"shape: rms_norm n_tokens 4 d_model 2048", rms_norm<4, 2048>},
 };
 

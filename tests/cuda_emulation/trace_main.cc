@@ -35,7 +35,8 @@ void write(std::ostream& out, const std::string& test, const std::vector<uint32_
   }
   out << "], \"launches\": " << kernel.n << ", \"read_bytes\": " << kernel.read_bytes
       << ", \"written_bytes\": " << kernel.written_bytes << ", \"macs\": " << kernel.n_macs
-      << ", \"threads\": " << kernel.n_threads << ", \"shared_bytes\": " << kernel.shared_bytes << "}\n";
+      << ", \"threads\": " << kernel.n_threads << ", \"shared_bytes\": " << kernel.shared_bytes
+      << ", \"blocks\": " << kernel.n_blocks << ", \"in_flight_bytes\": " << kernel.in_flight_bytes << "}\n";
 }
 
 }  // namespace

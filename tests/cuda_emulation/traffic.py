@@ -5,9 +5,10 @@
     python tests/cuda_emulation/traffic.py --places    also lists the lines that waste most
     python tests/cuda_emulation/traffic.py --counts F  reads what a run of the tests has left in file F
 
-Per kernel, over all tests: wavefronts of shared memory (more than the least are bank conflicts) and 32-byte
-sectors of global memory, each as a multiple of the least that as many bytes need. Per fixed shape of
-shapes_test.cc: the counts themselves. The same source gives the same counts; nothing here is a time.
+Per kernel, over all tests but those of fixed shapes: wavefronts of shared memory (more than the least are
+bank conflicts) and 32-byte sectors of global memory, each as a multiple of the least that as many bytes need.
+Per fixed shape of shapes_test.cc: the counts themselves. The same source gives the same counts; nothing here
+is a time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent
 BUDGET = Path(__file__).with_name("traffic_budget.json")
 TOLERANCE = 0.01  # of a ratio: tests of other shapes may join
+FEWER_IS_WORSE = {"in_flight_bytes"}
 
 Frame = tuple[str, str]  # function, "file:line"
 
@@ -57,6 +59,8 @@ class Kernel:
     macs: int = 0
     threads: int = 0  # of a block, the most
     shared_bytes: int = 0
+    blocks: int = 0  # of a launch, the most
+    in_flight_bytes: int = 0  # that a block has asked cp.async for and not awaited, the most
     places: Counter[str] = field(default_factory=Counter)  # wavefronts and sectors above the least
 
 
@@ -133,6 +137,8 @@ def count(program: Path, counts: Path | None) -> dict[str, dict[str, Kernel]]:
         kernel.macs += line["macs"]
         kernel.threads = max(kernel.threads, line["threads"])
         kernel.shared_bytes = max(kernel.shared_bytes, line["shared_bytes"])
+        kernel.blocks = max(kernel.blocks, line["blocks"])
+        kernel.in_flight_bytes = max(kernel.in_flight_bytes, line["in_flight_bytes"])
     return tests
 
 
@@ -142,8 +148,6 @@ def summary(tests: dict[str, dict[str, Kernel]]) -> dict[str, dict[str, dict[str
     shapes: dict[str, dict[str, float]] = {}
     for test, counted in tests.items():
         for name, kernel in counted.items():
-            kernels[name].shared.add(kernel.shared.requests, kernel.shared.served, kernel.shared.least)
-            kernels[name].global_.add(kernel.global_.requests, kernel.global_.served, kernel.global_.least)
             kernels[name].threads = max(kernels[name].threads, kernel.threads)
             kernels[name].shared_bytes = max(kernels[name].shared_bytes, kernel.shared_bytes)
             if test.startswith("shape: "):
@@ -155,7 +159,12 @@ def summary(tests: dict[str, dict[str, Kernel]]) -> dict[str, dict[str, dict[str
                     "read_bytes": kernel.read_bytes,
                     "written_bytes": kernel.written_bytes,
                     "macs": kernel.macs,
+                    "blocks": kernel.blocks,
+                    "in_flight_bytes": kernel.in_flight_bytes,
                 }
+                continue
+            kernels[name].shared.add(kernel.shared.requests, kernel.shared.served, kernel.shared.least)
+            kernels[name].global_.add(kernel.global_.requests, kernel.global_.served, kernel.global_.least)
     ratios = {
         name: {"wavefronts": kernel.shared.ratio, "sectors": kernel.global_.ratio}
         for name, kernel in sorted(kernels.items())
@@ -177,7 +186,8 @@ def excesses(counted: dict, budget: dict) -> list[str]:
                 found.append(f"{name}: not in the budget; add it with --update")
                 continue
             for what, number in numbers.items():
-                if number > allowed[what] * (1 + tolerance):
+                sign = -1 if what in FEWER_IS_WORSE else 1
+                if sign * number > sign * allowed[what] * (1 + tolerance):
                     found.append(f"{name}: {what} {number}, allowed {allowed[what]}")
     return found
 

@@ -33,6 +33,7 @@ int rope(Stream, const RopeArgs&) { return absent("rope"); }
 int kv_write(Stream, const KvPages&, const float*, const float*, int64_t, const int32_t*, int64_t) {
   return absent("kv_write");
 }
+int rope_kv_write(Stream, const RopeKvArgs&) { return absent("rope_kv_write"); }
 int distance_bias(Stream, const DistanceArgs&) { return absent("distance_bias"); }
 int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv_copy"); }
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }

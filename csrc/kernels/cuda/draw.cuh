@@ -68,14 +68,15 @@ __device__ __forceinline__ uint64_t uniform_bits(uint64_t key, uint64_t counter)
   return (uint64_t{c0} << 32 | c1) & ~uint64_t{0x7ff};
 }
 
-// exp((x - best) / temperature), with the CPU's bits.
+// exp((x - best) / temperature), with the CPU's bits; what is below `least` weighs nothing.
 struct Weights {
   const float* row;
   int n_vocab;
-  float best, temperature;
+  float best, temperature, least;
   __device__ __forceinline__ float operator[](int id) const {
     if (id >= n_vocab) return 0.0f;
-    return exponential(__fdiv_rn(__fsub_rn(row[id], best), temperature));
+    const float weight = exponential(__fdiv_rn(__fsub_rn(row[id], best), temperature));
+    return weight >= least ? weight : 0.0f;
   }
 };
 
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(kLogitThreads)
   const bool is_certain = token < 0 || draw.temperature == 0.0f || row[best.id] == __builtin_huge_valf();
   if (!is_certain) {
     const int n_tiles = (n_vocab + kIdsPerTile - 1) / kIdsPerTile;
-    const Weights weights{row, n_vocab, row[best.id], draw.temperature};
+    const Weights weights{row, n_vocab, row[best.id], draw.temperature, draw.least};
     sum_tiles(shared, weights, n_tiles);
     if (threadIdx.x >= 32) return;
     token = draw_id(shared, weights, n_tiles, uniform_bits(draw.seed, draw.counter));

@@ -33,20 +33,54 @@ int activate_as(Stream stream, Output y, const float* gate, const float* up, int
 }
 
 template <typename T>
+KvWriteBody<T> kv_write_body(const KvPages& pages, const float* k, const float* v, int64_t ld,
+                             const int32_t* slots) {
+  return {static_cast<T*>(pages.k),
+          static_cast<T*>(pages.v),
+          k,
+          v,
+          slots,
+          ld,
+          pages.block_stride,
+          static_cast<int>(pages.n_kv_heads * pages.head_dim),
+          static_cast<int>(pages.head_dim),
+          static_cast<int>(pages.block_size)};
+}
+
+template <typename T>
 int kv_write_as(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
                 const int32_t* slots, int64_t n_tokens) {
-  const int64_t d = pages.n_kv_heads * pages.head_dim;
-  const KvWriteBody<T> body{static_cast<T*>(pages.k),
-                            static_cast<T*>(pages.v),
-                            k,
-                            v,
-                            slots,
-                            ld,
-                            pages.block_stride,
-                            static_cast<int>(d),
-                            static_cast<int>(pages.head_dim),
-                            static_cast<int>(pages.block_size)};
-  return for_each(stream, body, n_tokens * d);
+  const KvWriteBody<T> body = kv_write_body<T>(pages, k, v, ld, slots);
+  return for_each(stream, body, n_tokens * body.d);
+}
+
+bool is_valid(const RopeArgs& args) {
+  return args.n_heads * args.head_dim <= INT_MAX && 2 * args.half <= args.head_dim;
+}
+
+RopeBody rope_body(const RopeArgs& args) {
+  const bool halves = args.pairs == RopePairs::halves;
+  const auto half = static_cast<int>(args.half);
+  return {args.x,
+          args.cos,
+          args.sin,
+          args.ld,
+          static_cast<int>(args.n_heads),
+          static_cast<int>(args.head_dim),
+          half,
+          halves ? 1 : 2,
+          halves ? half : 1};
+}
+
+template <typename T>
+int rope_kv_write_as(Stream stream, const RopeKvArgs& args) {
+  const auto& [q, k, v, ld_kv, pages, slots] = args;
+  const int64_t of_q = q.n_heads * q.half, of_head = 2 * pages.head_dim - q.half;
+  const int64_t of_token = of_q + pages.n_kv_heads * of_head;
+  if (!is_valid(q) || of_token > INT_MAX || q.head_dim != pages.head_dim) return cudaErrorInvalidValue;
+  const RopeKvBody<T> body{rope_body(q), kv_write_body<T>(pages, k, v, ld_kv, slots), static_cast<int>(of_q),
+                           static_cast<int>(of_head), static_cast<int>(of_token)};
+  return for_each(stream, body, q.n_tokens * of_token);
 }
 
 // A block of 128 threads per four vectors of k and of v; no shared memory.
@@ -134,20 +168,8 @@ int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n
 }
 
 int rope(Stream stream, const RopeArgs& args) {
-  const int64_t row = args.n_heads * args.head_dim;
-  if (row > INT_MAX || 2 * args.half > args.head_dim) return cudaErrorInvalidValue;
-  const bool halves = args.pairs == RopePairs::halves;
-  const auto half = static_cast<int>(args.half);
-  const RopeBody body{args.x,
-                      args.cos,
-                      args.sin,
-                      args.ld,
-                      static_cast<int>(args.n_heads),
-                      static_cast<int>(args.head_dim),
-                      half,
-                      halves ? 1 : 2,
-                      halves ? half : 1};
-  return for_each(stream, body, args.n_tokens * args.n_heads * args.half);
+  if (!is_valid(args)) return cudaErrorInvalidValue;
+  return for_each(stream, rope_body(args), args.n_tokens * args.n_heads * args.half);
 }
 
 int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
@@ -155,6 +177,12 @@ int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v
   if (pages.type == DType::f16) return kv_write_as<__half>(stream, pages, k, v, ld, slots, n_tokens);
   if (pages.type == DType::bf16) return kv_write_as<bf16>(stream, pages, k, v, ld, slots, n_tokens);
   if (pages.type == DType::i8) return kv_write_codes(stream, pages, k, v, ld, slots, n_tokens);
+  return cudaErrorInvalidValue;
+}
+
+int rope_kv_write(Stream stream, const RopeKvArgs& args) {
+  if (args.pages.type == DType::f16) return rope_kv_write_as<__half>(stream, args);
+  if (args.pages.type == DType::bf16) return rope_kv_write_as<bf16>(stream, args);
   return cudaErrorInvalidValue;
 }
 

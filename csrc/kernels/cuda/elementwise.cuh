@@ -163,11 +163,15 @@ struct RopeBody {
   __device__ __forceinline__ void operator()(int i) const {
     const int pair = i % half, head = i / half % n_heads, token = i / half / n_heads;
     float* a = x + token * ld + head * head_dim + pair * pair_stride;
-    float* b = a + pair_distance;
+    const float2 turned = turn(a, token, pair);
+    *a = turned.x;
+    a[pair_distance] = turned.y;
+  }
+  // A token's pair that begins at `a`, turned.
+  __device__ __forceinline__ float2 turn(const float* a, int token, int pair) const {
     const int64_t angle = static_cast<int64_t>(token) * half + pair;
-    const float c = cos[angle], s = sin[angle], at = *a, bt = *b;
-    *a = __fmaf_rn(at, c, -__fmul_rn(bt, s));
-    *b = __fmaf_rn(bt, c, __fmul_rn(at, s));
+    const float c = cos[angle], s = sin[angle], at = *a, bt = a[pair_distance];
+    return {__fmaf_rn(at, c, -__fmul_rn(bt, s)), __fmaf_rn(bt, c, __fmul_rn(at, s))};
   }
 };
 
@@ -188,13 +192,38 @@ struct KvWriteBody {
   int d, head_dim, block_size;
   __device__ __forceinline__ void operator()(int i) const {
     const int token = i / d, column = i % d;
+    const int64_t from = token * ld + column, to = place(token, column / head_dim) + column % head_dim;
+    put(k_pages + to, k[from]);
+    put(v_pages + to, v[from]);
+  }
+  // Where a token's part of a head begins in the pages.
+  __device__ __forceinline__ int64_t place(int token, int head) const {
     const int slot = slots[token];
-    const int64_t to = slot / block_size * block_stride +
-                       (static_cast<int64_t>(column / head_dim) * block_size + slot % block_size) * head_dim +
-                       column % head_dim;
-    const int64_t from = token * ld + column;
-    store(k_pages + to, within_range(k[from], k_pages));
-    store(v_pages + to, within_range(v[from], v_pages));
+    return slot / block_size * block_stride +
+           (static_cast<int64_t>(head) * block_size + slot % block_size) * head_dim;
+  }
+  __device__ __forceinline__ void put(T* to, float x) const { store(to, within_range(x, to)); }
+};
+
+// Of each token the pairs of q, then per kv head the pairs of k, what of k is not turned, and v.
+template <typename T>
+struct RopeKvBody {
+  RopeBody q;
+  KvWriteBody<T> kv;
+  int of_q, of_head;  // elements of a token's q, and of one kv head
+  int of_token;
+  __device__ __forceinline__ void operator()(int i) const {
+    const int token = i / of_token, at = i % of_token;
+    if (at < of_q) return q(token * of_q + at);
+    const int head = (at - of_q) / of_head, element = (at - of_q) % of_head, n_plain = kv.head_dim - q.half;
+    const int64_t from = token * kv.ld + head * kv.head_dim, to = kv.place(token, head);
+    if (element >= n_plain)
+      return kv.put(kv.v_pages + to + element - n_plain, kv.v[from + element - n_plain]);
+    if (element >= q.half) return kv.put(kv.k_pages + to + element + q.half, kv.k[from + element + q.half]);
+    const int d = element * q.pair_stride;
+    const float2 turned = q.turn(kv.k + from + d, token, element);
+    kv.put(kv.k_pages + to + d, turned.x);
+    kv.put(kv.k_pages + to + d + q.pair_distance, turned.y);
   }
 };
 

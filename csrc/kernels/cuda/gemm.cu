@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
 
-// One block of 128 threads per tile of y; 48 or 96 KiB of shared memory, for which the device must be asked.
+// One block of 128 threads per tile of y; 40 to 96 KiB of shared memory, for which the device must be asked.
 template <typename Shape, typename Out>
 int launch_gemm(Stream stream, const GemmProblem<Out>& problem) {
   const int64_t row_bytes = problem.k * static_cast<int64_t>(sizeof(bf16));
@@ -35,6 +35,7 @@ int launch_for_rows(Stream stream, const GemmArgs& args) {
                                  static_cast<int>(args.n),
                                  static_cast<int>(args.k),
                                  pair_access(args.y.data, args.n, sizeof(Out))};
+  if (args.m <= FewGemm::kTileM) return launch_gemm<FewGemm>(stream, problem);
   if (args.m <= SlimGemm::kTileM) return launch_gemm<SlimGemm>(stream, problem);
   if (args.m <= TallGemm::kTileM) return launch_gemm<TallGemm>(stream, problem);
   return launch_gemm<WideGemm>(stream, problem);
@@ -59,6 +60,8 @@ TUILI_GEMM(TallGemm, float)
 TUILI_GEMM(TallGemm, bf16)
 TUILI_GEMM(SlimGemm, float)
 TUILI_GEMM(SlimGemm, bf16)
+TUILI_GEMM(FewGemm, float)
+TUILI_GEMM(FewGemm, bf16)
 #undef TUILI_GEMM
 
 }  // namespace tuili::cuda

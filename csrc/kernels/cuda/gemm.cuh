@@ -8,6 +8,8 @@
 //     TFLOP/s, 12.7 µs
 // v4  fragments by ldmatrix: what 16-byte loads bring had to be moved, 3 moves per mma: 388 TFLOP/s (cuBLAS
 //     with wgmma 797), 282 at m 512; m 64: 20 µs (12.1); m 1: 12.2 µs, n 28,672 70 µs
+// v5  shared memory was as busy as the stream: copies without bank conflicts, and for m ≤ 8 half of the reads
+//     of x, and five tiles under way, not three. Not measured
 #pragma once
 
 #include "kernels/cuda/convert.cuh"
@@ -20,12 +22,12 @@ namespace tuili::cuda {
 inline constexpr int kGemmThreads = kTileThreads;  // 4 warps
 
 // A tile of y: kWarpsM × kWarpsN warps of kTilesM × kTilesN tiles of mma (16 × 8) each; kStages tiles of
-// kPlanes · 32 k are in flight.
-template <int kWarpsM_, int kTilesM_, int kTilesN_, int kPlanes_, int kStages_>
+// kPlanes · 32 k are in flight. Of a tile of mma kRows rows are there: 8 or 16.
+template <int kWarpsM_, int kTilesM_, int kTilesN_, int kPlanes_, int kStages_, int kRows_ = 16>
 struct GemmShape {
   static constexpr int kWarpsM = kWarpsM_, kWarpsN = kGemmThreads / 32 / kWarpsM_;
   static constexpr int kTilesM = kTilesM_, kTilesN = kTilesN_, kPlanes = kPlanes_, kStages = kStages_;
-  static constexpr int kWarpM = 16 * kTilesM, kWarpN = 8 * kTilesN;
+  static constexpr int kRows = kRows_, kWarpM = kRows * kTilesM, kWarpN = 8 * kTilesN;
   static constexpr int kTileM = kWarpsM * kWarpM, kTileN = kWarpsN * kWarpN, kTileK = kPlanes * kPlaneK;
 
   struct Stage {
@@ -40,6 +42,7 @@ struct GemmShape {
 using WideGemm = GemmShape<2, 4, 8, 2, 3>;  // 128 × 128, 96 KiB of shared memory, 128 accumulators per thread
 using TallGemm = GemmShape<4, 1, 4, 2, 8>;  // 64 × 32 for m ≤ 64, 96 KiB
 using SlimGemm = GemmShape<1, 1, 1, 4, 4>;  // 16 × 32 for m ≤ 16, 48 KiB: 4 blocks per SM
+using FewGemm = GemmShape<1, 1, 1, 4, 6, 8>;  // 8 × 32 for m ≤ 8, 60 KiB: one block has 40 KiB under way
 
 template <typename Out>
 struct GemmProblem {
@@ -61,8 +64,8 @@ __device__ __forceinline__ void load_tile(__nv_bfloat16 (&to)[kPlanes][kRows][kP
   for (int i = threadIdx.x; i < kRows * kTileK; i += kGemmThreads) {
     const int row = i / kTileK, column = i % kTileK;
     const bool exists = first_row + row < n_rows && first_k + column < k;
-    const int place = chunk_place(row, column % kPlaneK / 8) * 8 + column % 8;
-    to[column / kPlaneK][row][place] =
+    const int plane = column / kPlaneK, place = chunk_place(row, column % kPlaneK / 8) * 8 + column % 8;
+    to[plane][row_place<kRows>(row, plane)][place] =
         exists ? from[static_cast<int64_t>(first_row + row) * k + first_k + column]
                : __float2bfloat16_rn(0.0f);
   }
@@ -75,15 +78,19 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kTilesM][Shap
 #pragma unroll
   for (int plane = 0; plane < Shape::kPlanes; ++plane) {
     uint32_t a[Shape::kTilesM][2][4];  // by step
+    if constexpr (Shape::kRows == 8) {
+      load_few(a[0], stage.x, plane);
+    } else {
 #pragma unroll
-    for (int i = 0; i < Shape::kTilesM; ++i) {
+      for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
-      for (int step = 0; step < 2; ++step) load_a(a[i][step], stage.x[plane], warp_m + 16 * i, step);
+        for (int step = 0; step < 2; ++step) load_a(a[i][step], stage.x, plane, warp_m + 16 * i, step);
+      }
     }
 #pragma unroll
     for (int j = 0; j < Shape::kTilesN; ++j) {
       uint32_t b[4];
-      load_b(b, stage.w[plane], warp_n + 8 * j);
+      load_b(b, stage.w, plane, warp_n + 8 * j);
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
 #pragma unroll

@@ -23,6 +23,7 @@ int launch_gemm(Stream stream, const QuantProblem& problem) {
 // The shape decides how fast, never which bits.
 template <Format kFormat>
 int launch_for_rows(Stream stream, const QuantProblem& problem) {
+  if (problem.m <= FewQuant<kFormat>::kTileM) return launch_gemm<FewQuant<kFormat>>(stream, problem);
   if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_gemm<SlimQuant<kFormat>>(stream, problem);
   if (problem.m <= TallQuant<kFormat>::kTileM) return launch_gemm<TallQuant<kFormat>>(stream, problem);
   return launch_gemm<WideQuant<kFormat>>(stream, problem);
@@ -62,7 +63,8 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
 #define TUILI_GEMM(format)                                                             \
   template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem); \
   template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem); \
-  template __global__ void gemm_quant_kernel<SlimQuant<Format::format>>(QuantProblem);
+  template __global__ void gemm_quant_kernel<SlimQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_quant_kernel<FewQuant<Format::format>>(QuantProblem);
 TUILI_GEMM(q8_0)
 TUILI_GEMM(q4_0)
 TUILI_GEMM(q4_1)

@@ -8,6 +8,7 @@
 // v3  a thread's copies by an addition and a predicate: 9.8, 26.8, 97
 // v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s of
 //     4.8, bound by 20 instructions per mma
+// v5  as gemm.cuh's. Not measured
 #pragma once
 
 #include "base/packed.h"
@@ -43,13 +44,14 @@ struct QuantFormat {
                                                          : 0;
 };
 
-template <Format kFormat_, int kWarpsM_, int kTilesM_, int kTilesN_, int kGroups_, int kStages_>
+template <Format kFormat_, int kWarpsM_, int kTilesM_, int kTilesN_, int kGroups_, int kStages_,
+          int kRows_ = 16>
 struct QuantShape : QuantFormat<kFormat_> {
   using Base = QuantFormat<kFormat_>;
   static constexpr Format kFormat = kFormat_;
   static constexpr int kWarpsN = kQuantThreads / 32 / kWarpsM_;
   static constexpr int kTilesM = kTilesM_, kTilesN = kTilesN_, kGroups = kGroups_, kStages = kStages_;
-  static constexpr int kWarpM = 16 * kTilesM, kWarpN = 8 * kTilesN;
+  static constexpr int kRows = kRows_, kWarpM = kRows * kTilesM, kWarpN = 8 * kTilesN;
   static constexpr int kTileM = kWarpsM_ * kWarpM, kTileN = kWarpsN * kWarpN;
   static constexpr int kPanels = kTileN / kPanelN;
   static constexpr int kUnrolled = kTilesM == 1 ? 4 : 1;  // groups whose sums wait for each other's not
@@ -77,6 +79,8 @@ template <Format kFormat>
 using TallQuant = QuantShape<kFormat, 1, 4, 1, 8, 2>;  // 64 × 32 for m ≤ 64
 template <Format kFormat>
 using SlimQuant = QuantShape<kFormat, 1, 1, 1, 8, 3>;  // 16 × 32 for m ≤ 16
+template <Format kFormat>
+using FewQuant = QuantShape<kFormat, 1, 1, 1, 8, 5, 8>;  // 8 × 32 for m ≤ 8
 
 struct QuantProblem {
   void* y;
@@ -154,18 +158,28 @@ __device__ __forceinline__ uint32_t spread_bits(uint32_t pairs, int from) {
   return (twice >> from & kMask) | (twice >> (from + kFurther) & kMask << 16);
 }
 
-// mma's b: of a column of the panel k 2t, 2t + 1, 2t + 8, 2t + 9 of a step, as bf16 integers. Quads 4 step +
-// t / 2 and 4 step + 2 + t / 2 hold them.
+// Of a column of the panel the low bits of k 2t, 2t + 1, 2t + 8, 2t + 9, of both steps. Quads t / 2 and 2 + t
+// / 2 hold them.
 template <typename Shape>
-__device__ __forceinline__ void load_codes(uint32_t (&b)[2], const typename Shape::Stage& stage, int panel,
-                                           int group, int column, int t, int step) {
+__device__ __forceinline__ uint32_t load_nibbles(const typename Shape::Stage& stage, int panel, int group,
+                                                 int column, int t) {
+  if constexpr (Shape::kIsByte) return 0;
+  const uint8_t* codes = stage.codes[panel][group] + t / 2 * 64 + column * 4 + t % 2 * 2;
+  return half_word_at(codes) | half_word_at(codes + 128) << 16;
+}
+
+// mma's b of a step: those codes as bf16 integers. Bytes lie in quads 4 step + t / 2 and 4 step + 2 + t / 2.
+template <typename Shape>
+__device__ __forceinline__ void load_codes(uint32_t (&b)[2], uint32_t nibbles,
+                                           const typename Shape::Stage& stage, int panel, int group,
+                                           int column, int t, int step) {
   const int quad = t / 2, at = column * 4 + t % 2 * 2;
-  const uint8_t* codes = stage.codes[panel][group] + quad * 64 + at;
   if constexpr (Shape::kIsByte) {
+    const uint8_t* codes = stage.codes[panel][group] + quad * 64 + at;
     b[0] = ptx::signed_bytes_to_bf16<0>(half_word_at(codes + step * 256));
     b[1] = ptx::signed_bytes_to_bf16<0>(half_word_at(codes + step * 256 + 128));
   } else {
-    uint32_t four = (half_word_at(codes) | half_word_at(codes + 128) << 16) >> 4 * step & 0x0f0f0f0fu;
+    uint32_t four = nibbles >> 4 * step & 0x0f0f0f0fu;
     const uint8_t* high = stage.high[panel][group] + at;
     if constexpr (Shape::kHasFifthBit)
       four |= spread_bits<0x0101u, 2>(half_word_at(high), quad + 4 * step) << 4;
@@ -222,11 +236,12 @@ struct GroupOfX {
 
   __device__ __forceinline__ GroupOfX(const typename Shape::Stage& stage, int group, int warp_m) {
     const uint32_t one = ptx::pack<__nv_bfloat16>(1.0f, 1.0f);
+    if constexpr (Shape::kRows == 8) load_few(a[0], stage.x, group);
 #pragma unroll
     for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        load_a(a[i][step], stage.x[group], warp_m + 16 * i, step);
+        if constexpr (Shape::kRows != 8) load_a(a[i][step], stage.x, group, warp_m + 16 * i, step);
       }
       if constexpr (Shape::kHasMin) {
 #pragma unroll
@@ -245,11 +260,12 @@ __device__ __forceinline__ void multiply_columns(float (&acc)[Shape::kTilesM][Sh
                                                  int group, int warp_n, int j, int lane) {
   const int first = warp_n + 8 * j, panel = first / kPanelN;
   const int first_column = first % kPanelN, t = lane % 4;
+  const uint32_t nibbles = load_nibbles<Shape>(stage, panel, group, first_column + lane / 4, t);
   float sums[Shape::kTilesM][4] = {};
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
     uint32_t b[2];
-    load_codes<Shape>(b, stage, panel, group, first_column + lane / 4, t, step);
+    load_codes<Shape>(b, nibbles, stage, panel, group, first_column + lane / 4, t, step);
 #pragma unroll
     for (int i = 0; i < Shape::kTilesM; ++i) ptx::mma_m16n8k16<__nv_bfloat16>(sums[i], x.a[i][step], b);
     if (!Shape::kHasStepScales && step == 0) continue;

@@ -130,6 +130,17 @@ struct KvPages {
 int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
              const int32_t* slots, int64_t n_tokens);
 
+// rope of q, and kv_write of v and of k as rope would turn it, in one launch; k itself stays as it is.
+struct RopeKvArgs {
+  RopeArgs q;      // its tables and pairs are k's, too
+  const float* k;  // f32 [n_tokens, n_kv_heads · head_dim], row stride ld_kv
+  const float* v;
+  int64_t ld_kv;
+  KvPages pages;
+  const int32_t* slots;
+};
+int rope_kv_write(Stream stream, const RopeKvArgs& args);
+
 // Block to[i] becomes a copy of block from[i]; pairs hold (from, to), and no block is both. Not of i8.
 int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs);
 
@@ -271,13 +282,14 @@ int gemm(Stream stream, const QuantizedGemmArgs& args);
 int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
 
 // tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
-// draws without filters; the first maximum at temperature 0 or if it is +Inf; -1 and -2 as argmax.
-// kUndecided: the uniform number lies so close to a sum of probabilities that the order of adding decides,
-// and the CPU must draw. draws in device memory. n_vocab is below 2^19.
+// draws with min_p alone, or without filters; the first maximum at temperature 0 or if it is +Inf; -1 and -2
+// as argmax. kUndecided: the uniform number lies so close to a sum of probabilities that the order of adding
+// decides, and the CPU must draw. draws in device memory. n_vocab is below 2^19.
 struct Draw {
   uint64_t seed;
   uint64_t counter;
   float temperature;
+  float least = 0.0f;  // in [0, 1]: who has less of the likeliest's probability is not drawn
 };
 inline constexpr int32_t kUndecided = -3;
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,

@@ -89,7 +89,27 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&d)[4], const void* shared
 #endif
 }
 
-// The same with each matrix transposed: lane l receives elements (2 (l % 4), l / 4) and the one below it.
+// One of them: lanes 0 … 7 pass the rows.
+__device__ __forceinline__ void ldmatrix_x1(uint32_t& d, const void* shared_row) {
+#if defined(__CUDACC__)
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+               : "=r"(d)
+               : "r"(shared_address(shared_row))
+               : "memory");
+#else
+  struct Lane {
+    const void* row;
+    uint32_t d;
+  };
+  Lane lane{threadIdx.x % 32 < 8 ? emulation::checked_shared(shared_row, 16, 16) : nullptr, 0};
+  emulation::warp_op(emulation::kFullWarp, lane, [](const emulation::Lanes<Lane>& lanes) {
+    for (int l = 0; l < 32; ++l) lanes[l]->d = static_cast<const uint32_t*>(lanes[l / 4]->row)[l % 4];
+  });
+  d = lane.d;
+#endif
+}
+
+// Four with each matrix transposed: lane l receives elements (2 (l % 4), l / 4) and the one below it.
 __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&d)[4], const void* shared_row) {
 #if defined(__CUDACC__)
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"

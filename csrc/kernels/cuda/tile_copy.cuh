@@ -14,19 +14,40 @@ inline constexpr int kPlaneK = 32;        // k of a row that lie together in sha
 // one another have it in eight different places of the banks, as ldmatrix wants.
 __device__ __forceinline__ int chunk_place(int row, int chunk) { return chunk ^ row / 2 % 4; }
 
+// Where a row lies in a plane: in odd ones neighbours change places. Eight threads copy half of a row into
+// each of two planes, and meet no bank twice. Large tiles wait for the tensor cores, and have no register to
+// spare.
+template <int kRows>
+__device__ __forceinline__ int row_place(int row, int plane) {
+  return kRows < 128 ? row ^ (plane & 1) : row;
+}
+
 // mma's a: k 16 step … of rows row … row + 15 of a plane. mma's b of both steps: k 0 … 31 of rows row … row
 // + 7.
-template <int kRows>
-__device__ __forceinline__ void load_a(uint32_t (&a)[4], const __nv_bfloat16 (&plane)[kRows][kPlaneK],
-                                       int row, int step) {
-  const int lane = threadIdx.x % 32, r = row + lane % 16;
-  ptx::ldmatrix_x4(a, &plane[r][chunk_place(r, 2 * step + lane / 16) * 8]);
+template <int kPlanes, int kRows>
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], const __nv_bfloat16 (&tile)[kPlanes][kRows][kPlaneK],
+                                       int plane, int row, int step) {
+  const int lane = threadIdx.x % 32, r = row_place<kRows>(row + lane % 16, plane);
+  ptx::ldmatrix_x4(a, &tile[plane][r][chunk_place(r, 2 * step + lane / 16) * 8]);
 }
-template <int kRows>
-__device__ __forceinline__ void load_b(uint32_t (&b)[4], const __nv_bfloat16 (&plane)[kRows][kPlaneK],
-                                       int row) {
-  const int lane = threadIdx.x % 32, r = row + lane % 8;
-  ptx::ldmatrix_x4(b, &plane[r][chunk_place(r, lane / 8) * 8]);
+template <int kPlanes, int kRows>
+__device__ __forceinline__ void load_b(uint32_t (&b)[4], const __nv_bfloat16 (&tile)[kPlanes][kRows][kPlaneK],
+                                       int plane, int row) {
+  const int lane = threadIdx.x % 32, r = row_place<kRows>(row + lane % 8, plane);
+  ptx::ldmatrix_x4(b, &tile[plane][r][chunk_place(r, lane / 8) * 8]);
+}
+
+// mma's a of both steps where there are rows 0 … 7 alone; the others are zero.
+template <int kPlanes>
+__device__ __forceinline__ void load_few(uint32_t (&a)[2][4],
+                                         const __nv_bfloat16 (&tile)[kPlanes][8][kPlaneK], int plane) {
+  const int r = row_place<8>(threadIdx.x % 8, plane);
+#pragma unroll
+  for (int step = 0; step < 2; ++step) {
+    ptx::ldmatrix_x1(a[step][0], &tile[plane][r][chunk_place(r, 2 * step) * 8]);
+    ptx::ldmatrix_x1(a[step][2], &tile[plane][r][chunk_place(r, 2 * step + 1) * 8]);
+    a[step][1] = a[step][3] = 0;
+  }
 }
 
 // Tiles of kRows rows × 32 kPlanes k of a dense [n_rows, k] matrix, in order of k. What lies outside the
@@ -54,7 +75,8 @@ struct RowCopies {
 #pragma unroll
     for (int c = 0; c < kPlaces; ++c) {
       const int r = row + c * kStep;
-      places[c] = (chunk / 4 * kRows + row) * kPlaneK + chunk_place(r, chunk % 4) * kChunk;
+      places[c] = (chunk / 4 * kRows + row_place<kRows>(row, chunk / 4)) * kPlaneK +
+                  chunk_place(r, chunk % 4) * kChunk;
     }
     next = matrix + static_cast<int64_t>(first_row + row) * k + column;
     stride = static_cast<int64_t>(kStep) * k;
