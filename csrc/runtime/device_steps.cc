@@ -26,9 +26,12 @@ void Runner::take_draws(Carver& carver, int64_t n_rows) {
 // Kernels count elements in 32 bits.
 void Runner::check_device_sizes() const {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  for (const TensorView& x : {state_.hidden, state_.query, state_.key, state_.gate, state_.embedded})
-    TUILI_CHECK(x.count() <= kMost, "max_batch_tokens is ", options_.max_batch_tokens, "; of rows of ",
-                x.size(1), " numbers a step on cuda has at most ", kMost / x.size(1));
+  for (const TensorView& x :
+       {state_.hidden, state_.query, state_.key, state_.gate, state_.embedded, state_.routed.rows,
+        state_.routed.gate, state_.latent.query_in, state_.latent.in})
+    TUILI_CHECK(x.count() <= kMost, "max_batch_tokens is ", options_.max_batch_tokens, "; of ",
+                x.count() / options_.max_batch_tokens, " numbers per token a step on cuda has at most ",
+                kMost / (x.count() / options_.max_batch_tokens));
 }
 
 void Runner::prepare_device() {

@@ -13,9 +13,6 @@ constexpr int64_t kChunkFloats = 1 << 22;  // that are rounded at once
 
 // The first thing of a layer that no kernel of the device does, or null.
 const char* missing_kernel(const LayerSpec& layer) {
-  if (layer.moe.n_experts) return "experts (mixture of experts)";
-  if (layer.latent.kv_rank) return "latent attention";
-  if (layer.qkv_clip > 0) return "clipped queries, keys and values";
   if (layer.head_dim % 8 != 0 || layer.head_dim > 256)
     return "heads of a size that is no multiple of 8 up to 256";
   return nullptr;
@@ -84,6 +81,22 @@ class Uploader {
     return to;
   }
 
+  // One of the maps of all experts of a layer, in a list.
+  ops::ExpertMaps list(const std::vector<MlpWeights>& experts, Linear MlpWeights::* map) {
+    const PackedMatrix& w = (experts.front().*map).w;
+    std::vector<ops::ExpertMap> maps;
+    for (const MlpWeights& expert : experts) {
+      const Linear& linear = expert.*map;
+      TUILI_CHECK_KIND(ErrorKind::model_unsupported, linear.w.format == w.format, "experts of one layer are ",
+                       info_of(w.format).name, " and ", info_of(linear.w.format).name,
+                       "; on cuda they must have one format: use device=\"cpu\"");
+      maps.push_back({linear.w, linear.bias});
+    }
+    const int64_t bytes = std::ssize(maps) * int64_t{sizeof(ops::ExpertMap)};
+    const PlacedBuffer& held = copy(reinterpret_cast<const uint8_t*>(maps.data()), bytes);
+    return {reinterpret_cast<const ops::ExpertMap*>(held.data()), std::ssize(maps), w.format, w.n, w.k};
+  }
+
   std::vector<PlacedBuffer> release() { return std::move(memory_); }
 
  private:
@@ -121,6 +134,13 @@ Model upload(const Model& model, int num_threads) {
     const PlacedBuffer& copy = uploader.copy(reinterpret_cast<const uint8_t*>(values.data()), bytes);
     uploaded.weights.bias_values[i] = reinterpret_cast<const float*>(copy.data());
     uploaded.weight_bytes += bytes;
+  }
+  for (size_t i = 0; i < uploaded.spec.layers.size(); ++i) {
+    MoeWeights& moe = uploaded.weights.layers[i].moe;
+    if (moe.experts.empty()) continue;
+    if (uploaded.spec.layers[i].gated) moe.gates = uploader.list(moe.experts, &MlpWeights::gate);
+    moe.ups = uploader.list(moe.experts, &MlpWeights::up);
+    moe.downs = uploader.list(moe.experts, &MlpWeights::down);
   }
   uploaded.device = DeviceKind::cuda;
   uploaded.device_memory = uploader.release();

@@ -145,16 +145,14 @@ struct GemmTiles {
   }
 };
 
-// Block (i, j) computes tile (i, j) of y: neighbours share their part of w. Stage s holds tiles of k s, s +
-// kStages, …; while one is multiplied, the next ones are on their way. Those past the end are zeros, which
-// keep the count of copies right.
+// The tile of y from (first_row, first_column) on. Stage s holds tiles of k s, s + kStages, …; while one is
+// multiplied, the next ones are on their way. Those past the end are zeros, which keep the count of copies
+// right.
 template <typename Shape, Access kAccess, typename Out>
-__global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> problem) {
+__device__ __forceinline__ void gemm_tile(const GemmProblem<Out>& problem, int first_row, int first_column) {
   using Storage = typename Shape::Storage;
   constexpr int kStages = Shape::kStages;
   Storage& shared = shared_storage<Storage>();
-  const int first_row = blockIdx.x * Shape::kTileM;
-  const int first_column = blockIdx.y * Shape::kTileN;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int warp_m = warp / Shape::kWarpsN * Shape::kWarpM;
@@ -175,6 +173,12 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> 
     full = full + 1 == kStages ? 0 : full + 1;
   }
   store_tile<Shape>(problem, acc, first_row + warp_m + lane / 4, first_column + warp_n + lane % 4 * 2);
+}
+
+// Block (i, j) computes tile (i, j) of y: neighbours share their part of w.
+template <typename Shape, Access kAccess, typename Out>
+__global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> problem) {
+  gemm_tile<Shape, kAccess>(problem, blockIdx.x * Shape::kTileM, blockIdx.y * Shape::kTileN);
 }
 
 }  // namespace tuili::cuda
