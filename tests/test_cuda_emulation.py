@@ -138,11 +138,6 @@ PLANTED = {  # file, what stands there, what is planted instead
         "  __syncwarp();  // the choices are there\n",
         "",
     ),
-    "groups are compared before they are there": (
-        "routing.cuh",
-        "  __syncwarp();  // all have read",
-        "  // all have read",
-    ),
     "weights are summed before they are there": (
         "routing.cuh",
         "  __syncwarp();  // all weights",

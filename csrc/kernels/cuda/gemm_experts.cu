@@ -10,12 +10,12 @@ constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past t
 
 // One block of 128 threads for each tile of y that there can be; up to 100 KiB of shared memory, for which
 // the device must be asked.
-template <typename Shape, typename Kernel>
+template <typename Shape, typename Storage, typename Kernel>
 int launch(Stream stream, Kernel kernel, const ExpertProblem& problem, int64_t n_rows) {
   const int64_t n_started = std::min<int64_t>(n_rows, problem.n_experts);  // experts that have a row
   const dim3 grid(static_cast<unsigned>(n_started + (n_rows - n_started) / Shape::kTileM),
                   static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
-  constexpr size_t kBytes = sizeof(typename Shape::Storage);
+  constexpr size_t kBytes = sizeof(Storage);
   const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
   if (status != cudaSuccess) return status;
   TUILI_LAUNCH(kernel, grid, kTileThreads, kBytes, stream, problem);
@@ -25,7 +25,7 @@ int launch(Stream stream, Kernel kernel, const ExpertProblem& problem, int64_t n
 template <typename Shape>
 int launch_dense(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
   const bool vector = problem.k * sizeof(bf16) % kVectorBytes == 0;
-  return launch<Shape>(
+  return launch<Shape, ExpertStorage<Shape>>(
       stream,
       vector ? &gemm_experts_kernel<Shape, Access::vector> : &gemm_experts_kernel<Shape, Access::scalar>,
       problem, n_rows);
@@ -33,7 +33,7 @@ int launch_dense(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
 
 template <typename Shape>
 int launch_quant(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
-  return launch<Shape>(stream, &gemm_quant_experts_kernel<Shape>, problem, n_rows);
+  return launch<Shape, typename Shape::Storage>(stream, &gemm_quant_experts_kernel<Shape>, problem, n_rows);
 }
 
 // The shape, chosen for what an expert has of the rows on average, decides how fast, never which bits.
@@ -57,8 +57,8 @@ int launch_for_rows(Stream stream, const ExpertProblem& problem, int64_t n_rows)
 int gemm_experts(Stream stream, const ExpertGemmArgs& args) {
   if (args.n_rows == 0 || args.n == 0) return cudaSuccess;  // a launch of zero blocks is an error
   const bool has_format = args.format == Format::bf16 || (!is_float(args.format) && args.k % kGroupK == 0);
-  if (!has_format || args.n_rows > kLargest || args.n > kLargest || args.k > kLargest || args.n_experts < 1 ||
-      args.n_experts > kMostExperts || !has_vector_rows(args.x, 0))
+  if (!has_format || args.n_rows > kLargest || args.n > kLargest || args.k > kLargest || args.k < 1 ||
+      args.n_experts < 1 || args.n_experts > kMostExperts || !has_vector_rows(args.x, 0))
     return cudaErrorInvalidValue;
   const ExpertProblem problem{.y = args.y,
                               .x = args.x,

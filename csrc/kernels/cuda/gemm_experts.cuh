@@ -52,16 +52,32 @@ __device__ __forceinline__ ExpertTile find_tile(const int32_t* first, int n_expe
   return {-1, 0, 0};
 }
 
-// Block (i, j): tile i of the experts' rows, tile j of their columns.
+template <typename Shape>
+struct ExpertStorage {
+  typename Shape::Storage tiles;
+  ExpertTile tile;  // until the end: wide tiles leave no register for it
+};
+
+// The product of one expert's rows, of which those before `end` exist.
+__device__ __forceinline__ GemmProblem<float> product_of(const ExpertProblem& problem, int expert, int end) {
+  const ExpertMap& map = problem.maps[expert];
+  const auto* const w = reinterpret_cast<const __nv_bfloat16*>(map.w.codes);
+  return {problem.y, problem.x, w, map.bias, end, problem.n, problem.k, problem.stores};
+}
+
+// Block (i, j): tile i of the experts' rows, tile j of their columns. k > 0: the tile's barriers stand
+// between the two uses of shared.tile.
 template <typename Shape, Access kAccess>
 __global__ void __launch_bounds__(kGemmThreads, 2) gemm_experts_kernel(ExpertProblem problem) {
+  auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
-  const ExpertMap& map = problem.maps[tile.expert];
-  const GemmProblem<float> own{problem.y, problem.x,     reinterpret_cast<const __nv_bfloat16*>(map.w.codes),
-                               map.bias,  tile.end,      problem.n,
-                               problem.k, problem.stores};
-  gemm_tile<Shape, kAccess>(own, tile.row, blockIdx.y * Shape::kTileN);
+  if (threadIdx.x == 0) shared.tile = tile;
+  const int first_column = blockIdx.y * Shape::kTileN;
+  float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
+  multiply_tile<Shape, kAccess>(acc, product_of(problem, tile.expert, tile.end), tile.row, first_column);
+  const ExpertTile done = shared.tile;
+  store_tile<Shape>(product_of(problem, done.expert, done.end), acc, done.row, first_column);
 }
 
 template <typename Shape>
