@@ -23,7 +23,9 @@ from tuili.generation.scheduler import Limits
 SHAPES = {
     "smollm2-135m": Shape(30, 576, 9, 3, 1536, 49152, 8192),
     "llama-1.1b": Shape(),
+    "olmoe-1b-7b": Shape(16, 2048, 16, 16, 1024, 50304, 4096, n_experts=64, n_used=8),
     "tiny": Shape(2, 64, 4, 2, 96, 300, 2048),
+    "tiny-experts": Shape(2, 64, 4, 2, 96, 300, 2048, n_experts=8, n_used=2),
 }
 N_SEQS = (1, 8, 64)
 DEPTH = 64  # tokens of the prompts that are decoded from

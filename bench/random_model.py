@@ -39,6 +39,8 @@ class Shape:
     d_ff: int = 5632
     n_vocab: int = 32000
     max_positions: int = 2048
+    n_experts: int = 0  # of d_ff each, in the place of one MLP
+    n_used: int = 0
 
 
 def spec_of(shape: Shape) -> _core.ModelSpec:
@@ -54,6 +56,8 @@ def spec_of(shape: Shape) -> _core.ModelSpec:
         "causal": True,
         "rope": 0,
     }
+    if shape.n_experts:
+        layer["moe"] = _core.MoeSpec(n_experts=shape.n_experts, n_used=shape.n_used, d_ff=shape.d_ff)
     frequencies = [10000.0 ** (-i / head_dim) for i in range(0, head_dim, 2)]
     return _core.ModelSpec(
         kind="decoder",

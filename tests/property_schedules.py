@@ -53,6 +53,9 @@ DEVICE_MODELS = [
     ("llama", "q4_0"),
     ("llama", "q8_0"),
     ("gemma3", "q8_0"),
+    ("experts", "bf16"),
+    ("experts", "q8_0"),
+    ("latent", "bf16"),
 ]
 KV_TYPES = {
     "cpu": ["float32", "float32", "float16", "bfloat16", "int8"],

@@ -158,6 +158,22 @@ PLANTED = {  # file, what stands there, what is planted instead
         "first_key < tile.end)",
         "first_key + kKeyTile < tile.end)",
     ),
+    "places are taken before all pairs are counted": (
+        "routing.cuh",
+        "  __syncthreads();\n  int place",
+        "  int place",
+    ),
+    "choices are read before they are made": (
+        "routing.cuh",
+        "  __syncwarp();  // the choices are there\n",
+        "",
+    ),
+    "weights are summed before they are there": (
+        "routing.cuh",
+        "  __syncwarp();  // all weights",
+        "  // all",
+    ),
+    "a tile of the expert before": ("gemm_experts.cuh", "through > tile", "through >= tile"),
     "half of a step's k twice": ("gemm.cuh", "b[2 * step + 1]}", "b[2 * step]}"),
 }
 

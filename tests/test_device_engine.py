@@ -16,7 +16,8 @@ from reference_formats import encode_float
 from tiny_core import How, build, built, encode, run, some_ids, tiny
 from tiny_engine import codes, counted, counter, drain, make_engine, sampling
 from tiny_files import write_hf_folder
-from tiny_models import Weight, tiny_bert, tiny_llama
+from tiny_models import TinyModel, Weight, tiny_bert, tiny_llama
+from tiny_variants import tiny_experts
 from tuili import LLM, InvalidParameterError, _core
 from tuili.device import check_compute
 from tuili.errors import (
@@ -84,6 +85,16 @@ def test_logits_are_the_cpus(family: str, format: str, kv_type: str) -> None:
 
 
 @on_device
+@pytest.mark.parametrize("format", ["bf16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("family", ["experts", "latent", "parallel"])
+def test_logits_of_other_blocks_are_the_cpus(family: str, format: str) -> None:
+    ids = some_ids(40)
+    expected = run(built(family, format, "float32"), ids, How(kv_type="float16"))
+    result = run(built(family, format, "float32", "cuda"), ids, How(kv_type="float16"))
+    assert_close(result.logits(), expected.logits(), built(family, format, "float32").spec)
+
+
+@on_device
 def test_the_first_hidden_states_are_the_rows_of_the_table() -> None:
     ids = some_ids(9)
     result = run(built("llama", "bf16", device="cuda"), ids, How(kv_type="float16"))
@@ -92,9 +103,12 @@ def test_the_first_hidden_states_are_the_rows_of_the_table() -> None:
 
 
 @on_device
-def test_chunks_and_blocks_change_no_bit() -> None:
+@pytest.mark.parametrize(
+    "family, format", [("gemma3", "bf16"), ("experts", "bf16"), ("experts", "q4_0"), ("latent", "bf16")]
+)
+def test_chunks_and_blocks_change_no_bit(family: str, format: str) -> None:
     ids = some_ids(70)
-    model = built("gemma3", "bf16", device="cuda")
+    model = built(family, format, device="cuda")
     expected = run(model, ids, How(kv_type="float16")).logits()
     for how in (How(kv_type="float16", chunk=17, block_size=16), How(kv_type="float16", chunk=1)):
         assert run(model, ids, how).logits().tobytes() == expected.tobytes()
@@ -137,14 +151,28 @@ def test_a_task_head_answers_as_on_the_cpu(rows: str) -> None:
         assert some.tobytes() == there.answer(sequences)[[8, 0, 9 + 32]].tobytes()
 
 
-MISSING = {"experts": "experts", "latent": "latent", "parallel": "clipped"}
+def reshaped(model: TinyModel, layer: dict[str, object], shapes: dict[str, tuple[int, int]]) -> TinyModel:
+    """The model with other sizes of its first layer: weights of 0."""
+    model.spec["layers"] = [model.spec["layers"][0] | layer]
+    for name, shape in shapes.items():
+        model.weights[f"layers.0.{name}"] = Weight("f32", shape, encode_float("f32", np.zeros(shape)))
+    return model
 
 
 @on_device
-@pytest.mark.parametrize("family", MISSING)
-def test_what_has_no_kernel_is_named(family: str) -> None:
-    with pytest.raises(ModelUnsupportedError, match=MISSING[family]):
-        built(family).upload()
+def test_heads_that_no_kernel_reads_are_named() -> None:
+    shapes = {"query": (4 * 12, 64), "key": (2 * 12, 64), "value": (2 * 12, 64), "output": (64, 4 * 12)}
+    odd = reshaped(tiny_llama(format="bf16", n_layers=1), {"head_dim": 12, "rope": -1}, shapes)
+    with pytest.raises(ModelUnsupportedError, match="layer 0 has heads of a size"):
+        build(odd).upload()
+
+
+@on_device
+def test_experts_of_several_formats_are_refused() -> None:
+    mixed = tiny_experts(format="bf16")
+    mixed.weights["layers.1.experts.2.up"] = tiny_experts(format="q8_0").weights["layers.1.experts.2.up"]
+    with pytest.raises(ModelUnsupportedError, match="experts of one layer are bf16 and q8_0"):
+        build(mixed).upload()
 
 
 @on_device
@@ -167,11 +195,9 @@ def test_a_cache_that_does_not_fit_is_an_error_at_once() -> None:
 
 @on_device
 def test_a_step_of_more_elements_than_kernels_count_is_refused() -> None:
-    wide, d_ff = tiny_llama(format="bf16", n_layers=1), 2056
-    wide.spec["layers"] = [wide.spec["layers"][0] | {"d_ff": d_ff}]
-    d_model = wide.spec["d_model"]
-    for name, shape in {"gate": (d_ff, d_model), "up": (d_ff, d_model), "down": (d_model, d_ff)}.items():
-        wide.weights[f"layers.0.{name}"] = Weight("f32", shape, encode_float("f32", np.zeros(shape)))
+    d_ff = 2056
+    shapes = {"gate": (d_ff, 64), "up": (d_ff, 64), "down": (64, d_ff)}
+    wide = reshaped(tiny_llama(format="bf16", n_layers=1), {"d_ff": d_ff}, shapes)
     model = build(wide).upload()
     cache = _core.KvCache(model.spec, 4, 32, "float16", device="cuda")
     with pytest.raises(InvalidParameterError, match=f"at most {(2**31 - 1) // d_ff}"):
@@ -255,10 +281,7 @@ def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> 
     exact, model = (
         load(plan_model(folder, dtype=dtype, compute="float32")).model for dtype in ("float32", "bfloat16")
     )
-    if any(
-        layer.moe.n_experts or layer.latent.kv_rank or layer.qkv_clip or layer.head_dim % 8
-        for layer in model.spec.layers
-    ):
+    if any(layer.head_dim % 8 for layer in model.spec.layers):
         with pytest.raises(ModelUnsupportedError, match=r"layer \d+ has"):
             model.upload()
         return

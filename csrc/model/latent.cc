@@ -5,7 +5,7 @@
 
 namespace tuili {
 
-LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device) {
   int64_t query_rank = 0, kv_rank = 0, nope = 0, rope = 0, key_rope = 0, value = 0;
   for (const LayerSpec& layer : spec.layers) {
     const LatentSpec& latent = layer.latent;
@@ -17,9 +17,10 @@ LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max
     key_rope = std::max(key_rope, latent.rope_dim);
     value = std::max(value, layer.n_heads * latent.value_dim);
   }
-  const auto rows = [&](int64_t n) {
-    return TensorView(carver.take<float>(max_tokens * n), DType::f32, {max_tokens, n});
+  const auto rows = [&](int64_t n, DType type = DType::f32) {
+    return TensorView(carver.take<uint8_t>(max_tokens * n * size_of(type)), type, {max_tokens, n}, device);
   };
+  const DType input = ops::input_type(device);
   LatentState state;
   state.query_in = rows(query_rank);
   state.in = rows(kv_rank);
@@ -28,6 +29,7 @@ LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max
   state.query_rope = rows(rope);
   state.key_rope = rows(key_rope);
   state.value = rows(value);
+  state.attended = input == DType::f32 ? state.value : rows(value, input);
   return state;
 }
 

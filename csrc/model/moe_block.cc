@@ -5,7 +5,7 @@
 
 namespace tuili {
 
-RoutedState RoutedState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens) {
+RoutedState RoutedState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device) {
   int64_t n_experts = 0, n_used = 0, d_ff = 0;
   for (const LayerSpec& layer : spec.layers) {
     if (layer.moe.n_experts == 0) continue;
@@ -13,33 +13,57 @@ RoutedState RoutedState::take(Carver& carver, const ModelSpec& spec, int64_t max
     n_used = std::max(n_used, layer.moe.n_used);
     d_ff = std::max(d_ff, layer.moe.d_ff);
   }
-  const auto rows = [&](int64_t n, int64_t size) {
-    return TensorView(carver.take<float>(n * size), DType::f32, {n, size});
+  const auto rows = [&](int64_t n, int64_t size, DType type = DType::f32) {
+    return TensorView(carver.take<uint8_t>(n * size * size_of(type)), type, {n, size}, device);
   };
+  const DType input = ops::input_type(device);
   RoutedState state;
   const int64_t n_rows = max_tokens * n_used;
   state.scores = rows(n_used ? max_tokens : 0, n_experts);
   state.rows = rows(n_rows, spec.d_model);
   state.gate = rows(n_rows, d_ff);
   state.up = rows(n_rows, d_ff);
+  state.in = input == DType::f32 ? state.rows : rows(n_rows, spec.d_model, input);
+  state.activated = input == DType::f32 ? state.gate : rows(n_rows, d_ff, input);
   state.shared_gate = rows(n_used ? max_tokens : 0, 1);
-  state.experts.resize(n_rows);
-  state.weights.resize(n_rows);
-  state.places.resize(n_rows);
-  state.first.resize(n_experts + 1);
+  state.routes = {.experts = carver.take<int32_t>(n_rows),
+                  .weights = carver.take<float>(n_rows),
+                  .places = carver.take<int32_t>(n_rows),
+                  .first = carver.take<int32_t>(n_used ? n_experts + 1 : 0)};
   return state;
+}
+
+// All experts at once, where lists hold their maps and nobody here knows which rows are whose.
+void Transformer::run_experts_together(const Step& step, const LayerSpec& layer, const MoeWeights& w) const {
+  const ops::Context& context = step.context;
+  const RoutedState& routed = step.state.routed;
+  const int64_t n_tokens = step.batch.n_tokens(), n_rows = n_tokens * layer.moe.n_used;
+  const auto part = [&](const TensorView& buffer, int64_t size) {
+    return TensorView(buffer.data, buffer.dtype, {n_rows, size}, buffer.device);
+  };
+  const int64_t d = spec_.d_model, d_ff = layer.moe.d_ff;
+  const TensorView in = part(routed.in, d), gate = part(routed.gate, d_ff), up = part(routed.up, d_ff);
+  const TensorView activated = part(routed.activated, d_ff);
+  const int32_t* const first = routed.routes.first;
+  ops::Beside beside(context, n_tokens);
+  if (layer.gated) ops::gemm_experts(beside.context(), gate, in, w.gates, first);
+  ops::gemm_experts(context, up, in, w.ups, first);
+  beside.join();
+  activate(step, layer, activated, gate, up);
+  ops::gemm_experts(context, part(routed.rows, d), activated, w.downs, first);
 }
 
 // Each expert over its rows of state.routed, outputs in the place of inputs. An expert's rows are a GEMM of
 // their own, whose bits do not depend on how many there are.
 void Transformer::run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const {
+  if (w.ups.list) return run_experts_together(step, layer, w);
   RoutedState& routed = step.state.routed;
   const int64_t d = spec_.d_model, d_ff = layer.moe.d_ff;
   const auto part = [](const TensorView& buffer, int64_t begin, int64_t n, int64_t size) {
     return TensorView(buffer.f32() + begin * size, DType::f32, {n, size});
   };
   for (int64_t e = 0; e < layer.moe.n_experts; ++e) {
-    const int64_t begin = routed.first[e], n = routed.first[e + 1] - begin;
+    const int64_t begin = routed.routes.first[e], n = routed.routes.first[e + 1] - begin;
     if (n == 0) continue;
     const TensorView rows = part(routed.rows, begin, n, d);
     mlp(step, layer, w.experts[e], rows, rows, part(routed.gate, begin, n, d_ff),
@@ -84,16 +108,16 @@ void Transformer::moe_block(const Step& step, int64_t i, const TensorView& x) co
                              .n_groups_used = moe.n_groups_used,
                              .group_top = moe.group_top,
                              .selection_bias = w.selection_bias};
-  ops::route(context, routing, scores, routed.experts.data(), routed.weights.data());
+  const ops::Routes& routes = routed.routes;
+  ops::route(context, routing, scores, routes);
 
-  const int64_t n_rows = x.rows() * moe.n_used;
-  ops::sort_by_expert(routed.experts.data(), n_rows, moe.n_experts, routed.places.data(),
-                      routed.first.data());
-  const TensorView rows(routed.rows.data, DType::f32, {n_rows, spec_.d_model});
-  ops::scatter_rows(context, rows, x, routed.places.data(), moe.n_used);
+  const auto rows = [&](const TensorView& buffer) {
+    return TensorView(buffer.data, buffer.dtype, {x.rows() * moe.n_used, spec_.d_model}, buffer.device);
+  };
+  ops::scatter_rows(context, rows(routed.in), input, routes.places, moe.n_used);
   run_experts(step, layer, w);
   const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
-  ops::weighted_sum_rows(context, mixed, rows, routed.places.data(), routed.weights.data(), moe.n_used);
+  ops::weighted_sum_rows(context, mixed, rows(routed.rows), routes.places, routes.weights, moe.n_used);
   if (moe.d_ff_shared) add_shared(step, layer, w, x);
 }
 

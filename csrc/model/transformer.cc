@@ -34,8 +34,8 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.up = rows(d_ff);
   if (input != DType::f32) state.activated = rows(d_ff, input);
   state.embedded = rows(spec.d_embedding);
-  state.routed = RoutedState::take(carver, spec, max_tokens);
-  state.latent = LatentState::take(carver, spec, max_tokens);
+  state.routed = RoutedState::take(carver, spec, max_tokens, device);
+  state.latent = LatentState::take(carver, spec, max_tokens, device);
   state.distances = DistanceState::take(carver, spec, max_tokens, device);
   state.taps = rows(spec.d_model * spec.convolution.n_taps);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
@@ -206,7 +206,7 @@ TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x)
   else
     attend_distances(step, i, out, q);
   if (spec.latent.kv_rank == 0) return out;
-  const TensorView narrow = step.rows(s.latent.value, spec.n_heads * spec.latent.value_dim);
+  const TensorView narrow = step.rows(s.latent.attended, spec.n_heads * spec.latent.value_dim);
   ops::copy_heads(step.context, narrow, 0, out, spec.n_heads, spec.n_heads);
   return narrow;
 }
@@ -221,6 +221,17 @@ void Transformer::attention_block(const Step& step, int64_t i, const TensorView&
   add_low_rank(step.context, mixed, attended, output.low_rank, compute_);
 }
 
+// y = activation(gate) · up, or activation(up)
+void Transformer::activate(const Step& step, const LayerSpec& layer, const TensorView& y,
+                           const TensorView& gate, const TensorView& up) const {
+  const ops::Context& context = step.context;
+  if (layer.gated && layer.moe.clamp > 0) {
+    ops::clamp(context, gate, -std::numeric_limits<float>::infinity(), layer.moe.clamp, 0);
+    ops::clamp(context, up, -layer.moe.clamp, layer.moe.clamp, 1);
+  }
+  ops::activate(context, y, layer.gated ? gate : up, layer.gated ? up : TensorView(), layer.activation);
+}
+
 // y = down(activation(gate(x)) · up(x)), or down(activation(up(x)))
 void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
                       const TensorView& x, const TensorView& gate, const TensorView& up) const {
@@ -230,15 +241,11 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
   ops::gemm(context, input, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
   add_low_rank(context, up, input, w.up.low_rank, compute_);
   if (layer.gated) add_low_rank(context, gate, input, w.gate.low_rank, compute_);
-  if (layer.gated && layer.moe.clamp > 0) {
-    ops::clamp(context, gate, -std::numeric_limits<float>::infinity(), layer.moe.clamp, 0);
-    ops::clamp(context, up, -layer.moe.clamp, layer.moe.clamp, 1);
-  }
   const TensorView inner = layer.gated ? gate : up;
   const TensorView& room = step.state.activated;
   const TensorView result =
       room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner;
-  ops::activate(context, result, inner, layer.gated ? up : TensorView(), layer.activation);
+  activate(step, layer, result, gate, up);
 
   ops::Activations activated = step.input(result);
   const ops::LinearMap down = map_of(y, w.down);

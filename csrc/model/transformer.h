@@ -6,18 +6,18 @@
 
 namespace tuili {
 
-// Rows of a batch as its experts see them: a token once per expert it uses, sorted by expert.
+// Rows of a batch as its experts see them: a token once per expert it uses, sorted by expert. `input` is the
+// type that linear maps of the device read.
 struct RoutedState {
-  TensorView scores;             // f32 [max_tokens, largest n_experts]
-  TensorView rows;               // f32 [max_tokens · largest n_used, d_model]: inputs, then outputs
-  TensorView gate, up;           // f32 [max_tokens · largest n_used, largest expert's d_ff]
-  TensorView shared_gate;        // f32 [max_tokens, 1]
-  std::vector<int32_t> experts;  // [max_tokens · n_used]: of each token, ascending
-  std::vector<float> weights;    // [max_tokens · n_used]
-  std::vector<int32_t> places;   // [max_tokens · n_used]: where in `rows`
-  std::vector<int32_t> first;    // [n_experts + 1]: each expert's first row
+  TensorView scores;     // f32 [max_tokens, largest n_experts]
+  TensorView in;         // input [max_tokens · largest n_used, d_model]
+  TensorView rows;       // f32 of the same shape: what the experts make of it; `in` itself where that is f32
+  TensorView gate, up;   // f32 [max_tokens · largest n_used, largest expert's d_ff]
+  TensorView activated;  // input of the same shape; `gate` where that is f32
+  TensorView shared_gate;  // f32 [max_tokens, 1]
+  ops::Routes routes;
 
-  static RoutedState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+  static RoutedState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
 };
 
 // What keys, values and queries are made from (LatentSpec), for the largest layer.
@@ -25,9 +25,10 @@ struct LatentState {
   TensorView query_in, in;          // f32 [max_tokens, query_rank], [max_tokens, kv_rank]
   TensorView query_nope, key_nope;  // f32 [max_tokens, n_heads · nope_dim]
   TensorView query_rope, key_rope;  // f32 [max_tokens, n_heads · rope_dim], [max_tokens, rope_dim]
-  TensorView value;                 // f32 [max_tokens, n_heads · value_dim]: also what is attended
+  TensorView value;                 // f32 [max_tokens, n_heads · value_dim]
+  TensorView attended;              // input of the same shape; `value` where that is f32
 
-  static LatentState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
+  static LatentState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
   int64_t largest() const;  // columns of the inputs of linear maps
 };
 
@@ -129,7 +130,10 @@ class Transformer {
 
   void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
            const TensorView& x, const TensorView& gate, const TensorView& up) const;
+  void activate(const Step& step, const LayerSpec& layer, const TensorView& y, const TensorView& gate,
+                const TensorView& up) const;
   void run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;
+  void run_experts_together(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;
   void add_shared(const Step& step, const LayerSpec& layer, const MoeWeights& w, const TensorView& x) const;
 
   const ModelSpec& spec_;

@@ -43,6 +43,7 @@ struct MoeWeights {
   Linear router;                          // [n_experts, d_model]
   const float* selection_bias = nullptr;  // [n_experts]
   std::vector<MlpWeights> experts;
+  ops::ExpertMaps gates, ups, downs;  // of all experts, on a device that multiplies them together
   MlpWeights shared;
   Linear shared_gate;  // [1, d_model]
 };

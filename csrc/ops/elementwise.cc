@@ -150,6 +150,7 @@ void copy(const Context& context, const TensorView& y, const TensorView& x) {
 
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x) {
+  if (y.device == DeviceKind::cuda) return on_device::copy_heads(context, y, at, x, n_heads, n_heads_x);
   expect_dense("copy_heads", "y", y);
   expect_dense("copy_heads", "x", x);
   TUILI_EXPECT(y.rows() == x.rows() && y.size(1) % n_heads == 0 && x.size(1) % n_heads_x == 0 &&
@@ -164,6 +165,7 @@ void copy_heads(const Context& context, const TensorView& y, int64_t at, const T
 }
 
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset) {
+  if (y.device == DeviceKind::cuda) return on_device::clamp(context, y, low, high, offset);
   expect_dense("clamp", "y", y);
   split(context, y.count(), 1, [&](cpu::Range elements) {
     for (int64_t i = elements.begin; i < elements.end; ++i) {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ops/checks.h"
+#include "ops/on_device.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
@@ -86,22 +87,7 @@ void route_row(const Context& context, const Routing& routing, float* scores, in
     weights[i] = (routing.normalize ? weights[i] / sum : weights[i]) * routing.scale;
 }
 
-}  // namespace
-
-void route(const Context& context, const Routing& routing, const TensorView& scores, int32_t* experts,
-           float* weights) {
-  expect_dense("route", "scores", scores);
-  const int64_t n = scores.size(1);
-  TUILI_EXPECT(n <= kMaxExperts && routing.n_used >= 1 && routing.n_used <= n && n % routing.n_groups == 0,
-               "route: ", routing.n_used, " of scores ", scores);
-  const int64_t threads = std::clamp<int64_t>(scores.count() / 1024, 1, context.n_threads);
-  context.pool->parallel_for(scores.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      route_row(context, routing, scores.f32_row(t), n, experts + t * routing.n_used,
-                weights + t * routing.n_used);
-  });
-}
-
+// Where pair i stands among n pairs sorted by expert, otherwise in order; and each expert's first place.
 void sort_by_expert(const int32_t* experts, int64_t n, int64_t n_experts, int32_t* places, int32_t* first) {
   std::fill_n(first, n_experts + 1, 0);
   for (int64_t i = 0; i < n; ++i) ++first[experts[i] + 1];
@@ -111,8 +97,27 @@ void sort_by_expert(const int32_t* experts, int64_t n, int64_t n_experts, int32_
   first[0] = 0;
 }
 
-void scatter_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* places,
+}  // namespace
+
+void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes) {
+  if (scores.device == DeviceKind::cuda) return on_device::route(context, routing, scores, routes);
+  expect_dense("route", "scores", scores);
+  const int64_t n = scores.size(1), n_used = routing.n_used;
+  TUILI_EXPECT(n <= kMaxExperts && n_used >= 1 && n_used <= n && n % routing.n_groups == 0, "route: ", n_used,
+               " of scores ", scores);
+  const int64_t threads = std::clamp<int64_t>(scores.count() / 1024, 1, context.n_threads);
+  context.pool->parallel_for(scores.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t)
+      route_row(context, routing, scores.f32_row(t), n, routes.experts + t * n_used,
+                routes.weights + t * n_used);
+  });
+  sort_by_expert(routes.experts, scores.rows() * n_used, n, routes.places, routes.first);
+}
+
+void scatter_rows(const Context& context, const TensorView& y, Activations& input, const int32_t* places,
                   int64_t n_each) {
+  const TensorView& x = input.x;
+  if (y.device == DeviceKind::cuda) return on_device::scatter_rows(context, y, input, places, n_each);
   expect_dense("scatter_rows", "y", y);
   expect_dense("scatter_rows", "x", x);
   const int64_t d = x.size(1);
@@ -126,6 +131,8 @@ void scatter_rows(const Context& context, const TensorView& y, const TensorView&
 
 void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
                        const int32_t* places, const float* weights, int64_t n_each) {
+  if (y.device == DeviceKind::cuda)
+    return on_device::weighted_sum_rows(context, y, x, places, weights, n_each);
   expect_dense("weighted_sum_rows", "y", y);
   expect_dense("weighted_sum_rows", "x", x);
   const int64_t d = x.size(1);
@@ -144,6 +151,7 @@ void weighted_sum_rows(const Context& context, const TensorView& y, const Tensor
 }
 
 void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate) {
+  if (y.device == DeviceKind::cuda) return on_device::add_gated(context, y, x, gate);
   expect_dense("add_gated", "y", y);
   expect_dense("add_gated", "x", x);
   expect_dense("add_gated", "gate", gate);
@@ -155,6 +163,11 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
     for (int64_t t = begin; t < end; ++t)
       for (int64_t j = 0; j < x.size(1); ++j) y.f32_row(t)[j] += gate.f32()[t] * x.f32_row(t)[j];
   });
+}
+
+void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
+                  const int32_t* first) {
+  on_device::gemm_experts(context, y, x, maps, first);
 }
 
 }  // namespace tuili::ops

@@ -130,6 +130,25 @@ void softcap(const Context& context, const TensorView& y, float cap) {
   device::check(cuda::softcap(context.stream, y.f32(), cap, y.count()), "softcap");
 }
 
+void clamp(const Context& context, const TensorView& y, float low, float high, float offset) {
+  expect_dense("clamp", "y", y);
+  device::check(cuda::clamp(context.stream, y.f32(), low, high, offset, y.count()), "clamp");
+}
+
+void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
+                int64_t n_heads_x) {
+  const DType type = y.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+  expect("copy_heads", "y", y, type);
+  expect("copy_heads", "x", x, type);
+  TUILI_EXPECT(y.is_dense() && x.is_dense() && y.rows() == x.rows() && y.size(1) % n_heads == 0 &&
+                   x.size(1) % n_heads_x == 0 && (n_heads_x == 1 || n_heads_x == n_heads),
+               "copy_heads: x is ", x, ", y is ", y, " for ", n_heads, " and ", n_heads_x, " heads");
+  const int64_t to = y.size(1) / n_heads, from = x.size(1) / n_heads_x;
+  const cuda::CopyHeadsArgs args{y.data, x.data, type,      y.rows(), n_heads,
+                                 to,     at,     n_heads_x, from,     std::min(to - at, from)};
+  device::check(cuda::copy_heads(context.stream, args), "copy_heads");
+}
+
 namespace {
 
 void expect_columns(const char* op, const TensorView& y, const TensorView& x) {
@@ -179,9 +198,6 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
                 "embed");
 }
 
-namespace {
-
-// x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x) {
   TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, and is ", x.x);
   if (x.x.dtype == DType::bf16) return static_cast<const cuda::bf16*>(x.x.data);
@@ -192,6 +208,8 @@ const cuda::bf16* rounded(const Context& context, Activations& x) {
   x.is_ready = true;
   return room;
 }
+
+namespace {
 
 // One of the maps of x, whose rows `input` holds rounded.
 void gemm(device::Stream stream, const TensorView& x, const cuda::bf16* input, const LinearMap& map) {

@@ -22,6 +22,9 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
 void scale(const Context& context, const TensorView& y, float factor);
 void softcap(const Context& context, const TensorView& y, float cap);
+void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
+void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
+                int64_t n_heads_x);
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
 void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x);
 void max_rows(const Context& context, const TensorView& y, const TensorView& x);
@@ -33,6 +36,18 @@ void add_rows(const Context& context, const TensorView& y, const TensorView& tab
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor);
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps);
+
+void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes);
+void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
+                  int64_t n_each);
+void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
+                       const int32_t* places, const float* weights, int64_t n_each);
+void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate);
+void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
+                  const int32_t* first);
+
+// x as a GEMM reads it: itself, or rounded into its room by the first who asks.
+const cuda::bf16* rounded(const Context& context, Activations& x);
 
 // y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k], or packed planes in device memory (quantized formats).
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);

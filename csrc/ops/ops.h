@@ -288,7 +288,7 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
 
 // ---- experts
 
-inline constexpr int64_t kMaxExperts = 1024;
+inline constexpr int64_t kMaxExperts = cuda::kMostExperts;
 
 struct Routing {
   int64_t n_used = 1;
@@ -299,25 +299,43 @@ struct Routing {
   const float* selection_bias = nullptr;  // [n_experts]
 };
 
-// Of each token the n_used best experts, ascending, and their weights, both [n_tokens, n_used]; see MoeSpec.
-//   scores  f32 [n_tokens, n_experts], dense: logits, then scores
-void route(const Context& context, const Routing& routing, const TensorView& scores, int32_t* experts,
-           float* weights);
+// Pairs of a token and an expert that it uses, token by token; the lists lie where the rows do.
+struct Routes {
+  int32_t* experts = nullptr;  // [n_tokens, n_used], ascending for each token
+  float* weights = nullptr;    // of the same shape
+  int32_t* places = nullptr;   // of the same shape: where the pair stands among those sorted by expert,
+                               // otherwise in order
+  int32_t* first = nullptr;    // [n_experts + 1]: each expert's first place
+};
 
-// places[i]: where pair i stands among n pairs sorted by expert, otherwise in order; first[e] [n_experts +
-// 1]: the first place of each expert.
-void sort_by_expert(const int32_t* experts, int64_t n, int64_t n_experts, int32_t* places, int32_t* first);
+// Chooses the n_used best experts of each token (see MoeSpec), and sorts the pairs by expert.
+//   scores  f32 [n_tokens, n_experts], dense: logits; lost
+void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes);
 
-// y[places[i], :] = x[i / n_each, :]
-void scatter_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* places,
+// y[places[i], :] = x[i / n_each, :].   y f32; on cuda bf16
+void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
                   int64_t n_each);
 
 // y[t, :] = Σ weights[i] · x[places[i], :] over i in [t · n_each, (t + 1) · n_each), ascending, from 0
 void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
                        const int32_t* places, const float* weights, int64_t n_each);
 
-// y[t, :] += sigmoid(gate[t]) · x[t, :].   gate f32 [n_tokens], overwritten
+// y[t, :] += sigmoid(gate[t]) · x[t, :].   gate f32 [n_tokens]; lost
 void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate);
+
+// The same linear map of every expert of a layer, on cuda alone: one format, one size.
+using cuda::ExpertMap;
+struct ExpertMaps {
+  const ExpertMap* list = nullptr;  // [n_experts], in the device's memory
+  int64_t n_experts = 0;
+  Format format = Format::bf16;
+  int64_t n = 0, k = 0;
+};
+
+// y f32 [n_rows, n] of x bf16 [n_rows, k], both on cuda, their rows sorted by expert: expert e has those from
+// first[e] to first[e + 1].
+void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
+                  const int32_t* first);
 
 // ---- elementwise
 
@@ -335,8 +353,9 @@ void clear(const Context& context, const TensorView& y);
 // context's stream has been waited for.
 void copy(const Context& context, const TensorView& y, const TensorView& x);
 
-// Elements of the heads of x [n_tokens, n_heads_x · a] into those of y [n_tokens, n_heads · b], from element
-// `at` of a head on; as many as both have. n_heads_x is n_heads, or 1: one head for all.
+// Of one type, f32; on cuda or bf16. Elements of the heads of x [n_tokens, n_heads_x · a] into those of y
+// [n_tokens, n_heads · b], from element `at` of a head on; as many as both have. n_heads_x is n_heads, or 1:
+// one head for all.
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x);
 

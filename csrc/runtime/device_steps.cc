@@ -37,9 +37,11 @@ void Runner::take_draws(Carver& carver, int64_t n_rows) {
 void Runner::check_device_sizes() const {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   const auto check = [](const char* option, const State& state) {
-    for (const TensorView& x : {state.hidden, state.query, state.key, state.gate, state.embedded})
-      TUILI_CHECK(x.count() <= kMost, option, " is ", x.size(0), "; of rows of ", x.size(1),
-                  " numbers a step on cuda has at most ", kMost / x.size(1));
+    const int64_t n_tokens = state.hidden.size(0);
+    for (const TensorView& x : {state.hidden, state.query, state.key, state.gate, state.embedded,
+                                state.routed.rows, state.routed.gate, state.latent.query_in, state.latent.in})
+      TUILI_CHECK(x.count() <= kMost, option, " is ", n_tokens, "; of ", x.count() / n_tokens,
+                  " numbers per token a step on cuda has at most ", kMost / (x.count() / n_tokens));
   };
   check("max_batch_tokens", state_);
   constexpr int64_t kMostSequences = 65535;  // of a launch; with scores from distances every row is one

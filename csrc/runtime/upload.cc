@@ -13,9 +13,6 @@ constexpr int64_t kChunkFloats = 1 << 22;  // that are rounded at once
 
 // The first thing of a layer that no kernel of the device does, or null.
 const char* missing_kernel(const LayerSpec& layer) {
-  if (layer.moe.n_experts) return "experts (mixture of experts)";
-  if (layer.latent.kv_rank) return "latent attention";
-  if (layer.qkv_clip > 0) return "clipped queries, keys and values";
   if (layer.head_dim % 8 != 0 || layer.head_dim > 256)
     return "heads of a size that is no multiple of 8 up to 256";
   return nullptr;
@@ -106,6 +103,7 @@ class Uploader {
       bytes += there.bytes();
     }
     bytes += complete_distances(spec, packed, weights);
+    complete_experts(spec, weights);
     for (size_t i = 0; i < spec.encoder.size(); ++i) {
       ModelWeights& encoder = weights.encoder[i];
       if (spec.encoder[i].shares_embedding) encoder.token_embedding = table;
@@ -135,6 +133,17 @@ class Uploader {
     return bytes;
   }
 
+  // Lists of each layer's experts, which blocks find their weights in.
+  void complete_experts(const ModelSpec& spec, ModelWeights& weights) {
+    for (size_t i = 0; i < spec.layers.size(); ++i) {
+      MoeWeights& moe = weights.layers[i].moe;
+      if (moe.experts.empty()) continue;
+      if (spec.layers[i].gated) moe.gates = list(moe.experts, &MlpWeights::gate);
+      moe.ups = list(moe.experts, &MlpWeights::up);
+      moe.downs = list(moe.experts, &MlpWeights::down);
+    }
+  }
+
   std::vector<PlacedBuffer> release() { return std::move(memory_); }
 
  private:
@@ -153,6 +162,22 @@ class Uploader {
       device::copy_to_device(to + row * w.k * 2, rounded.data(), n * w.k * 2, nullptr);
       device::synchronize(nullptr);
     }
+  }
+
+  // One of the maps of all experts of a layer, in a list.
+  ops::ExpertMaps list(const std::vector<MlpWeights>& experts, Linear MlpWeights::* map) {
+    const PackedMatrix& w = (experts.front().*map).w;
+    std::vector<ops::ExpertMap> maps;
+    for (const MlpWeights& expert : experts) {
+      const Linear& linear = expert.*map;
+      TUILI_CHECK_KIND(ErrorKind::model_unsupported, linear.w.format == w.format, "experts of one layer are ",
+                       info_of(w.format).name, " and ", info_of(linear.w.format).name,
+                       "; on cuda they must have one format: use device=\"cpu\"");
+      maps.push_back({linear.w, linear.bias});
+    }
+    const int64_t bytes = std::ssize(maps) * int64_t{sizeof(ops::ExpertMap)};
+    const PlacedBuffer& held = copy(reinterpret_cast<const uint8_t*>(maps.data()), bytes);
+    return {reinterpret_cast<const ops::ExpertMap*>(held.data()), std::ssize(maps), w.format, w.n, w.k};
   }
 
   ops::Context context_;

@@ -59,20 +59,6 @@ TUILI_TEST(a_later_launch_does_not_hide_a_fault) {
   require(cudaGetLastError() == cudaSuccess, "a fault was reported twice");
 }
 
-TUILI_TEST(what_only_the_cpu_computes_is_refused) {
-  OnDevice<float> x(normals<float>(64, 1));
-  const TensorView q = x.view({1, 64});
-  const char* const kOnCpu = "must be f32 on cpu";
-  int32_t experts[4];
-  float weights[4];
-  require_error(kOnCpu, error_of([&] { ops::route(on_device(), {}, q, experts, weights); }));
-  require_error(kOnCpu, error_of([&] { ops::scatter_rows(on_device(), q, q, experts, 1); }));
-  require_error(kOnCpu, error_of([&] { ops::weighted_sum_rows(on_device(), q, q, experts, weights, 1); }));
-  require_error(kOnCpu, error_of([&] { ops::add_gated(on_device(), q, q, q); }));
-  require_error(kOnCpu, error_of([&] { ops::copy_heads(on_device(), q, 0, q, 1, 1); }));
-  require_error(kOnCpu, error_of([&] { ops::clamp(on_device(), q, 0, 1, 0); }));
-}
-
 // ---- the device
 
 TUILI_TEST(work_beside_a_stream_is_waited_for_even_after_an_error) {

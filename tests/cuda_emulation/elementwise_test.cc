@@ -1,5 +1,6 @@
 // Elementwise kernels and the writing of pages on the emulated device.
 #include "device_testing.h"
+#include "ops/ops.h"
 
 namespace {
 
@@ -111,6 +112,47 @@ TUILI_TEST(embed_scales_rows_of_every_type) {
   check_embed<float>();
   check_embed<bf16>();
   check_embed<__half>();
+}
+
+ops::Context on_cpu() { return {.kernels = &cpu_kernels(), .pool = &ThreadPool::shared(), .n_threads = 1}; }
+
+TUILI_TEST(clamps_have_the_bits_of_the_cpu) {
+  for (const size_t n : kCounts) {
+    std::vector<float> x = edges(n, n);
+    x[n / 2] = NAN;
+    for (const auto& [low, high, offset] : {std::tuple{-INFINITY, 7.0f, 0.0f}, {-0.5f, 0.5f, 1.0f}}) {
+      std::vector<float> want = x;
+      OnDevice<float> y(x);
+      ops::clamp(on_cpu(), TensorView(want.data(), DType::f32, {int64_t(n)}), low, high, offset);
+      ops::clamp({}, y.view({int64_t(n)}), low, high, offset);
+      require_same_bits(y.read(), want, "clamp to ", low, ", ", high);
+    }
+  }
+}
+
+// Heads of x, or its one head, into heads of y that are wider or narrower, from element `at` on.
+template <typename T>
+void check_copy_heads(int64_t n_heads, int64_t n_heads_x, int64_t size_y, int64_t size_x, int64_t at) {
+  constexpr int64_t kTokens = 5;
+  const std::vector<T> x = normals<T>(size_t(kTokens * n_heads_x * size_x), 1);
+  std::vector<T> want = normals<T>(size_t(kTokens * n_heads * size_y), 2);
+  OnDevice<T> from(x), to(want);
+  ops::copy_heads({}, to.view({kTokens, n_heads * size_y}), at, from.view({kTokens, n_heads_x * size_x}),
+                  n_heads, n_heads_x);
+  for (int64_t row = 0; row < kTokens * n_heads; ++row) {
+    const int64_t row_x = n_heads_x == 1 ? row / n_heads : row;
+    for (int64_t i = 0; i < std::min(size_y - at, size_x); ++i)
+      want[size_t(row * size_y + at + i)] = x[size_t(row_x * size_x + i)];
+  }
+  require_same_bits(to.read(), want, n_heads, " heads of ", size_y, " from ", size_x);
+}
+
+TUILI_TEST(heads_are_copied_into_wider_and_narrower_ones) {
+  check_copy_heads<float>(4, 4, 24, 16, 8);
+  check_copy_heads<float>(4, 1, 24, 8, 0);
+  check_copy_heads<float>(3, 3, 12, 24, 0);
+  check_copy_heads<bf16>(3, 3, 12, 24, 0);
+  check_copy_heads<bf16>(1, 1, 7, 7, 0);
 }
 
 TUILI_TEST(rows_of_a_table_are_added) {

@@ -29,6 +29,8 @@ int activate(Stream, Output, const float*, const float*, Activation, int64_t) { 
 int add(Stream, float*, const float*, const float*, int64_t) { return absent("add"); }
 int scale(Stream, float*, float, int64_t) { return absent("scale"); }
 int softcap(Stream, float*, float, int64_t) { return absent("softcap"); }
+int clamp(Stream, float*, float, float, float, int64_t) { return absent("clamp"); }
+int copy_heads(Stream, const CopyHeadsArgs&) { return absent("copy_heads"); }
 int rope(Stream, const RopeArgs&) { return absent("rope"); }
 int kv_write(Stream, const KvPages&, const float*, const float*, int64_t, const int32_t*, int64_t) {
   return absent("kv_write");
@@ -39,6 +41,18 @@ int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }
 int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
 int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
+int route(Stream, const RouteArgs&) { return absent("route"); }
+int sort_by_expert(Stream, int32_t*, int32_t*, const int32_t*, int64_t, int64_t) {
+  return absent("sort_by_expert");
+}
+int scatter_rows(Stream, bf16*, const bf16*, const int32_t*, int64_t, int64_t, int64_t) {
+  return absent("scatter_rows");
+}
+int weighted_sum_rows(Stream, float*, const float*, const int32_t*, const float*, int64_t, int64_t, int64_t) {
+  return absent("weighted_sum_rows");
+}
+int add_gated(Stream, float*, const float*, const float*, int64_t, int64_t) { return absent("add_gated"); }
+int gemm_experts(Stream, const ExpertGemmArgs&) { return absent("gemm_experts"); }
 int argmax(Stream, int32_t*, const float*, int64_t, int64_t) { return absent("argmax"); }
 int draw(Stream, int32_t*, const float*, const Draw*, int64_t, int64_t) { return absent("draw"); }
 int softmax_stats(Stream, float*, float*, const float*, int64_t, int64_t) { return absent("softmax_stats"); }

@@ -106,6 +106,27 @@ int kv_write_codes(Stream stream, const KvPages& pages, const float* k, const fl
   return cudaGetLastError();
 }
 
+template <typename T>
+int copy_heads_as(Stream stream, const CopyHeadsArgs& args) {
+  const CopyHeadsBody<T> body{static_cast<T*>(args.y) + args.at,
+                              static_cast<const T*>(args.x),
+                              static_cast<int>(args.n_heads),
+                              static_cast<int>(args.size_y),
+                              static_cast<int>(args.n_heads_x == 1 ? 0 : args.size_x),
+                              static_cast<int>(args.n_heads_x * args.size_x),
+                              static_cast<int>(args.count)};
+  return for_each(stream, body, args.n_tokens * args.n_heads * args.count);
+}
+
+template <typename Vector>
+int scatter_rows_as(Stream stream, void* y, const void* x, const int32_t* places, int64_t n_tokens,
+                    int64_t n_each, int64_t row_bytes) {
+  const auto n_vectors = row_bytes / static_cast<int64_t>(sizeof(Vector));
+  const ScatterRowsBody<Vector> body{static_cast<Vector*>(y), static_cast<const Vector*>(x), places,
+                                     static_cast<int>(n_each), static_cast<int>(n_vectors)};
+  return for_each(stream, body, n_tokens * n_each * n_vectors);
+}
+
 }  // namespace
 
 int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
@@ -148,6 +169,36 @@ int scale(Stream stream, float* y, float factor, int64_t count) {
 
 int softcap(Stream stream, float* y, float cap, int64_t count) {
   return for_each(stream, SoftcapBody{y, cap}, count);
+}
+
+int clamp(Stream stream, float* y, float low, float high, float offset, int64_t count) {
+  return for_each(stream, ClampBody{y, low, high, offset}, count);
+}
+
+int copy_heads(Stream stream, const CopyHeadsArgs& args) {
+  if (args.n_heads * args.size_y > INT_MAX || args.n_heads_x * args.size_x > INT_MAX)
+    return cudaErrorInvalidValue;
+  if (args.type == DType::f32) return copy_heads_as<float>(stream, args);
+  if (args.type == DType::bf16) return copy_heads_as<bf16>(stream, args);
+  return cudaErrorInvalidValue;
+}
+
+int scatter_rows(Stream stream, bf16* y, const bf16* x, const int32_t* places, int64_t n_tokens,
+                 int64_t n_each, int64_t d) {
+  const int64_t row_bytes = d * static_cast<int64_t>(sizeof(bf16));
+  if (has_vector_rows(x, row_bytes) && has_vector_rows(y, row_bytes))
+    return scatter_rows_as<uint4>(stream, y, x, places, n_tokens, n_each, row_bytes);
+  return scatter_rows_as<bf16>(stream, y, x, places, n_tokens, n_each, row_bytes);
+}
+
+int weighted_sum_rows(Stream stream, float* y, const float* x, const int32_t* places, const float* weights,
+                      int64_t n_tokens, int64_t n_each, int64_t d) {
+  const WeightedSumRowsBody body{y, x, places, weights, static_cast<int>(n_each), static_cast<int>(d)};
+  return for_each(stream, body, n_tokens * d);
+}
+
+int add_gated(Stream stream, float* y, const float* x, const float* gate, int64_t n_tokens, int64_t d) {
+  return for_each(stream, AddGatedBody{y, x, gate, static_cast<int>(d)}, n_tokens * d);
 }
 
 int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count) {

@@ -73,6 +73,30 @@ struct SoftcapBody {
   }
 };
 
+struct ClampBody {
+  float* y;
+  float low, high, offset;
+  __device__ __forceinline__ void operator()(int i) const {
+    const float x = y[i];
+    y[i] = __fadd_rn(x < low ? low : x > high ? high : x, offset);
+  }
+};
+
+// Element i is element i % count of head i / count % n_heads of token i / count / n_heads.
+template <typename T>
+struct CopyHeadsBody {
+  T* y;  // its first head's element `at`
+  const T* x;
+  int n_heads, size_y;
+  int head_x, row_x;  // from a head to the next (0: one for all), from a row to the next
+  int count;
+  __device__ __forceinline__ void operator()(int i) const {
+    const int element = i % count, head = i / count % n_heads;
+    const int64_t token = i / count / n_heads;
+    y[(token * n_heads + head) * size_y + element] = x[token * row_x + head * head_x + element];
+  }
+};
+
 struct ExpShiftedBody {
   float* y;
   const float* x;
@@ -289,6 +313,50 @@ __global__ void __launch_bounds__(32 * kCodeWarps) kv_code_kernel(KvCodeProblem 
   problem.k.scales[scale] = of_k;
   problem.v.scales[scale] = of_v;
 }
+
+// Vector i is vector i % n_vectors of the row of pair i / n_vectors.
+template <typename Vector>
+struct ScatterRowsBody {
+  Vector* y;
+  const Vector* x;
+  const int32_t* places;
+  int n_each;
+  int n_vectors;  // of a row
+  __device__ __forceinline__ void operator()(int i) const {
+    const int pair = i / n_vectors, at = i % n_vectors;
+    y[static_cast<int64_t>(places[pair]) * n_vectors + at] =
+        x[static_cast<int64_t>(pair / n_each) * n_vectors + at];
+  }
+};
+
+struct WeightedSumRowsBody {
+  float* y;
+  const float* x;
+  const int32_t* places;
+  const float* weights;
+  int n_each;
+  int d;
+  __device__ __forceinline__ void operator()(int i) const {
+    const int first = i / d * n_each;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int pair = first; pair < first + n_each; ++pair) {
+      const float value = x[static_cast<int64_t>(places[pair]) * d + i % d];
+      sum = __fadd_rn(sum, __fmul_rn(weights[pair], value));
+    }
+    y[i] = sum;
+  }
+};
+
+struct AddGatedBody {
+  float* y;
+  const float* x;
+  const float* gate;
+  int d;
+  __device__ __forceinline__ void operator()(int i) const {
+    y[i] = __fadd_rn(y[i], __fmul_rn(sigmoid(gate[i / d]), x[i]));
+  }
+};
 
 // Vector i is vector i % n_vectors of pair i / n_vectors.
 struct KvCopyBody {

@@ -37,6 +37,10 @@ struct GemmShape {
   struct Storage {
     Stage stages[kStages];
   };
+
+  // Where in the tile the warp's part begins.
+  __device__ __forceinline__ static int warp_row() { return threadIdx.x / 32 / kWarpsN * kWarpM; }
+  __device__ __forceinline__ static int warp_column() { return threadIdx.x / 32 % kWarpsN * kWarpN; }
 };
 
 using WideGemm = GemmShape<2, 4, 8, 2, 3>;  // 128 × 128, 96 KiB of shared memory, 128 accumulators per thread
@@ -101,11 +105,14 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kTilesM][Shap
   }
 }
 
-// Writes the warp's accumulators; (row, column) is the lane's first element. Layout: ptx::mma_m16n8k16.
+// Writes the accumulators of the tile from (first_row, first_column) on. Layout: ptx::mma_m16n8k16.
 template <typename Shape, typename Out>
 __device__ __forceinline__ void store_tile(const GemmProblem<Out>& problem,
-                                           const float (&acc)[Shape::kTilesM][Shape::kTilesN][4], int row,
-                                           int column) {
+                                           const float (&acc)[Shape::kTilesM][Shape::kTilesN][4],
+                                           int first_row, int first_column) {
+  const int lane = threadIdx.x % 32;
+  const int row = first_row + Shape::warp_row() + lane / 4;
+  const int column = first_column + Shape::warp_column() + lane % 4 * 2;
 #pragma unroll
   for (int i = 0; i < Shape::kTilesM; ++i) {
 #pragma unroll
@@ -152,24 +159,20 @@ struct GemmTiles {
   }
 };
 
-// Block (i, j) computes tile (i, j) of y: neighbours share their part of w. Stage s holds tiles of k s, s +
+// acc += the warp's part of the tile of y from (first_row, first_column) on. Stage s holds tiles of k s, s +
 // kStages, …; while one is multiplied, the next ones are on their way. Those past the end are zeros, which
 // keep the count of copies right.
 template <typename Shape, Access kAccess, typename Out>
-__global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> problem) {
+__device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape::kTilesN][4],
+                                              const GemmProblem<Out>& problem, int first_row,
+                                              int first_column) {
   using Storage = typename Shape::Storage;
   constexpr int kStages = Shape::kStages;
   Storage& shared = shared_storage<Storage>();
-  const int first_row = blockIdx.x * Shape::kTileM;
-  const int first_column = blockIdx.y * Shape::kTileN;
-  const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const int warp_m = warp / Shape::kWarpsN * Shape::kWarpM;
-  const int warp_n = warp % Shape::kWarpsN * Shape::kWarpN;
+  const int warp_m = Shape::warp_row(), warp_n = Shape::warp_column();
   const int n_tiles = (problem.k + Shape::kTileK - 1) / Shape::kTileK;
 
   GemmTiles<Shape, kAccess> tiles(problem, first_row, first_column);
-  float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   for (int stage = 0; stage < kStages - 1; ++stage) tiles.start(shared.stages[stage]);
   int full = 0, free = kStages - 1;  // the stage to multiply, and the one to fill
   for (int tile = 0; tile < n_tiles; ++tile) {
@@ -181,7 +184,15 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> 
     free = full;
     full = full + 1 == kStages ? 0 : full + 1;
   }
-  store_tile<Shape>(problem, acc, first_row + warp_m + lane / 4, first_column + warp_n + lane % 4 * 2);
+}
+
+// Block (i, j) computes tile (i, j) of y: neighbours share their part of w.
+template <typename Shape, Access kAccess, typename Out>
+__global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> problem) {
+  const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
+  float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
+  multiply_tile<Shape, kAccess>(acc, problem, first_row, first_column);
+  store_tile<Shape>(problem, acc, first_row, first_column);
 }
 
 }  // namespace tuili::cuda

@@ -314,12 +314,11 @@ __device__ __forceinline__ void store_sums(Out* y, const QuantProblem& problem,
   }
 }
 
-// Block (i, j) computes tile (i, j) of y; the pipeline is gemm.cuh's.
+// The tile of y from (first_row, first_column) on; the pipeline is gemm.cuh's.
 template <typename Shape>
-__global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProblem problem) {
+__device__ __forceinline__ void quant_tile(const QuantProblem& problem, int first_row, int first_column) {
   constexpr int kStages = Shape::kStages;
   auto& shared = shared_storage<typename Shape::Storage>();
-  const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warp_m = warp / Shape::kWarpsN * Shape::kWarpM, warp_n = warp % Shape::kWarpsN * Shape::kWarpN;
   const int n_groups = problem.k / kGroupK, n_panels = (problem.n + kPanelN - 1) / kPanelN;
@@ -349,6 +348,12 @@ __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProbl
   } else {
     store_sums<Shape>(static_cast<__nv_bfloat16*>(problem.y), problem, acc, row, column);
   }
+}
+
+// Block (i, j) computes tile (i, j) of y.
+template <typename Shape>
+__global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProblem problem) {
+  quant_tile<Shape>(problem, blockIdx.x * Shape::kTileM, blockIdx.y * Shape::kTileN);
 }
 
 }  // namespace tuili::cuda

@@ -81,10 +81,26 @@ int round_to_bf16(Stream stream, bf16* y, const float* x, int64_t count);
 // y = act(gate), or act(gate) · up when up is not null. y may be gate when f32. CPU's bits.
 int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count);
 
-// y = x + z; y may be x or z.      y = factor · y.      y = cap · tanh(y / cap). CPU's bits.
+// y = x + z; y may be x or z.      y = factor · y.      y = cap · tanh(y / cap).
+// y = min(max(y, low), high) + offset; NaN stays NaN. CPU's bits.
 int add(Stream stream, float* y, const float* x, const float* z, int64_t count);
 int scale(Stream stream, float* y, float factor, int64_t count);
 int softcap(Stream stream, float* y, float cap, int64_t count);
+int clamp(Stream stream, float* y, float low, float high, float offset, int64_t count);
+
+// The first `count` elements of the heads of x [n_tokens, n_heads_x · size_x] go into those of y [n_tokens,
+// n_heads · size_y], from element `at` on. Both dense and of one type, f32 or bf16; n_heads_x is n_heads, or
+// 1: one head for all.
+struct CopyHeadsArgs {
+  void* y;
+  const void* x;
+  DType type;
+  int64_t n_tokens;
+  int64_t n_heads, size_y, at;
+  int64_t n_heads_x, size_x;
+  int64_t count;
+};
+int copy_heads(Stream stream, const CopyHeadsArgs& args);
 
 // Which elements of a head RoPE turns together: (i, i + half), or (2i, 2i + 1).
 enum class RopePairs : uint8_t { halves, neighbours };
@@ -275,6 +291,68 @@ struct QuantizedGemmArgs {
 // then the bias. x is not quantized, unlike on the CPU. Any m gives the same bits. |error| ≤ (68 + n_groups +
 // 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48 from the two steps of a group.
 int gemm(Stream stream, const QuantizedGemmArgs& args);
+
+// ---- experts
+
+inline constexpr int kMostExperts = 1024;
+
+enum class ExpertScores : uint8_t { softmax, sigmoid };
+
+// Of each token the n_used best experts, ascending, and their weights; the rules are those of MoeSpec
+// (model/spec.h). CPU's choices, of equal scores too, and CPU's bits.
+struct RouteArgs {
+  int32_t* experts;             // [n_tokens, n_used]
+  float* weights;               // f32 of the same shape
+  const float* logits;          // f32 [n_tokens, n_experts], at most kMostExperts
+  const float* selection_bias;  // f32 [n_experts] or null
+  int64_t n_tokens;
+  int64_t n_experts;  // a multiple of n_groups
+  int64_t n_used;
+  int64_t n_groups, n_groups_used, group_top;
+  ExpertScores scores;
+  bool normalize;
+  float scale;
+};
+int route(Stream stream, const RouteArgs& args);
+
+// places[i]: where pair i stands among n pairs sorted by expert, otherwise in order; first[e] [n_experts +
+// 1]: the first place of each expert.
+int sort_by_expert(Stream stream, int32_t* places, int32_t* first, const int32_t* experts, int64_t n,
+                   int64_t n_experts);
+
+// y[places[i], :] = x[i / n_each, :] for i in [0, n_tokens · n_each)      x bf16 [n_tokens, d], y bf16
+int scatter_rows(Stream stream, bf16* y, const bf16* x, const int32_t* places, int64_t n_tokens,
+                 int64_t n_each, int64_t d);
+
+// y[t, :] = Σ weights[i] · x[places[i], :] over i in [t · n_each, (t + 1) · n_each), ascending, from 0, each
+// product and each sum rounded. y f32 [n_tokens, d]. CPU's bits.
+int weighted_sum_rows(Stream stream, float* y, const float* x, const int32_t* places, const float* weights,
+                      int64_t n_tokens, int64_t n_each, int64_t d);
+
+// y[t, :] += sigmoid(gate[t]) · x[t, :].   y, x f32 [n_tokens, d], gate f32 [n_tokens]. CPU's bits.
+int add_gated(Stream stream, float* y, const float* x, const float* gate, int64_t n_tokens, int64_t d);
+
+// A linear map of one expert.
+struct ExpertMap {
+  PackedMatrix w;     // planes as QuantizedGemmArgs has them; of bf16 [n, k] dense at w.codes, on 16 bytes
+  const float* bias;  // f32 [n] or null
+};
+
+// Rows sorted by expert, each times its expert's map. first and maps lie in device memory: a captured launch
+// reads new ones.
+struct ExpertGemmArgs {
+  float* y;               // f32 [n_rows, n], dense
+  const bf16* x;          // [n_rows, k], dense, on 16 bytes
+  const ExpertMap* maps;  // [n_experts], of one format and size
+  const int32_t* first;   // [n_experts + 1]: expert e has rows first[e] … first[e + 1] - 1
+  Format format;
+  int64_t n, k;
+  int64_t n_experts;
+  int64_t n_rows;  // a number decides how fast, never which bits
+};
+
+// The tiles, orders of sums, bounds and bits of `gemm` with the expert's weights.
+int gemm_experts(Stream stream, const ExpertGemmArgs& args);
 
 // ---- rows of logits, f32 [n_rows, n_vocab]
 

@@ -40,6 +40,11 @@ __device__ __forceinline__ float exponential(float x) {
   return __fmul_rn(__fmul_rn(e, scale), rest);
 }
 
+// 1 / (1 + e^-x); NaN stays NaN.
+__device__ __forceinline__ float sigmoid(float x) {
+  return __fdiv_rn(1.0f, __fadd_rn(1.0f, exponential(x < -80.0f ? 80.0f : -x)));
+}
+
 // Below 0.55 x + x³·P(x²), above 1 - 2 / (e^2x + 1). At most 1.5 ulp off.
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
   constexpr float kPowers[] = {-0.0062742396f, 0.02107168f, -0.05385231f, 0.13332586f, -0.33333316f};
