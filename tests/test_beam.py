@@ -262,6 +262,21 @@ def test_a_search_of_one_beam_is_greedy(llm):
     assert best.cumulative_logprob >= greedy.cumulative_logprob
 
 
+def test_a_search_takes_the_words_of_generate_for_its_own(llm):
+    plain = llm.beam_search("the answer is", 3, 8)
+    assert llm.beam_search("the answer is", num_beams=3, max_new_tokens=8).outputs == plain.outputs
+    for twice in ({"beam_width": 2, "num_beams": 3}, {"max_tokens": 8, "max_new_tokens": 9}):
+        with pytest.raises(InvalidParameterError, match="given twice"):
+            llm.beam_search("the answer is", **twice)
+
+
+def test_a_search_of_one_beam_takes_none_for_a_default(llm):
+    plain = llm.beam_search("the answer is", 1, 8)
+    assert llm.beam_search("the answer is", 1, 8, None, logprobs=None).outputs == plain.outputs
+    [empty] = llm.beam_search("the answer is", 1, 0, prompt_logprobs=0).outputs
+    assert empty.token_ids == [] and empty.score is None
+
+
 WRONG_WORDS = {
     "beam_width": 33,
     "early_stopping": "always",

@@ -14,6 +14,9 @@ import pytest
 import tuili
 from encoder_models import CASES, write_folder
 from pipeline_cases import CALLS, DOCUMENT, LONG, QUESTION, QUESTIONS, TEXT, TEXTS
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
+from tuili.errors import InvalidParameterError
 from tuili.tasks.encoding import encode
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "pipelines.json").read_text())
@@ -230,3 +233,12 @@ def test_a_pipeline_loads_a_path_and_closes_it(tmp_path):
         assert pipe("the cat") is not None and pipe([]) == []
     with pytest.raises(tuili.EngineClosedError):
         pipe("the cat")
+
+
+def test_numbers_are_no_texts_to_go_on_from(tmp_path):
+    folder = write_hf_folder(tiny_llama(), tmp_path / "llama")
+    with tuili.pipeline("text-generation", folder) as pipe:
+        for wrong in ([3], ["a", 3], [[1], None]):
+            with pytest.raises(InvalidParameterError) as caught:
+                pipe(wrong, max_new_tokens=1)
+            assert caught.value.param == "text_inputs"

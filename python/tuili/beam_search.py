@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tuili.generation.checks import integer
+from tuili.generation.checks import integer, invalid
 from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
 from tuili.generation.request import RequestOutput
+from tuili.prompts import ManyPrompts, Messages, OnePrompt
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
+
+_DEFAULTS = {"num_beams": 4, "max_tokens": 64, "length_penalty": 1.0}  # those of `beam_search`
+
+
+@overload
+def beam_search(
+    self: LLM,
+    prompts: OnePrompt | Messages,
+    beam_width: int = 4,
+    max_tokens: int = 64,
+    length_penalty: float = 1.0,
+    *,
+    early_stopping: bool | Literal["never"] = False,
+    truncation: bool = False,
+    **options: Any,
+) -> RequestOutput: ...
+@overload
+def beam_search(
+    self: LLM,
+    prompts: ManyPrompts,
+    beam_width: int = 4,
+    max_tokens: int = 64,
+    length_penalty: float = 1.0,
+    *,
+    early_stopping: bool | Literal["never"] = False,
+    truncation: bool = False,
+    **options: Any,
+) -> list[RequestOutput]: ...
 
 
 def beam_search(
@@ -36,19 +65,31 @@ def beam_search(
                     other tokens each time
     raises          as `generate`; InvalidParameterError for what does not go with a search
     """
-    width = integer("beam_width", beam_width, 1, MAX_BEAMS)
-    searching: dict[str, Any] = {"n": width, "num_beams": width, "temperature": 0.0}
-    how: dict[str, Any] = {"length_penalty": length_penalty, "early_stopping": early_stopping}
+    asked = canonical_names(options)
+    words: dict[str, Any] = {
+        "num_beams": beam_width,
+        "max_tokens": max_tokens,
+        "length_penalty": length_penalty,
+    }
+    for name, plain in _DEFAULTS.items():  # by one of its other names, as `generate` has it
+        if name in asked and words[name] != plain:
+            invalid(name, "is given twice")
+    words |= asked
+    width = integer("beam_width", words.pop("num_beams"), 1, MAX_BEAMS)
+    how = {"length_penalty": words.pop("length_penalty"), "early_stopping": early_stopping}
+    checked = SamplingParams(**{"num_beams": max(width, 2), **how})
+    search: dict[str, Any] = {"n": width, "num_beams": width, "temperature": 0.0}
     if width > 1:
-        searching |= how
-    else:
-        searching["logprobs"] = 0  # for the score
-        SamplingParams(num_beams=2, **how)  # checked all the same
-    params = SamplingParams(max_tokens=max_tokens, **searching | canonical_names(options))
-    outputs: RequestOutput | list[RequestOutput] = self.generate(prompts, params, truncation=truncation)
-    if width == 1:
-        for output in outputs if isinstance(outputs, list) else [outputs]:
-            for out in output.outputs:
-                assert out.cumulative_logprob is not None
-                out.score = out.cumulative_logprob / len(out.token_ids) ** length_penalty
-    return outputs
+        search |= how
+    elif words.get("logprobs") is None:
+        words["logprobs"] = 0  # for the score
+    found: RequestOutput | list[RequestOutput]
+    found = self.generate(prompts, SamplingParams(**search | words), truncation=truncation)
+    if width > 1:
+        return found
+    penalty = 1.0 if checked.length_penalty is None else checked.length_penalty
+    for output in found if isinstance(found, list) else [found]:
+        for out in output.outputs:
+            if out.token_ids and out.cumulative_logprob is not None:
+                out.score = out.cumulative_logprob / len(out.token_ids) ** penalty
+    return found

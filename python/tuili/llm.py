@@ -35,7 +35,7 @@ from tuili.insides import Insides
 from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
-from tuili.prompts import Messages, Prompt, is_chat, is_one, many
+from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
 from tuili.sources import as_config, endings_of, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
@@ -246,7 +246,7 @@ class LLM(Vectors, Insides):
     @overload
     def generate(
         self,
-        prompts: str | list[int] | tuple[int, ...],
+        prompts: OnePrompt | Messages,
         params: SamplingParams | None = None,
         *,
         truncation: bool = False,
@@ -255,7 +255,7 @@ class LLM(Vectors, Insides):
     @overload
     def generate(
         self,
-        prompts: list[str] | list[list[int]] | list[np.ndarray] | tuple[Prompt, ...],
+        prompts: ManyPrompts,
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         truncation: bool = False,
@@ -522,6 +522,7 @@ class LLM(Vectors, Insides):
         )
 
     def _encode_chat(self, messages: Any, tools: Tools | None = None) -> list[int]:
+        self._decoder_engine()  # what is no decoder lacks more than a template
         return self.tokenizer.encode_chat(self._render_chat(messages, tools).parts())
 
     def _render_chat(self, messages: Any, tools: Tools | None = None, *, goes_on: bool = False) -> ChatPrompt:

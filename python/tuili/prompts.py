@@ -14,6 +14,16 @@ Message = dict[str, Any]
 Messages = list[Message]
 Ids = Sequence[int] | np.ndarray
 Prompt = str | Ids
+# As `generate` is annotated: what gives one output, and what gives a list of them. (A str is a sequence.)
+OnePrompt = str | list[int] | tuple[int, ...]
+ManyPrompts = (
+    list[str]
+    | list[list[int]]
+    | list[np.ndarray]
+    | list[str | list[int]]
+    | list[Messages]
+    | tuple[Prompt, ...]
+)
 
 
 def is_one(prompts: object) -> bool:

@@ -186,7 +186,8 @@ class Vectors:
 
     def _encoder_engine(self) -> Encoder:
         if self._encoder is None:
+            article = "a" if self.kind == "decoder" else "an"
             raise ModelUnsupportedError(
-                f"this model is a {self.kind}; it makes text, not vectors", code="wrong_kind"
+                f"this model is {article} {self.kind}; it makes text, not vectors", code="wrong_kind"
             )
         return self._encoder

@@ -165,7 +165,7 @@ def plan_model(
     raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
                   cannot fit
     """
-    _check_options(dtype, compute, quantization, num_threads)
+    check_options(dtype, compute, quantization, num_threads)
     index = packed.get("gguf") if packed is not None else None
     source = open_source(path, strict=strict, strict_paths=strict_paths, index=index)
     _check_depth(source)
@@ -242,7 +242,8 @@ def _is_bias_of_zeros(stored: TensorInfo, source: Source) -> bool:
         return not checkpoint.read(stored.name).any()
 
 
-def _check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
+def check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
+    """raises  InvalidParameterError (invalid_option)"""
     for param, value, allowed in (
         ("dtype", dtype, ("auto", *FLOAT_FORMATS)),
         ("compute", compute, ("auto", "float32")),
@@ -253,7 +254,9 @@ def _check_options(dtype: str, compute: str, quantization: str | None, num_threa
                 code="invalid_option",
                 param=param,
             )
-    if quantization is not None and quantization not in ("int8", "int4"):
+    if quantization is not None and (
+        not isinstance(quantization, str) or quantization not in ("int8", "int4")
+    ):
         raise InvalidParameterError(
             f"quantization is {shown(quantization)}, expected None, int8 or int4",
             code="invalid_option",

@@ -11,7 +11,7 @@ from tuili.errors import TuiliError
 from tuili.loading import gguf_index, tokenizer_cache
 from tuili.loading.files import StrPath
 from tuili.loading.gguf import Metadata
-from tuili.loading.model import LoadedModel, LoadPlan, load, plan_model
+from tuili.loading.model import LoadedModel, LoadPlan, check_options, load, plan_model
 from tuili.loading.packed_cache import PackedCache
 from tuili.loading.sources import TokenizerFiles
 from tuili.loading.tokenizer import LoadedTokenizer, from_gguf, from_huggingface
@@ -68,6 +68,7 @@ def open_model(
              are asked about
     raises   what `plan_model`, `load`, `from_gguf` and `from_huggingface` raise; never because of the cache
     """
+    check_options(*(options[name] for name in ("dtype", "compute", "quantization", "num_threads")))
     kinds = ("dtype", "quantization", "compute", "strict")
     cache = None
     if packed_cache and not check_finite and all(_is_plain(options[name]) for name in kinds):
