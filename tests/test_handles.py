@@ -28,6 +28,7 @@ from tuili.errors import (
     EngineForkedError,
     EngineOutOfMemoryError,
     InvalidParameterError,
+    ModelIOError,
     RequestCancelled,
     TuiliError,
 )
@@ -340,6 +341,11 @@ def test_engines_and_handles_cannot_be_copied(engine, action):
     for thing in (engine, handle):
         with pytest.raises(TypeError, match="cannot be pickled"):
             action(thing)
+
+
+def test_errors_can_be_pickled():
+    error = pickle.loads(pickle.dumps(ModelIOError("no such file", code="config_missing", errno=2)))
+    assert (str(error), error.code, error.errno) == ("no such file", "config_missing", 2)
 
 
 def test_parameters_can_be_pickled():

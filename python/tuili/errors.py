@@ -52,6 +52,10 @@ class ModelIOError(TuiliError, OSError):
         super().__init__(message, code=code)
         self.errno = errno
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """An OSError keeps its errno beside `__dict__`, where pickle does not look."""
+        return type(self), self.args, {**self.__dict__, "errno": self.errno}
+
 
 class TokenizerError(TuiliError, ValueError):
     """A tokenizer file or vocabulary is malformed."""
