@@ -70,6 +70,23 @@ def test_a_handler_may_submit_in_the_middle_of_a_submission(monkeypatch):
     engine.close()
 
 
+def test_a_handler_may_submit_while_the_thread_is_made(monkeypatch):
+    engine = make_engine(start_thread=True)
+    answers = []
+
+    def submit():
+        answers.append(engine.submit(codes("b"), sampling(max_tokens=2)))
+
+    interrupted(monkeypatch, threading, "stack_size", submit)
+    answers.append(in_time(lambda: engine.submit(codes("a"), sampling(max_tokens=2))))
+    assert [len(handle.result(10).outputs) for handle in answers] == [1, 1]
+    assert sum(thread.name == engine.thread_name for thread in threading.enumerate()) >= 1
+    thread = engine._thread
+    engine.close()
+    assert not thread.is_alive()
+    assert engine._inbox.qsize() <= 1  # the word to stop, read by the only one
+
+
 def test_a_handler_may_look_while_a_full_queue_is_told(monkeypatch):
     engine = make_engine(max_num_seqs=1, max_queue=0)
     handle = engine.submit(codes("a"), sampling(max_tokens=2))

@@ -327,6 +327,7 @@ int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float*
                       std::span<const uint32_t> allowed) {
   std::copy_n(changed, n_vocab_, logits_);
   change(params, history, n_prompt, allowed);
+  if (ops::argmax(logits_, n_vocab_) == kNotANumber) return kNotANumber;
   const double shift = params.renormalize ? log_total(context) : 0;
   out->likeliest.clear();
   out->best.clear();

@@ -86,7 +86,8 @@ class Uploader {
   }
 
   // What kernels read of a model, or of its encoder, and is no tensor of its own: the table of a quantized
-  // token embedding, and the values of position biases. Returns their bytes.
+  // token embedding, the values of position biases, tables of distances, lists of experts. Returns their
+  // bytes.
   int64_t complete(const ModelSpec& spec, const ModelWeights& packed, ModelWeights& weights) {
     int64_t bytes = 0;
     PackedMatrix& table = weights.token_embedding;
@@ -103,7 +104,7 @@ class Uploader {
       bytes += there.bytes();
     }
     bytes += complete_distances(spec, packed, weights);
-    complete_experts(spec, weights);
+    bytes += complete_experts(spec, weights);
     for (size_t i = 0; i < spec.encoder.size(); ++i) {
       ModelWeights& encoder = weights.encoder[i];
       if (spec.encoder[i].shares_embedding) encoder.token_embedding = table;
@@ -134,14 +135,17 @@ class Uploader {
   }
 
   // Lists of each layer's experts, which blocks find their weights in.
-  void complete_experts(const ModelSpec& spec, ModelWeights& weights) {
+  int64_t complete_experts(const ModelSpec& spec, ModelWeights& weights) {
+    int64_t n_maps = 0;
     for (size_t i = 0; i < spec.layers.size(); ++i) {
       MoeWeights& moe = weights.layers[i].moe;
       if (moe.experts.empty()) continue;
       if (spec.layers[i].gated) moe.gates = list(moe.experts, &MlpWeights::gate);
       moe.ups = list(moe.experts, &MlpWeights::up);
       moe.downs = list(moe.experts, &MlpWeights::down);
+      n_maps += (spec.layers[i].gated ? 3 : 2) * std::ssize(moe.experts);
     }
+    return n_maps * int64_t{sizeof(ops::ExpertMap)};
   }
 
   std::vector<PlacedBuffer> release() { return std::move(memory_); }

@@ -89,7 +89,8 @@ def left_open(prompt: Prompt, messages: Sequence[Mapping[str, Any]]) -> Prompt:
     """
     content = clean_text(str(messages[-1]["content"]))
     text, spaces = content.strip(), content[len(content.rstrip()) :]
-    at = prompt.text.rfind(text)
+    shown_end = prompt.user_spans[-1][1] if prompt.user_spans else 0  # what follows is the template's own
+    at = prompt.text.rfind(text, 0, shown_end)
     if not text or at < 0:
         raise TemplateError(
             "chat template: it does not show the last message's text, with which the answer is to go on",

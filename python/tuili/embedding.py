@@ -20,6 +20,14 @@ POOLINGS = get_args(Pooling)
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
+def checked_finite(vectors: np.ndarray) -> np.ndarray:
+    """The same vectors [n, width]; raises NumericError if one holds Inf or NaN."""
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise NumericError(f"the model's vector of text {int(finite.argmin())} is not finite")
+    return vectors
+
+
 @dataclass(slots=True)
 class EncoderCounters:
     """What `stats()` shows."""
@@ -73,10 +81,7 @@ class Encoder:
             return list(np.concatenate(vectors, axis=1))
 
         vectors = np.stack(self.each(texts, run, progress))
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise NumericError(f"the model's vector of text {int(finite.argmin())} is not finite")
-        return vectors
+        return checked_finite(vectors)
 
     def each(
         self,

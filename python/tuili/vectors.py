@@ -72,7 +72,7 @@ class Vectors:
                     f"{layer.n_in}",
                     param="pooling",
                 )
-            vectors = layer(vectors)
+            vectors = embedding.checked_finite(layer(vectors))
         if normalized and not last:
             vectors = _core.ops.l2_normalize(vectors)
         if truncate_dim is not None:

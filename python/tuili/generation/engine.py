@@ -7,7 +7,6 @@ go on.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import math
@@ -223,8 +222,7 @@ class Engine(Worker):
         """Have the grammar of a request compiled that is on its way to the engine's thread."""
 
         def deliver(outcome: list[Constraint] | TuiliError) -> None:
-            with contextlib.suppress(EngineClosedError):
-                self.post(lambda: Compiled(request, outcome))
+            self._put(Compiled(request, outcome))  # without a lock, which `close` may hold while it waits
 
         assert self.grammars is not None
         n_rows = max(request.params.n, request.params.num_beams or 1)
@@ -237,16 +235,21 @@ class Engine(Worker):
 
     def _reserve(self, n_prompt: int, n: int) -> None:
         """Count a request in, or raise QueueFullError. An empty queue takes any request."""
-        with self._load:
-            places = self._limits.max_num_seqs + self._limits.max_queue
-            if self._n_rows and self._n_rows + n > places:
-                raise QueueFullError(f"{self._n_rows} sequences run or wait; the limit is {places}")
-            if self._queued_tokens and self._queued_tokens + n * n_prompt > self._limits.max_queued_tokens:
-                raise QueueFullError(
-                    f"{self._queued_tokens} prompt tokens wait; the limit is {self._limits.max_queued_tokens}"
-                )
-            self._n_rows += n
-            self._queued_tokens += n * n_prompt
+        places, most_tokens = (
+            self._limits.max_num_seqs + self._limits.max_queue,
+            self._limits.max_queued_tokens,
+        )
+        with self._load:  # for a moment: a signal's handler may close the engine, whose end needs it
+            n_rows, n_tokens = self._n_rows, self._queued_tokens
+            too_many = n_rows > 0 and n_rows + n > places
+            too_long = n_tokens > 0 and n_tokens + n * n_prompt > most_tokens
+            if not too_many and not too_long:
+                self._n_rows += n
+                self._queued_tokens += n * n_prompt
+        if too_many:
+            raise QueueFullError(f"{n_rows} sequences run or wait; the limit is {places}")
+        if too_long:
+            raise QueueFullError(f"{n_tokens} prompt tokens wait; the limit is {most_tokens}")
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
@@ -555,10 +558,8 @@ class Engine(Worker):
         for request in wake_loops(waiters) if waiters else ():
             self._end(request, "abort", cancelled())
 
-    def _begin(self) -> None:
-        super()._begin()
-        assert self._thread is not None
-        self._watchdog.start(self._thread)
+    def begun(self, thread: threading.Thread) -> None:
+        self._watchdog.start(thread)
 
     def __del__(self) -> None:
         super().__del__()

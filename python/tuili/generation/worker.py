@@ -274,20 +274,26 @@ class Worker:
         thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._inbox, turn), name=self.thread_name, daemon=True
         )
-        self._thread = thread
         with _stack_size:
-            before = threading.stack_size(self.stack_bytes)
+            before = threading.stack_size()
             try:
+                if self._thread is not None:  # a signal's handler has begun it meanwhile
+                    return
+                self._thread = thread
+                threading.stack_size(self.stack_bytes)
                 thread.start()
-            except RuntimeError:
-                self._thread = None
-                raise EngineOutOfMemoryError("the system refuses another thread") from None
-            except BaseException:
-                if turn.acquire(blocking=False):
+            except BaseException as error:
+                if self._thread is thread and turn.acquire(blocking=False):  # it will not run
                     self._thread = None
+                    if isinstance(error, RuntimeError) and thread.ident is None:
+                        raise EngineOutOfMemoryError("the system refuses another thread") from None
                 raise
             finally:
                 threading.stack_size(before)
+        self.begun(thread)
+
+    def begun(self, thread: threading.Thread) -> None:
+        """Told once that the thread runs."""
 
 
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any], turn: threading.Lock) -> None:

@@ -60,7 +60,7 @@ class LazyBackends:
     def __init__(self, make: Callable[[], Backends]) -> None:
         self._make = make
         self._made: Backends | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may ask while they are made
 
     def get(self) -> Backends:
         if self._made is None:

@@ -80,6 +80,8 @@ class Task(Pipeline):
             return tokenizer.encode_chat(
                 self.model._render_chat(prompt, goes_on=_goes_on(prompt, own)).parts()
             )
+        if own["continue_final_message"] is not None:
+            boolean("continue_final_message", own["continue_final_message"])
         return tokenizer.encode(checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs"))
 
 
@@ -102,7 +104,7 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
     if own["stop_sequence"] is not None:
         if "stop" in options:
             raise InvalidParameterError("stop_sequence is given next to stop", param="stop_sequence")
-        options |= {"stop": own["stop_sequence"], "include_stop_str_in_output": True}
+        options = {"include_stop_str_in_output": True} | options | {"stop": own["stop_sequence"]}
     most, least, n_least = own["max_length"], own["min_length"], own["min_new_tokens"]
     if most is not None and not {"max_tokens", "max_new_tokens"} & set(options):
         options["max_tokens"] = integer("max_length", most, 1, MAX_INT) - n_prompt
@@ -112,6 +114,9 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
                 "what follows",
                 param="max_length",
             )
+    for name in ("min_new_tokens", "min_length"):
+        if own[name] is not None and "min_tokens" in options:
+            raise InvalidParameterError(f"{name} is given next to min_tokens", param=name)
     if n_least is not None:
         options["min_tokens"] = n_least
     elif least is not None:

@@ -51,7 +51,7 @@ class Pipeline(ABC):
 
     def __init__(self, task: str, model: LLM, **defaults: Any) -> None:
         self.task, self.model = task, model
-        self._defaults = self._checked(defaults)
+        self._defaults = self._given(defaults)
         self.prepare()
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -69,12 +69,14 @@ class Pipeline(ABC):
         """Every option of a call: as given, or as the pipeline was made, or the default. None counts as not
         given, but for an option whose default is `...`.
         """
-        named = {
+        return {**self.OPTIONS, **self._defaults, **self._given(given)}
+
+    def _given(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {
             name: value
-            for name, value in self._checked(given).items()
+            for name, value in self._checked(options).items()
             if value is not None or self.OPTIONS.get(name) is ...
         }
-        return {**self.OPTIONS, **self._defaults, **named}
 
     @abstractmethod
     def prepare(self) -> None:
