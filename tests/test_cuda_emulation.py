@@ -144,8 +144,8 @@ PLANTED = {  # file, what stands there, what is planted instead
     "eight numbers too many at the end of k": ("tile_copy.cuh", "column < k_left ?", "column < k_left + 8 ?"),
     "values are read before they arrive": (
         "attention.cuh",
-        "ptx::cp_async_wait<Shape::kSlots - 2>();\n  __syncthreads();  // the values",
-        "__syncthreads();  // the values",
+        "shared, at);\n  ptx::cp_async_wait<Shape::kSlots - 2>();\n",
+        "shared, at);\n",
     ),
     "maxima are read before they are written": (
         "attention_state.cuh",
