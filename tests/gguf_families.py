@@ -538,7 +538,12 @@ def write_encoder(arch: gguf.MODEL_ARCH, config: Values, tensors: Tensors, path:
     writer.add_sep_token_id(ids["[SEP]"])
     writer.add_mask_token_id(ids["[MASK]"])
     writer.add_uint32("tokenizer.ggml.cls_token_id", ids["[CLS]"])
-    names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
+    write_tensors(writer, gguf.get_tensor_name_map(arch, config["num_hidden_layers"]), tensors)
+    return path
+
+
+def write_tensors(writer: gguf.GGUFWriter, names: gguf.TensorNameMap, tensors: Tensors) -> None:
+    """The rest of a file whose tensors have Hugging Face's names, as they are."""
     for name, x in tensors.items():
         theirs = names.get_name(name, (".weight", ".bias"))
         assert theirs is not None, f"the gguf package has no name for {name}"
@@ -547,4 +552,3 @@ def write_encoder(arch: gguf.MODEL_ARCH, config: Values, tensors: Tensors, path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path

@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from gguf_families import write_tensors
 from tuili.loading import sentencepiece_file
 
 Tensors = dict[str, np.ndarray]
@@ -40,15 +41,7 @@ def write(
     writer.add_relative_attn_buckets_count(config["relative_attention_num_buckets"])
     writer.add_decoder_start_token_id(config["decoder_start_token_id"])
     write_tokenizer(writer, config["vocab_size"], pieces, **settings)
-    names = gguf.get_tensor_name_map(arch, max(n_layers, n_decoder))
-    for name, x in tensors.items():
-        theirs = names.get_name(name, (".weight",))
-        assert theirs is not None, f"the gguf package has no name for {name}"
-        writer.add_tensor(theirs, x)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_tensors(writer, gguf.get_tensor_name_map(arch, max(n_layers, n_decoder)), tensors)
     return path
 
 

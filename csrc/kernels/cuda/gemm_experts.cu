@@ -94,14 +94,7 @@ TUILI_GEMM(SlimGemm)
   template __global__ void gemm_quant_experts_kernel<WideQuant<Format::format>>(ExpertProblem); \
   template __global__ void gemm_quant_experts_kernel<TallQuant<Format::format>>(ExpertProblem); \
   template __global__ void gemm_quant_experts_kernel<SlimQuant<Format::format>>(ExpertProblem);
-TUILI_GEMM(q8_0)
-TUILI_GEMM(q4_0)
-TUILI_GEMM(q4_1)
-TUILI_GEMM(q5_0)
-TUILI_GEMM(q5_1)
-TUILI_GEMM(q4_k)
-TUILI_GEMM(q5_k)
-TUILI_GEMM(q6_k)
+TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM
 
 }  // namespace tuili::cuda

@@ -65,14 +65,7 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
   template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem); \
   template __global__ void gemm_quant_kernel<SlimQuant<Format::format>>(QuantProblem); \
   template __global__ void gemm_quant_kernel<FewQuant<Format::format>>(QuantProblem);
-TUILI_GEMM(q8_0)
-TUILI_GEMM(q4_0)
-TUILI_GEMM(q4_1)
-TUILI_GEMM(q5_0)
-TUILI_GEMM(q5_1)
-TUILI_GEMM(q4_k)
-TUILI_GEMM(q5_k)
-TUILI_GEMM(q6_k)
+TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM
 
 }  // namespace tuili::cuda

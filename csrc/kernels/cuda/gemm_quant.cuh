@@ -357,3 +357,7 @@ __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProbl
 }
 
 }  // namespace tuili::cuda
+
+// Every format that the kernels are made for.
+#define TUILI_QUANT_FORMATS(make) \
+  make(q8_0) make(q4_0) make(q4_1) make(q5_0) make(q5_1) make(q4_k) make(q5_k) make(q6_k)
