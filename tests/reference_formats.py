@@ -266,10 +266,11 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return odd.astype(np.float32)
 
 
-def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantize_activations(x: np.ndarray, *, keep_outliers: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Activations as integers with one scale per row and group of 32 (csrc/base/packed.h).
 
     x        float32 [m, k]; a tail of the last group counts as zeros
+    keep_outliers  False: no value is one
     returns  int32 codes [m, k padded to 32], in ±127 but for outliers, in ±16256, and float32 scales
              [m, groups]; a group whose amax is below 2^-100 is zero; one that holds NaN or infinity has
              codes 0 and scale NaN
@@ -281,7 +282,9 @@ def quantize_activations(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     finite = np.isfinite(groups).all(axis=-1)
     size = abs(np.where(finite[..., None], groups, 0))
     amax = size.max(axis=-1)
-    limit = _outlier_limits(size, np.where(finite, amax, np.nan))
+    limit = np.full(len(x), np.inf, np.float32)
+    if keep_outliers:
+        limit = _outlier_limits(size, np.where(finite, amax, np.nan))
     rest = np.where(size > limit[:, None, None], 0, size).max(axis=-1)
     base = np.maximum(rest, amax / np.float32(128))
     base = np.where(rest > np.float32(0.75) * amax, amax, base)
@@ -320,14 +323,21 @@ def quantize_kv(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.where(finite, amax / np.float32(127), np.float32(np.nan))
 
 
-def integer_gemm(x: np.ndarray, format: str, rows: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def integer_gemm(
+    x: np.ndarray,
+    format: str,
+    rows: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    keep_outliers: bool = True,
+) -> np.ndarray:
     """y[m, n] = x · wᵀ as the core computes it with integer activations, to the bit: float32 [m, n].
 
     Per output, groups of 32 in ascending order: the exact integer sum of the low parts and one fma with
     scale_w · scale_a, then, in formats with a min, one fma of the min with scale_a · Σ codes. After the
     groups the high parts of outlier quads, each with an fma of its own. Every rounding is spelled out.
     """
-    codes, scale = quantize_activations(x)
+    codes, scale = quantize_activations(x, keep_outliers=keep_outliers)
     split = outlier_quads(codes)
     high = np.where(np.repeat(split, 4, axis=1), (codes + 64) >> 7, 0)
     low = codes - 128 * high

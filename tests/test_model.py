@@ -172,6 +172,16 @@ def test_bits_do_not_depend_on_the_isa(family, format, isa):
     )
 
 
+def test_decoders_alone_keep_outliers_unless_told():
+    ids = some_ids(20)
+    vectors = {how: encode(built("bert", "q8_0", how), [ids], "mean", True)[0] for how in ("auto", "int8")}
+    assert np.array_equal(vectors["auto"], vectors["int8"])
+    logits = {how: run(built("llama", "q8_0", how), ids).logits() for how in ("auto", "int8", "float32")}
+    assert not np.array_equal(logits["auto"], logits["int8"])
+    error = abs(logits["int8"] - logits["float32"]).max() / abs(logits["float32"]).max()
+    assert error <= INT8_LIMIT
+
+
 def test_encoder_bits_do_not_depend_on_batch_isa_or_threads(isa):
     texts = [some_ids(n, seed=n) for n in LENGTHS]
     together, _ = encode(built("bert"), texts, how=How(isa=isa, num_threads=2))

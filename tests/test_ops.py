@@ -72,15 +72,16 @@ def test_float_gemm_is_the_specified_chain(isa, format, n, k):
         assert_same_bits(ops.gemm(x[:m], weight, bias, compute="float32", isa=isa), want[:m])
 
 
+@pytest.mark.parametrize("compute", ["auto", "int8"])
 @pytest.mark.parametrize("format, n, k", INT8_GEMM)
-def test_integer_gemm_is_the_specified_chain(isa, format, n, k):
+def test_integer_gemm_is_the_specified_chain(isa, format, n, k, compute):
     rows = random_rows(format, np.random.default_rng(n * k), n, k)
     x, bias = normal(k, 17, k), normal(n, n)
     x[::3, k // 2 : k // 2 + 40 : 7] *= 30  # outliers, in some rows
-    want = integer_gemm(x, format, rows, bias)
+    want = integer_gemm(x, format, rows, bias, keep_outliers=compute == "auto")
     weight = packed(format, rows)
     for m in ROW_COUNTS:
-        assert_same_bits(ops.gemm(x[:m], weight, bias, isa=isa), want[:m])
+        assert_same_bits(ops.gemm(x[:m], weight, bias, compute=compute, isa=isa), want[:m])
 
 
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)
@@ -124,8 +125,9 @@ def test_gemm_bits_do_not_depend_on_threads(isa, format):
     assert_same_bits(ops.gemm(x, weight, isa=isa, num_threads=2), one)
 
 
+@pytest.mark.parametrize("keep_outliers", [True, False])
 @pytest.mark.parametrize("k", [1, 31, 32, 33, 256, 1000])
-def test_quantized_activations_are_the_specified_codes(isa, k):
+def test_quantized_activations_are_the_specified_codes(isa, k, keep_outliers):
     x = normal(k, 6, k)
     x[1] = 0
     x[2, :1] = 2.0**-110
@@ -134,15 +136,17 @@ def test_quantized_activations_are_the_specified_codes(isa, k):
     x[5, -1] = np.inf
     x[0, k // 2 :: 50] *= 50  # outliers
     x[2, 1::2] *= 1000  # too many of them
-    codes, scales, half_sums, scaled_sums, n_outliers = ops.quantize_rows(x, isa=isa)
-    want_codes, want_scales = quantize_activations(x)
+    codes, scales, half_sums, scaled_sums, n_outliers = ops.quantize_rows(
+        x, keep_outliers=keep_outliers, isa=isa
+    )
+    want_codes, want_scales = quantize_activations(x, keep_outliers=keep_outliers)
     assert np.array_equal(codes, want_codes)
     assert np.array_equal(scales, want_scales, equal_nan=True)
     assert np.array_equal(half_sums, codes.reshape(len(x), -1, 2, 16).sum(axis=-1))
     sums = half_sums.sum(axis=-1).astype(np.float32)
     assert np.array_equal(scaled_sums, scales * sums, equal_nan=True)
     assert np.array_equal(n_outliers, outlier_quads(codes).sum(axis=1))
-    assert k < 128 or n_outliers[0] > 0
+    assert k < 128 or (n_outliers[0] > 0) == keep_outliers
 
 
 def test_the_smallest_numbers_have_codes(isa):

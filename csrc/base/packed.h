@@ -63,7 +63,7 @@ struct PackedMatrix {
 // (from 0: becomes 2^-149) while more than max_outliers() values are above it. A code is low + 128 · high: in
 // the quads (4 k) with a code beyond ±127, high = floor((code + 64) / 128), kept on the side; elsewhere it is
 // 0. One quad in 25 is so kept, and 3/4 of the rounding error is gone, which int8 has from outliers most of
-// all (tests/compare_quantized.py).
+// all (tests/compare_quantized.py). Who does without (keeps_outliers) has none, and codes within ±127.
 struct OutlierQuad {
   int32_t group, quad;
   int8_t high[4];
@@ -85,6 +85,7 @@ struct QuantizedRows {
   OutlierQuad* outliers = nullptr;  // [m, max_outliers()], ascending; the first n_outliers[row] are used
   int32_t* n_outliers = nullptr;    // [m]
   int64_t n_groups = 0;
+  bool keeps_outliers = true;
 
   int64_t max_outliers() const { return n_groups; }
   int64_t n_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }

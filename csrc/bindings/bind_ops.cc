@@ -63,11 +63,12 @@ FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<
 }
 
 // The rows of the result in order, for tests.
-py::tuple quantize_rows(const FloatArray& x, const Isa& isa) {
+py::tuple quantize_rows(const FloatArray& x, bool keep_outliers, const Isa& isa) {
   check_dims(x, "x", 2);
   const OneCall call(isa);
   const Input input(x, x.shape(1));
-  const QuantizedRows& in = input.activations.room.quantized;
+  QuantizedRows in = input.activations.room.quantized;
+  in.keeps_outliers = keep_outliers;
   const int64_t m = x.shape(0), groups = in.n_groups;
   ops::quantize_rows(call.context, in, view_of(x));
   py::array_t<int32_t> codes({m, groups * kGroup}), sums({m, groups, int64_t{2}}), n_outliers(m);
@@ -356,7 +357,8 @@ py::tuple logprobs(const FloatArray& logits, int64_t token, int64_t n_best) {
 void bind_linear(py::module_& ops) {
   ops.def("gemm", &gemm, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(), "compute"_a = "auto",
           "isa"_a = py::none(), "num_threads"_a = 1);
-  ops.def("quantize_rows", &quantize_rows, "x"_a, py::kw_only(), "isa"_a = py::none());
+  ops.def("quantize_rows", &quantize_rows, "x"_a, py::kw_only(), "keep_outliers"_a = true,
+          "isa"_a = py::none());
   ops.def("embed", &embed, "w"_a, "ids"_a, "scale"_a = 1.0f, py::kw_only(), "isa"_a = py::none());
 }
 

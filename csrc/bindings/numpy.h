@@ -85,8 +85,9 @@ inline Format to_format(const std::string& text) {
 }
 
 inline ops::Compute to_compute(const std::string& text) {
-  return choose<ops::Compute>(text, "compute",
-                              {{"auto", ops::Compute::automatic}, {"float32", ops::Compute::float32}});
+  return choose<ops::Compute>(
+      text, "compute",
+      {{"auto", ops::Compute::automatic}, {"int8", ops::Compute::int8}, {"float32", ops::Compute::float32}});
 }
 
 inline ops::KvType to_kv_type(const std::string& text) {

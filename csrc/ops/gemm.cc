@@ -46,7 +46,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   int64_t n_panels = 0;
   bool any_integer = false;
   const auto is_integer = [&](const PackedMatrix& w) {
-    return compute == Compute::automatic && !is_float(w.format);
+    return compute != Compute::float32 && !is_float(w.format);
   };
   for (const LinearMap& map : maps) {
     check(x, map);
@@ -57,6 +57,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   QuantizedRows& quantized = x.room.quantized;
   if (any_integer && !x.is_ready) {
     quantized.n_groups = (k + kGroup - 1) / kGroup;
+    quantized.keeps_outliers = compute == Compute::automatic;
     quantize_rows(context, quantized, x.x);
     x.is_ready = true;
   }

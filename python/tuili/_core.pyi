@@ -370,7 +370,7 @@ Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "
 
 class ModelBuilder:
     def __init__(
-        self, spec: ModelSpec, *, compute: Literal["auto", "float32"] = "auto", num_threads: int = 0
+        self, spec: ModelSpec, *, compute: Literal["auto", "int8", "float32"] = "auto", num_threads: int = 0
     ) -> None:
         """Allocates nothing until `add`. num_threads 0: the default."""
     def expected(self) -> list[tuple[str, tuple[int, ...]]]:
@@ -751,13 +751,16 @@ class ops:
         w: PackedWeight,
         bias: f32 | None = None,
         *,
-        compute: Literal["auto", "float32"] = "auto",
+        compute: Literal["auto", "int8", "float32"] = "auto",
         isa: str | None = None,
         num_threads: int = 1,
     ) -> f32:
-        """x [m, k] -> [m, n]. "auto": integer dot products when w is quantized."""
+        """x [m, k] -> [m, n]. "auto": integer dot products when w is quantized, "int8": the same without
+        second bytes for outliers."""
     @staticmethod
-    def quantize_rows(x: f32, *, isa: str | None = None) -> tuple[i32, f32, i32, f32, i32]:
+    def quantize_rows(
+        x: f32, *, keep_outliers: bool = True, isa: str | None = None
+    ) -> tuple[i32, f32, i32, f32, i32]:
         """(codes [m, 32 · groups], scale [m, groups], sums of the codes of each half of a group
         [m, groups, 2], scale · Σ codes [m, groups], how many outlier quads a row has [m]) as base/packed.h
         defines them."""

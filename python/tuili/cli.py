@@ -176,7 +176,7 @@ def _command(
     group = parser.add_argument_group("model")
     group.add_argument("--device", choices=("cpu", "cuda"))
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
-    group.add_argument("--compute", choices=("auto", "float32"))
+    group.add_argument("--compute", choices=("auto", "int8", "float32"))
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
     group.add_argument("--quantization", choices=("int8", "int4"))
     group.add_argument("--kv-cache-dtype", choices=("auto", "float32", "float16", "bfloat16", "int8"))

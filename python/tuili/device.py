@@ -35,10 +35,10 @@ def checked_device(device: object, compute: object) -> _core.Device:
 
 
 def check_compute(compute: object, device: _core.Device) -> None:
-    """InvalidParameterError for "float32" on cuda, where every product is one of bfloat16."""
-    if device == "cuda" and compute == "float32":
+    """InvalidParameterError for another than "auto" on cuda, where every product is one of bfloat16."""
+    if device == "cuda" and compute in ("int8", "float32"):
         raise InvalidParameterError(
-            'compute: "float32" needs device="cpu"; on cuda products are of bfloat16',
+            f'compute: "{compute}" needs device="cpu"; on cuda products are of bfloat16',
             param="compute",
             code="not_supported_yet",
         )

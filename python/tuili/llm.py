@@ -61,8 +61,10 @@ class LLM(Vectors, Insides):
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
-    compute                "auto": integer dot products for quantized weights; "float32": dequantized exactly;
-                           not on cuda, where they meet bfloat16
+    compute                of quantized weights. "int8": integer dot products with activations of one byte;
+                           "auto": the same, and in models that are decoders alone a second byte for
+                           outliers; "float32": weights dequantized exactly. On cuda "auto" alone: there
+                           they meet bfloat16
     kv_cache_dtype         "auto" (float16, of encoder-decoders on the CPU float32), "float32" (not on cuda),
                            "float16", "bfloat16", or "int8": half of float16, one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's

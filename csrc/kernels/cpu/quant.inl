@@ -243,12 +243,11 @@ TUILI_INLINE void split_outliers(const QuantizedRows& out, int64_t row, int64_t 
   }
 }
 
-// Codes one group of a row; its amax is in `scale`.
+// Codes one group of a row.
 TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t group, GroupValues values,
-                                 float limit) {
+                                 float amax, float limit) {
   const int64_t at = out.place(row, group);
   int8_t* low = out.low + at * kGroup;
-  const float amax = out.scale[at];
   const bool finite = amax <= 0x1.fffffep127f;
   if (!finite || amax < 0x1p-100f) {
     store_i8(low, splat_int(0));
@@ -289,10 +288,13 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* row = x + r * ldx;
-    const float limit = outlier_limit(out, row, r, k);
+    const float limit = out.keeps_outliers ? outlier_limit(out, row, r, k) : __builtin_inff();
     out.n_outliers[r] = 0;
-    for (int64_t g = 0; g < out.n_groups; ++g)
-      quantize_group(out, r, g, load_group(row + g * kGroup, k - g * kGroup), limit);
+    for (int64_t g = 0; g < out.n_groups; ++g) {
+      const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
+      quantize_group(out, r, g, values, out.keeps_outliers ? out.scale[out.place(r, g)] : amax_of(values),
+                     limit);
+    }
   }
 }
 

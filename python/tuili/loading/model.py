@@ -36,7 +36,7 @@ from tuili.loading.weights import (
 
 logger = logging.getLogger("tuili")
 
-Compute = Literal["auto", "float32"]
+Compute = Literal["auto", "int8", "float32"]
 _FLOATS = ("f32", "f16", "bf16")
 _ATTENTION = ("query", "key", "value", "output")
 _LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "gate", "up", "down")
@@ -246,7 +246,7 @@ def check_options(dtype: str, compute: str, quantization: str | None, num_thread
     """raises  InvalidParameterError (invalid_option)"""
     for param, value, allowed in (
         ("dtype", dtype, ("auto", *FLOAT_FORMATS)),
-        ("compute", compute, ("auto", "float32")),
+        ("compute", compute, ("auto", "int8", "float32")),
     ):
         if not isinstance(value, str) or value not in allowed:
             raise InvalidParameterError(
