@@ -383,7 +383,8 @@ void bind_runner(py::module_& module) {
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())
-      .def("n_allocations", &Runner::n_allocations);
+      .def("n_allocations", &Runner::n_allocations)
+      .def("n_last_rows", &Runner::n_last_rows);
 }
 
 }  // namespace

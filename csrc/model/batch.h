@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "ops/ops.h"
@@ -14,6 +15,14 @@ struct AreaRows {
   ops::BatchRows rows;             // the same rows in every area
 };
 
+// The rows of a batch whose final hidden states somebody wants.
+struct AskedRows {
+  std::span<const int32_t> rows;  // ascending
+  int64_t area = 0;               // of the last layer
+  // Where these rows alone stand, numbered as in `rows`: in that area, and over the sources.
+  ops::BatchRows in_area, sources;
+};
+
 // Rows of all sequences, packed one after another; there is no padding. The lists lie where the model does.
 struct StepBatch {
   std::span<const int32_t> token_ids;      // [n_tokens]
@@ -22,6 +31,7 @@ struct StepBatch {
   std::span<const AreaRows> areas;
   ops::BatchRows
       sources;  // encoder-decoders: the same rows, over the keys and values that keep_source has left
+  std::optional<AskedRows> asked;  // none: all rows
 
   int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };

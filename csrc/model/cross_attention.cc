@@ -31,7 +31,7 @@ void Transformer::cross_attention_block(const Step& step, int64_t i, const Tenso
                                      .head_dim = spec.head_dim,
                                      .causal = false,
                                      .scale = spec.attention_scale};
-  ops::attention(step.context, attention, out, q, step.kv[i].pages, step.batch.sources,
+  ops::attention(step.context, attention, out, q, step.kv[i].pages, step.sources(),
                  step.state.attention_partials);
   ops::Activations attended = step.input(out);
   const ops::LinearMap output = map_of(step.rows(step.state.mixed, spec_.d_model), w.cross_output);

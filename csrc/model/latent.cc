@@ -36,21 +36,29 @@ LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max
 int64_t LatentState::largest() const { return std::max({query_in.size(1), in.size(1), value.size(1)}); }
 
 void Transformer::project_latent(const Step& step, int64_t i, const TensorView& x) const {
+  const LatentSpec& latent = spec_.layers[i].latent;
+  const LatentWeights& w = weights_.layers[i].latent;
+  const LatentState& s = step.state.latent;
+  ops::Activations input = step.input(x);
+  if (step.makes_keys()) {
+    const ops::LinearMap small[] = {map_of(step.rows(s.in, latent.kv_rank), w.in),
+                                    map_of(step.rows(s.key_rope, latent.rope_dim), w.key_rope)};
+    ops::gemm(step.context, input, small, compute_);
+  }
+  if (step.makes_queries()) latent_queries(step, i, input);
+  if (step.makes_keys()) latent_keys(step, i);
+}
+
+// Queries of x, in the room of whose input other inputs may be then.
+void Transformer::latent_queries(const Step& step, int64_t i, ops::Activations& input) const {
   const LayerSpec& spec = spec_.layers[i];
   const LatentSpec& latent = spec.latent;
   const LatentWeights& w = weights_.layers[i].latent;
   const ops::Context& context = step.context;
   LatentState& s = step.state.latent;
   const int64_t n = spec.n_heads;
-  const TensorView in = step.rows(s.in, latent.kv_rank), key_rope = step.rows(s.key_rope, latent.rope_dim);
   const TensorView query_nope = step.rows(s.query_nope, n * latent.nope_dim);
   const TensorView query_rope = step.rows(s.query_rope, n * latent.rope_dim);
-  const TensorView key_nope = step.rows(s.key_nope, n * latent.nope_dim);
-  const TensorView value = step.rows(s.value, n * latent.value_dim);
-
-  ops::Activations input = step.input(x);
-  const ops::LinearMap small[] = {map_of(in, w.in), map_of(key_rope, w.key_rope)};
-  ops::gemm(context, input, small, compute_);
   const ops::LinearMap queries[] = {map_of(query_nope, w.query_nope), map_of(query_rope, w.query_rope)};
   if (latent.query_rank) {
     const TensorView query_in = step.rows(s.query_in, latent.query_rank);
@@ -63,6 +71,26 @@ void Transformer::project_latent(const Step& step, int64_t i, const TensorView& 
   } else {
     ops::gemm(context, input, queries, compute_);
   }
+  const RopeSpec& rope = spec_.ropes[spec.rope];
+  const int64_t half = latent.rope_dim / 2;
+  ops::rope(context, query_rope, step.cos(spec.rope, half), step.sin(spec.rope, half), n, rope.interleaved);
+  const TensorView q = step.rows(step.state.query, spec.q_size());
+  ops::clear(context, q);
+  ops::copy_heads(context, q, 0, query_rope, n, n);
+  ops::copy_heads(context, q, latent.rope_dim, query_nope, n, n);
+}
+
+// Keys and values of the small vectors that project_latent has made.
+void Transformer::latent_keys(const Step& step, int64_t i) const {
+  const LayerSpec& spec = spec_.layers[i];
+  const LatentSpec& latent = spec.latent;
+  const LatentWeights& w = weights_.layers[i].latent;
+  const ops::Context& context = step.context;
+  LatentState& s = step.state.latent;
+  const int64_t n = spec.n_heads;
+  const TensorView in = step.rows(s.in, latent.kv_rank), key_rope = step.rows(s.key_rope, latent.rope_dim);
+  const TensorView key_nope = step.rows(s.key_nope, n * latent.nope_dim);
+  const TensorView value = step.rows(s.value, n * latent.value_dim);
   ops::rms_norm(context, in, in, vector_of(w.norm, latent.kv_rank, in), latent.norm_eps);
   ops::Activations from = step.input(in);
   const ops::LinearMap keys[] = {map_of(key_nope, w.key_nope), map_of(value, w.value)};
@@ -70,20 +98,15 @@ void Transformer::project_latent(const Step& step, int64_t i, const TensorView& 
 
   const RopeSpec& rope = spec_.ropes[spec.rope];
   const int64_t half = latent.rope_dim / 2;
-  const TensorView cos = step.rows(step.state.cos[spec.rope], half);
-  const TensorView sin = step.rows(step.state.sin[spec.rope], half);
-  ops::rope(context, query_rope, cos, sin, n, rope.interleaved);
-  ops::rope(context, key_rope, cos, sin, 1, rope.interleaved);
+  ops::rope(context, key_rope, step.cos(spec.rope, half), step.sin(spec.rope, half), 1, rope.interleaved);
 
-  const TensorView q = step.rows(step.state.query, spec.q_size());
   const TensorView k = step.rows(step.state.key, spec.kv_size());
   const TensorView v = step.rows(step.state.value, spec.kv_size());
-  for (const TensorView& heads : {q, k, v}) ops::clear(context, heads);
-  ops::copy_heads(context, q, 0, query_rope, n, n);
-  ops::copy_heads(context, q, latent.rope_dim, query_nope, n, n);
+  for (const TensorView& heads : {k, v}) ops::clear(context, heads);
   ops::copy_heads(context, k, 0, key_rope, n, 1);
   ops::copy_heads(context, k, latent.rope_dim, key_nope, n, n);
   ops::copy_heads(context, v, 0, value, n, n);
+  ops::kv_write(context, step.kv[i].pages, k, v, step.batch.areas[step.kv[i].area].slots.data());
 }
 
 }  // namespace tuili

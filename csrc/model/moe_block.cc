@@ -37,7 +37,7 @@ RoutedState RoutedState::take(Carver& carver, const ModelSpec& spec, int64_t max
 void Transformer::run_experts_together(const Step& step, const LayerSpec& layer, const MoeWeights& w) const {
   const ops::Context& context = step.context;
   const RoutedState& routed = step.state.routed;
-  const int64_t n_tokens = step.batch.n_tokens(), n_rows = n_tokens * layer.moe.n_used;
+  const int64_t n_tokens = step.n_rows(), n_rows = n_tokens * layer.moe.n_used;
   const auto part = [&](const TensorView& buffer, int64_t size) {
     return TensorView(buffer.data, buffer.dtype, {n_rows, size}, buffer.device);
   };

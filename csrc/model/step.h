@@ -5,15 +5,36 @@
 
 namespace tuili {
 
+// What of a layer a step makes: keys and values are wanted of all rows, and the last layer's rest of those
+// alone that are asked for.
+enum class Part : uint8_t { whole, keys, rest };
+
 struct Transformer::Step {
   const ops::Context& context;
   const StepBatch& batch;
   KvView kv;
   State& state;
+  Part part = Part::whole;
 
-  // The batch's rows of a buffer, as dense rows of n elements.
+  bool makes_queries() const { return part != Part::keys; }
+  bool makes_keys() const { return part != Part::rest; }
+  int64_t n_rows() const { return part == Part::rest ? std::ssize(batch.asked->rows) : batch.n_tokens(); }
+
+  // The step's rows of a buffer, as dense rows of n elements.
   TensorView rows(const TensorView& buffer, int64_t n) const {
-    return TensorView(buffer.data, buffer.dtype, {batch.n_tokens(), n}, buffer.device);
+    return TensorView(buffer.data, buffer.dtype, {n_rows(), n}, buffer.device);
+  }
+  // Where they stand in the area of layer i, and over the sources.
+  const ops::BatchRows& in_area(int64_t i) const {
+    return part == Part::rest ? batch.asked->in_area : batch.areas[kv[i].area].rows;
+  }
+  const ops::BatchRows& sources() const { return part == Part::rest ? batch.asked->sources : batch.sources; }
+  // What they turn by. Of the rows asked for it lies where keys and values were made, which are kept by then.
+  TensorView cos(int64_t rope, int64_t half) const {
+    return rows(part == Part::rest ? state.key : state.cos[rope], half);
+  }
+  TensorView sin(int64_t rope, int64_t half) const {
+    return rows(part == Part::rest ? state.value : state.sin[rope], half);
   }
   ops::Activations input(const TensorView& x) const { return {x, state.room}; }
 };

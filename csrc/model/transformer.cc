@@ -133,76 +133,71 @@ ops::AttentionSpec Transformer::attention_of(int64_t i) const {
   return attention;
 }
 
-void Transformer::qk_norm(const Step& step, int64_t i, const TensorView& q, const TensorView& k) const {
-  const LayerSpec& spec = spec_.layers[i];
-  const LayerWeights& w = weights_.layers[i];
-  const ops::Context& context = step.context;
+// The norm of queries or keys x.
+void Transformer::qk_norm(const Step& step, const LayerSpec& spec, const TensorView& x, const float* gain,
+                          const std::vector<NormWeights>& heads) const {
   const float eps = spec_.norm_eps;
   switch (spec.qk_norm) {
     case QkNorm::none: return;
-    case QkNorm::heads:
-      ops::rms_norm_heads(context, q, vector_of(w.query_norm, spec.head_dim, q), eps);
-      ops::rms_norm_heads(context, k, vector_of(w.key_norm, spec.head_dim, k), eps);
-      return;
-    case QkNorm::whole:
-      ops::rms_norm(context, q, q, vector_of(w.query_norm, spec.q_size(), q), eps);
-      ops::rms_norm(context, k, k, vector_of(w.key_norm, spec.kv_size(), k), eps);
-      return;
-    case QkNorm::layer:
-      layer_norm_heads(context, q, w.query_norms, eps);
-      layer_norm_heads(context, k, w.key_norms, eps);
+    case QkNorm::heads: return ops::rms_norm_heads(step.context, x, vector_of(gain, spec.head_dim, x), eps);
+    case QkNorm::whole: return ops::rms_norm(step.context, x, x, vector_of(gain, x.size(1), x), eps);
+    case QkNorm::layer: return layer_norm_heads(step.context, x, heads, eps);
   }
 }
 
-// Query, key and value of x, into the state's buffers; key and value are kept.
+// Query, key and value of x, those of them that the step makes, into the state's buffers; key and value are
+// kept.
 void Transformer::project(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
+  if (spec.latent.kv_rank) return project_latent(step, i, x);
   const LayerWeights& w = weights_.layers[i];
   const ops::Context& context = step.context;
-  State& s = step.state;
-  const TensorView q = step.rows(s.query, spec.q_size());
-  const TensorView k = step.rows(s.key, spec.kv_size()), v = step.rows(s.value, spec.kv_size());
+  const TensorView q = step.rows(step.state.query, spec.q_size());
+  const TensorView k = step.rows(step.state.key, spec.kv_size());
+  const TensorView v = step.rows(step.state.value, spec.kv_size());
 
-  ops::Activations input = step.input(x);
   const ops::LinearMap maps[] = {map_of(q, w.query), map_of(k, w.key), map_of(v, w.value)};
-  ops::gemm(context, input, maps, compute_);
-  add_low_rank(context, q, input, w.query.low_rank, compute_);
-  add_low_rank(context, k, input, w.key.low_rank, compute_);
-  add_low_rank(context, v, input, w.value.low_rank, compute_);
-
-  if (spec.qkv_clip > 0)
-    for (const TensorView& part : {q, k, v}) ops::clamp(context, part, -spec.qkv_clip, spec.qkv_clip, 0);
-  qk_norm(step, i, q, k);
-  if (spec.rope < 0) return keep(context, step, i);
-  const RopeSpec& rope = spec_.ropes[spec.rope];
-  const auto half = static_cast<int64_t>(rope.inv_freq.size());
-  const TensorView cos = step.rows(s.cos[spec.rope], half), sin = step.rows(s.sin[spec.rope], half);
-  ops::rope_kv_write(context, {q, k, v, cos, sin, spec.n_heads, rope.interleaved}, step.kv[i].pages,
-                     step.batch.areas[step.kv[i].area].slots.data());
+  const LowRank* const adapters[] = {w.query.low_rank, w.key.low_rank, w.value.low_rank};
+  const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
+  ops::Activations input = step.input(x);
+  ops::gemm(context, input, std::span(maps).subspan(begin, end - begin), compute_);
+  for (size_t part = begin; part < end; ++part) {
+    add_low_rank(context, maps[part].y, input, adapters[part], compute_);
+    if (spec.qkv_clip > 0) ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
+  }
+  if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
+  if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
+  turn_and_keep(step, i, q, k, v);
 }
 
-// The keys and values in the state's buffers go to the layer's pages.
-void Transformer::keep(const ops::Context& context, const Step& step, int64_t i) const {
-  const int64_t size = spec_.layers[i].kv_size();
-  const TensorView k = step.rows(step.state.key, size), v = step.rows(step.state.value, size);
-  ops::kv_write(context, step.kv[i].pages, k, v, step.batch.areas[step.kv[i].area].slots.data());
+// RoPE of q and k; k and v go to the layer's pages.
+void Transformer::turn_and_keep(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
+                                const TensorView& v) const {
+  const LayerSpec& spec = spec_.layers[i];
+  const ops::Context& context = step.context;
+  const int32_t* const slots = step.batch.areas[step.kv[i].area].slots.data();
+  if (spec.rope >= 0) {
+    const RopeSpec& rope = spec_.ropes[spec.rope];
+    const auto half = static_cast<int64_t>(rope.inv_freq.size());
+    const TensorView cos = step.cos(spec.rope, half), sin = step.sin(spec.rope, half);
+    if (step.part == Part::whole)
+      return ops::rope_kv_write(context, {q, k, v, cos, sin, spec.n_heads, rope.interleaved},
+                                step.kv[i].pages, slots);
+    if (step.makes_queries()) return ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
+    ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
+  }
+  if (step.makes_keys()) ops::kv_write(context, step.kv[i].pages, k, v, slots);
 }
 
 // What each row sees of the keys and values up to this step's, which are kept: the input of `output`.
 TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
   State& s = step.state;
-  if (spec.latent.kv_rank) {
-    project_latent(step, i, x);
-    keep(step.context, step, i);
-  } else {
-    project(step, i, x);
-  }
-  const ops::KvPages& pages = step.kv[i].pages;
-  const AreaRows& rows = step.batch.areas[step.kv[i].area];
+  project(step, i, x);
   const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
   if (spec_.distances.places.empty())
-    ops::attention(step.context, attention_of(i), out, q, pages, rows.rows, s.attention_partials);
+    ops::attention(step.context, attention_of(i), out, q, step.kv[i].pages, step.in_area(i),
+                   s.attention_partials);
   else
     attend_distances(step, i, out, q);
   if (spec.latent.kv_rank == 0) return out;
@@ -211,10 +206,23 @@ TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x)
   return narrow;
 }
 
+// What the attention of layer i reads.
+TensorView Transformer::attention_input(const Step& step, int64_t i) const {
+  const LayerSpec& spec = spec_.layers[i];
+  const TensorView h = step.rows(step.state.hidden, spec_.d_model);
+  const TensorView normed = step.rows(step.state.normed, spec_.d_model);
+  if (spec.norm_placement == NormPlacement::post || spec.norm_placement == NormPlacement::branch ||
+      !spec.attention_norm)
+    return h;
+  const bool is_there = is_normed_ahead(i) && step.makes_keys();  // of all rows, otherwise
+  if (!is_there) norm(step, normed, h, weights_.layers[i].attention_norm);
+  return normed;
+}
+
 // mixed = output(attention(query(x), key(x), value(x)))
-void Transformer::attention_block(const Step& step, int64_t i, const TensorView& x) const {
+void Transformer::attention_block(const Step& step, int64_t i) const {
   const Linear& output = weights_.layers[i].output;
-  ops::Activations attended = step.input(attend(step, i, x));
+  ops::Activations attended = step.input(attend(step, i, attention_input(step, i)));
   const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
   const ops::LinearMap map = map_of(mixed, output);
   ops::gemm(step.context, attended, {&map, 1}, compute_);
@@ -256,6 +264,7 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
 // mixed = mlp(x), or what the experts make of it
 void Transformer::mlp_block(const Step& step, int64_t i, const TensorView& x) const {
   const LayerSpec& spec = spec_.layers[i];
+  if (i + 1 == spec_.n_layers()) step.state.n_last_rows += x.rows();
   if (spec.moe.n_experts) return moe_block(step, i, x);
   mlp(step, spec, weights_.layers[i].mlp, step.rows(step.state.mixed, spec_.d_model), x,
       step.rows(step.state.gate, spec.d_ff), step.rows(step.state.up, spec.d_ff));
@@ -305,8 +314,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
 
   switch (spec.norm_placement) {
     case NormPlacement::pre:
-      if (spec.attention_norm && !is_normed_ahead(i)) norm(step, normed, h, w.attention_norm);
-      attention_block(step, i, spec.attention_norm ? normed : h);
+      attention_block(step, i);
       if (spec.cross_attention) {
         add(step, i);
         read_source(step, i);
@@ -317,7 +325,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
       mlp_block(step, i, normed);
       return add_and_go_on(step, i);
     case NormPlacement::post:
-      attention_block(step, i, h);
+      attention_block(step, i);
       add(step, i);
       norm(step, h, h, w.attention_norm);
       if (spec.cross_attention) read_source(step, i);
@@ -325,15 +333,14 @@ void Transformer::layer(const Step& step, int64_t i) const {
       add(step, i);
       return norm(step, h, h, w.mlp_norm);
     case NormPlacement::sandwich:
-      if (!is_normed_ahead(i)) norm(step, normed, h, w.attention_norm);
-      attention_block(step, i, normed);
+      attention_block(step, i);
       norm(step, mixed, mixed, w.post_attention_norm);
       add_and_norm(step, i, w.mlp_norm);
       mlp_block(step, i, normed);
       norm(step, mixed, mixed, w.post_mlp_norm);
       return add_and_go_on(step, i);
     case NormPlacement::branch:
-      attention_block(step, i, h);
+      attention_block(step, i);
       norm(step, mixed, mixed, w.attention_norm);
       add(step, i);
       mlp_block(step, i, h);
@@ -343,9 +350,8 @@ void Transformer::layer(const Step& step, int64_t i) const {
     case NormPlacement::parallel_two: {
       const bool two = spec.norm_placement == NormPlacement::parallel_two;
       const TensorView other = two ? step.rows(step.state.normed_too, spec_.d_model) : normed;
-      norm(step, normed, h, w.attention_norm);
       if (two) norm(step, other, h, w.mlp_norm);
-      attention_block(step, i, normed);
+      attention_block(step, i);
       add(step, i);
       mlp_block(step, i, other);
       return add(step, i);
@@ -361,6 +367,24 @@ void Transformer::rope_tables(const ops::Context& context, std::span<const int32
                     spec_.ropes[i].inv_freq.data(), spec_.ropes[i].scale);
 }
 
+// The step of the rows that are asked for, whose hidden states move to the front of those of `step`, and what
+// the last layer's queries turn by to where its keys and values were made.
+Transformer::Step Transformer::narrow(const Step& step) const {
+  const Step asked{step.context, step.batch, step.kv, step.state, Part::rest};
+  const auto gather = [&](const TensorView& y, const TensorView& x) {
+    ops::gather_rows(step.context, y, x, step.batch.asked->rows.data());
+  };
+  const TensorView room = asked.rows(step.state.mixed, spec_.d_model);
+  gather(room, step.rows(step.state.hidden, spec_.d_model));
+  ops::copy(step.context, asked.rows(step.state.hidden, spec_.d_model), room);
+  if (const int64_t rope = spec_.layers.back().rope; rope >= 0) {
+    const auto half = static_cast<int64_t>(spec_.ropes[rope].inv_freq.size());
+    gather(asked.cos(rope, half), step.cos(rope, half));
+    gather(asked.sin(rope, half), step.sin(rope, half));
+  }
+  return asked;
+}
+
 void Transformer::forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                           const Taps* taps) const {
   const Step step{context, batch, kv, state};
@@ -368,16 +392,26 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   const auto tap = [&](int64_t i) {
     if (taps) ops::copy(context, TensorView(taps->hidden.f32_row(i), DType::f32, {h.rows(), h.size(1)}), h);
   };
+  // Queries that keys of their own rows meet, and a convolution, look at all rows.
+  const bool narrows = batch.asked && !taps,
+             spares = narrows && spec_.distances.places.empty() && spec_.convolution.n_taps == 0;
+  const int64_t n_whole = spec_.n_layers() - (spares ? 1 : 0);
   embed(step);
-  for (int64_t i = 0; i < spec_.n_layers(); ++i) {
+  for (int64_t i = 0; i < n_whole; ++i) {
     tap(i);
     const bool convolves = i == 0 && spec_.convolution.n_taps > 0;
     if (convolves) gather_taps(step);
     layer(step, i);
     if (convolves) convolve(step);
   }
-  if (spec_.final_norm) norm(step, h, h, weights_.final_norm);
+  if (spares) project({context, batch, kv, state, Part::keys}, n_whole, attention_input(step, n_whole));
+  if (narrows && batch.asked->rows.empty()) return;
+  const Step last = narrows ? narrow(step) : step;
+  if (spares) layer(last, n_whole);
+  const TensorView final = last.rows(state.hidden, spec_.d_model);
+  if (spec_.final_norm) norm(last, final, final, weights_.final_norm);
   tap(spec_.n_layers());
+  if (batch.asked && taps) narrow(step);
 }
 
 void Transformer::head(const ops::Context& context, const TensorView& logits, const TensorView& x,

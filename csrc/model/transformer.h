@@ -63,6 +63,8 @@ struct State {
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
   std::span<float> attention_partials;
+  int64_t n_last_rows =
+      0;  // given to the MLP of the last layer, but for graphs of a device that are replayed
 
   // Cuts the views from the carver over the device's memory, in one fixed order.
   static State take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
@@ -85,8 +87,8 @@ class Transformer {
   void rope_tables(const ops::Context& context, std::span<const int32_t> positions,
                    std::span<const TensorView> cos, std::span<const TensorView> sin) const;
 
-  // Computes the batch's final hidden states into state.hidden, and its keys and values into `kv`. The state
-  // has the rows' cos and sin.
+  // Computes the final hidden states of the rows that the batch asks for into state.hidden, one after
+  // another, and the keys and values of all rows into `kv`. The state has the rows' cos and sin.
   void forward(const ops::Context& context, const StepBatch& batch, KvView kv, State& state,
                const Taps* taps) const;
 
@@ -108,16 +110,22 @@ class Transformer {
 
   void embed(const Step& step) const;
   void layer(const Step& step, int64_t i) const;
-  void attention_block(const Step& step, int64_t i, const TensorView& x) const;
+  Step narrow(const Step& step) const;
+  TensorView attention_input(const Step& step, int64_t i) const;
+  void attention_block(const Step& step, int64_t i) const;
   TensorView attend(const Step& step, int64_t i, const TensorView& x) const;
   void read_source(const Step& step, int64_t i) const;
   void cross_attention_block(const Step& step, int64_t i, const TensorView& x) const;
   void project(const Step& step, int64_t i, const TensorView& x) const;
-  void keep(const ops::Context& context, const Step& step, int64_t i) const;
+  void turn_and_keep(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
+                     const TensorView& v) const;
   void project_latent(const Step& step, int64_t i, const TensorView& x) const;
+  void latent_queries(const Step& step, int64_t i, ops::Activations& input) const;
+  void latent_keys(const Step& step, int64_t i) const;
   void attend_distances(const Step& step, int64_t i, const TensorView& out, const TensorView& q) const;
   ops::AttentionSpec attention_of(int64_t i) const;
-  void qk_norm(const Step& step, int64_t i, const TensorView& q, const TensorView& k) const;
+  void qk_norm(const Step& step, const LayerSpec& spec, const TensorView& x, const float* gain,
+               const std::vector<NormWeights>& heads) const;
   void gather_taps(const Step& step) const;
   void convolve(const Step& step) const;
   void mlp_block(const Step& step, int64_t i, const TensorView& x) const;

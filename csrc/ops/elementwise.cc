@@ -148,6 +148,17 @@ void copy(const Context& context, const TensorView& y, const TensorView& x) {
         y.data, x.data, bytes, context.stream);
 }
 
+void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows) {
+  if (y.device == DeviceKind::cuda) return on_device::gather_rows(context, y, x, rows);
+  expect_dense("gather_rows", "y", y);
+  expect_dense("gather_rows", "x", x);
+  const int64_t d = y.size(1);
+  TUILI_EXPECT(x.size(1) == d, "gather_rows: x is ", x, ", y is ", y);
+  split(context, y.rows(), d, [&](cpu::Range range) {
+    for (int64_t t = range.begin; t < range.end; ++t) std::copy_n(x.f32_row(rows[t]), d, y.f32_row(t));
+  });
+}
+
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x) {
   if (y.device == DeviceKind::cuda) return on_device::copy_heads(context, y, at, x, n_heads, n_heads_x);

@@ -189,6 +189,14 @@ void add_rows(const Context& context, const TensorView& y, const TensorView& tab
   device::check(cuda::add_rows(context.stream, y.f32(), table.f32(), ids, y.rows(), y.size(1)), "add_rows");
 }
 
+void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows) {
+  expect_dense("gather_rows", "y", y);
+  expect_dense("gather_rows", "x", x);
+  TUILI_EXPECT(x.size(1) == y.size(1), "gather_rows: x is ", x, ", y is ", y);
+  device::check(cuda::embed(context.stream, y.f32(), x.f32(), DType::f32, rows, y.rows(), y.size(1), 1),
+                "gather_rows");
+}
+
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor) {
   expect_dense("embed", "y", y);

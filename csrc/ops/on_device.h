@@ -33,6 +33,7 @@ void l2_normalize(const Context& context, const TensorView& y, const TensorView&
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps);
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
+void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows);
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor);
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps);

@@ -350,6 +350,9 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
 // y = 0 on any device; dense.
 void clear(const Context& context, const TensorView& y);
 
+// y[t, :] = x[rows[t], :].   y, x f32 [., d], dense; rows, in range, lie where they do.
+void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows);
+
 // y = x, both dense and of one type and shape, wherever each is. Between devices it is done when the
 // context's stream has been waited for.
 void copy(const Context& context, const TensorView& y, const TensorView& x);

@@ -93,7 +93,7 @@ StepBatch Runner::placed(const StepBatch& batch, std::optional<Staging>& staging
 // A decoder's step; on a device one of a token per sequence as a graph.
 void Runner::forward(const StepBatch& batch, const Taps* taps) {
   const auto compute = [&] { transformer_.forward(context_, batch, cache_->view(), state_, taps); };
-  if (!staging_ || taps || batch.n_tokens() != std::ssize(sequences_)) return compute();
+  if (!staging_ || taps || batch.asked || batch.n_tokens() != std::ssize(sequences_)) return compute();
   const ops::DeviceSequences& sources = batch.sources.on_device;
   graphs_.run({batch.n_tokens(), batch.areas[0].rows.on_device.max_keys, sources.count, sources.max_rows,
                sources.max_keys},
@@ -129,19 +129,6 @@ bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<con
     sample_rows(requests, rows.subspan(i, 1), row);
   }
   return true;
-}
-
-// The final hidden states of these rows one after another; a view of them where they lie so already.
-TensorView Runner::gather(std::span<const LogitRow> rows) {
-  const auto n = static_cast<int64_t>(rows.size());
-  for (int64_t begin = 0, end = 0; begin < n; begin = end) {
-    const int64_t first = rows[begin].row;
-    while (end < n && rows[end].row == first + end - begin) ++end;
-    const TensorView together = state_.hidden.slice(first, end - begin);
-    if (end - begin == n) return together;
-    ops::copy(context_, head_input_.slice(begin, end - begin), together);
-  }
-  return head_input_.slice(0, n);
 }
 
 // x where the host can read it: itself, or its copy in `room`.

@@ -59,8 +59,8 @@ void Runner::clear_shared_pages() {
     ops::clear(context_, TensorView(part.data, DType::u8, {bytes}, part.device));
 }
 
-// The final hidden states of whole sequences, after begin_batch().
-void Runner::forward_encoder(std::span<Sequence* const> sequences) {
+// Makes whole sequences the batch, after begin_batch().
+void Runner::add_texts(std::span<Sequence* const> sequences) {
   TUILI_CHECK(model_.spec.kind == ModelKind::encoder, "this model is a decoder: use step");
   TUILI_CHECK(!sequences.empty() && static_cast<int64_t>(sequences.size()) <= options_.max_seqs,
               "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
@@ -74,11 +74,15 @@ void Runner::forward_encoder(std::span<Sequence* const> sequences) {
     check_tokens(*s, 0, s->n_tokens());
   }
   for (const Sequence* s : sequences) add_text(model_.spec, s->tokens, s->token_types);
+}
+
+// The final hidden states of the rows of those texts that are asked for.
+void Runner::forward_encoder() {
   clear_shared_pages();
   transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
   wait();
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    Sequence& s = *sequences[i];
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    Sequence& s = *sequences_[i];
     const ops::SequenceRows& rows = places_[0].rows[i];
     s.n_computed = 0;
     collect_hidden(s, rows);
@@ -127,7 +131,7 @@ void Runner::encode_sources(std::span<const StepRequest> requests) {
   areas_.clear();
   areas_.push_back({places_[0].slots, {places_[0].rows, {}}});
   areas_.push_back({source_slots_, {}});
-  const StepBatch texts = placed({token_ids_, token_types_, position_rows_, areas_, {}}, source_staging_,
+  const StepBatch texts = placed({token_ids_, token_types_, position_rows_, areas_, {}, {}}, source_staging_,
                                  *encoder_, encoder_state_);
   encoder_->forward(context_, texts, shared_pages_, encoder_state_, nullptr);
   const ops::Activations hidden{encoder_state_.hidden.slice(0, texts.n_tokens()), encoder_state_.room};

@@ -65,6 +65,9 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   positions_.reserve(max_rows);
   position_rows_.reserve(max_rows);
   logit_rows_.reserve(options.max_batch_tokens);
+  asked_.reserve(options.max_batch_tokens);
+  asked_rows_.reserve(options.max_batch_tokens);
+  asked_sources_.reserve(options.max_seqs);
   places_.resize(decoder ? cache->n_areas() : 1);
   areas_.reserve(std::max<size_t>(places_.size(), 2));  // two in encode_sources
   for (Places& places : places_) {
@@ -105,8 +108,6 @@ void Runner::carve(Carver carver) {
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
   if (spec.has_head) {
     const int64_t rows = logit_rows_for(options_, spec);
-    head_input_ =
-        TensorView(carver.take<float>(rows * spec.d_model), DType::f32, {rows, spec.d_model}, device);
     logits_ = TensorView(carver.take<float>(rows * spec.n_vocab), DType::f32, {rows, spec.n_vocab}, device);
     if (device == DeviceKind::cuda) take_draws(carver, rows);
   }
@@ -166,6 +167,9 @@ void Runner::begin_batch() {
   sources_.clear();
   source_slots_.clear();
   logit_rows_.clear();
+  asked_.clear();
+  asked_rows_.clear();
+  asked_sources_.clear();
   drawn_.clear();
   drawn_logprobs_.clear();
   result_.token_ids.clear();
@@ -259,7 +263,8 @@ void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
 StepBatch Runner::batch() {
   areas_.clear();
   for (const Places& places : places_) areas_.push_back({places.slots, {places.rows, {}}});
-  const StepBatch batch{token_ids_, token_types_, position_rows_, areas_, {sources_, {}}};
+  StepBatch batch{token_ids_, token_types_, position_rows_, areas_, {sources_, {}}, {}};
+  if (asked_.size() < token_ids_.size()) batch.asked = place_asked();
   return placed(batch, staging_, transformer_, state_);
 }
 
@@ -290,8 +295,8 @@ void Runner::compute(std::span<const StepRequest> requests) {
       add_places(area, s.n_computed, n_rows, blocks_of(s, area).data(), s.block_size);
     if (encoder_) add_source(s, places_[0].rows.back());
   }
-  forward(batch(), taps_for(sequences_));
   plan_logits(requests);
+  forward(batch(), taps_for(sequences_));
   run_logits(requests);
   wait();
   for (size_t i = 0; i < requests.size(); ++i) collect_hidden(*requests[i].sequence, places_[0].rows[i]);
@@ -418,6 +423,7 @@ void Runner::plan_logits(std::span<const StepRequest> requests) {
       const bool sample = requests[i].sample && r >= rows.n_rows - 1 - s.n_drafted;
       const bool prompt = s.collect.prompt_logprobs >= 0 && s.n_computed + r < s.n_prompt - 1;
       if (!sample && !prompt && !s.collect.logits) continue;
+      ask_for(rows.first_row + r);
       logit_rows_.push_back(
           {rows.first_row + r, static_cast<int64_t>(i), sample ? static_cast<int64_t>(drawn_.size()) : -1});
       if (!sample) continue;
@@ -433,7 +439,8 @@ void Runner::run_logits(std::span<const StepRequest> requests) {
   for (size_t begin = 0; begin < all.size(); begin += logits_.rows()) {
     const auto rows = all.subspan(begin, std::min(all.size() - begin, static_cast<size_t>(logits_.rows())));
     const auto n_rows = static_cast<int64_t>(rows.size());
-    transformer_.head(context_, logits_.slice(0, n_rows), gather(rows), state_);
+    const TensorView hidden = state_.hidden.slice(static_cast<int64_t>(begin), n_rows);
+    transformer_.head(context_, logits_.slice(0, n_rows), hidden, state_);
     if (staging_ && draw_on_device(requests, rows)) continue;
     const TensorView logits = on_host(logits_.slice(0, n_rows), arrived_.data());
     for (int64_t i = 0; i < n_rows; ++i) {
@@ -544,7 +551,9 @@ void Runner::collect_hidden(Sequence& sequence, const ops::SequenceRows& rows) {
 
 void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
   const Guard guard(*this);
-  forward_encoder(sequences);
+  add_texts(sequences);
+  ask_for_vectors(pooling);
+  forward_encoder();
   pool_texts(pooling, normalize, out);
 }
 
@@ -552,7 +561,9 @@ void Runner::answer(std::span<Sequence* const> sequences, std::span<const std::v
                     float* out) {
   const Guard guard(*this);
   n_answers(sequences, positions);
-  forward_encoder(sequences);
+  add_texts(sequences);
+  ask_for_answers(positions);
+  forward_encoder();
   run_task_head(positions, out);
 }
 

@@ -99,6 +99,9 @@ class Runner {
   int n_threads() const { return context_.n_threads; }
   const char* isa() const { return context_.kernels->isa; }
   int64_t n_allocations() const { return n_allocations_; }
+  // Rows given to the MLP of the last layer so far: those that somebody asked for. Replayed graphs do not
+  // count.
+  int64_t n_last_rows() const { return state_.n_last_rows; }
   const ModelSpec& spec() const { return model_.spec; }
 
  private:
@@ -137,14 +140,19 @@ class Runner {
   void add_source(const Sequence& sequence, const ops::SequenceRows& rows);
   void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
   void pool_texts(Pooling pooling, bool normalize, float* out);
-  void forward_encoder(std::span<Sequence* const> sequences);
+  void add_texts(std::span<Sequence* const> sequences);
+  void forward_encoder();
   void carve_task_head(Carver& carver);
   void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
+  void ask_for(int64_t row, int64_t n = 1);
+  void ask_for_vectors(Pooling pooling);
+  void ask_for_answers(std::span<const std::vector<int64_t>> positions);
+  AskedRows place_asked();
+  int64_t place_of(int64_t row) const;
   StepBatch batch();
   StepBatch placed(const StepBatch& batch, std::optional<Staging>& staging, const Transformer& transformer,
                    State& state);
   void forward(const StepBatch& batch, const Taps* taps);
-  TensorView gather(std::span<const LogitRow> rows);
   bool draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows);
   TensorView on_host(const TensorView& x, uint8_t* room) const;
   void wait() const;
@@ -171,7 +179,7 @@ class Runner {
   std::optional<Transformer> encoder_;  // of an encoder-decoder
   State encoder_state_;
   TensorView source_key_, source_value_;   // [max_source_tokens, largest kv_size]
-  TensorView head_input_, logits_;         // [logit_rows, d_model], [logit_rows, n_vocab]
+  TensorView logits_;                      // [logit_rows, n_vocab]
   TensorView task_input_, task_inner_;     // [answer rows, d_model], [answer rows, d_inner]
   TensorView task_output_;                 // [answer rows, n_out], of a device
   TensorView pooled_;                      // [max_seqs, d_model], of a device
@@ -198,6 +206,8 @@ class Runner {
   Vector<ops::SequenceRows> sources_;  // of the decoder's rows, as StepBatch has them
   Vector<int32_t> source_slots_;       // where the keys of the sources go that the step encodes
   Vector<Sequence*> sequences_;
+  Vector<int32_t> asked_;  // rows of the batch whose final hidden states somebody wants, ascending
+  Vector<ops::SequenceRows> asked_rows_, asked_sources_;  // as AskedRows has them
   Vector<LogitRow> logit_rows_;
   Vector<int32_t> drawn_;  // per row that samples; kept as far as the guesses before it were right
   Vector<TokenLogprobs> drawn_logprobs_;

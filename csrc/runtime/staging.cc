@@ -18,6 +18,9 @@ int64_t bytes_for(const ModelSpec& spec, const StagingSizes& sizes) {
   for (int64_t i = 0; i < sizes.n_areas; ++i) carver.take<ops::DeviceSequence>(sizes.max_seqs);
   carver.take<ops::DeviceSequence>(sizes.max_source_blocks ? sizes.max_seqs : 0);
   carver.take<int32_t>(sizes.max_seqs * (sizes.n_areas * sizes.max_blocks + sizes.max_source_blocks));
+  carver.take<int32_t>(sizes.max_tokens);
+  for (const int64_t n_parts : {sizes.max_tokens, sizes.max_source_blocks ? sizes.max_seqs : 0})
+    carver.take<ops::DeviceSequence>(n_parts);
   return carver.used();
 }
 
@@ -52,30 +55,36 @@ void Staging::put_ropes(const ops::Context& context, const Transformer& transfor
   transformer.rope_tables(context, positions, cos_, sin_);
 }
 
-// The sequences of one area; their tables will follow n_blocks others.
-void Staging::put_rows(Carver& carver, const ops::BatchRows& rows, ops::BatchRows& sent,
-                       int64_t& n_blocks) const {
+// The sequences of one area, or parts of them, which do not know yet where their tables begin.
+std::span<ops::DeviceSequence> Staging::put_rows(Carver& carver, const ops::BatchRows& rows,
+                                                 ops::BatchRows& sent) const {
   auto* const list = carver.take<ops::DeviceSequence>(std::ssize(rows.on_cpu));
   ops::DeviceSequences& there = sent.on_device;
   there = {.list = on_device(list), .count = std::ssize(rows.on_cpu)};
   for (size_t i = 0; i < rows.on_cpu.size(); ++i) {
     const ops::SequenceRows& s = rows.on_cpu[i];
     list[i] = {static_cast<int32_t>(s.first_row), static_cast<int32_t>(s.n_rows),
-               static_cast<int32_t>(s.position), static_cast<int32_t>(s.n_keys),
-               static_cast<int32_t>(n_blocks)};
-    n_blocks += blocks_in(s, sizes_.block_size);
+               static_cast<int32_t>(s.position), static_cast<int32_t>(s.n_keys), 0};
     there.max_rows = std::max(there.max_rows, s.n_rows);
     there.max_keys = std::max(there.max_keys, s.n_keys);
   }
   there.max_keys = ops::device_keys(there.max_keys);
+  return {list, rows.on_cpu.size()};
 }
 
 // The sequences of every area and of the sources, then all their tables: what is before these does not move
 // from step to step of one size.
 void Staging::put_sequences(Carver& carver, const StepBatch& batch) {
   int64_t n_blocks = 0;
-  for (size_t i = 0; i < areas_.size(); ++i) put_rows(carver, batch.areas[i].rows, areas_[i].rows, n_blocks);
-  put_rows(carver, batch.sources, sources_, n_blocks);
+  const auto put_all = [&](const ops::BatchRows& rows, ops::BatchRows& sent) {
+    const std::span<ops::DeviceSequence> list = put_rows(carver, rows, sent);
+    for (size_t i = 0; i < list.size(); ++i) {
+      list[i].first_block = static_cast<int32_t>(n_blocks);
+      n_blocks += blocks_in(rows.on_cpu[i], sizes_.block_size);
+    }
+  };
+  for (size_t i = 0; i < areas_.size(); ++i) put_all(batch.areas[i].rows, areas_[i].rows);
+  put_all(batch.sources, sources_);
   int32_t* const tables = carver.take<int32_t>(n_blocks);
   int32_t* next = tables;
   const auto put_tables = [&](const ops::BatchRows& rows, ops::BatchRows& sent) {
@@ -85,6 +94,26 @@ void Staging::put_sequences(Carver& carver, const StepBatch& batch) {
   };
   for (size_t i = 0; i < areas_.size(); ++i) put_tables(batch.areas[i].rows, areas_[i].rows);
   put_tables(batch.sources, sources_);
+}
+
+// Parts of sequences that were put: they have these tables.
+void Staging::put_parts(Carver& carver, const ops::BatchRows& parts, const ops::BatchRows& all,
+                        const ops::BatchRows& all_sent, ops::BatchRows& sent) const {
+  const std::span<ops::DeviceSequence> list = put_rows(carver, parts, sent);
+  sent.on_device.blocks = all_sent.on_device.blocks;
+  size_t whole = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    while (all.on_cpu[whole].blocks != parts.on_cpu[i].blocks) ++whole;
+    list[i].first_block = on_host(all_sent.on_device.list)[whole].first_block;
+  }
+}
+
+AskedRows Staging::put_asked(Carver& carver, const StepBatch& batch) const {
+  const AskedRows& asked = *batch.asked;
+  AskedRows sent{.rows = put(carver, asked.rows), .area = asked.area, .in_area = {}, .sources = {}};
+  put_parts(carver, asked.in_area, batch.areas[asked.area].rows, areas_[asked.area].rows, sent.in_area);
+  put_parts(carver, asked.sources, batch.sources, sources_, sent.sources);
+  return sent;
 }
 
 StepBatch Staging::send(const ops::Context& context, const Transformer& transformer, const StepBatch& batch,
@@ -98,6 +127,7 @@ StepBatch Staging::send(const ops::Context& context, const Transformer& transfor
   for (size_t i = 0; i < areas_.size(); ++i) areas_[i].slots = put(carver, batch.areas[i].slots);
   put_ropes(context, transformer, carver, positions, state);
   put_sequences(carver, batch);
+  if (batch.asked) sent.asked = put_asked(carver, batch);
   sent.areas = areas_;
   sent.sources = sources_;
   device::copy_to_device(device_.data(), host_.data(), carver.used(), context.stream);

@@ -32,11 +32,20 @@ class Staging {
   T* on_device(const T* on_host) const {
     return reinterpret_cast<T*>(device_.data() + (reinterpret_cast<const uint8_t*>(on_host) - host_.data()));
   }
+  template <class T>
+  const T* on_host(const T* sent) const {
+    return reinterpret_cast<const T*>(host_.data() +
+                                      (reinterpret_cast<const uint8_t*>(sent) - device_.data()));
+  }
   std::span<const int32_t> put(Carver& carver, std::span<const int32_t> list) const;
   void put_ropes(const ops::Context& context, const Transformer& transformer, Carver& carver,
                  std::span<const int32_t> positions, State& state);
-  void put_rows(Carver& carver, const ops::BatchRows& rows, ops::BatchRows& sent, int64_t& n_blocks) const;
+  std::span<ops::DeviceSequence> put_rows(Carver& carver, const ops::BatchRows& rows,
+                                          ops::BatchRows& sent) const;
   void put_sequences(Carver& carver, const StepBatch& batch);
+  void put_parts(Carver& carver, const ops::BatchRows& parts, const ops::BatchRows& all,
+                 const ops::BatchRows& all_sent, ops::BatchRows& sent) const;
+  AskedRows put_asked(Carver& carver, const StepBatch& batch) const;
 
   StagingSizes sizes_;
   PinnedBuffer host_;

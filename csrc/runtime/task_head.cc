@@ -27,13 +27,24 @@ void Runner::pool(Pooling pooling, const TensorView& pooled, const TensorView& h
   }
 }
 
+// The rows that pooling reads.
+void Runner::ask_for_vectors(Pooling pooling) {
+  for (const ops::SequenceRows& text : places_[0].rows) {
+    const bool one_row = pooling == Pooling::cls || pooling == Pooling::last;
+    const int64_t n_before = pooling == Pooling::last ? text.n_rows - 1 : 0;
+    ask_for(text.first_row + n_before, one_row ? 1 : text.n_rows);
+  }
+}
+
 // One vector per text of the batch whose hidden states are computed, into out f32 [n_seqs, d_model].
 void Runner::pool_texts(Pooling pooling, bool normalize, float* out) {
   const auto& texts = places_[0].rows;
   const TensorView vectors(out, DType::f32, {std::ssize(texts), model_.spec.d_model});
   const TensorView made = pooled_.data ? pooled_.slice(0, vectors.rows()) : vectors;
+  const bool one_row = pooling == Pooling::cls || pooling == Pooling::last;
   for (int64_t i = 0; i < vectors.rows(); ++i)
-    pool(pooling, made.slice(i, 1), state_.hidden.slice(texts[i].first_row, texts[i].n_rows));
+    pool(pooling, made.slice(i, 1),
+         one_row ? state_.hidden.slice(i, 1) : state_.hidden.slice(texts[i].first_row, texts[i].n_rows));
   if (normalize) ops::l2_normalize(context_, made, made);
   if (made.data == vectors.data) return;
   ops::copy(context_, vectors, made);
@@ -75,6 +86,25 @@ int64_t Runner::n_answers(std::span<Sequence* const> sequences,
   return n_rows;
 }
 
+// The rows that the head reads.
+void Runner::ask_for_answers(std::span<const std::vector<int64_t>> positions) {
+  const auto& texts = places_[0].rows;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    const int64_t first = texts[i].first_row, n = texts[i].n_rows;
+    switch (model_.spec.task_head.rows) {
+      case HeadRows::first: ask_for(first); break;
+      case HeadRows::last: ask_for(first + n - 1); break;
+      case HeadRows::mean: ask_for(first, n); break;
+      case HeadRows::all:
+        if (positions.empty())
+          ask_for(first, n);
+        else
+          for (const int64_t position : positions[i]) ask_for(first + position);
+        break;
+    }
+  }
+}
+
 // Gathers the rows that the head reads, chunk by chunk, of the batch whose hidden states are computed.
 void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, float* out) {
   const int64_t n_out = model_.spec.task_head.n_out;
@@ -93,7 +123,7 @@ void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, floa
     if (n_waiting == task_input_.rows()) flush();
     return task_input_.slice(n_waiting++, 1);
   };
-  const auto copy = [&](int64_t row) { ops::copy(context_, next(), state_.hidden.slice(row, 1)); };
+  const auto copy = [&](int64_t row) { ops::copy(context_, next(), state_.hidden.slice(place_of(row), 1)); };
   const auto& rows = places_[0].rows;
   for (size_t i = 0; i < rows.size(); ++i) {
     const int64_t first = rows[i].first_row, n = rows[i].n_rows;

@@ -732,6 +732,8 @@ class Runner:
         or one per token, or, given positions, one per position."""
     def n_allocations(self) -> int:
         """Heap allocations made inside steps since construction (a test wants 0 after warm-up)."""
+    def n_last_rows(self) -> int:
+        """Rows that went through the last layer's MLP since construction: those that somebody asked for."""
 
 class PackedWeight:
     """One packed matrix, for single ops."""
