@@ -190,8 +190,9 @@ class Uploader {
 
 }  // namespace
 
-Model upload(const Model& model, int num_threads) {
+Model upload(const Model& model, int ordinal, int num_threads) {
   check_supported(model.spec);
+  const device::Chosen chosen({DeviceKind::cuda, ordinal});
   try_a_kernel();
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
@@ -208,6 +209,7 @@ Model upload(const Model& model, int num_threads) {
   Model uploaded = builder.finish();
   uploaded.weight_bytes += uploader.complete(uploaded.spec, model.weights, uploaded.weights);
   uploaded.device = DeviceKind::cuda;
+  uploaded.ordinal = ordinal;
   uploaded.device_memory = uploader.release();
   return uploaded;
 }

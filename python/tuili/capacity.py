@@ -117,7 +117,7 @@ def check_cache_options(
 ) -> None:
     """Refuse, before a model is loaded, what no model could use; an encoder needs no more than that."""
     dtype = kv_dtype(kv_cache_dtype)
-    if device == "cuda" and dtype not in DEVICE_KV_DTYPES:
+    if device != "cpu" and dtype not in DEVICE_KV_DTYPES:
         raise InvalidParameterError(
             f"kv_cache_dtype: a cache on cuda holds one of {', '.join(DEVICE_KV_DTYPES)}",
             param="kv_cache_dtype",
@@ -217,8 +217,8 @@ def _length(wanted: int, n_fitting: int, max_model_len: int | None) -> int:
 
 
 def _available(device: _core.Device) -> int:
-    if device == "cuda":
-        on_device = _core.device_memory()
+    if device != "cpu":
+        on_device = _core.device_memory(device)
         return on_device[0] if on_device is not None else 0
     found = available_memory()
     return 1 << 40 if found is None else found[0]

@@ -56,8 +56,9 @@ class LLM(Vectors, Insides):
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
                            use)
-    device                 "cpu", or in builds with CUDA "cuda": float weights are rounded to bfloat16 there,
-                           and the cache holds float16, bfloat16 or int8
+    device                 "cpu", or in builds with CUDA "cuda", which is the first device, or "cuda:N": float
+                           weights are rounded to bfloat16 there, and the cache holds float16, bfloat16 or
+                           int8
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
