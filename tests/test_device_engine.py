@@ -205,6 +205,17 @@ def test_a_step_of_more_elements_than_kernels_count_is_refused() -> None:
 
 
 @on_device
+def test_a_step_of_more_pairs_than_one_kernel_turns_is_refused() -> None:
+    """64 heads of 16: 1,024 numbers of queries per token, and 2,048 that are turned or written."""
+    shapes = dict.fromkeys(("query", "key", "value"), (1024, 64)) | {"output": (64, 1024)}
+    wide = reshaped(tiny_llama(format="bf16", n_layers=1), {"n_heads": 64, "n_kv_heads": 64}, shapes)
+    model = build(wide).upload()
+    cache = _core.KvCache(model.spec, 4, 32, "float16", device="cuda")
+    with pytest.raises(InvalidParameterError, match="of 2048 numbers per token a step on cuda has at most"):
+        _core.Runner(model, cache, max_batch_tokens=1 << 20)
+
+
+@on_device
 def test_an_engine_counts() -> None:
     """The counting model's answers leave no room for rounding."""
     model = build(counter()).upload()

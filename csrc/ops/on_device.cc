@@ -390,6 +390,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                    distances.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
                "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
                spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
+  TUILI_EXPECT(sequences.max_rows <= distances.origin + 1, "distance_attention: texts of ",
+               sequences.max_rows, " rows; there are places for distances up to ", distances.origin);
   const auto table = [](std::span<const PackedMatrix> heads) {
     return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
   };

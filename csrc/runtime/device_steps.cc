@@ -16,6 +16,12 @@ float least_float(double x) {
   return near < x ? std::nextafter(near, std::numeric_limits<float>::infinity()) : near;
 }
 
+// Of a token's queries, keys and values where one kernel turns the first two and writes the others: a pair of
+// a query, or of a key, counts once.
+int64_t numbers_turned(const LayerSpec& layer, int64_t half) {
+  return layer.n_heads * half + layer.n_kv_heads * (2 * layer.head_dim - half);
+}
+
 }  // namespace
 
 // Scratch of attention in device memory, or on the CPU.
@@ -36,21 +42,29 @@ void Runner::take_draws(Carver& carver, int64_t n_rows) {
 // Kernels count elements in 32 bits.
 void Runner::check_device_sizes() const {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  const auto check = [](const char* option, const State& state) {
-    const int64_t n_tokens = state.hidden.size(0);
+  const auto check = [](const char* option, int64_t n_tokens, int64_t n_each) {
+    TUILI_CHECK(n_tokens * n_each <= kMost, option, " is ", n_tokens, "; of ", n_each,
+                " numbers per token a step on cuda has at most ", kMost / n_each);
+  };
+  const auto check_part = [&](const char* option, const ModelSpec& spec, const State& state) {
+    const int64_t n = state.hidden.size(0);
     for (const TensorView& x : {state.hidden, state.query, state.key, state.gate, state.embedded,
                                 state.routed.rows, state.routed.gate, state.latent.query_in, state.latent.in})
-      TUILI_CHECK(x.count() <= kMost, option, " is ", n_tokens, "; of ", x.count() / n_tokens,
-                  " numbers per token a step on cuda has at most ", kMost / (x.count() / n_tokens));
+      check(option, n, x.count() / n);
+    for (const LayerSpec& layer : spec.layers)
+      if (layer.rope >= 0 && layer.latent.kv_rank == 0)
+        check(option, n, numbers_turned(layer, std::ssize(spec.ropes[layer.rope].inv_freq)));
   };
-  check("max_batch_tokens", state_);
+  check_part("max_batch_tokens", model_.spec, state_);
   constexpr int64_t kMostSequences = 65535;  // of a launch; with scores from distances every row is one
   const TensorView& scores = state_.distances.scores;
   TUILI_CHECK(scores.count() == 0 || (scores.size(1) <= kMost && options_.max_batch_tokens <= kMostSequences),
               "max_batch_tokens is ", options_.max_batch_tokens,
               "; with scores from distances a step on cuda has at most ",
               std::min(kMostSequences, kMost / (scores.size(1) / options_.max_batch_tokens)));
-  if (encoder_) check("max_source_tokens", encoder_state_);
+  if (!encoder_) return;
+  check_part("max_source_tokens", model_.spec.encoder[0], encoder_state_);
+  check("max_source_tokens", options_.max_source_tokens, source_key_.size(1));
 }
 
 void Runner::prepare_device() {
