@@ -255,7 +255,8 @@ def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         alone = [llm.generate(prompt, max_tokens=6, temperature=0) for prompt in prompts]
         assert [out.outputs[0].token_ids for out in together] == [out.outputs[0].token_ids for out in alone]
         drawn = {"max_tokens": 6, "temperature": 1.0, "seed": 3}
-        for filters in ({"top_k": 300}, {"min_p": 0.2}):
+        cut = {"top_k": 40, "top_p": 0.9, "min_p": 0.01}
+        for filters in ({"top_k": 300}, {"min_p": 0.2}, {"top_k": 5}, {"top_p": 0.7}, cut):
             by_host = llm.generate(prompts[0], logprobs=1, **drawn, **filters)
             there = llm.generate(prompts[0], **drawn, **filters)
             assert there.outputs[0].token_ids == by_host.outputs[0].token_ids

@@ -442,6 +442,14 @@ void draw(const Context& context, const TensorView& tokens, const TensorView& lo
                 "draw");
 }
 
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws) {
+  expect_draw(tokens, logits);
+  device::check(cuda::draw_likeliest(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
+                                     logits.rows(), logits.size(1)),
+                "draw_likeliest");
+}
+
 void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,
                    const TensorView& logits) {
   expect_dense("softmax_stats", "logits", logits);

@@ -91,6 +91,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
 // Of rows of logits f32 [n_rows, n_vocab].   tokens i32, max and sum f32 [n_rows].
 void argmax(const Context& context, const TensorView& tokens, const TensorView& logits);
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws);
 void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,
                    const TensorView& logits);
 

@@ -391,9 +391,14 @@ SoftmaxStats softmax_stats(const Context& context, const float* x, int64_t n);
 // draws[row], in the device's memory, asks for (kernels/cuda/kernels.h), -1 and -2 as argmax, or kUndecided:
 // the host must draw.
 using cuda::Draw;
+using cuda::kMostTopK;
 using cuda::kUndecided;
 inline constexpr int64_t kMostDrawn = 1 << 19;  // n_vocab is below
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
+
+// The same for the draws that top_k or top_p cut, whose tokens `draw` leaves as they were.
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws);
 
 // y[i] = exp(x[i] - shift)
 void exp_shifted(const Context& context, float* y, const float* x, float shift, int64_t n);

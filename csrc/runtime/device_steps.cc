@@ -22,6 +22,16 @@ int64_t numbers_turned(const LayerSpec& layer, int64_t half) {
   return layer.n_heads * half + layer.n_kv_heads * (2 * layer.head_dim - half);
 }
 
+// What a row asks of the device, whose sums are integers.
+ops::Draw draw_of(const SamplingParams& params, uint64_t n_known, int64_t n_vocab) {
+  ops::Draw draw{params.seed, n_known, params.temperature, least_float(params.min_p)};
+  if (params.top_k == 1) draw.temperature = 0;
+  if (draw.temperature == 0) return draw;
+  if (params.top_k < n_vocab) draw.top_k = std::max<int64_t>(params.top_k, 0);
+  if (params.top_p < 1) draw.top_p = std::max<uint64_t>(static_cast<uint64_t>(params.top_p * 0x1p64), 1);
+  return draw;
+}
+
 }  // namespace
 
 // Scratch of attention in device memory, or on the CPU.
@@ -114,8 +124,7 @@ void Runner::forward(const StepBatch& batch, const Taps* taps) {
               context_.stream, std::ref(compute));
 }
 
-// Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature and
-// min_p; false if one does.
+// Draws the tokens of these rows from logits_ where they are, if draws_plainly says so of all; false if not.
 bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows) {
   const int64_t n_vocab = model_.spec.n_vocab;
   const auto n_rows = static_cast<int64_t>(rows.size());
@@ -125,16 +134,18 @@ bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<con
     const Sequence& s = *requests[rows[i].request].sequence;
     const bool plain = rows[i].sample >= 0 && !s.collect.anything() && !s.deferred && s.allowed.empty();
     if (!plain || !draws_plainly(s.sampling, n_vocab)) return false;
-    const auto n_known = static_cast<uint64_t>(positions_[rows[i].row]) + 1;
-    draws[i] = {s.sampling.seed, n_known, s.sampling.top_k == 1 ? 0.0f : s.sampling.temperature,
-                least_float(s.sampling.min_p)};
+    draws[i] = draw_of(s.sampling, static_cast<uint64_t>(positions_[rows[i].row]) + 1, n_vocab);
   }
   TensorView sent = device_draws_.slice(0, n_rows * int64_t{sizeof(ops::Draw)}), from_host = sent;
   from_host.data = draws;
   from_host.device = DeviceKind::cpu;
   ops::copy(context_, sent, from_host);
   const TensorView tokens = device_chosen_.slice(0, n_rows), logits = logits_.slice(0, n_rows);
-  ops::draw(context_, tokens, logits, static_cast<const ops::Draw*>(sent.data));
+  const auto n_cut = std::count_if(draws, draws + n_rows,
+                                   [](const ops::Draw& draw) { return draw.top_k > 0 || draw.top_p > 0; });
+  const auto* const there = static_cast<const ops::Draw*>(sent.data);
+  if (n_cut < n_rows) ops::draw(context_, tokens, logits, there);
+  if (n_cut > 0) ops::draw_likeliest(context_, tokens, logits, there);
   const auto* const chosen = static_cast<const int32_t*>(on_host(tokens, chosen_.data()).data);
   for (int64_t i = 0; i < n_rows; ++i) {
     drawn_[rows[i].sample] = chosen[i];

@@ -360,18 +360,26 @@ int gemm_experts(Stream stream, const ExpertGemmArgs& args);
 int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
 
 // tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
-// draws with min_p alone, or without filters; the first maximum at temperature 0 or if it is +Inf; -1 and -2
-// as argmax. kUndecided: the uniform number lies so close to a sum of probabilities that the order of adding
-// decides, and the CPU must draw. draws in device memory. n_vocab is below 2^19.
+// draws with top_k, top_p and min_p at most; the first maximum at temperature 0 or if it is +Inf; -1 and -2
+// as argmax. kUndecided: the uniform number, or top_p, lies so close to a sum of probabilities that the order
+// of adding decides, or top_k or top_p reach further than the likeliest 512 or so that are sorted; then the
+// CPU must draw. draws in device memory. n_vocab is below 2^19.
 struct Draw {
   uint64_t seed;
   uint64_t counter;
   float temperature;
   float least = 0.0f;  // in [0, 1]: who has less of the likeliest's probability is not drawn
+  int64_t top_k = 0;   // the best of equal ones are the first; 0: all
+  uint64_t top_p = 0;  // of 2^64: the likeliest, until their probabilities reach it; 0: all
 };
+inline constexpr int64_t kMostTopK = 256;  // more are left to the CPU sooner or later
 inline constexpr int32_t kUndecided = -3;
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
          int64_t n_vocab);
+
+// The same for the rows whose draws are cut by top_k or top_p, which `draw` leaves out.
+int draw_likeliest(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
+                   int64_t n_vocab);
 
 // max[r] and sum[r] = Σ exp(x - max), a canonical sum; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
 // in both. CPU's bits, but for the sign of a zero maximum.
