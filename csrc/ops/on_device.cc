@@ -149,6 +149,15 @@ void copy_heads(const Context& context, const TensorView& y, int64_t at, const T
   device::check(cuda::copy_heads(context.stream, args), "copy_heads");
 }
 
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x, const Sequences& texts,
+                 int64_t n_taps) {
+  expect_dense("gather_taps", "x", x);
+  expect("gather_taps", "y", y, DType::bf16);
+  const cuda::TapArgs args{
+      static_cast<cuda::bf16*>(y.data), x.f32(), texts.list, texts.count, texts.max_rows, x.size(1), n_taps};
+  device::check(cuda::gather_taps(context.stream, args), "gather_taps");
+}
+
 namespace {
 
 void expect_columns(const char* op, const TensorView& y, const TensorView& x) {

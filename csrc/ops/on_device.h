@@ -30,6 +30,8 @@ void weighted_mean_rows(const Context& context, const TensorView& y, const Tenso
 void max_rows(const Context& context, const TensorView& y, const TensorView& x);
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);
 
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x,
+                 const DeviceSequences& texts, int64_t n_taps);
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps);
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);

@@ -360,6 +360,11 @@ void copy(const Context& context, const TensorView& y, const TensorView& x);
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x);
 
+// y[t, c · n_taps + j] = x[t + j - n_taps / 2, c], 0 beyond the ends of the text that t is in.
+//   x f32 [n_tokens, d], y f32 or on cuda bf16 [n_tokens, d · n_taps]
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x, const BatchRows& texts,
+                 int64_t n_taps);
+
 // y = min(max(y, low), high) + offset; NaN stays NaN.
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
 

@@ -58,8 +58,9 @@ void Runner::check_device_sizes() const {
   };
   const auto check_part = [&](const char* option, const ModelSpec& spec, const State& state) {
     const int64_t n = state.hidden.size(0);
-    for (const TensorView& x : {state.hidden, state.query, state.key, state.gate, state.embedded,
-                                state.routed.rows, state.routed.gate, state.latent.query_in, state.latent.in})
+    for (const TensorView& x :
+         {state.hidden, state.query, state.key, state.gate, state.embedded, state.routed.rows,
+          state.routed.gate, state.latent.query_in, state.latent.in, state.taps})
       check(option, n, x.count() / n);
     for (const LayerSpec& layer : spec.layers)
       if (layer.rope >= 0 && layer.latent.kv_rank == 0)
@@ -72,6 +73,8 @@ void Runner::check_device_sizes() const {
               "max_batch_tokens is ", options_.max_batch_tokens,
               "; with scores from distances a step on cuda has at most ",
               std::min(kMostSequences, kMost / (scores.size(1) / options_.max_batch_tokens)));
+  TUILI_CHECK(state_.taps.count() == 0 || options_.max_seqs <= kMostSequences, "max_seqs is ",
+              options_.max_seqs, "; with a convolution a step on cuda has at most ", kMostSequences);
   if (!encoder_) return;
   check_part("max_source_tokens", model_.spec.encoder[0], encoder_state_);
   check("max_source_tokens", options_.max_source_tokens, source_key_.size(1));

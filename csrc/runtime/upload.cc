@@ -25,9 +25,6 @@ void check_supported(const ModelSpec& spec) {
     TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",
                      missing ? missing : "", ", which runs on the CPU only: use device=\"cpu\"");
   }
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.convolution.n_taps == 0,
-                   "the model has a convolution behind its first layer (large DeBERTas of version 2), which "
-                   "runs on the CPU only: use device=\"cpu\"");
 }
 
 // Whether the spec, or what the host has made while loading, has the tensor's part already.

@@ -36,6 +36,7 @@ int kv_write(Stream, const KvPages&, const float*, const float*, int64_t, const 
   return absent("kv_write");
 }
 int rope_kv_write(Stream, const RopeKvArgs&) { return absent("rope_kv_write"); }
+int gather_taps(Stream, const TapArgs&) { return absent("gather_taps"); }
 int distance_bias(Stream, const DistanceArgs&) { return absent("distance_bias"); }
 int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv_copy"); }
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }

@@ -255,6 +255,20 @@ struct DistanceArgs {
 };
 int distance_bias(Stream stream, const DistanceArgs& args);
 
+// ---- convolution
+
+// y[t, c · n_taps + j] = x[t + j - n_taps / 2, c] rounded, 0 beyond the ends of the text that t is in.
+struct TapArgs {
+  bf16* y;                         // [n_tokens, d · n_taps], dense
+  const float* x;                  // [n_tokens, d], dense
+  const AttentionSequence* texts;  // [n_texts]: first_row and n_rows of each
+  int64_t n_texts;
+  int64_t max_rows;  // at least every n_rows
+  int64_t d;
+  int64_t n_taps;
+};
+int gather_taps(Stream stream, const TapArgs& args);
+
 // ---- linear maps
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
