@@ -331,9 +331,8 @@ void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs,
 }
 
 KvPages pages_of(const ops::KvPages& pages) {
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, pages.type != KvType::f32,
-                   "keys and values on cuda are float16, bfloat16 or int8");
-  const DType type = pages.type == KvType::f16    ? DType::f16
+  const DType type = pages.type == KvType::f32    ? DType::f32
+                     : pages.type == KvType::f16  ? DType::f16
                      : pages.type == KvType::bf16 ? DType::bf16
                                                   : DType::i8;
   return {pages.k,
@@ -442,10 +441,18 @@ void argmax(const Context& context, const TensorView& tokens, const TensorView& 
                 "argmax");
 }
 
-void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
+namespace {
+
+void expect_draw(const TensorView& tokens, const TensorView& logits) {
   expect_dense("draw", "logits", logits);
   expect("draw", "tokens", tokens, DType::i32);
   TUILI_EXPECT(tokens.count() == logits.rows(), "draw: logits are ", logits, ", tokens ", tokens);
+}
+
+}  // namespace
+
+void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
+  expect_draw(tokens, logits);
   device::check(cuda::draw(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
                            logits.rows(), logits.size(1)),
                 "draw");

@@ -61,7 +61,6 @@ using KvPages = cuda::KvPages;
 using Sequence = DeviceSequence;
 using Sequences = DeviceSequences;
 
-// Throws model_unsupported if they hold f32.
 KvPages pages_of(const ops::KvPages& pages);
 
 // y[t, :] = table[ids[t], :] · factor.   y f32, table f32, f16 or bf16 [., d], ids i32 [n_tokens], in range.

@@ -234,7 +234,7 @@ struct AttentionSpec {
 };
 
 // Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset. Pages
-// and slots lie where k does; those of cuda hold no f32 and are laid out as kernels/cuda/kernels.h says.
+// and slots lie where k does; those of cuda are laid out as kernels/cuda/kernels.h says.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
 

@@ -48,8 +48,6 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
                  std::span<const WindowArea> windows, Device device)
     : block_size_(block_size), device_(device), type_(type) {
   const device::Chosen chosen(device);
-  TUILI_CHECK(device.kind == DeviceKind::cpu || type != ops::KvType::f32,
-              "a cache on cuda holds float16, bfloat16 or int8");
   areas_.push_back({0, n_blocks, block_bytes(spec, block_size, type), {}});
   for (const auto& [window, n] : windows) {
     const int64_t bytes = block_bytes(spec, block_size, type, window);

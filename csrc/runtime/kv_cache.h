@@ -22,7 +22,7 @@ class KvCache {
  public:
   // block_size 16, 32 or 64. windows: shortest first, each some layer's sliding window; layers of other
   // windows lie in area 0. Throws out_of_memory when the system refuses; the CPU's pages are committed as
-  // they are written. On a device type is not f32.
+  // they are written.
   KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
           std::span<const WindowArea> windows = {}, Device device = {});
 
