@@ -14,7 +14,7 @@ endforeach()
 # Vector accesses read arrays of other types, as device code may; every product and sum rounds as the kernel says.
 set(TUILI_CUDA_EMULATION_FLAGS -fno-strict-aliasing -ffp-contract=off -Wno-unknown-pragmas)
 
-set(TUILI_CUDA_KERNELS attention distances elementwise gemm gemm_experts gemm_quant routing rows sampling)
+set(TUILI_CUDA_KERNELS attention convolution distances elementwise gemm gemm_experts gemm_quant routing rows sampling)
 list(TRANSFORM TUILI_CUDA_KERNELS PREPEND ${TUILI_SOURCE_DIR}/csrc/kernels/cuda/)
 list(TRANSFORM TUILI_CUDA_KERNELS APPEND .cu)
 

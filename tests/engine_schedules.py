@@ -27,7 +27,10 @@ ENCODER_DECODERS = [("T5", "f32"), ("MarianMTModel", "bf16"), ("T5", "int8")]
 MODELS = DECODERS + ENCODER_DECODERS
 DEVICE_MODELS = [*ENCODER_DECODERS, ("llama", "bf16")]
 LONGEST = {"MarianMTModel": 64}  # of its tokens
-KV_TYPES = {"cpu": ["float32", "float16", "bfloat16", "int8"], "cuda": ["float16", "bfloat16", "int8"]}
+KV_TYPES = {
+    "cpu": ["float32", "float16", "bfloat16", "int8"],
+    "cuda": ["float32", "float16", "bfloat16", "int8"],
+}
 FORMS = [  # of long texts, so that there is something to preempt
     {"regex": "[A-z ]{40,60}"},
     {"regex": "[^b]{30,}b[^c]*c"},

@@ -59,7 +59,7 @@ DEVICE_MODELS = [
 ]
 KV_TYPES = {
     "cpu": ["float32", "float32", "float16", "bfloat16", "int8"],
-    "cuda": ["float16", "bfloat16", "int8"],
+    "cuda": ["float32", "float16", "bfloat16", "int8"],
 }
 N_VOCAB = 300
 device = "cpu"  # where the schedules run: --device

@@ -71,7 +71,7 @@ def test_exact_products_are_refused_on_cuda() -> None:
 
 
 @on_device
-@pytest.mark.parametrize("kv_type", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("kv_type", ["float32", "float16", "bfloat16", "int8"])
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 @pytest.mark.parametrize("format", ["bf16", "q8_0", "q4_0"])
 def test_logits_are_the_cpus(family: str, format: str, kv_type: str) -> None:
@@ -104,13 +104,20 @@ def test_the_first_hidden_states_are_the_rows_of_the_table() -> None:
 
 @on_device
 @pytest.mark.parametrize(
-    "family, format", [("gemma3", "bf16"), ("experts", "bf16"), ("experts", "q4_0"), ("latent", "bf16")]
+    "family, format, kv_type, n",
+    [
+        ("gemma3", "bf16", "float16", 70),
+        ("gemma3", "bf16", "float32", 20),
+        ("experts", "bf16", "float16", 70),
+        ("experts", "q4_0", "float16", 70),
+        ("latent", "bf16", "float16", 70),
+    ],
 )
-def test_chunks_and_blocks_change_no_bit(family: str, format: str) -> None:
-    ids = some_ids(70)
+def test_chunks_and_blocks_change_no_bit(family: str, format: str, kv_type: str, n: int) -> None:
+    ids = some_ids(n)
     model = built(family, format, device="cuda")
-    expected = run(model, ids, How(kv_type="float16")).logits()
-    for how in (How(kv_type="float16", chunk=17, block_size=16), How(kv_type="float16", chunk=1)):
+    expected = run(model, ids, How(kv_type=kv_type)).logits()
+    for how in (How(kv_type=kv_type, chunk=17, block_size=16), How(kv_type=kv_type, chunk=1)):
         assert run(model, ids, how).logits().tobytes() == expected.tobytes()
 
 
@@ -161,10 +168,10 @@ def reshaped(model: TinyModel, layer: dict[str, object], shapes: dict[str, tuple
 
 @on_device
 def test_heads_that_no_kernel_reads_are_named() -> None:
-    shapes = {"query": (4 * 12, 64), "key": (2 * 12, 64), "value": (2 * 12, 64), "output": (64, 4 * 12)}
-    odd = reshaped(tiny_llama(format="bf16", n_layers=1), {"head_dim": 12, "rope": -1}, shapes)
-    with pytest.raises(ModelUnsupportedError, match="layer 0 has heads of a size"):
-        build(odd).upload()
+    shapes = {"query": (4 * 264, 64), "key": (2 * 264, 64), "value": (2 * 264, 64), "output": (64, 4 * 264)}
+    wide = reshaped(tiny_llama(format="bf16", n_layers=1), {"head_dim": 264, "rope": -1}, shapes)
+    with pytest.raises(ModelUnsupportedError, match="layer 0 has heads of more than 256"):
+        build(wide).upload()
 
 
 @on_device
@@ -176,10 +183,8 @@ def test_experts_of_several_formats_are_refused() -> None:
 
 
 @on_device
-def test_a_cache_of_another_device_or_type_is_refused() -> None:
+def test_a_cache_of_another_device_is_refused() -> None:
     model = built("llama", device="cuda")
-    with pytest.raises(InvalidParameterError, match="float16, bfloat16 or int8"):
-        _core.KvCache(model.spec, 4, 32, "float32", device="cuda")
     with pytest.raises(InvalidParameterError, match="one device"):
         _core.Runner(model, _core.KvCache(model.spec, 4, 32, "float16"))
 
@@ -201,6 +206,17 @@ def test_a_step_of_more_elements_than_kernels_count_is_refused() -> None:
     model = build(wide).upload()
     cache = _core.KvCache(model.spec, 4, 32, "float16", device="cuda")
     with pytest.raises(InvalidParameterError, match=f"at most {(2**31 - 1) // d_ff}"):
+        _core.Runner(model, cache, max_batch_tokens=1 << 20)
+
+
+@on_device
+def test_a_step_of_more_pairs_than_one_kernel_turns_is_refused() -> None:
+    """64 heads of 16: 1,024 numbers of queries per token, and 2,048 that are turned or written."""
+    shapes = dict.fromkeys(("query", "key", "value"), (1024, 64)) | {"output": (64, 1024)}
+    wide = reshaped(tiny_llama(format="bf16", n_layers=1), {"n_heads": 64, "n_kv_heads": 64}, shapes)
+    model = build(wide).upload()
+    cache = _core.KvCache(model.spec, 4, 32, "float16", device="cuda")
+    with pytest.raises(InvalidParameterError, match="of 2048 numbers per token a step on cuda has at most"):
         _core.Runner(model, cache, max_batch_tokens=1 << 20)
 
 
@@ -244,7 +260,8 @@ def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         alone = [llm.generate(prompt, max_tokens=6, temperature=0) for prompt in prompts]
         assert [out.outputs[0].token_ids for out in together] == [out.outputs[0].token_ids for out in alone]
         drawn = {"max_tokens": 6, "temperature": 1.0, "seed": 3}
-        for filters in ({"top_k": 300}, {"min_p": 0.2}):
+        cut = {"top_k": 40, "top_p": 0.9, "min_p": 0.01}
+        for filters in ({"top_k": 300}, {"min_p": 0.2}, {"top_k": 5}, {"top_p": 0.7}, cut):
             by_host = llm.generate(prompts[0], logprobs=1, **drawn, **filters)
             there = llm.generate(prompts[0], **drawn, **filters)
             assert there.outputs[0].token_ids == by_host.outputs[0].token_ids
@@ -256,8 +273,10 @@ def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("tuili.llm.named", lambda device: f"{device}: of another make")
     with LLM(path, device="cuda", packed_cache=False, **options) as elsewhere, wrong:
         elsewhere.load_prefix(prefix)
-    with pytest.raises(InvalidParameterError, match="float16, bfloat16, int8"):
-        LLM(path, device="cuda", kv_cache_dtype="float32", **options)
+    exact = {"device": "cuda", "kv_cache_dtype": "float32", "packed_cache": False}
+    with LLM(path, **exact, **options) as llm, pytest.raises(InvalidParameterError, match="other weights"):
+        assert llm.generate(prompts[0], max_tokens=3, temperature=0).outputs[0].token_ids
+        llm.load_prefix(prefix)  # of another type
     with pytest.raises(InvalidParameterError, match="compute"):
         LLM(path, device="cuda", compute="float32", **options)
 
@@ -273,7 +292,7 @@ def test_an_encoder_on_the_device(tmp_path: Path) -> None:
 @on_device
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> None:
+def test_every_architecture_runs(case: Case, tmp_path: Path) -> None:
     """Rounding the weights of a model once shows how much roundings move its logits. The device rounds the
     same weights, and eight times in a layer what they meet: no more than six times as much is allowed.
     """
@@ -281,10 +300,6 @@ def test_every_architecture_runs_or_says_why_not(case: Case, tmp_path: Path) -> 
     exact, model = (
         load(plan_model(folder, dtype=dtype, compute="float32")).model for dtype in ("float32", "bfloat16")
     )
-    if any(layer.head_dim % 8 for layer in model.spec.layers):
-        with pytest.raises(ModelUnsupportedError, match=r"layer \d+ has"):
-            model.upload()
-        return
 
     def outputs(model: _core.Model) -> np.ndarray:
         ids = np.array(token_ids(), np.int32)

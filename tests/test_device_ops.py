@@ -13,15 +13,15 @@ import pytest
 
 import reference
 from reference_formats import QUANTIZED_FORMATS, dequantize, encode_float, random_rows
-from shapes import ATTENTION
+from shapes import ATTENTION, AttentionShape
 from test_ops import U, assert_same_bits, assert_within, normal, packed
 from tuili import InvalidParameterError, _core
 from tuili._core import ops
 
 HAS_DEVICE = _core.build_info()["cuda"] != "none"
 on_device = pytest.mark.skipif(not HAS_DEVICE, reason="a build without CUDA; .ci/run tests an emulated one")
-UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
-FORMAT = {"float16": "f16", "bfloat16": "bf16"}
+UNIT = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+FORMAT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 def half(values: np.ndarray, dtype: str = "bfloat16") -> np.ndarray:
@@ -85,7 +85,7 @@ def test_quantized_gemm_stays_within_its_error_bound(format):
 
 @on_device
 @pytest.mark.parametrize("kv_dtype", UNIT)
-@pytest.mark.parametrize("case", ATTENTION, ids=str)
+@pytest.mark.parametrize("case", [*ATTENTION, AttentionShape(9, 70, 6, 2, 13)], ids=str)
 def test_attention_stays_within_its_error_bound(case, kv_dtype):
     """Scores err by their chain; probabilities by that twice, by 2^-22 per tile, and by their rounding; both
     sums that are divided carry it."""
@@ -122,9 +122,9 @@ def test_attention_refuses_what_it_cannot_compute(wrong, of):
     q = normal(1, 1, 2, 16)
     with pytest.raises(InvalidParameterError, match=of):
         ops.attention_on_device(q, q, q, **wrong)
-    odd = normal(1, 1, 2, 12)
-    with pytest.raises(InvalidParameterError, match="heads of 12"):
-        ops.attention_on_device(odd, odd, odd)
+    wide = normal(1, 1, 2, 264)
+    with pytest.raises(InvalidParameterError, match="heads of 264"):
+        ops.attention_on_device(wide, wide, wide)
 
 
 @on_device

@@ -20,17 +20,36 @@ namespace tuili {
 
 enum class DeviceKind : uint8_t { cpu, cuda };
 
+// The CPU, or one of the devices that the driver shows this process.
+struct Device {
+  DeviceKind kind = DeviceKind::cpu;
+  int ordinal = 0;  // of cuda
+};
+
 }  // namespace tuili
 
 namespace tuili::device {
 
 using Stream = CUstream_st*;  // nullptr is the default stream
 
-// Whether a device answers. False, never an error, when there is no driver or the build has no CUDA.
-bool available() noexcept;
+// How many devices answer. 0, never an error, when there is no driver or the build has no CUDA.
+int count() noexcept;
 
 // "none", "cuda" or "emulated".
 const char* build_kind() noexcept;
+
+// While it lives, "the device" of this thread's calls and launches is this one, the first otherwise; of the
+// CPU it does nothing. Whoever owns memory or streams chooses their device before using them; they may be
+// destroyed under any. Throws invalid_parameter if there is no such device.
+class Chosen {
+ public:
+  explicit Chosen(Device device);
+  ~Chosen();
+  Chosen(const Chosen&) = delete;
+
+ private:
+  int before_ = -1;  // the device to come back to, if this is another
+};
 
 // What the device is called: kernels may give other bits on one of another name.
 std::string name();

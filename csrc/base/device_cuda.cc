@@ -27,16 +27,35 @@ void forgive(cudaError_t status) noexcept {
   if (status != cudaSuccess) cudaGetLastError();
 }
 
+void check_ordinal(int ordinal) {
+  TUILI_CHECK(ordinal >= 0 && ordinal < count(), "device: there is no cuda:", ordinal, "; ", count(),
+              " CUDA devices answer, from cuda:0 on");
+}
+
 }  // namespace
 
-bool available() noexcept {
+int count() noexcept {
   int n_devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&n_devices);
   forgive(status);  // of an absent driver
-  return status == cudaSuccess && n_devices > 0;
+  return status == cudaSuccess ? n_devices : 0;
 }
 
 const char* build_kind() noexcept { return "cuda"; }
+
+Chosen::Chosen(Device device) {
+  if (device.kind == DeviceKind::cpu) return;
+  int current = 0;
+  check(cudaGetDevice(&current), "device");
+  if (device.ordinal == current) return;
+  check_ordinal(device.ordinal);
+  check(cudaSetDevice(device.ordinal), "device");
+  before_ = current;
+}
+
+Chosen::~Chosen() {
+  if (before_ >= 0) forgive(cudaSetDevice(before_));
+}
 
 std::string name() {
   int device = 0;

@@ -13,8 +13,14 @@ namespace {
 
 }  // namespace
 
-bool available() noexcept { return false; }
+int count() noexcept { return 0; }
 const char* build_kind() noexcept { return "none"; }
+
+Chosen::Chosen(Device device) {
+  if (device.kind == DeviceKind::cuda) fail("device");
+}
+Chosen::~Chosen() = default;
+
 std::string name() { fail("device"); }
 
 void* allocate(int64_t) { fail("device memory"); }

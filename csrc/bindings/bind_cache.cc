@@ -175,7 +175,7 @@ void bind_cache(py::module_& module) {
       .def(py::init([](const ModelSpec& spec, int64_t n_blocks, int64_t block_size, const std::string& dtype,
                        const std::map<int64_t, int64_t>& windows, const std::string& device) {
              return std::make_unique<KvCache>(spec, n_blocks, block_size, to_kv_type(dtype),
-                                              to_areas(windows), to_device(device));
+                                              to_areas(windows), device_named(device));
            }),
            "spec"_a, "n_blocks"_a, "block_size"_a = 32, "dtype"_a = "float32", py::kw_only(),
            "windows"_a = py::dict(), "device"_a = "cpu")

@@ -62,8 +62,8 @@ struct DevicePages {
               const AttentionOptions& options)
       : size(options.block_size),
         n_blocks((k.shape(0) + size - 1) / size),
-        keys(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * 2),
-        values(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * 2),
+        keys(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * size_of(options.kv_type)),
+        values(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * size_of(options.kv_type)),
         key_scales(nullptr, n_blocks * size * k.shape(1) * 4),
         value_scales(nullptr, n_blocks * size * k.shape(1) * 4),
         pages{keys.as<void>(),
@@ -132,13 +132,14 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
               "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
   TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size is ", block_size,
               "; must be 16, 32 or 64");
-  TUILI_CHECK(k.shape(2) % 8 == 0 && k.shape(2) >= 8 && k.shape(2) <= 256, "heads of ", k.shape(2),
-              " dimensions; must be a multiple of 8 up to 256");
+  TUILI_CHECK(k.shape(2) >= 1 && k.shape(2) <= 256, "heads of ", k.shape(2),
+              " dimensions; must be at most 256");
   constexpr int64_t kLargest = 1 << 30;
   TUILI_CHECK(position <= kLargest && window <= kLargest, "position is ", position, ", window ", window,
               "; must be at most ", kLargest);
   const DType kv_type = choose<DType>(
-      kv_dtype, "kv_dtype", {{"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});
+      kv_dtype, "kv_dtype",
+      {{"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});
   return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});
 }
 

@@ -455,13 +455,14 @@ void bind_model(py::module_& module) {
       .def_readonly("weight_bytes", &Model::weight_bytes)
       .def(
           "upload",
-          [](const Model& m, int num_threads) {
+          [](const Model& m, const std::string& device, int num_threads) {
+            const Device to = device_named(device);
+            TUILI_CHECK(to.kind == DeviceKind::cuda, "upload: device is \"", device, "\"");
             const py::gil_scoped_release release;
-            return std::make_unique<Model>(upload(m, num_threads));
+            return std::make_unique<Model>(upload(m, to.ordinal, num_threads));
           },
-          py::kw_only(), "num_threads"_a = 0)
-      .def_property_readonly("device",
-                             [](const Model& m) { return m.device == DeviceKind::cuda ? "cuda" : "cpu"; })
+          "device"_a = "cuda", py::kw_only(), "num_threads"_a = 0)
+      .def_property_readonly("device", [](const Model& m) { return name_of(Device{m.device, m.ordinal}); })
       .def("packed_tensors", &packed_tensors)
       .def("mapped_range", &mapped_range, "begin"_a, "n_bytes"_a);
   py::class_<Builder>(module, "ModelBuilder")

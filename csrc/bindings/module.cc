@@ -62,11 +62,17 @@ py::list available_isas() {
   return names;
 }
 
-// (bytes free, bytes in all) of the device, or None where none answers.
-py::object device_memory() {
-  if (!device::available()) return py::none();
+// (bytes free, bytes in all) of a device, or None where none answers.
+py::object device_memory(const std::string& name) {
+  if (device::count() == 0) return py::none();
+  const device::Chosen chosen(device_named(name));
   const auto [free, total] = device::memory();
   return py::make_tuple(free, total);
+}
+
+std::string device_name(const std::string& name) {
+  const device::Chosen chosen(device_named(name));
+  return device::name();
 }
 
 py::dict build_info() {
@@ -92,8 +98,9 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
   py::register_local_exception_translator(translate);
   module.def("available_isas", available_isas);
   module.def("build_info", build_info);
-  module.def("device_memory", device_memory);
-  module.def("device_name", tuili::device::name);
+  module.def("device_count", tuili::device::count);
+  module.def("device_memory", device_memory, "device"_a = "cuda");
+  module.def("device_name", device_name, "device"_a = "cuda");
   module.def("default_num_threads", tuili::default_num_threads);
   module.def("missing_threads", tuili::missing_threads);
   bind_model(module);

@@ -5,9 +5,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <charconv>
 #include <cstring>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -98,8 +100,27 @@ inline ops::KvType to_kv_type(const std::string& text) {
                               {"int8", ops::KvType::i8}});
 }
 
+// Where a single op runs.
 inline DeviceKind to_device(const std::string& text) {
   return choose<DeviceKind>(text, "device", {{"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}});
+}
+
+// "cpu", "cuda", which is the first, or "cuda:N".
+inline Device device_named(const std::string& text) {
+  if (text == "cpu") return {};
+  const std::string_view digits = text == "cuda"              ? "0"
+                                  : text.starts_with("cuda:") ? std::string_view(text).substr(5)
+                                                              : "";
+  int ordinal = -1;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
+  TUILI_CHECK(error == std::errc() && end == digits.data() + digits.size() && ordinal >= 0,
+              "device must be \"cpu\", \"cuda\" or \"cuda:N\"");
+  return {DeviceKind::cuda, ordinal};
+}
+
+inline std::string name_of(Device device) {
+  if (device.kind == DeviceKind::cpu) return "cpu";
+  return device.ordinal == 0 ? "cuda" : join("cuda:", device.ordinal);
 }
 
 inline ops::Activation to_activation(const std::string& text) {

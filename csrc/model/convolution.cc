@@ -3,20 +3,10 @@
 
 namespace tuili {
 
-// taps[t][c · n_taps + j] = hidden[t + j - n_taps / 2][c], 0 beyond the text's ends
 void Transformer::gather_taps(const Step& step) const {
   const int64_t n_taps = spec_.convolution.n_taps, d = spec_.d_model;
-  const TensorView taps = step.rows(step.state.taps, d * n_taps), h = step.rows(step.state.hidden, d);
-  ops::clear(step.context, taps);
-  for (const ops::SequenceRows& s : step.batch.areas[0].rows.on_cpu)
-    for (int64_t t = 0; t < s.n_rows; ++t)
-      for (int64_t j = 0; j < n_taps; ++j) {
-        const int64_t from = t + j - n_taps / 2;
-        if (from < 0 || from >= s.n_rows) continue;
-        float* const to = taps.f32_row(s.first_row + t) + j;
-        const float* const x = h.f32_row(s.first_row + from);
-        for (int64_t c = 0; c < d; ++c) to[c * n_taps] = x[c];
-      }
+  ops::gather_taps(step.context, step.rows(step.state.taps, d * n_taps), step.rows(step.state.hidden, d),
+                   step.batch.areas[0].rows, n_taps);
 }
 
 // hidden = norm(hidden + activation(convolution(taps)))

@@ -37,7 +37,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.routed = RoutedState::take(carver, spec, max_tokens, device);
   state.latent = LatentState::take(carver, spec, max_tokens, device);
   state.distances = DistanceState::take(carver, spec, max_tokens, device);
-  state.taps = rows(spec.d_model * spec.convolution.n_taps);
+  state.taps = rows(spec.d_model * spec.convolution.n_taps, input);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
   state.room = ops::input_room(carver, max_tokens,
                                std::max({spec.d_model, q_size, d_ff, d_expert, spec.d_embedding,

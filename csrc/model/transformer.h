@@ -59,7 +59,7 @@ struct State {
   RoutedState routed;             // of experts
   LatentState latent;
   DistanceState distances;
-  TensorView taps;                   // f32 [max_tokens, d_model · n_taps]
+  TensorView taps;                   // input [max_tokens, d_model · n_taps]
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
   std::span<float> attention_partials;

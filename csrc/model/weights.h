@@ -111,6 +111,7 @@ struct Model {
   std::vector<Buffer> memory;  // one per tensor that was packed
   Mapping mapping;             // the file that the others are in
   DeviceKind device = DeviceKind::cpu;
+  int ordinal = 0;                          // of that device, among those of its kind
   std::vector<PlacedBuffer> device_memory;  // of a model on a device, which has nothing in those two
   std::vector<PackedTensor> tensors;
   int64_t n_parameters = 0;

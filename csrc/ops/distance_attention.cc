@@ -162,16 +162,19 @@ struct Pass {
   }
 };
 
-void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q, const TensorView& k,
-           const KvPages& pages, std::span<const SequenceRows> sequences, const Distances& distances) {
-  for (const TensorView& x : {out, q, k}) expect_f32("distance_attention", "q, k or out", x);
-  TUILI_EXPECT(same_shape(q, out) && same_shape(q, k) && q.size(1) == spec.n_heads * spec.head_dim,
-               "distance_attention: q is ", q, ", k is ", k, ", out is ", out, " for ", spec.n_heads,
-               " heads of ", spec.head_dim);
+void check_plain(const AttentionSpec& spec, const KvPages& pages) {
   TUILI_EXPECT(pages.n_kv_heads == spec.n_heads && pages.head_dim == spec.head_dim &&
                    pages.k_scale == nullptr && spec.n_kv_heads == spec.n_heads && !spec.causal &&
                    spec.window == 0 && spec.softcap == 0 && spec.bias == nullptr && spec.sinks == nullptr,
                "distance_attention: plain heads that see every key alone");
+}
+
+void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q, const TensorView& k,
+           std::span<const SequenceRows> sequences, const Distances& distances) {
+  for (const TensorView& x : {out, q, k}) expect_f32("distance_attention", "q, k or out", x);
+  TUILI_EXPECT(same_shape(q, out) && same_shape(q, k) && q.size(1) == spec.n_heads * spec.head_dim,
+               "distance_attention: q is ", q, ", k is ", k, ", out is ", out, " for ", spec.n_heads,
+               " heads of ", spec.head_dim);
   const int64_t rows = std::min(distances.by_query.rows(), distances.by_key.rows());
   TUILI_EXPECT(rows >= q.rows(), "distance_attention: room for ", rows, " rows, q is ", q);
   for (const SequenceRows& s : sequences)
@@ -189,11 +192,12 @@ int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys) {
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
                         const BatchRows& batch, const Distances& distances, std::span<float> partials) {
+  check_plain(spec, pages);
   if (q.device == DeviceKind::cuda)
     return on_device::distance_attention(context, spec, out, q, k, on_device::pages_of(pages),
                                          batch.on_device, distances, partials);
   const std::span<const SequenceRows> sequences = batch.on_cpu;
-  check(spec, out, q, k, pages, sequences, distances);
+  check(spec, out, q, k, sequences, distances);
   int64_t longest = 1;
   for (const SequenceRows& s : sequences) longest = std::max(longest, s.n_keys);
   const int64_t low = distances.places[distances.origin - (longest - 1)];

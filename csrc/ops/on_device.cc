@@ -149,6 +149,15 @@ void copy_heads(const Context& context, const TensorView& y, int64_t at, const T
   device::check(cuda::copy_heads(context.stream, args), "copy_heads");
 }
 
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x, const Sequences& texts,
+                 int64_t n_taps) {
+  expect_dense("gather_taps", "x", x);
+  expect("gather_taps", "y", y, DType::bf16);
+  const cuda::TapArgs args{
+      static_cast<cuda::bf16*>(y.data), x.f32(), texts.list, texts.count, texts.max_rows, x.size(1), n_taps};
+  device::check(cuda::gather_taps(context.stream, args), "gather_taps");
+}
+
 namespace {
 
 void expect_columns(const char* op, const TensorView& y, const TensorView& x) {
@@ -330,9 +339,8 @@ void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs,
 }
 
 KvPages pages_of(const ops::KvPages& pages) {
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, pages.type != KvType::f32,
-                   "keys and values on cuda are float16, bfloat16 or int8");
-  const DType type = pages.type == KvType::f16    ? DType::f16
+  const DType type = pages.type == KvType::f32    ? DType::f32
+                     : pages.type == KvType::f16  ? DType::f16
                      : pages.type == KvType::bf16 ? DType::bf16
                                                   : DType::i8;
   return {pages.k,
@@ -398,6 +406,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                    distances.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
                "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
                spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
+  TUILI_EXPECT(sequences.max_rows <= distances.origin + 1, "distance_attention: texts of ",
+               sequences.max_rows, " rows; there are places for distances up to ", distances.origin);
   const auto table = [](std::span<const PackedMatrix> heads) {
     return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
   };
@@ -439,13 +449,29 @@ void argmax(const Context& context, const TensorView& tokens, const TensorView& 
                 "argmax");
 }
 
-void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
+namespace {
+
+void expect_draw(const TensorView& tokens, const TensorView& logits) {
   expect_dense("draw", "logits", logits);
   expect("draw", "tokens", tokens, DType::i32);
   TUILI_EXPECT(tokens.count() == logits.rows(), "draw: logits are ", logits, ", tokens ", tokens);
+}
+
+}  // namespace
+
+void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
+  expect_draw(tokens, logits);
   device::check(cuda::draw(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
                            logits.rows(), logits.size(1)),
                 "draw");
+}
+
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws) {
+  expect_draw(tokens, logits);
+  device::check(cuda::draw_likeliest(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
+                                     logits.rows(), logits.size(1)),
+                "draw_likeliest");
 }
 
 void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,

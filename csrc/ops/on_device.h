@@ -30,6 +30,8 @@ void weighted_mean_rows(const Context& context, const TensorView& y, const Tenso
 void max_rows(const Context& context, const TensorView& y, const TensorView& x);
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);
 
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x,
+                 const DeviceSequences& texts, int64_t n_taps);
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps);
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
@@ -60,7 +62,6 @@ using KvPages = cuda::KvPages;
 using Sequence = DeviceSequence;
 using Sequences = DeviceSequences;
 
-// Throws model_unsupported if they hold f32.
 KvPages pages_of(const ops::KvPages& pages);
 
 // y[t, :] = table[ids[t], :] · factor.   y f32, table f32, f16 or bf16 [., d], ids i32 [n_tokens], in range.
@@ -92,6 +93,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
 // Of rows of logits f32 [n_rows, n_vocab].   tokens i32, max and sum f32 [n_rows].
 void argmax(const Context& context, const TensorView& tokens, const TensorView& logits);
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws);
 void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,
                    const TensorView& logits);
 

@@ -234,7 +234,7 @@ struct AttentionSpec {
 };
 
 // Writes k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset. Pages
-// and slots lie where k does; those of cuda hold no f32 and are laid out as kernels/cuda/kernels.h says.
+// and slots lie where k does; those of cuda are laid out as kernels/cuda/kernels.h says.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
 
@@ -363,6 +363,11 @@ void copy(const Context& context, const TensorView& y, const TensorView& x);
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x);
 
+// y[t, c · n_taps + j] = x[t + j - n_taps / 2, c], 0 beyond the ends of the text that t is in.
+//   x f32 [n_tokens, d], y f32 or on cuda bf16 [n_tokens, d · n_taps]
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x, const BatchRows& texts,
+                 int64_t n_taps);
+
 // y = min(max(y, low), high) + offset; NaN stays NaN.
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
 
@@ -394,9 +399,14 @@ SoftmaxStats softmax_stats(const Context& context, const float* x, int64_t n);
 // draws[row], in the device's memory, asks for (kernels/cuda/kernels.h), -1 and -2 as argmax, or kUndecided:
 // the host must draw.
 using cuda::Draw;
+using cuda::kMostTopK;
 using cuda::kUndecided;
 inline constexpr int64_t kMostDrawn = 1 << 19;  // n_vocab is below
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
+
+// The same for the draws that top_k or top_p cut, whose tokens `draw` leaves as they were.
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws);
 
 // y[i] = exp(x[i] - shift)
 void exp_shifted(const Context& context, float* y, const float* x, float shift, int64_t n);

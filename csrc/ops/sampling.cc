@@ -19,11 +19,16 @@ void exp_shifted(const Context& context, float* y, const float* x, float shift, 
   context.kernels->exp_shifted(y, x, shift, {0, n});
 }
 
-// Pieces of x go through lanes that a compiler makes vectors of; only a piece with a new maximum is searched.
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
   on_device::draw(context, tokens, logits, draws);
 }
 
+void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
+                    const Draw* draws) {
+  on_device::draw_likeliest(context, tokens, logits, draws);
+}
+
+// Pieces of x go through lanes that a compiler makes vectors of; only a piece with a new maximum is searched.
 int64_t argmax(const float* x, int64_t n) {
   constexpr int64_t kLanes = 32, kPiece = 1024;
   constexpr float kLowest = -std::numeric_limits<float>::infinity();

@@ -16,6 +16,22 @@ float least_float(double x) {
   return near < x ? std::nextafter(near, std::numeric_limits<float>::infinity()) : near;
 }
 
+// Of a token's queries, keys and values where one kernel turns the first two and writes the others: a pair of
+// a query, or of a key, counts once.
+int64_t numbers_turned(const LayerSpec& layer, int64_t half) {
+  return layer.n_heads * half + layer.n_kv_heads * (2 * layer.head_dim - half);
+}
+
+// What a row asks of the device, whose sums are integers.
+ops::Draw draw_of(const SamplingParams& params, uint64_t n_known, int64_t n_vocab) {
+  ops::Draw draw{params.seed, n_known, params.temperature, least_float(params.min_p)};
+  if (params.top_k == 1) draw.temperature = 0;
+  if (draw.temperature == 0) return draw;
+  if (params.top_k < n_vocab) draw.top_k = std::max<int64_t>(params.top_k, 0);
+  if (params.top_p < 1) draw.top_p = std::max<uint64_t>(static_cast<uint64_t>(params.top_p * 0x1p64), 1);
+  return draw;
+}
+
 }  // namespace
 
 // Scratch of attention in device memory, or on the CPU.
@@ -36,21 +52,32 @@ void Runner::take_draws(Carver& carver, int64_t n_rows) {
 // Kernels count elements in 32 bits.
 void Runner::check_device_sizes() const {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  const auto check = [](const char* option, const State& state) {
-    const int64_t n_tokens = state.hidden.size(0);
-    for (const TensorView& x : {state.hidden, state.query, state.key, state.gate, state.embedded,
-                                state.routed.rows, state.routed.gate, state.latent.query_in, state.latent.in})
-      TUILI_CHECK(x.count() <= kMost, option, " is ", n_tokens, "; of ", x.count() / n_tokens,
-                  " numbers per token a step on cuda has at most ", kMost / (x.count() / n_tokens));
+  const auto check = [](const char* option, int64_t n_tokens, int64_t n_each) {
+    TUILI_CHECK(n_tokens * n_each <= kMost, option, " is ", n_tokens, "; of ", n_each,
+                " numbers per token a step on cuda has at most ", kMost / n_each);
   };
-  check("max_batch_tokens", state_);
+  const auto check_part = [&](const char* option, const ModelSpec& spec, const State& state) {
+    const int64_t n = state.hidden.size(0);
+    for (const TensorView& x :
+         {state.hidden, state.query, state.key, state.gate, state.embedded, state.routed.rows,
+          state.routed.gate, state.latent.query_in, state.latent.in, state.taps})
+      check(option, n, x.count() / n);
+    for (const LayerSpec& layer : spec.layers)
+      if (layer.rope >= 0 && layer.latent.kv_rank == 0)
+        check(option, n, numbers_turned(layer, std::ssize(spec.ropes[layer.rope].inv_freq)));
+  };
+  check_part("max_batch_tokens", model_.spec, state_);
   constexpr int64_t kMostSequences = 65535;  // of a launch; with scores from distances every row is one
   const TensorView& scores = state_.distances.scores;
   TUILI_CHECK(scores.count() == 0 || (scores.size(1) <= kMost && options_.max_batch_tokens <= kMostSequences),
               "max_batch_tokens is ", options_.max_batch_tokens,
               "; with scores from distances a step on cuda has at most ",
               std::min(kMostSequences, kMost / (scores.size(1) / options_.max_batch_tokens)));
-  if (encoder_) check("max_source_tokens", encoder_state_);
+  TUILI_CHECK(state_.taps.count() == 0 || options_.max_seqs <= kMostSequences, "max_seqs is ",
+              options_.max_seqs, "; with a convolution a step on cuda has at most ", kMostSequences);
+  if (!encoder_) return;
+  check_part("max_source_tokens", model_.spec.encoder[0], encoder_state_);
+  check("max_source_tokens", options_.max_source_tokens, source_key_.size(1));
 }
 
 void Runner::prepare_device() {
@@ -100,8 +127,7 @@ void Runner::forward(const StepBatch& batch, const Taps* taps) {
               context_.stream, std::ref(compute));
 }
 
-// Draws the tokens of these rows from logits_ where they are, if none asks for more than a temperature and
-// min_p; false if one does.
+// Draws the tokens of these rows from logits_ where they are, if draws_plainly says so of all; false if not.
 bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<const LogitRow> rows) {
   const int64_t n_vocab = model_.spec.n_vocab;
   const auto n_rows = static_cast<int64_t>(rows.size());
@@ -111,16 +137,18 @@ bool Runner::draw_on_device(std::span<const StepRequest> requests, std::span<con
     const Sequence& s = *requests[rows[i].request].sequence;
     const bool plain = rows[i].sample >= 0 && !s.collect.anything() && !s.deferred && s.allowed.empty();
     if (!plain || !draws_plainly(s.sampling, n_vocab)) return false;
-    const auto n_known = static_cast<uint64_t>(positions_[rows[i].row]) + 1;
-    draws[i] = {s.sampling.seed, n_known, s.sampling.top_k == 1 ? 0.0f : s.sampling.temperature,
-                least_float(s.sampling.min_p)};
+    draws[i] = draw_of(s.sampling, static_cast<uint64_t>(positions_[rows[i].row]) + 1, n_vocab);
   }
   TensorView sent = device_draws_.slice(0, n_rows * int64_t{sizeof(ops::Draw)}), from_host = sent;
   from_host.data = draws;
   from_host.device = DeviceKind::cpu;
   ops::copy(context_, sent, from_host);
   const TensorView tokens = device_chosen_.slice(0, n_rows), logits = logits_.slice(0, n_rows);
-  ops::draw(context_, tokens, logits, static_cast<const ops::Draw*>(sent.data));
+  const auto n_cut = std::count_if(draws, draws + n_rows,
+                                   [](const ops::Draw& draw) { return draw.top_k > 0 || draw.top_p > 0; });
+  const auto* const there = static_cast<const ops::Draw*>(sent.data);
+  if (n_cut < n_rows) ops::draw(context_, tokens, logits, there);
+  if (n_cut > 0) ops::draw_likeliest(context_, tokens, logits, there);
   const auto* const chosen = static_cast<const int32_t*>(on_host(tokens, chosen_.data()).data);
   for (int64_t i = 0; i < n_rows; ++i) {
     drawn_[rows[i].sample] = chosen[i];

@@ -45,10 +45,9 @@ int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvT
 }
 
 KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
-                 std::span<const WindowArea> windows, DeviceKind device)
+                 std::span<const WindowArea> windows, Device device)
     : block_size_(block_size), device_(device), type_(type) {
-  TUILI_CHECK(device == DeviceKind::cpu || type != ops::KvType::f32,
-              "a cache on cuda holds float16, bfloat16 or int8");
+  const device::Chosen chosen(device);
   areas_.push_back({0, n_blocks, block_bytes(spec, block_size, type), {}});
   for (const auto& [window, n] : windows) {
     const int64_t bytes = block_bytes(spec, block_size, type, window);
@@ -65,7 +64,7 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
     TUILI_CHECK_KIND(ErrorKind::out_of_memory,
                      area.block_bytes <= std::numeric_limits<int64_t>::max() / 2 / area.n_blocks,
                      "a cache of ", area.n_blocks, " blocks of ", area.block_bytes, " bytes");
-    if (area.block_bytes > 0) area.memory = PlacedBuffer(area.n_blocks * area.block_bytes, device);
+    if (area.block_bytes > 0) area.memory = PlacedBuffer(area.n_blocks * area.block_bytes, device.kind);
     carvers.emplace_back(area.memory.data());
   }
   for (const LayerSpec& layer : spec.layers) {
@@ -99,9 +98,10 @@ void KvCache::copy_block(const ops::Context& context, int64_t area, int64_t from
 }
 
 void KvCache::poison() {
+  const device::Chosen chosen(device_);
   for (const Area& area : areas_) {
     if (area.block_bytes == 0) continue;
-    if (device_ == DeviceKind::cpu) {
+    if (device_.kind == DeviceKind::cpu) {
       std::memset(area.memory.data(), 0xFF, static_cast<size_t>(area.memory.bytes()));
     } else {
       device::fill(area.memory.data(), 0xFF, area.memory.bytes(), nullptr);
@@ -160,11 +160,12 @@ void KvCache::read(const Sequence& sequence, int64_t n_tokens, int64_t first, in
   check_prefix(sequence, n_tokens, first, n);
   TUILI_CHECK((first + n) * block_size_ <= sequence.n_computed, "blocks [", first, ", ", first + n,
               ") of a sequence with ", sequence.n_computed, " computed tokens");
+  const device::Chosen chosen(device_);
   for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
     ops::copy({}, TensorView(to + at, DType::u8, {block_bytes(area)}),
               block(area, blocks_of(sequence, area)[i]));
   });
-  if (device_ != DeviceKind::cpu) device::synchronize(nullptr);
+  if (device_.kind != DeviceKind::cpu) device::synchronize(nullptr);
 }
 
 void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8_t* from) {
@@ -172,11 +173,12 @@ void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8
   check_prefix(sequence, n_tokens, first, n);
   TUILI_CHECK(sequence.n_computed % block_size_ == 0 && (first + n) * block_size_ <= sequence.n_tokens(), n,
               " blocks after ", sequence.n_computed, " of ", sequence.n_tokens(), " tokens");
+  const device::Chosen chosen(device_);
   for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
     const TensorView bytes(const_cast<uint8_t*>(from) + at, DType::u8, {block_bytes(area)});
     ops::copy({}, block(area, blocks_of(sequence, area)[i]), bytes);
   });
-  if (device_ != DeviceKind::cpu) device::synchronize(nullptr);
+  if (device_.kind != DeviceKind::cpu) device::synchronize(nullptr);
   sequence.n_computed += n * block_size_;
 }
 

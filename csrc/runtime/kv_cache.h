@@ -22,16 +22,16 @@ class KvCache {
  public:
   // block_size 16, 32 or 64. windows: shortest first, each some layer's sliding window; layers of other
   // windows lie in area 0. Throws out_of_memory when the system refuses; the CPU's pages are committed as
-  // they are written. On a device type is not f32.
+  // they are written.
   KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
-          std::span<const WindowArea> windows = {}, DeviceKind device = DeviceKind::cpu);
+          std::span<const WindowArea> windows = {}, Device device = {});
 
   int64_t n_areas() const { return static_cast<int64_t>(areas_.size()); }
   int64_t n_blocks(int64_t area = 0) const { return areas_[area].n_blocks; }
   int64_t window(int64_t area) const { return areas_[area].window; }  // 0: area 0
   int64_t block_bytes(int64_t area) const { return areas_[area].block_bytes; }
   int64_t block_size() const { return block_size_; }
-  DeviceKind device() const { return device_; }
+  Device device() const { return device_; }
   int64_t bytes() const;
   KvView view() const { return layers_; }
 
@@ -77,11 +77,11 @@ class KvCache {
   // The bytes of a block, where the cache is.
   TensorView block(int64_t area, int64_t id) const {
     const int64_t bytes = areas_[area].block_bytes;
-    return TensorView(areas_[area].memory.data() + id * bytes, DType::u8, {bytes}, device_);
+    return TensorView(areas_[area].memory.data() + id * bytes, DType::u8, {bytes}, device_.kind);
   }
 
   int64_t block_size_;
-  DeviceKind device_;
+  Device device_;
   ops::KvType type_;
   std::vector<Area> areas_;
   std::vector<LayerKv> layers_;

@@ -34,6 +34,9 @@ void make_room(Vector<int32_t>& tokens, int64_t n) {
 // ---- construction
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
+    : Runner(model, cache, options, device::Chosen({model.device, model.ordinal})) {}
+
+Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options, const device::Chosen&)
     : model_(model), cache_(cache), options_(options), transformer_(model), stream_(model.device) {
   const ModelSpec& spec = model.spec;
   TUILI_CHECK(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMostBatchTokens,
@@ -45,7 +48,8 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
   TUILI_CHECK(decoder == (cache != nullptr),
               decoder ? "a decoder needs a cache" : "an encoder takes no cache");
   TUILI_CHECK(!decoder || cache->fits(spec), "the cache was made for another model");
-  TUILI_CHECK(!decoder || cache->device() == model.device, "model and cache are not on one device");
+  TUILI_CHECK(!decoder || (cache->device().kind == model.device && cache->device().ordinal == model.ordinal),
+              "model and cache are not on one device");
   if (!spec.encoder.empty()) {
     TUILI_CHECK(options.max_source_tokens >= 1 && options.max_source_tokens <= kMostBatchTokens,
                 "max_source_tokens is ", options.max_source_tokens, "; it must be in [1, ", kMostBatchTokens,
@@ -136,7 +140,10 @@ void Runner::carve(Carver carver) {
 // ---- one step
 
 struct Runner::Guard {
-  explicit Guard(Runner& runner) : runner_(runner), allocations_before_(n_heap_allocations()) {
+  explicit Guard(Runner& runner)
+      : chosen_({runner.model_.device, runner.model_.ordinal}),
+        runner_(runner),
+        allocations_before_(n_heap_allocations()) {
     runner.begin_batch();
   }
   ~Guard() {
@@ -147,6 +154,7 @@ struct Runner::Guard {
   }
 
  private:
+  const device::Chosen chosen_;
   Runner& runner_;
   const int64_t allocations_before_;
   const FloatEnvironment environment_;
@@ -405,6 +413,7 @@ void Runner::copy_block(std::span<const BlockCopy> copies) {
     for (const int32_t id : {copies[area].from, copies[area].to})
       TUILI_CHECK(id >= 0 && id < cache_->n_blocks(area), "block ", id, " is not in the cache, which has ",
                   cache_->n_blocks(area));
+  const device::Chosen chosen({model_.device, model_.ordinal});
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
     if (const auto [from, to] = copies[area]; from != to) cache_->copy_block(context_, area, from, to);
   wait();

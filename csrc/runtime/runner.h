@@ -105,7 +105,9 @@ class Runner {
   const ModelSpec& spec() const { return model_.spec; }
 
  private:
-  struct Guard;  // counts allocations, sets the float environment, forgets interruptions
+  Runner(const Model& model, KvCache* cache, const RunnerOptions& options, const device::Chosen&);
+
+  struct Guard;  // chooses the device, counts allocations, sets the float environment, forgets interruptions
   struct LogitRow {
     int64_t row;      // of the batch
     int64_t request;  // index of the request

@@ -50,12 +50,12 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
 }
 
 bool draws_plainly(const SamplingParams& params, int64_t n_vocab) {
-  const bool one_or_all = params.top_k <= 1 || params.top_k >= n_vocab;
-  const bool no_filter = one_or_all && params.top_p == 1 && params.typical_p == 1;
+  const bool few_or_all = params.top_k <= ops::kMostTopK || params.top_k >= n_vocab;
   const bool no_change = params.logit_bias.empty() && params.allowed_token_ids.empty() &&
                          params.bad_words.empty() && params.min_tokens_banned.empty() &&
                          params.forced_first < 0 && params.forced_last < 0 && !reads_history(params);
-  return no_filter && no_change && params.n_logprobs < 0 && params.n_candidates == 0;
+  return few_or_all && params.typical_p == 1 && no_change && params.n_logprobs < 0 &&
+         params.n_candidates == 0;
 }
 
 bool reads_history(const SamplingParams& params) {

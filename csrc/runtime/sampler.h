@@ -23,8 +23,8 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab);
 // Whether the choice looks up the tokens of the history, so that each must be in [0, n_vocab).
 bool reads_history(const SamplingParams& params);
 
-// Whether the token is drawn from the logits as they are, with a temperature and min_p at most, and nothing
-// else is asked.
+// Whether the token is drawn from the logits as they are, with a temperature, top_k up to ops::kMostTopK,
+// top_p and min_p at most, and nothing else is asked.
 bool draws_plainly(const SamplingParams& params, int64_t n_vocab);
 
 // Chooses for one row at a time; one sampler per thread. Allocates only in its constructor.

@@ -23,8 +23,8 @@ void StepGraphs::run(Size size, device::Stream stream, const std::function<void(
   }
   try {
     entry.graph = device::end_recording(stream);
-    device::enqueue(entry.graph, stream);
     --n_left_;
+    device::enqueue(entry.graph, stream);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::out_of_memory) throw;
     if (entry.graph) device::destroy_graph(std::exchange(entry.graph, nullptr));

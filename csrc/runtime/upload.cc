@@ -13,8 +13,7 @@ constexpr int64_t kChunkFloats = 1 << 22;  // that are rounded at once
 
 // The first thing of a layer that no kernel of the device does, or null.
 const char* missing_kernel(const LayerSpec& layer) {
-  if (layer.head_dim % 8 != 0 || layer.head_dim > 256)
-    return "heads of a size that is no multiple of 8 up to 256";
+  if (layer.head_dim > 256) return "heads of more than 256 elements";
   return nullptr;
 }
 
@@ -25,9 +24,6 @@ void check_supported(const ModelSpec& spec) {
     TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",
                      missing ? missing : "", ", which runs on the CPU only: use device=\"cpu\"");
   }
-  TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.convolution.n_taps == 0,
-                   "the model has a convolution behind its first layer (large DeBERTas of version 2), which "
-                   "runs on the CPU only: use device=\"cpu\"");
 }
 
 // Whether the spec, or what the host has made while loading, has the tensor's part already.
@@ -190,8 +186,9 @@ class Uploader {
 
 }  // namespace
 
-Model upload(const Model& model, int num_threads) {
+Model upload(const Model& model, int ordinal, int num_threads) {
   check_supported(model.spec);
+  const device::Chosen chosen({DeviceKind::cuda, ordinal});
   try_a_kernel();
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
@@ -208,6 +205,7 @@ Model upload(const Model& model, int num_threads) {
   Model uploaded = builder.finish();
   uploaded.weight_bytes += uploader.complete(uploaded.spec, model.weights, uploaded.weights);
   uploaded.device = DeviceKind::cuda;
+  uploaded.ordinal = ordinal;
   uploaded.device_memory = uploader.release();
   return uploaded;
 }

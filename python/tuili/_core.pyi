@@ -13,7 +13,7 @@ i32 = NDArray[np.int32]
 u16 = NDArray[np.uint16]
 u32 = NDArray[np.uint32]
 NormPlacement = Literal["pre", "post", "sandwich", "branch", "parallel", "parallel_two"]
-Device = Literal["cpu", "cuda"]
+Device = str  # "cpu", "cuda" (the first one) or "cuda:N"; single ops take the first two
 QkNorm = Literal["none", "heads", "whole", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "quick_gelu", "relu_squared"]
 
@@ -27,11 +27,14 @@ def available_isas() -> list[str]:
 def build_info() -> dict[str, str]:
     """compiler, cuda ("none" | "cuda" | "emulated"), isas compiled in, default isa."""
 
-def device_memory() -> tuple[int, int] | None:
-    """Bytes free and in all of the CUDA device; None if none answers. Starts the driver."""
+def device_count() -> int:
+    """How many CUDA devices answer. Starts the driver."""
 
-def device_name() -> str:
-    """What the CUDA device is called; InvalidParameterError in a build without CUDA."""
+def device_memory(device: Device = "cuda") -> tuple[int, int] | None:
+    """Bytes free and in all of a CUDA device; None if none answers. Starts the driver."""
+
+def device_name(device: Device = "cuda") -> str:
+    """What a CUDA device is called; InvalidParameterError where it is not there."""
 
 def default_num_threads() -> int:
     """CPUs in the affinity mask, bounded by the cgroup's quota; TUILI_NUM_THREADS overrides."""
@@ -397,8 +400,8 @@ class Model:
     def weight_bytes(self) -> int: ...
     @property
     def device(self) -> Device: ...
-    def upload(self, *, num_threads: int = 0) -> Model:
-        """A copy in device memory, for a Runner; it has no packed_tensors. Float matrices are rounded to
+    def upload(self, device: Device = "cuda", *, num_threads: int = 0) -> Model:
+        """A copy in a device's memory, for a Runner; it has no packed_tensors. Float matrices are rounded to
         bfloat16. Raises ModelUnsupportedError naming what has no kernel, EngineOutOfMemoryError."""
     def packed_tensors(self) -> list[tuple[str, Format, NDArray[np.uint8]]]:
         """Name, format and packed bytes (read-only, not copied) of every tensor, in the order they came."""

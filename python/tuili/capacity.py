@@ -17,7 +17,6 @@ from tuili.loading.memory import available_memory
 BLOCK_SIZE = 32  # tokens
 DEFAULT_SHARE = 0.25  # of available memory for the cache, where nobody says how much
 LARGEST_SHARE = 0.9  # of available memory that a cache may be planned to take
-DEVICE_KV_DTYPES = ("float16", "bfloat16", "int8")
 KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
 DEVICE_DEFAULT_SHARE = 0.9  # of a device's memory, which nobody else needs; the rest is the driver's
 DEVICE_LARGEST_SHARE = 0.95
@@ -112,17 +111,9 @@ def kv_dtype(name: str) -> KvDtype:
     return "float16" if name == "auto" else cast(KvDtype, name)
 
 
-def check_cache_options(
-    kv_cache_dtype: str, kv_cache_bytes: int | None, device: _core.Device = "cpu"
-) -> None:
+def check_cache_options(kv_cache_dtype: str, kv_cache_bytes: int | None) -> None:
     """Refuse, before a model is loaded, what no model could use; an encoder needs no more than that."""
-    dtype = kv_dtype(kv_cache_dtype)
-    if device == "cuda" and dtype not in DEVICE_KV_DTYPES:
-        raise InvalidParameterError(
-            f"kv_cache_dtype: a cache on cuda holds one of {', '.join(DEVICE_KV_DTYPES)}",
-            param="kv_cache_dtype",
-            code="not_supported_yet",
-        )
+    kv_dtype(kv_cache_dtype)
     if kv_cache_bytes is not None:
         integer("kv_cache_bytes", kv_cache_bytes, 1, MAX_BYTES)
 
@@ -217,8 +208,8 @@ def _length(wanted: int, n_fitting: int, max_model_len: int | None) -> int:
 
 
 def _available(device: _core.Device) -> int:
-    if device == "cuda":
-        on_device = _core.device_memory()
+    if device != "cpu":
+        on_device = _core.device_memory(device)
         return on_device[0] if on_device is not None else 0
     found = available_memory()
     return 1 << 40 if found is None else found[0]

@@ -174,7 +174,7 @@ def _command(
         "model", metavar="MODEL", help="a folder, a .gguf file, or a name from `tuili models`"
     )
     group = parser.add_argument_group("model")
-    group.add_argument("--device", choices=("cpu", "cuda"))
+    group.add_argument("--device", metavar="cpu|cuda|cuda:N")
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
     group.add_argument("--compute", choices=("auto", "int8", "float32"))
     group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))

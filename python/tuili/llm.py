@@ -56,8 +56,8 @@ class LLM(Vectors, Insides):
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
                            use)
-    device                 "cpu", or in builds with CUDA "cuda": float weights are rounded to bfloat16 there,
-                           and the cache holds float16, bfloat16 or int8
+    device                 "cpu", or in builds with CUDA "cuda", which is the first device, or "cuda:N": float
+                           weights are rounded to bfloat16 there
     dtype                  of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
     quantization           None (as stored), "int8" or "int4": the float weights of linear maps become q8_0,
                            or q4_k and q4_1, while loading
@@ -65,8 +65,9 @@ class LLM(Vectors, Insides):
                            "auto": the same, and in models that are decoders alone a second byte for
                            outliers; "float32": weights dequantized exactly. On cuda "auto" alone: there
                            they meet bfloat16
-    kv_cache_dtype         "auto" (float16, of encoder-decoders on the CPU float32), "float32" (not on cuda),
-                           "float16", "bfloat16", or "int8": half of float16, one scale per token and head
+    kv_cache_dtype         "auto" (float16, of encoder-decoders on the CPU float32), "float32" (slower on
+                           cuda: without tensor cores), "float16", "bfloat16", or "int8": half of float16,
+                           one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limit, of encoders up to 8192
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
@@ -118,7 +119,7 @@ class LLM(Vectors, Insides):
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
-        check_cache_options(kv_cache_dtype, kv_cache_bytes, self._device)
+        check_cache_options(kv_cache_dtype, kv_cache_bytes)
         self._opened = open_model(
             resolve(model, cache_dir),
             packed_cache=boolean("packed_cache", packed_cache),

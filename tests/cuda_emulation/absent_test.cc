@@ -22,7 +22,7 @@ void require_refused(Call call) {
 }
 
 TUILI_TEST(there_is_no_device) {
-  require(!device::available(), "a device answers");
+  require(device::count() == 0, "a device answers");
   require(std::string(device::build_kind()) == "none", device::build_kind());
   device::free(nullptr);
 }

@@ -372,6 +372,31 @@ TUILI_TEST(attention_with_biases_and_sinks_ignores_its_batch) {
                      80, 20);
 }
 
+// ---- without tensor cores: pages of f32, and heads of odd sizes
+
+TUILI_TEST(plain_attention_stays_within_its_error_bound) {
+  using enum Spec::Bias;
+  check_bound<float>({}, 75, {{0, 75, 75}, {74, 1, 75}});
+  check_bound<float>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 256}, 70, {{60, 3, 63}});
+  check_bound<float>({.window = 50, .softcap = 5}, 200, {{190, 10, 200}, {150, 3, 153}});
+  check_bound<float>({.causal = Causal::no, .bias = by_distance, .has_sinks = true}, 130, {{0, 20, 130}});
+  check_bound<float>({.n_heads = 1, .n_kv_heads = 1}, 1100, {{1099, 1, 1100}});
+  check_bound<bf16>({.n_heads = 6, .n_kv_heads = 2, .head_dim = 7, .block_size = 32}, 70, {{66, 4, 70}});
+  check_bound<__half>({.head_dim = 20, .window = 9, .causal = Causal::no, .bias = by_key}, 70, {{30, 3, 70}});
+}
+
+TUILI_TEST(plain_attention_ignores_its_batch_and_its_chunk) {
+  check_bits<float>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 16}, 560, 530);
+  check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 13, .window = 40, .has_sinks = true}, 90, 60);
+}
+
+TUILI_TEST(plain_attention_without_a_key_is_zero) {
+  const Text<float> text{{.window = 4, .causal = Causal::no, .has_sinks = true}, 40};
+  Pages<float> pages(text, 40);
+  const std::vector<float> out = attend(text, pages, {{30, 2, 20}}, Sharing::splits, 1);
+  require_same_bits(out, std::vector<float>(out.size()), "no key");
+}
+
 TUILI_TEST(attention_with_a_sink_without_rivals_is_zero_and_without_weight_as_without) {
   Text<bf16> text{{.has_sinks = true}, 40};
   Pages<bf16> pages(text, 40);
@@ -436,9 +461,9 @@ TUILI_TEST(attention_refuses_what_it_cannot_compute) {
     require(cuda::attention(nullptr, args) == cudaErrorInvalidValue, "not refused");
   };
   refused([](cuda::AttentionArgs& args) { args.out.dtype = DType::f16; });
-  refused([](cuda::AttentionArgs& args) { args.pages.type = DType::f32; });
+  refused([](cuda::AttentionArgs& args) { args.pages.type = DType::i8; });  // without scales
   refused([](cuda::AttentionArgs& args) { args.pages.head_dim = 264; });
-  refused([](cuda::AttentionArgs& args) { args.pages.head_dim = 20; });
+  refused([](cuda::AttentionArgs& args) { args.pages.head_dim = 0; });
   refused([](cuda::AttentionArgs& args) { args.pages.block_size = 24; });
   refused([](cuda::AttentionArgs& args) { args.n_heads = 3; });
   refused([](cuda::AttentionArgs& args) { args.scale = 0; });

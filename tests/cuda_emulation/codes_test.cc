@@ -16,7 +16,8 @@ struct Heads {
   int64_t row() const { return n_kv_heads * head_dim; }
 };
 
-// Keys and values in pages of codes, whose blocks lie apart and in no order, and in pages of f16.
+// Keys and values in pages of codes, whose blocks lie apart and in no order, and in pages of numbers.
+template <typename T = __half>
 class Coded {
  public:
   Coded(const Heads& heads, const std::vector<float>& k, const std::vector<float>& v)
@@ -28,20 +29,21 @@ class Coded {
         values_(std::vector<int8_t>(size_t(3 * n_blocks_ * block_), 0x55)),
         key_scales_(std::vector<float>(size_t(3 * n_blocks_ * block_ / heads.head_dim), NAN)),
         value_scales_(std::vector<float>(size_t(3 * n_blocks_ * block_ / heads.head_dim), NAN)),
-        half_keys_(std::vector<__half>(size_t(3 * n_blocks_ * block_), rounded<__half>(NAN))),
-        half_values_(std::vector<__half>(size_t(3 * n_blocks_ * block_), rounded<__half>(NAN))) {
+        number_keys_(std::vector<T>(size_t(3 * n_blocks_ * block_), rounded<T>(NAN))),
+        number_values_(std::vector<T>(size_t(3 * n_blocks_ * block_), rounded<T>(NAN))) {
     for (int64_t i = 0; i < n_blocks_; ++i) blocks_.push_back(int32_t((n_blocks_ - 1 - i) * 3 + i % 2));
     write(codes(), k, v);
-    write(halves(), decoded(keys_.read(), key_scales_.read()), decoded(values_.read(), value_scales_.read()));
+    write(numbers(), decoded(keys_.read(), key_scales_.read()),
+          decoded(values_.read(), value_scales_.read()));
   }
 
   cuda::KvPages codes() {
     return {keys_.get(),     values_.get(), DType::i8,         heads_.block_size,   heads_.n_kv_heads,
             heads_.head_dim, block_,        key_scales_.get(), value_scales_.get(), block_ / heads_.head_dim};
   }
-  cuda::KvPages halves() {
-    return {half_keys_.get(),  half_values_.get(), DType::f16, heads_.block_size,
-            heads_.n_kv_heads, heads_.head_dim,    block_};
+  cuda::KvPages numbers() {
+    return {number_keys_.get(), number_values_.get(), type_of<T>(), heads_.block_size,
+            heads_.n_kv_heads,  heads_.head_dim,      block_};
   }
   const std::vector<int32_t>& blocks() const { return blocks_; }
   int64_t n_keys() const { return n_keys_; }
@@ -105,22 +107,22 @@ class Coded {
   std::vector<int32_t> blocks_;
   OnDevice<int8_t> keys_, values_;
   OnDevice<float> key_scales_, value_scales_;
-  OnDevice<__half> half_keys_, half_values_;
+  OnDevice<T> number_keys_, number_values_;
 };
 
-std::vector<float> numbers(const Heads& heads, int64_t n_keys, uint64_t seed) {
+std::vector<float> vectors(const Heads& heads, int64_t n_keys, uint64_t seed) {
   return normals<float>(size_t(n_keys * heads.row()), seed);
 }
 
 void check_codes(const Heads& heads, const std::vector<float>& k, const std::vector<float>& v) {
-  Coded(heads, k, v).require_the_contracts(k, v);
+  Coded<>(heads, k, v).require_the_contracts(k, v);
 }
 
 TUILI_TEST(codes_and_scales_are_those_of_the_contract) {
-  check_codes({}, numbers({}, 37, 1), numbers({}, 37, 2));
-  for (const int64_t head_dim : {8, 24, 80, 256}) {
+  check_codes({}, vectors({}, 37, 1), vectors({}, 37, 2));
+  for (const int64_t head_dim : {8, 13, 24, 80, 256}) {
     const Heads heads{.n_kv_heads = 3, .head_dim = head_dim, .block_size = 32};
-    check_codes(heads, numbers(heads, 5, 3), numbers(heads, 5, 4));
+    check_codes(heads, vectors(heads, 5, 3), vectors(heads, 5, 4));
   }
 }
 
@@ -136,7 +138,8 @@ TUILI_TEST(codes_of_odd_vectors_are_those_of_the_contract) {
 }
 
 // Rows [first, n_keys) of q over the pages, in one launch.
-std::vector<float> attend(Coded& text, const Heads& heads, const cuda::KvPages& pages, int64_t first,
+template <typename T>
+std::vector<float> attend(Coded<T>& text, const Heads& heads, const cuda::KvPages& pages, int64_t first,
                           Causal causal, int64_t window, int64_t most_keys) {
   const int64_t n_rows = text.n_keys() - first, row = heads.n_heads * heads.head_dim;
   const int64_t max_keys = std::max(text.n_keys(), most_keys);
@@ -170,11 +173,12 @@ std::vector<float> attend(Coded& text, const Heads& heads, const cuda::KvPages& 
   return out.read();
 }
 
+template <typename T = __half>
 void check_attention(const Heads& heads, int64_t n_keys, int64_t first, Causal causal = Causal::yes,
                      int64_t window = 0, int64_t most_keys = 0) {
-  Coded text(heads, numbers(heads, n_keys, 1), numbers(heads, n_keys, 2));
+  Coded<T> text(heads, vectors(heads, n_keys, 1), vectors(heads, n_keys, 2));
   require_same_bits(attend(text, heads, text.codes(), first, causal, window, most_keys),
-                    attend(text, heads, text.halves(), first, causal, window, most_keys), "codes, ", n_keys,
+                    attend(text, heads, text.numbers(), first, causal, window, most_keys), "codes, ", n_keys,
                     " keys, heads of ", heads.head_dim);
 }
 
@@ -192,13 +196,19 @@ TUILI_TEST(attention_over_codes_has_the_bits_of_that_over_their_halves) {
   check_attention({.n_heads = 2, .n_kv_heads = 2}, 90, 0, Causal::no);
 }
 
+// Without tensor cores nothing is rounded but the product of scale and code.
+TUILI_TEST(attention_over_codes_of_odd_heads_has_the_bits_of_that_over_their_numbers) {
+  check_attention<float>({.head_dim = 13}, 90, 85);
+  check_attention<float>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 180, .block_size = 32}, 70, 69);
+}
+
 TUILI_TEST(pages_of_codes_without_scales_or_too_wide_are_refused) {
   const Heads heads{};
-  Coded text(heads, numbers(heads, 3, 1), numbers(heads, 3, 2));
+  Coded<> text(heads, vectors(heads, 3, 1), vectors(heads, 3, 2));
   cuda::KvPages bare = text.codes(), wide = text.codes();
   bare.v_scale = nullptr;
   wide.head_dim = 264;
-  OnDevice<float> x(numbers(heads, 3, 1));
+  OnDevice<float> x(vectors(heads, 3, 1));
   OnDevice<int32_t> slots(std::vector<int32_t>{0, 1, 2});
   for (const cuda::KvPages& pages : {bare, wide})
     require(cuda::kv_write(nullptr, pages, x.get(), x.get(), heads.row(), slots.get(), 3) ==

@@ -1,12 +1,14 @@
-// base/device.h for the emulator: device memory is host memory that only this file hands out, so a pointer
-// from the wrong side is an error here as it is on the device. New memory holds NaN. Streams complete at
-// once, and all of a thread share what is recorded; the host may not go on before streams beside its own are
-// joined.
+// base/device.h for the emulator, which has two devices: their memory is host memory that only this file
+// hands out, so a pointer from the wrong side, or to the other device, is an error here as it is on the
+// device. New memory holds NaN. Streams complete at once, and all of a thread share what is recorded; the
+// host may not go on before streams beside its own are joined.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -18,6 +20,7 @@
 #include "streams.h"
 
 struct CUgraphExec_st {
+  int device;
   tuili::emulation::Recording work;
 };
 
@@ -26,7 +29,7 @@ namespace {
 
 using emulation::Fault;
 
-constexpr int64_t kCapacity = int64_t{16} << 30;  // of the emulated device, whatever the host has
+constexpr int64_t kCapacity = int64_t{16} << 30;  // of an emulated device, whatever the host has
 
 ErrorKind kind_of(Fault fault) {
   return fault == Fault::full   ? ErrorKind::out_of_memory
@@ -40,20 +43,33 @@ void begin_call(const char* op) {
   TUILI_CHECK_KIND(kind_of(fault), fault == Fault::none, op, ": a fault that was asked for");
 }
 
-// Everything that the device keeps for somebody: each takes a part of its memory.
+// Everything that the devices keep for somebody: each takes a part of its device's memory.
 std::mutex ledger_mutex;
 std::vector<CUstream_st*> streams;
-int64_t n_kept = 0;
+std::map<const void*, int> kept;  // -> the device
 
-void keep(int64_t n) {
+template <class Handle>
+Handle* keep(Handle* handle) {
   const std::lock_guard lock(ledger_mutex);
-  n_kept += n;
+  kept[handle] = emulation::current_device();
+  return handle;
+}
+void forget(const void* handle) {
+  const std::lock_guard lock(ledger_mutex);
+  kept.erase(handle);
 }
 
 void check_device_range(const void* memory, int64_t bytes, const char* op) {
-  const bool found = emulation::zone_of(memory, static_cast<size_t>(bytes)) == emulation::Zone::inside;
-  TUILI_CHECK_KIND(ErrorKind::internal, found, op, ": ", bytes,
-                   " bytes are not all inside one device allocation");
+  TUILI_CHECK_KIND(ErrorKind::internal, emulation::is_here(memory, static_cast<size_t>(bytes)), op, ": ",
+                   bytes, " bytes are not all inside one device allocation");
+}
+
+// A stream, an event or a graph that is used while another device is chosen.
+template <class Handle>
+void check_is_here(const Handle* handle, const char* op) {
+  TUILI_CHECK_KIND(ErrorKind::internal, handle == nullptr || handle->device == emulation::current_device(),
+                   op, ": it belongs to device ", handle ? handle->device : 0, ", and device ",
+                   emulation::current_device(), " is chosen");
 }
 
 void run(const std::function<void()>& work) {
@@ -62,8 +78,21 @@ void run(const std::function<void()>& work) {
 
 }  // namespace
 
-bool available() noexcept { return true; }
+int count() noexcept { return emulation::kDevices; }
 const char* build_kind() noexcept { return "emulated"; }
+
+Chosen::Chosen(Device device) {
+  int& current = emulation::current_device();
+  if (device.kind == DeviceKind::cpu || device.ordinal == current) return;
+  TUILI_CHECK(device.ordinal >= 0 && device.ordinal < count(), "device: there is no cuda:", device.ordinal,
+              "; ", count(), " CUDA devices answer, from cuda:0 on");
+  begin_call("device");
+  before_ = std::exchange(current, device.ordinal);
+}
+Chosen::~Chosen() {
+  if (before_ >= 0) emulation::current_device() = before_;
+}
+
 std::string name() { return "emulated"; }
 
 void* allocate(int64_t bytes) {
@@ -85,18 +114,19 @@ void* allocate_pinned(int64_t bytes) {
   void* memory = std::aligned_alloc(256, (static_cast<size_t>(bytes) + 255) / 256 * 256);
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, memory != nullptr, "pinned memory: ", bytes,
                    " bytes do not fit");
-  keep(1);
-  return memory;
+  return keep(memory);
 }
 
 void free_pinned(void* memory) noexcept {
-  if (memory != nullptr) keep(-1);
+  forget(memory);
   std::free(memory);
 }
 
 Bytes memory() {
   const std::lock_guard lock(ledger_mutex);
-  return {kCapacity - emulation::device_bytes_taken() - n_kept, kCapacity};
+  const int device = emulation::current_device();
+  const auto n_kept = std::ranges::count(kept, device, [](const auto& entry) { return entry.second; });
+  return {kCapacity - emulation::device_bytes_taken(device) - n_kept, kCapacity};
 }
 
 void copy_to_device(void* to, const void* from, int64_t bytes, Stream) {
@@ -130,12 +160,12 @@ void fill(void* memory, uint8_t value, int64_t bytes, Stream) {
 
 Stream create_stream() {
   begin_call("stream");
-  keep(1);
+  CUstream_st* const stream = keep(new CUstream_st);
   const std::lock_guard lock(ledger_mutex);
-  return streams.emplace_back(new CUstream_st);
+  return streams.emplace_back(stream);
 }
 void destroy_stream(Stream stream) noexcept {
-  keep(-1);
+  forget(stream);
   const std::lock_guard lock(ledger_mutex);
   std::erase(streams, stream);
   delete stream;
@@ -151,19 +181,21 @@ void synchronize(Stream stream) {
 
 Event create_event() {
   begin_call("event");
-  keep(1);
-  return new CUevent_st;
+  return keep(new CUevent_st);
 }
 void destroy_event(Event event) noexcept {
-  keep(-1);
+  forget(event);
   delete event;
 }
 void mark(Event event, Stream stream) {
   begin_call("event");
+  check_is_here(event, "event");
+  check_is_here(stream, "event");
   event->marked = stream;
 }
 void wait_for(Event event, Stream stream) {
   begin_call("event");
+  check_is_here(stream, "event");
   CUstream_st* const marked = event->marked;
   if (marked == nullptr || stream == nullptr) return;
   if (marked->forked_from == stream) {
@@ -174,12 +206,20 @@ void wait_for(Event event, Stream stream) {
 }
 
 bool begin_recording(Stream) {
+  begin_call("graph");
   emulation::begin_recording();
   return true;
 }
-Graph end_recording(Stream) { return new CUgraphExec_st{emulation::end_recording()}; }
+Graph end_recording(Stream) {
+  emulation::Recording work = emulation::end_recording();  // which is over whatever comes of it
+  begin_call("graph: what was recorded");
+  begin_call("graph: made of what was recorded");
+  return new CUgraphExec_st{emulation::current_device(), std::move(work)};
+}
 void discard_recording(Stream) noexcept { emulation::end_recording(); }
 void enqueue(Graph graph, Stream) {
+  begin_call("graph");
+  check_is_here(graph, "graph");
   for (const auto& work : graph->work) work();
   check(emulation::take_last_error(), "graph");
 }

@@ -2,6 +2,7 @@
 // batch.
 #include "cuda_runtime.h"
 #include "device_testing.h"
+#include "ops/on_device.h"
 
 namespace {
 
@@ -108,16 +109,41 @@ TUILI_TEST(scores_from_distances_stay_within_their_error_bound_in_any_batch) {
   check(64, Parts::both, 150);
   check(8, Parts::keys, 20);
   check(24, Parts::queries, 20);
+  check(7, Parts::both, 20);
 }
 
-TUILI_TEST(distances_of_odd_sizes_are_refused) {
+TUILI_TEST(biases_of_more_than_kernels_count_are_refused) {
   cuda::DistanceArgs args{};
   args.n_sequences = args.max_rows = args.n_tokens = args.n_heads = 1;
-  args.head_dim = 12;
-  require(cuda::distance_bias(nullptr, args) == cudaErrorInvalidValue, "heads of 12");
   args.head_dim = 8;
   args.ld_bias = int64_t{1} << 32;
   require(cuda::distance_bias(nullptr, args) == cudaErrorInvalidValue, "a bias of 2^32");
+}
+
+TUILI_TEST(distances_beyond_the_table_of_places_are_refused) {
+  const int64_t n = 4, d = 8;
+  OnDevice<float> q(std::vector<float>(n * d, 1.0f)), scores(size_t(n * 64));
+  OnDevice<cuda::AttentionSequence> texts({{0, int32_t(n), 0, int32_t(n), 0}}), rows(static_cast<size_t>(n));
+  OnDevice<int32_t> places(std::vector<int32_t>(2 * n - 1));
+  const TensorView x = q.view({n, d});
+  ops::AttentionSpec spec;
+  spec.n_heads = spec.n_kv_heads = 1;
+  spec.head_dim = d;
+  spec.causal = false;
+  const ops::DeviceSequences sequences{texts.get(), 1, nullptr, n, 64};
+  ops::Distances distances;
+  distances.places = places.get();
+  distances.n_rows = kPlaces;
+  distances.scores = scores.view({1, n * 64});
+  const int64_t bytes = n * int64_t{sizeof(cuda::AttentionSequence)};
+  distances.rows = TensorView(rows.get(), DType::u8, {bytes}, DeviceKind::cuda);
+  const auto error = [&](int64_t origin) {
+    distances.origin = origin;
+    return error_of(
+        [&] { ops::on_device::distance_attention({}, spec, x, x, x, {}, sequences, distances, {}); });
+  };
+  require_error("texts of 4 rows; there are places for distances up to 2", error(2));
+  require_error("pages of 0 heads", error(3));
 }
 
 }  // namespace

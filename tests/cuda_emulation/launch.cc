@@ -54,6 +54,11 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, CUstream_st* stream,
     report = text(place) + ": a fault that was asked for";
     return;
   }
+  if (stream != nullptr && stream->device != current_device()) {
+    last_error = cudaErrorInvalidResourceHandle;
+    report = text(place) + ": a launch into a stream of another device";
+    return;
+  }
   if (stream != nullptr) stream->has_work = true;
   if (is_recording()) {
     const size_t allowed = std::exchange(allowed_shared_bytes, kMaxSharedBytes);

@@ -1,4 +1,8 @@
 // Rows of logits on the emulated device: the bits and the choices of the CPU.
+#include <algorithm>
+#include <numeric>
+#include <set>
+
 #include "cuda_runtime.h"
 #include "device_testing.h"
 #include "ops/ops.h"
@@ -89,6 +93,142 @@ TUILI_TEST(draws_are_the_cpus) {
       require(tokens[r] == want, "row ", r, " of ", n, ": ", tokens[r], ", not ", want);
     }
   }
+}
+
+// ---- cut draws
+
+struct Cut {
+  int64_t top_k = 0;
+  double top_p = 1;
+};
+
+// What runtime/sampler.cc does with top_k, top_p and min_p.
+int32_t cut_draw_on_cpu(const float* logits, int64_t n, const cuda::Draw& draw, const Cut& cut) {
+  const float best = logits[ops::argmax(logits, n)];
+  std::vector<float> scaled(logits, logits + n), weights(scaled.size());
+  for (float& x : scaled) x = (x - best) / draw.temperature;
+  cpu_kernels().exp_shifted(weights.data(), scaled.data(), 0, {0, n});
+  std::vector<size_t> ids(scaled.size());
+  std::iota(ids.begin(), ids.end(), size_t{0});
+  const auto sort_by = [&](const std::vector<float>& keys) {
+    std::ranges::sort(ids);
+    std::ranges::stable_sort(ids, [&](size_t a, size_t b) { return keys[a] > keys[b]; });
+  };
+  if (cut.top_k > 0 && cut.top_k < n) {
+    sort_by(scaled);
+    ids.resize(size_t(cut.top_k));
+    std::ranges::sort(ids);
+  }
+  double total = 0, sum = 0;
+  for (const size_t id : ids) total += weights[id];
+  if (cut.top_p < 1) {
+    const double mass = cut.top_p * total;
+    sort_by(weights);
+    size_t kept = 0;
+    while (kept < ids.size() && sum < mass) sum += weights[ids[kept++]];
+    ids.resize(std::max<size_t>(kept, 1));
+    std::ranges::sort(ids);
+  }
+  std::erase_if(ids, [&](size_t id) { return weights[id] < draw.least; });
+  total = sum = 0;
+  for (const size_t id : ids) total += weights[id];
+  const double target = ops::uniform(draw.seed, draw.counter) * total;
+  for (const size_t id : ids)
+    if ((sum += weights[id]) > target) return int32_t(id);
+  return -1;
+}
+
+std::vector<int32_t> cut_draws(const std::vector<float>& logits, std::vector<cuda::Draw> draws,
+                               const std::vector<Cut>& cuts, uint64_t seed) {
+  for (size_t r = 0; r < draws.size(); ++r) {
+    draws[r].top_k = cuts[r].top_k;
+    draws[r].top_p = cuts[r].top_p < 1 ? uint64_t(cuts[r].top_p * 0x1p64) : 0;
+  }
+  OnDevice<float> rows(logits);
+  OnDevice<cuda::Draw> list(draws);
+  OnDevice<int32_t> tokens(std::vector<int32_t>(draws.size(), 77));
+  emulation::set_seed(seed);
+  const auto n_rows = int64_t(draws.size());
+  const int64_t n = int64_t(logits.size()) / n_rows;
+  for (auto* const launch : {cuda::draw_likeliest, cuda::draw})
+    device::check(launch(nullptr, tokens.get(), rows.get(), list.get(), n_rows, n), "draw");
+  return tokens.read();
+}
+
+constexpr Cut kCuts[] = {{2, 1}, {20, 1}, {0, 0.9}, {0, 0.5}, {40, 0.8}, {256, 0.99}, {5000, 0.3}};
+
+TUILI_TEST(cut_draws_are_the_cpus) {
+  for (const int64_t n : {1, 40, 1500, 5000}) {
+    const size_t n_rows = 2 * std::size(kCuts);
+    std::vector<float> logits = normals<float>(n_rows * size_t(n), uint64_t(n), 4);
+    for (size_t i = 0; i < logits.size() / 2; ++i) logits[i] = std::round(logits[i]);  // many ties
+    std::vector<cuda::Draw> draws;
+    std::vector<Cut> cuts;
+    for (size_t r = 0; r < n_rows; ++r) {
+      draws.push_back({r * 977 + 5, r, 0.3f + float(r % 3) * 0.35f, float(r % 2) * 0.01f});
+      cuts.push_back(kCuts[r % std::size(kCuts)]);
+    }
+    const std::vector<int32_t> tokens = cut_draws(logits, draws, cuts, uint64_t(n));
+    size_t n_undecided = 0;
+    for (size_t r = 0; r < n_rows; ++r) {
+      if (tokens[r] == cuda::kUndecided) {
+        ++n_undecided;
+        continue;
+      }
+      const int32_t want = cut_draw_on_cpu(&logits[r * size_t(n)], n, draws[r], cuts[r]);
+      require(tokens[r] == want, "row ", r, " of ", n, ": ", tokens[r], ", not ", want);
+    }
+    require(n_undecided <= n_rows / 3, n_undecided, " of ", n_rows, " rows of ", n, " are undecided");
+  }
+}
+
+// The first of equal tokens are kept, and no other is ever drawn.
+TUILI_TEST(cuts_keep_the_first_of_equal_tokens) {
+  const int64_t n = 3000;
+  const size_t n_rows = 24;
+  std::vector<float> logits(n_rows * size_t(n), 0.0f);
+  for (size_t r = 0; r < n_rows; ++r) {
+    for (size_t i = 0; i < 700; ++i) logits[r * size_t(n) + 3 * i + 1] = 5.0f;  // in as many threads
+    for (size_t i = 0; i < 40; ++i) logits[r * size_t(n) + 70 * i + 2] = 9.0f;
+  }
+  std::vector<cuda::Draw> draws;
+  for (size_t r = 0; r < n_rows; ++r) draws.push_back({r, 5, 1.0f});
+  const std::vector<int32_t> tokens = cut_draws(logits, draws, std::vector<Cut>(n_rows, {3, 1}), 1);
+  std::set<int32_t> drawn(tokens.begin(), tokens.end());
+  require(drawn == std::set<int32_t>({2, 72, 142}), "drew ", tokens[0], ", ", tokens[1], ", ", tokens[2],
+          " …");
+}
+
+TUILI_TEST(cuts_that_the_list_cannot_tell_are_the_cpus) {
+  const int64_t n = 4096;
+  std::vector<float> logits(3 * size_t(n), 1.0f);  // of equal ones all are listed, which are too many
+  for (size_t i = 0; i < size_t(n); ++i) logits[size_t(n) + i] = float(i % 1024) * 1e-4f;  // flat
+  for (size_t i = 0; i < size_t(n); ++i) logits[2 * size_t(n) + i] = float(i) * -1e-3f;
+  const cuda::Draw any{1, 2, 1.0f};
+  const std::vector<int32_t> tokens = cut_draws(logits, {any, any, any}, {{3, 1}, {0, 0.99}, {0, 0.75}}, 1);
+  require(tokens[0] == cuda::kUndecided && tokens[1] == cuda::kUndecided, "drew ", tokens[0], ", ",
+          tokens[1]);
+  require(tokens[2] == cuda::kUndecided, "drew ", tokens[2], " of more than are listed");
+}
+
+TUILI_TEST(cut_draws_of_special_rows) {
+  std::vector<float> logits(5 * 50, -INFINITY);
+  logits[49] = 0;             // the last one alone
+  logits[50 + 7] = INFINITY;  // certain
+  logits[100 + 3] = NAN;
+  logits[200 + 4] = 1;  // at temperature 0
+  const cuda::Draw any{1, 2, 1.0f};
+  const std::vector<int32_t> tokens = cut_draws(logits, {any, any, any, any, {1, 2, 0.0f}},
+                                                {{3, 1}, {0, 0.5}, {3, 0.5}, {3, 1}, {3, 0.5}}, 1);
+  require(tokens == std::vector<int32_t>({49, 7, -1, -2, 4}), "wrong");
+}
+
+TUILI_TEST(each_launch_draws_its_own_rows) {
+  const std::vector<float> logits = normals<float>(2 * 300, 1);
+  const cuda::Draw any{1, 2, 1.0f};
+  const std::vector<int32_t> tokens = cut_draws(logits, {any, any}, {{5, 1}, {}}, 1);
+  require(tokens[0] == cut_draw_on_cpu(logits.data(), 300, any, {5, 1}), "the cut one is ", tokens[0]);
+  require(tokens[1] == draw_on_cpu(&logits[300], 300, any), "the plain one is ", tokens[1]);
 }
 
 TUILI_TEST(draws_pass_over_what_is_impossible) {

@@ -105,6 +105,26 @@ void decode_attention() {
   device::check(cuda::attention(nullptr, args), "attention");
 }
 
+template <int64_t kRows, int64_t kVocab>
+void draw_likeliest() {
+  constexpr uint64_t kTopP = uint64_t{0xE6} << 56;  // 0.9
+  OnDevice<float> logits(normals<float>(kRows * kVocab, 1, 4));
+  OnDevice<cuda::Draw> draws(std::vector<cuda::Draw>(kRows, {7, 3, 0.8f, 0.0f, 0, kTopP}));
+  OnDevice<int32_t> tokens(static_cast<size_t>(kRows));
+  device::check(cuda::draw_likeliest(nullptr, tokens.get(), logits.get(), draws.get(), kRows, kVocab),
+                "draw_likeliest");
+  require(tokens.read()[0] >= 0, "the host must draw");
+}
+
+template <int64_t kTokens, int64_t kModel>
+void gather_taps() {
+  const Tensor x(DType::f32, kTokens, kModel), y(DType::bf16, kTokens, 3 * kModel);
+  OnDevice<cuda::AttentionSequence> text({{0, int32_t{kTokens}, 0, int32_t{kTokens}, 0}});
+  device::check(cuda::gather_taps(nullptr, {static_cast<bf16*>(y.data()), static_cast<const float*>(x.data()),
+                                            text.get(), 1, kTokens, kModel, 3}),
+                "gather_taps");
+}
+
 template <void (*kShape)()>
 void sampled() {
   emulation::set_sample(kSampled);
@@ -133,6 +153,8 @@ const Registration kShapes[] = {
     TUILI_SKINNY(16),
     {"shape: gemm m 128 n 256 k 512", gemm<128, 256, 512>},
     {"shape: attention 16 rows behind 4096 keys", sampled<decode_attention<16, 4096>>},
+    {"shape: draw top_p 2 × 131072", draw_likeliest<2, 131072>},
+    {"shape: taps 4 × 1536", gather_taps<4, 1536>},
     {"shape: rms_norm n_tokens 4 d_model 2048", rms_norm<4, 2048>},
 };
 

@@ -2,6 +2,7 @@
 #include <climits>
 
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_plain.cuh"
 #include "kernels/cuda/kernels.h"
 
 namespace tuili::cuda {
@@ -22,23 +23,29 @@ bool is_valid(const AttentionArgs& args) {
                     args.max_keys <= INT_MAX - kKeySplit && args.window <= INT_MAX &&
                     args.n_sequences <= kMaxGrid;
   const bool is_coded = pages.type == DType::i8 && pages.k_scale != nullptr && pages.v_scale != nullptr;
-  const bool has_elements = pages.type == DType::f16 || pages.type == DType::bf16 || is_coded;
-  const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
+  const bool has_elements =
+      pages.type == DType::f32 || pages.type == DType::f16 || pages.type == DType::bf16 || is_coded;
   const bool has_type = args.out.dtype == DType::f32 || args.out.dtype == DType::bf16;
   const bool has_pages = has_elements && std::has_single_bit(static_cast<uint64_t>(pages.block_size)) &&
-                         pages.n_kv_heads * pages.block_size * pages.head_dim <= INT_MAX &&
-                         has_vector_rows(pages.k, stride_bytes) && has_vector_rows(pages.v, stride_bytes);
-  const bool has_heads = pages.head_dim >= 8 && pages.head_dim <= kLargestHead &&
-                         pages.head_dim % kChunk == 0 && pages.n_kv_heads >= 1 &&
+                         pages.n_kv_heads * pages.block_size * pages.head_dim <= INT_MAX;
+  const bool has_heads = pages.head_dim >= 1 && pages.head_dim <= kLargestHead && pages.n_kv_heads >= 1 &&
                          args.n_heads % pages.n_kv_heads == 0;
+  return fits && args.scale > 0 && has_type && has_pages && has_heads;
+}
+
+// Whether the tensor cores can read the pages.
+bool has_chunks(const KvPages& pages) { return pages.type != DType::f32 && pages.head_dim % kChunk == 0; }
+
+bool is_valid_in_chunks(const AttentionArgs& args) {
+  const KvPages& pages = args.pages;
+  const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
   // A quotient by the inverse, which is off by less than group / 2^kInverseBits, is exact below this.
-  const int64_t group = has_heads ? args.n_heads / pages.n_kv_heads : 1;
+  const int64_t group = args.n_heads / pages.n_kv_heads;
   const bool divides = (args.max_rows * group + 128) * group < int64_t{1} << kInverseBits;
   const bool has_scratch = args.max_keys <= kKeySplit ||
                            args.partial_floats >= args.n_tokens * args.n_heads * (pages.head_dim + 2);
-  const bool has_queries = has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)});
-  return fits && divides && args.scale > 0 && has_type && has_pages && has_heads && has_scratch &&
-         has_queries;
+  return divides && has_scratch && has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)}) &&
+         has_vector_rows(pages.k, stride_bytes) && has_vector_rows(pages.v, stride_bytes);
 }
 
 AttentionProblem problem_of(const AttentionArgs& args) {
@@ -110,6 +117,24 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   return cudaGetLastError();
 }
 
+// 128 threads per query and head; 1.3 KiB of shared memory.
+template <typename T>
+int launch_plain(Stream stream, const AttentionArgs& args) {
+  if (args.n_heads > kMaxGrid) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(args.max_rows), static_cast<unsigned>(args.n_heads),
+                  static_cast<unsigned>(args.n_sequences));
+  TUILI_LAUNCH(attention_plain_kernel<T>, grid, kAttentionThreads, sizeof(PlainStorage), stream,
+               problem_of(args));
+  return cudaGetLastError();
+}
+
+int launch_plain_of_type(Stream stream, const AttentionArgs& args) {
+  if (args.pages.type == DType::f32) return launch_plain<float>(stream, args);
+  if (args.pages.type == DType::f16) return launch_plain<__half>(stream, args);
+  if (args.pages.type == DType::i8) return launch_plain<int8_t>(stream, args);
+  return launch_plain<bf16>(stream, args);
+}
+
 template <typename T, int kHeadDim, int kKeyWarps, int kQueryTiles, int kSlots>
 using ShapeOf =
     std::conditional_t<std::is_same_v<T, int8_t>, CodedShape<kHeadDim, kKeyWarps, kQueryTiles, kSlots>,
@@ -154,6 +179,8 @@ int launch_for_heads(Stream stream, const AttentionArgs& args) {
 int attention(Stream stream, const AttentionArgs& args) {
   if (args.n_sequences == 0 || args.max_rows == 0 || args.n_heads == 0) return cudaSuccess;
   if (!is_valid(args)) return cudaErrorInvalidValue;
+  if (!has_chunks(args.pages)) return launch_plain_of_type(stream, args);
+  if (!is_valid_in_chunks(args)) return cudaErrorInvalidValue;
   if (args.pages.type == DType::f16) return launch_for_heads<__half>(stream, args);
   if (args.pages.type == DType::i8) return launch_for_heads<int8_t>(stream, args);
   return launch_for_heads<bf16>(stream, args);

@@ -14,10 +14,11 @@ int distance_bias(Stream stream, const DistanceArgs& args) {
                         has_vector_rows(args.k, args.ld * int64_t{sizeof(float)}) &&
                         has_vector_rows(args.keys, args.head_dim * 2) &&
                         has_vector_rows(args.queries, args.head_dim * 2);
-  if (!fits || !has_rows) return cudaErrorInvalidValue;
+  if (!fits) return cudaErrorInvalidValue;
   const dim3 grid(static_cast<unsigned>(args.max_rows), static_cast<unsigned>(args.n_heads),
                   static_cast<unsigned>(args.n_sequences));
-  TUILI_LAUNCH(distance_bias_kernel, grid, kDistanceThreads, 0, stream, args);
+  const auto kernel = has_rows ? distance_bias_kernel<Access::vector> : distance_bias_kernel<Access::scalar>;
+  TUILI_LAUNCH(kernel, grid, kDistanceThreads, 0, stream, args);
   return cudaGetLastError();
 }
 

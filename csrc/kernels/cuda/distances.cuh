@@ -9,26 +9,33 @@ namespace tuili::cuda {
 
 inline constexpr int kDistanceThreads = 128;
 
-// acc + Σ x[d] · row[d], one fma chain over ascending d; n is a multiple of 8, x and row on 16 bytes.
+// Σ x[d] · row[d], one fma chain over ascending d. By vectors n is a multiple of 8, x and row on 16 bytes.
+template <Access kAccess>
 __device__ __forceinline__ float dot_row(const float* x, const __nv_bfloat16* row, int n) {
   float sum = 0.0f;
-  for (int d = 0; d < n; d += 8) {
-    const uint4 eight = *reinterpret_cast<const uint4*>(row + d);
-    const float4 low = *reinterpret_cast<const float4*>(x + d),
-                 high = *reinterpret_cast<const float4*>(x + d + 4);
-    const auto add = [&](float a, float b, uint32_t pair) {
-      sum = __fmaf_rn(a, __uint_as_float(pair << 16), sum);
-      sum = __fmaf_rn(b, __uint_as_float(pair & 0xffff0000u), sum);
-    };
-    add(low.x, low.y, eight.x);
-    add(low.z, low.w, eight.y);
-    add(high.x, high.y, eight.z);
-    add(high.z, high.w, eight.w);
+  const auto add = [&](float a, float b) { sum = __fmaf_rn(a, b, sum); };
+  if constexpr (kAccess == Access::scalar) {
+    for (int d = 0; d < n; ++d) add(x[d], to_float(row[d]));
+  } else {
+    for (int d = 0; d < n; d += 8) {
+      const uint4 eight = *reinterpret_cast<const uint4*>(row + d);
+      const float4 low = *reinterpret_cast<const float4*>(x + d),
+                   high = *reinterpret_cast<const float4*>(x + d + 4);
+      const auto add_pair = [&](float a, float b, uint32_t pair) {
+        add(a, __uint_as_float(pair << 16));
+        add(b, __uint_as_float(pair & 0xffff0000u));
+      };
+      add_pair(low.x, low.y, eight.x);
+      add_pair(low.z, low.w, eight.y);
+      add_pair(high.x, high.y, eight.z);
+      add_pair(high.z, high.w, eight.w);
+    }
   }
   return sum;
 }
 
 // Block (x, y, z): row x of sequence z in head y, a thread per key in turn.
+template <Access kAccess>
 __global__ void __launch_bounds__(kDistanceThreads) distance_bias_kernel(DistanceArgs args) {
   const AttentionSequence sequence = args.sequences[blockIdx.z];
   const int row = blockIdx.x, head = blockIdx.y, head_dim = static_cast<int>(args.head_dim);
@@ -42,10 +49,11 @@ __global__ void __launch_bounds__(kDistanceThreads) distance_bias_kernel(Distanc
   for (int key = threadIdx.x; key < sequence.n_keys; key += kDistanceThreads) {
     const int64_t place = table + static_cast<int64_t>(args.places[args.origin + row - key]) * head_dim;
     float score = 0.0f;
-    if (args.keys != nullptr) score = dot_row(args.q + at * args.ld + column, args.keys + place, head_dim);
+    if (args.keys != nullptr)
+      score = dot_row<kAccess>(args.q + at * args.ld + column, args.keys + place, head_dim);
     if (args.queries != nullptr) {
       const float* const k = args.k + (sequence.first_row + key) * args.ld + column;
-      score = __fadd_rn(score, dot_row(k, args.queries + place, head_dim));
+      score = __fadd_rn(score, dot_row<kAccess>(k, args.queries + place, head_dim));
     }
     bias[key] = __fmul_rn(score, args.scale);
   }

@@ -17,6 +17,9 @@ inline constexpr int kIdsPerLane = 32;
 inline constexpr int kIdsPerTile = 32 * kIdsPerLane;
 inline constexpr int kMaxTiles = 512;  // the sum of as many weights stays below 2^63
 
+// Whether likeliest.cuh draws.
+__device__ __forceinline__ bool is_cut(const Draw& draw) { return draw.top_k > 0 || draw.top_p > 0; }
+
 // A sum of weights in [0, 1], in units of 2^-44 and of 2^-88: exact but for what lies below.
 struct WeightSum {
   uint64_t high, low;
@@ -73,15 +76,19 @@ struct Weights {
   const float* row;
   int n_vocab;
   float best, temperature, least;
+  __device__ __forceinline__ float scaled(float logit) const {
+    return __fdiv_rn(__fsub_rn(logit, best), temperature);
+  }
   __device__ __forceinline__ float operator[](int id) const {
     if (id >= n_vocab) return 0.0f;
-    const float weight = exponential(__fdiv_rn(__fsub_rn(row[id], best), temperature));
+    const float weight = exponential(scaled(row[id]));
     return weight >= least ? weight : 0.0f;
   }
 };
 
 // The sums of all tiles into shared memory. Ends with a barrier.
-__device__ __forceinline__ void sum_tiles(DrawStorage& shared, const Weights& weights, int n_tiles) {
+template <typename AnyWeights>
+__device__ __forceinline__ void sum_tiles(DrawStorage& shared, const AnyWeights& weights, int n_tiles) {
   for (int tile = threadIdx.x / 32; tile < n_tiles; tile += kLogitWarps) {
     WeightSum sum{0, 0};
     for (int i = threadIdx.x % 32; i < kIdsPerTile; i += 32) sum.add(weights[tile * kIdsPerTile + i]);
@@ -106,16 +113,22 @@ __device__ __forceinline__ int first_beyond(WeightSum& before, const WeightSum* 
   return count;
 }
 
-// The drawn id, or kUndecided; for a warp, all lanes alike.
-__device__ __forceinline__ int32_t draw_id(DrawStorage& shared, const Weights& weights, int n_tiles,
-                                           uint64_t uniform) {
+__device__ __forceinline__ WeightSum total_of(const DrawStorage& shared, int n_tiles) {
   WeightSum total{0, 0};
   for (int tile = 0; tile < n_tiles; ++tile) total.add(shared.tiles[tile]);
+  return total;
+}
+
+// The first of the weights with which their sum exceeds a part, of 2^64, of the total; kUndecided if none
+// does, or if the CPU's sums, rounded n_sums times, may exceed it elsewhere. For a warp, all lanes alike.
+template <typename AnyWeights>
+__device__ __forceinline__ int32_t first_of_part(DrawStorage& shared, const AnyWeights& weights, int n_tiles,
+                                                 const WeightSum& total, uint64_t part, int64_t n_sums) {
   const int shift =
       __clzll(static_cast<int64_t>(total.high + (total.low >> 44))) - 1;  // the best weighs 2^44: at most 18
-  const uint64_t all = total.scaled(shift), target = __umul64hi(uniform, all);
-  // Each of the CPU's n sums, and the products and cuts here, are off by at most 2^-53 of the total.
-  const uint64_t margin = ((all >> 53) + 1) * static_cast<uint64_t>(weights.n_vocab + 8);
+  const uint64_t all = total.scaled(shift), target = __umul64hi(part, all);
+  // Each of the CPU's sums, and the products and cuts here, are off by at most 2^-53 of the total.
+  const uint64_t margin = ((all >> 53) + 1) * static_cast<uint64_t>(n_sums + 8);
   WeightSum before{0, 0};
   const int tile = first_beyond(before, shared.tiles, n_tiles, target, shift);
   if (tile == n_tiles) return kUndecided;
@@ -138,13 +151,14 @@ __device__ __forceinline__ int32_t draw_id(DrawStorage& shared, const Weights& w
   return kUndecided;
 }
 
-// Block r: the token of row r.
+// Block r: the token of row r, unless its draw is cut.
 __global__ void __launch_bounds__(kLogitThreads)
     draw_kernel(int32_t* tokens, const float* logits, const Draw* draws, int n_vocab) {
   auto& shared = shared_storage<DrawStorage>();
   const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
   const Draw draw = draws[blockIdx.x];
-  const Candidate best = first_maximum(shared.argmax, row, n_vocab);
+  if (is_cut(draw)) return;
+  const Candidate best = first_maximum(shared.argmax, maximum_of_thread(row, n_vocab));
   int32_t token = token_of(best);
   const bool is_certain = token < 0 || draw.temperature == 0.0f || row[best.id] == __builtin_huge_valf();
   if (!is_certain) {
@@ -152,7 +166,8 @@ __global__ void __launch_bounds__(kLogitThreads)
     const Weights weights{row, n_vocab, row[best.id], draw.temperature, draw.least};
     sum_tiles(shared, weights, n_tiles);
     if (threadIdx.x >= 32) return;
-    token = draw_id(shared, weights, n_tiles, uniform_bits(draw.seed, draw.counter));
+    token = first_of_part(shared, weights, n_tiles, total_of(shared, n_tiles),
+                          uniform_bits(draw.seed, draw.counter), n_vocab);
   }
   if (threadIdx.x == 0) tokens[blockIdx.x] = token;
 }

@@ -225,6 +225,7 @@ int rope(Stream stream, const RopeArgs& args) {
 
 int kv_write(Stream stream, const KvPages& pages, const float* k, const float* v, int64_t ld,
              const int32_t* slots, int64_t n_tokens) {
+  if (pages.type == DType::f32) return kv_write_as<float>(stream, pages, k, v, ld, slots, n_tokens);
   if (pages.type == DType::f16) return kv_write_as<__half>(stream, pages, k, v, ld, slots, n_tokens);
   if (pages.type == DType::bf16) return kv_write_as<bf16>(stream, pages, k, v, ld, slots, n_tokens);
   if (pages.type == DType::i8) return kv_write_codes(stream, pages, k, v, ld, slots, n_tokens);

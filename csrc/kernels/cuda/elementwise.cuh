@@ -199,6 +199,7 @@ struct RopeBody {
   }
 };
 
+__device__ __forceinline__ float within_range(float x, const float*) { return x; }
 __device__ __forceinline__ float within_range(float x, const __nv_bfloat16*) { return x; }
 __device__ __forceinline__ float within_range(float x, const __half*) {
   return smaller(65504.0f, larger(-65504.0f, x));

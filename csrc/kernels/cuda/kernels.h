@@ -124,8 +124,9 @@ int rope(Stream stream, const RopeArgs& args);
 
 // Pages of one layer. Both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and
 // values by columns that ldmatrix turns.
-//   k, v  f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks block_stride elements apart
-//   k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks scale_stride
+//   k, v  f32, f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks block_stride elements
+//   apart k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks
+//   scale_stride
 //                     floats apart
 struct KvPages {
   void* k;
@@ -179,9 +180,9 @@ enum class Causal : uint8_t { no, yes };
 struct AttentionArgs {
   Output out;  // f32 or bf16 [n_tokens, n_heads · head_dim], row stride ld_out
   int64_t ld_out;
-  const float* q;  // f32 of the same shape, row stride ld_q; rows on 16 bytes
+  const float* q;  // f32 of the same shape, row stride ld_q
   int64_t ld_q;
-  KvPages pages;  // on 16 bytes; head_dim a multiple of 8, at most 256
+  KvPages pages;  // head_dim at most 256
   const int32_t* blocks;
   const AttentionSequence* sequences;  // [n_sequences], in device memory: a captured launch reads new ones
   int64_t n_sequences;
@@ -225,6 +226,14 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 // changes no bit: the tensor cores add 0 · v exactly for every finite v below 2^100. So a query's bits are
 // the same alone, in a chunk, with its splits shared out over blocks or not. 2^x is the device's own, within
 // 2^-22.
+//
+// That is of pages, other than of f32, and heads of a multiple of 8, on 16 bytes as are the rows of q. All
+// others, without tensor cores: q and p are not rounded, codes are read as f32(scale · code), and of the keys
+// that are seen, tile by tile,
+//   q · k: lane j of 32 adds products j, j + 32, … by one fma chain, then a fixed tree
+//   score = q · k · (scale · log2(e)), or softcap · log2(e) · tanh(q · k · (scale / softcap)); the bias as
+//   above sum = sum · r, then += p key by key;  out[d] = out[d] · r, then fma(p, v[.][d], out[d]) key by key
+// with one max, sum and out for all splits; then sinks and the quotient as above.
 int attention(Stream stream, const AttentionArgs& args);
 
 // Scores from distances, as biases of attention over whole sequences that see all their keys:
@@ -237,7 +246,7 @@ struct DistanceArgs {
   float* bias;              // f32 [n_heads][n_tokens][ld_bias]
   AttentionSequence* rows;  // [n_tokens]
   int64_t ld_bias;          // at least every n_keys; n_tokens · ld_bias below 2^31
-  const float* q;           // f32 [n_tokens, n_heads · head_dim], row stride ld, rows on 16 bytes
+  const float* q;           // f32 [n_tokens, n_heads · head_dim], row stride ld
   const float* k;           // the same
   int64_t ld;
   const bf16* keys;     // [n_heads][n_rows][head_dim], or null
@@ -250,10 +259,24 @@ struct DistanceArgs {
   int64_t max_rows;
   int64_t n_tokens;
   int64_t n_heads;
-  int64_t head_dim;  // a multiple of 8
+  int64_t head_dim;  // a multiple of 8 with rows on 16 bytes is faster, and has the same bits
   float scale;
 };
 int distance_bias(Stream stream, const DistanceArgs& args);
+
+// ---- convolution
+
+// y[t, c · n_taps + j] = x[t + j - n_taps / 2, c] rounded, 0 beyond the ends of the text that t is in.
+struct TapArgs {
+  bf16* y;                         // [n_tokens, d · n_taps], dense
+  const float* x;                  // [n_tokens, d], dense
+  const AttentionSequence* texts;  // [n_texts]: first_row and n_rows of each
+  int64_t n_texts;
+  int64_t max_rows;  // at least every n_rows
+  int64_t d;
+  int64_t n_taps;
+};
+int gather_taps(Stream stream, const TapArgs& args);
 
 // ---- linear maps
 
@@ -360,18 +383,26 @@ int gemm_experts(Stream stream, const ExpertGemmArgs& args);
 int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
 
 // tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
-// draws with min_p alone, or without filters; the first maximum at temperature 0 or if it is +Inf; -1 and -2
-// as argmax. kUndecided: the uniform number lies so close to a sum of probabilities that the order of adding
-// decides, and the CPU must draw. draws in device memory. n_vocab is below 2^19.
+// draws with top_k, top_p and min_p at most; the first maximum at temperature 0 or if it is +Inf; -1 and -2
+// as argmax. kUndecided: the uniform number, or top_p, lies so close to a sum of probabilities that the order
+// of adding decides, or top_k or top_p reach further than the likeliest 512 or so that are sorted; then the
+// CPU must draw. draws in device memory. n_vocab is below 2^19.
 struct Draw {
   uint64_t seed;
   uint64_t counter;
   float temperature;
   float least = 0.0f;  // in [0, 1]: who has less of the likeliest's probability is not drawn
+  int64_t top_k = 0;   // the best of equal ones are the first; 0: all
+  uint64_t top_p = 0;  // of 2^64: the likeliest, until their probabilities reach it; 0: all
 };
+inline constexpr int64_t kMostTopK = 256;  // more are left to the CPU sooner or later
 inline constexpr int32_t kUndecided = -3;
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
          int64_t n_vocab);
+
+// The same for the rows whose draws are cut by top_k or top_p, which `draw` leaves out.
+int draw_likeliest(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
+                   int64_t n_vocab);
 
 // max[r] and sum[r] = Σ exp(x - max), a canonical sum; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
 // in both. CPU's bits, but for the sign of a zero maximum.

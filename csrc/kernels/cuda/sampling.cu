@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/draw.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/likeliest.cuh"
 #include "kernels/cuda/sampling.cuh"
 
 namespace tuili::cuda {
@@ -9,6 +10,10 @@ namespace {
 
 bool is_valid(int64_t n_rows, int64_t n_vocab) {
   return n_rows <= INT_MAX && n_vocab >= 1 && n_vocab <= INT_MAX - kExponentials;
+}
+
+bool has_tiles(int64_t n_rows, int64_t n_vocab) {
+  return is_valid(n_rows, n_vocab) && n_vocab < int64_t{kMaxTiles} * kIdsPerTile;
 }
 
 }  // namespace
@@ -36,9 +41,19 @@ int softmax_stats(Stream stream, float* max, float* sum, const float* logits, in
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
          int64_t n_vocab) {
   if (n_rows == 0) return cudaSuccess;
-  if (!is_valid(n_rows, n_vocab) || n_vocab >= int64_t{kMaxTiles} * kIdsPerTile) return cudaErrorInvalidValue;
+  if (!has_tiles(n_rows, n_vocab)) return cudaErrorInvalidValue;
   TUILI_LAUNCH(draw_kernel, static_cast<unsigned>(n_rows), kLogitThreads, sizeof(DrawStorage), stream, tokens,
                logits, draws, static_cast<int>(n_vocab));
+  return cudaGetLastError();
+}
+
+// One block of 1,024 threads per row; 25 KiB of shared memory.
+int draw_likeliest(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
+                   int64_t n_vocab) {
+  if (n_rows == 0) return cudaSuccess;
+  if (!has_tiles(n_rows, n_vocab)) return cudaErrorInvalidValue;
+  TUILI_LAUNCH(draw_likeliest_kernel, static_cast<unsigned>(n_rows), kLogitThreads, sizeof(LikeliestStorage),
+               stream, tokens, logits, draws, static_cast<int>(n_vocab));
   return cudaGetLastError();
 }
 

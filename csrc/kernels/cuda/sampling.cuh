@@ -46,14 +46,19 @@ struct Candidate {
   }
 };
 
-// The first maximum of a row, in every thread; key kNaNKey if it holds a NaN.
-__device__ __forceinline__ Candidate first_maximum(ArgmaxStorage& shared, const float* row, int n_vocab) {
+// The first maximum of every kLogitThreads-th logit from the thread's own on; key 0 if there are none.
+__device__ __forceinline__ Candidate maximum_of_thread(const float* row, int n_vocab) {
   Candidate best{0, n_vocab};
 #pragma unroll 8
   for (int i = threadIdx.x; i < n_vocab; i += kLogitThreads) {
     const float x = row[i];
     best.meet(x == x ? ascending_key(x) : kNaNKey, i);
   }
+  return best;
+}
+
+// The first of all threads' maxima, in every thread; key kNaNKey if the row holds a NaN.
+__device__ __forceinline__ Candidate first_maximum(ArgmaxStorage& shared, Candidate best) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
     const uint32_t key = __shfl_xor_sync(0xffffffffu, best.key, distance);
@@ -77,7 +82,7 @@ __device__ __forceinline__ int32_t token_of(const Candidate& best) {
 __global__ void __launch_bounds__(kLogitThreads)
     argmax_kernel(int32_t* tokens, const float* logits, int n_vocab) {
   const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
-  const Candidate best = first_maximum(shared_storage<ArgmaxStorage>(), row, n_vocab);
+  const Candidate best = first_maximum(shared_storage<ArgmaxStorage>(), maximum_of_thread(row, n_vocab));
   if (threadIdx.x == 0) tokens[blockIdx.x] = token_of(best);
 }
 
