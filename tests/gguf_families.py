@@ -62,6 +62,9 @@ def _experts(writer: gguf.GGUFWriter, config: Values) -> None:
 def _llama(writer: gguf.GGUFWriter, config: Values) -> None:
     """A linear factor as files of 2023 have it, and YaRN's settings with those that are not usual."""
     scaling = config.get("rope_scaling") or {}
+    for key, value in config.get("more", {}).items():
+        write = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        write(f"llama.{key}", value)
     if "divisors" in config:
         writer.add_tensor("rope_freqs.weight", np.array(config["divisors"], np.float32))
     if scaling.get("rope_type") == "linear":
@@ -321,7 +324,12 @@ _FALCONS: tuple[Values, ...] = (
 )
 FAMILIES = [
     Family(
-        "LlamaForCausalLM", A.LLAMA, ({}, _TIED | _BIASES, _LINEAR_ROPE, _OTHER_BETAS), _llama, turned=True
+        "LlamaForCausalLM",
+        A.LLAMA,
+        ({}, _TIED | _BIASES, _LINEAR_ROPE, _OTHER_BETAS),
+        _llama,
+        alone={3: "it takes the usual betas, whatever a file of this family says"},
+        turned=True,
     ),
     Family("MixtralForCausalLM", A.LLAMA, ({}, {"num_experts_per_tok": 3, **_TIED}), _llama, turned=True),
     Family("Qwen2ForCausalLM", A.QWEN2, ({}, _TIED)),
@@ -472,7 +480,8 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
     _write_sizes(writer, config_values)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
     writer.add_layer_norm_eps(spec.norm_eps)
-    writer.add_rope_freq_base(_theta(case))
+    if (theta := _theta(case)) is not None:
+        writer.add_rope_freq_base(theta)
     family.settings(writer, config_values)
     _write_tokenizer(writer)
     names = gguf.get_tensor_name_map(family.arch, config_values["num_hidden_layers"])
@@ -509,9 +518,10 @@ _THETAS = {
 }
 
 
-def _theta(case: Case) -> float:
-    """The base of rotations; where config.json is silent, the class's own."""
-    return float(case.config.get("rope_theta", _THETAS.get(case.architecture, 10_000.0)))
+def _theta(case: Case) -> float | None:
+    """The base of rotations; where config.json is silent, the class's own, and none where it is null."""
+    theta = case.config.get("rope_theta", _THETAS.get(case.architecture, 10_000.0))
+    return None if theta is None else float(theta)
 
 
 def write_encoder(arch: gguf.MODEL_ARCH, config: Values, tensors: Tensors, path: Path) -> Path:

@@ -91,6 +91,9 @@ def test_divisors_of_frequencies_count(architecture: str, tmp_path: Path) -> Non
     assert plan.spec.ropes[0].inv_freq == (np.array(plain, np.float32) / divisors).tolist()
 
 
+YARN_OF_8: dict[str, object] = {"scaling__type": "yarn", "scaling__factor": 8.0}
+
+
 def metadata(**values: object) -> Metadata:
     types = {float: 6, str: 8, int: 4}
     pairs = {f"x.rope.{key.replace('__', '.')}": (types[type(x)], x) for key, x in values.items()}
@@ -107,7 +110,13 @@ def metadata(**values: object) -> Metadata:
         ({"scaling__factor": 4.0}, "linear", 4.0),
         ({"scale_linear": 2.0}, "linear", 2.0),
         ({"scaling__type": "linear", "scaling__factor": 4.0, "scale_linear": 2.0}, "linear", 4.0),
-        ({"scaling__type": "yarn", "scaling__factor": 8.0, "scaling__attn_factor": 1.2079442}, "yarn", 8.0),
+        (YARN_OF_8 | {"scaling__attn_factor": 1.2079442}, "yarn", 8.0),
+        (
+            {"scaling__type": "yarn", "scaling__factor": 8.0, "scaling__yarn_attn_factor": 1.2079442},
+            "yarn",
+            8.0,
+        ),
+        ({"scaling__type": "yarn", "scaling__factor": 8.0, "scaling__yarn_ext_factor": -1.0}, "yarn", 8.0),
     ],
 )
 def test_positions_are_scaled_as_llama_cpp_takes_a_file(
@@ -118,11 +127,60 @@ def test_positions_are_scaled_as_llama_cpp_takes_a_file(
     assert found is None or (found["rope_type"], found["factor"]) == (kind, factor)
 
 
-def test_an_unusual_sharpening_is_refused() -> None:
-    for given in (1.5, float("nan")):
-        values = {"scaling__type": "yarn", "scaling__factor": 8.0, "scaling__attn_factor": given}
-        with pytest.raises(ModelUnsupportedError, match=r"x\.rope\.scaling\.attn_factor"):
-            rope_scaling(metadata(**values), "x")
+@pytest.mark.parametrize(
+    "key, given",
+    [("attn", 1.5), ("attn", float("nan")), ("yarn_attn", 1.0), ("yarn_attn", 1.5), ("yarn_ext", 0.5)],
+)
+def test_an_unusual_sharpening_is_refused(key: str, given: float) -> None:
+    values = YARN_OF_8 | {f"scaling__{key}_factor": given}
+    with pytest.raises(ModelUnsupportedError, match=rf"x\.rope\.scaling\.{key}_factor"):
+        rope_scaling(metadata(**values), "x")
+
+
+def llama_with(path: Path, **more: object) -> Path:
+    """A file of the first case and these keys, in which a dot is written as two lines."""
+    family = next(family for family in FAMILIES if family.architecture == "LlamaForCausalLM")
+    case = next(family.cases())
+    keys = {key.replace("__", "."): value for key, value in more.items()}
+    return write(family, dataclasses.replace(case, config=case.config | {"more": keys}), path)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("attention__scale", 0.5),
+        ("attention__sliding_window", 100),
+        ("attention__causal", False),
+        ("attn_logit_softcapping", 30.0),
+        ("logit_scale", float("nan")),
+        ("rope__freq_base_swa", 5e5),
+        ("rope__scaling__attn_factor", 1.5),
+        ("rope__scaling__yarn_log_multiplier", 0.1),
+    ],
+)
+def test_a_key_that_would_change_the_result_is_refused(key: str, value: object, tmp_path: Path) -> None:
+    name = key.replace("__", ".")
+    with pytest.raises(ModelUnsupportedError, match=rf"llama\.{name} is "):
+        plan_model(llama_with(tmp_path / "model.gguf", **{key: value}))
+
+
+def test_keys_that_change_nothing_are_none_of_our_business(tmp_path: Path) -> None:
+    more = {"attention__sliding_window": 128, "rope__freq_base_swa": 1e4, "attention__causal": True}
+    path = llama_with(tmp_path / "model.gguf", **more, logit_scale=1.0, something__new=3)
+    assert not plan_model(path).warnings
+
+
+def test_a_file_without_a_base_of_rotations_means_ten_thousand(tmp_path: Path) -> None:
+    """Also where the class of config.json has another."""
+    family = next(family for family in FAMILIES if family.architecture == "SmolLM3ForCausalLM")
+    for theta in (1e4, None):
+        case = next(family.cases())
+        case = dataclasses.replace(case, config=case.config | {"rope_theta": theta})
+        plan = plan_model(write(family, case, tmp_path / f"{theta}.gguf"))
+        if theta is not None:
+            wanted = plan.spec.ropes[0].inv_freq
+    assert plan.spec.ropes[0].inv_freq == wanted
+    assert plan.source.config.defaults["rope_theta"] == 1e4
 
 
 def test_a_gate_of_one_row_may_be_a_vector(tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ class Metadata:
         self.what = what
         self._data = data
         self._values = values
+        self._asked: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -223,7 +224,12 @@ class Metadata:
         """Key -> type and value as they stand in the file, of an array its place."""
         return self._values
 
+    def was_read(self, key: str) -> bool:
+        """Whether a getter was asked for a key."""
+        return key in self._asked
+
     def _get(self, key: str, wanted: str, default: T) -> Any | T:
+        self._asked.add(key)
         found = self._values.get(key)
         if found is None:
             if default is _REQUIRED:

@@ -29,6 +29,7 @@ from tuili.loading.files import StrPath, open_regular, read_file, shown
 from tuili.loading.foreign_blocks import widen_tensors
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
+from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.numbering import Numbering
 from tuili.loading.sentence_modules import Dense, read_modules
 
@@ -265,6 +266,7 @@ def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Sourc
     with checkpoint:
         widen_tensors(checkpoint)
         config: Config = module.config_from_gguf(metadata, checkpoint)
+    refuse_unread(metadata)
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     ids = [metadata.get_u32(f"tokenizer.ggml.{key}_token_id", None) for key in ("eos", "eot", "eom")]
     if any(token_id is not None and token_id >= n_vocab for token_id in ids):

@@ -19,6 +19,7 @@ from tuili.loading.architectures import (
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_QK_NORMS_OF_HEADS,
+    GGUF_WINDOW,
     LAYER_NORM_EPS,
     decoder_config,
 )
@@ -88,5 +89,6 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     second = metadata.get_str("general.architecture") == "cohere2"
     name = "Cohere2ForCausalLM" if second else "CohereForCausalLM"
     numbers = LAYER_NORM_EPS | {"logit_scale": "logit_scale"}
+    windows = GGUF_WINDOW | {"sliding_window_pattern": "attention.sliding_window_pattern"} if second else {}
     present = {"use_qk_norm": "attn_q_norm.weight"}
-    return decoder_config(metadata, checkpoint, name, numbers=numbers, present=present)
+    return decoder_config(metadata, checkpoint, name, numbers=numbers, integers=windows, present=present)

@@ -26,10 +26,11 @@ _U32_KEYS = {
     "head_dim": "attention.key_length",
     "max_position_embeddings": "context_length",
     "vocab_size": "vocab_size",
-    "sliding_window": "attention.sliding_window",
 }
+GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
 # The same for decoders with RMS norms and rotary positions.
 _DECODER_F32_KEYS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base"}
+_USUAL_THETA = 10_000.0
 
 LAYER_NORM_EPS = {"layer_norm_eps": "attention.layer_norm_epsilon"}
 EXPERT_KEYS = {
@@ -81,13 +82,16 @@ def decoder_config(
     """
     prefix = metadata.get_str("general.architecture")
     config = gguf_config(metadata, _DECODER_F32_KEYS | dict(numbers or {}), integers)
+    if config.values["rope_theta"] is None:  # whatever the class's own is, files mean this
+        config.values = {**config.values, "rope_theta": _USUAL_THETA}
+        config.defaults["rope_theta"] = _USUAL_THETA
     config.values = {
         **config.values,
         "tie_word_embeddings": "output.weight" not in checkpoint.tensors,
         "rope_scaling": rope_scaling(metadata, prefix),
         "eos_token_id": metadata.get_u32("tokenizer.ggml.eos_token_id", None),
         "bos_token_id": metadata.get_u32("tokenizer.ggml.bos_token_id", None),
-        "sliding_window": config.values["sliding_window"] or None,
+        "sliding_window": config.values.get("sliding_window") or None,
         **{flag: f"blk.0.{name}" in checkpoint.tensors for flag, name in (present or {}).items()},
     }
     if architecture is not None:
@@ -129,7 +133,8 @@ def rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
     """`rope_scaling` of config.json. A factor without a type is a linear one, as llama.cpp takes it; files of
     2023 call it rope.scale_linear.
 
-    raises  ModelUnsupportedError (config_unsupported) for a sharpening of YaRN's attention that is not usual
+    raises  ModelUnsupportedError (config_unsupported) for a sharpening of YaRN's attention, or a share of its
+            frequencies, that is not usual
     """
     where = f"{prefix}.rope.scaling"
     old = metadata.get_f32(f"{prefix}.rope.scale_linear", None)
@@ -145,12 +150,17 @@ def rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
     }
     if kind != "yarn":
         return scaling
-    # Files say 1 or the usual value, and mean the usual one by both.
-    given, usual = metadata.get_f32(f"{where}.attn_factor", 1.0), 1 + 0.1 * math.log(max(factor, 1.0))
-    if not (math.isclose(given, 1) or math.isclose(given, usual, rel_tol=1e-5)):
-        raise ModelUnsupportedError(
-            f"{metadata.what}: {where}.attn_factor is neither 1 nor {usual:.7g}", code="config_unsupported"
-        )
+    # By attn_factor files say 1 or the usual value, and mean the usual one by both; yarn_attn_factor is
+    # transformers' attention_factor, by which 1 would mean 1.
+    usual = 1 + 0.1 * math.log(max(factor, 1.0))
+    for key, allowed in (("attn", (1.0, usual)), ("yarn_attn", (usual,)), ("yarn_ext", (1.0, -1.0))):
+        given = metadata.get_f32(f"{where}.{key}_factor", allowed[0])
+        if not any(math.isclose(given, value, rel_tol=1e-5) for value in allowed):
+            raise ModelUnsupportedError(
+                f"{metadata.what}: {where}.{key}_factor is {given:.7g}; supported: "
+                f"{' and '.join(f'{value:.7g}' for value in allowed)}",
+                code="config_unsupported",
+            )
     betas = {f"beta_{end}": metadata.get_f32(f"{where}.yarn_beta_{end}", None) for end in ("fast", "slow")}
     return scaling | betas
 

@@ -18,7 +18,7 @@ from tuili.loading.architectures import (
     rotary_head_dim,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_WINDOW, decoder_config
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.gguf import Metadata
@@ -101,7 +101,7 @@ def fold(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "gemma3"."""
-    config = decoder_config(metadata, checkpoint)
+    config = decoder_config(metadata, checkpoint, integers=GGUF_WINDOW)
     size = sizes(config)
     scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
     config.values = {

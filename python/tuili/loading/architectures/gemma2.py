@@ -20,7 +20,12 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_POST_NORMS, decoder_config
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_POST_NORMS,
+    GGUF_WINDOW,
+    decoder_config,
+)
 from tuili.loading.architectures.gemma import fold as fold
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
@@ -100,7 +105,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         "attn_logit_softcapping": "attn_logit_softcapping",
         "final_logit_softcapping": "final_logit_softcapping",
     }
-    config = decoder_config(metadata, checkpoint, numbers=caps)
+    config = decoder_config(metadata, checkpoint, numbers=caps, integers=GGUF_WINDOW)
     size = sizes(config)
     scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
     config.values = {**config.values, "query_pre_attn_scalar": scalar}

@@ -24,6 +24,7 @@ from tuili.loading.architectures.from_gguf import (
     EXPERT_KEYS,
     GGUF_BIASES,
     GGUF_EXPERTS,
+    GGUF_WINDOW,
     decoder_config,
 )
 from tuili.loading.checkpoint import Checkpoint
@@ -116,7 +117,7 @@ def spec(config: Config) -> ModelSpec:
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "gpt-oss"."""
     present = {"attention_bias": "attn_q.bias"}
-    config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS, present=present)
+    config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS | GGUF_WINDOW, present=present)
     scaling = config.values["rope_scaling"]
     more = {"rope_scaling": scaling | {"truncate": False}} if scaling is not None else {}
     config.values = {**config.values, **more, "intermediate_size": config.values["moe_intermediate_size"]}

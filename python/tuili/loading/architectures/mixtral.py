@@ -52,6 +52,4 @@ def spec(config: Config) -> ModelSpec:
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "llama" with experts."""
-    config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS)
-    config.values = {**config.values, "sliding_window": None}
-    return take_divisors(config, checkpoint)
+    return take_divisors(decoder_config(metadata, checkpoint, integers=EXPERT_KEYS), checkpoint)

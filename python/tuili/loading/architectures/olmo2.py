@@ -18,7 +18,12 @@ from tuili.loading.architectures import (
     window,
     without,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_QK_NORMS, decoder_config
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_QK_NORMS,
+    GGUF_WINDOW,
+    decoder_config,
+)
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
 from tuili.loading.gguf import Metadata
@@ -78,7 +83,7 @@ def spec(config: Config) -> ModelSpec:
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "olmo2", which those of OLMo 3, with windows, have, too."""
-    config = decoder_config(metadata, checkpoint, "Olmo2ForCausalLM")
+    config = decoder_config(metadata, checkpoint, "Olmo2ForCausalLM", integers=GGUF_WINDOW)
     if "sliding_window" not in config:
         return config
     n = config.integer("num_hidden_layers", 1, MAX_LAYERS)

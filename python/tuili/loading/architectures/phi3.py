@@ -16,6 +16,7 @@ from tuili.loading.architectures import (
 from tuili.loading.architectures.from_gguf import (
     DECODER_GGUF_NAMES,
     GGUF_FUSED_GATE,
+    GGUF_WINDOW,
     decoder_config,
     divisors_of,
 )
@@ -52,7 +53,7 @@ def spec(config: Config) -> ModelSpec:
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "phi3", with the divisors of LongRoPE if it has them."""
-    integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"}
+    integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"} | GGUF_WINDOW
     config = decoder_config(metadata, checkpoint, integers=integers, rotates="parts")
     n_pairs = int(sizes(config).head_dim * config.values["partial_rotary_factor"]) // 2
     short, long = (

@@ -72,6 +72,4 @@ def spec(config: Config) -> ModelSpec:
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "starcoder2", which says nothing of windows."""
     eps = {"norm_epsilon": "attention.layer_norm_epsilon"}
-    config = decoder_config(metadata, checkpoint, numbers=eps, present={"use_bias": "attn_q.bias"})
-    config.values = {**config.values, "sliding_window": None}
-    return config
+    return decoder_config(metadata, checkpoint, numbers=eps, present={"use_bias": "attn_q.bias"})
