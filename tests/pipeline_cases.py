@@ -7,6 +7,7 @@ from typing import Any
 TEXT = "The cat is on the house in New York."
 TEXTS = [TEXT, "a good dog, to the river!", "你好 世界 of good"]
 PAIR = {"text": TEXT, "text_pair": "a dog is in the river"}
+WORDS = ["the", "house,", "in", "New York", "catdog"]
 LONG = "the dog and the cat go to the new house in river. " * 6
 
 # (model of encoder_models.py, task, positional arguments, keywords)
@@ -44,6 +45,19 @@ CALLS: list[tuple[str, str, list[Any], dict[str, Any]]] = [
         "token-classification",
         [LONG],
         {"aggregation_strategy": "max", "stride": 8},
+    ),
+    ("BertForTokenClassification", "token-classification", [WORDS], {"is_split_into_words": True}),
+    (
+        "BertForTokenClassification",
+        "token-classification",
+        [[WORDS, ["a", "dog"]]],
+        {"is_split_into_words": True, "delimiter": "", "aggregation_strategy": "simple", "ignore_labels": []},
+    ),
+    (
+        "DistilBertForTokenClassification",
+        "token-classification",
+        [LONG.split()],
+        {"is_split_into_words": True, "aggregation_strategy": "first", "stride": 8},
     ),
     ("BertForMaskedLM", "fill-mask", ["the [MASK] is in the house"], {}),
     ("BertForMaskedLM", "fill-mask", [["the [MASK] is", "[MASK] good"]], {"top_k": 2}),

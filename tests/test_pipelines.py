@@ -13,7 +13,7 @@ import pytest
 
 import tuili
 from encoder_models import CASES, write_folder
-from pipeline_cases import CALLS, DOCUMENT, LONG, QUESTION, QUESTIONS, TEXT, TEXTS
+from pipeline_cases import CALLS, DOCUMENT, LONG, PAIR, QUESTION, QUESTIONS, TEXT, TEXTS
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tuili.errors import InvalidParameterError
@@ -176,6 +176,85 @@ def test_a_batch_size_is_checked_and_changes_nothing(model):
         with pytest.raises(tuili.InvalidParameterError) as error:
             pipe(TEXTS, batch_size=wrong)
         assert error.value.param == "batch_size"
+
+
+@pytest.mark.parametrize(
+    "name, task, inputs",
+    [
+        ("BertForSequenceClassification", "text-classification", [*TEXTS, PAIR]),
+        ("BertForTokenClassification", "ner", TEXTS),
+        ("BertForMaskedLM", "fill-mask", ["the [MASK] is", "[MASK] good", "the [MASK] is [MASK]"]),
+        ("BertForQuestionAnswering", "question-answering", [{"question": QUESTION, "context": DOCUMENT}] * 3),
+        ("BertForSequenceClassification", "zero-shot-classification", TEXTS),
+    ],
+)
+def test_an_iterable_is_read_as_its_results_are_taken(model, name, task, inputs):
+    """Each is what it is in a list, whatever is left for the last batch."""
+    pipe = tuili.pipeline(task, model(name))
+    labels = {"candidate_labels": "cat, dog"} if task.startswith("zero") else {}
+    taken: list[Any] = []
+
+    def source() -> Any:
+        for one in inputs:
+            taken.append(one)
+            yield one
+
+    results = pipe(source(), batch_size=2, **labels)
+    assert not taken
+    first = next(results)
+    assert len(taken) == 2
+    assert [first, *results] == pipe(inputs, **labels)
+
+
+class Rows:
+    """As torch's data sets are, which have no `__iter__`."""
+
+    def __getitem__(self, i: int) -> str:
+        return TEXTS[i]
+
+
+def test_data_sets_are_iterables_and_wrong_ones_are_errors(model):
+    pipe = tuili.pipeline("ner", model("BertForTokenClassification"))
+    assert list(pipe(Rows())) == pipe(TEXTS)
+    assert list(pipe(iter([]))) == []
+    with pytest.raises(InvalidParameterError, match="strid"):
+        pipe(iter(TEXTS), strid=3)
+    for wrong in (3, None, b"text"):
+        with pytest.raises(InvalidParameterError, match="inputs must be"):
+            pipe(wrong)
+    with pytest.raises(InvalidParameterError, match="inputs must be a str"):
+        list(pipe(iter([TEXT, 3])))
+
+
+def test_words_of_a_text_are_checked(model, tmp_path):
+    pipe = tuili.pipeline("ner", model("BertForTokenClassification"), is_split_into_words=True)
+    assert pipe([]) == [] and pipe([[]]) == [[]]
+    for wrong in (TEXT, [["a", 3]], ["a", ["b"]], 3):
+        with pytest.raises(InvalidParameterError, match="inputs must be"):
+            pipe(wrong)
+    folder = write_folder(CASES["RobertaForTokenClassification"], tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with tuili.pipeline("ner", folder) as roberta, pytest.raises(InvalidParameterError, match="add_prefix"):
+        roberta(["the", "cat"], is_split_into_words=True)
+
+
+def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):
+    folder = write_folder(CASES["BertForTokenClassification"], tmp_path)
+    for device in (-1, "cpu"):
+        with tuili.pipeline("ner", folder, device=device, dtype="torch.bfloat16", num_workers=2) as pipe:
+            assert "bf16" in pipe.model.config["weight_bytes"]
+    with tuili.pipeline("ner", folder, model_kwargs={"quantization": "int8"}) as pipe:
+        assert pipe.model.config["quantization"] == "int8"
+    for param, value in (("device", 7), ("dtype", "int3"), ("model_kwargs", {"quantization": "int9"})):
+        with pytest.raises(tuili.TuiliError):
+            tuili.pipeline("ner", folder, **{param: value})
+    for param, value in (("device", "cpu"), ("dtype", "float32")):
+        with pytest.raises(InvalidParameterError, match="loaded already"):
+            tuili.pipeline("ner", model("BertForTokenClassification"), **{param: value})
+    with pytest.raises(InvalidParameterError, match="model_kwargs must be a dict"):
+        tuili.pipeline("ner", folder, model_kwargs=3)
 
 
 def test_none_counts_as_not_given(model):

@@ -38,6 +38,7 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
     answers = [adder(sums[0], max_length=12, return_full_text=False, **stops, **one)[0] for one in lengths]
     assert [len(one["generated_text"]) for one in answers] == [4, 4, 1]
     assert adder([]) == []
+    assert list(adder(iter(sums), max_length=12)) == adder(sums, max_length=12)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class Task(Pipeline):
         self.tasks = self.model.task_model(TASK)
         self.head: Head = self.tasks.head(TASK, "sequence")
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         items = many(inputs)
         if any(isinstance(item, list) for item in items):

@@ -26,7 +26,7 @@ class Task(Pipeline):
     def prepare(self) -> None:
         self.tasks = self.model.task_model(TASK)
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         texts = [checked_str(text, "inputs") for text in many(inputs)]
         cut = "longest_first" if boolean("truncation", chosen["truncation"]) else None

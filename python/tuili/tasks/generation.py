@@ -53,7 +53,7 @@ class Task(Pipeline):
         if self.model.kind != "decoder":
             refuse(TASK, self.model)
 
-    def __call__(self, text_inputs: Any, **options: Any) -> Any:
+    def answer(self, text_inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         own = {name: chosen.pop(name) for name in self.OPTIONS}
         if own["return_tensors"] and own["return_full_text"] is not None:

@@ -7,9 +7,10 @@ allowed to cut it.
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError
@@ -36,15 +37,18 @@ _PLACES = {
 }
 _ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 _DIRECTED = re.compile("translation_.+_to_.+")
+_AHEAD = 32  # inputs of an iterable
 TASKS = (*_PLACES, "translation_xx_to_yy", *_ALIASES)
 
 
 class Pipeline(ABC):
-    """A task with a model, to be called with one input or a list of them.
+    """A task with a model, to be called with one input or a list of them; or with another iterable, such as a
+    generator or a data set, which is read as the results are taken: an iterator of one for each.
 
     model    the LLM, which `pipeline` loads if it is given a path or a name; `close()` closes it
     OPTIONS  the parameters of a call and their defaults, which may be set when the pipeline is made, too. All
-             pipelines take transformers' batch_size, which changes nothing: the engine makes full batches
+             pipelines take transformers' batch_size, how many inputs of an iterable are read ahead (32), and
+             num_workers. Neither changes a result: the engine makes full batches
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
@@ -55,8 +59,9 @@ class Pipeline(ABC):
         self.prepare()
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
-        if (size := options.pop("batch_size", None)) is not None:
-            integer("batch_size", size, 1, MAX_INT)
+        for name, least in (("batch_size", 1), ("num_workers", 0)):
+            if (value := options.pop(name, None)) is not None:
+                integer(name, value, least, MAX_INT)
         return self._known(options)
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -82,9 +87,25 @@ class Pipeline(ABC):
     def prepare(self) -> None:
         """raises  ModelUnsupportedError (task) for a model that cannot do the task"""
 
-    @abstractmethod
     def __call__(self, *args: Any, **options: Any) -> Any:
         """See the task's own description."""
+        if not args or not _is_stream(args[0]):
+            return self.answer(*args, **options)
+        n_ahead = options.get("batch_size") or _AHEAD
+        self._given(dict(options))
+        return self._each(iter(args[0]), n_ahead, *args[1:], **options)
+
+    def _each(self, inputs: Iterator[Any], n_ahead: int, *args: Any, **options: Any) -> Iterator[Any]:
+        while some := list(itertools.islice(inputs, n_ahead)):
+            yield from self.elements(some, *args, **options)
+
+    @abstractmethod
+    def answer(self, *args: Any, **options: Any) -> Any:
+        """The result of one input or of a list."""
+
+    def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+        """The results of an iterable's inputs, one for each."""
+        return list(self.answer(inputs, *args, **options))
 
     def close(self) -> None:
         """Close the model."""
@@ -100,16 +121,45 @@ class Pipeline(ABC):
         return f"<tuili.pipeline {self.task}, {self.model!r}>"
 
 
-def pipeline(task: str, model: LLM | StrPath, **options: Any) -> Pipeline:
+def _is_stream(inputs: object) -> bool:
+    """Whether they are to be read one by one: no text, dict or list, which are answered at once."""
+    if isinstance(inputs, str | bytes | bytearray | Mapping | list | tuple):
+        return False
+    return isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
+
+
+def _load_options(device: object, dtype: object, model_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What LLM takes for transformers' words: a GPU by its number, -1 for the CPU, and torch's types."""
+    options = dict(model_kwargs or {})
+    if device is not None:
+        numbered = "cpu" if device == -1 else f"cuda:{device}"
+        options["device"] = numbered if type(device) is int else str(device)
+    if dtype is not None:
+        options["dtype"] = str(dtype).removeprefix("torch.")
+    return options
+
+
+def pipeline(
+    task: str,
+    model: LLM | StrPath,
+    *,
+    device: object = None,
+    dtype: object = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Pipeline:
     """A pipeline as transformers has it: "text-classification" (or "sentiment-analysis"),
     "token-classification" ("ner"), "question-answering", "fill-mask", "zero-shot-classification",
     "feature-extraction", "text-generation", "text2text-generation", "translation" ("translation_xx_to_yy"),
     "summarization".
 
-    model    an LLM, or what LLM takes
-    options  defaults of the task's own parameters
-    raises   InvalidParameterError for an unknown task or option, ModelUnsupportedError (task) for a model
-             that cannot do it, and what LLM raises
+    model         an LLM, or what LLM takes
+    device        for a model that is loaded here: "cpu", "cuda", "cuda:1", or a GPU's number, -1 for the CPU
+    dtype         of its float weights, as LLM has it, or torch's type
+    model_kwargs  more of LLM's parameters
+    options       defaults of the task's own parameters
+    raises        InvalidParameterError for an unknown task or option, ModelUnsupportedError (task) for a
+                  model that cannot do it, and what LLM raises
     """
     from tuili.llm import LLM
 
@@ -121,10 +171,17 @@ def pipeline(task: str, model: LLM | StrPath, **options: Any) -> Pipeline:
         raise InvalidParameterError(
             f"task {task[:64]!r} is unknown; it must be one of {', '.join(TASKS)}", param="task"
         )
+    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+        raise InvalidParameterError(
+            f"model_kwargs must be a dict, not {described(model_kwargs)}", param="model_kwargs"
+        )
+    loading = _load_options(device, dtype, model_kwargs)
     found: type[Pipeline] = importlib.import_module(f"tuili.tasks.{place}").Task
     if isinstance(model, LLM):
+        for param in loading:
+            raise InvalidParameterError(f"{param}: the model is loaded already", param=param)
         return found(name, model, **options)
-    loaded = LLM(model)
+    loaded = LLM(model, **loading)
     try:
         return found(name, loaded, **options)
     except BaseException:

@@ -56,7 +56,7 @@ class Task(Pipeline):
         self.tasks = self.model.task_model(TASK)
         self.tasks.head(TASK, "spans")
 
-    def __call__(self, *inputs: Any, question: Any = None, context: Any = None, **options: Any) -> Any:
+    def answer(self, *inputs: Any, question: Any = None, context: Any = None, **options: Any) -> Any:
         chosen = self.options(options)
         pairs, alone = _pairs(inputs, question, context)
         limits = self._limits(chosen)

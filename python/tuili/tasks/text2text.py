@@ -70,7 +70,7 @@ class Task(Pipeline):
                 f"{self.task}: this model was made for {', '.join(directed)}", code="task"
             )
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         cut = boolean("truncation", chosen.pop("truncation", False))
         as_ids = boolean("return_tensors", chosen.pop("return_tensors", False))
@@ -90,6 +90,10 @@ class Task(Pipeline):
         if isinstance(inputs, str):
             return results[0]
         return [entries[0] for entries in results] if all(len(one) == 1 for one in results) else results
+
+    def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+        found = self.answer(inputs, *args, **options)
+        return [one if isinstance(one, list) else [one] for one in found]
 
     def _result(self, one: CompletionOutput, *, as_ids: bool) -> dict[str, Any]:
         if not as_ids:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import softmax
 from tuili.tokenization import clean_text, encoding_of
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 TASK = "token-classification"
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -41,6 +45,8 @@ class Task(Pipeline):
                           "average", "max": the same of words, labelled by their first token, the mean of all,
                           or the surest
     stride                read a long text in windows that share so many tokens; needs a strategy
+    is_split_into_words   an input is a list of words; places are those in the text that they make up with
+                          `delimiter` (a space) between them
     returns               dicts of "entity", "score", "index", "word", "start", "end"; of entities
                           "entity_group" in place of "entity", and no "index". A list of lists for a list
     """
@@ -49,6 +55,8 @@ class Task(Pipeline):
         "aggregation_strategy": "none",
         "ignore_labels": ["O"],
         "stride": None,
+        "is_split_into_words": False,
+        "delimiter": " ",
         "truncation": False,
     }
 
@@ -56,7 +64,7 @@ class Task(Pipeline):
         self.tasks = self.model.task_model(TASK)
         self.labels = self.tasks.head(TASK, "tokens").labels
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         strategy = chosen["aggregation_strategy"]
         if strategy not in STRATEGIES:
@@ -67,8 +75,17 @@ class Task(Pipeline):
         ignored = chosen["ignore_labels"]
         if not isinstance(ignored, list | tuple) or not all(isinstance(label, str) for label in ignored):
             raise InvalidParameterError("ignore_labels must be a list of str", param="ignore_labels")
-        texts = [clean_text(checked_str(text, "inputs")) for text in many(inputs)]
-        windows = [self._windows(text, chosen) for text in texts]
+        split = boolean("is_split_into_words", chosen["is_split_into_words"])
+        sentences = [_words(words) for words in _lists(inputs)] if split else many(inputs)
+        delimiter = clean_text(checked_str(chosen["delimiter"], "delimiter"))
+        texts = [
+            clean_text(delimiter.join(one) if split else checked_str(one, "inputs")) for one in sentences
+        ]
+        encoded = [
+            self._encoding_of_words(one, len(delimiter)) if split else (self._encoding(text), None)
+            for one, text in zip(sentences, texts, strict=True)
+        ]
+        windows = [self._windows(encoding, starts, chosen) for encoding, starts in encoded]
         flat = [window for one in windows for window in one]
         answers = iter(self.tasks.answers(flat)) if flat else iter(())
         results = []
@@ -82,10 +99,26 @@ class Task(Pipeline):
             results.append(marked(found, any(window.truncated for window in one)))
         return results[0] if isinstance(inputs, str) else results
 
-    def _windows(self, text: str, chosen: Mapping[str, Any]) -> list[Encoded]:
-        """The text in as few inputs as it takes: one, unless a stride allows more."""
+    def _encoding(self, text: str) -> Encoding:
+        return encoding_of(self.tasks.tokenizer.loaded.backend, text)
+
+    def _encoding_of_words(self, words: list[str], n_between: int) -> tuple[Encoding, list[int]]:
+        """The words' tokens, whose offsets begin anew with each word; and where each begins in the text."""
         backend = self.tasks.tokenizer.loaded.backend
-        encoding = encoding_of(backend, text)
+        if getattr(backend.pre_tokenizer, "add_prefix_space", None) is False:
+            raise InvalidParameterError(
+                "is_split_into_words: this tokenizer puts no space before a word (add_prefix_space is false)",
+                param="is_split_into_words",
+            )
+        (encoding,) = call(backend.encode_batch, [words], is_pretokenized=True, add_special_tokens=False)
+        ends = itertools.accumulate(len(word) + n_between for word in words)
+        return encoding, [0, *ends]
+
+    def _windows(
+        self, encoding: Encoding, starts: list[int] | None, chosen: Mapping[str, Any]
+    ) -> list[Encoded]:
+        """A text in as few inputs as it takes: one, unless a stride allows more."""
+        backend = self.tasks.tokenizer.loaded.backend
         room = self.tasks.max_len - call(backend.num_special_tokens_to_add, False)
         truncation = boolean("truncation", chosen["truncation"])
         stride = chosen["stride"]
@@ -93,14 +126,16 @@ class Task(Pipeline):
             stride = integer("stride", stride, 0, room - 1)
             if chosen["aggregation_strategy"] == "none":
                 raise InvalidParameterError("stride needs an aggregation_strategy", param="stride")
-        n_tokens = len(encoding.ids)
-        if n_tokens <= room:
-            return [joined(self.tasks.tokenizer, [encoding], False)]
-        if stride is None and not truncation:
-            raise too_long(n_tokens + self.tasks.max_len - room, self.tasks.max_len)
-        call(encoding.truncate, room, stride or 0)
-        parts = [encoding, *encoding.overflowing] if stride is not None else [encoding]
-        return [joined(self.tasks.tokenizer, [part], stride is None) for part in parts]
+        n_tokens, parts, cut = len(encoding.ids), [encoding], False
+        if n_tokens > room:
+            if stride is None and not truncation:
+                raise too_long(n_tokens + self.tasks.max_len - room, self.tasks.max_len)
+            call(encoding.truncate, room, stride or 0)
+            cut, parts = stride is None, [encoding] if stride is None else [encoding, *encoding.overflowing]
+        windows = [joined(self.tasks.tokenizer, [part], cut) for part in parts]
+        if starts is None:
+            return windows
+        return [_moved(window, part, starts) for window, part in zip(windows, parts, strict=True)]
 
     def _entities(self, text: str, window: Encoded, scores: np.ndarray, strategy: str) -> list[Entity]:
         pieces = list(self._pieces(text, window, scores))
@@ -182,6 +217,27 @@ class Task(Pipeline):
     def _text(self, tokens: list[str]) -> str:
         decoder = self.tasks.tokenizer.loaded.backend.decoder
         return " ".join(tokens) if decoder is None else call(decoder.decode, tokens)
+
+
+def _lists(inputs: object) -> list[Any]:
+    """Lists of words, of which one may come alone."""
+    if not isinstance(inputs, list | tuple):
+        raise InvalidParameterError(
+            f"inputs must be a list of words or several, not {described(inputs)}", param="inputs"
+        )
+    return list(inputs) if all(isinstance(one, list | tuple) for one in inputs) else [inputs]
+
+
+def _words(words: Sequence[object]) -> list[str]:
+    return [clean_text(checked_str(word, "inputs")) for word in words]
+
+
+def _moved(window: Encoded, part: Encoding, starts: list[int]) -> Encoded:
+    """A window of words with its offsets in the text, in which each word begins where `starts` says."""
+    begins = iter([0 if word is None else starts[word] for word in part.word_ids])
+    shifts = [0 if text is None else next(begins) for text in window.texts]
+    moved = [(begin + n, end + n) for (begin, end), n in zip(window.offsets, shifts, strict=True)]
+    return replace(window, offsets=moved)
 
 
 def _tag(label: str) -> tuple[bool, str]:

@@ -36,7 +36,7 @@ class Task(Pipeline):
         self._mask_id, self._pad_id = loaded.mask_id, loaded.pad_id
         self.mask_token = loaded.token(loaded.mask_id)
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
+    def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         texts = [checked_str(text, "inputs") for text in many(inputs)]
         targets = self._targets(chosen["targets"])
@@ -55,6 +55,10 @@ class Task(Pipeline):
             for one, at, rows in zip(encoded, masks, answers, strict=True)
         ]
         return results[0] if len(results) == 1 else results
+
+    def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+        found = self.answer(inputs, *args, **options)
+        return [found] if len(inputs) == 1 else list(found)
 
     def _filled(
         self, one: Encoded, masks: list[int], rows: np.ndarray, targets: list[int] | None, top_k: int

@@ -39,7 +39,7 @@ class Task(Pipeline):
             refuse(TASK, self.model)
         self._entailment = head.entailment or 0
 
-    def __call__(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:
+    def answer(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:
         if candidate_labels is not None:
             options["candidate_labels"] = candidate_labels
         chosen = self.options(options)
