@@ -203,9 +203,8 @@ def llama(c: dict[str, Any]) -> Shapes:
         at = f"{before}layers.{i}"
         for part, n in (("q_proj", d), ("k_proj", kv), ("v_proj", kv), ("o_proj", d)):
             yield from linear(f"{at}.self_attn.{part}", n, d, c.get("attention_bias", False))
-        yield from linear(f"{at}.mlp.gate_proj", f, d, False)
-        yield from linear(f"{at}.mlp.up_proj", f, d, False)
-        yield from linear(f"{at}.mlp.down_proj", d, f, False)
+        for part, n, k in (("gate_proj", f, d), ("up_proj", f, d), ("down_proj", d, f)):
+            yield from linear(f"{at}.mlp.{part}", n, k, c.get("mlp_bias", False))
         yield from norm(f"{at}.input_layernorm", d, False)
         yield from norm(f"{at}.post_attention_layernorm", d, False)
         if c["model_type"] == "gemma3_text":
@@ -214,12 +213,26 @@ def llama(c: dict[str, Any]) -> Shapes:
             for part in ("pre", "post"):
                 yield from norm(f"{at}.{part}_feedforward_layernorm", d, False)
     yield from norm(f"{before}norm", d, False)
+    if name.startswith("EuroBert"):
+        yield from eurobert_head(c, name, d)
     if name == "LlamaForSequenceClassification":
         yield "score.weight", (len(c["id2label"]), d)
     if name == "LlamaForTokenClassification":
         yield from linear("score", len(c["id2label"]), d)
     if name == "LlamaForQuestionAnswering":
         yield from linear("qa_outputs", 2, d)
+
+
+def eurobert_head(c: dict[str, Any], name: str, d: int) -> Shapes:
+    if name == "EuroBertForSequenceClassification":
+        yield from linear("dense", d, d)
+    if name == "EuroBertForMaskedLM":
+        if not c.get("tie_word_embeddings", False):
+            yield "lm_head.weight", (c["vocab_size"], d)
+        if c.get("mlp_bias", False):
+            yield "lm_head.bias", (c["vocab_size"],)
+    elif name != "EuroBertModel":
+        yield from linear("classifier", len(c["id2label"]), d)
 
 
 def modernbert(c: dict[str, Any]) -> Shapes:
@@ -370,6 +383,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "electra": electra,
     "albert": albert,
     "llama": llama,
+    "eurobert": llama,
     "gemma3_text": llama,
     "modernbert": modernbert,
     "nomic_bert": nomic_bert,
@@ -474,6 +488,17 @@ def _cases() -> Iterator[Case]:
     yield case("llama", "LlamaModel", llama_base | {"is_causal": False}, "both sides")
     gemma = {"use_bidirectional_attention": True, "sliding_window": 10, "sliding_window_pattern": 2}
     yield case("gemma3_text", "Gemma3TextModel", llama_base | gemma | {"head_dim": 12}, "both sides")
+    euro = {"tie_word_embeddings": False, "classifier_pooling": "mean", "rope_theta": 250_000}
+    for head in ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"):
+        yield case("eurobert", f"EuroBert{head}", llama_base | euro)
+    euro = {
+        "tie_word_embeddings": True,
+        "classifier_pooling": "bos",
+        "mlp_bias": True,
+        "attention_bias": True,
+    }
+    for head in ("ForMaskedLM", "ForSequenceClassification"):
+        yield case("eurobert", f"EuroBert{head}", llama_base | euro | {"hidden_act": "gelu"}, "other")
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
     yield from _later_cases(heads)
     wide = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}

@@ -187,6 +187,14 @@ def test_a_deberta_that_cannot_be_says_which_setting(tmp_path, settings, error, 
         plan_model(folder)
 
 
+def test_a_classifier_that_takes_the_mean_of_its_answers_is_refused(tmp_path):
+    """EuroBERT's default; its own tokens classifier and the other poolings are not concerned."""
+    case = CASES["EuroBertForSequenceClassification"]
+    late = dataclasses.replace(case, config=case.config | {"classifier_pooling": "late"})
+    with pytest.raises(tuili.ModelUnsupportedError, match="classifier_pooling is late"):
+        plan_model(write_folder(late, tmp_path))
+
+
 def test_a_long_text_costs_deberta_no_square_of_it(tmp_path):
     """What distances add is kept for a tile of rows alone, and for as many heads as there is room for."""
     case = CASES["DebertaV2Model"]

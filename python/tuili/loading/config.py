@@ -92,6 +92,7 @@ _ENCODERS = {
     "DebertaV2": ("deberta_v2", None),
     "ModernBert": ("modernbert", None),
     "NomicBert": ("nomic_bert", None),
+    "EuroBert": ("eurobert", None),
 }
 HF_ARCHITECTURES |= {
     f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, more) if task

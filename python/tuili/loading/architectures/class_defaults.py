@@ -111,6 +111,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         for stem in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "Albert", "MPNet", "DebertaV2")
     },
     "ModernBert": {"max_position_embeddings": 8192},
+    "EuroBert": {"max_position_embeddings": 8192},
     "NomicBert": {"max_position_embeddings": 2048},
 }
 
