@@ -1,0 +1,363 @@
+"""What checkpoints of each encoder hold, by the settings of a config.json: names and shapes of tensors.
+
+Written from transformers' classes and not from tuili's tables, so that the two can disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Shapes = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def linear(name: str, n: int, k: int, bias: bool = True) -> Shapes:
+    yield f"{name}.weight", (n, k)
+    if bias:
+        yield f"{name}.bias", (n,)
+
+
+def norm(name: str, d: int, bias: bool = True) -> Shapes:
+    yield f"{name}.weight", (d,)
+    if bias:
+        yield f"{name}.bias", (d,)
+
+
+def table(name: str, n: int, d: int) -> Shapes:
+    yield f"{name}.weight", (n, d)
+
+
+def bert_body(c: dict[str, Any], width: int | None = None) -> Shapes:
+    d, f = c["hidden_size"], c["intermediate_size"]
+    width = width or d
+    yield from table("embeddings.word_embeddings", c["vocab_size"], width)
+    yield from table("embeddings.position_embeddings", c["max_position_embeddings"], width)
+    yield from table("embeddings.token_type_embeddings", c["type_vocab_size"], width)
+    yield from norm("embeddings.LayerNorm", width)
+    if width != d:
+        yield from linear("embeddings_project", d, width)
+    for i in range(c["num_hidden_layers"]):
+        at = f"encoder.layer.{i}"
+        for part in ("query", "key", "value"):
+            yield from linear(f"{at}.attention.self.{part}", d, d)
+        yield from linear(f"{at}.attention.output.dense", d, d)
+        yield from norm(f"{at}.attention.output.LayerNorm", d)
+        yield from linear(f"{at}.intermediate.dense", f, d)
+        yield from linear(f"{at}.output.dense", d, f)
+        yield from norm(f"{at}.output.LayerNorm", d)
+
+
+def words(dense: str, norm_name: str, out: str, c: dict[str, Any], width: int, bias: str) -> Shapes:
+    """A head for masked words; the decoder's matrix is stored where it is not the embedding's."""
+    yield from linear(dense, width, c["hidden_size"])
+    yield from norm(norm_name, width)
+    yield bias, (c["vocab_size"],)
+    if not c.get("tie_word_embeddings", True):
+        yield f"{out}.weight", (c["vocab_size"], width)
+        if bias != f"{out}.bias":  # the one that is used
+            yield f"{out}.bias", (c["vocab_size"],)
+
+
+def bert(c: dict[str, Any]) -> Shapes:
+    d, (name,) = c["hidden_size"], c["architectures"]
+    before = "" if name == "BertModel" else "bert."
+    for theirs, shape in bert_body(c):
+        yield before + theirs, shape
+    if name in ("BertModel", "BertForSequenceClassification", "BertForPreTraining"):
+        yield from linear(f"{before}pooler.dense", d, d)
+    if name == "BertForPreTraining":
+        yield from linear("cls.seq_relationship", 2, d)
+    if name in ("BertForPreTraining", "BertForMaskedLM"):
+        at = "cls.predictions"
+        yield from words(
+            f"{at}.transform.dense", f"{at}.transform.LayerNorm", f"{at}.decoder", c, d, f"{at}.bias"
+        )
+    yield from labels(c)
+
+
+def roberta(c: dict[str, Any]) -> Shapes:
+    d, (name,) = c["hidden_size"], c["architectures"]
+    before = "" if name.endswith("Model") else "roberta."
+    for theirs, shape in bert_body(c):
+        yield before + theirs, shape
+    if name.endswith("Model"):
+        yield from linear("pooler.dense", d, d)
+    if name.endswith("ForSequenceClassification"):
+        yield from linear("classifier.dense", d, d)
+        yield from linear("classifier.out_proj", len(c["id2label"]), d)
+        return
+    if name.endswith("ForMaskedLM"):
+        yield from words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", c, d, "lm_head.bias")
+    yield from labels(c)
+
+
+def electra(c: dict[str, Any]) -> Shapes:
+    d, width, (name,) = c["hidden_size"], c["embedding_size"], c["architectures"]
+    before = "" if name == "ElectraModel" else "electra."
+    for theirs, shape in bert_body(c, width):
+        yield before + theirs, shape
+    if name == "ElectraForSequenceClassification":
+        yield from linear("classifier.dense", d, d)
+        yield from linear("classifier.out_proj", len(c["id2label"]), d)
+        return
+    if name == "ElectraForMaskedLM":
+        at = "generator_predictions"
+        bias = "generator_lm_head.bias"
+        yield from words(f"{at}.dense", f"{at}.LayerNorm", "generator_lm_head", c, width, bias)
+    yield from labels(c)
+
+
+def albert(c: dict[str, Any]) -> Shapes:
+    d, f, width, (name,) = c["hidden_size"], c["intermediate_size"], c["embedding_size"], c["architectures"]
+    before = "" if name == "AlbertModel" else "albert."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], width)
+    yield from table(f"{before}embeddings.position_embeddings", c["max_position_embeddings"], width)
+    yield from table(f"{before}embeddings.token_type_embeddings", c["type_vocab_size"], width)
+    yield from norm(f"{before}embeddings.LayerNorm", width)
+    yield from linear(f"{before}encoder.embedding_hidden_mapping_in", d, width)
+    for group in range(c["num_hidden_groups"]):
+        for inner in range(c["inner_group_num"]):
+            at = f"{before}encoder.albert_layer_groups.{group}.albert_layers.{inner}"
+            for part in ("query", "key", "value", "dense"):
+                yield from linear(f"{at}.attention.{part}", d, d)
+            yield from norm(f"{at}.attention.LayerNorm", d)
+            yield from linear(f"{at}.ffn", f, d)
+            yield from linear(f"{at}.ffn_output", d, f)
+            yield from norm(f"{at}.full_layer_layer_norm", d)
+    if name in ("AlbertModel", "AlbertForSequenceClassification"):
+        yield from linear(f"{before}pooler", d, d)
+    if name == "AlbertForMaskedLM":
+        at = "predictions"
+        yield from words(f"{at}.dense", f"{at}.LayerNorm", f"{at}.decoder", c, width, f"{at}.bias")
+    yield from labels(c)
+
+
+def distilbert(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["dim"], c["hidden_dim"], c["architectures"]
+    before = "" if name == "DistilBertModel" else "distilbert."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], d)
+    yield from table(f"{before}embeddings.position_embeddings", c["max_position_embeddings"], d)
+    yield from norm(f"{before}embeddings.LayerNorm", d)
+    for i in range(c["n_layers"]):
+        at = f"{before}transformer.layer.{i}"
+        for part in ("q_lin", "k_lin", "v_lin", "out_lin"):
+            yield from linear(f"{at}.attention.{part}", d, d)
+        yield from norm(f"{at}.sa_layer_norm", d)
+        yield from linear(f"{at}.ffn.lin1", f, d)
+        yield from linear(f"{at}.ffn.lin2", d, f)
+        yield from norm(f"{at}.output_layer_norm", d)
+    if name == "DistilBertForSequenceClassification":
+        yield from linear("pre_classifier", d, d)
+    if name == "DistilBertForMaskedLM":
+        both = c | {"hidden_size": d}
+        yield from words(
+            "vocab_transform", "vocab_layer_norm", "vocab_projector", both, d, "vocab_projector.bias"
+        )
+    yield from labels(c)
+
+
+def labels(c: dict[str, Any]) -> Shapes:
+    """The last linear map of heads for sequences, tokens and spans, as most architectures name it."""
+    d, (name,) = c.get("hidden_size") or c.get("dim") or c["n_embd"], c["architectures"]
+    if name.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        yield from linear("classifier", len(c["id2label"]), d)
+    if name.endswith("ForQuestionAnswering"):
+        yield from linear("qa_outputs", 2, d)
+
+
+def llama(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
+    before = "" if name.endswith("Model") else "transformer." if name.endswith("Answering") else "model."
+    kv = d // c["num_attention_heads"] * c["num_key_value_heads"]
+    yield from table(f"{before}embed_tokens", c["vocab_size"], d)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}layers.{i}"
+        for part, n in (("q_proj", d), ("k_proj", kv), ("v_proj", kv), ("o_proj", d)):
+            yield from linear(f"{at}.self_attn.{part}", n, d, c.get("attention_bias", False))
+        for part, n, k in (("gate_proj", f, d), ("up_proj", f, d), ("down_proj", d, f)):
+            yield from linear(f"{at}.mlp.{part}", n, k, c.get("mlp_bias", False))
+        yield from norm(f"{at}.input_layernorm", d, False)
+        yield from norm(f"{at}.post_attention_layernorm", d, False)
+        if c["model_type"] == "gemma3_text":
+            for part in "qk":
+                yield from norm(f"{at}.self_attn.{part}_norm", c["head_dim"], False)
+            for part in ("pre", "post"):
+                yield from norm(f"{at}.{part}_feedforward_layernorm", d, False)
+    yield from norm(f"{before}norm", d, False)
+    if name.startswith("EuroBert"):
+        yield from eurobert_head(c, name, d)
+    if name == "LlamaForSequenceClassification":
+        yield "score.weight", (len(c["id2label"]), d)
+    if name == "LlamaForTokenClassification":
+        yield from linear("score", len(c["id2label"]), d)
+    if name == "LlamaForQuestionAnswering":
+        yield from linear("qa_outputs", 2, d)
+
+
+def eurobert_head(c: dict[str, Any], name: str, d: int) -> Shapes:
+    if name == "EuroBertForSequenceClassification":
+        yield from linear("dense", d, d)
+    if name == "EuroBertForMaskedLM":
+        if not c.get("tie_word_embeddings", False):
+            yield "lm_head.weight", (c["vocab_size"], d)
+        if c.get("mlp_bias", False):
+            yield "lm_head.bias", (c["vocab_size"],)
+    elif name != "EuroBertModel":
+        yield from linear("classifier", len(c["id2label"]), d)
+
+
+def modernbert(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
+    before, b = "" if name == "ModernBertModel" else "model.", c.get("norm_bias", False)
+    yield from table(f"{before}embeddings.tok_embeddings", c["vocab_size"], d)
+    yield from norm(f"{before}embeddings.norm", d, b)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}layers.{i}"
+        if i:
+            yield from norm(f"{at}.attn_norm", d, b)
+        yield from linear(f"{at}.attn.Wqkv", 3 * d, d, c.get("attention_bias", False))
+        yield from linear(f"{at}.attn.Wo", d, d, c.get("attention_bias", False))
+        yield from norm(f"{at}.mlp_norm", d, b)
+        yield from linear(f"{at}.mlp.Wi", 2 * f, d, c.get("mlp_bias", False))
+        yield from linear(f"{at}.mlp.Wo", d, f, c.get("mlp_bias", False))
+    yield from norm(f"{before}final_norm", d, b)
+    if name == "ModernBertModel":
+        return
+    yield from linear("head.dense", d, d, c.get("classifier_bias", False))
+    yield from norm("head.norm", d, b)
+    if name == "ModernBertForMaskedLM":
+        if not c.get("tie_word_embeddings", True):
+            yield "decoder.weight", (c["vocab_size"], d)
+        if c.get("decoder_bias", True):
+            yield "decoder.bias", (c["vocab_size"],)
+    else:
+        yield from linear("classifier", len(c.get("id2label", "12")), d)
+
+
+def nomic_bert(c: dict[str, Any]) -> Shapes:
+    """With the makers' own names for the encoder where the configuration has their keys."""
+    d, f, (name,) = (
+        c.get("n_embd") or c["hidden_size"],
+        c.get("n_inner") or c["intermediate_size"],
+        c["architectures"],
+    )
+    own, before = "n_embd" in c, "" if name == "NomicBertModel" else "nomic_bert."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], d)
+    yield from table(f"{before}embeddings.token_type_embeddings", c["type_vocab_size"], d)
+    yield from norm(f"{before}emb_ln" if own else f"{before}embeddings.LayerNorm", d)
+    for i in range(c.get("n_layer") or c["num_hidden_layers"]):
+        at = f"{before}encoder.layers.{i}" if own else f"{before}layers.{i}"
+        if own:
+            yield from linear(f"{at}.attn.Wqkv", 3 * d, d, False)
+        else:
+            for part in ("q_proj", "k_proj", "v_proj"):
+                yield from linear(f"{at}.self_attn.{part}", d, d, False)
+        yield from linear(f"{at}.attn.out_proj" if own else f"{at}.self_attn.o_proj", d, d, False)
+        yield from linear(f"{at}.mlp.fc12" if own else f"{at}.mlp.gate_proj", f, d, False)
+        yield from linear(f"{at}.mlp.fc11" if own else f"{at}.mlp.up_proj", f, d, False)
+        yield from linear(f"{at}.mlp.fc2" if own else f"{at}.mlp.down_proj", d, f, False)
+        yield from norm(f"{at}.norm1" if own else f"{at}.post_attention_layernorm", d)
+        yield from norm(f"{at}.norm2" if own else f"{at}.post_mlp_layernorm", d)
+    if name == "NomicBertForSequenceClassification":
+        yield from linear(f"{before}pooler.dense", d, d)
+    if name == "NomicBertForMaskedLM":
+        at = "cls.predictions"
+        yield from words(
+            f"{at}.transform.dense", f"{at}.transform.layer_norm", f"{at}.decoder", c, d, f"{at}.bias"
+        )
+    yield from labels(c)
+
+
+def mpnet(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
+    before = "" if name == "MPNetModel" else "mpnet."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], d)
+    yield from table(f"{before}embeddings.position_embeddings", c["max_position_embeddings"], d)
+    yield from norm(f"{before}embeddings.LayerNorm", d)
+    n_buckets = c.get("relative_attention_num_buckets", 32)
+    yield f"{before}encoder.relative_attention_bias.weight", (n_buckets, c["num_attention_heads"])
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}encoder.layer.{i}"
+        for part in "qkvo":
+            yield from linear(f"{at}.attention.attn.{part}", d, d)
+        yield from norm(f"{at}.attention.LayerNorm", d)
+        yield from linear(f"{at}.intermediate.dense", f, d)
+        yield from linear(f"{at}.output.dense", d, f)
+        yield from norm(f"{at}.output.LayerNorm", d)
+    if name == "MPNetModel":
+        yield from linear("pooler.dense", d, d)
+    if name == "MPNetForSequenceClassification":
+        yield from linear("classifier.dense", d, d)
+        yield from linear("classifier.out_proj", len(c["id2label"]), d)
+        return
+    if name == "MPNetForMaskedLM":
+        yield from words("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", c, d, "lm_head.bias")
+    yield from labels(c)
+
+
+def deberta(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
+    width = c.get("embedding_size", d)
+    before = "" if name == "DebertaV2Model" else "deberta."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], width)
+    if c["position_biased_input"]:
+        yield from table(f"{before}embeddings.position_embeddings", c["max_position_embeddings"], width)
+    if c["type_vocab_size"]:
+        yield from table(f"{before}embeddings.token_type_embeddings", c["type_vocab_size"], width)
+    if width != d:
+        yield from linear(f"{before}embeddings.embed_proj", d, width, False)
+    yield from norm(f"{before}embeddings.LayerNorm", d)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}encoder.layer.{i}"
+        kinds = c["pos_att_type"] if c["relative_attention"] and not c.get("share_att_key") else ""
+        own = [f"pos_{part}_proj" for part, kind in (("key", "c2p"), ("query", "p2c")) if kind in kinds]
+        for part in ("query_proj", "key_proj", "value_proj", *own):
+            yield from linear(f"{at}.attention.self.{part}", d, d)
+        yield from linear(f"{at}.attention.output.dense", d, d)
+        yield from norm(f"{at}.attention.output.LayerNorm", d)
+        yield from linear(f"{at}.intermediate.dense", f, d)
+        yield from linear(f"{at}.output.dense", d, f)
+        yield from norm(f"{at}.output.LayerNorm", d)
+    if c["relative_attention"]:
+        reach = max(c.get("position_buckets", -1), 0) or max(c.get("max_relative_positions", -1), 0)
+        yield from table(f"{before}encoder.rel_embeddings", 2 * (reach or c["max_position_embeddings"]), d)
+    if c.get("norm_rel_ebd") == "layer_norm":
+        yield from norm(f"{before}encoder.LayerNorm", d)
+    if c.get("conv_kernel_size"):
+        yield f"{before}encoder.conv.conv.weight", (d, d, c["conv_kernel_size"])
+        yield f"{before}encoder.conv.conv.bias", (d,)
+        yield from norm(f"{before}encoder.conv.LayerNorm", d)
+    yield from deberta_head(c, name, width)
+
+
+def deberta_head(c: dict[str, Any], name: str, width: int) -> Shapes:
+    d = c["hidden_size"]
+    if name == "DebertaV2ForSequenceClassification":
+        yield from linear("pooler.dense", d, d)
+    if name == "DebertaV2ForMaskedLM" and c.get("legacy", True):
+        at = "cls.predictions"
+        yield from words(
+            f"{at}.transform.dense", f"{at}.transform.LayerNorm", f"{at}.decoder", c, width, f"{at}.bias"
+        )
+    elif name == "DebertaV2ForMaskedLM":
+        at = "lm_predictions.lm_head"
+        yield from words(f"{at}.dense", f"{at}.LayerNorm", "", c, d, f"{at}.bias")
+    yield from labels(c)
+
+
+SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
+    "bert": bert,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
+    "camembert": roberta,
+    "distilbert": distilbert,
+    "electra": electra,
+    "albert": albert,
+    "llama": llama,
+    "eurobert": llama,
+    "gemma3_text": llama,
+    "modernbert": modernbert,
+    "nomic_bert": nomic_bert,
+    "mpnet": mpnet,
+    "deberta-v2": deberta,
+}
