@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +153,72 @@ def test_a_cross_encoder_ranks_by_reading_both_texts(tmp_path):
     many = write_folder(case, tmp_path / "many")
     with tuili.LLM(many, num_threads=1) as llm, pytest.raises(tuili.InvalidParameterError, match="3 labels"):
         llm.rank("the cat", TEXTS)
+
+
+CROSS_ENCODER = {
+    "modules.json": [{"name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"}],
+    "config_sentence_transformers.json": {
+        "model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity",
+        "prompts": {}, "default_prompt_name": None,
+    },
+    "sentence_bert_config.json": {
+        "transformer_task": "sequence-classification", "module_output_name": "scores",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    },
+}  # fmt: skip
+
+
+def cross_encoder(folder: Path, **changed: Any) -> Path:
+    """As sentence-transformers 6 writes one, with settings changed by the first word of their file."""
+    case = CASES["BertForSequenceClassification"]
+    write_folder(Case("reranker", case.config | {"id2label": {"0": "LABEL_0"}}, case.ids), folder)
+    for name, content in CROSS_ENCODER.items():
+        more = changed.get(name.split("_")[0].split(".")[0])
+        found = more if isinstance(more, list) else content if more is None else {**content, **more}
+        (folder / name).write_text(json.dumps(found))
+    return folder
+
+
+def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
+    folder = cross_encoder(tmp_path)
+    with tuili.LLM(folder, num_threads=1) as llm:
+        assert llm.config["tasks"] == ["feature-extraction", "text-classification"]
+        raw = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
+    cross_encoder(tmp_path, config={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    with tuili.LLM(folder, num_threads=1) as llm:
+        found = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.array(raw))), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (
+            {"modules": [*CROSS_ENCODER["modules.json"], {"type": "x.LogitScore", "path": "1_L"}]},
+            "LogitScore",
+        ),
+        ({"config": {"prompts": {"a": "b"}, "default_prompt_name": "a"}}, "default_prompt_name"),
+        ({"sentence": {"transformer_task": "text-generation"}}, "transformer_task"),
+        ({"sentence": {"module_output_name": "causal_logits"}}, "module_output_name"),
+    ],
+)
+def test_cross_encoders_that_are_not_done_are_refused(tmp_path, changed, message):
+    with pytest.raises(tuili.ModelUnsupportedError, match=message):
+        tuili.LLM(cross_encoder(tmp_path, **changed), num_threads=1)
+
+
+def test_token_types_are_given_where_the_tokenizer_gives_them(tmp_path):
+    scores = []
+    for names in (None, ["input_ids", "token_type_ids"], ["input_ids", "attention_mask"]):
+        folder = cross_encoder(tmp_path)
+        settings = {} if names is None else {"model_input_names": names}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        with tuili.LLM(folder, num_threads=1) as llm:
+            scores.append(llm.rank("the cat", [TEXTS[0]])[0]["score"])
+    assert scores[0] == scores[1] != scores[2]
+    (folder / "tokenizer_config.json").write_text('{"model_input_names": 3}')
+    with pytest.raises(tuili.TokenizerError, match="model_input_names"):
+        tuili.LLM(folder, num_threads=1)
 
 
 def test_vectors_that_are_not_numbers_are_an_error(tmp_path):

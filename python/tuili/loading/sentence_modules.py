@@ -70,21 +70,12 @@ def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, A
              lower_case, whether texts become lower case; prompts by name, and default_prompt_name
     raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
     """
-    path = os.path.join(folder, "modules.json")
-    if not os.path.lexists(path):
+    modules = _modules(folder, inside)
+    if modules is None:
         return None
-    modules = parse_json(read_file(path, MAX_CONFIG_BYTES, inside=inside), "modules.json")
-    if (
-        not isinstance(modules, list)
-        or len(modules) > 16
-        or not all(isinstance(item, dict) for item in modules)
-    ):
-        raise ModelFormatError("modules.json: expected a list of up to 16 objects", code="config_type")
     settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
     dense: list[Dense] = []
-    for item in modules:
-        module = Config(item, "modules.json")
-        kind = module.text("type").rsplit(".", 1)[-1]
+    for module, kind in modules:
         if settings["normalize"] and kind != "Normalize":
             raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
         if kind == "Pooling":
@@ -101,13 +92,57 @@ def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, A
     return settings | _text_settings(folder, inside), dense
 
 
+def _modules(folder: str, inside: str | None) -> list[tuple[Config, str]] | None:
+    """The modules and the names of their classes, None if the folder has no modules.json."""
+    path = os.path.join(folder, "modules.json")
+    if not os.path.lexists(path):
+        return None
+    modules = parse_json(read_file(path, MAX_CONFIG_BYTES, inside=inside), "modules.json")
+    if (
+        not isinstance(modules, list)
+        or len(modules) > 16
+        or not all(isinstance(item, dict) for item in modules)
+    ):
+        raise ModelFormatError("modules.json: expected a list of up to 16 objects", code="config_type")
+    configs = [Config(item, "modules.json") for item in modules]
+    return [(module, module.text("type").rsplit(".", 1)[-1]) for module in configs]
+
+
+def cross_encoder(folder: str, *, inside: str | None = None) -> dict[str, Any] | None:
+    """`sentence_transformers` of config.json, as older folders have it, of a cross-encoder that
+    sentence-transformers 6 wrote; None for another folder. It is a head alone, whose outputs are the scores.
+
+    raises  ModelUnsupportedError (module, config_unsupported) for what is not done
+    """
+    config = read_config(folder, "config_sentence_transformers.json", inside=inside)
+    modules = _modules(folder, inside)
+    if config is None or modules is None or config.text("model_type", None) != "CrossEncoder":
+        return None
+    kinds = [kind for _, kind in modules]
+    if kinds != ["Transformer"]:
+        raise ModelUnsupportedError(
+            f"modules.json: {shown(', '.join(kinds))}; a cross-encoder's is Transformer alone", code="module"
+        )
+    settings = _transformer_settings(folder, inside) or Config({}, "sentence_bert_config.json")
+    _expect_output(settings, "sequence-classification", "scores", "logits")
+    if config.text("default_prompt_name", None) is not None:
+        raise ModelUnsupportedError(
+            f"{config.what}: default_prompt_name: prompts of cross-encoders", code="config_unsupported"
+        )
+    return {"activation_fn": config.text("activation_fn", None)}
+
+
+def _transformer_settings(folder: str, inside: str | None) -> Config | None:
+    found = (read_config(folder, f"sentence_{kind}_config.json", inside=inside) for kind in _TRANSFORMERS)
+    return next((config for config in found if config is not None), None)
+
+
 def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     """What happens to texts before: a limit, lower case, prompts."""
     settings: dict[str, Any] = {}
-    found = (read_config(folder, f"sentence_{kind}_config.json", inside=inside) for kind in _TRANSFORMERS)
-    limits = next((config for config in found if config is not None), None)
+    limits = _transformer_settings(folder, inside)
     if limits is not None:
-        _expect_last_layer(limits)
+        _expect_output(limits, "feature-extraction", "token_embeddings", "last_hidden_state")
         settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
         if limits.flag("do_lower_case", False):
             settings["lower_case"] = True
@@ -127,15 +162,15 @@ def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     return settings | {"prompts": prompts, "default_prompt_name": default}
 
 
-def _expect_last_layer(config: Config) -> None:
-    """Refuse a Transformer module that gives anything but the last layer's token vectors."""
+def _expect_output(config: Config, task: str, output: str, of_method: str) -> None:
+    """Refuse a Transformer module that gives anything else; what its file leaves out is as it should be."""
     by_kind = config.section("modality_config")
     text = (by_kind.section("text") if by_kind is not None else None) or Config({}, config.what)
     for where, key, usual in (
-        (config, "transformer_task", "feature-extraction"),
-        (config, "module_output_name", "token_embeddings"),
+        (config, "transformer_task", task),
+        (config, "module_output_name", output),
         (text, "method", "forward"),
-        (text, "method_output_name", "last_hidden_state"),
+        (text, "method_output_name", of_method),
     ):
         where.choice(key, (usual,), usual)
     if "query_expansion" in config:

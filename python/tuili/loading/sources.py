@@ -31,7 +31,7 @@ from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.numbering import Numbering
-from tuili.loading.sentence_modules import Dense, read_modules
+from tuili.loading.sentence_modules import Dense, cross_encoder, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -131,7 +131,10 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
-    if os.path.lexists(os.path.join(folder, "modules.json")):
+    ranking = cross_encoder(folder, inside=inside)
+    if ranking is not None:
+        config.values = {**config.values, "sentence_transformers": ranking}
+    elif os.path.lexists(os.path.join(folder, "modules.json")):
         config = as_embedder(config)
     architecture, module = hf_architecture(config)
     _refuse_pickles_only(folder)
@@ -150,7 +153,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
-    embedding, dense = _embedding(folder, tokenizer.config, inside, pooling)
+    modules = read_modules(folder, inside=inside) if ranking is None else None
+    embedding, dense = _embedding(modules, tokenizer.config, pooling)
     return Source(
         path=folder,
         kind="folder",
@@ -240,9 +244,8 @@ def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | 
 
 
 def _embedding(
-    folder: str, tokenizer_config: dict[str, Any], inside: str | None, pooling: str
+    modules: tuple[dict[str, Any], list[Dense]] | None, tokenizer_config: dict[str, Any], pooling: str
 ) -> tuple[dict[str, Any], list[Dense]]:
-    modules = read_modules(folder, inside=inside)
     settings, dense = modules or ({"pooling": pooling, "normalize": False, "max_seq_length": None}, [])
     if settings["max_seq_length"] is None:
         # transformers writes 10^30 for "none"; anything above any context means the same.

@@ -81,6 +81,7 @@ class LoadedTokenizer:
     literal      the ids of tokens that decode to their own text
     token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
     max_tokens   the length limit that the files give, or None
+    tells_texts  whether the model is told which of two texts a token is of
     languages    of a model that translates between several, if its tokens tell them
     numbering    how the ids follow from the library's, if they are others; `backends` know it
     written      makes the tokenizer of what the model writes, if it cuts that in another way
@@ -102,6 +103,7 @@ class LoadedTokenizer:
     add_bos: bool = False
     add_eos: bool = False
     max_tokens: int | None = None
+    tells_texts: bool = True
     languages: Languages | None = None
     numbering: Numbering | None = None
     written: Callable[[], LoadedTokenizer] | None = None
@@ -188,16 +190,7 @@ def from_huggingface(
     """
     from tokenizers import Tokenizer
 
-    if len(data) > MAX_FILE_BYTES:
-        raise TokenizerError(
-            f"tokenizer.json has {len(data)} bytes; the limit is {MAX_FILE_BYTES}", code="tokenizer_limit"
-        )
-    try:
-        document = tokenizer_json.check(
-            parse_json(data, "tokenizer.json"), n_vocab if numbering is None else None
-        )
-    except (ModelFormatError, TokenizerError) as error:
-        raise TokenizerError(f"tokenizer.json: {error}", code=error.code) from error
+    document = _checked(data, n_vocab if numbering is None else None)
     token_bytes = decoder_bytes(document.get("decoder"))
     backend = call(Tokenizer.from_buffer, data)
     call(backend.no_padding)
@@ -225,9 +218,22 @@ def from_huggingface(
         cls_id=ids["cls"],
         mask_id=ids["mask"],
         max_tokens=_max_tokens(settings),
+        tells_texts=_tells_texts(settings),
         languages=languages,
     )
     return loaded if numbering is None else renumbered(loaded, numbering, n_vocab)
+
+
+def _checked(data: bytes, n_vocab: int | None) -> dict[str, Any]:
+    """What a tokenizer.json says."""
+    if len(data) > MAX_FILE_BYTES:
+        raise TokenizerError(
+            f"tokenizer.json has {len(data)} bytes; the limit is {MAX_FILE_BYTES}", code="tokenizer_limit"
+        )
+    try:
+        return tokenizer_json.check(parse_json(data, "tokenizer.json"), n_vocab)
+    except (ModelFormatError, TokenizerError) as error:
+        raise TokenizerError(f"tokenizer.json: {error}", code=error.code) from error
 
 
 def _put_around(backend: Tokenizer, languages: Languages | None, eos_id: int | None) -> None:
@@ -464,3 +470,13 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
             "model_max_length", f"expected a positive integer, found {shown(limit)}", "tokenizer_field"
         )
     return limit
+
+
+def _tells_texts(config: Mapping[str, Any]) -> bool:
+    """By the names of what the model is given; where none are, it gets token types, as in transformers 4."""
+    names = config.get("model_input_names")
+    if names is None:
+        return True
+    if not isinstance(names, list):
+        tokenizer_json.bad("model_input_names", f"expected a list, found {shown(names)}", "tokenizer_field")
+    return "token_type_ids" in names

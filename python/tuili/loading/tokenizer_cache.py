@@ -26,7 +26,7 @@ Bytes = NDArray[np.uint8]
 
 SECTIONS = ("tokenizer.json", "token_ends", "token_texts")
 _IDS = ("bos_id", "eos_ids", "pad_id", "unk_id", "cls_id", "mask_id")
-_FIELDS = ("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "decoding")
+_FIELDS = ("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "tells_texts", "decoding")
 
 
 def facts_of(loaded: LoadedTokenizer) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> 
     """One or two encodings without special tokens, with those that the model expects around them."""
     first, pair = parts[0], parts[1] if len(parts) > 1 else None
     whole = call(tokenizer.loaded.backend.post_process, first, pair)
-    return Encoded(whole.ids, whole.type_ids, whole.offsets, whole.sequence_ids, truncated)
+    types = whole.type_ids if tokenizer.loaded.tells_texts else [0] * len(whole.ids)
+    return Encoded(whole.ids, types, whole.offsets, whole.sequence_ids, truncated)
 
 
 def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[int]:
