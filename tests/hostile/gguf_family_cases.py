@@ -66,6 +66,8 @@ def families() -> Iterator[Case]:
     for name in ("t5", "t5encoder"):
         heads = {"attention__key_length": (U32, 16)}
         yield case(f"{name} without its tensors", of(name, **heads), F, "tensor_missing")
+    for key, value in (("attention__scale", 0.5), ("rope__freq_base_swa", 7.0), ("embedding_scale", 3.0)):
+        yield case(f"llama with {key}", of("llama", **{key: (F32, value)}), U, "config_unsupported")
     far = {"attention__relative_buckets_count": (U32, 0)}
     yield case("t5 of no buckets", of("t5", **far), F, "config_value")
     beyond = {"decoder_start_token_id": (U32, 1 << 20)}
