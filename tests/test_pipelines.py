@@ -226,6 +226,14 @@ def test_data_sets_are_iterables_and_wrong_ones_are_errors(model):
         list(pipe(iter([TEXT, 3])))
 
 
+def test_entities_are_grouped_by_the_older_names(model):
+    pipe = tuili.pipeline("ner", model("BertForTokenClassification"))
+    assert pipe(TEXT, grouped_entities=True) == pipe(TEXT, aggregation_strategy="simple")
+    both = {"grouped_entities": True, "ignore_subwords": True}
+    assert pipe(TEXT, **both) == pipe(TEXT, aggregation_strategy="first")
+    assert pipe(TEXT, **both, aggregation_strategy="none") == pipe(TEXT, ignore_subwords=True) == pipe(TEXT)
+
+
 def test_words_of_a_text_are_checked(model, tmp_path):
     pipe = tuili.pipeline("ner", model("BertForTokenClassification"), is_split_into_words=True)
     assert pipe([]) == [] and pipe([[]]) == [[]]
@@ -255,6 +263,48 @@ def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):
             tuili.pipeline("ner", model("BertForTokenClassification"), **{param: value})
     with pytest.raises(InvalidParameterError, match="model_kwargs must be a dict"):
         tuili.pipeline("ner", folder, model_kwargs=3)
+
+
+@pytest.mark.parametrize(
+    "name, task, inputs, within",
+    [
+        ("BertForSequenceClassification", "text-classification", [LONG], None),
+        ("BertForMaskedLM", "fill-mask", ["the [MASK] is " + LONG], "tokenizer_kwargs"),
+        ("DistilBertModel", "feature-extraction", [LONG], "tokenize_kwargs"),
+    ],
+)
+def test_the_words_of_transformers_tokenizers_say_how_long_an_input_is(model, name, task, inputs, within):
+    pipe = tuili.pipeline(task, model(name))
+
+    def call(**words: Any) -> Any:
+        return pipe(*inputs, **(words if within is None else {within: words}))
+
+    whole = call(truncation=True)
+    short = call(truncation="longest_first", max_length=12, padding=True)
+    assert short != whole and short == call(truncation="only_first", max_length=12, padding="max_length")
+    if task == "feature-extraction":
+        assert len(short[0]) == 12 and len(whole[0]) == 40
+    wrong: tuple[dict[str, Any], ...] = (
+        {"truncation": "first"}, {"truncation": 1}, {"max_length": 41}, {"max_length": 0}, {"padding": "no"},
+        {"max_lenght": 3},
+    )  # fmt: skip
+    for words in wrong:
+        with pytest.raises(InvalidParameterError):
+            call(**words)
+    for words in ({}, {"truncation": "do_not_truncate"}, {"max_length": 12}):
+        with pytest.raises(tuili.PromptTooLongError):
+            call(**words)
+    if within is not None:
+        with pytest.raises(InvalidParameterError, match="twice"):
+            pipe(*inputs, truncation=True, **{within: {"truncation": True}})
+        with pytest.raises(InvalidParameterError, match="must be a dict"):
+            pipe(*inputs, **{within: 3})
+
+
+def test_a_hypothesis_stays_whole_whatever_is_cut(model):
+    pipe = tuili.pipeline("zero-shot-classification", model("BertForSequenceClassification"))
+    cut = pipe(LONG, "cat, dog", truncation=True)
+    assert cut["truncated"] and cut == pipe(LONG, "cat, dog", truncation="only_first")
 
 
 def test_none_counts_as_not_given(model):

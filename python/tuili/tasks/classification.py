@@ -10,12 +10,13 @@ import numpy as np
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.heads import Head
-from tuili.tasks.encoding import Encoded, checked_str
+from tuili.tasks.encoding import Encoded, Room, checked_str, room
 from tuili.tasks.head import Progress, TaskModel
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import FUNCTIONS, best, function_named
 
 TASK = "text-classification"
+_ROOM = ("truncation", "max_length", "padding")
 
 
 def texts_of(item: object, name: str = "texts") -> tuple[str, str | None]:
@@ -34,11 +35,10 @@ def texts_of(item: object, name: str = "texts") -> tuple[str, str | None]:
 
 
 def outputs(
-    model: TaskModel, items: Sequence[Any], truncation: object, progress: Progress | None = None
+    model: TaskModel, items: Sequence[Any], space: Room, progress: Progress | None = None
 ) -> tuple[list[Encoded], list[np.ndarray]]:
     """The inputs as they were encoded, and what the head says of each: float32 [n_labels]."""
-    cut = "longest_first" if boolean("truncation", truncation) else None
-    inputs = [model.encode(*texts_of(item), cut=cut) for item in items]  # type: ignore[arg-type]
+    inputs = [model.encode_in(space, *texts_of(item)) for item in items]
     return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)] if inputs else []
 
 
@@ -47,7 +47,8 @@ def classify(
 ) -> list[dict[str, Any]]:
     """`LLM.classify` of a list."""
     head = model.head(TASK, "sequence")
-    inputs, rows = outputs(model, items, truncation, progress)
+    space = room({"truncation": boolean("truncation", truncation)}, model.max_len)
+    inputs, rows = outputs(model, items, space, progress)
     results = []
     for encoded, row in zip(inputs, rows, strict=True):
         scores = FUNCTIONS[head.function](row)
@@ -72,7 +73,8 @@ def relevance(
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
         )
-    _, rows = outputs(model, [(query, document) for document in documents], truncation, progress)
+    space = room({"truncation": boolean("truncation", truncation)}, model.max_len)
+    _, rows = outputs(model, [(query, document) for document in documents], space, progress)
     return FUNCTIONS[head.ranking](np.concatenate(rows))
 
 
@@ -83,6 +85,7 @@ class Task(Pipeline):
     top_k              so many labels, likeliest first, as a list for each input; None: all. Without it there
                        is one dict per input
     function_to_apply  "softmax", "sigmoid" or "none"; None or "default": as the model's configuration says
+    max_length         fewer tokens than the model takes; padding changes nothing
     returns            dicts of "label" and "score", in a list
     """
 
@@ -90,7 +93,7 @@ class Task(Pipeline):
         "top_k": ...,
         "return_all_scores": False,
         "function_to_apply": None,
-        "truncation": False,
+        **dict.fromkeys(_ROOM),
     }
 
     def prepare(self) -> None:
@@ -107,7 +110,8 @@ class Task(Pipeline):
         every = chosen["return_all_scores"] = boolean("return_all_scores", chosen["return_all_scores"])
         name = chosen["function_to_apply"]
         function = FUNCTIONS[self.head.function] if name in (None, "default") else function_named(name)
-        encoded, rows = outputs(self.tasks, items, chosen["truncation"])
+        space = room({name: chosen[name] for name in _ROOM}, self.tasks.max_len)
+        encoded, rows = outputs(self.tasks, items, space)
         results: list[Any] = [
             marked(self._labels(row, function, chosen), one.truncated)
             for one, row in zip(encoded, rows, strict=True)

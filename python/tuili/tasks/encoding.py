@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import described
+from tuili.generation.checks import boolean, described, integer
+from tuili.generation.params import unknown_name
 from tuili.loading.tokenizer import call
 from tuili.tokenization import Tokenizer, clean_text, encoding_of
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 Cut = Literal["longest_first", "only_first", "only_second"]
+_CUTS: dict[str, Cut | None] = {
+    "longest_first": "longest_first",
+    "only_first": "only_first",
+    "only_second": "only_second",
+    "do_not_truncate": None,
+}
+_PADDINGS = ("longest", "max_length", "do_not_pad")
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,46 @@ class Encoded:
     offsets: list[tuple[int, int]]
     texts: list[int | None]
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Room:
+    """How long an input may be: max_len tokens, of longer ones what `cut` says is cut off, or nothing."""
+
+    max_len: int
+    cut: Cut | None
+
+
+def room(given: Mapping[str, object], max_len: int) -> Room:
+    """By transformers' words for its tokenizers: truncation, a bool or what to cut; max_length, in tokens;
+    padding, which changes nothing, as the engine has none.
+
+    raises  InvalidParameterError naming the word
+    """
+    for name in given:
+        if name not in ("truncation", "max_length", "padding"):
+            unknown_name(name, ("truncation", "max_length", "padding"))
+    truncation, length, padding = (given.get(name) for name in ("truncation", "max_length", "padding"))
+    if padding is not None and padding not in _PADDINGS:
+        boolean("padding", padding)
+    if length is not None:
+        max_len = integer("max_length", length, 1, max_len)
+    if isinstance(truncation, str) and truncation in _CUTS:
+        return Room(max_len, _CUTS[truncation])
+    wanted = truncation is not None and boolean("truncation", truncation)
+    return Room(max_len, "longest_first" if wanted else None)
+
+
+def together(chosen: Mapping[str, object], name: str) -> dict[str, object]:
+    """truncation of a call, and those of `room`'s words that it was given in a dict of this name."""
+    given = chosen[name]
+    if given is None:
+        return {"truncation": chosen["truncation"]}
+    if not isinstance(given, Mapping):
+        raise InvalidParameterError(f"{name} must be a dict, not {described(given)}", param=name)
+    if chosen["truncation"] is not None and "truncation" in given:
+        raise InvalidParameterError("truncation is given twice", param="truncation")
+    return {"truncation": chosen["truncation"], **given}
 
 
 def encode(

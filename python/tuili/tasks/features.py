@@ -9,19 +9,25 @@ import numpy as np
 
 from tuili import _core
 from tuili.generation.checks import boolean
-from tuili.tasks.encoding import checked_str
+from tuili.tasks.encoding import checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many
 
 TASK = "feature-extraction"
 
 
 class Task(Pipeline):
-    """`pipe(inputs, return_tensors=False)`.
+    """`pipe(inputs, return_tensors=False, tokenize_kwargs=None)`.
+
+    tokenize_kwargs  truncation, max_length and padding, which changes nothing
 
     returns  per text a nested list [1][n_tokens][d_model]; with return_tensors a float32 array of that shape
     """
 
-    OPTIONS: ClassVar[Mapping[str, Any]] = {"return_tensors": False, "truncation": False}
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "return_tensors": False,
+        "truncation": None,
+        "tokenize_kwargs": None,
+    }
 
     def prepare(self) -> None:
         self.tasks = self.model.task_model(TASK)
@@ -29,8 +35,8 @@ class Task(Pipeline):
     def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         texts = [checked_str(text, "inputs") for text in many(inputs)]
-        cut = "longest_first" if boolean("truncation", chosen["truncation"]) else None
-        encoded = [self.tasks.encode(text, cut=cut) for text in texts]  # type: ignore[arg-type]
+        space = room(together(chosen, "tokenize_kwargs"), self.tasks.max_len)
+        encoded = [self.tasks.encode_in(space, text) for text in texts]
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
             sequences = [self.tasks.sequence(encoded[i], collect_hidden=True) for i in batch]

@@ -10,7 +10,7 @@ from tuili import _core
 from tuili.embedding import Encoder
 from tuili.errors import ModelUnsupportedError, NumericError
 from tuili.loading.heads import Head
-from tuili.tasks.encoding import Cut, Encoded, encode
+from tuili.tasks.encoding import Cut, Encoded, Room, encode
 from tuili.tokenization import Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -45,6 +45,10 @@ class TaskModel:
     def encode(self, text: str, pair: str | None = None, *, cut: Cut | None = None) -> Encoded:
         """See tasks/encoding.py."""
         return encode(self.tokenizer, text, pair, max_len=self.max_len, cut=cut)
+
+    def encode_in(self, room: Room, text: str, pair: str | None = None) -> Encoded:
+        """The same in so much room."""
+        return encode(self.tokenizer, text, pair, max_len=room.max_len, cut=room.cut)
 
     def answers(
         self,

@@ -43,7 +43,8 @@ class Task(Pipeline):
 
     aggregation_strategy  "none": every token; "simple": neighbours of one label as an entity; "first",
                           "average", "max": the same of words, labelled by their first token, the mean of all,
-                          or the surest
+                          or the surest. Older names: grouped_entities ("simple"), with ignore_subwords
+                          ("first")
     stride                read a long text in windows that share so many tokens; needs a strategy
     is_split_into_words   an input is a list of words; places are those in the text that they make up with
                           `delimiter` (a space) between them
@@ -52,7 +53,9 @@ class Task(Pipeline):
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {
-        "aggregation_strategy": "none",
+        "aggregation_strategy": None,
+        "grouped_entities": False,
+        "ignore_subwords": False,
         "ignore_labels": ["O"],
         "stride": None,
         "is_split_into_words": False,
@@ -66,12 +69,7 @@ class Task(Pipeline):
 
     def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
-        strategy = chosen["aggregation_strategy"]
-        if strategy not in STRATEGIES:
-            raise InvalidParameterError(
-                f"aggregation_strategy must be one of {', '.join(STRATEGIES)}, not {described(strategy)}",
-                param="aggregation_strategy",
-            )
+        strategy = chosen["aggregation_strategy"] = _strategy(chosen)
         ignored = chosen["ignore_labels"]
         if not isinstance(ignored, list | tuple) or not all(isinstance(label, str) for label in ignored):
             raise InvalidParameterError("ignore_labels must be a list of str", param="ignore_labels")
@@ -217,6 +215,20 @@ class Task(Pipeline):
     def _text(self, tokens: list[str]) -> str:
         decoder = self.tasks.tokenizer.loaded.backend.decoder
         return " ".join(tokens) if decoder is None else call(decoder.decode, tokens)
+
+
+def _strategy(chosen: Mapping[str, Any]) -> str:
+    """The aggregation_strategy, or what the older flags say."""
+    grouped, whole = (boolean(name, chosen[name]) for name in ("grouped_entities", "ignore_subwords"))
+    strategy = chosen["aggregation_strategy"]
+    if strategy is None:
+        return "none" if not grouped else "first" if whole else "simple"
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        raise InvalidParameterError(
+            f"aggregation_strategy must be one of {', '.join(STRATEGIES)}, not {described(strategy)}",
+            param="aggregation_strategy",
+        )
+    return strategy
 
 
 def _lists(inputs: object) -> list[Any]:

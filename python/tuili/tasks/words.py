@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import boolean, described, integer
-from tuili.tasks.encoding import Encoded, checked_str
+from tuili.generation.checks import described, integer
+from tuili.tasks.encoding import Encoded, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
 
@@ -17,15 +17,21 @@ TASK = "fill-mask"
 
 
 class Task(Pipeline):
-    """`pipe(inputs, top_k=5, targets=None)`.
+    """`pipe(inputs, top_k=5, targets=None, tokenizer_kwargs=None)`.
 
     inputs   a text with at least one mask token (`pipe.mask_token`), or a list of them
     targets  words of the vocabulary, the only ones to choose from
+    tokenizer_kwargs  truncation, max_length and padding, which changes nothing
     returns  per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such lists where
              it has several masks. A list of one text gives what the text gives
     """
 
-    OPTIONS: ClassVar[Mapping[str, Any]] = {"top_k": 5, "targets": None, "truncation": False}
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "top_k": 5,
+        "targets": None,
+        "truncation": None,
+        "tokenizer_kwargs": None,
+    }
 
     def prepare(self) -> None:
         self.tasks = self.model.task_model(TASK)
@@ -41,8 +47,8 @@ class Task(Pipeline):
         texts = [checked_str(text, "inputs") for text in many(inputs)]
         targets = self._targets(chosen["targets"])
         top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
-        cut = "longest_first" if boolean("truncation", chosen["truncation"]) else None
-        encoded = [self.tasks.encode(text, cut=cut) for text in texts]  # type: ignore[arg-type]
+        space = room(together(chosen, "tokenizer_kwargs"), self.tasks.max_len)
+        encoded = [self.tasks.encode_in(space, text) for text in texts]
         masks = [[i for i, token in enumerate(one.ids) if token == self._mask_id] for one in encoded]
         for i, found in enumerate(masks):
             if not found:

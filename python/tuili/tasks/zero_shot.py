@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import boolean, described
-from tuili.tasks.encoding import checked_str
+from tuili.tasks.encoding import checked_str, room
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
 
@@ -47,8 +47,9 @@ class Task(Pipeline):
         labels = _labels(chosen["candidate_labels"])
         hypotheses = _hypotheses(chosen["hypothesis_template"], labels)
         alone = boolean("multi_label", chosen["multi_label"]) or len(labels) == 1
-        cut = "only_first" if boolean("truncation", chosen["truncation"]) else None
-        inputs = [self.tasks.encode(text, pair, cut=cut) for text in texts for pair in hypotheses]  # type: ignore[arg-type]
+        cut = "only_first" if chosen["truncation"] is True else chosen["truncation"]
+        space = room({"truncation": cut}, self.tasks.max_len)
+        inputs = [self.tasks.encode_in(space, text, pair) for text in texts for pair in hypotheses]
         rows = np.concatenate(self.tasks.answers(inputs)) if inputs else np.empty((0, 2), np.float32)
         results = []
         for i, text in enumerate(texts):
