@@ -12,36 +12,41 @@ from tuili.loading.architectures import (
     GLOBAL,
     LOCAL,
     activation,
+    decoder,
     expect_only,
+    layer_of,
     layer_types,
     rope_of_kind,
     rotary_head_dim,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, GGUF_WINDOW, decoder_config
+from tuili.loading.architectures.from_gguf import (
+    DECODER_GGUF_NAMES,
+    GGUF_POST_NORMS,
+    GGUF_QK_NORMS,
+    GGUF_WINDOW,
+    decoder_config,
+)
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.gguf import Metadata
 
-TENSOR_NAMES = (
+SANDWICH_NAMES = (
     DECODER_NAMES
     | ATTENTION_BIASES
     | {
-        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
-        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
         "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
         "model.layers.{i}.pre_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
         "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
     }
 )
+TENSOR_NAMES = SANDWICH_NAMES | {
+    "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+    "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+}
 IGNORED_TENSORS = ()
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | {
-    "blk.{i}.attn_q_norm.weight": "layers.{i}.query_norm",
-    "blk.{i}.attn_k_norm.weight": "layers.{i}.key_norm",
-    "blk.{i}.post_attention_norm.weight": "layers.{i}.post_attention_norm",
-    "blk.{i}.post_ffw_norm.weight": "layers.{i}.post_mlp_norm",
-}
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS | GGUF_POST_NORMS
 GGUF_IGNORED_TENSORS = ()
 
 _SCALED = 62  # layers of Gemma 3 27B, the one size whose attention scale is not 1 / sqrt(head_dim)
@@ -50,7 +55,7 @@ _SCALED = 62  # layers of Gemma 3 27B, the one size whose attention scale is not
 def spec(config: Config) -> ModelSpec:
     """Gemma3ForCausalLM (config.json of transformers ≥ 4.50, and its version 5 spelling of RoPE)."""
     size = sizes(config)
-    head_dim = rotary_head_dim(config, size)
+    size = size._replace(head_dim=rotary_head_dim(config, size))
     pattern = config.integer("sliding_window_pattern", 1, 1024, 6)
     usual = [LOCAL if (i + 1) % pattern else GLOBAL for i in range(size.n_layers)]
     types = layer_types(config, size.n_layers, usual)
@@ -61,11 +66,8 @@ def spec(config: Config) -> ModelSpec:
     bias = config.flag("attention_bias", False)
 
     def layer(kind: str) -> LayerSpec:
-        return LayerSpec(
-            n_heads=size.n_heads,
-            n_kv_heads=size.n_kv_heads,
-            head_dim=head_dim,
-            d_ff=size.d_ff,
+        return layer_of(
+            size,
             norm_placement="sandwich",
             activation=activation(config, "hidden_activation", "gelu_pytorch_tanh"),
             qk_norm="heads",
@@ -77,19 +79,17 @@ def spec(config: Config) -> ModelSpec:
         )
 
     layers = {kind: layer(kind) for kind in (GLOBAL, LOCAL)}
-    return ModelSpec(
-        kind="decoder",
-        n_vocab=size.n_vocab,
-        d_model=size.d_model,
-        max_positions=size.max_positions,
-        layers=[layers[kind] for kind in types],
-        ropes=[
-            rope_of_kind(config, size, GLOBAL, 1_000_000.0, "rope_theta", scaled=True)[0],
-            rope_of_kind(config, size, LOCAL, 10_000.0, "rope_local_base_freq", scaled=False)[0],
-        ],
+    ropes = [
+        rope_of_kind(config, size, GLOBAL, 1_000_000.0, "rope_theta", scaled=True)[0],
+        rope_of_kind(config, size, LOCAL, 10_000.0, "rope_local_base_freq", scaled=False)[0],
+    ]
+    return decoder(
+        config,
+        size,
+        [layers[kind] for kind in types],
+        ropes,
+        tied=True,
         embedding_scale=float(np.float32(size.d_model**0.5)),
-        norm_eps=config.number("rms_norm_eps", 1e-12, 1.0, 1e-6),
-        tied_head=config.flag("tie_word_embeddings", True),
         logit_softcap=config.number("final_logit_softcapping", 1e-3, 1e6, 0.0),
     )
 

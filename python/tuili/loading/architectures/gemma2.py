@@ -6,8 +6,6 @@ import numpy as np
 
 from tuili._core import LayerSpec, ModelSpec
 from tuili.loading.architectures import (
-    ATTENTION_BIASES,
-    DECODER_NAMES,
     GLOBAL,
     LOCAL,
     Sizes,
@@ -26,20 +24,13 @@ from tuili.loading.architectures.from_gguf import (
     GGUF_WINDOW,
     decoder_config,
 )
+from tuili.loading.architectures.gemma import SANDWICH_NAMES
 from tuili.loading.architectures.gemma import fold as fold
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata
 
-TENSOR_NAMES = (
-    DECODER_NAMES
-    | ATTENTION_BIASES
-    | {
-        "model.layers.{i}.post_attention_layernorm.weight": "layers.{i}.post_attention_norm",
-        "model.layers.{i}.pre_feedforward_layernorm.weight": "layers.{i}.mlp_norm",
-        "model.layers.{i}.post_feedforward_layernorm.weight": "layers.{i}.post_mlp_norm",
-    }
-)
+TENSOR_NAMES = SANDWICH_NAMES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_POST_NORMS
@@ -101,10 +92,7 @@ def gemma(config: Config, size: Sizes, layers: list[LayerSpec], logit_softcap: f
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "gemma2", whose scale of attention depends on the size."""
-    caps = {
-        "attn_logit_softcapping": "attn_logit_softcapping",
-        "final_logit_softcapping": "final_logit_softcapping",
-    }
+    caps = {key: key for key in ("attn_logit_softcapping", "final_logit_softcapping")}
     config = decoder_config(metadata, checkpoint, numbers=caps, integers=GGUF_WINDOW)
     size = sizes(config)
     scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
