@@ -187,6 +187,17 @@ def test_a_deberta_that_cannot_be_says_which_setting(tmp_path, settings, error, 
         plan_model(folder)
 
 
+@pytest.mark.parametrize("name, eos", [("ModernBertModel", 50282), ("EuroBertModel", 128001)])
+def test_an_end_of_text_that_the_class_writes_unasked_is_none(tmp_path, name, eos):
+    """Whatever the size of the vocabulary; another that is beyond it is an error."""
+    case = CASES[name]
+    usual = dataclasses.replace(case, config=case.config | {"eos_token_id": eos})
+    assert plan_model(write_folder(usual, tmp_path)).source.eos_token_ids == ()
+    with pytest.raises(tuili.ModelFormatError, match="eos_token_id"):
+        beyond = dataclasses.replace(case, config=case.config | {"eos_token_id": eos + 1})
+        plan_model(write_folder(beyond, tmp_path))
+
+
 def test_a_classifier_that_takes_the_mean_of_its_answers_is_refused(tmp_path):
     """EuroBERT's default; its own tokens classifier and the other poolings are not concerned."""
     case = CASES["EuroBertForSequenceClassification"]

@@ -122,7 +122,8 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("cohere", "cohere2"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
     "phi3": (32000,),
-    "smollm3": (128001,),
+    **dict.fromkeys(("smollm3", "eurobert"), (128001,)),
+    "modernbert": (50282,),
 }
 
 
