@@ -28,6 +28,7 @@ class Sentences:
     options: dict[str, Any] = field(default_factory=dict)
     others: dict[str, Any] = field(default_factory=dict)
     case: str = "BertModel"
+    normed: bool = False  # a LayerNorm after pooling
 
 
 FOLDERS = {
@@ -41,6 +42,7 @@ FOLDERS = {
     "two dense": Sentences(
         {"pooling_mode": ["max", "mean"]}, [(2 * D_MODEL, 64, "Identity", False), (64, 24, "ReLU", True)]
     ),
+    "normed": Sentences({"pooling_mode": "mean"}, [(D_MODEL, 20, "GELU", True)], normed=True),
     "truncated": Sentences({"pooling_mode": "mean"}, normalize=True, options={"truncate_dim": 12}),
     "truncated, normal": Sentences(
         {"pooling_mode": "mean"}, normalize=True, options={"truncate_dim": 12, "normalize": True}
@@ -68,6 +70,7 @@ def write(name: str, folder: Path) -> Path:
     asked = FOLDERS[name]
     write_folder(CASES[asked.case], folder)
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules += [("LayerNorm", "8_LayerNorm")] * asked.normed
     modules += [("Dense", f"{i}_Dense") for i, _ in enumerate(asked.dense, 2)]
     modules += [("Normalize", "9_Normalize")] * asked.normalize
     rows = [
@@ -89,11 +92,23 @@ def write(name: str, folder: Path) -> Path:
         values = {"linear.weight": rng.standard_normal((n_out, n_in)) / np.sqrt(n_in)}
         if bias:
             values["linear.bias"] = rng.standard_normal(n_out)
-        tensors = {
-            key: Weight("f32", value.shape, value.astype(np.float32).reshape(len(value), -1).view(np.uint8))
-            for key, value in values.items()
-        }
-        _write_safetensors(inner / "model.safetensors", tensors)
+        write_tensors(inner, values)
+    if asked.normed:
+        (folder / "8_LayerNorm").mkdir()
+        (folder / "8_LayerNorm" / "config.json").write_text(json.dumps({"dimension": D_MODEL}))
+        write_tensors(
+            folder / "8_LayerNorm",
+            {"norm.weight": 1 + rng.standard_normal(D_MODEL) / 4, "norm.bias": rng.standard_normal(D_MODEL)},
+        )
     for file, value in asked.others.items():
         (folder / file).write_text(json.dumps(value))
     return folder
+
+
+def write_tensors(folder: Path, values: dict[str, np.ndarray]) -> None:
+    """A module's model.safetensors, in float32."""
+    tensors = {
+        key: Weight("f32", value.shape, value.astype(np.float32).reshape(len(value), -1).view(np.uint8))
+        for key, value in values.items()
+    }
+    _write_safetensors(folder / "model.safetensors", tensors)

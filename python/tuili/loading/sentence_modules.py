@@ -39,6 +39,7 @@ _ACTIVATIONS = {"Tanh": "tanh", "Identity": "none", "ReLU": "relu", "GELU": "gel
 _TRANSFORMERS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _FOLDER = r"[A-Za-z0-9_-]{1,64}"
 MAX_PROMPTS = 256
+_NORM_EPS = 1e-5  # torch's
 
 
 @dataclass(frozen=True)
@@ -61,27 +62,50 @@ class Dense:
         return _core.ops.activate(y, None, self.activation)  # type: ignore[arg-type]
 
 
-def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, Any], list[Dense]] | None:
+@dataclass(frozen=True)
+class LayerNorm:
+    """The norm of sentence vectors float32 [n, n_in], of its own gain and bias."""
+
+    n_in: int
+    gain: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def n_out(self) -> int:
+        return self.n_in
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return _core.ops.layer_norm(np.ascontiguousarray(x), self.gain, self.bias, _NORM_EPS)
+
+
+SentenceMap = Dense | LayerNorm
+
+
+def read_modules(
+    folder: str, *, inside: str | None = None
+) -> tuple[dict[str, Any], list[SentenceMap]] | None:
     """What a sentence-transformers folder does with token vectors.
 
-    returns  (settings, dense maps in their order), or None if the folder has no modules.json. The settings:
-             pooling, one name or several with " + " between them, whose vectors are joined; normalize,
-             whether the vector is divided by its length at the end; max_seq_length, tokens or None;
-             lower_case, whether texts become lower case; prompts by name, and default_prompt_name
+    returns  (settings, what maps sentence vectors, in order), or None if the folder has no modules.json. The
+             settings: pooling, one name or several with " + " between them, whose vectors are joined;
+             normalize, whether the vector is divided by its length at the end; max_seq_length, tokens or
+             None; lower_case, whether texts become lower case; prompts by name, and default_prompt_name
     raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
     """
     modules = _modules(folder, inside)
     if modules is None:
         return None
     settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
-    dense: list[Dense] = []
+    maps: list[SentenceMap] = []
     for module, kind in modules:
         if settings["normalize"] and kind != "Normalize":
             raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
         if kind == "Pooling":
             settings["pooling"] = _pooling(folder, module.text("path"), inside)
         elif kind == "Dense":
-            dense.append(_dense(folder, module.text("path"), inside))
+            maps.append(_dense(folder, module.text("path"), inside))
+        elif kind == "LayerNorm":
+            maps.append(_layer_norm(folder, module.text("path"), inside))
         elif kind == "Normalize":
             _expect_sentences(_settings_of(folder, module.text("path", ""), inside))
             settings["normalize"] = True
@@ -89,7 +113,7 @@ def read_modules(folder: str, *, inside: str | None = None) -> tuple[dict[str, A
             raise ModelUnsupportedError(
                 f"modules.json: module '{shown(kind)}' is not supported", code="module"
             )
-    return settings | _text_settings(folder, inside), dense
+    return settings | _text_settings(folder, inside), maps
 
 
 def _modules(folder: str, inside: str | None) -> list[tuple[Config, str]] | None:
@@ -234,15 +258,29 @@ def _dense(folder: str, subfolder: str, inside: str | None) -> Dense:
             f"{config.what}: activation_function {shown(named)}; supported: {', '.join(_ACTIVATIONS)}",
             code="module",
         )
-    has_bias = config.flag("bias", True)
-    checkpoint = safetensors_file.open_folder(
-        os.path.join(folder, subfolder), strict_paths=inside is not None
-    )
-    values = {}
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (n_out, n_in)}
-    if has_bias:
+    if config.flag("bias", True):
         shapes["linear.bias"] = (n_out,)
-    with checkpoint:
+    values = _tensors(folder, subfolder, shapes, inside)
+    rows = np.asarray(from_float32(values["linear.weight"], "f32", "linear.weight")).reshape(n_out, -1)
+    weight = _core.PackedWeight("f32", n_out, n_in, rows)
+    return Dense(n_in, n_out, _ACTIVATIONS[named], weight, values.get("linear.bias"))
+
+
+def _layer_norm(folder: str, subfolder: str, inside: str | None) -> LayerNorm:
+    n = _module_config(folder, subfolder, inside).integer("dimension", 1, MAX_MODEL)
+    values = _tensors(folder, subfolder, {"norm.weight": (n,), "norm.bias": (n,)}, inside)
+    return LayerNorm(n, values["norm.weight"], values["norm.bias"])
+
+
+def _tensors(
+    folder: str, subfolder: str, shapes: dict[str, tuple[int, ...]], inside: str | None
+) -> dict[str, np.ndarray]:
+    """A module's own tensors as float32, flat, which must have these names and shapes."""
+    values = {}
+    with safetensors_file.open_folder(
+        os.path.join(folder, subfolder), strict_paths=inside is not None
+    ) as checkpoint:
         for name, shape in shapes.items():
             stored = checkpoint.tensors.get(name)
             if stored is None or stored.shape != shape or stored.format not in ("f32", "f16", "bf16"):
@@ -250,6 +288,4 @@ def _dense(folder: str, subfolder: str, inside: str | None) -> Dense:
                     f"{subfolder}: tensor {name} {list(shape)} is missing or another", code="tensor_shape"
                 )
             values[name] = to_float32(checkpoint.read(name), stored.format)
-    rows = np.asarray(from_float32(values["linear.weight"], "f32", "linear.weight")).reshape(n_out, -1)
-    weight = _core.PackedWeight("f32", n_out, n_in, rows)
-    return Dense(n_in, n_out, _ACTIVATIONS[named], weight, values.get("linear.bias"))
+    return values

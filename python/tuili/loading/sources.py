@@ -31,7 +31,7 @@ from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.numbering import Numbering
-from tuili.loading.sentence_modules import Dense, cross_encoder, read_modules
+from tuili.loading.sentence_modules import SentenceMap, cross_encoder, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -64,7 +64,7 @@ class Source:
     generation_defaults: dict[str, Any] = field(default_factory=dict)
     ignored_generation_keys: list[str] = field(default_factory=list)
     embedding: dict[str, Any] | None = None
-    dense: list[Dense] = field(default_factory=list)
+    dense: list[SentenceMap] = field(default_factory=list)
     eos_token_ids: tuple[int, ...] = ()
     decoder_start: int | None = None
 
@@ -244,8 +244,8 @@ def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | 
 
 
 def _embedding(
-    modules: tuple[dict[str, Any], list[Dense]] | None, tokenizer_config: dict[str, Any], pooling: str
-) -> tuple[dict[str, Any], list[Dense]]:
+    modules: tuple[dict[str, Any], list[SentenceMap]] | None, tokenizer_config: dict[str, Any], pooling: str
+) -> tuple[dict[str, Any], list[SentenceMap]]:
     settings, dense = modules or ({"pooling": pooling, "normalize": False, "max_seq_length": None}, [])
     if settings["max_seq_length"] is None:
         # transformers writes 10^30 for "none"; anything above any context means the same.
