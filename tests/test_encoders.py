@@ -128,6 +128,18 @@ def test_a_folder_without_the_head_that_it_names_gives_vectors(tmp_path):
     assert any("no head" in warning for warning in model.config["warnings"])
 
 
+def test_a_tied_head_without_parts_of_its_own_is_there(tmp_path):
+    """EuroBERT's words, which are the embedding alone: no tensor of the files is the head's."""
+    case = CASES["EuroBertForMaskedLM"]
+    bare = dataclasses.replace(case, config=case.config | {"tie_word_embeddings": True, "mlp_bias": False})
+    assert not any("lm_head" in name for name in tensors(bare))
+    model = load(plan_model(write_folder(bare, tmp_path)))
+    assert model.head is not None and not model.config["warnings"]
+    answers = _core.Runner(model.model, num_threads=1).answer([one := sequence(bare)])
+    wanted = one.hidden_states()[-1] @ tensors(bare)["model.embed_tokens.weight"].T
+    np.testing.assert_allclose(answers, wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["DebertaV2Model", "DebertaV2ForSequenceClassification-p2c"])
 def test_scores_from_distances_are_those_of_the_reference(loaded, name):
     case = CASES[name]

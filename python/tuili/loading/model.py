@@ -16,6 +16,7 @@ from tuili._core import Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading import heads
 from tuili.loading.checkpoint import FORMATS, TensorInfo
+from tuili.loading.config import Config
 from tuili.loading.files import StrPath, shown
 from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
@@ -287,7 +288,7 @@ def _find_head(source: Source, warnings: list[str]) -> None:
     """Note in the configuration which head the model has.
 
     sentence-transformers' folders name the class that a model was trained from, with a head for masked words
-    that they do not hold.
+    that they do not hold. One that is tied and has no parts of its own needs none.
     """
     if source.kind == "gguf":
         return
@@ -296,7 +297,12 @@ def _find_head(source: Source, warnings: list[str]) -> None:
         return
     names, _, prefix = _names(source)
     found = (our_names(theirs, names, prefix) for theirs in source.checkpoint.tensors)
-    if not any(parts is not None and parts.names[0].startswith("task_head.") for parts in found):
+    if any(parts is not None and parts.names[0].startswith("task_head.") for parts in found):
+        return
+    trial = Config(dict(source.config.values), source.config.what, source.config.names)
+    trial.head, trial.tensors = "words", source.config.tensors
+    spec = source.module.spec(trial)
+    if any(name.startswith("task_head.") for name, _ in ModelBuilder(spec).expected()):
         source.config.head = None
         warnings.append(f"the files hold no head for {source.architecture}; the model gives vectors only")
 
