@@ -204,6 +204,9 @@ def test_an_iterable_is_read_as_its_results_are_taken(model, name, task, inputs)
     first = next(results)
     assert len(taken) == 2
     assert [first, *results] == pipe(inputs, **labels)
+    taken.clear()
+    next(tuili.pipeline(task, model(name), batch_size=1)(source(), **labels))
+    assert len(taken) == 1
 
 
 class Rows:

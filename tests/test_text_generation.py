@@ -105,3 +105,10 @@ def test_each_prompt_may_have_parameters_of_its_own(adder):
     with pytest.raises(tuili.InvalidParameterError, match="2, for 1 prompts") as error:
         adder.model.generate(["999+  1="], greedy)
     assert error.value.param == "params"
+
+
+def test_texts_to_texts_of_an_iterable_come_as_transformers_gives_them():
+    """A list for each, also where a list of inputs gives dicts."""
+    numbers = ["12", "7", "345"]
+    with tuili.pipeline("text2text-generation", MODELS / "t5-numbers", max_new_tokens=8) as pipe:
+        assert list(pipe(iter(numbers), batch_size=2)) == [[one] for one in pipe(numbers)]

@@ -55,6 +55,7 @@ class Pipeline(ABC):
 
     def __init__(self, task: str, model: LLM, **defaults: Any) -> None:
         self.task, self.model = task, model
+        self._n_ahead = defaults.get("batch_size") or _AHEAD
         self._defaults = self._given(defaults)
         self.prepare()
 
@@ -91,8 +92,8 @@ class Pipeline(ABC):
         """See the task's own description."""
         if not args or not _is_stream(args[0]):
             return self.answer(*args, **options)
-        n_ahead = options.get("batch_size") or _AHEAD
         self._given(dict(options))
+        n_ahead = options.get("batch_size") or self._n_ahead
         return self._each(iter(args[0]), n_ahead, *args[1:], **options)
 
     def _each(self, inputs: Iterator[Any], n_ahead: int, *args: Any, **options: Any) -> Iterator[Any]:
