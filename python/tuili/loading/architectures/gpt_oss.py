@@ -115,7 +115,7 @@ def spec(config: Config) -> ModelSpec:
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "gpt-oss"."""
+    """The settings of a GGUF file of architecture "gpt-oss", whose YaRN rounds nothing: llama.cpp's does."""
     present = {"attention_bias": "attn_q.bias"}
     config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS | GGUF_WINDOW, present=present)
     scaling = config.values["rope_scaling"]
