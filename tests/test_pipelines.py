@@ -256,6 +256,10 @@ def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):
     for device in (-1, "cpu"):
         with tuili.pipeline("ner", folder, device=device, dtype="torch.bfloat16", num_workers=2) as pipe:
             assert "bf16" in pipe.model.config["weight_bytes"]
+    with tuili.pipeline("ner", folder, torch_dtype="float16") as pipe:
+        assert "f16" in pipe.model.config["weight_bytes"]
+    with pytest.raises(InvalidParameterError, match="torch_dtype is given next to dtype"):
+        tuili.pipeline("ner", folder, dtype="float32", torch_dtype="float32")
     with tuili.pipeline("ner", folder, model_kwargs={"quantization": "int8"}) as pipe:
         assert pipe.model.config["quantization"] == "int8"
     for param, value in (("device", 7), ("dtype", "int3"), ("model_kwargs", {"quantization": "int9"})):

@@ -146,6 +146,7 @@ def pipeline(
     *,
     device: object = None,
     dtype: object = None,
+    torch_dtype: object = None,
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Pipeline:
@@ -156,7 +157,7 @@ def pipeline(
 
     model         an LLM, or what LLM takes
     device        for a model that is loaded here: "cpu", "cuda", "cuda:1", or a GPU's number, -1 for the CPU
-    dtype         of its float weights, as LLM has it, or torch's type
+    dtype         of its float weights, as LLM has it, or torch's type; torch_dtype is its older name
     model_kwargs  more of LLM's parameters
     options       defaults of the task's own parameters
     raises        InvalidParameterError for an unknown task or option, ModelUnsupportedError (task) for a
@@ -176,7 +177,9 @@ def pipeline(
         raise InvalidParameterError(
             f"model_kwargs must be a dict, not {described(model_kwargs)}", param="model_kwargs"
         )
-    loading = _load_options(device, dtype, model_kwargs)
+    if dtype is not None and torch_dtype is not None:
+        raise InvalidParameterError("torch_dtype is given next to dtype", param="torch_dtype")
+    loading = _load_options(device, torch_dtype if dtype is None else dtype, model_kwargs)
     found: type[Pipeline] = importlib.import_module(f"tuili.tasks.{place}").Task
     if isinstance(model, LLM):
         for param in loading:
