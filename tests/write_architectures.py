@@ -22,8 +22,8 @@ their range. "transformers" means against transformers 5 in float32, "reference"
 where transformers has no code of its own. A setting that is not supported is an error that names it.
 The last column is `general.architecture` of GGUF files, whose logits `tests/test_gguf_families.py` compares
 with the folder's, bit for bit, and `tests/compare_gguf.py` with llama.cpp's (within 2 % of their range).
-A key of a file that would change the result, and that models of its kind do not have here, is an error. YaRN
-follows the folder: its betas count in every file, and GPT-OSS's rounds nothing, where llama.cpp has it otherwise.
+A key of a file that would change the result, and that models of its kind do not have here, is an error.
+YaRN follows the folder: its betas count in every file, and GPT-OSS's rounds nothing; llama.cpp differs.
 
 Folders may hold GPTQ (2, 4 and 8 bits, versions 1 and 2, any groups, act-order), AWQ (GEMM) or, for GPT-OSS,
 MXFP4 tensors: `tests/test_quantized_checkpoints.py` compares with the same values in float32, bit for bit.
