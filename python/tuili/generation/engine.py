@@ -503,11 +503,10 @@ class Engine(Worker):
             self._settle(request, error)
 
     def _remove(self, row: Row) -> None:
-        queued = not row.admitted
         self.scheduler.remove(row)
         with self._load:
             self._n_rows -= 1
-            if queued:
+            if row.queued:
                 self._queued_tokens -= len(row.request.prompt_token_ids)
 
     def _settle(self, request: Request, error: BaseException | None) -> None:
@@ -534,6 +533,7 @@ class Engine(Worker):
         for row in plan.admitted:
             with self._load:
                 self._queued_tokens -= len(row.request.prompt_token_ids)
+            row.queued = False
             if row.request.times.admitted is None:
                 row.request.times.admitted = now
 
