@@ -34,7 +34,7 @@ from tuili.loading.model import load, plan_model
 
 memory = ctypes.PyDLL(sys.argv[1])
 MOST = 2000  # allocations of one act
-MOST_PLACES = 16  # where pybind11 cannot do without
+MOST_PLACES = 8  # where pybind11 cannot do without
 PYBIND11 = re.compile(
     r"^(\w+ )?pybind11::|std::.*\b_object\b|^\?\?$"
 )  # its functions, in a file with symbols
