@@ -270,6 +270,13 @@ def test_a_search_takes_the_words_of_generate_for_its_own(llm):
             llm.beam_search("the answer is", **twice)
 
 
+def test_no_width_is_the_default_one(llm):
+    plain = llm.beam_search("the answer is", max_tokens=8)
+    for words in ({"num_beams": None}, {"beam_width": None}):
+        assert llm.beam_search("the answer is", max_tokens=8, **words).outputs == plain.outputs
+    assert len(llm.beam_search("the answer is", 2, 8, num_beams=None).outputs) == 2
+
+
 def test_a_search_of_one_beam_takes_none_for_a_default(llm):
     plain = llm.beam_search("the answer is", 1, 8)
     assert llm.beam_search("the answer is", 1, 8, None, logprobs=None).outputs == plain.outputs

@@ -87,6 +87,12 @@ def test_chat_ends_with_the_input(run, llama, monkeypatch):
     assert run("chat", llama, *SMALL)[0] == 0
 
 
+def test_a_conversation_with_a_model_that_cannot_have_one_is_an_error(run, bert, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda prompt: "/exit")
+    code, out, err = run("chat", bert, "--threads", 1)
+    assert code == 1 and not out and "it makes vectors, not text" in err
+
+
 def test_texts_may_follow_options(run, llama, bert):
     code, out, _ = run("chat", llama, *SMALL, "--max-tokens", 3, "--json", "hello")
     assert code == 0 and json.loads(out)["outputs"]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cuda_emulation.rebuilt import KERNELS, finished_build, rebuild
+
 SOURCE = Path(__file__).parent / "cuda_emulation"
-KERNELS = Path(__file__).parent.parent / "csrc" / "kernels" / "cuda"
 ROOFLINE = Path(__file__).parent.parent / "tools" / "roofline.py"
 
 
@@ -27,22 +28,30 @@ class Build:
         definitions = [f"-D{name}={value}" for name, value in options.items()]
         self._cmake("-S", SOURCE, "-B", folder, *definitions)
 
-    def run(self, test: str, *arguments: str | Path) -> dict[str, str]:
-        """Builds and runs one test program: name of each test -> "" or why it failed."""
+    def build(self, test: str) -> None:
         self._cmake("--build", self.folder, "--target", test, "--parallel", "2")
-        done = subprocess.run([self.folder / test, *arguments], capture_output=True, text=True, timeout=300)
-        results = {}
-        for line in done.stdout.splitlines():
-            verdict, _, rest = line.partition(" ")
-            name, _, why = rest.partition(": ")
-            results[name] = "" if verdict == "PASS" else why or verdict
-        if done.returncode not in (0, 1) or (done.returncode == 1) != any(results.values()):
-            results["the whole program"] = f"exit status {done.returncode}: {done.stderr[-2000:]}"
-        return results
+
+    def run(self, test: str, *arguments: str | Path) -> dict[str, str]:
+        """Builds and runs one test program."""
+        self.build(test)
+        return results_of(self.folder / test, *arguments)
 
     def _cmake(self, *arguments: str | Path) -> None:
         done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def results_of(program: Path, *arguments: str | Path) -> dict[str, str]:
+    """What a test program says: name of each test -> "" or why it failed."""
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300)
+    results = {}
+    for line in done.stdout.splitlines():
+        verdict, _, rest = line.partition(" ")
+        name, _, why = rest.partition(": ")
+        results[name] = "" if verdict == "PASS" else why or verdict
+    if done.returncode not in (0, 1) or (done.returncode == 1) != any(results.values()):
+        results["the whole program"] = f"exit status {done.returncode}: {done.stderr[-2000:]}"
+    return results
 
 
 def assert_passes(results: dict[str, str], at_least: int) -> None:
@@ -114,23 +123,6 @@ def test_nothing_is_read_or_written_out_of_bounds(program: str, sanitized: Build
     assert_passes(sanitized.run(program), at_least=12)
 
 
-@pytest.fixture(scope="module")
-def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copies of the kernels' headers, to plant bugs in."""
-    root = tmp_path_factory.mktemp("cuda_headers")
-    folder = root / "kernels" / "cuda"
-    folder.mkdir(parents=True)
-    for header in KERNELS.glob("*.cuh"):
-        shutil.copy(header, folder)
-    return root
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory, headers: Path) -> Build:
-    """A build that reads those copies in place of the originals."""
-    return Build(tmp_path_factory.mktemp("cuda_planted"), TUILI_CUDA_OVERLAY=headers)
-
-
 PLANTED = {  # file, what stands there, what is planted instead
     "no barrier between the warps of a norm": (
         "rows.cuh",
@@ -180,13 +172,11 @@ PLANTED = {  # file, what stands there, what is planted instead
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED)
-def test_a_bug_planted_in_a_kernel_is_caught(bug: str, planted: Build, headers: Path) -> None:
+def test_a_bug_planted_in_a_kernel_is_caught(bug: str, release: Build, tmp_path: Path) -> None:
     name, right, wrong = PLANTED[bug]
-    header = headers / "kernels" / "cuda" / name
-    source = header.read_text(encoding="utf-8")
+    source = (KERNELS / name).read_text(encoding="utf-8")
     assert right in source, f"{name} has changed: plant the bug again"
-    header.write_text(source.replace(right, wrong), encoding="utf-8")
-    try:
-        assert any(planted.run("kernels_test").values()), "the tests pass with the bug in place"
-    finally:
-        header.write_text(source, encoding="utf-8")
+    release.build("kernels_test")
+    built = finished_build(release.folder, "tuili_EMULATED", "kernels_test", "tuili_EMULATED")
+    program = rebuild(built, KERNELS / name, source.replace(right, wrong), tmp_path)
+    assert any(results_of(program, "--stop").values()), "the tests pass with the bug in place"

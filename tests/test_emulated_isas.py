@@ -22,6 +22,12 @@ def needs(reason: str, *found: object) -> None:
         pytest.skip(f"needs {reason}")
 
 
+@pytest.fixture(scope="module")
+def neon(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build folder, of which the second test compiles the tables again."""
+    return tmp_path_factory.mktemp("neon")
+
+
 def simde() -> list[str]:
     needs("cmake", shutil.which("cmake"))
     needs("an x86-64 machine", platform.machine() == "x86_64")
@@ -32,12 +38,13 @@ def simde() -> list[str]:
 
 def aarch64() -> list[str]:
     needs("cmake", shutil.which("cmake"))
-    needs("aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu)", shutil.which("aarch64-linux-gnu-g++"))
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    needs("aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu)", compiler)
     needs("qemu-aarch64 (Debian: qemu-user)", shutil.which("qemu-aarch64"))
     return [
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
-        "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
+        f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     ]
 
@@ -70,11 +77,12 @@ def test_avx512_equals_generic_under_simde(tmp_path: Path) -> None:
     assert_equal(compare(tmp_path, simde(), []))
 
 
-def test_neon_equals_generic_under_qemu(tmp_path: Path) -> None:
-    assert_equal(compare(tmp_path, aarch64(), ["qemu-aarch64", "-cpu", "max"]))
+def test_neon_equals_generic_under_qemu(neon: Path) -> None:
+    options = [*aarch64(), "-DTUILI_OVERLAY="]
+    assert_equal(compare(neon, options, ["qemu-aarch64", "-cpu", "max"]))
 
 
-def test_a_wrong_table_is_found(tmp_path: Path) -> None:
+def test_a_wrong_table_is_found(neon: Path, tmp_path: Path) -> None:
     """The comparison can fail: a fused step taken apart in the vocabulary of NEON."""
     options = aarch64()
     folder = tmp_path / "overlay" / "kernels" / "cpu"
@@ -86,4 +94,4 @@ def test_a_wrong_table_is_found(tmp_path: Path) -> None:
     text = text.replace("namespace tuili", f"{planted}namespace tuili", 1).replace(right, "PLANTED(")
     (folder / "simd_neon.h").write_text(text, encoding="utf-8")
     options += [f"-DTUILI_OVERLAY={tmp_path / 'overlay'}"]
-    assert any(compare(tmp_path / "build", options, ["qemu-aarch64", "-cpu", "max"]).values())
+    assert any(compare(neon, options, ["qemu-aarch64", "-cpu", "max"]).values())

@@ -454,13 +454,15 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
                 found.append("ok")
             except BaseException as error:
                 found.append(type(error).__name__)
+        found.append("healthy" if engine.healthy else "ill")
         engine.close()
         running.abort()
         os.write(write, " ".join(found).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
-        assert pipe.read() == "ok ok ok ok"
+        assert pipe.read() == "ok ok ok ok ill"
+    assert engine.healthy
     assert os.waitpid(child, 0)[1] == 0
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
 

@@ -140,6 +140,13 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
     assert caught.value.code == "unknown_parameter"
 
 
+@pytest.mark.parametrize("given", ["echo", "best_of", "format", "user", "prompt", "x" * 100])
+def test_a_name_that_none_is_near_comes_without_a_guess(given):
+    with pytest.raises(InvalidParameterError, match="unknown parameter") as caught:
+        SamplingParams(**{given: 1})
+    assert "did you mean" not in str(caught.value)
+
+
 def test_none_is_an_empty_list():
     params = SamplingParams(stop=None, stop_token_ids=None, bad_words=None, logit_bias=None)
     assert params == SamplingParams()

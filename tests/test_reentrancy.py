@@ -6,10 +6,13 @@ moment.
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 
 import pytest
 
+from test_structured import make_grammars
 from tiny_engine import codes, is_idle, make_engine, sampling
 from tuili.errors import EngineClosedError, QueueFullError
 
@@ -130,3 +133,59 @@ def test_ctrl_c_while_the_thread_starts_leaves_one_thread_or_none(monkeypatch, l
         assert not strays[0].is_alive(), "two threads compute"
     engine.close()
     assert not engine._thread.is_alive()
+
+
+class CtrlC:
+    """KeyboardInterrupt before the n-th line that the engine's own files run; `came` says whether it did."""
+
+    def __init__(self, n):
+        self.n_left, self.came = n, False
+
+    def trace(self, frame, event, argument):
+        if not frame.f_code.co_filename.endswith(("generation/engine.py", "generation/worker.py")):
+            return None
+        if event == "line" and not self.came:
+            self.n_left -= 1
+            if self.n_left < 0:
+                self.came = True
+                raise KeyboardInterrupt
+        return self.trace
+
+
+@pytest.fixture
+def no_finalisers():
+    """Of other tests' engines, which would run in a submission, and be where Ctrl-C comes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("options", [{}, {"n": 3, "temperature": 1.0}, {"regex": "[a-z]+"}], ids=str)
+def test_ctrl_c_anywhere_in_a_submission_leaves_nothing_of_it(options, no_finalisers):
+    grammars = make_grammars(start_thread=False)
+    engine, params = make_engine(grammars=grammars, eos_ids=(0,)), sampling(max_tokens=3, **options)
+    n = 0
+    while True:
+        ctrl_c = CtrlC(n)
+        sys.settrace(ctrl_c.trace)
+        try:
+            handle = engine.submit(codes("ab"), params)
+        except KeyboardInterrupt:
+            handle = None
+        finally:
+            sys.settrace(None)
+        if not ctrl_c.came:
+            break
+        assert handle is None
+        for _ in range(2):
+            engine.step()
+            grammars.step()
+        assert is_idle(engine), f"something is left of a submission that line {n} ended"
+        n += 1
+    assert n > 20, "the trace saw nothing"
+    while not handle.done:
+        engine.step()
+        grammars.step()
+    assert handle.result(0).outputs[0].token_ids
+    assert is_idle(engine)

@@ -1,4 +1,4 @@
-"""200 schedules of property_schedules.py in every test run; .ci/run plays 1,000."""
+"""200 schedules of property_schedules.py in every test run; .ci/run plays 1,000 with them."""
 
 from __future__ import annotations
 

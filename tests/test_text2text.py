@@ -29,7 +29,10 @@ class Recorder:
     def generate(self, sources: list[list[int]], **options: Any) -> list[Any]:
         self.asked.append((sources, options))
         n = options.get("n", 1)
-        return [SimpleNamespace(outputs=[SimpleNamespace(text=str(len(ids)))] * n) for ids in sources]
+        return [
+            SimpleNamespace(outputs=[SimpleNamespace(text=str(len(ids)), token_ids=[])] * n)
+            for ids in sources
+        ]
 
 
 @pytest.fixture

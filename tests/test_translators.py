@@ -76,6 +76,21 @@ def test_beams_are_those_of_transformers(models, name, width):
 # ---- results
 
 
+@pytest.mark.parametrize("task", ["translation", "summarization"])
+def test_white_space_is_its_own_answer(models, task):
+    """Of an end of text alone the model makes a number."""
+    options = {"tgt_lang": "cmn"} if task == "translation" else {}
+    pipe = tuili.pipeline(task, models["marian-numbers"], **options)
+    key = {"translation": "translation_text", "summarization": "summary_text"}[task]
+    seven, *blank = pipe(["7", "", " \n"])
+    assert seven[key] and blank == [{key: ""}, {key: " \n"}]
+    assert pipe("", num_beams=2, num_return_sequences=2) == [{key: ""}] * 2
+    [ids] = pipe("", return_tensors=True)
+    assert list(ids.values()) == [[models["marian-numbers"].config["decoder_start_token_id"]]]
+    with pytest.raises(InvalidParameterError):
+        pipe("", max_tokens=-1)
+
+
 def test_results_are_shaped_as_in_transformers(models):
     t5 = models["t5-numbers"]
     pipe = tuili.pipeline("translation_num_to_en", t5)

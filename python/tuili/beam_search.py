@@ -19,7 +19,7 @@ _DEFAULTS = {"num_beams": 4, "max_tokens": 64, "length_penalty": 1.0}  # those o
 def beam_search(
     self: LLM,
     prompts: OnePrompt | Messages,
-    beam_width: int = 4,
+    beam_width: int | None = 4,
     max_tokens: int = 64,
     length_penalty: float = 1.0,
     *,
@@ -31,7 +31,7 @@ def beam_search(
 def beam_search(
     self: LLM,
     prompts: ManyPrompts,
-    beam_width: int = 4,
+    beam_width: int | None = 4,
     max_tokens: int = 64,
     length_penalty: float = 1.0,
     *,
@@ -44,7 +44,7 @@ def beam_search(
 def beam_search(
     self: LLM,
     prompts: Any,
-    beam_width: int = 4,
+    beam_width: int | None = 4,
     max_tokens: int = 64,
     length_penalty: float = 1.0,
     *,
@@ -66,8 +66,10 @@ def beam_search(
     raises          as `generate`; InvalidParameterError for what does not go with a search
     """
     asked = canonical_names(options)
+    if asked.get("num_beams", 1) is None:  # as if it were not given
+        del asked["num_beams"]
     words: dict[str, Any] = {
-        "num_beams": beam_width,
+        "num_beams": _DEFAULTS["num_beams"] if beam_width is None else beam_width,
         "max_tokens": max_tokens,
         "length_penalty": length_penalty,
     }

@@ -246,6 +246,7 @@ def _chat(options: argparse.Namespace) -> int:
     with _open(options) as llm:
         if options.message is not None:
             return _answer(llm, [*system, {"role": "user", "content": options.message}], options)
+        llm._encode_chat([*system, {"role": "user", "content": "hello"}])  # who cannot chat says so at once
         return _converse(llm, system, _given(options, sampling_arguments.NAMES))
 
 

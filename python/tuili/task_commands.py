@@ -51,12 +51,9 @@ def _run(options: argparse.Namespace) -> int:
     from tuili.tasks.pipeline import pipeline
 
     texts = options.texts or _standard_input(options.task)
-    blank = {i for i, text in enumerate(texts) if options.task == "translation" and not text.strip()}
-    asked = [text for i, text in enumerate(texts) if i not in blank]
     given = {name: value for name in _OPTIONS if (value := getattr(options, name, None)) is not None}
     with options.open_model(options) as llm:
-        found = iter(pipeline(options.task, llm)(asked, truncation=options.truncate, **given))
-    results = [{"translation_text": text} if i in blank else next(found) for i, text in enumerate(texts)]
+        results = pipeline(options.task, llm)(texts, truncation=options.truncate, **given)
     if options.json:
         options.print_json({"model": options.model, "task": options.task, "results": results})
         return 0

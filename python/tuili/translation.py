@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from tuili.errors import InvalidParameterError
 from tuili.tasks.text2text import KEYS, Task
@@ -12,9 +11,29 @@ if TYPE_CHECKING:
     from tuili.llm import LLM
 
 
+@overload
 def translate(
     self: LLM,
-    texts: str | Sequence[str],
+    texts: str,
+    *,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
+    truncation: bool = False,
+    **options: Any,
+) -> str: ...
+@overload
+def translate(
+    self: LLM,
+    texts: list[str] | tuple[str, ...],
+    *,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
+    truncation: bool = False,
+    **options: Any,
+) -> list[str]: ...
+def translate(
+    self: LLM,
+    texts: Any,
     *,
     src_lang: str | None = None,
     tgt_lang: str | None = None,
@@ -34,7 +53,13 @@ def translate(
     return _texts(self, "translation", texts, {**options, **languages, "truncation": truncation})
 
 
-def summarize(self: LLM, texts: str | Sequence[str], *, truncation: bool = False, **options: Any) -> Any:
+@overload
+def summarize(self: LLM, texts: str, *, truncation: bool = False, **options: Any) -> str: ...
+@overload
+def summarize(
+    self: LLM, texts: list[str] | tuple[str, ...], *, truncation: bool = False, **options: Any
+) -> list[str]: ...
+def summarize(self: LLM, texts: Any, *, truncation: bool = False, **options: Any) -> Any:
     """The summary of a text, or of each of a list; as `translate`, without languages."""
     return _texts(self, "summarization", texts, {**options, "truncation": truncation})
 

@@ -63,6 +63,7 @@ Block::Block(const Place& launched_at, dim3 grid, dim3 shape, size_t shared_byte
       stacks_(stacks),
       random_(random),
       threads_(size_t{shape.x} * shape.y * shape.z),
+      meetings_(static_cast<size_t>(n_warps())),
       shared_storage_(new std::byte[shared_bytes + 2 * kFenceBytes + kSharedAlignment]),
       shared_bytes_(shared_bytes),
       trace_(trace) {
@@ -104,6 +105,7 @@ void Block::start() {
     fresh = CudaThread{};
     fresh.fiber.start(stacks_.bottom(thread), &Block::enter);
   }
+  meetings_.assign(meetings_.size(), {});
   n_exited_ = n_at_barrier_ = 0;
   eagerness_ = draw(3) * 2;  // never, at times, always: races of both kinds show
   report_.clear();
@@ -165,6 +167,7 @@ void Block::exit_thread() {
   for (const AsyncCopy& copy : thread.copies) land(copy);
   thread.copies.clear();
   thread.state = State::exited;
+  meeting().exited |= own_lane();
   ++n_exited_;
   for (const CudaThread& other : warp()) {
     if (other.state != State::in_collective || !(other.mask >> current_ % kWarpSize & 1u)) continue;
@@ -201,6 +204,27 @@ bool Block::waits_with(const CudaThread& other, int other_lane, uint32_t mask, c
   return true;
 }
 
+// How many lanes of the warp wait where the current thread has just come to; reports as `waits_with`.
+int Block::n_waiting_with(uint32_t mask, const Place& place) {
+  Meeting& here = meeting();
+  if (!(mask & here.exited)) {
+    if (here.waiting == 0) {
+      here.is_one = true;
+      here.mask = mask;
+      here.place = place;
+      return 0;
+    }
+    if (here.is_one && here.mask == mask && same(here.place, place)) return std::popcount(here.waiting);
+  }
+  here.is_one = false;
+  const std::span<CudaThread> lanes = warp();
+  int n_waiting = 0;
+  for (int l = 0; l < static_cast<int>(lanes.size()); ++l) {
+    if (l != current_ % kWarpSize && waits_with(lanes[static_cast<size_t>(l)], l, mask, place)) ++n_waiting;
+  }
+  return n_waiting;
+}
+
 void* const* Block::arrive(uint32_t mask, void* args, const Place& place) {
   const std::span<CudaThread> lanes = warp();
   const int self = current_ % kWarpSize;
@@ -209,11 +233,9 @@ void* const* Block::arrive(uint32_t mask, void* args, const Place& place) {
     fault("at " + text(place) + " names lanes past the end of the block");
   current().mask = mask;
   current().args = args;
-  int n_here = 1;
-  for (int l = 0; l < static_cast<int>(lanes.size()); ++l) {
-    if (l != self && waits_with(lanes[static_cast<size_t>(l)], l, mask, place)) ++n_here;
-  }
+  const int n_here = 1 + n_waiting_with(mask, place);
   if (n_here < std::popcount(mask)) {
+    meeting().waiting |= own_lane();
     pause(State::in_collective, place);
     return nullptr;
   }
@@ -233,6 +255,7 @@ void Block::order_warp(uint32_t mask) {
 
 void Block::release(uint32_t mask) {
   in_collective_ = false;
+  meeting().waiting &= ~mask;
   const std::span<CudaThread> lanes = warp();
   for (size_t l = 0; l < lanes.size(); ++l) {
     if (mask >> l & 1u) lanes[l].state = State::ready;

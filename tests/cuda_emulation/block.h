@@ -43,6 +43,15 @@ struct CudaThread {
   int64_t in_flight_bytes = 0, most_in_flight_bytes = 0;  // read for those
 };
 
+// Who of a warp waits in collectives, by lane. While all of them wait in one and the same, a newcomer is
+// compared with that and not with each.
+struct Meeting {
+  uint32_t waiting = 0, exited = 0;
+  bool is_one = true;
+  uint32_t mask = 0;  // of the one
+  Place place;
+};
+
 class Block {
  public:
   // `launched_at` names the kernel in reports.
@@ -73,6 +82,7 @@ class Block {
   void exit_thread();
   void run_warp(int warp, int n_passes);
   bool resume_ready(int warp);
+  int n_waiting_with(uint32_t mask, const Place& place);
   bool waits_with(const CudaThread& other, int other_lane, uint32_t mask, const Place& place) const;
   void pause(CudaThread::State state, const Place& place);
   void land_some_copies();
@@ -87,6 +97,8 @@ class Block {
 
   CudaThread& current() { return threads_[static_cast<size_t>(current_)]; }
   std::span<CudaThread> warp();  // the lanes of the current thread's warp
+  Meeting& meeting() { return meetings_[static_cast<size_t>(current_ / kWarpSize)]; }
+  uint32_t own_lane() const { return 1u << current_ % kWarpSize; }
   int n_threads() const { return static_cast<int>(threads_.size()); }
   int n_warps() const { return (n_threads() + kWarpSize - 1) / kWarpSize; }
   uint3 thread_id(int thread) const;
@@ -102,6 +114,7 @@ class Block {
   FiberStacks& stacks_;
   Random& random_;
   std::vector<CudaThread> threads_;
+  std::vector<Meeting> meetings_;        // of each warp
   std::array<void*, kWarpSize> parked_;  // what `arrive` returns
 
   std::unique_ptr<std::byte[]> shared_storage_;

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -26,11 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from rebuilt import KERNELS, Built, finished_build, rebuild
 from traffic import counted_lines, frames_of_lines
 
 SOURCE = Path(__file__).resolve().parent
-CSRC = SOURCE.parent.parent / "csrc"
-KERNELS = CSRC / "kernels" / "cuda"
 EXPLAINED = Path(__file__).with_name("mutation_survivors.json")
 BAR = 0.95
 STATEMENT = re.compile(
@@ -49,14 +47,7 @@ class Mutant:
     text: str  # of the whole file without the statement
 
 
-@dataclass(frozen=True)
-class Built:
-    """A finished trace build: how its kernels are compiled, and what they are linked with."""
-
-    folder: Path
-    commands: dict[str, list[str]]  # of each .cu, by its name
-    objects: list[Path]
-    tests: dict[str, list[str]]  # of each file of kernels: the tests that run its code, the cheap ones first
+Tests = dict[str, list[str]]  # of each file of kernels: the tests that run its code, the cheap ones first
 
 
 def mutants(only: str) -> Iterator[Mutant]:
@@ -78,34 +69,15 @@ def mutants(only: str) -> Iterator[Mutant]:
             )
 
 
-def includers(path: Path) -> list[str]:
-    """Names of the .cu files that read `path`, through other headers or not."""
-    reading, frontier = {path.name}, {path.name}
-    files = {p.name: p.read_text(encoding="utf-8") for p in KERNELS.glob("*.cu*")}
-    while frontier:
-        frontier = {
-            name
-            for name, text in files.items()
-            if name not in reading and any(f'"kernels/cuda/{seen}"' in text for seen in frontier)
-        }
-        reading |= frontier
-    return sorted(name for name in reading if name.endswith(".cu"))
-
-
-def build(folder: Path, counts: Path | None) -> Built:
+def build(folder: Path) -> Built:
     if not (folder / "CMakeCache.txt").exists():
         subprocess.run(["cmake", "-S", SOURCE, "-B", folder], check=True, stdout=subprocess.DEVNULL)
     command = ["cmake", "--build", folder, "--target", "traced_kernels_test", "--parallel", "2"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    entries = json.loads((folder / "compile_commands.json").read_text(encoding="utf-8"))
-    lines = [(Path(entry["file"]).name, shlex.split(entry["command"])) for entry in entries]
-    outputs = [(name, command, command[command.index("-o") + 1]) for name, command in lines]
-    commands = {name: command for name, command, out in outputs if "traced_kernels.dir" in out}
-    objects = [folder / out for _, _, out in outputs if "traced_kernels_test.dir" in out]
-    return Built(folder, commands, objects, tests_of_files(folder / "traced_kernels_test", counts))
+    return finished_build(folder, "traced_kernels", "traced_kernels_test", "tuili_TRACED")
 
 
-def tests_of_files(program: Path, counts: Path | None) -> dict[str, list[str]]:
+def tests_of_files(program: Path, counts: Path | None) -> Tests:
     lines = counted_lines(program, counts)
     frames = frames_of_lines(program, lines)
     cost: Counter[str] = Counter()
@@ -118,35 +90,11 @@ def tests_of_files(program: Path, counts: Path | None) -> dict[str, list[str]]:
     return {name: sorted(found, key=lambda test: cost[test]) for name, found in tests.items()}
 
 
-def compile_mutant(built: Built, mutant: Mutant, folder: Path) -> Path:
-    """The test program with the mutant in place of its original."""
-    overlay = folder / "kernels" / "cuda"
-    overlay.mkdir(parents=True)
-    (overlay / mutant.path.name).write_text(mutant.text, encoding="utf-8")
-    objects = []
-    for name in includers(mutant.path):
-        command = list(built.commands[name])
-        out, source = command.index("-o") + 1, command.index("-c") + 1
-        command[out] = str(folder / f"{name}.o")
-        if mutant.path.name == name:
-            command[source] = str(overlay / name)
-        if "-MF" in command:
-            command[command.index("-MF") + 1] = str(folder / f"{name}.d")
-        command[1:1] = ["-I", str(folder)]  # in front of the originals
-        subprocess.run(command, check=True, cwd=built.folder)
-        objects.append(folder / f"{name}.o")
-    program = folder / "mutant"
-    # The archive holds the originals, too; what is defined already is not taken from it.
-    link = ["c++", "-o", program, *built.objects, *objects, built.folder / "libtuili_TRACED.a", "-ldl"]
-    subprocess.run(link, check=True)
-    return program
-
-
-def verdict(built: Built, mutant: Mutant) -> str:
+def verdict(built: Built, tests: Tests, mutant: Mutant) -> str:
     """The first failing test and why; "" when all that run the mutated file pass."""
-    only = [part for test in built.tests.get(mutant.path.name, []) for part in ("--only", test)]
+    only = [part for test in tests.get(mutant.path.name, []) for part in ("--only", test)]
     with tempfile.TemporaryDirectory() as folder:
-        program = compile_mutant(built, mutant, Path(folder))
+        program = rebuild(built, mutant.path, mutant.text, Path(folder))
         command = [program, "--stop", *only]
         try:
             done = subprocess.run(
@@ -176,10 +124,13 @@ def main() -> int:
         is_there = any(options.only in path.name for path in KERNELS.glob("*.cu*"))
         print(f"{options.only}: " + ("nothing in it orders memory" if is_there else "there is no such file"))
         return 0 if is_there else 2
-    built = build(options.build_folder, options.counts)
+    built = build(options.build_folder)
+    tests = tests_of_files(built.folder / "traced_kernels_test", options.counts)
     tried = [mutant for mutant in all_mutants if options.all or mutant.name not in explained]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        verdicts = dict(zip(tried, pool.map(lambda mutant: verdict(built, mutant), tried), strict=True))
+        verdicts = dict(
+            zip(tried, pool.map(lambda mutant: verdict(built, tests, mutant), tried), strict=True)
+        )
     survivors = []
     for mutant in all_mutants:
         why = verdicts.get(mutant, "")

@@ -126,19 +126,20 @@ TUILI_TEST(a_norm_of_nothing_is_nothing_and_other_types_are_refused) {
 
 TUILI_TEST(l2_normalize_has_the_bits_of_the_cpu) {
   for (const int64_t n : kLengths) {
-    std::vector<float> x = normals<float>(size_t(3 * n), uint64_t(n));
-    std::fill_n(x.begin(), n, 0.0f);  // a row of length zero
-    if (n > 1) x[size_t(2 * n)] = NAN;
+    std::vector<float> x = normals<float>(size_t(4 * n), uint64_t(n));
+    std::fill_n(x.begin(), n, 0.0f);                                // a row of length zero
+    for (int64_t i = 2 * n; i < 3 * n; ++i) x[size_t(i)] *= 1e25f;  // its squares are infinite
+    if (n > 1) x[size_t(3 * n)] = NAN;
     std::vector<float> want(x.size());
-    cpu_kernels().l2_normalize(want.data(), x.data(), n, {0, 3});
+    cpu_kernels().l2_normalize(want.data(), x.data(), n, {0, 4});
     OnDevice<float> rows(x);
     emulation::set_seed(uint64_t(n));
-    device::check(cuda::l2_normalize(nullptr, rows.get(), rows.get(), 3, n), "l2_normalize");
+    device::check(cuda::l2_normalize(nullptr, rows.get(), rows.get(), 4, n), "l2_normalize");
     std::vector<float> got = rows.read();
-    for (int64_t i = 2 * n; n > 1 && i < 3 * n; ++i) {
+    for (int64_t i = 3 * n; n > 1 && i < 4 * n; ++i) {
       require(std::isnan(got[size_t(i)]), "a NaN in the row, and element ", i, " is ", got[size_t(i)]);
     }
-    got.resize(size_t(n > 1 ? 2 * n : 3 * n));
+    got.resize(size_t(n > 1 ? 3 * n : 4 * n));
     want.resize(got.size());
     require_same_bits(got, want, "n ", n);
   }

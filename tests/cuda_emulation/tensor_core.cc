@@ -64,21 +64,31 @@ float round_toward_zero(double x) {
 }
 
 template <HalfType kType>
+bool is_finite(uint16_t x) {
+  constexpr uint32_t kExponent = 0x7fffu >> kFractionBits<kType> << kFractionBits<kType>;
+  return (x & kExponent) != kExponent;
+}
+
+// Infinities and NaN as IEEE adds them.
+template <HalfType kType>
+float add_plainly(double sum, const uint16_t* a, const uint16_t* b, int n) {
+  for (int i = 0; i < n; ++i) sum += to_double<kType>(a[i]) * to_double<kType>(b[i]);
+  return static_cast<float>(sum);
+}
+
+template <HalfType kType>
 float add_step(float c, const uint16_t* a, const uint16_t* b, int n, int fraction_bits) {
   bool finite = std::isfinite(c);
-  double plain = c;
   Term terms[kWarpSize];
   const Term start = decode_float(c);
   int largest = start.significand != 0 ? start.exponent : INT32_MIN;
   for (int i = 0; i < n; ++i) {
-    const double left = to_double<kType>(a[i]), right = to_double<kType>(b[i]);
-    finite = finite && std::isfinite(left) && std::isfinite(right);
-    plain += left * right;
+    finite = finite && is_finite<kType>(a[i]) && is_finite<kType>(b[i]);
     const Term x = decode_half<kType>(a[i]), y = decode_half<kType>(b[i]);
     terms[i] = {x.significand * y.significand, x.exponent + y.exponent};
     if (terms[i].significand != 0) largest = std::max(largest, terms[i].exponent);
   }
-  if (!finite) return static_cast<float>(plain);  // infinities and NaN as IEEE adds them
+  if (!finite) return add_plainly<kType>(c, a, b, n);
   if (largest == INT32_MIN) return 0.0f;
   int64_t sum = align(start.significand, fraction_bits - kFloatPoint - (largest - start.exponent));
   for (int i = 0; i < n; ++i) {

@@ -189,7 +189,15 @@ void l2_normalize(float* y, const float* x, int64_t n, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     const float* in = x + r * n;
     float* out = y + r * n;
-    const float norm = __builtin_sqrtf(sum_of_squares(in, n));
+    float squares = sum_of_squares(in, n);
+    if (squares == __builtin_inff()) {
+      for_each_16({0, n}, [=](int64_t i, int64_t count) {
+        store_up_to(out + i, load_up_to(in + i, count) * splat(0x1p-80f), count);
+      });
+      in = out;
+      squares = sum_of_squares(in, n);
+    }
+    const float norm = __builtin_sqrtf(squares);
     const Floats divisor = splat(norm > 1e-12f || norm != norm ? norm : 1e-12f);
     for_each_16({0, n}, [=](int64_t i, int64_t count) {
       store_up_to(out + i, load_up_to(in + i, count) / divisor, count);

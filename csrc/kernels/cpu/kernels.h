@@ -190,7 +190,8 @@ struct Kernels {
   // y[0, :] = (Σ_t x[t, :]) · (1 / n_tokens), per column a canonical sum over t.  x dense [n_tokens, n].
   void (*mean_rows)(float* y, const float* x, int64_t n_tokens, int64_t n);
 
-  // y = x / max(sqrt(canonical sum of squares), 1e-12), per row.
+  // y = x / max(sqrt(canonical sum of squares), 1e-12), per row; of x · 2^-80 where the squares' sum is
+  // infinite.
   void (*l2_normalize)(float* y, const float* x, int64_t n, Range rows);
 };
 

@@ -166,10 +166,19 @@ __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(NormRows<Out> r
 __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, const float* x, int n) {
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * n;
   const StagedRow row(shared_storage<RowStorage>(), const_cast<float*>(x) + offset, nullptr, n);
-  const float squares = row.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
+  float squares = row.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
+  float scale = 1.0f;
+  if (squares > 0x1.fffffep127f) {  // infinite, for all threads
+    scale = 0x1p-80f;
+    squares = row.sum(1, [](float sum, float element) {
+      const float less = __fmul_rn(element, 0x1p-80f);
+      return __fmaf_rn(less, less, sum);
+    });
+  }
   const float norm = __fsqrt_rn(squares);
   const float divisor = norm > 1e-12f || norm != norm ? norm : 1e-12f;
-  row.write(y + offset, [&](float element, int, int) { return __fdiv_rn(element, divisor); });
+  row.write(y + offset,
+            [&](float element, int, int) { return __fdiv_rn(__fmul_rn(element, scale), divisor); });
 }
 
 // The canonical sum over t of weighted(x[t, column], t), divided by n_tokens: lane j of it is a register.

@@ -217,6 +217,7 @@ class Row:
     is_looked_at  whether Python sees each token before the next: text is searched for stop strings,
              log-probabilities are delivered
     n_guessed  tokens that may be guessed for it in a step
+    queued   whether the engine counts its prompt among what waits
     """
 
     request: Request
@@ -229,6 +230,7 @@ class Row:
     processors: tuple[tuple[Processor, int], ...] = ()
     constraint: Constraint | None = None
     beams: BeamGroup | None = None
+    queued: bool = True
     admitted: bool = False
     running: bool = False
     ended: bool = False

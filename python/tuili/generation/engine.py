@@ -31,7 +31,7 @@ from tuili.generation.beam import BeamGroup
 from tuili.generation.delivery import Collect, Row
 from tuili.generation.grammar import Compilation, Constraint, Grammars
 from tuili.generation.intake import Intake, Sources
-from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission
+from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission, Withdrawal
 from tuili.generation.pace import leash
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import (
@@ -110,9 +110,7 @@ class Engine(Worker):
             sources=sources,
         )
         self._ids = itertools.count()
-        self._live: dict[
-            int, list[Row]
-        ] = {}  # rows by request, from submission to the end; the engine's thread
+        self._live: dict[int, list[Row]] = {}  # by request, while it lives; the engine's thread
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, request id)
         self._load = threading.RLock()  # guards the two counts below
         self._n_rows = 0
@@ -137,7 +135,7 @@ class Engine(Worker):
         raises  TokenIdError, PromptTooLongError, InvalidParameterError, QueueFullError,
                 KVCacheExhaustedError, EngineClosedError, EngineForkedError
         """
-        return Handle(self._submit(token_ids, params, prompt=prompt, truncated=truncated), self)
+        return self._submit(token_ids, params, prompt=prompt, truncated=truncated)
 
     def collect(
         self,
@@ -149,7 +147,7 @@ class Engine(Worker):
         path. decoder_ids: of an encoder-decoder, whose positions are these
         """
         params = SamplingParams(max_tokens=0, min_tokens=0, num_beams=1, prompt_logprobs=0)
-        handle = Handle(self._submit(token_ids, params, what=what, decoder_ids=decoder_ids), self)
+        handle = self._submit(token_ids, params, what=what, decoder_ids=decoder_ids)
         try:
             handle.result()
         except BaseException:
@@ -169,8 +167,8 @@ class Engine(Worker):
 
     @property
     def healthy(self) -> bool:
-        """Whether it is open, and no step has taken STUCK_S."""
-        return not self.closed and not self._watchdog.late
+        """Whether it is open, and no step has taken STUCK_S; False in a child of its process."""
+        return os.getpid() == self._pid and not self.closed and not self._watchdog.late
 
     def close(self) -> None:
         self._watchdog.stop()
@@ -202,21 +200,29 @@ class Engine(Worker):
         truncated: bool = False,
         what: Collect | None = None,
         decoder_ids: Sequence[int] | np.ndarray | None = None,
-    ) -> Request:
+    ) -> Handle:
         self.check_process()
         order = self._intake.check(token_ids, params, what, decoder_ids)
+        made: list[Submission] = []
 
         def make() -> Submission:
             submission = self._intake.submission(
                 order, next(self._ids), submitted=self._clock(), prompt=prompt, truncated=truncated
             )
-            self._reserve(len(order.prompt), order.n_rows)
+            made.append(submission)
+            self._reserve(submission, len(order.prompt), order.n_rows)
             return submission
 
-        request = self.post(make).request
-        if order.form is not None:
-            self._compile(request, order.form)
-        return request
+        try:
+            request = self.post(make).request
+            if order.form is not None:
+                self._compile(request, order.form)
+            return Handle(request, self)
+        except BaseException:  # an error, or Ctrl-C at any moment
+            for submission in made:
+                if submission.counted:
+                    self._put(Withdrawal(submission))
+            raise
 
     def _compile(self, request: Request, form: structure.Form) -> None:
         """Have the grammar of a request compiled that is on its way to the engine's thread."""
@@ -227,14 +233,10 @@ class Engine(Worker):
         assert self.grammars is not None
         n_rows = max(request.params.n, request.params.num_beams or 1)
         message = Compilation(form, n_rows, deliver, is_wanted=lambda: not request.done)
-        try:
-            self.grammars.post(lambda: message)
-        except BaseException:
-            self.abort(request)
-            raise
+        self.grammars.post(lambda: message)
 
-    def _reserve(self, n_prompt: int, n: int) -> None:
-        """Count a request in, or raise QueueFullError. An empty queue takes any request."""
+    def _reserve(self, submission: Submission, n_prompt: int, n: int) -> None:
+        """Count n rows in, or raise QueueFullError. An empty queue takes any request."""
         places, most_tokens = (
             self._limits.max_num_seqs + self._limits.max_queue,
             self._limits.max_queued_tokens,
@@ -243,9 +245,12 @@ class Engine(Worker):
             n_rows, n_tokens = self._n_rows, self._queued_tokens
             too_many = n_rows > 0 and n_rows + n > places
             too_long = n_tokens > 0 and n_tokens + n * n_prompt > most_tokens
-            if not too_many and not too_long:
-                self._n_rows += n
-                self._queued_tokens += n * n_prompt
+            if not too_many and not too_long:  # no call, and so no Ctrl-C, between these
+                self._n_rows, self._queued_tokens, submission.counted = (
+                    n_rows + n,
+                    n_tokens + n * n_prompt,
+                    True,
+                )
         if too_many:
             raise QueueFullError(f"{n_rows} sequences run or wait; the limit is {places}")
         if too_long:
@@ -255,6 +260,7 @@ class Engine(Worker):
 
     def handle(self, message: object) -> None:
         if isinstance(message, Submission):
+            message.taken = True
             self._live[message.request.id] = message.rows
             self._counters.requests += 1
             if not message.compiles:
@@ -267,8 +273,18 @@ class Engine(Worker):
             self._arrive(message)
         elif isinstance(message, Abort):
             self._end(message.request, "abort", cancelled())
+        elif isinstance(message, Withdrawal):
+            self._withdraw(message.submission)
         else:
             super().handle(message)
+
+    def _withdraw(self, submission: Submission) -> None:
+        if submission.taken:
+            self._end(submission.request, "abort", cancelled())
+            return
+        with self._load:
+            self._n_rows -= len(submission.rows)
+            self._queued_tokens -= len(submission.rows) * len(submission.request.prompt_token_ids)
 
     def _arrive(self, message: Compiled) -> None:
         rows = self._live.get(message.request.id)
@@ -487,11 +503,10 @@ class Engine(Worker):
             self._settle(request, error)
 
     def _remove(self, row: Row) -> None:
-        queued = not row.admitted
         self.scheduler.remove(row)
         with self._load:
             self._n_rows -= 1
-            if queued:
+            if row.queued:
                 self._queued_tokens -= len(row.request.prompt_token_ids)
 
     def _settle(self, request: Request, error: BaseException | None) -> None:
@@ -518,6 +533,7 @@ class Engine(Worker):
         for row in plan.admitted:
             with self._load:
                 self._queued_tokens -= len(row.request.prompt_token_ids)
+            row.queued = False
             if row.request.times.admitted is None:
                 row.request.times.admitted = now
 

@@ -62,3 +62,12 @@ class Submission:
     request: Request
     rows: list[Row] = field(default_factory=list)
     compiles: bool = False  # its rows wait for their grammar, in no queue
+    counted: bool = False  # among those that run or wait
+    taken: bool = False  # by the engine's thread
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Message: forget a submission in whose middle Ctrl-C came, whether it has arrived or not."""
+
+    submission: Submission

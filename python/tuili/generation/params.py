@@ -11,7 +11,7 @@ import difflib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, TokenIdError
@@ -198,8 +198,12 @@ class SamplingParams(metaclass=_NamesChecked):
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
     grammar: str | None = None  # of the output, in Lark's notation as llguidance has it
     logits_processors: tuple[Processor, ...] | list[Processor] = ()
+    if TYPE_CHECKING:  # the other names that the constructor takes, see `canonical_names`
+        max_new_tokens: dataclasses.InitVar[int | None] = None
+        num_return_sequences: dataclasses.InitVar[int | None] = None
+        do_sample: dataclasses.InitVar[bool | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # type: ignore[override]  # which are fields no more
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
             if value is None and name in _EMPTY_FOR_NONE:
@@ -269,7 +273,7 @@ def _do_sample(sample: bool, result: dict[str, Any]) -> None:
 
 def unknown_name(name: str, known: Iterable[str]) -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name."""
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
     shown = "".join(c if c.isprintable() else "?" for c in name[:64])
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")

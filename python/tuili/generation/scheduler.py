@@ -153,9 +153,9 @@ class Scheduler:
         if row.running:
             self.running.remove(row)
             row.running = False
-            self._pool.release(row.sequence)
         elif row in self.waiting:
             self.waiting.remove(row)
+        self._pool.release(row.sequence)  # also of one that waits, if memory ran out while it was admitted
 
     def plan(self, now: float) -> StepPlan:
         """The next step; without rows if there is nothing to do. now: on the clock of the deadlines."""

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
-from tuili.generation.params import canonical_names
-from tuili.generation.request import CompletionOutput
+from tuili.generation.params import SamplingParams, canonical_names
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
@@ -37,7 +36,7 @@ _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", 
 class Task(Pipeline):
     """`pipe(inputs, truncation=False, src_lang=None, tgt_lang=None, **what LLM.generate takes)`.
 
-    inputs              a text or a list of texts
+    inputs              a text or a list of texts; white space alone is translated and summarized as it stands
     truncation          cut a text's end that is longer than the model takes
     return_tensors      give "translation_token_ids", "summary_token_ids" or "generated_token_ids": a list
                         that begins with the decoder's first token
@@ -77,15 +76,23 @@ class Task(Pipeline):
         direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None))
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
-        texts = [prefix + checked_str(text, "inputs") for text in many(inputs)]
-        encoded = [self._sources.encode(text, direction, cut=cut) for text in texts]
+        texts = [checked_str(text, "inputs") for text in many(inputs)]
+        asked = [prefix + text for text in texts if not self._stays(text)]
+        encoded = [self._sources.encode(text, direction, cut=cut) for text in asked]
         searching = _with_defaults(_lengths(chosen), _lengths(usual))
         if direction.forced_bos_token_id is not None:
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
+        n = SamplingParams(**searching).n
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
-        results = [
-            marked([self._result(one, as_ids=as_ids) for one in output.outputs], truncated)
+        answers = (
+            marked(
+                [self._result(one.text, one.token_ids, as_ids=as_ids) for one in output.outputs], truncated
+            )
             for output, (_, truncated) in zip(outputs, encoded, strict=True)
+        )
+        results = [
+            [self._result(text, [], as_ids=as_ids)] * n if self._stays(text) else next(answers)
+            for text in texts
         ]
         if isinstance(inputs, str):
             return results[0]
@@ -95,11 +102,15 @@ class Task(Pipeline):
         found = self.answer(inputs, *args, **options)
         return [one if isinstance(one, list) else [one] for one in found]
 
-    def _result(self, one: CompletionOutput, *, as_ids: bool) -> dict[str, Any]:
+    def _stays(self, text: str) -> bool:
+        """Whether a text is its own answer: of nothing but an end of text a model makes anything."""
+        return self._key != KEYS["text2text-generation"] and not text.strip()
+
+    def _result(self, text: str, token_ids: list[int], *, as_ids: bool) -> dict[str, Any]:
         if not as_ids:
-            return {self._key: one.text}
+            return {self._key: text}
         start = self.model.config["decoder_start_token_id"]
-        return {self._key.replace("_text", "_token_ids"): [start, *one.token_ids]}
+        return {self._key.replace("_text", "_token_ids"): [start, *token_ids]}
 
     def _direction(self, source: Any, target: Any) -> tuple[Direction, str]:
         """From where to where, and the name of the task in config.json."""

@@ -1,0 +1,66 @@
+"""Memory that runs out at any moment is a typed error, loses nothing, and ends no engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny_engine import drain, is_idle, make_engine, sampling
+from tuili import EngineOutOfMemoryError
+
+TESTS = Path(__file__).parent
+
+
+class Full:
+    """A pool that has no memory to give a sequence blocks."""
+
+    def __init__(self, pool: object) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._pool, name)
+
+    def grow(self, *_: object) -> bool:
+        raise EngineOutOfMemoryError("no memory")
+
+
+def test_memory_that_runs_out_in_an_admission_leaves_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither blocks that it shares nor its place in the queue."""
+    engine, ids = make_engine(), [1] * 40
+    engine.submit(ids, sampling(max_tokens=2))
+    drain(engine)
+
+    def full(*_: object) -> None:
+        raise EngineOutOfMemoryError("no memory")
+
+    for name, broken in (("_pool", Full(engine._pool)), ("_add_chunk", full)):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.scheduler, name, broken)
+            handle = engine.submit(ids, sampling(max_tokens=2))
+            engine.step()
+        with pytest.raises(EngineOutOfMemoryError):
+            handle.result(0)
+        drain(engine)
+        assert is_idle(engine), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="preloads a library for glibc")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_each_allocation_may_fail(tmp_path: Path) -> None:
+    """Of a load, of an engine that is made, of submissions and their steps, of an encoder's batch."""
+    library = tmp_path / "failing_memory.so"
+    source = TESTS / "failing_memory.cc"
+    subprocess.run(
+        ["g++", "-std=c++20", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
+    )
+    environment = os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, TESTS / "memory_sweep.py", library]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.stdout.count("'typed': ") == 6
