@@ -73,11 +73,11 @@ DEVICES = {  # NVIDIA: A100, H100 and B200 datasheets (SXM), Ada architecture wh
     "A100": Device(2.039e12, 312e12, 108, 1.41e9, MULTIPROCESSORS["sm_80"], "sm_80"),
     "RTX 4090": Device(1.008e12, 165.2e12, 128, 2.52e9, MULTIPROCESSORS["sm_89"], "sm_80"),
     "H100": Device(3.35e12, 989.4e12, 132, 1.83e9, MULTIPROCESSORS["sm_90"], "sm_90"),
-    "B200": Device(8.0e12, 2250e12, 148, 1.85e9, MULTIPROCESSORS["sm_100"], "sm_90"),
+    "B200": Device(8.0e12, 2250e12, 148, 1.85e9, MULTIPROCESSORS["sm_100"], "sm_100"),
 }
 SECTORS_PER_CLOCK = 4  # of the load and store units of a multiprocessor: 128 bytes
 WAVEFRONTS_PER_CLOCK = 1  # of shared memory
-INSTRUCTIONS_PER_CLOCK = 4  # of the warps of a multiprocessor
+INSTRUCTIONS_PER_CLOCK = 4  # of the warps of a multiprocessor, one of a warp
 MACS_OF_MMA = 16 * 8 * 16
 MEMORY_LATENCY_S = 0.8e-6  # assumed, under load; no datasheet tells it
 
@@ -119,12 +119,13 @@ def bounds_s(shape: Numbers, sass: dict, block: Numbers, device: Device) -> dict
         sass["registers"], int(block["threads"]), int(block["shared_bytes"]), device.multiprocessor
     )
     in_flight = min(blocks, resident * device.n_multiprocessors) * shape["in_flight_bytes"]
+    warps = min(resident, most_on_one) * -(-int(block["threads"]) // 32)  # of a multiprocessor, at once
     loop = sass["loop"]
     instructions = shape["macs"] / MACS_OF_MMA * sum(loop.values()) / loop["mma"] if loop else 0.0
     return {
         "memory": (shape["read_bytes"] + shape["written_bytes"]) / device.bytes_per_s,
         "flight": MEMORY_LATENCY_S * shape["read_bytes"] / in_flight if in_flight else 0.0,
-        "issue": instructions / INSTRUCTIONS_PER_CLOCK / clocks_per_s,
+        "issue": instructions / min(INSTRUCTIONS_PER_CLOCK, warps) / clocks_per_s,
         "sectors": shape["sectors"] / SECTORS_PER_CLOCK / clocks_per_s,
         "shared": shape["wavefronts"] / WAVEFRONTS_PER_CLOCK / clocks_per_s,
         "tensor": 2 * shape["macs"] / device.flops,
@@ -138,7 +139,7 @@ def print_mixes(names: list[str], sass: dict) -> None:
     )
     classes = ("ldmatrix", "shared", "cp_async", "global", "float", "integers", "waits")
     print(f"{'':<72}{'all':>9}" + "".join(f"{name:>9}" for name in classes))
-    for code in ("sm_80", "sm_90"):
+    for code in ("sm_80", "sm_90", "sm_100"):
         for name in names:
             loop = sass[code][name]["loop"]
             if not loop:
