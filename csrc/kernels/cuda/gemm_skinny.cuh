@@ -2,8 +2,8 @@
 // takes one of the four parts of k and 32 columns, copies its weights on its own, and nobody waits for the
 // others before the end. x is read once per block, from global memory one pair of groups ahead.
 //
-// v6  as the tiles of 8 or 16 × 32 of gemm_quant.cuh were, where four warps shared k and read all of x from
-//     shared memory: 20 instructions per mma of 8 columns, now 18 of 16. Not measured
+// v6  four warps shared k and read all of x from shared memory, 20 instructions per mma of 8 columns: now 18
+//     of 16, 11 with 16 rows. Not measured; predicted bound by memory, with 16 rows of Q4_0 on a B200 89 %
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"
