@@ -140,8 +140,8 @@ PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, c
 // The matrix that `pack` has left in `memory` (64-byte aligned, packed_bytes).
 PackedMatrix packed_view(Format format, int64_t n, int64_t k, const uint8_t* memory);
 
-// The same numbers as records (base/device_records.h), which a device's kernels read: bytes, and what makes
-// them on the host. `records` is on 4 bytes; w is quantized.
+// The same numbers as records (base/device_records.h), which a device's kernels read: how many bytes, and
+// what makes them on the host. w is quantized.
 int64_t device_bytes(Format format, int64_t n, int64_t k);
 void arrange_for_device(const Context& context, uint8_t* records, const PackedMatrix& w);
 

@@ -290,9 +290,9 @@ struct QuantizedGemmArgs {
 //   in a step k 4 t + 2 h and the next have mma's places 2 t + 8 h and the next
 //   acc = fma(scale, sum, acc); q6_k: for each 16 k on its own, with its scale
 //   formats with a min: acc = fma(min, Σ x in the same two steps, acc), min = m, or -(dmin · float(sub_min))
-// then ((part 0 + part 1) + part 2) + part 3, then the bias. x is not quantized, unlike on the CPU. Any m gives
-// the same bits. |error| ≤ (68 + n_groups + 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48 from the
-// two steps of a group; a part more is a group less in every chain.
+// then ((part 0 + part 1) + part 2) + part 3, then the bias. x is not quantized, unlike on the CPU. Any m
+// gives the same bits. |error| ≤ (68 + n_groups + 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48
+// from the two steps of a group; a part more is a group less in every chain.
 int gemm(Stream stream, const QuantizedGemmArgs& args);
 
 // ---- experts
