@@ -15,35 +15,45 @@ int64_t panel_bytes(Format format, int64_t k) {
   return (k + kPairK - 1) / kPairK / records.pairs * records.record_bytes();
 }
 
-// Code bits from `from` on, of k `at` of a group; `codes` and `high` begin at the group.
-int code_of(const DeviceRecords& records, const uint8_t* codes, const uint8_t* high, int column, int at) {
+// The code of k `at` of a group, as bits; `codes` and `high` begin at the group.
+template <int kCodeBytes, int kHighBytes>
+int code_of(const uint8_t* codes, const uint8_t* high, int column, int at) {
   const int quad = at / 4, byte = column * 4 + at % 4;
-  if (records.codes == 1024) return codes[quad * 64 + byte];
+  if (kCodeBytes == 1024) return codes[quad * 64 + byte];
   int code = codes[quad % 4 * 64 + byte] >> quad / 4 * 4 & 15;
-  if (records.high == 128) code |= (high[byte] >> quad & 1) << 4;
-  if (records.high == 256) code |= (high[quad / 4 * 64 + byte] >> quad % 4 * 2 & 3) << 4;
+  if (kHighBytes == 128) code |= (high[byte] >> quad & 1) << 4;
+  if (kHighBytes == 256) code |= (high[quad / 4 * 64 + byte] >> quad % 4 * 2 & 3) << 4;
   return code;
 }
 
 void set_bits(uint8_t* word, int from, int bits) { word[from / 8] |= static_cast<uint8_t>(bits << from % 8); }
 
 // The codes of group `j` of a pair.
-void write_codes(uint8_t* pair, const DeviceRecords& records, const uint8_t* codes, const uint8_t* high,
-                 int j) {
-  uint8_t* const high_to = pair + records.codes;
+template <int kCodeBytes, int kHighBytes>
+void write_codes(uint8_t* pair, const uint8_t* codes, const uint8_t* high, int j) {
+  uint8_t* const high_to = pair + kCodeBytes;
   for (int column = 0; column < kPanel; ++column) {
     for (int at = 0; at < kGroup; ++at) {
       const int i = at / 16 * 4 + at % 4 / 2 * 2 + column / 8, lane = column % 8 * 4 + at % 16 / 4;
-      const int upper = at % 2 * 16, code = code_of(records, codes, high, column, at);
-      if (records.codes == 1024) {
+      const int upper = at % 2 * 16, code = code_of<kCodeBytes, kHighBytes>(codes, high, column, at);
+      if (kCodeBytes == 1024) {
         pair[j * 512 + lane * 16 + i / 2 * 4 + i % 2 + upper / 8] = static_cast<uint8_t>(code);
         continue;
       }
       set_bits(pair + lane * 16 + j * 8 + i / 4 * 4, i % 4 * 4 + upper, code & 15);
-      if (records.high == 128) set_bits(high_to + lane * 4, 8 * j + i + upper, code >> 4);
-      if (records.high == 256) set_bits(high_to + lane * 8 + j * 4, 2 * i + upper, code >> 4);
+      if (kHighBytes == 128) set_bits(high_to + lane * 4, 8 * j + i + upper, code >> 4);
+      if (kHighBytes == 256) set_bits(high_to + lane * 8 + j * 4, 2 * i + upper, code >> 4);
     }
   }
+}
+
+using WriteCodes = void (*)(uint8_t* pair, const uint8_t* codes, const uint8_t* high, int j);
+
+WriteCodes write_codes_of(const DeviceRecords& records) {
+  if (records.codes == 1024) return write_codes<1024, 0>;
+  return records.high == 128   ? write_codes<512, 128>
+         : records.high == 256 ? write_codes<512, 256>
+                               : write_codes<512, 0>;
 }
 
 // Elements of columns g and g + 8 side by side: those of g from `to + g · stride` on.
@@ -69,6 +79,7 @@ void write_scales(uint8_t* to, const PackedMatrix& w, int64_t group, int j) {
 
 void write_panel(uint8_t* to, const PackedMatrix& w, int64_t panel) {
   const DeviceRecords records = device_records(w.format);
+  const WriteCodes write = write_codes_of(records);
   const int64_t n_groups = w.n_groups(), n_blocks = n_groups / (2 * records.pairs);
   for (int64_t group = 0; group < n_groups; ++group) {
     const int64_t pair = group / 2, source = panel * n_groups + group, block = pair / records.pairs;
@@ -79,8 +90,8 @@ void write_panel(uint8_t* to, const PackedMatrix& w, int64_t panel) {
       if (w.min) write_columns(record + 4, 8, w.min + at);
     }
     uint8_t* const pair_to = record + records.header + pair % records.pairs * records.pair_bytes();
-    write_codes(pair_to, records, w.codes + source * (records.codes / 2),
-                w.high + source * (records.high / 2), static_cast<int>(group % 2));
+    write(pair_to, w.codes + source * (records.codes / 2), w.high + source * (records.high / 2),
+          static_cast<int>(group % 2));
     write_scales(pair_to + records.codes + records.high, w, source, static_cast<int>(group % 2));
   }
 }
