@@ -190,22 +190,14 @@ Case dense_gemm(int64_t m, int64_t n, int64_t k) {
 }
 
 Case quantized_gemm(Format format, int64_t m, int64_t n, int64_t k) {
-  const int64_t one = (ops::packed_bytes(format, n, k) + 255) / 256 * 256;
+  const int64_t one = (ops::device_bytes(format, n, k) + 255) / 256 * 256;
   const auto make = [=] {
     const int64_t copies = std::max<int64_t>(1, kRotation / one);
-    const auto w = buffer(one * copies, Fill::codes), x = buffer(m * k * 2, Fill::bf16s);
+    const auto w = buffer(one * copies, Fill::small_halves), x = buffer(m * k * 2, Fill::bf16s);
     const auto y = buffer(m * n * 2, Fill::codes);
     std::vector<PackedMatrix> matrices;
-    for (int64_t i = 0; i < copies; ++i) {
-      const PackedMatrix matrix = ops::packed_view(format, n, k, w->get<uint8_t>(i * one));
-      const int64_t blocks = n / kPanel * (k / (info_of(format).block_size)) * 16;
-      for (const uint16_t* plane : {matrix.scale, matrix.min}) {
-        if (plane == nullptr) continue;
-        fill<<<256, 256>>>(reinterpret_cast<uint32_t*>(const_cast<uint16_t*>(plane)), blocks / 2,
-                           Fill::small_halves);
-      }
-      matrices.push_back(matrix);
-    }
+    for (int64_t i = 0; i < copies; ++i)
+      matrices.push_back({.format = format, .n = n, .k = k, .codes = w->get<uint8_t>(i * one)});
     return [=](cudaStream_t stream, int turn) {
       (void)w;
       check(cuda::gemm(stream, cuda::QuantizedGemmArgs{{y->get<void>(), DType::bf16},

@@ -17,7 +17,7 @@ CLASSES = {  # the first that matches
     "integers": r"",  # addresses, predicates, bits, moves
 }
 # What every trip does: a branch around one of these is not taken.
-NEEDED = re.compile(CLASSES["mma"] + "|LDSM|LDGSTS")
+NEEDED = re.compile(CLASSES["mma"] + r"|LDSM|LDGSTS|LDG\b")
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,14 @@ def count(code: list[Instruction], labels: dict[str, int], begin: int, end: int)
     return mix
 
 
-def mix_of(section: str, n_ldmatrix: int | None = None) -> dict[str, int]:
-    """Of a trip of the outermost loop with tensor-core instructions, by class; {} where there is none.
-
-    n_ldmatrix  that a trip executes, from which the trips of a loop inside follow; None: there is none inside
-    """
+def mix_of(section: str) -> dict[str, int]:
+    """Of a trip of the longest loop with tensor-core instructions, by class; {} where there is none."""
     code, labels = parse(section)
     ends = [(labels[one.target], i) for i, one in enumerate(code) if one.target and labels[one.target] <= i]
+    # What comes back from behind the end is the way round for a warp that is apart, no loop.
+    ends = [(begin, end) for begin, end in ends if all(one.name != "EXIT" for one in code[begin:end])]
     loops = [loop for loop in ends if count(code, labels, *loop)["mma"]]
     if not loops:
         return {}
-    outer = max(loops, key=length)
-    mix = count(code, labels, *outer)
-    if n_ldmatrix is not None and len(loops) > 1:
-        one = count(code, labels, *min(loops, key=length))
-        for name, n in one.items():
-            mix[name] += n * (n_ldmatrix // one["ldmatrix"] - 1)
-    return dict(sorted(mix.items()))
-
-
-def length(loop: tuple[int, int]) -> int:
-    return loop[1] - loop[0]
+    longest = max(loops, key=lambda loop: loop[1] - loop[0])
+    return dict(sorted(count(code, labels, *longest).items()))

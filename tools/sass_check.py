@@ -1,7 +1,8 @@
 """What nvcc makes of the CUDA kernels, against a budget; needs nvcc and nvdisasm, and no GPU.
 
-    python tools/sass_check.py              compiles for sm_80 and sm_90; exit code 1 for a warning, a spill,
-                                            local memory, a double, or more than the budget
+    python tools/sass_check.py              compiles for sm_80 and sm_90, products for sm_100;
+                                            exit code 1 for a warning, a spill, local memory, a double, or
+                                            more than the budget
     python tools/sass_check.py --update     writes the budget of this nvcc; fails for all but the last
 
 Per kernel and architecture: registers, occupancy (with the block sizes that the emulator saw launched), how
@@ -30,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 KERNELS = REPOSITORY / "csrc" / "kernels" / "cuda"
 BUDGET = Path(__file__).with_name("sass_budget.json")
 TRAFFIC = REPOSITORY / "tests" / "cuda_emulation" / "traffic_budget.json"
-ARCHITECTURES = ("sm_80", "sm_90")
+ARCHITECTURES = {"sm_80": "*.cu", "sm_90": "*.cu", "sm_100": "gemm*.cu"}  # where instructions differ
 TOLERANCE = 0.05  # of the number of instructions
 
 FORBIDDEN = {
@@ -77,12 +78,6 @@ def occupancy(registers: int, threads: int, shared_bytes: int, architecture: str
     return round(blocks * -(-threads // 32) / multiprocessor.n_warps, 4)
 
 
-def ldmatrix_of_a_tile(name: str) -> int | None:
-    """How often a warp of a quantized GEMM loads x for a tile; None for other kernels."""
-    shape = re.search(r"QuantShape<Format \d+, \d+, (\d+), \d+, (\d+), \d+, (\d+)>", name)
-    return (4 if shape[3] == "8" else 2) * int(shape[1]) * int(shape[2]) if shape else None
-
-
 def compile_and_read(
     source: Path, architecture: str, disassembler: str
 ) -> tuple[dict[str, Numbers], list[str]]:
@@ -118,7 +113,7 @@ def compile_and_read(
         numbers["stack_and_spills"] = int(stack) + int(stores) + int(loads)
         for what, pattern in (FORBIDDEN | WANTED).items():
             numbers[what] = sum(re.match(pattern, instruction) is not None for instruction in instructions)
-        numbers["loop"] = mix_of(section[1], ldmatrix_of_a_tile(kernel_name(name)))
+        numbers["loop"] = mix_of(section[1])
         kernels[kernel_name(name)] = numbers
     return kernels, warnings
 
@@ -126,7 +121,7 @@ def compile_and_read(
 def survey(disassembler: str) -> tuple[dict[str, dict[str, Numbers]], list[str]]:
     """Numbers by architecture and kernel, and all warnings."""
     blocks = json.loads(TRAFFIC.read_text(encoding="utf-8"))["blocks"]
-    jobs = [(source, arch) for arch in ARCHITECTURES for source in sorted(KERNELS.glob("*.cu"))]
+    jobs = [(source, arch) for arch, files in ARCHITECTURES.items() for source in sorted(KERNELS.glob(files))]
     with ThreadPoolExecutor(max_workers=2) as pool:
         done = list(pool.map(lambda job: compile_and_read(*job, disassembler), jobs))
     found: dict[str, dict[str, Numbers]] = {arch: {} for arch in ARCHITECTURES}

@@ -36,7 +36,8 @@ inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one
 inline constexpr int64_t kKBlock =
     512;  // k per block of the float chains (kernels/cpu/kernels.h: gemm_float)
 
-// A borrowed view; model/weights.h owns the memory. Every plane begins on a 64-byte boundary.
+// A borrowed view; model/weights.h owns the memory. Every plane begins on a 64-byte boundary. In a device's
+// memory `codes` alone is there: records (base/device_records.h), or the dense rows of a float format.
 struct PackedMatrix {
   Format format = Format::f32;
   int64_t n = 0;  // outputs

@@ -40,10 +40,14 @@ py::array gemm_packed(const HalfArray& x, const PackedWeight& w, const std::stri
   check_dims(x, "x", 2);
   const int64_t m = x.shape(0), k = w.matrix.k;
   TUILI_CHECK(x.shape(1) == k, "x has rows of ", x.shape(1), "; w has rows of ", k);
-  const OnDevice xs(x.data(), x.nbytes()), planes(w.memory.data(), w.memory.bytes());
-  const PackedMatrix matrix = ops::packed_view(w.matrix.format, w.matrix.n, k, planes.as<uint8_t>());
+  const OneCall call(std::nullopt);
+  const Buffer arranged(ops::device_bytes(w.matrix.format, w.matrix.n, k));
+  ops::arrange_for_device(call.context, arranged.data(), w.matrix);
+  const OnDevice xs(x.data(), x.nbytes()), records(arranged.data(), arranged.bytes());
+  const PackedMatrix matrix{
+      .format = w.matrix.format, .n = w.matrix.n, .k = k, .codes = records.as<uint8_t>()};
   return product(m, w.matrix.n, to_output(out), [&](const TensorView& y) {
-    ops::on_device::gemm(OneCall(std::nullopt).context, y, view(xs, DType::bf16, {m, k}), matrix);
+    ops::on_device::gemm(call.context, y, view(xs, DType::bf16, {m, k}), matrix);
   });
 }
 

@@ -289,10 +289,8 @@ void ModelBuilder::borrow(std::string_view name, Format format, const uint8_t* d
   borrows_ = true;
   if (!slot.matrix)
     *slot.floats = reinterpret_cast<const float*>(data);
-  else if (is_float(format))
-    *slot.matrix = {.format = format, .n = slot.n, .k = slot.k, .codes = data};
   else
-    *slot.matrix = ops::packed_view(format, slot.n, slot.k, data);
+    *slot.matrix = {.format = format, .n = slot.n, .k = slot.k, .codes = data};
   model_.n_parameters += slot.n * slot.k;
   model_.weight_bytes += bytes;
   slot.filled = true;

@@ -147,7 +147,7 @@ class ModelBuilder {
   void place(std::string_view name, Format format, int64_t begin, int64_t bytes);
 
   // In place of `add`: what the kernels of a device read of the tensor, `bytes` bytes at `data` in its
-  // memory, which the caller keeps: packed as the format is, or bf16 [n, k], or float32 of a vector or table;
+  // memory, which the caller keeps: records of a quantized format, or bf16 [n, k], or float32 of a vector or table;
   // null if no kernel reads it.
   void borrow(std::string_view name, Format format, const uint8_t* data, int64_t bytes);
 

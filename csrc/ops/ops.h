@@ -140,6 +140,11 @@ PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, c
 // The matrix that `pack` has left in `memory` (64-byte aligned, packed_bytes).
 PackedMatrix packed_view(Format format, int64_t n, int64_t k, const uint8_t* memory);
 
+// The same numbers as records (base/device_records.h), which a device's kernels read: how many bytes, and
+// what makes them on the host. w is quantized.
+int64_t device_bytes(Format format, int64_t n, int64_t k);
+void arrange_for_device(const Context& context, uint8_t* records, const PackedMatrix& w);
+
 // Bytes of one row in the format's own encoding. Throws model_format if k is no multiple of the block.
 int64_t row_bytes(Format format, int64_t k);
 

@@ -60,6 +60,13 @@ class Uploader {
     return to;
   }
 
+  // Records of a quantized matrix.
+  const PlacedBuffer& records(const PackedMatrix& w) {
+    const Buffer arranged(ops::device_bytes(w.format, w.n, w.k));
+    ops::arrange_for_device(context_, arranged.data(), w);
+    return copy(arranged.data(), arranged.bytes());
+  }
+
   // bf16 [w.n, w.k], dense, of a packed matrix.
   const PlacedBuffer& dense(const PackedMatrix& w) {
     const PlacedBuffer& to = memory_.emplace_back(w.n * w.k * 2, DeviceKind::cuda);
@@ -197,9 +204,10 @@ Model upload(const Model& model, int ordinal, int num_threads) {
       builder.borrow(name, format, nullptr, 0);
       continue;
     }
-    const bool is_dense = matrix.codes != nullptr && is_float(format);
-    const PlacedBuffer& on_device =
-        is_dense ? uploader.dense(matrix) : uploader.copy(bytes.data(), static_cast<int64_t>(bytes.size()));
+    const bool is_matrix = matrix.codes != nullptr, is_dense = is_matrix && is_float(format);
+    const PlacedBuffer& on_device = is_dense    ? uploader.dense(matrix)
+                                    : is_matrix ? uploader.records(matrix)
+                                                : uploader.copy(bytes.data(), std::ssize(bytes));
     builder.borrow(name, is_dense ? Format::bf16 : format, on_device.data(), on_device.bytes());
   }
   Model uploaded = builder.finish();

@@ -48,7 +48,8 @@ TUILI_TEST(quantized_gemm_of_few_rows_stays_within_its_error_bound) {
     check(format, 3, 17, 256);
   }
   check(Format::q4_0, 16, 33, 32);
-  check(Format::q8_0, 2, 8, 608);  // groups that fill no stage
+  check(Format::q8_0, 2, 8, 608);    // groups that fill no stage
+  check(Format::q5_1, 1, 36, 1312);  // three parts of k, the last with a group alone
 }
 
 TUILI_TEST(quantized_gemm_of_many_rows_stays_within_its_error_bound) {
@@ -56,18 +57,31 @@ TUILI_TEST(quantized_gemm_of_many_rows_stays_within_its_error_bound) {
   check(Format::q5_1, 70, 20, 96);
 }
 
+// Wide, tall, slim and few rows; two parts of k.
 TUILI_TEST(quantized_gemm_of_a_row_ignores_the_others) {
   for (const Format format : kQuantizedFormats) {
-    const int64_t m = 18, n = 24, k = 512;
+    const int64_t m = 66, n = 24, k = format >= Format::q4_k ? 512 : 480;
     PackedWeights w(format, n, k);
     const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
     const std::vector<float> all = multiply<float>(x, w, m, 1);
-    for (const auto& [row, n_rows] : {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {17, 1}, {6, 12}}) {
+    for (const auto& [row, n_rows] : {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {65, 1}, {6, 12}, {40, 20}}) {
       const std::vector<bf16> some(x.begin() + row * k, x.begin() + (row + n_rows) * k);
       const std::vector<float> y = multiply<float>(some, w, n_rows, uint64_t(row));
       require(same_bits(y.data(), &all[size_t(row * n)], y.size()), info_of(format).name, ": ", n_rows,
               " rows from row ", row, " depend on their batch");
     }
+  }
+}
+
+TUILI_TEST(quantized_gemm_adds_the_parts_of_k_in_one_order) {
+  const int64_t m = 66, n = 17, k = 3424;  // four parts: 1,024 thrice, and 352, of which a group is alone
+  PackedWeights w(Format::q4_0, n, k);
+  const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
+  const std::vector<float> all = multiply<float>(x, w, m, 1);
+  for (const int64_t n_rows : {1, 10, 20}) {
+    const std::vector<bf16> some(x.begin(), x.begin() + n_rows * k);
+    const std::vector<float> y = multiply<float>(some, w, n_rows, 2);
+    require(same_bits(y.data(), all.data(), y.size()), n_rows, " rows are not those of ", m);
   }
 }
 

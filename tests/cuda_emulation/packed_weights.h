@@ -16,12 +16,12 @@ namespace tuili::testing {
 inline constexpr Format kQuantizedFormats[] = {Format::q8_0, Format::q4_0, Format::q4_1, Format::q5_0,
                                                Format::q5_1, Format::q4_k, Format::q5_k, Format::q6_k};
 
-// The planes of `pack` in device memory.
+// What `pack` makes, and its records in device memory.
 struct PackedWeights {
   PackedMatrix on_host;
   PackedMatrix on_device;
   Buffer memory;
-  std::unique_ptr<OnDevice<uint8_t>> planes;
+  std::unique_ptr<OnDevice<uint8_t>> records;
 
   PackedWeights(Format format, int64_t n, int64_t k, uint64_t seed = 0)
       : memory(ops::packed_bytes(format, n, k)) {
@@ -42,21 +42,10 @@ struct PackedWeights {
     ops::Context context;
     context.pool = &ThreadPool::shared();
     on_host = ops::pack(context, format, n, k, rows.data(), memory.data());
-    planes = std::make_unique<OnDevice<uint8_t>>(
-        std::vector<uint8_t>(memory.data(), memory.data() + memory.bytes()));
-    on_device = on_host;
-    const auto move = [&](auto*& plane) {
-      using Plane = std::remove_reference_t<decltype(plane)>;
-      if (plane == nullptr) return;
-      plane =
-          reinterpret_cast<Plane>(planes->get() + (reinterpret_cast<const uint8_t*>(plane) - memory.data()));
-    };
-    move(on_device.codes);
-    move(on_device.high);
-    move(on_device.scale);
-    move(on_device.min);
-    move(on_device.sub_scale);
-    move(on_device.sub_min);
+    std::vector<uint8_t> arranged(size_t(ops::device_bytes(format, n, k)));
+    ops::arrange_for_device(context, arranged.data(), on_host);
+    records = std::make_unique<OnDevice<uint8_t>>(arranged);
+    on_device = {.format = format, .n = n, .k = k, .codes = records->get()};
   }
 
   // Element (j, i), after base/packed.h: its scaled code, and its min.

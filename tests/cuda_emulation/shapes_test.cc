@@ -53,13 +53,11 @@ void gemm() {
 template <Format kFormat, int64_t kM, int64_t kN, int64_t kK>
 void quantized_gemm() {
   const Tensor x(DType::bf16, kM, kK), y(DType::f32, kM, kN);
-  const int64_t code_bytes = kN * kK / (kFormat == Format::q8_0 ? 1 : 2);
-  char* const planes = large_memory(code_bytes + kN * kK / kGroup * 2);
-  const PackedMatrix w{.format = kFormat,
-                       .n = kN,
-                       .k = kK,
-                       .codes = reinterpret_cast<const uint8_t*>(planes),
-                       .scale = reinterpret_cast<const uint16_t*>(planes + code_bytes)};
+  const PackedMatrix w{
+      .format = kFormat,
+      .n = kN,
+      .k = kK,
+      .codes = reinterpret_cast<const uint8_t*>(large_memory(ops::device_bytes(kFormat, kN, kK)))};
   device::check(
       cuda::gemm(nullptr, {{y.data(), DType::f32}, static_cast<const bf16*>(x.data()), w, nullptr, kM}),
       "gemm");

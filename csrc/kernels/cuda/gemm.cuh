@@ -9,7 +9,7 @@
 // v4  fragments by ldmatrix: what 16-byte loads bring had to be moved, 3 moves per mma: 388 TFLOP/s (cuBLAS
 //     with wgmma 797), 282 at m 512; m 64: 20 µs (12.1); m 1: 12.2 µs, n 28,672 70 µs
 // v5  shared memory was as busy as the stream: copies without bank conflicts, and for m ≤ 8 half of the reads
-//     of x, and five tiles under way, not three. Not measured
+//     of x, and five tiles under way, not three; for m ≤ 16 four. Not measured
 #pragma once
 
 #include "kernels/cuda/convert.cuh"
@@ -45,7 +45,7 @@ struct GemmShape {
 
 using WideGemm = GemmShape<2, 4, 8, 2, 3>;  // 128 × 128, 96 KiB of shared memory, 128 accumulators per thread
 using TallGemm = GemmShape<4, 1, 4, 2, 8>;  // 64 × 32 for m ≤ 64, 96 KiB
-using SlimGemm = GemmShape<1, 1, 1, 4, 4>;  // 16 × 32 for m ≤ 16, 48 KiB: 4 blocks per SM
+using SlimGemm = GemmShape<1, 1, 1, 4, 5>;  // 16 × 32 for m ≤ 16, 60 KiB: one block has 48 KiB under way
 using FewGemm = GemmShape<1, 1, 1, 4, 6, 8>;  // 8 × 32 for m ≤ 8, 60 KiB: one block has 40 KiB under way
 
 template <typename Out>

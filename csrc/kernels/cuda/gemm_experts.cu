@@ -33,7 +33,11 @@ int launch_dense(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
 
 template <typename Shape>
 int launch_quant(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
-  return launch<Shape, typename Shape::Storage>(stream, &gemm_quant_experts_kernel<Shape>, problem, n_rows);
+  return launch<Shape, ExpertStorage<Shape>>(stream, &gemm_quant_experts_kernel<Shape>, problem, n_rows);
+}
+template <typename Shape>
+int launch_skinny(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
+  return launch<Shape, typename Shape::Storage>(stream, &gemm_skinny_experts_kernel<Shape>, problem, n_rows);
 }
 
 // The shape, chosen for what an expert has of the rows on average, decides how fast, never which bits.
@@ -47,7 +51,7 @@ int launch_for_rows(Stream stream, const ExpertProblem& problem, int64_t n_rows)
 template <Format kFormat>
 int launch_for_rows(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
   const int64_t n_each = n_rows / problem.n_experts;
-  if (n_each <= SlimQuant<kFormat>::kTileM) return launch_quant<SlimQuant<kFormat>>(stream, problem, n_rows);
+  if (n_each <= FewQuant<kFormat>::kTileM) return launch_skinny<FewQuant<kFormat>>(stream, problem, n_rows);
   if (n_each <= TallQuant<kFormat>::kTileM) return launch_quant<TallQuant<kFormat>>(stream, problem, n_rows);
   return launch_quant<WideQuant<kFormat>>(stream, problem, n_rows);
 }
@@ -93,7 +97,7 @@ TUILI_GEMM(SlimGemm)
 #define TUILI_GEMM(format)                                                                      \
   template __global__ void gemm_quant_experts_kernel<WideQuant<Format::format>>(ExpertProblem); \
   template __global__ void gemm_quant_experts_kernel<TallQuant<Format::format>>(ExpertProblem); \
-  template __global__ void gemm_quant_experts_kernel<SlimQuant<Format::format>>(ExpertProblem);
+  template __global__ void gemm_skinny_experts_kernel<FewQuant<Format::format>>(ExpertProblem);
 TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM
 

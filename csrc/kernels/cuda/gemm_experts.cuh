@@ -1,11 +1,12 @@
 // Products of rows sorted by expert with each expert's weights: a block finds the rows of its tile and their
-// expert, and multiplies as gemm.cuh and gemm_quant.cuh do. The host knows neither.
+// expert, and multiplies as gemm.cuh, gemm_quant.cuh and gemm_skinny.cuh do. The host knows neither.
 //
 // v1  a grid of as many tiles as there can be; tiles that are not there end at once. Not measured.
 #pragma once
 
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/gemm_quant.cuh"
+#include "kernels/cuda/gemm_skinny.cuh"
 #include "kernels/cuda/kernels.h"
 
 namespace tuili::cuda {
@@ -80,14 +81,30 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_experts_kernel(ExpertPro
   store_tile<Shape>(product_of(problem, done.expert, done.end), acc, done.row, first_column);
 }
 
+__device__ __forceinline__ QuantProblem quantized_product_of(const ExpertProblem& problem,
+                                                             const ExpertTile& tile) {
+  const ExpertMap& map = problem.maps[tile.expert];
+  return {problem.y, problem.x, map.w.codes, map.bias, tile.end, problem.n, problem.k, DType::f32};
+}
+
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_experts_kernel(ExpertProblem problem) {
+  auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
-  const ExpertMap& map = problem.maps[tile.expert];
-  const QuantProblem own{problem.y, problem.x, map.w,      map.bias,      tile.end,
-                         problem.n, problem.k, DType::f32, problem.stores};
-  quant_tile<Shape>(own, tile.row, blockIdx.y * Shape::kTileN);
+  if (threadIdx.x == 0) shared.tile = tile;
+  const int first_column = blockIdx.y * Shape::kTileN;
+  float acc[Shape::kPanels][Shape::kTiles][4] = {};
+  multiply_tile<Shape>(acc, quantized_product_of(problem, tile), tile.row, first_column);
+  const ExpertTile done = shared.tile;
+  store_tile<Shape>(quantized_product_of(problem, done), acc, done.row, first_column);
+}
+
+template <typename Shape>
+__global__ void __launch_bounds__(kQuantThreads, 3) gemm_skinny_experts_kernel(ExpertProblem problem) {
+  const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
+  if (tile.expert < 0) return;
+  skinny_tile<Shape>(quantized_product_of(problem, tile), tile.row, blockIdx.y * Shape::kTileN);
 }
 
 }  // namespace tuili::cuda

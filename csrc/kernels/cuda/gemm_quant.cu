@@ -1,6 +1,8 @@
 #include <climits>
 
 #include "kernels/cuda/gemm_quant.cuh"
+#include "kernels/cuda/gemm_skinny.cuh"
+#include "kernels/cuda/kernels.h"
 
 namespace tuili::cuda {
 namespace {
@@ -8,25 +10,33 @@ namespace {
 constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past the end
 
 // One block of 128 threads per tile of y; up to 100 KiB of shared memory, for which the device must be asked.
-template <typename Shape>
-int launch_gemm(Stream stream, const QuantProblem& problem) {
+template <typename Shape, typename Kernel>
+int launch_gemm(Stream stream, Kernel kernel, const QuantProblem& problem) {
   const dim3 grid(static_cast<unsigned>((problem.m + Shape::kTileM - 1) / Shape::kTileM),
                   static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
   constexpr size_t kBytes = sizeof(typename Shape::Storage);
-  const auto kernel = &gemm_quant_kernel<Shape>;
   const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
   if (status != cudaSuccess) return status;
   TUILI_LAUNCH(kernel, grid, kQuantThreads, kBytes, stream, problem);
   return cudaGetLastError();
 }
 
+template <typename Shape>
+int launch_wide(Stream stream, const QuantProblem& problem) {
+  return launch_gemm<Shape>(stream, &gemm_quant_kernel<Shape>, problem);
+}
+template <typename Shape>
+int launch_skinny(Stream stream, const QuantProblem& problem) {
+  return launch_gemm<Shape>(stream, &gemm_skinny_kernel<Shape>, problem);
+}
+
 // The shape decides how fast, never which bits.
 template <Format kFormat>
 int launch_for_rows(Stream stream, const QuantProblem& problem) {
-  if (problem.m <= FewQuant<kFormat>::kTileM) return launch_gemm<FewQuant<kFormat>>(stream, problem);
-  if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_gemm<SlimQuant<kFormat>>(stream, problem);
-  if (problem.m <= TallQuant<kFormat>::kTileM) return launch_gemm<TallQuant<kFormat>>(stream, problem);
-  return launch_gemm<WideQuant<kFormat>>(stream, problem);
+  if (problem.m <= FewQuant<kFormat>::kTileM) return launch_skinny<FewQuant<kFormat>>(stream, problem);
+  if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_skinny<SlimQuant<kFormat>>(stream, problem);
+  if (problem.m <= TallQuant<kFormat>::kTileM) return launch_wide<TallQuant<kFormat>>(stream, problem);
+  return launch_wide<WideQuant<kFormat>>(stream, problem);
 }
 
 }  // namespace
@@ -40,13 +50,12 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
     return cudaErrorInvalidValue;
   const QuantProblem problem{.y = args.y.data,
                              .x = args.x,
-                             .w = w,
+                             .w = w.codes,
                              .bias = args.bias,
                              .m = static_cast<int>(args.m),
                              .n = static_cast<int>(w.n),
                              .k = static_cast<int>(w.k),
-                             .y_type = args.y.dtype,
-                             .stores = pair_access(args.y.data, w.n, size_of(args.y.dtype))};
+                             .y_type = args.y.dtype};
   switch (w.format) {
     case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problem);
     case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problem);
@@ -60,11 +69,11 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
   }
 }
 
-#define TUILI_GEMM(format)                                                             \
-  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem); \
-  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem); \
-  template __global__ void gemm_quant_kernel<SlimQuant<Format::format>>(QuantProblem); \
-  template __global__ void gemm_quant_kernel<FewQuant<Format::format>>(QuantProblem);
+#define TUILI_GEMM(format)                                                              \
+  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);  \
+  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);  \
+  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_skinny_kernel<FewQuant<Format::format>>(QuantProblem);
 TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM
 

@@ -298,7 +298,7 @@ struct GemmArgs {
 // are faster. Sizes are below 2^31.
 int gemm(Stream stream, const GemmArgs& args);
 
-// The same with quantized weights, the CPU's packed planes in device memory.
+// The same with quantized weights: w.codes points to records (base/device_records.h).
 struct QuantizedGemmArgs {
   Output y;       // [m, w.n], dense
   const bf16* x;  // [m, w.k], dense, rows on 16 bytes
@@ -307,12 +307,15 @@ struct QuantizedGemmArgs {
   int64_t m;
 };
 
-// Per output from acc = 0, the groups of 32 k ascending:
-//   sum = Σ x · c on tensor cores, the first 16 k, then the others, c the integer that the scale multiplies
+// k has four parts: ceil(k / 1,024) · 256 each, the last ones shorter, or none. Per output and part from acc
+// = 0, the groups of 32 k ascending:
+//   sum = Σ x · c on tensor cores, the first 16 k, then the others, c the integer that the scale multiplies;
+//   in a step k 4 t + 2 h and the next have mma's places 2 t + 8 h and the next
 //   acc = fma(scale, sum, acc); q6_k: for each 16 k on its own, with its scale
 //   formats with a min: acc = fma(min, Σ x in the same two steps, acc), min = m, or -(dmin · float(sub_min))
-// then the bias. x is not quantized, unlike on the CPU. Any m gives the same bits. |error| ≤ (68 + n_groups +
-// 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48 from the two steps of a group.
+// then ((part 0 + part 1) + part 2) + part 3, then the bias. x is not quantized, unlike on the CPU. Any m
+// gives the same bits. |error| ≤ (68 + n_groups + 4) · 2^-24 · Σ |x| · (|scale · c| + |min|), 68 ≥ 1.4 · 48
+// from the two steps of a group; a part more is a group less in every chain.
 int gemm(Stream stream, const QuantizedGemmArgs& args);
 
 // ---- experts
@@ -357,7 +360,7 @@ int add_gated(Stream stream, float* y, const float* x, const float* gate, int64_
 
 // A linear map of one expert.
 struct ExpertMap {
-  PackedMatrix w;     // planes as QuantizedGemmArgs has them; of bf16 [n, k] dense at w.codes, on 16 bytes
+  PackedMatrix w;     // records as QuantizedGemmArgs has them; of bf16 [n, k] dense at w.codes, on 16 bytes
   const float* bias;  // f32 [n] or null
 };
 

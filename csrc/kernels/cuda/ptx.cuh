@@ -166,19 +166,58 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
 #endif
 }
 
-// Bytes kFirst and kFirst + 1 of a word, below 128, minus kZero, as two bf16: exact, because 128 + byte is a
-// bf16 whose fraction is the byte.
-template <int kFirst, int kZero>
-__device__ __forceinline__ uint32_t bytes_to_bf16(uint32_t bytes) {
-  const uint32_t biased = __byte_perm(bytes, 0x43u, kFirst == 0 ? 0x4140 : 0x4342);
+// (x & mask) | bits in one instruction: of two constants the compiler makes two.
+__device__ __forceinline__ uint32_t and_or(uint32_t x, uint32_t mask, uint32_t bits) {
+#if defined(__CUDACC__)
+  uint32_t y;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(y) : "r"(x), "r"(mask), "r"(bits));
+  return y;
+#else
+  return (x & mask) | bits;
+#endif
+}
+
+// 8 bytes of global memory that nobody writes meanwhile, loaded here: the compiler moves plain loads to where
+// they are used.
+__device__ __forceinline__ uint2 load_here(const void* global) {
+  uint2 two;
+#if defined(__CUDACC__)
+  asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(two.x), "=r"(two.y) : "l"(global));
+#else
+  two = *static_cast<const uint2*>(global);
+#endif
+  return two;
+}
+
+// y0 += factor · x0 and y1 += factor · x1, each rounded once; from sm_100 on one instruction.
+__device__ __forceinline__ void fma_both(float& y0, float& y1, float factor, float x0, float x1) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  asm("{\n"
+      ".reg .b64 y, factors, x;\n"
+      "mov.b64 y, {%0, %1};\n"
+      "mov.b64 factors, {%2, %2};\n"
+      "mov.b64 x, {%3, %4};\n"
+      "fma.rn.f32x2 y, factors, x, y;\n"
+      "mov.b64 {%0, %1}, y;\n"
+      "}"
+      : "+f"(y0), "+f"(y1)
+      : "f"(factor), "f"(x0), "f"(x1));
+#else
+  y0 = __fmaf_rn(factor, x0, y0);
+  y1 = __fmaf_rn(factor, x1, y1);
+#endif
+}
+
+// a · b + c of pairs of bf16, each rounded once.
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
 #if defined(__CUDACC__)
   uint32_t pair;
-  const uint32_t one = 0x3f803f80u, minus = 0xc300c300u | static_cast<uint32_t>(kZero) << 16 | kZero;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(biased), "r"(one), "r"(minus));
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
   return pair;
 #else
-  const float low = __uint_as_float(biased << 16), high = __uint_as_float(biased & 0xffff0000u);
-  return pack<__nv_bfloat16>(low - 128 - kZero, high - 128 - kZero);
+  const auto low = [](uint32_t x) { return __uint_as_float(x << 16); };
+  const auto high = [](uint32_t x) { return __uint_as_float(x & 0xffff0000u); };
+  return pack<__nv_bfloat16>(__fmaf_rn(low(a), low(b), low(c)), __fmaf_rn(high(a), high(b), high(c)));
 #endif
 }
 
@@ -187,12 +226,6 @@ template <int kByte>
 __device__ __forceinline__ float signed_byte(uint32_t bytes) {
   const uint32_t biased = __byte_perm(bytes ^ 0x80808080u, 0x4b000000u, 0x7540 + kByte);
   return __fsub_rn(__uint_as_float(biased), 0x1p23f + 128);
-}
-
-// Signed bytes kFirst and kFirst + 1 of a word as two bf16, exactly.
-template <int kFirst>
-__device__ __forceinline__ uint32_t signed_bytes_to_bf16(uint32_t bytes) {
-  return pack<__nv_bfloat16>(signed_byte<kFirst>(bytes), signed_byte<kFirst + 1>(bytes));
 }
 
 // 2^x with a relative error of at most 2^-22; exact at 0, 0 at -infinity and where the result is subnormal.

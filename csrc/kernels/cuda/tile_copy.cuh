@@ -11,8 +11,11 @@ inline constexpr int kTileThreads = 128;  // of every block that copies tiles
 inline constexpr int kPlaneK = 32;        // k of a row that lie together in shared memory: 64 bytes
 
 // Where the chunk of 16 bytes with k 8 chunk … of a row of a plane lies in that row: eight rows that follow
-// one another have it in eight different places of the banks, as ldmatrix wants.
-__device__ __forceinline__ int chunk_place(int row, int chunk) { return chunk ^ row / 2 % 4; }
+// one another have it in eight different places of the banks, as ldmatrix wants, and four rows have a pair of
+// chunks in four, as load_four wants.
+__device__ __forceinline__ int chunk_place(int row, int chunk) {
+  return chunk ^ ((row & 2) | (row >> 2 & 1));
+}
 
 // Where a row lies in a plane: in odd ones neighbours change places. Eight threads copy half of a row into
 // each of two planes, and meet no bank twice. Large tiles wait for the tensor cores, and have no register to
@@ -48,6 +51,17 @@ __device__ __forceinline__ void load_few(uint32_t (&a)[2][4],
     ptx::ldmatrix_x1(a[step][2], &tile[plane][r][chunk_place(r, 2 * step + 1) * 8]);
     a[step][1] = a[step][3] = 0;
   }
+}
+
+// Of row `row` the k 16 step + 4 t … of a plane, t = lane % 4: four, as two registers.
+template <int kPlanes, int kRows>
+__device__ __forceinline__ void load_four(uint32_t (&four)[2],
+                                          const __nv_bfloat16 (&tile)[kPlanes][kRows][kPlaneK], int plane,
+                                          int row, int step) {
+  const int t = threadIdx.x % 4, r = row_place<kRows>(row, plane);
+  const uint2 loaded =
+      *reinterpret_cast<const uint2*>(&tile[plane][r][chunk_place(r, 2 * step + t / 2) * 8 + t % 2 * 4]);
+  four[0] = loaded.x, four[1] = loaded.y;
 }
 
 // Tiles of kRows rows × 32 kPlanes k of a dense [n_rows, k] matrix, in order of k. What lies outside the
@@ -97,48 +111,6 @@ struct RowCopies {
     }
     next += kPlanes * kPlaneK;
   }
-};
-
-// Tiles of a plane of packed weights (base/packed.h): kCount of a panel's `count` entries of kBytes each, of
-// kPanels panels. What lies outside is zero.
-template <int kPanels, int kCount, int kBytes>
-struct PlaneCopies {
-  static constexpr int kPerPanel = kCount * kBytes / kVectorBytes, kAll = kPanels * kPerPanel;
-  static constexpr int kCopies = (kAll + kTileThreads - 1) / kTileThreads;
-  static_assert((kPerPanel & (kPerPanel - 1)) == 0 && kPerPanel > 0);
-
-  const uint8_t* next;
-  int64_t panel_bytes;
-  uint32_t exists;
-  int entry;  // of the thread's first copy in a tile
-
-  __device__ __forceinline__ PlaneCopies(const void* plane, int first_panel, int n_panels, int count) {
-    const int panel = threadIdx.x / kPerPanel, byte = threadIdx.x % kPerPanel * kVectorBytes;
-    panel_bytes = static_cast<int64_t>(count) * kBytes;
-    next = static_cast<const uint8_t*>(plane) + (first_panel + panel) * panel_bytes + byte;
-    entry = byte / kBytes;
-    exists = 0;
-#pragma unroll
-    for (int c = 0; c < kCopies; ++c) {
-      const int i = threadIdx.x + c * kTileThreads;
-      exists |= (i < kAll && first_panel + i / kPerPanel < n_panels ? 1u : 0u) << c;
-    }
-  }
-
-  // Starts to copy the next tile, of which `left` entries exist. It stays the next one until `advance`.
-  __device__ __forceinline__ void start(uint8_t (&to)[kPanels][kCount][kBytes], int left) {
-    uint8_t* const place = &to[0][0][0] + threadIdx.x * kVectorBytes;
-#pragma unroll
-    for (int c = 0; c < kCopies; ++c) {
-      constexpr int kCopyBytes = kTileThreads * kVectorBytes;
-      const int within = c * kTileThreads % kPerPanel * kVectorBytes;
-      const bool present = (exists >> c & 1u) && entry + within / kBytes < left;
-      if (kAll % kTileThreads != 0 && static_cast<int>(threadIdx.x) + c * kTileThreads >= kAll) break;
-      ptx::cp_async_16(place + c * kCopyBytes, next + c * kTileThreads / kPerPanel * panel_bytes + within,
-                       present ? kVectorBytes : 0);
-    }
-  }
-  __device__ __forceinline__ void advance() { next += kCount * kBytes; }
 };
 
 }  // namespace tuili::cuda

@@ -142,6 +142,7 @@ template <typename T>
 T __ldg(const T* from) {
   return *from;
 }
+inline int min(int a, int b) { return a < b ? a : b; }
 inline int __popc(uint32_t x) { return std::popcount(x); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<uint32_t>(x)) + 1; }
 inline int __clzll(int64_t x) { return std::countl_zero(static_cast<uint64_t>(x)); }
