@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every table of a build for x86-64. One that this CPU cannot run is a visible skip, not a missing test.
 X86_ISAS = ("generic", "avx2", "avx512")

@@ -147,8 +147,8 @@ class ModelBuilder {
   void place(std::string_view name, Format format, int64_t begin, int64_t bytes);
 
   // In place of `add`: what the kernels of a device read of the tensor, `bytes` bytes at `data` in its
-  // memory, which the caller keeps: records of a quantized format, or bf16 [n, k], or float32 of a vector or table;
-  // null if no kernel reads it.
+  // memory, which the caller keeps: records of a quantized format, or bf16 [n, k], or float32 of a vector or
+  // table; null if no kernel reads it.
   void borrow(std::string_view name, Format format, const uint8_t* data, int64_t bytes);
 
   // The model; the builder is empty afterwards. Throws model_format naming what is missing.

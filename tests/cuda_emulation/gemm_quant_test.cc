@@ -64,7 +64,8 @@ TUILI_TEST(quantized_gemm_of_a_row_ignores_the_others) {
     PackedWeights w(format, n, k);
     const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
     const std::vector<float> all = multiply<float>(x, w, m, 1);
-    for (const auto& [row, n_rows] : {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {65, 1}, {6, 12}, {40, 20}}) {
+    for (const auto& [row, n_rows] :
+         {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {65, 1}, {6, 12}, {40, 20}}) {
       const std::vector<bf16> some(x.begin() + row * k, x.begin() + (row + n_rows) * k);
       const std::vector<float> y = multiply<float>(some, w, n_rows, uint64_t(row));
       require(same_bits(y.data(), &all[size_t(row * n)], y.size()), info_of(format).name, ": ", n_rows,
