@@ -91,6 +91,35 @@ def test_white_space_is_its_own_answer(models, task):
         pipe("", max_tokens=-1)
 
 
+def test_sampling_params_are_taken_as_generate_takes_them(models):
+    pipe = tuili.pipeline("translation", models["marian-numbers"], tgt_lang="eng")
+    short, twice = (
+        tuili.SamplingParams(max_tokens=1),
+        tuili.SamplingParams(n=2, temperature=1.0, max_tokens=1),
+    )
+    assert pipe("777", params=short) == pipe("777", max_tokens=1) != pipe("777")
+    assert [len(one) for one in pipe(["7", "", "8"], params=[short, twice, twice])] == [1, 2, 2]
+    assert models["marian-numbers"].translate(["777", ""], tgt_lang="eng", params=short) == [
+        one["translation_text"] for one in pipe(["777", ""], max_tokens=1)
+    ]
+    with pytest.raises(InvalidParameterError, match="next to SamplingParams"):
+        pipe("7", params=short, max_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "texts, options",
+    [
+        (iter(["7"]), {}),
+        ("7", {"return_tensors": True}),
+        ("7", {"params": tuili.SamplingParams(n=2, temperature=1.0)}),
+        (["7"], {"params": [tuili.SamplingParams(n=2, temperature=1.0)]}),
+    ],
+)
+def test_translate_gives_one_text_each(models, texts, options):
+    with pytest.raises(InvalidParameterError):
+        models["marian-numbers"].translate(texts, tgt_lang="eng", **options)
+
+
 def test_results_are_shaped_as_in_transformers(models):
     t5 = models["t5-numbers"]
     pipe = tuili.pipeline("translation_num_to_en", t5)

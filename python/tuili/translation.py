@@ -68,5 +68,10 @@ def _texts(llm: LLM, task: str, texts: Any, options: dict[str, Any]) -> Any:
     for name in ("n", "num_return_sequences"):
         if options.get(name, 1) != 1:
             raise InvalidParameterError(f"{name}: use a pipeline for several answers to a text", param=name)
-    found = [result[KEYS[task]] for result in Task(task, llm)(texts, **options)]
+    params = options.get("params")
+    if any(getattr(one, "n", 1) != 1 for one in (params if isinstance(params, list | tuple) else [params])):
+        raise InvalidParameterError("params: use a pipeline for several answers to a text", param="params")
+    if options.get("return_tensors"):
+        raise InvalidParameterError("return_tensors: use a pipeline for token ids", param="return_tensors")
+    found = [result[KEYS[task]] for result in Task(task, llm).answer(texts, **options)]
     return found[0] if isinstance(texts, str) else found

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
-from tuili.generation.params import SamplingParams, canonical_names
+from tuili.generation.params import canonical_names, of_each
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
@@ -82,7 +82,12 @@ class Task(Pipeline):
         searching = _with_defaults(_lengths(chosen), _lengths(usual))
         if direction.forced_bos_token_id is not None:
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
-        n = SamplingParams(**searching).n
+        params = searching.pop("params", None)
+        each = of_each(params, searching, len(texts))
+        if isinstance(params, list | tuple):
+            params = [one for one, text in zip(params, texts, strict=True) if not self._stays(text)]
+        if params is not None:
+            searching["params"] = params
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
         answers = (
             marked(
@@ -91,8 +96,10 @@ class Task(Pipeline):
             for output, (_, truncated) in zip(outputs, encoded, strict=True)
         )
         results = [
-            [self._result(text, [], as_ids=as_ids)] * n if self._stays(text) else next(answers)
-            for text in texts
+            [self._result(text, [], as_ids=as_ids) for _ in range(one.n)]
+            if self._stays(text)
+            else next(answers)
+            for text, one in zip(texts, each, strict=True)
         ]
         if isinstance(inputs, str):
             return results[0]
