@@ -222,11 +222,26 @@ def test_data_sets_are_iterables_and_wrong_ones_are_errors(model):
     assert list(pipe(iter([]))) == []
     with pytest.raises(InvalidParameterError, match="strid"):
         pipe(iter(TEXTS), strid=3)
-    for wrong in (3, None, b"text"):
+    for wrong in (3, None, b"text", list, np.array(3)):
         with pytest.raises(InvalidParameterError, match="inputs must be"):
             pipe(wrong)
     with pytest.raises(InvalidParameterError, match="inputs must be a str"):
         list(pipe(iter([TEXT, 3])))
+
+
+def test_what_an_iterable_gave_before_it_failed_is_answered(model):
+    """However far it is read ahead."""
+    pipe = tuili.pipeline("ner", model("BertForTokenClassification"))
+
+    def source(n: int) -> Any:
+        yield from TEXTS[:n]
+        raise LookupError
+
+    for n in (0, 1, len(TEXTS)):
+        results, taken = pipe(source(n), batch_size=2), []
+        with pytest.raises(LookupError):
+            taken.extend(one for one in results)
+        assert taken == pipe(TEXTS[:n])
 
 
 def test_entities_are_grouped_by_the_older_names(model):
@@ -243,6 +258,9 @@ def test_words_of_a_text_are_checked(model, tmp_path):
     for wrong in (TEXT, [["a", 3]], ["a", ["b"]], 3):
         with pytest.raises(InvalidParameterError, match="inputs must be"):
             pipe(wrong)
+    assert list(pipe(iter([["the", "cat"]]))) == pipe(["the", "cat"])
+    with pytest.raises(InvalidParameterError, match="lists of words"):  # not the words of one text
+        list(pipe(iter(["the", "cat"])))
     folder = write_folder(CASES["RobertaForTokenClassification"], tmp_path)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -293,7 +311,7 @@ def test_the_words_of_transformers_tokenizers_say_how_long_an_input_is(model, na
         assert len(short[0]) == 12 and len(whole[0]) == 40
     wrong: tuple[dict[str, Any], ...] = (
         {"truncation": "first"}, {"truncation": 1}, {"max_length": 41}, {"max_length": 0}, {"padding": "no"},
-        {"max_lenght": 3},
+        {"max_lenght": 3}, {"padding": np.zeros(2)},
     )  # fmt: skip
     for words in wrong:
         with pytest.raises(InvalidParameterError):
@@ -378,3 +396,12 @@ def test_numbers_are_no_texts_to_go_on_from(tmp_path):
             with pytest.raises(InvalidParameterError) as caught:
                 pipe(wrong, max_new_tokens=1)
             assert caught.value.param == "text_inputs"
+
+
+def test_an_iterables_messages_are_no_chat(tmp_path):
+    """Each of what it gives is one input, and a message is none."""
+    chat = [{"role": "user", "content": "a"}]
+    with tuili.pipeline("text-generation", write_hf_folder(tiny_llama(), tmp_path / "llama")) as pipe:
+        assert list(pipe(iter([chat, "b"]), max_new_tokens=1)) == pipe([chat, "b"], max_new_tokens=1)
+        with pytest.raises(InvalidParameterError, match="texts or chats"):
+            list(pipe(iter(chat), max_new_tokens=1))

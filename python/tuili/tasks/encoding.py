@@ -60,7 +60,7 @@ def room(given: Mapping[str, object], max_len: int) -> Room:
         if name not in ("truncation", "max_length", "padding"):
             unknown_name(name, ("truncation", "max_length", "padding"))
     truncation, length, padding = (given.get(name) for name in ("truncation", "max_length", "padding"))
-    if padding is not None and padding not in _PADDINGS:
+    if padding is not None and not (isinstance(padding, str) and padding in _PADDINGS):
         boolean("padding", padding)
     if length is not None:
         max_len = integer("max_length", length, 1, max_len)

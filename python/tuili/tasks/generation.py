@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, boolean, integer
+from tuili.generation.checks import MAX_INT, boolean, described, integer
 from tuili.generation.params import canonical_names, from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
@@ -71,6 +71,13 @@ class Task(Pipeline):
             entries = [_result(prompt, output, one, own) for one in output.outputs]
             results.append(marked(entries, output.truncated))
         return results[0] if alone else results
+
+    def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+        if is_chat(inputs):  # the messages of one chat
+            raise InvalidParameterError(
+                f"text_inputs must be texts or chats, not {described(inputs[0])}", param="text_inputs"
+            )
+        return list(self.answer(inputs, *args, **options))
 
     def _encoded(self, prompt: Any, own: Mapping[str, Any]) -> list[int]:
         tokenizer = self.model.tokenizer

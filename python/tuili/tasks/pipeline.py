@@ -10,7 +10,7 @@ import importlib
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError
@@ -90,15 +90,27 @@ class Pipeline(ABC):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """See the task's own description."""
-        if not args or not _is_stream(args[0]):
+        stream = _stream(args[0]) if args else None
+        if stream is None:
             return self.answer(*args, **options)
         self._given(dict(options))
         n_ahead = options.get("batch_size") or self._n_ahead
-        return self._each(iter(args[0]), n_ahead, *args[1:], **options)
+        return self._each(stream, n_ahead, *args[1:], **options)
 
     def _each(self, inputs: Iterator[Any], n_ahead: int, *args: Any, **options: Any) -> Iterator[Any]:
-        while some := list(itertools.islice(inputs, n_ahead)):
-            yield from self.elements(some, *args, **options)
+        failure: Exception | None = None
+        while failure is None:
+            some: list[Any] = []
+            try:
+                for one in itertools.islice(inputs, n_ahead):
+                    some.append(one)
+            except Exception as error:
+                failure = error  # once those before it are answered
+            if some:
+                yield from self.elements(some, *args, **options)
+            elif failure is None:
+                return
+        raise failure
 
     @abstractmethod
     def answer(self, *args: Any, **options: Any) -> Any:
@@ -122,11 +134,15 @@ class Pipeline(ABC):
         return f"<tuili.pipeline {self.task}, {self.model!r}>"
 
 
-def _is_stream(inputs: object) -> bool:
-    """Whether they are to be read one by one: no text, dict or list, which are answered at once."""
+def _stream(inputs: Any) -> Iterator[Any] | None:
+    """Inputs to be read one by one; None for a text, dict or list, which are answered at once."""
     if isinstance(inputs, str | bytes | bytearray | Mapping | list | tuple):
-        return False
-    return isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
+        return None
+    try:
+        each: Iterator[Any] = iter(inputs)
+    except TypeError:
+        return None
+    return each
 
 
 def _load_options(device: object, dtype: object, model_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -97,6 +97,15 @@ class Task(Pipeline):
             results.append(marked(found, any(window.truncated for window in one)))
         return results[0] if isinstance(inputs, str) else results
 
+    def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
+        split = self.options(dict(options))["is_split_into_words"] is True
+        for one in inputs:
+            if split and not isinstance(one, list | tuple):  # all of them would be the words of one text
+                raise InvalidParameterError(
+                    f"inputs must be lists of words, not {described(one)}", param="inputs"
+                )
+        return list(self.answer(inputs, *args, **options))
+
     def _encoding(self, text: str) -> Encoding:
         return encoding_of(self.tasks.tokenizer.loaded.backend, text)
 
