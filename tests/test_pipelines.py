@@ -288,6 +288,19 @@ def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):
             tuili.pipeline("ner", model("BertForTokenClassification"), **{param: value})
     with pytest.raises(InvalidParameterError, match="model_kwargs must be a dict"):
         tuili.pipeline("ner", folder, model_kwargs=3)
+    with tuili.pipeline("ner", folder, model_kwargs={"torch_dtype": "float16", "device": -1}) as pipe:
+        assert "f16" in pipe.model.config["weight_bytes"]
+    wrong: tuple[tuple[dict[Any, Any], dict[str, Any], str], ...] = (
+        ({"device": "cpu"}, {"device": "cpu"}, "device is given next to model_kwargs"),
+        ({"dtype": "float16"}, {"dtype": "float32"}, "dtype is given next to model_kwargs"),
+        ({"dtype": "float16"}, {"torch_dtype": "float32"}, "torch_dtype is given next to dtype"),
+        ({"quantisation": "int8"}, {}, "did you mean quantization"),
+        ({"model": "x"}, {}, "unknown parameter model"),
+        ({3: 4}, {}, "unknown parameter 3"),
+    )
+    for kwargs, others, message in wrong:
+        with pytest.raises(InvalidParameterError, match=message):
+            tuili.pipeline("ner", folder, model_kwargs=kwargs, **others)
 
 
 @pytest.mark.parametrize(

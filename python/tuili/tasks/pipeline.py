@@ -7,6 +7,7 @@ allowed to cut it.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import re
 from abc import ABC, abstractmethod
@@ -145,14 +146,29 @@ def _stream(inputs: Any) -> Iterator[Any] | None:
     return each
 
 
-def _load_options(device: object, dtype: object, model_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> dict[str, Any]:
     """What LLM takes for transformers' words: a GPU by its number, -1 for the CPU, and torch's types."""
+    from tuili.llm import LLM
+
     options = dict(model_kwargs or {})
-    if device is not None:
-        numbered = "cpu" if device == -1 else f"cuda:{device}"
-        options["device"] = numbered if type(device) is int else str(device)
-    if dtype is not None:
-        options["dtype"] = str(dtype).removeprefix("torch.")
+    for name, value in words.items():
+        if value is not None and name in options:
+            raise InvalidParameterError(f"{name} is given next to model_kwargs", param=name)
+        options |= {} if value is None else {name: value}
+    if "torch_dtype" in options:
+        if "dtype" in options:
+            raise InvalidParameterError("torch_dtype is given next to dtype", param="torch_dtype")
+        options["dtype"] = options.pop("torch_dtype")
+    known = inspect.signature(LLM).parameters.keys() - {"model"}
+    for name in options:
+        if name not in known:
+            unknown_name(str(name), known)
+    if "dtype" in options:
+        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
+    if "device" in options:
+        device = options["device"]
+        numbered = type(device) is int
+        options["device"] = str(device) if not numbered else "cpu" if device == -1 else f"cuda:{device}"
     return options
 
 
@@ -174,7 +190,7 @@ def pipeline(
     model         an LLM, or what LLM takes
     device        for a model that is loaded here: "cpu", "cuda", "cuda:1", or a GPU's number, -1 for the CPU
     dtype         of its float weights, as LLM has it, or torch's type; torch_dtype is its older name
-    model_kwargs  more of LLM's parameters
+    model_kwargs  more of LLM's parameters, or the same instead
     options       defaults of the task's own parameters
     raises        InvalidParameterError for an unknown task or option, ModelUnsupportedError (task) for a
                   model that cannot do it, and what LLM raises
@@ -193,9 +209,7 @@ def pipeline(
         raise InvalidParameterError(
             f"model_kwargs must be a dict, not {described(model_kwargs)}", param="model_kwargs"
         )
-    if dtype is not None and torch_dtype is not None:
-        raise InvalidParameterError("torch_dtype is given next to dtype", param="torch_dtype")
-    loading = _load_options(device, torch_dtype if dtype is None else dtype, model_kwargs)
+    loading = _load_options(model_kwargs, device=device, dtype=dtype, torch_dtype=torch_dtype)
     found: type[Pipeline] = importlib.import_module(f"tuili.tasks.{place}").Task
     if isinstance(model, LLM):
         for param in loading:
