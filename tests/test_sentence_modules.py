@@ -184,7 +184,8 @@ def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
     with tuili.LLM(folder, num_threads=1) as llm:
         assert llm.config["tasks"] == ["feature-extraction", "text-classification"]
         raw = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
-    cross_encoder(tmp_path, config={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    neutral = {"processing_kwargs": {"text": {"padding": True, "truncation": True}, "image": {"x": 1}}}
+    cross_encoder(tmp_path, config={"activation_fn": "torch.nn.modules.activation.Sigmoid"}, sentence=neutral)
     with tuili.LLM(folder, num_threads=1) as llm:
         found = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.array(raw))), rtol=1e-6)
@@ -200,6 +201,8 @@ def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
         ({"config": {"prompts": {"a": "b"}, "default_prompt_name": "a"}}, "default_prompt_name"),
         ({"sentence": {"transformer_task": "text-generation"}}, "transformer_task"),
         ({"sentence": {"module_output_name": "causal_logits"}}, "module_output_name"),
+        ({"sentence": {"processing_kwargs": {"text": {"max_length": 4}}}}, "max_length for text"),
+        ({"sentence": {"processing_kwargs": {"common": {"add_special_tokens": False}}}}, "add_special"),
     ],
 )
 def test_cross_encoders_that_are_not_done_are_refused(tmp_path, changed, message):

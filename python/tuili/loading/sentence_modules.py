@@ -199,6 +199,19 @@ def _expect_output(config: Config, task: str, output: str, of_method: str) -> No
         where.choice(key, (usual,), usual)
     if "query_expansion" in config:
         raise ModelUnsupportedError(f"{config.what}: query_expansion is set", code="config_unsupported")
+    _expect_plain_texts(config)
+
+
+def _expect_plain_texts(config: Config) -> None:
+    """Refuse what changes how texts become tokens; padding does not, and long texts are cut on request."""
+    given = config.section("processing_kwargs") or Config({}, config.what)
+    for kind in ("common", "text"):
+        words = given.section(kind) or Config({}, config.what)
+        for key, value in words.values.items():
+            if key != "padding" and not (key == "truncation" and value is True):
+                raise ModelUnsupportedError(
+                    f"{config.what}: processing_kwargs has {shown(key)} for {kind}", code="config_unsupported"
+                )
 
 
 def _expect_sentences(config: Config) -> None:
