@@ -337,6 +337,8 @@ def test_the_words_of_transformers_tokenizers_say_how_long_an_input_is(model, na
             pipe(*inputs, truncation=True, **{within: {"truncation": True}})
         with pytest.raises(InvalidParameterError, match="must be a dict"):
             pipe(*inputs, **{within: 3})
+        with pytest.raises(InvalidParameterError, match="unknown parameter 3"):
+            pipe(*inputs, **{within: {3: 4}})
 
 
 def test_a_hypothesis_stays_whole_whatever_is_cut(model):

@@ -58,7 +58,7 @@ def room(given: Mapping[str, object], max_len: int) -> Room:
     """
     for name in given:
         if name not in ("truncation", "max_length", "padding"):
-            unknown_name(name, ("truncation", "max_length", "padding"))
+            unknown_name(str(name), ("truncation", "max_length", "padding"))
     truncation, length, padding = (given.get(name) for name in ("truncation", "max_length", "padding"))
     if padding is not None and not (isinstance(padding, str) and padding in _PADDINGS):
         boolean("padding", padding)
