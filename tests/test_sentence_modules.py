@@ -126,6 +126,8 @@ def test_a_folder_that_names_the_class_with_words_is_an_embedder(tmp_path):
         ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "config_value"),
         ("modules.json", [{"type": "x.Normalize"}, {"type": "x.Pooling", "path": "1_Pooling"}], "module"),
         ("modules.json", [{"type": "x.LSTM", "path": ""}], "module"),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "pylate.Dense", "path": "2_Dense"}], "module"),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Normalize", "path": "9_N"}], "module"),
     ],
 )  # fmt: skip
 def test_modules_that_cannot_be_are_errors(tmp_path, file, value, code):

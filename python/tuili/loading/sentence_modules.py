@@ -97,7 +97,12 @@ def read_modules(
         return None
     settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
     maps: list[SentenceMap] = []
-    for module, kind in modules:
+    kinds = [kind for _, kind in modules]
+    for i, (module, kind) in enumerate(modules):
+        if kind in ("Dense", "LayerNorm", "Normalize") and "Pooling" not in kinds[:i]:
+            raise ModelUnsupportedError(
+                f"modules.json: {kind} without a Pooling before it: vectors of tokens", code="module"
+            )
         if settings["normalize"] and kind != "Normalize":
             raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
         if kind == "Pooling":
