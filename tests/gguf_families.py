@@ -59,12 +59,24 @@ def _experts(writer: gguf.GGUFWriter, config: Values) -> None:
         writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
 
 
+def _more(writer: gguf.GGUFWriter, config: Values) -> None:
+    """Keys of the case's own, behind the architecture; an array replaces what is written already."""
+    writes = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        list: writer.add_array,
+    }
+    for key, value in config.get("more", {}).items():
+        name = f"{writer.arch}.{key}"
+        writer.kv_data[0].pop(name, None)
+        writes[type(value)](name, value)
+
+
 def _llama(writer: gguf.GGUFWriter, config: Values) -> None:
     """A linear factor as files of 2023 have it, and YaRN's settings with those that are not usual."""
     scaling = config.get("rope_scaling") or {}
-    for key, value in config.get("more", {}).items():
-        write = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[type(value)]
-        write(f"llama.{key}", value)
+    _more(writer, config)
     if "divisors" in config:
         writer.add_tensor("rope_freqs.weight", np.array(config["divisors"], np.float32))
     if scaling.get("rope_type") == "linear":
@@ -141,6 +153,7 @@ def _granite(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_embedding_scale(config["embedding_multiplier"])
     writer.add_residual_scale(config["residual_multiplier"])
     writer.add_logit_scale(config["logits_scaling"])
+    _more(writer, config)
 
 
 def _gpt_oss(writer: gguf.GGUFWriter, config: Values) -> None:

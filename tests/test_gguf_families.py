@@ -137,9 +137,9 @@ def test_an_unusual_sharpening_is_refused(key: str, given: float) -> None:
         rope_scaling(metadata(**values), "x")
 
 
-def llama_with(path: Path, **more: object) -> Path:
+def llama_with(path: Path, architecture: str = "LlamaForCausalLM", **more: object) -> Path:
     """A file of the first case and these keys, in which a dot is written as two lines."""
-    family = next(family for family in FAMILIES if family.architecture == "LlamaForCausalLM")
+    family = next(family for family in FAMILIES if family.architecture == architecture)
     case = next(family.cases())
     keys = {key.replace("__", "."): value for key, value in more.items()}
     return write(family, dataclasses.replace(case, config=case.config | {"more": keys}), path)
@@ -168,6 +168,27 @@ def test_keys_that_change_nothing_are_none_of_our_business(tmp_path: Path) -> No
     more = {"attention__sliding_window": 128, "rope__freq_base_swa": 1e4, "attention__causal": True}
     path = llama_with(tmp_path / "model.gguf", **more, logit_scale=1.0, something__new=3)
     assert not plan_model(path).warnings
+
+
+def test_sizes_may_be_said_layer_by_layer(tmp_path: Path) -> None:
+    """As files of Granite 4 without Mamba layers do, which the converter of mixed ones writes."""
+    plain = plan_model(llama_with(tmp_path / "plain.gguf", "GraniteForCausalLM"))
+    layer, n = plain.spec.layers[0], len(plain.spec.layers)
+    for more in (
+        {"attention__head_count_kv": [layer.n_kv_heads] * n, "rope__scaling__finetuned": True},
+        {"feed_forward_length": [layer.d_ff] * n},
+    ):
+        found = plan_model(llama_with(tmp_path / "arrays.gguf", "GraniteForCausalLM", **more))
+        assert [(one.n_kv_heads, one.d_ff) for one in found.spec.layers] == [
+            (layer.n_kv_heads, layer.d_ff)
+        ] * n
+    for key, value in (
+        ("attention__head_count_kv", [layer.n_kv_heads] * (n - 1) + [0]),
+        ("attention__head_count_kv", [-1] * n),
+        ("rope__scaling__finetuned", False),
+    ):
+        with pytest.raises(ModelUnsupportedError, match=key.replace("__", ".")):
+            plan_model(llama_with(tmp_path / "wrong.gguf", "GraniteForCausalLM", **{key: value}))
 
 
 def test_a_file_without_a_base_of_rotations_means_ten_thousand(tmp_path: Path) -> None:

@@ -462,7 +462,15 @@ def settings() -> Iterator[Case]:
     for key in ("block_count", "embedding_length", "attention.head_count", "context_length"):
         content = gguf_file({name: entry for name, entry in GGUF_KEYS.items() if name != f"llama.{key}"})
         yield Case("GG-25", f"{key} missing", gguf(content), F, "config_key")
-    yield Case("GG-25", "heads per layer", llama("attention.head_count_kv", ARRAY, (I32, [1])), F, "key_type")
+    n = int(GGUF_KEYS["llama.block_count"][1])
+    for name, heads, error, code in (
+        ("of one layer", (I32, [1]), F, "array_length"),
+        ("of more layers", (U32, [1] * (n + 1)), F, "array_length"),
+        ("in halves", (F32, [1.0] * n), F, "key_type"),
+        ("that differ", (I32, [1] * (n - 1) + [0]), U, "config_unsupported"),
+        ("below nothing", (I32, [-1] * n), U, "config_unsupported"),
+    ):
+        yield Case("GG-25", f"heads {name}", llama("attention.head_count_kv", ARRAY, heads), error, code)
     yield Case("GG-25", "rotates a part", llama("rope.dimension_count", U32, 8), U, "config_unsupported")
     yield Case(
         "GG-25", "values of another size", llama("attention.value_length", U32, 32), U, "config_unsupported"

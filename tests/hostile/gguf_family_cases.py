@@ -68,6 +68,8 @@ def families() -> Iterator[Case]:
         yield case(f"{name} without its tensors", of(name, **heads), F, "tensor_missing")
     for key, value in (("attention__scale", 0.5), ("rope__freq_base_swa", 7.0), ("embedding_scale", 3.0)):
         yield case(f"llama with {key}", of("llama", **{key: (F32, value)}), U, "config_unsupported")
+    still = {"rope__scaling__finetuned": (BOOL, False)}
+    yield case("granite without rotations", of("granite", **still), U, "config_unsupported")
     far = {"attention__relative_buckets_count": (U32, 0)}
     yield case("t5 of no buckets", of("t5", **far), F, "config_value")
     beyond = {"decoder_start_token_id": (U32, 1 << 20)}

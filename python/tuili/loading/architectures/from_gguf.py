@@ -13,7 +13,7 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures import sizes
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf import ArrayPlace, Metadata
 from tuili.loading.layout import Parts
 
 # config.json's key -> the GGUF key behind "<architecture>.", for all architectures.
@@ -51,7 +51,8 @@ def gguf_config(
     prefix = metadata.get_str("general.architecture")
     u32_keys = _U32_KEYS | dict(u32_keys or {})
     names = {ours: f"{prefix}.{theirs}" for ours, theirs in (u32_keys | dict(f32_keys)).items()}
-    values: dict[str, object] = {ours: metadata.get_u32(names[ours], None) for ours in u32_keys}
+    n = metadata.get_u32(f"{prefix}.block_count", None)
+    values: dict[str, object] = {ours: _of_all_layers(metadata, names[ours], n) for ours in u32_keys}
     values |= {ours: metadata.get_f32(names[ours], None) for ours in f32_keys}
     n_tokens = metadata.n_strings("tokenizer.ggml.tokens")
     config = Config(values, metadata.what, names)
@@ -59,6 +60,19 @@ def gguf_config(
         raise config.wrong("vocab_size", f"{n_tokens}, the length of tokenizer.ggml.tokens")
     values["vocab_size"] = n_tokens
     return config
+
+
+def _of_all_layers(metadata: Metadata, key: str, n_layers: int | None) -> int | None:
+    """A UINT32; or what an array says of every layer, as files of architectures with mixed layers have it."""
+    place = metadata.values().get(key, (0, None))[1]
+    if not isinstance(place, ArrayPlace) or not n_layers:
+        return metadata.get_u32(key, None)
+    numbers = (metadata.get_i32_array if place.element == 5 else metadata.get_u32_array)(key, n_layers)
+    if numbers.min() < 0 or numbers.min() != numbers.max():
+        raise ModelUnsupportedError(
+            f"{metadata.what}: {key} is not the same in all layers", code="config_unsupported"
+        )
+    return int(numbers[0])
 
 
 def decoder_config(

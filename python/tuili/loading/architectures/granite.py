@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
+from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
@@ -59,4 +60,9 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
         "embedding_multiplier": "embedding_scale",
         "logits_scaling": "logit_scale",
     }
+    if not metadata.get_bool("granite.rope.scaling.finetuned", True):  # what Granite's files mean by it
+        raise ModelUnsupportedError(
+            f"{metadata.what}: granite.rope.scaling.finetuned is false: no rotations",
+            code="config_unsupported",
+        )
     return decoder_config(metadata, checkpoint, numbers=numbers)
