@@ -242,6 +242,11 @@ def test_what_an_iterable_gave_before_it_failed_is_answered(model):
         with pytest.raises(LookupError):
             taken.extend(one for one in results)
         assert taken == pipe(TEXTS[:n])
+    for wrong, error in ((3, InvalidParameterError), (LONG, tuili.PromptTooLongError)):
+        results, taken = pipe(iter([*TEXTS, wrong, TEXT])), []
+        with pytest.raises(error):
+            taken.extend(one for one in results)
+        assert taken == pipe(TEXTS)
 
 
 def test_entities_are_grouped_by_the_older_names(model):

@@ -11,10 +11,10 @@ import inspect
 import itertools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tuili.errors import InvalidParameterError
+from tuili.errors import InvalidParameterError, PromptTooLongError
 from tuili.generation.checks import MAX_INT, described, integer
 from tuili.generation.params import unknown_name
 from tuili.tasks.head import cannot
@@ -108,10 +108,19 @@ class Pipeline(ABC):
             except Exception as error:
                 failure = error  # once those before it are answered
             if some:
-                yield from self.elements(some, *args, **options)
+                yield from self._answered(some, *args, **options)
             elif failure is None:
                 return
         raise failure
+
+    def _answered(self, some: list[Any], *args: Any, **options: Any) -> Iterable[Any]:
+        """The results of so many inputs; if one is wrong, of those before it, and then its error."""
+        try:
+            return self.elements(some, *args, **options)
+        except (InvalidParameterError, PromptTooLongError):
+            if len(some) == 1:
+                raise
+        return itertools.chain.from_iterable(self.elements([one], *args, **options) for one in some)
 
     @abstractmethod
     def answer(self, *args: Any, **options: Any) -> Any:
