@@ -125,7 +125,10 @@ TUILI_TEST(clamps_have_the_bits_of_the_cpu) {
       OnDevice<float> y(x);
       ops::clamp(on_cpu(), TensorView(want.data(), DType::f32, {int64_t(n)}), low, high, offset);
       ops::clamp({}, y.view({int64_t(n)}), low, high, offset);
-      require_same_bits(y.read(), want, "clamp to ", low, ", ", high);
+      std::vector<float> got = y.read();
+      require(std::isnan(got[n / 2]) && std::isnan(want[n / 2]), "clamp of NaN is ", got[n / 2]);
+      got[n / 2] = want[n / 2];  // a GPU's sums have one NaN, a CPU's keep the operand's bits
+      require_same_bits(got, want, "clamp to ", low, ", ", high);
     }
   }
 }

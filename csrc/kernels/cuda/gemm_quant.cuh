@@ -8,7 +8,7 @@
 // v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s of
 //     4.8, bound by 20 instructions per mma
 // v5  as gemm.cuh's. Not measured
-// v6  records; the weights are mma's a; few rows: gemm_skinny.cuh. Not measured
+// v6  records; the weights are mma's a; few rows: gemm_skinny.cuh. m 64 21.9 µs, m 512 76.4
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"

@@ -82,7 +82,7 @@ int round_to_bf16(Stream stream, bf16* y, const float* x, int64_t count);
 int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count);
 
 // y = x + z; y may be x or z.      y = factor · y.      y = cap · tanh(y / cap).
-// y = min(max(y, low), high) + offset; NaN stays NaN. CPU's bits.
+// y = min(max(y, low), high) + offset; NaN stays NaN, some NaN. Else the CPU's bits.
 int add(Stream stream, float* y, const float* x, const float* z, int64_t count);
 int scale(Stream stream, float* y, float factor, int64_t count);
 int softcap(Stream stream, float* y, float cap, int64_t count);

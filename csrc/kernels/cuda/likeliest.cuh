@@ -5,8 +5,8 @@
 // that is not clearly above the bound, or does not clearly lie between two sums, is the CPU's to make.
 //
 // v1  a block per row. Four passes over the row, a fifth for the total that top_p alone asks for; three or
-//     four sorts of about 1,000 by 1,024 threads, of 55 steps. Predicted for 150,000 ids: 100 µs per row, all
-//     rows at once.
+//     four sorts of about 1,000 by 1,024 threads, of 55 steps. H200, top_k 40 of 131,072 ids: 93 µs per row,
+//     16 rows at once 97.
 #pragma once
 
 #include "kernels/cuda/draw.cuh"
