@@ -13,6 +13,7 @@ keeps the GIL (docs/performance.md): it happens once, on this thread, and no oth
 from __future__ import annotations
 
 import importlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ R = TypeVar("R")
 
 UNSATISFIABLE = "grammar_unsatisfiable"  # the error's code
 MAX_KEPT_BYTES = 64 << 20  # of compiled grammars, the last ones used
-# The library does not say what a grammar takes: the heaviest schemas, choices, expressions and grammars were
-# measured at 0.19 MB and 135 bytes a character (tests/test_structured.py).
-GRAMMAR_BYTES, CHARACTER_BYTES = 256 << 10, 160
+# The library does not say what a grammar takes: the heaviest schemas, choices and expressions were measured
+# at 0.19 MB and 135 bytes a character; a few characters with many states at 350 MB a second of making them
+# (tests/test_grammar_memory.py). States that outputs lead to later are counted by max_lexer_states alone.
+GRAMMAR_BYTES, CHARACTER_BYTES, SECOND_BYTES = 256 << 10, 160, 512 << 20
 # The library does about 50,000 units of the first, 14,000 of the second and 20,000 of the third in a
 # millisecond (its documentation); a lexer's state takes one or two kilobytes.
 FUEL = {
@@ -186,7 +188,7 @@ class Grammars(Worker):
         super().__init__(start_thread=start_thread)
         self._words, self._n_vocab, self._eos_ids = words, n_vocab, tuple(eos_ids)
         self._vocabulary: Vocabulary | None = None
-        self._compiled: OrderedDict[Form, tuple[Any, np.ndarray]] = OrderedDict()
+        self._compiled: OrderedDict[Form, tuple[Any, np.ndarray, int]] = OrderedDict()  # and its bytes
         self._kept_bytes = 0
 
     def check(self, kind: str) -> None:
@@ -235,11 +237,12 @@ class Grammars(Worker):
         kept = self._compiled.get(form)
         if kept is not None:
             self._compiled.move_to_end(form)
-            return kept
-        made = library(form.kind)
+            return kept[:2]
+        made, backend = library(form.kind), self._index().backend
+        start = time.thread_time()
         matcher = guarded(
             made.LLMatcher,
-            self._index().backend,
+            backend,
             guarded(_source, made.LLMatcher, form),
             log_level=0,
             limits=made.LLParserLimits(**FUEL),
@@ -247,16 +250,17 @@ class Grammars(Worker):
         check_matcher(matcher)
         mask = np.zeros((self._n_vocab + 31) // 32, np.uint32)
         fill(matcher, mask)
-        self._compiled[form] = matcher, mask
-        self._kept_bytes += _bytes_of(form)
+        n_bytes = _bytes_of(form, time.thread_time() - start)
+        self._compiled[form] = matcher, mask, n_bytes
+        self._kept_bytes += n_bytes
         while self._kept_bytes > MAX_KEPT_BYTES and len(self._compiled) > 1:
-            self._kept_bytes -= _bytes_of(self._compiled.popitem(last=False)[0])
+            self._kept_bytes -= self._compiled.popitem(last=False)[1][2]
         return matcher, mask
 
 
-def _bytes_of(form: Form) -> int:
-    """What a compiled grammar takes at most."""
-    return GRAMMAR_BYTES + CHARACTER_BYTES * len(form.text)
+def _bytes_of(form: Form, seconds: float) -> int:
+    """What a compiled grammar takes at most that so much of a processor's time has made."""
+    return GRAMMAR_BYTES + CHARACTER_BYTES * len(form.text) + int(SECOND_BYTES * seconds)
 
 
 def _source(matcher: Any, form: Form) -> str:
