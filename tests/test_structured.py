@@ -460,7 +460,7 @@ def test_as_many_bytes_of_grammars_are_kept_as_is_said(monkeypatch):
     assert [form.text for form in own._compiled] == ["a", "c"]
     outcome(engine, own, [engine.submit(codes("a"), sampling(regex="a|" + "b" * 5000))])
     assert len(own._compiled) == 1, "one that is larger is kept alone"
-    assert own._kept_bytes == sum(n_bytes for _, _, n_bytes in own._compiled.values())
+    assert own._kept_bytes == sum(kept.n_bytes for kept in own._compiled.values())
 
 
 # --- the core's part

@@ -79,6 +79,21 @@ def library(param: str) -> Any:
         ) from None
 
 
+@dataclass(eq=False, slots=True)
+class Grammar:
+    """One that is compiled: a matcher at the beginning, which nobody may advance, and its mask.
+
+    n_bytes  what they take at most
+    worn     whether an output met a limit: the library counts the states of all outputs of a matcher's copies
+             together, so that every later one would meet it, too
+    """
+
+    matcher: Any
+    mask: np.ndarray
+    n_bytes: int
+    worn: bool = False
+
+
 class Constraint:
     """The place of one continuation in a grammar.
 
@@ -86,15 +101,22 @@ class Constraint:
           `accept`
     """
 
-    def __init__(self, matcher: Any, mask: np.ndarray) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, mask: np.ndarray, grammar: Grammar) -> None:
+        self._matcher, self._grammar = matcher, grammar
         self.mask = mask
 
     def accept(self, token_id: int) -> bool:
         """Take a token that the mask allows; returns whether the grammar is finished: nothing can follow."""
         guarded(self._matcher.consume_token, token_id)
-        check_matcher(self._matcher)
+        self._check()
         return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        try:
+            check_matcher(self._matcher)
+        except GrammarError as error:
+            self._grammar.worn |= error.code != UNSATISFIABLE
+            raise
 
     def ends_with(self, token_id: int) -> bool:
         """What `accept` would return; the place stays."""
@@ -117,7 +139,7 @@ class Constraint:
         return twin
 
     def _twin(self) -> Constraint:
-        return Constraint(guarded(self._matcher.deep_copy), self.mask)
+        return Constraint(guarded(self._matcher.deep_copy), self.mask, self._grammar)
 
     def look_ahead(self) -> None:
         """Make the mask for the next token.
@@ -125,11 +147,11 @@ class Constraint:
         raises  GrammarError if no token can follow, or too much fuel is needed to tell
         """
         fill(self._matcher, self.mask)
+        self._check()
 
 
 def fill(matcher: Any, mask: np.ndarray) -> None:
     guarded(matcher.unsafe_compute_mask_ptr, mask.ctypes.data, mask.nbytes)
-    check_matcher(matcher)
 
 
 def check_matcher(matcher: Any) -> None:
@@ -188,7 +210,7 @@ class Grammars(Worker):
         super().__init__(start_thread=start_thread)
         self._words, self._n_vocab, self._eos_ids = words, n_vocab, tuple(eos_ids)
         self._vocabulary: Vocabulary | None = None
-        self._compiled: OrderedDict[Form, tuple[Any, np.ndarray, int]] = OrderedDict()  # and its bytes
+        self._compiled: OrderedDict[Form, Grammar] = OrderedDict()
         self._kept_bytes = 0
 
     def check(self, kind: str) -> None:
@@ -210,9 +232,9 @@ class Grammars(Worker):
         if not message.is_wanted():
             return
         try:
-            matcher, mask = self._compile(message.form)
+            made = self._compile(message.form)
             outcome: list[Constraint] | TuiliError = [
-                Constraint(guarded(matcher.deep_copy), mask.copy()) for _ in range(message.n)
+                Constraint(guarded(made.matcher.deep_copy), made.mask.copy(), made) for _ in range(message.n)
             ]
         except TuiliError as error:
             outcome = error
@@ -232,12 +254,12 @@ class Grammars(Worker):
             self._vocabulary = Vocabulary(self._words, self._n_vocab, self._eos_ids)
         return self._vocabulary
 
-    def _compile(self, form: Form) -> tuple[Any, np.ndarray]:
-        """A matcher at the beginning, which nobody may advance, and its mask; from those kept, or new."""
+    def _compile(self, form: Form) -> Grammar:
+        """From those kept, or new."""
         kept = self._compiled.get(form)
-        if kept is not None:
+        if kept is not None and not kept.worn:
             self._compiled.move_to_end(form)
-            return kept[:2]
+            return kept
         made, backend = library(form.kind), self._index().backend
         start = time.thread_time()
         matcher = guarded(
@@ -250,12 +272,18 @@ class Grammars(Worker):
         check_matcher(matcher)
         mask = np.zeros((self._n_vocab + 31) // 32, np.uint32)
         fill(matcher, mask)
-        n_bytes = _bytes_of(form, time.thread_time() - start)
-        self._compiled[form] = matcher, mask, n_bytes
-        self._kept_bytes += n_bytes
+        check_matcher(matcher)
+        compiled = Grammar(matcher, mask, _bytes_of(form, time.thread_time() - start))
+        self._forget(form)
+        self._compiled[form] = compiled
+        self._kept_bytes += compiled.n_bytes
         while self._kept_bytes > MAX_KEPT_BYTES and len(self._compiled) > 1:
-            self._kept_bytes -= self._compiled.popitem(last=False)[1][2]
-        return matcher, mask
+            self._forget(next(iter(self._compiled)))
+        return compiled
+
+    def _forget(self, form: Form) -> None:
+        if (kept := self._compiled.pop(form, None)) is not None:
+            self._kept_bytes -= kept.n_bytes
 
 
 def _bytes_of(form: Form, seconds: float) -> int:
