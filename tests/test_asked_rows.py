@@ -101,6 +101,31 @@ def test_rows_of_a_mixed_step_have_the_bits_of_each_alone(family, num_threads):
     assert asks.prompt_logprobs() == alone.prompt_logprobs() and asks.token_ids() == alone.token_ids()
 
 
+def assert_rows_amid_a_text_are_those_of_its_beginning(
+    model: _core.Model, ids: np.ndarray, n_prompt: int, how: How
+) -> None:
+    """As after a preemption: log-probabilities of a prompt before whose end the step's keys do not end."""
+
+    def prompt_logprobs(*generated: int) -> list[object]:
+        bench = Bench(model, how, max_batch_tokens=1024)
+        sequence = bench.new(ids[:n_prompt], prompt_logprobs=2, deferred=True)
+        for token in generated:
+            sequence.append_token(token)
+        assert bench.pool.grow(sequence, sequence.n_tokens + 1)
+        bench.runner.step([sequence], [sequence.n_tokens], [True])
+        assert bench.runner.n_last_rows() == n_prompt
+        return sequence.prompt_logprobs()
+
+    assert prompt_logprobs(*map(int, ids[n_prompt:])) == prompt_logprobs()
+
+
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_rows_amid_a_text_have_the_bits_of_its_beginning(family, num_threads):
+    how = How(num_threads=num_threads)
+    assert_rows_amid_a_text_are_those_of_its_beginning(built(family), some_ids(700), 150, how)
+
+
 # ---- encoders and encoder-decoders
 
 
@@ -212,6 +237,12 @@ def on_device(test):
 def test_the_last_row_on_a_device_has_the_bits_of_all_rows(family, format, kv_type):
     model = built(family, format, device="cuda")
     assert_last_row_is_that_of_all(model, some_ids(40), How(kv_type=kv_type), How(kv_type=kv_type, chunk=17))
+
+
+@on_device
+def test_rows_amid_a_text_on_a_device_have_the_bits_of_its_beginning():
+    model, how = built("llama", "bf16", device="cuda"), How(kv_type="float16")
+    assert_rows_amid_a_text_are_those_of_its_beginning(model, some_ids(40), 15, how)
 
 
 @on_device

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from types import SimpleNamespace
 
 import pytest
 
 from tuili.benchmark import machine, plot, report
+from tuili.benchmark.measure import _computes_in_int8
 from tuili.benchmark.plot import Chart, Point
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -86,3 +88,17 @@ def test_interleaved_samples_take_turns():
 
     got = machine.interleaved({"a": lambda: job("a"), "b": lambda: job("b")}, 3)
     assert order == ["a", "b"] * 3 and got == {"a": [1.0] * 3, "b": [1.0] * 3}
+
+
+@pytest.mark.parametrize(
+    "compute, formats, in_int8",
+    [
+        ("auto", {"q8_0": 9, "f32": 1}, True),
+        ("int8", {"q8_0": 9, "f32": 1}, True),
+        ("float32", {"q8_0": 9}, False),
+        ("int8", {"bf16": 9}, False),
+    ],
+)
+def test_shares_of_the_peak_are_of_the_products_that_are_made(compute, formats, in_int8):
+    llm = SimpleNamespace(config={"compute": compute, "weight_bytes": formats})
+    assert _computes_in_int8(llm) == in_int8

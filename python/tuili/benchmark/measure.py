@@ -189,7 +189,7 @@ def _computes_in_int8(llm: LLM) -> bool:
     """Whether most of the weights are quantized and not asked to be computed in float."""
     formats: dict[str, int] = llm.config["weight_bytes"]
     quantized = sum(n for name, n in formats.items() if name not in ("f32", "f16", "bf16"))
-    return llm.config["compute"] == "auto" and 2 * quantized > sum(formats.values())
+    return llm.config["compute"] != "float32" and 2 * quantized > sum(formats.values())
 
 
 # --- encoders -----------------------------------------------------------------------------------------------

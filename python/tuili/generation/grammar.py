@@ -13,6 +13,7 @@ keeps the GIL (docs/performance.md): it happens once, on this thread, and no oth
 from __future__ import annotations
 
 import importlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ R = TypeVar("R")
 
 UNSATISFIABLE = "grammar_unsatisfiable"  # the error's code
 MAX_KEPT_BYTES = 64 << 20  # of compiled grammars, the last ones used
-# The library does not say what a grammar takes: the heaviest schemas, choices, expressions and grammars were
-# measured at 0.19 MB and 135 bytes a character (tests/test_structured.py).
-GRAMMAR_BYTES, CHARACTER_BYTES = 256 << 10, 160
+# The library does not say what a grammar takes: the heaviest schemas, choices and expressions were measured
+# at 0.19 MB and 135 bytes a character; a few characters with many states at 350 MB a second of making them
+# (tests/test_grammar_memory.py). States that outputs lead to later are counted by max_lexer_states alone.
+GRAMMAR_BYTES, CHARACTER_BYTES, SECOND_BYTES = 256 << 10, 160, 512 << 20
 # The library does about 50,000 units of the first, 14,000 of the second and 20,000 of the third in a
 # millisecond (its documentation); a lexer's state takes one or two kilobytes.
 FUEL = {
@@ -77,6 +79,21 @@ def library(param: str) -> Any:
         ) from None
 
 
+@dataclass(eq=False, slots=True)
+class Grammar:
+    """One that is compiled: a matcher at the beginning, which nobody may advance, and its mask.
+
+    n_bytes  what they take at most
+    worn     whether an output met a limit: the library counts the states of all outputs of a matcher's copies
+             together, so that every later one would meet it, too
+    """
+
+    matcher: Any
+    mask: np.ndarray
+    n_bytes: int
+    worn: bool = False
+
+
 class Constraint:
     """The place of one continuation in a grammar.
 
@@ -84,15 +101,22 @@ class Constraint:
           `accept`
     """
 
-    def __init__(self, matcher: Any, mask: np.ndarray) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: Any, mask: np.ndarray, grammar: Grammar) -> None:
+        self._matcher, self._grammar = matcher, grammar
         self.mask = mask
 
     def accept(self, token_id: int) -> bool:
         """Take a token that the mask allows; returns whether the grammar is finished: nothing can follow."""
         guarded(self._matcher.consume_token, token_id)
-        check_matcher(self._matcher)
+        self._check()
         return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        try:
+            check_matcher(self._matcher)
+        except GrammarError as error:
+            self._grammar.worn |= error.code != UNSATISFIABLE
+            raise
 
     def ends_with(self, token_id: int) -> bool:
         """What `accept` would return; the place stays."""
@@ -115,7 +139,7 @@ class Constraint:
         return twin
 
     def _twin(self) -> Constraint:
-        return Constraint(guarded(self._matcher.deep_copy), self.mask)
+        return Constraint(guarded(self._matcher.deep_copy), self.mask, self._grammar)
 
     def look_ahead(self) -> None:
         """Make the mask for the next token.
@@ -123,11 +147,11 @@ class Constraint:
         raises  GrammarError if no token can follow, or too much fuel is needed to tell
         """
         fill(self._matcher, self.mask)
+        self._check()
 
 
 def fill(matcher: Any, mask: np.ndarray) -> None:
     guarded(matcher.unsafe_compute_mask_ptr, mask.ctypes.data, mask.nbytes)
-    check_matcher(matcher)
 
 
 def check_matcher(matcher: Any) -> None:
@@ -186,7 +210,7 @@ class Grammars(Worker):
         super().__init__(start_thread=start_thread)
         self._words, self._n_vocab, self._eos_ids = words, n_vocab, tuple(eos_ids)
         self._vocabulary: Vocabulary | None = None
-        self._compiled: OrderedDict[Form, tuple[Any, np.ndarray]] = OrderedDict()
+        self._compiled: OrderedDict[Form, Grammar] = OrderedDict()
         self._kept_bytes = 0
 
     def check(self, kind: str) -> None:
@@ -208,9 +232,9 @@ class Grammars(Worker):
         if not message.is_wanted():
             return
         try:
-            matcher, mask = self._compile(message.form)
+            made = self._compile(message.form)
             outcome: list[Constraint] | TuiliError = [
-                Constraint(guarded(matcher.deep_copy), mask.copy()) for _ in range(message.n)
+                Constraint(guarded(made.matcher.deep_copy), made.mask.copy(), made) for _ in range(message.n)
             ]
         except TuiliError as error:
             outcome = error
@@ -230,16 +254,17 @@ class Grammars(Worker):
             self._vocabulary = Vocabulary(self._words, self._n_vocab, self._eos_ids)
         return self._vocabulary
 
-    def _compile(self, form: Form) -> tuple[Any, np.ndarray]:
-        """A matcher at the beginning, which nobody may advance, and its mask; from those kept, or new."""
+    def _compile(self, form: Form) -> Grammar:
+        """From those kept, or new."""
         kept = self._compiled.get(form)
-        if kept is not None:
+        if kept is not None and not kept.worn:
             self._compiled.move_to_end(form)
             return kept
-        made = library(form.kind)
+        made, backend = library(form.kind), self._index().backend
+        start = time.thread_time()
         matcher = guarded(
             made.LLMatcher,
-            self._index().backend,
+            backend,
             guarded(_source, made.LLMatcher, form),
             log_level=0,
             limits=made.LLParserLimits(**FUEL),
@@ -247,16 +272,23 @@ class Grammars(Worker):
         check_matcher(matcher)
         mask = np.zeros((self._n_vocab + 31) // 32, np.uint32)
         fill(matcher, mask)
-        self._compiled[form] = matcher, mask
-        self._kept_bytes += _bytes_of(form)
+        check_matcher(matcher)
+        compiled = Grammar(matcher, mask, _bytes_of(form, time.thread_time() - start))
+        self._forget(form)
+        self._compiled[form] = compiled
+        self._kept_bytes += compiled.n_bytes
         while self._kept_bytes > MAX_KEPT_BYTES and len(self._compiled) > 1:
-            self._kept_bytes -= _bytes_of(self._compiled.popitem(last=False)[0])
-        return matcher, mask
+            self._forget(next(iter(self._compiled)))
+        return compiled
+
+    def _forget(self, form: Form) -> None:
+        if (kept := self._compiled.pop(form, None)) is not None:
+            self._kept_bytes -= kept.n_bytes
 
 
-def _bytes_of(form: Form) -> int:
-    """What a compiled grammar takes at most."""
-    return GRAMMAR_BYTES + CHARACTER_BYTES * len(form.text)
+def _bytes_of(form: Form, seconds: float) -> int:
+    """What a compiled grammar takes at most that so much of a processor's time has made."""
+    return GRAMMAR_BYTES + CHARACTER_BYTES * len(form.text) + int(SECOND_BYTES * seconds)
 
 
 def _source(matcher: Any, form: Form) -> str:
