@@ -86,6 +86,17 @@ TUILI_TEST(quantized_gemm_adds_the_parts_of_k_in_one_order) {
   }
 }
 
+TUILI_TEST(quantized_gemm_of_many_columns_has_the_bits_of_few_rows) {
+  for (const Format format : {Format::q8_0, Format::q4_0, Format::q5_0, Format::q6_k}) {
+    const int64_t n = 12290, k = format == Format::q6_k ? 512 : 352;
+    PackedWeights w(format, n, k);
+    const std::vector<bf16> x = normals<bf16>(size_t(9 * k), 1);
+    const std::vector<float> broad = multiply<float>(x, w, 9, 1);
+    const std::vector<float> few = multiply<float>({x.begin(), x.begin() + 8 * k}, w, 8, 2);
+    require(same_bits(broad.data(), few.data(), few.size()), info_of(format).name);
+  }
+}
+
 TUILI_TEST(quantized_gemm_adds_its_bias_last_and_rounds_once) {
   PackedWeights w(Format::q4_k, 20, 256);
   const std::vector<bf16> x = normals<bf16>(3 * 256, 1);

@@ -34,6 +34,10 @@ int launch_skinny(Stream stream, const QuantProblem& problem) {
 template <Format kFormat>
 int launch_for_rows(Stream stream, const QuantProblem& problem) {
   if (problem.m <= FewQuant<kFormat>::kTileM) return launch_skinny<FewQuant<kFormat>>(stream, problem);
+  if constexpr (!QuantFormat<kFormat>::kHasMin) {
+    if (problem.m <= BroadQuant<kFormat>::kTileM && problem.n >= kBroadN)
+      return launch_skinny<BroadQuant<kFormat>>(stream, problem);
+  }
   if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_skinny<SlimQuant<kFormat>>(stream, problem);
   if (problem.m <= TallQuant<kFormat>::kTileM) return launch_wide<TallQuant<kFormat>>(stream, problem);
   return launch_wide<WideQuant<kFormat>>(stream, problem);
@@ -75,6 +79,14 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
   template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(QuantProblem); \
   template __global__ void gemm_skinny_kernel<FewQuant<Format::format>>(QuantProblem);
 TUILI_QUANT_FORMATS(TUILI_GEMM)
+#undef TUILI_GEMM
+
+#define TUILI_GEMM(format) \
+  template __global__ void gemm_skinny_kernel<BroadQuant<Format::format>>(QuantProblem);
+TUILI_GEMM(q8_0)
+TUILI_GEMM(q4_0)
+TUILI_GEMM(q5_0)
+TUILI_GEMM(q6_k)
 #undef TUILI_GEMM
 
 }  // namespace tuili::cuda

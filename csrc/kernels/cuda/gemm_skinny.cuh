@@ -1,24 +1,29 @@
 // gemm_quant.cuh's product for up to 16 rows, which waits for the weights: each of the four warps of a block
 // takes one of the four parts of k and 32 columns, copies its weights on its own, and nobody waits for the
-// others before the end. x is read once per block, from global memory one pair of groups ahead.
+// others before the end. x is read once per block, from global memory some pairs of groups ahead.
 //
 // v6  four warps shared k and read all of x from shared memory, 20 instructions per mma of 8 columns: now 18
 //     of 16, 11 with 16 rows. H200, Q4_0: n = k = 4,096 m 1 6.9 µs, m 16 8.5; n 28,672 25.9 and 40.5, 2.6 and
 //     1.7 TB/s of 4.8. Predicted bound by memory; what bounds it is not established
+// v7  with 8 rows x three pairs ahead, not one: 8 % less with n 4,096, 4 % with n 28,672. With 16 rows and
+//     many columns stages half as long and a block more per multiprocessor: 33.1 µs. Tried: that with 8 rows
+//     and five or six blocks, 24.4; with n 4,096, 17 % more; with 16 rows x two pairs ahead: registers spill
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"
 
 namespace tuili::cuda {
 
-// Tiles of kTiles tiles of 8 rows × 2 panels.
-template <Format kFormat, int kTiles_>
+// Tiles of kTiles tiles of 8 rows × 2 panels. A stage is kPairs pairs of groups; kBlocks blocks are to be
+// resident on a multiprocessor.
+template <Format kFormat, int kTiles_, int kPairs_, int kBlocks_>
 struct SkinnyShape : QuantFormat<kFormat> {
   using Base = QuantFormat<kFormat>;
-  static constexpr int kTiles = kTiles_, kPanels = 2, kPairs = Base::kIsByte ? 2 : 4;
+  static constexpr int kTiles = kTiles_, kPanels = 2, kPairs = kPairs_, kBlocks = kBlocks_;
   static constexpr int kTileM = kTiles * kRowTile, kTileN = kPanels * kPanelN;
+  static constexpr int kPairsAhead = kTiles == 1 ? kPairs - 1 : 1;  // of which x is under way
   // A B200 wants 42 KiB under way per multiprocessor, and 4,096 columns are a block each.
-  static constexpr int kInFlight = 40 * 1024;
+  static constexpr int kInFlight = (kBlocks > 3 ? 27 : 40) * 1024;
   static constexpr int kStageBytes = kPanels * Base::panel_bytes(kPairs);
   static constexpr int kStages = 1 + (kInFlight + kParts * kStageBytes - 1) / (kParts * kStageBytes);
 
@@ -30,9 +35,15 @@ struct SkinnyShape : QuantFormat<kFormat> {
 };
 
 template <Format kFormat>
-using SlimQuant = SkinnyShape<kFormat, 2>;  // 16 × 32 for m ≤ 16
+inline constexpr int kLongStage = QuantFormat<kFormat>::kIsByte ? 2 : 4;
 template <Format kFormat>
-using FewQuant = SkinnyShape<kFormat, 1>;  // 8 × 32 for m ≤ 8
+using FewQuant = SkinnyShape<kFormat, 1, kLongStage<kFormat>, 3>;  // 8 × 32 for m ≤ 8
+template <Format kFormat>
+using SlimQuant = SkinnyShape<kFormat, 2, kLongStage<kFormat>, 3>;  // 16 × 32 for m ≤ 16
+template <Format kFormat>
+using BroadQuant = SkinnyShape<kFormat, 2, 2, 4>;  // 16 × 32 where columns give every place a block
+// Its least n: 3 blocks for each multiprocessor of an H200. Formats with a min lack the registers.
+inline constexpr int kBroadN = 12288;
 
 // A lane's part of the rows of a tile. Rows past the end are the last one once more.
 template <int kTiles>
@@ -120,9 +131,14 @@ __device__ __forceinline__ void multiply_part(float (&acc)[Shape::kPanels][Shape
   };
   for (int stage = 0; stage < kStages - 1; ++stage) start(first + stage * kStageK, stage);
   SkinnyRows<Shape::kTiles> rows(problem, first_row, first);
-  RowsOfX x[2][2][Shape::kTiles];  // by pair, in turn, and group
+  constexpr int kAhead = Shape::kPairsAhead;
+  static_assert(kPairs % (kAhead + 1) == 0, "a pair's x has its place in every stage");
+  RowsOfX x[kAhead + 1][2][Shape::kTiles];  // by pair, in turn, and group
   int k = first;
-  if (k + kStageK <= end) rows.load_pair(x[0], 0);
+  if (k + kStageK <= end) {
+#pragma unroll
+    for (int q = 0; q < kAhead; ++q) rows.load_pair(x[q], q * kPairK);
+  }
   int full = 0, free = kStages - 1;  // the stage to multiply, and the one to fill
   for (; k + kStageK <= end; k += kStageK) {
     ptx::cp_async_wait<kStages - 2>();
@@ -135,12 +151,13 @@ __device__ __forceinline__ void multiply_part(float (&acc)[Shape::kPanels][Shape
     }
 #pragma unroll
     for (int q = 0; q < kPairs; ++q) {
-      if (q + 1 < kPairs || k + 2 * kStageK <= end) rows.load_pair(x[(q + 1) % 2], (q + 1) * kPairK);
+      if (q + kAhead < kPairs || k + 2 * kStageK <= end)
+        rows.load_pair(x[(q + kAhead) % (kAhead + 1)], (q + kAhead) * kPairK);
       PairOfGroups<F> w[kPanels];
       load_pair(w, ring[full], q);
 #pragma unroll
       for (int group = 0; group < 2; ++group)
-        multiply_group(acc, w, blocks, group, [&](int i) { return x[q % 2][group][i]; });
+        multiply_group(acc, w, blocks, group, [&](int i) { return x[q % (kAhead + 1)][group][i]; });
     }
     rows.advance(kStageK);
     free = full;
@@ -184,7 +201,7 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
 
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
-__global__ void __launch_bounds__(kQuantThreads, 3) gemm_skinny_kernel(QuantProblem problem) {
+__global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks) gemm_skinny_kernel(QuantProblem problem) {
   skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, blockIdx.y * Shape::kTileN);
 }
 
