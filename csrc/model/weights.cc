@@ -27,7 +27,7 @@ ModelBuilder::ModelBuilder(ModelSpec spec, ops::Compute compute, int num_threads
     : num_threads_(resolve_num_threads(num_threads)) {
   spec.validate();
   model_.spec = std::move(spec);
-  // What is chosen word by word follows the likeliest one; vectors and labels bear more, and translations do.
+  // Outliers decide near ties of a decoder's next token; vectors, labels and translations do without.
   const bool is_decoder = model_.spec.kind == ModelKind::decoder;
   model_.compute = compute == ops::Compute::automatic && !is_decoder ? ops::Compute::int8 : compute;
   expect_part(model_.spec, model_.weights, "");
