@@ -266,19 +266,22 @@ def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return odd.astype(np.float32)
 
 
-def quantize_activations(x: np.ndarray, *, keep_outliers: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Activations as integers with one scale per row and group of 32 (csrc/base/packed.h).
+def quantize_activations(
+    x: np.ndarray, *, keep_outliers: bool = True, group: int = GROUP
+) -> tuple[np.ndarray, np.ndarray]:
+    """Activations as integers with one scale per row and group (csrc/base/packed.h).
 
     x        float32 [m, k]; a tail of the last group counts as zeros
     keep_outliers  False: no value is one
-    returns  int32 codes [m, k padded to 32], in ±127 but for outliers, in ±16256, and float32 scales
+    group    values of one scale: 32, or 128 beside weights with wide scales
+    returns  int32 codes [m, k padded to whole groups], in ±127 but for outliers, in ±16256, and float32 scales
              [m, groups]; a group whose amax is below 2^-100 is zero; one that holds NaN or infinity has
              codes 0 and scale NaN
     """
     x = np.asarray(x, np.float32)
-    padded = np.zeros((len(x), -(-x.shape[1] // GROUP) * GROUP), np.float32)
+    padded = np.zeros((len(x), -(-x.shape[1] // group) * group), np.float32)
     padded[:, : x.shape[1]] = x
-    groups = padded.reshape(len(x), -1, GROUP)
+    groups = padded.reshape(len(x), -1, group)
     finite = np.isfinite(groups).all(axis=-1)
     size = abs(np.where(finite[..., None], groups, 0))
     amax = size.max(axis=-1)
@@ -323,6 +326,12 @@ def quantize_kv(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.where(finite, amax / np.float32(127), np.float32(np.nan))
 
 
+def has_wide_scales(w: Codes) -> bool:
+    """Whether each 128 weights of a row have one scale."""
+    n_groups = w.scale.shape[1]
+    return n_groups % 4 == 0 and bool((w.scale == w.scale[:, ::4].repeat(4, axis=1)).all())
+
+
 def integer_gemm(
     x: np.ndarray,
     format: str,
@@ -333,23 +342,24 @@ def integer_gemm(
 ) -> np.ndarray:
     """y[m, n] = x · wᵀ as the core computes it with integer activations, to the bit: float32 [m, n].
 
-    Per output, groups of 32 in ascending order: the exact integer sum of the low parts and one fma with
-    scale_w · scale_a, then, in formats with a min, one fma of the min with scale_a · Σ codes. After the
+    Per output, groups of 32 in ascending order (of 128 where the scales of the weights are such, and nothing
+    is kept of outliers): the exact integer sum of the low parts and one fma with scale_w · scale_a, then, in formats with a min, one fma of the min with scale_a · Σ codes. After the
     groups the high parts of outlier quads, each with an fma of its own. Every rounding is spelled out.
     """
-    codes, scale = quantize_activations(x, keep_outliers=keep_outliers)
+    w = decode(format, rows)
+    group = 128 if format == "q8_0" and not keep_outliers and has_wide_scales(w) else GROUP
+    codes, scale = quantize_activations(x, keep_outliers=keep_outliers, group=group)
     split = outlier_quads(codes)
     high = np.where(np.repeat(split, 4, axis=1), (codes + 64) >> 7, 0)
     low = codes - 128 * high
-    w = decode(format, rows)
     weight = (w.code * np.repeat(w.sub_scale, 16, axis=1)).astype(np.int64)  # sub-scales in: still integers
     min_w = -(w.min * w.sub_min.astype(np.float32))  # exact: 11 bits by 6 bits
     has_min = format in ("q4_1", "q5_1", "q4_k", "q5_k")
     y = np.zeros((len(x), len(weight)), np.float32)
     for g in range(scale.shape[1]):
-        at = slice(g * GROUP, (g + 1) * GROUP)
+        at = slice(g * group, (g + 1) * group)
         isum = (low[:, at] @ weight[:, at].T).astype(np.float32)
-        y = fma32(w.scale[None, :, g] * scale[:, None, g], isum, y)
+        y = fma32(w.scale[None, :, g * group // GROUP] * scale[:, None, g], isum, y)
         if has_min:
             scaled_sum = scale[:, g] * codes[:, at].sum(axis=1).astype(np.float32)
             y = fma32(min_w[None, :, g], scaled_sum[:, None], y)

@@ -84,6 +84,39 @@ def test_integer_gemm_is_the_specified_chain(isa, format, n, k, compute):
         assert_same_bits(ops.gemm(x[:m], weight, bias, compute=compute, isa=isa), want[:m])
 
 
+def wide_rows(n: int, k: int) -> np.ndarray:
+    """Random q8_0 with one scale for each 128 values."""
+    rows = random_rows("q8_0", np.random.default_rng(n * k), n, k)
+    scales = rows.reshape(n, -1, 4, 34)[..., :2]
+    scales[:] = scales[:, :, :1]
+    return rows
+
+
+@pytest.mark.parametrize("n, k", [(1, 128), (17, 384), (130, 256)])
+def test_wide_scales_are_summed_before_they_are_multiplied(isa, n, k):
+    rows = wide_rows(n, k)
+    x, bias = normal(k, 17, k), normal(n, n)
+    x[0, :128], x[1, 3], x[2, -1], x[3] = 0, np.nan, np.inf, x[3] * np.float32(2.0**-110)
+    want = integer_gemm(x, "q8_0", rows, bias, keep_outliers=False)
+    weight = packed("q8_0", rows)
+    for m in ROW_COUNTS:
+        assert_same_bits(ops.gemm(x[:m], weight, bias, compute="int8", isa=isa), want[:m])
+    narrow = integer_gemm(x, "q8_0", rows, bias)
+    assert_same_bits(ops.gemm(x, weight, bias, isa=isa), narrow)
+    assert not np.array_equal(narrow, want, equal_nan=True)
+
+
+def test_wide_sums_survive_the_largest_codes(isa):
+    rows = np.full((3, 4 * 34 * 4), 0x7F, np.uint8)
+    set_scales("q8_0", rows)
+    x = np.full((2, 512), -3, np.float32)
+    x[1, ::2] *= -1
+    for byte in (0x7F, 0x80, 0x81):
+        rows.reshape(3, -1, 34)[..., 2:] = byte
+        want = integer_gemm(x, "q8_0", rows, keep_outliers=False)
+        assert_same_bits(ops.gemm(x, packed("q8_0", rows), compute="int8", isa=isa), want)
+
+
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_integer_gemm_survives_the_largest_codes(isa, format, sign):

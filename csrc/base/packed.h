@@ -29,10 +29,11 @@
 namespace tuili {
 
 // Files of the packed cache carry it. Count up with any change of what `pack` writes, of alignments included.
-inline constexpr int kPackedLayoutVersion = 1;
+inline constexpr int kPackedLayoutVersion = 2;
 
 inline constexpr int64_t kPanel = 16;  // outputs per panel
 inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one exact integer sum
+inline constexpr int64_t kWide = 4;    // groups of a wide scale
 inline constexpr int64_t kKBlock =
     512;  // k per block of the float chains (kernels/cpu/kernels.h: gemm_float)
 
@@ -48,6 +49,8 @@ struct PackedMatrix {
   const uint16_t* min = nullptr;
   const uint8_t* sub_scale = nullptr;
   const uint8_t* sub_min = nullptr;
+  bool has_wide_scales =
+      false;  // q8_0: the kWide groups of 128 values have the same scale, and may be summed first
 
   int64_t n_panels() const { return (n + kPanel - 1) / kPanel; }
   int64_t n_groups() const { return (k + kGroup - 1) / kGroup; }
@@ -65,6 +68,10 @@ struct PackedMatrix {
 // the quads (4 k) with a code beyond ±127, high = floor((code + 64) / 128), kept on the side; elsewhere it is
 // 0. One quad in 25 is so kept, and 3/4 of the rounding error is gone, which int8 has from outliers most of
 // all (tests/compare_quantized.py). Who does without (keeps_outliers) has none, and codes within ±127.
+//
+// Beside weights with wide scales, activations without outliers have them, too: one d of 128 values, from
+// their amax, and one exact sum. `scale` and `minus_sum` of all four groups are at the place of the first;
+// `scaled_sum` and `half_sum`, which q8_0 does not read, are not written.
 struct OutlierQuad {
   int32_t group, quad;
   int8_t high[4];
@@ -87,6 +94,7 @@ struct QuantizedRows {
   int32_t* n_outliers = nullptr;    // [m]
   int64_t n_groups = 0;
   bool keeps_outliers = true;
+  bool has_wide_scales = false;
 
   int64_t max_outliers() const { return n_groups; }
   int64_t n_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }

@@ -33,6 +33,8 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
   const int64_t k = x.size(1);
   TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.low != nullptr,
                "quantize_rows: no room for the groups of ", x);
+  TUILI_EXPECT(!out.has_wide_scales || (k % (kWide * kGroup) == 0 && !out.keeps_outliers),
+               "quantize_rows: wide scales of ", x);
   context.pool->parallel_for(x.rows(), threads_for(context, x.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {
                                context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, {begin, end});
@@ -44,7 +46,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   expect_f32("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
-  bool any_integer = false;
+  bool any_integer = false, all_wide = compute == Compute::int8;
   const auto is_integer = [&](const PackedMatrix& w) {
     return compute != Compute::float32 && !is_float(w.format);
   };
@@ -52,12 +54,14 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
     check(x, map);
     n_panels += map.w->n_panels();
     any_integer |= is_integer(*map.w);
+    all_wide &= map.w->has_wide_scales || !is_integer(*map.w);
   }
   if (m == 0) return;
   QuantizedRows& quantized = x.room.quantized;
-  if (any_integer && !x.is_ready) {
+  if (any_integer && !(x.is_ready && quantized.has_wide_scales == all_wide)) {
     quantized.n_groups = (k + kGroup - 1) / kGroup;
     quantized.keeps_outliers = compute == Compute::automatic;
+    quantized.has_wide_scales = all_wide;
     quantize_rows(context, quantized, x.x);
     x.is_ready = true;
   }

@@ -57,7 +57,7 @@ int64_t scratch_floats_for(int64_t head_dim);
 
 enum class Compute : uint8_t {
   automatic,  // quantized weights: int8 activations with second bytes for outliers, and exact integer sums
-  int8,       // the same without second bytes
+  int8,       // the same without second bytes; with wide scales (base/packed.h) where the weights have them
   float32,    // quantized weights are dequantized exactly
 };
 
@@ -116,7 +116,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 // packed.
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
 
-// Fills `out` from x f32 [m, k], as out.keeps_outliers says.
+// Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
 // y[t, :] = w[ids[t], :] · scale.   y f32 [n_tokens, w.k].  The ids are in range; they, as w, lie where y

@@ -234,6 +234,16 @@ float half_to_float(uint16_t half) {
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
+bool has_wide_scales(const PackedMatrix& w) {
+  if (w.format != Format::q8_0 || w.k % (kWide * kGroup) != 0) return false;
+  const int64_t n_scales = w.n_panels() * w.n_groups() * kPanel;
+  for (int64_t at = 0; at < n_scales; at += kWide * kPanel)
+    for (int64_t group = 1; group < kWide; ++group)
+      if (std::memcmp(w.scale + at, w.scale + at + group * kPanel, kPanel * sizeof(*w.scale)) != 0)
+        return false;
+  return true;
+}
+
 }  // namespace
 
 int64_t row_bytes(Format format, int64_t k) {
@@ -254,7 +264,9 @@ PackedMatrix packed_view(Format format, int64_t n, int64_t k, const uint8_t* mem
   row_bytes(format, k);
   Carver carver(const_cast<uint8_t*>(memory));
   const Planes at = take_planes(carver, format, n, k);
-  return {format, n, k, at.codes, at.high, at.scale, at.min, at.sub_scale, at.sub_min};
+  PackedMatrix packed{format, n, k, at.codes, at.high, at.scale, at.min, at.sub_scale, at.sub_min};
+  packed.has_wide_scales = has_wide_scales(packed);
+  return packed;
 }
 
 PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, const uint8_t* rows,
@@ -263,14 +275,13 @@ PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, c
   const Source from{n, k, rows};
   Carver carver(memory);
   const Planes to = take_planes(carver, format, n, k);
-  const PackedMatrix packed = packed_view(format, n, k, memory);
   const PackPanel pack_panel = pack_panel_of(format);
   const int64_t threads = std::clamp<int64_t>(n * k / 65536, 1, context.n_threads);
-  context.pool->parallel_for(packed.n_panels(), static_cast<int>(threads),
+  context.pool->parallel_for((n + kPanel - 1) / kPanel, static_cast<int>(threads),
                              [&](int64_t begin, int64_t end, int) {
                                for (int64_t panel = begin; panel < end; ++panel) pack_panel(from, to, panel);
                              });
-  return packed;
+  return packed_view(format, n, k, memory);
 }
 
 void to_float32(float* y, Format format, const uint8_t* values, int64_t count) {

@@ -106,12 +106,13 @@ TUILI_INLINE Floats min_of(const GroupView& group) {
   return negate(load(group.min) * to_float(load_i8(group.sub_min)));
 }
 
-// acc[r] += one group of the weights times one group of each row.
-template <Format kFormat, int kRows>
-TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const QuantizedRows& x,
-                            Places places) {
+// acc[r] += kGroups groups of the weights, from `group` on, times those of each row; several have one scale.
+template <Format kFormat, int kRows, int kGroups>
+TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_t panel, int64_t first,
+                             const QuantizedRows& x, Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
+  const GroupView group = group_at<kFormat>(w, panel, first);
   Ints isum[kRows], start[kRows];
   Partial partial[kRows];
 #pragma GCC unroll 16
@@ -121,6 +122,9 @@ TUILI_INLINE void add_group(Floats (&acc)[kRows], const GroupView& group, const 
       start[r] = shl<kOffsetBits>(splat_int(x.minus_sum[places.of(r)]));
   }
   add_products<kFormat, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.low, places);
+  for (int g = 1; g < kGroups; ++g)
+    add_products<kFormat, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g), {}, x.low,
+                                 {places.at + g * kRowBlock, places.block});
   const Floats scale = load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -180,26 +184,27 @@ TUILI_INLINE void prefetch_group(const GroupView& group) {
 // Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. The first rows bring the
 // next panel from memory while they compute: alone, the prefetcher of the machine keeps too little of it in
 // flight.
-template <Format kFormat, int kRows>
+template <Format kFormat, int kGroups, int kRows>
 void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
   const bool ahead = row == 0 && panel < last_panel;
-  for (int64_t g = 0; g < x.n_groups; ++g) {
-    if (ahead) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g));
-    add_group<kFormat, kRows>(acc, group_at<kFormat>(args.w, panel, g), x,
-                              {x.place(row, g), x.n_groups * kRowBlock});
+  for (int64_t g = 0; g < x.n_groups; g += kGroups) {
+    if (ahead)
+      for (int i = 0; i < kGroups; ++i) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g + i));
+    add_groups<kFormat, kRows, kGroups>(acc, args.w, panel, g, x, {x.place(row, g), x.n_groups * kRowBlock});
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) sums[r] = acc[r];  // `acc` stays in registers if nothing else indexes it
 }
 
 // y of kRows rows and kPanels panels.
-template <Format kFormat, int kRows, int kPanels>
+template <Format kFormat, int kGroups, int kRows, int kPanels>
 void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel) {
   Floats tiles[kPanels][kRows];
-  for (int p = 0; p < kPanels; ++p) int8_tile<kFormat, kRows>(tiles[p], args, row, panel + p, last_panel);
+  for (int p = 0; p < kPanels; ++p)
+    int8_tile<kFormat, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel);
   for (int r = 0; r < kRows; ++r) {
     Floats sums[kPanels];
 #pragma GCC unroll 8
@@ -218,19 +223,21 @@ static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with 
 
 // A tile of rows meets 8 panels in a row: its codes stay in the first cache, the panels in the second, and y
 // is written in runs of 512 bytes instead of a line in each page.
-template <Format kFormat>
+template <Format kFormat, int kGroups = 1>
 void int8_panels(const GemmArgs& args, Range panels) {
   for_each_piece<8>(panels, [&](Range piece) {
     for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
       int64_t panel = piece.begin;
       for (; panel + kOutlierPanels <= piece.end; panel += kOutlierPanels)
-        int8_tiles<kFormat, kRows, kOutlierPanels>(args, row, panel, panels.end - 1);
-      for (; panel < piece.end; ++panel) int8_tiles<kFormat, kRows, 1>(args, row, panel, panels.end - 1);
+        int8_tiles<kFormat, kGroups, kRows, kOutlierPanels>(args, row, panel, panels.end - 1);
+      for (; panel < piece.end; ++panel)
+        int8_tiles<kFormat, kGroups, kRows, 1>(args, row, panel, panels.end - 1);
     });
   });
 }
 
 void gemm_int8(const GemmArgs& args, Range panels) {
+  if (args.xq.has_wide_scales) return int8_panels<Format::q8_0, kWide>(args, panels);
   switch (args.w.format) {
     case Format::f32:
     case Format::f16:

@@ -285,8 +285,47 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
   }
 }
 
+// Codes the kWide groups of one scale.
+TUILI_INLINE void quantize_wide(const QuantizedRows& out, int64_t row, int64_t group, const float* x) {
+  constexpr int kVectors = kWide * kGroup / 16;
+  const int64_t at = out.place(row, group);
+  const auto codes_of = [&](int i) { return out.low + (at + i / 2 * kRowBlock) * kGroup + i % 2 * 16; };
+  Floats values[kVectors];
+  Ints most = splat_int(0);
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    values[i] = load(x + 16 * i);
+    most = max(most, as_ints(absolute(values[i])));
+  }
+  const int32_t bits = max_of(most);
+  float amax;
+  __builtin_memcpy(&amax, &bits, sizeof(amax));
+  const bool finite = amax <= 0x1.fffffep127f;
+  if (!finite || amax < 0x1p-100f) {
+    for (int i = 0; i < kVectors; ++i) store_i8(codes_of(i), splat_int(0));
+    out.minus_sum[at] = 0;
+    out.scale[at] = finite ? 0 : __builtin_nanf("");
+    return;
+  }
+  const Floats inverse = splat(127 / amax);
+  Ints total = splat_int(0);
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    const Ints codes = as_ints(values[i] * inverse + splat(kRounder)) - splat_int(kRounderBits);
+    store_i8(codes_of(i), codes);
+    total = total + codes;
+  }
+  out.minus_sum[at] = -sum(total);
+  out.scale[at] = amax / 127;
+}
+
 void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
+    if (out.has_wide_scales) {
+      out.n_outliers[r] = 0;
+      for (int64_t g = 0; g < out.n_groups; g += kWide) quantize_wide(out, r, g, x + r * ldx + g * kGroup);
+      continue;
+    }
     const float* row = x + r * ldx;
     const float limit = out.keeps_outliers ? outlier_limit(out, row, r, k) : __builtin_inff();
     out.n_outliers[r] = 0;

@@ -408,6 +408,11 @@ def _quantized_format(quantization: str, name: str, n_in: int) -> str:
     return int4_format(n_in)
 
 
+def _n_alike(spec: ModelSpec, shape: Shape) -> int:
+    """Values of one scale: decoders' activations keep outliers, which are found in groups of 32."""
+    return 128 if spec.kind != "decoder" and shape[1] % 128 == 0 else 32
+
+
 def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> str:
     if not _is_weight(name, shape):
         return "f32"
@@ -472,7 +477,7 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
         if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
             values = source.module.fold(tensor.name, values)
         if tensor.format == "q8_0":
-            data = quantize_q8_0(values, stored.name)
+            data = quantize_q8_0(values, stored.name, _n_alike(plan.spec, tensor.shape))
         elif tensor.format not in _FLOATS:
             data = quantize_int4(values, tensor.shape[1], stored.name)
         else:

@@ -54,17 +54,19 @@ def from_float32(values: NDArray[np.float32], format: str, name: str) -> Bytes:
 _QUANTIZE_BLOCKS = 1 << 14  # at a time, so that what is computed on the way stays in cache
 
 
-def quantize_q8_0(values: NDArray[np.float32], name: str) -> Bytes:
-    """`values` in q8_0: d = amax / 127 per 32 values, codes rounded to nearest, ties away from zero.
+def quantize_q8_0(values: NDArray[np.float32], name: str, n_alike: int = 32) -> Bytes:
+    """`values` in q8_0: d = amax / 127, codes rounded to nearest, ties away from zero.
 
-    As `gguf.quants` and ggml's quantize_row_q8_0_ref do, bit for bit.
-    raises  ModelUnsupportedError (dtype_overflow) if a scale is too large for float16 or not a number
+    n_alike  values that share d: 32, which is as `gguf.quants` and ggml's quantize_row_q8_0_ref do, bit for bit,
+             or 128, wide scales (csrc/base/packed.h), over which the core sums faster
+    raises   ModelUnsupportedError (dtype_overflow) if a scale is too large for float16 or not a number
     """
     blocks = values.reshape(-1, 32)
     out = np.empty((len(blocks), 34), np.uint8)
     for begin in range(0, len(blocks), _QUANTIZE_BLOCKS):
         rows, to = blocks[begin : begin + _QUANTIZE_BLOCKS], out[begin : begin + _QUANTIZE_BLOCKS]
-        scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+        scale = np.abs(rows).reshape(-1, n_alike).max(axis=1, keepdims=True) / np.float32(127)
+        scale = scale.repeat(n_alike // 32, axis=0)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             narrow = scale.astype(np.float16)
             scaled = rows * np.where(scale == 0, np.float32(0), np.float32(1) / scale)
