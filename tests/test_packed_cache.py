@@ -25,7 +25,7 @@ from tuili.loading.packed_cache import entries, folder_of, trim, verify
 from tuili.loading.packed_file import PackedFile
 
 OPTIONS: dict[str, Any] = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 64}
-PINNED_LAYOUT = (1, "a63093f038df4f7a03af726ec78d49597d9f7f4af5bc2f92509e0f4a998d4683")
+PINNED_LAYOUT = (2, "a63093f038df4f7a03af726ec78d49597d9f7f4af5bc2f92509e0f4a998d4683")
 IDS = list(range(1, 40))
 TEXT = "the river, 中文 and <|im_start|> words"
 

@@ -10,10 +10,11 @@ import gguf
 import numpy as np
 import pytest
 
+import tiny_models
 import tuili
 from oracle.model_files import BUILT_IN
 from tiny_files import write_gguf, write_hf_folder
-from tiny_models import Weight, tiny_bert, tiny_llama
+from tiny_models import WIDE, Weight, tiny_bert, tiny_llama
 from tuili.errors import InvalidParameterError, ModelIOError, ModelUnsupportedError
 from tuili.loading.model import plan_model
 from tuili.loading.weights import quantize_q8_0
@@ -42,6 +43,27 @@ def test_so_are_zeros_and_ties():
     values = np.concatenate([np.zeros(32, np.float32), np.resize(steps, 32 * 16)]).reshape(1, -1)
     values[0, 32::32] = 127  # d = 1
     assert quantize_q8_0(values, "w").tobytes() == reference(values)
+
+
+def test_wide_scales_are_those_of_128_values():
+    values = np.random.default_rng(3).standard_normal((3, 256)).astype(np.float32)
+    blocks = np.frombuffer(quantize_q8_0(values, "w", 128), np.uint8).reshape(-1, 34)
+    scales, codes = blocks[:, :2].view(np.float16)[:, 0], blocks[:, 2:].view(np.int8)
+    want = (abs(values.reshape(-1, 128)).max(axis=1) / np.float32(127)).repeat(4)
+    assert np.array_equal(scales, want.astype(np.float16))
+    assert abs(codes * want[:, None] - values.reshape(-1, 32)).max() <= 0.501 * want.max()
+    assert np.array_equal(abs(codes.reshape(-1, 128)).max(axis=1), np.full(6, 127))
+
+
+@pytest.mark.parametrize("make, shared", [(tiny_bert, 4), (tiny_llama, 1)])
+def test_encoders_get_wide_scales(tmp_path, monkeypatch, make, shared):
+    monkeypatch.setattr(tiny_models, "SMALL", WIDE)
+    path = write_hf_folder(make(), tmp_path / "model")
+    with tuili.LLM(path, quantization="int8", num_threads=1) as llm:
+        packed = {name: data for name, _, data in llm._model.packed_tensors()}
+    codes = WIDE.d_ff * WIDE.d_model
+    scales = packed["layers.0.up"][codes : codes + codes // 16].view(np.float16).reshape(-1, 4, 16)
+    assert (scales == scales[:, :1]).all() == (shared == 4)
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 1e38])
