@@ -64,6 +64,7 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
     TUILI_CHECK_KIND(ErrorKind::out_of_memory,
                      area.block_bytes <= std::numeric_limits<int64_t>::max() / 2 / area.n_blocks,
                      "a cache of ", area.n_blocks, " blocks of ", area.block_bytes, " bytes");
+    area.is_written.resize(area.n_blocks);
     if (area.block_bytes > 0) area.memory = PlacedBuffer(area.n_blocks * area.block_bytes, device.kind);
     carvers.emplace_back(area.memory.data());
   }
@@ -90,17 +91,20 @@ int64_t KvCache::bytes() const {
 }
 
 void KvCache::clear_block(const ops::Context& context, int64_t area, int64_t id) {
-  ops::clear(context, block(area, id));  // of no bytes where no layer sees all keys
+  const bool is_stale = areas_[area].is_written[id];
+  const TensorView bytes = written(area, id);  // none where no layer sees all keys
+  if (is_stale) ops::clear(context, bytes);
 }
 
 void KvCache::copy_block(const ops::Context& context, int64_t area, int64_t from, int64_t to) {
-  ops::copy(context, block(area, to), block(area, from));
+  ops::copy(context, written(area, to), block(area, from));
 }
 
 void KvCache::poison() {
   const device::Chosen chosen(device_);
-  for (const Area& area : areas_) {
+  for (Area& area : areas_) {
     if (area.block_bytes == 0) continue;
+    area.is_written.assign(area.n_blocks, true);
     if (device_.kind == DeviceKind::cpu) {
       std::memset(area.memory.data(), 0xFF, static_cast<size_t>(area.memory.bytes()));
     } else {
@@ -176,7 +180,7 @@ void KvCache::write(Sequence& sequence, int64_t n_tokens, int64_t n, const uint8
   const device::Chosen chosen(device_);
   for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t at) {
     const TensorView bytes(const_cast<uint8_t*>(from) + at, DType::u8, {block_bytes(area)});
-    ops::copy({}, block(area, blocks_of(sequence, area)[i]), bytes);
+    ops::copy({}, written(area, blocks_of(sequence, area)[i]), bytes);
   });
   if (device_.kind != DeviceKind::cpu) device::synchronize(nullptr);
   sequence.n_computed += n * block_size_;

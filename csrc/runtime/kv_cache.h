@@ -35,7 +35,9 @@ class KvCache {
   int64_t bytes() const;
   KvView view() const { return layers_; }
 
-  // Zeroes a block in its layers. Keys past a sequence's end get probability 0, and 0 · stale must be 0.
+  // Zeroes a block in its layers, unless nobody has written it: the system makes its pages, as zeros, when
+  // the threads that write them first do. Keys past a sequence's end get probability 0, and 0 · stale must be
+  // 0.
   void clear_block(const ops::Context& context, int64_t area, int64_t id);
 
   void copy_block(const ops::Context& context, int64_t area, int64_t from, int64_t to);
@@ -68,7 +70,13 @@ class KvCache {
     int64_t window, n_blocks, block_bytes = 0;
     PlacedBuffer
         memory;  // block by block, all layers of a block together: what a sequence commits is one piece
+    std::vector<bool> is_written;  // [n_blocks]
   };
+  // The bytes of a block that is to be written.
+  TensorView written(int64_t area, int64_t id) {
+    areas_[area].is_written[id] = true;
+    return block(area, id);
+  }
   int64_t first_block(int64_t area, int64_t n_tokens) const;
   void check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n) const;
   bool is_finite_block(int64_t area, std::span<const uint8_t> bytes) const;
