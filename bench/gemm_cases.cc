@@ -82,15 +82,26 @@ struct Shape {
   int64_t m, n, k, rotation_bytes;
 };
 
-Work gemm_work(const cpu::Kernels& kernels, Format format, bool integer, Shape shape) {
+enum class Sums : uint8_t { floats, groups, wide };  // wide: integer sums of the groups that share a scale
+
+// What rows of q8_0 are with one scale for each kWide groups.
+void share_scales(std::vector<uint8_t>& rows) {
+  const int64_t bytes = info_of(Format::q8_0).block_bytes;
+  for (int64_t block = 0; block < std::ssize(rows) / bytes; ++block)
+    std::memcpy(&rows[block * bytes], &rows[block / kWide * kWide * bytes], 2);
+}
+
+Work gemm_work(const cpu::Kernels& kernels, Format format, Sums sums, Shape shape) {
   const auto [m, n, k, rotation] = shape;
+  const bool integer = sums != Sums::floats;
   const int64_t packed = align_up(ops::packed_bytes(format, n, k));
   const int64_t n_copies = std::max<int64_t>(rotation / packed, 1);
   auto data =
       std::make_shared<GemmData>(Arena(n_copies * packed + m * (k * 16 + n * 8) + (int64_t{1} << 20)));
   Arena& arena = data->arena;
   const ops::Context context{.kernels = &kernels, .pool = &ThreadPool::shared()};
-  const std::vector<uint8_t> rows = random_rows(format, n, k);
+  std::vector<uint8_t> rows = random_rows(format, n, k);
+  if (sums == Sums::wide) share_scales(rows);
   uint8_t* first = arena.take<uint8_t>(packed);
   data->copies = {ops::pack(context, format, n, k, rows.data(), first)};
   for (int64_t i = 1; i < n_copies; ++i) {
@@ -105,6 +116,8 @@ Work gemm_work(const cpu::Kernels& kernels, Format format, bool integer, Shape s
   args.scratch = arena.take<float>(cpu::kGemmScratch);
   if (integer) {
     args.xq = ops::quantized_rows(arena.carver, m, k);
+    args.xq.has_wide_scales = sums == Sums::wide;
+    args.xq.keeps_outliers = sums == Sums::groups;
     kernels.quantize_rows(args.xq, args.x, k, k, {0, m});
   }
   const auto kernel = integer ? kernels.gemm_int8 : kernels.gemm_float;
@@ -146,8 +159,9 @@ int64_t cached_n(Format format) {
 }
 
 // Columns, and k where the format allows it, that fill no panel, group or block.
-Shape odd_shape(Format format, int64_t m) {
+Shape odd_shape(Format format, Sums sums, int64_t m) {
   const int64_t block = info_of(format).block_size;
+  if (sums == Sums::wide) return {m, 37, kWide * kGroup * 5, 0};
   return {m, 37, block == 1 ? 547 : block == 32 ? 32 * 19 : 256 * 3, 0};
 }
 
@@ -155,22 +169,24 @@ Shape odd_shape(Format format, int64_t m) {
 
 std::vector<Case> gemm_cases() {
   std::vector<Case> cases;
-  const auto add = [&](Format format, bool integer, const char* mode, Shape shape, Use use) {
+  const auto add = [&](Format format, Sums sums, const char* mode, Shape shape, Use use) {
+    constexpr const char* kNames[] = {"float", "int8", "wide"};
     const std::string name =
-        join("gemm_", integer ? "int8" : "float", '/', info_of(format).name, '/', mode, "/m:", shape.m);
-    cases.push_back({name, [=](const cpu::Kernels& k) { return gemm_work(k, format, integer, shape); }, use});
+        join("gemm_", kNames[static_cast<int>(sums)], '/', info_of(format).name, '/', mode, "/m:", shape.m);
+    cases.push_back({name, [=](const cpu::Kernels& k) { return gemm_work(k, format, sums, shape); }, use});
   };
   for (int i = 0; i < kFormatCount; ++i) {
     const auto format = static_cast<Format>(i);
-    for (const bool integer : {true, false}) {
-      if (integer && is_float(format)) continue;
+    for (const Sums sums : {Sums::groups, Sums::wide, Sums::floats}) {
+      if (sums != Sums::floats && is_float(format)) continue;
+      if (sums == Sums::wide && format != Format::q8_0) continue;
       for (const int64_t m : {1, 2, 4, 8, 16, 64})
-        add(format, integer, "cached", {m, cached_n(format), kK, 0}, Use::speed);
+        add(format, sums, "cached", {m, cached_n(format), kK, 0}, Use::speed);
       for (const int64_t m : {1, 4, 8})
-        add(format, integer, "rotating", {m, kRotatingN, kK, kRotationBytes}, Use::speed);
+        add(format, sums, "rotating", {m, kRotatingN, kK, kRotationBytes}, Use::speed);
       for (const int64_t m : {int64_t{1}, kCountedM})
-        add(format, integer, "counted", {m, kCountedN, kCountedK, 0}, Use::counted);
-      for (const int64_t m : {1, 3, 7, 13}) add(format, integer, "odd", odd_shape(format, m), Use::odd);
+        add(format, sums, "counted", {m, kCountedN, kCountedK, 0}, Use::counted);
+      for (const int64_t m : {1, 3, 7, 13}) add(format, sums, "odd", odd_shape(format, sums, m), Use::odd);
     }
     cases.push_back({join("embed/", info_of(format).name),
                      [=](const cpu::Kernels& kernels) { return embed_work(kernels, format); }, Use::counted});
