@@ -217,7 +217,7 @@ def _deberta_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     yield case("deberta-v2", "DebertaV2Model", own | {"pos_att_type": ["c2p"], "legacy": False}, "c2p")
     yield case("deberta-v2", "DebertaV2ForSequenceClassification",
                base | {"pos_att_type": ["p2c"], "share_att_key": False, "norm_rel_ebd": "none",
-                       "pooler_hidden_act": "relu"}, "p2c")  # fmt: skip
+                       "pooler_hidden_act": "tanh"}, "p2c")  # fmt: skip
     plain = base | {"relative_attention": False, "norm_rel_ebd": "none", "position_biased_input": True}
     yield case("deberta-v2", "DebertaV2Model", plain, "no distances")
     far = base | {"max_position_embeddings": 220, "position_buckets": 24, "num_hidden_layers": 2}

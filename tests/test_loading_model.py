@@ -303,8 +303,10 @@ def test_defaults_taken_are_listed(tmp_path: Path) -> None:
 
 def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path) -> None:
     settings = {"temperature": 0.6, "top_k": 20, "do_sample": True, "eos_token_id": [3, 4], "frobnicate": 1}
+    settings["min_new_tokens"] = 2
     loaded = load(plan_model(folder(generation_config__json=settings)(tmp_path)))
-    assert loaded.generation_defaults == {"temperature": 0.6, "top_k": 20, "do_sample": True}
+    wanted = {"temperature": 0.6, "top_k": 20, "do_sample": True, "min_tokens": 2}
+    assert loaded.generation_defaults == wanted
     assert loaded.eos_token_ids == (3, 4)
     assert loaded.config["ignored_generation_keys"] == ["frobnicate"]
 

@@ -59,6 +59,7 @@ BAD = {
     "do_sample": [1, "yes", 0.0],
     "num_beams": [0, 33, -1, 1.5, "2", True],
     "max_new_tokens": [*BAD_INTEGERS, 0],
+    "min_new_tokens": BAD_INTEGERS,
     "num_return_sequences": [0, 129, True],
     "json_schema": [1, [], b"{}"],
     "regex": [1, b"a", ["a"]],
@@ -168,9 +169,8 @@ def test_an_unknown_name_cannot_break_the_log():
 
 
 def test_aliases_mean_the_same():
-    assert SamplingParams(max_new_tokens=5, num_return_sequences=2, do_sample=False) == SamplingParams(
-        max_tokens=5, n=2, temperature=0.0
-    )
+    theirs = SamplingParams(max_new_tokens=5, min_new_tokens=2, num_return_sequences=2, do_sample=False)
+    assert theirs == SamplingParams(max_tokens=5, min_tokens=2, n=2, temperature=0.0)
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,17 @@ def test_recommendations_that_do_not_go_together(tmp_path):
         assert out.finish_reason == "stop"
 
 
+def test_tokens_that_a_model_suppresses_are_never_generated(folders, tmp_path):
+    case = by_name("T5")
+    with open_llm(folders(case)) as llm:
+        met = llm.generate(source_ids(), max_tokens=6).outputs[0].token_ids
+    with open_llm(write(case, tmp_path, {"suppress_tokens": met[:3], "bad_words_ids": [[met[3]]]})) as llm:
+        assert llm.config["ignored_generation_keys"] == []
+        for how in ({}, {"num_beams": 3, "n": 3}):
+            for out in llm.generate(source_ids(), max_tokens=6, **how).outputs:
+                assert not {*met[:4]} & {*out.token_ids}
+
+
 def test_what_an_old_config_recommends_is_the_default(tmp_path):
     case = by_name("BartFor")
     folder = write(Case(case.architecture, "old", case.config | {"max_length": 6, "num_beams": 2}), tmp_path)

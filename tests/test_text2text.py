@@ -25,12 +25,13 @@ class Recorder:
         self.tokenizer = tokenizer
         self.config = {"max_source_len": 512, "sampling_defaults": {}, "task_parameters": {}, **config}
         self.asked: list[tuple[list[list[int]], dict[str, Any]]] = []
+        self.says: str | None = None
 
     def generate(self, sources: list[list[int]], **options: Any) -> list[Any]:
         self.asked.append((sources, options))
         n = options.get("n", 1)
         return [
-            SimpleNamespace(outputs=[SimpleNamespace(text=str(len(ids)), token_ids=[])] * n)
+            SimpleNamespace(outputs=[SimpleNamespace(text=self.says or str(len(ids)), token_ids=[])] * n)
             for ids in sources
         ]
 
@@ -150,6 +151,47 @@ def test_config_jsons_own_prefix_is_for_tasks_without_one(recorder):
     sources, options = asked(llm, "summarization", "The cat")
     assert sources == [llm.tokenizer.encode(" The cat")] and options == {"num_beams": 4}
     assert asked(llm, "text2text-generation", "The cat")[0] == sources
+
+
+def test_the_first_direction_of_config_json_is_taken_where_none_is_named(recorder, caplog):
+    """As in transformers 4, which warns of it, too."""
+    tasks = T5_TASKS | {"translation_en_to_fr": {"prefix": "translate English to French: "}}
+    llm = recorder("mt5", task_parameters=tasks)
+    first = asked(llm, "translation_en_to_de", "The cat")
+    assert not caplog.records
+    assert asked(llm, "translation", "The cat") == first
+    assert "translation_en_to_de" in caplog.text
+    chosen = asked(llm, "translation", "The cat", src_lang="en", tgt_lang="fr")
+    assert chosen == asked(llm, "translation_en_to_fr", "The cat") != first
+    assert asked(llm, "text2text-generation", "The cat")[0] == [llm.tokenizer.encode("The cat")]
+
+
+def test_answers_are_texts_or_token_ids(recorder):
+    llm = recorder("mt5", decoder_start_token_id=0)
+    task = Task("summarization", llm)
+    (text,), (ids,) = (task("The cat", return_text=wanted) for wanted in (True, False))
+    assert list(text) == ["summary_text"] and list(ids) == ["summary_token_ids"]
+    assert (
+        task("The cat", return_tensors=True)
+        == [ids]
+        == task("The cat", return_tensors=True, return_text=False)
+    )
+    for both in (True, False):
+        with pytest.raises(InvalidParameterError, match="one of both") as error:
+            task("The cat", return_text=both, return_tensors=both)
+        assert error.value.param == "return_text"
+
+
+def test_no_space_is_left_before_punctuation_where_that_is_asked_for(recorder):
+    llm = recorder("mt5")
+    llm.says = "I do n't know , he 's out !"
+    task = Task("text2text-generation", llm)
+    for options, wanted in (({}, llm.says), ({"clean_up_tokenization_spaces": False}, llm.says)):
+        assert task("a", **options) == [{"generated_text": wanted}]
+    tidy = [{"generated_text": "I don't know, he's out!"}]
+    assert task("a", clean_up_tokenization_spaces=True) == tidy
+    with pytest.raises(InvalidParameterError):
+        task("a", clean_up_tokenization_spaces="yes")
 
 
 def test_other_directions_than_config_jsons_are_refused(recorder):

@@ -33,6 +33,10 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
     assert adder(sums[0], stop_sequence="0", max_length=12) == [{"generated_text": "999+  1=10"}]
     ids = adder.model.tokenizer.encode("999+  1=1000")
     assert adder(sums[0], max_length=12, return_tensors=True) == [{"generated_token_ids": ids}]
+    assert adder(sums[0], max_length=12, return_text=False) == [{"generated_token_ids": ids}]
+    assert adder(sums[0], max_length=12, return_text=True, clean_up_tokenization_spaces=True) == [
+        {"generated_text": "999+  1=1000"}
+    ]
     stops = {"stop_token_ids": ids[-1:], "ignore_eos": True}
     lengths = [{"min_length": 12}, {"min_new_tokens": 4}, {"min_length": 3}]
     answers = [adder(sums[0], max_length=12, return_full_text=False, **stops, **one)[0] for one in lengths]
@@ -51,6 +55,8 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
         ({"stop_sequence": "0", "stop": "1"}, "stop_sequence"),
         ({"return_tensors": True, "return_full_text": False}, "return_tensors"),
         ({"return_full_text": "no"}, "return_full_text"),
+        ({"return_tensors": True, "return_text": True}, "return_text"),
+        ({"clean_up_tokenization_spaces": 1}, "clean_up_tokenization_spaces"),
         ({"max_lengths": 8}, "max_lengths"),
     ],
 )

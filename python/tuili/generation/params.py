@@ -38,7 +38,7 @@ MAX_DRAFTED = 64  # guessed tokens of a step; more than a dozen seldom pay
 MAX_BEAMS = 32
 MAX_DEADLINE_S = 10.0**8  # three years: anything longer is a mistake of units
 
-ALIASES = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
+ALIASES = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "num_return_sequences": "n"}
 _SPECIAL_ALIASES = ("do_sample",)
 
 _CHECKS: dict[str, Check] = {
@@ -200,6 +200,7 @@ class SamplingParams(metaclass=_NamesChecked):
     logits_processors: tuple[Processor, ...] | list[Processor] = ()
     if TYPE_CHECKING:  # the other names that the constructor takes, see `canonical_names`
         max_new_tokens: dataclasses.InitVar[int | None] = None
+        min_new_tokens: dataclasses.InitVar[int | None] = None
         num_return_sequences: dataclasses.InitVar[int | None] = None
         do_sample: dataclasses.InitVar[bool | None] = None
 

@@ -391,16 +391,18 @@ _GENERATION_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
 
 
 def _banned(config: Config) -> list[list[int]]:
-    """bad_words_ids: lists of token ids."""
-    given = config.values["bad_words_ids"]
-    if not isinstance(given, list) or len(given) > 1024:
-        raise config.wrong("bad_words_ids", "up to 1024 lists of token ids")
-    for ids in given:
-        if not isinstance(ids, list) or not 1 <= len(ids) <= 64:
-            raise config.wrong("bad_words_ids", "lists of 1 to 64 token ids")
-        if not all(type(token_id) is int and 0 <= token_id < MAX_VOCAB for token_id in ids):
-            raise config.wrong("bad_words_ids", "lists of token ids")
-    return given
+    """bad_words_ids, lists of token ids, and each of suppress_tokens."""
+    single = config.values.get("suppress_tokens") or []
+    given = {"bad_words_ids": config.values.get("bad_words_ids") or []}
+    given["suppress_tokens"] = [[token_id] for token_id in single] if isinstance(single, list) else single
+    for key, lists in given.items():
+        if not isinstance(lists, list) or len(lists) > 1024:
+            raise config.wrong(key, "a list of up to 1024")
+        if not all(isinstance(ids, list) and 1 <= len(ids) <= 64 for ids in lists):
+            raise config.wrong(key, "lists of 1 to 64 token ids")
+        if not all(type(token_id) is int and 0 <= token_id < MAX_VOCAB for ids in lists for token_id in ids):
+            raise config.wrong(key, "token ids")
+    return [ids for lists in given.values() for ids in lists]
 
 
 def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
@@ -410,8 +412,6 @@ def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
     if key in ("max_length", "min_length"):
         n = config.integer(key, 0, MAX_POSITIONS) - 1
         return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
-    if key == "min_new_tokens":
-        return "min_tokens", config.integer(key, 0, MAX_POSITIONS)
     if key == "renormalize_logits":
         return key, config.flag(key)
     if key == "length_penalty":
@@ -419,8 +419,8 @@ def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
     if key == "early_stopping":
         value = config.values[key]
         return key, value if value == "never" else config.flag(key)
-    if key == "bad_words_ids":
-        return key, _banned(config)
+    if key in ("bad_words_ids", "suppress_tokens"):
+        return "bad_words_ids", _banned(config)
     return None
 
 
@@ -447,6 +447,9 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
             result[key] = ids[0] if len(ids) == 1 else list(ids)
         elif key == "do_sample":
             result[key] = config.flag(key)
+        elif key == "min_new_tokens":
+            seen.add(key)
+            result["min_tokens"] = config.integer(key, 0, MAX_POSITIONS)
         elif seq2seq and (found := _seq2seq_default(config, key)) is not None:
             seen.add(key)
             if not (key.endswith("length") and f"{key[:3]}_new_tokens" in config):  # which goes before

@@ -21,7 +21,7 @@ TokenBytes = Callable[[str, bool], bytes]
 WORD_PIECE_PREFIX = "##"
 
 # What BERT's decoder puts right after joining words with spaces.
-_CLEAN_UP = (
+CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
     (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
 )  # fmt: skip
@@ -74,7 +74,7 @@ def word_piece_bytes(prefix: str, cleanup: bool) -> TokenBytes:
         if not first:
             token = token.removeprefix(prefix) if prefix and token.startswith(prefix) else " " + token
         if cleanup:
-            for wrong, right in _CLEAN_UP:
+            for wrong, right in CLEAN_UP:
                 token = token.replace(wrong, right)
         return token.encode()
 

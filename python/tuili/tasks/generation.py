@@ -10,6 +10,7 @@ from tuili.generation.checks import MAX_INT, boolean, described, integer
 from tuili.generation.params import canonical_names, from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
+from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 
@@ -27,6 +28,9 @@ class Task(Pipeline):
     prefix           stands before each text, and is left out of the result
     stop_sequence    ends an answer, of which it is the last part
     return_tensors   give "generated_token_ids", a list with the prompt's, for texts
+    return_text      its opposite
+    clean_up_tokenization_spaces
+                     write no space before punctuation in what follows
     truncation       cut the beginning of a prompt that is too long
     returns          per input a list of dicts: "generated_text", the prompt and what follows, or all
                      messages; with return_full_text=False what follows alone
@@ -34,7 +38,9 @@ class Task(Pipeline):
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {
         "return_full_text": None,
-        "return_tensors": False,
+        "return_tensors": None,
+        "return_text": None,
+        "clean_up_tokenization_spaces": None,
         "continue_final_message": None,
         "prefix": "",
         "stop_sequence": None,
@@ -56,6 +62,7 @@ class Task(Pipeline):
     def answer(self, text_inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         own = {name: chosen.pop(name) for name in self.OPTIONS}
+        own["return_tensors"] = as_ids(own)
         if own["return_tensors"] and own["return_full_text"] is not None:
             raise InvalidParameterError(
                 "return_full_text: return_tensors gives no text", param="return_tensors"
@@ -134,13 +141,13 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
 def _result(
     prompt: Any, output: RequestOutput, one: CompletionOutput, own: Mapping[str, Any]
 ) -> dict[str, Any]:
-    if boolean("return_tensors", own["return_tensors"]):
+    if own["return_tensors"]:
         return {"generated_token_ids": [*output.prompt_token_ids, *one.token_ids]}
-    full = own["return_full_text"]
+    full, text = own["return_full_text"], cleaned(own)(one.text)
     if full is not None and not boolean("return_full_text", full):
-        return {"generated_text": one.text}
+        return {"generated_text": text}
     if isinstance(prompt, str):
-        return {"generated_text": prompt + one.text}
+        return {"generated_text": prompt + text}
     if _goes_on(prompt, own):
-        return {"generated_text": [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + one.text}]}
-    return {"generated_text": [*prompt, {"role": "assistant", "content": one.text}]}
+        return {"generated_text": [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + text}]}
+    return {"generated_text": [*prompt, {"role": "assistant", "content": text}]}

@@ -11,7 +11,7 @@ import numpy as np
 from tuili.errors import InvalidParameterError, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.tokenizer import call
-from tuili.tasks.encoding import Encoded, checked_str, joined
+from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline
 from tuili.tasks.scores import softmax
 from tuili.tokenization import clean_text, encoding_of
@@ -35,7 +35,7 @@ class Task(Pipeline):
     question, context  a text and the document to search, or as many of both in lists; or one dict of both,
                        or several
     max_seq_len        tokens of a window, question included; windows share doc_stride tokens
-    truncation         cut questions of more than max_question_len tokens
+    truncation         cut questions of more than max_question_len tokens; padding changes nothing
     returns            a dict of "score", "start", "end" and "answer", a list of them if top_k > 1 finds
                        several; a list of either for a list of questions, even of one. A document without
                        words has the answer "" of score 0. A word that a window cuts is answered whole
@@ -50,6 +50,7 @@ class Task(Pipeline):
         "handle_impossible_answer": False,
         "align_to_words": True,
         "truncation": False,
+        "padding": None,
     }
 
     def prepare(self) -> None:
@@ -73,6 +74,7 @@ class Task(Pipeline):
 
     def _limits(self, chosen: Mapping[str, Any]) -> tuple[int, int]:
         """max_seq_len and doc_stride of a call."""
+        room({"padding": chosen["padding"]}, self.tasks.max_len)
         most, length, stride = self.tasks.max_len, chosen["max_seq_len"], chosen["doc_stride"]
         length = min(384, most) if length is None else integer("max_seq_len", length, 1, most)
         if stride is None:
@@ -92,16 +94,16 @@ class Task(Pipeline):
                 "truncation=True cuts it"
             )
         call(asked.truncate, most)
-        room = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
-        if room <= stride:
+        n_left = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
+        if n_left <= stride:
             raise InvalidParameterError(
-                f"max_seq_len {length} leaves {room} tokens beside the question, no more than doc_stride "
+                f"max_seq_len {length} leaves {n_left} tokens beside the question, no more than doc_stride "
                 f"{stride}",
                 param="max_seq_len",
             )
         parts = encoding_of(backend, document)
         words = {i: parts.word_to_chars(i) for i in dict.fromkeys(parts.word_ids) if i is not None}
-        call(parts.truncate, room, stride)
+        call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
             own = [
                 (begin, end) if word is None else (words[word] or (begin, end))

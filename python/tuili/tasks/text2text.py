@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,9 +10,12 @@ from typing import Any, ClassVar
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import canonical_names, of_each
+from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
+
+log = logging.getLogger("tuili")
 
 KEYS = {
     "text2text-generation": "generated_text",
@@ -20,8 +24,8 @@ KEYS = {
 }
 _DIRECTED = re.compile("translation_(.+)_to_(.+)")
 _OWN = (
+    *WORDS,
     "truncation",
-    "return_tensors",
     "src_lang",
     "tgt_lang",
     "max_length",
@@ -39,9 +43,12 @@ class Task(Pipeline):
     inputs              a text or a list of texts; white space alone is translated and summarized as it stands
     truncation          cut a text's end that is longer than the model takes
     return_tensors      give "translation_token_ids", "summary_token_ids" or "generated_token_ids": a list
-                        that begins with the decoder's first token
+                        that begins with the decoder's first token; return_text is its opposite
+    clean_up_tokenization_spaces
+                        write no space before punctuation
     src_lang, tgt_lang  of a translation: the model's own codes, as transformers has them; or those of its
-                        tasks in config.json (translation_en_to_de). By default as the task's name says
+                        tasks in config.json (translation_en_to_de). By default as the task's name says, or
+                        the first of these tasks, with a warning in the log
     max_length,         of the answer with the token it begins with; they go with what generation_config.json
     min_length          and config.json's task_specific_params have, which they replace
     returns             per input one dict of "translation_text", "summary_text" or "generated_text", or a
@@ -63,16 +70,18 @@ class Task(Pipeline):
         self._tasks: dict[str, dict[str, Any]] = self.model.config["task_parameters"]
         self._named = _DIRECTED.fullmatch(self.task)
         self._key = KEYS["translation" if self._named else self.task]
-        directed = [name for name in self._tasks if _DIRECTED.fullmatch(name)]
-        if self._named and directed and self.task not in directed and self._sources.languages is None:
+        self._directed = [name for name in self._tasks if _DIRECTED.fullmatch(name)]
+        known = not self._directed or self.task in self._directed
+        if self._named and not known and self._sources.languages is None:
             raise ModelUnsupportedError(
-                f"{self.task}: this model was made for {', '.join(directed)}", code="task"
+                f"{self.task}: this model was made for {', '.join(self._directed)}", code="task"
             )
 
     def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         cut = boolean("truncation", chosen.pop("truncation", False))
-        as_ids = boolean("return_tensors", chosen.pop("return_tensors", False))
+        shown = {name: chosen.pop(name, None) for name in WORDS}
+        ids_wanted, tidy = as_ids(shown), cleaned(shown)
         direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None))
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
@@ -91,12 +100,13 @@ class Task(Pipeline):
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
         answers = (
             marked(
-                [self._result(one.text, one.token_ids, as_ids=as_ids) for one in output.outputs], truncated
+                [self._result(tidy(one.text), one.token_ids, as_ids=ids_wanted) for one in output.outputs],
+                truncated,
             )
             for output, (_, truncated) in zip(outputs, encoded, strict=True)
         )
         results = [
-            [self._result(text, [], as_ids=as_ids) for _ in range(one.n)]
+            [self._result(text, [], as_ids=ids_wanted) for _ in range(one.n)]
             if self._stays(text)
             else next(answers)
             for text, one in zip(texts, each, strict=True)
@@ -126,6 +136,9 @@ class Task(Pipeline):
                 return Direction(), self._task_of(source, target)
             return self._sources.direction(source, target, known=True), self.task
         if self._key == "translation_text":
+            if self._named is None and self._directed and self._sources.languages is None:
+                log.warning("translation: no languages are named, so it is %s", self._directed[0])
+                return Direction(), self._directed[0]
             named = (None, None) if self._named is None else self._named.groups()
             return self._sources.direction(*named, known=False), self.task
         return Direction(), self.task
@@ -135,8 +148,8 @@ class Task(Pipeline):
         name = f"translation_{source}_to_{target}"
         if name in self._tasks:
             return name
-        directed = [task for task in self._tasks if _DIRECTED.fullmatch(task)]
-        which = f"its tasks are {', '.join(directed)}" if directed else "it has none to choose from"
+        named = ", ".join(self._directed)
+        which = f"its tasks are {named}" if named else "it has none to choose from"
         raise InvalidParameterError(
             f"src_lang and tgt_lang: this model's tokens name no languages, and {which}",
             param="src_lang" if target is None else "tgt_lang",
