@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 import tuili
 from encoder_models import CASES, write_folder
@@ -274,6 +275,33 @@ def test_words_of_a_text_are_checked(model, tmp_path):
         roberta(["the", "cat"], is_split_into_words=True)
 
 
+@pytest.mark.parametrize("post", ["RobertaProcessing", "ByteLevel"])
+def test_a_token_is_where_its_letters_are_once_the_space_before_it_is_taken_off(post, tmp_path):
+    """RoBERTa's post-processor takes it off the offsets each time that it is called."""
+    folder = write_folder(CASES["RobertaForTokenClassification"], tmp_path)
+    shown = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ġ", "d"), ("Ġd", "o"), ("c", "a"), ("ca", "t"), ("Ġ", "cat"), ("Ġ", "1")]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *shown, *(a + b for a, b in merges)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = (
+        processors.ByteLevel(trim_offsets=True)
+        if post == "ByteLevel"
+        else processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2), add_prefix_space=False)
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text = "cat do  cat 12 cat, do" * 3
+    with tuili.pipeline("ner", folder, ignore_labels=[]) as pipe:
+        pieces = pipe(text[:30])
+        assert {"Ġdo", "Ġcat", "Ġ1", "Ġ"} <= {piece["word"] for piece in pieces}
+        assert all(text[p["start"] : p["end"]] == p["word"].replace("Ġ", "") for p in pieces)
+        windows = pipe(text, stride=5, aggregation_strategy="first")
+        assert [one["end"] for one in windows][-1] == len(text)
+        assert all(text[w["start"] - 1 : w["start"]] in ("", " ") for w in windows)
+
+
 def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):
     folder = write_folder(CASES["BertForTokenClassification"], tmp_path)
     for device in (-1, "cpu"):
@@ -358,6 +386,9 @@ def test_none_counts_as_not_given(model):
     assert pipe(TEXT, ignore_labels=None, aggregation_strategy=None) == pipe(TEXT)
     fill = tuili.pipeline("fill-mask", model("BertForMaskedLM"))
     assert fill("the [MASK] is", top_k=None, targets=None) == fill("the [MASK] is")
+    assert fill("the [MASK] is", targets=["Cat", "cat"]) == fill("the [MASK] is", targets="cat")
+    with pytest.raises(InvalidParameterError, match="one token"):
+        fill("the [MASK] is", targets="☃")
     labels = tuili.pipeline("sentiment-analysis", model("BertForSequenceClassification"), top_k=1)
     assert len(labels(TEXT, top_k=None)) == 3 and len(labels([TEXT])[0]) == 1
 

@@ -116,11 +116,17 @@ def too_long(n_tokens: int, max_len: int) -> PromptTooLongError:
 
 
 def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> Encoded:
-    """One or two encodings without special tokens, with those that the model expects around them."""
+    """One or two encodings without special tokens, with those that the model expects around them.
+
+    Offsets are those of the parts: a post-processor that takes the space before a word off them does so once
+    more when it is called once more, and takes a letter.
+    """
     first, pair = parts[0], parts[1] if len(parts) > 1 else None
     whole = call(tokenizer.loaded.backend.post_process, first, pair)
     types = whole.type_ids if tokenizer.loaded.tells_texts else [0] * len(whole.ids)
-    return Encoded(whole.ids, types, whole.offsets, whole.sequence_ids, truncated)
+    texts, own = whole.sequence_ids, [iter(part.offsets) for part in parts]
+    offsets = [(0, 0) if text is None else next(own[text]) for text in texts]
+    return Encoded(whole.ids, types, offsets, texts, truncated)
 
 
 def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[int]:

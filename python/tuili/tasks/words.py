@@ -20,7 +20,7 @@ class Task(Pipeline):
     """`pipe(inputs, top_k=5, targets=None, tokenizer_kwargs=None)`.
 
     inputs   a text with at least one mask token (`pipe.mask_token`), or a list of them
-    targets  words of the vocabulary, the only ones to choose from
+    targets  words that are one token each, the only ones to choose from
     tokenizer_kwargs  truncation, max_length and padding, which changes nothing
     returns  per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such lists where
              it has several masks. A list of one text gives what the text gives
@@ -97,7 +97,8 @@ class Task(Pipeline):
         }
 
     def _targets(self, given: object) -> list[int] | None:
-        """Their ids, each once; a word that is no token is an error that names its pieces."""
+        """Their ids, each once: of words that are a token, or become one, as "Paris" does where
+        all is written small; another is an error that names its pieces."""
         if given is None:
             return None
         words = [given] if isinstance(given, str) else given
@@ -111,6 +112,9 @@ class Task(Pipeline):
             token_id = backend.token_to_id(checked_str(word, "targets"))
             if token_id is None:
                 pieces = self.tasks.tokenizer.encode(word, add_special=False)
+                if len(pieces) == 1 and pieces[0] != self.tasks.tokenizer.loaded.unk_id:
+                    ids.append(pieces[0])
+                    continue
                 spelt = [self.tasks.tokenizer.loaded.token(piece) for piece in pieces[:8]]
                 raise InvalidParameterError(
                     f"targets: {word[:64]!r} is not one token of the vocabulary; its pieces are {spelt}",
