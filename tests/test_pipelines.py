@@ -386,6 +386,7 @@ def test_none_counts_as_not_given(model):
     assert pipe(TEXT, ignore_labels=None, aggregation_strategy=None) == pipe(TEXT)
     fill = tuili.pipeline("fill-mask", model("BertForMaskedLM"))
     assert fill("the [MASK] is", top_k=None, targets=None) == fill("the [MASK] is")
+    assert fill.tokenizer.mask_token == fill.mask_token == "[MASK]"
     assert fill("the [MASK] is", targets=["Cat", "cat"]) == fill("the [MASK] is", targets="cat")
     with pytest.raises(InvalidParameterError, match="one token"):
         fill("the [MASK] is", targets="☃")

@@ -53,6 +53,12 @@ class Tokenizer:
         """The ids that `decode` leaves out and that only the model's own text may contain."""
         return frozenset(self.loaded.hidden)
 
+    @property
+    def mask_token(self) -> str | None:
+        """What stands for a masked word, None if nothing does."""
+        mask_id = self.loaded.mask_id
+        return None if mask_id is None else self.loaded.token(mask_id)
+
     def encode(self, text: Text, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The ids of `text`.
 

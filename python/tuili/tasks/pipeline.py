@@ -22,6 +22,7 @@ from tuili.tasks.head import cannot
 if TYPE_CHECKING:
     from tuili.llm import LLM
     from tuili.loading.files import StrPath
+    from tuili.tokenization import Tokenizer
 
 # Task -> where its pipeline is.
 _PLACES = {
@@ -84,6 +85,11 @@ class Pipeline(ABC):
             for name, value in self._checked(options).items()
             if value is not None or self.OPTIONS.get(name) is ...
         }
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        return self.model.tokenizer
 
     @abstractmethod
     def prepare(self) -> None:

@@ -19,7 +19,7 @@ TASK = "fill-mask"
 class Task(Pipeline):
     """`pipe(inputs, top_k=5, targets=None, tokenizer_kwargs=None)`.
 
-    inputs   a text with at least one mask token (`pipe.mask_token`), or a list of them
+    inputs   a text with at least one mask token (`pipe.tokenizer.mask_token`), or a list of them
     targets  words that are one token each, the only ones to choose from
     tokenizer_kwargs  truncation, max_length and padding, which changes nothing
     returns  per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such lists where
@@ -40,7 +40,7 @@ class Task(Pipeline):
         if loaded.mask_id is None:
             refuse(TASK, self.model)
         self._mask_id, self._pad_id = loaded.mask_id, loaded.pad_id
-        self.mask_token = loaded.token(loaded.mask_id)
+        self.mask_token = self.tasks.tokenizer.mask_token
 
     def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
