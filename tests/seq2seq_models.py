@@ -172,8 +172,6 @@ def stored_tensors(case: Case) -> dict[str, np.ndarray]:
     tensors, found = {}, set()
     for pattern, ours in names.items():
         (ours,), row = (ours.names, ours.row) if isinstance(ours, Parts) else ((ours,), False)
-        if pattern.endswith(".wi.weight") and case.config.get("feed_forward_proj", "").startswith("gated"):
-            continue
         for i in range(8) if "{i}" in pattern else [0]:
             name = ours.replace("{i}", str(i))
             if name.endswith("position_embedding") and constant(name, module, config) is not None:

@@ -400,6 +400,9 @@ def test_what_does_not_go_with_a_source_is_an_error(folders):
         ("T5", {"decoder_start_token_id": None}, "decoder_start_token_id"),
         ("T5", {"decoder_start_token_id": 300}, "decoder_start_token_id is 300"),
         ("T5", {"feed_forward_proj": "gated-swiglu"}, "feed_forward_proj"),
+        ("T5ForConditionalGeneration: gated", {"feed_forward_proj": "relu"}, "layers.0.up"),
+        ("T5", {"is_gated_act": True}, "layers.0.(gate|up)"),
+        ("T5", {"dense_act_fn": "swiglu"}, "dense_act_fn is 'swiglu'"),
         ("T5", {"relative_attention_num_buckets": 2}, "relative_attention_num_buckets is 2"),
         ("T5", {"num_decoder_layers": 3}, "tensor layers.2.attention_norm"),
         ("T5", {"num_layers": 1000}, "1000 layers, but the files hold"),
@@ -416,6 +419,21 @@ def test_a_config_that_cannot_be_is_an_error_that_names_the_key(name, settings, 
     (folder / "config.json").write_text(json.dumps(case.config | settings))
     with pytest.raises((ModelFormatError, tuili.ModelUnsupportedError), match=said):
         open_llm(folder)
+
+
+def test_what_is_written_beside_t5s_activation_goes_before_it(tmp_path):
+    """As in transformers, whose classes take dense_act_fn and is_gated_act from files as they are."""
+
+    def logits(settings: dict[str, object]) -> np.ndarray:
+        case = by_name("T5ForConditionalGeneration: gated")
+        case = Case(case.architecture, "", case.config | settings)
+        with open_llm(write(case, tmp_path / str(len(list(tmp_path.iterdir()))))) as llm:
+            return llm.logits(source_ids(), target_ids(case))
+
+    wanted = logits({"feed_forward_proj": "gated-silu"})
+    assert (logits({"feed_forward_proj": "gated-gelu", "dense_act_fn": "silu"}) == wanted).all()
+    assert (logits({"feed_forward_proj": "silu", "is_gated_act": True}) == wanted).all()
+    assert (logits({}) != wanted).any()
 
 
 def test_a_head_that_the_files_hold_is_used(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuili._core import LayerSpec
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import ACTIVATIONS
+from tuili.loading.architectures import ACTIVATIONS, activation
 from tuili.loading.config import MAX_HEAD_DIM, MAX_HEADS, MAX_INNER, MAX_LAYERS, Config
 from tuili.loading.position_bias import relative
 
@@ -34,7 +34,7 @@ def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
     if n_heads * (n if own else 1) > _MOST_BIASES:
         raise config.wrong("num_heads", f"at most {_MOST_BIASES} biases of heads")
     bias = relative(n_heads, LONGEST, n_buckets, farthest, both_sides=name == "encoder")
-    gated, act = _activation(config)
+    gated, act = feed_forward(config)
     layers = [
         LayerSpec(
             n_heads=n_heads,
@@ -58,8 +58,9 @@ def n_layers(config: Config, name: str) -> int:
     return int(n if name == "encoder" else config.integer("num_decoder_layers", 1, MAX_LAYERS, n))
 
 
-def _activation(config: Config) -> tuple[bool, Any]:
-    """Whether the MLP is gated, and its activation: "relu", "gated-gelu", which approximates, and so on."""
+def feed_forward(config: Config) -> tuple[bool, Any]:
+    """Whether the MLP is gated, and its activation: "relu", "gated-gelu", which approximates, and so on. What
+    transformers writes down beside it, is_gated_act and dense_act_fn, goes before, as it does there."""
     given = config.text("feed_forward_proj", "relu" if is_a(config, "T5") else "gated-gelu")
     gated, name = given.startswith("gated-"), given.removeprefix("gated-")
     if name not in ACTIVATIONS:
@@ -67,4 +68,5 @@ def _activation(config: Config) -> tuple[bool, Any]:
             f"{config.what}: feed_forward_proj is not an activation, or gated- and one",
             code="config_unsupported",
         )
-    return gated, ACTIVATIONS["gelu_new" if given == "gated-gelu" else name]
+    usual = "gelu_new" if given == "gated-gelu" else name
+    return config.flag("is_gated_act", gated), activation(config, "dense_act_fn", usual)

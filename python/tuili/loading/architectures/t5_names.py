@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili.loading.architectures.from_gguf import gguf_config
-from tuili.loading.architectures.t5_half import n_layers
+from tuili.loading.architectures.t5_half import feed_forward, n_layers
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
 from tuili.loading.gguf import Metadata
@@ -32,12 +32,15 @@ def half_names(config: Config, name: str, ours: str) -> dict[str, str]:
     """Names of a half's tensors -> `ours` and our names: the number of a part of a layer says what it is."""
     names = {f"{name}.final_layer_norm.weight": f"{ours}final_norm"}
     modules = [module for module in _MODULES if name == "decoder" or module != "EncDecAttention"]
+    gated, _ = feed_forward(config)
+    other = ("wi",) if gated else ("wi_0", "wi_1")
     for i in range(n_layers(config, name)):
         layer = f"{ours}layers.{i}."
         for part, module in enumerate(modules):
             theirs, (norm_name, linear) = f"{name}.block.{i}.layer.{part}", _MODULES[module]
             names[f"{theirs}.layer_norm.weight"] = layer + norm_name
-            names |= {f"{theirs}.{module}.{their}.weight": layer + own for their, own in linear.items()}
+            own_names = {their: own for their, own in linear.items() if their not in other}
+            names |= {f"{theirs}.{module}.{their}.weight": layer + own for their, own in own_names.items()}
         bias = f"{name}.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight"
         names[bias] = f"{ours}position_biases.{i}"
     return names
