@@ -274,7 +274,7 @@ def quantize_activations(
     x        float32 [m, k]; a tail of the last group counts as zeros
     keep_outliers  False: no value is one
     group    values of one scale: 32, or 128 beside weights with wide scales
-    returns  int32 codes [m, k padded to whole groups], in ±127 but for outliers, in ±16256, and float32 scales
+    returns  int32 codes [m, k in whole groups], in ±127 but for outliers, in ±16256, and float32 scales
              [m, groups]; a group whose amax is below 2^-100 is zero; one that holds NaN or infinity has
              codes 0 and scale NaN
     """
@@ -343,8 +343,9 @@ def integer_gemm(
     """y[m, n] = x · wᵀ as the core computes it with integer activations, to the bit: float32 [m, n].
 
     Per output, groups of 32 in ascending order (of 128 where the scales of the weights are such, and nothing
-    is kept of outliers): the exact integer sum of the low parts and one fma with scale_w · scale_a, then, in formats with a min, one fma of the min with scale_a · Σ codes. After the
-    groups the high parts of outlier quads, each with an fma of its own. Every rounding is spelled out.
+    is kept of outliers): the exact integer sum of the low parts and one fma with scale_w · scale_a, then, in
+    formats with a min, one fma of the min with scale_a · Σ codes. After the groups the high parts of outlier
+    quads, each with an fma of its own. Every rounding is spelled out.
     """
     w = decode(format, rows)
     group = 128 if format == "q8_0" and not keep_outliers and has_wide_scales(w) else GROUP

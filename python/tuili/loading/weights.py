@@ -57,8 +57,8 @@ _QUANTIZE_BLOCKS = 1 << 14  # at a time, so that what is computed on the way sta
 def quantize_q8_0(values: NDArray[np.float32], name: str, n_alike: int = 32) -> Bytes:
     """`values` in q8_0: d = amax / 127, codes rounded to nearest, ties away from zero.
 
-    n_alike  values that share d: 32, which is as `gguf.quants` and ggml's quantize_row_q8_0_ref do, bit for bit,
-             or 128, wide scales (csrc/base/packed.h), over which the core sums faster
+    n_alike  values that share d: 32, as of `gguf.quants` and ggml's quantize_row_q8_0_ref, bit for bit; or
+             128, wide scales (csrc/base/packed.h), over which the core sums faster
     raises   ModelUnsupportedError (dtype_overflow) if a scale is too large for float16 or not a number
     """
     blocks = values.reshape(-1, 32)
