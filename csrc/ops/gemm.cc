@@ -35,9 +35,12 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
                "quantize_rows: no room for the groups of ", x);
   TUILI_EXPECT(!out.has_wide_scales || (k % (kWide * kGroup) == 0 && !out.keeps_outliers),
                "quantize_rows: wide scales of ", x);
-  context.pool->parallel_for(x.rows(), threads_for(context, x.count(), kElementsPerThread),
+  // Rows of a block share cache lines.
+  context.pool->parallel_for((x.rows() + kRowBlock - 1) / kRowBlock,
+                             threads_for(context, x.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {
-                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, {begin, end});
+                               const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
+                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows);
                              });
 }
 
