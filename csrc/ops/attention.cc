@@ -10,10 +10,15 @@ namespace tuili::ops {
 namespace {
 
 constexpr int64_t kMostDevicePartials = 1 << 24;  // floats, unless more are needed
-constexpr int64_t kRowsPerItem =
-    8;  // query rows of one work item: enough to reuse a page, few enough to share
+// Query rows of one work item: full tiles of the kernel's, whatever the number of heads that share a KV head.
+constexpr int64_t kRowsPerItem = cpu::kQueryTile;
+// Below so much for each, about a microsecond of it, waking a thread costs more than it saves.
+constexpr int64_t kScoresPerThread = 1 << 15;   // times head_dim
+constexpr int64_t kNumbersPerThread = 1 << 11;  // of keys, to write
+constexpr int64_t kRowsPerPiece = 16;
 
-int64_t n_splits(int64_t n_keys) { return (n_keys + cpu::kKeySplit - 1) / cpu::kKeySplit; }
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+int64_t n_splits(int64_t n_keys) { return round_up(n_keys, cpu::kKeySplit) / cpu::kKeySplit; }
 
 // The kernel's arguments for one sequence, its row 0 first.
 cpu::AttentionArgs args_for(const Context& context, const AttentionSpec& spec, const TensorView& out,
@@ -87,9 +92,12 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
   TUILI_EXPECT(
       same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
       "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
-  const int64_t threads = std::clamp<int64_t>(k.count() / 1024, 1, context.n_threads);
-  context.pool->parallel_for(k.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
-    context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, {begin, end});
+  const int64_t threads = std::clamp<int64_t>(k.count() / kNumbersPerThread, 1, context.n_threads);
+  // Neighbours share the lines of a page: a thread takes a line's worth of them.
+  const int64_t n_pieces = round_up(k.rows(), kRowsPerPiece) / kRowsPerPiece;
+  context.pool->parallel_for(n_pieces, static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+    const cpu::Range tokens{begin * kRowsPerPiece, std::min(end * kRowsPerPiece, k.rows())};
+    context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, tokens);
   });
 }
 
@@ -132,11 +140,14 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
 
   // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so
   // items are dealt out to lanes in turn instead of in contiguous parts.
-  int64_t work = 0;
-  for (const SequenceRows& s : sequences) work += s.n_rows * s.n_keys;
-  const int64_t threads =
-      std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / 65536, 1, context.n_threads);
-  const int64_t lanes = threads == 1 ? 1 : threads * ThreadPool::kChunksPerPart;
+  int64_t work = 0, n_items = 0;
+  for (const SequenceRows& s : sequences) {
+    work += s.n_rows * round_up(s.n_keys, cpu::kKeyTile);  // a tile that is begun costs most of one
+    n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads;
+  }
+  const int64_t threads = std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / kScoresPerThread, 1,
+                                              std::min<int64_t>(context.n_threads, n_items));
+  const int64_t lanes = threads == 1 ? 1 : std::min(threads * ThreadPool::kChunksPerPart, n_items);
   context.pool->parallel_for(lanes, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {
