@@ -278,20 +278,21 @@ void Transformer::add(const Step& step, int64_t i) const {
   ops::add(step.context, h, h, mixed);
 }
 
-// The same, then normed = norm(hidden)
-void Transformer::add_and_norm(const Step& step, int64_t i, const NormWeights& weights) const {
+// The same, then y = norm(hidden); y may be hidden.
+void Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y,
+                               const NormWeights& weights) const {
   const int64_t d = spec_.d_model;
   const TensorView h = step.rows(step.state.hidden, d), mixed = step.rows(step.state.mixed, d);
-  const TensorView normed = step.rows(step.state.normed, d), gain = vector_of(weights.gain, d, h);
+  const TensorView gain = vector_of(weights.gain, d, h);
   if (spec_.layers[i].residual_scale != 1) ops::scale(step.context, mixed, spec_.layers[i].residual_scale);
-  if (spec_.norm == Norm::rms) return ops::add_rms_norm(step.context, normed, h, mixed, gain, spec_.norm_eps);
-  ops::add_layer_norm(step.context, normed, h, mixed, gain, vector_of(weights.bias, d, h), spec_.norm_eps);
+  if (spec_.norm == Norm::rms) return ops::add_rms_norm(step.context, y, h, mixed, gain, spec_.norm_eps);
+  ops::add_layer_norm(step.context, y, h, mixed, gain, vector_of(weights.bias, d, h), spec_.norm_eps);
 }
 
 // The end of layer i, with the norm that the next one begins with.
 void Transformer::add_and_go_on(const Step& step, int64_t i) const {
   if (is_normed_ahead(i + 1))
-    add_and_norm(step, i, weights_.layers[i + 1].attention_norm);
+    add_and_norm(step, i, step.rows(step.state.normed, spec_.d_model), weights_.layers[i + 1].attention_norm);
   else
     add(step, i);
 }
@@ -320,22 +321,20 @@ void Transformer::layer(const Step& step, int64_t i) const {
         read_source(step, i);
         norm(step, normed, h, w.mlp_norm);
       } else {
-        add_and_norm(step, i, w.mlp_norm);
+        add_and_norm(step, i, normed, w.mlp_norm);
       }
       mlp_block(step, i, normed);
       return add_and_go_on(step, i);
     case NormPlacement::post:
       attention_block(step, i);
-      add(step, i);
-      norm(step, h, h, w.attention_norm);
+      add_and_norm(step, i, h, w.attention_norm);
       if (spec.cross_attention) read_source(step, i);
       mlp_block(step, i, h);
-      add(step, i);
-      return norm(step, h, h, w.mlp_norm);
+      return add_and_norm(step, i, h, w.mlp_norm);
     case NormPlacement::sandwich:
       attention_block(step, i);
       norm(step, mixed, mixed, w.post_attention_norm);
-      add_and_norm(step, i, w.mlp_norm);
+      add_and_norm(step, i, normed, w.mlp_norm);
       mlp_block(step, i, normed);
       norm(step, mixed, mixed, w.post_mlp_norm);
       return add_and_go_on(step, i);

@@ -132,7 +132,7 @@ class Transformer {
   void moe_block(const Step& step, int64_t i, const TensorView& x) const;
   void norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const;
   void add(const Step& step, int64_t i) const;
-  void add_and_norm(const Step& step, int64_t i, const NormWeights& weights) const;
+  void add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
   void add_and_go_on(const Step& step, int64_t i) const;
   bool is_normed_ahead(int64_t i) const;
 

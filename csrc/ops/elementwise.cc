@@ -19,6 +19,22 @@ void split(const Context& context, int64_t n_items, int64_t weight, const Body& 
                              [&](int64_t begin, int64_t end, int) { body(cpu::Range{begin, end}); });
 }
 
+// x += addend, then norm(rows) of those rows: together, while they are at hand.
+template <class Norm>
+void add_and_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
+                  const Norm& norm) {
+  expect_dense("add_norm", "y", y);
+  expect_dense("add_norm", "x", x);
+  expect_dense("add_norm", "addend", addend);
+  TUILI_EXPECT(same_shape(x, y) && same_shape(x, addend), "add_norm: y is ", y, ", x is ", x, ", addend is ",
+               addend);
+  const int64_t d = x.size(1);
+  split(context, x.rows(), 2 * d, [&](cpu::Range rows) {
+    context.kernels->add(x.f32(), x.f32(), addend.f32(), {rows.begin * d, rows.end * d});
+    norm(rows, d);
+  });
+}
+
 }  // namespace
 
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
@@ -62,16 +78,29 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
 
 void add_rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps) {
+  if (x.device == DeviceKind::cuda && y.data == x.data) {
+    add(context, x, x, addend);
+    return rms_norm(context, y, x, gain, eps);
+  }
   if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps, &addend);
-  add(context, x, x, addend);
-  rms_norm(context, y, x, gain, eps);
+  expect_vector("add_rms_norm", "gain", gain, x.size(1));
+  add_and_norm(context, y, x, addend, [&](cpu::Range rows, int64_t d) {
+    context.kernels->rms_norm(y.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
+  });
 }
 
 void add_layer_norm(const Context& context, const TensorView& y, const TensorView& x,
                     const TensorView& addend, const TensorView& gain, const TensorView& bias, float eps) {
+  if (x.device == DeviceKind::cuda && y.data == x.data) {
+    add(context, x, x, addend);
+    return layer_norm(context, y, x, gain, bias, eps);
+  }
   if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps, &addend);
-  add(context, x, x, addend);
-  layer_norm(context, y, x, gain, bias, eps);
+  expect_vector("add_layer_norm", "gain", gain, x.size(1));
+  expect_vector("add_layer_norm", "bias", bias, x.size(1));
+  add_and_norm(context, y, x, addend, [&](cpu::Range rows, int64_t d) {
+    context.kernels->layer_norm(y.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
+  });
 }
 
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,

@@ -165,7 +165,8 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
-// x += addend first, one kernel on cuda.   x, addend f32 [n_tokens, d], dense; y is not x
+// x += addend first, in one pass (on cuda, where y is not x).   x, addend f32 [n_tokens, d], dense; y may be
+// x, of which the norm alone is left then
 void add_rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps);
 void add_layer_norm(const Context& context, const TensorView& y, const TensorView& x,
