@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +14,20 @@ from tuili import _core
 from tuili.errors import InvalidParameterError, NumericError, PromptTooLongError
 from tuili.generation.checks import described
 from tuili.generation.token_ids import checked_ids
-from tuili.generation.worker import Worker
+from tuili.generation.turns import TurnWorker
 
 Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
 POOLINGS = get_args(Pooling)
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
+SHORT_S = 0.02  # a batch that takes no longer runs on the caller's thread, which hears Ctrl-C after it
+
 
 def checked_finite(vectors: np.ndarray) -> np.ndarray:
     """The same vectors [n, width]; raises NumericError if one holds Inf or NaN."""
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.isfinite(vectors)
     if not finite.all():
-        raise NumericError(f"the model's vector of text {int(finite.argmin())} is not finite")
+        raise NumericError(f"the model's vector of text {int(finite.all(axis=1).argmin())} is not finite")
     return vectors
 
 
@@ -38,8 +41,8 @@ class EncoderCounters:
 
 
 class Encoder:
-    """An encoder with its runner. Batches run one at a time on the worker's thread; callers take turns
-    between them.
+    """An encoder with its runner. Batches run one at a time, long ones on the worker's thread; callers take
+    turns between them.
 
     max_len        longest text to embed, in tokens, which may be less than
     max_positions  the longest the model takes
@@ -58,8 +61,9 @@ class Encoder:
         self._runner = runner
         self._n_vocab, self.max_len, self._max_positions = n_vocab, max_len, max_positions
         self._max_batch_tokens, self._max_seqs = max_batch_tokens, max_seqs
-        self.worker = Worker()
+        self.worker = TurnWorker()
         self.counters = EncoderCounters()
+        self._s_per_token = float("inf")  # of the batch before
 
     def embed(
         self,
@@ -78,10 +82,10 @@ class Encoder:
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
             sequences = [_core.Sequence(np.asarray(texts[i], np.int32)) for i in batch]
             vectors = [runner.encode(sequences, pooling, normalize) for pooling in poolings]
-            return list(np.concatenate(vectors, axis=1))
+            return list(vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1))
 
-        vectors = np.stack(self.each(texts, run, progress))
-        return checked_finite(vectors)
+        rows = self.each(texts, run, progress)
+        return checked_finite(np.stack(rows) if len(rows) > 1 else rows[0][np.newaxis])
 
     def each(
         self,
@@ -97,7 +101,10 @@ class Encoder:
         results: list[np.ndarray | None] = [None] * len(ids)
         n_done = 0
         for batch in self._batches(ids):
-            rows = self.worker.call(partial(self._run, run, batch, sum(len(ids[i]) for i in batch)))
+            n_tokens = sum(len(ids[i]) for i in batch)
+            is_short = n_tokens * self._s_per_token <= SHORT_S
+            call = self.worker.call_here if is_short else self.worker.call
+            rows = call(partial(self._run, run, batch, n_tokens))
             for i, row in zip(batch, rows, strict=True):
                 results[i] = row
             n_done += len(batch)
@@ -141,7 +148,10 @@ class Encoder:
         self.counters.batches += 1
         self.counters.texts += len(batch)
         self.counters.tokens += n_tokens
-        return run(self._runner, batch)
+        start = time.perf_counter()
+        rows = run(self._runner, batch)
+        self._s_per_token = (time.perf_counter() - start) / n_tokens
+        return rows
 
 
 def poolings_of(defaults: dict[str, Any], pooling: object) -> list[Pooling]:

@@ -18,6 +18,8 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
     raises     InvalidParameterError for anything else and for none, TokenIdError for an id outside [0,
                n_vocab)
     """
+    if type(token_ids) is list and (ids := _usual(token_ids, n_vocab)) is not None:
+        return ids
     if not isinstance(token_ids, np.ndarray):
         if not isinstance(token_ids, list | tuple | range):
             raise InvalidParameterError(
@@ -51,3 +53,11 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})"
         )
     return np.asarray(token_ids, dtype=np.int32).copy()
+
+
+def _usual(token_ids: list[Any], n_vocab: int) -> np.ndarray | None:
+    """The ids of a list of ints in range, without a look at each from Python; None for any other."""
+    ids = token_ids.copy()  # another thread may change the caller's
+    if set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) >= n_vocab:
+        return None
+    return np.array(ids, np.int32)

@@ -263,13 +263,17 @@ class Worker:
 
     # --- the thread -----------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def watch_exit(self) -> None:
+        """Have this closed before the interpreter ends; harmless when repeated."""
         if not Worker._exit_hooked:
             Worker._exit_hooked = True
             # Runs before threading's own exit joins threads, hence before daemon threads lose the
             # interpreter.
             getattr(threading, "_register_atexit", atexit.register)(_close_all)
         Worker._workers.add(self)
+
+    def _begin(self) -> None:
+        self.watch_exit()
         turn = threading.Lock()  # for whoever is first: the thread, or Ctrl-C while it starts
         thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._inbox, turn), name=self.thread_name, daemon=True

@@ -1,0 +1,249 @@
+"""Short calls that run on the caller's own thread: one at a time, whatever comes between.
+
+Rows CAN-07, CAN-08, PY-01, PY-03, PY-04.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tuili
+from test_reentrancy import in_time
+from tiny_files import write_hf_folder
+from tiny_models import tiny_bert
+from tuili import embedding
+from tuili.errors import EngineClosedError, EngineForkedError
+from tuili.generation.turns import TurnWorker
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def bert_path(tmp_path_factory):
+    return write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("turns") / "bert")
+
+
+@pytest.fixture
+def worker():
+    worker = TurnWorker()
+    yield worker
+    worker.close()
+
+
+def run(function):
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    return thread
+
+
+def taken(lock) -> bool:
+    """Whether it could be had; it is given back."""
+    with contextlib.ExitStack() as stack:
+        if lock.acquire(timeout=1):
+            stack.callback(lock.release)
+            return True
+    return False
+
+
+class Gate:
+    """A function that says when it has begun and ends when it is let."""
+
+    def __init__(self) -> None:
+        self.begun, self.opened, self.thread = threading.Event(), threading.Event(), None
+
+    def __call__(self) -> str:
+        self.thread = threading.get_ident()
+        self.begun.set()
+        assert self.opened.wait(10)
+        return "done"
+
+
+def test_a_short_call_runs_here_and_a_long_one_on_the_workers_thread(worker):
+    assert worker.call_here(threading.get_ident) == threading.get_ident()
+    assert worker.call(threading.get_ident) not in (threading.get_ident(), None)
+    with pytest.raises(ZeroDivisionError):
+        worker.call_here(lambda: 1 / 0)
+    assert worker.call_here(threading.get_ident) == threading.get_ident()
+
+
+def test_nothing_runs_beside_a_short_call(worker):
+    gate, others = Gate(), []
+    first = run(lambda: worker.call_here(gate))
+    assert gate.begun.wait(10)
+    threads = [
+        run(lambda call=call: others.append(call(threading.get_ident)))
+        for call in (worker.call, worker.call_here, worker.call)
+    ]
+    time.sleep(0.05)
+    assert others == [], "something ran beside the call"
+    gate.opened.set()
+    for thread in (first, *threads):
+        thread.join(10)
+    assert len(others) == 3 and set(others) == {worker._thread.ident}, "who waits goes through the inbox"
+
+
+def test_short_calls_do_not_keep_a_message_waiting(worker):
+    """Two threads that call without a pause, each taking the turn as soon as it can."""
+    ended = threading.Event()
+
+    def storm():
+        while not ended.is_set():
+            worker.call_here(lambda: time.sleep(0.001))
+
+    storms = [run(storm) for _ in range(2)]
+    times = []
+    for _ in range(20):
+        start = time.monotonic()
+        worker.call(lambda: None)
+        times.append(time.monotonic() - start)
+    ended.set()
+    for thread in storms:
+        thread.join(10)
+    assert sorted(times)[10] < 0.1
+
+
+@pytest.mark.parametrize("inner", ["call", "call_here"])
+def test_a_handler_may_call_in_the_middle_of_a_short_call(worker, inner):
+    def outer():
+        waiting = run(lambda: worker.call(lambda: "waited"))  # its message waits for the turn
+        while worker._inbox.empty() and not worker._thread_waits:
+            time.sleep(0.001)
+        return getattr(worker, inner)(threading.get_ident), threading.get_ident(), waiting
+
+    found, here, waiting = in_time(lambda: worker.call_here(outer))
+    assert found == here
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_a_handler_may_close_in_the_middle_of_a_short_call(worker):
+    errors = []
+
+    def wait():
+        with pytest.raises(EngineClosedError) as caught:
+            worker.call(lambda: None)
+        errors.append(caught)
+
+    def outer():
+        waiting = run(wait)
+        while not worker._thread_waits:
+            time.sleep(0.001)
+        worker.close()
+        waiting.join(10)
+
+    start = time.monotonic()
+    in_time(lambda: worker.call_here(outer))
+    assert len(errors) == 1 and time.monotonic() - start < 1
+    with pytest.raises(EngineClosedError):
+        worker.call_here(lambda: None)
+
+
+def test_closing_waits_for_the_short_call_of_another_thread(worker):
+    gate = Gate()
+    calling = run(lambda: worker.call_here(gate))
+    assert gate.begun.wait(10)
+    closing = run(worker.close)
+    closing.join(0.05)
+    assert closing.is_alive(), "it closed under a call"
+    gate.opened.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    calling.join(10)
+
+
+def test_a_fork_in_the_middle_of_a_short_call_leaves_nothing_to_wait_for(worker):
+    gate = Gate()
+    calling = run(lambda: worker.call_here(gate))
+    assert gate.begun.wait(10)
+    child = os.fork()
+    if child == 0:  # no assert, no pytest here
+        try:
+            worker.call_here(lambda: None)
+        except EngineForkedError:
+            worker.close()
+            os._exit(0)
+        os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    gate.opened.set()
+    calling.join(10)
+    assert status == 0
+
+
+def test_ctrl_c_anywhere_in_a_short_call_leaves_the_turn_free(worker):
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    places = set()
+    try:
+        for i in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + 1e-7 * i)
+                while True:
+                    worker.call_here(lambda: None)
+            except KeyboardInterrupt as error:
+                places.add(traceback.extract_tb(error.__traceback__)[-1].lineno)
+            assert worker._holder is None
+            assert in_time(lambda: taken(worker._turn)), f"the turn is kept, {i}"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert worker.call_here(threading.get_ident) == threading.get_ident()
+    assert len(places) > 1, "it came at one place only"
+
+
+def test_a_vector_is_the_same_on_either_thread(bert_path, monkeypatch):
+    texts = ["the cat", "a dog sat on the mat", "the cat"]
+    with tuili.LLM(bert_path, num_threads=2) as llm:
+        threads = set()
+        encode = llm._encoder._run
+
+        def seen(*arguments):
+            threads.add(threading.get_ident())
+            return encode(*arguments)
+
+        monkeypatch.setattr(llm._encoder, "_run", seen)
+        monkeypatch.setattr(embedding, "SHORT_S", 0.0)
+        there = [llm.embed([text]) for text in texts]
+        assert threading.get_ident() not in threads
+        monkeypatch.setattr(embedding, "SHORT_S", 10.0)
+        here = [llm.embed([text]) for text in texts]
+        assert threading.get_ident() in threads and len(threads) == 2
+        small = []
+        before = threading.stack_size(64 * 1024)
+        try:
+            thread = run(lambda: small.append(llm.embed([texts[1]])))
+        finally:
+            threading.stack_size(before)
+        thread.join(10)
+    np.testing.assert_array_equal(here, there)
+    np.testing.assert_array_equal(small, there[1:2])
+
+
+def test_the_interpreter_ends_cleanly_under_short_calls(bert_path):
+    program = f"""
+        import contextlib, sys, threading, time
+        sys.path[:0] = {[str(TESTS), *sys.path]!r}
+        import tuili
+        llm = tuili.LLM({str(bert_path)!r}, num_threads=2)
+        llm.embed("the cat")
+        def storm():
+            with contextlib.suppress(tuili.TuiliError):
+                while True:
+                    llm.embed("the cat")
+        for _ in range(3):
+            threading.Thread(target=storm, daemon=True).start()
+        time.sleep(0.05)
+    """
+    for _ in range(3):
+        command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
