@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from patience import comes_true, least_s
+from patience import comes_true, least
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili.errors import (
     EngineClosedError,
@@ -294,7 +294,7 @@ def test_close_ends_what_is_under_way_within_a_second():
         engine.close()
         return seconds
 
-    assert least_s(closing, 1.0) <= 1.0
+    assert least(closing, 1.0) <= 1.0
 
 
 def test_a_request_that_the_thread_takes_when_the_engine_is_closed_ends():
@@ -461,7 +461,7 @@ def test_ctrl_c_is_heard_while_waiting():
             handle.result()
         return time.monotonic() - sent[0]
 
-    assert least_s(interrupted, 0.2) <= 0.2
+    assert least(interrupted, 0.2) <= 0.2
     engine.close()
 
 
@@ -579,7 +579,7 @@ def test_the_interpreter_ends_quickly_and_quietly(how):
         assert (errors == "") if not expected else (expected in errors and "terminate called" not in errors)
         return seconds
 
-    assert least_s(ending, 2.0) <= 2.0
+    assert least(ending, 2.0) <= 2.0
 
 
 def test_abort_before_the_first_token_is_an_error():

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tuili
-from patience import least_s
+from patience import least, slowness
 from tuili.server.app import App
 from tuili.server.process import SWITCH_INTERVAL_S, Server, bind
 from tuili.server.settings import Settings
@@ -148,15 +148,13 @@ def running(llm: tuili.LLM, **settings: Any) -> Iterator[Running]:
 
 def hold_up(server: Running, path: str, body: Any, *statuses: int) -> str:
     """How long the event loop stood still while this was answered with one of `statuses`; empty if not long:
-    20 ms, or on a slow machine thrice what the longest call of C takes, which runs to its end.
+    20 ms, on a slow machine in proportion.
     """
     gc.collect()
     gc.freeze()  # as `tuili serve` does
     try:
-        numbers, start = json.dumps([1] * 150_000), time.thread_time()
-        json.loads(numbers)
-        limit_s = max(0.02, 3 * (time.thread_time() - start))
-        lag_s = least_s(lambda: _lag_s(server, path, body, statuses), limit_s)
+        limit_s = 0.02 * slowness()
+        lag_s = least(lambda: _lag_s(server, path, body, statuses), limit_s)
     finally:
         gc.unfreeze()
     return "" if lag_s <= limit_s else f"the loop stood still for {1000 * lag_s:.0f} ms"
