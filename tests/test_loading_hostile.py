@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import sys
 import tracemalloc
@@ -85,14 +86,17 @@ def test_hostile_files_leave_no_descriptor() -> None:
 
 @pytest.mark.timing
 def test_hostile_files_are_refused_fast() -> None:
-    """Processor time, the better of two: nearly all in 20 ms, each in 50 ms and 100 ms per MiB."""
-    (_, first), (_, second) = try_all(), try_all()
-    times = sorted((min(first[name].seconds, second[name].seconds), name) for name in first)
-    p99 = times[len(times) * 99 // 100]
-    slow = slowness()
-    assert p99[0] <= 0.020 * slow, f"p99 is {p99[0] * 1e3:.1f} ms, at {p99[1]}; slowest {times[-5:]}"
-    late = [case for case in times if case[0] > slow * (0.05 + 0.1 * first[case[1]].n_bytes / 2**20)]
-    assert not late, f"slower than their sizes allow: {late}"
+    """Processor time, the best of three: nearly all in 20 ms, each in 50 ms and 100 ms per MiB."""
+    best: dict[str, float] = {}
+    for _ in range(3):
+        costs, slow = try_all()[1], slowness()
+        best = {name: min(cost.seconds, best.get(name, math.inf)) for name, cost in costs.items()}
+        late = [name for name in best if best[name] > slow * (0.05 + 0.1 * costs[name].n_bytes / 2**20)]
+        p99_s = sorted(best.values())[len(best) * 99 // 100]
+        if p99_s <= 0.020 * slow and not late:
+            return
+    slowest = sorted((seconds, name) for name, seconds in best.items())[-12:]
+    pytest.fail(f"p99 is {p99_s * 1e3:.1f} ms; slower than their sizes allow: {late}; slowest: {slowest}")
 
 
 def test_refusing_takes_little_memory(tmp_path: Path) -> None:
