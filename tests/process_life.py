@@ -4,8 +4,9 @@
 
 Each exit is a child, forked from a process that has imported tuili but made no engine, which makes one, puts
 requests to it and ends while they run, in one of several ways; its exit code, its standard error and its time
-are checked. Each fork is of one process whose engine is generating: the child must get EngineForkedError and
-end, the parent's answers must not notice. Exit status 1 if one of them is not clean.
+are checked. One that is slow lives again: a defect is slow every time, a busy machine is not. Each fork is of
+one process whose engine is generating: the child must get EngineForkedError and end, the parent's answers
+must not notice. Exit status 1 if one of them is not clean.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument("--exits", type=int, default=1000)
     parser.add_argument("--forks", type=int, default=1000)
     arguments = parser.parse_args()
-    exits = Counter(exit_once(i) for i in range(arguments.exits))
+    exits = Counter(exit_cleanly(i) for i in range(arguments.exits))
     print("exits:", dict(exits), flush=True)
     forks = Counter(fork_many(arguments.forks))
     print("forks:", dict(forks), flush=True)
@@ -65,6 +66,12 @@ WAYS: list[Callable] = [
     _wait_in_a_daemon_thread,
     _exit_in_a_thread,
 ]
+
+
+def exit_cleanly(serial: int, tries: int = 4) -> str:
+    """What `exit_once` says, or the first thing but "slow" that it says of several lives."""
+    lives = (exit_once(serial) for _ in range(tries))
+    return next((life for life in lives if life != "slow"), "slow")
 
 
 def exit_once(serial: int) -> str:
@@ -104,7 +111,7 @@ class Child(BaseException):
 
 def _wait_for(child: int) -> int | None:
     """The child's exit status; None if it had to be killed."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
@@ -132,7 +139,7 @@ def fork_many(n: int) -> list[str]:
         status = _wait_for(child)
         said = os.read(read, 100).decode() if select.select([read], [], [], 0)[0] else ""
         os.close(read)
-        right = len(handle.result(10).outputs[0].token_ids) == 150
+        right = len(handle.result(60).outputs[0].token_ids) == 150
         found.append("clean" if status == 0 and said == "ok" and right else f"{status} {said} {right}")
     engine.close()
     return found

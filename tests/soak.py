@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from patience import comes_true
 from tiny_engine import codes, is_idle, make_engine, sampling
 from tuili.errors import InvalidParameterError, PromptTooLongError, RequestCancelled, TokenIdError
 from tuili.generation.engine import Engine
@@ -84,9 +85,7 @@ def soak(n_requests: int, *, leak: int = 0, num_threads: int = 1) -> dict[str, o
     for thread in threads:
         thread.join()
     seconds = time.monotonic() - start
-    end = time.monotonic() + 5
-    while not is_idle(engine) and time.monotonic() < end:
-        time.sleep(0.01)
+    comes_true(lambda: is_idle(engine))
     growth = resident_bytes() / first_tenth[0] - 1
     engine.call(engine.scheduler.check_invariants)
     clean = is_idle(engine)
@@ -145,7 +144,7 @@ def cancel(handle, draw: random.Random) -> str:
         return "dropped"
     handle.abort()
     try:
-        reasons = {output.finish_reason for output in handle.result(10).outputs}
+        reasons = {output.finish_reason for output in handle.result(60).outputs}
     except RequestCancelled:
         return "cancelled"
     return "cancelled" if reasons <= {"abort", "length"} else "wrong"

@@ -79,7 +79,7 @@ for i, answer in enumerate(answers):
                 assert client.chat(**requests[i])["choices"] == alone[i]
                 break
             except tuili.EngineClosedError:
-                assert time.monotonic() < begin + 60
+                assert time.monotonic() < begin + 120
 print("asked again", len(lost))
 
 kept = [ray.put(np.zeros(20 << 20, np.uint8)) for _ in range(12)]  # three times what its store may hold
@@ -114,7 +114,7 @@ def test_a_node_that_is_killed_loses_nothing_that_was_not_said(tmp_path):
     code = textwrap.dedent(KILL_A_NODE)
     environment = os.environ | {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_DEDUP_LOGS": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, timeout=280, env=environment
+        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, timeout=900, env=environment
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = done.stdout.splitlines()

@@ -37,13 +37,13 @@ class Build:
         return results_of(self.folder / test, *arguments)
 
     def _cmake(self, *arguments: str | Path) -> None:
-        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=600)
+        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 
 
 def results_of(program: Path, *arguments: str | Path) -> dict[str, str]:
     """What a test program says: name of each test -> "" or why it failed."""
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=1800)
     results = {}
     for line in done.stdout.splitlines():
         verdict, _, rest = line.partition(" ")

@@ -23,7 +23,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 def output_of(*command: str | Path) -> str:
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 

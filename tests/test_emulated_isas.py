@@ -49,7 +49,7 @@ def aarch64() -> list[str]:
     ]
 
 
-def run(command: list[str | Path], timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def run(command: list[str | Path], timeout: float = 3600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_engine import codes, is_idle, make_engine, sampling
+from patience import comes_true, least
+from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili.errors import (
     EngineClosedError,
     EngineForkedError,
@@ -45,22 +46,21 @@ def engine():
     engine.close()
 
 
-def settles(engine, within_s=2.0):
-    """Whether the engine becomes idle in time."""
-    end = time.monotonic() + within_s
-    while not is_idle(engine) and time.monotonic() < end:
-        time.sleep(0.005)
-    return is_idle(engine)
+def settles(engine):
+    """Whether the engine becomes idle."""
+    return comes_true(lambda: is_idle(engine))
 
 
-def test_result_waits_and_times_out(engine):
+def test_result_waits_and_times_out():
+    engine = make_engine()
     handle = engine.submit(codes("a"), sampling(max_tokens=50))
     with pytest.raises(TimeoutError):
         handle.result(timeout=0.01)
     for wrong in (-1, float("nan"), float("inf"), 10**5000, "1", True):
         with pytest.raises(InvalidParameterError, match="timeout"):
             handle.result(timeout=wrong)
-    assert len(handle.result(timeout=10).outputs[0].token_ids) == 50, (
+    drain(engine)
+    assert len(handle.result(timeout=0).outputs[0].token_ids) == 50, (
         "a timeout of the wait must not end the request"
     )
 
@@ -137,7 +137,7 @@ def test_a_storm_of_aborts_leaves_nothing(engine):
         thread.start()
     for thread in threads:
         thread.join()
-    assert settles(engine, 10)
+    assert settles(engine)
 
 
 # --- asyncio
@@ -160,42 +160,52 @@ def test_many_requests_on_one_loop(engine):
     assert asyncio.run(all_of_them()) == ["bcdef"] * 100
 
 
-def test_a_cancelled_task_cancels_its_request(engine):
+def test_a_cancelled_task_cancels_its_request():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=150))
+    engine.step()
+
+    async def wait():
+        return await handle
+
     async def cancel():
-        handle = engine.submit(codes("a"), sampling(max_tokens=150))
-
-        async def wait():
-            return await handle
-
         task = asyncio.create_task(wait())
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(cancel())
-    assert settles(engine, 0.3)
+    engine.step()
+    assert is_idle(engine) and handle.result(0).outputs[0].finish_reason == "abort"
 
 
-def test_wait_for_cancels_the_request(engine):
+def test_wait_for_cancels_the_request():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=150))
+    engine.step()
+
     async def impatient():
-        handle = engine.submit(codes("a"), sampling(max_tokens=150))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(handle._output_later(), 0.02)
-        return handle
 
-    handle = asyncio.run(impatient())
-    assert settles(engine, 0.3)
-    assert handle.result(1).outputs[0].finish_reason == "abort"
+    asyncio.run(impatient())
+    engine.step()
+    assert is_idle(engine) and handle.result(0).outputs[0].finish_reason == "abort"
 
 
-def test_leaving_an_async_stream_cancels_the_request(engine):
+def test_leaving_an_async_stream_cancels_the_request():
+    engine = make_engine()
+
     async def leave():
-        async for _ in engine.submit(codes("a"), sampling(max_tokens=150)):
+        stream = aiter(engine.submit(codes("a"), sampling(max_tokens=150)))
+        engine.step()
+        async for _ in stream:
             break
 
     asyncio.run(leave())
-    assert settles(engine, 0.3)
+    engine.step()
+    assert is_idle(engine)
 
 
 def test_errors_reach_coroutines(engine):
@@ -206,15 +216,19 @@ def test_errors_reach_coroutines(engine):
         asyncio.run(poisoned())
 
 
-def test_a_closed_event_loop_harms_nobody(engine):
+def test_a_closed_event_loop_harms_nobody():
+    engine = make_engine()
+    handle = engine.submit(codes("a"), sampling(max_tokens=150, logprobs=0))  # a token a step
     loop = asyncio.new_event_loop()
-    handle = engine.submit(codes("a"), sampling(max_tokens=150))
     task = loop.create_task(handle._output_later())
-    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(asyncio.sleep(0))
+    engine.step()
     task._log_destroy_pending = False
     loop.close()
-    assert engine.submit(codes("a"), sampling(max_tokens=5)).result(10).outputs[0].text == "bcdef"
-    assert settles(engine, 2), "a request that only a dead loop waits for must end"
+    other = engine.submit(codes("a"), sampling(max_tokens=5))
+    drain(engine)
+    assert other.result(0).outputs[0].text == "bcdef"
+    assert handle.result(0).outputs[0].finish_reason == "abort", "only a dead loop waited for it"
 
 
 @pytest.mark.parametrize("other", ["a thread", "a loop"])
@@ -265,17 +279,22 @@ def test_two_loops_in_two_threads(engine):
 # --- closing
 
 
-def test_close_ends_what_is_under_way_within_a_second(engine):
-    handles = [engine.submit(codes("a"), sampling(max_tokens=150)) for _ in range(100)]
-    start = time.monotonic()
-    engine.close()
-    assert time.monotonic() - start < 1
-    for handle in handles:
+def test_close_ends_what_is_under_way_within_a_second():
+    def closing():
+        engine = make_engine(start_thread=True, step_s=0.02)  # 3 s for the first ones
+        handles = [engine.submit(codes("a"), sampling(max_tokens=150)) for _ in range(100)]
+        start = time.monotonic()
+        engine.close()
+        seconds = time.monotonic() - start
+        for handle in handles:
+            with pytest.raises(EngineClosedError):
+                handle.result(1)
         with pytest.raises(EngineClosedError):
-            handle.result(1)
-    with pytest.raises(EngineClosedError):
-        engine.submit(codes("a"), sampling(max_tokens=1))
-    engine.close()
+            engine.submit(codes("a"), sampling(max_tokens=1))
+        engine.close()
+        return seconds
+
+    assert least(closing, 1.0) <= 1.0
 
 
 def test_a_request_that_the_thread_takes_when_the_engine_is_closed_ends():
@@ -287,7 +306,9 @@ def test_a_request_that_the_thread_takes_when_the_engine_is_closed_ends():
         handle.result(0)
 
 
-def test_close_wakes_a_waiting_coroutine(engine):
+def test_close_wakes_a_waiting_coroutine():
+    engine = make_engine()
+
     async def wait():
         handle = engine.submit(codes("a"), sampling(max_tokens=150))
         threading.Timer(0.03, engine.close).start()
@@ -303,7 +324,7 @@ def test_the_thread_ends_with_the_last_reference():
     thread, dead = engine._thread, weakref.ref(engine)
     del engine
     gc.collect()
-    thread.join(2)
+    thread.join(20)
     assert not thread.is_alive() and dead() is None
 
 
@@ -321,9 +342,9 @@ def test_requests_are_not_kept_by_their_errors(engine):
         return weakref.ref(handle._request)
 
     dead = fail()
-    settles(engine)
-    gc.collect()
-    assert dead() is None
+    assert comes_true(
+        lambda: gc.collect() >= 0 and dead() is None
+    )  # once the engine's thread has let go, too
 
 
 def test_calls_run_between_steps(engine):
@@ -425,13 +446,23 @@ def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, mo
 # --- signals, fork, exit
 
 
-def test_ctrl_c_is_heard_while_waiting(engine):
-    handle = engine.submit(codes("a"), sampling(max_tokens=199))
-    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        handle.result()
-    assert time.monotonic() - start < 0.05 + 0.2
+def test_ctrl_c_is_heard_while_waiting():
+    engine = make_engine(start_thread=True, step_s=0.02)
+
+    def interrupted():
+        handle, sent = engine.submit(codes("a"), sampling(max_tokens=199)), []  # for 4 s
+
+        def interrupt():
+            sent.append(time.monotonic())
+            signal.raise_signal(signal.SIGINT)
+
+        threading.Timer(0.05, interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            handle.result()
+        return time.monotonic() - sent[0]
+
+    assert least(interrupted, 0.2) <= 0.2
+    engine.close()
 
 
 def test_a_fork_cannot_use_the_parents_engine(engine):
@@ -484,7 +515,7 @@ def test_a_fork_that_finds_every_lock_taken_cannot_hang_anybody(engine):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(5)
+        signal.alarm(60)
         found = []
         coroutines = handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()
         for use in (*(lambda use=use: asyncio.run(use()) for use in coroutines), handle.totals):
@@ -525,8 +556,8 @@ def test_the_interpreter_ends_quickly_and_quietly(how):
         sys.path[:0] = {[str(TESTS), *sys.path]!r}
         import tuili
         from tiny_engine import codes, make_engine, sampling
-        engine = make_engine(start_thread=True, step_s=0.01, num_threads=2)
-        handle = engine.submit(codes("a"), sampling(max_tokens=190 if {how!r} != "idle" else 2))
+        engine = make_engine(start_thread=True, step_s=0.03, num_threads=2)
+        handle = engine.submit(codes("a"), sampling(max_tokens=190 if {how!r} != "idle" else 2))  # for 6 s
         def wait():
             with contextlib.suppress(tuili.TuiliError):
                 handle.result()
@@ -535,15 +566,20 @@ def test_the_interpreter_ends_quickly_and_quietly(how):
         {EXITS[how]}
     """
     command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(program)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        ready = process.stdout.readline()
-        start = time.monotonic()
-        _, errors = process.communicate(timeout=20)
-    assert ready == "ready\n", errors
-    assert time.monotonic() - start < 2
-    assert process.returncode == CODES.get(how, 0), errors
-    expected = "ZeroDivisionError" if how == "by an unhandled error" else ""
-    assert (errors == "") if not expected else (expected in errors and "terminate called" not in errors)
+
+    def ending():
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            ready = process.stdout.readline()
+            start = time.monotonic()
+            _, errors = process.communicate(timeout=60)
+            seconds = time.monotonic() - start
+        assert ready == "ready\n", errors
+        assert process.returncode == CODES.get(how, 0), errors
+        expected = "ZeroDivisionError" if how == "by an unhandled error" else ""
+        assert (errors == "") if not expected else (expected in errors and "terminate called" not in errors)
+        return seconds
+
+    assert least(ending, 2.0) <= 2.0
 
 
 def test_abort_before_the_first_token_is_an_error():

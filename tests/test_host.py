@@ -37,7 +37,7 @@ def run(program: str, **options: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", paths + textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         **options,
     )
 
@@ -98,7 +98,7 @@ def test_one_allowed_cpu_is_enough_for_many_threads():
         from tiny_engine import *
         engines = [make_engine(start_thread=True, num_threads=16) for _ in range(8)]
         handles = [engine.submit(codes("a"), sampling(max_tokens=30)) for engine in engines]
-        texts = {handle.result(20).outputs[0].text for handle in handles}
+        texts = {handle.result(90).outputs[0].text for handle in handles}
         print(texts == {"".join(map(chr, range(98, 128)))})
     """
     done = run(program)

@@ -18,7 +18,7 @@ def test_peaks_are_multiply_adds_of_a_core(isa):
 
 def test_a_read_stream_needs_bytes():
     with pytest.raises(errors.InvalidParameterError, match="too few"):
-        _core.limits.read_bandwidth(2, 64)
+        _core.limits.read_bandwidth(1, 63)
     assert _core.limits.read_bandwidth(1, 1 << 24) > 1e8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import sys
 import tracemalloc
@@ -17,6 +18,7 @@ import pytest
 import tuili.loading
 from hostile.cases import Case
 from hostile.corpus import CASES, attempt, difference, try_all
+from patience import slowness
 from tuili.errors import TuiliError
 from tuili.loading.model import plan_model
 
@@ -75,16 +77,26 @@ def test_a_hostile_file_gives_its_error(case: Case, tmp_path: Path) -> None:
         assert " at 0x" not in str(error), "a message holds a pointer"
 
 
-def test_hostile_files_are_refused_fast_every_time_and_leave_no_descriptor() -> None:
+def test_hostile_files_leave_no_descriptor() -> None:
     before = os.listdir("/proc/self/fd")
-    first, first_times = try_all()  # also warms every import
-    second, second_times = try_all()
-    assert first == second == []
+    differences, _ = try_all()
+    assert not differences
     assert os.listdir("/proc/self/fd") == before
-    earlier = {name: seconds for seconds, name in first_times}
-    times = sorted((min(seconds, earlier[name]), name) for seconds, name in second_times)
-    p99 = times[len(times) * 99 // 100]
-    assert p99[0] <= 0.020, f"p99 is {p99[0] * 1e3:.1f} ms, at {p99[1]}; slowest {times[-5:]}"
+
+
+@pytest.mark.timing
+def test_hostile_files_are_refused_fast() -> None:
+    """Processor time, the best of three: nearly all in 20 ms, each in 50 ms and 100 ms per MiB."""
+    best: dict[str, float] = {}
+    for _ in range(3):
+        costs, slow = try_all()[1], slowness()
+        best = {name: min(cost.seconds, best.get(name, math.inf)) for name, cost in costs.items()}
+        late = [name for name in best if best[name] > slow * (0.05 + 0.1 * costs[name].n_bytes / 2**20)]
+        p99_s = sorted(best.values())[len(best) * 99 // 100]
+        if p99_s <= 0.020 * slow and not late:
+            return
+    slowest = sorted((seconds, name) for name, seconds in best.items())[-12:]
+    pytest.fail(f"p99 is {p99_s * 1e3:.1f} ms; slower than their sizes allow: {late}; slowest: {slowest}")
 
 
 def test_refusing_takes_little_memory(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_good_streams_are_whole_beside_abuse(tmp_path, monkeypatch):
             gc.collect()
             stats = llm.stats()
     assert len(reads) >= 8 and all(read.status == 200 and read.n_tokens == abuse.N_NEW for read in reads)
-    assert sum(statuses.values()) > 50 * SECONDS, statuses
+    assert sum(statuses.values()) > 50, statuses
     assert not [status for status in statuses if status >= 500], statuses
     assert stats["running"] == stats["waiting"] == 0 and stats["free_blocks"] == stats["n_blocks"]
     assert resident_bytes() - before < 20e6

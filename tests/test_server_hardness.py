@@ -18,13 +18,15 @@ import time
 import pytest
 
 import tuili
+from patience import comes_true
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, read_answer, running
+from tiny_server import KEY, OTHER_KEY, SIZES, hold_up, read_answer, running
 
 CANARY = "wombat-7f3a"
 BEARER = f"Bearer {KEY}"
 LIMITS = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "keep_alive_s": 0.1, "send_timeout_s": 0.1}
+SMALL = {"max_connections": 8, "max_body_bytes": 100_000}
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +46,34 @@ def server(llm):
 @pytest.fixture(scope="module")
 def hasty(llm):
     """Without keys, and with little patience."""
-    with running(llm, max_connections=8, max_body_bytes=100_000, **LIMITS) as server:
+    with running(llm, **SMALL, **LIMITS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def patient(llm):
+    """Without keys, and with time for whoever comes late."""
+    with running(llm, **SMALL) as server:
         yield server
 
 
 def slowly(token_ids, logits):
-    time.sleep(0.005)
+    time.sleep(0.02)
 
 
-def settles(server, within_s=2.0):
-    """Whether nothing runs or waits in the engine soon."""
-    end = time.monotonic() + within_s
-    while (stats := server.stats())["running"] + stats["waiting"] and time.monotonic() < end:
-        time.sleep(0.002)
-    return not stats["running"] + stats["waiting"]
+def n_places(server):
+    """Sequences that have a place in the server, whether or not the engine knows of them yet."""
+    return server.app._guard._shares._sequences.total()
+
+
+def settles(server):
+    """Whether nothing is under way any more, in the server or in the engine."""
+
+    def is_idle():
+        stats = server.stats()
+        return n_places(server) + stats["running"] + stats["waiting"] == 0
+
+    return comes_true(is_idle)
 
 
 # --- framing
@@ -65,6 +81,7 @@ def settles(server, within_s=2.0):
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+ONCE = GET + b"Connection: close\r\n\r\n"
 FRAMES = {
     "no http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "garbage": b"GARBAGE\r\n\r\n",
@@ -96,18 +113,18 @@ def test_bytes_that_are_no_request_get_a_4xx_or_a_close(hasty, frame):
     assert answer is None or 400 <= answer.status < 500
     if answer is not None:
         assert answer.code
-    assert hasty.ask("/health").status == 200
+    assert comes_true(lambda: (answer := hasty.send(ONCE)) and answer.status == 200)
 
 
-def test_an_old_client_and_an_upgrade_are_answered(hasty):
-    assert hasty.send(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").status == 200
+def test_an_old_client_and_an_upgrade_are_answered(patient):
+    assert patient.send(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").status == 200
     websocket = b"Connection: upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    assert hasty.send(GET + websocket).status == 200
+    assert patient.send(GET + websocket).status == 200
 
 
-def test_requests_on_end_are_answered_in_order(hasty):
-    last = GET.replace(b"/health", b"/ready") + b"Connection: close\r\n\r\n"
-    with hasty.connect() as connection:
+def test_requests_on_end_are_answered_in_order(patient):
+    last = ONCE.replace(b"/health", b"/ready")
+    with patient.connect() as connection:
         connection.sendall(GET + b"\r\n" + last)
         data = b""
         while part := connection.recv(1 << 16):
@@ -132,13 +149,13 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_body_that_is_no_object_of_json_is_400(hasty, body):
-    answer = hasty.ask("/v1/completions", BODIES[body])
+def test_a_body_that_is_no_object_of_json_is_400(patient, body):
+    answer = patient.ask("/v1/completions", BODIES[body])
     assert answer.status == 400 and answer.code
 
 
-def test_half_a_surrogate_pair_is_text_like_any_other(hasty):
-    answer = hasty.ask("/v1/completions", b'{"prompt": "a\\ud83d", "max_tokens": 1}')
+def test_half_a_surrogate_pair_is_text_like_any_other(patient):
+    answer = patient.ask("/v1/completions", b'{"prompt": "a\\ud83d", "max_tokens": 1}')
     assert answer.status in (200, 400)
 
 
@@ -155,25 +172,27 @@ def test_half_a_surrogate_pair_is_text_like_any_other(hasty):
         {"Content_Encoding": "br"},
     ],
 )
-def test_only_plain_json_is_taken(hasty, headers):
-    assert hasty.ask("/v1/completions", {"prompt": "a"}, **headers).status == 400
+def test_only_plain_json_is_taken(patient, headers):
+    assert patient.ask("/v1/completions", {"prompt": "a"}, **headers).status == 400
 
 
 @pytest.mark.parametrize("written", ["application/json;charset=UTF-8", 'Application/JSON ; charset="utf-8"'])
-def test_json_may_say_that_it_is_utf8(hasty, written):
-    assert hasty.ask("/v1/completions", {"prompt": "a", "max_tokens": 1}, Content_Type=written).status == 200
+def test_json_may_say_that_it_is_utf8(patient, written):
+    assert (
+        patient.ask("/v1/completions", {"prompt": "a", "max_tokens": 1}, Content_Type=written).status == 200
+    )
 
 
-def test_a_body_that_is_too_large_is_413(hasty):
-    assert hasty.ask("/v1/completions", b" " * 100_001).code == "body_size"
+def test_a_body_that_is_too_large_is_413(patient):
+    assert patient.ask("/v1/completions", b" " * 100_001).code == "body_size"
     part = b"2710\r\n" + b" " * 10_000 + b"\r\n"
-    answer = hasty.send(CHUNKED + part * 11 + b"0\r\n\r\n")
+    answer = patient.send(CHUNKED + part * 11 + b"0\r\n\r\n")
     assert (answer.status, answer.code) == (413, "body_size"), "counted, whatever was declared"
-    assert hasty.send(HEAD + b"Content-Length: 999999\r\n\r\n{").status == 413
-    assert hasty.ask("/v1/completions", b'{"prompt": [' + b"1," * 40_000 + b"1]}").status == 400
+    assert patient.send(HEAD + b"Content-Length: 999999\r\n\r\n{").status == 413
+    assert patient.ask("/v1/completions", b'{"prompt": [' + b"1," * 40_000 + b"1]}").status == 400
 
 
-def test_a_body_in_tiny_chunks_is_refused_before_it_costs_much(hasty):
+def test_a_body_in_tiny_chunks_is_refused_before_it_costs_much(patient):
     """Each chunk is work on the event loop, before anybody asks for a key."""
     body = b'{"prompt": "a", "max_tokens": 1}' + b" " * 8000
     for size, status in ((1, 400), (40, 200), (400, 200)):
@@ -181,7 +200,7 @@ def test_a_body_in_tiny_chunks_is_refused_before_it_costs_much(hasty):
             b"%x\r\n%s\r\n" % (len(part), part)
             for part in (body[i : i + size] for i in range(0, len(body), size))
         )
-        assert hasty.send(CHUNKED + chunks + b"0\r\n\r\n").status == status
+        assert patient.send(CHUNKED + chunks + b"0\r\n\r\n").status == status
 
 
 def test_whoever_still_sends_hears_why_it_is_refused(server):
@@ -211,18 +230,16 @@ def test_too_many_values_are_refused_before_they_are_read(llm):
 
 @pytest.mark.parametrize("start", [b"", b"GET /hea", GET])
 def test_a_head_that_does_not_come_ends_the_connection(hasty, start):
-    with hasty.connect(5) as connection:
+    with hasty.connect() as connection:
         connection.sendall(start)
         assert connection.recv(1) == b""
 
 
 def test_a_byte_at_a_time_does_not_extend_the_limit(hasty):
-    begin = time.monotonic()
-    with hasty.connect(5) as connection, pytest.raises(OSError):
-        while time.monotonic() < begin + 3:
+    with hasty.connect() as connection, pytest.raises(OSError):
+        for _ in range(500):  # 10 s
             connection.sendall(b"G")
             time.sleep(0.02)
-    assert time.monotonic() < begin + 2
 
 
 def test_a_body_that_does_not_come_is_408(hasty):
@@ -234,34 +251,31 @@ def test_a_body_that_does_not_come_is_408(hasty):
     "start", [GET + b"Content-Length: 99999\r\n\r\n", HEAD[:-2] + b"x\r\nContent-Length: 9999\r\n\r\n"]
 )
 def test_a_body_that_nobody_wants_does_not_keep_the_connection(hasty, start):
-    with hasty.connect(5) as connection:
+    with hasty.connect() as connection:
         connection.sendall(start)
         assert read_answer(connection).headers["connection"] == "close"
         with pytest.raises(OSError):
-            for _ in range(200):
+            for _ in range(1000):  # 10 s
                 connection.sendall(b" ")
                 time.sleep(0.01)
 
 
 def test_an_idle_connection_is_closed(hasty):
-    with hasty.connect(5) as connection:
+    with hasty.connect() as connection:
         connection.sendall(GET + b"\r\n")
         assert read_answer(connection).status == 200
         assert connection.recv(1) == b""
 
 
-def test_there_are_only_so_many_connections(hasty):
-    others = [hasty.connect(5) for _ in range(8)]
+def test_there_are_only_so_many_connections(patient):
+    others = [patient.connect() for _ in range(8)]
     try:
-        with hasty.connect(5) as one_more:
-            one_more.settimeout(5)
-            with contextlib.suppress(ConnectionResetError):
-                assert one_more.recv(1) == b""
+        with patient.connect() as one_more, contextlib.suppress(ConnectionResetError):
+            assert one_more.recv(1) == b""
     finally:
         for connection in others:
             connection.close()
-    time.sleep(0.1)
-    assert hasty.ask("/health").status == 200
+    assert comes_true(lambda: (answer := patient.send(ONCE)) and answer.status == 200)
 
 
 # --- leavers
@@ -269,7 +283,7 @@ def test_there_are_only_so_many_connections(hasty):
 
 @pytest.fixture
 def long_requests(monkeypatch, llm):
-    """Requests over HTTP take 5 ms a token, so that there is time to leave."""
+    """Requests over HTTP take 20 ms a token, so that there is time to leave."""
     submit = llm.submit
     monkeypatch.setattr(llm, "submit", lambda ids, params: submit(ids, _with(params, slowly)))
 
@@ -286,26 +300,23 @@ def test_a_client_that_leaves_ends_its_request(server, long_requests, stream, ho
     connection.sendall(
         HEAD + f"Authorization: {BEARER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     )
-    while not server.stats()["running"]:
-        time.sleep(0.002)
+    assert comes_true(lambda: server.stats()["running"])
     if how == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     if how == "half-close":
         connection.shutdown(socket.SHUT_WR)
     else:
         connection.close()
-    left = time.monotonic()
     generated = server.stats()["generated_tokens"]
     assert settles(server)
     connection.close()
-    assert time.monotonic() - left < 1.0
     assert server.stats()["generated_tokens"] - generated < 60, "far from the 400 that were asked for"
 
 
 def test_a_client_that_leaves_while_it_waits_is_forgotten(server, long_requests):
     bodies = [
         b'{"prompt": "the", "max_tokens": 400, "ignore_eos": true}',
-        b'{"prompt": "the", "regex": "a{1,99}"}',
+        b'{"prompt": "the", "regex": "a{300,400}"}',
     ]
     connections = []
     for body in bodies:
@@ -313,6 +324,7 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(server, long_requests)
         head = f"Authorization: {BEARER}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         connection.sendall(HEAD + head + body)
         connections.append(connection)
+    assert comes_true(lambda: n_places(server) == 2)
     for connection in connections:
         connection.close()
     assert settles(server)
@@ -333,9 +345,8 @@ def test_a_client_that_does_not_read_is_cut_off(llm):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
         connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        time.sleep(0.1)
-        assert settles(server, 10)
-        assert server.ask("/health").status == 200
+        assert comes_true(lambda: server.stats()["prompt_tokens"]) and settles(server)
+        assert comes_true(lambda: (answer := server.send(ONCE)) and answer.status == 200)
         connection.close()
 
 
@@ -349,8 +360,7 @@ def test_a_tenant_has_its_share_and_no_more(server, long_requests):
     connections = [server.connect() for _ in range(3)]
     for connection in connections:
         connection.sendall(HEAD + head + data)
-    while server.stats()["running"] < 3:
-        time.sleep(0.002)
+    assert comes_true(lambda: server.stats()["running"] == 3)
     refused = server.ask("/v1/completions", {**body, "max_tokens": 1}, Authorization=BEARER)
     other = server.ask("/v1/completions", {**body, "max_tokens": 1}, Authorization=f"Bearer {OTHER_KEY}")
     for connection in connections:
@@ -406,13 +416,9 @@ LONG_WORK = {
 @pytest.mark.timing
 @pytest.mark.parametrize("work", LONG_WORK)
 def test_the_event_loop_is_not_held_up(llm, work):
-    """The least of three runs: what else takes this machine's processors is not ours."""
     fields, status = LONG_WORK[work]
     with running(llm) as server:
-        longest = [
-            lag_beside(server, "/v1/completions", {"max_tokens": 1, **fields}, status) for _ in range(3)
-        ]
-    assert min(longest) < 0.02, f"the loop stood still for {1000 * min(longest):.0f} ms"
+        assert not hold_up(server, "/v1/completions", {"max_tokens": 1, **fields}, status)
 
 
 # --- what is told

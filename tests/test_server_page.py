@@ -19,7 +19,7 @@ from tiny_models import tiny_llama
 from tiny_server import SIZES, running
 
 pytestmark = pytest.mark.slow
-WAIT_S = 20
+WAIT_S = 60
 
 
 def browser(*arguments):

@@ -5,6 +5,7 @@ Catalogue rows SRV-12, SRV-13.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -14,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tuili
+from patience import comes_true
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, lag_beside, running
+from tiny_server import KEY, OTHER_KEY, SIZES, hold_up, running
 from tuili.generation.request import Request
 from tuili.server import guard, lengths, replies, shares
 from tuili.server.access import ANYBODY, Tenant
@@ -92,7 +94,7 @@ def test_bodies_count_until_they_are_handed_on(llm, monkeypatch):
     go, text = threading.Event(), None
 
     def waiting(*arguments):
-        go.wait(20)
+        go.wait(60)
         return text(*arguments)
 
     body = json.dumps(SHORT).encode()
@@ -108,9 +110,7 @@ def test_bodies_count_until_they_are_handed_on(llm, monkeypatch):
         for thread in threads:
             thread.start()
         buffered = server.app._guard._shares._bytes
-        end = time.monotonic() + 10
-        while buffered[ANYBODY] < 16_000 and time.monotonic() < end:
-            time.sleep(0.002)
+        assert comes_true(lambda: buffered[ANYBODY] >= 16_000)
         assert server.ask("/v1/completions", body).status == 429
         go.set()
         for thread in threads:
@@ -148,12 +148,12 @@ def test_a_body_is_not_kept_for_a_client_who_has_left(llm, monkeypatch, path):
     body = json.dumps(SHORT).encode() + b" " * LONG_BODY_BYTES
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     with running(llm) as server:
-        server.app._long_threads.submit(go.wait, 20)
+        server.app._long_threads.submit(go.wait, 60)
         with server.connect() as connection:
             connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-            assert come.wait(10)
+            assert come.wait(30)
             assert not forgotten.is_set()
-        assert forgotten.wait(10)
+        assert forgotten.wait(30)
         go.set()
 
 
@@ -183,7 +183,7 @@ def test_a_key_that_has_used_its_tokens_waits_and_the_others_do_not(llm):
 
 
 def test_a_stream_that_is_left_is_paid_for(llm):
-    with running(llm, api_keys=(KEY,), max_tokens_per_minute=20) as server, server.connect() as connection:
+    with running(llm, api_keys=(KEY,), max_tokens_per_minute=2) as server, server.connect() as connection:
         body = json.dumps({"prompt": "the", "max_tokens": 450, "ignore_eos": True, "stream": True}).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         head += f"Authorization: {BEARER}\r\nContent-Type: application/json\r\n\r\n"
@@ -194,10 +194,9 @@ def test_a_stream_that_is_left_is_paid_for(llm):
             assert part
             data += part
         connection.close()
-        end = time.monotonic() + 5
-        while (answer := server.ask("/v1/completions", SHORT, Authorization=BEARER)).status == 200:
-            assert time.monotonic() < end
-        assert answer.code == "token_rate"
+        free = {"prompt": "the", "max_tokens": -1}
+        ask = functools.partial(server.ask, "/v1/completions", free, Authorization=BEARER)
+        assert comes_true(lambda: ask().status != 400) and ask().code == "token_rate"
 
 
 def test_debt_is_paid_at_the_rate():
@@ -232,14 +231,14 @@ def test_vectors_obey_the_time_limit(tmp_path, monkeypatch):
             monkeypatch.setattr(server.app.requests, name, slow)
             answer = server.ask(path, {"input": "a"})
             assert (answer.status, answer.code) == (408, "deadline")
-            assert ended.wait(5), "and the work ends"
+            assert ended.wait(30), "and the work ends"
 
 
 def test_reading_obeys_the_time_limit_and_what_it_began_ends(llm, monkeypatch):
     go = threading.Event()
     with running(llm, request_timeout_s=0.1) as server:
         text = server.app.requests.text
-        monkeypatch.setattr(server.app.requests, "text", lambda *given: go.wait(10) and text(*given))
+        monkeypatch.setattr(server.app.requests, "text", lambda *given: go.wait(60) and text(*given))
         answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 400, "ignore_eos": True})
         assert (answer.status, answer.code) == (408, "deadline")
         before = server.stats()["prompt_tokens"]
@@ -360,7 +359,5 @@ HEAVY = {
 @pytest.mark.timing
 @pytest.mark.parametrize("body", HEAVY)
 def test_json_that_is_heavy_holds_up_nobody(llm, body):
-    """The least of three: what else runs on this machine is not ours."""
     with running(llm) as server:
-        lags = [lag_beside(server, "/v1/completions", HEAVY[body], 400, 413) for _ in range(3)]
-    assert min(lags) < 0.02, f"the loop stood still for {1000 * min(lags):.0f} ms"
+        assert not hold_up(server, "/v1/completions", HEAVY[body], 400, 413)

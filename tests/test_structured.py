@@ -240,10 +240,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_form_beyond_the_limits_is_refused_when_it_is_named(name):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(errors.GrammarError) as caught:
         SamplingParams(**REFUSED[name])
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert len(str(caught.value)) < 300
 
 

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from patience import comes_true
 from tiny_engine import Clock, codes, make_engine, sampling
 from tuili.generation import engine as engine_module
 from tuili.generation.watchdog import Watchdog
@@ -30,13 +31,6 @@ class Hanging:
 
     def run(self, *arguments, **options):
         return self.runner.run(*arguments, **options)
-
-
-def comes_true(condition, within_s=5.0):
-    end = time.monotonic() + within_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return condition()
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def test_a_step_that_hangs_is_told_with_its_stack_and_ends_nothing(hanging, capl
     assert "test_watchdog.py" in record.getMessage() and "in step" in record.getMessage()
     hanging._runner.go.set()
     assert handle.result(10).outputs[0].text == "bcd"
-    assert hanging.stats()["healthy"]
+    assert comes_true(lambda: hanging.stats()["healthy"])
 
 
 def test_work_is_late_after_its_limit_and_told_once(caplog):
@@ -99,7 +93,7 @@ def test_an_engine_that_sleeps_is_healthy_and_a_closed_one_is_not(hanging):
     hanging._runner.go.set()
     hanging.submit(codes("a"), sampling(max_tokens=3)).result(10)
     time.sleep(0.2)
-    assert hanging.healthy
+    assert comes_true(lambda: hanging.healthy)
     hanging.close()
     assert not hanging.healthy and hanging.stats()["healthy"] is False
 

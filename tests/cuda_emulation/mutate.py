@@ -36,7 +36,7 @@ STATEMENT = re.compile(
     r"(?:<[^;]*?>)?\s*\([^;]*?\)\s*;"
 )
 NOT_KERNELS = {"ptx.cuh", "launch.h", "kernels.h"}
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def counted_lines(program: Path, counts: Path | None) -> list[dict]:
         return [json.loads(line) for line in counts.read_text(encoding="utf-8").splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "counts.jsonl"
-        done = subprocess.run([program, "--counts", path], capture_output=True, text=True, timeout=600)
+        done = subprocess.run([program, "--counts", path], capture_output=True, text=True, timeout=1800)
         if done.returncode != 0:
             failures = [line for line in done.stdout.splitlines() if not line.startswith("PASS")]
             sys.exit("\n".join(["the tests of the trace build fail:", *failures, done.stderr]))

@@ -341,11 +341,8 @@ class Engine(Worker):
                 run = self._runner.run(plan.sequences, max_steps=n_steps, max_s=limit.max_s)
                 return Drawn(run.n_steps, run.token_ids, run.logprobs, run.n_drafted)
         step = self._runner.step(plan.sequences, plan.n_new, plan.sample)
-        token_ids, entries = step.token_ids, step.logprobs
-        logprobs: list[tuple[Logprobs, ...]] = [()] * len(entries)
-        if any(entries):
-            logprobs = [() if entry is None else (entry,) for entry in entries]
-        return Drawn(1, list(map(list, zip(token_ids))), logprobs)
+        token_ids = [[token_id] for token_id in step.token_ids]
+        return Drawn(1, token_ids, [() if entry is None else (entry,) for entry in step.logprobs])
 
     def _receive(self, plan: StepPlan, result: Drawn, start: float) -> None:
         """Take a step's results row by row; what goes wrong with one ends that one alone."""

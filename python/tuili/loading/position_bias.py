@@ -75,11 +75,10 @@ def _buckets(n: int, n_buckets: int, farthest: int) -> NDArray[np.int64]:
     """The buckets of distances 0 to n - 1: exact in the first half, then in logarithmic steps."""
     exact = n_buckets // 2
     buckets = np.arange(n)
-    # In float32, as the models were trained: exact powers fall on the edge of a bucket.
-    scale = f32(math.log(farthest / exact))
-    for distance in range(exact, n):
-        steps = f32(math.log(f32(distance) / f32(exact))) / scale
-        buckets[distance] = min(exact + int(steps * f32(n_buckets - exact)), n_buckets - 1)
+    # In float32, as models were trained, with the C library's logarithm: powers fall on the edge of a bucket.
+    logs = np.array([math.log(x) for x in (buckets[exact:].astype(f32) / f32(exact)).tolist()], f32)
+    steps = (logs / f32(math.log(farthest / exact)) * f32(n_buckets - exact)).astype(np.int64)
+    buckets[exact:] = np.minimum(exact + steps, n_buckets - 1)
     return buckets
 
 
