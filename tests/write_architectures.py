@@ -11,6 +11,7 @@ from pathlib import Path
 from architecture_table import CASES
 from encoder_models import CASES as ENCODERS
 from gguf_families import GGUF_NAMES
+from seq2seq_heads import CASES as SEQ2SEQ_HEADS
 from seq2seq_models import CASES as SEQ2SEQ
 
 PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
@@ -62,14 +63,19 @@ folder's bits (`tests/test_gguf_t5.py`). They do not say how far distances reach
 | `architectures` of config.json | with |
 |---|---|
 """
+_SEQ2SEQ_HEADS = """
+Under a task head both halves are an encoder: the first reads the text, and the second reads it again, shifted
+by a token; of T5's tokens only the first. Answers equal transformers' in float32 to 1e-5 of their range
+(`tests/test_seq2seq_heads.py`): {}.
+"""
 
 
 def seq2seq() -> str:
-    """The table of encoder-decoders."""
+    """The table of encoder-decoders, and their heads."""
     return "".join(
         f"| {architecture} | {'; '.join(case.tries for case in cases)} |\n"
         for architecture, cases in groupby(SEQ2SEQ, lambda case: case.architecture)
-    )
+    ) + _SEQ2SEQ_HEADS.format(", ".join(SEQ2SEQ_HEADS))
 
 
 def encoders() -> str:

@@ -140,7 +140,8 @@ class LoadedModel:
     dense: list[SentenceMap]
     head: heads.Head | None
     eos_token_ids: tuple[int, ...]
-    decoder_start: int | None  # of encoder-decoders: the token that generated ones come after
+    decoder_start: int | None  # of encoder-decoders: the token that generated ones come after, or the text
+    # that a decoder under a task head reads; None of the latter: the text's last token
 
 
 def plan_model(

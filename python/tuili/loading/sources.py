@@ -142,7 +142,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     with checkpoint:
         prequantized.replace_tensors(checkpoint, config, folder, inside)
     generation = read_config(folder, "generation_config.json", inside=inside)
-    seq2seq = architecture in HF_SEQ2SEQ
+    seq2seq, begins = architecture in HF_SEQ2SEQ, getattr(module, "BEGINS_TEXTS", False)
     if seq2seq and generation is None:
         defaults, ignored = generation_defaults(legacy_generation(config), seq2seq=True)
     else:
@@ -169,7 +169,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         embedding=embedding,
         dense=dense,
         eos_token_ids=eos_ids or (),
-        decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq else None,
+        decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq or begins else None,
     )
 
 

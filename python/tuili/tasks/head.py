@@ -62,6 +62,9 @@ class TaskModel:
                    None: all of them. Other heads give one row
         raises     NumericError if an answer is not finite, PromptTooLongError, TokenIdError
         """
+        rereading = self.encoder.rereading
+        if rereading is not None and self._head is not None and self._head.kind == "sequence":
+            positions = [[rereading.last_end(one.ids)] for one in inputs]
         counts = [
             (len(inputs[i].ids) if positions is None else len(positions[i])) if self._all_rows else 1
             for i in range(len(inputs))
@@ -82,8 +85,7 @@ class TaskModel:
     def sequence(self, encoded: Encoded, *, collect_hidden: bool = False) -> _core.Sequence:
         """The input as the core takes it; token types only where the model has several."""
         types = np.array(encoded.types, np.int32) if self._n_types > 1 and any(encoded.types) else None
-        ids = np.array(encoded.ids, np.int32)
-        return _core.Sequence(ids, token_type_ids=types, collect_hidden=collect_hidden)
+        return self.encoder.sequence(encoded.ids, types, collect_hidden=collect_hidden)
 
 
 def cannot(task: str, name: str, tasks: Sequence[str]) -> ModelUnsupportedError:
