@@ -142,6 +142,10 @@ def _cases() -> Iterator[Case]:
     }
     for head in ("ForMaskedLM", "ForSequenceClassification"):
         yield case("eurobert", f"EuroBert{head}", llama_base | euro | {"hidden_act": "gelu"}, "other")
+    late = llama_base | {"classifier_pooling": "late"}
+    yield case("eurobert", "EuroBertForSequenceClassification", late, "late")
+    padded = case("llama", "LlamaForSequenceClassification", llama_base | {"pad_token_id": 7}, "padding")
+    yield dataclasses.replace(padded, ids=[*padded.ids[:-2], 7, 7])
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
     yield from _later_cases(heads)
     wide = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}

@@ -64,7 +64,7 @@ SOME = ("BartForSequenceClassification", "MBartForQuestionAnswering", "T5ForSequ
 @pytest.mark.parametrize("name", SOME)
 def test_their_bits_do_not_depend_on_mates_threads_or_instruction_set(opened, name):
     loaded, end = opened(name)._loaded, CASES[name].config["eos_token_id"]
-    reading = Rereading(loaded.decoder_start, (end,))
+    reading = Rereading(loaded.decoder_start)
     texts = [
         np.array(ids, np.int32) for ids in (CASES[name].ids, [9, end], range(5, 38), CASES[name].ids[:33])
     ]

@@ -303,9 +303,9 @@ def _supported(table: Mapping[str, str]) -> str:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
     heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
-    from tuili.loading.architectures.seq2seq_heads import CLASSES
+    from tuili.loading.architectures.seq2seq_heads import ENDS, STEMS
 
-    return f"{heads}; {', '.join((*HF_SEQ2SEQ, *CLASSES))}"
+    return f"{heads}; {', '.join(HF_SEQ2SEQ)}; {', '.join(STEMS)} with {', '.join(ENDS)}"
 
 
 _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in

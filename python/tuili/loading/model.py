@@ -175,7 +175,7 @@ def plan_model(
     source.config.tensors = source.checkpoint.tensors.keys()
     _find_head(source, warnings)
     _find_tied(source, warnings)
-    head = heads.describe(source.config)
+    head = heads.describe(source.config, source.module)
     spec: ModelSpec = source.module.spec(source.config)
     tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)

@@ -10,14 +10,13 @@ from typing import Any
 from tuili._core import ModelSpec
 from tuili.loading.architectures.encoders import head_names, task_head
 from tuili.loading.config import MAX_MODEL, MAX_VOCAB, Config
+from tuili.loading.heads import AnswerRow
 
 _WORDS = "ForConditionalGeneration"
 # A class -> the one with a head for words. T5Model is not there: it asks for two texts.
-CLASSES = {
-    f"{stem}{end}": f"{stem}{_WORDS}"
-    for stem in ("Bart", "MBart", "T5", "MT5", "UMT5")
-    for end in ("ForSequenceClassification", "ForQuestionAnswering")
-} | {f"{stem}Model": f"{stem}{_WORDS}" for stem in ("Bart", "MBart")}
+STEMS, ENDS = ("Bart", "MBart", "T5", "MT5", "UMT5"), ("ForSequenceClassification", "ForQuestionAnswering")
+CLASSES = {f"{stem}{end}": f"{stem}{_WORDS}" for stem in STEMS for end in ENDS}
+CLASSES |= {f"{stem}Model": f"{stem}{_WORDS}" for stem in ("Bart", "MBart")}
 _HEADS = {
     "sequence": {"classification_head.dense": "dense", "classification_head.out_proj": "out"},
     "spans": {"qa_outputs": "out"},
@@ -50,6 +49,13 @@ class HeadedSeq2seq:
         shapes: dict[str, Any] = {"sequence": {"d_inner": width, "activation": "tanh"}, "spans": {}}
         both: ModelSpec = self._both.spec(self._as_writer(config))
         return both.without_words(task_head(config, shapes))
+
+    def answer_row(self, config: Config) -> AnswerRow:
+        """That of a text's last end."""
+        ids = config.token_ids("eos_token_id", MAX_VOCAB)
+        if ids is None:
+            raise config.wrong("eos_token_id", "the token that ends a text, whose row the head reads")
+        return AnswerRow("end", ids)
 
     def tensor_names(self, config: Config) -> dict[str, Any]:
         """The encoder-decoder's names with any prefix or none; and the head's."""
