@@ -541,12 +541,7 @@ class LLM(Vectors, Insides):
         template = self._loaded.chat_template
         if template is None:
             raise TemplateError("the model has no chat template; use generate", code="template_missing")
-        tokens = self.tokenizer.loaded
-        ids = {"bos_token": tokens.bos_id, "pad_token": tokens.pad_id, "unk_token": tokens.unk_id}
-        ids["eos_token"] = tokens.eos_ids[0] if tokens.eos_ids else None
-        names: dict[str, Any] = {
-            name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None
-        }
+        names = chat.token_names(self.tokenizer.loaded)
         definitions = None
         if tools is not None and "tools" not in template:
             messages = tool_calls.in_words(messages, tools)

@@ -34,6 +34,12 @@ class HeadedDecoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
+    def writer(self, config: Config) -> ModelSpec:
+        """The decoder's own, with its words."""
+        own = {**config.values, "architectures": [self._name]}
+        spec: ModelSpec = self._decoder.spec(Config(own, config.what, config.names))
+        return spec
+
     def spec(self, config: Config) -> ModelSpec:
         """The decoder's, without its words."""
         config.values = {**config.values, "architectures": [self._name]}
