@@ -45,8 +45,11 @@ _ENCODERS = """
 Hidden states and heads of a tiny random model with these settings equal transformers' in float32 to 1e-5 of
 their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF files (`bert`,
 `nomic-bert`), too. Any decoder above is an embedder as `…Model` or in a sentence-transformers folder, and
-takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`; tokens
-see both sides where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true.
+takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`
+(`tests/compare_heads.py` compares all that transformers has, to 1e-5 of their range); tokens see both sides
+where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. Not there:
+`…ForMultipleChoice`, `…ForNextSentencePrediction`, `GPT2DoubleHeadsModel`, `T5Model` and its like, and BERT's
+kin as `…ForCausalLM`.
 
 | `architectures` of config.json | with |
 |---|---|
