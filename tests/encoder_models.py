@@ -142,13 +142,22 @@ def _cases() -> Iterator[Case]:
     }
     for head in ("ForMaskedLM", "ForSequenceClassification"):
         yield case("eurobert", f"EuroBert{head}", llama_base | euro | {"hidden_act": "gelu"}, "other")
+    yield from _rows_cases(llama_base)
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
     yield from _later_cases(heads)
-    wide = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
-    yield case("bert", "BertForMaskedLM", BASE | wide, "wide")
+
+
+def _rows_cases(llama: dict[str, Any]) -> Iterator[Case]:
+    """Classifiers that answer for every token."""
+    late = llama | {"classifier_pooling": "late"}
+    yield case("eurobert", "EuroBertForSequenceClassification", late, "late")
+    padded = case("llama", "LlamaForSequenceClassification", llama | {"pad_token_id": 7}, "padding")
+    yield dataclasses.replace(padded, ids=[*padded.ids[:-2], 7, 7])
 
 
 def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
+    wide = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    yield case("bert", "BertForMaskedLM", BASE | wide, "wide")
     modern = {key: value for key, value in BASE.items() if key not in ("hidden_act", "type_vocab_size")}
     modern |= {"local_attention": 8, "num_hidden_layers": 4}
     nomic = BASE | {"hidden_act": "silu", "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}

@@ -93,7 +93,11 @@ def _phi3(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_sliding_window(config.get("sliding_window") or 0)
     head_dim = config["hidden_size"] // config["num_attention_heads"]
     writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 1.0)))
-    scaling, old = config.get("rope_scaling"), config.get("original_max_position_embeddings", 128)
+    _longrope(writer, config, config.get("original_max_position_embeddings", 128))
+
+
+def _longrope(writer: gguf.GGUFWriter, config: Values, old: int) -> None:
+    scaling = config.get("rope_scaling")
     writer.add_rope_scaling_orig_ctx_len(old)
     if scaling is not None:
         factor = config["max_position_embeddings"] / old
@@ -214,6 +218,9 @@ def _minicpm(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_embedding_scale(config["scale_emb"])
     writer.add_residual_scale(config["scale_depth"] / config["num_hidden_layers"] ** 0.5)
     writer.add_logit_scale(config["hidden_size"] / config["dim_model_base"])
+    if config.get("rope_scaling") is not None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        _longrope(writer, config, config["original_max_position_embeddings"])
 
 
 def _in_rows(tensors: Tensors, config: Values) -> Tensors:
@@ -300,6 +307,14 @@ _LONG = {
         "long_factor": [2.0 + 0.25 * i for i in range(6)],
     },
     "partial_rotary_factor": 0.75,
+}
+_LONG_WHOLE = {
+    "original_max_position_embeddings": 32,
+    "rope_scaling": {
+        "type": "longrope",
+        "short_factor": [1.0 + 0.25 * i for i in range(8)],
+        "long_factor": [2.0 + 0.25 * i for i in range(8)],
+    },
 }
 _NORMALIZED, _NO_WINDOW = {"norm_topk_prob": True}, {"sliding_window": None}
 _NORMS_BIASES = {"qk_layernorm": True, "use_qkv_bias": True}
@@ -413,7 +428,7 @@ FAMILIES = [
         stored=_split,
         turned=True,
     ),
-    Family("MiniCPMForCausalLM", A.MINICPM, ({}, _TIED), _minicpm, turned=True),
+    Family("MiniCPMForCausalLM", A.MINICPM, ({}, _TIED, _LONG_WHOLE), _minicpm, turned=True),
     Family(
         "CohereForCausalLM",
         A.COMMAND_R,

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import seq2seq_heads
 import tuili
 from seq2seq_models import CASES, Case, by_name, core_model, source_ids, target_ids, write
 from translators import MODELS
 from tuili import InvalidParameterError, _core
 from tuili.loading.model import load, plan_model
+from tuili.rereading import Rereading, cache_for
 
 HAS_DEVICE = _core.build_info()["cuda"] != "none"
 pytestmark = pytest.mark.skipif(not HAS_DEVICE, reason="a build without CUDA; .ci/run tests an emulated one")
@@ -68,6 +70,31 @@ def check_beside_the_cpu(case: Case, **how: str) -> None:
     moved = np.abs(Bench(exact, **how).logits(*text_of(case)) - expected).max()
     found = Bench(exact.upload(), **how).logits(*text_of(case))
     assert np.abs(found - expected).max() <= 6 * moved
+
+
+@pytest.mark.parametrize("name", ["BartForQuestionAnswering", "T5ForSequenceClassification"])
+def test_heads_of_two_halves_are_beside_the_cpu_and_ignore_mates(name: str, tmp_path: Path) -> None:
+    folder = seq2seq_heads.write(seq2seq_heads.CASES[name], tmp_path)
+    exact, rounded = (
+        load(plan_model(folder, dtype=dtype, compute="float32")) for dtype in ("float32", "bfloat16")
+    )
+    shifted = Rereading(exact.decoder_start).shifted
+    texts = [np.array(source_ids(n), np.int32) for n in (20, 33)]
+
+    def rows(model: _core.Model, order: tuple[int, ...]) -> np.ndarray:
+        cache = cache_for(model.spec, 64, 4, model.device)
+        cache.poison()
+        runner = _core.Runner(
+            model, cache, max_batch_tokens=64, max_seqs=4, max_source_tokens=64, num_threads=1
+        )
+        return runner.answer([_core.Sequence(shifted(texts[i]), source=texts[i]) for i in order])
+
+    expected = rows(rounded.model, (0, 1))
+    moved = np.abs(rows(exact.model, (0, 1)) - expected).max()
+    on_device = exact.model.upload()
+    found = rows(on_device, (0, 1))
+    assert np.abs(found - expected).max() <= 6 * moved
+    np.testing.assert_array_equal(found[20:], rows(on_device, (1,)))
 
 
 @pytest.mark.parametrize("name", ["T5", "BartFor", "MarianMTModel: two"])

@@ -20,6 +20,7 @@ from tuili.loading.config import Config
 from tuili.loading.distances import buckets
 from tuili.loading.layout import our_names
 from tuili.loading.model import LoadedModel, load, plan_model
+from tuili.tasks.head import last_row
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "encoders.json").read_text())
 ROWS, COLUMNS = (0, 7, 22), 12  # as tests/oracle/encoder_goldens.py keeps them
@@ -49,6 +50,15 @@ def error(got: np.ndarray, golden: dict) -> float:
     return float(abs(rows - np.array(golden["rows"])).max() / golden["range"])
 
 
+def answer_of(model: LoadedModel, runner: _core.Runner, one: _core.Sequence, ids: list[int]) -> np.ndarray:
+    """What the head says of a text: of a sequence one row."""
+    row = model.head.row
+    if row is not None and row.kind != "mean":
+        return runner.answer([one], [[last_row(row, ids)]])
+    answer = runner.answer([one])
+    return answer if row is None else _core.ops.mean_rows(answer)[None]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_an_encoder_equals_transformers(loaded, name):
     case, golden = CASES[name], GOLDENS[name]
@@ -56,7 +66,7 @@ def test_an_encoder_equals_transformers(loaded, name):
     runner = _core.Runner(model.model, num_threads=1)
     one = sequence(case)
     if "answer" in golden:
-        answer = runner.answer([one])
+        answer = answer_of(model, runner, one, case.ids)
         assert error(answer, golden["answer"]) <= 1e-5
     else:
         assert model.head is None
@@ -210,12 +220,20 @@ def test_an_end_of_text_that_the_class_writes_unasked_is_none(tmp_path, name, eo
         plan_model(write_folder(beyond, tmp_path))
 
 
-def test_a_classifier_that_takes_the_mean_of_its_answers_is_refused(tmp_path):
-    """EuroBERT's default; its own tokens classifier and the other poolings are not concerned."""
+@pytest.mark.parametrize("pooling", ["bos", "mean", "late"])
+def test_eurobert_pools_by_either_name_of_the_setting(tmp_path, pooling):
+    """clf_pooling is its makers' own, and "late" what both leave out."""
     case = CASES["EuroBertForSequenceClassification"]
-    late = dataclasses.replace(case, config=case.config | {"classifier_pooling": "late"})
-    with pytest.raises(tuili.ModelUnsupportedError, match="classifier_pooling is late"):
-        plan_model(write_folder(late, tmp_path))
+    bare = {key: value for key, value in case.config.items() if key != "classifier_pooling"}
+    older = {} if pooling == "late" else {"clf_pooling": pooling}
+    answers = []
+    for own in ({"classifier_pooling": pooling, "clf_pooling": "mean"}, older):
+        folder = write_folder(dataclasses.replace(case, config=bare | own), tmp_path)
+        with tuili.LLM(folder, packed_cache=False) as model:
+            answers.append(model.classify("the cat in the house")["scores"])
+    assert answers[0] == answers[1]
+    with pytest.raises(tuili.ModelUnsupportedError, match="clf_pooling is 'max'; supported: bos, mean, late"):
+        plan_model(write_folder(dataclasses.replace(case, config=bare | {"clf_pooling": "max"}), tmp_path))
 
 
 def test_a_long_text_costs_deberta_no_square_of_it(tmp_path):

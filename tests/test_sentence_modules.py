@@ -197,10 +197,9 @@ def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
     "changed, message",
     [
         (
-            {"modules": [*CROSS_ENCODER["modules.json"], {"type": "x.LogitScore", "path": "1_L"}]},
-            "LogitScore",
+            {"modules": [*CROSS_ENCODER["modules.json"], {"type": "x.Dense", "path": "1_D"}]},
+            "Dense",
         ),
-        ({"config": {"prompts": {"a": "b"}, "default_prompt_name": "a"}}, "default_prompt_name"),
         ({"sentence": {"transformer_task": "text-generation"}}, "transformer_task"),
         ({"sentence": {"module_output_name": "causal_logits"}}, "module_output_name"),
         ({"sentence": {"processing_kwargs": {"text": {"max_length": 4}}}}, "max_length for text"),

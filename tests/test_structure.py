@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tuili.loading.config import GGUF_ARCHITECTURES, HF_ARCHITECTURES
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CSRC = REPOSITORY / "csrc"
 PACKAGE = REPOSITORY / "python" / "tuili"
@@ -18,6 +20,9 @@ PACKAGE = REPOSITORY / "python" / "tuili"
 ORDER = ["base", "kernels", "ops", "model", "runtime", "bindings"]
 CPP_SUFFIXES = {".h", ".cc", ".inl", ".cuh", ".cu"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_KERNEL_LINES = 600, 60, 120
+MAX_ARCHITECTURE_LINES = 100
+# Of loading/architectures: what many of its files share, and the table of classes' defaults.
+SHARED = {"__init__.py", "from_gguf.py", "encoders.py", "seq2seq.py", "class_defaults.py"}
 
 
 def cpp_files(folder: Path = CSRC) -> list[Path]:
@@ -183,6 +188,14 @@ def test_cpp_functions_are_short():
                 long.append(f"{path}: {heading}: {n_lines} lines")
     assert not long
     assert n_functions > 100, "the scanner found hardly any function: it is broken"
+
+
+def test_an_architecture_is_data_and_names_in_short_files():
+    files = (PACKAGE / "loading" / "architectures").glob("*.py")
+    own = [path for path in files if path.name not in SHARED]
+    assert {path.stem for path in own} >= set(HF_ARCHITECTURES.values()) | set(GGUF_ARCHITECTURES.values())
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in own}
+    assert {name: n for name, n in lengths.items() if n > MAX_ARCHITECTURE_LINES} == {}
 
 
 def test_python_functions_are_short():

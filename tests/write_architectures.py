@@ -11,6 +11,7 @@ from pathlib import Path
 from architecture_table import CASES
 from encoder_models import CASES as ENCODERS
 from gguf_families import GGUF_NAMES
+from seq2seq_heads import CASES as SEQ2SEQ_HEADS
 from seq2seq_models import CASES as SEQ2SEQ
 
 PATH = Path(__file__).parent.parent / "docs" / "architectures.md"
@@ -44,8 +45,11 @@ _ENCODERS = """
 Hidden states and heads of a tiny random model with these settings equal transformers' in float32 to 1e-5 of
 their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF files (`bert`,
 `nomic-bert`), too. Any decoder above is an embedder as `…Model` or in a sentence-transformers folder, and
-takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`; tokens
-see both sides where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true.
+takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`
+(`tests/compare_heads.py` compares all that transformers has, to 1e-5 of their range); tokens see both sides
+where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. Not there:
+`…ForMultipleChoice`, `…ForNextSentencePrediction`, `GPT2DoubleHeadsModel`, `T5Model` and its like, and BERT's
+kin as `…ForCausalLM`.
 
 | `architectures` of config.json | with |
 |---|---|
@@ -62,14 +66,19 @@ folder's bits (`tests/test_gguf_t5.py`). They do not say how far distances reach
 | `architectures` of config.json | with |
 |---|---|
 """
+_SEQ2SEQ_HEADS = """
+Under a task head both halves are an encoder: the first reads the text, and the second reads it again, shifted
+by a token; of T5's tokens only the first. Answers equal transformers' in float32 to 1e-5 of their range
+(`tests/test_seq2seq_heads.py`): {}.
+"""
 
 
 def seq2seq() -> str:
-    """The table of encoder-decoders."""
+    """The table of encoder-decoders, and their heads."""
     return "".join(
         f"| {architecture} | {'; '.join(case.tries for case in cases)} |\n"
         for architecture, cases in groupby(SEQ2SEQ, lambda case: case.architecture)
-    )
+    ) + _SEQ2SEQ_HEADS.format(", ".join(SEQ2SEQ_HEADS))
 
 
 def encoders() -> str:

@@ -163,18 +163,20 @@ void check_task_head(const ModelSpec& spec) {
 }
 
 void check_encoder(const ModelSpec& spec) {
-  const bool reads = spec.kind == ModelKind::encoder_decoder;
+  const bool is_both = spec.kind == ModelKind::encoder_decoder;
+  const bool reads = is_both || (spec.kind == ModelKind::encoder && !spec.encoder.empty());
   for (size_t i = 0; i < spec.layers.size(); ++i)
     TUILI_CHECK_SPEC(spec.layers[i].cross_attention == reads, "layers[", i, "].cross_attention is ",
                      spec.layers[i].cross_attention,
-                     "; all layers of an encoder-decoder have it, others not");
+                     "; all layers that have an encoder before them have it, others not");
   TUILI_CHECK_SPEC(spec.encoder.size() == (reads ? 1 : 0), spec.encoder.size(),
-                   " encoders; an encoder-decoder has one, other models none");
+                   " encoders; an encoder-decoder has one, a decoder none");
   if (!reads) return;
   const ModelSpec& encoder = spec.encoder[0];
   encoder.validate();
-  TUILI_CHECK_SPEC(encoder.kind == ModelKind::encoder && encoder.task_head.n_out == 0,
-                   "the encoder of an encoder-decoder must be one, without a task head");
+  TUILI_CHECK_SPEC(
+      encoder.kind == ModelKind::encoder && encoder.encoder.empty() && encoder.task_head.n_out == 0,
+      "the encoder of an encoder-decoder must be one, alone and without a task head");
   TUILI_CHECK_SPEC(encoder.distances.places.empty() && encoder.convolution.n_taps == 0,
                    "the encoder of an encoder-decoder has neither scores from distances nor a convolution");
   TUILI_CHECK_SPEC(encoder.d_model == spec.d_model, "the encoder's d_model is ", encoder.d_model,

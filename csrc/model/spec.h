@@ -178,7 +178,8 @@ struct ModelSpec {
       false;           // with project_last: the norm stands behind the map, which has no bias (DeBERTa)
   TaskHead task_head;  // of encoders
   std::vector<ModelSpec> encoder;  // of encoder-decoders, one: its hidden states are what all layers'
-                                   // cross-attention sees; the rest is the decoder
+                                   // cross-attention sees; the rest is the decoder. An encoder with one is
+                                   // such a decoder that reads whole texts, for a task head
   bool shares_embedding = false;   // of that encoder: its tokens are looked up in the decoder's embedding
   DistanceSpec distances;          // of encoders
   ConvolutionSpec convolution;     // of encoders

@@ -103,7 +103,7 @@ void Runner::prepare_device() {
   staging_.emplace(spec, sizes);
   sides_.emplace();
   context_.sides = &*sides_;
-  if (!cache_) return;
+  if (!spec.has_head) return;
   arrived_ = PinnedBuffer(logits_.count() * int64_t{sizeof(float)});
   draws_ = PinnedBuffer(device_draws_.count());
   chosen_ = PinnedBuffer(device_chosen_.count() * int64_t{sizeof(int32_t)});

@@ -66,20 +66,25 @@ void Runner::add_texts(std::span<Sequence* const> sequences) {
               "a batch of ", sequences.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0;
   for (Sequence* s : sequences) {
-    sequences_.push_back(s);
     TUILI_CHECK(s->blocks.empty(), "encode: a sequence holds blocks, which an encoder does not fill");
     n_tokens += s->n_tokens();
     TUILI_CHECK(n_tokens <= options_.max_batch_tokens,
                 "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
     check_tokens(*s, 0, s->n_tokens());
+    check_source(*s);
   }
-  for (const Sequence* s : sequences) add_text(model_.spec, s->tokens, s->token_types);
+  if (encoder_) return add_rereading(sequences);
+  for (Sequence* s : sequences) {
+    sequences_.push_back(s);
+    add_text(model_.spec, s->tokens, s->token_types);
+  }
 }
 
 // The final hidden states of the rows of those texts that are asked for.
 void Runner::forward_encoder() {
-  clear_shared_pages();
-  transformer_.forward(context_, batch(), shared_pages_, state_, taps_for(sequences_));
+  if (!encoder_) clear_shared_pages();
+  const KvView pages = encoder_ ? cache_->view() : KvView(shared_pages_);
+  transformer_.forward(context_, batch(), pages, state_, taps_for(sequences_));
   wait();
   for (size_t i = 0; i < sequences_.size(); ++i) {
     Sequence& s = *sequences_[i];
@@ -92,21 +97,18 @@ void Runner::forward_encoder() {
 
 // ---- sources
 
-// Whether the sequence has one if the model needs it, with blocks, and the encoder can read it.
+// Whether the sequence has one if the model needs it, in a decoder's case with blocks, and the encoder can
+// read it.
 void Runner::check_source(const Sequence& sequence) const {
   if (!encoder_) {
     TUILI_CHECK(sequence.source.empty(), "a sequence has a source, which only an encoder-decoder reads");
     return;
   }
   const ModelSpec& spec = model_.spec.encoder[0];
-  const int64_t n = sequence.n_source(), size = cache_->block_size();
+  const int64_t n = sequence.n_source();
   const int64_t most = std::min(spec.max_positions, options_.max_source_tokens);
   TUILI_CHECK(n >= 1 && n <= most, "a source of ", n, " tokens; the encoder takes 1 to ", most);
-  TUILI_CHECK(std::ssize(sequence.source_blocks) == (n + size - 1) / size, "a source of ", n, " tokens has ",
-              sequence.source_blocks.size(), " blocks of ", size);
-  for (const int32_t id : sequence.source_blocks)
-    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
-                cache_->n_blocks());
+  if (model_.spec.kind == ModelKind::encoder_decoder) check_source_blocks(sequence);
   if (sequence.source_kept) return;
   for (int64_t i = 0; i < n; ++i)
     TUILI_CHECK_KIND(ErrorKind::token_id, sequence.source[i] >= 0 && sequence.source[i] < spec.n_vocab,
@@ -114,19 +116,35 @@ void Runner::check_source(const Sequence& sequence) const {
                      spec.n_vocab, ")");
 }
 
-// Runs the encoder over the sources that have not been yet, and keeps what cross-attention reads of them in
-// their blocks. Leaves an empty batch.
+void Runner::check_source_blocks(const Sequence& sequence) const {
+  const int64_t n = sequence.n_source(), size = cache_->block_size();
+  TUILI_CHECK(std::ssize(sequence.source_blocks) == (n + size - 1) / size, "a source of ", n, " tokens has ",
+              sequence.source_blocks.size(), " blocks of ", size);
+  for (const int32_t id : sequence.source_blocks)
+    TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",
+                cache_->n_blocks());
+}
+
+// Runs the encoder over the sources that have not been yet. Leaves an empty batch.
 void Runner::encode_sources(std::span<const StepRequest> requests) {
-  const int64_t size = cache_->block_size();
-  for (const StepRequest& request : requests) {
-    const Sequence& s = *request.sequence;
-    if (s.source_kept) continue;
-    add_text(model_.spec.encoder[0], s.source, {});
-    for (int64_t i = 0; i < s.n_source(); ++i)
-      source_slots_.push_back(static_cast<int32_t>(s.source_blocks[i / size] * size + i % size));
-    for (const int32_t id : s.source_blocks) cache_->clear_block(context_, 0, id);
-  }
+  for (const StepRequest& request : requests)
+    if (const Sequence& s = *request.sequence; !s.source_kept) add_source_text(s, s.source_blocks.data());
   if (token_ids_.empty()) return;
+  keep_sources();
+  for (const StepRequest& request : requests) request.sequence->source_kept = true;
+}
+
+// Appends a sequence's source to the encoder's batch, with the blocks for what is kept of it.
+void Runner::add_source_text(const Sequence& sequence, const int32_t* blocks) {
+  const int64_t size = cache_->block_size(), n = sequence.n_source();
+  add_text(model_.spec.encoder[0], sequence.source, {});
+  for (int64_t i = 0; i < n; ++i)
+    source_slots_.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
+  for (int64_t i = 0; i * size < n; ++i) cache_->clear_block(context_, 0, blocks[i]);
+}
+
+// Runs the encoder over its batch, and keeps what cross-attention reads of it. Leaves an empty batch.
+void Runner::keep_sources() {
   clear_shared_pages();
   areas_.clear();
   areas_.push_back({places_[0].slots, {places_[0].rows, {}}});
@@ -137,7 +155,6 @@ void Runner::encode_sources(std::span<const StepRequest> requests) {
   const ops::Activations hidden{encoder_state_.hidden.slice(0, texts.n_tokens()), encoder_state_.room};
   transformer_.keep_source(context_, hidden, source_key_, source_value_, texts.areas[1].slots.data(),
                            cache_->view());
-  for (const StepRequest& request : requests) request.sequence->source_kept = true;
   begin_batch();
 }
 

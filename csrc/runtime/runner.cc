@@ -44,11 +44,10 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
               "]");
   TUILI_CHECK(options.max_seqs >= 1 && options.max_seqs <= kMostSeqs, "max_seqs is ", options.max_seqs,
               "; it must be in [1, ", kMostSeqs, "]");
-  const bool decoder = spec.kind != ModelKind::encoder;
-  TUILI_CHECK(decoder == (cache != nullptr),
-              decoder ? "a decoder needs a cache" : "an encoder takes no cache");
-  TUILI_CHECK(!decoder || cache->fits(spec), "the cache was made for another model");
-  TUILI_CHECK(!decoder || (cache->device().kind == model.device && cache->device().ordinal == model.ordinal),
+  const bool decoder = spec.kind != ModelKind::encoder, keeps = decoder || !spec.encoder.empty();
+  TUILI_CHECK(keeps == (cache != nullptr), keeps ? "a decoder needs a cache" : "an encoder takes no cache");
+  TUILI_CHECK(!keeps || cache->fits(spec), "the cache was made for another model");
+  TUILI_CHECK(!keeps || (cache->device().kind == model.device && cache->device().ordinal == model.ordinal),
               "model and cache are not on one device");
   if (!spec.encoder.empty()) {
     TUILI_CHECK(options.max_source_tokens >= 1 && options.max_source_tokens <= kMostBatchTokens,
@@ -72,7 +71,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   asked_.reserve(options.max_batch_tokens);
   asked_rows_.reserve(options.max_batch_tokens);
   asked_sources_.reserve(options.max_seqs);
-  places_.resize(decoder ? cache->n_areas() : 1);
+  places_.resize(keeps ? cache->n_areas() : 1);
   areas_.reserve(std::max<size_t>(places_.size(), 2));  // two in encode_sources
   for (Places& places : places_) {
     places.slots.reserve(max_rows);
@@ -85,6 +84,8 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   drawn_.reserve(options.max_batch_tokens);
   drawn_logprobs_.reserve(options.max_batch_tokens);
   for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
+  if (keeps && !decoder)
+    for (int32_t i = 0; i < cache->n_blocks(); ++i) cache_blocks_.push_back(i);
   if (spec.has_head) {
     samplers_.reserve(context_.n_threads);
     for (int i = 0; i < context_.n_threads; ++i) samplers_.emplace_back(spec.n_vocab);
@@ -121,12 +122,11 @@ void Runner::carve(Carver carver) {
     take_partials(carver, std::max(most_own, options_.max_source_tokens), n_heads, head_dim);
   } else {
     carve_encoder(carver, spec, options_.max_batch_tokens);
-    if (device == DeviceKind::cuda) {
-      take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
-      pooled_ = TensorView(carver.take<float>(options_.max_seqs * spec.d_model), DType::f32,
-                           {options_.max_seqs, spec.d_model}, device);
-    }
+    if (device == DeviceKind::cuda) take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
   }
+  if (device == DeviceKind::cuda && spec.kind == ModelKind::encoder)
+    pooled_ = TensorView(carver.take<float>(options_.max_seqs * spec.d_model), DType::f32,
+                         {options_.max_seqs, spec.d_model}, device);
   if (encoder_) {
     encoder_state_ = State::take(carver, spec.encoder[0], options_.max_source_tokens, device);
     encoder_state_.attention_partials = state_.attention_partials;
@@ -277,7 +277,7 @@ StepBatch Runner::batch() {
 }
 
 void Runner::check_requests(std::span<const StepRequest> requests) const {
-  TUILI_CHECK(cache_ != nullptr, "this model is an encoder: use encode");
+  TUILI_CHECK(model_.spec.kind != ModelKind::encoder, "this model is an encoder: use encode");
   TUILI_CHECK(!requests.empty() && static_cast<int64_t>(requests.size()) <= options_.max_seqs, "a step of ",
               requests.size(), " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0, n_source = 0;

@@ -50,8 +50,8 @@ enum class Pooling : uint8_t { mean, cls, last, max, mean_sqrt_len, weighted_mea
 
 class Runner {
  public:
-  // Decoders, also those of encoder-decoders, need a cache whose pages fit the model; encoders take none.
-  // Model and cache outlive the runner.
+  // Decoders, also those of encoder-decoders, need a cache whose pages fit the model; encoders take none,
+  // unless their layers read a source. Model and cache outlive the runner.
   Runner(const Model& model, KvCache* cache, const RunnerOptions& options);
   Runner(const Runner&) = delete;  // the state points into the workspace
 
@@ -135,10 +135,14 @@ class Runner {
   void add_places(int64_t area, int64_t begin, int64_t n_rows, const int32_t* blocks, int64_t block_size);
   void clear_fresh_blocks(const Sequence& sequence, int64_t n_new);
   void check_source(const Sequence& sequence) const;
+  void check_source_blocks(const Sequence& sequence) const;
   void add_text(const ModelSpec& spec, std::span<const int32_t> tokens, std::span<const int32_t> types);
   void clear_shared_pages();
   void carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_tokens);
   void encode_sources(std::span<const StepRequest> requests);
+  void add_source_text(const Sequence& sequence, const int32_t* blocks);
+  void keep_sources();
+  void add_rereading(std::span<Sequence* const> sequences);
   void add_source(const Sequence& sequence, const ops::SequenceRows& rows);
   void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
   void pool_texts(Pooling pooling, bool normalize, float* out);
@@ -195,6 +199,7 @@ class Runner {
   TensorView shared_keys_, shared_values_;  // u8: that memory
   Vector<int32_t> shared_blocks_;           // 0, 1, 2, …
   int64_t n_shared_blocks_ = 0;             // that the running step uses
+  Vector<int32_t> cache_blocks_;            // of encoders whose layers read sources: 0, 1, 2, …
   std::vector<Sampler> samplers_;           // one per thread
 
   // The batch of the running step.

@@ -691,7 +691,8 @@ class Runner:
         num_threads: int = 0,
         isa: str | None = None,
     ) -> None:
-        """max_source_tokens: of the sources that a step of an encoder-decoder encodes, at least 1."""
+        """max_source_tokens: of the sources that a step encodes, at least 1 where an encoder reads
+        them; such a model has a cache, also one that reads whole texts for a task head."""
     @property
     def workspace_bytes(self) -> int: ...
     @property

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
 from tuili.loading.files import parse_json, shown
+from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.tokenization import clean_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -79,6 +80,42 @@ def render(
         if value is not None and not isinstance(value, (str, int, float)):
             _bad(name, f"expected a scalar, found {type(value).__name__}")
     return _render(template, conversation, functions, add_generation_prompt, now, names)
+
+
+def render_pair(
+    template: str,
+    query: str,
+    document: str,
+    *,
+    system: str | None = None,
+    structured: bool = False,
+    **names: str | None,
+) -> Prompt:
+    """What a reranker's chat template makes of messages of the roles "query" and "document", as
+    sentence-transformers gives them; structured: their contents are lists of one part.
+
+    raises  TemplateError (template_pair) if the template does not show both
+    """
+    roles = {"system": system, "query": query, "document": document}
+    texts = {role: clean_text(text) for role, text in roles.items() if text is not None}
+    messages = [
+        {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
+        for role, text in texts.items()
+    ]
+    prompt = _render(template, messages, None, False, None, names)
+    if not all(texts[role].strip() in prompt.text for role in ("query", "document")):
+        raise TemplateError(
+            "chat template: it does not show messages of the roles query and document",
+            code="template_pair",
+        )
+    return prompt
+
+
+def token_names(tokens: LoadedTokenizer) -> dict[str, Any]:
+    """The special tokens that templates know by name."""
+    ids = {"bos_token": tokens.bos_id, "pad_token": tokens.pad_id, "unk_token": tokens.unk_id}
+    ids["eos_token"] = tokens.eos_ids[0] if tokens.eos_ids else None
+    return {name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None}
 
 
 def left_open(prompt: Prompt, messages: Sequence[Mapping[str, Any]]) -> Prompt:

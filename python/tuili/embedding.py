@@ -15,6 +15,7 @@ from tuili.errors import InvalidParameterError, NumericError, PromptTooLongError
 from tuili.generation.checks import described
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.turns import TurnWorker
+from tuili.rereading import Rereading
 
 Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
 POOLINGS = get_args(Pooling)
@@ -46,6 +47,7 @@ class Encoder:
 
     max_len        longest text to embed, in tokens, which may be less than
     max_positions  the longest the model takes
+    rereading      how a second half reads texts, if there is one
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Encoder:
         max_positions: int,
         max_batch_tokens: int,
         max_seqs: int,
+        rereading: Rereading | None = None,
     ) -> None:
-        self._runner = runner
+        self._runner, self.rereading = runner, rereading
         self._n_vocab, self.max_len, self._max_positions = n_vocab, max_len, max_positions
         self._max_batch_tokens, self._max_seqs = max_batch_tokens, max_seqs
         self.worker = TurnWorker()
@@ -80,7 +83,7 @@ class Encoder:
         """
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
-            sequences = [_core.Sequence(np.asarray(texts[i], np.int32)) for i in batch]
+            sequences = [self.sequence(texts[i]) for i in batch]
             vectors = [runner.encode(sequences, pooling, normalize) for pooling in poolings]
             return list(vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1))
 
@@ -114,11 +117,23 @@ class Encoder:
 
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """After the embedding and each layer, float32 [n_layers + 1, n_tokens, d_model]."""
-        sequence = _core.Sequence(
-            self._checked(token_ids, "token_ids", self._max_positions), collect_hidden=True
-        )
+        ids = self._checked(token_ids, "token_ids", self._max_positions)
+        sequence = self.sequence(ids, collect_hidden=True)
         self.worker.call(lambda: self._runner.encode([sequence], "mean", False))
         return sequence.hidden_states()
+
+    def sequence(
+        self,
+        token_ids: Sequence[int] | np.ndarray,
+        types: np.ndarray | None = None,
+        *,
+        collect_hidden: bool = False,
+    ) -> _core.Sequence:
+        """A text as the core takes it. types: its token types, int32 [n_tokens]."""
+        ids = np.asarray(token_ids, np.int32)
+        if self.rereading is None:
+            return _core.Sequence(ids, token_type_ids=types, collect_hidden=collect_hidden)
+        return _core.Sequence(self.rereading.shifted(ids), source=ids, collect_hidden=collect_hidden)
 
     def _checked(self, token_ids: Sequence[int] | np.ndarray, name: str, limit: int) -> np.ndarray:
         ids = checked_ids(token_ids, self._n_vocab, name)

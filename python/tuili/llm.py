@@ -36,6 +36,7 @@ from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
+from tuili.rereading import cache_for, rereading_of
 from tuili.sources import as_config, endings_of, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
@@ -217,11 +218,15 @@ class LLM(Vectors, Insides):
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
         n_tokens = max(ENCODER_BATCH_TOKENS, max_positions)
+        rereading, cache = rereading_of(self._loaded), None
+        if rereading is not None:
+            cache = cache_for(spec, n_tokens, limits.max_num_seqs, self._device)
         self._runner = _core.Runner(
             self._model,
-            None,
+            cache,
             max_batch_tokens=n_tokens,
             max_seqs=limits.max_num_seqs,
+            max_source_tokens=0 if cache is None else n_tokens,
             num_threads=num_threads,
         )
         self._encoder = Encoder(
@@ -231,8 +236,9 @@ class LLM(Vectors, Insides):
             max_positions=max_positions,
             max_batch_tokens=n_tokens,
             max_seqs=limits.max_num_seqs,
+            rereading=rereading,
         )
-        self._kv_bytes = 0
+        self._kv_bytes = 0 if cache is None else cache.bytes
         self.config |= {
             "max_model_len": max_len,
             "embedding": dict(self._embedding),
@@ -535,12 +541,7 @@ class LLM(Vectors, Insides):
         template = self._loaded.chat_template
         if template is None:
             raise TemplateError("the model has no chat template; use generate", code="template_missing")
-        tokens = self.tokenizer.loaded
-        ids = {"bos_token": tokens.bos_id, "pad_token": tokens.pad_id, "unk_token": tokens.unk_id}
-        ids["eos_token"] = tokens.eos_ids[0] if tokens.eos_ids else None
-        names: dict[str, Any] = {
-            name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None
-        }
+        names = chat.token_names(self.tokenizer.loaded)
         definitions = None
         if tools is not None and "tools" not in template:
             messages = tool_calls.in_words(messages, tools)

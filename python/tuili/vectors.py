@@ -15,6 +15,7 @@ from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
 from tuili.tasks.encoding import encode
 from tuili.tasks.head import TaskModel, cannot
+from tuili.tasks.pairs import PairReading
 from tuili.tokenization import Tokenizer
 
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -120,7 +121,11 @@ class Vectors:
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         if self._loaded.head is not None and self._loaded.head.kind == "sequence":
-            scores = classification.relevance(self.task_model("rank"), query, items, truncation, progress)
+            how, template = self._embedding, self._loaded.chat_template
+            reading = PairReading(how.get("pair_prompt"), how.get("pair_format"), template)
+            scores = classification.relevance(
+                self.task_model("rank"), query, items, truncation, progress, reading
+            )
             return embedding.ranking(scores, items, top_k)
         wanted = self.embed([query], truncation=truncation)
         found = self.embed(items, truncation=truncation, progress=progress)

@@ -62,6 +62,9 @@ def families() -> Iterator[Case]:
     for dims, code in (([8], "config_value"), ([4], "tensor_shape")):
         factors = [Tensor(f"rope_factors_{kind}.weight", dims) for kind in ("short", "long")]
         yield case(f"phi3 divides by 0 {dims}", of("phi3", [*gguf_tensors(), *factors]), F, code)
+    long = {"rope__scaling__type": (STRING, "longrope")}
+    yield case("minicpm without divisors", of("minicpm", **long), F, "tensor_missing")
+    yield case("llama of longrope", of("llama", **long), U, "rope_type")
     yield case("t5 without the size of its heads", of("t5"), F, "config_key")
     for name in ("t5", "t5encoder"):
         heads = {"attention__key_length": (U32, 16)}

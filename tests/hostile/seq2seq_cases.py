@@ -35,6 +35,10 @@ def encoder_decoders() -> Iterator[Case]:
     yield _case("M2M100", "of two columns", F, value, d_model=2)
     yield _case("M2M100", "many positions", F, value, max_position_embeddings=1 << 24)
     yield _case("Pegasus", "many positions", F, value, max_position_embeddings=1 << 24)
+    heads = {"architectures": ["BartForSequenceClassification"], "decoder_start_token_id": 2}
+    yield _case("Bart", "classifier without an end", F, value, eos_token_id=None, **heads)
+    heads["decoder_start_token_id"] = -1
+    yield _case("Bart", "classifier without a start", F, value, eos_token_id=2, **heads)
     for key, values in {
         "bad_words_ids": [5, [5], [[]], [[-1]], [["a"]]],
         "max_length": [-1],

@@ -97,7 +97,11 @@ _ENCODERS = {
 HF_ARCHITECTURES |= {
     f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, more) if task
 }
-HF_ARCHITECTURES |= {f"{stem}EncoderModel": "t5_encoder" for stem in ("T5", "MT5", "UMT5")}
+HF_ARCHITECTURES |= {
+    f"{stem}{end}": "t5_encoder"
+    for stem in ("T5", "MT5", "UMT5")
+    for end in ("EncoderModel", "ForTokenClassification")
+}
 GGUF_ARCHITECTURES = {
     "llama": "llama",
     "llama with experts": "mixtral",  # as the file itself calls it: llama
@@ -299,7 +303,9 @@ def _supported(table: Mapping[str, str]) -> str:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
     heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
-    return f"{heads}; {', '.join(HF_SEQ2SEQ)}"
+    from tuili.loading.architectures.seq2seq_heads import ENDS, STEMS
+
+    return f"{heads}; {', '.join(HF_SEQ2SEQ)}; {', '.join(STEMS)} with {', '.join(ENDS)}"
 
 
 _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
@@ -315,10 +321,13 @@ def as_embedder(config: Config) -> Config:
     return config
 
 
-def _headed_decoder(name: str) -> str | None:
-    """The decoder under the head that `name` ends in, or None if there is no such decoder."""
+def _headed(name: str) -> str | None:
+    """The decoder or encoder-decoder under the head that `name` ends in, or None if there is none."""
     from tuili.loading.architectures.decoder_heads import ENDS
+    from tuili.loading.architectures.seq2seq_heads import CLASSES
 
+    if name in CLASSES:
+        return CLASSES[name]
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
             for words in _WORDS:
@@ -344,12 +353,14 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     _expect_known(config, "model_type", r"[A-Za-z0-9_.-]{1,64}")
     for key in ("torch_dtype", "dtype"):
         _expect_known(config, key, r"auto|(torch\.)?(float(16|32|64)|bfloat16|half)")
-    from tuili.loading.architectures import class_defaults, decoder_heads
+    from tuili.loading.architectures import class_defaults, decoder_heads, seq2seq_heads
 
-    headed = _headed_decoder(names[0]) if names[0] not in HF_ARCHITECTURES else None
+    headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
     module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
     config.fill(class_defaults.usual_of(headed or names[0]))
-    if headed is not None:
+    if headed in HF_SEQ2SEQ:
+        module = seq2seq_heads.HeadedSeq2seq(module, headed)
+    elif headed is not None:
         module = decoder_heads.HeadedDecoder(module, headed)
     elif names[0].endswith(_WORDS):
         for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 from tuili.errors import ModelFormatError
 from tuili.loading.config import MAX_VOCAB, Config
@@ -34,6 +35,18 @@ _PROBLEMS = ("regression", "single_label_classification", "multi_label_classific
 
 
 @dataclass(frozen=True)
+class AnswerRow:
+    """Which row of a text is a sequence's answer, where the head gives one for every token.
+
+    kind  "mean": that of all rows; "end": at the last token of `ids`; "unpadded": at the last one that is
+          none of `ids`, as transformers looks for the end of a text
+    """
+
+    kind: Literal["mean", "end", "unpadded"]
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Head:
     """A task head as its files describe it.
 
@@ -41,12 +54,14 @@ class Head:
     labels    of sequences and tokens: the name of each output
     function  what makes scores of a sequence's outputs: "softmax" | "sigmoid" | "none"
     ranking   the same where a sequence is a query and a document
+    row       of a sequence's rows, None if the core gives one alone
     """
 
     kind: str
     labels: tuple[str, ...]
     function: str
     ranking: str
+    row: AnswerRow | None = None
 
     @property
     def entailment(self) -> int | None:
@@ -96,9 +111,10 @@ def n_outputs(config: Config) -> int:
     return 2 if config.head == "spans" else len(labels_of(config))
 
 
-def describe(config: Config) -> Head | None:
+def describe(config: Config, module: ModuleType) -> Head | None:
     """The head of a configuration, None if it has none.
 
+    module  of the architecture, which may have `answer_row(config)`
     raises  ModelFormatError for labels and settings that cannot be
     """
     if config.head is None:
@@ -111,7 +127,8 @@ def describe(config: Config) -> Head | None:
         function = "none"
     else:
         function = "sigmoid" if problem == "multi_label_classification" or len(labels) == 1 else "softmax"
-    return Head(config.head, labels, function, _ranking(config, labels))
+    row = module.answer_row(config) if config.head == "sequence" and hasattr(module, "answer_row") else None
+    return Head(config.head, labels, function, _ranking(config, labels), row)
 
 
 def _ranking(config: Config, labels: tuple[str, ...]) -> str:

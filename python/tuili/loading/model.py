@@ -140,7 +140,8 @@ class LoadedModel:
     dense: list[SentenceMap]
     head: heads.Head | None
     eos_token_ids: tuple[int, ...]
-    decoder_start: int | None  # of encoder-decoders: the token that generated ones come after
+    decoder_start: int | None  # of encoder-decoders: the token that generated ones come after, or the text
+    # that a decoder under a task head reads; None of the latter: the text's last token
 
 
 def plan_model(
@@ -174,7 +175,7 @@ def plan_model(
     source.config.tensors = source.checkpoint.tensors.keys()
     _find_head(source, warnings)
     _find_tied(source, warnings)
-    head = heads.describe(source.config)
+    head = heads.describe(source.config, source.module)
     spec: ModelSpec = source.module.spec(source.config)
     tensors, ignored = _plan_tensors(source, spec, dtype, quantization, warnings)
     weight_bytes = sum(tensor.n_bytes for tensor in tensors)

@@ -202,7 +202,10 @@ def _reason(error: BaseException) -> str:
 def _identities(model: str) -> list[Identity]:
     """Of every file that loading may read: the GGUF file and its further parts, or the folder's."""
     if os.path.isdir(model):
-        paths = sorted(entry.path for entry in os.scandir(model) if entry.name.endswith(_SOURCE_SUFFIXES))
+        entries = sorted(os.scandir(model), key=lambda entry: entry.path)
+        paths = [entry.path for entry in entries if entry.name.endswith(_SOURCE_SUFFIXES)]
+        inner = [os.path.join(entry.path, "config.json") for entry in entries if entry.is_dir()]
+        paths += [path for path in inner if os.path.exists(path)]  # of sentence-transformers' modules
     else:
         paths = [model]
         split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", model, re.DOTALL)

@@ -92,7 +92,7 @@ def read_modules(
              None; lower_case, whether texts become lower case; prompts by name, and default_prompt_name
     raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
     """
-    modules = _modules(folder, inside)
+    modules = modules_of(folder, inside)
     if modules is None:
         return None
     settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
@@ -112,7 +112,7 @@ def read_modules(
         elif kind == "LayerNorm":
             maps.append(_layer_norm(folder, module.text("path"), inside))
         elif kind == "Normalize":
-            _expect_sentences(_settings_of(folder, module.text("path", ""), inside))
+            _expect_sentences(settings_of(folder, module.text("path", ""), inside))
             settings["normalize"] = True
         elif kind not in ("Transformer", "Dropout"):
             raise ModelUnsupportedError(
@@ -121,7 +121,7 @@ def read_modules(
     return settings | _text_settings(folder, inside), maps
 
 
-def _modules(folder: str, inside: str | None) -> list[tuple[Config, str]] | None:
+def modules_of(folder: str, inside: str | None) -> list[tuple[Config, str]] | None:
     """The modules and the names of their classes, None if the folder has no modules.json."""
     path = os.path.join(folder, "modules.json")
     if not os.path.lexists(path):
@@ -137,31 +137,7 @@ def _modules(folder: str, inside: str | None) -> list[tuple[Config, str]] | None
     return [(module, module.text("type").rsplit(".", 1)[-1]) for module in configs]
 
 
-def cross_encoder(folder: str, *, inside: str | None = None) -> dict[str, Any] | None:
-    """`sentence_transformers` of config.json, as older folders have it, of a cross-encoder that
-    sentence-transformers 6 wrote; None for another folder. It is a head alone, whose outputs are the scores.
-
-    raises  ModelUnsupportedError (module, config_unsupported) for what is not done
-    """
-    config = read_config(folder, "config_sentence_transformers.json", inside=inside)
-    modules = _modules(folder, inside)
-    if config is None or modules is None or config.text("model_type", None) != "CrossEncoder":
-        return None
-    kinds = [kind for _, kind in modules]
-    if kinds != ["Transformer"]:
-        raise ModelUnsupportedError(
-            f"modules.json: {shown(', '.join(kinds))}; a cross-encoder's is Transformer alone", code="module"
-        )
-    settings = _transformer_settings(folder, inside) or Config({}, "sentence_bert_config.json")
-    _expect_output(settings, "sequence-classification", "scores", "logits")
-    if config.text("default_prompt_name", None) is not None:
-        raise ModelUnsupportedError(
-            f"{config.what}: default_prompt_name: prompts of cross-encoders", code="config_unsupported"
-        )
-    return {"activation_fn": config.text("activation_fn", None)}
-
-
-def _transformer_settings(folder: str, inside: str | None) -> Config | None:
+def transformer_settings(folder: str, inside: str | None) -> Config | None:
     found = (read_config(folder, f"sentence_{kind}_config.json", inside=inside) for kind in _TRANSFORMERS)
     return next((config for config in found if config is not None), None)
 
@@ -169,15 +145,18 @@ def _transformer_settings(folder: str, inside: str | None) -> Config | None:
 def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     """What happens to texts before: a limit, lower case, prompts."""
     settings: dict[str, Any] = {}
-    limits = _transformer_settings(folder, inside)
+    limits = transformer_settings(folder, inside)
     if limits is not None:
-        _expect_output(limits, "feature-extraction", "token_embeddings", "last_hidden_state")
+        expect_output(limits, "feature-extraction", "token_embeddings", "last_hidden_state")
         settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
         if limits.flag("do_lower_case", False):
             settings["lower_case"] = True
     config = read_config(folder, "config_sentence_transformers.json", inside=inside)
-    if config is None:
-        return settings
+    return settings if config is None else settings | prompts_of(config)
+
+
+def prompts_of(config: Config) -> dict[str, Any]:
+    """The words that may stand before a text: `prompts` by name, and `default_prompt_name`."""
     prompts = config.values.get("prompts") or {}
     if (
         not isinstance(prompts, dict)
@@ -188,10 +167,10 @@ def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     default = config.text("default_prompt_name", None)
     if default is not None and default not in prompts:
         raise config.wrong("default_prompt_name", "the name of a prompt")
-    return settings | {"prompts": prompts, "default_prompt_name": default}
+    return {"prompts": prompts, "default_prompt_name": default}
 
 
-def _expect_output(config: Config, task: str, output: str, of_method: str) -> None:
+def expect_output(config: Config, task: str, output: str, of_method: str) -> None:
     """Refuse a Transformer module that gives anything else; what its file leaves out is as it should be."""
     by_kind = config.section("modality_config")
     text = (by_kind.section("text") if by_kind is not None else None) or Config({}, config.what)
@@ -225,7 +204,7 @@ def _expect_sentences(config: Config) -> None:
         config.choice(key, ("sentence_embedding",), "sentence_embedding")
 
 
-def _settings_of(folder: str, subfolder: str, inside: str | None) -> Config:
+def settings_of(folder: str, subfolder: str, inside: str | None) -> Config:
     """A module's settings; none where it has no file, as in old folders."""
     there = subfolder and os.path.lexists(os.path.join(folder, subfolder, "config.json"))
     return _module_config(folder, subfolder, inside) if there else Config({}, subfolder)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
-from tuili.loading import prequantized, safetensors_file, tokenizer_documents
+from tuili.loading import prequantized, safetensors_file, tokenizer_documents, word_scores
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
     HF_SEQ2SEQ,
@@ -25,13 +25,14 @@ from tuili.loading.config import (
     legacy_generation,
     read_config,
 )
+from tuili.loading.cross_encoders import cross_encoder
 from tuili.loading.files import StrPath, open_regular, read_file, shown
 from tuili.loading.foreign_blocks import widen_tensors
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.numbering import Numbering
-from tuili.loading.sentence_modules import SentenceMap, cross_encoder, read_modules
+from tuili.loading.sentence_modules import SentenceMap, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -133,7 +134,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
     ranking = cross_encoder(folder, inside=inside)
     if ranking is not None:
-        config.values = {**config.values, "sentence_transformers": ranking}
+        config.values = {**config.values, "sentence_transformers": {"activation_fn": ranking.activation}}
+        config = word_scores.as_classifier(config) if ranking.words else config
     elif os.path.lexists(os.path.join(folder, "modules.json")):
         config = as_embedder(config)
     architecture, module = hf_architecture(config)
@@ -141,8 +143,10 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
     with checkpoint:
         prequantized.replace_tensors(checkpoint, config, folder, inside)
+        if ranking is not None and ranking.words:
+            word_scores.add_score(checkpoint, module, config, ranking.words)
     generation = read_config(folder, "generation_config.json", inside=inside)
-    seq2seq = architecture in HF_SEQ2SEQ
+    seq2seq, begins = architecture in HF_SEQ2SEQ, getattr(module, "BEGINS_TEXTS", False)
     if seq2seq and generation is None:
         defaults, ignored = generation_defaults(legacy_generation(config), seq2seq=True)
     else:
@@ -155,6 +159,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     eos_ids = eos_token_ids(generation, config, n_vocab)
     modules = read_modules(folder, inside=inside) if ranking is None else None
     embedding, dense = _embedding(modules, tokenizer.config, pooling)
+    embedding |= {} if ranking is None else {"pair_prompt": ranking.prompt, "pair_format": ranking.format}
     return Source(
         path=folder,
         kind="folder",
@@ -169,7 +174,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         embedding=embedding,
         dense=dense,
         eos_token_ids=eos_ids or (),
-        decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq else None,
+        decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq or begins else None,
     )
 
 

@@ -12,6 +12,7 @@ from tuili.generation.checks import boolean, described, integer
 from tuili.loading.heads import Head
 from tuili.tasks.encoding import Encoded, Room, checked_str, room
 from tuili.tasks.head import Progress, TaskModel
+from tuili.tasks.pairs import PairReading
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import FUNCTIONS, best, function_named
 
@@ -64,7 +65,8 @@ def relevance(
     query: str,
     documents: Sequence[str],
     truncation: object,
-    progress: Progress | None = None,
+    progress: Progress | None,
+    reading: PairReading,
 ) -> np.ndarray:
     """A cross-encoder's score of each document, float64 [n_documents]."""
     head = model.head("rank", "sequence")
@@ -74,7 +76,8 @@ def relevance(
             param="query",
         )
     space = room({"truncation": boolean("truncation", truncation)}, model.max_len)
-    _, rows = outputs(model, [(query, document) for document in documents], space, progress)
+    inputs = [reading.encode(model, space, query, document) for document in documents]
+    rows = [rows[0] for rows in model.answers(inputs, progress=progress)]
     return FUNCTIONS[head.ranking](np.concatenate(rows))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tuili import _core
 from tuili.embedding import Encoder
-from tuili.errors import ModelUnsupportedError, NumericError
-from tuili.loading.heads import Head
+from tuili.errors import InvalidParameterError, ModelUnsupportedError, NumericError
+from tuili.loading.heads import AnswerRow, Head
 from tuili.tasks.encoding import Cut, Encoded, Room, encode
 from tuili.tokenization import Tokenizer
 
@@ -62,6 +62,9 @@ class TaskModel:
                    None: all of them. Other heads give one row
         raises     NumericError if an answer is not finite, PromptTooLongError, TokenIdError
         """
+        row = None if self._head is None else self._head.row
+        if row is not None and row.kind != "mean":
+            positions = [[last_row(row, one.ids)] for one in inputs]
         counts = [
             (len(inputs[i].ids) if positions is None else len(positions[i])) if self._all_rows else 1
             for i in range(len(inputs))
@@ -75,6 +78,8 @@ class TaskModel:
             return np.split(rows, ends[:-1])
 
         answers = self.encoder.each([encoded.ids for encoded in inputs], run, progress)
+        if row is not None and row.kind == "mean":
+            answers = [_core.ops.mean_rows(rows)[None] for rows in answers]
         if not all(np.isfinite(rows).all() for rows in answers):
             raise NumericError("an answer of the model's head is not finite")
         return answers
@@ -82,8 +87,15 @@ class TaskModel:
     def sequence(self, encoded: Encoded, *, collect_hidden: bool = False) -> _core.Sequence:
         """The input as the core takes it; token types only where the model has several."""
         types = np.array(encoded.types, np.int32) if self._n_types > 1 and any(encoded.types) else None
-        ids = np.array(encoded.ids, np.int32)
-        return _core.Sequence(ids, token_type_ids=types, collect_hidden=collect_hidden)
+        return self.encoder.sequence(encoded.ids, types, collect_hidden=collect_hidden)
+
+
+def last_row(row: AnswerRow, token_ids: Sequence[int]) -> int:
+    """Where a text's "end" or "unpadded" row is; InvalidParameterError for one without an end."""
+    found = [i for i, one in enumerate(token_ids) if (one in row.ids) == (row.kind == "end")]
+    if not found and row.kind == "end":
+        raise InvalidParameterError("the text has no token that ends it, whose row the head reads")
+    return found[-1] if found else 0
 
 
 def cannot(task: str, name: str, tasks: Sequence[str]) -> ModelUnsupportedError:

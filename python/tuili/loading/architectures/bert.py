@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
+    BERT_WORDS,
     activation,
     head_names,
     post_norm_encoder,
@@ -58,12 +59,9 @@ _HEADS = {
     "sequence": {"bert.pooler.dense": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
     "spans": {"qa_outputs": "out"},
-    "words": {
-        "cls.predictions.transform.dense": "dense",
-        "cls.predictions.transform.LayerNorm": "norm",
-        "cls.predictions.decoder": "out",
-    },
+    "words": BERT_WORDS,
 }
+SECOND_NAMES = {"cls.predictions.bias": "task_head.out.bias"}  # where that one may lie instead
 IGNORED_TENSORS = (r"(bert\.)?embeddings\.position_ids", r"(bert\.)?pooler\..*", r"cls\..*")
 
 GGUF_TENSOR_NAMES = {gguf: ours for _, gguf, ours in _ALL}
@@ -74,10 +72,6 @@ def tensor_names(config: Config) -> dict[str, str]:
     """Their names -> ours, with those of the head that the configuration has."""
     head = head_names(config, _HEADS)
     return prefixed(BODY_NAMES, "bert.") | head | {_old(theirs): ours for theirs, ours in head.items()}
-
-
-# Where the tensor of the first name may lie instead.
-SECOND_NAMES = {"cls.predictions.bias": "task_head.out.bias"}
 
 
 def spec(config: Config) -> ModelSpec:

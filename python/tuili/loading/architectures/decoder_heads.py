@@ -8,7 +8,8 @@ from typing import Any
 from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures.encoders import head_names, task_head
-from tuili.loading.config import Config
+from tuili.loading.config import MAX_VOCAB, Config
+from tuili.loading.heads import AnswerRow
 
 # What the name of a class may end in, in the place of a decoder's ForCausalLM or LMHeadModel.
 ENDS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "Model")
@@ -17,12 +18,8 @@ _HEADS = {
     "tokens": {"score": "out", "classifier": "out"},
     "spans": {"qa_outputs": "out"},
 }
-# The last token has seen the whole text; heads of one label per text have no bias.
-_SHAPES: dict[str, dict[str, Any]] = {
-    "sequence": {"rows": "last", "out_bias": False},
-    "tokens": {},
-    "spans": {},
-}
+# Heads of one label per text have no bias.
+_SHAPES: dict[str, dict[str, Any]] = {"sequence": {"out_bias": False}, "tokens": {}, "spans": {}}
 
 
 class HeadedDecoder:
@@ -37,6 +34,12 @@ class HeadedDecoder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
+    def writer(self, config: Config) -> ModelSpec:
+        """The decoder's own, with its words."""
+        own = {**config.values, "architectures": [self._name]}
+        spec: ModelSpec = self._decoder.spec(Config(own, config.what, config.names))
+        return spec
+
     def spec(self, config: Config) -> ModelSpec:
         """The decoder's, without its words."""
         config.values = {**config.values, "architectures": [self._name]}
@@ -50,6 +53,11 @@ class HeadedDecoder:
         gemma = self._name == "Gemma3ForCausalLM" and config.flag("use_bidirectional_attention", False)
         causal = not gemma and _is_causal(config, decoder)
         return decoder.without_words(task_head(config, _SHAPES), causal=causal)
+
+    def answer_row(self, config: Config) -> AnswerRow:
+        """That of the last token, which has seen the whole text, or of the last before those that pad."""
+        padding = config.integer("pad_token_id", -1, MAX_VOCAB, None)
+        return AnswerRow("unpadded", () if padding is None else (padding,))
 
     def tensor_names(self, config: Config) -> dict[str, Any]:
         """The decoder's names, whose prefix is another one, or none, in some classes; and the head's."""

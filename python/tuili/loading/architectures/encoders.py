@@ -12,6 +12,12 @@ from tuili.loading.architectures import activation as named_activation
 from tuili.loading.config import Config
 from tuili.loading.heads import n_outputs
 
+BERT_WORDS = {
+    "cls.predictions.transform.dense": "dense",
+    "cls.predictions.transform.LayerNorm": "norm",
+    "cls.predictions.decoder": "out",
+}
+
 
 def activation(config: Config, key: str = "hidden_act", default: str = "gelu") -> Any:
     """The activation that `key` names; ModelUnsupportedError for one that is not implemented."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
@@ -18,13 +17,26 @@ from tuili.loading.architectures import (
 )
 from tuili.loading.architectures.encoders import head_names, task_head
 from tuili.loading.config import Config
+from tuili.loading.heads import AnswerRow
 
 _HEADS = {
     "sequence": {"dense": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
     "words": {"lm_head": "out"},
 }
+_ROWS = {"bos": "first", "mean": "mean", "late": "all"}
 IGNORED_TENSORS = (r"lm_head\..*", r"(dense|classifier)\..*")
+
+
+def _pooling(config: Config) -> str:
+    """What a classifier reads; its makers' own code, before transformers', calls it clf_pooling."""
+    key = "clf_pooling" if "classifier_pooling" not in config else "classifier_pooling"
+    return str(config.choice(key, tuple(_ROWS), "late"))
+
+
+def answer_row(config: Config) -> AnswerRow | None:
+    """Of "late": the mean of the answers for all tokens."""
+    return AnswerRow("mean") if _pooling(config) == "late" else None
 
 
 def tensor_names(config: Config) -> dict[str, Any]:
@@ -33,10 +45,7 @@ def tensor_names(config: Config) -> dict[str, Any]:
 
 
 def spec(config: Config) -> ModelSpec:
-    """EuroBertModel and its heads.
-
-    raises  ModelUnsupportedError for a classifier of sequences that answers for each token and takes the mean
-    """
+    """EuroBertModel and its heads."""
     size = sizes(config)
     rotation, limit = rope(config, size)
     bias, mlp_bias = config.flag("attention_bias", False), config.flag("mlp_bias", False)
@@ -48,14 +57,8 @@ def spec(config: Config) -> ModelSpec:
         output_bias=bias,
         mlp_bias=mlp_bias,
     )
-    pooling = config.choice("classifier_pooling", ("bos", "mean", "late"), "late")
-    if config.head == "sequence" and pooling == "late":
-        raise ModelUnsupportedError(
-            f"{config.what}: classifier_pooling is late; supported: bos, mean", code="config_unsupported"
-        )
-    rows = "first" if pooling == "bos" else "mean"
     heads: dict[str, dict[str, Any]] = {
-        "sequence": {"rows": rows, "d_inner": size.d_model, "activation": "gelu"},
+        "sequence": {"rows": _ROWS[_pooling(config)], "d_inner": size.d_model, "activation": "gelu"},
         "tokens": {},
         "words": {"tied": config.flag("tie_word_embeddings", False), "out_bias": mlp_bias},
     }

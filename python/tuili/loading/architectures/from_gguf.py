@@ -27,6 +27,7 @@ _U32_KEYS = {
     "max_position_embeddings": "context_length",
     "vocab_size": "vocab_size",
 }
+_LONGROPE = ("phi3", "minicpm")  # architectures that ask `longrope`, below
 GGUF_WINDOW = {"sliding_window": "attention.sliding_window"}
 # The same for decoders with RMS norms and rotary positions.
 _DECODER_F32_KEYS = {"rms_norm_eps": "attention.layer_norm_rms_epsilon", "rope_theta": "rope.freq_base"}
@@ -153,7 +154,12 @@ def rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
     where = f"{prefix}.rope.scaling"
     old = metadata.get_f32(f"{prefix}.rope.scale_linear", None)
     kind, factor = metadata.get_str(f"{where}.type", None), metadata.get_f32(f"{where}.factor", old)
-    if kind == "none" or (kind is None and factor in (None, 0.0, 1.0)):
+    if kind == "longrope" and prefix not in _LONGROPE:
+        raise ModelUnsupportedError(
+            f"{metadata.what}: {where}.type is longrope; supported for: {', '.join(_LONGROPE)}",
+            code="rope_type",
+        )
+    if kind in ("none", "longrope") or (kind is None and factor in (None, 0.0, 1.0)):
         return None
     if factor is None:
         factor = metadata.get_f32(f"{where}.factor")
@@ -177,6 +183,35 @@ def rope_scaling(metadata: Metadata, prefix: str) -> dict[str, object] | None:
             )
     betas = {f"beta_{end}": metadata.get_f32(f"{where}.yarn_beta_{end}", None) for end in ("fast", "slow")}
     return scaling | betas
+
+
+def longrope(
+    metadata: Metadata, checkpoint: Checkpoint, n_pairs: int, usual_scale: float | None = None
+) -> dict[str, Any]:
+    """The same of LongRoPE, by its two tensors of divisors, as settings to add; none if there are none.
+
+    n_pairs      of coordinates that turn
+    usual_scale  of cos and sin, where the file does not say; None: as the lengths have it
+    raises       ModelFormatError (tensor_missing) if the file asks for it and holds none
+    """
+    prefix = metadata.get_str("general.architecture")
+    found = [divisors_of(checkpoint, f"rope_factors_{kind}.weight", n_pairs) for kind in ("short", "long")]
+    short, long = found
+    if short is None or long is None:
+        if metadata.get_str(f"{prefix}.rope.scaling.type", None) == "longrope":
+            raise ModelFormatError(
+                f"{metadata.what}: {prefix}.rope.scaling.type is longrope, but there are no tensors "
+                "rope_factors_short.weight and rope_factors_long.weight",
+                code="tensor_missing",
+            )
+        return {}
+    scaling = {
+        "rope_type": "longrope",
+        "short_factor": short.tolist(),
+        "long_factor": long.tolist(),
+        "attention_factor": metadata.get_f32(f"{prefix}.rope.scaling.attn_factor", usual_scale),
+    }
+    return {"rope_scaling": scaling}
 
 
 def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32] | None:

@@ -20,16 +20,9 @@ from tuili.loading.architectures import (
     rotary_head_dim,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import (
-    DECODER_GGUF_NAMES,
-    GGUF_POST_NORMS,
-    GGUF_QK_NORMS,
-    GGUF_WINDOW,
-    decoder_config,
-)
-from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.architectures.gemma_gguf import GEMMA3_NAMES, gemma3_config
+from tuili.loading.architectures.gemma_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.config import MAX_POSITIONS, Config
-from tuili.loading.gguf import Metadata
 
 SANDWICH_NAMES = (
     DECODER_NAMES
@@ -46,10 +39,7 @@ TENSOR_NAMES = SANDWICH_NAMES | {
 }
 IGNORED_TENSORS = ()
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_QK_NORMS | GGUF_POST_NORMS
-GGUF_IGNORED_TENSORS = ()
-
-_SCALED = 62  # layers of Gemma 3 27B, the one size whose attention scale is not 1 / sqrt(head_dim)
+GGUF_TENSOR_NAMES, config_from_gguf = GEMMA3_NAMES, gemma3_config
 
 
 def spec(config: Config) -> ModelSpec:
@@ -97,18 +87,3 @@ def spec(config: Config) -> ModelSpec:
 def fold(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Gemma's norms multiply by 1 + w; ours multiply by w. (GGUF files already hold 1 + w.)"""
     return values + np.float32(1) if name.endswith("_norm") else values
-
-
-def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "gemma3"."""
-    config = decoder_config(metadata, checkpoint, integers=GGUF_WINDOW)
-    size = sizes(config)
-    scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
-    config.values = {
-        **config.values,
-        "query_pre_attn_scalar": scalar,
-        "final_logit_softcapping": metadata.get_f32("gemma3.final_logit_softcapping", None),
-        "rope_local_base_freq": metadata.get_f32("gemma3.rope.freq_base_swa", None),
-        "sliding_window_pattern": metadata.get_u32("gemma3.attention.sliding_window_pattern", None),
-    }
-    return config

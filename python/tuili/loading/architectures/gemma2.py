@@ -18,25 +18,16 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
-from tuili.loading.architectures.from_gguf import (
-    DECODER_GGUF_NAMES,
-    GGUF_POST_NORMS,
-    GGUF_WINDOW,
-    decoder_config,
-)
 from tuili.loading.architectures.gemma import SANDWICH_NAMES
 from tuili.loading.architectures.gemma import fold as fold
-from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.architectures.gemma_gguf import GEMMA2_NAMES, gemma2_config
+from tuili.loading.architectures.gemma_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = SANDWICH_NAMES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
-GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_POST_NORMS
-GGUF_IGNORED_TENSORS = ()
-
-_SCALED = 46  # layers of Gemma 2 27B, the one size whose attention scale is not 1 / sqrt(head_dim)
+GGUF_TENSOR_NAMES, config_from_gguf = GEMMA2_NAMES, gemma2_config
 
 
 def spec(config: Config) -> ModelSpec:
@@ -88,16 +79,3 @@ def gemma(config: Config, size: Sizes, layers: list[LayerSpec], logit_softcap: f
         embedding_scale=scale,
         logit_softcap=logit_softcap,
     )
-
-
-def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "gemma2", whose scale of attention depends on the size."""
-    caps = {key: key for key in ("attn_logit_softcapping", "final_logit_softcapping")}
-    config = decoder_config(metadata, checkpoint, numbers=caps, integers=GGUF_WINDOW)
-    size = sizes(config)
-    scalar = size.d_model / size.n_heads if size.n_layers == _SCALED else size.head_dim
-    config.values = {**config.values, "query_pre_attn_scalar": scalar}
-    for key in (*caps, "sliding_window"):
-        if key not in config:  # files of June 2024 leave them out
-            del config.values[key]
-    return config

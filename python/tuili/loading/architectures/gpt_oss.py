@@ -19,17 +19,10 @@ from tuili.loading.architectures import (
     window,
     without,
 )
-from tuili.loading.architectures.from_gguf import (
-    DECODER_GGUF_NAMES,
-    EXPERT_KEYS,
-    GGUF_BIASES,
-    GGUF_EXPERTS,
-    GGUF_WINDOW,
-    decoder_config,
-)
-from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.architectures.gpt_oss_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.gpt_oss_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.gpt_oss_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import Config
-from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 _MLP, _OURS = "model.layers.{i}.mlp", "layers.{i}.experts.{e}."
@@ -50,22 +43,6 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
-
-GGUF_TENSOR_NAMES = (
-    without(DECODER_GGUF_NAMES, "ffn_")
-    | GGUF_BIASES
-    | GGUF_EXPERTS
-    | {
-        "blk.{i}.post_attention_norm.weight": "layers.{i}.mlp_norm",
-        "blk.{i}.attn_sinks.weight": "layers.{i}.sinks",
-        "blk.{i}.ffn_gate_inp.bias": "layers.{i}.router.bias",
-        **{
-            f"blk.{{i}}.ffn_{part}_exps.bias": Parts((f"{_OURS}{part}.bias",), stacked=True)
-            for part in ("gate", "up", "down")
-        },
-    }
-)
-GGUF_IGNORED_TENSORS = ()
 
 _YARN = {
     "rope_type": "yarn",
@@ -112,13 +89,3 @@ def spec(config: Config) -> ModelSpec:
         for kind in layer_types(config, size.n_layers, usual)
     ]
     return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
-
-
-def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "gpt-oss", whose YaRN rounds nothing: llama.cpp's does."""
-    present = {"attention_bias": "attn_q.bias"}
-    config = decoder_config(metadata, checkpoint, integers=EXPERT_KEYS | GGUF_WINDOW, present=present)
-    scaling = config.values["rope_scaling"]
-    more = {"rope_scaling": scaling | {"truncate": False}} if scaling is not None else {}
-    config.values = {**config.values, **more, "intermediate_size": config.values["moe_intermediate_size"]}
-    return config

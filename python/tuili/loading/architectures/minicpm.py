@@ -13,7 +13,7 @@ from tuili.loading.architectures import (
     rope,
     sizes,
 )
-from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config, longrope
 from tuili.loading.architectures.llama import unpermute as unpermute
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_MODEL, Config
@@ -23,7 +23,7 @@ TENSOR_NAMES = LLAMA_NAMES | ATTENTION_BIASES
 IGNORED_TENSORS = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
 
 GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
-GGUF_IGNORED_TENSORS = ()
+GGUF_IGNORED_TENSORS = (r"rope_factors_(short|long)\.weight",)
 
 
 def spec(config: Config) -> ModelSpec:
@@ -55,7 +55,8 @@ def spec(config: Config) -> ModelSpec:
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     """The settings of a GGUF file of architecture "minicpm"; those of 2024 leave out how it scales."""
     numbers = {"scale_emb": "embedding_scale", "residual": "residual_scale", "logits": "logit_scale"}
-    config = decoder_config(metadata, checkpoint, numbers=numbers)
+    integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"}
+    config = decoder_config(metadata, checkpoint, numbers=numbers, integers=integers)
     size, values = sizes(config), config.values
     residual, logits = (
         config.positive("residual", 1.4 / size.n_layers**0.5),
@@ -63,6 +64,7 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     )
     config.values = {
         **values,
+        **longrope(metadata, checkpoint, size.head_dim // 2, 1.0),
         "scale_emb": config.positive("scale_emb", 12.0),
         "scale_depth": residual * size.n_layers**0.5,
         "dim_model_base": round(size.d_model / logits),

@@ -78,6 +78,8 @@ def spec(config: Config) -> ModelSpec:
     head |= {"dense_bias": config.flag("classifier_bias", False)}
     answer = head | {"tied": False}
     pooling = {"cls": "first", "mean": "mean"}[config.choice("classifier_pooling", ("cls", "mean"), "cls")]
+    heads = dict.fromkeys(("tokens", "spans"), answer) | {"sequence": answer | {"rows": pooling}}
+    heads["words"] = head | {"out_bias": config.flag("decoder_bias", True)}
     return ModelSpec(
         kind="encoder",
         n_vocab=size.n_vocab,
@@ -92,13 +94,5 @@ def spec(config: Config) -> ModelSpec:
         norm="layer",
         norm_eps=config.number("norm_eps", 1e-16, 1.0, 1e-5),
         has_head=False,
-        task_head=task_head(
-            config,
-            {
-                "sequence": answer | {"rows": pooling},
-                "tokens": answer,
-                "spans": answer,
-                "words": head | {"out_bias": config.flag("decoder_bias", True)},
-            },
-        ),
+        task_head=task_head(config, heads),
     )

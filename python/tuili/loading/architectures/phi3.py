@@ -18,7 +18,7 @@ from tuili.loading.architectures.from_gguf import (
     GGUF_FUSED_GATE,
     GGUF_WINDOW,
     decoder_config,
-    divisors_of,
+    longrope,
 )
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
@@ -56,16 +56,5 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
     integers = {"original_max_position_embeddings": "rope.scaling.original_context_length"} | GGUF_WINDOW
     config = decoder_config(metadata, checkpoint, integers=integers, rotates="parts")
     n_pairs = int(sizes(config).head_dim * config.values["partial_rotary_factor"]) // 2
-    short, long = (
-        divisors_of(checkpoint, f"rope_factors_{kind}.weight", n_pairs) for kind in ("short", "long")
-    )
-    if short is None or long is None:
-        return config
-    scaling = {
-        "rope_type": "longrope",
-        "short_factor": short.tolist(),
-        "long_factor": long.tolist(),
-        "attention_factor": metadata.get_f32("phi3.rope.scaling.attn_factor", None),
-    }
-    config.values = {**config.values, "rope_scaling": scaling}
+    config.values = {**config.values, **longrope(metadata, checkpoint, n_pairs)}
     return config

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tuili._core import ModelSpec, MoeSpec
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
@@ -22,17 +20,10 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
-from tuili.loading.architectures.from_gguf import (
-    DECODER_GGUF_NAMES,
-    EXPERT_KEYS,
-    GGUF_ATTENTION_BIASES,
-    GGUF_EXPERTS,
-    GGUF_QK_NORMS,
-    decoder_config,
-)
-from tuili.loading.checkpoint import Checkpoint
+from tuili.loading.architectures.qwen_moe_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.qwen_moe_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.qwen_moe_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
-from tuili.loading.gguf import Metadata
 
 _SHARED = "model.layers.{i}.mlp.shared_expert"
 TENSOR_NAMES = (
@@ -49,15 +40,6 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
-
-GGUF_TENSOR_NAMES = (
-    DECODER_GGUF_NAMES
-    | GGUF_ATTENTION_BIASES
-    | GGUF_QK_NORMS
-    | GGUF_EXPERTS
-    | {"blk.{i}.ffn_gate_inp_shexp.weight": "layers.{i}.shared_gate"}
-)
-GGUF_IGNORED_TENSORS = ()
 
 
 def spec(config: Config) -> ModelSpec:
@@ -111,17 +93,3 @@ def _sparse(config: Config, size: Sizes) -> list[bool]:
     if not isinstance(plain, list) or not all(type(i) is int for i in plain):
         raise config.wrong("mlp_only_layers", "a list of layers")
     return [i not in plain and (i + 1) % step == 0 for i in range(size.n_layers)]
-
-
-def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "qwen2moe" or "qwen3moe"."""
-    third = metadata.get_str("general.architecture") == "qwen3moe"
-    name = "Qwen3MoeForCausalLM" if third else "Qwen2MoeForCausalLM"
-    present = {"qkv_bias": "attn_q.bias", "attention_bias": "attn_q.bias"}
-    config = decoder_config(metadata, checkpoint, name, integers=EXPERT_KEYS, present=present)
-    norm = metadata.get_bool(f"qwen{2 + third}moe.expert_weights_norm", third)
-    config.values = {**config.values, "norm_topk_prob": norm}
-    for key, stored in checkpoint.tensors.items():  # one row, which files may store as a vector
-        if key.endswith(".ffn_gate_inp_shexp.weight") and len(stored.shape) == 1:
-            checkpoint.tensors[key] = replace(stored, shape=(1, *stored.shape))
-    return config

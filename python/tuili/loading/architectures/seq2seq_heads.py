@@ -1,0 +1,75 @@
+"""An encoder-decoder under a task head: the encoder reads a text, and the decoder reads it once more, shifted
+by a token, so that each token's row has seen all of it."""
+
+from __future__ import annotations
+
+import re
+from types import ModuleType
+from typing import Any
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures.encoders import head_names, task_head
+from tuili.loading.config import MAX_MODEL, MAX_VOCAB, Config
+from tuili.loading.heads import AnswerRow
+
+_WORDS = "ForConditionalGeneration"
+# A class -> the one with a head for words. T5Model is not there: it asks for two texts.
+STEMS, ENDS = ("Bart", "MBart", "T5", "MT5", "UMT5"), ("ForSequenceClassification", "ForQuestionAnswering")
+CLASSES = {f"{stem}{end}": f"{stem}{_WORDS}" for stem in STEMS for end in ENDS}
+CLASSES |= {f"{stem}Model": f"{stem}{_WORDS}" for stem in ("Bart", "MBart")}
+_HEADS = {
+    "sequence": {"classification_head.dense": "dense", "classification_head.out_proj": "out"},
+    "spans": {"qa_outputs": "out"},
+}
+_PREFIX = re.compile(r"(model|transformer)\.")  # of names, in some classes
+
+
+class HeadedSeq2seq:
+    """What the loader asks of an architecture's file, answered by an encoder-decoder's file."""
+
+    def __init__(self, both: ModuleType, name: str) -> None:
+        self._both, self._name = both, name
+        known = (pattern.removeprefix(r"model\.") for pattern in both.IGNORED_TENSORS)
+        self.IGNORED_TENSORS = (
+            *(f"(model|transformer)?\\.?({pattern})" for pattern in known),
+            r"lm_head\..*",
+            r"final_logits_bias",
+        )
+        # With decoder_start_token_id; mBART's begin with their own last token.
+        self.BEGINS_TEXTS = not name.startswith("MBart")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._both, name)
+
+    def spec(self, config: Config) -> ModelSpec:
+        """The decoder's, without its words."""
+        if self.BEGINS_TEXTS:
+            config.integer("decoder_start_token_id", 0, MAX_VOCAB)
+        width = config.integer("d_model", 1, MAX_MODEL)
+        shapes: dict[str, Any] = {"sequence": {"d_inner": width, "activation": "tanh"}, "spans": {}}
+        both: ModelSpec = self._both.spec(self._as_writer(config))
+        return both.without_words(task_head(config, shapes))
+
+    def answer_row(self, config: Config) -> AnswerRow:
+        """That of a text's last end."""
+        ids = config.token_ids("eos_token_id", MAX_VOCAB)
+        if ids is None:
+            raise config.wrong("eos_token_id", "the token that ends a text, whose row the head reads")
+        return AnswerRow("end", ids)
+
+    def tensor_names(self, config: Config) -> dict[str, Any]:
+        """The encoder-decoder's names with any prefix or none; and the head's."""
+        theirs = self._both.tensor_names(self._as_writer(config))
+        bare = {_PREFIX.sub("", name, count=1): ours for name, ours in theirs.items()}
+        names = {
+            before + name: ours for before in ("", "model.", "transformer.") for name, ours in bare.items()
+        }
+        return names | head_names(config, _HEADS)
+
+    def _as_writer(self, config: Config) -> Config:
+        """The configuration of the same layers with a head for words, whose tensors have its prefix."""
+        before = "model." if self._name.startswith(("Bart", "MBart")) else ""
+        writer = Config({**config.values, "architectures": [self._name]}, config.what, config.names)
+        writer.defaults = config.defaults
+        writer.tensors = {before + _PREFIX.sub("", name, count=1) for name in config.tensors}
+        return writer

@@ -1,0 +1,90 @@
+"""Rerankers give sentence-transformers' scores: classifiers, and decoders that judge by a word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tuili
+from reranker_folders import DOCUMENTS, QUERY, RERANKERS, write
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "rerankers.json").read_text())
+LOGIT_SCORE, SENTENCE = "1_LogitScore/config.json", "sentence_bert_config.json"
+
+
+def scores_of(folder: Path, **options: Any) -> np.ndarray:
+    with tuili.LLM(folder, num_threads=1, **options) as model:
+        ranked = model.rank(QUERY, DOCUMENTS)
+    assert [hit["score"] for hit in ranked] == sorted((hit["score"] for hit in ranked), reverse=True)
+    return np.array([hit["score"] for hit in sorted(ranked, key=lambda hit: hit["index"])])
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_a_reranker_gives_the_scores_of_sentence_transformers(name, tmp_path):
+    wanted = np.array(GOLDENS[name])
+    found = scores_of(write(name, tmp_path / "model"), cache_dir=tmp_path / "cache")
+    assert abs(found - wanted).max() <= 1e-5 * np.ptp(wanted)
+
+
+def changed(folder: Path, file: str, **settings: Any) -> Path:
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | settings))
+    return folder
+
+
+def test_another_word_in_the_files_is_another_model(tmp_path):
+    """The packed cache notices, though no weight has changed."""
+    folder = write("words of texts", tmp_path / "model")
+    found = []
+    for word in (70, 80, 70):
+        changed(folder, LOGIT_SCORE, true_token_id=word)
+        found.append(scores_of(folder, cache_dir=tmp_path / "cache"))
+    assert (found[1] == 0).all() and (found[0] == found[2]).all() and found[0].any()
+
+
+@pytest.mark.parametrize(
+    "file, settings, error, message",
+    [
+        (LOGIT_SCORE, {"true_token_id": 9000}, tuili.ModelFormatError, "token ids"),
+        (LOGIT_SCORE, {"true_token_id": -1}, tuili.ModelFormatError, "true_token_id"),
+        ("config.json", {"architectures": ["BertModel"]}, tuili.ModelUnsupportedError, "BertModel"),
+        ("config.json", {"architectures": ["XForCausalLM"]}, tuili.ModelUnsupportedError, "architectures"),
+        (
+            "config.json",
+            {"architectures": ["BertForCausalLM"]},
+            tuili.ModelUnsupportedError,
+            "without a class",
+        ),
+        (SENTENCE, {"transformer_task": "fill-mask"}, tuili.ModelUnsupportedError, "transformer_task"),
+        (SENTENCE, {"modality_config": {"message": {}}}, tuili.ModelFormatError, "format is missing"),
+    ],
+)
+def test_a_reranker_that_cannot_be_is_an_error(tmp_path, file, settings, error, message):
+    with pytest.raises(error, match=message):
+        tuili.LLM(changed(write("two words", tmp_path), file, **settings))
+
+
+def test_words_of_a_head_that_caps_its_logits_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(RERANKERS, "capped", RERANKERS["words of texts"].of("Gemma2ForCausalLM"))
+    with pytest.raises(tuili.ModelUnsupportedError, match="a bias, a scale or a cap"):
+        tuili.LLM(write("capped", tmp_path))
+
+
+def test_a_template_must_show_both_texts(tmp_path):
+    folder = write("two words", tmp_path)
+    (folder / "chat_template.jinja").write_text("{{ messages[1].content }}")
+    with tuili.LLM(folder) as model, pytest.raises(tuili.TemplateError, match="query and document"):
+        model.rank(QUERY, DOCUMENTS)
+    (folder / "chat_template.jinja").unlink()
+    with tuili.LLM(folder) as model, pytest.raises(tuili.TemplateError, match="no chat template"):
+        model.rank(QUERY, DOCUMENTS)
+
+
+def test_messages_that_are_too_long_are_an_error(tmp_path):
+    folder = write("two words", tmp_path)
+    with tuili.LLM(folder) as model, pytest.raises(tuili.PromptTooLongError, match="as messages"):
+        model.rank(QUERY, ["the river " * 100], truncation=True)
