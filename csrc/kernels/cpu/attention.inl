@@ -15,13 +15,6 @@ namespace {
 
 constexpr int64_t kFewQueries = 8;  // as in decoding: bound by memory
 
-struct Code {
-  int8_t value;
-};
-TUILI_INLINE Floats load(const Code* p) { return to_float(load_i8(reinterpret_cast<const uint8_t*>(p))); }
-template <class T>
-constexpr bool kCoded = __is_same(T, Code);
-
 TUILI_INLINE int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 // Queries first, first + 1, … of one kv head, numbered row by row, head by head.
@@ -421,86 +414,6 @@ void attention_merge(const AttentionArgs& args, int64_t kv_head, int64_t row, in
       merge(total_max, total_sum, total, from[head_dim], from[head_dim + 1], out, padded(head_dim));
     }
     write_result(args, row, kv_head * group + h, total, total_max, total_sum);
-  }
-}
-
-// Within the finite numbers of T: an infinite value would reach rows that do not see its key, as 0 · Inf.
-template <class T>
-TUILI_INLINE Floats saturated(Floats x) {
-  if constexpr (__is_same(T, Half)) return max(splat(-65504), min(splat(65504), x));  // NaN passes
-  if constexpr (kCoded<T>) return max(splat(-0x1p127f), min(splat(0x1p127f), x));     // scale · 127 is finite
-  return x;
-}
-
-template <class T>
-void write_pages(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
-                 Range tokens) {
-  const int64_t head_dim = pages.head_dim, block_size = pages.block_size;
-  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
-    const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
-    for (int64_t h = 0; h < pages.n_kv_heads; ++h) {
-      const int64_t page = block * pages.block_stride + h * head_dim * block_size;
-      T* to_k = static_cast<T*>(pages.k) + page + offset;
-      T* to_v = static_cast<T*>(pages.v) + page + offset * head_dim;
-      const int64_t at = t * ld + h * head_dim;
-      for_each_16({0, head_dim}, [=](int64_t d, int64_t count) {
-        T rounded[16];
-        store(rounded, saturated<T>(load_up_to(k + at + d, count)));
-        for (int64_t i = 0; i < count; ++i) to_k[(d + i) * block_size] = rounded[i];
-        store(rounded, saturated<T>(load_up_to(v + at + d, count)));
-        for (int64_t i = 0; i < count; ++i) to_v[d + i] = rounded[i];
-      });
-    }
-  }
-}
-
-// Codes n numbers to to[0], to[stride], …; returns their scale.
-float code_vector(Code* to, int64_t stride, const float* x, int64_t n) {
-  Ints largest = splat_int(0);
-  for_each_16({0, n}, [&](int64_t i, int64_t count) {
-    largest = max(largest, as_ints(absolute(saturated<Code>(load_up_to(x + i, count)))));
-  });
-  // As integers magnitudes are ordered like floats, with NaN above all.
-  const int32_t amax_bits = max_of(largest);
-  constexpr int32_t kSmallest = 27 << 23, kInfinity = 0x7f800000;  // 2^-100
-  const bool usable = amax_bits >= kSmallest && amax_bits < kInfinity;
-  float amax;
-  __builtin_memcpy(&amax, &amax_bits, sizeof(amax));
-  const Floats inverse = splat(127 / amax);
-  for_each_16({0, n}, [=](int64_t i, int64_t count) {
-    const Floats value = saturated<Code>(load_up_to(x + i, count)) * inverse;
-    const Ints code = as_ints(value + splat(kRounder)) - splat_int(kRounderBits);
-    int8_t codes[16];
-    store_i8(codes, usable ? code : splat_int(0));
-    for (int64_t j = 0; j < count; ++j) to[(i + j) * stride].value = codes[j];
-  });
-  return usable ? amax / 127 : amax_bits < kInfinity ? 0 : __builtin_nanf("");
-}
-
-void write_codes(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
-                 Range tokens) {
-  const int64_t head_dim = pages.head_dim, block_size = pages.block_size;
-  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
-    const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
-    for (int64_t h = 0; h < pages.n_kv_heads; ++h) {
-      const int64_t page = block * pages.block_stride + h * head_dim * block_size;
-      const int64_t scale = block * pages.scale_stride + h * block_size + offset;
-      const int64_t at = t * ld + h * head_dim;
-      Code* to_k = static_cast<Code*>(pages.k) + page + offset;
-      Code* to_v = static_cast<Code*>(pages.v) + page + offset * head_dim;
-      pages.k_scale[scale] = code_vector(to_k, block_size, k + at, head_dim);
-      pages.v_scale[scale] = code_vector(to_v, 1, v + at, head_dim);
-    }
-  }
-}
-
-void kv_write(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
-              Range tokens) {
-  switch (pages.type) {
-    case KvType::f32: return write_pages<float>(pages, k, v, ld, slots, tokens);
-    case KvType::f16: return write_pages<Half>(pages, k, v, ld, slots, tokens);
-    case KvType::bf16: return write_pages<Bfloat>(pages, k, v, ld, slots, tokens);
-    case KvType::i8: return write_codes(pages, k, v, ld, slots, tokens);
   }
 }
 

@@ -9,9 +9,17 @@ struct Bfloat {
   uint16_t bits;
 };
 
+// An element of an i8 page.
+struct Code {
+  int8_t value;
+};
+template <class T>
+constexpr bool kCoded = __is_same(T, Code);
+
 TUILI_INLINE Floats load(const Bfloat* p) {
   return as_floats(shl<16>(load_u16(reinterpret_cast<const uint16_t*>(p))));
 }
+TUILI_INLINE Floats load(const Code* p) { return to_float(load_i8(reinterpret_cast<const uint8_t*>(p))); }
 
 // The first n (1 to 16) of p, zeros after; nothing past them is read.
 template <class T>
@@ -45,6 +53,15 @@ TUILI_INLINE void store(Bfloat* p, Floats a) {
   const Ints rounded = shr<16>(bits + ((odd + splat_int(0x7fff)) & number));
   const Ints quiet = shl<6>(number + splat_int(1));
   store_u16(reinterpret_cast<uint16_t*>(p), (rounded | quiet) & splat_int(0xffff));
+}
+
+// The first `count` of 16 elements.
+template <class T>
+TUILI_INLINE void store_up_to(T* p, Floats a, int64_t count) {
+  if (count == 16) return store(p, a);
+  T copy[16];
+  store(copy, a);
+  for (int64_t i = 0; i < count; ++i) p[i] = copy[i];
 }
 
 // Horner's rule, the highest power first.
