@@ -72,12 +72,17 @@ def test_a_text_of_a_deberta_has_its_bits_in_any_batch(name: str, tmp_path: Path
     model = load(plan_model(write_folder(on_tensor_cores(name), tmp_path))).model
     texts = [some_ids(n, seed=n, n_vocab=model.spec.n_vocab) for n in (30, 7, 1)]
 
-    def vectors(model: _core.Model, texts: list[np.ndarray]) -> np.ndarray:
+    def vectors(
+        model: _core.Model, texts: list[np.ndarray], pooling: str = "mean", **options: bool
+    ) -> np.ndarray:
         runner = _core.Runner(model, max_batch_tokens=64, max_seqs=4, num_threads=1)
-        return runner.encode([_core.Sequence(ids) for ids in texts], "mean", False)
+        return runner.encode([_core.Sequence(ids, **options) for ids in texts], pooling, False)
 
     there = model.upload()
     found = vectors(there, texts)
+    for pooling in ("cls", "last"):  # one row of a text, and all of them
+        all_rows = vectors(there, texts, pooling, collect_hidden=True)
+        assert vectors(there, texts, pooling).tobytes() == all_rows.tobytes()
     assert np.abs(found - vectors(model, texts)).max() <= 0.1 * np.abs(found).max()
     for i, ids in enumerate(texts):
         assert vectors(there, [ids]).tobytes() == found[i : i + 1].tobytes()

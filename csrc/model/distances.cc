@@ -114,8 +114,9 @@ void Transformer::attend_distances(const Step& step, int64_t i, const TensorView
                                  .by_key = step.state.distances.by_key,
                                  .scores = step.state.distances.scores,
                                  .rows = step.state.distances.rows};
-  const TensorView k = step.rows(step.state.key, spec_.layers[i].kv_size());
-  ops::distance_attention(step.context, attention_of(i), out, q, k, step.kv[i].pages,
+  const TensorView& made = step.state.key;  // of all rows, whatever rows the step has
+  const TensorView k(made.data, made.dtype, {step.batch.n_tokens(), spec_.layers[i].kv_size()}, made.device);
+  ops::distance_attention(step.context, attention_of(i), out, q, k, step.kv[i].pages, step.in_area(i),
                           step.batch.areas[step.kv[i].area].rows, distances, step.state.attention_partials);
 }
 

@@ -391,9 +391,9 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   const auto tap = [&](int64_t i) {
     if (taps) ops::copy(context, TensorView(taps->hidden.f32_row(i), DType::f32, {h.rows(), h.size(1)}), h);
   };
-  // Queries that keys of their own rows meet, and a convolution, look at all rows.
+  // A convolution, beside the first layer, looks at all rows.
   const bool narrows = batch.asked && !taps,
-             spares = narrows && spec_.distances.places.empty() && spec_.convolution.n_taps == 0;
+             spares = narrows && (spec_.convolution.n_taps == 0 || spec_.n_layers() > 1);
   const int64_t n_whole = spec_.n_layers() - (spares ? 1 : 0);
   embed(step);
   for (int64_t i = 0; i < n_whole; ++i) {

@@ -47,7 +47,7 @@ KvPages pages_of(const KvPages& pages, int64_t head) {
   return one;
 }
 
-// Heads [first, first + count) of one call, and the rows of the whole batch.
+// Heads [first, first + count) of one call, and all its rows: k has those of the whole batch.
 struct Pass {
   const Context& context;
   const AttentionSpec& spec;
@@ -57,12 +57,12 @@ struct Pass {
   int64_t first, count;
 
   float* row_of(const TensorView& room, int64_t slot, int64_t row) const {
-    return room.f32() + (slot * q.rows() + row) * distances.n_rows;
+    return room.f32() + (slot * k.rows() + row) * distances.n_rows;
   }
 
   // Products of all rows with the table, one call of the kernel per head and some rows.
   void meet_table(const cpu::Range& panels) const {
-    const int64_t chunks = (q.rows() + kRowsPerProduct - 1) / kRowsPerProduct;
+    const int64_t chunks = (k.rows() + kRowsPerProduct - 1) / kRowsPerProduct;
     const auto product = [&](const TensorView& x, const TensorView& room, const PackedMatrix& w, int64_t slot,
                              int64_t row, int part) {
       cpu::GemmArgs args{};
@@ -76,10 +76,10 @@ struct Pass {
       context.kernels->gemm_float(args, panels);
     };
     context.pool->parallel_for(
-        count * chunks, threads_for(count * q.rows()), [&](int64_t begin, int64_t end, int part) {
+        count * chunks, threads_for(count * k.rows()), [&](int64_t begin, int64_t end, int part) {
           for (int64_t i = begin; i < end; ++i) {
             const int64_t slot = i / chunks, row = i % chunks * kRowsPerProduct;
-            if (!distances.keys.empty())
+            if (!distances.keys.empty() && row < q.rows())
               product(q, distances.by_query, distances.keys[first + slot], slot, row, part);
             if (!distances.queries.empty())
               product(k, distances.by_key, distances.queries[first + slot], slot, row, part);
@@ -92,16 +92,16 @@ struct Pass {
   }
 
   // bias[r][j] = (by_query[row r][place] + by_key[key j][place]) · scale, place of the distance from j to r
-  void gather_bias(float* bias, int64_t stride, const SequenceRows& s, int64_t slot, int64_t row,
-                   int64_t n_rows) const {
+  void gather_bias(float* bias, int64_t stride, const SequenceRows& s, int64_t first_key, int64_t slot,
+                   int64_t row, int64_t n_rows) const {
     const float* from_row[kRowsPerTile];
     for (int64_t r = 0; r < n_rows; ++r)
       from_row[r] =
           distances.keys.empty() ? nullptr : row_of(distances.by_query, slot, s.first_row + row + r);
     for (int64_t j = 0; j < s.n_keys; ++j) {
       const float* const from_key =
-          distances.queries.empty() ? nullptr : row_of(distances.by_key, slot, s.first_row + j);
-      const int32_t* const places = distances.places + distances.origin + row - j;
+          distances.queries.empty() ? nullptr : row_of(distances.by_key, slot, first_key + j);
+      const int32_t* const places = distances.places + distances.origin + s.position + row - j;
       for (int64_t r = 0; r < n_rows; ++r) {
         const int32_t place = places[r];
         const float score = (from_row[r] ? from_row[r][place] : 0) + (from_key ? from_key[place] : 0);
@@ -112,11 +112,11 @@ struct Pass {
       for (int64_t j = s.n_keys; j < stride; ++j) bias[r * stride + j] = 0;
   }
 
-  void attend(const SequenceRows& s, int64_t slot, int64_t row, int part) const {
+  void attend(const SequenceRows& s, int64_t first_key, int64_t slot, int64_t row, int part) const {
     const int64_t d = spec.head_dim, n_rows = std::min(kRowsPerTile, s.n_rows - row);
     const int64_t stride = Scratch::bias_stride(s.n_keys), at = (first + slot) * d;
     const Scratch scratch(context, part, d);
-    gather_bias(scratch.bias, stride, s, slot, row, n_rows);
+    gather_bias(scratch.bias, stride, s, first_key, slot, row, n_rows);
     const size_t bytes = static_cast<size_t>(d) * sizeof(float);
     for (int64_t r = 0; r < n_rows; ++r)
       std::memcpy(scratch.q + r * d, q.f32_row(s.first_row + row + r) + at, bytes);
@@ -144,7 +144,7 @@ struct Pass {
       std::memcpy(out.f32_row(s.first_row + row + r) + at, scratch.out + r * d, bytes);
   }
 
-  void attend_all(std::span<const SequenceRows> sequences) const {
+  void attend_all(std::span<const SequenceRows> sequences, std::span<const SequenceRows> texts) const {
     int64_t n_items = 0, work = 0;
     for (const SequenceRows& s : sequences) {
       n_items += (s.n_rows + kRowsPerTile - 1) / kRowsPerTile * count;
@@ -154,10 +154,13 @@ struct Pass {
         static_cast<int>(std::clamp<int64_t>(work * spec.head_dim / 65536, 1, context.n_threads));
     context.pool->parallel_for(n_items, threads, [&](int64_t begin, int64_t end, int part) {
       int64_t item = 0;
-      for (const SequenceRows& s : sequences)
+      const SequenceRows* text = texts.data();
+      for (const SequenceRows& s : sequences) {
+        while (text->blocks != s.blocks) ++text;
         for (int64_t slot = 0; slot < count; ++slot)
           for (int64_t row = 0; row < s.n_rows; row += kRowsPerTile, ++item)
-            if (item >= begin && item < end) attend(s, slot, row, part);
+            if (item >= begin && item < end) attend(s, text->first_row, slot, row, part);
+      }
     });
   }
 };
@@ -170,17 +173,25 @@ void check_plain(const AttentionSpec& spec, const KvPages& pages) {
 }
 
 void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q, const TensorView& k,
-           std::span<const SequenceRows> sequences, const Distances& distances) {
+           std::span<const SequenceRows> sequences, std::span<const SequenceRows> texts,
+           const Distances& distances) {
   for (const TensorView& x : {out, q, k}) expect_f32("distance_attention", "q, k or out", x);
-  TUILI_EXPECT(same_shape(q, out) && same_shape(q, k) && q.size(1) == spec.n_heads * spec.head_dim,
+  TUILI_EXPECT(same_shape(q, out) && q.rows() <= k.rows() && q.size(1) == k.size(1) &&
+                   q.size(1) == spec.n_heads * spec.head_dim,
                "distance_attention: q is ", q, ", k is ", k, ", out is ", out, " for ", spec.n_heads,
                " heads of ", spec.head_dim);
   const int64_t rows = std::min(distances.by_query.rows(), distances.by_key.rows());
-  TUILI_EXPECT(rows >= q.rows(), "distance_attention: room for ", rows, " rows, q is ", q);
-  for (const SequenceRows& s : sequences)
-    TUILI_EXPECT(s.first_row >= 0 && s.first_row + s.n_rows <= q.rows() && s.position == 0 &&
-                     s.n_rows == s.n_keys && s.n_keys <= distances.origin + 1,
+  TUILI_EXPECT(rows >= k.rows(), "distance_attention: room for ", rows, " rows, k is ", k);
+  auto text = texts.begin();
+  for (const SequenceRows& s : sequences) {
+    while (text != texts.end() && text->blocks != s.blocks) ++text;
+    TUILI_EXPECT(text != texts.end() && text->first_row >= 0 && text->first_row + s.n_keys <= k.rows(),
+                 "distance_attention: rows of no text, or of one whose ", s.n_keys, " keys are not in k, ",
+                 k);
+    TUILI_EXPECT(s.first_row >= 0 && s.first_row + s.n_rows <= q.rows() && s.position >= 0 &&
+                     s.position + s.n_rows <= s.n_keys && s.n_keys <= distances.origin + 1,
                  "distance_attention: ", s.n_rows, " rows of ", s.n_keys, " keys at position ", s.position);
+  }
 }
 
 }  // namespace
@@ -190,25 +201,28 @@ int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys) {
 }
 
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
-                        const TensorView& q, const TensorView& k, const KvPages& pages,
-                        const BatchRows& batch, const Distances& distances, std::span<float> partials) {
+                        const TensorView& q, const TensorView& k, const KvPages& pages, const BatchRows& rows,
+                        const BatchRows& texts, const Distances& distances, std::span<float> partials) {
   check_plain(spec, pages);
   if (q.device == DeviceKind::cuda)
-    return on_device::distance_attention(context, spec, out, q, k, on_device::pages_of(pages),
-                                         batch.on_device, distances, partials);
-  const std::span<const SequenceRows> sequences = batch.on_cpu;
-  check(spec, out, q, k, sequences, distances);
-  int64_t longest = 1;
-  for (const SequenceRows& s : sequences) longest = std::max(longest, s.n_keys);
-  const int64_t low = distances.places[distances.origin - (longest - 1)];
-  const int64_t high = distances.places[distances.origin + longest - 1];
+    return on_device::distance_attention(context, spec, out, q, k, on_device::pages_of(pages), rows.on_device,
+                                         texts.on_device, distances, partials);
+  const std::span<const SequenceRows> sequences = rows.on_cpu;
+  check(spec, out, q, k, sequences, texts.on_cpu, distances);
+  int64_t behind = 0, ahead = 0;  // keys of a row, at most
+  for (const SequenceRows& s : sequences) {
+    behind = std::max(behind, s.position + s.n_rows - 1);
+    ahead = std::max(ahead, s.n_keys - 1 - s.position);
+  }
+  const int64_t low = distances.places[distances.origin - ahead];
+  const int64_t high = distances.places[distances.origin + behind];
   const cpu::Range panels{low / kPanel, high / kPanel + 1};
-  const int64_t at_once = std::max<int64_t>(1, distances.by_query.rows() / std::max<int64_t>(q.rows(), 1));
+  const int64_t at_once = std::max<int64_t>(1, distances.by_query.rows() / std::max<int64_t>(k.rows(), 1));
   for (int64_t first = 0; first < spec.n_heads; first += at_once) {
     const Pass pass{
         context, spec, distances, out, q, k, pages, first, std::min(at_once, spec.n_heads - first)};
     pass.meet_table(panels);
-    pass.attend_all(sequences);
+    pass.attend_all(sequences, texts.on_cpu);
   }
 }
 

@@ -396,18 +396,19 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
 
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
-                        const Sequences& sequences, const Distances& distances, std::span<float> partials) {
+                        const Sequences& sequences, const Sequences& texts, const Distances& distances,
+                        std::span<float> partials) {
   expect_dense("distance_attention", "q", q);
   expect_dense("distance_attention", "k", k);
   expect_dense("distance_attention", "scores", distances.scores);
   const int64_t n_tokens = q.rows(), ld = sequences.max_keys;
-  TUILI_EXPECT(same_shape(q, k) && q.size(1) == spec.n_heads * spec.head_dim &&
+  TUILI_EXPECT(n_tokens <= k.rows() && q.size(1) == k.size(1) && q.size(1) == spec.n_heads * spec.head_dim &&
                    distances.scores.count() >= spec.n_heads * n_tokens * ld &&
                    distances.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
                "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
                spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
-  TUILI_EXPECT(sequences.max_rows <= distances.origin + 1, "distance_attention: texts of ",
-               sequences.max_rows, " rows; there are places for distances up to ", distances.origin);
+  TUILI_EXPECT(texts.max_rows <= distances.origin + 1, "distance_attention: texts of ", texts.max_rows,
+               " rows; there are places for distances up to ", distances.origin);
   const auto table = [](std::span<const PackedMatrix> heads) {
     return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
   };
@@ -424,6 +425,7 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                                 .places = distances.places,
                                 .origin = distances.origin,
                                 .sequences = sequences.list,
+                                .texts = texts.list,
                                 .n_sequences = sequences.count,
                                 .max_rows = sequences.max_rows,
                                 .n_tokens = n_tokens,

@@ -88,7 +88,8 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
 // The same with the scores from distances, which it makes first.
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
-                        const Sequences& sequences, const Distances& distances, std::span<float> partials);
+                        const Sequences& sequences, const Sequences& texts, const Distances& distances,
+                        std::span<float> partials);
 
 // Of rows of logits f32 [n_rows, n_vocab].   tokens i32, max and sum f32 [n_rows].
 void argmax(const Context& context, const TensorView& tokens, const TensorView& logits);

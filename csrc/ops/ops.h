@@ -278,7 +278,7 @@ struct Distances {
       nullptr;  // places[origin + query's position - key's]: a row of the table; never falls
   int64_t origin = 0;
   int64_t n_rows = 0;
-  TensorView by_query, by_key;  // room: f32 [at least n_tokens, n_rows]; with more, several heads go at once
+  TensorView by_query, by_key;  // room: f32 [at least k's rows, n_rows]; with more, several heads go at once
   // On cuda, where a table's heads are bf16, one after another, room for what the distances add, and for rows
   // as sequences: f32 [n_heads, at least n_tokens · max_keys] and u8 [at least n_tokens DeviceSequences].
   TensorView scores, rows;
@@ -287,11 +287,12 @@ struct Distances {
 // Scratch that a thread needs for it.
 int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys);
 
-// As `attention` over whole sequences, all keys seen; k f32 as q, also in the pages. Scores are
+// As `attention`, all keys seen, over rows of whole texts: q has those that `rows` counts, in the order of
+// `texts`; k f32 [rows of all texts, as q] has their keys, also in the pages. Scores are
 //   (q·k) · scale + (q·keys[place] + k·queries[place]) · scale
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages, const BatchRows& rows,
-                        const Distances& distances, std::span<float> partials);
+                        const BatchRows& texts, const Distances& distances, std::span<float> partials);
 
 // ---- experts
 

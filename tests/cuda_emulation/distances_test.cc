@@ -29,22 +29,29 @@ struct Answer {
   std::vector<cuda::AttentionSequence> rows;
 };
 
-// Of texts of so many tokens, whose rows of q and k are those of one long text from its beginning on.
+// Of texts of so many tokens, whose rows of q and k are those of one long text from its beginning on; or of
+// the rows `asked` of one text, which are those of q.
 Answer answer(const Tables& tables, const std::vector<float>& q, const std::vector<float>& k,
-              const std::vector<int64_t>& lengths, Parts parts) {
+              const std::vector<int64_t>& lengths, Parts parts,
+              const std::vector<cuda::AttentionSequence>& asked = {}) {
   const int64_t row = kHeads * tables.head_dim;
   std::vector<float> qs, ks;
-  std::vector<cuda::AttentionSequence> sequences;
+  std::vector<cuda::AttentionSequence> texts;
   int64_t n_tokens = 0, max_rows = 0;
   for (const int64_t n : lengths) {
-    sequences.push_back({int32_t(n_tokens), int32_t(n), 0, int32_t(n), int32_t(7 + n)});
-    qs.insert(qs.end(), q.begin(), q.begin() + n * row);
+    texts.push_back({int32_t(n_tokens), int32_t(n), 0, int32_t(n), int32_t(7 + n)});
+    if (asked.empty()) qs.insert(qs.end(), q.begin(), q.begin() + n * row);
     ks.insert(ks.end(), k.begin(), k.begin() + n * row);
     n_tokens += n;
     max_rows = std::max(max_rows, n);
   }
+  if (!asked.empty()) {
+    qs = q;
+    n_tokens = std::ssize(q) / row;
+  }
+  const std::vector<cuda::AttentionSequence>& sequences = asked.empty() ? texts : asked;
   OnDevice<float> bias(std::vector<float>(size_t(kHeads * n_tokens * kLongest), NAN)), q_rows(qs), k_rows(ks);
-  OnDevice<cuda::AttentionSequence> list(sequences), rows(static_cast<size_t>(n_tokens));
+  OnDevice<cuda::AttentionSequence> list(sequences), whole(texts), rows(static_cast<size_t>(n_tokens));
   OnDevice<bf16> keys(tables.keys), queries(tables.queries);
   OnDevice<int32_t> places(tables.places);
   device::check(cuda::distance_bias(nullptr, {.bias = bias.get(),
@@ -59,6 +66,7 @@ Answer answer(const Tables& tables, const std::vector<float>& q, const std::vect
                                               .places = places.get(),
                                               .origin = kOrigin,
                                               .sequences = list.get(),
+                                              .texts = whole.get(),
                                               .n_sequences = std::ssize(sequences),
                                               .max_rows = max_rows,
                                               .n_tokens = n_tokens,
@@ -112,6 +120,20 @@ TUILI_TEST(scores_from_distances_stay_within_their_error_bound_in_any_batch) {
   check(7, Parts::both, 20);
 }
 
+TUILI_TEST(rows_of_a_text_have_the_bits_of_all_its_rows) {
+  const Tables tables{24};
+  const int64_t n = 20, row = kHeads * tables.head_dim, asked = 13, n_asked = 2;
+  const std::vector<float> q = normals<float>(size_t(n * row), 3), k = normals<float>(size_t(n * row), 4);
+  const Answer all = answer(tables, q, k, {n}, Parts::both);
+  const std::vector<float> some(q.begin() + asked * row, q.begin() + (asked + n_asked) * row);
+  const Answer found = answer(tables, some, k, {n}, Parts::both, {{0, n_asked, asked, n, 7 + n}});
+  for (int64_t head = 0; head < kHeads; ++head)
+    for (int64_t i = 0; i < n_asked; ++i)
+      require(same_bits(&found.bias[size_t((head * n_asked + i) * kLongest)],
+                        &all.bias[size_t((head * n + asked + i) * kLongest)], n),
+              "head ", head, ", row ", asked + i);
+}
+
 TUILI_TEST(biases_of_more_than_kernels_count_are_refused) {
   cuda::DistanceArgs args{};
   args.n_sequences = args.max_rows = args.n_tokens = args.n_heads = 1;
@@ -139,8 +161,9 @@ TUILI_TEST(distances_beyond_the_table_of_places_are_refused) {
   distances.rows = TensorView(rows.get(), DType::u8, {bytes}, DeviceKind::cuda);
   const auto error = [&](int64_t origin) {
     distances.origin = origin;
-    return error_of(
-        [&] { ops::on_device::distance_attention({}, spec, x, x, x, {}, sequences, distances, {}); });
+    return error_of([&] {
+      ops::on_device::distance_attention({}, spec, x, x, x, {}, sequences, sequences, distances, {});
+    });
   };
   require_error("texts of 4 rows; there are places for distances up to 2", error(2));
   require_error("pages of 0 heads", error(3));

@@ -43,15 +43,15 @@ constexpr int panels_for(int rows) { return rows * 4 <= kFloatSums ? 4 : rows * 
 constexpr int64_t kStepsAhead = 32;
 
 // acc[r][p] = fma(x[r, i], w[p][i], acc[r][p]) for i ascending in [0, k); w[p] is 16 wide with row stride
-// ldw.
-template <int kRows, int kPanels, class W>
+// ldw. kAhead: so many steps before w is asked for, or 0.
+template <int64_t kAhead, int kRows, int kPanels, class W>
 TUILI_INLINE void chains(Floats (&acc)[kRows][kPanels], const float* x, int64_t ldx,
                          const W* const (&w)[kPanels], int64_t ldw, int64_t k) {
   for (int64_t i = 0; i < k; ++i) {
     Floats b[kPanels];
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      if constexpr (kRows >= 4) __builtin_prefetch(w[p] + (i + kStepsAhead) * ldw);
+      if constexpr (kAhead > 0) __builtin_prefetch(w[p] + (i + kAhead) * ldw);
       b[p] = load(w[p] + i * ldw);
     }
 #pragma GCC unroll 16
@@ -95,7 +95,8 @@ void float_tile(const GemmArgs& args, int64_t row, int64_t panel, const KBlock& 
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) acc[r][p] = zero();
-  chains(acc, args.x + row * args.ldx + block.begin, args.ldx, panels, kPanel, block.size);
+  constexpr int64_t kAhead = kRows >= 4 ? kStepsAhead : 0;
+  chains<kAhead>(acc, args.x + row * args.ldx + block.begin, args.ldx, panels, kPanel, block.size);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4

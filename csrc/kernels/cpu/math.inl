@@ -9,9 +9,17 @@ struct Bfloat {
   uint16_t bits;
 };
 
+// An element of an i8 page.
+struct Code {
+  int8_t value;
+};
+template <class T>
+constexpr bool kCoded = __is_same(T, Code);
+
 TUILI_INLINE Floats load(const Bfloat* p) {
   return as_floats(shl<16>(load_u16(reinterpret_cast<const uint16_t*>(p))));
 }
+TUILI_INLINE Floats load(const Code* p) { return to_float(load_i8(reinterpret_cast<const uint8_t*>(p))); }
 
 // The first n (1 to 16) of p, zeros after; nothing past them is read.
 template <class T>
@@ -47,6 +55,15 @@ TUILI_INLINE void store(Bfloat* p, Floats a) {
   store_u16(reinterpret_cast<uint16_t*>(p), (rounded | quiet) & splat_int(0xffff));
 }
 
+// The first `count` of 16 elements.
+template <class T>
+TUILI_INLINE void store_up_to(T* p, Floats a, int64_t count) {
+  if (count == 16) return store(p, a);
+  T copy[16];
+  store(copy, a);
+  for (int64_t i = 0; i < count; ++i) p[i] = copy[i];
+}
+
 // Horner's rule, the highest power first.
 template <int kTerms>
 TUILI_INLINE Floats polynomial(const float (&c)[kTerms], Floats x) {
@@ -67,6 +84,14 @@ TUILI_INLINE Floats with_sign_of(Floats magnitude, Floats sign) {
 constexpr float kRounder = 0x1.8p23f;
 constexpr int32_t kRounderBits = 0x4b400000;
 
+// a · 2^n, n in [-150, 128] and given as n + kRounder: in two factors, because neither end is a float.
+template <class F>
+TUILI_INLINE F scaled(F a, F shifted) {
+  const Ints exponent = as_ints(shifted), half = shr<1>(exponent);  // the rounder is shifted out below
+  const Ints one = splat_int(127 << 23);
+  return a * as_floats(shl<23>(half) + one) * as_floats(shl<23>(exponent - half) + one);
+}
+
 // 2^n · e^r with n = round(x / ln 2), |r| <= ln 2 / 2. At most 1.04 ulp off; -Inf gives 0, x > 88.73 Inf, NaN
 // NaN.
 TUILI_INLINE Floats exp(Floats x) {
@@ -77,12 +102,7 @@ TUILI_INLINE Floats exp(Floats x) {
   // ln 2 in two parts; the first has few enough bits for n · part to be exact.
   const Floats r = fma(n, splat(-0x1.7f7d1cp-20f), fma(n, splat(-0x1.62e4p-1f), x));
   const Floats e = fma(r * r, polynomial(kPowers, r), r) + splat(1);
-  // 2^n in two factors, because n reaches -150 and 128.
-  const Ints exponent = as_ints(shifted) - splat_int(kRounderBits);
-  const Ints half = shr<1>(exponent);
-  const Floats scale = as_floats(shl<23>(half + splat_int(127)));
-  const Floats rest = as_floats(shl<23>(exponent - half + splat_int(127)));
-  return e * scale * rest;
+  return scaled(e, shifted);
 }
 
 TUILI_INLINE float exp_scalar(float x) { return first_lane(exp(splat(x))); }

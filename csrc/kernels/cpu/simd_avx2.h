@@ -67,6 +67,33 @@ TUILI_INLINE void store_first(float* p, Floats a, int64_t n) {
   _mm256_maskstore_ps(p + 8, lanes.hi, a.hi);
 }
 
+// 8 rows and columns of it.
+TUILI_INLINE void transpose_8(float* to, const float* from) {
+  __m256 pairs[8], quads[8];  // quads[4 g + c]: of rows 4 g to 4 g + 3 the columns c and c + 4
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    const __m256 a = _mm256_loadu_ps(from + 16 * i), b = _mm256_loadu_ps(from + 16 * i + 16);
+    pairs[i] = _mm256_unpacklo_ps(a, b);
+    pairs[i + 1] = _mm256_unpackhi_ps(a, b);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    const int at = i / 4 * 4 + i % 4 / 2;
+    quads[i] = _mm256_shuffle_ps(pairs[at], pairs[at + 2], 0x44);
+    quads[i + 1] = _mm256_shuffle_ps(pairs[at], pairs[at + 2], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    _mm256_storeu_ps(to + 16 * c, _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x20));
+    _mm256_storeu_ps(to + 16 * (c + 4), _mm256_permute2f128_ps(quads[c], quads[4 + c], 0x31));
+  }
+}
+TUILI_INLINE void transpose(float* to, const float* from) {
+  for (int row = 0; row < 16; row += 8)
+    for (int column = 0; column < 16; column += 8)
+      transpose_8(to + 16 * column + row, from + 16 * row + column);
+}
+
 TUILI_INLINE Floats operator+(Floats a, Floats b) {
   return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }

@@ -48,6 +48,34 @@ TUILI_INLINE Mask first(int64_t n) { return {__mmask16((1u << n) - 1)}; }
 TUILI_INLINE Floats load_first(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n).v, p)}; }
 TUILI_INLINE void store_first(float* p, Floats a, int64_t n) { _mm512_mask_storeu_ps(p, first(n).v, a.v); }
 
+TUILI_INLINE void transpose(float* to, const float* from) {
+  __m512 pairs[16], quads[16];  // quads[4 g + c]: of rows 4 g to 4 g + 3 the columns c, c + 4, c + 8, c + 12
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    const __m512 a = _mm512_loadu_ps(from + 16 * i), b = _mm512_loadu_ps(from + 16 * i + 16);
+    pairs[i] = _mm512_unpacklo_ps(a, b);
+    pairs[i + 1] = _mm512_unpackhi_ps(a, b);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    const int at = i / 4 * 4 + i % 4 / 2;
+    const __m512d a = _mm512_castps_pd(pairs[at]), b = _mm512_castps_pd(pairs[at + 2]);
+    quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    quads[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even_0 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);
+    const __m512 even_1 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);
+    const __m512 odd_0 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);
+    const __m512 odd_1 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xdd);
+    _mm512_storeu_ps(to + 16 * c, _mm512_shuffle_f32x4(even_0, even_1, 0x88));
+    _mm512_storeu_ps(to + 16 * (c + 4), _mm512_shuffle_f32x4(odd_0, odd_1, 0x88));
+    _mm512_storeu_ps(to + 16 * (c + 8), _mm512_shuffle_f32x4(even_0, even_1, 0xdd));
+    _mm512_storeu_ps(to + 16 * (c + 12), _mm512_shuffle_f32x4(odd_0, odd_1, 0xdd));
+  }
+}
+
 TUILI_INLINE Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
 TUILI_INLINE Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
 TUILI_INLINE Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -56,6 +84,10 @@ TUILI_INLINE Floats fma(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(
 TUILI_INLINE Floats min(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
 TUILI_INLINE Floats max(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
 
+// math.inl's in one instruction.
+TUILI_INLINE Floats scaled(Floats a, Floats shifted) {
+  return {_mm512_scalef_ps(a.v, _mm512_sub_ps(shifted.v, _mm512_set1_ps(0x1.8p23f)))};
+}
 TUILI_INLINE float first_lane(Floats a) { return _mm512_cvtss_f32(a.v); }
 TUILI_INLINE float sum(Floats a) {
   const __m256 by8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

@@ -2,7 +2,7 @@
 //
 // A Floats is 16 float32, a panel wide, on every instruction set: 16 numbers here, 2 registers on AVX2, 1 on
 // AVX-512, 4 on NEON. The .inl files are written once over these words:
-//   Floats   zero splat load load_first store store_first  + - * /  fma min max sum max_of
+//   Floats   zero splat load load_first store store_first transpose  + - * /  fma min max sum max_of
 //   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
 //   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
 //   load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen accumulate;
@@ -109,6 +109,12 @@ TUILI_INLINE Floats load_first(const float* p, int64_t n) {
 TUILI_INLINE void store(float* p, Floats a) { __builtin_memcpy(p, a.v, sizeof(a.v)); }
 TUILI_INLINE void store(Half* p, Floats a) { TUILI_LANES p[i].bits = float_to_half(a.v[i]); }
 TUILI_INLINE void store_first(float* p, Floats a, int64_t n) { TUILI_LANES if (i < n) p[i] = a.v[i]; }
+
+// Of a block [16][16].
+TUILI_INLINE void transpose(float* to, const float* from) {
+  for (int row = 0; row < 16; ++row)
+    for (int column = 0; column < 16; ++column) to[16 * column + row] = from[16 * row + column];
+}
 
 TUILI_INLINE Floats operator+(Floats a, Floats b) {
   TUILI_LANES a.v[i] = a.v[i] + b.v[i];

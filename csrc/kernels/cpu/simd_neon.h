@@ -63,6 +63,22 @@ TUILI_INLINE void store_first(float* p, Floats a, int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = copy[i];
 }
 
+// 4 rows and columns of it.
+TUILI_INLINE void transpose_4(float* to, const float* from) {
+  const float32x4x2_t first = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + 16));
+  const float32x4x2_t second = vtrnq_f32(vld1q_f32(from + 32), vld1q_f32(from + 48));
+#pragma GCC unroll 2
+  for (int c = 0; c < 2; ++c) {
+    vst1q_f32(to + 16 * c, vcombine_f32(vget_low_f32(first.val[c]), vget_low_f32(second.val[c])));
+    vst1q_f32(to + 16 * (c + 2), vcombine_f32(vget_high_f32(first.val[c]), vget_high_f32(second.val[c])));
+  }
+}
+TUILI_INLINE void transpose(float* to, const float* from) {
+  for (int row = 0; row < 16; row += 4)
+    for (int column = 0; column < 16; column += 4)
+      transpose_4(to + 16 * column + row, from + 16 * row + column);
+}
+
 TUILI_INLINE Floats operator+(Floats a, Floats b) {
   TUILI_REGISTERS a.v[i] = vaddq_f32(a.v[i], b.v[i]);
   return a;

@@ -9,6 +9,7 @@
 #include "kernels/cpu/gemm_quant.inl"
 #include "kernels/cpu/elementwise.inl"
 #include "kernels/cpu/attention.inl"
+#include "kernels/cpu/kv_write.inl"
 // clang-format on
 
 #define TUILI_QUOTED(x) #x

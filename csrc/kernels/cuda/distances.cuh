@@ -34,12 +34,16 @@ __device__ __forceinline__ float dot_row(const float* x, const __nv_bfloat16* ro
   return sum;
 }
 
-// Block (x, y, z): row x of sequence z in head y, a thread per key in turn.
+// Block (x, y, z): row x of sequence z in head y, a thread per key in turn. A sequence and its text begin at
+// the same block of keys.
 template <Access kAccess>
 __global__ void __launch_bounds__(kDistanceThreads) distance_bias_kernel(DistanceArgs args) {
   const AttentionSequence sequence = args.sequences[blockIdx.z];
   const int row = blockIdx.x, head = blockIdx.y, head_dim = static_cast<int>(args.head_dim);
   if (row >= sequence.n_rows) return;
+  const AttentionSequence* text = args.texts;
+  while (text->first_block != sequence.first_block) ++text;
+  const int64_t first_key = text->first_row;
   const int64_t at = sequence.first_row + row, column = static_cast<int64_t>(head) * head_dim;
   if (head == 0 && threadIdx.x == 0)
     args.rows[at] = {static_cast<int32_t>(at), 1, static_cast<int32_t>(-at * args.ld_bias), sequence.n_keys,
@@ -47,12 +51,13 @@ __global__ void __launch_bounds__(kDistanceThreads) distance_bias_kernel(Distanc
   float* const bias = args.bias + (static_cast<int64_t>(head) * args.n_tokens + at) * args.ld_bias;
   const int64_t table = static_cast<int64_t>(head) * args.n_rows * head_dim;
   for (int key = threadIdx.x; key < sequence.n_keys; key += kDistanceThreads) {
-    const int64_t place = table + static_cast<int64_t>(args.places[args.origin + row - key]) * head_dim;
+    const int64_t place =
+        table + static_cast<int64_t>(args.places[args.origin + sequence.position + row - key]) * head_dim;
     float score = 0.0f;
     if (args.keys != nullptr)
       score = dot_row<kAccess>(args.q + at * args.ld + column, args.keys + place, head_dim);
     if (args.queries != nullptr) {
-      const float* const k = args.k + (sequence.first_row + key) * args.ld + column;
+      const float* const k = args.k + (first_key + key) * args.ld + column;
       score = __fadd_rn(score, dot_row<kAccess>(k, args.queries + place, head_dim));
     }
     bias[key] = __fmul_rn(score, args.scale);

@@ -247,14 +247,15 @@ struct DistanceArgs {
   AttentionSequence* rows;  // [n_tokens]
   int64_t ld_bias;          // at least every n_keys; n_tokens · ld_bias below 2^31
   const float* q;           // f32 [n_tokens, n_heads · head_dim], row stride ld
-  const float* k;           // the same
+  const float* k;           // the same of all rows of the texts
   int64_t ld;
   const bf16* keys;     // [n_heads][n_rows][head_dim], or null
   const bf16* queries;  // the same
   int64_t n_rows;
   const int32_t* places;
   int64_t origin;
-  const AttentionSequence* sequences;
+  const AttentionSequence* sequences;  // parts of texts, in q
+  const AttentionSequence* texts;      // each of which is there, in k
   int64_t n_sequences;
   int64_t max_rows;
   int64_t n_tokens;

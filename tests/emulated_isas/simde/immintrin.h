@@ -44,6 +44,17 @@ inline V fused(V x, V y, V z) {
   return out;
 }
 
+// x · 2^n, rounded once, for whole n; a NaN passes.
+inline __m512 scaled(__m512 x, __m512 n) {
+  Lanes<float, 16> a, b;
+  __builtin_memcpy(&a, &x, sizeof(x));
+  __builtin_memcpy(&b, &n, sizeof(n));
+  for (int i = 0; i < 16; ++i)
+    if (a.v[i] == a.v[i]) a.v[i] = __builtin_ldexpf(a.v[i], int(b.v[i]));
+  __builtin_memcpy(&x, &a, sizeof(x));
+  return x;
+}
+
 template <class From, class F>
 inline int32_t fold(__m512i in, F f) {
   Lanes<From, 16> a;
@@ -105,6 +116,8 @@ inline int32_t same(int32_t x) { return x; }
 #define _mm_fmadd_ps(a, b, c) tuili_emulated::fused<__m128>(a, b, c)
 #define _mm256_fmadd_ps(a, b, c) tuili_emulated::fused<__m256>(a, b, c)
 #define _mm512_fmadd_ps(a, b, c) tuili_emulated::fused<__m512>(a, b, c)
+#undef _mm512_scalef_ps  // SIMDe's has no subnormal results
+#define _mm512_scalef_ps(a, n) tuili_emulated::scaled(a, n)
 #define _mm512_cvtepi32_epi16(a) tuili_emulated::map<__m256i, int16_t, int32_t>(a, tuili_emulated::same)
 #define _mm512_cvtepi32_epi8(a) tuili_emulated::map<__m128i, int8_t, int32_t>(a, tuili_emulated::same)
 #define _mm512_cvtepi32_ps(a) tuili_emulated::map<__m512, float, int32_t>(a, tuili_emulated::same)
@@ -119,6 +132,8 @@ inline int32_t same(int32_t x) { return x; }
   tuili_emulated::map<__m256i, uint16_t, float>(a, tuili_emulated::store_half)
 #define _mm512_cvtss_f32(a) _mm_cvtss_f32(_mm256_castps256_ps128(tuili_emulated::eight(a, 0)))
 #define _mm512_extractf32x8_ps(a, half) tuili_emulated::eight(a, half)
+#define _mm512_shuffle_f32x4(a, b, lanes) \
+  _mm512_castsi512_ps(_mm512_shuffle_i32x4(_mm512_castps_si512(a), _mm512_castps_si512(b), lanes))
 #define _mm512_maskz_loadu_ps(mask, p) tuili_emulated::load_some(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, a) tuili_emulated::store_some(p, mask, a)
 #define _mm512_reduce_add_epi32(a) \
