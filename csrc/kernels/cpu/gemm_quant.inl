@@ -50,8 +50,8 @@ struct Places {
   TUILI_INLINE int64_t of(int r) const { return at + r / kRowBlock * block + r % kRowBlock; }
 };
 
-// isum[r] += Σ code · a over a group (= with sub-scales), in runs of as many quads as a Partial holds exactly.
-// holds exactly.
+// isum[r] += Σ code · a over a group (= with sub-scales), in runs of as many quads as a Partial holds
+// exactly. holds exactly.
 template <Format kFormat, int kRows, int kStep = 0>
 TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const GroupView& group,
                                const RunScales<kFormat>& scales, const int8_t* codes, Places places) {
