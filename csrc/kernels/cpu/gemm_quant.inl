@@ -50,11 +50,11 @@ struct Places {
   TUILI_INLINE int64_t of(int r) const { return at + r / kRowBlock * block + r % kRowBlock; }
 };
 
-// isum[r] += Σ code · a over a group (= with sub-scales), in runs of as many quads as a Partial holds
-// exactly. holds exactly.
+// isum[r] = start[r] + Σ code · a over the group, in runs of as many quads as a Partial holds exactly.
 template <Format kFormat, int kRows, int kStep = 0>
-TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const GroupView& group,
-                               const RunScales<kFormat>& scales, const int8_t* codes, Places places) {
+TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], const Ints (&start)[kRows],
+                               const GroupView& group, const RunScales<kFormat>& scales, const int8_t* codes,
+                               Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kQuad = quad_of<kFormat>(kStep);
   constexpr int kHalfLimit = kCoding.sub_scales == 2 ? 4 : 8;
@@ -63,7 +63,7 @@ TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], c
   const Bytes w = codes_at<kFormat, kQuad>(group);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    if constexpr (kStep == 0 && kCoding.sub_scales == 0) partial[r] = sum_from(isum[r]);
+    if constexpr (kStep == 0 && kCoding.sub_scales == 0) partial[r] = sum_from(start[r]);
     if constexpr (kStep % kRun == 0 && (kStep > 0 || kCoding.sub_scales > 0)) partial[r] = no_sum();
     partial[r] = dot<kCoding.bits>(partial[r], w, codes + places.of(r) * kGroup + 4 * kQuad);
     if constexpr (kStep % kRun == kRun - 1) {
@@ -71,11 +71,11 @@ TUILI_INLINE void add_products(Ints (&isum)[kRows], Partial (&partial)[kRows], c
       if constexpr (kCoding.sub_scales > 0) run = widen(partial[r], scales.of_half[kQuad / 4]);
       if constexpr (kCoding.sub_scales == 0) run = widen(partial[r]);
       if constexpr (kStep > kRun - 1) isum[r] = accumulate(isum[r], run);
-      if constexpr (kStep == kRun - 1) isum[r] = kCoding.sub_scales > 0 ? run : completed(run, isum[r]);
+      if constexpr (kStep == kRun - 1) isum[r] = kCoding.sub_scales > 0 ? run : completed(run, start[r]);
     }
   }
   if constexpr (kStep < 7)
-    add_products<kFormat, kRows, kStep + 1>(isum, partial, group, scales, codes, places);
+    add_products<kFormat, kRows, kStep + 1>(isum, partial, start, group, scales, codes, places);
 }
 
 // 32 · sub_scale of both halves of a 6-bit group as a pair of int16 per column, for pair_dot with the half
@@ -115,20 +115,19 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
                              const QuantizedRows& x, Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
-  Ints isum[kRows];
+  const GroupView group = group_at<kFormat>(w, panel, first);
+  Ints isum[kRows], start[kRows];
   Partial partial[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-    isum[r] = splat_int(0);
+    start[r] = splat_int(0);
     if constexpr (kOffsetBits >= 0 && kCoding.sub_scales == 0)
-      isum[r] = shl<kOffsetBits>(splat_int(x.minus_sum[places.of(r)]));
+      start[r] = shl<kOffsetBits>(splat_int(x.minus_sum[places.of(r)]));
   }
-  GroupView group;
-  for (int g = 0; g < kGroups; ++g) {
-    group = group_at<kFormat>(w, panel, first + g);
-    add_products<kFormat, kRows>(isum, partial, group, run_scales<kFormat>(group), x.low,
+  add_products<kFormat, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.low, places);
+  for (int g = 1; g < kGroups; ++g)
+    add_products<kFormat, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g), {}, x.low,
                                  {places.at + g * kRowBlock, places.block});
-  }
   const Floats scale = load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
