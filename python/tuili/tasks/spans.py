@@ -102,12 +102,14 @@ class Task(Pipeline):
                 param="max_seq_len",
             )
         parts = encoding_of(backend, document)
-        words = {i: parts.word_to_chars(i) for i in dict.fromkeys(parts.word_ids) if i is not None}
+        words: dict[int | None, tuple[int, int]] = {}
+        for word, (begin, end) in zip(parts.word_ids, parts.offsets, strict=True):
+            words[word] = (words[word][0] if word in words else begin, end)
         call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
             own = [
-                (begin, end) if word is None else (words[word] or (begin, end))
-                for word, (begin, end) in zip(part.word_ids, part.offsets, strict=True)
+                place if word is None else words[word]
+                for word, place in zip(part.word_ids, part.offsets, strict=True)
             ]
             encoded = joined(self.tasks.tokenizer, [asked, part], cut)
             of_part = iter(own)

@@ -147,7 +147,8 @@ class Task(Pipeline):
     def _entities(self, text: str, window: Encoded, scores: np.ndarray, strategy: str) -> list[Entity]:
         pieces = list(self._pieces(text, window, scores))
         if strategy in ("none", "simple"):
-            entities = [self._token(piece) for piece in pieces]
+            best, surest = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
+            entities = [self._token(piece, best[piece.index], surest[piece.index]) for piece in pieces]
             return entities if strategy == "none" else self._groups(entities)
         words: list[list[Piece]] = []
         for piece in pieces:
@@ -174,11 +175,10 @@ class Task(Pipeline):
                 word, continues = spelt, False
             yield Piece(word, scores[i], start, end, i, continues)
 
-    def _token(self, piece: Piece) -> Entity:
-        best = int(piece.scores.argmax())
+    def _token(self, piece: Piece, best: int, score: float) -> Entity:
         return {
             "entity": self.labels[best],
-            "score": float(piece.scores[best]),
+            "score": score,
             "index": piece.index,
             "word": piece.word,
             "start": piece.start,
@@ -204,16 +204,18 @@ class Task(Pipeline):
     def _groups(self, entities: Sequence[Entity]) -> list[Entity]:
         """Neighbours of one label together, unless the later begins an entity."""
         groups: list[list[Entity]] = []
+        before = None
         for entity in entities:
             begins, tag = _tag(entity["entity"])
-            if groups and tag == _tag(groups[-1][-1]["entity"])[1] and not begins:
+            if tag == before and not begins:
                 groups[-1].append(entity)
             else:
                 groups.append([entity])
+            before = tag
         return [
             {
                 "entity_group": group[0]["entity"].split("-", 1)[-1],
-                "score": float(np.mean([entity["score"] for entity in group])),
+                "score": sum(entity["score"] for entity in group) / len(group),
                 "word": self._text([entity["word"] for entity in group]),
                 "start": group[0]["start"],
                 "end": group[-1]["end"],
