@@ -6,6 +6,7 @@ when a text is first encoded.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ Bytes = NDArray[np.uint8]
 SECTIONS = ("tokenizer.json", "token_ends", "token_texts")
 _IDS = ("bos_id", "eos_ids", "pad_id", "unk_id", "cls_id", "mask_id")
 _FIELDS = ("n_vocab", *_IDS, "add_bos", "add_eos", "max_tokens", "tells_texts", "decoding")
+_MOST_TEXTS = 1 << 14  # that are kept as str once they were asked for
 
 
 def facts_of(loaded: LoadedTokenizer) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def restore(
     if len(ends) != facts["n_vocab"] or (len(ends) and ends[-1] != len(texts)):
         raise ValueError("the tokens' texts are not as many as tokens")
 
+    @functools.lru_cache(_MOST_TEXTS)
     def text_of(token_id: int) -> str | None:
         if not 0 <= token_id < len(ends):
             return None
