@@ -12,7 +12,7 @@ import seq2seq_models
 from architecture_files import token_ids, write
 from architecture_table import CASES
 from tiny_core import How, built, encode, run, some_ids
-from tuili import _core
+from tuili import _core, errors
 from tuili.loading.model import load, plan_model
 
 DECODERS = ("llama", "gemma3", "parallel", "experts", "latent")
@@ -307,3 +307,14 @@ def test_a_step_of_a_prompts_end_allocates_nothing():
     before = bench.runner.n_allocations()
     bench.runner.step(sequences, [30, 7], [True, False])
     assert bench.runner.n_allocations() == before
+
+
+def test_scores_from_distances_are_refused_where_heads_turn():
+    """Keys of all rows meet the queries, also where the asked rows' cos and sin would take their place."""
+    layer = {"n_heads": 2, "n_kv_heads": 2, "head_dim": 8, "d_ff": 8, "attention_scale": 1.0, "causal": False}
+    fields = {"kind": "encoder", "n_vocab": 4, "d_model": 16, "max_positions": 4, "norm": "layer"}
+    fields |= {"has_head": False, "ropes": [_core.RopeSpec(inv_freq=np.ones(4, np.float32))]}
+    fields["distances"] = _core.DistanceSpec(places=[0] * 7, n_rows=1, keys=True, queries=True)
+    _core.ModelSpec(layers=[_core.LayerSpec(**layer)], **fields)
+    with pytest.raises(errors.ModelFormatError, match="do not turn"):
+        _core.ModelSpec(layers=[_core.LayerSpec(**layer, rope=0)], **fields)

@@ -204,9 +204,9 @@ void check_distances(const ModelSpec& spec) {
                    "distances: only in encoders with layer norms");
   for (const LayerSpec& layer : spec.layers)
     TUILI_CHECK_SPEC(!layer.causal && layer.n_kv_heads == layer.n_heads && layer.sliding_window == 0 &&
-                         layer.position_bias < 0 && layer.score_softcap == 0 && !layer.sinks &&
-                         layer.latent.kv_rank == 0,
-                     "distances: only with plain heads that see every key");
+                         layer.rope < 0 && layer.position_bias < 0 && layer.score_softcap == 0 &&
+                         !layer.sinks && layer.latent.kv_rank == 0,
+                     "distances: only with plain heads that see every key, and do not turn");
 }
 
 void check_convolution(const ModelSpec& spec) {
