@@ -14,6 +14,7 @@ from architecture_table import CASES
 from tiny_core import How, built, encode, run, some_ids
 from tuili import _core, errors
 from tuili.loading.model import load, plan_model
+from tuili.loading.weights import quantize_q8_0
 
 DECODERS = ("llama", "gemma3", "parallel", "experts", "latent")
 BLOCK = 16
@@ -318,3 +319,32 @@ def test_scores_from_distances_are_refused_where_heads_turn():
     _core.ModelSpec(layers=[_core.LayerSpec(**layer)], **fields)
     with pytest.raises(errors.ModelFormatError, match="do not turn"):
         _core.ModelSpec(layers=[_core.LayerSpec(**layer, rope=0)], **fields)
+
+
+@pytest.mark.parametrize("wide", [("query",), ("key", "value"), ("query", "key", "value")], ids="+".join)
+def test_a_row_is_the_same_where_some_maps_of_its_input_have_wide_scales(wide):
+    """Of the last layer the asked rows' queries are made apart from all rows' keys and values."""
+    layer = {"n_heads": 2, "n_kv_heads": 2, "head_dim": 16, "d_ff": 128, "attention_scale": 0.01}
+    spec = _core.ModelSpec(
+        kind="encoder",
+        n_vocab=50,
+        d_model=128,
+        max_positions=16,
+        layers=[_core.LayerSpec(**layer, causal=False)],
+        has_head=False,
+    )
+    builder = _core.ModelBuilder(spec, compute="int8")
+    for seed, (name, shape) in enumerate(builder.expected()):
+        values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32).reshape(-1)
+        part = name.rsplit(".", 1)[-1]
+        if part in ("query", "key", "value"):
+            builder.add(name, "q8_0", shape, quantize_q8_0(values, name, 128 if part in wide else 32))
+        else:
+            builder.add(name, "f32", shape, values.view(np.uint8))
+    runner = _core.Runner(builder.finish(), None)
+    asked, whole = (
+        _core.Sequence(some_ids(9, n_vocab=50), collect_hidden=all_rows) for all_rows in (False, True)
+    )
+    last = runner.encode([asked], "last", False)[0]
+    runner.encode([whole], "last", False)
+    assert last.tobytes() == whole.hidden_states()[-1][-1].tobytes()

@@ -49,7 +49,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   expect_f32("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
-  bool any_integer = false, all_wide = compute == Compute::int8;
+  bool any_integer = false, any_wide = false, all_wide = compute == Compute::int8;
   const auto is_integer = [&](const PackedMatrix& w) {
     return compute != Compute::float32 && !is_float(w.format);
   };
@@ -57,9 +57,14 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
     check(x, map);
     n_panels += map.w->n_panels();
     any_integer |= is_integer(*map.w);
+    any_wide |= map.w->has_wide_scales;
     all_wide &= map.w->has_wide_scales || !is_integer(*map.w);
   }
   if (m == 0) return;
+  if (compute == Compute::int8 && any_wide && !all_wide) {  // what a map gives does not depend on the others
+    for (const LinearMap& map : maps) gemm(context, x, {&map, 1}, compute);
+    return;
+  }
   QuantizedRows& quantized = x.room.quantized;
   if (any_integer && !(x.is_ready && quantized.has_wide_scales == all_wide)) {
     quantized.n_groups = (k + kGroup - 1) / kGroup;
