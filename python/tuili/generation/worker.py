@@ -1,8 +1,8 @@
 """The one thread that computes, and how it begins and ends.
 
-Consumers never touch the core: they put messages into an inbox and wait. The thread is started by the first
-message, takes the GIL only between steps, holds its owner weakly while idle, and is joined before the
-interpreter dies (catalogue rows PY-01, PY-03, PY-04, CAN-08).
+Consumers never touch the core (but see turns.py): they put messages into an inbox and wait. The thread is
+started by the first message, takes the GIL only between steps, holds its owner weakly while idle, and is
+joined before the interpreter dies (catalogue rows PY-01, PY-03, PY-04, CAN-08).
 """
 
 from __future__ import annotations
