@@ -129,6 +129,42 @@ def test_a_handler_may_call_in_the_middle_of_a_short_call(worker, inner):
     assert not waiting.is_alive()
 
 
+class Interrupted:
+    """A lock; `handler` comes once, as soon as it is taken, before anything else has happened."""
+
+    def __init__(self, lock, handler) -> None:
+        self._lock, self.handler = lock, handler
+
+    def __getattr__(self, name):
+        return getattr(self._lock, name)
+
+    def __enter__(self):
+        self._lock.acquire()
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler()
+
+    def __exit__(self, *error):
+        self._lock.release()
+
+
+@pytest.mark.parametrize("inner", ["call", "call_here"])
+def test_a_handler_may_call_as_soon_as_the_turn_is_taken(worker, inner):
+    """From Python 3.14 on, signals are looked for between a lock's `__enter__` and what follows it."""
+    found, waiting = [], []
+
+    def handler():
+        waiting.append(run(lambda: worker.call(lambda: None)))
+        while not worker._thread_waits:
+            time.sleep(0.001)
+        found.append(getattr(worker, inner)(threading.get_ident))
+
+    worker._turn = Interrupted(worker._turn, handler)
+    assert in_time(lambda: worker.call_here(threading.get_ident)) == found[0]
+    waiting[0].join(10)
+    assert not waiting[0].is_alive()
+
+
 def test_a_handler_may_close_in_the_middle_of_a_short_call(worker):
     errors = []
 

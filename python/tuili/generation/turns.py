@@ -26,24 +26,28 @@ class TurnWorker(Worker):
         self.watch_exit()
         # Reentrant: a signal's handler or a finaliser may call at any moment.
         self._turn = threading.RLock()
-        self._holder: int | None = None  # the thread that has the turn
+        self._holder: int | None = None  # the thread that runs a call
         self._thread_waits = False  # for the turn, with a message
 
     def call(self, function: Callable[[], T]) -> T:
-        if self._holder == threading.get_ident():  # the worker's thread waits for the call around this one
+        if self._has_turn():  # the worker's thread waits for the call around this one
             return self.call_here(function)
         return super().call(function)
 
+    def _has_turn(self) -> bool:
+        """Whether this thread does, also where a signal comes before `_holder` says so."""
+        owned: bool = self._turn._is_owned()  # type: ignore[attr-defined]  # what a Condition asks its lock
+        return owned
+
     def call_here(self, function: Callable[[], T]) -> T:
         """As `call`, on this thread unless the worker has something to do."""
-        here, holder = threading.get_ident(), self._holder
-        if holder != here and (holder or self._thread_waits or not self._inbox.empty()):
+        if not self._has_turn() and (self._holder or self._thread_waits or not self._inbox.empty()):
             return super().call(function)
         self.check_may_wait()
         with self._turn:
             outer = self._holder
             try:
-                self._holder = here
+                self._holder = threading.get_ident()
                 if self._closed:
                     raise EngineClosedError("the engine is closed")
                 return function()
