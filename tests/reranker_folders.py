@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,20 @@ _SHOWN = {
     "structured": """{{ (messages | selectattr("role", "eq", "document") | first).content[0].text }}
 <|user|>{{ (messages | selectattr("role", "eq", "query") | first).content[0].text }}""",
 }
+_END = "{% if add_generation_prompt %}<|assistant|>{{ ask }}{% endif %}"
 
 
 @dataclass(frozen=True)
 class Reranker:
-    """format: of messages; words: the token for a document and the one against; prompt: the default one."""
+    """format: of messages; words: the token for a document and the one against; prompt: the default one;
+    variables: of the template."""
 
     architecture: str
     format: str | None
     words: tuple[int, ...] = ()
     prompt: str | None = None
     activation: str = "linear.Identity"
+    variables: dict[str, Any] = field(default_factory=dict)
 
     def of(self, architecture: str) -> Reranker:
         """The same of another decoder."""
@@ -41,6 +44,9 @@ RERANKERS = {
     "two words": Reranker("Qwen3ForCausalLM", "flat", (70, 80), "Judge whether it is of use."),
     "one word": Reranker("LlamaForCausalLM", "structured", (99,), None, "activation.Sigmoid"),
     "words of texts": Reranker("Qwen2ForCausalLM", None, (70, 80), "find: "),
+    "variables": Reranker(
+        "Qwen3ForCausalLM", "flat", (70, 80), None, variables={"add_generation_prompt": True, "ask": "cat"}
+    ),
     "classifier": Reranker("Qwen3ForCausalLM", "flat", (), None, "activation.Sigmoid"),
     "classifier of texts": Reranker("LlamaForCausalLM", None, (), "find: "),
 }
@@ -94,10 +100,11 @@ def write(name: str, folder: Path) -> Path:
             "transformer_task": task,
             "module_output_name": output,
             "modality_config": kinds | ({} if asked.format is None else {"message": message}),
+            "processing_kwargs": {"chat_template": asked.variables},
         },
     }
     for file, content in files.items():
         (folder / file).write_text(json.dumps(content))
     if asked.format is not None:
-        (folder / "chat_template.jinja").write_text(_SHOWN[asked.format])
+        (folder / "chat_template.jinja").write_text(_SHOWN[asked.format] + _END)
     return folder

@@ -36,6 +36,11 @@ def changed(folder: Path, file: str, **settings: Any) -> Path:
     return folder
 
 
+def told(**variables: Any) -> dict[str, Any]:
+    """The settings that tell a chat template so."""
+    return {"processing_kwargs": {"chat_template": variables}}
+
+
 def test_another_word_in_the_files_is_another_model(tmp_path):
     """The packed cache notices, though no weight has changed."""
     folder = write("words of texts", tmp_path / "model")
@@ -61,6 +66,15 @@ def test_another_word_in_the_files_is_another_model(tmp_path):
         ),
         (SENTENCE, {"transformer_task": "fill-mask"}, tuili.ModelUnsupportedError, "transformer_task"),
         (SENTENCE, {"modality_config": {"message": {}}}, tuili.ModelFormatError, "format is missing"),
+        (SENTENCE, told(tools=[]), tuili.ModelUnsupportedError, "has tools for chat_template"),
+        (SENTENCE, told(documents=["a"]), tuili.ModelUnsupportedError, "has documents for chat_template"),
+        (
+            SENTENCE,
+            told(add_generation_prompt="no"),
+            tuili.ModelUnsupportedError,
+            "has add_generation_prompt",
+        ),
+        (SENTENCE, {"processing_kwargs": {"chat_template": 3}}, tuili.ModelFormatError, "chat_template"),
     ],
 )
 def test_a_reranker_that_cannot_be_is_an_error(tmp_path, file, settings, error, message):
@@ -82,6 +96,20 @@ def test_a_template_must_show_both_texts(tmp_path):
     (folder / "chat_template.jinja").unlink()
     with tuili.LLM(folder) as model, pytest.raises(tuili.TemplateError, match="no chat template"):
         model.rank(QUERY, DOCUMENTS)
+
+
+def test_a_template_may_change_the_texts_and_have_variables_of_any_name(tmp_path):
+    """A text that a template escapes is shown, too; a variable's name is no argument of ours."""
+    folder = changed(
+        write("variables", tmp_path), SENTENCE, **told(query="cat", template=1, system=2.5, x=True)
+    )
+    shown = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
+    scores = []
+    for template in (shown + "{{ query }}{{ template }}{{ system }}{{ x }}", shown + "cat12.5True"):
+        (folder / "chat_template.jinja").write_text(template)
+        with tuili.LLM(folder) as model:
+            scores.append(model.rank('the "cat"', ["a dog"])[0]["score"])
+    assert scores[0] == scores[1]
 
 
 def test_messages_that_are_too_long_are_an_error(tmp_path):

@@ -86,28 +86,38 @@ def render_pair(
     template: str,
     query: str,
     document: str,
+    names: Mapping[str, Any],
     *,
     system: str | None = None,
     structured: bool = False,
-    **names: str | None,
 ) -> Prompt:
     """What a reranker's chat template makes of messages of the roles "query" and "document", as
     sentence-transformers gives them; structured: their contents are lists of one part.
 
+    names   further variables, scalars, add_generation_prompt among them
     raises  TemplateError (template_pair) if the template does not show both
     """
-    roles = {"system": system, "query": query, "document": document}
-    texts = {role: clean_text(text) for role, text in roles.items() if text is not None}
-    messages = [
-        {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
-        for role, text in texts.items()
-    ]
-    prompt = _render(template, messages, None, False, None, names)
-    if not all(texts[role].strip() in prompt.text for role in ("query", "document")):
-        raise TemplateError(
-            "chat template: it does not show messages of the roles query and document",
-            code="template_pair",
-        )
+    query, document = clean_text(query), clean_text(document)
+
+    def rendered(query: str, document: str) -> Prompt:
+        roles = {"system": system and clean_text(system), "query": query, "document": document}
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}] if structured else text}
+            for role, text in roles.items()
+            if text is not None
+        ]
+        return _render(template, messages, None, bool(names.get("add_generation_prompt")), None, names)
+
+    prompt = rendered(query, document)
+    if not all(
+        text.strip() in prompt.text for text in (query, document)
+    ):  # or something else is made of them
+        plain, *others = (rendered(*pair).text for pair in (("0", "0"), ("1", "0"), ("0", "1")))
+        if plain in others:
+            raise TemplateError(
+                "chat template: it does not show messages of the roles query and document",
+                code="template_pair",
+            )
     return prompt
 
 

@@ -122,7 +122,8 @@ class Vectors:
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         if self._loaded.head is not None and self._loaded.head.kind == "sequence":
             how, template = self._embedding, self._loaded.chat_template
-            reading = PairReading(how.get("pair_prompt"), how.get("pair_format"), template)
+            variables = how.get("pair_variables", {})
+            reading = PairReading(how.get("pair_prompt"), how.get("pair_format"), template, variables)
             scores = classification.relevance(
                 self.task_model("rank"), query, items, truncation, progress, reading
             )

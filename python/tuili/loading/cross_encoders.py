@@ -3,7 +3,8 @@ them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tuili.errors import ModelUnsupportedError
@@ -18,6 +19,19 @@ from tuili.loading.sentence_modules import (
 )
 
 _FORMATS = ("flat", "structured")
+# Of what transformers' apply_chat_template takes for itself, that which is not for templates.
+_NO_VARIABLES = (
+    "chat_template",
+    "continue_final_message",
+    "max_length",
+    "messages",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "tokenize",
+    "tools",
+    "truncation",
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +42,14 @@ class CrossEncoder:
     prompt      before the query, or what the system says, or None
     format      of the messages that a pair becomes for the chat template; None: two texts
     words       that a decoder judges by: the token for it and, if there is one, the token against it
+    variables   of the chat template, besides the messages: add_generation_prompt, and any that it knows
     """
 
     activation: str | None
     prompt: str | None
     format: Literal["flat", "structured"] | None
     words: tuple[int, ...] = ()
+    variables: Mapping[str, str | float | bool] = field(default_factory=dict)
 
 
 def cross_encoder(folder: str, *, inside: str | None = None) -> CrossEncoder | None:
@@ -60,7 +76,9 @@ def cross_encoder(folder: str, *, inside: str | None = None) -> CrossEncoder | N
         words = _words(settings_of(folder, modules[1][0].text("path"), inside))
     prompts = prompts_of(config)
     prompt = prompts["prompts"].get(prompts["default_prompt_name"])
-    return CrossEncoder(config.text("activation_fn", None), prompt, _format(settings), words)
+    format = _format(settings)
+    variables = {} if format is None else _variables(settings)
+    return CrossEncoder(config.text("activation_fn", None), prompt, format, words, variables)
 
 
 def _words(config: Config) -> tuple[int, ...]:
@@ -79,3 +97,21 @@ def _format(settings: Config) -> Literal["flat", "structured"] | None:
     message.choice("method", ("forward",), "forward")
     message.choice("method_output_name", ("logits",), "logits")
     return "flat" if message.choice("format", _FORMATS) == "flat" else "structured"
+
+
+def _variables(settings: Config) -> dict[str, str | float | bool]:
+    """Those of the file that change a pair's text; how a long one is cut does not, as none is."""
+    given = settings.section("processing_kwargs")
+    words = given.section("chat_template") if given is not None else None
+    found: dict[str, str | float | bool] = {}
+    for key, value in words.values.items() if words is not None else ():
+        if key in ("padding", "restore_suffix") or (key == "truncation" and value is True):
+            continue
+        scalar = isinstance(value, bool if key == "add_generation_prompt" else (str, int, float))
+        if key in _NO_VARIABLES or not key.isidentifier() or key.startswith("_") or not scalar:
+            raise ModelUnsupportedError(
+                f"{settings.what}: processing_kwargs has {shown(key)} for chat_template",
+                code="config_unsupported",
+            )
+        found[key] = value
+    return found

@@ -159,7 +159,9 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     eos_ids = eos_token_ids(generation, config, n_vocab)
     modules = read_modules(folder, inside=inside) if ranking is None else None
     embedding, dense = _embedding(modules, tokenizer.config, pooling)
-    embedding |= {} if ranking is None else {"pair_prompt": ranking.prompt, "pair_format": ranking.format}
+    if ranking is not None:
+        embedding |= {"pair_prompt": ranking.prompt, "pair_format": ranking.format}
+        embedding["pair_variables"] = dict(ranking.variables)
     return Source(
         path=folder,
         kind="folder",

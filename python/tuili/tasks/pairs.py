@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tuili.errors import PromptTooLongError, TemplateError
 from tuili.tasks.encoding import Encoded, Room
@@ -13,12 +14,14 @@ from tuili.tasks.head import TaskModel
 class PairReading:
     """As two texts or, if there is a format of messages, by the chat template.
 
-    prompt  what stands before the query, or what the system says
+    prompt     what stands before the query, or what the system says
+    variables  of the template, besides the messages
     """
 
     prompt: str | None
     format: str | None
     template: str | None
+    variables: Mapping[str, str | float | bool] = field(default_factory=dict)
 
     def encode(self, model: TaskModel, space: Room, query: str, document: str) -> Encoded:
         """raises  TemplateError, PromptTooLongError; of messages nothing is cut"""
@@ -28,14 +31,13 @@ class PairReading:
             raise TemplateError("the model has no chat template, which pairs need", code="template_missing")
         from tuili import chat  # here: most models need no templates
 
-        names = chat.token_names(model.tokenizer.loaded)
         prompt = chat.render_pair(
             self.template,
             query,
             document,
+            chat.token_names(model.tokenizer.loaded) | dict(self.variables),
             system=self.prompt,
             structured=self.format == "structured",
-            **names,
         )
         ids = model.tokenizer.encode_chat(prompt.parts())
         if len(ids) > space.max_len:
