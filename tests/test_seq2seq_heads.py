@@ -108,6 +108,13 @@ def test_a_text_that_nothing_ends_is_an_error(opened):
         answers(model, [[5, 6, 7]])
 
 
+def test_how_texts_are_generated_does_not_change_how_they_are_read(tmp_path):
+    case = CASES["T5ForSequenceClassification"]
+    folder = write(case, tmp_path)
+    (folder / "generation_config.json").write_text('{"decoder_start_token_id": 9}')
+    assert plan_model(folder).source.decoder_start == case.config["decoder_start_token_id"] != 9
+
+
 def test_settings_that_cannot_be_are_errors(tmp_path):
     folder = write(CASES["BartForSequenceClassification"], tmp_path)
     config = json.loads((folder / "config.json").read_text())

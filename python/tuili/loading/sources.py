@@ -176,7 +176,9 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         embedding=embedding,
         dense=dense,
         eos_token_ids=eos_ids or (),
-        decoder_start=decoder_start_id(generation, config, n_vocab) if seq2seq or begins else None,
+        decoder_start=(
+            decoder_start_id(generation if seq2seq else None, config, n_vocab) if seq2seq or begins else None
+        ),
     )
 
 
