@@ -51,6 +51,22 @@ def test_another_word_in_the_files_is_another_model(tmp_path):
     assert (found[1] == 0).all() and (found[0] == found[2]).all() and found[0].any()
 
 
+def test_a_word_is_judged_after_the_last_token_also_if_that_pads(tmp_path):
+    folder, found = write("two words", tmp_path / "model"), []
+    with tuili.LLM(folder) as model:
+        (last,) = model.tokenizer.encode("<|assistant|>", add_special=False)
+    for padding in (0, last):
+        found.append(scores_of(changed(folder, "config.json", pad_token_id=padding)))
+    assert (found[0] == found[1]).all()
+
+
+def test_an_empty_prompt_is_none(tmp_path):
+    folder, found = write("two words", tmp_path / "model"), []
+    for settings in ({"prompts": {"own": ""}}, {"default_prompt_name": None}):
+        found.append(scores_of(changed(folder, "config_sentence_transformers.json", **settings)))
+    assert (found[0] == found[1]).all()
+
+
 @pytest.mark.parametrize(
     "file, settings, error, message",
     [

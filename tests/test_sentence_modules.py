@@ -191,6 +191,14 @@ def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
     with tuili.LLM(folder, num_threads=1) as llm:
         found = [llm.rank("the cat", [text])[0]["score"] for text in TEXTS]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-np.array(raw))), rtol=1e-6)
+    cross_encoder(tmp_path, config={"activation_fn": None}, sentence={"max_seq_length": 12})
+    config = json.loads((folder / "config.json").read_text())
+    settings = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    with tuili.LLM(folder, num_threads=1) as llm:
+        assert llm.rank("the cat", TEXTS[:1])[0]["score"] == raw[0], "config.json says so, too"
+        with pytest.raises(tuili.PromptTooLongError, match="limit is 12"):
+            llm.rank("the cat", [TEXTS[0] * 3])
 
 
 @pytest.mark.parametrize(
@@ -204,6 +212,7 @@ def test_a_cross_encoder_of_the_newest_folders_is_one(tmp_path):
         ({"sentence": {"module_output_name": "causal_logits"}}, "module_output_name"),
         ({"sentence": {"processing_kwargs": {"text": {"max_length": 4}}}}, "max_length for text"),
         ({"sentence": {"processing_kwargs": {"common": {"add_special_tokens": False}}}}, "add_special"),
+        ({"sentence": {"do_lower_case": True}}, "do_lower_case"),
     ],
 )
 def test_cross_encoders_that_are_not_done_are_refused(tmp_path, changed, message):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.config import MAX_VOCAB, Config, read_config
+from tuili.loading.config import MAX_POSITIONS, MAX_VOCAB, Config, read_config
 from tuili.loading.files import shown
 from tuili.loading.sentence_modules import (
     expect_output,
@@ -43,6 +43,7 @@ class CrossEncoder:
     format      of the messages that a pair becomes for the chat template; None: two texts
     words       that a decoder judges by: the token for it and, if there is one, the token against it
     variables   of the chat template, besides the messages: add_generation_prompt, and any that it knows
+    max_len     most tokens of a pair, None if the file does not say
     """
 
     activation: str | None
@@ -50,6 +51,7 @@ class CrossEncoder:
     format: Literal["flat", "structured"] | None
     words: tuple[int, ...] = ()
     variables: Mapping[str, str | float | bool] = field(default_factory=dict)
+    max_len: int | None = None
 
 
 def cross_encoder(folder: str, *, inside: str | None = None) -> CrossEncoder | None:
@@ -75,10 +77,13 @@ def cross_encoder(folder: str, *, inside: str | None = None) -> CrossEncoder | N
         expect_output(settings, "text-generation", "causal_logits", "logits")
         words = _words(settings_of(folder, modules[1][0].text("path"), inside))
     prompts = prompts_of(config)
-    prompt = prompts["prompts"].get(prompts["default_prompt_name"])
+    prompt = prompts["prompts"].get(prompts["default_prompt_name"]) or None
     format = _format(settings)
     variables = {} if format is None else _variables(settings)
-    return CrossEncoder(config.text("activation_fn", None), prompt, format, words, variables)
+    if settings.flag("do_lower_case", False):
+        raise ModelUnsupportedError(f"{settings.what}: do_lower_case is true", code="config_unsupported")
+    max_len = settings.integer("max_seq_length", 1, MAX_POSITIONS, None)
+    return CrossEncoder(config.text("activation_fn", None), prompt, format, words, variables, max_len)
 
 
 def _words(config: Config) -> tuple[int, ...]:

@@ -134,7 +134,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
     ranking = cross_encoder(folder, inside=inside)
     if ranking is not None:
-        config.values = {**config.values, "sentence_transformers": {"activation_fn": ranking.activation}}
+        if ranking.activation is not None:  # else config.json may have one, too
+            config.values = {**config.values, "sentence_transformers": {"activation_fn": ranking.activation}}
         config = word_scores.as_classifier(config) if ranking.words else config
     elif os.path.lexists(os.path.join(folder, "modules.json")):
         config = as_embedder(config)
@@ -161,7 +162,8 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     embedding, dense = _embedding(modules, tokenizer.config, pooling)
     if ranking is not None:
         embedding |= {"pair_prompt": ranking.prompt, "pair_format": ranking.format}
-        embedding["pair_variables"] = dict(ranking.variables)
+        embedding |= {"pair_variables": dict(ranking.variables)}
+        embedding |= {} if ranking.max_len is None else {"max_seq_length": ranking.max_len}
     return Source(
         path=folder,
         kind="folder",

@@ -39,7 +39,7 @@ class WordScore:
 
 
 def as_classifier(config: Config) -> Config:
-    """A decoder's configuration as that of the classifier."""
+    """A decoder's configuration as that of the classifier, which reads the last token whichever that is."""
     names = config.values.get("architectures")
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
         stem = names[0].removesuffix(_WORDS)
@@ -48,7 +48,8 @@ def as_classifier(config: Config) -> Config:
                 f"{config.what}: architectures is {shown(names[0])}; scores of words are a decoder's",
                 code="config_unsupported",
             )
-        own = {"architectures": [stem + _CLASSIFIER], "num_labels": 1, "id2label": None}
+        own: dict[str, Any] = {"architectures": [stem + _CLASSIFIER]}
+        own |= {"num_labels": 1, "id2label": None, "pad_token_id": None}
         config.values = {**config.values, **own}
     return config
 
