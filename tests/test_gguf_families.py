@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,6 +14,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 
 import encoder_models
+import gguf_families
 import tuili
 from architecture_files import token_ids
 from architecture_files import write as write_folder
@@ -21,7 +23,7 @@ from gguf_families import FAMILIES, GGUF_NAMES, Family, write, write_encoder
 from test_foreign_blocks import random_blocks
 from tiny_core import run
 from tuili import _core
-from tuili.errors import ModelUnsupportedError
+from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.absorbed import take_absorbed
 from tuili.loading.architectures.from_gguf import rope_scaling
 from tuili.loading.checkpoint import Checkpoint, TensorInfo
@@ -89,6 +91,22 @@ def test_divisors_of_frequencies_count(architecture: str, tmp_path: Path) -> Non
     plan = plan_model(write(family, scaled, tmp_path / "scaled.gguf"))
     assert not plan.warnings
     assert plan.spec.ropes[0].inv_freq == (np.array(plain, np.float32) / divisors).tolist()
+
+
+def test_long_positions_need_both_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_of_them(writer: gguf.GGUFWriter, config: dict[str, Any], old: int) -> None:
+        writer.add_rope_scaling_orig_ctx_len(old)
+        long = np.array(config["rope_scaling"]["long_factor"], np.float32)
+        writer.add_tensor("rope_factors_long.weight", long)
+
+    monkeypatch.setattr(gguf_families, "_longrope", one_of_them)
+    family, case = next(
+        (family, case)
+        for family, case in TRIED
+        if family.architecture == "Phi3ForCausalLM" and case.config.get("rope_scaling")
+    )
+    with pytest.raises(ModelFormatError, match=r"rope_factors_short\.weight and"):
+        plan_model(write(family, case, tmp_path / "model.gguf"))
 
 
 YARN_OF_8: dict[str, object] = {"scaling__type": "yarn", "scaling__factor": 8.0}

@@ -192,19 +192,19 @@ def longrope(
 
     n_pairs      of coordinates that turn
     usual_scale  of cos and sin, where the file does not say; None: as the lengths have it
-    raises       ModelFormatError (tensor_missing) if the file asks for it and holds none
+    raises       ModelFormatError (tensor_missing) if the file asks for it, or holds one, and has not both
     """
     prefix = metadata.get_str("general.architecture")
     found = [divisors_of(checkpoint, f"rope_factors_{kind}.weight", n_pairs) for kind in ("short", "long")]
     short, long = found
     if short is None or long is None:
-        if metadata.get_str(f"{prefix}.rope.scaling.type", None) == "longrope":
-            raise ModelFormatError(
-                f"{metadata.what}: {prefix}.rope.scaling.type is longrope, but there are no tensors "
-                "rope_factors_short.weight and rope_factors_long.weight",
-                code="tensor_missing",
-            )
-        return {}
+        if short is long and metadata.get_str(f"{prefix}.rope.scaling.type", None) != "longrope":
+            return {}
+        raise ModelFormatError(
+            f"{metadata.what}: LongRoPE needs the tensors rope_factors_short.weight and "
+            "rope_factors_long.weight",
+            code="tensor_missing",
+        )
     scaling = {
         "rope_type": "longrope",
         "short_factor": short.tolist(),
