@@ -121,6 +121,11 @@ def test_a_folder_that_names_the_class_with_words_is_an_embedder(tmp_path):
             {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
             "config_unsupported",
         ),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"message": {"format": "flat"}}},
+            "config_unsupported",
+        ),
         ("config_sentence_transformers.json", {"prompts": ["a"]}, "config_value"),
         ("config_sentence_transformers.json", {"prompts": {"a": 1}}, "config_value"),
         ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "config_value"),

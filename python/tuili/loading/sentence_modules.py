@@ -148,6 +148,12 @@ def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
     limits = transformer_settings(folder, inside)
     if limits is not None:
         expect_output(limits, "feature-extraction", "token_embeddings", "last_hidden_state")
+        kinds = limits.section("modality_config")
+        if kinds is not None and "message" in kinds:
+            raise ModelUnsupportedError(
+                f"{limits.what}: modality_config has message: texts become messages of the chat template",
+                code="config_unsupported",
+            )
         settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
         if limits.flag("do_lower_case", False):
             settings["lower_case"] = True
