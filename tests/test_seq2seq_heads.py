@@ -121,6 +121,9 @@ def test_settings_that_cannot_be_are_errors(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"decoder_start_token_id": None}))
     with pytest.raises(tuili.ModelFormatError, match="decoder_start_token_id is missing"):
         plan_model(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": []}))
+    with pytest.raises(tuili.ModelFormatError, match="eos_token_id"):
+        plan_model(folder)
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "one"}}))
     with pytest.raises(tuili.ModelFormatError, match="out_proj"):
         plan_model(folder)

@@ -53,7 +53,7 @@ class HeadedSeq2seq:
     def answer_row(self, config: Config) -> AnswerRow:
         """That of a text's last end."""
         ids = config.token_ids("eos_token_id", MAX_VOCAB)
-        if ids is None:
+        if not ids:
             raise config.wrong("eos_token_id", "the token that ends a text, whose row the head reads")
         return AnswerRow("end", ids)
 
