@@ -14,6 +14,7 @@ from tiny_models import TinyModel
 
 QUERY = "the cat of York"
 DOCUMENTS = ["a dog is in the house", "the new river", "cats, and the end of it", "你好"]
+LONG = "the new river and the house of the cat " * 10  # than the tokenizer says that models take
 _SHOWN = {
     "flat": """{% for m in messages %}<|user|>{{ m.role }}: {{ m.content }}
 {% endfor %}<|assistant|>""",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tuili
-from reranker_folders import DOCUMENTS, QUERY, RERANKERS, write
+from reranker_folders import DOCUMENTS, LONG, QUERY, RERANKERS, write
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "rerankers.json").read_text())
 LOGIT_SCORE, SENTENCE = "1_LogitScore/config.json", "sentence_bert_config.json"
@@ -18,7 +18,7 @@ LOGIT_SCORE, SENTENCE = "1_LogitScore/config.json", "sentence_bert_config.json"
 
 def scores_of(folder: Path, **options: Any) -> np.ndarray:
     with tuili.LLM(folder, num_threads=1, **options) as model:
-        ranked = model.rank(QUERY, DOCUMENTS)
+        ranked = model.rank(QUERY, [*DOCUMENTS, LONG], truncation=True)
     assert [hit["score"] for hit in ranked] == sorted((hit["score"] for hit in ranked), reverse=True)
     return np.array([hit["score"] for hit in sorted(ranked, key=lambda hit: hit["index"])])
 
@@ -128,7 +128,11 @@ def test_a_template_may_change_the_texts_and_have_variables_of_any_name(tmp_path
     assert scores[0] == scores[1]
 
 
-def test_messages_that_are_too_long_are_an_error(tmp_path):
+def test_messages_that_are_too_long_are_an_error_unless_they_may_be_cut(tmp_path):
     folder = write("two words", tmp_path)
-    with tuili.LLM(folder) as model, pytest.raises(tuili.PromptTooLongError, match="as messages"):
-        model.rank(QUERY, ["the river " * 100], truncation=True)
+    with tuili.LLM(folder) as model, pytest.raises(tuili.PromptTooLongError, match="truncation=True cuts"):
+        model.rank(QUERY, [LONG])
+    shown = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(shown + "the end" * 100)
+    with tuili.LLM(folder) as model, pytest.raises(tuili.PromptTooLongError, match="template alone"):
+        model.rank(QUERY, [LONG], truncation=True)

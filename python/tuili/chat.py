@@ -109,9 +109,7 @@ def render_pair(
         return _render(template, messages, None, bool(names.get("add_generation_prompt")), None, names)
 
     prompt = rendered(query, document)
-    if not all(
-        text.strip() in prompt.text for text in (query, document)
-    ):  # or something else is made of them
+    if not all(text.strip() in prompt.text for text in (query, document)):  # perhaps as something else
         plain, *others = (rendered(*pair).text for pair in (("0", "0"), ("1", "0"), ("0", "1")))
         if plain in others:
             raise TemplateError(

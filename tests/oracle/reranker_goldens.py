@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from reranker_folders import DOCUMENTS, QUERY, RERANKERS, write
+from reranker_folders import DOCUMENTS, LONG, QUERY, RERANKERS, write
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "rerankers.json"
 
@@ -24,7 +24,7 @@ def main() -> None:
     for name in RERANKERS:
         with tempfile.TemporaryDirectory() as folder:
             model = CrossEncoder(str(write(name, Path(folder))), device="cpu")
-            scores = model.predict([(QUERY, text) for text in DOCUMENTS], batch_size=1)
+            scores = model.predict([(QUERY, text) for text in (*DOCUMENTS, LONG)], batch_size=1)
         results[name] = [float(f"{x:.7g}") for x in scores]
         print(name, results[name])
     GOLDENS.write_text(json.dumps(results) + "\n")
