@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -55,10 +56,15 @@ def test_wide_scales_are_those_of_128_values():
     assert np.array_equal(abs(codes.reshape(-1, 128)).max(axis=1), np.full(6, 127))
 
 
-@pytest.mark.parametrize("make, shared", [(tiny_bert, 4), (tiny_llama, 1)])
-def test_encoders_get_wide_scales(tmp_path, monkeypatch, make, shared):
+@pytest.mark.parametrize(
+    "make, as_embedder, shared", [(tiny_bert, False, 4), (tiny_llama, False, 1), (tiny_llama, True, 1)]
+)
+def test_encoders_get_wide_scales_but_no_decoder(tmp_path, monkeypatch, make, as_embedder, shared):
     monkeypatch.setattr(tiny_models, "SMALL", WIDE)
     path = write_hf_folder(make(), tmp_path / "model")
+    if as_embedder:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaModel"]}))
     with tuili.LLM(path, quantization="int8", num_threads=1) as llm:
         packed = {name: data for name, _, data in llm._model.packed_tensors()}
     codes = WIDE.d_ff * WIDE.d_model

@@ -15,6 +15,7 @@ import numpy as np
 from tuili._core import Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading import heads
+from tuili.loading.architectures.decoder_heads import HeadedDecoder
 from tuili.loading.checkpoint import FORMATS, TensorInfo
 from tuili.loading.config import Config
 from tuili.loading.files import StrPath, shown
@@ -409,9 +410,11 @@ def _quantized_format(quantization: str, name: str, n_in: int) -> str:
     return int4_format(n_in)
 
 
-def _n_alike(spec: ModelSpec, shape: Shape) -> int:
-    """Values of one scale: decoders' activations keep outliers, which are found in groups of 32."""
-    return 128 if spec.kind != "decoder" and shape[1] % 128 == 0 else 32
+def _n_alike(plan: LoadPlan, shape: Shape) -> int:
+    """Values of one scale. Decoders' activations have outliers, also under a head, which spoil what shares a
+    scale with them: 32 there."""
+    is_decoder = plan.spec.kind == "decoder" or isinstance(plan.source.module, HeadedDecoder)
+    return 128 if not is_decoder and shape[1] % 128 == 0 else 32
 
 
 def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> str:
@@ -478,7 +481,7 @@ def _load_tensor(builder: ModelBuilder, tensor: PlannedTensor, plan: LoadPlan) -
         if is_vector and source.kind == "folder" and hasattr(source.module, "fold"):
             values = source.module.fold(tensor.name, values)
         if tensor.format == "q8_0":
-            data = quantize_q8_0(values, stored.name, _n_alike(plan.spec, tensor.shape))
+            data = quantize_q8_0(values, stored.name, _n_alike(plan, tensor.shape))
         elif tensor.format not in _FLOATS:
             data = quantize_int4(values, tensor.shape[1], stored.name)
         else:
