@@ -85,7 +85,7 @@ class LLM(Vectors, Insides):
     progress               called with (bytes, bytes in all) while weights are read
     raises                 the Model… errors, TokenizerError, InvalidParameterError
 
-    Encoders have no cache and ignore what concerns generation.
+    Encoders ignore what concerns generation and its cache; those of two halves have one for a batch alone.
     """
 
     _engine: Engine | None = None
