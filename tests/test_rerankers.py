@@ -11,6 +11,7 @@ import pytest
 
 import tuili
 from reranker_folders import DOCUMENTS, LONG, QUERY, RERANKERS, write
+from tuili.loading import packed_cache
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "rerankers.json").read_text())
 LOGIT_SCORE, SENTENCE = "1_LogitScore/config.json", "sentence_bert_config.json"
@@ -41,14 +42,17 @@ def told(**variables: Any) -> dict[str, Any]:
     return {"processing_kwargs": {"chat_template": variables}}
 
 
-def test_another_word_in_the_files_is_another_model(tmp_path):
+def test_another_word_in_the_files_is_another_model(tmp_path, monkeypatch):
     """The packed cache notices, though no weight has changed."""
+    monkeypatch.setattr(packed_cache, "MIN_WEIGHT_BYTES", 0)
     folder = write("words of texts", tmp_path / "model")
     found = []
     for word in (70, 80, 70):
         changed(folder, LOGIT_SCORE, true_token_id=word)
         found.append(scores_of(folder, cache_dir=tmp_path / "cache"))
     assert (found[1] == 0).all() and (found[0] == found[2]).all() and found[0].any()
+    with tuili.LLM(folder, cache_dir=tmp_path / "cache") as model:
+        assert model.config["packed_cache"].startswith("read from")
 
 
 def test_a_word_is_judged_after_the_last_token_also_if_that_pads(tmp_path):
