@@ -70,7 +70,7 @@ class KvCache {
     int64_t window, n_blocks, block_bytes = 0;
     PlacedBuffer
         memory;  // block by block, all layers of a block together: what a sequence commits is one piece
-    std::vector<bool> is_written;  // [n_blocks]
+    std::vector<bool> is_written = {};  // [n_blocks]
   };
   // The bytes of a block that is to be written.
   TensorView written(int64_t area, int64_t id) {
