@@ -52,8 +52,8 @@ def hasty(llm):
 
 @pytest.fixture(scope="module")
 def patient(llm):
-    """Without keys, and with time for whoever comes late."""
-    with running(llm, **SMALL) as server:
+    """Without keys, and with time for whoever comes late: no connection ends within a test for being idle."""
+    with running(llm, header_timeout_s=600.0, body_timeout_s=600.0, **SMALL) as server:
         yield server
 
 
