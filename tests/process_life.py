@@ -4,9 +4,9 @@
 
 Each exit is a child, forked from a process that has imported tuili but made no engine, which makes one, puts
 requests to it and ends while they run, in one of several ways; its exit code, its standard error and its time
-are checked. One that is slow lives again: a defect is slow every time, a busy machine is not. Each fork is of
-one process whose engine is generating: the child must get EngineForkedError and end, the parent's answers
-must not notice. Exit status 1 if one of them is not clean.
+are checked. A busy machine may make one in fifty of them slow. Each fork is of one process whose engine is
+generating: the child must get EngineForkedError and end, the parent's answers must not notice. Exit status 1
+if one of them is not clean.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ def main() -> int:
     parser.add_argument("--exits", type=int, default=1000)
     parser.add_argument("--forks", type=int, default=1000)
     arguments = parser.parse_args()
-    exits = Counter(exit_cleanly(i) for i in range(arguments.exits))
+    exits = Counter(exit_once(i) for i in range(arguments.exits))
     print("exits:", dict(exits), flush=True)
+    if exits["slow"] <= arguments.exits // 50:
+        del exits["slow"]
     forks = Counter(fork_many(arguments.forks))
     print("forks:", dict(forks), flush=True)
     return 0 if set(exits) | set(forks) <= {"clean"} else 1
@@ -66,12 +68,6 @@ WAYS: list[Callable] = [
     _wait_in_a_daemon_thread,
     _exit_in_a_thread,
 ]
-
-
-def exit_cleanly(serial: int, tries: int = 4) -> str:
-    """What `exit_once` says, or the first thing but "slow" that it says of several lives."""
-    lives = (exit_once(serial) for _ in range(tries))
-    return next((life for life in lives if life != "slow"), "slow")
 
 
 def exit_once(serial: int) -> str:

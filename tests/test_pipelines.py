@@ -276,7 +276,20 @@ def test_words_of_a_text_are_checked(model, tmp_path):
         roberta(["the", "cat"], is_split_into_words=True)
 
 
-@pytest.mark.parametrize("post", ["RobertaProcessing", "ByteLevel"])
+_AROUND = processors.TemplateProcessing(
+    single="[CLS] $A [SEP]",
+    pair="[CLS] $A [SEP] $B [SEP]",
+    special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+)
+_POSTS = {
+    "RobertaProcessing": processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2), add_prefix_space=False),
+    "ByteLevel": processors.ByteLevel(trim_offsets=True),
+    "ByteLevel, then a template": processors.Sequence([processors.ByteLevel(trim_offsets=True), _AROUND]),
+    "a template, then ByteLevel": processors.Sequence([_AROUND, processors.ByteLevel(trim_offsets=True)]),
+}
+
+
+@pytest.mark.parametrize("post", _POSTS)
 def test_a_token_is_where_its_letters_are_once_the_space_before_it_is_taken_off(post, tmp_path):
     """RoBERTa's post-processor takes it off the offsets each time that it is called."""
     folder = write_folder(CASES["RobertaForTokenClassification"], tmp_path)
@@ -287,15 +300,12 @@ def test_a_token_is_where_its_letters_are_once_the_space_before_it_is_taken_off(
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = (
-        processors.ByteLevel(trim_offsets=True)
-        if post == "ByteLevel"
-        else processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2), add_prefix_space=False)
-    )
+    tokenizer.post_processor = _POSTS[post]
     tokenizer.save(str(folder / "tokenizer.json"))
     text = "cat do  cat 12 cat, do" * 3
     with tuili.pipeline("ner", folder, ignore_labels=[]) as pipe:
         pieces = pipe(text[:30])
+        assert pieces[0]["index"] == (0 if post == "ByteLevel" else 1)
         assert {"Ġdo", "Ġcat", "Ġ1", "Ġ"} <= {piece["word"] for piece in pieces}
         assert all(text[p["start"] : p["end"]] == p["word"].replace("Ġ", "") for p in pieces)
         windows = pipe(text, stride=5, aggregation_strategy="first")

@@ -331,11 +331,14 @@ def test_tokens_that_a_model_suppresses_are_never_generated(folders, tmp_path):
     case = by_name("T5")
     with open_llm(folders(case)) as llm:
         met = llm.generate(source_ids(), max_tokens=6).outputs[0].token_ids
-    with open_llm(write(case, tmp_path, {"suppress_tokens": met[:3], "bad_words_ids": [[met[3]]]})) as llm:
-        assert llm.config["ignored_generation_keys"] == []
-        for how in ({}, {"num_beams": 3, "n": 3}):
-            for out in llm.generate(source_ids(), max_tokens=6, **how).outputs:
-                assert not {*met[:4]} & {*out.token_ids}
+    settings = {"suppress_tokens": met[:3], "bad_words_ids": [[met[3]]]}
+    old = Case(case.architecture, "old", case.config | settings)  # an old config.json has them itself
+    for folder in (write(case, tmp_path / "new", settings), write(old, tmp_path / "old")):
+        with open_llm(folder) as llm:
+            assert llm.config["ignored_generation_keys"] == []
+            for how in ({}, {"num_beams": 3, "n": 3}):
+                for out in llm.generate(source_ids(), max_tokens=6, **how).outputs:
+                    assert not {*met[:4]} & {*out.token_ids}
 
 
 def test_what_an_old_config_recommends_is_the_default(tmp_path):

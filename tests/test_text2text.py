@@ -184,11 +184,11 @@ def test_answers_are_texts_or_token_ids(recorder):
 
 def test_no_space_is_left_before_punctuation_where_that_is_asked_for(recorder):
     llm = recorder("mt5")
-    llm.says = "I do n't know , he 's out !"
+    llm.says = "I do n't know , he 's out ! We do not ."
     task = Task("text2text-generation", llm)
     for options, wanted in (({}, llm.says), ({"clean_up_tokenization_spaces": False}, llm.says)):
         assert task("a", **options) == [{"generated_text": wanted}]
-    tidy = [{"generated_text": "I don't know, he's out!"}]
+    tidy = [{"generated_text": "I don't know, he's out! We do not."}]
     assert task("a", clean_up_tokenization_spaces=True) == tidy
     with pytest.raises(InvalidParameterError):
         task("a", clean_up_tokenization_spaces="yes")

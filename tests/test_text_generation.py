@@ -57,6 +57,7 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
         ({"return_full_text": "no"}, "return_full_text"),
         ({"return_tensors": True, "return_text": True}, "return_text"),
         ({"clean_up_tokenization_spaces": 1}, "clean_up_tokenization_spaces"),
+        ({"clean_up_tokenization_spaces": 1, "return_tensors": True}, "clean_up_tokenization_spaces"),
         ({"max_lengths": 8}, "max_lengths"),
     ],
 )

@@ -113,8 +113,8 @@ class Vectors:
         progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         """The documents most similar to the query, best first: dicts with "index", "score" and "text".
-        A cross-encoder (a sequence classifier with one label) reads query and document together. Arguments as
-        `embed`'s.
+        A cross-encoder (a sequence classifier with one label, or a decoder that judges by a word) reads query
+        and document together. Arguments as `embed`'s.
         """
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")

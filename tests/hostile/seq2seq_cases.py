@@ -41,6 +41,7 @@ def encoder_decoders() -> Iterator[Case]:
     yield _case("Bart", "classifier without a start", F, value, eos_token_id=2, **heads)
     for key, values in {
         "bad_words_ids": [5, [5], [[]], [[-1]], [["a"]]],
+        "suppress_tokens": [5, "no", [-1], [[]], ["a"], [True]],
         "max_length": [-1],
         "min_length": [-1],
         "min_new_tokens": [-1],

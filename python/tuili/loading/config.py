@@ -477,7 +477,8 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
 def legacy_generation(config: Config) -> Config:
     """The settings of an encoder-decoder without generation_config.json, which old config.json files hold."""
     names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, "do_sample", "bad_words_ids"}
-    names |= {"max_length", "min_length", "length_penalty", "early_stopping", "renormalize_logits"}
+    names |= {"max_length", "min_length", "min_new_tokens", "length_penalty", "early_stopping"}
+    names |= {"suppress_tokens", "renormalize_logits"}
     return Config({key: value for key, value in config.values.items() if key in names}, config.what)
 
 

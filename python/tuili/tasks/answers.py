@@ -10,6 +10,8 @@ from tuili.generation.checks import boolean
 from tuili.loading.token_bytes import CLEAN_UP
 
 WORDS = ("return_text", "return_tensors", "clean_up_tokenization_spaces")
+# As transformers does, which unlike BERT's decoder makes no "don't" of "do not".
+_SPACES = tuple((wrong, right) for wrong, right in CLEAN_UP if wrong != " do not")
 
 
 def as_ids(chosen: Mapping[str, object]) -> bool:
@@ -33,7 +35,7 @@ def cleaned(chosen: Mapping[str, object]) -> Callable[[str], str]:
         return lambda text: text
 
     def clean(text: str) -> str:
-        for wrong, right in CLEAN_UP:
+        for wrong, right in _SPACES:
             text = text.replace(wrong, right)
         return text
 

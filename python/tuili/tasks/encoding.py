@@ -124,8 +124,14 @@ def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> 
     first, pair = parts[0], parts[1] if len(parts) > 1 else None
     whole = call(tokenizer.loaded.backend.post_process, first, pair)
     types = whole.type_ids if tokenizer.loaded.tells_texts else [0] * len(whole.ids)
-    texts, own = whole.sequence_ids, [iter(part.offsets) for part in parts]
-    offsets = [(0, 0) if text is None else next(own[text]) for text in texts]
+    texts, offsets = whole.sequence_ids, list(whole.offsets)
+    if pair is None:  # a sequence of post-processors numbers what it puts around the text, too
+        texts = [None if special else 0 for special in whole.special_tokens_mask]
+    for number, part in enumerate(parts):
+        places = [i for i, text in enumerate(texts) if text == number]
+        if len(places) == len(part.offsets):  # of a first text before a second, some do not say where it is
+            for i, own in zip(places, part.offsets, strict=True):
+                offsets[i] = own
     return Encoded(whole.ids, types, offsets, texts, truncated)
 
 

@@ -62,7 +62,7 @@ class Task(Pipeline):
     def answer(self, text_inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
         own = {name: chosen.pop(name) for name in self.OPTIONS}
-        own["return_tensors"] = as_ids(own)
+        own["return_tensors"], tidy = as_ids(own), cleaned(own)
         if own["return_tensors"] and own["return_full_text"] is not None:
             raise InvalidParameterError(
                 "return_full_text: return_tensors gives no text", param="return_tensors"
@@ -75,7 +75,7 @@ class Task(Pipeline):
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
         results = []
         for prompt, output in zip(prompts, outputs, strict=True):
-            entries = [_result(prompt, output, one, own) for one in output.outputs]
+            entries = [_result(prompt, output, one, tidy(one.text), own) for one in output.outputs]
             results.append(marked(entries, output.truncated))
         return results[0] if alone else results
 
@@ -139,11 +139,11 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
 
 
 def _result(
-    prompt: Any, output: RequestOutput, one: CompletionOutput, own: Mapping[str, Any]
+    prompt: Any, output: RequestOutput, one: CompletionOutput, text: str, own: Mapping[str, Any]
 ) -> dict[str, Any]:
     if own["return_tensors"]:
         return {"generated_token_ids": [*output.prompt_token_ids, *one.token_ids]}
-    full, text = own["return_full_text"], cleaned(own)(one.text)
+    full = own["return_full_text"]
     if full is not None and not boolean("return_full_text", full):
         return {"generated_text": text}
     if isinstance(prompt, str):
