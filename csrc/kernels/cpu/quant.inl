@@ -186,12 +186,14 @@ TUILI_INLINE GroupValues load_group(const float* x, int64_t left) {
 }
 
 // Largest of magnitudes; Inf and NaN are above all numbers, as their bits are.
-TUILI_INLINE float largest(Floats a0, Floats a1) {
-  const int32_t bits = max_of(max(as_ints(a0), as_ints(a1)));
+TUILI_INLINE float largest(Ints magnitudes) {
+  const int32_t bits = max_of(magnitudes);
   float out;
   __builtin_memcpy(&out, &bits, sizeof(out));
   return out;
 }
+
+TUILI_INLINE float largest(Floats a0, Floats a1) { return largest(max(as_ints(a0), as_ints(a1))); }
 
 TUILI_INLINE float amax_of(GroupValues values) { return largest(absolute(values.x0), absolute(values.x1)); }
 
@@ -297,9 +299,7 @@ TUILI_INLINE void quantize_wide(const QuantizedRows& out, int64_t row, int64_t g
     values[i] = load(x + 16 * i);
     most = max(most, as_ints(absolute(values[i])));
   }
-  const int32_t bits = max_of(most);
-  float amax;
-  __builtin_memcpy(&amax, &bits, sizeof(amax));
+  const float amax = largest(most);
   const bool finite = amax <= 0x1.fffffep127f;
   if (!finite || amax < 0x1p-100f) {
     for (int i = 0; i < kVectors; ++i) store_i8(codes_of(i), splat_int(0));
