@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+import seq2seq_models
 from encoder_models import CASES, write_folder
-from tiny_files import _write_safetensors
+from tiny_files import LLAMA_SPECIALS, _write_safetensors
 from tiny_models import Weight
 
 D_MODEL = 48
@@ -20,7 +21,8 @@ TEXTS = ["The cat is on the house.", "你好 world", "a dog, a good dog in the n
 
 @dataclass(frozen=True)
 class Sentences:
-    """pooling: the module's config.json; dense: (n_in, n_out, activation, bias); options: of embed."""
+    """pooling: the module's config.json; dense: (n_in, n_out, activation, bias); options: of embed; case: of
+    encoder_models.py, or the class of a T5 of seq2seq_models.py."""
 
     pooling: dict[str, Any]
     dense: list[tuple[int, int, str, bool]] = field(default_factory=list)
@@ -43,6 +45,11 @@ FOLDERS = {
         {"pooling_mode": ["max", "mean"]}, [(2 * D_MODEL, 64, "Identity", False), (64, 24, "ReLU", True)]
     ),
     "normed": Sentences({"pooling_mode": "mean"}, [(D_MODEL, 20, "GELU", True)], normed=True),
+    "sentence-t5": Sentences(
+        {"pooling_mode": "mean"}, [(64, 20, "Identity", False)], True, case="T5EncoderModel"
+    ),
+    "t5 with its decoder": Sentences({"pooling_mode": "mean"}, case="T5Model"),
+    "mt5 with its head": Sentences({"pooling_mode": "mean"}, case="MT5ForConditionalGeneration"),
     "truncated": Sentences({"pooling_mode": "mean"}, normalize=True, options={"truncate_dim": 12}),
     "truncated, normal": Sentences(
         {"pooling_mode": "mean"}, normalize=True, options={"truncate_dim": 12, "normalize": True}
@@ -68,7 +75,7 @@ FOLDERS = {
 def write(name: str, folder: Path) -> Path:
     """The folder of one of FOLDERS."""
     asked = FOLDERS[name]
-    write_folder(CASES[asked.case], folder)
+    _write_model(asked.case, folder)
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     modules += [("LayerNorm", "8_LayerNorm")] * asked.normed
     modules += [("Dense", f"{i}_Dense") for i, _ in enumerate(asked.dense, 2)]
@@ -103,6 +110,18 @@ def write(name: str, folder: Path) -> Path:
     for file, value in asked.others.items():
         (folder / file).write_text(json.dumps(value))
     return folder
+
+
+def _write_model(name: str, folder: Path) -> None:
+    if "T5" not in name:
+        write_folder(CASES[name], folder)
+        return
+    case = seq2seq_models.by_name(f"{name.partition('T5')[0]}T5ForConditionalGeneration")
+    seq2seq_models.write(case, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+    special = {"pad_token": LLAMA_SPECIALS[0], "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
 
 
 def write_tensors(folder: Path, values: dict[str, np.ndarray]) -> None:

@@ -42,6 +42,12 @@ _BODIES = {
     "MBartModel": "MBartForConditionalGeneration: plain",
     "MBartForSequenceClassification": "MBartForConditionalGeneration: plain",
     "MBartForQuestionAnswering": "MBartForConditionalGeneration: plain",
+    "PegasusModel": "PegasusForConditionalGeneration: unscaled uneven",
+    "MarianModel": "MarianMTModel: plain",
+    "M2M100Model": "M2M100ForConditionalGeneration: plain",
+    "T5Model": "T5ForConditionalGeneration: plain",
+    "MT5Model": "MT5ForConditionalGeneration: plain",
+    "UMT5Model": "UMT5ForConditionalGeneration: plain",
     "T5ForSequenceClassification": "T5ForConditionalGeneration: plain",
     "T5ForQuestionAnswering": "T5ForConditionalGeneration: gated",
     "T5ForTokenClassification": "T5ForConditionalGeneration: plain",
@@ -82,7 +88,7 @@ def tensors(case: Case) -> dict[str, np.ndarray]:
     """The layers under the names of the class, and the head."""
     name, d, found = case.architecture, case.config["d_model"], {}
     kept = ("encoder.", "shared.") if name.endswith("TokenClassification") else ("",)
-    within = "transformer." if "T5" in name and not name.endswith("Answering") else ""
+    within = "transformer." if "T5" in name and not name.endswith(("Answering", "Model")) else ""
     for theirs, value in seq2seq_models.stored_tensors(case.body).items():
         if theirs.startswith(("lm_head", "final_logits_bias")) or not theirs.startswith(kept):
             continue

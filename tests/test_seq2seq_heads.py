@@ -129,6 +129,15 @@ def test_settings_that_cannot_be_are_errors(tmp_path):
         plan_model(folder)
 
 
+def test_a_decoder_with_words_of_its_own_cannot_read_the_text_again(tmp_path):
+    folder = write(CASES["MarianModel"], tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    with pytest.raises(tuili.ModelUnsupportedError, match="share_encoder_decoder_embeddings is false"):
+        plan_model(folder)
+
+
 def test_a_runner_checks_what_two_halves_need(opened):
     loaded = opened("BartForSequenceClassification")._loaded
     with pytest.raises(tuili.InvalidParameterError, match="needs a cache"):

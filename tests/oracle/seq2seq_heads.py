@@ -36,11 +36,16 @@ def opened(case: Case, folder: Path) -> Any:
 
 
 def answers(model: Any, case: Case) -> dict[str, Any]:
-    """The last hidden states and the head's outputs."""
+    """The last hidden states and the head's outputs; classes that do not shift the text are given it shifted."""
     import torch
 
+    ids = torch.tensor([case.ids])
+    asked = {"input_ids": ids}
+    if case.architecture.endswith("Model") and "Bart" not in case.architecture:
+        start = torch.tensor([[case.config["decoder_start_token_id"]]])
+        asked["decoder_input_ids"] = torch.cat([start, ids[:, :-1]], dim=1)
     with torch.no_grad():
-        got = model(input_ids=torch.tensor([case.ids]), output_hidden_states=True)
+        got = model(**asked, output_hidden_states=True)
     if "start_logits" in got:
         rows = torch.stack([got.start_logits[0], got.end_logits[0]], dim=1)
     else:

@@ -303,21 +303,25 @@ def _supported(table: Mapping[str, str]) -> str:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
     heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
-    from tuili.loading.architectures.seq2seq_heads import ENDS, STEMS
+    from tuili.loading.architectures.seq2seq_heads import ALONE, ENDS, STEMS
 
-    return f"{heads}; {', '.join(HF_SEQ2SEQ)}; {', '.join(STEMS)} with {', '.join(ENDS)}"
+    halves = f"{', '.join(STEMS)} with {', '.join(ENDS)}; {', '.join(ALONE)} with Model"
+    return f"{heads}; {', '.join(HF_SEQ2SEQ)}; {halves}"
 
 
 _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 
 
 def as_embedder(config: Config) -> Config:
-    """A decoder's configuration in a sentence-transformers folder, which names the class with a head for
-    words and holds none: as that of the layers alone."""
+    """The configuration of a sentence-transformers folder, which may name another class than it is read as: of
+    a decoder with a head for words the layers alone, of T5 and its kin the encoder."""
     names = config.values.get("architectures")
-    if isinstance(names, list) and len(names) == 1 and names[0] in list(HF_ARCHITECTURES):
-        stems = [names[0].removesuffix(words) for words in _WORDS if names[0].endswith(words)]
-        config.values = {**config.values, "architectures": [f"{stem}Model" for stem in stems] or names}
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
+        name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
+        stems = [name.removesuffix(words) for words in _WORDS if name.endswith(words)]
+        if stems and name in HF_ARCHITECTURES:
+            name = f"{stems[0]}Model"
+        config.values = {**config.values, "architectures": [name]}
     return config
 
 

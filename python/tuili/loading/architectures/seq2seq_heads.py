@@ -8,15 +8,17 @@ from types import ModuleType
 from typing import Any
 
 from tuili._core import ModelSpec
+from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures.encoders import head_names, task_head
 from tuili.loading.config import MAX_MODEL, MAX_VOCAB, Config
 from tuili.loading.heads import AnswerRow
 
 _WORDS = "ForConditionalGeneration"
-# A class -> the one with a head for words. T5Model is not there: it asks for two texts.
+# A class -> the one with a head for words.
 STEMS, ENDS = ("Bart", "MBart", "T5", "MT5", "UMT5"), ("ForSequenceClassification", "ForQuestionAnswering")
+ALONE = (*STEMS, "Pegasus", "M2M100", "Marian")  # with Model
 CLASSES = {f"{stem}{end}": f"{stem}{_WORDS}" for stem in STEMS for end in ENDS}
-CLASSES |= {f"{stem}Model": f"{stem}{_WORDS}" for stem in ("Bart", "MBart")}
+CLASSES |= {f"{stem}Model": f"{stem}{_WORDS}" for stem in ALONE} | {"MarianModel": "MarianMTModel"}
 _HEADS = {
     "sequence": {"classification_head.dense": "dense", "classification_head.out_proj": "out"},
     "spans": {"qa_outputs": "out"},
@@ -47,6 +49,12 @@ class HeadedSeq2seq:
             config.integer("decoder_start_token_id", 0, MAX_VOCAB)
         width = config.integer("d_model", 1, MAX_MODEL)
         shapes: dict[str, Any] = {"sequence": {"d_inner": width, "activation": "tanh"}, "spans": {}}
+        if not config.flag("share_encoder_decoder_embeddings", True):
+            raise ModelUnsupportedError(
+                f"{config.what}: share_encoder_decoder_embeddings is false: the decoder has words of its own, "
+                "so that it cannot read the encoder's text once more",
+                code="config_unsupported",
+            )
         both: ModelSpec = self._both.spec(self._as_writer(config))
         return both.without_words(task_head(config, shapes))
 
@@ -68,7 +76,7 @@ class HeadedSeq2seq:
 
     def _as_writer(self, config: Config) -> Config:
         """The configuration of the same layers with a head for words, whose tensors have its prefix."""
-        before = "model." if self._name.startswith(("Bart", "MBart")) else ""
+        before = "" if self._name.startswith(("T5", "MT5", "UMT5")) else "model."
         writer = Config({**config.values, "architectures": [self._name]}, config.what, config.names)
         writer.defaults = config.defaults
         writer.tensors = {before + _PREFIX.sub("", name, count=1) for name in config.tensors}
