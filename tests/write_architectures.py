@@ -48,7 +48,7 @@ their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF fi
 takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`
 (`tests/compare_heads.py` compares all that transformers has, to 1e-5 of their range); tokens see both sides
 where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. Not there:
-`…ForMultipleChoice`, `…ForNextSentencePrediction`, `GPT2DoubleHeadsModel`, and BERT's
+`…ForMultipleChoice`, `…ForNextSentencePrediction`, `GPT2DoubleHeadsModel` and BERT's
 kin as `…ForCausalLM`.
 
 | `architectures` of config.json | with |
@@ -68,9 +68,9 @@ folder's bits (`tests/test_gguf_t5.py`). They do not say how far distances reach
 """
 _SEQ2SEQ_HEADS = """
 Under a task head both halves are an encoder: the first reads the text, and the second reads it again, shifted
-by a token; of T5's tokens only the first. As `…Model`, without a head, they give the states of the second,
-which in sentence-transformers' folders T5, mT5 and UMT5 have not: there the encoder makes the vectors. Answers equal transformers' in float32 to 1e-5 of their range
-(`tests/test_seq2seq_heads.py`): {}.
+by a token; of T5's tokens only the first. As `…Model`, without a head, they give the
+second's states; in sentence-transformers' folders T5, mT5 and UMT5 are their encoder alone. Answers equal
+transformers' in float32 to 1e-5 of their range (`tests/test_seq2seq_heads.py`): {}.
 """
 
 

@@ -36,7 +36,7 @@ def opened(case: Case, folder: Path) -> Any:
 
 
 def answers(model: Any, case: Case) -> dict[str, Any]:
-    """The last hidden states and the head's outputs; classes that do not shift the text are given it shifted."""
+    """The last hidden states and the head's outputs; who does not shift the text is given it shifted."""
     import torch
 
     ids = torch.tensor([case.ids])

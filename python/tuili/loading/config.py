@@ -313,8 +313,8 @@ _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that write
 
 
 def as_embedder(config: Config) -> Config:
-    """The configuration of a sentence-transformers folder, which may name another class than it is read as: of
-    a decoder with a head for words the layers alone, of T5 and its kin the encoder."""
+    """The configuration of a sentence-transformers folder, which may name another class than it is read as:
+    of a decoder with a head for words the layers alone, of T5 and its kin the encoder."""
     names = config.values.get("architectures")
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
         name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])

@@ -51,8 +51,8 @@ class HeadedSeq2seq:
         shapes: dict[str, Any] = {"sequence": {"d_inner": width, "activation": "tanh"}, "spans": {}}
         if not config.flag("share_encoder_decoder_embeddings", True):
             raise ModelUnsupportedError(
-                f"{config.what}: share_encoder_decoder_embeddings is false: the decoder has words of its own, "
-                "so that it cannot read the encoder's text once more",
+                f"{config.what}: share_encoder_decoder_embeddings is false: a decoder with words of its own "
+                "cannot read the encoder's text once more",
                 code="config_unsupported",
             )
         both: ModelSpec = self._both.spec(self._as_writer(config))
