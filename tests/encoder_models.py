@@ -69,6 +69,9 @@ DISTIL = {
 }
 
 
+QUESTION, CHOICES = "The cat is in the", ["river of York", "house", "good dog, a dog"]
+
+
 def ids_for(name: str, n: int = 23) -> list[int]:
     """Token ids that no architecture takes for padding."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -203,8 +206,33 @@ def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     }
     yield case("nomic_bert", "NomicBertModel", own, "own")
     yield from _deberta_cases(heads)
+    yield from _choices_cases(modern, mpnet)
     far = mpnet | {"max_position_embeddings": 220, "relative_attention_num_buckets": 40, "hidden_act": "relu"}
     yield dataclasses.replace(case("mpnet", "MPNetModel", far, "far"), ids=ids_for("far", 210))
+
+
+def _choices_cases(modern: dict[str, Any], mpnet: dict[str, Any]) -> Iterator[Case]:
+    """Heads of pairs of texts."""
+    roberta = BASE | {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    albert = BASE | {"embedding_size": 24, "num_hidden_groups": 1, "inner_group_num": 1}
+    deberta = BASE | {
+        "type_vocab_size": 0, "relative_attention": True, "position_buckets": 8, "share_att_key": True,
+        "norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p", "position_biased_input": False,
+    }  # fmt: skip
+    yield case("bert", "BertForNextSentencePrediction", BASE)
+    for model_type, stem, settings in (
+        ("bert", "Bert", BASE),
+        ("roberta", "Roberta", roberta),
+        ("xlm-roberta", "XLMRoberta", roberta),
+        ("camembert", "Camembert", roberta),
+        ("distilbert", "DistilBert", DISTIL),
+        ("electra", "Electra", BASE | {"embedding_size": 24}),
+        ("albert", "Albert", albert),
+        ("mpnet", "MPNet", mpnet),
+        ("deberta-v2", "DebertaV2", deberta),
+        ("modernbert", "ModernBert", modern | {"classifier_pooling": "mean"}),
+    ):
+        yield case(model_type, f"{stem}ForMultipleChoice", settings)
 
 
 def _deberta_cases(heads: tuple[str, ...]) -> Iterator[Case]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
+PAIRS = ("ForMultipleChoice", "ForNextSentencePrediction")  # heads that read what a pooler makes
 
 
 def linear(name: str, n: int, k: int, bias: bool = True) -> Shapes:
@@ -63,9 +64,10 @@ def bert(c: dict[str, Any]) -> Shapes:
     before = "" if name == "BertModel" else "bert."
     for theirs, shape in bert_body(c):
         yield before + theirs, shape
-    if name in ("BertModel", "BertForSequenceClassification", "BertForPreTraining"):
+    pooled = ("BertModel", "BertForSequenceClassification", "BertForPreTraining")
+    if name in pooled or name.endswith(PAIRS):
         yield from linear(f"{before}pooler.dense", d, d)
-    if name == "BertForPreTraining":
+    if name in ("BertForPreTraining", "BertForNextSentencePrediction"):
         yield from linear("cls.seq_relationship", 2, d)
     if name in ("BertForPreTraining", "BertForMaskedLM"):
         at = "cls.predictions"
@@ -80,8 +82,8 @@ def roberta(c: dict[str, Any]) -> Shapes:
     before = "" if name.endswith("Model") else "roberta."
     for theirs, shape in bert_body(c):
         yield before + theirs, shape
-    if name.endswith("Model"):
-        yield from linear("pooler.dense", d, d)
+    if name.endswith(("Model", *PAIRS)):
+        yield from linear(f"{before}pooler.dense", d, d)
     if name.endswith("ForSequenceClassification"):
         yield from linear("classifier.dense", d, d)
         yield from linear("classifier.out_proj", len(c["id2label"]), d)
@@ -100,6 +102,8 @@ def electra(c: dict[str, Any]) -> Shapes:
         yield from linear("classifier.dense", d, d)
         yield from linear("classifier.out_proj", len(c["id2label"]), d)
         return
+    if name == "ElectraForMultipleChoice":
+        yield from linear("sequence_summary.summary", d, d)
     if name == "ElectraForMaskedLM":
         at = "generator_predictions"
         bias = "generator_lm_head.bias"
@@ -124,7 +128,7 @@ def albert(c: dict[str, Any]) -> Shapes:
             yield from linear(f"{at}.ffn", f, d)
             yield from linear(f"{at}.ffn_output", d, f)
             yield from norm(f"{at}.full_layer_layer_norm", d)
-    if name in ("AlbertModel", "AlbertForSequenceClassification"):
+    if name in ("AlbertModel", "AlbertForSequenceClassification", "AlbertForMultipleChoice"):
         yield from linear(f"{before}pooler", d, d)
     if name == "AlbertForMaskedLM":
         at = "predictions"
@@ -146,7 +150,7 @@ def distilbert(c: dict[str, Any]) -> Shapes:
         yield from linear(f"{at}.ffn.lin1", f, d)
         yield from linear(f"{at}.ffn.lin2", d, f)
         yield from norm(f"{at}.output_layer_norm", d)
-    if name == "DistilBertForSequenceClassification":
+    if name in ("DistilBertForSequenceClassification", "DistilBertForMultipleChoice"):
         yield from linear("pre_classifier", d, d)
     if name == "DistilBertForMaskedLM":
         both = c | {"hidden_size": d}
@@ -163,6 +167,8 @@ def labels(c: dict[str, Any]) -> Shapes:
         yield from linear("classifier", len(c["id2label"]), d)
     if name.endswith("ForQuestionAnswering"):
         yield from linear("qa_outputs", 2, d)
+    if name.endswith("ForMultipleChoice"):
+        yield from linear("classifier", 1, d)
 
 
 def llama(c: dict[str, Any]) -> Shapes:
@@ -231,7 +237,8 @@ def modernbert(c: dict[str, Any]) -> Shapes:
         if c.get("decoder_bias", True):
             yield "decoder.bias", (c["vocab_size"],)
     else:
-        yield from linear("classifier", len(c.get("id2label", "12")), d)
+        n = 1 if name.endswith("ForMultipleChoice") else len(c.get("id2label", "12"))
+        yield from linear("classifier", n, d)
 
 
 def nomic_bert(c: dict[str, Any]) -> Shapes:
@@ -284,8 +291,8 @@ def mpnet(c: dict[str, Any]) -> Shapes:
         yield from linear(f"{at}.intermediate.dense", f, d)
         yield from linear(f"{at}.output.dense", d, f)
         yield from norm(f"{at}.output.LayerNorm", d)
-    if name == "MPNetModel":
-        yield from linear("pooler.dense", d, d)
+    if name in ("MPNetModel", "MPNetForMultipleChoice"):
+        yield from linear(f"{before}pooler.dense", d, d)
     if name == "MPNetForSequenceClassification":
         yield from linear("classifier.dense", d, d)
         yield from linear("classifier.out_proj", len(c["id2label"]), d)
@@ -332,7 +339,7 @@ def deberta(c: dict[str, Any]) -> Shapes:
 
 def deberta_head(c: dict[str, Any], name: str, width: int) -> Shapes:
     d = c["hidden_size"]
-    if name == "DebertaV2ForSequenceClassification":
+    if name in ("DebertaV2ForSequenceClassification", "DebertaV2ForMultipleChoice"):
         yield from linear("pooler.dense", d, d)
     if name == "DebertaV2ForMaskedLM" and c.get("legacy", True):
         at = "cls.predictions"

@@ -13,7 +13,7 @@ import pytest
 import reference
 import slow_tokenizers
 import tuili
-from encoder_models import CASES, Case, tensors, write_folder
+from encoder_models import CASES, CHOICES, QUESTION, Case, tensors, write_folder
 from tuili import _core
 from tuili.loading.architectures import deberta_v2
 from tuili.loading.config import Config
@@ -94,6 +94,33 @@ def test_a_heads_bits_do_not_depend_on_mates_threads_or_instruction_set(loaded, 
     alone = {i: answers([i], num_threads=1, isa="generic")[i] for i in range(len(texts))}
     assert answers([0, 1, 2, 3], num_threads=2) == alone
     assert answers([3, 2, 0, 1], num_threads=3) == alone
+
+
+def test_rank_tells_the_shares_of_the_choices_as_transformers_does(tmp_path):
+    with tuili.LLM(write_folder(CASES["BertForMultipleChoice"], tmp_path), num_threads=1) as llm:
+        found = llm.rank(QUESTION, CHOICES)
+        assert [one["text"] for one in found] == [CHOICES[one["index"]] for one in found]
+        assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+        wanted = [GOLDENS["choices"][one["index"]] for one in found]
+        np.testing.assert_allclose([one["score"] for one in found], wanted, atol=1e-5)
+        with pytest.raises(tuili.ModelUnsupportedError, match="can do: feature-extraction, rank"):
+            llm.classify(QUESTION)
+
+
+def test_whether_a_sentence_is_the_next_is_a_label_of_pairs(tmp_path):
+    case = CASES["BertForNextSentencePrediction"]
+    folder = write_folder(Case(case.name, case.config | {"num_labels": 3}, case.ids), tmp_path)
+    with tuili.LLM(folder, num_threads=1) as llm:
+        assert llm.config["labels"] == ["LABEL_0", "LABEL_1"]
+        follows, other = (llm.classify((QUESTION, choice))["scores"] for choice in CHOICES[:2])
+        assert follows != other and abs(sum(other.values()) - 1) < 1e-9
+
+
+def test_a_summary_that_is_not_done_is_an_error(tmp_path):
+    case = CASES["ElectraForMultipleChoice"]
+    folder = write_folder(Case(case.name, case.config | {"summary_type": "mean"}, case.ids), tmp_path)
+    with pytest.raises(tuili.ModelUnsupportedError, match="summary_type is mean"):
+        plan_model(folder)
 
 
 def test_a_head_answers_for_chosen_positions(loaded):

@@ -48,8 +48,7 @@ their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF fi
 takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`
 (`tests/compare_heads.py` compares all that transformers has, to 1e-5 of their range); tokens see both sides
 where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. Not there:
-`…ForMultipleChoice`, `…ForNextSentencePrediction`, `GPT2DoubleHeadsModel` and BERT's
-kin as `…ForCausalLM`.
+`GPT2DoubleHeadsModel` and BERT's kin as `…ForCausalLM`.
 
 | `architectures` of config.json | with |
 |---|---|

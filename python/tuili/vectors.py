@@ -114,13 +114,14 @@ class Vectors:
     ) -> list[dict[str, Any]]:
         """The documents most similar to the query, best first: dicts with "index", "score" and "text".
         A cross-encoder (a sequence classifier with one label, or a decoder that judges by a word) reads query
-        and document together. Arguments as `embed`'s.
+        and document together. Of a model for multiple choice, the query is the question and documents are the
+        choices; scores are the shares of these, 1 in all. Arguments as `embed`'s.
         """
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
-        if self._loaded.head is not None and self._loaded.head.kind == "sequence":
+        if self._loaded.head is not None and self._loaded.head.kind in ("sequence", "choices"):
             how, template = self._embedding, self._loaded.chat_template
             variables = how.get("pair_variables", {})
             reading = PairReading(how.get("pair_prompt"), how.get("pair_format"), template, variables)

@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from encoder_models import CASES, Case, write_folder
+from encoder_models import CASES, CHOICES, QUESTION, Case, write_folder
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "encoders.json"
 ROWS = (0, 7, 22)  # of hidden states and of heads that answer for each token
@@ -45,6 +45,9 @@ def answers(case: Case) -> dict[str, Any]:
     inputs = {"input_ids": torch.tensor([case.ids])}
     if case.types is not None:
         inputs["token_type_ids"] = torch.tensor([case.types])
+    if case.config["architectures"][0].endswith("ForMultipleChoice"):
+        inputs = {name: ids[None] for name, ids in inputs.items()}  # one choice of one question
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])  # which ModernBERT's needs
     with torch.no_grad():
         got = model(**inputs, output_hidden_states=True)
     out = {"hidden": got.hidden_states[-1][0]}
@@ -57,15 +60,31 @@ def answers(case: Case) -> dict[str, Any]:
     return {key: summary(value.double().numpy()) for key, value in out.items()}
 
 
+def shares(case: Case) -> list[float]:
+    """Of CHOICES as answers to QUESTION."""
+    import torch
+    import transformers
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_folder(case, Path(name))
+        model = getattr(transformers, case.config["architectures"][0]).from_pretrained(folder).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer([QUESTION] * len(CHOICES), CHOICES, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**{name: rows[None] for name, rows in inputs.items()}).logits
+    return torch.softmax(logits[0].double(), dim=0).tolist()
+
+
 def summary(values: Any) -> dict[str, Any]:
     rows = values[list(ROWS), :COLUMNS] if values.ndim == 2 else values[None, :COLUMNS]
     return {
-        "range": float(f"{values.max() - values.min():.6g}"),
+        "range": float(f"{values.max() - values.min():.6g}") or 1.0,  # a number alone is of order 1
         "rows": [[float(f"{x:.7g}") for x in row] for row in rows],
     }
 
 
 if __name__ == "__main__":
     found = {name: answers(case) for name, case in CASES.items()}
+    found |= {"choices": shares(CASES["BertForMultipleChoice"])}
     GOLDENS.write_text(json.dumps(found, separators=(",", ":")).replace('},"', '},\n"') + "\n")
     print(f"{len(found)} cases, {GOLDENS.stat().st_size} bytes")

@@ -72,7 +72,7 @@ HF_SEQ2SEQ = {
     "M2M100ForConditionalGeneration": "m2m_100",
 }
 HF_ARCHITECTURES |= HF_SEQ2SEQ
-# Encoders: the beginning of the name, with each of these ends -> file, and what else it ends in.
+# Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.
 _TASKS = (
     "Model",
     "ForSequenceClassification",
@@ -80,22 +80,23 @@ _TASKS = (
     "ForQuestionAnswering",
     "ForMaskedLM",
 )
-_ENCODERS = {
-    "Bert": ("bert", "ForPreTraining"),
-    "Roberta": ("roberta", None),
-    "XLMRoberta": ("roberta", None),
-    "Camembert": ("roberta", None),
-    "DistilBert": ("distilbert", None),
-    "Electra": ("electra", "ForPreTraining"),
-    "Albert": ("albert", "ForPreTraining"),
-    "MPNet": ("mpnet", None),
-    "DebertaV2": ("deberta_v2", None),
-    "ModernBert": ("modernbert", None),
-    "NomicBert": ("nomic_bert", None),
-    "EuroBert": ("eurobert", None),
+_CHOICES = "ForMultipleChoice"
+_ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Bert": ("bert", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")),
+    "Roberta": ("roberta", (_CHOICES,)),
+    "XLMRoberta": ("roberta", (_CHOICES,)),
+    "Camembert": ("roberta", (_CHOICES,)),
+    "DistilBert": ("distilbert", (_CHOICES,)),
+    "Electra": ("electra", (_CHOICES, "ForPreTraining")),
+    "Albert": ("albert", (_CHOICES, "ForPreTraining")),
+    "MPNet": ("mpnet", (_CHOICES,)),
+    "DebertaV2": ("deberta_v2", (_CHOICES,)),
+    "ModernBert": ("modernbert", (_CHOICES,)),
+    "NomicBert": ("nomic_bert", ()),
+    "EuroBert": ("eurobert", ()),
 }
 HF_ARCHITECTURES |= {
-    f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, more) if task
+    f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, *more)
 }
 HF_ARCHITECTURES |= {
     f"{stem}{end}": "t5_encoder"
@@ -303,6 +304,7 @@ def _supported(table: Mapping[str, str]) -> str:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
     heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
+    heads += f"; most of the latter with {_CHOICES}"
     from tuili.loading.architectures.seq2seq_heads import ALONE, ENDS, STEMS
 
     halves = f"{', '.join(STEMS)} with {', '.join(ENDS)}; {', '.join(ALONE)} with Model"

@@ -19,12 +19,15 @@ _KINDS = {
     "ForQuestionAnswering": "spans",
     "ForMaskedLM": "words",
     "ForPreTraining": "words",
+    "ForMultipleChoice": "choices",
+    "ForNextSentencePrediction": "next",
 }
 _TASKS = {
     "sequence": ("text-classification",),
     "tokens": ("token-classification",),
     "spans": ("question-answering",),
     "words": ("fill-mask",),
+    "choices": ("rank",),
 }
 _BY_KIND = {
     "decoder": ("text-generation",),
@@ -50,7 +53,7 @@ class AnswerRow:
 class Head:
     """A task head as its files describe it.
 
-    kind      "sequence" | "tokens" | "spans" | "words"
+    kind      "sequence" | "tokens" | "spans" | "words" | "choices" (one number for a question and a choice)
     labels    of sequences and tokens: the name of each output
     function  what makes scores of a sequence's outputs: "softmax" | "sigmoid" | "none"
     ranking   the same where a sequence is a query and a document
@@ -71,7 +74,7 @@ class Head:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of pipelines that can use it."""
+        """The names of pipelines that can use it; "rank" is `LLM`'s."""
         if self.kind == "sequence" and self.entailment is not None:
             return ("text-classification", "zero-shot-classification")
         return _TASKS[self.kind]
@@ -108,7 +111,7 @@ def n_outputs(config: Config) -> int:
     """How many numbers the head of this configuration gives."""
     if config.head == "words":
         return int(config.integer("vocab_size", 1, MAX_VOCAB))
-    return 2 if config.head == "spans" else len(labels_of(config))
+    return {"spans": 2, "next": 2, "choices": 1}.get(config.head or "") or len(labels_of(config))
 
 
 def describe(config: Config, module: ModuleType) -> Head | None:
@@ -119,9 +122,11 @@ def describe(config: Config, module: ModuleType) -> Head | None:
     """
     if config.head is None:
         return None
-    if config.head not in ("sequence", "tokens"):
+    if config.head not in ("sequence", "tokens", "next"):
         return Head(config.head, (), "softmax", "none")
     labels = labels_of(config)
+    if config.head == "next":  # whatever number of labels the file has for others
+        return Head("sequence", labels if len(labels) == 2 else ("LABEL_0", "LABEL_1"), "softmax", "none")
     problem = config.choice("problem_type", _PROBLEMS, None)
     if problem == "regression":
         function = "none"

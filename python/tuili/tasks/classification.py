@@ -14,7 +14,7 @@ from tuili.tasks.encoding import Encoded, Room, checked_str, room
 from tuili.tasks.head import Progress, TaskModel
 from tuili.tasks.pairs import PairReading
 from tuili.tasks.pipeline import Pipeline, many, marked
-from tuili.tasks.scores import FUNCTIONS, best, function_named
+from tuili.tasks.scores import FUNCTIONS, best, function_named, softmax
 
 TASK = "text-classification"
 _ROOM = ("truncation", "max_length", "padding")
@@ -68,9 +68,9 @@ def relevance(
     progress: Progress | None,
     reading: PairReading,
 ) -> np.ndarray:
-    """A cross-encoder's score of each document, float64 [n_documents]."""
-    head = model.head("rank", "sequence")
-    if len(head.labels) != 1:
+    """A cross-encoder's score of each document, or the share of each choice, float64 [n_documents]."""
+    head = model.head("rank", "sequence", "choices")
+    if head.kind == "sequence" and len(head.labels) != 1:
         raise InvalidParameterError(
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
@@ -78,7 +78,8 @@ def relevance(
     space = room({"truncation": boolean("truncation", truncation)}, model.max_len)
     inputs = [reading.encode(model, space, query, document) for document in documents]
     rows = [rows[0] for rows in model.answers(inputs, progress=progress)]
-    return FUNCTIONS[head.ranking](np.concatenate(rows))
+    scores = np.concatenate(rows)
+    return softmax(scores) if head.kind == "choices" else FUNCTIONS[head.ranking](scores)
 
 
 class Task(Pipeline):

@@ -36,9 +36,9 @@ class TaskModel:
         """Most tokens of an input."""
         return self.encoder.max_len
 
-    def head(self, task: str, kind: str) -> Head:
+    def head(self, task: str, *kinds: str) -> Head:
         """The head, which must be of a kind; ModelUnsupportedError (task) naming what the model can do."""
-        if self._head is None or self._head.kind != kind:
+        if self._head is None or self._head.kind not in kinds:
             raise cannot(task, self.name, self.tasks)
         return self._head
 

@@ -57,6 +57,7 @@ def _old(name: str) -> str:
 BODY_NAMES = _NAMES | {_old(theirs): ours for theirs, ours in _NAMES.items()}
 _HEADS = {
     "sequence": {"bert.pooler.dense": "dense", "classifier": "out"},
+    "next": {"bert.pooler.dense": "dense", "cls.seq_relationship": "out"},
     "tokens": {"classifier": "out"},
     "spans": {"qa_outputs": "out"},
     "words": BERT_WORDS,

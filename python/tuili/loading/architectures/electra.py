@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import sizes
+from tuili.loading.architectures import expect_only, sizes
 from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
@@ -19,6 +19,7 @@ from tuili.loading.config import MAX_MODEL, Config
 _BODY = BODY_NAMES | with_biases([("embeddings_project", "embedding_in")])
 _HEADS = {
     "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
+    "choices": {"sequence_summary.summary": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
     "spans": {"qa_outputs": "out"},
     "words": {
@@ -43,6 +44,13 @@ def spec(config: Config) -> ModelSpec:
     width = config.integer("embedding_size", 1, MAX_MODEL, 128)
     config.choice("position_embedding_type", ("absolute",), "absolute")
     refuse_flags(config, "is_decoder", "add_cross_attention")
+    if config.head == "choices":
+        for key, usual in (
+            ("summary_type", "first"),
+            ("summary_use_proj", True),
+            ("summary_activation", "gelu"),
+        ):
+            expect_only(config, key, usual)
     return post_norm_encoder(
         config,
         size,

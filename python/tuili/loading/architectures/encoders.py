@@ -97,11 +97,17 @@ def task_head(config: Config, shapes: Mapping[str, Mapping[str, Any]]) -> TaskHe
     """The head of a configuration. shapes: TaskHead's fields but n_out, per kind of head."""
     if config.head is None:
         return TaskHead(n_out=0)
-    if config.head not in shapes:
+    kind = _alike(config.head, shapes)
+    if kind not in shapes:
         raise ModelUnsupportedError(
             f"{config.what}: architectures: this family has no such head", code="architecture"
         )
-    return TaskHead(n_out=n_outputs(config), **shapes[config.head])
+    return TaskHead(n_out=n_outputs(config), **shapes[kind])
+
+
+def _alike(head: str, known: Mapping[str, Any]) -> str:
+    """The kind in `known` that a head is: those of pairs are heads of sequences, unless they stand there."""
+    return "sequence" if head in ("choices", "next") and head not in known else head
 
 
 def words_head(config: Config, d_inner: int, act: Any) -> dict[str, Any]:
@@ -125,5 +131,5 @@ def prefixed(names: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def head_names(config: Config, names: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Their name -> ours of the head's tensors. names: per kind, their modules -> "dense", "norm", "out"."""
-    parts = names.get(config.head or "", {})
+    parts = names.get(_alike(config.head or "", names), {})
     return with_biases((theirs, f"task_head.{ours}") for theirs, ours in parts.items())

@@ -39,6 +39,7 @@ _BODY = {
 )
 _HEADS = {
     "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
+    "choices": {"mpnet.pooler.dense": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
     "spans": {"qa_outputs": "out"},
     "words": {"lm_head.dense": "dense", "lm_head.layer_norm": "norm", "lm_head.decoder": "out"},

@@ -17,6 +17,7 @@ from tuili.loading.config import MAX_POSITIONS, Config
 
 _HEADS = {
     "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
+    "choices": {"roberta.pooler.dense": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
     "spans": {"qa_outputs": "out"},
     "words": {"lm_head.dense": "dense", "lm_head.layer_norm": "norm", "lm_head.decoder": "out"},
