@@ -414,7 +414,14 @@ CASES = [
             "leave_out": r"\.ln_(attn|mlp)",
         },
     ),
-    *_cases("BloomForCausalLM", "bloom", {}, plain={}, untied_six_heads=_SIX_HEADS),
+    *_cases(
+        "BloomForCausalLM",
+        "bloom",
+        {},
+        plain={},
+        untied_six_heads=_SIX_HEADS,
+        residual_of_norms={"apply_residual_connection_post_layernorm": True, "num_hidden_layers": 3},
+    ),
     *_cases(
         "MixtralForCausalLM",
         "mixtral",

@@ -359,6 +359,10 @@ def block(spec: Any, layer: Any, w: Weights, prefix: str, h: Array, source: Arra
     if placement == "branch":
         h = h + scale * norm("attention_norm", attend(h))
         return h + scale * norm("mlp_norm", feed(h))
+    if placement == "normed_residual":
+        x = norm("attention_norm", h)
+        x = norm("mlp_norm", x + scale * attend(x))
+        return x + scale * feed(x)
     if placement in ("parallel", "parallel_two"):
         x = norm("attention_norm", h)
         return h + scale * attend(x) + scale * feed(norm("mlp_norm", h) if placement == "parallel_two" else x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import reference
 from architecture_files import Arrays, stored_tensors, token_ids, write
 from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
-from tuili._core import ModelBuilder
+from tuili._core import ModelBuilder, Runner, Sequence
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture
@@ -159,7 +160,6 @@ def test_a_setting_that_is_null_is_not_filled_in() -> None:
         ("StableLmForCausalLM", {"hidden_size": 24, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("MistralForCausalLM", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ("BloomForCausalLM", {"apply_residual_connection_post_layernorm": True}, "apply_residual"),
         ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
         ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
@@ -206,6 +206,35 @@ def test_of_two_matrices_that_are_tied_files_hold_either_or_both(tmp_path: Path)
         got, warnings = logits(how, case, change)
         np.testing.assert_array_equal(got, wanted[same])
         assert len(warnings) == n_warnings and all("tie_word_embeddings" in text for text in warnings)
+
+
+def test_of_two_heads_of_gpt2_the_one_for_words_answers(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.architecture == "GPT2LMHeadModel")
+    double = dataclasses.replace(case, config=case.config | {"architectures": ["GPT2DoubleHeadsModel"]})
+    other = "multiple_choice_head.summary"
+    more = {f"{other}.{part}": np.ones((1, 64), np.float32) for part in ("weight", "bias")}
+    plans = [
+        plan_model(write(case, tmp_path / "one")),
+        plan_model(write(double, tmp_path / "two", lambda stored: stored | more)),
+    ]
+    one, two = (run(load(plan).model, np.array(token_ids(), np.int32)).logits() for plan in plans)
+    np.testing.assert_array_equal(one, two)
+    assert not plans[0].warnings and len(plans[1].warnings) == 2
+    assert all(other in text for text in plans[1].warnings)
+
+
+def test_a_head_reads_what_opt_maps_its_layers_to(tmp_path: Path) -> None:
+    case = next(case for case in CASES if "word_embed_proj_dim" in case.config)
+    ids = np.array(token_ids(), np.int32)
+    hidden = run(load(plan_model(write(case, tmp_path / "words"))).model, ids).hidden_states()[-1]
+    score = np.linspace(-1, 1, 3 * 48, dtype=np.float32).reshape(3, 48)
+    folder = write(case, tmp_path / "head", lambda stored: stored | {"score.weight": score})
+    own = {"architectures": ["OPTForSequenceClassification"], "num_labels": 3}
+    (folder / "config.json").write_text(json.dumps(case.config | own))
+    got = Runner(load(plan_model(folder)).model).answer([Sequence(ids)], [[len(ids) - 1]])
+    out = stored_tensors(case, *_parsed(case))["model.decoder.project_out.weight"]
+    wanted = score @ (out @ hidden[-1])
+    assert abs(got[0] - wanted).max() <= 1e-5 * np.ptp(wanted)
 
 
 def test_names_may_lack_the_prefix_of_the_layers(tmp_path: Path) -> None:

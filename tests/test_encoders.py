@@ -151,6 +151,20 @@ def test_int8_weights_keep_the_answers_near(tmp_path):
     assert abs(rows[1] - rows[0]).max() <= 0.05 * np.ptp(rows[0])
 
 
+def test_electras_discriminator_is_an_encoder(tmp_path):
+    """What it says of replaced words is no task's; its folders are read for what is below."""
+    case = CASES["ElectraModel"]
+    folder = write_folder(case, tmp_path)
+    hidden = tuili.LLM(folder, packed_cache=False).hidden_states(case.ids)
+    (folder / "config.json").write_text(
+        json.dumps(case.config | {"architectures": ["ElectraForPreTraining"]})
+    )
+    with tuili.LLM(folder, packed_cache=False) as llm:
+        np.testing.assert_array_equal(llm.hidden_states(case.ids), hidden)
+        with pytest.raises(tuili.ModelUnsupportedError, match="this model can do: feature-extraction$"):
+            tuili.pipeline("fill-mask", llm)
+
+
 def test_a_folder_without_the_head_that_it_names_gives_vectors(tmp_path):
     """sentence-transformers' folders keep the name of the class that was trained further."""
     case = CASES["RobertaModel"]

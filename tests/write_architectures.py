@@ -47,8 +47,9 @@ their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF fi
 `nomic-bert`), too. Any decoder above is an embedder as `…Model` or in a sentence-transformers folder, and
 takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`
 (`tests/compare_heads.py` compares all that transformers has, to 1e-5 of their range); tokens see both sides
-where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. Not there:
-`GPT2DoubleHeadsModel` and BERT's kin as `…ForCausalLM`.
+where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. `GPT2DoubleHeadsModel` is
+read without its head for choices, `ElectraForPreTraining` as the encoder alone. Not there: BERT's kin as
+`…ForCausalLM`.
 
 | `architectures` of config.json | with |
 |---|---|

@@ -27,6 +27,7 @@ const char* name_of(NormPlacement placement) {
     case NormPlacement::post: return "post";
     case NormPlacement::sandwich: return "sandwich";
     case NormPlacement::branch: return "branch";
+    case NormPlacement::normed_residual: return "normed_residual";
     case NormPlacement::parallel: return "parallel";
     case NormPlacement::parallel_two: return "parallel_two";
   }
@@ -161,6 +162,7 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
                                                 {"post", NormPlacement::post},
                                                 {"sandwich", NormPlacement::sandwich},
                                                 {"branch", NormPlacement::branch},
+                                                {"normed_residual", NormPlacement::normed_residual},
                                                 {"parallel", NormPlacement::parallel},
                                                 {"parallel_two", NormPlacement::parallel_two}});
   const auto norm_of_qk = choose<QkNorm>(

@@ -18,9 +18,18 @@ enum class Norm : uint8_t { rms, layer };
 //   post      h = norm(h + f(h))                     (BERT)
 //   sandwich  h = h + post_norm(f(norm(h)))          (Gemma 2 and 3)
 //   branch    h = h + norm(f(h))                     (OLMo 2)
+//   normed_residual   h = norm(h) + f(norm(h))       (BLOOM with apply_residual_connection_post_layernorm)
 //   parallel  h = h + attention(norm(h)) + mlp(norm(h))          (GPT-J)
 //   parallel_two                                     the same, each with a norm of its own  (GPT-NeoX)
-enum class NormPlacement : uint8_t { pre, post, sandwich, branch, parallel, parallel_two };
+enum class NormPlacement : uint8_t {
+  pre,
+  post,
+  sandwich,
+  branch,
+  normed_residual,
+  parallel,
+  parallel_two,
+};
 
 // What q and k go through before RoPE.
 enum class QkNorm : uint8_t {

@@ -214,6 +214,10 @@ TensorView Transformer::attention_input(const Step& step, int64_t i) const {
   if (spec.norm_placement == NormPlacement::post || spec.norm_placement == NormPlacement::branch ||
       !spec.attention_norm)
     return h;
+  if (spec.norm_placement == NormPlacement::normed_residual) {
+    if (step.makes_keys()) norm(step, h, h, weights_.layers[i].attention_norm);  // of all rows, otherwise
+    return h;
+  }
   const bool is_there = is_normed_ahead(i) && step.makes_keys();  // of all rows, otherwise
   if (!is_there) norm(step, normed, h, weights_.layers[i].attention_norm);
   return normed;
@@ -344,6 +348,11 @@ void Transformer::layer(const Step& step, int64_t i) const {
       add(step, i);
       mlp_block(step, i, h);
       norm(step, mixed, mixed, w.mlp_norm);
+      return add(step, i);
+    case NormPlacement::normed_residual:
+      attention_block(step, i);
+      add_and_norm(step, i, h, w.mlp_norm);
+      mlp_block(step, i, h);
       return add(step, i);
     case NormPlacement::parallel:
     case NormPlacement::parallel_two: {

@@ -29,8 +29,8 @@ def decoders() -> Iterator[Case]:
     yield _case("MistralForCausalLM", "turns half", U, "config_unsupported", partial_rotary_factor=0.5)
     yield _case("StableLmForCausalLM", "turns 2 heads", F, value, partial_rotary_factor=2.0)
     yield _case("FalconForCausalLM", "two norms", U, "config_unsupported", num_ln_in_parallel_attn=2)
-    yield _case("BloomForCausalLM", "other residual", U, "config_unsupported",
-                apply_residual_connection_post_layernorm=True)  # fmt: skip
+    yield _case("BloomForCausalLM", "other residual", F, "config_type",
+                apply_residual_connection_post_layernorm=1)  # fmt: skip
     yield _case("GPT2LMHeadModel", "crossed", U, "config_unsupported", add_cross_attention=True,
                 n_embd=32, n_layer=1, n_head=2, n_positions=64)  # fmt: skip
     yield _case("GPT2LMHeadModel", "without its sizes", F, "config_key")

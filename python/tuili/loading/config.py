@@ -44,6 +44,7 @@ HF_ARCHITECTURES = {
     "CohereForCausalLM": "cohere",
     "Cohere2ForCausalLM": "cohere",
     "GPT2LMHeadModel": "gpt2",
+    "GPT2DoubleHeadsModel": "gpt2",
     "GPTJForCausalLM": "gptj",
     "GPTNeoXForCausalLM": "gpt_neox",
     "OPTForCausalLM": "opt",

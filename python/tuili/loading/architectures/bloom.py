@@ -63,7 +63,6 @@ def spec(config: Config) -> ModelSpec:
     """BloomForCausalLM. Distances are not limited; `seq_length` is what it was trained with."""
     config.fill({ours: usual for ours, (theirs, usual) in _SIZES.items() if theirs not in config})
     unfused(config, {ours: theirs for ours, (theirs, _) in _SIZES.items() if theirs in config})
-    expect_only(config, "apply_residual_connection_post_layernorm", False)
     if config.integer("pretraining_tp", 1, MAX_POSITIONS, 1) > 1:
         expect_only(config, "slow_but_exact", False)  # where transformers leaves biases out
     d_model = config.values["hidden_size"]
@@ -73,10 +72,12 @@ def spec(config: Config) -> ModelSpec:
         "max_position_embeddings": config.integer("seq_length", 1, MAX_POSITIONS, 2048),
     }
     size = sizes(config)
+    normed = config.flag("apply_residual_connection_post_layernorm", False)
     layer = layer_of(
         size,
         activation="gelu_tanh",
         gated=False,
+        norm_placement="normed_residual" if normed else "pre",
         rope=-1,
         position_bias=0,
         qkv_bias=True,

@@ -129,5 +129,6 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
 
 def usual_of(name: str) -> Mapping[str, int]:
     """The settings that the class of the architecture `name` fills in."""
+    name = name.replace("DoubleHeadsModel", "LMHeadModel")
     encoder = re.sub(r"(For[A-Z]\w*|Model)$", "", name)
     return CLASS_DEFAULTS.get(name) or CLASS_DEFAULTS.get(encoder, {})

@@ -44,15 +44,18 @@ class HeadedDecoder:
         """The decoder's, without its words."""
         config.values = {**config.values, "architectures": [self._name]}
         decoder: ModelSpec = self._decoder.spec(config)
-        if decoder.d_embedding:
-            raise ModelUnsupportedError(
-                f"{config.what}: word_embed_proj_dim is not hidden_size = {decoder.d_model}, which goes with "
-                "the head for words alone",
-                code="config_unsupported",
-            )
+        shapes = _SHAPES
+        if width := decoder.d_embedding:  # what the head reads is mapped to it
+            if config.head is None:
+                raise ModelUnsupportedError(
+                    f"{config.what}: word_embed_proj_dim is not hidden_size = {decoder.d_model}, which goes "
+                    "with a head alone",
+                    code="config_unsupported",
+                )
+            shapes = {kind: {"d_inner": width, "dense_bias": False} | more for kind, more in _SHAPES.items()}
         gemma = self._name == "Gemma3ForCausalLM" and config.flag("use_bidirectional_attention", False)
         causal = not gemma and _is_causal(config, decoder)
-        return decoder.without_words(task_head(config, _SHAPES), causal=causal)
+        return decoder.without_words(task_head(config, shapes), causal=causal)
 
     def answer_row(self, config: Config) -> AnswerRow:
         """That of the last token, which has seen the whole text, or of the last before those that pad."""
@@ -66,6 +69,7 @@ class HeadedDecoder:
         for theirs, ours in self._decoder.TENSOR_NAMES.items():
             if ours not in ("head", "head.bias"):
                 base = next((theirs.removeprefix(one) for one in prefixes if theirs.startswith(one)), theirs)
+                ours = "task_head.dense" if ours == "embedding_out" else ours
                 names |= {before + base: ours for before in ("", *prefixes)}
         return names | head_names(config, _HEADS)
 

@@ -63,7 +63,7 @@ def gpt_config(config: Config) -> Config:
 
 
 def spec(config: Config) -> ModelSpec:
-    """GPT2LMHeadModel."""
+    """GPT2LMHeadModel, and GPT2DoubleHeadsModel without its head for choices, of which a warning tells."""
     size = sizes(gpt_config(config))
     expect_only(config, "add_cross_attention", False)
     scale = size.head_dim**-0.5 if config.flag("scale_attn_weights", True) else 1.0
