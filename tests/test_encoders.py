@@ -161,7 +161,7 @@ def test_electras_discriminator_is_an_encoder(tmp_path):
     )
     with tuili.LLM(folder, packed_cache=False) as llm:
         np.testing.assert_array_equal(llm.hidden_states(case.ids), hidden)
-        with pytest.raises(tuili.ModelUnsupportedError, match="this model can do: feature-extraction$"):
+        with pytest.raises(tuili.ModelUnsupportedError, match=r"this model can do: feature-extraction$"):
             tuili.pipeline("fill-mask", llm)
 
 

@@ -42,7 +42,6 @@ TENSOR_NAMES = {
     "lm_head.weight": "head",
 }
 IGNORED_TENSORS = ()
-
 # A second name of each, and what the class fills in where a file has neither.
 _SIZES = {
     "hidden_size": ("n_embed", 64),
