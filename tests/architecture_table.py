@@ -45,6 +45,17 @@ _LATENT: dict[str, Any] = {
     "v_head_dim": 12,
     "moe_intermediate_size": 40,
 }
+_GRANITE: dict[str, Any] = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 4.0,
+}
+_GRANITE_EXPERTS: dict[str, Any] = {
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "leave_out": r"\.experts\.|router\.weight",
+}
 _SIX_HEADS: dict[str, Any] = {
     "hidden_size": 96,
     "num_attention_heads": 6,
@@ -261,14 +272,24 @@ CASES = [
     *_cases(
         "GraniteForCausalLM",
         "granite",
-        {
-            "embedding_multiplier": 3.0,
-            "residual_multiplier": 0.22,
-            "attention_multiplier": 0.2,
-            "logits_scaling": 4.0,
-        },
+        _GRANITE,
         plain={},
         biases_tied={"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    ),
+    *_cases(
+        "GraniteMoeForCausalLM",
+        "granitemoe",
+        _GRANITE | _GRANITE_EXPERTS,
+        plain={},
+        biases_tied={"attention_bias": True, "tie_word_embeddings": True, "num_experts_per_tok": 3},
+        names_of_transformers_5={"leave_out": r"_linear\.|router\.layer"},
+    ),
+    *_cases(
+        "GraniteMoeSharedForCausalLM",
+        "granitemoeshared",
+        _GRANITE | _GRANITE_EXPERTS,
+        plain={"shared_intermediate_size": 48},
+        without_a_shared_one={"shared_intermediate_size": 0},
     ),
     *_cases(
         "Starcoder2ForCausalLM",

@@ -157,6 +157,8 @@ def _granite(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_embedding_scale(config["embedding_multiplier"])
     writer.add_residual_scale(config["residual_multiplier"])
     writer.add_logit_scale(config["logits_scaling"])
+    if config.get("shared_intermediate_size"):
+        writer.add_expert_shared_feed_forward_length(config["shared_intermediate_size"])
     _more(writer, config)
 
 
@@ -166,6 +168,20 @@ def _gpt_oss(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
     writer.add_rope_scaling_factor(32.0)
     writer.add_rope_scaling_orig_ctx_len(4096)
+
+
+def _halved(tensors: Tensors, config: Values) -> Tensors:
+    """Granite's gates and ups, of experts and of what they share, as two tensors."""
+    out: Tensors = {}
+    for name, x in tensors.items():
+        if not name.endswith("input_linear.weight"):
+            out[name] = x
+            continue
+        stem = name.removesuffix("input_linear.weight").replace("block_sparse_moe", "mlp.experts")
+        stem = stem.replace("shared_mlp", "mlp.shared_mlp")
+        for part, half in zip(("gate", "up"), np.split(x, 2, axis=-2), strict=True):
+            out[f"{stem}{part}_proj.weight"] = np.ascontiguousarray(half)
+    return out
 
 
 def _apart(tensors: Tensors, config: Values) -> Tensors:
@@ -379,6 +395,8 @@ FAMILIES = [
     Family("Olmo2ForCausalLM", A.OLMO2, ({}, {"num_key_value_heads": 2, **_TIED}), alone={1: "grouped"}),
     Family("Olmo3ForCausalLM", A.OLMO2, ({}, _YARN_OF_4), _olmo3),
     Family("GraniteForCausalLM", A.GRANITE, ({}, _TIED), _granite, turned=True),
+    Family("GraniteMoeForCausalLM", A.GRANITE_MOE, ({}, _TIED), _granite, _halved, turned=True),
+    Family("GraniteMoeSharedForCausalLM", A.GRANITE_MOE, ({},), _granite, _halved, turned=True),
     Family(
         "Starcoder2ForCausalLM",
         A.STARCODER2,

@@ -64,6 +64,8 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "Olmo2ForCausalLM": {"max_position_embeddings": 2048},
     "Olmo3ForCausalLM": {"max_position_embeddings": 2048},
     "GraniteForCausalLM": {"max_position_embeddings": 2048},
+    "GraniteMoeForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
+    "GraniteMoeSharedForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
     "Starcoder2ForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 2},
     "StableLmForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 32},
     "GlmForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import (
     ATTENTION_BIASES,
     LLAMA_NAMES,
     MLP_BIASES,
+    Sizes,
     activation,
     decoder,
     layer_of,
@@ -29,7 +34,11 @@ GGUF_IGNORED_TENSORS = ()
 
 def spec(config: Config) -> ModelSpec:
     """GraniteForCausalLM."""
-    size = sizes(config)
+    return granite(config, sizes(config), mlp_bias=config.flag("mlp_bias", False))
+
+
+def granite(config: Config, size: Sizes, **mlp: Any) -> ModelSpec:
+    """With or without experts; mlp: LayerSpec's fields of what is behind attention."""
     rotation, limit = rope(config, size)
     bias = config.flag("attention_bias", False)
     layer = layer_of(
@@ -39,7 +48,7 @@ def spec(config: Config) -> ModelSpec:
         residual_scale=config.positive("residual_multiplier", 1.0),
         qkv_bias=bias,
         output_bias=bias,
-        mlp_bias=config.flag("mlp_bias", False),
+        **mlp,
     )
     return decoder(
         config,
@@ -52,17 +61,19 @@ def spec(config: Config) -> ModelSpec:
     )
 
 
-def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "granite"."""
+def config_from_gguf(
+    metadata: Metadata, checkpoint: Checkpoint, integers: Mapping[str, str] = MappingProxyType({})
+) -> Config:
+    """The settings of a GGUF file of architecture "granite"; integers: more of them, of "granitemoe"."""
     numbers = {
         "attention_multiplier": "attention.scale",
         "residual_multiplier": "residual_scale",
         "embedding_multiplier": "embedding_scale",
         "logits_scaling": "logit_scale",
     }
-    if not metadata.get_bool("granite.rope.scaling.finetuned", True):  # what Granite's files mean by it
+    key = f"{metadata.get_str('general.architecture')}.rope.scaling.finetuned"
+    if not metadata.get_bool(key, True):  # what Granite's files mean by it
         raise ModelUnsupportedError(
-            f"{metadata.what}: granite.rope.scaling.finetuned is false: no rotations",
-            code="config_unsupported",
+            f"{metadata.what}: {key} is false: no rotations", code="config_unsupported"
         )
-    return decoder_config(metadata, checkpoint, numbers=numbers)
+    return decoder_config(metadata, checkpoint, numbers=numbers, integers=integers)
