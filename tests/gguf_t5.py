@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from gguf_families import write_tensors
+from gguf_encoders import write_tensors
 from tuili.loading import sentencepiece_file
 
 Tensors = dict[str, np.ndarray]

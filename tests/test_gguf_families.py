@@ -19,7 +19,8 @@ import tuili
 from architecture_files import token_ids
 from architecture_files import write as write_folder
 from architecture_table import Case
-from gguf_families import FAMILIES, GGUF_NAMES, Family, write, write_encoder
+from gguf_encoders import write_encoder
+from gguf_families import FAMILIES, GGUF_NAMES, Family, write
 from test_foreign_blocks import random_blocks
 from tiny_core import run
 from tuili import _core
