@@ -49,7 +49,8 @@ def stored_tensors(case: Case, config: Config, module: ModuleType) -> dict[str, 
     expected = {name: tuple(shape) for name, shape in ModelBuilder(module.spec(config)).expected()}
     missing = {name for name in expected if constant(name, module, config) is None}
     tensors = {}
-    for pattern, ours in module.TENSOR_NAMES.items():
+    names = module.tensor_names(config) if hasattr(module, "tensor_names") else module.TENSOR_NAMES
+    for pattern, ours in names.items():
         parts = Parts((ours,)) if isinstance(ours, str) else ours
         for theirs, filled in _filled(pattern, parts, config.values["num_hidden_layers"], expected):
             held = _held(filled, expected)

@@ -56,6 +56,17 @@ _GRANITE_EXPERTS: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "leave_out": r"\.experts\.|router\.weight",
 }
+_FAIRSEQ: dict[str, Any] = {
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 96,
+    "decoder_attention_heads": 4,
+    "is_decoder": True,
+    "is_encoder_decoder": False,
+}
+_SCALED: dict[str, Any] = {"scale_embedding": True, "activation_function": "relu"}
+_UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
 _SIX_HEADS: dict[str, Any] = {
     "hidden_size": 96,
     "num_attention_heads": 6,
@@ -435,6 +446,10 @@ CASES = [
             "leave_out": r"\.ln_(attn|mlp)",
         },
     ),
+    *_cases("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *_cases("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *_cases("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),
+    *_cases("MarianForCausalLM", "marian", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *_cases(
         "BloomForCausalLM",
         "bloom",

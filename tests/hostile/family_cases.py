@@ -59,6 +59,8 @@ def decoders() -> Iterator[Case]:
     )
     yield _case("DeepseekV2ForCausalLM", "normalized", U, "config_unsupported", norm_topk_prob=True,
                 **latent, **moe)  # fmt: skip
+    yield _case("MarianModel", "words of its own", U, "config_unsupported", decoder_start_token_id=0,
+                share_encoder_decoder_embeddings=False)  # fmt: skip
     yield _case("BaichuanForCausalLM", "second", U, "config_unsupported", vocab_size=125_696)
     for name, factors in (("few", [1.0]), ("none", None), ("zero", [0] * 8), ("text", ["1"] * 8)):
         scaling = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}

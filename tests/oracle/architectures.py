@@ -17,6 +17,7 @@ import numpy as np
 from architecture_files import token_ids, write
 from architecture_table import CASES, COLUMNS
 
+_SINUSOIDS = "decoder.embed_positions"
 PATH = Path(__file__).parent.parent / "goldens" / "architectures.npz"
 
 
@@ -30,6 +31,9 @@ def logits_of(folder: Path) -> np.ndarray:
     model, report = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
     )
+    # A decoder alone reads no source, and its positions may be computed.
+    needless = {name for name in report["missing_keys"] if ".encoder_attn" in name or _SINUSOIDS in name}
+    report["missing_keys"] = set(report["missing_keys"]) - needless
     wrong = {key: names for key, names in report.items() if names}
     assert not wrong, f"{folder}: {wrong}"
     model.eval()

@@ -75,6 +75,8 @@ HF_SEQ2SEQ = {
     "M2M100ForConditionalGeneration": "m2m_100",
 }
 HF_ARCHITECTURES |= HF_SEQ2SEQ
+_DECODERS_ALONE = {"Bart": "bart", "MBart": "bart", "Pegasus": "pegasus", "Marian": "pegasus"}
+HF_ARCHITECTURES |= {f"{stem}ForCausalLM": file for stem, file in _DECODERS_ALONE.items()}
 # Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.
 _TASKS = (
     "Model",
@@ -307,12 +309,12 @@ def _supported(table: Mapping[str, str]) -> str:
     if table is not HF_ARCHITECTURES:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
+    decoders = [name for name in decoders if name not in _DECODERS_ALONE]
     heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
-    heads += f"; most of the latter with {_CHOICES}"
-    from tuili.loading.architectures.seq2seq_heads import ALONE, ENDS, STEMS
-
-    halves = f"{', '.join(STEMS)} with {', '.join(ENDS)}; {', '.join(ALONE)} with Model"
-    return f"{heads}; {', '.join(HF_SEQ2SEQ)}; {halves}"
+    both = [name.removesuffix("ForConditionalGeneration") for name in HF_SEQ2SEQ]
+    return (
+        f"{heads}; {', '.join(both)} with ForConditionalGeneration or Model; docs/architectures.md has more"
+    )
 
 
 _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
@@ -325,7 +327,7 @@ def as_embedder(config: Config) -> Config:
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
         name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
         stems = [name.removesuffix(words) for words in _WORDS if name.endswith(words)]
-        if stems and name in HF_ARCHITECTURES:
+        if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
             name = f"{stems[0]}Model"
         config.values = {**config.values, "architectures": [name]}
     return config
@@ -340,7 +342,7 @@ def _headed(name: str) -> str | None:
         return CLASSES[name]
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
-            for words in _WORDS:
+            for words in _WORDS if stem not in _DECODERS_ALONE else ():
                 if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
                     return f"{stem}{words}"
     return None

@@ -4,11 +4,11 @@ each end."""
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures.seq2seq import COPIES, LEARNED_POSITIONS, fairseq, fairseq_names
+from tuili.loading.architectures.seq2seq import COPIES, LEARNED_POSITIONS, SOURCES, fairseq, fairseq_names
 from tuili.loading.config import Config
 from tuili.loading.layout import Names
 
-IGNORED_TENSORS = (COPIES,)
+IGNORED_TENSORS = (COPIES, SOURCES)
 
 
 def tensor_names(config: Config) -> Names:
@@ -17,8 +17,8 @@ def tensor_names(config: Config) -> Names:
 
 
 def spec(config: Config) -> ModelSpec:
-    """BartForConditionalGeneration, MBartForConditionalGeneration."""
-    before = config.values["architectures"] == ["MBartForConditionalGeneration"]
+    """BartForConditionalGeneration, MBartForConditionalGeneration; BartForCausalLM, MBartForCausalLM."""
+    before = str(config.values["architectures"][0]).startswith("MBart")
     return fairseq(config, placement="pre" if before else "post", offset=2, embedding_norm=True)
 
 

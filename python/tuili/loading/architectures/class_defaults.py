@@ -104,6 +104,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "PegasusForConditionalGeneration": _BART,
     "MarianMTModel": _BART,
     "M2M100ForConditionalGeneration": _BART,
+    **{f"{stem}ForCausalLM": _BART for stem in ("Bart", "MBart", "Pegasus", "Marian")},
     # Encoders, whatever head they have.
     "T5Encoder": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5Encoder": _MT5,

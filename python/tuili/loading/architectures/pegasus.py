@@ -12,16 +12,18 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures.seq2seq import (
     COPIES,
     LEARNED_POSITIONS,
+    SOURCES,
     TABLES,
     fairseq,
     fairseq_names,
     halves,
+    is_alone,
     sinusoid_shape,
 )
 from tuili.loading.config import MAX_VOCAB, Config
 from tuili.loading.layout import Names
 
-IGNORED_TENSORS = (COPIES,)
+IGNORED_TENSORS = (COPIES, SOURCES)
 
 
 def tensor_names(config: Config) -> Names:
@@ -30,10 +32,10 @@ def tensor_names(config: Config) -> Names:
 
 
 def spec(config: Config) -> ModelSpec:
-    """PegasusForConditionalGeneration, MarianMTModel."""
-    if config.values["architectures"] == ["PegasusForConditionalGeneration"]:
+    """PegasusForConditionalGeneration, MarianMTModel; PegasusForCausalLM, MarianForCausalLM."""
+    if str(config.values["architectures"][0]).startswith("Pegasus"):
         return fairseq(config, placement="pre")
-    if config.flag("share_encoder_decoder_embeddings", True):
+    if is_alone(config) or config.flag("share_encoder_decoder_embeddings", True):
         return fairseq(config, placement="post")
     n_target = config.integer("decoder_vocab_size", 1, MAX_VOCAB, config.integer("vocab_size", 1, MAX_VOCAB))
     return fairseq(config, placement="post", decoder={"n_vocab": n_target})

@@ -55,12 +55,22 @@ LEARNED_POSITIONS = {
 }
 _COPIES = ("model.shared.weight", *_OWN)
 COPIES = r"model\.(shared|(en|de)coder\.embed_tokens)\.weight"  # of an embedding
+SOURCES = r"model\.decoder\.layers\.\d+\.encoder_attn.*"  # of a decoder alone, which has none
 _MOST_SINUSOIDS = 1 << 26
 TABLES = r"(encoder\.)?position_embedding"
 
 
+def is_alone(config: Config) -> bool:
+    """Whether the class is the decoder alone, which writes without a source."""
+    return str(config.values["architectures"][0]).endswith("ForCausalLM")
+
+
 def fairseq_names(config: Config) -> Names:
     """Their names -> ours, but for the tables of positions."""
+    if is_alone(config):
+        own = {theirs: ours for theirs, ours in _NAMES.items() if not theirs.startswith("model.encoder.")}
+        own = {theirs: ours for theirs, ours in own.items() if "encoder_attn" not in theirs}
+        return {"model.decoder.embed_tokens.weight": "token_embedding", **own}
     embeddings = _OWN if has_own_embeddings(config) else {one_of(config, _COPIES): "token_embedding"}
     return {**embeddings, **_NAMES}
 
@@ -114,7 +124,7 @@ def fairseq(
     decoder: Mapping[str, Any] = {},
     **both: Any,
 ) -> ModelSpec:
-    """An encoder-decoder with fairseq's settings and a position table in each half.
+    """An encoder-decoder with fairseq's settings and a position table in each half; or its decoder alone.
 
     placement         of norms
     offset            row of position 0
@@ -124,7 +134,7 @@ def fairseq(
     """
     n_positions, d_model = table_shape(config)
     act = activation(config, "activation_function", usual_activation)
-    layers = [_layers(config, half, d_model, placement, act) for half in ("encoder", "decoder")]
+    layers = {half: _layers(config, half, d_model, placement, act) for half in _halves(config)}
     common: dict[str, Any] = {
         "max_positions": n_positions,
         "n_positions_learned": n_positions + offset,
@@ -136,9 +146,22 @@ def fairseq(
     }
     encoder = {"shares_embedding": not has_own_embeddings(config)}
     head = {"tied_head": config.flag("tie_word_embeddings", True), "head_bias": logits_bias}
+    if is_alone(config):
+        fields = common | head | {"head_bias": False} | both
+        n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
+        return ModelSpec(kind="decoder", n_vocab=n_vocab, d_model=d_model, layers=layers["decoder"], **fields)
     return encoder_decoder(
-        config, *layers, d_model=d_model, encoder=encoder, decoder=head | dict(decoder), **(common | both)
+        config,
+        *layers.values(),
+        d_model=d_model,
+        encoder=encoder,
+        decoder=head | dict(decoder),
+        **(common | both),
     )
+
+
+def _halves(config: Config) -> tuple[str, ...]:
+    return ("decoder",) if is_alone(config) else ("encoder", "decoder")
 
 
 def _layers(config: Config, half: str, d_model: int, placement: Any, act: Any) -> list[LayerSpec]:
@@ -155,7 +178,7 @@ def _layers(config: Config, half: str, d_model: int, placement: Any, act: Any) -
         activation=act,
         gated=False,
         causal=half == "decoder",
-        cross_attention=half == "decoder",
+        cross_attention=half == "decoder" and not is_alone(config),
         attention_scale=head_dim**-0.5,
         qkv_bias=True,
         output_bias=True,
