@@ -266,6 +266,7 @@ CASES = [
         "olmo3",
         {"sliding_window": WINDOW},
         plain={"num_hidden_layers": 4},
+        linear_rope={"num_hidden_layers": 4, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
         layer_types_yarn={
             "layer_types": [_FULL, _SLIDING],
             "attention_bias": True,
