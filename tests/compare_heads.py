@@ -79,7 +79,8 @@ def main() -> int:
 
     first: dict[str, Case] = {}
     for case in CASES:
-        first.setdefault(case.architecture, case)
+        if "decoder_layers" not in case.config:  # whose heads stand on two halves: test_seq2seq_heads.py
+            first.setdefault(case.architecture, case)
     n_wrong = 0
     for architecture, case in first.items():
         stem = architecture.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
