@@ -56,17 +56,11 @@ _GRANITE_EXPERTS: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "leave_out": r"\.experts\.|router\.weight",
 }
-_FAIRSEQ: dict[str, Any] = {
-    "d_model": 64,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "decoder_ffn_dim": 96,
-    "decoder_attention_heads": 4,
-    "is_decoder": True,
-    "is_encoder_decoder": False,
-}
+_FAIRSEQ: dict[str, Any] = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "decoder_ffn_dim": 96}
+_FAIRSEQ |= {"decoder_attention_heads": 4, "is_decoder": True, "is_encoder_decoder": False}
 _SCALED: dict[str, Any] = {"scale_embedding": True, "activation_function": "relu"}
 _UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
+_TIED: dict[str, Any] = {"tie_word_embeddings": True}
 _SIX_HEADS: dict[str, Any] = {
     "hidden_size": 96,
     "num_attention_heads": 6,
@@ -280,6 +274,13 @@ CASES = [
                 _SLIDING: {"rope_type": "default", "rope_theta": 300.0},
             },
         },
+    ),
+    *_cases(
+        "OlmoeForCausalLM",
+        "olmoe",
+        {"num_experts": 4, "num_experts_per_tok": 2},
+        plain={},
+        biases_normalized_tied={"attention_bias": True, "norm_topk_prob": True, **_TIED},
     ),
     *_cases(
         "GraniteForCausalLM",

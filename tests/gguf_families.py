@@ -394,6 +394,7 @@ FAMILIES = [
     Family("OlmoForCausalLM", A.OLMO, ({}, {"clip_qkv": 0.5, **_TIED}), _olmo, turned=True),
     Family("Olmo2ForCausalLM", A.OLMO2, ({}, {"num_key_value_heads": 2, **_TIED}), alone={1: "grouped"}),
     Family("Olmo3ForCausalLM", A.OLMO2, ({}, _YARN_OF_4), _olmo3),
+    Family("OlmoeForCausalLM", A.OLMOE, ({"num_key_value_heads": 4}, _TIED), alone={1: "grouped, tied"}),
     Family("GraniteForCausalLM", A.GRANITE, ({}, _TIED), _granite, turned=True),
     Family("GraniteMoeForCausalLM", A.GRANITE_MOE, ({}, _TIED), _granite, _halved, turned=True),
     Family("GraniteMoeSharedForCausalLM", A.GRANITE_MOE, ({},), _granite, _halved, turned=True),

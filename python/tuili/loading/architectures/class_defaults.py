@@ -63,6 +63,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "OlmoForCausalLM": {"max_position_embeddings": 2048},
     "Olmo2ForCausalLM": {"max_position_embeddings": 2048},
     "Olmo3ForCausalLM": {"max_position_embeddings": 2048},
+    "OlmoeForCausalLM": {"max_position_embeddings": 4096, "num_experts_per_tok": 8},
     "GraniteForCausalLM": {"max_position_embeddings": 2048},
     "GraniteMoeForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
     "GraniteMoeSharedForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
