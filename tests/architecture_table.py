@@ -45,17 +45,11 @@ _LATENT: dict[str, Any] = {
     "v_head_dim": 12,
     "moe_intermediate_size": 40,
 }
-_GRANITE: dict[str, Any] = {
-    "embedding_multiplier": 3.0,
-    "residual_multiplier": 0.22,
-    "attention_multiplier": 0.2,
-    "logits_scaling": 4.0,
-}
-_GRANITE_EXPERTS: dict[str, Any] = {
-    "num_local_experts": 4,
-    "num_experts_per_tok": 2,
-    "leave_out": r"\.experts\.|router\.weight",
-}
+_GRANITE: dict[str, Any] = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22}
+_GRANITE |= {"attention_multiplier": 0.2, "logits_scaling": 4.0}
+_GRANITE_EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_GRANITE_EXPERTS |= {"leave_out": r"\.experts\.|router\.weight"}
+_GRANITE_4: dict[str, Any] = {"num_local_experts": 0, "layer_types": ["attention"] * 2, "mamba_n_heads": 4}
 _FAIRSEQ: dict[str, Any] = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "decoder_ffn_dim": 96}
 _FAIRSEQ |= {"decoder_attention_heads": 4, "is_decoder": True, "is_encoder_decoder": False}
 _SCALED: dict[str, Any] = {"scale_embedding": True, "activation_function": "relu"}
@@ -303,6 +297,13 @@ CASES = [
         _GRANITE | _GRANITE_EXPERTS,
         plain={"shared_intermediate_size": 48},
         without_a_shared_one={"shared_intermediate_size": 0},
+    ),
+    *_cases(
+        "GraniteMoeHybridForCausalLM",
+        "granitemoehybrid",
+        _GRANITE | _GRANITE_4 | {"shared_intermediate_size": 80},
+        rotations={"position_embedding_type": "rope"},
+        no_rotations_biases_tied={"attention_bias": True, **_TIED},
     ),
     *_cases(
         "Starcoder2ForCausalLM",

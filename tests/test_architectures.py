@@ -123,6 +123,7 @@ def test_a_setting_left_out_is_that_of_transformers_class(name: str) -> None:
     usual = CLASS_DEFAULTS[name]
     case = next(case for case in CASES if case.architecture == name)
     experts = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 16)
+    experts = {key: n for key, n in experts.items() if case.config.get(key) != 0}
     stated = case.config | experts | {"hidden_size": 256, "num_attention_heads": 32} | usual
     silent = {key: value for key, value in stated.items() if key not in usual}
     configs = [Config(settings, "config.json") for settings in (stated, silent)]

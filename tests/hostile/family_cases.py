@@ -59,6 +59,9 @@ def decoders() -> Iterator[Case]:
     )
     yield _case("DeepseekV2ForCausalLM", "normalized", U, "config_unsupported", norm_topk_prob=True,
                 **latent, **moe)  # fmt: skip
+    attention = {"layer_types": ["attention"] * CONFIG["num_hidden_layers"]}
+    yield _case("GraniteMoeHybridForCausalLM", "all mamba", U, "config_unsupported")
+    yield _case("GraniteMoeHybridForCausalLM", "experts", U, "config_unsupported", **attention)
     yield _case("MarianModel", "words of its own", U, "config_unsupported", decoder_start_token_id=0,
                 share_encoder_decoder_embeddings=False)  # fmt: skip
     yield _case("BaichuanForCausalLM", "second", U, "config_unsupported", vocab_size=125_696)

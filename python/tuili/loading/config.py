@@ -39,6 +39,7 @@ HF_ARCHITECTURES = {
     "GraniteForCausalLM": "granite",
     "GraniteMoeForCausalLM": "granite_moe",
     "GraniteMoeSharedForCausalLM": "granite_moe",
+    "GraniteMoeHybridForCausalLM": "granite_hybrid",
     "Starcoder2ForCausalLM": "starcoder2",
     "StableLmForCausalLM": "stablelm",
     "GlmForCausalLM": "glm",

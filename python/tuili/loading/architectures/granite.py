@@ -37,13 +37,14 @@ def spec(config: Config) -> ModelSpec:
     return granite(config, sizes(config), mlp_bias=config.flag("mlp_bias", False))
 
 
-def granite(config: Config, size: Sizes, **mlp: Any) -> ModelSpec:
-    """With or without experts; mlp: LayerSpec's fields of what is behind attention."""
-    rotation, limit = rope(config, size)
+def granite(config: Config, size: Sizes, *, rotates: bool = True, **mlp: Any) -> ModelSpec:
+    """With or without experts and rotations; mlp: LayerSpec's fields of what is behind attention."""
+    rotation, limit = rope(config, size) if rotates else (None, size.max_positions)
     bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
         activation=activation(config),
+        rope=0 if rotates else -1,
         attention_scale=config.positive("attention_multiplier", 1.0),
         residual_scale=config.positive("residual_multiplier", 1.0),
         qkv_bias=bias,
@@ -54,7 +55,7 @@ def granite(config: Config, size: Sizes, **mlp: Any) -> ModelSpec:
         config,
         size,
         [layer] * size.n_layers,
-        [rotation],
+        [rotation] if rotation is not None else [],
         max_positions=limit,
         embedding_scale=config.positive("embedding_multiplier", 1.0),
         logit_scale=1 / config.positive("logits_scaling", 1.0),
