@@ -1,0 +1,286 @@
+"""Compare tuili with transformers on decoders whose settings are drawn at random.
+
+    python tests/compare_random.py [CLASS …] [--runs N] [--seed N]
+
+A row for each class: how many of its runs agree to 1e-4 of the range of each position's logits, of a whole
+prompt and token by token, with the config.json that was drawn and with the one that transformers writes; a
+line for each run that does not, with its settings. Settings that either refuses are counted. Exit status 1
+if a run fails. Needs torch and transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from architecture_files import token_ids
+from architecture_table import N_VOCAB, Case
+from compare_architectures import LIMIT, saved
+from oracle.table import Table
+from tiny_core import How, run
+from tuili.errors import TuiliError
+from tuili.loading.model import load, plan_model
+
+Values = dict[str, Any]
+Draw = random.Random
+# A setting -> what it is drawn from, or what makes it of those drawn before.
+Choices = dict[str, "tuple[Any, ...] | Callable[[Draw, Values], Any]"]
+
+_FLAG = (False, True)
+_ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu", "gelu_new")
+_KINDS = ("sliding_attention", "full_attention")
+
+
+def _kinds(draw: Draw, config: Values) -> list[str]:
+    return [draw.choice(_KINDS) for _ in range(config["num_hidden_layers"])]
+
+
+def _some_layers(draw: Draw, config: Values) -> list[int]:
+    n = config["num_hidden_layers"]
+    return draw.sample(range(n), draw.randrange(n))
+
+
+def _switches(draw: Draw, config: Values) -> list[int]:
+    return [draw.randrange(2) for _ in range(config["num_hidden_layers"])]
+
+
+def _all_heads(draw: Draw, config: Values) -> int:
+    return int(config["num_attention_heads"])
+
+
+def _scaling(*kinds: str) -> Callable[[Draw, Values], Values]:
+    def scaling(draw: Draw, config: Values) -> Values:
+        values: Values = {"rope_type": draw.choice(kinds), "rope_theta": draw.choice((100.0, 1e4, 1e6))}
+        if values["rope_type"] != "default":
+            values["factor"] = draw.choice((1.5, 2.0, 8.0))
+        if values["rope_type"] in ("llama3", "yarn"):
+            values["original_max_position_embeddings"] = draw.choice((16, 32))
+        if values["rope_type"] == "llama3":
+            values |= {
+                "low_freq_factor": draw.choice((1.0, 2.0)),
+                "high_freq_factor": draw.choice((4.0, 8.0)),
+            }
+        if values["rope_type"] == "yarn" and draw.random() < 0.5:
+            values |= {"beta_fast": 16.0, "beta_slow": 2.0, "truncate": draw.choice(_FLAG)}
+        return values
+
+    return scaling
+
+
+def _long(draw: Draw, config: Values) -> Values:
+    n = int(config["head_dim"] * config["partial_rotary_factor"]) // 2
+    factors = ([draw.uniform(1.0, 4.0) for _ in range(n)] for _ in range(2))
+    return {"type": "longrope", **dict(zip(("short_factor", "long_factor"), factors, strict=True))}
+
+
+_ALL: Choices = {"rope_parameters": _scaling("default", "linear", "dynamic", "llama3", "yarn")}
+_PARTIAL: Choices = {"rope_parameters": _scaling("default", "linear", "yarn")}
+_GATED: Choices = {"hidden_act": _ACTIVATIONS}
+_BIAS: Choices = {"attention_bias": _FLAG}
+_HEAD_DIM: Choices = {"head_dim": (16, 32)}
+_WINDOW: Choices = {"sliding_window": (4, 8)}
+_SOMETIMES: Choices = {"use_sliding_window": _FLAG, "max_window_layers": (0, 1, 3), **_WINDOW}
+_EXPERTS: Choices = {"num_experts": (4, 8, 16), "num_experts_per_tok": (1, 2, 4)}
+_LOCAL_EXPERTS: Choices = {"num_local_experts": (4, 8), "num_experts_per_tok": (1, 2, 4)}
+_SPARSE: Choices = {
+    **_EXPERTS,
+    "moe_intermediate_size": (24, 40),
+    "norm_topk_prob": _FLAG,
+    "decoder_sparse_step": (1, 2),
+    "mlp_only_layers": _some_layers,
+}
+_GRANITE: Choices = {
+    **_ALL,
+    **_GATED,
+    **_BIAS,
+    "embedding_multiplier": (1.0, 12.0),
+    "attention_multiplier": (0.0156, 0.25, 1.0),
+    "residual_multiplier": (0.22, 1.0),
+    "logits_scaling": (1.0, 8.0),
+}
+_LATENT: Choices = {
+    **_PARTIAL,
+    **_GATED,
+    **_BIAS,
+    "num_key_value_heads": _all_heads,
+    "q_lora_rank": (None, 24),
+    "kv_lora_rank": (16, 32),
+    "qk_nope_head_dim": (8, 16),
+    "qk_rope_head_dim": (8, 16),
+    "v_head_dim": (8, 12, 24, 32),
+    "moe_intermediate_size": (24, 40),
+    "n_routed_experts": (4, 8),
+    "num_experts_per_tok": (1, 2),
+    "n_shared_experts": (1, 2),
+    "first_k_dense_replace": (0, 1, 2),
+    "routed_scaling_factor": (1.0, 2.5),
+    "n_group": (1, 2),
+    "topk_group": lambda draw, config: draw.randint(1, config["n_group"]),
+}
+_CAPS: Choices = {**_HEAD_DIM, **_WINDOW, **_BIAS, "query_pre_attn_scalar": (16, 32, 50)}
+_CAPS |= {"final_logit_softcapping": (None, 3.0, 30.0), "hidden_activation": _ACTIVATIONS}
+
+FAMILIES: dict[str, tuple[str, Choices]] = {
+    "Qwen2ForCausalLM": ("qwen2", {**_ALL, **_GATED, **_SOMETIMES}),
+    "Qwen3ForCausalLM": ("qwen3", {**_ALL, **_GATED, **_SOMETIMES, **_BIAS, **_HEAD_DIM}),
+    "Qwen2MoeForCausalLM": (
+        "qwen2_moe",
+        {**_ALL, **_SOMETIMES, **_SPARSE, "shared_expert_intermediate_size": (24, 56), "qkv_bias": _FLAG},
+    ),
+    "Qwen3MoeForCausalLM": ("qwen3_moe", {**_ALL, **_SOMETIMES, **_SPARSE, **_BIAS, **_HEAD_DIM}),
+    "DeepseekV2ForCausalLM": (
+        "deepseek_v2",
+        {**_LATENT, "topk_method": ("greedy", "group_limited_greedy"), "norm_topk_prob": (False,)},
+    ),
+    "DeepseekV3ForCausalLM": (
+        "deepseek_v3",
+        {**_LATENT, "norm_topk_prob": _FLAG, "rope_interleave": _FLAG},
+    ),
+    "Gemma2ForCausalLM": (
+        "gemma2",
+        {**_ALL, **_CAPS, "attn_logit_softcapping": (None, 5.0, 50.0), "layer_types": _kinds},
+    ),
+    "Gemma3ForCausalLM": (
+        "gemma3_text",
+        {**_CAPS, "rope_theta": (1e4, 1e6), "rope_local_base_freq": (100.0, 1e4), "layer_types": _kinds},
+    ),
+    "Phi3ForCausalLM": (
+        "phi3",
+        {
+            "head_dim": lambda draw, config: config["hidden_size"] // config["num_attention_heads"],
+            "partial_rotary_factor": (0.5, 0.75, 1.0),
+            "sliding_window": (None, 4, 8),
+            "original_max_position_embeddings": (64,),
+            "rope_scaling": _long,
+        },
+    ),
+    "CohereForCausalLM": (
+        "cohere",
+        {**_ALL, **_GATED, **_BIAS, "logit_scale": (0.0625, 0.5), "use_qk_norm": _FLAG},
+    ),
+    "Cohere2ForCausalLM": (
+        "cohere2",
+        {**_ALL, **_GATED, **_BIAS, **_WINDOW, "logit_scale": (0.0625, 0.5), "layer_types": _kinds},
+    ),
+    "GraniteForCausalLM": ("granite", {**_GRANITE, "mlp_bias": _FLAG}),
+    "GraniteMoeForCausalLM": ("granitemoe", {**_GRANITE, **_LOCAL_EXPERTS}),
+    "GraniteMoeSharedForCausalLM": (
+        "granitemoeshared",
+        {**_GRANITE, **_LOCAL_EXPERTS, "shared_intermediate_size": (0, 24, 64)},
+    ),
+    "GlmForCausalLM": ("glm", {**_PARTIAL, **_BIAS, **_HEAD_DIM, "partial_rotary_factor": (0.25, 0.5, 1.0)}),
+    "Glm4ForCausalLM": (
+        "glm4",
+        {**_PARTIAL, **_BIAS, **_HEAD_DIM, "partial_rotary_factor": (0.25, 0.5, 1.0)},
+    ),
+    "OlmoForCausalLM": ("olmo", {**_ALL, **_GATED, **_BIAS, "clip_qkv": (None, 0.5, 2.0)}),
+    "Olmo2ForCausalLM": ("olmo2", {**_ALL, **_GATED, **_BIAS}),
+    "Olmo3ForCausalLM": (
+        "olmo3",
+        {**_GATED, **_BIAS, **_WINDOW, "layer_types": _kinds, "rope_scaling": _scaling("linear", "yarn")},
+    ),
+    "OlmoeForCausalLM": ("olmoe", {**_ALL, **_GATED, **_BIAS, **_EXPERTS, "norm_topk_prob": _FLAG}),
+    "StableLmForCausalLM": (
+        "stablelm",
+        {
+            **_PARTIAL,
+            "partial_rotary_factor": (0.25, 0.5, 1.0),
+            **dict.fromkeys(("use_qkv_bias", "qk_layernorm", "use_parallel_residual"), _FLAG),
+        },
+    ),
+    "GptOssForCausalLM": (
+        "gpt_oss",
+        {
+            "rope_parameters": _scaling("default", "yarn"),
+            **_HEAD_DIM,
+            **_LOCAL_EXPERTS,
+            **_WINDOW,
+            **_BIAS,
+            "swiglu_limit": (1.0, 7.0),
+            "layer_types": _kinds,
+        },
+    ),
+    "SmolLM3ForCausalLM": ("smollm3", {**_ALL, **_BIAS, "mlp_bias": _FLAG, "no_rope_layers": _switches}),
+    "Starcoder2ForCausalLM": ("starcoder2", {**_ALL, "use_bias": _FLAG, "sliding_window": (None, 4, 8)}),
+    "Ernie4_5ForCausalLM": ("ernie4_5", {**_ALL, **_GATED, **_HEAD_DIM, "use_bias": _FLAG}),
+    "PhiForCausalLM": ("phi", {**_PARTIAL, "partial_rotary_factor": (0.25, 0.5), "qk_layernorm": _FLAG}),
+}
+
+
+def drawn(name: str, seed: int) -> Values:
+    """A config.json of the class."""
+    draw = random.Random(f"{name} {seed}")
+    model_type, choices = FAMILIES[name]
+    n_heads = draw.choice((2, 4, 6, 8))
+    config: Values = {
+        "architectures": [name],
+        "model_type": model_type,
+        "vocab_size": N_VOCAB,
+        "hidden_size": n_heads * draw.choice((8, 16, 24, 32)),
+        "num_hidden_layers": draw.choice((1, 2, 3, 5)),
+        "num_attention_heads": n_heads,
+        "num_key_value_heads": draw.choice([n for n in (1, 2, 3, 4, 6, 8) if n_heads % n == 0]),
+        "intermediate_size": draw.choice((32, 64, 100)),
+        "max_position_embeddings": draw.choice((64, 128, 512)),
+        "tie_word_embeddings": draw.choice(_FLAG),
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    for key, choice in choices.items():
+        config[key] = choice(draw, config) if callable(choice) else draw.choice(choice)
+    return config
+
+
+def error_of(config: Values, seed: int) -> float | None:
+    """The largest difference of logits, in shares of their range; None if either refuses the settings."""
+    ids = np.array(token_ids(), np.int32)
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            wanted = saved(Case(config["architectures"][0], "drawn", config), folder, seed)
+        except Exception:  # of any kind, for settings that do not go together
+            return None
+        for text in ((folder / "config.json").read_text(), json.dumps(config)):
+            (folder / "config.json").write_text(text, encoding="utf-8")
+            try:
+                model = load(plan_model(folder, compute="float32")).model
+            except TuiliError:
+                return None
+            for how in (How(), How(chunk=1)):
+                error = abs(run(model, ids, how).logits() - wanted).max(axis=1) / np.ptp(wanted, axis=1)
+                worst = max(worst, float(error.max()))
+    return worst
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("classes", nargs="*", metavar="CLASS")
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    table = Table(architecture=30, agree=8, refused=8, worst_error=11)
+    for name in arguments.classes or FAMILIES:
+        errors = {}
+        for seed in range(arguments.seed, arguments.seed + arguments.runs):
+            errors[seed] = error_of(config := drawn(name, seed), seed)
+            if errors[seed] is not None and not errors[seed] <= LIMIT:
+                print(f"{name}, seed {seed}: {errors[seed]:.1e}: {json.dumps(config)}", flush=True)
+        found = [error for error in errors.values() if error is not None]
+        n = sum(error <= LIMIT for error in found)
+        worst = f"{max(found, default=float('nan')):.1e}"
+        table.row([name, n, len(errors) - len(found), worst], passed=0 < n == len(found))
+    return table.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
