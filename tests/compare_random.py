@@ -102,7 +102,7 @@ _GRANITE: Choices = {
     **_GATED,
     **_BIAS,
     "embedding_multiplier": (1.0, 12.0),
-    "attention_multiplier": (0.0156, 0.25, 1.0),
+    "attention_multiplier": (0.0156, 0.25),
     "residual_multiplier": (0.22, 1.0),
     "logits_scaling": (1.0, 8.0),
 }
