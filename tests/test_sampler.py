@@ -209,7 +209,7 @@ def test_bad_words_are_never_finished():
 def test_banned_tokens_wait_for_min_tokens():
     free, _, _ = generate(temperature=0.0)
     first = free[len(PROMPT)]
-    tokens, _, _ = generate(temperature=0.0, min_tokens=3, min_tokens_banned=[first])
+    tokens, _, _ = generate(temperature=0.0, min_tokens=3, ending=[first])
     assert first not in tokens[len(PROMPT) : len(PROMPT) + 3]
 
 

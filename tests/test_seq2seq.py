@@ -490,7 +490,7 @@ def test_the_end_of_a_source_stays_when_it_is_cut():
 
 
 def an_engine(clock=None, **options):
-    sources = Sources(300, 64, start=0, banned=())
+    sources = Sources(300, 64, start=0)
     return make_engine(model=core_model("T5"), sources=sources, clock=clock, max_num_seqs=4, **options)
 
 
