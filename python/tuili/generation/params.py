@@ -464,9 +464,9 @@ def core_params(
     """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
     n_candidates: tokens that a beam search looks at.
     """
-    ending = (*eos_ids, *params.stop_token_ids)
     first, last = params.forced_bos_token_id, params.forced_eos_token_id
     growth_from, growth = params.exponential_decay_length_penalty or (0, 1.0)
+    ending = (*eos_ids, *params.stop_token_ids) if growth == 1 else ending_ids(params, eos_ids)
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
         top_k=params.top_k or 0,
