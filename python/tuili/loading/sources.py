@@ -159,7 +159,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     modules = read_modules(folder, inside=inside) if ranking is None else None
     embedding, dense = _embedding(modules, tokenizer.config, pooling)
     if ranking is not None:
-        embedding |= {"pair_prompt": ranking.prompt, "pair_format": ranking.format}
+        embedding |= {"pair_prompts": dict(ranking.prompts), "pair_format": ranking.format}
         embedding |= {"pair_variables": dict(ranking.variables)}
         embedding |= {} if ranking.max_len is None else {"max_seq_length": ranking.max_len}
     return Source(

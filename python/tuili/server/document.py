@@ -176,6 +176,7 @@ def _other_posts(model: str) -> Schema:
         "documents": _DOCUMENTS,
         "top_n": _integer(1, 2**31 - 1),
         "return_documents": {"type": "boolean"},
+        "truncate_prompt_tokens": {"anyOf": [{"const": -1}, _integer(1, 2**31 - 1)]},
     }
     tokenize = {
         "model": _name(model),

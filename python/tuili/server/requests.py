@@ -187,8 +187,11 @@ class Requests:
         query, given = _required(fields, "query"), _required(fields, "documents")
         top_n = fields.pop("top_n", None)
         with_text = fields.pop("return_documents", None)
+        cut = fields.pop("truncate_prompt_tokens", None)
         completions.check_names(fields)
-        _only(fields, ("model", *completions.NAMES), ("query", "documents", "top_n", "return_documents"))
+        known = ("query", "documents", "top_n", "return_documents", "truncate_prompt_tokens")
+        _only(fields, ("model", *completions.NAMES), known)
+        most = None if cut is None else self._most("truncate_prompt_tokens", cut)
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_DOCUMENTS:
             invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts")
         documents = [
@@ -202,17 +205,34 @@ class Requests:
                 "relevance_score": entry["score"],
                 **({"document": {"text": entry["text"]}} if with_text else {}),
             }
-            for entry in self.llm.rank(query, documents, top_n, progress=keep_on)
+            for entry in self.llm.rank(
+                query,
+                documents,
+                top_n,
+                truncation=most is not None,
+                max_length=most,
+                progress=keep_on,
+            )
         ]
-        usage = self._text_usage([query, *documents])
+        usage = self._text_usage([query, *documents], most)
         return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}
+
+    def _most(self, name: str, value: object) -> int:
+        """As vLLM has it: -1 is the model's own limit."""
+        most: int = self.llm.config["max_model_len"]
+        limit = integer(name, value, -1, most)
+        if limit == 0:
+            invalid(name, f"must be in [1, {most}], or -1, not 0")
+        return most if limit == -1 else limit
 
     def _check_each(self, texts: Any) -> None:
         for text in texts if isinstance(texts, list) else ():
             self._lengths.check(text)
 
-    def _text_usage(self, texts: list[str]) -> dict[str, int]:
-        n_tokens = sum(len(self.llm.tokenizer.encode(text)) for text in texts)
+    def _text_usage(self, texts: list[str], most: int | None = None) -> dict[str, int]:
+        """most: tokens of a text that are read, if it is cut."""
+        lengths = [len(self.llm.tokenizer.encode(text)) for text in texts]
+        n_tokens = sum(length if most is None else min(length, most) for length in lengths)
         return {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
 
     # --- tokens -----------------------------------------------------------------------------------------
