@@ -279,6 +279,11 @@ def test_documents_that_are_too_long_are_cut_where_it_is_asked_for(embedder, vec
     for wrong in (0, -2, most + 1, "8", True):
         error = vector_server.ask("/v1/rerank", body | {"truncate_prompt_tokens": wrong}).json()["error"]
         assert error["param"] == "truncate_prompt_tokens"
+    texts = {"input": [long, "a house"], "truncate_prompt_tokens": 8}
+    answer = vector_server.ask("/v1/embeddings", texts).json()
+    own = embedder.embed(texts["input"], truncation=True, max_length=8)
+    assert [one["embedding"] for one in answer["data"]] == own.tolist()
+    assert answer["usage"]["prompt_tokens"] == 8 + len(embedder.tokenizer.encode("a house"))
 
 
 def test_a_model_of_the_other_kind_says_so(server, vector_server):
