@@ -460,7 +460,8 @@ def generation_defaults(
             value = config.integer(key, *_GENERATION_INTEGERS[key])
             if seq2seq or key != "num_beams":
                 result[key] = value
-        elif key in _GENERATION_TOKENS:
+        elif key in _GENERATION_TOKENS and (seq2seq or key != "forced_bos_token_id"):
+            # transformers forces the second token of all, which a decoder's prompt has
             ids = config.token_ids(key, MAX_VOCAB) or ()
             result[key] = ids[0] if len(ids) == 1 else list(ids)
         elif key in _BANS:
