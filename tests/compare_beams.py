@@ -38,10 +38,18 @@ def some_options(rng: random.Random, met: list[int], ends: list[int], n_prompt: 
         {"repetition_penalty": rng.choice([0.8, 1.2, 2.0])},
         {"presence_penalty": rng.choice([-0.5, 0.7]), "frequency_penalty": 0.3},
         {"no_repeat_ngram_size": rng.choice([1, 2, 3])},
+        {"encoder_no_repeat_ngram_size": rng.choice([1, 2])},
+        {"bad_words_ids": [[words[0]], words[1:3], *([end] for end in ends)]} if len(words) > 2 else {},
+        {"suppress_tokens": rng.sample(met, 1)},
+        {"begin_suppress_tokens": [met[0], *rng.sample(range(N_VOCAB - 1), 40)]},
+        {"exponential_decay_length_penalty": [rng.randint(0, length), rng.choice([0.9, 1.1, 1.7])]}
+        if ends
+        else {},
+        {"renormalize_logits": True},
         {"logit_bias": {str(rng.choice(met)): rng.uniform(-3, 3) for _ in range(3)}},
         {"allowed_token_ids": sorted({*rng.sample(range(N_VOCAB - 1), 40), *met[:10]})},
         {"bad_words": [chr(words[0]), chr(words[1]) + chr(words[2])]} if len(words) > 2 else {},
-        {"min_tokens": rng.randint(1, length)},
+        {"min_tokens": rng.randint(0, length - 1)},
         {"stop": [chr(rng.choice(met)), chr(rng.choice(met)) + chr(rng.choice(met))]},
         forced,
         {"logits_processors": ["dislike_even"]},
@@ -49,7 +57,12 @@ def some_options(rng: random.Random, met: list[int], ends: list[int], n_prompt: 
     options = {name: value for group in groups if rng.random() < 0.3 for name, value in group.items()}
     if "min_tokens" in options:  # stop strings of transformers know nothing of it
         options.pop("stop", None)
-    if {"repetition_penalty", *forced} & set(options):
+    if set(options.get("suppress_tokens", ())) & set(forced.values()):  # what transformers refuses
+        options.pop("suppress_tokens")
+    if "bad_words_ids" in options:
+        options.pop("bad_words", None)
+    late = {"exponential_decay_length_penalty", "renormalize_logits"}  # before which transformers calls them
+    if {"repetition_penalty", *late, *forced} & set(options):
         options.pop("logits_processors", None)
     if set(forced) & set(options):
         options = {name: value for name, value in options.items() if "presence" not in name}

@@ -68,7 +68,10 @@ def draw_options(rng):
         "frequency_penalty": [0.02],
         "presence_penalty": [0.1],
         "no_repeat_ngram_size": [4, 12],
+        "encoder_no_repeat_ngram_size": [3, 6],
         "bad_words": [["ab", chr(rng.randrange(1, 299))]],
+        "begin_suppress_tokens": [rng.sample(range(1, 299), 50)],
+        "exponential_decay_length_penalty": [(rng.randint(0, 30), 1.1)],
         "logit_bias": [{rng.randrange(299): 0.3}],
     }.items():
         if rng.random() < 0.25:

@@ -43,6 +43,16 @@ SEARCHES: list[dict[str, Any]] = [
         "min_new_tokens": 4,
     },
     {"num_beams": 2, "length_penalty": 0.6, "forced_bos_token_id": 17, "forced_eos_token_id": 5},
+    {"num_beams": 1, "encoder_no_repeat_ngram_size": 1, "begin_suppress_tokens": [*range(3, 200)]},
+    {
+        "num_beams": 3,
+        "bad_words_ids": [[i] for i in range(100, 150)],
+        "suppress_tokens": [*range(200, 290)],
+        "begin_suppress_tokens": [*range(3, 90)],
+        "forced_bos_token_id": 7,
+        "exponential_decay_length_penalty": [2, 1.2],
+        "renormalize_logits": True,
+    },
 ]
 
 

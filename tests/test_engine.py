@@ -469,6 +469,7 @@ EXTREMES = [
     {"repetition_penalty": 1e6},
     {"repetition_penalty": 1e-6, "presence_penalty": 100.0, "frequency_penalty": -100.0},
     {"logit_bias": {5: 100.0, 6: -100.0}, "no_repeat_ngram_size": 1},
+    {"exponential_decay_length_penalty": (0, 1e6), "stop_token_ids": [5], "min_tokens": 20},
 ]
 
 
@@ -493,6 +494,7 @@ def random_options(rng):
         "presence_penalty": 0.5,
         "frequency_penalty": 0.3,
         "no_repeat_ngram_size": 2,
+        "encoder_no_repeat_ngram_size": 2,
         "stop": ["ab", "q"],
         "stop_token_ids": [7],
         "min_tokens": 3,
@@ -503,6 +505,10 @@ def random_options(rng):
         "logit_bias": {5: 2.0},
         "allowed_token_ids": list(range(100)),
         "bad_words": ["c", "de"],
+        "bad_words_ids": [[8], [9, 10]],
+        "suppress_tokens": [11, 12],
+        "begin_suppress_tokens": list(range(13, 99)),
+        "exponential_decay_length_penalty": (4, 1.5),
     }
     chosen = [name for name in values if rng.random() < 0.4]
     return {name: values[name] for name in chosen} | {"seed": int(rng.integers(2**62)), "max_tokens": 24}

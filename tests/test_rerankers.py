@@ -71,6 +71,38 @@ def test_an_empty_prompt_is_none(tmp_path):
     assert (found[0] == found[1]).all()
 
 
+@pytest.mark.parametrize("name", ["two words", "words of texts", "classifier of texts"])
+def test_a_prompt_is_chosen_by_its_name(name, tmp_path):
+    folder, file = write(name, tmp_path / "model"), "config_sentence_transformers.json"
+    prompts = {"own": "Judge it: ", "other": "the river "}
+    found = {}
+    for default in (None, "own", "other"):
+        changed(folder, file, prompts=prompts, default_prompt_name=default)
+        with tuili.LLM(folder, num_threads=1) as model:
+            for chosen in (None, "own", "other"):
+                ranked = model.rank(QUERY, DOCUMENTS, prompt_name=chosen)
+                found.setdefault(chosen or default, []).append(ranked)
+            with pytest.raises(tuili.InvalidParameterError, match="prompts are: own, other") as error:
+                model.rank(QUERY, DOCUMENTS, prompt_name="query")
+            assert error.value.param == "prompt_name"
+    assert all(ranked == several[0] for several in found.values() for ranked in several)
+    assert len({one[0][0]["score"] for one in found.values()}) == 3
+
+
+def test_a_pair_is_cut_where_it_is_asked_for(tmp_path):
+    with tuili.LLM(write("classifier of texts", tmp_path), num_threads=1) as model:
+        whole = model.rank(QUERY, [LONG], truncation=True)
+        assert whole == model.rank(QUERY, [LONG], truncation=True, max_length=120)
+        short = model.rank(QUERY, [LONG], truncation=True, max_length=60)
+        assert short[0]["score"] != whole[0]["score"] and short[0]["text"] == LONG
+        for wrong in ({"max_length": 121}, {"max_length": 0}, {"max_length": "9"}):
+            with pytest.raises(tuili.InvalidParameterError) as error:
+                model.rank(QUERY, [LONG], truncation=True, **wrong)
+            assert error.value.param == "max_length"
+        with pytest.raises(tuili.PromptTooLongError, match="limit is 20"):
+            model.rank(QUERY, DOCUMENTS[:1] * 9 + [LONG], max_length=20)
+
+
 @pytest.mark.parametrize(
     "file, settings, error, message",
     [

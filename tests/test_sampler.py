@@ -209,8 +209,48 @@ def test_bad_words_are_never_finished():
 def test_banned_tokens_wait_for_min_tokens():
     free, _, _ = generate(temperature=0.0)
     first = free[len(PROMPT)]
-    tokens, _, _ = generate(temperature=0.0, min_tokens=3, min_tokens_banned=[first])
+    tokens, _, _ = generate(temperature=0.0, min_tokens=3, ending=[first])
     assert first not in tokens[len(PROMPT) : len(PROMPT) + 3]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_nothing_of_the_prompt_is_repeated_where_it_is_the_source(size):
+    tokens, logits, _ = generate(temperature=0.0, source_ngram_size=size)
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        tail = history[len(history) - size + 1 :]
+        grams = [PROMPT[i : i + size] for i in range(len(PROMPT) - size + 1)]
+        row = row.copy()
+        row[[gram[-1] for gram in grams if gram[:-1] == tail]] = -np.inf
+        assert chosen == int(np.argmax(row))
+    free, _, _ = generate(temperature=0.0)
+    assert (tokens == free) == (size > 1), "the prompt repeats nothing but single tokens"
+
+
+def test_tokens_that_are_not_first_come_later():
+    free, _, _ = generate(temperature=0.0)
+    first = free[len(PROMPT)]
+    tokens, logits, _ = generate(temperature=0.0, not_first=[first])
+    rows = rows_and_choices(tokens, logits)
+    assert tokens[len(PROMPT)] == int(np.argsort(-rows[0][0], kind="stable")[1])
+    assert all(chosen == int(np.argmax(row)) for row, _, chosen in rows[1:])
+    forced, logits, _ = generate(temperature=0.0, not_first=[first], forced_first=first)
+    rows = rows_and_choices(forced, logits)
+    assert forced[len(PROMPT)] == first != rows[1][2]
+    again = int(np.argmax(rows[1][0]))
+    forced, _, _ = generate(temperature=0.0, not_first=[again], forced_first=first)
+    assert forced[len(PROMPT) + 1] != again, "the first one that is not forced"
+
+
+@pytest.mark.parametrize("growth, start", [(1.5, 3), (1.01, 0), (0.5, 2), (1e6, 1)])
+def test_ends_grow_with_the_text(growth, start):
+    ends = [5, 250, 251]
+    tokens, logits, _ = generate(temperature=0.0, ending=ends, ending_growth=growth, ending_from=start)
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        row, n = row.copy(), len(history) - len(PROMPT)
+        factor = min(growth ** max(0, n - start) - 1, float(np.finfo(np.float32).max))
+        with np.errstate(over="ignore"):
+            row[ends] = np.minimum(row[ends] + abs(row[ends]) * np.float32(factor), np.finfo(np.float32).max)
+        assert chosen == int(np.argmax(row))
 
 
 def test_everything_banned_is_minus_two():
@@ -317,6 +357,9 @@ def test_a_beam_gets_candidates_ranked_by_what_the_parameters_made_of_them(name)
         ({"n_candidates": -1}, errors.InvalidParameterError),
         ({"forced_first": 300}, errors.TokenIdError),
         ({"forced_last": 300}, errors.TokenIdError),
+        ({"not_first": [300]}, errors.TokenIdError),
+        ({"ending": [-1]}, errors.TokenIdError),
+        ({"ending_growth": 0.0}, errors.InvalidParameterError),
     ],
     ids=str,
 )

@@ -341,6 +341,36 @@ def test_tokens_that_a_model_suppresses_are_never_generated(folders, tmp_path):
                     assert not {*met[:4]} & {*out.token_ids}
 
 
+def test_everything_that_searches_are_told_may_stand_in_the_models_files(folders, tmp_path):
+    case = by_name("T5")
+    for i in (4, 5):
+        settings = SEARCHES[i] | {"max_length": N_NEW + 1}
+        with open_llm(write(case, tmp_path / str(i), settings)) as llm:
+            assert llm.config["ignored_generation_keys"] == []
+            found = llm.generate(source_ids()).outputs
+        with open_llm(folders(case)) as llm:
+            assert found == llm.generate(source_ids(), max_tokens=N_NEW, **SEARCHES[i]).outputs
+            assert found != llm.generate(source_ids(), max_tokens=N_NEW).outputs
+
+
+def test_an_own_ban_takes_the_place_of_the_models(tmp_path):
+    case = by_name("T5")
+    with open_llm(write(case, tmp_path, {"suppress_tokens": [*range(2, 150)]})) as llm:
+        assert min(llm.generate(source_ids(), max_tokens=6).outputs[0].token_ids) >= 150
+        own = llm.generate(source_ids(), max_tokens=6, suppress_tokens=[*range(150, 300)])
+        assert max(own.outputs[0].token_ids) < 150
+        with pytest.raises(TokenIdError, match="bad_words_ids"):
+            llm.generate(source_ids(), bad_words_ids=[[5, 300]])
+
+
+def test_tokens_of_a_source_beyond_the_decoders_vocabulary_ban_nothing(tmp_path):
+    case = by_name("MarianMTModel: two")
+    config = case.config | {"vocab_size": 320, "decoder_vocab_size": 300}
+    with open_llm(write(Case(case.architecture, "small", config), tmp_path)) as llm:
+        out = llm.generate([310, 319, 5, 0], max_tokens=8, encoder_no_repeat_ngram_size=1).outputs[0]
+        assert 5 not in out.token_ids and out.token_ids
+
+
 def test_what_an_old_config_recommends_is_the_default(tmp_path):
     case = by_name("BartFor")
     folder = write(Case(case.architecture, "old", case.config | {"max_length": 6, "num_beams": 2}), tmp_path)
@@ -490,7 +520,7 @@ def test_the_end_of_a_source_stays_when_it_is_cut():
 
 
 def an_engine(clock=None, **options):
-    sources = Sources(300, 64, start=0, banned=())
+    sources = Sources(300, 64, start=0)
     return make_engine(model=core_model("T5"), sources=sources, clock=clock, max_num_seqs=4, **options)
 
 

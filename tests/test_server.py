@@ -264,6 +264,28 @@ def test_rerank_orders_documents(embedder, vector_server):
     assert shown == [(r["index"], r["score"], r["text"]) for r in own]
 
 
+def test_documents_that_are_too_long_are_cut_where_it_is_asked_for(embedder, vector_server):
+    long = "the cat " * 300
+    body = {"query": "the cat", "documents": ["a house", long]}
+    assert vector_server.ask("/v1/rerank", body).code == "prompt_too_long"
+    most = embedder.config["max_model_len"]
+    for given, limit in ((-1, most), (most, most), (8, 8)):
+        answer = vector_server.ask("/v1/rerank", body | {"truncate_prompt_tokens": given}).json()
+        own = embedder.rank("the cat", body["documents"], truncation=True, max_length=limit)
+        scores = [(one["index"], one["relevance_score"]) for one in answer["results"]]
+        assert scores == [(one["index"], one["score"]) for one in own]
+        lengths = [len(embedder.tokenizer.encode(text)) for text in ("the cat", *body["documents"])]
+        assert answer["usage"]["prompt_tokens"] == sum(min(length, limit) for length in lengths)
+    for wrong in (0, -2, most + 1, "8", True):
+        error = vector_server.ask("/v1/rerank", body | {"truncate_prompt_tokens": wrong}).json()["error"]
+        assert error["param"] == "truncate_prompt_tokens"
+    texts = {"input": [long, "a house"], "truncate_prompt_tokens": 8}
+    answer = vector_server.ask("/v1/embeddings", texts).json()
+    own = embedder.embed(texts["input"], truncation=True, max_length=8)
+    assert [one["embedding"] for one in answer["data"]] == own.tolist()
+    assert answer["usage"]["prompt_tokens"] == 8 + len(embedder.tokenizer.encode("a house"))
+
+
 def test_a_model_of_the_other_kind_says_so(server, vector_server):
     for path in ("/v1/embeddings", "/v1/rerank"):
         body = {"input": "a"} if "emb" in path else {"query": "a", "documents": ["b"]}

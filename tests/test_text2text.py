@@ -145,6 +145,25 @@ def test_config_jsons_parameters_of_a_task_count_where_nothing_is_given(recorder
     assert asked(llm, "translation", "The cat", src_lang="en", tgt_lang="de") == both
 
 
+def test_words_of_transformers_generate_replace_the_tasks(recorder):
+    tasks = {"summarization": {"encoder_no_repeat_ngram_size": 3, "num_beams": 4}}
+    llm = recorder("bart", task_parameters=tasks)
+    assert asked(llm, "summarization", "The cat")[1] == tasks["summarization"]
+    bans = {"bad_words_ids": [[5]], "suppress_tokens": [6], "begin_suppress_tokens": [7]}
+    rules = {"exponential_decay_length_penalty": (3, 1.1), "renormalize_logits": True}
+    options = bans | rules | {"encoder_no_repeat_ngram_size": 0, "num_beams": 4}
+    assert asked(llm, "summarization", "The cat", use_cache=True, **options)[1] == options
+    words = {"eos_token_id": 9, "max_time": 5, "stop_strings": "a", "pad_token_id": 1, "num_beams": None}
+    ends = {"stop_token_ids": [9], "ignore_eos": True, "include_stop_str_in_output": True}
+    found = asked(llm, "summarization", "The cat", **words)[1]
+    assert found == tasks["summarization"] | ends | {"deadline_s": 5, "stop": "a"}
+    assert asked(llm, "summarization", "The cat", eos_token_id=9, stop="b")[1] == tasks["summarization"] | {
+        "stop_token_ids": [9],
+        "ignore_eos": True,
+        "stop": "b",
+    }
+
+
 def test_config_jsons_own_prefix_is_for_tasks_without_one(recorder):
     """As that of bart-large-cnn, a space."""
     llm = recorder("bart", task_parameters={"": {"prefix": " "}, "summarization": {"num_beams": 4}})

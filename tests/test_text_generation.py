@@ -59,12 +59,52 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
         ({"clean_up_tokenization_spaces": 1}, "clean_up_tokenization_spaces"),
         ({"clean_up_tokenization_spaces": 1, "return_tensors": True}, "clean_up_tokenization_spaces"),
         ({"max_lengths": 8}, "max_lengths"),
+        ({"stop_strings": "0", "stop": "1"}, "stop"),
+        ({"eos_token_id": 3, "stop_token_ids": [4]}, "stop_token_ids"),
+        ({"eos_token_id": "x"}, "stop_token_ids"),
+        ({"pad_token_id": -1}, "pad_token_id"),
+        ({"max_time": -1.0}, "deadline_s"),
+        ({"diversity_penalty": 0.5}, "diversity_penalty"),
+        ({"use_cache": 1}, "use_cache"),
+        ({"suppress_tokens": [[3]]}, "suppress_tokens"),
     ],
 )
 def test_wrong_parameters_of_text_generation_are_named(adder, options, param):
     with pytest.raises(tuili.InvalidParameterError) as error:
         adder("999+  1=", **options)
     assert error.value.param == param
+
+
+def test_the_words_of_transformers_generate_are_taken(adder):
+    prompt = "999+  1="
+    one, zero, space = adder.model.tokenizer.encode("10 ")
+    free = adder(prompt, max_new_tokens=4, return_full_text=False)
+    plain = {"use_cache": True, "num_beam_groups": 1, "diversity_penalty": 0, "output_scores": False}
+    plain |= {"pad_token_id": zero, "max_time": 600, "eos_token_id": None, "penalty_alpha": None}
+    assert adder(prompt, max_new_tokens=4, return_full_text=False, **plain) == free
+
+    def answer(**words):
+        (one,) = adder(prompt, return_full_text=False, **{"max_new_tokens": 4} | words)
+        return one["generated_text"]
+
+    assert answer() == "1000" and answer(eos_token_id=zero) == answer(eos_token_id=[zero, space]) == "10"
+    assert answer(stop_strings=["00"]) == "100" and answer(stop="00") == "1"
+    assert answer(eos_token_id=zero, min_new_tokens=3)[:2] != "10"
+    assert "0" not in answer(suppress_tokens=[zero]) and answer(bad_words_ids=[[one, zero]])[:2] != "10"
+    assert answer(begin_suppress_tokens=[one])[0] != "1" and answer(forced_eos_token_id=one)[-1] == "1"
+    assert "9" not in answer(encoder_no_repeat_ngram_size=1) and "1" not in answer(
+        encoder_no_repeat_ngram_size=1
+    )
+    grown = {"eos_token_id": space, "exponential_decay_length_penalty": (1, 1e6), "max_new_tokens": 9}
+    assert answer(**grown)[2] == " "
+    assert answer(num_beams=2, renormalize_logits=True, length_penalty=0.5) == "1000"
+    with pytest.raises(
+        tuili.InvalidParameterError, match=r"did you mean max_length.*bad_words_ids, .*eos_tok"
+    ):
+        adder(prompt, max_lenght=3)
+    with pytest.raises(tuili.InvalidParameterError) as error:
+        adder(prompt, penalty_alpha=0.6)
+    assert error.value.code == "not_supported_yet"
 
 
 def test_an_answer_goes_on_with_an_assistants_message(tmp_path):

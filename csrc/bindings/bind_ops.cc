@@ -341,7 +341,9 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
     TUILI_CHECK_KIND(ErrorKind::token_id, id < n_vocab, "history: token id ", id, " is not in [0, ", n_vocab,
                      ")");
   check_sampling(params, n_vocab);
-  return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, history, n_prompt, {});
+  const std::span<const int32_t> known = history;
+  const Past past{known, n_prompt, known.first(n_prompt), {}};
+  return Sampler(n_vocab).sample(OneCall(std::nullopt).context, logits.data(), params, past);
 }
 
 py::tuple logprobs(const FloatArray& logits, int64_t token, int64_t n_best) {

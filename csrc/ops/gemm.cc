@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kMacsPerThread = 1 << 17;
 constexpr int64_t kElementsPerThread = 1 << 11;  // to quantize or to look up
 constexpr int64_t kPanelsPerChunk = 8;           // as many as a tile of rows meets in a row
+constexpr int64_t kFloatPanelsPerChunk = 12;     // three tiles of 4: most widths are multiples of 24
 
 int threads_for(const Context& context, int64_t work, int64_t work_per_thread) {
   return static_cast<int>(std::clamp<int64_t>(work / work_per_thread, 1, context.n_threads));
@@ -89,7 +90,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
           (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
         }
       },
-      kPanelsPerChunk);
+      any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
 }
 
 void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {

@@ -492,14 +492,14 @@ void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const 
 // gets candidates.
 void Runner::choose(Sampler& sampler, Sequence& s, std::span<const int32_t> history, const float* logits,
                     const float* own_logits, int64_t sample) {
+  const auto source = s.source.empty() ? history.first(s.n_prompt) : std::span<const int32_t>(s.source);
+  const Past past{history, s.n_prompt, source, s.allowed};
   if (s.sampling.n_candidates > 0) {
-    drawn_[sample] = s.deferred ? sampler.rank(context_, &s.candidates, own_logits, logits, s.sampling,
-                                               history, s.n_prompt, s.allowed)
-                                : sampler.rank(context_, &s.candidates, logits, s.sampling, history,
-                                               s.n_prompt, s.allowed);
+    drawn_[sample] = s.deferred ? sampler.rank(context_, &s.candidates, own_logits, logits, s.sampling, past)
+                                : sampler.rank(context_, &s.candidates, logits, s.sampling, past);
     return;
   }
-  const int32_t token = sampler.sample(context_, logits, s.sampling, history, s.n_prompt, s.allowed);
+  const int32_t token = sampler.sample(context_, logits, s.sampling, past);
   drawn_[sample] = token;
   if (s.sampling.n_logprobs < 0 || token < 0) return;
   const int64_t n_best = std::min(s.sampling.n_logprobs, model_.spec.n_vocab);

@@ -11,6 +11,7 @@ namespace tuili {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr double kLargest = std::numeric_limits<float>::max();
 
 // The token that must come after n_generated ones; -1: any may.
 int32_t forced(const SamplingParams& p, int64_t n_generated) {
@@ -18,9 +19,17 @@ int32_t forced(const SamplingParams& p, int64_t n_generated) {
   return n_generated == 0 ? p.forced_first : -1;
 }
 
+// The place of the first token that is not forced.
+int64_t first_free(const SamplingParams& p) { return p.forced_first >= 0 ? 1 : 0; }
+
+bool ending_changes(const SamplingParams& p, int64_t n_generated) {
+  return n_generated < p.min_tokens || (p.ending_growth != 1 && n_generated > p.ending_from);
+}
+
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
   return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || reads_history(p) || !p.bad_words.empty() ||
-         (n_generated < p.min_tokens && !p.min_tokens_banned.empty()) || forced(p, n_generated) >= 0;
+         (n_generated == first_free(p) && !p.not_first.empty()) ||
+         (!p.ending.empty() && ending_changes(p, n_generated)) || forced(p, n_generated) >= 0;
 }
 
 }  // namespace
@@ -38,7 +47,10 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
   };
   for (const auto& [id, bias] : params.logit_bias) check(id, "logit_bias");
   for (const int32_t id : params.allowed_token_ids) check(id, "allowed_token_ids");
-  for (const int32_t id : params.min_tokens_banned) check(id, "min_tokens");
+  for (const int32_t id : params.not_first) check(id, "begin_suppress_tokens");
+  for (const int32_t id : params.ending) check(id, "an end of text");
+  TUILI_CHECK(params.ending_growth > 0 && params.ending_growth < kInfinity, "ending_growth is ",
+              params.ending_growth, "; it must be finite and > 0");
   if (params.forced_first >= 0) check(params.forced_first, "forced_bos_token_id");
   if (params.forced_last >= 0) check(params.forced_last, "forced_eos_token_id");
   TUILI_CHECK(params.n_candidates >= 0 && params.n_candidates <= n_vocab, "n_candidates is ",
@@ -52,7 +64,7 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
 bool draws_plainly(const SamplingParams& params, int64_t n_vocab) {
   const bool few_or_all = params.top_k <= ops::kMostTopK || params.top_k >= n_vocab;
   const bool no_change = params.logit_bias.empty() && params.allowed_token_ids.empty() &&
-                         params.bad_words.empty() && params.min_tokens_banned.empty() &&
+                         params.bad_words.empty() && params.not_first.empty() && params.ending.empty() &&
                          params.forced_first < 0 && params.forced_last < 0 && !reads_history(params);
   return few_or_all && params.typical_p == 1 && no_change && params.n_logprobs < 0 &&
          params.n_candidates == 0;
@@ -60,7 +72,7 @@ bool draws_plainly(const SamplingParams& params, int64_t n_vocab) {
 
 bool reads_history(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0 ||
-         params.no_repeat_ngram_size > 0;
+         params.no_repeat_ngram_size > 0 || params.source_ngram_size > 0;
 }
 
 Sampler::Sampler(int64_t n_vocab) : n_vocab_(n_vocab), selection_(n_vocab) {
@@ -104,18 +116,17 @@ void Sampler::apply_bias(const SamplingParams& params) {
 
 // Repetition (Keskar et al. 2019, over prompt and output), then frequency and presence (OpenAI, over the
 // output).
-void Sampler::apply_penalties(const SamplingParams& params, std::span<const int32_t> history,
-                              int64_t n_prompt) {
+void Sampler::apply_penalties(const SamplingParams& params, const Past& past) {
   if (params.repetition_penalty != 1) {
     forget_marks();
-    for (const int32_t token : history) {
+    for (const int32_t token : past.tokens) {
       if (!mark(token)) continue;
       float& logit = logits_[token];
       logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
     }
   }
   if (params.presence_penalty == 0 && params.frequency_penalty == 0) return;
-  const auto generated = history.subspan(n_prompt);
+  const auto generated = past.tokens.subspan(past.n_prompt);
   forget_marks();
   for (const int32_t token : generated) counts_[token] = mark(token) ? 1 : counts_[token] + 1;
   for (const int32_t token : generated) {
@@ -126,22 +137,42 @@ void Sampler::apply_penalties(const SamplingParams& params, std::span<const int3
   }
 }
 
-void Sampler::apply_bans(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt) {
-  const auto n_history = static_cast<int64_t>(history.size());
-  const int64_t n = params.no_repeat_ngram_size;
-  if (n > 0 && n <= n_history) {  // ban what followed the last n - 1 tokens before
-    const auto tail = history.last(n - 1);
-    for (int64_t i = 0; i + n <= n_history; ++i)
-      if (std::ranges::equal(history.subspan(i, n - 1), tail)) logits_[history[i + n - 1]] = -kInfinity;
+// Bans what follows the history's last n - 1 tokens in `of`. A source may be of a larger vocabulary.
+void Sampler::ban_repeats(std::span<const int32_t> of, int64_t n, std::span<const int32_t> history) {
+  if (n <= 0 || n - 1 > static_cast<int64_t>(history.size())) return;
+  const auto tail = history.last(n - 1);
+  for (int64_t i = 0; i + n <= static_cast<int64_t>(of.size()); ++i) {
+    const int32_t next = of[i + n - 1];
+    if (next < n_vocab_ && std::ranges::equal(of.subspan(i, n - 1), tail)) logits_[next] = -kInfinity;
   }
+}
+
+void Sampler::apply_bans(const SamplingParams& params, const Past& past) {
+  const auto history = past.tokens;
+  ban_repeats(history, params.no_repeat_ngram_size, history);
+  ban_repeats(past.source, params.source_ngram_size, history);
   for (const auto& word : params.bad_words) {  // ban a word's last token where the rest of it stands
     const size_t n_before = word.size() - 1;
     if (n_before > history.size()) continue;
     if (std::equal(word.begin(), word.end() - 1, history.end() - static_cast<int64_t>(n_before)))
       logits_[word.back()] = -kInfinity;
   }
-  if (n_history - n_prompt < params.min_tokens)
-    for (const int32_t id : params.min_tokens_banned) logits_[id] = -kInfinity;
+  if (past.n_generated() == first_free(params))
+    for (const int32_t id : params.not_first) logits_[id] = -kInfinity;
+  if (past.n_generated() < params.min_tokens)
+    for (const int32_t id : params.ending) logits_[id] = -kInfinity;
+}
+
+// By |logit|, so that those below 0 grow, too; as transformers does it.
+void Sampler::apply_growth(const SamplingParams& params, int64_t n_generated) {
+  if (params.ending_growth == 1) return;
+  double power = 1;
+  for (int64_t i = params.ending_from; i < n_generated && power < kLargest; ++i)
+    power *= params.ending_growth;
+  const auto more = static_cast<float>(std::min(power - 1, kLargest));
+  for (const int32_t id : params.ending)
+    if (std::isfinite(logits_[id]))
+      logits_[id] = std::min(logits_[id] + std::fabs(logits_[id]) * more, static_cast<float>(kLargest));
 }
 
 void Sampler::apply_force(const SamplingParams& params, int64_t n_generated) {
@@ -152,30 +183,29 @@ void Sampler::apply_force(const SamplingParams& params, int64_t n_generated) {
 }
 
 // Everything that decides which tokens there are and how likely they are, on logits_.
-void Sampler::change(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
-                     std::span<const uint32_t> allowed) {
-  apply_mask(allowed);
+void Sampler::change(const SamplingParams& params, const Past& past) {
+  apply_mask(past.allowed);
   apply_bias(params);
-  apply_penalties(params, history, n_prompt);
-  apply_bans(params, history, n_prompt);
-  apply_force(params, static_cast<int64_t>(history.size()) - n_prompt);
+  apply_penalties(params, past);
+  apply_bans(params, past);
+  apply_growth(params, past.n_generated());
+  apply_force(params, past.n_generated());
 }
 
 int32_t Sampler::sample(const ops::Context& context, const float* logits, const SamplingParams& params,
-                        std::span<const int32_t> history, int64_t n_prompt,
-                        std::span<const uint32_t> allowed) {
+                        const Past& past) {
   int64_t first = ops::argmax(logits, n_vocab_);
   if (first == kNotANumber) return kNotANumber;
-  if (!allowed.empty() || changes_logits(params, static_cast<int64_t>(history.size()) - n_prompt)) {
+  if (!past.allowed.empty() || changes_logits(params, past.n_generated())) {
     std::copy_n(logits, n_vocab_, logits_);
-    change(params, history, n_prompt, allowed);
+    change(params, past);
     logits = logits_;
     first = ops::argmax(logits, n_vocab_);
   }
   if (first < 0) return static_cast<int32_t>(first);
   const float best = logits[first];
   if (params.temperature == 0 || params.top_k == 1 || best == kInfinity) return static_cast<int32_t>(first);
-  return draw(context, logits, params, best, history.size());
+  return draw(context, logits, params, best, past.tokens.size());
 }
 
 // ---- who may be drawn
@@ -323,10 +353,9 @@ double Sampler::log_total(const ops::Context& context) const {
 }
 
 int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float* own, const float* changed,
-                      const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
-                      std::span<const uint32_t> allowed) {
+                      const SamplingParams& params, const Past& past) {
   std::copy_n(changed, n_vocab_, logits_);
-  change(params, history, n_prompt, allowed);
+  change(params, past);
   if (ops::argmax(logits_, n_vocab_) == kNotANumber) return kNotANumber;
   const double shift = params.renormalize ? log_total(context) : 0;
   out->likeliest.clear();
@@ -341,10 +370,9 @@ int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float*
 }
 
 int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float* logits,
-                      const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
-                      std::span<const uint32_t> allowed) {
+                      const SamplingParams& params, const Past& past) {
   if (!logprobs_of(context, weights_, logits)) return kNotANumber;
-  return rank(context, out, weights_, weights_, params, history, n_prompt, allowed);
+  return rank(context, out, weights_, weights_, params, past);
 }
 
 }  // namespace tuili

@@ -27,29 +27,37 @@ bool reads_history(const SamplingParams& params);
 // top_p and min_p at most, and nothing else is asked.
 bool draws_plainly(const SamplingParams& params, int64_t n_vocab);
 
+// What a choice may look at.
+struct Past {
+  std::span<const int32_t> tokens;  // prompt, then generated
+  int64_t n_prompt;
+  std::span<const int32_t> source;    // that the encoder read; the prompt where there is none
+  std::span<const uint32_t> allowed;  // as in Sequence
+
+  int64_t n_generated() const { return static_cast<int64_t>(tokens.size()) - n_prompt; }
+};
+
 // Chooses for one row at a time; one sampler per thread. Allocates only in its constructor.
 class Sampler {
  public:
   explicit Sampler(int64_t n_vocab);
 
-  // The token after `history` (prompt, then generated), or kNotANumber or kNothingAllowed. Applies, in this
-  // order: allowed (as in Sequence), logit_bias, allowed_token_ids, penalties, bans and forced tokens;
-  // temperature; top_k; top_p; min_p; typical_p. The draw is number history.size() of the sequence's seed.
-  // +Inf is certainty: the first one is chosen.
+  // The next token, or kNotANumber or kNothingAllowed. Applies, in this order: allowed, logit_bias,
+  // allowed_token_ids, penalties, bans, the growth of endings and forced tokens; temperature; top_k; top_p;
+  // min_p; typical_p. The draw is number tokens.size() of the sequence's seed. +Inf is certainty: the first
+  // one is chosen.
   int32_t sample(const ops::Context& context, const float* logits, const SamplingParams& params,
-                 std::span<const int32_t> history, int64_t n_prompt, std::span<const uint32_t> allowed);
+                 const Past& past);
 
   // What a beam goes on with, as transformers ranks it: log-probabilities are changed as `sample` changes
   // logits up to the forced tokens, and normalized again only if asked for. A forced token's is 0. own,
   // changed: as logprobs_of makes them, and what a caller made of them. Returns kDeferred.
   int32_t rank(const ops::Context& context, Candidates* out, const float* own, const float* changed,
-               const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
-               std::span<const uint32_t> allowed);
+               const SamplingParams& params, const Past& past);
 
   // The same for the model's own logits; kNotANumber if they are not finite.
   int32_t rank(const ops::Context& context, Candidates* out, const float* logits,
-               const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
-               std::span<const uint32_t> allowed);
+               const SamplingParams& params, const Past& past);
 
   // Log-probabilities of all tokens into out [n_vocab]; false if the logits are not finite.
   bool logprobs_of(const ops::Context& context, float* out, const float* logits) const;
@@ -60,12 +68,13 @@ class Sampler {
  private:
   std::span<const Rank> first_of(const float* values, int64_t n);
   double log_total(const ops::Context& context) const;
-  void change(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt,
-              std::span<const uint32_t> allowed);
+  void change(const SamplingParams& params, const Past& past);
   void apply_mask(std::span<const uint32_t> allowed);
   void apply_bias(const SamplingParams& params);
-  void apply_penalties(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
-  void apply_bans(const SamplingParams& params, std::span<const int32_t> history, int64_t n_prompt);
+  void apply_penalties(const SamplingParams& params, const Past& past);
+  void ban_repeats(std::span<const int32_t> of, int64_t n, std::span<const int32_t> history);
+  void apply_bans(const SamplingParams& params, const Past& past);
+  void apply_growth(const SamplingParams& params, int64_t n_generated);
   void apply_force(const SamplingParams& params, int64_t n_generated);
   int32_t draw(const ops::Context& context, const float* logits, const SamplingParams& params, float best,
                uint64_t counter);

@@ -27,12 +27,16 @@ struct SamplingParams {
   float presence_penalty = 0;
   float frequency_penalty = 0;
   int64_t no_repeat_ngram_size = 0;
+  int64_t source_ngram_size = 0;  // so many tokens that stand in the source are not repeated; 0: they may be
   uint64_t seed = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;
   std::vector<int32_t> allowed_token_ids;  // empty: all
   std::vector<std::vector<int32_t>> bad_words;
-  int64_t min_tokens = 0;  // before so many are generated, min_tokens_banned are not chosen
-  std::vector<int32_t> min_tokens_banned;
+  std::vector<int32_t> not_first;  // not chosen as the first token that is not forced
+  std::vector<int32_t> ending;     // what ends a text, for the next three
+  int64_t min_tokens = 0;          // before so many are generated, none of ending is chosen
+  double ending_growth = 1;        // after more than ending_from, their logits grow by |logit| times this to
+  int64_t ending_from = 0;         // the power of the number beyond it, less 1
   int32_t forced_first = -1, forced_last = -1;  // the only ones allowed as the first token generated, and
   int64_t n_before_last = -1;                   // as the one after so many; -1: none is forced
   int64_t n_logprobs = -1;   // -1: none; k: the chosen token's log-probability and the k best

@@ -423,12 +423,16 @@ class SamplingParams:
         presence_penalty: float = 0.0,
         frequency_penalty: float = 0.0,
         no_repeat_ngram_size: int = 0,
+        source_ngram_size: int = 0,
         seed: int = 0,
         logit_bias: PySequence[tuple[int, float]] = (),
         allowed_token_ids: PySequence[int] = (),
         bad_words: PySequence[PySequence[int]] = (),
+        not_first: PySequence[int] = (),
+        ending: PySequence[int] = (),
         min_tokens: int = 0,
-        min_tokens_banned: PySequence[int] = (),
+        ending_growth: float = 1.0,
+        ending_from: int = 0,
         forced_first: int = -1,
         forced_last: int = -1,
         n_before_last: int = -1,
@@ -436,7 +440,10 @@ class SamplingParams:
         n_candidates: int = 0,
         renormalize: bool = False,
     ) -> None:
-        """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best. forced_first,
+        """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best. not_first: ids
+        that are not the first token which is not forced. ending: ids that do not come before min_tokens; once
+        more than ending_from tokens came, their logits grow by |logit| * (ending_growth ** excess - 1).
+        source_ngram_size: so many tokens of the source, or else the prompt, are not repeated. forced_first,
         forced_last: the only token allowed as the first generated, and after n_before_last others; -1: none.
         n_candidates > 0: the sequence is a beam, for which steps leave candidates() and choose nothing;
         renormalize: their scores are log-probabilities of what the parameters leave."""

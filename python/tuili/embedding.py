@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -251,6 +251,22 @@ def _unit(x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(wide, axis=1, keepdims=True)
     unit: np.ndarray = np.divide(wide, length, out=np.zeros_like(wide), where=length > 0)
     return unit
+
+
+def prompt_of(known: Mapping[str, Any], name: object) -> str:
+    """The words that stand before a text; "" for none.
+
+    known   prompts by name, and default_prompt_name, which counts if name is None
+    raises  InvalidParameterError that lists the names
+    """
+    prompts: Mapping[str, str] = known.get("prompts") or {}
+    name = known.get("default_prompt_name") if name is None else name
+    if name is None:
+        return ""
+    if not isinstance(name, str) or name not in prompts:
+        shown = ", ".join(prompts) or "none"
+        raise InvalidParameterError(f"prompt_name: the model's prompts are: {shown}", param="prompt_name")
+    return prompts[name]
 
 
 def ranking(scores: np.ndarray, documents: Sequence[str], top_k: int) -> list[dict[str, Any]]:

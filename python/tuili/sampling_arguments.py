@@ -15,6 +15,7 @@ _INTEGERS = {
     "n": "so many answers, in place of one",
     "num_beams": "beam search of this width",
     "no_repeat_ngram_size": "no so many tokens come twice",
+    "encoder_no_repeat_ngram_size": "no so many tokens that the source, or the prompt, has",
     "logprobs": "with --json: log-probabilities of each token and of the N likeliest",
     "prompt_lookup_num_tokens": "guess up to N tokens from the text before: faster where it repeats itself",
     "priority": "the lower, the sooner",

@@ -15,7 +15,7 @@ from tuili.loading.model import LoadedModel
 def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
     """The sources of a model, which are no longer than max_model_len either; None if it reads none.
 
-    raises  ModelFormatError if the files name no token to begin with, or ban none of the vocabulary's
+    raises  ModelFormatError if the files name no token to begin with
     """
     spec = loaded.spec
     if spec.encoder is None:
@@ -24,17 +24,8 @@ def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
         raise ModelFormatError(
             "config.json: decoder_start_token_id and bos_token_id are missing", code="config_key"
         )
-    given = loaded.generation_defaults.get("bad_words_ids", ())
-    endings = [[token_id] for token_id in loaded.eos_token_ids]  # which nobody can forbid
-    banned = tuple(tuple(ids) for ids in given if ids not in endings)
-    if any(token_id >= spec.n_vocab for ids in banned for token_id in ids):
-        raise ModelFormatError(
-            f"generation_config.json: bad_words_ids: token ids from 0 to {spec.n_vocab - 1}",
-            code="generation_config",
-        )
-    renormalizes = bool(loaded.generation_defaults.get("renormalize_logits"))
     max_len = min(spec.encoder.max_positions, capacity.max_model_len)
-    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start, banned, renormalizes)
+    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start)
 
 
 def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset[int]:

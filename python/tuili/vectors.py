@@ -13,7 +13,7 @@ from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import boolean, described, function_or_none, integer
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
-from tuili.tasks.encoding import encode
+from tuili.tasks.encoding import Room, encode, room
 from tuili.tasks.head import TaskModel, cannot
 from tuili.tasks.pairs import PairReading
 from tuili.tokenization import Tokenizer
@@ -39,6 +39,7 @@ class Vectors:
         pooling: str | None = None,
         *,
         truncation: bool = False,
+        max_length: int | None = None,
         truncate_dim: int | None = None,
         prompt_name: str | None = None,
         precision: str = "float32",
@@ -48,7 +49,8 @@ class Vectors:
         """Sentence vectors, float32 [n_texts, width]; one str gives [width].
 
         normalize, pooling  None: as the model's own files say
-        truncation          cut texts at the model's limit (keeping the special tokens around them)
+        truncation          cut texts at the limit (keeping the special tokens around them)
+        max_length          the limit, in tokens; None: the model's
         truncate_dim        keep so many numbers of each vector, which are of length 1 only with
                             normalize=True (models trained for it: "matryoshka")
         prompt_name         which of the model's prompts stands before each text; None: its default, if any
@@ -59,10 +61,10 @@ class Vectors:
         encoder = self._encoder_engine()
         poolings = embedding.poolings_of(self._embedding, pooling)
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
-        boolean("truncation", truncation)
+        space = _space(truncation, max_length, encoder.max_len)
         function_or_none("progress", progress)
         items = [self._prompted(text, prompt_name) for text in embedding.checked_texts(texts)]
-        ids = [self._encode_text(encoder, text, truncation) for text in items]
+        ids = [self._encode_text(encoder, text, space) for text in items]
         dense = self._loaded.dense
         last = not dense and len(poolings) == 1
         vectors = encoder.embed(ids, poolings, normalized and last, progress)
@@ -110,12 +112,15 @@ class Vectors:
         top_k: int | None = None,
         *,
         truncation: bool = False,
+        max_length: int | None = None,
+        prompt_name: str | None = None,
         progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         """The documents most similar to the query, best first: dicts with "index", "score" and "text".
         A cross-encoder (a sequence classifier with one label, or a decoder that judges by a word) reads query
-        and document together. Of a model for multiple choice, the query is the question and documents are the
-        choices; scores are the shares of these, 1 in all. Arguments as `embed`'s.
+        and document together, which truncation cuts together. Of a model for multiple choice, the query is
+        the question and documents are the choices; scores are the shares of these, 1 in all. prompt_name is
+        of the query's prompt. Other arguments as `embed`'s.
         """
         if not isinstance(query, str):
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
@@ -123,14 +128,16 @@ class Vectors:
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         if self._loaded.head is not None and self._loaded.head.kind in ("sequence", "choices"):
             how, template = self._embedding, self._loaded.chat_template
+            prompt = embedding.prompt_of(how.get("pair_prompts", {}), prompt_name) or None
             variables = how.get("pair_variables", {})
-            reading = PairReading(how.get("pair_prompt"), how.get("pair_format"), template, variables)
-            scores = classification.relevance(
-                self.task_model("rank"), query, items, truncation, progress, reading
-            )
+            reading = PairReading(prompt, how.get("pair_format"), template, variables)
+            model = self.task_model("rank")
+            space = _space(truncation, max_length, model.max_len)
+            scores = classification.relevance(model, query, items, space, progress, reading)
             return embedding.ranking(scores, items, top_k)
-        wanted = self.embed([query], truncation=truncation)
-        found = self.embed(items, truncation=truncation, progress=progress)
+        limits: dict[str, Any] = {"truncation": truncation, "max_length": max_length}
+        wanted = self.embed([query], prompt_name=prompt_name, **limits)
+        found = self.embed(items, progress=progress, **limits)
         return embedding.ranking(embedding.cosines(wanted, found)[0], items, top_k)
 
     def classify(
@@ -174,21 +181,13 @@ class Vectors:
 
     def _prompted(self, text: str, prompt_name: str | None) -> str:
         """The text behind the prompt of that name, in lower case if the model's files ask for it."""
-        prompts: dict[str, str] = self._embedding.get("prompts") or {}
-        name = self._embedding.get("default_prompt_name") if prompt_name is None else prompt_name
-        if name is not None:
-            if not isinstance(name, str) or name not in prompts:
-                known = ", ".join(prompts) or "none"
-                raise InvalidParameterError(
-                    f"prompt_name: the model's prompts are: {known}", param="prompt_name"
-                )
-            text = prompts[name] + text
+        text = embedding.prompt_of(self._embedding, prompt_name) + text
         return text.lower() if self._embedding.get("lower_case") else text
 
-    def _encode_text(self, encoder: Encoder, text: str, truncation: bool) -> list[int]:
+    def _encode_text(self, encoder: Encoder, text: str, space: Room) -> list[int]:
         ids = self.tokenizer.encode(text)
-        if truncation and len(ids) > encoder.max_len:
-            return encode(self.tokenizer, text, max_len=encoder.max_len, cut="longest_first").ids
+        if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):
+            return encode(self.tokenizer, text, max_len=space.max_len, cut=space.cut).ids
         return ids
 
     def _encoder_engine(self) -> Encoder:
@@ -198,3 +197,7 @@ class Vectors:
                 f"this model is {article} {self.kind}; it makes text, not vectors", code="wrong_kind"
             )
         return self._encoder
+
+
+def _space(truncation: object, max_length: object, max_len: int) -> Room:
+    return room({"truncation": boolean("truncation", truncation), "max_length": max_length}, max_len)

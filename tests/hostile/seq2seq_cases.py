@@ -40,8 +40,10 @@ def encoder_decoders() -> Iterator[Case]:
     heads["decoder_start_token_id"] = -1
     yield _case("Bart", "classifier without a start", F, value, eos_token_id=2, **heads)
     for key, values in {
-        "bad_words_ids": [5, [5], [[]], [[-1]], [["a"]]],
+        "bad_words_ids": [5, [5], [[]], [[-1]], [["a"]], [[3, 16]]],
         "suppress_tokens": [5, "no", [-1], [[]], ["a"], [True]],
+        "begin_suppress_tokens": [[16], [[3]]],
+        "exponential_decay_length_penalty": [1.1, [3], [-1, 1.1], [3, 0]],
         "max_length": [-1],
         "min_length": [-1],
         "min_new_tokens": [-1],

@@ -104,7 +104,18 @@ def in_their_terms(options: dict, n_prompt: int) -> tuple[dict, dict]:
     return config, calls
 
 
-SAME = ("repetition_penalty", "no_repeat_ngram_size", "forced_bos_token_id", "forced_eos_token_id")
+SAME = (
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "renormalize_logits",
+)
 
 
 def openai_penalties(
@@ -168,6 +179,12 @@ def option_cases(model: transformers.PreTrainedModel) -> list[dict]:
             {"repetition_penalty": 1.2, "logit_bias": bias, "stop": [chr(best[5])], "min_tokens": 3},
         ]
         each += [{"forced_bos_token_id": 9, "forced_eos_token_id": best[6]}] if n_prompt == 1 else []
+        bans = {"bad_words_ids": [[longest[1]], longest[2:4], ends[:1]], "suppress_tokens": [best[4]]}
+        each += [
+            {"encoder_no_repeat_ngram_size": 1},
+            bans | {"begin_suppress_tokens": [best[0], *range(50)], "renormalize_logits": True},
+            {"exponential_decay_length_penalty": [2, 1.3]},
+        ]
         for j, options in enumerate(each):
             penalty, early = (1.0, 0.6, -0.5, 2.0)[(i + j) % 4], (False, "never", True)[(i + j) % 3]
             how = {"length_penalty": penalty, "early_stopping": early}

@@ -37,7 +37,7 @@ struct GemmArgs {
   int64_t m;
   float* scratch;  // kGemmScratch floats, 64-byte aligned; the caller's thread alone
 };
-inline constexpr int64_t kScratchPanels = 2;  // decoded at a time
+inline constexpr int64_t kScratchPanels = 8;  // decoded at a time
 inline constexpr int64_t kGemmScratch = kScratchPanels * kPanel * kKBlock + 64;
 
 // Pages of one layer. Keys are transposed inside a page so that a lane is a token.

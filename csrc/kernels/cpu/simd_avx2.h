@@ -12,6 +12,7 @@ namespace {
 
 // 6 rows × 2 registers = 12 sums; 16 registers, 2 hold w, 1 holds x.
 constexpr int kFloatRows = 6;
+constexpr int kManyRows = kFloatRows;  // of a tile where there are many
 // Sums of a float tile: 6 × 2 registers; 16 registers, 2 hold w, 1 holds x.
 constexpr int kFloatSums = 6;
 // 4 rows × 2 registers of int16 sums, 2 of codes, 1 of activations; the float sums wait in memory.

@@ -17,9 +17,10 @@
 namespace tuili::cpu::TUILI_ISA {
 namespace {
 
-constexpr int kFloatRows = 2;  // rows of a float tile: on other tables as many as the registers hold
-constexpr int kFloatSums = 2;  // sums of a float tile, rows times panels
-constexpr int kInt8Rows = 1;   // rows of an integer tile
+constexpr int kFloatRows = 2;          // rows of a float tile: on other tables as many as the registers hold
+constexpr int kManyRows = kFloatRows;  // of a tile where there are many
+constexpr int kFloatSums = 2;          // sums of a float tile, rows times panels
+constexpr int kInt8Rows = 1;           // rows of an integer tile
 
 struct Half {
   uint16_t bits;

@@ -16,6 +16,7 @@ from tuili.errors import InvalidParameterError
 
 MAX_INT = 2**31 - 1
 MAX_TOKEN_IDS = 1024
+MAX_WORD_IDS = 64
 MAX_STOP_STRINGS = 256
 MAX_STOP_BYTES = 4096
 MAX_SHOWN_BITS = 2048
@@ -82,6 +83,16 @@ def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int
     return tuple(dict.fromkeys(integer(name, item, 0, MAX_INT) for item in value))
 
 
+def words_of_ids(name: str, value: object) -> tuple[tuple[int, ...], ...]:
+    """Sequences of token ids, none empty."""
+    if not isinstance(value, list | tuple) or len(value) > MAX_TOKEN_IDS:
+        invalid(name, f"must be a list of at most {MAX_TOKEN_IDS} lists of token ids")
+    for i, word in enumerate(value):
+        if not isinstance(word, list | tuple) or not 1 <= len(word) <= MAX_WORD_IDS:
+            invalid(name, f"must hold lists of 1 to {MAX_WORD_IDS} token ids; entry {i} is none")
+    return tuple(tuple(integer(name, token_id, 0, MAX_INT) for token_id in word) for word in value)
+
+
 def texts(
     name: str, value: object, max_n: int = MAX_STOP_STRINGS, max_bytes: int = MAX_STOP_BYTES
 ) -> tuple[str, ...]:
@@ -139,6 +150,13 @@ def one_or_more(name: str, value: object) -> tuple[int, ...]:
     if not ids:
         invalid(name, "must not be empty: no token could be generated")
     return ids
+
+
+def growth(name: str, value: object) -> tuple[int, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        invalid(name, f"must be a pair (start, factor), not {described(value)}")
+    start, factor = value
+    return integer(name, start, 0, MAX_INT), number(name, factor, 0.0, 1e6, above_low=True)
 
 
 def early_stop(name: str, value: object) -> bool | str:

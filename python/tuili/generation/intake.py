@@ -62,18 +62,14 @@ class Order:
 class Sources:
     """What an encoder-decoder reads.
 
-    n_vocab       of its encoder
-    max_len       tokens of a source
-    start         the token that its own begin after
-    banned        sequences of tokens that the model's makers forbid
-    renormalizes  whether beams' log-probabilities are normalized once more, without what is forbidden
+    n_vocab  of its encoder
+    max_len  tokens of a source
+    start    the token that its own begin after
     """
 
     n_vocab: int
     max_len: int
     start: int
-    banned: tuple[tuple[int, ...], ...] = ()
-    renormalizes: bool = False
 
     def check(
         self, token_ids: Sequence[int] | np.ndarray, params: SamplingParams, collect: Collect | None
@@ -154,7 +150,9 @@ class Intake:
         form = structure.form_of(params)
         self._check_form(form)
         words = [tuple(spelling) for word in params.bad_words for spelling in self._spellings(word)]
-        words += () if self._sources is None else self._sources.banned
+        endings = {(token_id,) for token_id in parameters.ending_ids(params, self._eos_ids)}
+        words += [tuple(ids) for ids in params.bad_words_ids or () if tuple(ids) not in endings]
+        words += [(token_id,) for token_id in params.suppress_tokens or ()]
         seed = params.seed
         if seed is None:  # greedy requests draw nothing
             seed = int.from_bytes(os.urandom(8), "little") if params.temperature else 0
@@ -237,7 +235,6 @@ class Intake:
             bad_words=order.words,
             max_tokens=order.max_tokens,
             n_candidates=n_candidates,
-            renormalize=self._sources is not None and self._sources.renormalizes,
         )
         sequence = _core.Sequence(
             order.ids,

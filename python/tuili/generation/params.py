@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -53,6 +54,7 @@ _CHECKS: dict[str, Check] = {
     "presence_penalty": float_in(-100.0, 100.0),
     "frequency_penalty": float_in(-100.0, 100.0),
     "no_repeat_ngram_size": int_in(0, 1024),
+    "encoder_no_repeat_ngram_size": int_in(0, 1024),
     "stop": texts,
     "stop_token_ids": token_ids,
     "include_stop_str_in_output": boolean,
@@ -64,6 +66,9 @@ _CHECKS: dict[str, Check] = {
     "logit_bias": checks.logit_bias,
     "allowed_token_ids": checks.one_or_more,
     "bad_words": lambda name, value: texts(name, value, MAX_TOKEN_IDS, 256),
+    "bad_words_ids": checks.words_of_ids,
+    "suppress_tokens": token_ids,
+    "begin_suppress_tokens": token_ids,
     "skip_special_tokens": boolean,
     "deadline_s": float_in(0.0, MAX_DEADLINE_S),
     "priority": int_in(-MAX_PRIORITY, MAX_PRIORITY),
@@ -80,6 +85,8 @@ _CHECKS: dict[str, Check] = {
     "early_stopping": checks.early_stop,
     "forced_bos_token_id": int_in(0, MAX_INT),
     "forced_eos_token_id": int_in(0, MAX_INT),
+    "exponential_decay_length_penalty": checks.growth,
+    "renormalize_logits": boolean,
 }
 
 # What a beam search has no use for: it draws nothing, and its beams go on side by side.
@@ -161,6 +168,8 @@ class SamplingParams(metaclass=_NamesChecked):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     no_repeat_ngram_size: int | None = None  # 0: off
+    encoder_no_repeat_ngram_size: int | None = None  # 0: off; not what stands in an encoder-decoder's source
+    # so, or in another model's prompt
     stop: str | tuple[str, ...] | list[str] = ()  # a text ends before the first of these
     stop_token_ids: tuple[int, ...] | list[int] = ()  # these end a text too, and are not shown in it
     include_stop_str_in_output: bool = False
@@ -172,6 +181,10 @@ class SamplingParams(metaclass=_NamesChecked):
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
     allowed_token_ids: tuple[int, ...] | list[int] | None = None
     bad_words: tuple[str, ...] | list[str] = ()
+    bad_words_ids: Sequence[Sequence[int]] | None = None  # (); as token ids; an end of text alone is no word
+    suppress_tokens: tuple[int, ...] | list[int] | None = None  # (); that are not generated
+    begin_suppress_tokens: tuple[int, ...] | list[int] | None = None  # (); not as the first one, or the next
+    # where that one is forced
     skip_special_tokens: bool = True
     deadline_s: float | None = (
         None  # seconds from submission; then it ends with finish_reason "deadline"; refused if hopeless
@@ -193,6 +206,10 @@ class SamplingParams(metaclass=_NamesChecked):
     forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART;
     # the model's own ones, as those below, count where no form of the output is asked for
     forced_eos_token_id: int | None = None  # the last one, where max_tokens is reached
+    exponential_decay_length_penalty: tuple[int, float] | None = None  # (start, factor): after more than
+    # start tokens the logits of ends of text grow by |logit| * (factor ** (n_tokens - start) - 1)
+    renormalize_logits: bool | None = None  # False. Beams are ranked by log-probabilities of what all these
+    # leave; without beams it changes nothing
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
@@ -309,6 +326,7 @@ def of_each(
 
 _FORCED = ("forced_bos_token_id", "forced_eos_token_id")
 _SAMPLING_ONLY = ("top_k", "top_p", "min_p", "typical_p", "seed")
+_BANS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 _LIBRARY_DEFAULTS: dict[str, Any] = {
     "top_k": 0,
     "top_p": 1.0,
@@ -316,11 +334,15 @@ _LIBRARY_DEFAULTS: dict[str, Any] = {
     "typical_p": 1.0,
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    **dict.fromkeys(_BANS, ()),
     "num_beams": 1,
     "length_penalty": 1.0,
     "early_stopping": False,
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "renormalize_logits": False,
 }
 
 
@@ -331,7 +353,8 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     raises  InvalidParameterError
     """
     sample = generation_config.get("do_sample") is True
-    names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_tokens"]
+    names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_tokens", *_BANS]
+    names += ["encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "renormalize_logits"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
     names += [name for name in _OF_BEAMS if name != "num_beams" or (generation_config.get(name) or 1) > 1]
     given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
@@ -388,10 +411,13 @@ def _may_search(params: SamplingParams, defaults: Mapping[str, Any]) -> bool:
 
 def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
     """Raise TokenIdError if an id in `params` is none of the model's."""
-    named = {
+    named: dict[str, Iterable[int]] = {
         "logit_bias": tuple(params.logit_bias),
         "stop_token_ids": tuple(params.stop_token_ids),
         "allowed_token_ids": tuple(params.allowed_token_ids or ()),
+        "bad_words_ids": itertools.chain(*(params.bad_words_ids or ())),
+        "suppress_tokens": tuple(params.suppress_tokens or ()),
+        "begin_suppress_tokens": tuple(params.begin_suppress_tokens or ()),
     }
     for name in _FORCED:
         named[name] = () if getattr(params, name) is None else (getattr(params, name),)
@@ -434,14 +460,13 @@ def core_params(
     bad_words: Iterable[tuple[int, ...]],
     max_tokens: int = 0,
     n_candidates: int = 0,
-    renormalize: bool = False,
 ) -> _core.SamplingParams:
     """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
-    n_candidates: tokens that a beam search looks at; renormalize: whether it ranks them by log-probabilities
-    of what the parameters leave.
+    n_candidates: tokens that a beam search looks at.
     """
-    ending = (*eos_ids, *params.stop_token_ids)
     first, last = params.forced_bos_token_id, params.forced_eos_token_id
+    growth_from, growth = params.exponential_decay_length_penalty or (0, 1.0)
+    ending = (*eos_ids, *params.stop_token_ids) if growth == 1 else ending_ids(params, eos_ids)
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
         top_k=params.top_k or 0,
@@ -452,16 +477,20 @@ def core_params(
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         no_repeat_ngram_size=params.no_repeat_ngram_size or 0,
+        source_ngram_size=params.encoder_no_repeat_ngram_size or 0,
         seed=seed,
         logit_bias=list(params.logit_bias.items()),
         allowed_token_ids=list(params.allowed_token_ids or ()),
         bad_words=[list(word) for word in bad_words],
+        not_first=params.begin_suppress_tokens or (),
+        ending=ending if params.min_tokens or growth != 1 else (),
         min_tokens=params.min_tokens or 0,
-        min_tokens_banned=ending if params.min_tokens else (),
+        ending_growth=growth,
+        ending_from=growth_from,
         forced_first=-1 if first is None else first,
         forced_last=-1 if last is None else last,
         n_before_last=max_tokens - 1,
         n_logprobs=-1 if params.logprobs is None else params.logprobs,
         n_candidates=n_candidates,
-        renormalize=renormalize,
+        renormalize=bool(params.renormalize_logits),
     )

@@ -411,46 +411,53 @@ _GENERATION_INTEGERS = {
     "top_k": (0, MAX_VOCAB),
     "max_new_tokens": (1, MAX_POSITIONS),
     "no_repeat_ngram_size": (0, MAX_POSITIONS),
+    "encoder_no_repeat_ngram_size": (0, MAX_POSITIONS),
     "num_beams": (1, 1024),
 }
 _GENERATION_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
+_BANS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
+_SEARCHING = (
+    "length_penalty",
+    "early_stopping",
+    "renormalize_logits",
+    "exponential_decay_length_penalty",
+)
 
 
-def _banned(config: Config) -> list[list[int]]:
-    """bad_words_ids, lists of token ids, and each of suppress_tokens."""
-    single = config.values.get("suppress_tokens") or []
-    given = {"bad_words_ids": config.values.get("bad_words_ids") or []}
-    given["suppress_tokens"] = [[token_id] for token_id in single] if isinstance(single, list) else single
-    for key, lists in given.items():
-        if not isinstance(lists, list) or len(lists) > 1024:
-            raise config.wrong(key, "a list of up to 1024")
-        if not all(isinstance(ids, list) and 1 <= len(ids) <= 64 for ids in lists):
-            raise config.wrong(key, "lists of 1 to 64 token ids")
-        if not all(type(token_id) is int and 0 <= token_id < MAX_VOCAB for ids in lists for token_id in ids):
-            raise config.wrong(key, "token ids")
-    return [ids for lists in given.values() for ids in lists]
+def _banned(config: Config, key: str, n_vocab: int) -> list[Any]:
+    """Token ids; of bad_words_ids lists of them."""
+    given = config.values[key]
+    if not isinstance(given, list) or len(given) > 1024:
+        raise config.wrong(key, "a list of up to 1024")
+    lists = given if key == "bad_words_ids" else [[token_id] for token_id in given]
+    if not all(isinstance(ids, list) and 1 <= len(ids) <= 64 for ids in lists):
+        raise config.wrong(key, "lists of 1 to 64 token ids")
+    if not all(type(token_id) is int and 0 <= token_id < n_vocab for ids in lists for token_id in ids):
+        raise config.wrong(key, f"token ids from 0 to {n_vocab - 1}")
+    return given
 
 
-def _seq2seq_default(config: Config, key: str) -> tuple[str, Any] | None:
-    """A setting that counts for encoder-decoders alone: (name, value), or None. Lengths are those of the
-    decoder's tokens, the one that it begins with among them.
-    """
-    if key in ("max_length", "min_length"):
-        n = config.integer(key, 0, MAX_POSITIONS) - 1
-        return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
-    if key == "renormalize_logits":
-        return key, config.flag(key)
+def _searching(config: Config, key: str) -> Any:
+    value = config.values[key]
     if key == "length_penalty":
-        return key, config.number(key, -10.0, 10.0)
-    if key == "early_stopping":
-        value = config.values[key]
-        return key, value if value == "never" else config.flag(key)
-    if key in ("bad_words_ids", "suppress_tokens"):
-        return "bad_words_ids", _banned(config)
-    return None
+        return config.number(key, -10.0, 10.0)
+    if key != "exponential_decay_length_penalty":
+        return value if key == "early_stopping" and value == "never" else config.flag(key)
+    if not isinstance(value, list) or len(value) != 2:
+        raise config.wrong(key, "a list of two numbers")
+    pair = Config({key: value[0], "factor": value[1]}, config.what, {"factor": key})
+    return [pair.integer(key, 0, MAX_POSITIONS), pair.number("factor", 1e-6, 1e6)]
 
 
-def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tuple[dict[str, Any], list[str]]:
+def _length(config: Config, key: str) -> tuple[str, int]:
+    """An encoder-decoder's max_length or min_length, which count the first token, too: (name, number)."""
+    n = config.integer(key, 0, MAX_POSITIONS) - 1
+    return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
+
+
+def generation_defaults(
+    config: Config | None, n_vocab: int, *, seq2seq: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """Sampling defaults that the model's makers chose, and the keys of the file that have no effect here.
 
     The defaults keep transformers' names; `generation/params.py` maps and applies them.
@@ -468,18 +475,24 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
             value = config.integer(key, *_GENERATION_INTEGERS[key])
             if seq2seq or key != "num_beams":
                 result[key] = value
-        elif key in _GENERATION_TOKENS:
+        elif key in _GENERATION_TOKENS and (seq2seq or key != "forced_bos_token_id"):
+            # transformers forces the second token of all, which a decoder's prompt has
             ids = config.token_ids(key, MAX_VOCAB) or ()
             result[key] = ids[0] if len(ids) == 1 else list(ids)
+        elif key in _BANS:
+            result[key] = _banned(config, key, n_vocab)
+        elif key in _SEARCHING:
+            result[key] = _searching(config, key)
         elif key == "do_sample":
             result[key] = config.flag(key)
         elif key == "min_new_tokens":
             seen.add(key)
             result["min_tokens"] = config.integer(key, 0, MAX_POSITIONS)
-        elif seq2seq and (found := _seq2seq_default(config, key)) is not None:
+        elif seq2seq and key in ("max_length", "min_length"):
             seen.add(key)
-            if not (key.endswith("length") and f"{key[:3]}_new_tokens" in config):  # which goes before
-                result[found[0]] = found[1]
+            name, n = _length(config, key)
+            if f"{key[:3]}_new_tokens" not in config:  # which goes before
+                result[name] = n
     if result.get("num_beams", 1) > 1 and result.get("do_sample"):
         del result["do_sample"]  # a search draws nothing here
     known = {"eos_token_id", "bos_token_id", "pad_token_id", "transformers_version", "_from_model_config"}
@@ -491,9 +504,8 @@ def generation_defaults(config: Config | None, *, seq2seq: bool = False) -> tupl
 
 def legacy_generation(config: Config) -> Config:
     """The settings of an encoder-decoder without generation_config.json, which old config.json files hold."""
-    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, "do_sample", "bad_words_ids"}
-    names |= {"max_length", "min_length", "min_new_tokens", "length_penalty", "early_stopping"}
-    names |= {"suppress_tokens", "renormalize_logits"}
+    names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING}
+    names |= {"do_sample", "max_length", "min_length", "min_new_tokens"}
     return Config({key: value for key, value in config.values.items() if key in names}, config.what)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.config import MAX_POSITIONS, MAX_VOCAB, Config, read_config
@@ -39,7 +39,7 @@ class CrossEncoder:
     """What such a folder says.
 
     activation  torch's name of what makes scores of outputs, or None
-    prompt      before the query, or what the system says, or None
+    prompts     before the query, or what the system says; as `prompts_of`
     format      of the messages that a pair becomes for the chat template; None: two texts
     words       that a decoder judges by: the token for it and, if there is one, the token against it
     variables   of the chat template, besides the messages: add_generation_prompt, and any that it knows
@@ -47,7 +47,7 @@ class CrossEncoder:
     """
 
     activation: str | None
-    prompt: str | None
+    prompts: Mapping[str, Any]
     format: Literal["flat", "structured"] | None
     words: tuple[int, ...] = ()
     variables: Mapping[str, str | float | bool] = field(default_factory=dict)
@@ -77,13 +77,12 @@ def cross_encoder(folder: str, *, inside: str | None = None) -> CrossEncoder | N
         expect_output(settings, "text-generation", "causal_logits", "logits")
         words = _words(settings_of(folder, modules[1][0].text("path"), inside))
     prompts = prompts_of(config)
-    prompt = prompts["prompts"].get(prompts["default_prompt_name"]) or None
     format = _format(settings)
     variables = {} if format is None else _variables(settings)
     if settings.flag("do_lower_case", False):
         raise ModelUnsupportedError(f"{settings.what}: do_lower_case is true", code="config_unsupported")
     max_len = settings.integer("max_seq_length", 1, MAX_POSITIONS, None)
-    return CrossEncoder(config.text("activation_fn", None), prompt, format, words, variables, max_len)
+    return CrossEncoder(config.text("activation_fn", None), prompts, format, words, variables, max_len)
 
 
 def _words(config: Config) -> tuple[int, ...]:

@@ -148,20 +148,18 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
             word_scores.add_score(checkpoint, module, config, ranking.words)
     generation = read_config(folder, "generation_config.json", inside=inside)
     seq2seq, begins = architecture in HF_SEQ2SEQ, getattr(module, "BEGINS_TEXTS", False)
-    if seq2seq and generation is None:
-        defaults, ignored = generation_defaults(legacy_generation(config), seq2seq=True)
-    else:
-        defaults, ignored = generation_defaults(generation, seq2seq=seq2seq)
     tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")))
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     if seq2seq:  # Marian may write another vocabulary than it reads
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
+    settings = legacy_generation(config) if seq2seq and generation is None else generation
+    defaults, ignored = generation_defaults(settings, n_vocab, seq2seq=seq2seq)
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
     modules = read_modules(folder, inside=inside) if ranking is None else None
     embedding, dense = _embedding(modules, tokenizer.config, pooling)
     if ranking is not None:
-        embedding |= {"pair_prompt": ranking.prompt, "pair_format": ranking.format}
+        embedding |= {"pair_prompts": dict(ranking.prompts), "pair_format": ranking.format}
         embedding |= {"pair_variables": dict(ranking.variables)}
         embedding |= {} if ranking.max_len is None else {"max_seq_length": ranking.max_len}
     return Source(

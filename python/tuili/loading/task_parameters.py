@@ -14,6 +14,7 @@ _INTEGERS = {
     "max_new_tokens": (1, MAX_POSITIONS),
     "min_new_tokens": (0, MAX_POSITIONS),
     "no_repeat_ngram_size": (0, MAX_POSITIONS),
+    "encoder_no_repeat_ngram_size": (0, MAX_POSITIONS),
     "num_beams": (1, 1024),
 }
 _NUMBERS = {"length_penalty": (-10.0, 10.0), "repetition_penalty": (1e-3, 1e3)}

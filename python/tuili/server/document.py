@@ -112,6 +112,7 @@ _PROMPT: Schema = {
     ]
 }
 _DOCUMENTS: Schema = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_DOCUMENTS}
+_CUT: Schema = {"anyOf": [{"const": -1}, _integer(1, 2**31 - 1)]}
 _ERROR: Schema = {
     "type": "object",
     "properties": {
@@ -168,6 +169,7 @@ def _other_posts(model: str) -> Schema:
         "model": _name(model),
         "input": {"anyOf": [_TEXT, _DOCUMENTS]},
         "encoding_format": {"enum": ["float", "base64"]},
+        "truncate_prompt_tokens": _CUT,
         **_USERS,
     }
     rerank = {
@@ -176,6 +178,7 @@ def _other_posts(model: str) -> Schema:
         "documents": _DOCUMENTS,
         "top_n": _integer(1, 2**31 - 1),
         "return_documents": {"type": "boolean"},
+        "truncate_prompt_tokens": _CUT,
     }
     tokenize = {
         "model": _name(model),

@@ -36,6 +36,7 @@ MAX_BACKSLASHES = 400_000
 MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
 MAX_PROMPTS = 256
+_CUT = "truncate_prompt_tokens"
 MAX_DOCUMENTS = 1024
 MAX_COUNTED = 65_536  # tokens of a text of /tokenize, which may be longer than the context
 SERVED_BY = "tuili"
@@ -167,19 +168,21 @@ class Requests:
         if form not in ("float", "base64"):
             invalid("encoding_format", 'must be "float" or "base64"')
         width = fields.pop("dimensions", None)
+        cut = fields.pop(_CUT, None)
         completions.check_names(fields)
-        _only(fields, ("model", *completions.NAMES), ("input", "encoding_format", "dimensions"))
+        _only(fields, ("model", *completions.NAMES), ("input", "encoding_format", "dimensions", _CUT))
+        most = None if cut is None else self._most(cut)
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
         self._check_each(items)
-        vectors = self.llm.embed(items, progress=keep_on)
+        vectors = self.llm.embed(items, truncation=most is not None, max_length=most, progress=keep_on)
         if width is not None and integer("dimensions", width, 1, 1 << 20) != vectors.shape[1]:
             invalid("dimensions", f"must be the model's own, {vectors.shape[1]}")
         data = [
             {"object": "embedding", "index": i, "embedding": _vector(v, form)} for i, v in enumerate(vectors)
         ]
-        return {"object": "list", "data": data, "model": self.name, "usage": self._text_usage(items)}
+        return {"object": "list", "data": data, "model": self.name, "usage": self._text_usage(items, most)}
 
     def rerank(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
         """POST /v1/rerank, in the shape that Jina and Cohere gave it. keep_on: as `embed`'s."""
@@ -187,8 +190,11 @@ class Requests:
         query, given = _required(fields, "query"), _required(fields, "documents")
         top_n = fields.pop("top_n", None)
         with_text = fields.pop("return_documents", None)
+        cut = fields.pop(_CUT, None)
         completions.check_names(fields)
-        _only(fields, ("model", *completions.NAMES), ("query", "documents", "top_n", "return_documents"))
+        known = ("query", "documents", "top_n", "return_documents", _CUT)
+        _only(fields, ("model", *completions.NAMES), known)
+        most = None if cut is None else self._most(cut)
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_DOCUMENTS:
             invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts")
         documents = [
@@ -202,17 +208,34 @@ class Requests:
                 "relevance_score": entry["score"],
                 **({"document": {"text": entry["text"]}} if with_text else {}),
             }
-            for entry in self.llm.rank(query, documents, top_n, progress=keep_on)
+            for entry in self.llm.rank(
+                query,
+                documents,
+                top_n,
+                truncation=most is not None,
+                max_length=most,
+                progress=keep_on,
+            )
         ]
-        usage = self._text_usage([query, *documents])
+        usage = self._text_usage([query, *documents], most)
         return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}
+
+    def _most(self, value: object) -> int:
+        """Tokens that truncate_prompt_tokens leaves, as vLLM has it: -1 is the model's own limit."""
+        most: int = self.llm.config["max_model_len"]
+        limit = integer(_CUT, value, -1, most)
+        if limit == 0:
+            invalid(_CUT, f"must be in [1, {most}], or -1, not 0")
+        return most if limit == -1 else limit
 
     def _check_each(self, texts: Any) -> None:
         for text in texts if isinstance(texts, list) else ():
             self._lengths.check(text)
 
-    def _text_usage(self, texts: list[str]) -> dict[str, int]:
-        n_tokens = sum(len(self.llm.tokenizer.encode(text)) for text in texts)
+    def _text_usage(self, texts: list[str], most: int | None = None) -> dict[str, int]:
+        """most: tokens of a text that are read, if it is cut."""
+        lengths = [len(self.llm.tokenizer.encode(text)) for text in texts]
+        n_tokens = sum(length if most is None else min(length, most) for length in lengths)
         return {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
 
     # --- tokens -----------------------------------------------------------------------------------------

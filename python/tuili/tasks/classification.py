@@ -64,7 +64,7 @@ def relevance(
     model: TaskModel,
     query: str,
     documents: Sequence[str],
-    truncation: object,
+    space: Room,
     progress: Progress | None,
     reading: PairReading,
 ) -> np.ndarray:
@@ -75,7 +75,6 @@ def relevance(
             f"rank: this cross-encoder has {len(head.labels)} labels, which give no order; use classify",
             param="query",
         )
-    space = room({"truncation": boolean("truncation", truncation)}, model.max_len)
     inputs = [reading.encode(model, space, query, document) for document in documents]
     rows = [rows[0] for rows in model.answers(inputs, progress=progress)]
     scores = np.concatenate(rows)

@@ -7,18 +7,20 @@ from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, boolean, described, integer
-from tuili.generation.params import canonical_names, from_options
+from tuili.generation.params import from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
+from tuili.tasks.generate_words import in_our_words
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 
 TASK = "text-generation"
 
 
 class Task(Pipeline):
-    """`pipe(text_inputs, return_full_text=True, **what LLM.generate takes)`.
+    """`pipe(text_inputs, return_full_text=True, **what LLM.generate takes)`, and the
+    words of transformers' `generate`: see `generate_words`.
 
     text_inputs      a text, the messages of a chat, or a list of either
     max_length,      of the prompt and what follows, in tokens; min_new_tokens of what follows alone
@@ -51,9 +53,7 @@ class Task(Pipeline):
     }
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        own = (*self.OPTIONS, "params")
-        canonical_names({name: value for name, value in options.items() if name not in own})
-        return options
+        return in_our_words(self.task, options, (*self.OPTIONS, "params"))
 
     def prepare(self) -> None:
         if self.model.kind != "decoder":

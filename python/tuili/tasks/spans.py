@@ -161,7 +161,13 @@ def _best_spans(
     products = np.zeros((n_tokens, min(longest, n_tokens)))
     for more in range(products.shape[1]):
         products[: n_tokens - more, more] = starts[: n_tokens - more] * ends[more:]
-    for flat in np.argsort(-products, axis=None, kind="stable")[:n]:
+    flat_products = products.ravel()
+    if n < flat_products.size:  # those no worse than the n-th, of which few are sorted
+        least = np.partition(flat_products, -n)[-n]
+        found = np.flatnonzero(flat_products >= least)
+    else:
+        found = np.arange(flat_products.size)
+    for flat in found[np.argsort(-flat_products[found], kind="stable")][:n]:
         first, more = divmod(int(flat), products.shape[1])
         if first + more < n_tokens:
             yield float(products[first, more]), first, first + more

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
-from tuili.generation.params import canonical_names, of_each
+from tuili.generation.params import of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
+from tuili.tasks.generate_words import in_our_words
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
 
@@ -38,7 +39,8 @@ _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", 
 
 
 class Task(Pipeline):
-    """`pipe(inputs, truncation=False, src_lang=None, tgt_lang=None, **what LLM.generate takes)`.
+    """`pipe(inputs, truncation=False, src_lang=None, tgt_lang=None, **what LLM.generate takes)`, and
+    the words of transformers' `generate`: see `generate_words`.
 
     inputs              a text or a list of texts; white space alone is translated and summarized as it stands
     truncation          cut a text's end that is longer than the model takes
@@ -60,8 +62,7 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        canonical_names({name: value for name, value in options.items() if name not in _OWN})
-        return options
+        return in_our_words(self.task, options, _OWN)
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":

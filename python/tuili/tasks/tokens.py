@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,16 +26,15 @@ STRATEGIES = ("none", "simple", "first", "average", "max")
 Entity = dict[str, Any]
 
 
-@dataclass
-class Piece:
-    """A token of the text, as aggregation sees it. scores: float64 [n_labels]"""
+class Part(NamedTuple):
+    """A token or a word of the text, labelled. at: the index of the token, or of the word's first"""
 
+    label: str
+    score: float
     word: str
-    scores: np.ndarray
     start: int
     end: int
-    index: int
-    continues: bool  # the word of the piece before it
+    at: int
 
 
 class Task(Pipeline):
@@ -66,6 +65,10 @@ class Task(Pipeline):
     def prepare(self) -> None:
         self.tasks = self.model.task_model(TASK)
         self.labels = self.tasks.head(TASK, "tokens").labels
+        self._tags = {label: _tag(label) for label in self.labels}
+        backend = self.tasks.tokenizer.loaded.backend
+        self._decoder = backend.decoder
+        self._has_word_pieces = bool(getattr(backend.model, "continuing_subword_prefix", None))
 
     def answer(self, inputs: Any, **options: Any) -> Any:
         chosen = self.options(options)
@@ -90,8 +93,7 @@ class Task(Pipeline):
         for text, one in zip(texts, windows, strict=True):
             found: list[Entity] = []
             for window in one:
-                entities = self._entities(text, window, softmax(next(answers)), strategy)
-                found += [entity for entity in entities if _label(entity) not in ignored]
+                found += self._entities(text, window, softmax(next(answers)), strategy, ignored)
             if len(one) > 1:
                 found = _without_overlaps(found)
             results.append(marked(found, any(window.truncated for window in one)))
@@ -144,88 +146,100 @@ class Task(Pipeline):
             return windows
         return [_moved(window, part, starts) for window, part in zip(windows, parts, strict=True)]
 
-    def _entities(self, text: str, window: Encoded, scores: np.ndarray, strategy: str) -> list[Entity]:
-        pieces = list(self._pieces(text, window, scores))
-        if strategy in ("none", "simple"):
-            best, surest = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
-            entities = [self._token(piece, best[piece.index], surest[piece.index]) for piece in pieces]
-            return entities if strategy == "none" else self._groups(entities)
-        words: list[list[Piece]] = []
-        for piece in pieces:
-            if piece.continues and words:
-                words[-1].append(piece)
-            else:
-                words.append([piece])
-        return self._groups([self._word(word, strategy) for word in words])
+    def _entities(
+        self, text: str, window: Encoded, scores: np.ndarray, strategy: str, ignored: Container[str]
+    ) -> list[Entity]:
+        parts = self._parts(text, window, scores)
+        if strategy == "none":
+            return [
+                {
+                    "entity": part.label,
+                    "score": part.score,
+                    "index": part.at,
+                    "word": part.word,
+                    "start": part.start,
+                    "end": part.end,
+                }
+                for part in parts
+                if part.label not in ignored
+            ]
+        if strategy != "simple":
+            words: list[list[Part]] = []
+            for part in parts:
+                if words and self._continues(part, text, window):
+                    words[-1].append(part)
+                else:
+                    words.append([part])
+            parts = [self._word(word, scores, strategy) for word in words]
+        return self._groups(parts, ignored)
 
-    def _pieces(self, text: str, window: Encoded, scores: np.ndarray) -> Iterator[Piece]:
-        """The text's own tokens. Whether one continues a word is certain for word pieces alone; for others it
-        does if no space stands before it."""
+    def _parts(self, text: str, window: Encoded, scores: np.ndarray) -> list[Part]:
+        """The text's own tokens."""
+        loaded, labels = self.tasks.tokenizer.loaded, self.labels
+        token, unknown = loaded.text_of, loaded.unk_id
+        best, surest = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
+        return [
+            Part(
+                labels[best[i]],
+                surest[i],
+                text[start:end] if token_id == unknown else token(token_id) or "",
+                start,
+                end,
+                i,
+            )
+            for i, (token_id, (start, end), number) in enumerate(
+                zip(window.ids, window.offsets, window.texts, strict=True)
+            )
+            if number is not None
+        ]
+
+    def _continues(self, part: Part, text: str, window: Encoded) -> bool:
+        """Whether a token continues the word before it: certain for word pieces alone; others do if no space
+        stands before them."""
         loaded = self.tasks.tokenizer.loaded
-        word_pieces = bool(getattr(loaded.backend.model, "continuing_subword_prefix", None))
-        for i, (token_id, (start, end)) in enumerate(zip(window.ids, window.offsets, strict=True)):
-            if window.texts[i] is None:
-                continue
-            word, spelt = loaded.token(token_id) or "", text[start:end]
-            if word_pieces:
-                continues = len(word) != len(spelt)
-            else:
-                continues = start > 0 and " " not in text[start - 1 : start + 1]
-            if token_id == loaded.unk_id:
-                word, continues = spelt, False
-            yield Piece(word, scores[i], start, end, i, continues)
+        if window.ids[part.at] == loaded.unk_id:
+            return False
+        if self._has_word_pieces:
+            return len(part.word) != part.end - part.start
+        return part.start > 0 and " " not in text[part.start - 1 : part.start + 1]
 
-    def _token(self, piece: Piece, best: int, score: float) -> Entity:
-        return {
-            "entity": self.labels[best],
-            "score": score,
-            "index": piece.index,
-            "word": piece.word,
-            "start": piece.start,
-            "end": piece.end,
-        }
-
-    def _word(self, pieces: list[Piece], strategy: str) -> Entity:
-        if strategy == "first":
-            scores = pieces[0].scores
-        elif strategy == "max":
-            scores = max((piece.scores for piece in pieces), key=lambda scores: float(scores.max()))
+    def _word(self, parts: list[Part], scores: np.ndarray, strategy: str) -> Part:
+        own = scores[[part.at for part in parts]]
+        if strategy == "average":
+            chosen = np.mean(own, axis=0)
         else:
-            scores = np.mean([piece.scores for piece in pieces], axis=0)
-        best = int(scores.argmax())
-        return {
-            "entity": self.labels[best],
-            "score": float(scores[best]),
-            "word": self._text([piece.word for piece in pieces]),
-            "start": pieces[0].start,
-            "end": pieces[-1].end,
-        }
+            chosen = own[0] if strategy == "first" else own[own.max(axis=1).argmax()]
+        best = int(chosen.argmax())
+        word = self._text([part.word for part in parts])
+        first = parts[0]
+        return Part(self.labels[best], float(chosen[best]), word, first.start, parts[-1].end, first.at)
 
-    def _groups(self, entities: Sequence[Entity]) -> list[Entity]:
+    def _groups(self, parts: Sequence[Part], ignored: Container[str]) -> list[Entity]:
         """Neighbours of one label together, unless the later begins an entity."""
-        groups: list[list[Entity]] = []
+        groups: list[list[Part]] = []
         before = None
-        for entity in entities:
-            begins, tag = _tag(entity["entity"])
+        for part in parts:
+            begins, tag = self._tags[part.label]
             if tag == before and not begins:
-                groups[-1].append(entity)
+                groups[-1].append(part)
             else:
-                groups.append([entity])
+                groups.append([part])
             before = tag
+        named = [(group[0].label.split("-", 1)[-1], group) for group in groups]
         return [
             {
-                "entity_group": group[0]["entity"].split("-", 1)[-1],
-                "score": sum(entity["score"] for entity in group) / len(group),
-                "word": self._text([entity["word"] for entity in group]),
-                "start": group[0]["start"],
-                "end": group[-1]["end"],
+                "entity_group": name,
+                "score": sum(part.score for part in group) / len(group),
+                "word": self._text([part.word for part in group]),
+                "start": group[0].start,
+                "end": group[-1].end,
             }
-            for group in groups
+            for name, group in named
+            if name not in ignored
         ]
 
     def _text(self, tokens: list[str]) -> str:
-        decoder = self.tasks.tokenizer.loaded.backend.decoder
-        return " ".join(tokens) if decoder is None else call(decoder.decode, tokens)
+        return " ".join(tokens) if self._decoder is None else call(self._decoder.decode, tokens)
 
 
 def _strategy(chosen: Mapping[str, Any]) -> str:
@@ -266,10 +280,6 @@ def _moved(window: Encoded, part: Encoding, starts: list[int]) -> Encoded:
 def _tag(label: str) -> tuple[bool, str]:
     """(begins an entity, what it is) of a label such as B-PER; one without B- or I- goes on."""
     return label.startswith("B-"), label[2:] if label.startswith(("B-", "I-")) else label
-
-
-def _label(entity: Entity) -> str:
-    return str(entity.get("entity", entity.get("entity_group")))
 
 
 def _without_overlaps(entities: list[Entity]) -> list[Entity]:
