@@ -16,7 +16,7 @@ import pytest
 from patience import least
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tuili import cli, sampling_arguments
+from tuili import cli, sampling_arguments, standard_input
 from tuili.generation.params import NAMES, SamplingParams
 
 
@@ -306,11 +306,32 @@ def test_json_keeps_characters_that_the_output_cannot_show(llama):
     assert json.loads(out)["prompt"] == "河"
 
 
-def test_input_that_is_not_text_is_replaced(llama):
+@pytest.mark.parametrize(
+    ("encoding", "data", "text"),
+    [
+        ("utf-8", b"the \xff river", "the \ufffd river"),
+        ("utf-8", "河".encode("gb18030"), "\ufffd\ufffd"),
+        ("gb18030", "河 ".encode("gb18030") + b"\xff", "河 \ufffd"),
+        ("utf-8", "河\ufffd".encode(), None),
+        ("gb18030", "河".encode("gb18030"), None),
+    ],
+)
+def test_input_that_is_not_text_is_replaced_and_said(llama, encoding, data, text):
+    """None: it is text, of which nothing is said."""
     arguments = ("generate", llama, "-", "--max-tokens", 1, "--json", *SMALL)
-    with start(*arguments, PYTHONIOENCODING="utf-8:strict") as process:
-        out, _ = process.communicate(b"the \xff river", timeout=60)
-    assert json.loads(out)["prompt"] == "the \ufffd river"
+    with start(*arguments, PYTHONIOENCODING=f"{encoding}:strict") as process:
+        out, err = process.communicate(data, timeout=60)
+    assert json.loads(out.decode(encoding))["prompt"] == (text or data.decode(encoding))
+    assert err.decode().count("\n") == (text is not None) == (encoding.upper() in err.decode())
+
+
+def test_lines_end_as_windows_ends_them_and_a_byte_order_mark_is_none_of_them(run, bert, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffthe cat\r\n\r\na\u2028dog\r\n\n", newline=""))
+    assert standard_input.lines() == ["the cat", "", "a\u2028dog", ""]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffthe cat\r\na dog", newline=""))
+    _, out, _ = run("embed", bert, "--json", "--threads", 1)
+    _, plain, _ = run("embed", bert, "the cat", "a dog", "--json", "--threads", 1)
+    assert json.loads(out) == json.loads(plain)
 
 
 # --- what is generated
@@ -345,8 +366,8 @@ def test_beams_come_with_scores(run, llama):
 
 def test_an_answer_has_the_form_that_is_asked_for(run, llama, tmp_path):
     schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
-    schema.write_text('{"enum": ["北京", "上海"]}', "utf-8")
-    grammar.write_text('start: "yes" | "no"', "utf-8")
+    schema.write_text('{"enum": ["北京", "上海"]}', "utf-8-sig")  # with the mark that Notepad writes
+    grammar.write_text('start: "yes" | "no"', "utf-8-sig")
     asked = {
         ("--json-schema", str(schema)): {'"北京"', '"上海"'},
         ("--json-schema", '{"type": "boolean"}'): {"true", "false"},

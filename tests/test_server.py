@@ -23,7 +23,9 @@ from patience import comes_true
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import SIZES, running
+from tuili.generation.request import Chunk, TokenLogprob
 from tuili.server.app import model_name
+from tuili.server.shapes import Text
 
 CHAT = [{"role": "user", "content": "the river"}]
 WEATHER = {
@@ -203,6 +205,25 @@ def test_completions_take_every_kind_of_prompt(llm, client):
         assert [choice.index for choice in choices] == list(range(n))
         assert choices[0].logprobs.token_logprobs == [entry.logprob for entry in own.logprobs]
         assert all(len(top) == 2 for top in choices[0].logprobs.top_logprobs)
+
+
+def test_offsets_of_tokens_count_the_characters_of_the_text():
+    """A character of two tokens is one; the text begins without the first token's space."""
+    middle, rare = "中".encode(), "𠮷".encode()
+    pieces = [b" ab", middle[:2], middle[2:], "文".encode(), rare[:1], rare[1:], b"c"]
+
+    def token_text(token_id, *, first=False):
+        return pieces[token_id].lstrip() if first else pieces[token_id]
+
+    entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in range(len(pieces))]
+    offsets = [0, 2, 2, 3, 4, 4, 5]
+    for step in (1, 2, 7):
+        shape, found, tokens = Text("m", token_text, 1), [], []
+        for at in range(0, len(entries), step):
+            (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
+            found += event["choices"][0]["logprobs"]["text_offset"]
+            tokens += event["choices"][0]["logprobs"]["tokens"]
+        assert found == offsets and tokens[:2] == [" ab", "bytes:\\xe4\\xb8"]
 
 
 def test_streams_of_several_prompts_say_whose_they_are(client):

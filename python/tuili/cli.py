@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from tuili import __version__, sampling_arguments, task_commands, word_commands
+from tuili import __version__, sampling_arguments, standard_input, task_commands, word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
 from tuili.server import command as serve
@@ -57,7 +56,7 @@ def _tolerate_encodings() -> None:
     """A terminal that cannot show Chinese, or input that is not text, must not end the program."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
 
 
 def _drop_output() -> None:
@@ -224,15 +223,10 @@ def _print_json(value: Any) -> None:
 # --- text ---------------------------------------------------------------------------------------------------
 
 
-def _standard_input() -> TextIO:
-    """Standard input; nothing, if the process was started without."""
-    return sys.stdin if sys.stdin is not None else io.StringIO()
-
-
 def _generate(options: argparse.Namespace) -> int:
     if problem := sampling_arguments.contradiction(options):
         return _wrong_usage(f"generate: {problem}")
-    prompt = _standard_input().read() if options.prompt == "-" else options.prompt
+    prompt = standard_input.read() if options.prompt == "-" else options.prompt
     with _open(options) as llm:
         return _answer(llm, prompt, options)
 
@@ -296,7 +290,7 @@ def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]
     _complain("/new starts afresh, /exit leaves, Ctrl-C stops an answer")
     while True:
         try:
-            line = input("> ") if sys.stdin is not None else "/exit"
+            line = standard_input.ask("> ")
         except EOFError:
             print()
             return 0
@@ -332,7 +326,7 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
 
 
 def _embed(options: argparse.Namespace) -> int:
-    texts = options.texts or [line.rstrip("\n") for line in _standard_input()]
+    texts = options.texts or standard_input.lines()
     with _open(options) as llm:
         vectors = llm.embed(texts, truncation=options.truncate, progress=_bar("embedding"))
     if options.json:

@@ -158,7 +158,7 @@ _FILE_NAMES = ("model", "model_options", "server", "api_key_file")
 
 def read_keys(path: StrPath) -> tuple[str, ...]:
     """The keys of a file, one a line; empty lines and those that begin with # are none."""
-    lines = read_file(path, MAX_FILE_BYTES).decode("utf-8", "replace").splitlines()
+    lines = read_file(path, MAX_FILE_BYTES).decode("utf-8-sig", "replace").splitlines()
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
@@ -169,7 +169,7 @@ def read_config(path: StrPath) -> dict[str, Any]:
     raises  InvalidParameterError, ModelIOError
     """
     try:
-        found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode())
+        found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidParameterError(f"config: {error}", param="config") from None
     except ModelFormatError as error:
