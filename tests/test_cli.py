@@ -127,6 +127,25 @@ def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
     assert "] embedding" in err and err.endswith("\r") and len(json.loads(out)["embeddings"]) == 80
 
 
+@pytest.mark.parametrize("columns", [1, 9, 20, 40, 60, 200])
+def test_a_bar_stays_on_one_line_of_a_narrow_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setattr(cli, "_columns", lambda: columns)
+    for done in range(4):
+        cli._progress(done, 3, "verifying")
+    *shown, last = capsys.readouterr().err.split("\r")[1:]
+    assert last == "" and {len(line) for line in shown} == {min(columns - 1, 60)}
+    assert columns < 20 or all(line.rstrip().endswith("] verifying") for line in shown[:-1])
+
+
+def test_a_bar_is_drawn_when_it_grows(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_shows_progress", lambda: True)
+    monkeypatch.setattr(cli, "BAR_AFTER_S", -1.0)
+    bar = cli._bar("loading")
+    for done in range(10_001):
+        bar(done, 10_000)
+    assert capsys.readouterr().err.count("\r") == cli.BAR_PARTS + 2
+
+
 def test_models_names_sources_and_licences(run, tmp_path):
     code, out, _ = run("models", "--json", "--cache-dir", tmp_path)
     entries = json.loads(out)["models"]
@@ -223,6 +242,14 @@ def test_help_and_version_work(run):
 def test_options_that_need_each_other(run, llama):
     assert run("chat", llama, "--json", *SMALL)[0] == 2
     assert run("bench", llama, "--repeats", 0)[0] == 2
+
+
+def test_a_cache_is_not_cleared_down_to_less_than_nothing(run, tmp_path):
+    (tmp_path / "packed").mkdir()
+    kept = tmp_path / "packed" / f"{'0' * 32}.packed"
+    kept.write_bytes(b"x")
+    code, _, err = run("cache", "clear", "--max-bytes", -1, "--cache-dir", tmp_path)
+    assert code == 2 and "--max-bytes" in err and kept.exists()
 
 
 def start(*arguments, program=("-m", "tuili"), **env):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tuili.llm import LLM
 
 BAR_AFTER_S = 0.5
+BAR_PARTS = 30
 EXIT_USAGE = 2  # argparse's own
 
 
@@ -408,6 +409,8 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _cache(options: argparse.Namespace) -> int:
+    if options.max_bytes < 0:
+        return _wrong_usage("cache: --max-bytes starts at 0, which leaves nothing")
     with importing():
         from tuili import cache_commands
 
@@ -479,10 +482,13 @@ def _bar(what: str) -> Callable[[int, int], None] | None:
     """Progress of work that may be long, drawn on a terminal once it has been."""
     if not _shows_progress():
         return None
-    begin = time.monotonic()
+    begin, drawn = time.monotonic(), -1
 
     def show(done: int, total: int) -> None:
-        if time.monotonic() - begin > BAR_AFTER_S:
+        nonlocal drawn
+        parts = BAR_PARTS * done // total
+        if time.monotonic() - begin > BAR_AFTER_S and parts != drawn:
+            drawn = parts
             _progress(done, total, what)
 
     return show
@@ -493,11 +499,20 @@ def _shows_progress() -> bool:
 
 
 def _progress(done: int, total: int, what: str) -> None:
-    """A bar on one line of the terminal, gone when all is done."""
-    width = 30
+    """A bar on one line of the terminal, however narrow, gone when all is done."""
+    room = min(60, _columns() - 1)  # in the last column some terminals begin a new line
+    width = max(0, min(BAR_PARTS, room - len(f"[] {what}")))
     filled = width * done // total
-    line = f"[{'#' * filled}{'.' * (width - filled)}] {what}"
-    print(f"\r{line:<60}" if done < total else f"\r{'':<60}\r", end="", file=sys.stderr, flush=True)
+    line = f"[{'#' * filled}{'.' * (width - filled)}] {what}"[:room]
+    print(f"\r{line:<{room}}" if done < total else f"\r{'':<{room}}\r", end="", file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    """Of the terminal that standard error is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):
+        return 80
 
 
 if __name__ == "__main__":
