@@ -25,6 +25,7 @@ from tiny_models import tiny_bert, tiny_llama
 from tiny_server import SIZES, running
 from tuili.generation.request import Chunk, TokenLogprob
 from tuili.server.app import model_name
+from tuili.server.settings import Settings
 from tuili.server.shapes import Text
 
 CHAT = [{"role": "user", "content": "the river"}]
@@ -325,6 +326,19 @@ def test_a_name_with_a_slash_is_served_however_it_is_written(llm):
             ("a/b/c", 404),
         ):
             assert server.ask(f"/v1/models/{path}").status == status
+
+
+def test_a_name_in_chinese_is_served(llm, monkeypatch):
+    monkeypatch.setattr(llm, "_name", "/models/通义 7B.gguf")
+    with running(llm) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
+        assert [model.id for model in client.models.list()] == ["通义-7B"]
+        assert client.models.retrieve("通义-7B").id == "通义-7B"
+        assert client.completions.create(model="通义-7B", prompt="a", max_tokens=1).model == "通义-7B"
+        for path, status in (("%E9%80%9A", 404), ("%e9%80", 400), ("%C2%A0", 400), ("%E2%80%AE", 400)):
+            assert server.ask(f"/v1/models/{path}").status == status
+    assert Settings(served_model_name="通义/千问").served_model_name == "通义/千问"
+    with pytest.raises(tuili.InvalidParameterError):
+        Settings(served_model_name="a\u202eb")  # what follows would be shown backwards
 
 
 def test_fields_that_clients_send_of_their_own(client):

@@ -110,10 +110,8 @@ def _keys(name: str, value: object) -> tuple[str, ...]:
 
 
 def _model_name(name: str, value: object) -> str | None:
-    if value is not None and (
-        not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:/-]{1,256}", value)
-    ):
-        invalid(name, "must be 1 to 256 letters, digits and . _ : / -")
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[\w.:/-]{1,256}", value)):
+        invalid(name, "must be 1 to 256 letters and digits of any script and . _ : / -")
     return value
 
 
