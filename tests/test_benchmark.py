@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tuili.benchmark import machine, plot, report
+import tuili
+from tuili.benchmark import Plan, machine, measure, plot, report
 from tuili.benchmark.measure import _computes_in_int8
 from tuili.benchmark.plot import Chart, Point
 
+MODELS = Path(__file__).parent / "models"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -102,3 +105,12 @@ def test_interleaved_samples_take_turns():
 def test_shares_of_the_peak_are_of_the_products_that_are_made(compute, formats, in_int8):
     llm = SimpleNamespace(config={"compute": compute, "weight_bytes": formats})
     assert _computes_in_int8(llm) == in_int8
+
+
+def test_models_that_read_sources_and_those_of_a_few_tokens_are_measured():
+    plan = Plan(repeats=1, n_prompt=16, n_new=4, depth=99, batches=(1, 2))
+    result = measure(lambda: tuili.LLM(MODELS / "marian-numbers", num_threads=1), plan)
+    assert result["kind"] == "encoder-decoder" and result["decode_deep_tok_s"]["median"] > 0
+    assert "prefill" in report.table(result) and list(result["batch_tok_s"]) == ["1", "2"]
+    with pytest.raises(tuili.InvalidParameterError, match="model's 16; --new-tokens"):
+        measure(lambda: tuili.LLM(MODELS / "adder", num_threads=1), Plan())

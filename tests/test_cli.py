@@ -16,7 +16,7 @@ import pytest
 from patience import least
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tuili import cli, sampling_arguments
+from tuili import cli, sampling_arguments, standard_input
 from tuili.generation.params import NAMES, SamplingParams
 
 
@@ -127,6 +127,25 @@ def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
     assert "] embedding" in err and err.endswith("\r") and len(json.loads(out)["embeddings"]) == 80
 
 
+@pytest.mark.parametrize("columns", [1, 9, 20, 40, 60, 200])
+def test_a_bar_stays_on_one_line_of_a_narrow_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setattr(cli, "_columns", lambda: columns)
+    for done in range(4):
+        cli._progress(done, 3, "verifying")
+    *shown, last = capsys.readouterr().err.split("\r")[1:]
+    assert last == "" and {len(line) for line in shown} == {min(columns - 1, 60)}
+    assert columns < 20 or all(line.rstrip().endswith("] verifying") for line in shown[:-1])
+
+
+def test_a_bar_is_drawn_when_it_grows(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_shows_progress", lambda: True)
+    monkeypatch.setattr(cli, "BAR_AFTER_S", -1.0)
+    bar = cli._bar("loading")
+    for done in range(10_001):
+        bar(done, 10_000)
+    assert capsys.readouterr().err.count("\r") == cli.BAR_PARTS + 2
+
+
 def test_models_names_sources_and_licences(run, tmp_path):
     code, out, _ = run("models", "--json", "--cache-dir", tmp_path)
     entries = json.loads(out)["models"]
@@ -225,6 +244,14 @@ def test_options_that_need_each_other(run, llama):
     assert run("bench", llama, "--repeats", 0)[0] == 2
 
 
+def test_a_cache_is_not_cleared_down_to_less_than_nothing(run, tmp_path):
+    (tmp_path / "packed").mkdir()
+    kept = tmp_path / "packed" / f"{'0' * 32}.packed"
+    kept.write_bytes(b"x")
+    code, _, err = run("cache", "clear", "--max-bytes", -1, "--cache-dir", tmp_path)
+    assert code == 2 and "--max-bytes" in err and kept.exists()
+
+
 def start(*arguments, program=("-m", "tuili"), **env):
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
@@ -306,11 +333,32 @@ def test_json_keeps_characters_that_the_output_cannot_show(llama):
     assert json.loads(out)["prompt"] == "河"
 
 
-def test_input_that_is_not_text_is_replaced(llama):
+@pytest.mark.parametrize(
+    ("encoding", "data", "text"),
+    [
+        ("utf-8", b"the \xff river", "the \ufffd river"),
+        ("utf-8", "河".encode("gb18030"), "\ufffd\ufffd"),
+        ("gb18030", "河 ".encode("gb18030") + b"\xff", "河 \ufffd"),
+        ("utf-8", "河\ufffd".encode(), None),
+        ("gb18030", "河".encode("gb18030"), None),
+    ],
+)
+def test_input_that_is_not_text_is_replaced_and_said(llama, encoding, data, text):
+    """None: it is text, of which nothing is said."""
     arguments = ("generate", llama, "-", "--max-tokens", 1, "--json", *SMALL)
-    with start(*arguments, PYTHONIOENCODING="utf-8:strict") as process:
-        out, _ = process.communicate(b"the \xff river", timeout=60)
-    assert json.loads(out)["prompt"] == "the \ufffd river"
+    with start(*arguments, PYTHONIOENCODING=f"{encoding}:strict") as process:
+        out, err = process.communicate(data, timeout=60)
+    assert json.loads(out.decode(encoding))["prompt"] == (text or data.decode(encoding))
+    assert err.decode().count("\n") == (text is not None) == (encoding.upper() in err.decode())
+
+
+def test_lines_end_as_windows_ends_them_and_a_byte_order_mark_is_none_of_them(run, bert, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffthe cat\r\n\r\na\u2028dog\r\n\n", newline=""))
+    assert standard_input.lines() == ["the cat", "", "a\u2028dog", ""]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffthe cat\r\na dog", newline=""))
+    _, out, _ = run("embed", bert, "--json", "--threads", 1)
+    _, plain, _ = run("embed", bert, "the cat", "a dog", "--json", "--threads", 1)
+    assert json.loads(out) == json.loads(plain)
 
 
 # --- what is generated
@@ -345,8 +393,8 @@ def test_beams_come_with_scores(run, llama):
 
 def test_an_answer_has_the_form_that_is_asked_for(run, llama, tmp_path):
     schema, grammar = tmp_path / "schema.json", tmp_path / "grammar.lark"
-    schema.write_text('{"enum": ["北京", "上海"]}', "utf-8")
-    grammar.write_text('start: "yes" | "no"', "utf-8")
+    schema.write_text('{"enum": ["北京", "上海"]}', "utf-8-sig")  # with the mark that Notepad writes
+    grammar.write_text('start: "yes" | "no"', "utf-8-sig")
     asked = {
         ("--json-schema", str(schema)): {'"北京"', '"上海"'},
         ("--json-schema", '{"type": "boolean"}'): {"true", "false"},

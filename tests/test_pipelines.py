@@ -104,6 +104,9 @@ def test_questions_come_in_several_forms(model):
     ):
         with pytest.raises(tuili.InvalidParameterError):
             pipe(*wrong)
+    for given in ({"question": QUESTION}, {"context": DOCUMENT}):
+        with pytest.raises(tuili.InvalidParameterError, match="not a text alone"):
+            pipe(**given)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +227,8 @@ def test_data_sets_are_iterables_and_wrong_ones_are_errors(model):
     assert list(pipe(iter([]))) == []
     with pytest.raises(InvalidParameterError, match="strid"):
         pipe(iter(TEXTS), strid=3)
+    with pytest.raises(InvalidParameterError, match=r"first, average, max$"):
+        pipe(TEXT, aggregation_strategy="frist")
     for wrong in (3, None, b"text", list, np.array(3)):
         with pytest.raises(InvalidParameterError, match="inputs must be"):
             pipe(wrong)

@@ -23,7 +23,10 @@ from patience import comes_true
 from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import SIZES, running
+from tuili.generation.request import Chunk, TokenLogprob
 from tuili.server.app import model_name
+from tuili.server.settings import Settings
+from tuili.server.shapes import Text
 
 CHAT = [{"role": "user", "content": "the river"}]
 WEATHER = {
@@ -205,6 +208,25 @@ def test_completions_take_every_kind_of_prompt(llm, client):
         assert all(len(top) == 2 for top in choices[0].logprobs.top_logprobs)
 
 
+def test_offsets_of_tokens_count_the_characters_of_the_text():
+    """A character of two tokens is one; the text begins without the first token's space."""
+    middle, rare = "中".encode(), "𠮷".encode()
+    pieces = [b" ab", middle[:2], middle[2:], "文".encode(), rare[:1], rare[1:], b"c"]
+
+    def token_text(token_id, *, first=False):
+        return pieces[token_id].lstrip() if first else pieces[token_id]
+
+    entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in range(len(pieces))]
+    offsets = [0, 2, 2, 3, 4, 4, 5]
+    for step in (1, 2, 7):
+        shape, found, tokens = Text("m", token_text, 1), [], []
+        for at in range(0, len(entries), step):
+            (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
+            found += event["choices"][0]["logprobs"]["text_offset"]
+            tokens += event["choices"][0]["logprobs"]["tokens"]
+        assert found == offsets and tokens[:2] == [" ab", "bytes:\\xe4\\xb8"]
+
+
 def test_streams_of_several_prompts_say_whose_they_are(client):
     prompts = ["the sea", "a river", "of the"]
     fields = {"prompt": prompts, "max_tokens": 9, "n": 2, "seed": 5, "temperature": 1.0}
@@ -326,6 +348,19 @@ def test_a_name_with_a_slash_is_served_however_it_is_written(llm):
             ("a/b/c", 404),
         ):
             assert server.ask(f"/v1/models/{path}").status == status
+
+
+def test_a_name_in_chinese_is_served(llm, monkeypatch):
+    monkeypatch.setattr(llm, "_name", "/models/通义 7B.gguf")
+    with running(llm) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
+        assert [model.id for model in client.models.list()] == ["通义-7B"]
+        assert client.models.retrieve("通义-7B").id == "通义-7B"
+        assert client.completions.create(model="通义-7B", prompt="a", max_tokens=1).model == "通义-7B"
+        for path, status in (("%E9%80%9A", 404), ("%e9%80", 400), ("%C2%A0", 400), ("%E2%80%AE", 400)):
+            assert server.ask(f"/v1/models/{path}").status == status
+    assert Settings(served_model_name="通义/千问").served_model_name == "通义/千问"
+    with pytest.raises(tuili.InvalidParameterError):
+        Settings(served_model_name="a\u202eb")  # what follows would be shown backwards
 
 
 def test_fields_that_clients_send_of_their_own(client):

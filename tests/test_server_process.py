@@ -5,6 +5,7 @@ Catalogue rows SRV-18, SRV-20, PRIV-01, PRIV-07, PRIV-09.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -15,14 +16,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from patience import comes_true
 from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
+from tiny_models import tiny_bert, tiny_llama
 from tuili.cli import main
+from tuili.llm import LLM
+from tuili.loading.tokenizer import LazyBackends
+from tuili.tokenization import Tokenizer
 
 CANARY = "wombat-7f3a"
 KEY = "sk-test-0123456789"
@@ -137,11 +142,12 @@ def test_a_second_signal_ends_it_at_once(model):
 
 
 def test_a_file_says_what_the_command_line_does_not(model, tmp_path):
-    (tmp_path / "keys").write_text(f"# ours\n{KEY}\n\n")
+    (tmp_path / "keys").write_text(f"{KEY}\n# ours\n\n", "utf-8-sig")  # with the mark that Notepad writes
     config = tmp_path / "server.toml"
     config.write_text(
         f'model = "{model}"\napi_key_file = "keys"\n[model_options]\nmax_num_seqs = 2\n'
-        '[server]\nserved_model_name = "from-file"\npage = true\n'
+        '[server]\nserved_model_name = "from-file"\npage = true\n',
+        "utf-8-sig",
     )
     with Process("--config", str(config), "--no-page", "--served-model-name", "by-hand") as server:
         check_configured(server)
@@ -218,6 +224,22 @@ def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
             assert "api_keys must be a list" in capfd.readouterr().err
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def test_the_tokenizer_is_read_before_the_first_request(tmp_path):
+    """Also of a model without a chat template: reading 262,000 tokens keeps the GIL for a second."""
+    from tuili.server import process
+
+    read = []
+    with LLM(write_hf_folder(tiny_bert(), tmp_path / "bert"), num_threads=1) as llm:
+        loaded = llm.tokenizer.loaded
+        backends = LazyBackends(lambda: read.append(True) or loaded.backends.get())
+        llm.tokenizer = Tokenizer(replace(loaded, backends=backends))
+        try:
+            process._prepare(llm)
+        finally:
+            gc.unfreeze()
+    assert read
 
 
 def test_without_the_extra_it_says_what_to_install(model, monkeypatch, capfd):

@@ -120,6 +120,8 @@ def test_words_that_are_not_utf8_are_an_error_unless_told(file):
     data = as_text(["good", "bad"], table(["", ""])).replace(b"bad", b"b\xffd")
     with pytest.raises(ModelFormatError, match="line 3 has a word whose byte 1 is not UTF-8"):
         WordVectors(file(data))
+    with pytest.raises(ModelFormatError, match="iconv -f gb18030"):  # which "replace" would spoil
+        WordVectors(file("国王 1 2\n".encode("gb18030")))
     assert WordVectors(file(data), unicode_errors="replace").words == ["good", "b\ufffdd"]
     assert WordVectors(file(data), unicode_errors="ignore").words == ["good", "bd"]
 
@@ -290,6 +292,8 @@ def test_wrong_calls_are_typed_errors(file):
     ):
         with pytest.raises(InvalidParameterError):
             call()
+    with pytest.raises(InvalidParameterError, match=rf"\[n, width\], not \[{WIDTH}\]"):
+        found.nearest(found["the"])
     with pytest.raises(ValueError, match="read-only"):
         found.vectors[0] = 0
 

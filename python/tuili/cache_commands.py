@@ -18,7 +18,7 @@ def run(options: argparse.Namespace, bar: Callable[[int, int], None] | None) -> 
     """
     folder = packed_cache.folder_of(options.cache_dir)
     if options.action == "clear":
-        removed = packed_cache.trim(folder, max(0, options.max_bytes))
+        removed = packed_cache.trim(folder, options.max_bytes)
         return {"folder": folder, "removed": removed}, 0
     found = packed_cache.entries(folder)
     total, done = sum(entry.n_bytes for entry in found), 0

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from tuili import __version__, sampling_arguments, task_commands, word_commands
+from tuili import __version__, sampling_arguments, standard_input, task_commands, word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.errors import TuiliError
 from tuili.server import command as serve
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from tuili.llm import LLM
 
 BAR_AFTER_S = 0.5
+BAR_PARTS = 30
 EXIT_USAGE = 2  # argparse's own
 
 
@@ -57,7 +57,7 @@ def _tolerate_encodings() -> None:
     """A terminal that cannot show Chinese, or input that is not text, must not end the program."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
 
 
 def _drop_output() -> None:
@@ -224,15 +224,10 @@ def _print_json(value: Any) -> None:
 # --- text ---------------------------------------------------------------------------------------------------
 
 
-def _standard_input() -> TextIO:
-    """Standard input; nothing, if the process was started without."""
-    return sys.stdin if sys.stdin is not None else io.StringIO()
-
-
 def _generate(options: argparse.Namespace) -> int:
     if problem := sampling_arguments.contradiction(options):
         return _wrong_usage(f"generate: {problem}")
-    prompt = _standard_input().read() if options.prompt == "-" else options.prompt
+    prompt = standard_input.read() if options.prompt == "-" else options.prompt
     with _open(options) as llm:
         return _answer(llm, prompt, options)
 
@@ -296,7 +291,7 @@ def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]
     _complain("/new starts afresh, /exit leaves, Ctrl-C stops an answer")
     while True:
         try:
-            line = input("> ") if sys.stdin is not None else "/exit"
+            line = standard_input.ask("> ")
         except EOFError:
             print()
             return 0
@@ -332,7 +327,7 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
 
 
 def _embed(options: argparse.Namespace) -> int:
-    texts = options.texts or [line.rstrip("\n") for line in _standard_input()]
+    texts = options.texts or standard_input.lines()
     with _open(options) as llm:
         vectors = llm.embed(texts, truncation=options.truncate, progress=_bar("embedding"))
     if options.json:
@@ -414,6 +409,8 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _cache(options: argparse.Namespace) -> int:
+    if options.max_bytes < 0:
+        return _wrong_usage("cache: --max-bytes starts at 0, which leaves nothing")
     with importing():
         from tuili import cache_commands
 
@@ -485,10 +482,13 @@ def _bar(what: str) -> Callable[[int, int], None] | None:
     """Progress of work that may be long, drawn on a terminal once it has been."""
     if not _shows_progress():
         return None
-    begin = time.monotonic()
+    begin, drawn = time.monotonic(), -1
 
     def show(done: int, total: int) -> None:
-        if time.monotonic() - begin > BAR_AFTER_S:
+        nonlocal drawn
+        parts = BAR_PARTS * done // total
+        if time.monotonic() - begin > BAR_AFTER_S and parts != drawn:
+            drawn = parts
             _progress(done, total, what)
 
     return show
@@ -499,11 +499,20 @@ def _shows_progress() -> bool:
 
 
 def _progress(done: int, total: int, what: str) -> None:
-    """A bar on one line of the terminal, gone when all is done."""
-    width = 30
+    """A bar on one line of the terminal, however narrow, gone when all is done."""
+    room = min(60, _columns() - 1)  # in the last column some terminals begin a new line
+    width = max(0, min(BAR_PARTS, room - len(f"[] {what}")))
     filled = width * done // total
-    line = f"[{'#' * filled}{'.' * (width - filled)}] {what}"
-    print(f"\r{line:<60}" if done < total else f"\r{'':<60}\r", end="", file=sys.stderr, flush=True)
+    line = f"[{'#' * filled}{'.' * (width - filled)}] {what}"[:room]
+    print(f"\r{line:<{room}}" if done < total else f"\r{'':<{room}}\r", end="", file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    """Of the terminal that standard error is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):
+        return 80
 
 
 if __name__ == "__main__":

@@ -129,13 +129,14 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
 
 def check_names(given: Mapping[str, Any]) -> None:
     """What clients call the model, and whom they speak for. raises  InvalidParameterError"""
-    for name, pattern in (
-        ("model", r"[A-Za-z0-9._:/-]{1,256}"),
-        *((name, r"[!-~]{1,256}") for name in NAMES),
+    ascii_name = (r"[!-~]{1,256}", "printable characters of ASCII without spaces")
+    for name, (pattern, characters) in (
+        ("model", (r"[\w.:/-]{1,256}", "letters and digits of any script and . _ : / -")),
+        *((name, ascii_name) for name in NAMES),
     ):
         value = given.get(name)
         if value is not None and (not isinstance(value, str) or not re.fullmatch(pattern, value)):
-            invalid(name, "must be a string of 1 to 256 printable characters of ASCII without spaces")
+            invalid(name, f"must be a string of 1 to 256 {characters}")
 
 
 def _logit_bias(value: object) -> dict[int, Any]:

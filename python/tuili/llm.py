@@ -78,7 +78,9 @@ class LLM(Vectors, Insides):
                            step_budget_s, in seconds
     enable_prefix_caching  keep keys and values of prompts for others that begin alike; save_prefix needs it
     packed_cache           keep the weights as they are packed in a file, and map that at the next load: it is
-                           faster, and processes share the memory; `config` says what became of it
+                           faster, and processes share the memory; `config` says what became of it. The
+                           tokenizer is then read when the first text comes, which takes a second with
+                           262,144 tokens: `tokenizer.encode("")` does it earlier
     cache_dir              where pulled models and packed weights lie; by default ~/.cache/tuili
     strict                 False tolerates data in model files that no tensor covers
     check_finite           refuse weights that are not finite

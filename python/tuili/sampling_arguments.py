@@ -96,7 +96,7 @@ def _file(path: str) -> str:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise argparse.ArgumentTypeError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-        return data.decode()
+        return data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         problem = (isinstance(error, OSError) and error.strerror) or "it is not a text"
         raise argparse.ArgumentTypeError(f"cannot read {path}: {problem}") from None

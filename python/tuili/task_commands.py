@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from tuili import standard_input
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
@@ -63,9 +64,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _standard_input(task: str) -> list[str]:
-    if sys.stdin is None:
-        return []
-    return [sys.stdin.read()] if task == "summarization" else [line.rstrip("\n") for line in sys.stdin]
+    return [standard_input.read()] if task == "summarization" else standard_input.lines()
 
 
 def _line(result: Any) -> str:

@@ -141,7 +141,10 @@ class WordVectors:
     def nearest(self, vectors: NDArray[np.float32], topn: int = 10) -> list[list[tuple[str, float]]]:
         """For each of the vectors, float [n, width], the words of the largest cosine, as `most_similar`."""
         if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
-            raise InvalidParameterError("vectors must be a float array [n, width]", param="vectors")
+            found = list(vectors.shape) if isinstance(vectors, np.ndarray) else described(vectors)
+            raise InvalidParameterError(
+                f"vectors must be a float array [n, width], not {found}", param="vectors"
+            )
         rows = checked_vectors(vectors, self.vectors.shape[1], "vectors")
         return self._nearest(rows, integer("topn", topn, 1, 2**31 - 1), set())
 

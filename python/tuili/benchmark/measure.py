@@ -22,6 +22,7 @@ from tuili.benchmark.machine import (
     summary,
 )
 from tuili.doctor import cpu_name
+from tuili.errors import InvalidParameterError
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
@@ -87,8 +88,10 @@ def measure(make: Callable[[], LLM], plan: Plan, on_progress: Progress | None = 
         result |= {name: summary(values[1:]) for name, values in latencies.items()}
         if llm.kind == "decoder":
             result |= _with_curve(result, plan) | _decoder_shares(llm, result, plan)
-        else:
+        elif llm.kind == "encoder":
             result |= _encoder_shares(llm, result)
+        else:  # a step is one half's or the other's, or both: no one number says what it could take
+            result |= _with_curve(result, plan)
     if on_progress is not None:
         on_progress(1, 1, "")
     return result
@@ -109,21 +112,32 @@ def _run_program(command: tuple[str, ...]) -> None:
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
 
 
-# --- decoders -----------------------------------------------------------------------------------------------
+# --- decoders, also those that read sources -----------------------------------------------------------------
 
 
 def _decoder_jobs(llm: LLM, plan: Plan, latencies: dict[str, list[float]]) -> Jobs:
-    """Rates in tokens per second; `latencies` gets those of the first token and of each further one."""
-    most = llm.config["max_model_len"] - plan.n_new - 1
+    """Rates in tokens per second; `latencies` gets those of the first token and of each further one.
+
+    raises  InvalidParameterError if so many new tokens do not fit into the model
+    """
+    encoder, most_new = llm._loaded.spec.encoder, llm.config["max_model_len"] - 1
+    n_vocab = llm.config["n_vocab"] if encoder is None else encoder.n_vocab
+    most = most_new - plan.n_new if encoder is None else llm.config["max_source_len"]
+    if most < SHORT_PROMPT or plan.n_new > most_new:
+        raise InvalidParameterError(
+            f"{plan.n_new} new tokens behind a prompt of {SHORT_PROMPT} do not fit into the model's "
+            f"{llm.config['max_model_len']}; --new-tokens takes fewer",
+            param="new_tokens",
+        )
     n_prompt, depth = min(plan.n_prompt, most), min(plan.depth, most)
     random = np.random.default_rng(0)
 
     def ids(n: int) -> list[int]:
-        drawn: list[int] = random.integers(0, llm.config["n_vocab"], n).tolist()
+        drawn: list[int] = random.integers(0, n_vocab, n).tolist()
         return drawn
 
     def prefill() -> float:
-        metrics = llm.generate(ids(n_prompt), max_tokens=1, ignore_eos=True).metrics
+        metrics = llm.generate(ids(n_prompt), max_tokens=1, ignore_eos=True, num_beams=1).metrics
         latencies.setdefault("first_token_ms", []).append(1e3 * (metrics["first_token_s"] or 0.0))
         return float(n_prompt / (metrics["prefill_s"] or 1e-9))
 
@@ -146,7 +160,7 @@ def _decoder_jobs(llm: LLM, plan: Plan, latencies: dict[str, list[float]]) -> Jo
 
 def _decode_rate(llm: LLM, prompts: list[list[int]], n_new: int) -> float:
     """Tokens per second of all texts together, from the first one's first token to the end."""
-    outputs = llm.generate(prompts, max_tokens=n_new, ignore_eos=True, temperature=0)
+    outputs = llm.generate(prompts, max_tokens=n_new, ignore_eos=True, temperature=0, num_beams=1)
     metrics = [output.metrics for output in outputs]
     n_tokens = sum(len(output.outputs[0].token_ids) - 1 for output in outputs)
     begin = min(times["first_token_time"] or 0.0 for times in metrics)

@@ -239,7 +239,9 @@ class _Reader:
             text = word.decode("utf-8", self._unicode_errors)
         except UnicodeDecodeError as error:
             self._wrong(
-                where, f"has a word whose byte {error.start} is not UTF-8; unicode_errors='replace' takes it"
+                where,
+                f"has a word whose byte {error.start} is not UTF-8: convert a file that has another encoding "
+                "(iconv -f gb18030 -t utf-8); of a damaged word, unicode_errors='replace' takes the rest",
             )
         self._n_read += 1
         n = len(self.words)

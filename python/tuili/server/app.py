@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -281,7 +282,7 @@ class App:
 def model_name(llm: LLM) -> str:
     """The last part of where the model came from."""
     name = PurePath(llm._name).name.removesuffix(".gguf")
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name) or "model"
+    return re.sub(r"[^\w.-]", "-", name) or "model"
 
 
 def _exchange(request: Request) -> Exchange:

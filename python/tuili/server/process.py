@@ -179,9 +179,11 @@ def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
 
 
 def _prepare(llm: LLM) -> None:
-    """Do once what holds up everything the first time: a model's vocabulary for grammars, its template; and
-    what the collector of garbage would do again and again.
+    """Do once what holds up everything the first time: a model's vocabulary for texts and for grammars, its
+    template; and what the collector of garbage would do again and again.
     """
+    with contextlib.suppress(TuiliError):  # a vocabulary may lack this text, and what unknown text becomes
+        llm.tokenizer.encode("a")
     with contextlib.suppress(TuiliError):  # an encoder has neither, and llguidance may be missing
         llm.generate([0], regex="a", max_tokens=1)
     with contextlib.suppress(TuiliError):

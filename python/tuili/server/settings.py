@@ -110,10 +110,8 @@ def _keys(name: str, value: object) -> tuple[str, ...]:
 
 
 def _model_name(name: str, value: object) -> str | None:
-    if value is not None and (
-        not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:/-]{1,256}", value)
-    ):
-        invalid(name, "must be 1 to 256 letters, digits and . _ : / -")
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[\w.:/-]{1,256}", value)):
+        invalid(name, "must be 1 to 256 letters and digits of any script and . _ : / -")
     return value
 
 
@@ -158,7 +156,7 @@ _FILE_NAMES = ("model", "model_options", "server", "api_key_file")
 
 def read_keys(path: StrPath) -> tuple[str, ...]:
     """The keys of a file, one a line; empty lines and those that begin with # are none."""
-    lines = read_file(path, MAX_FILE_BYTES).decode("utf-8", "replace").splitlines()
+    lines = read_file(path, MAX_FILE_BYTES).decode("utf-8-sig", "replace").splitlines()
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
@@ -169,7 +167,7 @@ def read_config(path: StrPath) -> dict[str, Any]:
     raises  InvalidParameterError, ModelIOError
     """
     try:
-        found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode())
+        found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidParameterError(f"config: {error}", param="config") from None
     except ModelFormatError as error:

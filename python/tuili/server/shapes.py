@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from tuili import completions
 from tuili.generation.request import Chunk, RequestOutput, TokenLogprob, Totals
 from tuili.tool_calls import CallReader, Tools
 
-TokenText = Callable[[int], bytes]
+
+class TokenText(Protocol):
+    """The bytes that a token adds to a text; `first` if nothing stands before it."""
+
+    def __call__(self, token_id: int, *, first: bool = False) -> bytes: ...
 
 
 class Shape(Protocol):
@@ -87,7 +91,7 @@ class Text:
 
     def __init__(self, model: str, token_text: TokenText, n: int) -> None:
         self._token_text, self._n = token_text, n
-        self._offsets: dict[int, int] = {}
+        self._lengths: dict[int, _Length] = {}  # of the continuations so far
         self._head = {
             "id": completions.new_id("cmpl"),
             "object": "text_completion",
@@ -118,13 +122,14 @@ class Text:
         return {"index": index, "text": text, "logprobs": shown, "finish_reason": told(reason)}
 
     def _logprobs(self, index: int, entries: list[TokenLogprob]) -> dict[str, Any]:
-        """The older form: text of tokens, of which one that is not text by itself is written in bytes."""
-        offset, offsets = self._offsets.get(index, 0), []
-        tokens = [self._token_text(entry.token_id) for entry in entries]
-        for data in tokens:
-            offsets.append(offset)
-            offset += len(data.decode("utf-8", "replace"))
-        self._offsets[index] = offset
+        """The older form: text of tokens, of which one that is not text by itself is written in bytes, and
+        where in the continuation the character is with which each begins, or which it goes on with.
+        """
+        length = self._lengths.setdefault(index, _Length())
+        tokens, offsets = [self._token_text(entry.token_id) for entry in entries], []
+        for entry in entries:
+            offsets.append(length.n_chars)
+            length.add(self._token_text(entry.token_id, first=length.is_zero))
         tops = [{_shown(self._token_text(i)): p for i, p in reversed(entry.top)} for entry in entries]
         return {
             "tokens": [_shown(data) for data in tokens],
@@ -135,6 +140,18 @@ class Text:
 
     def usage(self, totals: list[Totals]) -> dict[str, Any]:
         return {**self._head, "choices": [], "usage": completions.usage_of(totals)}
+
+
+class _Length:
+    """How many characters of a text are whole, while its bytes come."""
+
+    def __init__(self) -> None:
+        self.n_chars, self.is_zero = 0, True
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, data: bytes) -> None:
+        self.n_chars += len(self._decoder.decode(data))
+        self.is_zero = False
 
 
 def told(reason: str | None) -> str | None:

@@ -188,7 +188,7 @@ def _pairs(inputs: tuple[Any, ...], question: Any, context: Any) -> tuple[list[t
             raise _wrong(given)
         return [_pair(item["question"], item["context"]) for item in items], isinstance(given, Mapping)
     if inputs or question is None or context is None:
-        raise _wrong(inputs or question)
+        raise _wrong(inputs[0] if inputs else question or context)
     if isinstance(question, str) and isinstance(context, str):
         return [_pair(question, context)], True
     questions = [question] if isinstance(question, str) else question
@@ -211,7 +211,7 @@ def _pair(question: object, document: object) -> tuple[str, str]:
 
 
 def _wrong(given: object) -> InvalidParameterError:
+    found = "a text alone" if isinstance(given, str) else described(given)
     return InvalidParameterError(
-        f"a question needs question=… and context=…, or dicts of both, not {described(given)}",
-        param="question",
+        f"a question needs question=… and context=…, or dicts of both, not {found}", param="question"
     )

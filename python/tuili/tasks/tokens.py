@@ -250,8 +250,7 @@ def _strategy(chosen: Mapping[str, Any]) -> str:
         return "none" if not grouped else "first" if whole else "simple"
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise InvalidParameterError(
-            f"aggregation_strategy must be one of {', '.join(STRATEGIES)}, not {described(strategy)}",
-            param="aggregation_strategy",
+            f"aggregation_strategy must be one of {', '.join(STRATEGIES)}", param="aggregation_strategy"
         )
     return strategy
 
