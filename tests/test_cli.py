@@ -341,6 +341,7 @@ def test_json_keeps_characters_that_the_output_cannot_show(llama):
         ("gb18030", "河 ".encode("gb18030") + b"\xff", "河 \ufffd"),
         ("utf-8", "河\ufffd".encode(), None),
         ("gb18030", "河".encode("gb18030"), None),
+        ("utf-16", "河".encode("utf-16") + b"\xff", "河\ufffd"),
     ],
 )
 def test_input_that_is_not_text_is_replaced_and_said(llama, encoding, data, text):
@@ -349,7 +350,23 @@ def test_input_that_is_not_text_is_replaced_and_said(llama, encoding, data, text
     with start(*arguments, PYTHONIOENCODING=f"{encoding}:strict") as process:
         out, err = process.communicate(data, timeout=60)
     assert json.loads(out.decode(encoding))["prompt"] == (text or data.decode(encoding))
-    assert err.decode().count("\n") == (text is not None) == (encoding.upper() in err.decode())
+    err = err.decode(encoding)
+    assert err.count("\n") == (text is not None) == (encoding.upper() in err)
+
+
+def test_arguments_that_are_not_text_are_replaced_and_said(run, llama, tmp_path):
+    odd = tmp_path / "\udcff-model"  # names of files may hold any bytes
+    odd.symlink_to(llama)
+    code, out, err = run(
+        "generate", odd, "the \udcff", "--stop", "\udcc0", "--max-tokens", 1, "--json", *SMALL
+    )
+    assert code == 0 and json.loads(out)["prompt"] == "the \ufffd"
+    assert err.count("the command line is not all UTF-8") == 2
+
+
+def test_what_cuts_a_long_text_is_named_as_the_command_line_has_it(run, bert):
+    code, _, err = run("embed", bert, "the " * 600, "--threads", 1)
+    assert code == 1 and "; --truncate cuts it" in err and "True" not in err
 
 
 def test_lines_end_as_windows_ends_them_and_a_byte_order_mark_is_none_of_them(run, bert, monkeypatch):

@@ -142,6 +142,11 @@ def test_json_is_read_as_the_standard_library_reads_it(value: object, ascii_only
     assert json_nesting(text) == nesting(value)
 
 
+def test_a_byte_order_mark_is_no_json() -> None:
+    with pytest.raises(ModelFormatError, match=r"^x: begins with a byte order mark \(EF BB BF\)"):
+        parse_json(b"\xef\xbb\xbf{}", "x")
+
+
 @given(st.text(alphabet='[]{}",:\\a0 '))
 def test_counting_brackets_never_undercounts_what_is_parsed(text: str) -> None:
     try:

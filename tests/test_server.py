@@ -17,6 +17,8 @@ import numpy as np
 import openai
 import pydantic
 import pytest
+import tokenizers
+from tokenizers import decoders, models
 
 import tuili
 from patience import comes_true
@@ -24,9 +26,11 @@ from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import SIZES, running
 from tuili.generation.request import Chunk, TokenLogprob
+from tuili.loading.tokenizer import from_huggingface
 from tuili.server.app import model_name
 from tuili.server.settings import Settings
 from tuili.server.shapes import Text
+from tuili.tokenization import Tokenizer
 
 CHAT = [{"role": "user", "content": "the river"}]
 WEATHER = {
@@ -209,22 +213,33 @@ def test_completions_take_every_kind_of_prompt(llm, client):
 
 
 def test_offsets_of_tokens_count_the_characters_of_the_text():
-    """A character of two tokens is one; the text begins without the first token's space."""
-    middle, rare = "中".encode(), "𠮷".encode()
-    pieces = [b" ab", middle[:2], middle[2:], "文".encode(), rare[:1], rare[1:], b"c"]
-
-    def token_text(token_id, *, first=False):
-        return pieces[token_id].lstrip() if first else pieces[token_id]
-
-    entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in range(len(pieces))]
-    offsets = [0, 2, 2, 3, 4, 4, 5]
-    for step in (1, 2, 7):
-        shape, found, tokens = Text("m", token_text, 1), [], []
+    """A character of several tokens is one, special tokens are not shown, and the text begins without the
+    space of its first token.
+    """
+    tokens = [*(f"<0x{byte:02X}>" for byte in range(256)), "<s>", "▁ab", "文", "▁c"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1, right=0),
+        ]
+    )
+    backend.add_special_tokens(["<s>"])
+    tokenizer = Tokenizer(from_huggingface(backend.to_str().encode()))
+    ids = [256, 257, *"中".encode(), 258, 256, *"𠮷".encode(), 259]
+    offsets = [0, 0, 2, 2, 2, 3, 4, 4, 4, 4, 4, 5]
+    assert tokenizer.decode(ids) == "ab中文𠮷 c"
+    entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in ids]
+    for step in (1, 2, 12):
+        shape, found, shown = Text("m", tokenizer, 1), [], []
         for at in range(0, len(entries), step):
             (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
             found += event["choices"][0]["logprobs"]["text_offset"]
-            tokens += event["choices"][0]["logprobs"]["tokens"]
-        assert found == offsets and tokens[:2] == [" ab", "bytes:\\xe4\\xb8"]
+            shown += event["choices"][0]["logprobs"]["tokens"]
+        assert found == offsets and shown[1:3] == [" ab", "bytes:\\xe4"]
 
 
 def test_streams_of_several_prompts_say_whose_they_are(client):
@@ -261,6 +276,11 @@ def test_a_form_of_vectors_that_is_none_is_400(vector_server, form):
 def test_what_is_no_text_is_400(vector_server, texts):
     answer = vector_server.ask("/v1/embeddings", {"input": texts})
     assert (answer.status, answer.json()["error"]["param"]) == (400, "input")
+
+
+def test_a_text_that_is_too_long_is_no_advice_for_python(vector_server):
+    answer = vector_server.ask("/v1/embeddings", {"input": "the " * 600})
+    assert answer.code == "prompt_too_long" and "truncation" not in answer.json()["error"]["message"]
 
 
 def test_rerank_ends_when_its_client_has_left(embedder):
@@ -351,11 +371,12 @@ def test_a_name_with_a_slash_is_served_however_it_is_written(llm):
 
 
 def test_a_name_in_chinese_is_served(llm, monkeypatch):
-    monkeypatch.setattr(llm, "_name", "/models/通义 7B.gguf")
+    name = "通义-हिन्दी-\u00e9-7B"
+    monkeypatch.setattr(llm, "_name", "/models/通义 हिन्दी e\u0301 7B.gguf")  # as macOS stores é
     with running(llm) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
-        assert [model.id for model in client.models.list()] == ["通义-7B"]
-        assert client.models.retrieve("通义-7B").id == "通义-7B"
-        assert client.completions.create(model="通义-7B", prompt="a", max_tokens=1).model == "通义-7B"
+        assert [model.id for model in client.models.list()] == [name]
+        assert client.models.retrieve(name).id == name
+        assert client.completions.create(model=name, prompt="a", max_tokens=1).model == name
         for path, status in (("%E9%80%9A", 404), ("%e9%80", 400), ("%C2%A0", 400), ("%E2%80%AE", 400)):
             assert server.ask(f"/v1/models/{path}").status == status
     assert Settings(served_model_name="通义/千问").served_model_name == "通义/千问"
@@ -365,7 +386,7 @@ def test_a_name_in_chinese_is_served(llm, monkeypatch):
 
 def test_fields_that_clients_send_of_their_own(client):
     fields = {
-        "user": "a@b.example",
+        "user": "张三 <a@b.example>",
         "safety_identifier": "a/b+c=",
         "prompt_cache_key": "k",
         "verbosity": "medium",
@@ -408,6 +429,7 @@ BAD_CHAT = [
     ({"messages": CHAT, "logit_bias": {"a": 1}}, "invalid_parameter", "logit_bias"),
     ({"messages": CHAT, "logit_bias": {"1": "a"}}, "invalid_parameter", "logit_bias[1]"),
     ({"messages": CHAT, "user": "a\nb"}, "invalid_parameter", "user"),
+    ({"messages": CHAT, "user": "a\u202eb"}, "invalid_parameter", "user"),
     ({"messages": CHAT, "web_search_options": {}}, "not_supported_yet", "web_search_options"),
     ({"messages": CHAT, "verbosity": "low"}, "not_supported_yet", "verbosity"),
     ({"messages": CHAT, "tools": [{"type": "function"}]}, "invalid_parameter", "tools[0]"),

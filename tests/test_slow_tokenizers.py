@@ -19,7 +19,11 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens" / "slow_tokenizers.json"
 
 
 def load(slow: Slow, folder: Path) -> Tokenizer:
-    files = _tokenizer_files(write(slow, folder), None, slow.model_type)
+    return read(slow, write(slow, folder))
+
+
+def read(slow: Slow, folder: Path) -> Tokenizer:
+    files = _tokenizer_files(folder, None, slow.model_type)
     return Tokenizer(
         from_huggingface(files.tokenizer_json, files.config, files.special_tokens, numbering=files.numbering)
     )
@@ -59,6 +63,16 @@ def test_special_tokens_are_found(tmp_path, name, model):
         assert tokenizer.encode(f"a {text}", add_special=False)[-1] == token_id
         plain = tokenizer.encode(f"a {text}", parse_special=False, add_special=False)
         assert token_id not in plain or token_id == tokenizer.loaded.unk_id
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "roberta"])
+def test_lines_may_end_as_windows_ends_them(tmp_path, name):
+    folder = write(FOLDERS[name], tmp_path)
+    (file,) = folder.glob("*.txt")
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    tokenizer = read(FOLDERS[name], folder)
+    for text, ids in zip(TEXTS, GOLDENS[name]["texts"], strict=True):
+        assert tokenizer.encode(text) == ids, text
 
 
 WORDS, F = {"vocab.txt": "vocab.txt"}, "tokenizer_field"

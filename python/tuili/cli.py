@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuili import __version__, sampling_arguments, standard_input, task_commands, word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
-from tuili.errors import TuiliError
+from tuili.errors import CUTTING_HELPS, TuiliError
 from tuili.server import command as serve
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BAR_AFTER_S = 0.5
 BAR_PARTS = 30
 EXIT_USAGE = 2  # argparse's own
+_PATHS = ("model", "name", "file", "cache_dir", "config", "api_key_file", "svg", "html")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,12 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="tuili: %(message)s", level=logging.WARNING)
         _tolerate_encodings()
         options = _parse(arguments)
+        _replace_what_is_no_text(options)
         code: int = options.command(options) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except TuiliError as error:
-        _complain(f"tuili: {_one_line(str(error))}")
+        message = str(error).replace(CUTTING_HELPS, "; --truncate cuts it")
+        _complain(f"tuili: {_one_line(message)}")
         return 1
     except KeyboardInterrupt:
         _complain("")
@@ -104,6 +107,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     else:
         parser.error(f"unrecognized arguments: {' '.join(left)}")
     return options
+
+
+def _replace_what_is_no_text(options: argparse.Namespace) -> None:
+    """Bytes of the command line, as those of standard input. Names of files may hold any."""
+
+    def text(value: Any) -> Any:
+        encoding = sys.getfilesystemencoding()
+        return (
+            standard_input.replaced(value, "the command line", encoding) if isinstance(value, str) else value
+        )
+
+    for name, value in vars(options).items():
+        if name not in _PATHS:
+            setattr(options, name, [text(item) for item in value] if isinstance(value, list) else text(value))
 
 
 def _parser() -> argparse.ArgumentParser:

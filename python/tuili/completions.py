@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ _PLAIN: dict[str, tuple[object, ...]] = {
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 NAMES = ("user", "safety_identifier", "prompt_cache_key")  # a client's own, which change no answer
 _OWN = ("model", *NAMES, "logprobs", "top_logprobs", "logit_bias", "response_format", *_TOOLS)
+MAX_NAME_CHARS = 256
+MODEL_NAME = f"1 to {MAX_NAME_CHARS} letters and digits of any script and . _ : / -"
 FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
 
 
@@ -129,14 +132,28 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
 
 def check_names(given: Mapping[str, Any]) -> None:
     """What clients call the model, and whom they speak for. raises  InvalidParameterError"""
-    ascii_name = (r"[!-~]{1,256}", "printable characters of ASCII without spaces")
-    for name, (pattern, characters) in (
-        ("model", (r"[\w.:/-]{1,256}", "letters and digits of any script and . _ : / -")),
-        *((name, ascii_name) for name in NAMES),
-    ):
+    if given.get("model") is not None and not is_model_name(given["model"]):
+        invalid("model", f"must be {MODEL_NAME}")
+    for name in NAMES:
         value = given.get(name)
-        if value is not None and (not isinstance(value, str) or not re.fullmatch(pattern, value)):
-            invalid(name, f"must be a string of 1 to 256 {characters}")
+        if value is not None and not (
+            isinstance(value, str) and 1 <= len(value) <= MAX_NAME_CHARS and value.isprintable()
+        ):
+            invalid(name, f"must be a string of 1 to {MAX_NAME_CHARS} printable characters")
+
+
+def is_model_name(value: object) -> bool:
+    """Whether `value` is what MODEL_NAME says."""
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= MAX_NAME_CHARS
+        and all(in_names(character) or character in ":/" for character in value)
+    )
+
+
+def in_names(character: str) -> bool:
+    """Letters and digits of any script, also the marks that Hindi and Thai write vowels with, and . _ -"""
+    return character.isalnum() or character in "._-" or unicodedata.category(character)[0] == "M"
 
 
 def _logit_bias(value: object) -> dict[int, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from tuili import _core
-from tuili.errors import InvalidParameterError, NumericError, PromptTooLongError
+from tuili.errors import CUTTING_HELPS, InvalidParameterError, NumericError, PromptTooLongError
 from tuili.generation.checks import described
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.turns import TurnWorker
@@ -138,9 +138,7 @@ class Encoder:
     def _checked(self, token_ids: Sequence[int] | np.ndarray, name: str, limit: int) -> np.ndarray:
         ids = checked_ids(token_ids, self._n_vocab, name)
         if len(ids) > limit:
-            raise PromptTooLongError(
-                f"{name} has {len(ids)} tokens; the limit is {limit}; truncation=True cuts it"
-            )
+            raise PromptTooLongError(f"{name} has {len(ids)} tokens; the limit is {limit}{CUTTING_HELPS}")
         return ids
 
     def _batches(self, texts: list[np.ndarray]) -> Iterator[list[int]]:

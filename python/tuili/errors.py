@@ -79,6 +79,9 @@ class InvalidParameterError(TuiliError, ValueError):
         self.param = param
 
 
+CUTTING_HELPS = "; truncation=True cuts it"  # the end of messages: the command line and HTTP have their own
+
+
 class PromptTooLongError(TuiliError, ValueError):
     """The prompt has more tokens than the model or the configured `max_model_len` takes."""
 

@@ -542,7 +542,10 @@ class LLM(Vectors, Insides):
 
         template = self._loaded.chat_template
         if template is None:
-            raise TemplateError("the model has no chat template; use generate", code="template_missing")
+            raise TemplateError(
+                "the model has no chat template; it continues texts: generate, or /v1/completions",
+                code="template_missing",
+            )
         names = chat.token_names(self.tokenizer.loaded)
         definitions = None
         if tools is not None and "tools" not in template:

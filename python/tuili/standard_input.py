@@ -1,14 +1,17 @@
 """Standard input as text: without the mark that some editors put before it (U+FEFF), and its lines without
 what ends them, be it LF or CR LF.
 
-Bytes that are no text in the input's encoding become U+FFFD, and standard error says so.
+Bytes that are no text in the input's encoding become U+FFFD, and standard error says so; those of the command
+line, too.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 
 BYTE_ORDER_MARK = "\ufeff"
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # a byte, as errors="surrogateescape" reads it
 
 
 def read() -> str:
@@ -31,14 +34,17 @@ def ask(prompt: str) -> str:
 
 
 def cleaned(text: str) -> str:
-    """What was read by errors="surrogateescape", as text."""
-    text = text.removeprefix(BYTE_ORDER_MARK)
+    """What was read of standard input, as text."""
     encoding = getattr(sys.stdin, "encoding", None) or "utf-8"
-    try:
-        text.encode(encoding)
-        return text
-    except UnicodeEncodeError:
-        if sys.stderr is not None:
-            problem = f"standard input is not all {encoding.upper()}: what is not was replaced by U+FFFD"
-            print(f"tuili: {problem}", file=sys.stderr)
-        return text.encode(encoding, "surrogateescape").decode(encoding, "replace")
+    return replaced(text.removeprefix(BYTE_ORDER_MARK), "standard input", encoding)
+
+
+def replaced(text: str, what: str, encoding: str) -> str:
+    """`text`, which was read by errors="surrogateescape", with U+FFFD for each byte that is no text."""
+    clean = _NO_TEXT.sub("\ufffd", text)
+    if clean != text and sys.stderr is not None:
+        print(
+            f"tuili: {what} is not all {encoding.upper()}: what is not was replaced by U+FFFD",
+            file=sys.stderr,
+        )
+    return clean

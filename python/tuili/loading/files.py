@@ -249,6 +249,10 @@ def _small_enough(
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ModelFormatError(f"{what}: byte {error.start} is not UTF-8", code="json_utf8") from error
+    if text.startswith("\ufeff"):
+        raise ModelFormatError(
+            f"{what}: begins with a byte order mark (EF BB BF), which JSON has not", code="json"
+        )
     depth, n_containers, n_keys = json_nesting(data)
     if depth > max_depth:
         raise ModelFormatError(f"{what}: nested deeper than {max_depth} levels", code="json_depth")

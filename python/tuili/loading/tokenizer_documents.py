@@ -21,7 +21,7 @@ from tuili.loading.tokenizer_parts import (
     Json,
     Parts,
     Read,
-    decoded,
+    lines_of,
     metaspace,
     needed,
     pairs,
@@ -232,9 +232,8 @@ def _post_processor(parts: Parts, ids: Mapping[str, int]) -> Json | None:
 
 def _word_piece(parts: Parts, read: Read) -> Parts:
     """BERT's word pieces."""
-    text = decoded(needed(read, "vocab.txt"), "vocab.txt")
-    lines = text.split("\n")
-    tokens = [line.removesuffix("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    lines = lines_of(needed(read, "vocab.txt"), "vocab.txt")
+    tokens = lines[:-1] if lines[-1] == "" else lines
     check_tokens(list(filter(None, tokens)), "vocab.txt")
     vocab = {token: i for i, token in enumerate(tokens) if token}  # of two lines alike the later counts
     parts.model = {
@@ -271,7 +270,7 @@ def _word_piece(parts: Parts, read: Read) -> Parts:
 def _byte_level(parts: Parts, read: Read) -> Parts:
     """GPT-2's byte-level pairs."""
     vocab = vocabulary(read, "vocab.json")
-    lines = decoded(needed(read, "merges.txt"), "merges.txt").split("\n")
+    lines = lines_of(needed(read, "merges.txt"), "merges.txt")
     merges = [line for line in lines[int(lines[0].startswith("#version")) :] if line.strip()]
     parts.model = {"type": "BPE", "vocab": vocab, "merges": merges, "dropout": None}
     space = parts.flag("add_prefix_space", False)

@@ -78,6 +78,11 @@ def decoded(data: bytes, name: str) -> str:
         raise TokenizerError(f"{name}: byte {error.start} is not UTF-8", code="tokenizer_utf8") from error
 
 
+def lines_of(data: bytes, name: str) -> list[str]:
+    """The file's lines, and what is behind the last end of a line, which LF is, or CR LF."""
+    return [line.removesuffix("\r") for line in decoded(data, name).split("\n")]
+
+
 def vocabulary(read: Read, name: str) -> dict[str, int]:
     """token -> id of a JSON file, whose ids tokenizer_json.py checks."""
     vocab = parse_json(needed(read, name), name)

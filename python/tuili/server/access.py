@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from starlette.types import Scope
 
+from tuili.completions import is_model_name
 from tuili.server.replies import Refused
 from tuili.server.settings import Settings
 
@@ -19,7 +20,7 @@ OPEN_PATHS = ("/health", "/ready")  # exactly these, without a key
 _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._:-]*)+|/")
 _MODELS = "/v1/models/"  # below it, clients write "org/name" as org%2Fname, and names in Chinese in bytes
 _ESCAPED = re.compile("%2f|%3a|(?:%[89a-f][0-9a-f])+", re.IGNORECASE)
-_MODEL_PATH = re.compile(r"(?:/[\w-][\w.:-]*)+")
+_PARTS = re.compile("[^/.:][^/]*(?:/[^/.:][^/]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,11 @@ class Access:
 
 def _is_plain(raw_path: bytes, path: str) -> bool:
     """Whether a path is written in the one way that there is; a model's name may be in another."""
-    written, plain = raw_path.decode("latin-1"), _PLAIN_PATH
-    if written.startswith(_MODELS):
-        written, plain = _ESCAPED.sub(lambda found: unquote(found[0]), written), _MODEL_PATH
-    return written == path and plain.fullmatch(path) is not None
+    written = raw_path.decode("latin-1")
+    if not written.startswith(_MODELS):
+        return written == path and _PLAIN_PATH.fullmatch(path) is not None
+    written, name = _ESCAPED.sub(lambda found: unquote(found[0]), written), path.removeprefix(_MODELS)
+    return written == path and is_model_name(name) and _PARTS.fullmatch(name) is not None
 
 
 def _key(authorization: bytes) -> bytes | None:

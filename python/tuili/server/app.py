@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
+import unicodedata
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from tuili.completions import in_names
 from tuili.errors import DeadlineExceeded, ModelUnsupportedError, RequestCancelled
 from tuili.generation.request import Chunk, Handle
 from tuili.llm import LLM
@@ -281,8 +282,10 @@ class App:
 
 def model_name(llm: LLM) -> str:
     """The last part of where the model came from."""
-    name = PurePath(llm._name).name.removesuffix(".gguf")
-    return re.sub(r"[^\w.-]", "-", name) or "model"
+    name = unicodedata.normalize(
+        "NFC", PurePath(llm._name).name.removesuffix(".gguf")
+    )  # as keyboards write it
+    return "".join(c if in_names(c) else "-" for c in name) or "model"
 
 
 def _exchange(request: Request) -> Exchange:

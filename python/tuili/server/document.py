@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuili import __version__
-from tuili.completions import NAMES
+from tuili.completions import MAX_NAME_CHARS, NAMES
 from tuili.generation.params import MAX_DEADLINE_S, MAX_DRAFTED, MAX_LOGPROBS
 from tuili.server.requests import MAX_CHOICES, MAX_DOCUMENTS, MAX_PROMPTS, MAX_STOP_STRINGS
 
@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _SEED: Schema = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 _TOKEN_ID: Schema = {"type": "integer", "minimum": 0}
-_USER: Schema = {"type": "string", "pattern": "^[!-~]{1,256}$"}
+_USER: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
 _USERS = dict.fromkeys(NAMES, _USER)
 
 

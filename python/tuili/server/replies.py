@@ -71,7 +71,13 @@ def refusal(error: Exception) -> Refused:
                 if status == 408:  # clients of OpenAI's ask again on this status, with the same deadline
                     headers = {"X-Should-Retry": "false"}
                 param = getattr(error, "param", None)
-                return Refused(status, message or str(error), code=error.code, param=param, headers=headers)
+                return Refused(
+                    status,
+                    message or str(error).removesuffix(errors.CUTTING_HELPS),
+                    code=error.code,
+                    param=param,
+                    headers=headers,
+                )
     if isinstance(error, MemoryError):
         return refusal(errors.EngineOutOfMemoryError(""))
     return Refused(500, "the server failed on this request", code="internal")

@@ -114,7 +114,7 @@ class Requests:
         params = completions.sampling_params(fields, **own)
         _check_limits(params)
         widen(len(prompts) * params.n)
-        shape = Text(self.name, self.llm.tokenizer.token_bytes, params.n)
+        shape = Text(self.name, self.llm.tokenizer, params.n)
         handles: list[Handle] = []
         try:
             for prompt in prompts:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuili.completions import MODEL_NAME, is_model_name
 from tuili.errors import InvalidParameterError, ModelFormatError
 from tuili.generation.checks import boolean, described, integer, invalid, number
 from tuili.generation.params import unknown_name
@@ -110,8 +111,8 @@ def _keys(name: str, value: object) -> tuple[str, ...]:
 
 
 def _model_name(name: str, value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[\w.:/-]{1,256}", value)):
-        invalid(name, "must be 1 to 256 letters and digits of any script and . _ : / -")
+    if not isinstance(value, str | None) or (value is not None and not is_model_name(value)):
+        invalid(name, f"must be {MODEL_NAME}")
     return value
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from tuili import completions
 from tuili.generation.request import Chunk, RequestOutput, TokenLogprob, Totals
+from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.tool_calls import CallReader, Tools
 
-
-class TokenText(Protocol):
-    """The bytes that a token adds to a text; `first` if nothing stands before it."""
-
-    def __call__(self, token_id: int, *, first: bool = False) -> bytes: ...
+TokenText = Callable[[int], bytes]
 
 
 class Shape(Protocol):
@@ -89,9 +86,9 @@ class Chat:
 class Text:
     """text_completion, whole or in pieces."""
 
-    def __init__(self, model: str, token_text: TokenText, n: int) -> None:
-        self._token_text, self._n = token_text, n
-        self._lengths: dict[int, _Length] = {}  # of the continuations so far
+    def __init__(self, model: str, tokenizer: Tokenizer, n: int) -> None:
+        self._tokenizer, self._n = tokenizer, n
+        self._read: dict[int, tuple[Detokenizer, int]] = {}  # of each continuation, and its whole characters
         self._head = {
             "id": completions.new_id("cmpl"),
             "object": "text_completion",
@@ -125,14 +122,15 @@ class Text:
         """The older form: text of tokens, of which one that is not text by itself is written in bytes, and
         where in the continuation the character is with which each begins, or which it goes on with.
         """
-        length = self._lengths.setdefault(index, _Length())
-        tokens, offsets = [self._token_text(entry.token_id) for entry in entries], []
+        detokenizer, n_chars = self._read.get(index) or (Detokenizer(self._tokenizer), 0)
+        token_text, offsets = self._tokenizer.token_bytes, []
         for entry in entries:
-            offsets.append(length.n_chars)
-            length.add(self._token_text(entry.token_id, first=length.is_zero))
-        tops = [{_shown(self._token_text(i)): p for i, p in reversed(entry.top)} for entry in entries]
+            offsets.append(n_chars)
+            n_chars += len(detokenizer.push(entry.token_id))
+        self._read[index] = detokenizer, n_chars
+        tops = [{_shown(token_text(i)): p for i, p in reversed(entry.top)} for entry in entries]
         return {
-            "tokens": [_shown(data) for data in tokens],
+            "tokens": [_shown(token_text(entry.token_id)) for entry in entries],
             "token_logprobs": [entry.logprob for entry in entries],
             "top_logprobs": tops,
             "text_offset": offsets,
@@ -140,18 +138,6 @@ class Text:
 
     def usage(self, totals: list[Totals]) -> dict[str, Any]:
         return {**self._head, "choices": [], "usage": completions.usage_of(totals)}
-
-
-class _Length:
-    """How many characters of a text are whole, while its bytes come."""
-
-    def __init__(self) -> None:
-        self.n_chars, self.is_zero = 0, True
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def add(self, data: bytes) -> None:
-        self.n_chars += len(self._decoder.decode(data))
-        self.is_zero = False
 
 
 def told(reason: str | None) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tuili.errors import InvalidParameterError, PromptTooLongError
+from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer
 from tuili.generation.params import unknown_name
 from tuili.loading.tokenizer import call
@@ -110,9 +110,7 @@ def given(text: str, pair: str | None) -> list[str]:
 
 def too_long(n_tokens: int, max_len: int) -> PromptTooLongError:
     """The error of an input that nobody allowed to cut."""
-    return PromptTooLongError(
-        f"the input has {n_tokens} tokens; the limit is {max_len}; truncation=True cuts it"
-    )
+    return PromptTooLongError(f"the input has {n_tokens} tokens; the limit is {max_len}{CUTTING_HELPS}")
 
 
 def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> Encoded:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.errors import InvalidParameterError, PromptTooLongError
+from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
@@ -90,8 +90,7 @@ class Task(Pipeline):
         cut = len(asked.ids) > most
         if cut and not boolean("truncation", chosen["truncation"]):
             raise PromptTooLongError(
-                f"the question has {len(asked.ids)} tokens; max_question_len is {most}; "
-                "truncation=True cuts it"
+                f"the question has {len(asked.ids)} tokens; max_question_len is {most}{CUTTING_HELPS}"
             )
         call(asked.truncate, most)
         n_left = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
