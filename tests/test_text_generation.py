@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tuili
@@ -61,7 +62,9 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
         ({"max_lengths": 8}, "max_lengths"),
         ({"stop_strings": "0", "stop": "1"}, "stop"),
         ({"eos_token_id": 3, "stop_token_ids": [4]}, "stop_token_ids"),
-        ({"eos_token_id": "x"}, "stop_token_ids"),
+        ({"eos_token_id": "x"}, "eos_token_id"),
+        ({"eos_token_id": [-1]}, "eos_token_id"),
+        ({"eos_token_id": True}, "eos_token_id"),
         ({"pad_token_id": -1}, "pad_token_id"),
         ({"max_time": -1.0}, "deadline_s"),
         ({"diversity_penalty": 0.5}, "diversity_penalty"),
@@ -88,6 +91,7 @@ def test_the_words_of_transformers_generate_are_taken(adder):
         return one["generated_text"]
 
     assert answer() == "1000" and answer(eos_token_id=zero) == answer(eos_token_id=[zero, space]) == "10"
+    assert answer(eos_token_id=np.array([zero, space])) == answer(eos_token_id={zero, space}) == "10"
     assert answer(stop_strings=["00"]) == "100" and answer(stop="00") == "1"
     assert answer(eos_token_id=zero, min_new_tokens=3)[:2] != "10"
     assert "0" not in answer(suppress_tokens=[zero]) and answer(bad_words_ids=[[one, zero]])[:2] != "10"
