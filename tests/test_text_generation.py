@@ -78,6 +78,14 @@ def test_wrong_parameters_of_text_generation_are_named(adder, options, param):
     assert error.value.param == param
 
 
+def test_an_end_that_is_named_twice_grows_once(adder):
+    [end] = adder.model.config["eos_token_ids"]
+    growing = {"num_beams": 3, "n": 3, "exponential_decay_length_penalty": (0, 1.2), "max_tokens": 6}
+    once, twice = (adder.model.generate("=1+", stop_token_ids=ids, **growing).outputs for ids in ([], [end]))
+    assert any(out.token_ids[-1] == end for out in once)
+    assert [(out.token_ids, out.score) for out in twice] == [(out.token_ids, out.score) for out in once]
+
+
 def test_the_words_of_transformers_generate_are_taken(adder):
     prompt = "999+  1="
     one, zero, space = adder.model.tokenizer.encode("10 ")

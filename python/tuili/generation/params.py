@@ -448,8 +448,8 @@ def salt_number(salt: str | None) -> int:
 
 
 def ending_ids(params: SamplingParams, eos_ids: Iterable[int]) -> tuple[int, ...]:
-    """Token ids that end a text."""
-    return (*params.stop_token_ids, *(() if params.ignore_eos else eos_ids))
+    """Token ids that end a text, each once."""
+    return tuple(dict.fromkeys((*params.stop_token_ids, *(() if params.ignore_eos else eos_ids))))
 
 
 def core_params(
