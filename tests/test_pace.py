@@ -93,8 +93,10 @@ def test_a_stop_token_ends_its_row_and_the_others_go_on():
     ignoring = engine.submit(codes("a"), sampling(max_tokens=30, ignore_eos=True))
     stopped = engine.submit(codes("a"), sampling(max_tokens=30, stop_token_ids=[ord("i")], ignore_eos=True))
     waits = engine.submit(codes("a"), sampling(max_tokens=30, min_tokens=6, stop_token_ids=[ord("k")]))
+    least = engine.submit(codes("a"), sampling(max_tokens=30, min_tokens=30, ignore_eos=True))
     drain(engine)
     assert ended.result(0).outputs[0].text == "bcdef"
+    assert least.result(0).outputs[0].text == counted("a", 30), "what ends nothing need not wait"
     assert ignoring.result(0).outputs[0].text == counted("a", 30)
     assert (stopped.result(0).outputs[0].text, stopped.result(0).outputs[0].stop_reason) == ("bcdefgh", 105)
     assert waits.result(0).outputs[0].finish_reason in ("stop", "length")

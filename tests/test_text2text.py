@@ -154,11 +154,11 @@ def test_words_of_transformers_generate_replace_the_tasks(recorder):
     options = bans | rules | {"encoder_no_repeat_ngram_size": 0, "num_beams": 4}
     assert asked(llm, "summarization", "The cat", use_cache=True, **options)[1] == options
     words = {"eos_token_id": 9, "max_time": 5, "stop_strings": "a", "pad_token_id": 1, "num_beams": None}
-    ends = {"stop_token_ids": [9], "ignore_eos": True, "include_stop_str_in_output": True}
+    ends = {"stop_token_ids": (9,), "ignore_eos": True, "include_stop_str_in_output": True}
     found = asked(llm, "summarization", "The cat", **words)[1]
     assert found == tasks["summarization"] | ends | {"deadline_s": 5, "stop": "a"}
     assert asked(llm, "summarization", "The cat", eos_token_id=9, stop="b")[1] == tasks["summarization"] | {
-        "stop_token_ids": [9],
+        "stop_token_ids": (9,),
         "ignore_eos": True,
         "stop": "b",
     }

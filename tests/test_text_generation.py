@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tuili
@@ -61,7 +62,9 @@ def test_text_generation_takes_the_parameters_of_transformers(adder):
         ({"max_lengths": 8}, "max_lengths"),
         ({"stop_strings": "0", "stop": "1"}, "stop"),
         ({"eos_token_id": 3, "stop_token_ids": [4]}, "stop_token_ids"),
-        ({"eos_token_id": "x"}, "stop_token_ids"),
+        ({"eos_token_id": "x"}, "eos_token_id"),
+        ({"eos_token_id": [-1]}, "eos_token_id"),
+        ({"eos_token_id": True}, "eos_token_id"),
         ({"pad_token_id": -1}, "pad_token_id"),
         ({"max_time": -1.0}, "deadline_s"),
         ({"diversity_penalty": 0.5}, "diversity_penalty"),
@@ -73,6 +76,14 @@ def test_wrong_parameters_of_text_generation_are_named(adder, options, param):
     with pytest.raises(tuili.InvalidParameterError) as error:
         adder("999+  1=", **options)
     assert error.value.param == param
+
+
+def test_an_end_that_is_named_twice_grows_once(adder):
+    [end] = adder.model.config["eos_token_ids"]
+    growing = {"num_beams": 3, "n": 3, "exponential_decay_length_penalty": (0, 1.2), "max_tokens": 6}
+    once, twice = (adder.model.generate("=1+", stop_token_ids=ids, **growing).outputs for ids in ([], [end]))
+    assert any(out.token_ids[-1] == end for out in once)
+    assert [(out.token_ids, out.score) for out in twice] == [(out.token_ids, out.score) for out in once]
 
 
 def test_the_words_of_transformers_generate_are_taken(adder):
@@ -88,6 +99,7 @@ def test_the_words_of_transformers_generate_are_taken(adder):
         return one["generated_text"]
 
     assert answer() == "1000" and answer(eos_token_id=zero) == answer(eos_token_id=[zero, space]) == "10"
+    assert answer(eos_token_id=np.array([zero, space])) == answer(eos_token_id={zero, space}) == "10"
     assert answer(stop_strings=["00"]) == "100" and answer(stop="00") == "1"
     assert answer(eos_token_id=zero, min_new_tokens=3)[:2] != "10"
     assert "0" not in answer(suppress_tokens=[zero]) and answer(bad_words_ids=[[one, zero]])[:2] != "10"

@@ -43,6 +43,8 @@ def encoder_decoders() -> Iterator[Case]:
         "bad_words_ids": [5, [5], [[]], [[-1]], [["a"]], [[3, 16]]],
         "suppress_tokens": [5, "no", [-1], [[]], ["a"], [True]],
         "begin_suppress_tokens": [[16], [[3]]],
+        "forced_bos_token_id": [16, -1],
+        "forced_eos_token_id": [16, [2, 16]],
         "exponential_decay_length_penalty": [1.1, [3], [-1, 1.1], [3, 0]],
         "max_length": [-1],
         "min_length": [-1],

@@ -72,10 +72,13 @@ def function_or_none(name: str, value: Any) -> Any:
     return value
 
 
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
 def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int, ...]:
     """Distinct ids in [0, 2^31), in the order given; whether the model has them is known only later."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
+    value = _listed(value)
     if not isinstance(value, list | tuple | set | frozenset):
         invalid(name, f"must be a list of token ids, not {described(value)}")
     if len(value) > max_n:
@@ -85,12 +88,18 @@ def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int
 
 def words_of_ids(name: str, value: object) -> tuple[tuple[int, ...], ...]:
     """Sequences of token ids, none empty."""
-    if not isinstance(value, list | tuple) or len(value) > MAX_TOKEN_IDS:
-        invalid(name, f"must be a list of at most {MAX_TOKEN_IDS} lists of token ids")
-    for i, word in enumerate(value):
-        if not isinstance(word, list | tuple) or not 1 <= len(word) <= MAX_WORD_IDS:
-            invalid(name, f"must hold lists of 1 to {MAX_WORD_IDS} token ids; entry {i} is none")
-    return tuple(tuple(integer(name, token_id, 0, MAX_INT) for token_id in word) for word in value)
+    value = _listed(value)
+    if not isinstance(value, list | tuple):
+        invalid(name, f"must be a list of lists of token ids, not {described(value)}")
+    if len(value) > MAX_TOKEN_IDS:
+        invalid(name, f"may hold at most {MAX_TOKEN_IDS} lists, not {len(value)}")
+    words = [_listed(word) for word in value]
+    for i, word in enumerate(words):
+        if not isinstance(word, list | tuple):
+            invalid(name, f"must hold lists of token ids; entry {i} is {described(word)}")
+        if not 1 <= len(word) <= MAX_WORD_IDS:
+            invalid(name, f"must hold lists of 1 to {MAX_WORD_IDS} token ids; entry {i} has {len(word)}")
+    return tuple(tuple(integer(name, token_id, 0, MAX_INT) for token_id in word) for word in words)
 
 
 def texts(

@@ -448,8 +448,8 @@ def salt_number(salt: str | None) -> int:
 
 
 def ending_ids(params: SamplingParams, eos_ids: Iterable[int]) -> tuple[int, ...]:
-    """Token ids that end a text."""
-    return (*params.stop_token_ids, *(() if params.ignore_eos else eos_ids))
+    """Token ids that end a text, each once."""
+    return tuple(dict.fromkeys((*params.stop_token_ids, *(() if params.ignore_eos else eos_ids))))
 
 
 def core_params(
@@ -466,7 +466,6 @@ def core_params(
     """
     first, last = params.forced_bos_token_id, params.forced_eos_token_id
     growth_from, growth = params.exponential_decay_length_penalty or (0, 1.0)
-    ending = (*eos_ids, *params.stop_token_ids) if growth == 1 else ending_ids(params, eos_ids)
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
         top_k=params.top_k or 0,
@@ -483,7 +482,7 @@ def core_params(
         allowed_token_ids=list(params.allowed_token_ids or ()),
         bad_words=[list(word) for word in bad_words],
         not_first=params.begin_suppress_tokens or (),
-        ending=ending if params.min_tokens or growth != 1 else (),
+        ending=ending_ids(params, eos_ids) if params.min_tokens or growth != 1 else (),
         min_tokens=params.min_tokens or 0,
         ending_growth=growth,
         ending_from=growth_from,

@@ -477,7 +477,7 @@ def generation_defaults(
                 result[key] = value
         elif key in _GENERATION_TOKENS and (seq2seq or key != "forced_bos_token_id"):
             # transformers forces the second token of all, which a decoder's prompt has
-            ids = config.token_ids(key, MAX_VOCAB) or ()
+            ids = config.token_ids(key, n_vocab) or ()
             result[key] = ids[0] if len(ids) == 1 else list(ids)
         elif key in _BANS:
             result[key] = _banned(config, key, n_vocab)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, integer, invalid
+from tuili.generation.checks import MAX_INT, integer, invalid, token_ids
 from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
 
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
@@ -50,7 +52,8 @@ def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) ->
         elif name == "pad_token_id":
             integer(name, value, 0, MAX_INT)  # nothing is padded here
         elif name == "eos_token_id":
-            _put(found, "stop_token_ids", value if isinstance(value, list | tuple) else [value], name)
+            ids = token_ids(name, [value] if isinstance(value, int | np.integer) else value)
+            _put(found, "stop_token_ids", ids, name)
             _put(found, "ignore_eos", True, name)
         else:
             _put(found, _SAME.get(name, name), value, name)
@@ -62,7 +65,7 @@ def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) ->
 
 def _put(found: dict[str, Any], name: str, value: Any, given: str) -> None:
     if name in found:
-        invalid(given, f"is given twice, also as {name} or another name of it")
+        invalid(given, "is given twice, under two of its names")
     found[name] = value
 
 
