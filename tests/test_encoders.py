@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -116,11 +117,21 @@ def test_whether_a_sentence_is_the_next_is_a_label_of_pairs(tmp_path):
         assert follows != other and abs(sum(other.values()) - 1) < 1e-9
 
 
-def test_a_summary_that_is_not_done_is_an_error(tmp_path):
+@pytest.mark.parametrize("key, value", [("summary_type", "mean"), ("summary_activation", None)])
+def test_a_summary_that_is_not_done_is_an_error(tmp_path, key, value):
     case = CASES["ElectraForMultipleChoice"]
-    folder = write_folder(Case(case.name, case.config | {"summary_type": "mean"}, case.ids), tmp_path)
-    with pytest.raises(tuili.ModelUnsupportedError, match="summary_type is mean"):
+    folder = write_folder(Case(case.name, case.config | {key: value}, case.ids), tmp_path)
+    with pytest.raises(tuili.ModelUnsupportedError, match=f"{key} is {value}"):
         plan_model(folder)
+
+
+def test_heads_check_what_they_are_to_call(tmp_path):
+    for name in ("BertForMultipleChoice", "BertForNextSentencePrediction"):
+        with tuili.LLM(write_folder(CASES[name], tmp_path / name), num_threads=1) as llm:
+            ask = llm.classify if "Next" in name else functools.partial(llm.rank, QUESTION)
+            with pytest.raises(tuili.InvalidParameterError) as error:
+                ask(CHOICES, progress=3)
+            assert error.value.param == "progress"
 
 
 def test_a_head_answers_for_chosen_positions(loaded):

@@ -304,6 +304,8 @@ def test_rerank_orders_documents(embedder, vector_server):
     own = embedder.rank("the cat", documents, 2)
     shown = [(r["index"], r["relevance_score"], r["document"]["text"]) for r in answer["results"]]
     assert shown == [(r["index"], r["score"], r["text"]) for r in own]
+    body = {"query": "the cat", "documents": documents, "top_n": 0}
+    assert vector_server.ask("/v1/rerank", body).json()["error"]["param"] == "top_n"
 
 
 def test_documents_that_are_too_long_are_cut_where_it_is_asked_for(embedder, vector_server):

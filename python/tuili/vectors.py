@@ -126,6 +126,7 @@ class Vectors:
             raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
+        function_or_none("progress", progress)
         if self._loaded.head is not None and self._loaded.head.kind in ("sequence", "choices"):
             how, template = self._embedding, self._loaded.chat_template
             prompt = embedding.prompt_of(how.get("pair_prompts", {}), prompt_name) or None
@@ -154,6 +155,7 @@ class Vectors:
         """
         alone = not isinstance(texts, list)
         items = [texts] if alone else texts
+        function_or_none("progress", progress)
         results = classification.classify(self.task_model("classify"), items, truncation, progress)
         return results[0] if alone else results
 

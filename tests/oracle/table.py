@@ -10,17 +10,21 @@ class Table:
 
     def __init__(self, **widths: int) -> None:
         self._widths = list(widths.values())
-        self.passed = True
+        self.passed, self._n_rows = True, 0
         self._print([name.replace("_", " ") for name in widths] + [""])
         self._print(["-" * width for width in self._widths] + [""])
 
     def row(self, cells: Sequence[object], *, passed: bool) -> None:
         """One line; a row that did not pass makes the whole table fail."""
         self.passed &= passed
+        self._n_rows += 1
         self._print([str(cell) for cell in cells] + ["ok" if passed else "FAILED"])
 
     def finish(self) -> int:
-        """The exit status: 0 if every row passed, otherwise 1."""
+        """The exit status: 0 if every row passed, otherwise 1; and 1 if there is none."""
+        if not self._n_rows:
+            print("nothing was compared")
+            return 1
         print("all passed" if self.passed else "some rows FAILED")
         return 0 if self.passed else 1
 

@@ -188,7 +188,8 @@ class Requests:
         """POST /v1/rerank, in the shape that Jina and Cohere gave it. keep_on: as `embed`'s."""
         fields = self._fields(body)
         query, given = _required(fields, "query"), _required(fields, "documents")
-        top_n = fields.pop("top_n", None)
+        if (top_n := fields.pop("top_n", None)) is not None:
+            integer("top_n", top_n, 1, 2**31 - 1)
         with_text = fields.pop("return_documents", None)
         cut = fields.pop(_CUT, None)
         completions.check_names(fields)

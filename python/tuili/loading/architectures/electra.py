@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import expect_only, sizes
+from tuili.errors import ModelUnsupportedError
+from tuili.loading.architectures import sizes
 from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
@@ -15,6 +16,7 @@ from tuili.loading.architectures.encoders import (
     with_biases,
 )
 from tuili.loading.config import MAX_MODEL, Config
+from tuili.loading.files import shown
 
 _BODY = BODY_NAMES | with_biases([("embeddings_project", "embedding_in")])
 _HEADS = {
@@ -28,6 +30,7 @@ _HEADS = {
         "generator_lm_head": "out",
     },
 }
+_SUMMARY = {"summary_type": "first", "summary_use_proj": True, "summary_activation": "gelu"}
 IGNORED_TENSORS = (
     r"(electra\.)?embeddings\.position_ids", r"discriminator_predictions\..*", r"generator_.*",
 )  # fmt: skip
@@ -45,12 +48,11 @@ def spec(config: Config) -> ModelSpec:
     config.choice("position_embedding_type", ("absolute",), "absolute")
     refuse_flags(config, "is_decoder", "add_cross_attention")
     if config.head == "choices":
-        for key, usual in (
-            ("summary_type", "first"),
-            ("summary_use_proj", True),
-            ("summary_activation", "gelu"),
-        ):
-            expect_only(config, key, usual)
+        for key, usual in _SUMMARY.items():
+            if (value := config.values.get(key, usual)) != usual:  # null, too, which leaves a step out
+                raise ModelUnsupportedError(
+                    f"{config.what}: {key} is {shown(value)}; supported: {usual}", code="config_unsupported"
+                )
     return post_norm_encoder(
         config,
         size,
