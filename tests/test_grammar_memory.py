@@ -51,7 +51,7 @@ SYLLABLES = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS]
 class Syllables:
     special_ids = frozenset()
 
-    def token_bytes(self, token_id):
+    def token_bytes(self, token_id, first=False):
         return SYLLABLES[token_id].encode()
 
 def resident_bytes():

@@ -39,7 +39,6 @@ class Tokenizer:
     def __init__(self, loaded: LoadedTokenizer) -> None:
         self.loaded = loaded
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
-        self._first_bytes: dict[int, bytes] = {}
         self._writer: Tokenizer | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
@@ -241,10 +240,7 @@ class Tokenizer:
         if token_id >= len(self._bytes):
             return b""
         if first:
-            data = self._first_bytes.get(token_id)
-            if data is None:
-                data = self._first_bytes[token_id] = self._make_bytes(token_id, first=True)
-            return data
+            return self._make_bytes(token_id, first=True)
         data = self._bytes[token_id]
         if data is None:
             data = self._bytes[token_id] = self._make_bytes(token_id, first=False)
