@@ -50,6 +50,7 @@ SYLLABLES = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS]
 
 class Syllables:
     special_ids = frozenset()
+    first_differs = False
 
     def token_bytes(self, token_id, first=False):
         return SYLLABLES[token_id].encode()

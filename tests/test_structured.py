@@ -32,6 +32,7 @@ class Characters:
     """The vocabulary of `Letters`."""
 
     special_ids = frozenset({EOS})
+    first_differs = False
 
     def token_bytes(self, token_id, first=False):
         return chr(token_id).encode()

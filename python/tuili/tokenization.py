@@ -53,6 +53,12 @@ class Tokenizer:
         return frozenset(self.loaded.hidden)
 
     @property
+    def first_differs(self) -> bool:
+        """Whether tokens add other bytes at the beginning of a text: mostly, no space."""
+        told = self.loaded.token_bytes
+        return any(told(token, True) != told(token, False) for token in ("a", "▁a", " a"))
+
+    @property
     def mask_token(self) -> str | None:
         """What stands for a masked word, None if nothing does."""
         mask_id = self.loaded.mask_id

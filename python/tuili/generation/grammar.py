@@ -59,6 +59,8 @@ class Words(Protocol):
     """The bytes of a token, as `Tokenizer` has them, and the ids that stand for no text."""
 
     @property
+    def first_differs(self) -> bool: ...
+    @property
     def special_ids(self) -> frozenset[int]: ...
     def token_bytes(self, token_id: int, /, *, first: bool = False) -> bytes: ...
 
@@ -244,9 +246,8 @@ class Vocabulary:
         ordinary = [b"" if i in self.special_ids else data for i, data in enumerate(self._tokens)]
         self.later = self._index(ordinary)
         self.first: Index | None = None
-        # Those without a text are gaps, or beyond the tokenizer's.
-        first = [data and words.token_bytes(token_id, first=True) for token_id, data in enumerate(ordinary)]
-        if first != ordinary:
+        if words.first_differs:  # those without a text are gaps, or beyond the tokenizer's
+            first = [data and words.token_bytes(i, first=True) for i, data in enumerate(ordinary)]
             self._index_first(first, ordinary)
 
     def _index(self, ordinary: list[bytes]) -> Index:
