@@ -21,7 +21,7 @@ from tuili.generation.structure import Form, json_schema
 
 NAMES = ("smollm2-135m-instruct", "gemma3-270m")
 FIELDS = {
-    f"field{i}": {"type": "string", "pattern": f"[a-z]{{1,{30 + i % 50}}}x?(a|b|[0-9]+)"} for i in range(400)
+    f"field{i}": {"type": "string", "pattern": f"[a-z]{{1,{30 + i % 50}}}x?(a|b|[0-9]+)"} for i in range(120)
 }
 
 

@@ -50,8 +50,9 @@ SYLLABLES = [a + b + c for a in LETTERS for b in LETTERS for c in LETTERS]
 
 class Syllables:
     special_ids = frozenset()
+    first_differs = False
 
-    def token_bytes(self, token_id):
+    def token_bytes(self, token_id, first=False):
         return SYLLABLES[token_id].encode()
 
 def resident_bytes():

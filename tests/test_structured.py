@@ -32,8 +32,9 @@ class Characters:
     """The vocabulary of `Letters`."""
 
     special_ids = frozenset({EOS})
+    first_differs = False
 
-    def token_bytes(self, token_id):
+    def token_bytes(self, token_id, first=False):
         return chr(token_id).encode()
 
 
@@ -393,10 +394,10 @@ def test_closing_ends_what_compiles():
     compiling, release = threading.Event(), threading.Event()
 
     class Slow(Characters):
-        def token_bytes(self, token_id):
+        def token_bytes(self, token_id, first=False):
             compiling.set()
             release.wait(10)
-            return super().token_bytes(token_id)
+            return super().token_bytes(token_id, first)
 
     engine = engine_with(Grammars(Slow(), N_VOCAB, (EOS,)), start_thread=True)
     others = engine.submit(codes("a"), sampling(max_tokens=3))

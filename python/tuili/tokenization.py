@@ -39,7 +39,6 @@ class Tokenizer:
     def __init__(self, loaded: LoadedTokenizer) -> None:
         self.loaded = loaded
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
-        self._first_bytes: dict[int, bytes] = {}
         self._writer: Tokenizer | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
@@ -52,6 +51,12 @@ class Tokenizer:
     def special_ids(self) -> frozenset[int]:
         """The ids that `decode` leaves out and that only the model's own text may contain."""
         return frozenset(self.loaded.hidden)
+
+    @property
+    def first_differs(self) -> bool:
+        """Whether tokens add other bytes at the beginning of a text: mostly, no space."""
+        told = self.loaded.token_bytes
+        return any(told(token, True) != told(token, False) for token in ("a", "▁a", " a"))
 
     @property
     def mask_token(self) -> str | None:
@@ -241,10 +246,7 @@ class Tokenizer:
         if token_id >= len(self._bytes):
             return b""
         if first:
-            data = self._first_bytes.get(token_id)
-            if data is None:
-                data = self._first_bytes[token_id] = self._make_bytes(token_id, first=True)
-            return data
+            return self._make_bytes(token_id, first=True)
         data = self._bytes[token_id]
         if data is None:
             data = self._bytes[token_id] = self._make_bytes(token_id, first=False)

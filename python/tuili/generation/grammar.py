@@ -8,6 +8,10 @@ always or never.
 The first grammar of a model, or `Grammars.prepare`, has the library index the vocabulary, which takes 0.05 s
 for 49,000 tokens and 0.5 s for 262,000. It is one call, LLTokenizer, which builds a trie of all tokens and
 keeps the GIL (docs/performance.md): it happens once, on this thread, and no other can hide it.
+
+A text is asked for in bytes, and the library works byte by byte; a vocabulary need not have a token for each
+byte, nor does a token spell the same at a text's beginning, where many lose a space. `Vocabulary` deals with
+both.
 """
 
 from __future__ import annotations
@@ -47,12 +51,18 @@ FUEL = {
 }
 
 
+# 0xff is in no text, and the library's own mark of special tokens.
+BYTES = [bytes([byte]) for byte in range(255)] + [b""]
+
+
 class Words(Protocol):
     """The bytes of a token, as `Tokenizer` has them, and the ids that stand for no text."""
 
     @property
+    def first_differs(self) -> bool: ...
+    @property
     def special_ids(self) -> frozenset[int]: ...
-    def token_bytes(self, token_id: int, /) -> bytes: ...
+    def token_bytes(self, token_id: int, /, *, first: bool = False) -> bytes: ...
 
 
 def guarded(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -81,15 +91,15 @@ def library(param: str) -> Any:
 
 @dataclass(eq=False, slots=True)
 class Grammar:
-    """One that is compiled: a matcher at the beginning, which nobody may advance, and its mask.
+    """One that is compiled.
 
-    n_bytes  what they take at most
+    start    its beginning, which nobody may advance
+    n_bytes  what it takes at most
     worn     whether an output met a limit: the library counts the states of all outputs of a matcher's copies
              together, so that every later one would meet it, too
     """
 
-    matcher: Any
-    mask: np.ndarray
+    start: Constraint
     n_bytes: int
     worn: bool = False
 
@@ -97,39 +107,58 @@ class Grammar:
 class Constraint:
     """The place of one continuation in a grammar.
 
-    mask  uint32 [ceil(n_vocab / 32)]: the tokens that may come next (see Sequence.allow); valid until
-          `accept`
+    mask     uint32 [ceil(n_vocab / 32)]: the tokens that may come next (see Sequence.allow); valid until
+             `accept`
+    grammar  where it is to be noted that a limit was met
     """
 
-    def __init__(self, matcher: Any, mask: np.ndarray, grammar: Grammar) -> None:
-        self._matcher, self._grammar = matcher, grammar
-        self.mask = mask
+    def __init__(self, vocabulary: Vocabulary, matcher: Any, opening: Any | None) -> None:
+        """matcher, opening: of the same grammar; the second reads tokens as they are at a text's beginning,
+        None where that is no difference.
+        """
+        self._vocabulary, self._matcher, self._opening = vocabulary, matcher, opening
+        self._words = np.zeros(vocabulary.n_words, np.uint32)
+        self.mask = self._words[: vocabulary.n_own_words]
+        self.grammar: Grammar | None = None
 
     def accept(self, token_id: int) -> bool:
         """Take a token that the mask allows; returns whether the grammar is finished: nothing can follow."""
-        guarded(self._matcher.consume_token, token_id)
-        self._check()
+        if self._opening is None:
+            self._take(self._matcher, [token_id])
+        elif token_id in self._vocabulary.special_ids:  # no text: the next one is at its beginning, too
+            self._take(self._opening, [token_id])
+            self._take(self._matcher, [token_id])
+        else:
+            self._opening = None
+            spelt = self._vocabulary.first_spelling(token_id)
+            # A grammar can also ask for a token by its number.
+            by_text = guarded(self._matcher.validate_tokens, spelt) == len(spelt)
+            self._take(self._matcher, spelt if by_text else [token_id])
         return bool(self._matcher.is_stopped())
 
-    def _check(self) -> None:
+    def _take(self, matcher: Any, token_ids: list[int]) -> None:
+        guarded(matcher.consume_tokens, token_ids)
+        self._check(matcher)
+
+    def _check(self, matcher: Any) -> None:
         try:
-            check_matcher(self._matcher)
+            check_matcher(matcher)
         except GrammarError as error:
-            self._grammar.worn |= error.code != UNSATISFIABLE
+            if self.grammar is not None:
+                self.grammar.worn |= error.code != UNSATISFIABLE
             raise
 
     def ends_with(self, token_id: int) -> bool:
         """What `accept` would return; the place stays."""
-        return self._twin().accept(token_id)
+        return self.twin().accept(token_id)
 
     def after(self, token_id: int) -> Constraint:
         """The place after a token that the mask allows. Its mask is empty if no token can follow.
 
         raises  GrammarError if too much fuel is needed to tell
         """
-        twin = self._twin()
+        twin = self.twin()
         twin.accept(token_id)
-        twin.mask = np.zeros_like(self.mask)
         try:
             twin.look_ahead()
         except GrammarError as error:
@@ -138,47 +167,122 @@ class Constraint:
             twin.mask[:] = 0
         return twin
 
-    def _twin(self) -> Constraint:
-        return Constraint(guarded(self._matcher.deep_copy), self.mask, self._grammar)
+    def twin(self) -> Constraint:
+        """One that goes on from here by itself."""
+        opening = None if self._opening is None else guarded(self._opening.deep_copy)
+        twin = Constraint(self._vocabulary, guarded(self._matcher.deep_copy), opening)
+        twin._words[:] = self._words
+        twin.grammar = self.grammar
+        return twin
 
     def look_ahead(self) -> None:
         """Make the mask for the next token.
 
         raises  GrammarError if no token can follow, or too much fuel is needed to tell
         """
-        fill(self._matcher, self.mask)
-        self._check()
+        self._fill(self._matcher)
+        if self._opening is not None:
+            as_later = bool(self.mask.any())
+            self._fill(self._opening)
+            self._vocabulary.complete_first(self.mask, as_later)
+        if not self.mask.any():
+            raise unsatisfiable()
+
+    def _fill(self, matcher: Any) -> None:
+        guarded(matcher.unsafe_compute_mask_ptr, self._words.ctypes.data, self._words.nbytes)
+        self._check(matcher)
 
 
-def fill(matcher: Any, mask: np.ndarray) -> None:
-    guarded(matcher.unsafe_compute_mask_ptr, mask.ctypes.data, mask.nbytes)
+def unsatisfiable() -> GrammarError:
+    return GrammarError("no text satisfies the grammar", code=UNSATISFIABLE)
 
 
 def check_matcher(matcher: Any) -> None:
     if matcher.is_error():
         problem = matcher.get_error()
         if "NoExtension" in problem:
-            raise GrammarError("no text satisfies the grammar", code=UNSATISFIABLE)
+            raise unsatisfiable()
         raise GrammarError(f"the grammar is refused: {shown(problem, 200)}")
 
 
-class Vocabulary:
-    """What the library asks of a tokenizer. It tokenizes forced text itself, from the tokens' bytes."""
+class Index:
+    """Tokens as the library knows them: what it asks of a tokenizer. It tokenizes forced text itself, from
+    the tokens' bytes.
+    """
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, words: Words, n_vocab: int, eos_ids: tuple[int, ...]) -> None:
-        self.tokens = [words.token_bytes(token_id) for token_id in range(n_vocab)]
-        self.special_token_ids = sorted(words.special_ids | set(eos_ids))
-        self.eos_token_id = eos_ids[0]
+    def __init__(self, tokens: list[bytes], special_ids: Iterable[int], eos_ids: tuple[int, ...]) -> None:
+        self.tokens, self.special_token_ids, self.eos_token_id = tokens, sorted(special_ids), eos_ids[0]
         # Without slices: they make masks in long strings faster by a tenth of a millisecond, and this slower.
         make = library("grammar").LLTokenizer
-        self.backend = guarded(make, self, n_vocab=n_vocab, eos_token=list(eos_ids), slices=[])
+        self.backend = guarded(make, self, n_vocab=len(tokens), eos_token=list(eos_ids), slices=[])
 
     def __call__(self, text: str | bytes) -> list[int]:
         data = text.encode() if isinstance(text, str) else text
         return list(self.backend.greedy_tokenize(data.decode("utf-8", "replace")))
+
+
+class Vocabulary:
+    """A model's tokens for the library, and two things that it does not know of.
+
+    Without a token for a byte that must come next, such as the one that 一 and 二 begin with, it finds no
+    token at all, or leaves the byte out. So it is told of one for every byte, beyond the model's own, where
+    masks have no place for them.
+
+    Where tokens differ at the beginning of a text, it has an index of the tokens as they are there, for the
+    first mask alone; what the first token says is taken byte by byte.
+
+    n_words, n_own_words  of a mask as the library fills it, and of those the model's
+    """
+
+    def __init__(self, words: Words, n_vocab: int, eos_ids: tuple[int, ...]) -> None:
+        self._tokens = [words.token_bytes(token_id) for token_id in range(n_vocab)]
+        self._eos_ids = eos_ids
+        self.special_ids = frozenset(i for i in words.special_ids | set(eos_ids) if i < n_vocab)
+        self.n_own_words = (n_vocab + 31) // 32
+        self.n_words = self.n_own_words + len(BYTES) // 32
+        ordinary = [b"" if i in self.special_ids else data for i, data in enumerate(self._tokens)]
+        self.later = self._index(ordinary)
+        self.first: Index | None = None
+        if words.first_differs:  # those without a text are gaps, or beyond the tokenizer's
+            first = [data and words.token_bytes(i, first=True) for i, data in enumerate(ordinary)]
+            self._index_first(first, ordinary)
+
+    def _index(self, ordinary: list[bytes]) -> Index:
+        """Of these, the special tokens, and those for bytes that have none, from the next whole word on."""
+        tokens = [self._tokens[i] if i in self.special_ids else data for i, data in enumerate(ordinary)]
+        tokens += [b""] * (32 * self.n_own_words - len(tokens))
+        known = {data for data in ordinary if len(data) == 1}
+        tokens += [b"" if data in known else data for data in BYTES]
+        return Index(tokens, self.special_ids, self._eos_ids)
+
+    def _index_first(self, first: list[bytes], later: list[bytes]) -> None:
+        """Of tokens that are alike at the beginning the library is told one, as it forces one only."""
+        known: dict[bytes, int] = {}
+        same = [known.setdefault(data, i) if data else i for i, data in enumerate(first)]
+        self.first = self._index([data if same[i] == i else b"" for i, data in enumerate(first)])
+        self._first, self._same = first, np.array(same)
+        self._silent = np.array([not now and bool(then) for now, then in zip(first, later, strict=True)])
+        indexed = enumerate(self.later.tokens)
+        self._byte_ids = {data[0]: i for i, data in indexed if len(data) == 1 and i not in self.special_ids}
+
+    def first_spelling(self, token_id: int) -> list[int]:
+        """Tokens that say later what this one says at the beginning of a text."""
+        data = self._first[token_id]
+        return [token_id] if data == self._tokens[token_id] else [self._byte_ids[byte] for byte in data]
+
+    def complete_first(self, mask: np.ndarray, as_later: bool) -> None:
+        """Allow the tokens that the index of first ones left out: those that say the same as one that may
+        come, and, if any may come `as_later`, those that say nothing.
+        """
+        bits = np.unpackbits(mask.astype("<u4").view(np.uint8), bitorder="little")
+        own = bits[: len(self._same)]
+        own[:] = own[self._same]
+        if as_later:
+            own[self._silent] = 1
+        mask[:] = np.packbits(bits, bitorder="little").view("<u4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +337,7 @@ class Grammars(Worker):
             return
         try:
             made = self._compile(message.form)
-            outcome: list[Constraint] | TuiliError = [
-                Constraint(guarded(made.matcher.deep_copy), made.mask.copy(), made) for _ in range(message.n)
-            ]
+            outcome: list[Constraint] | TuiliError = [made.start.twin() for _ in range(message.n)]
         except TuiliError as error:
             outcome = error
         except BaseException as error:  # the library's panics, too
@@ -260,20 +362,14 @@ class Grammars(Worker):
         if kept is not None and not kept.worn:
             self._compiled.move_to_end(form)
             return kept
-        made, backend = library(form.kind), self._index().backend
-        start = time.thread_time()
-        matcher = guarded(
-            made.LLMatcher,
-            backend,
-            guarded(_source, made.LLMatcher, form),
-            log_level=0,
-            limits=made.LLParserLimits(**FUEL),
-        )
-        check_matcher(matcher)
-        mask = np.zeros((self._n_vocab + 31) // 32, np.uint32)
-        fill(matcher, mask)
-        check_matcher(matcher)
-        compiled = Grammar(matcher, mask, _bytes_of(form, time.thread_time() - start))
+        library(form.kind)
+        vocabulary = self._index()
+        begun = time.thread_time()
+        opening = None if vocabulary.first is None else _matcher(vocabulary.first, form)
+        start = Constraint(vocabulary, _matcher(vocabulary.later, form), opening)
+        start.look_ahead()
+        compiled = Grammar(start, _bytes_of(form, time.thread_time() - begun, 1 if opening is None else 2))
+        start.grammar = compiled
         self._forget(form)
         self._compiled[form] = compiled
         self._kept_bytes += compiled.n_bytes
@@ -286,9 +382,22 @@ class Grammars(Worker):
             self._kept_bytes -= kept.n_bytes
 
 
-def _bytes_of(form: Form, seconds: float) -> int:
+def _matcher(index: Index, form: Form) -> Any:
+    made = library(form.kind)
+    matcher = guarded(
+        made.LLMatcher,
+        index.backend,
+        guarded(_source, made.LLMatcher, form),
+        log_level=0,
+        limits=made.LLParserLimits(**FUEL),
+    )
+    check_matcher(matcher)
+    return matcher
+
+
+def _bytes_of(form: Form, seconds: float, n_matchers: int) -> int:
     """What a compiled grammar takes at most that so much of a processor's time has made."""
-    return GRAMMAR_BYTES + CHARACTER_BYTES * len(form.text) + int(SECOND_BYTES * seconds)
+    return n_matchers * (GRAMMAR_BYTES + CHARACTER_BYTES * len(form.text)) + int(SECOND_BYTES * seconds)
 
 
 def _source(matcher: Any, form: Form) -> str:
