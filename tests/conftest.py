@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import gc
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    import tuili
+    from tiny_server import Running
 
 # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,3 +67,23 @@ def isas() -> list[str]:
     from tuili import _core
 
     return list(_core.available_isas())
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuili.LLM]:
+    import tuili
+    from tiny_files import write_hf_folder
+    from tiny_models import tiny_bert
+
+    path = write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("models") / "bert")
+    with tuili.LLM(path, num_threads=1) as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="module")
+def vector_server(embedder: tuili.LLM) -> Iterator[Running]:
+    """A server of `embedder`."""
+    from tiny_server import running
+
+    with running(embedder, served_model_name="minilm") as server:
+        yield server

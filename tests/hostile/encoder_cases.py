@@ -59,6 +59,11 @@ def settings() -> Iterator[Case]:
     yield albert("groups 0", F, "config_value", num_hidden_groups=0)
     yield albert("inner layers", F, "config_value", inner_group_num=4096)
 
+    choices = BERT | {"architectures": ["ElectraForMultipleChoice"], "summary_activation": None}
+    yield Case(
+        "CF-03", "electra summary without an activation", folder(config=choices), U, "config_unsupported"
+    )
+
     windows = {"architectures": ["MistralModel"], "num_key_value_heads": 2, "is_causal": False}
     narrow = {"architectures": ["OPTModel"], "ffn_dim": 32, "word_embed_proj_dim": 16}
     for name, changes in (("windows on both sides", windows), ("narrow embedding without words", narrow)):

@@ -1,0 +1,89 @@
+"""The HTTP server's vectors and rankings, which are those of the library."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import openai
+import pytest
+
+import tuili
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_embeddings_are_those_of_the_library(embedder, vector_server, form):
+    texts = ["a cat", "the house in the river"]
+    with openai.OpenAI(base_url=f"{vector_server.url}/v1", api_key="unused") as client:
+        answer = client.embeddings.create(model="minilm", input=texts, encoding_format=form)
+    vectors = [
+        np.frombuffer(base64.b64decode(item.embedding), "<f4") if form == "base64" else item.embedding
+        for item in answer.data
+    ]
+    assert np.array_equal(np.array(vectors, np.float32), embedder.embed(texts))
+    assert answer.usage.prompt_tokens == sum(len(embedder.tokenizer.encode(text)) for text in texts)
+
+
+@pytest.mark.parametrize("form", ["hex", "", [], {}, False, 1])
+def test_a_form_of_vectors_that_is_none_is_400(vector_server, form):
+    answer = vector_server.ask("/v1/embeddings", {"input": "a", "encoding_format": form})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "encoding_format")
+
+
+@pytest.mark.parametrize("texts", [[], [1, 2], [[1]], {"a": 1}, ["a", None]])
+def test_what_is_no_text_is_400(vector_server, texts):
+    answer = vector_server.ask("/v1/embeddings", {"input": texts})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "input")
+
+
+def test_a_text_that_is_too_long_is_no_advice_for_python(vector_server):
+    answer = vector_server.ask("/v1/embeddings", {"input": "the " * 600})
+    assert answer.code == "prompt_too_long" and "truncation" not in answer.json()["error"]["message"]
+
+
+def test_rerank_ends_when_its_client_has_left(embedder):
+    from tuili.server.requests import Requests
+
+    batches = []
+
+    def keep_on(done, total):
+        batches.append(done)
+        raise tuili.RequestCancelled("the client left")
+
+    body = json.dumps({"query": "a", "documents": [f"{i} the cat" for i in range(1000)]}).encode()
+    with pytest.raises(tuili.RequestCancelled):
+        Requests(embedder, "minilm", 1.0).rerank(body, keep_on)
+    assert len(batches) == 1 and 0 < batches[0] < 1000
+
+
+def test_rerank_orders_documents(embedder, vector_server):
+    documents = ["the cat", "a house", "rivers and the sea"]
+    answer = vector_server.ask("/v1/rerank", {"query": "the cat", "documents": documents, "top_n": 2}).json()
+    own = embedder.rank("the cat", documents, 2)
+    shown = [(r["index"], r["relevance_score"], r["document"]["text"]) for r in answer["results"]]
+    assert shown == [(r["index"], r["score"], r["text"]) for r in own]
+    body = {"query": "the cat", "documents": documents, "top_n": 0}
+    assert vector_server.ask("/v1/rerank", body).json()["error"]["param"] == "top_n"
+
+
+def test_documents_that_are_too_long_are_cut_where_it_is_asked_for(embedder, vector_server):
+    long = "the cat " * 300
+    body = {"query": "the cat", "documents": ["a house", long]}
+    assert vector_server.ask("/v1/rerank", body).code == "prompt_too_long"
+    most = embedder.config["max_model_len"]
+    for given, limit in ((-1, most), (most, most), (8, 8)):
+        answer = vector_server.ask("/v1/rerank", body | {"truncate_prompt_tokens": given}).json()
+        own = embedder.rank("the cat", body["documents"], truncation=True, max_length=limit)
+        scores = [(one["index"], one["relevance_score"]) for one in answer["results"]]
+        assert scores == [(one["index"], one["score"]) for one in own]
+        lengths = [len(embedder.tokenizer.encode(text)) for text in ("the cat", *body["documents"])]
+        assert answer["usage"]["prompt_tokens"] == sum(min(length, limit) for length in lengths)
+    for wrong in (0, -2, most + 1, "8", True):
+        error = vector_server.ask("/v1/rerank", body | {"truncate_prompt_tokens": wrong}).json()["error"]
+        assert error["param"] == "truncate_prompt_tokens"
+    texts = {"input": [long, "a house"], "truncate_prompt_tokens": 8}
+    answer = vector_server.ask("/v1/embeddings", texts).json()
+    own = embedder.embed(texts["input"], truncation=True, max_length=8)
+    assert [one["embedding"] for one in answer["data"]] == own.tolist()
+    assert answer["usage"]["prompt_tokens"] == 8 + len(embedder.tokenizer.encode("a house"))
