@@ -122,7 +122,9 @@ class Pieces:
     def __init__(self, rng):
         letters = ALPHABET.replace(" ", "")
         pieces = {"".join(rng.choices(letters, k=rng.randint(1, 2))) for _ in range(12)}
-        self.pieces = ["</s>", *sorted({" " * rng.randint(0, 1) + piece for piece in pieces} | {" "})]
+        spaces = ["", " ", "", " "]
+        spelt = {space + piece for piece in pieces for space in rng.sample(spaces, 2)}  # both, or one of them
+        self.pieces = ["</s>", *sorted(spelt | {" "})]
 
     def token_bytes(self, token_id, first=False):
         data = self.pieces[token_id].encode()
