@@ -4,8 +4,10 @@ text does not show. Catalogue rows REQ-10, REQ-12, CAN-01, CAN-06.
 
 from __future__ import annotations
 
+import gc
 import random
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -120,7 +122,9 @@ class Pieces:
     def __init__(self, rng):
         letters = ALPHABET.replace(" ", "")
         pieces = {"".join(rng.choices(letters, k=rng.randint(1, 2))) for _ in range(12)}
-        self.pieces = ["</s>", *sorted({" " * rng.randint(0, 1) + piece for piece in pieces} | {" "})]
+        spaces = ["", " ", "", " "]
+        spelt = {space + piece for piece in pieces for space in rng.sample(spaces, 2)}  # both, or one of them
+        self.pieces = ["</s>", *sorted(spelt | {" "})]
 
     def token_bytes(self, token_id, first=False):
         data = self.pieces[token_id].encode()
@@ -176,3 +180,70 @@ def test_masks_hold_what_fits_and_nothing_else(seed):
         for constraint in arrived[0]:
             found = walk(words, constraint, language, rng)
             assert found is None or found in language
+
+
+# --- what grammars say of tokens and not of text
+
+
+class Twins(Pieces):
+    """Two that say the same in the beginning, and none that says nothing there."""
+
+    def __init__(self):
+        self.pieces = ["</s>", " one", "one", "o", "n", "e", "two", "x"]
+
+
+def begin(words, **form):
+    """The place before the first token, and what compiled it."""
+    grammars = Grammars(words, len(words.pieces), (EOS,), start_thread=False)
+    arrived = []
+    grammars.handle(Compilation(form_of(SamplingParams(**form)), 1, arrived.append, lambda: True))
+    [[constraint]] = arrived
+    return constraint, grammars
+
+
+def allowed(constraint):
+    return np.flatnonzero(np.unpackbits(constraint.mask.view(np.uint8), bitorder="little")).tolist()
+
+
+@pytest.mark.parametrize(
+    ("grammar", "first"),
+    [
+        ('start: <[1]> "two"', [1]),
+        ('start: <[2]> "two"', [2]),
+        ('start: <[1-2]> "two"', [1, 2]),
+        ('start: "one" "two"', [1, 2]),
+    ],
+)
+def test_a_token_named_by_its_number_is_that_one_alone(grammar, first):
+    words = Twins()
+    for token_id in first:
+        constraint, _ = begin(words, grammar=grammar)
+        assert allowed(constraint) == first
+        constraint.accept(token_id)
+        constraint.look_ahead()
+        assert allowed(constraint) == [words.pieces.index("two")]
+
+
+def test_the_first_token_is_counted_as_one():
+    words = Twins()
+    constraint, _ = begin(words, grammar='start: some "x"\nsome[max_tokens=2]: /[a-z ]*/')
+    for token_id in (1, 6):
+        constraint.accept(token_id)
+        constraint.look_ahead()
+    assert allowed(constraint) == [words.pieces.index("x")]
+
+
+def test_what_is_forgotten_is_freed_without_a_garbage_collection():
+    gc.collect()
+    gc.disable()
+    try:
+        constraint, grammars = begin(Twins(), choice=["one", "two"])
+        [(form, compiled)] = grammars._compiled.items()
+        kept = [weakref.ref(compiled.start), weakref.ref(grammars._vocabulary.first)]
+        del compiled, constraint
+        grammars._forget(form)
+        assert [ref() is None for ref in kept] == [True, False]
+        del grammars
+        assert [ref() is None for ref in kept] == [True, True]
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -103,6 +104,13 @@ class Grammar:
     n_bytes: int
     worn: bool = False
 
+    def begin(self) -> Constraint:
+        """The place of a new output. The start itself does not know of this: what is forgotten is to be freed
+        at once, not at the next garbage collection."""
+        place = self.start.twin()
+        place.grammar = self
+        return place
+
 
 class Constraint:
     """The place of one continuation in a grammar.
@@ -184,7 +192,8 @@ class Constraint:
         if self._opening is not None:
             as_later = bool(self.mask.any())
             self._fill(self._opening)
-            self._vocabulary.complete_first(self.mask, as_later)
+            forced = guarded(self._opening.compute_ff_bytes)
+            self._vocabulary.complete_first(self.mask, forced, as_later)
         if not self.mask.any():
             raise unsatisfiable()
 
@@ -205,22 +214,38 @@ def check_matcher(matcher: Any) -> None:
         raise GrammarError(f"the grammar is refused: {shown(problem, 200)}")
 
 
-class Index:
-    """Tokens as the library knows them: what it asks of a tokenizer. It tokenizes forced text itself, from
-    the tokens' bytes.
+@dataclass(eq=False)
+class Told:
+    """What the library asks of a tokenizer, and keeps. It does not hold the index, which holds the library's
+    own object: no garbage collector would see that circle.
     """
+
+    tokens: list[bytes]
+    special_token_ids: list[int]
+    eos_token_id: int
+    index: weakref.ref[Index]
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
+    def __call__(self, text: str | bytes) -> list[int]:
+        index = self.index()
+        assert index is not None
+        return index.tokenize(text.encode() if isinstance(text, str) else text)
+
+
+class Index:
+    """Tokens as the library knows them. It tokenizes forced text itself, from the tokens' bytes."""
+
     def __init__(self, tokens: list[bytes], special_ids: Iterable[int], eos_ids: tuple[int, ...]) -> None:
-        self.tokens, self.special_token_ids, self.eos_token_id = tokens, sorted(special_ids), eos_ids[0]
+        told = Told(tokens, sorted(special_ids), eos_ids[0], weakref.ref(self))
         # Without slices: they make masks in long strings faster by a tenth of a millisecond, and this slower.
         make = library("grammar").LLTokenizer
-        self.backend = guarded(make, self, n_vocab=len(tokens), eos_token=list(eos_ids), slices=[])
+        self.backend = guarded(make, told, n_vocab=len(tokens), eos_token=list(eos_ids), slices=[])
+        told.tokens = []  # the library has them now
 
-    def __call__(self, text: str | bytes) -> list[int]:
-        data = text.encode() if isinstance(text, str) else text
+    def tokenize(self, data: bytes) -> list[int]:
+        """The longest token first, and so on."""
         return list(self.backend.greedy_tokenize(data.decode("utf-8", "replace")))
 
 
@@ -232,54 +257,59 @@ class Vocabulary:
     masks have no place for them.
 
     Where tokens differ at the beginning of a text, it has an index of the tokens as they are there, for the
-    first mask alone; what the first token says is taken byte by byte.
+    first mask alone; what the first token says is taken as tokens that say it later, few of them, because a
+    grammar can count them.
 
     n_words, n_own_words  of a mask as the library fills it, and of those the model's
     """
 
     def __init__(self, words: Words, n_vocab: int, eos_ids: tuple[int, ...]) -> None:
-        self._tokens = [words.token_bytes(token_id) for token_id in range(n_vocab)]
         self._eos_ids = eos_ids
         self.special_ids = frozenset(i for i in words.special_ids | set(eos_ids) if i < n_vocab)
         self.n_own_words = (n_vocab + 31) // 32
         self.n_words = self.n_own_words + len(BYTES) // 32
-        ordinary = [b"" if i in self.special_ids else data for i, data in enumerate(self._tokens)]
-        self.later = self._index(ordinary)
+        self._tokens = [words.token_bytes(token_id) for token_id in range(n_vocab)]
+        self.later = self._index(self._tokens)
         self.first: Index | None = None
-        if words.first_differs:  # those without a text are gaps, or beyond the tokenizer's
-            first = [data and words.token_bytes(i, first=True) for i, data in enumerate(ordinary)]
-            self._index_first(first, ordinary)
+        if words.first_differs:
+            self._index_first(words)
 
-    def _index(self, ordinary: list[bytes]) -> Index:
-        """Of these, the special tokens, and those for bytes that have none, from the next whole word on."""
-        tokens = [self._tokens[i] if i in self.special_ids else data for i, data in enumerate(ordinary)]
-        tokens += [b""] * (32 * self.n_own_words - len(tokens))
-        known = {data for data in ordinary if len(data) == 1}
-        tokens += [b"" if data in known else data for data in BYTES]
-        return Index(tokens, self.special_ids, self._eos_ids)
+    def _index(self, tokens: list[bytes]) -> Index:
+        """Of these, and of those for bytes that have none, from the next whole word on."""
+        known = {data for i, data in enumerate(tokens) if len(data) == 1 and i not in self.special_ids}
+        gap = [b""] * (32 * self.n_own_words - len(tokens))
+        spare = [b"" if data in known else data for data in BYTES]
+        return Index([*tokens, *gap, *spare], self.special_ids, self._eos_ids)
 
-    def _index_first(self, first: list[bytes], later: list[bytes]) -> None:
-        """Of tokens that are alike at the beginning the library is told one, as it forces one only."""
+    def _index_first(self, words: Words) -> None:
+        first = list(self._tokens)
+        for i, data in enumerate(self._tokens):  # those without a text are gaps, or beyond the tokenizer's
+            if data and i not in self.special_ids:
+                first[i] = words.token_bytes(i, first=True)
+        self.first = self._index(first)
+        pairs = enumerate(zip(first, self._tokens, strict=True))
+        self._first = {i: now for i, (now, later) in pairs if now != later}
+        self._silent = [i for i, data in self._first.items() if not data]
         known: dict[bytes, int] = {}
-        same = [known.setdefault(data, i) if data else i for i, data in enumerate(first)]
-        self.first = self._index([data if same[i] == i else b"" for i, data in enumerate(first)])
-        self._first, self._same = first, np.array(same)
-        self._silent = np.array([not now and bool(then) for now, then in zip(first, later, strict=True)])
-        indexed = enumerate(self.later.tokens)
-        self._byte_ids = {data[0]: i for i, data in indexed if len(data) == 1 and i not in self.special_ids}
+        same = (i if i in self.special_ids else known.setdefault(data, i) for i, data in enumerate(first))
+        self._same = np.fromiter(same, np.int32, len(first))
 
     def first_spelling(self, token_id: int) -> list[int]:
         """Tokens that say later what this one says at the beginning of a text."""
-        data = self._first[token_id]
-        return [token_id] if data == self._tokens[token_id] else [self._byte_ids[byte] for byte in data]
+        data = self._first.get(token_id)
+        return [token_id] if data is None else self.later.tokenize(data)
 
-    def complete_first(self, mask: np.ndarray, as_later: bool) -> None:
-        """Allow the tokens that the index of first ones left out: those that say the same as one that may
-        come, and, if any may come `as_later`, those that say nothing.
+    def complete_first(self, mask: np.ndarray, forced: bytes, as_later: bool) -> None:
+        """Allow the tokens that the index of first ones leaves out: beside the one that it picks for a text
+        that is `forced`, those that say the same; and, if any may come `as_later`, those that say nothing.
         """
         bits = np.unpackbits(mask.astype("<u4").view(np.uint8), bitorder="little")
         own = bits[: len(self._same)]
-        own[:] = own[self._same]
+        allowed = np.flatnonzero(own)
+        if len(allowed) == 1:
+            data = self._first.get(allowed[0], self._tokens[allowed[0]])
+            if data and forced.startswith(data):  # and not one that the grammar asks for by its number
+                own[self._same == self._same[allowed[0]]] = 1
         if as_later:
             own[self._silent] = 1
         mask[:] = np.packbits(bits, bitorder="little").view("<u4")
@@ -337,7 +367,7 @@ class Grammars(Worker):
             return
         try:
             made = self._compile(message.form)
-            outcome: list[Constraint] | TuiliError = [made.start.twin() for _ in range(message.n)]
+            outcome: list[Constraint] | TuiliError = [made.begin() for _ in range(message.n)]
         except TuiliError as error:
             outcome = error
         except BaseException as error:  # the library's panics, too
@@ -369,7 +399,6 @@ class Grammars(Worker):
         start = Constraint(vocabulary, _matcher(vocabulary.later, form), opening)
         start.look_ahead()
         compiled = Grammar(start, _bytes_of(form, time.thread_time() - begun, 1 if opening is None else 2))
-        start.grammar = compiled
         self._forget(form)
         self._compiled[form] = compiled
         self._kept_bytes += compiled.n_bytes
