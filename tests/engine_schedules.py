@@ -71,7 +71,7 @@ def draw_options(rng):
         "encoder_no_repeat_ngram_size": [3, 6],
         "bad_words": [["ab", chr(rng.randrange(1, 299))]],
         "begin_suppress_tokens": [rng.sample(range(1, 299), 50)],
-        "exponential_decay_length_penalty": [(rng.randint(0, 30), 1.1)],
+        "exponential_decay_length_penalty": [(rng.randint(8, 40), 1.02)],
         "logit_bias": [{rng.randrange(299): 0.3}],
     }.items():
         if rng.random() < 0.25:
