@@ -6,18 +6,14 @@ from pathlib import Path
 
 import gguf
 
-from gguf_families import Tensors, Values
+from gguf_families import Tensors, Values, write_widths
 from tiny_files import BERT_SPECIALS, bert_vocabulary, gguf_word_pieces
 
 
 def write_encoder(arch: gguf.MODEL_ARCH, config: Values, tensors: Tensors, path: Path) -> Path:
     """An encoder with the tiny BERT's words as a GGUF file; the settings under BERT's names."""
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
+    write_widths(writer, config)
     writer.add_layer_norm_eps(config["layer_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_causal_attention(False)

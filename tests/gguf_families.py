@@ -463,13 +463,18 @@ FAMILIES = [
 GGUF_NAMES = {family.architecture: gguf.MODEL_ARCH_NAMES[family.arch] for family in FAMILIES}
 
 
-def _write_sizes(writer: gguf.GGUFWriter, config: Values) -> None:
-    """What the converter writes for every model of text."""
+def write_widths(writer: gguf.GGUFWriter, config: Values) -> None:
+    """What the converter writes for every model."""
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
+
+
+def _write_sizes(writer: gguf.GGUFWriter, config: Values) -> None:
+    """What the converter writes for every model of text."""
+    write_widths(writer, config)
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)

@@ -161,12 +161,10 @@ def _best_spans(
     for more in range(products.shape[1]):
         products[: n_tokens - more, more] = starts[: n_tokens - more] * ends[more:]
     flat_products = products.ravel()
-    if n < flat_products.size:  # those no worse than the n-th, of which few are sorted
-        least = np.partition(flat_products, -n)[-n]
-        found = np.flatnonzero(flat_products >= least)
-    else:
-        found = np.arange(flat_products.size)
-    for flat in found[np.argsort(-flat_products[found], kind="stable")][:n]:
+    n = min(n, flat_products.size)
+    least = np.partition(flat_products, -n)[-n]
+    few = np.flatnonzero(flat_products >= least)  # all that are no worse than the n-th, to be sorted
+    for flat in few[np.argsort(-flat_products[few], kind="stable")][:n]:
         first, more = divmod(int(flat), products.shape[1])
         if first + more < n_tokens:
             yield float(products[first, more]), first, first + more
