@@ -46,8 +46,6 @@ def saved(case: Case, folder: Path, seed: int) -> tuple[np.ndarray, list[int], f
                 continue
             gain = parameter.ndim == 1 and float(parameter.mean()) > 0.5
             parameter.copy_(torch.randn_like(parameter) * 0.15 + (1.0 if gain else 0.0))
-        # M2M100's padding has no position in transformers, a rule that no text of a trained model meets.
-        model.generation_config.bad_words_ids = [[settings.pad_token_id]]
         source = torch.tensor([source_ids()])
         logits = model(input_ids=source, decoder_input_ids=torch.tensor([target_ids(case)])).logits[0].numpy()
         found = model.generate(

@@ -90,6 +90,13 @@ def case(model_type: str, architecture: str, settings: dict[str, Any], note: str
     return Case(name, config, ids, types)
 
 
+def with_padding(plain: Case) -> Case:
+    """A text that holds padding, which has no position in RoBERTa and its kin."""
+    ids, padding = list(plain.ids), plain.config["pad_token_id"]
+    ids[0] = ids[6] = ids[7] = padding
+    return dataclasses.replace(plain, ids=ids)
+
+
 def _cases() -> Iterator[Case]:
     heads = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
     roberta_base = BASE | {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
@@ -209,6 +216,9 @@ def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     yield from _choices_cases(modern, mpnet)
     far = mpnet | {"max_position_embeddings": 220, "relative_attention_num_buckets": 40, "hidden_act": "relu"}
     yield dataclasses.replace(case("mpnet", "MPNetModel", far, "far"), ids=ids_for("far", 210))
+    roberta = BASE | {"type_vocab_size": 1, "pad_token_id": 3}
+    yield with_padding(case("roberta", "RobertaModel", roberta, "padding"))
+    yield with_padding(case("mpnet", "MPNetModel", mpnet, "padding"))
 
 
 def _choices_cases(modern: dict[str, Any], mpnet: dict[str, Any]) -> Iterator[Case]:

@@ -173,13 +173,20 @@ def _linear(w: Weights, name: str, x: Array) -> Array:
     return gemm(x, w[name], w.get(f"{name}.bias"))
 
 
+def position_rows(spec: Any, ids: Array) -> Array:
+    """Of learned positions; padding, which encoders do not count, has the row before the first."""
+    is_padding = np.asarray(ids) == spec.padding_id
+    counted = np.cumsum(~is_padding) - 1 if spec.kind == "encoder" else np.arange(len(ids))
+    return np.where(is_padding, -1, counted) + spec.position_offset
+
+
 def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
     """Token, position and type embeddings, added and normed as the spec says."""
     h = embedding(w["token_embedding"], ids, spec.embedding_scale)
     if spec.d_embedding:
         h = gemm(h, w["embedding_in"])
     if spec.n_positions_learned:
-        h = h + np.asarray(w["position_embedding"], np.float64)[np.arange(len(ids)) + spec.position_offset]
+        h = h + np.asarray(w["position_embedding"], np.float64)[position_rows(spec, ids)]
     if spec.n_token_types:
         h = h + np.asarray(w["token_type_embedding"], np.float64)[types]
     return _norm(spec, w, "embedding_norm", h) if spec.embedding_norm else h

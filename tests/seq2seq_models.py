@@ -160,7 +160,7 @@ def by_name(text: str) -> Case:
 
 
 def source_ids(n: int = N_SOURCE, seed: int = 7) -> list[int]:
-    """A source. It holds no padding, which has rules of its own in transformers."""
+    """A source, without padding."""
     return np.random.Generator(np.random.Philox(seed)).integers(3, N_VOCAB - 2, n).tolist()
 
 

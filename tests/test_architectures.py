@@ -18,7 +18,7 @@ from tiny_core import How, run
 from tuili._core import ModelBuilder, Runner, Sequence
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
-from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture
+from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture, with_architecture
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
 from write_architectures import PATH as PAGE
@@ -106,6 +106,17 @@ def test_minicpm_scales_by_its_depth_and_widths(tmp_path: Path) -> None:
     spec = plan_model(write(case, tmp_path)).spec
     assert spec.embedding_scale == 12 and spec.logit_scale == 16 / 64
     assert spec.layers[0].residual_scale == np.float32(1.4 / 2**0.5)
+
+
+def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> None:
+    others = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
+    others |= {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
+    others |= {"deberta-v2": "DebertaV2Model", "xlm-roberta": "XLMRobertaModel", "m2m_100": "M2M100For"}
+    wanted = {case.config["model_type"]: case.architecture for case in CASES} | others
+    for kind, name in wanted.items():
+        config = with_architecture(Config({"model_type": kind}, "config.json"))
+        assert config.values["architectures"][0].startswith(name)
+        assert config.defaults == {"architectures": config.values["architectures"]}
 
 
 def test_the_page_of_architectures_is_what_the_table_says() -> None:

@@ -314,6 +314,14 @@ def test_beams_are_ranked_by_what_is_not_forbidden_where_the_model_asks_for_it(t
         assert np.allclose([entry.logprob for entry in best.logprobs], picked, atol=1e-5)  # the model's
 
 
+def test_padding_has_no_position_in_m2m100(tmp_path):
+    """What transformers finds where a text begins with it, and a source holds it, unmasked."""
+    case = seq2seq_models.by_name("M2M100")
+    source = [1 if i in (3, 7, 8) else token_id for i, token_id in enumerate(source_ids())]
+    with open_llm(write(case, tmp_path, {"decoder_start_token_id": 1}), compute="float32") as llm:
+        assert llm.generate(source, num_beams=3, max_tokens=12).outputs[0].token_ids == [48] * 6 + [146] * 6
+
+
 def test_recommendations_that_do_not_go_together(tmp_path):
     """A search with drawing, which is a search here; an end that is forbidden, which none is."""
     case = by_name("T5")

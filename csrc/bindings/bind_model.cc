@@ -297,12 +297,12 @@ ModelSpec without_words(ModelSpec spec, const TaskHead& head, bool causal) {
 ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, int64_t max_positions,
                      std::vector<LayerSpec> layers, std::vector<RopeSpec> ropes,
                      std::vector<PositionBias> position_biases, int64_t d_embedding, float embedding_scale,
-                     int64_t n_positions_learned, int64_t position_offset, int64_t n_token_types,
-                     bool embedding_norm, const std::string& norm, float norm_eps, bool final_norm,
-                     bool has_head, bool tied_head, bool head_bias, float logit_softcap, float logit_scale,
-                     bool project_last, const TaskHead& task_head, const std::optional<ModelSpec>& encoder,
-                     bool shares_embedding, bool norm_projected, const DistanceSpec& distances,
-                     const ConvolutionSpec& convolution) {
+                     int64_t n_positions_learned, int64_t position_offset, int64_t padding_id,
+                     int64_t n_token_types, bool embedding_norm, const std::string& norm, float norm_eps,
+                     bool final_norm, bool has_head, bool tied_head, bool head_bias, float logit_softcap,
+                     float logit_scale, bool project_last, const TaskHead& task_head,
+                     const std::optional<ModelSpec>& encoder, bool shares_embedding, bool norm_projected,
+                     const DistanceSpec& distances, const ConvolutionSpec& convolution) {
   ModelSpec spec{.kind = choose<ModelKind>(kind, "kind",
                                            {{"decoder", ModelKind::decoder},
                                             {"encoder", ModelKind::encoder},
@@ -317,6 +317,7 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                  .embedding_scale = embedding_scale,
                  .n_positions_learned = n_positions_learned,
                  .position_offset = position_offset,
+                 .padding_id = padding_id,
                  .n_token_types = n_token_types,
                  .embedding_norm = embedding_norm,
                  .norm = choose<Norm>(norm, "norm", {{"rms", Norm::rms}, {"layer", Norm::layer}}),
@@ -344,9 +345,9 @@ void bind_model_spec(py::module_& module) {
       .def(py::init(&make_model), py::kw_only(), "kind"_a, "n_vocab"_a, "d_model"_a, "max_positions"_a,
            "layers"_a, "ropes"_a = py::tuple(), "position_biases"_a = py::tuple(), "d_embedding"_a = 0,
            "embedding_scale"_a = 1.0f, "n_positions_learned"_a = 0, "position_offset"_a = 0,
-           "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms", "norm_eps"_a = 1e-5f,
-           "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false, "head_bias"_a = false,
-           "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f, "project_last"_a = false,
+           "padding_id"_a = -1, "n_token_types"_a = 0, "embedding_norm"_a = false, "norm"_a = "rms",
+           "norm_eps"_a = 1e-5f, "final_norm"_a = true, "has_head"_a = true, "tied_head"_a = false,
+           "head_bias"_a = false, "logit_softcap"_a = 0.0f, "logit_scale"_a = 1.0f, "project_last"_a = false,
            "task_head"_a = TaskHead(), "encoder"_a = py::none(), "shares_embedding"_a = false,
            "norm_projected"_a = false, "distances"_a = DistanceSpec(), "convolution"_a = ConvolutionSpec())
       .def("without_words", &without_words, "task_head"_a = TaskHead(), py::kw_only(), "causal"_a = true)
@@ -363,6 +364,7 @@ void bind_model_spec(py::module_& module) {
       .def_readonly("embedding_scale", &ModelSpec::embedding_scale)
       .def_readonly("n_positions_learned", &ModelSpec::n_positions_learned)
       .def_readonly("position_offset", &ModelSpec::position_offset)
+      .def_readonly("padding_id", &ModelSpec::padding_id)
       .def_readonly("n_token_types", &ModelSpec::n_token_types)
       .def_readonly("embedding_norm", &ModelSpec::embedding_norm)
       .def_property_readonly("norm", [](const ModelSpec& s) { return s.norm == Norm::rms ? "rms" : "layer"; })

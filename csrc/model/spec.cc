@@ -231,6 +231,9 @@ void ModelSpec::validate() const {
   TUILI_CHECK_SPEC(n_positions_learned == 0 || max_positions + position_offset <= n_positions_learned,
                    "max_positions = ", max_positions, " from row ", position_offset,
                    " on needs more than the ", n_positions_learned, " learned positions");
+  check_size("padding_id", padding_id, -1, n_vocab - 1);
+  TUILI_CHECK_SPEC(padding_id < 0 || position_offset > 0, "padding_id = ", padding_id,
+                   " has the row before that of position 0, which is the first");
   check_size("n_token_types", n_token_types, 0, 1024);
   check_factor("embedding_scale", embedding_scale);
   check_factor("norm_eps", norm_eps);

@@ -42,11 +42,13 @@ void Runner::carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_to
 void Runner::add_text(const ModelSpec& spec, std::span<const int32_t> tokens,
                       std::span<const int32_t> types) {
   const auto n = static_cast<int64_t>(tokens.size());
+  int64_t row = spec.position_offset;
   for (int64_t i = 0; i < n; ++i) {
     token_ids_.push_back(tokens[i]);
     token_types_.push_back(types.empty() ? 0 : types[i]);
     positions_.push_back(static_cast<int32_t>(i));
-    position_rows_.push_back(static_cast<int32_t>(i + spec.position_offset));
+    position_rows_.push_back(
+        static_cast<int32_t>(tokens[i] == spec.padding_id ? spec.position_offset - 1 : row++));
   }
   add_places(0, 0, n, shared_blocks_.data() + n_shared_blocks_, kSharedBlockSize);
   n_shared_blocks_ += (n + kSharedBlockSize - 1) / kSharedBlockSize;

@@ -247,7 +247,8 @@ void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows) {
     token_ids_.push_back(sequence.tokens[i]);
     token_types_.push_back(sequence.token_types.empty() ? 0 : sequence.token_types[i]);
     positions_.push_back(static_cast<int32_t>(i));
-    position_rows_.push_back(static_cast<int32_t>(i + model_.spec.position_offset));
+    const int64_t position = sequence.tokens[i] == model_.spec.padding_id ? -1 : i;
+    position_rows_.push_back(static_cast<int32_t>(position + model_.spec.position_offset));
   }
 }
 

@@ -291,6 +291,7 @@ class ModelSpec:
         embedding_scale: float = 1.0,
         n_positions_learned: int = 0,
         position_offset: int = 0,
+        padding_id: int = -1,
         n_token_types: int = 0,
         embedding_norm: bool = False,
         norm: Literal["rms", "layer"] = "rms",
@@ -342,6 +343,8 @@ class ModelSpec:
     def n_positions_learned(self) -> int: ...
     @property
     def position_offset(self) -> int: ...
+    @property
+    def padding_id(self) -> int: ...
     @property
     def n_token_types(self) -> int: ...
     @property

@@ -186,8 +186,13 @@ def rope() -> Iterator[Case]:
 
 
 def names() -> Iterator[Case]:
-    for value in ([], ["LlamaForCausalLM", "BertModel"], "LlamaForCausalLM", [1], None, ..., {"a": 1}):
+    for value in ([], ["LlamaForCausalLM", "BertModel"], "LlamaForCausalLM", [1], {"a": 1}):
         yield Case("CF-06", f"architectures {value}", config(architectures=value), F, "config_value")
+    for value in (None, ...):
+        yield Case("CF-06", f"architectures {value}", config(architectures=value), None)
+        for kind in ("gpt9", "", "../llama", 7, ..., "l" * 5000):
+            files = config(architectures=value, model_type=kind)
+            yield Case("CF-06", f"architectures {value} of {str(kind)[:9]}", files, F, "config_value")
     for name in ("GPT9", "../llama", "os", "llama", "", "%s", "A" * 10_000):
         yield Case("CF-06", f"'{name[:10]}'", config(architectures=[name]), U, "architecture")
     code = {"AutoModelForCausalLM": "evil--modeling.Evil"}

@@ -321,6 +321,26 @@ def _supported(table: Mapping[str, str]) -> str:
 
 
 _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
+_PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
+
+
+def with_architecture(config: Config) -> Config:
+    """`config`, which may leave `architectures` out: then it is the class that has the name of `model_type`,
+    with a head for words if it writes. So are files that `config.save_pretrained` writes."""
+
+    def letters(name: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", name.lower())
+
+    kind = config.values.get("model_type")
+    is_name = isinstance(kind, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kind)
+    if config.values.get("architectures") is None and is_name:
+        wanted = letters(str(kind).removesuffix("_text"))
+        for name in HF_ARCHITECTURES:
+            if letters(re.sub(_PLAIN_ENDS, "", name)) == wanted:
+                config.defaults["architectures"] = [name]
+                config.values = {**config.values, "architectures": [name]}
+                break
+    return config
 
 
 def as_embedder(config: Config) -> Config:

@@ -24,6 +24,7 @@ from tuili.loading.config import (
     hf_architecture,
     legacy_generation,
     read_config,
+    with_architecture,
 )
 from tuili.loading.cross_encoders import cross_encoder
 from tuili.loading.files import StrPath, open_regular, read_file, shown
@@ -132,6 +133,7 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
+    config = with_architecture(config)
     ranking = cross_encoder(folder, inside=inside)
     if ranking is not None:
         if ranking.activation is not None:  # else config.json may have one, too

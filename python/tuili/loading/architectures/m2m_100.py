@@ -27,7 +27,9 @@ def spec(config: Config) -> ModelSpec:
     """M2M100ForConditionalGeneration, as NLLB's models are, too."""
     if sinusoid_shape(config)[1] < 4:
         raise config.wrong("d_model", "at least 4")
-    return fairseq(config, placement="pre", scaled=True, usual_activation="relu", logits_bias=False)
+    padding = _padding(config)
+    own = {"scaled": True, "usual_activation": "relu", "logits_bias": False, "padding_id": padding}
+    return fairseq(config, placement="pre", offset=1, **own)
 
 
 def constants(config: Config) -> dict[str, Any]:
@@ -37,11 +39,16 @@ def constants(config: Config) -> dict[str, Any]:
 
 def _sinusoids(config: Config) -> NDArray[np.float32]:
     """sin and cos of position / 10000^(i / (d/2 - 1)), as tensor2tensor has them, and 0 at the end where d is
-    odd: computed in float32 up to the angle. As in fairseq, the first position is pad_token_id + 1."""
+    odd: computed in float32 up to the angle. As in fairseq, the first position is pad_token_id + 1. The row
+    before it, of zeros, is that of padding."""
     n, d = sinusoid_shape(config)
-    first = config.integer("pad_token_id", 0, MAX_VOCAB - 1, 1) + 1
+    first = _padding(config) + 1
     step = -math.log(10000) / (d // 2 - 1)
     frequencies = np.exp((np.arange(d // 2, dtype=np.float32) * np.float32(step)).astype(np.float64))
     angles = np.arange(first, first + n, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
     table = halves(np.sin(angles.astype(np.float64)), np.cos(angles.astype(np.float64)))
-    return np.pad(table, ((0, 0), (0, d % 2)))
+    return np.pad(table, ((1, 0), (0, d % 2)))
+
+
+def _padding(config: Config) -> int:
+    return int(config.integer("pad_token_id", 0, config.integer("vocab_size", 1, MAX_VOCAB) - 1, 1))

@@ -74,4 +74,5 @@ def spec(config: Config) -> ModelSpec:
         position_biases=[bias],
         n_positions_learned=size.max_positions,
         position_offset=_OFFSET,
+        padding_id=_OFFSET - 1,
     )

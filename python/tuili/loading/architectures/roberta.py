@@ -13,7 +13,7 @@ from tuili.loading.architectures.encoders import (
     prefixed,
     refuse_flags,
 )
-from tuili.loading.config import MAX_POSITIONS, Config
+from tuili.loading.config import Config
 
 _HEADS = {
     "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
@@ -38,7 +38,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
     refuse_flags(config, "is_decoder", "add_cross_attention")
-    offset = config.integer("pad_token_id", 0, MAX_POSITIONS // 2, 1) + 1
+    offset = config.integer("pad_token_id", 0, size.n_vocab - 1, 1) + 1
     if size.max_positions <= offset:
         raise config.wrong("max_position_embeddings", f"more than pad_token_id + 1 = {offset}")
     return post_norm_encoder(
@@ -49,5 +49,6 @@ def spec(config: Config) -> ModelSpec:
         max_positions=size.max_positions - offset,
         n_positions_learned=size.max_positions,
         position_offset=offset,
+        padding_id=offset - 1,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
     )
