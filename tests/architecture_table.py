@@ -105,6 +105,7 @@ _LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _ORIGINAL = {"original_max_position_embeddings": 32}
 _YARN: dict[str, Any] = {"type": "yarn", "factor": 4.0, **_ORIGINAL}
 _HALVES = [1.0 + 0.25 * i for i in range(8)]
+_FACTORS = {"short_factor": _HALVES, "long_factor": _HALVES[::-1]}
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 CASES = [
@@ -120,7 +121,8 @@ CASES = [
         llama3_rope=_rope("llama3", **_LLAMA3, **_ORIGINAL),
         llama3_rope_of_the_whole_context=_rope("llama3", **_LLAMA3),
         yarn_rope=_rope("yarn", factor=4.0, **_ORIGINAL),
-        longrope=_rope("longrope", factor=4.0, short_factor=_HALVES, long_factor=_HALVES, **_ORIGINAL),
+        longrope=_rope("longrope", factor=4.0, **_FACTORS, **_ORIGINAL),
+        longrope_of_a_long_text=_rope("longrope", **_FACTORS, original_max_position_embeddings=16),
         old_spelling_of_rope={"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 500.0},
         both_spellings_of_rope=_rope("default") | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     ),

@@ -15,8 +15,9 @@ import reference
 from architecture_files import Arrays, stored_tensors, token_ids, write
 from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
+from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
-from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture, with_architecture
 from tuili.loading.layout import our_names
@@ -39,10 +40,10 @@ def cases(verified: str) -> list[Case]:
 
 @pytest.mark.parametrize("case", cases("transformers"), ids=lambda case: case.name)
 def test_logits_are_those_of_transformers(case: Case, goldens: dict[str, np.ndarray], tmp_path: Path) -> None:
-    plan = plan_model(write(case, tmp_path), compute="float32")
+    ids = np.array(token_ids(), np.int32)
+    plan = plan_model(write(case, tmp_path), compute="float32", max_model_len=len(ids))
     assert not plan.warnings
     model = load(plan).model
-    ids = np.array(token_ids(), np.int32)
     wanted, spread = goldens[case.name][:, :-1], goldens[case.name][:, -1:]
     for how in (How(), How(chunk=1)):
         logits = run(model, ids, how).logits()
@@ -117,6 +118,24 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
         config = with_architecture(Config({"model_type": kind}, "config.json"))
         assert config.values["architectures"][0].startswith(name)
         assert config.defaults == {"architectures": config.values["architectures"]}
+
+
+def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.tries == "longrope of a long text")
+    folder, ids = write(case, tmp_path), token_ids()
+    for most, factors, limit in (
+        (None, "short", 16),
+        (16, "short", 16),
+        (17, "long", 17),
+        (128, "long", 128),
+    ):
+        with LLM(folder, max_model_len=most, packed_cache=False) as llm:
+            assert (llm.config["longrope"], llm.config["max_model_len"]) == (factors, limit)
+            if limit < len(ids):
+                with pytest.raises(PromptTooLongError):
+                    llm.logits(ids)
+    with pytest.raises(InvalidParameterError, match="max_model_len"):
+        LLM(folder, max_model_len=129, packed_cache=False)
 
 
 def test_the_page_of_architectures_is_what_the_table_says() -> None:

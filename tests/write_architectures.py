@@ -37,7 +37,9 @@ This page is written by `python tests/write_architectures.py`.
 _FOOT = """
 Dynamic and LongRoPE scaling hold up to the context that the frequencies do not depend on the length of the
 text for: `max_position_embeddings`, and `original_max_position_embeddings` for LongRoPE. Longer texts are
-refused, since keys that are already cached would have to change.
+refused, since keys that are already cached would have to change. `LLM(…, max_model_len=…)` beyond LongRoPE's
+original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors: those that are longer have
+transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
 """
 _ENCODERS = """
 ## Encoders and heads

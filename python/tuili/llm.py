@@ -70,7 +70,8 @@ class LLM(Vectors, Insides):
                            cuda: without tensor cores), "float16", "bfloat16", or "int8": half of float16,
                            one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
-                           own limit, of encoders up to 8192
+                           own limit, of encoders up to 8192. Beyond the original context of LongRoPE all
+                           texts, short ones too, get its long factors; config["longrope"] says which
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
@@ -125,15 +126,14 @@ class LLM(Vectors, Insides):
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
         self._opened = open_model(
             resolve(model, cache_dir),
-            packed_cache=boolean("packed_cache", packed_cache),
+            **_flags(packed_cache=packed_cache, strict=strict, check_finite=check_finite),
             cache_dir=cache_dir,
             progress=function_or_none("progress", progress),
             dtype=dtype,
             compute=compute,
             quantization=quantization,
-            strict=boolean("strict", strict),
-            check_finite=boolean("check_finite", check_finite),
             num_threads=num_threads,
+            max_model_len=max_model_len,
         )
         self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
         self.kind, self._name, self._defaults = self._loaded.kind, os.fspath(model), {}
@@ -556,6 +556,10 @@ class LLM(Vectors, Insides):
             template, messages, add_generation_prompt=not goes_on, tools=definitions, **names
         )
         return chat.left_open(prompt, messages) if goes_on else prompt
+
+
+def _flags(**given: object) -> dict[str, bool]:
+    return {name: boolean(name, value) for name, value in given.items()}
 
 
 def _limits(

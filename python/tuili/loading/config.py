@@ -169,7 +169,8 @@ class Config:
     Each getter takes a key, a range, and a default for when the key is absent or null; without default that
     is an error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself
     spells a key, for error messages (GGUF). `head` is the kind of the model's task head (heads.py), `tensors`
-    the names of what the files hold.
+    the names of what the files hold, `max_model_len` the longest text that was asked for; `longrope` becomes
+    which of its factors count (rope.py).
     raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
     """
 
@@ -180,6 +181,8 @@ class Config:
         self.defaults: dict[str, Any] = {}
         self.head: str | None = None
         self.tensors: Collection[str] = ()
+        self.max_model_len: int | None = None
+        self.longrope: str | None = None
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None

@@ -155,6 +155,7 @@ def plan_model(
     strict_paths: bool = False,
     check_finite: bool = False,
     num_threads: int | None = None,
+    max_model_len: int | None = None,
     packed: Mapping[str, Any] | None = None,
 ) -> LoadPlan:
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
@@ -164,6 +165,8 @@ def plan_model(
     strict        False tolerates data that no tensor covers, with a warning
     strict_paths  refuse symbolic links that lead out of the folder
     check_finite  `load` refuses infinite and not-a-number weights
+    max_model_len  the longest text that is asked for: beyond longrope's original context all texts have its
+                  long factors
     packed        the facts of the packed cache's file, if the weights will be mapped from it
     raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
                   cannot fit
@@ -174,6 +177,7 @@ def plan_model(
     _check_depth(source)
     warnings = list(source.checkpoint.warnings)
     source.config.tensors = source.checkpoint.tensors.keys()
+    source.config.max_model_len = max_model_len if type(max_model_len) is int else None
     _find_head(source, warnings)
     _find_tied(source, warnings)
     head = heads.describe(source.config, source.module)
@@ -505,6 +509,7 @@ def _description(plan: LoadPlan) -> dict[str, Any]:
         "n_vocab": spec.n_vocab,
         "d_model": spec.d_model,
         "max_positions": spec.max_positions,
+        "longrope": source.config.longrope,
         "settings": {key: values[key] for key in keys if values.get(key) is not None},
         "weight_bytes": formats,
         "compute": plan.compute,

@@ -26,12 +26,13 @@ def powers(theta: float, head_dim: int) -> NDArray[np.float32]:
 
 
 def inverse_frequencies(
-    theta: float, head_dim: int, scaling: Config | None, max_positions: int
+    theta: float, head_dim: int, scaling: Config | None, max_positions: int, factors: str = "short"
 ) -> tuple[list[float], float]:
     """The rotation per position of each pair of coordinates, in radians, and the factor on cos and sin.
 
     theta    more than 1
     head_dim  how many coordinates turn
+    factors  "short" or "long": which of longrope's
     scaling  the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, dynamic,
              llama3, yarn or longrope; the frequencies of dynamic and longrope hold up to `position_limit`
     raises   ModelFormatError naming the key, ModelUnsupportedError (rope_type)
@@ -46,7 +47,7 @@ def inverse_frequencies(
     elif scaling is not None and kind == "yarn":
         inverse, scale = _yarn(theta, head_dim, scaling, max_positions)
     elif scaling is not None and kind in _LONGROPE:
-        inverse, scale = _longrope(theta, head_dim, scaling, max_positions)
+        inverse, scale = _longrope(theta, head_dim, scaling, max_positions, f"{factors}_factor")
     elif kind not in ("default", "dynamic"):
         raise ModelUnsupportedError(
             f"rope type '{shown(kind)}'; supported: default, linear, dynamic, llama3, yarn, longrope",
@@ -62,12 +63,22 @@ def position_limit(scaling: Config | None, max_positions: int) -> int:
     """How many positions the frequencies hold for.
 
     Those of longrope (Phi-3) depend on whether the whole text is longer than the original context: keys that
-    are computed can then not be kept. So texts end there. The same goes for dynamic scaling, which begins
-    where max_position_embeddings ends.
+    are computed can then not be kept. So texts end there, unless all have its long factors. The same goes for
+    dynamic scaling, which begins where max_position_embeddings ends.
     """
     if scaling is None or rope_type(scaling) not in _LONGROPE:
         return max_positions
     return min(max_positions, _original_context(scaling, max_positions))
+
+
+def longrope_factors(scaling: Config | None, max_positions: int, max_model_len: int | None) -> str | None:
+    """Which factors of longrope count, "short" or "long"; None for another scaling.
+
+    The long ones, for texts of any length, where texts may be longer than the original context.
+    """
+    if scaling is None or rope_type(scaling) not in _LONGROPE:
+        return None
+    return "long" if (max_model_len or 0) > position_limit(scaling, max_positions) else "short"
 
 
 def _original_context(scaling: Config, max_positions: int) -> int:
@@ -75,22 +86,23 @@ def _original_context(scaling: Config, max_positions: int) -> int:
 
 
 def _longrope(
-    theta: float, head_dim: int, scaling: Config, max_positions: int
+    theta: float, head_dim: int, scaling: Config, max_positions: int, key: str
 ) -> tuple[NDArray[np.float32], float]:
-    """LongRoPE (Ding et al. 2024) within the original context: each frequency has a divisor of its own."""
-    short = scaling.values.get("short_factor")
+    """LongRoPE (Ding et al. 2024): each frequency has a divisor of its own, within the original context or,
+    by another key, for texts that are longer."""
+    divisors = scaling.values.get(key)
     if (
-        not isinstance(short, list)
-        or len(short) != head_dim // 2
-        or not all(type(x) in (int, float) and 1e-6 < x < 1e9 for x in short)
+        not isinstance(divisors, list)
+        or len(divisors) != head_dim // 2
+        or not all(type(x) in (int, float) and 1e-6 < x < 1e9 for x in divisors)
     ):
-        raise scaling.wrong("short_factor", f"{head_dim // 2} positive numbers")
+        raise scaling.wrong(key, f"{head_dim // 2} positive numbers")
     old_context = _original_context(scaling, max_positions)
     factor = scaling.positive("factor", None) or max_positions / old_context
     scale = scaling.positive("attention_factor", None)
     if scale is None:
         scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(old_context))
-    return f32(1) / (np.array(short, f32) * powers(theta, head_dim)), float(scale)
+    return f32(1) / (np.array(divisors, f32) * powers(theta, head_dim)), float(scale)
 
 
 def rope_type(scaling: Config | None) -> str:

@@ -36,7 +36,7 @@ from tuili.loading.config import (
 )
 from tuili.loading.files import shown
 from tuili.loading.layout import Parts
-from tuili.loading.rope import inverse_frequencies, position_limit, rope_type
+from tuili.loading.rope import inverse_frequencies, longrope_factors, position_limit, rope_type
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 
@@ -217,8 +217,10 @@ def rope_of(
             code="config_unsupported",
         )
     base = theta_in.number("rope_theta", 1.001, 1e12, theta)
-    inverse, scale = inverse_frequencies(base, n_turned, scaling, size.max_positions)
-    limit = position_limit(scaling, size.max_positions)
+    factors = longrope_factors(scaling, size.max_positions, config.max_model_len)
+    config.longrope = factors or config.longrope
+    inverse, scale = inverse_frequencies(base, n_turned, scaling, size.max_positions, factors or "short")
+    limit = size.max_positions if factors == "long" else position_limit(scaling, size.max_positions)
     return RopeSpec(inv_freq=inverse, scale=scale, interleaved=interleaved), limit
 
 

@@ -28,8 +28,8 @@ def spec(config: Config) -> ModelSpec:
     if sinusoid_shape(config)[1] < 4:
         raise config.wrong("d_model", "at least 4")
     padding = _padding(config)
-    own = {"scaled": True, "usual_activation": "relu", "logits_bias": False, "padding_id": padding}
-    return fairseq(config, placement="pre", offset=1, **own)
+    own: dict[str, Any] = {"scaled": True, "usual_activation": "relu", "logits_bias": False}
+    return fairseq(config, placement="pre", offset=1, padding_id=padding, **own)
 
 
 def constants(config: Config) -> dict[str, Any]:
