@@ -63,6 +63,18 @@ FOLDERS = {
             }
         },
     ),
+    "without the prompt": Sentences(
+        {"pooling_mode": ["cls", "mean", "max", "mean_sqrt_len_tokens"], "include_prompt": False},
+        options={"prompt_name": "query"},
+        others={"config_sentence_transformers.json": {"prompts": {"query": "the good "}}},
+    ),
+    "without the prompt, last": Sentences(
+        {"pooling_mode": ["lasttoken", "mean"], "include_prompt": False},
+        others={
+            "config_sentence_transformers.json": {"prompts": {"a": "I "}, "default_prompt_name": "a"}
+        },
+        case="LlamaModel",
+    ),
     "default prompt": Sentences(
         {"pooling_mode": "mean"},
         others={

@@ -296,13 +296,13 @@ def test_every_architecture_runs(case: Case, tmp_path: Path) -> None:
     """Rounding the weights of a model once shows how much roundings move its logits. The device rounds the
     same weights, and eight times in a layer what they meet: no more than six times as much is allowed.
     """
-    folder = write(case, tmp_path)
+    folder, ids = write(case, tmp_path), np.array(token_ids(), np.int32)
     exact, model = (
-        load(plan_model(folder, dtype=dtype, compute="float32")).model for dtype in ("float32", "bfloat16")
+        load(plan_model(folder, dtype=dtype, compute="float32", max_model_len=len(ids))).model
+        for dtype in ("float32", "bfloat16")
     )
 
     def outputs(model: _core.Model) -> np.ndarray:
-        ids = np.array(token_ids(), np.int32)
         if model.spec.kind == "encoder":
             return encode(model, [ids])[0]
         return run(model, ids, How(kv_type="float16")).logits()

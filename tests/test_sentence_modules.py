@@ -11,7 +11,7 @@ import pytest
 
 import tuili
 from encoder_models import CASES, Case, write_folder
-from sentence_folders import FOLDERS, TEXTS, write
+from sentence_folders import D_MODEL, FOLDERS, TEXTS, write
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_bert
 from tuili import NumericError
@@ -46,6 +46,17 @@ def test_fewer_bits_are_those_of_sentence_transformers(precision):
         for wrong in (None, ranges[:1], ranges * np.nan, "ab", [[1], [2, 3]]):
             with pytest.raises(tuili.InvalidParameterError, match="ranges"):
                 in_precision(sample, precision, wrong)
+
+
+def test_a_text_shorter_than_the_prompt_that_is_skipped_keeps_its_last_token(tmp_path):
+    with tuili.LLM(write("without the prompt", tmp_path), num_threads=1) as llm:
+        cut = llm.embed("a cat", pooling="mean", prompt_name="query", truncation=True, max_length=3)
+        np.testing.assert_array_equal(
+            cut, llm.embed("the", pooling="last", prompt_name="query", truncation=True, max_length=3)
+        )
+        assert llm.embed("a cat", pooling="weighted_mean").shape == (D_MODEL,)
+        with pytest.raises(tuili.InvalidParameterError, match="include_prompt"):
+            llm.embed("a cat", pooling="weighted_mean", prompt_name="query")
 
 
 def test_options_of_embed_are_checked(tmp_path):
@@ -108,7 +119,7 @@ def test_a_folder_that_names_the_class_with_words_is_an_embedder(tmp_path):
         ("1_Pooling/config.json", {}, "pooling"),
         ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling"),
         ("1_Pooling/config.json", {"pooling_mode": []}, "pooling"),
-        ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False}, "pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": "no"}, "config_type"),
         ("2_Dense/config.json", {"in_features": 0, "out_features": 2}, "config_value"),
         ("2_Dense/config.json", {"in_features": 48, "out_features": 21}, "tensor_shape"),
         ("2_Dense/config.json", DENSE | {"activation_function": "os.system"}, "module"),

@@ -313,7 +313,7 @@ RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& seque
 }
 
 py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
-                              const std::string& pooling, bool normalize) {
+                              const std::string& pooling, bool normalize, int64_t n_skipped) {
   const auto how = choose<Pooling>(pooling, "pooling",
                                    {{"mean", Pooling::mean},
                                     {"cls", Pooling::cls},
@@ -328,7 +328,7 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
   HeldSequences held;
   hold_all(held, sequences);
   const py::gil_scoped_release release;
-  runner.encode(pointers, how, normalize, to);
+  runner.encode(pointers, how, normalize, n_skipped, to);
   return out;
 }
 
@@ -384,7 +384,7 @@ void bind_runner(py::module_& module) {
           },
           "from_ids"_a, "to_ids"_a)
       .def("interrupt", &Runner::interrupt)
-      .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a)
+      .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a, "n_skipped"_a = 0)
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())
       .def("n_allocations", &Runner::n_allocations)
       .def("n_last_rows", &Runner::n_last_rows);

@@ -559,12 +559,14 @@ void Runner::collect_hidden(Sequence& sequence, const ops::SequenceRows& rows) {
   }
 }
 
-void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out) {
+void Runner::encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, int64_t n_skipped,
+                    float* out) {
+  TUILI_CHECK(n_skipped >= 0, "encode: n_skipped is ", n_skipped);
   const Guard guard(*this);
   add_texts(sequences);
-  ask_for_vectors(pooling);
+  ask_for_vectors(pooling, n_skipped);
   forward_encoder();
-  pool_texts(pooling, normalize, out);
+  pool_texts(pooling, normalize, n_skipped, out);
 }
 
 void Runner::answer(std::span<Sequence* const> sequences, std::span<const std::vector<int64_t>> positions,

@@ -84,8 +84,10 @@ class Runner {
   // Copies what a sequence's block holds to another's, between steps: one copy per area.
   void copy_block(std::span<const BlockCopy> copies);
 
-  // Encoders: one vector per sequence into out f32 [n_seqs, d_model].
-  void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, float* out);
+  // Encoders: one vector per sequence into out f32 [n_seqs, d_model], of all tokens but the first n_skipped;
+  // the last one counts always.
+  void encode(std::span<Sequence* const> sequences, Pooling pooling, bool normalize, int64_t n_skipped,
+              float* out);
 
   // Encoders with a task head: its answers, row by row, into out f32 [n_answers, n_out]. positions: of each
   // sequence, those whose rows to compute, if the head reads all rows; empty: everything.
@@ -145,13 +147,13 @@ class Runner {
   void add_rereading(std::span<Sequence* const> sequences);
   void add_source(const Sequence& sequence, const ops::SequenceRows& rows);
   void pool(Pooling pooling, const TensorView& pooled, const TensorView& hidden);
-  void pool_texts(Pooling pooling, bool normalize, float* out);
+  void pool_texts(Pooling pooling, bool normalize, int64_t n_skipped, float* out);
   void add_texts(std::span<Sequence* const> sequences);
   void forward_encoder();
   void carve_task_head(Carver& carver);
   void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
   void ask_for(int64_t row, int64_t n = 1);
-  void ask_for_vectors(Pooling pooling);
+  void ask_for_vectors(Pooling pooling, int64_t n_skipped);
   void ask_for_answers(std::span<const std::vector<int64_t>> positions);
   AskedRows place_asked();
   int64_t place_of(int64_t row) const;

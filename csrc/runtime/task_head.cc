@@ -27,24 +27,28 @@ void Runner::pool(Pooling pooling, const TensorView& pooled, const TensorView& h
   }
 }
 
-// The rows that pooling reads.
-void Runner::ask_for_vectors(Pooling pooling) {
+// The rows that pooling reads, behind the first n_skipped of each text, whose last one stays.
+void Runner::ask_for_vectors(Pooling pooling, int64_t n_skipped) {
   for (const ops::SequenceRows& text : places_[0].rows) {
     const bool one_row = pooling == Pooling::cls || pooling == Pooling::last;
-    const int64_t n_before = pooling == Pooling::last ? text.n_rows - 1 : 0;
-    ask_for(text.first_row + n_before, one_row ? 1 : text.n_rows);
+    const int64_t n_last = text.n_rows - 1;
+    const int64_t n_before = pooling == Pooling::last ? n_last : std::min(n_skipped, n_last);
+    ask_for(text.first_row + n_before, one_row ? 1 : text.n_rows - n_before);
   }
 }
 
 // One vector per text of the batch whose hidden states are computed, into out f32 [n_seqs, d_model].
-void Runner::pool_texts(Pooling pooling, bool normalize, float* out) {
+void Runner::pool_texts(Pooling pooling, bool normalize, int64_t n_skipped, float* out) {
   const auto& texts = places_[0].rows;
   const TensorView vectors(out, DType::f32, {std::ssize(texts), model_.spec.d_model});
   const TensorView made = pooled_.data ? pooled_.slice(0, vectors.rows()) : vectors;
   const bool one_row = pooling == Pooling::cls || pooling == Pooling::last;
-  for (int64_t i = 0; i < vectors.rows(); ++i)
-    pool(pooling, made.slice(i, 1),
-         one_row ? state_.hidden.slice(i, 1) : state_.hidden.slice(texts[i].first_row, texts[i].n_rows));
+  int64_t row = 0;  // of those that were asked for
+  for (int64_t i = 0; i < vectors.rows(); ++i) {
+    const int64_t n = one_row ? 1 : texts[i].n_rows - std::min(n_skipped, texts[i].n_rows - 1);
+    pool(pooling, made.slice(i, 1), state_.hidden.slice(row, n));
+    row += n;
+  }
   if (normalize) ops::l2_normalize(context_, made, made);
   if (made.data == vectors.data) return;
   ops::copy(context_, vectors, made);

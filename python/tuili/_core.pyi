@@ -736,9 +736,11 @@ class Runner:
         sequences: PySequence[Sequence],
         pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"],
         normalize: bool,
+        n_skipped: int = 0,
     ) -> f32:
         """Encoders: one vector per sequence, float32 [n_seqs, d_model]; nothing is cached. The sum of tokens
-        must fit into max_batch_tokens. Sequences that collect hidden states get them."""
+        must fit into max_batch_tokens. Sequences that collect hidden states get them. n_skipped tokens at the
+        beginning do not count, but the last one always does."""
     def answer(
         self, sequences: PySequence[Sequence], positions: PySequence[PySequence[int]] | None = None
     ) -> f32:

@@ -74,17 +74,18 @@ class Encoder:
         poolings: Sequence[Pooling],
         normalize: bool,
         progress: Callable[[int, int], None] | None = None,
+        n_skipped: int = 0,
     ) -> np.ndarray:
         """Vectors float32 [n_texts, d_model · n_poolings], in the order given; normalize needs one pooling.
 
-        texts     token ids
+        texts     token ids, of which pooling skips the first n_skipped
         progress  called with (texts done, texts in all) after each batch
         raises    PromptTooLongError, TokenIdError, InvalidParameterError, NumericError
         """
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
             sequences = [self.sequence(texts[i]) for i in batch]
-            vectors = [runner.encode(sequences, pooling, normalize) for pooling in poolings]
+            vectors = [runner.encode(sequences, pooling, normalize, n_skipped) for pooling in poolings]
             return list(vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1))
 
         rows = self.each(texts, run, progress)

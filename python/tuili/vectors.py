@@ -67,7 +67,8 @@ class Vectors:
         ids = [self._encode_text(encoder, text, space) for text in items]
         dense = self._loaded.dense
         last = not dense and len(poolings) == 1
-        vectors = encoder.embed(ids, poolings, normalized and last, progress)
+        n_skipped = self._n_skipped(prompt_name, poolings)
+        vectors = encoder.embed(ids, poolings, normalized and last, progress, n_skipped)
         for layer in dense:
             if vectors.shape[1] != layer.n_in:
                 raise InvalidParameterError(
@@ -185,6 +186,19 @@ class Vectors:
         """The text behind the prompt of that name, in lower case if the model's files ask for it."""
         text = embedding.prompt_of(self._embedding, prompt_name) + text
         return text.lower() if self._embedding.get("lower_case") else text
+
+    def _n_skipped(self, prompt_name: str | None, poolings: Sequence[str]) -> int:
+        """How many tokens at the beginning, those of the prompt, are not pooled: as sentence-transformers
+        counts them, without a special token at the end."""
+        prompt = self._prompted("", prompt_name)
+        if self._embedding.get("include_prompt", True) or not prompt:
+            return 0
+        if "weighted_mean" in poolings:
+            raise InvalidParameterError(
+                "pooling: weighted_mean does not go with include_prompt, which is false", param="pooling"
+            )
+        ids = self.tokenizer.encode(prompt)
+        return len(ids) - (ids[-1] in self.tokenizer.special_ids)
 
     def _encode_text(self, encoder: Encoder, text: str, space: Room) -> list[int]:
         ids = self.tokenizer.encode(text)

@@ -89,7 +89,8 @@ def read_modules(
     returns  (settings, what maps sentence vectors, in order), or None if the folder has no modules.json. The
              settings: pooling, one name or several with " + " between them, whose vectors are joined;
              normalize, whether the vector is divided by its length at the end; max_seq_length, tokens or
-             None; lower_case, whether texts become lower case; prompts by name, and default_prompt_name
+             None; lower_case, whether texts become lower case; prompts by name, and default_prompt_name;
+             include_prompt, whether their tokens are pooled
     raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
     """
     modules = modules_of(folder, inside)
@@ -106,7 +107,8 @@ def read_modules(
         if settings["normalize"] and kind != "Normalize":
             raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
         if kind == "Pooling":
-            settings["pooling"] = _pooling(folder, module.text("path"), inside)
+            own = _module_config(folder, module.text("path"), inside)
+            settings["pooling"], settings["include_prompt"] = _pooling(own), own.flag("include_prompt", True)
         elif kind == "Dense":
             maps.append(_dense(folder, module.text("path"), inside))
         elif kind == "LayerNorm":
@@ -228,12 +230,7 @@ def _module_config(folder: str, subfolder: str, inside: str | None) -> Config:
     return config
 
 
-def _pooling(folder: str, subfolder: str, inside: str | None) -> str:
-    config = _module_config(folder, subfolder, inside)
-    if not config.flag("include_prompt", True):
-        raise ModelUnsupportedError(
-            f"{config.what}: include_prompt is false: pooling without the prompt's tokens", code="pooling"
-        )
+def _pooling(config: Config) -> str:
     given = config.values.get("pooling_mode")
     if given is not None:
         modes = given if isinstance(given, list) else [given]
