@@ -46,6 +46,22 @@ def test_a_file_gives_the_bits_of_the_folder(family: Family, case: Case, tmp_pat
     assert run(load(plan).model, ids).logits().tobytes() == folder.logits().tobytes()
 
 
+@pytest.mark.parametrize("architecture", ["Phi3ForCausalLM", "MiniCPMForCausalLM"])
+def test_a_file_has_the_folders_long_factors_of_longrope(architecture: str, tmp_path: Path) -> None:
+    family, case = next(
+        (family, case)
+        for family, case in TRIED
+        if family.architecture == architecture and "rope_scaling" in case.config
+    )
+    ids = np.array(token_ids() * 2, np.int32)  # 48, of an original context of 32
+    paths = write_folder(case, tmp_path / "folder"), write(family, case, tmp_path / "model.gguf")
+    plans = [plan_model(path, compute="float32", max_model_len=len(ids)) for path in paths]
+    folder, file = (run(load(plan).model, ids).logits() for plan in plans)
+    assert file.tobytes() == folder.tobytes()
+    short = load(plan_model(paths[1], compute="float32")).model
+    assert (run(short, ids[:32]).logits() != file[:32]).any()
+
+
 def test_every_gguf_architecture_is_tested() -> None:
     tested = {*GGUF_NAMES.values(), "bert", "nomic-bert", "llama with experts"}
     tested |= {"t5", "t5encoder"}  # test_gguf_t5.py
