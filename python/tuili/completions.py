@@ -31,7 +31,7 @@ _SAME = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
 }
-# SamplingParams' own, which OpenAI does not have, under vLLM's names.
+# SamplingParams' own, which OpenAI does not have, under vLLM's names, else transformers'.
 _MORE = (
     "top_k",
     "min_p",
@@ -42,6 +42,22 @@ _MORE = (
     "ignore_eos",
     "stop_token_ids",
     "include_stop_str_in_output",
+    "skip_special_tokens",
+    "truncate_prompt_tokens",
+    "allowed_token_ids",
+    "bad_words",
+    "length_penalty",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "renormalize_logits",
+    "num_beams",
+    "early_stopping",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "decoder_start_token_id",
     "deadline_s",
     "prompt_lookup_num_tokens",
     "regex",
@@ -67,7 +83,16 @@ _PLAIN: dict[str, tuple[object, ...]] = {
 }
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 NAMES = ("user", "safety_identifier", "prompt_cache_key")  # a client's own, which change no answer
-_OWN = ("model", *NAMES, "logprobs", "top_logprobs", "logit_bias", "response_format", *_TOOLS)
+_OWN = (
+    "model",
+    *NAMES,
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "response_format",
+    "use_beam_search",
+    *_TOOLS,
+)
 MAX_NAME_CHARS = 256
 MODEL_NAME = f"1 to {MAX_NAME_CHARS} letters and digits of any script and . _ : / -"
 FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
@@ -126,6 +151,12 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
     if "response_format" in given:
         options["json_schema"] = _json_schema(given["response_format"])
+    if "use_beam_search" in given:
+        if "num_beams" in options:
+            invalid("use_beam_search", "is given next to num_beams")
+        options["num_beams"] = (
+            given.get("n", 1) if boolean("use_beam_search", given["use_beam_search"]) else 1
+        )
     options["logprobs"] = _n_logprobs(given)
     return SamplingParams(**{**options, **own})
 

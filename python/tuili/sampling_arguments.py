@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 DEFAULT_MAX_TOKENS = 512
 MAX_FILE_BYTES = 1 << 20  # more than any schema or grammar may have
@@ -17,6 +18,11 @@ _INTEGERS = {
     "no_repeat_ngram_size": "no so many tokens come twice",
     "encoder_no_repeat_ngram_size": "no so many tokens that the source, or the prompt, has",
     "logprobs": "with --json: log-probabilities of each token and of the N likeliest",
+    "prompt_logprobs": "with --json: the same of the prompt's tokens; --max-tokens 0 asks for nothing else",
+    "truncate_prompt_tokens": "cut a prompt to its last N tokens, a source to its first; -1: to the limit",
+    "forced_bos_token_id": "the first token of an answer: a language, for M2M100 and mBART",
+    "forced_eos_token_id": "the last one, where --max-tokens is reached",
+    "decoder_start_token_id": "what an encoder-decoder's answer begins after",
     "prompt_lookup_num_tokens": "guess up to N tokens from the text before: faster where it repeats itself",
     "priority": "the lower, the sooner",
 }
@@ -36,12 +42,31 @@ _LISTS = {
     "bad_words": "a text that the answer has not; may be repeated",
     "choice": "the answer is this text, or one of several",
 }
+_IDS = {
+    "stop_token_ids": "tokens that end a text, too",
+    "allowed_token_ids": "no other tokens are generated",
+    "suppress_tokens": "tokens that are not generated",
+    "begin_suppress_tokens": "tokens that no answer begins with",
+}
 _FLAGS = {
     "ignore_eos": "go on after the model's end of text",
     "include_stop_str_in_output": "show the stop text, too",
+    "renormalize_logits": "beams: rank by probabilities of what penalties and bans leave",
 }
-_OTHERS = ("early_stopping", "json_schema", "regex", "grammar")
-NAMES = (*_INTEGERS, *_NUMBERS, *_LISTS, *_FLAGS, *_OTHERS)
+_OTHERS = (
+    "early_stopping",
+    "json_schema",
+    "regex",
+    "grammar",
+    "bad_words_ids",
+    "logit_bias",
+    "exponential_decay_length_penalty",
+    "skip_special_tokens",
+    "on_nan",
+)
+NAMES = (*_INTEGERS, *_NUMBERS, *_LISTS, *_IDS, *_FLAGS, *_OTHERS)
+# What no option can say, or a process with one request has no use for.
+LEFT_OUT = ("logits_processors", "cache_salt")
 
 
 def add(group: argparse._ArgumentGroup) -> None:
@@ -57,8 +82,28 @@ def add(group: argparse._ArgumentGroup) -> None:
         group.add_argument(flag(name), type=float, metavar="X", help=text)
     for name, text in _LISTS.items():
         group.add_argument(flag(name), action="append", metavar="TEXT", help=text)
+    for name, text in _IDS.items():
+        group.add_argument(flag(name), type=_ids, metavar="ID,ID", help=text)
     for name, text in _FLAGS.items():
         group.add_argument(flag(name), action="store_true", default=None, help=text)
+    _add_others(group)
+
+
+def _add_others(group: argparse._ArgumentGroup) -> None:
+    words = "token ids that never follow each other, or one that never comes; may be repeated"
+    group.add_argument("--bad-words-ids", action="append", type=_ids, metavar="ID,ID", help=words)
+    bias = "added to the logit of a token; may be repeated"
+    group.add_argument("--logit-bias", action=_Biases, type=_bias, metavar="ID:X", help=bias)
+    decay = "after N tokens an end becomes likelier with each, by this factor"
+    group.add_argument("--exponential-decay-length-penalty", type=_decay, metavar="N,FACTOR", help=decay)
+    group.add_argument(
+        "--no-skip-special-tokens",
+        dest="skip_special_tokens",
+        action="store_const",
+        const=False,
+        help="show special tokens, too",
+    )
+    group.add_argument("--on-nan", metavar="error|eos", help="what a model that computes no numbers does")
     group.add_argument(
         "--early-stopping",
         nargs="?",
@@ -77,7 +122,44 @@ def add(group: argparse._ArgumentGroup) -> None:
 
 def contradiction(options: argparse.Namespace) -> str | None:
     """What is wrong with these options together, if anything is."""
-    return "--logprobs needs --json" if options.logprobs is not None and not options.json else None
+    for name in ("logprobs", "prompt_logprobs"):
+        if getattr(options, name) is not None and not options.json:
+            return f"--{name.replace('_', '-')} needs --json"
+    return None
+
+
+class _Biases(argparse.Action):
+    """Collects pairs into a dict."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        token_id, bias = values
+        biases = getattr(namespace, self.dest) or {}
+        if token_id in biases:
+            raise argparse.ArgumentError(self, f"holds token id {token_id} twice")
+        setattr(namespace, self.dest, biases | {token_id: bias})
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(item) for item in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes token ids, with commas between them") from None
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token_id, _, bias = text.partition(":")
+    try:
+        return int(token_id), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes a token id and a number, as 42:-100") from None
+
+
+def _decay(text: str) -> tuple[int, float]:
+    start, _, factor = text.partition(",")
+    try:
+        return int(start), float(factor)
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes a number of tokens and a factor, as 20,1.1") from None
 
 
 def _early_stopping(text: str) -> str:
