@@ -258,6 +258,13 @@ def test_a_wrong_value_is_refused_by_name(adder, name):
         assert chat.status == 400
 
 
+@pytest.mark.parametrize("fields", [{}, {"num_beams": 2}, {"stream": True}, {"regex": "[0-9]"}])
+def test_what_leaves_no_token_is_the_clients_to_mend(adder, fields):
+    got = adder.ask("/v1/completions", SUM | {"allowed_token_ids": [1], "suppress_tokens": [1]} | fields)
+    assert (got.status, got.code) == (400, "no_token_allowed")
+    assert "suppress_tokens" in got.json()["error"]["message"]
+
+
 def test_words_are_spelled_for_so_many_prompts(adder, monkeypatch):
     monkeypatch.setattr(requests, "MAX_BAD_WORDS", 4)
     fields = {"prompt": ["1+  1="] * 2, "bad_words": ["7", "8"]}

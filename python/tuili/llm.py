@@ -365,7 +365,7 @@ class LLM(Vectors, Insides):
             invalid("truncate_prompt_tokens", f"must be in [1, {longest}], or -1, not {most}")
         if sources is not None:
             endings = endings_of(self.tokenizer.loaded.languages, engine.eos_ids)
-            return sources.cut(ids, endings, longest if most == -1 else most)
+            return sources.cut(ids, endings, None if most == -1 else most)
         if most == -1:
             reserve = min(params.max_tokens or TRUNCATION_RESERVE, max(1, longest // 2))
             most = max(1, longest - reserve)

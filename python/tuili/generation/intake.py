@@ -87,9 +87,10 @@ class Sources:
         return checked_ids(token_ids, self.n_vocab)
 
     def cut(
-        self, ids: Sequence[int] | np.ndarray, endings: Collection[int], max_len: int
+        self, ids: Sequence[int] | np.ndarray, endings: Collection[int], max_len: int | None = None
     ) -> Sequence[int] | np.ndarray:
-        """The first max_len ids; of the last two those stay that are in `endings`."""
+        """The first max_len ids, or as many as may be; of the last two those stay that are in `endings`."""
+        max_len = self.max_len if max_len is None else max_len
         if len(ids) <= max_len:
             return ids
         n_last = 0

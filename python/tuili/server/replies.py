@@ -64,6 +64,8 @@ def refusal(error: Exception) -> Refused:
     """The answer to an error, whatever it is."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, errors.NumericError) and error.code == errors.NO_TOKEN_ALLOWED:
+        return Refused(400, str(error), code=error.code)  # of what was asked for, and no fault of the model
     if isinstance(error, errors.TuiliError):
         for kind, status, message in _STATUS:
             if isinstance(error, kind):
