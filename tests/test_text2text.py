@@ -31,7 +31,9 @@ class Recorder:
         self.asked.append((sources, options))
         n = options.get("n", 1)
         return [
-            SimpleNamespace(outputs=[SimpleNamespace(text=self.says or str(len(ids)), token_ids=[])] * n)
+            SimpleNamespace(
+                outputs=[SimpleNamespace(text=self.says or str(len(ids)), token_ids=[])] * n, truncated=False
+            )
             for ids in sources
         ]
 

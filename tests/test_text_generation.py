@@ -201,13 +201,16 @@ def test_a_generation_config_is_what_it_holds(adder):
             pipe.close = lambda: None
             pipe(prompt, generation_config=words)
             assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3)
+            del words["do_sample"]
+            tuili.pipeline("text-generation", adder.model, do_sample=True)(prompt, generation_config=words)
+            assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3)
             pipe(prompt, generation_config={"num_beams": 2, "length_penalty": 2.0, "max_new_tokens": 2})
             assert (asked[-1][0].num_beams, asked[-1][0].length_penalty) == (2, 2.0)
         made = tuili.pipeline("text-generation", adder.model, generation_config={"max_new_tokens": 3})
         assert made(prompt, return_full_text=False)[0]["generated_text"] == "100"
     finally:
         del adder.model.generate
-    for wrong in (5, "greedy", [("max_new_tokens", 2)], Config):
+    for wrong in (5, "greedy", [("max_new_tokens", 2)], Config, {5: 3}):
         with pytest.raises(tuili.InvalidParameterError) as error:
             answer(wrong)
         assert error.value.param == "generation_config"
@@ -284,6 +287,8 @@ def test_an_answer_begins_after_the_token_that_is_asked_for():
         assert ids[0] == 7 and ids[1:] != plain["generated_token_ids"][1:]
         logits = pipe.model.logits(pipe.model.tokenizer.encode("12"), decoder_token_ids=ids[:-1])
         assert logits.argmax(axis=1).tolist() == ids[1:]
+        assert pipe("12 34 56", truncate_prompt_tokens=3)[0]["truncated"]
+        assert "truncated" not in pipe("12 34 56", truncate_prompt_tokens=30)[0]
         beams = pipe("12", decoder_start_token_id=7, num_beams=3, num_return_sequences=2)
         assert len(beams) == 2
         params = tuili.SamplingParams(decoder_start_token_id=7, max_tokens=4)

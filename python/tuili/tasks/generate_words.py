@@ -37,15 +37,18 @@ _PLAIN: dict[str, bool | float] = {
 }
 
 
-def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+def in_our_words(
+    task: str, options: Mapping[str, Any], own: Collection[str], usual: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a call is given, under SamplingParams' names, without what is None.
 
     own     the task's other words, which stay
+    usual   what the pipeline was made with
     raises  InvalidParameterError for an unknown name, which lists those that are known, for two names of one
             thing, and with the code "not_supported_yet" for what transformers alone does
     """
     known = sorted({*own, *NAMES, *ALIASES, "do_sample", *_SAME, *_ENDS, *_OWN})
-    options = _with_config(options)
+    options = _with_config(options, usual)
     for name in options:
         if name not in known and name not in _PLAIN:
             _unknown(task, name, known)
@@ -71,7 +74,7 @@ def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) ->
     return found
 
 
-def _with_config(options: Mapping[str, Any]) -> dict[str, Any]:
+def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     """`options` with the words of their generation_config, of which those of the call itself come first.
 
     A GenerationConfig of transformers, or a dict of what it holds.
@@ -83,17 +86,15 @@ def _with_config(options: Mapping[str, Any]) -> dict[str, Any]:
     words: object = config
     if not isinstance(config, type) and callable(getattr(config, "to_diff_dict", None)):
         words = config.to_diff_dict()
-    if not isinstance(words, Mapping):
-        invalid("generation_config", f"must be a GenerationConfig or a dict, not {described(config)}")
+    if not isinstance(words, Mapping) or not all(isinstance(name, str) for name in words):
+        invalid("generation_config", f"must be a GenerationConfig or a dict by name, not {described(config)}")
     given = {_meaning(name) for name, value in rest.items() if value is not None}
     taken = {
         name: value
         for name, value in words.items()
-        if value is not None
-        and not (isinstance(name, str) and _is_note(name))
-        and _meaning(name) not in given
+        if value is not None and not _is_note(name) and _meaning(name) not in given
     }
-    asked = taken | rest
+    asked = {**usual, **taken, **rest}
     unused = (() if asked.get("do_sample") is True else _DRAWING) + (
         () if (asked.get("num_beams") or 1) != 1 else _SEARCHING
     )
@@ -105,8 +106,8 @@ def _is_note(name: str) -> bool:
     return name.startswith("_") or name in ("transformers_version", "bos_token_id")
 
 
-def _meaning(name: object) -> object:
-    return {**_SAME, **ALIASES}.get(name, name) if isinstance(name, str) else name
+def _meaning(name: str) -> str:
+    return {**_SAME, **ALIASES}.get(name, name)
 
 
 def _biases(value: object) -> dict[str, Any]:

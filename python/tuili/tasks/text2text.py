@@ -62,7 +62,7 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return in_our_words(self.task, options, _OWN)
+        return in_our_words(self.task, options, _OWN, self._defaults)
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":
@@ -107,7 +107,7 @@ class Task(Pipeline):
                     self._result(tidy(one.text), one.token_ids, begin if ids_wanted else None)
                     for one in output.outputs
                 ],
-                truncated,
+                truncated or output.truncated,
             )
             for output, (_, truncated), begin in zip(outputs, encoded, begins, strict=True)
         )
