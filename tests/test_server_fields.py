@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tuili
+from patience import comes_true
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tiny_server import KEY, SIZES, running
@@ -180,6 +181,58 @@ def test_beams_count_as_a_share_does(adder):
     assert "num_beams" in got.json()["error"]["message"]
 
 
+# --- the prompt's own
+
+
+def test_log_probabilities_of_a_prompt_are_the_librarys(adder):
+    own = adder.app.llm.generate(SUM["prompt"], prompt_logprobs=2, max_tokens=0).prompt_logprobs
+    for fields in ({"max_tokens": 0}, {"n": 2}):
+        got = adder.ask("/v1/completions", SUM | {"prompt_logprobs": 2} | fields).json()
+        for choice in got["choices"]:
+            assert choice["prompt_logprobs"][0] is None and len(choice["prompt_logprobs"]) == len(own) == 8
+            for shown, entry in zip(choice["prompt_logprobs"][1:], own[1:], strict=True):
+                assert shown[str(entry.token_id)]["logprob"] == entry.logprob
+                assert 2 <= len(shown) <= 3
+                for rank, (token_id, logprob) in enumerate(entry.top, 1):
+                    text = adder.app.llm.tokenizer.token_bytes(token_id).decode()
+                    assert shown[str(token_id)] == {"logprob": logprob, "rank": rank, "decoded_token": text}
+    assert got["choices"][0]["text"] == "1000"
+    assert "prompt_logprobs" not in adder.ask("/v1/completions", SUM).json()["choices"][0]
+
+
+def test_log_probabilities_of_a_chat_stand_beside_its_choices(chatter):
+    fields = {"messages": CHAT, "max_tokens": 2, "prompt_logprobs": 0}
+    got = chatter.ask("/v1/chat/completions", fields).json()
+    assert got["prompt_logprobs"] == chatter.app.llm.create_chat_completion(**fields)["prompt_logprobs"]
+    assert len(got["prompt_logprobs"]) == got["usage"]["prompt_tokens"]
+    assert (
+        "prompt_logprobs"
+        not in chatter.ask("/v1/chat/completions", fields | {"prompt_logprobs": None}).json()
+    )
+
+
+def test_log_probabilities_of_prompts_are_so_many(adder, translator, chatter, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_PROMPT_LOGPROBS", 2 * 8 * 3)
+    fine = SUM | {"prompt": [SUM["prompt"]] * 2, "prompt_logprobs": 2}
+    assert adder.ask("/v1/completions", fine).status == 200
+    for more in (
+        {"n": 2},
+        {"prompt": [SUM["prompt"]] * 3},
+        {"prompt_logprobs": 3},
+        {"prompt_logprobs": 21},
+        {"prompt_logprobs": -1},
+        {"prompt_logprobs": True},
+        {"stream": True},
+    ):
+        got = adder.ask("/v1/completions", fine | more)
+        assert (got.status, got.json()["error"]["param"]) == (400, "prompt_logprobs"), more
+    assert comes_true(lambda: adder.stats()["running"] + adder.stats()["waiting"] == 0)
+    for server, body in ((translator, SUM | {"prompt_logprobs": 1}), (adder, fine | {"num_beams": 2})):
+        assert server.ask("/v1/completions", body).json()["error"]["param"] == "prompt_logprobs"
+    chat = {"messages": [{"role": "user", "content": "the " * 60}], "max_tokens": 1, "prompt_logprobs": 0}
+    assert chatter.ask("/v1/chat/completions", chat).json()["error"]["param"] == "prompt_logprobs"
+
+
 # --- encoder-decoders
 
 
@@ -213,7 +266,7 @@ def test_a_source_is_cut_at_its_end_but_for_what_ends_it(translator):
 # --- all of them
 
 # What is not a client's to choose, or what no JSON can say.
-NOT_THEIRS = {"priority", "cache_salt", "on_nan", "logits_processors", "prompt_logprobs"}
+NOT_THEIRS = {"priority", "cache_salt", "on_nan", "logits_processors"}
 
 
 def test_every_parameter_is_a_field_or_is_left_out_on_purpose(adder):

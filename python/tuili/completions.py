@@ -58,6 +58,7 @@ _MORE = (
     "forced_bos_token_id",
     "forced_eos_token_id",
     "decoder_start_token_id",
+    "prompt_logprobs",
     "deadline_s",
     "prompt_lookup_num_tokens",
     "regex",
@@ -237,8 +238,8 @@ def completion(
     token_text: Callable[[int], bytes],
     tools: Tools = Tools(),  # noqa: B008 (immutable)
 ) -> dict[str, Any]:
-    """OpenAI's answer. token_text: the bytes of a token."""
-    return {
+    """OpenAI's answer; with vLLM's prompt_logprobs where they are. token_text: the bytes of a token."""
+    answer = {
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
@@ -246,6 +247,9 @@ def completion(
         "choices": [_choice(item, token_text, tools) for item in output.outputs],
         "usage": usage([output]),
     }
+    if output.prompt_logprobs is not None:
+        answer["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs, token_text)
+    return answer
 
 
 def _choice(item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools) -> dict[str, Any]:
@@ -311,3 +315,24 @@ def logprobs(entries: list[TokenLogprob], token_text: Callable[[int], bytes]) ->
             for entry in entries
         ]
     }
+
+
+def prompt_logprobs(
+    entries: list[TokenLogprob | None], token_text: Callable[[int], bytes]
+) -> list[dict[str, Any] | None]:
+    """vLLM's form: for each token of the prompt but the first, by their ids, itself and the likeliest there.
+    The rank is None of a token that is none of these.
+    """
+
+    def shown(entry: TokenLogprob) -> dict[str, Any]:
+        ranks = {token_id: rank for rank, (token_id, _) in enumerate(entry.top, 1)}
+        return {
+            str(token_id): {
+                "logprob": logprob,
+                "rank": ranks.get(token_id),
+                "decoded_token": token_text(token_id).decode("utf-8", "replace"),
+            }
+            for token_id, logprob in {entry.token_id: entry.logprob, **dict(entry.top)}.items()
+        }
+
+    return [None if entry is None else shown(entry) for entry in entries]

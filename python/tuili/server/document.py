@@ -83,6 +83,7 @@ _SAMPLING: dict[str, Schema] = {
     "forced_bos_token_id": _TOKEN_ID,
     "forced_eos_token_id": _TOKEN_ID,
     "decoder_start_token_id": _TOKEN_ID,
+    "prompt_logprobs": _integer(0, MAX_LOGPROBS),
     "deadline_s": _number(0, MAX_DEADLINE_S),
     "prompt_lookup_num_tokens": _integer(0, MAX_DRAFTED),
     "regex": _TEXT,

@@ -116,7 +116,7 @@ def _parts(value: Any, levels: int) -> Iterator[bytes]:
             yield (b"," if i else b"{") + to_json(key) + b":"
             yield from _parts(item, levels - 1)
         yield b"}"
-    elif isinstance(value[0], dict | list):
+    elif isinstance(value[-1], dict | list):  # the first may be null
         for i, item in enumerate(value):
             yield b"," if i else b"["
             yield from _parts(item, levels - 1)

@@ -41,7 +41,8 @@ MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
 MAX_PROMPTS = 256
 MAX_BAD_WORDS = 1024  # each is spelled for each prompt
-_CUT = "truncate_prompt_tokens"
+MAX_PROMPT_LOGPROBS = 100_000  # of an answer: of all tokens of its prompts, for each choice
+_CUT, _PROMPT_LOGPROBS = "truncate_prompt_tokens", "prompt_logprobs"
 MAX_DOCUMENTS = 1024
 MAX_COUNTED = 65_536  # tokens of a text of /tokenize, which may be longer than the context
 SERVED_BY = "tuili"
@@ -103,10 +104,11 @@ class Requests:
         lengths = self._lengths if fields.get(_CUT) is None else self._countable
         lengths.check([messages, fields.get("tools")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
-        _check_limits(wanted.params)
+        _check_limits(wanted.params, stream=stream)
         widen(_n_sequences(wanted.params))
         ids = self._encode_chat(messages, wanted.tools, lengths)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
+        _check_prompt_logprobs(wanted.params, len(ids))
         return Job([self.llm.submit(ids, wanted.params)], shape, stream, include_usage)
 
     def text(self, body: bytes, salt: str | None, widen: Widen) -> Job:
@@ -118,15 +120,18 @@ class Requests:
         own["logprobs"] = _legacy_logprobs(fields.pop("logprobs", None))
         _check_legacy(fields)
         params = completions.sampling_params(fields, **own)
-        _check_limits(params, len(prompts))
+        _check_limits(params, len(prompts), stream=stream)
         widen(len(prompts) * _n_sequences(params))
         shape = Text(self.name, self.llm.tokenizer, params)
         lengths = self._lengths if params.truncate_prompt_tokens is None else self._countable
         handles: list[Handle] = []
+        n_tokens = 0
         try:
             for prompt in prompts:
                 lengths.check(prompt)
                 handles.append(self.llm.submit(prompt, params))
+                n_tokens += handles[-1].totals().n_prompt
+                _check_prompt_logprobs(params, n_tokens * params.n)
         except BaseException:
             for handle in handles:
                 handle.abort()
@@ -406,8 +411,18 @@ def _n_sequences(params: SamplingParams) -> int:
     return max(params.n, params.num_beams or 1)
 
 
-def _check_limits(params: SamplingParams, n_prompts: int = 1) -> None:
+def _check_prompt_logprobs(params: SamplingParams, n_tokens: int) -> None:
+    """n_tokens: of all prompts, each as often as it is shown."""
+    if params.prompt_logprobs is None:
+        return
+    if n_tokens * (1 + params.prompt_logprobs) > MAX_PROMPT_LOGPROBS:
+        invalid(_PROMPT_LOGPROBS, f"and those of the tokens themselves may be {MAX_PROMPT_LOGPROBS} in all")
+
+
+def _check_limits(params: SamplingParams, n_prompts: int = 1, *, stream: bool) -> None:
     """The server's limits where they are narrower than the library's."""
+    if stream and params.prompt_logprobs is not None:
+        invalid(_PROMPT_LOGPROBS, "are no part of a stream")
     if params.n > MAX_CHOICES:
         invalid("n", f"must be in [1, {MAX_CHOICES}], not {described(params.n)}")
     if len(params.stop) > MAX_STOP_STRINGS:

@@ -100,10 +100,17 @@ class Text:
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         choices = [
             self._choice(prompt * self._n + item.index, item.text, item.logprobs, item.finish_reason)
+            | self._of_prompt(output)
             for prompt, output in enumerate(outputs)
             for item in output.outputs
         ]
         return {**self._head, "choices": choices, "usage": completions.usage(outputs)}
+
+    def _of_prompt(self, output: RequestOutput) -> dict[str, Any]:
+        entries = output.prompt_logprobs
+        if entries is None:
+            return {}
+        return {"prompt_logprobs": completions.prompt_logprobs(entries, self._tokenizer.token_bytes)}
 
     def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
         if not chunk.text and chunk.finish_reason is None and not chunk.logprobs:
