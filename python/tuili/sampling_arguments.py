@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping
 from typing import Any
 
 DEFAULT_MAX_TOKENS = 512
 MAX_FILE_BYTES = 1 << 20  # more than any schema or grammar may have
 
 _INTEGERS = {
-    "max_tokens": f"most tokens of the answer (default {DEFAULT_MAX_TOKENS})",
+    "max_tokens": f"most tokens of an answer; of generate and chat {DEFAULT_MAX_TOKENS} by default",
     "min_tokens": "no end before so many tokens",
     "top_k": "draw among the k likeliest tokens",
     "seed": "draw the same again",
@@ -69,24 +70,56 @@ NAMES = (*_INTEGERS, *_NUMBERS, *_LISTS, *_IDS, *_FLAGS, *_OTHERS)
 LEFT_OUT = ("logits_processors", "cache_salt")
 
 
+# What a search takes that translates or summarizes.
+OF_TASKS = (
+    "max_tokens",
+    "min_tokens",
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "repetition_penalty",
+    "bad_words",
+)
+
+
 def add(group: argparse._ArgumentGroup) -> None:
     """Add an argument for each of NAMES, with the same name in the namespace; None if it is not given."""
-
-    def flag(name: str) -> str:
-        return f"--{name.replace('_', '-')}"
-
-    for name, text in _INTEGERS.items():
-        default = DEFAULT_MAX_TOKENS if name == "max_tokens" else None
-        group.add_argument(flag(name), type=int, metavar="N", default=default, help=text)
-    for name, text in _NUMBERS.items():
-        group.add_argument(flag(name), type=float, metavar="X", help=text)
-    for name, text in _LISTS.items():
-        group.add_argument(flag(name), action="append", metavar="TEXT", help=text)
-    for name, text in _IDS.items():
-        group.add_argument(flag(name), type=_ids, metavar="ID,ID", help=text)
-    for name, text in _FLAGS.items():
-        group.add_argument(flag(name), action="store_true", default=None, help=text)
+    _add_plain(group, NAMES)
+    group.set_defaults(max_tokens=DEFAULT_MAX_TOKENS)
+    _add_early_stopping(group)
     _add_others(group)
+
+
+def add_of_tasks(group: argparse._ArgumentGroup) -> None:
+    """The same for each of OF_TASKS."""
+    _add_plain(group, OF_TASKS)
+    _add_early_stopping(group)
+
+
+def _add_plain(group: argparse._ArgumentGroup, names: Collection[str]) -> None:
+    def each(texts: Mapping[str, str], **how: Any) -> None:
+        for name, text in texts.items():
+            if name in names:
+                group.add_argument(f"--{name.replace('_', '-')}", help=text, **how)
+
+    each(_INTEGERS, type=int, metavar="N")
+    each(_NUMBERS, type=float, metavar="X")
+    each(_LISTS, action="append", metavar="TEXT")
+    each(_IDS, type=_ids, metavar="ID,ID")
+    each(_FLAGS, action="store_true", default=None)
+
+
+def _add_early_stopping(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--early-stopping",
+        nargs="?",
+        type=_early_stopping,
+        const=True,
+        metavar="never",
+        help="beams: end with as many answers as beams; or never while a better one may come",
+    )
 
 
 def _add_others(group: argparse._ArgumentGroup) -> None:
@@ -104,14 +137,6 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
         help="show special tokens, too",
     )
     group.add_argument("--on-nan", metavar="error|eos", help="what a model that computes no numbers does")
-    group.add_argument(
-        "--early-stopping",
-        nargs="?",
-        type=_early_stopping,
-        const=True,
-        metavar="never",
-        help="beams: end with as many answers as beams; or never while a better one may come",
-    )
     schema = "the answer is JSON of this schema: JSON text, or a file with it"
     group.add_argument("--json-schema", type=_json_or_file, metavar="JSON|FILE", help=schema)
     group.add_argument("--regex", metavar="TEXT", help="the answer matches this regular expression")
