@@ -181,6 +181,46 @@ def test_beams_count_as_a_share_does(adder):
     assert "num_beams" in got.json()["error"]["message"]
 
 
+# --- forms, by vLLM's names
+
+
+def test_forms_by_the_names_of_vllm(chatter):
+    def ask(form, path="/v1/completions", **more):
+        body = {"prompt": "the"} if "chat" not in path else {"messages": CHAT}
+        return chatter.ask(path, body | {"max_tokens": 30, "structured_outputs": form} | more)
+
+    for form, texts in (
+        ({"json": {"enum": ["a", 7]}}, {'"a"', "7"}),
+        ({"json": '{"const": 5}'}, {"5"}),
+        ({"regex": "[xy]z", "choice": None}, {"xz", "yz"}),
+        ({"choice": ["left", "right"]}, {"left", "right"}),
+        ({"grammar": 'start: "yes" | "no"', "json_object": False}, {"yes", "no"}),
+    ):
+        assert ask(form).json()["choices"][0]["text"] in texts
+        chat = ask(form, "/v1/chat/completions").json()["choices"][0]
+        assert chat["message"]["content"] in texts
+    assert ask({"json_object": True}).json()["choices"][0]["text"].startswith("{")
+    tool = {"type": "function", "function": {"name": "f"}}
+    for form, more in (
+        ({}, {}),
+        ("json", {}),
+        ({"regex": "a", "choice": ["a"]}, {}),
+        ({"regex": "a", "json_object": True}, {}),
+        ({"regex": "a"}, {"regex": "b"}),
+        ({"json": {}}, {"response_format": {"type": "json_object"}}),
+    ):
+        error = ask(form, **more).json()["error"]
+        assert error["param"] == "structured_outputs", (form, error)
+    assert ask({"jsn": {}}).json()["error"]["param"] == "structured_outputs.jsn"
+    assert ask({"json_object": 1}).json()["error"]["param"] == "structured_outputs.json_object"
+    assert ask({"json": 5}).json()["error"]["param"] == "json_schema"
+    for choice in ("auto", "required"):
+        tools = {"tools": [tool], "tool_choice": choice}
+        got = ask({"json": {}}, "/v1/chat/completions", **tools).json()["error"]
+        assert got["param"] == "structured_outputs"
+    assert ask({"regex": "ab"}, "/v1/chat/completions", tools=[tool], tool_choice="none").status == 200
+
+
 # --- the prompt's own
 
 

@@ -92,8 +92,11 @@ _OWN = (
     "logit_bias",
     "response_format",
     "use_beam_search",
+    "structured_outputs",
     *_TOOLS,
 )
+# vLLM's names for a form of the output -> SamplingParams'.
+_FORMS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
 MAX_NAME_CHARS = 256
 MODEL_NAME = f"1 to {MAX_NAME_CHARS} letters and digits of any script and . _ : / -"
 FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
@@ -112,6 +115,8 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
     `sampling_params`.
     """
     tools = tool_calls.tools_of(fields)
+    if tools.offered and fields.get("structured_outputs") is not None:
+        invalid("structured_outputs", "cannot be given next to tools, unless tool_choice is none")
     schema = tools.schema()
     form = fields.get("response_format")
     if tools.offered and form is not None and not parameters.same(form, {"type": "text"}):
@@ -152,6 +157,11 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
     if "response_format" in given:
         options["json_schema"] = _json_schema(given["response_format"])
+    if "structured_outputs" in given:
+        for name, value in _structured(given["structured_outputs"]).items():
+            if options.get(name) is not None:
+                invalid("structured_outputs", f"{name} is given next to them")
+            options[name] = value
     if "use_beam_search" in given:
         if "num_beams" in options:
             invalid("use_beam_search", "is given next to num_beams")
@@ -218,6 +228,27 @@ def _json_schema(form: object) -> Any:
     if not isinstance(named.get("schema"), dict):
         invalid("response_format", "json_schema.schema must be an object")
     return named["schema"]
+
+
+def _structured(form: object) -> dict[str, Any]:
+    """What vLLM's structured_outputs ask for, which is one form."""
+    if not isinstance(form, Mapping):
+        invalid("structured_outputs", f"must be an object, not {described(form)}")
+    given = {name: value for name, value in form.items() if value is not None}
+    for name in given:
+        if name not in (*_FORMS, "json_object"):
+            parameters.unknown_name(f"structured_outputs.{name}", (*_FORMS, "json_object"))
+    if given.get("json_object") is False:
+        del given["json_object"]
+    if len(given) != 1:
+        invalid(
+            "structured_outputs", f"must have one of {', '.join(_FORMS)} and json_object, not {len(given)}"
+        )
+    [(name, value)] = given.items()
+    if name == "json_object":
+        boolean("structured_outputs.json_object", value)
+        return {"json_schema": {"type": "object"}}
+    return {_FORMS[name]: value}
 
 
 def _n_logprobs(given: Mapping[str, Any]) -> int | None:

@@ -89,6 +89,17 @@ _SAMPLING: dict[str, Schema] = {
     "regex": _TEXT,
     "choice": {"type": "array", "items": _TEXT},
     "grammar": _TEXT,
+    "structured_outputs": {
+        "type": "object",
+        "properties": {
+            "json": {"anyOf": [{"type": "object"}, _TEXT]},
+            "json_object": {"type": "boolean"},
+            "regex": _TEXT,
+            "choice": {"type": "array", "items": _TEXT},
+            "grammar": _TEXT,
+        },
+        "additionalProperties": False,
+    },
 }
 _MESSAGE: Schema = {
     "type": "object",
