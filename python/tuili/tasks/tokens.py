@@ -196,7 +196,7 @@ class Task(Pipeline):
             or window.ids[parts.indices[i]] == unknown
             or not self._continues(word, start, end, text)
         ]
-        ends = [*firsts[1:], len(parts.words)]
+        ends = [*firsts, len(parts.words)][1:]  # none of a text without tokens
         chosen = [
             _scores_of_word(scores[parts.indices[first] : parts.indices[end - 1] + 1], strategy)
             for first, end in zip(firsts, ends, strict=True)
