@@ -41,7 +41,7 @@ class Encoded:
     offsets: list[tuple[int, int]]
     texts: list[int | None]
     truncated: bool
-    tokens: list[str]
+    tokens: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

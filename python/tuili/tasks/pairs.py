@@ -37,7 +37,7 @@ class PairReading:
             if len(end) >= space.max_len:
                 raise PromptTooLongError(f"the chat template alone leaves no room in {space.max_len} tokens")
             ids = ids[: space.max_len - len(end)] + end
-        return Encoded(ids, [0] * len(ids), [], [], truncated, [])
+        return Encoded(ids, [0] * len(ids), [], [], truncated)
 
     def _messages(self, model: TaskModel, query: str, document: str) -> list[int]:
         if self.template is None:
