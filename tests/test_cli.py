@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tuili import cli, sampling_arguments, standard_input
 from tuili.generation.params import NAMES, SamplingParams
+
+MODELS = Path(__file__).parent / "models"
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +385,7 @@ def test_lines_end_as_windows_ends_them_and_a_byte_order_mark_is_none_of_them(ru
 
 
 def test_every_argument_is_a_parameter():
-    assert set(sampling_arguments.NAMES) <= set(NAMES)
+    assert {*sampling_arguments.NAMES, *sampling_arguments.LEFT_OUT} == set(NAMES)
     given = ["--min-tokens=1", "--logprobs=2", "--typical-p=0.5", "--ignore-eos", "--early-stopping", "never"]
     options = cli._parse(["generate", "m", "text", *given, "--choice=a", "--choice=b", "--json"])
     taken = cli._given(options, sampling_arguments.NAMES)
@@ -396,6 +399,48 @@ def test_every_argument_is_a_parameter():
         "choice": ["a", "b"],
     }
     SamplingParams(**taken | {"num_beams": 2, "choice": None, "typical_p": None})
+    given = ["--bad-words-ids=1,2", "--bad-words-ids=3", "--logit-bias=4:-100", "--logit-bias=5:1.5"]
+    given += ["--exponential-decay-length-penalty=20,1.1", "--no-skip-special-tokens", "--renormalize-logits"]
+    given += ["--stop-token-ids=6", "--allowed-token-ids=7,8", "--suppress-tokens=9", "--on-nan=eos"]
+    given += ["--begin-suppress-tokens=1", "--forced-bos-token-id=2", "--truncate-prompt-tokens=-1"]
+    taken = cli._given(cli._parse(["generate", "m", "text", *given]), sampling_arguments.NAMES)
+    wanted = {"bad_words_ids": [[1, 2], [3]], "logit_bias": {4: -100.0, 5: 1.5}, "skip_special_tokens": False}
+    wanted |= {"exponential_decay_length_penalty": (20, 1.1), "renormalize_logits": True, "on_nan": "eos"}
+    wanted |= {"stop_token_ids": [6], "allowed_token_ids": [7, 8], "suppress_tokens": [9]}
+    wanted |= {"begin_suppress_tokens": [1], "forced_bos_token_id": 2, "truncate_prompt_tokens": -1}
+    assert taken == wanted | {"max_tokens": sampling_arguments.DEFAULT_MAX_TOKENS}
+    SamplingParams(**taken)
+
+
+def test_arguments_of_tokens_count(run):
+    """Of the model in tests/models/adder, whose digits are their own ids."""
+
+    def answer(*arguments, prompt="999+  1="):
+        code, out, err = run(
+            "generate", MODELS / "adder", prompt, "--max-tokens", 4, "--threads", 1, *arguments
+        )
+        assert code == 0, err
+        return out.strip()
+
+    assert answer() == "1000" == answer("--logit-bias", "13:-100")
+    assert answer("--logit-bias", "7:100") == "7777" and answer("--stop-token-ids", "0,7") == "1"
+    assert set(answer("--allowed-token-ids", "2,3")) <= {"2", "3"}
+    assert "0" not in answer("--suppress-tokens", "0") and answer("--begin-suppress-tokens", "1")[0] != "1"
+    assert "10" not in answer("--bad-words-ids", "1,0") and answer("--forced-bos-token-id", 7)[0] == "7"
+    assert answer("--forced-eos-token-id", 8)[-1] == "8"
+    assert answer("--exponential-decay-length-penalty", "1,1e6") == "10"
+    assert answer("--truncate-prompt-tokens", 8, prompt="1+2=999+  1=") == "1000"
+    shown = ("--forced-bos-token-id", 13, "--ignore-eos")
+    assert "<|endoftext|>" in answer(*shown, "--no-skip-special-tokens")
+    assert "<|endoftext|>" not in answer(*shown)
+    output = json.loads(answer("--prompt-logprobs", 1, "--max-tokens", 0, "--json"))
+    assert len(output["prompt_logprobs"]) == 8
+
+
+def test_a_server_prints_no_json(run):
+    """It writes what happens to its log."""
+    code, out, err = run("serve", "m", "--json")
+    assert (code, out) == (2, "") and "--json" in err
 
 
 def test_beams_come_with_scores(run, llama):
@@ -429,7 +474,13 @@ WRONG = {
     "a file of bytes": (["--grammar", "bytes"], "not a text"),
     "a file without end": (["--grammar", "/dev/zero"], "larger than"),
     "logprobs without --json": (["--logprobs", "1"], "--json"),
+    "prompt_logprobs without --json": (["--prompt-logprobs", "1"], "--json"),
     "another early stopping": (["--early-stopping=always"], "never"),
+    "ids that are none": (["--stop-token-ids", "1,a"], "commas"),
+    "no ids": (["--bad-words-ids", ""], "commas"),
+    "a bias without a token": (["--logit-bias", "1.5"], "42:-100"),
+    "two biases of a token": (["--logit-bias", "1:2", "--logit-bias", "1:3"], "twice"),
+    "a decay without a factor": (["--exponential-decay-length-penalty", "3"], "20,1.1"),
 }
 
 

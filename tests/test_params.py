@@ -75,6 +75,8 @@ BAD = {
     "prompt_lookup_num_tokens": [-1, 65, 1.5, "3", True],
     "length_penalty": [11, -10.5, float("nan"), "1", True],
     "early_stopping": ["always", 1],
+    "decoder_start_token_id": [*BAD_INTEGERS, 2**31],
+    "truncate_prompt_tokens": [*BAD_INTEGERS[1:], 0, -2, 2**31],
 }
 
 
@@ -127,6 +129,8 @@ GOOD = {
     "regex": ["a*", ""],
     "choice": [["a", "停"], ("a",)],
     "grammar": ['start: "a"'],
+    "decoder_start_token_id": [None, 0, np.int64(7)],
+    "truncate_prompt_tokens": [None, -1, 1, 2**31 - 1],
 }
 
 
@@ -246,6 +250,8 @@ def test_all_names_of_the_interface_exist():
         "forced_eos_token_id",
         "exponential_decay_length_penalty",
         "renormalize_logits",
+        "decoder_start_token_id",
+        "truncate_prompt_tokens",
         "json_schema",
         "regex",
         "choice",

@@ -219,7 +219,7 @@ def test_offsets_of_tokens_count_the_characters_of_the_text():
     assert tokenizer.decode(ids) == "ab中文𠮷 c"
     entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in ids]
     for step in (1, 2, 12):
-        shape, found, shown = Text("m", tokenizer, 1), [], []
+        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams()), [], []
         for at in range(0, len(entries), step):
             (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
             found += event["choices"][0]["logprobs"]["text_offset"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,16 +14,17 @@ from tiny_files import write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
 from tiny_server import SIZES, running
 
+MODELS = Path(__file__).parent / "models"
 N_EXAMPLES = 25  # for each endpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [tiny_llama, tiny_bert])
-def test_nothing_that_the_document_allows_or_not_is_our_error(tmp_path, make):
+@pytest.mark.parametrize("model", [tiny_llama, tiny_bert, "sentiment", "t5-numbers"])
+def test_nothing_that_the_document_allows_or_not_is_our_error(tmp_path, model):
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed: tuili[dev]")
-    path = write_hf_folder(make(), tmp_path / "model")
+    path = MODELS / model if isinstance(model, str) else write_hf_folder(model(), tmp_path / "model")
     statuses: Counter[int] = Counter()
-    sizes = SIZES if make is tiny_llama else {"num_threads": 1}
+    sizes = SIZES if model is tiny_llama else {"num_threads": 1}
     with tuili.LLM(path, **sizes) as llm, running(llm) as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
         modes = list(schemathesis.GenerationMode)

@@ -424,6 +424,11 @@ LONG_WORK = {
     "digits": ({"prompt": "1234567890" * 200_000}, 400),
     "grammar": ({"prompt": "a", "regex": "(a|b)" * 5000}, 200),
     "answer": ({"prompt": ["a"] * 20, "max_tokens": 150, "logprobs": 20, "ignore_eos": True}, 200),
+    "words": ({"prompt": "a", "bad_words": ["x" * 256] * 1000, "n": 8}, 200),
+    "short words": ({"prompt": ["a"] * 16, "bad_words": ["river " * 10] * 64, "n": 8}, 200),
+    "ids": ({"prompt": "a", "bad_words_ids": [[9] * 64] * 1024, "n": 8}, 200),
+    "a cut prompt": ({"prompt": "the river, " * 8_000, "truncate_prompt_tokens": 8}, 200),
+    "prompts": ({"prompt": ["the " * 150] * 9, "prompt_logprobs": 20}, 200),
 }
 
 

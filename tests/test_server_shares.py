@@ -317,7 +317,10 @@ def test_no_part_of_a_large_answer_is_large():
     token = {"token": "a", "logprob": -1.5, "bytes": [97], "top_logprobs": [{"token": "b"}] * 20}
     choices = [{"index": i, "logprobs": {"content": [token] * 300}} for i in range(4)]
     vectors = [{"embedding": [0.123456789] * 4096}] * 20
-    for value in ({"choices": choices}, {"data": vectors}, {"tokens": [123456] * 100_000}):
+    shown = {str(i): {"logprob": -1.5, "rank": i, "decoded_token": "a"} for i in range(20)}
+    prompts = [{"prompt_logprobs": [None, *[shown] * 300]}] * 4
+    large = [{"choices": choices}, {"choices": prompts}, {"data": vectors}, {"tokens": [123456] * 100_000}]
+    for value in large:
         parts = list(replies._parts(value, replies.SPLIT_LEVELS))
         assert max(map(len, parts)) < 20_000
         assert large_to_json(value) == to_json(value)

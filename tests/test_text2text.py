@@ -31,7 +31,9 @@ class Recorder:
         self.asked.append((sources, options))
         n = options.get("n", 1)
         return [
-            SimpleNamespace(outputs=[SimpleNamespace(text=self.says or str(len(ids)), token_ids=[])] * n)
+            SimpleNamespace(
+                outputs=[SimpleNamespace(text=self.says or str(len(ids)), token_ids=[])] * n, truncated=False
+            )
             for ids in sources
         ]
 
@@ -96,6 +98,11 @@ def test_an_answer_that_begins_after_a_language_is_in_it(recorder):
     assert asked(llm, "translation", "The cat")[1] == {}
     assert asked(llm, "translation", "The cat", tgt_lang="ro_RO")[1] == {}
     assert asked(llm, "translation", "The cat", tgt_lang="zh_CN")[1] == {"forced_bos_token_id": ids["zh_CN"]}
+    llm, start = recorder("mbart"), {"decoder_start_token_id": ids["ro_RO"]}
+    for target in ({}, {"tgt_lang": "ro_RO"}):
+        assert asked(llm, "translation", "The cat", **target, **start)[1] == start
+    forced = {"forced_bos_token_id": ids["zh_CN"]}
+    assert asked(llm, "translation", "The cat", tgt_lang="zh_CN", **start)[1] == start | forced
 
 
 def test_marian_is_told_the_targets_language_in_front_of_the_text(recorder):

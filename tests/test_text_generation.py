@@ -119,6 +119,116 @@ def test_the_words_of_transformers_generate_are_taken(adder):
     assert error.value.code == "not_supported_yet"
 
 
+def test_a_bias_of_tokens_is_taken_as_far_as_it_can_be_met(adder):
+    prompt = "999+  1="
+    zero, one, seven = 0, 1, 7
+
+    def answer(bias, **more):
+        return adder(prompt, return_full_text=False, max_new_tokens=4, sequence_bias=bias, **more)[0][
+            "generated_text"
+        ]
+
+    assert answer({(seven,): 100.0}) == answer([[[seven], 100]]) == "7777"
+    assert answer({(seven,): 1e-9}) == "1000" and answer(None) == "1000" and answer({}) == "1000"
+    ban = {(one, zero): float("-inf")}
+    assert (
+        answer(ban)
+        == adder(prompt, return_full_text=False, max_new_tokens=4, bad_words_ids=[[one, zero]])[0][
+            "generated_text"
+        ]
+    )
+    assert "0" not in answer({(zero,): float("-inf"), (one, zero): -np.inf})
+    both = answer({(zero,): -100.0, (one,): np.float32(-100)})
+    assert not set(both) & {"0", "1"}
+    for wrong, code in (
+        ({(one, zero): -5.0}, "not_supported_yet"),
+        ({(one,): float("inf")}, "not_supported_yet"),
+        ({(one,): -1e9}, "not_supported_yet"),
+        ({(one,): 10**400}, "not_supported_yet"),
+        ({(one,): float("nan")}, "not_supported_yet"),
+        ({(): 1.0}, "invalid_parameter"),
+        ({one: 1.0}, "invalid_parameter"),
+        ({(one,): "a"}, "invalid_parameter"),
+        ({(one,): True}, "invalid_parameter"),
+        ({(-1,): 1.0}, "invalid_parameter"),
+        ({("a",): 1.0}, "invalid_parameter"),
+        ([[one, 1.0]], "invalid_parameter"),
+        ([one], "invalid_parameter"),
+        (5, "invalid_parameter"),
+    ):
+        with pytest.raises(tuili.InvalidParameterError) as error:
+            answer(wrong)
+        assert (error.value.param, error.value.code) == ("sequence_bias", code)
+    with pytest.raises(tuili.InvalidParameterError, match="twice"):
+        answer({(one,): 1.0}, logit_bias={0: 1.0})
+
+
+class Config:
+    """As transformers' GenerationConfig tells what it holds."""
+
+    def __init__(self, **words):
+        self._words = words
+
+    def to_diff_dict(self):
+        return {**self._words, "transformers_version": "5.24.0", "_from_model_config": True}
+
+
+def test_a_generation_config_is_what_it_holds(adder):
+    prompt = "999+  1="
+
+    def answer(config, **words):
+        (one,) = adder(prompt, return_full_text=False, generation_config=config, **words)
+        return one["generated_text"]
+
+    for kind in (dict, Config):
+        assert answer(kind(max_new_tokens=2)) == "10"
+        assert answer(kind(max_new_tokens=2), max_new_tokens=3) == "100", "the call's own comes first"
+        assert answer(kind(max_new_tokens=2), max_tokens=3) == "100"
+        assert answer(kind(max_new_tokens=4, suppress_tokens=[1], max_length=None))[0] != "1"
+        assert answer(kind(max_length=10, bos_token_id=13, eos_token_id=13, pad_token_id=13)) == "10"
+        assert answer(kind(max_new_tokens=4, stop_strings=["9"]), stop="00") == "1"
+    unused = {"temperature": 0.7, "top_k": 5, "length_penalty": 2.0, "early_stopping": True}
+    for more in ({}, {"num_beams": 1}):
+        assert answer(unused | {"max_new_tokens": 4} | more) == "1000", (
+            "as in transformers, without do_sample"
+        )
+    asked = []
+    generate = adder.model.generate
+    adder.model.generate = lambda *args, **more: asked.append(args[1]) or generate(*args, **more)
+    try:
+        words = {"do_sample": True, "temperature": 0.5, "top_k": 3, "max_new_tokens": 2}
+        with tuili.pipeline("text-generation", adder.model) as pipe:
+            pipe.close = lambda: None
+            pipe(prompt, generation_config=words)
+            assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3)
+            del words["do_sample"]
+            tuili.pipeline("text-generation", adder.model, do_sample=True)(prompt, generation_config=words)
+            assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3)
+            pipe(prompt, generation_config={"num_beams": 2, "length_penalty": 2.0, "max_new_tokens": 2})
+            assert (asked[-1][0].num_beams, asked[-1][0].length_penalty) == (2, 2.0)
+        made = tuili.pipeline("text-generation", adder.model, generation_config={"max_new_tokens": 3})
+        assert made(prompt, return_full_text=False)[0]["generated_text"] == "100"
+    finally:
+        del adder.model.generate
+    for wrong in (5, "greedy", [("max_new_tokens", 2)], Config, {5: 3}):
+        with pytest.raises(tuili.InvalidParameterError) as error:
+            answer(wrong)
+        assert error.value.param == "generation_config"
+    with pytest.raises(tuili.InvalidParameterError, match=r"watermarking_config.*max_new_tokens"):
+        answer({"watermarking_config": {}, "max_new_tokens": 2})
+    with pytest.raises(tuili.InvalidParameterError, match="generation_config"):
+        adder(prompt, generation_confi={})
+    with pytest.raises(tuili.InvalidParameterError) as error:
+        answer({"generation_config": {}})
+    assert error.value.param == "generation_config"
+
+
+def test_only_a_source_is_answered_from_a_token_of_ones_own(adder):
+    with pytest.raises(tuili.InvalidParameterError) as error:
+        adder("1+  1=", decoder_start_token_id=3)
+    assert error.value.param == "decoder_start_token_id"
+
+
 def test_an_answer_goes_on_with_an_assistants_message(tmp_path):
     """As in transformers: by default where the chat ends in one, up to the end of its text."""
     messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day "}]
@@ -164,6 +274,30 @@ def test_each_prompt_may_have_parameters_of_its_own(adder):
     with pytest.raises(tuili.InvalidParameterError, match="2, for 1 prompts") as error:
         adder.model.generate(["999+  1="], greedy)
     assert error.value.param == "params"
+
+
+def test_an_answer_begins_after_the_token_that_is_asked_for():
+    with tuili.pipeline("text2text-generation", MODELS / "t5-numbers", max_new_tokens=4) as pipe:
+        own = pipe.model.config["decoder_start_token_id"]
+        (plain,), (same,), (other,) = (
+            pipe("12", return_tensors=True, decoder_start_token_id=start) for start in (None, own, 7)
+        )
+        assert plain == same and plain["generated_token_ids"][0] == own
+        ids = other["generated_token_ids"]
+        assert ids[0] == 7 and ids[1:] != plain["generated_token_ids"][1:]
+        logits = pipe.model.logits(pipe.model.tokenizer.encode("12"), decoder_token_ids=ids[:-1])
+        assert logits.argmax(axis=1).tolist() == ids[1:]
+        assert pipe("12 34 56", truncate_prompt_tokens=3)[0]["truncated"]
+        assert "truncated" not in pipe("12 34 56", truncate_prompt_tokens=30)[0]
+        beams = pipe("12", decoder_start_token_id=7, num_beams=3, num_return_sequences=2)
+        assert len(beams) == 2
+        params = tuili.SamplingParams(decoder_start_token_id=7, max_tokens=4)
+        with tuili.pipeline("text2text-generation", pipe.model) as again:
+            again.close = lambda: None
+            assert again("12", params=params, return_tensors=True) == [other]
+        for wrong in (-1, [7], "7", 10**6):
+            with pytest.raises(tuili.TuiliError, match="decoder_start_token_id"):
+                pipe("12", decoder_start_token_id=wrong)
 
 
 def test_texts_to_texts_of_an_iterable_come_as_transformers_gives_them():

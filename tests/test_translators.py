@@ -256,6 +256,31 @@ def test_the_command_line_translates_summarizes_and_classifies(capsys):
     assert "this model can do" in capsys.readouterr().err
 
 
+SEARCHES = {
+    ("--max-tokens", "2"): {"max_tokens": 2},
+    ("--bad-words", "twelve", "--num-beams", "2"): {"bad_words": ["twelve"], "num_beams": 2},
+    ("--no-repeat-ngram-size", "1", "--min-tokens", "9"): {"no_repeat_ngram_size": 1, "min_tokens": 9},
+    ("--repetition-penalty", "1e6", "--min-tokens", "9"): {"repetition_penalty": 1e6, "min_tokens": 9},
+    ("--encoder-no-repeat-ngram-size", "1"): {"encoder_no_repeat_ngram_size": 1},
+    ("--num-beams", "3", "--length-penalty", "-9"): {"num_beams": 3, "length_penalty": -9.0},
+    ("--num-beams", "4", "--early-stopping"): {"num_beams": 4, "early_stopping": True},
+}
+
+
+@pytest.mark.parametrize("arguments", SEARCHES)
+def test_a_search_of_the_command_line_is_that_of_the_library(models, capsys, monkeypatch, arguments):
+    text, asked = "write in English: 12", []
+    generate = models["t5-numbers"].generate
+    monkeypatch.setattr(
+        tuili.LLM, "generate", lambda self, ids, **how: asked.append(how) or generate(ids, **how)
+    )
+    assert cli.main(["summarize", str(MODELS / "t5-numbers"), text, *arguments]) == 0
+    assert asked == [SEARCHES[arguments]]
+    monkeypatch.undo()
+    own = models["t5-numbers"].summarize(text, **SEARCHES[arguments])
+    assert capsys.readouterr().out == own + "\n"
+
+
 def test_lines_of_standard_input_are_translated_and_blank_ones_stay():
     command = [sys.executable, "-m", "tuili", "translate", str(MODELS / "t5-numbers"), "--src-lang", "num"]
     ran = subprocess.run(

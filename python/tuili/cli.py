@@ -180,11 +180,12 @@ def _generation_commands(commands: Any) -> None:
 
 
 def _command(
-    commands: Any, name: str, run: Any, text: str, *, model: bool = False
+    commands: Any, name: str, run: Any, text: str, *, model: bool = False, prints_json: bool = True
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=run)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    if prints_json:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
     if not model:
         return parser
     parser.add_argument(

@@ -31,7 +31,7 @@ _SAME = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
 }
-# SamplingParams' own, which OpenAI does not have, under vLLM's names.
+# SamplingParams' own, which OpenAI does not have, under vLLM's names, else transformers'.
 _MORE = (
     "top_k",
     "min_p",
@@ -42,6 +42,23 @@ _MORE = (
     "ignore_eos",
     "stop_token_ids",
     "include_stop_str_in_output",
+    "skip_special_tokens",
+    "truncate_prompt_tokens",
+    "allowed_token_ids",
+    "bad_words",
+    "length_penalty",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "renormalize_logits",
+    "num_beams",
+    "early_stopping",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "decoder_start_token_id",
+    "prompt_logprobs",
     "deadline_s",
     "prompt_lookup_num_tokens",
     "regex",
@@ -67,7 +84,19 @@ _PLAIN: dict[str, tuple[object, ...]] = {
 }
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 NAMES = ("user", "safety_identifier", "prompt_cache_key")  # a client's own, which change no answer
-_OWN = ("model", *NAMES, "logprobs", "top_logprobs", "logit_bias", "response_format", *_TOOLS)
+_OWN = (
+    "model",
+    *NAMES,
+    "logprobs",
+    "top_logprobs",
+    "logit_bias",
+    "response_format",
+    "use_beam_search",
+    "structured_outputs",
+    *_TOOLS,
+)
+# vLLM's names for a form of the output -> SamplingParams'.
+_FORMS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
 MAX_NAME_CHARS = 256
 MODEL_NAME = f"1 to {MAX_NAME_CHARS} letters and digits of any script and . _ : / -"
 FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
@@ -86,6 +115,8 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
     `sampling_params`.
     """
     tools = tool_calls.tools_of(fields)
+    if tools.offered and fields.get("structured_outputs") is not None:
+        invalid("structured_outputs", "cannot be given next to tools, unless tool_choice is none")
     schema = tools.schema()
     form = fields.get("response_format")
     if tools.offered and form is not None and not parameters.same(form, {"type": "text"}):
@@ -126,6 +157,17 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
     if "response_format" in given:
         options["json_schema"] = _json_schema(given["response_format"])
+    if "structured_outputs" in given:
+        for name, value in _structured(given["structured_outputs"]).items():
+            if options.get(name) is not None:
+                invalid("structured_outputs", f"{name} is given next to them")
+            options[name] = value
+    if "use_beam_search" in given:
+        if "num_beams" in options:
+            invalid("use_beam_search", "is given next to num_beams")
+        options["num_beams"] = (
+            given.get("n", 1) if boolean("use_beam_search", given["use_beam_search"]) else 1
+        )
     options["logprobs"] = _n_logprobs(given)
     return SamplingParams(**{**options, **own})
 
@@ -188,6 +230,27 @@ def _json_schema(form: object) -> Any:
     return named["schema"]
 
 
+def _structured(form: object) -> dict[str, Any]:
+    """What vLLM's structured_outputs ask for, which is one form."""
+    if not isinstance(form, Mapping):
+        invalid("structured_outputs", f"must be an object, not {described(form)}")
+    given = {name: value for name, value in form.items() if value is not None}
+    for name in given:
+        if name not in (*_FORMS, "json_object"):
+            parameters.unknown_name(f"structured_outputs.{name}", (*_FORMS, "json_object"))
+    if given.get("json_object") is False:
+        del given["json_object"]
+    if len(given) != 1:
+        invalid(
+            "structured_outputs", f"must have one of {', '.join(_FORMS)} and json_object, not {len(given)}"
+        )
+    [(name, value)] = given.items()
+    if name == "json_object":
+        boolean("structured_outputs.json_object", value)
+        return {"json_schema": {"type": "object"}}
+    return {_FORMS[name]: value}
+
+
 def _n_logprobs(given: Mapping[str, Any]) -> int | None:
     asked = boolean("logprobs", given.get("logprobs", False))
     if "top_logprobs" not in given:
@@ -206,8 +269,8 @@ def completion(
     token_text: Callable[[int], bytes],
     tools: Tools = Tools(),  # noqa: B008 (immutable)
 ) -> dict[str, Any]:
-    """OpenAI's answer. token_text: the bytes of a token."""
-    return {
+    """OpenAI's answer; with vLLM's prompt_logprobs where they are. token_text: the bytes of a token."""
+    answer = {
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
@@ -215,6 +278,9 @@ def completion(
         "choices": [_choice(item, token_text, tools) for item in output.outputs],
         "usage": usage([output]),
     }
+    if output.prompt_logprobs is not None:
+        answer["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs, token_text)
+    return answer
 
 
 def _choice(item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools) -> dict[str, Any]:
@@ -280,3 +346,24 @@ def logprobs(entries: list[TokenLogprob], token_text: Callable[[int], bytes]) ->
             for entry in entries
         ]
     }
+
+
+def prompt_logprobs(
+    entries: list[TokenLogprob | None], token_text: Callable[[int], bytes]
+) -> list[dict[str, Any] | None]:
+    """vLLM's form: for each token of the prompt but the first, by their ids, itself and the likeliest there.
+    The rank is None of a token that is none of these.
+    """
+
+    def shown(entry: TokenLogprob) -> dict[str, Any]:
+        ranks = {token_id: rank for rank, (token_id, _) in enumerate(entry.top, 1)}
+        return {
+            str(token_id): {
+                "logprob": logprob,
+                "rank": ranks.get(token_id),
+                "decoded_token": token_text(token_id).decode("utf-8", "replace"),
+            }
+            for token_id, logprob in {entry.token_id: entry.logprob, **dict(entry.top)}.items()
+        }
+
+    return [None if entry is None else shown(entry) for entry in entries]

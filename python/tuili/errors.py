@@ -118,6 +118,9 @@ class EngineOutOfMemoryError(TuiliError, MemoryError):
     code = "out_of_memory"
 
 
+NO_TOKEN_ALLOWED = "no_token_allowed"  # a code of errors that a request's own parameters make
+
+
 class NumericError(TuiliError, ArithmeticError):
     """The model's logits, keys or values for this request are not numbers."""
 

@@ -23,7 +23,7 @@ from tuili.errors import (
     TemplateError,
 )
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, function_or_none, integer, number
+from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
@@ -352,15 +352,24 @@ class LLM(Vectors, Insides):
         engine.check_usable()
         chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
         text, ids = self._encode_prompt(prompt)
-        truncated = False
-        if boolean("truncation", truncation) and engine.sources is not None:
+        n_given = len(ids)
+        if boolean("truncation", truncation) or chosen.truncate_prompt_tokens is not None:
+            ids = self._cut(engine, ids, chosen)
+        return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
+
+    def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
+        """What stays of a prompt, or of a source, that may be cut."""
+        sources, most = engine.sources, params.truncate_prompt_tokens or -1
+        longest = engine.max_model_len if sources is None else sources.max_len
+        if most > longest:
+            invalid("truncate_prompt_tokens", f"must be in [1, {longest}], or -1, not {most}")
+        if sources is not None:
             endings = endings_of(self.tokenizer.loaded.languages, engine.eos_ids)
-            truncated, ids = len(ids) > engine.sources.max_len, engine.sources.cut(ids, endings)
-        elif truncation:
-            reserve = min(chosen.max_tokens or TRUNCATION_RESERVE, max(1, engine.max_model_len // 2))
-            most = max(1, engine.max_model_len - reserve)
-            truncated, ids = len(ids) > most, ids[-most:]
-        return engine.submit(ids, chosen, prompt=text, truncated=truncated)
+            return sources.cut(ids, endings, None if most == -1 else most)
+        if most == -1:
+            reserve = min(params.max_tokens or TRUNCATION_RESERVE, max(1, longest // 2))
+            most = max(1, longest - reserve)
+        return ids[-most:]
 
     def stream(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping
+from typing import Any
 
 DEFAULT_MAX_TOKENS = 512
 MAX_FILE_BYTES = 1 << 20  # more than any schema or grammar may have
 
 _INTEGERS = {
-    "max_tokens": f"most tokens of the answer (default {DEFAULT_MAX_TOKENS})",
+    "max_tokens": f"most tokens of an answer; of generate and chat {DEFAULT_MAX_TOKENS} by default",
     "min_tokens": "no end before so many tokens",
     "top_k": "draw among the k likeliest tokens",
     "seed": "draw the same again",
@@ -17,6 +19,11 @@ _INTEGERS = {
     "no_repeat_ngram_size": "no so many tokens come twice",
     "encoder_no_repeat_ngram_size": "no so many tokens that the source, or the prompt, has",
     "logprobs": "with --json: log-probabilities of each token and of the N likeliest",
+    "prompt_logprobs": "with --json: the same of the prompt's tokens; --max-tokens 0 asks for nothing else",
+    "truncate_prompt_tokens": "cut a prompt to its last N tokens, a source to its first; -1: to the limit",
+    "forced_bos_token_id": "the first token of an answer: a language, for M2M100 and mBART",
+    "forced_eos_token_id": "the last one, where --max-tokens is reached",
+    "decoder_start_token_id": "what an encoder-decoder's answer begins after",
     "prompt_lookup_num_tokens": "guess up to N tokens from the text before: faster where it repeats itself",
     "priority": "the lower, the sooner",
 }
@@ -36,29 +43,75 @@ _LISTS = {
     "bad_words": "a text that the answer has not; may be repeated",
     "choice": "the answer is this text, or one of several",
 }
+_IDS = {
+    "stop_token_ids": "tokens that end a text, too",
+    "allowed_token_ids": "no other tokens are generated",
+    "suppress_tokens": "tokens that are not generated",
+    "begin_suppress_tokens": "tokens that no answer begins with",
+}
 _FLAGS = {
     "ignore_eos": "go on after the model's end of text",
     "include_stop_str_in_output": "show the stop text, too",
+    "renormalize_logits": "beams: rank by probabilities of what penalties and bans leave",
 }
-_OTHERS = ("early_stopping", "json_schema", "regex", "grammar")
-NAMES = (*_INTEGERS, *_NUMBERS, *_LISTS, *_FLAGS, *_OTHERS)
+_OTHERS = (
+    "early_stopping",
+    "json_schema",
+    "regex",
+    "grammar",
+    "bad_words_ids",
+    "logit_bias",
+    "exponential_decay_length_penalty",
+    "skip_special_tokens",
+    "on_nan",
+)
+NAMES = (*_INTEGERS, *_NUMBERS, *_LISTS, *_IDS, *_FLAGS, *_OTHERS)
+# What no option can say, or a process with one request has no use for.
+LEFT_OUT = ("logits_processors", "cache_salt")
+
+
+# What a search takes that translates or summarizes.
+OF_TASKS = (
+    "max_tokens",
+    "min_tokens",
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "repetition_penalty",
+    "bad_words",
+)
 
 
 def add(group: argparse._ArgumentGroup) -> None:
     """Add an argument for each of NAMES, with the same name in the namespace; None if it is not given."""
+    _add_plain(group, NAMES)
+    group.set_defaults(max_tokens=DEFAULT_MAX_TOKENS)
+    _add_early_stopping(group)
+    _add_others(group)
 
-    def flag(name: str) -> str:
-        return f"--{name.replace('_', '-')}"
 
-    for name, text in _INTEGERS.items():
-        default = DEFAULT_MAX_TOKENS if name == "max_tokens" else None
-        group.add_argument(flag(name), type=int, metavar="N", default=default, help=text)
-    for name, text in _NUMBERS.items():
-        group.add_argument(flag(name), type=float, metavar="X", help=text)
-    for name, text in _LISTS.items():
-        group.add_argument(flag(name), action="append", metavar="TEXT", help=text)
-    for name, text in _FLAGS.items():
-        group.add_argument(flag(name), action="store_true", default=None, help=text)
+def add_of_tasks(group: argparse._ArgumentGroup) -> None:
+    """The same for each of OF_TASKS."""
+    _add_plain(group, OF_TASKS)
+    _add_early_stopping(group)
+
+
+def _add_plain(group: argparse._ArgumentGroup, names: Collection[str]) -> None:
+    def each(texts: Mapping[str, str], **how: Any) -> None:
+        for name, text in texts.items():
+            if name in names:
+                group.add_argument(f"--{name.replace('_', '-')}", help=text, **how)
+
+    each(_INTEGERS, type=int, metavar="N")
+    each(_NUMBERS, type=float, metavar="X")
+    each(_LISTS, action="append", metavar="TEXT")
+    each(_IDS, type=_ids, metavar="ID,ID")
+    each(_FLAGS, action="store_true", default=None)
+
+
+def _add_early_stopping(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--early-stopping",
         nargs="?",
@@ -67,6 +120,23 @@ def add(group: argparse._ArgumentGroup) -> None:
         metavar="never",
         help="beams: end with as many answers as beams; or never while a better one may come",
     )
+
+
+def _add_others(group: argparse._ArgumentGroup) -> None:
+    words = "token ids that never follow each other, or one that never comes; may be repeated"
+    group.add_argument("--bad-words-ids", action="append", type=_ids, metavar="ID,ID", help=words)
+    bias = "added to the logit of a token; may be repeated"
+    group.add_argument("--logit-bias", action=_Biases, type=_bias, metavar="ID:X", help=bias)
+    decay = "after N tokens an end becomes likelier with each, by this factor"
+    group.add_argument("--exponential-decay-length-penalty", type=_decay, metavar="N,FACTOR", help=decay)
+    group.add_argument(
+        "--no-skip-special-tokens",
+        dest="skip_special_tokens",
+        action="store_const",
+        const=False,
+        help="show special tokens, too",
+    )
+    group.add_argument("--on-nan", metavar="error|eos", help="what a model that computes no numbers does")
     schema = "the answer is JSON of this schema: JSON text, or a file with it"
     group.add_argument("--json-schema", type=_json_or_file, metavar="JSON|FILE", help=schema)
     group.add_argument("--regex", metavar="TEXT", help="the answer matches this regular expression")
@@ -77,7 +147,44 @@ def add(group: argparse._ArgumentGroup) -> None:
 
 def contradiction(options: argparse.Namespace) -> str | None:
     """What is wrong with these options together, if anything is."""
-    return "--logprobs needs --json" if options.logprobs is not None and not options.json else None
+    for name in ("logprobs", "prompt_logprobs"):
+        if getattr(options, name) is not None and not options.json:
+            return f"--{name.replace('_', '-')} needs --json"
+    return None
+
+
+class _Biases(argparse.Action):
+    """Collects pairs into a dict."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        token_id, bias = values
+        biases = getattr(namespace, self.dest) or {}
+        if token_id in biases:
+            raise argparse.ArgumentError(self, f"holds token id {token_id} twice")
+        setattr(namespace, self.dest, biases | {token_id: bias})
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(item) for item in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes token ids, with commas between them") from None
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token_id, _, bias = text.partition(":")
+    try:
+        return int(token_id), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes a token id and a number, as 42:-100") from None
+
+
+def _decay(text: str) -> tuple[int, float]:
+    start, _, factor = text.partition(",")
+    try:
+        return int(start), float(factor)
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes a number of tokens and a factor, as 20,1.1") from None
 
 
 def _early_stopping(text: str) -> str:

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tuili import standard_input
+from tuili import sampling_arguments, standard_input
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
 
 # What a namespace may hold for the pipeline, by its names.
-_OPTIONS = ("src_lang", "tgt_lang", "num_beams", "max_tokens", "min_tokens", "top_k")
+_OPTIONS = ("src_lang", "tgt_lang", "top_k", *sampling_arguments.OF_TASKS)
 
 
 def add_commands(
@@ -29,9 +29,7 @@ def add_commands(
     classify = _command(commands, add, "classify", "text-classification", "print the labels of texts")
     classify.add_argument("--top-k", type=int, default=1, metavar="N", help="the N likeliest labels")
     for parser in (translate, summarize):
-        parser.add_argument("--num-beams", type=int, metavar="N", help="beam search of this width")
-        parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of an answer")
-    summarize.add_argument("--min-tokens", type=int, metavar="N", help="no end before so many tokens")
+        sampling_arguments.add_of_tasks(parser.add_argument_group("generation"))
     for parser in (translate, summarize, classify):
         parser.set_defaults(open_model=open_model, print_json=print_json)
 

@@ -142,6 +142,14 @@ def top_k(name: str, value: object) -> int:
     return max(0, integer(name, value, -1, MAX_INT))  # -1 and 0 both say: no limit
 
 
+def cut_length(name: str, value: object) -> int:
+    """Tokens that a text is cut to; -1: as many as there is room for."""
+    length = integer(name, value, -1, MAX_INT)
+    if length == 0:
+        invalid(name, "must be at least 1, or -1, which is the model's own limit; not 0")
+    return length
+
+
 def salt(name: str, value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 256:
         invalid(name, "must be a string of 1 to 256 characters")

@@ -86,17 +86,19 @@ class Sources:
             checks.invalid("prompt_logprobs", "is for decoders: nothing predicts the source of this model")
         return checked_ids(token_ids, self.n_vocab)
 
-    def cut(self, ids: Sequence[int] | np.ndarray, endings: Collection[int]) -> Sequence[int] | np.ndarray:
-        """The first ids, as many as may be; of the last two those stay that are in `endings`."""
-        n_cut = len(ids) - self.max_len
-        if n_cut <= 0:
+    def cut(
+        self, ids: Sequence[int] | np.ndarray, endings: Collection[int], max_len: int | None = None
+    ) -> Sequence[int] | np.ndarray:
+        """The first max_len ids, or as many as may be; of the last two those stay that are in `endings`."""
+        max_len = self.max_len if max_len is None else max_len
+        if len(ids) <= max_len:
             return ids
         n_last = 0
-        for token_id in ids[: -1 - min(2, self.max_len) : -1]:
+        for token_id in ids[: -1 - min(2, max_len) : -1]:
             if not isinstance(token_id, int | np.integer) or token_id not in endings:
                 break
             n_last += 1
-        return [*ids[: self.max_len - n_last], *ids[len(ids) - n_last :]]
+        return [*ids[: max_len - n_last], *ids[len(ids) - n_last :]]
 
 
 class Intake:
@@ -139,10 +141,16 @@ class Intake:
 
         raises  TokenIdError, PromptTooLongError, InvalidParameterError, KVCacheExhaustedError, GrammarError
         """
-        source = None
+        source, start = None, params.decoder_start_token_id
         if self._sources is not None:
             source = self._sources.check(token_ids, params, collect)
-            token_ids = (self._sources.start,) if decoder_ids is None else decoder_ids
+            begin = (self._sources.start if start is None else start,)
+            token_ids = begin if decoder_ids is None else decoder_ids
+        elif start is not None:
+            checks.invalid(
+                "decoder_start_token_id", "is for encoder-decoders: this model goes on from a prompt"
+            )
+        parameters.check_vocabulary(params, self._n_vocab)
         if isinstance(token_ids, list | tuple):  # before each of them is looked at
             self._check_length(len(token_ids))
         ids = checked_ids(token_ids, self._n_vocab)
@@ -193,7 +201,6 @@ class Intake:
         The model computes at most max_model_len tokens of a text. The last token drawn need not be computed.
         """
         self._check_length(n_prompt)
-        parameters.check_vocabulary(params, self._n_vocab)
         if (
             params.prompt_logprobs
             and n_prompt * params.prompt_logprobs > parameters.MAX_PROMPT_LOGPROB_ENTRIES

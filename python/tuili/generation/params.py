@@ -87,6 +87,8 @@ _CHECKS: dict[str, Check] = {
     "forced_eos_token_id": int_in(0, MAX_INT),
     "exponential_decay_length_penalty": checks.growth,
     "renormalize_logits": boolean,
+    "decoder_start_token_id": int_in(0, MAX_INT),
+    "truncate_prompt_tokens": checks.cut_length,
 }
 
 # What a beam search has no use for: it draws nothing, and its beams go on side by side.
@@ -210,6 +212,13 @@ class SamplingParams(metaclass=_NamesChecked):
     # start tokens the logits of ends of text grow by |logit| * (factor ** (n_tokens - start) - 1)
     renormalize_logits: bool | None = None  # False. Beams are ranked by log-probabilities of what all these
     # leave; without beams it changes nothing
+    decoder_start_token_id: int | None = (
+        None  # that an encoder-decoder's answer begins after; the model's own
+    )
+    truncate_prompt_tokens: int | None = (
+        None  # a longer prompt is cut to its last so many tokens, a source to
+    )
+    # its first, of which those that end it stay; -1: as `generate` cuts with truncation=True
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these
@@ -419,7 +428,7 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         "suppress_tokens": tuple(params.suppress_tokens or ()),
         "begin_suppress_tokens": tuple(params.begin_suppress_tokens or ()),
     }
-    for name in _FORCED:
+    for name in (*_FORCED, "decoder_start_token_id"):
         named[name] = () if getattr(params, name) is None else (getattr(params, name),)
     for name, ids in named.items():
         for token_id in ids:

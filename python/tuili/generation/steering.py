@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuili import _core
-from tuili.errors import GrammarError, NumericError, TuiliError
+from tuili.errors import NO_TOKEN_ALLOWED, GrammarError, NumericError, TuiliError
 from tuili.generation import processors
 from tuili.generation.delivery import Piece, Row
 from tuili.generation.grammar import Constraint
@@ -20,8 +20,8 @@ def none_drawn(row: Row, why: int) -> TuiliError:
     if why != NOTHING_ALLOWED:
         return not_numbers()
     kind = NumericError if row.constraint is None else GrammarError
-    named = "allowed_token_ids, bad_words, logit_bias, logits_processors, a grammar …"
-    return kind(f"the request's parameters ({named}) leave no token", code="no_token_allowed")
+    named = "allowed_token_ids, bad_words, suppress_tokens, min_tokens, logits_processors, a grammar …"
+    return kind(f"the request's parameters ({named}) leave no token", code=NO_TOKEN_ALLOWED)
 
 
 def choose(row: Row, runner: _core.Runner) -> _core.StepResult:

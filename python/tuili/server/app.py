@@ -106,6 +106,8 @@ class App:
             "/v1/completions": self._text,
             "/v1/embeddings": self._embeddings,
             "/v1/rerank": self._rerank,
+            "/v1/classify": self._classify,
+            "/classify": self._classify,  # vLLM's
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
         }
@@ -227,6 +229,9 @@ class App:
 
     async def _rerank(self, request: Request) -> Response:
         return await self._vectors(_exchange(request), self.requests.rerank)
+
+    async def _classify(self, request: Request) -> Response:
+        return await self._vectors(_exchange(request), self.requests.classify)
 
     async def _vectors(
         self, exchange: Exchange, make: Callable[[bytes, Callable[[int, int], None]], dict[str, Any]]

@@ -10,7 +10,8 @@ from tuili.errors import InvalidParameterError
 
 def add_command(commands: Any, add: Any, model_options: tuple[str, ...], progress: Any) -> None:
     """The command's arguments, for `tuili.cli`."""
-    parser = add(commands, "serve", run, "serve a model over HTTP, with OpenAI's interface", model=True)
+    text = "serve a model over HTTP, with OpenAI's interface"
+    parser = add(commands, "serve", run, text, model=True, prints_json=False)
     for action in parser._actions:
         if action.dest == "model":
             action.nargs = "?"

@@ -6,8 +6,9 @@ from typing import Any
 
 from tuili import __version__
 from tuili.completions import MAX_NAME_CHARS, NAMES
-from tuili.generation.params import MAX_DEADLINE_S, MAX_DRAFTED, MAX_LOGPROBS
-from tuili.server.requests import MAX_CHOICES, MAX_DOCUMENTS, MAX_PROMPTS, MAX_STOP_STRINGS
+from tuili.generation.checks import MAX_TOKEN_IDS, MAX_WORD_IDS
+from tuili.generation.params import MAX_BEAMS, MAX_DEADLINE_S, MAX_DRAFTED, MAX_LOGPROBS
+from tuili.server.requests import MAX_BAD_WORDS, MAX_CHOICES, MAX_DOCUMENTS, MAX_PROMPTS, MAX_STOP_STRINGS
 
 Schema = dict[str, Any]
 
@@ -16,6 +17,9 @@ _SEED: Schema = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 _TOKEN_ID: Schema = {"type": "integer", "minimum": 0}
 _USER: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
 _USERS = dict.fromkeys(NAMES, _USER)
+_TOKEN_IDS: Schema = {"type": "array", "items": _TOKEN_ID, "maxItems": MAX_TOKEN_IDS}
+_WORD: Schema = {"type": "array", "items": _TOKEN_ID, "minItems": 1, "maxItems": MAX_WORD_IDS}
+_CUT: Schema = {"anyOf": [{"const": -1}, {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}]}
 
 
 def _integer(low: int, high: int) -> Schema:
@@ -47,7 +51,7 @@ _SAMPLING: dict[str, Schema] = {
     "stream": {"type": "boolean"},
     "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
     **_USERS,
-    # vLLM's names for what OpenAI does not have
+    # vLLM's names for what OpenAI does not have, and transformers' for what vLLM has not
     "top_k": _integer(-1, 2**31 - 1),
     "min_p": _number(0, 1),
     "typical_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
@@ -55,13 +59,47 @@ _SAMPLING: dict[str, Schema] = {
     "no_repeat_ngram_size": _integer(0, 1024),
     "min_tokens": _integer(0, 2**31 - 1),
     "ignore_eos": {"type": "boolean"},
-    "stop_token_ids": {"type": "array", "items": _TOKEN_ID},
+    "stop_token_ids": _TOKEN_IDS,
     "include_stop_str_in_output": {"type": "boolean"},
+    "skip_special_tokens": {"type": "boolean"},
+    "truncate_prompt_tokens": _CUT,
+    "allowed_token_ids": {**_TOKEN_IDS, "minItems": 1},
+    "bad_words": {"type": "array", "items": _TEXT, "maxItems": MAX_BAD_WORDS},
+    "use_beam_search": {"type": "boolean"},
+    "length_penalty": _number(-10, 10),
+    "bad_words_ids": {"type": "array", "items": _WORD, "maxItems": MAX_TOKEN_IDS},
+    "suppress_tokens": _TOKEN_IDS,
+    "begin_suppress_tokens": _TOKEN_IDS,
+    "encoder_no_repeat_ngram_size": _integer(0, 1024),
+    "exponential_decay_length_penalty": {
+        "type": "array",
+        "prefixItems": [_integer(0, 2**31 - 1), {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}],
+        "minItems": 2,
+        "maxItems": 2,
+    },
+    "renormalize_logits": {"type": "boolean"},
+    "num_beams": _integer(1, MAX_BEAMS),
+    "early_stopping": {"anyOf": [{"type": "boolean"}, {"const": "never"}]},
+    "forced_bos_token_id": _TOKEN_ID,
+    "forced_eos_token_id": _TOKEN_ID,
+    "decoder_start_token_id": _TOKEN_ID,
+    "prompt_logprobs": _integer(0, MAX_LOGPROBS),
     "deadline_s": _number(0, MAX_DEADLINE_S),
     "prompt_lookup_num_tokens": _integer(0, MAX_DRAFTED),
     "regex": _TEXT,
     "choice": {"type": "array", "items": _TEXT},
     "grammar": _TEXT,
+    "structured_outputs": {
+        "type": "object",
+        "properties": {
+            "json": {"anyOf": [{"type": "object"}, _TEXT]},
+            "json_object": {"type": "boolean"},
+            "regex": _TEXT,
+            "choice": {"type": "array", "items": _TEXT},
+            "grammar": _TEXT,
+        },
+        "additionalProperties": False,
+    },
 }
 _MESSAGE: Schema = {
     "type": "object",
@@ -112,7 +150,12 @@ _PROMPT: Schema = {
     ]
 }
 _DOCUMENTS: Schema = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": MAX_DOCUMENTS}
-_CUT: Schema = {"anyOf": [{"const": -1}, _integer(1, 2**31 - 1)]}
+_PAIR: Schema = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "text_pair": {"type": "string"}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
 _ERROR: Schema = {
     "type": "object",
     "properties": {
@@ -179,17 +222,30 @@ def _other_posts(model: str) -> Schema:
         "top_n": _integer(1, 2**31 - 1),
         "return_documents": {"type": "boolean"},
         "truncate_prompt_tokens": _CUT,
+        **_USERS,
+    }
+    one = {"anyOf": [{"type": "string"}, _PAIR]}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": MAX_DOCUMENTS}
+    classify = {
+        "model": _name(model),
+        "input": {"anyOf": [*one["anyOf"], many]},
+        "use_activation": {"type": "boolean"},
+        "truncate_prompt_tokens": _CUT,
+        **_USERS,
     }
     tokenize = {
         "model": _name(model),
         "prompt": {"type": "string"},
         "messages": _MESSAGES,
+        "tools": {"type": "array", "items": _TOOL},
         "add_special_tokens": {"type": "boolean"},
+        "return_token_strs": {"type": "boolean"},
     }
     detokenize = {"model": _name(model), "tokens": {"type": "array", "items": _TOKEN_ID}}
     return {
         "/v1/embeddings": _post("Vectors of texts", embeddings, ["input"]),
         "/v1/rerank": _post("Order documents by a query", rerank, ["query", "documents"]),
+        **dict.fromkeys(("/v1/classify", "/classify"), _post("Labels of texts", classify, ["input"])),
         "/tokenize": _post("Token ids of a text or a conversation", tokenize, []),
         "/detokenize": _post("The text of token ids", detokenize, ["tokens"]),
     }

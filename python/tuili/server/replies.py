@@ -64,6 +64,8 @@ def refusal(error: Exception) -> Refused:
     """The answer to an error, whatever it is."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, errors.NumericError) and error.code == errors.NO_TOKEN_ALLOWED:
+        return Refused(400, str(error), code=error.code)  # of what was asked for, and no fault of the model
     if isinstance(error, errors.TuiliError):
         for kind, status, message in _STATUS:
             if isinstance(error, kind):
@@ -114,7 +116,7 @@ def _parts(value: Any, levels: int) -> Iterator[bytes]:
             yield (b"," if i else b"{") + to_json(key) + b":"
             yield from _parts(item, levels - 1)
         yield b"}"
-    elif isinstance(value[0], dict | list):
+    elif isinstance(value[-1], dict | list):  # the first may be null
         for i, item in enumerate(value):
             yield b"," if i else b"["
             yield from _parts(item, levels - 1)

@@ -7,6 +7,7 @@ effect is one, too.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from tuili import completions
 from tuili.embedding import checked_texts
 from tuili.errors import ModelFormatError, ModelLimitError
-from tuili.generation.checks import boolean, described, integer, invalid
+from tuili.generation.checks import boolean, cut_length, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet, same, unknown_name
 from tuili.generation.request import Handle
 from tuili.llm import LLM
@@ -25,7 +26,10 @@ from tuili.prompts import is_one
 from tuili.server.lengths import Lengths
 from tuili.server.replies import Refused
 from tuili.server.shapes import Chat, Shape, Text
-from tuili.tool_calls import Tools
+from tuili.tasks import classification
+from tuili.tasks.encoding import Room
+from tuili.tasks.scores import FUNCTIONS, best
+from tuili.tool_calls import Tools, tools_of
 
 MAX_DEPTH = 64
 # The JSON library reads so much in some milliseconds, and lets nobody else run.
@@ -36,7 +40,9 @@ MAX_BACKSLASHES = 400_000
 MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
 MAX_PROMPTS = 256
-_CUT = "truncate_prompt_tokens"
+MAX_BAD_WORDS = 1024  # each is spelled for each prompt
+MAX_PROMPT_LOGPROBS = 100_000  # of an answer: of all tokens of its prompts, for each choice
+_CUT, _PROMPT_LOGPROBS = "truncate_prompt_tokens", "prompt_logprobs"
 MAX_DOCUMENTS = 1024
 MAX_COUNTED = 65_536  # tokens of a text of /tokenize, which may be longer than the context
 SERVED_BY = "tuili"
@@ -95,12 +101,14 @@ class Requests:
         fields = self._fields(body)
         stream, include_usage = _streaming(fields)
         messages = _required(fields, "messages")
-        self._lengths.check([messages, fields.get("tools")])
+        lengths = self._lengths if fields.get(_CUT) is None else self._countable
+        lengths.check([messages, fields.get("tools")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
-        _check_limits(wanted.params)
-        widen(wanted.params.n)
-        ids = self._encode_chat(messages, wanted.tools, self._lengths)
+        _check_limits(wanted.params, stream=stream)
+        widen(_n_sequences(wanted.params))
+        ids = self._encode_chat(messages, wanted.tools, lengths)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
+        _check_prompt_logprobs(wanted.params, len(ids))
         return Job([self.llm.submit(ids, wanted.params)], shape, stream, include_usage)
 
     def text(self, body: bytes, salt: str | None, widen: Widen) -> Job:
@@ -112,14 +120,18 @@ class Requests:
         own["logprobs"] = _legacy_logprobs(fields.pop("logprobs", None))
         _check_legacy(fields)
         params = completions.sampling_params(fields, **own)
-        _check_limits(params)
-        widen(len(prompts) * params.n)
-        shape = Text(self.name, self.llm.tokenizer, params.n)
+        _check_limits(params, len(prompts), stream=stream)
+        widen(len(prompts) * _n_sequences(params))
+        shape = Text(self.name, self.llm.tokenizer, params)
+        lengths = self._lengths if params.truncate_prompt_tokens is None else self._countable
         handles: list[Handle] = []
+        n_tokens = 0
         try:
             for prompt in prompts:
-                self._lengths.check(prompt)
+                lengths.check(prompt)
                 handles.append(self.llm.submit(prompt, params))
+                n_tokens += handles[-1].totals().n_prompt
+                _check_prompt_logprobs(params, n_tokens * params.n)
         except BaseException:
             for handle in handles:
                 handle.abort()
@@ -168,14 +180,11 @@ class Requests:
         if form not in ("float", "base64"):
             invalid("encoding_format", 'must be "float" or "base64"')
         width = fields.pop("dimensions", None)
-        cut = fields.pop(_CUT, None)
-        completions.check_names(fields)
-        _only(fields, ("model", *completions.NAMES), ("input", "encoding_format", "dimensions", _CUT))
-        most = None if cut is None else self._most(cut)
+        most = self._most(fields, ("input", "encoding_format", "dimensions"))
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
-        self._check_each(items)
+        self._check_each(items, most)
         vectors = self.llm.embed(items, truncation=most is not None, max_length=most, progress=keep_on)
         if width is not None and integer("dimensions", width, 1, 1 << 20) != vectors.shape[1]:
             invalid("dimensions", f"must be the model's own, {vectors.shape[1]}")
@@ -191,18 +200,14 @@ class Requests:
         if (top_n := fields.pop("top_n", None)) is not None:
             integer("top_n", top_n, 1, 2**31 - 1)
         with_text = fields.pop("return_documents", None)
-        cut = fields.pop(_CUT, None)
-        completions.check_names(fields)
-        known = ("query", "documents", "top_n", "return_documents", _CUT)
-        _only(fields, ("model", *completions.NAMES), known)
-        most = None if cut is None else self._most(cut)
+        most = self._most(fields, ("query", "documents", "top_n", "return_documents"))
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_DOCUMENTS:
             invalid("documents", f"must be a list of 1 to {MAX_DOCUMENTS} texts")
         documents = [
             item["text"] if isinstance(item, dict) and item.keys() == {"text"} else item for item in given
         ]
         with_text = with_text is None or boolean("return_documents", with_text)
-        self._check_each([query, *documents])
+        self._check_each([query, *documents], most)
         results = [
             {
                 "index": entry["index"],
@@ -221,17 +226,67 @@ class Requests:
         usage = self._text_usage([query, *documents], most)
         return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}
 
-    def _most(self, value: object) -> int:
-        """Tokens that truncate_prompt_tokens leaves, as vLLM has it: -1 is the model's own limit."""
+    def classify(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
+        """POST /v1/classify, in vLLM's shape; a pair of texts is an object of "text" and "text_pair".
+        keep_on: as `embed`'s.
+        """
+        fields = self._fields(body)
+        given = _required(fields, "input")
+        activated = fields.pop("use_activation", None)
+        most = self._most(fields, ("input", "use_activation"))
+        model = self.llm.task_model("classify")
+        head = model.head("classify", "sequence")
+        items = given if isinstance(given, list) else [given]
+        if not 1 <= len(items) <= MAX_DOCUMENTS:
+            invalid("input", f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts")
+        for item in items:
+            if not isinstance(item, str | dict):
+                invalid("input", f"must hold texts, or objects of text and text_pair, not {described(item)}")
+            self._check_each(list(item.values()) if isinstance(item, dict) else [item], most)
+        plain = activated is not None and not boolean("use_activation", activated)
+        space = Room(most or model.max_len, None if most is None else "longest_first")
+        inputs, rows = classification.outputs(model, items, space, keep_on, "input")
+        data = []
+        for i, row in enumerate(rows):
+            scores = FUNCTIONS["none" if plain else head.function](row)
+            data.append(
+                {
+                    "index": i,
+                    "label": head.labels[best(scores, 1)[0]],
+                    "probs": [float(score) for score in scores],
+                    "num_classes": len(scores),
+                }
+            )
+        n_tokens = sum(len(encoded.ids) for encoded in inputs)
+        return {
+            "id": completions.new_id("classify"),
+            "object": "list",
+            "created": int(time.time()),
+            "model": self.name,
+            "data": data,
+            "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+        }
+
+    def _most(self, fields: Fields, taken: tuple[str, ...]) -> int | None:
+        """Tokens that truncate_prompt_tokens leaves, the last of the fields to be taken: -1 is the model's
+        own limit, as vLLM has it. None: nothing may be cut.
+        """
+        cut = fields.pop(_CUT, None)
+        completions.check_names(fields)
+        _only(fields, ("model", *completions.NAMES), (*taken, _CUT))
+        if cut is None:
+            return None
         most: int = self.llm.config["max_model_len"]
-        limit = integer(_CUT, value, -1, most)
-        if limit == 0:
-            invalid(_CUT, f"must be in [1, {most}], or -1, not 0")
+        limit = cut_length(_CUT, cut)
+        if limit > most:
+            invalid(_CUT, f"must be in [1, {most}], or -1, not {described(limit)}")
         return most if limit == -1 else limit
 
-    def _check_each(self, texts: Any) -> None:
+    def _check_each(self, texts: Any, most: int | None) -> None:
+        """most: tokens of a text that are read, if it is cut."""
+        lengths = self._lengths if most is None else self._countable
         for text in texts if isinstance(texts, list) else ():
-            self._lengths.check(text)
+            lengths.check(text)
 
     def _text_usage(self, texts: list[str], most: int | None = None) -> dict[str, int]:
         """most: tokens of a text that are read, if it is cut."""
@@ -245,14 +300,16 @@ class Requests:
         """POST /tokenize: of "prompt", or of "messages" as a chat would render them."""
         fields = self._fields(body)
         special = fields.pop("add_special_tokens", None)
+        written = fields.pop("return_token_strs", None)
         if ("prompt" in fields) == ("messages" in fields):
             invalid("prompt", "or messages must be given, and not both")
         if "messages" in fields:
             if special is not None:
                 invalid("add_special_tokens", "is the template's to say")
             messages = fields.pop("messages")
-            self._countable.check(messages)
-            ids = self._encode_chat(messages, None, self._countable)
+            self._countable.check([messages, fields.get("tools")])
+            tools = tools_of({"tools": fields.pop("tools", None)})
+            ids = self._encode_chat(messages, tools, self._countable)
         else:
             text = fields.pop("prompt")
             if not isinstance(text, str):
@@ -260,8 +317,12 @@ class Requests:
             self._countable.check(text)
             add = special is None or boolean("add_special_tokens", special)
             ids = self.llm.tokenizer.encode(text, add_special=add)
-        _only(fields, ("model",), ("prompt", "messages", "add_special_tokens"))
-        return {"count": len(ids), "max_model_len": self.llm.config["max_model_len"], "tokens": ids}
+        known = ("prompt", "messages", "tools", "add_special_tokens", "return_token_strs")
+        _only(fields, ("model",), known)
+        found = {"count": len(ids), "max_model_len": self.llm.config["max_model_len"], "tokens": ids}
+        if written is not None and boolean("return_token_strs", written):
+            found["token_strs"] = [self.llm.tokenizer.loaded.token(token_id) or "" for token_id in ids]
+        return found
 
     def detokenize(self, body: bytes) -> dict[str, Any]:
         """POST /detokenize"""
@@ -345,12 +406,29 @@ def _check_legacy(fields: Fields) -> None:
             unknown_name(name, ("prompt", "echo", "suffix", "best_of", *known))
 
 
-def _check_limits(params: SamplingParams) -> None:
+def _n_sequences(params: SamplingParams) -> int:
+    """That one prompt becomes at once."""
+    return max(params.n, params.num_beams or 1)
+
+
+def _check_prompt_logprobs(params: SamplingParams, n_tokens: int) -> None:
+    """n_tokens: of all prompts, each as often as it is shown."""
+    if params.prompt_logprobs is None:
+        return
+    if n_tokens * (1 + params.prompt_logprobs) > MAX_PROMPT_LOGPROBS:
+        invalid(_PROMPT_LOGPROBS, f"and those of the tokens themselves may be {MAX_PROMPT_LOGPROBS} in all")
+
+
+def _check_limits(params: SamplingParams, n_prompts: int = 1, *, stream: bool) -> None:
     """The server's limits where they are narrower than the library's."""
+    if stream and params.prompt_logprobs is not None:
+        invalid(_PROMPT_LOGPROBS, "are no part of a stream")
     if params.n > MAX_CHOICES:
         invalid("n", f"must be in [1, {MAX_CHOICES}], not {described(params.n)}")
     if len(params.stop) > MAX_STOP_STRINGS:
         invalid("stop", f"may hold at most {MAX_STOP_STRINGS} strings, not {len(params.stop)}")
+    if n_prompts * len(params.bad_words) > MAX_BAD_WORDS:
+        invalid("bad_words", f"times the number of prompts may be at most {MAX_BAD_WORDS}")
 
 
 def _vector(vector: np.ndarray, form: str) -> str | list[float]:

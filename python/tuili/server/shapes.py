@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from tuili import completions
+from tuili.generation.params import SamplingParams
 from tuili.generation.request import Chunk, RequestOutput, TokenLogprob, Totals
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.tool_calls import CallReader, Tools
@@ -86,8 +87,8 @@ class Chat:
 class Text:
     """text_completion, whole or in pieces."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, n: int) -> None:
-        self._tokenizer, self._n = tokenizer, n
+    def __init__(self, model: str, tokenizer: Tokenizer, params: SamplingParams) -> None:
+        self._tokenizer, self._n, self._skip_special = tokenizer, params.n, params.skip_special_tokens
         self._read: dict[int, tuple[Detokenizer, int]] = {}  # of each continuation, and its whole characters
         self._head = {
             "id": completions.new_id("cmpl"),
@@ -99,10 +100,17 @@ class Text:
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         choices = [
             self._choice(prompt * self._n + item.index, item.text, item.logprobs, item.finish_reason)
+            | self._of_prompt(output)
             for prompt, output in enumerate(outputs)
             for item in output.outputs
         ]
         return {**self._head, "choices": choices, "usage": completions.usage(outputs)}
+
+    def _of_prompt(self, output: RequestOutput) -> dict[str, Any]:
+        entries = output.prompt_logprobs
+        if entries is None:
+            return {}
+        return {"prompt_logprobs": completions.prompt_logprobs(entries, self._tokenizer.token_bytes)}
 
     def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
         if not chunk.text and chunk.finish_reason is None and not chunk.logprobs:
@@ -122,7 +130,10 @@ class Text:
         """The older form: text of tokens, of which one that is not text by itself is written in bytes, and
         where in the continuation the character is with which each begins, or which it goes on with.
         """
-        detokenizer, n_chars = self._read.get(index) or (Detokenizer(self._tokenizer), 0)
+        detokenizer, n_chars = self._read.get(index) or (
+            Detokenizer(self._tokenizer, skip_special=self._skip_special),
+            0,
+        )
         token_text, offsets = self._tokenizer.token_bytes, []
         for entry in entries:
             offsets.append(n_chars)

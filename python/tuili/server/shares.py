@@ -135,7 +135,9 @@ class Place:
         """
         most = self._shares.most_sequences(self._tenant)
         if n_sequences > most:
-            invalid("n", f"times the number of prompts may be at most {most}, not {n_sequences}")
+            invalid(
+                "n", f"or num_beams, times the number of prompts may be at most {most}, not {n_sequences}"
+            )
         with self._lock:
             if self._gone:
                 raise RequestCancelled("the client left")

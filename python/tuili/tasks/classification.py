@@ -27,8 +27,9 @@ def texts_of(item: object, name: str = "texts") -> tuple[str, str | None]:
     if isinstance(item, list | tuple) and len(item) == 2:
         return checked_str(item[0], name), checked_str(item[1], name)
     if isinstance(item, Mapping) and "text" in item and set(item) <= {"text", "text_pair"}:
-        pair = item.get("text_pair") or None  # an empty one counts as none in transformers
-        return checked_str(item["text"], name), None if pair is None else checked_str(pair, name)
+        pair = item.get("text_pair")
+        pair = "" if pair is None else checked_str(pair, name)
+        return checked_str(item["text"], name), pair or None  # an empty one is none in transformers
     raise InvalidParameterError(
         f'{name}: expected a str, a pair of them or a dict of "text" and "text_pair", not {described(item)}',
         param=name,
@@ -36,10 +37,16 @@ def texts_of(item: object, name: str = "texts") -> tuple[str, str | None]:
 
 
 def outputs(
-    model: TaskModel, items: Sequence[Any], space: Room, progress: Progress | None = None
+    model: TaskModel,
+    items: Sequence[Any],
+    space: Room,
+    progress: Progress | None = None,
+    name: str = "texts",
 ) -> tuple[list[Encoded], list[np.ndarray]]:
-    """The inputs as they were encoded, and what the head says of each: float32 [n_labels]."""
-    inputs = [model.encode_in(space, *texts_of(item)) for item in items]
+    """The inputs as they were encoded, and what the head says of each: float32 [n_labels]. name: of the items
+    in errors.
+    """
+    inputs = [model.encode_in(space, *texts_of(item, name)) for item in items]
     return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)] if inputs else []
 
 

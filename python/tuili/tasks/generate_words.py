@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, integer, invalid, token_ids
+from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids
 from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
 
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
 _ENDS = ("eos_token_id", "pad_token_id")
+_OWN = ("sequence_bias", "generation_config")
+_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")  # nothing without do_sample, in a config
+_SEARCHING = ("length_penalty", "early_stopping")  # nothing without beams
 # What has an effect only with other values than these.
 _PLAIN: dict[str, bool | float] = {
     "use_cache": True,
@@ -33,14 +37,18 @@ _PLAIN: dict[str, bool | float] = {
 }
 
 
-def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+def in_our_words(
+    task: str, options: Mapping[str, Any], own: Collection[str], usual: Mapping[str, Any]
+) -> dict[str, Any]:
     """What a call is given, under SamplingParams' names, without what is None.
 
     own     the task's other words, which stay
+    usual   what the pipeline was made with
     raises  InvalidParameterError for an unknown name, which lists those that are known, for two names of one
             thing, and with the code "not_supported_yet" for what transformers alone does
     """
-    known = sorted({*own, *NAMES, *ALIASES, "do_sample", *_SAME, *_ENDS})
+    known = sorted({*own, *NAMES, *ALIASES, "do_sample", *_SAME, *_ENDS, *_OWN})
+    options = _with_config(options, usual)
     for name in options:
         if name not in known and name not in _PLAIN:
             _unknown(task, name, known)
@@ -55,12 +63,87 @@ def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) ->
             ids = token_ids(name, [value] if isinstance(value, int | np.integer) else value)
             _put(found, "stop_token_ids", ids, name)
             _put(found, "ignore_eos", True, name)
+        elif name == "sequence_bias":
+            for target, part in _biases(value).items():
+                _put(found, target, part, name)
         else:
             _put(found, _SAME.get(name, name), value, name)
     if "stop_strings" in given or ("eos_token_id" in given and "stop" not in given):
         found.setdefault("include_stop_str_in_output", True)
     canonical_names({name: value for name, value in found.items() if name not in own})
     return found
+
+
+def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` with the words of their generation_config, of which those of the call itself come first.
+
+    A GenerationConfig of transformers, or a dict of what it holds.
+    """
+    rest = {name: value for name, value in options.items() if name != "generation_config"}
+    config: Any = options.get("generation_config")
+    if config is None:
+        return rest
+    words: object = config
+    if not isinstance(config, type) and callable(getattr(config, "to_diff_dict", None)):
+        words = config.to_diff_dict()
+    if not isinstance(words, Mapping) or not all(isinstance(name, str) for name in words):
+        invalid("generation_config", f"must be a GenerationConfig or a dict by name, not {described(config)}")
+    given = {_meaning(name) for name, value in rest.items() if value is not None}
+    taken = {
+        name: value
+        for name, value in words.items()
+        if value is not None and not _is_note(name) and _meaning(name) not in given
+    }
+    asked = {**usual, **taken, **rest}
+    unused = (() if asked.get("do_sample") is True else _DRAWING) + (
+        () if (asked.get("num_beams") or 1) != 1 else _SEARCHING
+    )
+    return {name: value for name, value in taken.items() if name not in unused} | rest
+
+
+def _is_note(name: str) -> bool:
+    """Whether it changes no answer: a beginning of texts counts where there is no prompt."""
+    return name.startswith("_") or name in ("transformers_version", "bos_token_id")
+
+
+def _meaning(name: str) -> str:
+    return {**_SAME, **ALIASES}.get(name, name)
+
+
+def _biases(value: object) -> dict[str, Any]:
+    """sequence_bias, a dict of tuples of token ids or a list of [ids, bias], in our words.
+
+    raises  InvalidParameterError, also for a bias that can be met by none of them
+    """
+    pairs: Any = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, list | tuple) or any(
+        not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs
+    ):
+        invalid("sequence_bias", "must map tuples of token ids to numbers, or be a list of [ids, number]")
+    biases: dict[int, float] = {}
+    words: list[tuple[int, ...]] = []
+    never: list[int] = []
+    for ids, bias in pairs:
+        if not isinstance(ids, list | tuple) or not ids:
+            invalid("sequence_bias", f"must have tuples of token ids, not {described(ids)}")
+        word = tuple(integer("sequence_bias", token_id, 0, MAX_INT) for token_id in ids)
+        if isinstance(bias, bool) or not isinstance(bias, int | float | np.integer | np.floating):
+            invalid("sequence_bias", f"must have numbers, not {described(bias)}")
+        if bias == -math.inf and len(word) > 1:
+            words.append(word)
+        elif bias == -math.inf:
+            never.append(word[0])
+        elif len(word) == 1 and -100 <= bias <= 100:
+            biases[word[0]] = float(bias)
+        else:
+            invalid(
+                "sequence_bias",
+                "can be met for a single token in [-100, 100], and for any number of them where it is -inf, "
+                f"which forbids them; {described(bias)} for {len(word)} cannot",
+                code="not_supported_yet",
+            )
+    found = {"logit_bias": biases, "bad_words_ids": words, "suppress_tokens": never}
+    return {name: part for name, part in found.items() if part}
 
 
 def _put(found: dict[str, Any], name: str, value: Any, given: str) -> None:

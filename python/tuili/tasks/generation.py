@@ -53,7 +53,7 @@ class Task(Pipeline):
     }
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return in_our_words(self.task, options, (*self.OPTIONS, "params"))
+        return in_our_words(self.task, options, (*self.OPTIONS, "params"), self._defaults)
 
     def prepare(self) -> None:
         if self.model.kind != "decoder":

@@ -48,11 +48,12 @@ class Sources:
         at = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
         return whole[:at], whole[at + len(inner) :]
 
-    def direction(self, source: object, target: object, *, known: bool) -> Direction:
+    def direction(self, source: object, target: object, *, known: bool, start: object = None) -> Direction:
         """From one language to another.
 
         source, target  languages' codes, None for what the model's files say
         known           whether the codes must be the model's; otherwise others count as None
+        start           the token that answers begin after, if not the model's own
         raises          InvalidParameterError (language) for a code the model has not, listing those it has
         """
         languages = self.languages
@@ -73,10 +74,11 @@ class Sources:
         source = languages.source if source is None else source
         target = languages.target if target is None else target
         languages.token(source, "src_lang")
-        if target is None and (self._target_is_set or self._start in languages.ids.values()):
+        start = self._start if start is None else start
+        if target is None and (self._target_is_set or start in languages.ids.values()):
             return Direction(source=str(source))
         wanted = languages.token(target, "tgt_lang")  # which the answer may follow already, as mBART's did
-        return Direction(source=str(source), forced_bos_token_id=None if wanted == self._start else wanted)
+        return Direction(source=str(source), forced_bos_token_id=None if wanted == start else wanted)
 
     def encode(self, text: str, direction: Direction, *, cut: bool) -> tuple[list[int], bool]:
         """(ids, whether the text's end was cut off).

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
-from tuili.generation.params import of_each
+from tuili.generation.params import SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.generate_words import in_our_words
@@ -62,7 +62,7 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return in_our_words(self.task, options, _OWN)
+        return in_our_words(self.task, options, _OWN, self._defaults)
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":
@@ -83,7 +83,8 @@ class Task(Pipeline):
         cut = boolean("truncation", chosen.pop("truncation", False))
         shown = {name: chosen.pop(name, None) for name in WORDS}
         ids_wanted, tidy = as_ids(shown), cleaned(shown)
-        direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None))
+        start = chosen.get("decoder_start_token_id")
+        direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None), start)
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]
@@ -99,15 +100,19 @@ class Task(Pipeline):
         if params is not None:
             searching["params"] = params
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
+        begins = [self._begin(one) for one, text in zip(each, texts, strict=True) if not self._stays(text)]
         answers = (
             marked(
-                [self._result(tidy(one.text), one.token_ids, as_ids=ids_wanted) for one in output.outputs],
-                truncated,
+                [
+                    self._result(tidy(one.text), one.token_ids, begin if ids_wanted else None)
+                    for one in output.outputs
+                ],
+                truncated or output.truncated,
             )
-            for output, (_, truncated) in zip(outputs, encoded, strict=True)
+            for output, (_, truncated), begin in zip(outputs, encoded, begins, strict=True)
         )
         results = [
-            [self._result(text, [], as_ids=ids_wanted) for _ in range(one.n)]
+            [self._result(text, [], self._begin(one) if ids_wanted else None) for _ in range(one.n)]
             if self._stays(text)
             else next(answers)
             for text, one in zip(texts, each, strict=True)
@@ -124,24 +129,29 @@ class Task(Pipeline):
         """Whether a text is its own answer: of nothing but an end of text a model makes anything."""
         return self._key != KEYS["text2text-generation"] and not text.strip()
 
-    def _result(self, text: str, token_ids: list[int], *, as_ids: bool) -> dict[str, Any]:
-        if not as_ids:
-            return {self._key: text}
-        start = self.model.config["decoder_start_token_id"]
-        return {self._key.replace("_text", "_token_ids"): [start, *token_ids]}
+    def _begin(self, params: SamplingParams) -> int | None:
+        """The token that an answer begins after."""
+        own: int | None = self.model.config.get("decoder_start_token_id")
+        return own if params.decoder_start_token_id is None else params.decoder_start_token_id
 
-    def _direction(self, source: Any, target: Any) -> tuple[Direction, str]:
+    def _result(self, text: str, token_ids: list[int], begin: int | None) -> dict[str, Any]:
+        """begin: of an answer that is to be token ids."""
+        if begin is None:
+            return {self._key: text}
+        return {self._key.replace("_text", "_token_ids"): [begin, *token_ids]}
+
+    def _direction(self, source: Any, target: Any, start: Any) -> tuple[Direction, str]:
         """From where to where, and the name of the task in config.json."""
         if source is not None or target is not None:
             if self._sources.languages is None:
                 return Direction(), self._task_of(source, target)
-            return self._sources.direction(source, target, known=True), self.task
+            return self._sources.direction(source, target, known=True, start=start), self.task
         if self._key == "translation_text":
             if self._named is None and self._directed and self._sources.languages is None:
                 log.warning("translation: no languages are named, so it is %s", self._directed[0])
                 return Direction(), self._directed[0]
             named = (None, None) if self._named is None else self._named.groups()
-            return self._sources.direction(*named, known=False), self.task
+            return self._sources.direction(*named, known=False, start=start), self.task
         return Direction(), self.task
 
     def _task_of(self, source: Any, target: Any) -> str:
