@@ -8,6 +8,10 @@
 
 #include "base/check.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14; older C libraries do not name it
+#endif
+
 namespace tuili {
 
 Mapping::Mapping(int fd, int64_t bytes) {
