@@ -369,7 +369,8 @@ void bind_runner(py::module_& module) {
             TUILI_CHECK(from.size() == to.size(), "copy_block: ", from.size(), " from_ids, ", to.size(),
                         " to_ids");
             std::vector<BlockCopy> copies;
-            for (size_t i = 0; i < from.size(); ++i) copies.push_back({from[i], to[i], tokens.first, tokens.second});
+            for (size_t i = 0; i < from.size(); ++i)
+              copies.push_back({from[i], to[i], tokens.first, tokens.second});
             const Turn turn(runner);
             runner.copy_block(copies);
           },

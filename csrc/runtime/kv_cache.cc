@@ -104,7 +104,8 @@ void KvCache::copy_block(const ops::Context& context, int64_t area, const BlockC
 
 // A few tokens: of the keys, which lie side by side, 16 at a time.
 void KvCache::copy_tokens(int64_t area, const BlockCopy& copy) {
-  const auto copy_rows = [&](void* pages, int64_t stride, int64_t n, int64_t row, int64_t first, int64_t end) {
+  const auto copy_rows = [&](void* pages, int64_t stride, int64_t n, int64_t row, int64_t first,
+                             int64_t end) {
     uint8_t* const to = static_cast<uint8_t*>(pages) + copy.to * stride;
     const uint8_t* const from = static_cast<const uint8_t*>(pages) + copy.from * stride;
     for (int64_t at = 0; at < n * row; at += row)

@@ -727,9 +727,7 @@ class Runner:
     def sample(self, sequence: Sequence, logits: f32) -> StepResult:
         """Chooses and appends the next token of a deferred sequence, which a step has computed to its end,
         from `logits` [n_vocab] in place of next_logits(); log-probabilities are still under those."""
-    def copy_block(
-        self, from_ids: PySequence[int], to_ids: PySequence[int], tokens: tuple[int, int]
-    ) -> None:
+    def copy_block(self, from_ids: PySequence[int], to_ids: PySequence[int], tokens: tuple[int, int]) -> None:
         """Copies tokens [begin, end) of a block to another, or to itself, between steps; one id per area. The
         others may be copied, too."""
     def interrupt(self) -> None:
