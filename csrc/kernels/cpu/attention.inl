@@ -161,8 +161,9 @@ TUILI_INLINE Ahead ahead_of(const AttentionArgs& args, int64_t kv_head, const Qu
                                      smaller(block_size - key % block_size, keys.end - key));
   };
   each_page([&](int64_t page, int64_t first, int64_t n) {
-    return Ahead::Rows{static_cast<const char*>(args.pages.k) + (page + first) * size, head_dim, n * size,
-                       block_size * size};
+    const char* const at = static_cast<const char*>(args.pages.k) + (page + first) * size;
+    if (n == block_size) return Ahead::Rows{at, 1, head_dim * n * size, 0};
+    return Ahead::Rows{at, head_dim, n * size, block_size * size};
   });
   each_page([&](int64_t page, int64_t first, int64_t n) {
     return Ahead::Rows{static_cast<const char*>(args.pages.v) + (page + first * head_dim) * size, 1,
