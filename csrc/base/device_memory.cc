@@ -2,10 +2,10 @@
 
 namespace tuili {
 
-PlacedBuffer::PlacedBuffer(int64_t bytes, DeviceKind device) : PlacedBuffer() {
+PlacedBuffer::PlacedBuffer(int64_t bytes, DeviceKind device, Pages pages) : PlacedBuffer() {
   bytes_ = bytes;
   if (device == DeviceKind::cpu) {
-    on_host_ = Buffer(bytes);
+    on_host_ = Buffer(bytes, pages);
     return;
   }
   if (bytes == 0) return;

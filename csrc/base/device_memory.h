@@ -13,7 +13,7 @@ namespace tuili {
 class PlacedBuffer {
  public:
   PlacedBuffer() = default;
-  PlacedBuffer(int64_t bytes, DeviceKind device);
+  PlacedBuffer(int64_t bytes, DeviceKind device, Pages pages = Pages::huge);
   ~PlacedBuffer() {
     if (on_device_) device::free(on_device_);  // the CPU's memory never touches the driver
   }

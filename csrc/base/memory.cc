@@ -14,21 +14,20 @@ constexpr int64_t kFromSystem = 2 * kHugePage;  // so large buffers are the syst
 
 thread_local int64_t t_allocations = 0;
 
-// Zeroed pages, from a huge page's boundary on. Weights and keys are read page by page, and each page costs a
-// walk of the page tables: where the system has huge ones, it commits 2 MiB at a time. A refusal changes
-// nothing.
-struct Pages {
+// Zeroed memory of the system, from a huge page's boundary on; null if it has none.
+struct Mapped {
   void* raw;
   uint8_t* data;
 };
 size_t mapped_bytes(int64_t bytes) { return static_cast<size_t>(bytes) + kHugePage; }
-Pages map_pages(int64_t bytes) {
+Mapped map_memory(int64_t bytes, Pages pages) {
   void* const raw =
       mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return {};
   const auto address = reinterpret_cast<uintptr_t>(raw);
   auto* const data = static_cast<uint8_t*>(raw) + (kHugePage - address % kHugePage) % kHugePage;
-  madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  // Each small page costs a walk of the page tables. A refusal changes nothing.
+  if (pages == Pages::huge) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
   return {raw, data};
 }
 
@@ -38,14 +37,14 @@ int64_t n_heap_allocations() { return t_allocations; }
 
 void detail::count_allocation() { ++t_allocations; }
 
-Buffer::Buffer(int64_t bytes) {
+Buffer::Buffer(int64_t bytes, Pages pages) {
   TUILI_CHECK_KIND(ErrorKind::internal, bytes >= 0, "buffer of ", bytes, " bytes");
   if (bytes == 0) return;
   detail::count_allocation();
   if (bytes >= kFromSystem) {
-    const Pages pages = map_pages(bytes);
-    raw_ = pages.raw;
-    data_ = pages.data;
+    const Mapped mapped = map_memory(bytes, pages);
+    raw_ = mapped.raw;
+    data_ = mapped.data;
   } else {
     raw_ = std::calloc(1, static_cast<size_t>(bytes) + kAlignment - 1);
     const auto address = reinterpret_cast<uintptr_t>(raw_);

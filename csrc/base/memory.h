@@ -20,12 +20,18 @@ namespace detail {
 void count_allocation();
 }
 
+// What large memory is asked for in. A huge page is committed as a whole when its first byte is written.
+enum class Pages : uint8_t {
+  huge,   // of what a step reads from end to end: weights, keys and values
+  small,  // of what may stay empty in most places: room for the largest step
+};
+
 // Zeroed memory, aligned to 64 bytes. Large buffers are zeroed by the operating system page by page on first
 // touch. Throws Error out_of_memory, naming the size.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t bytes);
+  explicit Buffer(int64_t bytes, Pages pages = Pages::huge);
   ~Buffer() { release(); }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {

@@ -134,7 +134,7 @@ void Runner::carve(Carver carver) {
   }
   if (!measuring) return;
   if (device == DeviceKind::cuda) check_device_sizes();
-  workspace_ = PlacedBuffer(carver.used(), device);
+  workspace_ = PlacedBuffer(carver.used(), device, Pages::small);
 }
 
 // ---- one step
