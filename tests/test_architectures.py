@@ -127,6 +127,7 @@ def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path
         (None, "short", 16),
         (16, "short", 16),
         (17, "long", 17),
+        (np.int64(17), "long", 17),
         (128, "long", 128),
     ):
         with LLM(folder, max_model_len=most, packed_cache=False) as llm:
