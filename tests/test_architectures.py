@@ -118,6 +118,7 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
         config = with_architecture(Config({"model_type": kind}, "config.json"))
         assert config.values["architectures"][0].startswith(name)
         assert config.defaults == {"architectures": config.values["architectures"]}
+    assert "architectures" not in with_architecture(Config({"model_type": "gemma3"}, "config.json"))
 
 
 def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path: Path) -> None:
