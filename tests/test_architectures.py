@@ -140,6 +140,18 @@ def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path
         LLM(folder, max_model_len=129, packed_cache=False)
 
 
+def test_what_is_null_is_off_in_deepseek_v3() -> None:
+    case = next(case for case in CASES if case.name == "DeepseekV3ForCausalLM: plain")
+
+    def spec(**more: Any) -> Any:
+        config = Config({**case.config, **more}, "config.json")
+        layer = hf_architecture(config)[1].spec(config)
+        return layer.layers[-1].moe.normalize, layer.ropes[0].interleaved
+
+    assert spec() == (True, True)
+    assert spec(norm_topk_prob=None, rope_interleave=None) == (False, False)
+
+
 def test_the_page_of_architectures_is_what_the_table_says() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run python tests/write_architectures.py"
 

@@ -243,6 +243,11 @@ class Config:
             raise self.wrong(key, "true or false", code="config_type")
         return value
 
+    def switch(self, key: str, usual: bool) -> bool:
+        """A bool, `usual` where the key is absent and off where it is null, as transformers reads it."""
+        self.fill({key: usual})
+        return bool(self.flag(key, False))
+
     def text(self, key: str, default: Any = _REQUIRED) -> Any:
         """A str of at most 4096 characters."""
         value = self._get(key, default)
