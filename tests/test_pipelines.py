@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 import tuili
 from encoder_models import CASES, write_folder
@@ -262,6 +262,24 @@ def test_entities_are_grouped_by_the_older_names(model):
     both = {"grouped_entities": True, "ignore_subwords": True}
     assert pipe(TEXT, **both) == pipe(TEXT, aggregation_strategy="first")
     assert pipe(TEXT, **both, aggregation_strategy="none") == pipe(TEXT, ignore_subwords=True) == pipe(TEXT)
+
+
+def test_words_of_entities_are_the_decoders_and_an_added_tokens_has_no_space_around_it(model, tmp_path):
+    folder = write_folder(CASES["BertForTokenClassification"], tmp_path)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True, rstrip=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert tokenizer.encode("the [MASK] cat").tokens[2] == " [MASK] "
+    with tuili.pipeline("ner", folder, ignore_labels=[]) as pipe:
+        assert [one["word"] for one in pipe("the [MASK] cat")] == ["the", "[MASK]", "cat"]
+        pieces = pipe(text := "the cat ' s good . [MASK] n ' t")
+        place = {piece["start"]: i for i, piece in enumerate(pieces)}
+        for strategy in ("simple", "first", "average", "max"):
+            assert pipe(" ", aggregation_strategy=strategy) == []
+            for one in pipe(text, aggregation_strategy=strategy):
+                first = place[one["start"]]
+                words = [piece["word"] for piece in pieces[first:] if piece["end"] <= one["end"]]
+                assert one["word"] == tokenizer.decoder.decode(words)
 
 
 def test_words_of_a_text_are_checked(model, tmp_path):

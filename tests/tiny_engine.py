@@ -74,8 +74,8 @@ class Slow:
         time.sleep(self.seconds)
         return self.runner.run(sequences, max_steps=1, max_s=max_s)
 
-    def copy_block(self, from_id, to_id):
-        self.runner.copy_block(from_id, to_id)
+    def copy_block(self, *copy):
+        self.runner.copy_block(*copy)
 
     def interrupt(self):
         self.runner.interrupt()

@@ -1,7 +1,6 @@
 #include "base/memory.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdlib>
 
@@ -11,17 +10,26 @@ namespace tuili {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
+constexpr int64_t kFromSystem = 2 * kHugePage;  // so large buffers are the system's pages, not the heap's
 
 thread_local int64_t t_allocations = 0;
 
-// Asks for huge pages in what is large, which then is committed 2 MiB at a time: keys and values are read
-// page by page, and each costs a walk of the page tables. A refusal changes nothing.
-void advise_huge_pages(uint8_t* data, int64_t bytes) {
-  if (bytes < 2 * kHugePage) return;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) / page * page;
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+// Zeroed pages, from a huge page's boundary on. Weights and keys are read page by page, and each page costs a
+// walk of the page tables: where the system has huge ones, it commits 2 MiB at a time. A refusal changes
+// nothing.
+struct Pages {
+  void* raw;
+  uint8_t* data;
+};
+size_t mapped_bytes(int64_t bytes) { return static_cast<size_t>(bytes) + kHugePage; }
+Pages map_pages(int64_t bytes) {
+  void* const raw =
+      mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return {};
+  const auto address = reinterpret_cast<uintptr_t>(raw);
+  auto* const data = static_cast<uint8_t*>(raw) + (kHugePage - address % kHugePage) % kHugePage;
+  madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  return {raw, data};
 }
 
 }  // namespace
@@ -34,15 +42,24 @@ Buffer::Buffer(int64_t bytes) {
   TUILI_CHECK_KIND(ErrorKind::internal, bytes >= 0, "buffer of ", bytes, " bytes");
   if (bytes == 0) return;
   detail::count_allocation();
-  // calloc knows which pages come zeroed from the system and leaves those untouched.
-  raw_ = std::calloc(1, static_cast<size_t>(bytes) + kAlignment - 1);
+  if (bytes >= kFromSystem) {
+    const Pages pages = map_pages(bytes);
+    raw_ = pages.raw;
+    data_ = pages.data;
+  } else {
+    raw_ = std::calloc(1, static_cast<size_t>(bytes) + kAlignment - 1);
+    const auto address = reinterpret_cast<uintptr_t>(raw_);
+    data_ = static_cast<uint8_t*>(raw_) + (kAlignment - address % kAlignment) % kAlignment;
+  }
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, raw_ != nullptr, "no memory for a buffer of ", bytes, " bytes");
-  const auto address = reinterpret_cast<uintptr_t>(raw_);
-  data_ = static_cast<uint8_t*>(raw_) + (kAlignment - address % kAlignment) % kAlignment;
   bytes_ = bytes;
-  advise_huge_pages(data_, bytes_);
 }
 
-void Buffer::release() noexcept { std::free(raw_); }
+void Buffer::release() noexcept {
+  if (bytes_ >= kFromSystem)
+    munmap(raw_, mapped_bytes(bytes_));
+  else
+    std::free(raw_);
+}
 
 }  // namespace tuili

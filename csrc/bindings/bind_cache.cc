@@ -2,6 +2,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
@@ -38,23 +41,35 @@ auto count_of(Count BlockLedger::* count) {
   return [count](const BlockPool& pool) { return (pool.ledger().*count)(); };
 }
 
-using Copies = std::pair<std::vector<int32_t>, std::vector<int32_t>>;
+using Ids = std::vector<int32_t>;
+using Copies = std::tuple<Ids, Ids, std::pair<int64_t, int64_t>>;
 
-std::optional<Copies> fork(BlockPool& pool, Sequence& child, const Sequence& parent, int64_t n_tokens) {
-  const auto copies = pool.fork(child, parent, n_tokens);
+// As Runner.copy_block takes them: all areas copy the same tokens.
+std::optional<Copies> to_copies(const std::optional<std::vector<BlockCopy>>& copies) {
   if (!copies) return std::nullopt;
-  Copies ids;
-  for (const auto& [from, to] : *copies) {
-    ids.first.push_back(from);
-    ids.second.push_back(to);
+  Ids from, to;
+  for (const BlockCopy& copy : *copies) {
+    from.push_back(copy.from);
+    to.push_back(copy.to);
   }
-  return ids;
+  return Copies{from, to, {copies->front().begin, copies->front().end}};
 }
 
 void bind_sequences_of_pool(py::class_<BlockPool>& pool) {
   pool.def("attach_prefix", &BlockPool::attach_prefix, "sequence"_a)
       .def("attach_chain", &BlockPool::attach_chain, "sequence"_a, "n_tokens"_a)
-      .def("fork", &fork, "child"_a, "parent"_a, "n_tokens"_a)
+      .def(
+          "fork",
+          [](BlockPool& self, Sequence& child, const Sequence& parent, int64_t n_tokens) {
+            return to_copies(self.fork(child, parent, n_tokens));
+          },
+          "child"_a, "parent"_a, "n_tokens"_a)
+      .def(
+          "follow",
+          [](BlockPool& self, Sequence& child, const Sequence& parent, int32_t token_id) {
+            return to_copies(self.follow(child, parent, token_id));
+          },
+          "child"_a, "parent"_a, "token_id"_a)
       .def("share_source", &BlockPool::share_source, "child"_a, "parent"_a)
       .def("grow", &BlockPool::grow, "sequence"_a, "n_tokens"_a, py::kw_only(), "position"_a = py::none())
       .def(

@@ -170,16 +170,6 @@ void bind_sequence(py::module_& module) {
             idle(s).tokens.push_back(id);
           },
           "token_id"_a)
-      .def(
-          "replace_tokens",
-          [](Sequence& s, const py::object& token_ids) {
-            TUILI_CHECK(idle(s).blocks.empty(), "replace_tokens: the sequence holds blocks");
-            const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
-            TUILI_CHECK(static_cast<int64_t>(ids.size()) >= s.n_prompt, "replace_tokens: ", ids.size(),
-                        " tokens for a prompt of ", s.n_prompt);
-            s.tokens.assign(ids.begin(), ids.end());
-          },
-          "token_ids"_a)
       .def("logits", &logits_of)
       .def("next_logits", &next_logits_of)
       .def("candidates", &candidates_of)
@@ -374,15 +364,17 @@ void bind_runner(py::module_& module) {
       .def("sample", &run_sample, "sequence"_a, "logits"_a)
       .def(
           "copy_block",
-          [](BusyRunner& runner, const std::vector<int32_t>& from, const std::vector<int32_t>& to) {
+          [](BusyRunner& runner, const std::vector<int32_t>& from, const std::vector<int32_t>& to,
+             std::pair<int64_t, int64_t> tokens) {
             TUILI_CHECK(from.size() == to.size(), "copy_block: ", from.size(), " from_ids, ", to.size(),
                         " to_ids");
             std::vector<BlockCopy> copies;
-            for (size_t i = 0; i < from.size(); ++i) copies.push_back({from[i], to[i]});
+            for (size_t i = 0; i < from.size(); ++i)
+              copies.push_back({from[i], to[i], tokens.first, tokens.second});
             const Turn turn(runner);
             runner.copy_block(copies);
           },
-          "from_ids"_a, "to_ids"_a)
+          "from_ids"_a, "to_ids"_a, "tokens"_a)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a, "n_skipped"_a = 0)
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())

@@ -38,8 +38,7 @@ void ModelBuilder::fold_heads(const ops::Context& context, const Linear& map, co
   for (int64_t h = 0; h < layer.n_heads; ++h) {
     for (int64_t row = 0; row < n_rows; ++row)
       std::memcpy(head_rows.data() + row * d * 4, mapped.f32_row(row) + h * d, static_cast<size_t>(d) * 4);
-    Buffer& kept = model_.memory.emplace_back(bytes);
-    heads.push_back(ops::pack(context, Format::f32, n_rows, d, head_rows.data(), kept.data()));
+    heads.push_back(ops::pack(context, Format::f32, n_rows, d, head_rows.data(), take(bytes)));
     model_.weight_bytes += bytes;
   }
 }

@@ -244,6 +244,20 @@ void ModelBuilder::fill(Slot& slot, Format format, std::span<const uint8_t> pack
   slot.filled = true;
 }
 
+// Memory of one tensor. Many lie in one buffer, which is then large enough for huge pages; it has as much as
+// all before it, so that small models stay small.
+uint8_t* ModelBuilder::take(int64_t bytes) {
+  constexpr int64_t kMostBytes = int64_t{64} << 20;
+  std::vector<Buffer>& memory = model_.memory;
+  if (memory.empty() || bytes > memory.back().bytes() - taken_) {
+    memory.emplace_back(std::max(bytes, std::min(model_.weight_bytes, kMostBytes)));
+    taken_ = 0;
+  }
+  uint8_t* const data = memory.back().data() + taken_;
+  taken_ += align_up(bytes);
+  return data;
+}
+
 void ModelBuilder::add(std::string_view name, Format format, std::span<const int64_t> shape,
                        std::span<const uint8_t> data) {
   Slot& slot = empty_slot(name);
@@ -257,15 +271,15 @@ void ModelBuilder::add(std::string_view name, Format format, std::span<const int
                    " has ", data.size(), " bytes; ", info_of(format).name, " ", shape_text(wanted), " has ",
                    bytes);
   const int64_t count = slot.n * slot.k;
-  Buffer buffer(slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : count * 4);
+  const int64_t packed_bytes = slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : count * 4;
+  uint8_t* const packed = take(packed_bytes);
   if (slot.matrix) {
     const ops::Context context{.pool = &ThreadPool::shared(), .n_threads = num_threads_};
-    ops::pack(context, format, slot.n, slot.k, data.data(), buffer.data());
+    ops::pack(context, format, slot.n, slot.k, data.data(), packed);
   } else {
-    ops::to_float32(reinterpret_cast<float*>(buffer.data()), format, data.data(), count);
+    ops::to_float32(reinterpret_cast<float*>(packed), format, data.data(), count);
   }
-  const Buffer& kept = model_.memory.emplace_back(std::move(buffer));
-  fill(slot, format, {kept.data(), static_cast<size_t>(kept.bytes())});
+  fill(slot, format, {packed, static_cast<size_t>(packed_bytes)});
 }
 
 void ModelBuilder::map(int fd, int64_t bytes) {

@@ -108,7 +108,7 @@ struct Model {
   ModelSpec spec;
   ops::Compute compute = ops::Compute::automatic;
   ModelWeights weights;        // views into `memory` or `mapping`
-  std::vector<Buffer> memory;  // one per tensor that was packed
+  std::vector<Buffer> memory;  // of tensors that were packed, several in each
   Mapping mapping;             // the file that the others are in
   DeviceKind device = DeviceKind::cpu;
   int ordinal = 0;                          // of that device, among those of its kind
@@ -185,6 +185,7 @@ class ModelBuilder {
   void fold_heads(const ops::Context& context, const Linear& map, const TensorView& table,
                   const LayerSpec& layer, std::vector<PackedMatrix>& heads);
   Slot& empty_slot(std::string_view name);
+  uint8_t* take(int64_t bytes);
   void fill(Slot& slot, Format format, std::span<const uint8_t> packed);
 
   Model model_;
@@ -194,6 +195,7 @@ class ModelBuilder {
   std::vector<Slot> slots_;
   std::unordered_map<std::string_view, size_t> index_;
   int num_threads_;
+  int64_t taken_ = 0;     // of the last buffer of memory
   bool borrows_ = false;  // whether tensors lie in a device's memory
 };
 

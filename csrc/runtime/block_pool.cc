@@ -382,60 +382,6 @@ bool BlockPool::holds_window(const Sequence& sequence, int64_t n_tokens) const {
   return true;
 }
 
-void BlockPool::share_source(Sequence& child, const Sequence& parent) {
-  check_sequence(child);
-  check_sequence(parent);
-  TUILI_CHECK(child.source == parent.source, "share_source: the sequences differ in their sources");
-  if (!parent.source_kept || !child.source_blocks.empty()) return;
-  adopt(child);
-  child.source_blocks = parent.source_blocks;
-  for (const int32_t id : child.source_blocks) ledger_.share(id);
-  child.source_kept = true;
-}
-
-std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Sequence& parent,
-                                                      int64_t n_tokens) {
-  check_sequence(child);
-  check_sequence(parent);
-  TUILI_CHECK(child.blocks.empty() && child.n_computed == 0, "fork: the child holds blocks");
-  TUILI_CHECK(!child.collect.anything() && child.token_types.empty() && parent.token_types.empty(),
-              "fork: a sequence that collects rows or has token types shares none");
-  const int64_t n_there = std::min(parent.n_computed, parent.n_places());  // an encoded one has no places
-  TUILI_CHECK(n_tokens >= 0 && n_tokens <= n_there && n_tokens < child.n_tokens(), "fork: ", n_tokens,
-              " tokens of ", n_there, " computed, for a child of ", child.n_tokens());
-  TUILI_CHECK(child.salt == parent.salt &&
-                  std::equal(parent.tokens.begin(), parent.tokens.begin() + n_tokens, child.tokens.begin()),
-              "fork: the sequences differ in their first tokens, or in their salt");
-  const int64_t n_whole = n_tokens / block_size(), n_blocks = blocks_for(n_tokens);
-  if ((n_blocks > n_whole && least_free() == 0) || !holds_window(parent, n_tokens)) return std::nullopt;
-  share_source(child, parent);
-  std::vector<BlockCopy> copies(1 + windows_.size());
-  if (n_blocks == 0) return copies;
-  adopt(child);
-  child.blocks.reserve(n_blocks);
-  child.content.assign(
-      parent.content.begin(),
-      parent.content.begin() + std::min(static_cast<int64_t>(parent.content.size()), n_whole));
-  child.n_computed = n_tokens;
-  child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + n_whole);
-  for (const int32_t id : child.blocks) ledger_.share(id);
-  if (n_blocks > n_whole) {
-    child.blocks.push_back(take_one(child.salt));
-    copies[0] = {parent.blocks[n_whole], child.blocks.back()};
-  }
-  for (size_t w = 0; w < windows_.size(); ++w) {
-    WindowBlocks& own = child.windows[w];
-    const WindowBlocks& theirs = parent.windows[w];
-    own.n_gone = std::min(first_block(windows_[w], n_tokens), n_whole);
-    own.ids.assign(n_whole, kNone);
-    for (int64_t i = own.n_gone; i < n_whole; ++i) windows_[w].ledger.share(own.ids[i] = theirs.ids[i]);
-    if (n_blocks == n_whole) continue;
-    own.ids.push_back(take_one(windows_[w], child.salt));
-    copies[w + 1] = {theirs.ids[n_whole], own.ids.back()};
-  }
-  return copies;
-}
-
 bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t> position) {
   check_sequence(sequence);
   const auto n_held = static_cast<int64_t>(sequence.blocks.size());

@@ -62,6 +62,11 @@ class BlockPool {
   // parent has given back what the child would see, and nothing has changed.
   std::optional<std::vector<BlockCopy>> fork(Sequence& child, const Sequence& parent, int64_t n_tokens);
 
+  // Makes `child` what `parent` has computed, and one token more. What the two have in common stays where it
+  // is: only the tokens after it are to be copied into the block that both fill. Otherwise as fork; but
+  // without a value the child holds nothing.
+  std::optional<std::vector<BlockCopy>> follow(Sequence& child, const Sequence& parent, int32_t token_id);
+
   // Lets `child` read the source's keys and values that `parent`, with the same source, has. Nothing happens
   // if it holds a source's blocks already, or the parent has none that are computed.
   void share_source(Sequence& child, const Sequence& parent);

@@ -96,8 +96,31 @@ void KvCache::clear_block(const ops::Context& context, int64_t area, int64_t id)
   if (is_stale) ops::clear(context, bytes);
 }
 
-void KvCache::copy_block(const ops::Context& context, int64_t area, int64_t from, int64_t to) {
-  ops::copy(context, written(area, to), block(area, from));
+void KvCache::copy_block(const ops::Context& context, int64_t area, const BlockCopy& copy) {
+  const bool in_part = device_.kind == DeviceKind::cpu && copy.end - copy.begin < block_size_;
+  if (in_part && areas_[area].is_written[copy.to]) return copy_tokens(area, copy);
+  ops::copy(context, written(area, copy.to), block(area, copy.from));
+}
+
+// A few tokens: of the keys, which lie side by side, 16 at a time.
+void KvCache::copy_tokens(int64_t area, const BlockCopy& copy) {
+  const auto copy_rows = [&](void* pages, int64_t stride, int64_t n, int64_t row, int64_t first,
+                             int64_t end) {
+    uint8_t* const to = static_cast<uint8_t*>(pages) + copy.to * stride;
+    const uint8_t* const from = static_cast<const uint8_t*>(pages) + copy.from * stride;
+    for (int64_t at = 0; at < n * row; at += row)
+      for (int64_t i = at + first; i < at + end; i += 16) std::memcpy(to + i, from + i, 16);
+  };
+  const int64_t first = copy.begin / 16 * 16, end = (copy.end + 15) / 16 * 16, size = size_of(type_);
+  for (const LayerKv& layer : layers_) {
+    if (layer.area != area) continue;
+    const ops::KvPages& p = layer.pages;
+    const int64_t stride = p.block_stride * size, token = p.head_dim * size;
+    copy_rows(p.k, stride, p.n_kv_heads * p.head_dim, block_size_ * size, first * size, end * size);
+    copy_rows(p.v, stride, p.n_kv_heads, block_size_ * token, copy.begin * token / 16 * 16, copy.end * token);
+    for (float* scales : {p.k_scale, p.v_scale})
+      if (scales) copy_rows(scales, p.scale_stride * 4, p.n_kv_heads, block_size_ * 4, first * 4, end * 4);
+  }
 }
 
 void KvCache::poison() {

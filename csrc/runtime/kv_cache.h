@@ -40,7 +40,7 @@ class KvCache {
   // 0.
   void clear_block(const ops::Context& context, int64_t area, int64_t id);
 
-  void copy_block(const ops::Context& context, int64_t area, int64_t from, int64_t to);
+  void copy_block(const ops::Context& context, int64_t area, const BlockCopy& copy);
 
   // Writes NaN everywhere, for tests: no step may notice.
   void poison();
@@ -77,6 +77,7 @@ class KvCache {
     areas_[area].is_written[id] = true;
     return block(area, id);
   }
+  void copy_tokens(int64_t area, const BlockCopy& copy);
   int64_t first_block(int64_t area, int64_t n_tokens) const;
   void check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n) const;
   bool is_finite_block(int64_t area, std::span<const uint8_t> bytes) const;

@@ -410,13 +410,17 @@ void Runner::copy_block(std::span<const BlockCopy> copies) {
   TUILI_CHECK(cache_ != nullptr, "this model is an encoder: it has no cache");
   TUILI_CHECK(std::ssize(copies) == cache_->n_areas(), copies.size(), " copies for ", cache_->n_areas(),
               " areas");
-  for (int64_t area = 0; area < cache_->n_areas(); ++area)
-    for (const int32_t id : {copies[area].from, copies[area].to})
+  for (int64_t area = 0; area < cache_->n_areas(); ++area) {
+    const auto& [from, to, begin, end] = copies[area];
+    for (const int32_t id : {from, to})
       TUILI_CHECK(id >= 0 && id < cache_->n_blocks(area), "block ", id, " is not in the cache, which has ",
                   cache_->n_blocks(area));
+    TUILI_CHECK(begin >= 0 && begin <= end && end <= cache_->block_size(), "tokens [", begin, ", ", end,
+                ") of a block of ", cache_->block_size());
+  }
   const device::Chosen chosen({model_.device, model_.ordinal});
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
-    if (const auto [from, to] = copies[area]; from != to) cache_->copy_block(context_, area, from, to);
+    if (copies[area].from != copies[area].to) cache_->copy_block(context_, area, copies[area]);
   wait();
 }
 

@@ -32,6 +32,39 @@ bool changes_logits(const SamplingParams& p, int64_t n_generated) {
          (!p.ending.empty() && ending_changes(p, n_generated)) || forced(p, n_generated) >= 0;
 }
 
+// Whether more is changed than that tokens are forbidden.
+bool reweighs(const SamplingParams& p, int64_t n_generated) {
+  return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || p.repetition_penalty != 1 ||
+         p.presence_penalty != 0 || p.frequency_penalty != 0 || forced(p, n_generated) >= 0 ||
+         (!p.ending.empty() && p.ending_growth != 1 && n_generated > p.ending_from);
+}
+
+// What a row's logits are as log-probabilities.
+class LogSoftmax {
+ public:
+  LogSoftmax(const ops::Context& context, const float* logits, int64_t n)
+      : LogSoftmax(ops::softmax_stats(context, logits, n)) {}
+
+  bool defined() const { return defined_; }
+  float operator()(float logit) const { return static_cast<float>(double{logit} - max_ - log_sum_); }
+
+  // No logit below has a log-probability as large as this one's, which rounding may have made equal to it.
+  float least_equal(float logit) const {
+    const double rounding = std::fabs((*this)(logit)) * 0x1p-21;
+    return std::nextafter(static_cast<float>(logit - rounding), -kInfinity);
+  }
+
+ private:
+  explicit LogSoftmax(const ops::SoftmaxStats& stats)
+      : max_(stats.max),
+        defined_(stats.sum == stats.sum),
+        log_sum_(defined_ ? ops::natural_log(stats.sum) : 0) {}
+
+  double max_;
+  bool defined_;
+  double log_sum_;
+};
+
 }  // namespace
 
 void check_sampling(const SamplingParams& params, int64_t n_vocab) {
@@ -82,6 +115,7 @@ Sampler::Sampler(int64_t n_vocab) : n_vocab_(n_vocab), selection_(n_vocab) {
     weights_ = carver.take<float>(n_vocab);
     marked_ = carver.take<uint32_t>(n_vocab);
     counts_ = carver.take<int32_t>(n_vocab);
+    banned_ = carver.take<int32_t>(n_vocab);
     return carver.used();
   };
   memory_ = Buffer(carve(Carver()));
@@ -137,17 +171,24 @@ void Sampler::apply_penalties(const SamplingParams& params, const Past& past) {
   }
 }
 
+void Sampler::ban(int32_t id) {
+  if (mark(id)) banned_[n_banned_++] = id;
+}
+
 // Bans what follows the history's last n - 1 tokens in `of`. A source may be of a larger vocabulary.
 void Sampler::ban_repeats(std::span<const int32_t> of, int64_t n, std::span<const int32_t> history) {
   if (n <= 0 || n - 1 > static_cast<int64_t>(history.size())) return;
   const auto tail = history.last(n - 1);
   for (int64_t i = 0; i + n <= static_cast<int64_t>(of.size()); ++i) {
     const int32_t next = of[i + n - 1];
-    if (next < n_vocab_ && std::ranges::equal(of.subspan(i, n - 1), tail)) logits_[next] = -kInfinity;
+    if (next < n_vocab_ && std::ranges::equal(of.subspan(i, n - 1), tail)) ban(next);
   }
 }
 
-void Sampler::apply_bans(const SamplingParams& params, const Past& past) {
+// Marks those that the parameters forbid here.
+void Sampler::collect_bans(const SamplingParams& params, const Past& past) {
+  forget_marks();
+  n_banned_ = 0;
   const auto history = past.tokens;
   ban_repeats(history, params.no_repeat_ngram_size, history);
   ban_repeats(past.source, params.source_ngram_size, history);
@@ -155,12 +196,17 @@ void Sampler::apply_bans(const SamplingParams& params, const Past& past) {
     const size_t n_before = word.size() - 1;
     if (n_before > history.size()) continue;
     if (std::equal(word.begin(), word.end() - 1, history.end() - static_cast<int64_t>(n_before)))
-      logits_[word.back()] = -kInfinity;
+      ban(word.back());
   }
   if (past.n_generated() == first_free(params))
-    for (const int32_t id : params.not_first) logits_[id] = -kInfinity;
+    for (const int32_t id : params.not_first) ban(id);
   if (past.n_generated() < params.min_tokens)
-    for (const int32_t id : params.ending) logits_[id] = -kInfinity;
+    for (const int32_t id : params.ending) ban(id);
+}
+
+void Sampler::apply_bans(const SamplingParams& params, const Past& past) {
+  collect_bans(params, past);
+  for (int64_t i = 0; i < n_banned_; ++i) logits_[banned_[i]] = -kInfinity;
 }
 
 // By |logit|, so that those below 0 grow, too; as transformers does it.
@@ -242,7 +288,7 @@ double Sampler::total_weight() const {
 
 void Sampler::keep_top_k(int64_t k) {
   if (Selection::few(n_, k)) {
-    n_ = selection_.leading(logits_, n_, k, ids_);
+    n_ = selection_.reaching(logits_, n_, selection_.bound(logits_, n_, k), ids_);
     for (int64_t i = 0; i < n_; ++i) logits_[i] = logits_[ids_[i]];
   }
   const std::span<uint32_t> keys = selection_.keys(n_);
@@ -309,17 +355,12 @@ int32_t Sampler::draw(const ops::Context& context, const float* logits, const Sa
 
 TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits, int64_t token,
                                 int64_t n_best) {
-  const ops::SoftmaxStats stats = ops::softmax_stats(context, logits, n_vocab_);
-  const bool defined = stats.sum == stats.sum;
-  const double log_sum = defined ? ops::natural_log(stats.sum) : 0;
-  const auto value = [&](int64_t id) {
-    return defined ? static_cast<float>(double{logits[id]} - stats.max - log_sum)
-                   : std::numeric_limits<float>::quiet_NaN();
-  };
-  TokenLogprobs result{value(token), {}};
-  if (!defined) return result;
+  const LogSoftmax logprob(context, logits, n_vocab_);
+  if (!logprob.defined()) return {std::numeric_limits<float>::quiet_NaN(), {}};
+  TokenLogprobs result{logprob(logits[token]), {}};
   result.best.reserve(n_best);
-  for (const Rank rank : first_of(logits, n_best)) result.best.emplace_back(id_of(rank), value(id_of(rank)));
+  for (const Rank rank : first_of(logits, n_best))
+    result.best.emplace_back(id_of(rank), logprob(logits[id_of(rank)]));
   return result;
 }
 
@@ -327,7 +368,8 @@ TokenLogprobs Sampler::logprobs(const ops::Context& context, const float* logits
 std::span<const Rank> Sampler::first_of(const float* values, int64_t n) {
   n = std::min(n, n_vocab_);
   if (n > 0 && Selection::few(n_vocab_, n)) {
-    const auto n_found = static_cast<size_t>(selection_.leading(values, n_vocab_, n, ids_));
+    const float least = selection_.bound(values, n_vocab_, n);
+    const auto n_found = static_cast<size_t>(selection_.reaching(values, n_vocab_, least, ids_));
     return selection_.greatest(values, {ids_, n_found}, n);
   }
   const std::span<uint32_t> keys = selection_.keys(n_vocab_);
@@ -338,10 +380,9 @@ std::span<const Rank> Sampler::first_of(const float* values, int64_t n) {
 // ---- beams
 
 bool Sampler::logprobs_of(const ops::Context& context, float* out, const float* logits) const {
-  const ops::SoftmaxStats stats = ops::softmax_stats(context, logits, n_vocab_);
-  if (stats.sum != stats.sum) return false;
-  const double log_sum = ops::natural_log(stats.sum);
-  for (int64_t i = 0; i < n_vocab_; ++i) out[i] = static_cast<float>(double{logits[i]} - stats.max - log_sum);
+  const LogSoftmax logprob(context, logits, n_vocab_);
+  if (!logprob.defined()) return false;
+  for (int64_t i = 0; i < n_vocab_; ++i) out[i] = logprob(logits[i]);
   return true;
 }
 
@@ -369,8 +410,37 @@ int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float*
   return kDeferred;
 }
 
+// The same, if all that is changed is that a few tokens are forbidden: those behind them move up, and only
+// their log-probabilities are made. False where the candidates are many, or hold impossible ones.
+template <class Logprob>
+bool Sampler::rank_few(Candidates* out, const float* logits, const Logprob& logprob,
+                       const SamplingParams& params, const Past& past) {
+  collect_bans(params, past);
+  const int64_t n = std::max(params.n_candidates + n_banned_, params.n_logprobs);
+  if (!Selection::few(n_vocab_, n)) return false;
+  const float bound = selection_.bound(logits, n_vocab_, n);
+  if (bound == -kInfinity) return false;
+  const int64_t n_found = selection_.reaching(logits, n_vocab_, logprob.least_equal(bound), ids_);
+  for (int64_t i = 0; i < n_found; ++i) weights_[ids_[i]] = logprob(logits[ids_[i]]);
+  out->likeliest.clear();
+  out->best.clear();
+  for (const Rank rank : selection_.greatest(weights_, {ids_, static_cast<size_t>(n_found)}, n)) {
+    const int32_t id = id_of(rank);
+    const float own = weights_[id];
+    if (std::ssize(out->likeliest) < params.n_candidates && marked_[id] != mark_)
+      out->likeliest.push_back({id, own, own});
+    if (std::ssize(out->best) < params.n_logprobs) out->best.emplace_back(id, own);
+  }
+  return true;
+}
+
 int32_t Sampler::rank(const ops::Context& context, Candidates* out, const float* logits,
                       const SamplingParams& params, const Past& past) {
+  if (past.allowed.empty() && !params.renormalize && !reweighs(params, past.n_generated())) {
+    const LogSoftmax logprob(context, logits, n_vocab_);
+    if (!logprob.defined()) return kNotANumber;
+    if (rank_few(out, logits, logprob, params, past)) return kDeferred;
+  }
   if (!logprobs_of(context, weights_, logits)) return kNotANumber;
   return rank(context, out, weights_, weights_, params, past);
 }

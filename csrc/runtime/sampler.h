@@ -67,12 +67,17 @@ class Sampler {
 
  private:
   std::span<const Rank> first_of(const float* values, int64_t n);
+  template <class Logprob>
+  bool rank_few(Candidates* out, const float* logits, const Logprob& logprob, const SamplingParams& params,
+                const Past& past);
   double log_total(const ops::Context& context) const;
   void change(const SamplingParams& params, const Past& past);
   void apply_mask(std::span<const uint32_t> allowed);
   void apply_bias(const SamplingParams& params);
   void apply_penalties(const SamplingParams& params, const Past& past);
   void ban_repeats(std::span<const int32_t> of, int64_t n, std::span<const int32_t> history);
+  void ban(int32_t id);
+  void collect_bans(const SamplingParams& params, const Past& past);
   void apply_bans(const SamplingParams& params, const Past& past);
   void apply_growth(const SamplingParams& params, int64_t n_generated);
   void apply_force(const SamplingParams& params, int64_t n_generated);
@@ -101,6 +106,8 @@ class Sampler {
   uint32_t* marked_ = nullptr;  // [n_vocab]: equal to mark_ if the token was met in this pass
   int32_t* counts_ = nullptr;   // [n_vocab], valid where marked
   uint32_t mark_ = 0;
+  int32_t* banned_ = nullptr;  // [n_vocab]: marked, where collect_bans came last
+  int64_t n_banned_ = 0;
 };
 
 }  // namespace tuili

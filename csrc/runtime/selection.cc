@@ -1,7 +1,8 @@
 #include "runtime/selection.h"
 
 #include <algorithm>
-#include <functional>
+#include <cstring>
+#include <limits>
 #include <utility>
 
 namespace tuili {
@@ -14,15 +15,20 @@ constexpr int64_t kDigitValues = int64_t{1} << kDigitBits;
 constexpr size_t kFewRanks = 2048;  // fewer are sorted by comparing
 constexpr int64_t kGroup = 64;      // values with a maximum of their own
 
+using Four = float __attribute__((vector_size(16)));  // arrays of lanes end up as scalars
+
+Four max(Four a, Four b) { return a > b ? a : b; }
+
 float max_of_group(const float* values) {
-  constexpr int64_t kLanes = 16;  // in step, which a compiler makes vectors of
-  float lanes[kLanes];
-  std::copy_n(values, kLanes, lanes);
-  for (int64_t i = kLanes; i < kGroup; i += kLanes)
-    for (int64_t j = 0; j < kLanes; ++j) lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
-  for (int64_t n = kLanes / 2; n > 0; n /= 2)
-    for (int64_t j = 0; j < n; ++j) lanes[j] = lanes[j + n] > lanes[j] ? lanes[j + n] : lanes[j];
-  return lanes[0];
+  Four lanes[4];
+  std::memcpy(lanes, values, sizeof(lanes));
+  for (int64_t i = 16; i < kGroup; i += 16) {
+    Four more[4];
+    std::memcpy(more, values + i, sizeof(more));
+    for (int j = 0; j < 4; ++j) lanes[j] = max(lanes[j], more[j]);
+  }
+  const Four best = max(max(lanes[0], lanes[1]), max(lanes[2], lanes[3]));
+  return std::max(std::max(best[0], best[1]), std::max(best[2], best[3]));
 }
 
 }  // namespace
@@ -72,24 +78,33 @@ std::span<const Rank> Selection::first(int64_t n, int64_t count) {
   return {ranks_, static_cast<size_t>(count)};
 }
 
-// Where as many groups have a maximum of at least `bound`, as many candidates reach it, and those below it
-// are behind them.
-int64_t Selection::leading(const float* values, int64_t n, int64_t count, int32_t* out) {
+// Where as many groups have a maximum of at least that, as many candidates reach it, and those below it are
+// behind them.
+float Selection::bound(const float* values, int64_t n, int64_t count) {
   const int64_t n_groups = n / kGroup;
-  float* const sorted = maxima_ + n_groups;
-  for (int64_t g = 0; g < n_groups; ++g) maxima_[g] = max_of_group(values + g * kGroup);
-  std::copy_n(maxima_, n_groups, sorted);
-  std::nth_element(sorted, sorted + (count - 1), sorted + n_groups, std::greater<>());
-  const float bound = sorted[count - 1];
+  float* const best = maxima_ + n_groups;  // the greatest first
+  std::fill_n(best, count, -std::numeric_limits<float>::infinity());
+  for (int64_t g = 0; g < n_groups; ++g) {
+    const float own = maxima_[g] = max_of_group(values + g * kGroup);
+    int64_t place = count;
+    for (; place > 0 && own > best[place - 1]; --place)
+      if (place < count) best[place] = best[place - 1];
+    if (place < count) best[place] = own;
+  }
+  return best[count - 1];
+}
+
+int64_t Selection::reaching(const float* values, int64_t n, float least, int32_t* out) const {
+  const int64_t n_groups = n / kGroup;
   int64_t found = 0;
   const auto take = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {  // without a branch: who stays is unpredictable
       out[found] = static_cast<int32_t>(i);
-      found += values[i] >= bound;
+      found += values[i] >= least;
     }
   };
   for (int64_t g = 0; g < n_groups; ++g)
-    if (maxima_[g] >= bound) take(g * kGroup, (g + 1) * kGroup);
+    if (maxima_[g] >= least) take(g * kGroup, (g + 1) * kGroup);
   take(n_groups * kGroup, n);
   return found;
 }

@@ -51,9 +51,12 @@ class Selection {
   // Whether looking at the maxima of groups of values finds the `count` greatest of n sooner than keys do.
   static bool few(int64_t n, int64_t count) { return count <= n / 1024; }
 
-  // Candidates whose value is at least one that `count` of them reach, into `out` [n] by number; returns how
-  // many they are: `count` or a few more. few(n, count); values are not NaN.
-  int64_t leading(const float* values, int64_t n, int64_t count, int32_t* out);
+  // A value that `count` of them reach, and few more. few(n, count); values are not NaN.
+  float bound(const float* values, int64_t n, int64_t count);
+
+  // Candidates whose value is at least `least`, into `out` [n] by number; returns how many they are. After
+  // bound() of the same values.
+  int64_t reaching(const float* values, int64_t n, float least, int32_t* out) const;
 
   // The `count` greatest of these candidates, in order.
   std::span<const Rank> greatest(const float* values, std::span<const int32_t> candidates, int64_t count);

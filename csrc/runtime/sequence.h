@@ -78,7 +78,8 @@ struct WindowArea {
 };
 
 struct BlockCopy {
-  int32_t from = 0, to = 0;  // ids in one area; the same: nothing to copy
+  int32_t from = 0, to = 0;    // ids in one area; the same: nothing to copy
+  int64_t begin = 0, end = 0;  // tokens of the block that differ; others may be copied, too
 };
 
 // A sequence's blocks in such an area.

@@ -499,8 +499,6 @@ class Sequence:
     def token_ids(self, begin: int = 0) -> list[int]: ...
     def append_token(self, token_id: int) -> None:
         """Appends a token chosen outside the sampler."""
-    def replace_tokens(self, token_ids: i32) -> None:
-        """Other tokens, at least n_prompt of them, for a sequence that holds no blocks."""
     def logits(self) -> f32:
         """A copy, [n_computed, n_vocab]; needs collect_logits."""
     def next_logits(self) -> f32:
@@ -595,11 +593,18 @@ class BlockPool:
         must be computed."""
     def attach_chain(self, sequence: Sequence, n_tokens: int) -> int:
         """The same, of n_tokens at most, without the blocks of windows: nothing can be computed on it."""
-    def fork(self, child: Sequence, parent: Sequence, n_tokens: int) -> tuple[list[int], list[int]] | None:
+    def fork(
+        self, child: Sequence, parent: Sequence, n_tokens: int
+    ) -> tuple[list[int], list[int], tuple[int, int]] | None:
         """Lets child, which holds no blocks, begin with n_tokens that parent has computed, without a copy of
-        whole blocks. Returns (from, to) for Runner.copy_block at once, equal ids where there is nothing to
-        copy; None, and nothing has changed, if no block is free, or parent has given back what child would
-        see."""
+        whole blocks. Returns (from, to, tokens) for Runner.copy_block at once, equal ids where there is
+        nothing to copy; None, and nothing has changed, if no block is free, or parent has given back what
+        child would see."""
+    def follow(
+        self, child: Sequence, parent: Sequence, token_id: int
+    ) -> tuple[list[int], list[int], tuple[int, int]] | None:
+        """Makes child, of the same prompt and source, what parent has computed and token_id; what they have
+        in common stays. Otherwise as fork; but after None child holds nothing."""
     def share_source(self, child: Sequence, parent: Sequence) -> None:
         """Lets child read the source's keys and values that parent, with the same source, has. Nothing
         happens if child holds a source's blocks, or parent's are not computed."""
@@ -725,8 +730,9 @@ class Runner:
     def sample(self, sequence: Sequence, logits: f32) -> StepResult:
         """Chooses and appends the next token of a deferred sequence, which a step has computed to its end,
         from `logits` [n_vocab] in place of next_logits(); log-probabilities are still under those."""
-    def copy_block(self, from_ids: PySequence[int], to_ids: PySequence[int]) -> None:
-        """Copies what a block holds to another, or to itself, between steps; one id per area."""
+    def copy_block(self, from_ids: PySequence[int], to_ids: PySequence[int], tokens: tuple[int, int]) -> None:
+        """Copies tokens [begin, end) of a block to another, or to itself, between steps; one id per area. The
+        others may be copied, too."""
     def interrupt(self) -> None:
         """Ends a run after the step it is in, or the next run after its first step; from any thread.
         Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,

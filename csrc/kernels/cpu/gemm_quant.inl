@@ -25,6 +25,13 @@
 // v9 sums four groups where their scales are one (q8_0, no outliers): m = 512, n = 768, k = 3072, one thread,
 // AVX-512, 161 -> 202 GMAC/s of a peak of 233; 32 texts through MiniLM's shape 165 -> 185 a second. Tried
 // without gain: tiles of 8 rows and 2 panels, which load each activation once for both.
+// v10 brings panels for up to 16 rows alone: the lines of a group, asked for at once, held up the loads of
+// more. A Marian's decoder (bench/translation.py, one thread, AVX-512), 32 / 64 rows 1,780 -> 2,000 / 605 ->
+// 645 tokens a second. Tried without gain: each tile of rows asks for its share of the panels a piece later.
+// v11 leaves 1 to 3 rows to the machine's prefetcher. GB/s from memory in huge pages, m = 1, one thread (the
+// machine reads 33): q4_0, k = 576 / 2048 26.3 -> 28.3 / 24.5 -> 27.4, q8_0 23.3 -> 31.9 (AVX2 24.8 -> 31.8);
+// SmolLM2, two threads, interleaved: Q4_0 345 -> 358 tokens a second, Q8_0 228 -> 249. At m = 4 as it was or
+// less. Tried without gain: threads that wait ask for the weights of the next product.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -184,16 +191,16 @@ TUILI_INLINE void prefetch_group(const GroupView& group) {
   if constexpr (kCoding.block_groups == 1 && kCoding.has_min) __builtin_prefetch(group.min);
 }
 
-// Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. The first rows bring the
-// next panel from memory while they compute: alone, the prefetcher of the machine keeps too little of it in
-// flight.
+// Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. From 4 rows on the first
+// bring the next panel from memory while they compute: the prefetcher of the machine, enough for fewer, keeps
+// too little of it in flight.
 template <Format kFormat, int kGroups, int kRows>
 void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  const bool ahead = row == 0 && panel < last_panel;
+  const bool ahead = kRows >= 4 && row == 0 && panel < last_panel && args.m <= kMostRowsAhead;
   for (int64_t g = 0; g < x.n_groups; g += kGroups) {
     if (ahead)
       for (int i = 0; i < kGroups; ++i) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g + i));

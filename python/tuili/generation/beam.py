@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Per token its id, its log-probability as the parameters changed it, by which beams are ranked, and as the
 # model has it; and the likeliest of the model's.
 Candidates = tuple[Sequence[tuple[int, float, float]], Sequence[tuple[int, float]]]
+CopyBlock = Callable[[list[int], list[int], tuple[int, int]], object]  # as Runner.copy_block
 EarlyStopping = bool | Literal["never"]
 
 
@@ -213,7 +214,7 @@ class BeamGroup:
         """Whether the last token of every row is computed, so that none waits for another."""
         return all(row.running and row.n_pending == 0 for row in self.rows)
 
-    def advance(self, pool: _core.BlockPool, copy_block: Callable[[list[int], list[int]], object]) -> None:
+    def advance(self, pool: _core.BlockPool, copy_block: CopyBlock) -> None:
         """Take a step of the search, after which every running beam has a row with its last token to compute.
 
         A beam stays in its parent's row if it is the first to; the others get rows whose beams have ended.
@@ -237,7 +238,7 @@ class BeamGroup:
         tokens = [beam.token_ids[-1] for beam in self.search.running]
         for row, parent, token_id in zip(holders, parents, tokens, strict=True):
             if row is not before[parent]:
-                _fork(pool, copy_block, row, before[parent], token_id)
+                _follow(pool, copy_block, row, before[parent], token_id)
         for row, parent, token_id in zip(holders, parents, tokens, strict=True):
             if row is before[parent]:
                 row.sequence.append_token(token_id)
@@ -299,21 +300,9 @@ def share_beams(rows: list[Row], search: BeamSearch) -> None:
         row.beams = group
 
 
-def _fork(
-    pool: _core.BlockPool,
-    copy_block: Callable[[list[int], list[int]], object],
-    child: Row,
-    parent: Row,
-    token_id: int,
-) -> None:
+def _follow(pool: _core.BlockPool, copy_block: CopyBlock, child: Row, parent: Row, token_id: int) -> None:
     """Make the child's tokens the parent's and one more."""
-    tokens = parent.sequence.token_ids()
-    if child.sequence.token_ids() != tokens:  # else they have computed the same: the prompt
-        pool.release(child.sequence)
-        child.sequence.replace_tokens(np.array([*tokens, token_id], np.int32))
-        copy = pool.fork(child.sequence, parent.sequence, parent.sequence.n_computed)
-        if copy is None:
-            raise TuiliError("a beam found no block", code="internal")
-        copy_block(*copy)
-        return
-    child.sequence.append_token(token_id)
+    copy = pool.follow(child.sequence, parent.sequence, token_id)
+    if copy is None:
+        raise TuiliError("a beam found no block", code="internal")
+    copy_block(*copy)

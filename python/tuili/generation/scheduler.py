@@ -25,6 +25,7 @@ from tuili.generation.forecast import LOOKED_AT, admitted_s, hopeless
 AGEING_S = 5.0  # of waiting weigh as much as one level of priority
 REVIEW_S = 0.1  # how often the queue is looked through: who has aged, who cannot meet a deadline any more
 FIRST_CHUNK = 64  # tokens of a prompt beside decoding rows before anything is known of its cost
+Copy = tuple[list[int], list[int], tuple[int, int]]  # as BlockPool.fork gives them
 STANDING, SEQUENCE = attrgetter("standing"), attrgetter("sequence")
 
 
@@ -98,12 +99,10 @@ class Room:
 class Scheduler:
     """The rows that wait, the rows that run, and the blocks between them. For one thread.
 
-    copy_block  copies what a block holds, by (from, to), an id per area each
+    copy_block  copies what a block holds, as Runner.copy_block
     """
 
-    def __init__(
-        self, pool: _core.BlockPool, limits: Limits, copy_block: Callable[[list[int], list[int]], object]
-    ) -> None:
+    def __init__(self, pool: _core.BlockPool, limits: Limits, copy_block: Callable[..., object]) -> None:
         self._pool = pool
         self._copy_block = copy_block
         self._has_windows = bool(pool.windows)
@@ -370,7 +369,7 @@ class Scheduler:
     def _attach_prefix(self, row: Row) -> int:
         return self._pool.attach_prefix(row.sequence) if self._limits.prefix_caching and row.shares else 0
 
-    def _share_prefix(self, row: Row) -> tuple[int, tuple[list[int], list[int]] | None]:
+    def _share_prefix(self, row: Row) -> tuple[int, Copy | None]:
         """Let a row begin with what is computed already: its leader's prompt, of which the last block is to
         be copied, or what the prefix cache has; returns the number of tokens, and the copy.
         """

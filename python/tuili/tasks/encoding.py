@@ -33,6 +33,7 @@ class Encoded:
     offsets    of each token, [begin, end) in characters of its own text
     texts      which text a token is of: 0, 1, or None for a special token
     truncated  whether something was cut off
+    tokens     as the library has them; spaces may stand around those that were added to the vocabulary
     """
 
     ids: list[int]
@@ -40,6 +41,7 @@ class Encoded:
     offsets: list[tuple[int, int]]
     texts: list[int | None]
     truncated: bool
+    tokens: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -122,15 +124,15 @@ def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> 
     first, pair = parts[0], parts[1] if len(parts) > 1 else None
     whole = call(tokenizer.loaded.backend.post_process, first, pair)
     types = whole.type_ids if tokenizer.loaded.tells_texts else [0] * len(whole.ids)
-    texts, offsets = whole.sequence_ids, list(whole.offsets)
+    texts, offsets = whole.sequence_ids, whole.offsets
     if pair is None:  # a sequence of post-processors numbers what it puts around the text, too
         texts = [None if special else 0 for special in whole.special_tokens_mask]
     for number, part in enumerate(parts):
-        places = [i for i, text in enumerate(texts) if text == number]
-        if len(places) == len(part.offsets):  # of a first text before a second, some do not say where it is
-            for i, own in zip(places, part.offsets, strict=True):
-                offsets[i] = own
-    return Encoded(whole.ids, types, offsets, texts, truncated)
+        own = part.offsets
+        if own and texts.count(number) == len(own):  # of a first text before a second, some do not say where
+            begin = texts.index(number)
+            offsets[begin : begin + len(own)] = own
+    return Encoded(whole.ids, types, offsets, texts, truncated, whole.tokens)
 
 
 def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[int]:

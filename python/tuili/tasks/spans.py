@@ -22,10 +22,27 @@ _HIDDEN = -10000.0  # the logit of what cannot be an answer
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a document behind the question. words: [begin, end) of the word that each token is of."""
+    """A part of a document behind the question.
+
+    words   the word that each token of the part is of, or None
+    begins  of each word of the document, where its first token is
+    ends    where its last one is
+    """
 
     encoded: Encoded
-    words: list[tuple[int, int]]
+    words: list[int | None]
+    begins: dict[int | None, tuple[int, int]]
+    ends: dict[int | None, tuple[int, int]]
+
+    def place(self, first: int, last: int, aligned: bool) -> tuple[int, int]:
+        """[begin, end) of tokens of the document, or of the words that they are of."""
+        begin, end = self.encoded.offsets[first], self.encoded.offsets[last]
+        if aligned:
+            n_before = self.encoded.texts.index(1)
+            first_word, last_word = self.words[first - n_before], self.words[last - n_before]
+            begin = begin if first_word is None else self.begins[first_word]
+            end = end if last_word is None else self.ends[last_word]
+        return begin[0], end[1]
 
 
 class Task(Pipeline):
@@ -101,18 +118,14 @@ class Task(Pipeline):
                 param="max_seq_len",
             )
         parts = encoding_of(backend, document)
-        words: dict[int | None, tuple[int, int]] = {}
-        for word, (begin, end) in zip(parts.word_ids, parts.offsets, strict=True):
-            words[word] = (words[word][0] if word in words else begin, end)
+        words, places = parts.word_ids, parts.offsets
+        begins = dict(
+            zip(reversed(words), reversed(places), strict=True)
+        )  # that of a word's first token stays
+        ends = dict(zip(words, places, strict=True))
         call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
-            own = [
-                place if word is None else words[word]
-                for word, place in zip(part.word_ids, part.offsets, strict=True)
-            ]
-            encoded = joined(self.tasks.tokenizer, [asked, part], cut)
-            of_part = iter(own)
-            yield Window(encoded, [next(of_part) if text == 1 else (0, 0) for text in encoded.texts])
+            yield Window(joined(self.tasks.tokenizer, [asked, part], cut), part.word_ids, begins, ends)
 
     def _answers(
         self, document: str, windows: list[tuple[Window, np.ndarray]], chosen: Mapping[str, Any]
@@ -122,19 +135,18 @@ class Task(Pipeline):
         aligned = boolean("align_to_words", chosen["align_to_words"])
         n_spans = 2 * top_k + 10 if aligned else top_k  # several spans of tokens may be the same words
         no_answer = 1_000_000.0
-        found: list[dict[str, Any]] = []
+        by_text: dict[str, dict[str, Any]] = {}
         for window, logits in windows:
-            encoded = window.encoded
-            is_document = np.array([text == 1 for text in encoded.texts])
-            allowed = is_document | (np.array(encoded.ids) == self.tasks.tokenizer.loaded.cls_id)
+            texts = window.encoded.texts
+            allowed = np.array(window.encoded.ids) == self.tasks.tokenizer.loaded.cls_id
+            allowed |= [text == 1 for text in texts]
             starts, ends = softmax(np.where(allowed[:, None], logits, _HIDDEN).T)
             no_answer = min(no_answer, float(starts[0] * ends[0]))
             starts[0] = ends[0] = 0.0
             for score, first, last in _best_spans(starts, ends, n_spans, longest):
-                if not (is_document[first] and is_document[last]):
-                    continue
-                spans = window.words if aligned else encoded.offsets
-                _add(found, document, score, spans[first][0], spans[last][1])
+                if texts[first] == texts[last] == 1:
+                    _add(by_text, document, score, *window.place(first, last, aligned))
+        found = list(by_text.values())
         if boolean("handle_impossible_answer", chosen["handle_impossible_answer"]):
             found.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
         if not found:  # white space alone
@@ -142,24 +154,21 @@ class Task(Pipeline):
         return sorted(found, key=lambda answer: -float(answer["score"]))[:top_k]
 
 
-def _add(found: list[dict[str, Any]], document: str, score: float, start: int, end: int) -> None:
+def _add(found: dict[str, dict[str, Any]], document: str, score: float, start: int, end: int) -> None:
     """An answer that was found; one that reads the same adds its score to the first."""
     answer = document[start:end]
-    for other in found:
-        if other["answer"].lower() == answer.lower():
-            other["score"] += score
-            return
-    found.append({"score": score, "start": start, "end": end, "answer": answer})
+    first = found.setdefault(answer.lower(), {"score": 0.0, "start": start, "end": end, "answer": answer})
+    first["score"] += score
 
 
 def _best_spans(
     starts: np.ndarray, ends: np.ndarray, n: int, longest: int
 ) -> Iterator[tuple[float, int, int]]:
     """(score, first token, last token) of the n likeliest spans of up to `longest` tokens, best first."""
-    n_tokens = len(starts)
-    products = np.zeros((n_tokens, min(longest, n_tokens)))
-    for more in range(products.shape[1]):
-        products[: n_tokens - more, more] = starts[: n_tokens - more] * ends[more:]
+    n_tokens, longest = len(starts), min(longest, len(starts))
+    padded = np.concatenate([ends, np.zeros(longest - 1)])
+    ends_from = np.ndarray((n_tokens, longest), padded.dtype, padded, 0, padded.strides * 2)
+    products = starts[:, None] * ends_from  # [first, n more]
     flat_products = products.ravel()
     n = min(n, flat_products.size)
     least = np.partition(flat_products, -n)[-n]

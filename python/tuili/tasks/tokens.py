@@ -26,15 +26,15 @@ STRATEGIES = ("none", "simple", "first", "average", "max")
 Entity = dict[str, Any]
 
 
-class Part(NamedTuple):
-    """A token or a word of the text, labelled. at: the index of the token, or of the word's first"""
+class Parts(NamedTuple):
+    """Tokens or words of a text, in columns. indices: of the tokens, or of the words' first"""
 
-    label: str
-    score: float
-    word: str
-    start: int
-    end: int
-    at: int
+    labels: Sequence[str]
+    scores: Sequence[float]
+    words: Sequence[str]
+    starts: Sequence[int]
+    ends: Sequence[int]
+    indices: Sequence[int]
 
 
 class Task(Pipeline):
@@ -63,11 +63,17 @@ class Task(Pipeline):
     }
 
     def prepare(self) -> None:
+        from tokenizers import decoders  # here: what asks for no texts needs no tokenizer
+
         self.tasks = self.model.task_model(TASK)
         self.labels = self.tasks.head(TASK, "tokens").labels
         self._tags = {label: _tag(label) for label in self.labels}
+        self._names = {label: label.split("-", 1)[-1] for label in self.labels}
         backend = self.tasks.tokenizer.loaded.backend
+        added = call(backend.get_added_tokens_decoder)
+        self._added = {token_id: token.content for token_id, token in added.items()}
         self._decoder = backend.decoder
+        self._joins_word_pieces = isinstance(backend.decoder, decoders.WordPiece)
         self._has_word_pieces = bool(getattr(backend.model, "continuing_subword_prefix", None))
 
     def answer(self, inputs: Any, **options: Any) -> Any:
@@ -152,94 +158,102 @@ class Task(Pipeline):
         parts = self._parts(text, window, scores)
         if strategy == "none":
             return [
-                {
-                    "entity": part.label,
-                    "score": part.score,
-                    "index": part.at,
-                    "word": part.word,
-                    "start": part.start,
-                    "end": part.end,
-                }
-                for part in parts
-                if part.label not in ignored
+                {"entity": label, "score": score, "index": i, "word": word, "start": start, "end": end}
+                for label, score, word, start, end, i in zip(*parts, strict=True)
+                if label not in ignored
             ]
         if strategy != "simple":
-            words: list[list[Part]] = []
-            for part in parts:
-                if words and self._continues(part, text, window):
-                    words[-1].append(part)
-                else:
-                    words.append([part])
-            parts = [self._word(word, scores, strategy) for word in words]
+            parts = self._words(parts, text, window, scores, strategy)
         return self._groups(parts, ignored)
 
-    def _parts(self, text: str, window: Encoded, scores: np.ndarray) -> list[Part]:
+    def _parts(self, text: str, window: Encoded, scores: np.ndarray) -> Parts:
         """The text's own tokens."""
-        loaded, labels = self.tasks.tokenizer.loaded, self.labels
-        token, unknown = loaded.text_of, loaded.unk_id
-        best, surest = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
-        return [
-            Part(
-                labels[best[i]],
-                surest[i],
-                text[start:end] if token_id == unknown else token(token_id) or "",
-                start,
-                end,
-                i,
-            )
-            for i, (token_id, (start, end), number) in enumerate(
-                zip(window.ids, window.offsets, window.texts, strict=True)
-            )
-            if number is not None
+        added, unknown = self._added, self.tasks.tokenizer.loaded.unk_id
+        n = window.texts.count(0)
+        first = window.texts.index(0) if n else 0
+        own = slice(first, first + n)
+        places = window.offsets[own]
+        words = [
+            text[start:end] if token_id == unknown else added.get(token_id, token)
+            for token_id, token, (start, end) in zip(window.ids[own], window.tokens[own], places, strict=True)
         ]
+        return Parts(
+            [self.labels[i] for i in scores[own].argmax(axis=1).tolist()],
+            scores[own].max(axis=1).tolist(),
+            words,
+            [start for start, _ in places],
+            [end for _, end in places],
+            range(first, first + n),
+        )
 
-    def _continues(self, part: Part, text: str, window: Encoded) -> bool:
+    def _words(self, parts: Parts, text: str, window: Encoded, scores: np.ndarray, strategy: str) -> Parts:
+        """The words that the tokens make up, labelled by the strategy."""
+        unknown = self.tasks.tokenizer.loaded.unk_id
+        firsts = [
+            i
+            for i, (word, start, end) in enumerate(zip(parts.words, parts.starts, parts.ends, strict=True))
+            if i == 0
+            or window.ids[parts.indices[i]] == unknown
+            or not self._continues(word, start, end, text)
+        ]
+        ends = [*firsts, len(parts.words)][1:]  # none of a text without tokens
+        chosen = [
+            _scores_of_word(scores[parts.indices[first] : parts.indices[end - 1] + 1], strategy)
+            for first, end in zip(firsts, ends, strict=True)
+        ]
+        return Parts(
+            [self.labels[int(one.argmax())] for one in chosen],
+            [float(one.max()) for one in chosen],
+            [self._text(parts.words[first:end]) for first, end in zip(firsts, ends, strict=True)],
+            [parts.starts[first] for first in firsts],
+            [parts.ends[end - 1] for end in ends],
+            [parts.indices[first] for first in firsts],
+        )
+
+    def _continues(self, word: str, start: int, end: int, text: str) -> bool:
         """Whether a token continues the word before it: certain for word pieces alone; others do if no space
         stands before them."""
-        loaded = self.tasks.tokenizer.loaded
-        if window.ids[part.at] == loaded.unk_id:
-            return False
         if self._has_word_pieces:
-            return len(part.word) != part.end - part.start
-        return part.start > 0 and " " not in text[part.start - 1 : part.start + 1]
+            return len(word) != end - start
+        return start > 0 and " " not in text[start - 1 : start + 1]
 
-    def _word(self, parts: list[Part], scores: np.ndarray, strategy: str) -> Part:
-        own = scores[[part.at for part in parts]]
-        if strategy == "average":
-            chosen = np.mean(own, axis=0)
-        else:
-            chosen = own[0] if strategy == "first" else own[own.max(axis=1).argmax()]
-        best = int(chosen.argmax())
-        word = self._text([part.word for part in parts])
-        first = parts[0]
-        return Part(self.labels[best], float(chosen[best]), word, first.start, parts[-1].end, first.at)
-
-    def _groups(self, parts: Sequence[Part], ignored: Container[str]) -> list[Entity]:
+    def _groups(self, parts: Parts, ignored: Container[str]) -> list[Entity]:
         """Neighbours of one label together, unless the later begins an entity."""
-        groups: list[list[Part]] = []
+        firsts = []
         before = None
-        for part in parts:
-            begins, tag = self._tags[part.label]
-            if tag == before and not begins:
-                groups[-1].append(part)
-            else:
-                groups.append([part])
+        for i, label in enumerate(parts.labels):
+            begins, tag = self._tags[label]
+            if begins or tag != before:
+                firsts.append(i)
             before = tag
-        named = [(group[0].label.split("-", 1)[-1], group) for group in groups]
-        return [
-            {
-                "entity_group": name,
-                "score": sum(part.score for part in group) / len(group),
-                "word": self._text([part.word for part in group]),
-                "start": group[0].start,
-                "end": group[-1].end,
-            }
-            for name, group in named
-            if name not in ignored
-        ]
+        entities = []
+        for first, end in itertools.pairwise([*firsts, len(parts.labels)]):
+            name = self._names[parts.labels[first]]
+            if name not in ignored:
+                entities.append(
+                    {
+                        "entity_group": name,
+                        "score": sum(parts.scores[first:end]) / (end - first),
+                        "word": self._text(parts.words[first:end]),
+                        "start": parts.starts[first],
+                        "end": parts.ends[end - 1],
+                    }
+                )
+        return entities
 
-    def _text(self, tokens: list[str]) -> str:
+    def _text(self, tokens: Sequence[str]) -> str:
+        if self._joins_word_pieces and len(tokens) == 1 and tokens[0].isalnum():
+            return tokens[0]  # as the decoder would have it, which joins pieces and moves punctuation
         return " ".join(tokens) if self._decoder is None else call(self._decoder.decode, tokens)
+
+
+def _scores_of_word(tokens: np.ndarray, strategy: str) -> np.ndarray:
+    """Of each label, from those of the word's tokens [n_tokens, n_labels]."""
+    if strategy == "average":
+        mean: np.ndarray = np.mean(tokens, axis=0)
+        return mean
+    one: np.ndarray = tokens[0] if strategy == "first" else tokens[tokens.max(axis=1).argmax()]
+    return one
 
 
 def _strategy(chosen: Mapping[str, Any]) -> str:

@@ -1,0 +1,130 @@
+"""What a step leaves for a beam to go on with, and how the row of one beam becomes that of another."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tiny_core import build, built, tiny
+from tuili import _core, errors
+
+BLOCK_SIZE, N_COPIES = 16, 64
+PROMPT = np.arange(5, 25, dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A large vocabulary of equal tokens, and of some that differ by a rounding."""
+    small = tiny("llama")
+    weights = dict(small.weights)
+    for name in ("token_embedding", "head"):
+        weight = weights[name]
+        rows = np.tile(weight.rows, (N_COPIES, 1))
+        if name == "head":
+            values = rows.view(np.float32)
+            values[::7] *= np.float32(1 + 2**-22)
+            values[::11] *= np.float32(1 - 2**-22)
+        weights[name] = dataclasses.replace(weight, shape=(len(rows), weight.shape[1]), rows=rows)
+    spec = small.spec | {"n_vocab": len(rows)}
+    return build(dataclasses.replace(small, spec=spec, weights=weights))
+
+
+def stepped(model, *, deferred, **params):
+    """A beam's sequence after the step over its prompt."""
+    cache, pool = _core.KvCache(model.spec, 2, BLOCK_SIZE), _core.BlockPool(2, BLOCK_SIZE)
+    runner = _core.Runner(model, cache, max_batch_tokens=64, num_threads=1)
+    sequence = _core.Sequence(PROMPT, _core.SamplingParams(**params), deferred=deferred)
+    assert pool.grow(sequence, len(PROMPT))
+    runner.step([sequence], [len(PROMPT)], [True])
+    return sequence
+
+
+def likeliest(logprobs, n, without=()):
+    order = np.lexsort((np.arange(len(logprobs)), -logprobs)).tolist()
+    return [(i, logprobs[i]) for i in order if i not in set(without)][:n]
+
+
+@pytest.mark.parametrize("n", [1, 4, 15])
+@pytest.mark.parametrize("n_best", [0, 3, 18])
+@pytest.mark.parametrize("rule", ["none", "bad_words", "ngrams", "ending"])
+def test_candidates_are_the_likeliest_that_are_allowed(model, rule, n, n_best):
+    logprobs = stepped(model, deferred=True, n_candidates=n).next_logits()
+    first = [i for i, _ in likeliest(logprobs, 3)]
+    rules, banned = {
+        "none": ({}, []),
+        "bad_words": ({"bad_words": [[i] for i in first]}, first),
+        "ngrams": ({"no_repeat_ngram_size": 1}, PROMPT.tolist()),
+        "ending": ({"min_tokens": 1, "ending": first[1:]}, first[1:]),
+    }[rule]
+    found, best = stepped(model, deferred=False, n_candidates=n, n_logprobs=n_best, **rules).candidates()
+    assert found == [(i, own, own) for i, own in likeliest(logprobs, n, without=banned)]
+    assert best == likeliest(logprobs, n_best)
+
+
+class Rows:
+    """Two sequences of one prompt, of which each went on by itself."""
+
+    def __init__(self, kv_type, n_common, n_apart):
+        self.model = built("llama")
+        self.cache = _core.KvCache(self.model.spec, 16, BLOCK_SIZE, kv_type)
+        self.cache.poison()
+        self.pool = _core.BlockPool(16, BLOCK_SIZE)
+        self.runner = _core.Runner(self.model, self.cache, max_batch_tokens=64, num_threads=1)
+        self.parent, self.child = self.sequence(PROMPT), self.sequence(PROMPT)
+        for sequence in (self.parent, self.child):
+            self.compute(sequence, len(PROMPT))
+        for i in range(n_common + n_apart):
+            for sequence, own in ((self.parent, 100), (self.child, 200)):
+                sequence.append_token(i if i < n_common else own + i)
+                self.compute(sequence, 1)
+
+    def sequence(self, ids):
+        return _core.Sequence(ids, _core.SamplingParams(n_candidates=9))
+
+    def compute(self, sequence, n_new):
+        assert self.pool.grow(sequence, sequence.n_tokens)
+        self.runner.step([sequence], [n_new], [True])
+        return sequence.candidates()
+
+
+@pytest.mark.parametrize("kv_type", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(
+    "n_common, n_apart", [(0, 0), (0, 1), (2, 3), (0, 12), (11, 1), (13, 2), (3, 20), (9, 3)]
+)
+def test_a_row_that_follows_another_goes_on_as_that_one_would(kv_type, n_common, n_apart):
+    rows = Rows(kv_type, n_common, n_apart)
+    pool, parent, child = rows.pool, rows.parent, rows.child
+    before, n = child.block_ids, parent.n_computed
+    from_ids, to_ids, (begin, end) = pool.follow(child, parent, 77)
+    pool.check_invariants()
+    n_same, first = len(PROMPT) + n_common, n // BLOCK_SIZE * BLOCK_SIZE
+    if n_apart and first <= n_same:
+        assert child.block_ids[-1] == before[-1], "it keeps its block"
+        assert (begin, end) == (n_same - first, n - first), "and is given what differs"
+    if n_apart:
+        assert child.block_ids[: n // BLOCK_SIZE] == parent.block_ids[: n // BLOCK_SIZE]
+    rows.runner.copy_block(from_ids, to_ids, (begin, end))
+    alone = rows.sequence(np.array([*parent.token_ids(), 77], np.int32))
+    expected = rows.compute(alone, n + 1)
+    assert rows.compute(child, 1) == expected
+    parent.append_token(78)
+    rows.compute(parent, 1)  # which writes where the child does not
+    for sequence in (child, alone):
+        sequence.append_token(9)
+    assert rows.compute(child, 1) == rows.compute(alone, 1)
+
+
+@pytest.mark.parametrize("what", ["itself", "salt", "prompt", "token"])
+def test_a_row_cannot_follow_a_stranger(what):
+    rows = Rows("float32", 0, 1)
+    strangers = {
+        "itself": rows.child,
+        "salt": _core.Sequence(PROMPT, salt=1),
+        "prompt": _core.Sequence(PROMPT[:3]),
+    }
+    with pytest.raises(errors.TokenIdError if what == "token" else errors.InvalidParameterError):
+        rows.pool.follow(rows.child, strangers.get(what, rows.parent), -1 if what == "token" else 5)
+    rows.pool.check_invariants()
+    assert rows.child.n_computed == len(PROMPT) + 1
