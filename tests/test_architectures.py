@@ -118,6 +118,7 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
         config = with_architecture(Config({"model_type": kind}, "config.json"))
         assert config.values["architectures"][0].startswith(name)
         assert config.defaults == {"architectures": config.values["architectures"]}
+    assert "architectures" not in with_architecture(Config({"model_type": "gemma3"}, "config.json"))
 
 
 def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path: Path) -> None:
@@ -127,6 +128,7 @@ def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path
         (None, "short", 16),
         (16, "short", 16),
         (17, "long", 17),
+        (np.int64(17), "long", 17),
         (128, "long", 128),
     ):
         with LLM(folder, max_model_len=most, packed_cache=False) as llm:
@@ -136,6 +138,18 @@ def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path
                     llm.logits(ids)
     with pytest.raises(InvalidParameterError, match="max_model_len"):
         LLM(folder, max_model_len=129, packed_cache=False)
+
+
+def test_what_is_null_is_off_in_deepseek_v3() -> None:
+    case = next(case for case in CASES if case.name == "DeepseekV3ForCausalLM: plain")
+
+    def spec(**more: Any) -> Any:
+        config = Config({**case.config, **more}, "config.json")
+        layer = hf_architecture(config)[1].spec(config)
+        return layer.layers[-1].moe.normalize, layer.ropes[0].interleaved
+
+    assert spec() == (True, True)
+    assert spec(norm_topk_prob=None, rope_interleave=None) == (False, False)
 
 
 def test_the_page_of_architectures_is_what_the_table_says() -> None:

@@ -121,3 +121,11 @@ def test_yarn_defaults_come_from_the_context() -> None:
     )
     assert inverse_frequencies(1e4, 64, given, 2048) == inverse_frequencies(1e4, 64, explicit, 2048)
     assert given.defaults["factor"] == 2.0
+
+
+def test_yarn_rounds_no_range_where_truncate_is_null() -> None:
+    whole, none, null = (
+        inverse_frequencies(1e4, 64, Config(YARN | more, "x"), 2048)
+        for more in ({}, {"truncate": False}, {"truncate": None})
+    )
+    assert null == none != whole

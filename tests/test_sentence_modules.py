@@ -59,6 +59,16 @@ def test_a_text_shorter_than_the_prompt_that_is_skipped_keeps_its_last_token(tmp
             llm.embed("a cat", pooling="weighted_mean", prompt_name="query")
 
 
+def test_a_prompt_without_tokens_skips_none(tmp_path):
+    folder = write("without the prompt", tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    prompts = {"prompts": {"query": " "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    with tuili.LLM(folder, num_threads=1) as llm:
+        np.testing.assert_array_equal(llm.embed("a cat", prompt_name="query"), llm.embed("a cat"))
+
+
 def test_options_of_embed_are_checked(tmp_path):
     with tuili.LLM(write("two dense", tmp_path), num_threads=1) as llm:
         for options in (

@@ -198,7 +198,7 @@ class Vectors:
                 "pooling: weighted_mean does not go with include_prompt, which is false", param="pooling"
             )
         ids = self.tokenizer.encode(prompt)
-        return len(ids) - (ids[-1] in self.tokenizer.special_ids)
+        return len(ids) - sum(token_id in self.tokenizer.special_ids for token_id in ids[-1:])
 
     def _encode_text(self, encoder: Encoder, text: str, space: Room) -> list[int]:
         ids = self.tokenizer.encode(text)

@@ -243,6 +243,11 @@ class Config:
             raise self.wrong(key, "true or false", code="config_type")
         return value
 
+    def switch(self, key: str, usual: bool) -> bool:
+        """A bool, `usual` where the key is absent and off where it is null, as transformers reads it."""
+        self.fill({key: usual})
+        return bool(self.flag(key, False))
+
     def text(self, key: str, default: Any = _REQUIRED) -> Any:
         """A str of at most 4096 characters."""
         value = self._get(key, default)
@@ -325,6 +330,7 @@ def _supported(table: Mapping[str, str]) -> str:
 
 _WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 _PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
+_TEXT_ALONE = {"Gemma3": "Gemma3Text"}  # those whose plain model_type also sees images
 
 
 def with_architecture(config: Config) -> Config:
@@ -337,9 +343,9 @@ def with_architecture(config: Config) -> Config:
     kind = config.values.get("model_type")
     is_name = isinstance(kind, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kind)
     if config.values.get("architectures") is None and is_name:
-        wanted = letters(str(kind).removesuffix("_text"))
         for name in HF_ARCHITECTURES:
-            if letters(re.sub(_PLAIN_ENDS, "", name)) == wanted:
+            stem = re.sub(_PLAIN_ENDS, "", name)
+            if letters(_TEXT_ALONE.get(stem, stem)) == letters(str(kind)):
                 config.defaults["architectures"] = [name]
                 config.values = {**config.values, "architectures": [name]}
                 break

@@ -177,7 +177,7 @@ def plan_model(
     _check_depth(source)
     warnings = list(source.checkpoint.warnings)
     source.config.tensors = source.checkpoint.tensors.keys()
-    source.config.max_model_len = max_model_len if type(max_model_len) is int else None
+    source.config.max_model_len = int(max_model_len) if isinstance(max_model_len, int | np.integer) else None
     _find_head(source, warnings)
     _find_tied(source, warnings)
     head = heads.describe(source.config, source.module)

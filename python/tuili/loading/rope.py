@@ -143,7 +143,7 @@ def _yarn(
         return head_dim * math.log(old_context / (n_rotations * 2 * math.pi)) / (2 * math.log(theta))
 
     low, high = dimension(fast), dimension(slow)
-    if scaling.flag("truncate", True):
+    if scaling.switch("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, head_dim - 1)
     if low == high:

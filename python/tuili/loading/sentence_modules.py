@@ -90,7 +90,7 @@ def read_modules(
              settings: pooling, one name or several with " + " between them, whose vectors are joined;
              normalize, whether the vector is divided by its length at the end; max_seq_length, tokens or
              None; lower_case, whether texts become lower case; prompts by name, and default_prompt_name;
-             include_prompt, whether their tokens are pooled
+             include_prompt, false where their tokens are not pooled
     raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
     """
     modules = modules_of(folder, inside)
@@ -108,7 +108,9 @@ def read_modules(
             raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
         if kind == "Pooling":
             own = _module_config(folder, module.text("path"), inside)
-            settings["pooling"], settings["include_prompt"] = _pooling(own), own.flag("include_prompt", True)
+            settings["pooling"] = _pooling(own)
+            if not own.flag("include_prompt", True):
+                settings["include_prompt"] = False
         elif kind == "Dense":
             maps.append(_dense(folder, module.text("path"), inside))
         elif kind == "LayerNorm":

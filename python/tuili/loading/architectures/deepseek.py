@@ -43,7 +43,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(config)._replace(head_dim=max(d_key, latent.value_dim))
     scaling = rope_section(config)
     theta_in = scaling if scaling is not None and "rope_theta" in scaling else config
-    interleaved = config.flag("rope_interleave", True) if third else True
+    interleaved = config.switch("rope_interleave", True) if third else True
     rotation, limit = rope_of(
         config, size, scaling, theta_in, 10_000.0, latent.rope_dim, interleaved=interleaved
     )
@@ -90,7 +90,7 @@ def _moe(config: Config, size: Sizes, third: bool) -> MoeSpec:
         n_used=n_used(config, n),
         d_ff=d_ff,
         scoring="sigmoid" if third else "softmax",
-        normalize=config.flag("norm_topk_prob", True) if third else False,
+        normalize=config.switch("norm_topk_prob", True) if third else False,
         scale=config.positive("routed_scaling_factor", 2.5 if third else 1.0),
         n_groups=n_groups,
         n_groups_used=config.integer("topk_group", 1, n_groups, n_groups) if grouped else 1,
