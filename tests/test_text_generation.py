@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,41 @@ def test_a_generation_config_is_what_it_holds(adder):
     with pytest.raises(tuili.InvalidParameterError) as error:
         answer({"generation_config": {}})
     assert error.value.param == "generation_config"
+
+
+def test_a_generation_config_stands_before_the_models_own_file(tmp_path):
+    """Which goes on to say whether its words are drawn by or searched by, as in transformers."""
+    shown = {}
+    for name, model, file in (
+        ("text-generation", "adder", {"do_sample": True, "temperature": 0.9, "top_k": 7}),
+        ("text2text-generation", "t5-numbers", {"num_beams": 3, "decoder_start_token_id": 0}),
+    ):
+        folder = shutil.copytree(MODELS / model, tmp_path / model)
+        (folder / "generation_config.json").write_text(json.dumps(file))
+        with tuili.pipeline(name, folder) as pipe:
+            generate, asked = pipe.model.generate, []
+
+            def recorded(ids, params=None, generate=generate, asked=asked, **words):
+                asked.append(params[0] if params else tuili.SamplingParams(**words))
+                return generate(ids, params, **words)
+
+            pipe.model.generate = recorded
+            config = {"temperature": 0.5, "length_penalty": 2.0, "max_new_tokens": 2}
+            pipe("12", generation_config=config)
+            pipe("12", generation_config=config | {"do_sample": False, "num_beams": 1})
+            shown[model] = [(one.temperature, one.length_penalty) for one in asked]
+            del pipe.model.generate
+    assert shown == {
+        "adder": [(0.5, None), (0.0, None)],
+        "t5-numbers": [(None, 2.0), (0.0, None)],
+    }
+
+
+def test_lengths_count_what_is_left_of_a_prompt(adder):
+    cut = {"truncate_prompt_tokens": 8, "return_full_text": False}
+    assert adder("123+456=999+  1=", max_length=11, **cut)[0]["generated_text"] == "100"
+    ends = {"stop_token_ids": [1], "ignore_eos": True, "max_new_tokens": 4}
+    assert len(adder("123+456=999+  1=", min_length=10, **cut, **ends)[0]["generated_text"]) > 2
 
 
 def test_only_a_source_is_answered_from_a_token_of_ones_own(adder):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids
 from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
+
+if TYPE_CHECKING:
+    from tuili.llm import LLM
 
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
 _ENDS = ("eos_token_id", "pad_token_id")
@@ -43,7 +46,7 @@ def in_our_words(
     """What a call is given, under SamplingParams' names, without what is None.
 
     own     the task's other words, which stay
-    usual   what the pipeline was made with
+    usual   what counts where the call says nothing: `usual_words`
     raises  InvalidParameterError for an unknown name, which lists those that are known, for two names of one
             thing, and with the code "not_supported_yet" for what transformers alone does
     """
@@ -72,6 +75,13 @@ def in_our_words(
         found.setdefault("include_stop_str_in_output", True)
     canonical_names({name: value for name, value in found.items() if name not in own})
     return found
+
+
+def usual_words(model: LLM, task: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline was made with, before what the model's files say of drawing and searching."""
+    own = model.config.get("sampling_defaults", {})
+    found = {"do_sample": "temperature" in own, "num_beams": own.get("num_beams", 1)}
+    return {**found, **model.config.get("task_parameters", {}).get(task, {}), **made_with}
 
 
 def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

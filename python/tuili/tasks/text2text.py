@@ -12,7 +12,7 @@ from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words
+from tuili.tasks.generate_words import in_our_words, usual_words
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
 
@@ -62,7 +62,8 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return in_our_words(self.task, options, _OWN, self._defaults)
+        usual = usual_words(self.model, self.task, self._defaults)
+        return in_our_words(self.task, options, _OWN, usual)
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":
