@@ -99,6 +99,19 @@ def test_a_prompt_is_cut_from_its_beginning(adder):
     assert adder.ask("/v1/completions", SUM | {"prompt": "1" * 30}).code == "prompt_too_long"
 
 
+@pytest.mark.parametrize("cut", [{"truncation": True}, {"truncate_prompt_tokens": 3}])
+def test_what_is_cut_off_was_checked(adder, translator, cut):
+    for llm in (adder.app.llm, translator.app.llm):
+        n = llm.config.get("max_source_len", llm.config["max_model_len"]) + 9
+        good = llm.generate([1] * n, max_tokens=2, **cut)
+        assert good.truncated and len(good.prompt_token_ids) < n
+        for wrong in (10**6, -1, "a", None):
+            ids = [1] * n
+            ids[0 if llm.kind == "decoder" else -5] = wrong
+            with pytest.raises((tuili.TokenIdError, tuili.InvalidParameterError), match="prompt"):
+                llm.generate(ids, max_tokens=2, **cut)
+
+
 def test_a_prompt_that_is_cut_may_be_longer_than_the_context(chatter):
     """And than what is refused by its beginning alone."""
     long = "the river " * 4000
@@ -284,10 +297,10 @@ def test_log_probabilities_of_prompts_are_so_many(adder, translator, chatter, mo
 
 @pytest.mark.parametrize("fields", [{}, {"n": 2}, {"prompt": ["9+  1=", SUM["prompt"]], "n": 2}])
 def test_a_prompt_is_echoed_before_its_answer(adder, fields):
-    plain = adder.ask("/v1/completions", SUM | {"logprobs": 2} | fields).json()["choices"]
-    texts = SUM | fields
-    texts = texts["prompt"] if isinstance(texts["prompt"], list) else [texts["prompt"]]
-    got = adder.ask("/v1/completions", SUM | {"logprobs": 2, "echo": True} | fields).json()["choices"]
+    plain = adder.ask("/v1/completions", SUM | {"seed": 3, "logprobs": 2} | fields).json()["choices"]
+    texts = fields.get("prompt", [SUM["prompt"]])
+    echo = SUM | {"seed": 3, "logprobs": 2, "echo": True} | fields
+    got = adder.ask("/v1/completions", echo).json()["choices"]
     for i, (whole, answered) in enumerate(zip(got, plain, strict=True)):
         prompt = texts[i // fields.get("n", 1)]
         assert whole["text"] == prompt + answered["text"]
