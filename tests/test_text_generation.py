@@ -188,6 +188,7 @@ def test_a_generation_config_is_what_it_holds(adder):
         assert answer(kind(max_new_tokens=2), max_tokens=3) == "100"
         assert answer(kind(max_new_tokens=4, suppress_tokens=[1], max_length=None))[0] != "1"
         assert answer(kind(max_length=10, bos_token_id=13, eos_token_id=13, pad_token_id=13)) == "10"
+        assert answer(kind(max_new_tokens=2, cache_implementation="hybrid", cache_config=None)) == "10"
         assert answer(kind(max_new_tokens=4, stop_strings=["9"]), stop="00") == "1"
     unused = {"temperature": 0.7, "top_k": 5, "length_penalty": 2.0, "early_stopping": True}
     for more in ({}, {"num_beams": 1}):

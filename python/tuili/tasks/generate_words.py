@@ -20,6 +20,7 @@ _ENDS = ("eos_token_id", "pad_token_id")
 _OWN = ("sequence_bias", "generation_config")
 _DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")  # nothing without do_sample, in a config
 _SEARCHING = ("length_penalty", "early_stopping")  # nothing without beams
+_NOTES = ("transformers_version", "bos_token_id", "cache_implementation", "cache_config")  # of a config
 # What has an effect only with other values than these.
 _PLAIN: dict[str, bool | float] = {
     "use_cache": True,
@@ -112,8 +113,10 @@ def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[s
 
 
 def _is_note(name: str) -> bool:
-    """Whether it changes no answer: a beginning of texts counts where there is no prompt."""
-    return name.startswith("_") or name in ("transformers_version", "bos_token_id")
+    """Whether it changes no answer: a beginning of texts counts where there is no prompt, and how keys and
+    values are kept, which Gemma's files say, is the engine's to choose.
+    """
+    return name.startswith("_") or name in _NOTES
 
 
 def _meaning(name: str) -> str:
