@@ -165,6 +165,25 @@ def test_a_bias_of_tokens_is_taken_as_far_as_it_can_be_met(adder):
         answer({(one,): 1.0}, logit_bias={0: 1.0})
 
 
+def test_a_ban_stands_in_place_of_no_other(adder, tmp_path):
+    one, zero = 1, 0
+    bans = (
+        ("suppress_tokens", [one], {(zero,): -np.inf}, [one, zero]),
+        ("bad_words_ids", [[one, zero]], {(one, 9): -np.inf}, [[one, zero], [one, 9]]),
+    )
+    prompt, how = "999+  1=", {"return_full_text": False, "max_new_tokens": 4}
+    for name, value, bias, both in bans:
+        wanted = adder(prompt, **{name: both}, **how)
+        assert wanted != adder(prompt, sequence_bias=bias, **how)
+        assert adder(prompt, sequence_bias=bias, **{name: value}, **how) == wanted
+        folder = shutil.copytree(MODELS / "adder", tmp_path / name)
+        (folder / "generation_config.json").write_text(json.dumps({name: value}))
+        with tuili.pipeline("text-generation", folder) as pipe:
+            assert pipe(prompt, sequence_bias=bias, **how) == wanted, "nor in that of the model's own"
+        with pytest.raises(tuili.InvalidParameterError, match=name):
+            adder(prompt, sequence_bias=bias, **{name: 5}, **how)
+
+
 class Config:
     """As transformers' GenerationConfig tells what it holds."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids
+from tuili.generation.checks import MAX_INT, Check, described, integer, invalid, token_ids, words_of_ids
 from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
 _ENDS = ("eos_token_id", "pad_token_id")
 _OWN = ("sequence_bias", "generation_config")
+_BANS: dict[str, Check] = {"bad_words_ids": words_of_ids, "suppress_tokens": token_ids}
 _DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")  # nothing without do_sample, in a config
 _SEARCHING = ("length_penalty", "early_stopping")  # nothing without beams
 _NOTES = ("transformers_version", "bos_token_id", "cache_implementation", "cache_config")  # of a config
@@ -58,6 +59,7 @@ def in_our_words(
             _unknown(task, name, known)
     given = {name: value for name, value in options.items() if value is not None}
     found: dict[str, Any] = {}
+    biases: dict[str, Any] = {}
     for name, value in given.items():
         if name in _PLAIN:
             _check_plain(name, value)
@@ -68,10 +70,15 @@ def in_our_words(
             _put(found, "stop_token_ids", ids, name)
             _put(found, "ignore_eos", True, name)
         elif name == "sequence_bias":
-            for target, part in _biases(value).items():
-                _put(found, target, part, name)
+            biases = _biases(value)
         else:
             _put(found, _SAME.get(name, name), value, name)
+    for name, part in biases.items():
+        if name in _BANS:  # as in transformers, none stands in place of another
+            banned = found.get(name, usual.get(name))
+            found[name] = [*part, *(() if banned is None else _BANS[name](name, banned))]
+        else:
+            _put(found, name, part, "sequence_bias")
     if "stop_strings" in given or ("eos_token_id" in given and "stop" not in given):
         found.setdefault("include_stop_str_in_output", True)
     canonical_names({name: value for name, value in found.items() if name not in own})
@@ -79,10 +86,14 @@ def in_our_words(
 
 
 def usual_words(model: LLM, task: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
-    """What a pipeline was made with, before what the model's files say of drawing and searching."""
+    """What a pipeline was made with, before what the model's files say."""
     own = model.config.get("sampling_defaults", {})
-    found = {"do_sample": "temperature" in own, "num_beams": own.get("num_beams", 1)}
-    return {**found, **model.config.get("task_parameters", {}).get(task, {}), **made_with}
+    return {
+        "do_sample": "temperature" in own,
+        **own,
+        **model.config.get("task_parameters", {}).get(task, {}),
+        **made_with,
+    }
 
 
 def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
