@@ -346,6 +346,16 @@ def test_an_answer_begins_after_the_token_that_is_asked_for():
         assert logits.argmax(axis=1).tolist() == ids[1:]
         assert pipe("12 34 56", truncate_prompt_tokens=3)[0]["truncated"]
         assert "truncated" not in pipe("12 34 56", truncate_prompt_tokens=30)[0]
+        long, cut = "12 " * pipe.model.config["max_source_len"], {"truncate_prompt_tokens": 20}
+        own = pipe.model.generate(long, max_tokens=4, **cut).outputs[0].text
+        assert pipe(long, **cut) == [{"generated_text": own, "truncated": True}]
+        assert pipe.model.summarize([long, "12"], max_tokens=4, **cut)[0] == own
+        each = [tuili.SamplingParams(max_tokens=4, **how) for how in (cut, {})]
+        with tuili.pipeline("text2text-generation", pipe.model) as again:
+            again.close = lambda: None
+            assert again([long, "12"], params=each)[0] == {"generated_text": own, "truncated": True}
+            with pytest.raises(tuili.PromptTooLongError):
+                again([long, long], params=each)
         beams = pipe("12", decoder_start_token_id=7, num_beams=3, num_return_sequences=2)
         assert len(beams) == 2
         params = tuili.SamplingParams(decoder_start_token_id=7, max_tokens=4)

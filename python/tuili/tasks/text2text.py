@@ -89,28 +89,30 @@ class Task(Pipeline):
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]
-        asked = [prefix + text for text in texts if not self._stays(text)]
-        encoded = [self._sources.encode(text, direction, cut=cut) for text in asked]
         searching = _with_defaults(_lengths(chosen), _lengths(usual))
         if direction.forced_bos_token_id is not None:
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
         params = searching.pop("params", None)
         each = of_each(params, searching, len(texts))
+        asked = [(text, one) for text, one in zip(texts, each, strict=True) if not self._stays(text)]
+        encoded = [
+            self._sources.encode(prefix + text, direction, cut=cut or one.truncate_prompt_tokens is not None)
+            for text, one in asked
+        ]
         if isinstance(params, list | tuple):
-            params = [one for one, text in zip(params, texts, strict=True) if not self._stays(text)]
+            params = [one for _, one in asked]
         if params is not None:
             searching["params"] = params
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
-        begins = [self._begin(one) for one, text in zip(each, texts, strict=True) if not self._stays(text)]
         answers = (
             marked(
                 [
-                    self._result(tidy(one.text), one.token_ids, begin if ids_wanted else None)
+                    self._result(tidy(one.text), one.token_ids, self._begin(how) if ids_wanted else None)
                     for one in output.outputs
                 ],
                 truncated or output.truncated,
             )
-            for output, (_, truncated), begin in zip(outputs, encoded, begins, strict=True)
+            for output, (_, truncated), (_, how) in zip(outputs, encoded, asked, strict=True)
         )
         results = [
             [self._result(text, [], self._begin(one) if ids_wanted else None) for _ in range(one.n)]
