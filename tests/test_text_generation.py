@@ -176,6 +176,12 @@ def test_a_ban_stands_in_place_of_no_other(adder, tmp_path):
         wanted = adder(prompt, **{name: both}, **how)
         assert wanted != adder(prompt, sequence_bias=bias, **how)
         assert adder(prompt, sequence_bias=bias, **{name: value}, **how) == wanted
+        for made, called in (
+            ({name: value}, {"sequence_bias": bias}),
+            ({"sequence_bias": bias}, {name: value}),
+        ):
+            pipe = tuili.pipeline("text-generation", adder.model, **made)
+            assert pipe(prompt, **called, **how) == wanted, "nor in that of the pipeline"
         folder = shutil.copytree(MODELS / "adder", tmp_path / name)
         (folder / "generation_config.json").write_text(json.dumps({name: value}))
         with tuili.pipeline("text-generation", folder) as pipe:

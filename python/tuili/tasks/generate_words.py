@@ -59,7 +59,6 @@ def in_our_words(
             _unknown(task, name, known)
     given = {name: value for name, value in options.items() if value is not None}
     found: dict[str, Any] = {}
-    biases: dict[str, Any] = {}
     for name, value in given.items():
         if name in _PLAIN:
             _check_plain(name, value)
@@ -70,30 +69,34 @@ def in_our_words(
             _put(found, "stop_token_ids", ids, name)
             _put(found, "ignore_eos", True, name)
         elif name == "sequence_bias":
-            biases = _biases(value)
+            _biases(value)
+            found[name] = value  # for `with_biases`
         else:
             _put(found, _SAME.get(name, name), value, name)
-    for name, part in biases.items():
-        if name in _BANS:  # as in transformers, none stands in place of another
-            banned = found.get(name, usual.get(name))
-            found[name] = [*part, *(() if banned is None else _BANS[name](name, banned))]
-        else:
-            _put(found, name, part, "sequence_bias")
     if "stop_strings" in given or ("eos_token_id" in given and "stop" not in given):
         found.setdefault("include_stop_str_in_output", True)
-    canonical_names({name: value for name, value in found.items() if name not in own})
+    canonical_names({name: value for name, value in found.items() if name not in (*own, *_OWN)})
     return found
+
+
+def with_biases(chosen: dict[str, Any], model: LLM) -> dict[str, Any]:
+    """All that counts for a call, with its sequence_bias in SamplingParams' words. As in transformers, no ban
+    stands in place of another, or of the model's own.
+    """
+    for name, part in _biases(chosen.pop("sequence_bias", ())).items():
+        if name in _BANS:
+            banned = chosen.get(name, model.config["sampling_defaults"].get(name, ()))
+            chosen[name] = [*part, *_BANS[name](name, banned)]
+        else:
+            _put(chosen, name, part, "sequence_bias")
+    return chosen
 
 
 def usual_words(model: LLM, task: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
     """What a pipeline was made with, before what the model's files say."""
     own = model.config.get("sampling_defaults", {})
-    return {
-        "do_sample": "temperature" in own,
-        **own,
-        **model.config.get("task_parameters", {}).get(task, {}),
-        **made_with,
-    }
+    of_task = model.config.get("task_parameters", {}).get(task, {})
+    return {"do_sample": "temperature" in own, **own, **of_task, **made_with}
 
 
 def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

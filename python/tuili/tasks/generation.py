@@ -12,7 +12,7 @@ from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words, usual_words
+from tuili.tasks.generate_words import in_our_words, usual_words, with_biases
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 
 TASK = "text-generation"
@@ -61,7 +61,7 @@ class Task(Pipeline):
             refuse(TASK, self.model)
 
     def answer(self, text_inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
+        chosen = with_biases(self.options(options), self.model)
         own = {name: chosen.pop(name) for name in self.OPTIONS}
         own["return_tensors"], tidy = as_ids(own), cleaned(own)
         if own["return_tensors"] and own["return_full_text"] is not None:

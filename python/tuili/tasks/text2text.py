@@ -12,7 +12,7 @@ from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words, usual_words
+from tuili.tasks.generate_words import in_our_words, usual_words, with_biases
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
 
@@ -80,7 +80,7 @@ class Task(Pipeline):
             )
 
     def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
+        chosen = with_biases(self.options(options), self.model)
         cut = boolean("truncation", chosen.pop("truncation", False))
         shown = {name: chosen.pop(name, None) for name in WORDS}
         ids_wanted, tidy = as_ids(shown), cleaned(shown)
