@@ -241,8 +241,10 @@ class Requests:
         """POST /v1/score, in vLLM's shape: what `rerank` says of a text with another, of a text with each of
         several, or of each of several with its own. keep_on: as `embed`'s.
         """
-        fields = self._fields(body)
-        names = ("text_1", "text_2") if "text_1" in fields else ("queries", "documents")
+        fields = {name: value for name, value in self._fields(body).items() if value is not None}
+        names = ("text_1", "text_2")
+        if not fields.keys() & names:
+            names = ("queries", "documents")
         sides = [given if isinstance(given := _required(fields, name), list) else [given] for name in names]
         most = self._most(fields, names)
         for name, side in zip(names, sides, strict=True):
