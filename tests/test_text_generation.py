@@ -234,6 +234,14 @@ def test_a_generation_config_is_what_it_holds(adder):
             assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3)
             pipe(prompt, generation_config={"num_beams": 2, "length_penalty": 2.0, "max_new_tokens": 2})
             assert (asked[-1][0].num_beams, asked[-1][0].length_penalty) == (2, 2.0)
+        plain = tuili.pipeline("text-generation", adder.model)
+        plain(prompt, temperature=0.5, generation_config={"top_k": 3, "max_new_tokens": 2})
+        assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3), "which draws here, too"
+        made = tuili.pipeline("text-generation", adder.model, generation_config=words)
+        made(prompt, do_sample=True)
+        assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3), "as the call says"
+        made(prompt, generation_config={"max_new_tokens": 2, "do_sample": True})
+        assert asked[-1][0].top_k is None, "one stands in place of another"
         made = tuili.pipeline("text-generation", adder.model, generation_config={"max_new_tokens": 3})
         assert made(prompt, return_full_text=False)[0]["generated_text"] == "100"
     finally:

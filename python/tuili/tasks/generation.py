@@ -12,7 +12,7 @@ from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words, usual_words, with_biases
+from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 
 TASK = "text-generation"
@@ -53,15 +53,14 @@ class Task(Pipeline):
     }
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        usual = usual_words(self.model, self.task, self._defaults)
-        return in_our_words(self.task, options, (*self.OPTIONS, "params"), usual)
+        return in_our_words(self.task, options, (*self.OPTIONS, "params"))
 
     def prepare(self) -> None:
         if self.model.kind != "decoder":
             refuse(TASK, self.model)
 
     def answer(self, text_inputs: Any, **options: Any) -> Any:
-        chosen = with_biases(self.options(options), self.model)
+        chosen = settled(self.task, self.options(options), (*self.OPTIONS, "params"), self.model)
         own = {name: chosen.pop(name) for name in self.OPTIONS}
         own["return_tensors"], tidy = as_ids(own), cleaned(own)
         if own["return_tensors"] and own["return_full_text"] is not None:

@@ -12,7 +12,7 @@ from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words, usual_words, with_biases
+from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
 
@@ -62,8 +62,7 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        usual = usual_words(self.model, self.task, self._defaults)
-        return in_our_words(self.task, options, _OWN, usual)
+        return in_our_words(self.task, options, _OWN)
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":
@@ -80,7 +79,7 @@ class Task(Pipeline):
             )
 
     def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = with_biases(self.options(options), self.model)
+        chosen = settled(self.task, self.options(options), _OWN, self.model)
         cut = boolean("truncation", chosen.pop("truncation", False))
         shown = {name: chosen.pop(name, None) for name in WORDS}
         ids_wanted, tidy = as_ids(shown), cleaned(shown)
