@@ -519,9 +519,9 @@ def test_the_end_of_a_source_stays_when_it_is_cut():
     endings = endings_of(languages, [2])
     assert endings == {2, 250, 251} and endings_of(None, [2]) == {2}
     assert endings_of(dataclasses.replace(languages, where="before"), [2]) == {2}
-    for ids in ([*range(10, 20), 2, 251], np.array([*range(10, 20), 2, 251])):
-        cuts = [list(Sources(300, n, start=0).cut(ids, endings)) for n in (1, 2, 3, 11, 12)]
-        assert cuts == [[251], [2, 251], [10, 2, 251], [*range(10, 19), 2, 251], list(ids)]
+    ids = [*range(10, 20), 2, 251]
+    cuts = [Sources(300, n, start=0).cut(ids, endings) for n in (1, 2, 3, 11, 12)]
+    assert cuts == [[251], [2, 251], [10, 2, 251], [*range(10, 19), 2, 251], ids]
 
 
 # ---- the engine

@@ -374,7 +374,7 @@ def test_a_bad_request_is_400_in_openais_shape(server, fields, code, param, stre
 @pytest.mark.parametrize(
     "fields, param",
     [
-        ({"echo": True}, "echo"),
+        ({"echo": "yes"}, "echo"),
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 2}, "best_of"),
         ({"logprobs": True}, "logprobs"),

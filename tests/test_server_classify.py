@@ -187,4 +187,9 @@ def test_tokens_come_with_their_texts_where_that_is_asked_for(classifier):
     assert got["token_strs"] == [loaded.token(i) for i in got["tokens"]] and got["token_strs"][0] == "[CLS]"
     answer = classifier.ask("/tokenize", body | {"return_token_strs": "yes"})
     assert answer.json()["error"]["param"] == "return_token_strs"
-    assert classifier.ask("/tokenize", body | {"tools": []}).json()["error"]["param"] == "tools"
+    got = classifier.ask("/tokenize", body | {"tools": []}).json()["error"]
+    assert got["param"] == "tools" and "messages" in got["message"]
+    left_out = dict.fromkeys(("messages", "tools", "add_special_tokens", "return_token_strs"))
+    assert classifier.ask("/tokenize", body | left_out).json() == plain, "null is what is not given"
+    for neither in ({}, {"prompt": None}, body | {"messages": []}):
+        assert classifier.ask("/tokenize", neither).json()["error"]["param"] == "prompt"

@@ -99,6 +99,19 @@ def test_a_prompt_is_cut_from_its_beginning(adder):
     assert adder.ask("/v1/completions", SUM | {"prompt": "1" * 30}).code == "prompt_too_long"
 
 
+@pytest.mark.parametrize("cut", [{"truncation": True}, {"truncate_prompt_tokens": 3}])
+def test_what_is_cut_off_was_checked(adder, translator, cut):
+    for llm in (adder.app.llm, translator.app.llm):
+        n = llm.config.get("max_source_len", llm.config["max_model_len"]) + 9
+        good = llm.generate([1] * n, max_tokens=2, **cut)
+        assert good.truncated and len(good.prompt_token_ids) < n
+        for wrong in (10**6, -1, "a", None):
+            ids = [1] * n
+            ids[0 if llm.kind == "decoder" else -5] = wrong
+            with pytest.raises((tuili.TokenIdError, tuili.InvalidParameterError), match="prompt"):
+                llm.generate(ids, max_tokens=2, **cut)
+
+
 def test_a_prompt_that_is_cut_may_be_longer_than_the_context(chatter):
     """And than what is refused by its beginning alone."""
     long = "the river " * 4000
@@ -152,6 +165,8 @@ def test_what_a_beam_search_is_told_counts(adder, monkeypatch):
     ):
         answer(adder, **fields)
         assert (asked[-1].n, asked[-1].num_beams) == wanted
+        if fields.get("use_beam_search"):
+            assert asked[-1].temperature == 0, "one beam draws nothing either, whatever the model's files say"
     answer(adder, num_beams=2, length_penalty=2.0, early_stopping="never", renormalize_logits=True)
     assert (asked[-1].length_penalty, asked[-1].early_stopping) == (2.0, "never")
     assert asked[-1].renormalize_logits is True
@@ -162,6 +177,7 @@ def test_what_a_beam_search_is_told_counts(adder, monkeypatch):
         ({"num_beams": 33}, "num_beams"),
         ({"num_beams": 2, "n": 3}, "n"),
         ({"num_beams": 2, "temperature": 0.5}, "temperature"),
+        ({"use_beam_search": True, "temperature": 0.5}, "temperature"),
         ({"length_penalty": 2.0, "use_beam_search": False}, "length_penalty"),
     ):
         error = adder.ask("/v1/completions", SUM | wrong).json()["error"]
@@ -271,6 +287,50 @@ def test_log_probabilities_of_prompts_are_so_many(adder, translator, chatter, mo
         assert server.ask("/v1/completions", body).json()["error"]["param"] == "prompt_logprobs"
     chat = {"messages": [{"role": "user", "content": "the " * 60}], "max_tokens": 1, "prompt_logprobs": 0}
     assert chatter.ask("/v1/chat/completions", chat).json()["error"]["param"] == "prompt_logprobs"
+    cut = chat | {"truncate_prompt_tokens": 2 * 8 * 3}
+    assert len(chatter.ask("/v1/chat/completions", cut).json()["prompt_logprobs"]) == 2 * 8 * 3
+    echo = {"prompt": SUM["prompt"], "logprobs": 2, "echo": True, "max_tokens": 1}
+    assert adder.ask("/v1/completions", echo).status == 200, "it is written twice"
+    got = adder.ask("/v1/completions", echo | {"n": 2})
+    assert got.json()["error"]["param"] == "prompt_logprobs"
+
+
+@pytest.mark.parametrize("fields", [{}, {"n": 2}, {"prompt": ["9+  1=", SUM["prompt"]], "n": 2}])
+def test_a_prompt_is_echoed_before_its_answer(adder, fields):
+    plain = adder.ask("/v1/completions", SUM | {"seed": 3, "logprobs": 2} | fields).json()["choices"]
+    texts = fields.get("prompt", [SUM["prompt"]])
+    echo = SUM | {"seed": 3, "logprobs": 2, "echo": True} | fields
+    got = adder.ask("/v1/completions", echo).json()["choices"]
+    for i, (whole, answered) in enumerate(zip(got, plain, strict=True)):
+        prompt = texts[i // fields.get("n", 1)]
+        assert whole["text"] == prompt + answered["text"]
+        own = adder.app.llm.generate(prompt, prompt_logprobs=2, max_tokens=0).prompt_logprobs
+        shown, after = whole["logprobs"], answered["logprobs"]
+        assert shown["tokens"] == [*prompt, *after["tokens"]], "each of its tokens is a character"
+        n_after = len(after["tokens"])
+        assert shown["token_logprobs"] == [None, *(one.logprob for one in own[1:]), *after["token_logprobs"]]
+        assert shown["top_logprobs"][0] is None and shown["top_logprobs"][-n_after:] == after["top_logprobs"]
+        assert list(shown["top_logprobs"][1].values())[::-1] == [p for _, p in own[1].top]
+        assert shown["text_offset"] == [
+            *range(len(prompt)),
+            *(len(prompt) + at for at in after["text_offset"]),
+        ]
+
+
+def test_an_echo_is_of_what_was_read(adder, translator):
+    def echoed(**fields):
+        return adder.ask("/v1/completions", SUM | {"echo": True} | fields).json()["choices"][0]
+
+    assert echoed()["text"] == "999+  1=1000" and echoed()["logprobs"] is None
+    assert echoed(prompt=[9, 9, 9, 10, 12, 12, 1, 11])["text"] == "999+  1=1000"
+    assert echoed(prompt="1+2=999+  1=", truncate_prompt_tokens=8)["text"] == "999+  1=1000"
+    alone = echoed(max_tokens=0, logprobs=0)
+    assert alone["text"] == SUM["prompt"] and len(alone["logprobs"]["tokens"]) == 8
+    more = echoed(prompt_logprobs=3, logprobs=1)
+    assert len(more["logprobs"]["top_logprobs"][3]) == 3 and len(more["logprobs"]["top_logprobs"][-1]) == 1
+    for server, wrong in ((adder, {"echo": 1}), (adder, {"stream": True}), (translator, {})):
+        got = server.ask("/v1/completions", SUM | {"echo": True} | wrong)
+        assert (got.status, got.json()["error"]["param"]) == (400, "echo")
 
 
 # --- encoder-decoders
@@ -322,6 +382,7 @@ def test_the_document_has_every_field():
     body = paths["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     taken = set(completions.FIELDS) - set(completions._PLAIN) | {"messages", "stream", "stream_options"}
     assert set(body["properties"]) == taken
+    assert body["properties"]["max_tokens"]["minimum"] == 0, "beside prompt_logprobs"
 
 
 WRONG = {

@@ -10,6 +10,8 @@ import openai
 import pytest
 
 import tuili
+from reranker_folders import DOCUMENTS, QUERY, write
+from tiny_server import running
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])
@@ -87,3 +89,66 @@ def test_documents_that_are_too_long_are_cut_where_it_is_asked_for(embedder, vec
     own = embedder.embed(texts["input"], truncation=True, max_length=8)
     assert [one["embedding"] for one in answer["data"]] == own.tolist()
     assert answer["usage"]["prompt_tokens"] == 8 + len(embedder.tokenizer.encode("a house"))
+
+
+def scores(server, path="/v1/score", **fields):
+    got = server.ask(path, fields)
+    assert got.status == 200, got.body
+    answer = got.json()
+    assert list(answer) == ["id", "object", "created", "model", "data", "usage"]
+    assert answer["object"] == "list" and answer["id"].startswith("score-")
+    assert [(one["index"], one["object"]) for one in answer["data"]] == [
+        (i, "score") for i in range(len(answer["data"]))
+    ]
+    return [one["score"] for one in answer["data"]]
+
+
+def ranked(llm, query, documents, **how):
+    return [one["score"] for one in sorted(llm.rank(query, documents, **how), key=lambda one: one["index"])]
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/score"])
+def test_scores_stand_in_the_order_of_the_texts(embedder, vector_server, path):
+    many = ["a house", "the cat", "rivers and the sea"]
+    own = ranked(embedder, "the cat", many)
+    assert own != sorted(own, reverse=True), "which is not that of a ranking"
+    assert scores(vector_server, path, text_1="the cat", text_2=many) == own
+    assert scores(vector_server, path, queries=["the cat"], documents=many, text_1=None) == own
+    assert scores(vector_server, path, text_1="the cat", text_2=many[0]) == own[:1]
+    pairs = scores(vector_server, path, text_1=many[::-1], text_2=many)
+    assert pairs == [ranked(embedder, a, [b])[0] for a, b in zip(many[::-1], many, strict=True)]
+
+
+def test_a_reranker_scores_pairs_by_reading_them_together(tmp_path):
+    with tuili.LLM(write("classifier", tmp_path / "model"), num_threads=1) as llm, running(llm) as server:
+        own = ranked(llm, QUERY, DOCUMENTS)
+        assert scores(server, queries=QUERY, documents=DOCUMENTS) == own
+        assert scores(server, text_1=[QUERY] * len(DOCUMENTS), text_2=DOCUMENTS) == own
+        long = QUERY * 200
+        cut = scores(server, text_1=long, text_2="a", truncate_prompt_tokens=9)
+        assert cut == ranked(llm, long, ["a"], truncation=True, max_length=9)
+
+
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({}, "queries"),
+        ({"text_1": "a"}, "text_2"),
+        ({"text_2": "a"}, "text_1"),
+        ({"documents": "a"}, "queries"),
+        ({"text_1": "a", "documents": "b"}, "text_2"),
+        ({"text_1": "a", "text_2": "b", "queries": "c"}, "queries"),
+        ({"text_1": [], "text_2": []}, "text_1"),
+        ({"text_1": "a", "text_2": []}, "text_2"),
+        ({"text_1": 5, "text_2": ["a"]}, "text_1"),
+        ({"queries": "a", "documents": ["a", None]}, "documents"),
+        ({"text_1": ["a", "b"], "text_2": "c"}, "text_1"),
+        ({"text_1": ["a", "b"], "text_2": ["c"] * 3}, "text_1"),
+        ({"text_1": "a", "text_2": ["b"] * 1025}, "text_2"),
+        ({"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+    ],
+)
+def test_what_is_no_pair_of_texts_is_400(vector_server, fields, param):
+    answer = vector_server.ask("/score", fields)
+    assert (answer.status, answer.json()["error"]["param"]) == (400, param)
+    assert vector_server.ask("/score", {"text_1": "a", "text_2": "b " * 9999}).code == "prompt_too_long"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +165,31 @@ def test_a_bias_of_tokens_is_taken_as_far_as_it_can_be_met(adder):
         answer({(one,): 1.0}, logit_bias={0: 1.0})
 
 
+def test_a_ban_stands_in_place_of_no_other(adder, tmp_path):
+    one, zero = 1, 0
+    bans = (
+        ("suppress_tokens", [one], {(zero,): -np.inf}, [one, zero]),
+        ("bad_words_ids", [[one, zero]], {(one, 9): -np.inf}, [[one, zero], [one, 9]]),
+    )
+    prompt, how = "999+  1=", {"return_full_text": False, "max_new_tokens": 4}
+    for name, value, bias, both in bans:
+        wanted = adder(prompt, **{name: both}, **how)
+        assert wanted != adder(prompt, sequence_bias=bias, **how)
+        assert adder(prompt, sequence_bias=bias, **{name: value}, **how) == wanted
+        for made, called in (
+            ({name: value}, {"sequence_bias": bias}),
+            ({"sequence_bias": bias}, {name: value}),
+        ):
+            pipe = tuili.pipeline("text-generation", adder.model, **made)
+            assert pipe(prompt, **called, **how) == wanted, "nor in that of the pipeline"
+        folder = shutil.copytree(MODELS / "adder", tmp_path / name)
+        (folder / "generation_config.json").write_text(json.dumps({name: value}))
+        with tuili.pipeline("text-generation", folder) as pipe:
+            assert pipe(prompt, sequence_bias=bias, **how) == wanted, "nor in that of the model's own"
+        with pytest.raises(tuili.InvalidParameterError, match=name):
+            adder(prompt, sequence_bias=bias, **{name: 5}, **how)
+
+
 class Config:
     """As transformers' GenerationConfig tells what it holds."""
 
@@ -186,6 +213,7 @@ def test_a_generation_config_is_what_it_holds(adder):
         assert answer(kind(max_new_tokens=2), max_tokens=3) == "100"
         assert answer(kind(max_new_tokens=4, suppress_tokens=[1], max_length=None))[0] != "1"
         assert answer(kind(max_length=10, bos_token_id=13, eos_token_id=13, pad_token_id=13)) == "10"
+        assert answer(kind(max_new_tokens=2, cache_implementation="hybrid", cache_config=None)) == "10"
         assert answer(kind(max_new_tokens=4, stop_strings=["9"]), stop="00") == "1"
     unused = {"temperature": 0.7, "top_k": 5, "length_penalty": 2.0, "early_stopping": True}
     for more in ({}, {"num_beams": 1}):
@@ -206,6 +234,14 @@ def test_a_generation_config_is_what_it_holds(adder):
             assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3)
             pipe(prompt, generation_config={"num_beams": 2, "length_penalty": 2.0, "max_new_tokens": 2})
             assert (asked[-1][0].num_beams, asked[-1][0].length_penalty) == (2, 2.0)
+        plain = tuili.pipeline("text-generation", adder.model)
+        plain(prompt, temperature=0.5, generation_config={"top_k": 3, "max_new_tokens": 2})
+        assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3), "which draws here, too"
+        made = tuili.pipeline("text-generation", adder.model, generation_config=words)
+        made(prompt, do_sample=True)
+        assert (asked[-1][0].temperature, asked[-1][0].top_k) == (0.5, 3), "as the call says"
+        made(prompt, generation_config={"max_new_tokens": 2, "do_sample": True})
+        assert asked[-1][0].top_k is None, "one stands in place of another"
         made = tuili.pipeline("text-generation", adder.model, generation_config={"max_new_tokens": 3})
         assert made(prompt, return_full_text=False)[0]["generated_text"] == "100"
     finally:
@@ -221,6 +257,41 @@ def test_a_generation_config_is_what_it_holds(adder):
     with pytest.raises(tuili.InvalidParameterError) as error:
         answer({"generation_config": {}})
     assert error.value.param == "generation_config"
+
+
+def test_a_generation_config_stands_before_the_models_own_file(tmp_path):
+    """Which goes on to say whether its words are drawn by or searched by, as in transformers."""
+    shown = {}
+    for name, model, file in (
+        ("text-generation", "adder", {"do_sample": True, "temperature": 0.9, "top_k": 7}),
+        ("text2text-generation", "t5-numbers", {"num_beams": 3, "decoder_start_token_id": 0}),
+    ):
+        folder = shutil.copytree(MODELS / model, tmp_path / model)
+        (folder / "generation_config.json").write_text(json.dumps(file))
+        with tuili.pipeline(name, folder) as pipe:
+            generate, asked = pipe.model.generate, []
+
+            def recorded(ids, params=None, generate=generate, asked=asked, **words):
+                asked.append(params[0] if params else tuili.SamplingParams(**words))
+                return generate(ids, params, **words)
+
+            pipe.model.generate = recorded
+            config = {"temperature": 0.5, "length_penalty": 2.0, "max_new_tokens": 2}
+            pipe("12", generation_config=config)
+            pipe("12", generation_config=config | {"do_sample": False, "num_beams": 1})
+            shown[model] = [(one.temperature, one.length_penalty) for one in asked]
+            del pipe.model.generate
+    assert shown == {
+        "adder": [(0.5, None), (0.0, None)],
+        "t5-numbers": [(None, 2.0), (0.0, None)],
+    }
+
+
+def test_lengths_count_what_is_left_of_a_prompt(adder):
+    cut = {"truncate_prompt_tokens": 8, "return_full_text": False}
+    assert adder("123+456=999+  1=", max_length=11, **cut)[0]["generated_text"] == "100"
+    ends = {"stop_token_ids": [1], "ignore_eos": True, "max_new_tokens": 4}
+    assert len(adder("123+456=999+  1=", min_length=10, **cut, **ends)[0]["generated_text"]) > 2
 
 
 def test_only_a_source_is_answered_from_a_token_of_ones_own(adder):
@@ -289,6 +360,16 @@ def test_an_answer_begins_after_the_token_that_is_asked_for():
         assert logits.argmax(axis=1).tolist() == ids[1:]
         assert pipe("12 34 56", truncate_prompt_tokens=3)[0]["truncated"]
         assert "truncated" not in pipe("12 34 56", truncate_prompt_tokens=30)[0]
+        long, cut = "12 " * pipe.model.config["max_source_len"], {"truncate_prompt_tokens": 20}
+        own = pipe.model.generate(long, max_tokens=4, **cut).outputs[0].text
+        assert pipe(long, **cut) == [{"generated_text": own, "truncated": True}]
+        assert pipe.model.summarize([long, "12"], max_tokens=4, **cut)[0] == own
+        each = [tuili.SamplingParams(max_tokens=4, **how) for how in (cut, {})]
+        with tuili.pipeline("text2text-generation", pipe.model) as again:
+            again.close = lambda: None
+            assert again([long, "12"], params=each)[0] == {"generated_text": own, "truncated": True}
+            with pytest.raises(tuili.PromptTooLongError):
+                again([long, long], params=each)
         beams = pipe("12", decoder_start_token_id=7, num_beams=3, num_return_sequences=2)
         assert len(beams) == 2
         params = tuili.SamplingParams(decoder_start_token_id=7, max_tokens=4)

@@ -165,9 +165,10 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
     if "use_beam_search" in given:
         if "num_beams" in options:
             invalid("use_beam_search", "is given next to num_beams")
-        options["num_beams"] = (
-            given.get("n", 1) if boolean("use_beam_search", given["use_beam_search"]) else 1
-        )
+        searches = boolean("use_beam_search", given["use_beam_search"])
+        options["num_beams"] = given.get("n", 1) if searches else 1
+        if searches and options.setdefault("temperature", 0.0) != 0:  # also of one beam, which draws nothing
+            invalid("temperature", "cannot be combined with use_beam_search; leave it out or set it to 0.0")
     options["logprobs"] = _n_logprobs(given)
     return SamplingParams(**{**options, **own})
 

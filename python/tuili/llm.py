@@ -360,12 +360,15 @@ class LLM(Vectors, Insides):
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
         sources, most = engine.sources, params.truncate_prompt_tokens or -1
-        longest = engine.max_model_len if sources is None else sources.max_len
+        longest, n_vocab = engine.max_model_len, self._loaded.spec.n_vocab
+        if sources is not None:
+            longest, n_vocab = sources.max_len, sources.n_vocab
         if most > longest:
             invalid("truncate_prompt_tokens", f"must be in [1, {longest}], or -1, not {most}")
+        ids = checked_ids(ids, n_vocab)  # also what is cut off
         if sources is not None:
             endings = endings_of(self.tokenizer.loaded.languages, engine.eos_ids)
-            return sources.cut(ids, endings, None if most == -1 else most)
+            return sources.cut(ids.tolist(), endings, None if most == -1 else most)
         if most == -1:
             reserve = min(params.max_tokens or TRUNCATION_RESERVE, max(1, longest // 2))
             most = max(1, longest - reserve)

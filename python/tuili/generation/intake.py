@@ -86,16 +86,14 @@ class Sources:
             checks.invalid("prompt_logprobs", "is for decoders: nothing predicts the source of this model")
         return checked_ids(token_ids, self.n_vocab)
 
-    def cut(
-        self, ids: Sequence[int] | np.ndarray, endings: Collection[int], max_len: int | None = None
-    ) -> Sequence[int] | np.ndarray:
+    def cut(self, ids: Sequence[int], endings: Collection[int], max_len: int | None = None) -> Sequence[int]:
         """The first max_len ids, or as many as may be; of the last two those stay that are in `endings`."""
         max_len = self.max_len if max_len is None else max_len
         if len(ids) <= max_len:
             return ids
         n_last = 0
         for token_id in ids[: -1 - min(2, max_len) : -1]:
-            if not isinstance(token_id, int | np.integer) or token_id not in endings:
+            if token_id not in endings:
                 break
             n_last += 1
         return [*ids[: max_len - n_last], *ids[len(ids) - n_last :]]

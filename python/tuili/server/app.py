@@ -106,8 +106,10 @@ class App:
             "/v1/completions": self._text,
             "/v1/embeddings": self._embeddings,
             "/v1/rerank": self._rerank,
+            "/v1/score": self._score,
+            "/score": self._score,  # this, and /classify, is where vLLM has it
             "/v1/classify": self._classify,
-            "/classify": self._classify,  # vLLM's
+            "/classify": self._classify,
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
         }
@@ -229,6 +231,9 @@ class App:
 
     async def _rerank(self, request: Request) -> Response:
         return await self._vectors(_exchange(request), self.requests.rerank)
+
+    async def _score(self, request: Request) -> Response:
+        return await self._vectors(_exchange(request), self.requests.score)
 
     async def _classify(self, request: Request) -> Response:
         return await self._vectors(_exchange(request), self.requests.classify)

@@ -31,7 +31,7 @@ def _number(low: float, high: float) -> Schema:
 
 
 _SAMPLING: dict[str, Schema] = {
-    "max_tokens": _integer(1, 2**31 - 1),
+    "max_tokens": _integer(0, 2**31 - 1),  # 0 beside prompt_logprobs
     "temperature": _number(0, 1e30),
     "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "n": _integer(1, MAX_CHOICES),
@@ -192,7 +192,7 @@ def _text_paths(model: str) -> Schema:
     chat = {
         "model": _name(model),
         "messages": _MESSAGES,
-        "max_completion_tokens": _integer(1, 2**31 - 1),
+        "max_completion_tokens": _integer(0, 2**31 - 1),
         "logprobs": {"type": "boolean"},
         "top_logprobs": _integer(0, MAX_LOGPROBS),
         "tools": {"type": "array", "items": _TOOL},
@@ -200,7 +200,8 @@ def _text_paths(model: str) -> Schema:
         "parallel_tool_calls": {"type": "boolean"},
         **_SAMPLING,
     }
-    text = {"model": _name(model), "prompt": _PROMPT, "logprobs": _integer(0, MAX_LOGPROBS), **_SAMPLING}
+    text = {"model": _name(model), "prompt": _PROMPT, "logprobs": _integer(0, MAX_LOGPROBS)}
+    text |= {"echo": {"type": "boolean"}, **_SAMPLING}
     return {
         "/v1/chat/completions": _post("Answer a conversation", chat, ["messages"], streams=True),
         "/v1/completions": _post("Continue a text", text, ["prompt"], streams=True),
@@ -221,6 +222,13 @@ def _other_posts(model: str) -> Schema:
         "documents": _DOCUMENTS,
         "top_n": _integer(1, 2**31 - 1),
         "return_documents": {"type": "boolean"},
+        "truncate_prompt_tokens": _CUT,
+        **_USERS,
+    }
+    side = {"anyOf": [{"type": "string"}, {**_DOCUMENTS, "items": {"type": "string"}}]}
+    score = {
+        "model": _name(model),
+        **dict.fromkeys(("text_1", "text_2", "queries", "documents"), side),
         "truncate_prompt_tokens": _CUT,
         **_USERS,
     }
@@ -245,6 +253,7 @@ def _other_posts(model: str) -> Schema:
     return {
         "/v1/embeddings": _post("Vectors of texts", embeddings, ["input"]),
         "/v1/rerank": _post("Order documents by a query", rerank, ["query", "documents"]),
+        **dict.fromkeys(("/v1/score", "/score"), _post("Scores of pairs of texts", score, [])),
         **dict.fromkeys(("/v1/classify", "/classify"), _post("Labels of texts", classify, ["input"])),
         "/tokenize": _post("Token ids of a text or a conversation", tokenize, []),
         "/detokenize": _post("The text of token ids", detokenize, ["tokens"]),

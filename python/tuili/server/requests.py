@@ -10,6 +10,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -101,15 +102,14 @@ class Requests:
         fields = self._fields(body)
         stream, include_usage = _streaming(fields)
         messages = _required(fields, "messages")
-        lengths = self._lengths if fields.get(_CUT) is None else self._countable
+        lengths = self._lengths_of(fields.get(_CUT))
         lengths.check([messages, fields.get("tools")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params, stream=stream)
         widen(_n_sequences(wanted.params))
         ids = self._encode_chat(messages, wanted.tools, lengths)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
-        _check_prompt_logprobs(wanted.params, len(ids))
-        return Job([self.llm.submit(ids, wanted.params)], shape, stream, include_usage)
+        return Job(self._submitted([ids], wanted.params), shape, stream, include_usage)
 
     def text(self, body: bytes, salt: str | None, widen: Widen) -> Job:
         """POST /v1/completions"""
@@ -118,12 +118,30 @@ class Requests:
         prompts = _prompts(_required(fields, "prompt"))
         own = self._own(fields, salt)
         own["logprobs"] = _legacy_logprobs(fields.pop("logprobs", None))
+        echo = self._echoes(fields, stream=stream)
+        if echo and fields.get(_PROMPT_LOGPROBS) is None:
+            own[_PROMPT_LOGPROBS] = own["logprobs"]
         _check_legacy(fields)
         params = completions.sampling_params(fields, **own)
         _check_limits(params, len(prompts), stream=stream)
         widen(len(prompts) * _n_sequences(params))
-        shape = Text(self.name, self.llm.tokenizer, params)
-        lengths = self._lengths if params.truncate_prompt_tokens is None else self._countable
+        shape = Text(self.name, self.llm.tokenizer, params, echo=echo)
+        return Job(self._submitted(prompts, params, params.n * (1 + echo)), shape, stream, include_usage)
+
+    def _echoes(self, fields: Fields, *, stream: bool) -> bool:
+        """Whether a text's answer begins with it."""
+        given = fields.pop("echo", None)
+        if given is None or not boolean("echo", given):
+            return False
+        if stream:
+            invalid("echo", "is no part of a stream")
+        if self.llm.kind != "decoder":
+            invalid("echo", "is for decoders: the answer of this model does not go on from its source")
+        return True
+
+    def _submitted(self, prompts: list[Any], params: SamplingParams, n_written: int = 1) -> list[Handle]:
+        """All of them in the engine, or none. n_written: how often a prompt's log-probabilities are."""
+        lengths = self._lengths_of(params.truncate_prompt_tokens)
         handles: list[Handle] = []
         n_tokens = 0
         try:
@@ -131,12 +149,12 @@ class Requests:
                 lengths.check(prompt)
                 handles.append(self.llm.submit(prompt, params))
                 n_tokens += handles[-1].totals().n_prompt
-                _check_prompt_logprobs(params, n_tokens * params.n)
+                _check_prompt_logprobs(params, n_tokens * n_written)
         except BaseException:
             for handle in handles:
                 handle.abort()
             raise
-        return Job(handles, shape, stream, include_usage)
+        return handles
 
     def _encode_chat(self, messages: Any, tools: Tools | None, lengths: Lengths) -> list[int]:
         prompt = self.llm._render_chat(messages, tools)
@@ -214,17 +232,54 @@ class Requests:
                 "relevance_score": entry["score"],
                 **({"document": {"text": entry["text"]}} if with_text else {}),
             }
-            for entry in self.llm.rank(
-                query,
-                documents,
-                top_n,
-                truncation=most is not None,
-                max_length=most,
-                progress=keep_on,
-            )
+            for entry in self._ranked(query, documents, most, keep_on, top_n)
         ]
         usage = self._text_usage([query, *documents], most)
         return {"id": completions.new_id("rerank"), "model": self.name, "results": results, "usage": usage}
+
+    def score(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
+        """POST /v1/score, in vLLM's shape: what `rerank` says of a text with another, of a text with each of
+        several, or of each of several with its own. keep_on: as `embed`'s.
+        """
+        fields = {name: value for name, value in self._fields(body).items() if value is not None}
+        names = ("text_1", "text_2")
+        if not fields.keys() & names:
+            names = ("queries", "documents")
+        sides = [given if isinstance(given := _required(fields, name), list) else [given] for name in names]
+        most = self._most(fields, names)
+        for name, side in zip(names, sides, strict=True):
+            if not 1 <= len(side) <= MAX_DOCUMENTS or not all(isinstance(text, str) for text in side):
+                invalid(name, f"must be a text or a list of 1 to {MAX_DOCUMENTS} texts")
+        queries, documents = sides
+        if len(queries) not in (1, len(documents)):
+            invalid(names[0], f"are {len(queries)}, for {len(documents)} of {names[1]}; one, or as many")
+        self._check_each([*queries, *documents], most)
+        each = [documents] if len(queries) == 1 else [[document] for document in documents]
+        scores = [
+            entry["score"]
+            for query, those in zip(queries, each, strict=True)
+            for entry in sorted(self._ranked(query, those, most, keep_on), key=itemgetter("index"))
+        ]
+        return {
+            "id": completions.new_id("score"),
+            "object": "list",
+            "created": int(time.time()),
+            "model": self.name,
+            "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)],
+            "usage": self._text_usage([*queries, *documents], most),
+        }
+
+    def _ranked(
+        self,
+        query: Any,
+        documents: list[Any],
+        most: int | None,
+        keep_on: Callable[[int, int], None],
+        top_n: int | None = None,
+    ) -> list[dict[str, Any]]:
+        return self.llm.rank(
+            query, documents, top_n, truncation=most is not None, max_length=most, progress=keep_on
+        )
 
     def classify(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
         """POST /v1/classify, in vLLM's shape; a pair of texts is an object of "text" and "text_pair".
@@ -282,9 +337,13 @@ class Requests:
             invalid(_CUT, f"must be in [1, {most}], or -1, not {described(limit)}")
         return most if limit == -1 else limit
 
+    def _lengths_of(self, most: object) -> Lengths:
+        """What a text may have, of which so much is read; None: all of it."""
+        return self._lengths if most is None else self._countable
+
     def _check_each(self, texts: Any, most: int | None) -> None:
         """most: tokens of a text that are read, if it is cut."""
-        lengths = self._lengths if most is None else self._countable
+        lengths = self._lengths_of(most)
         for text in texts if isinstance(texts, list) else ():
             lengths.check(text)
 
@@ -299,26 +358,24 @@ class Requests:
     def tokenize(self, body: bytes) -> dict[str, Any]:
         """POST /tokenize: of "prompt", or of "messages" as a chat would render them."""
         fields = self._fields(body)
-        special = fields.pop("add_special_tokens", None)
-        written = fields.pop("return_token_strs", None)
-        if ("prompt" in fields) == ("messages" in fields):
+        known = ("prompt", "messages", "tools", "add_special_tokens", "return_token_strs")
+        text, messages, tools, special, written = (fields.pop(name, None) for name in known)
+        _only(fields, ("model",), known)
+        if (text is None) == (messages is None):
             invalid("prompt", "or messages must be given, and not both")
-        if "messages" in fields:
+        if messages is not None:
             if special is not None:
                 invalid("add_special_tokens", "is the template's to say")
-            messages = fields.pop("messages")
-            self._countable.check([messages, fields.get("tools")])
-            tools = tools_of({"tools": fields.pop("tools", None)})
-            ids = self._encode_chat(messages, tools, self._countable)
+            self._countable.check([messages, tools])
+            ids = self._encode_chat(messages, tools_of({"tools": tools}), self._countable)
         else:
-            text = fields.pop("prompt")
+            if tools is not None:
+                invalid("tools", "needs messages")
             if not isinstance(text, str):
                 invalid("prompt", f"must be a string, not {described(text)}")
             self._countable.check(text)
             add = special is None or boolean("add_special_tokens", special)
             ids = self.llm.tokenizer.encode(text, add_special=add)
-        known = ("prompt", "messages", "tools", "add_special_tokens", "return_token_strs")
-        _only(fields, ("model",), known)
         found = {"count": len(ids), "max_model_len": self.llm.config["max_model_len"], "tokens": ids}
         if written is not None and boolean("return_token_strs", written):
             found["token_strs"] = [self.llm.tokenizer.loaded.token(token_id) or "" for token_id in ids]
@@ -386,8 +443,6 @@ def _legacy_logprobs(value: Any) -> int | None:
 
 def _check_legacy(fields: Fields) -> None:
     """Fields of /v1/completions alone, and those that it does not have."""
-    if fields.pop("echo", None) not in (None, False):
-        not_supported_yet("echo")
     if fields.pop("suffix", None) is not None:
         not_supported_yet("suffix")
     best_of = fields.pop("best_of", None)
@@ -412,7 +467,7 @@ def _n_sequences(params: SamplingParams) -> int:
 
 
 def _check_prompt_logprobs(params: SamplingParams, n_tokens: int) -> None:
-    """n_tokens: of all prompts, each as often as it is shown."""
+    """n_tokens: of all prompts, each as often as it is written."""
     if params.prompt_logprobs is None:
         return
     if n_tokens * (1 + params.prompt_logprobs) > MAX_PROMPT_LOGPROBS:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tuili import completions
 from tuili.generation.params import SamplingParams
-from tuili.generation.request import Chunk, RequestOutput, TokenLogprob, Totals
+from tuili.generation.request import Chunk, CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.tool_calls import CallReader, Tools
 
@@ -87,8 +87,11 @@ class Chat:
 class Text:
     """text_completion, whole or in pieces."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, params: SamplingParams) -> None:
+    def __init__(
+        self, model: str, tokenizer: Tokenizer, params: SamplingParams, *, echo: bool = False
+    ) -> None:
         self._tokenizer, self._n, self._skip_special = tokenizer, params.n, params.skip_special_tokens
+        self._echo = echo
         self._read: dict[int, tuple[Detokenizer, int]] = {}  # of each continuation, and its whole characters
         self._head = {
             "id": completions.new_id("cmpl"),
@@ -99,12 +102,32 @@ class Text:
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         choices = [
-            self._choice(prompt * self._n + item.index, item.text, item.logprobs, item.finish_reason)
-            | self._of_prompt(output)
+            self._whole(prompt * self._n + item.index, output, item) | self._of_prompt(output)
             for prompt, output in enumerate(outputs)
             for item in output.outputs
         ]
         return {**self._head, "choices": choices, "usage": completions.usage(outputs)}
+
+    def _whole(self, index: int, output: RequestOutput, item: CompletionOutput) -> dict[str, Any]:
+        """A choice, behind its prompt where that is asked for."""
+        if not self._echo:
+            return self._choice(index, item.text, item.logprobs, item.finish_reason)
+        prompt, ids = output.prompt, output.prompt_token_ids
+        if prompt is None or output.truncated:
+            prompt = self._tokenizer.decode(ids, skip_special=self._skip_special)
+        before: dict[str, list[Any]] = {}
+        if item.logprobs is not None and output.prompt_logprobs is not None:
+            entries = [entry or TokenLogprob(ids[0], 0.0, []) for entry in output.prompt_logprobs]
+            before = self._logprobs(index, entries)
+            before["token_logprobs"][0] = before["top_logprobs"][0] = None  # nothing predicts the first
+            self._read[index] = self._detokenizer(), len(prompt)
+        choice = self._choice(index, prompt + item.text, item.logprobs, item.finish_reason)
+        for name, values in before.items():
+            choice["logprobs"][name][:0] = values
+        return choice
+
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self._tokenizer, skip_special=self._skip_special)
 
     def _of_prompt(self, output: RequestOutput) -> dict[str, Any]:
         entries = output.prompt_logprobs
@@ -126,14 +149,11 @@ class Text:
         shown = None if logprobs is None else self._logprobs(index, logprobs)
         return {"index": index, "text": text, "logprobs": shown, "finish_reason": told(reason)}
 
-    def _logprobs(self, index: int, entries: list[TokenLogprob]) -> dict[str, Any]:
+    def _logprobs(self, index: int, entries: list[TokenLogprob]) -> dict[str, list[Any]]:
         """The older form: text of tokens, of which one that is not text by itself is written in bytes, and
         where in the continuation the character is with which each begins, or which it goes on with.
         """
-        detokenizer, n_chars = self._read.get(index) or (
-            Detokenizer(self._tokenizer, skip_special=self._skip_special),
-            0,
-        )
+        detokenizer, n_chars = self._read.get(index) or (self._detokenizer(), 0)
         token_text, offsets = self._tokenizer.token_bytes, []
         for entry in entries:
             offsets.append(n_chars)

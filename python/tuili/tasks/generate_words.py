@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids
+from tuili.generation.checks import MAX_INT, Check, described, integer, invalid, token_ids, words_of_ids
 from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
+
+if TYPE_CHECKING:
+    from tuili.llm import LLM
 
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
 _ENDS = ("eos_token_id", "pad_token_id")
 _OWN = ("sequence_bias", "generation_config")
+_BANS: dict[str, Check] = {"bad_words_ids": words_of_ids, "suppress_tokens": token_ids}
 _DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")  # nothing without do_sample, in a config
 _SEARCHING = ("length_penalty", "early_stopping")  # nothing without beams
+_NOTES = ("transformers_version", "bos_token_id", "cache_implementation", "cache_config")  # of a config
 # What has an effect only with other values than these.
 _PLAIN: dict[str, bool | float] = {
     "use_cache": True,
@@ -37,18 +42,44 @@ _PLAIN: dict[str, bool | float] = {
 }
 
 
-def in_our_words(
-    task: str, options: Mapping[str, Any], own: Collection[str], usual: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a call is given, under SamplingParams' names, without what is None.
+def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """What a call or a pipeline is given, under SamplingParams' names, without what is None. A
+    generation_config and a sequence_bias, which are checked, stay: what they come to is for `settled`.
 
-    own     the task's other words, which stay
-    usual   what the pipeline was made with
+    own     the task's other words, which stay, too
     raises  InvalidParameterError for an unknown name, which lists those that are known, for two names of one
             thing, and with the code "not_supported_yet" for what transformers alone does
     """
+    rest = {name: value for name, value in options.items() if name != "generation_config"}
+    found = _translated(task, rest, own)
+    config = options.get("generation_config")
+    if config is not None:
+        words = _words_of(config)
+        _translated(task, {name: value for name, value in words.items() if name not in _DRAWING}, own)
+        found["generation_config"] = config
+    return found
+
+
+def settled(task: str, chosen: dict[str, Any], own: Collection[str], model: LLM) -> dict[str, Any]:
+    """`chosen`, all that counts for a call, with what its generation_config has besides, and the
+    sequence_bias in SamplingParams' words. As in transformers, no ban stands in place of another, or of the
+    model's own.
+    """
+    config = chosen.pop("generation_config", None)
+    if config is not None:
+        given = {name: value for name, value in chosen.items() if value is not None}
+        chosen |= _beside(task, _words_of(config), given, own, model)
+    for name, part in _biases(chosen.pop("sequence_bias", ())).items():
+        if name in _BANS:
+            banned = chosen.get(name, model.config["sampling_defaults"].get(name, ()))
+            chosen[name] = [*part, *_BANS[name](name, banned)]
+        else:
+            _put(chosen, name, part, "sequence_bias")
+    return chosen
+
+
+def _translated(task: str, options: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
     known = sorted({*own, *NAMES, *ALIASES, "do_sample", *_SAME, *_ENDS, *_OWN})
-    options = _with_config(options, usual)
     for name in options:
         if name not in known and name not in _PLAIN:
             _unknown(task, name, known)
@@ -63,47 +94,53 @@ def in_our_words(
             ids = token_ids(name, [value] if isinstance(value, int | np.integer) else value)
             _put(found, "stop_token_ids", ids, name)
             _put(found, "ignore_eos", True, name)
-        elif name == "sequence_bias":
-            for target, part in _biases(value).items():
-                _put(found, target, part, name)
         else:
             _put(found, _SAME.get(name, name), value, name)
+    _biases(found.get("sequence_bias", ()))
     if "stop_strings" in given or ("eos_token_id" in given and "stop" not in given):
         found.setdefault("include_stop_str_in_output", True)
-    canonical_names({name: value for name, value in found.items() if name not in own})
+    canonical_names({name: value for name, value in found.items() if name not in (*own, *_OWN)})
     return found
 
 
-def _with_config(options: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` with the words of their generation_config, of which those of the call itself come first.
-
-    A GenerationConfig of transformers, or a dict of what it holds.
-    """
-    rest = {name: value for name, value in options.items() if name != "generation_config"}
-    config: Any = options.get("generation_config")
-    if config is None:
-        return rest
+def _words_of(config: Any) -> dict[str, Any]:
+    """What a GenerationConfig of transformers asks for, or a dict of what it holds."""
     words: object = config
     if not isinstance(config, type) and callable(getattr(config, "to_diff_dict", None)):
         words = config.to_diff_dict()
     if not isinstance(words, Mapping) or not all(isinstance(name, str) for name in words):
         invalid("generation_config", f"must be a GenerationConfig or a dict by name, not {described(config)}")
-    given = {_meaning(name) for name, value in rest.items() if value is not None}
-    taken = {
-        name: value
-        for name, value in words.items()
-        if value is not None and not _is_note(name) and _meaning(name) not in given
-    }
-    asked = {**usual, **taken, **rest}
-    unused = (() if asked.get("do_sample") is True else _DRAWING) + (
+    if "generation_config" in words:
+        invalid("generation_config", "cannot hold another")
+    return {name: value for name, value in words.items() if value is not None and not _is_note(name)}
+
+
+def _beside(
+    task: str, words: Mapping[str, Any], given: Mapping[str, Any], own: Collection[str], model: LLM
+) -> dict[str, Any]:
+    """What a config adds to the words that were given. How it draws and searches counts where that is done,
+    be it the model's files that say so.
+    """
+    meant = {_meaning(name) for name in given}
+    taken = {name: value for name, value in words.items() if _meaning(name) not in meant}
+    files = model.config["sampling_defaults"]
+    of_task = model.config.get("task_parameters", {}).get(task, {})
+    draws = bool(given.get("temperature", files.get("temperature")))
+    asked = {"do_sample": draws, **files, **of_task, **taken, **given}
+    unused = (() if asked["do_sample"] is True else _DRAWING) + (
         () if (asked.get("num_beams") or 1) != 1 else _SEARCHING
     )
-    return {name: value for name, value in taken.items() if name not in unused} | rest
+    found = _translated(task, {name: value for name, value in taken.items() if name not in unused}, own)
+    if "stop" in given and "include_stop_str_in_output" not in taken:
+        found.pop("include_stop_str_in_output", None)  # which was of the config's own ends
+    return {name: value for name, value in found.items() if name not in given}
 
 
 def _is_note(name: str) -> bool:
-    """Whether it changes no answer: a beginning of texts counts where there is no prompt."""
-    return name.startswith("_") or name in ("transformers_version", "bos_token_id")
+    """Whether it changes no answer: a beginning of texts counts where there is no prompt, and how keys and
+    values are kept, which Gemma's files say, is the engine's to choose.
+    """
+    return name.startswith("_") or name in _NOTES
 
 
 def _meaning(name: str) -> str:

@@ -12,7 +12,7 @@ from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words
+from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 
 TASK = "text-generation"
@@ -53,14 +53,14 @@ class Task(Pipeline):
     }
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return in_our_words(self.task, options, (*self.OPTIONS, "params"), self._defaults)
+        return in_our_words(self.task, options, (*self.OPTIONS, "params"))
 
     def prepare(self) -> None:
         if self.model.kind != "decoder":
             refuse(TASK, self.model)
 
     def answer(self, text_inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
+        chosen = settled(self.task, self.options(options), (*self.OPTIONS, "params"), self.model)
         own = {name: chosen.pop(name) for name in self.OPTIONS}
         own["return_tensors"], tidy = as_ids(own), cleaned(own)
         if own["return_tensors"] and own["return_full_text"] is not None:
@@ -119,6 +119,9 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
         if "stop" in options:
             raise InvalidParameterError("stop_sequence is given next to stop", param="stop_sequence")
         options = {"include_stop_str_in_output": True} | options | {"stop": own["stop_sequence"]}
+    cut = options.get("truncate_prompt_tokens")
+    if isinstance(cut, int) and cut > 0:  # lengths count what is read
+        n_prompt = min(n_prompt, cut)
     most, least, n_least = own["max_length"], own["min_length"], own["min_new_tokens"]
     if most is not None and not {"max_tokens", "max_new_tokens"} & set(options):
         options["max_tokens"] = integer("max_length", most, 1, MAX_INT) - n_prompt

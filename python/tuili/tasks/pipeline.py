@@ -58,7 +58,6 @@ class Pipeline(ABC):
     def __init__(self, task: str, model: LLM, **defaults: Any) -> None:
         self.task, self.model = task, model
         self._n_ahead = defaults.get("batch_size") or _AHEAD
-        self._defaults: dict[str, Any] = {}
         self._defaults = self._given(defaults)
         self.prepare()
 

@@ -12,7 +12,7 @@ from tuili.generation.checks import MAX_INT, boolean, integer
 from tuili.generation.params import SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
-from tuili.tasks.generate_words import in_our_words
+from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
 
@@ -62,7 +62,7 @@ class Task(Pipeline):
     OPTIONS: ClassVar[Mapping[str, Any]] = {}
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        return in_our_words(self.task, options, _OWN, self._defaults)
+        return in_our_words(self.task, options, _OWN)
 
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":
@@ -79,7 +79,7 @@ class Task(Pipeline):
             )
 
     def answer(self, inputs: Any, **options: Any) -> Any:
-        chosen = self.options(options)
+        chosen = settled(self.task, self.options(options), _OWN, self.model)
         cut = boolean("truncation", chosen.pop("truncation", False))
         shown = {name: chosen.pop(name, None) for name in WORDS}
         ids_wanted, tidy = as_ids(shown), cleaned(shown)
@@ -88,28 +88,30 @@ class Task(Pipeline):
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]
-        asked = [prefix + text for text in texts if not self._stays(text)]
-        encoded = [self._sources.encode(text, direction, cut=cut) for text in asked]
         searching = _with_defaults(_lengths(chosen), _lengths(usual))
         if direction.forced_bos_token_id is not None:
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
         params = searching.pop("params", None)
         each = of_each(params, searching, len(texts))
+        asked = [(text, one) for text, one in zip(texts, each, strict=True) if not self._stays(text)]
+        encoded = [
+            self._sources.encode(prefix + text, direction, cut=cut or one.truncate_prompt_tokens is not None)
+            for text, one in asked
+        ]
         if isinstance(params, list | tuple):
-            params = [one for one, text in zip(params, texts, strict=True) if not self._stays(text)]
+            params = [one for _, one in asked]
         if params is not None:
             searching["params"] = params
         outputs = self.model.generate([ids for ids, _ in encoded], **searching) if encoded else []
-        begins = [self._begin(one) for one, text in zip(each, texts, strict=True) if not self._stays(text)]
         answers = (
             marked(
                 [
-                    self._result(tidy(one.text), one.token_ids, begin if ids_wanted else None)
+                    self._result(tidy(one.text), one.token_ids, self._begin(how) if ids_wanted else None)
                     for one in output.outputs
                 ],
                 truncated or output.truncated,
             )
-            for output, (_, truncated), begin in zip(outputs, encoded, begins, strict=True)
+            for output, (_, truncated), (_, how) in zip(outputs, encoded, asked, strict=True)
         )
         results = [
             [self._result(text, [], self._begin(one) if ids_wanted else None) for _ in range(one.n)]
