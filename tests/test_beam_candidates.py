@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from reference_formats import encode_float
 from tiny_core import build, built, tiny
+from tiny_models import Weight
 from tuili import _core, errors
 
 BLOCK_SIZE, N_COPIES = 16, 64
@@ -62,6 +64,24 @@ def test_candidates_are_the_likeliest_that_are_allowed(model, rule, n, n_best):
     found, best = stepped(model, deferred=False, n_candidates=n, n_logprobs=n_best, **rules).candidates()
     assert found == [(i, own, own) for i, own in likeliest(logprobs, n, without=banned)]
     assert best == likeliest(logprobs, n_best)
+
+
+def test_candidates_that_rounding_makes_equal_are_ranked_by_id():
+    """Logits that differ by less than their log-probabilities can."""
+    n_vocab, small = 4096, tiny("llama")
+    logits = np.full(n_vocab, 0.1, np.float32)
+    logits[100::64] = np.nextafter(np.float32(0.1), np.float32(1))
+    weights = {
+        name: dataclasses.replace(weight, shape=(n_vocab, 64), rows=np.resize(weight.rows, (n_vocab, 64 * 4)))
+        for name, weight in small.weights.items()
+        if name in ("token_embedding", "head")
+    }
+    weights["head"].rows[:] = 0
+    weights["head.bias"] = Weight("f32", (n_vocab,), encode_float("f32", logits[None]))
+    spec = small.spec | {"n_vocab": n_vocab, "head_bias": True}
+    model = build(dataclasses.replace(small, spec=spec, weights=small.weights | weights))
+    found, _ = stepped(model, deferred=False, n_candidates=4).candidates()
+    assert [i for i, _, _ in found] == [0, 1, 2, 3] and len({own for _, own, _ in found}) == 1
 
 
 class Rows:
