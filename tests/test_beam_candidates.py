@@ -7,11 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+from reference_formats import encode_float
 from tiny_core import build, built, tiny
+from tiny_models import Weight
 from tuili import _core, errors
 
 BLOCK_SIZE, N_COPIES = 16, 64
 PROMPT = np.arange(5, 25, dtype=np.int32)
+DEVICES = ["cpu", *(["cuda"] if _core.build_info()["cuda"] != "none" else [])]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +66,30 @@ def test_candidates_are_the_likeliest_that_are_allowed(model, rule, n, n_best):
     assert best == likeliest(logprobs, n_best)
 
 
+def test_candidates_that_rounding_makes_equal_are_ranked_by_id():
+    """Logits that differ by less than their log-probabilities can."""
+    n_vocab, small = 4096, tiny("llama")
+    logits = np.full(n_vocab, 0.1, np.float32)
+    logits[100::64] = np.nextafter(np.float32(0.1), np.float32(1))
+    weights = {
+        name: dataclasses.replace(weight, shape=(n_vocab, 64), rows=np.resize(weight.rows, (n_vocab, 64 * 4)))
+        for name, weight in small.weights.items()
+        if name in ("token_embedding", "head")
+    }
+    weights["head"].rows[:] = 0
+    weights["head.bias"] = Weight("f32", (n_vocab,), encode_float("f32", logits[None]))
+    spec = small.spec | {"n_vocab": n_vocab, "head_bias": True}
+    model = build(dataclasses.replace(small, spec=spec, weights=small.weights | weights))
+    found, _ = stepped(model, deferred=False, n_candidates=4).candidates()
+    assert [i for i, _, _ in found] == [0, 1, 2, 3] and len({own for _, own, _ in found}) == 1
+
+
 class Rows:
     """Two sequences of one prompt, of which each went on by itself."""
 
-    def __init__(self, kv_type, n_common, n_apart):
-        self.model = built("llama")
-        self.cache = _core.KvCache(self.model.spec, 16, BLOCK_SIZE, kv_type)
+    def __init__(self, kv_type, n_common, n_apart, device="cpu"):
+        self.model = built("llama", device=device)
+        self.cache = _core.KvCache(self.model.spec, 16, BLOCK_SIZE, kv_type, device=device)
         self.cache.poison()
         self.pool = _core.BlockPool(16, BLOCK_SIZE)
         self.runner = _core.Runner(self.model, self.cache, max_batch_tokens=64, num_threads=1)
@@ -89,12 +110,13 @@ class Rows:
         return sequence.candidates()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kv_type", ["float32", "float16", "int8"])
 @pytest.mark.parametrize(
     "n_common, n_apart", [(0, 0), (0, 1), (2, 3), (0, 12), (11, 1), (13, 2), (3, 20), (9, 3)]
 )
-def test_a_row_that_follows_another_goes_on_as_that_one_would(kv_type, n_common, n_apart):
-    rows = Rows(kv_type, n_common, n_apart)
+def test_a_row_that_follows_another_goes_on_as_that_one_would(kv_type, n_common, n_apart, device):
+    rows = Rows(kv_type, n_common, n_apart, device)
     pool, parent, child = rows.pool, rows.parent, rows.child
     before, n = child.block_ids, parent.n_computed
     from_ids, to_ids, (begin, end) = pool.follow(child, parent, 77)
@@ -116,14 +138,17 @@ def test_a_row_that_follows_another_goes_on_as_that_one_would(kv_type, n_common,
     assert rows.compute(child, 1) == rows.compute(alone, 1)
 
 
-@pytest.mark.parametrize("what", ["itself", "salt", "prompt", "token"])
+@pytest.mark.parametrize("what", ["itself", "salt", "prompt", "token", "encoded"])
 def test_a_row_cannot_follow_a_stranger(what):
     rows = Rows("float32", 0, 1)
     strangers = {
         "itself": rows.child,
         "salt": _core.Sequence(PROMPT, salt=1),
         "prompt": _core.Sequence(PROMPT[:3]),
+        "encoded": _core.Sequence(np.array([*PROMPT, 100], np.int32)),
     }
+    encoder = _core.Runner(built("bert"), max_batch_tokens=64, num_threads=1)
+    encoder.encode([strangers["encoded"]], "mean", False)  # which computes its tokens, and keeps none
     with pytest.raises(errors.TokenIdError if what == "token" else errors.InvalidParameterError):
         rows.pool.follow(rows.child, strangers.get(what, rows.parent), -1 if what == "token" else 5)
     rows.pool.check_invariants()

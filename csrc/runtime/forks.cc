@@ -77,6 +77,7 @@ std::optional<std::vector<BlockCopy>> BlockPool::follow(Sequence& child, const S
   const int64_t n = parent.n_computed, n_whole = n / block_size(), first = n_whole * block_size();
   TUILI_CHECK(&child != &parent && child.source == parent.source && child.n_prompt <= n,
               "follow: no computed sequence of the same prompt and source");
+  TUILI_CHECK(n <= parent.n_places(), "follow: the sequence was encoded, and holds no blocks");
   TUILI_CHECK_KIND(ErrorKind::token_id, token_id >= 0, token_id, " is no token id");
   const std::span<const int32_t> tokens = std::span(parent.tokens).first(n);
   const int64_t n_same = std::ranges::mismatch(child.tokens, tokens).in2 - tokens.begin();

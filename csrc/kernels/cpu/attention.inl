@@ -16,6 +16,7 @@
 // v5 asks for the next head's pages during a head's last tile: a Marian's decoder (bench/translation.py,
 // int8, one thread, AVX-512), 32 rows 1,880 -> 2,130 tokens a second; 64 rows of beams 620 -> 670. Tried
 // without gain: asking ahead for the lines that a new key is written to.
+// v6 asks for the lines of a page in a loop of their own: one row takes 5 to 33 % fewer instructions (AVX2).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -130,10 +131,15 @@ struct Ahead {
 
   // As much as was read meanwhile, into the second cache: the first one is full of this tile.
   TUILI_INLINE void fetch(int64_t bytes) {
-    for (; bytes > 0 && page < n_pages; bytes -= 64) {
+    // Out of the way of chains that have nothing ahead: those of many queries keep their registers.
+    if (__builtin_expect(page >= n_pages, true)) return;
+    for (int64_t lines = (bytes + 63) / 64; lines > 0 && page < n_pages;) {
       const Rows& rows = pages[page];
-      __builtin_prefetch(rows.at + row * rows.stride + byte, 0, 2);
-      byte += 64;
+      const char* const at = rows.at + row * rows.stride + byte;
+      const int64_t n = smaller(lines, (rows.bytes - byte + 63) / 64);
+      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at + 64 * i, 0, 2);
+      lines -= n;
+      byte += 64 * n;
       if (byte < rows.bytes) continue;
       byte = 0;
       if (++row == rows.count) ++page, row = 0;
