@@ -272,7 +272,7 @@ def test_the_extension_exports_its_one_symbol():
 
 def test_time_is_told_by_a_clock_that_only_goes_forward():
     """The calendar is for files and for OpenAI's `created` alone."""
-    allowed = {"completions.py", "packed_cache.py", "app.py", "shapes.py"}
+    allowed = {"completions.py", "packed_cache.py", "app.py"}
     found = {path.name for path in PACKAGE.rglob("*.py") if "time.time()" in path.read_text(encoding="utf-8")}
     assert found <= allowed
 

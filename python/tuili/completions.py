@@ -272,10 +272,7 @@ def completion(
 ) -> dict[str, Any]:
     """OpenAI's answer; with vLLM's prompt_logprobs where they are. token_text: the bytes of a token."""
     answer = {
-        "id": new_id("chatcmpl"),
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
+        **heading("chatcmpl", "chat.completion", model),
         "choices": [_choice(item, token_text, tools) for item in output.outputs],
         "usage": usage([output]),
     }
@@ -298,6 +295,11 @@ def _choice(item: CompletionOutput, token_text: Callable[[int], bytes], tools: T
         "finish_reason": finish_reason(item.finish_reason, calls),
         "logprobs": None if item.logprobs is None else logprobs(item.logprobs, token_text),
     }
+
+
+def heading(kind: str, name: str, model: str) -> dict[str, Any]:
+    """What every answer of the `name` begins with."""
+    return {"id": new_id(kind), "object": name, "created": int(time.time()), "model": model}
 
 
 def new_id(kind: str) -> str:

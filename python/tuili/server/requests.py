@@ -7,7 +7,6 @@ effect is one, too.
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
@@ -261,10 +260,7 @@ class Requests:
             for entry in sorted(self._ranked(query, those, most, keep_on), key=itemgetter("index"))
         ]
         return {
-            "id": completions.new_id("score"),
-            "object": "list",
-            "created": int(time.time()),
-            "model": self.name,
+            **completions.heading("score", "list", self.name),
             "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(scores)],
             "usage": self._text_usage([*queries, *documents], most),
         }
@@ -314,10 +310,7 @@ class Requests:
             )
         n_tokens = sum(len(encoded.ids) for encoded in inputs)
         return {
-            "id": completions.new_id("classify"),
-            "object": "list",
-            "created": int(time.time()),
-            "model": self.name,
+            **completions.heading("classify", "list", self.name),
             "data": data,
             "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -30,12 +29,7 @@ class Chat:
 
     def __init__(self, model: str, token_text: TokenText, tools: Tools) -> None:
         self._model, self._token_text, self._tools = model, token_text, tools
-        self._head = {
-            "id": completions.new_id("chatcmpl"),
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._head = completions.heading("chatcmpl", "chat.completion.chunk", model)
         self._readers: dict[int, CallReader] = {}
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
@@ -93,12 +87,7 @@ class Text:
         self._tokenizer, self._n, self._skip_special = tokenizer, params.n, params.skip_special_tokens
         self._echo = echo
         self._read: dict[int, tuple[Detokenizer, int]] = {}  # of each continuation, and its whole characters
-        self._head = {
-            "id": completions.new_id("cmpl"),
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._head = completions.heading("cmpl", "text_completion", model)
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         choices = [
