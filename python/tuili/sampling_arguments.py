@@ -171,20 +171,20 @@ def _ids(text: str) -> list[int]:
         raise argparse.ArgumentTypeError("takes token ids, with commas between them") from None
 
 
-def _bias(text: str) -> tuple[int, float]:
-    token_id, _, bias = text.partition(":")
+def _pair(text: str, separator: str, what: str) -> tuple[int, float]:
+    first, _, second = text.partition(separator)
     try:
-        return int(token_id), float(bias)
+        return int(first), float(second)
     except ValueError:
-        raise argparse.ArgumentTypeError("takes a token id and a number, as 42:-100") from None
+        raise argparse.ArgumentTypeError(f"takes {what}") from None
+
+
+def _bias(text: str) -> tuple[int, float]:
+    return _pair(text, ":", "a token id and a number, as 42:-100")
 
 
 def _decay(text: str) -> tuple[int, float]:
-    start, _, factor = text.partition(",")
-    try:
-        return int(start), float(factor)
-    except ValueError:
-        raise argparse.ArgumentTypeError("takes a number of tokens and a factor, as 20,1.1") from None
+    return _pair(text, ",", "a number of tokens and a factor, as 20,1.1")
 
 
 def _early_stopping(text: str) -> str:
