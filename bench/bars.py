@@ -1,6 +1,7 @@
 """The bars: what tuili must reach beside which peer, and the verdict on a set of measurements.
 
-A variant names a model and how its weights are stored, "smollm2-q4_1". A contestant is (peer, variant).
+A variant names a model and how its weights are stored, "smollm2-q4_1", and what `compute` they are used with
+if not the default: "smollm2-q4_1+int8". A contestant is (peer, variant).
 Measurements are {contestant: {work: [value of round 1, of round 2, …]}}; rates are better when higher,
 latencies when lower.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 US = "tuili"
@@ -68,9 +69,11 @@ class Bar:
 
 
 LLAMA_CPP = "SmolLM2 and Gemma 3 against llama.cpp, the same GGUF file"
+LIKE_FOR_LIKE = 'The same with compute="int8": activations of one byte alone, as the peers have them'
 OTHERS = "SmolLM2 against the best of the others"
 MINILM = "MiniLM (all-MiniLM-L6-v2), text to vector, against the best peer"
 
+FLOAT_FILES = ("smollm2-f16", "smollm2-f32")
 FOUR_BITS = ("smollm2-q4_1", "smollm2-q4_0")
 EIGHT_BITS = (*FOUR_BITS, "smollm2-q8_0")
 INT4_PEERS = (("onnxruntime-genai", "smollm2-int4"), ("openvino-genai", "smollm2-int4"))
@@ -90,7 +93,16 @@ def _beside_llama_cpp(variant: str, name: str, required: Mapping[str, float]) ->
     ]
 
 
-BARS = (
+def _like_for_like(bars: Sequence[Bar]) -> list[Bar]:
+    """Those of the bars where the integer units are the limit, of which outliers take a tenth."""
+    return [
+        replace(bar, table=LIKE_FOR_LIKE, ours=tuple(f"{variant}+int8" for variant in bar.ours))
+        for bar in bars
+        if bar.ours[0] not in FLOAT_FILES and not bar.work.startswith("decode")
+    ]
+
+
+DECODERS = (
     *_beside_llama_cpp(
         "smollm2-q4_1",
         "SmolLM2 Q4_1",
@@ -111,6 +123,10 @@ BARS = (
     Bar(OTHERS, "float32: decode", "decode", ("smollm2-f32",), FLOAT_PEERS, 1.4),
     Bar(OTHERS, "float32: prefill 512", "prefill 512", ("smollm2-f32",), FLOAT_PEERS, 1.3),
     Bar(OTHERS, "8 bits or fewer: batch-32 decode", "batch-32 decode", EIGHT_BITS, INT8_PEERS, 1.5),
+)
+BARS = (
+    *DECODERS,
+    *_like_for_like(DECODERS),
     Bar(MINILM, "float32: 12 tokens, p50", "12 tokens", ("minilm-float32",), MINILM_PEERS, 0.6),
     Bar(MINILM, "float32: 128 tokens, p50", "128 tokens", ("minilm-float32",), MINILM_PEERS, 0.8),
     Bar(MINILM, "float32: 32 mixed texts", "32 mixed", ("minilm-float32",), MINILM_PEERS, 1.8),

@@ -2,7 +2,7 @@
 
     python bench/compare.py --peers llama.cpp,ctranslate2,onnxruntime
 
-Prints three tables and writes JSON. Exit status 1 if a bar is missed; bars whose peers are absent are named
+Prints tables and writes JSON. Exit status 1 if a bar is missed; bars whose peers are absent are named
 and counted, and do not fail the run unless --all-measured is given; 130 if interrupted, with the tables of
 the rounds so far. bench/README.md says how to install the peers.
 """

@@ -50,6 +50,7 @@ class ModelFiles:
         return self.built_in("minilm") / "tokenizer.json" if variant.startswith("minilm") else None
 
     def gguf(self, variant: str) -> Path:
+        variant = variant.partition("+")[0]
         if variant in ORIGINALS:
             return self.built_in(ORIGINALS[variant])
         target = self._work / f"{variant}.gguf"

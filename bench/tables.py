@@ -1,4 +1,4 @@
-"""The three tables of the bars as text, and the whole comparison as JSON."""
+"""The tables of the bars as text, and the whole comparison as JSON."""
 
 from __future__ import annotations
 

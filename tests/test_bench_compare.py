@@ -140,8 +140,19 @@ def test_a_bar_of_a_value_is_not_a_ratio():
     assert judge(bar, values, {}).ratio == 0.994
 
 
+def test_a_variant_says_what_compute_its_file_is_used_with(tmp_path):
+    from peers import tuili_engine
+
+    gguf = ModelFiles(tmp_path).gguf("smollm2-q4_1+int8")
+    assert gguf == ModelFiles(tmp_path).gguf("smollm2-q4_1")
+    for variant, compute in ("smollm2-q4_1", "auto"), ("smollm2-q4_1+int8", "int8"):
+        generator = tuili_engine.open(gguf, variant, 1, {})
+        assert generator._llm.config["compute"] == compute
+        generator._llm.close()
+
+
 def test_the_bars_name_works_and_peers_that_exist():
-    assert len(BARS) == 29
+    assert len(BARS) == 38
     for bar in BARS:
         assert bar.work in WORKS
         assert bar.ours

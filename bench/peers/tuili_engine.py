@@ -30,6 +30,7 @@ def open(model: Path, variant: str, threads: int, options: dict[str, Any]) -> An
         tuili.LLM(
             model,
             num_threads=threads,
+            compute=variant.partition("+")[2] or "auto",
             enable_prefix_caching=False,
             max_model_len=2048,
             max_num_seqs=MAX_SEQS,
