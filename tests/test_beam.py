@@ -116,6 +116,20 @@ def test_searches_that_hold_each_others_blocks_go_on():
     assert is_idle(engine)
 
 
+def test_searches_begin_in_one_step_and_their_beams_stand_together():
+    engine = make_engine(prefix_caching=False, max_num_seqs=16)
+    handles = [engine.submit(codes(c), sampling(max_tokens=4, num_beams=3)) for c in "adgjmp"]
+    engine.step()
+    assert len(engine.scheduler.running) == 5, "all that have places for their mates"
+    engine.step()
+    searches = [id(row.beams) for row in engine.scheduler.running]
+    assert len(searches) == 15
+    assert searches == [search for search in dict.fromkeys(searches) for _ in range(3)]
+    drain(engine)
+    assert all(handle.result(timeout=0).outputs for handle in handles)
+    assert is_idle(engine)
+
+
 def test_the_best_of_fewer_beams_than_searched_are_returned():
     golden = next(g for g in GOLDENS if g["num_beams"] == 4 and g["max_new_tokens"] == 9)
     engine = make_engine(model=built("llama"))
