@@ -147,25 +147,6 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});
 }
 
-py::tuple softmax_stats(const FloatArray& logits) {
-  check_dims(logits, "logits", 2);
-  TUILI_CHECK(logits.shape(1) >= 1, "the rows are empty");
-  const int64_t n_rows = logits.shape(0);
-  const OnDevice rows(logits.data(), logits.nbytes()), max(nullptr, n_rows * 4), sum(nullptr, n_rows * 4),
-      tokens(nullptr, n_rows * 4);
-  const OneCall call(std::nullopt);
-  const TensorView all = view(rows, DType::f32, {n_rows, logits.shape(1)});
-  ops::on_device::softmax_stats(call.context, view(max, DType::f32, {n_rows}),
-                                view(sum, DType::f32, {n_rows}), all);
-  ops::on_device::argmax(call.context, view(tokens, DType::i32, {n_rows}), all);
-  FloatArray maxima(n_rows), sums(n_rows);
-  py::array_t<int32_t> first(n_rows);
-  max.copy_to(maxima.mutable_data());
-  sum.copy_to(sums.mutable_data());
-  tokens.copy_to(first.mutable_data());
-  return py::make_tuple(maxima, sums, first);
-}
-
 }  // namespace
 
 void bind_device_ops(py::module_& ops) {
@@ -174,7 +155,6 @@ void bind_device_ops(py::module_& ops) {
   ops.def("attention_on_device", &attention, "q"_a, "k"_a, "v"_a, py::kw_only(), "position"_a = 0,
           "causal"_a = true, "window"_a = 0, "scale"_a = 1.0f, "softcap"_a = 0.0f, "kv_dtype"_a = "bfloat16",
           "block_size"_a = 32);
-  ops.def("softmax_stats_on_device", &softmax_stats, "logits"_a);
 }
 
 }  // namespace tuili::bindings

@@ -5,6 +5,7 @@
 // says so. Sizes are named as everywhere: activations [n_tokens, d], weights [n_out, n_in].
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -32,6 +33,10 @@ struct Context {
   const SideStreams* sides = nullptr;  // of cuda, for several linear maps of few rows; null: none
 
   float* scratch_of(int part) const { return scratch + part * scratch_floats; }
+  // How many are worth it: with less than work_per_thread, about a microsecond, waking one costs more.
+  int threads_for(int64_t work, int64_t work_per_thread) const {
+    return static_cast<int>(std::clamp<int64_t>(work / work_per_thread, 1, n_threads));
+  }
 };
 
 // Ops given to context() run beside those given to the context it was made of, until join(), where the device

@@ -884,9 +884,6 @@ class ops:
         block_size: int = 32,
     ) -> f32:
         """As `attention`; q is rounded as keys and values are."""
-    @staticmethod
-    def softmax_stats_on_device(logits: f32) -> tuple[f32, f32, i32]:
-        """Maximum, sum and first maximum of each row."""
 
 class limits:
     """The submodule `tuili._core.limits`: what this machine can do at most, one sample of about a tenth of a
