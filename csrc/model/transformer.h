@@ -136,6 +136,7 @@ class Transformer {
   void add_and_go_on(const Step& step, int64_t i) const;
   bool is_normed_ahead(int64_t i) const;
 
+  void linear(const ops::Context& context, const TensorView& y, ops::Activations x, const Linear& w) const;
   void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
            const TensorView& x, const TensorView& gate, const TensorView& up) const;
   void activate(const Step& step, const LayerSpec& layer, const TensorView& y, const TensorView& gate,
