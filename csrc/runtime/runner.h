@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -154,6 +153,8 @@ class Runner {
   void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
   void ask_for(int64_t row, int64_t n = 1);
   void ask_for_vectors(Pooling pooling, int64_t n_skipped);
+  template <class Visit>
+  void for_each_answer(std::span<const std::vector<int64_t>> positions, const Visit& visit) const;
   void ask_for_answers(std::span<const std::vector<int64_t>> positions);
   AskedRows place_asked();
   int64_t place_of(int64_t row) const;
