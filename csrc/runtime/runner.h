@@ -34,8 +34,8 @@ struct StepRequest {
 };
 
 struct StepResult {
-  Vector<int32_t>
-      token_ids;  // the last of each sampled sequence: an id, kNotANumber, kNothingAllowed or kDeferred
+  // The last of each sampled sequence: an id, kNotANumber, kNothingAllowed or kDeferred.
+  Vector<int32_t> token_ids;
 };
 
 struct RunCounts {
