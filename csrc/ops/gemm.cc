@@ -87,10 +87,6 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
       any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
 }
 
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
-  on_device::gemm(context, y, x, w);
-}
-
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor) {
   if (y.device == DeviceKind::cuda) return on_device::embed(context, y, w, ids, factor);

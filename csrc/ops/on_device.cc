@@ -125,39 +125,6 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   fork.join();
 }
 
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
-  const int64_t m = x.size(0), k = x.size(1), n = w.size(0);
-  TUILI_CHECK(
-      x.n_dims == 2 && w.n_dims == 2 && y.n_dims == 2 && w.size(1) == k && y.size(0) == m && y.size(1) == n,
-      "gemm: x is ", x, ", w is ", w, ", y is ", y, "; w must be [n, k], x [m, k] and y [m, n]");
-  const bool on_device = x.device == DeviceKind::cuda && w.device == x.device && y.device == x.device;
-  TUILI_CHECK(on_device, "gemm: dense weights are for cuda, and x is ", x, ", w ", w, ", y ", y,
-              "; pack them for cpu");
-  TUILI_CHECK(
-      x.dtype == DType::bf16 && w.dtype == DType::bf16 && x.is_dense() && w.is_dense() && y.is_dense(),
-      "gemm: x and w must be dense bf16, and are ", x, " and ", w);
-  TUILI_CHECK(y.dtype == DType::f32 || y.dtype == DType::bf16, "gemm: y must be f32 or bf16, and is ", y);
-  const cuda::GemmArgs args{{y.data, y.dtype},
-                            static_cast<const cuda::bf16*>(x.data),
-                            static_cast<const cuda::bf16*>(w.data),
-                            nullptr,
-                            m,
-                            n,
-                            k};
-  device::check(cuda::gemm(context.stream, args), "gemm");
-}
-
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const PackedMatrix& w) {
-  expect("gemm", "x", x, kCuda, DType::bf16);
-  expect_output("gemm", "y", y, kCuda);
-  TUILI_EXPECT(x.is_dense() && y.is_dense() && x.size(1) == w.k && y.size(1) == w.n && x.rows() == y.rows() &&
-                   !is_float(w.format),
-               "gemm: x is ", x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ", y);
-  const cuda::QuantizedGemmArgs args{
-      {y.data, y.dtype}, static_cast<const cuda::bf16*>(x.data), w, nullptr, x.rows()};
-  device::check(cuda::gemm(context.stream, args), "gemm");
-}
-
 namespace {
 
 void expect_kv(const KvPages& pages, const TensorView& k, const TensorView& v) {

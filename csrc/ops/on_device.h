@@ -40,10 +40,6 @@ void gemm_experts(const Context& context, const TensorView& y, const TensorView&
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x);
 
-// y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k], or records in device memory (quantized formats).
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const PackedMatrix& w);
-
 // ---- of a device alone: lists and pages lie in its memory
 
 using KvPages = cuda::KvPages;

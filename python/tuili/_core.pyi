@@ -864,9 +864,7 @@ class ops:
     def logprobs(logits: f32, token: int, n_best: int) -> tuple[float, list[tuple[int, float]]]:
         """Log-probability of the token, and of the n_best likeliest with their ids: equal ones by id."""
     @staticmethod
-    def gemm_on_device(
-        x: u16, w: u16 | PackedWeight, out: Literal["float32", "bfloat16"] = "float32"
-    ) -> f32 | u16:
+    def gemm_on_device(x: u16, w: u16 | PackedWeight) -> f32:
         """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16. Builds without
         CUDA lack this and those below."""
     @staticmethod
