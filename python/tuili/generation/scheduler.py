@@ -186,7 +186,7 @@ class Scheduler:
             self._pool.grow_ahead(sequences, n_steps, n_spare=len(self.running))
         return min(n_steps, self._pool.room(sequences))
 
-    def finished_step(self, plan: StepPlan, seconds: float, n_steps: int = 1) -> None:
+    def finished_step(self, plan: StepPlan, seconds: float, n_steps: int) -> None:
         """Learn what the step, or several of the same rows, took, make whole prompts findable, and take back
         what lies before the windows.
         """
