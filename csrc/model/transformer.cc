@@ -160,13 +160,7 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
   turn_and_keep(step, i, q, k, v);
 }
 
-// Whether attention writes the keys that it reads: what it may do of dense rows on the CPU.
-bool Transformer::writes_keys(const Step& step, int64_t i) const {
-  return step.part == Part::whole && step.state.key.device == DeviceKind::cpu &&
-         spec_.layers[i].latent.kv_rank == 0 && spec_.distances.places.empty();
-}
-
-// RoPE of q and k; k and v go to the layer's pages, unless attention writes them.
+// RoPE of q and k; k and v go to the layer's pages.
 void Transformer::turn_and_keep(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
                                 const TensorView& v) const {
   const LayerSpec& spec = spec_.layers[i];
@@ -176,13 +170,13 @@ void Transformer::turn_and_keep(const Step& step, int64_t i, const TensorView& q
     const RopeSpec& rope = spec_.ropes[spec.rope];
     const auto half = static_cast<int64_t>(rope.inv_freq.size());
     const TensorView cos = step.cos(spec.rope, half), sin = step.sin(spec.rope, half);
-    if (step.part == Part::whole && !writes_keys(step, i))
+    if (step.part == Part::whole)
       return ops::rope_kv_write(context, {q, k, v, cos, sin, spec.n_heads, rope.interleaved},
                                 step.kv[i].pages, slots);
-    if (step.makes_queries()) ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
-    if (step.makes_keys()) ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
+    if (step.makes_queries()) return ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
+    ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
   }
-  if (step.makes_keys() && !writes_keys(step, i)) ops::kv_write(context, step.kv[i].pages, k, v, slots);
+  if (step.makes_keys()) ops::kv_write(context, step.kv[i].pages, k, v, slots);
 }
 
 // What each row sees of the keys and values up to this step's, which are kept: the input of `output`.
@@ -191,11 +185,9 @@ TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x)
   State& s = step.state;
   project(step, i, x);
   const TensorView q = step.rows(s.query, spec.q_size()), out = step.rows(s.attended, spec.q_size());
-  const ops::NewKeys fresh{step.rows(s.key, spec.kv_size()), step.rows(s.value, spec.kv_size()),
-                           step.batch.areas[step.kv[i].area].slots.data()};
   if (spec_.distances.places.empty())
     ops::attention(step.context, attention_of(i), out, q, step.kv[i].pages, step.in_area(i),
-                   s.attention_partials, writes_keys(step, i) ? &fresh : nullptr);
+                   s.attention_partials);
   else
     attend_distances(step, i, out, q);
   if (spec.latent.kv_rank == 0) return out;

@@ -115,7 +115,6 @@ class Transformer {
   void read_source(const Step& step, int64_t i) const;
   void cross_attention_block(const Step& step, int64_t i, const TensorView& x) const;
   void project(const Step& step, int64_t i, const TensorView& x) const;
-  bool writes_keys(const Step& step, int64_t i) const;
   void turn_and_keep(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
                      const TensorView& v) const;
   void project_latent(const Step& step, int64_t i, const TensorView& x) const;

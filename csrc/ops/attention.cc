@@ -80,32 +80,17 @@ void attend_long_row(const Context& context, const AttentionSpec& spec, const Te
     context.kernels->attention_merge(args, head, 0, splits, partial(head, 0));
 }
 
-// The pages of one KV head.
-KvPages head_of(KvPages pages, int64_t head) {
-  const int64_t at = head * pages.head_dim * pages.block_size * size_of(pages.type);
-  pages.k = static_cast<uint8_t*>(pages.k) + at;
-  pages.v = static_cast<uint8_t*>(pages.v) + at;
-  if (pages.k_scale) pages.k_scale += head * pages.block_size;
-  if (pages.v_scale) pages.v_scale += head * pages.block_size;
-  pages.n_kv_heads = 1;
-  return pages;
-}
-
-void check_new(const KvPages& pages, const TensorView& k, const TensorView& v) {
-  expect("kv_write", "k", k);
-  expect("kv_write", "v", v);
-  TUILI_EXPECT(
-      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
-      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
-}
-
 }  // namespace
 
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots) {
   if (k.device == DeviceKind::cuda)
     return on_device::kv_write(context, on_device::pages_of(pages), k, v, slots);
-  check_new(pages, k, v);
+  expect("kv_write", "k", k);
+  expect("kv_write", "v", v);
+  TUILI_EXPECT(
+      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
+      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
   const int threads = context.threads_for(k.count(), kNumbersPerThread);
   // Neighbours share the lines of a page: a thread takes a line's worth of them.
   const int64_t n_pieces = round_up(k.rows(), kRowsPerPiece) / kRowsPerPiece;
@@ -141,22 +126,11 @@ int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads,
 }
 
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const BatchRows& batch, std::span<float> partials,
-               const NewKeys* fresh) {
-  const bool on_cuda = q.device == DeviceKind::cuda;
-  // With few rows of each sequence, a head's keys are written when it is its turn: their lines, which the
-  // head before has asked for, are at hand then, and remain there.
-  const auto is_one_item = [](const SequenceRows& rows) { return rows.n_rows <= kRowsPerItem; };
-  if (fresh && (on_cuda || !std::ranges::all_of(batch.on_cpu, is_one_item) ||
-                (batch.on_cpu.size() == 1 && context.n_threads > 1))) {
-    kv_write(context, pages, fresh->k, fresh->v, fresh->slots);
-    fresh = nullptr;
-  }
-  if (on_cuda)
+               const KvPages& pages, const BatchRows& batch, std::span<float> partials) {
+  if (q.device == DeviceKind::cuda)
     return on_device::attention(context, spec, out, q, on_device::pages_of(pages), batch.on_device, partials);
   const std::span<const SequenceRows> sequences = batch.on_cpu;
   check(spec, out, q, pages, sequences);
-  if (fresh) check_new(pages, fresh->k, fresh->v);
   if (sequences.size() == 1 && sequences[0].n_rows == 1 && context.n_threads > 1 &&
       sequences[0].n_keys > cpu::kKeySplit &&
       attention_partial_floats(sequences[0].n_keys, spec.n_heads, spec.head_dim) <=
@@ -180,10 +154,6 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
       for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
         for (int64_t head = 0; head < spec.n_kv_heads; ++head, ++item) {
           if (item % lanes < begin || item % lanes >= end) continue;
-          if (fresh)
-            context.kernels->kv_write(head_of(pages, head), fresh->k.f32() + head * spec.head_dim,
-                                      fresh->v.f32() + head * spec.head_dim, fresh->k.row_stride,
-                                      fresh->slots, {rows.first_row, rows.first_row + rows.n_rows});
           context.kernels->attention(args, head, {row, std::min(row + kRowsPerItem, rows.n_rows)});
         }
       }

@@ -125,7 +125,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float scale);
 
-// y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range; they lie where y does.
+// y[t, :] += table[ids[t], :].   y, table f32 [., d], dense. The ids are in range; they lie where y does.
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
 
 // ---- packing
@@ -266,17 +266,10 @@ int64_t device_keys(int64_t n_keys);
 // use.
 int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads, int64_t head_dim);
 
-// Keys and values of an attention's own rows, to be written before they are read; slots as kv_write has them.
-struct NewKeys {
-  TensorView k, v;  // f32 [n_tokens, n_kv_heads · head_dim]
-  const int32_t* slots = nullptr;
-};
-
 // out, q f32 [n_tokens, n_heads · head_dim]; out on cuda or bf16.  partials: scratch, see above; may be empty
-// on the CPU. fresh: what kv_write is to write first, of the same rows, or null.
+// on the CPU.
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const BatchRows& rows, std::span<float> partials,
-               const NewKeys* fresh = nullptr);
+               const KvPages& pages, const BatchRows& rows, std::span<float> partials);
 
 // What distances add to scores. A table has n_rows rows, of which each layer and head has made keys, which
 // queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none.

@@ -447,7 +447,9 @@ class Scheduler:
         assert standings == sorted(standings), "waiting is out of order"
         orders = [row.order for row in (*self.running, *self.waiting)]
         assert len(set(orders)) == len(orders), "a row is in two places"
-        assert len(self.running) <= self._limits.max_num_seqs, "more rows run than may"
+        searches = {id(row.beams) for row in self.running if row.beams is not None}
+        n_mates = sum(id(row.beams) in searches for row in self.waiting)
+        assert len(self.running) + n_mates <= self._limits.max_num_seqs, "more rows run, or will, than may"
         assert all(
             row.sequence.n_computed <= row.sequence.n_blocks * self._pool.block_size for row in self.running
         ), "a row has computed more tokens than it has blocks for"
