@@ -125,7 +125,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float scale);
 
-// y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range; they lie where y does.
+// y[t, :] += table[ids[t], :].   y, table f32 [., d], dense. The ids are in range; they lie where y does.
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
 
 // ---- packing
