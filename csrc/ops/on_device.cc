@@ -139,6 +139,7 @@ void expect_kv(const KvPages& pages, const TensorView& k, const TensorView& v) {
 
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
   expect_kv(pages, x.k, x.v);
+  expect("rope_kv_write", "q", x.q, kCuda);
   expect_rope(x.q, x.cos, x.sin, x.n_heads);
   TUILI_EXPECT(x.q.rows() == x.k.rows(), "rope_kv_write: q is ", x.q, ", k is ", x.k);
   const cuda::RopeKvArgs args{rope_args(x.q, x.cos, x.sin, x.n_heads, x.interleaved),

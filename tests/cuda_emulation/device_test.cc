@@ -48,6 +48,12 @@ TUILI_TEST(ops_refuse_what_their_kernels_cannot_read) {
   };
   require_error("gate must be f32", activate_error(out, a));
   require_error("gate is f32 [4, 8] on cuda, y is f32 [8, 8]", activate_error(out, y.view({4, 8})));
+  TensorView q = out, table = y.view({8, 4});
+  q.device = table.device = DeviceKind::cpu;
+  const ops::RopeKv queries_on_host{q, out, out, table, table, 1, false};
+  const cuda::KvPages pages{x.get(), w.get(), DType::bf16, 16, 1, 8, 64};
+  const auto kv_error = [&] { ops::on_device::rope_kv_write(on_device(), queries_on_host, pages, nullptr); };
+  require_error("q must be f32 on cuda", error_of(kv_error));
 }
 
 TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {
