@@ -85,7 +85,9 @@ Value choose(const std::string& text, const char* what, const Named<Value> (&cho
 
 template <class Value, size_t kCount>
 const char* name_of(Value value, const Named<Value> (&names)[kCount]) {
-  return std::ranges::find(names, value, &Named<Value>::value)->name;
+  const auto* const found = std::ranges::find(names, value, &Named<Value>::value);
+  TUILI_CHECK_KIND(ErrorKind::internal, found != std::end(names), "no name for ", static_cast<int>(value));
+  return found->name;
 }
 
 inline Format to_format(const std::string& text) {

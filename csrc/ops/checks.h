@@ -29,10 +29,9 @@ inline void expect_vector(const char* op, const char* name, const TensorView& x,
   TUILI_EXPECT(x.n_dims == 1 && x.size(0) == n, op, ": ", name, " must be f32 [", n, "], and is ", x);
 }
 
-// What kernels write for a GEMM to read: f32, on cuda or bf16.
-inline void expect_output(const char* op, const char* name, const TensorView& x, DeviceKind device) {
-  const bool is_bf16 = device == DeviceKind::cuda && x.dtype == DType::bf16;
-  expect(op, name, x, device, is_bf16 ? DType::bf16 : DType::f32);
+// Of what kernels write for a GEMM to read: f32, on cuda or bf16.
+inline DType output_type(const TensorView& y, DeviceKind device) {
+  return device == DeviceKind::cuda && y.dtype == DType::bf16 ? DType::bf16 : DType::f32;
 }
 
 // Of rope: tables for every row of x, which turn at most its heads' elements.

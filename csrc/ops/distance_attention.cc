@@ -147,18 +147,17 @@ struct Pass {
       n_items += (s.n_rows + kRowsPerTile - 1) / kRowsPerTile * count;
       work += s.n_rows * s.n_keys * count;
     }
-    context.pool->parallel_for(n_items, context.threads_for(work * spec.head_dim, 65536),
-                               [&](int64_t begin, int64_t end, int part) {
-                                 int64_t item = 0;
-                                 const SequenceRows* text = texts.data();
-                                 for (const SequenceRows& s : sequences) {
-                                   while (text->blocks != s.blocks) ++text;
-                                   for (int64_t slot = 0; slot < count; ++slot)
-                                     for (int64_t row = 0; row < s.n_rows; row += kRowsPerTile, ++item)
-                                       if (item >= begin && item < end)
-                                         attend(s, text->first_row, slot, row, part);
-                                 }
-                               });
+    const int threads = context.threads_for(work * spec.head_dim, 65536);
+    context.pool->parallel_for(n_items, threads, [&](int64_t begin, int64_t end, int part) {
+      int64_t item = 0;
+      const SequenceRows* text = texts.data();
+      for (const SequenceRows& s : sequences) {
+        while (text->blocks != s.blocks) ++text;
+        for (int64_t slot = 0; slot < count; ++slot)
+          for (int64_t row = 0; row < s.n_rows; row += kRowsPerTile, ++item)
+            if (item >= begin && item < end) attend(s, text->first_row, slot, row, part);
+      }
+    });
   }
 };
 

@@ -19,10 +19,10 @@ void split(const Context& context, int64_t n_items, int64_t weight, const Body& 
 }
 
 // y may be x, of whose shape it is.
-void expect_rows(const char* op, const TensorView& y, const TensorView& x) {
-  expect_dense(op, "x", x, x.device);
-  expect_output(op, "y", y, x.device);
-  TUILI_EXPECT(y.is_dense() && same_shape(x, y), op, ": x is ", x, ", y is ", y);
+void expect_rows(const char* op, const TensorView& y, const TensorView& x, const char* name_of_x = "x") {
+  expect_dense(op, name_of_x, x, x.device);
+  expect_dense(op, "y", y, x.device, output_type(y, x.device));
+  TUILI_EXPECT(same_shape(x, y), op, ": ", name_of_x, " is ", x, ", y is ", y);
 }
 
 void expect_norm(const char* op, const TensorView& y, const TensorView& x, const TensorView& gain) {
@@ -150,7 +150,7 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
 
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind) {
-  expect_rows("activate", y, gate);
+  expect_rows("activate", y, gate, "gate");
   const bool gated = up.data != nullptr;
   if (gated) expect_dense("activate", "up", up, y.device);
   TUILI_EXPECT(!gated || same_shape(y, up), "activate: y is ", y, ", up is ", up);
@@ -161,7 +161,9 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
 }
 
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z) {
-  for (const TensorView& part : {x, y, z}) expect_dense("add", "x, y or z", part, y.device);
+  expect_dense("add", "y", y, y.device);
+  expect_dense("add", "x", x, y.device);
+  expect_dense("add", "z", z, y.device);
   TUILI_EXPECT(same_shape(y, x) && same_shape(y, z), "add: y is ", y, ", x is ", x, ", z is ", z);
   if (y.device == DeviceKind::cuda)
     return device::check(cuda::add(context.stream, y.f32(), x.f32(), z.f32(), y.count()), "add");
@@ -205,10 +207,10 @@ void gather_rows(const Context& context, const TensorView& y, const TensorView& 
 
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x) {
-  expect_output("copy_heads", "y", y, y.device);
-  expect("copy_heads", "x", x, y.device, y.dtype);
-  TUILI_EXPECT(y.is_dense() && x.is_dense() && y.rows() == x.rows() && y.size(1) % n_heads == 0 &&
-                   x.size(1) % n_heads_x == 0 && (n_heads_x == 1 || n_heads_x == n_heads),
+  expect_dense("copy_heads", "y", y, y.device, output_type(y, y.device));
+  expect_dense("copy_heads", "x", x, y.device, y.dtype);
+  TUILI_EXPECT(y.rows() == x.rows() && y.size(1) % n_heads == 0 && x.size(1) % n_heads_x == 0 &&
+                   (n_heads_x == 1 || n_heads_x == n_heads),
                "copy_heads: x is ", x, ", y is ", y, " for ", n_heads, " and ", n_heads_x, " heads");
   const int64_t to = y.size(1) / n_heads, from = x.size(1) / n_heads_x, count = std::min(to - at, from);
   if (y.device == DeviceKind::cuda) {

@@ -139,6 +139,7 @@ void expect_kv(const KvPages& pages, const TensorView& k, const TensorView& v) {
 
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
   expect_kv(pages, x.k, x.v);
+  expect("rope_kv_write", "q", x.q, kCuda);
   expect_rope(x.q, x.cos, x.sin, x.n_heads);
   TUILI_EXPECT(x.q.rows() == x.k.rows(), "rope_kv_write: q is ", x.q, ", k is ", x.k);
   const cuda::RopeKvArgs args{rope_args(x.q, x.cos, x.sin, x.n_heads, x.interleaved),
@@ -181,7 +182,7 @@ int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int6
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
                const KvPages& pages, const Sequences& sequences, std::span<float> partials) {
   expect("attention", "q", q, kCuda);
-  expect_output("attention", "out", out, kCuda);
+  expect("attention", "out", out, kCuda, output_type(out, kCuda));
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim &&
                    pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim &&
                    spec.n_heads % spec.n_kv_heads == 0,

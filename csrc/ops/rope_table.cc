@@ -57,17 +57,17 @@ void rope_table(const Context& context, const TensorView& cos, const TensorView&
   expect_dense("rope_table", "sin", sin);
   TUILI_EXPECT(same_shape(cos, sin), "rope_table: cos is ", cos, ", sin is ", sin);
   const int64_t half = cos.size(1);
-  context.pool->parallel_for(cos.rows(), context.threads_for(cos.count(), 1024),
-                             [&](int64_t begin, int64_t end, int) {
-                               for (int64_t t = begin; t < end; ++t) {
-                                 for (int64_t i = 0; i < half; ++i) {
-                                   const float angle = static_cast<float>(positions[t]) * inv_freq[i];
-                                   const SinCos value = sin_cos(angle);
-                                   cos.f32()[t * half + i] = static_cast<float>(value.cos * factor);
-                                   sin.f32()[t * half + i] = static_cast<float>(value.sin * factor);
-                                 }
-                               }
-                             });
+  const int threads = context.threads_for(cos.count(), 1024);
+  context.pool->parallel_for(cos.rows(), threads, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(positions[t]) * inv_freq[i];
+        const SinCos value = sin_cos(angle);
+        cos.f32()[t * half + i] = static_cast<float>(value.cos * factor);
+        sin.f32()[t * half + i] = static_cast<float>(value.sin * factor);
+      }
+    }
+  });
 }
 
 }  // namespace tuili::ops

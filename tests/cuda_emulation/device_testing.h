@@ -111,7 +111,6 @@ std::vector<T> rounded_all(const std::vector<float>& values) {
   return all;
 }
 
-// What the call says is wrong.
 // y = x · wᵀ with dense w bf16 [n, k].
 inline void multiply_dense(const TensorView& y, const TensorView& x, const TensorView& w) {
   const PackedMatrix matrix{
@@ -121,6 +120,7 @@ inline void multiply_dense(const TensorView& y, const TensorView& x, const Tenso
   ops::gemm({}, input, {&map, 1}, ops::Compute::automatic);
 }
 
+// What the call says is wrong.
 inline std::string error_of(const std::function<void()>& call) {
   try {
     call();
