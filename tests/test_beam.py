@@ -340,6 +340,39 @@ def test_a_search_that_runs_gets_its_places_before_a_more_urgent_one(first, seco
     assert is_idle(engine)
 
 
+@pytest.mark.parametrize("n_beams", [2, 4])
+def test_a_search_that_waits_for_its_places_is_overtaken_by_nobody(n_beams):
+    engine = make_engine(max_num_seqs=4, prefix_caching=False)
+    running = [engine.submit(codes(c), sampling(max_tokens=10 + i)) for i, c in enumerate("abc")]
+    engine.step()
+    search = engine.submit(codes("d"), sampling(max_tokens=5, num_beams=n_beams))
+    behind = [engine.submit(codes(c), sampling(max_tokens=1)) for c in "efghij"]
+    while not running[-n_beams + 1].done:
+        assert not any(handle.done for handle in behind), "who came later took a place that the search needs"
+        engine.step()
+        engine.scheduler.check_invariants()
+    for _ in range(10):
+        engine.step()
+    assert search.done
+    drain(engine)
+    assert all(handle.done for handle in behind) and is_idle(engine)
+
+
+def test_who_waits_takes_no_place_that_a_search_keeps_for_its_mates():
+    engine = make_engine(max_num_seqs=4, prefix_caching=False, prefill_chunk=4)
+    search = engine.submit(codes("a" * 20), sampling(max_tokens=5, num_beams=3))
+    engine.step()
+    others = [engine.submit(codes(c), sampling(max_tokens=30, priority=-1)) for c in "bcde"]
+    engine.step()
+    assert [row.request is search._request for row in engine.scheduler.running] == [True, False]
+    while not search.done:
+        engine.step()
+        engine.scheduler.check_invariants()
+    assert not engine.scheduler.n_preemptions
+    drain(engine)
+    assert all(handle.done for handle in others) and is_idle(engine)
+
+
 def test_a_search_that_is_nearly_done_counts_as_nearly_done():
     engine = make_engine()
     handle = engine.submit(codes("a"), sampling(max_tokens=40, num_beams=2, ignore_eos=True))
