@@ -297,7 +297,7 @@ Case activation(int64_t count) {
   return {join("silu gated ", count), 10.0 * count, 0, make};
 }
 
-enum class Choice { argmax, draw, draw_likeliest };
+enum class Choice { greedy, draw, draw_likeliest };
 
 Case choice(Choice kind, int64_t n_rows, int64_t n_vocab) {
   const auto make = [=] {
@@ -305,18 +305,18 @@ Case choice(Choice kind, int64_t n_rows, int64_t n_vocab) {
     const auto logits = buffer(n_rows * n_vocab * 4 * copies, Fill::floats),
                tokens = buffer(n_rows * 4, Fill::codes);
     cuda::Draw draw{7, 3, 0.8f};
+    if (kind == Choice::greedy) draw.temperature = 0;
     if (kind == Choice::draw_likeliest) draw.top_k = 40;
     const auto draws = uploaded(std::vector<cuda::Draw>(static_cast<size_t>(n_rows), draw));
     return [=](cudaStream_t stream, int turn) {
       const float* const rows = logits->get<float>(turn % copies * n_rows * n_vocab * 4);
       int32_t* const to = tokens->get<int32_t>();
       const auto* const asked = draws->get<cuda::Draw>();
-      check(kind == Choice::argmax ? cuda::argmax(stream, to, rows, n_rows, n_vocab)
-            : kind == Choice::draw ? cuda::draw(stream, to, rows, asked, n_rows, n_vocab)
-                                   : cuda::draw_likeliest(stream, to, rows, asked, n_rows, n_vocab));
+      const auto launch = kind == Choice::draw_likeliest ? cuda::draw_likeliest : cuda::draw;
+      check(launch(stream, to, rows, asked, n_rows, n_vocab));
     };
   };
-  constexpr const char* kNames[] = {"argmax ", "draw ", "draw top_k 40 "};
+  constexpr const char* kNames[] = {"draw greedily ", "draw ", "draw top_k 40 "};
   return {join(kNames[static_cast<int>(kind)], n_rows, " × ", n_vocab), 4.0 * n_rows * n_vocab, 0, make};
 }
 
@@ -335,7 +335,7 @@ std::vector<Case> all_cases() {
   for (const int64_t n_rows : {512, 2048, 8192}) cases.push_back(attention(1, n_rows, n_rows));
   for (const int64_t n_rows : {1, 16, 4096}) cases.push_back(norm(n_rows, 4096));
   for (const int64_t n_rows : {1, 16, 4096}) cases.push_back(activation(n_rows * 14336));
-  for (const Choice kind : {Choice::argmax, Choice::draw, Choice::draw_likeliest})
+  for (const Choice kind : {Choice::greedy, Choice::draw, Choice::draw_likeliest})
     for (const int64_t n_rows : {1, 16}) cases.push_back(choice(kind, n_rows, 131072));
   return cases;
 }

@@ -116,6 +116,20 @@ def test_searches_that_hold_each_others_blocks_go_on():
     assert is_idle(engine)
 
 
+def test_searches_begin_in_one_step_and_their_beams_stand_together():
+    engine = make_engine(prefix_caching=False, max_num_seqs=16)
+    handles = [engine.submit(codes(c), sampling(max_tokens=4, num_beams=3)) for c in "adgjmp"]
+    engine.step()
+    assert len(engine.scheduler.running) == 5, "all that have places for their mates"
+    engine.step()
+    searches = [id(row.beams) for row in engine.scheduler.running]
+    assert len(searches) == 15
+    assert searches == [search for search in dict.fromkeys(searches) for _ in range(3)]
+    drain(engine)
+    assert all(handle.result(timeout=0).outputs for handle in handles)
+    assert is_idle(engine)
+
+
 def test_the_best_of_fewer_beams_than_searched_are_returned():
     golden = next(g for g in GOLDENS if g["num_beams"] == 4 and g["max_new_tokens"] == 9)
     engine = make_engine(model=built("llama"))
@@ -324,6 +338,39 @@ def test_a_search_that_runs_gets_its_places_before_a_more_urgent_one(first, seco
         engine.step()
     assert early.done and late.done and not engine.scheduler.n_preemptions
     assert is_idle(engine)
+
+
+@pytest.mark.parametrize("n_beams", [2, 4])
+def test_a_search_that_waits_for_its_places_is_overtaken_by_nobody(n_beams):
+    engine = make_engine(max_num_seqs=4, prefix_caching=False)
+    running = [engine.submit(codes(c), sampling(max_tokens=10 + i)) for i, c in enumerate("abc")]
+    engine.step()
+    search = engine.submit(codes("d"), sampling(max_tokens=5, num_beams=n_beams))
+    behind = [engine.submit(codes(c), sampling(max_tokens=1)) for c in "efghij"]
+    while not running[-n_beams + 1].done:
+        assert not any(handle.done for handle in behind), "who came later took a place that the search needs"
+        engine.step()
+        engine.scheduler.check_invariants()
+    for _ in range(10):
+        engine.step()
+    assert search.done
+    drain(engine)
+    assert all(handle.done for handle in behind) and is_idle(engine)
+
+
+def test_who_waits_takes_no_place_that_a_search_keeps_for_its_mates():
+    engine = make_engine(max_num_seqs=4, prefix_caching=False, prefill_chunk=4)
+    search = engine.submit(codes("a" * 20), sampling(max_tokens=5, num_beams=3))
+    engine.step()
+    others = [engine.submit(codes(c), sampling(max_tokens=30, priority=-1)) for c in "bcde"]
+    engine.step()
+    assert [row.request is search._request for row in engine.scheduler.running] == [True, False]
+    while not search.done:
+        engine.step()
+        engine.scheduler.check_invariants()
+    assert not engine.scheduler.n_preemptions
+    drain(engine)
+    assert all(handle.done for handle in others) and is_idle(engine)
 
 
 def test_a_search_that_is_nearly_done_counts_as_nearly_done():

@@ -125,12 +125,3 @@ def test_attention_refuses_what_it_cannot_compute(wrong, of):
     wide = normal(1, 1, 2, 264)
     with pytest.raises(InvalidParameterError, match="heads of 264"):
         ops.attention_on_device(wide, wide, wide)
-
-
-@on_device
-def test_statistics_of_logits_have_the_bits_of_the_cpu():
-    logits = normal(1, 3, 3000, scale=4.0)
-    largest, total, first = ops.softmax_stats_on_device(logits)
-    for row, stats in zip(logits, zip(largest, total, strict=True), strict=True):
-        assert ops.softmax_stats(row) == stats
-    assert first.tolist() == logits.argmax(axis=1).tolist()

@@ -8,17 +8,13 @@
 
 namespace tuili {
 
-// One kind per class of python/tuili/errors.py; bindings/module.cc translates.
+// Classes of python/tuili/errors.py that the core raises; bindings/module.cc translates.
 enum class ErrorKind {
   invalid_parameter,
   model_format,
-  model_limit,
   model_unsupported,
   token_id,
-  kv_cache_exhausted,
   out_of_memory,
-  numeric,
-  engine_closed,
   engine_forked,
   device_lost,
   internal,

@@ -7,48 +7,37 @@
 namespace tuili::bindings {
 namespace {
 
-DType to_output(const std::string& text) {
-  return choose<DType>(text, "out", {{"float32", DType::f32}, {"bfloat16", DType::bf16}});
-}
-
 TensorView view(const OnDevice& memory, DType dtype, std::initializer_list<int64_t> shape) {
   return {memory.as<void>(), dtype, shape, DeviceKind::cuda};
 }
 
-// y [m, n] as float32, or as uint16 holding bfloat16, of what `multiply` writes.
-template <class Multiply>
-py::array product(int64_t m, int64_t n, DType dtype, const Multiply& multiply) {
-  const OnDevice y(nullptr, m * n * size_of(dtype));
-  multiply(view(y, dtype, {m, n}));
-  py::array result = dtype == DType::f32 ? py::array(FloatArray({m, n})) : py::array(HalfArray({m, n}));
-  y.copy_to(result.mutable_data());
-  return result;
+// y [m, n] of bfloat16 x [m, k] and weights in device memory.
+FloatArray product(const HalfArray& x, const PackedMatrix& w) {
+  check_dims(x, "x", 2);
+  TUILI_CHECK(x.shape(1) == w.k, "x has rows of ", x.shape(1), "; w has rows of ", w.k);
+  const int64_t m = x.shape(0);
+  const OnDevice xs(x.data(), x.nbytes()), ys(nullptr, m * w.n * int64_t{sizeof(float)});
+  ops::Activations input{view(xs, DType::bf16, {m, w.k}), {}};
+  const ops::LinearMap map{view(ys, DType::f32, {m, w.n}), &w};
+  ops::gemm(OneCall(std::nullopt).context, input, {&map, 1}, ops::Compute::automatic);
+  FloatArray y({m, w.n});
+  ys.copy_to(y.mutable_data());
+  return y;
 }
 
-py::array gemm_dense(const HalfArray& x, const HalfArray& w, const std::string& out) {
-  check_dims(x, "x", 2);
+FloatArray gemm_dense(const HalfArray& x, const HalfArray& w) {
   check_dims(w, "w", 2);
-  const int64_t m = x.shape(0), k = x.shape(1), n = w.shape(0);
-  TUILI_CHECK(k == w.shape(1), "x has rows of ", k, "; w has rows of ", w.shape(1));
-  const OnDevice xs(x.data(), x.nbytes()), ws(w.data(), w.nbytes());
-  return product(m, n, to_output(out), [&](const TensorView& y) {
-    ops::gemm(OneCall(std::nullopt).context, y, view(xs, DType::bf16, {m, k}), view(ws, DType::bf16, {n, k}));
-  });
+  const OnDevice ws(w.data(), w.nbytes());
+  return product(x, {.format = Format::bf16, .n = w.shape(0), .k = w.shape(1), .codes = ws.as<uint8_t>()});
 }
 
-py::array gemm_packed(const HalfArray& x, const PackedWeight& w, const std::string& out) {
-  check_dims(x, "x", 2);
-  const int64_t m = x.shape(0), k = w.matrix.k;
-  TUILI_CHECK(x.shape(1) == k, "x has rows of ", x.shape(1), "; w has rows of ", k);
-  const OneCall call(std::nullopt);
-  const Buffer arranged(ops::device_bytes(w.matrix.format, w.matrix.n, k));
-  ops::arrange_for_device(call.context, arranged.data(), w.matrix);
-  const OnDevice xs(x.data(), x.nbytes()), records(arranged.data(), arranged.bytes());
-  const PackedMatrix matrix{
-      .format = w.matrix.format, .n = w.matrix.n, .k = k, .codes = records.as<uint8_t>()};
-  return product(m, w.matrix.n, to_output(out), [&](const TensorView& y) {
-    ops::on_device::gemm(call.context, y, view(xs, DType::bf16, {m, k}), matrix);
-  });
+FloatArray gemm_packed(const HalfArray& x, const PackedWeight& w) {
+  const Format format = w.matrix.format;
+  const int64_t n = w.matrix.n, k = w.matrix.k;
+  const Buffer arranged(ops::device_bytes(format, n, k));
+  ops::arrange_for_device(OneCall(std::nullopt).context, arranged.data(), w.matrix);
+  const OnDevice records(arranged.data(), arranged.bytes());
+  return product(x, {.format = format, .n = n, .k = k, .codes = records.as<uint8_t>()});
 }
 
 struct AttentionOptions {
@@ -147,34 +136,14 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});
 }
 
-py::tuple softmax_stats(const FloatArray& logits) {
-  check_dims(logits, "logits", 2);
-  TUILI_CHECK(logits.shape(1) >= 1, "the rows are empty");
-  const int64_t n_rows = logits.shape(0);
-  const OnDevice rows(logits.data(), logits.nbytes()), max(nullptr, n_rows * 4), sum(nullptr, n_rows * 4),
-      tokens(nullptr, n_rows * 4);
-  const OneCall call(std::nullopt);
-  const TensorView all = view(rows, DType::f32, {n_rows, logits.shape(1)});
-  ops::on_device::softmax_stats(call.context, view(max, DType::f32, {n_rows}),
-                                view(sum, DType::f32, {n_rows}), all);
-  ops::on_device::argmax(call.context, view(tokens, DType::i32, {n_rows}), all);
-  FloatArray maxima(n_rows), sums(n_rows);
-  py::array_t<int32_t> first(n_rows);
-  max.copy_to(maxima.mutable_data());
-  sum.copy_to(sums.mutable_data());
-  tokens.copy_to(first.mutable_data());
-  return py::make_tuple(maxima, sums, first);
-}
-
 }  // namespace
 
 void bind_device_ops(py::module_& ops) {
-  ops.def("gemm_on_device", &gemm_dense, "x"_a, "w"_a, "out"_a = "float32");
-  ops.def("gemm_on_device", &gemm_packed, "x"_a, "w"_a, "out"_a = "float32");
+  ops.def("gemm_on_device", &gemm_dense, "x"_a, "w"_a);
+  ops.def("gemm_on_device", &gemm_packed, "x"_a, "w"_a);
   ops.def("attention_on_device", &attention, "q"_a, "k"_a, "v"_a, py::kw_only(), "position"_a = 0,
           "causal"_a = true, "window"_a = 0, "scale"_a = 1.0f, "softcap"_a = 0.0f, "kv_dtype"_a = "bfloat16",
           "block_size"_a = 32);
-  ops.def("softmax_stats_on_device", &softmax_stats, "logits"_a);
 }
 
 }  // namespace tuili::bindings

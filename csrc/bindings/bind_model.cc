@@ -12,48 +12,27 @@
 namespace tuili::bindings {
 namespace {
 
-const char* name_of(ModelKind kind) {
-  switch (kind) {
-    case ModelKind::decoder: return "decoder";
-    case ModelKind::encoder: return "encoder";
-    case ModelKind::encoder_decoder: return "encoder-decoder";
-  }
-  return "?";
-}
+constexpr Named<ModelKind> kKinds[] = {{"decoder", ModelKind::decoder},
+                                       {"encoder", ModelKind::encoder},
+                                       {"encoder-decoder", ModelKind::encoder_decoder}};
+constexpr Named<Norm> kNorms[] = {{"rms", Norm::rms}, {"layer", Norm::layer}};
+constexpr Named<NormPlacement> kPlacements[] = {{"pre", NormPlacement::pre},
+                                                {"post", NormPlacement::post},
+                                                {"sandwich", NormPlacement::sandwich},
+                                                {"branch", NormPlacement::branch},
+                                                {"normed_residual", NormPlacement::normed_residual},
+                                                {"parallel", NormPlacement::parallel},
+                                                {"parallel_two", NormPlacement::parallel_two}};
+constexpr Named<QkNorm> kQkNorms[] = {
+    {"none", QkNorm::none}, {"heads", QkNorm::heads}, {"whole", QkNorm::whole}, {"layer", QkNorm::layer}};
+constexpr Named<Scoring> kScorings[] = {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}};
+constexpr Named<HeadRows> kHeadRows[] = {
+    {"all", HeadRows::all}, {"first", HeadRows::first}, {"last", HeadRows::last}, {"mean", HeadRows::mean}};
 
-const char* name_of(NormPlacement placement) {
-  switch (placement) {
-    case NormPlacement::pre: return "pre";
-    case NormPlacement::post: return "post";
-    case NormPlacement::sandwich: return "sandwich";
-    case NormPlacement::branch: return "branch";
-    case NormPlacement::normed_residual: return "normed_residual";
-    case NormPlacement::parallel: return "parallel";
-    case NormPlacement::parallel_two: return "parallel_two";
-  }
-  return "?";
-}
-
-const char* name_of(QkNorm norm) {
-  switch (norm) {
-    case QkNorm::none: return "none";
-    case QkNorm::heads: return "heads";
-    case QkNorm::whole: return "whole";
-    case QkNorm::layer: return "layer";
-  }
-  return "?";
-}
-
-const char* name_of(ops::Activation activation) {
-  switch (activation) {
-    case ops::Activation::silu: return "silu";
-    case ops::Activation::gelu: return "gelu";
-    case ops::Activation::gelu_tanh: return "gelu_tanh";
-    case ops::Activation::relu: return "relu";
-    case ops::Activation::quick_gelu: return "quick_gelu";
-    case ops::Activation::relu_squared: return "relu_squared";
-  }
-  return "?";
+// A property with the name of an enumerator.
+template <class Spec, class Value, size_t kCount>
+auto named(Value Spec::* member, const Named<Value> (&names)[kCount]) {
+  return [member, &names](const Spec& spec) { return name_of(spec.*member, names); };
 }
 
 void bind_rope_spec(py::module_& module) {
@@ -97,8 +76,7 @@ MoeSpec make_moe(int64_t n_experts, int64_t n_used, int64_t d_ff, const std::str
   return {.n_experts = n_experts,
           .n_used = n_used,
           .d_ff = d_ff,
-          .scoring = choose<Scoring>(scoring, "scoring",
-                                     {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}}),
+          .scoring = choose(scoring, "scoring", kScorings),
           .normalize = normalize,
           .scale = scale,
           .n_groups = n_groups,
@@ -120,8 +98,7 @@ void bind_moe_spec(py::module_& module) {
       .def_readonly("n_experts", &MoeSpec::n_experts)
       .def_readonly("n_used", &MoeSpec::n_used)
       .def_readonly("d_ff", &MoeSpec::d_ff)
-      .def_property_readonly(
-          "scoring", [](const MoeSpec& s) { return s.scoring == Scoring::softmax ? "softmax" : "sigmoid"; })
+      .def_property_readonly("scoring", named(&MoeSpec::scoring, kScorings))
       .def_readonly("normalize", &MoeSpec::normalize)
       .def_readonly("scale", &MoeSpec::scale)
       .def_readonly("n_groups", &MoeSpec::n_groups)
@@ -157,26 +134,15 @@ LayerSpec make_layer(int64_t n_heads, int64_t n_kv_heads, int64_t head_dim, int6
                      bool sinks, float residual_scale, bool qkv_bias, bool output_bias, bool mlp_bias,
                      const std::optional<MoeSpec>& moe, const std::optional<LatentSpec>& latent,
                      int64_t weights_of, bool attention_norm, bool cross_attention) {
-  const auto placement = choose<NormPlacement>(norm_placement, "norm_placement",
-                                               {{"pre", NormPlacement::pre},
-                                                {"post", NormPlacement::post},
-                                                {"sandwich", NormPlacement::sandwich},
-                                                {"branch", NormPlacement::branch},
-                                                {"normed_residual", NormPlacement::normed_residual},
-                                                {"parallel", NormPlacement::parallel},
-                                                {"parallel_two", NormPlacement::parallel_two}});
-  const auto norm_of_qk = choose<QkNorm>(
-      qk_norm, "qk_norm",
-      {{"none", QkNorm::none}, {"heads", QkNorm::heads}, {"whole", QkNorm::whole}, {"layer", QkNorm::layer}});
   return {.n_heads = n_heads,
           .n_kv_heads = n_kv_heads,
           .head_dim = head_dim,
           .d_ff = d_ff,
-          .norm_placement = placement,
+          .norm_placement = choose(norm_placement, "norm_placement", kPlacements),
           .attention_norm = attention_norm,
           .activation = to_activation(activation),
           .gated = gated,
-          .qk_norm = norm_of_qk,
+          .qk_norm = choose(qk_norm, "qk_norm", kQkNorms),
           .qkv_clip = qkv_clip,
           .rope = rope,
           .position_bias = position_bias,
@@ -230,10 +196,10 @@ void bind_layer_spec(py::module_& module) {
       .def_readonly("n_kv_heads", &LayerSpec::n_kv_heads)
       .def_readonly("head_dim", &LayerSpec::head_dim)
       .def_readonly("d_ff", &LayerSpec::d_ff)
-      .def_property_readonly("norm_placement", [](const LayerSpec& s) { return name_of(s.norm_placement); })
-      .def_property_readonly("activation", [](const LayerSpec& s) { return name_of(s.activation); })
+      .def_property_readonly("norm_placement", named(&LayerSpec::norm_placement, kPlacements))
+      .def_property_readonly("activation", named(&LayerSpec::activation, kActivations))
       .def_readonly("gated", &LayerSpec::gated)
-      .def_property_readonly("qk_norm", [](const LayerSpec& s) { return name_of(s.qk_norm); })
+      .def_property_readonly("qk_norm", named(&LayerSpec::qk_norm, kQkNorms))
       .def_readonly("qkv_clip", &LayerSpec::qkv_clip)
       .def_readonly("position_bias", &LayerSpec::position_bias)
       .def_readonly("sinks", &LayerSpec::sinks)
@@ -255,11 +221,7 @@ void bind_layer_spec(py::module_& module) {
 
 TaskHead make_task_head(int64_t n_out, const std::string& rows, int64_t d_inner, bool dense_bias,
                         const std::string& activation, bool norm, bool out_bias, bool tied) {
-  TaskHead head{.rows = choose<HeadRows>(rows, "rows",
-                                         {{"all", HeadRows::all},
-                                          {"first", HeadRows::first},
-                                          {"last", HeadRows::last},
-                                          {"mean", HeadRows::mean}}),
+  TaskHead head{.rows = choose(rows, "rows", kHeadRows),
                 .d_inner = d_inner,
                 .dense_bias = dense_bias,
                 .tanh = activation == "tanh",
@@ -303,10 +265,7 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                      float logit_scale, bool project_last, const TaskHead& task_head,
                      const std::optional<ModelSpec>& encoder, bool shares_embedding, bool norm_projected,
                      const DistanceSpec& distances, const ConvolutionSpec& convolution) {
-  ModelSpec spec{.kind = choose<ModelKind>(kind, "kind",
-                                           {{"decoder", ModelKind::decoder},
-                                            {"encoder", ModelKind::encoder},
-                                            {"encoder-decoder", ModelKind::encoder_decoder}}),
+  ModelSpec spec{.kind = choose(kind, "kind", kKinds),
                  .n_vocab = n_vocab,
                  .d_model = d_model,
                  .max_positions = max_positions,
@@ -320,7 +279,7 @@ ModelSpec make_model(const std::string& kind, int64_t n_vocab, int64_t d_model, 
                  .padding_id = padding_id,
                  .n_token_types = n_token_types,
                  .embedding_norm = embedding_norm,
-                 .norm = choose<Norm>(norm, "norm", {{"rms", Norm::rms}, {"layer", Norm::layer}}),
+                 .norm = choose(norm, "norm", kNorms),
                  .norm_eps = norm_eps,
                  .final_norm = final_norm,
                  .has_head = has_head,
@@ -351,7 +310,7 @@ void bind_model_spec(py::module_& module) {
            "task_head"_a = TaskHead(), "encoder"_a = py::none(), "shares_embedding"_a = false,
            "norm_projected"_a = false, "distances"_a = DistanceSpec(), "convolution"_a = ConvolutionSpec())
       .def("without_words", &without_words, "task_head"_a = TaskHead(), py::kw_only(), "causal"_a = true)
-      .def_property_readonly("kind", [](const ModelSpec& s) { return name_of(s.kind); })
+      .def_property_readonly("kind", named(&ModelSpec::kind, kKinds))
       .def_property_readonly(
           "encoder",
           [](const ModelSpec& s) { return s.encoder.empty() ? std::nullopt : std::optional(s.encoder[0]); })
@@ -367,7 +326,7 @@ void bind_model_spec(py::module_& module) {
       .def_readonly("padding_id", &ModelSpec::padding_id)
       .def_readonly("n_token_types", &ModelSpec::n_token_types)
       .def_readonly("embedding_norm", &ModelSpec::embedding_norm)
-      .def_property_readonly("norm", [](const ModelSpec& s) { return s.norm == Norm::rms ? "rms" : "layer"; })
+      .def_property_readonly("norm", named(&ModelSpec::norm, kNorms))
       .def_readonly("norm_eps", &ModelSpec::norm_eps)
       .def_readonly("final_norm", &ModelSpec::final_norm)
       .def_readonly("has_head", &ModelSpec::has_head)

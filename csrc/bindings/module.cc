@@ -16,13 +16,9 @@ const char* class_of(ErrorKind kind) {
   switch (kind) {
     case ErrorKind::invalid_parameter: return "InvalidParameterError";
     case ErrorKind::model_format: return "ModelFormatError";
-    case ErrorKind::model_limit: return "ModelLimitError";
     case ErrorKind::model_unsupported: return "ModelUnsupportedError";
     case ErrorKind::token_id: return "TokenIdError";
-    case ErrorKind::kv_cache_exhausted: return "KVCacheExhaustedError";
     case ErrorKind::out_of_memory: return "EngineOutOfMemoryError";
-    case ErrorKind::numeric: return "NumericError";
-    case ErrorKind::engine_closed: return "EngineClosedError";
     case ErrorKind::engine_forked: return "EngineForkedError";
     case ErrorKind::device_lost: return "EngineDeadError";
     case ErrorKind::internal: return "TuiliError";

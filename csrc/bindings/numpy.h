@@ -5,8 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -66,16 +66,28 @@ inline void check_length(const py::array& array, const char* name, int64_t lengt
   TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length, "]");
 }
 
-// The enumerator that a string names; `choices` are (name, value).
+// An enumerator as Python writes it.
 template <class Value>
-Value choose(const std::string& text, const char* name,
-             std::initializer_list<std::pair<const char*, Value>> choices) {
+struct Named {
+  const char* name;
+  Value value;
+};
+
+template <class Value, size_t kCount>
+Value choose(const std::string& text, const char* what, const Named<Value> (&choices)[kCount]) {
   std::string known;
-  for (const auto& [choice, value] : choices) {
-    if (text == choice) return value;
-    known += (known.empty() ? "\"" : ", \"") + std::string(choice) + "\"";
+  for (const auto& [name, value] : choices) {
+    if (text == name) return value;
+    known += (known.empty() ? "\"" : ", \"") + std::string(name) + "\"";
   }
-  throw Error(ErrorKind::invalid_parameter, join(name, " must be one of ", known));
+  throw Error(ErrorKind::invalid_parameter, join(what, " must be one of ", known));
+}
+
+template <class Value, size_t kCount>
+const char* name_of(Value value, const Named<Value> (&names)[kCount]) {
+  const auto* const found = std::ranges::find(names, value, &Named<Value>::value);
+  TUILI_CHECK_KIND(ErrorKind::internal, found != std::end(names), "no name for ", static_cast<int>(value));
+  return found->name;
 }
 
 inline Format to_format(const std::string& text) {
@@ -123,14 +135,15 @@ inline std::string name_of(Device device) {
   return device.ordinal == 0 ? "cuda" : join("cuda:", device.ordinal);
 }
 
+inline constexpr Named<ops::Activation> kActivations[] = {{"silu", ops::Activation::silu},
+                                                          {"gelu", ops::Activation::gelu},
+                                                          {"gelu_tanh", ops::Activation::gelu_tanh},
+                                                          {"relu", ops::Activation::relu},
+                                                          {"quick_gelu", ops::Activation::quick_gelu},
+                                                          {"relu_squared", ops::Activation::relu_squared}};
+
 inline ops::Activation to_activation(const std::string& text) {
-  return choose<ops::Activation>(text, "activation",
-                                 {{"silu", ops::Activation::silu},
-                                  {"gelu", ops::Activation::gelu},
-                                  {"gelu_tanh", ops::Activation::gelu_tanh},
-                                  {"relu", ops::Activation::relu},
-                                  {"quick_gelu", ops::Activation::quick_gelu},
-                                  {"relu_squared", ops::Activation::relu_squared}});
+  return choose(text, "activation", kActivations);
 }
 
 }  // namespace tuili::bindings

@@ -29,8 +29,7 @@ struct StepBatch {
   std::span<const int32_t> token_types;    // [n_tokens]
   std::span<const int32_t> position_rows;  // [n_tokens]: of the table of learned positions
   std::span<const AreaRows> areas;
-  ops::BatchRows
-      sources;  // encoder-decoders: the same rows, over the keys and values that keep_source has left
+  ops::BatchRows sources;          // the same rows, over what keep_source has left for cross-attention
   std::optional<AskedRows> asked;  // none: all rows
 
   int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }

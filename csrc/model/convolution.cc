@@ -14,9 +14,8 @@ void Transformer::convolve(const Step& step) const {
   const ConvolutionSpec& spec = spec_.convolution;
   const int64_t d = spec_.d_model;
   const TensorView h = step.rows(step.state.hidden, d), mixed = step.rows(step.state.mixed, d);
-  ops::Activations input = step.input(step.rows(step.state.taps, d * spec.n_taps));
-  const ops::LinearMap map = map_of(mixed, weights_.convolution);
-  ops::gemm(step.context, input, {&map, 1}, compute_);
+  const TensorView taps = step.rows(step.state.taps, d * spec.n_taps);
+  linear(step.context, mixed, step.input(taps), weights_.convolution);
   if (spec.activation)
     ops::activate(step.context, mixed, mixed, TensorView(), *spec.activation);
   else

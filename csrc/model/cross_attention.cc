@@ -23,9 +23,7 @@ void Transformer::cross_attention_block(const Step& step, int64_t i, const Tenso
   const LayerWeights& w = weights_.layers[i];
   const TensorView q = step.rows(step.state.query, spec.q_size());
   const TensorView out = step.rows(step.state.attended, spec.q_size());
-  ops::Activations input = step.input(x);
-  const ops::LinearMap query = map_of(q, w.cross_query);
-  ops::gemm(step.context, input, {&query, 1}, compute_);
+  linear(step.context, q, step.input(x), w.cross_query);
   const ops::AttentionSpec attention{.n_heads = spec.n_heads,
                                      .n_kv_heads = spec.n_kv_heads,
                                      .head_dim = spec.head_dim,
@@ -33,9 +31,7 @@ void Transformer::cross_attention_block(const Step& step, int64_t i, const Tenso
                                      .scale = spec.attention_scale};
   ops::attention(step.context, attention, out, q, step.kv[i].pages, step.sources(),
                  step.state.attention_partials);
-  ops::Activations attended = step.input(out);
-  const ops::LinearMap output = map_of(step.rows(step.state.mixed, spec_.d_model), w.cross_output);
-  ops::gemm(step.context, attended, {&output, 1}, compute_);
+  linear(step.context, step.rows(step.state.mixed, spec_.d_model), step.input(out), w.cross_output);
 }
 
 // What a layer does between attention and MLP.

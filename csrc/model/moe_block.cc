@@ -81,10 +81,8 @@ void Transformer::add_shared(const Step& step, const LayerSpec& layer, const Moe
   const TensorView out = step.rows(s.routed.rows, spec_.d_model);  // the experts are done with it
   mlp(step, layer, w.shared, out, x, step.rows(s.gate, d_ff), step.rows(s.up, d_ff));
   if (!layer.moe.shared_gate) return ops::add(context, mixed, mixed, out);
-  ops::Activations input = step.input(x);
   const TensorView gate = step.rows(s.routed.shared_gate, 1);
-  const ops::LinearMap map = map_of(gate, w.shared_gate);
-  ops::gemm(context, input, {&map, 1}, compute_);
+  linear(context, gate, step.input(x), w.shared_gate);
   ops::add_gated(context, mixed, out, gate);
 }
 

@@ -93,8 +93,8 @@ struct LatentSpec {
 // Scores from the distance of query and key, learned as a table whose rows each layer maps to keys and
 // queries of its own (DeBERTa: He et al. 2021, "Decoding-enhanced BERT with disentangled attention").
 struct DistanceSpec {
-  std::vector<int32_t>
-      places;  // [size]: the row of distance i - origin, query minus key; empty: no such scores
+  // [size]: the row of distance i - origin, query minus key; empty: no such scores
+  std::vector<int32_t> places;
   int64_t origin = 0;
   int64_t n_rows = 0;    // of the table, each of d_model numbers
   bool keys = false;     // queries meet the table's keys
@@ -182,11 +182,11 @@ struct ModelSpec {
   bool head_bias = false;
   float logit_softcap = 0;
   float logit_scale = 1;
-  bool project_last = false;  // the map from d_embedding stands, with a bias, behind positions, token types
-                              // and norm, which have that width too (ALBERT)
-  bool norm_projected =
-      false;           // with project_last: the norm stands behind the map, which has no bias (DeBERTa)
-  TaskHead task_head;  // of encoders
+  bool project_last = false;    // the map from d_embedding stands, with a bias, behind positions, token types
+                                // and norm, which have that width too (ALBERT)
+  bool norm_projected = false;  // with project_last: the norm stands behind the map, which has no bias
+                                // (DeBERTa)
+  TaskHead task_head;           // of encoders
   std::vector<ModelSpec> encoder;  // of encoder-decoders, one: its hidden states are what all layers'
                                    // cross-attention sees; the rest is the decoder. An encoder with one is
                                    // such a decoder that reads whole texts, for a task head

@@ -48,8 +48,4 @@ inline ops::LinearMap map_of(const TensorView& y, const Linear& linear) {
   return {y, &linear.w, linear.bias};
 }
 
-// y += (x · downᵀ) · upᵀ, once per adapter; after the maps of the same input, whose quantized rows it reuses.
-void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activations& x,
-                  const LowRank* adapter, ops::Compute compute);
-
 }  // namespace tuili

@@ -50,17 +50,6 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   return state;
 }
 
-void add_low_rank(const ops::Context& context, const TensorView& y, ops::Activations& x,
-                  const LowRank* adapter, ops::Compute compute) {
-  if (adapter == nullptr) return;
-  const TensorView inner = adapter->inner.slice(0, y.rows()), delta = adapter->delta.slice(0, y.rows());
-  const ops::LinearMap down{inner, &adapter->down}, up{delta, &adapter->up};
-  ops::gemm(context, x, {&down, 1}, compute);
-  ops::Activations middle{inner, adapter->inner_room};
-  ops::gemm(context, middle, {&up, 1}, compute);
-  ops::add(context, y, y, delta);
-}
-
 namespace {
 
 // A layer norm of each head of x [n_tokens, n_heads · head_dim], in place.
@@ -78,6 +67,13 @@ void layer_norm_heads(const ops::Context& context, const TensorView& x, const st
 
 }  // namespace
 
+// y = w(x)
+void Transformer::linear(const ops::Context& context, const TensorView& y, ops::Activations x,
+                         const Linear& w) const {
+  const ops::LinearMap map = map_of(y, w);
+  ops::gemm(context, x, {&map, 1}, compute_);
+}
+
 void Transformer::norm(const Step& step, const TensorView& y, const TensorView& x,
                        const NormWeights& weights) const {
   const int64_t width = x.size(1);
@@ -90,11 +86,7 @@ void Transformer::embed(const Step& step) const {
   const StepBatch& batch = step.batch;
   const TensorView hidden = step.rows(step.state.hidden, spec_.d_model);
   const TensorView embedded = spec_.d_embedding ? step.rows(step.state.embedded, spec_.d_embedding) : hidden;
-  const auto project = [&] {
-    ops::Activations input = step.input(embedded);
-    const ops::LinearMap in = map_of(hidden, weights_.embedding_in);
-    ops::gemm(step.context, input, {&in, 1}, compute_);
-  };
+  const auto project = [&] { linear(step.context, hidden, step.input(embedded), weights_.embedding_in); };
   ops::embed(step.context, embedded, weights_.token_embedding, batch.token_ids.data(), spec_.embedding_scale);
   if (spec_.d_embedding && !spec_.project_last) project();
   const TensorView h = spec_.project_last ? embedded : hidden;
@@ -157,14 +149,12 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
   const TensorView v = step.rows(step.state.value, spec.kv_size());
 
   const ops::LinearMap maps[] = {map_of(q, w.query), map_of(k, w.key), map_of(v, w.value)};
-  const LowRank* const adapters[] = {w.query.low_rank, w.key.low_rank, w.value.low_rank};
   const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
   ops::Activations input = step.input(x);
   ops::gemm(context, input, std::span(maps).subspan(begin, end - begin), compute_);
-  for (size_t part = begin; part < end; ++part) {
-    add_low_rank(context, maps[part].y, input, adapters[part], compute_);
-    if (spec.qkv_clip > 0) ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
-  }
+  if (spec.qkv_clip > 0)
+    for (size_t part = begin; part < end; ++part)
+      ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
   if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
   if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
   turn_and_keep(step, i, q, k, v);
@@ -225,12 +215,9 @@ TensorView Transformer::attention_input(const Step& step, int64_t i) const {
 
 // mixed = output(attention(query(x), key(x), value(x)))
 void Transformer::attention_block(const Step& step, int64_t i) const {
-  const Linear& output = weights_.layers[i].output;
-  ops::Activations attended = step.input(attend(step, i, attention_input(step, i)));
-  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
-  const ops::LinearMap map = map_of(mixed, output);
-  ops::gemm(step.context, attended, {&map, 1}, compute_);
-  add_low_rank(step.context, mixed, attended, output.low_rank, compute_);
+  const TensorView attended = attend(step, i, attention_input(step, i));
+  linear(step.context, step.rows(step.state.mixed, spec_.d_model), step.input(attended),
+         weights_.layers[i].output);
 }
 
 // y = activation(gate) · up, or activation(up)
@@ -251,18 +238,12 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
   ops::Activations input = step.input(x);
   const ops::LinearMap maps[] = {map_of(up, w.up), map_of(gate, w.gate)};
   ops::gemm(context, input, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
-  add_low_rank(context, up, input, w.up.low_rank, compute_);
-  if (layer.gated) add_low_rank(context, gate, input, w.gate.low_rank, compute_);
   const TensorView inner = layer.gated ? gate : up;
   const TensorView& room = step.state.activated;
   const TensorView result =
       room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner;
   activate(step, layer, result, gate, up);
-
-  ops::Activations activated = step.input(result);
-  const ops::LinearMap down = map_of(y, w.down);
-  ops::gemm(context, activated, {&down, 1}, compute_);
-  add_low_rank(context, y, activated, w.down.low_rank, compute_);
+  linear(context, y, step.input(result), w.down);
 }
 
 // mixed = mlp(x), or what the experts make of it
@@ -428,12 +409,10 @@ void Transformer::head(const ops::Context& context, const TensorView& logits, co
   ops::Activations input{x, state.room};
   if (spec_.d_embedding) {
     const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding}, x.device);
-    const ops::LinearMap out = map_of(embedded, weights_.embedding_out);
-    ops::gemm(context, input, {&out, 1}, compute_);
+    linear(context, embedded, input, weights_.embedding_out);
     input = {embedded, state.room};
   }
-  const ops::LinearMap map = map_of(logits, weights_.head);
-  ops::gemm(context, input, {&map, 1}, compute_);
+  linear(context, logits, input, weights_.head);
   if (spec_.logit_scale != 1) ops::scale(context, logits, spec_.logit_scale);
   if (spec_.logit_softcap > 0) ops::softcap(context, logits, spec_.logit_softcap);
 }
@@ -444,9 +423,7 @@ void Transformer::task_head(const ops::Context& context, const TensorView& out, 
   const TaskHeadWeights& w = weights_.task_head;
   TUILI_CHECK(spec.n_out > 0, "this model has no task head");
   if (spec.d_inner) {
-    ops::Activations input{x, state.room};
-    const ops::LinearMap dense = map_of(inner, w.dense);
-    ops::gemm(context, input, {&dense, 1}, compute_);
+    linear(context, inner, {x, state.room}, w.dense);
     if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
     if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
   }
@@ -455,9 +432,7 @@ void Transformer::task_head(const ops::Context& context, const TensorView& out, 
                      bias = vector_of(w.norm.bias, spec.d_inner, inner);
     ops::layer_norm(context, inner, inner, gain, bias, spec_.norm_eps);
   }
-  ops::Activations input{spec.d_inner ? inner : x, state.room};
-  const ops::LinearMap map = map_of(out, w.out);
-  ops::gemm(context, input, {&map, 1}, compute_);
+  linear(context, out, {spec.d_inner ? inner : x, state.room}, w.out);
 }
 
 }  // namespace tuili

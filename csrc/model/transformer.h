@@ -46,8 +46,7 @@ struct DistanceState {
 // What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
 // `input` is the type that linear maps of the device read (ops::input_type).
 struct State {
-  TensorView
-      hidden;  // f32 [max_tokens, d_model]: the residual stream; the final hidden states after forward()
+  TensorView hidden;  // f32 [max_tokens, d_model]: the residual stream; after forward() the final states
   TensorView normed, normed_too;  // input [max_tokens, d_model]; the second of parallel blocks
   TensorView mixed;               // f32 [max_tokens, d_model]: what a block adds
   TensorView query;               // f32 [max_tokens, largest q_size]
@@ -63,8 +62,7 @@ struct State {
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
   std::span<float> attention_partials;
-  int64_t n_last_rows =
-      0;  // given to the MLP of the last layer, but for graphs of a device that are replayed
+  int64_t n_last_rows = 0;  // given to the last layer's MLP, but for a device's graphs that are replayed
 
   // Cuts the views from the carver over the device's memory, in one fixed order.
   static State take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
@@ -136,6 +134,7 @@ class Transformer {
   void add_and_go_on(const Step& step, int64_t i) const;
   bool is_normed_ahead(int64_t i) const;
 
+  void linear(const ops::Context& context, const TensorView& y, ops::Activations x, const Linear& w) const;
   void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
            const TensorView& x, const TensorView& gate, const TensorView& up) const;
   void activate(const Step& step, const LayerSpec& layer, const TensorView& y, const TensorView& gate,

@@ -15,19 +15,9 @@
 
 namespace tuili {
 
-// y += (x · downᵀ) · upᵀ: an adapter on one linear map. The owner gives the room it computes in.
-struct LowRank {
-  PackedMatrix down;  // [rank, k]
-  PackedMatrix up;    // [n, rank]
-  TensorView inner;   // f32 [max n_tokens, rank]
-  ops::InputRoom inner_room;
-  TensorView delta;  // f32 [max n_tokens, n]
-};
-
 struct Linear {
   PackedMatrix w;               // [n, k]
   const float* bias = nullptr;  // [n]
-  const LowRank* low_rank = nullptr;
 };
 
 struct NormWeights {

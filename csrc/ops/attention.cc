@@ -12,7 +12,6 @@ namespace {
 constexpr int64_t kMostDevicePartials = 1 << 24;  // floats, unless more are needed
 // Query rows of one work item: full tiles of the kernel's, whatever the number of heads that share a KV head.
 constexpr int64_t kRowsPerItem = cpu::kQueryTile;
-// Below so much for each, about a microsecond of it, waking a thread costs more than it saves.
 constexpr int64_t kScoresPerThread = 1 << 15;   // times head_dim
 constexpr int64_t kNumbersPerThread = 1 << 11;  // of keys, to write
 constexpr int64_t kRowsPerPiece = 16;
@@ -46,8 +45,8 @@ cpu::AttentionArgs args_for(const Context& context, const AttentionSpec& spec, c
 
 void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q, const KvPages& pages,
            std::span<const SequenceRows> sequences) {
-  expect_f32("attention", "q", q);
-  expect_f32("attention", "out", out);
+  expect("attention", "q", q);
+  expect("attention", "out", out);
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim, "attention: q is ", q,
                ", out is ", out, " for ", spec.n_heads, " heads of ", spec.head_dim);
   TUILI_EXPECT(pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim && pages.k != nullptr &&
@@ -87,15 +86,15 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
               const int32_t* slots) {
   if (k.device == DeviceKind::cuda)
     return on_device::kv_write(context, on_device::pages_of(pages), k, v, slots);
-  expect_f32("kv_write", "k", k);
-  expect_f32("kv_write", "v", v);
+  expect("kv_write", "k", k);
+  expect("kv_write", "v", v);
   TUILI_EXPECT(
       same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
       "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
-  const int64_t threads = std::clamp<int64_t>(k.count() / kNumbersPerThread, 1, context.n_threads);
+  const int threads = context.threads_for(k.count(), kNumbersPerThread);
   // Neighbours share the lines of a page: a thread takes a line's worth of them.
   const int64_t n_pieces = round_up(k.rows(), kRowsPerPiece) / kRowsPerPiece;
-  context.pool->parallel_for(n_pieces, static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+  context.pool->parallel_for(n_pieces, threads, [&](int64_t begin, int64_t end, int) {
     const cpu::Range tokens{begin * kRowsPerPiece, std::min(end * kRowsPerPiece, k.rows())};
     context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, tokens);
   });
@@ -145,8 +144,8 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     work += s.n_rows * round_up(s.n_keys, cpu::kKeyTile);  // a tile that is begun costs most of one
     n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads;
   }
-  const int64_t threads = std::clamp<int64_t>(work * spec.n_heads * spec.head_dim / kScoresPerThread, 1,
-                                              std::min<int64_t>(context.n_threads, n_items));
+  const int64_t threads =
+      std::min<int64_t>(context.threads_for(work * spec.n_heads * spec.head_dim, kScoresPerThread), n_items);
   const int64_t lanes = threads == 1 ? 1 : std::min(threads * ThreadPool::kChunksPerPart, n_items);
   context.pool->parallel_for(lanes, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;

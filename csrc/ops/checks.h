@@ -10,20 +10,31 @@
 
 namespace tuili::ops {
 
-// x is a dense-enough f32 tensor on the CPU.
-inline void expect_f32(const char* op, const char* name, const TensorView& x) {
-  TUILI_EXPECT(x.device == DeviceKind::cpu && x.dtype == DType::f32 && (x.data != nullptr || x.count() == 0),
-               op, ": ", name, " must be f32 on cpu, and is ", x);
+inline void expect(const char* op, const char* name, const TensorView& x, DeviceKind device = DeviceKind::cpu,
+                   DType dtype = DType::f32) {
+  TUILI_EXPECT(x.device == device && x.dtype == dtype && (x.data != nullptr || x.count() == 0), op, ": ",
+               name, " must be ", name_of(dtype), device == DeviceKind::cuda ? " on cuda" : " on cpu",
+               ", and is ", x);
 }
 
-inline void expect_dense(const char* op, const char* name, const TensorView& x) {
-  expect_f32(op, name, x);
+inline void expect_dense(const char* op, const char* name, const TensorView& x,
+                         DeviceKind device = DeviceKind::cpu, DType dtype = DType::f32) {
+  expect(op, name, x, device, dtype);
   TUILI_EXPECT(x.is_dense(), op, ": ", name, " must be dense; ", x, " has rows ", x.row_stride, " apart");
 }
 
-inline void expect_vector(const char* op, const char* name, const TensorView& x, int64_t n) {
-  expect_f32(op, name, x);
+inline void expect_vector(const char* op, const char* name, const TensorView& x, int64_t n,
+                          DeviceKind device = DeviceKind::cpu) {
+  expect(op, name, x, device);
   TUILI_EXPECT(x.n_dims == 1 && x.size(0) == n, op, ": ", name, " must be f32 [", n, "], and is ", x);
 }
+
+// Of what kernels write for a GEMM to read: f32, on cuda or bf16.
+inline DType output_type(const TensorView& y, DeviceKind device) {
+  return device == DeviceKind::cuda && y.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+}
+
+// Of rope: tables for every row of x, which turn at most its heads' elements.
+void expect_rope(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t n_heads);
 
 }  // namespace tuili::ops

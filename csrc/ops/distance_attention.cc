@@ -76,7 +76,8 @@ struct Pass {
       context.kernels->gemm_float(args, panels);
     };
     context.pool->parallel_for(
-        count * chunks, threads_for(count * k.rows()), [&](int64_t begin, int64_t end, int part) {
+        count * chunks, context.threads_for(count * k.rows() * spec.head_dim, 1024),
+        [&](int64_t begin, int64_t end, int part) {
           for (int64_t i = begin; i < end; ++i) {
             const int64_t slot = i / chunks, row = i % chunks * kRowsPerProduct;
             if (!distances.keys.empty() && row < q.rows())
@@ -85,10 +86,6 @@ struct Pass {
               product(k, distances.by_key, distances.queries[first + slot], slot, row, part);
           }
         });
-  }
-
-  int threads_for(int64_t rows) const {
-    return static_cast<int>(std::clamp<int64_t>(rows * spec.head_dim / 1024, 1, context.n_threads));
   }
 
   // bias[r][j] = (by_query[row r][place] + by_key[key j][place]) · scale, place of the distance from j to r
@@ -150,8 +147,7 @@ struct Pass {
       n_items += (s.n_rows + kRowsPerTile - 1) / kRowsPerTile * count;
       work += s.n_rows * s.n_keys * count;
     }
-    const int threads =
-        static_cast<int>(std::clamp<int64_t>(work * spec.head_dim / 65536, 1, context.n_threads));
+    const int threads = context.threads_for(work * spec.head_dim, 65536);
     context.pool->parallel_for(n_items, threads, [&](int64_t begin, int64_t end, int part) {
       int64_t item = 0;
       const SequenceRows* text = texts.data();
@@ -175,7 +171,7 @@ void check_plain(const AttentionSpec& spec, const KvPages& pages) {
 void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q, const TensorView& k,
            std::span<const SequenceRows> sequences, std::span<const SequenceRows> texts,
            const Distances& distances) {
-  for (const TensorView& x : {out, q, k}) expect_f32("distance_attention", "q, k or out", x);
+  for (const TensorView& x : {out, q, k}) expect("distance_attention", "q, k or out", x);
   TUILI_EXPECT(same_shape(q, out) && q.rows() <= k.rows() && q.size(1) == k.size(1) &&
                    q.size(1) == spec.n_heads * spec.head_dim,
                "distance_attention: q is ", q, ", k is ", k, ", out is ", out, " for ", spec.n_heads,

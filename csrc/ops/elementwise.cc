@@ -14,48 +14,71 @@ constexpr int64_t kElementsPerThread = 1 << 12;  // about a microsecond's work
 // Calls body(range) for parts of [0, n_items), each item of `weight` elements.
 template <class Body>
 void split(const Context& context, int64_t n_items, int64_t weight, const Body& body) {
-  const int64_t threads = std::clamp<int64_t>(n_items * weight / kElementsPerThread, 1, context.n_threads);
-  context.pool->parallel_for(n_items, static_cast<int>(threads),
+  context.pool->parallel_for(n_items, context.threads_for(n_items * weight, kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) { body(cpu::Range{begin, end}); });
+}
+
+// y may be x, of whose shape it is.
+void expect_rows(const char* op, const TensorView& y, const TensorView& x, const char* name_of_x = "x") {
+  expect_dense(op, name_of_x, x, x.device);
+  expect_dense(op, "y", y, x.device, output_type(y, x.device));
+  TUILI_EXPECT(same_shape(x, y), op, ": ", name_of_x, " is ", x, ", y is ", y);
+}
+
+void expect_norm(const char* op, const TensorView& y, const TensorView& x, const TensorView& gain) {
+  expect_rows(op, y, x);
+  expect_vector(op, "gain", gain, x.size(1), x.device);
+}
+
+void expect_addend(const char* op, const TensorView& x, const TensorView& addend) {
+  expect_dense(op, "addend", addend, x.device);
+  TUILI_EXPECT(same_shape(x, addend), op, ": x is ", x, ", addend is ", addend);
 }
 
 // x += addend, then norm(rows) of those rows: together, while they are at hand.
 template <class Norm>
-void add_and_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
-                  const Norm& norm) {
-  expect_dense("add_norm", "y", y);
-  expect_dense("add_norm", "x", x);
-  expect_dense("add_norm", "addend", addend);
-  TUILI_EXPECT(same_shape(x, y) && same_shape(x, addend), "add_norm: y is ", y, ", x is ", x, ", addend is ",
-               addend);
+void add_and_norm(const Context& context, const TensorView& x, const TensorView& addend, const Norm& norm) {
   const int64_t d = x.size(1);
   split(context, x.rows(), 2 * d, [&](cpu::Range rows) {
     context.kernels->add(x.f32(), x.f32(), addend.f32(), {rows.begin * d, rows.end * d});
-    norm(rows, d);
+    norm(rows);
   });
+}
+
+// One row y of the columns of x.
+void expect_columns(const char* op, const TensorView& y, const TensorView& x) {
+  expect_dense(op, "x", x, x.device);
+  expect_dense(op, "y", y, x.device);
+  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), op, ": x is ", x, ", y is ", y);
 }
 
 }  // namespace
 
+void expect_rope(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t n_heads) {
+  expect("rope", "x", x, x.device);
+  expect_dense("rope", "cos", cos, x.device);
+  expect_dense("rope", "sin", sin, x.device);
+  TUILI_EXPECT(n_heads > 0 && x.size(1) % n_heads == 0 && same_shape(cos, sin) && cos.rows() == x.rows() &&
+                   2 * cos.size(1) <= x.size(1) / n_heads,
+               "rope: x is ", x, " for ", n_heads, " heads, cos is ", cos, ", sin is ", sin);
+}
+
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
               float eps) {
+  expect_norm("rms_norm", y, x, gain);
   if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps);
-  expect_dense("rms_norm", "x", x);
-  expect_dense("rms_norm", "y", y);
   const int64_t d = x.size(1);
-  expect_vector("rms_norm", "gain", gain, d);
-  TUILI_EXPECT(same_shape(x, y), "rms_norm: x is ", x, ", y is ", y);
   split(context, x.rows(), d, [&](cpu::Range rows) {
     context.kernels->rms_norm(y.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
   });
 }
 
 void rms_norm_heads(const Context& context, const TensorView& x, const TensorView& gain, float eps) {
-  if (x.device == DeviceKind::cuda) return on_device::rms_norm_heads(context, x, gain, eps);
-  expect_f32("rms_norm_heads", "x", x);
   const int64_t head_dim = gain.size(0);
-  expect_vector("rms_norm_heads", "gain", gain, head_dim);
+  expect("rms_norm_heads", "x", x, x.device);
+  expect_vector("rms_norm_heads", "gain", gain, head_dim, x.device);
   TUILI_EXPECT(head_dim > 0 && x.size(1) % head_dim == 0, "rms_norm_heads: x is ", x, ", gain is ", gain);
+  if (x.device == DeviceKind::cuda) return on_device::rms_norm_heads(context, x, gain, eps);
   const int64_t n_heads = x.size(1) / head_dim;
   split(context, x.rows() * n_heads, head_dim, [&](cpu::Range rows) {
     context.kernels->rms_norm(x.f32(), x.f32(), gain.f32(), head_dim, n_heads, x.row_stride, eps, rows);
@@ -64,13 +87,10 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps) {
-  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps);
-  expect_dense("layer_norm", "x", x);
-  expect_dense("layer_norm", "y", y);
+  expect_norm("layer_norm", y, x, gain);
   const int64_t d = x.size(1);
-  expect_vector("layer_norm", "gain", gain, d);
-  expect_vector("layer_norm", "bias", bias, d);
-  TUILI_EXPECT(same_shape(x, y), "layer_norm: x is ", x, ", y is ", y);
+  expect_vector("layer_norm", "bias", bias, d, x.device);
+  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps);
   split(context, x.rows(), d, [&](cpu::Range rows) {
     context.kernels->layer_norm(y.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
   });
@@ -82,9 +102,10 @@ void add_rms_norm(const Context& context, const TensorView& y, const TensorView&
     add(context, x, x, addend);
     return rms_norm(context, y, x, gain, eps);
   }
+  expect_norm("add_rms_norm", y, x, gain);
+  expect_addend("add_rms_norm", x, addend);
   if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps, &addend);
-  expect_vector("add_rms_norm", "gain", gain, x.size(1));
-  add_and_norm(context, y, x, addend, [&](cpu::Range rows, int64_t d) {
+  add_and_norm(context, x, addend, [&, d = x.size(1)](cpu::Range rows) {
     context.kernels->rms_norm(y.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
   });
 }
@@ -95,21 +116,22 @@ void add_layer_norm(const Context& context, const TensorView& y, const TensorVie
     add(context, x, x, addend);
     return layer_norm(context, y, x, gain, bias, eps);
   }
+  expect_norm("add_layer_norm", y, x, gain);
+  expect_vector("add_layer_norm", "bias", bias, x.size(1), x.device);
+  expect_addend("add_layer_norm", x, addend);
   if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps, &addend);
-  expect_vector("add_layer_norm", "gain", gain, x.size(1));
-  expect_vector("add_layer_norm", "bias", bias, x.size(1));
-  add_and_norm(context, y, x, addend, [&](cpu::Range rows, int64_t d) {
+  add_and_norm(context, x, addend, [&, d = x.size(1)](cpu::Range rows) {
     context.kernels->layer_norm(y.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
   });
 }
 
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps) {
-  if (x.device == DeviceKind::cuda) return on_device::layer_norm_strided(context, x, gain, bias, eps);
-  expect_f32("layer_norm_strided", "x", x);
   const int64_t n = x.size(1);
-  expect_vector("layer_norm_strided", "gain", gain, n);
-  expect_vector("layer_norm_strided", "bias", bias, n);
+  expect("layer_norm_strided", "x", x, x.device);
+  expect_vector("layer_norm_strided", "gain", gain, n, x.device);
+  expect_vector("layer_norm_strided", "bias", bias, n, x.device);
+  if (x.device == DeviceKind::cuda) return on_device::layer_norm_strided(context, x, gain, bias, eps);
   split(context, x.rows(), n, [&](cpu::Range rows) {
     for (int64_t r = rows.begin; r < rows.end; ++r)
       context.kernels->layer_norm(x.f32_row(r), x.f32_row(r), gain.f32(), bias.f32(), n, eps, {0, 1});
@@ -118,40 +140,33 @@ void layer_norm_strided(const Context& context, const TensorView& x, const Tenso
 
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
           int64_t n_heads, bool interleaved) {
+  expect_rope(x, cos, sin, n_heads);
   if (x.device == DeviceKind::cuda) return on_device::rope(context, x, cos, sin, n_heads, interleaved);
-  expect_f32("rope", "x", x);
-  expect_dense("rope", "cos", cos);
-  expect_dense("rope", "sin", sin);
-  TUILI_EXPECT(n_heads > 0 && x.size(1) % n_heads == 0, "rope: x is ", x, " for ", n_heads, " heads");
-  const int64_t head_dim = x.size(1) / n_heads, half = cos.size(1);
-  TUILI_EXPECT(same_shape(cos, sin) && cos.rows() == x.rows() && 2 * half <= head_dim, "rope: x is ", x,
-               " for ", n_heads, " heads, cos is ", cos, ", sin is ", sin);
   split(context, x.rows(), x.size(1), [&](cpu::Range tokens) {
-    context.kernels->rope(x.f32(), x.row_stride, cos.f32(), sin.f32(), n_heads, head_dim, half, interleaved,
-                          tokens);
+    context.kernels->rope(x.f32(), x.row_stride, cos.f32(), sin.f32(), n_heads, x.size(1) / n_heads,
+                          cos.size(1), interleaved, tokens);
   });
 }
 
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind) {
-  if (y.device == DeviceKind::cuda) return on_device::activate(context, y, gate, up, kind);
-  expect_dense("activate", "y", y);
-  expect_dense("activate", "gate", gate);
+  expect_rows("activate", y, gate, "gate");
   const bool gated = up.data != nullptr;
-  if (gated) expect_dense("activate", "up", up);
-  TUILI_EXPECT(same_shape(y, gate) && (!gated || same_shape(y, up)), "activate: y is ", y, ", gate is ", gate,
-               ", up is ", up);
+  if (gated) expect_dense("activate", "up", up, y.device);
+  TUILI_EXPECT(!gated || same_shape(y, up), "activate: y is ", y, ", up is ", up);
+  if (y.device == DeviceKind::cuda) return on_device::activate(context, y, gate, up, kind);
   split(context, y.count(), 4, [&](cpu::Range elements) {
     context.kernels->activate(y.f32(), gate.f32(), gated ? up.f32() : nullptr, kind, elements);
   });
 }
 
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z) {
-  if (y.device == DeviceKind::cuda) return on_device::add(context, y, x, z);
-  expect_dense("add", "y", y);
-  expect_dense("add", "x", x);
-  expect_dense("add", "z", z);
+  expect_dense("add", "y", y, y.device);
+  expect_dense("add", "x", x, y.device);
+  expect_dense("add", "z", z, y.device);
   TUILI_EXPECT(same_shape(y, x) && same_shape(y, z), "add: y is ", y, ", x is ", x, ", z is ", z);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::add(context.stream, y.f32(), x.f32(), z.f32(), y.count()), "add");
   split(context, y.count(), 1,
         [&](cpu::Range elements) { context.kernels->add(y.f32(), x.f32(), z.f32(), elements); });
 }
@@ -178,11 +193,13 @@ void copy(const Context& context, const TensorView& y, const TensorView& x) {
 }
 
 void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows) {
-  if (y.device == DeviceKind::cuda) return on_device::gather_rows(context, y, x, rows);
-  expect_dense("gather_rows", "y", y);
-  expect_dense("gather_rows", "x", x);
+  expect_dense("gather_rows", "y", y, y.device);
+  expect_dense("gather_rows", "x", x, y.device);
   const int64_t d = y.size(1);
   TUILI_EXPECT(x.size(1) == d, "gather_rows: x is ", x, ", y is ", y);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::embed(context.stream, y.f32(), x.f32(), DType::f32, rows, y.rows(), d, 1),
+                         "gather_rows");
   split(context, y.rows(), d, [&](cpu::Range range) {
     for (int64_t t = range.begin; t < range.end; ++t) std::copy_n(x.f32_row(rows[t]), d, y.f32_row(t));
   });
@@ -190,13 +207,17 @@ void gather_rows(const Context& context, const TensorView& y, const TensorView& 
 
 void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
                 int64_t n_heads_x) {
-  if (y.device == DeviceKind::cuda) return on_device::copy_heads(context, y, at, x, n_heads, n_heads_x);
-  expect_dense("copy_heads", "y", y);
-  expect_dense("copy_heads", "x", x);
+  expect_dense("copy_heads", "y", y, y.device, output_type(y, y.device));
+  expect_dense("copy_heads", "x", x, y.device, y.dtype);
   TUILI_EXPECT(y.rows() == x.rows() && y.size(1) % n_heads == 0 && x.size(1) % n_heads_x == 0 &&
                    (n_heads_x == 1 || n_heads_x == n_heads),
                "copy_heads: x is ", x, ", y is ", y, " for ", n_heads, " and ", n_heads_x, " heads");
   const int64_t to = y.size(1) / n_heads, from = x.size(1) / n_heads_x, count = std::min(to - at, from);
+  if (y.device == DeviceKind::cuda) {
+    const cuda::CopyHeadsArgs args{y.data, x.data, y.dtype,   y.rows(), n_heads,
+                                   to,     at,     n_heads_x, from,     count};
+    return device::check(cuda::copy_heads(context.stream, args), "copy_heads");
+  }
   split(context, y.rows(), n_heads * count, [&](cpu::Range rows) {
     for (int64_t t = rows.begin; t < rows.end; ++t)
       for (int64_t h = 0; h < n_heads; ++h)
@@ -205,8 +226,9 @@ void copy_heads(const Context& context, const TensorView& y, int64_t at, const T
 }
 
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset) {
-  if (y.device == DeviceKind::cuda) return on_device::clamp(context, y, low, high, offset);
-  expect_dense("clamp", "y", y);
+  expect_dense("clamp", "y", y, y.device);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::clamp(context.stream, y.f32(), low, high, offset, y.count()), "clamp");
   split(context, y.count(), 1, [&](cpu::Range elements) {
     for (int64_t i = elements.begin; i < elements.end; ++i) {
       const float value = y.f32()[i];
@@ -216,40 +238,43 @@ void clamp(const Context& context, const TensorView& y, float low, float high, f
 }
 
 void scale(const Context& context, const TensorView& y, float factor) {
-  if (y.device == DeviceKind::cuda) return on_device::scale(context, y, factor);
-  expect_dense("scale", "y", y);
+  expect_dense("scale", "y", y, y.device);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::scale(context.stream, y.f32(), factor, y.count()), "scale");
   split(context, y.count(), 1, [&](cpu::Range elements) {
     for (int64_t i = elements.begin; i < elements.end; ++i) y.f32()[i] *= factor;
   });
 }
 
 void softcap(const Context& context, const TensorView& y, float cap) {
-  if (y.device == DeviceKind::cuda) return on_device::softcap(context, y, cap);
-  expect_dense("softcap", "y", y);
+  expect_dense("softcap", "y", y, y.device);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::softcap(context.stream, y.f32(), cap, y.count()), "softcap");
   split(context, y.count(), 4,
         [&](cpu::Range elements) { context.kernels->softcap(y.f32(), cap, elements); });
 }
 
 void mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  if (x.device == DeviceKind::cuda) return on_device::mean_rows(context, y, x);
-  expect_dense("mean_rows", "x", x);
-  expect_dense("mean_rows", "y", y);
-  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), "mean_rows: x is ", x, ", y is ", y);
+  expect_columns("mean_rows", y, x);
+  if (x.device == DeviceKind::cuda)
+    return device::check(cuda::mean_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "mean_rows");
   context.kernels->mean_rows(y.f32(), x.f32(), x.rows(), x.size(1));
 }
 
 void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  if (x.device == DeviceKind::cuda) return on_device::weighted_mean_rows(context, y, x);
+  expect_columns("weighted_mean_rows", y, x);
+  if (x.device == DeviceKind::cuda)
+    return device::check(cuda::weighted_mean_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)),
+                         "weighted_mean_rows");
   const auto all = static_cast<float>(x.rows() + 1);  // Σ (t + 1) = n_tokens · (n_tokens + 1) / 2
   for (int64_t t = 0; t < x.rows(); ++t) scale(context, x.slice(t, 1), 2 * static_cast<float>(t + 1) / all);
   mean_rows(context, y, x);
 }
 
 void max_rows(const Context& context, const TensorView& y, const TensorView& x) {
-  if (x.device == DeviceKind::cuda) return on_device::max_rows(context, y, x);
-  expect_dense("max_rows", "x", x);
-  expect_dense("max_rows", "y", y);
-  TUILI_EXPECT(x.rows() > 0 && y.count() == x.size(1), "max_rows: x is ", x, ", y is ", y);
+  expect_columns("max_rows", y, x);
+  if (x.device == DeviceKind::cuda)
+    return device::check(cuda::max_rows(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)), "max_rows");
   float* const best = y.f32();
   std::copy_n(x.f32(), y.count(), best);
   for (int64_t t = 1; t < x.rows(); ++t)
@@ -257,10 +282,12 @@ void max_rows(const Context& context, const TensorView& y, const TensorView& x) 
 }
 
 void l2_normalize(const Context& context, const TensorView& y, const TensorView& x) {
-  if (x.device == DeviceKind::cuda) return on_device::l2_normalize(context, y, x);
-  expect_dense("l2_normalize", "x", x);
-  expect_dense("l2_normalize", "y", y);
+  expect_dense("l2_normalize", "x", x, x.device);
+  expect_dense("l2_normalize", "y", y, x.device);
   TUILI_EXPECT(same_shape(x, y), "l2_normalize: x is ", x, ", y is ", y);
+  if (x.device == DeviceKind::cuda)
+    return device::check(cuda::l2_normalize(context.stream, y.f32(), x.f32(), x.rows(), x.size(1)),
+                         "l2_normalize");
   context.kernels->l2_normalize(y.f32(), x.f32(), x.size(1), {0, x.rows()});
 }
 

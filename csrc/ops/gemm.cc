@@ -1,6 +1,5 @@
 // Linear maps, embedding look-ups, and the quantization of their inputs.
 #include <algorithm>
-#include <bit>
 
 #include "ops/checks.h"
 #include "ops/on_device.h"
@@ -9,18 +8,13 @@
 namespace tuili::ops {
 namespace {
 
-// Below so much work for each, about a microsecond of it, waking a thread costs more than it saves.
 constexpr int64_t kMacsPerThread = 1 << 17;
 constexpr int64_t kElementsPerThread = 1 << 11;  // to quantize or to look up
 constexpr int64_t kPanelsPerChunk = 8;           // as many as a tile of rows meets in a row
 constexpr int64_t kFloatPanelsPerChunk = 12;     // three tiles of 4: most widths are multiples of 24
 
-int threads_for(const Context& context, int64_t work, int64_t work_per_thread) {
-  return static_cast<int>(std::clamp<int64_t>(work / work_per_thread, 1, context.n_threads));
-}
-
 void check(const Activations& x, const LinearMap& map) {
-  expect_f32("gemm", "y", map.y);
+  expect("gemm", "y", map.y);
   const PackedMatrix& w = *map.w;
   TUILI_EXPECT(x.x.size(1) == w.k && map.y.rows() == x.x.rows() && map.y.size(1) == w.n && w.codes != nullptr,
                "gemm: x is ", x.x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ",
@@ -30,7 +24,7 @@ void check(const Activations& x, const LinearMap& map) {
 }  // namespace
 
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x) {
-  expect_f32("quantize_rows", "x", x);
+  expect("quantize_rows", "x", x);
   const int64_t k = x.size(1);
   TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.low != nullptr,
                "quantize_rows: no room for the groups of ", x);
@@ -38,7 +32,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
                "quantize_rows: wide scales of ", x);
   // Rows of a block share cache lines.
   context.pool->parallel_for((x.rows() + kRowBlock - 1) / kRowBlock,
-                             threads_for(context, x.count(), kElementsPerThread),
+                             context.threads_for(x.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {
                                const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
                                context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows);
@@ -47,7 +41,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute) {
   if (x.x.device == DeviceKind::cuda) return on_device::gemm(context, x, maps);
-  expect_f32("gemm", "x", x.x);
+  expect("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
   bool any_integer = false, any_wide = false, all_wide = compute == Compute::int8;
@@ -74,7 +68,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
     quantize_rows(context, quantized, x.x);
     x.is_ready = true;
   }
-  const int threads = threads_for(context, m * k * n_panels * kPanel, kMacsPerThread);
+  const int threads = context.threads_for(m * k * n_panels * kPanel, kMacsPerThread);
   context.pool->parallel_for(
       n_panels, threads,
       [&](int64_t begin, int64_t end, int part) {
@@ -93,27 +87,24 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
       any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
 }
 
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w) {
-  on_device::gemm(context, y, x, w);
-}
-
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor) {
   if (y.device == DeviceKind::cuda) return on_device::embed(context, y, w, ids, factor);
   expect_dense("embed", "y", y);
   TUILI_EXPECT(y.size(1) == w.k, "embed: y is ", y, ", the table has rows of ", w.k);
-  context.pool->parallel_for(y.rows(), threads_for(context, y.count(), kElementsPerThread),
+  context.pool->parallel_for(y.rows(), context.threads_for(y.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {
                                context.kernels->embed(y.f32(), w, ids, factor, {begin, end});
                              });
 }
 
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids) {
-  if (y.device == DeviceKind::cuda) return on_device::add_rows(context, y, table, ids);
-  expect_f32("add_rows", "y", y);
-  expect_f32("add_rows", "table", table);
+  expect_dense("add_rows", "y", y, y.device);
+  expect_dense("add_rows", "table", table, y.device);
   const int64_t d = y.size(1);
   TUILI_EXPECT(table.size(1) == d, "add_rows: y is ", y, ", the table ", table);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::add_rows(context.stream, y.f32(), table.f32(), ids, y.rows(), d), "add_rows");
   for (int64_t t = 0; t < y.rows(); ++t)
     context.kernels->add(y.f32_row(t), y.f32_row(t), table.f32_row(ids[t]), {0, d});
 }

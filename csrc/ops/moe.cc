@@ -105,8 +105,8 @@ void route(const Context& context, const Routing& routing, const TensorView& sco
   const int64_t n = scores.size(1), n_used = routing.n_used;
   TUILI_EXPECT(n <= kMaxExperts && n_used >= 1 && n_used <= n && n % routing.n_groups == 0, "route: ", n_used,
                " of scores ", scores);
-  const int64_t threads = std::clamp<int64_t>(scores.count() / 1024, 1, context.n_threads);
-  context.pool->parallel_for(scores.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+  const int threads = context.threads_for(scores.count(), 1024);
+  context.pool->parallel_for(scores.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
       route_row(context, routing, scores.f32_row(t), n, routes.experts + t * n_used,
                 routes.weights + t * n_used);
@@ -122,8 +122,8 @@ void scatter_rows(const Context& context, const TensorView& y, Activations& inpu
   expect_dense("scatter_rows", "x", x);
   const int64_t d = x.size(1);
   TUILI_EXPECT(y.size(1) == d && y.rows() == x.rows() * n_each, "scatter_rows: y is ", y, ", x is ", x);
-  const int64_t threads = std::clamp<int64_t>(y.count() / 4096, 1, context.n_threads);
-  context.pool->parallel_for(x.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+  const int threads = context.threads_for(y.count(), 4096);
+  context.pool->parallel_for(x.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin * n_each; i < end * n_each; ++i)
       std::copy_n(x.f32_row(i / n_each), d, y.f32_row(places[i]));
   });
@@ -137,8 +137,8 @@ void weighted_sum_rows(const Context& context, const TensorView& y, const Tensor
   expect_dense("weighted_sum_rows", "x", x);
   const int64_t d = x.size(1);
   TUILI_EXPECT(y.size(1) == d && x.rows() == y.rows() * n_each, "weighted_sum_rows: y is ", y, ", x is ", x);
-  const int64_t threads = std::clamp<int64_t>(x.count() / 4096, 1, context.n_threads);
-  context.pool->parallel_for(y.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+  const int threads = context.threads_for(x.count(), 4096);
+  context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       float* const to = y.f32_row(t);
       std::fill_n(to, d, 0.0f);
@@ -158,8 +158,8 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
   TUILI_EXPECT(same_shape(y, x) && gate.count() == x.rows(), "add_gated: y is ", y, ", x is ", x,
                ", gate is ", gate);
   score(context, gate.f32(), gate.count(), true);
-  const int64_t threads = std::clamp<int64_t>(x.count() / 4096, 1, context.n_threads);
-  context.pool->parallel_for(y.rows(), static_cast<int>(threads), [&](int64_t begin, int64_t end, int) {
+  const int threads = context.threads_for(x.count(), 4096);
+  context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
       for (int64_t j = 0; j < x.size(1); ++j) y.f32_row(t)[j] += gate.f32()[t] * x.f32_row(t)[j];
   });

@@ -1,5 +1,5 @@
-// The ops of ops.h on device tensors: the same checks, one launch each. Tensors are f32; results of norms and
-// activations may be bf16, for a GEMM.
+// What ops of ops.h launch on device tensors. Tensors are f32; results of norms and activations may be bf16,
+// for a GEMM. What the CPU's ops check, too, is checked before.
 #pragma once
 
 #include "kernels/cuda/kernels.h"
@@ -19,23 +19,11 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
           int64_t n_heads, bool interleaved);
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind);
-void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
-void scale(const Context& context, const TensorView& y, float factor);
-void softcap(const Context& context, const TensorView& y, float cap);
-void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
-void copy_heads(const Context& context, const TensorView& y, int64_t at, const TensorView& x, int64_t n_heads,
-                int64_t n_heads_x);
-void mean_rows(const Context& context, const TensorView& y, const TensorView& x);
-void weighted_mean_rows(const Context& context, const TensorView& y, const TensorView& x);
-void max_rows(const Context& context, const TensorView& y, const TensorView& x);
-void l2_normalize(const Context& context, const TensorView& y, const TensorView& x);
 
 void gather_taps(const Context& context, const TensorView& y, const TensorView& x,
                  const DeviceSequences& texts, int64_t n_taps);
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
                         const TensorView& bias, float eps);
-void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
-void gather_rows(const Context& context, const TensorView& y, const TensorView& x, const int32_t* rows);
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor);
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps);
@@ -52,10 +40,6 @@ void gemm_experts(const Context& context, const TensorView& y, const TensorView&
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x);
 
-// y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k], or records in device memory (quantized formats).
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const PackedMatrix& w);
-
 // ---- of a device alone: lists and pages lie in its memory
 
 using KvPages = cuda::KvPages;
@@ -64,19 +48,12 @@ using Sequences = DeviceSequences;
 
 KvPages pages_of(const ops::KvPages& pages);
 
-// y[t, :] = table[ids[t], :] · factor.   y f32, table f32, f16 or bf16 [., d], ids i32 [n_tokens], in range.
-void embed(const Context& context, const TensorView& y, const TensorView& table, const TensorView& ids,
-           float factor);
-
 // k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
 
 // rope of q and k and kv_write, in one launch.
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots);
-
-// Block to becomes a copy of block from, for n pairs (from, to); no block is both.
-void kv_copy(const Context& context, const KvPages& pages, const int32_t* pairs, int64_t n);
 
 // Floats of `partials` with which splits are shared out; one split's worth is needed beyond 512 keys.
 int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int64_t max_keys);
@@ -91,12 +68,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                         const Sequences& sequences, const Sequences& texts, const Distances& distances,
                         std::span<float> partials);
 
-// Of rows of logits f32 [n_rows, n_vocab].   tokens i32, max and sum f32 [n_rows].
-void argmax(const Context& context, const TensorView& tokens, const TensorView& logits);
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
 void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
                     const Draw* draws);
-void softmax_stats(const Context& context, const TensorView& max, const TensorView& sum,
-                   const TensorView& logits);
 
 }  // namespace tuili::ops::on_device

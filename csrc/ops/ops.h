@@ -5,6 +5,7 @@
 // says so. Sizes are named as everywhere: activations [n_tokens, d], weights [n_out, n_in].
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -32,6 +33,10 @@ struct Context {
   const SideStreams* sides = nullptr;  // of cuda, for several linear maps of few rows; null: none
 
   float* scratch_of(int part) const { return scratch + part * scratch_floats; }
+  // How many are worth it: with less than work_per_thread, about a microsecond, waking one costs more.
+  int threads_for(int64_t work, int64_t work_per_thread) const {
+    return static_cast<int>(std::clamp<int64_t>(work / work_per_thread, 1, n_threads));
+  }
 };
 
 // Ops given to context() run beside those given to the context it was made of, until join(), where the device
@@ -112,10 +117,6 @@ struct LinearMap {
 // are bf16 [n, k], dense at w->codes, and `compute` does not matter.
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
 
-// Dense weights on a device: y f32 or bf16 [m, n], x bf16 [m, k], w bf16 [n, k]. The CPU's weights are
-// packed.
-void gemm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& w);
-
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
@@ -124,7 +125,7 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float scale);
 
-// y[t, :] += table[ids[t], :].   y, table f32 [., d].  The ids are in range; they lie where y does.
+// y[t, :] += table[ids[t], :].   y, table f32 [., d], dense. The ids are in range; they lie where y does.
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
 
 // ---- packing
@@ -274,8 +275,7 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
 // queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none.
 struct Distances {
   std::span<const PackedMatrix> keys, queries;  // [n_heads]
-  const int32_t* places =
-      nullptr;  // places[origin + query's position - key's]: a row of the table; never falls
+  const int32_t* places = nullptr;  // [origin + query's position - key's]: a row of the table; never falls
   int64_t origin = 0;
   int64_t n_rows = 0;
   TensorView by_query, by_key;  // room: f32 [at least k's rows, n_rows]; with more, several heads go at once

@@ -276,8 +276,7 @@ PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, c
   Carver carver(memory);
   const Planes to = take_planes(carver, format, n, k);
   const PackPanel pack_panel = pack_panel_of(format);
-  const int64_t threads = std::clamp<int64_t>(n * k / 65536, 1, context.n_threads);
-  context.pool->parallel_for((n + kPanel - 1) / kPanel, static_cast<int>(threads),
+  context.pool->parallel_for((n + kPanel - 1) / kPanel, context.threads_for(n * k, 65536),
                              [&](int64_t begin, int64_t end, int) {
                                for (int64_t panel = begin; panel < end; ++panel) pack_panel(from, to, panel);
                              });

@@ -1,7 +1,4 @@
 // The angles of rotary position embeddings. Sine and cosine are our own, so that no libm decides a bit.
-#include <algorithm>
-#include <cmath>
-
 #include "ops/checks.h"
 #include "ops/ops.h"
 
@@ -60,7 +57,7 @@ void rope_table(const Context& context, const TensorView& cos, const TensorView&
   expect_dense("rope_table", "sin", sin);
   TUILI_EXPECT(same_shape(cos, sin), "rope_table: cos is ", cos, ", sin is ", sin);
   const int64_t half = cos.size(1);
-  const int threads = static_cast<int>(std::clamp<int64_t>(cos.count() / 1024, 1, context.n_threads));
+  const int threads = context.threads_for(cos.count(), 1024);
   context.pool->parallel_for(cos.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t i = 0; i < half; ++i) {

@@ -1,7 +1,6 @@
 // What sampling asks of one row of logits, and its random numbers.
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <limits>
 
 #include "ops/on_device.h"

@@ -68,8 +68,8 @@ class KvCache {
  private:
   struct Area {
     int64_t window, n_blocks, block_bytes = 0;
-    PlacedBuffer
-        memory;  // block by block, all layers of a block together: what a sequence commits is one piece
+    // Block by block, all layers of a block together: what a sequence commits is one piece.
+    PlacedBuffer memory;
     std::vector<bool> is_written = {};  // [n_blocks]
   };
   // The bytes of a block that is to be written.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 
 #include "base/check.h"
 #include "base/float_environment.h"
@@ -12,11 +11,11 @@ namespace {
 
 constexpr int64_t kMostBatchTokens = 1 << 20;
 constexpr int64_t kMostSeqs = 1 << 16;
-constexpr int64_t kLogitBytes = 16 << 20;  // rows of logits are made in chunks of about this size,
-constexpr int64_t kFewestLogitRows =
-    8;  // but of at least so many rows: the head's weights are read once per chunk
-constexpr int64_t kRowsWithGuesses =
-    16;  // of a step: few rows wait for memory, so that one more costs a fraction; many cost one each
+// Rows of logits are made in chunks of about this size, but of at least so many rows: the head's weights are
+// read once per chunk.
+constexpr int64_t kLogitBytes = 16 << 20, kFewestLogitRows = 8;
+// Of a step: few rows wait for memory, so that one more costs a fraction; many cost one each.
+constexpr int64_t kRowsWithGuesses = 16;
 
 int64_t logit_rows_for(const RunnerOptions& options, const ModelSpec& spec) {
   const int64_t fitting = std::max(kLogitBytes / (spec.n_vocab * 4), kFewestLogitRows);

@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -35,8 +34,8 @@ struct StepRequest {
 };
 
 struct StepResult {
-  Vector<int32_t>
-      token_ids;  // the last of each sampled sequence: an id, kNotANumber, kNothingAllowed or kDeferred
+  // The last of each sampled sequence: an id, kNotANumber, kNothingAllowed or kDeferred.
+  Vector<int32_t> token_ids;
 };
 
 struct RunCounts {
@@ -154,6 +153,8 @@ class Runner {
   void run_task_head(std::span<const std::vector<int64_t>> positions, float* out);
   void ask_for(int64_t row, int64_t n = 1);
   void ask_for_vectors(Pooling pooling, int64_t n_skipped);
+  template <class Visit>
+  void for_each_answer(std::span<const std::vector<int64_t>> positions, const Visit& visit) const;
   void ask_for_answers(std::span<const std::vector<int64_t>> positions);
   AskedRows place_asked();
   int64_t place_of(int64_t row) const;

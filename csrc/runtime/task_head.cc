@@ -10,6 +10,14 @@ namespace {
 
 constexpr int64_t kAnswerBytes = 16 << 20;  // answers are made in chunks of about this size
 
+// The rows of a text that pooling reads, behind the first n_skipped; its last one stays.
+struct PooledRows {
+  PooledRows(Pooling pooling, int64_t n_skipped, int64_t n_rows)
+      : first(pooling == Pooling::last ? n_rows - 1 : std::min(n_skipped, n_rows - 1)),
+        n(pooling == Pooling::cls || pooling == Pooling::last ? 1 : n_rows - first) {}
+  int64_t first, n;
+};
+
 }  // namespace
 
 // pooled f32 [1, d] of the rows of one text, hidden f32 [n, d], which it may change.
@@ -27,13 +35,10 @@ void Runner::pool(Pooling pooling, const TensorView& pooled, const TensorView& h
   }
 }
 
-// The rows that pooling reads, behind the first n_skipped of each text, whose last one stays.
 void Runner::ask_for_vectors(Pooling pooling, int64_t n_skipped) {
   for (const ops::SequenceRows& text : places_[0].rows) {
-    const bool one_row = pooling == Pooling::cls || pooling == Pooling::last;
-    const int64_t n_last = text.n_rows - 1;
-    const int64_t n_before = pooling == Pooling::last ? n_last : std::min(n_skipped, n_last);
-    ask_for(text.first_row + n_before, one_row ? 1 : text.n_rows - n_before);
+    const PooledRows rows(pooling, n_skipped, text.n_rows);
+    ask_for(text.first_row + rows.first, rows.n);
   }
 }
 
@@ -42,10 +47,9 @@ void Runner::pool_texts(Pooling pooling, bool normalize, int64_t n_skipped, floa
   const auto& texts = places_[0].rows;
   const TensorView vectors(out, DType::f32, {std::ssize(texts), model_.spec.d_model});
   const TensorView made = pooled_.data ? pooled_.slice(0, vectors.rows()) : vectors;
-  const bool one_row = pooling == Pooling::cls || pooling == Pooling::last;
   int64_t row = 0;  // of those that were asked for
   for (int64_t i = 0; i < vectors.rows(); ++i) {
-    const int64_t n = one_row ? 1 : texts[i].n_rows - std::min(n_skipped, texts[i].n_rows - 1);
+    const int64_t n = PooledRows(pooling, n_skipped, texts[i].n_rows).n;
     pool(pooling, made.slice(i, 1), state_.hidden.slice(row, n));
     row += n;
   }
@@ -90,23 +94,28 @@ int64_t Runner::n_answers(std::span<Sequence* const> sequences,
   return n_rows;
 }
 
-// The rows that the head reads.
-void Runner::ask_for_answers(std::span<const std::vector<int64_t>> positions) {
+// visit(first, n) with the rows of the batch that each answer is made of, in order.
+template <class Visit>
+void Runner::for_each_answer(std::span<const std::vector<int64_t>> positions, const Visit& visit) const {
   const auto& texts = places_[0].rows;
   for (size_t i = 0; i < texts.size(); ++i) {
     const int64_t first = texts[i].first_row, n = texts[i].n_rows;
     switch (model_.spec.task_head.rows) {
-      case HeadRows::first: ask_for(first); break;
-      case HeadRows::last: ask_for(first + n - 1); break;
-      case HeadRows::mean: ask_for(first, n); break;
+      case HeadRows::first: visit(first, 1); break;
+      case HeadRows::last: visit(first + n - 1, 1); break;
+      case HeadRows::mean: visit(first, n); break;
       case HeadRows::all:
         if (positions.empty())
-          ask_for(first, n);
+          for (int64_t row = first; row < first + n; ++row) visit(row, 1);
         else
-          for (const int64_t position : positions[i]) ask_for(first + position);
+          for (const int64_t position : positions[i]) visit(first + position, 1);
         break;
     }
   }
+}
+
+void Runner::ask_for_answers(std::span<const std::vector<int64_t>> positions) {
+  for_each_answer(positions, [&](int64_t first, int64_t n) { ask_for(first, n); });
 }
 
 // Gathers the rows that the head reads, chunk by chunk, of the batch whose hidden states are computed.
@@ -127,22 +136,13 @@ void Runner::run_task_head(std::span<const std::vector<int64_t>> positions, floa
     if (n_waiting == task_input_.rows()) flush();
     return task_input_.slice(n_waiting++, 1);
   };
-  const auto copy = [&](int64_t row) { ops::copy(context_, next(), state_.hidden.slice(place_of(row), 1)); };
-  const auto& rows = places_[0].rows;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const int64_t first = rows[i].first_row, n = rows[i].n_rows;
-    switch (model_.spec.task_head.rows) {
-      case HeadRows::first: copy(first); break;
-      case HeadRows::last: copy(first + n - 1); break;
-      case HeadRows::mean: ops::mean_rows(context_, next(), state_.hidden.slice(first, n)); break;
-      case HeadRows::all:
-        if (positions.empty())
-          for (int64_t row = first; row < first + n; ++row) copy(row);
-        else
-          for (const int64_t position : positions[i]) copy(first + position);
-        break;
-    }
-  }
+  for_each_answer(positions, [&](int64_t first, int64_t n) {
+    const TensorView rows = state_.hidden.slice(place_of(first), n);
+    if (model_.spec.task_head.rows == HeadRows::mean)
+      ops::mean_rows(context_, next(), rows);
+    else
+      ops::copy(context_, next(), rows);
+  });
   flush();
   wait();
 }

@@ -11,19 +11,11 @@ namespace {
 
 constexpr int64_t kChunkFloats = 1 << 22;  // that are rounded at once
 
-// The first thing of a layer that no kernel of the device does, or null.
-const char* missing_kernel(const LayerSpec& layer) {
-  if (layer.head_dim > 256) return "heads of more than 256 elements";
-  return nullptr;
-}
-
 void check_supported(const ModelSpec& spec) {
   for (const ModelSpec& encoder : spec.encoder) check_supported(encoder);
-  for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const char* const missing = missing_kernel(spec.layers[i]);
-    TUILI_CHECK_KIND(ErrorKind::model_unsupported, missing == nullptr, "layer ", i, " has ",
-                     missing ? missing : "", ", which runs on the CPU only: use device=\"cpu\"");
-  }
+  for (size_t i = 0; i < spec.layers.size(); ++i)
+    TUILI_CHECK_KIND(ErrorKind::model_unsupported, spec.layers[i].head_dim <= 256, "layer ", i,
+                     " has heads of more than 256 elements, which run on the CPU only: use device=\"cpu\"");
 }
 
 // Whether the spec, or what the host has made while loading, has the tensor's part already.
@@ -53,9 +45,10 @@ class Uploader {
     context_.n_threads = resolve_num_threads(num_threads);
   }
 
-  const PlacedBuffer& copy(const uint8_t* from, int64_t bytes) {
-    const PlacedBuffer& to = memory_.emplace_back(bytes, DeviceKind::cuda);
-    device::copy_to_device(to.data(), from, bytes, nullptr);
+  template <class T>
+  const PlacedBuffer& copy(std::span<const T> from) {
+    const PlacedBuffer& to = memory_.emplace_back(static_cast<int64_t>(from.size_bytes()), DeviceKind::cuda);
+    device::copy_to_device(to.data(), from.data(), to.bytes(), nullptr);
     device::synchronize(nullptr);
     return to;
   }
@@ -64,7 +57,7 @@ class Uploader {
   const PlacedBuffer& records(const PackedMatrix& w) {
     const Buffer arranged(ops::device_bytes(w.format, w.n, w.k));
     ops::arrange_for_device(context_, arranged.data(), w);
-    return copy(arranged.data(), arranged.bytes());
+    return copy(std::span<const uint8_t>(arranged.data(), static_cast<size_t>(arranged.bytes())));
   }
 
   // bf16 [w.n, w.k], dense, of a packed matrix.
@@ -100,9 +93,7 @@ class Uploader {
       bytes += rows.bytes();
     }
     for (size_t i = 0; i < spec.position_biases.size(); ++i) {
-      const std::vector<float>& values = spec.position_biases[i].values;
-      const PlacedBuffer& there = copy(reinterpret_cast<const uint8_t*>(values.data()),
-                                       static_cast<int64_t>(values.size() * sizeof(float)));
+      const PlacedBuffer& there = copy<float>(spec.position_biases[i].values);
       weights.bias_values[i] = reinterpret_cast<const float*>(there.data());
       bytes += there.bytes();
     }
@@ -118,10 +109,8 @@ class Uploader {
 
   // The places of distances, and each layer's own tables.
   int64_t complete_distances(const ModelSpec& spec, const ModelWeights& packed, ModelWeights& weights) {
-    const std::vector<int32_t>& places = spec.distances.places;
-    if (places.empty()) return 0;
-    const PlacedBuffer& there = copy(reinterpret_cast<const uint8_t*>(places.data()),
-                                     static_cast<int64_t>(places.size() * sizeof(int32_t)));
+    if (spec.distances.places.empty()) return 0;
+    const PlacedBuffer& there = copy<int32_t>(spec.distances.places);
     weights.distance_places = reinterpret_cast<const int32_t*>(there.data());
     int64_t bytes = there.bytes();
     for (size_t i = 0; i < weights.layers.size(); ++i) {
@@ -182,8 +171,7 @@ class Uploader {
                        "; on cuda they must have one format: use device=\"cpu\"");
       maps.push_back({linear.w, linear.bias});
     }
-    const int64_t bytes = std::ssize(maps) * int64_t{sizeof(ops::ExpertMap)};
-    const PlacedBuffer& held = copy(reinterpret_cast<const uint8_t*>(maps.data()), bytes);
+    const PlacedBuffer& held = copy<ops::ExpertMap>(maps);
     return {reinterpret_cast<const ops::ExpertMap*>(held.data()), std::ssize(maps), w.format, w.n, w.k};
   }
 
@@ -207,7 +195,7 @@ Model upload(const Model& model, int ordinal, int num_threads) {
     const bool is_matrix = matrix.codes != nullptr, is_dense = is_matrix && is_float(format);
     const PlacedBuffer& on_device = is_dense    ? uploader.dense(matrix)
                                     : is_matrix ? uploader.records(matrix)
-                                                : uploader.copy(bytes.data(), std::ssize(bytes));
+                                                : uploader.copy(bytes);
     builder.borrow(name, is_dense ? Format::bf16 : format, on_device.data(), on_device.bytes());
   }
   Model uploaded = builder.finish();

@@ -864,9 +864,7 @@ class ops:
     def logprobs(logits: f32, token: int, n_best: int) -> tuple[float, list[tuple[int, float]]]:
         """Log-probability of the token, and of the n_best likeliest with their ids: equal ones by id."""
     @staticmethod
-    def gemm_on_device(
-        x: u16, w: u16 | PackedWeight, out: Literal["float32", "bfloat16"] = "float32"
-    ) -> f32 | u16:
+    def gemm_on_device(x: u16, w: u16 | PackedWeight) -> f32:
         """x [m, k] · w [n, k]ᵀ -> [m, n] on the CUDA device; uint16 holds bfloat16. Builds without
         CUDA lack this and those below."""
     @staticmethod
@@ -884,9 +882,6 @@ class ops:
         block_size: int = 32,
     ) -> f32:
         """As `attention`; q is rounded as keys and values are."""
-    @staticmethod
-    def softmax_stats_on_device(logits: f32) -> tuple[f32, f32, i32]:
-        """Maximum, sum and first maximum of each row."""
 
 class limits:
     """The submodule `tuili._core.limits`: what this machine can do at most, one sample of about a tenth of a

@@ -38,15 +38,15 @@ TUILI_TEST(memory_and_streams_are_refused) {
 
 TUILI_TEST(ops_on_device_tensors_are_refused) {
   float memory[4] = {};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const TensorView x(memory, DType::bf16, {1, 1}, DeviceKind::cuda),
-        y(memory, dtype, {1, 1}, DeviceKind::cuda);
-    const TensorView row(memory, DType::f32, {1, 1}, DeviceKind::cuda),
-        gain(memory, DType::f32, {1}, DeviceKind::cuda);
-    require_refused([&] { ops::gemm({}, y, x, x); });
-    require_refused([&] { ops::rms_norm({}, y, row, gain, 1e-5f); });
-    require_refused([&] { ops::add({}, row, row, row); });
-  }
+  const TensorView x(memory, DType::bf16, {1, 1}, DeviceKind::cuda),
+      row(memory, DType::f32, {1, 1}, DeviceKind::cuda), gain(memory, DType::f32, {1}, DeviceKind::cuda);
+  const PackedMatrix w{
+      .format = Format::bf16, .n = 1, .k = 1, .codes = reinterpret_cast<const uint8_t*>(memory)};
+  const ops::LinearMap map{row, &w};
+  ops::Activations input{x, {}};
+  require_refused([&] { ops::gemm({}, input, {&map, 1}, ops::Compute::automatic); });
+  for (const TensorView& y : {x, row}) require_refused([&] { ops::rms_norm({}, y, row, gain, 1e-5f); });
+  require_refused([&] { ops::add({}, row, row, row); });
 }
 
 }  // namespace

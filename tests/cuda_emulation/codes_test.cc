@@ -221,8 +221,6 @@ TUILI_TEST(pages_of_codes_without_scales_or_too_wide_are_refused) {
   args.n_heads = 4;
   args.scale = 1;
   require(cuda::attention(nullptr, args) == cudaErrorInvalidValue, "attention takes them");
-  require(cuda::kv_copy(nullptr, text.codes(), slots.get(), 1) == cudaErrorInvalidValue,
-          "kv_copy takes them");
 }
 
 }  // namespace

@@ -21,12 +21,12 @@ TUILI_TEST(ops_refuse_what_their_kernels_cannot_read) {
   on_host.device = DeviceKind::cpu;
   f16.dtype = DType::f16;
   const auto gemm_error = [&](TensorView to, TensorView left, TensorView right) {
-    return error_of([&] { ops::gemm(on_device(), to, left, right); });
+    return error_of([&] { multiply_dense(to, left, right); });
   };
-  require_error("w must be [n, k]", gemm_error(out, a, w.view({8, 7})));
-  require_error("for cuda", gemm_error(out, on_host, b));
-  require_error("must be dense bf16", gemm_error(out, out, b));
-  require_error("y must be", gemm_error(f16, a, b));
+  require_error("w is bf16 [8, 7]", gemm_error(out, a, w.view({8, 7})));
+  require_error("x must be f32 on cpu", gemm_error(out, on_host, b));
+  require_error("no room to round", gemm_error(out, out, b));
+  require_error("y must be f32 on cuda", gemm_error(f16, a, b));
   const auto norm_error = [&](TensorView to, TensorView from, TensorView gain) {
     return error_of([&] { ops::rms_norm(on_device(), to, from, gain, 1e-5f); });
   };
@@ -34,6 +34,26 @@ TUILI_TEST(ops_refuse_what_their_kernels_cannot_read) {
   require_error("x must be f32", norm_error(out, a, y.view({8})));
   require_error("y must be f32", norm_error(f16, out, y.view({8})));
   require_error("x is f32 [8, 8] on cuda, y is bf16 [4, 16]", norm_error(x.view({4, 16}), out, y.view({8})));
+  TensorView strided = y.view({4, 8});
+  strided.row_stride = 16;
+  require_error("y must be dense; f32 [4, 8] on cuda has rows 16 apart",
+                norm_error(strided, y.view({4, 8}), y.view({8})));
+  const auto add_error = [&](TensorView to, TensorView left, TensorView right) {
+    return error_of([&] { ops::add(on_device(), to, left, right); });
+  };
+  require_error("add: x must be f32", add_error(out, a, out));
+  require_error("add: z must be f32", add_error(out, out, a));
+  const auto activate_error = [&](TensorView to, TensorView gate) {
+    return error_of([&] { ops::activate(on_device(), to, gate, TensorView(), ops::Activation::silu); });
+  };
+  require_error("gate must be f32", activate_error(out, a));
+  require_error("gate is f32 [4, 8] on cuda, y is f32 [8, 8]", activate_error(out, y.view({4, 8})));
+  TensorView q = out, table = y.view({8, 4});
+  q.device = table.device = DeviceKind::cpu;
+  const ops::RopeKv queries_on_host{q, out, out, table, table, 1, false};
+  const cuda::KvPages pages{x.get(), w.get(), DType::bf16, 16, 1, 8, 64};
+  const auto kv_error = [&] { ops::on_device::rope_kv_write(on_device(), queries_on_host, pages, nullptr); };
+  require_error("q must be f32 on cuda", error_of(kv_error));
 }
 
 TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {

@@ -16,6 +16,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "kernels/cuda/kernels.h"
+#include "ops/ops.h"
 #include "testing.h"
 
 namespace tuili::testing {
@@ -108,6 +109,15 @@ std::vector<T> rounded_all(const std::vector<float>& values) {
   std::vector<T> all(values.size());
   for (size_t i = 0; i < all.size(); ++i) all[i] = rounded<T>(double{values[i]});
   return all;
+}
+
+// y = x · wᵀ with dense w bf16 [n, k].
+inline void multiply_dense(const TensorView& y, const TensorView& x, const TensorView& w) {
+  const PackedMatrix matrix{
+      .format = Format::bf16, .n = w.rows(), .k = w.size(1), .codes = static_cast<const uint8_t*>(w.data)};
+  ops::Activations input{x, {}};
+  const ops::LinearMap map{y, &matrix};
+  ops::gemm({}, input, {&map, 1}, ops::Compute::automatic);
 }
 
 // What the call says is wrong.

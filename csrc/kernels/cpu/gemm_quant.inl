@@ -31,7 +31,8 @@
 // v11 leaves 1 to 3 rows to the machine's prefetcher. GB/s from memory in huge pages, m = 1, one thread (the
 // machine reads 33): q4_0, k = 576 / 2048 26.3 -> 28.3 / 24.5 -> 27.4, q8_0 23.3 -> 31.9 (AVX2 24.8 -> 31.8);
 // SmolLM2, two threads, interleaved: Q4_0 345 -> 358 tokens a second, Q8_0 228 -> 249. At m = 4 as it was or
-// less. Tried without gain: threads that wait ask for the weights of the next product.
+// less. Tried without gain: threads that wait ask for the weights of the next product; tiles ask for the
+// lines of y that they will write.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {

@@ -38,7 +38,6 @@ int kv_write(Stream, const KvPages&, const float*, const float*, int64_t, const 
 int rope_kv_write(Stream, const RopeKvArgs&) { return absent("rope_kv_write"); }
 int gather_taps(Stream, const TapArgs&) { return absent("gather_taps"); }
 int distance_bias(Stream, const DistanceArgs&) { return absent("distance_bias"); }
-int kv_copy(Stream, const KvPages&, const int32_t*, int64_t) { return absent("kv_copy"); }
 int attention(Stream, const AttentionArgs&) { return absent("attention"); }
 int gemm(Stream, const GemmArgs&) { return absent("gemm"); }
 int gemm(Stream, const QuantizedGemmArgs&) { return absent("gemm"); }
@@ -54,16 +53,9 @@ int weighted_sum_rows(Stream, float*, const float*, const int32_t*, const float*
 }
 int add_gated(Stream, float*, const float*, const float*, int64_t, int64_t) { return absent("add_gated"); }
 int gemm_experts(Stream, const ExpertGemmArgs&) { return absent("gemm_experts"); }
-int argmax(Stream, int32_t*, const float*, int64_t, int64_t) { return absent("argmax"); }
 int draw(Stream, int32_t*, const float*, const Draw*, int64_t, int64_t) { return absent("draw"); }
 int draw_likeliest(Stream, int32_t*, const float*, const Draw*, int64_t, int64_t) {
   return absent("draw_likeliest");
 }
-int softmax_stats(Stream, float*, float*, const float*, int64_t, int64_t) { return absent("softmax_stats"); }
-int exp_shifted(Stream, float*, const float*, float, int64_t) { return absent("exp_shifted"); }
-int change_logits(Stream, float*, int64_t, LogitChange, const LogitChanges&) {
-  return absent("change_logits");
-}
-int mask_logits(Stream, float*, const uint32_t*, int64_t, int64_t) { return absent("mask_logits"); }
 
 }  // namespace tuili::cuda

@@ -4,8 +4,7 @@
 // draw.
 //
 // v1  a block per row; a tile of 1,024 ids per warp, then the tile, then the 32 ids. Predicted for 150,000
-// ids: 30 µs
-//     per row, all rows at once; undecided in less than one row of 65,536.
+//     ids: 30 µs per row, all rows at once; undecided in less than one row of 65,536.
 #pragma once
 
 #include "kernels/cuda/kernels.h"

@@ -133,7 +133,6 @@ int embed(Stream stream, float* y, const void* table, DType type, const int32_t*
           int64_t d, float factor) {
   switch (type) {
     case DType::f32: return embed_as<float>(stream, y, table, ids, n_tokens, d, factor);
-    case DType::f16: return embed_as<__half>(stream, y, table, ids, n_tokens, d, factor);
     case DType::bf16: return embed_as<bf16>(stream, y, table, ids, n_tokens, d, factor);
     default: return cudaErrorInvalidValue;
   }
@@ -201,23 +200,6 @@ int add_gated(Stream stream, float* y, const float* x, const float* gate, int64_
   return for_each(stream, AddGatedBody{y, x, gate, static_cast<int>(d)}, n_tokens * d);
 }
 
-int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count) {
-  return for_each(stream, ExpShiftedBody{y, x, shift}, count);
-}
-
-int change_logits(Stream stream, float* logits, int64_t n_vocab, LogitChange kind,
-                  const LogitChanges& changes) {
-  const auto [rows, ids, values, count] = changes;
-  const auto n = static_cast<int>(n_vocab);
-  if (kind == LogitChange::add) return for_each(stream, AddToLogitBody{logits, rows, ids, values, n}, count);
-  return for_each(stream, RepeatPenaltyBody{logits, rows, ids, values, n}, count);
-}
-
-int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n_rows, int64_t n_vocab) {
-  const MaskBody body{logits, allowed, static_cast<int>(n_vocab), static_cast<int>((n_vocab + 31) / 32)};
-  return for_each(stream, body, n_rows * n_vocab);
-}
-
 int rope(Stream stream, const RopeArgs& args) {
   if (!is_valid(args)) return cudaErrorInvalidValue;
   return for_each(stream, rope_body(args), args.n_tokens * args.n_heads * args.half);
@@ -236,18 +218,6 @@ int rope_kv_write(Stream stream, const RopeKvArgs& args) {
   if (args.pages.type == DType::f16) return rope_kv_write_as<__half>(stream, args);
   if (args.pages.type == DType::bf16) return rope_kv_write_as<bf16>(stream, args);
   return cudaErrorInvalidValue;
-}
-
-int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs) {
-  const int64_t block_bytes = pages.n_kv_heads * pages.block_size * pages.head_dim * size_of(pages.type);
-  const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
-  if (pages.type == DType::i8 || block_bytes % kVectorBytes != 0 || !has_vector_rows(pages.k, stride_bytes) ||
-      !has_vector_rows(pages.v, stride_bytes))
-    return cudaErrorInvalidValue;
-  const int64_t n_vectors = block_bytes / kVectorBytes;
-  const KvCopyBody body{static_cast<uint4*>(pages.k), static_cast<uint4*>(pages.v), pairs,
-                        stride_bytes / kVectorBytes, static_cast<int>(n_vectors)};
-  return for_each(stream, body, n_pairs * n_vectors);
 }
 
 }  // namespace tuili::cuda

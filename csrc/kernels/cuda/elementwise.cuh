@@ -97,48 +97,6 @@ struct CopyHeadsBody {
   }
 };
 
-struct ExpShiftedBody {
-  float* y;
-  const float* x;
-  float shift;
-  __device__ __forceinline__ void operator()(int i) const { y[i] = exponential(__fsub_rn(x[i], shift)); }
-};
-
-struct AddToLogitBody {
-  float* logits;
-  const int32_t* rows;
-  const int32_t* ids;
-  const float* values;
-  int n_vocab;
-  __device__ __forceinline__ void operator()(int i) const {
-    float& logit = logits[static_cast<int64_t>(rows[i]) * n_vocab + ids[i]];
-    logit = __fadd_rn(logit, values[i]);
-  }
-};
-
-struct RepeatPenaltyBody {
-  float* logits;
-  const int32_t* rows;
-  const int32_t* ids;
-  const float* values;
-  int n_vocab;
-  __device__ __forceinline__ void operator()(int i) const {
-    float& logit = logits[static_cast<int64_t>(rows[i]) * n_vocab + ids[i]];
-    logit = logit > 0.0f ? __fdiv_rn(logit, values[i]) : __fmul_rn(logit, values[i]);
-  }
-};
-
-struct MaskBody {
-  float* logits;
-  const uint32_t* allowed;
-  int n_vocab, n_words;
-  __device__ __forceinline__ void operator()(int i) const {
-    const int row = i / n_vocab, id = i % n_vocab;
-    const uint32_t word = allowed[static_cast<int64_t>(row) * n_words + id / 32];
-    if (!(word >> id % 32 & 1u)) logits[i] = -__builtin_huge_valf();
-  }
-};
-
 // Formulas and clamps: kernels/cpu/kernels.h.
 template <cpu::Activation kKind>
 __device__ __forceinline__ float activated(float x) {
@@ -356,21 +314,6 @@ struct AddGatedBody {
   int d;
   __device__ __forceinline__ void operator()(int i) const {
     y[i] = __fadd_rn(y[i], __fmul_rn(sigmoid(gate[i / d]), x[i]));
-  }
-};
-
-// Vector i is vector i % n_vectors of pair i / n_vectors.
-struct KvCopyBody {
-  uint4* k;
-  uint4* v;
-  const int32_t* pairs;
-  int64_t stride;  // vectors between blocks
-  int n_vectors;   // of a block
-  __device__ __forceinline__ void operator()(int i) const {
-    const int pair = i / n_vectors, at = i % n_vectors;
-    const int64_t from = pairs[2 * pair] * stride + at, to = pairs[2 * pair + 1] * stride + at;
-    k[to] = k[from];
-    v[to] = v[from];
   }
 };
 

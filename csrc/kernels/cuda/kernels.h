@@ -68,7 +68,7 @@ int max_rows(Stream stream, float* y, const float* x, int64_t n_tokens, int64_t 
 
 // ---- elements; counts are below 2^31
 
-// y[t, :] = table[ids[t], :] · factor      y f32 [n_tokens, d]; table f32, f16 or bf16 [., d]. CPU's bits.
+// y[t, :] = table[ids[t], :] · factor      y f32 [n_tokens, d]; table f32 or bf16 [., d]. CPU's bits.
 int embed(Stream stream, float* y, const void* table, DType type, const int32_t* ids, int64_t n_tokens,
           int64_t d, float factor);
 
@@ -124,10 +124,10 @@ int rope(Stream stream, const RopeArgs& args);
 
 // Pages of one layer. Both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and
 // values by columns that ldmatrix turns.
-//   k, v  f32, f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks block_stride elements
-//   apart k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks
-//   scale_stride
-//                     floats apart
+//   k, v              f32, f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks
+//                     block_stride elements apart
+//   k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks
+//                     scale_stride floats apart
 struct KvPages {
   void* k;
   void* v;
@@ -157,9 +157,6 @@ struct RopeKvArgs {
   const int32_t* slots;
 };
 int rope_kv_write(Stream stream, const RopeKvArgs& args);
-
-// Block to[i] becomes a copy of block from[i]; pairs hold (from, to), and no block is both. Not of i8.
-int kv_copy(Stream stream, const KvPages& pages, const int32_t* pairs, int64_t n_pairs);
 
 // ---- attention
 
@@ -383,14 +380,11 @@ int gemm_experts(Stream stream, const ExpertGemmArgs& args);
 
 // ---- rows of logits, f32 [n_rows, n_vocab]
 
-// tokens[r] = the first maximum of row r; -1 if any logit is NaN, -2 if every one is -inf: as ops::argmax.
-int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab);
-
 // tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
 // draws with top_k, top_p and min_p at most; the first maximum at temperature 0 or if it is +Inf; -1 and -2
-// as argmax. kUndecided: the uniform number, or top_p, lies so close to a sum of probabilities that the order
-// of adding decides, or top_k or top_p reach further than the likeliest 512 or so that are sorted; then the
-// CPU must draw. draws in device memory. n_vocab is below 2^19.
+// as ops::argmax. kUndecided: the uniform number, or top_p, lies so close to a sum of probabilities that the
+// order of adding decides, or top_k or top_p reach further than the likeliest 512 or so that are sorted; then
+// the CPU must draw. draws in device memory. n_vocab is below 2^19.
 struct Draw {
   uint64_t seed;
   uint64_t counter;
@@ -407,29 +401,5 @@ int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws,
 // The same for the rows whose draws are cut by top_k or top_p, which `draw` leaves out.
 int draw_likeliest(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
                    int64_t n_vocab);
-
-// max[r] and sum[r] = Σ exp(x - max), a canonical sum; a NaN or +Inf anywhere, or nothing but -Inf, gives NaN
-// in both. CPU's bits, but for the sign of a zero maximum.
-int softmax_stats(Stream stream, float* max, float* sum, const float* logits, int64_t n_rows,
-                  int64_t n_vocab);
-
-// y[i] = exp(x[i] - shift); y may be x. CPU's bits.
-int exp_shifted(Stream stream, float* y, const float* x, float shift, int64_t count);
-
-// What is done to a row before a token is drawn from it, entry by entry of a list that holds each place once:
-//   add     logits[rows[i], ids[i]] += values[i]: biases, frequency and presence penalties; -inf bans
-//   repeat  logit > 0 ? logit / value : logit · value: repetition penalties (Keskar et al. 2019)
-enum class LogitChange : uint8_t { add, repeat };
-struct LogitChanges {
-  const int32_t* rows;
-  const int32_t* ids;
-  const float* values;
-  int64_t count;
-};
-int change_logits(Stream stream, float* logits, int64_t n_vocab, LogitChange kind,
-                  const LogitChanges& changes);
-
-// -inf where bit i % 32 of word i / 32 of allowed u32 [n_rows, ceil(n_vocab / 32)] is 0. Below 2^31 logits.
-int mask_logits(Stream stream, float* logits, const uint32_t* allowed, int64_t n_rows, int64_t n_vocab);
 
 }  // namespace tuili::cuda

@@ -8,34 +8,11 @@
 namespace tuili::cuda {
 namespace {
 
-bool is_valid(int64_t n_rows, int64_t n_vocab) {
-  return n_rows <= INT_MAX && n_vocab >= 1 && n_vocab <= INT_MAX - kExponentials;
-}
-
 bool has_tiles(int64_t n_rows, int64_t n_vocab) {
-  return is_valid(n_rows, n_vocab) && n_vocab < int64_t{kMaxTiles} * kIdsPerTile;
+  return n_rows <= INT_MAX && n_vocab >= 1 && n_vocab < int64_t{kMaxTiles} * kIdsPerTile;
 }
 
 }  // namespace
-
-// One block of 1,024 threads per row.
-int argmax(Stream stream, int32_t* tokens, const float* logits, int64_t n_rows, int64_t n_vocab) {
-  if (n_rows == 0) return cudaSuccess;  // a launch of zero blocks is an error
-  if (!is_valid(n_rows, n_vocab)) return cudaErrorInvalidValue;
-  TUILI_LAUNCH(argmax_kernel, static_cast<unsigned>(n_rows), kLogitThreads, sizeof(ArgmaxStorage), stream,
-               tokens, logits, static_cast<int>(n_vocab));
-  return cudaGetLastError();
-}
-
-// One block of 1,024 threads per row; 16 KiB of shared memory.
-int softmax_stats(Stream stream, float* max, float* sum, const float* logits, int64_t n_rows,
-                  int64_t n_vocab) {
-  if (n_rows == 0) return cudaSuccess;
-  if (!is_valid(n_rows, n_vocab)) return cudaErrorInvalidValue;
-  TUILI_LAUNCH(softmax_stats_kernel, static_cast<unsigned>(n_rows), kLogitThreads, sizeof(StatsStorage),
-               stream, max, sum, logits, static_cast<int>(n_vocab));
-  return cudaGetLastError();
-}
 
 // One block of 1,024 threads per row; 9 KiB of shared memory.
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,

@@ -1,8 +1,4 @@
-// Rows of logits: the best token, and the statistics of the softmax.
-//
-// v1  a block per row. The canonical sum has 32 lanes: one warp adds while the others take exponentials,
-// 2,048 at
-//     a time. Predicted for 150,000 tokens: 25 µs per row, all rows at once.
+// The best token of a row of logits, which a block goes through.
 #pragma once
 
 #include "kernels/cuda/launch.h"
@@ -12,7 +8,6 @@ namespace tuili::cuda {
 
 inline constexpr int kLogitThreads = 1024;
 inline constexpr int kLogitWarps = kLogitThreads / 32;
-inline constexpr int kExponentials = 2048;  // per piece of the sum
 
 inline constexpr int32_t kNotANumber = -1,
                          kNothingFinite = -2;  // in place of a token, as ops::argmax has them
@@ -20,11 +15,6 @@ inline constexpr int32_t kNotANumber = -1,
 struct ArgmaxStorage {
   uint32_t keys[kLogitWarps];
   int ids[kLogitWarps];
-};
-
-struct StatsStorage {
-  float exponentials[2][kExponentials];
-  float max[kLogitWarps];
 };
 
 // Ascends as x does; ±0 have one key, and NaN has none.
@@ -76,58 +66,6 @@ __device__ __forceinline__ Candidate first_maximum(ArgmaxStorage& shared, Candid
 
 __device__ __forceinline__ int32_t token_of(const Candidate& best) {
   return best.key == kNaNKey ? kNotANumber : best.key <= kLowestKey ? kNothingFinite : best.id;
-}
-
-// Block r: the first maximum of row r.
-__global__ void __launch_bounds__(kLogitThreads)
-    argmax_kernel(int32_t* tokens, const float* logits, int n_vocab) {
-  const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
-  const Candidate best = first_maximum(shared_storage<ArgmaxStorage>(), maximum_of_thread(row, n_vocab));
-  if (threadIdx.x == 0) tokens[blockIdx.x] = token_of(best);
-}
-
-// The largest of the row, in every thread.
-__device__ __forceinline__ float row_max(StatsStorage& shared, const float* row, int n_vocab) {
-  float max = -__builtin_huge_valf();
-#pragma unroll 8
-  for (int i = threadIdx.x; i < n_vocab; i += kLogitThreads) max = larger(max, row[i]);
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    max = larger(max, __shfl_xor_sync(0xffffffffu, max, distance));
-  }
-  if (threadIdx.x % 32 == 0) shared.max[threadIdx.x / 32] = max;
-  __syncthreads();
-#pragma unroll
-  for (int warp = 0; warp < kLogitWarps; ++warp) max = larger(max, shared.max[warp]);
-  return max;
-}
-
-// Block r: maximum and canonical sum of exp(x - maximum) of row r. While the first warp adds a piece, the
-// others write the next one; the barrier after that keeps them from writing a third.
-__global__ void __launch_bounds__(kLogitThreads)
-    softmax_stats_kernel(float* max_out, float* sum_out, const float* logits, int n_vocab) {
-  auto& shared = shared_storage<StatsStorage>();
-  const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
-  const float max = row_max(shared, row, n_vocab);
-  float lane = 0.0f;
-  for (int first = 0; first < n_vocab; first += kExponentials) {
-    float* piece = shared.exponentials[first / kExponentials % 2];
-    for (int i = threadIdx.x; i < kExponentials; i += kLogitThreads) {
-      piece[i] = first + i < n_vocab ? exponential(__fsub_rn(row[first + i], max)) : 0.0f;
-    }
-    __syncthreads();
-    if (threadIdx.x >= 32) continue;
-#pragma unroll 8
-    for (int i = threadIdx.x; i < kExponentials; i += 32) lane = __fadd_rn(lane, piece[i]);
-  }
-  if (threadIdx.x >= 32) return;
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    lane = __fadd_rn(lane, __shfl_xor_sync(0xffffffffu, lane, distance));
-  }
-  if (threadIdx.x != 0) return;
-  max_out[blockIdx.x] = lane == lane ? max : lane;  // a NaN may have slipped past max, never past the sum
-  sum_out[blockIdx.x] = lane;
 }
 
 }  // namespace tuili::cuda

@@ -88,6 +88,12 @@ def in_prompt(row: Row) -> bool:
     return n_pending > 1 or (n_pending == 1 and row.sequence.n_tokens == row.sequence.n_prompt)
 
 
+def _awaits_prompt(row: Row) -> bool:
+    """Whether a step or two later the whole prompt is there to share."""
+    leader = row.leader
+    return leader is not None and leader.running and leader.sequence.n_computed < leader.sequence.n_prompt
+
+
 @dataclass(slots=True)
 class Room:
     """What a step has left for prompts."""
@@ -180,7 +186,7 @@ class Scheduler:
             self._pool.grow_ahead(sequences, n_steps, n_spare=len(self.running))
         return min(n_steps, self._pool.room(sequences))
 
-    def finished_step(self, plan: StepPlan, seconds: float, n_steps: int = 1) -> None:
+    def finished_step(self, plan: StepPlan, seconds: float, n_steps: int) -> None:
         """Learn what the step, or several of the same rows, took, make whole prompts findable, and take back
         what lies before the windows.
         """
@@ -277,7 +283,8 @@ class Scheduler:
 
     def _comes_next(self, prompts: list[Row]) -> bool:
         """Whether the next of those who wait stands before all prompts. prompts: best last."""
-        return bool(self.waiting) and (not prompts or self._next_waiting().standing < prompts[-1].standing)
+        row = self._next_waiting() if self.waiting else None
+        return row is not None and (not prompts or row.standing < prompts[-1].standing)
 
     def _has_room_for_source(self, plan: StepPlan, row: Row, room: Room) -> bool:
         """Whether the row's source, which is encoded whole, fits into what is left. Of a step's first nobody
@@ -288,11 +295,26 @@ class Scheduler:
         n_source = row.sequence.n_source_pending
         return n_source <= room.tokens and n_source * (self.costs.prompt_token_s(0) or 0.0) <= room.seconds
 
-    def _next_waiting(self) -> Row:
-        """The first that waits; but beams that run wait for their mates, who come before everybody."""
+    def _next_waiting(self) -> Row | None:
+        """The first that waits, if there is a place for it. Beams that run wait for their mates, who come
+        before everybody, and whose places nobody takes; but not before their leader's prompt is computed,
+        so that several searches can begin in one step.
+        """
+        n_free = self._limits.max_num_seqs - len(self.running)
         searches = {id(row.beams) for row in self.running if row.beams is not None}
-        mates = (row for row in self.waiting if id(row.beams) in searches) if searches else ()
-        return next(iter(mates), self.waiting[0])
+        first = None
+        for row in self.waiting:
+            if row.beams is not None and id(row.beams) in searches:
+                if not _awaits_prompt(row):
+                    return row
+                n_free -= 1
+            elif first is None:
+                first = row
+            if not searches:
+                break
+        if first is None:
+            return None
+        return first if n_free >= (1 if first.beams is None else len(first.beams.rows)) else None
 
     def _add_chunk(self, plan: StepPlan, row: Row, room: Room) -> None:
         n_pending, n_source = row.n_pending, row.sequence.n_source_pending
@@ -301,7 +323,7 @@ class Scheduler:
             room.tokens = max(1, room.tokens - n_source)  # its decoder begins at once
             room.seconds = max(0.0, room.seconds - n_source * (self.costs.prompt_token_s(0) or 0.0))
         n_new = min(room.tokens, n_pending)
-        if room.seconds < math.inf:
+        if room.seconds < math.inf and n_new > 1:  # one is no more than a row that decodes
             token_s = self.costs.prompt_token_s(row.sequence.n_computed)
             if token_s is None:
                 n_new, room.tokens = min(n_new, FIRST_CHUNK), 0
@@ -317,18 +339,23 @@ class Scheduler:
         """Let the first row run that can meet its deadline; None if none can run now."""
         while self.waiting and len(self.running) < self._limits.max_num_seqs:
             row = self._next_waiting()
-            if not self._has_room_for_source(plan, row, room) or not self._take_blocks(row):
+            if row is None or not self._has_room_for_source(plan, row, room) or not self._take_blocks(row):
                 return None
             self.waiting.remove(row)
             if self._is_refused(plan, row, now):
                 self._pool.release(row.sequence)
                 continue
-            self.running.append(row)
+            self._run(row)
             if not row.admitted:
                 plan.admitted.append(row)
             row.running = row.admitted = True
             return row
         return None
+
+    def _run(self, row: Row) -> None:
+        """Beams stand together: rows of one source read it together."""
+        mates = [i for i, other in enumerate(self.running) if other.beams is row.beams] if row.beams else ()
+        self.running.insert(mates[-1] + 1 if mates else len(self.running), row)
 
     def _is_refused(self, plan: StepPlan, row: Row, now: float) -> bool:
         """Whether its request will not run: it has not begun, and would not be done before its deadline."""
@@ -344,9 +371,9 @@ class Scheduler:
 
     def _take_blocks(self, row: Row) -> bool:
         """Blocks for all tokens of a waiting row, shared ones first; False if it has to wait."""
-        sequence, leader = row.sequence, row.leader
-        if leader is not None and leader.running and leader.sequence.n_computed < leader.sequence.n_prompt:
-            return False  # a step or two later the whole prompt is there to share
+        sequence = row.sequence
+        if _awaits_prompt(row):
+            return False
         cached, copy = self._share_prefix(row)
         # One spare block per running row: a newcomer should not push others out, or be pushed out, at once.
         if not self._pool.grow(sequence, sequence.n_tokens) or (
@@ -420,7 +447,9 @@ class Scheduler:
         assert standings == sorted(standings), "waiting is out of order"
         orders = [row.order for row in (*self.running, *self.waiting)]
         assert len(set(orders)) == len(orders), "a row is in two places"
-        assert len(self.running) <= self._limits.max_num_seqs, "more rows run than may"
+        searches = {id(row.beams) for row in self.running if row.beams is not None}
+        n_mates = sum(id(row.beams) in searches for row in self.waiting)
+        assert len(self.running) + n_mates <= self._limits.max_num_seqs, "more rows run, or will, than may"
         assert all(
             row.sequence.n_computed <= row.sequence.n_blocks * self._pool.block_size for row in self.running
         ), "a row has computed more tokens than it has blocks for"

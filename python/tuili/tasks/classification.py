@@ -46,7 +46,7 @@ def outputs(
     """The inputs as they were encoded, and what the head says of each: float32 [n_labels]. name: of the items
     in errors.
     """
-    inputs = [model.encode_in(space, *texts_of(item, name)) for item in items]
+    inputs = [model.encode(*texts_of(item, name), space) for item in items]
     return inputs, [rows[0] for rows in model.answers(inputs, progress=progress)] if inputs else []
 
 

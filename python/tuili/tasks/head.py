@@ -10,7 +10,7 @@ from tuili import _core
 from tuili.embedding import Encoder
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, NumericError
 from tuili.loading.heads import AnswerRow, Head
-from tuili.tasks.encoding import Cut, Encoded, Room, encode
+from tuili.tasks.encoding import Encoded, Room, encode
 from tuili.tokenization import Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -29,7 +29,6 @@ class TaskModel:
         self.encoder, self.tokenizer, self._head, self.name = encoder, tokenizer, head, name
         self.tasks = ("feature-extraction", *(head.tasks if head is not None else ()))
         self._n_types, self._all_rows = spec.n_token_types, spec.task_head.all_rows
-        self._n_out = spec.task_head.n_out
 
     @property
     def max_len(self) -> int:
@@ -42,12 +41,9 @@ class TaskModel:
             raise cannot(task, self.name, self.tasks)
         return self._head
 
-    def encode(self, text: str, pair: str | None = None, *, cut: Cut | None = None) -> Encoded:
-        """See tasks/encoding.py."""
-        return encode(self.tokenizer, text, pair, max_len=self.max_len, cut=cut)
-
-    def encode_in(self, room: Room, text: str, pair: str | None = None) -> Encoded:
-        """The same in so much room."""
+    def encode(self, text: str, pair: str | None = None, room: Room | None = None) -> Encoded:
+        """See tasks/encoding.py; without a room, in all that the model takes."""
+        room = room or Room(self.max_len, None)
         return encode(self.tokenizer, text, pair, max_len=room.max_len, cut=room.cut)
 
     def answers(

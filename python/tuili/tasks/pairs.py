@@ -27,7 +27,7 @@ class PairReading:
     def encode(self, model: TaskModel, space: Room, query: str, document: str) -> Encoded:
         """raises  TemplateError, PromptTooLongError"""
         if self.format is None:
-            return model.encode_in(space, (self.prompt or "") + query, document)
+            return model.encode((self.prompt or "") + query, document, space)
         ids = self._messages(model, query, document)
         truncated = len(ids) > space.max_len
         if truncated:

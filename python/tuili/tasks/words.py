@@ -48,7 +48,7 @@ class Task(Pipeline):
         targets = self._targets(chosen["targets"])
         top_k = integer("top_k", chosen["top_k"], 1, 1 << 31)
         space = room(together(chosen, "tokenizer_kwargs"), self.tasks.max_len)
-        encoded = [self.tasks.encode_in(space, text) for text in texts]
+        encoded = [self.tasks.encode(text, room=space) for text in texts]
         masks = [[i for i, token in enumerate(one.ids) if token == self._mask_id] for one in encoded]
         for i, found in enumerate(masks):
             if not found:
@@ -106,20 +106,19 @@ class Task(Pipeline):
             raise InvalidParameterError(
                 f"targets must be a str or a list of them, not {described(given)}", param="targets"
             )
-        ids = []
+        ids: list[int] = []
+        loaded = self.tasks.tokenizer.loaded
         for word in words:
-            backend = self.tasks.tokenizer.loaded.backend
-            token_id = backend.token_to_id(checked_str(word, "targets"))
-            if token_id is None:
-                pieces = self.tasks.tokenizer.encode(word, add_special=False)
-                if len(pieces) == 1 and pieces[0] != self.tasks.tokenizer.loaded.unk_id:
-                    ids.append(pieces[0])
-                    continue
-                spelt = [self.tasks.tokenizer.loaded.token(piece) for piece in pieces[:8]]
+            token_id = loaded.backend.token_to_id(checked_str(word, "targets"))
+            pieces = (
+                self.tasks.tokenizer.encode(word, add_special=False) if token_id is None else [int(token_id)]
+            )
+            if token_id is None and (len(pieces) != 1 or pieces[0] == loaded.unk_id):
+                spelt = [loaded.token(piece) for piece in pieces[:8]]
                 raise InvalidParameterError(
                     f"targets: {word[:64]!r} is not one token of the vocabulary; its pieces are {spelt}",
                     param="targets",
                     code="not_a_token",
                 )
-            ids.append(int(token_id))
+            ids += pieces
         return list(dict.fromkeys(ids))
