@@ -65,6 +65,73 @@ def test_special_tokens_are_found(tmp_path, name, model):
         assert token_id not in plain or token_id == tokenizer.loaded.unk_id
 
 
+def with_pieces(model: str, pieces: list[tuple[str, int]], *, byte_fallback: bool = False) -> bytes:
+    """A model with more pieces, text and type, behind its own; their score is 0, so they are always taken."""
+    data = (DATA / f"{model}.model").read_bytes()
+    for text, kind in pieces:
+        piece = bytes([0x0A, len(text.encode())]) + text.encode() + bytes([0x15, 0, 0, 0, 0, 0x18, kind])
+        data += bytes([0x0A, len(piece)]) + piece
+    if byte_fallback:
+        (trainer,) = (value for field, value in sentencepiece_file._fields(data, model) if field == 2)
+        trainer += b"\x98\x02\x01"
+        data += bytes([0x12, len(trainer) & 0x7F | 0x80, len(trainer) >> 7]) + trainer
+    return data
+
+
+@pytest.mark.parametrize("name, model", [("xlm-roberta", "unigram"), ("llama", "bpe"), ("t5", "t5")])
+def test_user_defined_pieces_are_text(tmp_path, name, model):
+    """sentencepiece cuts no text within one, and decoding writes it."""
+    folder = write(FOLDERS[name], tmp_path)
+    (file,) = FOLDERS[name].files
+    (folder / file).write_bytes(with_pieces(model, [("<sep>", 4), ("天下", 4)]))
+    tokenizer = read(FOLDERS[name], folder)
+    ids = tokenizer.encode("the<sep>天下", add_special=False)
+    assert {tokenizer.loaded.backend.token_to_id(text) for text in ("<sep>", "天下")} <= set(ids)
+    assert tokenizer.decode(ids) == "the<sep>天下"
+    inert = tokenizer.encode("the<sep>天下", add_special=False, parse_special=False)
+    assert inert == ids  # a user may write them
+
+
+@pytest.mark.parametrize("name", ["xlm-roberta", "t5"])
+def test_bytes_of_unigrams_become_characters_again(tmp_path, name):
+    folder = write(FOLDERS[name], tmp_path)
+    ((file, source),) = FOLDERS[name].files.items()
+    pieces = [(f"<0x{byte:02X}>", 6) for byte in range(256)]
+    (folder / file).write_bytes(with_pieces(source.removesuffix(".model"), pieces, byte_fallback=True))
+    tokenizer = read(FOLDERS[name], folder)
+    ids = tokenizer.encode("the 鑫🙂 cat")
+    assert tokenizer.loaded.backend.token_to_id("<0xF0>") in ids
+    assert tokenizer.decode(ids) == "the 鑫🙂 cat"
+
+
+_STRIPPED = {"content": "</s>", "lstrip": True, "rstrip": True, "single_word": False, "normalized": False}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": {"eos_token": _STRIPPED | {"__type": "AddedToken"}}},
+        {"special_tokens_map.json": {"eos_token": _STRIPPED}},
+    ],
+)
+def test_files_say_how_a_special_token_is_found(tmp_path, files):
+    folder = write(FOLDERS["gpt2"], tmp_path)
+    for file, value in files.items():
+        (folder / file).write_text(json.dumps(value))
+    tokenizer = read(FOLDERS["gpt2"], folder)
+    assert tokenizer.encode("cat </s>  mat") == tokenizer.encode("cat</s>mat")
+
+
+def test_an_added_token_with_a_role_is_found_before_texts_are_normalized(tmp_path):
+    """DeBERTa's added_tokens.json lists [MASK]; a text in full-width letters is none."""
+    folder = write(FOLDERS["deberta-v2"], tmp_path)
+    n = len(sentencepiece_file.parse((DATA / "deberta.model").read_bytes(), "model").pieces)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    (folder / "added_tokens.json").write_text(json.dumps({"[MASK]": n}))
+    tokenizer = read(FOLDERS["deberta-v2"], folder)
+    assert n in tokenizer.encode("a [MASK]") and n not in tokenizer.encode("a [mask]")
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2", "roberta"])
 def test_lines_may_end_as_windows_ends_them(tmp_path, name):
     folder = write(FOLDERS[name], tmp_path)
