@@ -171,6 +171,9 @@ HOSTILE = {
     "vocab.txt empty": (Slow("bert", {}), {"vocab.txt": b""}, "vocab_size"),
     "no unknown token": (Slow("bert", {}), {"vocab.txt": b"[CLS]\n[SEP]\na"}, "special_id"),
     "vocab.json list": (Slow("gpt2", {}), {"vocab.json": b"[]", "merges.txt": b""}, F),
+    "vocab.json of texts": (
+        Slow("gpt2", {}), {"vocab.json": b'{"a": 0, "<|endoftext|>": ""}', "merges.txt": b""}, "vocab_id",
+    ),
     "merge of three": (
         Slow("gpt2", {"vocab.json": "vocab.json"}), {"merges.txt": b"a b c"}, "merges",
     ),

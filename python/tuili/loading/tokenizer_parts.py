@@ -86,11 +86,13 @@ def lines_of(data: bytes, name: str) -> list[str]:
 
 
 def vocabulary(read: Read, name: str) -> dict[str, int]:
-    """token -> id of a JSON file, whose ids tokenizer_json.py checks."""
+    """token -> id of a JSON file; tokenizer_json.py checks the range of the ids."""
     vocab = parse_json(needed(read, name), name)
     if not isinstance(vocab, dict):
         bad(name, "expected an object", "tokenizer_field")
     check_tokens(list(vocab), name)
+    if any(type(token_id) is not int for token_id in vocab.values()):
+        bad(name, "expected ids that are integers", "vocab_id")
     return vocab
 
 
