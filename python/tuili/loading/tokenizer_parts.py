@@ -169,6 +169,8 @@ def as_sentencepiece(parts: Parts, found: SentencePieces) -> None:
     """Treat text before the model as sentencepiece itself does: of white space only spaces are special, and a
     text is cut nowhere before it meets the pieces.
     """
+    if found.whitespace_as_suffix:
+        raise ModelUnsupportedError("sentencepiece with spaces behind words", code="tokenizer_component")
     parts.normalizers = charsmap(found)
     if found.remove_extra_whitespaces:
         parts.normalizers += [_replace(SPACES, " "), _replace(OUTER_SPACE, "")]
