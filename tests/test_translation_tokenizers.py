@@ -219,6 +219,7 @@ ACCENTED = {  # what sentencepiece 0.2.3 makes of them
     "\uff76\uff9e\uff72": "▁ ガ イ",
     "ro\u0301i \u05d0\u05bc": "▁ <unk> i ▁ א \u05bc",
     "a\uff0c\u05bc e": "▁ <unk> , \u05bc ▁e",
+    "\uff0c\u07a6": "▁ , <unk>",
     "\u05d0\uff0c\u05bc e\u0302": "▁ א , \u05bc ▁ ê",
 }
 
@@ -271,6 +272,38 @@ def test_a_damaged_table_gives_an_error_or_some_text():
                 composed = Composer(data).compose(text * 2)
                 assert len(composed.text) < 1000
     assert n_loaded > len(table) // 4
+
+
+def charsmap(units: dict[int, int]) -> bytes:
+    """A table of one block of units, and of no strings but an empty one."""
+    block = np.zeros(256, "<u4")
+    for at, unit in units.items():
+        block[at] = unit
+    return (block.nbytes).to_bytes(4, "little") + block.tobytes() + b"\0"
+
+
+def test_a_table_that_begins_with_a_leaf_is_refused():
+    """Its first unit tells where the others are, whatever its mark of a leaf says."""
+    with pytest.raises(tuili.TokenizerError, match="points outside itself"):
+        tokenizer_json._charsmap(base64.b64encode(charsmap({0: 1 << 31})).decode(), "table")
+
+
+def test_a_table_that_leads_in_a_circle_is_left_soon():
+    """Units for the bytes of U+0301, CC 81, again and again."""
+    data = charsmap({0xCC: 0xCC, 0xCC ^ 0x81: 0x81, 0x81: 0xCC, 0: 0x81})
+    tokenizer_json._charsmap(base64.b64encode(data).decode(), "table")
+    composer, n = Composer(data), 0
+
+    class Units(list):
+        def __getitem__(self, at):
+            nonlocal n
+            n += 1
+            return super().__getitem__(at)
+
+    composer._units = Units(composer._units)
+    text = "e" + "\u0301" * 1000
+    assert composer.compose(text).text == text
+    assert n < 70_000  # to the end of the text each time: a million
 
 
 def test_spaces_behind_words_are_refused(tmp_path):

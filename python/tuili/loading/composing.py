@@ -12,13 +12,16 @@ import re
 import struct
 from dataclasses import dataclass
 
-# What can follow a letter in a table of NFKC, and what the library takes for its accents.
+# What follows a letter in a table of NFKC, and accents that the library would drop. Vowel signs that no table
+# joins with a letter are not here: texts are full of them, and the library drops only a foreign letter's.
 _MARKS = re.compile(
     "[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711\u0730-\u074a"
-    "\u07eb-\u07f3\u093c\u09be\u09d7\u0b3e\u0b56\u0b57\u0bbe\u0bd7\u0cc2\u0cd5\u0cd6\u0d3e\u0d57\u0dca\u0dcf"
-    "\u0ddf\u102e\u1161-\u11ff\u1b35\u3099\u309a\u3131-\u318e\uff9e\uff9f\uffa0-\uffdc]+"
+    "\u07a6-\u07b0\u07eb-\u07f3\u07fd\u093c\u09be\u09d7\u0b3e\u0b56\u0b57\u0bbe\u0bd7\u0c56\u0cc2\u0cd5\u0cd6\u0d3e"
+    "\u0d57\u0dca\u0dcf\u0ddf\u102e\u1161-\u11ff\u1ab0-\u1ace\u1b35\u1dc0-\u1dff\u20d0-\u20f0\u3099\u309a"
+    "\u3131-\u318e\ufe00-\ufe0f\ufe20-\ufe2f\uff9e\uff9f\uffa0-\uffdc]+"
     "|(?<=\r)\n"
 )
+_MAX_KEY_BYTES = 64  # the longest of NFKC have 12; a damaged table may lead in a circle
 _MAX_VALUE_BYTES = 256  # so that a text grows by a factor at most
 
 
@@ -80,7 +83,7 @@ class Composer:
     def _longest(self, data: bytes, at: int) -> tuple[int, bytes | None]:
         """The bytes of the longest text of the table that is at `at`, or of a character, and its value."""
         units, node, found = self._units, _children(self._units[0]), None
-        for i in range(at, len(data)):
+        for i in range(at, min(at + _MAX_KEY_BYTES, len(data))):
             node ^= data[i]
             unit = units[node]
             if unit & (1 << 31 | 0xFF) != data[i]:
