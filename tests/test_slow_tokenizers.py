@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tuili
-from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, write
+from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, with_pieces, write
 from tuili.loading import sentencepiece_file
 from tuili.loading.sources import _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
@@ -65,19 +65,6 @@ def test_special_tokens_are_found(tmp_path, name, model):
         assert token_id not in plain or token_id == tokenizer.loaded.unk_id
 
 
-def with_pieces(model: str, pieces: list[tuple[str, int]], *, byte_fallback: bool = False) -> bytes:
-    """A model with more pieces, text and type, behind its own; their score is 0, so they are always taken."""
-    data = (DATA / f"{model}.model").read_bytes()
-    for text, kind in pieces:
-        piece = bytes([0x0A, len(text.encode())]) + text.encode() + bytes([0x15, 0, 0, 0, 0, 0x18, kind])
-        data += bytes([0x0A, len(piece)]) + piece
-    if byte_fallback:
-        (trainer,) = (value for field, value in sentencepiece_file._fields(data, model) if field == 2)
-        trainer += b"\x98\x02\x01"
-        data += bytes([0x12, len(trainer) & 0x7F | 0x80, len(trainer) >> 7]) + trainer
-    return data
-
-
 @pytest.mark.parametrize("name, model", [("xlm-roberta", "unigram"), ("llama", "bpe"), ("t5", "t5")])
 def test_user_defined_pieces_are_text(tmp_path, name, model):
     """sentencepiece cuts no text within one, and decoding writes it."""
@@ -120,6 +107,38 @@ def test_files_say_how_a_special_token_is_found(tmp_path, files):
         (folder / file).write_text(json.dumps(value))
     tokenizer = read(FOLDERS["gpt2"], folder)
     assert tokenizer.encode("cat </s>  mat") == tokenizer.encode("cat</s>mat")
+
+
+def test_flags_of_special_tokens_map_are_old_where_added_tokens_are_listed(tmp_path):
+    folder = write(FOLDERS["gpt2"], tmp_path)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": _STRIPPED}))
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}}')
+    tokenizer = read(FOLDERS["gpt2"], folder)
+    assert tokenizer.encode("cat </s>  mat") != tokenizer.encode("cat</s>mat")
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_sentencepiece_models_ignore_how_a_role_says_it_is_found(tmp_path, file):
+    folder = write(FOLDERS["t5"], tmp_path)
+    settings = FOLDERS["t5"].settings if file == "tokenizer_config.json" else {}
+    (folder / file).write_text(json.dumps(settings | {"eos_token": _STRIPPED}))
+    plain = load(FOLDERS["t5"], tmp_path / "plain")
+    text = "cat </s>  mat"
+    assert read(FOLDERS["t5"], folder).encode(text) == plain.encode(text)
+
+
+@pytest.mark.parametrize("name, text", [("gpt2", "</s>"), ("t5", "<pad>")])
+@pytest.mark.parametrize("newer", [False, True])
+def test_the_newer_file_names_the_special_tokens(tmp_path, name, text, newer):
+    """special_tokens_map.json, unless tokenizer_config.json lists the added tokens as well."""
+    folder = write(FOLDERS[name], tmp_path)
+    settings = (
+        FOLDERS[name].settings | {"eos_token": "<unk>"} | ({"added_tokens_decoder": {}} if newer else {})
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": text}))
+    loaded = read(FOLDERS[name], folder).loaded
+    assert loaded.eos_ids == (loaded.backend.token_to_id("<unk>" if newer else text),)
 
 
 def test_an_added_token_with_a_role_is_found_before_texts_are_normalized(tmp_path):

@@ -293,3 +293,21 @@ def test_pre_tokenizers_cut_as_their_models_do(pre: str, text: str, words: list[
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)
     ]
     assert cut == words
+
+
+@pytest.mark.parametrize(
+    "pre, whole, begins",
+    [("llama-bpe", True, True), ("pixtral", True, True), ("glm4", True, False), ("mellum", False, False)],
+)
+def test_some_pre_tokenizers_take_whole_words_and_begin_texts(
+    pre: str, whole: bool, begins: bool, tmp_path: Path
+) -> None:
+    """A word that no merges lead to is found where the merges are not asked."""
+    values = gguf_bpe()
+    tokens = [*values["tokens"], "zq"]
+    types = [*values["token_type"], 1]
+    tokenizer = of_gguf(
+        values | {"tokens": tokens, "token_type": types, "pre": pre, "bos_token_id": 0}, tmp_path
+    )
+    ids = tokenizer.encode("zq")
+    assert (ids[:1] == [0], len(tokens) - 1 in ids) == (begins, whole)

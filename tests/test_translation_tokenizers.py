@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tuili
-from slow_tokenizers import DATA, Slow, write
+from slow_tokenizers import DATA, Slow, with_pieces, write
 from translation_folders import (
     DIFFERENT,
     FOLDERS,
@@ -304,6 +304,32 @@ def test_a_table_that_leads_in_a_circle_is_left_soon():
     text = "e" + "\u0301" * 1000
     assert composer.compose(text).text == text
     assert n < 70_000  # to the end of the text each time: a million
+
+
+def test_user_defined_pieces_of_nllb_are_words(tmp_path):
+    slow = dataclasses.replace(FOLDERS["nllb"], settings={"tokenizer_class": "NllbTokenizer"})
+    folder = write(slow, tmp_path)
+    (folder / "sentencepiece.bpe.model").write_bytes(with_pieces("pairs", [("<sep>", 4), ("天下", 4)]))
+    tokenizer = made(_tokenizer_files(str(folder), None, slow.model_type))
+    ids = tokenizer.encode("the<sep>天下", add_special=False)
+    assert {tokenizer.loaded.backend.token_to_id(text) for text in ("<sep>", "天下")} <= set(ids)
+    assert tokenizer.decode(ids) == "the<sep>天下"
+
+
+@pytest.mark.parametrize("name", ["m2m100", "mbart50"])
+def test_bytes_become_characters_again(tmp_path, name):
+    slow = FOLDERS[name]
+    texts = [f"<0x{byte:02X}>" for byte in range(256)]
+    if name == "m2m100":
+        vocab = slow.others["vocab.json"]
+        slow = dataclasses.replace(
+            slow, others={"vocab.json": vocab | {text: len(vocab) + i for i, text in enumerate(texts)}}
+        )
+    folder = write(slow, tmp_path)
+    pieces = [(text, 6) for text in texts]
+    (folder / "sentencepiece.bpe.model").write_bytes(with_pieces("unigram", pieces, byte_fallback=True))
+    tokenizer = made(_tokenizer_files(str(folder), None, slow.model_type))
+    assert tokenizer.decode(tokenizer.encode("the 鑫🙂 cat", add_special=False)) == "the 鑫🙂 cat"
 
 
 def test_spaces_behind_words_are_refused(tmp_path):

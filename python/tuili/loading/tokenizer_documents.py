@@ -24,6 +24,7 @@ from tuili.loading.tokenizer_parts import (
     decoder_of,
     lines_of,
     metaspace,
+    naming_roles,
     needed,
     pairs,
     pieces,
@@ -108,14 +109,15 @@ def _token(
     role: str, settings: Mapping[str, Any], special_map: Mapping[str, Any]
 ) -> tuple[str | None, dict[str, bool]]:
     """The text of the token with a role, None if no file names one, and what they say of how it is found."""
-    for source in (settings, special_map):
+    listed = settings.get("added_tokens_decoder") is not None
+    for source in naming_roles(settings, special_map):
         value = source.get(f"{role}_token")
         flags = _flags(value) if isinstance(value, dict) else {}
         value = value.get("content") if isinstance(value, dict) else value
         if value is not None:
             if not isinstance(value, str) or not value:
                 bad(f"{role}_token", f"expected a token, found {shown(value)}", "tokenizer_field")
-            return str(value), {} if source is special_map and "added_tokens_decoder" in settings else flags
+            return str(value), {} if source is special_map and listed else flags
     return None, {}
 
 

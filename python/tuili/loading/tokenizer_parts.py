@@ -96,6 +96,16 @@ def vocabulary(read: Read, name: str) -> dict[str, int]:
     return vocab
 
 
+def naming_roles(
+    settings: Mapping[str, Any], special_map: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """tokenizer_config.json and special_tokens_map.json in the order in which transformers believes them: the
+    former is newer where it lists the added tokens.
+    """
+    newer = settings.get("added_tokens_decoder") is not None
+    return (settings, special_map) if newer else (special_map, settings)
+
+
 # ---- sentencepiece
 
 
