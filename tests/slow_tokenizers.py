@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuili.loading import sentencepiece_file
+
 DATA = Path(__file__).parent / "data" / "slow_tokenizers"
 
 
@@ -85,3 +87,16 @@ def write(slow: Slow, folder: Path) -> Path:
     }.items():
         (folder / name).write_text(json.dumps(value), encoding="utf-8")
     return folder
+
+
+def with_pieces(model: str, pieces: list[tuple[str, int]], *, byte_fallback: bool = False) -> bytes:
+    """A model with more pieces, text and type, behind its own; their score is 0, so they are always taken."""
+    data = (DATA / f"{model}.model").read_bytes()
+    for text, kind in pieces:
+        piece = bytes([0x0A, len(text.encode())]) + text.encode() + bytes([0x15, 0, 0, 0, 0, 0x18, kind])
+        data += bytes([0x0A, len(piece)]) + piece
+    if byte_fallback:
+        (trainer,) = (value for field, value in sentencepiece_file._fields(data, model) if field == 2)
+        trainer += b"\x98\x02\x01"
+        data += bytes([0x12, len(trainer) & 0x7F | 0x80, len(trainer) >> 7]) + trainer
+    return data

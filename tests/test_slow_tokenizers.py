@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tuili
-from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, write
+from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, with_pieces, write
 from tuili.loading import sentencepiece_file
 from tuili.loading.sources import _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
@@ -65,6 +65,92 @@ def test_special_tokens_are_found(tmp_path, name, model):
         assert token_id not in plain or token_id == tokenizer.loaded.unk_id
 
 
+@pytest.mark.parametrize("name, model", [("xlm-roberta", "unigram"), ("llama", "bpe"), ("t5", "t5")])
+def test_user_defined_pieces_are_text(tmp_path, name, model):
+    """sentencepiece cuts no text within one, and decoding writes it."""
+    folder = write(FOLDERS[name], tmp_path)
+    (file,) = FOLDERS[name].files
+    (folder / file).write_bytes(with_pieces(model, [("<sep>", 4), ("天下", 4)]))
+    tokenizer = read(FOLDERS[name], folder)
+    ids = tokenizer.encode("the<sep>天下", add_special=False)
+    assert {tokenizer.loaded.backend.token_to_id(text) for text in ("<sep>", "天下")} <= set(ids)
+    assert tokenizer.decode(ids) == "the<sep>天下"
+    inert = tokenizer.encode("the<sep>天下", add_special=False, parse_special=False)
+    assert inert == ids  # a user may write them
+
+
+@pytest.mark.parametrize("name", ["xlm-roberta", "t5"])
+def test_bytes_of_unigrams_become_characters_again(tmp_path, name):
+    folder = write(FOLDERS[name], tmp_path)
+    ((file, source),) = FOLDERS[name].files.items()
+    pieces = [(f"<0x{byte:02X}>", 6) for byte in range(256)]
+    (folder / file).write_bytes(with_pieces(source.removesuffix(".model"), pieces, byte_fallback=True))
+    tokenizer = read(FOLDERS[name], folder)
+    ids = tokenizer.encode("the 鑫🙂 cat")
+    assert tokenizer.loaded.backend.token_to_id("<0xF0>") in ids
+    assert tokenizer.decode(ids) == "the 鑫🙂 cat"
+
+
+_STRIPPED = {"content": "</s>", "lstrip": True, "rstrip": True, "single_word": False, "normalized": False}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": {"eos_token": _STRIPPED | {"__type": "AddedToken"}}},
+        {"special_tokens_map.json": {"eos_token": _STRIPPED}},
+    ],
+)
+def test_files_say_how_a_special_token_is_found(tmp_path, files):
+    folder = write(FOLDERS["gpt2"], tmp_path)
+    for file, value in files.items():
+        (folder / file).write_text(json.dumps(value))
+    tokenizer = read(FOLDERS["gpt2"], folder)
+    assert tokenizer.encode("cat </s>  mat") == tokenizer.encode("cat</s>mat")
+
+
+def test_flags_of_special_tokens_map_are_old_where_added_tokens_are_listed(tmp_path):
+    folder = write(FOLDERS["gpt2"], tmp_path)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": _STRIPPED}))
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}}')
+    tokenizer = read(FOLDERS["gpt2"], folder)
+    assert tokenizer.encode("cat </s>  mat") != tokenizer.encode("cat</s>mat")
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_sentencepiece_models_ignore_how_a_role_says_it_is_found(tmp_path, file):
+    folder = write(FOLDERS["t5"], tmp_path)
+    settings = FOLDERS["t5"].settings if file == "tokenizer_config.json" else {}
+    (folder / file).write_text(json.dumps(settings | {"eos_token": _STRIPPED}))
+    plain = load(FOLDERS["t5"], tmp_path / "plain")
+    text = "cat </s>  mat"
+    assert read(FOLDERS["t5"], folder).encode(text) == plain.encode(text)
+
+
+@pytest.mark.parametrize("name, text", [("gpt2", "</s>"), ("t5", "<pad>")])
+@pytest.mark.parametrize("newer", [False, True])
+def test_the_newer_file_names_the_special_tokens(tmp_path, name, text, newer):
+    """special_tokens_map.json, unless tokenizer_config.json lists the added tokens as well."""
+    folder = write(FOLDERS[name], tmp_path)
+    settings = (
+        FOLDERS[name].settings | {"eos_token": "<unk>"} | ({"added_tokens_decoder": {}} if newer else {})
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": text}))
+    loaded = read(FOLDERS[name], folder).loaded
+    assert loaded.eos_ids == (loaded.backend.token_to_id("<unk>" if newer else text),)
+
+
+def test_an_added_token_with_a_role_is_found_before_texts_are_normalized(tmp_path):
+    """DeBERTa's added_tokens.json lists [MASK]; a text in full-width letters is none."""
+    folder = write(FOLDERS["deberta-v2"], tmp_path)
+    n = len(sentencepiece_file.parse((DATA / "deberta.model").read_bytes(), "model").pieces)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    (folder / "added_tokens.json").write_text(json.dumps({"[MASK]": n}))
+    tokenizer = read(FOLDERS["deberta-v2"], folder)
+    assert n in tokenizer.encode("a [MASK]") and n not in tokenizer.encode("a [mask]")
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2", "roberta"])
 def test_lines_may_end_as_windows_ends_them(tmp_path, name):
     folder = write(FOLDERS[name], tmp_path)
@@ -104,6 +190,9 @@ HOSTILE = {
     "vocab.txt empty": (Slow("bert", {}), {"vocab.txt": b""}, "vocab_size"),
     "no unknown token": (Slow("bert", {}), {"vocab.txt": b"[CLS]\n[SEP]\na"}, "special_id"),
     "vocab.json list": (Slow("gpt2", {}), {"vocab.json": b"[]", "merges.txt": b""}, F),
+    "vocab.json of texts": (
+        Slow("gpt2", {}), {"vocab.json": b'{"a": 0, "<|endoftext|>": ""}', "merges.txt": b""}, "vocab_id",
+    ),
     "merge of three": (
         Slow("gpt2", {"vocab.json": "vocab.json"}), {"merges.txt": b"a b c"}, "merges",
     ),

@@ -274,6 +274,10 @@ def test_the_special_tokens_of_word_pieces_are_found_by_any_of_their_names(tmp_p
         ("gpt-2", "It's 12345 ok", ["It", "'s", " 12345", " ok"]),
         ("smollm", "It's 12345", ["It", "'s", " ", "1", "2", "3", "4", "5"]),
         ("llama-bpe", "IT'S 12345\n\n x", ["IT", "'S", " ", "123", "45", "\n\n", " x"]),
+        ("pixtral", "IT'S 12345", ["IT", "'S", " ", "123", "45"]),
+        ("mellum", "It's 12345", ["It", "'s", " 12345"]),
+        ("viking", "a, b12", ["a", ",", " b", "1", "2"]),
+        ("seed-coder", "a!\n\nb12", ["a", "!", "\n\n", "b", "1", "2"]),
         ("qwen2", "a.b 123", ["a", ".b", " ", "1", "2", "3"]),
         ("default", "a+b 12345", ["a", "+", "b", " ", "123", "45"]),
         ("gpt-4o", "helloWorld's/\n", ["hello", "World's", "/\n"]),
@@ -289,3 +293,21 @@ def test_pre_tokenizers_cut_as_their_models_do(pre: str, text: str, words: list[
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)
     ]
     assert cut == words
+
+
+@pytest.mark.parametrize(
+    "pre, whole, begins",
+    [("llama-bpe", True, True), ("pixtral", True, True), ("glm4", True, False), ("mellum", False, False)],
+)
+def test_some_pre_tokenizers_take_whole_words_and_begin_texts(
+    pre: str, whole: bool, begins: bool, tmp_path: Path
+) -> None:
+    """A word that no merges lead to is found where the merges are not asked."""
+    values = gguf_bpe()
+    tokens = [*values["tokens"], "zq"]
+    types = [*values["token_type"], 1]
+    tokenizer = of_gguf(
+        values | {"tokens": tokens, "token_type": types, "pre": pre, "bos_token_id": 0}, tmp_path
+    )
+    ids = tokenizer.encode("zq")
+    assert (ids[:1] == [0], len(tokens) - 1 in ids) == (begins, whole)

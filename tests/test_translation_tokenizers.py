@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import tuili
-from slow_tokenizers import Slow
+from slow_tokenizers import DATA, Slow, with_pieces, write
 from translation_folders import (
     DIFFERENT,
     FOLDERS,
@@ -24,8 +25,9 @@ from translation_folders import (
     made,
 )
 from tuili.errors import InvalidParameterError
-from tuili.loading import tokenizer_cache
-from tuili.loading.sources import TokenizerFiles
+from tuili.loading import sentencepiece_file, tokenizer_cache, tokenizer_json
+from tuili.loading.composing import Composer
+from tuili.loading.sources import TokenizerFiles, _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
 from tuili.tokenization import Tokenizer
 
@@ -209,3 +211,134 @@ def test_ids_beyond_the_models_rows_are_refused(tmp_path):
     files = files_of(FOLDERS["marian"], tmp_path)
     with pytest.raises(tuili.TokenizerError, match="beyond the model's vocabulary"):
         from_huggingface(files.tokenizer_json, files.config, {}, n_vocab=100, numbering=files.numbering)
+
+
+ACCENTED = {  # what sentencepiece 0.2.3 makes of them
+    "Ti\u1ebfng Vie\u0323\u0302t": "▁ T iế n g ▁ V i ệ t",
+    "Ti\xea\u0301ng": "▁ T i ê <unk> n g",
+    "\uff76\uff9e\uff72": "▁ ガ イ",
+    "ro\u0301i \u05d0\u05bc": "▁ <unk> i ▁ א \u05bc",
+    "a\uff0c\u05bc e": "▁ <unk> , \u05bc ▁e",
+    "\uff0c\u07a6": "▁ , <unk>",
+    "\u05d0\uff0c\u05bc e\u0302": "▁ א , \u05bc ▁ ê",
+}
+
+
+@pytest.fixture
+def accents(tmp_path):
+    """A model with a table of letters and their accents, and of half-width kana."""
+    pieces = sentencepiece_file.parse((DATA / "accents.model").read_bytes(), "model").pieces
+    texts = ["<s>", "<pad>", "</s>", "<unk>", *(text for text, _, _ in pieces[3:])]
+    vocab = {text: i for i, text in enumerate(texts)}
+    slow = Slow(
+        "m2m_100", {"sentencepiece.bpe.model": "accents.model"},
+        {"tokenizer_class": "M2M100Tokenizer"}, {"vocab.json": vocab},
+    )  # fmt: skip
+    return load(slow, tmp_path)
+
+
+@pytest.mark.parametrize("text", ACCENTED)
+def test_letters_keep_their_accents(accents, text):
+    encode = (
+        accents.loaded.backend.encode,
+        lambda *a, **k: accents.loaded.backend.encode_batch([a[0]], **k)[0],
+    )
+    for function in encode:
+        ids = function(text, add_special_tokens=False).ids
+        assert [accents.loaded.text_of(i) for i in ids] == ACCENTED[text].split(" ")
+
+
+def test_places_are_those_of_the_text_before_it_is_composed(accents):
+    text = "e\u0323\u0302 te\u0301i\uff76\uff9eT"
+    encoding = accents.loaded.backend.encode(text, add_special_tokens=False)
+    texts = [accents.loaded.text_of(i) for i in encoding.ids]
+    places = {token: text[begin:end] for token, (begin, end) in zip(texts, encoding.offsets, strict=True)}
+    expected = {"ệ": "e\u0323\u0302", "t": "t", "é": "e\u0301", "i": "i", "ガ": "\uff76\uff9e", "T": "T"}
+    assert {token: place for token, place in places.items() if token in expected} == expected
+
+
+def test_a_damaged_table_gives_an_error_or_some_text():
+    table = sentencepiece_file.parse((DATA / "accents.model").read_bytes(), "model").charsmap
+    n_loaded = 0
+    for at in range(4, len(table)):
+        for damaged in (table[at] ^ 0xFF, table[at] ^ 1 << at % 8):
+            data = table[:at] + bytes([damaged]) + table[at + 1 :]
+            try:
+                tokenizer_json._charsmap(base64.b64encode(data).decode(), "table")
+            except tuili.TokenizerError:
+                continue
+            n_loaded += 1
+            for text in ACCENTED:
+                composed = Composer(data).compose(text * 2)
+                assert len(composed.text) < 1000
+    assert n_loaded > len(table) // 4
+
+
+def charsmap(units: dict[int, int]) -> bytes:
+    """A table of one block of units, and of no strings but an empty one."""
+    block = np.zeros(256, "<u4")
+    for at, unit in units.items():
+        block[at] = unit
+    return (block.nbytes).to_bytes(4, "little") + block.tobytes() + b"\0"
+
+
+def test_a_table_that_begins_with_a_leaf_is_refused():
+    """Its first unit tells where the others are, whatever its mark of a leaf says."""
+    with pytest.raises(tuili.TokenizerError, match="points outside itself"):
+        tokenizer_json._charsmap(base64.b64encode(charsmap({0: 1 << 31})).decode(), "table")
+
+
+def test_a_table_that_leads_in_a_circle_is_left_soon():
+    """Units for the bytes of U+0301, CC 81, again and again."""
+    data = charsmap({0xCC: 0xCC, 0xCC ^ 0x81: 0x81, 0x81: 0xCC, 0: 0x81})
+    tokenizer_json._charsmap(base64.b64encode(data).decode(), "table")
+    composer, n = Composer(data), 0
+
+    class Units(list):
+        def __getitem__(self, at):
+            nonlocal n
+            n += 1
+            return super().__getitem__(at)
+
+    composer._units = Units(composer._units)
+    text = "e" + "\u0301" * 1000
+    assert composer.compose(text).text == text
+    assert n < 70_000  # to the end of the text each time: a million
+
+
+def test_user_defined_pieces_of_nllb_are_words(tmp_path):
+    slow = dataclasses.replace(FOLDERS["nllb"], settings={"tokenizer_class": "NllbTokenizer"})
+    folder = write(slow, tmp_path)
+    (folder / "sentencepiece.bpe.model").write_bytes(with_pieces("pairs", [("<sep>", 4), ("天下", 4)]))
+    tokenizer = made(_tokenizer_files(str(folder), None, slow.model_type))
+    ids = tokenizer.encode("the<sep>天下", add_special=False)
+    assert {tokenizer.loaded.backend.token_to_id(text) for text in ("<sep>", "天下")} <= set(ids)
+    assert tokenizer.decode(ids) == "the<sep>天下"
+
+
+@pytest.mark.parametrize("name", ["m2m100", "mbart50"])
+def test_bytes_become_characters_again(tmp_path, name):
+    slow = FOLDERS[name]
+    texts = [f"<0x{byte:02X}>" for byte in range(256)]
+    if name == "m2m100":
+        vocab = slow.others["vocab.json"]
+        slow = dataclasses.replace(
+            slow, others={"vocab.json": vocab | {text: len(vocab) + i for i, text in enumerate(texts)}}
+        )
+    folder = write(slow, tmp_path)
+    pieces = [(text, 6) for text in texts]
+    (folder / "sentencepiece.bpe.model").write_bytes(with_pieces("unigram", pieces, byte_fallback=True))
+    tokenizer = made(_tokenizer_files(str(folder), None, slow.model_type))
+    assert tokenizer.decode(tokenizer.encode("the 鑫🙂 cat", add_special=False)) == "the 鑫🙂 cat"
+
+
+def test_spaces_behind_words_are_refused(tmp_path):
+    data = (DATA / "unigram.model").read_bytes()
+    (trainer,) = (value for field, value in sentencepiece_file._fields(data, "model") if field == 2)
+    trainer += b"\xc0\x01\x01"
+    slow = FOLDERS["m2m100"]
+    folder = write(slow, tmp_path)
+    more = bytes([0x12, len(trainer) & 0x7F | 0x80, len(trainer) >> 7]) + trainer
+    (folder / "sentencepiece.bpe.model").write_bytes(data + more)
+    with pytest.raises(tuili.ModelUnsupportedError, match="spaces behind words"):
+        _tokenizer_files(str(folder), None, slow.model_type)

@@ -83,6 +83,14 @@ def test_words_may_hold_spaces_and_look_like_numbers(file):
         assert found.words == words and (found.vectors == vectors).all()
 
 
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n\r\n", b" \t\n", b"  "])
+@pytest.mark.parametrize("header", [True, False])
+def test_blank_lines_at_the_end_are_no_words(file, header, blank):
+    vectors = WordVectors(file(as_text(WORDS, table(), header=header) + blank))
+    assert vectors.words == WORDS
+    assert np.array_equal(vectors.vectors, table())
+
+
 def test_a_limit_leaves_the_rest_unread(file):
     vectors = table()
     text = as_text(WORDS, vectors)
@@ -165,7 +173,7 @@ HOSTILE = {
     "a double space": (replaced_line(5, b"man 0.5 " + ROW), "line 5 holds ''"),
     "nan": (replaced_line(6, b"woman" + ROW + b" nan"), "line 6 holds a number that is not finite"),
     "beyond float32": (replaced_line(6, b"woman" + ROW + b" 1e39"), "line 6 holds a number that is not"),
-    "a blank line": (replaced_line(7, b""), "line 7 has 0 numbers"),
+    "a blank line": (replaced_line(7, b""), "line 7 is blank"),
     "a long word": (replaced_line(7, b"x" * 5000 + ROW + b" 1"), "line 7 has a word of 5000 bytes"),
     "an endless line": (b"1 2\n" + b"x" * (6 << 20), "line 2 has more than"),
     "a line too many": (TEXT + b"more" + ROW + b" 1\n", "line 12 is more than the 10 words of line 1"),

@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ RULES = "".join(
     f"{a:X}\t{b:X}\n" for a, b in ((0x3000, 0x20), (0xFF0C, 0x2C), (0xFB01, 0x66), (0x2460, 0x31))
 )
 
+ACCENTS = "".join(
+    " ".join(f"{ord(c):X}" for c in text) + "\t" + " ".join(f"{ord(c):X}" for c in composed) + "\n"
+    for text, composed in (("e\u0301", "é"), ("e\u0302", "ê"), ("e\u0302\u0301", "ế"), ("e\u0323", "ẹ"),
+    ("e\u0323\u0302", "ệ"), ("\uff76", "カ"), ("\uff76\uff9e", "ガ"), ("\uff72", "イ"), ("\uff0c", ","))
+)  # fmt: skip
+ACCENTED = ["Tiếng Việt được viết", "ガイド カ ロ イ é ê ẹ", "\u05d0\u05bc, e"] * 3
+
 
 def train() -> None:
     """Vocabularies of some hundred tokens."""
@@ -29,9 +37,12 @@ def train() -> None:
     from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
     lines = [line for path in TEXT_FILES for line in path.read_text("utf-8").split("\n") if line.strip()]
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+    temporary = partial(tempfile.NamedTemporaryFile, "w", suffix=".tsv")
+    with temporary() as rules, temporary() as accents:
         rules.write(RULES)
         rules.flush()
+        accents.write(ACCENTS)
+        accents.flush()
         kinds: dict[str, dict[str, Any]] = {
             "unigram": {"model_type": "unigram", "normalization_rule_tsv": rules.name},
             "bpe": {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity",
@@ -44,13 +55,16 @@ def train() -> None:
                         "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]",
                         "normalization_rule_name": "identity"},
             "t5": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "normalization_rule_tsv": rules.name},
+            "accents": {"normalization_rule_tsv": accents.name},
         }  # fmt: skip
         for name, options in kinds.items():
             out = io.BytesIO()
-            size = {"bpe": 800, "pairs": 500}.get(name, 400)
+            size = {"bpe": 800, "pairs": 500, "accents": 60}.get(name, 400)
+            texts = ACCENTED if name == "accents" else lines
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines), model_writer=out, vocab_size=size, hard_vocab_limit=False,
-                character_coverage=0.98, num_threads=1, minloglevel=2, **options,
+                sentence_iterator=iter(texts), model_writer=out, vocab_size=size, hard_vocab_limit=False,
+                character_coverage=1.0 if name == "accents" else 0.98, num_threads=1, minloglevel=2,
+                **options,
             )  # fmt: skip
             (DATA / f"{name}.model").write_bytes(out.getvalue())
     pairs = ByteLevelBPETokenizer()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuili.loading.tokenizer_json import MAX_TOKENS, bad
+from tuili.loading.composing import Composed, Composer
+from tuili.loading.tokenizer_json import MAX_TOKENS, bad, components
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -64,20 +67,27 @@ class NumberedBackend:
     def __init__(self, inner: Tokenizer, numbering: Numbering, *, opens: bool) -> None:
         """opens  whether the beginning of a text may be one of the openings"""
         self.inner, self._numbering, self._opens = inner, numbering, opens
+        self._composer = _composer(inner)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> NumberedEncoding:
         n_opening, ids = self._opening(text)
-        encoding = self.inner.encode(text[n_opening:], add_special_tokens=add_special_tokens)
-        return NumberedEncoding(encoding, self._numbering, text, ids, n_opening)
+        composed = self._composed(text[n_opening:])
+        encoding = self.inner.encode(composed.text, add_special_tokens=add_special_tokens)
+        return NumberedEncoding(encoding, self._numbering, composed, ids, n_opening, self._composer)
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[NumberedEncoding]:
         opening = [self._opening(text) for text in texts]
-        rest = [text[n:] for text, (n, _) in zip(texts, opening, strict=True)]
-        encodings = self.inner.encode_batch(rest, add_special_tokens=add_special_tokens)
+        rest = [self._composed(text[n:]) for text, (n, _) in zip(texts, opening, strict=True)]
+        encodings = self.inner.encode_batch(
+            [composed.text for composed in rest], add_special_tokens=add_special_tokens
+        )
         return [
-            NumberedEncoding(encoding, self._numbering, text, ids, n)
-            for encoding, text, (n, ids) in zip(encodings, texts, opening, strict=True)
+            NumberedEncoding(encoding, self._numbering, composed, ids, n, self._composer)
+            for encoding, composed, (n, ids) in zip(encodings, rest, opening, strict=True)
         ]
+
+    def _composed(self, text: str) -> Composed:
+        return Composed(text, []) if self._composer is None else self._composer.compose(text)
 
     def _opening(self, text: str) -> tuple[int, list[int]]:
         """How many characters of the text are its opening, and its token; an unknown one is unknown."""
@@ -87,27 +97,48 @@ class NumberedBackend:
         return n, [self._numbering.openings.get(text[:n], self._numbering.unknown[1])]
 
 
+def _composer(inner: Tokenizer) -> Composer | None:
+    """Of the compiled normalizer, if there is one."""
+    if inner.normalizer is None:
+        return None
+    steps = list(components("normalizer", json.loads(inner.normalizer.__getstate__())))
+    tables = [step["precompiled_charsmap"] for name, step in steps if name == "Precompiled"]
+    return Composer(base64.b64decode(tables[0])) if tables else None
+
+
 class NumberedEncoding:
     """What tokenization.py reads of an encoding, with the model's ids."""
 
     def __init__(
-        self, encoding: Encoding, numbering: Numbering, text: str, opening: list[int], n_opening: int
+        self,
+        encoding: Encoding,
+        numbering: Numbering,
+        composed: Composed,
+        opening: list[int],
+        n_opening: int,
+        composer: Composer | None,
     ) -> None:
-        self._encoding, self._n_before, self._n_opening = encoding, len(opening), n_opening
+        self._encoding, self._composed = encoding, composed
+        self._n_before, self._n_opening = len(opening), n_opening
         library = encoding.ids
         self.ids = opening + [numbering.ids[i] for i in library]
         unknown, others = numbering.unknown[0], numbering.others
         for at, i in enumerate(library, len(opening)):
-            place = self.token_to_chars(at) if i == unknown else None
+            place = encoding.token_to_chars(at - len(opening)) if i == unknown and others else None
             if place is not None:
-                self.ids[at] = others.get(text[place[0] : place[1]], self.ids[at])
+                text = composed.text[place[0] : place[1]]
+                text = text if composer is None else composer.normalized(text)
+                self.ids[at] = others.get(text, self.ids[at])
 
     def token_to_chars(self, i: int) -> tuple[int, int] | None:
         """Where token i is from, as [begin, end) in characters; None for one around the text."""
         if i < self._n_before:
             return 0, self._n_opening
-        place = self._encoding.token_to_chars(i - self._n_before)
-        return None if place is None else (place[0] + self._n_opening, place[1] + self._n_opening)
+        found = self._encoding.token_to_chars(i - self._n_before)
+        if found is None:
+            return None
+        begin, end = self._composed.place(*found)
+        return begin + self._n_opening, end + self._n_opening
 
     @property
     def offsets(self) -> list[tuple[int, int]]:

@@ -20,6 +20,9 @@ QWEN35 = (
     rf"{_ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}|"
     rf" ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
 )  # fmt: skip
+SEED_CODER = (
+    rf"{_ANY_CASE}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
+)  # fmt: skip
 O200K = (
     rf"{_MIXED[0]}{_ANY_CASE}?|{_MIXED[1]}{_ANY_CASE}?|\p{{N}}{{1,3}}|"
     rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
@@ -54,7 +57,7 @@ _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 SPACES, OUTER_SPACE = r" {2,}", r"\A | \z"
 
 KNOWN_PATTERNS = frozenset({
-    GPT2, LLAMA3, QWEN2, QWEN35, O200K, TEKKEN, BLOOM, CLIP,
+    GPT2, LLAMA3, QWEN2, QWEN35, SEED_CODER, O200K, TEKKEN, BLOOM, CLIP,
     *DEEPSEEK_CODER, *DEEPSEEK_LLM, *DEEPSEEK_V3, *_DEFAULT,
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"\s+", r"\s+$", r"\s", SPACES, OUTER_SPACE, r"\d", r"\d+", r"[0-9]",
@@ -66,22 +69,28 @@ KNOWN_PATTERNS = frozenset({
 GGUF_PATTERNS: dict[str, tuple[str, ...]] = {
     "default": _DEFAULT,
     **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jina-v2-en", "jina-v2-de", "jina-v2-es"), (GPT2,)),
+    **dict.fromkeys(("mellum", "gigachat", "a.x-4.0", "trillion", "granite-docling"), (GPT2,)),
     **dict.fromkeys(
         ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", GPT2)
     ),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "falcon3"), (LLAMA3,)),
+    **dict.fromkeys(("pixtral", "midm-2.0"), (LLAMA3,)),
     **dict.fromkeys(("chatglm-bpe", "glm4"), (LLAMA3,)),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), (BLOOM,)),
     "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2"), (QWEN2,)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "kormo", "megrez", "f2llmv2"), (QWEN2,)),
+    "viking": (BLOOM, r"\p{N}"),
+    "seed-coder": (SEED_CODER,),
     "qwen35": (QWEN35,),
-    **dict.fromkeys(("gpt-4o", "llama4"), (O200K,)),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), (O200K,)),
     "tekken": (TEKKEN,),
     "deepseek-coder": DEEPSEEK_CODER,
     "deepseek-llm": DEEPSEEK_LLM,
     "deepseek-v3": DEEPSEEK_V3,
 }
 # Pre-tokenizers of llama.cpp that take a word that is a token as it is, without looking at the merges.
-WHOLE_WORDS_FIRST = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
+WHOLE_WORDS_FIRST = frozenset(
+    {"llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "tekken", "glm4"}
+)
 # Those whose files mean "put the beginning token first" when they do not say.
-BOS_BY_DEFAULT = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
+BOS_BY_DEFAULT = WHOLE_WORDS_FIRST - {"glm4"}

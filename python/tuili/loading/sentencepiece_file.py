@@ -31,6 +31,7 @@ class SentencePieces:
     charsmap: bytes
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
+    whitespace_as_suffix: bool = False
 
     def of_type(self, *types: int) -> list[str]:
         """The texts of the pieces of these types."""
@@ -82,6 +83,7 @@ def _model(data: bytes, what: str) -> SentencePieces:
         charsmap=charsmap,
         add_dummy_prefix=bool(normal.get(3, 1)),
         remove_extra_whitespaces=bool(normal.get(4, 1)),
+        whitespace_as_suffix=bool(trained.get(24, 0)),
     )
 
 

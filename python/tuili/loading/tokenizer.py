@@ -24,6 +24,7 @@ from tuili.loading.token_bytes import (
     decoder_bytes,
     token_bytes_by,
 )
+from tuili.loading.tokenizer_parts import naming_roles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -198,7 +199,7 @@ def from_huggingface(
     added = document["added_tokens"]
     _check_ids(backend, added)
     settings = _settings(config, "tokenizer_config.json")
-    sources = settings, _settings(special_map, "special_tokens_map.json")
+    sources = naming_roles(settings, _settings(special_map, "special_tokens_map.json"))
     ids = _special_ids(backend, sources, added)
     special = {token["id"]: token["content"] for token in added if token["special"]}
     languages = languages_of(settings, special)

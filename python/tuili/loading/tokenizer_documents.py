@@ -15,14 +15,16 @@ from tuili.loading import translation_tokenizers as translation
 from tuili.loading.files import parse_json, shown
 from tuili.loading.numbering import Numbering, numbering
 from tuili.loading.pre_tokenizers import QWEN2
-from tuili.loading.sentencepiece_file import BPE, CONTROL
+from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED
 from tuili.loading.tokenizer_json import bad, check_tokens
 from tuili.loading.tokenizer_parts import (
     Json,
     Parts,
     Read,
+    decoder_of,
     lines_of,
     metaspace,
+    naming_roles,
     needed,
     pairs,
     pieces,
@@ -73,12 +75,12 @@ def document(
             code="tokenizer_class",
         )
     make, usual, more = _KINDS[name]
-    tokens = {
-        role: text for role in ROLES if (text := _token(role, settings, special_map) or usual.get(role))
-    }
+    given = {role: _token(role, settings, special_map) for role in ROLES}
+    tokens = {role: text for role in ROLES if (text := given[role][0] or usual.get(role))}
+    told = {role: flags for role, (_, flags) in given.items()}
 
     def made(make: Callable[[Parts, Read], Parts]) -> Made:
-        parts = make(Parts(settings, dict(tokens), **more), read)
+        parts = make(Parts(settings, dict(tokens), role_settings=told, **more), read)
         return _made(parts, read, None if parts.writer is None else partial(made, parts.writer))
 
     return made(make)
@@ -103,15 +105,25 @@ def _made(parts: Parts, read: Read, written: Callable[[], Made] | None) -> Made:
     return Made(data, numbers, {f"{role}_token": text for role, text in parts.tokens.items()}, written)
 
 
-def _token(role: str, settings: Mapping[str, Any], special_map: Mapping[str, Any]) -> str | None:
-    for source in (settings, special_map):
+def _token(
+    role: str, settings: Mapping[str, Any], special_map: Mapping[str, Any]
+) -> tuple[str | None, dict[str, bool]]:
+    """The text of the token with a role, None if no file names one, and what they say of how it is found."""
+    listed = settings.get("added_tokens_decoder") is not None
+    for source in naming_roles(settings, special_map):
         value = source.get(f"{role}_token")
+        flags = _flags(value) if isinstance(value, dict) else {}
         value = value.get("content") if isinstance(value, dict) else value
         if value is not None:
             if not isinstance(value, str) or not value:
                 bad(f"{role}_token", f"expected a token, found {shown(value)}", "tokenizer_field")
-            return str(value)
-    return None
+            return str(value), {} if source is special_map and listed else flags
+    return None, {}
+
+
+def _flags(token: Mapping[str, Any], *more: str) -> dict[str, bool]:
+    names = ("single_word", "lstrip", "rstrip", "normalized", *more)  # which tokenizer_json.py checks
+    return {name: token[name] for name in names if name in token}
 
 
 def _sequence(items: list[Json], name: str) -> Json | None:
@@ -131,6 +143,7 @@ def _ids(model: Json) -> dict[str, int]:
 def _added_tokens(parts: Parts, read: Read) -> list[Json]:
     """What is recognised in texts before they are cut: tokens with a role, and those that files add."""
     vocab, found = _ids(parts.model), dict[str, Json]()
+    decoder = parts.settings.get("added_tokens_decoder") is not None
 
     def add(text: str, token_id: int | None, **settings: bool) -> None:
         if token_id is None:
@@ -149,14 +162,21 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
     for text in parts.own_specials:
         if text not in listed:
             add(text, None)
+    for text in parts.own_words:
+        if text not in listed:
+            add(text, None, special=False)
     for role in ROLES:
         if role not in parts.tokens:
             continue
         text = parts.tokens[role]
         if text in listed:
-            found[text]["special"] = True
+            found[text] |= {"special": True} if decoder else {"special": True, "normalized": False}
         else:
-            add(text, None, lstrip=parts.lstrip_mask and role == "mask")
+            add(text, None, **({"lstrip": True} if parts.lstrip_mask and role == "mask" else {}))
+    if parts.decoder["type"] in ("ByteLevel", "WordPiece"):  # sentencepiece's files tell what is special
+        for role, settings in parts.role_settings.items():  # one text may have several roles
+            if settings and parts.tokens[role] not in listed:
+                found[parts.tokens[role]] |= settings
     for text in _more_specials(parts.settings):
         if text not in listed:
             add(text, None)
@@ -179,8 +199,7 @@ def _listed_tokens(settings: Mapping[str, Any], read: Read) -> list[tuple[str, i
         text = token.get("content") if isinstance(token, dict) else None
         if not isinstance(text, str) or not text or not key.isdecimal() or len(key) > 9:
             bad("added_tokens_decoder", f"{shown(key)}: {shown(token)} is not a token", "tokenizer_field")
-        names = ("single_word", "lstrip", "rstrip", "normalized", "special")
-        listed.append((text, int(key), {name: token[name] for name in names if name in token}))
+        listed.append((text, int(key), _flags(token, "special")))
     return listed
 
 
@@ -346,7 +365,7 @@ def _deberta(parts: Parts, read: Read) -> Parts:
     strip = {"type": "Strip", "strip_left": False, "strip_right": True}
     parts.normalizers += [space, {"type": "NFC"}, strip]
     split = [{"type": "Punctuation", "behavior": "Isolated"}] if parts.flag("split_by_punct", False) else []
-    parts.pre_tokenizers = [*split, parts.decoder]
+    parts.pre_tokenizers = [*split, metaspace(parts)]
     return parts
 
 
@@ -374,12 +393,8 @@ def _llama(parts: Parts, read: Read) -> Parts:
     scheme = "always" if parts.flag("legacy", False) else "first"
     space = metaspace(parts, scheme) | {"split": False}
     parts.pre_tokenizers = [space]
-    steps: list[Json] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}]
-    steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
-    if space["prepend_scheme"] != "never":
-        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    parts.decoder = {"type": "Sequence", "decoders": steps}
-    parts.own_specials = found.of_type(CONTROL)
+    parts.decoder = decoder_of(space, byte_fallback=True)
+    parts.own_specials, parts.own_words = found.of_type(CONTROL), found.of_type(USER_DEFINED)
     if parts.flag("add_bos_token", True):
         parts.single, parts.pair = "bos A", "bos A bos:1 B:1"
     if parts.flag("add_eos_token", False):

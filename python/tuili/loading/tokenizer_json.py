@@ -124,7 +124,8 @@ def _charsmap(value: Any, where: str) -> None:
     # A unit's children lie in the block of 256 that its offset points to.
     offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
     children = np.arange(len(units)) ^ offsets
-    if (children[~leaf] | 0xFF).max(initial=0) >= len(units) or values.max(initial=-1) >= len(strings):
+    outside = (children[~leaf] | 0xFF).max(initial=0) >= len(units)
+    if leaf[0] or outside or values.max(initial=-1) >= len(strings):  # the first is read as no leaf
         bad(where, "its trie points outside itself", "charsmap")
     try:
         strings.decode()

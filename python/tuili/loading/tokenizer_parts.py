@@ -41,7 +41,9 @@ class Parts:
     pair: str = "A B:1"
     post_processor: Json | None = None  # beside or in place of the template
     own_specials: list[str] = field(default_factory=list)  # special tokens of the vocabulary without a role
+    own_words: list[str] = field(default_factory=list)  # tokens of the vocabulary that no text is cut within
     lstrip_mask: bool = False  # the mask token takes the space before it
+    role_settings: dict[str, dict[str, bool]] = field(default_factory=dict)  # what files say of `tokens`
     vocab: Mapping[str, int] | None = None  # the model's, where it is not the tokenizer's own
     target_vocab: Mapping[str, int] | None = None  # of what the model writes, where that is yet another
     writer: Callable[[Parts, Read], Parts] | None = None  # makes those of what the model writes
@@ -84,12 +86,24 @@ def lines_of(data: bytes, name: str) -> list[str]:
 
 
 def vocabulary(read: Read, name: str) -> dict[str, int]:
-    """token -> id of a JSON file, whose ids tokenizer_json.py checks."""
+    """token -> id of a JSON file; tokenizer_json.py checks the range of the ids."""
     vocab = parse_json(needed(read, name), name)
     if not isinstance(vocab, dict):
         bad(name, "expected an object", "tokenizer_field")
     check_tokens(list(vocab), name)
+    if any(type(token_id) is not int for token_id in vocab.values()):
+        bad(name, "expected ids that are integers", "vocab_id")
     return vocab
+
+
+def naming_roles(
+    settings: Mapping[str, Any], special_map: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """tokenizer_config.json and special_tokens_map.json in the order in which transformers believes them: the
+    former is newer where it lists the added tokens.
+    """
+    newer = settings.get("added_tokens_decoder") is not None
+    return (settings, special_map) if newer else (special_map, settings)
 
 
 # ---- sentencepiece
@@ -135,10 +149,22 @@ def unigram(
     parts.normalizers += charsmap(found)
     space = metaspace(parts)
     parts.pre_tokenizers = [{"type": "WhitespaceSplit"}, space]
-    parts.decoder = space
+    parts.decoder = decoder_of(space, byte_fallback=found.byte_fallback)
     present = {text for text, _ in vocab}
-    parts.own_specials = [text for text in found.of_type(CONTROL, USER_DEFINED) if text in present]
+    parts.own_specials = [text for text in found.of_type(CONTROL) if text in present]
+    parts.own_words = [text for text in found.of_type(USER_DEFINED) if text in present]
     return parts
+
+
+def decoder_of(space: Json, *, byte_fallback: bool) -> Json:
+    """What undoes `space`, a Metaspace, and the bytes that stand for what has no piece."""
+    if not byte_fallback:
+        return space
+    steps: list[Json] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}]
+    steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
+    if space["prepend_scheme"] != "never":
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"type": "Sequence", "decoders": steps}
 
 
 def charsmap(found: SentencePieces) -> list[Json]:
@@ -153,6 +179,8 @@ def as_sentencepiece(parts: Parts, found: SentencePieces) -> None:
     """Treat text before the model as sentencepiece itself does: of white space only spaces are special, and a
     text is cut nowhere before it meets the pieces.
     """
+    if found.whitespace_as_suffix:
+        raise ModelUnsupportedError("sentencepiece with spaces behind words", code="tokenizer_component")
     parts.normalizers = charsmap(found)
     if found.remove_extra_whitespaces:
         parts.normalizers += [_replace(SPACES, " "), _replace(OUTER_SPACE, "")]
@@ -160,14 +188,16 @@ def as_sentencepiece(parts: Parts, found: SentencePieces) -> None:
     if found.add_dummy_prefix:
         parts.normalizers.append({"type": "Prepend", "prepend": "▁"})
     parts.pre_tokenizers = []
-    parts.decoder = metaspace(parts, "always" if found.add_dummy_prefix else "never")
+    space = metaspace(parts, "always" if found.add_dummy_prefix else "never")
+    parts.decoder = decoder_of(space, byte_fallback=found.byte_fallback)
 
 
 def spaced(parts: Parts, found: SentencePieces) -> Parts:
     """Treat text before the model as transformers does for most: cut at spaces, one or more."""
     parts.normalizers = [*charsmap(found), _replace(SPACES, " ")]
-    parts.decoder = metaspace(parts)
-    parts.pre_tokenizers = [parts.decoder]
+    space = metaspace(parts)
+    parts.decoder = decoder_of(space, byte_fallback=found.byte_fallback)
+    parts.pre_tokenizers = [space]
     return parts
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tuili.errors import ModelUnsupportedError
 from tuili.loading import language_codes
 from tuili.loading.files import shown
-from tuili.loading.sentencepiece_file import BPE, CONTROL, UNUSED, SentencePieces
+from tuili.loading.sentencepiece_file import BPE, CONTROL, UNUSED, USER_DEFINED, SentencePieces
 from tuili.loading.tokenizer_json import bad
 from tuili.loading.tokenizer_parts import (
     Parts,
@@ -103,7 +103,7 @@ def nllb(parts: Parts, read: Read) -> Parts:
         raise ModelUnsupportedError("a sentencepiece unigram for this class", code="tokenizer_component")
     texts = dict.fromkeys([*(text for text, _ in FAIRSEQ), *(text for text, _, _ in found.pieces)])
     parts.model = pairs(parts, found, {text: i for i, text in enumerate(texts)})
-    parts.own_specials = list(language_codes.NLLB)
+    parts.own_specials, parts.own_words = list(language_codes.NLLB), found.of_type(USER_DEFINED)
     return spaced(parts, found)
 
 
@@ -122,5 +122,5 @@ def pegasus(parts: Parts, read: Read) -> Parts:
     before = [(text, 0.0) for text in (parts.tokens["pad"], parts.tokens["eos"], *masks)]
     before += [(text, -100.0) for text in unknown]
     unigram(parts, found, before, 2, unk_id=len(before) + found.unk_id - 2)
-    parts.own_specials = [*masks, *unknown]
+    parts.own_specials, parts.own_words = [*masks, *unknown], []
     return spaced(parts, found)

@@ -156,10 +156,15 @@ class _Reader:
         lines = self._lines()
         if self._promised is not None:
             next(lines)
-        number = 1
+        number, blank = 1, 0
         for number, line in lines:
             if self._is_full():
                 break
+            if not line.strip():
+                blank = blank or number
+                continue
+            if blank:
+                self._wrong(f"line {blank}", "is blank, and lines with words follow")
             if self._n_read == self._promised:
                 self._wrong(f"line {number}", f"is more than the {self._promised} words of line 1")
             self._take_line(number, line)
