@@ -23,7 +23,7 @@ from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
-from tuili.loading.sentence_modules import SentenceMap
+from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.task_parameters import task_parameters
 from tuili.loading.tied_heads import HEADS, untie
