@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import seq2seq_models
 import tuili
 from translation_folders import FOLDERS, GOLDENS, load
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
@@ -49,6 +50,34 @@ def recorder(tmp_path):
 def asked(llm: Recorder, task: str, *args: Any, **options: Any) -> tuple[list[list[int]], dict[str, Any]]:
     Task(task, llm)(*args, **options)  # type: ignore[arg-type]
     return llm.asked[-1]
+
+
+def test_answers_whose_length_nobody_says_stop_later_than_those_of_generate(recorder):
+    for config, given, wanted in (
+        ({"answer_len": 20}, {}, 256),
+        ({"answer_len": 20}, {"max_length": 31}, 30),
+        ({"answer_len": 20, "task_parameters": {"summarization": {"max_length": 51}}}, {}, 50),
+        ({}, {}, None),
+    ):
+        _, options = asked(recorder("bart", **config), "summarization", "One.", **given)
+        assert options.get("max_tokens") == wanted
+
+
+def test_an_answer_whose_length_nobody_says_has_that_of_transformers(tmp_path):
+    """20 tokens, of a model that writes no end; the tasks, which transformers 5 has not, stop later."""
+    case = seq2seq_models.by_name("T5")
+    never = {"suppress_tokens": [1]}
+    with tuili.LLM(seq2seq_models.write(case, tmp_path / "a", never), num_threads=1) as llm:
+        assert llm.config["sampling_defaults"]["max_tokens"] == 20
+        for beams in (1, 2):
+            answer = llm.generate([5, 6, 7, 1], num_beams=beams).outputs[0]
+            assert (len(answer.token_ids), answer.finish_reason) == (20, "length")
+        assert len(llm.generate([5, 6, 7, 1], min_tokens=22).outputs[0].token_ids) == 22
+        assert len(llm.generate([5, 6, 7, 1], max_tokens=23).outputs[0].token_ids) == 23
+    with tuili.LLM(
+        seq2seq_models.write(case, tmp_path / "b", never | {"max_length": 31}), num_threads=1
+    ) as llm:
+        assert len(llm.generate([5, 6, 7, 1]).outputs[0].token_ids) == 30
 
 
 # ---- languages
