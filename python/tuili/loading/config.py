@@ -308,6 +308,12 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
+    stem = re.sub(f"({'|'.join(_WORDS)})$", "", name)
+    if name not in table and stem != name and stem in _ENCODERS:
+        raise ModelUnsupportedError(
+            f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(_TASKS)}",
+            code="architecture",
+        )
     if name not in table:
         raise ModelUnsupportedError(
             f"{where} is '{shown(name)}'; supported: {_supported(table)}", code="architecture"
