@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,52 @@ def test_a_text_without_tokens_is_the_mean_of_nothing(tmp_path):
         np.testing.assert_array_equal(vectors[[0, 2]], 0)
         np.testing.assert_array_equal(vectors[1], llm.embed("a cat"))
         np.testing.assert_array_equal(llm.embed([""]), np.zeros((1, 16), np.float32))
+
+
+@pytest.mark.parametrize("name, dtype", [("embedding.weight", "float64"), ("embeddings", "int8")])
+def test_tables_may_be_of_other_numbers(tmp_path, name, dtype):
+    """Whole ones, so that all types hold the same table."""
+    folder = write("static at the root", tmp_path)
+    n_vocab = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    table = np.random.default_rng(0).integers(-99, 99, (n_vocab, 16))
+    vectors = []
+    for stored in (dtype, "float32"):
+        write_plain_tensors(folder, {name: table.astype(stored)})
+        with tuili.LLM(folder, num_threads=1) as llm:
+            vectors.append(llm.embed(TEXTS))
+    np.testing.assert_array_equal(*vectors)
+
+
+def test_a_table_takes_as_many_tokens_as_its_tokenizer_does(tmp_path):
+    folder = write("static at the root", tmp_path)
+    document = json.loads((folder / "tokenizer.json").read_text())
+
+    def cut(**how):
+        cut = {"max_length": 4, "stride": 0, "strategy": "LongestFirst", "direction": "Right"} | how
+        (folder / "tokenizer.json").write_text(json.dumps(document | {"truncation": cut}))
+        return tuili.LLM(folder, num_threads=1)
+
+    with cut() as llm:
+        assert llm.config["max_model_len"] == 4
+        with pytest.raises(tuili.PromptTooLongError):
+            llm.embed("the cat is the cat", prompt_name=None)
+        prompted = "the good the cat is on"  # the first two are the prompt
+        np.testing.assert_array_equal(llm.embed(prompted[9:], truncation=True), llm.embed("the cat"))
+    with pytest.raises(tuili.ModelUnsupportedError, match="direction"):
+        cut(direction="Left")
+
+
+def test_a_table_multiplies_nothing_that_could_have_fewer_bits(tmp_path):
+    with pytest.raises(tuili.InvalidParameterError) as error:
+        tuili.LLM(write("static", tmp_path), num_threads=1, quantization="int8")
+    assert error.value.param == "quantization"
+
+
+def test_a_folder_of_a_table_that_is_not_there_is_an_error(tmp_path):
+    folder = write("static", tmp_path)
+    shutil.rmtree(folder / "0_StaticEmbedding")
+    with pytest.raises(tuili.ModelIOError, match=r"tokenizer\.json"):
+        tuili.LLM(folder, num_threads=1)
 
 
 @pytest.mark.parametrize(

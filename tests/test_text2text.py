@@ -52,28 +52,18 @@ def asked(llm: Recorder, task: str, *args: Any, **options: Any) -> tuple[list[li
     return llm.asked[-1]
 
 
-def test_answers_whose_length_nobody_says_stop_later_than_those_of_generate(recorder):
-    for config, given, wanted in (
-        ({"answer_len": 20}, {}, 256),
-        ({"answer_len": 20}, {"max_length": 31}, 30),
-        ({"answer_len": 20, "task_parameters": {"summarization": {"max_length": 51}}}, {}, 50),
-        ({}, {}, None),
-    ):
-        _, options = asked(recorder("bart", **config), "summarization", "One.", **given)
-        assert options.get("max_tokens") == wanted
-
-
-def test_an_answer_whose_length_nobody_says_has_that_of_transformers(tmp_path):
-    """20 tokens, of a model that writes no end; the tasks, which transformers 5 has not, stop later."""
+def test_an_answer_whose_length_nobody_says_ends(tmp_path):
+    """Of a model that writes no end; as `generate` has it, so do the tasks, and llm.config says so."""
     case = seq2seq_models.by_name("T5")
     never = {"suppress_tokens": [1]}
     with tuili.LLM(seq2seq_models.write(case, tmp_path / "a", never), num_threads=1) as llm:
-        assert llm.config["sampling_defaults"]["max_tokens"] == 20
+        assert llm.config["sampling_defaults"]["max_tokens"] == 256
         for beams in (1, 2):
             answer = llm.generate([5, 6, 7, 1], num_beams=beams).outputs[0]
-            assert (len(answer.token_ids), answer.finish_reason) == (20, "length")
-        assert len(llm.generate([5, 6, 7, 1], min_tokens=22).outputs[0].token_ids) == 22
-        assert len(llm.generate([5, 6, 7, 1], max_tokens=23).outputs[0].token_ids) == 23
+            assert (len(answer.token_ids), answer.finish_reason, answer.stop_reason) == (256, "length", None)
+        assert len(Task("summarization", llm)("a", return_tensors=True)[0]["summary_token_ids"]) == 1 + 256
+        assert len(llm.generate([5, 6, 7, 1], min_tokens=258).outputs[0].token_ids) == 258
+        assert len(llm.generate([5, 6, 7, 1], max_tokens=257).outputs[0].token_ids) == 257
     with tuili.LLM(
         seq2seq_models.write(case, tmp_path / "b", never | {"max_length": 31}), num_threads=1
     ) as llm:

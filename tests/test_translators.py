@@ -275,7 +275,7 @@ def test_a_search_of_the_command_line_is_that_of_the_library(models, capsys, mon
         tuili.LLM, "generate", lambda self, ids, **how: asked.append(how) or generate(ids, **how)
     )
     assert cli.main(["summarize", str(MODELS / "t5-numbers"), text, *arguments]) == 0
-    assert asked == [{"max_tokens": 256, **SEARCHES[arguments]}]
+    assert asked == [SEARCHES[arguments]]
     monkeypatch.undo()
     own = models["t5-numbers"].summarize(text, **SEARCHES[arguments])
     assert capsys.readouterr().out == own + "\n"

@@ -11,7 +11,7 @@ from tuili.generation.intake import Sources
 from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel
 
-ANSWER_LEN = 20  # tokens of an encoder-decoder's answer if nobody says, as in transformers
+ANSWER_LEN = 256  # tokens of an encoder-decoder's answer if neither a request nor the model's files say
 
 
 def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
@@ -34,15 +34,6 @@ def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset
     """The tokens that stand behind a source: what ends texts, and its language where that comes last."""
     last = languages.ids.values() if languages is not None and languages.where == "after" else ()
     return frozenset((*eos_ids, *last))
-
-
-def usual_length(sources: Sources | None, defaults: dict[str, Any]) -> dict[str, Any]:
-    """Put an encoder-decoder's length of answers into defaults that have none; what `llm.config` says of
-    that."""
-    if sources is None or "max_tokens" in defaults:
-        return {}
-    defaults["max_tokens"] = ANSWER_LEN
-    return {"answer_len": ANSWER_LEN}
 
 
 def as_config(sources: Sources) -> dict[str, Any]:

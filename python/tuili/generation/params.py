@@ -157,8 +157,8 @@ class SamplingParams(metaclass=_NamesChecked):
     """
 
     max_tokens: int | None = (
-        None  # as many as the context holds, of an encoder-decoder 20, as in transformers; more than the
-        # context holds is cut there (stop_reason says so)
+        None  # as many as the context holds; of an encoder-decoder 256; more than the context holds is
+        # cut there (stop_reason says so)
     )
     min_tokens: int | None = None  # 0; end-of-text, stop ids and stop strings do not stop before this many
     temperature: float | None = (

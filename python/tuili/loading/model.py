@@ -223,6 +223,12 @@ def _plan_tensors(
 ) -> tuple[list[PlannedTensor], list[str]]:
     """What becomes of every tensor that the spec needs, and the names of those that it does not."""
     expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
+    if quantization is not None and not any(_is_multiplied(name, spec) for name in expected):
+        raise InvalidParameterError(
+            f"quantization: {source.architecture} multiplies by no matrix",
+            param="quantization",
+            code="invalid_option",
+        )
     found, ignored = _match_names(source, expected, warnings)
     tensors = []
     for name, shape in expected.items():

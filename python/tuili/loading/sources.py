@@ -201,12 +201,12 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
 def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> Source:
     """A table and its tokenizer, which lie in `base`."""
     folder = os.path.join(root, base) if base else root
+    data = read_file(os.path.join(folder, "tokenizer.json"), MAX_TOKENIZER_BYTES, inside=inside)
     _refuse_pickles_only(folder)
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=inside is not None)
     config = static_embeddings.config_of(checkpoint, os.path.join(base, safetensors_file.SINGLE_NAME))
-    path = os.path.join(folder, "tokenizer.json")
     modules = read_modules(root, base, inside=inside)
-    embedding, dense = _embedding(modules, {}, "mean")
+    embedding, dense = _embedding(modules, {"model_max_length": static_embeddings.limit_of(data)}, "mean")
     return Source(
         path=root,
         kind="folder",
@@ -214,7 +214,7 @@ def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> S
         module=static_embedding,
         config=config,
         checkpoint=checkpoint,
-        tokenizer=TokenizerFiles(read_file(path, MAX_TOKENIZER_BYTES, inside=inside), {}, {}, bare=True),
+        tokenizer=TokenizerFiles(data, {}, {}, bare=True),
         chat_template=None,
         embedding=embedding,
         dense=dense,

@@ -35,9 +35,6 @@ _OWN = (
     "params",
 )
 _OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
-ANSWER_LEN = (
-    256  # tokens if neither the call nor the model's files say, as pipelines of transformers 4 have it
-)
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
@@ -91,10 +88,7 @@ class Task(Pipeline):
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]
-        usual = _lengths(usual)
-        if "answer_len" in self.model.config:  # which is for `generate`
-            usual.setdefault("max_tokens", ANSWER_LEN)
-        searching = _with_defaults(_lengths(chosen), usual)
+        searching = _with_defaults(_lengths(chosen), _lengths(usual))
         if direction.forced_bos_token_id is not None:
             searching.setdefault("forced_bos_token_id", direction.forced_bos_token_id)
         params = searching.pop("params", None)
