@@ -153,13 +153,11 @@ void Sampler::apply_mask(std::span<const uint32_t> allowed) {
 
 void Sampler::apply_bias(const SamplingParams& params, const Past& past) {
   for (const auto& [id, bias] : params.logit_bias) logits_[id] += bias;
-  if (!params.sequence_bias.empty()) forget_marks();
-  for (const auto& [first, ignored] : params.sequence_bias) {
-    const int32_t id = first.back();
-    if (!is_near(first, past.tokens) || !mark(id)) continue;
+  for (auto next = params.sequence_bias.begin(); next != params.sequence_bias.end();) {
+    const int32_t id = next->first.back();
     float sum = 0;  // first, because opposite ones may be large
-    for (const auto& [sequence, bias] : params.sequence_bias)
-      if (sequence.back() == id && is_near(sequence, past.tokens)) sum += bias;
+    for (; next != params.sequence_bias.end() && next->first.back() == id; ++next)
+      if (is_near(next->first, past.tokens)) sum += next->second;
     logits_[id] += sum;
   }
   if (params.allowed_token_ids.empty()) return;

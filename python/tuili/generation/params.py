@@ -500,7 +500,7 @@ def core_params(
         source_ngram_size=params.encoder_no_repeat_ngram_size or 0,
         seed=seed,
         logit_bias=list(params.logit_bias.items()),
-        sequence_bias=_biases(params),
+        sequence_bias=sorted(_biases(params), key=lambda pair: pair[0][-1]),
         allowed_token_ids=list(params.allowed_token_ids or ()),
         bad_words=[list(word) for word in bad_words],
         not_first=params.begin_suppress_tokens or (),

@@ -100,4 +100,5 @@ def limit_of(tokenizer_json: bytes) -> int | None:
         return None
     cut = Config(given, "tokenizer.json: truncation")
     cut.choice("direction", ("Right",), "Right")
-    return cut.integer("max_length", 1, MAX_POSITIONS)
+    limit: int = cut.integer("max_length", 1, MAX_POSITIONS)
+    return limit
