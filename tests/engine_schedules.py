@@ -73,6 +73,7 @@ def draw_options(rng):
         "begin_suppress_tokens": [rng.sample(range(1, 299), 50)],
         "exponential_decay_length_penalty": [(rng.randint(8, 40), 1.02)],
         "logit_bias": [{rng.randrange(299): 0.3}],
+        "sequence_bias": [draw_biases(rng)],
     }.items():
         if rng.random() < 0.25:
             options[name] = rng.choice(values)
@@ -81,8 +82,17 @@ def draw_options(rng):
     return options
 
 
+def draw_biases(rng):
+    """So many that behind most tokens there is one to which something is added."""
+    return {
+        tuple(rng.choices(range(1, 299), k=rng.choice([1, 2, 2]))): rng.choice([-1.0, 1.0])
+        for _ in range(600)
+    }
+
+
 def draw_beams(rng):
     return {
+        "sequence_bias": rng.choice([None, draw_biases(rng)]),
         "max_tokens": rng.randint(1, 20),
         "num_beams": rng.choice([2, 3]),
         "length_penalty": rng.choice([0.0, 1.0]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ TEXTS = ["The cat is on the house.", "你好 world", "a dog, a good dog in the n
 @dataclass(frozen=True)
 class Sentences:
     """pooling: the module's config.json; dense: (n_in, n_out, activation, bias); options: of embed; case: of
-    encoder_models.py, or the class of a T5 of seq2seq_models.py."""
+    encoder_models.py, or the class of a T5 of seq2seq_models.py; base: where the model lies; residual: of
+    all dense; order: of what follows pooling, as folders."""
 
     pooling: dict[str, Any]
     dense: list[tuple[int, int, str, bool]] = field(default_factory=list)
@@ -31,6 +34,9 @@ class Sentences:
     others: dict[str, Any] = field(default_factory=dict)
     case: str = "BertModel"
     normed: bool = False  # a LayerNorm after pooling
+    base: str = ""
+    residual: bool = False
+    order: tuple[str, ...] | None = None
 
 
 FOLDERS = {
@@ -81,47 +87,136 @@ FOLDERS = {
             "config_sentence_transformers.json": {"prompts": {"a": "in the "}, "default_prompt_name": "a"}
         },
     ),
+    "rows of dense": Sentences(
+        {"pooling_mode_mean_tokens": False},
+        [(D_MODEL, 20, "ELU", True), (20, 20, "LeakyReLU", False), (20, 24, "Softplus", True)],
+        normed=True,
+        order=("9_Normalize", "2_Dense", "5_Dropout", "9_Normalize", "3_Dense", "4_Dense"),
+    ),
+    "residual": Sentences(
+        {"pooling_mode": "mean"}, [(D_MODEL, D_MODEL, "Mish", True), (D_MODEL, 12, "SELU", False)],
+        residual=True, order=("2_Dense", "8_LayerNorm", "3_Dense", "5_Dropout", "9_Normalize"), normed=True,
+    ),
+    "weighted, without the prompt": Sentences(
+        {"pooling_mode": ["weightedmean", "mean"], "include_prompt": False},
+        options={"prompt_name": "query"},
+        others={"config_sentence_transformers.json": {"prompts": {"query": "the good "}}},
+    ),
+    "weighted, normal, without the prompt": Sentences(
+        {"pooling_mode_weightedmean_tokens": True, "include_prompt": False},
+        normalize=True,
+        options={"prompt_name": "query"},
+        others={"config_sentence_transformers.json": {"prompts": {"query": "the good "}}},
+    ),
+    "a folder of its own": Sentences({"pooling_mode": "mean"}, base="0_Transformer"),
 }  # fmt: skip
+# Those of StaticEmbedding: where it lies, tensors, and the modules behind.
+STATIC = {
+    "static": ("0_StaticEmbedding", ("embedding.weight",), ("Normalize",)),
+    "static at the root": ("", ("embedding.weight",), ("Dropout", "Dense")),
+    "model2vec": (".", ("embeddings",), ("Normalize",)),
+    "model2vec of few rows": (".", ("embeddings", "mapping", "weights"), ("Normalize", "LayerNorm")),
+}
+STATIC_PROMPTS = {"prompts": {"query": "the good "}, "default_prompt_name": "query"}
 
 
 def write(name: str, folder: Path) -> Path:
     """The folder of one of FOLDERS."""
+    if name in STATIC:
+        return _write_static(name, folder)
     asked = FOLDERS[name]
-    _write_model(asked.case, folder)
-    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    modules += [("LayerNorm", "8_LayerNorm")] * asked.normed
-    modules += [("Dense", f"{i}_Dense") for i, _ in enumerate(asked.dense, 2)]
-    modules += [("Normalize", "9_Normalize")] * asked.normalize
-    rows = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (kind, path) in enumerate(modules)
-    ]
-    (folder / "modules.json").write_text(json.dumps(rows))
+    _write_model(asked.case, folder / asked.base)
+    order = ["8_LayerNorm"] * asked.normed + [f"{i}_Dense" for i, _ in enumerate(asked.dense, 2)]
+    order += ["9_Normalize"] * asked.normalize
+    _write_modules(folder, [("Transformer", asked.base), "1_Pooling", *(asked.order or order)])
     (folder / "1_Pooling").mkdir()
     sizes = {"word_embedding_dimension": D_MODEL}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(sizes | asked.pooling))
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     for i, (n_in, n_out, activation, bias) in enumerate(asked.dense, 2):
-        inner = folder / f"{i}_Dense"
-        inner.mkdir()
-        package = "linear" if activation == "Identity" else "activation"
-        settings = {"in_features": n_in, "out_features": n_out, "bias": bias}
-        settings["activation_function"] = f"torch.nn.modules.{package}.{activation}"
-        (inner / "config.json").write_text(json.dumps(settings))
-        values = {"linear.weight": rng.standard_normal((n_out, n_in)) / np.sqrt(n_in)}
-        if bias:
-            values["linear.bias"] = rng.standard_normal(n_out)
-        write_tensors(inner, values)
+        _write_dense(folder / f"{i}_Dense", (n_in, n_out, activation, bias), rng, residual=asked.residual)
     if asked.normed:
-        (folder / "8_LayerNorm").mkdir()
-        (folder / "8_LayerNorm" / "config.json").write_text(json.dumps({"dimension": D_MODEL}))
-        write_tensors(
-            folder / "8_LayerNorm",
-            {"norm.weight": 1 + rng.standard_normal(D_MODEL) / 4, "norm.bias": rng.standard_normal(D_MODEL)},
-        )
+        _write_layer_norm(folder / "8_LayerNorm", D_MODEL, rng)
     for file, value in asked.others.items():
         (folder / file).write_text(json.dumps(value))
     return folder
+
+
+def _write_modules(folder: Path, modules: Sequence[str | tuple[str, str]]) -> None:
+    """modules.json. modules: folders, whose names say the kind, or pairs of kind and folder."""
+    pairs = [(item.partition("_")[2], item) if isinstance(item, str) else item for item in modules]
+    rows = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(pairs)
+    ]
+    (folder / "modules.json").write_text(json.dumps(rows))
+    for kind, path in pairs:
+        if kind == "Dropout":
+            (folder / path).mkdir(exist_ok=True)
+            (folder / path / "config.json").write_text('{"dropout": 0.2}')
+
+
+def _write_dense(
+    folder: Path, sizes: tuple[int, int, str, bool], rng: np.random.Generator, *, residual: bool = False
+) -> None:
+    n_in, n_out, activation, bias = sizes
+    folder.mkdir()
+    package = "linear" if activation == "Identity" else "activation"
+    settings = {"in_features": n_in, "out_features": n_out, "bias": bias}
+    settings |= {"activation_function": f"torch.nn.modules.{package}.{activation}"}
+    settings |= {"use_residual": True} if residual else {}
+    (folder / "config.json").write_text(json.dumps(settings))
+    values = {"linear.weight": rng.standard_normal((n_out, n_in)) / np.sqrt(n_in)}
+    if bias:
+        values["linear.bias"] = rng.standard_normal(n_out)
+    if residual and n_in != n_out:
+        values["residual.weight"] = rng.standard_normal((n_out, n_in)) / np.sqrt(n_in)
+    write_tensors(folder, values)
+
+
+def _write_layer_norm(folder: Path, width: int, rng: np.random.Generator) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"dimension": width}))
+    gain, bias = 1 + rng.standard_normal(width) / 4, rng.standard_normal(width)
+    write_tensors(folder, {"norm.weight": gain, "norm.bias": bias})
+
+
+def _write_static(name: str, folder: Path) -> Path:
+    base, tensors, behind = STATIC[name]
+    _write_model("BertModel", folder / "bert")
+    (folder / base).mkdir(exist_ok=True)
+    tokenizer = (folder / "bert" / "tokenizer.json").read_text()
+    shutil.rmtree(folder / "bert")
+    (folder / base / "tokenizer.json").write_text(tokenizer)
+    n_vocab = len(json.loads(tokenizer)["model"]["vocab"])
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    n_rows = 7 if "mapping" in tensors else n_vocab
+    values = {
+        tensors[0]: rng.standard_normal((n_rows, 16)).astype(np.float32),
+        "mapping": rng.integers(0, n_rows, n_vocab),
+        "weights": rng.random(n_vocab),
+    }
+    write_plain_tensors(folder / base, {key: values[key] for key in tensors})
+    _write_modules(folder, [("StaticEmbedding", base), *(f"{i}_{kind}" for i, kind in enumerate(behind, 1))])
+    if "Dense" in behind:
+        _write_dense(folder / "2_Dense", (16, 8, "Sigmoid", True), rng)
+    if "LayerNorm" in behind:
+        _write_layer_norm(folder / "2_LayerNorm", 16, rng)
+    if base == "":
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(STATIC_PROMPTS))
+    return folder
+
+
+def write_plain_tensors(folder: Path, values: dict[str, np.ndarray]) -> None:
+    """A model.safetensors of these arrays, in their own types."""
+    names = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int8": "I8"}
+    header, data = {}, b""
+    for name, value in values.items():
+        ends = [len(data), len(data) + value.nbytes]
+        header[name] = {"dtype": names[value.dtype.name], "shape": list(value.shape), "data_offsets": ends}
+        data += value.tobytes()
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 def _write_model(name: str, folder: Path) -> None:

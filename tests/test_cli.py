@@ -401,11 +401,13 @@ def test_every_argument_is_a_parameter():
     SamplingParams(**taken | {"num_beams": 2, "choice": None, "typical_p": None})
     given = ["--bad-words-ids=1,2", "--bad-words-ids=3", "--logit-bias=4:-100", "--logit-bias=5:1.5"]
     given += ["--exponential-decay-length-penalty=20,1.1", "--no-skip-special-tokens", "--renormalize-logits"]
+    given += ["--sequence-bias=5,6:-2", "--sequence-bias=7:1.5"]
     given += ["--stop-token-ids=6", "--allowed-token-ids=7,8", "--suppress-tokens=9", "--on-nan=eos"]
     given += ["--begin-suppress-tokens=1", "--forced-bos-token-id=2", "--truncate-prompt-tokens=-1"]
     taken = cli._given(cli._parse(["generate", "m", "text", *given]), sampling_arguments.NAMES)
     wanted = {"bad_words_ids": [[1, 2], [3]], "logit_bias": {4: -100.0, 5: 1.5}, "skip_special_tokens": False}
     wanted |= {"exponential_decay_length_penalty": (20, 1.1), "renormalize_logits": True, "on_nan": "eos"}
+    wanted |= {"sequence_bias": [([5, 6], -2.0), ([7], 1.5)]}
     wanted |= {"stop_token_ids": [6], "allowed_token_ids": [7, 8], "suppress_tokens": [9]}
     wanted |= {"begin_suppress_tokens": [1], "forced_bos_token_id": 2, "truncate_prompt_tokens": -1}
     assert taken == wanted | {"max_tokens": sampling_arguments.DEFAULT_MAX_TOKENS}
@@ -427,6 +429,7 @@ def test_arguments_of_tokens_count(run):
     assert set(answer("--allowed-token-ids", "2,3")) <= {"2", "3"}
     assert "0" not in answer("--suppress-tokens", "0") and answer("--begin-suppress-tokens", "1")[0] != "1"
     assert "10" not in answer("--bad-words-ids", "1,0") and answer("--forced-bos-token-id", 7)[0] == "7"
+    assert answer("--sequence-bias", "1,7:99", "--sequence-bias", "7,7:99") == "1777"
     assert answer("--forced-eos-token-id", 8)[-1] == "8"
     assert answer("--exponential-decay-length-penalty", "1,1e6") == "10"
     assert answer("--truncate-prompt-tokens", 8, prompt="1+2=999+  1=") == "1000"
@@ -479,6 +482,7 @@ WRONG = {
     "ids that are none": (["--stop-token-ids", "1,a"], "commas"),
     "no ids": (["--bad-words-ids", ""], "commas"),
     "a bias without a token": (["--logit-bias", "1.5"], "42:-100"),
+    "a sequence without a bias": (["--sequence-bias", "1,2"], "4,2:1.5"),
     "two biases of a token": (["--logit-bias", "1:2", "--logit-bias", "1:3"], "twice"),
     "a decay without a factor": (["--exponential-decay-length-penalty", "3"], "20,1.1"),
 }

@@ -299,3 +299,16 @@ def test_a_long_text_costs_deberta_no_square_of_it(tmp_path):
     text = _core.Sequence(ids, collect_hidden=True)
     runners[0].encode([text], "mean", False)
     assert np.isfinite(text.hidden_states()).all()
+
+
+@pytest.mark.parametrize("name", ["BertLMHeadModel", "RobertaForCausalLM"])
+def test_an_encoder_that_should_write_is_refused_with_what_it_can_be(tmp_path, name):
+    case = CASES["BertModel"]
+    folder = write_folder(
+        Case("writer", case.config | {"architectures": [name], "is_decoder": True}, []), tmp_path
+    )
+    with pytest.raises(
+        tuili.ModelUnsupportedError, match=r"as an encoder alone: with Model, .*ForMaskedLM"
+    ) as error:
+        plan_model(folder)
+    assert error.value.code == "architecture"

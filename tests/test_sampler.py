@@ -197,6 +197,27 @@ def test_bias_and_allowed_tokens():
     assert set(tokens[len(PROMPT) :]) <= {3, 9}
 
 
+def test_the_end_of_a_sequence_is_biased_where_the_rest_of_it_stands():
+    free, _, _ = generate(temperature=0.0)
+    first, second = free[len(PROMPT) : len(PROMPT) + 2]
+    other = next(i for i in range(9) if i not in free)
+    biases = [([first, other], 50.0), ([PROMPT[-1], first, other], 1.5), ([second], -0.25), ([other], 0.125)]
+    biases += [([*PROMPT, *PROMPT, other], 1e6), ([other, first], 1e9), ([second, other, first], -1e9)]
+    tokens, logits, _ = generate(temperature=0.0, sequence_bias=biases)
+    assert tokens[len(PROMPT) :][:2] == [first, other]
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        changed = row.astype(np.float64)
+        for ids, bias in biases:
+            if list(history[len(history) - len(ids) + 1 :]) == ids[:-1]:
+                changed[ids[-1]] += bias
+        assert chosen == int(np.argmax(changed))
+    large = [([first], 1e30), ([PROMPT[-1], first], -1e30)]
+    tokens, _, _ = generate(temperature=0.0, sequence_bias=large)
+    assert tokens[len(PROMPT)] == first, "their sum is 0"
+    tokens, _, _ = generate(temperature=0.0, sequence_bias=[([first], -np.inf)])
+    assert first not in tokens[len(PROMPT) :]
+
+
 def test_bad_words_are_never_finished():
     free, _, _ = generate(temperature=0.0)
     first, second = free[len(PROMPT) : len(PROMPT) + 2]
@@ -301,6 +322,7 @@ CHANGES = {
     "a bias": {"logit_bias": [(5, 2.0), (9, -50.0)]},
     "allowed ones": {"allowed_token_ids": [3, 70, 4]},
     "penalties": {"repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25},
+    "a bias of a sequence": {"sequence_bias": [([7], 2.0), ([PROMPT[-1], 8], -3.0)]},
     "a ban": {"bad_words": [[7], [PROMPT[-1], 8]]},
     "a forced token": {"forced_first": 42},
     "another one at the end": {"forced_first": 42, "forced_last": 43, "n_before_last": 0},
@@ -316,6 +338,8 @@ def expected_scores(logprobs, change):
     )
     for token_id, bias in change.get("logit_bias", ()):
         scores[token_id] += bias
+    for ids, bias in change.get("sequence_bias", ()):
+        scores[ids[-1]] += bias * (ids[:-1] == PROMPT[len(PROMPT) - len(ids) + 1 :])
     banned = [word[-1] for word in change.get("bad_words", ())]
     banned += sorted({*range(len(scores))} - {*change.get("allowed_token_ids", range(len(scores)))})
     forced = change.get("forced_last", change.get("forced_first"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 
 import tuili
 from encoder_models import CASES, Case, write_folder
-from sentence_folders import D_MODEL, FOLDERS, TEXTS, write
+from sentence_folders import FOLDERS, STATIC, TEXTS, write, write_plain_tensors
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_bert
 from tuili import NumericError
 from tuili.embedding import in_precision
+from tuili.loading import packed_cache
 from tuili.loading.model import plan_model
+from tuili.loading.sentence_maps import ACTIVATIONS
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "sentences.json").read_text())
 DENSE = {"in_features": 48, "out_features": 20}
@@ -33,6 +37,165 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, name):
         np.testing.assert_array_equal(alone, vectors[2])
         whole = llm.embed(TEXTS, prompt_name=FOLDERS[name].options.get("prompt_name"))
         assert llm.similarity(whole, whole).shape == (len(TEXTS), len(TEXTS))
+
+
+# torch.nn's documentation of each, in float64.
+_EXPM1, _SOFTPLUS = (lambda x: np.expm1(np.minimum(x, 0))), (lambda x: np.logaddexp(0, x))
+_CLIP6 = lambda x: np.clip(x + 3, 0, 6) / 6  # noqa: E731
+TORCH = {
+    "Identity": lambda x: x,
+    "Tanh": np.tanh,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "GELU": lambda x: x * np.array([(1 + math.erf(item / math.sqrt(2))) / 2 for item in x]),
+    "SiLU": lambda x: x * (1 + np.tanh(x / 2)) / 2,
+    "Sigmoid": lambda x: np.exp(-_SOFTPLUS(-x)),
+    "ELU": lambda x: np.maximum(x, 0) + _EXPM1(x),
+    "CELU": lambda x: np.maximum(x, 0) + _EXPM1(x),
+    "SELU": lambda x: 1.0507009873554805 * (np.maximum(x, 0) + 1.6732632423543772 * _EXPM1(x)),
+    "Softplus": _SOFTPLUS,
+    "LogSigmoid": lambda x: -_SOFTPLUS(-x),
+    "Mish": lambda x: x * np.tanh(_SOFTPLUS(x)),
+    "LeakyReLU": lambda x: np.where(x > 0, x, 0.01 * x),
+    "ReLU6": lambda x: np.clip(x, 0, 6),
+    "Softsign": lambda x: x / (1 + abs(x)),
+    "Hardtanh": lambda x: np.clip(x, -1, 1),
+    "Hardsigmoid": _CLIP6,
+    "Hardswish": lambda x: x * _CLIP6(x),
+    "Tanhshrink": lambda x: x - np.tanh(x),
+    "Softshrink": lambda x: np.sign(x) * np.maximum(abs(x) - 0.5, 0),
+    "Hardshrink": lambda x: np.where(abs(x) > 0.5, x, 0),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_torchs(name):
+    x = np.concatenate([np.linspace(-30, 30, 997), [-1e4, 1e4, 0, 0.5, -0.5]]).astype(np.float32)
+    got = ACTIVATIONS[name](x.reshape(1, -1))
+    assert got.dtype == np.float32
+    wanted = TORCH[name](x.astype(np.float64))
+    error = abs(got[0] - wanted) / np.maximum(abs(wanted), 1)
+    assert error.max() <= 1e-6, f"worst at {x[error.argmax()]}"
+    assert np.isnan(ACTIVATIONS[name](np.full((1, 1), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_tables_of_vectors_give_those_of_sentence_transformers(tmp_path, name):
+    with tuili.LLM(write(name, tmp_path), num_threads=1) as llm:
+        vectors, wanted = llm.embed(TEXTS), np.array(GOLDENS["vectors"][name])
+        assert abs(vectors - wanted).max() <= 1e-6 * np.ptp(wanted)
+        np.testing.assert_array_equal(llm.embed(TEXTS[2]), vectors[2])
+        assert llm.config["tasks"] == ["feature-extraction"]
+        assert llm.config["max_model_len"] == 8192
+        assert llm.similarity(TEXTS[:1], vectors).shape == (1, len(TEXTS))
+        states = llm.hidden_states(llm.tokenizer.encode(TEXTS[0]))
+        assert states.shape[0] == 1
+        if not llm._loaded.dense:
+            for pooling, row in (("last", states[0, -1]), ("cls", states[0, 0]), ("max", states[0].max(0))):
+                np.testing.assert_array_equal(
+                    llm.embed(TEXTS[0], pooling=pooling, normalize=False, prompt_name=None), row
+                )
+
+
+def test_a_text_without_tokens_is_the_mean_of_nothing(tmp_path):
+    with tuili.LLM(write("static", tmp_path), num_threads=1) as llm:
+        vectors = llm.embed(["", "a cat", "  "])
+        np.testing.assert_array_equal(vectors[[0, 2]], 0)
+        np.testing.assert_array_equal(vectors[1], llm.embed("a cat"))
+        np.testing.assert_array_equal(llm.embed([""]), np.zeros((1, 16), np.float32))
+
+
+@pytest.mark.parametrize("name, dtype", [("embedding.weight", "float64"), ("embeddings", "int8")])
+def test_tables_may_be_of_other_numbers(tmp_path, name, dtype):
+    """Whole ones, so that all types hold the same table."""
+    folder = write("static at the root", tmp_path)
+    n_vocab = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    table = np.random.default_rng(0).integers(-99, 99, (n_vocab, 16))
+    vectors = []
+    for stored in (dtype, "float32"):
+        write_plain_tensors(folder, {name: table.astype(stored)})
+        with tuili.LLM(folder, num_threads=1) as llm:
+            vectors.append(llm.embed(TEXTS))
+    np.testing.assert_array_equal(*vectors)
+
+
+def test_a_table_takes_as_many_tokens_as_its_tokenizer_does(tmp_path):
+    folder = write("static at the root", tmp_path)
+    document = json.loads((folder / "tokenizer.json").read_text())
+
+    def cut(**how):
+        cut = {"max_length": 4, "stride": 0, "strategy": "LongestFirst", "direction": "Right"} | how
+        (folder / "tokenizer.json").write_text(json.dumps(document | {"truncation": cut}))
+        return tuili.LLM(folder, num_threads=1)
+
+    with cut() as llm:
+        assert llm.config["max_model_len"] == 4
+        with pytest.raises(tuili.PromptTooLongError):
+            llm.embed("the cat is the cat", prompt_name=None)
+        prompted = "the good the cat is on"  # the first two are the prompt
+        np.testing.assert_array_equal(llm.embed(prompted[9:], truncation=True), llm.embed("the cat"))
+    with pytest.raises(tuili.ModelUnsupportedError, match="direction"):
+        cut(direction="Left")
+
+
+def test_a_table_multiplies_nothing_that_could_have_fewer_bits(tmp_path):
+    with pytest.raises(tuili.InvalidParameterError) as error:
+        tuili.LLM(write("static", tmp_path), num_threads=1, quantization="int8")
+    assert error.value.param == "quantization"
+
+
+def test_a_folder_of_a_table_that_is_not_there_is_an_error(tmp_path):
+    folder = write("static", tmp_path)
+    shutil.rmtree(folder / "0_StaticEmbedding")
+    with pytest.raises(tuili.ModelIOError, match=r"tokenizer\.json"):
+        tuili.LLM(folder, num_threads=1)
+
+
+@pytest.mark.parametrize(
+    "changed, code",
+    [
+        ({"embeddings": None}, "tensor_missing"),
+        ({"embeddings": np.zeros((7, 16), np.int64)}, "tensor_dtype"),
+        ({"embeddings": np.zeros(7, np.float32)}, "tensor_dtype"),
+        ({"mapping": np.zeros(3, np.float32)}, "tensor_dtype"),
+        ({"mapping": np.zeros(3, np.int64)}, "tensor_shape"),
+        ({"mapping": np.full(60, 7)}, "tensor_shape"),
+        ({"mapping": np.full(60, -1)}, "tensor_shape"),
+        ({"mapping": None}, "tensor_shape"),
+    ],
+)
+def test_tables_that_cannot_be_are_errors(tmp_path, changed, code):
+    folder = write("model2vec of few rows", tmp_path)
+    n = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    values = {
+        "embeddings": np.ones((7, 16), np.float32),
+        "mapping": np.zeros(n, np.int64),
+        "weights": np.ones(n),
+    }
+    values |= {k: v if v is None or len(v) != 60 else np.resize(v, n) for k, v in changed.items()}
+    write_plain_tensors(folder, {key: value for key, value in values.items() if value is not None})
+    with pytest.raises((tuili.ModelFormatError, tuili.ModelUnsupportedError)) as error:
+        tuili.LLM(folder, num_threads=1)
+    assert error.value.code == code
+
+
+def test_a_table_that_changes_is_read_again(tmp_path, monkeypatch):
+    """Though it lies in a folder of its own, whose files are not those that a model usually has."""
+    monkeypatch.setattr(packed_cache, "MIN_WEIGHT_BYTES", 0)
+    folder, cache = write("static", tmp_path / "model"), tmp_path / "cache"
+
+    def vector():
+        with tuili.LLM(folder, num_threads=1, cache_dir=cache) as llm:
+            return llm.embed("a cat"), llm.config["packed_cache"]
+
+    first, _ = vector()
+    again, state = vector()
+    assert state.startswith("read from")
+    np.testing.assert_array_equal(again, first)
+    inner = folder / "0_StaticEmbedding"
+    n_vocab = len(json.loads((inner / "tokenizer.json").read_text())["model"]["vocab"])
+    write_plain_tensors(inner, {"embedding.weight": np.ones((n_vocab, 16), np.float32)})
+    changed, _ = vector()
+    np.testing.assert_allclose(changed, 0.25)
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
@@ -54,9 +217,6 @@ def test_a_text_shorter_than_the_prompt_that_is_skipped_keeps_its_last_token(tmp
         np.testing.assert_array_equal(
             cut, llm.embed("the", pooling="last", prompt_name="query", truncation=True, max_length=3)
         )
-        assert llm.embed("a cat", pooling="weighted_mean").shape == (D_MODEL,)
-        with pytest.raises(tuili.InvalidParameterError, match="include_prompt"):
-            llm.embed("a cat", pooling="weighted_mean", prompt_name="query")
 
 
 def test_a_prompt_without_tokens_skips_none(tmp_path):
@@ -126,14 +286,15 @@ def test_a_folder_that_names_the_class_with_words_is_an_embedder(tmp_path):
 @pytest.mark.parametrize(
     "file, value, code",
     [
-        ("1_Pooling/config.json", {}, "pooling"),
         ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling"),
         ("1_Pooling/config.json", {"pooling_mode": []}, "pooling"),
         ("1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": "no"}, "config_type"),
         ("2_Dense/config.json", {"in_features": 0, "out_features": 2}, "config_value"),
         ("2_Dense/config.json", {"in_features": 48, "out_features": 21}, "tensor_shape"),
         ("2_Dense/config.json", DENSE | {"activation_function": "os.system"}, "module"),
-        ("2_Dense/config.json", DENSE | {"use_residual": True}, "module"),
+        ("2_Dense/config.json", DENSE | {"activation_function": "own.nn.ReLU"}, "module"),
+        ("2_Dense/config.json", DENSE | {"activation_function": "torch.nn.Softmax"}, "module"),
+        ("2_Dense/config.json", DENSE | {"use_residual": True}, "tensor_shape"),
         ("2_Dense/config.json", DENSE | {"module_input_name": "token_embeddings"}, "config_unsupported"),
         ("9_Normalize/config.json", {"module_input_name": "token_embeddings"}, "config_unsupported"),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "config_unsupported"),
@@ -152,6 +313,9 @@ def test_a_folder_that_names_the_class_with_words_is_an_embedder(tmp_path):
         ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "config_value"),
         ("modules.json", [{"type": "x.Normalize"}, {"type": "x.Pooling", "path": "1_Pooling"}], "module"),
         ("modules.json", [{"type": "x.LSTM", "path": ""}], "module"),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "x.WeightedLayerPooling"}], "module"),
+        ("modules.json", [{"type": "x.Transformer"}, {"type": "x.StaticEmbedding"}], "module"),
+        ("modules.json", [{"type": "x.StaticEmbedding"}, {"type": "x.Pooling"}], "tensor_missing"),
         ("modules.json", [{"type": "x.Transformer"}, {"type": "pylate.Dense", "path": "2_Dense"}], "module"),
         ("modules.json", [{"type": "x.Transformer"}, {"type": "x.Normalize", "path": "9_N"}], "module"),
     ],

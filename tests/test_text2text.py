@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import seq2seq_models
 import tuili
 from translation_folders import FOLDERS, GOLDENS, load
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
@@ -49,6 +50,24 @@ def recorder(tmp_path):
 def asked(llm: Recorder, task: str, *args: Any, **options: Any) -> tuple[list[list[int]], dict[str, Any]]:
     Task(task, llm)(*args, **options)  # type: ignore[arg-type]
     return llm.asked[-1]
+
+
+def test_an_answer_whose_length_nobody_says_ends(tmp_path):
+    """Of a model that writes no end; as `generate` has it, so do the tasks, and llm.config says so."""
+    case = seq2seq_models.by_name("T5")
+    never = {"suppress_tokens": [1]}
+    with tuili.LLM(seq2seq_models.write(case, tmp_path / "a", never), num_threads=1) as llm:
+        assert llm.config["sampling_defaults"]["max_tokens"] == 256
+        for beams in (1, 2):
+            answer = llm.generate([5, 6, 7, 1], num_beams=beams).outputs[0]
+            assert (len(answer.token_ids), answer.finish_reason, answer.stop_reason) == (256, "length", None)
+        assert len(Task("summarization", llm)("a", return_tensors=True)[0]["summary_token_ids"]) == 1 + 256
+        assert len(llm.generate([5, 6, 7, 1], min_tokens=258).outputs[0].token_ids) == 258
+        assert len(llm.generate([5, 6, 7, 1], max_tokens=257).outputs[0].token_ids) == 257
+    with tuili.LLM(
+        seq2seq_models.write(case, tmp_path / "b", never | {"max_length": 31}), num_threads=1
+    ) as llm:
+        assert len(llm.generate([5, 6, 7, 1]).outputs[0].token_ids) == 30
 
 
 # ---- languages

@@ -14,7 +14,8 @@ namespace {
 SamplingParams make_sampling(
     float temperature, int64_t top_k, double top_p, double min_p, double typical_p, float repetition_penalty,
     float presence_penalty, float frequency_penalty, int64_t no_repeat_ngram_size, int64_t source_ngram_size,
-    uint64_t seed, std::vector<std::pair<int32_t, float>> logit_bias, std::vector<int32_t> allowed_token_ids,
+    uint64_t seed, std::vector<std::pair<int32_t, float>> logit_bias,
+    std::vector<std::pair<std::vector<int32_t>, float>> sequence_bias, std::vector<int32_t> allowed_token_ids,
     std::vector<std::vector<int32_t>> bad_words, std::vector<int32_t> not_first, std::vector<int32_t> ending,
     int64_t min_tokens, double ending_growth, int64_t ending_from, int32_t forced_first, int32_t forced_last,
     int64_t n_before_last, int64_t n_logprobs, int64_t n_candidates, bool renormalize) {
@@ -30,6 +31,7 @@ SamplingParams make_sampling(
           .source_ngram_size = source_ngram_size,
           .seed = seed,
           .logit_bias = std::move(logit_bias),
+          .sequence_bias = std::move(sequence_bias),
           .allowed_token_ids = std::move(allowed_token_ids),
           .bad_words = std::move(bad_words),
           .not_first = std::move(not_first),
@@ -51,10 +53,10 @@ void bind_sampling(py::module_& module) {
       .def(py::init(&make_sampling), py::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
            "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "presence_penalty"_a = 0.0f,
            "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0, "source_ngram_size"_a = 0,
-           "seed"_a = 0, "logit_bias"_a = empty, "allowed_token_ids"_a = empty, "bad_words"_a = empty,
-           "not_first"_a = empty, "ending"_a = empty, "min_tokens"_a = 0, "ending_growth"_a = 1.0,
-           "ending_from"_a = 0, "forced_first"_a = -1, "forced_last"_a = -1, "n_before_last"_a = -1,
-           "n_logprobs"_a = -1, "n_candidates"_a = 0, "renormalize"_a = false);
+           "seed"_a = 0, "logit_bias"_a = empty, "sequence_bias"_a = empty, "allowed_token_ids"_a = empty,
+           "bad_words"_a = empty, "not_first"_a = empty, "ending"_a = empty, "min_tokens"_a = 0,
+           "ending_growth"_a = 1.0, "ending_from"_a = 0, "forced_first"_a = -1, "forced_last"_a = -1,
+           "n_before_last"_a = -1, "n_logprobs"_a = -1, "n_candidates"_a = 0, "renormalize"_a = false);
 }
 
 py::list to_list(const Vector<std::pair<int32_t, float>>& best) {

@@ -225,7 +225,7 @@ void ModelSpec::validate() const {
   check_size("d_model", d_model, 1, kMaxModel);
   check_size("d_embedding", d_embedding, 0, kMaxModel);
   check_size("max_positions", max_positions, 1, kMaxPositions);
-  check_size("n_layers", n_layers(), 1, kMaxLayers);
+  check_size("n_layers", n_layers(), kind == ModelKind::encoder ? 0 : 1, kMaxLayers);
   check_size("n_positions_learned", n_positions_learned, 0, kMaxPositions);
   check_size("position_offset", position_offset, 0, kMaxPositions);
   TUILI_CHECK_SPEC(n_positions_learned == 0 || max_positions + position_offset <= n_positions_learned,

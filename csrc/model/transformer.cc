@@ -366,7 +366,7 @@ Transformer::Step Transformer::narrow(const Step& step) const {
   const TensorView room = asked.rows(step.state.mixed, spec_.d_model);
   gather(room, step.rows(step.state.hidden, spec_.d_model));
   ops::copy(step.context, asked.rows(step.state.hidden, spec_.d_model), room);
-  if (const int64_t rope = spec_.layers.back().rope; rope >= 0) {
+  if (const int64_t rope = spec_.layers.empty() ? -1 : spec_.layers.back().rope; rope >= 0) {
     const auto half = static_cast<int64_t>(spec_.ropes[rope].inv_freq.size());
     gather(asked.cos(rope, half), step.cos(rope, half));
     gather(asked.sin(rope, half), step.sin(rope, half));
@@ -383,7 +383,7 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   };
   // A convolution, beside the first layer, looks at all rows.
   const bool narrows = batch.asked && !taps,
-             spares = narrows && (spec_.convolution.n_taps == 0 || spec_.n_layers() > 1);
+             spares = narrows && spec_.n_layers() > (spec_.convolution.n_taps > 0 ? 1 : 0);
   const int64_t n_whole = spec_.n_layers() - (spares ? 1 : 0);
   embed(step);
   for (int64_t i = 0; i < n_whole; ++i) {

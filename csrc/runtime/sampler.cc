@@ -22,20 +22,27 @@ int32_t forced(const SamplingParams& p, int64_t n_generated) {
 // The place of the first token that is not forced.
 int64_t first_free(const SamplingParams& p) { return p.forced_first >= 0 ? 1 : 0; }
 
+// Whether all of a word but its last token stands at the history's end.
+bool is_near(std::span<const int32_t> word, std::span<const int32_t> history) {
+  const size_t n_before = word.size() - 1;
+  return n_before <= history.size() && std::ranges::equal(word.first(n_before), history.last(n_before));
+}
+
 bool ending_changes(const SamplingParams& p, int64_t n_generated) {
   return n_generated < p.min_tokens || (p.ending_growth != 1 && n_generated > p.ending_from);
 }
 
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
-  return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || reads_history(p) || !p.bad_words.empty() ||
-         (n_generated == first_free(p) && !p.not_first.empty()) ||
+  return !p.logit_bias.empty() || !p.sequence_bias.empty() || !p.allowed_token_ids.empty() ||
+         reads_history(p) || !p.bad_words.empty() || (n_generated == first_free(p) && !p.not_first.empty()) ||
          (!p.ending.empty() && ending_changes(p, n_generated)) || forced(p, n_generated) >= 0;
 }
 
 // Whether more is changed than that tokens are forbidden.
 bool reweighs(const SamplingParams& p, int64_t n_generated) {
-  return !p.logit_bias.empty() || !p.allowed_token_ids.empty() || p.repetition_penalty != 1 ||
-         p.presence_penalty != 0 || p.frequency_penalty != 0 || forced(p, n_generated) >= 0 ||
+  return !p.logit_bias.empty() || !p.sequence_bias.empty() || !p.allowed_token_ids.empty() ||
+         p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0 ||
+         forced(p, n_generated) >= 0 ||
          (!p.ending.empty() && p.ending_growth != 1 && n_generated > p.ending_from);
 }
 
@@ -92,13 +99,18 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
     TUILI_CHECK(!word.empty(), "bad_words holds an empty word");
     for (const int32_t id : word) check(id, "bad_words");
   }
+  for (const auto& [sequence, bias] : params.sequence_bias) {
+    TUILI_CHECK(!sequence.empty(), "sequence_bias holds an empty sequence");
+    for (const int32_t id : sequence) check(id, "sequence_bias");
+  }
 }
 
 bool draws_plainly(const SamplingParams& params, int64_t n_vocab) {
   const bool few_or_all = params.top_k <= ops::kMostTopK || params.top_k >= n_vocab;
-  const bool no_change = params.logit_bias.empty() && params.allowed_token_ids.empty() &&
-                         params.bad_words.empty() && params.not_first.empty() && params.ending.empty() &&
-                         params.forced_first < 0 && params.forced_last < 0 && !reads_history(params);
+  const bool no_change = params.logit_bias.empty() && params.sequence_bias.empty() &&
+                         params.allowed_token_ids.empty() && params.bad_words.empty() &&
+                         params.not_first.empty() && params.ending.empty() && params.forced_first < 0 &&
+                         params.forced_last < 0 && !reads_history(params);
   return few_or_all && params.typical_p == 1 && no_change && params.n_logprobs < 0 &&
          params.n_candidates == 0;
 }
@@ -139,8 +151,15 @@ void Sampler::apply_mask(std::span<const uint32_t> allowed) {
   }
 }
 
-void Sampler::apply_bias(const SamplingParams& params) {
+void Sampler::apply_bias(const SamplingParams& params, const Past& past) {
   for (const auto& [id, bias] : params.logit_bias) logits_[id] += bias;
+  for (auto next = params.sequence_bias.begin(); next != params.sequence_bias.end();) {
+    const int32_t id = next->first.back();
+    float sum = 0;  // first, because opposite ones may be large
+    for (; next != params.sequence_bias.end() && next->first.back() == id; ++next)
+      if (is_near(next->first, past.tokens)) sum += next->second;
+    logits_[id] += sum;
+  }
   if (params.allowed_token_ids.empty()) return;
   forget_marks();
   for (const int32_t id : params.allowed_token_ids) mark(id);
@@ -192,12 +211,8 @@ void Sampler::collect_bans(const SamplingParams& params, const Past& past) {
   const auto history = past.tokens;
   ban_repeats(history, params.no_repeat_ngram_size, history);
   ban_repeats(past.source, params.source_ngram_size, history);
-  for (const auto& word : params.bad_words) {  // ban a word's last token where the rest of it stands
-    const size_t n_before = word.size() - 1;
-    if (n_before > history.size()) continue;
-    if (std::equal(word.begin(), word.end() - 1, history.end() - static_cast<int64_t>(n_before)))
-      ban(word.back());
-  }
+  for (const auto& word : params.bad_words)
+    if (is_near(word, history)) ban(word.back());
   if (past.n_generated() == first_free(params))
     for (const int32_t id : params.not_first) ban(id);
   if (past.n_generated() < params.min_tokens)
@@ -231,7 +246,7 @@ void Sampler::apply_force(const SamplingParams& params, int64_t n_generated) {
 // Everything that decides which tokens there are and how likely they are, on logits_.
 void Sampler::change(const SamplingParams& params, const Past& past) {
   apply_mask(past.allowed);
-  apply_bias(params);
+  apply_bias(params, past);
   apply_penalties(params, past);
   apply_bans(params, past);
   apply_growth(params, past.n_generated());

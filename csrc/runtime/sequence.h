@@ -30,7 +30,10 @@ struct SamplingParams {
   int64_t source_ngram_size = 0;  // so many tokens that stand in the source are not repeated; 0: they may be
   uint64_t seed = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;
-  std::vector<int32_t> allowed_token_ids;  // empty: all
+  std::vector<std::pair<std::vector<int32_t>, float>> sequence_bias;  // of a sequence's last token, where the
+                                                                      // others stand before it; those of one
+                                                                      // last token beside each other
+  std::vector<int32_t> allowed_token_ids;                             // empty: all
   std::vector<std::vector<int32_t>> bad_words;
   std::vector<int32_t> not_first;  // not chosen as the first token that is not forced
   std::vector<int32_t> ending;     // what ends a text, for the next three

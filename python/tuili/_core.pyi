@@ -429,6 +429,7 @@ class SamplingParams:
         source_ngram_size: int = 0,
         seed: int = 0,
         logit_bias: PySequence[tuple[int, float]] = (),
+        sequence_bias: PySequence[tuple[PySequence[int], float]] = (),
         allowed_token_ids: PySequence[int] = (),
         bad_words: PySequence[PySequence[int]] = (),
         not_first: PySequence[int] = (),

@@ -48,6 +48,7 @@ _MORE = (
     "bad_words",
     "length_penalty",
     "bad_words_ids",
+    "sequence_bias",
     "suppress_tokens",
     "begin_suppress_tokens",
     "encoder_no_repeat_ngram_size",

@@ -85,7 +85,13 @@ class Encoder:
 
         def run(runner: _core.Runner, batch: list[int]) -> list[np.ndarray]:
             sequences = [self.sequence(texts[i]) for i in batch]
-            vectors = [runner.encode(sequences, pooling, normalize, n_skipped) for pooling in poolings]
+            lengths = [len(texts[i]) for i in batch]
+            vectors = [
+                _weighted_mean(runner, sequences, lengths, normalize, n_skipped)
+                if pooling == "weighted_mean" and n_skipped
+                else runner.encode(sequences, pooling, normalize, n_skipped)
+                for pooling in poolings
+            ]
             return list(vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1))
 
         rows = self.each(texts, run, progress)
@@ -166,6 +172,24 @@ class Encoder:
         rows = run(self._runner, batch)
         self._s_per_token = (time.perf_counter() - start) / n_tokens
         return rows
+
+
+def _weighted_mean(
+    runner: _core.Runner,
+    sequences: list[_core.Sequence],
+    lengths: Sequence[int],
+    normalize: bool,
+    n_skipped: int,
+) -> np.ndarray:
+    """Means weighted by the token's place in the whole text, where the core counts from the first token that
+    it pools: that one's mean and the plain one, each by its share of the weights."""
+    n = np.array([length - min(n_skipped, length - 1) for length in lengths], np.float64)[:, None]
+    n_before = np.array(lengths, np.float64)[:, None] - n
+    rises, plain = n * (n + 1) / 2, n_before * n
+    share = (rises / (rises + plain)).astype(np.float32)
+    weighted, mean = (runner.encode(sequences, kind, False, n_skipped) for kind in ("weighted_mean", "mean"))
+    vectors = share * weighted + (1 - share) * mean
+    return _core.ops.l2_normalize(vectors) if normalize else vectors
 
 
 def poolings_of(defaults: dict[str, Any], pooling: object) -> list[Pooling]:

@@ -37,7 +37,7 @@ from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
 from tuili.rereading import cache_for, rereading_of
-from tuili.sources import as_config, endings_of, sources_of
+from tuili.sources import ANSWER_LEN, as_config, endings_of, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
@@ -170,6 +170,8 @@ class LLM(Vectors, Insides):
             self._defaults = parameters.defaults_from(loaded.generation_defaults)
         except InvalidParameterError as error:
             raise ModelFormatError(f"generation_config.json: {error}", code="generation_config") from error
+        if sources is not None:
+            self._defaults.setdefault("max_tokens", ANSWER_LEN)
         eos_ids = tuple(dict.fromkeys((*loaded.eos_token_ids, *self._extra_eos_ids())))
         self._engine = Engine(
             self._runner,

@@ -61,6 +61,7 @@ _OTHERS = (
     "grammar",
     "bad_words_ids",
     "logit_bias",
+    "sequence_bias",
     "exponential_decay_length_penalty",
     "skip_special_tokens",
     "on_nan",
@@ -127,6 +128,8 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--bad-words-ids", action="append", type=_ids, metavar="ID,ID", help=words)
     bias = "added to the logit of a token; may be repeated"
     group.add_argument("--logit-bias", action=_Biases, type=_bias, metavar="ID:X", help=bias)
+    bias = "added to the logit of the last of these tokens, behind the others; may be repeated"
+    group.add_argument("--sequence-bias", action="append", type=_biased_ids, metavar="ID,ID:X", help=bias)
     decay = "after N tokens an end becomes likelier with each, by this factor"
     group.add_argument("--exponential-decay-length-penalty", type=_decay, metavar="N,FACTOR", help=decay)
     group.add_argument(
@@ -181,6 +184,14 @@ def _pair(text: str, separator: str, what: str) -> tuple[int, float]:
 
 def _bias(text: str) -> tuple[int, float]:
     return _pair(text, ":", "a token id and a number, as 42:-100")
+
+
+def _biased_ids(text: str) -> tuple[list[int], float]:
+    ids, _, bias = text.partition(":")
+    try:
+        return _ids(ids), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError("takes token ids and a number, as 4,2:1.5") from None
 
 
 def _decay(text: str) -> tuple[int, float]:

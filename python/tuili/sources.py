@@ -11,6 +11,8 @@ from tuili.generation.intake import Sources
 from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel
 
+ANSWER_LEN = 256  # tokens of an encoder-decoder's answer if neither a request nor the model's files say
+
 
 def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
     """The sources of a model, which are no longer than max_model_len either; None if it reads none.

@@ -67,10 +67,10 @@ class Vectors:
         ids = [self._encode_text(encoder, text, space) for text in items]
         dense = self._loaded.dense
         last = not dense and len(poolings) == 1
-        n_skipped = self._n_skipped(prompt_name, poolings)
-        vectors = encoder.embed(ids, poolings, normalized and last, progress, n_skipped)
+        n_skipped = self._n_skipped(prompt_name)
+        vectors = self._pooled(encoder, ids, poolings, normalized and last, progress, n_skipped)
         for layer in dense:
-            if vectors.shape[1] != layer.n_in:
+            if layer.n_in is not None and vectors.shape[1] != layer.n_in:
                 raise InvalidParameterError(
                     f"pooling gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
                     f"{layer.n_in}",
@@ -178,8 +178,9 @@ class Vectors:
 
     def _width(self) -> int:
         """Numbers of a sentence vector."""
-        if self._loaded.dense:
-            return self._loaded.dense[-1].n_out
+        widths = [layer.n_out for layer in self._loaded.dense if layer.n_out is not None]
+        if widths:
+            return widths[-1]
         return self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
 
     def _prompted(self, text: str, prompt_name: str | None) -> str:
@@ -187,16 +188,31 @@ class Vectors:
         text = embedding.prompt_of(self._embedding, prompt_name) + text
         return text.lower() if self._embedding.get("lower_case") else text
 
-    def _n_skipped(self, prompt_name: str | None, poolings: Sequence[str]) -> int:
+    def _pooled(
+        self,
+        encoder: Encoder,
+        ids: list[list[int]],
+        poolings: list[embedding.Pooling],
+        normalize: bool,
+        progress: Progress | None,
+        n_skipped: int,
+    ) -> np.ndarray:
+        """Vectors of texts; zeros for one without tokens where no layers stand before pooling."""
+        places = [i for i, text in enumerate(ids) if text]
+        if len(places) == len(ids) or self._loaded.spec.layers:
+            return encoder.embed(ids, poolings, normalize, progress, n_skipped)
+        vectors = np.zeros((len(ids), self._loaded.spec.d_model * len(poolings)), np.float32)
+        if places:
+            some = [ids[i] for i in places]
+            vectors[places] = encoder.embed(some, poolings, normalize, progress, n_skipped)
+        return vectors
+
+    def _n_skipped(self, prompt_name: str | None) -> int:
         """How many tokens at the beginning, those of the prompt, are not pooled: as sentence-transformers
         counts them, without a special token at the end."""
         prompt = self._prompted("", prompt_name)
         if self._embedding.get("include_prompt", True) or not prompt:
             return 0
-        if "weighted_mean" in poolings:
-            raise InvalidParameterError(
-                "pooling: weighted_mean does not go with include_prompt, which is false", param="pooling"
-            )
         ids = self.tokenizer.encode(prompt)
         return len(ids) - sum(token_id in self.tokenizer.special_ids for token_id in ids[-1:])
 

@@ -360,15 +360,18 @@ def companions() -> Iterator[Case]:
     def modules(name: str, value: Any, error: Any = F, code: str = "config_type", **files: Any) -> Case:
         return Case("CF-10", f"modules {name}", folder(modules__json=value, **files), error, code)
 
-    pooling = [{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
+    first = {"type": "sentence_transformers.models.Transformer", "path": ""}
+    pooling = [first, {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]
     yield modules("object", {})
     yield modules("20 entries", [{"type": "x.Transformer"}] * 20)
     yield modules("strings", ["x"])
     yield modules("without type", [{}], F, "config_key")
     yield modules("unknown", [{"type": "x.LSTM"}], U, "module")
-    yield modules("pooling outside", [{"type": "x.Pooling", "path": "../x"}], F, "config_value")
+    yield modules("pooling outside", [first, {"type": "x.Pooling", "path": "../x"}], F, "config_value")
+    yield modules("transformer outside", [first | {"path": "../x"}], F, "config_value")
+    yield modules("pooling alone", pooling[1:], U, "module")
     yield modules("pooling missing", pooling, F, "config_key")
-    for chosen in ({}, {"pooling_mode": "median"}, {"pooling_mode": []}):
+    for chosen in ({"pooling_mode": "median"}, {"pooling_mode": []}):
         settings = {"1_Pooling/config.json": chosen}
         yield modules(f"pooling {chosen}", pooling, U, "pooling", **settings)
     settings = {"1_Pooling/config.json": {"pooling_mode_mean_tokens": 1}}

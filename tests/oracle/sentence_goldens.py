@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from sentence_folders import FOLDERS, TEXTS, write
+from sentence_folders import FOLDERS, STATIC, TEXTS, Sentences, write
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "sentences.json"
 
@@ -24,7 +24,7 @@ def main() -> None:
     from sentence_transformers.util.quantization import quantize_embeddings
 
     results = {}
-    for name, asked in FOLDERS.items():
+    for name, asked in (FOLDERS | dict.fromkeys(STATIC, Sentences({}))).items():
         options = dict(asked.options)
         with tempfile.TemporaryDirectory() as folder:
             model = SentenceTransformer(str(write(name, Path(folder))), device="cpu")

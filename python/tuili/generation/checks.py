@@ -17,6 +17,7 @@ from tuili.errors import InvalidParameterError
 MAX_INT = 2**31 - 1
 MAX_TOKEN_IDS = 1024
 MAX_WORD_IDS = 64
+MAX_BIAS = 1e30
 MAX_STOP_STRINGS = 256
 MAX_STOP_BYTES = 4096
 MAX_SHOWN_BITS = 2048
@@ -100,6 +101,22 @@ def words_of_ids(name: str, value: object) -> tuple[tuple[int, ...], ...]:
         if not 1 <= len(word) <= MAX_WORD_IDS:
             invalid(name, f"must hold lists of 1 to {MAX_WORD_IDS} token ids; entry {i} has {len(word)}")
     return tuple(tuple(integer(name, token_id, 0, MAX_INT) for token_id in word) for word in words)
+
+
+def sequence_bias(name: str, value: object) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """Pairs of a sequence of token ids and a number, each sequence once, of a mapping or a list of pairs."""
+    pairs: Any = list(value.items()) if isinstance(value, Mapping) else value
+    if not isinstance(pairs, list | tuple) or any(
+        not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs
+    ):
+        invalid(name, "must map tuples of token ids to numbers, or be a list of [ids, number]")
+    words = words_of_ids(name, [ids for ids, _ in pairs])
+    numbers = [-math.inf if _forbids(bias) else number(name, bias, -MAX_BIAS, MAX_BIAS) for _, bias in pairs]
+    return tuple(dict(zip(words, numbers, strict=True)).items())
+
+
+def _forbids(bias: object) -> bool:
+    return isinstance(bias, float | np.floating) and bool(bias == -math.inf)
 
 
 def texts(

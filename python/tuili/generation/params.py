@@ -12,7 +12,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, TokenIdError
@@ -64,6 +64,7 @@ _CHECKS: dict[str, Check] = {
     "logprobs": int_in(0, MAX_LOGPROBS),
     "prompt_logprobs": int_in(0, MAX_LOGPROBS),
     "logit_bias": checks.logit_bias,
+    "sequence_bias": checks.sequence_bias,
     "allowed_token_ids": checks.one_or_more,
     "bad_words": lambda name, value: texts(name, value, MAX_TOKEN_IDS, 256),
     "bad_words_ids": checks.words_of_ids,
@@ -156,7 +157,8 @@ class SamplingParams(metaclass=_NamesChecked):
     """
 
     max_tokens: int | None = (
-        None  # as many as the context holds; more than that is cut there (stop_reason says so)
+        None  # as many as the context holds; of an encoder-decoder 256; more than the context holds is
+        # cut there (stop_reason says so)
     )
     min_tokens: int | None = None  # 0; end-of-text, stop ids and stop strings do not stop before this many
     temperature: float | None = (
@@ -181,6 +183,9 @@ class SamplingParams(metaclass=_NamesChecked):
     logprobs: int | None = None  # of each token and of the k best there, in nats, as the model has them
     prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = (
+        None  # (); what is added to the logit of a sequence's last token where the others stand before it
+    )
     allowed_token_ids: tuple[int, ...] | list[int] | None = None
     bad_words: tuple[str, ...] | list[str] = ()
     bad_words_ids: Sequence[Sequence[int]] | None = None  # (); as token ids; an end of text alone is no word
@@ -345,6 +350,7 @@ _LIBRARY_DEFAULTS: dict[str, Any] = {
     "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
     **dict.fromkeys(_BANS, ()),
+    "sequence_bias": (),
     "num_beams": 1,
     "length_penalty": 1.0,
     "early_stopping": False,
@@ -364,6 +370,7 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     sample = generation_config.get("do_sample") is True
     names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_tokens", *_BANS]
     names += ["encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "renormalize_logits"]
+    names += ["sequence_bias"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
     names += [name for name in _OF_BEAMS if name != "num_beams" or (generation_config.get(name) or 1) > 1]
     given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
@@ -425,6 +432,7 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         "stop_token_ids": tuple(params.stop_token_ids),
         "allowed_token_ids": tuple(params.allowed_token_ids or ()),
         "bad_words_ids": itertools.chain(*(params.bad_words_ids or ())),
+        "sequence_bias": itertools.chain(*(ids for ids, _ in _biases(params))),
         "suppress_tokens": tuple(params.suppress_tokens or ()),
         "begin_suppress_tokens": tuple(params.begin_suppress_tokens or ()),
     }
@@ -434,6 +442,10 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         for token_id in ids:
             if token_id >= n_vocab:
                 raise TokenIdError(f"{name}: token id {token_id} is not in [0, {n_vocab})")
+
+
+def _biases(params: SamplingParams) -> list[tuple[tuple[int, ...], float]]:
+    return list(cast(Any, params.sequence_bias or ()))
 
 
 def derived_seed(seed: int, index: int) -> int:
@@ -488,6 +500,7 @@ def core_params(
         source_ngram_size=params.encoder_no_repeat_ngram_size or 0,
         seed=seed,
         logit_bias=list(params.logit_bias.items()),
+        sequence_bias=sorted(_biases(params), key=lambda pair: pair[0][-1]),
         allowed_token_ids=list(params.allowed_token_ids or ()),
         bad_words=[list(word) for word in bad_words],
         not_first=params.begin_suppress_tokens or (),

@@ -308,6 +308,12 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
+    stem = re.sub(f"({'|'.join(_WORDS)})$", "", name)
+    if name not in table and stem != name and stem in _ENCODERS:
+        raise ModelUnsupportedError(
+            f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(_TASKS)}",
+            code="architecture",
+        )
     if name not in table:
         raise ModelUnsupportedError(
             f"{where} is '{shown(name)}'; supported: {_supported(table)}", code="architecture"
@@ -444,7 +450,7 @@ _GENERATION_INTEGERS = {
     "num_beams": (1, 1024),
 }
 _GENERATION_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
-_BANS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
+_BANS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias")
 _SEARCHING = (
     "length_penalty",
     "early_stopping",
@@ -454,11 +460,14 @@ _SEARCHING = (
 
 
 def _banned(config: Config, key: str, n_vocab: int) -> list[Any]:
-    """Token ids; of bad_words_ids lists of them."""
+    """Token ids; of bad_words_ids lists of them, of sequence_bias pairs of these and a number."""
     given = config.values[key]
     if not isinstance(given, list) or len(given) > 1024:
         raise config.wrong(key, "a list of up to 1024")
-    lists = given if key == "bad_words_ids" else [[token_id] for token_id in given]
+    pairs = key == "sequence_bias"
+    if pairs and not all(isinstance(item, list) and len(item) == 2 for item in given):
+        raise config.wrong(key, "a list of [token ids, number]")
+    lists = [item[0] if pairs else item if key == "bad_words_ids" else [item] for item in given]
     if not all(isinstance(ids, list) and 1 <= len(ids) <= 64 for ids in lists):
         raise config.wrong(key, "lists of 1 to 64 token ids")
     if not all(type(token_id) is int and 0 <= token_id < n_vocab for ids in lists for token_id in ids):

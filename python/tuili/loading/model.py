@@ -23,7 +23,7 @@ from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
-from tuili.loading.sentence_modules import SentenceMap
+from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.task_parameters import task_parameters
 from tuili.loading.tied_heads import HEADS, untie
@@ -223,6 +223,12 @@ def _plan_tensors(
 ) -> tuple[list[PlannedTensor], list[str]]:
     """What becomes of every tensor that the spec needs, and the names of those that it does not."""
     expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
+    if quantization is not None and not any(_is_multiplied(name, spec) for name in expected):
+        raise InvalidParameterError(
+            f"quantization: {source.architecture} multiplies by no matrix",
+            param="quantization",
+            code="invalid_option",
+        )
     found, ignored = _match_names(source, expected, warnings)
     tensors = []
     for name, shape in expected.items():

@@ -120,7 +120,12 @@ def _tokenizer(loaded: LoadedModel) -> LoadedTokenizer:
 def from_files(files: TokenizerFiles, n_vocab: int | None = None) -> LoadedTokenizer:
     """The tokenizer of a Hugging Face folder, and of what the model writes. As `from_huggingface`."""
     made = from_huggingface(
-        files.tokenizer_json, files.config, files.special_tokens, n_vocab=n_vocab, numbering=files.numbering
+        files.tokenizer_json,
+        files.config,
+        files.special_tokens,
+        n_vocab=n_vocab,
+        numbering=files.numbering,
+        bare=files.bare,
     )
     written = files.written
     return made if written is None else replace(made, written=lambda: from_files(written(), n_vocab))

@@ -204,8 +204,11 @@ def _identities(model: str) -> list[Identity]:
     if os.path.isdir(model):
         entries = sorted(os.scandir(model), key=lambda entry: entry.path)
         paths = [entry.path for entry in entries if entry.name.endswith(_SOURCE_SUFFIXES)]
-        inner = [os.path.join(entry.path, "config.json") for entry in entries if entry.is_dir()]
-        paths += [path for path in inner if os.path.exists(path)]  # of sentence-transformers' modules
+        has_modules = any(entry.name == "modules.json" for entry in entries)  # with folders of their own
+        for entry in entries if has_modules else ():
+            inner = sorted(os.listdir(entry.path)) if entry.is_dir() else ()
+            found = (os.path.join(entry.path, name) for name in inner if name.endswith(_SOURCE_SUFFIXES))
+            paths += [path for path in found if os.path.isfile(path)]
     else:
         paths = [model]
         split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", model, re.DOTALL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from tuili.errors import ModelFormatError, ModelUnsupportedError
 from tuili.loading import safetensors_file
 from tuili.loading.config import MAX_CONFIG_BYTES, MAX_MODEL, MAX_POSITIONS, Config, read_config
 from tuili.loading.files import parse_json, read_file, shown
-from tuili.loading.weights import from_float32, to_float32
+from tuili.loading.sentence_maps import ACTIVATIONS, Dense, LayerNorm, Normalize, SentenceMap
+from tuili.loading.weights import to_float32
 
 # Their name of a pooling -> ours: keys of old files, in the order in which their vectors are joined, and the
 # values of pooling_mode in new ones.
@@ -34,58 +34,21 @@ _POOLINGS = {
     "weightedmean": "weighted_mean",
     "lasttoken": "last",
 }
-_ACTIVATIONS = {"Tanh": "tanh", "Identity": "none", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
 # Of Transformer modules, in the names of their files: usually the first, whatever the model is.
 _TRANSFORMERS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _FOLDER = r"[A-Za-z0-9_-]{1,64}"
 MAX_PROMPTS = 256
-_NORM_EPS = 1e-5  # torch's
-
-
-@dataclass(frozen=True)
-class Dense:
-    """activation(x · weightᵀ + bias) of sentence vectors x float32 [n, n_in]."""
-
-    n_in: int
-    n_out: int
-    activation: str
-    weight: _core.PackedWeight
-    bias: np.ndarray | None
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """float32 [n, n_out]; a row's bits do not depend on the others."""
-        y = _core.ops.gemm(np.ascontiguousarray(x), self.weight, self.bias)
-        if self.activation == "none":
-            return y
-        if self.activation == "tanh":
-            return _core.ops.softcap(y, 1.0)  # 1 · tanh(y / 1)
-        return _core.ops.activate(y, None, self.activation)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class LayerNorm:
-    """The norm of sentence vectors float32 [n, n_in], of its own gain and bias."""
-
-    n_in: int
-    gain: np.ndarray
-    bias: np.ndarray
-
-    @property
-    def n_out(self) -> int:
-        return self.n_in
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return _core.ops.layer_norm(np.ascontiguousarray(x), self.gain, self.bias, _NORM_EPS)
-
-
-SentenceMap = Dense | LayerNorm
+# What gives the first vectors: of tokens, or of texts.
+FIRST = ("Transformer", "StaticEmbedding")
+_MODULES = (*FIRST, "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 
 
 def read_modules(
-    folder: str, *, inside: str | None = None
+    folder: str, base: str = "", *, inside: str | None = None
 ) -> tuple[dict[str, Any], list[SentenceMap]] | None:
     """What a sentence-transformers folder does with token vectors.
 
+    base     the folder in it that holds the model itself
     returns  (settings, what maps sentence vectors, in order), or None if the folder has no modules.json. The
              settings: pooling, one name or several with " + " between them, whose vectors are joined;
              normalize, whether the vector is divided by its length at the end; max_seq_length, tokens or
@@ -98,31 +61,54 @@ def read_modules(
         return None
     settings: dict[str, Any] = {"pooling": "mean", "normalize": False, "max_seq_length": None}
     maps: list[SentenceMap] = []
-    kinds = [kind for _, kind in modules]
+    has_sentences = False
     for i, (module, kind) in enumerate(modules):
-        if kind in ("Dense", "LayerNorm", "Normalize") and "Pooling" not in kinds[:i]:
-            raise ModelUnsupportedError(
-                f"modules.json: {kind} without a Pooling before it: vectors of tokens", code="module"
-            )
-        if settings["normalize"] and kind != "Normalize":
-            raise ModelUnsupportedError(f"modules.json: {shown(kind)} after Normalize", code="module")
+        _expect_place(kind, i, has_sentences)
+        has_sentences = has_sentences or kind in ("Pooling", "StaticEmbedding")
+        path = module.text("path") if kind in ("Pooling", "Dense", "LayerNorm") else module.text("path", "")
         if kind == "Pooling":
-            own = _module_config(folder, module.text("path"), inside)
+            own = _module_config(folder, path, inside)
             settings["pooling"] = _pooling(own)
             if not own.flag("include_prompt", True):
                 settings["include_prompt"] = False
         elif kind == "Dense":
-            maps.append(_dense(folder, module.text("path"), inside))
+            maps.append(_dense(folder, path, inside))
         elif kind == "LayerNorm":
-            maps.append(_layer_norm(folder, module.text("path"), inside))
+            maps.append(_layer_norm(folder, path, inside))
         elif kind == "Normalize":
-            _expect_sentences(settings_of(folder, module.text("path", ""), inside))
-            settings["normalize"] = True
-        elif kind not in ("Transformer", "Dropout"):
-            raise ModelUnsupportedError(
-                f"modules.json: module '{shown(kind)}' is not supported", code="module"
-            )
-    return settings | _text_settings(folder, inside), maps
+            _expect_sentences(settings_of(folder, path, inside))
+            maps.append(Normalize())
+    while maps and isinstance(maps[-1], Normalize):  # which `embed` does, unless asked not to
+        maps.pop()
+        settings["normalize"] = True
+    return settings | _text_settings(folder, os.path.join(folder, base), inside), maps
+
+
+def _expect_place(kind: str, place: int, has_sentences: bool) -> None:
+    """Refuse a module that is unknown, or has nothing to work on where it stands."""
+    if kind not in _MODULES:
+        raise ModelUnsupportedError(
+            f"modules.json: module '{shown(kind)}' is not supported; supported: {', '.join(_MODULES)}",
+            code="module",
+        )
+    if (kind in FIRST) != (place == 0):
+        raise ModelUnsupportedError(
+            f"modules.json: {kind} as module {place}; the first one, and no other, is {' or '.join(FIRST)}",
+            code="module",
+        )
+    if kind not in FIRST and (kind != "Pooling") != has_sentences:
+        where = "behind vectors of sentences" if has_sentences else "without a Pooling before it"
+        raise ModelUnsupportedError(f"modules.json: {kind} {where}", code="module")
+
+
+def first_module(folder: str, inside: str | None) -> tuple[str, str]:
+    """The kind of the first module and the folder in `folder` where it lies, "" for that itself; of a folder
+    without modules.json ("", "")."""
+    found = modules_of(folder, inside)
+    if not found or found[0][1] not in FIRST:
+        return "", ""
+    path = found[0][0].text("path", "")
+    return found[0][1], "" if path in ("", ".") else _plain(path)
 
 
 def modules_of(folder: str, inside: str | None) -> list[tuple[Config, str]] | None:
@@ -146,10 +132,10 @@ def transformer_settings(folder: str, inside: str | None) -> Config | None:
     return next((config for config in found if config is not None), None)
 
 
-def _text_settings(folder: str, inside: str | None) -> dict[str, Any]:
+def _text_settings(folder: str, base: str, inside: str | None) -> dict[str, Any]:
     """What happens to texts before: a limit, lower case, prompts."""
     settings: dict[str, Any] = {}
-    limits = transformer_settings(folder, inside)
+    limits = transformer_settings(base, inside)
     if limits is not None:
         expect_output(limits, "feature-extraction", "token_embeddings", "last_hidden_state")
         kinds = limits.section("modality_config")
@@ -220,12 +206,16 @@ def settings_of(folder: str, subfolder: str, inside: str | None) -> Config:
     return _module_config(folder, subfolder, inside) if there else Config({}, subfolder)
 
 
-def _module_config(folder: str, subfolder: str, inside: str | None) -> Config:
+def _plain(subfolder: str) -> str:
     if not re.fullmatch(_FOLDER, subfolder):
         raise ModelFormatError(
             f"modules.json: path '{shown(subfolder)}' is not a plain name", code="config_value"
         )
-    config = read_config(os.path.join(folder, subfolder), "config.json", inside=inside)
+    return subfolder
+
+
+def _module_config(folder: str, subfolder: str, inside: str | None) -> Config:
+    config = read_config(os.path.join(folder, _plain(subfolder)), "config.json", inside=inside)
     if config is None:
         raise ModelFormatError(f"{subfolder}/config.json is missing", code="config_key")
     config.what = f"{subfolder}/config.json"
@@ -243,30 +233,41 @@ def _pooling(config: Config) -> str:
             )
         return " + ".join(_POOLINGS[mode] for mode in modes)
     chosen = [name for key, name in _OLD_POOLINGS.items() if config.flag(key, False)]
-    if not chosen:
-        raise ModelUnsupportedError(f"{config.what}: no pooling is chosen", code="pooling")
-    return " + ".join(chosen)
+    return " + ".join(chosen or ["mean"])
 
 
 def _dense(folder: str, subfolder: str, inside: str | None) -> Dense:
     config = _module_config(folder, subfolder, inside)
     _expect_sentences(config)
-    if config.flag("use_residual", False):
-        raise ModelUnsupportedError(f"{config.what}: use_residual is true", code="module")
     n_in, n_out = (config.integer(key, 1, MAX_MODEL) for key in ("in_features", "out_features"))
-    named = config.text("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
-    if named not in _ACTIVATIONS:
+    path = config.text("activation_function", "torch.nn.modules.activation.Tanh")
+    package, _, named = path.rpartition(".")
+    if not re.fullmatch(r"torch\.nn(\.modules(\.[a-z]+)?)?", package) or named not in ACTIVATIONS:
         raise ModelUnsupportedError(
-            f"{config.what}: activation_function {shown(named)}; supported: {', '.join(_ACTIVATIONS)}",
+            f"{config.what}: activation_function {shown(path)}; supported: torch.nn's "
+            f"{', '.join(ACTIVATIONS)}",
             code="module",
         )
+    residual = config.flag("use_residual", False)
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (n_out, n_in)}
     if config.flag("bias", True):
         shapes["linear.bias"] = (n_out,)
+    if residual and n_in != n_out:
+        shapes["residual.weight"] = (n_out, n_in)
     values = _tensors(folder, subfolder, shapes, inside)
-    rows = np.asarray(from_float32(values["linear.weight"], "f32", "linear.weight")).reshape(n_out, -1)
-    weight = _core.PackedWeight("f32", n_out, n_in, rows)
-    return Dense(n_in, n_out, _ACTIVATIONS[named], weight, values.get("linear.bias"))
+    maps = {
+        name: _core.PackedWeight("f32", n_out, n_in, values[name].view(np.uint8).reshape(n_out, -1))
+        for name in shapes
+        if name.endswith(".weight")
+    }
+    return Dense(
+        n_in=n_in,
+        n_out=n_out,
+        activation=named,
+        weight=maps["linear.weight"],
+        bias=values.get("linear.bias"),
+        residual=maps.get("residual.weight", residual),
+    )
 
 
 def _layer_norm(folder: str, subfolder: str, inside: str | None) -> LayerNorm:

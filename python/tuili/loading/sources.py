@@ -9,7 +9,14 @@ from types import ModuleType
 from typing import Any
 
 from tuili.errors import ModelFormatError, ModelIOError, ModelUnsupportedError, TemplateError, TokenizerError
-from tuili.loading import prequantized, safetensors_file, tokenizer_documents, word_scores
+from tuili.loading import (
+    prequantized,
+    safetensors_file,
+    static_embeddings,
+    tokenizer_documents,
+    word_scores,
+)
+from tuili.loading.architectures import static_embedding
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
     HF_SEQ2SEQ,
@@ -33,7 +40,8 @@ from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.numbering import Numbering
-from tuili.loading.sentence_modules import SentenceMap, read_modules
+from tuili.loading.sentence_maps import SentenceMap
+from tuili.loading.sentence_modules import first_module, read_modules
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -42,13 +50,15 @@ MAX_TEMPLATE_BYTES = 1 << 20
 @dataclass(frozen=True)
 class TokenizerFiles:
     """A Hugging Face tokenizer, not yet parsed: tokenizer.json as it lies on disk or as other files make it,
-    and its two companions. written: makes that of what the model writes, if it is another."""
+    and its two companions. written: makes that of what the model writes, if it is another. bare: no tokens
+    are put around texts."""
 
     tokenizer_json: bytes
     config: dict[str, Any]
     special_tokens: dict[str, Any]
     numbering: Numbering | None = None
     written: Callable[[], TokenizerFiles] | None = None
+    bare: bool = False
 
 
 @dataclass
@@ -128,18 +138,22 @@ def _refuse_foreign(path: str) -> None:
 # ---- a Hugging Face folder
 
 
-def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
-    inside = folder if strict_paths else None
+def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
+    inside = root if strict_paths else None
+    kind, base = first_module(root, inside)
+    if kind == "StaticEmbedding":
+        return _open_static(root, base, strict=strict, inside=inside)
+    folder = os.path.join(root, base) if base else root
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
     config = with_architecture(config)
-    ranking = cross_encoder(folder, inside=inside)
+    ranking = cross_encoder(root, inside=inside)
     if ranking is not None:
         if ranking.activation is not None:  # else config.json may have one, too
             config.values = {**config.values, "sentence_transformers": {"activation_fn": ranking.activation}}
         config = word_scores.as_classifier(config) if ranking.words else config
-    elif os.path.lexists(os.path.join(folder, "modules.json")):
+    elif os.path.lexists(os.path.join(root, "modules.json")):
         config = as_embedder(config)
     architecture, module = hf_architecture(config)
     _refuse_pickles_only(folder)
@@ -158,14 +172,14 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
     defaults, ignored = generation_defaults(settings, n_vocab, seq2seq=seq2seq)
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
-    modules = read_modules(folder, inside=inside) if ranking is None else None
+    modules = read_modules(root, base, inside=inside) if ranking is None else None
     embedding, dense = _embedding(modules, tokenizer.config, pooling)
     if ranking is not None:
         embedding |= {"pair_prompts": dict(ranking.prompts), "pair_format": ranking.format}
         embedding |= {"pair_variables": dict(ranking.variables)}
         embedding |= {} if ranking.max_len is None else {"max_seq_length": ranking.max_len}
     return Source(
-        path=folder,
+        path=root,
         kind="folder",
         architecture=architecture,
         module=module,
@@ -181,6 +195,29 @@ def _open_folder(folder: str, *, strict: bool, strict_paths: bool) -> Source:
         decoder_start=(
             decoder_start_id(generation if seq2seq else None, config, n_vocab) if seq2seq or begins else None
         ),
+    )
+
+
+def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> Source:
+    """A table and its tokenizer, which lie in `base`."""
+    folder = os.path.join(root, base) if base else root
+    data = read_file(os.path.join(folder, "tokenizer.json"), MAX_TOKENIZER_BYTES, inside=inside)
+    _refuse_pickles_only(folder)
+    checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=inside is not None)
+    config = static_embeddings.config_of(checkpoint, os.path.join(base, safetensors_file.SINGLE_NAME))
+    modules = read_modules(root, base, inside=inside)
+    embedding, dense = _embedding(modules, {"model_max_length": static_embeddings.limit_of(data)}, "mean")
+    return Source(
+        path=root,
+        kind="folder",
+        architecture="StaticEmbedding",
+        module=static_embedding,
+        config=config,
+        checkpoint=checkpoint,
+        tokenizer=TokenizerFiles(data, {}, {}, bare=True),
+        chat_template=None,
+        embedding=embedding,
+        dense=dense,
     )
 
 

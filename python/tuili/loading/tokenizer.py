@@ -179,6 +179,7 @@ def from_huggingface(
     *,
     n_vocab: int | None = None,
     numbering: Numbering | None = None,
+    bare: bool = False,
 ) -> LoadedTokenizer:
     """The tokenizer of a Hugging Face folder.
 
@@ -187,15 +188,18 @@ def from_huggingface(
     special_map  special_tokens_map.json, parsed
     n_vocab      rows of the model's embedding table: no id may lie beyond
     numbering    the model's ids, if they are others
+    bare         no tokens are put around texts, whatever the files say
     raises       TokenizerError, ModelFormatError for what is not JSON, ModelUnsupportedError
     """
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, processors
 
     document = _checked(data, n_vocab if numbering is None else None)
     token_bytes = decoder_bytes(document.get("decoder"))
     backend = call(Tokenizer.from_buffer, data)
     call(backend.no_padding)
     call(backend.no_truncation)
+    if bare:
+        backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     added = document["added_tokens"]
     _check_ids(backend, added)
     settings = _settings(config, "tokenizer_config.json")

@@ -68,6 +68,16 @@ _SAMPLING: dict[str, Schema] = {
     "use_beam_search": {"type": "boolean"},
     "length_penalty": _number(-10, 10),
     "bad_words_ids": {"type": "array", "items": _WORD, "maxItems": MAX_TOKEN_IDS},
+    "sequence_bias": {
+        "type": "array",
+        "items": {
+            "type": "array",
+            "prefixItems": [_WORD, _number(-1e30, 1e30)],
+            "minItems": 2,
+            "maxItems": 2,
+        },
+        "maxItems": MAX_TOKEN_IDS,
+    },
     "suppress_tokens": _TOKEN_IDS,
     "begin_suppress_tokens": _TOKEN_IDS,
     "encoder_no_repeat_ngram_size": _integer(0, 1024),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, Check, described, integer, invalid, token_ids, words_of_ids
+from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids
 from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
 
 if TYPE_CHECKING:
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
 _SAME = {"max_time": "deadline_s", "stop_strings": "stop"}
 _ENDS = ("eos_token_id", "pad_token_id")
-_OWN = ("sequence_bias", "generation_config")
-_BANS: dict[str, Check] = {"bad_words_ids": words_of_ids, "suppress_tokens": token_ids}
+_OWN = ("generation_config",)
 _DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")  # nothing without do_sample, in a config
 _SEARCHING = ("length_penalty", "early_stopping")  # nothing without beams
 _NOTES = ("transformers_version", "bos_token_id", "cache_implementation", "cache_config")  # of a config
@@ -44,7 +42,7 @@ _PLAIN: dict[str, bool | float] = {
 
 def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
     """What a call or a pipeline is given, under SamplingParams' names, without what is None. A
-    generation_config and a sequence_bias, which are checked, stay: what they come to is for `settled`.
+    generation_config, which is checked, stays: what it comes to is for `settled`.
 
     own     the task's other words, which stay, too
     raises  InvalidParameterError for an unknown name, which lists those that are known, for two names of one
@@ -61,20 +59,11 @@ def in_our_words(task: str, options: Mapping[str, Any], own: Collection[str]) ->
 
 
 def settled(task: str, chosen: dict[str, Any], own: Collection[str], model: LLM) -> dict[str, Any]:
-    """`chosen`, all that counts for a call, with what its generation_config has besides, and the
-    sequence_bias in SamplingParams' words. As in transformers, no ban stands in place of another, or of the
-    model's own.
-    """
+    """`chosen`, all that counts for a call, with what its generation_config has besides."""
     config = chosen.pop("generation_config", None)
     if config is not None:
         given = {name: value for name, value in chosen.items() if value is not None}
         chosen |= _beside(task, _words_of(config), given, own, model)
-    for name, part in _biases(chosen.pop("sequence_bias", ())).items():
-        if name in _BANS:
-            banned = chosen.get(name, model.config["sampling_defaults"].get(name, ()))
-            chosen[name] = [*part, *_BANS[name](name, banned)]
-        else:
-            _put(chosen, name, part, "sequence_bias")
     return chosen
 
 
@@ -96,7 +85,6 @@ def _translated(task: str, options: Mapping[str, Any], own: Collection[str]) -> 
             _put(found, "ignore_eos", True, name)
         else:
             _put(found, _SAME.get(name, name), value, name)
-    _biases(found.get("sequence_bias", ()))
     if "stop_strings" in given or ("eos_token_id" in given and "stop" not in given):
         found.setdefault("include_stop_str_in_output", True)
     canonical_names({name: value for name, value in found.items() if name not in (*own, *_OWN)})
@@ -145,42 +133,6 @@ def _is_note(name: str) -> bool:
 
 def _meaning(name: str) -> str:
     return {**_SAME, **ALIASES}.get(name, name)
-
-
-def _biases(value: object) -> dict[str, Any]:
-    """sequence_bias, a dict of tuples of token ids or a list of [ids, bias], in our words.
-
-    raises  InvalidParameterError, also for a bias that can be met by none of them
-    """
-    pairs: Any = list(value.items()) if isinstance(value, Mapping) else value
-    if not isinstance(pairs, list | tuple) or any(
-        not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs
-    ):
-        invalid("sequence_bias", "must map tuples of token ids to numbers, or be a list of [ids, number]")
-    biases: dict[int, float] = {}
-    words: list[tuple[int, ...]] = []
-    never: list[int] = []
-    for ids, bias in pairs:
-        if not isinstance(ids, list | tuple) or not ids:
-            invalid("sequence_bias", f"must have tuples of token ids, not {described(ids)}")
-        word = tuple(integer("sequence_bias", token_id, 0, MAX_INT) for token_id in ids)
-        if isinstance(bias, bool) or not isinstance(bias, int | float | np.integer | np.floating):
-            invalid("sequence_bias", f"must have numbers, not {described(bias)}")
-        if bias == -math.inf and len(word) > 1:
-            words.append(word)
-        elif bias == -math.inf:
-            never.append(word[0])
-        elif len(word) == 1 and -100 <= bias <= 100:
-            biases[word[0]] = float(bias)
-        else:
-            invalid(
-                "sequence_bias",
-                "can be met for a single token in [-100, 100], and for any number of them where it is -inf, "
-                f"which forbids them; {described(bias)} for {len(word)} cannot",
-                code="not_supported_yet",
-            )
-    found = {"logit_bias": biases, "bad_words_ids": words, "suppress_tokens": never}
-    return {name: part for name, part in found.items() if part}
 
 
 def _put(found: dict[str, Any], name: str, value: Any, given: str) -> None:
