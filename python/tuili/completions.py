@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuili import tool_calls
+from tuili import conversations, tool_calls
+from tuili.conversations import Rendering
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
@@ -94,6 +95,7 @@ _OWN = (
     "use_beam_search",
     "structured_outputs",
     *_TOOLS,
+    *conversations.WORDS,
 )
 # vLLM's names for a form of the output -> SamplingParams'.
 _FORMS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
@@ -108,6 +110,7 @@ class Wanted:
 
     params: SamplingParams
     tools: Tools
+    rendering: Rendering
 
 
 def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
@@ -128,7 +131,8 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
             if fields.get(name) is not None:
                 invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
         more = {**more, "grammar": grammar}
-    return Wanted(sampling_params(fields, **more), tools)
+    how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS})
+    return Wanted(sampling_params(fields, **more), tools, how)
 
 
 def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
@@ -269,11 +273,12 @@ def completion(
     model: str,
     token_text: Callable[[int], bytes],
     tools: Tools = Tools(),  # noqa: B008 (immutable)
+    role: str = "assistant",
 ) -> dict[str, Any]:
     """OpenAI's answer; with vLLM's prompt_logprobs where they are. token_text: the bytes of a token."""
     answer = {
         **heading("chatcmpl", "chat.completion", model),
-        "choices": [_choice(item, token_text, tools) for item in output.outputs],
+        "choices": [_choice(item, token_text, tools, role) for item in output.outputs],
         "usage": usage([output]),
     }
     if output.prompt_logprobs is not None:
@@ -281,12 +286,14 @@ def completion(
     return answer
 
 
-def _choice(item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools) -> dict[str, Any]:
+def _choice(
+    item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools, role: str
+) -> dict[str, Any]:
     reader = tool_calls.CallReader(tools)
     shown = reader.push(item.text)
     rest, calls = reader.finish()
     text = shown.rstrip() if calls else shown + rest
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+    message: dict[str, Any] = {"role": role, "content": text}
     if calls:
         message |= {"content": text or None, "tool_calls": [shown_call(call) for call in calls]}
     return {

@@ -385,6 +385,14 @@ class Handle:
         self._request.wait_until(lambda: self._request.done, timeout, "the output")
         return self._request.output()
 
+    def asked(self) -> RequestOutput:
+        """The prompt, in an output that has nothing else; log-probabilities of it once a stream has begun."""
+        request = self._request
+        ids = list(request.prompt_token_ids)
+        return RequestOutput(
+            request.id, request.prompt, ids, [], request.prompt_logprobs, request.truncated, {}
+        )
+
     async def ended(self) -> None:
         """Wait for the end. Making the output's text is left to `result`, on whatever thread."""
         self._engine.check_process()  # a lock may have been held when the process was forked
