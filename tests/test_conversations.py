@@ -223,6 +223,8 @@ def test_spaces_that_a_template_takes_away_stay_away():
         "{{ messages[0].content }}",
         "{{ messages[-1].content | upper }}",
         "{{ messages[-1].content[:3] }}",
+        "{{ messages[-1].content }}{{ messages[-1].content }}",
+        "{{ messages[-1].content | length }}{{ messages[-1].content }}",
     ],
 )
 def test_a_template_that_does_not_show_the_message_is_refused(template):

@@ -219,7 +219,7 @@ def test_offsets_of_tokens_count_the_characters_of_the_text():
     assert tokenizer.decode(ids) == "ab中文𠮷 c"
     entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in ids]
     for step in (1, 2, 12):
-        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams()), [], []
+        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams(), []), [], []
         for at in range(0, len(entries), step):
             (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
             found += event["choices"][0]["logprobs"]["text_offset"]
@@ -258,7 +258,8 @@ def test_tokens_there_and_back(llm, server):
 
 def test_models_are_listed(llm, client):
     assert [model.id for model in client.models.list()] == ["llama"] == [model_name(llm)]
-    assert client.models.retrieve("llama").owned_by == "tuili"
+    card = client.models.retrieve("llama")
+    assert (card.owned_by, card.root, card.parent) == ("tuili", "llama", None)
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("gpt-4")
     assert caught.value.code == "model_not_found"

@@ -142,8 +142,8 @@ def token_names(tokens: LoadedTokenizer) -> dict[str, Any]:
 
 
 def _left_open(rendered: Callable[[list[dict[str, Any]]], Prompt], messages: list[dict[str, Any]]) -> Prompt:
-    """A conversation up to where the last message's text ends. A mark that stands there shows the place:
-    what comes after it may have any text of the conversation in it.
+    """A conversation up to where the last message's text ends. A mark that stands there in another rendering
+    shows the place: what comes after it may have any text of the conversation in it.
     """
     *before, last = messages
     content = last.get("content")
@@ -151,13 +151,16 @@ def _left_open(rendered: Callable[[list[dict[str, Any]]], Prompt], messages: lis
         _bad(f"messages[{len(before)}].content", "missing, and the answer is to go on with it")
     mark, spaces = secrets.token_hex(16), content[len(content.rstrip()) :]
     # Most templates take spaces at the end of a text away, here the one behind the mark.
-    prompt = rendered([*before, {**last, "content": f"{content}{mark} "}])
-    end = prompt.text.rfind(mark)
-    if not prompt.text.startswith(f"{mark} ", end) and prompt.text.endswith(spaces, 0, end):
+    marked_text = rendered([*before, {**last, "content": f"{content}{mark} "}]).text
+    end = marked_text.rfind(mark)
+    if not marked_text.startswith(f"{mark} ", end) and marked_text.endswith(spaces, 0, end):
         end -= len(spaces)
-    if end < 0 or not prompt.text[:end].rstrip().endswith(content.strip()):
+    prompt, beginning = rendered(messages), marked_text[:end]
+    ends_there = prompt.text.startswith(beginning) and beginning.rstrip().endswith(content.strip())
+    if end < 0 or not ends_there:
         raise TemplateError(
-            "chat template: it does not show the last message's text, with which the answer is to go on",
+            "chat template: it does not show the last message's text, with which the answer is to go on, "
+            "once and as it is",
             code="template_continue",
         )
     spans = tuple((begin, min(stop, end)) for begin, stop in prompt.user_spans if begin < end)

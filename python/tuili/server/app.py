@@ -154,6 +154,8 @@ class App:
             "object": "model",
             "created": self._created,
             "owned_by": SERVED_BY,
+            "root": self.requests.name,
+            "parent": None,
             "kind": self.llm.kind,
             "max_model_len": self.llm.config["max_model_len"],
         }
