@@ -282,7 +282,7 @@ def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
     if not all(isinstance(key, str) for key in message):
         _bad(where, "a key is not a string")
     role = message.get("role")
-    if role not in ROLES or not isinstance(role, str):
+    if not isinstance(role, str) or role not in ROLES:
         _bad(f"{where}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
     checked = {
         key: budget.plain(value, f"{where}.{shown(key)}")

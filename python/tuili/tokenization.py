@@ -12,7 +12,7 @@ import itertools
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.loading.tokenizer import LoadedTokenizer, call
@@ -41,6 +41,9 @@ class Tokenizer:
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._writer: Tokenizer | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a tokenizer cannot be pickled or copied; load the model in each process")
 
     @property
     def n_vocab(self) -> int:
@@ -220,6 +223,8 @@ class Tokenizer:
         """`ids` as a list of ints, each a token of this vocabulary; booleans and floats are refused."""
         if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
             raise TokenIdError(f"{what}: expected token ids, found {type(ids).__name__}")
+        if getattr(ids, "ndim", 1) == 0:  # numpy's says that it is iterable
+            raise TokenIdError(f"{what}: expected token ids, found an array without dimensions")
         n_vocab, checked = self.loaded.n_vocab, []
         for i, item in enumerate(ids):
             if i == MAX_DECODED_IDS:

@@ -170,7 +170,7 @@ def _definition(tool: Any, where: str) -> dict[str, Any]:
 def _choice(choice: Any, names: Sequence[str]) -> str:
     if choice is None:
         return "auto" if names else "none"
-    if choice in ("none", "auto", "required") and isinstance(choice, str):
+    if isinstance(choice, str) and choice in ("none", "auto", "required"):
         if choice == "required" and not names:
             invalid("tool_choice", "needs tools")
         return choice if names else "none"
