@@ -547,13 +547,6 @@ def test_a_bert_gguf_file_embeds_like_its_folder(folder, format):
     assert results[0] == results[1]
 
 
-def test_numpys_integers_are_integers(llama_path):
-    sizes = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 64, "max_num_seqs": 2}
-    with tuili.LLM(llama_path, **{name: np.int64(size) for name, size in sizes.items()}) as llm:
-        assert llm.config["num_threads"] == 1 and type(llm.config["num_threads"]) is int
-        assert len(llm.generate("a", max_tokens=np.int32(2)).outputs[0].token_ids) <= 2
-
-
 def test_models_close_and_refuse(llama_path, bert_path):
     llm, embedder = tuili.LLM(llama_path, **OPTIONS), tuili.LLM(bert_path, num_threads=1)
     for model in (llm, embedder):
