@@ -22,6 +22,8 @@ import pytest
 
 import tuili
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
 from tuili import _core
 from tuili._core import ops
 
