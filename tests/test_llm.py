@@ -552,7 +552,7 @@ def test_models_close_and_refuse(llama_path, bert_path):
     for one in (llm, embedder, llm.tokenizer):
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(one)
-    for model in (llm, embedder, llm):
+    for model in (llm, embedder) * 2:
         model.close()
     for use in (lambda: llm.generate("a"), lambda: llm.logits([1]), lambda: embedder.embed("a")):
         with pytest.raises(tuili.EngineClosedError):
