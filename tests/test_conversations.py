@@ -152,6 +152,48 @@ def test_an_unknown_variable_is_told_with_those_that_are_known(llm):
         assert error.value.param.startswith("chat_template_kwargs")
 
 
+def test_a_variable_that_is_none_is_given(llm):
+    ids = llm.chat([USER], chat_template_kwargs={"mood": None}, **SHORT).prompt_token_ids
+    assert "(None)" in llm.tokenizer.decode(ids), "as in transformers"
+
+
+TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
+CALL = {"id": "1", "type": "function", "function": {"name": "tide", "arguments": '{"at": 3}'}}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[USER], [USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "low"}]],
+)
+@pytest.mark.parametrize("tools", [None, [TOOL]])
+def test_tools_become_the_same_prompt_everywhere(llm, server, pipe, messages, tools):
+    ids = llm.chat(messages, tools=tools, **SHORT).prompt_token_ids
+    text = llm.tokenizer.decode(ids, skip_special=False)
+    assert ("<tools>" in text) == bool(tools) and ("<tool_response>" in text) == (len(messages) > 1)
+    assert llm.submit(messages, tools=tools, **SHORT).result().prompt_token_ids == ids
+    assert server.ask("/tokenize", {"messages": messages, "tools": tools}).json()["tokens"] == ids
+    fields = {"messages": messages, "tools": tools, "max_tokens": 1}
+    for got in (
+        llm.create_chat_completion(**fields),
+        server.ask("/v1/chat/completions", fields).json(),
+    ):
+        assert got["usage"]["prompt_tokens"] == len(ids)
+    if tools:
+        (whole,) = pipe(messages, tools=tools, return_tensors=True)
+        assert whole["generated_token_ids"][: len(ids)] == ids
+
+
+def test_wrong_tools_are_named(llm, pipe):
+    for call in (llm.chat, llm.submit, pipe):
+        for wrong in ("tide", [{}], [TOOL, TOOL]):
+            with pytest.raises(InvalidParameterError) as error:
+                call([USER], tools=wrong)
+            assert error.value.param.startswith("tools")
+    for call in (llm.submit, pipe):
+        with pytest.raises(InvalidParameterError, match="tools"):
+            call("the river", tools=[TOOL])
+
+
 def test_words_of_chats_are_none_of_texts(llm, server):
     for prompt in ("the river", [1, 2]):
         with pytest.raises(InvalidParameterError, match="for messages"):
@@ -234,8 +276,16 @@ def test_a_template_that_does_not_show_the_message_is_refused(template):
     assert error.value.code == "template_continue"
 
 
-def test_calls_of_tools_are_no_text_to_go_on_with(llm):
-    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+@pytest.mark.parametrize("content", [None, "", "I look."])
+def test_calls_of_tools_are_no_text_to_go_on_with(llm, content):
+    messages = [USER, {"role": "assistant", "content": content, "tool_calls": [CALL]}]
+    for call in (
+        lambda: llm.chat(messages, continue_final_message=True),
+        lambda: chat.render(TEMPLATES["qwen3"], messages, continue_final_message=True),
+    ):
+        with pytest.raises(InvalidParameterError) as error:
+            call()
+        assert error.value.param == "messages[1].tool_calls"
     with pytest.raises(InvalidParameterError) as error:
-        llm.chat([USER, {"role": "assistant", "tool_calls": [call]}], continue_final_message=True)
+        llm.chat([USER, {"role": "tool", "content": "low"}], continue_final_message=True)
     assert error.value.param == "messages[1].content"

@@ -146,9 +146,9 @@ def _left_open(rendered: Callable[[list[dict[str, Any]]], Prompt], messages: lis
     shows the place: what comes after it may have any text of the conversation in it.
     """
     *before, last = messages
-    content = last.get("content")
-    if content is None:
-        _bad(f"messages[{len(before)}].content", "missing, and the answer is to go on with it")
+    if last.get("tool_calls"):
+        _bad(f"messages[{len(before)}].tool_calls", "are its end, with which no answer can go on")
+    content = last["content"]
     mark, spaces = secrets.token_hex(16), content[len(content.rstrip()) :]
     # Most templates take spaces at the end of a text away, here the one behind the mark.
     marked_text = rendered([*before, {**last, "content": f"{content}{mark} "}]).text
@@ -183,7 +183,6 @@ def _render(
     given: dict[str, Any] = {
         name: clean_text(value) if name in _TOKENS and isinstance(value, str) else marked(value)
         for name, value in names.items()
-        if value is not None
     }
     # Roles are not a user's to choose, and templates make special tokens of them: "<|" + role + "|>".
     given["messages"] = [

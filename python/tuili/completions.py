@@ -81,6 +81,8 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     "prompt_cache_retention": (),
+    "prompt_cache_options": (),
+    "moderation": (),
     "metadata": ({},),
 }
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -131,7 +133,7 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
             if fields.get(name) is not None:
                 invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
         more = {**more, "grammar": grammar}
-    how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS})
+    how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS}, tools=tools)
     return Wanted(sampling_params(fields, **more), tools, how)
 
 
@@ -143,6 +145,9 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
     raises  InvalidParameterError, also for a field that this version does not implement
             (not_supported_yet); GrammarError
     """
+    for name in fields:
+        if name not in FIELDS:  # whatever its value: null, too, is the default only of what there is
+            parameters.unknown_name(name, ("messages", *FIELDS))
     given = {name: value for name, value in fields.items() if value is not None}
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -151,11 +156,8 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
             if target in options:
                 invalid(name, f"is given twice, also as {target}")
             options[target] = value
-        elif name in _PLAIN:
-            if not any(parameters.same(value, plain) for plain in _PLAIN[name]):
-                not_supported_yet(name)
-        elif name not in _OWN:
-            parameters.unknown_name(name, ("messages", *FIELDS))
+        elif name in _PLAIN and not any(parameters.same(value, plain) for plain in _PLAIN[name]):
+            not_supported_yet(name)
     check_names(given)
     if "logit_bias" in given:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
@@ -240,7 +242,7 @@ def _structured(form: object) -> dict[str, Any]:
     if not isinstance(form, Mapping):
         invalid("structured_outputs", f"must be an object, not {described(form)}")
     given = {name: value for name, value in form.items() if value is not None}
-    for name in given:
+    for name in form:
         if name not in (*_FORMS, "json_object"):
             parameters.unknown_name(f"structured_outputs.{name}", (*_FORMS, "json_object"))
     if given.get("json_object") is False:

@@ -30,11 +30,13 @@ class Rendering:
     begins     add_generation_prompt: the prompt ends with the beginning of an answer
     goes_on    continue_final_message: it ends where the last message's text does
     variables  chat_template_kwargs: a user's variables of the template
+    tools      the functions that an answer may call; None: messages of tools are the template's to show
     """
 
     begins: bool = True
     goes_on: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Tools | None = None
 
     def role(self, messages: Messages) -> str:
         """Of who speaks after these."""
@@ -45,6 +47,7 @@ def rendering(
     add_generation_prompt: object = None,
     continue_final_message: object = None,
     chat_template_kwargs: object = None,
+    tools: Tools | None = None,
 ) -> Rendering:
     """What these ask for; None is the default.
 
@@ -61,13 +64,20 @@ def rendering(
     variables = {} if chat_template_kwargs is None else chat_template_kwargs
     if not isinstance(variables, Mapping):
         invalid("chat_template_kwargs", f"must be variables by name, not {described(variables)}")
-    return Rendering(begins, goes_on, variables)
+    return Rendering(begins, goes_on, variables, tools)
+
+
+def with_tools(tools: object, **words: object) -> Rendering:
+    """`rendering`, of tools as OpenAI writes them."""
+    from tuili.tool_calls import tools_of  # here, as below: a start that only generates does without
+
+    return rendering(**words, tools=tools_of({"tools": tools}))
 
 
 def taken_from(options: dict[str, Any]) -> Rendering | None:
-    """What the WORDS among `options` ask for, which leave them; None if none is there."""
-    given = {name: options.pop(name) for name in WORDS if name in options}
-    return rendering(**given) if given else None
+    """What the WORDS and tools among `options` ask for, which leave them; None if none is there."""
+    given = {name: options.pop(name) for name in (*WORDS, "tools") if name in options}
+    return with_tools(given.pop("tools", None), **given) if given else None
 
 
 class Conversations:
@@ -94,6 +104,7 @@ class Conversations:
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
         truncation: bool = False,
         **options: Any,
     ) -> RequestOutput: ...
@@ -106,6 +117,7 @@ class Conversations:
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
         truncation: bool = False,
         **options: Any,
     ) -> list[RequestOutput]: ...
@@ -117,6 +129,7 @@ class Conversations:
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
         truncation: bool = False,
         **options: Any,
     ) -> RequestOutput | list[RequestOutput]:
@@ -128,10 +141,17 @@ class Conversations:
         continue_final_message  the answer goes on with the last message, from the end of its text
         chat_template_kwargs    variables of the template, such as {"enable_thinking": False}; one that it
                                 does not know is an error
+        tools                   functions as OpenAI writes them, that an answer may call: its text says
+                                which; `create_chat_completion` reads the calls
         raises                  TemplateError if the model has none, InvalidParameterError naming messages[i]
                                 or chat_template_kwargs.NAME, and as `generate`
         """
-        how = rendering(add_generation_prompt, continue_final_message, chat_template_kwargs)
+        how = with_tools(
+            tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
             each = parameters.of_each(params, options, len(messages))
             return self._generate_all([self._encode_chat(one, how) for one in messages], each, truncation)
@@ -146,28 +166,18 @@ class Conversations:
         from tuili import completions
 
         wanted = completions.wanted(fields)
-        ids = self._encode_chat(messages, wanted.rendering, wanted.tools)
+        ids = self._encode_chat(messages, wanted.rendering)
         [output] = self._generate_all([ids], [wanted.params], False)
         name = fields.get("model") or self._name
         role = wanted.rendering.role(messages)
         return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools, role)
 
-    def _encode_chat(
-        self,
-        messages: Any,
-        how: Rendering = Rendering(),
-        tools: Tools | None = None,
-    ) -> list[int]:
+    def _encode_chat(self, messages: Any, how: Rendering = Rendering()) -> list[int]:
         self._decoder_engine()  # what is no decoder lacks more than a template
-        return self.tokenizer.encode_chat(self._render_chat(messages, how, tools).parts())
+        return self.tokenizer.encode_chat(self._render_chat(messages, how).parts())
 
-    def _render_chat(
-        self,
-        messages: Any,
-        how: Rendering = Rendering(),
-        tools: Tools | None = None,
-    ) -> Prompt:
-        from tuili import chat, tool_calls  # here, as above: a start that only generates does without
+    def _render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
+        from tuili import chat, tool_calls
 
         template = self._loaded.chat_template
         if template is None:
@@ -175,9 +185,9 @@ class Conversations:
                 "the model has no chat template; it continues texts: generate, or /v1/completions",
                 code="template_missing",
             )
-        definitions = None
+        tools, definitions = how.tools, None
         if tools is not None and "tools" not in template:
-            messages = tool_calls.in_words(messages, tools)
+            messages = tool_calls.in_words(messages, tools, goes_on=how.goes_on)
         elif tools is not None and tools.offered:
             definitions = tools.definitions
         return chat.render(

@@ -13,7 +13,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
-from tuili.conversations import WORDS, Conversations, Rendering, taken_from
+from tuili.conversations import WORDS, Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.embedding import Encoder
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
@@ -371,9 +371,10 @@ class LLM(Conversations, Vectors, Insides):
     def _encode_prompt(self, prompt: Any, how: Rendering | None = None) -> tuple[str | None, Any]:
         """(text, ids) of a prompt or of messages."""
         if is_chat(prompt):
-            return None, self._encode_chat(prompt, how or Rendering())
+            return None, self._encode_chat(prompt, how or with_tools(None))
         if how is not None:
-            invalid(WORDS[0], f"and {' and '.join(WORDS[1:])} are for messages, not for {described(prompt)}")
+            others = ", ".join((*WORDS[1:], "tools"))
+            invalid(WORDS[0], f"and {others} are for messages, not for {described(prompt)}")
         if isinstance(prompt, str):
             return prompt, self.tokenizer.encode(prompt)
         if isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim):

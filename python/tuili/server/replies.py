@@ -72,12 +72,11 @@ def refusal(error: Exception) -> Refused:
                 headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
                 if status == 408:  # clients of OpenAI's ask again on this status, with the same deadline
                     headers = {"X-Should-Retry": "false"}
-                param = getattr(error, "param", None)
                 return Refused(
                     status,
                     message or str(error).removesuffix(errors.CUTTING_HELPS),
                     code=error.code,
-                    param=param,
+                    param=error.param,
                     headers=headers,
                 )
     if isinstance(error, MemoryError):

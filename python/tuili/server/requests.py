@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tuili import completions
-from tuili.conversations import WORDS, Rendering, rendering
+from tuili.conversations import WORDS, Rendering, with_tools
 from tuili.embedding import checked_texts
 from tuili.errors import ModelFormatError, ModelLimitError
 from tuili.generation.checks import boolean, cut_length, described, integer, invalid
@@ -30,7 +30,6 @@ from tuili.server.shapes import Chat, Shape, Text
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room
 from tuili.tasks.scores import FUNCTIONS, best
-from tuili.tool_calls import Tools, tools_of
 
 MAX_DEPTH = 64
 # The JSON library reads so much in some milliseconds, and lets nobody else run.
@@ -107,7 +106,7 @@ class Requests:
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
         widen(_n_sequences(wanted.params))
-        ids = self._encode_chat(messages, wanted.rendering, wanted.tools, lengths)
+        ids = self._encode_chat(messages, wanted.rendering, lengths)
         role = wanted.rendering.role(messages)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools, role)
         return Job(self._submitted([ids], wanted.params), shape, stream, include_usage)
@@ -156,8 +155,8 @@ class Requests:
             raise
         return handles
 
-    def _encode_chat(self, messages: Any, how: Rendering, tools: Tools | None, lengths: Lengths) -> list[int]:
-        prompt = self.llm._render_chat(messages, how, tools)
+    def _encode_chat(self, messages: Any, how: Rendering, lengths: Lengths) -> list[int]:
+        prompt = self.llm._render_chat(messages, how)
         lengths.check(prompt.text)  # only the template knows what of the messages stands in it
         return self.llm.tokenizer.encode_chat(prompt.parts())
 
@@ -241,10 +240,13 @@ class Requests:
         """POST /v1/score, in vLLM's shape: what `rerank` says of a text with another, of a text with each of
         several, or of each of several with its own. keep_on: as `embed`'s.
         """
-        fields = {name: value for name, value in self._fields(body).items() if value is not None}
-        names = ("text_1", "text_2")
-        if not fields.keys() & names:
-            names = ("queries", "documents")
+        fields = self._fields(body)
+        names, others = ("text_1", "text_2"), ("queries", "documents")
+        if all(fields.get(name) is None for name in names):
+            names, others = others, names
+        for name in others:
+            if name in fields and fields[name] is None:
+                del fields[name]
         sides = [given if isinstance(given := _required(fields, name), list) else [given] for name in names]
         most = self._most(fields, names)
         for name, side in zip(names, sides, strict=True):
@@ -362,8 +364,7 @@ class Requests:
             if special is not None and boolean("add_special_tokens", special):
                 invalid("add_special_tokens", "is the template's to say")
             self._countable.check([messages, tools, of_chats.get("chat_template_kwargs")])
-            how = rendering(**of_chats)
-            ids = self._encode_chat(messages, how, tools_of({"tools": tools}), self._countable)
+            ids = self._encode_chat(messages, with_tools(tools, **of_chats), self._countable)
         else:
             for name in ("tools", *of_chats) if tools is not None else of_chats:
                 invalid(name, "needs messages")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tuili.conversations import WORDS, Rendering, rendering
+from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid
 from tuili.generation.params import from_options
@@ -32,6 +32,7 @@ class Task(Pipeline):
                      of chats: the answer is a message of its own; by default if it does not go on
     chat_template_kwargs, tokenizer_encode_kwargs
                      of chats: variables of the template, under vLLM's name or transformers'
+    tools            of chats: functions, as OpenAI writes them, that an answer may call
     prefix           stands before each text, and is left out of the result
     stop_sequence    ends an answer, of which it is the last part
     return_tensors   give "generated_token_ids", a list with the prompt's, for texts
@@ -52,6 +53,7 @@ class Task(Pipeline):
         "add_generation_prompt": None,
         "chat_template_kwargs": None,
         "tokenizer_encode_kwargs": None,
+        "tools": None,
         "prefix": "",
         "stop_sequence": None,
         "max_length": None,
@@ -100,7 +102,7 @@ class Task(Pipeline):
             if own["prefix"]:
                 raise InvalidParameterError("prefix is for texts, not for chats", param="prefix")
             return self.model._encode_chat(prompt, _rendering(prompt, own))
-        for name in ("chat_template_kwargs", "tokenizer_encode_kwargs"):
+        for name in ("chat_template_kwargs", "tokenizer_encode_kwargs", "tools"):
             if own[name] is not None:
                 invalid(name, "is for chats, not for texts")
         rendering(*(own[name] for name in WORDS))
@@ -118,7 +120,7 @@ def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
         last = messages[-1]
         known = isinstance(last, Mapping) and last.get("content") is not None
         given["continue_final_message"] = known and last.get("role") == "assistant"
-    return rendering(**given)
+    return rendering(**given) if own["tools"] is None else with_tools(own["tools"], **given)
 
 
 def _continued(content: Any, text: str) -> Any:
