@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2.ext
 import jinja2.sandbox
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -316,6 +317,12 @@ def test_hostile_messages_are_named(name: str) -> None:
         chat.render("x", messages)
     assert caught.value.param == param
     assert len(str(caught.value)) < 400
+
+
+def test_a_role_that_is_an_array_is_named() -> None:
+    with pytest.raises(InvalidParameterError) as caught:
+        chat.render("x", [USER | {"role": np.array(["user", "user"])}])
+    assert caught.value.param == "messages[0].role"
 
 
 def test_messages_are_put_into_the_form_of_templates() -> None:

@@ -76,6 +76,30 @@ def test_chat_answers_once(run, llama):
     assert code == 0 and len(json.loads(out)["outputs"][0]["token_ids"]) <= 3
 
 
+def test_an_answer_begins_with_what_it_is_given(run, llama):
+    ask = ("chat", llama, "the river", "--max-tokens", 4, "--temperature", 0, *SMALL)
+    _, own, _ = run(*ask, "--json")
+    code, out, _ = run(*ask, "--prefill", "the sea", "--json")
+    output = json.loads(out)
+    assert code == 0 and len(output["prompt_token_ids"]) > len(json.loads(own)["prompt_token_ids"])
+    answer = output["outputs"][0]["text"]
+    assert run(*ask, "--prefill", "the sea")[1] == f"the sea{answer}\n"
+    assert run(*ask, "--prefill", "the sea", "--n", 2)[1] == f"the sea{answer}\n---\nthe sea{answer}\n"
+    code, _, err = run("chat", llama, "--prefill", "the sea")
+    assert code == 2 and "--prefill needs a message" in err
+
+
+def test_variables_of_the_chat_template_are_json(run, llama, tmp_path):
+    ask = ("chat", llama, "the river", "--max-tokens", 4, *SMALL, "--chat-template-kwargs")
+    (tmp_path / "variables.json").write_text('{"enable_thinking": false}')
+    for given in ('{"enable_thinking": false}', tmp_path / "variables.json"):
+        code, _, err = run(*ask, given)
+        assert code == 1 and "chat_template_kwargs.enable_thinking" in err and err.count("\n") == 1
+    assert run(*ask, "{}")[0] == 0
+    for wrong in ("[1]", "{", "1", "missing.json"):
+        assert run(*ask, wrong)[0] == 2, wrong
+
+
 def test_chat_converses(run, llama, monkeypatch):
     lines = iter(["hello", "", "/new", "again", "/exit"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))

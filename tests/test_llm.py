@@ -549,10 +549,10 @@ def test_a_bert_gguf_file_embeds_like_its_folder(folder, format):
 
 def test_models_close_and_refuse(llama_path, bert_path):
     llm, embedder = tuili.LLM(llama_path, **OPTIONS), tuili.LLM(bert_path, num_threads=1)
-    for model in (llm, embedder):
+    for one in (llm, embedder, llm.tokenizer):
         with pytest.raises(TypeError, match="cannot be pickled"):
-            pickle.dumps(model)
-        model.close()
+            pickle.dumps(one)
+    for model in (llm, embedder) * 2:
         model.close()
     for use in (lambda: llm.generate("a"), lambda: llm.logits([1]), lambda: embedder.embed("a")):
         with pytest.raises(tuili.EngineClosedError):

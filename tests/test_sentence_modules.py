@@ -202,10 +202,14 @@ def test_a_table_that_changes_is_read_again(tmp_path, monkeypatch):
 def test_fewer_bits_are_those_of_sentence_transformers(precision):
     sample = np.array(GOLDENS["vectors"]["cls"], np.float32)
     ranges = np.stack([sample.min(0), sample.max(0)])
-    got = in_precision(sample, precision, ranges)
+    got = in_precision(sample, precision, ranges if precision in ("int8", "uint8") else None)
     np.testing.assert_array_equal(got, GOLDENS["codes"][precision])
     assert got.dtype == (np.uint8 if precision[0] == "u" else np.int8)
-    if precision.endswith("int8"):
+    if precision not in ("int8", "uint8"):
+        for unused in (precision, "float32"):
+            with pytest.raises(tuili.InvalidParameterError, match="ranges"):
+                in_precision(sample, unused, ranges)
+    else:
         for wrong in (None, ranges[:1], ranges * np.nan, "ab", [[1], [2, 3]]):
             with pytest.raises(tuili.InvalidParameterError, match="ranges"):
                 in_precision(sample, precision, wrong)

@@ -16,6 +16,8 @@ import openai
 import pydantic
 import pytest
 import tokenizers
+from openai.types import completion_create_params as text_params
+from openai.types.chat import completion_create_params as chat_params
 from tokenizers import decoders, models
 
 import tuili
@@ -219,7 +221,7 @@ def test_offsets_of_tokens_count_the_characters_of_the_text():
     assert tokenizer.decode(ids) == "ab中文𠮷 c"
     entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in ids]
     for step in (1, 2, 12):
-        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams()), [], []
+        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams(), []), [], []
         for at in range(0, len(entries), step):
             (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
             found += event["choices"][0]["logprobs"]["text_offset"]
@@ -258,7 +260,8 @@ def test_tokens_there_and_back(llm, server):
 
 def test_models_are_listed(llm, client):
     assert [model.id for model in client.models.list()] == ["llama"] == [model_name(llm)]
-    assert client.models.retrieve("llama").owned_by == "tuili"
+    card = client.models.retrieve("llama")
+    assert (card.owned_by, card.root, card.parent) == ("tuili", "llama", None)
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("gpt-4")
     assert caught.value.code == "model_not_found"
@@ -325,6 +328,12 @@ BAD_CHAT = [
     ({}, "invalid_parameter", "messages"),
     ({"messages": []}, "invalid_parameter", "messages"),
     ({"messages": CHAT, "max_token": 3}, "unknown_parameter", "max_token"),
+    ({"messages": CHAT, "max_token": None}, "unknown_parameter", "max_token"),
+    (
+        {"messages": CHAT, "structured_outputs": {"choice": ["a"], "jsn": None}},
+        "unknown_parameter",
+        "structured_outputs.jsn",
+    ),
     ({"messages": CHAT, "n": 9}, "invalid_parameter", "n"),
     ({"messages": CHAT, "max_tokens": 0}, "invalid_parameter", "max_tokens"),
     ({"messages": CHAT, "temperature": -1}, "invalid_parameter", "temperature"),
@@ -335,7 +344,7 @@ BAD_CHAT = [
     ({"messages": CHAT, "cache_salt": "x"}, "unknown_parameter", "cache_salt"),
     ({"messages": CHAT, "priority": 1}, "unknown_parameter", "priority"),
     ({"messages": CHAT, "chat_template": "x"}, "unknown_parameter", "chat_template"),
-    ({"messages": CHAT, "logit_bias": {"99999": 1}}, "token_id", None),
+    ({"messages": CHAT, "logit_bias": {"99999": 1}}, "token_id", "logit_bias"),
     ({"messages": CHAT, "logit_bias": {"a": 1}}, "invalid_parameter", "logit_bias"),
     ({"messages": CHAT, "logit_bias": {"1": "a"}}, "invalid_parameter", "logit_bias[1]"),
     ({"messages": CHAT, "user": "a\nb"}, "invalid_parameter", "user"),
@@ -346,7 +355,11 @@ BAD_CHAT = [
     ({"messages": CHAT, "tools": 0}, "invalid_parameter", "tools"),
     ({"messages": CHAT, "tool_choice": "required"}, "invalid_parameter", "tool_choice"),
     ({"messages": CHAT, "response_format": {"type": "xml"}}, "invalid_parameter", "response_format"),
-    ({"messages": CHAT, "regex": "("}, "grammar", None),
+    ({"messages": CHAT, "regex": "("}, "grammar", "regex"),
+    ({"messages": CHAT, "regex": "(" * 100}, "grammar_depth", "regex"),
+    ({"messages": CHAT, "grammar": 'start: "'}, "grammar", "grammar"),
+    ({"messages": CHAT, "structured_outputs": {"json": "{"}}, "json", "json_schema"),
+    ({"messages": CHAT, "moderation": {}}, "not_supported_yet", "moderation"),
     ({"messages": CHAT, "service_tier": "priority"}, "not_supported_yet", "service_tier"),
     ({"messages": [{"role": "boss", "content": "x"}]}, "invalid_parameter", "messages[0].role"),
     ({"messages": [{"role": "user", "content": "a " * 600}]}, "prompt_too_long", None),
@@ -360,6 +373,15 @@ BAD_CHAT = [
         "messages[0].content[0].type",
     ),
 ]
+
+
+def test_null_is_the_default_of_every_field_that_openais_clients_know(server):
+    for path, known, fields in (
+        ("/v1/chat/completions", chat_params.CompletionCreateParamsBase, {"messages": CHAT}),
+        ("/v1/completions", text_params.CompletionCreateParamsBase, {"prompt": "the river"}),
+    ):
+        nulls = dict.fromkeys(known.__annotations__)
+        assert server.ask(path, nulls | {"max_tokens": 1} | fields).status == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import current_thread
+from unittest.mock import ANY
 
 import pytest
 
@@ -13,7 +15,7 @@ from tiny_models import tiny_llama
 from tiny_server import KEY, SIZES, running
 from tuili import completions
 from tuili.generation.params import NAMES
-from tuili.server import requests
+from tuili.server import app, requests
 from tuili.server.document import document
 
 MODELS = Path(__file__).parent / "models"
@@ -329,9 +331,51 @@ def test_an_echo_is_of_what_was_read(adder, translator):
     assert alone["text"] == SUM["prompt"] and len(alone["logprobs"]["tokens"]) == 8
     more = echoed(prompt_logprobs=3, logprobs=1)
     assert len(more["logprobs"]["top_logprobs"][3]) == 3 and len(more["logprobs"]["top_logprobs"][-1]) == 1
-    for server, wrong in ((adder, {"echo": 1}), (adder, {"stream": True}), (translator, {})):
+    for server, wrong in ((adder, {"echo": 1}), (translator, {}), (translator, {"stream": True})):
         got = server.ask("/v1/completions", SUM | {"echo": True} | wrong)
         assert (got.status, got.json()["error"]["param"]) == (400, "echo")
+
+
+@pytest.mark.parametrize("logprobs", [0, 2])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"n": 2},
+        {"prompt": ["9+  1=", SUM["prompt"]], "n": 2},
+        {"prompt": [9, 9, 9, 10, 12, 12, 1, 11]},
+        {"max_tokens": 0},
+        {"truncate_prompt_tokens": 3},
+        {"stop": "0", "logprobs": None},
+        {"stream_options": {"include_usage": True}},
+    ],
+)
+def test_a_streamed_echo_says_what_the_whole_answer_does(adder, fields, logprobs):
+    echo = SUM | {"seed": 3, "logprobs": logprobs, "echo": True} | fields
+    options = echo.pop("stream_options", None)
+    whole = adder.ask("/v1/completions", echo).json()
+    events = adder.ask("/v1/completions", echo | {"stream": True, "stream_options": options}).events()
+    if options:
+        assert events.pop()["usage"] == whole["usage"] | {
+            "prompt_tokens_details": {"cached_tokens": ANY}
+        } and all(event["usage"] is None for event in events)
+    for choice in whole["choices"]:
+        pieces = [one for event in events for one in event["choices"] if one["index"] == choice["index"]]
+        assert "".join(piece["text"] for piece in pieces) == choice["text"]
+        assert len(pieces[0]["text"]) >= 3, "the prompt comes with the first"
+        assert pieces[-1]["finish_reason"] == choice["finish_reason"]
+        for name, values in (choice["logprobs"] or {}).items():
+            assert [value for piece in pieces for value in (piece["logprobs"] or {}).get(name, ())] == values
+
+
+def test_a_long_echo_is_written_beside_the_event_loop(adder, monkeypatch):
+    """Its log-probabilities come as one piece, which takes longer to write than the loop may stand still."""
+    threads = []
+    written = app._written
+    monkeypatch.setattr(app, "_written", lambda *a: threads.append(current_thread().name) or written(*a))
+    body = SUM | {"prompt": SUM["prompt"] * 2, "echo": True, "logprobs": 1, "stream": True}
+    assert adder.ask("/v1/completions", body).status == 200
+    assert threads and all(name.startswith("tuili-http-text") for name in threads)
 
 
 # --- encoder-decoders

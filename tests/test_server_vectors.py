@@ -114,6 +114,7 @@ def test_scores_stand_in_the_order_of_the_texts(embedder, vector_server, path):
     assert own != sorted(own, reverse=True), "which is not that of a ranking"
     assert scores(vector_server, path, text_1="the cat", text_2=many) == own
     assert scores(vector_server, path, queries=["the cat"], documents=many, text_1=None) == own
+    assert scores(vector_server, path, text_1="the cat", text_2=many, queries=None, user=None) == own
     assert scores(vector_server, path, text_1="the cat", text_2=many[0]) == own[:1]
     pairs = scores(vector_server, path, text_1=many[::-1], text_2=many)
     assert pairs == [ranked(embedder, a, [b])[0] for a, b in zip(many[::-1], many, strict=True)]
@@ -138,6 +139,7 @@ def test_a_reranker_scores_pairs_by_reading_them_together(tmp_path):
         ({"documents": "a"}, "queries"),
         ({"text_1": "a", "documents": "b"}, "text_2"),
         ({"text_1": "a", "text_2": "b", "queries": "c"}, "queries"),
+        ({"text_1": "a", "text_2": "b", "text_3": None}, "text_3"),
         ({"text_1": [], "text_2": []}, "text_1"),
         ({"text_1": "a", "text_2": []}, "text_2"),
         ({"text_1": 5, "text_2": ["a"]}, "text_1"),

@@ -12,7 +12,6 @@ import pytest
 import tuili
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
-from tuili.chat import Prompt, left_open
 
 MODELS = Path(__file__).parent / "models"
 
@@ -311,18 +310,8 @@ def test_an_answer_goes_on_with_an_assistants_message(tmp_path):
             pipe.model.tokenizer.encode_chat([("<|user|>hello", False)]), max_tokens=4, temperature=0
         )
         assert got["generated_text"] == wanted.outputs[0].text
-        with pytest.raises(tuili.TemplateError) as error:
-            pipe([messages[0] | {"content": " "}], continue_final_message=True)
-        assert error.value.code == "template_continue"
         with pytest.raises(tuili.InvalidParameterError):
             pipe(messages, prefix="a")
-
-
-@pytest.mark.parametrize("content", ["<", "e", "_", "im"])
-def test_a_message_is_not_looked_for_in_the_templates_own_text(content):
-    begin = "<|im_start|>assistant\n"
-    rendered = Prompt(f"{begin}{content}<|im_end|>\n", ((len(begin), len(begin) + len(content)),))
-    assert left_open(rendered, [{"role": "assistant", "content": content}]).text == begin + content
 
 
 def test_each_prompt_may_have_parameters_of_its_own(adder):

@@ -279,6 +279,11 @@ def test_integers_of_any_kind_are_token_ids() -> None:
         assert tokenizer.decode(other) in ("ab c", "ab")
 
 
+def test_an_array_without_dimensions_is_no_list_of_ids() -> None:
+    with pytest.raises(TokenIdError, match="without dimensions"):
+        full_byte_level().decode(np.array(1))
+
+
 def test_too_many_ids_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuili.tokenization.MAX_DECODED_IDS", 10)
     tokenizer = full_byte_level()

@@ -296,6 +296,9 @@ def test_wrong_calls_are_typed_errors(file):
         lambda: found.nearest(np.zeros(WIDTH, np.float32)),
         lambda: WordVectors(file(TEXT), limit=0),
         lambda: WordVectors(file(TEXT), binary=1),
+        lambda: WordVectors(file(TEXT), progress=1),
+        lambda: WordVectors(None),
+        lambda: WordVectors(3.5),
         lambda: WordVectors(file(TEXT), unicode_errors="surrogateescape"),
     ):
         with pytest.raises(InvalidParameterError):

@@ -7,15 +7,18 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.tokenization import clean_text
+
+T = TypeVar("T")
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 10_000
@@ -59,27 +62,39 @@ def render(
     messages: Sequence[Mapping[str, Any]],
     *,
     add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any] | None = None,
     now: datetime | None = None,
     **names: str | float | bool | None,
 ) -> Prompt:
     """The prompt that a model's chat template makes of `messages`.
 
-    add_generation_prompt  end with the beginning of the assistant's answer
-    tools                  JSON schemas of functions, as OpenAI writes them
-    now                    what `strftime_now` tells; None for the clock
-    names                  further variables: bos_token, eos_token … and whatever the template knows, scalars
-                           only
-    raises                 InvalidParameterError (messages[i].…), TemplateError
+    add_generation_prompt   end with the beginning of the assistant's answer
+    continue_final_message  end where the last message's text does, so that an answer goes on with it
+    tools                   JSON schemas of functions, as OpenAI writes them
+    variables               a user's, JSON values; one that the template does not know is an error
+    now                     what `strftime_now` tells; None for the clock
+    names                   further variables: bos_token, eos_token … and whatever the template may know,
+                            scalars only
+    raises                  InvalidParameterError (messages[i].…, chat_template_kwargs.…), TemplateError;
+                            with the code template_continue if the template does not show the last message
     """
     conversation = validate_messages(messages)
     functions = None if tools is None else _validate_tools(tools)
+    if variables:
+        names = {**names, **_validate_variables(template, variables)}
     for name, value in names.items():
         if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
             _bad(shown(name), "not a variable that can be given")
-        if value is not None and not isinstance(value, (str, int, float)):
+        if value is not None and not isinstance(value, (str, int, float)) and name not in (variables or ()):
             _bad(name, f"expected a scalar, found {type(value).__name__}")
-    return _render(template, conversation, functions, add_generation_prompt, now, names)
+    if not continue_final_message:
+        return _render(template, conversation, functions, add_generation_prompt, now, names)
+    return _left_open(
+        lambda messages: _render(template, messages, functions, add_generation_prompt, now, names),
+        conversation,
+    )
 
 
 def render_pair(
@@ -126,24 +141,28 @@ def token_names(tokens: LoadedTokenizer) -> dict[str, Any]:
     return {name: tokens.special.get(token_id) for name, token_id in ids.items() if token_id is not None}
 
 
-def left_open(prompt: Prompt, messages: Sequence[Mapping[str, Any]]) -> Prompt:
-    """A conversation rendered without a beginning of an answer, up to where the last message's text ends, so
-    that an answer goes on with it.
-
-    raises  TemplateError (template_continue) if the template does not show that text
+def _left_open(rendered: Callable[[list[dict[str, Any]]], Prompt], messages: list[dict[str, Any]]) -> Prompt:
+    """A conversation up to where the last message's text ends. A mark that stands there in another rendering
+    shows the place: what comes after it may have any text of the conversation in it.
     """
-    content = clean_text(str(messages[-1]["content"]))
-    text, spaces = content.strip(), content[len(content.rstrip()) :]
-    shown_end = prompt.user_spans[-1][1] if prompt.user_spans else 0  # what follows is the template's own
-    at = prompt.text.rfind(text, 0, shown_end)
-    if not text or at < 0:
+    *before, last = messages
+    if last.get("tool_calls"):
+        _bad(f"messages[{len(before)}].tool_calls", "are its end, with which no answer can go on")
+    content = last["content"]
+    mark, spaces = secrets.token_hex(16), content[len(content.rstrip()) :]
+    # Most templates take spaces at the end of a text away, here the one behind the mark.
+    marked_text = rendered([*before, {**last, "content": f"{content}{mark} "}]).text
+    end = marked_text.rfind(mark)
+    if not marked_text.startswith(f"{mark} ", end) and marked_text.endswith(spaces, 0, end):
+        end -= len(spaces)
+    prompt, beginning = rendered(messages), marked_text[:end]
+    ends_there = prompt.text.startswith(beginning) and beginning.rstrip().endswith(content.strip())
+    if end < 0 or not ends_there:
         raise TemplateError(
-            "chat template: it does not show the last message's text, with which the answer is to go on",
+            "chat template: it does not show the last message's text, with which the answer is to go on, "
+            "once and as it is",
             code="template_continue",
         )
-    end = at + len(text)
-    if prompt.text.startswith(spaces, end):  # most templates take them away
-        end += len(spaces)
     spans = tuple((begin, min(stop, end)) for begin, stop in prompt.user_spans if begin < end)
     return Prompt(prompt.text[:end], spans)
 
@@ -156,10 +175,6 @@ def _render(
     now: datetime | None,
     names: Mapping[str, Any],
 ) -> Prompt:
-    from jinja2 import TemplateError as JinjaError
-    from jinja2 import TemplateSyntaxError
-    from jinja2.exceptions import SecurityError
-
     from tuili.templating import environment
     from tuili.templating.marked_text import MarkedText, marked, spans_of
     from tuili.templating.meter import METER, Meter
@@ -168,7 +183,6 @@ def _render(
     given: dict[str, Any] = {
         name: clean_text(value) if name in _TOKENS and isinstance(value, str) else marked(value)
         for name, value in names.items()
-        if value is not None
     }
     # Roles are not a user's to choose, and templates make special tokens of them: "<|" + role + "|>".
     given["messages"] = [
@@ -179,7 +193,20 @@ def _render(
     fuel = _BASE_FUEL + _FUEL_PER_VALUE * n_values + n_chars
     token = METER.set(Meter(fuel, MAX_TEXT_CHARS + n_chars, now))
     try:
-        text = environment.compile_template(template).render(given)
+        text = _guarded(lambda source: environment.compile_template(source).render(given), template)
+    finally:
+        METER.reset(token)
+    return Prompt(str.__str__(text), spans_of(text))
+
+
+def _guarded(work: Callable[[str], T], template: str) -> T:
+    """What `work` makes of a template. raises  TemplateError for whatever goes wrong"""
+    from jinja2 import TemplateError as JinjaError
+    from jinja2 import TemplateSyntaxError
+    from jinja2.exceptions import SecurityError
+
+    try:
+        return work(template)
     except JinjaError as error:
         kind = "template_security" if isinstance(error, SecurityError) else "template_error"
         code = "template_syntax" if isinstance(error, TemplateSyntaxError) else kind
@@ -191,9 +218,6 @@ def _render(
     except Exception as error:  # what an expression of the template raises: TypeError, ZeroDivisionError …
         problem = f"chat template: {type(error).__name__} while rendering"
         raise TemplateError(problem, code="template_error") from None
-    finally:
-        METER.reset(token)
-    return Prompt(str.__str__(text), spans_of(text))
 
 
 # ---- checks
@@ -257,7 +281,7 @@ def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
     if not all(isinstance(key, str) for key in message):
         _bad(where, "a key is not a string")
     role = message.get("role")
-    if role not in ROLES or not isinstance(role, str):
+    if not isinstance(role, str) or role not in ROLES:
         _bad(f"{where}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
     checked = {
         key: budget.plain(value, f"{where}.{shown(key)}")
@@ -328,6 +352,21 @@ def _validate_tools(tools: Any) -> list[Any]:
         if not isinstance(tool, Mapping):
             _bad(f"tools[{i}]", f"expected an object, found {type(tool).__name__}")
     return [budget.plain(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
+
+
+def _validate_variables(template: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    from tuili.templating import environment
+
+    where = "chat_template_kwargs"
+    plain: dict[str, Any] = _Budget().plain(variables, where)
+    known = _guarded(environment.variables_of, template) - {*_RESERVED, *_TOKENS}
+    for name in plain:
+        if name in (*_RESERVED, *_TOKENS):
+            _bad(f"{where}.{name}", "not a variable that can be given")
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            _bad(f"{where}.{shown(name)}", f"not known to the model's chat template, which knows {listed}")
+    return plain
 
 
 def _size(value: Any) -> tuple[int, int]:

@@ -175,6 +175,8 @@ def _generation_commands(commands: Any) -> None:
         "message", nargs="?", metavar="MESSAGE", help="ask once; without it, a conversation begins"
     )
     chat.add_argument("--system", metavar="TEXT", help="the system message")
+    chat.add_argument("--prefill", metavar="TEXT", help="the answer to MESSAGE begins with this, and goes on")
+    sampling_arguments.add_template_kwargs(chat)
     for parser in (generate, chat):
         sampling_arguments.add(parser.add_argument_group("generation"))
 
@@ -253,25 +255,36 @@ def _generate(options: argparse.Namespace) -> int:
 def _chat(options: argparse.Namespace) -> int:
     if problem := sampling_arguments.contradiction(options):
         return _wrong_usage(f"chat: {problem}")
-    if options.message is None and (options.json or (options.n or 1) > 1):
-        return _wrong_usage(f"chat: {'--json' if options.json else '--n'} needs a message")
+    if options.message is None and (options.json or (options.n or 1) > 1 or options.prefill is not None):
+        given = "--json" if options.json else "--n" if (options.n or 1) > 1 else "--prefill"
+        return _wrong_usage(f"chat: {given} needs a message")
     system = [{"role": "system", "content": options.system}] if options.system is not None else []
+    how = _given(options, ["chat_template_kwargs"])
     with _open(options) as llm:
+        from tuili.conversations import rendering
+
         if options.message is not None:
-            return _answer(llm, [*system, {"role": "user", "content": options.message}], options)
-        llm._encode_chat([*system, {"role": "user", "content": "hello"}])  # who cannot chat says so at once
-        return _converse(llm, system, _given(options, sampling_arguments.NAMES))
+            messages, begun = [*system, {"role": "user", "content": options.message}], options.prefill
+            if begun is not None:
+                messages.append({"role": "assistant", "content": begun})
+                how["continue_final_message"] = True
+            return _answer(llm, messages, options, begun or "", **how)
+        hello = [*system, {"role": "user", "content": "hello"}]
+        llm._encode_chat(hello, rendering(**how))  # who cannot chat says so at once
+        return _converse(llm, system, how | _given(options, sampling_arguments.NAMES))
 
 
-def _answer(llm: LLM, prompt: Any, options: argparse.Namespace) -> int:
-    handle = llm.submit(prompt, **_given(options, sampling_arguments.NAMES))
+def _answer(llm: LLM, prompt: Any, options: argparse.Namespace, begun: str = "", **how: Any) -> int:
+    """begun: stands before what is printed, but in JSON"""
+    handle = llm.submit(prompt, **how, **_given(options, sampling_arguments.NAMES))
     if options.json or (options.n or 1) > 1:
         output = handle.result()
         if options.json:
             _print_json(_as_json(output))
         else:
-            print("\n---\n".join(item.text for item in output.outputs))
+            print("\n---\n".join(begun + item.text for item in output.outputs))
         return 0
+    print(begun, end="", flush=True)
     for chunk in handle:
         print(chunk.text, end="", flush=True)
     print()

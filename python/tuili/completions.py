@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuili import tool_calls
+from tuili import conversations, tool_calls
+from tuili.conversations import Rendering
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
@@ -81,6 +82,8 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     "prompt_cache_retention": (),
+    "prompt_cache_options": (),
+    "moderation": (),
     "metadata": ({},),
 }
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -95,6 +98,7 @@ _OWN = (
     "use_beam_search",
     "structured_outputs",
     *_TOOLS,
+    *conversations.WORDS,
 )
 # vLLM's names for a form of the output -> SamplingParams'.
 _FORMS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
@@ -109,6 +113,7 @@ class Wanted:
 
     params: SamplingParams
     tools: Tools
+    rendering: Rendering
 
 
 def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
@@ -129,7 +134,8 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
             if fields.get(name) is not None:
                 invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
         more = {**more, "grammar": grammar}
-    return Wanted(sampling_params(fields, **more), tools)
+    how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS}, tools=tools)
+    return Wanted(sampling_params(fields, **more), tools, how)
 
 
 def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
@@ -140,6 +146,9 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
     raises  InvalidParameterError, also for a field that this version does not implement
             (not_supported_yet); GrammarError
     """
+    for name in fields:
+        if name not in FIELDS:  # whatever its value: null, too, is the default only of what there is
+            parameters.unknown_name(name, ("messages", *FIELDS))
     given = {name: value for name, value in fields.items() if value is not None}
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -148,11 +157,8 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
             if target in options:
                 invalid(name, f"is given twice, also as {target}")
             options[target] = value
-        elif name in _PLAIN:
-            if not any(parameters.same(value, plain) for plain in _PLAIN[name]):
-                not_supported_yet(name)
-        elif name not in _OWN:
-            parameters.unknown_name(name, ("messages", *FIELDS))
+        elif name in _PLAIN and not any(parameters.same(value, plain) for plain in _PLAIN[name]):
+            not_supported_yet(name)
     check_names(given)
     if "logit_bias" in given:
         options["logit_bias"] = _logit_bias(given["logit_bias"])
@@ -237,7 +243,7 @@ def _structured(form: object) -> dict[str, Any]:
     if not isinstance(form, Mapping):
         invalid("structured_outputs", f"must be an object, not {described(form)}")
     given = {name: value for name, value in form.items() if value is not None}
-    for name in given:
+    for name in form:
         if name not in (*_FORMS, "json_object"):
             parameters.unknown_name(f"structured_outputs.{name}", (*_FORMS, "json_object"))
     if given.get("json_object") is False:
@@ -270,11 +276,12 @@ def completion(
     model: str,
     token_text: Callable[[int], bytes],
     tools: Tools = Tools(),  # noqa: B008 (immutable)
+    role: str = "assistant",
 ) -> dict[str, Any]:
     """OpenAI's answer; with vLLM's prompt_logprobs where they are. token_text: the bytes of a token."""
     answer = {
         **heading("chatcmpl", "chat.completion", model),
-        "choices": [_choice(item, token_text, tools) for item in output.outputs],
+        "choices": [_choice(item, token_text, tools, role) for item in output.outputs],
         "usage": usage([output]),
     }
     if output.prompt_logprobs is not None:
@@ -282,12 +289,14 @@ def completion(
     return answer
 
 
-def _choice(item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools) -> dict[str, Any]:
+def _choice(
+    item: CompletionOutput, token_text: Callable[[int], bytes], tools: Tools, role: str
+) -> dict[str, Any]:
     reader = tool_calls.CallReader(tools)
     shown = reader.push(item.text)
     rest, calls = reader.finish()
     text = shown.rstrip() if calls else shown + rest
-    message: dict[str, Any] = {"role": "assistant", "content": text}
+    message: dict[str, Any] = {"role": role, "content": text}
     if calls:
         message |= {"content": text or None, "tool_calls": [shown_call(call) for call in calls]}
     return {

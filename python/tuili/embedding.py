@@ -209,6 +209,10 @@ def in_precision(vectors: np.ndarray, precision: object, ranges: object) -> np.n
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise InvalidParameterError(f"precision must be one of {', '.join(PRECISIONS)}", param="precision")
+    if ranges is not None and precision not in ("int8", "uint8"):
+        raise InvalidParameterError(
+            f"ranges are for precision int8 and uint8, not {precision}", param="ranges"
+        )
     if precision == "float32":
         return vectors
     if precision in ("binary", "ubinary"):

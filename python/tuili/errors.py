@@ -9,12 +9,15 @@ from __future__ import annotations
 
 
 class TuiliError(Exception):
-    """Base of all errors that tuili raises; `code` is stable across versions, the message is not."""
+    """Base of all errors that tuili raises; `code` is stable across versions, the message is not. `param`
+    names the argument that is wrong, where it is one.
+    """
 
     code = "error"
 
-    def __init__(self, message: str, *, code: str | None = None) -> None:
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
+        self.param = param
         if code is not None:
             self.code = code
 
@@ -73,10 +76,6 @@ class InvalidParameterError(TuiliError, ValueError):
     """An argument is out of range, of the wrong type, or unknown; `param` names it."""
 
     code = "invalid_parameter"
-
-    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message, code=code)
-        self.param = param
 
 
 CUTTING_HELPS = "; truncation=True cuts it"  # the end of messages: the command line and HTTP have their own

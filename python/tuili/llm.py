@@ -6,22 +6,17 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
+from tuili.conversations import WORDS, Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.embedding import Encoder
-from tuili.errors import (
-    InvalidParameterError,
-    ModelFormatError,
-    ModelUnsupportedError,
-    QueueFullError,
-    TemplateError,
-)
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
 from tuili.generation.engine import Engine
@@ -43,16 +38,12 @@ from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
 from tuili.vectors import Progress, Vectors
 
-if TYPE_CHECKING:
-    from tuili.chat import Prompt as ChatPrompt
-    from tuili.tool_calls import Tools
-
 ENCODER_BATCH_TOKENS = 1024
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
-class LLM(Vectors, Insides):
+class LLM(Conversations, Vectors, Insides):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
@@ -124,6 +115,7 @@ class LLM(Vectors, Insides):
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
+        num_threads = int(num_threads) if isinstance(num_threads, np.integer) else num_threads
         self._opened = open_model(
             resolve(model, cache_dir),
             **_flags(packed_cache=packed_cache, strict=strict, check_finite=check_finite),
@@ -303,40 +295,6 @@ class LLM(Vectors, Insides):
         each = many(prompts)
         return self._generate_all(each, parameters.of_each(params, options, len(each)), truncation)
 
-    @overload
-    def chat(
-        self,
-        messages: Messages,
-        params: SamplingParams | None = None,
-        *,
-        truncation: bool = False,
-        **options: Any,
-    ) -> RequestOutput: ...
-    @overload
-    def chat(
-        self,
-        messages: list[Messages],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
-        *,
-        truncation: bool = False,
-        **options: Any,
-    ) -> list[RequestOutput]: ...
-    def chat(
-        self, messages: Any, params: Any = None, *, truncation: bool = False, **options: Any
-    ) -> RequestOutput | list[RequestOutput]:
-        """Answer a conversation by the model's chat template; a list of conversations gives a list of
-        RequestOutput.
-
-        messages  dicts with "role" and "content"; text that spells special tokens stays text
-        raises    TemplateError if the model has none, InvalidParameterError naming messages[i], and as
-                  `generate`
-        """
-        if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
-            each = parameters.of_each(params, options, len(messages))
-            return self._generate_all([self._encode_chat(one) for one in messages], each, truncation)
-        chosen = parameters.from_options(params, options)
-        return self._generate_all([self._encode_chat(messages)], [chosen], truncation)[0]
-
     def submit(
         self,
         prompt: Prompt | Messages,
@@ -345,15 +303,17 @@ class LLM(Vectors, Insides):
         truncation: bool = False,
         **options: Any,
     ) -> Handle:
-        """Queue a prompt, or the messages of a chat, and return at once.
+        """Queue a prompt, or the messages of a chat, and return at once. For messages there are `chat`'s
+        options, too.
 
         raises  PromptTooLongError, TokenIdError, InvalidParameterError, QueueFullError,
                 KVCacheExhaustedError, GrammarError, EngineClosedError, EngineForkedError
         """
         engine = self._decoder_engine()
         engine.check_usable()
+        how = taken_from(options)
         chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
-        text, ids = self._encode_prompt(prompt)
+        text, ids = self._encode_prompt(prompt, how)
         n_given = len(ids)
         if boolean("truncation", truncation) or chosen.truncate_prompt_tokens is not None:
             ids = self._cut(engine, ids, chosen)
@@ -387,18 +347,6 @@ class LLM(Vectors, Insides):
         """The chunks of `submit`, for `for` and `async for`. Dropping the stream aborts the request."""
         return iter(self.submit(prompt, params, truncation=truncation, **options))
 
-    def create_chat_completion(self, *, messages: Messages, **fields: Any) -> dict[str, Any]:
-        """OpenAI's chat completion with the model in this process: its fields in, its dict out.
-
-        raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
-        """
-        from tuili import completions
-
-        wanted = completions.wanted(fields)
-        output = self.generate(self._encode_chat(messages, wanted.tools), wanted.params)
-        name = fields.get("model") or self._name
-        return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools)
-
     def _generate_all(
         self, prompts: Sequence[Any], params: Sequence[SamplingParams], truncation: bool
     ) -> list[RequestOutput]:
@@ -422,12 +370,15 @@ class LLM(Vectors, Insides):
                 handle.abort()
             raise
 
-    def _encode_prompt(self, prompt: Any) -> tuple[str | None, Any]:
+    def _encode_prompt(self, prompt: Any, how: Rendering | None = None) -> tuple[str | None, Any]:
         """(text, ids) of a prompt or of messages."""
+        if is_chat(prompt):
+            return None, self._encode_chat(prompt, how or with_tools(None))
+        if how is not None:
+            others = ", ".join((*WORDS[1:], "tools"))
+            invalid(WORDS[0], f"and {others} are for messages, not for {described(prompt)}")
         if isinstance(prompt, str):
             return prompt, self.tokenizer.encode(prompt)
-        if is_chat(prompt):
-            return None, self._encode_chat(prompt)
         if isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim):
             return None, prompt
         raise InvalidParameterError(
@@ -545,31 +496,6 @@ class LLM(Vectors, Insides):
             if self._loaded.eos_token_ids and self.config["format"] == "folder"
             else self.tokenizer.loaded.eos_ids
         )
-
-    def _encode_chat(self, messages: Any, tools: Tools | None = None) -> list[int]:
-        self._decoder_engine()  # what is no decoder lacks more than a template
-        return self.tokenizer.encode_chat(self._render_chat(messages, tools).parts())
-
-    def _render_chat(self, messages: Any, tools: Tools | None = None, *, goes_on: bool = False) -> ChatPrompt:
-        """goes_on: the answer goes on with the last message."""
-        from tuili import chat, tool_calls  # here, as above: a start that only generates does without
-
-        template = self._loaded.chat_template
-        if template is None:
-            raise TemplateError(
-                "the model has no chat template; it continues texts: generate, or /v1/completions",
-                code="template_missing",
-            )
-        names = chat.token_names(self.tokenizer.loaded)
-        definitions = None
-        if tools is not None and "tools" not in template:
-            messages = tool_calls.in_words(messages, tools)
-        elif tools is not None and tools.offered:
-            definitions = tools.definitions
-        prompt = chat.render(
-            template, messages, add_generation_prompt=not goes_on, tools=definitions, **names
-        )
-        return chat.left_open(prompt, messages) if goes_on else prompt
 
 
 def _flags(**given: object) -> dict[str, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -148,6 +149,12 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_template_kwargs(parser: argparse.ArgumentParser) -> None:
+    """Add --chat-template-kwargs, of which a JSON object comes."""
+    words = 'variables of the model\'s chat template: {"enable_thinking": false}, or a file with such'
+    parser.add_argument("--chat-template-kwargs", type=_variables, metavar="JSON|FILE", help=words)
+
+
 def contradiction(options: argparse.Namespace) -> str | None:
     """What is wrong with these options together, if anything is."""
     for name in ("logprobs", "prompt_logprobs"):
@@ -206,6 +213,16 @@ def _early_stopping(text: str) -> str:
 
 def _json_or_file(text: str) -> str:
     return text if text.lstrip()[:1] in ("{", "") or text in ("true", "false") else _file(text)
+
+
+def _variables(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(_json_or_file(text))
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise argparse.ArgumentTypeError("takes a JSON object")
+    return given
 
 
 def _file(path: str) -> str:

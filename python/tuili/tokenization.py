@@ -12,7 +12,7 @@ import itertools
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.loading.tokenizer import LoadedTokenizer, call
@@ -41,6 +41,9 @@ class Tokenizer:
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._writer: Tokenizer | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a tokenizer cannot be pickled or copied; load the model in each process")
 
     @property
     def n_vocab(self) -> int:
@@ -218,23 +221,29 @@ class Tokenizer:
 
     def check_ids(self, ids: Iterable[int], what: str = "ids") -> list[int]:
         """`ids` as a list of ints, each a token of this vocabulary; booleans and floats are refused."""
+
+        def refuse(problem: str, code: str | None = None) -> NoReturn:
+            raise TokenIdError(f"{what}{problem}", code=code, param=what) from None
+
         if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
-            raise TokenIdError(f"{what}: expected token ids, found {type(ids).__name__}")
+            refuse(f": expected token ids, found {type(ids).__name__}")
+        if getattr(ids, "ndim", 1) == 0:  # numpy's says that it is iterable
+            refuse(": expected token ids, found an array without dimensions")
         n_vocab, checked = self.loaded.n_vocab, []
         for i, item in enumerate(ids):
             if i == MAX_DECODED_IDS:
-                raise TokenIdError(f"{what}: more than {MAX_DECODED_IDS} ids", code="too_many_ids")
+                refuse(f": more than {MAX_DECODED_IDS} ids", "too_many_ids")
             if isinstance(item, bool) or type(item).__name__ in (
                 "bool",
                 "bool_",
             ):  # numpy's, without importing it
-                raise TokenIdError(f"{what}[{i}]: a boolean is not a token id")
+                refuse(f"[{i}]: a boolean is not a token id")
             try:
                 token_id = operator.index(item)
             except TypeError:
-                raise TokenIdError(f"{what}[{i}]: {type(item).__name__} is not a token id") from None
+                refuse(f"[{i}]: {type(item).__name__} is not a token id")
             if not 0 <= token_id < n_vocab:
-                raise TokenIdError(f"{what}[{i}]: token id out of range; the vocabulary has {n_vocab} tokens")
+                refuse(f"[{i}]: token id out of range; the vocabulary has {n_vocab} tokens")
             checked.append(token_id)
         return checked
 

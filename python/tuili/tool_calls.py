@@ -106,7 +106,7 @@ def _call_of(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _form(function: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The schema of a call, which will stand at `place`."""
     parameters = function.get("parameters") or {"type": "object"}
-    checked = json.loads(json_schema(f"parameters of {function['name']}", parameters))
+    checked = json.loads(json_schema(f"tools.{function['name']}.parameters", parameters))
     return {
         "type": "object",
         "properties": {
@@ -170,7 +170,7 @@ def _definition(tool: Any, where: str) -> dict[str, Any]:
 def _choice(choice: Any, names: Sequence[str]) -> str:
     if choice is None:
         return "auto" if names else "none"
-    if choice in ("none", "auto", "required") and isinstance(choice, str):
+    if isinstance(choice, str) and choice in ("none", "auto", "required"):
         if choice == "required" and not names:
             invalid("tool_choice", "needs tools")
         return choice if names else "none"
@@ -186,13 +186,19 @@ def _choice(choice: Any, names: Sequence[str]) -> str:
 # --- the prompt ---------------------------------------------------------------------------------------------
 
 
-def in_words(messages: Any, tools: Tools) -> list[dict[str, Any]]:
+def in_words(messages: Any, tools: Tools, *, goes_on: bool = False) -> list[dict[str, Any]]:
     """The messages for a template that knows no tools: definitions, calls and results as text.
 
-    raises  InvalidParameterError
+    goes_on  whether an answer is to go on with the last one
+    raises   InvalidParameterError
     """
     checked = validate_messages(messages)
     written = [_in_words(message) for message in checked]
+    if goes_on and written[-1] is not checked[-1]:
+        what = "tool_calls" if checked[-1].get("tool_calls") else "content"
+        invalid(
+            f"messages[{len(checked) - 1}].{what}", "ends in words around it: no answer can go on with it"
+        )
     if not tools.offered:
         return written
     listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools.definitions)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tuili import _core
 from tuili.embedding import checked_vectors
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described, integer
+from tuili.generation.checks import described, function_or_none, integer
 from tuili.loading import word_vector_files
 from tuili.loading.files import StrPath
+from tuili.loading.store import path_text
 
 _log = logging.getLogger("tuili")
 
@@ -61,7 +62,11 @@ class WordVectors:
                 f"unicode_errors must be one of {', '.join(_UNICODE_ERRORS)}", param="unicode_errors"
             )
         self.words, self.vectors, self.n_duplicates = word_vector_files.read(
-            path, binary=binary, limit=limit, unicode_errors=unicode_errors, progress=progress
+            path_text(path, "path"),
+            binary=binary,
+            limit=limit,
+            unicode_errors=unicode_errors,
+            progress=function_or_none("progress", progress),
         )
         self.vectors.flags.writeable = False
         self._ids = {word: i for i, word in enumerate(self.words)}

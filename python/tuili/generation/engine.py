@@ -389,8 +389,11 @@ class Engine(Worker):
         if token_ids:
             transcript = row.transcript
             assert transcript is not None
-            if not transcript.n_tokens and request.times.first_token is None:
-                request.times.first_token = now
+            if not transcript.n_tokens:
+                if request.times.first_token is None:
+                    request.times.first_token = now
+                if request.params.prompt_logprobs is not None:  # a stream may begin with them
+                    self._take_results(row)
             taken, piece = transcript.accept_all(token_ids)
             if row.constraint is not None:
                 piece = follow_grammar(row, row.constraint, taken[0], piece)
@@ -455,7 +458,7 @@ class Engine(Worker):
             request.collected = sequence.logits()
         elif row.collect == "hidden_states":
             request.collected = sequence.hidden_states()
-        elif not row.shares and sequence.n_computed >= sequence.n_prompt:
+        elif request.prompt_logprobs is None and not row.shares and sequence.n_computed >= sequence.n_prompt:
             logprobs = sequence.prompt_logprobs()
             if request.params.on_nan == "error" and any(math.isnan(own) for own, _ in logprobs):
                 raise not_numbers()

@@ -352,7 +352,7 @@ class Grammars(Worker):
         text."""
         library(kind)
         if not self._eos_ids:
-            raise GrammarError("the model has no end-of-text token, which a grammar needs")
+            raise GrammarError("the model has no end-of-text token, which a grammar needs", param=kind)
 
     def prepare(self) -> None:
         """For any thread: index the vocabulary, and wait until that is done. Raises as `check`."""

@@ -222,7 +222,7 @@ class Intake:
 
     def _check_form(self, form: structure.Form | None) -> None:
         if form is not None and self._grammars is None:
-            raise GrammarError("this engine has no vocabulary for grammars")
+            raise GrammarError("this engine has no vocabulary for grammars", param=form.kind)
         if form is not None and self._grammars is not None:
             self._grammars.check(form.kind)
 

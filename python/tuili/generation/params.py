@@ -441,7 +441,7 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
     for name, ids in named.items():
         for token_id in ids:
             if token_id >= n_vocab:
-                raise TokenIdError(f"{name}: token id {token_id} is not in [0, {n_vocab})")
+                raise TokenIdError(f"{name}: token id {token_id} is not in [0, {n_vocab})", param=name)
 
 
 def _biases(params: SamplingParams) -> list[tuple[tuple[int, ...], float]]:

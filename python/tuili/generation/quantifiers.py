@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from tuili.errors import GrammarError
 
@@ -65,6 +65,10 @@ def without_schemas(text: str) -> tuple[str, list[Any]]:
     return "".join(kept) + text[at:], schemas
 
 
+def _refuse(problem: str) -> NoReturn:
+    raise GrammarError(f"grammar: {problem}", param="grammar") from None
+
+
 def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
     """Each token, and where the next one begins: behind its JSON if it has some."""
     at = 0
@@ -73,7 +77,7 @@ def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
         if token.lastgroup == "json":
             at = _json_at(text, at)[1]
         elif token.lastgroup == "sign" and token[0] in '"/':  # or each one's end would be looked for
-            raise GrammarError(f"grammar: what begins at character {token.start()} has no end")
+            _refuse(f"what begins at character {token.start()} has no end")
         yield token, at
 
 
@@ -116,6 +120,6 @@ def _json_at(text: str, begin: int) -> tuple[Any, int]:
     try:
         return json.JSONDecoder().raw_decode(text, begin)
     except json.JSONDecodeError as error:
-        raise GrammarError(f"grammar: the JSON at character {error.pos} cannot be read") from None
+        _refuse(f"the JSON at character {error.pos} cannot be read")
     except (ValueError, RecursionError):
-        raise GrammarError("grammar: it holds JSON with a number or nesting beyond all bounds") from None
+        _refuse("it holds JSON with a number or nesting beyond all bounds")

@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequen
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from tuili.errors import RequestCancelled
+from tuili.errors import GrammarError, RequestCancelled
 from tuili.generation.checks import number
 from tuili.generation.params import SamplingParams
 from tuili.generation.spelling import Spelling
+from tuili.generation.structure import form_of
 from tuili.generation.worker import Waitable
 
 if TYPE_CHECKING:
@@ -224,6 +225,9 @@ class Request(Waitable):
 
     def settle(self, metrics: dict[str, float | None], error: BaseException | None = None) -> None:
         """The end: nothing is written after this. With an error, consumers get it in place of an output."""
+        if isinstance(error, GrammarError) and error.param is None:
+            form = form_of(self.params)
+            error.param = None if form is None else form.kind
         with self.condition:
             if not self.done:
                 self.metrics, self.error, self.done = metrics, error, True
@@ -384,6 +388,14 @@ class Handle:
         self._engine.check_may_wait()
         self._request.wait_until(lambda: self._request.done, timeout, "the output")
         return self._request.output()
+
+    def asked(self) -> RequestOutput:
+        """The prompt, in an output that has nothing else; log-probabilities of it once a stream has begun."""
+        request = self._request
+        ids = list(request.prompt_token_ids)
+        return RequestOutput(
+            request.id, request.prompt, ids, [], request.prompt_logprobs, request.truncated, {}
+        )
 
     async def ended(self) -> None:
         """Wait for the end. Making the output's text is left to `result`, on whatever thread."""

@@ -59,7 +59,7 @@ class Form:
 
 def refuse(name: str, problem: str, *, code: str | None = None) -> NoReturn:
     """Raise GrammarError that names the parameter."""
-    raise GrammarError(f"{name}: {problem}", code=code)
+    raise GrammarError(f"{name}: {problem}", code=code, param=name)
 
 
 def json_schema(name: str, value: object) -> str:
@@ -73,7 +73,7 @@ def json_schema(name: str, value: object) -> str:
         try:
             schema = parse_json(text.encode(), name, MAX_SCHEMA_NESTING)
         except ModelFormatError as error:
-            raise GrammarError(str(error), code=error.code) from None
+            raise GrammarError(str(error), code=error.code, param=name) from None
         _check_schema(name, schema)
     elif isinstance(value, dict | bool):
         _check_schema(name, value)

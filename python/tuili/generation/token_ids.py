@@ -27,7 +27,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             )
         ends = {*token_ids[:1], *token_ids[-1:]} if isinstance(token_ids, range) else ()
         if not all(0 <= end < n_vocab for end in ends):  # what lies between may be endless
-            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})")
+            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})", param=name)
         for position, item in enumerate(token_ids):
             if isinstance(item, bool | np.bool_ | np.timedelta64) or not isinstance(item, int | np.integer):
                 raise InvalidParameterError(
@@ -36,7 +36,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
         try:
             token_ids = np.array(token_ids, dtype=np.int64)
         except OverflowError:
-            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})") from None
+            raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})", param=name) from None
     if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
         raise InvalidParameterError(
             f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
@@ -50,7 +50,8 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
     if bad.any():
         position = int(bad.argmax())
         raise TokenIdError(
-            f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})"
+            f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})",
+            param=name,
         )
     return np.asarray(token_ids, dtype=np.int32).copy()
 

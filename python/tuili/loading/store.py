@@ -174,7 +174,7 @@ def cache_root(cache_dir: StrPath | None = None) -> Path:
     return Path(home) / "tuili" / "models"
 
 
-def _path_text(path: object, param: str) -> str:
+def path_text(path: object, param: str) -> str:
     """A path as str; InvalidParameterError for what is none."""
     try:
         text = os.fspath(path)  # type: ignore[call-overload]  # what it takes is what is asked
@@ -188,8 +188,8 @@ def _path_text(path: object, param: str) -> str:
 
 
 def _folder_text(path: object, param: str) -> str:
-    """As `_path_text`, of what has to become a folder."""
-    text = _path_text(path, param)
+    """As `path_text`, of what has to become a folder."""
+    text = path_text(path, param)
     try:
         possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -238,7 +238,7 @@ def resolve(model: StrPath, cache_dir: StrPath | None = None, stream: TextIO | N
     raises  ModelIOError (model_missing) listing the built-in names, InvalidParameterError, the errors of
             `pull`
     """
-    name = _path_text(model, "model")
+    name = path_text(model, "model")
     try:
         if os.path.lexists(name):
             return Path(name)

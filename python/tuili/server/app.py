@@ -36,7 +36,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 TEXT_THREADS = 2  # for JSON, templates and tokenizing
 LONG_BODY_BYTES = 64 << 10  # a body that is longer waits for those like it, and not the others for it
 VECTOR_THREADS = 8  # these wait for the encoder
-LONG_PIECE = 64  # log-probabilities of a piece that are written on a thread
 
 _PAGE = {
     "/": ("page.html", "text/html"),
@@ -155,6 +154,8 @@ class App:
             "object": "model",
             "created": self._created,
             "owned_by": SERVED_BY,
+            "root": self.requests.name,
+            "parent": None,
             "kind": self.llm.kind,
             "max_model_len": self.llm.config["max_model_len"],
         }
@@ -192,7 +193,7 @@ class App:
         finally:
             self._end(exchange, job)
 
-    async def _events(self, exchange: Exchange, job: Job) -> AsyncGenerator[dict[str, Any]]:
+    async def _events(self, exchange: Exchange, job: Job) -> AsyncGenerator[dict[str, Any] | bytes]:
         last: dict[tuple[int, int], float] = {}  # when each continuation had news
         try:
             async for prompt, chunk in _merged(job.handles):
@@ -201,10 +202,12 @@ class App:
                     n = len(chunk.token_ids)
                     self.metrics.inter_token_latency_seconds.observe((now - last[whose]) / n, n)
                 last[whose] = now
-                pieces = partial(job.shape.pieces, prompt, chunk)
-                long = len(chunk.logprobs or ()) > LONG_PIECE
-                for piece in await self._off_loop(pieces) if long else pieces():
-                    yield {**piece, "usage": None} if job.include_usage else piece
+                if job.shape.is_long(prompt, chunk):
+                    for written in await self._off_loop(partial(_written, job, prompt, chunk)):
+                        yield written
+                else:
+                    for piece in _pieces(job, prompt, chunk):
+                        yield piece
             for handle in job.handles:
                 await handle.ended()
             if job.include_usage:
@@ -306,6 +309,15 @@ def _exchange(request: Request) -> Exchange:
 async def _page(file: str, media_type: str, request: Request) -> Response:
     content = resources.files("tuili.server").joinpath("static", file).read_bytes()
     return Response(content, media_type=media_type, headers=_PAGE_HEADERS)
+
+
+def _pieces(job: Job, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
+    pieces = job.shape.pieces(prompt, chunk)
+    return [{**piece, "usage": None} for piece in pieces] if job.include_usage else pieces
+
+
+def _written(job: Job, prompt: int, chunk: Chunk) -> list[bytes]:
+    return [large_to_json(piece) for piece in _pieces(job, prompt, chunk)]
 
 
 async def _resumed(first: T, rest: AsyncGenerator[T]) -> AsyncGenerator[T]:

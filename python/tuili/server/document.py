@@ -151,6 +151,11 @@ _TOOL: Schema = {
     "additionalProperties": False,
 }
 _MESSAGES: Schema = {"type": "array", "items": _MESSAGE, "minItems": 1}
+_OF_CHATS: dict[str, Schema] = {
+    "add_generation_prompt": {"type": "boolean"},
+    "continue_final_message": {"type": "boolean"},
+    "chat_template_kwargs": {"type": "object"},
+}
 _PROMPT: Schema = {
     "anyOf": [
         _TEXT,
@@ -208,6 +213,7 @@ def _text_paths(model: str) -> Schema:
         "tools": {"type": "array", "items": _TOOL},
         "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}]},
         "parallel_tool_calls": {"type": "boolean"},
+        **_OF_CHATS,
         **_SAMPLING,
     }
     text = {"model": _name(model), "prompt": _PROMPT, "logprobs": _integer(0, MAX_LOGPROBS)}
@@ -256,6 +262,7 @@ def _other_posts(model: str) -> Schema:
         "prompt": {"type": "string"},
         "messages": _MESSAGES,
         "tools": {"type": "array", "items": _TOOL},
+        **_OF_CHATS,
         "add_special_tokens": {"type": "boolean"},
         "return_token_strs": {"type": "boolean"},
     }

@@ -72,12 +72,11 @@ def refusal(error: Exception) -> Refused:
                 headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
                 if status == 408:  # clients of OpenAI's ask again on this status, with the same deadline
                     headers = {"X-Should-Retry": "false"}
-                param = getattr(error, "param", None)
                 return Refused(
                     status,
                     message or str(error).removesuffix(errors.CUTTING_HELPS),
                     code=error.code,
-                    param=param,
+                    param=error.param,
                     headers=headers,
                 )
     if isinstance(error, MemoryError):
@@ -151,23 +150,28 @@ def error_response(error: Exception) -> Json:
 
 
 class Events(Response):
-    """Server-sent events, one JSON value each. An error becomes the last value; then, in any case, [DONE]."""
+    """Server-sent events, one JSON value each, which may be written already. An error becomes the last value;
+    then, in any case, [DONE].
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, values: AsyncGenerator[dict[str, Any]]) -> None:
+    def __init__(self, values: AsyncGenerator[dict[str, Any] | bytes]) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._values = values
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_event(data: bytes) -> None:
-            await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+            event = b"data: " + data + b"\n\n"
+            for at in range(0, len(event), SENT_BYTES):
+                part = event[at : at + SENT_BYTES]
+                await send({"type": "http.response.body", "body": part, "more_body": True})
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             async for value in self._values:
-                await send_event(to_json(value))
+                await send_event(value if isinstance(value, bytes) else to_json(value))
         except Exception as error:
             await send_event(to_json(error_body(refusal(error))))
         finally:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tuili import completions
+from tuili.conversations import WORDS, Rendering, with_tools
 from tuili.embedding import checked_texts
 from tuili.errors import ModelFormatError, ModelLimitError
 from tuili.generation.checks import boolean, cut_length, described, integer, invalid
@@ -29,7 +30,6 @@ from tuili.server.shapes import Chat, Shape, Text
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room
 from tuili.tasks.scores import FUNCTIONS, best
-from tuili.tool_calls import Tools, tools_of
 
 MAX_DEPTH = 64
 # The JSON library reads so much in some milliseconds, and lets nobody else run.
@@ -102,12 +102,13 @@ class Requests:
         stream, include_usage = _streaming(fields)
         messages = _required(fields, "messages")
         lengths = self._lengths_of(fields.get(_CUT))
-        lengths.check([messages, fields.get("tools")])
+        lengths.check([messages, fields.get("tools"), fields.get("chat_template_kwargs")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
-        _check_limits(wanted.params, stream=stream)
+        _check_limits(wanted.params)
         widen(_n_sequences(wanted.params))
-        ids = self._encode_chat(messages, wanted.tools, lengths)
-        shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools)
+        ids = self._encode_chat(messages, wanted.rendering, lengths)
+        role = wanted.rendering.role(messages)
+        shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools, role)
         return Job(self._submitted([ids], wanted.params), shape, stream, include_usage)
 
     def text(self, body: bytes, salt: str | None, widen: Widen) -> Job:
@@ -117,23 +118,22 @@ class Requests:
         prompts = _prompts(_required(fields, "prompt"))
         own = self._own(fields, salt)
         own["logprobs"] = _legacy_logprobs(fields.pop("logprobs", None))
-        echo = self._echoes(fields, stream=stream)
+        echo = self._echoes(fields)
         if echo and fields.get(_PROMPT_LOGPROBS) is None:
             own[_PROMPT_LOGPROBS] = own["logprobs"]
         _check_legacy(fields)
         params = completions.sampling_params(fields, **own)
-        _check_limits(params, len(prompts), stream=stream)
+        _check_limits(params, len(prompts))
         widen(len(prompts) * _n_sequences(params))
-        shape = Text(self.name, self.llm.tokenizer, params, echo=echo)
-        return Job(self._submitted(prompts, params, params.n * (1 + echo)), shape, stream, include_usage)
+        handles = self._submitted(prompts, params, params.n * (1 + echo))
+        shape = Text(self.name, self.llm.tokenizer, params, handles, echo=echo)
+        return Job(handles, shape, stream, include_usage)
 
-    def _echoes(self, fields: Fields, *, stream: bool) -> bool:
+    def _echoes(self, fields: Fields) -> bool:
         """Whether a text's answer begins with it."""
         given = fields.pop("echo", None)
         if given is None or not boolean("echo", given):
             return False
-        if stream:
-            invalid("echo", "is no part of a stream")
         if self.llm.kind != "decoder":
             invalid("echo", "is for decoders: the answer of this model does not go on from its source")
         return True
@@ -155,8 +155,8 @@ class Requests:
             raise
         return handles
 
-    def _encode_chat(self, messages: Any, tools: Tools | None, lengths: Lengths) -> list[int]:
-        prompt = self.llm._render_chat(messages, tools)
+    def _encode_chat(self, messages: Any, how: Rendering, lengths: Lengths) -> list[int]:
+        prompt = self.llm._render_chat(messages, how)
         lengths.check(prompt.text)  # only the template knows what of the messages stands in it
         return self.llm.tokenizer.encode_chat(prompt.parts())
 
@@ -240,10 +240,13 @@ class Requests:
         """POST /v1/score, in vLLM's shape: what `rerank` says of a text with another, of a text with each of
         several, or of each of several with its own. keep_on: as `embed`'s.
         """
-        fields = {name: value for name, value in self._fields(body).items() if value is not None}
-        names = ("text_1", "text_2")
-        if not fields.keys() & names:
-            names = ("queries", "documents")
+        fields = self._fields(body)
+        names, others = ("text_1", "text_2"), ("queries", "documents")
+        if all(fields.get(name) is None for name in names):
+            names, others = others, names
+        for name in others:
+            if name in fields and fields[name] is None:
+                del fields[name]
         sides = [given if isinstance(given := _required(fields, name), list) else [given] for name in names]
         most = self._most(fields, names)
         for name, side in zip(names, sides, strict=True):
@@ -353,17 +356,18 @@ class Requests:
         fields = self._fields(body)
         known = ("prompt", "messages", "tools", "add_special_tokens", "return_token_strs")
         text, messages, tools, special, written = (fields.pop(name, None) for name in known)
-        _only(fields, ("model",), known)
+        of_chats = {name: given for name in WORDS if (given := fields.pop(name, None)) is not None}
+        _only(fields, ("model",), (*known, *WORDS))
         if (text is None) == (messages is None):
             invalid("prompt", "or messages must be given, and not both")
         if messages is not None:
-            if special is not None:
+            if special is not None and boolean("add_special_tokens", special):
                 invalid("add_special_tokens", "is the template's to say")
-            self._countable.check([messages, tools])
-            ids = self._encode_chat(messages, tools_of({"tools": tools}), self._countable)
+            self._countable.check([messages, tools, of_chats.get("chat_template_kwargs")])
+            ids = self._encode_chat(messages, with_tools(tools, **of_chats), self._countable)
         else:
-            if tools is not None:
-                invalid("tools", "needs messages")
+            for name in ("tools", *of_chats) if tools is not None else of_chats:
+                invalid(name, "needs messages")
             if not isinstance(text, str):
                 invalid("prompt", f"must be a string, not {described(text)}")
             self._countable.check(text)
@@ -404,6 +408,8 @@ def _streaming(fields: Fields) -> tuple[bool, bool]:
     """(stream, include_usage), which leave the fields."""
     given = fields.pop("stream", None)
     stream = given is not None and boolean("stream", given)
+    if stream and fields.get(_PROMPT_LOGPROBS) is not None:
+        invalid(_PROMPT_LOGPROBS, "are no part of a stream")
     options = fields.pop("stream_options", None)
     if options is None:
         return stream, False
@@ -448,6 +454,7 @@ def _check_legacy(fields: Fields) -> None:
         "top_logprobs",
         "max_completion_tokens",
         "messages",
+        *WORDS,
     ):
         if name in fields:
             known = tuple(field for field in completions.FIELDS if field != name)
@@ -467,10 +474,8 @@ def _check_prompt_logprobs(params: SamplingParams, n_tokens: int) -> None:
         invalid(_PROMPT_LOGPROBS, f"and those of the tokens themselves may be {MAX_PROMPT_LOGPROBS} in all")
 
 
-def _check_limits(params: SamplingParams, n_prompts: int = 1, *, stream: bool) -> None:
+def _check_limits(params: SamplingParams, n_prompts: int = 1) -> None:
     """The server's limits where they are narrower than the library's."""
-    if stream and params.prompt_logprobs is not None:
-        invalid(_PROMPT_LOGPROBS, "are no part of a stream")
     if params.n > MAX_CHOICES:
         invalid("n", f"must be in [1, {MAX_CHOICES}], not {described(params.n)}")
     if len(params.stop) > MAX_STOP_STRINGS:

@@ -7,9 +7,18 @@ from typing import Any, Protocol
 
 from tuili import completions
 from tuili.generation.params import SamplingParams
-from tuili.generation.request import Chunk, CompletionOutput, RequestOutput, TokenLogprob, Totals
+from tuili.generation.request import (
+    Chunk,
+    CompletionOutput,
+    Handle,
+    RequestOutput,
+    TokenLogprob,
+    Totals,
+)
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.tool_calls import CallReader, Tools
+
+LONG_PIECE = 64  # log-probabilities of a piece that is written on a thread
 
 TokenText = Callable[[int], bytes]
 
@@ -21,19 +30,20 @@ class Shape(Protocol):
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]: ...
     def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]: ...
+    def is_long(self, prompt: int, chunk: Chunk) -> bool: ...
     def usage(self, totals: list[Totals]) -> dict[str, Any]: ...
 
 
 class Chat:
     """chat.completion and chat.completion.chunk."""
 
-    def __init__(self, model: str, token_text: TokenText, tools: Tools) -> None:
-        self._model, self._token_text, self._tools = model, token_text, tools
+    def __init__(self, model: str, token_text: TokenText, tools: Tools, role: str) -> None:
+        self._model, self._token_text, self._tools, self._role = model, token_text, tools, role
         self._head = completions.heading("chatcmpl", "chat.completion.chunk", model)
         self._readers: dict[int, CallReader] = {}
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
-        answer = completions.completion(outputs[0], self._model, self._token_text, self._tools)
+        answer = completions.completion(outputs[0], self._model, self._token_text, self._tools, self._role)
         for choice in answer["choices"]:
             choice["finish_reason"] = told(choice["finish_reason"])
         return answer
@@ -43,7 +53,7 @@ class Chat:
         reader = self._readers.get(chunk.index)
         if reader is None:
             reader = self._readers[chunk.index] = CallReader(self._tools)
-            made.append(self._piece(chunk.index, {"role": "assistant", "content": ""}))
+            made.append(self._piece(chunk.index, {"role": self._role, "content": ""}))
         delta: dict[str, Any] = {}
         text, reason = reader.push(chunk.text), told(chunk.finish_reason)
         if chunk.finish_reason is not None:
@@ -58,6 +68,9 @@ class Chat:
         if delta or reason is not None or chunk.logprobs:
             made.append(self._piece(chunk.index, delta, chunk.logprobs, reason))
         return made
+
+    def is_long(self, prompt: int, chunk: Chunk) -> bool:
+        return len(chunk.logprobs or ()) > LONG_PIECE
 
     def _piece(
         self,
@@ -79,13 +92,19 @@ class Chat:
 
 
 class Text:
-    """text_completion, whole or in pieces."""
+    """text_completion, whole or in pieces. echo: each choice begins with its prompt, which `handles` know."""
 
     def __init__(
-        self, model: str, tokenizer: Tokenizer, params: SamplingParams, *, echo: bool = False
+        self,
+        model: str,
+        tokenizer: Tokenizer,
+        params: SamplingParams,
+        handles: list[Handle],
+        *,
+        echo: bool = False,
     ) -> None:
         self._tokenizer, self._n, self._skip_special = tokenizer, params.n, params.skip_special_tokens
-        self._echo = echo
+        self._handles, self._echo, self._echoed = handles, echo, set[int]()
         self._read: dict[int, tuple[Detokenizer, int]] = {}  # of each continuation, and its whole characters
         self._head = completions.heading("cmpl", "text_completion", model)
 
@@ -98,22 +117,25 @@ class Text:
         return {**self._head, "choices": choices, "usage": completions.usage(outputs)}
 
     def _whole(self, index: int, output: RequestOutput, item: CompletionOutput) -> dict[str, Any]:
-        """A choice, behind its prompt where that is asked for."""
+        before = self._before(index, output, item.logprobs)
+        return self._choice(index, item.text, item.logprobs, item.finish_reason, before)
+
+    def _before(
+        self, index: int, output: RequestOutput, logprobs: list[TokenLogprob] | None
+    ) -> tuple[str, dict[str, list[Any]]]:
+        """What a choice begins with: its prompt, where that is asked for, and its log-probabilities."""
         if not self._echo:
-            return self._choice(index, item.text, item.logprobs, item.finish_reason)
+            return "", {}
         prompt, ids = output.prompt, output.prompt_token_ids
         if prompt is None or output.truncated:
             prompt = self._tokenizer.decode(ids, skip_special=self._skip_special)
         before: dict[str, list[Any]] = {}
-        if item.logprobs is not None and output.prompt_logprobs is not None:
+        if logprobs is not None and output.prompt_logprobs is not None:
             entries = [entry or TokenLogprob(ids[0], 0.0, []) for entry in output.prompt_logprobs]
             before = self._logprobs(index, entries)
             before["token_logprobs"][0] = before["top_logprobs"][0] = None  # nothing predicts the first
             self._read[index] = self._detokenizer(), len(prompt)
-        choice = self._choice(index, prompt + item.text, item.logprobs, item.finish_reason)
-        for name, values in before.items():
-            choice["logprobs"][name][:0] = values
-        return choice
+        return prompt, before
 
     def _detokenizer(self) -> Detokenizer:
         return Detokenizer(self._tokenizer, skip_special=self._skip_special)
@@ -125,18 +147,37 @@ class Text:
         return {"prompt_logprobs": completions.prompt_logprobs(entries, self._tokenizer.token_bytes)}
 
     def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
-        if not chunk.text and chunk.finish_reason is None and not chunk.logprobs:
-            return []
         index = prompt * self._n + chunk.index
-        return [
-            {**self._head, "choices": [self._choice(index, chunk.text, chunk.logprobs, chunk.finish_reason)]}
-        ]
+        before: tuple[str, dict[str, list[Any]]] = ("", {})
+        if self._begins(index):
+            before = self._before(index, self._handles[prompt].asked(), chunk.logprobs)
+            self._echoed.add(index)
+        elif not chunk.text and chunk.finish_reason is None and not chunk.logprobs:
+            return []
+        choice = self._choice(index, chunk.text, chunk.logprobs, chunk.finish_reason, before)
+        return [{**self._head, "choices": [choice]}]
+
+    def is_long(self, prompt: int, chunk: Chunk) -> bool:
+        return self._begins(prompt * self._n + chunk.index) or len(chunk.logprobs or ()) > LONG_PIECE
+
+    def _begins(self, index: int) -> bool:
+        """Whether a choice of a stream still has to begin with its prompt."""
+        return self._echo and index not in self._echoed
 
     def _choice(
-        self, index: int, text: str, logprobs: list[TokenLogprob] | None, reason: str | None
+        self,
+        index: int,
+        text: str,
+        logprobs: list[TokenLogprob] | None,
+        reason: str | None,
+        before: tuple[str, dict[str, list[Any]]],
     ) -> dict[str, Any]:
+        """before: its prompt, and the prompt's log-probabilities."""
+        prompt, of_prompt = before
         shown = None if logprobs is None else self._logprobs(index, logprobs)
-        return {"index": index, "text": text, "logprobs": shown, "finish_reason": told(reason)}
+        if shown is not None and of_prompt:
+            shown = {name: of_prompt[name] + values for name, values in shown.items()}
+        return {"index": index, "text": prompt + text, "logprobs": shown, "finish_reason": told(reason)}
 
     def _logprobs(self, index: int, entries: list[TokenLogprob]) -> dict[str, list[Any]]:
         """The older form: text of tokens, of which one that is not text by itself is written in bytes, and

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, boolean, described, integer
+from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid
 from tuili.generation.params import from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
@@ -27,6 +28,11 @@ class Task(Pipeline):
     min_length
     continue_final_message
                      of chats: the answer goes on with the last message; by default if it is an assistant's
+    add_generation_prompt
+                     of chats: the answer is a message of its own; by default if it does not go on
+    chat_template_kwargs, tokenizer_encode_kwargs
+                     of chats: variables of the template, under vLLM's name or transformers'
+    tools            of chats: functions, as OpenAI writes them, that an answer may call
     prefix           stands before each text, and is left out of the result
     stop_sequence    ends an answer, of which it is the last part
     return_tensors   give "generated_token_ids", a list with the prompt's, for texts
@@ -44,6 +50,10 @@ class Task(Pipeline):
         "return_text": None,
         "clean_up_tokenization_spaces": None,
         "continue_final_message": None,
+        "add_generation_prompt": None,
+        "chat_template_kwargs": None,
+        "tokenizer_encode_kwargs": None,
+        "tools": None,
         "prefix": "",
         "stop_sequence": None,
         "max_length": None,
@@ -91,25 +101,33 @@ class Task(Pipeline):
         if is_chat(prompt):
             if own["prefix"]:
                 raise InvalidParameterError("prefix is for texts, not for chats", param="prefix")
-            return tokenizer.encode_chat(
-                self.model._render_chat(prompt, goes_on=_goes_on(prompt, own)).parts()
-            )
-        if own["continue_final_message"] is not None:
-            boolean("continue_final_message", own["continue_final_message"])
+            return self.model._encode_chat(prompt, _rendering(prompt, own))
+        for name in ("chat_template_kwargs", "tokenizer_encode_kwargs", "tools"):
+            if own[name] is not None:
+                invalid(name, "is for chats, not for texts")
+        rendering(*(own[name] for name in WORDS))
         return tokenizer.encode(checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs"))
 
 
-def _goes_on(messages: Any, own: Mapping[str, Any]) -> bool:
-    """Whether the answer goes on with the last message."""
-    last, given = messages[-1], own["continue_final_message"]
-    known = isinstance(last, Mapping) and isinstance(last.get("content"), str)
-    if given is None:
-        return known and last.get("role") == "assistant"
-    if boolean("continue_final_message", given) and not known:
-        raise InvalidParameterError(
-            "continue_final_message: the last message's content is not a text", param="continue_final_message"
-        )
-    return bool(given)
+def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
+    """As transformers', by default an answer goes on with an assistant's message."""
+    given = {name: own[name] for name in WORDS}
+    if own["tokenizer_encode_kwargs"] is not None:
+        if own["chat_template_kwargs"] is not None:
+            invalid("tokenizer_encode_kwargs", "is given next to chat_template_kwargs")
+        given["chat_template_kwargs"] = own["tokenizer_encode_kwargs"]
+    if given["continue_final_message"] is None and given["add_generation_prompt"] is not True:
+        last = messages[-1]
+        known = isinstance(last, Mapping) and last.get("content") is not None
+        given["continue_final_message"] = known and last.get("role") == "assistant"
+    return rendering(**given) if own["tools"] is None else with_tools(own["tools"], **given)
+
+
+def _continued(content: Any, text: str) -> Any:
+    """The content of a message, a text or parts, with what follows it."""
+    if isinstance(content, str):
+        return content + text
+    return [*content[:-1], {**content[-1], "text": content[-1]["text"] + text}]
 
 
 def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
@@ -151,6 +169,11 @@ def _result(
         return {"generated_text": text}
     if isinstance(prompt, str):
         return {"generated_text": prompt + text}
-    if _goes_on(prompt, own):
-        return {"generated_text": [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + text}]}
+    if _rendering(prompt, own).goes_on:
+        return {
+            "generated_text": [
+                *prompt[:-1],
+                {**prompt[-1], "content": _continued(prompt[-1]["content"], text)},
+            ]
+        }
     return {"generated_text": [*prompt, {"role": "assistant", "content": text}]}

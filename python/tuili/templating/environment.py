@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, cast
 
 import jinja2
+from jinja2 import meta
 from jinja2.ext import LoopControlExtension
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
@@ -292,3 +293,13 @@ def compile_template(text: str) -> jinja2.Template:
     """
     sandbox = _sandbox()
     return sandbox.from_string(source.parse(sandbox, text))
+
+
+@functools.lru_cache(maxsize=16)
+def variables_of(text: str) -> frozenset[str]:
+    """The names that a template of this source takes from outside.
+
+    raises  as `compile_template`
+    """
+    sandbox = _sandbox()
+    return frozenset(meta.find_undeclared_variables(source.parse(sandbox, text)) - sandbox.globals.keys())

@@ -1,0 +1,201 @@
+"""What an LLM answers conversations with: its chat template, and the engine as for any prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+from tuili.errors import TemplateError
+from tuili.generation import params as parameters
+from tuili.generation.checks import boolean, described, invalid
+from tuili.generation.params import SamplingParams
+from tuili.generation.request import RequestOutput
+from tuili.loading.model import LoadedModel
+from tuili.prompts import Messages
+from tuili.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    from tuili.chat import Prompt
+    from tuili.generation.engine import Engine
+    from tuili.tool_calls import Tools
+
+WORDS = ("add_generation_prompt", "continue_final_message", "chat_template_kwargs")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How messages become a prompt, in vLLM's and transformers' words.
+
+    begins     add_generation_prompt: the prompt ends with the beginning of an answer
+    goes_on    continue_final_message: it ends where the last message's text does
+    variables  chat_template_kwargs: a user's variables of the template
+    tools      the functions that an answer may call; None: messages of tools are the template's to show
+    """
+
+    begins: bool = True
+    goes_on: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Tools | None = None
+
+    def role(self, messages: Messages) -> str:
+        """Of who speaks after these."""
+        return "assistant" if self.begins else str(messages[-1]["role"])
+
+
+def rendering(
+    add_generation_prompt: object = None,
+    continue_final_message: object = None,
+    chat_template_kwargs: object = None,
+    tools: Tools | None = None,
+) -> Rendering:
+    """What these ask for; None is the default.
+
+    raises  InvalidParameterError, also where an answer is to begin and to go on with the last message
+    """
+    given = {"continue_final_message": continue_final_message, "add_generation_prompt": add_generation_prompt}
+    flags = {name: boolean(name, value) for name, value in given.items() if value is not None}
+    goes_on = flags.get("continue_final_message", False)
+    begins = flags.get("add_generation_prompt", not goes_on)
+    if goes_on and begins:
+        invalid(
+            "continue_final_message", "goes on with the last message: add_generation_prompt begins another"
+        )
+    variables = {} if chat_template_kwargs is None else chat_template_kwargs
+    if not isinstance(variables, Mapping):
+        invalid("chat_template_kwargs", f"must be variables by name, not {described(variables)}")
+    return Rendering(begins, goes_on, variables, tools)
+
+
+def with_tools(tools: object, **words: object) -> Rendering:
+    """`rendering`, of tools as OpenAI writes them."""
+    from tuili.tool_calls import tools_of  # here, as below: a start that only generates does without
+
+    return rendering(**words, tools=tools_of({"tools": tools}))
+
+
+def taken_from(options: dict[str, Any]) -> Rendering | None:
+    """What the WORDS and tools among `options` ask for, which leave them; None if none is there."""
+    given = {name: options.pop(name) for name in (*WORDS, "tools") if name in options}
+    return with_tools(given.pop("tools", None), **given) if given else None
+
+
+class Conversations:
+    """A part of `LLM`, which makes what is declared here."""
+
+    tokenizer: Tokenizer
+    _loaded: LoadedModel
+    _name: str
+
+    def _decoder_engine(self) -> Engine:
+        raise NotImplementedError
+
+    def _generate_all(
+        self, prompts: Sequence[Any], params: Sequence[SamplingParams], truncation: bool
+    ) -> list[RequestOutput]:
+        raise NotImplementedError
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        params: SamplingParams | None = None,
+        *,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        truncation: bool = False,
+        **options: Any,
+    ) -> RequestOutput: ...
+    @overload
+    def chat(
+        self,
+        messages: list[Messages],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        truncation: bool = False,
+        **options: Any,
+    ) -> list[RequestOutput]: ...
+    def chat(
+        self,
+        messages: Any,
+        params: Any = None,
+        *,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        truncation: bool = False,
+        **options: Any,
+    ) -> RequestOutput | list[RequestOutput]:
+        """Answer a conversation by the model's chat template; a list of conversations gives a list of
+        RequestOutput.
+
+        messages                dicts with "role" and "content"; text that spells special tokens stays text
+        add_generation_prompt   end the prompt with the beginning of an answer; by default, unless it goes on
+        continue_final_message  the answer goes on with the last message, from the end of its text
+        chat_template_kwargs    variables of the template, such as {"enable_thinking": False}; one that it
+                                does not know is an error
+        tools                   functions as OpenAI writes them, that an answer may call: its text says
+                                which; `create_chat_completion` reads the calls
+        raises                  TemplateError if the model has none, InvalidParameterError naming messages[i]
+                                or chat_template_kwargs.NAME, and as `generate`
+        """
+        how = with_tools(
+            tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+        if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
+            each = parameters.of_each(params, options, len(messages))
+            return self._generate_all([self._encode_chat(one, how) for one in messages], each, truncation)
+        chosen = parameters.from_options(params, options)
+        return self._generate_all([self._encode_chat(messages, how)], [chosen], truncation)[0]
+
+    def create_chat_completion(self, *, messages: Messages, **fields: Any) -> dict[str, Any]:
+        """OpenAI's chat completion with the model in this process: its fields in, its dict out.
+
+        raises  InvalidParameterError for a field that is unknown or not implemented; otherwise as `chat`
+        """
+        from tuili import completions
+
+        wanted = completions.wanted(fields)
+        ids = self._encode_chat(messages, wanted.rendering)
+        [output] = self._generate_all([ids], [wanted.params], False)
+        name = fields.get("model") or self._name
+        role = wanted.rendering.role(messages)
+        return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools, role)
+
+    def _encode_chat(self, messages: Any, how: Rendering = Rendering()) -> list[int]:
+        self._decoder_engine()  # what is no decoder lacks more than a template
+        return self.tokenizer.encode_chat(self._render_chat(messages, how).parts())
+
+    def _render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
+        from tuili import chat, tool_calls
+
+        template = self._loaded.chat_template
+        if template is None:
+            raise TemplateError(
+                "the model has no chat template; it continues texts: generate, or /v1/completions",
+                code="template_missing",
+            )
+        tools, definitions = how.tools, None
+        if tools is not None and "tools" not in template:
+            messages = tool_calls.in_words(messages, tools, goes_on=how.goes_on)
+        elif tools is not None and tools.offered:
+            definitions = tools.definitions
+        return chat.render(
+            template,
+            messages,
+            add_generation_prompt=how.begins,
+            continue_final_message=how.goes_on,
+            tools=definitions,
+            variables=how.variables,
+            **chat.token_names(self.tokenizer.loaded),
+        )
