@@ -119,12 +119,12 @@ def test_flags_of_special_tokens_map_are_old_where_added_tokens_are_listed(tmp_p
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
 def test_sentencepiece_models_ignore_how_a_role_says_it_is_found(tmp_path, file):
-    folder = write(FOLDERS["t5"], tmp_path)
-    settings = FOLDERS["t5"].settings if file == "tokenizer_config.json" else {}
+    folder = write(FOLDERS["llama"], tmp_path)
+    settings = FOLDERS["llama"].settings if file == "tokenizer_config.json" else {}
     (folder / file).write_text(json.dumps(settings | {"eos_token": _STRIPPED}))
-    plain = load(FOLDERS["t5"], tmp_path / "plain")
+    plain = load(FOLDERS["llama"], tmp_path / "plain")
     text = "cat </s>  mat"
-    assert read(FOLDERS["t5"], folder).encode(text) == plain.encode(text)
+    assert read(FOLDERS["llama"], folder).encode(text) == plain.encode(text)
 
 
 @pytest.mark.parametrize("name, text", [("gpt2", "</s>"), ("t5", "<pad>")])

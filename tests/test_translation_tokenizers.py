@@ -316,6 +316,18 @@ def test_user_defined_pieces_of_nllb_are_words(tmp_path):
     assert tokenizer.decode(ids) == "the<sep>天下"
 
 
+@pytest.mark.parametrize("name, pieces", [("nllb", "▁the ▁ ▁c at <unk> at"), ("pegasus", "▁the ▁c at ▁ at")])
+def test_models_without_a_table_of_letters(tmp_path, name, pieces):
+    """The pieces are transformers'."""
+    slow = FOLDERS[name]
+    folder = write(slow, tmp_path)
+    (file,) = slow.files
+    (folder / file).write_bytes((DATA / slow.files[file]).read_bytes() + b"\x1a\x02\x12\0")
+    tokenizer = made(_tokenizer_files(str(folder), None, slow.model_type))
+    ids = tokenizer.encode("the  cat\nat", add_special=False)
+    assert [tokenizer.loaded.text_of(i) for i in ids] == pieces.split(" ")
+
+
 @pytest.mark.parametrize("name", ["m2m100", "mbart50"])
 def test_bytes_become_characters_again(tmp_path, name):
     slow = FOLDERS[name]

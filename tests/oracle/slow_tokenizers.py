@@ -1,6 +1,6 @@
 """Makes tests/data/slow_tokenizers and tests/goldens/slow_tokenizers.json: what transformers makes of them.
 
-python tests/oracle/slow_tokenizers.py      (needs transformers and sentencepiece)
+PYTHONPATH=python python tests/oracle/slow_tokenizers.py      (needs transformers and sentencepiece)
 """
 
 from __future__ import annotations

@@ -104,7 +104,10 @@ def nllb(parts: Parts, read: Read) -> Parts:
     texts = dict.fromkeys([*(text for text, _ in FAIRSEQ), *(text for text, _, _ in found.pieces)])
     parts.model = pairs(parts, found, {text: i for i, text in enumerate(texts)})
     parts.own_specials, parts.own_words = list(language_codes.NLLB), found.of_type(USER_DEFINED)
-    return spaced(parts, found)
+    spaced(parts, found)
+    if not found.charsmap:  # transformers changes nothing then
+        parts.normalizers = []
+    return parts
 
 
 # ---- Pegasus
@@ -123,4 +126,7 @@ def pegasus(parts: Parts, read: Read) -> Parts:
     before += [(text, -100.0) for text in unknown]
     unigram(parts, found, before, 2, unk_id=len(before) + found.unk_id - 2)
     parts.own_specials, parts.own_words = [*masks, *unknown], []
-    return spaced(parts, found)
+    spaced(parts, found)
+    if not found.charsmap:  # which would make a space of the end of a line, too
+        parts.normalizers.insert(0, {"type": "Replace", "pattern": {"String": "\n"}, "content": " "})
+    return parts
