@@ -196,8 +196,9 @@ def test_wrong_tools_are_named(llm, pipe):
 
 def test_words_of_chats_are_none_of_texts(llm, server):
     for prompt in ("the river", [1, 2]):
-        with pytest.raises(InvalidParameterError, match="for messages"):
+        with pytest.raises(InvalidParameterError, match="for messages") as error:
             llm.submit(prompt, continue_final_message=True, **SHORT)
+        assert error.value.param == "continue_final_message"
         with pytest.raises(InvalidParameterError):
             llm.generate(prompt, continue_final_message=True, **SHORT)
     for name, value in (("continue_final_message", True), ("chat_template_kwargs", {"mood": 1})):

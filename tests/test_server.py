@@ -384,6 +384,12 @@ def test_null_is_the_default_of_every_field_that_openais_clients_know(server):
         assert server.ask(path, nulls | {"max_tokens": 1} | fields).status == 200
 
 
+def test_a_token_that_there_is_not_is_said_with_its_field(server):
+    for path, field in (("/v1/completions", "prompt"), ("/detokenize", "tokens")):
+        got = server.ask(path, {field: [99999]})
+        assert (got.status, got.code, got.json()["error"]["param"]) == (400, "token_id", field)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fields, code, param", BAD_CHAT, ids=[str(i) for i in range(len(BAD_CHAT))])
 def test_a_bad_request_is_400_in_openais_shape(server, fields, code, param, stream):

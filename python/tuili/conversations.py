@@ -12,7 +12,7 @@ from tuili.generation.checks import boolean, described, invalid
 from tuili.generation.params import SamplingParams
 from tuili.generation.request import RequestOutput
 from tuili.loading.model import LoadedModel
-from tuili.prompts import Messages
+from tuili.prompts import Messages, is_chat
 from tuili.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -74,9 +74,14 @@ def with_tools(tools: object, **words: object) -> Rendering:
     return rendering(**words, tools=tools_of({"tools": tools}))
 
 
-def taken_from(options: dict[str, Any]) -> Rendering | None:
-    """What the WORDS and tools among `options` ask for, which leave them; None if none is there."""
+def taken_from(options: dict[str, Any], prompt: object) -> Rendering | None:
+    """What the WORDS and tools among `options` ask for, which leave them; None if none is there.
+
+    raises  InvalidParameterError, also where the prompt is no messages
+    """
     given = {name: options.pop(name) for name in (*WORDS, "tools") if name in options}
+    if given and not is_chat(prompt):
+        invalid(next(iter(given)), f"is for messages, not for {described(prompt)}")
     return with_tools(given.pop("tools", None), **given) if given else None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
-from tuili.conversations import WORDS, Conversations, Rendering, taken_from, with_tools
+from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.embedding import Encoder
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
@@ -311,7 +311,7 @@ class LLM(Conversations, Vectors, Insides):
         """
         engine = self._decoder_engine()
         engine.check_usable()
-        how = taken_from(options)
+        how = taken_from(options, prompt)
         chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
         text, ids = self._encode_prompt(prompt, how)
         n_given = len(ids)
@@ -374,9 +374,6 @@ class LLM(Conversations, Vectors, Insides):
         """(text, ids) of a prompt or of messages."""
         if is_chat(prompt):
             return None, self._encode_chat(prompt, how or with_tools(None))
-        if how is not None:
-            others = ", ".join((*WORDS[1:], "tools"))
-            invalid(WORDS[0], f"and {others} are for messages, not for {described(prompt)}")
         if isinstance(prompt, str):
             return prompt, self.tokenizer.encode(prompt)
         if isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim):
