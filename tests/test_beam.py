@@ -373,6 +373,16 @@ def test_who_waits_takes_no_place_that_a_search_keeps_for_its_mates():
     assert all(handle.done for handle in others) and is_idle(engine)
 
 
+def test_a_search_begins_where_there_are_blocks_for_its_mates():
+    engine = make_engine(max_num_seqs=16, prefix_caching=False, n_blocks=14)
+    handles = [engine.submit(codes(c), sampling(max_tokens=3, num_beams=4)) for c in "adgj"]
+    while engine.step():
+        searches = {id(row.beams) for row in engine.scheduler.running}
+        whole = sum(len(row.beams.rows) for row in engine.scheduler.running if row is row.beams.rows[0])
+        assert len(engine.scheduler.running) in (whole, len(searches)), "one waits for blocks of others"
+    assert all(handle.done for handle in handles) and is_idle(engine)
+
+
 def test_a_search_that_is_nearly_done_counts_as_nearly_done():
     engine = make_engine()
     handle = engine.submit(codes("a"), sampling(max_tokens=40, num_beams=2, ignore_eos=True))

@@ -5,8 +5,8 @@
 //   v1 one token after another, by elements   1.00, 0.97
 //   v2 16 tokens at once, by vectors          0.32, 0.40
 // Tried: attention writes a head's new keys just before it reads them, interleaved with v2: a Marian's 32
-// sources with 4 beams, one / two threads +1.4 / +0.1 %; SmolLM2 f32, 16 / 40 sequences +1.8 / -1.2 %; Q4_0, 32
-// of them -0.7 %.
+// sources with 4 beams, one / two threads +1.4 / +0.1 %; SmolLM2 f32, 16 / 40 sequences +1.8 / -1.2 %; Q4_0,
+// 32 of them -0.7 %.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {

@@ -301,6 +301,8 @@ class Scheduler:
         so that several searches can begin in one step.
         """
         n_free = self._limits.max_num_seqs - len(self.running)
+        if n_free == 0:  # so no mate waits
+            return None
         searches = {id(row.beams) for row in self.running if row.beams is not None}
         first = None
         for row in self.waiting:
@@ -375,9 +377,10 @@ class Scheduler:
         if _awaits_prompt(row):
             return False
         cached, copy = self._share_prefix(row)
-        # One spare block per running row: a newcomer should not push others out, or be pushed out, at once.
+        # One spare block per row that runs: a newcomer should not push others out, or be pushed out, at once.
+        # A beam that is to come needs one of its own, too.
         if not self._pool.grow(sequence, sequence.n_tokens) or (
-            self.running and self._pool.least_free < len(self.running)
+            self.running and self._pool.least_free < len(self.running) + 2 * self._n_mates_to_come(row)
         ):
             self._pool.release(sequence)
             return False
@@ -386,6 +389,17 @@ class Scheduler:
         if not row.admitted:
             row.cached_tokens = cached
         return True
+
+    def _n_mates_to_come(self, row: Row) -> int:
+        """How many beams of its own search and of those that run wait; 0 for one of these."""
+        searches = {id(other.beams) for other in self.running if other.beams is not None}
+        if id(row.beams) in searches:
+            return 0
+        if row.beams is not None:
+            searches.add(id(row.beams))
+        if not searches:
+            return 0
+        return sum(id(other.beams) in searches and other is not row for other in self.waiting)
 
     def _victim(self) -> Row:
         """The row that gives way: of the lowest priority, of these the newest; the oldest only if alone."""
