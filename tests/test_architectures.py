@@ -199,6 +199,21 @@ def test_a_setting_that_is_null_is_not_filled_in() -> None:
     assert module.spec(config).layers[0].latent.query_rank == 0
 
 
+def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
+    case = next(case for case in CASES if case.architecture == "GlmForCausalLM")
+    absent = {key: value for key, value in case.config.items() if key != "partial_rotary_factor"}
+
+    def turned(settings: dict[str, Any]) -> int:
+        config = Config(absent | settings, "config.json")
+        return 2 * len(hf_architecture(config)[1].spec(config).ropes[0].inv_freq)
+
+    whole = turned({"partial_rotary_factor": 1.0})
+    assert turned({}) == whole // 2
+    assert turned({"partial_rotary_factor": None}) == whole
+    both = {"partial_rotary_factor": None, "rope_parameters": {"partial_rotary_factor": 0.25}}
+    assert turned(both) == whole // 4
+
+
 @pytest.mark.parametrize(
     "name, settings, said",
     [

@@ -57,6 +57,7 @@ NOT_BY_FILE = {
     ("gguf", "_array"): "test_loading_formats.py",
     ("gguf", "get_str_array"): "test_loading_formats.py",
     ("model", "check_options"): "test_loading_model.py",
+    ("model", "_plan_tensors"): "test_sentence_modules.py",
     ("mxfp4", "to_q5_0"): "test_quantized_checkpoints.py",
 }
 

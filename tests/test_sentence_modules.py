@@ -156,6 +156,7 @@ def test_a_folder_of_a_table_that_is_not_there_is_an_error(tmp_path):
         ({"embeddings": None}, "tensor_missing"),
         ({"embeddings": np.zeros((7, 16), np.int64)}, "tensor_dtype"),
         ({"embeddings": np.zeros(7, np.float32)}, "tensor_dtype"),
+        ({"embeddings": np.zeros((7, 4, 4), np.float32), "mapping": None, "weights": None}, "tensor_shape"),
         ({"mapping": np.zeros(3, np.float32)}, "tensor_dtype"),
         ({"mapping": np.zeros(3, np.int64)}, "tensor_shape"),
         ({"mapping": np.full(60, 7)}, "tensor_shape"),

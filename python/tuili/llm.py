@@ -159,11 +159,10 @@ class LLM(Conversations, Vectors, Insides):
             num_threads=num_threads,
         )
         try:
-            self._defaults = parameters.defaults_from(loaded.generation_defaults)
+            usual = {} if sources is None else {"max_tokens": ANSWER_LEN}
+            self._defaults = usual | parameters.defaults_from(loaded.generation_defaults)
         except InvalidParameterError as error:
             raise ModelFormatError(f"generation_config.json: {error}", code="generation_config") from error
-        if sources is not None:
-            self._defaults.setdefault("max_tokens", ANSWER_LEN)
         eos_ids = tuple(dict.fromkeys((*loaded.eos_token_ids, *self._extra_eos_ids())))
         self._engine = Engine(
             self._runner,

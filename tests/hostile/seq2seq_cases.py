@@ -41,6 +41,7 @@ def encoder_decoders() -> Iterator[Case]:
     yield _case("Bart", "classifier without a start", F, value, eos_token_id=2, **heads)
     for key, values in {
         "bad_words_ids": [5, [5], [[]], [[-1]], [["a"]], [[3, 16]]],
+        "sequence_bias": [5, [5], [[[3], 1, 2]], [[[], 1]], [[[16], 1]], [[3, 1]]],
         "suppress_tokens": [5, "no", [-1], [[]], ["a"], [True]],
         "begin_suppress_tokens": [[16], [[3]]],
         "forced_bos_token_id": [16, -1],

@@ -45,7 +45,8 @@ def spec(config: Config) -> ModelSpec:
     """GlmForCausalLM, Glm4ForCausalLM."""
     fourth = config.values["architectures"] == ["Glm4ForCausalLM"]
     size = sizes(config)
-    rotation, limit = rope(config, size, partial=0.5, interleaved=True, rounds_up=True)
+    whole = config.values.get("partial_rotary_factor", 0.5) is None  # as transformers reads null
+    rotation, limit = rope(config, size, partial=1.0 if whole else 0.5, interleaved=True, rounds_up=True)
     layer = layer_of(
         size,
         activation=activation(config),
