@@ -303,7 +303,7 @@ class Scheduler:
         n_free = self._limits.max_num_seqs - len(self.running)
         if n_free == 0:  # so no mate waits
             return None
-        searches = {id(row.beams) for row in self.running if row.beams is not None}
+        searches = self._searches()
         first = None
         for row in self.waiting:
             if row.beams is not None and id(row.beams) in searches:
@@ -390,9 +390,13 @@ class Scheduler:
             row.cached_tokens = cached
         return True
 
+    def _searches(self) -> set[int]:
+        """The ids of the beam searches that run."""
+        return {id(row.beams) for row in self.running if row.beams is not None}
+
     def _n_mates_to_come(self, row: Row) -> int:
         """How many beams of its own search and of those that run wait; 0 for one of these."""
-        searches = {id(other.beams) for other in self.running if other.beams is not None}
+        searches = self._searches()
         if id(row.beams) in searches:
             return 0
         if row.beams is not None:
@@ -461,7 +465,7 @@ class Scheduler:
         assert standings == sorted(standings), "waiting is out of order"
         orders = [row.order for row in (*self.running, *self.waiting)]
         assert len(set(orders)) == len(orders), "a row is in two places"
-        searches = {id(row.beams) for row in self.running if row.beams is not None}
+        searches = self._searches()
         n_mates = sum(id(row.beams) in searches for row in self.waiting)
         assert len(self.running) + n_mates <= self._limits.max_num_seqs, "more rows run, or will, than may"
         assert all(
