@@ -184,12 +184,14 @@ def test_a_key_that_has_used_its_tokens_waits_and_the_others_do_not(llm):
 
 def test_a_stream_that_is_left_is_paid_for(llm):
     with running(llm, api_keys=(KEY,), max_tokens_per_minute=2) as server, server.connect() as connection:
-        body = json.dumps({"prompt": "the", "max_tokens": 450, "ignore_eos": True, "stream": True}).encode()
+        body = json.dumps(
+            {"prompt": "the river", "max_tokens": 450, "ignore_eos": True, "stream": True}
+        ).encode()
         head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         head += f"Authorization: {BEARER}\r\nContent-Type: application/json\r\n\r\n"
         connection.sendall(head.encode() + body)
         data = b""
-        while data.count(b"data:") < 3:
+        while b"data:" not in data:  # on a busy machine the first event may hold every token
             part = connection.recv(1 << 16)
             assert part
             data += part
