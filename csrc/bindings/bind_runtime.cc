@@ -381,7 +381,8 @@ void bind_runner(py::module_& module) {
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a, "n_skipped"_a = 0)
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())
       .def("n_allocations", &Runner::n_allocations)
-      .def("n_last_rows", &Runner::n_last_rows);
+      .def("n_last_rows", &Runner::n_last_rows)
+      .def("n_screened", &Runner::n_screened);
 }
 
 }  // namespace

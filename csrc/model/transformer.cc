@@ -403,16 +403,27 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   if (batch.asked && taps) narrow(step);
 }
 
+ops::Activations Transformer::head_input(const ops::Context& context, const TensorView& x,
+                                         State& state) const {
+  if (!spec_.d_embedding) return {x, state.room};
+  const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding}, x.device);
+  linear(context, embedded, {x, state.room}, weights_.embedding_out);
+  return {embedded, state.room};
+}
+
+bool Transformer::likeliest(const ops::Context& context, std::span<int32_t> tokens, const TensorView& logits,
+                            const TensorView& x, State& state) const {
+  const ops::HeadScreen& screen = weights_.head_screen;
+  if (!screen.w.codes || x.device != DeviceKind::cpu) return false;
+  ops::Activations input = head_input(context, x, state);
+  return ops::screened_argmax(context, tokens, input, map_of(logits, weights_.head), screen,
+                              spec_.logit_scale);
+}
+
 void Transformer::head(const ops::Context& context, const TensorView& logits, const TensorView& x,
                        State& state) const {
   TUILI_CHECK(spec_.has_head, "this model has no head: it gives hidden states, not logits");
-  ops::Activations input{x, state.room};
-  if (spec_.d_embedding) {
-    const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding}, x.device);
-    linear(context, embedded, input, weights_.embedding_out);
-    input = {embedded, state.room};
-  }
-  linear(context, logits, input, weights_.head);
+  linear(context, logits, head_input(context, x, state), weights_.head);
   if (spec_.logit_scale != 1) ops::scale(context, logits, spec_.logit_scale);
   if (spec_.logit_softcap > 0) ops::softcap(context, logits, spec_.logit_softcap);
 }

@@ -98,6 +98,11 @@ class Transformer {
   // logits f32 [n_rows, n_vocab] of final hidden rows x f32 [n_rows, d_model].
   void head(const ops::Context& context, const TensorView& logits, const TensorView& x, State& state) const;
 
+  // The likeliest token of each of those rows, from what of the head its screen leaves; `logits` is room to
+  // work in. False where all logits must be looked at.
+  bool likeliest(const ops::Context& context, std::span<int32_t> tokens, const TensorView& logits,
+                 const TensorView& x, State& state) const;
+
   // out f32 [n_rows, n_out] of the task head for x f32 [n_rows, d_model]; inner f32 [n_rows, d_inner] is room
   // to work in.
   void task_head(const ops::Context& context, const TensorView& out, const TensorView& x,
@@ -122,6 +127,7 @@ class Transformer {
   void latent_keys(const Step& step, int64_t i) const;
   void attend_distances(const Step& step, int64_t i, const TensorView& out, const TensorView& q) const;
   ops::AttentionSpec attention_of(int64_t i) const;
+  ops::Activations head_input(const ops::Context& context, const TensorView& x, State& state) const;
   void qk_norm(const Step& step, const LayerSpec& spec, const TensorView& x, const float* gain,
                const std::vector<NormWeights>& heads) const;
   void gather_taps(const Step& step) const;

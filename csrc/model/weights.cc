@@ -331,6 +331,19 @@ void ModelBuilder::finish_part(ModelSpec& spec, ModelWeights& weights) {
   }
 }
 
+// A greedy step reads the head's screen and little of the head.
+void ModelBuilder::screen_head() {
+  const ModelSpec& spec = model_.spec;
+  const Linear& head = model_.weights.head;
+  if (spec.kind != ModelKind::decoder || !spec.has_head || spec.logit_softcap > 0 || !(spec.logit_scale > 0))
+    return;
+  const int64_t bytes = ops::screen_bytes(head.w);
+  if (bytes == 0) return;
+  const ops::Context context{.pool = &ThreadPool::shared(), .n_threads = num_threads_};
+  model_.weights.head_screen = ops::make_screen(context, head.w, head.bias, take(bytes));
+  model_.weight_bytes += bytes;
+}
+
 Model ModelBuilder::finish() {
   TUILI_CHECK(!slots_.empty(), "this builder has already built its model");
   std::string missing;
@@ -341,6 +354,7 @@ Model ModelBuilder::finish() {
                    n_missing > 8 ? ", …" : "");
   if (!borrows_) fold_distances();  // a device gets what the host has made of them
   finish_part(model_.spec, model_.weights);
+  if (!borrows_) screen_head();
   index_.clear();
   slots_.clear();
   return std::move(model_);

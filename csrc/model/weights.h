@@ -81,7 +81,8 @@ struct ModelWeights {
   std::vector<const float*> bias_tables;  // per position bias: [n_buckets, n_heads], or null
   std::vector<const float*> bias_values;  // per position bias: the spec's values, where the model is
   std::vector<LayerWeights> layers;
-  Linear head;  // [n_vocab, d_model or d_embedding]
+  Linear head;                  // [n_vocab, d_model or d_embedding]
+  ops::HeadScreen head_screen;  // of a float head on the CPU
   TaskHeadWeights task_head;
   std::vector<ModelWeights> encoder;  // as in the spec
 };
@@ -171,6 +172,7 @@ class ModelBuilder {
   void expect_linear(const std::string& name, int64_t n, int64_t k, bool bias, Linear& target);
   void expect_norm(const std::string& name, int64_t width, NormWeights& target);
   static std::vector<int64_t> shape_of(const Slot& slot);
+  void screen_head();
   void fold_distances();
   void fold_heads(const ops::Context& context, const Linear& map, const TensorView& table,
                   const LayerSpec& layer, std::vector<PackedMatrix>& heads);

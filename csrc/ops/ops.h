@@ -415,6 +415,34 @@ void draw(const Context& context, const TensorView& tokens, const TensorView& lo
 void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
                     const Draw* draws);
 
+// What spares a float head [n, k] when only the likeliest token is wanted: a copy in int8, which says what is
+// far from being the largest, and how far its products can be from the head's own, per panel. An input x
+// whose codes are δ apart from it (norms are Euclidean) has products within |x| · apart + δ · norm +
+// bias_slack.
+struct HeadScreen {
+  PackedMatrix w;                // q8_0 [n, k]; without codes there is no screen
+  const float* apart = nullptr;  // [n_panels]
+  const float* norm = nullptr;   // [n_panels]
+  float most_norm = 0;           // of all panels
+  float bias_slack = 0;
+};
+
+// Heads with fewer outputs are read fast enough.
+inline constexpr int64_t kLeastScreened = 4096;
+
+// Bytes that make_screen writes for a head; 0 if it has no screen.
+int64_t screen_bytes(const PackedMatrix& head);
+
+// The screen of a head in `memory`, aligned as Buffer's; none if a weight or bias is NaN or infinite (a bias
+// may be -Inf), or beyond what q8_0 holds.
+HeadScreen make_screen(const Context& context, const PackedMatrix& head, const float* bias, uint8_t* memory);
+
+// tokens[row] = the first maximum of head.y[row] · factor, factor > 0, if head.y were the head's product of
+// x: the same token, bit for bit, from the few panels that may have it. head.y is room to work in. False
+// where that spares too little, or where logits may not be finite: then tokens are undefined.
+bool screened_argmax(const Context& context, std::span<int32_t> tokens, Activations& x, const LinearMap& head,
+                     const HeadScreen& screen, float factor);
+
 // y[i] = exp(x[i] - shift)
 void exp_shifted(const Context& context, float* y, const float* x, float shift, int64_t n);
 

@@ -425,6 +425,13 @@ void Runner::copy_block(std::span<const BlockCopy> copies) {
 
 // ---- logits
 
+// What the choice of a token after the first n_known may look at.
+Past Runner::past_of(const Sequence& s, int64_t n_known) {
+  const std::span<const int32_t> history(s.tokens.data(), static_cast<size_t>(n_known));
+  const auto source = s.source.empty() ? history.first(s.n_prompt) : std::span<const int32_t>(s.source);
+  return {history, s.n_prompt, source, s.allowed};
+}
+
 // Lists the rows whose logits somebody wants, and drops what a step that failed had collected.
 void Runner::plan_logits(std::span<const StepRequest> requests) {
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -453,6 +460,7 @@ void Runner::run_logits(std::span<const StepRequest> requests) {
     const auto rows = all.subspan(begin, std::min(all.size() - begin, static_cast<size_t>(logits_.rows())));
     const auto n_rows = static_cast<int64_t>(rows.size());
     const TensorView hidden = state_.hidden.slice(static_cast<int64_t>(begin), n_rows);
+    if (choose_likeliest(requests, rows, hidden)) continue;
     transformer_.head(context_, logits_.slice(0, n_rows), hidden, state_);
     if (staging_ && draw_on_device(requests, rows)) continue;
     const TensorView logits = on_host(logits_.slice(0, n_rows), arrived_.data());
@@ -462,6 +470,26 @@ void Runner::run_logits(std::span<const StepRequest> requests) {
     }
     sample_rows(requests, rows, logits.f32());
   }
+}
+
+// Chooses for all of the rows at once if each takes the likeliest token, and nothing forbids that.
+bool Runner::choose_likeliest(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
+                              const TensorView& hidden) {
+  const auto takes_likeliest = [&](const LogitRow& row) {
+    const Sequence& s = *requests[row.request].sequence;
+    return row.sample >= 0 && !s.deferred && !s.collect.anything() &&
+           tuili::takes_likeliest(s.sampling, positions_[row.row] + 1 - s.n_prompt);
+  };
+  if (!std::ranges::all_of(rows, takes_likeliest)) return false;
+  const std::span<int32_t> tokens(drawn_.data() + rows[0].sample, rows.size());
+  if (!transformer_.likeliest(context_, tokens, logits_.slice(0, hidden.rows()), hidden, state_))
+    return false;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Sequence& s = *requests[rows[i].request].sequence;
+    if (!samplers_[0].permits(tokens[i], s.sampling, past_of(s, positions_[rows[i].row] + 1))) return false;
+  }
+  n_screened_ += hidden.rows();
+  return true;
 }
 
 void Runner::collect_row(Sequence& sequence, int64_t position, const float* logits) {
@@ -482,22 +510,18 @@ void Runner::sample_rows(std::span<const StepRequest> requests, std::span<const 
       if (rows[i].sample < 0) continue;
       Sequence& s = *requests[rows[i].request].sequence;
       const float* row = logits + i * n_vocab;
-      // As one token at a time would see it: the tokens up to this row.
-      const auto n_known = static_cast<size_t>(positions_[rows[i].row]) + 1;
       if (s.deferred)
         defer(samplers_[part], s, row, rows[i].sample);
-      else
-        choose(samplers_[part], s, {s.tokens.data(), n_known}, row, row, rows[i].sample);
+      else  // as one token at a time would see it: the tokens up to this row
+        choose(samplers_[part], s, past_of(s, positions_[rows[i].row] + 1), row, row, rows[i].sample);
     }
   });
 }
 
-// Draws what goes on after `history`, with its log-probabilities under own_logits, as entry `sample`; a beam
+// Draws what goes on after `past`, with its log-probabilities under own_logits, as entry `sample`; a beam
 // gets candidates.
-void Runner::choose(Sampler& sampler, Sequence& s, std::span<const int32_t> history, const float* logits,
+void Runner::choose(Sampler& sampler, Sequence& s, const Past& past, const float* logits,
                     const float* own_logits, int64_t sample) {
-  const auto source = s.source.empty() ? history.first(s.n_prompt) : std::span<const int32_t>(s.source);
-  const Past past{history, s.n_prompt, source, s.allowed};
   if (s.sampling.n_candidates > 0) {
     drawn_[sample] = s.deferred ? sampler.rank(context_, &s.candidates, own_logits, logits, s.sampling, past)
                                 : sampler.rank(context_, &s.candidates, logits, s.sampling, past);
@@ -532,7 +556,7 @@ const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
   check_choice(s);
   drawn_.push_back(kNotANumber);
   drawn_logprobs_.emplace_back();
-  choose(samplers_[0], s, s.tokens, logits.data(), s.next_logits.data(), 0);
+  choose(samplers_[0], s, past_of(s, n_tokens), logits.data(), s.next_logits.data(), 0);
   s.next_logits.clear();
   s.logprobs.clear();
   keep_drawn(s, 0);

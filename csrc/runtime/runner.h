@@ -103,6 +103,8 @@ class Runner {
   // Rows given to the MLP of the last layer so far: those that somebody asked for. Replayed graphs do not
   // count.
   int64_t n_last_rows() const { return state_.n_last_rows; }
+  // Tokens chosen so far without computing all logits: see ops::HeadScreen.
+  int64_t n_screened() const { return n_screened_; }
   const ModelSpec& spec() const { return model_.spec; }
 
  private:
@@ -169,10 +171,13 @@ class Runner {
   void collect_hidden(Sequence& sequence, const ops::SequenceRows& rows);
   void plan_logits(std::span<const StepRequest> requests);
   void run_logits(std::span<const StepRequest> requests);
+  bool choose_likeliest(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
+                        const TensorView& hidden);
   void collect_row(Sequence& sequence, int64_t position, const float* logits);
   void sample_rows(std::span<const StepRequest> requests, std::span<const LogitRow> rows,
                    const float* logits);
-  void choose(Sampler& sampler, Sequence& sequence, std::span<const int32_t> history, const float* logits,
+  static Past past_of(const Sequence& sequence, int64_t n_known);
+  void choose(Sampler& sampler, Sequence& sequence, const Past& past, const float* logits,
               const float* own_logits, int64_t sample);
   void defer(const Sampler& sampler, Sequence& sequence, const float* logits, int64_t sample);
 
@@ -226,6 +231,7 @@ class Runner {
   Taps taps_;
 
   int64_t n_allocations_ = 0;
+  int64_t n_screened_ = 0;
   std::atomic<bool> interrupted_{false};
 };
 

@@ -120,6 +120,11 @@ bool reads_history(const SamplingParams& params) {
          params.no_repeat_ngram_size > 0 || params.source_ngram_size > 0;
 }
 
+bool takes_likeliest(const SamplingParams& params, int64_t n_generated) {
+  return (params.temperature == 0 || params.top_k == 1) && params.n_logprobs < 0 &&
+         params.n_candidates == 0 && !reweighs(params, n_generated);
+}
+
 Sampler::Sampler(int64_t n_vocab) : n_vocab_(n_vocab), selection_(n_vocab) {
   const auto carve = [&](Carver carver) {
     ids_ = carver.take<int32_t>(n_vocab);
@@ -222,6 +227,12 @@ void Sampler::collect_bans(const SamplingParams& params, const Past& past) {
 void Sampler::apply_bans(const SamplingParams& params, const Past& past) {
   collect_bans(params, past);
   for (int64_t i = 0; i < n_banned_; ++i) logits_[banned_[i]] = -kInfinity;
+}
+
+bool Sampler::permits(int32_t token, const SamplingParams& params, const Past& past) {
+  if (!past.allowed.empty() && !(past.allowed[token / 32] >> token % 32 & 1)) return false;
+  collect_bans(params, past);
+  return marked_[token] != mark_;
 }
 
 // By |logit|, so that those below 0 grow, too; as transformers does it.

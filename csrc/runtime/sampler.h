@@ -27,6 +27,9 @@ bool reads_history(const SamplingParams& params);
 // top_p and min_p at most, and nothing else is asked.
 bool draws_plainly(const SamplingParams& params, int64_t n_vocab);
 
+// Whether the choice is the likeliest token, if that is not forbidden: Sampler::permits.
+bool takes_likeliest(const SamplingParams& params, int64_t n_generated);
+
 // What a choice may look at.
 struct Past {
   std::span<const int32_t> tokens;  // prompt, then generated
@@ -48,6 +51,9 @@ class Sampler {
   // one is chosen.
   int32_t sample(const ops::Context& context, const float* logits, const SamplingParams& params,
                  const Past& past);
+
+  // Whether nothing forbids the token.
+  bool permits(int32_t token, const SamplingParams& params, const Past& past);
 
   // What a beam goes on with, as transformers ranks it: log-probabilities are changed as `sample` changes
   // logits up to the forced tokens, and normalized again only if asked for. A forced token's is 0. own,

@@ -757,6 +757,9 @@ class Runner:
         """Heap allocations made inside steps since construction (a test wants 0 after warm-up)."""
     def n_last_rows(self) -> int:
         """Rows that went through the last layer's MLP since construction: those that somebody asked for."""
+    def n_screened(self) -> int:
+        """Tokens chosen since construction without all logits: greedy ones of float heads with at least 4096
+        outputs, on the CPU."""
 
 class PackedWeight:
     """One packed matrix, for single ops."""

@@ -1,0 +1,217 @@
+// The likeliest token of a float head without reading most of it.
+//
+// Products with an int8 copy come with a bound of their distance from the head's own. Only panels whose
+// products may reach the largest lower bound are multiplied exactly; the largest of those is the largest of
+// all. The bound is Cauchy and Schwarz's: |x·w - x̂·ŵ| <= |x| |w - ŵ| + |x - x̂| |ŵ|, and what the sums round.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "base/memory.h"
+#include "ops/checks.h"
+#include "ops/ops.h"
+
+namespace tuili::ops {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int64_t kBlockBytes = 34;         // of q8_0: d, 32 codes
+constexpr double kUnit = 0x1p-24;           // relative error of one rounded operation
+constexpr double kCodeError = 0.52;         // of x in units of d: half a code, and what quantize_rows rounds
+constexpr double kMostReach = 1e30;         // a logit that may be larger is left to those who look for NaN
+constexpr int64_t kMostPanelsDivisor = 16;  // more panels than a sixteenth: all of them are read at once
+constexpr float kTies = 0x1p-20f;           // relative: what a factor may round to the same value
+
+// The smallest half that is not below x > 0: its bits. Beyond 65504 infinity.
+uint16_t half_above(float x) {
+  if (x < 0x1p-14f) return static_cast<uint16_t>(std::ceil(x * 0x1p24f));
+  const uint32_t bits = std::bit_cast<uint32_t>(x) + 0x1FFF;
+  return bits >= 0x47800000u ? 0x7C00 : static_cast<uint16_t>((bits - 0x38000000u) >> 13);
+}
+
+float value_of(uint16_t half) {
+  return half < 0x0400 ? static_cast<float>(half) * 0x1p-24f
+                       : std::bit_cast<float>((uint32_t{half} << 13) + 0x38000000u);
+}
+
+struct Norms {
+  double weights = 0, codes = 0, apart = 0;  // sums of squares
+};
+
+// 32 weights, `stride` apart, as a block of q8_0; adds to the norms.
+void quantize_block(const float* x, int64_t stride, uint8_t* block, Norms& norms) {
+  float amax = 0;
+  for (int64_t i = 0; i < kGroup; ++i) amax = std::max(amax, std::fabs(x[i * stride]));
+  const uint16_t half = amax > 0 ? half_above(amax / 127) : 0;
+  const float d = value_of(half);
+  block[0] = static_cast<uint8_t>(half & 255);
+  block[1] = static_cast<uint8_t>(half >> 8);
+  for (int64_t i = 0; i < kGroup; ++i) {
+    const float code = d > 0 ? std::nearbyint(x[i * stride] / d) : 0;
+    block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(code));
+    const double value = x[i * stride], copy = double{d} * code;
+    norms.weights += value * value;
+    norms.codes += copy * copy;
+    norms.apart += (value - copy) * (value - copy);
+  }
+}
+
+// A panel's rows as blocks of q8_0, and its bounds. False if there is a weight that q8_0 cannot stand for.
+bool screen_panel(const PackedMatrix& head, int64_t panel, const float* weights, uint8_t* rows, float* apart,
+                  float* norm) {
+  for (int64_t i = 0; i < head.k * kPanel; ++i)
+    if (!(std::fabs(weights[i]) < 8e6f)) return false;  // d below 65504
+  const double rounding = 2 * static_cast<double>(head.k + 16) * kUnit;
+  const int64_t row_size = head.k / kGroup * kBlockBytes;
+  double most_apart = 0, most_norm = 0;
+  for (int64_t j = 0; j < std::min(kPanel, head.n - panel * kPanel); ++j) {
+    Norms norms;
+    for (int64_t group = 0; group < head.k / kGroup; ++group)
+      quantize_block(weights + group * kGroup * kPanel + j, kPanel,
+                     rows + (panel * kPanel + j) * row_size + group * kBlockBytes, norms);
+    const double codes = std::sqrt(norms.codes);
+    most_apart = std::max(most_apart, std::sqrt(norms.apart) + rounding * (std::sqrt(norms.weights) + codes));
+    most_norm = std::max(most_norm, codes * (1 + rounding));
+  }
+  *apart = static_cast<float>(most_apart * (1 + 1e-6));
+  *norm = static_cast<float>(most_norm * (1 + 1e-6));
+  return true;
+}
+
+// Largest |b| that is finite; infinity if one is NaN or +Inf.
+float largest_bias(const float* bias, int64_t n) {
+  float most = 0;
+  for (int64_t i = 0; bias && i < n; ++i) {
+    if (bias[i] == -kInfinity) continue;
+    if (!(bias[i] < kInfinity)) return kInfinity;
+    most = std::max(most, std::fabs(bias[i]));
+  }
+  return most;
+}
+
+// How far products of a row may be from what the copy gives, but for the panel.
+struct Reach {
+  double x = 0, rounding = 0;  // norms of the row, and of the difference to its codes
+};
+
+Reach reach_of(const TensorView& x, const QuantizedRows& quantized, int64_t row) {
+  double squares = 0, rounding = 0;
+  const float* values = x.f32_row(row);
+  for (int64_t i = 0; i < x.size(1); ++i) squares += double{values[i]} * values[i];
+  for (int64_t group = 0; group < quantized.n_groups; ++group) {
+    const double apart = kCodeError * quantized.scale[quantized.place(row, group)];
+    rounding += kGroup * apart * apart;
+  }
+  return {std::sqrt(squares), std::sqrt(rounding) + 0x1p-90};
+}
+
+// The panel's bound, of a screen and a row.
+float bound_of(const HeadScreen& screen, const Reach& reach, int64_t panel) {
+  return static_cast<float>((reach.x * screen.apart[panel] + reach.rounding * screen.norm[panel]) *
+                            (1 + 1e-6)) +
+         screen.bias_slack;
+}
+
+// The largest that a logit is at least.
+float largest_certain(const float* logits, int64_t n, const HeadScreen& screen, const Reach& reach) {
+  float lanes[kPanel];
+  std::fill_n(lanes, kPanel, -kInfinity);
+  for (int64_t begin = 0; begin < n; begin += kPanel) {
+    const float bound = bound_of(screen, reach, begin / kPanel);
+    const int64_t width = std::min(kPanel, n - begin);
+    for (int64_t j = 0; j < width; ++j) {
+      const float least = logits[begin + j] - bound;
+      lanes[j] = least > lanes[j] ? least : lanes[j];
+    }
+  }
+  return *std::max_element(lanes, lanes + kPanel);
+}
+
+bool reaches(const float* logits, int64_t width, float limit) {
+  uint32_t any = 0;
+  for (int64_t j = 0; j < width; ++j) any |= logits[j] >= limit ? 1u : 0u;
+  return any != 0;
+}
+
+// The first maximum among the panels that may have it; -1 if those are too many.
+int32_t argmax_of_few(const Context& context, const cpu::GemmArgs& row, const HeadScreen& screen,
+                      const Reach& reach, float factor) {
+  const int64_t n = row.w.n;
+  const float certain = largest_certain(row.y, n, screen, reach);
+  if (!(certain > -kInfinity)) return -1;
+  const float limit = certain - std::fabs(certain) * kTies - 1e-30f;
+  int64_t n_left = row.w.n_panels() / kMostPanelsDivisor;
+  float best = -kInfinity;
+  int32_t at = -1;
+  for (int64_t begin = 0; begin < n; begin += kPanel) {
+    const int64_t panel = begin / kPanel, width = std::min(kPanel, n - begin);
+    if (!reaches(row.y + begin, width, limit - bound_of(screen, reach, panel))) continue;
+    if (n_left-- == 0) return -1;
+    context.kernels->gemm_float(row, {panel, panel + 1});
+    for (int64_t j = begin; j < begin + width; ++j) {
+      const float logit = row.y[j] * factor;
+      if (!(logit > best)) continue;
+      best = logit;
+      at = static_cast<int32_t>(j);
+    }
+  }
+  return at;
+}
+
+}  // namespace
+
+int64_t screen_bytes(const PackedMatrix& head) {
+  if (!is_float(head.format) || head.n < kLeastScreened || head.k % kGroup != 0) return 0;
+  return align_up(packed_bytes(Format::q8_0, head.n, head.k)) + 2 * align_up(head.n_panels() * 4);
+}
+
+HeadScreen make_screen(const Context& context, const PackedMatrix& head, const float* bias, uint8_t* memory) {
+  TUILI_EXPECT(screen_bytes(head) > 0, "make_screen: a head of ", head.n, " x ", head.k);
+  const float most_bias = largest_bias(bias, head.n);
+  if (most_bias == kInfinity) return {};
+  const int64_t copy_bytes = align_up(packed_bytes(Format::q8_0, head.n, head.k)), n_panels = head.n_panels();
+  auto* const apart = reinterpret_cast<float*>(memory + copy_bytes);
+  auto* const norm = reinterpret_cast<float*>(memory + copy_bytes + align_up(n_panels * 4));
+  const Buffer rows(head.n * row_bytes(Format::q8_0, head.k));
+  const int64_t panel_bytes = head.k * kPanel * info_of(head.format).block_bytes;
+  const int n_threads = context.threads_for(head.n * head.k, 1 << 16);
+  std::vector<uint8_t> fits(n_panels);
+  context.pool->parallel_for(n_panels, n_threads, [&](int64_t begin, int64_t end, int) {
+    const Buffer weights(head.k * kPanel * 4);
+    auto* const values = reinterpret_cast<float*>(weights.data());
+    for (int64_t panel = begin; panel < end; ++panel) {
+      to_float32(values, head.format, head.codes + panel * panel_bytes, head.k * kPanel);
+      fits[panel] = screen_panel(head, panel, values, rows.data(), apart + panel, norm + panel);
+    }
+  });
+  if (!std::ranges::all_of(fits, [](uint8_t fit) { return fit != 0; })) return {};
+  return {.w = pack(context, Format::q8_0, head.n, head.k, rows.data(), memory),
+          .apart = apart,
+          .norm = norm,
+          .most_norm = *std::max_element(norm, norm + n_panels),
+          .bias_slack = most_bias * 0x1p-21f};
+}
+
+bool screened_argmax(const Context& context, std::span<int32_t> tokens, Activations& x, const LinearMap& head,
+                     const HeadScreen& screen, float factor) {
+  TUILI_EXPECT(static_cast<int64_t>(tokens.size()) == x.x.rows() && screen.w.n == head.w->n && factor > 0,
+               "screened_argmax: ", tokens.size(), " tokens of ", x.x);
+  const LinearMap copy{head.y, &screen.w, head.bias};
+  gemm(context, x, {&copy, 1}, Compute::automatic);
+  context.pool->parallel_for(x.x.rows(), context.n_threads, [&](int64_t begin, int64_t end, int part) {
+    for (int64_t row = begin; row < end; ++row) {
+      const Reach reach = reach_of(x.x, x.room.quantized, row);
+      tokens[row] = -1;
+      if (!((reach.x + reach.rounding) * screen.most_norm < kMostReach)) continue;
+      const cpu::GemmArgs args{head.y.f32_row(row),     head.y.row_stride, x.x.f32_row(row), x.x.row_stride,
+                               x.room.quantized,        *head.w,           head.bias,        1,
+                               context.scratch_of(part)};
+      tokens[row] = argmax_of_few(context, args, screen, reach, factor);
+    }
+  });
+  return std::ranges::all_of(tokens, [](int32_t token) { return token >= 0; });
+}
+
+}  // namespace tuili::ops
