@@ -62,6 +62,30 @@ FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<
   return y;
 }
 
+// The tokens, or nothing where all logits must be looked at.
+std::optional<std::vector<int32_t>> screened_argmax(const FloatArray& x, const PackedWeight& w,
+                                                    const std::optional<FloatArray>& bias, float factor,
+                                                    const Isa& isa, int num_threads) {
+  check_dims(x, "x", 2);
+  TUILI_CHECK(x.shape(1) == w.matrix.k, "x has rows of ", x.shape(1), "; w has rows of ", w.matrix.k);
+  TUILI_CHECK(factor > 0, "factor is ", factor, "; it must be > 0");
+  if (bias) check_length(*bias, "bias", w.matrix.n);
+  const int64_t bytes = ops::screen_bytes(w.matrix);
+  TUILI_CHECK(bytes > 0, "w has no screen: it is ", info_of(w.matrix.format).name, " [", w.matrix.n, ", ",
+              w.matrix.k, "]");
+  FloatArray logits({x.shape(0), static_cast<py::ssize_t>(w.matrix.n)});
+  const Buffer memory(bytes);
+  const OneCall call(isa, num_threads);
+  Input input(x, w.matrix.k);
+  const ops::LinearMap head{view_of(logits), &w.matrix, bias ? bias->data() : nullptr};
+  std::vector<int32_t> tokens(x.shape(0));
+  const py::gil_scoped_release release;
+  const ops::HeadScreen screen = ops::make_screen(call.context, w.matrix, head.bias, memory.data());
+  if (!screen.w.codes || !ops::screened_argmax(call.context, tokens, input.activations, head, screen, factor))
+    return std::nullopt;
+  return tokens;
+}
+
 // The rows of the result in order, for tests.
 py::tuple quantize_rows(const FloatArray& x, bool keep_outliers, const Isa& isa) {
   check_dims(x, "x", 2);
@@ -357,6 +381,8 @@ py::tuple logprobs(const FloatArray& logits, int64_t token, int64_t n_best) {
 }
 
 void bind_linear(py::module_& ops) {
+  ops.def("screened_argmax", &screened_argmax, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(),
+          "factor"_a = 1.0f, "isa"_a = py::none(), "num_threads"_a = 1);
   ops.def("gemm", &gemm, "x"_a, "w"_a, "bias"_a = py::none(), py::kw_only(), "compute"_a = "auto",
           "isa"_a = py::none(), "num_threads"_a = 1);
   ops.def("quantize_rows", &quantize_rows, "x"_a, py::kw_only(), "keep_outliers"_a = true,

@@ -20,9 +20,10 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kBlockBytes = 34;         // of q8_0: d, 32 codes
 constexpr double kUnit = 0x1p-24;           // relative error of one rounded operation
 constexpr double kCodeError = 0.52;         // of x in units of d: half a code, and what quantize_rows rounds
+constexpr double kNormError = 1e-5;         // relative: of sums of 32 squares in float
+constexpr float kMostWeight = 8e6f;         // whose scale is below the largest half
 constexpr double kMostReach = 1e30;         // a logit that may be larger is left to those who look for NaN
 constexpr int64_t kMostPanelsDivisor = 16;  // more panels than a sixteenth: all of them are read at once
-constexpr float kTies = 0x1p-20f;           // relative: what a factor may round to the same value
 
 // The smallest half that is not below x > 0: its bits. Beyond 65504 infinity.
 uint16_t half_above(float x) {
@@ -36,47 +37,75 @@ float value_of(uint16_t half) {
                        : std::bit_cast<float>((uint32_t{half} << 13) + 0x38000000u);
 }
 
+using Lanes = float[kPanel];  // one value per row of a panel
+
 struct Norms {
-  double weights = 0, codes = 0, apart = 0;  // sums of squares
+  double weights[kPanel] = {}, codes[kPanel] = {}, apart[kPanel] = {};  // sums of squares
 };
 
-// 32 weights, `stride` apart, as a block of q8_0; adds to the norms.
-void quantize_block(const float* x, int64_t stride, uint8_t* block, Norms& norms) {
-  float amax = 0;
-  for (int64_t i = 0; i < kGroup; ++i) amax = std::max(amax, std::fabs(x[i * stride]));
-  const uint16_t half = amax > 0 ? half_above(amax / 127) : 0;
-  const float d = value_of(half);
-  block[0] = static_cast<uint8_t>(half & 255);
-  block[1] = static_cast<uint8_t>(half >> 8);
+// To the nearest whole number, |x| < 2^22; a compiler makes vectors of it.
+float rounded(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
+
+// 32 weights of each row of a panel, [32][16], as blocks of q8_0 that are row_size bytes apart; adds to the
+// norms.
+void quantize_group(const float* x, uint8_t* blocks, int64_t row_size, Norms& norms) {
+  Lanes amax = {}, d, inverse, weights = {}, codes = {}, apart = {};
+  for (int64_t i = 0; i < kGroup; ++i)
+    for (int64_t j = 0; j < kPanel; ++j) {
+      const float size = std::fabs(x[i * kPanel + j]);
+      amax[j] = size > amax[j] ? size : amax[j];
+    }
+  for (int64_t j = 0; j < kPanel; ++j) {
+    const uint16_t half = half_above(amax[j] / 127);
+    d[j] = value_of(half);
+    inverse[j] = half ? 1 / d[j] : 0;
+    blocks[j * row_size] = static_cast<uint8_t>(half & 255);
+    blocks[j * row_size + 1] = static_cast<uint8_t>(half >> 8);
+  }
   for (int64_t i = 0; i < kGroup; ++i) {
-    const float code = d > 0 ? std::nearbyint(x[i * stride] / d) : 0;
-    block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(code));
-    const double value = x[i * stride], copy = double{d} * code;
-    norms.weights += value * value;
-    norms.codes += copy * copy;
-    norms.apart += (value - copy) * (value - copy);
+    Lanes code;
+    for (int64_t j = 0; j < kPanel; ++j) {
+      const float value = x[i * kPanel + j];
+      code[j] = rounded(value * inverse[j]);
+      const float copy = d[j] * code[j], rest = value - copy;
+      weights[j] += value * value;
+      codes[j] += copy * copy;
+      apart[j] += rest * rest;
+    }
+    for (int64_t j = 0; j < kPanel; ++j)
+      blocks[j * row_size + 2 + i] = static_cast<uint8_t>(static_cast<int8_t>(code[j]));
+  }
+  for (int64_t j = 0; j < kPanel; ++j) {
+    norms.weights[j] += weights[j];
+    norms.codes[j] += codes[j];
+    norms.apart[j] += apart[j];
   }
 }
 
 // A panel's rows as blocks of q8_0, and its bounds. False if there is a weight that q8_0 cannot stand for.
+// `rows` has room for whole panels.
 bool screen_panel(const PackedMatrix& head, int64_t panel, const float* weights, uint8_t* rows, float* apart,
                   float* norm) {
-  for (int64_t i = 0; i < head.k * kPanel; ++i)
-    if (!(std::fabs(weights[i]) < 8e6f)) return false;  // d below 65504
-  const double rounding = 2 * static_cast<double>(head.k + 16) * kUnit;
+  uint32_t n_unfit = 0;
+  for (int64_t i = 0; i < head.k * kPanel; ++i) n_unfit += std::fabs(weights[i]) < kMostWeight ? 0u : 1u;
+  if (n_unfit > 0) return false;
   const int64_t row_size = head.k / kGroup * kBlockBytes;
+  Norms norms;
+  for (int64_t group = 0; group < head.k / kGroup; ++group)
+    quantize_group(weights + group * kGroup * kPanel, rows + panel * kPanel * row_size + group * kBlockBytes,
+                   row_size, norms);
+  // Twice what the sums round at most: the other half is several units of a logit's last place, so that a
+  // factor does not make it equal to one that was left out.
+  const double rounding = 2 * static_cast<double>(head.k + 16) * kUnit;
   double most_apart = 0, most_norm = 0;
-  for (int64_t j = 0; j < std::min(kPanel, head.n - panel * kPanel); ++j) {
-    Norms norms;
-    for (int64_t group = 0; group < head.k / kGroup; ++group)
-      quantize_block(weights + group * kGroup * kPanel + j, kPanel,
-                     rows + (panel * kPanel + j) * row_size + group * kBlockBytes, norms);
-    const double codes = std::sqrt(norms.codes);
-    most_apart = std::max(most_apart, std::sqrt(norms.apart) + rounding * (std::sqrt(norms.weights) + codes));
+  for (int64_t j = 0; j < kPanel; ++j) {  // rows past n are zero
+    const double codes = std::sqrt(norms.codes[j]);
+    most_apart =
+        std::max(most_apart, std::sqrt(norms.apart[j]) + rounding * (std::sqrt(norms.weights[j]) + codes));
     most_norm = std::max(most_norm, codes * (1 + rounding));
   }
-  *apart = static_cast<float>(most_apart * (1 + 1e-6));
-  *norm = static_cast<float>(most_norm * (1 + 1e-6));
+  *apart = static_cast<float>(most_apart * (1 + kNormError));
+  *norm = static_cast<float>(most_norm * (1 + kNormError));
   return true;
 }
 
@@ -141,13 +170,12 @@ int32_t argmax_of_few(const Context& context, const cpu::GemmArgs& row, const He
   const int64_t n = row.w.n;
   const float certain = largest_certain(row.y, n, screen, reach);
   if (!(certain > -kInfinity)) return -1;
-  const float limit = certain - std::fabs(certain) * kTies - 1e-30f;
   int64_t n_left = row.w.n_panels() / kMostPanelsDivisor;
   float best = -kInfinity;
   int32_t at = -1;
   for (int64_t begin = 0; begin < n; begin += kPanel) {
     const int64_t panel = begin / kPanel, width = std::min(kPanel, n - begin);
-    if (!reaches(row.y + begin, width, limit - bound_of(screen, reach, panel))) continue;
+    if (!reaches(row.y + begin, width, certain - bound_of(screen, reach, panel))) continue;
     if (n_left-- == 0) return -1;
     context.kernels->gemm_float(row, {panel, panel + 1});
     for (int64_t j = begin; j < begin + width; ++j) {
@@ -174,7 +202,7 @@ HeadScreen make_screen(const Context& context, const PackedMatrix& head, const f
   const int64_t copy_bytes = align_up(packed_bytes(Format::q8_0, head.n, head.k)), n_panels = head.n_panels();
   auto* const apart = reinterpret_cast<float*>(memory + copy_bytes);
   auto* const norm = reinterpret_cast<float*>(memory + copy_bytes + align_up(n_panels * 4));
-  const Buffer rows(head.n * row_bytes(Format::q8_0, head.k));
+  const Buffer rows(n_panels * kPanel * row_bytes(Format::q8_0, head.k));
   const int64_t panel_bytes = head.k * kPanel * info_of(head.format).block_bytes;
   const int n_threads = context.threads_for(head.n * head.k, 1 << 16);
   std::vector<uint8_t> fits(n_panels);

@@ -786,6 +786,18 @@ class ops:
         """x [m, k] -> [m, n]. "auto": integer dot products when w is quantized, "int8": the same without
         second bytes for outliers."""
     @staticmethod
+    def screened_argmax(
+        x: f32,
+        w: PackedWeight,
+        bias: f32 | None = None,
+        *,
+        factor: float = 1.0,
+        isa: str | None = None,
+        num_threads: int = 1,
+    ) -> list[int] | None:
+        """The first maximum of each row of gemm(x, w, bias) · factor, w in a float format with at least 4096
+        rows of a multiple of 32, from an int8 copy and a few of its rows; None if all must be looked at."""
+    @staticmethod
     def quantize_rows(
         x: f32, *, keep_outliers: bool = True, isa: str | None = None
     ) -> tuple[i32, f32, i32, f32, i32]:
