@@ -335,7 +335,7 @@ void ModelBuilder::finish_part(ModelSpec& spec, ModelWeights& weights) {
 void ModelBuilder::screen_head() {
   const ModelSpec& spec = model_.spec;
   const Linear& head = model_.weights.head;
-  if (spec.kind != ModelKind::decoder || !spec.has_head || spec.logit_softcap > 0 || !(spec.logit_scale > 0))
+  if (spec.kind == ModelKind::encoder || !spec.has_head || spec.logit_softcap > 0 || !(spec.logit_scale > 0))
     return;
   const int64_t bytes = ops::screen_bytes(head.w);
   if (bytes == 0) return;
