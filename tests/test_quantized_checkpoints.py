@@ -137,6 +137,25 @@ def test_a_part_of_the_rows_is_that_part(tmp_path: Path) -> None:
         assert (part.reshape(-1, size) == whole[first:last]).all()
 
 
+@pytest.mark.parametrize("settings, said", [
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, r"gptq, awq, mxfp4; .*\.dequantize\(\)"),
+    ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "FineGrainedFP8Config.dequantize=True"),
+    ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "CompressedTensorsConfig"),
+    ({"quant_method": "hqq"}, "supported methods: gptq, awq, mxfp4; or load"),
+    ({"quant_method": "gptq", "bits": 3}, "supported bits: 2, 4, 8; or load"),
+    ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "supported: gemm; or load"),
+])  # fmt: skip
+def test_other_methods_are_refused_with_a_way_to_go_on(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder, _ = write_pair(LLAMA, Quantized(), tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": settings}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(U, match=f"{said}.*quantization='int8' or 'int4'") as caught:
+        plan_model(folder)
+    assert caught.value.code == "quantization_config"
+
+
 def test_settings_may_be_in_a_file_of_their_own(tmp_path: Path) -> None:
     for method, file, settings in (
         ("gptq", "quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False, "sym": False}),

@@ -40,6 +40,11 @@ text for: `max_position_embeddings`, and `original_max_position_embeddings` for 
 refused, since keys that are already cached would have to change. `LLM(…, max_model_len=…)` beyond LongRoPE's
 original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors: those that are longer have
 transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
+
+Of models that also see images the decoder is read, and nothing else, with a warning that says so: Gemma3,
+Llava, LlavaNext, LlavaOnevision, VipLlava, Mistral3, InternVL, Idefics3 and SmolVLM with
+ForConditionalGeneration, where `model_type` of `text_config` is llama, mistral, qwen2, qwen3 or gemma3_text.
+It has the bits of the same decoder in a folder of its own (`tests/test_language_part.py`).
 """
 _ENCODERS = """
 ## Encoders and heads

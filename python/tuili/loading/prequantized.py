@@ -12,6 +12,12 @@ _METHODS = ("gptq", "awq", "mxfp4")
 _BITS = {"gptq": (2, 4, 8), "awq": (4,)}
 # Where programs wrote these settings before config.json held them, and whose they are.
 _OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+# How transformers makes floats of what it reads and we do not, for errors.
+_DEQUANTIZED = {
+    "bitsandbytes": "from_pretrained(…).dequantize()",
+    "compressed-tensors": "from_pretrained(…, quantization_config=CompressedTensorsConfig(dequantize=True))",
+    "fp8": "from_pretrained(…, quantization_config=FineGrainedFP8Config(dequantize=True))",
+}
 # Tensors by which such checkpoints scale activations, which nothing here does.
 _SCALED = ".act.scales"
 
@@ -32,7 +38,9 @@ def replace_tensors(checkpoint: Checkpoint, config: Config, folder: str, inside:
             )
         return
     if method not in _METHODS:
-        raise _unsupported(settings, f"supported methods: {', '.join(_METHODS)}")
+        by = _DEQUANTIZED.get(str(method))
+        floats = f"; transformers makes floats of it: {by}, then save_pretrained" if by else ""
+        raise _unsupported(settings, f"supported methods: {', '.join(_METHODS)}{floats}")
     if method == "mxfp4":
         mxfp4.replace_tensors(checkpoint, settings.what)
         return
@@ -70,7 +78,9 @@ def _settings(config: Config, folder: str, inside: str | None) -> tuple[Config |
 
 def _unsupported(settings: Config, why: str) -> ModelUnsupportedError:
     return ModelUnsupportedError(
-        f"{settings.what} {shown(settings.values, 256)} is not supported: {why}", code="quantization_config"
+        f"{settings.what} {shown(settings.values, 256)} is not supported: {why}; or load the model's "
+        "folder of floats with quantization='int8' or 'int4'",
+        code="quantization_config",
     )
 
 

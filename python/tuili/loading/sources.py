@@ -39,6 +39,7 @@ from tuili.loading.foreign_blocks import widen_tensors
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
+from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
 from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.sentence_modules import first_module, read_modules
@@ -144,10 +145,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
     if kind == "StaticEmbedding":
         return _open_static(root, base, strict=strict, inside=inside)
     folder = os.path.join(root, base) if base else root
-    config = read_config(folder, "config.json", inside=inside)
-    if config is None:
-        raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
-    config = with_architecture(config)
+    config, sees_images = _model_config(folder, inside)
     ranking = cross_encoder(root, inside=inside)
     if ranking is not None:
         if ranking.activation is not None:  # else config.json may have one, too
@@ -158,6 +156,8 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
     architecture, module = hf_architecture(config)
     _refuse_pickles_only(folder)
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=strict_paths)
+    if sees_images:
+        take_language_part(checkpoint)
     with checkpoint:
         prequantized.replace_tensors(checkpoint, config, folder, inside)
         if ranking is not None and ranking.words:
@@ -196,6 +196,15 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
             decoder_start_id(generation if seq2seq else None, config, n_vocab) if seq2seq or begins else None
         ),
     )
+
+
+def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:
+    """The settings of a decoder or encoder, and whether they are those of a part of what also sees images."""
+    config = read_config(folder, "config.json", inside=inside)
+    if config is None:
+        raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
+    part = language_part(config)
+    return part or with_architecture(config), part is not None
 
 
 def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> Source:
