@@ -56,7 +56,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})",
             param=name,
         )
-    return token_ids.astype(np.int32)
+    return np.asarray(token_ids, dtype=np.int32)
 
 
 def _usual(token_ids: list[Any], n_vocab: int) -> np.ndarray | None:
