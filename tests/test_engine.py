@@ -390,6 +390,13 @@ def test_token_ids_are_checked_before_anything_is_queued(ids, error):
     assert is_idle(engine)
 
 
+def test_an_array_that_hides_some_of_its_ids_is_refused() -> None:
+    engine = make_engine()
+    for hidden in (codes("b")[0], 10**8):
+        with pytest.raises(InvalidParameterError, match="masked"):
+            engine.submit(np.ma.array([*codes("a"), hidden], mask=[False, True]), sampling(max_tokens=2))
+
+
 @pytest.mark.parametrize(
     "ids",
     [

@@ -16,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile.cases import folder, gguf, gguf_file
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
 from tuili.errors import ModelFormatError, ModelIOError, ModelLimitError
 from tuili.loading import files, memory
 from tuili.loading.files import json_nesting, open_regular, parse_json, read_file, shown
+from tuili.loading.safetensors_file import open_folder
 from tuili.loading.sources import open_source
 
 
@@ -243,3 +246,11 @@ def test_available_memory_knows_the_address_space_limit() -> None:
 
 def test_without_proc_there_is_no_opinion(tmp_path: Path) -> None:
     assert memory.available_memory(str(tmp_path), str(tmp_path)) is None
+
+
+def test_an_index_that_is_not_read_is_told(tmp_path: Path) -> None:
+    path = write_hf_folder(tiny_llama(), tmp_path / "model")
+    assert open_folder(str(path)).warnings == []
+    (path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
+    (warning,) = open_folder(str(path)).warnings
+    assert "model.safetensors.index.json is ignored" in warning

@@ -37,6 +37,9 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             token_ids = np.array(token_ids, dtype=np.int64)
         except OverflowError:
             raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})", param=name) from None
+    elif isinstance(token_ids, np.ma.MaskedArray):
+        raise InvalidParameterError(f"{name} must be a plain array: masked ids have no meaning", param=name)
+    token_ids = np.array(token_ids)  # before it is checked: others may write to theirs, or compare their way
     if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
         raise InvalidParameterError(
             f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
@@ -53,7 +56,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
             f"{name}: token id {int(token_ids[position])} at position {position} is not in [0, {n_vocab})",
             param=name,
         )
-    return np.asarray(token_ids, dtype=np.int32).copy()
+    return np.asarray(token_ids, dtype=np.int32)
 
 
 def _usual(token_ids: list[Any], n_vocab: int) -> np.ndarray | None:

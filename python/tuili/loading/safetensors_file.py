@@ -174,6 +174,8 @@ def open_folder(folder: str, *, strict: bool = True, strict_paths: bool = False)
     if os.path.lexists(single_path) or not os.path.lexists(index_path):
         with open_regular(single_path, inside=checkpoint.inside) as file:
             checkpoint.add_part(file, read_header(file, strict=strict, warnings=checkpoint.warnings))
+        if os.path.lexists(index_path):
+            checkpoint.warnings.append(f"{INDEX_NAME} is ignored, since there is a {SINGLE_NAME}")
         return checkpoint
     weight_map, total = _weight_map(index_path, checkpoint)
     for shard in sorted(set(weight_map.values())):
