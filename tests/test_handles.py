@@ -281,7 +281,7 @@ def test_two_loops_in_two_threads(engine):
 
 def test_close_ends_what_is_under_way_within_a_second():
     def closing():
-        engine = make_engine(start_thread=True, step_s=0.02)  # 3 s for the first ones
+        engine = make_engine(start_thread=True, step_s=0.1)  # 15 s for the first ones
         handles = [engine.submit(codes("a"), sampling(max_tokens=150)) for _ in range(100)]
         start = time.monotonic()
         engine.close()
@@ -447,17 +447,18 @@ def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, mo
 
 
 def test_ctrl_c_is_heard_while_waiting():
-    engine = make_engine(start_thread=True, step_s=0.02)
+    engine = make_engine(start_thread=True, step_s=0.1)
 
     def interrupted():
-        handle, sent = engine.submit(codes("a"), sampling(max_tokens=199)), []  # for 4 s
+        handle, sent = engine.submit(codes("a"), sampling(max_tokens=199)), []  # for 20 s
 
         def interrupt():
+            comes_true(lambda: handle._request.n_waiting)  # anywhere else it would end all tests
             sent.append(time.monotonic())
             signal.raise_signal(signal.SIGINT)
 
-        threading.Timer(0.05, interrupt).start()
         with pytest.raises(KeyboardInterrupt):
+            threading.Thread(target=interrupt).start()
             handle.result()
         return time.monotonic() - sent[0]
 

@@ -32,14 +32,14 @@ from tuili.tokenization import Tokenizer
 CANARY = "wombat-7f3a"
 KEY = "sk-test-0123456789"
 
-# Its tokens take 10 ms each, so that there is something to drain.
+# Its tokens take 100 ms each, so that there is something to drain.
 SLOW_SERVER = """
 import dataclasses, sys, time
 from tuili.cli import main
 from tuili.llm import LLM
 
 def slowly(token_ids, logits):
-    time.sleep(0.01)
+    time.sleep(0.1)
 
 submit = LLM.submit
 slow = {"logits_processors": (slowly,)}
@@ -106,7 +106,7 @@ class Process:
         return self.process.returncode, log
 
 
-LONG = {"prompt": "the", "max_tokens": 60, "ignore_eos": True, "stream": True}
+LONG = {"prompt": "the", "max_tokens": 8, "ignore_eos": True, "stream": True}
 LONGER = {**LONG, "max_tokens": 480}
 
 
