@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from patience import comes_true, least
+from test_watchdog import Hanging
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili.errors import (
     EngineClosedError,
@@ -468,7 +469,9 @@ def test_ctrl_c_is_heard_while_waiting():
 
 def test_a_fork_cannot_use_the_parents_engine(engine):
     engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
+    engine._runner = hanging = Hanging(engine._runner)  # so that it is under way at the fork
     running = engine.submit(codes("a"), sampling(max_tokens=50))
+    assert comes_true(lambda: engine.stats()["running"])
     read, write = os.pipe()
     child = os.fork()
     if child == 0:  # no assert, no pytest here: only what is reported through the pipe
@@ -494,7 +497,8 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
     os.close(write)
     with os.fdopen(read) as pipe:
         assert pipe.read() == "ok ok ok ok ill"
-    assert engine.healthy
+    assert engine.healthy and not running.done
+    hanging.go.set()
     assert os.waitpid(child, 0)[1] == 0
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
 
