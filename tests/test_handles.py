@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from patience import comes_true, least
+from test_watchdog import Hanging
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili.errors import (
     EngineClosedError,
@@ -281,7 +282,7 @@ def test_two_loops_in_two_threads(engine):
 
 def test_close_ends_what_is_under_way_within_a_second():
     def closing():
-        engine = make_engine(start_thread=True, step_s=0.02)  # 3 s for the first ones
+        engine = make_engine(start_thread=True, step_s=0.1)  # 15 s for the first ones
         handles = [engine.submit(codes("a"), sampling(max_tokens=150)) for _ in range(100)]
         start = time.monotonic()
         engine.close()
@@ -447,17 +448,18 @@ def test_a_step_that_fails_outside_the_model_is_told_to_whoever_waits(engine, mo
 
 
 def test_ctrl_c_is_heard_while_waiting():
-    engine = make_engine(start_thread=True, step_s=0.02)
+    engine = make_engine(start_thread=True, step_s=0.1)
 
     def interrupted():
-        handle, sent = engine.submit(codes("a"), sampling(max_tokens=199)), []  # for 4 s
+        handle, sent = engine.submit(codes("a"), sampling(max_tokens=199)), []  # for 20 s
 
         def interrupt():
+            comes_true(lambda: handle._request.n_waiting)  # anywhere else it would end all tests
             sent.append(time.monotonic())
             signal.raise_signal(signal.SIGINT)
 
-        threading.Timer(0.05, interrupt).start()
         with pytest.raises(KeyboardInterrupt):
+            threading.Thread(target=interrupt).start()
             handle.result()
         return time.monotonic() - sent[0]
 
@@ -467,7 +469,9 @@ def test_ctrl_c_is_heard_while_waiting():
 
 def test_a_fork_cannot_use_the_parents_engine(engine):
     engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
+    engine._runner = hanging = Hanging(engine._runner)  # so that it is under way at the fork
     running = engine.submit(codes("a"), sampling(max_tokens=50))
+    assert comes_true(lambda: engine.stats()["running"])
     read, write = os.pipe()
     child = os.fork()
     if child == 0:  # no assert, no pytest here: only what is reported through the pipe
@@ -493,7 +497,8 @@ def test_a_fork_cannot_use_the_parents_engine(engine):
     os.close(write)
     with os.fdopen(read) as pipe:
         assert pipe.read() == "ok ok ok ok ill"
-    assert engine.healthy
+    assert engine.healthy and not running.done
+    hanging.go.set()
     assert os.waitpid(child, 0)[1] == 0
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tuili
+from patience import least
 from tiny_files import write_hf_folder
 from tiny_models import tiny_gemma3, tiny_llama
 from tuili import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, PromptTooLongError, _core
@@ -276,10 +277,14 @@ def test_a_prefix_finds_no_room_while_others_hold_all(folder, saved):
 def refused(llm, data: bytes) -> None:
     """Refused in time, with nothing left behind."""
     before = llm.stats()["cached_blocks"]
-    start = time.process_time()
-    with pytest.raises((ModelFormatError, InvalidParameterError)):
-        llm.load_prefix(data)
-    assert time.process_time() - start < 0.5
+
+    def seconds() -> float:
+        start = time.process_time()
+        with pytest.raises((ModelFormatError, InvalidParameterError)):
+            llm.load_prefix(data)
+        return time.process_time() - start
+
+    assert least(seconds, 0.5) < 0.5
     assert llm.stats()["cached_blocks"] == before
 
 

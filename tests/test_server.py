@@ -455,7 +455,7 @@ def test_a_server_whose_engine_is_closed_is_not_ready(tmp_path, make, code):
 def test_a_full_server_is_429_with_retry_after(tmp_path):
     path = write_hf_folder(tiny_llama(), tmp_path / "llama")
     with tuili.LLM(path, max_num_seqs=1, max_queue=0, **SIZES) as llm, running(llm) as server:
-        waiting = llm.submit("the", max_tokens=400, ignore_eos=True, logits_processors=[_slow])
+        waiting = llm.submit("the", max_tokens=400, ignore_eos=True, logits_processors=[_slow])  # for 40 s
         answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 2})
         waiting.abort()
         assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "queue_full", "1")
@@ -463,7 +463,7 @@ def test_a_full_server_is_429_with_retry_after(tmp_path):
 
 
 def _slow(token_ids, logits):
-    time.sleep(0.02)
+    time.sleep(0.1)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 import tuili
+from patience import comes_true
+from tiny_engine import is_idle
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tiny_server import SIZES, running
 
 BENCH = Path(__file__).parent.parent / "bench"
-SECONDS = 5.0
+SECONDS, HEADER_S = 9.0, 4.0  # those that are slow are cut off twice; no good one is as slow
 
 
 def resident_bytes():
@@ -40,7 +42,7 @@ def test_good_streams_are_whole_beside_abuse(tmp_path, monkeypatch):
 
         llm.submit = lambda ids, params: submit(ids, dataclasses.replace(params, logits_processors=(slowly,)))
         monkeypatch.setattr(abuse, "prompt_ids", lambda n, seed, i: [(seed + i) % 250 + 4] * n)
-        with running(llm, header_timeout_s=1.0) as server:
+        with running(llm, header_timeout_s=HEADER_S) as server:
             asyncio.run(abuse.abuse(server.port, 2.0, Counter()))
             asyncio.run(abuse.good(server.port, 1.0, 0))
             gc.collect()
@@ -52,11 +54,9 @@ def test_good_streams_are_whole_beside_abuse(tmp_path, monkeypatch):
 
             reads = asyncio.run(both())
             assert server.ask("/health").status == 200
-            time.sleep(1.5)
+            assert comes_true(lambda: is_idle(llm)), llm.stats()
             gc.collect()
-            stats = llm.stats()
     assert len(reads) >= 8 and all(read.status == 200 and read.n_tokens == abuse.N_NEW for read in reads)
     assert sum(statuses.values()) > 50, statuses
     assert not [status for status in statuses if status >= 500], statuses
-    assert stats["running"] == stats["waiting"] == 0 and stats["free_blocks"] == stats["n_blocks"]
     assert resident_bytes() - before < 20e6

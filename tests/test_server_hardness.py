@@ -25,7 +25,10 @@ from tiny_server import KEY, OTHER_KEY, SIZES, hold_up, read_answer, running
 
 CANARY = "wombat-7f3a"
 BEARER = f"Bearer {KEY}"
-LIMITS = {"header_timeout_s": 0.1, "body_timeout_s": 0.1, "keep_alive_s": 0.1, "send_timeout_s": 0.1}
+SHORT_S = 0.1  # a limit that a test waits for
+LONG_S = 600.0  # one that none reaches, however long the machine does something else
+SLOW_TOKEN_S = 0.1
+LONG = {"prompt": "the", "max_tokens": 400, "ignore_eos": True}  # takes longer than `settles` waits
 SMALL = {"max_connections": 8, "max_body_bytes": 100_000}
 
 
@@ -45,20 +48,31 @@ def server(llm):
 
 @pytest.fixture(scope="module")
 def hasty(llm):
-    """Without keys, and with little patience."""
-    with running(llm, **SMALL, **LIMITS) as server:
+    """Without keys, and with little patience: it may close before a slow test has said anything."""
+    with running(
+        llm, header_timeout_s=SHORT_S, body_timeout_s=SHORT_S, keep_alive_s=SHORT_S, **SMALL
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hasty_after_heads(llm):
+    """Without keys, and with little patience once it has a request's head."""
+    with running(
+        llm, header_timeout_s=LONG_S, body_timeout_s=SHORT_S, keep_alive_s=SHORT_S, **SMALL
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def patient(llm):
     """Without keys, and with time for whoever comes late: no connection ends within a test for being idle."""
-    with running(llm, header_timeout_s=600.0, body_timeout_s=600.0, **SMALL) as server:
+    with running(llm, header_timeout_s=LONG_S, body_timeout_s=LONG_S, **SMALL) as server:
         yield server
 
 
 def slowly(token_ids, logits):
-    time.sleep(0.02)
+    time.sleep(SLOW_TOKEN_S)
 
 
 def n_places(server):
@@ -239,7 +253,8 @@ def seconds_to_its_end(server, start, answered=False):
             connection.sendall(start)
             assert not answered or read_answer(connection).status == 200
             begin = time.monotonic()
-            assert connection.recv(1) == b""
+            with contextlib.suppress(ConnectionError):  # it had ended before all was said
+                assert connection.recv(1) == b""
             return time.monotonic() - begin
 
     return least(seconds, DEFAULTS_S)
@@ -257,16 +272,16 @@ def test_a_byte_at_a_time_does_not_extend_the_limit(hasty):
             time.sleep(0.02)
 
 
-def test_a_body_that_does_not_come_is_408(hasty):
-    answer = hasty.send(HEAD + b"Content-Length: 10\r\n\r\n{")
+def test_a_body_that_does_not_come_is_408(hasty_after_heads):
+    answer = hasty_after_heads.send(HEAD + b"Content-Length: 10\r\n\r\n{")
     assert (answer.status, answer.code) == (408, "body_timeout")
 
 
 @pytest.mark.parametrize(
     "start", [GET + b"Content-Length: 99999\r\n\r\n", HEAD[:-2] + b"x\r\nContent-Length: 9999\r\n\r\n"]
 )
-def test_a_body_that_nobody_wants_does_not_keep_the_connection(hasty, start):
-    with hasty.connect() as connection:
+def test_a_body_that_nobody_wants_does_not_keep_the_connection(hasty_after_heads, start):
+    with hasty_after_heads.connect() as connection:
         connection.sendall(start)
         assert read_answer(connection).headers["connection"] == "close"
         with pytest.raises(OSError):
@@ -275,8 +290,8 @@ def test_a_body_that_nobody_wants_does_not_keep_the_connection(hasty, start):
                 time.sleep(0.01)
 
 
-def test_an_idle_connection_is_closed(hasty):
-    assert seconds_to_its_end(hasty, GET + b"\r\n", answered=True) < DEFAULTS_S
+def test_an_idle_connection_is_closed(hasty_after_heads):
+    assert seconds_to_its_end(hasty_after_heads, GET + b"\r\n", answered=True) < DEFAULTS_S
 
 
 def test_there_are_only_so_many_connections(patient):
@@ -295,7 +310,7 @@ def test_there_are_only_so_many_connections(patient):
 
 @pytest.fixture
 def long_requests(monkeypatch, llm):
-    """Requests over HTTP take 20 ms a token, so that there is time to leave."""
+    """Requests over HTTP take 100 ms a token: none ends by itself before a test gives up on it."""
     submit = llm.submit
     monkeypatch.setattr(llm, "submit", lambda ids, params: submit(ids, _with(params, slowly)))
 
@@ -307,7 +322,7 @@ def _with(params, processor):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 def test_a_client_that_leaves_ends_its_request(server, long_requests, stream, how):
-    body = json.dumps({"prompt": "the", "max_tokens": 400, "ignore_eos": True, "stream": stream}).encode()
+    body = json.dumps({**LONG, "stream": stream}).encode()
     connection = server.connect()
     connection.sendall(
         HEAD + f"Authorization: {BEARER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -319,15 +334,13 @@ def test_a_client_that_leaves_ends_its_request(server, long_requests, stream, ho
         connection.shutdown(socket.SHUT_WR)
     else:
         connection.close()
-    generated = server.stats()["generated_tokens"]
-    assert settles(server)
+    assert settles(server), "before its 400 tokens can have been made"
     connection.close()
-    assert server.stats()["generated_tokens"] - generated < 60, "far from the 400 that were asked for"
 
 
 def test_a_client_that_leaves_while_it_waits_is_forgotten(server, long_requests):
     bodies = [
-        b'{"prompt": "the", "max_tokens": 400, "ignore_eos": true}',
+        json.dumps(LONG).encode(),
         b'{"prompt": "the", "regex": "a{300,400}"}',
     ]
     connections = []
@@ -337,15 +350,13 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(server, long_requests)
         connection.sendall(HEAD + head + body)
         connections.append(connection)
     assert comes_true(lambda: n_places(server) == 2)
-    generated = server.stats()["generated_tokens"]
     for connection in connections:
         connection.close()
-    assert settles(server)
-    assert server.stats()["generated_tokens"] - generated < 60, "far from the 700 that were asked for"
+    assert settles(server), "before their tokens can have been made"
 
 
 def test_a_client_that_does_not_read_is_cut_off(llm):
-    with running(llm, **LIMITS) as server:
+    with running(llm, send_timeout_s=SHORT_S) as server:
         fields = {
             "prompt": "the",
             "max_tokens": 500,
@@ -355,11 +366,11 @@ def test_a_client_that_does_not_read_is_cut_off(llm):
             "stream": True,
         }
         body = json.dumps({**fields, "ignore_eos": True}).encode()
-        connection = socket.socket()
+        before, connection = server.stats()["prompt_tokens"], socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
         connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        assert comes_true(lambda: server.stats()["prompt_tokens"]) and settles(server)
+        assert comes_true(lambda: server.stats()["prompt_tokens"] > before) and settles(server)
         assert comes_true(lambda: (answer := server.send(ONCE)) and answer.status == 200)
         connection.close()
 
@@ -368,15 +379,14 @@ def test_a_client_that_does_not_read_is_cut_off(llm):
 
 
 def test_a_tenant_has_its_share_and_no_more(server, long_requests):
-    body = {"prompt": "the", "max_tokens": 300, "ignore_eos": True}
-    data = json.dumps(body).encode()
+    data = json.dumps(LONG).encode()
     head = f"Authorization: {BEARER}\r\nContent-Length: {len(data)}\r\n\r\n".encode()
     connections = [server.connect() for _ in range(3)]
     for connection in connections:
         connection.sendall(HEAD + head + data)
     assert comes_true(lambda: server.stats()["running"] == 3)
-    refused = server.ask("/v1/completions", {**body, "max_tokens": 1}, Authorization=BEARER)
-    other = server.ask("/v1/completions", {**body, "max_tokens": 1}, Authorization=f"Bearer {OTHER_KEY}")
+    refused = server.ask("/v1/completions", {**LONG, "max_tokens": 1}, Authorization=BEARER)
+    other = server.ask("/v1/completions", {**LONG, "max_tokens": 1}, Authorization=f"Bearer {OTHER_KEY}")
     for connection in connections:
         connection.close()
     assert (refused.status, refused.code, refused.headers["retry-after"]) == (429, "queue_full", "1")
@@ -445,16 +455,25 @@ def test_the_event_loop_is_not_held_up(llm, work):
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_a_failure_in_the_middle_of_a_stream_is_its_last_event(server, monkeypatch, llm, path):
+    begun = threading.Event()
+
     def fail(token_ids, logits):
-        time.sleep(0.002)
         if len(token_ids) > 40:
+            begun.wait(60)
             raise RuntimeError(f"{CANARY} at 0x7f3a")
 
     submit = llm.submit
     monkeypatch.setattr(llm, "submit", lambda ids, params: submit(ids, _with(params, fail)))
     fields = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": "a"}
-    body = {**fields, "stream": True, "max_tokens": 300, "ignore_eos": True}
-    *events, last = server.ask(path, body, Authorization=BEARER).events()
+    body = json.dumps({**fields, "stream": True, "max_tokens": 300, "ignore_eos": True}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: {BEARER}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(head.encode() + body)
+        assert connection.recv(1) == b"H", "the answer begins before it fails"
+        begun.set()
+        answer = read_answer(connection)
+    *events, last = answer.events()
     assert events and all(event["choices"] for event in events)
     assert set(last) == {"error"} and set(last["error"]) == {"message", "type", "param", "code"}
     assert CANARY not in json.dumps(last) and "0x" not in json.dumps(last)

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from tiny_engine import codes, counted, is_idle, make_engine, sampling
+from tuili.generation import pace
 
 WARM = 20  # steps; then every deque is full
 
@@ -93,7 +94,8 @@ async def awaited(handle):
 
 
 @pytest.mark.parametrize("options", [{}, {"stop": ["zz"]}, {"logprobs": 0}], ids=str)
-def test_a_step_wakes_a_loop_of_64_consumers_once(options):
+def test_a_step_wakes_a_loop_of_64_consumers_once(options, monkeypatch):
+    monkeypatch.setattr(pace, "STREAMED_S", 600.0)  # after which a run of tokens is cut
     engine = make_engine(max_num_seqs=64)
     handles = [engine.submit(codes("a"), sampling(max_tokens=12, **options)) for _ in range(64)]
     counts, texts = wake_ups(engine, handles, streamed)
