@@ -17,7 +17,7 @@ from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
 from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
-from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
+from tuili.errors import InvalidParameterError, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture, with_architecture
 from tuili.loading.layout import our_names
