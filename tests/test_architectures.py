@@ -17,7 +17,7 @@ from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
 from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
-from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
+from tuili.errors import InvalidParameterError, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture, with_architecture
 from tuili.loading.layout import our_names
@@ -235,6 +235,33 @@ def test_an_option_that_is_not_supported_is_named(name: str, settings: dict[str,
         module.spec(config)
 
 
+_FLAT = {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 77.0}}
+
+
+@pytest.mark.parametrize(
+    "architecture, settings",
+    [
+        ("GemmaForCausalLM", {"hidden_activation": "relu"}),
+        ("Gemma3ForCausalLM", {"attn_logit_softcapping": 2.0}),
+        ("Gemma3ForCausalLM", _FLAT),
+        ("Olmo3ForCausalLM", _FLAT),
+    ],
+)
+def test_what_transformers_does_not_apply_is_warned_of(
+    architecture: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    case = next(case for case in CASES if case.architecture == architecture)
+    ids = np.array(token_ids(), np.int32)
+    without = write(case, tmp_path / "without")
+    given = write(case, tmp_path / "with")
+    (given / "config.json").write_text(json.dumps(case.config | settings))
+    plans = [plan_model(without), plan_model(given)]
+    assert not plans[0].warnings and len(plans[1].warnings) == 1
+    assert f"{next(iter(settings))} is" in plans[1].warnings[0]
+    one, two = (run(load(plan).model, ids).logits() for plan in plans)
+    np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize("key, value", [("is_causal", False), ("use_bidirectional_attention", True)])
 def test_a_decoder_that_sees_both_sides_writes_nothing(key: str, value: bool) -> None:
     case = next(case for case in CASES if case.architecture == "Gemma3ForCausalLM")
@@ -335,13 +362,3 @@ def test_without_words_an_architecture_has_the_same_layers(case: Case) -> None:
     assert layers[0] == layers[1]
     expected = [dict(ModelBuilder(spec).expected()) for spec in specs]
     assert {name: shape for name, shape in expected[0].items() if "head" not in name} == expected[1]
-
-
-def test_rotations_by_layer_type_are_not_taken_from_one_for_all() -> None:
-    """transformers ignores such settings without a word."""
-    case = next(case for case in CASES if case.architecture == "Olmo3ForCausalLM")
-    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
-    config = Config(case.config | {"rope_parameters": rope}, "config.json")
-    _, module = hf_architecture(config)
-    with pytest.raises(ModelFormatError, match="per layer type"):
-        module.spec(config)

@@ -413,10 +413,10 @@ def families() -> Iterator[Case]:
     yield gemma("reads both ways", U, "config_unsupported", use_bidirectional_attention=True)
     yield gemma("bias without its tensors", F, "tensor_missing", attention_bias=True)
     yield gemma("activation", U, "config_unsupported", hidden_activation="mish")
-    yield gemma("capped scores", U, "config_unsupported", attn_logit_softcapping=30.0)
     yield gemma("scalar 0", F, "config_value", query_pre_attn_scalar=0)
     yield gemma("softcap 0", F, "config_value", final_logit_softcapping=0)
-    yield gemma("flat rope_parameters", F, "config_value", rope_parameters={"rope_type": "default"})
+    flat = {"rope_type": "default"}
+    yield gemma("flat rope_parameters", F, "config_value", rope_parameters=flat, rope_scaling=flat)
     yield gemma("local theta 0", F, "config_value", rope_local_base_freq=0)
     per_type = {
         local: {"rope_theta": 1e4},

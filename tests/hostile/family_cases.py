@@ -24,7 +24,7 @@ def decoders() -> Iterator[Case]:
     yield _case("GlmForCausalLM", "turns one", U, "config_unsupported",
                 head_dim=16, partial_rotary_factor=0.0626)  # fmt: skip
     flat = {"rope_type": "linear", "factor": 2.0}
-    yield _case("Olmo3ForCausalLM", "one rotation for all", F, value, rope_parameters=flat)
+    yield _case("Olmo3ForCausalLM", "one rotation for all", F, value, rope_parameters=flat, rope_scaling=flat)
     yield _case("GlmForCausalLM", "turns none", F, value, partial_rotary_factor=0.0)
     yield _case("MistralForCausalLM", "turns half", U, "config_unsupported", partial_rotary_factor=0.5)
     yield _case("StableLmForCausalLM", "turns 2 heads", F, value, partial_rotary_factor=2.0)

@@ -170,7 +170,7 @@ class Config:
     is an error. `defaults` collects the defaults taken, for `llm.config`. `names` says how the file itself
     spells a key, for error messages (GGUF). `head` is the kind of the model's task head (heads.py), `tensors`
     the names of what the files hold, `max_model_len` the longest text that was asked for; `longrope` becomes
-    which of its factors count (rope.py).
+    which of its factors count (rope.py), `warnings` what settings have no effect.
     raises  ModelFormatError (config_key, config_type, config_value) naming file, key and value
     """
 
@@ -183,6 +183,7 @@ class Config:
         self.tensors: Collection[str] = ()
         self.max_model_len: int | None = None
         self.longrope: str | None = None
+        self.warnings: list[str] = []
 
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
@@ -247,6 +248,13 @@ class Config:
         """A bool, `usual` where the key is absent and off where it is null, as transformers reads it."""
         self.fill({key: usual})
         return bool(self.flag(key, False))
+
+    def ignore(self, key: str, *usual: object) -> None:
+        """Warn, if `key` is there and is none of `usual`, that it has no effect, as in transformers."""
+        value = self.values.get(key)
+        text = f"{self.what}: {key} is {shown(value)}, which has no effect, as in transformers"
+        if value is not None and value not in usual and text not in self.warnings:
+            self.warnings.append(text)
 
     def text(self, key: str, default: Any = _REQUIRED) -> Any:
         """A str of at most 4096 characters."""

@@ -186,7 +186,10 @@ def rope_of_kind(
     """
     both = config.section("rope_parameters")
     if both is not None and not (LOCAL in both or GLOBAL in both):
-        raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
+        if "rope_scaling" in config:
+            raise config.wrong("rope_parameters", f"parameters per layer type, {LOCAL} and {GLOBAL}")
+        config.ignore("rope_parameters")  # of no layer type
+        both = None
     parts = [both.section(kind) if both is not None else None]
     parts += [config.section("rope_scaling")] if scaled else []
     values = {name: x for part in parts if part is not None for name, x in part.values.items()}

@@ -13,7 +13,6 @@ from tuili.loading.architectures import (
     LOCAL,
     activation,
     decoder,
-    expect_only,
     layer_of,
     layer_types,
     rope_of_kind,
@@ -52,7 +51,7 @@ def spec(config: Config) -> ModelSpec:
     window = config.integer("sliding_window", 1, MAX_POSITIONS) if LOCAL in types else 0
     if window and config.flag("use_bidirectional_attention", False):
         window = window // 2 + 1  # on each side
-    expect_only(config, "attn_logit_softcapping")  # which transformers reads and does not apply
+    config.ignore("attn_logit_softcapping")
     bias = config.flag("attention_bias", False)
 
     def layer(kind: str) -> LayerSpec:

@@ -21,8 +21,7 @@ GGUF_IGNORED_TENSORS = ()
 def spec(config: Config) -> ModelSpec:
     """GemmaForCausalLM, which means the tanh approximation when it says "gelu"."""
     size = gemma_sizes(config)
-    # An old setting, and without effect: which function it is, hidden_act says.
-    config.choice("hidden_activation", ("gelu_pytorch_tanh",), "gelu_pytorch_tanh")
+    config.ignore("hidden_activation", "gelu_pytorch_tanh")  # which function it is, hidden_act says
     given = activation(config, usual="gelu_pytorch_tanh")
     tanh = config.values.get("hidden_act") == "gelu"
     bias = config.flag("attention_bias", False)
