@@ -10,6 +10,7 @@ from reference_formats import BLOCKS, QUANTIZED_FORMATS
 from tiny_core import How, built, core_spec, encode, run, some_ids, tiny
 from tiny_variants import VARIANTS
 from tuili import _core
+from tuili.errors import InvalidParameterError
 
 DECODERS = ("llama", "gemma3")
 
@@ -188,3 +189,22 @@ def test_encoder_bits_do_not_depend_on_batch_isa_or_threads(isa):
     for ids, vector in zip(texts, together, strict=True):
         alone, _ = encode(built("bert"), [ids], how=How(isa="generic"))
         assert vector.tobytes() == alone[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "text"),
+    [
+        ({"n_experts": 2, "n_used": 1}, TypeError, "MoeSpec: the argument d_ff is missing"),
+        ({"n_experts": 2, "n_used": 1, "d_ff": 8, "ff": 8}, TypeError, "MoeSpec has no argument 'ff'"),
+        ({"n_experts": "2", "n_used": 1, "d_ff": 8}, TypeError, "MoeSpec: n_experts cannot be '2'"),
+        (
+            {"n_experts": 2, "n_used": 1, "d_ff": 8, "scoring": "max"},
+            InvalidParameterError,
+            'scoring must be one of "softmax", "sigmoid", and is "max"',
+        ),
+    ],
+)
+def test_a_specs_errors_name_the_field_and_what_was_found(fields, error, text):
+    with pytest.raises(error) as raised:
+        _core.MoeSpec(**fields)
+    assert str(raised.value) == text

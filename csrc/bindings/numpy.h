@@ -63,8 +63,8 @@ inline void check_dims(const py::array& array, const char* name, py::ssize_t n_d
 }
 
 inline void check_length(const py::array& array, const char* name, int64_t length) {
-  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length, "], and has ", array.ndim(),
-              " dimensions and ", array.size(), " elements");
+  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length,
+              "], and has ", array.ndim(), " dimensions and ", array.size(), " elements");
 }
 
 // An enumerator as Python writes it.
