@@ -2,6 +2,7 @@
 // constructor, by name alone, and a property. Defaults are those of the struct.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>

@@ -84,10 +84,10 @@ class MoeSpec:
 @_spec
 class LatentSpec:
     kv_rank: int
-    query_rank: int = 0
     nope_dim: int
     rope_dim: int
     value_dim: int
+    query_rank: int = 0
     norm_eps: float = 1e-06
 
 @_spec
@@ -113,6 +113,7 @@ class LayerSpec:
     head_dim: int
     d_ff: int
     norm_placement: NormPlacement = "pre"
+    attention_norm: bool = True
     activation: Activation = "silu"
     gated: bool = True
     qk_norm: QkNorm = "none"
@@ -130,9 +131,8 @@ class LayerSpec:
     mlp_bias: bool = False
     moe: MoeSpec = ...
     latent: LatentSpec = ...
-    weights_of: int = -1
-    attention_norm: bool = True
     cross_attention: bool = False
+    weights_of: int = -1
 
 @_spec
 class TaskHead:
@@ -175,10 +175,10 @@ class ModelSpec:
     logit_softcap: float = 0.0
     logit_scale: float = 1.0
     project_last: bool = False
+    norm_projected: bool = False
     task_head: TaskHead = ...
     encoder: ModelSpec | None = None
     shares_embedding: bool = False
-    norm_projected: bool = False
     distances: DistanceSpec = ...
     convolution: ConvolutionSpec = ...
     def without_words(self, task_head: TaskHead = ..., *, causal: bool = True) -> ModelSpec:
