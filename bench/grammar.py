@@ -48,7 +48,7 @@ def watched(call: Callable[[], object]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How long a grammar keeps the GIL.")
-    parser.add_argument("models", nargs="*", default=NAMES, metavar="MODEL", help="default: the decoders built in")
+    parser.add_argument("models", nargs="*", default=NAMES, metavar="MODEL", help="default: those built in")
     names = parser.parse_args().models
     schema = Form("json_schema", json_schema("json_schema", {"type": "object", "properties": FIELDS}))
     print("model                    tokens  index: cpu s  stood s  compile: cpu s  stood s")
