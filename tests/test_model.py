@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from reference_formats import BLOCKS, QUANTIZED_FORMATS
 from tiny_core import How, built, core_spec, encode, run, some_ids, tiny
 from tiny_variants import VARIANTS
 from tuili import _core
+from tuili.errors import InvalidParameterError
 
 DECODERS = ("llama", "gemma3")
 
@@ -188,3 +192,46 @@ def test_encoder_bits_do_not_depend_on_batch_isa_or_threads(isa):
     for ids, vector in zip(texts, together, strict=True):
         alone, _ = encode(built("bert"), [ids], how=How(isa="generic"))
         assert vector.tobytes() == alone[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "text"),
+    [
+        ({"n_experts": 2, "n_used": 1}, TypeError, "MoeSpec: the argument d_ff is missing"),
+        ({"n_experts": 2, "n_used": 1, "d_ff": 8, "ff": 8}, TypeError, "MoeSpec has no argument 'ff'"),
+        ({"n_experts": "2", "n_used": 1, "d_ff": 8}, TypeError, "MoeSpec: n_experts cannot be '2'"),
+        (
+            {"n_experts": 2, "n_used": 1, "d_ff": 8, "scoring": "max"},
+            InvalidParameterError,
+            'scoring must be one of "softmax", "sigmoid", and is "max"',
+        ),
+    ],
+)
+def test_a_specs_errors_name_the_field_and_what_was_found(fields, error, text):
+    with pytest.raises(error) as raised:
+        _core.MoeSpec(**fields)
+    assert str(raised.value) == text
+
+
+def stubs_of_specs():
+    tree = ast.parse((Path(_core.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
+    classes = [part for part in tree.body if isinstance(part, ast.ClassDef)]
+    return [part for part in classes if [ast.unparse(d) for d in part.decorator_list] == ["_spec"]]
+
+
+def default(node):
+    """What a default is to the core: floats have 32 bits, and there are no tuples."""
+    if node is None:
+        return "needed"
+    value = ast.literal_eval(node)
+    return float(np.float32(value)) if isinstance(value, float) else list(value) if value == () else value
+
+
+@pytest.mark.parametrize("stub", stubs_of_specs(), ids=lambda stub: stub.name)
+def test_a_specs_stub_has_the_fields_and_defaults_of_the_core(stub):
+    lines = [line for line in stub.body if isinstance(line, ast.AnnAssign)]
+    signature = getattr(_core, stub.name).__init__.__doc__.strip().splitlines()[-1]
+    core = ast.parse(f"def {signature}: ...").body[0].args
+    assert [(line.target.id, default(line.value)) for line in lines] == [
+        (name.arg, default(value)) for name, value in zip(core.kwonlyargs, core.kw_defaults, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""What the READMEs, and the pages about built-in models, say in Python runs as it stands there."""
+"""What the READMEs and the pages about tasks say in Python runs as it stands there."""
 
 from __future__ import annotations
 
@@ -58,3 +58,31 @@ def test_the_python_of_a_readme_runs(built_in, page, capsys):
     names["llm"].close()
     names["embedder"].close()
     assert len(capsys.readouterr().out) > 100
+
+
+# Models of the repository that do what a page's model does, by the page's path of that.
+STAND_INS = {
+    "path/to/distilbert-base-uncased-finetuned-sst-2-english": "tests/models/sentiment",
+    "path/to/bert-large-cased-finetuned-conll03-english": "tests/models/entities",
+    "path/to/distilbert-base-cased-distilled-squad": "tests/models/questions",
+    "path/to/bart-large-cnn": "tests/models/t5-numbers",
+    "path/to/pegasus-xsum": "tests/models/t5-numbers",
+    "path/to/flan-t5-small": "tests/models/t5-numbers",
+}
+
+
+@pytest.mark.parametrize(
+    "page, part, says",
+    [
+        ("classification.md", 0, "'label': 'negative'"),
+        ("tokens.md", 0, "PER ada 0 3 "),
+        ("questions.md", 0, "'start': 0, 'end': 12, 'answer': 'Ada Lovelace'}"),
+        ("summarization.md", 0, "[{'summary_text': "),
+        ("translation.md", 1, "[{'translation_text': '一千零五'}]"),
+    ],
+)
+def test_the_python_of_a_page_runs_with_a_model_of_the_repository(page, part, says, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    code = re.sub(r"path/to/[\w-]+", lambda path: STAND_INS[path[0]], python_of(f"docs/tasks/{page}")[part])
+    exec(compile(code, page, "exec"), {})
+    assert says in capsys.readouterr().out

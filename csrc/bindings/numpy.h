@@ -63,7 +63,8 @@ inline void check_dims(const py::array& array, const char* name, py::ssize_t n_d
 }
 
 inline void check_length(const py::array& array, const char* name, int64_t length) {
-  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length, "]");
+  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length,
+              "], and has ", array.ndim(), " dimensions and ", array.size(), " elements");
 }
 
 // An enumerator as Python writes it.
@@ -80,7 +81,7 @@ Value choose(const std::string& text, const char* what, const Named<Value> (&cho
     if (text == name) return value;
     known += (known.empty() ? "\"" : ", \"") + std::string(name) + "\"";
   }
-  throw Error(ErrorKind::invalid_parameter, join(what, " must be one of ", known));
+  throw Error(ErrorKind::invalid_parameter, join(what, " must be one of ", known, ", and is \"", text, "\""));
 }
 
 template <class Value, size_t kCount>
@@ -93,9 +94,9 @@ const char* name_of(Value value, const Named<Value> (&names)[kCount]) {
 inline Format to_format(const std::string& text) {
   for (int i = 0; i < kFormatCount; ++i)
     if (text == kFormatInfo[i].name) return static_cast<Format>(i);
-  throw Error(ErrorKind::invalid_parameter,
-              "format must be one of f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, "
-              "q5_k, q6_k");
+  std::string known;
+  for (const FormatInfo& info : kFormatInfo) known += join(known.empty() ? "\"" : ", \"", info.name, "\"");
+  throw Error(ErrorKind::invalid_parameter, join("format must be one of ", known, ", and is \"", text, "\""));
 }
 
 inline ops::Compute to_compute(const std::string& text) {
@@ -126,7 +127,7 @@ inline Device device_named(const std::string& text) {
   int ordinal = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
   TUILI_CHECK(error == std::errc() && end == digits.data() + digits.size() && ordinal >= 0,
-              "device must be \"cpu\", \"cuda\" or \"cuda:N\"");
+              "device must be \"cpu\", \"cuda\" or \"cuda:N\", and is \"", text, "\"");
   return {DeviceKind::cuda, ordinal};
 }
 

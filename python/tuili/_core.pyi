@@ -3,11 +3,12 @@ while it computes. Sizes are in elements unless a name says bytes."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as PySequence
-from typing import Literal
+from typing import Literal, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 f32 = NDArray[np.float32]
 i32 = NDArray[np.int32]
 u16 = NDArray[np.uint16]
@@ -16,6 +17,7 @@ NormPlacement = Literal["pre", "post", "sandwich", "branch", "normed_residual", 
 Device = str  # "cpu", "cuda" (the first one) or "cuda:N"; single ops take the first two
 QkNorm = Literal["none", "heads", "whole", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "quick_gelu", "relu_squared"]
+ModelKind = Literal["decoder", "encoder", "encoder-decoder"]
 
 __version__: str
 PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
@@ -42,335 +44,148 @@ def default_num_threads() -> int:
 def missing_threads() -> int:
     """How many threads the system refused the core, which goes on with fewer."""
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def _spec(cls: type[T]) -> type[T]:
+    """An architecture's parts as data: csrc/model/spec.h says what each field means."""
+
+@_spec
 class RopeSpec:
-    def __init__(
-        self, *, inv_freq: PySequence[float], scale: float = 1.0, interleaved: bool = False
-    ) -> None: ...
-    @property
-    def inv_freq(self) -> list[float]: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def interleaved(self) -> bool: ...
+    inv_freq: PySequence[float]
+    scale: float = 1.0
+    interleaved: bool = False
 
+@_spec
 class PositionBias:
-    def __init__(
-        self,
-        *,
-        values: f32,
-        origin: int,
-        relative: bool,
-        buckets: PySequence[int] = (),
-        n_buckets: int = 0,
-    ) -> None:
-        """values [n_heads, size]; see csrc/model/spec.h."""
-    @property
-    def values(self) -> f32: ...
-    @property
-    def origin(self) -> int: ...
-    @property
-    def relative(self) -> bool: ...
+    """values [n_heads, size]."""
 
+    values: f32
+    origin: int
+    relative: bool
+    buckets: PySequence[int] = ()
+    n_buckets: int = 0
+
+@_spec
 class MoeSpec:
-    def __init__(
-        self,
-        *,
-        n_experts: int,
-        n_used: int,
-        d_ff: int,
-        scoring: Literal["softmax", "sigmoid"] = "softmax",
-        normalize: bool = False,
-        scale: float = 1.0,
-        n_groups: int = 1,
-        n_groups_used: int = 1,
-        group_top: int = 1,
-        router_bias: bool = False,
-        selection_bias: bool = False,
-        d_ff_shared: int = 0,
-        shared_gate: bool = False,
-        clamp: float = 0.0,
-    ) -> None: ...
-    @property
-    def n_experts(self) -> int: ...
-    @property
-    def n_used(self) -> int: ...
-    @property
-    def d_ff(self) -> int: ...
-    @property
-    def scoring(self) -> str: ...
-    @property
-    def normalize(self) -> bool: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def n_groups(self) -> int: ...
-    @property
-    def n_groups_used(self) -> int: ...
-    @property
-    def group_top(self) -> int: ...
-    @property
-    def router_bias(self) -> bool: ...
-    @property
-    def selection_bias(self) -> bool: ...
-    @property
-    def d_ff_shared(self) -> int: ...
-    @property
-    def shared_gate(self) -> bool: ...
-    @property
-    def clamp(self) -> float: ...
+    n_experts: int
+    n_used: int
+    d_ff: int
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    normalize: bool = False
+    scale: float = 1.0
+    n_groups: int = 1
+    n_groups_used: int = 1
+    group_top: int = 1
+    router_bias: bool = False
+    selection_bias: bool = False
+    d_ff_shared: int = 0
+    shared_gate: bool = False
+    clamp: float = 0.0
 
+@_spec
 class LatentSpec:
-    def __init__(
-        self,
-        *,
-        kv_rank: int,
-        query_rank: int = 0,
-        nope_dim: int,
-        rope_dim: int,
-        value_dim: int,
-        norm_eps: float = 1e-6,
-    ) -> None: ...
-    @property
-    def kv_rank(self) -> int: ...
-    @property
-    def query_rank(self) -> int: ...
-    @property
-    def nope_dim(self) -> int: ...
-    @property
-    def rope_dim(self) -> int: ...
-    @property
-    def value_dim(self) -> int: ...
-    @property
-    def norm_eps(self) -> float: ...
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    query_rank: int = 0
+    norm_eps: float = 1e-06
 
+@_spec
 class DistanceSpec:
-    def __init__(
-        self,
-        *,
-        places: PySequence[int],
-        n_rows: int,
-        keys: bool,
-        queries: bool,
-        shared: bool = False,
-        norm: bool = False,
-    ) -> None:
-        """places: of the distances 1 - max_positions .. max_positions - 1; see csrc/model/spec.h."""
-    @property
-    def places(self) -> list[int]: ...
-    @property
-    def n_rows(self) -> int: ...
-    @property
-    def keys(self) -> bool: ...
-    @property
-    def queries(self) -> bool: ...
+    """places: of the distances 1 - max_positions .. max_positions - 1."""
 
+    places: PySequence[int]
+    n_rows: int
+    keys: bool
+    queries: bool
+    shared: bool = False
+    norm: bool = False
+
+@_spec
 class ConvolutionSpec:
-    def __init__(self, *, n_taps: int, activation: Activation | Literal["tanh"] = "tanh") -> None: ...
-    @property
-    def n_taps(self) -> int: ...
+    n_taps: int
+    activation: Activation | Literal["tanh"] = "tanh"
 
+@_spec
 class LayerSpec:
-    def __init__(
-        self,
-        *,
-        n_heads: int,
-        n_kv_heads: int,
-        head_dim: int,
-        d_ff: int,
-        norm_placement: NormPlacement = "pre",
-        activation: Activation = "silu",
-        gated: bool = True,
-        qk_norm: QkNorm = "none",
-        qkv_clip: float = 0.0,
-        rope: int = -1,
-        position_bias: int = -1,
-        causal: bool = True,
-        sliding_window: int = 0,
-        attention_scale: float = 0.0,
-        score_softcap: float = 0.0,
-        sinks: bool = False,
-        residual_scale: float = 1.0,
-        qkv_bias: bool = False,
-        output_bias: bool = False,
-        mlp_bias: bool = False,
-        moe: MoeSpec | None = None,
-        latent: LatentSpec | None = None,
-        weights_of: int = -1,
-        attention_norm: bool = True,
-        cross_attention: bool = False,
-    ) -> None: ...
-    @property
-    def n_heads(self) -> int: ...
-    @property
-    def n_kv_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
-    @property
-    def d_ff(self) -> int: ...
-    @property
-    def norm_placement(self) -> str: ...
-    @property
-    def activation(self) -> str: ...
-    @property
-    def gated(self) -> bool: ...
-    @property
-    def qk_norm(self) -> str: ...
-    @property
-    def qkv_clip(self) -> float: ...
-    @property
-    def position_bias(self) -> int: ...
-    @property
-    def sinks(self) -> bool: ...
-    @property
-    def residual_scale(self) -> float: ...
-    @property
-    def moe(self) -> MoeSpec: ...
-    @property
-    def latent(self) -> LatentSpec: ...
-    @property
-    def rope(self) -> int: ...
-    @property
-    def causal(self) -> bool: ...
-    @property
-    def sliding_window(self) -> int: ...
-    @property
-    def attention_scale(self) -> float: ...
-    @property
-    def score_softcap(self) -> float: ...
-    @property
-    def qkv_bias(self) -> bool: ...
-    @property
-    def output_bias(self) -> bool: ...
-    @property
-    def mlp_bias(self) -> bool: ...
-    @property
-    def cross_attention(self) -> bool: ...
-    @property
-    def weights_of(self) -> int: ...
-    @property
-    def attention_norm(self) -> bool: ...
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_ff: int
+    norm_placement: NormPlacement = "pre"
+    attention_norm: bool = True
+    activation: Activation = "silu"
+    gated: bool = True
+    qk_norm: QkNorm = "none"
+    qkv_clip: float = 0.0
+    rope: int = -1
+    position_bias: int = -1
+    causal: bool = True
+    sliding_window: int = 0
+    attention_scale: float = 0.0
+    score_softcap: float = 0.0
+    sinks: bool = False
+    residual_scale: float = 1.0
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    moe: MoeSpec = ...
+    latent: LatentSpec = ...
+    cross_attention: bool = False
+    weights_of: int = -1
 
+@_spec
 class TaskHead:
     """out(norm(activation(dense(x)))) of final hidden states; n_out 0: there is none."""
 
-    def __init__(
-        self,
-        *,
-        n_out: int,
-        rows: Literal["all", "first", "last", "mean"] = "all",
-        d_inner: int = 0,
-        dense_bias: bool = True,
-        activation: Literal["none", "tanh", "silu", "gelu", "gelu_tanh", "relu"] = "none",
-        norm: bool = False,
-        out_bias: bool = True,
-        tied: bool = False,
-    ) -> None: ...
-    @property
-    def n_out(self) -> int: ...
-    @property
-    def d_inner(self) -> int: ...
-    @property
-    def tied(self) -> bool: ...
-    @property
-    def all_rows(self) -> bool: ...
+    n_out: int
+    rows: Literal["all", "first", "last", "mean"] = "all"
+    d_inner: int = 0
+    dense_bias: bool = True
+    activation: Activation | Literal["none", "tanh"] = "none"
+    norm: bool = False
+    out_bias: bool = True
+    tied: bool = False
 
-ModelKind = Literal["decoder", "encoder", "encoder-decoder"]
-
+@_spec
 class ModelSpec:
-    def __init__(
-        self,
-        *,
-        kind: ModelKind,
-        n_vocab: int,
-        d_model: int,
-        max_positions: int,
-        layers: PySequence[LayerSpec],
-        ropes: PySequence[RopeSpec] = (),
-        position_biases: PySequence[PositionBias] = (),
-        d_embedding: int = 0,
-        embedding_scale: float = 1.0,
-        n_positions_learned: int = 0,
-        position_offset: int = 0,
-        padding_id: int = -1,
-        n_token_types: int = 0,
-        embedding_norm: bool = False,
-        norm: Literal["rms", "layer"] = "rms",
-        norm_eps: float = 1e-5,
-        final_norm: bool = True,
-        has_head: bool = True,
-        tied_head: bool = False,
-        head_bias: bool = False,
-        logit_softcap: float = 0.0,
-        logit_scale: float = 1.0,
-        project_last: bool = False,
-        task_head: TaskHead = ...,
-        encoder: ModelSpec | None = None,
-        shares_embedding: bool = False,
-        norm_projected: bool = False,
-        distances: DistanceSpec = ...,
-        convolution: ConvolutionSpec = ...,
-    ) -> None:
-        """encoder: of an encoder-decoder; its shares_embedding says that it looks tokens up in the decoder's.
-        Raises ModelFormatError that names the first inconsistency."""
+    """encoder: of an encoder-decoder; its shares_embedding says that it looks tokens up in the decoder's.
+    Fields that disagree raise ModelFormatError, which names the first."""
+
+    kind: ModelKind
+    n_vocab: int
+    d_model: int
+    max_positions: int
+    layers: PySequence[LayerSpec]
+    ropes: PySequence[RopeSpec] = ()
+    position_biases: PySequence[PositionBias] = ()
+    d_embedding: int = 0
+    embedding_scale: float = 1.0
+    n_positions_learned: int = 0
+    position_offset: int = 0
+    padding_id: int = -1
+    n_token_types: int = 0
+    embedding_norm: bool = False
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-05
+    final_norm: bool = True
+    has_head: bool = True
+    tied_head: bool = False
+    head_bias: bool = False
+    logit_softcap: float = 0.0
+    logit_scale: float = 1.0
+    project_last: bool = False
+    norm_projected: bool = False
+    task_head: TaskHead = ...
+    encoder: ModelSpec | None = None
+    shares_embedding: bool = False
+    distances: DistanceSpec = ...
+    convolution: ConvolutionSpec = ...
     def without_words(self, task_head: TaskHead = ..., *, causal: bool = True) -> ModelSpec:
         """A decoder's layers as an encoder, with a task head or none in place of the head for words.
 
         causal  False: every token sees those behind it, too
         """
-    @property
-    def kind(self) -> ModelKind: ...
-    @property
-    def n_vocab(self) -> int: ...
-    @property
-    def d_model(self) -> int: ...
-    @property
-    def max_positions(self) -> int: ...
-    @property
-    def layers(self) -> list[LayerSpec]: ...
-    @property
-    def ropes(self) -> list[RopeSpec]: ...
-    @property
-    def position_biases(self) -> list[PositionBias]: ...
-    @property
-    def d_embedding(self) -> int: ...
-    @property
-    def distances(self) -> DistanceSpec: ...
-    @property
-    def convolution(self) -> ConvolutionSpec: ...
-    @property
-    def embedding_scale(self) -> float: ...
-    @property
-    def n_positions_learned(self) -> int: ...
-    @property
-    def position_offset(self) -> int: ...
-    @property
-    def padding_id(self) -> int: ...
-    @property
-    def n_token_types(self) -> int: ...
-    @property
-    def embedding_norm(self) -> bool: ...
-    @property
-    def norm(self) -> Literal["rms", "layer"]: ...
-    @property
-    def norm_eps(self) -> float: ...
-    @property
-    def final_norm(self) -> bool: ...
-    @property
-    def has_head(self) -> bool: ...
-    @property
-    def tied_head(self) -> bool: ...
-    @property
-    def head_bias(self) -> bool: ...
-    @property
-    def logit_softcap(self) -> float: ...
-    @property
-    def logit_scale(self) -> float: ...
-    @property
-    def project_last(self) -> bool: ...
-    @property
-    def task_head(self) -> TaskHead: ...
-    @property
-    def encoder(self) -> ModelSpec | None: ...
 
 Format = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 

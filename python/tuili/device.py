@@ -6,6 +6,7 @@ import re
 
 from tuili import _core
 from tuili.errors import InvalidParameterError
+from tuili.loading.files import shown
 
 
 def checked_device(device: object, compute: object) -> _core.Device:
@@ -13,7 +14,8 @@ def checked_device(device: object, compute: object) -> _core.Device:
     and as `check_compute`."""
     if not isinstance(device, str) or not re.fullmatch("cpu|cuda(:(0|[1-9][0-9]{0,3}))?", device):
         raise InvalidParameterError(
-            'device must be "cpu", "cuda" (the first CUDA device) or "cuda:N"', param="device"
+            f'device must be "cpu", "cuda" (the first CUDA device) or "cuda:N", and is {shown(device)}',
+            param="device",
         )
     if device != "cpu":
         _check_answers(device)

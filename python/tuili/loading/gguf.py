@@ -203,7 +203,7 @@ class ByteRanges(Protocol):
 class Metadata:
     """The key-value pairs of a GGUF file behind typed getters; nothing is converted from one type to another.
 
-    Each getter takes a key and a default for when it is absent; without default a missing key is an error.
+    Each getter takes a key, and most a default for when it is absent; without one a missing key is an error.
     raises  ModelFormatError (key_missing, key_type, array_length), naming the key
     """
 
@@ -215,10 +215,6 @@ class Metadata:
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
-
-    def keys(self) -> list[str]:
-        """All keys, in the file's order."""
-        return list(self._values)
 
     def values(self) -> dict[str, tuple[int, Any]]:
         """Key -> type and value as they stand in the file, of an array its place."""
@@ -245,17 +241,17 @@ class Metadata:
             )
         return value
 
-    def get_u16(self, key: str, default: T = _REQUIRED) -> int | T:
+    def get_u16(self, key: str) -> int:
         """A UINT16."""
-        return self._get(key, "UINT16", default)
+        return int(self._get(key, "UINT16", _REQUIRED))
 
     def get_u32(self, key: str, default: T = _REQUIRED) -> int | T:
         """A UINT32."""
         return self._get(key, "UINT32", default)
 
-    def get_i32(self, key: str, default: T = _REQUIRED) -> int | T:
+    def get_i32(self, key: str) -> int:
         """An INT32."""
-        return self._get(key, "INT32", default)
+        return int(self._get(key, "INT32", _REQUIRED))
 
     def get_f32(self, key: str, default: T = _REQUIRED) -> float | T:
         """A FLOAT32; may be infinite or not a number."""
@@ -283,23 +279,21 @@ class Metadata:
             return array
         return np.frombuffer(self._data[array.begin : array.end], dtype)
 
-    def get_f32_array(
-        self, key: str, n: int | None = None, default: T = _REQUIRED
-    ) -> NDArray[np.float32] | T:
+    def get_f32_array(self, key: str, n: int | None = None) -> NDArray[np.float32]:
         """An array of FLOAT32, of `n` elements if given."""
-        return self._numbers(key, 6, "<f4", n, default)
+        return self._numbers(key, 6, "<f4", n, _REQUIRED)
 
     def get_i32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.int32] | T:
         """An array of INT32, of `n` elements if given."""
         return self._numbers(key, 5, "<i4", n, default)
 
-    def get_u32_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.uint32] | T:
+    def get_u32_array(self, key: str, n: int | None = None) -> NDArray[np.uint32]:
         """An array of UINT32, of `n` elements if given."""
-        return self._numbers(key, 4, "<u4", n, default)
+        return self._numbers(key, 4, "<u4", n, _REQUIRED)
 
-    def get_bool_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> NDArray[np.bool_] | T:
+    def get_bool_array(self, key: str, n: int | None = None) -> NDArray[np.bool_]:
         """An array of BOOL, of `n` elements if given."""
-        return self._numbers(key, 7, "?", n, default)
+        return self._numbers(key, 7, "?", n, _REQUIRED)
 
     def get_bytes(self, key: str, default: T = _REQUIRED) -> bytes | T:
         """An array of UINT8, or of INT8, as old files have it."""
@@ -314,14 +308,13 @@ class Metadata:
         assert isinstance(array, ArrayPlace)
         return array.n
 
-    def get_str_array(self, key: str, n: int | None = None, default: T = _REQUIRED) -> list[str] | T:
+    def get_str_array(self, key: str, n: int | None = None) -> list[str]:
         """An array of STRING, of `n` elements if given; decoded now.
 
         raises  ModelFormatError (string_utf8) besides
         """
-        array = self._array(key, _STRING, n, default)
-        if not isinstance(array, ArrayPlace):
-            return array
+        array = self._array(key, _STRING, n, _REQUIRED)
+        assert isinstance(array, ArrayPlace)
         data, at, unpack = bytes(self._data[array.begin : array.end]), 0, _U64.unpack_from
         strings = []
         try:

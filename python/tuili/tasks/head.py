@@ -28,7 +28,7 @@ class TaskModel:
     ) -> None:
         self.encoder, self.tokenizer, self._head, self.name = encoder, tokenizer, head, name
         self.tasks = ("feature-extraction", *(head.tasks if head is not None else ()))
-        self._n_types, self._all_rows = spec.n_token_types, spec.task_head.all_rows
+        self._n_types, self._all_rows = spec.n_token_types, spec.task_head.rows == "all"
 
     @property
     def max_len(self) -> int:
