@@ -125,6 +125,17 @@ def test_a_task_that_a_model_cannot_do_names_those_that_it_can(model, name, task
     assert known in model(name).config["tasks"]
 
 
+def test_filled_texts_have_no_spaces_before_punctuation_where_the_files_say_so(tmp_path):
+    """As in transformers, which leaves those of BPE alone."""
+    folder = write_folder(CASES["BertForMaskedLM"], tmp_path)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    for tidy, wanted in ((True, "the cat's"), (False, "the cat ' s")):
+        path.write_text(json.dumps(settings | {"clean_up_tokenization_spaces": tidy}))
+        with tuili.pipeline("fill-mask", folder) as pipe:
+            assert pipe("the cat's [MASK]", top_k=1)[0]["sequence"].startswith(wanted)
+
+
 def test_tasks_and_options_are_checked(model):
     llm = model("BertForSequenceClassification")
     for task in ("translation", "translation_en_to_zh", "summarization", "text2text-generation"):
