@@ -148,7 +148,7 @@ class Running:
             _core.BlockPool(n_blocks, BLOCK, prefix_cache=False),
             n_vocab=self._n_vocab,
             max_model_len=max_len,
-            decoder=lambda skip_special: _NoText(),
+            decoder=lambda before, skip_special: _NoText(),
             encode_words=lambda text: [],
             eos_ids=(),
             limits=limits,

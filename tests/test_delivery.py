@@ -189,7 +189,7 @@ def panic():
 
 def spelling_engine(monkeypatch, refused=()):
     engine = make_engine(start_thread=True, eos_ids=(255,))
-    engine._intake._decoder = lambda skip_special: Spelled(refused)
+    engine._intake._decoder = lambda before, skip_special: Spelled(refused)
     monkeypatch.setattr(Spelled, "threads", [])
     return engine
 

@@ -19,7 +19,9 @@ from pipeline_cases import CALLS, DOCUMENT, LONG, PAIR, QUESTION, QUESTIONS, TEX
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tuili.errors import InvalidParameterError
-from tuili.tasks.encoding import encode
+from tuili.loading.tokenizer import from_huggingface
+from tuili.tasks.encoding import encode, joined
+from tuili.tokenization import Tokenizer as Words
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "pipelines.json").read_text())
 TOLERANCE = 2e-5  # of scores and hidden states: float32 through three layers, the largest value about 5
@@ -123,6 +125,17 @@ def test_a_task_that_a_model_cannot_do_names_those_that_it_can(model, name, task
         tuili.pipeline(task, model(name))
     assert error.value.code == "task"
     assert known in model(name).config["tasks"]
+
+
+def test_filled_texts_have_no_spaces_before_punctuation_where_the_files_say_so(tmp_path):
+    """As in transformers, which leaves those of BPE alone."""
+    folder = write_folder(CASES["BertForMaskedLM"], tmp_path)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) if path.exists() else {}
+    for tidy, wanted in ((True, "the cat's"), (False, "the cat ' s")):
+        path.write_text(json.dumps(settings | {"clean_up_tokenization_spaces": tidy}))
+        with tuili.pipeline("fill-mask", folder) as pipe:
+            assert pipe("the cat's [MASK]", top_k=1)[0]["sequence"].startswith(wanted)
 
 
 def test_tasks_and_options_are_checked(model):
@@ -334,6 +347,22 @@ def test_a_token_is_where_its_letters_are_once_the_space_before_it_is_taken_off(
         windows = pipe(text, stride=5, aggregation_strategy="first")
         assert [one["end"] for one in windows][-1] == len(text)
         assert all(text[w["start"] - 1 : w["start"]] in ("", " ") for w in windows)
+
+
+def test_a_window_begins_with_the_space_of_its_first_token():
+    """As transformers has it where the post-processor takes the first space for one that was put there."""
+    shown = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*shown, "Ġa", "[CLS]", "[SEP]"])}
+    backend = Tokenizer(models.BPE(vocabulary, [("Ġ", "a")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    ends = [(name, vocabulary[name]) for name in ("[SEP]", "[CLS]")]
+    backend.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=True)
+    tokenizer = Words(from_huggingface(backend.to_str().encode()))
+    encoding = backend.encode("a a a a", add_special_tokens=False)
+    encoding.truncate(2, 0)
+    windows = [joined(tokenizer, [part], False) for part in (encoding, *encoding.overflowing)]
+    assert [window.offsets[1:-1] for window in windows] == [[(0, 1), (2, 3)], [(3, 5), (6, 7)]]
 
 
 def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):

@@ -6,6 +6,7 @@ Catalogue rows SRV-04, SRV-15 … SRV-17, SRV-19.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import time
@@ -30,7 +31,7 @@ from tuili.loading.tokenizer import from_huggingface
 from tuili.server.app import model_name
 from tuili.server.settings import Settings
 from tuili.server.shapes import Text
-from tuili.tokenization import Tokenizer
+from tuili.tokenization import Detokenizer, Tokenizer
 
 CHAT = [{"role": "user", "content": "the river"}]
 WEATHER = {
@@ -200,8 +201,8 @@ def test_completions_take_every_kind_of_prompt(llm, client):
 
 
 def test_offsets_of_tokens_count_the_characters_of_the_text():
-    """A character of several tokens is one, special tokens are not shown, and the text begins without the
-    space of its first token.
+    """A character of several tokens is one, special tokens are not shown, and a text that follows none begins
+    without the space of its first token.
     """
     tokens = [*(f"<0x{byte:02X}>" for byte in range(256)), "<s>", "▁ab", "文", "▁c"]
     vocabulary = {token: i for i, token in enumerate(tokens)}
@@ -220,13 +221,16 @@ def test_offsets_of_tokens_count_the_characters_of_the_text():
     offsets = [0, 0, 2, 2, 2, 3, 4, 4, 4, 4, 4, 5]
     assert tokenizer.decode(ids) == "ab中文𠮷 c"
     entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in ids]
-    for step in (1, 2, 12):
-        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams(), []), [], []
+    for step, before in itertools.product((1, 2, 12), ([256], [257])):
+        handle = types.SimpleNamespace(decoder=lambda before=before: Detokenizer(tokenizer, after=before))
+        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams(), [handle]), [], []
         for at in range(0, len(entries), step):
             (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
             found += event["choices"][0]["logprobs"]["text_offset"]
             shown += event["choices"][0]["logprobs"]["tokens"]
-        assert found == offsets and shown[1:3] == [" ab", "bytes:\\xe4"]
+        after_text = [at + 1 if i > 1 else at for i, at in enumerate(offsets)]
+        assert found == (offsets if before == [256] else after_text)
+        assert shown[1:3] == [" ab", "bytes:\\xe4"]
 
 
 def test_streams_of_several_prompts_say_whose_they_are(client):

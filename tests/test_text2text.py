@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,18 @@ def recorder(tmp_path):
 def asked(llm: Recorder, task: str, *args: Any, **options: Any) -> tuple[list[list[int]], dict[str, Any]]:
     Task(task, llm)(*args, **options)  # type: ignore[arg-type]
     return llm.asked[-1]
+
+
+def test_a_source_is_cut_to_what_the_tokenizer_says(recorder):
+    """As in transformers; uncut it may be as long as the model reads."""
+    llm = recorder("bart")
+    llm.tokenizer.loaded = replace(llm.tokenizer.loaded, max_tokens=5)
+    text = "The cat sat on the mat"
+    assert Task("summarization", llm)([text], truncation=True) == [{"summary_text": "5", "truncated": True}]
+    n_whole = len(llm.tokenizer.encode(text))
+    assert n_whole > 6 and Task("summarization", llm)([text]) == [{"summary_text": str(n_whole)}]
+    Task("summarization", llm)([text], truncation=True, truncate_prompt_tokens=6)
+    assert len(llm.asked[-1][0][0]) == n_whole, "the engine cuts to what is asked for"
 
 
 def test_an_answer_whose_length_nobody_says_ends(tmp_path):

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 import tuili
 from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
+from tiny_models import N_VOCAB, tiny_llama
+from tiny_server import running
 
 MODELS = Path(__file__).parent / "models"
 
@@ -362,3 +365,52 @@ def test_texts_to_texts_of_an_iterable_come_as_transformers_gives_them():
     numbers = ["12", "7", "345"]
     with tuili.pipeline("text2text-generation", MODELS / "t5-numbers", max_new_tokens=8) as pipe:
         assert list(pipe(iter(numbers), batch_size=2)) == [[one] for one in pipe(numbers)]
+
+
+def spaced_tokenizer():
+    """Of words: each takes the space before it, and the first of a text is written without."""
+    words = ["<s>", "▁", "▁the", "▁sea", "▁is", "sea", "▁yes", "yes", "?"]
+    words += [f"▁{i}" for i in range(N_VOCAB - len(words))]
+    scores = [(word, -float(len(word) < 3)) for word in words]
+    backend = tokenizers.Tokenizer(models.Unigram(scores, unk_id=8))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    backend.add_special_tokens(["<s>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+    )
+    return backend
+
+
+def test_an_answer_keeps_the_space_before_it(tmp_path):
+    """Its text follows the prompt's, as in transformers, which decodes both together."""
+    write_hf_folder(tiny_llama(), tmp_path)
+    backend = spaced_tokenizer()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    settings = {"chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    sea = {"allowed_token_ids": [backend.token_to_id("▁sea")], "max_tokens": 2, "temperature": 0}
+    with tuili.LLM(tmp_path) as llm:
+        ids = llm.tokenizer.encode("the")
+        whole = llm.generate("the", **sea)
+        assert llm.tokenizer.decode(ids + whole.outputs[0].token_ids) == "the" + whole.outputs[0].text
+        assert whole.outputs[0].text == " sea sea"
+        assert "".join(chunk.text for chunk in llm.stream("the", **sea)) == " sea sea"
+        assert llm.generate("the", num_beams=2, **sea).outputs[0].text == " sea sea"
+        stopped = llm.generate("the", stop=" sea", **sea).outputs[0]
+        assert (stopped.text, stopped.finish_reason, len(stopped.token_ids)) == ("", "stop", 1)
+        assert llm.generate("the", stop="?", **sea).outputs[0].text == " sea sea"
+        assert llm.generate([0], **sea).outputs[0].text == "sea sea", "no text stands before it"
+        assert llm.generate([0], **sea, skip_special_tokens=False).outputs[0].text == " sea sea"
+        formed = llm.generate("the", choice=["yes"], max_tokens=3).outputs[0]
+        assert formed.text == "yes", "a form has no space before it"
+        pipe = tuili.pipeline("text-generation", llm)
+        assert pipe("the", **sea)[0]["generated_text"] == "the sea sea"
+        chat = [{"role": "user", "content": "is"}, {"role": "assistant", "content": " the"}]
+        assert pipe(chat, **sea)[0]["generated_text"][-1]["content"] == " the sea sea"
+        assert llm.chat(chat[:1], **sea).outputs[0].text == " sea sea"
+        with running(llm) as server:
+            fields = {"prompt": "the", "max_tokens": 2, "allowed_token_ids": sea["allowed_token_ids"]}
+            answer = server.ask("/v1/completions", fields | {"echo": True, "logprobs": 1}).json()
+            (choice,) = answer["choices"]
+        assert choice["text"] == "the sea sea" and choice["logprobs"]["text_offset"] == [0, 0, 3, 7]

@@ -171,7 +171,7 @@ class LLM(Conversations, Vectors, Insides):
             max_model_len=capacity.max_model_len,
             # Nothing of these holds this LLM: its memory goes with the last name of it, not with the next
             # garbage collection, of which a device's memory is no part.
-            decoder=lambda skip_special: Detokenizer(tokenizer, skip_special=skip_special),
+            decoder=lambda before, skip: Detokenizer(tokenizer, skip_special=skip, after=before),
             encode_words=tokenizer.encode_words,
             eos_ids=eos_ids,
             sources=sources,

@@ -273,13 +273,15 @@ class Detokenizer:
 
     Text is held back only while its last character is incomplete, at most 3 bytes. A token costs O(its
     length).
+
+    after  ids whose text stands before: if they have any, the first token begins no text and keeps its space
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, after: Iterable[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
         self._held = b""  # the beginning of a character
-        self._first = True
+        self._first = all(token_id in self._skipped for token_id in after)
 
     def push(self, token_id: int) -> str:
         """The text that `token_id`, in [0, n_vocab), completes; often empty."""

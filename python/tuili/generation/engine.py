@@ -66,7 +66,8 @@ class Engine(Worker):
 
     pool, cache    hold the same number of blocks; the cache belongs to `runner`
     eos_ids        end a text unless the request ignores them
-    decoder        makes an incremental detokenizer; its argument is skip_special_tokens
+    decoder        makes an incremental detokenizer, from the ids that its text follows and
+                   skip_special_tokens
     encode_words   token ids of a text without special tokens, for bad_words
     sources        of an encoder-decoder: then the token ids of a request are its source
     grammars       compiles what requests ask their outputs to be; closed with the engine
@@ -80,7 +81,7 @@ class Engine(Worker):
         *,
         n_vocab: int,
         max_model_len: int,
-        decoder: Callable[[bool], TextDecoder],
+        decoder: Callable[[Iterable[int], bool], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
         sources: Sources | None = None,

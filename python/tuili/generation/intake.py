@@ -5,8 +5,9 @@ On the caller's thread, before the engine's knows of it.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,12 @@ class Order:
     def prompt(self) -> np.ndarray:
         """What the caller gave."""
         return self.ids if self.source is None else self.source
+
+    @property
+    def before(self) -> Iterable[int]:
+        """The ids that the answer's text follows. The answer to a source is a text of its own, and so is one
+        that has a form, which begins with no space that the form does not have."""
+        return () if self.source is not None or self.form is not None else self.ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class Intake:
         n_vocab: int,
         max_model_len: int,
         max_num_seqs: int,
-        decoder: Callable[[bool], TextDecoder],
+        decoder: Callable[[Iterable[int], bool], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: tuple[int, ...],
         grammars: Grammars | None,
@@ -169,6 +176,7 @@ class Intake:
     ) -> Submission:
         """The request and its rows."""
         params = order.params
+        decoder = functools.partial(self._decoder, order.before)
         request = Request(
             request_id,
             order.prompt.tolist(),
@@ -176,7 +184,8 @@ class Intake:
             submitted=submitted,
             prompt=prompt,
             truncated=truncated,
-            spelling=spelling_for(params, self._eos_ids, self._decoder),
+            spelling=spelling_for(params, self._eos_ids, decoder),
+            make_decoder=functools.partial(decoder, params.skip_special_tokens),
         )
         submission = Submission(request, compiles=order.form is not None)
         search = search_for(params, self._eos_ids, order.max_tokens)
@@ -186,7 +195,7 @@ class Intake:
             row.leader = submission.rows[0] if index else None
             if order.max_tokens:
                 row.transcript = transcript_for(
-                    params, self._eos_ids, self._decoder, max_tokens=order.max_tokens, full=order.full
+                    params, self._eos_ids, decoder, max_tokens=order.max_tokens, full=order.full
                 )
             submission.rows.append(row)
         if search is not None:

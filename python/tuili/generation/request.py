@@ -12,14 +12,14 @@ import copy
 import math
 import sys
 import threading
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from tuili.errors import GrammarError, RequestCancelled
 from tuili.generation.checks import number
 from tuili.generation.params import SamplingParams
-from tuili.generation.spelling import Spelling
+from tuili.generation.spelling import Spelling, TextDecoder
 from tuili.generation.structure import form_of
 from tuili.generation.worker import Waitable
 
@@ -180,6 +180,7 @@ class Request(Waitable):
         prompt: str | None = None,
         truncated: bool = False,
         spelling: Spelling | None = None,
+        make_decoder: Callable[[], TextDecoder] | None = None,
     ) -> None:
         super().__init__()
         self.id = request_id  # the larger, the later
@@ -187,6 +188,7 @@ class Request(Waitable):
         self.prompt_token_ids = prompt_token_ids
         self.params = params
         self.truncated = truncated
+        self.make_decoder = make_decoder
         self.tracks = [
             Track(spelling, logprobs=None if params.logprobs is None else []) for _ in range(params.n)
         ]
@@ -396,6 +398,11 @@ class Handle:
         return RequestOutput(
             request.id, request.prompt, ids, [], request.prompt_logprobs, request.truncated, {}
         )
+
+    def decoder(self) -> TextDecoder:
+        """An incremental detokenizer at the beginning of an answer."""
+        assert self._request.make_decoder is not None
+        return self._request.make_decoder()
 
     async def ended(self) -> None:
         """Wait for the end. Making the output's text is left to `result`, on whatever thread."""

@@ -83,6 +83,7 @@ class LoadedTokenizer:
     token_bytes  the bytes that any other token adds to a text: (token, first in the text?) -> bytes
     max_tokens   the length limit that the files give, or None
     tells_texts  whether the model is told which of two texts a token is of
+    tidies       whether the files ask for no space before punctuation, where words are not of BPE
     languages    of a model that translates between several, if its tokens tell them
     numbering    how the ids follow from the library's, if they are others; `backends` know it
     written      makes the tokenizer of what the model writes, if it cuts that in another way
@@ -105,6 +106,7 @@ class LoadedTokenizer:
     add_eos: bool = False
     max_tokens: int | None = None
     tells_texts: bool = True
+    tidies: bool = False
     languages: Languages | None = None
     numbering: Numbering | None = None
     written: Callable[[], LoadedTokenizer] | None = None
@@ -224,6 +226,7 @@ def from_huggingface(
         mask_id=ids["mask"],
         max_tokens=_max_tokens(settings),
         tells_texts=_tells_texts(settings),
+        tidies=settings.get("clean_up_tokenization_spaces") is True and document["model"]["type"] != "BPE",
         languages=languages,
     )
     return loaded if numbering is None else renumbered(loaded, numbering, n_vocab)

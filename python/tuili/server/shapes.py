@@ -15,6 +15,7 @@ from tuili.generation.request import (
     TokenLogprob,
     Totals,
 )
+from tuili.generation.spelling import TextDecoder
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.tool_calls import CallReader, Tools
 
@@ -105,7 +106,7 @@ class Text:
     ) -> None:
         self._tokenizer, self._n, self._skip_special = tokenizer, params.n, params.skip_special_tokens
         self._handles, self._echo, self._echoed = handles, echo, set[int]()
-        self._read: dict[int, tuple[Detokenizer, int]] = {}  # of each continuation, and its whole characters
+        self._read: dict[int, tuple[TextDecoder, int]] = {}  # of each continuation, and its whole characters
         self._head = completions.heading("cmpl", "text_completion", model)
 
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
@@ -132,13 +133,14 @@ class Text:
         before: dict[str, list[Any]] = {}
         if logprobs is not None and output.prompt_logprobs is not None:
             entries = [entry or TokenLogprob(ids[0], 0.0, []) for entry in output.prompt_logprobs]
+            self._read[index] = Detokenizer(self._tokenizer, skip_special=self._skip_special), 0
             before = self._logprobs(index, entries)
             before["token_logprobs"][0] = before["top_logprobs"][0] = None  # nothing predicts the first
-            self._read[index] = self._detokenizer(), len(prompt)
+            self._read[index] = self._decoder(index), len(prompt)
         return prompt, before
 
-    def _detokenizer(self) -> Detokenizer:
-        return Detokenizer(self._tokenizer, skip_special=self._skip_special)
+    def _decoder(self, index: int) -> TextDecoder:
+        return self._handles[index // self._n].decoder()
 
     def _of_prompt(self, output: RequestOutput) -> dict[str, Any]:
         entries = output.prompt_logprobs
@@ -183,7 +185,7 @@ class Text:
         """The older form: text of tokens, of which one that is not text by itself is written in bytes, and
         where in the continuation the character is with which each begins, or which it goes on with.
         """
-        detokenizer, n_chars = self._read.get(index) or (self._detokenizer(), 0)
+        detokenizer, n_chars = self._read.get(index) or (self._decoder(index), 0)
         token_text, offsets = self._tokenizer.token_bytes, []
         for entry in entries:
             offsets.append(n_chars)

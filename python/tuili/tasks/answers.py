@@ -33,10 +33,11 @@ def cleaned(chosen: Mapping[str, object]) -> Callable[[str], str]:
     given = chosen["clean_up_tokenization_spaces"]
     if given is None or not boolean("clean_up_tokenization_spaces", given):
         return lambda text: text
-
-    def clean(text: str) -> str:
-        for wrong, right in _SPACES:
-            text = text.replace(wrong, right)
-        return text
-
     return clean
+
+
+def clean(text: str) -> str:
+    """`text` without the spaces before punctuation."""
+    for wrong, right in _SPACES:
+        text = text.replace(wrong, right)
+    return text

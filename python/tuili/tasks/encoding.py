@@ -131,8 +131,20 @@ def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> 
         own = part.offsets
         if own and texts.count(number) == len(own):  # of a first text before a second, some do not say where
             begin = texts.index(number)
+            if offsets[begin] == own[0] and _lost_its_space(tokenizer, whole.tokens[begin], *own[0]):
+                own = [(own[0][0] - 1, own[0][1]), *own[1:]]
             offsets[begin : begin + len(own)] = own
     return Encoded(whole.ids, types, offsets, texts, truncated, whole.tokens)
+
+
+def _lost_its_space(tokenizer: Tokenizer, token: str, begin: int, end: int) -> bool:
+    """Whether the space that a token has was taken off its offsets, within a text.
+
+    Post-processors that leave the first token's alone, because they take it for one that was put in front of
+    the text, do so in every window.
+    """
+    text = tokenizer.loaded.token_bytes(token, False).decode(errors="replace")
+    return begin > 0 and token.startswith("Ġ") and text.startswith(" ") and len(text) == end - begin + 1
 
 
 def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[int]:

@@ -31,7 +31,9 @@ class Sources:
 
     def __init__(self, model: LLM) -> None:
         self._tokenizer: Tokenizer = model.tokenizer
-        self._max_len: int = model.config["max_source_len"]
+        self.max_len: int = model.config["max_source_len"]
+        # What is cut is as long as the tokenizer's files say, in a model that could read more.
+        self.cut_len = min(self.max_len, model.tokenizer.loaded.max_tokens or self.max_len)
         self._target_is_set = model.config["sampling_defaults"].get("forced_bos_token_id") is not None
         self._start: int | None = model.config.get("decoder_start_token_id")
 
@@ -80,19 +82,21 @@ class Sources:
         wanted = languages.token(target, "tgt_lang")  # which the answer may follow already, as mBART's did
         return Direction(source=str(source), forced_bos_token_id=None if wanted == start else wanted)
 
-    def encode(self, text: str, direction: Direction, *, cut: bool) -> tuple[list[int], bool]:
+    def encode(self, text: str, direction: Direction, *, cut: int | None) -> tuple[list[int], bool]:
         """(ids, whether the text's end was cut off).
 
-        raises  PromptTooLongError if it is too long and cut is False; InvalidParameterError (language) for
+        cut     how many ids stay; None: all
+        raises  PromptTooLongError if it is too long and cut is None; InvalidParameterError (language) for
                 a text that opens with a language the model has not
         """
         before, after = self._around
         opening = "" if self._opens(text) else direction.opening
         body = self._tokenizer.encode(opening + text, add_special=False)
-        room = self._max_len - len(before) - len(after)
+        most = self.max_len if cut is None else cut
+        room = most - len(before) - len(after)
         truncated = len(body) > room
-        if truncated and (not cut or room < 1):
-            raise too_long(len(body) + self._max_len - room, self._max_len)
+        if truncated and (cut is None or room < 1):
+            raise too_long(len(body) + most - room, most)
         ids = [*before, *body[:room], *after]
         if direction.source is not None and self.languages is not None:
             ids = self.languages.with_source(ids, direction.source)

@@ -95,8 +95,7 @@ class Task(Pipeline):
         each = of_each(params, searching, len(texts))
         asked = [(text, one) for text, one in zip(texts, each, strict=True) if not self._stays(text)]
         encoded = [
-            self._sources.encode(prefix + text, direction, cut=cut or one.truncate_prompt_tokens is not None)
-            for text, one in asked
+            self._sources.encode(prefix + text, direction, cut=self._most(cut, one)) for text, one in asked
         ]
         if isinstance(params, list | tuple):
             params = [one for _, one in asked]
@@ -122,6 +121,12 @@ class Task(Pipeline):
         if isinstance(inputs, str):
             return results[0]
         return [entries[0] for entries in results] if all(len(one) == 1 for one in results) else results
+
+    def _most(self, cut: bool, params: SamplingParams) -> int | None:
+        """The tokens that stay of a source; None if it must not be cut, here. The engine cuts to fewer."""
+        if params.truncate_prompt_tokens is not None:
+            return self._sources.max_len
+        return self._sources.cut_len if cut else None
 
     def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
         found = self.answer(inputs, *args, **options)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import described, integer
+from tuili.tasks.answers import clean
 from tuili.tasks.encoding import Encoded, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
@@ -85,9 +86,9 @@ class Task(Pipeline):
 
         def decode(ids: list[int], *, skip_special: bool) -> str:
             """The text; DeBERTa's models have more rows than tokens, which are of no text."""
-            return tokenizer.decode(
-                [i for i in ids if i < tokenizer.loaded.n_vocab], skip_special=skip_special
-            )
+            known = [i for i in ids if i < tokenizer.loaded.n_vocab]
+            text = tokenizer.decode(known, skip_special=skip_special)
+            return clean(text) if tokenizer.loaded.tidies else text
 
         return {
             "score": float(score),
