@@ -98,6 +98,27 @@ def test_what_a_bias_rounds_is_bounded():
     assert chosen({100: [0.0626, 0.98], 3000: [0.07]}, [1], bias) == 100
 
 
+def test_squares_that_a_float_does_not_hold_are_bounded():
+    """The row's codes are 0, and in floats so are its squares; a large input makes it the likeliest."""
+    bias = np.zeros(N_VOCAB, np.float32)
+    bias[[100, 3000]] = 1, 1 - 1e-5
+    assert chosen({3000: [1e-25] * 32}, [1e20] * 32, bias) == 3000
+
+
+@pytest.mark.parametrize(
+    ("x", "bias", "factor"),
+    [(1e-16, 0, 1e-30), (1e20, 0, 1e20), (1, 1e35, 1e6), (0, 2e-40, 1e-6)],
+    ids=["underflow", "overflow", "overflow of biases", "underflow of biases"],
+)
+def test_logits_that_a_factor_makes_equal_are_left_to_all_logits(x, bias, factor):
+    """The first of those is the token, not the one that was largest."""
+    rows = with_rows({50: [0.25], 100: [1]} if x else {})
+    biases = np.zeros(N_VOCAB, np.float32)
+    biases[[50, 100]] = bias / 2, bias
+    with np.errstate(over="ignore"):
+        assert not check(rows, np.float32([[x] + [0] * 31]), bias=biases, factor=factor)
+
+
 @pytest.mark.parametrize("extreme", [0.0, 1e-41, 1e-8, 6e4, 7e6])
 def test_weights_of_any_size_are_screened_soundly(extreme):
     rows, rng = random_rows(2)
