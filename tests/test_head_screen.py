@@ -16,6 +16,7 @@ from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_llama
 from tuili import _core
 from tuili._core import ops
+from tuili.benchmark import machine
 
 N_VOCAB = 4100  # no multiple of a panel, and large enough for a screen
 FORMATS = ["f32", "f16", "bf16"]
@@ -100,7 +101,7 @@ def test_what_a_bias_rounds_is_bounded():
 
 def test_squares_that_a_float_does_not_hold_are_bounded():
     """The row's codes are 0, and in floats so are its squares; a large input makes it the likeliest."""
-    bias = np.zeros(N_VOCAB, np.float32)
+    bias = np.full(N_VOCAB, -np.inf, np.float32)
     bias[[100, 3000]] = 1, 1 - 1e-5
     assert chosen({3000: [1e-25] * 32}, [1e20] * 32, bias) == 3000
 
@@ -217,3 +218,14 @@ def test_other_choices_look_at_all_logits(llm):
     tokens_of(llm, PROMPTS, temperature=1.0, seed=3)
     tokens_of(llm, PROMPTS, temperature=0, repetition_penalty=1.3)
     assert llm._runner.n_screened() == before
+
+
+def test_the_benchmark_counts_the_screen_and_not_the_head(llm):
+    """All weights are f32 here, so that averages are exact."""
+    model = llm._loaded.model
+    spec = model.spec
+    table = 4 * N_VOCAB * spec.d_model  # tied, it is embedding and head
+    n_tables = 1 if spec.tied_head else 2
+    read = machine.decode_bytes(model, 0, "float32")
+    assert 0 < model.screen_bytes < table / 2
+    assert read == pytest.approx(4 * model.n_parameters - n_tables * table + model.screen_bytes, rel=0.01)
