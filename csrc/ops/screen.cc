@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "base/float_environment.h"
 #include "base/memory.h"
 #include "ops/checks.h"
 #include "ops/ops.h"
@@ -200,6 +201,7 @@ int64_t screen_bytes(const PackedMatrix& head) {
 
 HeadScreen make_screen(const Context& context, const PackedMatrix& head, const float* bias, uint8_t* memory) {
   TUILI_EXPECT(screen_bytes(head) > 0, "make_screen: a head of ", head.n, " x ", head.k);
+  const FloatEnvironment environment;  // rounded upward, a code could be 128
   const float most_bias = largest_bias(bias, head.n);
   if (!(most_bias < kMostReach)) return {};
   const int64_t copy_bytes = align_up(packed_bytes(Format::q8_0, head.n, head.k)), n_panels = head.n_panels();
