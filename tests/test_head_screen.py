@@ -5,6 +5,9 @@ Catalogue row SMP-01.
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -229,3 +232,22 @@ def test_the_benchmark_counts_the_screen_and_not_the_head(llm):
     read = machine.decode_bytes(model, 0, "float32")
     assert 0 < model.screen_bytes < table / 2
     assert read == pytest.approx(4 * model.n_parameters - n_tables * table + model.screen_bytes, rel=0.01)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the mode's number is this machine's")
+def test_a_model_is_screened_alike_in_any_rounding_mode(tmp_path):
+    """Rounded upward, 190.5 · (1 / 1.5) is more than 127: a code that a byte does not hold."""
+    model = with_large_head(tiny_llama(tied=False))
+    k = model.weights["head"].shape[1]
+    rows = np.random.default_rng(1).uniform(-0.3, 0.3, (N_VOCAB, k)).astype(np.float32)
+    rows[:, ::32] = np.random.default_rng(2).choice(np.float32([190.5, -190.5]) / 512, (N_VOCAB, k // 32))
+    model.weights["head"] = Weight("f32", (N_VOCAB, k), encode_float("f32", rows))
+    path, libm = write_hf_folder(model, tmp_path / "m"), ctypes.CDLL("libm.so.6")
+    try:
+        assert libm.fesetround(0x800) == 0  # FE_UPWARD
+        llm = tuili.LLM(path, num_threads=1, kv_cache_bytes=1 << 20, max_model_len=64)
+    finally:
+        libm.fesetround(0)
+    with llm:
+        screened = tokens_of(llm, PROMPTS, temperature=0)
+        assert screened == tokens_of(llm, PROMPTS, temperature=0, logprobs=0)
