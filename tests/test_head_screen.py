@@ -5,6 +5,9 @@ Catalogue row SMP-01.
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_llama
 from tuili import _core
 from tuili._core import ops
+from tuili.benchmark import machine
 
 N_VOCAB = 4100  # no multiple of a panel, and large enough for a screen
 FORMATS = ["f32", "f16", "bf16"]
@@ -96,6 +100,27 @@ def test_what_a_bias_rounds_is_bounded():
     bias = np.zeros(N_VOCAB, np.float32)
     bias[[100, 3000]] = 2**20
     assert chosen({100: [0.0626, 0.98], 3000: [0.07]}, [1], bias) == 100
+
+
+def test_squares_that_a_float_does_not_hold_are_bounded():
+    """The row's codes are 0, and in floats so are its squares; a large input makes it the likeliest."""
+    bias = np.full(N_VOCAB, -np.inf, np.float32)
+    bias[[100, 3000]] = 1, 1 - 1e-5
+    assert chosen({3000: [1e-25] * 32}, [1e20] * 32, bias) == 3000
+
+
+@pytest.mark.parametrize(
+    ("x", "bias", "factor"),
+    [(1e-16, 0, 1e-30), (1e20, 0, 1e20), (1, 1e35, 1e6), (0, 2e-40, 1e-6)],
+    ids=["underflow", "overflow", "overflow of biases", "underflow of biases"],
+)
+def test_logits_that_a_factor_makes_equal_are_left_to_all_logits(x, bias, factor):
+    """The first of those is the token, not the one that was largest."""
+    rows = with_rows({50: [0.25], 100: [1]} if x else {})
+    biases = np.zeros(N_VOCAB, np.float32)
+    biases[[50, 100]] = bias / 2, bias
+    with np.errstate(over="ignore"):
+        assert not check(rows, np.float32([[x] + [0] * 31]), bias=biases, factor=factor)
 
 
 @pytest.mark.parametrize("extreme", [0.0, 1e-41, 1e-8, 6e4, 7e6])
@@ -196,3 +221,33 @@ def test_other_choices_look_at_all_logits(llm):
     tokens_of(llm, PROMPTS, temperature=1.0, seed=3)
     tokens_of(llm, PROMPTS, temperature=0, repetition_penalty=1.3)
     assert llm._runner.n_screened() == before
+
+
+def test_the_benchmark_counts_the_screen_and_not_the_head(llm):
+    """All weights are f32 here, so that averages are exact."""
+    model = llm._loaded.model
+    spec = model.spec
+    table = 4 * N_VOCAB * spec.d_model  # tied, it is embedding and head
+    n_tables = 1 if spec.tied_head else 2
+    read = machine.decode_bytes(model, 0, "float32")
+    assert 0 < model.screen_bytes < table / 2
+    assert read == pytest.approx(4 * model.n_parameters - n_tables * table + model.screen_bytes, rel=0.01)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the mode's number is this machine's")
+def test_a_model_is_screened_alike_in_any_rounding_mode(tmp_path):
+    """Rounded upward, 190.5 · (1 / 1.5) is more than 127: a code that a byte does not hold."""
+    model = with_large_head(tiny_llama(tied=False))
+    k = model.weights["head"].shape[1]
+    rows = np.random.default_rng(1).uniform(-0.3, 0.3, (N_VOCAB, k)).astype(np.float32)
+    rows[:, ::32] = np.random.default_rng(2).choice(np.float32([190.5, -190.5]) / 512, (N_VOCAB, k // 32))
+    model.weights["head"] = Weight("f32", (N_VOCAB, k), encode_float("f32", rows))
+    path, libm = write_hf_folder(model, tmp_path / "m"), ctypes.CDLL("libm.so.6")
+    try:
+        assert libm.fesetround(0x800) == 0  # FE_UPWARD
+        llm = tuili.LLM(path, num_threads=1, kv_cache_bytes=1 << 20, max_model_len=64)
+    finally:
+        libm.fesetround(0)
+    with llm:
+        screened = tokens_of(llm, PROMPTS, temperature=0)
+        assert screened == tokens_of(llm, PROMPTS, temperature=0, logprobs=0)

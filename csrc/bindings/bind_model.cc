@@ -296,6 +296,7 @@ void bind_model(py::module_& module) {
       .def_property_readonly("spec", [](const Model& m) { return m.spec; })
       .def_readonly("n_parameters", &Model::n_parameters)
       .def_readonly("weight_bytes", &Model::weight_bytes)
+      .def_readonly("screen_bytes", &Model::screen_bytes)
       .def(
           "upload",
           [](const Model& m, const std::string& device, int num_threads) {

@@ -335,13 +335,15 @@ void ModelBuilder::finish_part(ModelSpec& spec, ModelWeights& weights) {
 void ModelBuilder::screen_head() {
   const ModelSpec& spec = model_.spec;
   const Linear& head = model_.weights.head;
-  if (spec.kind == ModelKind::encoder || !spec.has_head || spec.logit_softcap > 0 || !(spec.logit_scale > 0))
+  if (spec.kind == ModelKind::encoder || !spec.has_head || spec.logit_softcap > 0 ||
+      !ops::can_screen(spec.logit_scale))
     return;
   const int64_t bytes = ops::screen_bytes(head.w);
   if (bytes == 0) return;
   const ops::Context context{.pool = &ThreadPool::shared(), .n_threads = num_threads_};
   model_.weights.head_screen = ops::make_screen(context, head.w, head.bias, take(bytes));
   model_.weight_bytes += bytes;
+  model_.screen_bytes = bytes;
 }
 
 Model ModelBuilder::finish() {

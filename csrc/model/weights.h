@@ -107,6 +107,7 @@ struct Model {
   std::vector<PackedTensor> tensors;
   int64_t n_parameters = 0;
   int64_t weight_bytes = 0;
+  int64_t screen_bytes = 0;  // of those: the copy of the head that greedy steps read instead
 };
 
 // Takes tensors one by one, in any order, and packs each at once: the peak is the model and one source

@@ -418,23 +418,26 @@ void draw_likeliest(const Context& context, const TensorView& tokens, const Tens
 // What spares a float head [n, k] when only the likeliest token is wanted: a copy in int8, which says what is
 // far from being the largest, and how far its products can be from the head's own, per panel. An input x
 // whose codes are δ apart from it (norms are Euclidean) has products within |x| · apart + δ · norm +
-// bias_slack.
+// slack.
 struct HeadScreen {
   PackedMatrix w;                // q8_0 [n, k]; without codes there is no screen
   const float* apart = nullptr;  // [n_panels]
   const float* norm = nullptr;   // [n_panels]
-  float most_norm = 0;           // of all panels
-  float bias_slack = 0;
+  float most_norm = 0;           // of all rows of the head
+  float slack = 0;               // of biases and of what is subnormal
 };
 
 // Heads with fewer outputs are read fast enough.
 inline constexpr int64_t kLeastScreened = 4096;
 
+// Whether logits that differ still differ after · factor: neither subnormal nor infinite.
+constexpr bool can_screen(float factor) { return factor >= 0x1p-20f && factor <= 0x1p20f; }
+
 // Bytes that make_screen writes for a head; 0 if it has no screen.
 int64_t screen_bytes(const PackedMatrix& head);
 
 // The screen of a head in `memory`, aligned as Buffer's; none if a weight or bias is NaN or infinite (a bias
-// may be -Inf), or beyond what q8_0 holds.
+// may be -Inf), or beyond what q8_0 and sums hold.
 HeadScreen make_screen(const Context& context, const PackedMatrix& head, const float* bias, uint8_t* memory);
 
 // tokens[row] = the first maximum of head.y[row] · factor, factor > 0, if head.y were the head's product of

@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "base/float_environment.h"
 #include "base/memory.h"
 #include "ops/checks.h"
 #include "ops/ops.h"
@@ -21,8 +22,10 @@ constexpr int64_t kBlockBytes = 34;         // of q8_0: d, 32 codes
 constexpr double kUnit = 0x1p-24;           // relative error of one rounded operation
 constexpr double kCodeError = 0.52;         // of x in units of d: half a code, and what quantize_rows rounds
 constexpr double kNormError = 1e-5;         // relative: of sums of 32 squares in float
+constexpr double kLostSquare = 0x1p-126;    // absolute: of a square that a float does not hold
 constexpr float kMostWeight = 8e6f;         // whose scale is below the largest half
 constexpr double kMostReach = 1e30;         // a logit that may be larger is left to those who look for NaN
+constexpr float kLeastSlack = 0x1p-100f;    // of what is subnormal, relative errors say nothing
 constexpr int64_t kMostPanelsDivisor = 16;  // more panels than a sixteenth: all of them are read at once
 
 // The smallest half that is not below x > 0: its bits. Beyond 65504 infinity.
@@ -97,11 +100,12 @@ bool screen_panel(const PackedMatrix& head, int64_t panel, const float* weights,
   // Twice what the sums round at most: the other half is several units of a logit's last place, so that a
   // factor does not make it equal to one that was left out.
   const double rounding = 2 * static_cast<double>(head.k + 16) * kUnit;
+  const double lost = static_cast<double>(head.k) * kLostSquare;
   double most_apart = 0, most_norm = 0;
   for (int64_t j = 0; j < kPanel; ++j) {  // rows past n are zero
     const double codes = std::sqrt(norms.codes[j]);
-    most_apart =
-        std::max(most_apart, std::sqrt(norms.apart[j]) + rounding * (std::sqrt(norms.weights[j]) + codes));
+    most_apart = std::max(
+        most_apart, std::sqrt(norms.apart[j] + lost) + rounding * (std::sqrt(norms.weights[j]) + codes));
     most_norm = std::max(most_norm, codes * (1 + rounding));
   }
   *apart = static_cast<float>(most_apart * (1 + kNormError));
@@ -140,7 +144,7 @@ Reach reach_of(const TensorView& x, const QuantizedRows& quantized, int64_t row)
 float bound_of(const HeadScreen& screen, const Reach& reach, int64_t panel) {
   return static_cast<float>((reach.x * screen.apart[panel] + reach.rounding * screen.norm[panel]) *
                             (1 + 1e-6)) +
-         screen.bias_slack;
+         screen.slack;
 }
 
 // The largest that a logit is at least.
@@ -197,8 +201,9 @@ int64_t screen_bytes(const PackedMatrix& head) {
 
 HeadScreen make_screen(const Context& context, const PackedMatrix& head, const float* bias, uint8_t* memory) {
   TUILI_EXPECT(screen_bytes(head) > 0, "make_screen: a head of ", head.n, " x ", head.k);
+  const FloatEnvironment environment;  // rounded upward, a code could be 128
   const float most_bias = largest_bias(bias, head.n);
-  if (most_bias == kInfinity) return {};
+  if (!(most_bias < kMostReach)) return {};
   const int64_t copy_bytes = align_up(packed_bytes(Format::q8_0, head.n, head.k)), n_panels = head.n_panels();
   auto* const apart = reinterpret_cast<float*>(memory + copy_bytes);
   auto* const norm = reinterpret_cast<float*>(memory + copy_bytes + align_up(n_panels * 4));
@@ -215,17 +220,20 @@ HeadScreen make_screen(const Context& context, const PackedMatrix& head, const f
     }
   });
   if (!std::ranges::all_of(fits, [](uint8_t fit) { return fit != 0; })) return {};
+  float most_norm = 0;
+  for (int64_t i = 0; i < n_panels; ++i) most_norm = std::max(most_norm, apart[i] + norm[i]);
   return {.w = pack(context, Format::q8_0, head.n, head.k, rows.data(), memory),
           .apart = apart,
           .norm = norm,
-          .most_norm = *std::max_element(norm, norm + n_panels),
-          .bias_slack = most_bias * 0x1p-21f};
+          .most_norm = most_norm,
+          .slack = most_bias * 0x1p-21f + kLeastSlack};
 }
 
 bool screened_argmax(const Context& context, std::span<int32_t> tokens, Activations& x, const LinearMap& head,
                      const HeadScreen& screen, float factor) {
   TUILI_EXPECT(static_cast<int64_t>(tokens.size()) == x.x.rows() && screen.w.n == head.w->n && factor > 0,
                "screened_argmax: ", tokens.size(), " tokens of ", x.x);
+  if (!can_screen(factor)) return false;
   const LinearMap copy{head.y, &screen.w, head.bias};
   gemm(context, x, {&copy, 1}, Compute::automatic);
   context.pool->parallel_for(x.x.rows(), context.n_threads, [&](int64_t begin, int64_t end, int part) {

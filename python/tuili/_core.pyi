@@ -217,6 +217,9 @@ class Model:
     @property
     def weight_bytes(self) -> int: ...
     @property
+    def screen_bytes(self) -> int:
+        """Of those: the copy of a float head that greedy steps read instead of the head; 0 without one."""
+    @property
     def device(self) -> Device: ...
     def upload(self, device: Device = "cuda", *, num_threads: int = 0) -> Model:
         """A copy in a device's memory, for a Runner; it has no packed_tensors. Float matrices are rounded to

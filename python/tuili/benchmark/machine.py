@@ -56,14 +56,18 @@ def layer_macs(spec: _core.ModelSpec) -> int:
 
 
 def decode_bytes(model: _core.Model, depth: int, kv_dtype: str) -> float:
-    """Bytes that decoding one token reads: every weight but an embedding of its own, of which a row is read,
-    and the keys and values of `depth` tokens, as far as windows show them.
+    """Bytes that decoding one greedy token reads: every weight but an embedding of its own, of which a row is
+    read, and a head that has a screen, which is read instead; and the keys and values of `depth` tokens, as
+    far as windows show them.
 
-    The embedding is taken to have the model's average bytes per weight.
+    Embedding and head are taken to have the model's average bytes per weight.
     """
     spec = model.spec
-    embedding = 0 if spec.tied_head else spec.n_vocab * spec.d_model
-    total = model.weight_bytes * (1 - embedding / model.n_parameters)
+    unread = 0 if spec.tied_head else spec.n_vocab * spec.d_model
+    if model.screen_bytes:
+        unread += spec.n_vocab * (spec.d_embedding or spec.d_model)
+    stored = model.weight_bytes - model.screen_bytes
+    total = stored * (1 - unread / model.n_parameters) + model.screen_bytes
     for layer in spec.layers:
         seen = min(depth, layer.sliding_window or depth)
         scale = 4 if kv_dtype == "int8" else 0

@@ -133,19 +133,18 @@ class PackedCache:
         """
         if self._files is None:
             return self.state
-        if model.weight_bytes < MIN_WEIGHT_BYTES:
+        n_bytes = model.weight_bytes - model.screen_bytes  # which is made again
+        if n_bytes < MIN_WEIGHT_BYTES:
             self.state = f"off: the model has less than {MIN_WEIGHT_BYTES >> 20} MiB"
             return self.state
         own = {"files": self._files, "core": self._core, "model": self._model, "options": self._options}
         content = Content(
-            {**facts, **own, "tuili": __version__, "weight_bytes": model.weight_bytes},
+            {**facts, **own, "tuili": __version__, "weight_bytes": n_bytes},
             model.packed_tensors(),
             sections,
         )
         self.state = state = f"being written to {self.path}"
-        thread = threading.Thread(
-            target=self._save, args=(content, model.weight_bytes), name="tuili-packed-cache"
-        )
+        thread = threading.Thread(target=self._save, args=(content, n_bytes), name="tuili-packed-cache")
         try:
             thread.start()
         except RuntimeError as error:  # no thread can be had, or the interpreter is ending
