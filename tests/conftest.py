@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     import tuili
     from tiny_server import Running
+    from tuili.generation.grammar import Grammars
 
 # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -70,14 +71,48 @@ def isas() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuili.LLM]:
-    import tuili
+def llama_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny decoder."""
+    from tiny_files import write_hf_folder
+    from tiny_models import tiny_llama
+
+    return write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="module")
+def bert_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny encoder."""
     from tiny_files import write_hf_folder
     from tiny_models import tiny_bert
 
-    path = write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("models") / "bert")
-    with tuili.LLM(path, num_threads=1) as embedder:
+    return write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="module")
+def llm(llama_path: Path) -> Iterator[tuili.LLM]:
+    import tuili
+    from tiny_files import SIZES
+
+    with tuili.LLM(llama_path, **SIZES) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def embedder(bert_path: Path) -> Iterator[tuili.LLM]:
+    import tuili
+
+    with tuili.LLM(bert_path, num_threads=1) as embedder:
         yield embedder
+
+
+@pytest.fixture(scope="module")
+def grammars() -> Iterator[Grammars]:
+    """Compiles for all engines of a file's tests, whose vocabulary is one. None of them closes it."""
+    from tiny_grammars import make_grammars
+
+    shared = make_grammars(start_thread=False)
+    yield shared
+    shared.close()
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,7 @@ def shortened(rng, cases):
 @functools.cache
 def grammars():
     """Compiles for all engines, when `compile_some` asks it to."""
-    from test_structured import make_grammars
+    from tiny_grammars import make_grammars
 
     return make_grammars(start_thread=False)
 

@@ -29,6 +29,13 @@ def least(measure: Callable[[], float], limit: float, tries: int = 4) -> float:
     return found
 
 
+def processor_s(call: Callable[[], object]) -> float:
+    """Seconds of this process's processors that a call takes."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
 def slowness() -> float:
     """How many times the processor time of where limits were set Python takes here and now; 1 at least."""
     start = time.thread_time()

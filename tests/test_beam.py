@@ -17,8 +17,6 @@ import tuili
 from beam_goldens import asked, check
 from tiny_core import built
 from tiny_engine import BLOCK, POISON, codes, counted, drain, is_idle, make_engine, sampling
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
 from tuili.errors import (
     DeadlineExceeded,
     InvalidParameterError,
@@ -162,11 +160,11 @@ def test_beams_share_the_blocks_of_what_they_have_in_common():
     assert is_idle(engine)
 
 
-@pytest.mark.parametrize("n_steps", range(7))
-@pytest.mark.parametrize("how", ["abort", "deadline"])
-def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
-    engine = make_engine()
-    handle = engine.submit(codes("a" * 20), sampling(max_tokens=30, num_beams=3, n=2, deadline_s=1000))
+ENDS_EARLY = {"abort": RequestCancelled, "deadline": DeadlineExceeded}  # and the error without an answer
+
+
+def ended_early(engine, handle, how, n_steps, monkeypatch):
+    """What it answers when it is aborted, or its deadline_s of 1000 is over, after so many steps."""
     for _ in range(n_steps):
         engine.step()
     if how == "abort":
@@ -177,12 +175,21 @@ def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
     engine.step()
     assert is_idle(engine)
     if n_steps < 2:  # a chunk, then the other beams: the first choice
-        with pytest.raises(RequestCancelled if how == "abort" else DeadlineExceeded):
+        with pytest.raises(ENDS_EARLY[how]):
             handle.result(timeout=0)
-        return
+        return None
     outputs = handle.result(timeout=0).outputs
     assert [out.finish_reason for out in outputs] == [how, how]
-    assert outputs[0].text == "bcdefgh"[: n_steps - 1] and len(outputs[1].token_ids) == n_steps - 1
+    return outputs
+
+
+@pytest.mark.parametrize("n_steps", range(7))
+@pytest.mark.parametrize("how", ENDS_EARLY)
+def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
+    engine = make_engine()
+    handle = engine.submit(codes("a" * 20), sampling(max_tokens=30, num_beams=3, n=2, deadline_s=1000))
+    if outputs := ended_early(engine, handle, how, n_steps, monkeypatch):
+        assert outputs[0].text == "bcdefgh"[: n_steps - 1] and len(outputs[1].token_ids) == n_steps - 1
 
 
 def test_a_beam_of_not_numbers_fails_its_search_alone():
@@ -250,9 +257,8 @@ def test_what_cannot_run_at_once_is_refused():
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    folder = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("beams") / "llama")
-    with tuili.LLM(folder, num_threads=1, kv_cache_bytes=1 << 21, max_model_len=256) as llm:
+def llm(llama_path):
+    with tuili.LLM(llama_path, num_threads=1, kv_cache_bytes=1 << 21, max_model_len=256) as llm:
         yield llm
 
 

@@ -16,10 +16,12 @@ import jsonschema
 import numpy as np
 import pytest
 
-from test_structured import EOS, FORMS, PERSON, engine_with, make_grammars, outcome
+from test_beam import ENDS_EARLY, ended_early
+from test_structured import FORMS, PERSON
 from tiny_core import built, run
 from tiny_engine import BLOCK, codes, drain, is_idle, sampling
-from tuili.errors import DeadlineExceeded, GrammarError, InvalidParameterError, RequestCancelled
+from tiny_grammars import EOS, engine_with, outcome
+from tuili.errors import GrammarError, InvalidParameterError
 from tuili.generation.beam import BeamSearch
 
 PROMPT = "hello"
@@ -33,13 +35,6 @@ LANGUAGES = {
     "brackets": ({"grammar": 'start: "x" | "(" "x" ")" | "((x))"'}, ["x", "(x)", "((x))"]),
     "values": ({"json_schema": {"enum": ["a", "ab", 1, 12, None]}}, ['"a"', '"ab"', "1", "12", "null"]),
 }
-
-
-@pytest.fixture(scope="module")
-def grammars():
-    shared = make_grammars(start_thread=False)
-    yield shared
-    shared.close()
 
 
 class Language:
@@ -181,29 +176,15 @@ def test_company_chunks_preemption_and_threads_change_no_beam(grammars, seed):
 
 
 @pytest.mark.parametrize("n_steps", range(5))
-@pytest.mark.parametrize("how", ["abort", "deadline"])
+@pytest.mark.parametrize("how", ENDS_EARLY)
 def test_an_early_end_gives_the_best_so_far(grammars, how, n_steps, monkeypatch):
     engine = engine_with(grammars)
     handle = engine.submit(
         codes("a" * 20), sampling(regex="[a-z]{30}", max_tokens=30, num_beams=3, n=2, deadline_s=1000)
     )
     grammars.step()
-    for _ in range(n_steps):
-        engine.step()
-    if how == "abort":
-        handle.abort()
-    else:
-        now = handle._request.times.submitted + 1001
-        monkeypatch.setattr(engine, "_clock", lambda: now)
-    engine.step()
-    assert is_idle(engine)
-    if n_steps < 2:
-        with pytest.raises(RequestCancelled if how == "abort" else DeadlineExceeded):
-            handle.result(timeout=0)
-        return
-    outputs = handle.result(timeout=0).outputs
-    assert [out.finish_reason for out in outputs] == [how, how]
-    assert outputs[0].text == "bcdefgh"[: n_steps - 1]
+    if outputs := ended_early(engine, handle, how, n_steps, monkeypatch):
+        assert outputs[0].text == "bcdefgh"[: n_steps - 1]
 
 
 def test_a_stop_string_ends_a_beam_before_its_grammar_does(grammars):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile.templates import CASES, MESSAGES, Case
-from patience import slowness
+from patience import least, processor_s, slowness
 from tuili import chat
 from tuili.errors import InvalidParameterError, TemplateError
+from tuili.templating.environment import compile_template
 from tuili.templating.marked_text import MarkedText, join, spans_of
 from tuili.tokenization import Tokenizer
 
@@ -251,14 +251,16 @@ def chat_tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_hostile_template_ends_in_its_error(case: Case) -> None:
-    start = time.process_time()
-    with pytest.raises(TemplateError) as caught:
-        chat.render(case.template, [USER])
-    seconds = time.process_time() - start
-    assert caught.value.code == case.code, caught.value
-    assert len(str(caught.value)) < 400
-    assert str(caught.value).isprintable()
-    assert seconds < 0.2 * slowness(), "CT-03: an error within 200 ms"
+    def refused() -> None:
+        compile_template.cache_clear()
+        with pytest.raises(TemplateError) as caught:
+            chat.render(case.template, [USER])
+        assert caught.value.code == case.code, caught.value
+        assert len(str(caught.value)) < 400
+        assert str(caught.value).isprintable()
+
+    limit_s = 0.2 * slowness()
+    assert least(lambda: processor_s(refused), limit_s) < limit_s, "CT-03: an error within 200 ms"
 
 
 def test_templates_that_only_look_bad_run() -> None:

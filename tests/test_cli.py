@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 from patience import least
-from tiny_files import write_hf_folder
-from tiny_models import tiny_bert, tiny_llama
 from tuili import cli, sampling_arguments, standard_input
 from tuili.generation.params import NAMES, SamplingParams
 
@@ -24,13 +22,13 @@ MODELS = Path(__file__).parent / "models"
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return str(write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("cli") / "llama"))
+def llama(llama_path):
+    return str(llama_path)
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    return str(write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("cli") / "bert"))
+def bert(bert_path):
+    return str(bert_path)
 
 
 @pytest.fixture

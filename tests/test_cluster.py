@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
-
 TESTS = Path(__file__).parent
 
 
@@ -108,13 +105,16 @@ print("whole")
 
 
 @pytest.mark.slow
-def test_a_node_that_is_killed_loses_nothing_that_was_not_said(tmp_path):
+def test_a_node_that_is_killed_loses_nothing_that_was_not_said(llama_path):
     pytest.importorskip("ray", reason="ray is not installed: tuili[ray]")
-    model = write_hf_folder(tiny_llama(), tmp_path / "llama")
     code = textwrap.dedent(KILL_A_NODE)
     environment = os.environ | {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_DEDUP_LOGS": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, timeout=900, env=environment
+        [sys.executable, "-c", code, str(llama_path)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=environment,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = done.stdout.splitlines()

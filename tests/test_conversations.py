@@ -10,9 +10,7 @@ import pytest
 
 import tuili
 from test_chat import TEMPLATES
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
-from tiny_server import SIZES, running
+from tiny_server import running
 from tuili import chat
 from tuili.errors import InvalidParameterError, TemplateError
 
@@ -26,17 +24,10 @@ SHORT = {"max_tokens": 4, "temperature": 0}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    settings = path / "tokenizer_config.json"
+def llama_path(llama_path):
+    settings = llama_path / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": TEMPLATE}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def llm(folder):
-    with tuili.LLM(folder, **SIZES) as llm:
-        yield llm
+    return llama_path
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cuda_emulation.rebuilt import KERNELS, finished_build, rebuild
+from verdicts import assert_passes, results_of
 
 SOURCE = Path(__file__).parent / "cuda_emulation"
 ROOFLINE = Path(__file__).parent.parent / "tools" / "roofline.py"
@@ -39,25 +40,6 @@ class Build:
     def _cmake(self, *arguments: str | Path) -> None:
         done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-
-
-def results_of(program: Path, *arguments: str | Path) -> dict[str, str]:
-    """What a test program says: name of each test -> "" or why it failed."""
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=1800)
-    results = {}
-    for line in done.stdout.splitlines():
-        verdict, _, rest = line.partition(" ")
-        name, _, why = rest.partition(": ")
-        results[name] = "" if verdict == "PASS" else why or verdict
-    if done.returncode not in (0, 1) or (done.returncode == 1) != any(results.values()):
-        results["the whole program"] = f"exit status {done.returncode}: {done.stderr[-2000:]}"
-    return results
-
-
-def assert_passes(results: dict[str, str], at_least: int) -> None:
-    failures = {name: why for name, why in results.items() if why}
-    assert not failures
-    assert len(results) >= at_least, f"only {len(results)} tests ran"
 
 
 @pytest.fixture(scope="module")

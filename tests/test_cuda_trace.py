@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from test_cuda_emulation import SOURCE, Build, assert_passes
+from test_cuda_emulation import SOURCE, Build
+from verdicts import assert_passes
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,6 @@ import tuili
 from encoder_models import CASES, Case, write_folder
 from test_trained_models import MODELS, sentences
 from tiny_core import some_ids
-from tiny_files import write_hf_folder
-from tiny_models import tiny_bert
 from tuili import InvalidParameterError, _core
 from tuili.embedding import POOLINGS
 from tuili.loading.model import load, plan_model
@@ -90,9 +88,8 @@ def test_a_text_of_a_deberta_has_its_bits_in_any_batch(name: str, tmp_path: Path
         _core.Runner(there, max_batch_tokens=70_000, max_seqs=4)
 
 
-def test_vectors_of_every_pooling_are_beside_the_cpus_and_their_own_alone(tmp_path: Path) -> None:
-    folder = write_hf_folder(tiny_bert(), tmp_path / "bert")
-    model = load(plan_model(folder)).model
+def test_vectors_of_every_pooling_are_beside_the_cpus_and_their_own_alone(bert_path: Path) -> None:
+    model = load(plan_model(bert_path)).model
     texts = [some_ids(n, seed=n) for n in (5, 33, 1)]
     on_cpu, there = (_core.Runner(one, max_batch_tokens=64, max_seqs=4) for one in (model, model.upload()))
 
@@ -114,12 +111,11 @@ def test_vectors_of_every_pooling_are_beside_the_cpus_and_their_own_alone(tmp_pa
             assert np.array_equal(vectors(there, texts, pooling, False)[1], rows[-1])
 
 
-def test_an_llm_embeds_ranks_and_shows_hidden_states(tmp_path: Path) -> None:
-    folder = write_hf_folder(tiny_bert(), tmp_path / "bert")
+def test_an_llm_embeds_ranks_and_shows_hidden_states(bert_path: Path) -> None:
     documents = ["the cat", "a dog sat", "the answer is"]
     with (
-        tuili.LLM(folder, device="cuda", packed_cache=False) as there,
-        tuili.LLM(folder, packed_cache=False) as on_cpu,
+        tuili.LLM(bert_path, device="cuda", packed_cache=False) as there,
+        tuili.LLM(bert_path, packed_cache=False) as on_cpu,
     ):
         assert there.config["device"] == "cuda" and there.kind == "encoder"
         ranked = there.rank("the cat", documents)

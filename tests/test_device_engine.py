@@ -15,7 +15,7 @@ from oracle.model_files import BUILT_IN
 from reference_formats import encode_float
 from tiny_core import How, build, built, encode, run, some_ids, tiny
 from tiny_engine import codes, counted, counter, drain, make_engine, sampling
-from tiny_files import write_hf_folder
+from tiny_files import SIZES
 from tiny_models import TinyModel, Weight, tiny_bert, tiny_llama
 from tiny_variants import tiny_experts
 from tuili import LLM, InvalidParameterError, _core
@@ -250,9 +250,8 @@ def test_a_lost_device_ends_the_engine_once() -> None:
 
 
 @on_device
-def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
-    options = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512, "max_num_seqs": 4}
+def test_an_llm_on_the_device(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, options = llama_path, {**SIZES, "max_num_seqs": 4}
     with LLM(path, device="cuda", packed_cache=False, **options) as llm:
         assert llm.config["device"] == "cuda" and llm.memory["weights"] == llm._model.weight_bytes
         prompts = ["the cat", "the answer is", "a dog and the cat sat"]
@@ -282,9 +281,9 @@ def test_an_llm_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @on_device
-def test_an_encoder_on_the_device(tmp_path: Path) -> None:
-    path = write_hf_folder(tiny_bert(), tmp_path / "bert")
-    with LLM(path, device="cuda", packed_cache=False) as there, LLM(path, packed_cache=False) as on_cpu:
+def test_an_encoder_on_the_device(bert_path: Path) -> None:
+    options = {"packed_cache": False}
+    with LLM(bert_path, device="cuda", **options) as there, LLM(bert_path, **options) as on_cpu:
         vectors = there.embed(["the cat", "a dog sat"])
         assert_close(vectors, on_cpu.embed(["the cat", "a dog sat"]), there._loaded.spec)
 

@@ -10,8 +10,7 @@ import pytest
 
 from tiny_core import How, built, encode, run, some_ids
 from tiny_engine import codes, counted, counting_model, make_engine, sampling
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
+from tiny_files import SIZES
 from tuili import LLM, InvalidParameterError, _core
 from tuili.device import checked_device
 from tuili.generation.engine import Engine
@@ -140,9 +139,8 @@ def test_engines_beside_each_other_run_in_threads_of_their_own() -> None:
 
 
 @on_two
-def test_an_llm_on_each_device(tmp_path: Path) -> None:
-    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
-    options = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512, "packed_cache": False}
+def test_an_llm_on_each_device(llama_path: Path) -> None:
+    path, options = llama_path, {**SIZES, "packed_cache": False}
     free = bytes_free()
     with LLM(path, device="cuda", **options) as first, LLM(path, device="cuda:1", **options) as second:
         assert second.config["device"] == "cuda:1"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from test_structured import make_grammars
+from tiny_grammars import make_grammars
 from tuili import GrammarError
 from tuili.generation import grammar, structure
 
@@ -42,7 +42,7 @@ def test_outputs_that_use_up_a_grammars_states_do_no_harm_to_later_ones(monkeypa
 
 FILL = r"""
 import json, sys
-from test_structured import EOS, Characters
+from tiny_grammars import EOS, Characters
 from tuili.generation import grammar, structure
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

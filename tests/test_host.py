@@ -23,8 +23,6 @@ import pytest
 import tuili
 from patience import comes_true
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
 from tuili import _core
 from tuili._core import ops
 
@@ -151,10 +149,9 @@ def test_impossible_thread_counts_are_refused(count):
         make_engine(num_threads=count)
 
 
-def test_numpys_integers_are_integers(tmp_path):
-    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
+def test_numpys_integers_are_integers(llama_path):
     sizes = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 64, "max_num_seqs": 2}
-    with tuili.LLM(path, **{name: np.int64(size) for name, size in sizes.items()}) as llm:
+    with tuili.LLM(llama_path, **{name: np.int64(size) for name, size in sizes.items()}) as llm:
         assert llm.config["num_threads"] == 1 and type(llm.config["num_threads"]) is int
         assert len(llm.generate("a", max_tokens=np.int32(2)).outputs[0].token_ids) <= 2
 

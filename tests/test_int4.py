@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +12,11 @@ from gguf.quants import dequantize, quantize
 
 import tuili
 from tiny_files import write_gguf, write_hf_folder
-from tiny_models import WIDE, tiny_bert, tiny_llama
+from tiny_models import WIDE, tiny_llama
 from tuili.errors import ModelUnsupportedError
 from tuili.loading import blocks
 from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.model import plan_model
-
-OPTIONS: dict[str, Any] = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512}
 
 
 def some(seed: int, n: int = 64, n_in: int = 256, scale: float = 1.0) -> np.ndarray:
@@ -104,12 +101,11 @@ def test_linear_maps_get_four_bits_and_heads_eight(tied: bool, tmp_path: Path) -
     assert int4_format(WIDE.d_model) == "q4_k"
 
 
-def test_a_quantized_model_answers_about_as_its_floats_do(tmp_path: Path) -> None:
-    path = write_hf_folder(tiny_bert(), tmp_path / "bert")
+def test_a_quantized_model_answers_about_as_its_floats_do(bert_path: Path) -> None:
     texts = ["the cat is on the house", "river of the new world"]
-    with tuili.LLM(path, num_threads=1) as llm:
+    with tuili.LLM(bert_path, num_threads=1) as llm:
         exact = llm.embed(texts)
-    with tuili.LLM(path, quantization="int4", num_threads=1) as llm:
+    with tuili.LLM(bert_path, quantization="int4", num_threads=1) as llm:
         coded = llm.embed(texts)
         assert llm.config["quantization"] == "int4"
     assert ((exact * coded).sum(axis=1) > 0.98).all()

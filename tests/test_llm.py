@@ -16,39 +16,9 @@ import numpy as np
 import pytest
 
 import tuili
-from tiny_files import write_gguf, write_hf_folder
+from tiny_files import SIZES, write_gguf, write_hf_folder
 from tiny_models import tiny_bert, tiny_gemma3, tiny_llama
 from tuili import InvalidParameterError, ModelUnsupportedError, PromptTooLongError, TokenIdError
-
-OPTIONS = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def llama_path(folder):
-    return write_hf_folder(tiny_llama(), folder / "llama")
-
-
-@pytest.fixture(scope="module")
-def bert_path(folder):
-    return write_hf_folder(tiny_bert(), folder / "bert")
-
-
-@pytest.fixture(scope="module")
-def llm(llama_path):
-    with tuili.LLM(llama_path, **OPTIONS) as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def embedder(bert_path):
-    with tuili.LLM(bert_path, num_threads=1) as embedder:
-        yield embedder
-
 
 # --- prompts
 
@@ -116,7 +86,7 @@ def test_parameters_come_as_object_or_as_keywords(llm):
 
 
 def test_more_prompts_than_the_queue_takes(llama_path):
-    with tuili.LLM(llama_path, max_num_seqs=2, max_queue=1, **OPTIONS) as llm:
+    with tuili.LLM(llama_path, max_num_seqs=2, max_queue=1, **SIZES) as llm:
         outs = llm.generate(["the", "of", "in", "to"] * 10, max_tokens=3)
         alone = [llm.generate(prompt, max_tokens=3).outputs for prompt in ("the", "of", "in", "to")]
     assert [out.outputs for out in outs] == alone * 10
@@ -455,7 +425,7 @@ def test_encoders_refuse_what_no_model_could_use(bert_path, options):
 
 def test_config_says_what_became_of_the_packed_cache(llm, llama_path):
     assert "less than 8 MiB" in llm.config["packed_cache"]
-    with tuili.LLM(llama_path, packed_cache=False, **OPTIONS) as other:
+    with tuili.LLM(llama_path, packed_cache=False, **SIZES) as other:
         assert other.config["packed_cache"] == "off"
 
 
@@ -478,7 +448,7 @@ def test_config_and_memory_tell_what_was_chosen(llm, embedder):
 
 
 def test_stats_count(llama_path, bert_path):
-    with tuili.LLM(llama_path, **OPTIONS) as llm, tuili.LLM(bert_path, num_threads=1) as embedder:
+    with tuili.LLM(llama_path, **SIZES) as llm, tuili.LLM(bert_path, num_threads=1) as embedder:
         llm.generate("the river", max_tokens=3, ignore_eos=True)
         stats = llm.stats()
         assert (stats["requests"], stats["finished"], stats["failed"], stats["generated_tokens"]) == (
@@ -491,8 +461,8 @@ def test_stats_count(llama_path, bert_path):
         assert embedder.stats()["texts"] == 2
 
 
-def test_the_models_own_defaults_are_taken_and_told(folder):
-    path = write_hf_folder(tiny_llama(), folder / "defaults")
+def test_the_models_own_defaults_are_taken_and_told(tmp_path):
+    path = write_hf_folder(tiny_llama(), tmp_path / "defaults")
     settings = {
         "do_sample": True,
         "temperature": 0.7,
@@ -501,7 +471,7 @@ def test_the_models_own_defaults_are_taken_and_told(folder):
         "eos_token_id": [1, 2],
     }
     (path / "generation_config.json").write_text(json.dumps(settings))
-    with tuili.LLM(path, **OPTIONS) as llm:
+    with tuili.LLM(path, **SIZES) as llm:
         assert llm.config["sampling_defaults"] == {"temperature": 0.7, "top_k": 20, "max_tokens": 5}
         assert llm.config["eos_token_ids"] == [1, 2]
         out = llm.generate("the", ignore_eos=True, seed=1)
@@ -511,26 +481,26 @@ def test_the_models_own_defaults_are_taken_and_told(folder):
 
 
 @pytest.mark.parametrize("family", [tiny_llama, tiny_gemma3])
-def test_gguf_files_answer_like_folders(folder, family):
+def test_gguf_files_answer_like_folders(tmp_path, family):
     model = family()
     paths = [
-        write_hf_folder(model, folder / f"{model.name}-hf"),
-        write_gguf(model, folder / f"{model.name}.gguf"),
+        write_hf_folder(model, tmp_path / f"{model.name}-hf"),
+        write_gguf(model, tmp_path / f"{model.name}.gguf"),
     ]
     answers = []
     for path in paths:
-        with tuili.LLM(path, **OPTIONS) as llm:
+        with tuili.LLM(path, **SIZES) as llm:
             answers.append(llm.generate([5, 6, 7, 8], max_tokens=12, ignore_eos=True).outputs[0].token_ids)
     assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("format", ["f32", "f16", "bf16"])
-def test_a_bert_gguf_file_embeds_like_its_folder(folder, format):
+def test_a_bert_gguf_file_embeds_like_its_folder(tmp_path, format):
     """Bit for bit, and the same token ids, from texts in any writing."""
     model = tiny_bert(format=format)
     paths = [
-        write_hf_folder(model, folder / f"{model.name}-hf"),
-        write_gguf(model, folder / f"{model.name}.gguf"),
+        write_hf_folder(model, tmp_path / f"{model.name}-hf"),
+        write_gguf(model, tmp_path / f"{model.name}.gguf"),
     ]
     texts = ["The cat's house.", "你好,世界", "ÉTÉ  naïve\t##ing ▁the", "[MASK] [unused3] [cls]", "\0"]
     results = []
@@ -548,7 +518,7 @@ def test_a_bert_gguf_file_embeds_like_its_folder(folder, format):
 
 
 def test_models_close_and_refuse(llama_path, bert_path):
-    llm, embedder = tuili.LLM(llama_path, **OPTIONS), tuili.LLM(bert_path, num_threads=1)
+    llm, embedder = tuili.LLM(llama_path, **SIZES), tuili.LLM(bert_path, num_threads=1)
     for one in (llm, embedder, llm.tokenizer):
         with pytest.raises(TypeError, match="cannot be pickled"):
             pickle.dumps(one)
@@ -583,7 +553,7 @@ def test_the_door_is_documented():
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_memory_goes_with_the_last_name(kind, llama_path, bert_path):
     """A closed model must not wait for the garbage collector, which knows nothing of a device's memory."""
-    llm = tuili.LLM(llama_path, **OPTIONS) if kind == "llama" else tuili.LLM(bert_path, num_threads=1)
+    llm = tuili.LLM(llama_path, **SIZES) if kind == "llama" else tuili.LLM(bert_path, num_threads=1)
     if kind == "llama":
         llm.generate("the", max_tokens=2, regex="a*", bad_words=["x"])
         llm.save_prefix(list(range(40)))

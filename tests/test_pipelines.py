@@ -16,8 +16,6 @@ import tuili
 from encoder_models import CASES, write_folder
 from patience import least
 from pipeline_cases import CALLS, DOCUMENT, LONG, PAIR, QUESTION, QUESTIONS, TEXT, TEXTS
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
 from tuili.errors import InvalidParameterError
 from tuili.loading.tokenizer import from_huggingface
 from tuili.tasks.encoding import encode, joined
@@ -509,19 +507,18 @@ def test_a_pipeline_loads_a_path_and_closes_it(tmp_path):
         pipe("the cat")
 
 
-def test_numbers_are_no_texts_to_go_on_from(tmp_path):
-    folder = write_hf_folder(tiny_llama(), tmp_path / "llama")
-    with tuili.pipeline("text-generation", folder) as pipe:
+def test_numbers_are_no_texts_to_go_on_from(llama_path):
+    with tuili.pipeline("text-generation", llama_path) as pipe:
         for wrong in ([3], ["a", 3], [[1], None]):
             with pytest.raises(InvalidParameterError) as caught:
                 pipe(wrong, max_new_tokens=1)
             assert caught.value.param == "text_inputs"
 
 
-def test_an_iterables_messages_are_no_chat(tmp_path):
+def test_an_iterables_messages_are_no_chat(llama_path):
     """Each of what it gives is one input, and a message is none."""
     chat = [{"role": "user", "content": "a"}]
-    with tuili.pipeline("text-generation", write_hf_folder(tiny_llama(), tmp_path / "llama")) as pipe:
+    with tuili.pipeline("text-generation", llama_path) as pipe:
         assert list(pipe(iter([chat, "b"]), max_new_tokens=1)) == pipe([chat, "b"], max_new_tokens=1)
         with pytest.raises(InvalidParameterError, match="texts or chats"):
             list(pipe(iter(chat), max_new_tokens=1))

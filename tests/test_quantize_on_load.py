@@ -14,13 +14,12 @@ import pytest
 import tiny_models
 import tuili
 from oracle.model_files import BUILT_IN
-from tiny_files import write_gguf, write_hf_folder
+from tiny_files import SIZES, write_gguf, write_hf_folder
 from tiny_models import WIDE, Weight, tiny_bert, tiny_llama
 from tuili.errors import InvalidParameterError, ModelIOError, ModelUnsupportedError
 from tuili.loading.model import plan_model
 from tuili.loading.weights import quantize_q8_0
 
-OPTIONS = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512}
 DATA = Path(__file__).parent / "data"
 
 
@@ -98,15 +97,14 @@ def test_only_what_is_multiplied_is_quantized(tmp_path, format, tied):
     assert set(plan.not_quantized) == linear - quantized
 
 
-def test_rows_that_are_no_whole_blocks_stay_and_config_says_so(tmp_path):
-    path = write_hf_folder(tiny_bert(), tmp_path / "bert")
-    with tuili.LLM(path, quantization="int8", num_threads=1) as llm:
-        plan = plan_model(path, quantization="int8")
+def test_rows_that_are_no_whole_blocks_stay_and_config_says_so(bert_path):
+    with tuili.LLM(bert_path, quantization="int8", num_threads=1) as llm:
+        plan = plan_model(bert_path, quantization="int8")
         odd = [tensor.name for tensor in plan.tensors if len(tensor.shape) == 2
                and tensor.name.startswith("layers") and tensor.shape[1] % 32]  # fmt: skip
         assert sorted(llm.config["not_quantized"]) == sorted(odd)
         assert llm.config["quantization"] == "int8"
-        found = formats(path, quantization="int8")
+        found = formats(bert_path, quantization="int8")
         assert found["token_embedding"] != "q8_0" and found["position_embedding"] == "f32"
 
 
@@ -122,7 +120,7 @@ def test_a_quantized_model_is_the_one_that_a_file_would_hold(tmp_path):
     stored = write_gguf(dataclasses.replace(floats, weights=weights), tmp_path / "stored.gguf")
     logits = []
     for path, options in ((tmp_path / "float.gguf", {"quantization": "int8"}), (stored, {})):
-        with tuili.LLM(path, **OPTIONS, **options) as llm:
+        with tuili.LLM(path, **SIZES, **options) as llm:
             logits.append(llm.logits(list(range(1, 30))))
     assert logits[0].tobytes() == logits[1].tobytes()
 

@@ -12,8 +12,8 @@ import threading
 
 import pytest
 
-from test_structured import make_grammars
 from tiny_engine import codes, is_idle, make_engine, sampling
+from tiny_grammars import make_grammars
 from tuili.errors import EngineClosedError, QueueFullError
 
 

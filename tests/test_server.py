@@ -23,9 +23,9 @@ from tokenizers import decoders, models
 
 import tuili
 from patience import comes_true
-from tiny_files import write_hf_folder
+from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tiny_server import SIZES, running
+from tiny_server import running
 from tuili.generation.request import Chunk, TokenLogprob
 from tuili.loading.tokenizer import from_huggingface
 from tuili.server.app import model_name
@@ -47,13 +47,6 @@ WEATHER = {
         },
     },
 }
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    with tuili.LLM(path, **SIZES) as llm:
-        yield llm
 
 
 @pytest.fixture(scope="module")
@@ -456,9 +449,8 @@ def test_a_server_whose_engine_is_closed_is_not_ready(tmp_path, make, code):
             assert (server.ask(path).status, server.ask(path).code) == (503, code)
 
 
-def test_a_full_server_is_429_with_retry_after(tmp_path):
-    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
-    with tuili.LLM(path, max_num_seqs=1, max_queue=0, **SIZES) as llm, running(llm) as server:
+def test_a_full_server_is_429_with_retry_after(llama_path):
+    with tuili.LLM(llama_path, max_num_seqs=1, max_queue=0, **SIZES) as llm, running(llm) as server:
         waiting = llm.submit("the", max_tokens=400, ignore_eos=True, logits_processors=[_slow])  # for 40 s
         answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 2})
         waiting.abort()

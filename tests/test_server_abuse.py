@@ -14,9 +14,9 @@ import pytest
 import tuili
 from patience import comes_true
 from tiny_engine import is_idle
-from tiny_files import write_hf_folder
+from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_llama
-from tiny_server import SIZES, running
+from tiny_server import running
 
 BENCH = Path(__file__).parent.parent / "bench"
 SECONDS, HEADER_S = 9.0, 4.0  # those that are slow are cut off twice; no good one is as slow

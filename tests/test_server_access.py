@@ -10,22 +10,12 @@ import socket
 
 import pytest
 
-import tuili
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, running
+from tiny_server import KEY, OTHER_KEY, running
 from tuili import InvalidParameterError, TuiliError
 from tuili.server.access import OPEN_PATHS
 from tuili.server.settings import Settings, read_config
 
 BEARER = f"Bearer {KEY}"
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    with tuili.LLM(path, **SIZES) as llm:
-        yield llm
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import hypothesis
 import pytest
 
 import tuili
-from tiny_files import write_hf_folder
+from tiny_files import SIZES, write_hf_folder
 from tiny_models import tiny_bert, tiny_llama
-from tiny_server import SIZES, running
+from tiny_server import running
 
 MODELS = Path(__file__).parent / "models"
 N_EXAMPLES = 25  # for each endpoint

@@ -10,9 +10,7 @@ import pytest
 
 import tuili
 from patience import comes_true
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
-from tiny_server import KEY, SIZES, running
+from tiny_server import KEY, running
 from tuili import completions
 from tuili.generation.params import NAMES
 from tuili.server import app, requests
@@ -37,9 +35,8 @@ def translator():
 
 
 @pytest.fixture(scope="module")
-def chatter(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    with tuili.LLM(path, **SIZES) as llm, running(llm) as server:
+def chatter(llm):
+    with running(llm) as server:
         yield server
 
 

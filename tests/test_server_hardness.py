@@ -17,11 +17,8 @@ import time
 
 import pytest
 
-import tuili
 from patience import comes_true, least
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, hold_up, read_answer, running
+from tiny_server import KEY, OTHER_KEY, hold_up, read_answer, running
 
 CANARY = "wombat-7f3a"
 BEARER = f"Bearer {KEY}"
@@ -30,13 +27,6 @@ LONG_S = 600.0  # one that none reaches, however long the machine does something
 SLOW_TOKEN_S = 0.1
 LONG = {"prompt": "the", "max_tokens": 400, "ignore_eos": True}  # takes longer than `settles` waits
 SMALL = {"max_connections": 8, "max_body_bytes": 100_000}
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    with tuili.LLM(path, **SIZES) as llm:
-        yield llm
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 import tuili
-from tiny_files import write_hf_folder
-from tiny_models import tiny_llama
-from tiny_server import SIZES, running
+from tiny_files import SIZES
+from tiny_server import running
 
 pytestmark = pytest.mark.slow
 WAIT_S = 60
@@ -44,9 +43,8 @@ def chrome():
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    with tuili.LLM(path, max_num_seqs=1, max_queue=0, **SIZES) as llm:
+def llm(llama_path):
+    with tuili.LLM(llama_path, max_num_seqs=1, max_queue=0, **SIZES) as llm:
         submit = llm.submit
 
         def slowly(token_ids, logits):

@@ -22,8 +22,6 @@ from pathlib import Path
 import pytest
 
 from patience import comes_true
-from tiny_files import write_hf_folder
-from tiny_models import tiny_bert, tiny_llama
 from tuili.cli import main
 from tuili.llm import LLM
 from tuili.loading.tokenizer import LazyBackends
@@ -49,8 +47,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama"))
+def model(llama_path):
+    return str(llama_path)
 
 
 class Process:
@@ -233,12 +231,12 @@ def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
             signal.signal(signal.SIGTERM, before)
 
 
-def test_the_tokenizer_is_read_before_the_first_request(tmp_path):
+def test_the_tokenizer_is_read_before_the_first_request(bert_path):
     """Also of a model without a chat template: reading 262,000 tokens keeps the GIL for a second."""
     from tuili.server import process
 
     read = []
-    with LLM(write_hf_folder(tiny_bert(), tmp_path / "bert"), num_threads=1) as llm:
+    with LLM(bert_path, num_threads=1) as llm:
         loaded = llm.tokenizer.loaded
         backends = LazyBackends(lambda: read.append(True) or loaded.backends.get())
         llm.tokenizer = Tokenizer(replace(loaded, backends=backends))

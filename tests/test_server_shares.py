@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 
 import tuili
 from patience import comes_true
-from tiny_files import write_hf_folder
-from tiny_models import tiny_bert, tiny_llama
-from tiny_server import KEY, OTHER_KEY, SIZES, hold_up, running
+from tiny_server import KEY, OTHER_KEY, hold_up, running
 from tuili.generation.request import Request
 from tuili.server import guard, lengths, replies, shares
 from tuili.server.access import ANYBODY, Tenant
@@ -30,13 +28,6 @@ from tuili.server.shares import Place, Shares
 BEARER, OTHER_BEARER = f"Bearer {KEY}", f"Bearer {OTHER_KEY}"
 MINE, THEIRS = Tenant("key-1", "1"), Tenant("key-2", "2")
 SHORT = {"prompt": "the", "max_tokens": 1}
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    path = write_hf_folder(tiny_llama(), tmp_path_factory.mktemp("models") / "llama")
-    with tuili.LLM(path, **SIZES) as llm:
-        yield llm
 
 
 # --- sequences
@@ -217,7 +208,7 @@ def test_debt_is_paid_at_the_rate():
 # --- time
 
 
-def test_vectors_obey_the_time_limit(tmp_path, monkeypatch):
+def test_vectors_obey_the_time_limit(embedder, monkeypatch):
     begun, ended = threading.Event(), threading.Event()
 
     def slow(body, keep_on):
@@ -229,8 +220,7 @@ def test_vectors_obey_the_time_limit(tmp_path, monkeypatch):
         finally:
             ended.set()
 
-    path = write_hf_folder(tiny_bert(), tmp_path / "bert")
-    with tuili.LLM(path, num_threads=1) as embedder, running(embedder, request_timeout_s=0.1) as server:
+    with running(embedder, request_timeout_s=0.1) as server:
         for path, name in (("/v1/embeddings", "embed"), ("/v1/rerank", "rerank")):
             begun.clear()
             ended.clear()

@@ -289,15 +289,14 @@ def test_only_a_source_is_answered_from_a_token_of_ones_own(adder):
     assert error.value.param == "decoder_start_token_id"
 
 
-def test_an_answer_goes_on_with_an_assistants_message(tmp_path):
+def test_an_answer_goes_on_with_an_assistants_message(llama_path):
     """As in transformers: by default where the chat ends in one, up to the end of its text."""
     messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day "}]
     texts = {
         True: "<|user|>hello\n<|assistant|>good day ",
         False: "<|user|>hello\n<|assistant|>good day \n<|assistant|>",
     }
-    path = write_hf_folder(tiny_llama(), tmp_path)
-    with tuili.pipeline("text-generation", path, do_sample=False, max_new_tokens=4) as pipe:
+    with tuili.pipeline("text-generation", llama_path, do_sample=False, max_new_tokens=4) as pipe:
         for chosen, text in texts.items():
             options = {} if chosen else {"continue_final_message": False}
             prompt = pipe.model.tokenizer.encode_chat([(text, False)])

@@ -22,19 +22,12 @@ import pytest
 import tuili
 from patience import comes_true
 from test_reentrancy import in_time
-from tiny_files import write_hf_folder
-from tiny_models import tiny_bert
 from tuili import embedding
 from tuili.errors import EngineClosedError, EngineForkedError
 from tuili.generation.turns import TurnWorker
 from tuili.generation.worker import CLOSE_WAIT_S
 
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def bert_path(tmp_path_factory):
-    return write_hf_folder(tiny_bert(), tmp_path_factory.mktemp("turns") / "bert")
 
 
 @pytest.fixture

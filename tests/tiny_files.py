@@ -11,6 +11,7 @@ import numpy as np
 
 from tiny_models import N_VOCAB, TinyModel, Weight
 
+SIZES: dict[str, Any] = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512}  # of their LLM
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -21,7 +21,6 @@ from tuili.server.process import SWITCH_INTERVAL_S, Server, bind
 from tuili.server.settings import Settings
 
 KEY, OTHER_KEY = "sk-test-0123456789", "sk-other-9876543210"
-SIZES = {"num_threads": 1, "kv_cache_bytes": 1 << 20, "max_model_len": 512}
 
 
 @dataclass
