@@ -4,9 +4,9 @@
 
 Each exit is a child, forked from a process that has imported tuili but made no engine, which makes one, puts
 requests to it and ends while they run, in one of several ways; its exit code, its standard error and its time
-are checked, the time in looks at it, which a busy machine makes rarer. Each fork is of one process whose engine is
-generating: the child must get EngineForkedError and end, the parent's answers must not notice. Exit status 1
-if one of them is not clean.
+are checked, the time in looks at it, which a busy machine makes rarer. Each fork is of one process whose
+engine is generating: the child must get EngineForkedError and end, the parent's answers must not notice. Exit
+status 1 if one of them is not clean.
 """
 
 from __future__ import annotations

@@ -394,7 +394,7 @@ def test_a_search_that_is_nearly_done_counts_as_nearly_done():
     handle = engine.submit(codes("a"), sampling(max_tokens=40, num_beams=2, ignore_eos=True))
     for _ in range(30):
         engine.step()
-    rows = engine._live[handle.request_id]
+    rows = engine._live.rows[handle.request_id]
     drawn = rows[0].sequence.n_tokens - rows[0].sequence.n_prompt
     assert drawn > 20 and tokens_to_draw(rows[0], engine.scheduler.costs) == 40 - drawn
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import heapq
 import warnings
 from collections.abc import Callable
 
@@ -31,7 +30,7 @@ def n_steps(count: int) -> Callable[[Engine, Handle], None]:
 
 
 def until_preempted(engine: Engine, handle: Handle) -> None:
-    row = engine._live[handle.request_id][0]
+    row = engine._live.rows[handle.request_id][0]
     for _ in range(200):
         if row.preemptions and not row.running:
             return
@@ -86,7 +85,7 @@ def finish(engine: Engine, others: list[Handle]) -> None:
         expected = list(range(first, first + request.params.max_tokens))
         assert other.result(0).outputs[0].token_ids == expected
     assert is_idle(engine)
-    assert not engine._live
+    assert not engine._live.rows
 
 
 def outcome(handle: Handle) -> str:
@@ -127,7 +126,7 @@ def test_abort_at_every_state(state, read):
     engine.step()
     engine.scheduler.check_invariants()
     assert handle.done, "an abort takes one step at most"
-    assert handle.request_id not in engine._live
+    assert handle.request_id not in engine._live.rows
     expected = "length" if was_done else "abort" if had else "RequestCancelled"
     assert READ[read](handle) == expected
     assert READ[read](handle) == expected, "an end stays as it is"
@@ -142,7 +141,7 @@ def test_a_deadline_at_every_state(state, read):
     had, was_done = len(request.tracks[0].token_ids), handle.done
     request.params = sampling(max_tokens=request.params.max_tokens, deadline_s=1)
     request.deadline = 0.0  # long past
-    heapq.heappush(engine._deadlines, (request.deadline, request.id))
+    engine._live._keep_deadline(request)
     engine.step()
     engine.scheduler.check_invariants()
     assert handle.done, "a deadline takes one step at most"
@@ -184,7 +183,7 @@ def test_coroutines_are_cancelled_at_every_state(state, way):
             request_id = handle.request_id
         engine.step()
     engine.scheduler.check_invariants()
-    assert request_id not in engine._live
+    assert request_id not in engine._live.rows
     finish(engine, others)
 
 
@@ -213,7 +212,7 @@ def test_a_callback_that_fails_at_any_token(at, read):
         engine.scheduler.check_invariants()
         if handle.done:
             break
-    assert handle.request_id not in engine._live
+    assert handle.request_id not in engine._live.rows
     with pytest.raises(TuiliError) as caught:
         READ[read](handle)
     assert isinstance(caught.value.__cause__, Mine)

@@ -101,7 +101,7 @@ def test_a_handler_may_look_while_a_full_queue_is_told(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "tuili.generation.engine.QueueFullError", lambda message: (patch.undo(), full(message))[1]
+            "tuili.generation.load.QueueFullError", lambda message: (patch.undo(), full(message))[1]
         )
         with pytest.raises(QueueFullError):
             in_time(lambda: engine.submit(codes("x"), sampling(max_tokens=2)))
@@ -138,11 +138,13 @@ def test_ctrl_c_while_the_thread_starts_leaves_one_thread_or_none(monkeypatch, l
 class CtrlC:
     """KeyboardInterrupt before the n-th line that the engine's own files run; `came` says whether it did."""
 
+    OWN = tuple(f"generation/{name}.py" for name in ("engine", "load", "worker"))
+
     def __init__(self, n):
         self.n_left, self.came = n, False
 
     def trace(self, frame, event, argument):
-        if not frame.f_code.co_filename.endswith(("generation/engine.py", "generation/worker.py")):
+        if not frame.f_code.co_filename.endswith(self.OWN):
             return None
         if event == "line" and not self.came:
             self.n_left -= 1

@@ -303,7 +303,7 @@ def test_deadlines_of_requests_that_ended_are_forgotten():
         handle = engine.submit(codes("a"), exact(1, deadline_s=1e6))
         drain(engine)
         assert handle.done
-    assert len(engine._deadlines) < 100
+    assert len(engine._live.deadlines) < 100
 
 
 # --- who gives way
