@@ -13,8 +13,7 @@ TensorView view(const OnDevice& memory, DType dtype, std::initializer_list<int64
 
 // y [m, n] of bfloat16 x [m, k] and weights in device memory.
 FloatArray product(const HalfArray& x, const PackedMatrix& w) {
-  check_dims(x, "x", 2);
-  TUILI_CHECK(x.shape(1) == w.k, "x has rows of ", x.shape(1), "; w has rows of ", w.k);
+  check_input(x, w);
   const int64_t m = x.shape(0);
   const OnDevice xs(x.data(), x.nbytes()), ys(nullptr, m * w.n * int64_t{sizeof(float)});
   ops::Activations input{view(xs, DType::bf16, {m, w.k}), {}};
@@ -40,28 +39,19 @@ FloatArray gemm_packed(const HalfArray& x, const PackedWeight& w) {
   return product(x, {.format = format, .n = n, .k = k, .codes = records.as<uint8_t>()});
 }
 
-struct AttentionOptions {
-  int64_t position;
-  bool causal;
-  int64_t window;
-  float scale, softcap;
-  DType kv_type;
-  int64_t block_size;
-};
-
-// Pages that hold k and v [n_keys, n_kv_heads, head_dim], their blocks in reverse order.
+// Pages that hold k and v [n_keys, n_kv_heads, head_dim].
 struct DevicePages {
-  DevicePages(const ops::Context& context, const FloatArray& k, const FloatArray& v,
-              const AttentionOptions& options)
-      : size(options.block_size),
-        n_blocks((k.shape(0) + size - 1) / size),
-        keys(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * size_of(options.kv_type)),
-        values(nullptr, n_blocks * size * k.shape(1) * k.shape(2) * size_of(options.kv_type)),
-        key_scales(nullptr, n_blocks * size * k.shape(1) * 4),
-        value_scales(nullptr, n_blocks * size * k.shape(1) * 4),
+  DevicePages(const ops::Context& context, const FloatArray& k, const FloatArray& v, DType kv_type,
+              int64_t size)
+      : blocks(k.shape(0), size),
+        n_scales(std::ssize(blocks.ids) * size * k.shape(1)),
+        keys(nullptr, n_scales * k.shape(2) * size_of(kv_type)),
+        values(nullptr, n_scales * k.shape(2) * size_of(kv_type)),
+        key_scales(nullptr, n_scales * 4),
+        value_scales(nullptr, n_scales * 4),
         pages{keys.as<void>(),
               values.as<void>(),
-              options.kv_type,
+              kv_type,
               size,
               k.shape(1),
               k.shape(2),
@@ -69,40 +59,34 @@ struct DevicePages {
               key_scales.as<float>(),
               value_scales.as<float>(),
               size * k.shape(1)} {
-    for (int64_t i = 0; i < n_blocks; ++i) blocks.push_back(static_cast<int32_t>(n_blocks - 1 - i));
-    std::vector<int32_t> slots;
-    for (int64_t i = 0; i < k.shape(0); ++i)
-      slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
     const OnDevice ks(k.data(), k.nbytes()), vs(v.data(), v.nbytes()),
-        places(slots.data(), k.shape(0) * int64_t{sizeof(int32_t)});
+        places(blocks.slots.data(), k.shape(0) * int64_t{sizeof(int32_t)});
     const std::initializer_list<int64_t> rows = {k.shape(0), k.shape(1) * k.shape(2)};
     ops::on_device::kv_write(context, pages, view(ks, DType::f32, rows), view(vs, DType::f32, rows),
                              places.as<int32_t>());
     device::synchronize(nullptr);
   }
-  int64_t size, n_blocks;
+  BlocksBackwards blocks;
+  int64_t n_scales;
   OnDevice keys, values, key_scales, value_scales;
   ops::on_device::KvPages pages;
-  std::vector<int32_t> blocks;
 };
 
-FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
+FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v, DType kv_type,
                   const AttentionOptions& options) {
   const int64_t n_rows = q.shape(0), n_heads = q.shape(1), head_dim = q.shape(2), n_keys = k.shape(0);
   const OneCall call(std::nullopt);
-  const DevicePages held(call.context, k, v, options);
+  const DevicePages held(call.context, k, v, kv_type, options.block_size);
   const OnDevice queries(q.data(), q.nbytes()), out(nullptr, q.nbytes()),
-      table(held.blocks.data(), held.n_blocks * int64_t{sizeof(int32_t)});
+      table(held.blocks.ids.data(), std::ssize(held.blocks.ids) * int64_t{sizeof(int32_t)});
   const ops::on_device::Sequence sequence{0, static_cast<int32_t>(n_rows),
                                           static_cast<int32_t>(options.position),
                                           static_cast<int32_t>(n_keys), 0};
   const OnDevice sequences(&sequence, sizeof(sequence));
   const int64_t floats = ops::on_device::partial_floats(n_rows, n_heads, head_dim, n_keys);
   const OnDevice partials(nullptr, floats * int64_t{sizeof(float)});
-  const ops::AttentionSpec spec{n_heads,        k.shape(1),    head_dim,       options.window,
-                                options.causal, options.scale, options.softcap};
   ops::on_device::attention(
-      call.context, spec, view(out, DType::f32, {n_rows, n_heads * head_dim}),
+      call.context, spec_of(q, k, options), view(out, DType::f32, {n_rows, n_heads * head_dim}),
       view(queries, DType::f32, {n_rows, n_heads * head_dim}), held.pages,
       {sequences.as<ops::on_device::Sequence>(), 1, table.as<int32_t>(), n_rows, n_keys},
       {partials.as<float>(), static_cast<size_t>(floats)});
@@ -114,26 +98,16 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
 FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray& v, int64_t position,
                      bool causal, int64_t window, float factor, float softcap, const std::string& kv_dtype,
                      int64_t block_size) {
-  check_dims(q, "q", 3);
-  check_dims(k, "k", 3);
-  check_dims(v, "v", 3);
-  TUILI_CHECK(k.shape(0) >= 1 && k.shape(1) >= 1 && q.shape(1) % k.shape(1) == 0 &&
-                  k.shape(2) == q.shape(2) && std::equal(k.shape(), k.shape() + 3, v.shape()),
-              "q is [", q.shape(0), ", ", q.shape(1), ", ", q.shape(2), "], k is [", k.shape(0), ", ",
-              k.shape(1), ", ", k.shape(2), "]; k and v must have one shape");
-  TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
-              "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
-  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size is ", block_size,
-              "; must be 16, 32 or 64");
-  TUILI_CHECK(k.shape(2) >= 1 && k.shape(2) <= 256, "heads of ", k.shape(2),
-              " dimensions; must be at most 256");
+  const AttentionOptions options{position, causal, window, factor, softcap, block_size};
+  check_attention(q, k, v, options);
+  TUILI_CHECK(k.shape(2) <= 256, "heads of ", k.shape(2), " dimensions; must be at most 256");
   constexpr int64_t kLargest = 1 << 30;
   TUILI_CHECK(position <= kLargest && window <= kLargest, "position is ", position, ", window ", window,
               "; must be at most ", kLargest);
   const DType kv_type = choose<DType>(
       kv_dtype, "kv_dtype",
       {{"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});
-  return attend(q, k, v, {position, causal, window, factor, softcap, kv_type, block_size});
+  return attend(q, k, v, kv_type, options);
 }
 
 }  // namespace

@@ -19,10 +19,6 @@ PackedWeight::PackedWeight(const std::string& format, int64_t n, int64_t k, cons
 
 namespace {
 
-std::vector<py::ssize_t> shape_of(const py::array& array) {
-  return {array.shape(), array.shape() + array.ndim()};
-}
-
 FloatArray like(const FloatArray& array) { return FloatArray(shape_of(array)); }
 
 FloatArray copy_of(const FloatArray& array) {
@@ -49,8 +45,7 @@ struct Input {
 
 FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<FloatArray>& bias,
                 const std::string& compute, const Isa& isa, int num_threads) {
-  check_dims(x, "x", 2);
-  TUILI_CHECK(x.shape(1) == w.matrix.k, "x has rows of ", x.shape(1), "; w has rows of ", w.matrix.k);
+  check_input(x, w.matrix);
   if (bias) check_length(*bias, "bias", w.matrix.n);
   FloatArray y({x.shape(0), static_cast<py::ssize_t>(w.matrix.n)});
   const OneCall call(isa, num_threads);
@@ -66,8 +61,7 @@ FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<
 std::optional<std::vector<int32_t>> screened_argmax(const FloatArray& x, const PackedWeight& w,
                                                     const std::optional<FloatArray>& bias, float factor,
                                                     const Isa& isa, int num_threads) {
-  check_dims(x, "x", 2);
-  TUILI_CHECK(x.shape(1) == w.matrix.k, "x has rows of ", x.shape(1), "; w has rows of ", w.matrix.k);
+  check_input(x, w.matrix);
   TUILI_CHECK(factor > 0, "factor is ", factor, "; it must be > 0");
   if (bias) check_length(*bias, "bias", w.matrix.n);
   const int64_t bytes = ops::screen_bytes(w.matrix);
@@ -199,13 +193,8 @@ FloatArray l2_normalize(const FloatArray& x, const Isa& isa, const std::string& 
 
 // ---- attention
 
-struct AttentionOptions {
-  int64_t position;
-  bool causal;
-  int64_t window;
-  float scale, softcap;
+struct HostAttentionOptions : AttentionOptions {
   ops::KvType kv_type;
-  int64_t block_size;
   int num_threads;
   const std::optional<FloatArray>& bias;  // [n_heads, size]
   int64_t bias_origin;
@@ -213,16 +202,14 @@ struct AttentionOptions {
   const std::optional<FloatArray>& sinks;  // [n_heads]
 };
 
-// Pages that hold k and v [n_keys, n_kv_heads, head_dim], their blocks in reverse order.
+// Pages that hold k and v [n_keys, n_kv_heads, head_dim].
 struct Pages {
-  Pages(const OneCall& call, const FloatArray& k, const FloatArray& v, const AttentionOptions& options) {
+  Pages(const OneCall& call, const FloatArray& k, const FloatArray& v, const HostAttentionOptions& options)
+      : blocks(k.shape(0), options.block_size) {
     const int64_t n_keys = k.shape(0), n_kv_heads = k.shape(1), head_dim = k.shape(2),
-                  size = options.block_size;
-    const int64_t n_blocks = (n_keys + size - 1) / size;
-    for (int64_t i = 0; i < n_blocks; ++i) blocks.push_back(static_cast<int32_t>(n_blocks - 1 - i));
-    const int64_t bytes = n_blocks * size * n_kv_heads * head_dim * 4;
-    keys = Buffer(bytes);
-    values = Buffer(bytes);
+                  size = options.block_size, n_scales = std::ssize(blocks.ids) * size * n_kv_heads;
+    keys = Buffer(n_scales * head_dim * 4);
+    values = Buffer(n_scales * head_dim * 4);
     pages = {keys.data(),
              values.data(),
              options.kv_type,
@@ -230,34 +217,30 @@ struct Pages {
              n_kv_heads,
              head_dim,
              size * n_kv_heads * head_dim};
-    key_scales = Buffer(n_blocks * size * n_kv_heads * 4);
-    value_scales = Buffer(n_blocks * size * n_kv_heads * 4);
+    key_scales = Buffer(n_scales * 4);
+    value_scales = Buffer(n_scales * 4);
     pages.k_scale = reinterpret_cast<float*>(key_scales.data());
     pages.v_scale = reinterpret_cast<float*>(value_scales.data());
     pages.scale_stride = size * n_kv_heads;
-    std::vector<int32_t> slots;
-    for (int64_t i = 0; i < n_keys; ++i)
-      slots.push_back(static_cast<int32_t>(blocks[i / size] * size + i % size));
     const auto rows = [&](const FloatArray& a) {
       return TensorView(const_cast<float*>(a.data()), DType::f32, {n_keys, n_kv_heads * head_dim});
     };
-    ops::kv_write(call.context, pages, rows(k), rows(v), slots.data());
+    ops::kv_write(call.context, pages, rows(k), rows(v), blocks.slots.data());
   }
   Buffer keys, values, key_scales, value_scales;
   ops::KvPages pages;
-  std::vector<int32_t> blocks;
+  BlocksBackwards blocks;
 };
 
 FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
-                  const AttentionOptions& options, const Isa& isa) {
+                  const HostAttentionOptions& options, const Isa& isa) {
   const int64_t n_rows = q.shape(0), n_heads = q.shape(1), head_dim = q.shape(2), n_keys = k.shape(0);
   const OneCall call(isa, options.num_threads, head_dim);
   Pages pages(call, k, v, options);
   const int64_t n_unread = ops::first_key_read(options.position, options.window) / options.block_size;
-  std::fill_n(pages.blocks.begin(), std::min(n_unread, std::ssize(pages.blocks)), -1);
+  std::fill_n(pages.blocks.ids.begin(), std::min(n_unread, std::ssize(pages.blocks.ids)), -1);
   FloatArray out = like(q);
-  ops::AttentionSpec spec{n_heads,        k.shape(1),    head_dim,       options.window,
-                          options.causal, options.scale, options.softcap};
+  ops::AttentionSpec spec = spec_of(q, k, options);
   if (options.bias) {
     spec.bias = options.bias->data();
     spec.bias_stride = options.bias->shape(1);
@@ -265,7 +248,7 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
     spec.bias_relative = options.bias_relative;
   }
   if (options.sinks) spec.sinks = options.sinks->data();
-  const ops::SequenceRows rows{0, n_rows, options.position, n_keys, pages.blocks.data()};
+  const ops::SequenceRows rows{0, n_rows, options.position, n_keys, pages.blocks.ids.data()};
   std::vector<float> partials(ops::attention_partial_floats(n_keys, n_heads, head_dim));
   const auto flat = [&](const FloatArray& a) {
     return TensorView(const_cast<float*>(a.data()), DType::f32, {n_rows, n_heads * head_dim});
@@ -279,16 +262,8 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
                      int64_t block_size, const std::optional<FloatArray>& bias, int64_t bias_origin,
                      bool bias_relative, const std::optional<FloatArray>& sinks, const Isa& isa,
                      int num_threads) {
-  check_dims(q, "q", 3);
-  check_dims(k, "k", 3);
-  TUILI_CHECK(shape_of(k) == shape_of(v), "k and v must have one shape");
-  TUILI_CHECK(k.shape(0) >= 1 && k.shape(2) == q.shape(2) && q.shape(2) >= 1 && k.shape(1) >= 1 &&
-                  q.shape(1) % k.shape(1) == 0,
-              "q is [", q.shape(0), ", ", q.shape(1), ", ", q.shape(2), "], k is [", k.shape(0), ", ",
-              k.shape(1), ", ", k.shape(2), "]");
-  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size must be 16, 32 or 64");
-  TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
-              "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
+  const AttentionOptions options{position, causal, window, factor, softcap, block_size};
+  check_attention(q, k, v, options);
   if (bias) {
     check_dims(*bias, "bias", 2);
     const int64_t before = bias_relative ? position + q.shape(0) - 1 : 0, after = k.shape(0) + 63;
@@ -299,9 +274,7 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   }
   TUILI_CHECK(!sinks || sinks->size() == q.shape(1), "sinks must be one per head");
   return attend(q, k, v,
-                {position, causal, window, factor, softcap, to_kv_type(kv_dtype), block_size, num_threads,
-                 bias, bias_origin, bias_relative, sinks},
-                isa);
+                {options, to_kv_type(kv_dtype), num_threads, bias, bias_origin, bias_relative, sinks}, isa);
 }
 
 // ---- elements

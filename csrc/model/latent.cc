@@ -71,9 +71,7 @@ void Transformer::latent_queries(const Step& step, int64_t i, ops::Activations& 
   } else {
     ops::gemm(context, input, queries, compute_);
   }
-  const RopeSpec& rope = spec_.ropes[spec.rope];
-  const int64_t half = latent.rope_dim / 2;
-  ops::rope(context, query_rope, step.cos(spec.rope, half), step.sin(spec.rope, half), n, rope.interleaved);
+  apply_rope(step, spec.rope, query_rope, n);
   const TensorView q = step.rows(step.state.query, spec.q_size());
   ops::clear(context, q);
   ops::copy_heads(context, q, 0, query_rope, n, n);
@@ -95,11 +93,7 @@ void Transformer::latent_keys(const Step& step, int64_t i) const {
   ops::Activations from = step.input(in);
   const ops::LinearMap keys[] = {map_of(key_nope, w.key_nope), map_of(value, w.value)};
   ops::gemm(context, from, keys, compute_);
-
-  const RopeSpec& rope = spec_.ropes[spec.rope];
-  const int64_t half = latent.rope_dim / 2;
-  ops::rope(context, key_rope, step.cos(spec.rope, half), step.sin(spec.rope, half), 1, rope.interleaved);
-
+  apply_rope(step, spec.rope, key_rope, 1);
   const TensorView k = step.rows(step.state.key, spec.kv_size());
   const TensorView v = step.rows(step.state.value, spec.kv_size());
   for (const TensorView& heads : {k, v}) ops::clear(context, heads);

@@ -30,11 +30,11 @@ struct Transformer::Step {
   }
   const ops::BatchRows& sources() const { return part == Part::rest ? batch.asked->sources : batch.sources; }
   // What they turn by. Of the rows asked for it lies where keys and values were made, which are kept by then.
-  TensorView cos(int64_t rope, int64_t half) const {
-    return rows(part == Part::rest ? state.key : state.cos[rope], half);
+  TensorView cos(int64_t rope) const {
+    return rows(part == Part::rest ? state.key : state.cos[rope], state.cos[rope].size(1));
   }
-  TensorView sin(int64_t rope, int64_t half) const {
-    return rows(part == Part::rest ? state.value : state.sin[rope], half);
+  TensorView sin(int64_t rope) const {
+    return rows(part == Part::rest ? state.value : state.sin[rope], state.sin[rope].size(1));
   }
   ops::Activations input(const TensorView& x) const { return {x, state.room}; }
 };

@@ -157,24 +157,28 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
       ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
   if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
   if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
-  turn_and_keep(step, i, q, k, v);
+  rope_and_kv_write(step, i, q, k, v);
+}
+
+// RoPE of x [n_rows, n_heads · head_dim], in place.
+void Transformer::apply_rope(const Step& step, int64_t rope, const TensorView& x, int64_t n_heads) const {
+  ops::rope(step.context, x, step.cos(rope), step.sin(rope), n_heads, spec_.ropes[rope].interleaved);
 }
 
 // RoPE of q and k; k and v go to the layer's pages.
-void Transformer::turn_and_keep(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
-                                const TensorView& v) const {
+void Transformer::rope_and_kv_write(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
+                                    const TensorView& v) const {
   const LayerSpec& spec = spec_.layers[i];
   const ops::Context& context = step.context;
   const int32_t* const slots = step.batch.areas[step.kv[i].area].slots.data();
   if (spec.rope >= 0) {
-    const RopeSpec& rope = spec_.ropes[spec.rope];
-    const auto half = static_cast<int64_t>(rope.inv_freq.size());
-    const TensorView cos = step.cos(spec.rope, half), sin = step.sin(spec.rope, half);
-    if (step.part == Part::whole)
-      return ops::rope_kv_write(context, {q, k, v, cos, sin, spec.n_heads, rope.interleaved},
-                                step.kv[i].pages, slots);
-    if (step.makes_queries()) return ops::rope(context, q, cos, sin, spec.n_heads, rope.interleaved);
-    ops::rope(context, k, cos, sin, spec.n_kv_heads, rope.interleaved);
+    if (step.part == Part::whole) {
+      const bool interleaved = spec_.ropes[spec.rope].interleaved;
+      const ops::RopeKv x{q, k, v, step.cos(spec.rope), step.sin(spec.rope), spec.n_heads, interleaved};
+      return ops::rope_kv_write(context, x, step.kv[i].pages, slots);
+    }
+    if (step.makes_queries()) return apply_rope(step, spec.rope, q, spec.n_heads);
+    apply_rope(step, spec.rope, k, spec.n_kv_heads);
   }
   if (step.makes_keys()) ops::kv_write(context, step.kv[i].pages, k, v, slots);
 }
@@ -367,9 +371,8 @@ Transformer::Step Transformer::narrow(const Step& step) const {
   gather(room, step.rows(step.state.hidden, spec_.d_model));
   ops::copy(step.context, asked.rows(step.state.hidden, spec_.d_model), room);
   if (const int64_t rope = spec_.layers.empty() ? -1 : spec_.layers.back().rope; rope >= 0) {
-    const auto half = static_cast<int64_t>(spec_.ropes[rope].inv_freq.size());
-    gather(asked.cos(rope, half), step.cos(rope, half));
-    gather(asked.sin(rope, half), step.sin(rope, half));
+    gather(asked.cos(rope), step.cos(rope));
+    gather(asked.sin(rope), step.sin(rope));
   }
   return asked;
 }

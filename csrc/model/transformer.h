@@ -120,8 +120,9 @@ class Transformer {
   void read_source(const Step& step, int64_t i) const;
   void cross_attention_block(const Step& step, int64_t i, const TensorView& x) const;
   void project(const Step& step, int64_t i, const TensorView& x) const;
-  void turn_and_keep(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
-                     const TensorView& v) const;
+  void apply_rope(const Step& step, int64_t rope, const TensorView& x, int64_t n_heads) const;
+  void rope_and_kv_write(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
+                         const TensorView& v) const;
   void project_latent(const Step& step, int64_t i, const TensorView& x) const;
   void latent_queries(const Step& step, int64_t i, ops::Activations& input) const;
   void latent_keys(const Step& step, int64_t i) const;

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from tuili import _core
-from tuili.errors import InvalidParameterError, ModelLimitError
-from tuili.generation.checks import integer
+from tuili.errors import ModelLimitError
+from tuili.generation.checks import integer, invalid, one_of
 from tuili.generation.scheduler import Limits
 from tuili.loading.memory import available_memory
 
@@ -104,10 +104,7 @@ def kv_dtype(name: str) -> KvDtype:
     """The cache's element type. "auto" is float16: half the memory, and every promise about bits holds for
     it. (Of encoder-decoders it is float32, see `plan_capacity`.)
     """
-    if not isinstance(name, str) or name not in KV_DTYPES:
-        raise InvalidParameterError(
-            f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}", param="kv_cache_dtype"
-        )
+    one_of("kv_cache_dtype", name, KV_DTYPES)
     return "float16" if name == "auto" else cast(KvDtype, name)
 
 
@@ -200,10 +197,7 @@ def _length(wanted: int, n_fitting: int, max_model_len: int | None) -> int:
     if n_fitting >= wanted:
         return wanted
     if max_model_len is not None:
-        raise InvalidParameterError(
-            f"kv_cache_bytes holds {n_fitting} tokens, less than max_model_len = {max_model_len}",
-            param="kv_cache_bytes",
-        )
+        invalid("kv_cache_bytes", f"holds {n_fitting} tokens, less than max_model_len = {max_model_len}")
     return n_fitting
 
 

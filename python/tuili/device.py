@@ -6,6 +6,7 @@ import re
 
 from tuili import _core
 from tuili.errors import InvalidParameterError
+from tuili.generation.checks import invalid
 from tuili.loading.files import shown
 
 
@@ -13,9 +14,8 @@ def checked_device(device: object, compute: object) -> _core.Device:
     """ "cpu", "cuda" or "cuda:N"; InvalidParameterError for anything else, for a device that does not answer,
     and as `check_compute`."""
     if not isinstance(device, str) or not re.fullmatch("cpu|cuda(:(0|[1-9][0-9]{0,3}))?", device):
-        raise InvalidParameterError(
-            f'device must be "cpu", "cuda" (the first CUDA device) or "cuda:N", and is {shown(device)}',
-            param="device",
+        invalid(
+            "device", f'must be "cpu", "cuda" (the first CUDA device) or "cuda:N", and is {shown(device)}'
         )
     if device != "cpu":
         _check_answers(device)

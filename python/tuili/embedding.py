@@ -12,7 +12,7 @@ import numpy as np
 
 from tuili import _core
 from tuili.errors import CUTTING_HELPS, InvalidParameterError, NumericError, PromptTooLongError
-from tuili.generation.checks import described
+from tuili.generation.checks import described, invalid, one_of
 from tuili.generation.token_ids import checked_ids
 from tuili.generation.turns import TurnWorker
 from tuili.rereading import Rereading
@@ -194,9 +194,7 @@ def _weighted_mean(
 
 def poolings_of(defaults: dict[str, Any], pooling: object) -> list[Pooling]:
     """The poolings of one call; None stands for the model's own."""
-    if pooling is not None and (not isinstance(pooling, str) or pooling not in POOLINGS):
-        raise InvalidParameterError(f"pooling must be one of {', '.join(POOLINGS)}", param="pooling")
-    named = str(defaults["pooling"] if pooling is None else pooling)
+    named = str(defaults["pooling"]) if pooling is None else one_of("pooling", pooling, POOLINGS)
     return cast(list[Pooling], named.split(" + "))
 
 
@@ -207,12 +205,9 @@ def in_precision(vectors: np.ndarray, precision: object, ranges: object) -> np.n
                `ranges` float [2, d] gives, so that a vector does not depend on its neighbours; "binary" and
                "ubinary": whether each number is above 0, 8 to a byte, [n, ceil(d / 8)] int8 or uint8
     """
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise InvalidParameterError(f"precision must be one of {', '.join(PRECISIONS)}", param="precision")
+    precision = one_of("precision", precision, PRECISIONS)
     if ranges is not None and precision not in ("int8", "uint8"):
-        raise InvalidParameterError(
-            f"ranges are for precision int8 and uint8, not {precision}", param="ranges"
-        )
+        invalid("ranges", f"are for precision int8 and uint8, not {precision}")
     if precision == "float32":
         return vectors
     if precision in ("binary", "ubinary"):
@@ -239,11 +234,9 @@ def checked_texts(texts: object, name: str = "texts") -> list[str]:
     """A list of at least one str, from one str or a list or tuple of them."""
     items = [texts] if isinstance(texts, str) else texts
     if not isinstance(items, list | tuple):
-        raise InvalidParameterError(
-            f"{name} must be a str or a list of str, not {described(texts)}", param=name
-        )
+        invalid(name, f"must be a str or a list of str, not {described(texts)}")
     if not items:
-        raise InvalidParameterError(f"{name} is empty", param=name, code="empty_prompt")
+        invalid(name, "is empty", code="empty_prompt")
     for i, item in enumerate(items):
         if not isinstance(item, str):
             raise InvalidParameterError(f"{name}: entry {i} is {described(item)}, not a str", param=name)
@@ -253,13 +246,11 @@ def checked_texts(texts: object, name: str = "texts") -> list[str]:
 def checked_vectors(vectors: np.ndarray, d_model: int, name: str) -> np.ndarray:
     """Finite floats [d_model] or [n, d_model]; InvalidParameterError for anything else."""
     if vectors.ndim not in (1, 2) or not np.issubdtype(vectors.dtype, np.floating):
-        raise InvalidParameterError(f"{name} must be texts or a float array [n, d_model]", param=name)
+        invalid(name, "must be texts or a float array [n, d_model]")
     if vectors.shape[-1] != d_model:
-        raise InvalidParameterError(
-            f"{name} has vectors of {vectors.shape[-1]} numbers, the model's have {d_model}", param=name
-        )
+        invalid(name, f"has vectors of {vectors.shape[-1]} numbers, the model's have {d_model}")
     if not np.isfinite(vectors).all():
-        raise InvalidParameterError(f"{name} holds numbers that are not finite", param=name)
+        invalid(name, "holds numbers that are not finite")
     return vectors
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuili.embedding import Encoder
-from tuili.errors import EngineOutOfMemoryError, InvalidParameterError, ModelUnsupportedError
+from tuili.errors import EngineOutOfMemoryError, ModelUnsupportedError
 from tuili.generation import params as parameters
+from tuili.generation.checks import invalid
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams
 from tuili.generation.token_ids import checked_ids
@@ -39,9 +40,7 @@ class Insides:
         spec = self._loaded.spec
         if spec.encoder is None:
             if decoder_token_ids is not None:
-                raise InvalidParameterError(
-                    "decoder_token_ids is for encoder-decoders", param="decoder_token_ids"
-                )
+                invalid("decoder_token_ids", "is for encoder-decoders")
             ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
             self._check_room(len(ids), spec.n_vocab)
             return engine.collect(ids, "logits")
@@ -73,7 +72,7 @@ class Insides:
         engine = self._decoder_engine()
         ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
         if len(ids) < 2:
-            raise InvalidParameterError("token_ids must hold at least 2 ids", param="token_ids")
+            invalid("token_ids", "must hold at least 2 ids")
         params = parameters.resolve(SamplingParams(max_tokens=0, prompt_logprobs=0), {})
         handle = engine.submit(ids, params)
         try:

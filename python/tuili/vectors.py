@@ -9,8 +9,8 @@ import numpy as np
 
 from tuili import _core, embedding
 from tuili.embedding import Encoder
-from tuili.errors import InvalidParameterError, ModelUnsupportedError
-from tuili.generation.checks import boolean, described, function_or_none, integer
+from tuili.errors import ModelUnsupportedError
+from tuili.generation.checks import boolean, described, function_or_none, integer, invalid
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
 from tuili.tasks.encoding import Room, encode, room
@@ -71,10 +71,10 @@ class Vectors:
         vectors = self._pooled(encoder, ids, poolings, normalized and last, progress, n_skipped)
         for layer in dense:
             if layer.n_in is not None and vectors.shape[1] != layer.n_in:
-                raise InvalidParameterError(
-                    f"pooling gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
+                invalid(
+                    "pooling",
+                    f"gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
                     f"{layer.n_in}",
-                    param="pooling",
                 )
             vectors = embedding.checked_finite(layer(vectors))
         if normalized and not last:
@@ -124,7 +124,7 @@ class Vectors:
         of the query's prompt. Other arguments as `embed`'s.
         """
         if not isinstance(query, str):
-            raise InvalidParameterError(f"query must be a str, not {described(query)}", param="query")
+            invalid("query", f"must be a str, not {described(query)}")
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         function_or_none("progress", progress)

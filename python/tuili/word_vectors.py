@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tuili import _core
 from tuili.embedding import checked_vectors
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described, function_or_none, integer
+from tuili.generation.checks import described, function_or_none, integer, invalid, one_of
 from tuili.loading import word_vector_files
 from tuili.loading.files import StrPath
 from tuili.loading.store import path_text
@@ -52,15 +52,10 @@ class WordVectors:
                         archives and other models, ModelIOError, ModelPathError, EngineOutOfMemoryError
         """
         if binary is not None and not isinstance(binary, bool):
-            raise InvalidParameterError(
-                f"binary must be true, false or None, not {described(binary)}", param="binary"
-            )
+            invalid("binary", f"must be true, false or None, not {described(binary)}")
         if limit is not None:
             limit = integer("limit", limit, 1, 2**31 - 1)
-        if unicode_errors not in _UNICODE_ERRORS:
-            raise InvalidParameterError(
-                f"unicode_errors must be one of {', '.join(_UNICODE_ERRORS)}", param="unicode_errors"
-            )
+        one_of("unicode_errors", unicode_errors, _UNICODE_ERRORS)
         self.words, self.vectors, self.n_duplicates = word_vector_files.read(
             path_text(path, "path"),
             binary=binary,
@@ -114,9 +109,7 @@ class WordVectors:
         known: set[int] = set()
         for name, items, sign in (("positive", positive, 1), ("negative", negative, -1)):
             if not isinstance(items, str | np.ndarray | list | tuple):
-                raise InvalidParameterError(
-                    f"{name} must be words or vectors, not {described(items)}", param=name
-                )
+                invalid(name, f"must be words or vectors, not {described(items)}")
             for i, item in enumerate([items] if isinstance(items, str | np.ndarray) else items):
                 where = f"{name}: entry {i}"
                 if isinstance(item, np.ndarray):
@@ -147,9 +140,7 @@ class WordVectors:
         """For each of the vectors, float [n, width], the words of the largest cosine, as `most_similar`."""
         if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
             found = list(vectors.shape) if isinstance(vectors, np.ndarray) else described(vectors)
-            raise InvalidParameterError(
-                f"vectors must be a float array [n, width], not {found}", param="vectors"
-            )
+            invalid("vectors", f"must be a float array [n, width], not {found}")
         rows = checked_vectors(vectors, self.vectors.shape[1], "vectors")
         return self._nearest(rows, integer("topn", topn, 1, 2**31 - 1), set())
 

@@ -7,7 +7,7 @@ No message shows a text that a user wrote.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -65,6 +65,12 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         invalid(name, f"must be true or false, not {described(value)}")
     return bool(value)
+
+
+def one_of(name: str, value: object, choices: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        invalid(name, f"must be one of {', '.join(choices)}")
+    return value
 
 
 def function_or_none(name: str, value: Any) -> Any:
@@ -173,12 +179,6 @@ def salt(name: str, value: object) -> str:
     return value
 
 
-def on_nan(name: str, value: object) -> str:
-    if not isinstance(value, str) or value not in ("error", "eos"):
-        invalid(name, 'must be "error" or "eos"')
-    return value
-
-
 def one_or_more(name: str, value: object) -> tuple[int, ...]:
     ids = token_ids(name, value)
     if not ids:
@@ -202,6 +202,10 @@ def early_stop(name: str, value: object) -> bool | str:
 
 
 Check = Callable[[str, Any], Any]
+
+
+def choice_of(*choices: str) -> Check:
+    return lambda name, value: one_of(name, value, choices)
 
 
 def int_in(low: int, high: int) -> Check:

@@ -74,7 +74,7 @@ _CHECKS: dict[str, Check] = {
     "deadline_s": float_in(0.0, MAX_DEADLINE_S),
     "priority": int_in(-MAX_PRIORITY, MAX_PRIORITY),
     "cache_salt": checks.salt,
-    "on_nan": checks.on_nan,
+    "on_nan": checks.choice_of("error", "eos"),
     "json_schema": structure.json_schema,
     "regex": structure.regex,
     "choice": structure.choice,
@@ -156,14 +156,12 @@ class SamplingParams(metaclass=_NamesChecked):
             GrammarError for a schema, expression or grammar that is malformed or too large
     """
 
-    max_tokens: int | None = (
-        None  # as many as the context holds; of an encoder-decoder 256; more than the context holds is
-        # cut there (stop_reason says so)
-    )
+    # As many as the context holds; of an encoder-decoder 256. More than the context holds is cut there, and
+    # stop_reason says so.
+    max_tokens: int | None = None
     min_tokens: int | None = None  # 0; end-of-text, stop ids and stop strings do not stop before this many
-    temperature: float | None = (
-        None  # 1.0 if top_k, top_p, min_p, typical_p, seed or n > 1 is given, otherwise 0: greedy
-    )
+    # 1.0 if top_k, top_p, min_p, typical_p, seed or n > 1 is given, otherwise 0: greedy.
+    temperature: float | None = None
     top_k: int | None = None  # 0 or -1: no limit
     top_p: float | None = None  # 1.0
     min_p: float | None = None  # 0.0
@@ -172,8 +170,8 @@ class SamplingParams(metaclass=_NamesChecked):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     no_repeat_ngram_size: int | None = None  # 0: off
-    encoder_no_repeat_ngram_size: int | None = None  # 0: off; not what stands in an encoder-decoder's source
-    # so, or in another model's prompt
+    # 0: off. Not what stands in an encoder-decoder's source so, or in another model's prompt.
+    encoder_no_repeat_ngram_size: int | None = None
     stop: str | tuple[str, ...] | list[str] = ()  # a text ends before the first of these
     stop_token_ids: tuple[int, ...] | list[int] = ()  # these end a text too, and are not shown in it
     include_stop_str_in_output: bool = False
@@ -183,47 +181,46 @@ class SamplingParams(metaclass=_NamesChecked):
     logprobs: int | None = None  # of each token and of the k best there, in nats, as the model has them
     prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = (
-        None  # (); what is added to the logit of a sequence's last token where the others stand before it
-    )
+    # (). What is added to the logit of a sequence's last token where the others stand before it.
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = None
     allowed_token_ids: tuple[int, ...] | list[int] | None = None
     bad_words: tuple[str, ...] | list[str] = ()
     bad_words_ids: Sequence[Sequence[int]] | None = None  # (); as token ids; an end of text alone is no word
     suppress_tokens: tuple[int, ...] | list[int] | None = None  # (); that are not generated
-    begin_suppress_tokens: tuple[int, ...] | list[int] | None = None  # (); not as the first one, or the next
-    # where that one is forced
+    # (). Not as the first one, or the next where that one is forced.
+    begin_suppress_tokens: tuple[int, ...] | list[int] | None = None
     skip_special_tokens: bool = True
-    deadline_s: float | None = (
-        None  # seconds from submission; then it ends with finish_reason "deadline"; refused if hopeless
-    )
+    # Seconds from submission; then it ends with finish_reason "deadline"; refused if hopeless.
+    deadline_s: float | None = None
     priority: int = 0  # the lower, the sooner, as in vLLM; 5 s of waiting weigh as much as one level
     cache_salt: str | None = None  # prefixes are shared only among requests with the same salt
     on_nan: Literal["error", "eos"] = "error"
-    prompt_lookup_num_tokens: int | None = None  # most tokens of a step that are guessed from what followed
-    # the last ones before: 10, say. Changes the speed where a text repeats itself, and no bit
-    num_beams: int | None = None  # 1, or an encoder-decoder's own where nothing is asked that does not go
-    # with it. More: beam search, of which the n best continuations are returned
-    length_penalty: float | None = (
-        None  # 1.0; a continuation's score is its log-probability / length ** length_penalty
-    )
-    early_stopping: bool | Literal["never"] | None = (
-        None  # False. True: end with num_beams finished continuations, even
-    )
-    # if better ones may follow; "never": only when none can follow, however long it becomes
-    forced_bos_token_id: int | None = None  # the first token generated: a language, for M2M100 and mBART;
-    # the model's own ones, as those below, count where no form of the output is asked for
+    # Most tokens of a step that are guessed from what followed the last ones before: 10, say. Changes the
+    # speed where a text repeats itself, and no bit.
+    prompt_lookup_num_tokens: int | None = None
+    # 1, or an encoder-decoder's own where nothing is asked that does not go with it. More: beam search, of
+    # which the n best continuations are returned.
+    num_beams: int | None = None
+    # 1.0. A continuation's score is its log-probability / length ** length_penalty.
+    length_penalty: float | None = None
+    # False. True: end with num_beams finished continuations, even if better ones may follow; "never": only
+    # when none can follow, however long it becomes.
+    early_stopping: bool | Literal["never"] | None = None
+    # The first token generated: a language, for M2M100 and mBART. The model's own ones, as those below, count
+    # where no form of the output is asked for.
+    forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None  # the last one, where max_tokens is reached
-    exponential_decay_length_penalty: tuple[int, float] | None = None  # (start, factor): after more than
-    # start tokens the logits of ends of text grow by |logit| * (factor ** (n_tokens - start) - 1)
-    renormalize_logits: bool | None = None  # False. Beams are ranked by log-probabilities of what all these
-    # leave; without beams it changes nothing
+    # (start, factor): after more than start tokens the logits of ends of text grow by
+    # |logit| * (factor ** (n_tokens - start) - 1).
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    # False. Beams are ranked by log-probabilities of what all these leave; without beams it changes nothing.
+    renormalize_logits: bool | None = None
     decoder_start_token_id: int | None = (
         None  # that an encoder-decoder's answer begins after; the model's own
     )
-    truncate_prompt_tokens: int | None = (
-        None  # a longer prompt is cut to its last so many tokens, a source to
-    )
-    # its first, of which those that end it stay; -1: as `generate` cuts with truncation=True
+    # A longer prompt is cut to its last so many tokens, a source to its first, of which those that end it
+    # stay; -1: as `generate` cuts with truncation=True.
+    truncate_prompt_tokens: int | None = None
     json_schema: str | dict[str, Any] | bool | None = None  # of the output; kept as JSON text
     regex: str | None = None  # that the whole output matches
     choice: tuple[str, ...] | list[str] | None = None  # the output is one of these

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tuili import __version__, _core
 from tuili.capacity import KvDtype
 from tuili.errors import InvalidParameterError, KVCacheExhaustedError, ModelFormatError, NumericError
-from tuili.generation.checks import described
+from tuili.generation.checks import described, invalid
 from tuili.generation.engine import Engine
 from tuili.generation.params import SamplingParams, resolve, salt_number
 from tuili.loading.files import shown
@@ -307,7 +307,7 @@ def _packed(origin: Origin, ids: NDArray[np.int32], salt: bytes, blocks: list[By
 
 def _bytes_of(data: object) -> memoryview:
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise InvalidParameterError(f"data must be bytes, not {described(data)}", param="data")
+        invalid("data", f"must be bytes, not {described(data)}")
     try:
         return memoryview(data).cast("B").toreadonly()
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import InvalidParameterError, TuiliError
+from tuili.generation.checks import invalid
 
 BUDGET_S = 1.0  # for all processors of a request, per token
 MAX_PROCESSORS = 16
@@ -25,9 +26,9 @@ Processor = Callable[..., "np.ndarray | None"]
 def checked(name: str, value: object) -> tuple[Processor, ...]:
     """A list of functions that take 2 or 3 arguments, as a tuple."""
     if not isinstance(value, list | tuple):
-        raise InvalidParameterError(f"{name} must be a list of functions", param=name)
+        invalid(name, "must be a list of functions")
     if len(value) > MAX_PROCESSORS:
-        raise InvalidParameterError(f"{name} may hold at most {MAX_PROCESSORS} functions", param=name)
+        invalid(name, f"may hold at most {MAX_PROCESSORS} functions")
     for i, function in enumerate(value):
         if not callable(function) or n_arguments(function) is None:
             raise InvalidParameterError(

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from tuili.errors import GrammarError, InvalidParameterError, ModelFormatError
 from tuili.generation import quantifiers
+from tuili.generation.checks import invalid
 from tuili.loading.files import parse_json
 
 MAX_SCHEMA_BYTES = 256 << 10
@@ -129,7 +130,7 @@ def choice(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         _wrong_type(name, "a list of strings", value)
     if not value or "" in value or len(set(value)) < len(value):
-        raise InvalidParameterError(f"{name} must hold distinct texts, none of them empty", param=name)
+        invalid(name, "must hold distinct texts, none of them empty")
     if len(value) > MAX_CHOICES:
         refuse(name, f"{len(value)} texts; the limit is {MAX_CHOICES}")
     _bounded(name, "".join(value), MAX_TEXT_BYTES)
@@ -151,7 +152,7 @@ def form_of(params: Any) -> Form | None:
 
 
 def _wrong_type(name: str, wanted: str, value: object) -> NoReturn:
-    raise InvalidParameterError(f"{name} must be {wanted}, not a {type(value).__name__}", param=name)
+    invalid(name, f"must be {wanted}, not a {type(value).__name__}")
 
 
 def _text(name: str, value: object) -> str:

@@ -32,9 +32,7 @@ log = logging.getLogger("tuili")
 _stack_size = threading.RLock()  # the size of new threads' stacks is the process's, not a thread's
 
 WAIT_SLICE_S = 0.1  # a waiting thread looks for signals this often, also where a lock cannot be interrupted
-CLOSE_WAIT_S = (
-    60.0  # a step is finite; this is only so that a broken device cannot hang the interpreter's exit
-)
+CLOSE_WAIT_S = 60.0  # steps are finite: only so that a broken device cannot hang the interpreter's exit
 
 
 class Waitable:
