@@ -10,6 +10,7 @@ range. Exit status 1 if a family fails, or llama.cpp cannot load its file.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import sys
 import tempfile
@@ -100,12 +101,15 @@ def add_row(table: Table, name: str, arch: str, ours: np.ndarray, theirs: np.nda
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("architectures", nargs="*", metavar="ARCHITECTURE", help="all where none is named")
+    wanted = parser.parse_args().architectures
     table = Table(architecture=26, file=12, error=10)
     with tempfile.TemporaryDirectory() as folder:
-        if not sys.argv[1:] or "T5ForConditionalGeneration" in sys.argv[1:]:
+        if not wanted or "T5ForConditionalGeneration" in wanted:
             compare_t5(table, Path(folder))
         for family in FAMILIES:
-            if sys.argv[1:] and family.architecture not in sys.argv[1:]:
+            if wanted and family.architecture not in wanted:
                 continue
             for number, case in enumerate(family.cases()):
                 if number in family.alone:

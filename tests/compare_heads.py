@@ -8,6 +8,7 @@ the largest difference in shares of the range of its answers.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -75,6 +76,9 @@ def answered(folder: Path) -> np.ndarray:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="all where none is given")
+    names = parser.parse_args().names
     import transformers
 
     first: dict[str, Case] = {}
@@ -85,7 +89,7 @@ def main() -> int:
     for architecture, case in first.items():
         stem = architecture.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
         for name in (f"{stem}{end}" for end in ENDS):
-            if not hasattr(transformers, name) or (sys.argv[1:] and name not in sys.argv[1:]):
+            if not hasattr(transformers, name) or (names and name not in names):
                 continue
             if name == "Gemma3Model":  # which sees images
                 continue

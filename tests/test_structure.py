@@ -89,28 +89,24 @@ def test_quoted_includes_exist_and_start_at_csrc():
                 assert (CSRC / name.strip('"')).is_file(), f"{path}: {name} is not a path below csrc/"
 
 
-def test_only_ops_includes_kernels():
+def assert_included_only_by(places: tuple[str, ...], pattern: str) -> None:
     for path in cpp_files():
-        if path.relative_to(CSRC).parts[0] not in ("kernels", "ops"):
-            bad = [name for name in includes(path) if name.startswith('"kernels/')]
-            assert not bad, f"{path} includes {bad}; only ops/ may"
+        if not path.relative_to(CSRC).as_posix().startswith(places):
+            bad = [name for name in includes(path) if re.match(pattern, name)]
+            assert not bad, f"{path} includes {bad}; only {', '.join(places)} may"
+
+
+def test_only_ops_includes_kernels():
+    assert_included_only_by(("kernels/", "ops/"), r'"kernels/')
 
 
 def test_only_bindings_includes_pybind11():
-    for path in cpp_files():
-        if path.relative_to(CSRC).parts[0] != "bindings":
-            bad = [name for name in includes(path) if "pybind11" in name or "Python.h" in name]
-            assert not bad, f"{path} includes {bad}; only bindings/ may"
+    assert_included_only_by(("bindings/",), r".*(pybind11|Python\.h)")
 
 
 def test_cuda_headers_stay_with_cuda():
-    for path in cpp_files():
-        here = path.relative_to(CSRC).as_posix()
-        if not here.startswith("kernels/cuda/") and here != "base/device_cuda.cc":
-            bad = [
-                name for name in includes(path) if re.match(r"<(cuda|cub|cooperative_groups|mma\.h|nv)", name)
-            ]
-            assert not bad, f"{path} includes {bad}"
+    places = ("kernels/cuda/", "base/device_cuda.cc")
+    assert_included_only_by(places, r"<(cuda|cub|cooperative_groups|mma\.h|nv)")
 
 
 def test_cmake_picks_the_cuda_file_not_the_preprocessor():
