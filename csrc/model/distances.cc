@@ -76,9 +76,6 @@ void ModelBuilder::fold_distances() {
 DistanceState DistanceState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens,
                                   DeviceKind device) {
   const int64_t n_rows = spec.distances.places.empty() ? 0 : spec.distances.n_rows;
-  const auto rows = [&] {
-    return TensorView(carver.take<float>(max_tokens * n_rows), DType::f32, {max_tokens, n_rows});
-  };
   DistanceState state;
   if (device == DeviceKind::cuda) {
     int64_t n_heads = 0;
@@ -86,12 +83,12 @@ DistanceState DistanceState::take(Carver& carver, const ModelSpec& spec, int64_t
     const int64_t most_keys = ops::device_keys(std::min(spec.max_positions, max_tokens));
     const int64_t size = n_rows ? max_tokens * most_keys : 0;
     const int64_t bytes = n_rows ? max_tokens * int64_t{sizeof(ops::DeviceSequence)} : 0;
-    state.scores = TensorView(carver.take<float>(n_heads * size), DType::f32, {n_heads, size}, device);
+    state.scores = take_rows(carver, n_heads, size, device);
     state.rows = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
     return state;
   }
-  state.by_query = rows();
-  state.by_key = rows();
+  for (TensorView* part : {&state.by_query, &state.by_key})
+    *part = take_rows(carver, max_tokens, n_rows, device);
   return state;
 }
 

@@ -18,7 +18,7 @@ LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max
     value = std::max(value, layer.n_heads * latent.value_dim);
   }
   const auto rows = [&](int64_t n, DType type = DType::f32) {
-    return TensorView(carver.take<uint8_t>(max_tokens * n * size_of(type)), type, {max_tokens, n}, device);
+    return take_rows(carver, max_tokens, n, device, type);
   };
   const DType input = ops::input_type(device);
   LatentState state;

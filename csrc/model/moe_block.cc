@@ -14,7 +14,7 @@ RoutedState RoutedState::take(Carver& carver, const ModelSpec& spec, int64_t max
     d_ff = std::max(d_ff, layer.moe.d_ff);
   }
   const auto rows = [&](int64_t n, int64_t size, DType type = DType::f32) {
-    return TensorView(carver.take<uint8_t>(n * size * size_of(type)), type, {n, size}, device);
+    return take_rows(carver, n, size, device, type);
   };
   const DType input = ops::input_type(device);
   RoutedState state;

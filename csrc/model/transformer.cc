@@ -18,7 +18,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
     d_ff = std::max({d_ff, layer.d_ff, layer.moe.d_ff_shared});
   }
   const auto rows = [&](int64_t n, DType type = DType::f32) {
-    return TensorView(carver.take<uint8_t>(max_tokens * n * size_of(type)), type, {max_tokens, n}, device);
+    return take_rows(carver, max_tokens, n, device, type);
   };
   const DType input = ops::input_type(device);
   State state;

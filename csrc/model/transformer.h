@@ -6,6 +6,12 @@
 
 namespace tuili {
 
+// [n_rows, n] of the memory that the carver lays out.
+inline TensorView take_rows(Carver& carver, int64_t n_rows, int64_t n, DeviceKind device,
+                            DType type = DType::f32) {
+  return TensorView(carver.take<uint8_t>(n_rows * n * size_of(type)), type, {n_rows, n}, device);
+}
+
 // Rows of a batch as its experts see them: a token once per expert it uses, sorted by expert. `input` is the
 // type that linear maps of the device read.
 struct RoutedState {

@@ -35,7 +35,7 @@ void Runner::carve_encoder(Carver& carver, const ModelSpec& spec, int64_t max_to
   if (!encoder_) return;
   const int64_t width = largest_kv_size(model_.spec);
   for (TensorView* part : {&source_key_, &source_value_})
-    *part = TensorView(carver.take<float>(max_tokens * width), DType::f32, {max_tokens, width}, device);
+    *part = take_rows(carver, max_tokens, width, device);
 }
 
 // Appends a whole text to an encoder's batch. It begins a block of its own.

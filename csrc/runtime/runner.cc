@@ -28,6 +28,21 @@ void make_room(Vector<int32_t>& tokens, int64_t n) {
   if (tokens.capacity() < needed) tokens.reserve(std::max(needed, 2 * tokens.capacity()));
 }
 
+void check(const Model& model, const KvCache* cache, const RunnerOptions& options) {
+  const auto check_size = [](const char* name, int64_t n, int64_t most) {
+    TUILI_CHECK(n >= 1 && n <= most, name, " is ", n, "; it must be in [1, ", most, "]");
+  };
+  check_size("max_batch_tokens", options.max_batch_tokens, kMostBatchTokens);
+  check_size("max_seqs", options.max_seqs, kMostSeqs);
+  if (!model.spec.encoder.empty())
+    check_size("max_source_tokens", options.max_source_tokens, kMostBatchTokens);
+  const bool keeps = model.spec.kind != ModelKind::encoder || !model.spec.encoder.empty();
+  TUILI_CHECK(keeps == (cache != nullptr), keeps ? "a decoder needs a cache" : "an encoder takes no cache");
+  TUILI_CHECK(!keeps || cache->fits(model.spec), "the cache was made for another model");
+  TUILI_CHECK(!keeps || (cache->device().kind == model.device && cache->device().ordinal == model.ordinal),
+              "model and cache are not on one device");
+}
+
 }  // namespace
 
 // ---- construction
@@ -37,23 +52,9 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options, const device::Chosen&)
     : model_(model), cache_(cache), options_(options), transformer_(model), stream_(model.device) {
+  check(model, cache, options);
   const ModelSpec& spec = model.spec;
-  TUILI_CHECK(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMostBatchTokens,
-              "max_batch_tokens is ", options.max_batch_tokens, "; it must be in [1, ", kMostBatchTokens,
-              "]");
-  TUILI_CHECK(options.max_seqs >= 1 && options.max_seqs <= kMostSeqs, "max_seqs is ", options.max_seqs,
-              "; it must be in [1, ", kMostSeqs, "]");
-  const bool decoder = spec.kind != ModelKind::encoder, keeps = decoder || !spec.encoder.empty();
-  TUILI_CHECK(keeps == (cache != nullptr), keeps ? "a decoder needs a cache" : "an encoder takes no cache");
-  TUILI_CHECK(!keeps || cache->fits(spec), "the cache was made for another model");
-  TUILI_CHECK(!keeps || (cache->device().kind == model.device && cache->device().ordinal == model.ordinal),
-              "model and cache are not on one device");
-  if (!spec.encoder.empty()) {
-    TUILI_CHECK(options.max_source_tokens >= 1 && options.max_source_tokens <= kMostBatchTokens,
-                "max_source_tokens is ", options.max_source_tokens, "; it must be in [1, ", kMostBatchTokens,
-                "]");
-    encoder_.emplace(spec.encoder[0], model.weights.encoder[0], model.compute);
-  }
+  if (!spec.encoder.empty()) encoder_.emplace(spec.encoder[0], model.weights.encoder[0], model.compute);
   context_.kernels = &ops::find_kernels(options.isa);
   context_.pool = &ThreadPool::shared();
   context_.n_threads = resolve_num_threads(options.num_threads);
@@ -61,6 +62,20 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
 
   carve(Carver());
   carve(Carver(workspace_.data()));
+  reserve_lists();
+  for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
+  if (cache && spec.kind == ModelKind::encoder)
+    for (int32_t i = 0; i < cache->n_blocks(); ++i) cache_blocks_.push_back(i);
+  if (spec.has_head) {
+    samplers_.reserve(context_.n_threads);
+    for (int i = 0; i < context_.n_threads; ++i) samplers_.emplace_back(spec.n_vocab);
+  }
+  if (model.device == DeviceKind::cuda) prepare_device();
+}
+
+// What a step puts together, so that it allocates nothing.
+void Runner::reserve_lists() {
+  const RunnerOptions& options = options_;
   const int64_t max_rows = std::max(options.max_batch_tokens, options.max_source_tokens);
   token_ids_.reserve(max_rows);
   token_types_.reserve(max_rows);
@@ -70,7 +85,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   asked_.reserve(options.max_batch_tokens);
   asked_rows_.reserve(options.max_batch_tokens);
   asked_sources_.reserve(options.max_seqs);
-  places_.resize(keeps ? cache->n_areas() : 1);
+  places_.resize(cache_ ? cache_->n_areas() : 1);
   areas_.reserve(std::max<size_t>(places_.size(), 2));  // two in encode_sources
   for (Places& places : places_) {
     places.slots.reserve(max_rows);
@@ -82,14 +97,6 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   result_.token_ids.reserve(options.max_seqs);
   drawn_.reserve(options.max_batch_tokens);
   drawn_logprobs_.reserve(options.max_batch_tokens);
-  for (size_t i = 0; i < shared_blocks_.size(); ++i) shared_blocks_[i] = static_cast<int32_t>(i);
-  if (keeps && !decoder)
-    for (int32_t i = 0; i < cache->n_blocks(); ++i) cache_blocks_.push_back(i);
-  if (spec.has_head) {
-    samplers_.reserve(context_.n_threads);
-    for (int i = 0; i < context_.n_threads; ++i) samplers_.emplace_back(spec.n_vocab);
-  }
-  if (model.device == DeviceKind::cuda) prepare_device();
 }
 
 // Lays the workspace out; without memory it allocates what the layout needs.
@@ -112,7 +119,7 @@ void Runner::carve(Carver carver) {
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
   if (spec.has_head) {
     const int64_t rows = logit_rows_for(options_, spec);
-    logits_ = TensorView(carver.take<float>(rows * spec.n_vocab), DType::f32, {rows, spec.n_vocab}, device);
+    logits_ = take_rows(carver, rows, spec.n_vocab, device);
     if (device == DeviceKind::cuda) take_draws(carver, rows);
   }
   if (spec.task_head.n_out) carve_task_head(carver);
@@ -124,8 +131,7 @@ void Runner::carve(Carver carver) {
     if (device == DeviceKind::cuda) take_partials(carver, options_.max_batch_tokens, n_heads, head_dim);
   }
   if (device == DeviceKind::cuda && spec.kind == ModelKind::encoder)
-    pooled_ = TensorView(carver.take<float>(options_.max_seqs * spec.d_model), DType::f32,
-                         {options_.max_seqs, spec.d_model}, device);
+    pooled_ = take_rows(carver, options_.max_seqs, spec.d_model, device);
   if (encoder_) {
     encoder_state_ = State::take(carver, spec.encoder[0], options_.max_source_tokens, device);
     encoder_state_.attention_partials = state_.attention_partials;

@@ -118,6 +118,7 @@ class Runner {
   };
 
   void carve(Carver carver);
+  void reserve_lists();
   void take_partials(Carver& carver, int64_t n_keys, int64_t n_heads, int64_t head_dim);
   void take_draws(Carver& carver, int64_t n_rows);
   void check_device_sizes() const;

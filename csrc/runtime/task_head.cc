@@ -63,9 +63,7 @@ void Runner::carve_task_head(Carver& carver) {
   const ModelSpec& spec = model_.spec;
   const int64_t width = std::max({spec.task_head.n_out, spec.task_head.d_inner, spec.d_model});
   const int64_t n_rows = std::clamp<int64_t>(kAnswerBytes / (width * 4), 1, options_.max_batch_tokens);
-  const auto rows = [&](int64_t n) {
-    return TensorView(carver.take<float>(n_rows * n), DType::f32, {n_rows, n}, model_.device);
-  };
+  const auto rows = [&](int64_t n) { return take_rows(carver, n_rows, n, model_.device); };
   task_input_ = rows(spec.d_model);
   task_inner_ = rows(std::max<int64_t>(spec.task_head.d_inner, 1));
   if (model_.device == DeviceKind::cuda) task_output_ = rows(spec.task_head.n_out);
