@@ -175,18 +175,14 @@ Case dense_gemm(int64_t m, int64_t n, int64_t k) {
   const auto make = [=] {
     const int64_t one = n * k * 2, copies = std::max<int64_t>(1, kRotation / one);
     const auto w = buffer(one * copies, Fill::bf16s), x = buffer(m * k * 2, Fill::bf16s);
-    const auto y = buffer(m * n * 2, Fill::codes);
+    const auto y = buffer(m * n * 4, Fill::codes);
     return [=](cudaStream_t stream, int turn) {
-      check(cuda::gemm(stream, {{y->get<void>(), DType::bf16},
-                                x->get<cuda::bf16>(),
-                                w->get<cuda::bf16>(turn % copies * one),
-                                nullptr,
-                                m,
-                                n,
-                                k}));
+      check(cuda::gemm(stream, {y->get<float>(), x->get<cuda::bf16>(),
+                                w->get<cuda::bf16>(turn % copies * one), nullptr, m, n, k}));
     };
   };
-  return {join("gemm bf16 m ", m, " n ", n, " k ", k), 2.0 * (n * k + m * k + m * n), 2.0 * m * n * k, make};
+  return {join("gemm bf16 m ", m, " n ", n, " k ", k), 2.0 * (n * k + m * k) + 4.0 * m * n, 2.0 * m * n * k,
+          make};
 }
 
 Case quantized_gemm(Format format, int64_t m, int64_t n, int64_t k) {
@@ -194,21 +190,19 @@ Case quantized_gemm(Format format, int64_t m, int64_t n, int64_t k) {
   const auto make = [=] {
     const int64_t copies = std::max<int64_t>(1, kRotation / one);
     const auto w = buffer(one * copies, Fill::small_halves), x = buffer(m * k * 2, Fill::bf16s);
-    const auto y = buffer(m * n * 2, Fill::codes);
+    const auto y = buffer(m * n * 4, Fill::codes);
     std::vector<PackedMatrix> matrices;
     for (int64_t i = 0; i < copies; ++i)
       matrices.push_back({.format = format, .n = n, .k = k, .codes = w->get<uint8_t>(i * one)});
     return [=](cudaStream_t stream, int turn) {
       (void)w;
-      check(cuda::gemm(stream, cuda::QuantizedGemmArgs{{y->get<void>(), DType::bf16},
-                                                       x->get<cuda::bf16>(),
-                                                       matrices[static_cast<size_t>(turn % copies)],
-                                                       nullptr,
-                                                       m}));
+      check(cuda::gemm(stream,
+                       cuda::QuantizedGemmArgs{y->get<float>(), x->get<cuda::bf16>(),
+                                               matrices[static_cast<size_t>(turn % copies)], nullptr, m}));
     };
   };
   return {join("gemm ", info_of(format).name, " m ", m, " n ", n, " k ", k),
-          double(one) + 2.0 * (m * k + m * n), 2.0 * m * n * k, make};
+          double(one) + 2.0 * m * k + 4.0 * m * n, 2.0 * m * n * k, make};
 }
 
 // ---- attention

@@ -102,15 +102,14 @@ void gemm(device::Stream stream, const TensorView& x, const cuda::bf16* input, c
   expect_dense("gemm", "y", y, kCuda);
   TUILI_EXPECT(x.size(1) == w->k && y.rows() == m && y.size(1) == w->n && w->codes != nullptr, "gemm: x is ",
                x, ", w is ", info_of(w->format).name, " [", w->n, ", ", w->k, "], y is ", y);
-  const cuda::Output out{y.data, y.dtype};
   if (!is_float(w->format)) {
-    device::check(cuda::gemm(stream, cuda::QuantizedGemmArgs{out, input, *w, bias, m}), "gemm");
+    device::check(cuda::gemm(stream, cuda::QuantizedGemmArgs{y.f32(), input, *w, bias, m}), "gemm");
     return;
   }
   TUILI_EXPECT(w->format == Format::bf16, "gemm: dense weights on cuda are bf16, not ",
                info_of(w->format).name);
   const auto* const dense = reinterpret_cast<const cuda::bf16*>(w->codes);
-  device::check(cuda::gemm(stream, cuda::GemmArgs{out, input, dense, bias, m, w->n, w->k}), "gemm");
+  device::check(cuda::gemm(stream, cuda::GemmArgs{y.f32(), input, dense, bias, m, w->n, w->k}), "gemm");
 }
 
 }  // namespace

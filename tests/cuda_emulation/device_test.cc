@@ -63,8 +63,7 @@ TUILI_TEST(a_fault_on_the_device_is_an_error_of_the_op) {
   require_error("gemm: the CUDA emulator reports 719", error_of([&] { device::check(status, "gemm"); }));
   require_error("is not in its own mask", error_of([&] { device::check(status, "gemm"); }));
   const auto too_large = [] {
-    device::check(cuda::gemm(nullptr, {{nullptr, DType::f32}, nullptr, nullptr, nullptr, 1, 1, INT64_MAX}),
-                  "gemm");
+    device::check(cuda::gemm(nullptr, {nullptr, nullptr, nullptr, nullptr, 1, 1, INT64_MAX}), "gemm");
   };
   require_error("gemm: the CUDA emulator reports 1: invalid argument", error_of(too_large));
 }

@@ -177,9 +177,9 @@ struct Experts {
     const auto& [w, bias] = maps[e];
     device::check(
         format == Format::bf16
-            ? cuda::gemm(nullptr, cuda::GemmArgs{y.output(), rows.get(),
-                                                 reinterpret_cast<const bf16*>(w.codes), bias, m, n, k})
-            : cuda::gemm(nullptr, cuda::QuantizedGemmArgs{y.output(), rows.get(), w, bias, m}),
+            ? cuda::gemm(nullptr, cuda::GemmArgs{y.get(), rows.get(), reinterpret_cast<const bf16*>(w.codes),
+                                                 bias, m, n, k})
+            : cuda::gemm(nullptr, cuda::QuantizedGemmArgs{y.get(), rows.get(), w, bias, m}),
         "gemm");
     return y.read();
   }

@@ -58,9 +58,9 @@ void quantized_gemm() {
       .n = kN,
       .k = kK,
       .codes = reinterpret_cast<const uint8_t*>(large_memory(ops::device_bytes(kFormat, kN, kK)))};
-  device::check(
-      cuda::gemm(nullptr, {{y.data(), DType::f32}, static_cast<const bf16*>(x.data()), w, nullptr, kM}),
-      "gemm");
+  device::check(cuda::gemm(nullptr, {static_cast<float*>(y.data()), static_cast<const bf16*>(x.data()), w,
+                                     nullptr, kM}),
+                "gemm");
 }
 
 template <int64_t kTokens, int64_t kModel>

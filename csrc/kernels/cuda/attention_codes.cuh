@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/attention_state.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
 

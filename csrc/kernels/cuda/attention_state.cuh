@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/attention_problem.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
 

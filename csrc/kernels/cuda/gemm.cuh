@@ -49,9 +49,8 @@ using TallGemm = GemmShape<4, 1, 4, 2, 8>;  // 64 × 32 for m ≤ 64, 96 KiB
 using SlimGemm = GemmShape<1, 1, 1, 4, 5>;  // 16 × 32 for m ≤ 16, 60 KiB: one block has 48 KiB under way
 using FewGemm = GemmShape<1, 1, 1, 4, 6, 8>;  // 8 × 32 for m ≤ 8, 60 KiB: one block has 40 KiB under way
 
-template <typename Out>
 struct GemmProblem {
-  Out* y;
+  float* y;
   const __nv_bfloat16* x;
   const __nv_bfloat16* w;
   const float* bias;
@@ -106,9 +105,26 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kTilesM][Shap
   }
 }
 
+// Columns c (even) and c + 1 of a row of n results, each with its bias (may be null); nothing past the row.
+__device__ __forceinline__ void store_columns(float* row, const float* bias, int c, int n, Access access,
+                                              float low, float high) {
+  if (c >= n) return;
+  const bool has_second = c + 1 < n;
+  if (bias != nullptr) {
+    low = __fadd_rn(low, bias[c]);
+    if (has_second) high = __fadd_rn(high, bias[c + 1]);
+  }
+  if (access == Access::vector) {
+    *reinterpret_cast<uint2*>(row + c) = uint2{__float_as_uint(low), __float_as_uint(high)};
+    return;
+  }
+  row[c] = low;
+  if (has_second) row[c + 1] = high;
+}
+
 // Writes the accumulators of the tile from (first_row, first_column) on. Layout: ptx::mma_m16n8k16.
-template <typename Shape, typename Out>
-__device__ __forceinline__ void store_tile(const GemmProblem<Out>& problem,
+template <typename Shape>
+__device__ __forceinline__ void store_tile(const GemmProblem& problem,
                                            const float (&acc)[Shape::kTilesM][Shape::kTilesN][4],
                                            int first_row, int first_column) {
   const int lane = threadIdx.x % 32;
@@ -120,7 +136,7 @@ __device__ __forceinline__ void store_tile(const GemmProblem<Out>& problem,
     for (int half = 0; half < 2; ++half) {
       const int r = row + 16 * i + 8 * half;
       if (r >= problem.m) continue;
-      Out* const y = problem.y + static_cast<int64_t>(r) * problem.n;
+      float* const y = problem.y + static_cast<int64_t>(r) * problem.n;
 #pragma unroll
       for (int j = 0; j < Shape::kTilesN; ++j) {
         store_columns(y, problem.bias, column + 8 * j, problem.n, problem.stores, acc[i][j][2 * half],
@@ -139,8 +155,7 @@ struct GemmTiles {
   RowCopies<Shape::kPlanes, Shape::kTileM> x_copies;
   RowCopies<Shape::kPlanes, Shape::kTileN> w_copies;
 
-  template <typename Out>
-  __device__ __forceinline__ GemmTiles(const GemmProblem<Out>& problem, int first_row_, int first_column_)
+  __device__ __forceinline__ GemmTiles(const GemmProblem& problem, int first_row_, int first_column_)
       : x_copies(problem.x, first_row_, problem.m, problem.k),
         w_copies(problem.w, first_column_, problem.n, problem.k) {
     x = problem.x, w = problem.w, m = problem.m, n = problem.n, k = problem.k;
@@ -163,10 +178,9 @@ struct GemmTiles {
 // acc += the warp's part of the tile of y from (first_row, first_column) on. Stage s holds tiles of k s, s +
 // kStages, …; while one is multiplied, the next ones are on their way. Those past the end are zeros, which
 // keep the count of copies right.
-template <typename Shape, Access kAccess, typename Out>
+template <typename Shape, Access kAccess>
 __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape::kTilesN][4],
-                                              const GemmProblem<Out>& problem, int first_row,
-                                              int first_column) {
+                                              const GemmProblem& problem, int first_row, int first_column) {
   using Storage = typename Shape::Storage;
   constexpr int kStages = Shape::kStages;
   Storage& shared = shared_storage<Storage>();
@@ -188,8 +202,8 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape
 }
 
 // Block (i, j) computes tile (i, j) of y: neighbours share their part of w.
-template <typename Shape, Access kAccess, typename Out>
-__global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem<Out> problem) {
+template <typename Shape, Access kAccess>
+__global__ void __launch_bounds__(kGemmThreads, 2) gemm_kernel(GemmProblem problem) {
   const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, problem, first_row, first_column);

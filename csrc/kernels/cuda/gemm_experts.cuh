@@ -60,7 +60,7 @@ struct ExpertStorage {
 };
 
 // The product of one expert's rows, of which those before `end` exist.
-__device__ __forceinline__ GemmProblem<float> product_of(const ExpertProblem& problem, int expert, int end) {
+__device__ __forceinline__ GemmProblem product_of(const ExpertProblem& problem, int expert, int end) {
   const ExpertMap& map = problem.maps[expert];
   const auto* const w = reinterpret_cast<const __nv_bfloat16*>(map.w.codes);
   return {problem.y, problem.x, w, map.bias, end, problem.n, problem.k, problem.stores};
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kGemmThreads, 2) gemm_experts_kernel(ExpertPro
 __device__ __forceinline__ QuantProblem quantized_product_of(const ExpertProblem& problem,
                                                              const ExpertTile& tile) {
   const ExpertMap& map = problem.maps[tile.expert];
-  return {problem.y, problem.x, map.w.codes, map.bias, tile.end, problem.n, problem.k, DType::f32};
+  return {problem.y, problem.x, map.w.codes, map.bias, tile.end, problem.n, problem.k};
 }
 
 template <typename Shape>

@@ -48,18 +48,16 @@ int launch_for_rows(Stream stream, const QuantProblem& problem) {
 int gemm(Stream stream, const QuantizedGemmArgs& args) {
   const PackedMatrix& w = args.w;
   if (args.m == 0 || w.n == 0) return cudaSuccess;  // a launch of zero blocks is an error
-  const bool has_type = args.y.dtype == DType::f32 || args.y.dtype == DType::bf16;
-  if (!has_type || args.m > kLargest || w.n > kLargest || w.k > kLargest || w.k % kGroupK != 0 ||
+  if (args.m > kLargest || w.n > kLargest || w.k > kLargest || w.k % kGroupK != 0 ||
       !has_vector_rows(args.x, w.k * static_cast<int64_t>(sizeof(bf16))))
     return cudaErrorInvalidValue;
-  const QuantProblem problem{.y = args.y.data,
+  const QuantProblem problem{.y = args.y,
                              .x = args.x,
                              .w = w.codes,
                              .bias = args.bias,
                              .m = static_cast<int>(args.m),
                              .n = static_cast<int>(w.n),
-                             .k = static_cast<int>(w.k),
-                             .y_type = args.y.dtype};
+                             .k = static_cast<int>(w.k)};
   switch (w.format) {
     case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problem);
     case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problem);

@@ -280,7 +280,7 @@ int gather_taps(Stream stream, const TapArgs& args);
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
-  Output y;           // [m, n], dense, overlaps no input
+  float* y;           // [m, n], dense, overlaps no input
   const bf16* x;      // [m, k], dense
   const bf16* w;      // [n, k], dense
   const float* bias;  // f32 [n] or null
@@ -292,13 +292,13 @@ struct GemmArgs {
 // Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
 // the first 16 k and then the others. A step adds its products after aligning them to the largest and
 // cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
-// bias and the last rounding. Any m, any k and any alignment of the element give the same bits; 16-byte rows
+// bias. Any m, any k and any alignment of the element give the same bits; 16-byte rows
 // are faster. Sizes are below 2^31.
 int gemm(Stream stream, const GemmArgs& args);
 
 // The same with quantized weights: w.codes points to records (base/device_records.h).
 struct QuantizedGemmArgs {
-  Output y;       // [m, w.n], dense
+  float* y;       // [m, w.n], dense
   const bf16* x;  // [m, w.k], dense, rows on 16 bytes
   PackedMatrix w;
   const float* bias;  // f32 [w.n] or null

@@ -46,12 +46,11 @@ struct QuantFormat {
 };
 
 struct QuantProblem {
-  void* y;
+  float* y;
   const __nv_bfloat16* x;
   const uint8_t* w;  // records
   const float* bias;
   int m, n, k;
-  DType y_type;
 };
 
 // kLanes threads' copies of a panel's pairs, kPairs by kPairs, each time with their block's header. Pairs
@@ -253,12 +252,7 @@ __device__ __forceinline__ void store_sums(const QuantProblem& problem, const fl
     const int r = row + e % 2, c = column + e / 2 * 8;
     if (r >= problem.m || c >= problem.n) continue;
     const float sum = problem.bias == nullptr ? sums[e] : __fadd_rn(sums[e], problem.bias[c]);
-    const int64_t at = static_cast<int64_t>(r) * problem.n + c;
-    if (problem.y_type == DType::f32) {
-      static_cast<float*>(problem.y)[at] = sum;
-    } else {
-      store(static_cast<__nv_bfloat16*>(problem.y) + at, sum);
-    }
+    problem.y[static_cast<int64_t>(r) * problem.n + c] = sum;
   }
 }
 
