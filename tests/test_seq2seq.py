@@ -415,10 +415,8 @@ def test_what_does_not_go_with_a_source_is_an_error(folders):
         assert cut.truncated and cut.prompt_token_ids == [*source_ids(50)[:47], 1]
         assert not llm.generate(source_ids(48), max_tokens=3, truncation=True).truncated
         llm.tokenizer.loaded = dataclasses.replace(llm.tokenizer.loaded, max_tokens=20)  # model_max_length
-        for how in ({"truncation": True}, {"truncate_prompt_tokens": -1}):
-            cut = llm.generate([*source_ids(46), 1], max_tokens=3, **how)
-            assert cut.truncated and cut.prompt_token_ids == [*source_ids(46)[:19], 1]
-        assert not llm.generate(source_ids(46), max_tokens=3).truncated
+        cut = llm.generate([*source_ids(46), 1], max_tokens=3, truncation=True)
+        assert cut.truncated and cut.prompt_token_ids == [*source_ids(46)[:19], 1]
         for odd in (np.array(5), np.zeros((50, 2), int), [[5]] * 50):
             for truncation in (False, True):
                 with pytest.raises((InvalidParameterError, PromptTooLongError), match=r"prompt|source"):

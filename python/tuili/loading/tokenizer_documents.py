@@ -19,6 +19,7 @@ from tuili.loading.pre_tokenizers import QWEN2
 from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED
 from tuili.loading.tokenizer_json import bad, check_tokens
 from tuili.loading.tokenizer_parts import (
+    ENDS,
     Json,
     Parts,
     Read,
@@ -148,14 +149,14 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
     """What is recognised in texts before they are cut: tokens with a role, and those that files add."""
     vocab, found = _ids(parts.model), dict[str, Json]()
     decoder = parts.settings.get("added_tokens_decoder") is not None
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 
     def add(text: str, token_id: int | None, **settings: bool) -> None:
         if token_id is None:
             token_id = found[text]["id"] if text in found else vocab.get(text)
         if token_id is None:
             token_id = 1 + max([*vocab.values(), *(token["id"] for token in found.values())])
-        usual = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        found[text] = {"id": token_id, "content": text} | usual | settings
+        found[text] = {"id": token_id, "content": text, "special": True} | plain | settings
 
     older = None if decoder else read("added_tokens.json")
     tokens = listed_tokens(parts.settings, older and parse_json(older, "added_tokens.json"))
@@ -178,10 +179,16 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
             found[text] |= {"special": True} if decoder else {"special": True, "normalized": False}
         else:
             add(text, None, **({"lstrip": True} if parts.lstrip_mask and role == "mask" else {}))
-    if parts.decoder["type"] in ("ByteLevel", "WordPiece"):  # sentencepiece's files tell what is special
-        for role, settings in parts.role_settings.items():  # one text may have several roles
-            if settings and parts.tokens[role] not in listed:
-                found[parts.tokens[role]] |= settings
+    told = {*listed, *parts.own_specials, *parts.fixed}
+    if parts.vocab is None and any(parts.role_settings.values()):  # else the classes know of no such settings
+        named = [(parts.tokens[role], role) for role in ROLES if role in parts.tokens]
+        seen = []
+        for name, role in named:
+            strips = {"lstrip": True} if parts.lstrip_mask and role == "mask" else {}
+            how = (name, strips | parts.role_settings[role])
+            if name not in told and how not in seen:  # of one text's the last new one counts
+                seen.append(how)
+                found[name] |= plain | how[1]
     for item in more_specials(parts.settings):
         more = text_of(item)
         if more is not None and more not in listed:
@@ -300,6 +307,7 @@ def _roberta(parts: Parts, read: Read) -> Parts:
 
 def _qwen2(parts: Parts, read: Read) -> Parts:
     parts = _byte_level(parts, read)
+    parts.role_settings = {role: {} for role in ROLES}  # the class adds its tokens itself
     parts.normalizers = [{"type": "NFC"}]
     split = {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated", "invert": False}
     parts.pre_tokenizers = [split, parts.pre_tokenizers[0] | {"use_regex": False}]
@@ -369,6 +377,7 @@ def _llama(parts: Parts, read: Read) -> Parts:
     parts.pre_tokenizers = [space]
     parts.decoder = decoder_of(space, byte_fallback=True)
     parts.own_specials, parts.own_words = found.of_type(CONTROL), found.of_type(USER_DEFINED)
+    parts.fixed = ENDS
     if parts.flag("add_bos_token", True):
         parts.single, parts.pair = "bos A", "bos A bos:1 B:1"
     if parts.flag("add_eos_token", False):
