@@ -464,6 +464,14 @@ def test_a_target_of_several_tokens_counts_as_its_first_with_a_warning(model, ca
     assert [one["token_str"] for one in fill("the [MASK] is", targets="☃")] == ["[UNK]"]
 
 
+def test_padding_that_is_filled_in_is_not_in_the_sequence(model):
+    fill = tuili.pipeline("fill-mask", model("BertForMaskedLM"))
+    (one,) = fill("the [MASK] is", targets="[PAD]")
+    assert (one["token_str"], one["sequence"]) == ("[PAD]", "the is")
+    (one,), _ = fill("the [MASK] is [MASK]", targets="[PAD]")
+    assert "[PAD]" not in one["sequence"]
+
+
 def test_classify_gives_every_label(model):
     llm = model("BertForSequenceClassification")
     results = llm.classify([*TEXTS, (TEXT, TEXTS[1])])

@@ -86,7 +86,8 @@ class Task(Pipeline):
 
     def _entry(self, one: Encoded, at: int, token: int, score: float, only: bool) -> dict[str, Any]:
         tokenizer = self.tasks.tokenizer
-        filled = [token if i == at else other for i, other in enumerate(one.ids) if other != self._pad_id]
+        filled = [token if i == at else other for i, other in enumerate(one.ids)]
+        filled = [word for word in filled if word != self._pad_id]  # also where it is what the model fills in
 
         def decode(ids: list[int], *, skip_special: bool) -> str:
             """The text; DeBERTa's models have more rows than tokens, which are of no text."""
