@@ -155,8 +155,8 @@ def test_tasks_and_options_are_checked(model):
     for labels in (None, [], "", " , ", [""], [1], {"cat": 1}):
         with pytest.raises(tuili.InvalidParameterError, match="candidate_labels"):
             tuili.pipeline("zero-shot-classification", llm)(TEXT, labels)
-    with pytest.raises(tuili.InvalidParameterError, match="pieces"):
-        tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the [MASK]", targets=["catdog"])
+    with pytest.raises(tuili.InvalidParameterError, match="none of them"):
+        tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the [MASK]", targets=[""])
     with pytest.raises(tuili.InvalidParameterError) as no_mask:
         tuili.pipeline("fill-mask", model("BertForMaskedLM"))("the cat")
     assert no_mask.value.code == "no_mask"
@@ -449,10 +449,25 @@ def test_none_counts_as_not_given(model):
     assert fill("the [MASK] is", top_k=None, targets=None) == fill("the [MASK] is")
     assert fill.tokenizer.mask_token == fill.mask_token == "[MASK]"
     assert fill("the [MASK] is", targets=["Cat", "cat"]) == fill("the [MASK] is", targets="cat")
-    with pytest.raises(InvalidParameterError, match="one token"):
-        fill("the [MASK] is", targets="☃")
     labels = tuili.pipeline("sentiment-analysis", model("BertForSequenceClassification"), top_k=1)
     assert len(labels(TEXT, top_k=None)) == 3 and len(labels([TEXT])[0]) == 1
+
+
+def test_a_target_of_several_tokens_counts_as_its_first_with_a_warning(model, caplog):
+    """As in transformers, which takes the unknown token, too."""
+    fill = tuili.pipeline("fill-mask", model("BertForMaskedLM"))
+    assert fill("the [MASK] is", targets=["catdog", ""]) == fill("the [MASK] is", targets="cat")
+    assert "catdog is not one token of the vocabulary and counts as cat" in caplog.text
+    assert "is not one token of the vocabulary and is left out" in caplog.text
+    assert [one["token_str"] for one in fill("the [MASK] is", targets="☃")] == ["[UNK]"]
+
+
+def test_padding_that_is_filled_in_is_not_in_the_sequence(model):
+    fill = tuili.pipeline("fill-mask", model("BertForMaskedLM"))
+    (one,) = fill("the [MASK] is", targets="[PAD]")
+    assert (one["token_str"], one["sequence"]) == ("[PAD]", "the is")
+    (one,), _ = fill("the [MASK] is [MASK]", targets="[PAD]")
+    assert "[PAD]" not in one["sequence"]
 
 
 def test_classify_gives_every_label(model):

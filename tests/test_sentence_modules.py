@@ -39,6 +39,21 @@ def test_vectors_are_those_of_sentence_transformers(tmp_path, name):
         assert llm.similarity(whole, whole).shape == (len(TEXTS), len(TEXTS))
 
 
+@pytest.mark.parametrize("name", ["prompts", "without the prompt", "default prompt"])
+def test_a_prompt_may_be_given_in_words(tmp_path, name):
+    known = FOLDERS[name].others["config_sentence_transformers.json"]
+    with tuili.LLM(write(name, tmp_path), num_threads=1) as llm:
+        for prompt_name, words in known["prompts"].items():
+            np.testing.assert_array_equal(
+                llm.embed(TEXTS, prompt=words), llm.embed(TEXTS, prompt_name=prompt_name)
+            )
+        assert (llm.embed(TEXTS, prompt="in the ") != llm.embed(TEXTS, prompt="")).any(axis=1).all()
+        for wrong in ({"prompt": 3}, {"prompt": "a", "prompt_name": prompt_name}):
+            with pytest.raises(tuili.InvalidParameterError) as caught:
+                llm.embed(TEXTS, **wrong)
+            assert caught.value.param == "prompt"
+
+
 # torch.nn's documentation of each, in float64.
 _EXPM1, _SOFTPLUS = (lambda x: np.expm1(np.minimum(x, 0))), (lambda x: np.logaddexp(0, x))
 _CLIP6 = lambda x: np.clip(x + 3, 0, 6) / 6  # noqa: E731

@@ -411,9 +411,11 @@ def test_what_does_not_go_with_a_source_is_an_error(folders):
     with open_llm(folders(by_name("PegasusFor")), max_model_len=48) as llm:
         with pytest.raises(PromptTooLongError, match="the source has 49 tokens; max_source_len is 48"):
             llm.generate(source_ids(49))
-        cut = llm.generate([*source_ids(50), 1], max_tokens=3, truncation=True)
-        assert cut.truncated and cut.prompt_token_ids == [*source_ids(50)[:47], 1]
         assert not llm.generate(source_ids(48), max_tokens=3, truncation=True).truncated
+        for most in (48, 20):
+            llm.tokenizer.loaded = dataclasses.replace(llm.tokenizer.loaded, max_tokens=most)
+            cut = llm.generate([*source_ids(50), 1], max_tokens=3, truncation=True)
+            assert cut.truncated and cut.prompt_token_ids == [*source_ids(50)[: most - 1], 1]
         for odd in (np.array(5), np.zeros((50, 2), int), [[5]] * 50):
             for truncation in (False, True):
                 with pytest.raises((InvalidParameterError, PromptTooLongError), match=r"prompt|source"):

@@ -243,3 +243,33 @@ def test_a_damaged_sentencepiece_file_gives_an_error_or_a_model(model):
             except (tuili.TokenizerError, tuili.ModelUnsupportedError):
                 n_errors += 1
     assert n_errors > len(data) // 100
+
+
+# As transformers 5.24 has them: which of a family's tokens special_tokens_map.json can have found otherwise.
+CHANGED = {
+    "bert": ({"cls": "[CLS]", "mask": "[MASK]", "pad": "[PAD]"}, {"[CLS]", "[MASK]", "[PAD]"}),
+    "gpt2": ({"eos": "<|endoftext|>"}, {"<|endoftext|>"}),
+    "qwen2": ({"eos": "<|endoftext|>", "pad": "<|endoftext|>", "unk": "<|endoftext|>"}, set()),
+    "roberta": ({"bos": "<s>", "cls": "<s>", "mask": "<mask>", "unk": "<unk>"}, {"<s>", "<mask>", "<unk>"}),
+    "roberta-space": (
+        {"bos": "<s>", "sep": "</s>"},
+        {"</s>"},
+    ),  # the cls token, of which nothing is said, has the first one's text
+    "xlm-roberta": ({"bos": "<s>", "cls": "<s>", "mask": "<mask>", "unk": "<unk>"}, {"<mask>", "<unk>"}),
+    "camembert": ({"eos": "</s>", "sep": "</s>", "pad": "<pad>"}, {"<pad>"}),
+    "albert": ({"cls": "[CLS]", "mask": "[MASK]", "unk": "<unk>"}, {"<unk>"}),
+    "t5": ({"eos": "</s>", "unk": "<unk>"}, {"<unk>"}),
+    "llama": ({"bos": "<s>", "eos": "</s>", "unk": "<unk>"}, {"<unk>"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_settings_of_tokens_with_a_role_count_where_the_class_reads_them(tmp_path, name):
+    roles, changed = CHANGED[name]
+    slow = FOLDERS[name]
+    folder = write(slow, tmp_path)
+    flags = {"lstrip": False, "rstrip": True, "single_word": True, "normalized": True}
+    named = {f"{role}_token": {"content": text, **flags} for role, text in roles.items()}
+    (folder / "special_tokens_map.json").write_text(json.dumps(named))
+    added = read(slow, folder).loaded.backend.get_added_tokens_decoder().values()
+    assert {token.content for token in added if token.rstrip and token.single_word} == changed

@@ -83,6 +83,13 @@ def test_words_may_hold_spaces_and_look_like_numbers(file):
         assert found.words == words and (found.vectors == vectors).all()
 
 
+@pytest.mark.parametrize("word", ["a\x0c", "b\x0b", "a\u2028", "a\xa0", "a\x1c", "a\x85"])
+def test_only_spaces_and_tabs_part_the_first_word_from_its_numbers(file, word):
+    words = [word + "17", *WORDS]
+    found = WordVectors(file(as_text(words, table(words), header=False)))
+    assert found.words == words and (found.vectors == table(words)).all()
+
+
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n\r\n", b" \t\n", b"  "])
 @pytest.mark.parametrize("header", [True, False])
 def test_blank_lines_at_the_end_are_no_words(file, header, blank):

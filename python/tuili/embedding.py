@@ -271,12 +271,20 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return unit
 
 
-def prompt_of(known: Mapping[str, Any], name: object) -> str:
+def prompt_of(known: Mapping[str, Any], name: object, own: object = None) -> str:
     """The words that stand before a text; "" for none.
 
     known   prompts by name, and default_prompt_name, which counts if name is None
-    raises  InvalidParameterError that lists the names
+    own     words that are none of these
+    raises  InvalidParameterError that lists the names, and for a name beside words
     """
+    if own is not None:
+        if not isinstance(own, str) or name is not None:
+            wrong = (
+                "not stand beside prompt_name" if isinstance(own, str) else f"be a str, not {described(own)}"
+            )
+            raise InvalidParameterError(f"prompt must {wrong}", param="prompt")
+        return own
     prompts: Mapping[str, str] = known.get("prompts") or {}
     name = known.get("default_prompt_name") if name is None else name
     if name is None:

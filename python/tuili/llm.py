@@ -284,8 +284,9 @@ class LLM(Conversations, Vectors, Insides):
                     of an encoder-decoder, they are what its encoder reads
         params      of all prompts, or a list with one for each; or keywords, with the aliases that
                     SamplingParams takes
-        truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source
-                    from its end, of which tokens for the end of texts and for its language stay
+        truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source,
+                    if it is longer than the model takes or the tokenizer's files allow, from its end, of
+                    which tokens for the end of texts and for its language stay
         raises      what `Handle.result` and `submit` raise; with the first error the rest of a list is
                     aborted
         """
@@ -329,7 +330,9 @@ class LLM(Conversations, Vectors, Insides):
         ids = checked_ids(ids, n_vocab)  # also what is cut off
         if sources is not None:
             endings = endings_of(self.tokenizer.loaded.languages, engine.eos_ids)
-            return sources.cut(ids.tolist(), endings, None if most == -1 else most)
+            # As in transformers, no longer than the tokenizer's files say, in a model that could read more.
+            usual = min(sources.max_len, self.tokenizer.loaded.max_tokens or sources.max_len)
+            return sources.cut(ids.tolist(), endings, usual if most == -1 else most)
         if most == -1:
             reserve = min(params.max_tokens or TRUNCATION_RESERVE, max(1, longest // 2))
             most = max(1, longest - reserve)

@@ -42,6 +42,7 @@ class Vectors:
         max_length: int | None = None,
         truncate_dim: int | None = None,
         prompt_name: str | None = None,
+        prompt: str | None = None,
         precision: str = "float32",
         ranges: np.ndarray | None = None,
         progress: Progress | None = None,
@@ -54,6 +55,7 @@ class Vectors:
         truncate_dim        keep so many numbers of each vector, which are of length 1 only with
                             normalize=True (models trained for it: "matryoshka")
         prompt_name         which of the model's prompts stands before each text; None: its default, if any
+        prompt              the words themselves, in place of one of the model's prompts
         precision, ranges   "int8", "uint8", "binary", "ubinary": see embedding.in_precision
         progress            called with (texts, texts in all) after each batch
         raises              PromptTooLongError, InvalidParameterError, NumericError
@@ -63,11 +65,12 @@ class Vectors:
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         space = _space(truncation, max_length, encoder.max_len)
         function_or_none("progress", progress)
-        items = [self._prompted(text, prompt_name) for text in embedding.checked_texts(texts)]
+        before = embedding.prompt_of(self._embedding, prompt_name, prompt)
+        items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
         ids = [self._encode_text(encoder, text, space) for text in items]
         dense = self._loaded.dense
         last = not dense and len(poolings) == 1
-        n_skipped = self._n_skipped(prompt_name)
+        n_skipped = self._n_skipped(self._cased(before))
         vectors = self._pooled(encoder, ids, poolings, normalized and last, progress, n_skipped)
         for layer in dense:
             if layer.n_in is not None and vectors.shape[1] != layer.n_in:
@@ -183,9 +186,8 @@ class Vectors:
             return widths[-1]
         return self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
 
-    def _prompted(self, text: str, prompt_name: str | None) -> str:
-        """The text behind the prompt of that name, in lower case if the model's files ask for it."""
-        text = embedding.prompt_of(self._embedding, prompt_name) + text
+    def _cased(self, text: str) -> str:
+        """In lower case if the model's files ask for it."""
         return text.lower() if self._embedding.get("lower_case") else text
 
     def _pooled(
@@ -207,10 +209,9 @@ class Vectors:
             vectors[places] = encoder.embed(some, poolings, normalize, progress, n_skipped)
         return vectors
 
-    def _n_skipped(self, prompt_name: str | None) -> int:
+    def _n_skipped(self, prompt: str) -> int:
         """How many tokens at the beginning, those of the prompt, are not pooled: as sentence-transformers
         counts them, without a special token at the end."""
-        prompt = self._prompted("", prompt_name)
         if self._embedding.get("include_prompt", True) or not prompt:
             return 0
         ids = self.tokenizer.encode(prompt)

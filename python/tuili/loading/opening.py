@@ -126,6 +126,8 @@ def from_files(files: TokenizerFiles, n_vocab: int | None = None) -> LoadedToken
         n_vocab=n_vocab,
         numbering=files.numbering,
         bare=files.bare,
+        whole=files.whole,
+        older=files.added_tokens,
     )
     written = files.written
     return made if written is None else replace(made, written=lambda: from_files(written(), n_vocab))

@@ -34,7 +34,7 @@ from tuili.loading.config import (
     with_architecture,
 )
 from tuili.loading.cross_encoders import cross_encoder
-from tuili.loading.files import StrPath, open_regular, read_file, shown
+from tuili.loading.files import StrPath, open_regular, parse_json, read_file, shown
 from tuili.loading.foreign_blocks import widen_tensors
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
@@ -51,8 +51,8 @@ MAX_TEMPLATE_BYTES = 1 << 20
 @dataclass(frozen=True)
 class TokenizerFiles:
     """A Hugging Face tokenizer, not yet parsed: tokenizer.json as it lies on disk or as other files make it,
-    and its two companions. written: makes that of what the model writes, if it is another. bare: no tokens
-    are put around texts."""
+    and its companions. written: makes that of what the model writes, if it is another. bare: no tokens
+    are put around texts. whole: tokenizer_json has the companions' tokens already."""
 
     tokenizer_json: bytes
     config: dict[str, Any]
@@ -60,6 +60,8 @@ class TokenizerFiles:
     numbering: Numbering | None = None
     written: Callable[[], TokenizerFiles] | None = None
     bare: bool = False
+    whole: bool = False
+    added_tokens: object = None
 
 
 @dataclass
@@ -259,7 +261,10 @@ def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> Tokeni
     if (name := tokenizer_documents.class_of(config, model_type)) is not None:
         config["tokenizer_class"] = name
     if data is not None:
-        return TokenizerFiles(data, config, special)
+        older = read("added_tokens.json")
+        return TokenizerFiles(
+            data, config, special, added_tokens=older and parse_json(older, "added_tokens.json")
+        )
     try:
         made = tokenizer_documents.document(read, config, special, model_type)
     except TokenizerError as error:
@@ -272,7 +277,7 @@ def _files_of(
 ) -> TokenizerFiles:
     make = made.written
     written = None if make is None else lambda: _files_of(make(), config, special)
-    return TokenizerFiles(made.json, config, made.special | special, made.numbering, written)
+    return TokenizerFiles(made.json, config, made.special | special, made.numbering, written, whole=True)
 
 
 def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | None) -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from tuili.errors import ModelFormatError, TokenizerError
 from tuili.loading import tokenizer_json
+from tuili.loading.added_tokens import additions
 from tuili.loading.files import parse_json, shown
 from tuili.loading.languages import Languages, languages_of, template
 from tuili.loading.numbering import NumberedBackend, Numbering
@@ -24,6 +25,7 @@ from tuili.loading.token_bytes import (
     decoder_bytes,
     token_bytes_by,
 )
+from tuili.loading.tokenizer_documents import usual_roles
 from tuili.loading.tokenizer_parts import naming_roles
 
 if TYPE_CHECKING:
@@ -182,6 +184,8 @@ def from_huggingface(
     n_vocab: int | None = None,
     numbering: Numbering | None = None,
     bare: bool = False,
+    whole: bool = False,
+    older: object = None,
 ) -> LoadedTokenizer:
     """The tokenizer of a Hugging Face folder.
 
@@ -191,6 +195,8 @@ def from_huggingface(
     n_vocab      rows of the model's embedding table: no id may lie beyond
     numbering    the model's ids, if they are others
     bare         no tokens are put around texts, whatever the files say
+    whole        `data` has all tokens that the other files name
+    older        added_tokens.json, parsed, if there is one
     raises       TokenizerError, ModelFormatError for what is not JSON, ModelUnsupportedError
     """
     from tokenizers import Tokenizer, processors
@@ -202,28 +208,27 @@ def from_huggingface(
     call(backend.no_truncation)
     if bare:
         backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    settings = _settings(config, "tokenizer_config.json")
+    special_map = _settings(special_map, "special_tokens_map.json")
+    if not whole:
+        _add_listed(backend, additions(document, settings, special_map, older, n_vocab))
     added = document["added_tokens"]
     _check_ids(backend, added)
-    settings = _settings(config, "tokenizer_config.json")
-    sources = naming_roles(settings, _settings(special_map, "special_tokens_map.json"))
-    ids = _special_ids(backend, sources, added)
+    ids = _special_ids(backend, _naming(settings, special_map, whole=whole), added)
     special = {token["id"]: token["content"] for token in added if token["special"]}
     languages = languages_of(settings, special)
     _put_around(backend, languages, ids["eos"])
+    vocab = tokenizer_json.vocabulary(document["model"])
     loaded = _assemble(
         backend,
-        n_vocab=1
-        + max(max(tokenizer_json.vocabulary(document["model"]).values()), *(t["id"] for t in added), 0),
+        n_vocab=1 + max(max(vocab.values()), *(t["id"] for t in added), 0),
         special=special,
         literal=frozenset(token["id"] for token in added) if token_bytes is byte_level_bytes else frozenset(),
         token_bytes=token_bytes,
         decoding=["decoder", document.get("decoder")],
-        bos_id=ids["bos"],
+        **{f"{role}_id": ids[role] for role in ("bos", "pad", "cls", "mask")},
         eos_ids=() if ids["eos"] is None else (ids["eos"],),
-        pad_id=ids["pad"],
         unk_id=tokenizer_json.unknown_id(document["model"]) if ids["unk"] is None else ids["unk"],
-        cls_id=ids["cls"],
-        mask_id=ids["mask"],
         max_tokens=_max_tokens(settings),
         tells_texts=_tells_texts(settings),
         tidies=settings.get("clean_up_tokenization_spaces") is True and document["model"]["type"] != "BPE",
@@ -432,11 +437,30 @@ def _settings(value: object, what: str) -> Mapping[str, Any]:
     return value
 
 
+def _add_listed(backend: Tokenizer, tokens: list[dict[str, Any]]) -> None:
+    """Have the library recognise `tokens`, in this order."""
+    from tokenizers import AddedToken
+
+    flags = [{name: token[name] for name in tokenizer_json.FLAGS} for token in tokens]
+    made = [AddedToken(token["content"], **on) for token, on in zip(tokens, flags, strict=True)]
+    call(backend.add_tokens, made)
+
+
 def _check_ids(backend: Tokenizer, added: list[dict[str, Any]]) -> None:
     """The library must have given the added tokens the ids that the file gives them."""
     for token in added:
         if call(backend.token_to_id, token["content"]) != token["id"]:
             tokenizer_json.bad("added_tokens", f"id {token['id']} leaves a gap", "added_token_id")
+
+
+def _naming(
+    settings: Mapping[str, Any], special_map: Mapping[str, Any], *, whole: bool
+) -> list[Mapping[str, Any]]:
+    """What names the tokens with a role, in the order of belief: files, then the tokenizer's class."""
+    sources = list(naming_roles(settings, special_map))
+    if not whole and sources[0] is settings:
+        del sources[1:]  # older than what lists the added tokens
+    return [*sources, usual_roles(settings)]
 
 
 def _special_ids(
@@ -462,10 +486,8 @@ def _special_id(backend: Tokenizer, sources: Iterable[Mapping[str, Any]], name: 
             continue
         if not isinstance(token, str):
             tokenizer_json.bad(name, f"expected a token, found {shown(token)}", "tokenizer_field")
-        token_id = call(backend.token_to_id, token)
-        if token_id is None:
-            tokenizer_json.bad(name, f"{shown(token)} is not in the vocabulary", "special_id")
-        return int(token_id)
+        token_id: int | None = call(backend.token_to_id, token)
+        return token_id  # None: the model has no row for it, which was said
     return None
 
 

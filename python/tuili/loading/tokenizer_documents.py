@@ -12,12 +12,14 @@ from typing import Any
 
 from tuili.errors import ModelUnsupportedError
 from tuili.loading import translation_tokenizers as translation
+from tuili.loading.added_tokens import ROLES, flags_of, listed_tokens, more_specials, text_of
 from tuili.loading.files import parse_json, shown
 from tuili.loading.numbering import Numbering, numbering
 from tuili.loading.pre_tokenizers import QWEN2
 from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED
 from tuili.loading.tokenizer_json import bad, check_tokens
 from tuili.loading.tokenizer_parts import (
+    ENDS,
     Json,
     Parts,
     Read,
@@ -32,8 +34,6 @@ from tuili.loading.tokenizer_parts import (
     vocabulary,
 )
 from tuili.loading.translation_tokenizers import FAIRSEQ
-
-ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # the order in which missing ones get ids
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ def class_of(settings: Mapping[str, Any], model_type: str) -> str | None:
     """The name of the tokenizer's class, without "Fast"."""
     name = settings.get("tokenizer_class")
     return name.removesuffix("Fast") if isinstance(name, str) else _CLASSES_OF_MODELS.get(model_type)
+
+
+def usual_roles(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens of the settings' class where no file names others, as settings name them."""
+    _, usual, _ = _KINDS.get(class_of(settings, "") or "", (None, {}, None))
+    return {f"{role}_token": text for role, text in usual.items()}
 
 
 def document(
@@ -112,18 +118,17 @@ def _token(
     listed = settings.get("added_tokens_decoder") is not None
     for source in naming_roles(settings, special_map):
         value = source.get(f"{role}_token")
-        flags = _flags(value) if isinstance(value, dict) else {}
+        flags = (
+            {name: on for name, on in flags_of(value).items() if name != "special"}
+            if isinstance(value, dict)
+            else {}
+        )
         value = value.get("content") if isinstance(value, dict) else value
         if value is not None:
             if not isinstance(value, str) or not value:
                 bad(f"{role}_token", f"expected a token, found {shown(value)}", "tokenizer_field")
             return str(value), {} if source is special_map and listed else flags
     return None, {}
-
-
-def _flags(token: Mapping[str, Any], *more: str) -> dict[str, bool]:
-    names = ("single_word", "lstrip", "rstrip", "normalized", *more)  # which tokenizer_json.py checks
-    return {name: token[name] for name in names if name in token}
 
 
 def _sequence(items: list[Json], name: str) -> Json | None:
@@ -144,20 +149,21 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
     """What is recognised in texts before they are cut: tokens with a role, and those that files add."""
     vocab, found = _ids(parts.model), dict[str, Json]()
     decoder = parts.settings.get("added_tokens_decoder") is not None
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 
     def add(text: str, token_id: int | None, **settings: bool) -> None:
         if token_id is None:
             token_id = found[text]["id"] if text in found else vocab.get(text)
         if token_id is None:
             token_id = 1 + max([*vocab.values(), *(token["id"] for token in found.values())])
-        usual = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        found[text] = {"id": token_id, "content": text} | usual | settings
+        found[text] = {"id": token_id, "content": text, "special": True} | plain | settings
 
-    listed_tokens = _listed_tokens(parts.settings, read)
-    for text, token_id, settings in listed_tokens:
-        add(text, token_id if parts.vocab is None else None, **settings)
+    older = None if decoder else read("added_tokens.json")
+    tokens = listed_tokens(parts.settings, older and parse_json(older, "added_tokens.json"))
+    for token in tokens:
+        add(token.text, token.id if parts.vocab is None else None, **token.flags)
     if parts.vocab is not None:  # the ids are the model's, not the library's
-        parts.vocab = {**parts.vocab, **{text: token_id for text, token_id, _ in listed_tokens}}
+        parts.vocab = {**parts.vocab, **{token.text: token.id for token in tokens}}
     listed = set(found)
     for text in parts.own_specials:
         if text not in listed:
@@ -173,46 +179,21 @@ def _added_tokens(parts: Parts, read: Read) -> list[Json]:
             found[text] |= {"special": True} if decoder else {"special": True, "normalized": False}
         else:
             add(text, None, **({"lstrip": True} if parts.lstrip_mask and role == "mask" else {}))
-    if parts.decoder["type"] in ("ByteLevel", "WordPiece"):  # sentencepiece's files tell what is special
-        for role, settings in parts.role_settings.items():  # one text may have several roles
-            if settings and parts.tokens[role] not in listed:
-                found[parts.tokens[role]] |= settings
-    for text in _more_specials(parts.settings):
-        if text not in listed:
-            add(text, None)
+    told = {*listed, *parts.own_specials, *parts.fixed}
+    if parts.vocab is None and any(parts.role_settings.values()):  # else the classes know of no such settings
+        named = [(parts.tokens[role], role) for role in ROLES if role in parts.tokens]
+        seen = []
+        for name, role in named:
+            strips = {"lstrip": True} if parts.lstrip_mask and role == "mask" else {}
+            how = (name, strips | parts.role_settings[role])
+            if name not in told and how not in seen:  # of one text's the last new one counts
+                seen.append(how)
+                found[name] |= plain | how[1]
+    for item in more_specials(parts.settings):
+        more = text_of(item)
+        if more is not None and more not in listed:
+            add(more, None)
     return sorted(found.values(), key=lambda token: int(token["id"]))
-
-
-def _listed_tokens(settings: Mapping[str, Any], read: Read) -> list[tuple[str, int, dict[str, bool]]]:
-    """(text, id, settings) of `added_tokens_decoder`, or of the older added_tokens.json."""
-    decoder = settings.get("added_tokens_decoder")
-    if decoder is None:
-        data = read("added_tokens.json")
-        older = {} if data is None else parse_json(data, "added_tokens.json")
-        if not isinstance(older, dict) or not all(type(i) is int for i in older.values()):
-            bad("added_tokens.json", "expected an object of ids", "tokenizer_field")
-        return [(text, i, {"normalized": True, "special": False}) for text, i in older.items()]
-    if not isinstance(decoder, dict):
-        bad("added_tokens_decoder", f"expected an object, found {shown(decoder)}", "tokenizer_field")
-    listed = []
-    for key, token in decoder.items():
-        text = token.get("content") if isinstance(token, dict) else None
-        if not isinstance(text, str) or not text or not key.isdecimal() or len(key) > 9:
-            bad("added_tokens_decoder", f"{shown(key)}: {shown(token)} is not a token", "tokenizer_field")
-        listed.append((text, int(key), _flags(token, "special")))
-    return listed
-
-
-def _more_specials(settings: Mapping[str, Any]) -> list[str]:
-    items = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
-    if isinstance(items, dict):
-        items = list(items.values())
-    if not isinstance(items, list):
-        bad("additional_special_tokens", f"expected tokens, found {shown(items)}", "tokenizer_field")
-    texts: list[Any] = [item.get("content") if isinstance(item, dict) else item for item in items]
-    if not all(isinstance(text, str) and text for text in texts):
-        bad("additional_special_tokens", f"expected tokens, found {shown(items)}", "tokenizer_field")
-    return texts
 
 
 # ---- the tokens around a text
@@ -326,6 +307,7 @@ def _roberta(parts: Parts, read: Read) -> Parts:
 
 def _qwen2(parts: Parts, read: Read) -> Parts:
     parts = _byte_level(parts, read)
+    parts.role_settings = {role: {} for role in ROLES}  # the class adds its tokens itself
     parts.normalizers = [{"type": "NFC"}]
     split = {"type": "Split", "pattern": {"Regex": QWEN2}, "behavior": "Isolated", "invert": False}
     parts.pre_tokenizers = [split, parts.pre_tokenizers[0] | {"use_regex": False}]
@@ -395,6 +377,7 @@ def _llama(parts: Parts, read: Read) -> Parts:
     parts.pre_tokenizers = [space]
     parts.decoder = decoder_of(space, byte_fallback=True)
     parts.own_specials, parts.own_words = found.of_type(CONTROL), found.of_type(USER_DEFINED)
+    parts.fixed = ENDS
     if parts.flag("add_bos_token", True):
         parts.single, parts.pair = "bos A", "bos A bos:1 B:1"
     if parts.flag("add_eos_token", False):

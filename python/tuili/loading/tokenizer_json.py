@@ -23,6 +23,7 @@ from tuili.loading.pre_tokenizers import KNOWN_PATTERNS
 MAX_TOKENS = 1 << 22
 MAX_TOKEN_BYTES = 4096
 MAX_ADDED_TOKENS = 1 << 17
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 MAX_COMPONENTS = 32  # normalizers, pre-tokenizers, processors and decoders of one kind, nested ones counted
 MAX_GROWTH = 64  # of a text under all Replace normalizers together
 MAX_SCORE = 1e30  # so that sums of scores stay finite
@@ -449,18 +450,23 @@ def vocabulary(model: Document) -> dict[str, int]:
 # ---- the document
 
 
+def check_added_token(token: Any) -> None:
+    """A token that is recognised in texts before they are cut, with its id and FLAGS."""
+    if not isinstance(token, dict):
+        bad("added_tokens", f"expected an object, found {shown(token)}", "tokenizer_field")
+    _text(MAX_TOKEN_BYTES, 1)(token.get("content"), "added_tokens content")
+    _integer(0, MAX_TOKENS)(token.get("id"), "added_tokens id")
+    for field in FLAGS:
+        _bool(token.get(field), f"added_tokens {field}")
+
+
 def _check_added_tokens(added: Any, vocab: dict[str, int]) -> None:
     if not isinstance(added, list) or len(added) > MAX_ADDED_TOKENS:
         bad("added_tokens", f"expected a list of at most {MAX_ADDED_TOKENS}", "tokenizer_field")
     known: dict[int, str] = {token_id: token for token, token_id in vocab.items()}
     contents: set[str] = set()
     for token in added:
-        if not isinstance(token, dict):
-            bad("added_tokens", f"expected an object, found {shown(token)}", "tokenizer_field")
-        _text(MAX_TOKEN_BYTES, 1)(token.get("content"), "added_tokens content")
-        _integer(0, MAX_TOKENS)(token.get("id"), "added_tokens id")
-        for field in ("single_word", "lstrip", "rstrip", "normalized", "special"):
-            _bool(token.get(field), f"added_tokens {field}")
+        check_added_token(token)
         content, token_id = token["content"], token["id"]
         if known.setdefault(token_id, content) != content or vocab.get(content, token_id) != token_id:
             bad("added_tokens", f"{shown(content)} and another token claim id {token_id}", "added_token_id")

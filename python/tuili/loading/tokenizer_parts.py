@@ -18,6 +18,8 @@ from tuili.loading.tokenizer_json import bad, check_tokens
 Json = dict[str, Any]
 Read = Callable[[str], bytes | None]  # a file of the folder, None if it is not there
 
+ENDS = ("<s>", "</s>")  # of texts, which sentencepiece's files tell of
+
 _SPM_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
@@ -44,6 +46,7 @@ class Parts:
     own_words: list[str] = field(default_factory=list)  # tokens of the vocabulary that no text is cut within
     lstrip_mask: bool = False  # the mask token takes the space before it
     role_settings: dict[str, dict[str, bool]] = field(default_factory=dict)  # what files say of `tokens`
+    fixed: tuple[str, ...] = ()  # tokens with a role that are found as the class finds them
     vocab: Mapping[str, int] | None = None  # the model's, where it is not the tokenizer's own
     target_vocab: Mapping[str, int] | None = None  # of what the model writes, where that is yet another
     writer: Callable[[Parts, Read], Parts] | None = None  # makes those of what the model writes
@@ -152,6 +155,7 @@ def unigram(
     parts.decoder = decoder_of(space, byte_fallback=found.byte_fallback)
     present = {text for text, _ in vocab}
     parts.own_specials = [text for text in found.of_type(CONTROL) if text in present]
+    parts.fixed = ENDS
     parts.own_words = [text for text in found.of_type(USER_DEFINED) if text in present]
     return parts
 

@@ -10,6 +10,7 @@ from tuili.loading.files import shown
 from tuili.loading.sentencepiece_file import BPE, CONTROL, UNUSED, USER_DEFINED, SentencePieces
 from tuili.loading.tokenizer_json import bad
 from tuili.loading.tokenizer_parts import (
+    ENDS,
     Parts,
     Read,
     as_sentencepiece,
@@ -104,6 +105,7 @@ def nllb(parts: Parts, read: Read) -> Parts:
     texts = dict.fromkeys([*(text for text, _ in FAIRSEQ), *(text for text, _, _ in found.pieces)])
     parts.model = pairs(parts, found, {text: i for i, text in enumerate(texts)})
     parts.own_specials, parts.own_words = list(language_codes.NLLB), found.of_type(USER_DEFINED)
+    parts.fixed = ENDS
     spaced(parts, found)
     if not found.charsmap:  # transformers changes nothing then
         parts.normalizers = []
@@ -125,7 +127,7 @@ def pegasus(parts: Parts, read: Read) -> Parts:
     before = [(text, 0.0) for text in (parts.tokens["pad"], parts.tokens["eos"], *masks)]
     before += [(text, -100.0) for text in unknown]
     unigram(parts, found, before, 2, unk_id=len(before) + found.unk_id - 2)
-    parts.own_specials, parts.own_words = [*masks, *unknown], []
+    parts.own_specials, parts.own_words, parts.fixed = [*masks, *unknown], [], ()
     spaced(parts, found)
     if not found.charsmap:  # which would make a space of the end of a line, too
         parts.normalizers.insert(0, {"type": "Replace", "pattern": {"String": "\n"}, "content": " "})

@@ -268,7 +268,8 @@ def _fields(line: bytes, width: int) -> list[bytes]:
 def _n_numbers(line: bytes) -> int:
     """How many numbers a line ends in; what it begins with is a word."""
     numbers = 0
-    for field in reversed(line.split()[1:]):
+    fields = line.replace(b"\t", b" ").rstrip(b" \r").split(b" ")
+    for field in reversed(fields[1:]):
         if not _is_number(field):
             break
         numbers += 1

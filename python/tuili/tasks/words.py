@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import described, integer
+from tuili.loading.files import shown
 from tuili.tasks.answers import clean
 from tuili.tasks.encoding import Encoded, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
@@ -16,12 +18,14 @@ from tuili.tasks.scores import best, softmax
 
 TASK = "fill-mask"
 
+log = logging.getLogger("tuili")
+
 
 class Task(Pipeline):
     """`pipe(inputs, top_k=5, targets=None, tokenizer_kwargs=None)`.
 
     inputs   a text with at least one mask token (`pipe.tokenizer.mask_token`), or a list of them
-    targets  words that are one token each, the only ones to choose from
+    targets  the only words to choose from; of one with several tokens the first counts, with a warning
     tokenizer_kwargs  truncation, max_length and padding, which changes nothing
     returns  per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such lists where
              it has several masks. A list of one text gives what the text gives
@@ -82,7 +86,8 @@ class Task(Pipeline):
 
     def _entry(self, one: Encoded, at: int, token: int, score: float, only: bool) -> dict[str, Any]:
         tokenizer = self.tasks.tokenizer
-        filled = [token if i == at else other for i, other in enumerate(one.ids) if other != self._pad_id]
+        filled = [token if i == at else other for i, other in enumerate(one.ids)]
+        filled = [word for word in filled if word != self._pad_id]  # also where it is what the model fills in
 
         def decode(ids: list[int], *, skip_special: bool) -> str:
             """The text; DeBERTa's models have more rows than tokens, which are of no text."""
@@ -98,8 +103,9 @@ class Task(Pipeline):
         }
 
     def _targets(self, given: object) -> list[int] | None:
-        """Their ids, each once: of words that are a token, or become one, as "Paris" does where
-        all is written small; another is an error that names its pieces."""
+        """Their ids, each once. A word that is no token counts as the first of its pieces, as in
+        transformers; where that is another word a warning says so.
+        """
         if given is None:
             return None
         words = [given] if isinstance(given, str) else given
@@ -111,15 +117,15 @@ class Task(Pipeline):
         loaded = self.tasks.tokenizer.loaded
         for word in words:
             token_id = loaded.backend.token_to_id(checked_str(word, "targets"))
-            pieces = (
-                self.tasks.tokenizer.encode(word, add_special=False) if token_id is None else [int(token_id)]
+            if token_id is None:
+                pieces = self.tasks.tokenizer.encode(word, add_special=False)
+                if len(pieces) != 1 or pieces[0] == loaded.unk_id:
+                    instead = f"counts as {shown(loaded.token(pieces[0]))}" if pieces else "is left out"
+                    log.warning("targets: %s is not one token of the vocabulary and %s", shown(word), instead)
+                token_id = pieces[0] if pieces else None
+            ids += [] if token_id is None else [int(token_id)]
+        if not ids:
+            raise InvalidParameterError(
+                "targets: none of them has a token", param="targets", code="not_a_token"
             )
-            if token_id is None and (len(pieces) != 1 or pieces[0] == loaded.unk_id):
-                spelt = [loaded.token(piece) for piece in pieces[:8]]
-                raise InvalidParameterError(
-                    f"targets: {word[:64]!r} is not one token of the vocabulary; its pieces are {spelt}",
-                    param="targets",
-                    code="not_a_token",
-                )
-            ids += pieces
         return list(dict.fromkeys(ids))

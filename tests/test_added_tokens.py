@@ -1,0 +1,85 @@
+"""Tokens that tokenizer_config.json and its kin add to a tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from added_token_files import files, texts
+from hostile.tokenizers import DOCUMENTS
+from tiny_tokenizers import of_document
+from tuili.errors import TokenizerError
+from tuili.loading.opening import from_files
+from tuili.loading.sources import _tokenizer_files
+from tuili.tokenization import Tokenizer
+
+GOLDENS = json.loads((Path(__file__).parent / "goldens" / "added_tokens.json").read_text("utf-8"))
+
+
+def answer(seed: int) -> dict[str, Any]:
+    """As oracle/added_tokens.py has transformers answer."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files(seed).items():
+            (Path(folder) / name).write_text(json.dumps(content), "utf-8")
+        loaded = from_files(_tokenizer_files(folder, None, "gpt2"))
+    tokenizer = Tokenizer(loaded)
+    roles = {role: getattr(loaded, f"{role}_id") for role in ("pad", "bos", "unk", "cls", "mask")}
+    roles["eos"] = loaded.eos_ids[0] if loaded.eos_ids else None
+    return {
+        "texts": [tokenizer.encode(text) for text in texts(seed)],
+        "vocabulary": [loaded.token(i) for i in range(loaded.n_vocab)],
+        "special": sorted(loaded.special),
+        "roles": {role: i for role, i in roles.items() if i is not None},
+    }
+
+
+@pytest.mark.parametrize("seed", range(len(GOLDENS)))
+def test_files_beside_tokenizer_json_add_what_transformers_adds(seed: int) -> None:
+    assert answer(seed) == GOLDENS[seed]
+
+
+def test_an_added_token_without_a_row_of_the_model_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    document = DOCUMENTS["byte level"]()  # of 13 tokens
+    config = {"pad_token": "<pad>", "eos_token": "</s>", "extra_special_tokens": ["<x>", "<y>"]}
+    loaded = of_document(document, config=config, n_vocab=14).loaded
+    assert (loaded.pad_id, loaded.n_vocab, loaded.eos_ids) == (13, 14, (1,))
+    assert "no rows for added tokens, which are left out: <x>, <y>" in caplog.text
+    loaded = of_document(document, config=config, n_vocab=13).loaded
+    assert (loaded.pad_id, loaded.n_vocab, loaded.eos_ids) == (None, 13, (1,))
+
+
+def test_another_id_than_the_listed_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    config = {"added_tokens_decoder": {"40": {"content": "<x>"}}}
+    assert of_document(DOCUMENTS["byte level"](), config=config).encode("<x>")[1:] == [13]
+    assert "the added token <x> has the id 13, not 40" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"added_tokens_decoder": []},
+        {"added_tokens_decoder": {"x": {"content": "<x>"}}},
+        {"added_tokens_decoder": {"13": "<x>"}},
+        {"added_tokens_decoder": {"13": {"content": "<x>", "lstrip": 1}}},
+        {"added_tokens_decoder": {"13": {"content": "x" * 5000}}},
+        {"extra_special_tokens": "<x>"},
+        {"extra_special_tokens": {"image": []}},
+        {"additional_special_tokens": [3]},
+        {"pad_token": {"content": "<x>", "normalized": None}},
+    ],
+)
+def test_what_is_no_added_token_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        of_document(DOCUMENTS["byte level"](), config=config)
+    assert caught.value.code == "tokenizer_field"
+
+
+@pytest.mark.parametrize("older", [[], {"<x>": "13"}, {"<x>": True}])
+def test_an_added_tokens_file_of_something_else_is_refused(older: Any) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        of_document(DOCUMENTS["byte level"](), older=older)
+    assert caught.value.code == "tokenizer_field"
