@@ -7,13 +7,18 @@ queued behind others, in the middle of a prompt, decoding, preempted, finished, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import warnings
 from collections.abc import Callable
 
 import pytest
 
+import tuili
+from patience import comes_true
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
+from tiny_files import write_hf_folder
+from tiny_models import tiny_llama
 from tuili.errors import DeadlineExceeded, RequestCancelled, TuiliError
 from tuili.generation.engine import Engine
 from tuili.generation.request import Handle
@@ -217,3 +222,47 @@ def test_a_callback_that_fails_at_any_token(at, read):
         READ[read](handle)
     assert isinstance(caught.value.__cause__, Mine)
     finish(engine, others)
+
+
+async def _awaited(llm: tuili.LLM) -> None:
+    await llm.submit(TEXT, **ANSWER)
+
+
+async def _streamed(llm: tuili.LLM) -> None:
+    async for _ in llm.stream(TEXT, **ANSWER):
+        pass
+
+
+async def _gathered(llm: tuili.LLM) -> None:
+    await asyncio.gather(_awaited(llm), _streamed(llm), _awaited(llm))
+
+
+TEXT = "the cat sat on the mat " * 6
+ANSWER = {"max_tokens": 6, "ignore_eos": True, "temperature": 1.0, "seed": 3}
+
+
+@pytest.mark.parametrize("ask", [_awaited, _streamed, _gathered])
+def test_a_task_may_be_cancelled_at_every_turn_of_its_loop(tmp_path, ask):
+    """CAN-02: after the first turn, the second, … until it is done before it is cancelled."""
+    problems = []
+
+    async def cancelled_after(n_turns: int) -> bool:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        task = asyncio.ensure_future(ask(llm))
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        done = task.done()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return done
+
+    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
+    with tuili.LLM(path, num_threads=1, kv_cache_bytes=1 << 20) as llm:
+        ids = llm.generate(TEXT, **ANSWER).outputs[0].token_ids
+        n_turns = 0
+        while not asyncio.run(cancelled_after(n_turns)):
+            n_turns += 1 + n_turns // 50
+        assert n_turns > 1 and not problems
+        assert llm.generate(TEXT, **ANSWER).outputs[0].token_ids == ids
+        assert comes_true(lambda: llm.stats()["free_blocks"] == llm.stats()["n_blocks"])

@@ -297,3 +297,22 @@ def test_the_core_writes_no_line():
     for path in sources:
         text = path.read_text(encoding="utf-8")
         assert not any(word in text for word in ("std::cerr", "std::cout", "printf(stderr", "puts(")), path
+
+
+def test_the_interpreter_ends_while_a_thread_computes():
+    """A daemon thread that comes back from C++ when the interpreter is gone has nothing to come back to."""
+    program = """
+        import sys, threading
+        from tuili import _core
+        started = threading.Event()
+        def compute():
+            while True:
+                started.set()
+                _core.limits.read_bandwidth(1, 1 << 24)
+        threading.Thread(target=compute, daemon=True).start()
+        started.wait()
+        sys.exit(3)
+    """
+    for _ in range(3):
+        done = run(program)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

@@ -61,3 +61,10 @@ def test_import_opens_no_socket(first):
 )
 def test_import_leaves_optional_modules_alone(first, module):
     assert module not in first["modules"]
+
+
+def test_the_module_shows_what_is_public() -> None:
+    import tuili
+
+    assert dir(tuili) == sorted(tuili.__all__) and "LLM" in dir(tuili)
+    assert all(hasattr(tuili, name) for name in dir(tuili))

@@ -319,7 +319,7 @@ def test_a_full_or_read_only_disk_is_a_line_in_the_log(tmp_path, caplog, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    assert state_after(path, tmp_path).startswith("not written: No space left")
+    assert state_after(path, tmp_path) == "not written: No space left on device"
     assert "packed cache" in caplog.text
     assert not list(tmp_path.glob("packed/*")) + list(tmp_path.glob("packed/.*"))
 
@@ -472,3 +472,12 @@ def test_the_core_checks_what_it_maps(tmp_path):
             with pytest.raises(ModelFormatError):
                 model.mapped_range(begin, n_bytes)
         assert not model.mapped_range(0, 8).flags.writeable
+
+
+@pytest.mark.parametrize("cache_dir", [5, b"cache", "a\0b"])
+@pytest.mark.parametrize("packed_cache", [True, False])
+def test_a_cache_folder_that_is_none_is_refused_also_if_it_is_not_used(tmp_path, cache_dir, packed_cache):
+    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
+    with pytest.raises(InvalidParameterError, match="cache_dir") as refused:
+        tuili.LLM(path, num_threads=1, packed_cache=packed_cache, cache_dir=cache_dir)
+    assert refused.value.param == "cache_dir"

@@ -8,6 +8,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
+#include "bindings/released.h"
 #include "bindings/sequences.h"
 #include "runtime/block_pool.h"
 #include "runtime/kv_cache.h"
@@ -161,7 +162,7 @@ py::array_t<uint8_t> read_blocks(const KvCache& cache, Sequence& sequence, int64
   uint8_t* const to = out.mutable_data();
   HeldSequences held;
   held.hold(sequence);
-  const py::gil_scoped_release release;
+  const Released release;
   cache.read(sequence, n_tokens, first, n, to);
   return out;
 }
@@ -171,13 +172,13 @@ void write_blocks(KvCache& cache, Sequence& sequence, int64_t n_tokens, int64_t 
   const uint8_t* const from = checked_bytes(cache, n_tokens, first, n, blocks);
   HeldSequences held;
   held.hold(sequence);
-  const py::gil_scoped_release release;
+  const Released release;
   cache.write(sequence, n_tokens, n, from);
 }
 
 bool are_finite(const KvCache& cache, int64_t n_tokens, int64_t first, int64_t n, const ByteArray& blocks) {
   const uint8_t* const bytes = checked_bytes(cache, n_tokens, first, n, blocks);
-  const py::gil_scoped_release release;
+  const Released release;
   return cache.is_finite(n_tokens, first, n, bytes);
 }
 

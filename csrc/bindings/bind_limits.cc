@@ -3,6 +3,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
+#include "bindings/released.h"
 #include "ops/limits.h"
 
 namespace tuili::bindings {
@@ -14,7 +15,7 @@ const char* name_or_null(const std::optional<std::string>& isa) { return isa ? i
 
 void bind_limits(py::module_& module) {
   py::module_ limits = module.def_submodule("limits", "What this machine can do at most, measured.");
-  const auto release = py::call_guard<py::gil_scoped_release>();
+  const auto release = py::call_guard<Released>();
   limits.def("clock_hz", ops::clock_hz, release);
   limits.def("read_bandwidth", ops::read_bandwidth, "n_threads"_a = 0, "bytes"_a = ops::kReadBytes, release);
   limits.def(

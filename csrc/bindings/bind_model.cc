@@ -7,6 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/fields.h"
 #include "bindings/numpy.h"
+#include "bindings/released.h"
 #include "model/weights.h"
 #include "runtime/upload.h"
 
@@ -238,13 +239,13 @@ struct Builder {
            const ByteArray& data) {
     const Format stored = to_format(format);
     const std::span<const uint8_t> bytes{data.data(), static_cast<size_t>(data.size())};
-    const py::gil_scoped_release release;  // the caller holds `data`
+    const Released release;  // the caller holds `data`
     const std::lock_guard lock(turn);
     builder.add(name, stored, shape, bytes);
   }
 
   void map(int fd, int64_t n_bytes) {
-    const py::gil_scoped_release release;
+    const Released release;
     const std::lock_guard lock(turn);
     builder.map(fd, n_bytes);
   }
@@ -256,7 +257,7 @@ struct Builder {
   }
 
   std::unique_ptr<Model> finish() {
-    const py::gil_scoped_release release;
+    const Released release;
     const std::lock_guard lock(turn);
     return std::make_unique<Model>(builder.finish());
   }
@@ -302,7 +303,7 @@ void bind_model(py::module_& module) {
           [](const Model& m, const std::string& device, int num_threads) {
             const Device to = device_named(device);
             TUILI_CHECK(to.kind == DeviceKind::cuda, "upload: device is \"", device, "\"");
-            const py::gil_scoped_release release;
+            const Released release;
             return std::make_unique<Model>(upload(m, to.ordinal, num_threads));
           },
           "device"_a = "cuda", py::kw_only(), "num_threads"_a = 0)

@@ -1,5 +1,6 @@
 // tuili._core.ops: single ops on numpy arrays, for tests and benchmarks.
 #include "bindings/bindings.h"
+#include "bindings/released.h"
 #include "bindings/single_ops.h"
 #include "runtime/sampler.h"
 
@@ -12,7 +13,7 @@ PackedWeight::PackedWeight(const std::string& format, int64_t n, int64_t k, cons
               " [", n, ", ", k, "] has ", n * ops::row_bytes(stored, k));
   memory = Buffer(ops::packed_bytes(stored, n, k));
   const uint8_t* rows = data.data();
-  const py::gil_scoped_release release;
+  const Released release;
   const OneCall call(std::nullopt, 0);
   matrix = ops::pack(call.context, stored, n, k, rows, memory.data());
 }
@@ -52,7 +53,7 @@ FloatArray gemm(const FloatArray& x, const PackedWeight& w, const std::optional<
   Input input(x, w.matrix.k);
   const ops::LinearMap map{view_of(y), &w.matrix, bias ? bias->data() : nullptr};
   const ops::Compute how = to_compute(compute);
-  const py::gil_scoped_release release;
+  const Released release;
   ops::gemm(call.context, input.activations, {&map, 1}, how);
   return y;
 }
@@ -73,7 +74,7 @@ std::optional<std::vector<int32_t>> screened_argmax(const FloatArray& x, const P
   Input input(x, w.matrix.k);
   const ops::LinearMap head{view_of(logits), &w.matrix, bias ? bias->data() : nullptr};
   std::vector<int32_t> tokens(x.shape(0));
-  const py::gil_scoped_release release;
+  const Released release;
   const ops::HeadScreen screen = ops::make_screen(call.context, w.matrix, head.bias, memory.data());
   if (!screen.w.codes || !ops::screened_argmax(call.context, tokens, input.activations, head, screen, factor))
     return std::nullopt;

@@ -4,6 +4,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
+#include "bindings/released.h"
 #include "bindings/sequences.h"
 #include "runtime/block_pool.h"
 #include "runtime/runner.h"
@@ -252,7 +253,7 @@ StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& seque
   hold_all(held, sequences);
   const StepResult* result = nullptr;
   {
-    const py::gil_scoped_release release;
+    const Released release;
     result = &runner.step(requests);
   }
   std::vector<const Sequence*> sampled;
@@ -269,7 +270,7 @@ StepOutput run_sample(BusyRunner& runner, Sequence& sequence, const FloatArray& 
   held.hold(sequence);
   const StepResult* result = nullptr;
   {
-    const py::gil_scoped_release release;
+    const Released release;
     result = &runner.sample(sequence, copy);
   }
   const Sequence* const sampled = &sequence;
@@ -290,7 +291,7 @@ RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& seque
   for (const SharedSequence& sequence : sequences) n_before.push_back(sequence->n_tokens());
   RunOutput output;
   {
-    const py::gil_scoped_release release;
+    const Released release;
     output.counts = runner.run(requests, max_steps, max_s);
   }
   for (size_t i = 0; i < sequences.size(); ++i) {
@@ -319,7 +320,7 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
   const Turn turn(runner);
   HeldSequences held;
   hold_all(held, sequences);
-  const py::gil_scoped_release release;
+  const Released release;
   runner.encode(pointers, how, normalize, n_skipped, to);
   return out;
 }
@@ -334,7 +335,7 @@ py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequen
       positions ? std::span<const std::vector<int64_t>>(*positions) : std::span<const std::vector<int64_t>>();
   py::array_t<float> out({runner.n_answers(pointers, rows), runner.spec().task_head.n_out});
   float* const to = out.mutable_data();
-  const py::gil_scoped_release release;
+  const Released release;
   runner.answer(pointers, rows, to);
   return out;
 }

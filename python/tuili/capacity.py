@@ -146,7 +146,8 @@ def plan_capacity(
         n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)
         note = "kv_cache_bytes as given"
     else:
-        n_bytes, note = areas.text_bytes(full) * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
+        # A spare block each: as many beams of one text may need that, where they part.
+        n_bytes, note = areas.text_bytes(full + 1) * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
         room = int(available * (DEFAULT_SHARE if device == "cpu" else DEVICE_DEFAULT_SHARE))
         if room < n_bytes:
             n_bytes = max(areas.text_bytes(full), room)

@@ -158,10 +158,14 @@ class Conversations:
             chat_template_kwargs=chat_template_kwargs,
         )
         if isinstance(messages, list | tuple) and messages and isinstance(messages[0], list | tuple):
-            each = parameters.of_each(params, options, len(messages))
-            return self._generate_all([self._encode_chat(one, how) for one in messages], each, truncation)
-        chosen = parameters.from_options(params, options)
-        return self._generate_all([self._encode_chat(messages, how)], [chosen], truncation)[0]
+            chats, each = messages, parameters.of_each(params, options, len(messages))
+        else:
+            chats, each = [messages], [parameters.from_options(params, options)]
+        truncates = boolean("truncation", truncation)
+        cuts = [truncates or chosen.truncate_prompt_tokens is not None for chosen in each]
+        ids = [self._encode_chat(one, how, cuts=cut) for one, cut in zip(chats, cuts, strict=True)]
+        outputs = self._generate_all(ids, each, truncation)
+        return outputs if chats is messages else outputs[0]
 
     def create_chat_completion(self, *, messages: Messages, **fields: Any) -> dict[str, Any]:
         """OpenAI's chat completion with the model in this process: its fields in, its dict out.
@@ -171,15 +175,26 @@ class Conversations:
         from tuili import completions
 
         wanted = completions.wanted(fields)
-        ids = self._encode_chat(messages, wanted.rendering)
+        cuts = wanted.params.truncate_prompt_tokens is not None
+        ids = self._encode_chat(messages, wanted.rendering, cuts=cuts)
         [output] = self._generate_all([ids], [wanted.params], False)
         name = fields.get("model") or self._name
         role = wanted.rendering.role(messages)
         return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools, role)
 
-    def _encode_chat(self, messages: Any, how: Rendering = Rendering()) -> list[int]:
+    def _encode_chat(self, messages: Any, how: Rendering = Rendering(), *, cuts: bool = False) -> list[int]:
+        """The ids of a chat, which must fit unless it `cuts`."""
         self._decoder_engine()  # what is no decoder lacks more than a template
-        return self.tokenizer.encode_chat(self._render_chat(messages, how).parts())
+        prompt = self._render_chat(messages, how)
+        self._check_fits(prompt.text, cuts)
+        return self.tokenizer.encode_chat(prompt.parts())
+
+    def _check_fits(self, text: str, cuts: bool) -> None:
+        """raises  PromptTooLongError if a long text cannot have as few tokens as are read"""
+        if not cuts:
+            engine = self._decoder_engine()
+            longest = engine.max_model_len if engine.sources is None else engine.sources.max_len
+            self.tokenizer.check_fits(text, longest)
 
     def _render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
         from tuili import chat, tool_calls

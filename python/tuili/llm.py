@@ -313,9 +313,10 @@ class LLM(Conversations, Vectors, Insides):
         engine.check_usable()
         how = taken_from(options, prompt)
         chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
-        text, ids = self._encode_prompt(prompt, how)
+        cuts = boolean("truncation", truncation) or chosen.truncate_prompt_tokens is not None
+        text, ids = self._encode_prompt(prompt, how, cuts=cuts)
         n_given = len(ids)
-        if boolean("truncation", truncation) or chosen.truncate_prompt_tokens is not None:
+        if cuts:
             ids = self._cut(engine, ids, chosen)
         return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
 
@@ -372,11 +373,14 @@ class LLM(Conversations, Vectors, Insides):
                 handle.abort()
             raise
 
-    def _encode_prompt(self, prompt: Any, how: Rendering | None = None) -> tuple[str | None, Any]:
-        """(text, ids) of a prompt or of messages."""
+    def _encode_prompt(
+        self, prompt: Any, how: Rendering | None = None, *, cuts: bool = False
+    ) -> tuple[str | None, Any]:
+        """(text, ids) of a prompt or of messages, which must fit unless it `cuts`."""
         if is_chat(prompt):
-            return None, self._encode_chat(prompt, how or with_tools(None))
+            return None, self._encode_chat(prompt, how or with_tools(None), cuts=cuts)
         if isinstance(prompt, str):
+            self._check_fits(prompt, cuts)
             return prompt, self.tokenizer.encode(prompt)
         if isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim):
             return None, prompt

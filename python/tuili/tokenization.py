@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
+from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer, call
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_DECODED_IDS = 1 << 22
 MAX_SPACE_RUN = 8_000_000  # the library's regular expressions give up after 10^7 steps back
 
+AT_ONCE_CHARS = 1 << 16  # are tokenized before they are counted
 LONG_TEXT_CHARS = 8192  # takes the library some milliseconds
 
 Text = str | bytes | bytearray
@@ -40,6 +42,7 @@ class Tokenizer:
         self.loaded = loaded
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._writer: Tokenizer | None = None
+        self._least: LeastTokens | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
     def __reduce__(self) -> NoReturn:
@@ -66,6 +69,23 @@ class Tokenizer:
         """What stands for a masked word, None if nothing does."""
         mask_id = self.loaded.mask_id
         return None if mask_id is None else self.loaded.token(mask_id)
+
+    def check_fits(self, text: Text, max_tokens: int, helps: str = "") -> None:
+        """Refuse a long text that cannot have as few tokens as that, without tokenizing it.
+
+        One that passes may still have more. helps: the end of the message.
+
+        raises  PromptTooLongError; and as `encode`
+        """
+        if isinstance(text, (str, bytes, bytearray)) and len(text) > max(AT_ONCE_CHARS, max_tokens):
+            if self._least is None:
+                self._least = LeastTokens(self.loaded.backend)
+            least = self._least.of(clean_text(text), max_tokens)
+            if least > max_tokens:
+                raise PromptTooLongError(
+                    f"the text has {len(text)} characters, {least} tokens at least; the limit is "
+                    f"{max_tokens}{helps}"
+                )
 
     def encode(self, text: Text, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The ids of `text`.

@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili import _core, embedding
 from tuili.embedding import Encoder
-from tuili.errors import ModelUnsupportedError
+from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid
 from tuili.loading.model import LoadedModel
 from tuili.tasks import classification
@@ -218,6 +218,8 @@ class Vectors:
         return len(ids) - sum(token_id in self.tokenizer.special_ids for token_id in ids[-1:])
 
     def _encode_text(self, encoder: Encoder, text: str, space: Room) -> list[int]:
+        if space.cut is None:
+            self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
         ids = self.tokenizer.encode(text)
         if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):
             return encode(self.tokenizer, text, max_len=space.max_len, cut=space.cut).ids

@@ -12,7 +12,7 @@ from tuili.loading import gguf_index, tokenizer_cache
 from tuili.loading.files import StrPath
 from tuili.loading.gguf import Metadata
 from tuili.loading.model import LoadedModel, LoadPlan, check_options, load, plan_model
-from tuili.loading.packed_cache import PackedCache
+from tuili.loading.packed_cache import PackedCache, folder_of
 from tuili.loading.sources import TokenizerFiles
 from tuili.loading.tokenizer import LoadedTokenizer, from_gguf, from_huggingface
 
@@ -71,6 +71,7 @@ def open_model(
     check_options(*(options[name] for name in ("dtype", "compute", "quantization", "num_threads")))
     kinds = ("dtype", "quantization", "compute", "strict")
     cache = None
+    folder_of(cache_dir)  # what is no folder's name is refused, also where nothing is kept
     if packed_cache and not check_finite and all(_is_plain(options[name]) for name in kinds):
         cache = PackedCache(path, cache_dir, {name: options[name] for name in kinds})
     try:

@@ -191,7 +191,8 @@ def _map(entry: PackedFile, builder: _core.ModelBuilder) -> _core.Model:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {shown(str(error.filename or ''), 256)}"
+        place = "" if error.filename is None else f": {shown(str(error.filename), 256)}"
+        return error.strerror + place
     return shown(str(error) or type(error).__name__, 300)
 
 

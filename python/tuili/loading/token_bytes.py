@@ -34,13 +34,13 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF = _byte_alphabet()
+BYTE_OF = _byte_alphabet()
 
 
 def byte_level_bytes(token: str, first: bool) -> bytes:
     """GPT-2's byte-level alphabet; a token with any other character stands for itself."""
     try:
-        return bytes([_BYTE_OF[c] for c in token])
+        return bytes([BYTE_OF[c] for c in token])
     except KeyError:
         return token.encode()
 

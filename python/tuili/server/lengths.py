@@ -6,6 +6,8 @@ that lets no other thread run. A text that is too long is found out by its begin
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from tuili.errors import PromptTooLongError
@@ -14,6 +16,7 @@ from tuili.tokenization import Tokenizer
 MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
 SHORT_BYTES = 16 << 10  # are encoded at once
 PART_CHARS = 16 << 10
+_SPACE = re.compile(r"\s")
 MARGIN = 1.25  # a text that is cut into parts has more tokens than in one piece, though never by so much
 
 
@@ -43,13 +46,25 @@ class Lengths:
             )
         most = int(MARGIN * self._max_tokens)
         if isinstance(value, str) and n_bytes > max(SHORT_BYTES, most):
+            self._tokenizer.check_fits(value, self._max_tokens)
             self._count(value, most)
 
     def _count(self, text: str, most: int) -> None:
         n_tokens = 0
-        for at in range(0, len(text), PART_CHARS):
-            n_tokens += len(self._tokenizer.encode(text[at : at + PART_CHARS], add_special=False))
+        for part in _parts(text):
+            n_tokens += len(self._tokenizer.encode(part, add_special=False))
             if n_tokens > most:
                 raise PromptTooLongError(
                     f"the text has more tokens than the context, {self._max_tokens}, by a quarter at least"
                 )
+
+
+def _parts(text: str) -> Iterator[str]:
+    """`text` in parts that end before white space: one unknown token may stand for a word, however long it
+    is, and half of it be many."""
+    at = 0
+    while at < len(text):
+        found = _SPACE.search(text, at + PART_CHARS)
+        end = len(text) if found is None else found.start()
+        yield text[at:end]
+        at = end

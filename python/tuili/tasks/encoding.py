@@ -93,7 +93,10 @@ def encode(
     raises  PromptTooLongError if it is longer and cut is None, or nothing would be left of what is cut
     """
     backend = tokenizer.loaded.backend
-    parts = [encoding_of(backend, clean_text(part)) for part in given(text, pair)]
+    texts = given(text, pair)
+    for one in texts if cut is None else ():
+        tokenizer.check_fits(one, max_len, CUTTING_HELPS)
+    parts = [encoding_of(backend, clean_text(one)) for one in texts]
     room = max_len - call(backend.num_special_tokens_to_add, pair is not None)
     lengths = [len(part.ids) for part in parts]
     truncated = sum(lengths) > room

@@ -79,8 +79,11 @@ class Task(Pipeline):
             )
         alone = isinstance(text_inputs, str) or is_chat(text_inputs)
         prompts = [text_inputs] if alone else many(text_inputs, "text_inputs")
-        encoded = [self._encoded(prompt, own) for prompt in prompts]
-        params = [from_options(chosen.get("params"), _steered(chosen, own, len(ids))) for ids in encoded]
+        given = chosen.get("params")
+        cuts = own["truncation"] is True or chosen.get("truncate_prompt_tokens") is not None
+        cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
+        encoded = [self._encoded(prompt, own, cuts) for prompt in prompts]
+        params = [from_options(given, _steered(chosen, own, len(ids))) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
         results = []
@@ -96,17 +99,18 @@ class Task(Pipeline):
             )
         return list(self.answer(inputs, *args, **options))
 
-    def _encoded(self, prompt: Any, own: Mapping[str, Any]) -> list[int]:
-        tokenizer = self.model.tokenizer
+    def _encoded(self, prompt: Any, own: Mapping[str, Any], cuts: bool) -> list[int]:
         if is_chat(prompt):
             if own["prefix"]:
                 raise InvalidParameterError("prefix is for texts, not for chats", param="prefix")
-            return self.model._encode_chat(prompt, _rendering(prompt, own))
+            return self.model._encode_chat(prompt, _rendering(prompt, own), cuts=cuts)
         for name in ("chat_template_kwargs", "tokenizer_encode_kwargs", "tools"):
             if own[name] is not None:
                 invalid(name, "is for chats, not for texts")
         rendering(*(own[name] for name in WORDS))
-        return tokenizer.encode(checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs"))
+        text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
+        self.model._check_fits(text, cuts)
+        return self.model.tokenizer.encode(text)
 
 
 def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tuili.errors import InvalidParameterError
+from tuili.errors import CUTTING_HELPS, InvalidParameterError
 from tuili.tasks.encoding import too_long
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Sources:
         """
         before, after = self._around
         opening = "" if self._opens(text) else direction.opening
+        if cut is None:
+            self._tokenizer.check_fits(text, self.max_len, CUTTING_HELPS)
         body = self._tokenizer.encode(opening + text, add_special=False)
         most = self.max_len if cut is None else cut
         room = most - len(before) - len(after)

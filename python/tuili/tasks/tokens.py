@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tuili.errors import InvalidParameterError
+from tuili.errors import CUTTING_HELPS, InvalidParameterError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
@@ -89,7 +89,7 @@ class Task(Pipeline):
             clean_text(delimiter.join(one) if split else checked_str(one, "inputs")) for one in sentences
         ]
         encoded = [
-            self._encoding_of_words(one, len(delimiter)) if split else (self._encoding(text), None)
+            self._encoding_of_words(one, len(delimiter)) if split else (self._encoding(text, chosen), None)
             for one, text in zip(sentences, texts, strict=True)
         ]
         windows = [self._windows(encoding, starts, chosen) for encoding, starts in encoded]
@@ -114,7 +114,9 @@ class Task(Pipeline):
                 )
         return list(self.answer(inputs, *args, **options))
 
-    def _encoding(self, text: str) -> Encoding:
+    def _encoding(self, text: str, chosen: Mapping[str, Any]) -> Encoding:
+        if chosen["stride"] is None and chosen["truncation"] is False:
+            self.tasks.tokenizer.check_fits(text, self.tasks.max_len, CUTTING_HELPS)
         return encoding_of(self.tasks.tokenizer.loaded.backend, text)
 
     def _encoding_of_words(self, words: list[str], n_between: int) -> tuple[Encoding, list[int]]:
