@@ -20,7 +20,6 @@ from typing import Any
 
 from http_streams import Read, ServerProcess, ask, free_port, percentile, request, tuili_command
 from peers.inputs import prompt_ids
-
 from verdicts import Row, at_least, at_most, missed, show
 
 MODEL = "smollm2-135m-instruct"

@@ -24,10 +24,10 @@ from typing import Any
 
 import random_model
 from random_model import Running, Shape
+from verdicts import Row, at_least, missed, show
 
 from tuili import _core
 from tuili.benchmark.machine import decode_bytes, interleaved, layer_macs, summary
-from verdicts import Row, at_least, missed, show
 
 PREFILL_TOKENS, NEW_TOKENS = 512, 24
 FEW_LAYERS = 4  # for questions about threads

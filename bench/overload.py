@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from peers.inputs import prompt_ids
+from verdicts import Row, at_least, at_most
 
 from tuili import LLM
 from tuili.errors import DeadlineExceeded, RequestCancelled
 from tuili.generation.request import Handle
-from verdicts import Row, at_least, at_most
 
 PLACES = 8  # requests that run at once
 LOAD = 2.0  # arrivals by what the engine can serve

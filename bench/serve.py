@@ -23,9 +23,9 @@ from typing import Any
 
 from http_streams import Read, ServerProcess, ask_all, free_port, percentile, tuili_command
 from peers.inputs import prompt_ids
+from verdicts import Row, at_least, at_most, missed, show
 
 from tuili import LLM
-from verdicts import Row, at_least, at_most, missed, show
 
 MODEL = "smollm2-135m-instruct"
 N_STREAMS, N_PROMPT, N_NEW = 16, 128, 64

@@ -27,11 +27,11 @@ from load import Watch
 from overload import measure_overload
 from peers import llama_cpp_programs
 from peers.inputs import prompt_ids
+from verdicts import Row, at_least, at_most, missed, show
 
 from tuili import LLM, _core
 from tuili.generation.request import Handle
 from tuili.loading import store
-from verdicts import Row, at_least, at_most, missed, show
 
 MODEL = "smollm2-135m-instruct"
 DISTURBED = 0.1  # processors used by others, of which it is said that they were

@@ -15,9 +15,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from verdicts import at_least, missed, show
+
 import tuili
 from tuili.benchmark.machine import interleaved
-from verdicts import at_least, missed, show
 
 N_DRAFTED = 10
 STORY = (

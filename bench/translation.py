@@ -25,7 +25,6 @@ from typing import Any
 
 from load import Watch
 from process import PeerProcess
-
 from verdicts import Row, at_least, at_most, missed, show
 
 ENGINES = ("tuili", "ctranslate2")

@@ -19,11 +19,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "bench")]
 
 import overload  # noqa: E402
 from overload import GREEDY, PLACES, Arrival, Played, judged  # noqa: E402
+from verdicts import missed, show  # noqa: E402
 
 from tiny_engine import Clock, Timed, make_engine, sampling  # noqa: E402
 from tiny_models import N_VOCAB  # noqa: E402
 from tuili.generation.request import Handle  # noqa: E402
-from verdicts import missed, show  # noqa: E402
 
 # SmolLM2 on two cores (docs/performance.md): 4 ms for a token, 16.5 for 16, 0.86 for one of a prompt.
 STEP_S, TOKEN_S = 0.0032, 0.00084

@@ -510,8 +510,7 @@ def test_never_looks_as_far_as_a_continuation_may_become():
     assert [after_two_steps(early) for early in (True, False, "never")] == [True, True, False]
 
 
-def test_the_usual_cache_holds_as_many_beams_of_a_full_text_as_there_are_places(tmp_path):
-    path = write_hf_folder(tiny_llama(), tmp_path / "llama")
-    with tuili.LLM(path, num_threads=1, max_num_seqs=8, max_model_len=64) as llm:
+def test_the_usual_cache_holds_as_many_beams_of_a_full_text_as_there_are_places(llama_path):
+    with tuili.LLM(llama_path, num_threads=1, max_num_seqs=8, max_model_len=64) as llm:
         answer = llm.generate("the", num_beams=8, n=8, max_tokens=None, ignore_eos=True, temperature=0.0)
         assert len(answer.outputs) == 8 and answer.outputs[0].stop_reason == "max_model_len"

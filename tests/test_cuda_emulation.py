@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cpp_tests import assert_passes, results_of
 from cuda_emulation.rebuilt import KERNELS, finished_build, rebuild
-from verdicts import assert_passes, results_of
 
 SOURCE = Path(__file__).parent / "cuda_emulation"
 ROOFLINE = Path(__file__).parent.parent / "tools" / "roofline.py"

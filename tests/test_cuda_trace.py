@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cpp_tests import assert_passes
 from test_cuda_emulation import SOURCE, Build
-from verdicts import assert_passes
 
 pytestmark = pytest.mark.slow
 

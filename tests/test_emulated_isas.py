@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from verdicts import assert_passes, results_of
+from cpp_tests import assert_passes, results_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCE = REPOSITORY / "tests" / "emulated_isas"
