@@ -4,9 +4,10 @@
 // products may reach the largest lower bound are multiplied exactly; the largest of those is the largest of
 // all. The bound is Cauchy and Schwarz's: |x·w - x̂·ŵ| <= |x| |w - ŵ| + |x - x̂| |ŵ|, and what the sums round.
 //
-// Tried without gain: the upper six bits of a Q8_0 head as the screen of the whole. With a bound per row 90 to
-// 98 of 100 greedy tokens of SmolLM2 are found in 1 % of the panels, but three planes instead of two are read
-// at 21 GB/s by one thread (q8_0: 32), and the whole, put together, takes a quarter longer when it is needed.
+// Tried without gain: the upper six bits of a Q8_0 head as the screen of the whole. With a bound per row 90
+// to 98 of 100 greedy tokens of SmolLM2 are found in 1 % of the panels, but three planes instead of two are
+// read at 21 GB/s by one thread (q8_0: 32), and the whole, put together, takes a quarter longer when it is
+// needed.
 #include <algorithm>
 #include <bit>
 #include <cmath>
