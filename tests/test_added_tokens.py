@@ -78,6 +78,20 @@ def test_special_tokens_are_compared_once_each() -> None:
     assert loaded.n_vocab == 513 and Counted.n < 10 * len(names)
 
 
+def test_an_added_token_takes_no_other_tokens_id() -> None:
+    """The library gives it the number of tokens, which a vocabulary with gaps may have as an id."""
+    document = DOCUMENTS["byte level"]()
+    document["added_tokens"] = []
+    vocab = document["model"]["vocab"]
+    last = max(vocab, key=vocab.__getitem__)
+    vocab[last] = len(vocab)
+    with pytest.raises(TokenizerError, match="another token claim id") as caught:
+        of_document(document, config={"pad_token": "<pad>"})
+    assert caught.value.code == "added_token_id"
+    vocab[last] += 1
+    assert of_document(document, config={"pad_token": "<pad>"}).loaded.pad_id == len(vocab)
+
+
 def test_added_tokens_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(added_tokens, "MAX_ADDED_TOKENS", 4)
     document = DOCUMENTS["byte level"]()

@@ -87,12 +87,16 @@ def additions(
     found: dict[str, Json] = {token["content"]: token for token in document["added_tokens"]}
     next_id = max(len(vocab), *(1 + token["id"] for token in found.values()), 0)
     added, beyond, renumbered = [], [], []
+    taken: set[int] = set()
     for text, said_id, flags in _wanted(found, settings, special_map, older):
         token_id = found[text]["id"] if text in found else vocab.get(text)
         if token_id is None:
             if n_vocab is not None and next_id >= n_vocab:
                 beyond.append(text)
                 continue
+            taken = taken or {*vocab.values()}
+            if next_id in taken:  # of a vocabulary with gaps: the library would lose the other token
+                bad("added tokens", f"{shown(text)} and another token claim id {next_id}", "added_token_id")
             token_id, next_id = next_id, next_id + 1
         if said_id not in (None, token_id):
             renumbered.append(f"{shown(text)} has the id {token_id}, not {shown(said_id)}")
