@@ -13,6 +13,7 @@ from added_token_files import files, texts
 from hostile.tokenizers import DOCUMENTS
 from tiny_tokenizers import of_document
 from tuili.errors import TokenizerError
+from tuili.loading import added_tokens
 from tuili.loading.opening import from_files
 from tuili.loading.sources import _tokenizer_files
 from tuili.tokenization import Tokenizer
@@ -53,9 +54,53 @@ def test_an_added_token_without_a_row_of_the_model_is_left_out(caplog: pytest.Lo
 
 
 def test_another_id_than_the_listed_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    config = {"added_tokens_decoder": {"40": {"content": "<x>"}}}
-    assert of_document(DOCUMENTS["byte level"](), config=config).encode("<x>")[1:] == [13]
-    assert "the added token <x> has the id 13, not 40" in caplog.text
+    listed = {str(40 + i): {"content": f"<x{i}>"} for i in range(10)}
+    config = {"added_tokens_decoder": listed}
+    assert of_document(DOCUMENTS["byte level"](), config=config).encode("<x1>")[1:] == [14]
+    (said,) = caplog.messages
+    assert "<x0> has the id 13, not 40, <x1> has" in said and said.endswith("and 2 more")
+
+
+def test_special_tokens_are_compared_once_each() -> None:
+    """Not with one another: a file of a few MiB names hundreds of thousands."""
+
+    class Counted(str):
+        n = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.n += 1
+            return str(self) == other
+
+        __hash__ = str.__hash__
+
+    names = [Counted(f"<x{i}>") for i in range(500)]
+    loaded = of_document(DOCUMENTS["byte level"](), config={"extra_special_tokens": names}).loaded
+    assert loaded.n_vocab == 513 and Counted.n < 10 * len(names)
+
+
+def test_an_added_token_takes_no_other_tokens_id() -> None:
+    """The library gives it the number of tokens, which a vocabulary with gaps may have as an id."""
+    document = DOCUMENTS["byte level"]()
+    document["added_tokens"] = []
+    vocab = document["model"]["vocab"]
+    last = max(vocab, key=vocab.__getitem__)
+    vocab[last] = len(vocab)
+    with pytest.raises(TokenizerError, match="another token claim id") as caught:
+        of_document(document, config={"pad_token": "<pad>"})
+    assert caught.value.code == "added_token_id"
+    vocab[last] += 1
+    assert of_document(document, config={"pad_token": "<pad>"}).loaded.pad_id == len(vocab)
+
+
+def test_added_tokens_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(added_tokens, "MAX_ADDED_TOKENS", 4)
+    document = DOCUMENTS["byte level"]()
+    n_more = 4 - len(document["added_tokens"])
+    names = [f"<x{i}>" for i in range(n_more + 1)]
+    of_document(document, config={"extra_special_tokens": names[:n_more]})
+    with pytest.raises(TokenizerError) as caught:
+        of_document(document, config={"extra_special_tokens": names})
+    assert caught.value.code == "tokenizer_limit"
 
 
 @pytest.mark.parametrize(

@@ -347,20 +347,31 @@ def test_a_token_is_where_its_letters_are_once_the_space_before_it_is_taken_off(
         assert all(text[w["start"] - 1 : w["start"]] in ("", " ") for w in windows)
 
 
-def test_a_window_begins_with_the_space_of_its_first_token():
-    """As transformers has it where the post-processor takes the first space for one that was put there."""
+def words_of_roberta(*, add_prefix_space):
     shown = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*shown, "Ġa", "[CLS]", "[SEP]"])}
     backend = Tokenizer(models.BPE(vocabulary, [("Ġ", "a")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     ends = [(name, vocabulary[name]) for name in ("[SEP]", "[CLS]")]
-    backend.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=True)
-    tokenizer = Words(from_huggingface(backend.to_str().encode()))
-    encoding = backend.encode("a a a a", add_special_tokens=False)
+    backend.post_processor = processors.RobertaProcessing(*ends, add_prefix_space=add_prefix_space)
+    return Words(from_huggingface(backend.to_str().encode()))
+
+
+def test_a_window_begins_with_the_space_of_its_first_token():
+    """As transformers has it where the post-processor takes the first space for one that was put there."""
+    tokenizer = words_of_roberta(add_prefix_space=True)
+    encoding = tokenizer.loaded.backend.encode("a a a a", add_special_tokens=False)
     encoding.truncate(2, 0)
     windows = [joined(tokenizer, [part], False) for part in (encoding, *encoding.overflowing)]
     assert [window.offsets[1:-1] for window in windows] == [[(0, 1), (2, 3)], [(3, 5), (6, 7)]]
+
+
+@pytest.mark.parametrize("text", [" ", "  ", " a", "a ", "a  a"])
+def test_a_space_alone_is_where_the_library_has_it(text):
+    for tokenizer in (words_of_roberta(add_prefix_space=on) for on in (True, False)):
+        found = encode(tokenizer, text, max_len=99, cut=None).offsets
+        assert found == tokenizer.loaded.backend.encode(text).offsets
 
 
 def test_a_pipeline_says_how_its_model_is_loaded(model, tmp_path):
@@ -459,7 +470,7 @@ def test_a_target_of_several_tokens_counts_as_its_first_with_a_warning(model, ca
     assert fill("the [MASK] is", targets=["catdog", ""]) == fill("the [MASK] is", targets="cat")
     assert "catdog is not one token of the vocabulary and counts as cat" in caplog.text
     assert "is not one token of the vocabulary and is left out" in caplog.text
-    assert [one["token_str"] for one in fill("the [MASK] is", targets="☃")] == ["[UNK]"]
+    assert [one["token_str"] for one in fill("the [MASK] is", targets=["☃", "\ud800"])] == ["[UNK]"]
 
 
 def test_padding_that_is_filled_in_is_not_in_the_sequence(model):

@@ -10,8 +10,8 @@ import pytest
 import tuili
 from slow_tokenizers import DATA, FOLDERS, PAIRS, TEXTS, Slow, with_pieces, write
 from tuili.loading import sentencepiece_file
+from tuili.loading.opening import from_files
 from tuili.loading.sources import _tokenizer_files
-from tuili.loading.tokenizer import from_huggingface
 from tuili.tasks.encoding import encode
 from tuili.tokenization import Tokenizer
 
@@ -23,10 +23,7 @@ def load(slow: Slow, folder: Path) -> Tokenizer:
 
 
 def read(slow: Slow, folder: Path) -> Tokenizer:
-    files = _tokenizer_files(folder, None, slow.model_type)
-    return Tokenizer(
-        from_huggingface(files.tokenizer_json, files.config, files.special_tokens, numbering=files.numbering)
-    )
+    return Tokenizer(from_files(_tokenizer_files(folder, None, slow.model_type)))
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -226,8 +223,7 @@ def test_what_is_missing_or_malformed_gives_its_error(tmp_path, name):
     for file, data in files.items():
         (tmp_path / file).write_bytes(data)
     with pytest.raises((tuili.TokenizerError, tuili.ModelUnsupportedError)) as error:
-        found = _tokenizer_files(tmp_path, None, slow.model_type)
-        from_huggingface(found.tokenizer_json, found.config, found.special_tokens, numbering=found.numbering)
+        read(slow, tmp_path)
     assert code is None or error.value.code == code
 
 

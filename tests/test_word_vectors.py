@@ -90,6 +90,12 @@ def test_only_spaces_and_tabs_part_the_first_word_from_its_numbers(file, word):
     assert found.words == words and (found.vectors == table(words)).all()
 
 
+@pytest.mark.parametrize("text", ["the 1  2 3\ncat 4  5 6\n", "the  1  2\ncat  3  4\n"])
+def test_two_spaces_between_numbers_are_no_part_of_a_word(file, text):
+    with pytest.raises(ModelFormatError, match="where a number of its"):
+        WordVectors(file(text.encode()))
+
+
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n\r\n", b" \t\n", b"  "])
 @pytest.mark.parametrize("header", [True, False])
 def test_blank_lines_at_the_end_are_no_words(file, header, blank):

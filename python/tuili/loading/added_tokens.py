@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuili.loading.files import shown
-from tuili.loading.tokenizer_json import FLAGS, bad, check_added_token, vocabulary
+from tuili.loading.tokenizer_json import FLAGS, MAX_ADDED_TOKENS, bad, check_added_token, vocabulary
 from tuili.loading.tokenizer_parts import Json
 
 logger = logging.getLogger("tuili")
@@ -86,27 +86,40 @@ def additions(
     vocab = vocabulary(document["model"])
     found: dict[str, Json] = {token["content"]: token for token in document["added_tokens"]}
     next_id = max(len(vocab), *(1 + token["id"] for token in found.values()), 0)
-    added, beyond = [], []
+    added, beyond, renumbered = [], [], []
+    taken: set[int] = set()
     for text, said_id, flags in _wanted(found, settings, special_map, older):
         token_id = found[text]["id"] if text in found else vocab.get(text)
         if token_id is None:
             if n_vocab is not None and next_id >= n_vocab:
                 beyond.append(text)
                 continue
+            taken = taken or {*vocab.values()}
+            if next_id in taken:  # of a vocabulary with gaps: the library would lose the other token
+                bad("added tokens", f"{shown(text)} and another token claim id {next_id}", "added_token_id")
             token_id, next_id = next_id, next_id + 1
         if said_id not in (None, token_id):
-            logger.warning("the added token %s has the id %d, not %d", shown(text), token_id, said_id)
+            renumbered.append(f"{shown(text)} has the id {token_id}, not {shown(said_id)}")
         token: Json = {"id": token_id, "content": text, **dict.fromkeys(FLAGS, False), **flags}
         check_added_token(token)
         token["special"] |= text in found and found[text]["special"]  # as the library has it
         if found.get(text) != token:
             found[text] = token
             added.append(token)
+    if len(found) > MAX_ADDED_TOKENS:
+        bad("added tokens", f"{len(found)}; the limit is {MAX_ADDED_TOKENS}", "tokenizer_limit")
     if beyond:
-        names = ", ".join(shown(text) for text in beyond[:8])
-        logger.warning("the model has no rows for added tokens, which are left out: %s", names)
+        logger.warning("the model has no rows for added tokens, which are left out: %s", _some(beyond))
+    if renumbered:
+        logger.warning("added tokens have other ids than their files say: %s", _some(renumbered))
     document["added_tokens"] = sorted(found.values(), key=lambda token: int(token["id"]))
     return added
+
+
+def _some(items: list[str]) -> str:
+    """The first few, in one line."""
+    more = f" and {len(items) - 8} more" if len(items) > 8 else ""
+    return ", ".join(shown(item, 200) for item in items[:8]) + more
 
 
 def _wanted(
@@ -128,9 +141,11 @@ def _wanted(
     for _, token in sorted(listed.items()):
         flags = token.flags | ({"special": True} if token.text in roles else {})
         yield token.text, token.id, {"normalized": not flags.get("special", False), **flags}
-    new = [item for item in [*named, *extra] if text_of(item) not in known]
-    for i, item in enumerate(new):
-        if (text := text_of(item)) is not None and item not in new[:i]:
+    seen = set()
+    for item in [*named, *extra]:
+        text, same = text_of(item), repr(item)
+        if text is not None and text not in known and same not in seen:
+            seen.add(same)
             yield text, None, (flags_of(item) if isinstance(item, dict) else {}) | {"special": True}
 
 

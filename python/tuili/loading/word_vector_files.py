@@ -268,8 +268,8 @@ def _fields(line: bytes, width: int) -> list[bytes]:
 def _n_numbers(line: bytes) -> int:
     """How many numbers a line ends in; what it begins with is a word."""
     numbers = 0
-    fields = line.replace(b"\t", b" ").rstrip(b" \r").split(b" ")
-    for field in reversed(fields[1:]):
+    fields = [field for field in line.replace(b"\t", b" ").rstrip(b" \r").split(b" ") if field]
+    for field in reversed(fields[1:]):  # where two spaces part some, `_fields` finds no number between them
         if not _is_number(field):
             break
         numbers += 1

@@ -146,6 +146,8 @@ def _lost_its_space(tokenizer: Tokenizer, token: str, begin: int, end: int) -> b
     Post-processors that leave the first token's alone, because they take it for one that was put in front of
     the text, do so in every window.
     """
+    if begin == end and encoding_of(tokenizer.loaded.backend, " ").offsets == [(1, 1)]:
+        return False  # a space alone, of which nothing is left to take off, of a processor that takes each
     text = tokenizer.loaded.token_bytes(token, False).decode(errors="replace")
     return begin > 0 and token.startswith("Ġ") and text.startswith(" ") and len(text) == end - begin + 1
 

@@ -11,10 +11,12 @@ import numpy as np
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import described, integer
 from tuili.loading.files import shown
+from tuili.loading.tokenizer import call
 from tuili.tasks.answers import clean
 from tuili.tasks.encoding import Encoded, checked_str, room, together
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
+from tuili.tokenization import clean_text
 
 TASK = "fill-mask"
 
@@ -116,7 +118,8 @@ class Task(Pipeline):
         ids: list[int] = []
         loaded = self.tasks.tokenizer.loaded
         for word in words:
-            token_id = loaded.backend.token_to_id(checked_str(word, "targets"))
+            word = clean_text(checked_str(word, "targets"))
+            token_id = call(loaded.backend.token_to_id, word)
             if token_id is None:
                 pieces = self.tasks.tokenizer.encode(word, add_special=False)
                 if len(pieces) != 1 or pieces[0] == loaded.unk_id:
