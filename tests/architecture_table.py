@@ -36,15 +36,8 @@ _GPT: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
-_LATENT: dict[str, Any] = {
-    "num_key_value_heads": 4,
-    "q_lora_rank": 24,
-    "kv_lora_rank": 32,
-    "qk_nope_head_dim": 16,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 12,
-    "moe_intermediate_size": 40,
-}
+_LATENT: dict[str, Any] = {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32}
+_LATENT |= {"qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12, "moe_intermediate_size": 40}
 _GRANITE: dict[str, Any] = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22}
 _GRANITE |= {"attention_multiplier": 0.2, "logits_scaling": 4.0}
 _GRANITE_EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -55,13 +48,12 @@ _FAIRSEQ |= {"decoder_attention_heads": 4, "is_decoder": True, "is_encoder_decod
 _SCALED: dict[str, Any] = {"scale_embedding": True, "activation_function": "relu"}
 _UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
 _TIED: dict[str, Any] = {"tie_word_embeddings": True}
-_SIX_HEADS: dict[str, Any] = {
-    "hidden_size": 96,
-    "num_attention_heads": 6,
-    "n_layer": 2,
-    "n_head": 6,
-    "tie_word_embeddings": False,
-}
+_SIX_HEADS: dict[str, Any] = {"n_layer": 2, "n_head": 6, "num_attention_heads": 6}
+_SIX_HEADS |= {"hidden_size": 96, "tie_word_embeddings": False}
+_BERT: dict[str, Any] = {"is_decoder": True, "type_vocab_size": 3}
+_BERT |= {"leave_out": r"^(embeddings|encoder)|gamma$|beta$"}
+_WIDE: dict[str, Any] = {"embedding_size": 64, **_UNTIED}
+_OFFSET: dict[str, Any] = {**_BERT, "pad_token_id": 3, "layer_norm_eps": 1e-5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -451,6 +443,11 @@ CASES = [
             "leave_out": r"\.ln_(attn|mlp)",
         },
     ),
+    *_cases("BertLMHeadModel", "bert", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),
+    *_cases("RobertaForCausalLM", "roberta", _OFFSET, plain={}, untied=_UNTIED | {"hidden_act": "gelu_new"}),
+    *_cases("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
+    *_cases("CamembertForCausalLM", "camembert", _OFFSET, plain={}, untied=_UNTIED),
+    *_cases("ElectraForCausalLM", "electra", _BERT, narrow={"embedding_size": 24}, wide_untied=_WIDE),
     *_cases("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *_cases("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *_cases("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),

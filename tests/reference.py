@@ -183,13 +183,14 @@ def position_rows(spec: Any, ids: Array) -> Array:
 def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
     """Token, position and type embeddings, added and normed as the spec says."""
     h = embedding(w["token_embedding"], ids, spec.embedding_scale)
-    if spec.d_embedding:
+    if spec.d_embedding and not spec.project_last:
         h = gemm(h, w["embedding_in"])
     if spec.n_positions_learned:
         h = h + np.asarray(w["position_embedding"], np.float64)[position_rows(spec, ids)]
     if spec.n_token_types:
         h = h + np.asarray(w["token_type_embedding"], np.float64)[types]
-    return _norm(spec, w, "embedding_norm", h) if spec.embedding_norm else h
+    h = _norm(spec, w, "embedding_norm", h) if spec.embedding_norm else h
+    return _linear(w, "embedding_in", h) if spec.project_last else h
 
 
 def qk_norm(spec: Any, layer: Any, w: Weights, name: str, x: Array) -> Array:
@@ -406,7 +407,12 @@ def forward(
     out["final"] = _norm(spec, w, "final_norm", h) if spec.final_norm else h
     if spec.has_head:
         head = w["token_embedding" if spec.tied_head else "head"]
-        final = gemm(out["final"], w["embedding_out"]) if spec.d_embedding else out["final"]
+        final = out["final"]
+        if spec.task_head.d_inner:
+            final = ACTIVATIONS[spec.task_head.activation](_linear(w, "task_head.dense", final))
+            final = _norm(spec, w, "task_head.norm", final)
+        elif spec.d_embedding:
+            final = gemm(final, w["embedding_out"])
         logits = gemm(final, head, w.get("head.bias")) * spec.logit_scale
         out["logits"] = softcap(logits, spec.logit_softcap)
     return out

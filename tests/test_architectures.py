@@ -101,6 +101,49 @@ def test_logits_are_those_of_the_reference(case: Case, tmp_path: Path) -> None:
         assert error.max() <= LIMIT
 
 
+BERTS = [case for case in CASES if case.config.get("is_decoder") and "decoder_layers" not in case.config]
+
+
+@pytest.mark.parametrize("case", BERTS, ids=lambda case: case.name)
+def test_an_encoders_head_before_a_decoders_words(case: Case, tmp_path: Path) -> None:
+    """That of the reference; in chunks of any size, of texts with padding in them too, to the bit."""
+    config, module = _parsed(case)
+    names = module.tensor_names(config)
+    model = load(plan_model(write(case, tmp_path), compute="float32")).model
+    weights = {our_names(name, names).names[0]: x for name, x in stored_tensors(case, config, module).items()}
+    ids = np.array(token_ids(), np.int32)
+    wanted = reference.forward(model.spec, weights, ids)["logits"]
+    logits = run(model, ids).logits()
+    assert (abs(logits - wanted).max(axis=1) / np.ptp(wanted, axis=1)).max() <= 1e-5
+    ids[[3, 9]] = case.config["pad_token_id"]
+    whole = run(model, ids).logits()
+    for chunk in (1, 5):
+        np.testing.assert_array_equal(run(model, ids, How(chunk=chunk, num_threads=2)).logits(), whole)
+
+
+@pytest.mark.parametrize(
+    "name, one, other",
+    [
+        ("BertLMHeadModel", "cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ("CamembertForCausalLM", "lm_head.decoder.bias", "lm_head.bias"),
+    ],
+)
+def test_the_bias_of_a_decoders_words_has_two_names(name: str, one: str, other: str, tmp_path: Path) -> None:
+    """Files hold either, as transformers writes them, or both, of which the map's own counts."""
+    case = next(case for case in CASES if case.architecture == name)
+    ids, answers = np.array(token_ids(), np.int32), []
+    changes: list[Callable[[Arrays], Arrays]] = [
+        dict,
+        lambda stored: {other if theirs == one else theirs: x for theirs, x in stored.items()},
+        lambda stored: stored | {other: np.zeros_like(stored[one])},
+    ]
+    for i, change in enumerate(changes):
+        plan = plan_model(write(case, tmp_path / str(i), change))
+        assert not plan.warnings
+        answers.append(run(load(plan).model, ids).logits())
+    assert answers[0].tobytes() == answers[1].tobytes() == answers[2].tobytes()
+
+
 def test_minicpm_scales_by_its_depth_and_widths(tmp_path: Path) -> None:
     """Its report (2024), table 7: embeddings 12, residuals 1.4 / sqrt(layers), logits base / width."""
     case = next(case for case in CASES if case.architecture.startswith("MiniCPM"))
@@ -113,6 +156,7 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
     others = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
     others |= {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
     others |= {"deberta-v2": "DebertaV2Model", "xlm-roberta": "XLMRobertaModel", "m2m_100": "M2M100For"}
+    others |= {kind: f"{kind.title()}Model" for kind in ("bert", "roberta", "camembert", "electra")}
     wanted = {case.config["model_type"]: case.architecture for case in CASES} | others
     for kind, name in wanted.items():
         config = with_architecture(Config({"model_type": kind}, "config.json"))
@@ -223,6 +267,10 @@ def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
         ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
         ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
+        ("BertLMHeadModel", {"is_decoder": False}, "is_decoder is not true, and a BertLMHeadModel"),
+        ("XLMRobertaForCausalLM", {"is_decoder": None}, "is_decoder is not true"),
+        ("ElectraForCausalLM", {"add_cross_attention": True}, "add_cross_attention"),
+        ("RobertaForCausalLM", {"architectures": ["RobertaForMaskedLM"]}, "is_decoder is true"),
         ("OPTForCausalLM", {"architectures": ["OPTModel"], "word_embed_proj_dim": 48}, "word_embed_proj"),
         ("MistralForCausalLM", {"architectures": ["MistralModel"], "is_causal": False}, "is_causal"),
     ],
@@ -345,7 +393,8 @@ def _parsed(case: Case) -> tuple[Config, Any]:
 ALIKE = [
     case
     for case in cases("transformers")
-    if not {"word_embed_proj_dim", "decoder_layers"} & case.config.keys()  # without words, both halves
+    # without words: refused, both halves, both sides
+    if not {"word_embed_proj_dim", "decoder_layers", "is_decoder"} & case.config.keys()
 ]
 
 

@@ -301,7 +301,7 @@ def test_a_long_text_costs_deberta_no_square_of_it(tmp_path):
     assert np.isfinite(text.hidden_states()).all()
 
 
-@pytest.mark.parametrize("name", ["BertLMHeadModel", "RobertaForCausalLM"])
+@pytest.mark.parametrize("name", ["MPNetForCausalLM", "DistilBertLMHeadModel"])
 def test_an_encoder_that_should_write_is_refused_with_what_it_can_be(tmp_path, name):
     case = CASES["BertModel"]
     folder = write_folder(

@@ -6,6 +6,7 @@ Catalogue row SMP-01.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import platform
 
 import numpy as np
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tuili
+from architecture_files import write
+from architecture_table import CASES
 from reference_formats import encode_float
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_llama
@@ -172,11 +175,14 @@ def with_large_head(model, seed: int = 7):
     return model
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+@pytest.fixture(scope="module", params=["untied", "tied", "BertLMHeadModel"])
 def llm(request, tmp_path_factory):
-    path = write_hf_folder(
-        with_large_head(tiny_llama(tied=request.param)), tmp_path_factory.mktemp("models") / "m"
-    )
+    path = tmp_path_factory.mktemp("models") / "m"
+    if request.param.startswith("Bert"):  # whose head has a map and a norm before its rows
+        case = next(case for case in CASES if case.architecture == request.param)
+        write(dataclasses.replace(case, config=case.config | {"vocab_size": N_VOCAB}), path)
+    else:
+        write_hf_folder(with_large_head(tiny_llama(tied=request.param == "tied")), path)
     with tuili.LLM(path, num_threads=2, kv_cache_bytes=1 << 20, max_model_len=64) as llm:
         yield llm
 

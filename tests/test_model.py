@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from reference_formats import BLOCKS, QUANTIZED_FORMATS
 from tiny_core import How, built, core_spec, encode, run, some_ids, tiny
 from tiny_variants import VARIANTS
 from tuili import _core
-from tuili.errors import InvalidParameterError
+from tuili.errors import InvalidParameterError, ModelFormatError
 
 DECODERS = ("llama", "gemma3")
 
@@ -211,6 +212,21 @@ def test_a_specs_errors_name_the_field_and_what_was_found(fields, error, text):
     with pytest.raises(error) as raised:
         _core.MoeSpec(**fields)
     assert str(raised.value) == text
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "said"),
+    [
+        ("llama", {"n_out": 2}, "a decoder has no task head"),
+        ("llama", {"n_out": 0, "d_inner": 48}, "task_head.d_inner is 48 without n_out"),
+        ("bert", {"n_out": 0, "d_inner": 64}, "only a decoder's head reads it"),
+    ],
+)
+def test_what_stands_before_a_decoders_head_fits_it(family, head, said):
+    model = tiny(family)
+    wrong = dataclasses.replace(model, spec=model.spec | {"task_head": _core.TaskHead(**head)})
+    with pytest.raises(ModelFormatError, match=said):
+        core_spec(wrong)
 
 
 def stubs_of_specs():

@@ -41,6 +41,11 @@ refused, since keys that are already cached would have to change. `LLM(…, max_
 original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors: those that are longer have
 transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
 
+BERT and its kin write where `is_decoder` is true: without it transformers lets their tokens see both sides,
+which is an error here, as is `add_cross_attention`. RoBERTa and its kin count positions from `pad_token_id`
++ 1 on, as transformers' `forward` does; its `generate` (5.24) hands them 0, 1, 2, …: its texts may differ.
+A padding token in a prompt has the padding's row, and those behind it the rows of their own places.
+
 Of models that also see images the decoder is read, and nothing else, with a warning that says so: Gemma3,
 Llava, LlavaNext, LlavaOnevision, VipLlava, Mistral3, InternVL, Idefics3 and SmolVLM with
 ForConditionalGeneration, where `model_type` of `text_config` is llama, mistral, qwen2, qwen3 or gemma3_text.
@@ -55,8 +60,7 @@ their range (`tests/test_encoders.py`). BERT and NomicBERT are read from GGUF fi
 takes the heads `…ForSequenceClassification`, `…ForTokenClassification` and `…ForQuestionAnswering`
 (`tests/compare_heads.py` compares all that transformers has, to 1e-5 of their range); tokens see both sides
 where `is_causal` is false or, in Gemma 3, `use_bidirectional_attention` is true. `GPT2DoubleHeadsModel` is
-read without its head for choices, `ElectraForPreTraining` as the encoder alone. Not there: BERT's kin as
-`…ForCausalLM`.
+read without its head for choices, `ElectraForPreTraining` as the encoder alone.
 
 | `architectures` of config.json | with |
 |---|---|

@@ -150,9 +150,13 @@ void check_shared(const ModelSpec& spec, size_t i) {
 void check_task_head(const ModelSpec& spec) {
   const TaskHead& head = spec.task_head;
   check_size("task_head.n_out", head.n_out, 0, kMaxVocab);
-  if (head.n_out == 0) return;
-  TUILI_CHECK_SPEC(spec.kind == ModelKind::encoder, "a decoder has no task head");
   check_size("task_head.d_inner", head.d_inner, 0, kMaxInner);
+  if (head.n_out == 0 && head.d_inner == 0) return;
+  TUILI_CHECK_SPEC(head.n_out > 0 || (spec.kind == ModelKind::decoder && spec.has_head &&
+                                      head.d_inner == spec.embedding_width()),
+                   "task_head.d_inner is ", head.d_inner,
+                   " without n_out; only a decoder's head reads it, of ", spec.embedding_width(), " numbers");
+  TUILI_CHECK_SPEC(head.n_out == 0 || spec.kind == ModelKind::encoder, "a decoder has no task head");
   TUILI_CHECK_SPEC(head.d_inner > 0 || !(head.tanh || head.activation || head.norm),
                    "task_head: an activation or norm without d_inner");
   TUILI_CHECK_SPEC(!(head.tanh && head.activation), "task_head: two activations");

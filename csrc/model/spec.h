@@ -146,6 +146,7 @@ struct LayerSpec {
 enum class HeadRows : uint8_t { all, first, last, mean };
 
 // A task's answer from final hidden states: out(norm(activation(dense(x)))), as far as the parts are there.
+// Without n_out they stand before a decoder's head (BERT as a decoder), which reads d_inner numbers.
 struct TaskHead {
   HeadRows rows = HeadRows::all;
   int64_t d_inner = 0;  // of dense; 0: neither dense nor activation nor norm
@@ -186,7 +187,7 @@ struct ModelSpec {
                                 // and norm, which have that width too (ALBERT)
   bool norm_projected = false;  // with project_last: the norm stands behind the map, which has no bias
                                 // (DeBERTa)
-  TaskHead task_head;           // of encoders
+  TaskHead task_head;           // of encoders; without n_out, what stands before a decoder's head
   std::vector<ModelSpec> encoder;  // of encoder-decoders, one: its hidden states are what all layers'
                                    // cross-attention sees; the rest is the decoder. An encoder with one is
                                    // such a decoder that reads whole texts, for a task head
@@ -194,6 +195,8 @@ struct ModelSpec {
   DistanceSpec distances;          // of encoders
   ConvolutionSpec convolution;     // of encoders
 
+  // Whether parts of a task head stand before the head.
+  bool has_inner_head() const { return task_head.d_inner > 0 && task_head.n_out == 0; }
   int64_t embedding_width() const { return d_embedding ? d_embedding : d_model; }
   int64_t position_width() const { return project_last ? d_embedding : d_model; }
   int64_t embedding_norm_width() const { return norm_projected ? d_model : position_width(); }

@@ -33,7 +33,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.gate = rows(d_ff);
   state.up = rows(d_ff);
   if (input != DType::f32) state.activated = rows(d_ff, input);
-  state.embedded = rows(spec.d_embedding);
+  state.embedded = rows(std::max(spec.d_embedding, spec.has_inner_head() ? spec.task_head.d_inner : 0));
   state.routed = RoutedState::take(carver, spec, max_tokens, device);
   state.latent = LatentState::take(carver, spec, max_tokens, device);
   state.distances = DistanceState::take(carver, spec, max_tokens, device);
@@ -408,9 +408,12 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
 
 ops::Activations Transformer::head_input(const ops::Context& context, const TensorView& x,
                                          State& state) const {
-  if (!spec_.d_embedding) return {x, state.room};
-  const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.d_embedding}, x.device);
-  linear(context, embedded, {x, state.room}, weights_.embedding_out);
+  if (!spec_.d_embedding && !spec_.has_inner_head()) return {x, state.room};
+  const TensorView embedded(state.embedded.data, DType::f32, {x.rows(), spec_.embedding_width()}, x.device);
+  if (spec_.has_inner_head())
+    inner_of_head(context, embedded, x, state);
+  else
+    linear(context, embedded, {x, state.room}, weights_.embedding_out);
   return {embedded, state.room};
 }
 
@@ -431,22 +434,26 @@ void Transformer::head(const ops::Context& context, const TensorView& logits, co
   if (spec_.logit_softcap > 0) ops::softcap(context, logits, spec_.logit_softcap);
 }
 
-void Transformer::task_head(const ops::Context& context, const TensorView& out, const TensorView& x,
-                            const TensorView& inner, State& state) const {
+// inner = norm(activation(dense(x))), as far as the task head has them
+void Transformer::inner_of_head(const ops::Context& context, const TensorView& inner, const TensorView& x,
+                                State& state) const {
   const TaskHead& spec = spec_.task_head;
   const TaskHeadWeights& w = weights_.task_head;
-  TUILI_CHECK(spec.n_out > 0, "this model has no task head");
-  if (spec.d_inner) {
-    linear(context, inner, {x, state.room}, w.dense);
-    if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
-    if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
-  }
-  if (spec.norm) {
-    const TensorView gain = vector_of(w.norm.gain, spec.d_inner, inner),
-                     bias = vector_of(w.norm.bias, spec.d_inner, inner);
-    ops::layer_norm(context, inner, inner, gain, bias, spec_.norm_eps);
-  }
-  linear(context, out, {spec.d_inner ? inner : x, state.room}, w.out);
+  linear(context, inner, {x, state.room}, w.dense);
+  if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
+  if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
+  if (!spec.norm) return;
+  const TensorView gain = vector_of(w.norm.gain, spec.d_inner, inner),
+                   bias = vector_of(w.norm.bias, spec.d_inner, inner);
+  ops::layer_norm(context, inner, inner, gain, bias, spec_.norm_eps);
+}
+
+void Transformer::task_head(const ops::Context& context, const TensorView& out, const TensorView& x,
+                            const TensorView& inner, State& state) const {
+  const bool has_inner = spec_.task_head.d_inner > 0;
+  TUILI_CHECK(spec_.task_head.n_out > 0, "this model has no task head");
+  if (has_inner) inner_of_head(context, inner, x, state);
+  linear(context, out, {has_inner ? inner : x, state.room}, weights_.task_head.out);
 }
 
 }  // namespace tuili

@@ -60,7 +60,7 @@ struct State {
   TensorView key, value;          // f32 [max_tokens, largest kv_size]
   TensorView gate, up;            // f32 [max_tokens, largest d_ff]
   TensorView activated;           // input [max_tokens, largest d_ff]; none where that is f32: in place
-  TensorView embedded;            // f32 [max_tokens, d_embedding]
+  TensorView embedded;            // f32 [max_tokens, d_embedding or what a decoder's head reads]
   RoutedState routed;             // of experts
   LatentState latent;
   DistanceState distances;
@@ -135,6 +135,8 @@ class Transformer {
   void attend_distances(const Step& step, int64_t i, const TensorView& out, const TensorView& q) const;
   ops::AttentionSpec attention_of(int64_t i) const;
   ops::Activations head_input(const ops::Context& context, const TensorView& x, State& state) const;
+  void inner_of_head(const ops::Context& context, const TensorView& inner, const TensorView& x,
+                     State& state) const;
   void qk_norm(const Step& step, const LayerSpec& spec, const TensorView& x, const float* gain,
                const std::vector<NormWeights>& heads) const;
   void gather_taps(const Step& step) const;

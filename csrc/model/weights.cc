@@ -160,7 +160,8 @@ void ModelBuilder::expect_embedding() {
   if (!spec.shares_embedding) expect_matrix("token_embedding", spec.n_vocab, e, weights.token_embedding);
   if (spec.d_embedding) {
     expect_linear("embedding_in", d, e, spec.project_last && !spec.norm_projected, weights.embedding_in);
-    if (spec.has_head) expect_matrix("embedding_out", e, d, weights.embedding_out.w);
+    if (spec.has_head && !spec.has_inner_head())
+      expect_matrix("embedding_out", e, d, weights.embedding_out.w);
   }
   if (spec.n_positions_learned)
     expect_floats("position_embedding", spec.n_positions_learned, width, false, weights.position_embedding);
@@ -196,7 +197,7 @@ void ModelBuilder::expect_part(const ModelSpec& spec, ModelWeights& weights, std
   if (spec.has_head && !spec.tied_head)
     expect_matrix("head", spec.n_vocab, spec.embedding_width(), weights.head.w);
   if (spec.head_bias) expect_floats("head.bias", 1, spec.n_vocab, true, weights.head.bias);
-  if (spec.task_head.n_out) expect_task_head();
+  if (spec.task_head.n_out || spec.has_inner_head()) expect_task_head();
 }
 
 void ModelBuilder::expect_task_head() {
@@ -210,6 +211,7 @@ void ModelBuilder::expect_task_head() {
     expect_floats("task_head.norm", 1, d_in, true, weights.norm.gain);
     expect_floats("task_head.norm.bias", 1, d_in, true, weights.norm.bias);
   }
+  if (!head.n_out) return;  // the model's own
   if (!head.tied) expect_matrix("task_head.out", head.n_out, d_in, weights.out.w);
   if (head.out_bias) expect_floats("task_head.out.bias", 1, head.n_out, true, weights.out.bias);
 }

@@ -136,7 +136,8 @@ class LayerSpec:
 
 @_spec
 class TaskHead:
-    """out(norm(activation(dense(x)))) of final hidden states; n_out 0: there is none."""
+    """out(norm(activation(dense(x)))) of final hidden states; n_out 0: there is none, or a decoder's
+    head in the place of out."""
 
     n_out: int
     rows: Literal["all", "first", "last", "mean"] = "all"

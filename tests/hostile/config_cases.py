@@ -193,7 +193,7 @@ def names() -> Iterator[Case]:
         for kind in ("gpt9", "", "../llama", 7, ..., "l" * 5000):
             files = config(architectures=value, model_type=kind)
             yield Case("CF-06", f"architectures {value} of {str(kind)[:9]}", files, F, "config_value")
-    for name in ("GPT9", "BertLMHeadModel", "../llama", "os", "llama", "", "%s", "A" * 10_000):
+    for name in ("GPT9", "MPNetForCausalLM", "../llama", "os", "llama", "", "%s", "A" * 10_000):
         yield Case("CF-06", f"'{name[:10]}'", config(architectures=[name]), U, "architecture")
     code = {"AutoModelForCausalLM": "evil--modeling.Evil"}
     yield Case("CF-06", "auto_map is ignored", config(auto_map=code), None)

@@ -38,6 +38,18 @@ def heads() -> Iterator[Case]:
     yield head("activation_fn", F, "config_value", sentence_transformers={"activation_fn": "os.system"})
 
 
+def writers() -> Iterator[Case]:
+    def writer(name: str, error: Any, code: str, **changes: Any) -> Case:
+        base = BERT | {"architectures": ["BertLMHeadModel"], "is_decoder": True}
+        return Case("CF-03", f"bert writer {name}", folder(config=base | changes), error, code)
+
+    yield writer("without its tensors", F, "tensor_missing")
+    yield writer("that sees both sides", U, "config_unsupported", is_decoder=False)
+    yield writer("of no kind", F, "config_type", is_decoder="yes")
+    yield writer("with a source", U, "config_unsupported", add_cross_attention=True)
+    yield writer("by another name", U, "architecture", architectures=["BertForCausalLM"])
+
+
 def settings() -> Iterator[Case]:
     def roberta(name: str, error: Any, code: str, **changes: Any) -> Case:
         base = BERT | {"architectures": ["RobertaModel"]}
@@ -107,4 +119,4 @@ def later() -> Iterator[Case]:
     yield of("spans", "NomicBertForQuestionAnswering", U, "architecture")
 
 
-CASES = [case for group in (heads, settings, later) for case in group()]
+CASES = [case for group in (heads, writers, settings, later) for case in group()]

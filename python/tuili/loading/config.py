@@ -89,12 +89,12 @@ _TASKS = (
 )
 _CHOICES = "ForMultipleChoice"
 _ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "Bert": ("bert", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")),
-    "Roberta": ("roberta", (_CHOICES,)),
-    "XLMRoberta": ("roberta", (_CHOICES,)),
-    "Camembert": ("roberta", (_CHOICES,)),
+    "Bert": ("bert", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction", "LMHeadModel")),
+    "Roberta": ("roberta", (_CHOICES, "ForCausalLM")),
+    "XLMRoberta": ("roberta", (_CHOICES, "ForCausalLM")),
+    "Camembert": ("roberta", (_CHOICES, "ForCausalLM")),
     "DistilBert": ("distilbert", (_CHOICES,)),
-    "Electra": ("electra", (_CHOICES, "ForPreTraining")),
+    "Electra": ("electra", (_CHOICES, "ForPreTraining", "ForCausalLM")),
     "Albert": ("albert", (_CHOICES, "ForPreTraining")),
     "MPNet": ("mpnet", (_CHOICES,)),
     "DebertaV2": ("deberta_v2", (_CHOICES,)),
@@ -316,8 +316,9 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
-    stem = re.sub(f"({'|'.join(_WORDS)})$", "", name)
-    if name not in table and stem != name and stem in _ENCODERS:
+    stem = re.sub(f"({'|'.join(WORDS)})$", "", name)
+    both = any(f"{stem}{words}" in table for words in WORDS)
+    if name not in table and stem != name and stem in _ENCODERS and not both:
         raise ModelUnsupportedError(
             f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(_TASKS)}",
             code="architecture",
@@ -334,7 +335,8 @@ def _supported(table: Mapping[str, str]) -> str:
     if table is not HF_ARCHITECTURES:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
-    decoders = [name for name in decoders if name not in _DECODERS_ALONE]
+    apart = (*_DECODERS_ALONE, *_ENCODERS, "BertLMHeadModel")
+    decoders = [name for name in decoders if name not in apart]
     heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
     both = [name.removesuffix("ForConditionalGeneration") for name in HF_SEQ2SEQ]
     return (
@@ -342,7 +344,7 @@ def _supported(table: Mapping[str, str]) -> str:
     )
 
 
-_WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
+WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 _PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
 _TEXT_ALONE = {"Gemma3": "Gemma3Text"}  # those whose plain model_type also sees images
 
@@ -372,7 +374,7 @@ def as_embedder(config: Config) -> Config:
     names = config.values.get("architectures")
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
         name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
-        stems = [name.removesuffix(words) for words in _WORDS if name.endswith(words)]
+        stems = [name.removesuffix(words) for words in WORDS if name.endswith(words)]
         if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
             name = f"{stems[0]}Model"
         config.values = {**config.values, "architectures": [name]}
@@ -388,7 +390,7 @@ def _headed(name: str) -> str | None:
         return CLASSES[name]
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
-            for words in _WORDS if stem not in _DECODERS_ALONE else ():
+            for words in WORDS if stem not in _DECODERS_ALONE else ():
                 if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
                     return f"{stem}{words}"
     return None
@@ -420,7 +422,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)
     elif headed is not None:
         module = decoder_heads.HeadedDecoder(module, headed)
-    elif names[0].endswith(_WORDS):
+    elif names[0].endswith(WORDS):
         for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
             if config.flag(key, usual) is not usual:
                 raise ModelUnsupportedError(

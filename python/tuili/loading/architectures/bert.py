@@ -11,7 +11,7 @@ from tuili.loading.architectures.encoders import (
     post_norm_encoder,
     post_norm_layer,
     prefixed,
-    refuse_flags,
+    writes,
 )
 from tuili.loading.architectures.encoders_from_gguf import embedding_from_gguf as embedding_from_gguf
 from tuili.loading.architectures.encoders_from_gguf import encoder_config
@@ -79,12 +79,12 @@ def spec(config: Config) -> ModelSpec:
     """BertModel and its heads (config.json of any transformers version)."""
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
-    refuse_flags(config, "is_decoder", "add_cross_attention")
+    causal = writes(config)
     act = activation(config)
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, act)] * size.n_layers,
+        [post_norm_layer(size, act, causal=causal)] * size.n_layers,
         act,
         n_positions_learned=size.max_positions,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),

@@ -12,8 +12,8 @@ from tuili.loading.architectures.encoders import (
     post_norm_encoder,
     post_norm_layer,
     prefixed,
-    refuse_flags,
     with_biases,
+    writes,
 )
 from tuili.loading.config import MAX_MODEL, Config
 from tuili.loading.files import shown
@@ -46,7 +46,7 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(config)
     width = config.integer("embedding_size", 1, MAX_MODEL, 128)
     config.choice("position_embedding_type", ("absolute",), "absolute")
-    refuse_flags(config, "is_decoder", "add_cross_attention")
+    causal = writes(config)
     if config.head == "choices":
         for key, usual in _SUMMARY.items():
             if (value := config.values.get(key, usual)) != usual:  # null, too, which leaves a step out
@@ -56,7 +56,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, activation(config))] * size.n_layers,
+        [post_norm_layer(size, activation(config), causal=causal)] * size.n_layers,
         "gelu",
         sequence="gelu",
         words_width=width,

@@ -9,7 +9,7 @@ from tuili._core import LayerSpec, ModelSpec, TaskHead
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import Sizes
 from tuili.loading.architectures import activation as named_activation
-from tuili.loading.config import Config
+from tuili.loading.config import WORDS, Config
 from tuili.loading.heads import n_outputs
 
 BERT_WORDS = {
@@ -31,14 +31,37 @@ def refuse_flags(config: Config, *keys: str) -> None:
             raise ModelUnsupportedError(f"{config.what}: {key} is true", code="config_unsupported")
 
 
+def writes(config: Config) -> bool:
+    """Whether the class is a decoder's, whose tokens see those before them alone.
+
+    raises  ModelUnsupportedError if is_decoder says something else, or it also reads an encoder's states
+    """
+    refuse_flags(config, "add_cross_attention")
+    if not _is_writer(config):
+        refuse_flags(config, "is_decoder")
+        return False
+    if not config.flag("is_decoder", False):
+        raise ModelUnsupportedError(
+            f"{config.what}: is_decoder is not true, and a {config.values['architectures'][0]} whose tokens "
+            "see both sides writes nothing",
+            code="config_unsupported",
+        )
+    return True
+
+
+def _is_writer(config: Config) -> bool:
+    return str((config.values.get("architectures") or [""])[0]).endswith(WORDS)
+
+
 def post_norm_layer(
     size: Sizes,
     act: Any,
     weights_of: int = -1,
     position_bias: int = -1,
     attention_scale: float | None = None,
+    causal: bool = False,
 ) -> LayerSpec:
-    """BERT's layer: a norm after each half, biases everywhere, nothing hidden from attention."""
+    """BERT's layer: a norm after each half, biases everywhere."""
     return LayerSpec(
         n_heads=size.n_heads,
         n_kv_heads=size.n_heads,
@@ -47,7 +70,7 @@ def post_norm_layer(
         norm_placement="post",
         activation=act,
         gated=False,
-        causal=False,
+        causal=causal,
         attention_scale=size.head_dim**-0.5 if attention_scale is None else attention_scale,
         qkv_bias=True,
         output_bias=True,
@@ -70,12 +93,13 @@ def post_norm_encoder(
 ) -> ModelSpec:
     """BERT and its kin: normed embeddings, layers that end in a norm, and their heads. `sequence` is the
     activation of the head for sequences, `act` of the one for words, `words_width` the latter's width where
-    it is not the model's."""
+    it is not the model's. A decoder, by the name of its class, has the one for words."""
+    words = words_head(config, words_width or size.d_model, act)
     shapes: dict[str, Mapping[str, Any]] = {
         "sequence": {"rows": "first", "d_inner": size.d_model, "activation": sequence},
         "tokens": {},
         "spans": {},
-        "words": words_head(config, words_width or size.d_model, act),
+        "words": words,
     }
     usual: dict[str, Any] = {
         "kind": "encoder",
@@ -88,8 +112,12 @@ def post_norm_encoder(
         "norm_eps": config.number("layer_norm_eps", 1e-16, 1.0, usual_eps),
         "final_norm": False,
         "has_head": False,
-        "task_head": task_head(config, shapes),
     }
+    if _is_writer(config):
+        usual |= {"kind": "decoder", "has_head": True, "head_bias": True, "tied_head": words.pop("tied")}
+        usual["task_head"] = TaskHead(n_out=0, **words)
+    else:
+        usual["task_head"] = task_head(config, shapes)
     return ModelSpec(**(usual | settings))
 
 
@@ -130,6 +158,12 @@ def prefixed(names: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def head_names(config: Config, names: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Their name -> ours of the head's tensors. names: per kind, their modules -> "dense", "norm", "out"."""
+    """Their name -> ours of the head's tensors. names: per kind, their modules -> "dense", "norm", "out",
+    which is a decoder's head."""
+    if config.head is None and _is_writer(config):
+        words = names.get("words", {}).items()
+        return with_biases(
+            (theirs, "head" if ours == "out" else f"task_head.{ours}") for theirs, ours in words
+        )
     parts = names.get(_alike(config.head or "", names), {})
     return with_biases((theirs, f"task_head.{ours}") for theirs, ours in parts.items())

@@ -11,7 +11,7 @@ from tuili.loading.architectures.encoders import (
     post_norm_encoder,
     post_norm_layer,
     prefixed,
-    refuse_flags,
+    writes,
 )
 from tuili.loading.config import Config
 
@@ -37,14 +37,14 @@ def spec(config: Config) -> ModelSpec:
     """RobertaModel and its heads; the head for words has the exact GELU whatever the layers have."""
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
-    refuse_flags(config, "is_decoder", "add_cross_attention")
+    causal = writes(config)
     offset = config.integer("pad_token_id", 0, size.n_vocab - 1, 1) + 1
     if size.max_positions <= offset:
         raise config.wrong("max_position_embeddings", f"more than pad_token_id + 1 = {offset}")
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, activation(config))] * size.n_layers,
+        [post_norm_layer(size, activation(config), causal=causal)] * size.n_layers,
         "gelu",
         max_positions=size.max_positions - offset,
         n_positions_learned=size.max_positions,
