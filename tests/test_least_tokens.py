@@ -26,7 +26,7 @@ from tiny_models import tiny_llama
 from tiny_tokenizers import full_byte_level, of_document, of_gguf
 from tuili.errors import PromptTooLongError
 from tuili.least_tokens import BYTES, LeastTokens
-from tuili.server.lengths import PART_CHARS, Lengths
+from tuili.server.lengths import MAX_PART_CHARS, PART_CHARS, Lengths
 from tuili.tokenization import Tokenizer, clean_text
 
 # What normalizers drop, shorten or join, what pre-tokenizers remove, what stands for much, and what does not.
@@ -197,6 +197,20 @@ def test_a_word_that_is_one_unknown_token_fits_over_http_too(tmp_path: Path) -> 
     text = "b" * (PART_CHARS + 98) + " a" * 90
     assert len(tokenizer.encode(text, add_special=False)) == 91
     Lengths(tokenizer, 100).check(text)
+
+
+def test_a_text_without_white_space_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one call makes is freed in another that lets no other thread run."""
+    tokenizer, given = full_byte_level(), list[str]()
+
+    def encode(text: str, **_: object) -> list[int]:
+        given.append(text)
+        return [0]
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    text = "aé" * MAX_PART_CHARS
+    Lengths(tokenizer, len(text)).check(text)
+    assert "".join(given) == text and max(map(len, given)) <= MAX_PART_CHARS
 
 
 @pytest.fixture(scope="module")
