@@ -127,8 +127,8 @@ def plan_capacity(
 ) -> Capacity:
     """Decide the cache of a decoder, or an encoder-decoder's.
 
-    kv_cache_bytes  None: what max_num_seqs full texts need, but at most a quarter of the memory that is
-                    available, of a device nine tenths; at least one full text
+    kv_cache_bytes  None: what max_num_seqs full texts need, and a block more each, but at most a quarter of
+                    the memory that is available, of a device nine tenths; at least one full text
     max_model_len   None: what the model was trained for, or less if the cache cannot hold that
     step_tokens     that a step computes of one text at most
     raises          InvalidParameterError for contradictions, ModelLimitError (memory) if one text does not

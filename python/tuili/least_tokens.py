@@ -62,6 +62,7 @@ class LeastTokens:
         made = _Vocabulary(backend.inner if isinstance(backend, NumberedBackend) else backend)
         self._weights, self._joins = made.weights(), made.joins_by_itself
         self._words, self._n_inside = made.word_characters(self._weights), made.n_inside
+        self._apart = self._weights > 0 if self._joins else made.firm() | (self._weights > 0)
 
     def of(self, text: str, enough: int) -> int:
         """At most so many tokens as `text` has; the rest is not looked at when it is more than `enough`."""
@@ -73,7 +74,7 @@ class LeastTokens:
             codes = np.frombuffer(part, "<u4")
             weights, words = self._weights[codes], self._words[codes]
             if not self._joins:
-                alone = np.concatenate(([False], (codes < _MARKS) | (weights > 0), [False]))
+                alone = np.concatenate(([False], self._apart[codes], [False]))
                 alone = alone[:-2] & alone[2:]
                 weights, words = weights * alone, words & alone
             weight += float(weights.sum(dtype=np.float64))
@@ -96,12 +97,13 @@ class _Vocabulary:
         self._backend, self._model = backend, backend.model
         self._normalizers, self._cutters = _parts("normalizer", backend), _parts("pre_tokenizer", backend)
         self._kind = type(self._model).__name__
-        names = {name for name, _ in (*self._normalizers, *self._cutters)}
+        names = [name for name, _ in (*self._normalizers, *self._cutters)]
         self._of_bytes = "ByteLevel" in names
-        self.joins_by_itself = not names & {*_MAPPING}
+        self.joins_by_itself = not {*names} & {*_MAPPING}
         self._added = _added(backend)
         self._replaced, self._known = _replaced(self._normalizers)
         self._known &= all(name in (*_PLAIN, *_MAPPING) for name, _ in self._normalizers)
+        self._known &= names.count("ByteLevel") < 2  # bytes of bytes
         self._known &= all(_keeps_letters(name, step) for name, step in self._cutters)
         self._tokens = [*call(backend.get_vocab, False)] if self._known and self._merges() else []
         self.n_inside = max((len(_BETWEEN_WORDS.findall(text)) for text in self._written()), default=0)
@@ -147,9 +149,7 @@ class _Vocabulary:
         for token in sorted(self._tokens, key=len):
             longest.update(dict.fromkeys(token, len(token)))
         for texts in self._added:
-            units = [
-                "".join(BYTES[byte] for byte in text.encode()) if self._of_bytes else text for text in texts
-            ]
+            units = [*texts, *map(_in_bytes, texts)] if self._of_bytes else texts
             n = max(map(len, units))
             for unit in set().union(*units):
                 longest[unit] = max(longest.get(unit, 1), n)
@@ -158,13 +158,35 @@ class _Vocabulary:
     def _alone(self) -> set[str]:
         """Characters that are never a part of an unknown token, nor dropped."""
         if self._tokens:
-            return {token for token in self._tokens if len(token) == 1}
-        cuts = {name for name, _ in self._cutters}
-        if self._kind != "WordPiece" or "BertPreTokenizer" not in cuts:
+            found = {token for token in self._tokens if len(token) == 1}
+            # A text may spell the unknown token, and unknown ones become one. Where a special token of one
+            # character is ordinary text, something else stands for it (see Tokenizer._encode_inert).
+            single = [text for texts in self._added for text in texts if len(text) == 1]
+            return found.difference(self._unknown(found), single)
+        if self._kind != "WordPiece" or all(name != "BertPreTokenizer" for name, _ in self._cutters):
             return set()
         found = {chr(code) for code in range(0x21, 0x7F) if not chr(code).isalnum()}  # each is a word
-        if any(step.get("handle_chinese_chars") for _, step in self._normalizers):
+        chinese = any(step.get("handle_chinese_chars") for _, step in self._normalizers)
+        if chinese and self._cuts_words("中中"):
             found |= {chr(code) for code in range(0x4E00, 0xA000)}
+        return found
+
+    def _unknown(self, known: set[str]) -> str:
+        """The text of the token that a Unigram model makes of characters that it does not know."""
+        if self._kind != "Unigram":
+            return ""
+        other = next(chr(code) for code in range(0x10FFFF, 0, -1) if chr(code) not in known)
+        tokens = call(self._model.tokenize, other)
+        return self._model.id_to_token(tokens[0].id) or "" if len(tokens) == 1 else ""
+
+    def firm(self) -> NDArray[np.bool_]:
+        """Which code points before the first mark are not dropped, so that none joins what is around them."""
+        found = np.zeros(_N_CODE_POINTS, np.bool_)
+        found[:_MARKS] = [
+            re.fullmatch(r"x[^\u0300-\U0010ffff].*x", self._normalized(f"x{chr(code)}x"), re.DOTALL)
+            is not None
+            for code in range(_MARKS)
+        ]
         return found
 
     def _mapped(self) -> Iterable[tuple[int, str]]:
@@ -181,14 +203,27 @@ class _Vocabulary:
         if not self._known or not self._keeps_spaces():
             return found
         letters = [code for code in range(0x80) if chr(code).isalnum() and chr(code) not in self._replaced]
-        found[letters] = weights[letters] > 0
-        if self._kind in ("WordPiece", "WordLevel") and any(name in _CUTS_WORDS for name, _ in self._cutters):
+        found[letters] = [weights[code] > 0 and _is_letter(self._normalized(chr(code))) for code in letters]
+        if self._kind in ("WordPiece", "WordLevel") and self._cuts_words("a 1"):
             found[letters] = [self._normalized(chr(code)).strip() != "" for code in letters]
         return found
 
+    def _cuts_words(self, words: str) -> bool:
+        """Whether the pre-tokenizers cut where a space is, and see it as one."""
+        names = {name for name, _ in self._cutters}
+        cut = bool(names & {*_CUTS_WORDS}) and not names & {"Metaspace", "ByteLevel"}
+        return cut and " " in self._normalized(words).strip()
+
     def _keeps_spaces(self) -> bool:
         others = any(step.get("replacement", "▁") != "▁" for _, step in self._cutters)
-        return not others and re.search(rf"a{_SPACE}1", self._normalized("xa 1x")) is not None
+        found = re.search(rf"a({_SPACE})1", self._normalized("xa 1x"))
+        if others or found is None:
+            return False
+        if self._kind != "BPE" or self._model.unk_token:
+            return True
+        cut = any(name == "Metaspace" for name, _ in self._cutters)
+        space = "Ġ" if self._of_bytes else "▁" if cut else found[1]
+        return space in self._tokens  # otherwise it is dropped, and the words around it may become one token
 
     def _normalized(self, text: str) -> str:
         normalizer = self._backend.normalizer
@@ -196,6 +231,16 @@ class _Vocabulary:
 
 
 BYTES = {byte: character for character, byte in BYTE_OF.items()}
+
+
+def _in_bytes(text: str) -> str:
+    return "".join(BYTES[byte] for byte in text.encode())
+
+
+def _is_letter(text: str) -> bool:
+    """Whether _BETWEEN_WORDS sees it as a part of a word."""
+    letter = text.replace("▁", " ").strip()
+    return len(letter) == 1 and letter.isascii() and letter.isalnum()
 
 
 def _parts(kind: str, backend: Tokenizer) -> list[tuple[str, Mapping[str, Any]]]:
@@ -212,12 +257,15 @@ def _added(backend: Tokenizer) -> list[tuple[str, ...]]:
 
 
 def _replaced(normalizers: list[tuple[str, Mapping[str, Any]]]) -> tuple[set[str], bool]:
-    """The characters that Replace takes away, and whether these are all."""
-    characters, known = set(), True
+    """The characters that Replace takes away, and whether these are all, as they stand in a text."""
+    characters, known, before = set[str](), True, set[str]()
     for name, step in normalizers:
         if name == "Replace":
-            characters |= {*step["pattern"].get("String", "")} - {" ", "▁"}
+            taken = {*step["pattern"].get("String", "")} - {" ", "▁"}
             known &= step["pattern"].get("Regex", SPACES) in _OF_SPACES
+            known &= not taken or not before & {"ByteLevel", *_MAPPING}
+            characters |= taken
+        before.add(name)
     return characters, known
 
 

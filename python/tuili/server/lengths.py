@@ -16,6 +16,7 @@ from tuili.tokenization import Tokenizer
 MAX_BYTES_PER_TOKEN = 256  # of a text; one that has more bytes than so many of all tokens is not tokenized
 SHORT_BYTES = 16 << 10  # are encoded at once
 PART_CHARS = 16 << 10
+MAX_PART_CHARS = 256 << 10
 _SPACE = re.compile(r"\s")
 MARGIN = 1.25  # a text that is cut into parts has more tokens than in one piece, though never by so much
 
@@ -61,10 +62,11 @@ class Lengths:
 
 def _parts(text: str) -> Iterator[str]:
     """`text` in parts that end before white space: one unknown token may stand for a word, however long it
-    is, and half of it be many."""
+    is, and half of it be many. Where there is none for long, as in Chinese, a part ends all the same: so few
+    do that MARGIN allows for it."""
     at = 0
     while at < len(text):
         found = _SPACE.search(text, at + PART_CHARS)
-        end = len(text) if found is None else found.start()
+        end = min(len(text) if found is None else found.start(), at + MAX_PART_CHARS)
         yield text[at:end]
         at = end
