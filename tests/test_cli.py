@@ -136,6 +136,19 @@ def test_embed_prints_vectors(run, bert, monkeypatch):
     assert code == 0 and np.array(json.loads(out)["embeddings"]).shape == (2, 64)
 
 
+def test_embed_takes_words_before_texts_and_a_width(run, bert):
+    def vectors(*arguments):
+        code, out, _ = run("embed", bert, "--threads", 1, "--json", *arguments)
+        assert code == 0
+        return np.array(json.loads(out)["embeddings"])
+
+    whole = vectors("the cat sat")
+    assert np.array_equal(vectors("cat sat", "--prompt", "the "), whole)
+    assert np.array_equal(vectors("the cat sat", "--dimensions", 5), whole[:, :5])
+    code, _, err = run("embed", bert, "--threads", 1, "--prompt-name", "query", "cat")
+    assert code == 1 and "prompt_name" in err
+
+
 def test_info_tells_what_was_chosen(run, llama):
     code, out, _ = run("info", llama, "--json", *SMALL)
     facts = json.loads(out)

@@ -27,6 +27,20 @@ def test_embeddings_are_those_of_the_library(embedder, vector_server, form):
     assert answer.usage.prompt_tokens == sum(len(embedder.tokenizer.encode(text)) for text in texts)
 
 
+def test_dimensions_are_the_first_numbers_of_length_1(embedder, vector_server):
+    texts = ["a cat", "the house in the river"]
+    own = embedder.embed(texts)
+    for n in (1, 7, own.shape[1]):
+        answer = vector_server.ask("/v1/embeddings", {"input": texts, "dimensions": n})
+        vectors = np.array([item["embedding"] for item in answer.json()["data"]], np.float32)
+        wanted = embedder.embed(texts, normalize=True, truncate_dim=n) if n < own.shape[1] else own
+        assert np.array_equal(vectors, wanted)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    for wrong in (0, own.shape[1] + 1, "7", 1.5, True):
+        answer = vector_server.ask("/v1/embeddings", {"input": texts, "dimensions": wrong})
+        assert (answer.status, answer.json()["error"]["param"]) == (400, "dimensions")
+
+
 @pytest.mark.parametrize("form", ["hex", "", [], {}, False, 1])
 def test_a_form_of_vectors_that_is_none_is_400(vector_server, form):
     answer = vector_server.ask("/v1/embeddings", {"input": "a", "encoding_format": form})

@@ -135,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--truncate", action="store_true", help="cut texts that are too long instead of failing"
     )
+    embed.add_argument("--prompt", metavar="TEXT", help="words that stand before each text")
+    embed.add_argument("--prompt-name", metavar="NAME", help="one of the model's own prompts instead")
+    embed.add_argument("--dimensions", type=int, metavar="N", help="keep the first N numbers of each vector")
     task_commands.add_commands(commands, _command, _open, _print_json)
     word_commands.add_arguments(
         _command(commands, "similar", _similar, "print the words nearest to others, by their vectors")
@@ -360,7 +363,14 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
 def _embed(options: argparse.Namespace) -> int:
     texts = options.texts or standard_input.lines()
     with _open(options) as llm:
-        vectors = llm.embed(texts, truncation=options.truncate, progress=_bar("embedding"))
+        vectors = llm.embed(
+            texts,
+            truncation=options.truncate,
+            prompt=options.prompt,
+            prompt_name=options.prompt_name,
+            truncate_dim=options.dimensions,
+            progress=_bar("embedding"),
+        )
     if options.json:
         _print_json(
             {"model": options.model, "n_dimensions": vectors.shape[1], "embeddings": vectors.tolist()}

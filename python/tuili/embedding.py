@@ -271,6 +271,12 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return unit
 
 
+def shortened(vectors: np.ndarray, width: int, normalize: bool) -> np.ndarray:
+    """The first `width` numbers of each, made of length 1 again with `normalize`."""
+    short = np.ascontiguousarray(vectors[:, :width])
+    return _core.ops.l2_normalize(short) if normalize else short
+
+
 def prompt_of(known: Mapping[str, Any], name: object, own: object = None) -> str:
     """The words that stand before a text; "" for none.
 

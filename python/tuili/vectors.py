@@ -84,9 +84,7 @@ class Vectors:
             vectors = _core.ops.l2_normalize(vectors)
         if truncate_dim is not None:
             width = integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
-            vectors = np.ascontiguousarray(vectors[:, :width])
-            if normalize:
-                vectors = _core.ops.l2_normalize(vectors)
+            vectors = embedding.shortened(vectors, width, bool(normalize))
         vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 

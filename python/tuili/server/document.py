@@ -229,6 +229,7 @@ def _other_posts(model: str) -> Schema:
         "model": _name(model),
         "input": {"anyOf": [_TEXT, _DOCUMENTS]},
         "encoding_format": {"enum": ["float", "base64"]},
+        "dimensions": _integer(1, 1 << 20),
         "truncate_prompt_tokens": _CUT,
         **_USERS,
     }
