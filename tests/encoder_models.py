@@ -219,6 +219,33 @@ def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     roberta = BASE | {"type_vocab_size": 1, "pad_token_id": 3}
     yield with_padding(case("roberta", "RobertaModel", roberta, "padding"))
     yield with_padding(case("mpnet", "MPNetModel", mpnet, "padding"))
+    yield from _kin_cases(heads)
+
+
+def _kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
+    """BERT and RoBERTa with other names, norms or one more table."""
+    roberta = BASE | {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    tasks = {"use_task_id": True, "task_type_vocab_size": 3}
+    for model_type, stem, settings, more in (
+        ("ernie", "Ernie", BASE | tasks, {"use_task_id": False}),
+        ("megatron-bert", "MegatronBert", BASE, {}),
+        ("data2vec-text", "Data2VecText", roberta, {"pad_token_id": 3}),
+        ("roberta-prelayernorm", "RobertaPreLayerNorm", roberta, {"pad_token_id": 3}),
+    ):
+        for head in ("Model", *heads, "ForMultipleChoice"):
+            yield case(model_type, stem + head, settings)
+        other = settings | OTHER | {"tie_word_embeddings": False, "hidden_act": "gelu_new"} | more
+        yield case(model_type, f"{stem}ForMaskedLM", other, "other")
+        yield case(model_type, f"{stem}ForSequenceClassification", other, "other")
+    for stem in ("Ernie", "MegatronBert"):
+        model_type, settings = ("ernie", BASE | tasks) if stem == "Ernie" else ("megatron-bert", BASE)
+        yield case(model_type, f"{stem}ForPreTraining", settings)
+        yield case(model_type, f"{stem}ForNextSentencePrediction", settings)
+    for model_type, stem in (
+        ("data2vec-text", "Data2VecText"),
+        ("roberta-prelayernorm", "RobertaPreLayerNorm"),
+    ):
+        yield with_padding(case(model_type, f"{stem}Model", roberta | {"pad_token_id": 3}, "padding"))
 
 
 def _choices_cases(modern: dict[str, Any], mpnet: dict[str, Any]) -> Iterator[Case]:

@@ -59,17 +59,16 @@ def words(dense: str, norm_name: str, out: str, c: dict[str, Any], width: int, b
             yield f"{out}.bias", (c["vocab_size"],)
 
 
-def bert(c: dict[str, Any]) -> Shapes:
+def bert(c: dict[str, Any], prefix: str = "bert.", body: Callable[..., Shapes] = bert_body) -> Shapes:
     d, (name,) = c["hidden_size"], c["architectures"]
-    before = "" if name == "BertModel" else "bert."
-    for theirs, shape in bert_body(c):
+    before = "" if name.endswith("Model") else prefix
+    for theirs, shape in body(c):
         yield before + theirs, shape
-    pooled = ("BertModel", "BertForSequenceClassification", "BertForPreTraining")
-    if name in pooled or name.endswith(PAIRS):
+    if name.endswith(("Model", "ForSequenceClassification", "ForPreTraining", *PAIRS)):
         yield from linear(f"{before}pooler.dense", d, d)
-    if name in ("BertForPreTraining", "BertForNextSentencePrediction"):
+    if name.endswith(("ForPreTraining", "ForNextSentencePrediction")):
         yield from linear("cls.seq_relationship", 2, d)
-    if name in ("BertForPreTraining", "BertForMaskedLM"):
+    if name.endswith(("ForPreTraining", "ForMaskedLM")):
         at = "cls.predictions"
         yield from words(
             f"{at}.transform.dense", f"{at}.transform.LayerNorm", f"{at}.decoder", c, d, f"{at}.bias"
@@ -77,10 +76,45 @@ def bert(c: dict[str, Any]) -> Shapes:
     yield from labels(c)
 
 
-def roberta(c: dict[str, Any]) -> Shapes:
+def ernie(c: dict[str, Any]) -> Shapes:
+    def body(c: dict[str, Any]) -> Shapes:
+        yield from bert_body(c)
+        if c["use_task_id"]:
+            yield from table("embeddings.task_type_embeddings", c["task_type_vocab_size"], c["hidden_size"])
+
+    return bert(c, "ernie.", body)
+
+
+def megatron(c: dict[str, Any]) -> Shapes:
+    def body(c: dict[str, Any]) -> Shapes:
+        yield from ((name, shape) for name, shape in bert_body(c) if "LayerNorm" not in name)
+        for i in range(c["num_hidden_layers"]):
+            yield from norm(f"encoder.layer.{i}.attention.ln", c["hidden_size"])
+            yield from norm(f"encoder.layer.{i}.ln", c["hidden_size"])
+        yield from norm("encoder.ln", c["hidden_size"])
+
+    return bert(c, "bert.", body)
+
+
+def roberta_pre_norm(c: dict[str, Any]) -> Shapes:
+    def body(c: dict[str, Any]) -> Shapes:
+        yield from ((name, shape) for name, shape in bert_body(c) if "output.LayerNorm" not in name)
+        for i in range(c["num_hidden_layers"]):
+            yield from norm(f"encoder.layer.{i}.attention.LayerNorm", c["hidden_size"])
+            yield from norm(f"encoder.layer.{i}.intermediate.LayerNorm", c["hidden_size"])
+        yield from norm("LayerNorm", c["hidden_size"])
+
+    return roberta(c, "roberta_prelayernorm.", body)
+
+
+def data2vec(c: dict[str, Any]) -> Shapes:
+    return roberta(c, "data2vec_text.")
+
+
+def roberta(c: dict[str, Any], prefix: str = "roberta.", body: Callable[..., Shapes] = bert_body) -> Shapes:
     d, (name,) = c["hidden_size"], c["architectures"]
-    before = "" if name.endswith("Model") else "roberta."
-    for theirs, shape in bert_body(c):
+    before = "" if name.endswith("Model") else prefix
+    for theirs, shape in body(c):
         yield before + theirs, shape
     if name.endswith(("Model", *PAIRS)):
         yield from linear(f"{before}pooler.dense", d, d)
@@ -357,6 +391,10 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "roberta": roberta,
     "xlm-roberta": roberta,
     "camembert": roberta,
+    "data2vec-text": data2vec,
+    "roberta-prelayernorm": roberta_pre_norm,
+    "ernie": ernie,
+    "megatron-bert": megatron,
     "distilbert": distilbert,
     "electra": electra,
     "albert": albert,

@@ -162,6 +162,8 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
         take_language_part(checkpoint)
     with checkpoint:
         prequantized.replace_tensors(checkpoint, config, folder, inside)
+        if hasattr(module, "derive"):
+            module.derive(checkpoint, config)
         if ranking is not None and ranking.words:
             word_scores.add_score(checkpoint, module, config, ranking.words)
     generation = read_config(folder, "generation_config.json", inside=inside)

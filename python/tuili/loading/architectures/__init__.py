@@ -8,6 +8,8 @@ Each file has
     constants(config)                         regular expressions of tensors of ours that folders do not hold
                                               -> their value (optional)
     UNTIES                                    False: a head in the files is used, whatever they say (optional)
+    derive(checkpoint, config)                puts tensors in the place of those that they are made of
+                                              (optional)
     fold(name, values) -> values              what a Hugging Face norm needs before it is ours (optional)
 and, where GGUF files of it exist (from_gguf.py),
     config_from_gguf(metadata, checkpoint)    the same settings under the same names

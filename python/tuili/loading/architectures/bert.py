@@ -55,7 +55,7 @@ def _old(name: str) -> str:
 
 
 BODY_NAMES = _NAMES | {_old(theirs): ours for theirs, ours in _NAMES.items()}
-_HEADS = {
+HEADS = {
     "sequence": {"bert.pooler.dense": "dense", "classifier": "out"},
     "next": {"bert.pooler.dense": "dense", "cls.seq_relationship": "out"},
     "tokens": {"classifier": "out"},
@@ -71,7 +71,7 @@ GGUF_IGNORED_TENSORS = (r"cls\..*",)
 
 def tensor_names(config: Config) -> dict[str, str]:
     """Their names -> ours, with those of the head that the configuration has."""
-    head = head_names(config, _HEADS)
+    head = head_names(config, HEADS)
     return prefixed(BODY_NAMES, "bert.") | head | {_old(theirs): ours for theirs, ours in head.items()}
 
 

@@ -113,7 +113,10 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "UMT5Encoder": _MT5,
     **{
         stem: {"max_position_embeddings": 512}
-        for stem in ("Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "Albert", "MPNet", "DebertaV2")
+        for stem in (
+            *("Bert", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
+            *("Roberta", "XLMRoberta", "Camembert", "Data2VecText", "RobertaPreLayerNorm"),
+        )
     },
     "ModernBert": {"max_position_embeddings": 8192},
     "EuroBert": {"max_position_embeddings": 8192},

@@ -80,6 +80,24 @@ def post_norm_layer(
     )
 
 
+def pre_norm_layer(size: Sizes, act: Any, causal: bool = False) -> LayerSpec:
+    """The same with a norm before each half."""
+    return LayerSpec(
+        n_heads=size.n_heads,
+        n_kv_heads=size.n_kv_heads,
+        head_dim=size.head_dim,
+        d_ff=size.d_ff,
+        norm_placement="pre",
+        activation=act,
+        gated=False,
+        causal=causal,
+        attention_scale=size.head_dim**-0.5,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+    )
+
+
 def post_norm_encoder(
     config: Config,
     size: Sizes,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tuili._core import ModelSpec
+from collections.abc import Callable
+from typing import Any
+
+from tuili._core import LayerSpec, ModelSpec
 from tuili.loading.architectures import sizes
 from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
@@ -15,7 +18,7 @@ from tuili.loading.architectures.encoders import (
 )
 from tuili.loading.config import Config
 
-_HEADS = {
+HEADS = {
     "sequence": {"classifier.dense": "dense", "classifier.out_proj": "out"},
     "choices": {"roberta.pooler.dense": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
@@ -30,11 +33,16 @@ IGNORED_TENSORS = (
 
 def tensor_names(config: Config) -> dict[str, str]:
     """Their names -> ours, with those of the head that the configuration has."""
-    return prefixed(BODY_NAMES, "roberta.") | head_names(config, _HEADS)
+    return prefixed(BODY_NAMES, "roberta.") | head_names(config, HEADS)
 
 
 def spec(config: Config) -> ModelSpec:
-    """RobertaModel and its heads; the head for words has the exact GELU whatever the layers have."""
+    """RobertaModel and its heads."""
+    return offset_encoder(config, post_norm_layer)
+
+
+def offset_encoder(config: Config, layer: Callable[..., LayerSpec], **settings: Any) -> ModelSpec:
+    """What RoBERTa and its kin share; the head for words has the exact GELU whatever the layers have."""
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
     causal = writes(config)
@@ -44,11 +52,12 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, activation(config), causal=causal)] * size.n_layers,
+        [layer(size, activation(config), causal=causal)] * size.n_layers,
         "gelu",
         max_positions=size.max_positions - offset,
         n_positions_learned=size.max_positions,
         position_offset=offset,
         padding_id=offset - 1,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),
+        **settings,
     )
