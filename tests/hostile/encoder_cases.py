@@ -119,4 +119,20 @@ def later() -> Iterator[Case]:
     yield of("spans", "NomicBertForQuestionAnswering", U, "architecture")
 
 
-CASES = [case for group in (heads, writers, settings, later) for case in group()]
+def tables_of_tasks() -> Iterator[Case]:
+    """ERNIE's, which is added to that of token types."""
+    tasks, types = (f"ernie.embeddings.{kind}_type_embeddings.weight" for kind in ("task", "token"))
+    config = BERT | {"architectures": ["ErnieModel"], "use_task_id": True}
+
+    def of(name: str, error: Any, code: str, shapes: dict[str, list[int]], dtype: str = "F32") -> Case:
+        header = st_header(shapes)
+        for entry in header.values():
+            entry["dtype"] = dtype
+        return Case("CF-03", f"ernie {name}", folder(st_file(header), config), error, code)
+
+    yield of("without a table of tasks", F, "tensor_missing", {types: [2, 32]})
+    yield of("tasks of another width", F, "tensor_shape", {types: [2, 32], tasks: [3, 16]})
+    yield of("tasks as integers", U, "tensor_dtype", {types: [2, 32], tasks: [3, 32]}, "I32")
+
+
+CASES = [case for group in (heads, writers, settings, later, tables_of_tasks) for case in group()]
