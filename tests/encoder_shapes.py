@@ -85,24 +85,23 @@ def ernie(c: dict[str, Any]) -> Shapes:
     return bert(c, "ernie.", body)
 
 
-def megatron(c: dict[str, Any]) -> Shapes:
-    def body(c: dict[str, Any]) -> Shapes:
-        yield from ((name, shape) for name, shape in bert_body(c) if "LayerNorm" not in name)
-        for i in range(c["num_hidden_layers"]):
-            yield from norm(f"encoder.layer.{i}.attention.ln", c["hidden_size"])
-            yield from norm(f"encoder.layer.{i}.ln", c["hidden_size"])
-        yield from norm("encoder.ln", c["hidden_size"])
+def pre_norm_body(c: dict[str, Any], dropped: str, norms: tuple[str, str], last: str) -> Shapes:
+    """BERT's with each layer's `norms` and a last one in place of those that are called `dropped`."""
+    yield from ((name, shape) for name, shape in bert_body(c) if dropped not in name)
+    for i in range(c["num_hidden_layers"]):
+        for name in norms:
+            yield from norm(f"encoder.layer.{i}.{name}", c["hidden_size"])
+    yield from norm(last, c["hidden_size"])
 
-    return bert(c, "bert.", body)
+
+def megatron(c: dict[str, Any]) -> Shapes:
+    return bert(c, "bert.", lambda c: pre_norm_body(c, "LayerNorm", ("attention.ln", "ln"), "encoder.ln"))
 
 
 def roberta_pre_norm(c: dict[str, Any]) -> Shapes:
     def body(c: dict[str, Any]) -> Shapes:
-        yield from ((name, shape) for name, shape in bert_body(c) if "output.LayerNorm" not in name)
-        for i in range(c["num_hidden_layers"]):
-            yield from norm(f"encoder.layer.{i}.attention.LayerNorm", c["hidden_size"])
-            yield from norm(f"encoder.layer.{i}.intermediate.LayerNorm", c["hidden_size"])
-        yield from norm("LayerNorm", c["hidden_size"])
+        norms = ("attention.LayerNorm", "intermediate.LayerNorm")
+        return pre_norm_body(c, "output.LayerNorm", norms, "LayerNorm")
 
     return roberta(c, "roberta_prelayernorm.", body)
 

@@ -6,9 +6,9 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    post_norm_layer,
     prefixed,
     with_biases,
 )
@@ -80,7 +80,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, act, owner) for owner in owners],
+        [bert_layer(size, act, owner) for owner in owners],
         act,
         words_width=width,
         d_embedding=width,

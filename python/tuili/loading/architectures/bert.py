@@ -7,9 +7,9 @@ from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     BERT_WORDS,
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    post_norm_layer,
     prefixed,
     writes,
 )
@@ -84,7 +84,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, act, causal=causal)] * size.n_layers,
+        [bert_layer(size, act, causal=causal)] * size.n_layers,
         act,
         n_positions_learned=size.max_positions,
         n_token_types=config.integer("type_vocab_size", 1, 1024, 2),

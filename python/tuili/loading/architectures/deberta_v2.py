@@ -11,7 +11,7 @@ from tuili.loading.architectures.deberta_distances import distances_of, named_ki
 from tuili.loading.architectures.deberta_v2_names import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.deberta_v2_names import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.deberta_v2_names import tensor_names as tensor_names
-from tuili.loading.architectures.encoders import activation, post_norm_encoder, post_norm_layer
+from tuili.loading.architectures.encoders import activation, bert_layer, post_norm_encoder
 from tuili.loading.config import MAX_MODEL, Config
 
 
@@ -32,7 +32,7 @@ def spec(config: Config) -> ModelSpec:
             raise config.wrong("embedding_size", f"hidden_size = {size.d_model}, for the head for words")
     act = activation(config)
     n_scores = 1 + len(named_kinds(config))  # also where there is no table
-    layer = post_norm_layer(size, act, attention_scale=(size.head_dim * n_scores) ** -0.5)
+    layer = bert_layer(size, act, attention_scale=(size.head_dim * n_scores) ** -0.5)
     more: dict[str, Any] = {"distances": distances} if (distances := distances_of(config)) else {}
     if n_taps:
         more["convolution"] = ConvolutionSpec(n_taps=n_taps, activation=_or_tanh(config, "conv_act", "tanh"))

@@ -6,9 +6,9 @@ from tuili._core import ModelSpec
 from tuili.loading.architectures import Sizes
 from tuili.loading.architectures.encoders import (
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    post_norm_layer,
     prefixed,
     with_biases,
 )
@@ -77,7 +77,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, act)] * size.n_layers,
+        [bert_layer(size, act)] * size.n_layers,
         act,
         sequence="relu",
         n_positions_learned=size.max_positions,

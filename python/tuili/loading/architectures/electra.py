@@ -8,9 +8,9 @@ from tuili.loading.architectures import sizes
 from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    post_norm_layer,
     prefixed,
     with_biases,
     writes,
@@ -56,7 +56,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [post_norm_layer(size, activation(config), causal=causal)] * size.n_layers,
+        [bert_layer(size, activation(config), causal=causal)] * size.n_layers,
         "gelu",
         sequence="gelu",
         words_width=width,

@@ -7,9 +7,9 @@ from tuili.loading.architectures import bert, sizes
 from tuili.loading.architectures.bert import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    pre_norm_layer,
     prefixed,
     with_biases,
     writes,
@@ -39,7 +39,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [pre_norm_layer(size, act)] * size.n_layers,
+        [bert_layer(size, act, norm_placement="pre")] * size.n_layers,
         act,
         embedding_norm=False,
         final_norm=True,

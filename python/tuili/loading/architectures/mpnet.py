@@ -6,9 +6,9 @@ from tuili._core import LayerSpec, ModelSpec
 from tuili.loading.architectures import sizes
 from tuili.loading.architectures.encoders import (
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    post_norm_layer,
     prefixed,
     with_biases,
 )
@@ -64,7 +64,7 @@ def spec(config: Config) -> ModelSpec:
         raise config.wrong("max_position_embeddings", f"more than {_OFFSET}")
     n_positions = size.max_positions - _OFFSET
     bias = relative(size.n_heads, n_positions, _BUCKETS, _FARTHEST, both_sides=True, n_rows=n_buckets)
-    layer: LayerSpec = post_norm_layer(size, activation(config), position_bias=0)
+    layer: LayerSpec = bert_layer(size, activation(config), position_bias=0)
     return post_norm_encoder(
         config,
         size,

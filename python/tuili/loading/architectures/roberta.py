@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from tuili._core import LayerSpec, ModelSpec
+from tuili._core import ModelSpec
 from tuili.loading.architectures import sizes
 from tuili.loading.architectures.bert import BODY_NAMES
 from tuili.loading.architectures.encoders import (
     activation,
+    bert_layer,
     head_names,
     post_norm_encoder,
-    post_norm_layer,
     prefixed,
     writes,
 )
@@ -38,10 +37,10 @@ def tensor_names(config: Config) -> dict[str, str]:
 
 def spec(config: Config) -> ModelSpec:
     """RobertaModel and its heads."""
-    return offset_encoder(config, post_norm_layer)
+    return offset_encoder(config, "post")
 
 
-def offset_encoder(config: Config, layer: Callable[..., LayerSpec], **settings: Any) -> ModelSpec:
+def offset_encoder(config: Config, norm_placement: Literal["post", "pre"], **settings: Any) -> ModelSpec:
     """What RoBERTa and its kin share; the head for words has the exact GELU whatever the layers have."""
     size = sizes(config)
     config.choice("position_embedding_type", ("absolute",), "absolute")
@@ -52,7 +51,7 @@ def offset_encoder(config: Config, layer: Callable[..., LayerSpec], **settings: 
     return post_norm_encoder(
         config,
         size,
-        [layer(size, activation(config), causal=causal)] * size.n_layers,
+        [bert_layer(size, activation(config), causal=causal, norm_placement=norm_placement)] * size.n_layers,
         "gelu",
         max_positions=size.max_positions - offset,
         n_positions_learned=size.max_positions,

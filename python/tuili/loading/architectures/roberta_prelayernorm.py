@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures.bert import BODY_NAMES
-from tuili.loading.architectures.encoders import head_names, pre_norm_layer, prefixed, with_biases
+from tuili.loading.architectures.encoders import head_names, prefixed, with_biases
 from tuili.loading.architectures.roberta import HEADS, offset_encoder
 from tuili.loading.architectures.roberta import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.config import Config
@@ -32,4 +32,4 @@ def tensor_names(config: Config) -> dict[str, str]:
 
 def spec(config: Config) -> ModelSpec:
     """RobertaPreLayerNormModel and its heads."""
-    return offset_encoder(config, pre_norm_layer, final_norm=True)
+    return offset_encoder(config, "pre", final_norm=True)
