@@ -50,9 +50,12 @@ _UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
 _TIED: dict[str, Any] = {"tie_word_embeddings": True}
 _SIX_HEADS: dict[str, Any] = {"n_layer": 2, "n_head": 6, "num_attention_heads": 6}
 _SIX_HEADS |= {"hidden_size": 96, "tie_word_embeddings": False}
+_BARE: dict[str, Any] = {"enable_bias": False, "layer_norm_elementwise_affine": False, **_UNTIED}
+_BARE |= {"activation_function": "gelu"}
 _BERT: dict[str, Any] = {"is_decoder": True, "type_vocab_size": 3}
 _BERT |= {"leave_out": r"^(embeddings|encoder)|gamma$|beta$"}
 _WIDE: dict[str, Any] = {"embedding_size": 64, **_UNTIED}
+_TURNED: dict[str, Any] = {"embedding_size": 24, "rotary_value": True, **_UNTIED}
 _OFFSET: dict[str, Any] = {**_BERT, "pad_token_id": 3, "layer_norm_eps": 1e-5}
 
 
@@ -399,12 +402,7 @@ CASES = [
         {"ffn_dim": 96},
         plain={},
         norms_after_narrow_embedding={"do_layer_norm_before": False, "word_embed_proj_dim": 48},
-        untied_no_biases_no_weights_in_norms={
-            "enable_bias": False,
-            "layer_norm_elementwise_affine": False,
-            "tie_word_embeddings": False,
-            "activation_function": "gelu",
-        },
+        untied_no_biases_no_weights_in_norms=_BARE,
         no_final_norm={"_remove_final_layer_norm": True},
     ),
     *_cases(
@@ -448,6 +446,7 @@ CASES = [
     *_cases("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
     *_cases("CamembertForCausalLM", "camembert", _OFFSET, plain={}, untied=_UNTIED),
     *_cases("ElectraForCausalLM", "electra", _BERT, narrow={"embedding_size": 24}, wide_untied=_WIDE),
+    *_cases("RoFormerForCausalLM", "roformer", _BERT, plain={}, narrow_with_turned_values=_TURNED),
     *_cases("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *_cases("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *_cases("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),
@@ -563,13 +562,7 @@ CASES = [
             "n_shared_experts": 2,
             "rope_interleave": False,
             "tie_word_embeddings": True,
-            "rope_scaling": {
-                "type": "yarn",
-                "factor": 4.0,
-                "mscale": 1.0,
-                "mscale_all_dim": 1.0,
-                **_ORIGINAL,
-            },
+            "rope_scaling": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
         },
     ),
     *_cases(

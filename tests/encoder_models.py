@@ -220,6 +220,7 @@ def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     yield with_padding(case("roberta", "RobertaModel", roberta, "padding"))
     yield with_padding(case("mpnet", "MPNetModel", mpnet, "padding"))
     yield from _kin_cases(heads)
+    yield from _roformer_cases(heads)
 
 
 def _kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
@@ -246,6 +247,21 @@ def _kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
         ("roberta-prelayernorm", "RobertaPreLayerNorm"),
     ):
         yield with_padding(case(model_type, f"{stem}Model", roberta | {"pad_token_id": 3}, "padding"))
+
+
+def _roformer_cases(heads: tuple[str, ...]) -> Iterator[Case]:
+    """Turned heads: the embedding narrow, values turned too, and each way to sum up a choice."""
+    for head in ("Model", *heads, "ForMultipleChoice"):
+        yield case("roformer", f"RoFormer{head}", BASE | {"embedding_size": 24})
+    other = OTHER | {"rotary_value": True, "hidden_act": "gelu_new", "tie_word_embeddings": False}
+    for head in ("Model", "ForMaskedLM", "ForSequenceClassification"):
+        yield case("roformer", f"RoFormer{head}", other, "other")
+    mapped = {"summary_type": "mean", "summary_use_proj": True, "summary_activation": "tanh"}
+    yield case("roformer", "RoFormerForMultipleChoice", other | mapped, "mean")
+    far = other | {"max_position_embeddings": 220}
+    yield dataclasses.replace(
+        case("roformer", "RoFormerModel", far, "far"), ids=ids_for("far", 210), types=None
+    )
 
 
 def _choices_cases(modern: dict[str, Any], mpnet: dict[str, Any]) -> Iterator[Case]:

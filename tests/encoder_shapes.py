@@ -144,6 +144,25 @@ def electra(c: dict[str, Any]) -> Shapes:
     yield from labels(c)
 
 
+def roformer(c: dict[str, Any]) -> Shapes:
+    d, width, (name,) = c["hidden_size"], c.get("embedding_size", c["hidden_size"]), c["architectures"]
+    before, at = "" if name == "RoFormerModel" else "roformer.", "cls.predictions"
+    for theirs, shape in bert_body(c, width):
+        if "position" not in theirs:
+            yield before + theirs, shape
+    if name == "RoFormerForSequenceClassification":
+        yield from linear("classifier.dense", d, d)
+        yield from linear("classifier.out_proj", len(c["id2label"]), d)
+        return
+    if c.get("summary_use_proj"):
+        yield from linear("sequence_summary.summary", d, d)
+    if name == "RoFormerForMaskedLM":
+        yield from words(
+            f"{at}.transform.dense", f"{at}.transform.LayerNorm", f"{at}.decoder", c, width, f"{at}.bias"
+        )
+    yield from labels(c)
+
+
 def albert(c: dict[str, Any]) -> Shapes:
     d, f, width, (name,) = c["hidden_size"], c["intermediate_size"], c["embedding_size"], c["architectures"]
     before = "" if name == "AlbertModel" else "albert."
@@ -396,6 +415,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "megatron-bert": megatron,
     "distilbert": distilbert,
     "electra": electra,
+    "roformer": roformer,
     "albert": albert,
     "llama": llama,
     "eurobert": llama,

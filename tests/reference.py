@@ -220,6 +220,7 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         table = spec.ropes[layer.rope]
         cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)
         q, k = rope(q, cos, sin, table.interleaved), rope(k, cos, sin, table.interleaved)
+        v = rope(v, cos, sin, table.interleaved) if layer.rope_values else v
     bias = None
     if layer.position_bias >= 0:
         bias = position_bias(spec.position_biases[layer.position_bias], n, n)

@@ -156,6 +156,7 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
     others = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
     others |= {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
     others |= {"deberta-v2": "DebertaV2Model", "xlm-roberta": "XLMRobertaModel", "m2m_100": "M2M100For"}
+    others |= {"roformer": "RoFormerModel"}
     others |= {kind: f"{kind.title()}Model" for kind in ("bert", "roberta", "camembert", "electra")}
     wanted = {case.config["model_type"]: case.architecture for case in CASES} | others
     for kind, name in wanted.items():

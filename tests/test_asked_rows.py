@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_vectors_of_one_row_are_those_of_all_rows(encoders, name, pooling):
         assert vectors.tobytes() == b"".join(s.hidden_states()[-1][0].tobytes() for s in sequences)
 
 
-HEADS = [name for name in encoder_models.CASES if "For" in name and not name.endswith("other")]
+HEADS = [name for name in encoder_models.CASES if re.search("For[A-Z]", name) and not name.endswith("other")]
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,10 @@ import reference
 import slow_tokenizers
 import tuili
 from encoder_models import CASES, CHOICES, QUESTION, Case, tensors, write_folder
+from tiny_files import _write_safetensors, bert_vocabulary
+from tiny_models import Weight
 from tuili import _core
-from tuili.loading.architectures import deberta_v2
+from tuili.loading.architectures import deberta_v2, roformer
 from tuili.loading.config import Config
 from tuili.loading.distances import buckets
 from tuili.loading.layout import our_names
@@ -75,7 +79,7 @@ def test_an_encoder_equals_transformers(loaded, name):
     assert error(one.hidden_states()[-1], golden["hidden"]) <= 1e-5
 
 
-HEADS = [name for name in CASES if "For" in name and not name.endswith("other")]
+HEADS = [name for name in CASES if re.search("For[A-Z]", name) and not name.endswith("other")]
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -117,11 +121,19 @@ def test_whether_a_sentence_is_the_next_is_a_label_of_pairs(tmp_path):
         assert follows != other and abs(sum(other.values()) - 1) < 1e-9
 
 
-@pytest.mark.parametrize("key, value", [("summary_type", "mean"), ("summary_activation", None)])
-def test_a_summary_that_is_not_done_is_an_error(tmp_path, key, value):
-    case = CASES["ElectraForMultipleChoice"]
+@pytest.mark.parametrize(
+    "stem, key, value",
+    [
+        ("Electra", "summary_type", "mean"),
+        ("Electra", "summary_activation", None),
+        ("RoFormer", "summary_type", "attn"),
+        ("RoFormer", "summary_activation", "tanh"),
+    ],
+)
+def test_a_summary_that_is_not_done_is_an_error(tmp_path, stem, key, value):
+    case = CASES[f"{stem}ForMultipleChoice"]
     folder = write_folder(Case(case.name, case.config | {key: value}, case.ids), tmp_path)
-    with pytest.raises(tuili.ModelUnsupportedError, match=f"{key} is {value}"):
+    with pytest.raises(tuili.ModelUnsupportedError, match=f"{key} is '?{value}"):
         plan_model(folder)
 
 
@@ -259,6 +271,67 @@ def test_a_deberta_that_cannot_be_says_which_setting(tmp_path, settings, error, 
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(error, match=message):
         plan_model(folder)
+
+
+def test_a_value_that_turns_is_that_of_the_reference(loaded):
+    case = CASES["RoFormerModel-other"]
+    names = roformer.tensor_names(Config(dict(case.config), ""))
+    weights = {our_names(theirs, names).names[0]: values for theirs, values in tensors(case).items()}
+    model = loaded(case).model
+    assert model.spec.layers[0].rope_values
+    wanted = reference.forward(model.spec, weights, np.array(case.ids), np.array(case.types))
+    one = sequence(case)
+    _core.Runner(model, num_threads=1).encode([one], "mean", False)
+    for i, got in enumerate(one.hidden_states()):
+        assert abs(got - wanted[f"hidden.{i}"]).max() <= 1e-5 * np.ptp(wanted[f"hidden.{i}"])
+
+
+def _with_table(case: Case, folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Path:
+    """The case's folder with the table of positions that transformers writes, changed."""
+    n, d = case.config["max_position_embeddings"], 12
+    angles = np.arange(n)[:, None] / 10000 ** (np.arange(0, d, 2) / d)
+    table = change(np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32))
+    stored = tensors(case) | {"encoder.embed_positions.weight": np.ascontiguousarray(table)}
+    write_folder(case, folder)
+    _write_safetensors(
+        folder / "model.safetensors",
+        {
+            name: Weight("f32", x.shape, x.reshape(x.shape[0], -1).view(np.uint8))
+            for name, x in stored.items()
+        },
+    )
+    return folder
+
+
+def test_roformers_table_of_positions_is_the_one_that_is_computed(tmp_path):
+    """Files hold it, rounded to what they are stored as."""
+    case = CASES["RoFormerModel"]
+    for i, fine in enumerate((lambda x: x, lambda x: x.astype(np.float16).astype(np.float32))):
+        assert not plan_model(_with_table(case, tmp_path / f"fine {i}", fine)).warnings
+    wrong = (lambda x: x[:-1], lambda x: x[:, ::-1], lambda x: 1.1 * x, lambda x: x * np.nan)
+    for i, change in enumerate(wrong):
+        with pytest.raises(tuili.ModelUnsupportedError, match="not the sines and cosines of 40 positions"):
+            plan_model(_with_table(case, tmp_path / f"wrong {i}", change))
+
+
+def test_roformers_words_need_jieba_unless_there_is_a_tokenizer_json(tmp_path):
+    folder = write_folder(CASES["RoFormerModel"], tmp_path)
+    assert not plan_model(folder).warnings
+    settings = folder / "tokenizer_config.json"
+    named = json.loads(settings.read_text()) | {"tokenizer_class": "RoFormerTokenizerFast"}
+    settings.write_text(json.dumps(named))
+    (warning,) = plan_model(folder).warnings
+    assert "RoFormerTokenizer has jieba" in warning
+    with tuili.LLM(folder, packed_cache=False) as llm:
+        ids = llm.tokenizer.encode("the cat")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(bert_vocabulary()))
+    with pytest.raises(tuili.ModelUnsupportedError, match=r"jieba.*a tokenizer\.json.*Bert") as error:
+        plan_model(folder)
+    assert error.value.code == "tokenizer_class"
+    settings.write_text(json.dumps(named | {"tokenizer_class": "BertTokenizer"}))
+    with tuili.LLM(folder, packed_cache=False) as llm:
+        assert llm.tokenizer.encode("the cat") == ids
 
 
 @pytest.mark.parametrize("name, eos", [("ModernBertModel", 50282), ("EuroBertModel", 128001)])

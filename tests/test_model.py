@@ -229,6 +229,13 @@ def test_what_stands_before_a_decoders_head_fits_it(family, head, said):
         core_spec(wrong)
 
 
+def test_values_turn_as_keys_do_or_not_at_all():
+    model = tiny("bert")
+    layers = [layer | {"rope": -1, "rope_values": True} for layer in model.spec["layers"]]
+    with pytest.raises(ModelFormatError, match=r"layers\[0\]\.rope_values needs a rope"):
+        core_spec(dataclasses.replace(model, spec=model.spec | {"layers": layers}))
+
+
 def stubs_of_specs():
     tree = ast.parse((Path(_core.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
     classes = [part for part in tree.body if isinstance(part, ast.ClassDef)]

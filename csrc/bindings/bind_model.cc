@@ -116,6 +116,7 @@ void bind_layer_spec(py::module_& module) {
       .field("qk_norm", &LayerSpec::qk_norm, kQkNorms)
       .field("qkv_clip", &LayerSpec::qkv_clip)
       .field("rope", &LayerSpec::rope)
+      .field("rope_values", &LayerSpec::rope_values)
       .field("position_bias", &LayerSpec::position_bias)
       .field("causal", &LayerSpec::causal)
       .field("sliding_window", &LayerSpec::sliding_window)

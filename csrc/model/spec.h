@@ -121,6 +121,7 @@ struct LayerSpec {
   QkNorm qk_norm = QkNorm::none;
   float qkv_clip = 0;          // q, k and v are clamped to ±this, before the norms; 0: not
   int64_t rope = -1;           // index into ModelSpec::ropes; -1: no rotation
+  bool rope_values = false;    // values turn as keys do   (RoFormer)
   int64_t position_bias = -1;  // index into ModelSpec::position_biases
   bool causal = true;
   int64_t sliding_window = 0;  // key j is seen by query i iff |i - j| < window; 0: none

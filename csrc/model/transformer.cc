@@ -165,12 +165,13 @@ void Transformer::apply_rope(const Step& step, int64_t rope, const TensorView& x
   ops::rope(step.context, x, step.cos(rope), step.sin(rope), n_heads, spec_.ropes[rope].interleaved);
 }
 
-// RoPE of q and k; k and v go to the layer's pages.
+// RoPE of q and k, of v where it turns, too; k and v go to the layer's pages.
 void Transformer::rope_and_kv_write(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
                                     const TensorView& v) const {
   const LayerSpec& spec = spec_.layers[i];
   const ops::Context& context = step.context;
   const int32_t* const slots = step.batch.areas[step.kv[i].area].slots.data();
+  if (spec.rope_values && step.makes_keys()) apply_rope(step, spec.rope, v, spec.n_kv_heads);
   if (spec.rope >= 0) {
     if (step.part == Part::whole) {
       const bool interleaved = spec_.ropes[spec.rope].interleaved;

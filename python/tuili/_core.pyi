@@ -119,6 +119,7 @@ class LayerSpec:
     qk_norm: QkNorm = "none"
     qkv_clip: float = 0.0
     rope: int = -1
+    rope_values: bool = False
     position_bias: int = -1
     causal: bool = True
     sliding_window: int = 0

@@ -135,4 +135,26 @@ def tables_of_tasks() -> Iterator[Case]:
     yield of("tasks as integers", U, "tensor_dtype", {types: [2, 32], tasks: [3, 32]}, "I32")
 
 
-CASES = [case for group in (heads, writers, settings, later, tables_of_tasks) for case in group()]
+def turned() -> Iterator[Case]:
+    """RoFormer, and its table of positions."""
+    config = BERT | {"architectures": ["RoFormerModel"], "num_attention_heads": 2}
+
+    def of(name: str, error: Any, code: str, shape: list[int] | None = None, **changes: Any) -> Case:
+        header = st_header({"roformer.encoder.embed_positions.weight": shape or [16, 16]})
+        return Case("CF-03", f"roformer {name}", folder(st_file(header), config | changes), error, code)
+
+    yield of("odd heads", U, "config_unsupported", hidden_size=6, max_position_embeddings=16)
+    yield of("positions of zeros", U, "config_unsupported", max_position_embeddings=16)
+    yield of("positions of another width", U, "config_unsupported", [16, 8], max_position_embeddings=16)
+    yield of("positions of a vector", U, "config_unsupported", [256], max_position_embeddings=16)
+    yield of("2^24 positions", U, "config_unsupported", max_position_embeddings=1 << 24)
+    choices = {"architectures": ["RoFormerForMultipleChoice"]}
+    for name, error, code, changes in (
+        ("values by a word", F, "config_type", {"rotary_value": "yes"}),
+        ("no embedding", F, "config_value", {"embedding_size": 0}),
+        ("activation of no map", U, "config_unsupported", choices | {"summary_activation": "tanh"}),
+    ):
+        yield Case("CF-03", f"roformer {name}", folder(config=config | changes), error, code)
+
+
+CASES = [case for group in (heads, writers, settings, later, tables_of_tasks, turned) for case in group()]

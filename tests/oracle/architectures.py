@@ -17,7 +17,7 @@ import numpy as np
 from architecture_files import token_ids, write
 from architecture_table import CASES, COLUMNS
 
-_SINUSOIDS = "decoder.embed_positions"
+_SINUSOIDS = ".embed_positions"
 PATH = Path(__file__).parent.parent / "goldens" / "architectures.npz"
 
 

@@ -97,6 +97,7 @@ _ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "RobertaPreLayerNorm": ("roberta_prelayernorm", (_CHOICES,)),
     "Ernie": ("ernie_encoder", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")),
     "MegatronBert": ("megatron_bert", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")),
+    "RoFormer": ("roformer", (_CHOICES, "ForCausalLM")),
     "DistilBert": ("distilbert", (_CHOICES,)),
     "Electra": ("electra", (_CHOICES, "ForPreTraining", "ForCausalLM")),
     "Albert": ("albert", (_CHOICES, "ForPreTraining")),

@@ -168,7 +168,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
             word_scores.add_score(checkpoint, module, config, ranking.words)
     generation = read_config(folder, "generation_config.json", inside=inside)
     seq2seq, begins = architecture in HF_SEQ2SEQ, getattr(module, "BEGINS_TEXTS", False)
-    tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")))
+    tokenizer = _tokenizer_files(folder, inside, str(config.values.get("model_type")), checkpoint.warnings)
     n_vocab = config.integer("vocab_size", 1, MAX_VOCAB)
     if seq2seq:  # Marian may write another vocabulary than it reads
         n_vocab = config.integer("decoder_vocab_size", 1, MAX_VOCAB, n_vocab)
@@ -248,7 +248,9 @@ def _refuse_pickles_only(folder: str) -> None:
         )
 
 
-def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> TokenizerFiles:
+def _tokenizer_files(
+    folder: str, inside: str | None, model_type: str, warnings: list[str] | None = None
+) -> TokenizerFiles:
     settings = {
         name: read_config(folder, name, inside=inside)
         for name in ("tokenizer_config.json", "special_tokens_map.json")
@@ -259,10 +261,12 @@ def _tokenizer_files(folder: str, inside: str | None, model_type: str) -> Tokeni
         path = os.path.join(folder, name)
         return read_file(path, MAX_TOKENIZER_BYTES, inside=inside) if os.path.lexists(path) else None
 
-    data = read("tokenizer.json")
+    data, named = read("tokenizer.json"), config.get("tokenizer_class")
     if (name := tokenizer_documents.class_of(config, model_type)) is not None:
         config["tokenizer_class"] = name
     if data is not None:
+        if name == tokenizer_documents.JIEBA and named is not None and warnings is not None:
+            warnings.append(f"tokenizer.json cuts texts, where transformers' {name} has jieba cut words")
         older = read("added_tokens.json")
         return TokenizerFiles(
             data, config, special, added_tokens=older and parse_json(older, "added_tokens.json")

@@ -35,6 +35,8 @@ from tuili.loading.tokenizer_parts import (
 )
 from tuili.loading.translation_tokenizers import FAIRSEQ
 
+JIEBA = "RoFormerTokenizer"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -77,7 +79,7 @@ def document(
     if name not in _KINDS:
         raise ModelUnsupportedError(
             f"there is no tokenizer.json, and the tokenizer's class is {shown(name or model_type)}; without "
-            f"it these are supported: {', '.join(_KINDS)}",
+            f"it these are supported: {', '.join(kind for kind in _KINDS if kind != JIEBA)}",
             code="tokenizer_class",
         )
     make, usual, more = _KINDS[name]
@@ -264,6 +266,15 @@ def _word_piece(parts: Parts, read: Read) -> Parts:
     return parts
 
 
+def _jieba(parts: Parts, read: Read) -> Parts:
+    raise ModelUnsupportedError(
+        f"there is no tokenizer.json, and {JIEBA} cuts words with jieba, which is not here; give the folder "
+        "a tokenizer.json or, if its words are single characters, name BertTokenizer as tokenizer_class in "
+        "tokenizer_config.json",
+        code="tokenizer_class",
+    )
+
+
 # ---- vocab.json and merges.txt
 
 
@@ -405,6 +416,7 @@ _KINDS: dict[str, tuple[Callable[[Parts, Read], Parts], Mapping[str, str], Json]
     "BertTokenizer": (_word_piece, _BERT_TOKENS, _BERT_ENDS),
     "DistilBertTokenizer": (_word_piece, _BERT_TOKENS, _BERT_ENDS),
     "ElectraTokenizer": (_word_piece, _BERT_TOKENS, _BERT_ENDS),
+    JIEBA: (_jieba, _BERT_TOKENS, {}),
     "MPNetTokenizer": (_word_piece, _ROBERTA_TOKENS | {"unk": "[UNK]"}, _FAIRSEQ_ENDS),
     "RobertaTokenizer": (_roberta, _ROBERTA_TOKENS, {"lstrip_mask": True}),
     "BartTokenizer": (_roberta, _ROBERTA_TOKENS, {"lstrip_mask": True}),
@@ -434,6 +446,7 @@ _CLASSES_OF_MODELS = {
     "nomic_bert": "BertTokenizer",
     "ernie": "BertTokenizer",
     "megatron-bert": "BertTokenizer",
+    "roformer": JIEBA,
     "roberta": "RobertaTokenizer",
     "data2vec-text": "RobertaTokenizer",
     "roberta-prelayernorm": "RobertaTokenizer",

@@ -80,7 +80,7 @@ def spec(config: Config) -> ModelSpec:
     return post_norm_encoder(
         config,
         size,
-        [bert_layer(size, act, owner) for owner in owners],
+        [bert_layer(size, act, weights_of=owner) for owner in owners],
         act,
         words_width=width,
         d_embedding=width,

@@ -118,6 +118,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
             *("Roberta", "XLMRoberta", "Camembert", "Data2VecText", "RobertaPreLayerNorm"),
         )
     },
+    "RoFormer": {"max_position_embeddings": 1536},
     "ModernBert": {"max_position_embeddings": 8192},
     "EuroBert": {"max_position_embeddings": 8192},
     "NomicBert": {"max_position_embeddings": 2048},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from tuili._core import LayerSpec, ModelSpec, TaskHead
 from tuili.errors import ModelUnsupportedError
@@ -53,32 +53,23 @@ def _is_writer(config: Config) -> bool:
     return str((config.values.get("architectures") or [""])[0]).endswith(WORDS)
 
 
-def bert_layer(
-    size: Sizes,
-    act: Any,
-    weights_of: int = -1,
-    position_bias: int = -1,
-    attention_scale: float | None = None,
-    causal: bool = False,
-    norm_placement: Literal["post", "pre"] = "post",
-) -> LayerSpec:
-    """BERT's layer: a norm after each half, or before it, biases everywhere."""
-    return LayerSpec(
-        n_heads=size.n_heads,
-        n_kv_heads=size.n_heads,
-        head_dim=size.head_dim,
-        d_ff=size.d_ff,
-        norm_placement=norm_placement,
-        activation=act,
-        gated=False,
-        causal=causal,
-        attention_scale=size.head_dim**-0.5 if attention_scale is None else attention_scale,
-        qkv_bias=True,
-        output_bias=True,
-        mlp_bias=True,
-        weights_of=weights_of,
-        position_bias=position_bias,
-    )
+def bert_layer(size: Sizes, act: Any, **settings: Any) -> LayerSpec:
+    """BERT's layer, but for `settings`: a norm after each half, biases everywhere, nothing hidden."""
+    usual: dict[str, Any] = {
+        "n_heads": size.n_heads,
+        "n_kv_heads": size.n_heads,
+        "head_dim": size.head_dim,
+        "d_ff": size.d_ff,
+        "norm_placement": "post",
+        "activation": act,
+        "gated": False,
+        "causal": False,
+        "attention_scale": size.head_dim**-0.5,
+        "qkv_bias": True,
+        "output_bias": True,
+        "mlp_bias": True,
+    }
+    return LayerSpec(**(usual | settings))
 
 
 def post_norm_encoder(
