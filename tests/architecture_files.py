@@ -36,7 +36,8 @@ def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers that let every part of a model matter: gains near 1, other vectors near 0, matrices that keep
     a vector's length."""
     rng = np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
-    is_norm = re.search(r"norm|ln_|layernorm", name) is not None
+    own = name.removeprefix("roberta_prelayernorm.")
+    is_norm = re.search(r"norm|ln_|layernorm", own) is not None
     if is_norm and not name.endswith("bias"):
         return rng.uniform(0.75, 1.25, shape).astype(np.float32)
     if len(shape) == 1:

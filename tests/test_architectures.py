@@ -126,6 +126,11 @@ def test_an_encoders_head_before_a_decoders_words(case: Case, tmp_path: Path) ->
     [
         ("BertLMHeadModel", "cls.predictions.decoder.bias", "cls.predictions.bias"),
         ("CamembertForCausalLM", "lm_head.decoder.bias", "lm_head.bias"),
+        ("Data2VecTextForCausalLM", "lm_head.decoder.bias", "lm_head.bias"),
+        ("RobertaPreLayerNormForCausalLM", "lm_head.decoder.bias", "lm_head.bias"),
+        ("ErnieForCausalLM", "cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ("MegatronBertForCausalLM", "cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ("RoFormerForCausalLM", "cls.predictions.decoder.bias", "cls.predictions.bias"),
     ],
 )
 def test_the_bias_of_a_decoders_words_has_two_names(name: str, one: str, other: str, tmp_path: Path) -> None:
@@ -144,6 +149,22 @@ def test_the_bias_of_a_decoders_words_has_two_names(name: str, one: str, other: 
     assert answers[0].tobytes() == answers[1].tobytes() == answers[2].tobytes()
 
 
+def test_a_decoders_tokens_have_ernies_first_task(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.architecture == "ErnieForCausalLM")
+    types, tasks = (f"ernie.embeddings.{kind}_type_embeddings.weight" for kind in ("token", "task"))
+    rows = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+    asks = dataclasses.replace(case, config=case.config | {"use_task_id": True, "task_type_vocab_size": 4})
+    folded = write(case, tmp_path / "folded", lambda stored: stored | {types: stored[types] + rows[0]})
+    asked = write(asks, tmp_path / "asked", lambda stored: stored | {tasks: rows})
+    ids = np.array(token_ids(), np.int32)
+    one, two, without = (
+        run(load(plan_model(folder)).model, ids).logits()
+        for folder in (folded, asked, write(case, tmp_path / "without"))
+    )
+    np.testing.assert_array_equal(one, two)
+    assert abs(one - without).max() > 0.01
+
+
 def test_minicpm_scales_by_its_depth_and_widths(tmp_path: Path) -> None:
     """Its report (2024), table 7: embeddings 12, residuals 1.4 / sqrt(layers), logits base / width."""
     case = next(case for case in CASES if case.architecture.startswith("MiniCPM"))
@@ -156,7 +177,8 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
     others = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
     others |= {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
     others |= {"deberta-v2": "DebertaV2Model", "xlm-roberta": "XLMRobertaModel", "m2m_100": "M2M100For"}
-    others |= {"roformer": "RoFormerModel"}
+    others |= {"roformer": "RoFormerModel", "data2vec-text": "Data2VecTextModel", "ernie": "ErnieModel"}
+    others |= {"megatron-bert": "MegatronBertModel", "roberta-prelayernorm": "RobertaPreLayerNormModel"}
     others |= {kind: f"{kind.title()}Model" for kind in ("bert", "roberta", "camembert", "electra")}
     wanted = {case.config["model_type"]: case.architecture for case in CASES} | others
     for kind, name in wanted.items():
@@ -269,6 +291,8 @@ def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
         ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
         ("BertLMHeadModel", {"is_decoder": False}, "is_decoder is not true, and a BertLMHeadModel"),
+        ("MegatronBertForCausalLM", {"is_decoder": False}, "is_decoder is not true"),
+        ("RoFormerForCausalLM", {"is_decoder": False}, "is_decoder is not true"),
         ("XLMRobertaForCausalLM", {"is_decoder": None}, "is_decoder is not true"),
         ("ElectraForCausalLM", {"add_cross_attention": True}, "add_cross_attention"),
         ("RobertaForCausalLM", {"architectures": ["RobertaForMaskedLM"]}, "is_decoder is true"),

@@ -88,15 +88,16 @@ _TASKS = (
     "ForMaskedLM",
 )
 _CHOICES = "ForMultipleChoice"
+_BERTS = (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")
 _ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "Bert": ("bert", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction", "LMHeadModel")),
+    "Bert": ("bert", (*_BERTS, "LMHeadModel")),
     "Roberta": ("roberta", (_CHOICES, "ForCausalLM")),
     "XLMRoberta": ("roberta", (_CHOICES, "ForCausalLM")),
     "Camembert": ("roberta", (_CHOICES, "ForCausalLM")),
-    "Data2VecText": ("data2vec_text", (_CHOICES,)),
-    "RobertaPreLayerNorm": ("roberta_prelayernorm", (_CHOICES,)),
-    "Ernie": ("ernie_encoder", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")),
-    "MegatronBert": ("megatron_bert", (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")),
+    "Data2VecText": ("data2vec_text", (_CHOICES, "ForCausalLM")),
+    "RobertaPreLayerNorm": ("roberta_prelayernorm", (_CHOICES, "ForCausalLM")),
+    "Ernie": ("ernie_encoder", (*_BERTS, "ForCausalLM")),
+    "MegatronBert": ("megatron_bert", (*_BERTS, "ForCausalLM")),
     "RoFormer": ("roformer", (_CHOICES, "ForCausalLM")),
     "DistilBert": ("distilbert", (_CHOICES,)),
     "Electra": ("electra", (_CHOICES, "ForPreTraining", "ForCausalLM")),

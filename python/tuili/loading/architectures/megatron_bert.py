@@ -34,12 +34,12 @@ def tensor_names(config: Config) -> dict[str, str]:
 def spec(config: Config) -> ModelSpec:
     """MegatronBertModel and its heads."""
     size = sizes(config)
-    writes(config)
+    causal = writes(config)
     act = activation(config)
     return post_norm_encoder(
         config,
         size,
-        [bert_layer(size, act, norm_placement="pre")] * size.n_layers,
+        [bert_layer(size, act, causal=causal, norm_placement="pre")] * size.n_layers,
         act,
         embedding_norm=False,
         final_norm=True,
