@@ -21,7 +21,8 @@ from tiny_files import _write_safetensors, bert_vocabulary
 from tiny_models import Weight
 from tuili import _core
 from tuili.loading.architectures import deberta_v2, roformer
-from tuili.loading.config import Config
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
+from tuili.loading.config import Config, hf_architecture
 from tuili.loading.distances import buckets
 from tuili.loading.layout import our_names
 from tuili.loading.model import LoadedModel, load, plan_model
@@ -99,6 +100,21 @@ def test_a_heads_bits_do_not_depend_on_mates_threads_or_instruction_set(loaded, 
     alone = {i: answers([i], num_threads=1, isa="generic")[i] for i in range(len(texts))}
     assert answers([0, 1, 2, 3], num_threads=2) == alone
     assert answers([3, 2, 0, 1], num_threads=3) == alone
+
+
+STEMS = [name for name in CLASS_DEFAULTS if f"{name}Model" in CASES]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_setting_left_out_is_that_of_transformers_class(stem):
+    usual, case = CLASS_DEFAULTS[stem], CASES[f"{stem}Model"]
+    silent = {key: value for key, value in case.config.items() if key not in usual}
+    specs = []
+    for settings in (case.config | usual, silent):
+        config = Config(dict(settings), "config.json")
+        specs.append(hf_architecture(config)[1].spec(config))
+    assert _core.ModelBuilder(specs[0]).expected() == _core.ModelBuilder(specs[1]).expected()
+    assert specs[0].max_positions == specs[1].max_positions
 
 
 def test_rank_tells_the_shares_of_the_choices_as_transformers_does(tmp_path):

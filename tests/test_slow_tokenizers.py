@@ -38,6 +38,23 @@ def test_ids_are_those_of_transformers(tmp_path, name):
             assert pair.types == types
 
 
+@pytest.mark.parametrize(
+    "model_type, name",
+    [
+        ("ernie", "bert"),
+        ("megatron-bert", "bert"),
+        ("data2vec-text", "roberta"),
+        ("roberta-prelayernorm", "roberta"),
+    ],
+)
+def test_a_folder_that_names_no_class_has_that_of_its_model(tmp_path, model_type, name):
+    """As transformers' table of tokenizers by model_type has it."""
+    tokenizer = load(Slow(model_type, FOLDERS[name].files), tmp_path)
+    assert [tokenizer.encode(text) for text in TEXTS] == GOLDENS[name]["texts"]
+    with pytest.raises(tuili.ModelUnsupportedError, match="tokenizer's class is unheard"):
+        read(Slow("unheard", {}), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "xlm-roberta", "llama"])
 def test_ids_become_text_again(tmp_path, name):
     tokenizer = load(FOLDERS[name], tmp_path)
