@@ -65,6 +65,7 @@ def draw_options(rng):
         "stop": [[chr(rng.randrange(1, 299))], [chr(rng.randrange(1, 299)) * 2, "ab"]],
         "stop_token_ids": [rng.sample(range(1, 299), 9)],
         "repetition_penalty": [1.05],
+        "encoder_repetition_penalty": [1.1],
         "frequency_penalty": [0.02],
         "presence_penalty": [0.1],
         "no_repeat_ngram_size": [4, 12],

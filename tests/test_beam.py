@@ -447,7 +447,7 @@ def test_the_models_own_forced_tokens_are_the_default():
     assert parameters.resolve(SamplingParams(forced_bos_token_id=8), from_model).forced_bos_token_id == 8
     engine = make_engine()
     with pytest.raises(TokenIdError, match="forced_eos_token_id"):
-        engine.submit(codes("a"), sampling(forced_eos_token_id=300))
+        engine.submit(codes("a"), sampling(forced_eos_token_id=[5, 300]))
 
 
 def test_stop_strings_end_beams_and_are_cut():

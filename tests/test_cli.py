@@ -465,7 +465,7 @@ def test_arguments_of_tokens_count(run):
     assert "0" not in answer("--suppress-tokens", "0") and answer("--begin-suppress-tokens", "1")[0] != "1"
     assert "10" not in answer("--bad-words-ids", "1,0") and answer("--forced-bos-token-id", 7)[0] == "7"
     assert answer("--sequence-bias", "1,7:99", "--sequence-bias", "7,7:99") == "1777"
-    assert answer("--forced-eos-token-id", 8)[-1] == "8"
+    assert answer("--forced-eos-token-id", 8)[-1] == "8" == answer("--forced-eos-token-id", "9,8")[-1]
     assert answer("--exponential-decay-length-penalty", "1,1e6") == "10"
     assert answer("--truncate-prompt-tokens", 8, prompt="1+2=999+  1=") == "1000"
     shown = ("--forced-bos-token-id", 13, "--ignore-eos")

@@ -10,9 +10,17 @@ import math
 import numpy as np
 import pytest
 
-from tuili.errors import InvalidParameterError, TuiliError
+from tuili.errors import InvalidParameterError, TokenIdError, TuiliError
 from tuili.generation import params as parameters
-from tuili.generation.params import ALIASES, NAMES, SamplingParams, canonical_names, defaults_from, resolve
+from tuili.generation.params import (
+    ALIASES,
+    NAMES,
+    SamplingParams,
+    canonical_names,
+    check_vocabulary,
+    defaults_from,
+    resolve,
+)
 
 BAD_INTEGERS = [-1, 2**63, 2**64, 1.5, "10", True, math.nan, math.inf, [1], np.bool_(True), np.float32(1)]
 BAD_FLOATS = [math.nan, math.inf, -math.inf, "1", True, [1.0], 10**400, np.float32("nan")]
@@ -28,6 +36,7 @@ BAD = {
     "repetition_penalty": [*BAD_FLOATS, 0.0, -1.0, 1e7],
     "presence_penalty": [*BAD_FLOATS, -101, 101],
     "frequency_penalty": [*BAD_FLOATS, -101, 101],
+    "encoder_repetition_penalty": [*BAD_FLOATS, 0.0, 1e-7, 1e7],
     "no_repeat_ngram_size": [*BAD_INTEGERS, 1025],
     "encoder_no_repeat_ngram_size": [*BAD_INTEGERS, 1025],
     "stop": ["", ["a", ""], [1], 3, ["x"] * 257, "x" * 4097, "é" * 2049, {"a": 1}, b"stop"],
@@ -242,6 +251,7 @@ def test_all_names_of_the_interface_exist():
         "frequency_penalty",
         "no_repeat_ngram_size",
         "encoder_no_repeat_ngram_size",
+        "encoder_repetition_penalty",
         "stop",
         "stop_token_ids",
         "include_stop_str_in_output",
@@ -322,8 +332,22 @@ def test_tokens_that_the_model_forces_leave_a_form_alone():
     assert (shaped.forced_bos_token_id, shaped.forced_eos_token_id) == (None, None)
     with pytest.raises(InvalidParameterError, match="forced_eos_token_id"):
         resolve(SamplingParams(choice=["a"], forced_eos_token_id=2), from_model)
-    with pytest.raises(InvalidParameterError, match="forced_eos_token_id"):
-        defaults_from({"forced_eos_token_id": [2, 3]})
+
+
+def test_a_text_may_be_forced_to_end_in_one_of_several_tokens():
+    from_model = defaults_from({"forced_eos_token_id": [2, 3]})
+    assert from_model == {"forced_eos_token_id": (2, 3)}
+    assert SamplingParams(forced_eos_token_id=[7]).forced_eos_token_id == 7
+    resolved = resolve(SamplingParams(forced_eos_token_id=[9, 5, 9]), from_model)
+    assert resolved.forced_eos_token_id == (9, 5)
+    check_vocabulary(resolved, 10)
+    with pytest.raises(TokenIdError, match="forced_eos_token_id: token id 9"):
+        check_vocabulary(resolved, 9)
+    with pytest.raises(InvalidParameterError, match="forced_bos_token_id"):
+        defaults_from({"forced_bos_token_id": [2, 3]})
+    for wrong in ([], [-1], [1.5], "2", [2**31], {"2": 1}):
+        with pytest.raises(InvalidParameterError, match="forced_eos_token_id"):
+            SamplingParams(forced_eos_token_id=wrong)
 
 
 def test_resolving_leaves_no_default_open():

@@ -247,6 +247,17 @@ def test_nothing_of_the_prompt_is_repeated_where_it_is_the_source(size):
     assert (tokens == free) == (size > 1), "the prompt repeats nothing but single tokens"
 
 
+@pytest.mark.parametrize("penalty", [0.5, 1.7])
+def test_what_the_prompt_has_is_likelier_or_less_likely_where_it_is_the_source(penalty):
+    """By the inverse of repetition_penalty, each token once, and what is generated not at all."""
+    tokens, logits, _ = generate(temperature=0.0, source_penalty=penalty, repetition_penalty=1.2)
+    for row, history, chosen in rows_and_choices(tokens, logits):
+        changed = reference.penalized(row, PROMPT, len(PROMPT), repetition=penalty)
+        assert chosen == int(np.argmax(reference.penalized(changed, history, len(PROMPT), repetition=1.2)))
+    free, _, _ = generate(temperature=0.0, repetition_penalty=1.2)
+    assert (tokens == free) == (penalty > 1), "which takes nothing of the prompt"
+
+
 def test_tokens_that_are_not_first_come_later():
     free, _, _ = generate(temperature=0.0)
     first = free[len(PROMPT)]
@@ -322,31 +333,43 @@ CHANGES = {
     "a bias": {"logit_bias": [(5, 2.0), (9, -50.0)]},
     "allowed ones": {"allowed_token_ids": [3, 70, 4]},
     "penalties": {"repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25},
+    "a penalty of the source": {"source_penalty": 1.5, "repetition_penalty": 0.9},
     "a bias of a sequence": {"sequence_bias": [([7], 2.0), ([PROMPT[-1], 8], -3.0)]},
     "a ban": {"bad_words": [[7], [PROMPT[-1], 8]]},
     "a forced token": {"forced_first": 42},
-    "another one at the end": {"forced_first": 42, "forced_last": 43, "n_before_last": 0},
+    "another one at the end": {"forced_first": 42, "forced_last": [43], "n_before_last": 0},
+    "one of several at the end": {"forced_last": [43, 7, 80], "n_before_last": 0},
 }
 
 
 def expected_scores(logprobs, change):
-    scores = reference.penalized(
-        logprobs,
-        PROMPT,
-        len(PROMPT),
-        repetition=change.get("repetition_penalty", 1.0),
-    )
+    scores = logprobs
+    for name in ("source_penalty", "repetition_penalty"):
+        scores = reference.penalized(scores, PROMPT, len(PROMPT), repetition=change.get(name, 1.0))
     for token_id, bias in change.get("logit_bias", ()):
         scores[token_id] += bias
     for ids, bias in change.get("sequence_bias", ()):
         scores[ids[-1]] += bias * (ids[:-1] == PROMPT[len(PROMPT) - len(ids) + 1 :])
     banned = [word[-1] for word in change.get("bad_words", ())]
     banned += sorted({*range(len(scores))} - {*change.get("allowed_token_ids", range(len(scores)))})
-    forced = change.get("forced_last", change.get("forced_first"))
-    if forced is not None:
-        banned, scores[forced] = [i for i in range(len(scores)) if i != forced], 0.0
+    forced = change.get("forced_last") or [change[name] for name in ("forced_first",) if name in change]
+    if forced:
+        banned, scores[forced] = [i for i in range(len(scores)) if i not in forced], 0.0
     scores[banned] = -np.inf
     return scores
+
+
+def test_of_several_forced_tokens_the_first_is_chosen_or_any_alike_is_drawn():
+    """Whatever their logits are: all get 0, as in transformers."""
+    last = {"forced_last": [80, 7, 43], "n_before_last": 2}
+    first, logits, _ = generate(3, temperature=0.0, **last)
+    assert first[-1] == 7 and first[-2] == np.argmax(logits[-2]), "only where it is the last"
+    row = np.arange(100, dtype=np.float32)
+    sampled = [
+        _core.ops.sample(row, _core.SamplingParams(temperature=0.1, seed=seed, **last), [1, 2, 3], 1)
+        for seed in range(300)
+    ]
+    assert {i: 70 < sampled.count(i) < 130 for i in set(sampled)} == dict.fromkeys((7, 43, 80), True)
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -380,7 +403,7 @@ def test_a_beam_gets_candidates_ranked_by_what_the_parameters_made_of_them(name)
         ({"n_candidates": 301}, errors.InvalidParameterError),
         ({"n_candidates": -1}, errors.InvalidParameterError),
         ({"forced_first": 300}, errors.TokenIdError),
-        ({"forced_last": 300}, errors.TokenIdError),
+        ({"forced_last": [5, 300]}, errors.TokenIdError),
         ({"not_first": [300]}, errors.TokenIdError),
         ({"ending": [-1]}, errors.TokenIdError),
         ({"ending_growth": 0.0}, errors.InvalidParameterError),

@@ -111,6 +111,7 @@ def test_the_words_of_transformers_generate_are_taken(adder):
     assert "9" not in answer(encoder_no_repeat_ngram_size=1) and "1" not in answer(
         encoder_no_repeat_ngram_size=1
     )
+    assert answer(encoder_repetition_penalty=1) == "1000" != answer(encoder_repetition_penalty=1e-6)
     grown = {"eos_token_id": space, "exponential_decay_length_penalty": (1, 1e6), "max_new_tokens": 9}
     assert answer(**grown)[2] == " "
     assert answer(num_beams=2, renormalize_logits=True, length_penalty=0.5) == "1000"

@@ -12,20 +12,24 @@
 namespace tuili::bindings {
 namespace {
 
-SamplingParams make_sampling(
-    float temperature, int64_t top_k, double top_p, double min_p, double typical_p, float repetition_penalty,
-    float presence_penalty, float frequency_penalty, int64_t no_repeat_ngram_size, int64_t source_ngram_size,
-    uint64_t seed, std::vector<std::pair<int32_t, float>> logit_bias,
-    std::vector<std::pair<std::vector<int32_t>, float>> sequence_bias, std::vector<int32_t> allowed_token_ids,
-    std::vector<std::vector<int32_t>> bad_words, std::vector<int32_t> not_first, std::vector<int32_t> ending,
-    int64_t min_tokens, double ending_growth, int64_t ending_from, int32_t forced_first, int32_t forced_last,
-    int64_t n_before_last, int64_t n_logprobs, int64_t n_candidates, bool renormalize) {
+SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, double min_p, double typical_p,
+                             float repetition_penalty, float source_penalty, float presence_penalty,
+                             float frequency_penalty, int64_t no_repeat_ngram_size, int64_t source_ngram_size,
+                             uint64_t seed, std::vector<std::pair<int32_t, float>> logit_bias,
+                             std::vector<std::pair<std::vector<int32_t>, float>> sequence_bias,
+                             std::vector<int32_t> allowed_token_ids,
+                             std::vector<std::vector<int32_t>> bad_words, std::vector<int32_t> not_first,
+                             std::vector<int32_t> ending, int64_t min_tokens, double ending_growth,
+                             int64_t ending_from, int32_t forced_first, std::vector<int32_t> forced_last,
+                             int64_t n_before_last, int64_t n_logprobs, int64_t n_candidates,
+                             bool renormalize) {
   return {.temperature = temperature,
           .top_k = top_k,
           .top_p = top_p,
           .min_p = min_p,
           .typical_p = typical_p,
           .repetition_penalty = repetition_penalty,
+          .source_penalty = source_penalty,
           .presence_penalty = presence_penalty,
           .frequency_penalty = frequency_penalty,
           .no_repeat_ngram_size = no_repeat_ngram_size,
@@ -41,7 +45,7 @@ SamplingParams make_sampling(
           .ending_growth = ending_growth,
           .ending_from = ending_from,
           .forced_first = forced_first,
-          .forced_last = forced_last,
+          .forced_last = std::move(forced_last),
           .n_before_last = n_before_last,
           .n_logprobs = n_logprobs,
           .n_candidates = n_candidates,
@@ -52,12 +56,13 @@ void bind_sampling(py::module_& module) {
   const py::tuple empty;
   py::class_<SamplingParams>(module, "SamplingParams")
       .def(py::init(&make_sampling), py::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
-           "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "presence_penalty"_a = 0.0f,
-           "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0, "source_ngram_size"_a = 0,
-           "seed"_a = 0, "logit_bias"_a = empty, "sequence_bias"_a = empty, "allowed_token_ids"_a = empty,
-           "bad_words"_a = empty, "not_first"_a = empty, "ending"_a = empty, "min_tokens"_a = 0,
-           "ending_growth"_a = 1.0, "ending_from"_a = 0, "forced_first"_a = -1, "forced_last"_a = -1,
-           "n_before_last"_a = -1, "n_logprobs"_a = -1, "n_candidates"_a = 0, "renormalize"_a = false);
+           "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "source_penalty"_a = 1.0f,
+           "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0,
+           "source_ngram_size"_a = 0, "seed"_a = 0, "logit_bias"_a = empty, "sequence_bias"_a = empty,
+           "allowed_token_ids"_a = empty, "bad_words"_a = empty, "not_first"_a = empty, "ending"_a = empty,
+           "min_tokens"_a = 0, "ending_growth"_a = 1.0, "ending_from"_a = 0, "forced_first"_a = -1,
+           "forced_last"_a = empty, "n_before_last"_a = -1, "n_logprobs"_a = -1, "n_candidates"_a = 0,
+           "renormalize"_a = false);
 }
 
 py::list to_list(const Vector<std::pair<int32_t, float>>& best) {

@@ -13,10 +13,11 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLargest = std::numeric_limits<float>::max();
 
-// The token that must come after n_generated ones; -1: any may.
-int32_t forced(const SamplingParams& p, int64_t n_generated) {
-  if (p.forced_last >= 0 && n_generated == p.n_before_last) return p.forced_last;
-  return n_generated == 0 ? p.forced_first : -1;
+// The tokens of which one must come after n_generated ones; none: any may.
+std::span<const int32_t> forced(const SamplingParams& p, int64_t n_generated) {
+  if (!p.forced_last.empty() && n_generated == p.n_before_last) return p.forced_last;
+  if (p.forced_first >= 0 && n_generated == 0) return {&p.forced_first, 1};
+  return {};
 }
 
 // The place of the first token that is not forced.
@@ -35,14 +36,14 @@ bool ending_changes(const SamplingParams& p, int64_t n_generated) {
 bool changes_logits(const SamplingParams& p, int64_t n_generated) {
   return !p.logit_bias.empty() || !p.sequence_bias.empty() || !p.allowed_token_ids.empty() ||
          reads_history(p) || !p.bad_words.empty() || (n_generated == first_free(p) && !p.not_first.empty()) ||
-         (!p.ending.empty() && ending_changes(p, n_generated)) || forced(p, n_generated) >= 0;
+         (!p.ending.empty() && ending_changes(p, n_generated)) || !forced(p, n_generated).empty();
 }
 
 // Whether more is changed than that tokens are forbidden.
 bool reweighs(const SamplingParams& p, int64_t n_generated) {
   return !p.logit_bias.empty() || !p.sequence_bias.empty() || !p.allowed_token_ids.empty() ||
-         p.repetition_penalty != 1 || p.presence_penalty != 0 || p.frequency_penalty != 0 ||
-         forced(p, n_generated) >= 0 ||
+         p.repetition_penalty != 1 || p.source_penalty != 1 || p.presence_penalty != 0 ||
+         p.frequency_penalty != 0 || !forced(p, n_generated).empty() ||
          (!p.ending.empty() && p.ending_growth != 1 && n_generated > p.ending_from);
 }
 
@@ -92,7 +93,7 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
   TUILI_CHECK(params.ending_growth > 0 && params.ending_growth < kInfinity, "ending_growth is ",
               params.ending_growth, "; it must be finite and > 0");
   if (params.forced_first >= 0) check(params.forced_first, "forced_bos_token_id");
-  if (params.forced_last >= 0) check(params.forced_last, "forced_eos_token_id");
+  for (const int32_t id : params.forced_last) check(id, "forced_eos_token_id");
   TUILI_CHECK(params.n_candidates >= 0 && params.n_candidates <= n_vocab, "n_candidates is ",
               params.n_candidates, "; it must be in [0, ", n_vocab, "]");
   for (const auto& word : params.bad_words) {
@@ -110,14 +111,14 @@ bool draws_plainly(const SamplingParams& params, int64_t n_vocab) {
   const bool no_change = params.logit_bias.empty() && params.sequence_bias.empty() &&
                          params.allowed_token_ids.empty() && params.bad_words.empty() &&
                          params.not_first.empty() && params.ending.empty() && params.forced_first < 0 &&
-                         params.forced_last < 0 && !reads_history(params);
+                         params.forced_last.empty() && !reads_history(params);
   return few_or_all && params.typical_p == 1 && no_change && params.n_logprobs < 0 &&
          params.n_candidates == 0;
 }
 
 bool reads_history(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0 ||
-         params.no_repeat_ngram_size > 0 || params.source_ngram_size > 0;
+         params.source_penalty != 1 || params.no_repeat_ngram_size > 0 || params.source_ngram_size > 0;
 }
 
 bool takes_likeliest(const SamplingParams& params, int64_t n_generated) {
@@ -172,17 +173,22 @@ void Sampler::apply_bias(const SamplingParams& params, const Past& past) {
     if (marked_[i] != mark_) logits_[i] = -kInfinity;
 }
 
-// Repetition (Keskar et al. 2019, over prompt and output), then frequency and presence (OpenAI, over the
+// Of each of these tokens, once (Keskar et al. 2019). A source may be of a larger vocabulary.
+void Sampler::penalize(std::span<const int32_t> tokens, float penalty) {
+  if (penalty == 1) return;
+  forget_marks();
+  for (const int32_t token : tokens) {
+    if (token >= n_vocab_ || !mark(token)) continue;
+    float& logit = logits_[token];
+    logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+}
+
+// Repetition, of the source and over prompt and output, then frequency and presence (OpenAI, over the
 // output).
 void Sampler::apply_penalties(const SamplingParams& params, const Past& past) {
-  if (params.repetition_penalty != 1) {
-    forget_marks();
-    for (const int32_t token : past.tokens) {
-      if (!mark(token)) continue;
-      float& logit = logits_[token];
-      logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    }
-  }
+  penalize(past.source, params.source_penalty);
+  penalize(past.tokens, params.repetition_penalty);
   if (params.presence_penalty == 0 && params.frequency_penalty == 0) return;
   const auto generated = past.tokens.subspan(past.n_prompt);
   forget_marks();
@@ -248,10 +254,10 @@ void Sampler::apply_growth(const SamplingParams& params, int64_t n_generated) {
 }
 
 void Sampler::apply_force(const SamplingParams& params, int64_t n_generated) {
-  const int32_t id = forced(params, n_generated);
-  if (id < 0) return;
+  const std::span<const int32_t> ids = forced(params, n_generated);
+  if (ids.empty()) return;
   std::fill_n(logits_, n_vocab_, -kInfinity);
-  logits_[id] = 0;
+  for (const int32_t id : ids) logits_[id] = 0;
 }
 
 // Everything that decides which tokens there are and how likely they are, on logits_.

@@ -80,6 +80,7 @@ class Sampler {
   void change(const SamplingParams& params, const Past& past);
   void apply_mask(std::span<const uint32_t> allowed);
   void apply_bias(const SamplingParams& params, const Past& past);
+  void penalize(std::span<const int32_t> tokens, float penalty);
   void apply_penalties(const SamplingParams& params, const Past& past);
   void ban_repeats(std::span<const int32_t> of, int64_t n, std::span<const int32_t> history);
   void ban(int32_t id);

@@ -24,6 +24,7 @@ struct SamplingParams {
   double min_p = 0;
   double typical_p = 1;
   float repetition_penalty = 1;
+  float source_penalty = 1;  // the same, of the tokens that stand in the source
   float presence_penalty = 0;
   float frequency_penalty = 0;
   int64_t no_repeat_ngram_size = 0;
@@ -40,8 +41,9 @@ struct SamplingParams {
   int64_t min_tokens = 0;          // before so many are generated, none of ending is chosen
   double ending_growth = 1;        // after more than ending_from, their logits grow by |logit| times this to
   int64_t ending_from = 0;         // the power of the number beyond it, less 1
-  int32_t forced_first = -1, forced_last = -1;  // the only ones allowed as the first token generated, and
-  int64_t n_before_last = -1;                   // as the one after so many; -1: none is forced
+  int32_t forced_first = -1;       // the only one allowed as the first token generated; -1: all are
+  std::vector<int32_t> forced_last;  // the only ones, all alike, after n_before_last; empty: all are
+  int64_t n_before_last = -1;
   int64_t n_logprobs = -1;   // -1: none; k: the chosen token's log-probability and the k best
   int64_t n_candidates = 0;  // > 0: a beam. Steps choose no token, they leave so many candidates
   bool renormalize = false;  // of a beam: their changed log-probabilities are made to sum to 1 again

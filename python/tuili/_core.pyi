@@ -243,6 +243,7 @@ class SamplingParams:
         min_p: float = 0.0,
         typical_p: float = 1.0,
         repetition_penalty: float = 1.0,
+        source_penalty: float = 1.0,
         presence_penalty: float = 0.0,
         frequency_penalty: float = 0.0,
         no_repeat_ngram_size: int = 0,
@@ -258,7 +259,7 @@ class SamplingParams:
         ending_growth: float = 1.0,
         ending_from: int = 0,
         forced_first: int = -1,
-        forced_last: int = -1,
+        forced_last: PySequence[int] = (),
         n_before_last: int = -1,
         n_logprobs: int = -1,
         n_candidates: int = 0,
@@ -267,8 +268,10 @@ class SamplingParams:
         """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best. not_first: ids
         that are not the first token which is not forced. ending: ids that do not come before min_tokens; once
         more than ending_from tokens came, their logits grow by |logit| * (ending_growth ** excess - 1).
-        source_ngram_size: so many tokens of the source, or else the prompt, are not repeated. forced_first,
-        forced_last: the only token allowed as the first generated, and after n_before_last others; -1: none.
+        source_penalty: repetition_penalty of the tokens of the source, or else the prompt, alone.
+        source_ngram_size: so many tokens of the source, or else the prompt, are not repeated. forced_first:
+        the only token allowed as the first generated; -1: all are. forced_last: the only ones, all alike,
+        after n_before_last; none: all are.
         n_candidates > 0: the sequence is a beam, for which steps leave candidates() and choose nothing;
         renormalize: their scores are log-probabilities of what the parameters leave."""
 

@@ -53,6 +53,7 @@ _MORE = (
     "suppress_tokens",
     "begin_suppress_tokens",
     "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
     "exponential_decay_length_penalty",
     "renormalize_logits",
     "num_beams",

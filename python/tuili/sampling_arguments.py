@@ -23,7 +23,6 @@ _INTEGERS = {
     "prompt_logprobs": "with --json: the same of the prompt's tokens; --max-tokens 0 asks for nothing else",
     "truncate_prompt_tokens": "cut a prompt to its last N tokens, a source to its first; -1: to the limit",
     "forced_bos_token_id": "the first token of an answer: a language, for M2M100 and mBART",
-    "forced_eos_token_id": "the last one, where --max-tokens is reached",
     "decoder_start_token_id": "what an encoder-decoder's answer begins after",
     "prompt_lookup_num_tokens": "guess up to N tokens from the text before: faster where it repeats itself",
     "priority": "the lower, the sooner",
@@ -34,6 +33,7 @@ _NUMBERS = {
     "min_p": "draw among tokens with this share of the likeliest one's probability",
     "typical_p": "draw among the tokens of usual surprise with this probability together",
     "repetition_penalty": "above 1: tokens that are there already become less likely",
+    "encoder_repetition_penalty": "above 1: tokens of the source, or the prompt, become likelier",
     "presence_penalty": "subtracted once from what is in the answer already",
     "frequency_penalty": "subtracted for each time that it is",
     "length_penalty": "beams: scores are log-probability / length ** X",
@@ -49,6 +49,7 @@ _IDS = {
     "allowed_token_ids": "no other tokens are generated",
     "suppress_tokens": "tokens that are not generated",
     "begin_suppress_tokens": "tokens that no answer begins with",
+    "forced_eos_token_id": "the last one, or one of several, where --max-tokens is reached",
 }
 _FLAGS = {
     "ignore_eos": "go on after the model's end of text",
@@ -82,6 +83,7 @@ OF_TASKS = (
     "no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size",
     "repetition_penalty",
+    "encoder_repetition_penalty",
     "bad_words",
 )
 

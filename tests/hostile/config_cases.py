@@ -230,6 +230,7 @@ def generation() -> Iterator[Case]:
         "min_p": [2],
         "typical_p": [-1],
         "repetition_penalty": [0, -1, 1e6],
+        "encoder_repetition_penalty": [0, 1e6],
         "top_k": [-1, 1 << 40],
         "max_new_tokens": [0, 1 << 63],
         "no_repeat_ngram_size": [-1],

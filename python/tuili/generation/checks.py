@@ -93,6 +93,17 @@ def token_ids(name: str, value: object, max_n: int = MAX_TOKEN_IDS) -> tuple[int
     return tuple(dict.fromkeys(integer(name, item, 0, MAX_INT) for item in value))
 
 
+def one_or_more_ids(name: str, value: object) -> int | tuple[int, ...]:
+    """A token id, or several; of a list of one, that one."""
+    value = _listed(value)
+    if not isinstance(value, list | tuple | set | frozenset):
+        return integer(name, value, 0, MAX_INT)
+    ids = token_ids(name, value)
+    if not ids:
+        invalid(name, "must hold a token id")
+    return ids[0] if len(ids) == 1 else ids
+
+
 def words_of_ids(name: str, value: object) -> tuple[tuple[int, ...], ...]:
     """Sequences of token ids, none empty."""
     value = _listed(value)

@@ -51,6 +51,7 @@ _CHECKS: dict[str, Check] = {
     "min_p": float_in(0.0, 1.0),
     "typical_p": float_in(0.0, 1.0, above_low=True),
     "repetition_penalty": float_in(0.0, 1e6, above_low=True),
+    "encoder_repetition_penalty": float_in(1e-6, 1e6),
     "presence_penalty": float_in(-100.0, 100.0),
     "frequency_penalty": float_in(-100.0, 100.0),
     "no_repeat_ngram_size": int_in(0, 1024),
@@ -85,7 +86,7 @@ _CHECKS: dict[str, Check] = {
     "length_penalty": float_in(-10.0, 10.0),
     "early_stopping": checks.early_stop,
     "forced_bos_token_id": int_in(0, MAX_INT),
-    "forced_eos_token_id": int_in(0, MAX_INT),
+    "forced_eos_token_id": checks.one_or_more_ids,
     "exponential_decay_length_penalty": checks.growth,
     "renormalize_logits": boolean,
     "decoder_start_token_id": int_in(0, MAX_INT),
@@ -172,6 +173,8 @@ class SamplingParams(metaclass=_NamesChecked):
     no_repeat_ngram_size: int | None = None  # 0: off
     # 0: off. Not what stands in an encoder-decoder's source so, or in another model's prompt.
     encoder_no_repeat_ngram_size: int | None = None
+    # 1.0. Above, tokens of the source, or else of the prompt, become likelier; below, less likely.
+    encoder_repetition_penalty: float | None = None
     stop: str | tuple[str, ...] | list[str] = ()  # a text ends before the first of these
     stop_token_ids: tuple[int, ...] | list[int] = ()  # these end a text too, and are not shown in it
     include_stop_str_in_output: bool = False
@@ -209,7 +212,8 @@ class SamplingParams(metaclass=_NamesChecked):
     # The first token generated: a language, for M2M100 and mBART. The model's own ones, as those below, count
     # where no form of the output is asked for.
     forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None  # the last one, where max_tokens is reached
+    # The last one, where max_tokens is reached; of several the lowest id or, where tokens are drawn, any alike.
+    forced_eos_token_id: int | Sequence[int] | None = None
     # (start, factor): after more than start tokens the logits of ends of text grow by
     # |logit| * (factor ** (n_tokens - start) - 1).
     exponential_decay_length_penalty: tuple[int, float] | None = None
@@ -344,6 +348,7 @@ _LIBRARY_DEFAULTS: dict[str, Any] = {
     "min_p": 0.0,
     "typical_p": 1.0,
     "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0,
     **dict.fromkeys(_BANS, ()),
@@ -367,11 +372,11 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     sample = generation_config.get("do_sample") is True
     names = ["repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "min_tokens", *_BANS]
     names += ["encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "renormalize_logits"]
-    names += ["sequence_bias"]
+    names += ["sequence_bias", "encoder_repetition_penalty"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
     names += [name for name in _OF_BEAMS if name != "num_beams" or (generation_config.get(name) or 1) > 1]
     given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
-    for name in _FORCED:  # also as a list; of several, a request could not say which
+    for name in _FORCED:  # also as a list
         value = generation_config.get(name)
         if value is not None:
             given[name] = value[0] if isinstance(value, list) and len(value) == 1 else value
@@ -434,11 +439,15 @@ def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
         "begin_suppress_tokens": tuple(params.begin_suppress_tokens or ()),
     }
     for name in (*_FORCED, "decoder_start_token_id"):
-        named[name] = () if getattr(params, name) is None else (getattr(params, name),)
+        named[name] = _each(getattr(params, name))
     for name, ids in named.items():
         for token_id in ids:
             if token_id >= n_vocab:
                 raise TokenIdError(f"{name}: token id {token_id} is not in [0, {n_vocab})", param=name)
+
+
+def _each(ids: int | Sequence[int] | None) -> tuple[int, ...]:
+    return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 def _biases(params: SamplingParams) -> list[tuple[tuple[int, ...], float]]:
@@ -482,7 +491,7 @@ def core_params(
     """What the sampler reads. params: resolved; bad_words: as token ids; max_tokens: cut to the context;
     n_candidates: tokens that a beam search looks at.
     """
-    first, last = params.forced_bos_token_id, params.forced_eos_token_id
+    first = params.forced_bos_token_id
     growth_from, growth = params.exponential_decay_length_penalty or (0, 1.0)
     return _core.SamplingParams(
         temperature=params.temperature or 0.0,
@@ -491,6 +500,7 @@ def core_params(
         min_p=params.min_p or 0.0,
         typical_p=1.0 if params.typical_p is None else params.typical_p,
         repetition_penalty=1.0 if params.repetition_penalty is None else params.repetition_penalty,
+        source_penalty=1 / (params.encoder_repetition_penalty or 1.0),
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         no_repeat_ngram_size=params.no_repeat_ngram_size or 0,
@@ -506,7 +516,7 @@ def core_params(
         ending_growth=growth,
         ending_from=growth_from,
         forced_first=-1 if first is None else first,
-        forced_last=-1 if last is None else last,
+        forced_last=_each(params.forced_eos_token_id),
         n_before_last=max_tokens - 1,
         n_logprobs=-1 if params.logprobs is None else params.logprobs,
         n_candidates=n_candidates,

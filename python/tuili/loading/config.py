@@ -457,6 +457,7 @@ _GENERATION_NUMBERS = {
     "min_p": (0.0, 1.0),
     "typical_p": (0.0, 1.0),
     "repetition_penalty": (1e-3, 1e3),
+    "encoder_repetition_penalty": (1e-3, 1e3),
 }
 _GENERATION_INTEGERS = {
     "top_k": (0, MAX_VOCAB),

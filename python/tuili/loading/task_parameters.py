@@ -17,7 +17,11 @@ _INTEGERS = {
     "encoder_no_repeat_ngram_size": (0, MAX_POSITIONS),
     "num_beams": (1, 1024),
 }
-_NUMBERS = {"length_penalty": (-10.0, 10.0), "repetition_penalty": (1e-3, 1e3)}
+_NUMBERS = {
+    "length_penalty": (-10.0, 10.0),
+    "repetition_penalty": (1e-3, 1e3),
+    "encoder_repetition_penalty": (1e-3, 1e3),
+}
 
 
 def task_parameters(config: Config) -> dict[str, dict[str, Any]]:

@@ -81,6 +81,7 @@ _SAMPLING: dict[str, Schema] = {
     "suppress_tokens": _TOKEN_IDS,
     "begin_suppress_tokens": _TOKEN_IDS,
     "encoder_no_repeat_ngram_size": _integer(0, 1024),
+    "encoder_repetition_penalty": _number(1e-6, 1e6),
     "exponential_decay_length_penalty": {
         "type": "array",
         "prefixItems": [_integer(0, 2**31 - 1), {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}],
@@ -91,7 +92,7 @@ _SAMPLING: dict[str, Schema] = {
     "num_beams": _integer(1, MAX_BEAMS),
     "early_stopping": {"anyOf": [{"type": "boolean"}, {"const": "never"}]},
     "forced_bos_token_id": _TOKEN_ID,
-    "forced_eos_token_id": _TOKEN_ID,
+    "forced_eos_token_id": {"anyOf": [_TOKEN_ID, {**_TOKEN_IDS, "minItems": 1}]},
     "decoder_start_token_id": _TOKEN_ID,
     "prompt_logprobs": _integer(0, MAX_LOGPROBS),
     "deadline_s": _number(0, MAX_DEADLINE_S),

@@ -26,7 +26,6 @@ _PLAIN: dict[str, bool | float] = {
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
     "penalty_alpha": 0.0,
-    "encoder_repetition_penalty": 1.0,
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
     "guidance_scale": 1.0,
