@@ -212,7 +212,7 @@ class SamplingParams(metaclass=_NamesChecked):
     # The first token generated: a language, for M2M100 and mBART. The model's own ones, as those below, count
     # where no form of the output is asked for.
     forced_bos_token_id: int | None = None
-    # The last one, where max_tokens is reached; of several the lowest id or, where tokens are drawn, any alike.
+    # The last one, where max_tokens is reached; of several the lowest id or, where they are drawn, any alike.
     forced_eos_token_id: int | Sequence[int] | None = None
     # (start, factor): after more than start tokens the logits of ends of text grow by
     # |logit| * (factor ** (n_tokens - start) - 1).
