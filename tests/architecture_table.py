@@ -26,7 +26,6 @@ _SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
-
 _GPT: dict[str, Any] = {
     "vocab_size": N_VOCAB,
     "n_embd": 64,
