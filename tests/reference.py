@@ -174,10 +174,9 @@ def _linear(w: Weights, name: str, x: Array) -> Array:
 
 
 def position_rows(spec: Any, ids: Array) -> Array:
-    """Of learned positions; padding, which counts only behind a source, has the row before the first."""
+    """Of learned positions; padding, which is not counted, has the row before the first."""
     is_padding = np.asarray(ids) == spec.padding_id
-    counted = np.arange(len(ids)) if spec.kind == "encoder-decoder" else np.cumsum(~is_padding) - 1
-    return np.where(is_padding, -1, counted) + spec.position_offset
+    return np.where(is_padding, -1, np.cumsum(~is_padding) - 1) + spec.position_offset
 
 
 def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:

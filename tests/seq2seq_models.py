@@ -158,7 +158,7 @@ CASES = [
     ),
     _case(_M2M100, "plain", "m2m_100", _FAIRSEQ),
     _case(_M2M100, "unscaled uneven", "m2m_100", _FAIRSEQ | _UNEVEN, scale_embedding=False),
-    _case(_M2M100, "another padding", "m2m_100", _FAIRSEQ, pad_token_id=0, bos_token_id=1),
+    _case(_M2M100, "begins with padding", "m2m_100", _FAIRSEQ, pad_token_id=0, decoder_start_token_id=0),
 ]
 
 

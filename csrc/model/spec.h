@@ -172,7 +172,7 @@ struct ModelSpec {
   float embedding_scale = 1;
   int64_t n_positions_learned = 0;  // rows of the table of learned positions
   int64_t position_offset = 0;      // row of position 0 (RoBERTa: 2)
-  int64_t padding_id = -1;          // has the row before position 0's; not counted but behind a source
+  int64_t padding_id = -1;          // has the row before position 0's; a prompt's is not counted
   int64_t n_token_types = 0;
   bool embedding_norm = false;
   Norm norm = Norm::rms;
