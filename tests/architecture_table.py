@@ -26,7 +26,6 @@ _SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
-
 _GPT: dict[str, Any] = {
     "vocab_size": N_VOCAB,
     "n_embd": 64,
@@ -272,6 +271,7 @@ CASES = [
         {"num_experts": 4, "num_experts_per_tok": 2},
         plain={},
         biases_normalized_tied={"attention_bias": True, "norm_topk_prob": True, **_TIED},
+        clipped={"clip_qkv": 0.5, "hidden_act": "gelu_accurate"},
     ),
     *_cases(
         "GraniteForCausalLM",
@@ -301,6 +301,7 @@ CASES = [
         _GRANITE | _GRANITE_4 | {"shared_intermediate_size": 80},
         rotations={"position_embedding_type": "rope"},
         no_rotations_biases_tied={"attention_bias": True, **_TIED},
+        experts={**_GRANITE_EXPERTS, "hidden_act": "gelu_python_tanh"},
     ),
     *_cases(
         "Starcoder2ForCausalLM",
@@ -394,6 +395,7 @@ CASES = [
             "hidden_act": "gelu_fast",
         },
         odd_rotation={"hidden_size": 48, "rotary_pct": 0.25},
+        odd_scaled_rotation={"hidden_size": 48, **_rope("llama3", partial_rotary_factor=0.25, **_LLAMA3)},
         names_of_others={"partial_rotary_factor": 0.5, "rope_theta": 500.0},
     ),
     *_cases(
@@ -431,6 +433,7 @@ CASES = [
             "bias": True,
             "hidden_size": 96,
             "num_attention_heads": 12,
+            "num_ln_in_parallel_attn": 2,
             "leave_out": r"\.ln_(attn|mlp)",
         },
         one_norm={
@@ -444,7 +447,7 @@ CASES = [
     *_cases("BertLMHeadModel", "bert", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),
     *_cases("RobertaForCausalLM", "roberta", _OFFSET, plain={}, untied=_UNTIED | {"hidden_act": "gelu_new"}),
     *_cases("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
-    *_cases("CamembertForCausalLM", "camembert", _OFFSET, plain={}, untied=_UNTIED),
+    *_cases("CamembertForCausalLM", "camembert", _OFFSET, padding_within={"pad_token_id": 5}, untied=_UNTIED),
     *_cases("Data2VecTextForCausalLM", "data2vec-text", _OFFSET, plain={}, untied=_UNTIED),
     *_cases("RobertaPreLayerNormForCausalLM", "roberta-prelayernorm", _OFFSET, plain={}, untied=_UNTIED),
     *_cases("ErnieForCausalLM", "ernie", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),

@@ -174,10 +174,9 @@ def _linear(w: Weights, name: str, x: Array) -> Array:
 
 
 def position_rows(spec: Any, ids: Array) -> Array:
-    """Of learned positions; padding, which encoders do not count, has the row before the first."""
+    """Of learned positions; padding, which is not counted, has the row before the first."""
     is_padding = np.asarray(ids) == spec.padding_id
-    counted = np.cumsum(~is_padding) - 1 if spec.kind == "encoder" else np.arange(len(ids))
-    return np.where(is_padding, -1, counted) + spec.position_offset
+    return np.where(is_padding, -1, np.cumsum(~is_padding) - 1) + spec.position_offset
 
 
 def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
@@ -212,10 +211,10 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
     q = _linear(w, f"{prefix}.query", x).reshape(n, layer.n_heads, layer.head_dim)
     k = _linear(w, f"{prefix}.key", x).reshape(n, layer.n_kv_heads, layer.head_dim)
     v = _linear(w, f"{prefix}.value", x).reshape(n, layer.n_kv_heads, layer.head_dim)
-    if layer.qkv_clip:
-        q, k, v = (np.clip(x, -layer.qkv_clip, layer.qkv_clip) for x in (q, k, v))
     if layer.qk_norm != "none":
         q, k = (qk_norm(spec, layer, w, f"{prefix}.{name}", x) for name, x in (("query", q), ("key", k)))
+    if layer.qkv_clip:
+        q, k, v = (np.clip(x, -layer.qkv_clip, layer.qkv_clip) for x in (q, k, v))
     if layer.rope >= 0:
         table = spec.ropes[layer.rope]
         cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)

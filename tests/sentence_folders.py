@@ -60,6 +60,11 @@ FOLDERS = {
     "truncated, normal": Sentences(
         {"pooling_mode": "mean"}, normalize=True, options={"truncate_dim": 12, "normalize": True}
     ),
+    "truncated by its files": Sentences(
+        {"pooling_mode": "mean"},
+        normalize=True,
+        others={"config_sentence_transformers.json": {"truncate_dim": 12, "similarity_fn_name": "dot"}},
+    ),
     "prompts": Sentences(
         {"pooling_mode": "mean"},
         options={"prompt_name": "query"},

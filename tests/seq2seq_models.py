@@ -132,7 +132,15 @@ CASES = [
     _case(_MT5, "plain", "mt5", _T5 | _GATED),
     _case(_MT5, "relu tied uneven", "mt5", _T5, feed_forward_proj="relu", num_decoder_layers=1),
     _case(_UMT5, "plain", "umt5", _T5, feed_forward_proj="gated-gelu"),
-    _case(_UMT5, "silu untied uneven", "umt5", _T5 | _GATED, feed_forward_proj="gated-silu", d_kv=8),
+    _case(
+        _UMT5,
+        "silu untied uneven",
+        "umt5",
+        _T5 | _GATED,
+        feed_forward_proj="gated-silu",
+        d_kv=8,
+        relative_attention_max_distance=6,
+    ),
     _case(_BART, "plain", "bart", _FAIRSEQ),
     _case(_BART, "scaled uneven", "bart", _FAIRSEQ | _UNEVEN, scale_embedding=True),
     _case(_MBART, "plain", "mbart", _FAIRSEQ, scale_embedding=True),
@@ -150,7 +158,7 @@ CASES = [
     ),
     _case(_M2M100, "plain", "m2m_100", _FAIRSEQ),
     _case(_M2M100, "unscaled uneven", "m2m_100", _FAIRSEQ | _UNEVEN, scale_embedding=False),
-    _case(_M2M100, "another padding", "m2m_100", _FAIRSEQ, pad_token_id=0, bos_token_id=1),
+    _case(_M2M100, "begins with padding", "m2m_100", _FAIRSEQ, pad_token_id=0, decoder_start_token_id=0),
 ]
 
 

@@ -53,6 +53,25 @@ def test_logits_are_those_of_transformers(case: Case, goldens: dict[str, np.ndar
         assert np.allclose(np.ptp(logits, axis=1, keepdims=True), spread, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "name, key, value",
+    [
+        ("DeepseekV2ForCausalLM", "norm_topk_prob", True),
+        ("Olmo3ForCausalLM", "rope_scaling", {"type": "linear", "factor": 2.0}),  # for rope_type
+    ],
+)
+def test_what_transformers_does_not_read_changes_nothing_and_is_told(
+    name: str, key: str, value: object, tmp_path: Path
+) -> None:
+    case = next(case for case in CASES if case.architecture == name)
+    ids, folder = np.array(token_ids(), np.int32), write(case, tmp_path)
+    logits = run(load(plan_model(folder)).model, ids).logits()
+    (folder / "config.json").write_text(json.dumps(case.config | {key: value}))
+    plan = plan_model(folder)
+    assert len(plan.warnings) == 1 and f"{key} is " in plan.warnings[0] and "no effect" in plan.warnings[0]
+    np.testing.assert_array_equal(run(load(plan).model, ids).logits(), logits)
+
+
 def unpacked(case: Case, name: str, x: np.ndarray) -> dict[str, np.ndarray]:
     """Our tensors in a stored one, taken apart by hand as the makers' own code does."""
     heads, kv_heads = case.config["num_attention_heads"], case.config["num_key_value_heads"]

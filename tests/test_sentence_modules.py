@@ -26,6 +26,14 @@ GOLDENS = json.loads((Path(__file__).parent / "goldens" / "sentences.json").read
 DENSE = {"in_features": 48, "out_features": 20}
 
 
+def test_files_say_how_many_numbers_are_kept_and_what_compares_them(tmp_path):
+    with tuili.LLM(write("truncated by its files", tmp_path), num_threads=1) as llm:
+        short, longer = llm.embed(TEXTS), llm.embed(TEXTS, truncate_dim=20)
+        assert short.shape == (len(TEXTS), 12) and longer.shape == (len(TEXTS), 20)
+        assert llm.similarity(short[0], short[1]) == llm.similarity(*TEXTS[:2])
+        assert [text for text in llm.config["warnings"] if "similarity_fn_name is dot" in text]
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_vectors_are_those_of_sentence_transformers(tmp_path, name):
     with tuili.LLM(write(name, tmp_path), num_threads=1) as llm:

@@ -119,7 +119,7 @@ struct LayerSpec {
   ops::Activation activation = ops::Activation::silu;
   bool gated = true;
   QkNorm qk_norm = QkNorm::none;
-  float qkv_clip = 0;          // q, k and v are clamped to ±this, before the norms; 0: not
+  float qkv_clip = 0;          // q, k and v are clamped to ±this, behind the norms; 0: not
   int64_t rope = -1;           // index into ModelSpec::ropes; -1: no rotation
   bool rope_values = false;    // values turn as keys do   (RoFormer)
   int64_t position_bias = -1;  // index into ModelSpec::position_biases
@@ -173,7 +173,7 @@ struct ModelSpec {
   float embedding_scale = 1;
   int64_t n_positions_learned = 0;  // rows of the table of learned positions
   int64_t position_offset = 0;      // row of position 0 (RoBERTa: 2)
-  int64_t padding_id = -1;          // has the row before position 0's, and encoders do not count it
+  int64_t padding_id = -1;          // has the row before position 0's; a prompt's is not counted
   int64_t n_token_types = 0;
   bool embedding_norm = false;
   Norm norm = Norm::rms;

@@ -152,11 +152,11 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
   const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
   ops::Activations input = step.input(x);
   ops::gemm(context, input, std::span(maps).subspan(begin, end - begin), compute_);
+  if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
+  if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
   if (spec.qkv_clip > 0)
     for (size_t part = begin; part < end; ++part)
       ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
-  if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
-  if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
   rope_and_kv_write(step, i, q, k, v);
 }
 

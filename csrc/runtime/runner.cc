@@ -248,11 +248,18 @@ void Runner::check_choice(const Sequence& sequence) const {
 
 // Appends rows [begin, begin + n_rows) of a sequence to the batch; add_places says where their keys go.
 void Runner::add_rows(const Sequence& sequence, int64_t begin, int64_t n_rows) {
+  const int64_t padding = model_.spec.padding_id;
+  // A token that is generated behind a source has the row of its own place, as in transformers' generate.
+  const int64_t n_uncounted = padding < 0 ? 0 : encoder_ ? sequence.n_prompt : std::ssize(sequence.tokens);
+  int64_t n_padding =
+      std::ranges::count(std::span(sequence.tokens).first(std::min(begin, n_uncounted)), padding);
   for (int64_t i = begin; i < begin + n_rows; ++i) {
     token_ids_.push_back(sequence.tokens[i]);
     token_types_.push_back(sequence.token_types.empty() ? 0 : sequence.token_types[i]);
     positions_.push_back(static_cast<int32_t>(i));
-    const int64_t position = sequence.tokens[i] == model_.spec.padding_id ? -1 : i;
+    const bool is_padding = sequence.tokens[i] == padding;
+    n_padding = i < n_uncounted ? n_padding + is_padding : 0;
+    const int64_t position = is_padding ? -1 : i - n_padding;
     position_rows_.push_back(static_cast<int32_t>(position + model_.spec.position_offset));
   }
 }

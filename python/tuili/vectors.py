@@ -53,7 +53,7 @@ class Vectors:
         truncation          cut texts at the limit (keeping the special tokens around them)
         max_length          the limit, in tokens; None: the model's
         truncate_dim        keep so many numbers of each vector, which are of length 1 only with
-                            normalize=True (models trained for it: "matryoshka")
+                            normalize=True (models trained for it: "matryoshka"); None: as the files say
         prompt_name         which of the model's prompts stands before each text; None: its default, if any
         prompt              the words themselves, in place of one of the model's prompts
         precision, ranges   "int8", "uint8", "binary", "ubinary": see embedding.in_precision
@@ -83,7 +83,9 @@ class Vectors:
         if normalized and not last:
             vectors = _core.ops.l2_normalize(vectors)
         if truncate_dim is not None:
-            width = integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
+            integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
+        width = truncate_dim or self._embedding.get("truncate_dim")
+        if width is not None:
             vectors = embedding.shortened(vectors, width, bool(normalize))
         vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
@@ -180,9 +182,9 @@ class Vectors:
     def _width(self) -> int:
         """Numbers of a sentence vector."""
         widths = [layer.n_out for layer in self._loaded.dense if layer.n_out is not None]
-        if widths:
-            return widths[-1]
-        return self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
+        pooled = self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
+        width = widths[-1] if widths else pooled
+        return min(width, int(self._embedding.get("truncate_dim", width)))
 
     def _cased(self, text: str) -> str:
         """In lower case if the model's files ask for it."""

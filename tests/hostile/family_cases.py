@@ -57,11 +57,11 @@ def decoders() -> Iterator[Case]:
         **latent | {"qk_rope_head_dim": 7},
         **moe,
     )
-    yield _case("DeepseekV2ForCausalLM", "normalized", U, "config_unsupported", norm_topk_prob=True,
+    yield _case("DeepseekV2ForCausalLM", "softmax", U, "config_unsupported", scoring_func="sigmoid",
                 **latent, **moe)  # fmt: skip
     attention = {"layer_types": ["attention"] * CONFIG["num_hidden_layers"]}
     yield _case("GraniteMoeHybridForCausalLM", "all mamba", U, "config_unsupported")
-    yield _case("GraniteMoeHybridForCausalLM", "experts", U, "config_unsupported", **attention)
+    yield _case("GraniteMoeHybridForCausalLM", "experts", F, value, num_experts_per_tok=9, **attention)
     yield _case("MarianModel", "words of its own", U, "config_unsupported", decoder_start_token_id=0,
                 share_encoder_decoder_embeddings=False)  # fmt: skip
     yield _case("BaichuanForCausalLM", "second", U, "config_unsupported", vocab_size=125_696)

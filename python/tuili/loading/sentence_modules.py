@@ -38,6 +38,7 @@ _POOLINGS = {
 _TRANSFORMERS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _FOLDER = r"[A-Za-z0-9_-]{1,64}"
 MAX_PROMPTS = 256
+MAX_NUMBERS = 1 << 20  # of a vector
 # What gives the first vectors: of tokens, or of texts.
 FIRST = ("Transformer", "StaticEmbedding")
 _MODULES = (*FIRST, "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
@@ -53,7 +54,8 @@ def read_modules(
              settings: pooling, one name or several with " + " between them, whose vectors are joined;
              normalize, whether the vector is divided by its length at the end; max_seq_length, tokens or
              None; lower_case, whether texts become lower case; prompts by name, and default_prompt_name;
-             include_prompt, false where their tokens are not pooled
+             include_prompt, false where their tokens are not pooled; truncate_dim, numbers of a vector that
+             are kept; similarity_fn_name, what compares vectors where it is not the cosine
     raises   ModelFormatError, ModelUnsupportedError (module, pooling) for what is not done
     """
     modules = modules_of(folder, inside)
@@ -148,7 +150,16 @@ def _text_settings(folder: str, base: str, inside: str | None) -> dict[str, Any]
         if limits.flag("do_lower_case", False):
             settings["lower_case"] = True
     config = read_config(folder, "config_sentence_transformers.json", inside=inside)
-    return settings if config is None else settings | prompts_of(config)
+    return settings if config is None else settings | prompts_of(config) | _similarities(config)
+
+
+def _similarities(config: Config) -> dict[str, Any]:
+    """How many numbers of a vector are kept, and what compares vectors, where it is not the cosine."""
+    width = config.integer("truncate_dim", 1, MAX_NUMBERS, None)
+    compared = config.choice("similarity_fn_name", ("cosine", "dot", "euclidean", "manhattan"), "cosine")
+    return ({} if width is None else {"truncate_dim": width}) | (
+        {} if compared == "cosine" else {"similarity_fn_name": compared}
+    )
 
 
 def prompts_of(config: Config) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
     pooling = getattr(module, "POOLING", "mean")
     eos_ids = eos_token_ids(generation, config, n_vocab)
     modules = read_modules(root, base, inside=inside) if ranking is None else None
-    embedding, dense = _embedding(modules, tokenizer.config, pooling)
+    embedding, dense = _embedding(modules, tokenizer.config, pooling, checkpoint.warnings)
     if ranking is not None:
         embedding |= {"pair_prompts": dict(ranking.prompts), "pair_format": ranking.format}
         embedding |= {"pair_variables": dict(ranking.variables)}
@@ -219,7 +219,9 @@ def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> S
     checkpoint = safetensors_file.open_folder(folder, strict=strict, strict_paths=inside is not None)
     config = static_embeddings.config_of(checkpoint, os.path.join(base, safetensors_file.SINGLE_NAME))
     modules = read_modules(root, base, inside=inside)
-    embedding, dense = _embedding(modules, {"model_max_length": static_embeddings.limit_of(data)}, "mean")
+    embedding, dense = _embedding(
+        modules, {"model_max_length": static_embeddings.limit_of(data)}, "mean", checkpoint.warnings
+    )
     return Source(
         path=root,
         kind="folder",
@@ -312,7 +314,10 @@ def _chat_template(folder: str, tokenizer_config: dict[str, Any], inside: str | 
 
 
 def _embedding(
-    modules: tuple[dict[str, Any], list[SentenceMap]] | None, tokenizer_config: dict[str, Any], pooling: str
+    modules: tuple[dict[str, Any], list[SentenceMap]] | None,
+    tokenizer_config: dict[str, Any],
+    pooling: str,
+    warnings: list[str],
 ) -> tuple[dict[str, Any], list[SentenceMap]]:
     settings, dense = modules or ({"pooling": pooling, "normalize": False, "max_seq_length": None}, [])
     if settings["max_seq_length"] is None:
@@ -324,6 +329,8 @@ def _embedding(
             and 1 <= length <= MAX_POSITIONS // 2
         ):
             settings["max_seq_length"] = int(length)
+    if compared := settings.get("similarity_fn_name"):
+        warnings.append(f"similarity_fn_name is {compared}; vectors are compared by their cosine here")
     return settings, dense
 
 

@@ -51,6 +51,8 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "relu": "relu",
     "relu2": "relu_squared",
     "quick_gelu": "quick_gelu",
@@ -162,7 +164,7 @@ def rope(
             code="config_unsupported",
         )
     n_turned = int(size.head_dim * fraction)
-    odd = rounds_up and n_turned > 1 and rope_type(scaling) in ("default", "linear")
+    odd = rounds_up and n_turned > 1 and rope_type(scaling) in ("default", "linear", "dynamic", "llama3")
     return rope_of(
         config, size, scaling, where("rope_theta"), theta, n_turned, interleaved=interleaved, odd=odd
     )
@@ -193,7 +195,11 @@ def rope_of_kind(
         config.ignore("rope_parameters")  # of no layer type
         both = None
     parts = [both.section(kind) if both is not None else None]
-    parts += [config.section("rope_scaling")] if scaled else []
+    scaling = config.section("rope_scaling") if scaled else None
+    if scaling is not None and both is None and "type" in scaling and "rope_type" not in scaling:
+        config.ignore("rope_scaling")  # transformers reads rope_type here, and not its old spelling
+        scaling = None
+    parts.append(scaling)
     values = {name: x for part in parts if part is not None for name, x in part.values.items()}
     values.pop("truncate", None)  # transformers does not look for it here
     section = Config(values, f"{config.what}: rope_parameters: {kind}")

@@ -67,7 +67,11 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "GraniteForCausalLM": {"max_position_embeddings": 2048},
     "GraniteMoeForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
     "GraniteMoeSharedForCausalLM": {"max_position_embeddings": 2048, "num_experts_per_tok": 2},
-    "GraniteMoeHybridForCausalLM": {"max_position_embeddings": 2048, "shared_intermediate_size": 1024},
+    "GraniteMoeHybridForCausalLM": {
+        "max_position_embeddings": 2048,
+        "shared_intermediate_size": 1024,
+        "num_experts_per_tok": 2,
+    },
     "Starcoder2ForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 2},
     "StableLmForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 32},
     "GlmForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},

@@ -66,7 +66,8 @@ class HeadedDecoder:
         """The decoder's names, whose prefix is another one, or none, in some classes; and the head's."""
         prefixes = (getattr(self._decoder, "BASE_PREFIX", "") or "model.", "model.", "transformer.")
         names: dict[str, Any] = {}
-        for theirs, ours in self._decoder.TENSOR_NAMES.items():
+        own = getattr(self._decoder, "tensor_names", None)
+        for theirs, ours in (own(config) if own else self._decoder.TENSOR_NAMES).items():
             if ours not in ("head", "head.bias"):
                 base = next((theirs.removeprefix(one) for one in prefixes if theirs.startswith(one)), theirs)
                 ours = "task_head.dense" if ours == "embedding_out" else ours

@@ -83,7 +83,7 @@ def _moe(config: Config, size: Sizes, third: bool) -> MoeSpec:
         expect_only(config, "topk_method", "noaux_tc")
         expect_only(config, "scoring_func", "sigmoid")
     else:
-        expect_only(config, "norm_topk_prob", False)
+        config.ignore("norm_topk_prob", False)
         expect_only(config, "scoring_func", "softmax")
     return MoeSpec(
         n_experts=n,

@@ -57,7 +57,7 @@ def _falcon_config(config: Config) -> str:
     new = config.flag("new_decoder_architecture", False)
     parallel = config.flag("parallel_attn", True)
     n_norms = config.integer("num_ln_in_parallel_attn", 1, 2, 2 if new else 1)
-    if (new and not parallel) or (n_norms == 2 and not new):
+    if (new and not parallel) or (n_norms == 2 and parallel and not new):
         raise ModelUnsupportedError(
             f"{config.what}: parallel_attn and num_ln_in_parallel_attn do not go with "
             "new_decoder_architecture",

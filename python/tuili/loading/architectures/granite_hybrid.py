@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tuili._core import ModelSpec
 from tuili.errors import ModelUnsupportedError
-from tuili.loading.architectures import ATTENTION_BIASES, GLOBAL, LLAMA_NAMES, sizes, without
+from tuili.loading.architectures import ATTENTION_BIASES, GLOBAL, LLAMA_NAMES, granite_moe, sizes, without
 from tuili.loading.architectures.granite import granite
+from tuili.loading.architectures.granite_moe import experts
 from tuili.loading.config import MAX_EXPERTS, MAX_INNER, Config
 from tuili.loading.files import shown
 from tuili.loading.layout import Parts
@@ -31,11 +34,17 @@ def spec(config: Config) -> ModelSpec:
             f"{config.what}: layer_types is {shown(kinds)}; supported: {size.n_layers} times attention",
             code="config_unsupported",
         )
-    if n := config.integer("num_local_experts", 0, MAX_EXPERTS, 8):
-        raise ModelUnsupportedError(
-            f"{config.what}: num_local_experts is {n}, which is not supported in this class",
-            code="config_unsupported",
-        )
     rotates = config.choice("position_embedding_type", ("rope", "nope"), None) == "rope"
+    if _n_experts(config):
+        return granite(config, size, rotates=rotates, moe=experts(config, size, shared=True))
     d_ff = config.integer("shared_intermediate_size", 1, MAX_INNER)
     return granite(config, size, rotates=rotates, d_ff=d_ff)
+
+
+def tensor_names(config: Config) -> dict[str, Any]:
+    """Their names -> ours: of a layer with experts the MLP is the shared one."""
+    return granite_moe.TENSOR_NAMES if _n_experts(config) else TENSOR_NAMES
+
+
+def _n_experts(config: Config) -> int:
+    return int(config.integer("num_local_experts", 0, MAX_EXPERTS, 8))

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tuili._core import ModelSpec, MoeSpec
-from tuili.loading.architectures import ATTENTION_BIASES, LLAMA_NAMES, n_experts, n_used, sizes, without
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    LLAMA_NAMES,
+    Sizes,
+    n_experts,
+    n_used,
+    sizes,
+    without,
+)
 from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, EXPERT_KEYS, GGUF_EXPERTS
 from tuili.loading.architectures.granite import config_from_gguf as granite_from_gguf
 from tuili.loading.architectures.granite import granite
@@ -41,16 +49,20 @@ GGUF_IGNORED_TENSORS = ()
 def spec(config: Config) -> ModelSpec:
     """GraniteMoeForCausalLM, GraniteMoeSharedForCausalLM."""
     size = sizes(config)
-    n = n_experts(config, "num_local_experts", "num_experts", usual=8)
     shared = config.values["architectures"] == ["GraniteMoeSharedForCausalLM"]
-    moe = MoeSpec(
+    return granite(config, size, moe=experts(config, size, shared=shared))
+
+
+def experts(config: Config, size: Sizes, *, shared: bool) -> MoeSpec:
+    """Those of a layer, with a shared one besides if the class has it."""
+    n = n_experts(config, "num_local_experts", "num_experts", usual=8)
+    return MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),
         d_ff=size.d_ff,
         normalize=True,
         d_ff_shared=config.integer("shared_intermediate_size", 0, MAX_INNER, 0) if shared else 0,
     )
-    return granite(config, size, moe=moe)
 
 
 def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:

@@ -8,7 +8,6 @@ from tuili.loading.architectures import (
     LLAMA_NAMES,
     activation,
     decoder,
-    expect_only,
     expert_names,
     layer_of,
     n_experts,
@@ -45,7 +44,6 @@ GGUF_IGNORED_TENSORS = ()
 
 def spec(config: Config) -> ModelSpec:
     """OlmoeForCausalLM."""
-    expect_only(config, "clip_qkv")  # it would clip what is normed
     size = sizes(config)
     rotation, limit = rope(config, size)
     n = n_experts(config, "num_experts", "num_local_experts", usual=64)
@@ -57,6 +55,7 @@ def spec(config: Config) -> ModelSpec:
         qk_norm="whole",
         qkv_bias=bias,
         output_bias=bias,
+        qkv_clip=config.positive("clip_qkv", 0.0),
         moe=MoeSpec(n_experts=n, n_used=n_used(config, n), d_ff=size.d_ff, normalize=normalize),
     )
     return decoder(config, size, [layer] * size.n_layers, [rotation], usual_eps=1e-5, max_positions=limit)

@@ -29,7 +29,7 @@ def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
     """The layers of "encoder" or "decoder", and their biases; UMT5 has one in every layer."""
     n_heads, n = config.integer("num_heads", 1, MAX_HEADS), n_layers(config, name)
     n_buckets = config.integer("relative_attention_num_buckets", 4, 1 << 16, 32)
-    farthest = config.integer("relative_attention_max_distance", n_buckets, 1 << 24, 128)
+    farthest = config.integer("relative_attention_max_distance", n_buckets // 2 + 1, 1 << 24, 128)
     own = is_a(config, "UMT5")
     if n_heads * (n if own else 1) > _MOST_BIASES:
         raise config.wrong("num_heads", f"at most {_MOST_BIASES} biases of heads")
