@@ -138,11 +138,16 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     return attend_long_row(context, spec, out, q, pages, sequences[0], partials.data());
 
   // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so
-  // items are dealt out to lanes in turn instead of in contiguous parts.
+  // items are dealt out to lanes in turn instead of in contiguous parts. Of many sequences one row alone is
+  // an item with all its heads: it waits for memory, and the kernel asks for the next head's pages.
+  const bool many = std::ssize(sequences) >= 2 * context.n_threads;
+  const auto heads_of_item = [&](const SequenceRows& s) {
+    return many && s.n_rows == 1 ? spec.n_kv_heads : 1;
+  };
   int64_t work = 0, n_items = 0;
   for (const SequenceRows& s : sequences) {
     work += s.n_rows * round_up(s.n_keys, cpu::kKeyTile);  // a tile that is begun costs most of one
-    n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads;
+    n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads / heads_of_item(s);
   }
   const int64_t threads =
       std::min<int64_t>(context.threads_for(work * spec.n_heads * spec.head_dim, kScoresPerThread), n_items);
@@ -151,10 +156,12 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {
       const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
+      const int64_t n_heads = heads_of_item(rows);
       for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
-        for (int64_t head = 0; head < spec.n_kv_heads; ++head, ++item) {
+        for (int64_t head = 0; head < spec.n_kv_heads; head += n_heads, ++item) {
           if (item % lanes < begin || item % lanes >= end) continue;
-          context.kernels->attention(args, head, {row, std::min(row + kRowsPerItem, rows.n_rows)});
+          for (int64_t h = head; h < head + n_heads; ++h)
+            context.kernels->attention(args, h, {row, std::min(row + kRowsPerItem, rows.n_rows)});
         }
       }
     }
