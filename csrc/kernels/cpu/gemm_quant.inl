@@ -33,8 +33,8 @@
 // SmolLM2, two threads, interleaved: Q4_0 345 -> 358 tokens a second, Q8_0 228 -> 249. At m = 4 as it was or
 // less. Tried without gain: threads that wait ask for the weights of the next product; tiles ask for the
 // lines of y that they will write.
-// v12 keeps sums times 8 for offsets, and steps from panel to panel for outliers: q4_0, AVX-512, one thread, m
-// = 16, n = 576, k = 576 / 1536, real activations, 153.8 -> 155.8 / 159.2 -> 162.2 GMAC/s (176 without
+// v12 keeps sums times 8 for offsets, and steps from panel to panel for outliers: q4_0, AVX-512, one thread,
+// m = 16, n = 576, k = 576 / 1536, real activations, 153.8 -> 155.8 / 159.2 -> 162.2 GMAC/s (176 without
 // outliers). Tried without gain: shifts by a vector for a quad's codes, outliers of 4 or 2 panels together,
 // 8 chunks of panels a thread in place of 4 (-3 % of batch-16 decode).
 

@@ -2,8 +2,8 @@
 // embed.
 //
 // quantize_rows takes 18.5 ns a group of real activations with outliers, 9.4 without (AVX-512, from the first
-// cache); in a step of 16 rows 35, as other threads wrote its input. Tried without gain: all of a row's groups
-// coded without a branch, 16 divisions at once, then the outliers of those that have some: 20.7.
+// cache); in a step of 16 rows 35, as other threads wrote its input. Tried without gain: all of a row's
+// groups coded without a branch, 16 divisions at once, then the outliers of those that have some: 20.7.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
