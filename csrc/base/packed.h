@@ -70,12 +70,12 @@ struct PackedMatrix {
 // all (tests/compare_quantized.py). Who does without (keeps_outliers) has none, and codes within ±127.
 //
 // Beside weights with wide scales, activations without outliers have them, too: one d of 128 values, from
-// their amax, and one exact sum. `scale` and `minus_sum` of all four groups are at the place of the first;
+// their amax, and one exact sum. `scale` and `offset_sum` of all four groups are at the place of the first;
 // `scaled_sum` and `half_sum`, which q8_0 does not read, are not written.
 struct OutlierQuad {
   int32_t group, quad;
   int8_t high[4];
-  int32_t minus_sum;    // -Σ high
+  int32_t offset_sum;   // -8 · Σ high
   int16_t half_sum[2];  // Σ high as the low codes' half_sum has it: the other half's is 0
   float scale;          // 128 · d
 };
@@ -88,7 +88,7 @@ struct QuantizedRows {
   int8_t* low = nullptr;            // [places, 32], zero past k
   float* scale = nullptr;           // d                                       [places]
   float* scaled_sum = nullptr;      // d · float(Σ codes)                      [places]
-  int32_t* minus_sum = nullptr;     // -Σ low                                  [places]
+  int32_t* offset_sum = nullptr;    // -8 · Σ low: offsets are multiples of 8  [places]
   int16_t* half_sum = nullptr;      // Σ low of k 0-15 and of k 16-31          [places, 2]
   OutlierQuad* outliers = nullptr;  // [m, max_outliers()], ascending; the first n_outliers[row] are used
   int32_t* n_outliers = nullptr;    // [m]

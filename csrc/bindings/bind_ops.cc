@@ -106,7 +106,7 @@ py::tuple quantize_rows(const FloatArray& x, bool keep_outliers, const Isa& isa)
       const int64_t to = row * groups + outlier.group;
       for (int j = 0; j < 4; ++j)
         codes.mutable_data()[to * kGroup + 4 * outlier.quad + j] += 128 * outlier.high[j];
-      sums.mutable_data()[to * 2 + outlier.quad / 4] -= 128 * outlier.minus_sum;
+      sums.mutable_data()[to * 2 + outlier.quad / 4] -= 16 * outlier.offset_sum;
     }
   }
   return py::make_tuple(codes, scale, sums, scaled_sum, n_outliers);

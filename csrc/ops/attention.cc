@@ -15,6 +15,8 @@ constexpr int64_t kRowsPerItem = cpu::kQueryTile;
 constexpr int64_t kScoresPerThread = 1 << 15;   // times head_dim
 constexpr int64_t kNumbersPerThread = 1 << 11;  // of keys, to write
 constexpr int64_t kRowsPerPiece = 16;
+constexpr int64_t kLineCost = 8;   // of a number in a line of its own
+constexpr int64_t kRopeSpeed = 2;  // numbers turned while one is written
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 int64_t n_splits(int64_t n_keys) { return round_up(n_keys, cpu::kKeySplit) / cpu::kKeySplit; }
@@ -80,34 +82,71 @@ void attend_long_row(const Context& context, const AttentionSpec& spec, const Te
     context.kernels->attention_merge(args, head, 0, splits, partial(head, 0));
 }
 
+void check(const KvPages& pages, const TensorView& k, const TensorView& v) {
+  expect("kv_write", "k", k);
+  expect("kv_write", "v", v);
+  TUILI_EXPECT(
+      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
+      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
+}
+
+// Whether each token has a page of its own, as those of many sequences have.
+bool stand_apart(const int32_t* slots, int64_t n_tokens, int64_t block_size) {
+  for (int64_t t = 1; t < n_tokens; ++t)
+    if (slots[t] / block_size == slots[t - 1] / block_size) return false;
+  return true;
+}
+
+// Calls prepare(tokens), of so many numbers a token, and writes their keys and values, in parts on several
+// threads. Neighbours share the lines of a page: a thread takes a line's worth of them. A key that stands
+// apart has a line for each of its numbers.
+template <class Prepare>
+void write_in_pieces(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
+                     const int32_t* slots, int64_t n_prepared, const Prepare& prepare) {
+  const int64_t n = k.rows();
+  const bool apart = stand_apart(slots, n, pages.block_size);
+  const int64_t work = n * (k.size(1) * (apart ? kLineCost : 1) + n_prepared / kRopeSpeed);
+  const int64_t rows = apart ? 1 : kRowsPerPiece;
+  context.pool->parallel_for(round_up(n, rows) / rows, context.threads_for(work, kNumbersPerThread),
+                             [&](int64_t begin, int64_t end, int) {
+                               const cpu::Range tokens{begin * rows, std::min(end * rows, n)};
+                               prepare(tokens);
+                               context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots,
+                                                         tokens);
+                             });
+}
+
 }  // namespace
 
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots) {
   if (k.device == DeviceKind::cuda)
     return on_device::kv_write(context, on_device::pages_of(pages), k, v, slots);
-  expect("kv_write", "k", k);
-  expect("kv_write", "v", v);
-  TUILI_EXPECT(
-      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
-      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
-  const int threads = context.threads_for(k.count(), kNumbersPerThread);
-  // Neighbours share the lines of a page: a thread takes a line's worth of them.
-  const int64_t n_pieces = round_up(k.rows(), kRowsPerPiece) / kRowsPerPiece;
-  context.pool->parallel_for(n_pieces, threads, [&](int64_t begin, int64_t end, int) {
-    const cpu::Range tokens{begin * kRowsPerPiece, std::min(end * kRowsPerPiece, k.rows())};
-    context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, tokens);
-  });
+  check(pages, k, v);
+  write_in_pieces(context, pages, k, v, slots, 0, [](cpu::Range) {});
 }
 
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
-  if (x.k.device == DeviceKind::cuda && (pages.type == KvType::f16 || pages.type == KvType::bf16))
-    return on_device::rope_kv_write(context, x, on_device::pages_of(pages), slots);
-  Beside beside(context, x.q.rows());
-  rope(beside.context(), x.k, x.cos, x.sin, pages.n_kv_heads, x.interleaved);
-  kv_write(beside.context(), pages, x.k, x.v, slots);
-  rope(context, x.q, x.cos, x.sin, x.n_heads, x.interleaved);
-  beside.join();
+  if (x.k.device == DeviceKind::cuda) {
+    if (pages.type == KvType::f16 || pages.type == KvType::bf16)
+      return on_device::rope_kv_write(context, x, on_device::pages_of(pages), slots);
+    Beside beside(context, x.q.rows());
+    rope(beside.context(), x.k, x.cos, x.sin, pages.n_kv_heads, x.interleaved);
+    kv_write(beside.context(), pages, x.k, x.v, slots);
+    rope(context, x.q, x.cos, x.sin, x.n_heads, x.interleaved);
+    return beside.join();
+  }
+  check(pages, x.k, x.v);
+  expect_rope(x.q, x.cos, x.sin, x.n_heads);
+  expect_rope(x.k, x.cos, x.sin, pages.n_kv_heads);
+  const auto turn = [&](const TensorView& y, int64_t n_heads, cpu::Range tokens) {
+    context.kernels->rope(y.f32(), y.row_stride, x.cos.f32(), x.sin.f32(), n_heads, y.size(1) / n_heads,
+                          x.cos.size(1), x.interleaved, tokens);
+  };
+  write_in_pieces(context, pages, x.k, x.v, slots, x.q.size(1), [&](cpu::Range tokens) {
+    turn(x.q, x.n_heads, tokens);
+    turn(x.k, pages.n_kv_heads, tokens);
+  });
 }
 
 int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_dim) {
@@ -138,11 +177,16 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     return attend_long_row(context, spec, out, q, pages, sequences[0], partials.data());
 
   // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so
-  // items are dealt out to lanes in turn instead of in contiguous parts.
+  // items are dealt out to lanes in turn instead of in contiguous parts. Of many sequences one row alone is
+  // an item with all its heads: it waits for memory, and the kernel asks for the next head's pages.
+  const bool many = std::ssize(sequences) >= 2 * context.n_threads;
+  const auto heads_of_item = [&](const SequenceRows& s) {
+    return many && s.n_rows == 1 ? spec.n_kv_heads : 1;
+  };
   int64_t work = 0, n_items = 0;
   for (const SequenceRows& s : sequences) {
     work += s.n_rows * round_up(s.n_keys, cpu::kKeyTile);  // a tile that is begun costs most of one
-    n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads;
+    n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads / heads_of_item(s);
   }
   const int64_t threads =
       std::min<int64_t>(context.threads_for(work * spec.n_heads * spec.head_dim, kScoresPerThread), n_items);
@@ -151,10 +195,12 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     int64_t item = 0;
     for (const SequenceRows& rows : sequences) {
       const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
+      const int64_t n_heads = heads_of_item(rows);
       for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
-        for (int64_t head = 0; head < spec.n_kv_heads; ++head, ++item) {
+        for (int64_t head = 0; head < spec.n_kv_heads; head += n_heads, ++item) {
           if (item % lanes < begin || item % lanes >= end) continue;
-          context.kernels->attention(args, head, {row, std::min(row + kRowsPerItem, rows.n_rows)});
+          for (int64_t h = head; h < head + n_heads; ++h)
+            context.kernels->attention(args, h, {row, std::min(row + kRowsPerItem, rows.n_rows)});
         }
       }
     }

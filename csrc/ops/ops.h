@@ -93,7 +93,7 @@ QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
   rows.low = carver.template take<int8_t>(places * kGroup);
   rows.scale = carver.template take<float>(places);
   rows.scaled_sum = carver.template take<float>(places);
-  rows.minus_sum = carver.template take<int32_t>(places);
+  rows.offset_sum = carver.template take<int32_t>(places);
   rows.half_sum = carver.template take<int16_t>(places * 2);
   rows.outliers = carver.template take<OutlierQuad>(m * rows.max_outliers());
   rows.n_outliers = carver.template take<int32_t>(m);

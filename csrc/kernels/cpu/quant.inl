@@ -1,5 +1,9 @@
 // Activations to int8, and the decoding of packed weights: dequantized blocks for gemm_float, single rows for
 // embed.
+//
+// quantize_rows takes 18.5 ns a group of real activations with outliers, 9.4 without (AVX-512, from the first
+// cache); in a step of 16 rows 35, as other threads wrote its input. Tried without gain: all of a row's
+// groups coded without a branch, 16 divisions at once, then the outliers of those that have some: 20.7.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -54,6 +58,21 @@ TUILI_INLINE GroupView group_at(const PackedMatrix& w, int64_t panel, int64_t gr
   if constexpr (kCoding.sub_scales > 0) out.sub_scale = w.sub_scale + at * kCoding.sub_scales * kPanel;
   if constexpr (kCoding.sub_scales > 0 && kCoding.has_min) out.sub_min = w.sub_min + at * kPanel;
   return out;
+}
+
+// The same group of the next panel.
+template <Format kFormat>
+TUILI_INLINE GroupView next_panel(GroupView group, int64_t n_groups) {
+  constexpr Coding kCoding = coding_of(kFormat);
+  const int64_t n_scales = (kCoding.block_groups == 1 ? n_groups : n_groups / 8) * kPanel;
+  group.codes += n_groups * (kCoding.bits == 8 ? 512 : 256);
+  if constexpr (kCoding.bits == 5) group.high += n_groups * 64;
+  if constexpr (kCoding.bits == 6) group.high += n_groups * 128;
+  group.scale += n_scales;
+  if constexpr (kCoding.has_min) group.min += n_scales;
+  if constexpr (kCoding.sub_scales > 0) group.sub_scale += n_groups * kCoding.sub_scales * kPanel;
+  if constexpr (kCoding.sub_scales > 0 && kCoding.has_min) group.sub_min += n_groups * kPanel;
+  return group;
 }
 
 // The codes of quad kQuad (0 to 7) for 16 columns. 8-bit codes are signed (plus kSignedOffset).
@@ -233,15 +252,17 @@ TUILI_INLINE void split_outliers(const QuantizedRows& out, int64_t row, int64_t 
     if (!beyond) continue;
     OutlierQuad& outlier = out.outliers[row * out.max_outliers() + out.n_outliers[row]++];
     outlier = {int32_t(group), quad, {}, 0, {}, 128 * out.scale[at]};
+    int32_t sum = 0;
     for (int j = 0; j < 4; ++j) {
       const int32_t high = (code[j] + 64) >> 7;
       outlier.high[j] = int8_t(high);
-      outlier.minus_sum -= high;
+      sum += high;
       out.low[at * kGroup + 4 * quad + j] = int8_t(code[j] - 128 * high);
     }
-    outlier.half_sum[quad / 4] = int16_t(-outlier.minus_sum);
-    out.half_sum[2 * at + quad / 4] = int16_t(out.half_sum[2 * at + quad / 4] + 128 * outlier.minus_sum);
-    out.minus_sum[at] -= 128 * outlier.minus_sum;
+    outlier.half_sum[quad / 4] = int16_t(sum);
+    outlier.offset_sum = -8 * sum;
+    out.half_sum[2 * at + quad / 4] = int16_t(out.half_sum[2 * at + quad / 4] - 128 * sum);
+    out.offset_sum[at] += 128 * 8 * sum;
   }
 }
 
@@ -255,7 +276,7 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
     store_i8(low, splat_int(0));
     store_i8(low + 16, splat_int(0));
     out.half_sum[2 * at] = out.half_sum[2 * at + 1] = 0;
-    out.minus_sum[at] = 0;
+    out.offset_sum[at] = 0;
     out.scale[at] = out.scaled_sum[at] = finite ? 0 : __builtin_nanf("");
     return;
   }
@@ -276,7 +297,7 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
   const int32_t sum0 = sum(q0), sum1 = sum(q1);
   out.scale[at] = base / 127;
   out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
-  out.minus_sum[at] = -(sum0 + sum1);
+  out.offset_sum[at] = -8 * (sum0 + sum1);
   out.half_sum[2 * at] = int16_t(sum0);
   out.half_sum[2 * at + 1] = int16_t(sum1);
   if (base < amax) {
@@ -303,7 +324,7 @@ TUILI_INLINE void quantize_wide(const QuantizedRows& out, int64_t row, int64_t g
   const bool finite = amax <= 0x1.fffffep127f;
   if (!finite || amax < 0x1p-100f) {
     for (int i = 0; i < kVectors; ++i) store_i8(codes_of(i), splat_int(0));
-    out.minus_sum[at] = 0;
+    out.offset_sum[at] = 0;
     out.scale[at] = finite ? 0 : __builtin_nanf("");
     return;
   }
@@ -315,7 +336,7 @@ TUILI_INLINE void quantize_wide(const QuantizedRows& out, int64_t row, int64_t g
     store_i8(codes_of(i), codes);
     total = total + codes;
   }
-  out.minus_sum[at] = -sum(total);
+  out.offset_sum[at] = -8 * sum(total);
   out.scale[at] = amax / 127;
 }
 
