@@ -12,7 +12,7 @@ namespace {
 // wave is a small part; what partials cost in memory is 1/50 there, and half as much as the keys in wide
 // ones.
 constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
-constexpr int64_t kQueueing = 396;    // three blocks on each of 132 SMs
+constexpr int64_t kQueueing = 3 * kMultiprocessors;
 constexpr unsigned kMaxGrid = 65535;  // in y and z
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }

@@ -69,7 +69,7 @@ __device__ __forceinline__ GemmProblem product_of(const ExpertProblem& problem, 
 // Block (i, j): tile i of the experts' rows, tile j of their columns. k > 0: the tile's barriers stand
 // between the two uses of shared.tile.
 template <typename Shape, Access kAccess>
-__global__ void __launch_bounds__(kGemmThreads, 2) gemm_experts_kernel(ExpertProblem problem) {
+__global__ void __launch_bounds__(kTileThreads, 2) gemm_experts_kernel(ExpertProblem problem) {
   auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;

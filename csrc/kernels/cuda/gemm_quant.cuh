@@ -37,10 +37,15 @@ struct QuantShape : QuantFormat<kFormat> {
   __device__ __forceinline__ static int warp_panel() { return threadIdx.x / 32 % 2 * kPanels; }
 };
 
+// A block's cost: microseconds for k 4,096 on an H200, of Q4_0.
 template <Format kFormat>
-using WideQuant = QuantShape<kFormat, 8, 2, 1, 3>;  // 128 × 64
+struct WideQuant : QuantShape<kFormat, 8, 2, 1, 3> {  // 128 × 64
+  static constexpr int kCost = 38;
+};
 template <Format kFormat>
-using TallQuant = QuantShape<kFormat, 4, 1, 4, 2>;  // 64 × 32 for m ≤ 64
+struct TallQuant : QuantShape<kFormat, 4, 1, 4, 2> {  // 64 × 32
+  static constexpr int kCost = 22;
+};
 
 // acc += the warp's part of a stage, of which `n_pairs` pairs or more exist.
 template <typename Shape>

@@ -278,6 +278,9 @@ int gather_taps(Stream stream, const TapArgs& args);
 
 // ---- linear maps
 
+// To which the tiles of a product are shared out: a number decides how fast, never which bits.
+inline constexpr int64_t kMultiprocessors = 132;  // of an H200
+
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
   float* y;           // [m, n], dense, overlaps no input
@@ -287,6 +290,7 @@ struct GemmArgs {
   int64_t m;
   int64_t n;
   int64_t k;
+  int64_t multiprocessors = kMultiprocessors;
 };
 
 // Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
@@ -303,6 +307,7 @@ struct QuantizedGemmArgs {
   PackedMatrix w;
   const float* bias;  // f32 [w.n] or null
   int64_t m;
+  int64_t multiprocessors = kMultiprocessors;
 };
 
 // k has four parts: ceil(k / 1,024) · 256 each, the last ones shorter, or none. Per output and part from acc

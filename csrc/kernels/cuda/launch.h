@@ -46,4 +46,23 @@ inline Access pair_access(const void* base, int64_t n, int64_t element_bytes) {
   return aligned && n % 2 == 0 ? Access::vector : Access::scalar;
 }
 
+// What a product of [m, n] costs in tiles of a shape: those of the multiprocessor that has most.
+template <typename Shape>
+int64_t cost_of_tiles(int64_t m, int64_t n, int64_t multiprocessors) {
+  const int64_t tiles = (m + Shape::kTileM - 1) / Shape::kTileM * ((n + Shape::kTileN - 1) / Shape::kTileN);
+  return (tiles + multiprocessors - 1) / multiprocessors * Shape::kCost;
+}
+
+// launch<Shape>() of the shape that costs least, of equal ones the first.
+template <typename Best, typename Next, typename... Others, typename Launch>
+int with_cheapest(int64_t m, int64_t n, int64_t multiprocessors, const Launch& launch) {
+  const bool keeps = cost_of_tiles<Best>(m, n, multiprocessors) <= cost_of_tiles<Next>(m, n, multiprocessors);
+  if constexpr (sizeof...(Others) > 0) {
+    return keeps ? with_cheapest<Best, Others...>(m, n, multiprocessors, launch)
+                 : with_cheapest<Next, Others...>(m, n, multiprocessors, launch);
+  } else {
+    return keeps ? launch.template operator()<Best>() : launch.template operator()<Next>();
+  }
+}
+
 }  // namespace tuili::cuda
