@@ -187,6 +187,23 @@ struct GemmTiles {
     first_row = first_row_, first_column = first_column_, first_k = 0;
   }
 
+  // Those of all stages: of w before the kernels in front have made x.
+  __device__ __forceinline__ void start_first(Stage (&stages)[Shape::kStages]) {
+    if constexpr (kAccess == Access::vector) {
+      for (int s = 0; s < Shape::kStages; ++s) w_copies.start(stages[s].w, k - s * Shape::kTileK);
+    }
+    ptx::wait_for_kernels_before();
+    for (Stage& stage : stages) {
+      if constexpr (kAccess == Access::vector) {
+        x_copies.start(stage.x, k - first_k);
+        ptx::cp_async_commit();
+        first_k += Shape::kTileK;
+      } else {
+        start(stage);
+      }
+    }
+  }
+
   __device__ __forceinline__ void start(Stage& stage) {
     if constexpr (kAccess == Access::vector) {
       x_copies.start(stage.x, k - first_k);
@@ -212,7 +229,7 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape
   const int n_tiles = (problem.k + Shape::kTileK - 1) / Shape::kTileK;
 
   GemmTiles<Shape, kAccess> tiles(problem, first_row, first_column);
-  for (int stage = 0; stage < kStages; ++stage) tiles.start(shared.stages[stage]);
+  tiles.start_first(shared.stages);
   Fragments<Shape> fragments[2];
   ptx::cp_async_wait<kStages - 1>();
   __syncthreads();  // everybody's part of the first tile has arrived
@@ -243,6 +260,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) gemm_kernel(G
   const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, problem, first_row, first_column);
+  ptx::let_next_kernel_start();
   store_tile<Shape>(problem, acc, first_row, first_column);
 }
 

@@ -34,7 +34,7 @@ __device__ __forceinline__ ExpertTile find_tile(const int32_t* first, int n_expe
   const int lane = threadIdx.x % 32;
   for (int e = 0; e < n_experts; e += 32) {
     const bool exists = e + lane < n_experts;
-    const int begin = exists ? __ldg(first + e + lane) : 0, end = exists ? __ldg(first + e + lane + 1) : 0;
+    const int begin = exists ? first[e + lane] : 0, end = exists ? first[e + lane + 1] : 0;
     const int n_tiles = (end - begin + kRows - 1) / kRows;
     int through = n_tiles;  // of this expert and those before
 #pragma unroll
@@ -70,6 +70,7 @@ __device__ __forceinline__ GemmProblem product_of(const ExpertProblem& problem, 
 // between the two uses of shared.tile.
 template <typename Shape, Access kAccess>
 __global__ void __launch_bounds__(kTileThreads, 2) gemm_experts_kernel(ExpertProblem problem) {
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
@@ -77,6 +78,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) gemm_experts_kernel(ExpertPro
   const int first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, product_of(problem, tile.expert, tile.end), tile.row, first_column);
+  ptx::let_next_kernel_start();
   const ExpertTile done = shared.tile;
   store_tile<Shape>(product_of(problem, done.expert, done.end), acc, done.row, first_column);
 }
@@ -89,6 +91,7 @@ __device__ __forceinline__ QuantProblem quantized_product_of(const ExpertProblem
 
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_experts_kernel(ExpertProblem problem) {
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
@@ -96,12 +99,14 @@ __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_experts_kernel(Ex
   const int first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kPanels][Shape::kTiles][4] = {};
   multiply_tile<Shape>(acc, quantized_product_of(problem, tile), tile.row, first_column);
+  ptx::let_next_kernel_start();
   const ExpertTile done = shared.tile;
   store_tile<Shape>(quantized_product_of(problem, done), acc, done.row, first_column);
 }
 
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 3) gemm_skinny_experts_kernel(ExpertProblem problem) {
+  ptx::wait_for_kernels_before();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
   skinny_tile<Shape>(quantized_product_of(problem, tile), tile.row, blockIdx.y * Shape::kTileN);

@@ -39,7 +39,7 @@ int launch_for_rows(Stream stream, const QuantProblem& problem, int64_t multipro
       return launch_skinny<BroadQuant<kFormat>>(stream, problem);
   }
   if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_skinny<SlimQuant<kFormat>>(stream, problem);
-  return with_cheapest<WideQuant<kFormat>, TallQuant<kFormat>>(
+  return with_cheapest<WideQuant<kFormat>, SquareQuant<kFormat>, TallQuant<kFormat>>(
       problem.m, problem.n, multiprocessors,
       [&]<typename Shape>() { return launch_wide<Shape>(stream, problem); });
 }
@@ -73,10 +73,11 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
   }
 }
 
-#define TUILI_GEMM(format)                                                              \
-  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);  \
-  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);  \
-  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(QuantProblem); \
+#define TUILI_GEMM(format)                                                               \
+  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);   \
+  template __global__ void gemm_quant_kernel<SquareQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);   \
+  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(QuantProblem);  \
   template __global__ void gemm_skinny_kernel<FewQuant<Format::format>>(QuantProblem);
 TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM

@@ -43,6 +43,10 @@ struct WideQuant : QuantShape<kFormat, 8, 2, 1, 3> {  // 128 × 64
   static constexpr int kCost = 38;
 };
 template <Format kFormat>
+struct SquareQuant : QuantShape<kFormat, 4, 2, 2, 3> {  // 64 × 64
+  static constexpr int kCost = 28;
+};
+template <Format kFormat>
 struct TallQuant : QuantShape<kFormat, 4, 1, 4, 2> {  // 64 × 32
   static constexpr int kCost = 22;
 };
@@ -166,9 +170,11 @@ __device__ __forceinline__ void store_tile(const QuantProblem& problem,
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProblem problem) {
+  ptx::wait_for_kernels_before();
   const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kPanels][Shape::kTiles][4] = {};
   multiply_tile<Shape>(acc, problem, first_row, first_column);
+  ptx::let_next_kernel_start();
   store_tile<Shape>(problem, acc, first_row, first_column);
 }
 

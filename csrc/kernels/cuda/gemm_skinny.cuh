@@ -130,6 +130,7 @@ __device__ __forceinline__ void multiply_part(float (&acc)[Shape::kPanels][Shape
     ptx::cp_async_commit();
   };
   for (int stage = 0; stage < kStages - 1; ++stage) start(first + stage * kStageK, stage);
+  ptx::wait_for_kernels_before();  // x is theirs, the weights are not
   SkinnyRows<Shape::kTiles> rows(problem, first_row, first);
   constexpr int kAhead = Shape::kPairsAhead;
   static_assert(kPairs % (kAhead + 1) == 0, "a pair's x has its place in every stage");
@@ -179,6 +180,7 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   float acc[Shape::kPanels][kTiles][4] = {};
   multiply_part<Shape>(acc, shared, problem, first_row, first_column);
+  ptx::let_next_kernel_start();
   __syncwarp();  // none of the part still reads its weights
 #pragma unroll
   for (int tile = 0; tile < kAll; ++tile) {

@@ -10,13 +10,42 @@
 
 #if defined(__CUDACC__)
 #define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+  ::tuili::cuda::launch((kernel), (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
 #else
 #define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::tuili::emulation::launch((grid), (block), (shared_bytes), (stream), [=] { (kernel)(__VA_ARGS__); })
 #endif
 
 namespace tuili::cuda {
+
+#if defined(__CUDACC__)
+// Whether kernels wait for those before them (ptx::wait_for_kernels_before): Hopper and later, by code made
+// for them.
+inline bool kernels_wait() {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  for (const int arch : {__CUDA_ARCH_LIST__}) {
+    if (arch >= 900 && arch / 100 <= major) return true;
+  }
+  return false;
+}
+
+// Starts a kernel, where it can wait already before those in front of it have ended. What fails is
+// cudaGetLastError's.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+            const Arguments&... arguments) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes, config.stream = stream;
+  config.attrs = &early, config.numAttrs = kernels_wait() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+#endif
 
 // The block's dynamic shared memory as a kernel's one SharedStorage struct. Uninitialised.
 template <typename Storage>
