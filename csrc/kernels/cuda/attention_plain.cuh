@@ -59,7 +59,7 @@ __device__ __forceinline__ float plain_score(const AttentionProblem& problem, fl
 // Block (x, y, z): row x of sequence z, head y.
 template <typename T>
 __global__ void __launch_bounds__(kAttentionThreads) attention_plain_kernel(AttentionProblem problem) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   auto& shared = shared_storage<PlainStorage>();
   const AttentionSequence sequence = problem.sequences[blockIdx.z];
   const int head = blockIdx.y, lane = threadIdx.x % 32, n = problem.head_dim;

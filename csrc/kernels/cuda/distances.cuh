@@ -39,7 +39,7 @@ __device__ __forceinline__ float dot_row(const float* x, const __nv_bfloat16* ro
 // the same block of keys.
 template <Access kAccess>
 __global__ void __launch_bounds__(kDistanceThreads) distance_bias_kernel(DistanceArgs args) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   const AttentionSequence sequence = args.sequences[blockIdx.z];
   const int row = blockIdx.x, head = blockIdx.y, head_dim = static_cast<int>(args.head_dim);
   if (row >= sequence.n_rows) return;

@@ -257,10 +257,12 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape
 // Block (i, j) computes tile (i, j) of y: neighbours share their part of w.
 template <typename Shape, Access kAccess>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) gemm_kernel(GemmProblem problem) {
+  constexpr bool kIsSmall = Shape::kTileM <= 64;
+  if constexpr (kIsSmall) let_next_kernel_start(Phase::begins);
   const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, problem, first_row, first_column);
-  ptx::let_next_kernel_start();
+  if constexpr (kIsSmall) let_next_kernel_start(Phase::ends);
   store_tile<Shape>(problem, acc, first_row, first_column);
 }
 

@@ -78,7 +78,6 @@ __global__ void __launch_bounds__(kTileThreads, 2) gemm_experts_kernel(ExpertPro
   const int first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kTilesM][Shape::kTilesN][4] = {};
   multiply_tile<Shape, kAccess>(acc, product_of(problem, tile.expert, tile.end), tile.row, first_column);
-  ptx::let_next_kernel_start();
   const ExpertTile done = shared.tile;
   store_tile<Shape>(product_of(problem, done.expert, done.end), acc, done.row, first_column);
 }
@@ -99,7 +98,6 @@ __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_experts_kernel(Ex
   const int first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kPanels][Shape::kTiles][4] = {};
   multiply_tile<Shape>(acc, quantized_product_of(problem, tile), tile.row, first_column);
-  ptx::let_next_kernel_start();
   const ExpertTile done = shared.tile;
   store_tile<Shape>(quantized_product_of(problem, done), acc, done.row, first_column);
 }

@@ -170,11 +170,13 @@ __device__ __forceinline__ void store_tile(const QuantProblem& problem,
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProblem problem) {
+  constexpr bool kIsSmall = Shape::kTileM <= 64;
+  if constexpr (kIsSmall) let_next_kernel_start(Phase::begins);
   ptx::wait_for_kernels_before();
   const int first_row = blockIdx.x * Shape::kTileM, first_column = blockIdx.y * Shape::kTileN;
   float acc[Shape::kPanels][Shape::kTiles][4] = {};
   multiply_tile<Shape>(acc, problem, first_row, first_column);
-  ptx::let_next_kernel_start();
+  if constexpr (kIsSmall) let_next_kernel_start(Phase::ends);
   store_tile<Shape>(problem, acc, first_row, first_column);
 }
 

@@ -180,7 +180,7 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   float acc[Shape::kPanels][kTiles][4] = {};
   multiply_part<Shape>(acc, shared, problem, first_row, first_column);
-  ptx::let_next_kernel_start();
+  let_next_kernel_start(Phase::ends);
   __syncwarp();  // none of the part still reads its weights
 #pragma unroll
   for (int tile = 0; tile < kAll; ++tile) {
@@ -204,6 +204,7 @@ __device__ __forceinline__ void skinny_tile(const QuantProblem& problem, int fir
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, Shape::kBlocks) gemm_skinny_kernel(QuantProblem problem) {
+  let_next_kernel_start(Phase::begins);
   skinny_tile<Shape>(problem, blockIdx.x * Shape::kTileM, blockIdx.y * Shape::kTileN);
 }
 

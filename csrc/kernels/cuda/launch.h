@@ -8,6 +8,9 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ptx.cuh"
+
 #if defined(__CUDACC__)
 #define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::tuili::cuda::launch((kernel), (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
@@ -46,6 +49,22 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 #endif
+
+// How a small kernel begins: the next one may start, and this one waits for those before it.
+__device__ __forceinline__ void follow_kernels_before() {
+  ptx::let_next_kernel_start();
+  ptx::wait_for_kernels_before();
+}
+
+// Called at the beginning of a larger kernel and before its last stores: when the next one may start. Where
+// each multiprocessor has a block or two, blocks that came early would crowd on a few of them, and the next
+// kernel would wait for these. The largest kernels never call it: one ends, then the next one starts.
+enum class Phase { begins, ends };
+__device__ __forceinline__ void let_next_kernel_start(Phase phase) {
+  const uint32_t n_blocks = gridDim.x * gridDim.y * gridDim.z;
+  const bool crowds = 2 * n_blocks > kMultiprocessors && n_blocks < 4 * kMultiprocessors;
+  if (phase == Phase::ends || !crowds) ptx::let_next_kernel_start();
+}
 
 // The block's dynamic shared memory as a kernel's one SharedStorage struct. Uninitialised.
 template <typename Storage>

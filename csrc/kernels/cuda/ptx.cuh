@@ -63,9 +63,8 @@ __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
-// Lets the kernel behind this one in its stream start, once all blocks have come here; it waits by itself. A
-// kernel whose blocks fill the device says so near its end: blocks that came earlier would crowd on some
-// multiprocessors. A device before Hopper does neither.
+// Lets the kernel behind this one in its stream start, once all blocks have come here or ended; it waits by
+// itself. A device before Hopper does neither.
 __device__ __forceinline__ void let_next_kernel_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -78,12 +77,6 @@ __device__ __forceinline__ void wait_for_kernels_before() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
-}
-
-// Both: how a small kernel begins.
-__device__ __forceinline__ void follow_kernels_before() {
-  let_next_kernel_start();
-  wait_for_kernels_before();
 }
 
 // Four 8 × 8 matrices of 16-bit elements from shared memory. Lane 8 i + r passes the 16-byte aligned address

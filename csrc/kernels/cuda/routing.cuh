@@ -112,7 +112,7 @@ __device__ __forceinline__ void keep_best_groups(RouteStorage& shared, const Rou
 
 // Block t, a warp: the experts of token t.
 __global__ void __launch_bounds__(32) route_kernel(RouteArgs args) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   auto& shared = shared_storage<RouteStorage>();
   const int n = static_cast<int>(args.n_experts), n_used = static_cast<int>(args.n_used), lane = threadIdx.x;
   const float* logits = args.logits + static_cast<int64_t>(blockIdx.x) * n;
@@ -160,7 +160,7 @@ struct SortStorage {
 // Block e: the places of the pairs of expert e. A warp takes a piece of the list.
 __global__ void __launch_bounds__(kSortThreads)
     sort_by_expert_kernel(int32_t* places, int32_t* first, const int32_t* experts, int n) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   auto& shared = shared_storage<SortStorage>();
   const int expert = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int piece = (n + kSortThreads - 1) / kSortThreads * 32;

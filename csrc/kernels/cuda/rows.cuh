@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(NormRows<Out> r
 }
 
 __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, const float* x, int n) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * n;
   const StagedRow row(shared_storage<RowStorage>(), const_cast<float*>(x) + offset, nullptr, n);
   float squares = row.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
@@ -212,7 +212,7 @@ __device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n
 // A thread per column in each of these.
 __global__ void __launch_bounds__(kRowThreads)
     mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   const int column = blockIdx.x * kRowThreads + threadIdx.x;
   if (column >= n) return;
   y[column] = column_mean(x, n_tokens, n, column, [](float element, int) { return element; });
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 __global__ void __launch_bounds__(kRowThreads)
     weighted_mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   const int column = blockIdx.x * kRowThreads + threadIdx.x;
   if (column >= n) return;
   const float all = static_cast<float>(n_tokens + 1);
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 __global__ void __launch_bounds__(kRowThreads)
     max_rows_kernel(float* y, const float* x, int n_tokens, int n) {
-  ptx::follow_kernels_before();
+  follow_kernels_before();
   const int column = blockIdx.x * kRowThreads + threadIdx.x;
   if (column >= n) return;
   float best = x[column];
