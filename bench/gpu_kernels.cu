@@ -303,6 +303,7 @@ Case distances(int64_t n_texts, int64_t n_rows) {
                                          .sequences = list->get<cuda::AttentionSequence>(),
                                          .texts = list->get<cuda::AttentionSequence>(),
                                          .n_sequences = n_texts,
+                                         .n_texts = n_texts,
                                          .max_rows = n_rows,
                                          .n_tokens = n_tokens,
                                          .n_heads = kHeads,

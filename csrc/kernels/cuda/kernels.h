@@ -254,6 +254,7 @@ struct DistanceArgs {
   const AttentionSequence* sequences;  // parts of texts, in q
   const AttentionSequence* texts;      // each of which is there, in k
   int64_t n_sequences;
+  int64_t n_texts;
   int64_t max_rows;
   int64_t n_tokens;
   int64_t n_heads;
