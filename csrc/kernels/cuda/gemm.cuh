@@ -11,6 +11,11 @@
 // v5  shared memory was as busy as the stream: copies without bank conflicts, and for m ≤ 8 half of the reads
 //     of x, and five tiles under way, not three; for m ≤ 16 four: m 1
 //     11.4 µs, n 28,672 67 µs
+// v6  fragments are read while those before are multiplied; of five shapes for m > 16 the one whose tiles
+//     cost least on all multiprocessors: 128 × 128 alone left most of them idle. n = k = 4,096: m 512 42 µs
+//     (60), m 4,096 339 (376; tiles of 128 × 256: L2 was as busy as the tensor cores), n = k = 2,048, m 128
+//     10.0 (31.7), m 1 5.6 (6.4), m 1, n 28,672 59 (68.5). Tried: 192 KiB and 8 warps for 128 × 128: slower
+// v7  weights are on their way before the kernel in front has ended: n = k = 2,048, m 1 4.6, m 16 5.4 (6.2)
 #pragma once
 
 #include "kernels/cuda/convert.cuh"
@@ -224,6 +229,7 @@ template <typename Shape, Access kAccess>
 __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kTilesM][Shape::kTilesN][4],
                                               const GemmProblem& problem, int first_row, int first_column) {
   constexpr int kStages = Shape::kStages, kParts = Fragments<Shape>::kPerStage;
+  static_assert(kParts % 2 == 0, "a stage begins with fragments[0]");
   auto& shared = shared_storage<typename Shape::Storage>();
   const int warp_m = Shape::warp_row(), warp_n = Shape::warp_column();
   const int n_tiles = (problem.k + Shape::kTileK - 1) / Shape::kTileK;
