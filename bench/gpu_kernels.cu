@@ -286,7 +286,7 @@ Case distances(int64_t n_texts, int64_t n_rows) {
       places.push_back(static_cast<int32_t>(std::clamp<int64_t>(i + kDistances / 2, 0, kDistances - 1)));
     std::vector<cuda::AttentionSequence> texts;
     for (int64_t i = 0; i < n_texts; ++i)
-      texts.push_back({int32_t(i * n_rows), int32_t(n_rows), 0, int32_t(n_rows), 0});
+      texts.push_back({int32_t(i * n_rows), int32_t(n_rows), 0, int32_t(n_rows), int32_t(i)});
     const auto table = uploaded(places), list = uploaded(texts);
     return [=](cudaStream_t stream, int) {
       check(cuda::distance_bias(stream, {.bias = bias->get<float>(),

@@ -117,7 +117,7 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   return cudaGetLastError();
 }
 
-// 128 threads per query tile, kv head and sequence; up to 87 KiB of shared memory.
+// 128 threads per query tile, kv head and sequence; up to 86 KiB of shared memory.
 template <typename T, Access kAccess, typename Shape>
 int launch_plain(Stream stream, const AttentionArgs& args) {
   const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);

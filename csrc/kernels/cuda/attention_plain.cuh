@@ -5,9 +5,8 @@
 // lane has a key: it adds up scores alone, in 32 chains and a tree, as if it were 32 lanes. Then a thread has
 // dimensions of 4 queries' results.
 //
-// Versions: a block per query and head, a warp per key, until 0.13: f32 pages, 32 heads over 8 of 128, on an
-// H200: 1, 16, 64 × 1 row with 4,096 keys 1,960, 1,996, 4,091 µs, a prefill of 2,048 19,766 µs. Shared keys
-// since then: not measured.
+// Versions, on an H200 (f32 pages, 32 heads over 8 of 128; 1, 16, 64 × 1 row with 4,096 keys; a prefill of
+// 2,048): a block per query and head, a warp per key 1,960, 1,996, 4,091; 19,766 µs. This one: not measured.
 #pragma once
 
 #include <type_traits>
@@ -82,7 +81,8 @@ struct PlainStages {
   }
   __device__ __forceinline__ bool is_seen(int key) const { return key >= tile.begin && key < tile.end; }
 
-  __device__ __forceinline__ void copy_row(float* to, const T* from, const float* scale, bool exists) const {
+  __device__ __forceinline__ void copy_row(float* to, const T* from, const float* scales, int64_t scale,
+                                           bool exists) const {
     const int lane = threadIdx.x % 32, n = problem.head_dim;
     if constexpr (kAccess == Access::vector) {
 #pragma unroll
@@ -98,7 +98,7 @@ struct PlainStages {
         x[i] = 0.0f;
         if (!exists || d >= n) continue;
         if constexpr (std::is_same_v<T, int8_t>)
-          x[i] = __fmul_rn(*scale, static_cast<float>(from[d]));
+          x[i] = __fmul_rn(scales[scale], static_cast<float>(from[d]));
         else
           x[i] = to_float(from[d]);
       }
@@ -128,7 +128,7 @@ struct PlainStages {
         const int in_block = tile.kv_head * problem.block_size + (key & (problem.block_size - 1));
         copy_row(stage[row],
                  pages + block * problem.block_stride + static_cast<int64_t>(in_block) * problem.head_dim,
-                 scales + block * problem.scale_stride + in_block, is_seen(key));
+                 scales, block * problem.scale_stride + in_block, is_seen(key));
       }
     }
     ptx::cp_async_commit();
