@@ -253,7 +253,8 @@ struct PlainResults {
 template <typename T, Access kAccess, typename Shape>
 __global__ void __launch_bounds__(kAttentionThreads, Shape::kResident)
     attention_plain_kernel(AttentionProblem problem) {
-  follow_kernels_before();
+  let_next_kernel_start(Phase::begins);
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<typename Shape::Storage>();
   const QueryTile tile(problem, blockIdx.z, blockIdx.y, blockIdx.x, Shape::kQueries);
   if (tile.count <= 0) return;

@@ -132,7 +132,8 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[kPairs][kPairs], Dis
 template <Access kAccess>
 __global__ void __launch_bounds__(kDistanceThreads, 5)
     distance_bias_kernel(DistanceArgs args, int key_tiles) {
-  follow_kernels_before();
+  let_next_kernel_start(Phase::begins);
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<DistanceStorage>();
   const AttentionSequence sequence = args.sequences[blockIdx.z];
   const int head = blockIdx.y, head_dim = static_cast<int>(args.head_dim);
