@@ -207,13 +207,24 @@ Case quantized_gemm(Format format, int64_t m, int64_t n, int64_t k) {
 
 // ---- attention
 
-// `n_sequences` of `n_rows` new rows at the end of `n_keys` keys, 32 heads of 128 over 8.
-Case attention(int64_t n_sequences, int64_t n_rows, int64_t n_keys) {
-  constexpr int64_t kHeads = 32, kKvHeads = 8, kDim = 128, kBlock = 32, kStride = kBlock * kKvHeads * kDim;
+constexpr int64_t kHeads = 32, kKvHeads = 8, kDim = 128, kBlock = 32, kStride = kBlock * kKvHeads * kDim;
+
+Fill fill_of(DType type) {
+  if (type == DType::f32) return Fill::floats;
+  return type == DType::f16 ? Fill::halves : Fill::codes;
+}
+
+// `n_sequences` of `n_rows` new rows at the end of `n_keys` keys, 32 heads of 128 over 8; scales of codes of
+// 8 bits beside them.
+Case attention(int64_t n_sequences, int64_t n_rows, int64_t n_keys, DType type = DType::f16) {
   const int64_t table = n_keys / kBlock, n_tokens = n_sequences * n_rows;
+  const int64_t scales = type == DType::i8 ? kStride / kDim : 0;  // of a block
   const auto make = [=] {
-    const int64_t one = n_sequences * table * kStride * 2, copies = std::max<int64_t>(1, kRotation / 2 / one);
-    const auto k = buffer(one * copies, Fill::halves), v = buffer(one * copies, Fill::halves);
+    const int64_t blocks_of_one = n_sequences * table, one = blocks_of_one * kStride * size_of(type);
+    const int64_t copies = std::max<int64_t>(1, kRotation / 2 / one);
+    const auto k = buffer(one * copies, fill_of(type)), v = buffer(one * copies, fill_of(type));
+    const auto k_scale = buffer(std::max<int64_t>(blocks_of_one * scales, 1) * 4, Fill::floats);
+    const auto v_scale = buffer(std::max<int64_t>(blocks_of_one * scales, 1) * 4, Fill::floats);
     const auto q = buffer(n_tokens * kHeads * kDim * 4, Fill::floats);
     const auto out = buffer(n_tokens * kHeads * kDim * 2, Fill::codes);
     const int64_t floats =
@@ -229,31 +240,142 @@ Case attention(int64_t n_sequences, int64_t n_rows, int64_t n_keys) {
     const auto tables = uploaded(blocks), list = uploaded(sequences);
     return [=](cudaStream_t stream, int turn) {
       const int64_t at = turn % copies * one;
-      check(cuda::attention(
-          stream, {.out = {out->get<void>(), DType::bf16},
-                   .ld_out = kHeads * kDim,
-                   .q = q->get<float>(),
-                   .ld_q = kHeads * kDim,
-                   .pages = {k->get<void>(at), v->get<void>(at), DType::f16, kBlock, kKvHeads, kDim, kStride},
-                   .blocks = tables->get<int32_t>(),
-                   .sequences = list->get<cuda::AttentionSequence>(),
-                   .n_sequences = n_sequences,
-                   .max_rows = n_rows,
-                   .max_keys = n_keys,
-                   .n_tokens = n_tokens,
-                   .n_heads = kHeads,
-                   .window = 0,
-                   .causal = cuda::Causal::yes,
-                   .scale = 0.088f,
-                   .softcap = 0,
-                   .partials = partials->get<float>(),
-                   .partial_floats = floats}));
+      check(
+          cuda::attention(stream, {.out = {out->get<void>(), DType::bf16},
+                                   .ld_out = kHeads * kDim,
+                                   .q = q->get<float>(),
+                                   .ld_q = kHeads * kDim,
+                                   .pages = {k->get<void>(at), v->get<void>(at), type, kBlock, kKvHeads, kDim,
+                                             kStride, k_scale->get<float>(), v_scale->get<float>(), scales},
+                                   .blocks = tables->get<int32_t>(),
+                                   .sequences = list->get<cuda::AttentionSequence>(),
+                                   .n_sequences = n_sequences,
+                                   .max_rows = n_rows,
+                                   .max_keys = n_keys,
+                                   .n_tokens = n_tokens,
+                                   .n_heads = kHeads,
+                                   .window = 0,
+                                   .causal = cuda::Causal::yes,
+                                   .scale = 0.088f,
+                                   .softcap = 0,
+                                   .partials = partials->get<float>(),
+                                   .partial_floats = floats}));
     };
   };
   const double seen = double(n_sequences) * n_rows * (double(n_keys) - (n_rows - 1) / 2.0);
-  const double bytes = 4.0 * n_sequences * n_keys * kKvHeads * kDim + 6.0 * n_tokens * kHeads * kDim;
-  return {join("attention ", n_sequences, " × ", n_rows, " rows, ", n_keys, " keys"), bytes,
-          4.0 * seen * kHeads * kDim, make};
+  const double bytes = 2.0 * n_sequences * n_keys * kKvHeads * (kDim * size_of(type) + (scales ? 4 : 0)) +
+                       6.0 * n_tokens * kHeads * kDim;
+  return {join("attention ", type == DType::f16 ? "" : name_of(type), type == DType::f16 ? "" : " ",
+               n_sequences, " × ", n_rows, " rows, ", n_keys, " keys"),
+          bytes, 4.0 * seen * kHeads * kDim, make};
+}
+
+// DeBERTa's biases of `n_texts` of `n_rows` rows: 12 heads of 64, 512 distances.
+Case distances(int64_t n_texts, int64_t n_rows) {
+  constexpr int64_t kHeads = 12, kDim = 64, kDistances = 512;
+  const int64_t n_tokens = n_texts * n_rows, ld_bias = (n_rows + 7) / 8 * 8;
+  const auto make = [=] {
+    const auto bias = buffer(kHeads * n_tokens * ld_bias * 4, Fill::floats);
+    const auto q = buffer(n_tokens * kHeads * kDim * 4, Fill::floats);
+    const auto k = buffer(n_tokens * kHeads * kDim * 4, Fill::floats);
+    const auto keys = buffer(kHeads * kDistances * kDim * 2, Fill::bf16s);
+    const auto queries = buffer(kHeads * kDistances * kDim * 2, Fill::bf16s);
+    const auto rows = buffer(n_tokens * int64_t{sizeof(cuda::AttentionSequence)}, Fill::codes);
+    std::vector<int32_t> places;
+    for (int64_t i = -n_rows; i <= n_rows; ++i)
+      places.push_back(static_cast<int32_t>(std::clamp<int64_t>(i + kDistances / 2, 0, kDistances - 1)));
+    std::vector<cuda::AttentionSequence> texts;
+    for (int64_t i = 0; i < n_texts; ++i)
+      texts.push_back({int32_t(i * n_rows), int32_t(n_rows), 0, int32_t(n_rows), int32_t(i)});
+    const auto table = uploaded(places), list = uploaded(texts);
+    return [=](cudaStream_t stream, int) {
+      check(cuda::distance_bias(stream, {.bias = bias->get<float>(),
+                                         .rows = rows->get<cuda::AttentionSequence>(),
+                                         .ld_bias = ld_bias,
+                                         .q = q->get<float>(),
+                                         .k = k->get<float>(),
+                                         .ld = kHeads * kDim,
+                                         .keys = keys->get<cuda::bf16>(),
+                                         .queries = queries->get<cuda::bf16>(),
+                                         .n_rows = kDistances,
+                                         .places = table->get<int32_t>(),
+                                         .origin = n_rows,
+                                         .sequences = list->get<cuda::AttentionSequence>(),
+                                         .texts = list->get<cuda::AttentionSequence>(),
+                                         .n_sequences = n_texts,
+                                         .n_texts = n_texts,
+                                         .max_rows = n_rows,
+                                         .n_tokens = n_tokens,
+                                         .n_heads = kHeads,
+                                         .head_dim = kDim,
+                                         .scale = 0.07f}));
+    };
+  };
+  return {join("distances ", n_texts, " × ", n_rows, " rows"),
+          4.0 * kHeads * n_tokens * n_rows + 8.0 * n_tokens * kHeads * kDim,
+          4.0 * kHeads * n_tokens * n_rows * kDim, make};
+}
+
+// Of `n_rows` new tokens: RoPE of 32 heads of queries, and of keys on their way to the pages.
+Case rope_and_write(int64_t n_rows, DType type) {
+  const auto make = [=] {
+    const int64_t n_blocks = (n_rows + kBlock - 1) / kBlock, bytes = n_blocks * kStride * size_of(type);
+    const auto q = buffer(n_rows * kHeads * kDim * 4, Fill::floats);
+    const auto k = buffer(n_rows * kKvHeads * kDim * 4, Fill::floats);
+    const auto v = buffer(n_rows * kKvHeads * kDim * 4, Fill::floats);
+    const auto turns = buffer(n_rows * kDim * 4, Fill::floats);
+    const auto k_pages = buffer(bytes, Fill::codes), v_pages = buffer(bytes, Fill::codes);
+    std::vector<int32_t> all(static_cast<size_t>(n_rows));
+    for (int64_t i = 0; i < n_rows; ++i) all[static_cast<size_t>(i)] = static_cast<int32_t>(i);
+    const auto slots = uploaded(all);
+    return [=](cudaStream_t stream, int) {
+      const cuda::RopeArgs rope{q->get<float>(),
+                                kHeads * kDim,
+                                turns->get<float>(),
+                                turns->get<float>(n_rows * kDim * 2),
+                                n_rows,
+                                kHeads,
+                                kDim,
+                                kDim / 2,
+                                cuda::RopePairs::halves};
+      const cuda::KvPages pages{
+          k_pages->get<void>(), v_pages->get<void>(), type, kBlock, kKvHeads, kDim, kStride};
+      check(cuda::rope_kv_write(
+          stream, {rope, k->get<float>(), v->get<float>(), kKvHeads * kDim, pages, slots->get<int32_t>()}));
+    };
+  };
+  return {join("rope and kv_write ", n_rows, " × 32 + 8 heads"),
+          double(n_rows) * kDim * (8.0 * kHeads + 8.0 * kKvHeads + 2.0 * size_of(type) * kKvHeads + 4.0), 0,
+          make};
+}
+
+// ---- experts
+
+// Of 64 experts the rows of `n_tokens`, 8 experts each, all alike busy: an MLP's way up, 2,048 to 1,024.
+Case experts_gemm(Format format, int64_t n_tokens) {
+  constexpr int64_t kExperts = 64, kUsed = 8, kN = 1024, kK = 2048;
+  const bool dense = format == Format::bf16;
+  const int64_t one = dense ? kN * kK * 2 : (ops::device_bytes(format, kN, kK) + 255) / 256 * 256;
+  const int64_t n_rows = n_tokens * kUsed, n_busy = std::min(n_rows, kExperts);
+  const auto make = [=] {
+    const auto w = buffer(one * kExperts * 2, dense ? Fill::bf16s : Fill::small_halves);
+    const auto x = buffer(n_rows * kK * 2, Fill::bf16s), y = buffer(n_rows * kN * 4, Fill::codes);
+    std::vector<cuda::ExpertMap> maps;
+    std::vector<int32_t> first{0};
+    for (int64_t i = 0; i < 2 * kExperts; ++i)  // two sets of weights, by turns
+      maps.push_back({{.format = format, .n = kN, .k = kK, .codes = w->get<uint8_t>(i * one)}, nullptr});
+    for (int64_t i = 0; i < kExperts; ++i) first.push_back(static_cast<int32_t>(n_rows * (i + 1) / kExperts));
+    const auto all_maps = uploaded(maps);
+    const auto starts = uploaded(first);
+    return [=](cudaStream_t stream, int turn) {
+      (void)w;
+      check(cuda::gemm_experts(stream, {y->get<float>(), x->get<cuda::bf16>(),
+                                        all_maps->get<cuda::ExpertMap>() + turn % 2 * kExperts,
+                                        starts->get<int32_t>(), format, kN, kK, kExperts, n_rows}));
+    };
+  };
+  return {join("experts ", info_of(format).name, " ", n_tokens, " tokens × 8 of 64"),
+          double(one) * n_busy + 2.0 * n_rows * kK + 4.0 * n_rows * kN, 2.0 * n_rows * kN * kK, make};
 }
 
 // ---- rows and elements
@@ -318,15 +440,29 @@ std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const int64_t m : {1, 16, 64, 512, 4096}) cases.push_back(dense_gemm(m, 4096, 4096));
   for (const int64_t m : {1, 16}) cases.push_back(dense_gemm(m, 2048, 2048));
+  for (const int64_t m : {32, 128, 256, 2048}) cases.push_back(dense_gemm(m, 2048, 2048));
+  for (const int64_t m : {64, 128, 256, 512}) cases.push_back(dense_gemm(m, 4096, 14336));
+  for (const int64_t m : {64, 128, 512, 2048}) cases.push_back(dense_gemm(m, 28672, 4096));
+  cases.push_back(dense_gemm(8192, 8192, 8192));
   for (const int64_t m : {1, 16}) cases.push_back(dense_gemm(m, 28672, 4096));
   for (const Format format : {Format::q8_0, Format::q4_0, Format::q4_1, Format::q4_k, Format::q6_k})
-    for (const int64_t m : {1, 16, 64, 512}) cases.push_back(quantized_gemm(format, m, 4096, 4096));
+    for (const int64_t m : {1, 16, 64, 128, 512}) cases.push_back(quantized_gemm(format, m, 4096, 4096));
+  for (const int64_t m : {32, 128, 256, 2048}) cases.push_back(quantized_gemm(Format::q4_0, m, 2048, 2048));
+  for (const int64_t m : {64, 256, 2048}) cases.push_back(quantized_gemm(Format::q4_0, m, 28672, 4096));
   for (const int64_t m : {1, 16}) cases.push_back(quantized_gemm(Format::q4_0, m, 28672, 4096));
   for (const int64_t m : {1, 16}) cases.push_back(quantized_gemm(Format::q4_0, m, 2048, 2048));
   for (const int64_t n_sequences : {1, 16, 64})
     for (const int64_t n_keys : {512, 4096}) cases.push_back(attention(n_sequences, 1, n_keys));
   cases.push_back(attention(1, 1, 32768));
   for (const int64_t n_rows : {512, 2048, 8192}) cases.push_back(attention(1, n_rows, n_rows));
+  for (const DType type : {DType::i8, DType::f32})
+    for (const int64_t n_sequences : {1, 16, 64}) cases.push_back(attention(n_sequences, 1, 4096, type));
+  for (const DType type : {DType::i8, DType::f32}) cases.push_back(attention(1, 2048, 2048, type));
+  for (const int64_t n_texts : {1, 32}) cases.push_back(distances(n_texts, 128));
+  cases.push_back(distances(8, 512));
+  for (const int64_t n_rows : {1, 16, 2048}) cases.push_back(rope_and_write(n_rows, DType::f16));
+  for (const Format format : {Format::bf16, Format::q4_0})
+    for (const int64_t n_tokens : {1, 16, 64, 2048}) cases.push_back(experts_gemm(format, n_tokens));
   for (const int64_t n_rows : {1, 16, 4096}) cases.push_back(norm(n_rows, 4096));
   for (const int64_t n_rows : {1, 16, 4096}) cases.push_back(activation(n_rows * 14336));
   for (const Choice kind : {Choice::greedy, Choice::draw, Choice::draw_likeliest})

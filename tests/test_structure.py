@@ -139,6 +139,37 @@ def test_kernels_keep_to_their_range():
         assert not found, f"{path}: {sorted(set(found))}"
 
 
+def cuda_functions() -> Iterator[tuple[bool, str, str]]:
+    """(whether it is a kernel, name, body) of each function of the CUDA kernels."""
+    heading = re.compile(r"__(global|device)__([^;{}]*)\{")
+    for path in sorted((CSRC / "kernels" / "cuda").glob("*.cuh")):
+        text = code(path)
+        for match in heading.finditer(text):
+            name = re.search(r"(\w+)\(", re.sub(r"__launch_bounds__\([^)]*\)", "", match[2]))
+            if not name:
+                continue
+            depth, end = 1, match.end()
+            while depth:
+                depth += {"{": 1, "}": -1}.get(text[end], 0)
+                end += 1
+            yield match[1] == "global", name[1], text[match.end() : end]
+
+
+def test_every_cuda_kernel_waits_for_those_before_it():
+    """They are started before those have ended (kernels/cuda/launch.h)."""
+    functions = list(cuda_functions())
+    waiting = {"wait_for_kernels_before", "follow_kernels_before"}
+    while more := {
+        name
+        for _, name, body in functions
+        if name not in waiting and waiting & set(re.findall(r"\w+(?=[<(])", body))
+    }:
+        waiting |= more
+    kernels = {name for is_kernel, name, _ in functions if is_kernel}
+    assert len(kernels) > 20, "kernels are not found: the test looks in the wrong place"
+    assert not kernels - waiting
+
+
 def test_one_thread_pool_and_no_openmp():
     for path in cpp_files():
         assert not re.search(r"#\s*pragma\s+omp|<omp\.h>", path.read_text(encoding="utf-8")), (

@@ -246,6 +246,7 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                                 .sequences = sequences.list,
                                 .texts = texts.list,
                                 .n_sequences = sequences.count,
+                                .n_texts = texts.count,
                                 .max_rows = sequences.max_rows,
                                 .n_tokens = n_tokens,
                                 .n_heads = spec.n_heads,

@@ -385,8 +385,20 @@ TUILI_TEST(plain_attention_stays_within_its_error_bound) {
   check_bound<__half>({.head_dim = 20, .window = 9, .causal = Causal::no, .bias = by_key}, 70, {{30, 3, 70}});
 }
 
+// Stages of 32 keys and tiles of 64; blocks of 4 and of 16 queries; dimensions by 4, 32 and 64.
+TUILI_TEST(plain_attention_at_the_edges_of_its_tiles_stays_within_its_error_bound) {
+  for (const int64_t n : {1, 31, 32, 33, 64, 65, 96, 97})
+    check_bound<float>({.head_dim = 4}, n, {{0, n, n}, {n - 1, 1, n}});
+  for (const int64_t head_dim : {1, 33, 36, 68, 132})
+    check_bound<float>({.n_heads = 4, .n_kv_heads = 2, .head_dim = head_dim}, 70,
+                       {{60, 10, 70}, {69, 1, 70}});
+  check_bound<float>({.n_heads = 5, .n_kv_heads = 1, .head_dim = 12, .window = 33}, 100, {{0, 100, 100}});
+  check_bound<__half>({.n_heads = 3, .n_kv_heads = 1, .head_dim = 129}, 70, {{66, 4, 70}, {69, 1, 70}});
+}
+
 TUILI_TEST(plain_attention_ignores_its_batch_and_its_chunk) {
   check_bits<float>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 16}, 560, 530);
+  check_bits<float>({.n_heads = 5, .n_kv_heads = 1, .head_dim = 132, .causal = Causal::no}, 70, 40);
   check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 13, .window = 40, .has_sinks = true}, 90, 60);
 }
 

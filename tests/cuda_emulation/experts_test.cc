@@ -208,7 +208,8 @@ void check_products(Format format, int64_t n, int64_t k, const std::vector<int32
   }
 }
 
-// Counts for slim tiles, for several of them, for tall and for wide ones; with experts that nobody chose.
+// Counts for slim tiles, for several of them, for square (quantized: tall) and for wide ones; with experts
+// that nobody chose.
 const std::vector<std::vector<int32_t>> kCounts = {{0, 1, 0, 0, 3}, {17, 0, 40, 1}, {0, 20, 70}, {66}};
 
 TUILI_TEST(products_of_experts_have_the_bits_of_each_alone) {

@@ -15,7 +15,7 @@ std::vector<float> multiply(const std::vector<bf16>& x, PackedWeights& w, int64_
   OnDevice<float> y(size_t(m * w.on_host.n));
   emulation::set_seed(seed);
   const cuda::QuantizedGemmArgs args{y.get(), left.get(), w.on_device, bias.empty() ? nullptr : offsets.get(),
-                                     m};
+                                     m,       1};  // wide tiles pay with one multiprocessor
   device::check(cuda::gemm(nullptr, args), "gemm");
   return y.read();
 }

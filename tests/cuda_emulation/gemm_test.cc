@@ -11,6 +11,7 @@ struct GemmCase {
   std::vector<bf16> x = normals<bf16>(m * k, m * 1'000'000 + n * 1000 + k);
   std::vector<bf16> w = normals<bf16>(n * k, n * 1000 + k);
   std::vector<float> bias = {};  // empty: none
+  int64_t multiprocessors = 1;   // large tiles pay where there are few
 
   std::vector<float> run(uint64_t seed, size_t shift = 0) const {
     emulation::set_seed(seed);
@@ -18,7 +19,7 @@ struct GemmCase {
     OnDevice<float> output(std::vector<float>(m * n));
     OnDevice<float> offsets(bias);
     const cuda::GemmArgs args{output.get(), left.get(), right.get(), bias.empty() ? nullptr : offsets.get(),
-                              int64_t(m),   int64_t(n), int64_t(k)};
+                              int64_t(m),   int64_t(n), int64_t(k),  multiprocessors};
     device::check(cuda::gemm(nullptr, args), "gemm");
     return output.read();
   }
@@ -45,7 +46,7 @@ struct GemmCase {
 TUILI_TEST(gemm_stays_within_its_error_bound) {
   constexpr size_t kShapes[][3] = {{1, 1, 1},      {1, 8, 16},  {5, 3, 7},    {64, 128, 32},
                                    {65, 129, 33},  {16, 24, 0}, {2, 136, 96}, {70, 17, 40},
-                                   {33, 130, 200}, {3, 7, 250}, {130, 5, 64}};
+                                   {33, 130, 200}, {3, 7, 250}, {130, 5, 64}, {120, 250, 72}};
   uint64_t seed = 0;
   for (const auto& [m, n, k] : kShapes) {
     const GemmCase product{m, n, k};
@@ -71,28 +72,31 @@ TUILI_TEST(gemm_adds_its_bias_last) {
   for (size_t i = 0; i < y.size(); ++i) require(y[i] == plain[i] + product.bias[i % 20], "element ", i);
 }
 
-// 70 rows go through the wide tiles, 33 through the tall ones, 16 through the slim ones, and one through
-// those of few rows.
+// Huge, wide, broad, square and tall tiles beside slim ones and those of few rows.
 TUILI_TEST(gemm_of_a_row_ignores_the_others) {
-  const GemmCase many{.m = 70, .n = 50, .k = 168};
-  const std::vector<float> all = many.run(1);
-  for (const size_t m : {size_t{1}, size_t{16}, size_t{33}}) {
-    for (size_t i = 0; i + m <= many.m; i += 23) {
-      GemmCase few{.m = m, .n = 50, .k = 168};
-      few.w = many.w;
-      few.x.assign(many.x.begin() + int64_t(i * many.k), many.x.begin() + int64_t((i + m) * many.k));
-      require(same_bits(few.run(i).data(), &all[i * many.n], m * many.n), m, " rows from row ", i,
-              " depend on their batch");
+  constexpr size_t kSizes[][2] = {{120, 250}, {120, 120}, {120, 60}, {60, 60}, {60, 30}};
+  for (const auto& [m, n] : kSizes) {
+    const GemmCase many{.m = m, .n = n, .k = 168};
+    const std::vector<float> all = many.run(1);
+    for (const size_t n_rows : {size_t{1}, size_t{16}, size_t{33}}) {
+      for (const size_t i : {size_t{0}, m / 3, m - n_rows}) {
+        GemmCase few{.m = n_rows, .n = n, .k = 168, .multiprocessors = 132};
+        few.w = many.w;
+        few.x.assign(many.x.begin() + int64_t(i * many.k), many.x.begin() + int64_t((i + n_rows) * many.k));
+        require(same_bits(few.run(i).data(), &all[i * n], n_rows * n), n_rows, " rows from row ", i, " of ",
+                m, " × ", n, " depend on their batch");
+      }
     }
   }
 }
 
 TUILI_TEST(gemm_gives_the_same_bits_under_every_schedule) {
-  for (const size_t m : {size_t{5}, size_t{20}, size_t{65}}) {
-    const GemmCase product{.m = m, .n = 40, .k = 600};
+  constexpr size_t kSizes[][2] = {{5, 40}, {16, 40}, {20, 30}, {33, 40}, {65, 40}, {65, 120}, {120, 250}};
+  for (const auto& [m, n] : kSizes) {
+    const GemmCase product{.m = m, .n = n, .k = n > 100 ? size_t{200} : size_t{600}};
     const std::vector<float> first = product.run(0);
     product.check(first);
-    for (uint64_t seed = 1; seed < 12; ++seed) {
+    for (uint64_t seed = 1; seed < (n > 100 ? 4 : 12); ++seed) {
       require(same_bits(product.run(seed).data(), first.data(), first.size()), "seed ", seed, " differs");
     }
   }

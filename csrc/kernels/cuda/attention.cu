@@ -12,7 +12,7 @@ namespace {
 // wave is a small part; what partials cost in memory is 1/50 there, and half as much as the keys in wide
 // ones.
 constexpr int64_t kEnoughWide = 256, kEnoughNarrow = 2048;
-constexpr int64_t kQueueing = 396;    // three blocks on each of 132 SMs
+constexpr int64_t kQueueing = 3 * kMultiprocessors;
 constexpr unsigned kMaxGrid = 65535;  // in y and z
 
 int64_t n_splits(int64_t n_keys) { return (n_keys + kKeySplit - 1) / kKeySplit; }
@@ -30,7 +30,10 @@ bool is_valid(const AttentionArgs& args) {
                          pages.n_kv_heads * pages.block_size * pages.head_dim <= INT_MAX;
   const bool has_heads = pages.head_dim >= 1 && pages.head_dim <= kLargestHead && pages.n_kv_heads >= 1 &&
                          args.n_heads % pages.n_kv_heads == 0;
-  return fits && args.scale > 0 && has_type && has_pages && has_heads;
+  if (!fits || !(args.scale > 0) || !has_type || !has_pages || !has_heads) return false;
+  // A quotient by the inverse, which is off by less than group / 2^kInverseBits, is exact below this.
+  const int64_t group = args.n_heads / pages.n_kv_heads;
+  return (args.max_rows * group + 128) * group < int64_t{1} << kInverseBits;
 }
 
 // Whether the tensor cores can read the pages.
@@ -39,12 +42,9 @@ bool has_chunks(const KvPages& pages) { return pages.type != DType::f32 && pages
 bool is_valid_in_chunks(const AttentionArgs& args) {
   const KvPages& pages = args.pages;
   const int64_t stride_bytes = pages.block_stride * size_of(pages.type);
-  // A quotient by the inverse, which is off by less than group / 2^kInverseBits, is exact below this.
-  const int64_t group = args.n_heads / pages.n_kv_heads;
-  const bool divides = (args.max_rows * group + 128) * group < int64_t{1} << kInverseBits;
   const bool has_scratch = args.max_keys <= kKeySplit ||
                            args.partial_floats >= args.n_tokens * args.n_heads * (pages.head_dim + 2);
-  return divides && has_scratch && has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)}) &&
+  return has_scratch && has_vector_rows(args.q, args.ld_q * int64_t{sizeof(float)}) &&
          has_vector_rows(pages.k, stride_bytes) && has_vector_rows(pages.v, stride_bytes);
 }
 
@@ -117,22 +117,42 @@ int launch_attention(Stream stream, const AttentionArgs& args) {
   return cudaGetLastError();
 }
 
-// 128 threads per query and head; 1.3 KiB of shared memory.
-template <typename T>
+// 128 threads per query tile, kv head and sequence; up to 86 KiB of shared memory.
+template <typename T, Access kAccess, typename Shape>
 int launch_plain(Stream stream, const AttentionArgs& args) {
-  if (args.n_heads > kMaxGrid) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>(args.max_rows), static_cast<unsigned>(args.n_heads),
-                  static_cast<unsigned>(args.n_sequences));
-  TUILI_LAUNCH(attention_plain_kernel<T>, grid, kAttentionThreads, sizeof(PlainStorage), stream,
-               problem_of(args));
+  const int64_t queries = args.max_rows * (args.n_heads / args.pages.n_kv_heads);
+  if (args.pages.n_kv_heads > kMaxGrid) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>((queries + Shape::kQueries - 1) / Shape::kQueries),
+                  static_cast<unsigned>(args.pages.n_kv_heads), static_cast<unsigned>(args.n_sequences));
+  constexpr size_t kBytes = sizeof(typename Shape::Storage);
+  const auto kernel = &attention_plain_kernel<T, kAccess, Shape>;
+  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
+  if (status != cudaSuccess) return status;
+  TUILI_LAUNCH(kernel, grid, kAttentionThreads, kBytes, stream, problem_of(args));
   return cudaGetLastError();
 }
 
+// Narrow for one row of few heads.
+template <typename T, Access kAccess, int kHeadDim>
+int launch_plain_for_queries(Stream stream, const AttentionArgs& args) {
+  using Narrow = PlainShape<kHeadDim, true>;
+  if (args.max_rows * (args.n_heads / args.pages.n_kv_heads) <= Narrow::kQueries)
+    return launch_plain<T, kAccess, Narrow>(stream, args);
+  return launch_plain<T, kAccess, PlainShape<kHeadDim, false>>(stream, args);
+}
+
 int launch_plain_of_type(Stream stream, const AttentionArgs& args) {
-  if (args.pages.type == DType::f32) return launch_plain<float>(stream, args);
-  if (args.pages.type == DType::f16) return launch_plain<__half>(stream, args);
-  if (args.pages.type == DType::i8) return launch_plain<int8_t>(stream, args);
-  return launch_plain<bf16>(stream, args);
+  const KvPages& pages = args.pages;
+  constexpr auto kElements = Access::scalar;
+  if (pages.type == DType::f16) return launch_plain_for_queries<__half, kElements, 256>(stream, args);
+  if (pages.type == DType::i8) return launch_plain_for_queries<int8_t, kElements, 256>(stream, args);
+  if (pages.type == DType::bf16) return launch_plain_for_queries<bf16, kElements, 256>(stream, args);
+  const int64_t bytes = sizeof(float), stride = pages.block_stride * bytes;
+  const bool has_rows = has_vector_rows(pages.k, stride) && has_vector_rows(pages.v, stride) &&
+                        pages.head_dim * bytes % kVectorBytes == 0;
+  if (!has_rows) return launch_plain_for_queries<float, kElements, 256>(stream, args);
+  if (pages.head_dim > 128) return launch_plain_for_queries<float, Access::vector, 256>(stream, args);
+  return launch_plain_for_queries<float, Access::vector, 128>(stream, args);
 }
 
 template <typename T, int kHeadDim, int kKeyWarps, int kQueryTiles, int kSlots>

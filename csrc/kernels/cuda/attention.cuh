@@ -136,6 +136,7 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
 template <typename Shape>
 __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     attention_kernel(AttentionProblem problem) {
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<typename Shape::Storage>();
   QueryTile tile(problem, blockIdx.z / problem.n_splits, blockIdx.x, gridDim.y - 1 - blockIdx.y,
                  Shape::kQueries);
@@ -162,6 +163,7 @@ __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
     store_partial<Shape>(state, problem, tile, at, 0);
     state.clear();
   }
+  if constexpr (Shape::kKeyWarps > 1) let_next_kernel_start(Phase::ends);
   if (problem.n_splits > 1 && tile.sequence.n_keys > kKeySplit)
     return store_partial<Shape>(state, problem, tile, at, blockIdx.z % problem.n_splits);
   if ((tile.end - 1) / kKeySplit > tile.begin / kKeySplit) merge_partial<Shape>(state, problem, tile, at);
@@ -172,6 +174,7 @@ __global__ void __launch_bounds__(kAttentionThreads, Shape::kBlocks)
 // warp each. The partials of 8 splits are on their way at once; those past the end are empty and change no
 // bit.
 __global__ void __launch_bounds__(kAttentionThreads) attention_combine_kernel(AttentionProblem problem) {
+  follow_kernels_before();
   constexpr int kAtOnce = 8;
   const AttentionSequence sequence = problem.sequences[blockIdx.z];
   const int query = blockIdx.x * kAttentionWarps + threadIdx.x / 32;

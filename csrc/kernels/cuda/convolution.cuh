@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
 
@@ -11,6 +12,7 @@ inline constexpr int kTapThreads = 128;
 // Block (x, y): row x of text y.
 __global__ void __launch_bounds__(kTapThreads)
     gather_taps_kernel(__nv_bfloat16* y, const float* x, const AttentionSequence* texts, int d, int n_taps) {
+  follow_kernels_before();
   const AttentionSequence text = texts[blockIdx.y];
   const int row = blockIdx.x;
   if (row >= text.n_rows) return;

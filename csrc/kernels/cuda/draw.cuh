@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/sampling.cuh"
 
 namespace tuili::cuda {
@@ -153,6 +154,7 @@ __device__ __forceinline__ int32_t first_of_part(DrawStorage& shared, const AnyW
 // Block r: the token of row r, unless its draw is cut.
 __global__ void __launch_bounds__(kLogitThreads)
     draw_kernel(int32_t* tokens, const float* logits, const Draw* draws, int n_vocab) {
+  follow_kernels_before();
   auto& shared = shared_storage<DrawStorage>();
   const float* row = logits + static_cast<int64_t>(blockIdx.x) * n_vocab;
   const Draw draw = draws[blockIdx.x];

@@ -5,6 +5,7 @@
 #include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
 
@@ -15,6 +16,7 @@ inline constexpr int kElementTile = kElementThreads * kPerThread;
 // Calls body(i) for i in [0, count).
 template <typename Body>
 __global__ void __launch_bounds__(kElementThreads) for_each_kernel(Body body, int count) {
+  follow_kernels_before();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kElementTile + threadIdx.x;
 #pragma unroll
   for (int j = 0; j < kPerThread; ++j) {
@@ -258,6 +260,7 @@ __device__ __forceinline__ float code_vector(int8_t* to, const float* x, int n) 
 }
 
 __global__ void __launch_bounds__(32 * kCodeWarps) kv_code_kernel(KvCodeProblem problem) {
+  follow_kernels_before();
   const int vector = blockIdx.x * kCodeWarps + threadIdx.x / 32;
   if (vector >= problem.n_vectors) return;
   const int token = vector / problem.n_heads, head = vector % problem.n_heads;

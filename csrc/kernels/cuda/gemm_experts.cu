@@ -44,7 +44,7 @@ int launch_skinny(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
 int launch_for_rows(Stream stream, const ExpertProblem& problem, int64_t n_rows) {
   const int64_t n_each = n_rows / problem.n_experts;
   if (n_each <= SlimGemm::kTileM) return launch_dense<SlimGemm>(stream, problem, n_rows);
-  if (n_each <= TallGemm::kTileM) return launch_dense<TallGemm>(stream, problem, n_rows);
+  if (n_each <= SquareGemm::kTileM) return launch_dense<SquareGemm>(stream, problem, n_rows);
   return launch_dense<WideGemm>(stream, problem, n_rows);
 }
 
@@ -90,7 +90,7 @@ int gemm_experts(Stream stream, const ExpertGemmArgs& args) {
   template __global__ void gemm_experts_kernel<Shape, Access::vector>(ExpertProblem); \
   template __global__ void gemm_experts_kernel<Shape, Access::scalar>(ExpertProblem);
 TUILI_GEMM(WideGemm)
-TUILI_GEMM(TallGemm)
+TUILI_GEMM(SquareGemm)
 TUILI_GEMM(SlimGemm)
 #undef TUILI_GEMM
 

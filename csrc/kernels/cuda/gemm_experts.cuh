@@ -34,7 +34,7 @@ __device__ __forceinline__ ExpertTile find_tile(const int32_t* first, int n_expe
   const int lane = threadIdx.x % 32;
   for (int e = 0; e < n_experts; e += 32) {
     const bool exists = e + lane < n_experts;
-    const int begin = exists ? __ldg(first + e + lane) : 0, end = exists ? __ldg(first + e + lane + 1) : 0;
+    const int begin = exists ? first[e + lane] : 0, end = exists ? first[e + lane + 1] : 0;
     const int n_tiles = (end - begin + kRows - 1) / kRows;
     int through = n_tiles;  // of this expert and those before
 #pragma unroll
@@ -69,7 +69,8 @@ __device__ __forceinline__ GemmProblem product_of(const ExpertProblem& problem, 
 // Block (i, j): tile i of the experts' rows, tile j of their columns. k > 0: the tile's barriers stand
 // between the two uses of shared.tile.
 template <typename Shape, Access kAccess>
-__global__ void __launch_bounds__(kGemmThreads, 2) gemm_experts_kernel(ExpertProblem problem) {
+__global__ void __launch_bounds__(kTileThreads, 2) gemm_experts_kernel(ExpertProblem problem) {
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
@@ -89,6 +90,7 @@ __device__ __forceinline__ QuantProblem quantized_product_of(const ExpertProblem
 
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_experts_kernel(ExpertProblem problem) {
+  ptx::wait_for_kernels_before();
   auto& shared = shared_storage<ExpertStorage<Shape>>();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
@@ -102,6 +104,7 @@ __global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_experts_kernel(Ex
 
 template <typename Shape>
 __global__ void __launch_bounds__(kQuantThreads, 3) gemm_skinny_experts_kernel(ExpertProblem problem) {
+  ptx::wait_for_kernels_before();
   const ExpertTile tile = find_tile<Shape::kTileM>(problem.first, problem.n_experts, blockIdx.x);
   if (tile.expert < 0) return;
   skinny_tile<Shape>(quantized_product_of(problem, tile), tile.row, blockIdx.y * Shape::kTileN);

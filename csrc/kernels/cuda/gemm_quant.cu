@@ -32,15 +32,16 @@ int launch_skinny(Stream stream, const QuantProblem& problem) {
 
 // The shape decides how fast, never which bits.
 template <Format kFormat>
-int launch_for_rows(Stream stream, const QuantProblem& problem) {
+int launch_for_rows(Stream stream, const QuantProblem& problem, int64_t multiprocessors) {
   if (problem.m <= FewQuant<kFormat>::kTileM) return launch_skinny<FewQuant<kFormat>>(stream, problem);
   if constexpr (!QuantFormat<kFormat>::kHasMin) {
     if (problem.m <= BroadQuant<kFormat>::kTileM && problem.n >= kBroadN)
       return launch_skinny<BroadQuant<kFormat>>(stream, problem);
   }
   if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_skinny<SlimQuant<kFormat>>(stream, problem);
-  if (problem.m <= TallQuant<kFormat>::kTileM) return launch_wide<TallQuant<kFormat>>(stream, problem);
-  return launch_wide<WideQuant<kFormat>>(stream, problem);
+  return with_cheapest<WideQuant<kFormat>, SquareQuant<kFormat>, TallQuant<kFormat>>(
+      problem.m, problem.n, multiprocessors,
+      [&]<typename Shape>() { return launch_wide<Shape>(stream, problem); });
 }
 
 }  // namespace
@@ -49,8 +50,9 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
   const PackedMatrix& w = args.w;
   if (args.m == 0 || w.n == 0) return cudaSuccess;  // a launch of zero blocks is an error
   if (args.m > kLargest || w.n > kLargest || w.k > kLargest || w.k % kGroupK != 0 ||
-      !has_vector_rows(args.x, w.k * static_cast<int64_t>(sizeof(bf16))))
+      args.multiprocessors < 1 || !has_vector_rows(args.x, w.k * static_cast<int64_t>(sizeof(bf16))))
     return cudaErrorInvalidValue;
+  const int64_t multiprocessors = args.multiprocessors;
   const QuantProblem problem{.y = args.y,
                              .x = args.x,
                              .w = w.codes,
@@ -59,22 +61,23 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
                              .n = static_cast<int>(w.n),
                              .k = static_cast<int>(w.k)};
   switch (w.format) {
-    case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problem);
-    case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problem);
-    case Format::q4_1: return launch_for_rows<Format::q4_1>(stream, problem);
-    case Format::q5_0: return launch_for_rows<Format::q5_0>(stream, problem);
-    case Format::q5_1: return launch_for_rows<Format::q5_1>(stream, problem);
-    case Format::q4_k: return launch_for_rows<Format::q4_k>(stream, problem);
-    case Format::q5_k: return launch_for_rows<Format::q5_k>(stream, problem);
-    case Format::q6_k: return launch_for_rows<Format::q6_k>(stream, problem);
+    case Format::q8_0: return launch_for_rows<Format::q8_0>(stream, problem, multiprocessors);
+    case Format::q4_0: return launch_for_rows<Format::q4_0>(stream, problem, multiprocessors);
+    case Format::q4_1: return launch_for_rows<Format::q4_1>(stream, problem, multiprocessors);
+    case Format::q5_0: return launch_for_rows<Format::q5_0>(stream, problem, multiprocessors);
+    case Format::q5_1: return launch_for_rows<Format::q5_1>(stream, problem, multiprocessors);
+    case Format::q4_k: return launch_for_rows<Format::q4_k>(stream, problem, multiprocessors);
+    case Format::q5_k: return launch_for_rows<Format::q5_k>(stream, problem, multiprocessors);
+    case Format::q6_k: return launch_for_rows<Format::q6_k>(stream, problem, multiprocessors);
     default: return cudaErrorInvalidValue;
   }
 }
 
-#define TUILI_GEMM(format)                                                              \
-  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);  \
-  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);  \
-  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(QuantProblem); \
+#define TUILI_GEMM(format)                                                               \
+  template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);   \
+  template __global__ void gemm_quant_kernel<SquareQuant<Format::format>>(QuantProblem); \
+  template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);   \
+  template __global__ void gemm_skinny_kernel<SlimQuant<Format::format>>(QuantProblem);  \
   template __global__ void gemm_skinny_kernel<FewQuant<Format::format>>(QuantProblem);
 TUILI_QUANT_FORMATS(TUILI_GEMM)
 #undef TUILI_GEMM

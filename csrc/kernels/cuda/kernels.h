@@ -230,7 +230,8 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 //   q · k: lane j of 32 adds products j, j + 32, … by one fma chain, then a fixed tree
 //   score = q · k · (scale · log2(e)), or softcap · log2(e) · tanh(q · k · (scale / softcap)); the bias as
 //   above sum = sum · r, then += p key by key;  out[d] = out[d] · r, then fma(p, v[.][d], out[d]) key by key
-// with one max, sum and out for all splits; then sinks and the quotient as above.
+// with one max, sum and out for all splits; then sinks and the quotient as above. Of an unseen key p = 0
+// changes no bit for every finite v.
 int attention(Stream stream, const AttentionArgs& args);
 
 // Scores from distances, as biases of attention over whole sequences that see all their keys:
@@ -254,6 +255,7 @@ struct DistanceArgs {
   const AttentionSequence* sequences;  // parts of texts, in q
   const AttentionSequence* texts;      // each of which is there, in k
   int64_t n_sequences;
+  int64_t n_texts;
   int64_t max_rows;
   int64_t n_tokens;
   int64_t n_heads;
@@ -278,6 +280,9 @@ int gather_taps(Stream stream, const TapArgs& args);
 
 // ---- linear maps
 
+// To which the tiles of a product are shared out: a number decides how fast, never which bits.
+inline constexpr int64_t kMultiprocessors = 132;  // of an H200
+
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
   float* y;           // [m, n], dense, overlaps no input
@@ -287,6 +292,7 @@ struct GemmArgs {
   int64_t m;
   int64_t n;
   int64_t k;
+  int64_t multiprocessors = kMultiprocessors;
 };
 
 // Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
@@ -303,6 +309,7 @@ struct QuantizedGemmArgs {
   PackedMatrix w;
   const float* bias;  // f32 [w.n] or null
   int64_t m;
+  int64_t multiprocessors = kMultiprocessors;
 };
 
 // k has four parts: ceil(k / 1,024) · 256 each, the last ones shorter, or none. Per output and part from acc

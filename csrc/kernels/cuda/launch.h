@@ -8,15 +8,63 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/ptx.cuh"
+
 #if defined(__CUDACC__)
 #define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+  ::tuili::cuda::launch((kernel), (grid), (block), (shared_bytes), (stream), __VA_ARGS__)
 #else
 #define TUILI_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::tuili::emulation::launch((grid), (block), (shared_bytes), (stream), [=] { (kernel)(__VA_ARGS__); })
 #endif
 
 namespace tuili::cuda {
+
+#if defined(__CUDACC__)
+// Whether kernels wait for those before them (ptx::wait_for_kernels_before): Hopper and later, by code made
+// for them.
+inline bool kernels_wait() {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  for (const int arch : {__CUDA_ARCH_LIST__}) {
+    if (arch >= 900 && arch / 100 <= major) return true;
+  }
+  return false;
+}
+
+// Starts a kernel, where it can wait already before those in front of it have ended. What fails is
+// cudaGetLastError's.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+            const Arguments&... arguments) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes, config.stream = stream;
+  config.attrs = &early, config.numAttrs = kernels_wait() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+#endif
+
+// How a small kernel begins: the next one may start, and this one waits for those before it.
+__device__ __forceinline__ void follow_kernels_before() {
+  ptx::let_next_kernel_start();
+  ptx::wait_for_kernels_before();
+}
+
+// Called at the beginning of a larger kernel and before its last stores: when the next one may start. Where
+// each multiprocessor has a block or two, blocks that came early would crowd on a few of them, and the next
+// kernel would wait for these. The largest kernels never call it: one ends, then the next one starts.
+enum class Phase { begins, ends };
+__device__ __forceinline__ void let_next_kernel_start(Phase phase) {
+  const uint32_t n_blocks = gridDim.x * gridDim.y * gridDim.z;
+  const bool crowds = 2 * n_blocks > kMultiprocessors && n_blocks < 4 * kMultiprocessors;
+  if (phase == Phase::ends || !crowds) ptx::let_next_kernel_start();
+}
 
 // The block's dynamic shared memory as a kernel's one SharedStorage struct. Uninitialised.
 template <typename Storage>
@@ -44,6 +92,25 @@ inline bool has_vector_rows(const void* base, int64_t row_bytes) {
 inline Access pair_access(const void* base, int64_t n, int64_t element_bytes) {
   const bool aligned = reinterpret_cast<uintptr_t>(base) % static_cast<uintptr_t>(2 * element_bytes) == 0;
   return aligned && n % 2 == 0 ? Access::vector : Access::scalar;
+}
+
+// What a product of [m, n] costs in tiles of a shape: those of the multiprocessor that has most.
+template <typename Shape>
+int64_t cost_of_tiles(int64_t m, int64_t n, int64_t multiprocessors) {
+  const int64_t tiles = (m + Shape::kTileM - 1) / Shape::kTileM * ((n + Shape::kTileN - 1) / Shape::kTileN);
+  return (tiles + multiprocessors - 1) / multiprocessors * Shape::kCost;
+}
+
+// launch<Shape>() of the shape that costs least, of equal ones the first.
+template <typename Best, typename Next, typename... Others, typename Launch>
+int with_cheapest(int64_t m, int64_t n, int64_t multiprocessors, const Launch& launch) {
+  const bool keeps = cost_of_tiles<Best>(m, n, multiprocessors) <= cost_of_tiles<Next>(m, n, multiprocessors);
+  if constexpr (sizeof...(Others) > 0) {
+    return keeps ? with_cheapest<Best, Others...>(m, n, multiprocessors, launch)
+                 : with_cheapest<Next, Others...>(m, n, multiprocessors, launch);
+  } else {
+    return keeps ? launch.template operator()<Best>() : launch.template operator()<Next>();
+  }
 }
 
 }  // namespace tuili::cuda

@@ -163,6 +163,7 @@ __device__ __forceinline__ int32_t draw_from_list(LikeliestStorage& shared, Weig
 // Block r: the token of row r, if its draw is cut.
 __global__ void __launch_bounds__(kLogitThreads)
     draw_likeliest_kernel(int32_t* tokens, const float* logits, const Draw* draws, int n_vocab) {
+  follow_kernels_before();
   const Draw draw = draws[blockIdx.x];
   if (!is_cut(draw)) return;
   auto& shared = shared_storage<LikeliestStorage>();

@@ -63,6 +63,22 @@ __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
+// Lets the kernel behind this one in its stream start, once all blocks have come here or ended; it waits by
+// itself. A device before Hopper does neither.
+__device__ __forceinline__ void let_next_kernel_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until the kernels before this one have ended and their results are there. Before it a kernel reads
+// nothing but weights, and writes nothing.
+__device__ __forceinline__ void wait_for_kernels_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Four 8 × 8 matrices of 16-bit elements from shared memory. Lane 8 i + r passes the 16-byte aligned address
 // of row r of matrix i; lane l receives elements (l / 4, 2 (l % 4)) and the one after it of matrix i in d[i].
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&d)[4], const void* shared_row) {
@@ -177,12 +193,11 @@ __device__ __forceinline__ uint32_t and_or(uint32_t x, uint32_t mask, uint32_t b
 #endif
 }
 
-// 8 bytes of global memory that nobody writes meanwhile, loaded here: the compiler moves plain loads to where
-// they are used.
+// 8 bytes of global memory, loaded here: the compiler moves plain loads to where they are used.
 __device__ __forceinline__ uint2 load_here(const void* global) {
   uint2 two;
 #if defined(__CUDACC__)
-  asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(two.x), "=r"(two.y) : "l"(global));
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(two.x), "=r"(two.y) : "l"(global));
 #else
   two = *static_cast<const uint2*>(global);
 #endif

@@ -7,6 +7,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/math.cuh"
+#include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
 
@@ -111,6 +112,7 @@ __device__ __forceinline__ void keep_best_groups(RouteStorage& shared, const Rou
 
 // Block t, a warp: the experts of token t.
 __global__ void __launch_bounds__(32) route_kernel(RouteArgs args) {
+  follow_kernels_before();
   auto& shared = shared_storage<RouteStorage>();
   const int n = static_cast<int>(args.n_experts), n_used = static_cast<int>(args.n_used), lane = threadIdx.x;
   const float* logits = args.logits + static_cast<int64_t>(blockIdx.x) * n;
@@ -158,6 +160,7 @@ struct SortStorage {
 // Block e: the places of the pairs of expert e. A warp takes a piece of the list.
 __global__ void __launch_bounds__(kSortThreads)
     sort_by_expert_kernel(int32_t* places, int32_t* first, const int32_t* experts, int n) {
+  follow_kernels_before();
   auto& shared = shared_storage<SortStorage>();
   const int expert = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int piece = (n + kSortThreads - 1) / kSortThreads * 32;
@@ -165,7 +168,7 @@ __global__ void __launch_bounds__(kSortThreads)
   int n_less = 0, n_equal = 0;
 #pragma unroll 8
   for (int i = begin + lane; i < end; i += 32) {
-    const int other = __ldg(experts + i);
+    const int other = experts[i];
     n_less += other < expert;
     n_equal += other == expert;
   }
@@ -188,7 +191,7 @@ __global__ void __launch_bounds__(kSortThreads)
   if (n_equal == 0) return;
   place += before;
   for (int i = begin; i < end; i += 32) {
-    const bool is_mine = i + lane < end && __ldg(experts + i + lane) == expert;
+    const bool is_mine = i + lane < end && experts[i + lane] == expert;
     const uint32_t votes = __ballot_sync(kAllLanes, is_mine);
     if (is_mine) places[i + lane] = place + __popc(votes & ((1u << lane) - 1));
     place += __popc(votes);

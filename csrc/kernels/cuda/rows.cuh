@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/convert.cuh"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace tuili::cuda {
 
@@ -131,8 +132,10 @@ __device__ __forceinline__ int64_t row_offset(const NormRows<Out>& rows) {
 // Block r computes row r.
 template <typename Out>
 __global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(NormRows<Out> rows) {
+  ptx::let_next_kernel_start();
   const int64_t offset = row_offset(rows);
   const HeldElements gains(rows.gain, rows.n);
+  ptx::wait_for_kernels_before();
   const float* addend = rows.addend == nullptr ? nullptr : rows.addend + offset;
   const StagedRow x(shared_storage<RowStorage>(), rows.x + offset, addend, rows.n);
   const float squares = x.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
@@ -144,8 +147,10 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm_kernel(NormRows<Out> row
 
 template <typename Out>
 __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(NormRows<Out> rows) {
+  ptx::let_next_kernel_start();
   const int64_t offset = row_offset(rows);
   const HeldElements gains(rows.gain, rows.n), biases(rows.bias, rows.n);
+  ptx::wait_for_kernels_before();
   const float* addend = rows.addend == nullptr ? nullptr : rows.addend + offset;
   const StagedRow x(shared_storage<RowStorage>(), rows.x + offset, addend, rows.n);
   const float n = static_cast<float>(rows.n);
@@ -164,6 +169,7 @@ __global__ void __launch_bounds__(kRowThreads) layer_norm_kernel(NormRows<Out> r
 }
 
 __global__ void __launch_bounds__(kRowThreads) l2_normalize_kernel(float* y, const float* x, int n) {
+  follow_kernels_before();
   const int64_t offset = static_cast<int64_t>(blockIdx.x) * n;
   const StagedRow row(shared_storage<RowStorage>(), const_cast<float*>(x) + offset, nullptr, n);
   float squares = row.sum(0, [](float sum, float element) { return __fmaf_rn(element, element, sum); });
@@ -206,6 +212,7 @@ __device__ __forceinline__ float column_mean(const float* x, int n_tokens, int n
 // A thread per column in each of these.
 __global__ void __launch_bounds__(kRowThreads)
     mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
+  follow_kernels_before();
   const int column = blockIdx.x * kRowThreads + threadIdx.x;
   if (column >= n) return;
   y[column] = column_mean(x, n_tokens, n, column, [](float element, int) { return element; });
@@ -213,6 +220,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 __global__ void __launch_bounds__(kRowThreads)
     weighted_mean_rows_kernel(float* y, const float* x, int n_tokens, int n) {
+  follow_kernels_before();
   const int column = blockIdx.x * kRowThreads + threadIdx.x;
   if (column >= n) return;
   const float all = static_cast<float>(n_tokens + 1);
@@ -223,6 +231,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 __global__ void __launch_bounds__(kRowThreads)
     max_rows_kernel(float* y, const float* x, int n_tokens, int n) {
+  follow_kernels_before();
   const int column = blockIdx.x * kRowThreads + threadIdx.x;
   if (column >= n) return;
   float best = x[column];

@@ -7,7 +7,7 @@
 
 namespace tuili::cuda {
 
-inline constexpr int kTileThreads = 128;  // of every block that copies tiles
+inline constexpr int kTileThreads = 128;  // of a block that copies tiles, but for the largest
 inline constexpr int kPlaneK = 32;        // k of a row that lie together in shared memory: 64 bytes
 
 // Where the chunk of 16 bytes with k 8 chunk … of a row of a plane lies in that row: eight rows that follow
@@ -40,6 +40,15 @@ __device__ __forceinline__ void load_b(uint32_t (&b)[4], const __nv_bfloat16 (&t
   ptx::ldmatrix_x4(b, &tile[plane][r][chunk_place(r, lane / 8) * 8]);
 }
 
+// mma's b of one step: k 16 step … of rows row … row + 7, and of the eight behind them.
+template <int kPlanes, int kRows>
+__device__ __forceinline__ void load_b_pair(uint32_t (&b)[4],
+                                            const __nv_bfloat16 (&tile)[kPlanes][kRows][kPlaneK], int plane,
+                                            int row, int step) {
+  const int lane = threadIdx.x % 32, r = row_place<kRows>(row + lane / 16 * 8 + lane % 8, plane);
+  ptx::ldmatrix_x4(b, &tile[plane][r][chunk_place(r, 2 * step + lane / 8 % 2) * 8]);
+}
+
 // mma's a of both steps where there are rows 0 … 7 alone; the others are zero.
 template <int kPlanes>
 __device__ __forceinline__ void load_few(uint32_t (&a)[2][4],
@@ -66,12 +75,12 @@ __device__ __forceinline__ void load_four(uint32_t (&four)[2],
 
 // Tiles of kRows rows × 32 kPlanes k of a dense [n_rows, k] matrix, in order of k. What lies outside the
 // matrix is zero. Rows begin on 16 bytes.
-template <int kPlanes, int kRows>
+template <int kPlanes, int kRows, int kThreads = kTileThreads>
 struct RowCopies {
   using Element = __nv_bfloat16;
   static constexpr int kChunk = kVectorBytes / sizeof(Element);
   static constexpr int kPerRow = kPlanes * kPlaneK / kChunk;
-  static constexpr int kStep = kTileThreads / kPerRow;  // rows from one of the thread's copies to the next
+  static constexpr int kStep = kThreads / kPerRow;  // rows from one of the thread's copies to the next
   static constexpr int kCopies = kRows / kStep;
   static constexpr int kPlaces = kStep % 8 == 0 ? 1 : 2;
   static_assert(kStep % 4 == 0 && kRows % kStep == 0,
