@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 
 import pytest
@@ -24,11 +25,13 @@ def n_calls(function):
         nonlocal n
         n += event in ("call", "c_call")
 
+    gc.disable()  # what it finds would run finalizers of tests before this one
     sys.setprofile(count)
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return n
 
 
