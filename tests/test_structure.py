@@ -170,6 +170,14 @@ def test_every_cuda_kernel_waits_for_those_before_it():
     assert not kernels - waiting
 
 
+def test_cuda_kernels_load_nothing_as_a_constant():
+    """The compiler may move such loads to before the wait, and what the cache held before it may answer them.
+    __restrict__ lets the compiler choose them itself."""
+    for path in sorted((CSRC / "kernels" / "cuda").glob("*.cu*")):
+        found = re.findall(r"__ldg|__restrict|ld\.global\S*\.nc", path.read_text(encoding="utf-8"))
+        assert not found, f"{path}: {found}"
+
+
 def test_one_thread_pool_and_no_openmp():
     for path in cpp_files():
         assert not re.search(r"#\s*pragma\s+omp|<omp\.h>", path.read_text(encoding="utf-8")), (
