@@ -173,7 +173,8 @@ def test_every_cuda_kernel_waits_for_those_before_it():
     assert len(kernels) > 20, "kernels are not found: the test looks in the wrong place"
     assert not kernels - waiting
     begins = re.compile(
-        r"\s*(constexpr bool \w+ = [^;]*;\s*)?((if constexpr \(\w+\) )?(ptx::)?let_next_kernel_start\([^;]*\);\s*)?"
+        r"\s*(constexpr bool \w+ = [^;]*;\s*)?"
+        r"((if constexpr \(\w+\) )?(ptx::)?let_next_kernel_start\([^;]*\);\s*)?"
         r"(ptx::wait_for_kernels_before|follow_kernels_before)\(\);"
     )
     late = {name for is_kernel, name, body in functions if is_kernel and not begins.match(body)}
