@@ -231,7 +231,7 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 //   score = q · k · (scale · log2(e)), or softcap · log2(e) · tanh(q · k · (scale / softcap)); the bias as
 //   above sum = sum · r, then += p key by key;  out[d] = out[d] · r, then fma(p, v[.][d], out[d]) key by key
 // with one max, sum and out for all splits; then sinks and the quotient as above. Of an unseen key p = 0
-// changes no bit for every finite v.
+// changes nothing but the sign of a zero, for every finite v.
 int attention(Stream stream, const AttentionArgs& args);
 
 // Scores from distances, as biases of attention over whole sequences that see all their keys:

@@ -22,16 +22,20 @@
 namespace tuili::cuda {
 
 #if defined(__CUDACC__)
-// Whether kernels wait for those before them (ptx::wait_for_kernels_before): Hopper and later, by code made
-// for them.
-inline bool kernels_wait() {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  for (const int arch : {__CUDA_ARCH_LIST__}) {
-    if (arch >= 900 && arch / 100 <= major) return true;
+// Whether kernels wait for those before them (ptx::wait_for_kernels_before): where the code that the device
+// runs is for Hopper or later. A build may have older code alone for a later device, which compiles that for
+// itself.
+inline bool kernels_wait(const void* kernel) {
+  thread_local int known_device = -1;
+  thread_local bool known = false;  // of all kernels: they are built alike
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  if (device != known_device) {
+    cudaFuncAttributes code{};
+    known = cudaFuncGetAttributes(&code, kernel) == cudaSuccess && code.ptxVersion >= 90;
+    known_device = device;
   }
-  return false;
+  return known;
 }
 
 // Starts a kernel, where it can wait already before those in front of it have ended. What fails is
@@ -45,7 +49,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes, config.stream = stream;
-  config.attrs = &early, config.numAttrs = kernels_wait() ? 1 : 0;
+  config.attrs = &early, config.numAttrs = kernels_wait(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 #endif

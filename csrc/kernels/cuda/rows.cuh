@@ -57,7 +57,7 @@ struct HeldElements {
 #pragma unroll
     for (int j = 0; j < kHeld; ++j) {
       const int i = threadIdx.x + j * kRowThreads;
-      of[j] = from != nullptr && i < n ? __ldg(from + i) : 0.0f;
+      of[j] = from != nullptr && i < n ? from[i] : 0.0f;
     }
   }
 };

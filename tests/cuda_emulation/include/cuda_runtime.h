@@ -138,10 +138,6 @@ inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
   return out;
 }
 
-template <typename T>
-T __ldg(const T* from) {
-  return *from;
-}
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int __popc(uint32_t x) { return std::popcount(x); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<uint32_t>(x)) + 1; }
