@@ -10,9 +10,12 @@ import random
 import numpy as np
 import pytest
 
-from tiny_core import built
+from architecture_files import write
+from architecture_table import CASES
+from tiny_core import built, some_ids
 from tiny_engine import codes, drain, make_engine, sampling
 from tuili import _core
+from tuili.loading.model import load, plan_model
 
 SIZE = 16  # tokens of a block
 
@@ -159,3 +162,30 @@ def test_blocks_of_siblings_are_found_once_whoever_publishes_them(seed):
         handles.append(engine.submit(other, sampling(max_tokens=draw.randrange(2, 40))))
     drain(engine)
     assert all(handle.done for handle in handles)
+
+
+# ---- positions of what follows a cached prefix
+
+
+def test_padding_in_a_prompt_is_not_counted_behind_it_however_the_prompt_is_computed(tmp_path):
+    """In pieces, found in the cache, shared by continuations, or computed again after a preemption."""
+    case = next(case for case in CASES if case.architecture == "CamembertForCausalLM")
+    model, padding = load(plan_model(write(case, tmp_path))).model, case.config["pad_token_id"]
+    ids = some_ids(90)
+    ids[[0, 3, 30, 31, 32, 33, 50, 64, 70]] = padding
+    prompts = [ids.tolist(), [*ids[:70].tolist(), 7, padding, 9]]
+    params = {"max_tokens": 16, "temperature": 0.0, "logprobs": 2}
+
+    def answers(engine, *asked, **options):
+        handles = [engine.submit(prompt, sampling(**params, **options)) for prompt in asked]
+        drain(engine)
+        return [(out.token_ids, out.logprobs) for handle in handles for out in handle.result().outputs]
+
+    expected = [answers(make_engine(model=model), prompt)[0] for prompt in prompts]
+    one, other = expected
+    for n_blocks in (256, 9):
+        engine = make_engine(model=model, n_blocks=n_blocks, max_model_len=120, prefill_chunk=7)
+        assert answers(engine, prompts[0]) == [one]
+        assert answers(engine, *prompts, prompts[0]) == [one, other, one]
+        assert answers(engine, prompts[1], n=3, prompt_lookup_num_tokens=4) == [other] * 3
+    assert engine.stats()["preemptions"] > 0

@@ -16,6 +16,7 @@ from encoder_models import CASES, Case, write_folder
 from sentence_folders import FOLDERS, STATIC, TEXTS, write, write_plain_tensors
 from tiny_files import write_hf_folder
 from tiny_models import Weight, tiny_bert
+from tiny_server import running
 from tuili import NumericError
 from tuili.embedding import in_precision
 from tuili.loading import packed_cache
@@ -32,6 +33,11 @@ def test_files_say_how_many_numbers_are_kept_and_what_compares_them(tmp_path):
         assert short.shape == (len(TEXTS), 12) and longer.shape == (len(TEXTS), 20)
         assert llm.similarity(short[0], short[1]) == llm.similarity(*TEXTS[:2])
         assert [text for text in llm.config["warnings"] if "similarity_fn_name is dot" in text]
+        with running(llm) as server:
+            for wanted, width in ((short, None), (short, 12), (llm.embed(TEXTS, True, truncate_dim=20), 20)):
+                answer = server.ask("/v1/embeddings", {"input": TEXTS, "dimensions": width}).json()
+                found = np.array([item["embedding"] for item in answer["data"]], np.float32)
+                np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -177,17 +177,16 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     return attend_long_row(context, spec, out, q, pages, sequences[0], partials.data());
 
   // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so
-  // items are dealt out to lanes in turn instead of in contiguous parts. Of many sequences one row alone is
+  // items are dealt out to lanes in turn instead of in contiguous parts. A row alone with few of all keys is
   // an item with all its heads: it waits for memory, and the kernel asks for the next head's pages.
-  const bool many = std::ssize(sequences) >= 2 * context.n_threads;
-  const auto heads_of_item = [&](const SequenceRows& s) {
-    return many && s.n_rows == 1 ? spec.n_kv_heads : 1;
-  };
   int64_t work = 0, n_items = 0;
-  for (const SequenceRows& s : sequences) {
+  for (const SequenceRows& s : sequences)
     work += s.n_rows * round_up(s.n_keys, cpu::kKeyTile);  // a tile that is begun costs most of one
+  const auto heads_of_item = [&](const SequenceRows& s) {
+    return s.n_rows == 1 && 2 * context.n_threads * s.n_keys <= work ? spec.n_kv_heads : 1;
+  };
+  for (const SequenceRows& s : sequences)
     n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads / heads_of_item(s);
-  }
   const int64_t threads =
       std::min<int64_t>(context.threads_for(work * spec.n_heads * spec.head_dim, kScoresPerThread), n_items);
   const int64_t lanes = threads == 1 ? 1 : std::min(threads * ThreadPool::kChunksPerPart, n_items);

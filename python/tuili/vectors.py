@@ -181,10 +181,14 @@ class Vectors:
 
     def _width(self) -> int:
         """Numbers of a sentence vector."""
+        width = self._whole_width()
+        return min(width, int(self._embedding.get("truncate_dim", width)))
+
+    def _whole_width(self) -> int:
+        """The same before the model's files cut it."""
         widths = [layer.n_out for layer in self._loaded.dense if layer.n_out is not None]
         pooled = self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
-        width = widths[-1] if widths else pooled
-        return min(width, int(self._embedding.get("truncate_dim", width)))
+        return widths[-1] if widths else pooled
 
     def _cased(self, text: str) -> str:
         """In lower case if the model's files ask for it."""

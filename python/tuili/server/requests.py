@@ -16,7 +16,7 @@ import numpy as np
 
 from tuili import completions
 from tuili.conversations import WORDS, Rendering, with_tools
-from tuili.embedding import checked_texts, shortened
+from tuili.embedding import checked_texts
 from tuili.errors import ModelFormatError, ModelLimitError
 from tuili.generation.checks import boolean, cut_length, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet, same, unknown_name
@@ -197,18 +197,16 @@ class Requests:
         if form not in ("float", "base64"):
             invalid("encoding_format", 'must be "float" or "base64"')
         if (width := fields.pop("dimensions", None)) is not None:
-            integer("dimensions", width, 1, 1 << 20)
+            integer("dimensions", width, 1, self.llm._whole_width())
         most = self._most(fields, ("input", "encoding_format", "dimensions"))
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
         self._check_each(items, most)
-        vectors = self.llm.embed(items, truncation=most is not None, max_length=most, progress=keep_on)
-        n_own = vectors.shape[1]
-        if width is not None and width > n_own:
-            invalid("dimensions", f"must be at most {n_own}, the model's own")
-        if width is not None and width < n_own:
-            vectors = shortened(vectors, width, normalize=True)
+        how: dict[str, Any] = {"truncation": most is not None, "max_length": most, "progress": keep_on}
+        if width is not None and width != self.llm._width():
+            how |= {"truncate_dim": width, "normalize": True}
+        vectors = self.llm.embed(items, **how)
         data = [
             {"object": "embedding", "index": i, "embedding": _vector(v, form)} for i, v in enumerate(vectors)
         ]
