@@ -114,7 +114,11 @@ PLANTED = {  # file, what stands there, what is planted instead
     "a butterfly too few": ("rows.cuh", "distance > 0", "distance > 1"),
     "no barrier between tiles": ("gemm.cuh", "    __syncthreads();", ""),
     "a wait for too few copies": ("gemm.cuh", "cp_async_wait<kStages - 2>", "cp_async_wait<kStages - 1>"),
-    "the next tile lands in the one that is read": ("gemm.cuh", "free = kStages - 1;", "free = kStages - 2;"),
+    "the next tile lands in the one that is read": (
+        "gemm.cuh",
+        "start(shared.stages[now])",
+        "start(shared.stages[next])",
+    ),
     "eight numbers too many at the end of k": ("tile_copy.cuh", "column < k_left ?", "column < k_left + 8 ?"),
     "values are read before they arrive": (
         "attention.cuh",
@@ -148,7 +152,7 @@ PLANTED = {  # file, what stands there, what is planted instead
         "  // all",
     ),
     "a tile of the expert before": ("gemm_experts.cuh", "through > tile", "through >= tile"),
-    "half of a step's k twice": ("gemm.cuh", "b[2 * step + 1]}", "b[2 * step]}"),
+    "half of a step's k twice": ("gemm.cuh", "b[of][half + 1]}", "b[of][half]}"),
 }
 
 
