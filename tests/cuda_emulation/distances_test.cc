@@ -81,8 +81,8 @@ Answer answer(const Tables& tables, const std::vector<float>& q, const std::vect
 
 void check(int64_t head_dim, Parts parts, int64_t n) {
   const Tables tables{head_dim};
-  const std::vector<float> q = normals<float>(size_t(n * kHeads * head_dim), 3),
-                           k = normals<float>(size_t(n * kHeads * head_dim), 4);
+  const auto size = size_t(std::max<int64_t>(n, 5) * kHeads * head_dim);  // of the text beside, too
+  const std::vector<float> q = normals<float>(size, 3), k = normals<float>(size, 4);
   const Answer found = answer(tables, q, k, {n}, parts), beside = answer(tables, q, k, {5, n, 1}, parts);
   for (int64_t head = 0; head < kHeads; ++head) {
     for (int64_t row = 0; row < n; ++row) {
