@@ -7,7 +7,7 @@
 // v3  a thread's copies by an addition and a predicate: 9.8, 26.8, 97
 // v4  x by ldmatrix, codes by half words: 9.8, 23.2, 80 µs (216 TFLOP/s); n 28,672 m 1: 38 µs, 1.8 TB/s of
 //     4.8, bound by 20 instructions per mma
-// v5  as gemm.cuh's. Not measured
+// v5  as gemm.cuh's. Not measured alone
 // v6  records; the weights are mma's a; few rows: gemm_skinny.cuh. m 64 21.9 µs, m 512 76.4
 // v7  tiles of 64 × 64, too, and the shape that costs least on all multiprocessors: Q4_0, n 4,096, m 128 37.5
 //     µs (49.5), n 28,672, m 64 86 (150)
