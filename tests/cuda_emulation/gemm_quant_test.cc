@@ -56,19 +56,22 @@ TUILI_TEST(quantized_gemm_of_many_rows_stays_within_its_error_bound) {
   check(Format::q5_1, 70, 20, 96);
 }
 
-// Wide, tall, slim and few rows; two parts of k.
+// Wide tiles beside tall ones (24 columns), or square ones (40), slim ones and those of few rows; two parts
+// of k.
 TUILI_TEST(quantized_gemm_of_a_row_ignores_the_others) {
   for (const Format format : kQuantizedFormats) {
-    const int64_t m = 66, n = 24, k = format >= Format::q4_k ? 512 : 480;
-    PackedWeights w(format, n, k);
-    const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
-    const std::vector<float> all = multiply(x, w, m, 1);
-    for (const auto& [row, n_rows] :
-         {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {65, 1}, {6, 12}, {40, 20}}) {
-      const std::vector<bf16> some(x.begin() + row * k, x.begin() + (row + n_rows) * k);
-      const std::vector<float> y = multiply(some, w, n_rows, uint64_t(row));
-      require(same_bits(y.data(), &all[size_t(row * n)], y.size()), info_of(format).name, ": ", n_rows,
-              " rows from row ", row, " depend on their batch");
+    for (const int64_t n : {24, 40}) {
+      const int64_t m = 66, k = format >= Format::q4_k ? 512 : 480;
+      PackedWeights w(format, n, k);
+      const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
+      const std::vector<float> all = multiply(x, w, m, 1);
+      for (const auto& [row, n_rows] :
+           {std::pair<int64_t, int64_t>{0, 1}, {9, 1}, {65, 1}, {6, 12}, {40, 20}}) {
+        const std::vector<bf16> some(x.begin() + row * k, x.begin() + (row + n_rows) * k);
+        const std::vector<float> y = multiply(some, w, n_rows, uint64_t(row));
+        require(same_bits(y.data(), &all[size_t(row * n)], y.size()), info_of(format).name, ": ", n_rows,
+                " rows from row ", row, " depend on their batch");
+      }
     }
   }
 }
