@@ -297,7 +297,12 @@ def test_bad_texts_are_refused(embedder, texts):
 
 
 def test_kinds_do_not_mix(llm, embedder):
-    for use in (lambda: llm.embed("a"), lambda: embedder.generate("a"), lambda: embedder.logits([1])):
+    for use in (
+        lambda: llm.embed("a"),
+        lambda: llm.similarity(np.ones(4, np.float32), np.ones(4, np.float32)),
+        lambda: embedder.generate("a"),
+        lambda: embedder.logits([1]),
+    ):
         with pytest.raises(ModelUnsupportedError) as caught:
             use()
         assert caught.value.code == "wrong_kind"

@@ -238,8 +238,12 @@ def test_streams_of_several_prompts_say_whose_they_are(client):
 
 
 def test_a_model_of_the_other_kind_says_so(server, vector_server):
-    for path in ("/v1/embeddings", "/v1/rerank"):
-        body = {"input": "a"} if "emb" in path else {"query": "a", "documents": ["b"]}
+    texts, documents = {"input": "a"}, {"query": "a", "documents": ["b"]}
+    for path, body in (
+        ("/v1/embeddings", texts),
+        ("/v1/embeddings", texts | {"dimensions": 8}),
+        ("/v1/rerank", documents),
+    ):
         assert (server.ask(path, body).status, server.ask(path, body).code) == (400, "wrong_kind")
     for path, body in (("/v1/completions", {"prompt": "a"}), ("/v1/chat/completions", {"messages": CHAT})):
         assert vector_server.ask(path, body).code == "wrong_kind"

@@ -185,7 +185,8 @@ class Vectors:
         return min(width, int(self._embedding.get("truncate_dim", width)))
 
     def _whole_width(self) -> int:
-        """The same before the model's files cut it."""
+        """The same before the model's files cut it; ModelUnsupportedError if it makes no vectors."""
+        self._encoder_engine()
         widths = [layer.n_out for layer in self._loaded.dense if layer.n_out is not None]
         pooled = self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
         return widths[-1] if widths else pooled
