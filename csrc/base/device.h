@@ -46,6 +46,7 @@ class Chosen {
   explicit Chosen(Device device);
   ~Chosen();
   Chosen(const Chosen&) = delete;
+  Chosen& operator=(const Chosen&) = delete;
 
  private:
   int before_ = -1;  // the device to come back to, if this is another

@@ -67,6 +67,7 @@ class OwnStream {
     if (stream_) device::destroy_stream(stream_);
   }
   OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
 
   device::Stream get() const { return stream_; }
 
@@ -80,6 +81,7 @@ class OwnEvent {
   OwnEvent() : event_(device::create_event()) {}
   ~OwnEvent() { device::destroy_event(event_); }
   OwnEvent(const OwnEvent&) = delete;
+  OwnEvent& operator=(const OwnEvent&) = delete;
 
   device::Event get() const { return event_; }
 

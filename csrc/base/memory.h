@@ -7,11 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/rounding.h"
+
 namespace tuili {
 
 inline constexpr int64_t kAlignment = 64;  // a cache line and the widest register
 
-constexpr int64_t align_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr int64_t align_up(int64_t bytes) { return round_up(bytes, kAlignment); }
 
 // Allocations that Buffer and Vector have made on this thread. A decode step must not move it.
 int64_t n_heap_allocations();

@@ -25,6 +25,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "base/rounding.h"
 
 namespace tuili {
 
@@ -52,8 +53,8 @@ struct PackedMatrix {
   bool has_wide_scales =
       false;  // q8_0: the kWide groups of 128 values have the same scale, and may be summed first
 
-  int64_t n_panels() const { return (n + kPanel - 1) / kPanel; }
-  int64_t n_groups() const { return (k + kGroup - 1) / kGroup; }
+  int64_t n_panels() const { return ceil_div(n, kPanel); }
+  int64_t n_groups() const { return ceil_div(k, kGroup); }
 };
 
 // Codes of groups of 32 activations, one scale each: x = d · code.
@@ -97,7 +98,7 @@ struct QuantizedRows {
   bool has_wide_scales = false;
 
   int64_t max_outliers() const { return n_groups; }
-  int64_t n_places(int64_t m) const { return (m + kRowBlock - 1) / kRowBlock * kRowBlock * n_groups; }
+  int64_t n_places(int64_t m) const { return round_up(m, kRowBlock) * n_groups; }
   int64_t place(int64_t row, int64_t group) const {
     return (row / kRowBlock * n_groups + group) * kRowBlock + row % kRowBlock;
   }

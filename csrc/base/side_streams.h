@@ -15,6 +15,7 @@ class SideStreams {
 
   SideStreams() = default;
   SideStreams(const SideStreams&) = delete;
+  SideStreams& operator=(const SideStreams&) = delete;
 
  private:
   friend class Fork;
@@ -39,6 +40,7 @@ class Fork {
     for (int i = n_joined_; i < n_; ++i) join_after_error(i);
   }
   Fork(const Fork&) = delete;
+  Fork& operator=(const Fork&) = delete;
 
   // The i-th side's, or `main` for i >= n.
   device::Stream stream(int i) const { return i < n_ ? sides_->sides_[i].stream.get() : main_; }

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/float_environment.h"
+#include "base/rounding.h"
 
 namespace tuili {
 namespace {
@@ -63,7 +64,7 @@ int cpus_of_quota(const std::string& text) {
   if (error != std::errc() || after == end) return 0;  // "max 100000"
   std::from_chars(after + 1, end, period);
   if (quota <= 0 || period <= 0) return 0;
-  return static_cast<int>(std::min<int64_t>((quota + period - 1) / period, kMaxThreads));
+  return static_cast<int>(std::min<int64_t>(ceil_div(quota, period), kMaxThreads));
 }
 
 // The smallest quota on the way from this process's cgroup to the root; 0 without a limit.

@@ -117,6 +117,7 @@ class ModelBuilder {
   // Throws model_format if the spec contradicts itself. num_threads as resolve_num_threads takes it.
   ModelBuilder(ModelSpec spec, ops::Compute compute, int num_threads);
   ModelBuilder(const ModelBuilder&) = delete;  // its slots point into it
+  ModelBuilder& operator=(const ModelBuilder&) = delete;
 
   struct Expected {
     std::string name;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/on_device.h"
 #include "ops/ops.h"
@@ -18,8 +19,7 @@ constexpr int64_t kRowsPerPiece = 16;
 constexpr int64_t kLineCost = 8;   // of a number in a line of its own
 constexpr int64_t kRopeSpeed = 2;  // numbers turned while one is written
 
-int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-int64_t n_splits(int64_t n_keys) { return round_up(n_keys, cpu::kKeySplit) / cpu::kKeySplit; }
+int64_t n_splits(int64_t n_keys) { return ceil_div(n_keys, cpu::kKeySplit); }
 
 // The kernel's arguments for one sequence, its row 0 first.
 cpu::AttentionArgs args_for(const Context& context, const AttentionSpec& spec, const TensorView& out,
@@ -83,8 +83,8 @@ void attend_long_row(const Context& context, const AttentionSpec& spec, const Te
 }
 
 void check(const KvPages& pages, const TensorView& k, const TensorView& v) {
-  expect("kv_write", "k", k);
-  expect("kv_write", "v", v);
+  expect("kv_write", "k", k, k.device);
+  expect("kv_write", "v", v, k.device);
   TUILI_EXPECT(
       same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
       "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
@@ -107,26 +107,28 @@ void write_in_pieces(const Context& context, const KvPages& pages, const TensorV
   const bool apart = stand_apart(slots, n, pages.block_size);
   const int64_t work = n * (k.size(1) * (apart ? kLineCost : 1) + n_prepared / kRopeSpeed);
   const int64_t rows = apart ? 1 : kRowsPerPiece;
-  context.pool->parallel_for(round_up(n, rows) / rows, context.threads_for(work, kNumbersPerThread),
-                             [&](int64_t begin, int64_t end, int) {
-                               const cpu::Range tokens{begin * rows, std::min(end * rows, n)};
-                               prepare(tokens);
-                               context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots,
-                                                         tokens);
-                             });
+  context.pool->parallel_for(
+      ceil_div(n, rows), context.threads_for(work, kNumbersPerThread), [&](int64_t begin, int64_t end, int) {
+        const cpu::Range tokens{begin * rows, std::min(end * rows, n)};
+        prepare(tokens);
+        context.kernels->kv_write(pages, k.f32(), v.f32(), k.row_stride, slots, tokens);
+      });
 }
 
 }  // namespace
 
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots) {
+  check(pages, k, v);
   if (k.device == DeviceKind::cuda)
     return on_device::kv_write(context, on_device::pages_of(pages), k, v, slots);
-  check(pages, k, v);
   write_in_pieces(context, pages, k, v, slots, 0, [](cpu::Range) {});
 }
 
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
+  check(pages, x.k, x.v);
+  expect_rope(x.q, x.cos, x.sin, x.n_heads);
+  expect_rope(x.k, x.cos, x.sin, pages.n_kv_heads);
   if (x.k.device == DeviceKind::cuda) {
     if (pages.type == KvType::f16 || pages.type == KvType::bf16)
       return on_device::rope_kv_write(context, x, on_device::pages_of(pages), slots);
@@ -136,9 +138,6 @@ void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages
     rope(context, x.q, x.cos, x.sin, x.n_heads, x.interleaved);
     return beside.join();
   }
-  check(pages, x.k, x.v);
-  expect_rope(x.q, x.cos, x.sin, x.n_heads);
-  expect_rope(x.k, x.cos, x.sin, pages.n_kv_heads);
   const auto turn = [&](const TensorView& y, int64_t n_heads, cpu::Range tokens) {
     context.kernels->rope(y.f32(), y.row_stride, x.cos.f32(), x.sin.f32(), n_heads, y.size(1) / n_heads,
                           x.cos.size(1), x.interleaved, tokens);
@@ -154,7 +153,7 @@ int64_t attention_partial_floats(int64_t n_keys, int64_t n_heads, int64_t head_d
 }
 
 int64_t device_keys(int64_t n_keys) {
-  const auto n = static_cast<uint64_t>((n_keys + cuda::kAttentionSplit - 1) / cuda::kAttentionSplit);
+  const auto n = static_cast<uint64_t>(ceil_div(n_keys, cuda::kAttentionSplit));
   return static_cast<int64_t>(std::bit_ceil(n)) * cuda::kAttentionSplit;
 }
 
@@ -186,7 +185,7 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
     return s.n_rows == 1 && 2 * context.n_threads * s.n_keys <= work ? spec.n_kv_heads : 1;
   };
   for (const SequenceRows& s : sequences)
-    n_items += round_up(s.n_rows, kRowsPerItem) / kRowsPerItem * spec.n_kv_heads / heads_of_item(s);
+    n_items += ceil_div(s.n_rows, kRowsPerItem) * spec.n_kv_heads / heads_of_item(s);
   const int64_t threads =
       std::min<int64_t>(context.threads_for(work * spec.n_heads * spec.head_dim, kScoresPerThread), n_items);
   const int64_t lanes = threads == 1 ? 1 : std::min(threads * ThreadPool::kChunksPerPart, n_items);

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/ops.h"
 
@@ -12,7 +13,7 @@ namespace {
 // Bytes of a panel's stream.
 int64_t panel_bytes(Format format, int64_t k) {
   const DeviceRecords records = device_records(format);
-  return (k + kPairK - 1) / kPairK / records.pairs * records.record_bytes();
+  return ceil_div(k, kPairK) / records.pairs * records.record_bytes();
 }
 
 // The code of k `at` of a group, as bits; `codes` and `high` begin at the group.
@@ -100,7 +101,7 @@ void write_panel(uint8_t* to, const PackedMatrix& w, int64_t panel) {
 
 int64_t device_bytes(Format format, int64_t n, int64_t k) {
   row_bytes(format, k);
-  return (n + kPanel - 1) / kPanel * panel_bytes(format, k) + kRecordsEnd;
+  return ceil_div(n, kPanel) * panel_bytes(format, k) + kRecordsEnd;
 }
 
 void arrange_for_device(const Context& context, uint8_t* records, const PackedMatrix& w) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/on_device.h"
 #include "ops/ops.h"
@@ -16,7 +17,7 @@ namespace {
 constexpr int64_t kRowsPerProduct = 32;
 constexpr int64_t kRowsPerTile = cpu::kQueryTile;  // queries that the kernel computes together
 
-int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }
+int64_t padded(int64_t n) { return round_up(n, 16); }
 
 // A thread's scratch: the kernel's own, then a tile's query, output and bias.
 struct Scratch {
@@ -26,9 +27,7 @@ struct Scratch {
     return padded(cpu::attention_scratch(head_dim)) +
            kRowsPerTile * (2 * padded(head_dim) + bias_stride(most_keys));
   }
-  static int64_t bias_stride(int64_t n_keys) {
-    return (n_keys + cpu::kKeyTile - 1) / cpu::kKeyTile * cpu::kKeyTile;
-  }
+  static int64_t bias_stride(int64_t n_keys) { return round_up(n_keys, cpu::kKeyTile); }
 
   Scratch(const Context& context, int part, int64_t head_dim)
       : kernel(context.scratch_of(part)),
@@ -62,7 +61,7 @@ struct Pass {
 
   // Products of all rows with the table, one call of the kernel per head and some rows.
   void meet_table(const cpu::Range& panels) const {
-    const int64_t chunks = (k.rows() + kRowsPerProduct - 1) / kRowsPerProduct;
+    const int64_t chunks = ceil_div(k.rows(), kRowsPerProduct);
     const auto product = [&](const TensorView& x, const TensorView& room, const PackedMatrix& w, int64_t slot,
                              int64_t row, int part) {
       cpu::GemmArgs args{};
@@ -144,7 +143,7 @@ struct Pass {
   void attend_all(std::span<const SequenceRows> sequences, std::span<const SequenceRows> texts) const {
     int64_t n_items = 0, work = 0;
     for (const SequenceRows& s : sequences) {
-      n_items += (s.n_rows + kRowsPerTile - 1) / kRowsPerTile * count;
+      n_items += ceil_div(s.n_rows, kRowsPerTile) * count;
       work += s.n_rows * s.n_keys * count;
     }
     const int threads = context.threads_for(work * spec.head_dim, 65536);

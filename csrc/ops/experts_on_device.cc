@@ -1,8 +1,9 @@
-// The ops of moe.cc on device tensors: the same checks, a launch or two each.
+// Ops of moe.cc on device tensors, which check what differs from the CPU's.
 #include "ops/checks.h"
 #include "ops/on_device.h"
 
 namespace tuili::ops::on_device {
+
 void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes) {
   expect_dense("route", "scores", scores, DeviceKind::cuda);
   const int64_t n_experts = scores.size(1), n_used = routing.n_used;
@@ -34,26 +35,6 @@ void scatter_rows(const Context& context, const TensorView& y, Activations& x, c
   device::check(cuda::scatter_rows(context.stream, static_cast<cuda::bf16*>(y.data), rounded(context, x),
                                    places, n, n_each, d),
                 "scatter_rows");
-}
-
-void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
-                       const int32_t* places, const float* weights, int64_t n_each) {
-  expect_dense("weighted_sum_rows", "y", y, DeviceKind::cuda);
-  expect_dense("weighted_sum_rows", "x", x, DeviceKind::cuda);
-  const int64_t n = y.rows(), d = y.size(1);
-  TUILI_EXPECT(x.size(1) == d && x.rows() == n * n_each, "weighted_sum_rows: y is ", y, ", x is ", x);
-  device::check(cuda::weighted_sum_rows(context.stream, y.f32(), x.f32(), places, weights, n, n_each, d),
-                "weighted_sum_rows");
-}
-
-void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate) {
-  expect_dense("add_gated", "y", y, DeviceKind::cuda);
-  expect_dense("add_gated", "x", x, DeviceKind::cuda);
-  expect_dense("add_gated", "gate", gate, DeviceKind::cuda);
-  TUILI_EXPECT(same_shape(y, x) && gate.count() == x.rows(), "add_gated: y is ", y, ", x is ", x,
-               ", gate is ", gate);
-  device::check(cuda::add_gated(context.stream, y.f32(), x.f32(), gate.f32(), x.rows(), x.size(1)),
-                "add_gated");
 }
 
 void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,

@@ -1,6 +1,7 @@
 // Linear maps, embedding look-ups, and the quantization of their inputs.
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/on_device.h"
 #include "ops/ops.h"
@@ -26,12 +27,12 @@ void check(const Activations& x, const LinearMap& map) {
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x) {
   expect("quantize_rows", "x", x);
   const int64_t k = x.size(1);
-  TUILI_EXPECT(out.n_groups == (k + kGroup - 1) / kGroup && out.low != nullptr,
+  TUILI_EXPECT(out.n_groups == ceil_div(k, kGroup) && out.low != nullptr,
                "quantize_rows: no room for the groups of ", x);
   TUILI_EXPECT(!out.has_wide_scales || (k % (kWide * kGroup) == 0 && !out.keeps_outliers),
                "quantize_rows: wide scales of ", x);
   // Rows of a block share cache lines.
-  context.pool->parallel_for((x.rows() + kRowBlock - 1) / kRowBlock,
+  context.pool->parallel_for(ceil_div(x.rows(), kRowBlock),
                              context.threads_for(x.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {
                                const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
@@ -62,7 +63,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   }
   QuantizedRows& quantized = x.room.quantized;
   if (any_integer && !(x.is_ready && quantized.has_wide_scales == all_wide)) {
-    quantized.n_groups = (k + kGroup - 1) / kGroup;
+    quantized.n_groups = ceil_div(k, kGroup);
     quantized.keeps_outliers = compute == Compute::automatic;
     quantized.has_wide_scales = all_wide;
     quantize_rows(context, quantized, x.x);

@@ -131,12 +131,14 @@ void scatter_rows(const Context& context, const TensorView& y, Activations& inpu
 
 void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
                        const int32_t* places, const float* weights, int64_t n_each) {
-  if (y.device == DeviceKind::cuda)
-    return on_device::weighted_sum_rows(context, y, x, places, weights, n_each);
-  expect_dense("weighted_sum_rows", "y", y);
-  expect_dense("weighted_sum_rows", "x", x);
+  expect_dense("weighted_sum_rows", "y", y, y.device);
+  expect_dense("weighted_sum_rows", "x", x, y.device);
   const int64_t d = x.size(1);
   TUILI_EXPECT(y.size(1) == d && x.rows() == y.rows() * n_each, "weighted_sum_rows: y is ", y, ", x is ", x);
+  if (y.device == DeviceKind::cuda)
+    return device::check(
+        cuda::weighted_sum_rows(context.stream, y.f32(), x.f32(), places, weights, y.rows(), n_each, d),
+        "weighted_sum_rows");
   const int threads = context.threads_for(x.count(), 4096);
   context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
@@ -151,12 +153,14 @@ void weighted_sum_rows(const Context& context, const TensorView& y, const Tensor
 }
 
 void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate) {
-  if (y.device == DeviceKind::cuda) return on_device::add_gated(context, y, x, gate);
-  expect_dense("add_gated", "y", y);
-  expect_dense("add_gated", "x", x);
-  expect_dense("add_gated", "gate", gate);
+  expect_dense("add_gated", "y", y, y.device);
+  expect_dense("add_gated", "x", x, y.device);
+  expect_dense("add_gated", "gate", gate, y.device);
   TUILI_EXPECT(same_shape(y, x) && gate.count() == x.rows(), "add_gated: y is ", y, ", x is ", x,
                ", gate is ", gate);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::add_gated(context.stream, y.f32(), x.f32(), gate.f32(), x.rows(), x.size(1)),
+                         "add_gated");
   score(context, gate.f32(), gate.count(), true);
   const int threads = context.threads_for(x.count(), 4096);
   context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {

@@ -124,23 +124,7 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   fork.join();
 }
 
-namespace {
-
-void expect_kv(const KvPages& pages, const TensorView& k, const TensorView& v) {
-  expect("kv_write", "k", k, kCuda);
-  expect("kv_write", "v", v, kCuda);
-  TUILI_EXPECT(
-      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
-      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
-}
-
-}  // namespace
-
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
-  expect_kv(pages, x.k, x.v);
-  expect("rope_kv_write", "q", x.q, kCuda);
-  expect_rope(x.q, x.cos, x.sin, x.n_heads);
-  TUILI_EXPECT(x.q.rows() == x.k.rows(), "rope_kv_write: q is ", x.q, ", k is ", x.k);
   const cuda::RopeKvArgs args{rope_args(x.q, x.cos, x.sin, x.n_heads, x.interleaved),
                               x.k.f32(),
                               x.v.f32(),
@@ -152,7 +136,6 @@ void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages
 
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots) {
-  expect_kv(pages, k, v);
   device::check(cuda::kv_write(context.stream, pages, k.f32(), v.f32(), k.row_stride, slots, k.rows()),
                 "kv_write");
 }

@@ -31,9 +31,6 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes);
 void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
                   int64_t n_each);
-void weighted_sum_rows(const Context& context, const TensorView& y, const TensorView& x,
-                       const int32_t* places, const float* weights, int64_t n_each);
-void add_gated(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gate);
 void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
                   const int32_t* first);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "ops/on_device.h"
 
 namespace tuili::ops {
@@ -22,7 +23,7 @@ const cpu::Kernels& find_kernels(const char* isa) {
 
 int64_t scratch_floats_for(int64_t head_dim) {
   const int64_t floats = std::max(cpu::kGemmScratch, cpu::attention_scratch(head_dim));
-  return (floats + 15) / 16 * 16;
+  return round_up(floats, 16);
 }
 
 }  // namespace tuili::ops

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "base/packed.h"
+#include "base/rounding.h"
 #include "base/side_streams.h"
 #include "base/tensor.h"
 #include "base/thread_pool.h"
@@ -88,7 +89,7 @@ struct Activations {
 template <class Carver>
 QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
   QuantizedRows rows;
-  rows.n_groups = (k + kGroup - 1) / kGroup;
+  rows.n_groups = ceil_div(k, kGroup);
   const int64_t places = rows.n_places(m);
   rows.low = carver.template take<int8_t>(places * kGroup);
   rows.scale = carver.template take<float>(places);
@@ -120,10 +121,10 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
-// y[t, :] = w[ids[t], :] · scale.   y f32 [n_tokens, w.k].  The ids are in range; they, as w, lie where y
+// y[t, :] = w[ids[t], :] · factor.   y f32 [n_tokens, w.k].  The ids are in range; they, as w, lie where y
 // does.
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
-           float scale);
+           float factor);
 
 // y[t, :] += table[ids[t], :].   y, table f32 [., d], dense. The ids are in range; they lie where y does.
 void add_rows(const Context& context, const TensorView& y, const TensorView& table, const int32_t* ids);
@@ -179,10 +180,10 @@ void layer_norm_strided(const Context& context, const TensorView& x, const Tenso
 
 // ---- positions
 
-// cos and sin of float32(position · inv_freq), computed in double and rounded once; f32 [n_tokens, half],
-// dense.
+// cos and sin of float32(position · inv_freq), times factor, computed in double and rounded once; f32
+// [n_tokens, half], dense.
 void rope_table(const Context& context, const TensorView& cos, const TensorView& sin,
-                const int32_t* positions, const float* inv_freq, float scale);
+                const int32_t* positions, const float* inv_freq, float factor);
 
 // Rotates the heads of x f32 [n_tokens, n_heads · head_dim] in place by tables [n_tokens, half].
 void rope(const Context& context, const TensorView& x, const TensorView& cos, const TensorView& sin,
@@ -403,10 +404,12 @@ struct SoftmaxStats {
 SoftmaxStats softmax_stats(const Context& context, const float* x, int64_t n);
 
 // On cuda only. tokens i32 [n_rows]: of each row of logits f32 [n_rows, n_vocab], dense, the token that
-// draws[row], in the device's memory, asks for (kernels/cuda/kernels.h), -1 and -2 as argmax, or kUndecided:
-// the host must draw.
+// draws[row], in the device's memory, asks for (kernels/cuda/kernels.h), or what is said there in its place;
+// kUndecided: the host must draw.
 using cuda::Draw;
 using cuda::kMostTopK;
+using cuda::kNotANumber;
+using cuda::kNothingAllowed;
 using cuda::kUndecided;
 inline constexpr int64_t kMostDrawn = 1 << 19;  // n_vocab is below
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
@@ -449,7 +452,7 @@ bool screened_argmax(const Context& context, std::span<int32_t> tokens, Activati
 // y[i] = exp(x[i] - shift)
 void exp_shifted(const Context& context, float* y, const float* x, float shift, int64_t n);
 
-// Index of the first maximum; -1 if any x is NaN, -2 if every x is -inf.
+// Index of the first maximum; kNotANumber if any x is NaN, kNothingAllowed if every x is -inf.
 int64_t argmax(const float* x, int64_t n);
 
 // Natural logarithm of x > 0, to about one ulp of double.

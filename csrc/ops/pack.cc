@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/memory.h"
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/ops.h"
 
@@ -48,7 +49,7 @@ struct Planes {
 };
 
 Planes take_planes(Carver& carver, Format format, int64_t n, int64_t k) {
-  const int64_t panels = (n + kPanel - 1) / kPanel;
+  const int64_t panels = ceil_div(n, kPanel);
   Planes planes;
   if (is_float(format)) {
     planes.codes = carver.take<uint8_t>(panels * k * kPanel * info_of(format).block_bytes);
@@ -276,7 +277,7 @@ PackedMatrix pack(const Context& context, Format format, int64_t n, int64_t k, c
   Carver carver(memory);
   const Planes to = take_planes(carver, format, n, k);
   const PackPanel pack_panel = pack_panel_of(format);
-  context.pool->parallel_for((n + kPanel - 1) / kPanel, context.threads_for(n * k, 65536),
+  context.pool->parallel_for(ceil_div(n, kPanel), context.threads_for(n * k, 65536),
                              [&](int64_t begin, int64_t end, int) {
                                for (int64_t panel = begin; panel < end; ++panel) pack_panel(from, to, panel);
                              });

@@ -32,7 +32,7 @@ int64_t argmax(const float* x, int64_t n) {
   constexpr int64_t kLanes = 32, kPiece = 1024;
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
   float best = kLowest;
-  int64_t at = -2;
+  int64_t at = kNothingAllowed;
   for (int64_t begin = 0; begin < n; begin += kPiece) {
     const int64_t end = std::min(n, begin + kPiece), whole = begin + (end - begin) / kLanes * kLanes;
     float lanes[kLanes];
@@ -48,7 +48,7 @@ int64_t argmax(const float* x, int64_t n) {
       lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
       unordered[0] |= x[i] == x[i] ? 0u : 1u;
     }
-    if (std::any_of(unordered, unordered + kLanes, [](uint32_t u) { return u != 0; })) return -1;
+    if (std::any_of(unordered, unordered + kLanes, [](uint32_t u) { return u != 0; })) return kNotANumber;
     const float highest = *std::max_element(lanes, lanes + kLanes);
     if (!(highest > best)) continue;
     best = highest;

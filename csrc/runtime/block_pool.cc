@@ -115,7 +115,7 @@ int64_t BlockPool::window_span(int64_t window, int64_t block_size, int64_t step_
   // Before a row's position first_key_read leaves that many at most; its block may begin before the tile.
   const int64_t n_before = window - 1 + ops::kKeyTile - 1;
   const int64_t n_beside = ops::kKeyTile % block_size == 0 ? 0 : block_size - 1;
-  return (n_before + n_beside + step_tokens + block_size - 1) / block_size;
+  return ceil_div(n_before + n_beside + step_tokens, block_size);
 }
 
 void BlockPool::check_id(int64_t id) const {
@@ -183,7 +183,7 @@ uint64_t BlockPool::hash_of(uint64_t salt, uint64_t parent, std::span<const int3
 
 int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent,
                         std::span<const int32_t> tokens) const {
-  int32_t id = buckets_[hash & (buckets_.size() - 1)];
+  int32_t id = buckets_[bucket_of(hash)];
   for (; id != kNone; id = index_[id].next_in_bucket) {
     if (index_[id].hash == hash && ledger_.salt(id) == salt && index_[id].parent == parent &&
         std::ranges::equal(tokens_of(id), tokens))
@@ -195,12 +195,12 @@ int32_t BlockPool::find(uint64_t hash, uint64_t salt, uint64_t parent,
 void BlockPool::make_findable(int32_t id, uint64_t hash, uint64_t parent, std::span<const int32_t> tokens) {
   ledger_.set_findable(id);
   std::ranges::copy(tokens, tokens_.begin() + id * options_.block_size);
-  index_[id] = {parent, next_content_++, hash, std::exchange(bucket_of(hash), id)};
+  index_[id] = {parent, next_content_++, hash, std::exchange(buckets_[bucket_of(hash)], id)};
 }
 
 // Takes a block that is not findable any more out of the index, and with it its twins.
 void BlockPool::forget(int32_t id) {
-  int32_t* link = &bucket_of(index_[id].hash);
+  int32_t* link = &buckets_[bucket_of(index_[id].hash)];
   while (*link != id) link = &index_[*link].next_in_bucket;
   *link = std::exchange(index_[id].next_in_bucket, kNone);
   for (Window& window : windows_) {
@@ -386,8 +386,7 @@ bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t
   check_sequence(sequence);
   const auto n_held = static_cast<int64_t>(sequence.blocks.size());
   TUILI_CHECK(n_held > 0 || sequence.n_computed == 0, "grow: the sequence was encoded; decode a new one");
-  TUILI_CHECK(n_tokens >= 0 && n_tokens <= std::numeric_limits<int32_t>::max(), "grow: n_tokens is ",
-              n_tokens);
+  TUILI_CHECK(n_tokens >= 0 && n_tokens <= kMostTokens, "grow: n_tokens is ", n_tokens);
   const int64_t from = position.value_or(sequence.n_computed);
   TUILI_CHECK(from >= sequence.n_computed, "grow: from position ", from, " on, of ", sequence.n_computed,
               " computed tokens");
@@ -451,7 +450,7 @@ bool BlockPool::grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps
 }
 
 int64_t BlockPool::room(std::span<const Sequence* const> sequences) const {
-  int64_t least = std::numeric_limits<int32_t>::max();
+  int64_t least = kMostTokens;
   for (const Sequence* s : sequences) least = std::min(least, s->n_places() - s->n_computed);
   return least;
 }
@@ -493,7 +492,7 @@ void BlockPool::check_index() const {
       expect(n_indexed < n_blocks() && ledger_.findable(id), "the index holds a block that is not findable");
       expect(entry.hash == hash_of(ledger_.salt(id), entry.parent, tokens_of(id)),
              "a findable block's hash is wrong");
-      expect((entry.hash & (buckets_.size() - 1)) == bucket, "a block is in another's bucket");
+      expect(bucket_of(entry.hash) == bucket, "a block is in another's bucket");
       expect(find(entry.hash, ledger_.salt(id), entry.parent, tokens_of(id)) == id,
              "two findable blocks are equal");
     }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/rounding.h"
 #include "runtime/block_ledger.h"
 #include "runtime/sequence.h"
 
@@ -122,7 +123,7 @@ class BlockPool {
   void check_id(int64_t id) const;
   void check_sequence(const Sequence& sequence) const;
   void adopt(Sequence& sequence) const;
-  int64_t blocks_for(int64_t n_tokens) const { return (n_tokens + block_size() - 1) / block_size(); }
+  int64_t blocks_for(int64_t n_tokens) const { return ceil_div(n_tokens, block_size()); }
   int64_t first_block(const Window& window, int64_t position) const;
   int64_t end_block(const Window& window, int64_t n_tokens, int64_t position) const;
   int32_t take_one(uint64_t salt);
@@ -144,7 +145,7 @@ class BlockPool {
   std::span<const int32_t> tokens_of(int64_t id) const {
     return {tokens_.data() + id * options_.block_size, static_cast<size_t>(options_.block_size)};
   }
-  int32_t& bucket_of(uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
+  size_t bucket_of(uint64_t hash) const { return hash & (buckets_.size() - 1); }
 
   const uint64_t id_;  // no other pool of the process has it, unlike an address
   BlockPoolOptions options_;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "runtime/runner.h"
 
 namespace tuili {
@@ -89,11 +90,11 @@ void Runner::prepare_device() {
                      .block_size = shared_pages_.empty() ? 0 : shared_pages_[0].pages.block_size};
   if (cache_) {
     sizes.block_size = cache_->block_size();
-    sizes.max_blocks = (spec.max_positions + sizes.block_size - 1) / sizes.block_size;
+    sizes.max_blocks = ceil_div(spec.max_positions, sizes.block_size);
   }
   if (encoder_) {
     const int64_t n_sources = options_.max_source_tokens;
-    sizes.max_source_blocks = (n_sources + sizes.block_size - 1) / sizes.block_size;
+    sizes.max_source_blocks = ceil_div(n_sources, sizes.block_size);
     source_staging_.emplace(spec.encoder[0], StagingSizes{.max_tokens = n_sources,
                                                           .max_seqs = options_.max_seqs,
                                                           .n_areas = 2,  // the second has their slots

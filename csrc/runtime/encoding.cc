@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/rounding.h"
 #include "runtime/runner.h"
 
 namespace tuili {
@@ -51,7 +52,7 @@ void Runner::add_text(const ModelSpec& spec, std::span<const int32_t> tokens,
         static_cast<int32_t>(tokens[i] == spec.padding_id ? spec.position_offset - 1 : row++));
   }
   add_places(0, 0, n, shared_blocks_.data() + n_shared_blocks_, kSharedBlockSize);
-  n_shared_blocks_ += (n + kSharedBlockSize - 1) / kSharedBlockSize;
+  n_shared_blocks_ += ceil_div(n, kSharedBlockSize);
 }
 
 // All layers write the same places, so what is zero past a text's end stays so.
@@ -120,7 +121,7 @@ void Runner::check_source(const Sequence& sequence) const {
 
 void Runner::check_source_blocks(const Sequence& sequence) const {
   const int64_t n = sequence.n_source(), size = cache_->block_size();
-  TUILI_CHECK(std::ssize(sequence.source_blocks) == (n + size - 1) / size, "a source of ", n, " tokens has ",
+  TUILI_CHECK(std::ssize(sequence.source_blocks) == ceil_div(n, size), "a source of ", n, " tokens has ",
               sequence.source_blocks.size(), " blocks of ", size);
   for (const int32_t id : sequence.source_blocks)
     TUILI_CHECK(id >= 0 && id < cache_->n_blocks(), "block ", id, " is not in the cache, which has ",

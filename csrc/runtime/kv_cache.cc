@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/rounding.h"
 
 namespace tuili {
 namespace {
@@ -111,7 +112,7 @@ void KvCache::copy_tokens(int64_t area, const BlockCopy& copy) {
     for (int64_t at = 0; at < n * row; at += row)
       for (int64_t i = at + first; i < at + end; i += 16) std::memcpy(to + i, from + i, 16);
   };
-  const int64_t first = copy.begin / 16 * 16, end = (copy.end + 15) / 16 * 16, size = size_of(type_);
+  const int64_t first = copy.begin / 16 * 16, end = round_up(copy.end, 16), size = size_of(type_);
   for (const LayerKv& layer : layers_) {
     if (layer.area != area) continue;
     const ops::KvPages& p = layer.pages;

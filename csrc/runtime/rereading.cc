@@ -1,6 +1,7 @@
 // The runner's part of encoders whose layers read a source besides: decoders that see a whole text at once,
 // for a task head, after an encoder has read it. What is kept lies in the cache for one batch alone.
 #include "base/check.h"
+#include "base/rounding.h"
 #include "runtime/runner.h"
 
 namespace tuili {
@@ -9,7 +10,7 @@ namespace tuili {
 // block on.
 void Runner::add_rereading(std::span<Sequence* const> sequences) {
   const int64_t size = cache_->block_size();
-  const auto n_blocks = [&](int64_t n_tokens) { return (n_tokens + size - 1) / size; };
+  const auto n_blocks = [&](int64_t n_tokens) { return ceil_div(n_tokens, size); };
   int64_t n_needed = 0, n_source = 0;
   for (const Sequence* s : sequences) {
     n_needed += n_blocks(s->n_source()) + n_blocks(s->n_tokens());

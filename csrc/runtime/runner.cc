@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/float_environment.h"
+#include "base/rounding.h"
 
 namespace tuili {
 namespace {
@@ -242,7 +243,7 @@ void Runner::check_choice(const Sequence& sequence) const {
   const int64_t n_vocab = model_.spec.n_vocab;
   check_sampling(sequence.sampling, n_vocab);
   const auto n_words = static_cast<int64_t>(sequence.allowed.size());
-  TUILI_CHECK(n_words == 0 || n_words == (n_vocab + 31) / 32, "a mask of ", n_words, " words for ", n_vocab,
+  TUILI_CHECK(n_words == 0 || n_words == ceil_div(n_vocab, 32), "a mask of ", n_words, " words for ", n_vocab,
               " tokens");
 }
 
@@ -275,8 +276,8 @@ void Runner::add_places(int64_t area, int64_t begin, int64_t n_rows, const int32
 // Blocks whose first token this step writes hold somebody's stale keys and values.
 void Runner::clear_fresh_blocks(const Sequence& sequence, int64_t n_new) {
   const int64_t size = cache_->block_size();
-  const int64_t first = (sequence.n_computed + size - 1) / size,
-                end = (sequence.n_computed + n_new + size - 1) / size;
+  const int64_t first = ceil_div(sequence.n_computed, size),
+                end = ceil_div(sequence.n_computed + n_new, size);
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
     for (int64_t i = first; i < end; ++i) cache_->clear_block(context_, area, blocks_of(sequence, area)[i]);
 }

@@ -11,9 +11,10 @@
 
 namespace tuili {
 
-inline constexpr int32_t kNotANumber = -1;      // the logits hold a NaN
-inline constexpr int32_t kNothingAllowed = -2;  // every token has logit -inf
-inline constexpr int32_t kDeferred = -3;        // the caller chooses: see Runner::sample, Candidates
+// In place of a token, as those of ops/ops.h.
+using ops::kNotANumber;
+using ops::kNothingAllowed;
+inline constexpr int32_t kDeferred = -3;  // the caller chooses: see Runner::sample, Candidates
 
 // Throws token_id unless every id that the parameters name is in [0, n_vocab), and invalid_parameter unless
 // some token may always be drawn: temperature finite and >= 0, top_p and typical_p in (0, 1], min_p in [0,

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
+
 namespace tuili {
 namespace {
 
 int64_t blocks_in(const ops::SequenceRows& rows, int64_t block_size) {
-  return (rows.n_keys + block_size - 1) / block_size;
+  return ceil_div(rows.n_keys, block_size);
 }
 
 // Bytes of the lists of the largest step, in the order of `send`.

@@ -23,6 +23,7 @@ class StepGraphs {
 
   StepGraphs() = default;
   StepGraphs(const StepGraphs&) = delete;
+  StepGraphs& operator=(const StepGraphs&) = delete;
   ~StepGraphs();
 
   // Enqueues `work`: the first time of a size as it is, so that its kernels are loaded, the second time while

@@ -388,10 +388,10 @@ int gemm_experts(Stream stream, const ExpertGemmArgs& args);
 // ---- rows of logits, f32 [n_rows, n_vocab]
 
 // tokens[r] = number `counter` of the seed's draws from softmax(row r / temperature), as runtime/sampler.h
-// draws with top_k, top_p and min_p at most; the first maximum at temperature 0 or if it is +Inf; -1 and -2
-// as ops::argmax. kUndecided: the uniform number, or top_p, lies so close to a sum of probabilities that the
-// order of adding decides, or top_k or top_p reach further than the likeliest 512 or so that are sorted; then
-// the CPU must draw. draws in device memory. n_vocab is below 2^19.
+// draws with top_k, top_p and min_p at most; the first maximum at temperature 0 or if it is +Inf;
+// kNotANumber, kNothingAllowed. kUndecided: the uniform number, or top_p, lies so close to a sum of
+// probabilities that the order of adding decides, or top_k or top_p reach further than the likeliest 512 or
+// so that are sorted; then the CPU must draw. draws in device memory. n_vocab is below 2^19.
 struct Draw {
   uint64_t seed;
   uint64_t counter;
@@ -401,6 +401,9 @@ struct Draw {
   uint64_t top_p = 0;  // of 2^64: the likeliest, until their probabilities reach it; 0: all
 };
 inline constexpr int64_t kMostTopK = 256;  // more are left to the CPU sooner or later
+// In place of a token.
+inline constexpr int32_t kNotANumber = -1;      // a logit is NaN
+inline constexpr int32_t kNothingAllowed = -2;  // every logit is -inf
 inline constexpr int32_t kUndecided = -3;
 int draw(Stream stream, int32_t* tokens, const float* logits, const Draw* draws, int64_t n_rows,
          int64_t n_vocab);

@@ -9,9 +9,6 @@ namespace tuili::cuda {
 inline constexpr int kLogitThreads = 1024;
 inline constexpr int kLogitWarps = kLogitThreads / 32;
 
-inline constexpr int32_t kNotANumber = -1,
-                         kNothingFinite = -2;  // in place of a token, as ops::argmax has them
-
 struct ArgmaxStorage {
   uint32_t keys[kLogitWarps];
   int ids[kLogitWarps];
@@ -65,7 +62,7 @@ __device__ __forceinline__ Candidate first_maximum(ArgmaxStorage& shared, Candid
 }
 
 __device__ __forceinline__ int32_t token_of(const Candidate& best) {
-  return best.key == kNaNKey ? kNotANumber : best.key <= kLowestKey ? kNothingFinite : best.id;
+  return best.key == kNaNKey ? kNotANumber : best.key <= kLowestKey ? kNothingAllowed : best.id;
 }
 
 }  // namespace tuili::cuda
