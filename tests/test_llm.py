@@ -392,6 +392,7 @@ BAD_OPTIONS = [
     ({"enable_prefix_caching": 1}, "enable_prefix_caching"),
     ({"num_threads": 0}, "num_threads"),
     ({"num_threads": -1}, "num_threads"),
+    ({"num_threads": 257}, "num_threads"),
     ({"num_threads": 10**6}, "num_threads"),
     ({"quantization": np.array(["int8"])}, "quantization"),
     ({"packed_cache": None}, "packed_cache"),

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "bindings/fields.h"
 #include "bindings/numpy.h"
 #include "bindings/released.h"
 #include "bindings/sequences.h"
@@ -12,57 +13,36 @@
 namespace tuili::bindings {
 namespace {
 
-SamplingParams make_sampling(float temperature, int64_t top_k, double top_p, double min_p, double typical_p,
-                             float repetition_penalty, float source_penalty, float presence_penalty,
-                             float frequency_penalty, int64_t no_repeat_ngram_size, int64_t source_ngram_size,
-                             uint64_t seed, std::vector<std::pair<int32_t, float>> logit_bias,
-                             std::vector<std::pair<std::vector<int32_t>, float>> sequence_bias,
-                             std::vector<int32_t> allowed_token_ids,
-                             std::vector<std::vector<int32_t>> bad_words, std::vector<int32_t> not_first,
-                             std::vector<int32_t> ending, int64_t min_tokens, double ending_growth,
-                             int64_t ending_from, int32_t forced_first, std::vector<int32_t> forced_last,
-                             int64_t n_before_last, int64_t n_logprobs, int64_t n_candidates,
-                             bool renormalize) {
-  return {.temperature = temperature,
-          .top_k = top_k,
-          .top_p = top_p,
-          .min_p = min_p,
-          .typical_p = typical_p,
-          .repetition_penalty = repetition_penalty,
-          .source_penalty = source_penalty,
-          .presence_penalty = presence_penalty,
-          .frequency_penalty = frequency_penalty,
-          .no_repeat_ngram_size = no_repeat_ngram_size,
-          .source_ngram_size = source_ngram_size,
-          .seed = seed,
-          .logit_bias = std::move(logit_bias),
-          .sequence_bias = std::move(sequence_bias),
-          .allowed_token_ids = std::move(allowed_token_ids),
-          .bad_words = std::move(bad_words),
-          .not_first = std::move(not_first),
-          .ending = std::move(ending),
-          .min_tokens = min_tokens,
-          .ending_growth = ending_growth,
-          .ending_from = ending_from,
-          .forced_first = forced_first,
-          .forced_last = std::move(forced_last),
-          .n_before_last = n_before_last,
-          .n_logprobs = n_logprobs,
-          .n_candidates = n_candidates,
-          .renormalize = renormalize};
-}
-
 void bind_sampling(py::module_& module) {
-  const py::tuple empty;
-  py::class_<SamplingParams>(module, "SamplingParams")
-      .def(py::init(&make_sampling), py::kw_only(), "temperature"_a = 1.0f, "top_k"_a = 0, "top_p"_a = 1.0,
-           "min_p"_a = 0.0, "typical_p"_a = 1.0, "repetition_penalty"_a = 1.0f, "source_penalty"_a = 1.0f,
-           "presence_penalty"_a = 0.0f, "frequency_penalty"_a = 0.0f, "no_repeat_ngram_size"_a = 0,
-           "source_ngram_size"_a = 0, "seed"_a = 0, "logit_bias"_a = empty, "sequence_bias"_a = empty,
-           "allowed_token_ids"_a = empty, "bad_words"_a = empty, "not_first"_a = empty, "ending"_a = empty,
-           "min_tokens"_a = 0, "ending_growth"_a = 1.0, "ending_from"_a = 0, "forced_first"_a = -1,
-           "forced_last"_a = empty, "n_before_last"_a = -1, "n_logprobs"_a = -1, "n_candidates"_a = 0,
-           "renormalize"_a = false);
+  Fields<SamplingParams>(module, "SamplingParams")
+      .field("temperature", &SamplingParams::temperature)
+      .field("top_k", &SamplingParams::top_k)
+      .field("top_p", &SamplingParams::top_p)
+      .field("min_p", &SamplingParams::min_p)
+      .field("typical_p", &SamplingParams::typical_p)
+      .field("repetition_penalty", &SamplingParams::repetition_penalty)
+      .field("source_penalty", &SamplingParams::source_penalty)
+      .field("presence_penalty", &SamplingParams::presence_penalty)
+      .field("frequency_penalty", &SamplingParams::frequency_penalty)
+      .field("no_repeat_ngram_size", &SamplingParams::no_repeat_ngram_size)
+      .field("source_ngram_size", &SamplingParams::source_ngram_size)
+      .field("seed", &SamplingParams::seed)
+      .field("logit_bias", &SamplingParams::logit_bias)
+      .field("sequence_bias", &SamplingParams::sequence_bias)
+      .field("allowed_token_ids", &SamplingParams::allowed_token_ids)
+      .field("bad_words", &SamplingParams::bad_words)
+      .field("not_first", &SamplingParams::not_first)
+      .field("ending", &SamplingParams::ending)
+      .field("min_tokens", &SamplingParams::min_tokens)
+      .field("ending_growth", &SamplingParams::ending_growth)
+      .field("ending_from", &SamplingParams::ending_from)
+      .field("forced_first", &SamplingParams::forced_first)
+      .field("forced_last", &SamplingParams::forced_last)
+      .field("n_before_last", &SamplingParams::n_before_last)
+      .field("n_logprobs", &SamplingParams::n_logprobs)
+      .field("n_candidates", &SamplingParams::n_candidates)
+      .field("renormalize", &SamplingParams::renormalize)
+      .done();
 }
 
 py::list to_list(const Vector<std::pair<int32_t, float>>& best) {
@@ -394,6 +374,8 @@ void bind_runner(py::module_& module) {
 }  // namespace
 
 void bind_runtime(py::module_& module) {
+  module.attr("NOTHING_ALLOWED") = kNothingAllowed;
+  module.attr("DEFERRED") = kDeferred;
   bind_sampling(module);
   bind_sequence(module);
   bind_cache(module);

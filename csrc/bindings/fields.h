@@ -87,12 +87,12 @@ class Fields {
     size_t n_found = 0;
     for (size_t i = 0; i < arguments.size(); ++i) {
       const Argument& argument = arguments[i];
-      if (!given.contains(argument.name)) {
+      const py::handle value = PyDict_GetItemString(given.ptr(), argument.name);
+      if (!value) {
         if (i < n_needed) throw py::type_error(join(name, ": the argument ", argument.name, " is missing"));
         continue;
       }
       ++n_found;
-      const py::object value = given[argument.name];
       try {
         argument.set(spec, value);
       } catch (const py::cast_error&) {

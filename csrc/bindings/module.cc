@@ -91,6 +91,7 @@ PYBIND11_MODULE(_core, module, pybind11::multiple_interpreters::not_supported())
   using namespace tuili::bindings;
   module.doc() = "The C++ core of tuili.";
   module.attr("__version__") = TUILI_VERSION;
+  module.attr("MAX_THREADS") = tuili::kMaxThreads;
   py::register_local_exception_translator(translate);
   module.def("available_isas", available_isas);
   module.def("build_info", build_info);

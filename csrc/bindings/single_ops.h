@@ -8,6 +8,7 @@
 
 #include "base/float_environment.h"
 #include "base/memory.h"
+#include "base/rounding.h"
 #include "bindings/numpy.h"
 
 namespace tuili::bindings {
@@ -84,7 +85,7 @@ inline ops::AttentionSpec spec_of(const FloatArray& q, const FloatArray& k, cons
 // The blocks of n_keys keys, in reverse order, and where in them each key lies.
 struct BlocksBackwards {
   BlocksBackwards(int64_t n_keys, int64_t block_size) {
-    const int64_t n_blocks = (n_keys + block_size - 1) / block_size;
+    const int64_t n_blocks = ceil_div(n_keys, block_size);
     for (int64_t i = 0; i < n_blocks; ++i) ids.push_back(static_cast<int32_t>(n_blocks - 1 - i));
     for (int64_t i = 0; i < n_keys; ++i)
       slots.push_back(static_cast<int32_t>(ids[i / block_size] * block_size + i % block_size));

@@ -20,8 +20,11 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "quick_gelu", "relu_sq
 ModelKind = Literal["decoder", "encoder", "encoder-decoder"]
 
 __version__: str
+MAX_THREADS: int  # that may be asked for
 PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
 KV_LAYOUT_VERSION: int  # of runtime/kv_cache.h: saved prefixes with another one cannot be used
+NOTHING_ALLOWED: int  # in place of a token: the parameters leave none; -1: the logits are not numbers
+DEFERRED: int  # in place of a token: the caller chooses it, see Runner.sample and Sequence.candidates
 
 def available_isas() -> list[str]:
     """Instruction-set tables that run on this CPU, best first: "avx512", "avx2", "neon", "generic"."""
@@ -46,7 +49,7 @@ def missing_threads() -> int:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def _spec(cls: type[T]) -> type[T]:
-    """An architecture's parts as data: csrc/model/spec.h says what each field means."""
+    """A struct of the core as data: csrc/model/spec.h says what each field means, unless another is named."""
 
 @_spec
 class RopeSpec:
@@ -231,49 +234,37 @@ class Model:
     def mapped_range(self, begin: int, n_bytes: int) -> NDArray[np.uint8]:
         """Bytes of the file that the model is mapped from (read-only, not copied)."""
 
+@_spec
 class SamplingParams:
-    """Resolved parameters of one sequence; generation/params.py validates them."""
+    """Resolved parameters of one sequence (runtime/sequence.h); generation/params.py validates them."""
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        typical_p: float = 1.0,
-        repetition_penalty: float = 1.0,
-        source_penalty: float = 1.0,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        no_repeat_ngram_size: int = 0,
-        source_ngram_size: int = 0,
-        seed: int = 0,
-        logit_bias: PySequence[tuple[int, float]] = (),
-        sequence_bias: PySequence[tuple[PySequence[int], float]] = (),
-        allowed_token_ids: PySequence[int] = (),
-        bad_words: PySequence[PySequence[int]] = (),
-        not_first: PySequence[int] = (),
-        ending: PySequence[int] = (),
-        min_tokens: int = 0,
-        ending_growth: float = 1.0,
-        ending_from: int = 0,
-        forced_first: int = -1,
-        forced_last: PySequence[int] = (),
-        n_before_last: int = -1,
-        n_logprobs: int = -1,
-        n_candidates: int = 0,
-        renormalize: bool = False,
-    ) -> None:
-        """n_logprobs: -1 none; k >= 0: the chosen token's log-probability and the k best. not_first: ids
-        that are not the first token which is not forced. ending: ids that do not come before min_tokens; once
-        more than ending_from tokens came, their logits grow by |logit| * (ending_growth ** excess - 1).
-        source_penalty: repetition_penalty of the tokens of the source, or else the prompt, alone.
-        source_ngram_size: so many tokens of the source, or else the prompt, are not repeated. forced_first:
-        the only token allowed as the first generated; -1: all are. forced_last: the only ones, all alike,
-        after n_before_last; none: all are.
-        n_candidates > 0: the sequence is a beam, for which steps leave candidates() and choose nothing;
-        renormalize: their scores are log-probabilities of what the parameters leave."""
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    source_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    source_ngram_size: int = 0
+    seed: int = 0
+    logit_bias: PySequence[tuple[int, float]] = ()
+    sequence_bias: PySequence[tuple[PySequence[int], float]] = ()
+    allowed_token_ids: PySequence[int] = ()
+    bad_words: PySequence[PySequence[int]] = ()
+    not_first: PySequence[int] = ()
+    ending: PySequence[int] = ()
+    min_tokens: int = 0
+    ending_growth: float = 1.0
+    ending_from: int = 0
+    forced_first: int = -1
+    forced_last: PySequence[int] = ()
+    n_before_last: int = -1
+    n_logprobs: int = -1
+    n_candidates: int = 0
+    renormalize: bool = False
 
 class Sequence:
     """One request's decoding state: tokens, KV block ids, how many tokens are computed."""

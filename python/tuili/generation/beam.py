@@ -21,7 +21,7 @@ from tuili.generation import processors
 from tuili.generation.checks import invalid
 from tuili.generation.params import SamplingParams, ending_ids
 from tuili.generation.request import TokenLogprob
-from tuili.generation.steering import NOTHING_ALLOWED, none_drawn
+from tuili.generation.steering import none_drawn
 from tuili.generation.structure import form_of
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class BeamGroup:
         request, n_tokens = self.rows[0].request, 0
         best = self.search.best(request.params.n)
         if not best:
-            raise none_drawn(self.rows[0], NOTHING_ALLOWED)
+            raise none_drawn(self.rows[0], _core.NOTHING_ALLOWED)
         request.keep(len(best))
         for index, beam in enumerate(best):
             transcript = self.rows[index].transcript

@@ -8,8 +8,6 @@ from tuili.generation import processors
 from tuili.generation.delivery import Piece, Row
 from tuili.generation.grammar import Constraint
 
-NOTHING_ALLOWED, DEFERRED = -2, -3  # in place of a token; -1: the logits are not numbers
-
 
 def not_numbers() -> NumericError:
     return NumericError("the model's logits for this request are not numbers")
@@ -17,7 +15,7 @@ def not_numbers() -> NumericError:
 
 def none_drawn(row: Row, why: int) -> TuiliError:
     """The error of a row for which a step drew no token."""
-    if why != NOTHING_ALLOWED:
+    if why != _core.NOTHING_ALLOWED:
         return not_numbers()
     kind = NumericError if row.constraint is None else GrammarError
     named = "allowed_token_ids, bad_words, suppress_tokens, min_tokens, logits_processors, a grammar …"

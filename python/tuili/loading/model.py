@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from tuili._core import Model, ModelBuilder, ModelSpec
+from tuili._core import MAX_THREADS, Model, ModelBuilder, ModelSpec
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading import heads
 from tuili.loading.architectures.decoder_heads import HeadedDecoder
@@ -160,16 +160,16 @@ def plan_model(
 ) -> LoadPlan:
     """Check a Hugging Face folder or GGUF file down to the byte range of every tensor.
 
-    dtype         of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
-    quantization  "int8" or "int4": what float matrices become, by _quantized_format
-    strict        False tolerates data that no tensor covers, with a warning
-    strict_paths  refuse symbolic links that lead out of the folder
-    check_finite  `load` refuses infinite and not-a-number weights
-    max_model_len  the longest text that is asked for: beyond longrope's original context all texts have its
-                  long factors
-    packed        the facts of the packed cache's file, if the weights will be mapped from it
-    raises        the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
-                  cannot fit
+    dtype          of float weights: "auto" (as stored), "float32", "bfloat16" or "float16"
+    quantization   "int8" or "int4": what float matrices become, by _quantized_format
+    strict         False tolerates data that no tensor covers, with a warning
+    strict_paths   refuse symbolic links that lead out of the folder
+    check_finite   `load` refuses infinite and not-a-number weights
+    num_threads    None: the default
+    max_model_len  the longest text asked for: beyond longrope's first context all have its long factors
+    packed         the facts of the packed cache's file, if the weights will be mapped from it
+    raises         the Model… errors and TemplateError, InvalidParameterError; ModelLimitError (memory) if it
+                   cannot fit
     """
     check_options(dtype, compute, quantization, num_threads)
     index = packed.get("gguf") if packed is not None else None
@@ -275,9 +275,9 @@ def check_options(dtype: str, compute: str, quantization: str | None, num_thread
             code="invalid_option",
             param="quantization",
         )
-    if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= 1024):
+    if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= MAX_THREADS):
         raise InvalidParameterError(
-            f"num_threads is {shown(num_threads)}, expected 1 to 1024 or None",
+            f"num_threads is {shown(num_threads)}, expected 1 to {MAX_THREADS} or None",
             code="invalid_option",
             param="num_threads",
         )
