@@ -20,8 +20,9 @@ from architecture_table import N_VOCAB, Case
 from tiny_files import _write_safetensors, build_tokenizer
 from tiny_models import TinyModel, Weight
 from tuili._core import ModelBuilder
-from tuili.loading.config import Config, hf_architecture
+from tuili.loading.config import Config
 from tuili.loading.layout import Parts, constant
+from tuili.loading.registry import hf_architecture
 
 N_TOKENS = 24
 Arrays = dict[str, np.ndarray]

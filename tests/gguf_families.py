@@ -18,7 +18,8 @@ import numpy as np
 from architecture_files import stored_tensors
 from architecture_table import CASES, Case
 from tiny_files import _llama_tokenizer_metadata
-from tuili.loading.config import Config, hf_architecture
+from tuili.loading.config import Config
+from tuili.loading.registry import hf_architecture
 
 Tensors = dict[str, np.ndarray]
 Values = dict[str, Any]

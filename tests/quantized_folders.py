@@ -20,7 +20,8 @@ from architecture_files import stored_tensors
 from architecture_table import CASES, Case
 from tiny_files import build_tokenizer
 from tiny_models import TinyModel
-from tuili.loading.config import Config, hf_architecture
+from tuili.loading.config import Config
+from tuili.loading.registry import hf_architecture
 
 Tensors = dict[str, np.ndarray]
 LINEAR = re.compile(r"(.*(?:_proj|attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj|lm_head))\.weight")

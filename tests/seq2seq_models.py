@@ -22,9 +22,10 @@ from tiny_files import _write_safetensors, build_tokenizer
 from tiny_models import TinyModel, Weight
 from tuili import _core
 from tuili._core import ModelBuilder
-from tuili.loading.config import Config, hf_architecture
+from tuili.loading.config import Config
 from tuili.loading.layout import Parts, constant
 from tuili.loading.model import load, plan_model
+from tuili.loading.registry import hf_architecture
 
 N_VOCAB = 300
 N_SOURCE, N_TARGET = 40, 20  # tokens of the text that every case is asked about

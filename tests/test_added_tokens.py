@@ -32,7 +32,7 @@ def answer(seed: int) -> dict[str, Any]:
     roles["eos"] = loaded.eos_ids[0] if loaded.eos_ids else None
     return {
         "texts": [tokenizer.encode(text) for text in texts(seed)],
-        "vocabulary": [loaded.token(i) for i in range(loaded.n_vocab)],
+        "vocabulary": [loaded.text_of(i) for i in range(loaded.n_vocab)],
         "special": sorted(loaded.special),
         "roles": {role: i for role, i in roles.items() if i is not None},
     }

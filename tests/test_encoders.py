@@ -22,10 +22,11 @@ from tiny_models import Weight
 from tuili import _core
 from tuili.loading.architectures import deberta_v2, roformer
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
-from tuili.loading.config import Config, hf_architecture
+from tuili.loading.config import Config
 from tuili.loading.distances import buckets
 from tuili.loading.layout import our_names
 from tuili.loading.model import LoadedModel, load, plan_model
+from tuili.loading.registry import hf_architecture
 from tuili.tasks.head import last_row
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "encoders.json").read_text())

@@ -14,9 +14,10 @@ from architecture_files import Arrays, token_ids, write
 from architecture_table import CASES, Case
 from tiny_core import run
 from tuili.errors import ModelFormatError, ModelUnsupportedError
-from tuili.loading.config import Config, hf_architecture
+from tuili.loading.config import Config
 from tuili.loading.language_part import language_part
 from tuili.loading.model import LoadPlan, load, plan_model
+from tuili.loading.registry import hf_architecture
 
 _KINDS = {"Llama": "llama", "Mistral": "mistral", "Qwen2": "qwen2", "Qwen3": "qwen3", "Gemma3": "gemma3_text"}
 _OF_EYES = ("vision_tower.post_layernorm.weight", "multi_modal_projector.linear_1.weight")

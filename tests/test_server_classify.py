@@ -184,7 +184,7 @@ def test_tokens_come_with_their_texts_where_that_is_asked_for(classifier):
     got = classifier.ask("/tokenize", body | {"return_token_strs": True}).json()
     assert got["tokens"] == plain["tokens"] and len(got["token_strs"]) == got["count"]
     loaded = classifier.app.llm.tokenizer.loaded
-    assert got["token_strs"] == [loaded.token(i) for i in got["tokens"]] and got["token_strs"][0] == "[CLS]"
+    assert got["token_strs"] == [loaded.text_of(i) for i in got["tokens"]] and got["token_strs"][0] == "[CLS]"
     answer = classifier.ask("/tokenize", body | {"return_token_strs": "yes"})
     assert answer.json()["error"]["param"] == "return_token_strs"
     got = classifier.ask("/tokenize", body | {"tools": []}).json()["error"]

@@ -141,13 +141,9 @@ def test_special_tokens_of_the_configuration_are_checked() -> None:
         of_document(document, n_vocab=12)
     config = {"eos_token": {"content": "</s>"}, "model_max_length": 10**30}
     loaded = of_document(document, config=config, special_map={"bos_token": "<s>"}, n_vocab=13).loaded
-    assert (loaded.bos_token, loaded.eos_token, loaded.eos_ids, loaded.max_tokens) == (
-        "<s>",
-        "</s>",
-        (1,),
-        None,
-    )
-    assert (loaded.add_bos, loaded.add_eos, loaded.pad_token, loaded.unk_token) == (True, False, None, None)
+    assert (loaded.text_of(loaded.bos_id), loaded.text_of(1)) == ("<s>", "</s>")
+    assert (loaded.eos_ids, loaded.max_tokens) == ((1,), None)
+    assert (loaded.add_bos, loaded.add_eos, loaded.pad_id, loaded.unk_id) == (True, False, None, None)
 
 
 def test_length_settings_of_the_file_are_switched_off() -> None:
@@ -239,7 +235,7 @@ def test_word_pieces_get_their_names_back(tmp_path: Path) -> None:
     for brackets in (False, True):
         tokens = gguf_word_pieces(names, brackets=brackets)
         found = of_gguf({"model": "bert", "tokens": tokens, **special}, tmp_path).loaded
-        assert [found.token(i) for i in range(len(names))] == names
+        assert [found.text_of(i) for i in range(len(names))] == names
         assert found.special == dict(enumerate(names[:5]))
         assert (found.bos_id, found.eos_ids, found.pad_id, found.unk_id) == (None, (), 0, 1)
 

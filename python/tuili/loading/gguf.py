@@ -537,6 +537,15 @@ def open_gguf(
     return metadata, checkpoint
 
 
+def further_parts(path: str) -> list[str]:
+    """The names of parts 2 to n of a split model, by that of the first; of too many, one more than may be."""
+    named = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path, re.DOTALL)
+    if named is None:
+        return []
+    last = min(int(named[2]), MAX_PARTS + 1)
+    return [f"{named[1]}-{no:05}-of-{named[2]}.gguf" for no in range(2, last + 1)]
+
+
 def _open_parts(path: str, first: Metadata, checkpoint: Checkpoint, *, strict: bool) -> None:
     """Add parts 2 to n; their names are derived from the first one's, never read from a file."""
     count, n_tensors = first.get_u16("split.count"), first.get_i32("split.tensors.count")
@@ -548,15 +557,13 @@ def _open_parts(path: str, first: Metadata, checkpoint: Checkpoint, *, strict: b
         raise ModelFormatError(
             f"{first.what}: split.no is not 0; give the first part of a split model", code="split"
         )
-    named = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path, re.DOTALL)
-    if count > 1 and (named is None or int(named[2]) != count):
+    parts = further_parts(path)
+    if count > 1 and len(parts) != count - 1:
         raise ModelFormatError(
             f"{first.what}: the first of {count} parts must be named NAME-00001-of-{count:05}.gguf",
             code="split",
         )
-    for no in range(1, count):
-        assert named is not None
-        part = f"{named[1]}-{no + 1:05}-of-{count:05}.gguf"
+    for no, part in enumerate(parts[: count - 1], 1):
         with open_regular(part, inside=checkpoint.inside) as file:
             metadata, tensors = read_header(file, strict=strict, warnings=checkpoint.warnings)
             same = ("general.architecture", "general.name", "general.uuid")

@@ -24,7 +24,7 @@ from typing import Any
 from tuili import __version__, _core
 from tuili.errors import TuiliError
 from tuili.loading.files import StrPath, shown
-from tuili.loading.gguf import MAX_PARTS
+from tuili.loading.gguf import further_parts
 from tuili.loading.packed_file import SUFFIX, Content, PackedFile, Stopped, write
 from tuili.loading.store import cache_root
 
@@ -210,12 +210,7 @@ def _identities(model: str) -> list[Identity]:
             found = (os.path.join(entry.path, name) for name in inner if name.endswith(_SOURCE_SUFFIXES))
             paths += [path for path in found if os.path.isfile(path)]
     else:
-        paths = [model]
-        split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", model, re.DOTALL)
-        if split is not None:
-            numbers = range(2, min(int(split[2]), MAX_PARTS) + 1)
-            others = [f"{split[1]}-{no:05}-of-{split[2]}.gguf" for no in numbers]
-            paths += [path for path in others if os.path.exists(path)]
+        paths = [model, *filter(os.path.exists, further_parts(model))]
     return [_identity(path) for path in paths]
 
 

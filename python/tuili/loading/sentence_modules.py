@@ -65,7 +65,7 @@ def read_modules(
     maps: list[SentenceMap] = []
     has_sentences = False
     for i, (module, kind) in enumerate(modules):
-        _expect_place(kind, i, has_sentences)
+        _expect_place(kind, i, has_sentences=has_sentences)
         has_sentences = has_sentences or kind in ("Pooling", "StaticEmbedding")
         path = module.text("path") if kind in ("Pooling", "Dense", "LayerNorm") else module.text("path", "")
         if kind == "Pooling":
@@ -86,7 +86,7 @@ def read_modules(
     return settings | _text_settings(folder, os.path.join(folder, base), inside), maps
 
 
-def _expect_place(kind: str, place: int, has_sentences: bool) -> None:
+def _expect_place(kind: str, place: int, *, has_sentences: bool) -> None:
     """Refuse a module that is unknown, or has nothing to work on where it stands."""
     if kind not in _MODULES:
         raise ModelUnsupportedError(

@@ -18,29 +18,28 @@ from tuili.loading import (
 )
 from tuili.loading.architectures import static_embedding
 from tuili.loading.checkpoint import Checkpoint
-from tuili.loading.config import (
-    HF_SEQ2SEQ,
-    MAX_POSITIONS,
-    MAX_VOCAB,
-    Config,
-    as_embedder,
-    decoder_start_id,
-    eos_token_ids,
-    generation_defaults,
-    gguf_architecture,
-    hf_architecture,
-    legacy_generation,
-    read_config,
-    with_architecture,
-)
+from tuili.loading.config import MAX_POSITIONS, MAX_VOCAB, Config, read_config
 from tuili.loading.cross_encoders import cross_encoder
 from tuili.loading.files import StrPath, open_regular, parse_json, read_file, shown
 from tuili.loading.foreign_blocks import widen_tensors
+from tuili.loading.generation_config import (
+    decoder_start_id,
+    eos_token_ids,
+    generation_defaults,
+    legacy_generation,
+)
 from tuili.loading.gguf import Metadata, open_gguf
 from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
+from tuili.loading.registry import (
+    HF_SEQ2SEQ,
+    as_embedder,
+    gguf_architecture,
+    hf_architecture,
+    with_architecture,
+)
 from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.sentence_modules import first_module, read_modules
 

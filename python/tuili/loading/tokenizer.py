@@ -134,30 +134,6 @@ class LoadedTokenizer:
     def plain_inner(self) -> Tokenizer:
         return self.backends.get().plain_inner
 
-    def token(self, token_id: int | None) -> str | None:
-        """The token's text in the vocabulary, or None if there is no such id."""
-        return None if token_id is None else self.text_of(token_id)
-
-    @property
-    def bos_token(self) -> str | None:
-        """The text of `bos_id`."""
-        return self.token(self.bos_id)
-
-    @property
-    def eos_token(self) -> str | None:
-        """The text of the first of `eos_ids`."""
-        return self.token(self.eos_ids[0] if self.eos_ids else None)
-
-    @property
-    def pad_token(self) -> str | None:
-        """The text of `pad_id`."""
-        return self.token(self.pad_id)
-
-    @property
-    def unk_token(self) -> str | None:
-        """The text of `unk_id`."""
-        return self.token(self.unk_id)
-
 
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """`function(*args, **kwargs)` of the `tokenizers` library, with every failure as a TokenizerError.

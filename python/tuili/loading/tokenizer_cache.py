@@ -47,7 +47,7 @@ def sections_of(loaded: LoadedTokenizer) -> Iterator[tuple[str, bytes | Bytes]]:
     backend = loaded.backend
     inner = backend.inner if isinstance(backend, NumberedBackend) else backend
     yield "tokenizer.json", _quick(call(inner.to_str))
-    texts = [(loaded.token(token_id) or "").encode() for token_id in range(loaded.n_vocab)]
+    texts = [(loaded.text_of(token_id) or "").encode() for token_id in range(loaded.n_vocab)]
     lengths = np.fromiter(map(len, texts), np.uint32, len(texts))
     yield "token_ends", np.cumsum(lengths, dtype=np.uint32).view(np.uint8)
     yield "token_texts", b"".join(texts)

@@ -69,7 +69,7 @@ def read(
         reader = _Reader(file, limit, unicode_errors, progress)
         try:
             with np.errstate(over="ignore"):
-                reader.read(binary)
+                reader.read(binary=binary)
         except MemoryError:
             raise EngineOutOfMemoryError(
                 f"{reader.what}: no memory for more than {len(reader.words)} words; limit= reads fewer"
@@ -93,7 +93,7 @@ class _Reader:
         self._begin = 0  # of line 1
         self._n_read = 0  # entries
 
-    def read(self, binary: bool | None) -> None:
+    def read(self, *, binary: bool | None) -> None:
         start = bytes(self._file.pread(min(_MAX_LINE_BYTES, self._file.size), 0))
         for magic, kind in _OTHERS.items():
             if start.startswith(magic):

@@ -12,15 +12,7 @@ from tuili.loading.architectures.encoders import (
     prefixed,
     with_biases,
 )
-from tuili.loading.config import (
-    MAX_HEADS,
-    MAX_INNER,
-    MAX_LAYERS,
-    MAX_MODEL,
-    MAX_POSITIONS,
-    MAX_VOCAB,
-    Config,
-)
+from tuili.loading.config import MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_MODEL, MAX_POSITIONS, MAX_VOCAB, Config
 
 _BODY = {
     "embeddings.word_embeddings.weight": "token_embedding",

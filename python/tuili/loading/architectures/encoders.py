@@ -9,8 +9,9 @@ from tuili._core import LayerSpec, ModelSpec, TaskHead
 from tuili.errors import ModelUnsupportedError
 from tuili.loading.architectures import Sizes
 from tuili.loading.architectures import activation as named_activation
-from tuili.loading.config import WORDS, Config
+from tuili.loading.config import Config
 from tuili.loading.heads import n_outputs
+from tuili.loading.registry import WORDS
 
 BERT_WORDS = {
     "cls.predictions.transform.dense": "dense",

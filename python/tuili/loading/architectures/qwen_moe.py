@@ -60,7 +60,7 @@ def spec(config: Config) -> ModelSpec:
             output_bias=bias and third,
             moe=moe if sparse else None,
         )
-        for kind, sparse in zip(_kinds(config, size, third), _sparse(config, size), strict=True)
+        for kind, sparse in zip(_kinds(config, size, third=third), _sparse(config, size), strict=True)
     ]
     return decoder(config, size, layers, [rotation], max_positions=limit)
 
@@ -77,7 +77,7 @@ def _moe(config: Config, *, shared: bool) -> MoeSpec:
     )
 
 
-def _kinds(config: Config, size: Sizes, third: bool) -> list[str]:
+def _kinds(config: Config, size: Sizes, *, third: bool) -> list[str]:
     """Which layers have windows, if there are any: all of the third, by default every other of the second."""
     if third:
         return [LOCAL] * size.n_layers

@@ -12,15 +12,7 @@ from numpy.typing import NDArray
 
 from tuili._core import LayerSpec, ModelSpec
 from tuili.loading.architectures import activation
-from tuili.loading.config import (
-    MAX_HEADS,
-    MAX_INNER,
-    MAX_LAYERS,
-    MAX_MODEL,
-    MAX_POSITIONS,
-    MAX_VOCAB,
-    Config,
-)
+from tuili.loading.config import MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_MODEL, MAX_POSITIONS, MAX_VOCAB, Config
 from tuili.loading.layout import Names, Parts
 
 _LINEAR = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}

@@ -1,0 +1,276 @@
+"""The registry of architectures: what config.json and GGUF files call them, and the file of each."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from tuili.errors import ModelFormatError, ModelUnsupportedError
+from tuili.loading.config import Config
+from tuili.loading.files import shown
+
+# Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in
+# architectures/.
+HF_ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Phi3ForCausalLM": "phi3",
+    "GemmaForCausalLM": "gemma1",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma",
+    "SmolLM3ForCausalLM": "smollm3",
+    "OlmoForCausalLM": "olmo",
+    "Olmo2ForCausalLM": "olmo2",
+    "Olmo3ForCausalLM": "olmo2",
+    "OlmoeForCausalLM": "olmoe",
+    "GraniteForCausalLM": "granite",
+    "GraniteMoeForCausalLM": "granite_moe",
+    "GraniteMoeSharedForCausalLM": "granite_moe",
+    "GraniteMoeHybridForCausalLM": "granite_hybrid",
+    "Starcoder2ForCausalLM": "starcoder2",
+    "StableLmForCausalLM": "stablelm",
+    "GlmForCausalLM": "glm",
+    "Glm4ForCausalLM": "glm",
+    "Ernie4_5ForCausalLM": "ernie",
+    "CohereForCausalLM": "cohere",
+    "Cohere2ForCausalLM": "cohere",
+    "GPT2LMHeadModel": "gpt2",
+    "GPT2DoubleHeadsModel": "gpt2",
+    "GPTJForCausalLM": "gptj",
+    "GPTNeoXForCausalLM": "gpt_neox",
+    "OPTForCausalLM": "opt",
+    "PhiForCausalLM": "phi",
+    "FalconForCausalLM": "falcon",
+    "BloomForCausalLM": "bloom",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen2MoeForCausalLM": "qwen_moe",
+    "Qwen3MoeForCausalLM": "qwen_moe",
+    "GptOssForCausalLM": "gpt_oss",
+    "DeepseekV2ForCausalLM": "deepseek",
+    "DeepseekV3ForCausalLM": "deepseek",
+    "InternLM2ForCausalLM": "internlm2",
+    "BaichuanForCausalLM": "baichuan",
+    "BaiChuanForCausalLM": "baichuan",
+    "MiniCPMForCausalLM": "minicpm",
+}
+HF_SEQ2SEQ = {
+    "T5ForConditionalGeneration": "t5",
+    "MT5ForConditionalGeneration": "t5",
+    "UMT5ForConditionalGeneration": "t5",
+    "BartForConditionalGeneration": "bart",
+    "MBartForConditionalGeneration": "bart",
+    "PegasusForConditionalGeneration": "pegasus",
+    "MarianMTModel": "pegasus",
+    "M2M100ForConditionalGeneration": "m2m_100",
+}
+HF_ARCHITECTURES |= HF_SEQ2SEQ
+_DECODERS_ALONE = {"Bart": "bart", "MBart": "bart", "Pegasus": "pegasus", "Marian": "pegasus"}
+HF_ARCHITECTURES |= {f"{stem}ForCausalLM": file for stem, file in _DECODERS_ALONE.items()}
+# Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.
+_TASKS = (
+    "Model",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMaskedLM",
+)
+_CHOICES = "ForMultipleChoice"
+_BERTS = (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")
+_ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Bert": ("bert", (*_BERTS, "LMHeadModel")),
+    "Roberta": ("roberta", (_CHOICES, "ForCausalLM")),
+    "XLMRoberta": ("roberta", (_CHOICES, "ForCausalLM")),
+    "Camembert": ("roberta", (_CHOICES, "ForCausalLM")),
+    "Data2VecText": ("data2vec_text", (_CHOICES, "ForCausalLM")),
+    "RobertaPreLayerNorm": ("roberta_prelayernorm", (_CHOICES, "ForCausalLM")),
+    "Ernie": ("ernie_encoder", (*_BERTS, "ForCausalLM")),
+    "MegatronBert": ("megatron_bert", (*_BERTS, "ForCausalLM")),
+    "RoFormer": ("roformer", (_CHOICES, "ForCausalLM")),
+    "DistilBert": ("distilbert", (_CHOICES,)),
+    "Electra": ("electra", (_CHOICES, "ForPreTraining", "ForCausalLM")),
+    "Albert": ("albert", (_CHOICES, "ForPreTraining")),
+    "MPNet": ("mpnet", (_CHOICES,)),
+    "DebertaV2": ("deberta_v2", (_CHOICES,)),
+    "ModernBert": ("modernbert", (_CHOICES,)),
+    "NomicBert": ("nomic_bert", ()),
+    "EuroBert": ("eurobert", ()),
+}
+HF_ARCHITECTURES |= {
+    f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, *more)
+}
+HF_ARCHITECTURES |= {
+    f"{stem}{end}": "t5_encoder"
+    for stem in ("T5", "MT5", "UMT5")
+    for end in ("EncoderModel", "ForTokenClassification")
+}
+GGUF_ARCHITECTURES = {
+    "llama": "llama",
+    "llama with experts": "mixtral",  # as the file itself calls it: llama
+    "qwen2": "qwen2",
+    "qwen2moe": "qwen_moe",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen_moe",
+    "phi3": "phi3",
+    "deepseek2": "deepseek",
+    "gpt-oss": "gpt_oss",
+    "gemma": "gemma1",
+    "gemma2": "gemma2",
+    "gemma3": "gemma",
+    "smollm3": "smollm3",
+    "gpt2": "gpt2",
+    "gptneox": "gpt_neox",
+    "phi2": "phi",
+    "falcon": "falcon",
+    "bloom": "bloom",
+    "internlm2": "internlm2",
+    "baichuan": "baichuan",
+    "minicpm": "minicpm",
+    "olmo": "olmo",
+    "olmo2": "olmo2",
+    "olmoe": "olmoe",
+    "granite": "granite",
+    "granitemoe": "granite_moe",
+    "starcoder2": "starcoder2",
+    "stablelm": "stablelm",
+    "chatglm": "glm",
+    "glm4": "glm",
+    "ernie4_5": "ernie",
+    "command-r": "cohere",
+    "cohere2": "cohere",
+    "bert": "bert",
+    "nomic-bert": "nomic_bert",
+    "t5": "t5",
+    "t5encoder": "t5_encoder",
+}
+
+WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
+_PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
+_TEXT_ALONE = {"Gemma3": "Gemma3Text"}  # those whose plain model_type also sees images
+
+
+def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
+    stem = re.sub(f"({'|'.join(WORDS)})$", "", name)
+    both = any(f"{stem}{words}" in table for words in WORDS)
+    if name not in table and stem != name and stem in _ENCODERS and not both:
+        raise ModelUnsupportedError(
+            f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(_TASKS)}",
+            code="architecture",
+        )
+    if name not in table:
+        raise ModelUnsupportedError(
+            f"{where} is '{shown(name)}'; supported: {_supported(table)}", code="architecture"
+        )
+    return importlib.import_module(f"tuili.loading.architectures.{table[name]}")
+
+
+def _supported(table: Mapping[str, str]) -> str:
+    """The names of a table in short: what the classes of a family begin with, and what they may end in."""
+    if table is not HF_ARCHITECTURES:
+        return ", ".join(table)
+    decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
+    apart = (*_DECODERS_ALONE, *_ENCODERS, "BertLMHeadModel")
+    decoders = [name for name in decoders if name not in apart]
+    heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
+    both = [name.removesuffix("ForConditionalGeneration") for name in HF_SEQ2SEQ]
+    return (
+        f"{heads}; {', '.join(both)} with ForConditionalGeneration or Model; docs/architectures.md has more"
+    )
+
+
+def with_architecture(config: Config) -> Config:
+    """`config`, which may leave `architectures` out: then it is the class that has the name of `model_type`,
+    with a head for words if it writes. So are files that `config.save_pretrained` writes."""
+
+    def letters(name: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", name.lower())
+
+    kind = config.values.get("model_type")
+    is_name = isinstance(kind, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kind)
+    if config.values.get("architectures") is None and is_name:
+        for name in HF_ARCHITECTURES:
+            stem = re.sub(_PLAIN_ENDS, "", name)
+            if letters(_TEXT_ALONE.get(stem, stem)) == letters(str(kind)):
+                config.defaults["architectures"] = [name]
+                config.values = {**config.values, "architectures": [name]}
+                break
+    return config
+
+
+def as_embedder(config: Config) -> Config:
+    """The configuration of a sentence-transformers folder, which may name another class than it is read as:
+    of a decoder with a head for words the layers alone, of T5 and its kin the encoder."""
+    names = config.values.get("architectures")
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
+        name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
+        stems = [name.removesuffix(words) for words in WORDS if name.endswith(words)]
+        if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
+            name = f"{stems[0]}Model"
+        config.values = {**config.values, "architectures": [name]}
+    return config
+
+
+def _headed(name: str) -> str | None:
+    """The decoder or encoder-decoder under the head that `name` ends in, or None if there is none."""
+    from tuili.loading.architectures.decoder_heads import ENDS
+    from tuili.loading.architectures.seq2seq_heads import CLASSES
+
+    if name in CLASSES:
+        return CLASSES[name]
+    for end in ENDS:
+        for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
+            for words in WORDS if stem not in _DECODERS_ALONE else ():
+                if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
+                    return f"{stem}{words}"
+    return None
+
+
+def _expect_known(config: Config, key: str, pattern: str) -> None:
+    value = config.values.get(key)
+    if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+        raise ModelUnsupportedError(
+            f"{config.what}: {key} is {shown(value)}, which is unknown", code="config_unsupported"
+        )
+
+
+def hf_architecture(config: Config) -> tuple[str, ModuleType]:
+    """Name and file of the architecture that a config.json asks for, whose usual settings are filled in."""
+    names = config.values.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        raise config.wrong("architectures", "a list of one name")
+    # The weights speak for themselves, in their own headers; a setting that means nothing is still an error.
+    _expect_known(config, "model_type", r"[A-Za-z0-9_.-]{1,64}")
+    for key in ("torch_dtype", "dtype"):
+        _expect_known(config, key, r"auto|(torch\.)?(float(16|32|64)|bfloat16|half)")
+    from tuili.loading.architectures import class_defaults, decoder_heads, seq2seq_heads
+
+    headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
+    module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
+    config.fill(class_defaults.usual_of(headed or names[0]))
+    if headed in HF_SEQ2SEQ:
+        module = seq2seq_heads.HeadedSeq2seq(module, headed)
+    elif headed is not None:
+        module = decoder_heads.HeadedDecoder(module, headed)
+    elif names[0].endswith(WORDS):
+        for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
+            if config.flag(key, usual) is not usual:
+                raise ModelUnsupportedError(
+                    f"{config.what}: {key} is {shown(not usual)}, and {names[0]} writes from left to right",
+                    code="config_unsupported",
+                )
+    return names[0], module
+
+
+def gguf_architecture(name: str, what: str, *, experts: bool = False) -> ModuleType:
+    """The file of the architecture that a GGUF file asks for; Mixtral's files call themselves Llama."""
+    if not re.fullmatch(r"[a-z0-9_-]{1,64}", name):
+        raise ModelFormatError(
+            f"{what}: general.architecture is '{shown(name)}', not a name", code="architecture"
+        )
+    if experts and f"{name} with experts" in GGUF_ARCHITECTURES:
+        name = f"{name} with experts"
+    return _architecture(GGUF_ARCHITECTURES, name, f"{what}: general.architecture")
