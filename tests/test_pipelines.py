@@ -363,7 +363,7 @@ def test_a_window_begins_with_the_space_of_its_first_token():
     tokenizer = words_of_roberta(add_prefix_space=True)
     encoding = tokenizer.loaded.backend.encode("a a a a", add_special_tokens=False)
     encoding.truncate(2, 0)
-    windows = [joined(tokenizer, [part], False) for part in (encoding, *encoding.overflowing)]
+    windows = [joined(tokenizer, [part], truncated=False) for part in (encoding, *encoding.overflowing)]
     assert [window.offsets[1:-1] for window in windows] == [[(0, 1), (2, 3)], [(3, 5), (6, 7)]]
 
 

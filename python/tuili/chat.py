@@ -89,12 +89,11 @@ def render(
             _bad(shown(name), "not a variable that can be given")
         if value is not None and not isinstance(value, (str, int, float)) and name not in (variables or ()):
             _bad(name, f"expected a scalar, found {type(value).__name__}")
-    if not continue_final_message:
-        return _render(template, conversation, functions, add_generation_prompt, now, names)
-    return _left_open(
-        lambda messages: _render(template, messages, functions, add_generation_prompt, now, names),
-        conversation,
-    )
+
+    def render(messages: list[dict[str, Any]]) -> Prompt:
+        return _render(template, messages, functions, now, names, add_generation_prompt=add_generation_prompt)
+
+    return _left_open(render, conversation) if continue_final_message else render(conversation)
 
 
 def render_pair(
@@ -121,7 +120,14 @@ def render_pair(
             for role, text in roles.items()
             if text is not None
         ]
-        return _render(template, messages, None, bool(names.get("add_generation_prompt")), None, names)
+        return _render(
+            template,
+            messages,
+            None,
+            None,
+            names,
+            add_generation_prompt=bool(names.get("add_generation_prompt")),
+        )
 
     prompt = rendered(query, document)
     if not all(text.strip() in prompt.text for text in (query, document)):  # perhaps as something else
@@ -171,9 +177,10 @@ def _render(
     template: str,
     messages: list[dict[str, Any]],
     tools: list[Any] | None,
-    add_generation_prompt: bool,
     now: datetime | None,
     names: Mapping[str, Any],
+    *,
+    add_generation_prompt: bool,
 ) -> Prompt:
     from tuili.templating import environment
     from tuili.templating.marked_text import MarkedText, marked, spans_of

@@ -185,7 +185,14 @@ def _generation_commands(commands: Any) -> None:
 
 
 def _command(
-    commands: Any, name: str, run: Any, text: str, *, model: bool = False, prints_json: bool = True
+    commands: Any,
+    name: str,
+    run: Any,
+    text: str,
+    *,
+    model: bool = False,
+    needs_model: bool = True,
+    prints_json: bool = True,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(command=run)
@@ -194,7 +201,10 @@ def _command(
     if not model:
         return parser
     parser.add_argument(
-        "model", metavar="MODEL", help="a folder, a .gguf file, or a name from `tuili models`"
+        "model",
+        metavar="MODEL",
+        nargs=None if needs_model else "?",
+        help="a folder, a .gguf file, or a name from `tuili models`",
     )
     group = parser.add_argument_group("model")
     group.add_argument("--device", metavar="cpu|cuda|cuda:N")

@@ -96,7 +96,7 @@ class Conversations:
         raise NotImplementedError
 
     def _generate_all(
-        self, prompts: Sequence[Any], params: Sequence[SamplingParams], truncation: bool
+        self, prompts: Sequence[Any], params: Sequence[SamplingParams], *, truncation: bool
     ) -> list[RequestOutput]:
         raise NotImplementedError
 
@@ -164,7 +164,7 @@ class Conversations:
         truncates = boolean("truncation", truncation)
         cuts = [truncates or chosen.truncate_prompt_tokens is not None for chosen in each]
         ids = [self._encode_chat(one, how, cuts=cut) for one, cut in zip(chats, cuts, strict=True)]
-        outputs = self._generate_all(ids, each, truncation)
+        outputs = self._generate_all(ids, each, truncation=truncation)
         return outputs if chats is messages else outputs[0]
 
     def create_chat_completion(self, *, messages: Messages, **fields: Any) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Conversations:
         wanted = completions.wanted(fields)
         cuts = wanted.params.truncate_prompt_tokens is not None
         ids = self._encode_chat(messages, wanted.rendering, cuts=cuts)
-        [output] = self._generate_all([ids], [wanted.params], False)
+        [output] = self._generate_all([ids], [wanted.params], truncation=False)
         name = fields.get("model") or self._name
         role = wanted.rendering.role(messages)
         return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools, role)
@@ -186,10 +186,10 @@ class Conversations:
         """The ids of a chat, which must fit unless it `cuts`."""
         self._decoder_engine()  # what is no decoder lacks more than a template
         prompt = self._render_chat(messages, how)
-        self._check_fits(prompt.text, cuts)
+        self._check_fits(prompt.text, cuts=cuts)
         return self.tokenizer.encode_chat(prompt.parts())
 
-    def _check_fits(self, text: str, cuts: bool) -> None:
+    def _check_fits(self, text: str, *, cuts: bool) -> None:
         """raises  PromptTooLongError if a long text cannot have as few tokens as are read"""
         if not cuts:
             engine = self._decoder_engine()

@@ -17,6 +17,7 @@ from tuili.generation.token_ids import checked_ids
 from tuili.generation.turns import TurnWorker
 from tuili.rereading import Rereading
 
+Progress = Callable[[int, int], None]  # (done, in all)
 Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
 POOLINGS = get_args(Pooling)
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -72,8 +73,9 @@ class Encoder:
         self,
         texts: Sequence[Sequence[int]],
         poolings: Sequence[Pooling],
+        *,
         normalize: bool,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         n_skipped: int = 0,
     ) -> np.ndarray:
         """Vectors float32 [n_texts, d_model · n_poolings], in the order given; normalize needs one pooling.
@@ -87,7 +89,7 @@ class Encoder:
             sequences = [self.sequence(texts[i]) for i in batch]
             lengths = [len(texts[i]) for i in batch]
             vectors = [
-                _weighted_mean(runner, sequences, lengths, normalize, n_skipped)
+                _weighted_mean(runner, sequences, lengths, normalize=normalize, n_skipped=n_skipped)
                 if pooling == "weighted_mean" and n_skipped
                 else runner.encode(sequences, pooling, normalize, n_skipped)
                 for pooling in poolings
@@ -101,7 +103,7 @@ class Encoder:
         self,
         texts: Sequence[Sequence[int]],
         run: Callable[[_core.Runner, list[int]], list[np.ndarray]],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[np.ndarray]:
         """What `run` gives for each text, in the order given; it is called for batches of their indices.
 
@@ -178,6 +180,7 @@ def _weighted_mean(
     runner: _core.Runner,
     sequences: list[_core.Sequence],
     lengths: Sequence[int],
+    *,
     normalize: bool,
     n_skipped: int,
 ) -> np.ndarray:
@@ -271,7 +274,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return unit
 
 
-def shortened(vectors: np.ndarray, width: int, normalize: bool) -> np.ndarray:
+def shortened(vectors: np.ndarray, width: int, *, normalize: bool) -> np.ndarray:
     """The first `width` numbers of each, made of length 1 again with `normalize`."""
     short = np.ascontiguousarray(vectors[:, :width])
     return _core.ops.l2_normalize(short) if normalize else short
@@ -289,7 +292,7 @@ def prompt_of(known: Mapping[str, Any], name: object, own: object = None) -> str
             wrong = (
                 "not stand beside prompt_name" if isinstance(own, str) else f"be a str, not {described(own)}"
             )
-            raise InvalidParameterError(f"prompt must {wrong}", param="prompt")
+            invalid("prompt", f"must {wrong}")
         return own
     prompts: Mapping[str, str] = known.get("prompts") or {}
     name = known.get("default_prompt_name") if name is None else name

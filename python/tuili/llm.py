@@ -15,7 +15,7 @@ from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
 from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
-from tuili.embedding import Encoder
+from tuili.embedding import Encoder, Progress
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
@@ -36,7 +36,7 @@ from tuili.sources import ANSWER_LEN, as_config, endings_of, sources_of
 from tuili.structured import prepare_grammars
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
-from tuili.vectors import Progress, Vectors
+from tuili.vectors import Vectors
 
 ENCODER_BATCH_TOKENS = 1024
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
@@ -291,9 +291,11 @@ class LLM(Conversations, Vectors, Insides):
                     aborted
         """
         if is_one(prompts):
-            return self._generate_all([prompts], [parameters.from_options(params, options)], truncation)[0]
+            return self._generate_all(
+                [prompts], [parameters.from_options(params, options)], truncation=truncation
+            )[0]
         each = many(prompts)
-        return self._generate_all(each, parameters.of_each(params, options, len(each)), truncation)
+        return self._generate_all(each, parameters.of_each(params, options, len(each)), truncation=truncation)
 
     def submit(
         self,
@@ -351,7 +353,7 @@ class LLM(Conversations, Vectors, Insides):
         return iter(self.submit(prompt, params, truncation=truncation, **options))
 
     def _generate_all(
-        self, prompts: Sequence[Any], params: Sequence[SamplingParams], truncation: bool
+        self, prompts: Sequence[Any], params: Sequence[SamplingParams], *, truncation: bool
     ) -> list[RequestOutput]:
         """Keeps as many in the engine as its queue takes; with the first error, the others are aborted."""
         handles: list[Handle] = []
@@ -380,13 +382,11 @@ class LLM(Conversations, Vectors, Insides):
         if is_chat(prompt):
             return None, self._encode_chat(prompt, how or with_tools(None), cuts=cuts)
         if isinstance(prompt, str):
-            self._check_fits(prompt, cuts)
+            self._check_fits(prompt, cuts=cuts)
             return prompt, self.tokenizer.encode(prompt)
-        if isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim):
-            return None, prompt
-        raise InvalidParameterError(
-            f"prompt must be a str, token ids or messages, not {described(prompt)}", param="prompt"
-        )
+        if not (isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim)):
+            invalid("prompt", f"must be a str, token ids or messages, not {described(prompt)}")
+        return None, prompt
 
     # --- prefixes -------------------------------------------------------------------------------------------
 
@@ -455,7 +455,7 @@ class LLM(Conversations, Vectors, Insides):
         stacks; missing_threads were refused by the system, so that fewer compute than were asked for.
         """
         if self._encoder is not None:
-            return {name: getattr(self._encoder.counters, name) for name in ("texts", "tokens", "batches")}
+            return dataclasses.asdict(self._encoder.counters)
         return self._decoder_engine().stats()
 
     def close(self) -> None:

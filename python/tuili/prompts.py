@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described
+from tuili.generation.checks import described, invalid
 
 Message = dict[str, Any]
 Messages = list[Message]
@@ -44,11 +43,9 @@ def many(prompts: object) -> list[Any]:
     if isinstance(prompts, np.ndarray) and prompts.ndim == 2:
         prompts = list(prompts)
     if not isinstance(prompts, list | tuple):
-        raise InvalidParameterError(
-            f"prompts must be a str, token ids, or a list of these, not {described(prompts)}", param="prompts"
-        )
+        invalid("prompts", f"must be a str, token ids, or a list of these, not {described(prompts)}")
     if not prompts:
-        raise InvalidParameterError("prompts is empty", param="prompts", code="empty_prompt")
+        invalid("prompts", "is empty", code="empty_prompt")
     return list(prompts)
 
 

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
+
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer, call
@@ -68,7 +70,7 @@ class Tokenizer:
     def mask_token(self) -> str | None:
         """What stands for a masked word, None if nothing does."""
         mask_id = self.loaded.mask_id
-        return None if mask_id is None else self.loaded.token(mask_id)
+        return None if mask_id is None else self.loaded.text_of(mask_id)
 
     def check_fits(self, text: Text, max_tokens: int, helps: str = "") -> None:
         """Refuse a long text that cannot have as few tokens as that, without tokenizing it.
@@ -100,7 +102,7 @@ class Tokenizer:
         encoding = encoding_of(backend, clean, add_special=add_special)
         if parse_special or not self._special_in(encoding, [(0, len(clean))]):
             return list(encoding.ids)
-        return self._wrap(self._encode_inert(clean, [(0, len(clean))], backend), add_special)
+        return self._wrap(self._encode_inert(clean, [(0, len(clean))], backend), add_special=add_special)
 
     def encode_batch(
         self, texts: Sequence[Text], *, add_special: bool = True, parse_special: bool = True
@@ -220,7 +222,7 @@ class Tokenizer:
                 found.append(i)
         return found
 
-    def _wrap(self, ids: list[int], add_special: bool) -> list[int]:
+    def _wrap(self, ids: list[int], *, add_special: bool) -> list[int]:
         """`ids` between the tokens that the post-processor puts around a text."""
         if not add_special:
             return ids
@@ -253,10 +255,7 @@ class Tokenizer:
         for i, item in enumerate(ids):
             if i == MAX_DECODED_IDS:
                 refuse(f": more than {MAX_DECODED_IDS} ids", "too_many_ids")
-            if isinstance(item, bool) or type(item).__name__ in (
-                "bool",
-                "bool_",
-            ):  # numpy's, without importing it
+            if isinstance(item, bool | np.bool_):
                 refuse(f"[{i}]: a boolean is not a token id")
             try:
                 token_id = operator.index(item)
@@ -282,7 +281,7 @@ class Tokenizer:
         return data
 
     def _make_bytes(self, token_id: int, *, first: bool) -> bytes:
-        token = self.loaded.token(token_id)
+        token = self.loaded.text_of(token_id)
         if token is None:  # a gap in the vocabulary
             return b""
         return token.encode() if token_id in self.loaded.literal else self.loaded.token_bytes(token, first)

@@ -18,6 +18,7 @@ from tuili.chat import validate_messages
 from tuili.errors import ModelFormatError
 from tuili.generation.checks import described, invalid
 from tuili.generation.params import unknown_name
+from tuili.generation.spelling import n_overlapping
 from tuili.generation.structure import JSON_STYLE, json_schema
 from tuili.loading.files import parse_json
 
@@ -256,7 +257,7 @@ class CallReader:
         if at >= 0:
             self._holds = True
         else:
-            at = len(self._held) - _overlap(self._held)
+            at = len(self._held) - n_overlapping(self._held, OPEN)
         if not self._begun:
             return ""
         shown, self._held = self._held[:at], self._held[at:]
@@ -295,8 +296,3 @@ class CallReader:
                 return None
             found.append(Call(item["name"], json.dumps(arguments, ensure_ascii=False)))
         return found or None
-
-
-def _overlap(text: str) -> int:
-    """Length of the longest proper beginning of OPEN that ends `text`."""
-    return next((n for n in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:n])), 0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tuili import _core, embedding
-from tuili.embedding import Encoder
+from tuili.embedding import Encoder, Progress
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid
 from tuili.loading.model import LoadedModel
@@ -17,8 +17,6 @@ from tuili.tasks.encoding import Room, encode, room
 from tuili.tasks.head import TaskModel, cannot
 from tuili.tasks.pairs import PairReading
 from tuili.tokenization import Tokenizer
-
-Progress = Callable[[int, int], None]  # (done, in all)
 
 
 class Vectors:
@@ -71,7 +69,9 @@ class Vectors:
         dense = self._loaded.dense
         last = not dense and len(poolings) == 1
         n_skipped = self._n_skipped(self._cased(before))
-        vectors = self._pooled(encoder, ids, poolings, normalized and last, progress, n_skipped)
+        vectors = self._pooled(
+            encoder, ids, poolings, normalize=normalized and last, progress=progress, n_skipped=n_skipped
+        )
         for layer in dense:
             if layer.n_in is not None and vectors.shape[1] != layer.n_in:
                 invalid(
@@ -86,7 +86,7 @@ class Vectors:
             integer("truncate_dim", truncate_dim, 1, vectors.shape[1])
         width = truncate_dim or self._embedding.get("truncate_dim")
         if width is not None:
-            vectors = embedding.shortened(vectors, width, bool(normalize))
+            vectors = embedding.shortened(vectors, width, normalize=bool(normalize))
         vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 
@@ -103,7 +103,7 @@ class Vectors:
 
         raises  InvalidParameterError also for vectors of another width or that are not finite, and as `embed`
         """
-        rows = [self._vectors(side, name, truncation) for side, name in ((a, "a"), (b, "b"))]
+        rows = [self._vectors(side, name, truncation=truncation) for side, name in ((a, "a"), (b, "b"))]
         matrix = embedding.cosines(*(np.atleast_2d(row) for row in rows))
         if rows[0].ndim == rows[1].ndim == 1:
             return float(matrix[0, 0])
@@ -172,7 +172,7 @@ class Vectors:
             self._task_model = TaskModel(self._encoder, self.tokenizer, loaded.head, loaded.spec, name)
         return self._task_model
 
-    def _vectors(self, side: Any, name: str, truncation: bool) -> np.ndarray:
+    def _vectors(self, side: Any, name: str, *, truncation: bool) -> np.ndarray:
         if isinstance(side, np.ndarray):
             return embedding.checked_vectors(side, self._width(), name)
         items = embedding.checked_texts(side, name)
@@ -200,18 +200,17 @@ class Vectors:
         encoder: Encoder,
         ids: list[list[int]],
         poolings: list[embedding.Pooling],
-        normalize: bool,
-        progress: Progress | None,
-        n_skipped: int,
+        **how: Any,
     ) -> np.ndarray:
-        """Vectors of texts; zeros for one without tokens where no layers stand before pooling."""
+        """Vectors of texts, made as `how` tells `Encoder.embed`; zeros for one without tokens where no layers
+        stand before pooling."""
         places = [i for i, text in enumerate(ids) if text]
         if len(places) == len(ids) or self._loaded.spec.layers:
-            return encoder.embed(ids, poolings, normalize, progress, n_skipped)
+            return encoder.embed(ids, poolings, **how)
         vectors = np.zeros((len(ids), self._loaded.spec.d_model * len(poolings)), np.float32)
         if places:
             some = [ids[i] for i in places]
-            vectors[places] = encoder.embed(some, poolings, normalize, progress, n_skipped)
+            vectors[places] = encoder.embed(some, poolings, **how)
         return vectors
 
     def _n_skipped(self, prompt: str) -> int:

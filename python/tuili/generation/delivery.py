@@ -15,7 +15,7 @@ from tuili.generation.grammar import Constraint
 from tuili.generation.params import SamplingParams, ending_ids
 from tuili.generation.processors import Processor
 from tuili.generation.request import FinishReason, Request
-from tuili.generation.spelling import Spelling, TextDecoder
+from tuili.generation.spelling import Spelling, TextDecoder, n_overlapping
 
 if TYPE_CHECKING:
     from tuili.generation.beam import BeamGroup
@@ -81,7 +81,7 @@ class Transcript:
         may_stop = self.n_tokens > self._min_tokens
         if may_stop and token_id in self._ending:
             return self._stop_at(token_id)
-        piece = self._push(token_id, may_stop)
+        piece = self._push(token_id, may_stop=may_stop)
         if piece.finish_reason is None and self.n_tokens >= self._max_tokens:
             rest = self.rest()
             return Piece(
@@ -95,13 +95,13 @@ class Transcript:
 
     def _stop_at(self, token_id: int) -> Piece:
         reason = token_id if token_id in self._stop_ids else None
-        shown = self._push(token_id, True) if self._show_stop else NOTHING
+        shown = self._push(token_id, may_stop=True) if self._show_stop else NOTHING
         if shown.finish_reason is None:
             rest = self.rest()
             shown = Piece(shown.text + rest.text, rest.finish_reason, rest.stop_reason)
         return shown if shown.finish_reason else Piece(shown.text, "stop", reason)
 
-    def _push(self, token_id: int, may_stop: bool) -> Piece:
+    def _push(self, token_id: int, *, may_stop: bool) -> Piece:
         """Show what the token adds; before min_tokens nothing ends the text."""
         return NOTHING
 
@@ -139,17 +139,17 @@ class SearchedTranscript(Transcript):
         text = self._decoder.push(token_ids[0])
         if not self._held and self._beginnings.isdisjoint(text):
             return token_ids, Piece(text)
-        return token_ids, self._show(text, n_tokens > self._min_tokens)
+        return token_ids, self._show(text, may_stop=n_tokens > self._min_tokens)
 
     def rest(self) -> Piece:
-        piece = self._show(self._decoder.flush(), self.n_tokens > self._min_tokens)
+        piece = self._show(self._decoder.flush(), may_stop=self.n_tokens > self._min_tokens)
         held, self._held = self._held, ""
         return piece if piece.finish_reason else Piece(piece.text + held)
 
-    def _push(self, token_id: int, may_stop: bool) -> Piece:
-        return self._show(self._decoder.push(token_id), may_stop)
+    def _push(self, token_id: int, *, may_stop: bool) -> Piece:
+        return self._show(self._decoder.push(token_id), may_stop=may_stop)
 
-    def _show(self, text: str, may_stop: bool) -> Piece:
+    def _show(self, text: str, *, may_stop: bool) -> Piece:
         """Show `text` as far as no stop string can begin in it; the one that begins first ends all."""
         text = self._held + text
         self._held = ""
@@ -160,7 +160,7 @@ class SearchedTranscript(Transcript):
             at = text.find(stop)
             if at >= 0 and (first is None or at < first[0]):
                 first = at, stop
-            n_held = max(n_held, _overlap(text, stop))
+            n_held = max(n_held, n_overlapping(text, stop))
         if first is not None:
             at, stop = first
             return Piece(text[: at + len(stop) if self._show_stop else at], "stop", stop)
@@ -192,14 +192,6 @@ def spelling_for(
     hidden = () if params.include_stop_str_in_output else ending_ids(params, eos_ids)
     decoder = functools.partial(make_decoder, params.skip_special_tokens)
     return Spelling(decoder, frozenset(hidden), params.min_tokens or 0)
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest proper beginning of `stop` that ends `text`."""
-    for n in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:n]):
-            return n
-    return 0
 
 
 @dataclass(slots=True, eq=False)

@@ -36,7 +36,7 @@ from tuili.generation.params import SamplingParams
 from tuili.generation.request import Handle, Logprobs, Request
 from tuili.generation.scheduler import Limits, Scheduler, StepPlan
 from tuili.generation.spelling import TextDecoder
-from tuili.generation.steering import DEFERRED, NOTHING_ALLOWED, choose, follow_grammar, none_drawn
+from tuili.generation.steering import choose, follow_grammar, none_drawn
 from tuili.generation.watchdog import Watchdog
 from tuili.generation.worker import Worker
 
@@ -210,8 +210,7 @@ class Engine(Worker):
             self._put(Compiled(request, outcome))  # without a lock, which `close` may hold while it waits
 
         assert self.grammars is not None
-        n_rows = max(request.params.n, request.params.num_beams or 1)
-        message = Compilation(form, n_rows, deliver, is_wanted=lambda: not request.done)
+        message = Compilation(form, request.params.n_sequences, deliver, is_wanted=lambda: not request.done)
         self.grammars.post(lambda: message)
 
     # --- the engine's thread --------------------------------------------------------------------------------
@@ -327,10 +326,10 @@ class Engine(Worker):
         """Give sampled tokens to their request, and end the row where a rule says so."""
         request, why_none = row.request, 0
         if token_ids[-1] < 0:
-            if token_ids[-1] == DEFERRED and row.processors:
+            if token_ids[-1] == _core.DEFERRED and row.processors:
                 result = choose(row, self._runner)
                 token_ids, logprobs = result.token_ids, [one for one in result.logprobs if one is not None]
-            if token_ids[-1] == DEFERRED:  # its search goes on when all beams have come so far
+            if token_ids[-1] == _core.DEFERRED:  # its search goes on when all beams have come so far
                 return
             why_none = token_ids.pop() if token_ids[-1] < 0 else 0
         if token_ids:
@@ -370,7 +369,7 @@ class Engine(Worker):
 
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""
-        if why != NOTHING_ALLOWED and row.request.params.on_nan == "eos":
+        if why != _core.NOTHING_ALLOWED and row.request.params.on_nan == "eos":
             assert row.transcript is not None
             row.request.append(row.index, row.transcript.rest().text, [], [])
             self._live.finish(row, "error", "nan")

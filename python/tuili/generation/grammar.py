@@ -193,7 +193,7 @@ class Constraint:
             as_later = bool(self.mask.any())
             self._fill(self._opening)
             forced = guarded(self._opening.compute_ff_bytes)
-            self._vocabulary.complete_first(self.mask, forced, as_later)
+            self._vocabulary.complete_first(self.mask, forced, as_later=as_later)
         if not self.mask.any():
             raise unsatisfiable()
 
@@ -299,7 +299,7 @@ class Vocabulary:
         data = self._first.get(token_id)
         return [token_id] if data is None else self.later.tokenize(data)
 
-    def complete_first(self, mask: np.ndarray, forced: bytes, as_later: bool) -> None:
+    def complete_first(self, mask: np.ndarray, forced: bytes, *, as_later: bool) -> None:
         """Allow the tokens that the index of first ones leaves out: beside the one that it picks for a text
         that is `forced`, those that say the same; and, if any may come `as_later`, those that say nothing.
         """

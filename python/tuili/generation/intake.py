@@ -50,10 +50,6 @@ class Order:
     collect: Collect | None
 
     @property
-    def n_rows(self) -> int:
-        return max(self.params.n, self.params.num_beams or 1)
-
-    @property
     def prompt(self) -> np.ndarray:
         """What the caller gave."""
         return self.ids if self.source is None else self.source
@@ -190,7 +186,7 @@ class Intake:
         submission = Submission(request, compiles=order.form is not None)
         search = search_for(params, self._eos_ids, order.max_tokens)
         n_candidates = 0 if search is None else search.n_candidates
-        for index in range(order.n_rows):
+        for index in range(params.n_sequences):
             row = self._row(order, request, index, n_candidates)
             row.leader = submission.rows[0] if index else None
             if order.max_tokens:
@@ -230,10 +226,11 @@ class Intake:
             )
 
     def _check_form(self, form: structure.Form | None) -> None:
-        if form is not None and self._grammars is None:
+        if form is None:
+            return
+        if self._grammars is None:
             raise GrammarError("this engine has no vocabulary for grammars", param=form.kind)
-        if form is not None and self._grammars is not None:
-            self._grammars.check(form.kind)
+        self._grammars.check(form.kind)
 
     def _spellings(self, word: str) -> list[list[int]]:
         """Token ids of a banned word, at the beginning of a text and after a space."""

@@ -245,6 +245,11 @@ class SamplingParams(metaclass=_NamesChecked):
                 object.__setattr__(self, name, _CHECKS[name](name, value))
         self._check_together()
 
+    @property
+    def n_sequences(self) -> int:
+        """That one prompt becomes at once: its continuations, or the beams that they are chosen from."""
+        return max(self.n, self.num_beams or 1)
+
     def _check_together(self) -> None:
         if self.max_tokens == 0 and self.prompt_logprobs is None:
             invalid("max_tokens", "may be 0 only together with prompt_logprobs")
@@ -339,6 +344,7 @@ def of_each(
 
 # --- defaults -----------------------------------------------------------------------------------------------
 
+OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 _FORCED = ("forced_bos_token_id", "forced_eos_token_id")
 _SAMPLING_ONLY = ("top_k", "top_p", "min_p", "typical_p", "seed")
 _BANS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
@@ -374,7 +380,7 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     names += ["encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "renormalize_logits"]
     names += ["sequence_bias", "encoder_repetition_penalty"]
     names += ["temperature", "top_k", "top_p", "min_p", "typical_p"] if sample else []
-    names += [name for name in _OF_BEAMS if name != "num_beams" or (generation_config.get(name) or 1) > 1]
+    names += [name for name in OF_BEAMS if name != "num_beams" or (generation_config.get(name) or 1) > 1]
     given = {k: generation_config[k] for k in names if generation_config.get(k) is not None}
     for name in _FORCED:  # also as a list
         value = generation_config.get(name)
@@ -395,7 +401,7 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     found: dict[str, Any] = {}
     beams = params.num_beams or (defaults.get("num_beams", 1) if _may_search(params, defaults) else 1)
     if beams == 1:
-        defaults = {name: value for name, value in defaults.items() if name not in _OF_BEAMS}
+        defaults = {name: value for name, value in defaults.items() if name not in OF_BEAMS}
     has_form = structure.form_of(params) is not None  # which no token of the model's may break
     for name, fallback in {**_LIBRARY_DEFAULTS, "max_tokens": None}.items():
         if getattr(params, name) is None:
@@ -414,9 +420,6 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     return dataclasses.replace(params, **found)
 
 
-_OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
-
-
 def _may_search(params: SamplingParams, defaults: Mapping[str, Any]) -> bool:
     """Whether the model's own number of beams suits a request that names none."""
     if params.n > defaults.get("num_beams", 1):
@@ -430,13 +433,13 @@ def _may_search(params: SamplingParams, defaults: Mapping[str, Any]) -> bool:
 def check_vocabulary(params: SamplingParams, n_vocab: int) -> None:
     """Raise TokenIdError if an id in `params` is none of the model's."""
     named: dict[str, Iterable[int]] = {
-        "logit_bias": tuple(params.logit_bias),
-        "stop_token_ids": tuple(params.stop_token_ids),
-        "allowed_token_ids": tuple(params.allowed_token_ids or ()),
+        "logit_bias": params.logit_bias,
+        "stop_token_ids": params.stop_token_ids,
+        "allowed_token_ids": params.allowed_token_ids or (),
         "bad_words_ids": itertools.chain(*(params.bad_words_ids or ())),
         "sequence_bias": itertools.chain(*(ids for ids, _ in _biases(params))),
-        "suppress_tokens": tuple(params.suppress_tokens or ()),
-        "begin_suppress_tokens": tuple(params.begin_suppress_tokens or ()),
+        "suppress_tokens": params.suppress_tokens or (),
+        "begin_suppress_tokens": params.begin_suppress_tokens or (),
     }
     for name in (*_FORCED, "decoder_start_token_id"):
         named[name] = _each(getattr(params, name))

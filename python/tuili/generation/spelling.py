@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+def n_overlapping(text: str, mark: str) -> int:
+    """Length of the longest proper beginning of `mark` that ends `text`: what comes next may complete it."""
+    for n in range(min(len(text), len(mark) - 1), 0, -1):
+        if text.endswith(mark[:n]):
+            return n
+    return 0
+
+
 class TextDecoder(Protocol):
     """The incremental detokenizer: never shows half a character; all pieces joined are the text.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 from urllib.parse import unquote
 
-from tuili.errors import GrammarError, InvalidParameterError, ModelFormatError
+from tuili.errors import GrammarError, ModelFormatError
 from tuili.generation import quantifiers
 from tuili.generation.checks import invalid
 from tuili.loading.files import parse_json
@@ -144,7 +144,7 @@ def form_of(params: Any) -> Form | None:
     """
     given = [kind for kind in Kind.__args__ if getattr(params, kind) is not None]  # type: ignore[attr-defined]
     if len(given) > 1:
-        raise InvalidParameterError(f"{given[1]} cannot be given next to {given[0]}", param=given[1])
+        invalid(given[1], f"cannot be given next to {given[0]}")
     if not given:
         return None
     value = getattr(params, given[0])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tuili.errors import InvalidParameterError, TokenIdError
-from tuili.generation.checks import described
+from tuili.generation.checks import described, invalid
 
 
 def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarray:
@@ -22,9 +22,7 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
         return ids
     if not isinstance(token_ids, np.ndarray):
         if not isinstance(token_ids, list | tuple | range):
-            raise InvalidParameterError(
-                f"{name} must be a list of token ids, not {described(token_ids)}", param=name
-            )
+            invalid(name, f"must be a list of token ids, not {described(token_ids)}")
         ends = {*token_ids[:1], *token_ids[-1:]} if isinstance(token_ids, range) else ()
         if not all(0 <= end < n_vocab for end in ends):  # what lies between may be endless
             raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})", param=name)
@@ -38,17 +36,12 @@ def checked_ids(token_ids: Any, n_vocab: int, name: str = "prompt") -> np.ndarra
         except OverflowError:
             raise TokenIdError(f"{name}: a token id is not in [0, {n_vocab})", param=name) from None
     elif isinstance(token_ids, np.ma.MaskedArray):
-        raise InvalidParameterError(f"{name} must be a plain array: masked ids have no meaning", param=name)
+        invalid(name, "must be a plain array: masked ids have no meaning")
     token_ids = np.array(token_ids)  # before it is checked: others may write to theirs, or compare their way
     if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
-        raise InvalidParameterError(
-            f"{name} must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}",
-            param=name,
-        )
+        invalid(name, f"must be a 1-D array of integers, not {token_ids.dtype} {list(token_ids.shape)}")
     if token_ids.size == 0:
-        raise InvalidParameterError(
-            f"{name} is empty; it needs at least one token", param=name, code="empty_prompt"
-        )
+        invalid(name, "is empty; it needs at least one token", code="empty_prompt")
     bad = (token_ids < 0) | (token_ids >= n_vocab)
     if bad.any():
         position = int(bad.argmax())

@@ -11,10 +11,7 @@ from tuili.errors import InvalidParameterError
 def add_command(commands: Any, add: Any, model_options: tuple[str, ...], progress: Any) -> None:
     """The command's arguments, for `tuili.cli`."""
     text = "serve a model over HTTP, with OpenAI's interface"
-    parser = add(commands, "serve", run, text, model=True, prints_json=False)
-    for action in parser._actions:
-        if action.dest == "model":
-            action.nargs = "?"
+    parser = add(commands, "serve", run, text, model=True, needs_model=False, prints_json=False)
     parser.set_defaults(model_options=model_options, progress=progress)
     group = parser.add_argument_group("server")
     group.add_argument("--config", metavar="FILE", help="settings in TOML; options here come before it")

@@ -105,7 +105,7 @@ class Requests:
         lengths.check([messages, fields.get("tools"), fields.get("chat_template_kwargs")])
         wanted = completions.wanted(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
-        widen(_n_sequences(wanted.params))
+        widen(wanted.params.n_sequences)
         ids = self._encode_chat(messages, wanted.rendering, lengths)
         role = wanted.rendering.role(messages)
         shape = Chat(self.name, self.llm.tokenizer.token_bytes, wanted.tools, role)
@@ -124,7 +124,7 @@ class Requests:
         _check_legacy(fields)
         params = completions.sampling_params(fields, **own)
         _check_limits(params, len(prompts))
-        widen(len(prompts) * _n_sequences(params))
+        widen(len(prompts) * params.n_sequences)
         handles = self._submitted(prompts, params, params.n * (1 + echo))
         shape = Text(self.name, self.llm.tokenizer, params, handles, echo=echo)
         return Job(handles, shape, stream, include_usage)
@@ -377,7 +377,7 @@ class Requests:
             ids = self.llm.tokenizer.encode(text, add_special=add)
         found = {"count": len(ids), "max_model_len": self.llm.config["max_model_len"], "tokens": ids}
         if written is not None and boolean("return_token_strs", written):
-            found["token_strs"] = [self.llm.tokenizer.loaded.token(token_id) or "" for token_id in ids]
+            found["token_strs"] = [self.llm.tokenizer.loaded.text_of(token_id) or "" for token_id in ids]
         return found
 
     def detokenize(self, body: bytes) -> dict[str, Any]:
@@ -461,11 +461,6 @@ def _check_legacy(fields: Fields) -> None:
         if name in fields:
             known = tuple(field for field in completions.FIELDS if field != name)
             unknown_name(name, ("prompt", "echo", "suffix", "best_of", *known))
-
-
-def _n_sequences(params: SamplingParams) -> int:
-    """That one prompt becomes at once."""
-    return max(params.n, params.num_beams or 1)
 
 
 def _check_prompt_logprobs(params: SamplingParams, n_tokens: int) -> None:

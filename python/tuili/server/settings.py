@@ -10,14 +10,14 @@ import inspect
 import ipaddress
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuili.completions import MODEL_NAME, is_model_name
-from tuili.errors import InvalidParameterError, ModelFormatError
-from tuili.generation.checks import boolean, described, integer, invalid, number
+from tuili.errors import InvalidParameterError
+from tuili.generation.checks import Check, boolean, described, float_in, int_in, integer, invalid
 from tuili.generation.params import unknown_name
 from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
@@ -116,23 +116,15 @@ def _model_name(name: str, value: object) -> str | None:
     return value
 
 
-def _seconds(name: str, value: object) -> float:
-    return number(name, value, 0.0, 1e6, above_low=True)
-
-
-def _count(low: int, high: int) -> Callable[[str, object], int]:
-    return lambda name, value: integer(name, value, low, high)
-
-
-_CHECKS: dict[str, Callable[[str, object], object]] = {
+_CHECKS: dict[str, Check] = {
     "host": _host,
-    "port": _count(0, 65535),
+    "port": int_in(0, 65535),
     "api_keys": _keys,
     "anonymous": boolean,
     "allowed_hosts": _hosts,
     "served_model_name": _model_name,
-    "max_body_bytes": _count(1, 1 << 30),
-    "max_header_bytes": _count(1024, 1 << 20),
+    "max_body_bytes": int_in(1, 1 << 30),
+    "max_header_bytes": int_in(1024, 1 << 20),
     **dict.fromkeys(
         (
             "header_timeout_s",
@@ -142,11 +134,11 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
             "request_timeout_s",
             "drain_s",
         ),
-        _seconds,
+        float_in(0.0, 1e6, above_low=True),
     ),
-    "max_connections": _count(1, 1 << 20),
-    "max_requests": _count(1, 1 << 20),
-    "max_requests_per_key": _count(1, 1 << 20),
+    "max_connections": int_in(1, 1 << 20),
+    "max_requests": int_in(1, 1 << 20),
+    "max_requests_per_key": int_in(1, 1 << 20),
     "max_tokens_per_minute": lambda name, value: None if value is None else integer(name, value, 1, 1 << 40),
     "page": boolean,
 }
@@ -165,13 +157,11 @@ def read_config(path: StrPath) -> dict[str, Any]:
     """A configuration file: "model", "model_options", "server", "api_key_file", those that it has. A relative
     api_key_file is beside it.
 
-    raises  InvalidParameterError, ModelIOError
+    raises  InvalidParameterError, and as `read_file`
     """
     try:
         found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidParameterError(f"config: {error}", param="config") from None
-    except ModelFormatError as error:
         raise InvalidParameterError(f"config: {error}", param="config") from None
     _only(found, _FILE_NAMES, "")
     for table in ("model_options", "server"):

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tuili.embedding import Progress
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.heads import Head
 from tuili.tasks.encoding import Encoded, Room, checked_str, room
-from tuili.tasks.head import Progress, TaskModel
+from tuili.tasks.head import TaskModel
 from tuili.tasks.pairs import PairReading
 from tuili.tasks.pipeline import Pipeline, many, marked
 from tuili.tasks.scores import FUNCTIONS, best, function_named, softmax
@@ -63,7 +64,7 @@ def classify(
         first = best(scores, 1)[0]
         named = {label: float(score) for label, score in zip(head.labels, scores, strict=True)}
         result = {"label": head.labels[first], "score": float(scores[first]), "scores": named}
-        results += marked([result], encoded.truncated)
+        results += marked([result], truncated=encoded.truncated)
     return results
 
 
@@ -123,7 +124,7 @@ class Task(Pipeline):
         space = room({name: chosen[name] for name in _ROOM}, self.tasks.max_len)
         encoded, rows = outputs(self.tasks, items, space)
         results: list[Any] = [
-            marked(self._labels(row, function, chosen), one.truncated)
+            marked(self._labels(row, function, chosen), truncated=one.truncated)
             for one, row in zip(encoded, rows, strict=True)
         ]
         if chosen["top_k"] is ... and not every:

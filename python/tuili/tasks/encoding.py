@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import boolean, described, integer
+from tuili.errors import CUTTING_HELPS, PromptTooLongError
+from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.generation.params import unknown_name
 from tuili.loading.tokenizer import call
 from tuili.tokenization import Tokenizer, clean_text, encoding_of
@@ -78,9 +78,9 @@ def together(chosen: Mapping[str, object], name: str) -> dict[str, object]:
     if given is None:
         return {"truncation": chosen["truncation"]}
     if not isinstance(given, Mapping):
-        raise InvalidParameterError(f"{name} must be a dict, not {described(given)}", param=name)
+        invalid(name, f"must be a dict, not {described(given)}")
     if chosen["truncation"] is not None and "truncation" in given:
-        raise InvalidParameterError("truncation is given twice", param="truncation")
+        invalid("truncation", "is given twice")
     return {"truncation": chosen["truncation"], **given}
 
 
@@ -105,7 +105,7 @@ def encode(
             raise too_long(sum(lengths) + max_len - room, max_len)
         for part, length in zip(parts, _shortened(lengths, room, cut, max_len), strict=True):
             call(part.truncate, length)
-    return joined(tokenizer, parts, truncated)
+    return joined(tokenizer, parts, truncated=truncated)
 
 
 def given(text: str, pair: str | None) -> list[str]:
@@ -118,7 +118,7 @@ def too_long(n_tokens: int, max_len: int) -> PromptTooLongError:
     return PromptTooLongError(f"the input has {n_tokens} tokens; the limit is {max_len}{CUTTING_HELPS}")
 
 
-def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], truncated: bool) -> Encoded:
+def joined(tokenizer: Tokenizer, parts: Sequence[Encoding], *, truncated: bool) -> Encoded:
     """One or two encodings without special tokens, with those that the model expects around them.
 
     Offsets are those of the parts: a post-processor that takes the space before a word off them does so once
@@ -176,5 +176,5 @@ def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[in
 def checked_str(text: object, name: str) -> str:
     """`text`, which must be a str."""
     if not isinstance(text, str):
-        raise InvalidParameterError(f"{name} must be a str, not {described(text)}", param=name)
+        invalid(name, f"must be a str, not {described(text)}")
     return text

@@ -82,34 +82,32 @@ class Task(Pipeline):
         given = chosen.get("params")
         cuts = own["truncation"] is True or chosen.get("truncate_prompt_tokens") is not None
         cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
-        encoded = [self._encoded(prompt, own, cuts) for prompt in prompts]
+        encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
         params = [from_options(given, _steered(chosen, own, len(ids))) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
         results = []
         for prompt, output in zip(prompts, outputs, strict=True):
             entries = [_result(prompt, output, one, tidy(one.text), own) for one in output.outputs]
-            results.append(marked(entries, output.truncated))
+            results.append(marked(entries, truncated=output.truncated))
         return results[0] if alone else results
 
     def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
         if is_chat(inputs):  # the messages of one chat
-            raise InvalidParameterError(
-                f"text_inputs must be texts or chats, not {described(inputs[0])}", param="text_inputs"
-            )
+            invalid("text_inputs", f"must be texts or chats, not {described(inputs[0])}")
         return list(self.answer(inputs, *args, **options))
 
-    def _encoded(self, prompt: Any, own: Mapping[str, Any], cuts: bool) -> list[int]:
+    def _encoded(self, prompt: Any, own: Mapping[str, Any], *, cuts: bool) -> list[int]:
         if is_chat(prompt):
             if own["prefix"]:
-                raise InvalidParameterError("prefix is for texts, not for chats", param="prefix")
+                invalid("prefix", "is for texts, not for chats")
             return self.model._encode_chat(prompt, _rendering(prompt, own), cuts=cuts)
         for name in ("chat_template_kwargs", "tokenizer_encode_kwargs", "tools"):
             if own[name] is not None:
                 invalid(name, "is for chats, not for texts")
         rendering(*(own[name] for name in WORDS))
         text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
-        self.model._check_fits(text, cuts)
+        self.model._check_fits(text, cuts=cuts)
         return self.model.tokenizer.encode(text)
 
 
@@ -139,7 +137,7 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
     options = {name: value for name, value in chosen.items() if name != "params"}
     if own["stop_sequence"] is not None:
         if "stop" in options:
-            raise InvalidParameterError("stop_sequence is given next to stop", param="stop_sequence")
+            invalid("stop_sequence", "is given next to stop")
         options = {"include_stop_str_in_output": True} | options | {"stop": own["stop_sequence"]}
     cut = options.get("truncate_prompt_tokens")
     if isinstance(cut, int) and cut > 0:  # lengths count what is read
@@ -148,14 +146,13 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
     if most is not None and not {"max_tokens", "max_new_tokens"} & set(options):
         options["max_tokens"] = integer("max_length", most, 1, MAX_INT) - n_prompt
         if options["max_tokens"] < 1:
-            raise InvalidParameterError(
-                f"max_length is {most}, and the prompt alone has {n_prompt} tokens; max_new_tokens counts "
-                "what follows",
-                param="max_length",
+            invalid(
+                "max_length",
+                f"is {most}, and the prompt alone has {n_prompt} tokens; max_new_tokens counts what follows",
             )
     for name in ("min_new_tokens", "min_length"):
         if own[name] is not None and "min_tokens" in options:
-            raise InvalidParameterError(f"{name} is given next to min_tokens", param=name)
+            invalid(name, "is given next to min_tokens")
     if n_least is not None:
         options["min_tokens"] = n_least
     elif least is not None:

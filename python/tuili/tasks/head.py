@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from tuili import _core
-from tuili.embedding import Encoder
+from tuili.embedding import Encoder, Progress
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, NumericError
 from tuili.loading.heads import AnswerRow, Head
 from tuili.tasks.encoding import Encoded, Room, encode
 from tuili.tokenization import Tokenizer
-
-Progress = Callable[[int, int], None]
 
 
 class TaskModel:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import MAX_INT, described, integer
+from tuili.generation.checks import MAX_INT, described, integer, invalid
 from tuili.generation.params import unknown_name
 from tuili.tasks.head import cannot
 
@@ -38,7 +38,7 @@ _PLACES = {
     "summarization": "text2text",
 }
 _ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-_DIRECTED = re.compile("translation_.+_to_.+")
+DIRECTED = re.compile("translation_(.+)_to_(.+)")
 _AHEAD = 32  # inputs of an iterable
 TASKS = (*_PLACES, "translation_xx_to_yy", *_ALIASES)
 
@@ -168,11 +168,11 @@ def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> di
     options = dict(model_kwargs or {})
     for name, value in words.items():
         if value is not None and name in options:
-            raise InvalidParameterError(f"{name} is given next to model_kwargs", param=name)
+            invalid(name, "is given next to model_kwargs")
         options |= {} if value is None else {name: value}
     if "torch_dtype" in options:
         if "dtype" in options:
-            raise InvalidParameterError("torch_dtype is given next to dtype", param="torch_dtype")
+            invalid("torch_dtype", "is given next to dtype")
         options["dtype"] = options.pop("torch_dtype")
     known = inspect.signature(LLM).parameters.keys() - {"model"}
     for name in options:
@@ -213,17 +213,13 @@ def pipeline(
     from tuili.llm import LLM
 
     if not isinstance(task, str):
-        raise InvalidParameterError(f"task must be a str, not {described(task)}", param="task")
+        invalid("task", f"must be a str, not {described(task)}")
     name = _ALIASES.get(task, task)
-    place = _PLACES.get("translation" if _DIRECTED.fullmatch(task) else name)
+    place = _PLACES.get("translation" if DIRECTED.fullmatch(task) else name)
     if place is None:
-        raise InvalidParameterError(
-            f"task {task[:64]!r} is unknown; it must be one of {', '.join(TASKS)}", param="task"
-        )
+        invalid("task", f"{task[:64]!r} is unknown; it must be one of {', '.join(TASKS)}")
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
-        raise InvalidParameterError(
-            f"model_kwargs must be a dict, not {described(model_kwargs)}", param="model_kwargs"
-        )
+        invalid("model_kwargs", f"must be a dict, not {described(model_kwargs)}")
     loading = _load_options(model_kwargs, device=device, dtype=dtype, torch_dtype=torch_dtype)
     found: type[Pipeline] = importlib.import_module(f"tuili.tasks.{place}").Task
     if isinstance(model, LLM):
@@ -243,13 +239,11 @@ def many(inputs: object, name: str = "inputs") -> list[Any]:
     if isinstance(inputs, str | Mapping):
         return [inputs]
     if not isinstance(inputs, list | tuple):
-        raise InvalidParameterError(
-            f"{name} must be a text or a list of texts, not {described(inputs)}", param=name
-        )
+        invalid(name, f"must be a text or a list of texts, not {described(inputs)}")
     return list(inputs)
 
 
-def marked(results: Sequence[dict[str, Any]], truncated: bool) -> list[dict[str, Any]]:
+def marked(results: Sequence[dict[str, Any]], *, truncated: bool) -> list[dict[str, Any]]:
     """`results`, which say so if their input was cut."""
     return [result | {"truncated": True} if truncated else result for result in results]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tuili.errors import InvalidParameterError
+from tuili.generation.checks import invalid
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -35,9 +35,7 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def function_named(name: object) -> Callable[[np.ndarray], np.ndarray]:
     """One of FUNCTIONS; InvalidParameterError for another name."""
     if not isinstance(name, str) or name.lower() not in FUNCTIONS:
-        raise InvalidParameterError(
-            f"function_to_apply must be one of {', '.join(FUNCTIONS)}", param="function_to_apply"
-        )
+        invalid("function_to_apply", f"must be one of {', '.join(FUNCTIONS)}")
     return FUNCTIONS[name.lower()]
 
 

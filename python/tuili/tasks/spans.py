@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tuili.errors import CUTTING_HELPS, InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import boolean, described, integer
+from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, room
 from tuili.tasks.pipeline import Pipeline
@@ -34,7 +34,7 @@ class Window:
     begins: dict[int | None, tuple[int, int]]
     ends: dict[int | None, tuple[int, int]]
 
-    def place(self, first: int, last: int, aligned: bool) -> tuple[int, int]:
+    def place(self, first: int, last: int, *, aligned: bool) -> tuple[int, int]:
         """[begin, end) of tokens of the document, or of the words that they are of."""
         begin, end = self.encoded.offsets[first], self.encoded.offsets[last]
         if aligned:
@@ -112,10 +112,9 @@ class Task(Pipeline):
         call(asked.truncate, most)
         n_left = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
         if n_left <= stride:
-            raise InvalidParameterError(
-                f"max_seq_len {length} leaves {n_left} tokens beside the question, no more than doc_stride "
-                f"{stride}",
-                param="max_seq_len",
+            invalid(
+                "max_seq_len",
+                f"{length} leaves {n_left} tokens beside the question, no more than doc_stride {stride}",
             )
         parts = encoding_of(backend, document)
         words, places = parts.word_ids, parts.offsets
@@ -125,7 +124,9 @@ class Task(Pipeline):
         ends = dict(zip(words, places, strict=True))
         call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
-            yield Window(joined(self.tasks.tokenizer, [asked, part], cut), part.word_ids, begins, ends)
+            yield Window(
+                joined(self.tasks.tokenizer, [asked, part], truncated=cut), part.word_ids, begins, ends
+            )
 
     def _answers(
         self, document: str, windows: list[tuple[Window, np.ndarray]], chosen: Mapping[str, Any]
@@ -145,7 +146,7 @@ class Task(Pipeline):
             starts[0] = ends[0] = 0.0
             for score, first, last in _best_spans(starts, ends, n_spans, longest):
                 if texts[first] == texts[last] == 1:
-                    _add(by_text, document, score, *window.place(first, last, aligned))
+                    _add(by_text, document, score, *window.place(first, last, aligned=aligned))
         found = list(by_text.values())
         if boolean("handle_impossible_answer", chosen["handle_impossible_answer"]):
             found.append({"score": no_answer, "start": 0, "end": 0, "answer": ""})
@@ -212,7 +213,7 @@ def _pair(question: object, document: object) -> tuple[str, str]:
     texts = clean_text(checked_str(question, "question")), clean_text(checked_str(document, "context"))
     for name, text in zip(("question", "context"), texts, strict=True):
         if not text:
-            raise InvalidParameterError(f"{name} is empty", param=name, code="empty_prompt")
+            invalid(name, "is empty", code="empty_prompt")
     return texts
 
 

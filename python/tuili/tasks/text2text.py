@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tuili.errors import InvalidParameterError, ModelUnsupportedError
 from tuili.generation.checks import MAX_INT, boolean, integer
-from tuili.generation.params import SamplingParams, of_each
+from tuili.generation.params import OF_BEAMS, SamplingParams, of_each
 from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.generate_words import in_our_words, settled
-from tuili.tasks.pipeline import Pipeline, many, marked, refuse
+from tuili.tasks.pipeline import DIRECTED, Pipeline, many, marked, refuse
 from tuili.tasks.sources import Direction, Sources
 
 log = logging.getLogger("tuili")
@@ -23,7 +22,6 @@ KEYS = {
     "summarization": "summary_text",
     "translation": "translation_text",
 }
-_DIRECTED = re.compile("translation_(.+)_to_(.+)")
 _OWN = (
     *WORDS,
     "truncation",
@@ -34,7 +32,6 @@ _OWN = (
     "min_new_tokens",
     "params",
 )
-_OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
@@ -69,9 +66,9 @@ class Task(Pipeline):
             refuse(self.task, self.model)
         self._sources = Sources(self.model)
         self._tasks: dict[str, dict[str, Any]] = self.model.config["task_parameters"]
-        self._named = _DIRECTED.fullmatch(self.task)
+        self._named = DIRECTED.fullmatch(self.task)
         self._key = KEYS["translation" if self._named else self.task]
-        self._directed = [name for name in self._tasks if _DIRECTED.fullmatch(name)]
+        self._directed = [name for name in self._tasks if DIRECTED.fullmatch(name)]
         known = not self._directed or self.task in self._directed
         if self._named and not known and self._sources.languages is None:
             raise ModelUnsupportedError(
@@ -95,7 +92,8 @@ class Task(Pipeline):
         each = of_each(params, searching, len(texts))
         asked = [(text, one) for text, one in zip(texts, each, strict=True) if not self._stays(text)]
         encoded = [
-            self._sources.encode(prefix + text, direction, cut=self._most(cut, one)) for text, one in asked
+            self._sources.encode(prefix + text, direction, cut=self._most(one, cut=cut))
+            for text, one in asked
         ]
         if isinstance(params, list | tuple):
             params = [one for _, one in asked]
@@ -108,7 +106,7 @@ class Task(Pipeline):
                     self._result(tidy(one.text), one.token_ids, self._begin(how) if ids_wanted else None)
                     for one in output.outputs
                 ],
-                truncated or output.truncated,
+                truncated=truncated or output.truncated,
             )
             for output, (_, truncated), (_, how) in zip(outputs, encoded, asked, strict=True)
         )
@@ -122,7 +120,7 @@ class Task(Pipeline):
             return results[0]
         return [entries[0] for entries in results] if all(len(one) == 1 for one in results) else results
 
-    def _most(self, cut: bool, params: SamplingParams) -> int | None:
+    def _most(self, params: SamplingParams, *, cut: bool) -> int | None:
         """The tokens that stay of a source; None if it must not be cut, here. The engine cuts to fewer."""
         if params.truncate_prompt_tokens is not None:
             return self._sources.max_len
@@ -192,7 +190,7 @@ def _with_defaults(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, An
     """`given`, with what config.json says of the task where nothing is given."""
     beams = given.get("num_beams", usual.get("num_beams"))
     if beams == 1 or any(given.get(name) for name in _DRAWING):
-        usual = {name: value for name, value in usual.items() if name not in _OF_BEAMS}
+        usual = {name: value for name, value in usual.items() if name not in OF_BEAMS}
     most = given.get("max_tokens")
     if "min_tokens" in usual and type(most) is int:
         usual["min_tokens"] = min(usual["min_tokens"], most)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from tuili.errors import CUTTING_HELPS, InvalidParameterError
-from tuili.generation.checks import boolean, described, integer
+from tuili.generation.checks import boolean, described, integer, invalid
 from tuili.loading.tokenizer import call
 from tuili.tasks.encoding import Encoded, checked_str, joined, too_long
 from tuili.tasks.pipeline import Pipeline, many, marked
@@ -81,7 +81,7 @@ class Task(Pipeline):
         strategy = chosen["aggregation_strategy"] = _strategy(chosen)
         ignored = chosen["ignore_labels"]
         if not isinstance(ignored, list | tuple) or not all(isinstance(label, str) for label in ignored):
-            raise InvalidParameterError("ignore_labels must be a list of str", param="ignore_labels")
+            invalid("ignore_labels", "must be a list of str")
         split = boolean("is_split_into_words", chosen["is_split_into_words"])
         sentences = [_words(words) for words in _lists(inputs)] if split else many(inputs)
         delimiter = clean_text(checked_str(chosen["delimiter"], "delimiter"))
@@ -102,16 +102,14 @@ class Task(Pipeline):
                 found += self._entities(text, window, softmax(next(answers)), strategy, ignored)
             if len(one) > 1:
                 found = _without_overlaps(found)
-            results.append(marked(found, any(window.truncated for window in one)))
+            results.append(marked(found, truncated=any(window.truncated for window in one)))
         return results[0] if isinstance(inputs, str) else results
 
     def elements(self, inputs: list[Any], *args: Any, **options: Any) -> list[Any]:
         split = self.options(dict(options))["is_split_into_words"] is True
         for one in inputs:
             if split and not isinstance(one, list | tuple):  # all of them would be the words of one text
-                raise InvalidParameterError(
-                    f"inputs must be lists of words, not {described(one)}", param="inputs"
-                )
+                invalid("inputs", f"must be lists of words, not {described(one)}")
         return list(self.answer(inputs, *args, **options))
 
     def _encoding(self, text: str, chosen: Mapping[str, Any]) -> Encoding:
@@ -142,14 +140,14 @@ class Task(Pipeline):
         if stride is not None:
             stride = integer("stride", stride, 0, room - 1)
             if chosen["aggregation_strategy"] == "none":
-                raise InvalidParameterError("stride needs an aggregation_strategy", param="stride")
+                invalid("stride", "needs an aggregation_strategy")
         n_tokens, parts, cut = len(encoding.ids), [encoding], False
         if n_tokens > room:
             if stride is None and not truncation:
                 raise too_long(n_tokens + self.tasks.max_len - room, self.tasks.max_len)
             call(encoding.truncate, room, stride or 0)
             cut, parts = stride is None, [encoding] if stride is None else [encoding, *encoding.overflowing]
-        windows = [joined(self.tasks.tokenizer, [part], cut) for part in parts]
+        windows = [joined(self.tasks.tokenizer, [part], truncated=cut) for part in parts]
         if starts is None:
             return windows
         return [_moved(window, part, starts) for window, part in zip(windows, parts, strict=True)]
@@ -265,18 +263,14 @@ def _strategy(chosen: Mapping[str, Any]) -> str:
     if strategy is None:
         return "none" if not grouped else "first" if whole else "simple"
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise InvalidParameterError(
-            f"aggregation_strategy must be one of {', '.join(STRATEGIES)}", param="aggregation_strategy"
-        )
+        invalid("aggregation_strategy", f"must be one of {', '.join(STRATEGIES)}")
     return strategy
 
 
 def _lists(inputs: object) -> list[Any]:
     """Lists of words, of which one may come alone."""
     if not isinstance(inputs, list | tuple):
-        raise InvalidParameterError(
-            f"inputs must be a list of words or several, not {described(inputs)}", param="inputs"
-        )
+        invalid("inputs", f"must be a list of words or several, not {described(inputs)}")
     return list(inputs) if all(isinstance(one, list | tuple) for one in inputs) else [inputs]
 
 

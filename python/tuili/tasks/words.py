@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import described, integer
+from tuili.generation.checks import described, integer, invalid
 from tuili.loading.files import shown
 from tuili.loading.tokenizer import call
 from tuili.tasks.answers import clean
@@ -82,11 +82,11 @@ class Task(Pipeline):
             ids = (
                 best(scores, top_k) if targets is None else [targets[i] for i in best(scores[targets], top_k)]
             )
-            entries = [self._entry(one, at, token, scores[token], len(masks) == 1) for token in ids]
-            per_mask.append(marked(entries, one.truncated))
+            entries = [self._entry(one, at, token, scores[token], only=len(masks) == 1) for token in ids]
+            per_mask.append(marked(entries, truncated=one.truncated))
         return per_mask[0] if len(per_mask) == 1 else per_mask
 
-    def _entry(self, one: Encoded, at: int, token: int, score: float, only: bool) -> dict[str, Any]:
+    def _entry(self, one: Encoded, at: int, token: int, score: float, *, only: bool) -> dict[str, Any]:
         tokenizer = self.tasks.tokenizer
         filled = [token if i == at else other for i, other in enumerate(one.ids)]
         filled = [word for word in filled if word != self._pad_id]  # also where it is what the model fills in
@@ -112,9 +112,7 @@ class Task(Pipeline):
             return None
         words = [given] if isinstance(given, str) else given
         if not isinstance(words, list | tuple) or not words:
-            raise InvalidParameterError(
-                f"targets must be a str or a list of them, not {described(given)}", param="targets"
-            )
+            invalid("targets", f"must be a str or a list of them, not {described(given)}")
         ids: list[int] = []
         loaded = self.tasks.tokenizer.loaded
         for word in words:
@@ -123,7 +121,7 @@ class Task(Pipeline):
             if token_id is None:
                 pieces = self.tasks.tokenizer.encode(word, add_special=False)
                 if len(pieces) != 1 or pieces[0] == loaded.unk_id:
-                    instead = f"counts as {shown(loaded.token(pieces[0]))}" if pieces else "is left out"
+                    instead = f"counts as {shown(loaded.text_of(pieces[0]))}" if pieces else "is left out"
                     log.warning("targets: %s is not one token of the vocabulary and %s", shown(word), instead)
                 token_id = pieces[0] if pieces else None
             ids += [] if token_id is None else [int(token_id)]

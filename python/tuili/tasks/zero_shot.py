@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.errors import InvalidParameterError
-from tuili.generation.checks import boolean, described
+from tuili.generation.checks import boolean, described, invalid
 from tuili.tasks.encoding import checked_str, room
 from tuili.tasks.pipeline import Pipeline, many, marked, refuse
 from tuili.tasks.scores import best, softmax
@@ -54,17 +53,17 @@ class Task(Pipeline):
         results = []
         for i, text in enumerate(texts):
             here = slice(i * len(labels), (i + 1) * len(labels))
-            scores = self._scores(rows[here], alone)
+            scores = self._scores(rows[here], alone=alone)
             order = best(scores, len(labels))
             result = {
                 "sequence": text,
                 "labels": [labels[j] for j in order],
                 "scores": [float(scores[j]) for j in order],
             }
-            results += marked([result], any(one.truncated for one in inputs[here]))
+            results += marked([result], truncated=any(one.truncated for one in inputs[here]))
         return results[0] if isinstance(sequences, str) else results
 
-    def _scores(self, logits: np.ndarray, alone: bool) -> np.ndarray:
+    def _scores(self, logits: np.ndarray, *, alone: bool) -> np.ndarray:
         """Of each label, from logits [n_labels, n_outputs]."""
         if not alone:
             return softmax(logits[:, self._entailment])
@@ -76,16 +75,12 @@ def _labels(given: object) -> list[str]:
     parts = [label.strip() for label in given.split(",")] if isinstance(given, str) else given
     labels = list(parts) if isinstance(parts, list | tuple) else []
     if not all(isinstance(label, str) for label in labels) or not any(labels):
-        raise InvalidParameterError(
-            f"candidate_labels must be one or more labels, not {described(given)}", param="candidate_labels"
-        )
+        invalid("candidate_labels", f"must be one or more labels, not {described(given)}")
     return [label for label in labels if label]
 
 
 def _hypotheses(template: object, labels: list[str]) -> list[str]:
     """`template` with each label in its place, "{}" alone: str.format would look up attributes."""
     if not isinstance(template, str) or "{}" not in template:
-        raise InvalidParameterError(
-            "hypothesis_template must be a str with {} where the label goes", param="hypothesis_template"
-        )
+        invalid("hypothesis_template", "must be a str with {} where the label goes")
     return [template.replace("{}", label) for label in labels]
