@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuili.loading.architectures.deberta_distances import is_normed, kinds_of
-from tuili.loading.architectures.encoders import BERT_WORDS, head_names, prefixed, with_biases
+from tuili.loading.architectures.encoders import BERT_WORDS, head_names, in_layers, prefixed, with_biases
 from tuili.loading.config import Config
 from tuili.loading.layout import Parts
 
@@ -19,18 +19,18 @@ _BODY: dict[str, Any] = {
     [
         ("embeddings.LayerNorm", "embedding_norm"),
         ("encoder.conv.LayerNorm", "convolution_norm"),
-        *(
-            (f"encoder.layer.{{i}}.{theirs}", f"layers.{{i}}.{ours}")
-            for theirs, ours in (
-                ("attention.self.query_proj", "query"),
-                ("attention.self.key_proj", "key"),
-                ("attention.self.value_proj", "value"),
-                ("attention.output.dense", "output"),
-                ("attention.output.LayerNorm", "attention_norm"),
-                ("intermediate.dense", "up"),
-                ("output.dense", "down"),
-                ("output.LayerNorm", "mlp_norm"),
-            )
+        *in_layers(
+            "encoder.layer",
+            {
+                "attention.self.query_proj": "query",
+                "attention.self.key_proj": "key",
+                "attention.self.value_proj": "value",
+                "attention.output.dense": "output",
+                "attention.output.LayerNorm": "attention_norm",
+                "intermediate.dense": "up",
+                "output.dense": "down",
+                "output.LayerNorm": "mlp_norm",
+            },
         ),
     ]
 )

@@ -8,6 +8,7 @@ from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
+    in_layers,
     post_norm_encoder,
     prefixed,
     with_biases,
@@ -20,18 +21,18 @@ _BODY = {
 } | with_biases(
     [
         ("embeddings.LayerNorm", "embedding_norm"),
-        *(
-            (f"transformer.layer.{{i}}.{theirs}", f"layers.{{i}}.{ours}")
-            for theirs, ours in (
-                ("attention.q_lin", "query"),
-                ("attention.k_lin", "key"),
-                ("attention.v_lin", "value"),
-                ("attention.out_lin", "output"),
-                ("sa_layer_norm", "attention_norm"),
-                ("ffn.lin1", "up"),
-                ("ffn.lin2", "down"),
-                ("output_layer_norm", "mlp_norm"),
-            )
+        *in_layers(
+            "transformer.layer",
+            {
+                "attention.q_lin": "query",
+                "attention.k_lin": "key",
+                "attention.v_lin": "value",
+                "attention.out_lin": "output",
+                "sa_layer_norm": "attention_norm",
+                "ffn.lin1": "up",
+                "ffn.lin2": "down",
+                "output_layer_norm": "mlp_norm",
+            },
         ),
     ]
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tuili._core import LayerSpec, ModelSpec, TaskHead
@@ -143,6 +143,11 @@ def with_biases(names: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {f"{theirs}.weight": ours for theirs, ours in pairs} | {
         f"{theirs}.bias": f"{ours}.bias" for theirs, ours in pairs
     }
+
+
+def in_layers(stem: str, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Their name -> ours for modules of every layer i, which lie at `stem`.i in theirs."""
+    return ((f"{stem}.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in names.items())
 
 
 def prefixed(names: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tuili.loading.architectures.encoders import (
     activation,
     bert_layer,
     head_names,
+    in_layers,
     post_norm_encoder,
     prefixed,
     with_biases,
@@ -22,18 +23,18 @@ _BODY = {
 } | with_biases(
     [
         ("embeddings.LayerNorm", "embedding_norm"),
-        *(
-            (f"encoder.layer.{{i}}.{theirs}", f"layers.{{i}}.{ours}")
-            for theirs, ours in (
-                ("attention.attn.q", "query"),
-                ("attention.attn.k", "key"),
-                ("attention.attn.v", "value"),
-                ("attention.attn.o", "output"),
-                ("attention.LayerNorm", "attention_norm"),
-                ("intermediate.dense", "up"),
-                ("output.dense", "down"),
-                ("output.LayerNorm", "mlp_norm"),
-            )
+        *in_layers(
+            "encoder.layer",
+            {
+                "attention.attn.q": "query",
+                "attention.attn.k": "key",
+                "attention.attn.v": "value",
+                "attention.attn.o": "output",
+                "attention.LayerNorm": "attention_norm",
+                "intermediate.dense": "up",
+                "output.dense": "down",
+                "output.LayerNorm": "mlp_norm",
+            },
         ),
     ]
 )

@@ -35,9 +35,7 @@ _NAMES: Names = {
     **{
         f"{side}{theirs}.{kind}": f"{half}{ours}{ending}"
         for side, half in _SIDES.items()
-        for theirs, ours in (
-            _AROUND | {f"layers.{{i}}.{t}": f"layers.{{i}}.{o}" for t, o in _LAYER.items()}
-        ).items()
+        for theirs, ours in _MODULES.items()
         for kind, ending in (("weight", ""), ("bias", ".bias"))
     },
 }
