@@ -33,6 +33,7 @@ from tiny_core import run
 from tuili.loading.model import load, plan_model
 
 LIMIT = 0.02  # of the range of a position's logits
+N_CONTEXT = 512  # llama.cpp opens that many; by it, not by the text, it takes longrope's factors
 
 
 class _Params(ctypes.Structure):
@@ -116,7 +117,7 @@ def main() -> int:
                     continue
                 path = write(family, case, Path(folder) / "model.gguf")
                 ids = token_ids()
-                model = load(plan_model(path, compute="float32")).model
+                model = load(plan_model(path, compute="float32", max_model_len=N_CONTEXT)).model
                 ours = run(model, np.array(ids, np.int32)).logits()
                 try:
                     theirs = logits_of(path, ids, ours.shape[1])

@@ -386,7 +386,7 @@ FAMILIES = [
         A.PHI3,
         ({}, _LONG | _TIED, _NO_WINDOW),
         _phi3,
-        alone={0: "it leaves windows out", 1: "it takes long factors for short texts, too"},
+        alone={0: "it leaves windows out"},
     ),
     Family("GemmaForCausalLM", A.GEMMA, ({}, {"num_key_value_heads": 1}), raised=True),
     Family("Gemma2ForCausalLM", A.GEMMA2, ({"query_pre_attn_scalar": 16},), _gemma2, raised=True),

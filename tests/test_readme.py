@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import architecture_table
+import encoder_models
+import gguf_families
 import tuili
 from oracle.model_files import BUILT_IN
 from tuili.loading import store
@@ -58,6 +62,16 @@ def test_the_python_of_a_readme_runs(built_in, page, capsys):
     names["llm"].close()
     names["embedder"].close()
     assert len(capsys.readouterr().out) > 100
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_tests():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    decoders = {case.architecture for case in architecture_table.CASES if case.verified == "transformers"}
+    searches = json.loads((REPOSITORY / "tests/goldens/beams.json").read_text(encoding="utf-8"))
+    assert f"{len(decoders)} classes of decoders" in text
+    assert f"GGUF files of {len(gguf_families.FAMILIES)} decoders" in text
+    assert f"({len(encoder_models.CASES)} configurations with random weights)" in text
+    assert f"({len(searches)} searches)" in text
 
 
 # Models of the repository that do what a page's model does, by the page's path of that.
