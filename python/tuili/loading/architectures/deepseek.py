@@ -7,7 +7,6 @@ from typing import Any
 
 from tuili._core import LatentSpec, ModelSpec, MoeSpec
 from tuili.loading.architectures import (
-    Sizes,
     activation,
     decoder,
     expect_only,
@@ -56,7 +55,7 @@ def spec(config: Config) -> ModelSpec:
         "output_bias": bias,
     }
     n_dense = min(config.integer("first_k_dense_replace", 0, MAX_LAYERS, 3 if third else 0), size.n_layers)
-    sparse = layer_of(size, **common, moe=_moe(config, size, third)) if n_dense < size.n_layers else None
+    sparse = layer_of(size, **common, moe=_moe(config, third=third)) if n_dense < size.n_layers else None
     layers = [layer_of(size, **common)] * n_dense
     if sparse is not None:
         layers += [sparse] * (size.n_layers - n_dense)
@@ -71,7 +70,7 @@ def _sharpening(scaling: Config | None) -> float:
     return float((0.1 * weight * math.log(factor) + 1.0) ** 2) if weight and factor > 1 else 1.0
 
 
-def _moe(config: Config, size: Sizes, third: bool) -> MoeSpec:
+def _moe(config: Config, *, third: bool) -> MoeSpec:
     keys = ("n_routed_experts", "num_local_experts", "num_experts")
     n = n_experts(config, *keys, usual=256 if third else 64)
     d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
