@@ -22,7 +22,7 @@ import pytest
 import tuili
 from patience import comes_true
 from test_reentrancy import in_time
-from tuili import embedding
+from tuili import encoder
 from tuili.errors import EngineClosedError, EngineForkedError
 from tuili.generation.turns import TurnWorker
 from tuili.generation.worker import CLOSE_WAIT_S
@@ -239,10 +239,10 @@ def test_a_vector_is_the_same_on_either_thread(bert_path, monkeypatch):
             return encode(*arguments)
 
         monkeypatch.setattr(llm._encoder, "_run", seen)
-        monkeypatch.setattr(embedding, "SHORT_S", 0.0)
+        monkeypatch.setattr(encoder, "SHORT_S", 0.0)
         there = [llm.embed([text]) for text in texts]
         assert threading.get_ident() not in threads
-        monkeypatch.setattr(embedding, "SHORT_S", 10.0)
+        monkeypatch.setattr(encoder, "SHORT_S", 10.0)
         here = [llm.embed([text]) for text in texts]
         assert threading.get_ident() in threads and len(threads) == 2
         small = []

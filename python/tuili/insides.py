@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuili.embedding import Encoder
+from tuili.encoder import Encoder
 from tuili.errors import EngineOutOfMemoryError, ModelUnsupportedError
 from tuili.generation import params as parameters
 from tuili.generation.checks import invalid

@@ -15,7 +15,7 @@ from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
 from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
-from tuili.embedding import Encoder, Progress
+from tuili.encoder import Encoder, Progress
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tuili import _core, embedding
-from tuili.embedding import Encoder, Progress
+from tuili.encoder import Encoder, Pooling, Progress, checked_finite
 from tuili.errors import CUTTING_HELPS, ModelUnsupportedError
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid
 from tuili.loading.model import LoadedModel
@@ -79,7 +79,7 @@ class Vectors:
                     f"gives vectors of {vectors.shape[1]} numbers; the model's next module takes "
                     f"{layer.n_in}",
                 )
-            vectors = embedding.checked_finite(layer(vectors))
+            vectors = checked_finite(layer(vectors))
         if normalized and not last:
             vectors = _core.ops.l2_normalize(vectors)
         if truncate_dim is not None:
@@ -199,7 +199,7 @@ class Vectors:
         self,
         encoder: Encoder,
         ids: list[list[int]],
-        poolings: list[embedding.Pooling],
+        poolings: list[Pooling],
         **how: Any,
     ) -> np.ndarray:
         """Vectors of texts, made as `how` tells `Encoder.embed`; zeros for one without tokens where no layers

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tuili.embedding import Progress
+from tuili.encoder import Progress
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import boolean, described, integer
 from tuili.loading.heads import Head

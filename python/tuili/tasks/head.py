@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuili import _core
-from tuili.embedding import Encoder, Progress
+from tuili.encoder import Encoder, Progress
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, NumericError
 from tuili.loading.heads import AnswerRow, Head
 from tuili.tasks.encoding import Encoded, Room, encode
