@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from patience import least
-from tuili import cli, sampling_arguments, standard_input
+from tuili import cli, command_line, sampling_arguments, standard_input
 from tuili.generation.params import NAMES, SamplingParams
 
 MODELS = Path(__file__).parent / "models"
@@ -158,8 +158,8 @@ def test_info_tells_what_was_chosen(run, llama):
 
 
 def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
-    monkeypatch.setattr(cli, "_shows_progress", lambda: True)
-    monkeypatch.setattr(cli, "BAR_AFTER_S", -1.0)
+    monkeypatch.setattr(command_line, "shows_progress", lambda: True)
+    monkeypatch.setattr(command_line, "BAR_AFTER_S", -1.0)
     assert "] loading" in run("info", llama, *SMALL)[2]
     _, out, err = run("embed", bert, *(["the cat"] * 80), "--json", "--threads", 1)
     assert "] embedding" in err and err.endswith("\r") and len(json.loads(out)["embeddings"]) == 80
@@ -167,21 +167,21 @@ def test_long_work_shows_a_bar_on_a_terminal(run, llama, bert, monkeypatch):
 
 @pytest.mark.parametrize("columns", [1, 9, 20, 40, 60, 200])
 def test_a_bar_stays_on_one_line_of_a_narrow_terminal(capsys, monkeypatch, columns):
-    monkeypatch.setattr(cli, "_columns", lambda: columns)
+    monkeypatch.setattr(command_line, "_columns", lambda: columns)
     for done in range(4):
-        cli._progress(done, 3, "verifying")
+        command_line.progress(done, 3, "verifying")
     *shown, last = capsys.readouterr().err.split("\r")[1:]
     assert last == "" and {len(line) for line in shown} == {min(columns - 1, 60)}
     assert columns < 20 or all(line.rstrip().endswith("] verifying") for line in shown[:-1])
 
 
 def test_a_bar_is_drawn_when_it_grows(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_shows_progress", lambda: True)
-    monkeypatch.setattr(cli, "BAR_AFTER_S", -1.0)
-    bar = cli._bar("loading")
+    monkeypatch.setattr(command_line, "shows_progress", lambda: True)
+    monkeypatch.setattr(command_line, "BAR_AFTER_S", -1.0)
+    bar = command_line.bar("loading")
     for done in range(10_001):
         bar(done, 10_000)
-    assert capsys.readouterr().err.count("\r") == cli.BAR_PARTS + 2
+    assert capsys.readouterr().err.count("\r") == command_line.BAR_PARTS + 2
 
 
 def test_models_names_sources_and_licences(run, tmp_path):
@@ -423,7 +423,7 @@ def test_every_argument_is_a_parameter():
     assert {*sampling_arguments.NAMES, *sampling_arguments.LEFT_OUT} == set(NAMES)
     given = ["--min-tokens=1", "--logprobs=2", "--typical-p=0.5", "--ignore-eos", "--early-stopping", "never"]
     options = cli._parse(["generate", "m", "text", *given, "--choice=a", "--choice=b", "--json"])
-    taken = cli._given(options, sampling_arguments.NAMES)
+    taken = command_line.given_options(options, sampling_arguments.NAMES)
     assert taken == {
         "max_tokens": sampling_arguments.DEFAULT_MAX_TOKENS,
         "min_tokens": 1,
@@ -439,7 +439,9 @@ def test_every_argument_is_a_parameter():
     given += ["--sequence-bias=5,6:-2", "--sequence-bias=7:1.5"]
     given += ["--stop-token-ids=6", "--allowed-token-ids=7,8", "--suppress-tokens=9", "--on-nan=eos"]
     given += ["--begin-suppress-tokens=1", "--forced-bos-token-id=2", "--truncate-prompt-tokens=-1"]
-    taken = cli._given(cli._parse(["generate", "m", "text", *given]), sampling_arguments.NAMES)
+    taken = command_line.given_options(
+        cli._parse(["generate", "m", "text", *given]), sampling_arguments.NAMES
+    )
     wanted = {"bad_words_ids": [[1, 2], [3]], "logit_bias": {4: -100.0, 5: 1.5}, "skip_special_tokens": False}
     wanted |= {"exponential_decay_length_penalty": (20, 1.1), "renormalize_logits": True, "on_nan": "eos"}
     wanted |= {"sequence_bias": [([5, 6], -2.0), ([7], 1.5)]}

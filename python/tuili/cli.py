@@ -12,12 +12,24 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuili import __version__, sampling_arguments, standard_input, task_commands, word_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
+from tuili.command_line import (
+    MODEL_OPTIONS,
+    add_command,
+    bar,
+    complain,
+    given_options,
+    one_line,
+    open_model,
+    print_json,
+    progress,
+    shows_progress,
+    wrong_usage,
+)
 from tuili.errors import CUTTING_HELPS, TuiliError
 from tuili.server import command as serve
 
@@ -25,9 +37,6 @@ if TYPE_CHECKING:
     from tuili.generation.request import RequestOutput
     from tuili.llm import LLM
 
-BAR_AFTER_S = 0.5
-BAR_PARTS = 30
-EXIT_USAGE = 2  # argparse's own
 _PATHS = ("model", "name", "file", "cache_dir", "config", "api_key_file", "svg", "html")
 
 
@@ -44,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except TuiliError as error:
         message = str(error).replace(CUTTING_HELPS, "; --truncate cuts it")
-        _complain(f"tuili: {_one_line(message)}")
+        complain(f"tuili: {one_line(message)}")
         return 1
     except KeyboardInterrupt:
-        _complain("")
+        complain("")
         return EXIT_INTERRUPTED
     except OSError as error:  # of standard input or output: the library's own are TuiliErrors
         if not isinstance(error, BrokenPipeError):  # then the reader has what it wanted
-            _complain(f"tuili: {_one_line(error.strerror or str(error))}")
+            complain(f"tuili: {one_line(error.strerror or str(error))}")
         _drop_output()
         return 1
 
@@ -69,26 +78,11 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(line: str) -> None:
-    """A line on standard error, if there is one."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr)
-
-
-def _wrong_usage(problem: str) -> int:
-    _complain(f"tuili {problem}")
-    return EXIT_USAGE
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 # --- the commands' arguments --------------------------------------------------------------------------------
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command; leaves with EXIT_USAGE if they are wrong.
+    """The options of a command; leaves with exit code 2 if they are wrong.
 
     argparse takes texts that may be missing as missing once an option follows MODEL; they are what is left.
     """
@@ -128,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tuili {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _generation_commands(commands)
-    embed = _command(commands, "embed", _embed, "print the vectors of texts", model=True)
+    embed = add_command(commands, "embed", _embed, "print the vectors of texts", model=True)
     embed.add_argument(
         "texts", nargs="*", metavar="TEXT", help="texts; without any, the lines of standard input"
     )
@@ -138,28 +132,28 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--prompt", metavar="TEXT", help="words that stand before each text")
     embed.add_argument("--prompt-name", metavar="NAME", help="one of the model's own prompts instead")
     embed.add_argument("--dimensions", type=int, metavar="N", help="keep the first N numbers of each vector")
-    task_commands.add_commands(commands, _command, _open, _print_json)
+    task_commands.add_commands(commands)
     word_commands.add_arguments(
-        _command(commands, "similar", _similar, "print the words nearest to others, by their vectors")
+        add_command(commands, "similar", _similar, "print the words nearest to others, by their vectors")
     )
-    serve.add_command(commands, _command, _MODEL_OPTIONS, _bar)
-    _command(commands, "info", _info, "print what a model is and how it would be run", model=True)
-    models = _command(commands, "models", _models, "list the models that tuili knows by name")
+    serve.add_arguments(commands)
+    add_command(commands, "info", _info, "print what a model is and how it would be run", model=True)
+    models = add_command(commands, "models", _models, "list the models that tuili knows by name")
     models.add_argument("--cache-dir", metavar="FOLDER")
-    pull = _command(commands, "pull", _pull, "download a model that tuili knows by name")
+    pull = add_command(commands, "pull", _pull, "download a model that tuili knows by name")
     pull.add_argument("name", metavar="NAME")
     pull.add_argument("--cache-dir", metavar="FOLDER")
-    cache = _command(commands, "cache", _cache, "list, verify or clear the weights that are kept packed")
+    cache = add_command(commands, "cache", _cache, "list, verify or clear the weights that are kept packed")
     cache.add_argument("action", choices=("list", "verify", "clear"), nargs="?", default="list")
     cache.add_argument("--cache-dir", metavar="FOLDER")
     cache.add_argument(
         "--max-bytes", type=int, default=0, metavar="N", help="clear: down to this size (default 0)"
     )
-    doctor = _command(
+    doctor = add_command(
         commands, "doctor", _doctor, "say what this computer offers, and check the installation"
     )
     doctor.add_argument("--cache-dir", metavar="FOLDER")
-    bench = _command(commands, "bench", _bench, "measure a model and this computer's limits", model=True)
+    bench = add_command(commands, "bench", _bench, "measure a model and this computer's limits", model=True)
     bench.add_argument("--repeats", type=int, default=5, help="runs of each measurement (default 5)")
     bench.add_argument("--prompt-tokens", type=int, default=512, help="length of the prefill (default 512)")
     bench.add_argument("--new-tokens", type=int, default=64, help="length of the decode (default 64)")
@@ -171,9 +165,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _generation_commands(commands: Any) -> None:
-    generate = _command(commands, "generate", _generate, "continue a text as it stands", model=True)
+    generate = add_command(commands, "generate", _generate, "continue a text as it stands", model=True)
     generate.add_argument("prompt", metavar="PROMPT", help="the text; - reads standard input")
-    chat = _command(commands, "chat", _chat, "talk to an instruct model", model=True)
+    chat = add_command(commands, "chat", _chat, "talk to an instruct model", model=True)
     chat.add_argument(
         "message", nargs="?", metavar="MESSAGE", help="ask once; without it, a conversation begins"
     )
@@ -184,96 +178,26 @@ def _generation_commands(commands: Any) -> None:
         sampling_arguments.add(parser.add_argument_group("generation"))
 
 
-def _command(
-    commands: Any,
-    name: str,
-    run: Any,
-    text: str,
-    *,
-    model: bool = False,
-    needs_model: bool = True,
-    prints_json: bool = True,
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=run)
-    if prints_json:
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
-    if not model:
-        return parser
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs=None if needs_model else "?",
-        help="a folder, a .gguf file, or a name from `tuili models`",
-    )
-    group = parser.add_argument_group("model")
-    group.add_argument("--device", metavar="cpu|cuda|cuda:N")
-    group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
-    group.add_argument("--compute", choices=("auto", "int8", "float32"))
-    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--quantization", choices=("int8", "int4"))
-    group.add_argument("--kv-cache-dtype", choices=("auto", "float32", "float16", "bfloat16", "int8"))
-    group.add_argument("--kv-cache-bytes", type=int, metavar="BYTES")
-    group.add_argument("--max-model-len", type=int, metavar="N")
-    group.add_argument("--cache-dir", metavar="FOLDER")
-    return parser
-
-
-_MODEL_OPTIONS = (
-    "device",
-    "num_threads",
-    "compute",
-    "dtype",
-    "quantization",
-    "kv_cache_dtype",
-    "kv_cache_bytes",
-    "max_model_len",
-    "cache_dir",
-)
-
-
-def _given(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
-
-
-def _open(options: argparse.Namespace, **more: Any) -> LLM:
-    with importing():
-        from tuili.llm import LLM
-
-    return LLM(options.model, **_given(options, _MODEL_OPTIONS), **more, progress=_bar("loading"))
-
-
-def _print_json(value: Any) -> None:
-    """On one line; characters that the output's encoding lacks are escaped, never lost."""
-    everything = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-    text = json.dumps(value, ensure_ascii=not everything, default=str)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate: bytes on the command line that were no text
-        text = json.dumps(value, default=str)
-    print(text)
-
-
 # --- text ---------------------------------------------------------------------------------------------------
 
 
 def _generate(options: argparse.Namespace) -> int:
     if problem := sampling_arguments.contradiction(options):
-        return _wrong_usage(f"generate: {problem}")
+        return wrong_usage(f"generate: {problem}")
     prompt = standard_input.read() if options.prompt == "-" else options.prompt
-    with _open(options) as llm:
+    with open_model(options) as llm:
         return _answer(llm, prompt, options)
 
 
 def _chat(options: argparse.Namespace) -> int:
     if problem := sampling_arguments.contradiction(options):
-        return _wrong_usage(f"chat: {problem}")
+        return wrong_usage(f"chat: {problem}")
     if options.message is None and (options.json or (options.n or 1) > 1 or options.prefill is not None):
         given = "--json" if options.json else "--n" if (options.n or 1) > 1 else "--prefill"
-        return _wrong_usage(f"chat: {given} needs a message")
+        return wrong_usage(f"chat: {given} needs a message")
     system = [{"role": "system", "content": options.system}] if options.system is not None else []
-    how = _given(options, ["chat_template_kwargs"])
-    with _open(options) as llm:
+    how = given_options(options, ["chat_template_kwargs"])
+    with open_model(options) as llm:
         from tuili.conversations import rendering
 
         if options.message is not None:
@@ -284,16 +208,16 @@ def _chat(options: argparse.Namespace) -> int:
             return _answer(llm, messages, options, begun or "", **how)
         hello = [*system, {"role": "user", "content": "hello"}]
         llm._encode_chat(hello, rendering(**how))  # who cannot chat says so at once
-        return _converse(llm, system, how | _given(options, sampling_arguments.NAMES))
+        return _converse(llm, system, how | given_options(options, sampling_arguments.NAMES))
 
 
 def _answer(llm: LLM, prompt: Any, options: argparse.Namespace, begun: str = "", **how: Any) -> int:
     """begun: stands before what is printed, but in JSON"""
-    handle = llm.submit(prompt, **how, **_given(options, sampling_arguments.NAMES))
+    handle = llm.submit(prompt, **how, **given_options(options, sampling_arguments.NAMES))
     if options.json or (options.n or 1) > 1:
         output = handle.result()
         if options.json:
-            _print_json(_as_json(output))
+            print_json(_as_json(output))
         else:
             print("\n---\n".join(begun + item.text for item in output.outputs))
         return 0
@@ -319,9 +243,9 @@ def _note_the_end(output: RequestOutput) -> None:
         "abort": "stopped",
     }
     end = output.outputs[0]
-    if end.finish_reason in reasons and _shows_progress():
+    if end.finish_reason in reasons and shows_progress():
         full = end.stop_reason == "max_model_len"
-        _complain(f"[{'the context is full' if full else reasons[end.finish_reason]}]")
+        complain(f"[{'the context is full' if full else reasons[end.finish_reason]}]")
 
 
 def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> int:
@@ -332,7 +256,7 @@ def _converse(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]
         import readline  # noqa: F401
 
     beginning = list(messages)
-    _complain("/new starts afresh, /exit leaves, Ctrl-C stops an answer")
+    complain("/new starts afresh, /exit leaves, Ctrl-C stops an answer")
     while True:
         try:
             line = standard_input.ask("> ")
@@ -352,7 +276,7 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
     try:
         handle = llm.submit(messages, **sampling)
     except TuiliError as error:
-        _complain(f"tuili: {_one_line(str(error))}")
+        complain(f"tuili: {one_line(str(error))}")
         return messages[:-1]
     text = ""
     try:
@@ -365,26 +289,24 @@ def _turn(llm: LLM, messages: list[dict[str, Any]], sampling: dict[str, Any]) ->
         handle.abort()
         print(" …")
     except TuiliError as error:
-        _complain(f"tuili: {_one_line(str(error))}")
+        complain(f"tuili: {one_line(str(error))}")
         return messages[:-1]
     return [*messages, {"role": "assistant", "content": text}]
 
 
 def _embed(options: argparse.Namespace) -> int:
     texts = options.texts or standard_input.lines()
-    with _open(options) as llm:
+    with open_model(options) as llm:
         vectors = llm.embed(
             texts,
             truncation=options.truncate,
             prompt=options.prompt,
             prompt_name=options.prompt_name,
             truncate_dim=options.dimensions,
-            progress=_bar("embedding"),
+            progress=bar("embedding"),
         )
     if options.json:
-        _print_json(
-            {"model": options.model, "n_dimensions": vectors.shape[1], "embeddings": vectors.tolist()}
-        )
+        print_json({"model": options.model, "n_dimensions": vectors.shape[1], "embeddings": vectors.tolist()})
         return 0
     for vector in vectors:
         print(" ".join(f"{x:.6f}" for x in vector))
@@ -392,9 +314,9 @@ def _embed(options: argparse.Namespace) -> int:
 
 
 def _similar(options: argparse.Namespace) -> int:
-    result = word_commands.run(options, _bar("loading"))
+    result = word_commands.run(options, bar("loading"))
     if options.json:
-        _print_json(result)
+        print_json(result)
         return 0
     for entry in result["words"]:
         print(f"{entry['score']:.4f}  {entry['word']}")
@@ -405,10 +327,10 @@ def _similar(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    with _open(options) as llm:
+    with open_model(options) as llm:
         facts = {**llm.config, "memory": llm.memory}
     if options.json:
-        _print_json(facts)
+        print_json(facts)
         return 0
     for name, value in facts.items():
         if isinstance(value, dict) and value:
@@ -425,7 +347,7 @@ def _models(options: argparse.Namespace) -> int:
 
     entries = models(options.cache_dir)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "models": [
                     {
@@ -453,7 +375,7 @@ def _pull(options: argparse.Namespace) -> int:
     known = options.name in BUILT_IN or "/" not in options.name
     path = pull(options.name, options.cache_dir) if known else resolve(options.name, options.cache_dir)
     if options.json:
-        _print_json({"name": options.name, "path": str(path)})
+        print_json({"name": options.name, "path": str(path)})
     else:
         print(path)
     return 0
@@ -461,13 +383,13 @@ def _pull(options: argparse.Namespace) -> int:
 
 def _cache(options: argparse.Namespace) -> int:
     if options.max_bytes < 0:
-        return _wrong_usage("cache: --max-bytes starts at 0, which leaves nothing")
+        return wrong_usage("cache: --max-bytes starts at 0, which leaves nothing")
     with importing():
         from tuili import cache_commands
 
-    result, code = cache_commands.run(options, _bar("verifying"))
+    result, code = cache_commands.run(options, bar("verifying"))
     if options.json:
-        _print_json(result)
+        print_json(result)
     else:
         print(cache_commands.table(result))
     return code
@@ -479,7 +401,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     facts, problems = examine(options.cache_dir)
     if options.json:
-        _print_json({**facts, "problems": problems})
+        print_json({**facts, "problems": problems})
     else:
         for name, value in facts.items():
             print(f"{name:<16} {', '.join(map(str, value)) if isinstance(value, list) else value}")
@@ -495,9 +417,7 @@ def _bench(options: argparse.Namespace) -> int:
         from tuili import benchmark
 
     if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1 or options.depth < 0:
-        return _wrong_usage(
-            "bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2, --depth at 0"
-        )
+        return wrong_usage("bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2, --depth at 0")
     plan = benchmark.Plan(
         repeats=options.repeats,
         n_prompt=options.prompt_tokens,
@@ -506,14 +426,14 @@ def _bench(options: argparse.Namespace) -> int:
         start_command=() if options.no_start else _start_command(options),
     )
     result = benchmark.measure(
-        lambda: _open(options, enable_prefix_caching=False), plan, _progress if _shows_progress() else None
+        lambda: open_model(options, enable_prefix_caching=False), plan, progress if shows_progress() else None
     )
     for path, drawing in ((options.svg, benchmark.svg), (options.html, benchmark.html)):
         if path is not None:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(drawing(result))
     if options.json:
-        _print_json(result)
+        print_json(result)
     else:
         print(benchmark.table(result))
     return 0
@@ -521,49 +441,12 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _start_command(options: argparse.Namespace) -> tuple[str, ...]:
     """A process that opens the same model and gives one result, or one vector."""
-    given = _given(options, _MODEL_OPTIONS)
+    given = given_options(options, MODEL_OPTIONS)
     program = (
         "import sys, json, tuili; llm = tuili.LLM(sys.argv[1], **json.loads(sys.argv[2])); "
         "llm.embed('a') if llm.kind == 'encoder' else llm.generate('a', max_tokens=1)"
     )
     return (sys.executable, "-c", program, options.model, json.dumps(given))
-
-
-def _bar(what: str) -> Callable[[int, int], None] | None:
-    """Progress of work that may be long, drawn on a terminal once it has been."""
-    if not _shows_progress():
-        return None
-    begin, drawn = time.monotonic(), -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal drawn
-        parts = BAR_PARTS * done // total
-        if time.monotonic() - begin > BAR_AFTER_S and parts != drawn:
-            drawn = parts
-            _progress(done, total, what)
-
-    return show
-
-
-def _shows_progress() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
-def _progress(done: int, total: int, what: str) -> None:
-    """A bar on one line of the terminal, however narrow, gone when all is done."""
-    room = min(60, _columns() - 1)  # in the last column some terminals begin a new line
-    width = max(0, min(BAR_PARTS, room - len(f"[] {what}")))
-    filled = width * done // total
-    line = f"[{'#' * filled}{'.' * (width - filled)}] {what}"[:room]
-    print(f"\r{line:<{room}}" if done < total else f"\r{'':<{room}}\r", end="", file=sys.stderr, flush=True)
-
-
-def _columns() -> int:
-    """Of the terminal that standard error is."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (AttributeError, OSError, ValueError):
-        return 80
 
 
 if __name__ == "__main__":

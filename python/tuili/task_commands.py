@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuili import sampling_arguments, standard_input
-
-if TYPE_CHECKING:
-    from tuili.llm import LLM
+from tuili.command_line import add_command, open_model, print_json
 
 # What a namespace may hold for the pipeline, by its names.
 _OPTIONS = ("src_lang", "tgt_lang", "top_k", *sampling_arguments.OF_TASKS)
 
 
-def add_commands(
-    commands: Any,
-    add: Any,
-    open_model: Callable[[argparse.Namespace], LLM],
-    print_json: Callable[[Any], None],
-) -> None:
-    """The commands' arguments, for `tuili.cli`."""
-    translate = _command(commands, add, "translate", "translation", "translate texts")
+def add_commands(commands: Any) -> None:
+    """Add them to the subparsers of `tuili.cli`."""
+    translate = _command(commands, "translate", "translation", "translate texts")
     translate.add_argument("--src-lang", metavar="CODE", help="the texts' language, as the model writes it")
     translate.add_argument("--tgt-lang", metavar="CODE", help="the language to translate into")
-    summarize = _command(commands, add, "summarize", "summarization", "summarize texts")
-    classify = _command(commands, add, "classify", "text-classification", "print the labels of texts")
+    summarize = _command(commands, "summarize", "summarization", "summarize texts")
+    classify = _command(commands, "classify", "text-classification", "print the labels of texts")
     classify.add_argument("--top-k", type=int, default=1, metavar="N", help="the N likeliest labels")
     for parser in (translate, summarize):
         sampling_arguments.add_of_tasks(parser.add_argument_group("generation"))
-    for parser in (translate, summarize, classify):
-        parser.set_defaults(open_model=open_model, print_json=print_json)
 
 
-def _command(commands: Any, add: Any, name: str, task: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = add(commands, name, _run, text, model=True)
+def _command(commands: Any, name: str, task: str, text: str) -> argparse.ArgumentParser:
+    parser = add_command(commands, name, _run, text, model=True)
     whole = "is one" if task == "summarization" else "gives one a line"
     whole += "; blank ones stay" * (task == "translation")
     parser.add_argument(
@@ -51,10 +41,10 @@ def _run(options: argparse.Namespace) -> int:
 
     texts = options.texts or _standard_input(options.task)
     given = {name: value for name in _OPTIONS if (value := getattr(options, name, None)) is not None}
-    with options.open_model(options) as llm:
+    with open_model(options) as llm:
         results = pipeline(options.task, llm)(texts, truncation=options.truncate, **given)
     if options.json:
-        options.print_json({"model": options.model, "task": options.task, "results": results})
+        print_json({"model": options.model, "task": options.task, "results": results})
         return 0
     for result in results:
         print(_line(result))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tuili.command_line import add_command
 from tuili.errors import InvalidParameterError
 
 
-def add_command(commands: Any, add: Any, model_options: tuple[str, ...], progress: Any) -> None:
-    """The command's arguments, for `tuili.cli`."""
+def add_arguments(commands: Any) -> None:
+    """Add the command to the subparsers of `tuili.cli`."""
     text = "serve a model over HTTP, with OpenAI's interface"
-    parser = add(commands, "serve", run, text, model=True, needs_model=False, prints_json=False)
-    parser.set_defaults(model_options=model_options, progress=progress)
+    parser = add_command(commands, "serve", run, text, model=True, needs_model=False, prints_json=False)
     group = parser.add_argument_group("server")
     group.add_argument("--config", metavar="FILE", help="settings in TOML; options here come before it")
     group.add_argument("--host", metavar="ADDRESS", help="default 127.0.0.1: this machine alone")

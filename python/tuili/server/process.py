@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import uvicorn
 
+from tuili.command_line import MODEL_OPTIONS, bar, given_options
 from tuili.errors import InvalidParameterError, TuiliError
 from tuili.generation.checks import invalid
 from tuili.llm import LLM
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # prompts
     settings = within_files(settings)
-    with bind(settings) as listener, LLM(model, **model_options, progress=options.progress("loading")) as llm:
+    with bind(settings) as listener, LLM(model, **model_options, progress=bar("loading")) as llm:
         return serve(llm, settings, listener)
 
 
@@ -73,21 +74,16 @@ def read(options: argparse.Namespace) -> tuple[str, dict[str, Any], Settings]:
     model = options.model or file.get("model")
     if model is None:
         raise InvalidParameterError("serve: a MODEL is needed, here or in the file", param="model")
-    given = {name: getattr(options, name) for name in options.model_options}
-    model_options = {**file.get("model_options", {}), **_present(given)}
-    chosen = {**file.get("server", {}), **_present({name: getattr(options, name) for name in _OPTIONS})}
+    model_options = {**file.get("model_options", {}), **given_options(options, MODEL_OPTIONS)}
+    chosen = {**file.get("server", {}), **given_options(options, _OPTIONS)}
     key_file = options.api_key_file or file.get("api_key_file")
     if key_file is not None:
         keys = configuration.read_keys(key_file)
         if not keys:
             invalid("api_key_file", "holds no key")
-        Settings(api_keys=chosen.get("api_keys", ()))
+        Settings(api_keys=chosen.get("api_keys", ()))  # names what is wrong with the first ones
         chosen["api_keys"] = (*chosen.get("api_keys", ()), *keys)
     return model, model_options, Settings(**chosen)
-
-
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def within_files(settings: Settings) -> Settings:
