@@ -198,18 +198,17 @@ def spelling_for(
 class Row:
     """One continuation in the engine: its sequence in the core, and where its text goes.
 
-    leader   the first continuation of the same request, whose prefix this one can share; None for that one
-             itself
-    shares   whether it may take its prefix from the cache and leave one there
-    collect  what to copy out of the core when it is done
-    standing (priority after ageing, deadline, order): the smaller, the sooner it is computed
-    processors  the request's logits processors, with the number of their arguments
-    constraint  its place in the request's grammar, once that is compiled
-    beams    the search of which it carries a beam
+    leader        the first continuation of the same request, whose prefix this one can share; None: this one
+    shares        whether it may take its prefix from the cache and leave one there
+    collect       what to copy out of the core when it is done
+    standing      (priority after ageing, deadline, order): the smaller, the sooner it is computed
+    processors    the request's logits processors, with the number of their arguments
+    constraint    its place in the request's grammar, once that is compiled
+    beams         the search of which it carries a beam
     is_looked_at  whether Python sees each token before the next: text is searched for stop strings,
-             log-probabilities are delivered
-    n_guessed  tokens that may be guessed for it in a step
-    queued   whether the engine counts its prompt among what waits
+                  log-probabilities are delivered
+    n_guessed     tokens that may be guessed for it in a step
+    queued        whether the engine counts its prompt among what waits
     """
 
     request: Request

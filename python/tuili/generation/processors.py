@@ -65,10 +65,10 @@ def apply(
     """Logits after all processors, in order; each gets what the one before returned, or changed in place.
 
     processors  as `with_arguments` has them
-    logits   float32 [n_vocab], writable and the callee's to keep
-    raises   TuiliError (logits_processor) with a processor's own error as its cause;
-             InvalidParameterError for what is no float32 [n_vocab] and for NaN; TuiliError
-             (logits_processor_time) after more than BUDGET_S
+    logits      float32 [n_vocab], writable and the callee's to keep
+    raises      TuiliError (logits_processor) with a processor's own error as its cause;
+                InvalidParameterError for what is no float32 [n_vocab] and for NaN; TuiliError
+                (logits_processor_time) after more than BUDGET_S
     """
     start = time.monotonic()
     for i, (function, n) in enumerate(processors):

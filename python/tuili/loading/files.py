@@ -191,13 +191,13 @@ def parse_json(
 ) -> object:
     """The value of a JSON text (RFC 8259), read more strictly than `json.loads` does.
 
-    data    UTF-8 without byte order mark
-    what    the name used in errors, normally the file's
+    data            UTF-8 without byte order mark
+    what            the name used in errors, normally the file's
     max_containers  the most objects and arrays, each of which takes far more memory than its two brackets
     max_keys        the most keys, of all objects together
-    raises  ModelFormatError: json_utf8, json_depth, json_duplicate_key, json_number (NaN, Infinity, 1e400, or
-            an integer of thousands of digits), json_surrogate, json (any other syntax error);
-            ModelLimitError (json_size)
+    raises          ModelFormatError: json_utf8, json_depth, json_duplicate_key, json_number (NaN, Infinity,
+                    1e400, or an integer of thousands of digits), json_surrogate, json (any other syntax
+                    error); ModelLimitError (json_size)
     """
     text = _small_enough(data, what, max_depth, max_containers, max_keys)
 

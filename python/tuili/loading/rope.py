@@ -30,12 +30,12 @@ def inverse_frequencies(
 ) -> tuple[list[float], float]:
     """The rotation per position of each pair of coordinates, in radians, and the factor on cos and sin.
 
-    theta    more than 1
+    theta     more than 1
     head_dim  how many coordinates turn
-    factors  "short" or "long": which of longrope's
-    scaling  the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, dynamic,
-             llama3, yarn or longrope; the frequencies of dynamic and longrope hold up to `position_limit`
-    raises   ModelFormatError naming the key, ModelUnsupportedError (rope_type)
+    factors   "short" or "long": which of longrope's
+    scaling   the object `rope_scaling` or `rope_parameters` of config.json: type default, linear, dynamic,
+              llama3, yarn or longrope; the frequencies of dynamic and longrope hold up to `position_limit`
+    raises    ModelFormatError naming the key, ModelUnsupportedError (rope_type)
     """
     kind = rope_type(scaling)
     inverse = f32(1) / powers(theta, head_dim)

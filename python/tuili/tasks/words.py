@@ -26,11 +26,11 @@ log = logging.getLogger("tuili")
 class Task(Pipeline):
     """`pipe(inputs, top_k=5, targets=None, tokenizer_kwargs=None)`.
 
-    inputs   a text with at least one mask token (`pipe.tokenizer.mask_token`), or a list of them
-    targets  the only words to choose from; of one with several tokens the first counts, with a warning
+    inputs            a text with at least one mask token (`pipe.tokenizer.mask_token`), or a list of them
+    targets           the only words to choose from; one of several tokens is its first, with a warning
     tokenizer_kwargs  truncation, max_length and padding, which changes nothing
-    returns  per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such lists where
-             it has several masks. A list of one text gives what the text gives
+    returns           per text top_k dicts of "score", "token", "token_str" and "sequence"; a list of such
+                      lists where it has several masks. A list of one text gives what the text gives
     """
 
     OPTIONS: ClassVar[Mapping[str, Any]] = {
