@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import seq2seq_models
@@ -201,6 +202,15 @@ def test_words_of_transformers_generate_replace_the_tasks(recorder):
         "ignore_eos": True,
         "stop": "b",
     }
+
+
+def test_what_is_no_number_is_named_where_a_tasks_parameters_stand_beside(recorder):
+    llm = recorder("bart", task_parameters={"summarization": {"num_beams": 4}})
+    for config in ({}, {"generation_config": {"num_beams": 2}}):
+        for name in ("temperature", "top_k", "seed", "num_beams"):
+            with pytest.raises(InvalidParameterError) as error:
+                asked(llm, "summarization", "The cat", **config, **{name: np.arange(3)})
+            assert error.value.param == name
 
 
 def test_config_jsons_own_prefix_is_for_tasks_without_one(recorder):

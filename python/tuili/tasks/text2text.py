@@ -35,7 +35,7 @@ _OWN = (
     "params",
 )
 _OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
-_DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
 class Task(Pipeline):
@@ -190,8 +190,10 @@ def _lengths(options: dict[str, Any]) -> dict[str, Any]:
 
 def _with_defaults(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """`given`, with what config.json says of the task where nothing is given."""
-    beams = given.get("num_beams", usual.get("num_beams"))
-    if beams == 1 or any(given.get(name) for name in _DRAWING):
+    words = ("num_beams", "do_sample", *_DRAWING)
+    asked = SamplingParams(**{name: given[name] for name in words if name in given})
+    beams = usual.get("num_beams") if asked.num_beams is None else asked.num_beams
+    if beams == 1 or any(getattr(asked, name) for name in _DRAWING):
         usual = {name: value for name, value in usual.items() if name not in _OF_BEAMS}
     most = given.get("max_tokens")
     if "min_tokens" in usual and type(most) is int:
