@@ -188,10 +188,11 @@ def test_answers_do_not_depend_on_the_batch(model):
 def test_a_batch_size_is_checked_and_changes_nothing(model):
     pipe = tuili.pipeline("ner", model("BertForTokenClassification"), batch_size=2)
     assert pipe(TEXTS, batch_size=1) == pipe(TEXTS)
-    for wrong in (0, "2", True):
-        with pytest.raises(tuili.InvalidParameterError) as error:
-            pipe(TEXTS, batch_size=wrong)
-        assert error.value.param == "batch_size"
+    for wrong in (0, "2", True, np.arange(3)):
+        for use in (pipe, lambda texts, **how: tuili.pipeline("ner", pipe.model, **how)(texts)):
+            with pytest.raises(tuili.InvalidParameterError) as error:
+                use(TEXTS, batch_size=wrong)
+            assert error.value.param == "batch_size"
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,9 @@ class Pipeline(ABC):
 
     def __init__(self, task: str, model: LLM, **defaults: Any) -> None:
         self.task, self.model = task, model
-        self._n_ahead = defaults.get("batch_size") or _AHEAD
+        n_ahead = defaults.get("batch_size")  # which `_given` takes out
         self._defaults = self._given(defaults)
+        self._n_ahead = _AHEAD if n_ahead is None else n_ahead
         self.prepare()
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
