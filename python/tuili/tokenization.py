@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
+from tuili.generation.checks import boolean, described
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer, call
 
@@ -95,6 +96,8 @@ class Tokenizer:
         raises         InvalidParameterError for what is not text, PromptTooLongError for more than
                        MAX_TEXT_BYTES
         """
+        add_special = boolean("add_special", add_special)
+        parse_special = boolean("parse_special", parse_special)
         clean = clean_text(text)
         backend = self.loaded.backend if parse_special else self.loaded.plain
         encoding = encoding_of(backend, clean, add_special=add_special)
@@ -108,7 +111,12 @@ class Tokenizer:
         """`encode` of each of `texts`."""
         if isinstance(texts, (str, bytes, bytearray)):
             raise InvalidParameterError("texts: expected a list of texts, found one text", param="texts")
-        return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in texts]
+        try:
+            each = iter(texts)
+        except TypeError:
+            problem = f"texts must be a list of texts, not {described(texts)}"
+            raise InvalidParameterError(problem, param="texts") from None
+        return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in each]
 
     def encode_words(self, text: Text) -> list[int]:
         """The ids of a text that the model may write, of bad_words, without any around it.
@@ -236,7 +244,7 @@ class Tokenizer:
         raises        TokenIdError for what is not an integer in [0, n_vocab), or more than MAX_DECODED_IDS of
                       them
         """
-        detokenizer = Detokenizer(self, skip_special=skip_special)
+        detokenizer = Detokenizer(self, skip_special=boolean("skip_special", skip_special))
         return detokenizer.push_many(self.check_ids(ids)) + detokenizer.flush()
 
     def check_ids(self, ids: Iterable[int], what: str = "ids") -> list[int]:
