@@ -296,6 +296,13 @@ def test_bad_texts_are_refused(embedder, texts):
         embedder.embed(texts)
 
 
+@pytest.mark.parametrize("task", [pytest.param(10**5000, id="long"), None, ["classify"]])
+def test_a_tasks_name_is_a_text(llm, embedder, task):
+    for model in (llm, embedder):
+        with pytest.raises(InvalidParameterError, match="task must be a str"):
+            model.task_model(task)
+
+
 def test_kinds_do_not_mix(llm, embedder):
     for use in (
         lambda: llm.embed("a"),
