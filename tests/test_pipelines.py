@@ -107,6 +107,9 @@ def test_questions_come_in_several_forms(model):
     for given in ({"question": QUESTION}, {"context": DOCUMENT}):
         with pytest.raises(tuili.InvalidParameterError, match="not a text alone"):
             pipe(**given)
+    for given in ({"question": np.arange(3)}, {"context": np.arange(3)}):
+        with pytest.raises(tuili.InvalidParameterError, match="not a value of type ndarray"):
+            pipe(**given)
 
 
 @pytest.mark.parametrize(
@@ -549,3 +552,24 @@ def test_an_iterables_messages_are_no_chat(llama_path):
         assert list(pipe(iter([chat, "b"]), max_new_tokens=1)) == pipe([chat, "b"], max_new_tokens=1)
         with pytest.raises(InvalidParameterError, match="texts or chats"):
             list(pipe(iter(chat), max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    "name, task, inputs",
+    [
+        ("BertForSequenceClassification", "text-classification", [TEXT]),
+        ("BertForSequenceClassification", "zero-shot-classification", [TEXT, ["cat"]]),
+        ("BertForTokenClassification", "token-classification", [TEXT]),
+        ("BertForMaskedLM", "fill-mask", ["the [MASK] is"]),
+        ("BertForQuestionAnswering", "question-answering", [{"question": QUESTION, "context": DOCUMENT}]),
+        ("BertModel", "feature-extraction", [TEXT]),
+    ],
+)
+def test_an_option_that_is_no_value_of_it_is_named(model, name, task, inputs):
+    pipe = tuili.pipeline(task, model(name))
+    beside = {"stride": {"aggregation_strategy": "simple"}}
+    for option in sorted({*pipe.OPTIONS, "batch_size", "num_workers"} - {"candidate_labels"}):
+        for wrong in (np.arange(3), object(), {1, 2}):
+            with pytest.raises(InvalidParameterError) as error:
+                pipe(*inputs, **{option: wrong}, **beside.get(option, {}))
+            assert error.value.param == option
