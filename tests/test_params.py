@@ -350,6 +350,13 @@ def test_a_text_may_be_forced_to_end_in_one_of_several_tokens():
             SamplingParams(forced_eos_token_id=wrong)
 
 
+def test_a_models_own_length_makes_room_for_the_least_that_is_asked_for():
+    for least, most in ((None, 7), (0, 7), (3, 7), (9, 9)):
+        assert (
+            resolve(SamplingParams(min_tokens=least), {"max_tokens": 7, "min_tokens": 2}).max_tokens == most
+        )
+
+
 def test_resolving_leaves_no_default_open():
     resolved = resolve(SamplingParams(), {"max_tokens": 7, "repetition_penalty": 1.1})
     assert resolved.max_tokens == 7 and resolved.repetition_penalty == 1.1

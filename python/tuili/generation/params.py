@@ -410,7 +410,7 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
         usual = defaults.get("min_tokens", 0)
         found["min_tokens"] = usual if params.max_tokens is None else min(usual, params.max_tokens)
     if found.get("max_tokens") is not None:
-        found["max_tokens"] = max(found["max_tokens"], params.min_tokens or found["min_tokens"])
+        found["max_tokens"] = max(found["max_tokens"], found.get("min_tokens", params.min_tokens))
     return dataclasses.replace(params, **found)
 
 
