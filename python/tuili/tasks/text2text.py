@@ -83,8 +83,11 @@ class Task(Pipeline):
         cut = boolean("truncation", chosen.pop("truncation", False))
         shown = {name: chosen.pop(name, None) for name in WORDS}
         ids_wanted, tidy = as_ids(shown), cleaned(shown)
-        start = chosen.get("decoder_start_token_id")
-        direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None), start)
+        if (start := chosen.get("decoder_start_token_id")) is not None:
+            start = integer("decoder_start_token_id", start, 0, MAX_INT)
+        languages = [(name, chosen.pop(name, None)) for name in ("src_lang", "tgt_lang")]
+        named = [given if given is None else checked_str(given, name) for name, given in languages]
+        direction, task = self._direction(named[0], named[1], start)
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]
