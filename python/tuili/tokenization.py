@@ -299,8 +299,8 @@ class Tokenizer:
 class Detokenizer:
     """Decodes ids one by one. The chunks, joined, are `decode` of all ids; none ends within a character.
 
-    Text is held back only while its last character is incomplete, at most 3 bytes. A token costs O(its
-    length).
+    Text is held back only while its last character is incomplete, at most 3 bytes; of a tokenizer that leaves
+    no space at either end, spaces, too. A token costs O(its length).
 
     after  ids whose text stands before: if they have any, the first token begins no text and keeps its space
     """
@@ -308,7 +308,8 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, after: Iterable[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
-        self._held = b""  # the beginning of a character
+        self._trims = tokenizer.loaded.numbering is not None  # Marian's and M2M100's, as in transformers
+        self._held = b""  # the beginning of a character, and the spaces before it that may be the last ones
         self._first = all(token_id in self._skipped for token_id in after)
 
     def push(self, token_id: int) -> str:
@@ -330,16 +331,22 @@ class Detokenizer:
                 continue
             added = None if first or token_id >= len(known) else known[token_id]
             data.append(self._tokenizer.token_bytes(token_id, first=first) if added is None else added)
-            first = False
+            if first and self._trims:
+                data[-1] = data[-1].lstrip(b" ")
+            first = first and self._trims and not data[-1]
         joined = b"".join(data)
         text, n_bytes = codecs.utf_8_decode(joined, "replace", False)
+        if self._trims:
+            n_bytes -= len(text) - len(text.rstrip(" "))
+            text = text.rstrip(" ")
         self._held, self._first = joined[n_bytes:], first
         return text
 
     def flush(self) -> str:
         """U+FFFD if the last character never became complete, otherwise nothing; then a new text can
         begin."""
-        text = self._held.decode("utf-8", "replace")
+        held = self._held.rstrip(b" ") if self._trims else self._held
+        text = held.decode("utf-8", "replace")
         self._held, self._first = b"", True
         return text
 
