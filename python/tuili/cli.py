@@ -488,6 +488,12 @@ def _bench(options: argparse.Namespace) -> int:
         return _wrong_usage(
             "bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2, --depth at 0"
         )
+    for path in filter(None, (options.svg, options.html)):
+        try:
+            open(path, "a", encoding="utf-8").close()
+        except OSError as error:  # before minutes are measured for nothing
+            _complain(f"tuili: cannot write {_one_line(path)}: {error.strerror}")
+            return 1
     plan = benchmark.Plan(
         repeats=options.repeats,
         n_prompt=options.prompt_tokens,
