@@ -83,6 +83,18 @@ def test_question_answering_gives_what_version_4_documents(model, i):
     assert isinstance(got, dict) == (len(wanted) == 1)
 
 
+def test_a_document_that_fits_is_read_whatever_the_stride(model):
+    pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
+    asked = {"question": QUESTION * 3, "context": "The cat is on the house."}
+    n_tokens = (
+        len(pipe.tokenizer.encode(asked["question"])) + len(pipe.tokenizer.encode(asked["context"])) - 1
+    )
+    assert pipe(**asked, max_seq_len=n_tokens) == pipe(**asked, max_seq_len=n_tokens, doc_stride=0)
+    assert pipe(**asked, max_seq_len=n_tokens) == pipe(**asked)
+    with pytest.raises(InvalidParameterError, match="no more than doc_stride"):
+        pipe(**asked, max_seq_len=n_tokens - 1)
+
+
 def test_questions_come_in_several_forms(model):
     pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
     one = pipe(question=QUESTION, context=DOCUMENT)

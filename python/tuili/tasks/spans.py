@@ -112,19 +112,21 @@ class Task(Pipeline):
             )
         call(asked.truncate, most)
         n_left = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
-        if n_left <= stride:
+        parts = encoding_of(backend, document)
+        is_long = len(parts.ids) > n_left
+        if is_long and n_left <= stride:
             raise InvalidParameterError(
                 f"max_seq_len {length} leaves {n_left} tokens beside the question, no more than doc_stride "
                 f"{stride}",
                 param="max_seq_len",
             )
-        parts = encoding_of(backend, document)
         words, places = parts.word_ids, parts.offsets
         begins = dict(
             zip(reversed(words), reversed(places), strict=True)
         )  # that of a word's first token stays
         ends = dict(zip(words, places, strict=True))
-        call(parts.truncate, n_left, stride)
+        if is_long:
+            call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
             yield Window(joined(self.tasks.tokenizer, [asked, part], cut), part.word_ids, begins, ends)
 
