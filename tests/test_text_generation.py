@@ -317,6 +317,21 @@ def test_an_answer_goes_on_with_an_assistants_message(llama_path):
             pipe(messages, prefix="a")
 
 
+def test_an_empty_text_goes_on_from_the_token_that_texts_begin_with(llama_path):
+    """As transformers' generate does; the tokenizer of this model puts none in front."""
+    with tuili.LLM(llama_path, num_threads=1) as llm:
+        pipe, [begin] = tuili.pipeline("text-generation", llm), llm.tokenizer.encode("<|bos|>")
+        wanted = llm.generate([begin], max_tokens=5, temperature=0).outputs[0]
+        assert llm.tokenizer.encode("") == []
+        assert pipe("", max_new_tokens=5) == [{"generated_text": wanted.text}]
+        assert pipe(["", "a"], max_new_tokens=5)[0] == pipe("", max_length=6)
+        [found] = pipe("", max_new_tokens=5, return_tensors=True)
+        assert found == {"generated_token_ids": [begin, *wanted.token_ids]}
+        with pytest.raises(tuili.InvalidParameterError) as error:
+            llm.generate("")
+        assert error.value.code == "empty_prompt"
+
+
 def test_each_prompt_may_have_parameters_of_its_own(adder):
     greedy = [tuili.SamplingParams(max_tokens=n, temperature=0) for n in (1, 3)]
     outputs = adder.model.generate(["999+  1="] * 2, greedy)

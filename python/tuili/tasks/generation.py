@@ -23,7 +23,8 @@ class Task(Pipeline):
     """`pipe(text_inputs, return_full_text=True, **what LLM.generate takes)`, and the
     words of transformers' `generate`: see `generate_words`.
 
-    text_inputs      a text, the messages of a chat, or a list of either
+    text_inputs      a text, the messages of a chat, or a list of either; an empty text is gone on with from
+                     the token that texts begin with
     max_length,      of the prompt and what follows, in tokens; min_new_tokens of what follows alone
     min_length
     continue_final_message
@@ -110,7 +111,8 @@ class Task(Pipeline):
         rendering(*(own[name] for name in WORDS))
         text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
         self.model._check_fits(text, cuts)
-        return self.model.tokenizer.encode(text)
+        first = self.model.tokenizer.loaded.bos_id
+        return self.model.tokenizer.encode(text) or ([] if first is None else [first])
 
 
 def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
