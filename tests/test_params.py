@@ -219,6 +219,7 @@ def test_aliases_mean_the_same():
         {"max_tokens": 3, "max_new_tokens": 3},
         {"do_sample": True, "temperature": 0},
         {"do_sample": False, "temperature": 0.7},
+        {"do_sample": True, "temperature": np.array([1, 2])},
         {"min_tokens": 5, "max_tokens": 4},
     ],
 )

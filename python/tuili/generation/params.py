@@ -298,7 +298,7 @@ def _do_sample(sample: bool, result: dict[str, Any]) -> None:
     temperature = result.get("temperature")
     if temperature is None:
         result["temperature"] = 1.0 if sample else 0.0
-    elif sample != (temperature != 0):
+    elif sample != (_CHECKS["temperature"]("temperature", temperature) != 0):
         invalid(
             "do_sample", f"is {str(sample).lower()}, which contradicts temperature = {described(temperature)}"
         )
