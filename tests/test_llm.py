@@ -113,7 +113,18 @@ def test_users_cannot_spell_special_tokens(llm):
 
 
 @pytest.mark.parametrize(
-    "messages", [[], "hello", [{"role": "user"}], [{"role": "nobody", "content": "x"}], [3], None, [[]]]
+    "messages",
+    [
+        [],
+        "hello",
+        [{"role": "user"}],
+        [{"role": "nobody", "content": "x"}],
+        [{"role": "user", "content": [{"type": np.arange(2), "text": "x"}]}],
+        [{"role": "assistant", "tool_calls": [{"type": np.arange(2), "function": {"name": "f"}}]}],
+        [3],
+        None,
+        [[]],
+    ],
 )
 def test_bad_messages_are_refused_by_place(llm, messages):
     with pytest.raises(InvalidParameterError) as caught:

@@ -443,6 +443,9 @@ def test_the_words_of_transformers_tokenizers_say_how_long_an_input_is(model, na
     assert short != whole and short == call(truncation="only_first", max_length=12, padding="max_length")
     if task == "feature-extraction":
         assert len(short[0]) == 12 and len(whole[0]) == 40
+    if within is not None:
+        with pytest.raises(InvalidParameterError, match="unknown parameter an integer of"):
+            pipe(*inputs, **{within: {10**5000: True}})
     wrong: tuple[dict[str, Any], ...] = (
         {"truncation": "first"}, {"truncation": 1}, {"max_length": 41}, {"max_length": 0}, {"padding": "no"},
         {"max_lenght": 3}, {"padding": np.zeros(2)},

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import MAX_INT, described, integer
+from tuili.generation.checks import MAX_INT, described, integer, key_text
 from tuili.generation.params import unknown_name
 from tuili.tasks.head import cannot
 
@@ -178,7 +178,7 @@ def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> di
     known = inspect.signature(LLM).parameters.keys() - {"model"}
     for name in options:
         if name not in known:
-            unknown_name(str(name), known)
+            unknown_name(key_text(name), known)
     if "dtype" in options:
         options["dtype"] = str(options["dtype"]).removeprefix("torch.")
     if "device" in options:
