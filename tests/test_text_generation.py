@@ -315,6 +315,8 @@ def test_an_answer_goes_on_with_an_assistants_message(llama_path):
         assert got["generated_text"] == wanted.outputs[0].text
         with pytest.raises(tuili.InvalidParameterError):
             pipe(messages, prefix="a")
+        with pytest.raises(tuili.InvalidParameterError, match="role"):
+            pipe([{"role": np.arange(2), "content": "hello"}])
 
 
 def test_an_empty_text_goes_on_from_the_token_that_texts_begin_with(llama_path):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid
+from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid, is_text
 from tuili.generation.params import from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
@@ -125,7 +125,7 @@ def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
     if given["continue_final_message"] is None and given["add_generation_prompt"] is not True:
         last = messages[-1]
         known = isinstance(last, Mapping) and last.get("content") is not None
-        given["continue_final_message"] = known and last.get("role") == "assistant"
+        given["continue_final_message"] = known and is_text(last.get("role"), "assistant")
     return rendering(**given) if own["tools"] is None else with_tools(own["tools"], **given)
 
 
