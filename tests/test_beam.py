@@ -288,6 +288,9 @@ def test_a_search_takes_the_words_of_generate_for_its_own(llm):
     for twice in ({"beam_width": 2, "num_beams": 3}, {"max_tokens": 8, "max_new_tokens": 9}):
         with pytest.raises(InvalidParameterError, match="given twice"):
             llm.beam_search("the answer is", **twice)
+    for wrong in ({"beam_width": np.arange(3)}, {"max_tokens": np.arange(3)}, {"num_beams": np.arange(3)}):
+        with pytest.raises(InvalidParameterError):
+            llm.beam_search("the answer is", **{"num_beams": 3, "max_new_tokens": 8} | wrong)
 
 
 def test_no_width_is_the_default_one(llm):

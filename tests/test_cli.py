@@ -234,6 +234,14 @@ def test_an_error_is_one_line_and_exit_code_1(run, arguments):
     assert (code, out) == (1, "") and err.startswith("tuili: ") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--svg", "--html"])
+def test_bench_measures_nothing_for_a_file_that_it_cannot_write(run, llama, tmp_path, monkeypatch, option):
+    monkeypatch.setattr("tuili.benchmark.measure", lambda *given: pytest.fail("it measured"))
+    path = tmp_path / "none" / "chart"
+    code, printed, complained = run("bench", llama, option, path)
+    assert code == 1 and not printed and str(path) in complained and complained.count("\n") == 1
+
+
 def test_an_invalid_parameter_is_an_error_of_the_library(run, llama):
     code, _, err = run("generate", llama, "x", "--temperature", "nan", *SMALL)
     assert code == 1 and "temperature" in err

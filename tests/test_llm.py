@@ -113,7 +113,18 @@ def test_users_cannot_spell_special_tokens(llm):
 
 
 @pytest.mark.parametrize(
-    "messages", [[], "hello", [{"role": "user"}], [{"role": "nobody", "content": "x"}], [3], None, [[]]]
+    "messages",
+    [
+        [],
+        "hello",
+        [{"role": "user"}],
+        [{"role": "nobody", "content": "x"}],
+        [{"role": "user", "content": [{"type": np.arange(2), "text": "x"}]}],
+        [{"role": "assistant", "tool_calls": [{"type": np.arange(2), "function": {"name": "f"}}]}],
+        [3],
+        None,
+        [[]],
+    ],
 )
 def test_bad_messages_are_refused_by_place(llm, messages):
     with pytest.raises(InvalidParameterError) as caught:
@@ -294,6 +305,13 @@ def test_similarity_and_rank(embedder):
 def test_bad_texts_are_refused(embedder, texts):
     with pytest.raises(InvalidParameterError):
         embedder.embed(texts)
+
+
+@pytest.mark.parametrize("task", [pytest.param(10**5000, id="long"), None, ["classify"]])
+def test_a_tasks_name_is_a_text(llm, embedder, task):
+    for model in (llm, embedder):
+        with pytest.raises(InvalidParameterError, match="task must be a str"):
+            model.task_model(task)
 
 
 def test_kinds_do_not_mix(llm, embedder):

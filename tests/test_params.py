@@ -219,6 +219,7 @@ def test_aliases_mean_the_same():
         {"max_tokens": 3, "max_new_tokens": 3},
         {"do_sample": True, "temperature": 0},
         {"do_sample": False, "temperature": 0.7},
+        {"do_sample": True, "temperature": np.array([1, 2])},
         {"min_tokens": 5, "max_tokens": 4},
     ],
 )
@@ -348,6 +349,13 @@ def test_a_text_may_be_forced_to_end_in_one_of_several_tokens():
     for wrong in ([], [-1], [1.5], "2", [2**31], {"2": 1}):
         with pytest.raises(InvalidParameterError, match="forced_eos_token_id"):
             SamplingParams(forced_eos_token_id=wrong)
+
+
+def test_a_models_own_length_makes_room_for_the_least_that_is_asked_for():
+    for least, most in ((None, 7), (0, 7), (3, 7), (9, 9)):
+        assert (
+            resolve(SamplingParams(min_tokens=least), {"max_tokens": 7, "min_tokens": 2}).max_tokens == most
+        )
 
 
 def test_resolving_leaves_no_default_open():

@@ -83,6 +83,18 @@ def test_question_answering_gives_what_version_4_documents(model, i):
     assert isinstance(got, dict) == (len(wanted) == 1)
 
 
+def test_a_document_that_fits_is_read_whatever_the_stride(model):
+    pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
+    asked = {"question": QUESTION * 3, "context": "The cat is on the house."}
+    n_tokens = (
+        len(pipe.tokenizer.encode(asked["question"])) + len(pipe.tokenizer.encode(asked["context"])) - 1
+    )
+    assert pipe(**asked, max_seq_len=n_tokens) == pipe(**asked, max_seq_len=n_tokens, doc_stride=0)
+    assert pipe(**asked, max_seq_len=n_tokens) == pipe(**asked)
+    with pytest.raises(InvalidParameterError, match="no more than doc_stride"):
+        pipe(**asked, max_seq_len=n_tokens - 1)
+
+
 def test_questions_come_in_several_forms(model):
     pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
     one = pipe(question=QUESTION, context=DOCUMENT)
@@ -106,6 +118,9 @@ def test_questions_come_in_several_forms(model):
             pipe(*wrong)
     for given in ({"question": QUESTION}, {"context": DOCUMENT}):
         with pytest.raises(tuili.InvalidParameterError, match="not a text alone"):
+            pipe(**given)
+    for given in ({"question": np.arange(3)}, {"context": np.arange(3)}):
+        with pytest.raises(tuili.InvalidParameterError, match="not a value of type ndarray"):
             pipe(**given)
 
 
@@ -188,10 +203,11 @@ def test_answers_do_not_depend_on_the_batch(model):
 def test_a_batch_size_is_checked_and_changes_nothing(model):
     pipe = tuili.pipeline("ner", model("BertForTokenClassification"), batch_size=2)
     assert pipe(TEXTS, batch_size=1) == pipe(TEXTS)
-    for wrong in (0, "2", True):
-        with pytest.raises(tuili.InvalidParameterError) as error:
-            pipe(TEXTS, batch_size=wrong)
-        assert error.value.param == "batch_size"
+    for wrong in (0, "2", True, np.arange(3)):
+        for use in (pipe, lambda texts, **how: tuili.pipeline("ner", pipe.model, **how)(texts)):
+            with pytest.raises(tuili.InvalidParameterError) as error:
+                use(TEXTS, batch_size=wrong)
+            assert error.value.param == "batch_size"
 
 
 @pytest.mark.parametrize(
@@ -427,6 +443,9 @@ def test_the_words_of_transformers_tokenizers_say_how_long_an_input_is(model, na
     assert short != whole and short == call(truncation="only_first", max_length=12, padding="max_length")
     if task == "feature-extraction":
         assert len(short[0]) == 12 and len(whole[0]) == 40
+    if within is not None:
+        with pytest.raises(InvalidParameterError, match="unknown parameter an integer of"):
+            pipe(*inputs, **{within: {10**5000: True}})
     wrong: tuple[dict[str, Any], ...] = (
         {"truncation": "first"}, {"truncation": 1}, {"max_length": 41}, {"max_length": 0}, {"padding": "no"},
         {"max_lenght": 3}, {"padding": np.zeros(2)},
@@ -548,3 +567,24 @@ def test_an_iterables_messages_are_no_chat(llama_path):
         assert list(pipe(iter([chat, "b"]), max_new_tokens=1)) == pipe([chat, "b"], max_new_tokens=1)
         with pytest.raises(InvalidParameterError, match="texts or chats"):
             list(pipe(iter(chat), max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    "name, task, inputs",
+    [
+        ("BertForSequenceClassification", "text-classification", [TEXT]),
+        ("BertForSequenceClassification", "zero-shot-classification", [TEXT, ["cat"]]),
+        ("BertForTokenClassification", "token-classification", [TEXT]),
+        ("BertForMaskedLM", "fill-mask", ["the [MASK] is"]),
+        ("BertForQuestionAnswering", "question-answering", [{"question": QUESTION, "context": DOCUMENT}]),
+        ("BertModel", "feature-extraction", [TEXT]),
+    ],
+)
+def test_an_option_that_is_no_value_of_it_is_named(model, name, task, inputs):
+    pipe = tuili.pipeline(task, model(name))
+    beside = {"stride": {"aggregation_strategy": "simple"}}
+    for option in sorted({*pipe.OPTIONS, "batch_size", "num_workers"} - {"candidate_labels"}):
+        for wrong in (np.arange(3), object(), {1, 2}):
+            with pytest.raises(InvalidParameterError) as error:
+                pipe(*inputs, **{option: wrong}, **beside.get(option, {}))
+            assert error.value.param == option

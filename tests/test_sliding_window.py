@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tiny_models import tiny_gemma3
 from tuili import _core
 from tuili.capacity import areas_of, plan_capacity
 from tuili.errors import KVCacheExhaustedError, RequestCancelled
+from tuili.generation.scheduler import Limits, Scheduler
 
 CHUNK = 32
 W = 40  # tokens of the window
@@ -300,6 +302,15 @@ def test_a_cache_of_any_size_holds_a_text_of_max_model_len(layers, max_num_seqs)
         unused = n_bytes - found.kv_bytes
         assert unused < max(areas.block_bytes, *(w.block_bytes for w in areas.windows.values()), 0) * 3
         assert found.max_model_len == 2048 or areas.text_bytes(n_text + 1) > n_bytes
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("step_tokens", [1, 4, 32, 64, 96, 512])
+def test_the_usual_cache_holds_as_many_beams_of_a_full_text_as_texts(layers, step_tokens):
+    for n, max_model_len in itertools.product((1, 2, 3, 5, 8), (None, 30, 33, 64, 200)):
+        found = capacity(layers, max_num_seqs=n, max_model_len=max_model_len, step_tokens=step_tokens)
+        pool = _core.BlockPool(found.n_blocks, 32, windows=found.windows, step_tokens=step_tokens)
+        Scheduler(pool, Limits(max_num_seqs=n), lambda *block: None).check_fits(found.max_model_len, n)
 
 
 def test_many_short_texts_find_room_in_the_windows():

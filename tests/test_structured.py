@@ -470,6 +470,8 @@ def test_response_format_becomes_a_schema():
         "json_object",
         {},
         {"type": "xml"},
+        {"type": np.array(["text", "json_object"])},
+        {"type": "json_schema", "json_schema": {"schema": {}, 10**5000: 1}},
         {"type": "json_schema"},
         {"type": "json_schema", "json_schema": {"name": "x"}},
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "stricter": True}},

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import seq2seq_models
@@ -123,6 +124,16 @@ def test_a_target_must_be_named_where_the_model_has_several(recorder, name):
     assert asked(llm, "text2text-generation", "The cat")[1] == {}
 
 
+@pytest.mark.parametrize("name", ["mbart", "marian", "mt5"])
+@pytest.mark.parametrize("param", ["src_lang", "tgt_lang", "decoder_start_token_id"])
+def test_a_language_is_a_text_and_a_first_token_a_number(recorder, name, param):
+    for wrong in (10**5000, np.arange(3), ["en"]):
+        for task in ("translation", "translation_en_to_de"):
+            with pytest.raises(InvalidParameterError) as error:
+                asked(recorder(name), task, "The cat", **{param: wrong})
+            assert error.value.param == param
+
+
 def test_an_answer_that_begins_after_a_language_is_in_it(recorder):
     """decoder_start_token_id of an mBART that was made for one direction."""
     ids = recorder("mbart").tokenizer.loaded.languages.ids
@@ -201,6 +212,15 @@ def test_words_of_transformers_generate_replace_the_tasks(recorder):
         "ignore_eos": True,
         "stop": "b",
     }
+
+
+def test_what_is_no_number_is_named_where_a_tasks_parameters_stand_beside(recorder):
+    llm = recorder("bart", task_parameters={"summarization": {"num_beams": 4}})
+    for config in ({}, {"generation_config": {"num_beams": 2}}):
+        for name in ("temperature", "top_k", "seed", "num_beams"):
+            with pytest.raises(InvalidParameterError) as error:
+                asked(llm, "summarization", "The cat", **config, **{name: np.arange(3)})
+            assert error.value.param == name
 
 
 def test_config_jsons_own_prefix_is_for_tasks_without_one(recorder):

@@ -315,6 +315,23 @@ def test_an_answer_goes_on_with_an_assistants_message(llama_path):
         assert got["generated_text"] == wanted.outputs[0].text
         with pytest.raises(tuili.InvalidParameterError):
             pipe(messages, prefix="a")
+        with pytest.raises(tuili.InvalidParameterError, match="role"):
+            pipe([{"role": np.arange(2), "content": "hello"}])
+
+
+def test_an_empty_text_goes_on_from_the_token_that_texts_begin_with(llama_path):
+    """As transformers' generate does; the tokenizer of this model puts none in front."""
+    with tuili.LLM(llama_path, num_threads=1) as llm:
+        pipe, [begin] = tuili.pipeline("text-generation", llm), llm.tokenizer.encode("<|bos|>")
+        wanted = llm.generate([begin], max_tokens=5, temperature=0).outputs[0]
+        assert llm.tokenizer.encode("") == []
+        assert pipe("", max_new_tokens=5) == [{"generated_text": wanted.text}]
+        assert pipe(["", "a"], max_new_tokens=5)[0] == pipe("", max_length=6)
+        [found] = pipe("", max_new_tokens=5, return_tensors=True)
+        assert found == {"generated_token_ids": [begin, *wanted.token_ids]}
+        with pytest.raises(tuili.InvalidParameterError) as error:
+            llm.generate("")
+        assert error.value.code == "empty_prompt"
 
 
 def test_each_prompt_may_have_parameters_of_its_own(adder):

@@ -76,8 +76,23 @@ def test_what_is_not_text_is_refused(text: Any) -> None:
 def test_a_batch_is_a_list_of_texts() -> None:
     tokenizer = full_byte_level()
     assert tokenizer.encode_batch(["ab", b"c", ""]) == [tokenizer.encode("ab"), tokenizer.encode("c"), []]
-    with pytest.raises(InvalidParameterError):
-        tokenizer.encode_batch("ab")
+    for wrong in ("ab", 5, None):
+        with pytest.raises(InvalidParameterError, match="list of texts"):
+            tokenizer.encode_batch(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "yes", np.array([True, False])])
+def test_whether_special_tokens_count_is_true_or_false(wrong: Any) -> None:
+    tokenizer = full_byte_level()
+    for name, use, text in (
+        ("add_special", tokenizer.encode, "ab"),
+        ("parse_special", tokenizer.encode, "ab"),
+        ("parse_special", tokenizer.encode_batch, ["ab"]),
+        ("skip_special", tokenizer.decode, [65]),
+    ):
+        with pytest.raises(InvalidParameterError, match=name) as error:
+            use(text, **{name: wrong})
+        assert error.value.param == name
 
 
 def test_too_much_text_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from tuili.loading import sentencepiece_file, tokenizer_cache, tokenizer_json
 from tuili.loading.composing import Composer
 from tuili.loading.sources import TokenizerFiles, _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
-from tuili.tokenization import Tokenizer
+from tuili.tokenization import Detokenizer, Tokenizer
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -40,6 +40,22 @@ def test_ids_are_those_of_transformers(tmp_path, name):
             assert tokenizer.encode(text) == ids, text
     ids, text = GOLDENS[name]["decoded"]
     assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", ["m2m100", "m2m100-pairs"])
+def test_no_space_stands_at_either_end_of_an_answer(tmp_path, name):
+    """As transformers' decode has it, of these tokenizers alone."""
+    tokenizer = load(FOLDERS[name], tmp_path)
+    ids = {tokenizer.loaded.token(i): i for i in range(tokenizer.n_vocab)}
+    space, word, end = ids["▁"], ids["▁zzz"], ids["</s>"]
+    for given, text in (
+        ([space, word], "zzz"),
+        ([end, space, space, word, space, word, end, space], "zzz  zzz"),
+        ([word, space, space], "zzz"),
+        ([space, end], ""),
+    ):
+        decoder = Detokenizer(tokenizer)
+        assert "".join([*map(decoder.push, given), decoder.flush()]) == text == tokenizer.decode(given)
 
 
 def test_what_a_model_writes_has_special_tokens_of_its_own(tmp_path):

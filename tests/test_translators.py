@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tuili
@@ -162,6 +163,16 @@ def test_translate_and_summarize_give_texts(models):
     assert t5.summarize(["write in English: 12"]) == ["twelve"]
     with pytest.raises(InvalidParameterError, match="pipeline"):
         t5.summarize("write in English: 12", n=2, num_beams=2)
+    wrongs: list[tuple[str, Any]] = [
+        ("n", np.arange(3)),
+        ("return_tensors", True),
+        ("return_tensors", np.arange(3)),
+        ("return_text", False),
+        ("temperature", np.arange(3)),
+    ]
+    for name, wrong in wrongs:
+        with pytest.raises(InvalidParameterError, match=name):
+            t5.summarize("write in English: 12", **{name: wrong})
 
 
 # ---- what cannot be

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tuili.generation.checks import integer, invalid
-from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
+from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names, same
 from tuili.generation.request import RequestOutput
 from tuili.prompts import ManyPrompts, Messages, OnePrompt
 
@@ -74,7 +74,7 @@ def beam_search(
         "length_penalty": length_penalty,
     }
     for name, plain in _DEFAULTS.items():  # by one of its other names, as `generate` has it
-        if name in asked and words[name] != plain:
+        if name in asked and not same(words[name], plain):
             invalid(name, "is given twice")
     words |= asked
     width = integer("beam_width", words.pop("num_beams"), 1, MAX_BEAMS)

@@ -45,7 +45,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a text needs in the area of a sliding window: `span` blocks at most."""
+    """What a text needs in the area of a sliding window: `span` blocks at most, of beams each."""
 
     span: int
     block_bytes: int
@@ -72,11 +72,13 @@ class Areas:
     def split(self, n_bytes: int, n_text: int, n_texts: int) -> tuple[int, dict[int, int]]:
         """Blocks for the layers without a window, and by window.
 
-        Windows get their share of texts of n_text blocks; half if there is no room for n_texts of these:
-        shorter texts fill the windows first, and a prefix is found only where they have its end.
+        Windows get their share of texts of n_text blocks, or a spare block more if n_texts of these have
+        that; half if there is no room for n_texts: shorter texts fill the windows first, and a prefix is
+        found only where they have its end.
         """
         if not self.windows:
             return n_bytes // self.block_bytes, {}
+        n_text += n_bytes >= n_texts * self.text_bytes(n_text + 1)
         of_text = self.windows_bytes(n_text)
         share = n_bytes * of_text // self.text_bytes(n_text)
         if n_bytes < n_texts * self.text_bytes(n_text):
@@ -95,6 +97,8 @@ def areas_of(spec: _core.ModelSpec, dtype: KvDtype, step_tokens: int) -> Areas:
     windows = {}
     for length in sorted({layer.sliding_window for layer in spec.layers} - {0}):
         span = _core.BlockPool.window_span(length, BLOCK_SIZE, step_tokens)
+        # Where a chunk takes hardly more than decoding does, this has no room for beams' spare blocks.
+        span += span - _core.BlockPool.window_span(length, BLOCK_SIZE, 1) < 2
         n_bytes = _core.KvCache.block_bytes(spec, BLOCK_SIZE, dtype, window=length)
         windows[length] = Window(span, n_bytes)
     return Areas(_core.KvCache.block_bytes(spec, BLOCK_SIZE, dtype, window=0), windows)

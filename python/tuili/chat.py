@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
+from tuili.generation.checks import is_text
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.tokenization import clean_text
@@ -313,7 +314,7 @@ def _content(content: Any, where: str) -> str:
         _bad(where, f"expected text or a list of parts, found {type(content).__name__}")
     texts = []
     for i, part in enumerate(content):
-        if not isinstance(part, Mapping) or part.get("type") != "text":
+        if not isinstance(part, Mapping) or not is_text(part.get("type"), "text"):
             _bad(f"{where}[{i}].type", 'only parts of type "text" are supported')
         if not isinstance(part.get("text"), str):
             _bad(f"{where}[{i}].text", "expected a string")
@@ -327,7 +328,7 @@ def _tool_calls(calls: Any, where: str, budget: _Budget) -> list[dict[str, Any]]
     checked = []
     for i, call in enumerate(calls):
         here = f"{where}[{i}]"
-        if not isinstance(call, Mapping) or call.get("type", "function") != "function":
+        if not isinstance(call, Mapping) or not is_text(call.get("type", "function"), "function"):
             _bad(here, 'expected an object of type "function"')
         function = call.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None

@@ -418,6 +418,12 @@ def _bench(options: argparse.Namespace) -> int:
 
     if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1 or options.depth < 0:
         return wrong_usage("bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2, --depth at 0")
+    for path in filter(None, (options.svg, options.html)):
+        try:
+            open(path, "a", encoding="utf-8").close()
+        except OSError as error:  # before minutes are measured for nothing
+            complain(f"tuili: cannot write {one_line(path)}: {error.strerror}")
+            return 1
     plan = benchmark.Plan(
         repeats=options.repeats,
         n_prompt=options.prompt_tokens,

@@ -15,7 +15,7 @@ from typing import Any
 from tuili import conversations, tool_calls
 from tuili.conversations import Rendering
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, integer, invalid
+from tuili.generation.checks import boolean, described, integer, invalid, key_text
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
 from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.tool_calls import Call, Tools
@@ -226,6 +226,7 @@ def _json_schema(form: object) -> Any:
     kind = form.get("type") if isinstance(form, Mapping) else None
     if not isinstance(form, Mapping) or not form.keys() <= {"type", "json_schema"}:
         invalid("response_format", 'must be an object with "type" and, for one of its types, "json_schema"')
+    kind = kind if isinstance(kind, str) else None
     if kind in ("text", "json_object") and "json_schema" not in form:
         return None if kind == "text" else {"type": "object"}
     named = form.get("json_schema")
@@ -233,7 +234,9 @@ def _json_schema(form: object) -> Any:
         invalid("response_format", 'has a type other than "text", "json_object", or "json_schema" with one')
     for name in named:
         if name not in ("name", "description", "schema", "strict"):
-            parameters.unknown_name(f"response_format.json_schema.{name}", ("name", "schema", "strict"))
+            parameters.unknown_name(
+                f"response_format.json_schema.{key_text(name)}", ("name", "schema", "strict")
+            )
     if not isinstance(named.get("schema"), dict):
         invalid("response_format", "json_schema.schema must be an object")
     return named["schema"]
@@ -246,7 +249,7 @@ def _structured(form: object) -> dict[str, Any]:
     given = {name: value for name, value in form.items() if value is not None}
     for name in form:
         if name not in (*_FORMS, "json_object"):
-            parameters.unknown_name(f"structured_outputs.{name}", (*_FORMS, "json_object"))
+            parameters.unknown_name(f"structured_outputs.{key_text(name)}", (*_FORMS, "json_object"))
     if given.get("json_object") is False:
         del given["json_object"]
     if len(given) != 1:

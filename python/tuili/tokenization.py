@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
+from tuili.generation.checks import boolean, described
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer, call
 
@@ -97,6 +98,8 @@ class Tokenizer:
         raises         InvalidParameterError for what is not text, PromptTooLongError for more than
                        MAX_TEXT_BYTES
         """
+        add_special = boolean("add_special", add_special)
+        parse_special = boolean("parse_special", parse_special)
         clean = clean_text(text)
         backend = self.loaded.backend if parse_special else self.loaded.plain
         encoding = encoding_of(backend, clean, add_special=add_special)
@@ -110,7 +113,12 @@ class Tokenizer:
         """`encode` of each of `texts`."""
         if isinstance(texts, (str, bytes, bytearray)):
             raise InvalidParameterError("texts: expected a list of texts, found one text", param="texts")
-        return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in texts]
+        try:
+            each = iter(texts)
+        except TypeError:
+            problem = f"texts must be a list of texts, not {described(texts)}"
+            raise InvalidParameterError(problem, param="texts") from None
+        return [self.encode(text, add_special=add_special, parse_special=parse_special) for text in each]
 
     def encode_words(self, text: Text) -> list[int]:
         """The ids of a text that the model may write, of bad_words, without any around it.
@@ -238,7 +246,7 @@ class Tokenizer:
         raises        TokenIdError for what is not an integer in [0, n_vocab), or more than MAX_DECODED_IDS of
                       them
         """
-        detokenizer = Detokenizer(self, skip_special=skip_special)
+        detokenizer = Detokenizer(self, skip_special=boolean("skip_special", skip_special))
         return detokenizer.push_many(self.check_ids(ids)) + detokenizer.flush()
 
     def check_ids(self, ids: Iterable[int], what: str = "ids") -> list[int]:
@@ -290,8 +298,8 @@ class Tokenizer:
 class Detokenizer:
     """Decodes ids one by one. The chunks, joined, are `decode` of all ids; none ends within a character.
 
-    Text is held back only while its last character is incomplete, at most 3 bytes. A token costs O(its
-    length).
+    Text is held back only while its last character is incomplete, at most 3 bytes; of a tokenizer that leaves
+    no space at either end, spaces, too. A token costs O(its length).
 
     after  ids whose text stands before: if they have any, the first token begins no text and keeps its space
     """
@@ -299,7 +307,8 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, after: Iterable[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
-        self._held = b""  # the beginning of a character
+        self._trims = tokenizer.loaded.numbering is not None  # Marian's and M2M100's, as in transformers
+        self._held = b""  # the beginning of a character, and the spaces before it that may be the last ones
         self._first = all(token_id in self._skipped for token_id in after)
 
     def push(self, token_id: int) -> str:
@@ -321,16 +330,22 @@ class Detokenizer:
                 continue
             added = None if first or token_id >= len(known) else known[token_id]
             data.append(self._tokenizer.token_bytes(token_id, first=first) if added is None else added)
-            first = False
+            if first and self._trims:
+                data[-1] = data[-1].lstrip(b" ")
+            first = first and self._trims and not data[-1]
         joined = b"".join(data)
         text, n_bytes = codecs.utf_8_decode(joined, "replace", False)
+        if self._trims:
+            n_bytes -= len(text) - len(text.rstrip(" "))
+            text = text.rstrip(" ")
         self._held, self._first = joined[n_bytes:], first
         return text
 
     def flush(self) -> str:
         """U+FFFD if the last character never became complete, otherwise nothing; then a new text can
         begin."""
-        text = self._held.decode("utf-8", "replace")
+        held = self._held.rstrip(b" ") if self._trims else self._held
+        text = held.decode("utf-8", "replace")
         self._held, self._first = b"", True
         return text
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tuili.chat import validate_messages
 from tuili.errors import ModelFormatError
-from tuili.generation.checks import described, invalid
+from tuili.generation.checks import described, invalid, is_text, key_text
 from tuili.generation.params import unknown_name
 from tuili.generation.spelling import n_overlapping
 from tuili.generation.structure import JSON_STYLE, json_schema
@@ -154,17 +154,21 @@ def tools_of(fields: Mapping[str, Any]) -> Tools:
 
 def _definition(tool: Any, where: str) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
-    if not isinstance(function, Mapping) or tool.get("type") != "function" or len(tool) != 2:
+    if not isinstance(function, Mapping) or not is_text(tool.get("type"), "function") or len(tool) != 2:
         invalid(where, 'must be {"type": "function", "function": {"name": …, "parameters": …}}')
     for key in function:
         if key not in ("name", "description", "parameters", "strict"):
-            unknown_name(f"{where}.function.{key}", ("name", "description", "parameters", "strict"))
+            unknown_name(f"{where}.function.{key_text(key)}", ("name", "description", "parameters", "strict"))
     name = function.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         invalid(f"{where}.function.name", "must be 1 to 64 letters, digits, _ or -")
     for key, kind in (("description", str), ("parameters", dict), ("strict", bool)):
         if function.get(key) is not None and not isinstance(function[key], kind):
             invalid(f"{where}.function.{key}", f"must not be {described(function[key])}")
+    try:
+        json.dumps(function.get("parameters"))
+    except (TypeError, ValueError, RecursionError):
+        invalid(f"{where}.function.parameters", "are no JSON")
     return {"type": "function", "function": dict(function)}
 
 
@@ -177,7 +181,8 @@ def _choice(choice: Any, names: Sequence[str]) -> str:
         return choice if names else "none"
     function = choice.get("function") if isinstance(choice, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(choice, Mapping) or choice.get("type") != "function" or not isinstance(name, str):
+    is_one = isinstance(choice, Mapping) and is_text(choice.get("type"), "function")
+    if not is_one or not isinstance(name, str):
         invalid("tool_choice", 'must be "none", "auto", "required" or a function')
     if name not in names:
         invalid("tool_choice", "names a function that is not among tools")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from tuili.errors import InvalidParameterError
+from tuili.generation.checks import integer
+from tuili.generation.params import MAX_SEQUENCES
+from tuili.tasks.answers import WORDS, as_ids
 from tuili.tasks.text2text import KEYS, Task
 
 if TYPE_CHECKING:
@@ -66,12 +69,13 @@ def summarize(self: LLM, texts: Any, *, truncation: bool = False, **options: Any
 
 def _texts(llm: LLM, task: str, texts: Any, options: dict[str, Any]) -> Any:
     for name in ("n", "num_return_sequences"):
-        if options.get(name, 1) != 1:
+        if options.get(name) is not None and integer(name, options[name], 1, MAX_SEQUENCES) != 1:
             raise InvalidParameterError(f"{name}: use a pipeline for several answers to a text", param=name)
     params = options.get("params")
     if any(getattr(one, "n", 1) != 1 for one in (params if isinstance(params, list | tuple) else [params])):
         raise InvalidParameterError("params: use a pipeline for several answers to a text", param="params")
-    if options.get("return_tensors"):
-        raise InvalidParameterError("return_tensors: use a pipeline for token ids", param="return_tensors")
+    if as_ids({**dict.fromkeys(WORDS), **options}):
+        problem = "return_tensors, return_text: use a pipeline for token ids"
+        raise InvalidParameterError(problem, param="return_tensors")
     found = [result[KEYS[task]] for result in Task(task, llm).answer(texts, **options)]
     return found[0] if isinstance(texts, str) else found

@@ -166,6 +166,8 @@ class Vectors:
     def task_model(self, task: str) -> TaskModel:
         """The encoder with its task head; ModelUnsupportedError (task) if the model is a decoder."""
         name, loaded = self.config["architecture"], self._loaded
+        if not isinstance(task, str):
+            invalid("task", f"must be a str, not {described(task)}")
         if self._encoder is None:
             raise cannot(task, name, self.config["tasks"])
         if self._task_model is None:

@@ -38,6 +38,16 @@ def described(value: object) -> str:
     return "null" if value is None else f"a value of type {type(value).__name__}"
 
 
+def is_text(value: object, text: str) -> bool:
+    """Whether `value` is this str, whatever else it may be."""
+    return isinstance(value, str) and value == text
+
+
+def key_text(key: object) -> str:
+    """A key of a dict for a message."""
+    return key if isinstance(key, str) else described(key)
+
+
 def integer(name: str, value: object, low: int, high: int) -> int:
     """An int or numpy integer in [low, high]; a bool is none."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):

@@ -303,7 +303,7 @@ def _do_sample(sample: bool, result: dict[str, Any]) -> None:
     temperature = result.get("temperature")
     if temperature is None:
         result["temperature"] = 1.0 if sample else 0.0
-    elif sample != (temperature != 0):
+    elif sample != (_CHECKS["temperature"]("temperature", temperature) != 0):
         invalid(
             "do_sample", f"is {str(sample).lower()}, which contradicts temperature = {described(temperature)}"
         )
@@ -416,7 +416,7 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
         usual = defaults.get("min_tokens", 0)
         found["min_tokens"] = usual if params.max_tokens is None else min(usual, params.max_tokens)
     if found.get("max_tokens") is not None:
-        found["max_tokens"] = max(found["max_tokens"], params.min_tokens or found["min_tokens"])
+        found["max_tokens"] = max(found["max_tokens"], found.get("min_tokens", params.min_tokens))
     return dataclasses.replace(params, **found)
 
 

@@ -120,7 +120,8 @@ class Task(Pipeline):
             )
         every = chosen["return_all_scores"] = boolean("return_all_scores", chosen["return_all_scores"])
         name = chosen["function_to_apply"]
-        function = FUNCTIONS[self.head.function] if name in (None, "default") else function_named(name)
+        plain = name is None or (isinstance(name, str) and name == "default")
+        function = FUNCTIONS[self.head.function] if plain else function_named(name)
         space = room({name: chosen[name] for name in _ROOM}, self.tasks.max_len)
         encoded, rows = outputs(self.tasks, items, space)
         results: list[Any] = [

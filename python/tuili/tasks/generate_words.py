@@ -9,7 +9,7 @@ import numpy as np
 
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, described, integer, invalid, token_ids
-from tuili.generation.params import ALIASES, NAMES, canonical_names, unknown_name
+from tuili.generation.params import ALIASES, NAMES, SamplingParams, canonical_names, unknown_name
 
 if TYPE_CHECKING:
     from tuili.llm import LLM
@@ -112,11 +112,11 @@ def _beside(
     taken = {name: value for name, value in words.items() if _meaning(name) not in meant}
     files = model.config["sampling_defaults"]
     of_task = model.config.get("task_parameters", {}).get(task, {})
-    draws = bool(given.get("temperature", files.get("temperature")))
+    temperature = SamplingParams(temperature=given.get("temperature")).temperature
+    draws = bool(files.get("temperature") if temperature is None else temperature)
     asked = {"do_sample": draws, **files, **of_task, **taken, **given}
-    unused = (() if asked["do_sample"] is True else _DRAWING) + (
-        () if (asked.get("num_beams") or 1) != 1 else _SEARCHING
-    )
+    beams = SamplingParams(num_beams=asked.get("num_beams")).num_beams or 1
+    unused = (() if asked["do_sample"] is True else _DRAWING) + (() if beams != 1 else _SEARCHING)
     found = _translated(task, {name: value for name, value in taken.items() if name not in unused}, own)
     if "stop" in given and "include_stop_str_in_output" not in taken:
         found.pop("include_stop_str_in_output", None)  # which was of the config's own ends

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid
+from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid, is_text
 from tuili.generation.params import from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
 from tuili.prompts import is_chat
@@ -23,7 +23,8 @@ class Task(Pipeline):
     """`pipe(text_inputs, return_full_text=True, **what LLM.generate takes)`, and the
     words of transformers' `generate`: see `generate_words`.
 
-    text_inputs      a text, the messages of a chat, or a list of either
+    text_inputs      a text, the messages of a chat, or a list of either; an empty text is gone on with from
+                     the token that texts begin with
     max_length,      of the prompt and what follows, in tokens; min_new_tokens of what follows alone
     min_length
     continue_final_message
@@ -108,7 +109,8 @@ class Task(Pipeline):
         rendering(*(own[name] for name in WORDS))
         text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
         self.model._check_fits(text, cuts=cuts)
-        return self.model.tokenizer.encode(text)
+        first = self.model.tokenizer.loaded.bos_id
+        return self.model.tokenizer.encode(text) or ([] if first is None else [first])
 
 
 def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
@@ -121,7 +123,7 @@ def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
     if given["continue_final_message"] is None and given["add_generation_prompt"] is not True:
         last = messages[-1]
         known = isinstance(last, Mapping) and last.get("content") is not None
-        given["continue_final_message"] = known and last.get("role") == "assistant"
+        given["continue_final_message"] = known and is_text(last.get("role"), "assistant")
     return rendering(**given) if own["tools"] is None else with_tools(own["tools"], **given)
 
 

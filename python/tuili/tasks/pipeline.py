@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import MAX_INT, described, integer, invalid
+from tuili.generation.checks import MAX_INT, described, integer, invalid, key_text
 from tuili.generation.params import unknown_name
 from tuili.tasks.head import cannot
 
@@ -57,8 +57,9 @@ class Pipeline(ABC):
 
     def __init__(self, task: str, model: LLM, **defaults: Any) -> None:
         self.task, self.model = task, model
-        self._n_ahead = defaults.get("batch_size") or _AHEAD
+        n_ahead = defaults.get("batch_size")  # which `_given` takes out
         self._defaults = self._given(defaults)
+        self._n_ahead = _AHEAD if n_ahead is None else n_ahead
         self.prepare()
 
     def _checked(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> di
     known = inspect.signature(LLM).parameters.keys() - {"model"}
     for name in options:
         if name not in known:
-            unknown_name(str(name), known)
+            unknown_name(key_text(name), known)
     if "dtype" in options:
         options["dtype"] = str(options["dtype"]).removeprefix("torch.")
     if "device" in options:

@@ -78,7 +78,8 @@ class Task(Pipeline):
         chosen = self.options(options)
         pairs, alone = _pairs(inputs, question, context)
         limits = self._limits(chosen)
-        windows = [list(self._windows(*pair, chosen, limits)) for pair in pairs]
+        cuts = boolean("truncation", chosen["truncation"])
+        windows = [list(self._windows(*pair, chosen, limits, cuts)) for pair in pairs]
         flat = [window.encoded for one in windows for window in one]
         answers = iter(self.tasks.answers(flat)) if flat else iter(())
         results = []
@@ -99,30 +100,32 @@ class Task(Pipeline):
         return length, integer("doc_stride", stride, 0, length)
 
     def _windows(
-        self, question: str, document: str, chosen: Mapping[str, Any], limits: tuple[int, int]
+        self, question: str, document: str, chosen: Mapping[str, Any], limits: tuple[int, int], cuts: bool
     ) -> Iterator[Window]:
         backend, (length, stride) = self.tasks.tokenizer.loaded.backend, limits
         asked = encoding_of(backend, question)
         most = integer("max_question_len", chosen["max_question_len"], 1, 1 << 31)
         cut = len(asked.ids) > most
-        if cut and not boolean("truncation", chosen["truncation"]):
+        if cut and not cuts:
             raise PromptTooLongError(
                 f"the question has {len(asked.ids)} tokens; max_question_len is {most}{CUTTING_HELPS}"
             )
         call(asked.truncate, most)
         n_left = length - call(backend.num_special_tokens_to_add, True) - len(asked.ids)
-        if n_left <= stride:
+        parts = encoding_of(backend, document)
+        is_long = len(parts.ids) > n_left
+        if is_long and n_left <= stride:
             invalid(
                 "max_seq_len",
                 f"{length} leaves {n_left} tokens beside the question, no more than doc_stride {stride}",
             )
-        parts = encoding_of(backend, document)
         words, places = parts.word_ids, parts.offsets
         begins = dict(
             zip(reversed(words), reversed(places), strict=True)
         )  # that of a word's first token stays
         ends = dict(zip(words, places, strict=True))
-        call(parts.truncate, n_left, stride)
+        if is_long:
+            call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
             yield Window(
                 joined(self.tasks.tokenizer, [asked, part], truncated=cut), part.word_ids, begins, ends
@@ -195,7 +198,7 @@ def _pairs(inputs: tuple[Any, ...], question: Any, context: Any) -> tuple[list[t
             raise _wrong(given)
         return [_pair(item["question"], item["context"]) for item in items], isinstance(given, Mapping)
     if inputs or question is None or context is None:
-        raise _wrong(inputs[0] if inputs else question or context)
+        raise _wrong(inputs[0] if inputs else context if question is None else question)
     if isinstance(question, str) and isinstance(context, str):
         return [_pair(question, context)], True
     questions = [question] if isinstance(question, str) else question

@@ -32,7 +32,7 @@ _OWN = (
     "min_new_tokens",
     "params",
 )
-_DRAWING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
+_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "seed")
 
 
 class Task(Pipeline):
@@ -80,8 +80,11 @@ class Task(Pipeline):
         cut = boolean("truncation", chosen.pop("truncation", False))
         shown = {name: chosen.pop(name, None) for name in WORDS}
         ids_wanted, tidy = as_ids(shown), cleaned(shown)
-        start = chosen.get("decoder_start_token_id")
-        direction, task = self._direction(chosen.pop("src_lang", None), chosen.pop("tgt_lang", None), start)
+        if (start := chosen.get("decoder_start_token_id")) is not None:
+            start = integer("decoder_start_token_id", start, 0, MAX_INT)
+        languages = [(name, chosen.pop(name, None)) for name in ("src_lang", "tgt_lang")]
+        named = [given if given is None else checked_str(given, name) for name, given in languages]
+        direction, task = self._direction(named[0], named[1], start)
         usual = {**self._tasks.get("", {}), **self._tasks.get(task, {})}
         prefix = str(usual.get("prefix", ""))
         texts = [checked_str(text, "inputs") for text in many(inputs)]
@@ -188,8 +191,10 @@ def _lengths(options: dict[str, Any]) -> dict[str, Any]:
 
 def _with_defaults(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     """`given`, with what config.json says of the task where nothing is given."""
-    beams = given.get("num_beams", usual.get("num_beams"))
-    if beams == 1 or any(given.get(name) for name in _DRAWING):
+    words = ("num_beams", "do_sample", *_DRAWING)
+    asked = SamplingParams(**{name: given[name] for name in words if name in given})
+    beams = usual.get("num_beams") if asked.num_beams is None else asked.num_beams
+    if beams == 1 or any(getattr(asked, name) for name in _DRAWING):
         usual = {name: value for name, value in usual.items() if name not in OF_BEAMS}
     most = given.get("max_tokens")
     if "min_tokens" in usual and type(most) is int:
