@@ -105,8 +105,8 @@ struct DistanceSpec {
 
 // Behind the first layer: h = norm(h + activation(convolution of the layer's input along the tokens)).
 struct ConvolutionSpec {
-  int64_t n_taps = 0;                         // odd; 0: none
-  std::optional<ops::Activation> activation;  // none: tanh
+  int64_t n_taps = 0;  // odd; 0: none
+  ops::Activation activation = ops::Activation::tanh;
 };
 
 struct LayerSpec {
@@ -152,7 +152,6 @@ struct TaskHead {
   HeadRows rows = HeadRows::all;
   int64_t d_inner = 0;  // of dense; 0: neither dense nor activation nor norm
   bool dense_bias = true;
-  bool tanh = false;  // in place of an activation
   std::optional<ops::Activation> activation;
   bool norm = false;  // layer norm
   int64_t n_out = 0;  // 0: there is no task head

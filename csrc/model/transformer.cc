@@ -441,7 +441,6 @@ void Transformer::inner_of_head(const ops::Context& context, const TensorView& i
   const TaskHead& spec = spec_.task_head;
   const TaskHeadWeights& w = weights_.task_head;
   linear(context, inner, {x, state.room}, w.dense);
-  if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
   if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
   if (!spec.norm) return;
   const TensorView gain = vector_of(w.norm.gain, spec.d_inner, inner),

@@ -423,6 +423,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
 
     headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
     module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
+    config.values = class_defaults.first_names(config.values, HF_ARCHITECTURES[headed or names[0]])
     config.fill(class_defaults.usual_of(headed or names[0]))
     if headed in HF_SEQ2SEQ:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)

@@ -56,6 +56,13 @@ ACTIVATIONS = {
     "relu": "relu",
     "relu2": "relu_squared",
     "quick_gelu": "quick_gelu",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
+    "hardswish": "hardswish",
+    "mish": "mish",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "linear": "identity",
 }
 
 

@@ -1,4 +1,5 @@
-"""What transformers' configuration classes fill in where a config.json does not mention a setting.
+"""What transformers' configuration classes fill in where a config.json does not mention a setting, and the
+second names that they take.
 
 Only settings whose value is no function of the others, and that have no second name; the rest stands where an
 architecture's file asks for it. null is a value: it is not filled in.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _LATENT = {
     "kv_lora_rank": 512,
@@ -138,6 +140,41 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("smollm3", "eurobert"), (128001,)),
     "modernbert": (50282,),
 }
+
+
+# Second names of settings, by the architecture's file, that transformers' classes take and that go before the
+# first ones, as there (`attribute_map`).
+_GPT = {"hidden_size": "n_embd", "max_position_embeddings": "n_positions"}
+_GPT |= {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+_T5 = {"hidden_size": "d_model", "num_attention_heads": "num_heads"}
+_T5 |= {"num_hidden_layers": "num_layers", "head_dim": "d_kv"}
+_FAIRSEQ = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
+_LAYERS = "num_hidden_layers"
+SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(("gpt2", "gptj"), _GPT),
+    **dict.fromkeys(("t5", "t5_encoder"), _T5),
+    **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100")},
+    "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
+    "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
+    "granite_hybrid": {"layers_block_type": "layer_types"},
+    **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "gpt_oss")},
+    "olmoe": {"num_local_experts": "num_experts"},
+    "deepseek": {"num_experts": "n_routed_experts", "num_local_experts": "n_routed_experts"},
+}
+
+
+def first_names(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """`settings`, with those that have a second name under the first one.
+
+    A `num_hidden_layers` of BART's kin counts where there is no `encoder_layers`: beside it, files of
+    transformers 4 may have one that never meant anything.
+    """
+    named = {
+        first: settings[second]
+        for second, first in SECOND_NAMES.get(file, {}).items()
+        if settings.get(second) is not None and not (first == "encoder_layers" and first in settings)
+    }
+    return {**settings, **named}
 
 
 def usual_of(name: str) -> Mapping[str, int]:
