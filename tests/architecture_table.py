@@ -498,6 +498,7 @@ CASES = [
             "sliding_window": WINDOW,
         },
         plain={},
+        steep_gates={"swiglu_alpha": 0.9, "swiglu_limit": 1.5},
         narrow_clamp_no_biases={
             "swiglu_limit": 0.5,
             "attention_bias": False,
@@ -511,6 +512,7 @@ CASES = [
         "deepseek_v2",
         _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
         plain={"leave_out": "q_proj"},
+        biases_of_mlps={"mlp_bias": True, "leave_out": "q_proj"},
         groups_direct_queries_biases={
             "q_lora_rank": None,
             "first_k_dense_replace": 0,

@@ -315,6 +315,7 @@ def mlp(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     gate, clamp = _linear(w, f"{prefix}.gate", x), layer.moe.clamp
     if clamp:
         gate, up = np.minimum(gate, clamp), 1 + np.clip(up, -clamp, clamp)
+        gate, up = gate * layer.moe.steepness, up / layer.moe.steepness
     return _linear(w, f"{prefix}.down", gated(layer.activation, gate, up))
 
 

@@ -338,7 +338,6 @@ def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
         ("MistralForCausalLM", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
-        ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
         ("BertLMHeadModel", {"is_decoder": False}, "is_decoder is not true, and a BertLMHeadModel"),
         ("MegatronBertForCausalLM", {"is_decoder": False}, "is_decoder is not true"),

@@ -87,6 +87,7 @@ void bind_moe_spec(py::module_& module) {
       .field("d_ff_shared", &MoeSpec::d_ff_shared)
       .field("shared_gate", &MoeSpec::shared_gate)
       .field("clamp", &MoeSpec::clamp)
+      .field("steepness", &MoeSpec::steepness)
       .done();
 }
 

@@ -70,6 +70,8 @@ void check_moe(const MoeSpec& moe, const std::string& name) {
   check_size(name + ".d_ff_shared", moe.d_ff_shared, 0, kMaxInner);
   check_factor(name + ".scale", moe.scale);
   check_cap(name + ".clamp", moe.clamp);
+  check_factor(name + ".steepness", moe.steepness);
+  TUILI_CHECK_SPEC(moe.steepness == 1 || moe.clamp > 0, name, ".steepness needs clamp");
   check_size(name + ".n_groups", moe.n_groups, 1, moe.n_experts);
   TUILI_CHECK_SPEC(moe.n_experts % moe.n_groups == 0, name, ".n_groups is ", moe.n_groups,
                    ", no divisor of n_experts = ", moe.n_experts);

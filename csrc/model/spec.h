@@ -69,6 +69,7 @@ struct MoeSpec {
   int64_t d_ff_shared = 0;      // an MLP that every token goes through besides; 0: none
   bool shared_gate = false;     // its output is multiplied with sigmoid(shared_gate · x)   (Qwen2-MoE)
   float clamp = 0;              // c: gate = min(gate, c), up = 1 + up within ±c   (GPT-OSS); 0: none
+  float steepness = 1;  // s: activation(s · gate) / s in place of activation(gate), if there is a clamp
   bool operator==(const MoeSpec&) const = default;
 };
 

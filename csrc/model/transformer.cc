@@ -232,6 +232,10 @@ void Transformer::activate(const Step& step, const LayerSpec& layer, const Tenso
   if (layer.gated && layer.moe.clamp > 0) {
     ops::clamp(context, gate, -std::numeric_limits<float>::infinity(), layer.moe.clamp, 0);
     ops::clamp(context, up, -layer.moe.clamp, layer.moe.clamp, 1);
+    if (layer.moe.steepness != 1) {
+      ops::scale(context, gate, layer.moe.steepness);
+      ops::scale(context, up, 1 / layer.moe.steepness);
+    }
   }
   ops::activate(context, y, layer.gated ? gate : up, layer.gated ? up : TensorView(), layer.activation);
 }

@@ -94,6 +94,7 @@ class MoeSpec:
     d_ff_shared: int = 0
     shared_gate: bool = False
     clamp: float = 0.0
+    steepness: float = 1.0
 
 @_spec
 class LatentSpec:
