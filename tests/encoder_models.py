@@ -154,6 +154,7 @@ def _cases() -> Iterator[Case]:
         yield case("eurobert", f"EuroBert{head}", llama_base | euro | {"hidden_act": "gelu"}, "other")
     yield from _rows_cases(llama_base)
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
+    yield case("albert", "AlbertModel", albert_base | {"num_hidden_groups": 5}, "groups")
     yield from _later_cases(heads)
 
 

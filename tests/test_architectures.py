@@ -384,6 +384,15 @@ def test_what_transformers_does_not_apply_is_warned_of(
     np.testing.assert_array_equal(one, two)
 
 
+def test_of_two_types_of_rotations_the_new_spelling_counts() -> None:
+    case = next(case for case in CASES if case.name == "LlamaForCausalLM: linear rope")
+    rope = case.config["rope_parameters"]
+    config = Config(case.config | {"rope_parameters": rope | {"type": "dynamic"}}, "config.json")
+    spec, wanted = (module.spec(of) for of, module in ((config, hf_architecture(config)[1]), _parsed(case)))
+    assert spec.ropes[0].inv_freq == wanted.ropes[0].inv_freq
+    assert len(config.warnings) == 1 and "rope_parameters: type is dynamic" in config.warnings[0]
+
+
 @pytest.mark.parametrize("key, value", [("is_causal", False), ("use_bidirectional_attention", True)])
 def test_a_decoder_that_sees_both_sides_writes_nothing(key: str, value: bool) -> None:
     case = next(case for case in CASES if case.architecture == "Gemma3ForCausalLM")
