@@ -9,18 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from architecture_cases import COLUMNS, N_VOCAB, WINDOW, Case, cases_of
+from architecture_gpt import GPT_CASES
 
 __all__ = ["CASES", "COLUMNS", "N_VOCAB", "WINDOW", "Case"]
 
-_GPT: dict[str, Any] = {
-    "vocab_size": N_VOCAB,
-    "n_embd": 64,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
 _LATENT: dict[str, Any] = {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32}
 _LATENT |= {"qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12, "moe_intermediate_size": 40}
 _GRANITE: dict[str, Any] = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22}
@@ -197,6 +189,21 @@ CASES = [
         layer_types={"num_hidden_layers": 2, "layer_types": [_SLIDING, _FULL], "sliding_window": WINDOW},
     ),
     *cases_of(
+        "ArceeForCausalLM",
+        "arcee",
+        {},
+        plain={},
+        biases_yarn={"attention_bias": True, "mlp_bias": True, "head_dim": 24, "hidden_act": "silu"}
+        | _rope("yarn", factor=4.0, **_ORIGINAL),
+    ),
+    *cases_of(
+        "SeedOssForCausalLM",
+        "seed_oss",
+        {"head_dim": 24},
+        plain={},
+        other_biases_tied={"attention_bias": False, "attention_out_bias": True, "mlp_bias": True, **_TIED},
+    ),
+    *cases_of(
         "OlmoForCausalLM",
         "olmo",
         {},
@@ -326,32 +333,7 @@ CASES = [
         plain={"num_hidden_layers": 4},
         layer_types_biases={"layer_types": [_FULL, _SLIDING], "attention_bias": True},
     ),
-    *cases_of(
-        "GPT2LMHeadModel",
-        "gpt2",
-        _GPT,
-        plain={},
-        untied_inverse_scale={
-            "scale_attn_by_inverse_layer_idx": True,
-            "tie_word_embeddings": False,
-            "n_inner": 96,
-            "activation_function": "relu",
-        },
-        no_scale={"scale_attn_weights": False, "activation_function": "gelu"},
-        second_names={
-            "hidden_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 6,
-            "absent": ["n_head"],
-        },
-    ),
-    *cases_of(
-        "GPTJForCausalLM",
-        "gptj",
-        _GPT,
-        plain={"rotary_dim": 8},
-        whole_heads={"rotary_dim": 16, "n_inner": 96},
-    ),
+    *GPT_CASES,
     *cases_of(
         "GPTNeoXForCausalLM",
         "gpt_neox",

@@ -82,7 +82,11 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "CohereForCausalLM": {"max_position_embeddings": 8192},
     "Cohere2ForCausalLM": {"max_position_embeddings": 8192},
     "GPT2LMHeadModel": {"n_positions": 1024},
+    "GPTBigCodeForCausalLM": {"n_positions": 1024},
     "GPTJForCausalLM": {"n_positions": 2048},
+    "GPTNeoForCausalLM": {"max_position_embeddings": 2048},
+    "ArceeForCausalLM": {"max_position_embeddings": 4096},
+    "SeedOssForCausalLM": {"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
     "GPTNeoXForCausalLM": {"max_position_embeddings": 2048},
     "OPTForCausalLM": {"max_position_embeddings": 2048},
     "FalconForCausalLM": {"max_position_embeddings": 2048},
@@ -132,12 +136,12 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 
 # The ids that end a text, by `model_type`; transformers writes them down whatever the size of the vocabulary.
 EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
-    **dict.fromkeys(("gpt2", "gptj", "starcoder2"), (50256,)),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2"), (50256,)),
     **dict.fromkeys(("olmo", "olmo2", "olmo3"), (50279,)),
     **dict.fromkeys(("cohere", "cohere2"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
     "phi3": (32000,),
-    **dict.fromkeys(("smollm3", "eurobert"), (128001,)),
+    **dict.fromkeys(("smollm3", "eurobert", "arcee"), (128001,)),
     "modernbert": (50282,),
 }
 
@@ -151,7 +155,8 @@ _T5 |= {"num_hidden_layers": "num_layers", "head_dim": "d_kv"}
 _FAIRSEQ = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 _LAYERS = "num_hidden_layers"
 SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(("gpt2", "gptj"), _GPT),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode"), _GPT),
+    "gpt_neo": {"num_attention_heads": "num_heads", _LAYERS: "num_layers"},
     **dict.fromkeys(("t5", "t5_encoder"), _T5),
     **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100")},
     "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
