@@ -197,6 +197,35 @@ CASES = [
         | _rope("yarn", factor=4.0, **_ORIGINAL),
     ),
     *cases_of(
+        "Exaone4ForCausalLM",
+        "exaone4",
+        {"num_hidden_layers": 3, "sliding_window": WINDOW},
+        plain={"sliding_window_pattern": 3},
+        no_windows_tied={"sliding_window": None, "layer_types": [_FULL] * 3, **_TIED},
+    ),
+    *cases_of(
+        "HeliumForCausalLM",
+        "helium",
+        {"head_dim": 16},
+        plain={},
+        biases_tied={"attention_bias": True, "mlp_bias": True, **_TIED},
+    ),
+    *cases_of(
+        "NemotronForCausalLM",
+        "nemotron",
+        {},
+        plain={},
+        biases_all_rotated={"attention_bias": True, "mlp_bias": True, "hidden_act": "silu", "head_dim": 24}
+        | _rope("default", partial_rotary_factor=1.0),
+    ),
+    *cases_of(
+        "MinistralForCausalLM",
+        "ministral",
+        {"head_dim": 16},  # which transformers 5.24 does not make up
+        window={"sliding_window": WINDOW},
+        layer_types={"sliding_window": WINDOW, "layer_types": [_SLIDING, _FULL], "head_dim": 32},
+    ),
+    *cases_of(
         "SeedOssForCausalLM",
         "seed_oss",
         {"head_dim": 24},

@@ -21,9 +21,10 @@ from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS, SECOND_NAMES, first_names
-from tuili.loading.config import HF_ARCHITECTURES, HF_SEQ2SEQ, Config, hf_architecture, with_architecture
+from tuili.loading.config import Config, hf_architecture, with_architecture
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
+from tuili.loading.registry import HF_ARCHITECTURES, HF_SEQ2SEQ
 from write_architectures import PATH as PAGE
 from write_architectures import page
 

@@ -37,9 +37,9 @@ from tuili.errors import (
     TokenIdError,
 )
 from tuili.generation.intake import Sources
-from tuili.loading import packed_cache
+from tuili.loading import packed_cache, registry
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
-from tuili.loading.config import HF_SEQ2SEQ, Config, hf_architecture
+from tuili.loading.config import Config, hf_architecture
 from tuili.loading.languages import Languages
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
@@ -194,10 +194,10 @@ def test_the_core_refuses_a_sequence_that_does_not_suit_the_model(t5_model):
 
 def test_every_class_is_tested_twice():
     tested = [case.architecture for case in CASES]
-    assert all(tested.count(name) >= 2 for name in HF_SEQ2SEQ) and set(tested) == set(HF_SEQ2SEQ)
+    assert all(tested.count(name) >= 2 for name in registry.HF_SEQ2SEQ) and set(tested) == set(HF_SEQ2SEQ)
 
 
-@pytest.mark.parametrize("name", HF_SEQ2SEQ)
+@pytest.mark.parametrize("name", registry.HF_SEQ2SEQ)
 def test_a_setting_left_out_is_that_of_transformers_class(name):
     usual, case = CLASS_DEFAULTS[name], by_name(name)
     config = Config({key: x for key, x in case.config.items() if key not in usual}, "config.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tuili.loading.config import GGUF_ARCHITECTURES, HF_ARCHITECTURES
+from tuili.loading.registry import GGUF_ARCHITECTURES, HF_ARCHITECTURES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CSRC = REPOSITORY / "csrc"

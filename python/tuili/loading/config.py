@@ -1,8 +1,7 @@
 """Settings files of a model folder, read strictly: config.json, generation_config.json,
 sentence-transformers' files.
 
-Also the registry of architectures. No arithmetic on a value happens before its getter has checked type and
-range.
+No arithmetic on a value happens before its getter has checked type and range.
 """
 
 from __future__ import annotations
@@ -16,149 +15,17 @@ from typing import Any
 
 from tuili.errors import ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading.files import parse_json, read_file, shown
+from tuili.loading.registry import (
+    DECODERS_ALONE,
+    ENCODERS,
+    GGUF_ARCHITECTURES,
+    HF_ARCHITECTURES,
+    HF_SEQ2SEQ,
+    TASKS,
+)
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_EOS_IDS = 64
-
-# Architecture, as `architectures` of config.json or `general.architecture` of GGUF spell it -> file in
-# architectures/.
-HF_ARCHITECTURES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "Phi3ForCausalLM": "phi3",
-    "GemmaForCausalLM": "gemma1",
-    "Gemma2ForCausalLM": "gemma2",
-    "Gemma3ForCausalLM": "gemma",
-    "SmolLM3ForCausalLM": "smollm3",
-    "ArceeForCausalLM": "arcee",
-    "SeedOssForCausalLM": "seed_oss",
-    "OlmoForCausalLM": "olmo",
-    "Olmo2ForCausalLM": "olmo2",
-    "Olmo3ForCausalLM": "olmo2",
-    "OlmoeForCausalLM": "olmoe",
-    "GraniteForCausalLM": "granite",
-    "GraniteMoeForCausalLM": "granite_moe",
-    "GraniteMoeSharedForCausalLM": "granite_moe",
-    "GraniteMoeHybridForCausalLM": "granite_hybrid",
-    "Starcoder2ForCausalLM": "starcoder2",
-    "StableLmForCausalLM": "stablelm",
-    "GlmForCausalLM": "glm",
-    "Glm4ForCausalLM": "glm",
-    "Ernie4_5ForCausalLM": "ernie",
-    "CohereForCausalLM": "cohere",
-    "Cohere2ForCausalLM": "cohere",
-    "GPT2LMHeadModel": "gpt2",
-    "GPT2DoubleHeadsModel": "gpt2",
-    "GPTBigCodeForCausalLM": "gpt_bigcode",
-    "GPTJForCausalLM": "gptj",
-    "GPTNeoForCausalLM": "gpt_neo",
-    "GPTNeoXForCausalLM": "gpt_neox",
-    "OPTForCausalLM": "opt",
-    "PhiForCausalLM": "phi",
-    "FalconForCausalLM": "falcon",
-    "BloomForCausalLM": "bloom",
-    "MixtralForCausalLM": "mixtral",
-    "Qwen2MoeForCausalLM": "qwen_moe",
-    "Qwen3MoeForCausalLM": "qwen_moe",
-    "GptOssForCausalLM": "gpt_oss",
-    "DeepseekV2ForCausalLM": "deepseek",
-    "DeepseekV3ForCausalLM": "deepseek",
-    "InternLM2ForCausalLM": "internlm2",
-    "BaichuanForCausalLM": "baichuan",
-    "BaiChuanForCausalLM": "baichuan",
-    "MiniCPMForCausalLM": "minicpm",
-}
-HF_SEQ2SEQ = {
-    "T5ForConditionalGeneration": "t5",
-    "MT5ForConditionalGeneration": "t5",
-    "UMT5ForConditionalGeneration": "t5",
-    "BartForConditionalGeneration": "bart",
-    "MBartForConditionalGeneration": "bart",
-    "PegasusForConditionalGeneration": "pegasus",
-    "MarianMTModel": "pegasus",
-    "M2M100ForConditionalGeneration": "m2m_100",
-}
-HF_ARCHITECTURES |= HF_SEQ2SEQ
-_DECODERS_ALONE = {"Bart": "bart", "MBart": "bart", "Pegasus": "pegasus", "Marian": "pegasus"}
-HF_ARCHITECTURES |= {f"{stem}ForCausalLM": file for stem, file in _DECODERS_ALONE.items()}
-# Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.
-_TASKS = (
-    "Model",
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMaskedLM",
-)
-_CHOICES = "ForMultipleChoice"
-_BERTS = (_CHOICES, "ForPreTraining", "ForNextSentencePrediction")
-_ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "Bert": ("bert", (*_BERTS, "LMHeadModel")),
-    "Roberta": ("roberta", (_CHOICES, "ForCausalLM")),
-    "XLMRoberta": ("roberta", (_CHOICES, "ForCausalLM")),
-    "Camembert": ("roberta", (_CHOICES, "ForCausalLM")),
-    "Data2VecText": ("data2vec_text", (_CHOICES, "ForCausalLM")),
-    "RobertaPreLayerNorm": ("roberta_prelayernorm", (_CHOICES, "ForCausalLM")),
-    "Ernie": ("ernie_encoder", (*_BERTS, "ForCausalLM")),
-    "MegatronBert": ("megatron_bert", (*_BERTS, "ForCausalLM")),
-    "RoFormer": ("roformer", (_CHOICES, "ForCausalLM")),
-    "DistilBert": ("distilbert", (_CHOICES,)),
-    "Electra": ("electra", (_CHOICES, "ForPreTraining", "ForCausalLM")),
-    "Albert": ("albert", (_CHOICES, "ForPreTraining")),
-    "MPNet": ("mpnet", (_CHOICES,)),
-    "DebertaV2": ("deberta_v2", (_CHOICES,)),
-    "ModernBert": ("modernbert", (_CHOICES,)),
-    "NomicBert": ("nomic_bert", ()),
-    "EuroBert": ("eurobert", ()),
-}
-HF_ARCHITECTURES |= {
-    f"{stem}{task}": file for stem, (file, more) in _ENCODERS.items() for task in (*_TASKS, *more)
-}
-HF_ARCHITECTURES |= {
-    f"{stem}{end}": "t5_encoder"
-    for stem in ("T5", "MT5", "UMT5")
-    for end in ("EncoderModel", "ForTokenClassification")
-}
-GGUF_ARCHITECTURES = {
-    "llama": "llama",
-    "llama with experts": "mixtral",  # as the file itself calls it: llama
-    "qwen2": "qwen2",
-    "qwen2moe": "qwen_moe",
-    "qwen3": "qwen3",
-    "qwen3moe": "qwen_moe",
-    "phi3": "phi3",
-    "deepseek2": "deepseek",
-    "gpt-oss": "gpt_oss",
-    "gemma": "gemma1",
-    "gemma2": "gemma2",
-    "gemma3": "gemma",
-    "smollm3": "smollm3",
-    "gpt2": "gpt2",
-    "gptneox": "gpt_neox",
-    "phi2": "phi",
-    "falcon": "falcon",
-    "bloom": "bloom",
-    "internlm2": "internlm2",
-    "baichuan": "baichuan",
-    "minicpm": "minicpm",
-    "olmo": "olmo",
-    "olmo2": "olmo2",
-    "olmoe": "olmoe",
-    "granite": "granite",
-    "granitemoe": "granite_moe",
-    "starcoder2": "starcoder2",
-    "stablelm": "stablelm",
-    "chatglm": "glm",
-    "glm4": "glm",
-    "ernie4_5": "ernie",
-    "command-r": "cohere",
-    "cohere2": "cohere",
-    "bert": "bert",
-    "nomic-bert": "nomic_bert",
-    "t5": "t5",
-    "t5encoder": "t5_encoder",
-}
 
 # Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.
 MAX_LAYERS = 1024
@@ -328,9 +195,9 @@ def read_config(folder: str, name: str, *, inside: str | None = None) -> Config 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
     stem = re.sub(f"({'|'.join(WORDS)})$", "", name)
     both = any(f"{stem}{words}" in table for words in WORDS)
-    if name not in table and stem != name and stem in _ENCODERS and not both:
+    if name not in table and stem != name and stem in ENCODERS and not both:
         raise ModelUnsupportedError(
-            f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(_TASKS)}",
+            f"{where} is '{name}', and {stem} is read as an encoder alone: with {', '.join(TASKS)}",
             code="architecture",
         )
     if name not in table:
@@ -345,9 +212,9 @@ def _supported(table: Mapping[str, str]) -> str:
     if table is not HF_ARCHITECTURES:
         return ", ".join(table)
     decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
-    apart = (*_DECODERS_ALONE, *_ENCODERS, "BertLMHeadModel")
+    apart = (*DECODERS_ALONE, *ENCODERS, "BertLMHeadModel")
     decoders = [name for name in decoders if name not in apart]
-    heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
+    heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(ENCODERS)}; both with {', '.join(TASKS)}"
     both = [name.removesuffix("ForConditionalGeneration") for name in HF_SEQ2SEQ]
     return (
         f"{heads}; {', '.join(both)} with ForConditionalGeneration or Model; docs/architectures.md has more"
@@ -385,7 +252,7 @@ def as_embedder(config: Config) -> Config:
     if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
         name = re.sub(r"^(M?|UM)T5(Model|ForConditionalGeneration)$", r"\1T5EncoderModel", names[0])
         stems = [name.removesuffix(words) for words in WORDS if name.endswith(words)]
-        if stems and name in HF_ARCHITECTURES and stems[0] not in _DECODERS_ALONE:
+        if stems and name in HF_ARCHITECTURES and stems[0] not in DECODERS_ALONE:
             name = f"{stems[0]}Model"
         config.values = {**config.values, "architectures": [name]}
     return config
@@ -400,7 +267,7 @@ def _headed(name: str) -> str | None:
         return CLASSES[name]
     for end in ENDS:
         for stem in (name.removesuffix(end), name.removesuffix(f"Text{end}")):
-            for words in WORDS if stem not in _DECODERS_ALONE else ():
+            for words in WORDS if stem not in DECODERS_ALONE else ():
                 if name != stem and f"{stem}{words}" in HF_ARCHITECTURES:
                     return f"{stem}{words}"
     return None

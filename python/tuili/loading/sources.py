@@ -19,7 +19,6 @@ from tuili.loading import (
 from tuili.loading.architectures import static_embedding
 from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import (
-    HF_SEQ2SEQ,
     MAX_POSITIONS,
     MAX_VOCAB,
     Config,
@@ -41,6 +40,7 @@ from tuili.loading.gguf_index import from_index
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering
+from tuili.loading.registry import HF_SEQ2SEQ
 from tuili.loading.sentence_maps import SentenceMap
 from tuili.loading.sentence_modules import first_module, read_modules
 

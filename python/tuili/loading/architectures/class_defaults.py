@@ -30,7 +30,13 @@ _BART = {
 
 CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "LlamaForCausalLM": {"max_position_embeddings": 2048},
-    "MistralForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8},
+    **{
+        f"{stem}ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8}
+        for stem in ("Mistral", "Ministral")
+    },
+    "Exaone4ForCausalLM": {"max_position_embeddings": 2048, "num_key_value_heads": 32},
+    "HeliumForCausalLM": {"max_position_embeddings": 4096},
+    "NemotronForCausalLM": {"max_position_embeddings": 4096},
     "MixtralForCausalLM": {
         "max_position_embeddings": 131072,
         "num_key_value_heads": 8,
