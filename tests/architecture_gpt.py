@@ -61,6 +61,21 @@ GPT_CASES = [
         },
     ),
     *cases_of(
+        "BioGptForCausalLM",
+        "biogpt",
+        {"num_key_value_heads": 4},
+        plain={},
+        untied_no_scale={"scale_embedding": False, "hidden_act": "relu", "tie_word_embeddings": False},
+    ),
+    *cases_of(
+        "MptForCausalLM",
+        "mpt",
+        {"d_model": 48, "n_heads": 4, "n_layers": 2, "max_seq_len": 128}
+        | {"absent": ["hidden_size", "num_attention_heads", "num_hidden_layers"]},
+        plain={},
+        six_heads_clipped={"n_heads": 6, "attn_config": {"clip_qkv": 0.5, "softmax_scale": 0.4}},
+    ),
+    *cases_of(
         "GPTJForCausalLM",
         "gptj",
         _GPT,

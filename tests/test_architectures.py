@@ -246,7 +246,10 @@ def test_the_page_of_architectures_is_what_the_table_says() -> None:
 
 
 def test_every_decoder_is_in_the_table() -> None:
-    tested = {case.architecture for case in CASES} | {"BaiChuanForCausalLM"}  # an old spelling
+    tested = {case.architecture for case in CASES} | {
+        "BaiChuanForCausalLM",
+        "MPTForCausalLM",
+    }  # old spellings
     decoders = {name for name in HF_ARCHITECTURES if name.endswith(("ForCausalLM", "LMHeadModel"))}
     assert decoders <= tested, f"no test of {sorted(decoders - tested)}"
 
@@ -339,6 +342,7 @@ def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
         ("MistralForCausalLM", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
+        ("MptForCausalLM", {"attn_config": {"alibi": False}}, "attn_config: alibi"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
         ("BertLMHeadModel", {"is_decoder": False}, "is_decoder is not true, and a BertLMHeadModel"),
         ("MegatronBertForCausalLM", {"is_decoder": False}, "is_decoder is not true"),

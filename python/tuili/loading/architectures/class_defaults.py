@@ -95,6 +95,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "SeedOssForCausalLM": {"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
     "GPTNeoXForCausalLM": {"max_position_embeddings": 2048},
     "OPTForCausalLM": {"max_position_embeddings": 2048},
+    "BioGptForCausalLM": {"max_position_embeddings": 1024},
     "FalconForCausalLM": {"max_position_embeddings": 2048},
     "GptOssForCausalLM": {
         "max_position_embeddings": 131072,
@@ -165,6 +166,7 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
     "gpt_neo": {"num_attention_heads": "num_heads", _LAYERS: "num_layers"},
     **dict.fromkeys(("t5", "t5_encoder"), _T5),
     **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100")},
+    "mpt": {"hidden_size": "d_model", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "granite_hybrid": {"layers_block_type": "layer_types"},
