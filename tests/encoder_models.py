@@ -153,6 +153,8 @@ def _cases() -> Iterator[Case]:
     for head in ("ForMaskedLM", "ForSequenceClassification"):
         yield case("eurobert", f"EuroBert{head}", llama_base | euro | {"hidden_act": "gelu"}, "other")
     yield from _rows_cases(llama_base)
+    for name in ("DPRContextEncoder", "DPRQuestionEncoder"):
+        yield case("dpr", name, BASE | {"projection_dim": 0})
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_groups": 5}, "groups")
     yield from _later_cases(heads)

@@ -109,6 +109,7 @@ HF_ARCHITECTURES |= {
     for stem in ("T5", "MT5", "UMT5")
     for end in ("EncoderModel", "ForTokenClassification")
 }
+HF_ARCHITECTURES |= {"DPRContextEncoder": "dpr", "DPRQuestionEncoder": "dpr"}
 GGUF_ARCHITECTURES = {
     "llama": "llama",
     "llama with experts": "mixtral",  # as the file itself calls it: llama

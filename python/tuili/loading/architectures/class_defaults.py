@@ -132,6 +132,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         stem: {"max_position_embeddings": 512}
         for stem in (
             *("Bert", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
+            *("DPRContextEncoder", "DPRQuestionEncoder"),
             *("Roberta", "XLMRoberta", "Camembert", "Data2VecText", "RobertaPreLayerNorm"),
         )
     },
