@@ -131,8 +131,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     **{
         stem: {"max_position_embeddings": 512}
         for stem in (
-            *("Bert", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
-            *("DPRContextEncoder", "DPRQuestionEncoder"),
+            *("Bert", "DPR", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
             *("Roberta", "XLMRoberta", "Camembert", "Data2VecText", "RobertaPreLayerNorm"),
         )
     },
@@ -194,5 +193,5 @@ def first_names(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
 def usual_of(name: str) -> Mapping[str, int]:
     """The settings that the class of the architecture `name` fills in."""
     name = name.replace("DoubleHeadsModel", "LMHeadModel")
-    encoder = re.sub(r"(For[A-Z]\w*|Model)$", "", name)
+    encoder = re.sub(r"(For[A-Z]\w*|Model|(Context|Question)Encoder)$", "", name)
     return CLASS_DEFAULTS.get(name) or CLASS_DEFAULTS.get(encoder, {})
