@@ -6,35 +6,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-N_VOCAB = 300
-WINDOW = 8
-COLUMNS = list(range(0, N_VOCAB, 37))  # of the logits, kept in the golden file
+from architecture_cases import COLUMNS, N_VOCAB, WINDOW, Case, cases_of
+from architecture_gpt import GPT_CASES
 
-_SIZES: dict[str, Any] = {
-    "vocab_size": N_VOCAB,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 96,
-    "max_position_embeddings": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-}
+__all__ = ["CASES", "COLUMNS", "N_VOCAB", "WINDOW", "Case"]
 
-_GPT: dict[str, Any] = {
-    "vocab_size": N_VOCAB,
-    "n_embd": 64,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 128,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
 _LATENT: dict[str, Any] = {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32}
 _LATENT |= {"qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12, "moe_intermediate_size": 40}
 _GRANITE: dict[str, Any] = {"embedding_multiplier": 3.0, "residual_multiplier": 0.22}
@@ -58,39 +36,6 @@ _TURNED: dict[str, Any] = {"embedding_size": 24, "rotary_value": True, **_UNTIED
 _OFFSET: dict[str, Any] = {**_BERT, "pad_token_id": 3, "layer_norm_eps": 1e-5}
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A tiny model: the settings of its config.json, and what they try, in words.
-
-    leave_out  regular expression of names, where the architecture's table has two for one tensor
-    verified   whose logits it must have: "transformers", or "reference", tests/reference.py
-    """
-
-    architecture: str
-    tries: str
-    config: dict[str, Any]
-    leave_out: str = "$."
-    verified: str = "transformers"
-
-    @property
-    def name(self) -> str:
-        """For test ids and golden files."""
-        return f"{self.architecture}: {self.tries}"
-
-
-def _cases(architecture: str, model_type: str, common: dict[str, Any], **tried: dict[str, Any]) -> list[Case]:
-    """A case for each of `tried`, whose settings come on top of `common`, without those in `absent`."""
-    fixed = {"architectures": [architecture], "model_type": model_type}
-    cases = []
-    for tries, settings in tried.items():
-        config = fixed | ({} if "n_embd" in common else _SIZES) | common | settings
-        for key in config.pop("absent", ()):
-            del config[key]
-        leave_out, verified = config.pop("leave_out", "$."), config.pop("verified", "transformers")
-        cases.append(Case(architecture, tries.replace("_", " "), config, leave_out, verified))
-    return cases
-
-
 def _rope(kind: str, **settings: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **settings}}
 
@@ -100,10 +45,21 @@ _ORIGINAL = {"original_max_position_embeddings": 32}
 _YARN: dict[str, Any] = {"type": "yarn", "factor": 4.0, **_ORIGINAL}
 _HALVES = [1.0 + 0.25 * i for i in range(8)]
 _FACTORS = {"short_factor": _HALVES, "long_factor": _HALVES[::-1]}
+_ACTIVATIONS = (
+    "tanh",
+    "sigmoid",
+    "mish",
+    "relu6",
+    "leaky_relu",
+    "hardswish",
+    "linear",
+    "relu2",
+    "quick_gelu",
+)
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 CASES = [
-    *_cases(
+    *cases_of(
         "LlamaForCausalLM",
         "llama",
         {},
@@ -118,16 +74,17 @@ CASES = [
         longrope=_rope("longrope", factor=4.0, **_FACTORS, **_ORIGINAL),
         longrope_of_a_long_text=_rope("longrope", **_FACTORS, original_max_position_embeddings=16),
         old_spelling_of_rope={"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 500.0},
+        **{name: {"hidden_act": name} for name in _ACTIVATIONS},
         both_spellings_of_rope=_rope("default") | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     ),
-    *_cases(
+    *cases_of(
         "MistralForCausalLM",
         "mistral",
         {},
         window={"sliding_window": WINDOW},
         tied={"sliding_window": None, "tie_word_embeddings": True, "head_dim": 32},
     ),
-    *_cases(
+    *cases_of(
         "Qwen2ForCausalLM",
         "qwen2",
         {},
@@ -144,7 +101,7 @@ CASES = [
             "layer_types": [_SLIDING, _FULL],
         },
     ),
-    *_cases(
+    *cases_of(
         "Qwen3ForCausalLM",
         "qwen3",
         {"head_dim": 32},
@@ -158,7 +115,7 @@ CASES = [
         }
         | _rope("yarn", factor=4.0, **_ORIGINAL),
     ),
-    *_cases(
+    *cases_of(
         "Phi3ForCausalLM",
         "phi3",
         {},
@@ -170,7 +127,7 @@ CASES = [
             "partial_rotary_factor": 0.75,
         },
     ),
-    *_cases(
+    *cases_of(
         "GemmaForCausalLM",
         "gemma",
         {"head_dim": 16},
@@ -182,7 +139,7 @@ CASES = [
             "num_key_value_heads": 1,
         },
     ),
-    *_cases(
+    *cases_of(
         "Gemma2ForCausalLM",
         "gemma2",
         {"head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 24},
@@ -195,7 +152,7 @@ CASES = [
             "tie_word_embeddings": False,
         },
     ),
-    *_cases(
+    *cases_of(
         "Gemma3ForCausalLM",
         "gemma3_text",
         {"head_dim": 16, "sliding_window": WINDOW, "query_pre_attn_scalar": 24, "num_hidden_layers": 6},
@@ -216,7 +173,7 @@ CASES = [
             "rope_scaling": {"rope_type": "linear", "factor": 2.0},
         },
     ),
-    *_cases(
+    *cases_of(
         "SmolLM3ForCausalLM",
         "smollm3",
         {"num_hidden_layers": 4},
@@ -231,21 +188,65 @@ CASES = [
         },
         layer_types={"num_hidden_layers": 2, "layer_types": [_SLIDING, _FULL], "sliding_window": WINDOW},
     ),
-    *_cases(
+    *cases_of(
+        "ArceeForCausalLM",
+        "arcee",
+        {},
+        plain={},
+        biases_yarn={"attention_bias": True, "mlp_bias": True, "head_dim": 24, "hidden_act": "silu"}
+        | _rope("yarn", factor=4.0, **_ORIGINAL),
+    ),
+    *cases_of(
+        "Exaone4ForCausalLM",
+        "exaone4",
+        {"num_hidden_layers": 3, "sliding_window": WINDOW},
+        plain={"sliding_window_pattern": 3},
+        no_windows_tied={"sliding_window": None, "layer_types": [_FULL] * 3, **_TIED},
+    ),
+    *cases_of(
+        "HeliumForCausalLM",
+        "helium",
+        {"head_dim": 16},
+        plain={},
+        biases_tied={"attention_bias": True, "mlp_bias": True, **_TIED},
+    ),
+    *cases_of(
+        "NemotronForCausalLM",
+        "nemotron",
+        {},
+        plain={},
+        biases_all_rotated={"attention_bias": True, "mlp_bias": True, "hidden_act": "silu", "head_dim": 24}
+        | _rope("default", partial_rotary_factor=1.0),
+    ),
+    *cases_of(
+        "MinistralForCausalLM",
+        "ministral",
+        {"head_dim": 16},  # which transformers 5.24 does not make up
+        window={"sliding_window": WINDOW},
+        layer_types={"sliding_window": WINDOW, "layer_types": [_SLIDING, _FULL], "head_dim": 32},
+    ),
+    *cases_of(
+        "SeedOssForCausalLM",
+        "seed_oss",
+        {"head_dim": 24},
+        plain={},
+        other_biases_tied={"attention_bias": False, "attention_out_bias": True, "mlp_bias": True, **_TIED},
+    ),
+    *cases_of(
         "OlmoForCausalLM",
         "olmo",
         {},
         plain={"num_key_value_heads": 4},
         clipped_biases_tied={"clip_qkv": 0.5, "attention_bias": True, "tie_word_embeddings": True},
     ),
-    *_cases(
+    *cases_of(
         "Olmo2ForCausalLM",
         "olmo2",
         {},
         plain={"num_key_value_heads": 4},
         biases_tied={"attention_bias": True, "tie_word_embeddings": True},
     ),
-    *_cases(
+    *cases_of(
         "Olmo3ForCausalLM",
         "olmo3",
         {"sliding_window": WINDOW},
@@ -265,7 +266,7 @@ CASES = [
             },
         },
     ),
-    *_cases(
+    *cases_of(
         "OlmoeForCausalLM",
         "olmoe",
         {"num_experts": 4, "num_experts_per_tok": 2},
@@ -273,14 +274,14 @@ CASES = [
         biases_normalized_tied={"attention_bias": True, "norm_topk_prob": True, **_TIED},
         clipped={"clip_qkv": 0.5, "hidden_act": "gelu_accurate"},
     ),
-    *_cases(
+    *cases_of(
         "GraniteForCausalLM",
         "granite",
         _GRANITE,
         plain={},
         biases_tied={"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     ),
-    *_cases(
+    *cases_of(
         "GraniteMoeForCausalLM",
         "granitemoe",
         _GRANITE | _GRANITE_EXPERTS,
@@ -288,14 +289,14 @@ CASES = [
         biases_tied={"attention_bias": True, "tie_word_embeddings": True, "num_experts_per_tok": 3},
         names_of_transformers_5={"leave_out": r"_linear\.|router\.layer"},
     ),
-    *_cases(
+    *cases_of(
         "GraniteMoeSharedForCausalLM",
         "granitemoeshared",
         _GRANITE | _GRANITE_EXPERTS,
         plain={"shared_intermediate_size": 48},
         without_a_shared_one={"shared_intermediate_size": 0},
     ),
-    *_cases(
+    *cases_of(
         "GraniteMoeHybridForCausalLM",
         "granitemoehybrid",
         _GRANITE | _GRANITE_4 | {"shared_intermediate_size": 80},
@@ -303,14 +304,14 @@ CASES = [
         no_rotations_biases_tied={"attention_bias": True, **_TIED},
         experts={**_GRANITE_EXPERTS, "hidden_act": "gelu_python_tanh"},
     ),
-    *_cases(
+    *cases_of(
         "Starcoder2ForCausalLM",
         "starcoder2",
         {},
         window={"sliding_window": WINDOW},
         no_biases_untied={"use_bias": False, "tie_word_embeddings": False},
     ),
-    *_cases(
+    *cases_of(
         "StableLmForCausalLM",
         "stablelm",
         {},
@@ -323,7 +324,7 @@ CASES = [
             "tie_word_embeddings": True,
         },
     ),
-    *_cases(
+    *cases_of(
         "GlmForCausalLM",
         "glm",
         {"head_dim": 16},
@@ -333,55 +334,36 @@ CASES = [
             "absent": ["head_dim", "num_key_value_heads", "max_position_embeddings"],
         },
     ),
-    *_cases(
+    *cases_of(
         "Glm4ForCausalLM",
         "glm4",
         {"head_dim": 16},
         plain={},
         tied_no_biases={"attention_bias": False, "tie_word_embeddings": True, "head_dim": 24},
     ),
-    *_cases(
+    *cases_of(
         "Ernie4_5ForCausalLM",
         "ernie4_5",
         {"head_dim": 16},
         plain={},
         biases_untied_scaled={"use_bias": True, "tie_word_embeddings": False, **_rope("linear", factor=2.0)},
     ),
-    *_cases(
+    *cases_of(
         "CohereForCausalLM",
         "cohere",
         {"logit_scale": 0.25},
         plain={},
         norms_biases_untied={"use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
     ),
-    *_cases(
+    *cases_of(
         "Cohere2ForCausalLM",
         "cohere2",
         {"sliding_window": WINDOW, "logit_scale": 0.25},
         plain={"num_hidden_layers": 4},
         layer_types_biases={"layer_types": [_FULL, _SLIDING], "attention_bias": True},
     ),
-    *_cases(
-        "GPT2LMHeadModel",
-        "gpt2",
-        _GPT,
-        plain={},
-        untied_inverse_scale={
-            "scale_attn_by_inverse_layer_idx": True,
-            "tie_word_embeddings": False,
-            "n_inner": 96,
-            "activation_function": "relu",
-        },
-        no_scale={"scale_attn_weights": False, "activation_function": "gelu"},
-    ),
-    *_cases(
-        "GPTJForCausalLM",
-        "gptj",
-        _GPT,
-        plain={"rotary_dim": 8},
-        whole_heads={"rotary_dim": 16, "n_inner": 96},
-    ),
-    *_cases(
+    *GPT_CASES,
+    *cases_of(
         "GPTNeoXForCausalLM",
         "gpt_neox",
         {},
@@ -398,7 +380,7 @@ CASES = [
         odd_scaled_rotation={"hidden_size": 48, **_rope("llama3", partial_rotary_factor=0.25, **_LLAMA3)},
         names_of_others={"partial_rotary_factor": 0.5, "rope_theta": 500.0},
     ),
-    *_cases(
+    *cases_of(
         "OPTForCausalLM",
         "opt",
         {"ffn_dim": 96},
@@ -407,14 +389,14 @@ CASES = [
         untied_no_biases_no_weights_in_norms=_BARE,
         no_final_norm={"_remove_final_layer_norm": True},
     ),
-    *_cases(
+    *cases_of(
         "PhiForCausalLM",
         "phi",
         {},
         plain={"num_key_value_heads": 4},
         norms_tied={"qk_layernorm": True, "tie_word_embeddings": True, "partial_rotary_factor": 0.25},
     ),
-    *_cases(
+    *cases_of(
         "FalconForCausalLM",
         "falcon",
         {},
@@ -444,21 +426,25 @@ CASES = [
             "leave_out": r"\.ln_(attn|mlp)",
         },
     ),
-    *_cases("BertLMHeadModel", "bert", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),
-    *_cases("RobertaForCausalLM", "roberta", _OFFSET, plain={}, untied=_UNTIED | {"hidden_act": "gelu_new"}),
-    *_cases("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
-    *_cases("CamembertForCausalLM", "camembert", _OFFSET, padding_within={"pad_token_id": 5}, untied=_UNTIED),
-    *_cases("Data2VecTextForCausalLM", "data2vec-text", _OFFSET, plain={}, untied=_UNTIED),
-    *_cases("RobertaPreLayerNormForCausalLM", "roberta-prelayernorm", _OFFSET, plain={}, untied=_UNTIED),
-    *_cases("ErnieForCausalLM", "ernie", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),
-    *_cases("MegatronBertForCausalLM", "megatron-bert", _BERT, plain={}, untied=_UNTIED),
-    *_cases("ElectraForCausalLM", "electra", _BERT, narrow={"embedding_size": 24}, wide_untied=_WIDE),
-    *_cases("RoFormerForCausalLM", "roformer", _BERT, plain={}, narrow_with_turned_values=_TURNED),
-    *_cases("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
-    *_cases("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
-    *_cases("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),
-    *_cases("MarianForCausalLM", "marian", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
-    *_cases(
+    *cases_of("BertLMHeadModel", "bert", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),
+    *cases_of(
+        "RobertaForCausalLM", "roberta", _OFFSET, plain={}, untied=_UNTIED | {"hidden_act": "gelu_new"}
+    ),
+    *cases_of("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
+    *cases_of(
+        "CamembertForCausalLM", "camembert", _OFFSET, padding_within={"pad_token_id": 5}, untied=_UNTIED
+    ),
+    *cases_of("Data2VecTextForCausalLM", "data2vec-text", _OFFSET, plain={}, untied=_UNTIED),
+    *cases_of("RobertaPreLayerNormForCausalLM", "roberta-prelayernorm", _OFFSET, plain={}, untied=_UNTIED),
+    *cases_of("ErnieForCausalLM", "ernie", _BERT, plain={}, untied=_UNTIED | {"hidden_act": "relu"}),
+    *cases_of("MegatronBertForCausalLM", "megatron-bert", _BERT, plain={}, untied=_UNTIED),
+    *cases_of("ElectraForCausalLM", "electra", _BERT, narrow={"embedding_size": 24}, wide_untied=_WIDE),
+    *cases_of("RoFormerForCausalLM", "roformer", _BERT, plain={}, narrow_with_turned_values=_TURNED),
+    *cases_of("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *cases_of("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *cases_of("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),
+    *cases_of("MarianForCausalLM", "marian", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *cases_of(
         "BloomForCausalLM",
         "bloom",
         {},
@@ -466,7 +452,7 @@ CASES = [
         untied_six_heads=_SIX_HEADS,
         residual_of_norms={"apply_residual_connection_post_layernorm": True, "num_hidden_layers": 3},
     ),
-    *_cases(
+    *cases_of(
         "MixtralForCausalLM",
         "mixtral",
         {"num_local_experts": 4, "num_experts_per_tok": 2},
@@ -479,7 +465,7 @@ CASES = [
             "head_dim": 32,
         },
     ),
-    *_cases(
+    *cases_of(
         "Qwen2MoeForCausalLM",
         "qwen2_moe",
         {
@@ -500,7 +486,7 @@ CASES = [
             "tie_word_embeddings": True,
         },
     ),
-    *_cases(
+    *cases_of(
         "Qwen3MoeForCausalLM",
         "qwen3_moe",
         {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "head_dim": 32},
@@ -513,7 +499,7 @@ CASES = [
             "sliding_window": WINDOW,
         },
     ),
-    *_cases(
+    *cases_of(
         "GptOssForCausalLM",
         "gpt_oss",
         {
@@ -523,6 +509,7 @@ CASES = [
             "sliding_window": WINDOW,
         },
         plain={},
+        steep_gates={"swiglu_alpha": 0.9, "swiglu_limit": 1.5},
         narrow_clamp_no_biases={
             "swiglu_limit": 0.5,
             "attention_bias": False,
@@ -531,11 +518,12 @@ CASES = [
             "tie_word_embeddings": True,
         },
     ),
-    *_cases(
+    *cases_of(
         "DeepseekV2ForCausalLM",
         "deepseek_v2",
         _LATENT | {"n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
         plain={"leave_out": "q_proj"},
+        biases_of_mlps={"mlp_bias": True, "leave_out": "q_proj"},
         groups_direct_queries_biases={
             "q_lora_rank": None,
             "first_k_dense_replace": 0,
@@ -555,7 +543,7 @@ CASES = [
             },
         },
     ),
-    *_cases(
+    *cases_of(
         "DeepseekV3ForCausalLM",
         "deepseek_v3",
         _LATENT
@@ -572,21 +560,21 @@ CASES = [
             "rope_scaling": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
         },
     ),
-    *_cases(
+    *cases_of(
         "InternLM2ForCausalLM",
         "internlm2",
         {"verified": "reference"},
         plain={"bias": False},
         biases_dynamic_rope={"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_theta": 500.0},
     ),
-    *_cases(
+    *cases_of(
         "BaichuanForCausalLM",
         "baichuan",
         {"verified": "reference"},
         rotary={},
         linear_biases={"max_position_embeddings": None, "model_max_length": 128},
     ),
-    *_cases(
+    *cases_of(
         "MiniCPMForCausalLM",
         "minicpm",
         {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16, "verified": "reference"},

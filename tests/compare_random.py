@@ -35,7 +35,18 @@ Draw = random.Random
 Choices = dict[str, "tuple[Any, ...] | Callable[[Draw, Values], Any]"]
 
 _FLAG = (False, True)
-_ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu", "gelu_new")
+_ACTIVATIONS = (
+    "silu",
+    "gelu",
+    "gelu_pytorch_tanh",
+    "relu",
+    "gelu_new",
+    "tanh",
+    "sigmoid",
+    "mish",
+    "relu6",
+    "linear",
+)
 _KINDS = ("sliding_attention", "full_attention")
 
 

@@ -154,6 +154,7 @@ def _cases() -> Iterator[Case]:
         yield case("eurobert", f"EuroBert{head}", llama_base | euro | {"hidden_act": "gelu"}, "other")
     yield from _rows_cases(llama_base)
     yield case("albert", "AlbertModel", albert_base | {"num_hidden_layers": 40}, "deep")
+    yield case("albert", "AlbertModel", albert_base | {"num_hidden_groups": 5}, "groups")
     yield from _later_cases(heads)
 
 
@@ -227,6 +228,8 @@ def _kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     """BERT and RoBERTa with other names, norms or one more table."""
     roberta = BASE | {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     tasks = {"use_task_id": True, "task_type_vocab_size": 3}
+    for name in ("DPRContextEncoder", "DPRQuestionEncoder"):
+        yield case("dpr", name, BASE | {"projection_dim": 0})
     for model_type, stem, settings, more in (
         ("ernie", "Ernie", BASE | tasks, {"use_task_id": False}),
         ("megatron-bert", "MegatronBert", BASE, {}),

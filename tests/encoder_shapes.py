@@ -76,6 +76,11 @@ def bert(c: dict[str, Any], prefix: str = "bert.", body: Callable[..., Shapes] =
     yield from labels(c)
 
 
+def dpr(c: dict[str, Any]) -> Shapes:
+    before = "ctx_encoder" if "Context" in c["architectures"][0] else "question_encoder"
+    yield from ((f"{before}.bert_model.{name}", shape) for name, shape in bert_body(c))
+
+
 def ernie(c: dict[str, Any]) -> Shapes:
     def body(c: dict[str, Any]) -> Shapes:
         yield from bert_body(c)
@@ -417,6 +422,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "electra": electra,
     "roformer": roformer,
     "albert": albert,
+    "dpr": dpr,
     "llama": llama,
     "eurobert": llama,
     "gemma3_text": llama,

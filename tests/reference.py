@@ -46,6 +46,13 @@ ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "relu_squared": lambda x: np.maximum(x, 0) ** 2,
     "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "leaky_relu": lambda x: np.where(x > 0, x, x * 0.01),
+    "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "mish": lambda x: x * np.tanh(np.logaddexp(x, 0)),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "identity": lambda x: x,
 }
 
 
@@ -308,6 +315,7 @@ def mlp(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     gate, clamp = _linear(w, f"{prefix}.gate", x), layer.moe.clamp
     if clamp:
         gate, up = np.minimum(gate, clamp), 1 + np.clip(up, -clamp, clamp)
+        gate, up = gate * layer.moe.steepness, up / layer.moe.steepness
     return _linear(w, f"{prefix}.down", gated(layer.activation, gate, up))
 
 

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import encoder_models
 import reference
+import seq2seq_models
 from architecture_files import Arrays, stored_tensors, token_ids, write
 from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
 from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
 from tuili.errors import InvalidParameterError, ModelUnsupportedError, PromptTooLongError
-from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS, SECOND_NAMES, first_names
 from tuili.loading.config import Config
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
@@ -244,7 +246,10 @@ def test_the_page_of_architectures_is_what_the_table_says() -> None:
 
 
 def test_every_decoder_is_in_the_table() -> None:
-    tested = {case.architecture for case in CASES} | {"BaiChuanForCausalLM"}  # an old spelling
+    tested = {case.architecture for case in CASES} | {
+        "BaiChuanForCausalLM",
+        "MPTForCausalLM",
+    }  # old spellings
     decoders = {name for name in HF_ARCHITECTURES if name.endswith(("ForCausalLM", "LMHeadModel"))}
     assert decoders <= tested, f"no test of {sorted(decoders - tested)}"
 
@@ -256,6 +261,9 @@ def test_a_setting_left_out_is_that_of_transformers_class(name: str) -> None:
     experts = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 16)
     experts = {key: n for key, n in experts.items() if case.config.get(key) != 0}
     stated = case.config | experts | {"hidden_size": 256, "num_attention_heads": 32} | usual
+    stated = {
+        key: value for key, value in stated.items() if key not in SECOND_NAMES.get(HF_ARCHITECTURES[name], {})
+    }
     silent = {key: value for key, value in stated.items() if key not in usual}
     configs = [Config(settings, "config.json") for settings in (stated, silent)]
     specs = [hf_architecture(config)[1].spec(config) for config in configs]
@@ -277,6 +285,32 @@ def test_sizes_of_bloom_have_two_names_or_none() -> None:
         config = Config(bare | named, "config.json")
         spec = hf_architecture(config)[1].spec(config)
         assert (spec.d_model, len(spec.layers), spec.layers[0].n_heads) == (64, 2, 8)
+
+
+def _tested(file: str) -> dict[str, Any]:
+    """The settings of a tested model whose architecture lies in `file`, by their first names."""
+    cases = [*CASES, *seq2seq_models.CASES, *encoder_models.CASES.values()]
+    of = {HF_ARCHITECTURES.get(case.config["architectures"][0]): case.config for case in reversed(cases)}
+    of["t5_encoder"] = {**of["t5"], "architectures": ["T5EncoderModel"]}
+    of["bloom"] = {**of["bloom"], "n_layer": 2, "n_head": 4}
+    return first_names({"num_experts": 4} | of[file], file)
+
+
+@pytest.mark.parametrize("file", SECOND_NAMES)
+def test_a_second_name_of_a_setting_goes_before_the_first(file: str) -> None:
+    def shapes(settings: dict[str, Any]) -> Any:
+        config = Config(settings, "config.json")
+        return ModelBuilder(hf_architecture(config)[1].spec(config)).expected()
+
+    settings = _tested(file)
+    wanted = shapes(dict(settings))
+    for second, first in SECOND_NAMES[file].items():
+        alone = {key: value for key, value in settings.items() if key != first}
+        assert shapes(alone | {second: settings[first]}) == wanted
+        if first == "encoder_layers":  # which files of transformers 4 have beside a number without meaning
+            assert shapes(settings | {second: 7}) == wanted
+        else:
+            assert shapes(settings | {first: "nothing", second: settings[first]}) == wanted
 
 
 def test_a_setting_that_is_null_is_not_filled_in() -> None:
@@ -308,7 +342,7 @@ def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
         ("MistralForCausalLM", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
-        ("DeepseekV2ForCausalLM", {"mlp_bias": True}, "mlp_bias"),
+        ("MptForCausalLM", {"attn_config": {"alibi": False}}, "attn_config: alibi"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
         ("BertLMHeadModel", {"is_decoder": False}, "is_decoder is not true, and a BertLMHeadModel"),
         ("MegatronBertForCausalLM", {"is_decoder": False}, "is_decoder is not true"),
@@ -353,6 +387,15 @@ def test_what_transformers_does_not_apply_is_warned_of(
     assert f"{next(iter(settings))} is" in plans[1].warnings[0]
     one, two = (run(load(plan).model, ids).logits() for plan in plans)
     np.testing.assert_array_equal(one, two)
+
+
+def test_of_two_types_of_rotations_the_new_spelling_counts() -> None:
+    case = next(case for case in CASES if case.name == "LlamaForCausalLM: linear rope")
+    rope = case.config["rope_parameters"]
+    config = Config(case.config | {"rope_parameters": rope | {"type": "dynamic"}}, "config.json")
+    spec, wanted = (module.spec(of) for of, module in ((config, hf_architecture(config)[1]), _parsed(case)))
+    assert spec.ropes[0].inv_freq == wanted.ropes[0].inv_freq
+    assert len(config.warnings) == 1 and "rope_parameters: type is dynamic" in config.warnings[0]
 
 
 @pytest.mark.parametrize("key, value", [("is_causal", False), ("use_bidirectional_attention", True)])

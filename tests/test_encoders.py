@@ -290,6 +290,16 @@ def test_a_deberta_that_cannot_be_says_which_setting(tmp_path, settings, error, 
         plan_model(folder)
 
 
+def test_a_vector_of_dpr_is_that_of_the_first_token(tmp_path):
+    with tuili.LLM(write_folder(CASES["DPRContextEncoder"], tmp_path), packed_cache=False) as llm:
+        vectors = [llm.embed("the cat", **how) for how in ({}, {"pooling": "cls"}, {"pooling": "mean"})]
+        assert np.array_equal(vectors[0], vectors[1]) and not np.allclose(vectors[0], vectors[2])
+    config = json.loads((tmp_path / "config.json").read_text()) | {"projection_dim": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(tuili.ModelUnsupportedError, match="projection_dim"):
+        plan_model(tmp_path)
+
+
 def test_a_value_that_turns_is_that_of_the_reference(loaded):
     case = CASES["RoFormerModel-other"]
     names = roformer.tensor_names(Config(dict(case.config), ""))

@@ -242,6 +242,7 @@ def test_a_model_of_the_other_kind_says_so(server, vector_server):
     for path, body in (
         ("/v1/embeddings", texts),
         ("/v1/embeddings", texts | {"dimensions": 8}),
+        ("/v1/embeddings", texts | {"prompt_name": "query"}),
         ("/v1/rerank", documents),
     ):
         assert (server.ask(path, body).status, server.ask(path, body).code) == (400, "wrong_kind")

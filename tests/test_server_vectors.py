@@ -9,6 +9,7 @@ import numpy as np
 import openai
 import pytest
 
+import sentence_folders
 import tuili
 from reranker_folders import DOCUMENTS, QUERY, write
 from tiny_server import running
@@ -39,6 +40,30 @@ def test_dimensions_are_the_first_numbers_of_length_1(embedder, vector_server):
     for wrong in (0, own.shape[1] + 1, "7", 1.5, True):
         answer = vector_server.ask("/v1/embeddings", {"input": texts, "dimensions": wrong})
         assert (answer.status, answer.json()["error"]["param"]) == (400, "dimensions")
+
+
+def test_a_prompt_stands_before_each_text(tmp_path):
+    texts, most = ["a cat", "the house in the river"], 5
+    with tuili.LLM(sentence_folders.write("prompts", tmp_path)) as llm, running(llm) as server:
+        for how in ({}, {"prompt_name": "query"}, {"prompt": "of the "}, {"prompt": "", "prompt_name": None}):
+            answer = server.ask("/v1/embeddings", {"input": texts, **how}).json()
+            vectors = [item["embedding"] for item in answer["data"]]
+            assert np.array_equal(np.array(vectors, np.float32), llm.embed(texts, **how))
+            before = {"query": "the good "}.get(how.get("prompt_name") or "", how.get("prompt", ""))
+            n_tokens = sum(len(llm.tokenizer.encode(before + text)) for text in texts)
+            assert answer["usage"]["prompt_tokens"] == n_tokens
+        cut = {"input": texts, "prompt_name": "query", "truncate_prompt_tokens": most}
+        assert server.ask("/v1/embeddings", cut).json()["usage"]["prompt_tokens"] == 2 * most
+        for wrong, param in (
+            ({"prompt_name": "none"}, "prompt_name"),
+            ({"prompt_name": 1}, "prompt_name"),
+            ({"prompt": ["a"]}, "prompt"),
+            ({"prompt": "a", "prompt_name": "query"}, "prompt"),
+        ):
+            answer = server.ask("/v1/embeddings", {"input": texts, **wrong})
+            assert (answer.status, answer.json()["error"]["param"]) == (400, param)
+        long = server.ask("/v1/embeddings", {"input": "a", "prompt": "the " * 600})
+        assert long.code == "prompt_too_long"
 
 
 @pytest.mark.parametrize("form", ["hex", "", [], {}, False, 1])

@@ -63,7 +63,7 @@ def tiny_experts(seed: int = 0, format: str = "f32") -> TinyModel:
         common | {"normalize": True, "d_ff_shared": sizes.d_model, "shared_gate": True},
         common
         | {"scoring": "sigmoid", "scale": 1.5, "n_groups": 3, "n_groups_used": 2, "group_top": 2}
-        | {"router_bias": True, "selection_bias": True, "clamp": 0.5},
+        | {"router_bias": True, "selection_bias": True, "clamp": 0.5, "steepness": 0.7},
     ]
     layers = []
     for i, moe in enumerate(moes):

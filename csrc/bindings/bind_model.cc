@@ -87,6 +87,7 @@ void bind_moe_spec(py::module_& module) {
       .field("d_ff_shared", &MoeSpec::d_ff_shared)
       .field("shared_gate", &MoeSpec::shared_gate)
       .field("clamp", &MoeSpec::clamp)
+      .field("steepness", &MoeSpec::steepness)
       .done();
 }
 
@@ -134,21 +135,11 @@ void bind_layer_spec(py::module_& module) {
       .done();
 }
 
-// Where a layer's activations may stand, or tanh, which no layer has.
-std::string tanh_or(const std::optional<ops::Activation>& activation) {
-  return activation ? name_of(*activation, kActivations) : "tanh";
-}
-
 void bind_task_specs(py::module_& module) {
   Fields<ConvolutionSpec>(module, "ConvolutionSpec")
       .field("n_taps", &ConvolutionSpec::n_taps)
       .needed()
-      .field(
-          "activation", [](const ConvolutionSpec& spec) { return tanh_or(spec.activation); },
-          [](ConvolutionSpec& spec, const py::handle& value) {
-            const auto text = value.cast<std::string>();
-            if (text != "tanh") spec.activation = to_activation(text);
-          })
+      .field("activation", &ConvolutionSpec::activation, kActivations)
       .done();
   Fields<TaskHead>(module, "TaskHead")
       .field("n_out", &TaskHead::n_out)
@@ -159,12 +150,11 @@ void bind_task_specs(py::module_& module) {
       .field(
           "activation",
           [](const TaskHead& head) {
-            return head.activation || head.tanh ? tanh_or(head.activation) : std::string("none");
+            return std::string(head.activation ? name_of(*head.activation, kActivations) : "none");
           },
           [](TaskHead& head, const py::handle& value) {
             const auto text = value.cast<std::string>();
-            head.tanh = text == "tanh";
-            if (!head.tanh && text != "none") head.activation = to_activation(text);
+            if (text != "none") head.activation = to_activation(text);
           })
       .field("norm", &TaskHead::norm)
       .field("out_bias", &TaskHead::out_bias)

@@ -141,7 +141,14 @@ inline constexpr Named<ops::Activation> kActivations[] = {{"silu", ops::Activati
                                                           {"gelu_tanh", ops::Activation::gelu_tanh},
                                                           {"relu", ops::Activation::relu},
                                                           {"quick_gelu", ops::Activation::quick_gelu},
-                                                          {"relu_squared", ops::Activation::relu_squared}};
+                                                          {"relu_squared", ops::Activation::relu_squared},
+                                                          {"relu6", ops::Activation::relu6},
+                                                          {"leaky_relu", ops::Activation::leaky_relu},
+                                                          {"hardswish", ops::Activation::hardswish},
+                                                          {"mish", ops::Activation::mish},
+                                                          {"sigmoid", ops::Activation::sigmoid},
+                                                          {"tanh", ops::Activation::tanh},
+                                                          {"identity", ops::Activation::identity}};
 
 inline ops::Activation to_activation(const std::string& text) {
   return choose(text, "activation", kActivations);

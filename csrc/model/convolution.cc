@@ -16,10 +16,7 @@ void Transformer::convolve(const Step& step) const {
   const TensorView h = step.rows(step.state.hidden, d), mixed = step.rows(step.state.mixed, d);
   const TensorView taps = step.rows(step.state.taps, d * spec.n_taps);
   linear(step.context, mixed, step.input(taps), weights_.convolution);
-  if (spec.activation)
-    ops::activate(step.context, mixed, mixed, TensorView(), *spec.activation);
-  else
-    ops::softcap(step.context, mixed, 1);  // 1 · tanh(y / 1)
+  ops::activate(step.context, mixed, mixed, TensorView(), spec.activation);
   ops::add(step.context, h, h, mixed);
   norm(step, h, h, weights_.convolution_norm);
 }

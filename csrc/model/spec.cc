@@ -70,6 +70,8 @@ void check_moe(const MoeSpec& moe, const std::string& name) {
   check_size(name + ".d_ff_shared", moe.d_ff_shared, 0, kMaxInner);
   check_factor(name + ".scale", moe.scale);
   check_cap(name + ".clamp", moe.clamp);
+  check_factor(name + ".steepness", moe.steepness);
+  TUILI_CHECK_SPEC(moe.steepness == 1 || moe.clamp > 0, name, ".steepness needs clamp");
   check_size(name + ".n_groups", moe.n_groups, 1, moe.n_experts);
   TUILI_CHECK_SPEC(moe.n_experts % moe.n_groups == 0, name, ".n_groups is ", moe.n_groups,
                    ", no divisor of n_experts = ", moe.n_experts);
@@ -159,9 +161,8 @@ void check_task_head(const ModelSpec& spec) {
                    "task_head.d_inner is ", head.d_inner,
                    " without n_out; only a decoder's head reads it, of ", spec.embedding_width(), " numbers");
   TUILI_CHECK_SPEC(head.n_out == 0 || spec.kind == ModelKind::encoder, "a decoder has no task head");
-  TUILI_CHECK_SPEC(head.d_inner > 0 || !(head.tanh || head.activation || head.norm),
+  TUILI_CHECK_SPEC(head.d_inner > 0 || !(head.activation || head.norm),
                    "task_head: an activation or norm without d_inner");
-  TUILI_CHECK_SPEC(!(head.tanh && head.activation), "task_head: two activations");
   const int64_t d_in = head.d_inner ? head.d_inner : spec.d_model;
   TUILI_CHECK_SPEC(!head.tied || (d_in == spec.embedding_width() && head.n_out == spec.n_vocab),
                    "task_head: tied to an embedding of ", spec.embedding_width(), " numbers, but it has ",

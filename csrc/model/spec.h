@@ -69,6 +69,7 @@ struct MoeSpec {
   int64_t d_ff_shared = 0;      // an MLP that every token goes through besides; 0: none
   bool shared_gate = false;     // its output is multiplied with sigmoid(shared_gate · x)   (Qwen2-MoE)
   float clamp = 0;              // c: gate = min(gate, c), up = 1 + up within ±c   (GPT-OSS); 0: none
+  float steepness = 1;  // s: activation(s · gate) / s in place of activation(gate), if there is a clamp
   bool operator==(const MoeSpec&) const = default;
 };
 
@@ -105,8 +106,8 @@ struct DistanceSpec {
 
 // Behind the first layer: h = norm(h + activation(convolution of the layer's input along the tokens)).
 struct ConvolutionSpec {
-  int64_t n_taps = 0;                         // odd; 0: none
-  std::optional<ops::Activation> activation;  // none: tanh
+  int64_t n_taps = 0;  // odd; 0: none
+  ops::Activation activation = ops::Activation::tanh;
 };
 
 struct LayerSpec {
@@ -152,7 +153,6 @@ struct TaskHead {
   HeadRows rows = HeadRows::all;
   int64_t d_inner = 0;  // of dense; 0: neither dense nor activation nor norm
   bool dense_bias = true;
-  bool tanh = false;  // in place of an activation
   std::optional<ops::Activation> activation;
   bool norm = false;  // layer norm
   int64_t n_out = 0;  // 0: there is no task head

@@ -232,6 +232,10 @@ void Transformer::activate(const Step& step, const LayerSpec& layer, const Tenso
   if (layer.gated && layer.moe.clamp > 0) {
     ops::clamp(context, gate, -std::numeric_limits<float>::infinity(), layer.moe.clamp, 0);
     ops::clamp(context, up, -layer.moe.clamp, layer.moe.clamp, 1);
+    if (layer.moe.steepness != 1) {
+      ops::scale(context, gate, layer.moe.steepness);
+      ops::scale(context, up, 1 / layer.moe.steepness);
+    }
   }
   ops::activate(context, y, layer.gated ? gate : up, layer.gated ? up : TensorView(), layer.activation);
 }
@@ -441,7 +445,6 @@ void Transformer::inner_of_head(const ops::Context& context, const TensorView& i
   const TaskHead& spec = spec_.task_head;
   const TaskHeadWeights& w = weights_.task_head;
   linear(context, inner, {x, state.room}, w.dense);
-  if (spec.tanh) ops::softcap(context, inner, 1);  // 1 · tanh(y / 1)
   if (spec.activation) ops::activate(context, inner, inner, TensorView(), *spec.activation);
   if (!spec.norm) return;
   const TensorView gain = vector_of(w.norm.gain, spec.d_inner, inner),

@@ -16,7 +16,21 @@ u32 = NDArray[np.uint32]
 NormPlacement = Literal["pre", "post", "sandwich", "branch", "normed_residual", "parallel", "parallel_two"]
 Device = str  # "cpu", "cuda" (the first one) or "cuda:N"; single ops take the first two
 QkNorm = Literal["none", "heads", "whole", "layer"]
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "quick_gelu", "relu_squared"]
+Activation = Literal[
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "relu",
+    "quick_gelu",
+    "relu_squared",
+    "relu6",
+    "leaky_relu",
+    "hardswish",
+    "mish",
+    "sigmoid",
+    "tanh",
+    "identity",
+]
 ModelKind = Literal["decoder", "encoder", "encoder-decoder"]
 
 __version__: str
@@ -83,6 +97,7 @@ class MoeSpec:
     d_ff_shared: int = 0
     shared_gate: bool = False
     clamp: float = 0.0
+    steepness: float = 1.0
 
 @_spec
 class LatentSpec:
@@ -107,7 +122,7 @@ class DistanceSpec:
 @_spec
 class ConvolutionSpec:
     n_taps: int
-    activation: Activation | Literal["tanh"] = "tanh"
+    activation: Activation = "tanh"
 
 @_spec
 class LayerSpec:
@@ -147,7 +162,7 @@ class TaskHead:
     rows: Literal["all", "first", "last", "mean"] = "all"
     d_inner: int = 0
     dense_bias: bool = True
-    activation: Activation | Literal["none", "tanh"] = "none"
+    activation: Activation | Literal["none"] = "none"
     norm: bool = False
     out_bias: bool = True
     tied: bool = False

@@ -1,6 +1,6 @@
 """What transformers computes for tests/encoder_models.py, in float32: tests/goldens/encoders.json.
 
-python tests/oracle/encoder_goldens.py      (needs torch and transformers)
+python tests/oracle/encoder_goldens.py [CASE …]     (needs torch and transformers)
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def summary(values: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {name: answers(case) for name, case in CASES.items()}
-    found |= {"choices": shares(CASES["BertForMultipleChoice"])}
+    kept = json.loads(GOLDENS.read_text()) if sys.argv[1:] else {}
+    asked = sys.argv[1:] or CASES
+    found = {name: answers(case) if name in asked else kept[name] for name, case in CASES.items()}
+    found |= {"choices": kept.get("choices") or shares(CASES["BertForMultipleChoice"])}
     GOLDENS.write_text(json.dumps(found, separators=(",", ":")).replace('},"', '},\n"') + "\n")
     print(f"{len(found)} cases, {GOLDENS.stat().st_size} bytes")

@@ -103,6 +103,20 @@ template <Activation kKind>
 TUILI_INLINE Floats activated(Floats x) {
   if constexpr (kKind == Activation::relu) return max(zero(), x);
   if constexpr (kKind == Activation::relu_squared) return max(zero(), x) * max(zero(), x);
+  if constexpr (kKind == Activation::relu6) return min(splat(6), max(zero(), x));
+  if constexpr (kKind == Activation::leaky_relu) return max(x * splat(0.01f), x);
+  if constexpr (kKind == Activation::sigmoid) return splat(1) / (splat(1) + exp(negate(x)));
+  if constexpr (kKind == Activation::tanh) return tanh(x);
+  if constexpr (kKind == Activation::identity) return x;
+  if constexpr (kKind == Activation::hardswish) {
+    x = max(splat(-128), x);
+    return x * min(splat(6), max(zero(), x + splat(3))) / splat(6);
+  }
+  if constexpr (kKind == Activation::mish) {
+    x = max(splat(-128), x);
+    const Floats e = exp(min(splat(20), x)), n = e * (e + splat(2));
+    return x * (n / (n + splat(2)));
+  }
   if constexpr (kKind == Activation::silu) {
     x = max(splat(-128), x);
     return x / (splat(1) + exp(negate(x)));
@@ -135,6 +149,13 @@ void activate(float* y, const float* gate, const float* up, Activation kind, Ran
     case Activation::relu: return activate_as<Activation::relu>(y, gate, up, elements);
     case Activation::quick_gelu: return activate_as<Activation::quick_gelu>(y, gate, up, elements);
     case Activation::relu_squared: return activate_as<Activation::relu_squared>(y, gate, up, elements);
+    case Activation::relu6: return activate_as<Activation::relu6>(y, gate, up, elements);
+    case Activation::leaky_relu: return activate_as<Activation::leaky_relu>(y, gate, up, elements);
+    case Activation::hardswish: return activate_as<Activation::hardswish>(y, gate, up, elements);
+    case Activation::mish: return activate_as<Activation::mish>(y, gate, up, elements);
+    case Activation::sigmoid: return activate_as<Activation::sigmoid>(y, gate, up, elements);
+    case Activation::tanh: return activate_as<Activation::tanh>(y, gate, up, elements);
+    case Activation::identity: return activate_as<Activation::identity>(y, gate, up, elements);
   }
 }
 

@@ -19,7 +19,21 @@ struct Range {
   int64_t begin, end;
 };
 
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, quick_gelu, relu_squared };
+enum class Activation : uint8_t {
+  silu,
+  gelu,
+  gelu_tanh,
+  relu,
+  quick_gelu,
+  relu_squared,
+  relu6,
+  leaky_relu,
+  hardswish,
+  mish,
+  sigmoid,
+  tanh,
+  identity
+};
 enum class KvType : uint8_t { f32, f16, bf16, i8 };
 
 // Bytes of one element.
@@ -172,6 +186,9 @@ struct Kernels {
   //   gelu       h = x' · 0.5: fma(h, erf(x' · sqrt(0.5)), h), x' = max(x, -16)
   //   gelu_tanh  h, x' as gelu: fma(h, tanh(x' · sqrt(2/π) · fma(0.044715, x'·x', 1)), h)
   //   quick_gelu x' / (1 + exp(-1.702·x')), x' as silu        relu_squared  r·r, r as relu
+  //   sigmoid    1 / (1 + exp(-x))           relu6  min(r, 6), r as relu       leaky_relu  max(0.01·x, x)
+  //   hardswish  x'·min(max(x' + 3, 0), 6) / 6, x' as silu    tanh, identity  as they are called
+  //   mish       x' · tanh(log(1 + e)) = x' · (n / (n + 2)), n = e·(e + 2), e = exp(min(x', 20)), x' as silu
   void (*activate)(float* y, const float* gate, const float* up, Activation kind, Range elements);
 
   // y = x + z, elementwise; y may be x.

@@ -154,6 +154,13 @@ int activate(Stream stream, Output y, const float* gate, const float* up, Activa
     case Activation::relu: return activate_as<Activation::relu>(stream, y, gate, up, count);
     case Activation::quick_gelu: return activate_as<Activation::quick_gelu>(stream, y, gate, up, count);
     case Activation::relu_squared: return activate_as<Activation::relu_squared>(stream, y, gate, up, count);
+    case Activation::relu6: return activate_as<Activation::relu6>(stream, y, gate, up, count);
+    case Activation::leaky_relu: return activate_as<Activation::leaky_relu>(stream, y, gate, up, count);
+    case Activation::hardswish: return activate_as<Activation::hardswish>(stream, y, gate, up, count);
+    case Activation::mish: return activate_as<Activation::mish>(stream, y, gate, up, count);
+    case Activation::sigmoid: return activate_as<Activation::sigmoid>(stream, y, gate, up, count);
+    case Activation::tanh: return activate_as<Activation::tanh>(stream, y, gate, up, count);
+    case Activation::identity: return activate_as<Activation::identity>(stream, y, gate, up, count);
   }
   return cudaErrorInvalidValue;
 }

@@ -106,6 +106,23 @@ __device__ __forceinline__ float activated(float x) {
     return larger(0.0f, x);
   } else if constexpr (kKind == cpu::Activation::relu_squared) {
     return __fmul_rn(larger(0.0f, x), larger(0.0f, x));
+  } else if constexpr (kKind == cpu::Activation::relu6) {
+    return smaller(6.0f, larger(0.0f, x));
+  } else if constexpr (kKind == cpu::Activation::leaky_relu) {
+    return larger(__fmul_rn(x, 0.01f), x);
+  } else if constexpr (kKind == cpu::Activation::sigmoid) {
+    return __fdiv_rn(1.0f, __fadd_rn(1.0f, exponential(-x)));
+  } else if constexpr (kKind == cpu::Activation::tanh) {
+    return hyperbolic_tangent(x);
+  } else if constexpr (kKind == cpu::Activation::identity) {
+    return x;
+  } else if constexpr (kKind == cpu::Activation::hardswish) {
+    x = larger(-128.0f, x);
+    return __fdiv_rn(__fmul_rn(x, smaller(6.0f, larger(0.0f, __fadd_rn(x, 3.0f)))), 6.0f);
+  } else if constexpr (kKind == cpu::Activation::mish) {
+    x = larger(-128.0f, x);
+    const float e = exponential(smaller(20.0f, x)), n = __fmul_rn(e, __fadd_rn(e, 2.0f));
+    return __fmul_rn(x, __fdiv_rn(n, __fadd_rn(n, 2.0f)));
   } else if constexpr (kKind == cpu::Activation::silu) {
     x = larger(-128.0f, x);
     return __fdiv_rn(x, __fadd_rn(1.0f, exponential(-x)));

@@ -148,7 +148,7 @@ class Config:
         if not isinstance(value, dict):
             raise self.wrong(key, "an object", code="config_type")
         section = Config(value, f"{self.what}: {key}")
-        section.defaults = self.defaults
+        section.defaults, section.warnings = self.defaults, self.warnings
         return section
 
     def token_ids(self, key: str, n_vocab: int) -> tuple[int, ...] | None:

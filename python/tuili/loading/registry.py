@@ -17,6 +17,7 @@ from tuili.loading.files import shown
 HF_ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
+    "MinistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Phi3ForCausalLM": "phi3",
@@ -24,6 +25,11 @@ HF_ARCHITECTURES = {
     "Gemma2ForCausalLM": "gemma2",
     "Gemma3ForCausalLM": "gemma",
     "SmolLM3ForCausalLM": "smollm3",
+    "ArceeForCausalLM": "arcee",
+    "Exaone4ForCausalLM": "exaone4",
+    "HeliumForCausalLM": "helium",
+    "NemotronForCausalLM": "nemotron",
+    "SeedOssForCausalLM": "seed_oss",
     "OlmoForCausalLM": "olmo",
     "Olmo2ForCausalLM": "olmo2",
     "Olmo3ForCausalLM": "olmo2",
@@ -41,9 +47,14 @@ HF_ARCHITECTURES = {
     "Cohere2ForCausalLM": "cohere",
     "GPT2LMHeadModel": "gpt2",
     "GPT2DoubleHeadsModel": "gpt2",
+    "GPTBigCodeForCausalLM": "gpt_bigcode",
     "GPTJForCausalLM": "gptj",
+    "GPTNeoForCausalLM": "gpt_neo",
     "GPTNeoXForCausalLM": "gpt_neox",
     "OPTForCausalLM": "opt",
+    "BioGptForCausalLM": "biogpt",
+    "MptForCausalLM": "mpt",
+    "MPTForCausalLM": "mpt",
     "PhiForCausalLM": "phi",
     "FalconForCausalLM": "falcon",
     "BloomForCausalLM": "bloom",
@@ -108,6 +119,7 @@ HF_ARCHITECTURES |= {
     for stem in ("T5", "MT5", "UMT5")
     for end in ("EncoderModel", "ForTokenClassification")
 }
+HF_ARCHITECTURES |= {"DPRContextEncoder": "dpr", "DPRQuestionEncoder": "dpr"}
 GGUF_ARCHITECTURES = {
     "llama": "llama",
     "llama with experts": "mixtral",  # as the file itself calls it: llama
@@ -250,6 +262,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
 
     headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
     module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
+    config.values = class_defaults.first_names(config.values, HF_ARCHITECTURES[headed or names[0]])
     config.fill(class_defaults.usual_of(headed or names[0]))
     if headed in HF_SEQ2SEQ:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)

@@ -106,12 +106,12 @@ def _longrope(
 
 
 def rope_type(scaling: Config | None) -> str:
-    """ "default", or the type that `rope_type` or its old spelling `type` gives; both must agree."""
+    """ "default", or the type that `rope_type` or else its old spelling `type` gives."""
     if scaling is None:
         return "default"
     kind, old = scaling.text("rope_type", None), scaling.text("type", None)
-    if kind is not None and old is not None and kind != old:
-        raise scaling.wrong("rope_type", f"the same as type, which is '{shown(old)}'")
+    if kind is not None:
+        scaling.ignore("type", kind)
     return str(kind or old or "default")
 
 

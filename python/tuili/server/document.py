@@ -231,6 +231,8 @@ def _other_posts(model: str) -> Schema:
         "input": {"anyOf": [_TEXT, _DOCUMENTS]},
         "encoding_format": {"enum": ["float", "base64"]},
         "dimensions": _integer(1, 1 << 20),
+        "prompt": {"type": "string"},
+        "prompt_name": {"type": "string"},
         "truncate_prompt_tokens": _CUT,
         **_USERS,
     }

@@ -16,7 +16,7 @@ import numpy as np
 
 from tuili import completions
 from tuili.conversations import WORDS, Rendering, with_tools
-from tuili.embedding import checked_texts
+from tuili.embedding import checked_texts, prompt_of
 from tuili.errors import ModelFormatError, ModelLimitError
 from tuili.generation.checks import boolean, cut_length, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet, same, unknown_name
@@ -198,19 +198,24 @@ class Requests:
             invalid("encoding_format", 'must be "float" or "base64"')
         if (width := fields.pop("dimensions", None)) is not None:
             integer("dimensions", width, 1, self.llm._whole_width())
-        most = self._most(fields, ("input", "encoding_format", "dimensions"))
+        prompt = {name: fields.pop(name, None) for name in ("prompt", "prompt_name")}
+        most = self._most(fields, ("input", "encoding_format", "dimensions", *prompt))
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
-        self._check_each(items, most)
+        self.llm._encoder_engine()  # or it has neither prompts nor vectors
+        before = prompt_of(self.llm._embedding, prompt["prompt_name"], prompt["prompt"])
+        whole = [before + text for text in items]
+        self._check_each(whole, most)
         how: dict[str, Any] = {"truncation": most is not None, "max_length": most, "progress": keep_on}
+        how |= prompt
         if width is not None and width != self.llm._width():
             how |= {"truncate_dim": width, "normalize": True}
         vectors = self.llm.embed(items, **how)
         data = [
             {"object": "embedding", "index": i, "embedding": _vector(v, form)} for i, v in enumerate(vectors)
         ]
-        return {"object": "list", "data": data, "model": self.name, "usage": self._text_usage(items, most)}
+        return {"object": "list", "data": data, "model": self.name, "usage": self._text_usage(whole, most)}
 
     def rerank(self, body: bytes, keep_on: Callable[[int, int], None]) -> dict[str, Any]:
         """POST /v1/rerank, in the shape that Jina and Cohere gave it. keep_on: as `embed`'s."""

@@ -56,6 +56,13 @@ ACTIVATIONS = {
     "relu": "relu",
     "relu2": "relu_squared",
     "quick_gelu": "quick_gelu",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
+    "hardswish": "hardswish",
+    "mish": "mish",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "linear": "identity",
 }
 
 
@@ -205,6 +212,7 @@ def rope_of_kind(
     section = Config(values, f"{config.what}: rope_parameters: {kind}")
     old = Config({"rope_theta": config.values.get(key)}, config.what, {"rope_theta": key})
     section.defaults = old.defaults = config.defaults
+    section.warnings = config.warnings
     theta_in = section if "rope_theta" in section else old
     return rope_of(config, size, section, theta_in, theta, size.head_dim)
 

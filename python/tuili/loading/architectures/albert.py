@@ -42,14 +42,14 @@ SHARED_LAYERS = True  # fewer tensors than layers are no mistake
 SECOND_NAMES = {"predictions.bias": "task_head.out.bias"}
 IGNORED_TENSORS = (
     r"(albert\.)?embeddings\.position_ids", r"(albert\.)?pooler\..*", r"predictions\..*",
-    r"sop_classifier\..*",
+    r"sop_classifier\..*", r"(albert\.)?encoder\.albert_layer_groups\..*",  # of more groups than layers
 )  # fmt: skip
 
 
 def _layers(config: Config) -> tuple[list[tuple[int, int]], dict[tuple[int, int], int]]:
     """(group, layer in the group) of each layer that is computed, and where each such pair comes first."""
     n_layers = config.integer("num_hidden_layers", 1, MAX_LAYERS)
-    n_groups = config.integer("num_hidden_groups", 1, n_layers, 1)
+    n_groups = config.integer("num_hidden_groups", 1, MAX_LAYERS, 1)
     n_inner = config.integer("inner_group_num", 1, MAX_LAYERS // n_layers, 1)
     order = [(int(i / (n_layers / n_groups)), j) for i in range(n_layers) for j in range(n_inner)]
     first: dict[tuple[int, int], int] = {}

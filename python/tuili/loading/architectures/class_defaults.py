@@ -1,4 +1,5 @@
-"""What transformers' configuration classes fill in where a config.json does not mention a setting.
+"""What transformers' configuration classes fill in where a config.json does not mention a setting, and the
+second names that they take.
 
 Only settings whose value is no function of the others, and that have no second name; the rest stands where an
 architecture's file asks for it. null is a value: it is not filled in.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _LATENT = {
     "kv_lora_rank": 512,
@@ -28,7 +30,13 @@ _BART = {
 
 CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "LlamaForCausalLM": {"max_position_embeddings": 2048},
-    "MistralForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8},
+    **{
+        f"{stem}ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8}
+        for stem in ("Mistral", "Ministral")
+    },
+    "Exaone4ForCausalLM": {"max_position_embeddings": 2048, "num_key_value_heads": 32},
+    "HeliumForCausalLM": {"max_position_embeddings": 4096},
+    "NemotronForCausalLM": {"max_position_embeddings": 4096},
     "MixtralForCausalLM": {
         "max_position_embeddings": 131072,
         "num_key_value_heads": 8,
@@ -80,9 +88,14 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "CohereForCausalLM": {"max_position_embeddings": 8192},
     "Cohere2ForCausalLM": {"max_position_embeddings": 8192},
     "GPT2LMHeadModel": {"n_positions": 1024},
+    "GPTBigCodeForCausalLM": {"n_positions": 1024},
     "GPTJForCausalLM": {"n_positions": 2048},
+    "GPTNeoForCausalLM": {"max_position_embeddings": 2048},
+    "ArceeForCausalLM": {"max_position_embeddings": 4096},
+    "SeedOssForCausalLM": {"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
     "GPTNeoXForCausalLM": {"max_position_embeddings": 2048},
     "OPTForCausalLM": {"max_position_embeddings": 2048},
+    "BioGptForCausalLM": {"max_position_embeddings": 1024},
     "FalconForCausalLM": {"max_position_embeddings": 2048},
     "GptOssForCausalLM": {
         "max_position_embeddings": 131072,
@@ -118,7 +131,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     **{
         stem: {"max_position_embeddings": 512}
         for stem in (
-            *("Bert", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
+            *("Bert", "DPR", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
             *("Roberta", "XLMRoberta", "Camembert", "Data2VecText", "RobertaPreLayerNorm"),
         )
     },
@@ -130,18 +143,55 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 
 # The ids that end a text, by `model_type`; transformers writes them down whatever the size of the vocabulary.
 EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
-    **dict.fromkeys(("gpt2", "gptj", "starcoder2"), (50256,)),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2"), (50256,)),
     **dict.fromkeys(("olmo", "olmo2", "olmo3"), (50279,)),
     **dict.fromkeys(("cohere", "cohere2"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
     "phi3": (32000,),
-    **dict.fromkeys(("smollm3", "eurobert"), (128001,)),
+    **dict.fromkeys(("smollm3", "eurobert", "arcee"), (128001,)),
     "modernbert": (50282,),
 }
+
+
+# Second names of settings, by the architecture's file, that transformers' classes take and that go before the
+# first ones, as there (`attribute_map`).
+_GPT = {"hidden_size": "n_embd", "max_position_embeddings": "n_positions"}
+_GPT |= {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+_T5 = {"hidden_size": "d_model", "num_attention_heads": "num_heads"}
+_T5 |= {"num_hidden_layers": "num_layers", "head_dim": "d_kv"}
+_FAIRSEQ = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
+_LAYERS = "num_hidden_layers"
+SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode"), _GPT),
+    "gpt_neo": {"num_attention_heads": "num_heads", _LAYERS: "num_layers"},
+    **dict.fromkeys(("t5", "t5_encoder"), _T5),
+    **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100")},
+    "mpt": {"hidden_size": "d_model", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
+    "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
+    "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
+    "granite_hybrid": {"layers_block_type": "layer_types"},
+    **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "gpt_oss")},
+    "olmoe": {"num_local_experts": "num_experts"},
+    "deepseek": {"num_experts": "n_routed_experts", "num_local_experts": "n_routed_experts"},
+}
+
+
+def first_names(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """`settings`, with those that have a second name under the first one.
+
+    A `num_hidden_layers` of BART's kin counts where there is no `encoder_layers`: beside it, files of
+    transformers 4 may have one that never meant anything.
+    """
+    named = {
+        first: settings[second]
+        for second, first in SECOND_NAMES.get(file, {}).items()
+        if settings.get(second) is not None and not (first == "encoder_layers" and first in settings)
+    }
+    return {**settings, **named}
 
 
 def usual_of(name: str) -> Mapping[str, int]:
     """The settings that the class of the architecture `name` fills in."""
     name = name.replace("DoubleHeadsModel", "LMHeadModel")
-    encoder = re.sub(r"(For[A-Z]\w*|Model)$", "", name)
+    encoder = re.sub(r"(For[A-Z]\w*|Model|(Context|Question)Encoder)$", "", name)
     return CLASS_DEFAULTS.get(name) or CLASS_DEFAULTS.get(encoder, {})

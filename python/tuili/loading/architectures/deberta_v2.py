@@ -35,13 +35,15 @@ def spec(config: Config) -> ModelSpec:
     layer = bert_layer(size, act, attention_scale=(size.head_dim * n_scores) ** -0.5)
     more: dict[str, Any] = {"distances": distances} if (distances := distances_of(config)) else {}
     if n_taps:
-        more["convolution"] = ConvolutionSpec(n_taps=n_taps, activation=_or_tanh(config, "conv_act", "tanh"))
+        more["convolution"] = ConvolutionSpec(
+            n_taps=n_taps, activation=activation(config, "conv_act", "tanh")
+        )
     return post_norm_encoder(
         config,
         size,
         [layer] * size.n_layers,
         act,
-        sequence=_or_tanh(config, "pooler_hidden_act", "gelu"),
+        sequence=activation(config, "pooler_hidden_act", "gelu"),
         words_width=width if legacy else size.d_model,
         usual_eps=1e-7,
         d_embedding=width if width != size.d_model else 0,
@@ -51,8 +53,3 @@ def spec(config: Config) -> ModelSpec:
         n_token_types=config.integer("type_vocab_size", 0, 1024, 0),
         **more,
     )
-
-
-def _or_tanh(config: Config, key: str, usual: str) -> Any:
-    """The activation that `key` names, which may be tanh, too."""
-    return "tanh" if config.text(key, usual) == "tanh" else activation(config, key, usual)

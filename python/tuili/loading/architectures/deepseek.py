@@ -22,6 +22,8 @@ from tuili.loading.architectures.deepseek_gguf import GGUF_TENSOR_NAMES as GGUF_
 from tuili.loading.architectures.deepseek_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.architectures.deepseek_names import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.deepseek_names import TENSOR_NAMES as TENSOR_NAMES
+from tuili.loading.architectures.deepseek_names import constants as constants
+from tuili.loading.architectures.deepseek_names import mlp_bias
 from tuili.loading.config import MAX_HEAD_DIM, MAX_INNER, MAX_LAYERS, MAX_MODEL, Config
 from tuili.loading.rope import rope_type
 
@@ -30,7 +32,6 @@ def spec(config: Config) -> ModelSpec:
     """DeepseekV2ForCausalLM, DeepseekV3ForCausalLM."""
     third = config.values["architectures"] == ["DeepseekV3ForCausalLM"]
     config.values = {**config.values, "num_key_value_heads": None, "head_dim": None}
-    expect_only(config, "mlp_bias", False)
     latent = LatentSpec(
         kv_rank=config.integer("kv_lora_rank", 1, MAX_MODEL),
         query_rank=config.integer("q_lora_rank", 1, MAX_MODEL, None) or 0,
@@ -53,12 +54,12 @@ def spec(config: Config) -> ModelSpec:
         "latent": latent,
         "qkv_bias": bias,
         "output_bias": bias,
+        "mlp_bias": mlp_bias(config),
     }
     n_dense = min(config.integer("first_k_dense_replace", 0, MAX_LAYERS, 3 if third else 0), size.n_layers)
-    sparse = layer_of(size, **common, moe=_moe(config, third=third)) if n_dense < size.n_layers else None
     layers = [layer_of(size, **common)] * n_dense
-    if sparse is not None:
-        layers += [sparse] * (size.n_layers - n_dense)
+    if n_dense < size.n_layers:
+        layers += [layer_of(size, **common, moe=_moe(config, third=third))] * (size.n_layers - n_dense)
     return decoder(config, size, layers, [rotation], max_positions=limit)
 
 
@@ -71,8 +72,7 @@ def _sharpening(scaling: Config | None) -> float:
 
 
 def _moe(config: Config, *, third: bool) -> MoeSpec:
-    keys = ("n_routed_experts", "num_local_experts", "num_experts")
-    n = n_experts(config, *keys, usual=256 if third else 64)
+    n = n_experts(config, "n_routed_experts", "num_experts", usual=256 if third else 64)
     d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
     grouped = third or config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
     n_groups = config.integer("n_group", 1, n, 8 if third else 1) if grouped else 1

@@ -9,7 +9,6 @@ from tuili.loading.architectures import (
     LLAMA_NAMES,
     LOCAL,
     decoder,
-    expect_only,
     layer_of,
     layer_types,
     n_experts,
@@ -44,6 +43,8 @@ TENSOR_NAMES = (
 )
 IGNORED_TENSORS = ()
 
+QUICK = 1.702  # the factor in a quick GELU's exponent
+
 _YARN = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -56,7 +57,6 @@ _YARN = {
 
 def spec(config: Config) -> ModelSpec:
     """GptOssForCausalLM."""
-    expect_only(config, "swiglu_alpha", 1.702)
     settings = {"head_dim": config.values.get("head_dim") or 64}
     if "rope_parameters" not in config and "rope_scaling" not in config:
         settings["rope_parameters"] = _YARN
@@ -71,6 +71,7 @@ def spec(config: Config) -> ModelSpec:
         normalize=True,
         router_bias=True,
         clamp=config.positive("swiglu_limit", 7.0),
+        steepness=config.positive("swiglu_alpha", QUICK) / QUICK,
     )
     bias = config.flag("attention_bias", True)
     length = window(config, 128)

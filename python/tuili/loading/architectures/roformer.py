@@ -63,10 +63,10 @@ def spec(config: Config) -> ModelSpec:
 def _summary(config: Config, size: Sizes) -> TaskHead:
     """The head for choices: a number of one row, which files may have mapped first."""
     rows = config.choice("summary_type", ("last", "first", "mean", "cls_index"), "last")
-    named = config.choice("summary_activation", ("tanh", *ACTIVATIONS), None)
+    named = config.choice("summary_activation", tuple(ACTIVATIONS), None)
     inner: dict[str, Any] = {}
     if config.flag("summary_use_proj", False):
-        inner = {"d_inner": size.d_model, "activation": ACTIVATIONS.get(named, named or "none")}
+        inner = {"d_inner": size.d_model, "activation": ACTIVATIONS.get(named, "none")}
     elif named:
         raise ModelUnsupportedError(
             f"{config.what}: summary_activation is '{named}' without summary_use_proj",

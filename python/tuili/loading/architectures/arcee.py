@@ -1,0 +1,27 @@
+"""Arcee's AFM: Llama whose MLPs have no gate and squared ReLUs."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_head_dim, sizes, without
+from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
+from tuili.loading.architectures.llama import TENSOR_NAMES as _LLAMA
+from tuili.loading.config import Config
+
+TENSOR_NAMES = without(_LLAMA, "gate_proj")
+
+
+def spec(config: Config) -> ModelSpec:
+    """ArceeForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    bias = config.flag("attention_bias", False)
+    layer = layer_of(
+        size,
+        activation=activation(config, usual="relu2"),
+        gated=False,
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=config.flag("mlp_bias", False),
+    )
+    return decoder(config, size, [layer] * size.n_layers, [rotation], usual_eps=1e-5, max_positions=limit)

@@ -1,0 +1,45 @@
+"""EXAONE 4: norms of what each half adds, and of queries and keys; layers without a window do not rotate."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    GLOBAL,
+    LOCAL,
+    activation,
+    decoder,
+    layer_of,
+    layer_types,
+    rope,
+    rotary_head_dim,
+    sizes,
+    window,
+)
+from tuili.loading.architectures.olmo2 import TENSOR_NAMES as _OLMO
+from tuili.loading.config import MAX_LAYERS, Config
+
+TENSOR_NAMES = {theirs: ours for theirs, ours in _OLMO.items() if not theirs.endswith(".bias")}
+IGNORED_TENSORS = ()
+
+
+def spec(config: Config) -> ModelSpec:
+    """Exaone4ForCausalLM; without windows at all, every layer rotates."""
+    size = sizes(config)
+    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    length = window(config, 4096)
+    usual = [GLOBAL] * size.n_layers
+    if length and "layer_types" not in config:
+        every = config.integer("sliding_window_pattern", 1, MAX_LAYERS, 4)
+        usual = [LOCAL if (i + 1) % every else GLOBAL for i in range(size.n_layers)]
+    layers = [
+        layer_of(
+            size,
+            activation=activation(config),
+            norm_placement="branch",
+            qk_norm="heads",
+            rope=0 if kind == LOCAL or not length else -1,
+            sliding_window=length if kind == LOCAL else 0,
+        )
+        for kind in layer_types(config, size.n_layers, usual)
+    ]
+    return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)

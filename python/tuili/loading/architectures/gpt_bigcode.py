@@ -1,0 +1,61 @@
+"""GPT-BigCode (SantaCoder, StarCoder): GPT-2 whose heads may share one key and value."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes
+from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures.gpt2 import gpt_config
+from tuili.loading.config import Config
+from tuili.loading.layout import Parts
+
+BASE_PREFIX = "transformer."
+_QKV = ("layers.{i}.query", "layers.{i}.key", "layers.{i}.value")
+_LAYER = {
+    "ln_1": "attention_norm",
+    "attn.c_proj": "output",
+    "ln_2": "mlp_norm",
+    "mlp.c_fc": "up",
+    "mlp.c_proj": "down",
+}
+TENSOR_NAMES = {
+    "transformer.wte.weight": "token_embedding",
+    "transformer.wpe.weight": "position_embedding",
+    "lm_head.weight": "head",
+    "transformer.h.{i}.attn.c_attn.weight": Parts(_QKV, "heads"),
+    "transformer.h.{i}.attn.c_attn.bias": Parts(tuple(f"{name}.bias" for name in _QKV), "heads"),
+    **with_biases(
+        (f"transformer.h.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in _LAYER.items()
+    ),
+    **with_biases([("transformer.ln_f", "final_norm")]),
+}
+IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)
+
+
+def spec(config: Config) -> ModelSpec:
+    """GPTBigCodeForCausalLM."""
+    expect_only(config, "add_cross_attention", False)
+    gpt_config(config)
+    config.values = {
+        **config.values,
+        "num_key_value_heads": 1 if config.switch("multi_query", True) else None,
+    }
+    size = sizes(config)
+    layer = layer_of(
+        size,
+        activation=activation(config, "activation_function", "gelu_pytorch_tanh"),
+        gated=False,
+        rope=-1,
+        attention_scale=size.head_dim**-0.5 if config.switch("scale_attn_weights", True) else 1.0,
+        qkv_bias=True,
+        output_bias=True,
+        mlp_bias=True,
+    )
+    return decoder(
+        config,
+        size,
+        [layer] * size.n_layers,
+        layer_norm_eps="layer_norm_epsilon",
+        tied=True,
+        n_positions_learned=size.max_positions,
+    )

@@ -1,0 +1,33 @@
+"""Nemotron and Minitron: norms that multiply by 1 + w, partly rotated heads, no gates, squared ReLUs."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import activation, decoder, layer_of, rope, sizes, without
+from tuili.loading.architectures.gemma import fold as fold
+from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
+from tuili.loading.architectures.llama import TENSOR_NAMES as _LLAMA
+from tuili.loading.config import Config
+
+TENSOR_NAMES = without(_LLAMA, "gate_proj") | {
+    "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
+    "model.layers.{i}.post_attention_layernorm.bias": "layers.{i}.mlp_norm.bias",
+    "model.norm.bias": "final_norm.bias",
+}
+
+
+def spec(config: Config) -> ModelSpec:
+    """NemotronForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size, partial=0.5)
+    bias = config.flag("attention_bias", False)
+    layer = layer_of(
+        size,
+        activation=activation(config, usual="relu2"),
+        gated=False,
+        qkv_bias=bias,
+        output_bias=bias,
+        mlp_bias=config.flag("mlp_bias", False),
+    )
+    layers = [layer] * size.n_layers
+    return decoder(config, size, layers, [rotation], layer_norm_eps="norm_eps", max_positions=limit)

@@ -1,0 +1,23 @@
+"""Seed-OSS: Llama with biases of queries, keys and values, and heads of a size of their own."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import activation, decoder, layer_of, rope, rotary_head_dim, sizes
+from tuili.loading.architectures.llama import IGNORED_TENSORS as IGNORED_TENSORS
+from tuili.loading.architectures.llama import TENSOR_NAMES as TENSOR_NAMES
+from tuili.loading.config import Config
+
+
+def spec(config: Config) -> ModelSpec:
+    """SeedOssForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    layer = layer_of(
+        size,
+        activation=activation(config),
+        qkv_bias=config.flag("attention_bias", True),
+        output_bias=config.flag("attention_out_bias", False),
+        mlp_bias=config.flag("mlp_bias", False),
+    )
+    return decoder(config, size, [layer] * size.n_layers, [rotation], max_positions=limit)
