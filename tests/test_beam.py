@@ -128,6 +128,15 @@ def test_searches_begin_in_one_step_and_their_beams_stand_together():
     assert is_idle(engine)
 
 
+def test_one_row_of_a_search_computes_its_prompt():
+    engine = make_engine(prefix_caching=False)
+    handles = [engine.submit(codes(c), sampling(max_tokens=4, num_beams=3)) for c in "adg"]
+    drain(engine)
+    assert all(handle.result(timeout=0).outputs for handle in handles)
+    stats = engine.stats()
+    assert stats["computed_tokens"] == 3 * (1 + 3 * 3) and stats["steps"] == 4
+
+
 def test_the_best_of_fewer_beams_than_searched_are_returned():
     golden = next(g for g in GOLDENS if g["num_beams"] == 4 and g["max_new_tokens"] == 9)
     engine = make_engine(model=built("llama"))
@@ -174,7 +183,7 @@ def ended_early(engine, handle, how, n_steps, monkeypatch):
         monkeypatch.setattr(engine, "_clock", lambda: now)
     engine.step()
     assert is_idle(engine)
-    if n_steps < 2:  # a chunk, then the other beams: the first choice
+    if n_steps < 2:  # the prompt; then the first choice, and the second
         with pytest.raises(ENDS_EARLY[how]):
             handle.result(timeout=0)
         return None
@@ -189,7 +198,7 @@ def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
     engine = make_engine()
     handle = engine.submit(codes("a" * 20), sampling(max_tokens=30, num_beams=3, n=2, deadline_s=1000))
     if outputs := ended_early(engine, handle, how, n_steps, monkeypatch):
-        assert outputs[0].text == "bcdefgh"[: n_steps - 1] and len(outputs[1].token_ids) == n_steps - 1
+        assert outputs[0].text == "bcdefgh"[:n_steps] and len(outputs[1].token_ids) == n_steps
 
 
 def test_a_beam_of_not_numbers_fails_its_search_alone():

@@ -184,7 +184,7 @@ def test_an_early_end_gives_the_best_so_far(grammars, how, n_steps, monkeypatch)
     )
     grammars.step()
     if outputs := ended_early(engine, handle, how, n_steps, monkeypatch):
-        assert outputs[0].text == "bcdefgh"[: n_steps - 1]
+        assert outputs[0].text == "bcdefgh"[:n_steps]
 
 
 def test_a_stop_string_ends_a_beam_before_its_grammar_does(grammars):

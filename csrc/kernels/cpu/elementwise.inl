@@ -9,10 +9,13 @@ namespace {
 template <class Step>
 TUILI_INLINE float canonical_sum(int64_t n, const Step& step) {
   Floats low = zero(), high = zero();
-  for (int64_t i = 0; i < n; i += 32) {
-    low = step(low, i, smaller(16, n - i));
-    if (n - i > 16) high = step(high, i + 16, smaller(16, n - i - 16));
+  int64_t i = 0;
+  for (; n - i >= 32; i += 32) {  // where `step` is compiled without tails
+    low = step(low, i, 16);
+    high = step(high, i + 16, 16);
   }
+  if (n - i > 0) low = step(low, i, smaller(16, n - i));
+  if (n - i > 16) high = step(high, i + 16, n - i - 16);
   return sum(low + high);
 }
 

@@ -256,11 +256,8 @@ class Engine(Worker):
             self._live.flush()
         rows: list[Row] = []
         try:
-            plan = self.scheduler.plan(start)
+            plan = self._plan(start)
             rows = plan.rows
-            if plan.refused or plan.admitted:
-                self._live.refuse(plan.refused)
-                self._mark_admitted(plan, start)
             if rows:
                 self._receive(plan, self._compute(plan, start), start)
         except EngineDeadError as error:  # nothing of the device answers any more
@@ -276,6 +273,18 @@ class Engine(Worker):
         if not more:
             self._watchdog.since = None
         return more
+
+    def _plan(self, now: float) -> StepPlan:
+        """The next step, after the first steps of the searches that begin."""
+        while True:
+            plan = self.scheduler.plan(now)
+            if plan.refused or plan.admitted:
+                self._live.refuse(plan.refused)
+                self._mark_admitted(plan, now)
+            if not plan.begun:
+                return plan
+            for beams in plan.begun:
+                self._advance_beams(beams, now)
 
     def _compute(self, plan: StepPlan, now: float) -> Drawn:
         deadlines = self._live.deadlines

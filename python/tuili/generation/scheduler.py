@@ -18,6 +18,7 @@ from operator import attrgetter
 
 from tuili import _core
 from tuili.errors import KVCacheExhaustedError
+from tuili.generation.beam import BeamGroup
 from tuili.generation.costs import SMALLEST_CHUNK, Costs
 from tuili.generation.delivery import Row
 from tuili.generation.forecast import LOOKED_AT, admitted_s, hopeless
@@ -55,10 +56,11 @@ class StepPlan:
     chunks           the rows among them that are in their prompt, with their tokens of it
     sources          tokens of each source that is encoded before
     admitted         those that run for the first time
+    begun            searches that take their first step before another plan is made; then rows is empty
     refused          first rows of requests that will not run, as their deadline cannot be met
     """
 
-    __slots__ = ("admitted", "chunks", "n_new", "refused", "rows", "sample", "sequences", "sources")
+    __slots__ = ("admitted", "begun", "chunks", "n_new", "refused", "rows", "sample", "sequences", "sources")
 
     def __init__(self, rows: list[Row], sequences: list[_core.Sequence]) -> None:
         self.rows, self.sequences = rows, sequences
@@ -66,6 +68,7 @@ class StepPlan:
         self.chunks: list[tuple[Row, int]] = []
         self.sources: list[int] = []
         self.admitted: list[Row] = []
+        self.begun: list[BeamGroup] = []
         self.refused: list[Row] = []
 
     def add_chunk(self, row: Row, n_new: int, *, whole: bool) -> None:
@@ -92,6 +95,16 @@ def _awaits_prompt(row: Row) -> bool:
     """Whether a step or two later the whole prompt is there to share."""
     leader = row.leader
     return leader is not None and leader.running and leader.sequence.n_computed < leader.sequence.n_prompt
+
+
+def _leads_search(row: Row) -> bool:
+    """Whether it has computed the prompt of a search that has not begun."""
+    return row.beams is not None and not row.beams.search.begun and row.leader is None and row.n_pending == 0
+
+
+def _awaits_search(row: Row) -> bool:
+    """Whether it has nothing to compute before its search begins."""
+    return row.beams is not None and not row.beams.search.begun and row.leader is not None
 
 
 @dataclass(slots=True)
@@ -166,14 +179,19 @@ class Scheduler:
         """The next step; without rows if there is nothing to do. now: on the clock of the deadlines."""
         refused = self._review(now) if self.waiting and now >= self._next_review else None
         before = self.n_preemptions
-        plan = self._plan_decodes()
+        plan = self._begin_searches(StepPlan([], []))
+        if not plan.begun:
+            admitted, plan = plan.admitted, self._plan_decodes()
+            plan.admitted = admitted
         if refused:
             plan.refused = refused
-        if self.waiting or len(plan.rows) < len(self.running):
+        if not plan.begun and (self.waiting or len(plan.rows) < len(self.running)):
             room = self._room(len(plan.rows))
             self._plan_prompts(plan, room, now, may_admit=self.n_preemptions == before)
             while not plan.rows and self.running and self.waiting:  # beams that wait for one hold its blocks
                 self._preempt(self._victim())
+                if self._begin_searches(plan).begun:
+                    break
                 self._plan_prompts(plan, room, now, may_admit=True)
         return plan
 
@@ -238,6 +256,23 @@ class Scheduler:
         decode_s = self.costs.decode_s(n_decoding) or 0.0
         return Room(self._limits.prefill_chunk, max(0.0, self._limits.step_budget_s - decode_s))
 
+    def _begin_searches(self, plan: StepPlan) -> StepPlan:
+        """Let the mates run of those leaders that have computed their prompt: no mate needs to, as it follows
+        its leader in the first step of the search.
+        """
+        running = self.running
+        for search in [row.beams for row in running if row.beams is not None and _leads_search(row)]:
+            for row in search.rows:
+                if row.running:
+                    continue
+                if len(running) == self._limits.max_num_seqs or not self._take_blocks(row):
+                    break
+                self.waiting.remove(row)
+                self._enter(plan, row)
+            else:
+                plan.begun.append(search)
+        return plan
+
     def _plan_decodes(self) -> StepPlan:
         """One token for each row that has drawn one; if need be, others give way."""
         while True:
@@ -297,8 +332,8 @@ class Scheduler:
 
     def _next_waiting(self) -> Row | None:
         """The first that waits, if there is a place for it. Beams that run wait for their mates, who come
-        before everybody, and whose places nobody takes; but not before their leader's prompt is computed,
-        so that several searches can begin in one step.
+        before everybody, and whose places nobody takes; those of a search that has not begun have nothing to
+        compute: see _begin_searches.
         """
         n_free = self._limits.max_num_seqs - len(self.running)
         if n_free == 0:  # so no mate waits
@@ -307,7 +342,7 @@ class Scheduler:
         first = None
         for row in self.waiting:
             if row.beams is not None and id(row.beams) in searches:
-                if not _awaits_prompt(row):
+                if not _awaits_search(row):
                     return row
                 n_free -= 1
             elif first is None:
@@ -347,17 +382,17 @@ class Scheduler:
             if self._is_refused(plan, row, now):
                 self._pool.release(row.sequence)
                 continue
-            self._run(row)
-            if not row.admitted:
-                plan.admitted.append(row)
-            row.running = row.admitted = True
+            self._enter(plan, row)
             return row
         return None
 
-    def _run(self, row: Row) -> None:
-        """Beams stand together: rows of one source read it together."""
+    def _enter(self, plan: StepPlan, row: Row) -> None:
+        """Let a row run that no longer waits. Beams stand together: rows of one source read it together."""
         mates = [i for i, other in enumerate(self.running) if other.beams is row.beams] if row.beams else ()
         self.running.insert(mates[-1] + 1 if mates else len(self.running), row)
+        if not row.admitted:
+            plan.admitted.append(row)
+        row.running = row.admitted = True
 
     def _is_refused(self, plan: StepPlan, row: Row, now: float) -> bool:
         """Whether its request will not run: it has not begun, and would not be done before its deadline."""
