@@ -17,6 +17,8 @@ constexpr int kManyRows = kFloatRows;  // of a tile where there are many
 constexpr int kFloatSums = 6;
 // 4 rows × 2 registers of int16 sums, 2 of codes, 1 of activations; the float sums wait in memory.
 constexpr int kInt8Rows = 4;
+// So many rows have a weight's codes unpacked once for all, not by each tile.
+constexpr int kRowsUnpacked = 32;
 
 struct Half {
   uint16_t bits;
@@ -217,6 +219,11 @@ constexpr int run_length(int bits) { return bits == 4 ? 8 : bits == 5 ? 4 : bits
 TUILI_INLINE Bytes load_codes(const uint8_t* p) {
   const __m256i* in = reinterpret_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(in), _mm256_loadu_si256(in + 1)};
+}
+TUILI_INLINE void store_codes(uint8_t* p, Bytes a) {
+  __m256i* out = reinterpret_cast<__m256i*>(p);
+  _mm256_storeu_si256(out, a.lo);
+  _mm256_storeu_si256(out + 1, a.hi);
 }
 TUILI_INLINE Bytes load_signed(const uint8_t* p) { return load_codes(p); }
 // Shifts of 16 bits: what crosses from byte to byte is masked away.

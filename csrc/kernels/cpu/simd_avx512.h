@@ -17,6 +17,8 @@ constexpr int kManyRows = 6;
 constexpr int kFloatSums = 24;
 // 8 integer and 8 float sums, codes and scales: 32 registers hold them all.
 constexpr int kInt8Rows = 8;
+// A tile has rows enough to unpack for itself: see simd_avx2.h.
+constexpr int kRowsUnpacked = 0;
 
 struct Half {
   uint16_t bits;
@@ -156,6 +158,7 @@ constexpr int kSignedOffset = 128;
 constexpr int run_length(int) { return 8; }
 
 TUILI_INLINE Bytes load_codes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+TUILI_INLINE void store_codes(uint8_t* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
 TUILI_INLINE Bytes load_signed(const uint8_t* p) {
   return {_mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128))};
 }

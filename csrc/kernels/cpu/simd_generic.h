@@ -5,8 +5,8 @@
 //   Floats   zero splat load load_first store store_first transpose  + - * /  fma min max sum max_of
 //   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
 //   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
-//   load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen accumulate;
-//   SubScales, pair_dot
+//   store_codes load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen
+//   accumulate; SubScales, pair_dot
 // min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: with a NaN the second operand passes.
 #pragma once
 
@@ -21,6 +21,8 @@ constexpr int kFloatRows = 2;          // rows of a float tile: on other tables 
 constexpr int kManyRows = kFloatRows;  // of a tile where there are many
 constexpr int kFloatSums = 2;          // sums of a float tile, rows times panels
 constexpr int kInt8Rows = 1;           // rows of an integer tile
+// Rows from which a weight's codes are unpacked once for all tiles; 0: never.
+constexpr int kRowsUnpacked = 8;
 
 struct Half {
   uint16_t bits;
@@ -261,6 +263,7 @@ TUILI_INLINE Bytes load_codes(const uint8_t* p) {
   __builtin_memcpy(out.v, p, sizeof(out.v));
   return out;
 }
+TUILI_INLINE void store_codes(uint8_t* p, Bytes a) { __builtin_memcpy(p, a.v, sizeof(a.v)); }
 TUILI_INLINE Bytes load_signed(const uint8_t* p) { return load_codes(p); }
 
 // Each byte shifted left by kLeft (right if negative), then masked.

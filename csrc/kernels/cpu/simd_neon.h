@@ -16,6 +16,8 @@ constexpr int kManyRows = kFloatRows;  // of a tile where there are many
 constexpr int kFloatSums = 6;
 // 4 rows × 4 registers of sums, 4 of codes; the float sums wait in memory.
 constexpr int kInt8Rows = 4;
+// Not measured; see simd_avx2.h.
+constexpr int kRowsUnpacked = 0;
 
 struct Half {
   uint16_t bits;
@@ -234,6 +236,9 @@ constexpr int run_length(int) { return 8; }
 
 TUILI_INLINE Bytes load_codes(const uint8_t* p) {
   return {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
+}
+TUILI_INLINE void store_codes(uint8_t* p, Bytes a) {
+  for (int i = 0; i < 4; ++i) vst1q_u8(p + 16 * i, a.v[i]);
 }
 TUILI_INLINE Bytes load_signed(const uint8_t* p) { return load_codes(p); }
 // Each byte shifted left by kLeft (right if negative), then masked.
