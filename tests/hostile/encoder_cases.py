@@ -62,7 +62,7 @@ def settings() -> Iterator[Case]:
         return Case("CF-03", f"distilbert {name}", folder(config=DISTIL | changes), error, code)
 
     yield distil("heads 5", F, "config_value", n_heads=5)
-    yield distil("activation", U, "config_unsupported", activation="mish")
+    yield distil("activation", U, "config_unsupported", activation="prelu")
 
     def albert(name: str, error: Any, code: str, **changes: Any) -> Case:
         base = BERT | {"architectures": ["AlbertModel"], "embedding_size": 16}

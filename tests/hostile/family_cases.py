@@ -33,7 +33,8 @@ def decoders() -> Iterator[Case]:
                 apply_residual_connection_post_layernorm=1)  # fmt: skip
     yield _case("GPT2LMHeadModel", "crossed", U, "config_unsupported", add_cross_attention=True,
                 n_embd=32, n_layer=1, n_head=2, n_positions=64)  # fmt: skip
-    yield _case("GPT2LMHeadModel", "without its sizes", F, "config_key")
+    yield _case("GPT2LMHeadModel", "without its sizes", F, "config_key",
+                hidden_size=None, num_hidden_layers=None, num_attention_heads=None)  # fmt: skip
     yield _case("Phi3ForCausalLM", "without its tensors", F, "tensor_missing")
     yield _case("OlmoForCausalLM", "clip 0", F, value, clip_qkv=0)
     yield _case("Qwen2ForCausalLM", "three kinds", F, value, layer_types=["a"] * CONFIG["num_hidden_layers"])
@@ -44,7 +45,9 @@ def decoders() -> Iterator[Case]:
     yield _case("Qwen3MoeForCausalLM", "five of four", F, value, **moe | {"num_experts_per_tok": 5})
     yield _case("Qwen3MoeForCausalLM", "without its tensors", F, "tensor_missing", **moe)
     yield _case("MixtralForCausalLM", "2000 experts", F, value, num_local_experts=2000)
-    yield _case("GptOssForCausalLM", "another alpha", U, "config_unsupported", swiglu_alpha=1.0)
+    yield _case("GptOssForCausalLM", "alpha 0", F, value, swiglu_alpha=0.0)
+    for kinds in ([1], [[["global"], -1]], [[["global", "near"], 1]]):
+        yield _case("GPTNeoForCausalLM", f"kinds {kinds}", F, value, attention_types=kinds)
     latent = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
     moe |= {"n_routed_experts": 8, "first_k_dense_replace": 0}
     yield _case("DeepseekV3ForCausalLM", "three groups", F, value, n_group=3, **latent, **moe)

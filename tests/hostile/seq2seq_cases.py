@@ -14,11 +14,14 @@ _T5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
 _BART = {"d_model": 32, "max_position_embeddings": 64}
 _BART |= {f"{half}_{key}": 2 for half in ("encoder", "decoder") for key in ("layers", "attention_heads")}
 
+_SECOND_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads")  # which go before the first
+
 
 def _case(stem: str, name: str, error: Any, code: str, generation: Any = None, **changes: Any) -> Case:
     architecture = f"{stem}ForConditionalGeneration"
     sizes = _T5 if "T5" in stem else _BART
-    settings = CONFIG | sizes | {"architectures": [architecture]} | changes
+    named = {key: value for key, value in CONFIG.items() if key not in _SECOND_NAMES}
+    settings = named | sizes | {"architectures": [architecture]} | changes
     files = {} if generation is None else {"generation_config__json": generation}
     row = "CF-03" if generation is None else "CF-10"
     return Case(row, f"{architecture} {name}", folder(config=settings, **files), error, code)
