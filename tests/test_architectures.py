@@ -19,7 +19,7 @@ from architecture_table import CASES, COLUMNS, Case
 from tiny_core import How, run
 from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
-from tuili.errors import InvalidParameterError, ModelUnsupportedError, PromptTooLongError
+from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS, SECOND_NAMES, first_names
 from tuili.loading.config import Config
 from tuili.loading.layout import our_names
@@ -343,6 +343,7 @@ def test_whole_heads_of_glm_rotate_where_the_part_is_null() -> None:
         ("LlamaForCausalLM", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("BloomForCausalLM", {"pretraining_tp": 2, "slow_but_exact": True}, "slow_but_exact"),
         ("MptForCausalLM", {"attn_config": {"alibi": False}}, "attn_config: alibi"),
+        ("MptForCausalLM", {"norm_type": "low_precision_rmsnorm"}, "norm_type"),
         ("GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
         ("BertLMHeadModel", {"is_decoder": False}, "is_decoder is not true, and a BertLMHeadModel"),
         ("MegatronBertForCausalLM", {"is_decoder": False}, "is_decoder is not true"),
@@ -395,7 +396,56 @@ def test_of_two_types_of_rotations_the_new_spelling_counts() -> None:
     config = Config(case.config | {"rope_parameters": rope | {"type": "dynamic"}}, "config.json")
     spec, wanted = (module.spec(of) for of, module in ((config, hf_architecture(config)[1]), _parsed(case)))
     assert spec.ropes[0].inv_freq == wanted.ropes[0].inv_freq
-    assert len(config.warnings) == 1 and "rope_parameters: type is dynamic" in config.warnings[0]
+    said = "rope_parameters: rope_type, 'linear', goes before type, 'dynamic', as in transformers 5, not 4"
+    assert len(config.warnings) == 1 and said in config.warnings[0]
+
+
+def test_a_part_of_odd_heads_of_nemotron_rotates_as_gpt_neoxs() -> None:
+    def inverse(name: str) -> Any:
+        case = next(case for case in CASES if case.architecture == name)
+        odd = {"hidden_size": 40, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 10}
+        config = Config(case.config | odd | {"partial_rotary_factor": 0.5, "rotary_pct": 0.5}, "config.json")
+        return hf_architecture(config)[1].spec(config).ropes[0].inv_freq
+
+    assert len(inverse("NemotronForCausalLM")) == 3
+    assert inverse("NemotronForCausalLM") == inverse("GPTNeoXForCausalLM")
+
+
+def _windows_of_gpt_neo(**settings: Any) -> list[bool]:
+    case = next(case for case in CASES if case.architecture == "GPTNeoForCausalLM")
+    absent = {key: value for key, value in case.config.items() if key != "attention_types"}
+    config = Config(absent | {"num_layers": 2} | settings, "config.json")
+    return [layer.sliding_window > 0 for layer in hf_architecture(config)[1].spec(config).layers]
+
+
+def test_layers_of_gpt_neo_are_attention_layers_before_attention_types() -> None:
+    kinds, types = ["local", "global"], [[["global", "local"], 1]]
+    assert _windows_of_gpt_neo(attention_types=types) == [False, True]
+    assert _windows_of_gpt_neo(attention_layers=kinds) == [True, False]
+    assert _windows_of_gpt_neo(attention_layers=kinds, attention_types=types) == [True, False]
+    assert _windows_of_gpt_neo(attention_types=None, num_layers=24) == [False, True] * 12
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *[
+            ("attention_layers", value)
+            for value in (["local"], ["local", 1], [["local"], []], "local", {}, [])
+        ],
+        *[
+            ("attention_types", value)
+            for value in ({}, [], 0, "", [[["local"], 2.0]], [[["local"], 1 << 70]])
+        ],
+        *[
+            ("attention_types", value)
+            for value in ([[["local", "both"], 1]], [["local", 2]], [[[], 1 << 70]])
+        ],
+    ],
+)
+def test_layers_of_gpt_neo_that_are_none_are_an_error(key: str, value: object) -> None:
+    with pytest.raises(ModelFormatError, match=f"{key} is "):
+        _windows_of_gpt_neo(**{key: value})
 
 
 @pytest.mark.parametrize("key, value", [("is_causal", False), ("use_bidirectional_attention", True)])

@@ -64,6 +64,10 @@ def test_a_prompt_stands_before_each_text(tmp_path):
             assert (answer.status, answer.json()["error"]["param"]) == (400, param)
         long = server.ask("/v1/embeddings", {"input": "a", "prompt": "the " * 600})
         assert long.code == "prompt_too_long"
+        many = server.ask(
+            "/v1/embeddings", {"input": ["a"] * 1024, "prompt": "é" * 8200}
+        )  # 16,400 bytes each
+        assert (many.status, many.code, many.json()["error"]["param"]) == (400, "invalid_parameter", "prompt")
 
 
 @pytest.mark.parametrize("form", ["hex", "", [], {}, False, 1])

@@ -117,8 +117,12 @@ class Config:
     def ignore(self, key: str, *usual: object) -> None:
         """Warn, if `key` is there and is none of `usual`, that it has no effect, as in transformers."""
         value = self.values.get(key)
-        text = f"{self.what}: {key} is {shown(value)}, which has no effect, as in transformers"
-        if value is not None and value not in usual and text not in self.warnings:
+        if value is not None and value not in usual:
+            self.warn(f"{key} is {shown(value)}, which has no effect, as in transformers")
+
+    def warn(self, text: str) -> None:
+        """A warning, once."""
+        if (text := f"{self.what}: {text}") not in self.warnings:
             self.warnings.append(text)
 
     def text(self, key: str, default: Any = _REQUIRED) -> Any:

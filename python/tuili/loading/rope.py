@@ -110,8 +110,10 @@ def rope_type(scaling: Config | None) -> str:
     if scaling is None:
         return "default"
     kind, old = scaling.text("rope_type", None), scaling.text("type", None)
-    if kind is not None:
-        scaling.ignore("type", kind)
+    if kind is not None and old not in (None, kind):
+        scaling.warn(
+            f"rope_type, '{shown(kind)}', goes before type, '{shown(old)}', as in transformers 5, not 4"
+        )
     return str(kind or old or "default")
 
 

@@ -44,6 +44,7 @@ MAX_BAD_WORDS = 1024  # each is spelled for each prompt
 MAX_PROMPT_LOGPROBS = 100_000  # of an answer: of all tokens of its prompts, for each choice
 _CUT, _PROMPT_LOGPROBS = "truncate_prompt_tokens", "prompt_logprobs"
 MAX_DOCUMENTS = 1024
+MAX_PROMPTS_BYTES = 16 << 20  # of a prompt, as often as it stands before a text to embed
 MAX_COUNTED = 65_536  # tokens of a text of /tokenize, which may be longer than the context
 SERVED_BY = "tuili"
 
@@ -205,6 +206,8 @@ class Requests:
         items = checked_texts(texts, "input")
         self.llm._encoder_engine()  # or it has neither prompts nor vectors
         before = prompt_of(self.llm._embedding, prompt["prompt_name"], prompt["prompt"])
+        if len(before.encode("utf-8", "surrogatepass")) * len(items) > MAX_PROMPTS_BYTES:
+            invalid("prompt", f"is, before {len(items)} texts, more than {MAX_PROMPTS_BYTES} bytes")
         whole = [before + text for text in items]
         self._check_each(whole, most)
         how: dict[str, Any] = {"truncation": most is not None, "max_length": most, "progress": keep_on}

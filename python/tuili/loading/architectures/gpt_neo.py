@@ -66,16 +66,29 @@ def spec(config: Config) -> ModelSpec:
 
 
 def _kinds(config: Config, n_layers: int) -> list[str]:
-    """ "global" or "local" per layer: attention_types holds lists of them, and how often each repeats."""
-    given: Any = config.values.get("attention_types") or [[["global", "local"], 12]]
-    expected = f"pairs of a list of global and local, and a number, of {n_layers} layers"
-    kinds: list[str] = []
+    """ "global" or "local" per layer: `attention_layers`, which goes before as in transformers, or what
+    `attention_types` make, which are lists of them and how often each repeats."""
+    key = "attention_layers" if "attention_layers" in config else "attention_types"
+    expected = f"global or local for each of {n_layers} layers"
+    given: Any = config.values[key] if key in config else [[["global", "local"], 12]]
+    if key == "attention_types":
+        expected = f"pairs of a list of global and local, and a number, of {n_layers} layers"
+        given = _repeated(given, MAX_LAYERS)
+    if not isinstance(given, list) or len(given) != n_layers:
+        raise config.wrong(key, expected)
+    if not all(kind in ("global", "local") for kind in given):
+        raise config.wrong(key, expected)
+    return given
+
+
+def _repeated(given: Any, most: int) -> list[Any] | None:
+    """What the pairs of a list and a number of times make; None: they are none, or make more than `most`."""
+    all_of: list[Any] = []
     for item in given if isinstance(given, list) else [None]:
         if not (isinstance(item, list) and len(item) == 2 and isinstance(item[0], list)):
-            raise config.wrong("attention_types", expected)
-        if type(item[1]) is not int or not 0 <= item[1] * len(item[0]) <= MAX_LAYERS - len(kinds):
-            raise config.wrong("attention_types", expected)
-        kinds += item[0] * item[1]
-    if len(kinds) != n_layers or not all(kind in ("global", "local") for kind in kinds):
-        raise config.wrong("attention_types", expected)
-    return kinds
+            return None
+        kinds, times = item
+        if type(times) is not int or not 0 <= times <= most or times * len(kinds) > most - len(all_of):
+            return None
+        all_of += kinds * times
+    return all_of

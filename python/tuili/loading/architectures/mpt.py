@@ -26,6 +26,7 @@ TENSOR_NAMES: dict[str, Any] = {
 }
 IGNORED_TENSORS = ()
 _USUAL = {"no_bias": True, "expansion_ratio": 4, "logit_scale": None}
+_NORMS = ("low_precision_layernorm", "layernorm")  # which differ in training
 _USUAL_ATTENTION = {
     "attn_type": "multihead_attention",
     "prefix_lm": False,
@@ -41,6 +42,7 @@ def spec(config: Config) -> ModelSpec:
         config, {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
     )
     attention = config.section("attn_config") or Config({}, config.what)
+    expect_only(config, "norm_type", *_NORMS)
     for section, usual in ((config, _USUAL), (attention, _USUAL_ATTENTION)):
         for key, value in usual.items():
             expect_only(section, key, value)

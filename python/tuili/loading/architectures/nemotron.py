@@ -19,7 +19,7 @@ TENSOR_NAMES = without(_LLAMA, "gate_proj") | {
 def spec(config: Config) -> ModelSpec:
     """NemotronForCausalLM."""
     size = sizes(config)
-    rotation, limit = rope(config, size, partial=0.5)
+    rotation, limit = rope(config, size, partial=0.5, rounds_up=True)
     bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
