@@ -94,18 +94,25 @@ def test_company_chunks_preemption_and_threads_change_no_beam(seed):
     assert is_idle(engine)
 
 
-def test_searches_that_hold_each_others_blocks_go_on():
+@pytest.mark.parametrize("n_beams", [2, 3])
+@pytest.mark.parametrize("priority", [0, -1])
+def test_searches_that_hold_each_others_blocks_go_on(n_beams, priority):
+    """priority: of the newer one"""
     engine = make_engine(prefix_caching=False)
-    handles = [engine.submit(codes(c), sampling(max_tokens=25, num_beams=2)) for c in "ad"]
+    options = {"max_tokens": 25, "num_beams": n_beams}
+    handles = [
+        engine.submit(codes("a"), sampling(**options)),
+        engine.submit(codes("d"), sampling(**options, priority=priority)),
+    ]
     for _ in range(20):
         engine.step()
-    older, newer = engine.scheduler.running[0].beams, engine.scheduler.running[2].beams
-    for search in (older, newer):
-        engine.scheduler._preempt(search.rows[1])
+    older, newer = (engine._live.rows[handle.request_id] for handle in handles)
+    for rows in (older, newer):
+        engine.scheduler._preempt(rows[-1])
     others = engine._pool.take(engine._pool.n_free - 1)
-    engine.step()  # the two that are left compute their tokens; from then on each waits for its mate
+    engine.step()  # those that are left compute their tokens; from then on each search waits for its last row
     engine.step()
-    assert engine.scheduler.running == older.rows, "the newer search gives way"
+    assert {id(row) for row in engine.scheduler.running} == {*map(id, older)}, "the newer search gives way"
     for block in others:
         engine._pool.drop(block)
     drain(engine)

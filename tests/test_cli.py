@@ -237,9 +237,18 @@ def test_an_error_is_one_line_and_exit_code_1(run, arguments):
 @pytest.mark.parametrize("option", ["--svg", "--html"])
 def test_bench_measures_nothing_for_a_file_that_it_cannot_write(run, llama, tmp_path, monkeypatch, option):
     monkeypatch.setattr("tuili.benchmark.measure", lambda *given: pytest.fail("it measured"))
-    path = tmp_path / "none" / "chart"
-    code, printed, complained = run("bench", llama, option, path)
-    assert code == 1 and not printed and str(path) in complained and complained.count("\n") == 1
+    for path in (tmp_path / "none" / "chart", ""):
+        code, printed, complained = run("bench", llama, option, path)
+        assert code == 1 and not printed
+        assert f"cannot write {path}: " in complained and complained.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--svg", "--html"])
+def test_a_bench_that_fails_leaves_no_file_and_keeps_what_was_there(run, tmp_path, option):
+    path = tmp_path / "chart"
+    assert run("bench", tmp_path / "no-model", option, path)[0] == 1 and not path.exists()
+    path.write_text("of yesterday")
+    assert run("bench", tmp_path / "no-model", option, path)[0] == 1 and path.read_text() == "of yesterday"
 
 
 def test_an_invalid_parameter_is_an_error_of_the_library(run, llama):

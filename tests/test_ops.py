@@ -84,6 +84,18 @@ def test_integer_gemm_is_the_specified_chain(isa, format, n, k, compute):
         assert_same_bits(ops.gemm(x[:m], weight, bias, compute=compute, isa=isa), want[:m])
 
 
+# k: the most whose unpacked codes a thread's scratch holds, and one for which each tile unpacks.
+@pytest.mark.parametrize("k", [256, 2048, 2304])
+@pytest.mark.parametrize("format", QUANTIZED_FORMATS)
+def test_integer_gemm_of_many_rows_has_the_bits_of_few(isa, format, k):
+    n, m = 200, 37  # panels: 8 of a piece, then 5; rows: tiles, and a rest
+    weight = packed(format, random_rows(format, np.random.default_rng(k), n, k))
+    x, bias = normal(k, m, k), normal(n, n)
+    x[::3, k // 2 : k // 2 + 40 : 7] *= 30
+    few = [ops.gemm(x[row : row + 4], weight, bias, isa="generic") for row in range(0, m, 4)]
+    assert_same_bits(ops.gemm(x, weight, bias, isa=isa), np.concatenate(few))
+
+
 def wide_rows(n: int, k: int) -> np.ndarray:
     """Random q8_0 with one scale for each 128 values."""
     rows = random_rows("q8_0", np.random.default_rng(n * k), n, k)

@@ -230,6 +230,15 @@ def test_what_runs_and_waits_ahead_counts():
         assert handle.result(0).outputs[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("many", [{"num_beams": 4}, {"n": 4, "seed": 1}])
+def test_a_prompt_ahead_counts_once_for_all_rows_of_its_request(many):
+    engine = warmed(0.01, 0.01, prefix_caching=False)
+    ahead = engine.submit(codes("a" * 64), exact(2, **many))  # its prompt takes 0.65 s
+    handle = engine.submit(codes("b"), exact(2, priority=1, deadline_s=1.5))
+    drain(engine)
+    assert ahead.result(0).outputs and handle.result(0).outputs[0].finish_reason == "length"
+
+
 def test_a_request_that_waits_in_vain_is_told_before_its_deadline():
     engine = warmed(max_num_seqs=1)
     first = engine.submit(codes("a"), exact(20))

@@ -46,7 +46,7 @@ def test_ids_are_those_of_transformers(tmp_path, name):
 def test_no_space_stands_at_either_end_of_an_answer(tmp_path, name):
     """As transformers' decode has it, of these tokenizers alone."""
     tokenizer = load(FOLDERS[name], tmp_path)
-    ids = {tokenizer.loaded.token(i): i for i in range(tokenizer.n_vocab)}
+    ids = {tokenizer.loaded.text_of(i): i for i in range(tokenizer.n_vocab)}
     space, word, end = ids["▁"], ids["▁zzz"], ids["</s>"]
     for given, text in (
         ([space, word], "zzz"),

@@ -418,9 +418,10 @@ def _bench(options: argparse.Namespace) -> int:
 
     if min(options.repeats, options.prompt_tokens, options.new_tokens - 1) < 1 or options.depth < 0:
         return wrong_usage("bench: --repeats and --prompt-tokens start at 1, --new-tokens at 2, --depth at 0")
-    for path in filter(None, (options.svg, options.html)):
+    for path in (options.svg, options.html):
         try:
-            open(path, "a", encoding="utf-8").close()
+            if path is not None:
+                _check_writable(path)
         except OSError as error:  # before minutes are measured for nothing
             complain(f"tuili: cannot write {one_line(path)}: {error.strerror}")
             return 1
@@ -443,6 +444,14 @@ def _bench(options: argparse.Namespace) -> int:
     else:
         print(benchmark.table(result))
     return 0
+
+
+def _check_writable(path: str) -> None:
+    """raises  OSError if no such file can be written; one that was not there is not there afterwards"""
+    is_new = not os.path.lexists(path)
+    open(path, "a", encoding="utf-8").close()
+    if is_new:
+        os.unlink(path)
 
 
 def _start_command(options: argparse.Namespace) -> tuple[str, ...]:

@@ -254,12 +254,13 @@ void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_p
                 const uint8_t* unpacked) {
   Floats tiles[kPanels][kRows];
   const bool y_ahead = kRows == kInt8Rows && kPanels > 1 && args.m * args.ldy > kMostCached;
+  const int64_t panel_bytes = kUnpacked ? args.xq.n_groups * kUnpackedGroup : 0;  // nothing is added to null
   for (int p = 0; p < kPanels; ++p) {
     if (y_ahead)
       for (int r = 0; r < kRows; ++r)
         __builtin_prefetch(args.y + (row + r) * args.ldy + (panel + p) * kPanel);
     int8_tile<kFormat, kUnpacked, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel,
-                                                  unpacked + p * args.xq.n_groups * kUnpackedGroup);
+                                                  unpacked + p * panel_bytes);
   }
   for (int r = 0; r < kRows; ++r) {
     Floats sums[kPanels];
@@ -284,12 +285,12 @@ template <Format kFormat, int kGroups, bool kUnpacked>
 void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, const uint8_t* unpacked) {
   for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
     constexpr bool kReadsThem = kUnpacked && kRows == kInt8Rows;  // the last few rows unpack for themselves
+    const int64_t panel_bytes = kReadsThem ? args.xq.n_groups * kUnpackedGroup : 0;
     int64_t panel = piece.begin;
     const auto take = [&]<int kPanels>() {
       for (; panel + kPanels <= piece.end; panel += kPanels)
         int8_tiles<kFormat, kReadsThem, kGroups, kRows, kPanels>(
-            args, row, panel, last_panel,
-            unpacked + (panel - piece.begin) * args.xq.n_groups * kUnpackedGroup);
+            args, row, panel, last_panel, unpacked + (panel - piece.begin) * panel_bytes);
     };
     take.template operator()<kOutlierPanels>();
     take.template operator()<1>();

@@ -1,7 +1,7 @@
 """Which deadlines cannot be met, by what steps have cost so far.
 
 A request is refused only on what is certain enough: without measurements nobody is, and a prompt that may
-turn out to be cached counts nothing while it waits.
+turn out to be cached counts nothing while it waits; that of several rows of a request counts once.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def hopeless(
             n_steps = end
         n_tokens = tokens_to_draw(row, costs)
         may_be_cached = may_share and row.shares and not row.sequence.n_source
-        prompt_s = 0.0 if may_be_cached else costs.prompt_s(0, n_prompt(row)) or 0.0
+        follows = row.shares and row.leader is not None  # the first row of its request has computed it
+        prompt_s = 0.0 if may_be_cached or follows else costs.prompt_s(0, n_prompt(row)) or 0.0
         own_s = prompt_s + max(0, n_tokens - 1) * step_s
         deadline = row.request.deadline
         unstarted = row.leader is None and not row.admitted

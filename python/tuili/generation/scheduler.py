@@ -5,7 +5,8 @@ In a step every decoding row gets its one token; what is left of the step's time
 Who waits stands by priority, deadline and arrival, and gains a level of priority with every AGEING_S, so that
 nobody starves. Rows are admitted with blocks for all their tokens; when a decoding row finds no block, the
 row of the lowest priority, of these the newest, gives all of its blocks back and is computed again later (to
-the same bits). The oldest is never asked, so somebody always advances.
+the same bits). The oldest is never asked, nor, while others run, are the beams of its search, so somebody
+always advances.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ class Scheduler:
             room = self._room(len(plan.rows))
             self._plan_prompts(plan, room, now, may_admit=self.n_preemptions == before)
             while not plan.rows and self.running and self.waiting:  # beams that wait for one hold its blocks
-                self._preempt(self._victim())
+                self._preempt_search(self._victim())
                 if self._begin_searches(plan).begun:
                     break
                 self._plan_prompts(plan, room, now, may_admit=True)
@@ -441,10 +442,19 @@ class Scheduler:
         return sum(id(other.beams) in searches and other is not row for other in self.waiting)
 
     def _victim(self) -> Row:
-        """The row that gives way: of the lowest priority, of these the newest; the oldest only if alone."""
-        oldest = min(self.running, key=attrgetter("order"))
-        others = [row for row in self.running if row is not oldest] or [oldest]
-        return max(others, key=lambda row: (row.standing[0], row.order))
+        """The row that gives way: of the lowest priority, of these the newest; the oldest's mates, for whom
+        it would wait, only if no other is left, and itself only if alone.
+        """
+        oldest = self._oldest()
+
+        def yields(row: Row) -> tuple[bool, bool, int, object]:
+            is_mate = row.beams is not None and row.beams is oldest.beams
+            return row is not oldest and not is_mate, row is not oldest, row.standing[0], row.order
+
+        return max(self.running, key=yields)
+
+    def _oldest(self) -> Row:
+        return min(self.running, key=attrgetter("order"))
 
     def _attach_prefix(self, row: Row) -> int:
         return self._pool.attach_prefix(row.sequence) if self._limits.prefix_caching and row.shares else 0
@@ -467,6 +477,14 @@ class Scheduler:
         if copy is None:  # no block is free, or the leader is past its prompt by a window
             return self._attach_prefix(row), None
         return n_shared, copy
+
+    def _preempt_search(self, row: Row) -> None:
+        """Have a row give way with its mates: if they ran on, it would be the first to take blocks again."""
+        oldest = self._oldest()
+        mates = [other for other in self.running if row.beams is not None and other.beams is row.beams]
+        for one in mates or [row]:
+            if one is row or one is not oldest:
+                self._preempt(one)
 
     def _preempt(self, row: Row) -> None:
         self.publish(row)
