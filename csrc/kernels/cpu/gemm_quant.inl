@@ -41,9 +41,9 @@
 // one thread, m = 64, n = 32000, k = 512, 187 -> 195 GMAC/s. Tried without gain: codes that carry their
 // offset, which spares an exclusive or of each vector of them, and sums times 128 for offsets, which spares a
 // shift (the loop is at 87-90 % of the peak with either).
-// v14 unpacks a piece's codes once for 32 rows and more with AVX2; m = 64, k = 1536, q4_0 / q4_k / q5_0 /
-// q6_k +4 / +4 / +21 / +16 %; prefill of 512 tokens, SmolLM2 Q4_0 / Q4_1 +2 / +6 %, Gemma 3 Q4_K_M +10 %.
-// With AVX-512, whose tiles have 8 rows, -2 to +1 %: off.
+// v14 unpacks a piece's codes once for many rows with AVX2: q4_0 / q4_k / q5_0 / q6_k, m = 64, k = 2048 +4 /
+// +4 / +21 / +16 %, m = 16 (5 and 6 bits alone) +11 / +13 %; prefill of 512 tokens, SmolLM2 Q4_0 / Q4_1 +2 /
+// +5 %, Gemma 3 Q4_K_M +10 %. Tried without gain: 4 bits from 16 rows on; AVX-512, whose tiles have 8 rows.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -300,10 +300,11 @@ void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, const uin
 template <Format kFormat, int kGroups = 1>
 void int8_panels(const GemmArgs& args, Range panels) {
   constexpr int64_t kCount = 8;
+  constexpr int64_t kFrom = coding_of(kFormat).bits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
   const int64_t last_panel = panels.end - 1, panel_bytes = args.xq.n_groups * kUnpackedGroup;
   for_each_piece<kCount>(panels, [&](Range piece) {
     if constexpr (coding_of(kFormat).bits < 8 && kRowsUnpacked > 0)
-      if (args.m >= kRowsUnpacked && kCount * panel_bytes <= kGemmScratch * int64_t{sizeof(float)}) {
+      if (args.m >= kFrom && kCount * panel_bytes <= kGemmScratch * int64_t{sizeof(float)}) {
         auto* const unpacked = reinterpret_cast<uint8_t*>(args.scratch);
         for (int64_t panel = piece.begin; panel < piece.end; ++panel)
           for (int64_t g = 0; g < args.xq.n_groups; ++g)

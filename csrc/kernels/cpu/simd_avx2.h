@@ -17,8 +17,8 @@ constexpr int kManyRows = kFloatRows;  // of a tile where there are many
 constexpr int kFloatSums = 6;
 // 4 rows × 2 registers of int16 sums, 2 of codes, 1 of activations; the float sums wait in memory.
 constexpr int kInt8Rows = 4;
-// So many rows have a weight's codes unpacked once for all, not by each tile.
-constexpr int kRowsUnpacked = 32;
+// So many rows, of 4-bit codes twice as many, have a weight's codes unpacked once, not by each tile.
+constexpr int kRowsUnpacked = 16;
 
 struct Half {
   uint16_t bits;
