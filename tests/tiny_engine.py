@@ -157,7 +157,7 @@ def make_engine(
         ),
         n_vocab=N_VOCAB,
         max_model_len=max_model_len,
-        decoder=lambda before, skip_special: Letters(),
+        decoder=lambda before, params: Letters(),
         encode_words=lambda text: [ord(c) for c in text],
         eos_ids=eos_ids,
         sources=sources,

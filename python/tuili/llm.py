@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, overload
 
@@ -25,6 +26,7 @@ from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
 from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
+from tuili.generation.structure import form_of
 from tuili.generation.token_ids import checked_ids
 from tuili.insides import Insides
 from tuili.loading.files import StrPath
@@ -171,7 +173,7 @@ class LLM(Conversations, Vectors, Insides):
             max_model_len=capacity.max_model_len,
             # Nothing of these holds this LLM: its memory goes with the last name of it, not with the next
             # garbage collection, of which a device's memory is no part.
-            decoder=lambda before, skip: Detokenizer(tokenizer, skip_special=skip, after=before),
+            decoder=functools.partial(_detokenizer, tokenizer),
             encode_words=tokenizer.encode_words,
             eos_ids=eos_ids,
             sources=sources,
@@ -521,3 +523,9 @@ def _limits(
         max_queue=integer("max_queue", max_queue, 0, 1 << 30),
         max_queued_tokens=integer("max_queued_tokens", max_queued_tokens, 1, 1 << 40),
     )
+
+
+def _detokenizer(tokenizer: Tokenizer, before: Iterable[int], params: SamplingParams) -> Detokenizer:
+    """Of a text that follows the ids `before`; a text of a given form keeps the spaces at its ends."""
+    skip = params.skip_special_tokens
+    return Detokenizer(tokenizer, skip_special=skip, after=before, trims=form_of(params) is None)

@@ -302,12 +302,20 @@ class Detokenizer:
     no space at either end, spaces, too. A token costs O(its length).
 
     after  ids whose text stands before: if they have any, the first token begins no text and keeps its space
+    trims  leave out spaces at the ends where the tokenizer's own decoding does
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, after: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool = True,
+        after: Iterable[int] = (),
+        trims: bool = True,
+    ) -> None:
         self._tokenizer = tokenizer
         self._skipped = tokenizer.loaded.hidden if skip_special else {}
-        self._trims = tokenizer.loaded.numbering is not None  # Marian's and M2M100's, as in transformers
+        self._trims = trims and tokenizer.loaded.numbering is not None  # Marian's, M2M100's
         self._held = b""  # the beginning of a character, and the spaces before it that may be the last ones
         self._first = all(token_id in self._skipped for token_id in after)
 

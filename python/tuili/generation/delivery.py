@@ -171,26 +171,26 @@ class SearchedTranscript(Transcript):
 def transcript_for(
     params: SamplingParams,
     eos_ids: Iterable[int],
-    make_decoder: Callable[[bool], TextDecoder],
+    make_decoder: Callable[[SamplingParams], TextDecoder],
     *,
     max_tokens: int,
     full: str | None,
 ) -> Transcript:
-    """The stop rules of a continuation; as Transcript has them. make_decoder: of skip_special_tokens"""
+    """The stop rules of a continuation; as Transcript has them."""
     if not params.stop:
         return Transcript(params, eos_ids, max_tokens=max_tokens, full=full)
-    decoder = make_decoder(params.skip_special_tokens)
+    decoder = make_decoder(params)
     return SearchedTranscript(decoder, params, eos_ids, max_tokens=max_tokens, full=full)
 
 
 def spelling_for(
-    params: SamplingParams, eos_ids: Iterable[int], make_decoder: Callable[[bool], TextDecoder]
+    params: SamplingParams, eos_ids: Iterable[int], make_decoder: Callable[[SamplingParams], TextDecoder]
 ) -> Spelling | None:
     """How a request's readers make its text; None if the engine makes it, to look for stop strings."""
     if params.stop:
         return None
     hidden = () if params.include_stop_str_in_output else ending_ids(params, eos_ids)
-    decoder = functools.partial(make_decoder, params.skip_special_tokens)
+    decoder = functools.partial(make_decoder, params)
     return Spelling(decoder, frozenset(hidden), params.min_tokens or 0)
 
 

@@ -49,8 +49,7 @@ class Engine(Worker):
 
     pool, cache    hold the same number of blocks; the cache belongs to `runner`
     eos_ids        end a text unless the request ignores them
-    decoder        makes an incremental detokenizer, from the ids that its text follows and
-                   skip_special_tokens
+    decoder        makes an incremental detokenizer, from the ids that its text follows and the parameters
     encode_words   token ids of a text without special tokens, for bad_words
     sources        of an encoder-decoder: then the token ids of a request are its source
     grammars       compiles what requests ask their outputs to be; closed with the engine
@@ -64,7 +63,7 @@ class Engine(Worker):
         *,
         n_vocab: int,
         max_model_len: int,
-        decoder: Callable[[Iterable[int], bool], TextDecoder],
+        decoder: Callable[[Iterable[int], SamplingParams], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
         sources: Sources | None = None,
@@ -256,7 +255,9 @@ class Engine(Worker):
             self._live.flush()
         rows: list[Row] = []
         try:
-            plan = self._plan(start)
+            plan = self.scheduler.plan(start)
+            if plan.refused or plan.admitted or plan.begun:
+                plan = self._told(plan, start)
             rows = plan.rows
             if rows:
                 self._receive(plan, self._compute(plan, start), start)
@@ -274,17 +275,16 @@ class Engine(Worker):
             self._watchdog.since = None
         return more
 
-    def _plan(self, now: float) -> StepPlan:
-        """The next step, after the first steps of the searches that begin."""
+    def _told(self, plan: StepPlan, now: float) -> StepPlan:
+        """`plan`, or the one after the first steps of the searches that begin."""
         while True:
-            plan = self.scheduler.plan(now)
-            if plan.refused or plan.admitted:
-                self._live.refuse(plan.refused)
-                self._mark_admitted(plan, now)
+            self._live.refuse(plan.refused)
+            self._mark_admitted(plan, now)
             if not plan.begun:
                 return plan
             for beams in plan.begun:
                 self._advance_beams(beams, now)
+            plan = self.scheduler.plan(now)
 
     def _compute(self, plan: StepPlan, now: float) -> Drawn:
         deadlines = self._live.deadlines

@@ -115,7 +115,7 @@ class Intake:
         n_vocab: int,
         max_model_len: int,
         max_num_seqs: int,
-        decoder: Callable[[Iterable[int], bool], TextDecoder],
+        decoder: Callable[[Iterable[int], SamplingParams], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: tuple[int, ...],
         grammars: Grammars | None,
@@ -181,7 +181,7 @@ class Intake:
             prompt=prompt,
             truncated=truncated,
             spelling=spelling_for(params, self._eos_ids, decoder),
-            make_decoder=functools.partial(decoder, params.skip_special_tokens),
+            make_decoder=functools.partial(decoder, params),
         )
         submission = Submission(request, compiles=order.form is not None)
         search = search_for(params, self._eos_ids, order.max_tokens)

@@ -180,10 +180,13 @@ class Scheduler:
         """The next step; without rows if there is nothing to do. now: on the clock of the deadlines."""
         refused = self._review(now) if self.waiting and now >= self._next_review else None
         before = self.n_preemptions
-        plan = self._begin_searches(StepPlan([], []))
-        if not plan.begun:
-            admitted, plan = plan.admitted, self._plan_decodes()
-            plan.admitted = admitted
+        begun = self._begin_searches(StepPlan([], [])) if self.waiting else None  # where mates wait
+        if begun is not None and begun.begun:
+            plan = begun
+        else:
+            plan = self._plan_decodes()
+            if begun is not None:
+                plan.admitted = begun.admitted
         if refused:
             plan.refused = refused
         if not plan.begun and (self.waiting or len(plan.rows) < len(self.running)):
