@@ -96,6 +96,15 @@ def test_integer_gemm_of_many_rows_has_the_bits_of_few(isa, format, k):
     assert_same_bits(ops.gemm(x, weight, bias, isa=isa), np.concatenate(few))
 
 
+def test_integer_gemm_of_rows_too_wide_for_scratch(isa):
+    """AVX2 widens the activations of 4 rows once, of up to 32768 numbers."""
+    n, m, k = 16, 5, 32_832
+    weight = packed("q8_0", random_rows("q8_0", np.random.default_rng(n), n, k))
+    x = normal(k, m, k)
+    alone = [ops.gemm(x[row : row + 1], weight, isa=isa) for row in range(m)]
+    assert_same_bits(ops.gemm(x, weight, isa=isa), np.concatenate(alone))
+
+
 def wide_rows(n: int, k: int) -> np.ndarray:
     """Random q8_0 with one scale for each 128 values."""
     rows = random_rows("q8_0", np.random.default_rng(n * k), n, k)

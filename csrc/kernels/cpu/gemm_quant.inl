@@ -44,6 +44,9 @@
 // v14 unpacks a piece's codes once for many rows with AVX2: q4_0 / q4_k / q5_0 / q6_k, m = 64, k = 2048 +4 /
 // +4 / +21 / +16 %, m = 16 (5 and 6 bits alone) +11 / +13 %; prefill of 512 tokens, SmolLM2 Q4_0 / Q4_1 +2 /
 // +5 %, Gemma 3 Q4_K_M +10 %. Tried without gain: 4 bits from 16 rows on; AVX-512, whose tiles have 8 rows.
+// v15 multiplies 8-bit codes as int16 with AVX2, from 4 rows on: q8_0 of one scale / wide, k = 2048, m = 4
+// and 64, +15 and +15 / +19 and +19 %. The two halves of a quad in turn spill less than all four registers of
+// it.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -77,6 +80,33 @@ struct Places {
 
   TUILI_INLINE int64_t of(int r) const { return at + r / kRowBlock * block + r % kRowBlock; }
 };
+
+// Whether full tiles multiply int16 by int16; activations are then widened once for all panels of a piece.
+template <Format kFormat>
+constexpr bool kInWords = Words::kAreUsed && coding_of(kFormat).bits == 8;
+
+// Whether what is prepared for a tile is its panels' codes.
+template <Format kFormat, bool kPrepared>
+constexpr bool kReadsUnpacked = kPrepared && !kInWords<kFormat>;
+
+// words = the low codes of 4 rows.
+template <class W>
+void widen_rows(int16_t* words, const QuantizedRows& x, int64_t row) {
+  const int8_t* low = x.low + x.place(row, 0) * kGroup;
+  for (int64_t i = 0; i < x.n_groups * kRowBlock * kGroup; i += kGroup) W::widen_group(words + i, low + i);
+}
+
+// isum[r] += Σ code · a over the group.  a: [4 rows][32] words
+template <class W, int kRows, int kQuad = 0>
+TUILI_INLINE void add_word_products(Ints (&isum)[kRows], const GroupView& group, const int16_t* a) {
+  const Bytes w = load_codes(group.codes + 64 * kQuad);
+  const W even = W::even(w), odd = W::odd(w);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) isum[r] = even.dot(isum[r], a + r * kGroup + 4 * kQuad);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) isum[r] = odd.dot(isum[r], a + r * kGroup + 4 * kQuad + 2);
+  if constexpr (kQuad < 7) add_word_products<W, kRows, kQuad + 1>(isum, group, a);
+}
 
 // isum[r] = start[r] + Σ code · a over the group, in runs of as many quads as a Partial holds exactly.
 template <Format kFormat, bool kUnpacked, int kRows, int kStep = 0>
@@ -146,13 +176,14 @@ TUILI_INLINE Floats min_of(const GroupView& group) {
 }
 
 // acc[r] += kGroups groups of the weights, from `group` on, times those of each row; several have one scale.
-template <Format kFormat, bool kUnpacked, int kRows, int kGroups>
+template <Format kFormat, bool kPrepared, int kRows, int kGroups>
 TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_t panel, int64_t first,
-                             const uint8_t* unpacked, const QuantizedRows& x, Places places) {
+                             const uint8_t* prepared, const QuantizedRows& x, Places places) {
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
+  constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
   GroupView group = group_at<kFormat>(w, panel, first);
-  if constexpr (kUnpacked) group.codes = unpacked + first * kUnpackedGroup;
+  if constexpr (kUnpacked) group.codes = prepared + first * kUnpackedGroup;
   Ints isum[kRows], start[kRows];
   Partial partial[kRows];
 #pragma GCC unroll 16
@@ -161,11 +192,19 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
     if constexpr (kOffsetBits >= 0 && kCoding.sub_scales == 0)
       start[r] = offset_products<kOffsetBits>(x.offset_sum[places.of(r)]);
   }
-  add_products<kFormat, kUnpacked, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.low,
-                                          places);
-  for (int g = 1; g < kGroups; ++g)
-    add_products<kFormat, false, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g), {},
-                                        x.low, {places.at + g * kRowBlock, places.block});
+  if constexpr (kPrepared && !kUnpacked) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) isum[r] = start[r];
+    for (int64_t g = first; g < first + kGroups; ++g)
+      add_word_products<Words>(isum, group_at<kFormat>(w, panel, g),
+                               reinterpret_cast<const int16_t*>(prepared) + g * kRowBlock * kGroup);
+  } else {
+    add_products<kFormat, kUnpacked, kRows>(isum, partial, start, group, run_scales<kFormat>(group), x.low,
+                                            places);
+    for (int g = 1; g < kGroups; ++g)
+      add_products<kFormat, false, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g), {},
+                                          x.low, {places.at + g * kRowBlock, places.block});
+  }
   const Floats scale = load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -226,18 +265,19 @@ TUILI_INLINE void prefetch_group(const GroupView& group) {
 // Sums of kRows rows, the first a multiple of 4, and one panel, without outliers. From 4 rows on the first
 // bring the next panel from memory while they compute: the prefetcher of the machine, enough for fewer, keeps
 // too little of it in flight.
-template <Format kFormat, bool kUnpacked, int kGroups, int kRows>
+template <Format kFormat, bool kPrepared, int kGroups, int kRows>
 void int8_tile(Floats (&sums)[kRows], const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel,
-               const uint8_t* unpacked) {
+               const uint8_t* prepared) {
   const QuantizedRows& x = args.xq;
   Floats acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  const bool ahead = !kUnpacked && kRows >= 4 && row == 0 && panel < last_panel && args.m <= kMostRowsAhead;
+  const bool ahead = !kReadsUnpacked<kFormat, kPrepared> && kRows >= 4 && row == 0 && panel < last_panel &&
+                     args.m <= kMostRowsAhead;
   for (int64_t g = 0; g < x.n_groups; g += kGroups) {
     if (ahead)
       for (int i = 0; i < kGroups; ++i) prefetch_group<kFormat>(group_at<kFormat>(args.w, panel + 1, g + i));
-    add_groups<kFormat, kUnpacked, kRows, kGroups>(acc, args.w, panel, g, unpacked, x,
+    add_groups<kFormat, kPrepared, kRows, kGroups>(acc, args.w, panel, g, prepared, x,
                                                    {x.place(row, g), x.n_groups * kRowBlock});
   }
 #pragma GCC unroll 16
@@ -249,18 +289,18 @@ constexpr int64_t kMostCached = 1 << 18;
 
 // y of kRows rows and kPanels panels. What lies in no cache is asked for a tile or more before it is written:
 // stores that wait for their lines would hold up the tiles behind them.
-template <Format kFormat, bool kUnpacked, int kGroups, int kRows, int kPanels>
+template <Format kFormat, bool kPrepared, int kGroups, int kRows, int kPanels>
 void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_panel,
-                const uint8_t* unpacked) {
+                const uint8_t* prepared) {
   Floats tiles[kPanels][kRows];
   const bool y_ahead = kRows == kInt8Rows && kPanels > 1 && args.m * args.ldy > kMostCached;
-  const int64_t panel_bytes = kUnpacked ? args.xq.n_groups * kUnpackedGroup : 0;  // nothing is added to null
+  const int64_t panel_bytes = kReadsUnpacked<kFormat, kPrepared> ? args.xq.n_groups * kUnpackedGroup : 0;
   for (int p = 0; p < kPanels; ++p) {
     if (y_ahead)
       for (int r = 0; r < kRows; ++r)
         __builtin_prefetch(args.y + (row + r) * args.ldy + (panel + p) * kPanel);
-    int8_tile<kFormat, kUnpacked, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel,
-                                                  unpacked + p * panel_bytes);
+    int8_tile<kFormat, kPrepared, kGroups, kRows>(tiles[p], args, row, panel + p, last_panel,
+                                                  prepared + p * panel_bytes);
   }
   for (int r = 0; r < kRows; ++r) {
     Floats sums[kPanels];
@@ -279,40 +319,47 @@ constexpr int kOutlierPanels = kFloatSums >= 24 ? 8 : 4;
 static_assert(kInt8Rows == 1 || kInt8Rows % kRowBlock == 0, "a tile begins with a block of rows");
 
 // A tile of rows meets all panels of a piece in a row: its codes stay in the first cache, the panels in the
-// second, and y is written in runs of 512 bytes instead of a line in each page.  unpacked: the piece's codes,
-// or null
-template <Format kFormat, int kGroups, bool kUnpacked>
-void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, const uint8_t* unpacked) {
+// second, and y is written in runs of 512 bytes instead of a line in each page.  prepared: the piece's codes
+// unpacked, or room for the words of a tile's rows; null: full tiles are as the last few rows
+template <Format kFormat, int kGroups, bool kPrepared>
+void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* prepared) {
   for_each_tile<kInt8Rows>(args.m, [&]<int kRows>(int64_t row) {
-    constexpr bool kReadsThem = kUnpacked && kRows == kInt8Rows;  // the last few rows unpack for themselves
-    const int64_t panel_bytes = kReadsThem ? args.xq.n_groups * kUnpackedGroup : 0;
+    constexpr bool kReadsIt = kPrepared && kRows == kInt8Rows;
+    if constexpr (kReadsIt && kInWords<kFormat>)
+      widen_rows<Words>(reinterpret_cast<int16_t*>(prepared), args.xq, row);
+    const int64_t panel_bytes = kReadsUnpacked<kFormat, kReadsIt> ? args.xq.n_groups * kUnpackedGroup : 0;
     int64_t panel = piece.begin;
     const auto take = [&]<int kPanels>() {
       for (; panel + kPanels <= piece.end; panel += kPanels)
-        int8_tiles<kFormat, kReadsThem, kGroups, kRows, kPanels>(
-            args, row, panel, last_panel, unpacked + (panel - piece.begin) * panel_bytes);
+        int8_tiles<kFormat, kReadsIt, kGroups, kRows, kPanels>(
+            args, row, panel, last_panel, prepared + (panel - piece.begin) * panel_bytes);
     };
     take.template operator()<kOutlierPanels>();
     take.template operator()<1>();
   });
 }
 
+template <Format kFormat>
+void unpack_piece(uint8_t* to, const GemmArgs& args, Range piece) {
+  for (int64_t panel = piece.begin; panel < piece.end; ++panel)
+    for (int64_t g = 0; g < args.xq.n_groups; ++g, to += kUnpackedGroup)
+      unpack_group<kFormat>(to, group_at<kFormat>(args.w, panel, g));
+}
+
 template <Format kFormat, int kGroups = 1>
 void int8_panels(const GemmArgs& args, Range panels) {
-  constexpr int64_t kCount = 8;
-  constexpr int64_t kFrom = coding_of(kFormat).bits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
-  const int64_t last_panel = panels.end - 1, panel_bytes = args.xq.n_groups * kUnpackedGroup;
+  constexpr int64_t kCount = 8, kRoom = kGemmScratch * int64_t{sizeof(float)};
+  constexpr int kBits = coding_of(kFormat).bits;
+  constexpr int64_t kFrom = kInWords<kFormat> ? kInt8Rows : kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
+  constexpr int64_t kBytes = kInWords<kFormat> ? 2 * kRowBlock * kGroup : kCount * kUnpackedGroup;
+  auto* const prepared = reinterpret_cast<uint8_t*>(args.scratch);
   for_each_piece<kCount>(panels, [&](Range piece) {
-    if constexpr (coding_of(kFormat).bits < 8 && kRowsUnpacked > 0)
-      if (args.m >= kFrom && kCount * panel_bytes <= kGemmScratch * int64_t{sizeof(float)}) {
-        auto* const unpacked = reinterpret_cast<uint8_t*>(args.scratch);
-        for (int64_t panel = piece.begin; panel < piece.end; ++panel)
-          for (int64_t g = 0; g < args.xq.n_groups; ++g)
-            unpack_group<kFormat>(unpacked + (panel - piece.begin) * panel_bytes + g * kUnpackedGroup,
-                                  group_at<kFormat>(args.w, panel, g));
-        return int8_piece<kFormat, kGroups, true>(args, piece, last_panel, unpacked);
+    if constexpr (kInWords<kFormat> || (kBits < 8 && kRowsUnpacked > 0))
+      if (args.m >= kFrom && args.xq.n_groups * kBytes <= kRoom) {
+        if constexpr (!kInWords<kFormat>) unpack_piece<kFormat>(prepared, args, piece);
+        return int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
       }
-    int8_piece<kFormat, kGroups, false>(args, piece, last_panel, nullptr);
+    int8_piece<kFormat, kGroups, false>(args, piece, panels.end - 1, nullptr);
   });
 }
 

@@ -274,6 +274,33 @@ TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
   const __m256i hi = _mm256_maddubs_epi16(_mm256_abs_epi8(codes.hi), _mm256_sign_epi8(x, codes.hi));
   return {_mm256_add_epi16(sum.lo, lo), _mm256_add_epi16(sum.hi, hi)};
 }
+
+// Bytes as int16, k 0 and 2 of each column or k 1 and 3. Products of signed bytes by way of |w| and sign(a,
+// w) are widened at once, which keeps the two multipliers busy with what is no product.
+struct Words {
+  static constexpr bool kAreUsed = true;
+
+  __m256i lo, hi;
+
+  TUILI_INLINE static __m256i even(__m256i bytes) { return odd(_mm256_slli_epi16(bytes, 8)); }
+  TUILI_INLINE static __m256i odd(__m256i bytes) { return _mm256_srai_epi16(bytes, 8); }
+  TUILI_INLINE static Words even(Bytes codes) { return {even(codes.lo), even(codes.hi)}; }
+  TUILI_INLINE static Words odd(Bytes codes) { return {odd(codes.lo), odd(codes.hi)}; }
+
+  // to[32] = from[32], each quad in the order 0, 2, 1, 3.
+  TUILI_INLINE static void widen_group(int16_t* to, const int8_t* from) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    const __m256i low = _mm256_unpacklo_epi32(even(bytes), odd(bytes));  // quads 0, 1, 4, 5
+    const __m256i high = _mm256_unpackhi_epi32(even(bytes), odd(bytes));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute2x128_si256(low, high, 0x20));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 16), _mm256_permute2x128_si256(low, high, 0x31));
+  }
+  // sum + the products with two of them.
+  TUILI_INLINE Ints dot(Ints sum, const int16_t* a) const {
+    const __m256i x = splat_4_bytes(a);
+    return in_registers(sum + Ints{_mm256_madd_epi16(lo, x), _mm256_madd_epi16(hi, x)});
+  }
+};
 TUILI_INLINE Ints widen(Partial sum) {
   const __m256i ones = _mm256_set1_epi16(1);
   return {_mm256_madd_epi16(sum.lo, ones), _mm256_madd_epi16(sum.hi, ones)};

@@ -153,6 +153,9 @@ struct Bytes {
 };
 using Partial = Ints;
 using SubScales = Ints;
+struct Words {
+  static constexpr bool kAreUsed = false;
+};
 
 constexpr int kSignedOffset = 128;
 constexpr int run_length(int) { return 8; }

@@ -253,6 +253,9 @@ struct Bytes {
 };
 using Partial = Ints;
 using SubScales = Ints;
+struct Words {
+  static constexpr bool kAreUsed = false;
+};
 
 constexpr int kSignedOffset = 0;  // what load_signed adds to a code
 // How many quads of codes below 2^bits (8: signed) may be added to a Partial before it is widened.

@@ -230,6 +230,9 @@ struct Bytes {
 };
 using Partial = Ints;
 using SubScales = Ints;
+struct Words {
+  static constexpr bool kAreUsed = false;
+};
 
 constexpr int kSignedOffset = 0;
 constexpr int run_length(int) { return 8; }
