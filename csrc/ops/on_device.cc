@@ -125,6 +125,8 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 }
 
 void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages, const int32_t* slots) {
+  expect("rope_kv_write", "q", x.q, kCuda);
+  TUILI_EXPECT(x.q.rows() == x.k.rows(), "rope_kv_write: q is ", x.q, ", k is ", x.k);
   const cuda::RopeKvArgs args{rope_args(x.q, x.cos, x.sin, x.n_heads, x.interleaved),
                               x.k.f32(),
                               x.v.f32(),
