@@ -6,7 +6,7 @@
 //   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
 //   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
 //   store_codes load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen
-//   accumulate; SubScales, pair_dot
+//   accumulate; SubScales, pair_dot | Words  codes as int16, of AVX2 alone
 // min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: with a NaN the second operand passes.
 #pragma once
 

@@ -53,10 +53,10 @@ NAMES = {
 }
 
 
-def gpt_config(config: Config) -> Config:
-    """The settings of GPT-2 and GPT-J under their usual names."""
-    unfused(config, NAMES)
-    d_model = config.values["hidden_size"]
+def gpt_config(config: Config, names: dict[str, str] = NAMES) -> Config:
+    """The settings of GPT-2 and its kin under their usual names."""
+    unfused(config, names)
+    d_model = config.values.get("hidden_size")
     if "intermediate_size" not in config and isinstance(d_model, int):
         config.values = {**config.values, "intermediate_size": 4 * d_model}
     return config

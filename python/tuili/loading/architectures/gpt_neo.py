@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import activation, decoder, layer_of, sizes, unfused
+from tuili.loading.architectures import activation, decoder, layer_of, sizes
 from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures.gpt2 import gpt_config
 from tuili.loading.config import MAX_LAYERS, MAX_POSITIONS, Config
 
 BASE_PREFIX = "transformer."
@@ -36,11 +37,7 @@ IGNORED_TENSORS = (r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias",)
 
 def spec(config: Config) -> ModelSpec:
     """GPTNeoForCausalLM."""
-    unfused(config, {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"})
-    d_model = config.values.get("hidden_size")
-    if "intermediate_size" not in config and isinstance(d_model, int):
-        config.values = {**config.values, "intermediate_size": 4 * d_model}
-    size = sizes(config)
+    size = sizes(gpt_config(config, {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}))
     window = config.integer("window_size", 1, MAX_POSITIONS, 256)
     layers = [
         layer_of(
