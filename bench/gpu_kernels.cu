@@ -280,7 +280,6 @@ Case distances(int64_t n_texts, int64_t n_rows) {
     const auto k = buffer(n_tokens * kHeads * kDim * 4, Fill::floats);
     const auto keys = buffer(kHeads * kDistances * kDim * 2, Fill::bf16s);
     const auto queries = buffer(kHeads * kDistances * kDim * 2, Fill::bf16s);
-    const auto rows = buffer(n_tokens * int64_t{sizeof(cuda::AttentionSequence)}, Fill::codes);
     std::vector<int32_t> places;
     for (int64_t i = -n_rows; i <= n_rows; ++i)
       places.push_back(static_cast<int32_t>(std::clamp<int64_t>(i + kDistances / 2, 0, kDistances - 1)));
@@ -290,7 +289,6 @@ Case distances(int64_t n_texts, int64_t n_rows) {
     const auto table = uploaded(places), list = uploaded(texts);
     return [=](cudaStream_t stream, int) {
       check(cuda::distance_bias(stream, {.bias = bias->get<float>(),
-                                         .rows = rows->get<cuda::AttentionSequence>(),
                                          .ld_bias = ld_bias,
                                          .q = q->get<float>(),
                                          .k = k->get<float>(),

@@ -82,9 +82,7 @@ DistanceState DistanceState::take(Carver& carver, const ModelSpec& spec, int64_t
     for (const LayerSpec& layer : spec.layers) n_heads = std::max(n_heads, layer.n_heads);
     const int64_t most_keys = ops::device_keys(std::min(spec.max_positions, max_tokens));
     const int64_t size = n_rows ? max_tokens * most_keys : 0;
-    const int64_t bytes = n_rows ? max_tokens * int64_t{sizeof(ops::DeviceSequence)} : 0;
     state.scores = take_rows(carver, n_heads, size, device);
-    state.rows = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
     return state;
   }
   for (TensorView* part : {&state.by_query, &state.by_key})
@@ -108,8 +106,7 @@ void Transformer::attend_distances(const Step& step, int64_t i, const TensorView
                                  .n_rows = spec.n_rows,
                                  .by_query = step.state.distances.by_query,
                                  .by_key = step.state.distances.by_key,
-                                 .scores = step.state.distances.scores,
-                                 .rows = step.state.distances.rows};
+                                 .scores = step.state.distances.scores};
   const TensorView& made = step.state.key;  // of all rows, whatever rows the step has
   const TensorView k(made.data, made.dtype, {step.batch.n_tokens(), spec_.layers[i].kv_size()}, made.device);
   ops::distance_attention(step.context, attention_of(i), out, q, k, step.kv[i].pages, step.in_area(i),

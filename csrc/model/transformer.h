@@ -41,7 +41,7 @@ struct LatentState {
 // Products of a step's rows with the table of DistanceSpec, as many heads at once as fit.
 struct DistanceState {
   TensorView by_query, by_key;  // f32 [max_tokens, n_rows], on the CPU
-  TensorView scores, rows;      // of a device: see ops::Distances
+  TensorView scores;            // of a device: see ops::Distances
 
   static DistanceState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
 

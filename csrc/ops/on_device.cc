@@ -163,8 +163,11 @@ int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int6
   return cuda::attention_partial_floats(n_tokens, n_heads, head_dim, max_keys);
 }
 
-void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const Sequences& sequences, std::span<float> partials) {
+namespace {
+
+cuda::AttentionArgs attention_args(const AttentionSpec& spec, const TensorView& out, const TensorView& q,
+                                   const KvPages& pages, const Sequences& sequences,
+                                   std::span<float> partials) {
   expect("attention", "q", q, kCuda);
   expect("attention", "out", out, kCuda, output_type(out, kCuda));
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim &&
@@ -172,29 +175,36 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
                    spec.n_heads % spec.n_kv_heads == 0,
                "attention: q is ", q, ", out is ", out, ", pages of ", pages.n_kv_heads, " heads of ",
                pages.head_dim, " for ", spec.n_heads, " and ", spec.n_kv_heads, " heads of ", spec.head_dim);
-  const cuda::AttentionArgs args{.out = {out.data, out.dtype},
-                                 .ld_out = out.row_stride,
-                                 .q = q.f32(),
-                                 .ld_q = q.row_stride,
-                                 .pages = pages,
-                                 .blocks = sequences.blocks,
-                                 .sequences = sequences.list,
-                                 .n_sequences = sequences.count,
-                                 .max_rows = sequences.max_rows,
-                                 .max_keys = sequences.max_keys,
-                                 .n_tokens = q.rows(),
-                                 .n_heads = spec.n_heads,
-                                 .window = spec.window,
-                                 .causal = spec.causal ? cuda::Causal::yes : cuda::Causal::no,
-                                 .scale = spec.scale,
-                                 .softcap = spec.softcap,
-                                 .partials = partials.data(),
-                                 .partial_floats = static_cast<int64_t>(partials.size()),
-                                 .bias = spec.bias,
-                                 .bias_stride = spec.bias_stride,
-                                 .bias_origin = spec.bias_origin,
-                                 .bias_relative = spec.bias_relative,
-                                 .sinks = spec.sinks};
+  return {.out = {out.data, out.dtype},
+          .ld_out = out.row_stride,
+          .q = q.f32(),
+          .ld_q = q.row_stride,
+          .pages = pages,
+          .blocks = sequences.blocks,
+          .sequences = sequences.list,
+          .n_sequences = sequences.count,
+          .max_rows = sequences.max_rows,
+          .max_keys = sequences.max_keys,
+          .n_tokens = q.rows(),
+          .n_heads = spec.n_heads,
+          .window = spec.window,
+          .causal = spec.causal ? cuda::Causal::yes : cuda::Causal::no,
+          .scale = spec.scale,
+          .softcap = spec.softcap,
+          .partials = partials.data(),
+          .partial_floats = static_cast<int64_t>(partials.size()),
+          .bias = spec.bias,
+          .bias_stride = spec.bias_stride,
+          .bias_origin = spec.bias_origin,
+          .bias_relative = spec.bias_relative,
+          .sinks = spec.sinks};
+}
+
+}  // namespace
+
+void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
+               const KvPages& pages, const Sequences& sequences, std::span<float> partials) {
+  const cuda::AttentionArgs args = attention_args(spec, out, q, pages, sequences, partials);
   device::check(cuda::attention(context.stream, args), "attention");
 }
 
@@ -207,8 +217,7 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
   expect_dense("distance_attention", "scores", distances.scores, kCuda);
   const int64_t n_tokens = q.rows(), ld = sequences.max_keys;
   TUILI_EXPECT(n_tokens <= k.rows() && q.size(1) == k.size(1) && q.size(1) == spec.n_heads * spec.head_dim &&
-                   distances.scores.count() >= spec.n_heads * n_tokens * ld &&
-                   distances.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
+                   distances.scores.count() >= spec.n_heads * n_tokens * ld,
                "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
                spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
   TUILI_EXPECT(texts.max_rows <= distances.origin + 1, "distance_attention: texts of ", texts.max_rows,
@@ -216,9 +225,7 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
   const auto table = [](std::span<const PackedMatrix> heads) {
     return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
   };
-  auto* const rows = static_cast<DeviceSequence*>(distances.rows.data);
   const cuda::DistanceArgs args{.bias = distances.scores.f32(),
-                                .rows = rows,
                                 .ld_bias = ld,
                                 .q = q.f32(),
                                 .k = k.f32(),
@@ -238,13 +245,11 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                                 .head_dim = spec.head_dim,
                                 .scale = spec.scale};
   device::check(cuda::distance_bias(context.stream, args), "distance_attention");
-  AttentionSpec biased = spec;
-  biased.bias = distances.scores.f32();
+  cuda::AttentionArgs biased = attention_args(spec, out, q, pages, sequences, partials);
+  biased.bias = args.bias;
   biased.bias_stride = n_tokens * ld;
-  biased.bias_relative = true;
-  attention(context, biased, out, q, pages,
-            {.list = rows, .count = n_tokens, .blocks = sequences.blocks, .max_rows = 1, .max_keys = ld},
-            partials);
+  biased.bias_row_stride = ld;
+  device::check(cuda::attention(context.stream, biased), "distance_attention");
 }
 
 namespace {

@@ -280,9 +280,9 @@ struct Distances {
   int64_t origin = 0;
   int64_t n_rows = 0;
   TensorView by_query, by_key;  // room: f32 [at least k's rows, n_rows]; with more, several heads go at once
-  // On cuda, where a table's heads are bf16, one after another, room for what the distances add, and for rows
-  // as sequences: f32 [n_heads, at least n_tokens · max_keys] and u8 [at least n_tokens DeviceSequences].
-  TensorView scores, rows;
+  // On cuda, where a table's heads are bf16, one after another, room for what the distances add: f32 [n_heads,
+  // at least n_tokens · max_keys].
+  TensorView scores;
 };
 
 // Scratch that a thread needs for it.

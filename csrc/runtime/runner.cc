@@ -434,7 +434,6 @@ void Runner::copy_block(std::span<const BlockCopy> copies) {
   const device::Chosen chosen({model_.device, model_.ordinal});
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
     if (copies[area].from != copies[area].to) cache_->copy_block(context_, area, copies[area]);
-  wait();
 }
 
 // ---- logits

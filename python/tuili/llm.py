@@ -40,7 +40,10 @@ from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
 from tuili.vectors import Vectors
 
-ENCODER_BATCH_TOKENS = 1024
+# What fills the cores of a CPU, and what the multiprocessors of a device.
+PREFILL_CHUNK, PREFILL_CHUNK_ON_DEVICE = 512, 2048
+ENCODER_BATCH_TOKENS, ENCODER_BATCH_TOKENS_ON_DEVICE = 1024, 8192
+ENCODER_TEXTS_ON_DEVICE = 512
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
@@ -68,8 +71,8 @@ class LLM(Conversations, Vectors, Insides):
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
-    prefill_chunk          most prompt tokens of one step; while others decode, a step is to stay within
-                           step_budget_s, in seconds
+    prefill_chunk          most prompt tokens of one step, by default 512, on cuda 2,048; while others decode, a
+                           step is to stay within step_budget_s, in seconds
     enable_prefix_caching  keep keys and values of prompts for others that begin alike; save_prefix needs it
     packed_cache           keep the weights as they are packed in a file, and map that at the next load: it is
                            faster, and processes share the memory; `config` says what became of it. The
@@ -102,7 +105,7 @@ class LLM(Conversations, Vectors, Insides):
         max_num_seqs: int = 64,
         max_queue: int = 1024,
         max_queued_tokens: int = 1 << 20,
-        prefill_chunk: int = 512,
+        prefill_chunk: int | None = None,
         step_budget_s: float = 0.04,
         enable_prefix_caching: bool = True,
         num_threads: int | None = None,
@@ -113,6 +116,8 @@ class LLM(Conversations, Vectors, Insides):
         progress: Progress | None = None,
     ) -> None:
         self._device = checked_device(device, compute)
+        if prefill_chunk is None:
+            prefill_chunk = PREFILL_CHUNK if device == "cpu" else PREFILL_CHUNK_ON_DEVICE
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
@@ -214,15 +219,18 @@ class LLM(Conversations, Vectors, Insides):
         settings = self._loaded.embedding or {}
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
-        n_tokens = max(ENCODER_BATCH_TOKENS, max_positions)
+        n_tokens, n_texts = ENCODER_BATCH_TOKENS, limits.max_num_seqs
+        if self._device != "cpu":
+            n_tokens, n_texts = ENCODER_BATCH_TOKENS_ON_DEVICE, max(n_texts, ENCODER_TEXTS_ON_DEVICE)
+        n_tokens = max(n_tokens, max_positions)
         rereading, cache = rereading_of(self._loaded), None
         if rereading is not None:
-            cache = cache_for(spec, n_tokens, limits.max_num_seqs, self._device)
+            cache = cache_for(spec, n_tokens, n_texts, self._device)
         self._runner = _core.Runner(
             self._model,
             cache,
             max_batch_tokens=n_tokens,
-            max_seqs=limits.max_num_seqs,
+            max_seqs=n_texts,
             max_source_tokens=0 if cache is None else n_tokens,
             num_threads=num_threads,
         )
@@ -232,7 +240,7 @@ class LLM(Conversations, Vectors, Insides):
             max_len=max_len,
             max_positions=max_positions,
             max_batch_tokens=n_tokens,
-            max_seqs=limits.max_num_seqs,
+            max_seqs=n_texts,
             rereading=rereading,
         )
         self._kv_bytes = 0 if cache is None else cache.bytes

@@ -18,7 +18,7 @@ struct Spec {
   int64_t n_heads = 4, n_kv_heads = 2, head_dim = 64, block_size = 16, window = 0;
   Causal causal = Causal::yes;
   float softcap = 0;
-  enum class Bias { none, by_key, by_distance } bias = Bias::none;
+  enum class Bias { none, by_key, by_distance, by_row } bias = Bias::none;
   bool has_sinks = false;
   float scale() const { return 1 / std::sqrt(float(head_dim)); }
   int64_t row() const { return n_heads * head_dim; }
@@ -37,12 +37,14 @@ struct Text {
   // No key lies where the table is NaN: three values before the first of a head, and three after the last.
   int64_t bias_origin = spec.bias == Spec::Bias::by_distance ? n_keys + 2 : 3;
   int64_t bias_stride = bias_origin + n_keys + 3;
+  int64_t bias_row_stride = spec.bias == Spec::Bias::by_row ? spec.n_heads * bias_stride : 0;
   std::vector<float> bias = spec.bias == Spec::Bias::none ? std::vector<float>() : bias_table();
   std::vector<float> sinks =
       spec.has_sinks ? normals<float>(size_t(spec.n_heads), 5, 3) : std::vector<float>();
 
   std::vector<float> bias_table() const {
-    std::vector<float> table = normals<float>(size_t(spec.n_heads * bias_stride), 4);
+    std::vector<float> table =
+        normals<float>(size_t((bias_row_stride ? n_keys : 1) * spec.n_heads * bias_stride), 4);
     for (int64_t i = 0; i < std::ssize(table); ++i)
       if (i % bias_stride < 3 || i % bias_stride >= bias_stride - 3) table[size_t(i)] = NAN;
     return table;
@@ -50,7 +52,7 @@ struct Text {
   double added(int64_t row, int64_t head, int64_t key) const {
     if (bias.empty()) return 0;
     const int64_t from = spec.bias == Spec::Bias::by_distance ? row : 0;
-    return double{bias[size_t(head * bias_stride + bias_origin + key - from)]};
+    return double{bias[size_t(row * bias_row_stride + head * bias_stride + bias_origin + key - from)]};
   }
   double key(int64_t t, int64_t head, int64_t d) const { return at(k, t, head, d); }
   double val(int64_t t, int64_t head, int64_t d) const { return at(v, t, head, d); }
@@ -128,7 +130,7 @@ template <typename Out = float, typename T>
 std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<Part>& parts, Sharing sharing,
                         uint64_t seed, int64_t max_keys = 0) {
   const Spec& spec = text.spec;
-  std::vector<float> q;
+  std::vector<float> q, biases;
   std::vector<int32_t> blocks;
   std::vector<cuda::AttentionSequence> sequences;
   int64_t max_rows = 0, n_tokens = 0;
@@ -139,6 +141,9 @@ std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<
     blocks.insert(blocks.end(), table.begin(), table.end());
     q.insert(q.end(), text.q.begin() + part.position * spec.row(),
              text.q.begin() + (part.position + part.n_rows) * spec.row());
+    const int64_t row = text.bias_row_stride;
+    biases.insert(biases.end(), text.bias.begin() + part.position * row,
+                  row ? text.bias.begin() + (part.position + part.n_rows) * row : text.bias.end());
     n_tokens += part.n_rows;
     max_rows = std::max(max_rows, part.n_rows);
     max_keys = std::max(max_keys, part.n_keys);
@@ -147,7 +152,7 @@ std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<
   const int64_t one_split = max_keys > 512 ? n_tokens * spec.n_heads * (spec.head_dim + 2) : 0;
   const int64_t floats =
       std::max(one_split, cuda::attention_partial_floats(n_tokens, spec.n_heads, spec.head_dim, keys));
-  OnDevice<float> queries(q), partials(std::vector<float>(size_t(floats), NAN)), bias(text.bias),
+  OnDevice<float> queries(q), partials(std::vector<float>(size_t(floats), NAN)), bias(biases),
       sinks(text.sinks);
   OnDevice<int32_t> tables(blocks);
   OnDevice<cuda::AttentionSequence> list(sequences);
@@ -173,6 +178,7 @@ std::vector<Out> attend(const Text<T>& text, Pages<T>& pages, const std::vector<
                                           .partial_floats = floats,
                                           .bias = text.bias.empty() ? nullptr : bias.get(),
                                           .bias_stride = text.bias_stride,
+                                          .bias_row_stride = text.bias_row_stride,
                                           .bias_origin = text.bias_origin,
                                           .bias_relative = spec.bias == Spec::Bias::by_distance,
                                           .sinks = text.sinks.empty() ? nullptr : sinks.get()}),
@@ -302,6 +308,8 @@ TUILI_TEST(attention_with_biases_and_sinks_stays_within_its_error_bound) {
                     {{599, 1, 600}, {560, 3, 563}});
   // T5's encoder, and GPT-OSS's layers with a window.
   check_bound<bf16>({.causal = Causal::no, .bias = by_distance}, 70, {{0, 70, 70}});
+  // DeBERTa's.
+  check_bound<__half>({.n_kv_heads = 4, .causal = Causal::no, .bias = by_row}, 75, {{0, 75, 75}, {9, 2, 75}});
   check_bound<bf16>({.n_heads = 8, .n_kv_heads = 1, .window = 20, .has_sinks = true}, 90, {{80, 10, 90}});
 }
 
@@ -370,6 +378,7 @@ TUILI_TEST(attention_with_biases_and_sinks_ignores_its_batch) {
   check_bits<bf16>({.n_heads = 2, .n_kv_heads = 1, .bias = by_distance, .has_sinks = true}, 560, 505);
   check_bits<__half>({.n_heads = 2, .n_kv_heads = 2, .causal = Causal::no, .bias = by_key, .has_sinks = true},
                      80, 20);
+  check_bits<__half>({.n_heads = 2, .n_kv_heads = 2, .causal = Causal::no, .bias = by_row}, 560, 500);
 }
 
 // ---- without tensor cores: pages of f32, and heads of odd sizes
@@ -380,6 +389,7 @@ TUILI_TEST(plain_attention_stays_within_its_error_bound) {
   check_bound<float>({.n_heads = 2, .n_kv_heads = 1, .head_dim = 256}, 70, {{60, 3, 63}});
   check_bound<float>({.window = 50, .softcap = 5}, 200, {{190, 10, 200}, {150, 3, 153}});
   check_bound<float>({.causal = Causal::no, .bias = by_distance, .has_sinks = true}, 130, {{0, 20, 130}});
+  check_bound<float>({.causal = Causal::no, .bias = by_row}, 70, {{0, 70, 70}, {9, 2, 70}});
   check_bound<float>({.n_heads = 1, .n_kv_heads = 1}, 1100, {{1099, 1, 1100}});
   check_bound<bf16>({.n_heads = 6, .n_kv_heads = 2, .head_dim = 7, .block_size = 32}, 70, {{66, 4, 70}});
   check_bound<__half>({.head_dim = 20, .window = 9, .causal = Causal::no, .bias = by_key}, 70, {{30, 3, 70}});

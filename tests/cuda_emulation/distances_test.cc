@@ -25,16 +25,11 @@ struct Tables {
 
 enum class Parts { both, keys, queries };
 
-struct Answer {
-  std::vector<float> bias;
-  std::vector<cuda::AttentionSequence> rows;
-};
-
 // Of texts of so many tokens, whose rows of q and k are those of one long text from its beginning on; or of
 // the rows `asked` of one text, which are those of q.
-Answer answer(const Tables& tables, const std::vector<float>& q, const std::vector<float>& k,
-              const std::vector<int64_t>& lengths, Parts parts,
-              const std::vector<cuda::AttentionSequence>& asked = {}) {
+std::vector<float> answer(const Tables& tables, const std::vector<float>& q, const std::vector<float>& k,
+                          const std::vector<int64_t>& lengths, Parts parts,
+                          const std::vector<cuda::AttentionSequence>& asked = {}) {
   const int64_t row = kHeads * tables.head_dim;
   std::vector<float> qs, ks;
   std::vector<cuda::AttentionSequence> texts;
@@ -52,11 +47,10 @@ Answer answer(const Tables& tables, const std::vector<float>& q, const std::vect
   }
   const std::vector<cuda::AttentionSequence>& sequences = asked.empty() ? texts : asked;
   OnDevice<float> bias(std::vector<float>(size_t(kHeads * n_tokens * kLongest), NAN)), q_rows(qs), k_rows(ks);
-  OnDevice<cuda::AttentionSequence> list(sequences), whole(texts), rows(static_cast<size_t>(n_tokens));
+  OnDevice<cuda::AttentionSequence> list(sequences), whole(texts);
   OnDevice<bf16> keys(tables.keys), queries(tables.queries);
   OnDevice<int32_t> places(tables.places);
   device::check(cuda::distance_bias(nullptr, {.bias = bias.get(),
-                                              .rows = rows.get(),
                                               .ld_bias = kLongest,
                                               .q = q_rows.get(),
                                               .k = k_rows.get(),
@@ -76,14 +70,14 @@ Answer answer(const Tables& tables, const std::vector<float>& q, const std::vect
                                               .head_dim = tables.head_dim,
                                               .scale = kScale}),
                 "distance_bias");
-  return {bias.read(), rows.read()};
+  return bias.read();
 }
 
 void check(int64_t head_dim, Parts parts, int64_t n) {
   const Tables tables{head_dim};
   const auto size = size_t(std::max<int64_t>(n, 5) * kHeads * head_dim);  // of the text beside, too
   const std::vector<float> q = normals<float>(size, 3), k = normals<float>(size, 4);
-  const Answer found = answer(tables, q, k, {n}, parts), beside = answer(tables, q, k, {5, n, 1}, parts);
+  const auto found = answer(tables, q, k, {n}, parts), beside = answer(tables, q, k, {5, n, 1}, parts);
   for (int64_t head = 0; head < kHeads; ++head) {
     for (int64_t row = 0; row < n; ++row) {
       for (int64_t key = 0; key < n; ++key) {
@@ -97,18 +91,12 @@ void check(int64_t head_dim, Parts parts, int64_t n) {
         };
         float score = parts == Parts::queries ? 0 : product(q, row, tables.keys);
         if (parts != Parts::keys) score += product(k, key, tables.queries);
-        const float got = found.bias[size_t((head * n + row) * kLongest + key)], want = score * kScale;
+        const float got = found[size_t((head * n + row) * kLongest + key)], want = score * kScale;
         require(same_bits(&got, &want, 1), "row ", row, ", key ", key, ": ", got, ", not ", want);
-        const float other = beside.bias[size_t((head * (n + 6) + 5 + row) * kLongest + key)];
+        const float other = beside[size_t((head * (n + 6) + 5 + row) * kLongest + key)];
         require(same_bits(&got, &other, 1), "row ", row, ", key ", key, " depends on its batch");
       }
     }
-  }
-  for (int64_t row = 0; row < n; ++row) {
-    const auto& [first_row, n_rows, position, n_keys, first_block] = beside.rows[size_t(5 + row)];
-    require(first_row == 5 + row && n_rows == 1 && position == -(5 + row) * kLongest && n_keys == n &&
-                first_block == 7 + 5,
-            "row ", row, " is ", first_row, ", ", n_rows, ", ", position, ", ", n_keys, ", ", first_block);
   }
 }
 
@@ -129,13 +117,13 @@ TUILI_TEST(rows_of_a_text_have_the_bits_of_all_its_rows) {
   const Tables tables{24};
   const int64_t n = 20, row = kHeads * tables.head_dim, asked = 13, n_asked = 2;
   const std::vector<float> q = normals<float>(size_t(n * row), 3), k = normals<float>(size_t(n * row), 4);
-  const Answer all = answer(tables, q, k, {n}, Parts::both);
+  const auto all = answer(tables, q, k, {n}, Parts::both);
   const std::vector<float> some(q.begin() + asked * row, q.begin() + (asked + n_asked) * row);
-  const Answer found = answer(tables, some, k, {n}, Parts::both, {{0, n_asked, asked, n, 7}});
+  const auto found = answer(tables, some, k, {n}, Parts::both, {{0, n_asked, asked, n, 7}});
   for (int64_t head = 0; head < kHeads; ++head)
     for (int64_t i = 0; i < n_asked; ++i)
-      require(same_bits(&found.bias[size_t((head * n_asked + i) * kLongest)],
-                        &all.bias[size_t((head * n + asked + i) * kLongest)], n),
+      require(same_bits(&found[size_t((head * n_asked + i) * kLongest)],
+                        &all[size_t((head * n + asked + i) * kLongest)], n),
               "head ", head, ", row ", asked + i);
 }
 
@@ -150,7 +138,7 @@ TUILI_TEST(biases_of_more_than_kernels_count_are_refused) {
 TUILI_TEST(distances_beyond_the_table_of_places_are_refused) {
   const int64_t n = 4, d = 8;
   OnDevice<float> q(std::vector<float>(n * d, 1.0f)), scores(size_t(n * 64));
-  OnDevice<cuda::AttentionSequence> texts({{0, int32_t(n), 0, int32_t(n), 0}}), rows(static_cast<size_t>(n));
+  OnDevice<cuda::AttentionSequence> texts({{0, int32_t(n), 0, int32_t(n), 0}});
   OnDevice<int32_t> places(std::vector<int32_t>(2 * n - 1));
   const TensorView x = q.view({n, d});
   ops::AttentionSpec spec;
@@ -162,8 +150,6 @@ TUILI_TEST(distances_beyond_the_table_of_places_are_refused) {
   distances.places = places.get();
   distances.n_rows = kPlaces;
   distances.scores = scores.view({1, n * 64});
-  const int64_t bytes = n * int64_t{sizeof(cuda::AttentionSequence)};
-  distances.rows = TensorView(rows.get(), DType::u8, {bytes}, DeviceKind::cuda);
   const auto error = [&](int64_t origin) {
     distances.origin = origin;
     return error_of([&] {

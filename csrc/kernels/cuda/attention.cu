@@ -79,6 +79,7 @@ AttentionProblem problem_of(const AttentionArgs& args) {
           .bias = args.bias,
           .sinks = args.sinks,
           .bias_stride = args.bias_stride,
+          .bias_row_stride = args.bias_row_stride,
           .bias_origin = args.bias_origin,
           .bias_relative = args.bias_relative,
           .k_scale = pages.k_scale,

@@ -114,7 +114,7 @@ __device__ __forceinline__ void attend_tile(AttentionState<Shape>& state, typena
   if constexpr (!kLoadsFirst) start_load<Shape, Shape::kSlots - 1>(shared, problem, tile, blocks, t, key);
   const int own_key = key + at.first_key + at.lane % 4 * 2;
   if (problem.softcap > 0.0f || problem.bias != nullptr) scale_scores<Shape>(scores, problem);
-  if (problem.bias != nullptr) add_bias<Shape>(scores, problem, tile, at, own_key);
+  if (problem.bias != nullptr) add_bias<Shape>(scores, tile, at, own_key);
   const SeenKeys all_see = shared.all_see[threadIdx.x / 32];
   if (key < all_see.begin || key + kKeyTile > all_see.end) hide_unseen<Shape>(scores, tile, at, own_key);
   rescale<Shape>(state, scores, problem, shared, at);

@@ -43,13 +43,11 @@ struct PlainShape {
 };
 
 // In units of log2(e).
-__device__ __forceinline__ float plain_score(const AttentionProblem& problem, float product, int head,
-                                             int position, int key) {
+__device__ __forceinline__ float plain_score(const QueryTile& tile, float product, int query, int key) {
+  const AttentionProblem& problem = tile.problem;
   float score = __fmul_rn(product, problem.scale);
   if (problem.softcap > 0.0f) score = __fmul_rn(problem.softcap, hyperbolic_tangent(score));
-  if (problem.bias == nullptr) return score;
-  const float* const bias = problem.bias + head * problem.bias_stride + problem.bias_origin;
-  return __fmaf_rn(bias[key - (problem.bias_relative ? position : 0)], kLog2E, score);
+  return problem.bias == nullptr ? score : __fmaf_rn(tile.bias_of_key_0(query)[key], kLog2E, score);
 }
 
 __device__ __forceinline__ int rounded_up(int n, int multiple) {
@@ -187,8 +185,7 @@ __device__ __forceinline__ void score_stage(float (&scores)[Shape::kScored], con
     const int query = first_query + i;
     const SeenKeys seen = tile.seen(query);
     scores[i] = kNone;
-    if (key >= seen.begin && key < seen.end)
-      scores[i] = plain_score(tile.problem, product, tile.head(query), tile.position(query), key);
+    if (key >= seen.begin && key < seen.end) scores[i] = plain_score(tile, product, query, key);
   }
 }
 

@@ -44,7 +44,7 @@ struct AttentionProblem {
   float unit;     // of scores in exponents: `scale` where nothing but it is done to them, else 1
   const float* bias;
   const float* sinks;
-  int64_t bias_stride, bias_origin;
+  int64_t bias_stride, bias_row_stride, bias_origin;
   bool bias_relative;
   const float* k_scale;  // of pages of codes
   const float* v_scale;
@@ -165,6 +165,10 @@ struct QueryTile {
   __device__ __forceinline__ SeenKeys seen(int query) const {
     if (!has(query)) return {0, 0};
     return seen_keys(problem, sequence, row_of(query));
+  }
+  __device__ __forceinline__ const float* bias_of_key_0(int query) const {
+    return problem.bias + head(query) * problem.bias_stride + row(query) * problem.bias_row_stride +
+           problem.bias_origin - (problem.bias_relative ? position(query) : 0);
   }
   // By each of queries [from, from + n), of which some may not exist; rows ascend, and so do their keys.
   __device__ __forceinline__ SeenKeys all_see(int from, int n) const {

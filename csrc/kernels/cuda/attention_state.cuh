@@ -58,7 +58,8 @@ struct CodedShape : AttentionShape<__half, kHeadDim_, kKeyWarps_, kQueryTiles_, 
     Codes codes[kSlots_];
     SeenKeys all_see[kAttentionWarps];
     [[no_unique_address]] std::conditional_t<kKeyWarps_ == 1, typename Plain::Nothing,
-                                             typename Plain::Exchange> exchange;
+                                             typename Plain::Exchange>
+        exchange;
   };
 };
 
@@ -164,13 +165,12 @@ __device__ __forceinline__ void scale_scores(Scores<Shape>& scores, const Attent
 
 // Adds what the model says of positions, for the keys that the queries see.
 template <typename Shape>
-__device__ __forceinline__ void add_bias(Scores<Shape>& scores, const AttentionProblem& problem,
-                                         const QueryTile& tile, const Place& at, int key) {
+__device__ __forceinline__ void add_bias(Scores<Shape>& scores, const QueryTile& tile, const Place& at,
+                                         int key) {
   for_each_query<Shape>([&](int i, int half) {
     const int query = at.query(i, half);
     const SeenKeys seen = tile.seen(query);
-    const float* const of_key_0 = problem.bias + tile.head(query) * problem.bias_stride +
-                                  problem.bias_origin - (problem.bias_relative ? tile.position(query) : 0);
+    const float* const of_key_0 = tile.bias_of_key_0(query);
     for_each_score<Shape>(scores, i, half, key, [&](float& score, int k) {
       if (k >= seen.begin && k < seen.end) score = __fmaf_rn(of_key_0[k], kLog2E, score);
     });
@@ -293,8 +293,9 @@ __device__ __forceinline__ void store_partial(AttentionState<Shape>& state, cons
                                               const QueryTile& tile, const Place& at, int split) {
   for_each_query<Shape>(tile, at, [&](int i, int half, int query) {
     const Partial partial = tile.partial(query, split);
-    for_each_pair<Shape>(state, problem, at, i, half,
-                         [&](float low, float high, int d) { *partial.pair(d) = {low, high}; });
+    for_each_pair<Shape>(state, problem, at, i, half, [&](float low, float high, int d) {
+      *partial.pair(d) = {low, high};
+    });
     if (at.lane % 4 != 0 || at.key_warp != 0) return;
     *partial.max = state.max[i][half];
     *partial.sum = state.sum[i][2 * half];

@@ -11,7 +11,7 @@ int distance_bias(Stream stream, const DistanceArgs& args) {
   const int64_t row_tiles = (args.max_rows + kTileRows - 1) / kTileRows;
   const int64_t key_tiles = (args.ld_bias + kTileKeys - 1) / kTileKeys;
   const bool fits = args.max_rows <= INT_MAX && args.n_heads <= kMaxGrid && args.n_sequences <= kMaxGrid &&
-                    args.n_tokens * args.ld_bias <= INT_MAX && row_tiles * key_tiles <= INT_MAX;
+                    args.ld_bias <= INT_MAX && row_tiles * key_tiles <= INT_MAX;
   const bool has_rows = args.head_dim % 8 == 0 && has_vector_rows(args.q, args.ld * int64_t{sizeof(float)}) &&
                         has_vector_rows(args.k, args.ld * int64_t{sizeof(float)}) &&
                         has_vector_rows(args.keys, args.head_dim * 2) &&

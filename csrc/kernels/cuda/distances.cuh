@@ -147,11 +147,6 @@ __global__ void __launch_bounds__(kDistanceThreads, 5)
     if (args.texts[i].first_block == sequence.first_block) shared.first_key = args.texts[i].first_row;
   if (thread < kTileDistances)
     shared.places[thread] = args.places[args.origin + sequence.position + tile.distance(thread)];
-  if (head == 0 && tile.key == 0 && thread < kTileRows && tile.row + thread < tile.n_rows) {
-    const int64_t at = sequence.first_row + tile.row + thread;
-    args.rows[at] = {static_cast<int32_t>(at), 1, static_cast<int32_t>(-at * args.ld_bias), sequence.n_keys,
-                     sequence.first_block};
-  }
   // A warp has 4 rows and 8 keys, and those 8, 16 and 24 further on.
   const int row = thread / 8 % kPairStep, key = thread % kPairStep + thread / 64 * kPairs * kPairStep;
   const int64_t column = static_cast<int64_t>(head) * head_dim, table = column * args.n_rows;

@@ -193,10 +193,11 @@ struct AttentionArgs {
   float softcap;     // scores become softcap · tanh(score / softcap); 0: they do not
   float* partials;  // scratch, attention_partial_floats(…) or more; with those of one split nothing is shared
   int64_t partial_floats;
-  // Added to the score of each seen key, not null: bias[head · bias_stride + bias_origin + key -
-  // (bias_relative ? the query's position : 0)]. Slopes (ALiBi) and buckets (T5) are such tables.
+  // Added to the score of each seen key, not null: bias[head · bias_stride + row of q · bias_row_stride +
+  // bias_origin + key - (bias_relative ? the query's position : 0)]. Slopes (ALiBi) and buckets (T5) are
+  // tables of all rows; DistanceArgs makes one of each row.
   const float* bias = nullptr;
-  int64_t bias_stride = 0, bias_origin = 0;
+  int64_t bias_stride = 0, bias_row_stride = 0, bias_origin = 0;
   bool bias_relative = false;
   const float* sinks = nullptr;  // [n_heads] or null: a score per head that takes its share and no value
 };
@@ -238,14 +239,11 @@ int attention(Stream stream, const AttentionArgs& args);
 //   bias[head][row][key] = (q[row]·keys[head][p] + k[key]·queries[head][p]) · scale, p = places[origin + row
 //   - key], rows and keys counted in their sequence; each product one fma chain over ascending d, 0 without a
 //   table
-// With rows[row] = {row, 1, -row · ld_bias, …} as sequences, bias_stride = n_tokens · ld_bias, bias_origin 0
-// and bias_relative, attention adds bias[head][row][key].
 struct DistanceArgs {
-  float* bias;              // f32 [n_heads][n_tokens][ld_bias]
-  AttentionSequence* rows;  // [n_tokens]
-  int64_t ld_bias;          // at least every n_keys; n_tokens · ld_bias below 2^31
-  const float* q;           // f32 [n_tokens, n_heads · head_dim], row stride ld
-  const float* k;           // the same of all rows of the texts
+  float* bias;      // f32 [n_heads][n_tokens][ld_bias]
+  int64_t ld_bias;  // at least every n_keys
+  const float* q;   // f32 [n_tokens, n_heads · head_dim], row stride ld
+  const float* k;   // the same of all rows of the texts
   int64_t ld;
   const bf16* keys;     // [n_heads][n_rows][head_dim], or null
   const bf16* queries;  // the same
