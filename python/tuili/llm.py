@@ -41,8 +41,8 @@ from tuili.translation import summarize, translate
 from tuili.vectors import Vectors
 
 # What fills the cores of a CPU, and what the multiprocessors of a device.
-PREFILL_CHUNK, PREFILL_CHUNK_ON_DEVICE = 512, 2048
-ENCODER_BATCH_TOKENS, ENCODER_BATCH_TOKENS_ON_DEVICE = 1024, 8192
+PREFILL_CHUNKS = (512, 2048)
+ENCODER_BATCH_TOKENS = (1024, 8192)
 ENCODER_TEXTS_ON_DEVICE = 512
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
@@ -71,8 +71,8 @@ class LLM(Conversations, Vectors, Insides):
     kv_cache_bytes         see capacity.py for the default; `config` says what was chosen and why
     max_num_seqs           texts that are generated at once; up to max_queue more wait, with max_queued_tokens
                            in all
-    prefill_chunk          most prompt tokens of one step, by default 512, on cuda 2,048; while others decode, a
-                           step is to stay within step_budget_s, in seconds
+    prefill_chunk          most prompt tokens of one step, by default 512, on cuda 2,048; while others decode,
+                           a step is to stay within step_budget_s, in seconds
     enable_prefix_caching  keep keys and values of prompts for others that begin alike; save_prefix needs it
     packed_cache           keep the weights as they are packed in a file, and map that at the next load: it is
                            faster, and processes share the memory; `config` says what became of it. The
@@ -116,10 +116,9 @@ class LLM(Conversations, Vectors, Insides):
         progress: Progress | None = None,
     ) -> None:
         self._device = checked_device(device, compute)
-        if prefill_chunk is None:
-            prefill_chunk = PREFILL_CHUNK if device == "cpu" else PREFILL_CHUNK_ON_DEVICE
+        chunk = PREFILL_CHUNKS[self._device != "cpu"] if prefill_chunk is None else prefill_chunk
         limits = _limits(
-            max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
+            max_num_seqs, chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
         num_threads = int(num_threads) if isinstance(num_threads, np.integer) else num_threads
@@ -219,10 +218,9 @@ class LLM(Conversations, Vectors, Insides):
         settings = self._loaded.embedding or {}
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
-        n_tokens, n_texts = ENCODER_BATCH_TOKENS, limits.max_num_seqs
-        if self._device != "cpu":
-            n_tokens, n_texts = ENCODER_BATCH_TOKENS_ON_DEVICE, max(n_texts, ENCODER_TEXTS_ON_DEVICE)
-        n_tokens = max(n_tokens, max_positions)
+        on_device = self._device != "cpu"
+        n_tokens = max(ENCODER_BATCH_TOKENS[on_device], max_positions)
+        n_texts = max(limits.max_num_seqs, ENCODER_TEXTS_ON_DEVICE if on_device else 0)
         rereading, cache = rereading_of(self._loaded), None
         if rereading is not None:
             cache = cache_for(spec, n_tokens, n_texts, self._device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -99,17 +98,20 @@ class BeamSearch:
         candidates  per running beam the n_candidates likeliest next tokens
         ends        whether a token finishes the continuation of a beam, by its number, for another reason
         """
-        pairs = [(beam, one) for beam, (tokens, _) in enumerate(candidates) for one in tokens]
-        scores = array("f", [one[1] for _, one in pairs])  # an array of numpy's costs more than these few sums
-        totals = array("f", [self.running[beam].total + score for (beam, _), score in zip(pairs, scores)])
-        found = [(-total, beam, one[0], one[2]) for total, (beam, one) in zip(totals, pairs, strict=True)]
-        found.sort()
+        scores = np.array([score for tokens, _ in candidates for _, score, _ in tokens], np.float32)
+        sums = np.array([beam.total for beam in self.running], np.float32)
+        totals = iter((np.repeat(sums, [len(tokens) for tokens, _ in candidates]) + scores).tolist())
+        found = [
+            (next(totals), parent, token_id, own)
+            for parent, (tokens, _) in enumerate(candidates)
+            for token_id, _, own in tokens
+        ]
+        found.sort(key=lambda candidate: (-candidate[0], candidate[1:3]))
         running: list[Beam] = []
         parents: list[int] = []
-        for place, (loss, parent, token_id, own) in enumerate(found[: self._n_seen]):
+        for place, (total, parent, token_id, own) in enumerate(found[: self._n_seen]):
             if place >= self._width and len(running) == self._width:
                 break
-            total = -loss
             before, entry = self.running[parent], TokenLogprob(token_id, own, list(candidates[parent][1]))
             ended = total > -math.inf and ends(parent, token_id)
             beam = Beam((*before.token_ids, token_id), total, (*before.logprobs, entry), ended)
