@@ -274,6 +274,23 @@ def test_untrusted_bytes_never_become_code():
                 assert called not in bad, f"{path}:{node.lineno} calls {called}"
 
 
+def test_private_parts_are_used_where_they_are_made():
+    """`x._part` stands in a file that makes `_part`: a method, a field, or what `self` gets."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        made = {"_exit", "_current_frames", "_is_owned"}  # by Python
+        made |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        made |= {
+            n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+        }
+        made |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and node.attr not in made:
+                owner = ast.unparse(node.value)
+                is_own = owner in ("self", "cls")  # a base class's, perhaps
+                assert is_own, f"{path}:{node.lineno}: {owner}.{node.attr} is another file's"
+
+
 def test_names_say_what_a_file_is():
     banned = re.compile(r"^(utils?|helpers?|manager|misc|common|base_.*)$")
     for path in [*cpp_files(), *sorted(PACKAGE.rglob("*.py"))]:

@@ -82,6 +82,8 @@ class LLM(Conversations, Vectors, Insides):
     raises                 the Model… errors, TokenizerError, InvalidParameterError
 
     Encoders ignore what concerns generation and its cache; those of two halves have one for a batch alone.
+
+    What neither README.md nor docs name, other parts of tuili use: it may change.
     """
 
     _engine: Engine | None = None
@@ -129,13 +131,13 @@ class LLM(Conversations, Vectors, Insides):
             num_threads=num_threads,
             max_model_len=max_model_len,
         )
-        self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
-        self.kind, self._name, self._defaults = self._loaded.kind, os.fspath(model), {}
-        self._model = placed(self._loaded.model, self._device, num_threads or 0)
-        self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
+        self.loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
+        self.kind, self.name, self._defaults = self.loaded.kind, os.fspath(model), {}
+        self._model = placed(self.loaded.model, self._device, num_threads or 0)
+        self.config: dict[str, Any] = {**self.loaded.config, "kind": self.kind, "device": device}
         if self.kind != "encoder":
             capacity = plan_capacity(
-                self._loaded.spec,
+                self.loaded.spec,
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
@@ -149,7 +151,7 @@ class LLM(Conversations, Vectors, Insides):
         self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
-        spec, loaded, tokenizer = self._loaded.spec, self._loaded, self.tokenizer
+        spec, loaded, tokenizer = self.loaded.spec, self.loaded, self.tokenizer
         cache, pool = allocate(spec, capacity, limits, self._device)
         sources = sources_of(loaded, capacity)
         self._runner = _core.Runner(
@@ -209,13 +211,13 @@ class LLM(Conversations, Vectors, Insides):
         }
 
     def _start_encoder(self, max_model_len: int | None, limits: Limits, num_threads: int) -> None:
-        spec = self._loaded.spec
+        spec = self.loaded.spec
         max_positions = min(checked_length(spec, max_model_len), max_model_len or ENCODER_MAX_LEN)
-        settings = self._loaded.embedding or {}
+        settings = self.loaded.embedding or {}
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
         n_tokens = max(ENCODER_BATCH_TOKENS, max_positions)
-        rereading, cache = rereading_of(self._loaded), None
+        rereading, cache = rereading_of(self.loaded), None
         if rereading is not None:
             cache = cache_for(spec, n_tokens, limits.max_num_seqs, self._device)
         self._runner = _core.Runner(
@@ -327,7 +329,7 @@ class LLM(Conversations, Vectors, Insides):
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
         sources, most = engine.sources, params.truncate_prompt_tokens or -1
-        longest, n_vocab = engine.max_model_len, self._loaded.spec.n_vocab
+        longest, n_vocab = engine.max_model_len, self.loaded.spec.n_vocab
         if sources is not None:
             longest, n_vocab = sources.max_len, sources.n_vocab
         if most > longest:
@@ -382,9 +384,9 @@ class LLM(Conversations, Vectors, Insides):
     ) -> tuple[str | None, Any]:
         """(text, ids) of a prompt or of messages, which must fit unless it `cuts`."""
         if is_chat(prompt):
-            return None, self._encode_chat(prompt, how or with_tools(None), cuts=cuts)
+            return None, self.encode_chat(prompt, how or with_tools(None), cuts=cuts)
         if isinstance(prompt, str):
-            self._check_fits(prompt, cuts=cuts)
+            self.check_fits(prompt, cuts=cuts)
             return prompt, self.tokenizer.encode(prompt)
         if not (isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim)):
             invalid("prompt", f"must be a str, token ids or messages, not {described(prompt)}")
@@ -406,7 +408,7 @@ class LLM(Conversations, Vectors, Insides):
         """
         prefixes = self._prefix_cache()
         salt = SamplingParams(cache_salt=cache_salt).cache_salt
-        ids = checked_ids(self._encode_prompt(prompt)[1], self._loaded.spec.n_vocab)
+        ids = checked_ids(self._encode_prompt(prompt)[1], self.loaded.spec.n_vocab)
         self._check_room(prefixes.n_bytes(len(ids)) // 4, 1)
         return prefixes.save(ids, salt)
 
@@ -460,6 +462,11 @@ class LLM(Conversations, Vectors, Insides):
             return dataclasses.asdict(self._encoder.counters)
         return self._decoder_engine().stats()
 
+    def check_usable(self) -> None:
+        """Raise EngineClosedError or EngineForkedError if it is of no use any more."""
+        engine = self._decoder_engine() if self._encoder is None else self._encoder.worker
+        engine.check_usable()
+
     def close(self) -> None:
         """End the engine; unfinished requests get EngineClosedError. Harmless when repeated.
 
@@ -480,7 +487,7 @@ class LLM(Conversations, Vectors, Insides):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<tuili.LLM {self._loaded.config['architecture']}, {self.kind}>"
+        return f"<tuili.LLM {self.loaded.config['architecture']}, {self.kind}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an LLM cannot be pickled or copied; create one in each process")
@@ -498,7 +505,7 @@ class LLM(Conversations, Vectors, Insides):
         """Ends of text that only the vocabulary knows, which a Hugging Face folder states in full."""
         return (
             ()
-            if self._loaded.eos_token_ids and self.config["format"] == "folder"
+            if self.loaded.eos_token_ids and self.config["format"] == "folder"
             else self.tokenizer.loaded.eos_ids
         )
 

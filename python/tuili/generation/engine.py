@@ -131,9 +131,7 @@ class Engine(Worker):
         except BaseException:
             handle.abort()
             raise
-        collected = handle._request.collected
-        assert collected is not None
-        return collected
+        return handle.collected()
 
     def abort(self, request: Request) -> None:
         """May be called at any moment, also by a finaliser: takes no lock."""
