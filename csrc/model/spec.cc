@@ -9,17 +9,8 @@ namespace {
 
 #define TUILI_CHECK_SPEC(condition, ...) TUILI_CHECK_KIND(ErrorKind::model_format, condition, __VA_ARGS__)
 
-constexpr int64_t kMaxLayers = 1024;
-constexpr int64_t kMaxVocab = 1 << 22;
-constexpr int64_t kMaxModel = 1 << 17;
-constexpr int64_t kMaxInner = 1 << 20;
-constexpr int64_t kMaxHeads = 1024;
-constexpr int64_t kMaxHeadDim = 1024;
-constexpr int64_t kMaxPositions = 1 << 24;
-
 void check_size(const std::string& name, int64_t value, int64_t low, int64_t high) {
-  TUILI_CHECK_SPEC(value >= low && value <= high, name, " is ", value, "; it must be in [", low, ", ", high,
-                   "]");
+  TUILI_CHECK_SPEC(value >= low && value <= high, name, " must be in [", low, ", ", high, "], not ", value);
 }
 
 // Finite and > 0.
