@@ -71,7 +71,7 @@ class Config:
     def wrong(self, key: str, expected: str, *, code: str = "config_value") -> ModelFormatError:
         """The error that says what `key` should have been."""
         name, value = self.names.get(key, key), shown(self.values.get(key))
-        return ModelFormatError(f"{self.what}: {name} is {value}, expected {expected}", code=code)
+        return ModelFormatError(f"{self.what}: {name} must be {expected}, not {value}", code=code)
 
     def integer(self, key: str, low: int, high: int, default: Any = _REQUIRED) -> Any:
         """An int in [low, high]; floats, strings and booleans are refused."""
