@@ -44,8 +44,8 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
                                          spec.task_head.d_inner, state.taps.size(1)}),
                                device);
   for (const RopeSpec& rope : spec.ropes) {
-    state.cos.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
-    state.sin.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
+    state.cos.push_back(rows(std::ssize(rope.inv_freq)));
+    state.sin.push_back(rows(std::ssize(rope.inv_freq)));
   }
   return state;
 }
@@ -55,7 +55,7 @@ namespace {
 // A layer norm of each head of x [n_tokens, n_heads · head_dim], in place.
 void layer_norm_heads(const ops::Context& context, const TensorView& x, const std::vector<NormWeights>& norms,
                       float eps) {
-  const auto n_heads = static_cast<int64_t>(norms.size());
+  const int64_t n_heads = std::ssize(norms);
   const int64_t head_dim = x.size(1) / n_heads;
   for (int64_t h = 0; h < n_heads; ++h) {
     TensorView head(x.f32() + h * head_dim, DType::f32, {x.rows(), head_dim}, x.device);
@@ -359,7 +359,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
 
 void Transformer::rope_tables(const ops::Context& context, std::span<const int32_t> positions,
                               std::span<const TensorView> cos, std::span<const TensorView> sin) const {
-  const auto n = static_cast<int64_t>(positions.size());
+  const int64_t n = std::ssize(positions);
   for (size_t i = 0; i < spec_.ropes.size(); ++i)
     ops::rope_table(context, cos[i].slice(0, n), sin[i].slice(0, n), positions.data(),
                     spec_.ropes[i].inv_freq.data(), spec_.ropes[i].scale);

@@ -83,7 +83,7 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
 }
 
 const cuda::bf16* rounded(const Context& context, Activations& x) {
-  TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, and is ", x.x);
+  TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, not ", x.x);
   if (x.x.dtype == DType::bf16) return static_cast<const cuda::bf16*>(x.x.data);
   expect("gemm", "x", x.x, kCuda);
   auto* const room = reinterpret_cast<cuda::bf16*>(x.room.rounded);
@@ -189,7 +189,7 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
                                  .scale = spec.scale,
                                  .softcap = spec.softcap,
                                  .partials = partials.data(),
-                                 .partial_floats = static_cast<int64_t>(partials.size()),
+                                 .partial_floats = std::ssize(partials),
                                  .bias = spec.bias,
                                  .bias_stride = spec.bias_stride,
                                  .bias_origin = spec.bias_origin,

@@ -11,8 +11,8 @@ namespace tuili {
 namespace {
 
 void check_block_size(int64_t block_size) {
-  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size is ", block_size,
-              "; it must be 16, 32 or 64");
+  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64,
+              "block_size must be 16, 32 or 64, not ", block_size);
 }
 
 // Of the scales of a block's keys, and of its values, in one layer.
@@ -60,8 +60,8 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
   const int64_t most = std::numeric_limits<int32_t>::max() / 64;  // slots are 32-bit
   std::vector<Carver> carvers;
   for (Area& area : areas_) {
-    TUILI_CHECK(area.n_blocks >= 1 && area.n_blocks <= most, "n_blocks is ", area.n_blocks,
-                "; it must be in [1, ", most, "]");
+    TUILI_CHECK(area.n_blocks >= 1 && area.n_blocks <= most, "n_blocks must be in [1, ", most, "], not ",
+                area.n_blocks);
     TUILI_CHECK_KIND(ErrorKind::out_of_memory,
                      area.block_bytes <= std::numeric_limits<int64_t>::max() / 2 / area.n_blocks,
                      "a cache of ", area.n_blocks, " blocks of ", area.block_bytes, " bytes");

@@ -11,7 +11,7 @@ namespace tuili {
 RequestChecks::RequestChecks(const Model& model, const KvCache* cache, const RunnerOptions& options)
     : spec_(model.spec), cache_(cache), options_(options) {
   const auto check_size = [](const char* name, int64_t n, int64_t most) {
-    TUILI_CHECK(n >= 1 && n <= most, name, " is ", n, "; it must be in [1, ", most, "]");
+    TUILI_CHECK(n >= 1 && n <= most, name, " must be in [1, ", most, "], not ", n);
   };
   check_size("max_batch_tokens", options.max_batch_tokens, kMostBatchTokens);
   check_size("max_seqs", options.max_seqs, 1 << 16);

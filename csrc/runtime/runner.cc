@@ -215,7 +215,7 @@ const StepResult& Runner::step(std::span<const StepRequest> requests) {
 RunCounts Runner::run(std::span<const StepRequest> requests, int64_t max_steps, double max_s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  TUILI_CHECK(max_steps >= 1, "run: max_steps is ", max_steps, "; it must be at least 1");
+  TUILI_CHECK(max_steps >= 1, "run: max_steps must be at least 1, not ", max_steps);
   checks_.run(requests);
   for (const StepRequest& request : requests) {
     Sequence& s = *request.sequence;
@@ -240,7 +240,7 @@ int64_t Runner::room_of(const Sequence& s) const { return std::min(s.n_places(),
 // Appends guesses where a sequence looks them up, as long as a row more is cheap. Returns their number.
 int64_t Runner::draft(std::span<const StepRequest> requests) {
   const int64_t most = std::min(kRowsWithGuesses, options_.max_batch_tokens);
-  int64_t n_left = most - static_cast<int64_t>(requests.size()), n_drafted = 0;
+  int64_t n_left = most - std::ssize(requests), n_drafted = 0;
   for (const StepRequest& request : requests) {
     Sequence& s = *request.sequence;
     const int64_t n_room = std::min({n_left, room_of(s) - s.n_tokens(), s.max_tokens - s.n_tokens() - 1});

@@ -73,9 +73,8 @@ void TextHead::pool_text(Pooling pooling, const TensorView& pooled, const Tensor
 int64_t TextHead::n_answers(std::span<Sequence* const> sequences, AnswerPositions positions) const {
   const TaskHead& head = model_.spec.task_head;
   TUILI_CHECK(head.n_out > 0, "this model has no task head");
-  const auto n_sequences = static_cast<int64_t>(sequences.size());
-  TUILI_CHECK(positions.empty() ||
-                  (head.rows == HeadRows::all && static_cast<int64_t>(positions.size()) == n_sequences),
+  const int64_t n_sequences = std::ssize(sequences);
+  TUILI_CHECK(positions.empty() || (head.rows == HeadRows::all && std::ssize(positions) == n_sequences),
               "positions are for heads that read all rows, one list per sequence");
   if (head.rows != HeadRows::all) return n_sequences;
   int64_t n_rows = 0;
@@ -87,7 +86,7 @@ int64_t TextHead::n_answers(std::span<Sequence* const> sequences, AnswerPosition
     for (const int64_t position : positions[i])
       TUILI_CHECK(position >= 0 && position < sequences[i]->n_tokens(), "position ", position,
                   " of a sequence of ", sequences[i]->n_tokens(), " tokens");
-    n_rows += static_cast<int64_t>(positions[i].size());
+    n_rows += std::ssize(positions[i]);
   }
   return n_rows;
 }
