@@ -91,6 +91,11 @@ int64_t KvCache::bytes() const {
   return bytes;
 }
 
+void KvCache::check_block(int64_t area, int64_t id) const {
+  TUILI_CHECK(id >= 0 && id < n_blocks(area), "block ", id, " is not in the cache, which has ",
+              n_blocks(area));
+}
+
 void KvCache::clear_block(const ops::Context& context, int64_t area, int64_t id) {
   const bool is_stale = areas_[area].is_written[id];
   const TensorView bytes = written(area, id);  // none where no layer sees all keys
@@ -177,11 +182,8 @@ void KvCache::check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t f
                   std::ssize(sequence.windows) + 1 == n_areas(),
               "blocks [", first, ", ", first + n, ") of a prefix of ", n_tokens, " tokens in blocks of ",
               block_size_, ", of a sequence that has ", n_places, " in blocks of ", sequence.block_size);
-  for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t) {
-    const int32_t id = blocks_of(sequence, area)[i];
-    TUILI_CHECK(id >= 0 && id < n_blocks(area), "block ", id, " is not in the cache, which has ",
-                n_blocks(area));
-  });
+  for_each_piece(n_tokens, first, n,
+                 [&](int64_t area, int64_t i, int64_t) { check_block(area, blocks_of(sequence, area)[i]); });
 }
 
 void KvCache::read(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n, uint8_t* to) const {

@@ -34,6 +34,7 @@ class KvCache {
   Device device() const { return device_; }
   int64_t bytes() const;
   KvView view() const { return layers_; }
+  void check_block(int64_t area, int64_t id) const;  // throws invalid_parameter for one that is not here
 
   // Zeroes a block in its layers, unless nobody has written it: the system makes its pages, as zeros, when
   // the threads that write them first do. Keys past a sequence's end get probability 0, and 0 · stale must be

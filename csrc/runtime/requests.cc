@@ -67,8 +67,7 @@ void RequestChecks::copy_block(std::span<const BlockCopy> copies) const {
               " areas");
   for (int64_t area = 0; area < cache_->n_areas(); ++area) {
     const auto& [from, to, begin, end] = copies[area];
-    block(from, area);
-    block(to, area);
+    for (const int32_t id : {from, to}) cache_->check_block(area, id);
     TUILI_CHECK(begin >= 0 && begin <= end && end <= cache_->block_size(), "tokens [", begin, ", ", end,
                 ") of a block of ", cache_->block_size());
   }
@@ -119,7 +118,7 @@ void RequestChecks::request(const StepRequest& request, int64_t n_before) const 
               s.windows.size() + 1, " areas; the cache has ", cache_->n_areas());
   for (int64_t area = 0; area < cache_->n_areas(); ++area) {  // what attention reads and writes from there on
     const int64_t first = ops::first_key_read(s.n_computed, cache_->window(area)) / s.block_size;
-    for (const int32_t id : blocks_of(s, area).subspan(first)) block(id, area);
+    for (const int32_t id : blocks_of(s, area).subspan(first)) cache_->check_block(area, id);
   }
   // Tokens before n_computed may have been checked for another model.
   const bool reads_all = reads_history(s.sampling) || s.lookup.n_most() > 0;
@@ -127,11 +126,6 @@ void RequestChecks::request(const StepRequest& request, int64_t n_before) const 
   if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) token(s, end);  // the last row's target
   if (request.sample) choice(s);
   source(s);
-}
-
-void RequestChecks::block(int32_t id, int64_t area) const {
-  TUILI_CHECK(id >= 0 && id < cache_->n_blocks(area), "block ", id, " is not in the cache, which has ",
-              cache_->n_blocks(area));
 }
 
 void RequestChecks::choice(const Sequence& sequence) const {
@@ -173,7 +167,7 @@ void RequestChecks::source(const Sequence& sequence) const {
     const int64_t size = cache_->block_size();
     TUILI_CHECK(std::ssize(sequence.source_blocks) == ceil_div(n, size), "a source of ", n, " tokens has ",
                 sequence.source_blocks.size(), " blocks of ", size);
-    for (const int32_t id : sequence.source_blocks) block(id, 0);
+    for (const int32_t id : sequence.source_blocks) cache_->check_block(0, id);
   }
   if (sequence.source_kept) return;
   for (int64_t i = 0; i < n; ++i)

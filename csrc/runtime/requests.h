@@ -45,7 +45,6 @@ class RequestChecks {
   void choice(const Sequence& sequence) const;
   void token(const Sequence& sequence, int64_t i) const;
   void tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
-  void block(int32_t id, int64_t area) const;
   void source(const Sequence& sequence) const;
   void rereading(std::span<Sequence* const> sequences) const;
 
