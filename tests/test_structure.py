@@ -117,6 +117,12 @@ def test_cmake_picks_the_cuda_file_not_the_preprocessor():
         assert not bad, f"{path}: {bad}"
 
 
+def test_the_model_asks_for_no_device():
+    for path in cpp_files(CSRC / "model"):
+        found = re.search(r"DeviceKind::cuda|[!=]= DeviceKind", code(path))
+        assert not found, f"{path}: what differs by device belongs into ops/: {found.group()}"
+
+
 def kernel_texts() -> list[Path]:
     folder = CSRC / "kernels" / "cpu"
     return sorted([*folder.glob("*.inl"), *folder.glob("simd_*.h")])

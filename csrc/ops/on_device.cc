@@ -204,20 +204,20 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                         std::span<float> partials) {
   expect_dense("distance_attention", "q", q, kCuda);
   expect_dense("distance_attention", "k", k, kCuda);
-  expect_dense("distance_attention", "scores", distances.scores, kCuda);
+  expect_dense("distance_attention", "scores", distances.room.scores, kCuda);
   const int64_t n_tokens = q.rows(), ld = sequences.max_keys;
   TUILI_EXPECT(n_tokens <= k.rows() && q.size(1) == k.size(1) && q.size(1) == spec.n_heads * spec.head_dim &&
-                   distances.scores.count() >= spec.n_heads * n_tokens * ld &&
-                   distances.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
+                   distances.room.scores.count() >= spec.n_heads * n_tokens * ld &&
+                   distances.room.rows.count() >= n_tokens * int64_t{sizeof(DeviceSequence)},
                "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
-               spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
+               spec.head_dim, ", room for scores ", distances.room.scores, ", keys up to ", ld);
   TUILI_EXPECT(texts.max_rows <= distances.origin + 1, "distance_attention: texts of ", texts.max_rows,
                " rows; there are places for distances up to ", distances.origin);
   const auto table = [](std::span<const PackedMatrix> heads) {
     return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
   };
-  auto* const rows = static_cast<DeviceSequence*>(distances.rows.data);
-  const cuda::DistanceArgs args{.bias = distances.scores.f32(),
+  auto* const rows = static_cast<DeviceSequence*>(distances.room.rows.data);
+  const cuda::DistanceArgs args{.bias = distances.room.scores.f32(),
                                 .rows = rows,
                                 .ld_bias = ld,
                                 .q = q.f32(),
@@ -239,7 +239,7 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                                 .scale = spec.scale};
   device::check(cuda::distance_bias(context.stream, args), "distance_attention");
   AttentionSpec biased = spec;
-  biased.bias = distances.scores.f32();
+  biased.bias = distances.room.scores.f32();
   biased.bias_stride = n_tokens * ld;
   biased.bias_relative = true;
   attention(context, biased, out, q, pages,

@@ -272,17 +272,41 @@ int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads,
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
                const KvPages& pages, const BatchRows& rows, std::span<float> partials);
 
+// Room for what distances add to the scores of a step; the other device's is empty.
+struct DistanceRoom {
+  TensorView by_query, by_key;  // cpu: f32 [at least k's rows, n_rows]; with more, several heads go at once
+  TensorView scores;            // cuda: f32 [n_heads, at least n_tokens · max_keys]
+  TensorView rows;              // cuda, rows as sequences: u8 [at least n_tokens DeviceSequences]
+};
+
+// Cuts it for n_tokens that see most_keys; n_rows 0: none.
+template <class Carver>
+DistanceRoom distance_room(Carver& carver, int64_t n_tokens, int64_t most_keys, int64_t n_heads,
+                           int64_t n_rows, DeviceKind device) {
+  const auto take = [&](DType type, int64_t n, int64_t size) {
+    return TensorView(carver.template take<uint8_t>(n * size * size_of(type)), type, {n, size}, device);
+  };
+  DistanceRoom room;
+  if (device == DeviceKind::cuda) {
+    const int64_t n = n_rows ? n_tokens : 0;
+    room.scores = take(DType::f32, n_heads, n * device_keys(most_keys));
+    room.rows = take(DType::u8, 1, n * int64_t{sizeof(DeviceSequence)});
+  } else {
+    room.by_query = take(DType::f32, n_tokens, n_rows);
+    room.by_key = take(DType::f32, n_tokens, n_rows);
+  }
+  return room;
+}
+
 // What distances add to scores. A table has n_rows rows, of which each layer and head has made keys, which
-// queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none.
+// queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none; on cuda bf16, one
+// head after another.
 struct Distances {
   std::span<const PackedMatrix> keys, queries;  // [n_heads]
   const int32_t* places = nullptr;  // [origin + query's position - key's]: a row of the table; never falls
   int64_t origin = 0;
   int64_t n_rows = 0;
-  TensorView by_query, by_key;  // room: f32 [at least k's rows, n_rows]; with more, several heads go at once
-  // On cuda, where a table's heads are bf16, one after another, room for what the distances add, and for rows
-  // as sequences: f32 [n_heads, at least n_tokens · max_keys] and u8 [at least n_tokens DeviceSequences].
-  TensorView scores, rows;
+  DistanceRoom room;
 };
 
 // Scratch that a thread needs for it.

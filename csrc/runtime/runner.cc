@@ -35,6 +35,13 @@ Heads largest_heads(const ModelSpec& spec) {
   return most;
 }
 
+// Of a thread.
+int64_t scratch_floats_for(const ModelSpec& spec, const RunnerOptions& options) {
+  const int64_t head_dim = largest_heads(spec).dim;
+  if (spec.distances.places.empty()) return ops::scratch_floats_for(head_dim);
+  return ops::distance_scratch_floats(head_dim, std::min(spec.max_positions, options.max_batch_tokens));
+}
+
 ops::Context context_for(const RunnerOptions& options, const OwnStream& stream) {
   return {.kernels = &ops::find_kernels(options.isa),
           .pool = &ThreadPool::shared(),
@@ -76,9 +83,7 @@ void Runner::carve(Carver carver) {
   const bool measuring = workspace_.data() == nullptr;
   const DeviceKind device = model_.device;
   state_ = State::take(carver, spec, options_.max_batch_tokens, device);
-  const int64_t head_dim = largest_heads(spec).dim;
-  const int64_t scratch_floats = DistanceState::scratch_floats(spec, head_dim, options_.max_batch_tokens);
-  context_.scratch_floats = device == DeviceKind::cpu ? scratch_floats : 0;
+  context_.scratch_floats = device == DeviceKind::cpu ? scratch_floats_for(spec, options_) : 0;
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
   choices_.carve(carver, device);
   if (spec.kind == ModelKind::encoder) text_head_.carve(carver, options_.max_batch_tokens, options_.max_seqs);
