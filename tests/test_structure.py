@@ -297,6 +297,14 @@ def test_private_parts_are_used_where_they_are_made():
                 assert is_own, f"{path}:{node.lineno}: {owner}.{node.attr} is another file's"
 
 
+def test_errors_about_a_value_have_one_form():
+    """NAME must be EXPECTED, not GIVEN."""
+    other = re.compile(r'"[^"\n]*(; (it )?must be|[,;:] expected |, found \{)')
+    for path in [*cpp_files(), *PACKAGE.rglob("*.py")]:
+        found = other.search(path.read_text(encoding="utf-8"))
+        assert not found, f"{path}: {found.group()}"
+
+
 def test_names_say_what_a_file_is():
     banned = re.compile(r"^(utils?|helpers?|manager|misc|common|base_.*)$")
     for path in [*cpp_files(), *sorted(PACKAGE.rglob("*.py"))]:
