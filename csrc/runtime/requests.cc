@@ -8,13 +8,15 @@
 
 namespace tuili {
 
+constexpr int64_t kMostSeqs = 1 << 16;
+
 RequestChecks::RequestChecks(const Model& model, const KvCache* cache, const RunnerOptions& options)
     : spec_(model.spec), cache_(cache), options_(options) {
   const auto check_size = [](const char* name, int64_t n, int64_t most) {
     TUILI_CHECK(n >= 1 && n <= most, name, " must be in [1, ", most, "], not ", n);
   };
   check_size("max_batch_tokens", options.max_batch_tokens, kMostBatchTokens);
-  check_size("max_seqs", options.max_seqs, 1 << 16);
+  check_size("max_seqs", options.max_seqs, kMostSeqs);
   if (!spec_.encoder.empty()) check_size("max_source_tokens", options.max_source_tokens, kMostBatchTokens);
   const bool keeps = spec_.kind != ModelKind::encoder || !spec_.encoder.empty();
   TUILI_CHECK(keeps == (cache != nullptr), keeps ? "a decoder needs a cache" : "an encoder takes no cache");
@@ -29,7 +31,7 @@ void RequestChecks::step(std::span<const StepRequest> requests) const {
               " sequences; max_seqs is ", options_.max_seqs);
   int64_t n_tokens = 0, n_source = 0;
   for (const StepRequest& one : requests) {
-    request(one, n_tokens);
+    check_request(one, n_tokens);
     n_tokens += one.n_new;
     n_source += one.sequence->n_source_pending();
   }
@@ -57,8 +59,8 @@ void RequestChecks::sample(const Sequence& s, std::span<const float> logits) con
               "sample: no step has left the choice of this sequence's next token");
   TUILI_CHECK(std::ssize(logits) == spec_.n_vocab, "sample: ", logits.size(), " logits for ", spec_.n_vocab,
               " tokens");
-  tokens(s, reads_history(s.sampling) ? 0 : s.n_tokens(), s.n_tokens());
-  choice(s);
+  check_tokens(s, reads_history(s.sampling) ? 0 : s.n_tokens(), s.n_tokens());
+  check_choice(s);
 }
 
 void RequestChecks::copy_block(std::span<const BlockCopy> copies) const {
@@ -83,14 +85,14 @@ void RequestChecks::texts(std::span<Sequence* const> sequences) const {
     n_tokens += s->n_tokens();
     TUILI_CHECK(n_tokens <= options_.max_batch_tokens,
                 "the batch has more than max_batch_tokens = ", options_.max_batch_tokens, " tokens");
-    tokens(*s, 0, s->n_tokens());
-    source(*s);
+    check_tokens(*s, 0, s->n_tokens());
+    check_source(*s);
   }
-  if (cache_) rereading(sequences);
+  if (cache_) check_rereading(sequences);
 }
 
 // Of texts whose layers read a source: that the cache has room for both.
-void RequestChecks::rereading(std::span<Sequence* const> sequences) const {
+void RequestChecks::check_rereading(std::span<Sequence* const> sequences) const {
   const int64_t size = cache_->block_size();
   int64_t n_needed = 0, n_source = 0;
   for (const Sequence* s : sequences) {
@@ -103,7 +105,7 @@ void RequestChecks::rereading(std::span<Sequence* const> sequences) const {
               cache_->n_blocks());
 }
 
-void RequestChecks::request(const StepRequest& request, int64_t n_before) const {
+void RequestChecks::check_request(const StepRequest& request, int64_t n_before) const {
   const Sequence& s = *request.sequence;
   TUILI_CHECK(request.n_new >= 1 && request.n_new <= s.n_tokens() - s.n_computed, "n_new is ", request.n_new,
               " for a sequence with ", s.n_tokens() - s.n_computed, " tokens to compute");
@@ -122,29 +124,29 @@ void RequestChecks::request(const StepRequest& request, int64_t n_before) const 
   }
   // Tokens before n_computed may have been checked for another model.
   const bool reads_all = reads_history(s.sampling) || s.lookup.n_most() > 0;
-  tokens(s, request.sample && reads_all ? 0 : s.n_computed, end);
-  if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) token(s, end);  // the last row's target
-  if (request.sample) choice(s);
-  source(s);
+  check_tokens(s, request.sample && reads_all ? 0 : s.n_computed, end);
+  if (s.collect.prompt_logprobs >= 0 && end < s.n_prompt) check_token(s, end);  // the last row's target
+  if (request.sample) check_choice(s);
+  check_source(s);
 }
 
-void RequestChecks::choice(const Sequence& sequence) const {
+void RequestChecks::check_choice(const Sequence& sequence) const {
   check_sampling(sequence.sampling, spec_.n_vocab);
   const int64_t n_words = std::ssize(sequence.allowed);
   TUILI_CHECK(n_words == 0 || n_words == ceil_div(spec_.n_vocab, 32), "a mask of ", n_words, " words for ",
               spec_.n_vocab, " tokens");
 }
 
-void RequestChecks::token(const Sequence& sequence, int64_t i) const {
+void RequestChecks::check_token(const Sequence& sequence, int64_t i) const {
   const int32_t id = sequence.tokens[i];
   TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < spec_.n_vocab, "token id ", id, " at position ", i,
                    " is not in [0, ", spec_.n_vocab, ")");
 }
 
-void RequestChecks::tokens(const Sequence& sequence, int64_t begin, int64_t end) const {
+void RequestChecks::check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const {
   TUILI_CHECK(end <= spec_.max_positions, "a sequence of ", end, " tokens; the model takes ",
               spec_.max_positions);
-  for (int64_t i = begin; i < end; ++i) token(sequence, i);
+  for (int64_t i = begin; i < end; ++i) check_token(sequence, i);
   const Vector<int32_t>& types = sequence.token_types;
   if (types.empty()) return;
   TUILI_CHECK(std::ssize(types) >= end, "token_type_ids end before the tokens");
@@ -155,7 +157,7 @@ void RequestChecks::tokens(const Sequence& sequence, int64_t begin, int64_t end)
 
 // Whether the sequence has one if the model needs it, in a decoder's case with blocks, and the encoder can
 // read it.
-void RequestChecks::source(const Sequence& sequence) const {
+void RequestChecks::check_source(const Sequence& sequence) const {
   if (spec_.encoder.empty()) {
     TUILI_CHECK(sequence.source.empty(), "a sequence has a source, which only an encoder-decoder reads");
     return;

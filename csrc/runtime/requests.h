@@ -41,12 +41,12 @@ class RequestChecks {
   void texts(std::span<Sequence* const> sequences) const;  // encode, answer
 
  private:
-  void request(const StepRequest& request, int64_t n_before) const;
-  void choice(const Sequence& sequence) const;
-  void token(const Sequence& sequence, int64_t i) const;
-  void tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
-  void source(const Sequence& sequence) const;
-  void rereading(std::span<Sequence* const> sequences) const;
+  void check_request(const StepRequest& request, int64_t n_before) const;
+  void check_choice(const Sequence& sequence) const;
+  void check_token(const Sequence& sequence, int64_t i) const;
+  void check_tokens(const Sequence& sequence, int64_t begin, int64_t end) const;
+  void check_source(const Sequence& sequence) const;
+  void check_rereading(std::span<Sequence* const> sequences) const;
 
   const ModelSpec& spec_;
   const KvCache* cache_;
