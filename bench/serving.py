@@ -105,7 +105,7 @@ def _read(handles: list[Handle]) -> list[list[float]]:
 
 def _kernel_rate(llm: LLM, seed: int) -> float:
     """The same batch in the runner, without engine and text."""
-    model = llm._loaded.model
+    model = llm.loaded.model
     n_blocks = N_STREAMS * -(-(N_PROMPT + N_NEW + 1) // 32)
     cache = _core.KvCache(model.spec, n_blocks, 32, "float16")
     n_tokens = N_STREAMS * N_PROMPT

@@ -444,7 +444,7 @@ def test_layers_of_gpt_neo_are_attention_layers_before_attention_types() -> None
     ],
 )
 def test_layers_of_gpt_neo_that_are_none_are_an_error(key: str, value: object) -> None:
-    with pytest.raises(ModelFormatError, match=f"{key} is "):
+    with pytest.raises(ModelFormatError, match=f"{key} must be "):
         _windows_of_gpt_neo(**{key: value})
 
 

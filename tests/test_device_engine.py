@@ -285,7 +285,7 @@ def test_an_encoder_on_the_device(bert_path: Path) -> None:
     options = {"packed_cache": False}
     with LLM(bert_path, device="cuda", **options) as there, LLM(bert_path, **options) as on_cpu:
         vectors = there.embed(["the cat", "a dog sat"])
-        assert_close(vectors, on_cpu.embed(["the cat", "a dog sat"]), there._loaded.spec)
+        assert_close(vectors, on_cpu.embed(["the cat", "a dog sat"]), there.loaded.spec)
 
 
 @on_device

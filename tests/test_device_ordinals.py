@@ -31,7 +31,7 @@ def test_what_names_no_device_is_refused(name: object) -> None:
     with pytest.raises(InvalidParameterError, match="device must be") as failure:
         checked_device(name, "auto")
     assert failure.value.param == "device"
-    assert str(failure.value).endswith(f", and is {name}")
+    assert str(failure.value).endswith(f", not {name}")
 
 
 @pytest.mark.skipif(_core.build_info()["cuda"] != "none", reason="a build with CUDA")

@@ -231,7 +231,7 @@ def test_other_choices_look_at_all_logits(llm):
 
 def test_the_benchmark_counts_the_screen_and_not_the_head(llm):
     """All weights are f32 here, so that averages are exact."""
-    model = llm._loaded.model
+    model = llm.loaded.model
     spec = model.spec
     table = 4 * N_VOCAB * spec.d_model  # tied, it is embedding and head
     n_tables = 1 if spec.tied_head else 2

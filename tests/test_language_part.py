@@ -93,7 +93,7 @@ def test_what_is_not_read_is_named() -> None:
 
     with pytest.raises(ModelFormatError, match="text_config is missing"):
         asked()
-    with pytest.raises(ModelFormatError, match="text_config is 3, expected an object"):
+    with pytest.raises(ModelFormatError, match="text_config must be an object, not 3"):
         asked(text_config=3)
     for kind in ("mllama_text_model", None, ["llama"]):
         with pytest.raises(ModelUnsupportedError, match="text_config: model_type is"):

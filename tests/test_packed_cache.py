@@ -443,7 +443,7 @@ def test_a_changed_layout_has_a_new_version(tmp_path):
         with tuili.LLM(
             write_gguf(tiny_llama(format=format), tmp_path / "model.gguf"), packed_cache=False, **OPTIONS
         ) as llm:
-            for name, kind, data in llm._loaded.model.packed_tensors():
+            for name, kind, data in llm.loaded.model.packed_tensors():
                 found.update(f"{name} {kind} {len(data)}".encode() + data.tobytes())
     assert (_core.PACKED_LAYOUT_VERSION, found.hexdigest()) == PINNED_LAYOUT
 
@@ -454,7 +454,7 @@ def test_the_core_checks_what_it_maps(tmp_path):
         PackedFile(str(only_file(tmp_path))) as file,
         tuili.LLM(tmp_path / "model.gguf", cache_dir=tmp_path, **OPTIONS) as llm,
     ):
-        builder = _core.ModelBuilder(llm._loaded.spec)
+        builder = _core.ModelBuilder(llm.loaded.spec)
         name, format, begin, n_bytes = file.tensors[0]
         with pytest.raises(ModelFormatError):
             builder.place(name, format, begin, n_bytes)  # nothing is mapped yet
@@ -467,7 +467,7 @@ def test_the_core_checks_what_it_maps(tmp_path):
         for wrong in ((last, n_bytes), (begin + 1, n_bytes), (begin, n_bytes - 64), (-64, n_bytes)):
             with pytest.raises(ModelFormatError):
                 builder.place(name, format, *wrong)
-        model = llm._loaded.model
+        model = llm.loaded.model
         for begin, n_bytes in ((-1, 1), (file.n_bytes, 1), (0, file.n_bytes + 1), (1 << 62, 1 << 62)):
             with pytest.raises(ModelFormatError):
                 model.mapped_range(begin, n_bytes)

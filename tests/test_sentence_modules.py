@@ -118,7 +118,7 @@ def test_tables_of_vectors_give_those_of_sentence_transformers(tmp_path, name):
         assert llm.similarity(TEXTS[:1], vectors).shape == (1, len(TEXTS))
         states = llm.hidden_states(llm.tokenizer.encode(TEXTS[0]))
         assert states.shape[0] == 1
-        if not llm._loaded.dense:
+        if not llm.loaded.dense:
             for pooling, row in (("last", states[0, -1]), ("cls", states[0, 0]), ("max", states[0].max(0))):
                 np.testing.assert_array_equal(
                     llm.embed(TEXTS[0], pooling=pooling, normalize=False, prompt_name=None), row

@@ -63,7 +63,7 @@ SOME = ("BartForSequenceClassification", "MBartForQuestionAnswering", "T5ForSequ
 
 @pytest.mark.parametrize("name", SOME)
 def test_their_bits_do_not_depend_on_mates_threads_or_instruction_set(opened, name):
-    loaded, end = opened(name)._loaded, CASES[name].config["eos_token_id"]
+    loaded, end = opened(name).loaded, CASES[name].config["eos_token_id"]
     reading = Rereading(loaded.decoder_start)
     texts = [
         np.array(ids, np.int32) for ids in (CASES[name].ids, [9, end], range(5, 38), CASES[name].ids[:33])
@@ -139,7 +139,7 @@ def test_a_decoder_with_words_of_its_own_cannot_read_the_text_again(tmp_path):
 
 
 def test_a_runner_checks_what_two_halves_need(opened):
-    loaded = opened("BartForSequenceClassification")._loaded
+    loaded = opened("BartForSequenceClassification").loaded
     with pytest.raises(tuili.InvalidParameterError, match="needs a cache"):
         _core.Runner(loaded.model, None, max_source_tokens=64)
     cache = _core.KvCache(loaded.spec, 3)

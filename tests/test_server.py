@@ -287,7 +287,7 @@ def test_a_name_with_a_slash_is_served_however_it_is_written(llm):
 
 def test_a_name_in_chinese_is_served(llm, monkeypatch):
     name = "通义-हिन्दी-\u00e9-7B"
-    monkeypatch.setattr(llm, "_name", "/models/通义 हिन्दी e\u0301 7B.gguf")  # as macOS stores é
+    monkeypatch.setattr(llm, "name", "/models/通义 हिन्दी e\u0301 7B.gguf")  # as macOS stores é
     with running(llm) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused") as client:
         assert [model.id for model in client.models.list()] == [name]
         assert client.models.retrieve(name).id == name
@@ -441,7 +441,7 @@ def test_tools_that_cannot_fit_are_not_tokenized(server, monkeypatch, field):
     long = "x" * 1_000_000
     function = {"name": "f", field: long if field == "description" else {long: {}}}
     fields = {"messages": CHAT, "tools": [{"type": "function", "function": function}]}
-    monkeypatch.setattr(server.app.llm, "_render_chat", None)
+    monkeypatch.setattr(server.app.llm, "render_chat", None)
     assert server.ask("/v1/chat/completions", fields).code == "prompt_too_long"
 
 

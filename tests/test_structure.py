@@ -117,6 +117,12 @@ def test_cmake_picks_the_cuda_file_not_the_preprocessor():
         assert not bad, f"{path}: {bad}"
 
 
+def test_the_model_asks_for_no_device():
+    for path in cpp_files(CSRC / "model"):
+        found = re.search(r"DeviceKind::cuda|[!=]= DeviceKind", code(path))
+        assert not found, f"{path}: what differs by device belongs into ops/: {found.group()}"
+
+
 def kernel_texts() -> list[Path]:
     folder = CSRC / "kernels" / "cpu"
     return sorted([*folder.glob("*.inl"), *folder.glob("simd_*.h")])
@@ -272,6 +278,31 @@ def test_untrusted_bytes_never_become_code():
                 called = ast.unparse(node.func)
                 bad = {"eval", "exec", "compile", "__import__", "torch.load", "os.system", "tempfile.mktemp"}
                 assert called not in bad, f"{path}:{node.lineno} calls {called}"
+
+
+def test_private_parts_are_used_where_they_are_made():
+    """`x._part` stands in a file that makes `_part`: a method, a field, or what `self` gets."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        made = {"_exit", "_current_frames", "_is_owned", "_replace"}  # by Python
+        made |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        made |= {
+            n.target.id for n in nodes if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+        }
+        made |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and node.attr not in made:
+                owner = ast.unparse(node.value)
+                is_own = owner in ("self", "cls")  # a base class's, perhaps
+                assert is_own, f"{path}:{node.lineno}: {owner}.{node.attr} is another file's"
+
+
+def test_errors_about_a_value_have_one_form():
+    """NAME must be EXPECTED, not GIVEN."""
+    other = re.compile(r'"[^"\n]*(; (it )?must be|[,;:] expected |, found \{)')
+    for path in [*cpp_files(), *PACKAGE.rglob("*.py")]:
+        found = other.search(path.read_text(encoding="utf-8"))
+        assert not found, f"{path}: {found.group()}"
 
 
 def test_names_say_what_a_file_is():

@@ -10,7 +10,7 @@ namespace {
 // Memory from `allocate`, which the runtime's error of a full memory names.
 template <class Allocate>
 void* allocated(const char* what, int64_t bytes, const Allocate& allocate) {
-  TUILI_CHECK(bytes > 0, what, ": ", bytes, " bytes; must be positive");
+  TUILI_CHECK(bytes > 0, what, " must be positive, not ", bytes, " bytes");
   void* memory = nullptr;
   const cudaError_t status = allocate(&memory, static_cast<size_t>(bytes));
   if (status == cudaErrorMemoryAllocation) {

@@ -18,8 +18,8 @@ Mapping::Mapping(int fd, int64_t bytes) {
   struct stat status{};
   TUILI_CHECK_KIND(ErrorKind::model_format, bytes > 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode),
                    "this is no file that could be mapped");
-  TUILI_CHECK_KIND(ErrorKind::model_format, status.st_size == bytes, "the file has ", status.st_size,
-                   " bytes, expected ", bytes);
+  TUILI_CHECK_KIND(ErrorKind::model_format, status.st_size == bytes, "the file must have ", bytes,
+                   " bytes, not ", status.st_size);
   void* const at = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_SHARED, fd, 0);
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, at != MAP_FAILED, "cannot map ", bytes,
                    " bytes: ", std::strerror(errno));

@@ -117,8 +117,8 @@ int default_num_threads() {
 }
 
 int resolve_num_threads(int requested) {
-  TUILI_CHECK(requested >= 0 && requested <= kMaxThreads, "num_threads is ", requested,
-              "; it must be in [1, ", kMaxThreads, "], or 0 for the default");
+  TUILI_CHECK(requested >= 0 && requested <= kMaxThreads, "num_threads must be in [1, ", kMaxThreads,
+              "], or 0 for the default, not ", requested);
   return requested == 0 ? default_num_threads() : requested;
 }
 

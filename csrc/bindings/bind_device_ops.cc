@@ -100,10 +100,10 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
                      int64_t block_size) {
   const AttentionOptions options{position, causal, window, factor, softcap, block_size};
   check_attention(q, k, v, options);
-  TUILI_CHECK(k.shape(2) <= 256, "heads of ", k.shape(2), " dimensions; must be at most 256");
+  TUILI_CHECK(k.shape(2) <= 256, "heads must be of at most 256 dimensions, not ", k.shape(2));
   constexpr int64_t kLargest = 1 << 30;
-  TUILI_CHECK(position <= kLargest && window <= kLargest, "position is ", position, ", window ", window,
-              "; must be at most ", kLargest);
+  TUILI_CHECK(position <= kLargest && window <= kLargest, "position and window must be at most ", kLargest,
+              ", not ", position, " and ", window);
   const DType kv_type = choose<DType>(
       kv_dtype, "kv_dtype",
       {{"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});

@@ -42,7 +42,7 @@ void bind_position_specs(py::module_& module) {
       .field(
           "values",
           [](const PositionBias& bias) {
-            const auto n = static_cast<int64_t>(bias.values.size());
+            const int64_t n = std::ssize(bias.values);
             FloatArray all({bias.size ? n / bias.size : 0, bias.size});
             std::ranges::copy(bias.values, all.mutable_data());
             return all;
@@ -310,6 +310,14 @@ void bind_model(py::module_& module) {
       .def("place", &Builder::place, "name"_a, "format"_a, "begin"_a, "n_bytes"_a)
       .def("finish", &Builder::finish);
   module.attr("PACKED_LAYOUT_VERSION") = kPackedLayoutVersion;
+  module.attr("MAX_LAYERS") = kMaxLayers;
+  module.attr("MAX_VOCAB") = kMaxVocab;
+  module.attr("MAX_MODEL") = kMaxModel;
+  module.attr("MAX_INNER") = kMaxInner;
+  module.attr("MAX_HEADS") = kMaxHeads;
+  module.attr("MAX_HEAD_DIM") = kMaxHeadDim;
+  module.attr("MAX_EXPERTS") = ops::kMaxExperts;
+  module.attr("MAX_POSITIONS") = kMaxPositions;
 }
 
 }  // namespace tuili::bindings

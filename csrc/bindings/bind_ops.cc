@@ -63,7 +63,7 @@ std::optional<std::vector<int32_t>> screened_argmax(const FloatArray& x, const P
                                                     const std::optional<FloatArray>& bias, float factor,
                                                     const Isa& isa, int num_threads) {
   check_input(x, w.matrix);
-  TUILI_CHECK(factor > 0, "factor is ", factor, "; it must be > 0");
+  TUILI_CHECK(factor > 0, "factor must be > 0, not ", factor);
   if (bias) check_length(*bias, "bias", w.matrix.n);
   const int64_t bytes = ops::screen_bytes(w.matrix);
   TUILI_CHECK(bytes > 0, "w has no screen: it is ", info_of(w.matrix.format).name, " [", w.matrix.n, ", ",
@@ -117,7 +117,7 @@ FloatArray embed(const PackedWeight& w, const py::object& token_ids, float facto
   for (const int32_t id : ids)
     TUILI_CHECK_KIND(ErrorKind::token_id, id < w.matrix.n, "token id ", id, " is not in [0, ", w.matrix.n,
                      ")");
-  FloatArray y({static_cast<int64_t>(ids.size()), w.matrix.k});
+  FloatArray y({std::ssize(ids), w.matrix.k});
   const OneCall call(isa);
   ops::embed(call.context, view_of(y), w.matrix, ids.data(), factor);
   return y;
@@ -333,8 +333,8 @@ int32_t sample(const FloatArray& logits, const SamplingParams& params, const py:
   check_dims(logits, "logits", 1);
   const int64_t n_vocab = logits.shape(0);
   const std::vector<int32_t> history = to_ids(tokens, "history");
-  TUILI_CHECK(n_vocab >= 1 && n_prompt >= 0 && n_prompt <= static_cast<int64_t>(history.size()),
-              "n_prompt is ", n_prompt, " of ", history.size(), " tokens");
+  TUILI_CHECK(n_vocab >= 1 && n_prompt >= 0 && n_prompt <= std::ssize(history), "n_prompt is ", n_prompt,
+              " of ", history.size(), " tokens");
   for (const int32_t id : history)
     TUILI_CHECK_KIND(ErrorKind::token_id, id < n_vocab, "history: token id ", id, " is not in [0, ", n_vocab,
                      ")");

@@ -62,7 +62,7 @@ SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* 
                              int64_t prompt_logprobs, const std::vector<int32_t>& stop_ids,
                              std::optional<int64_t> max_tokens, int64_t prompt_lookup, bool deferred,
                              const py::object& source) {
-  TUILI_CHECK(prompt_lookup >= 0, "prompt_lookup is ", prompt_lookup, "; it must be at least 0");
+  TUILI_CHECK(prompt_lookup >= 0, "prompt_lookup must be at least 0, not ", prompt_lookup);
   const std::vector<int32_t> ids = to_ids(token_ids, "token_ids");
   auto sequence = std::make_shared<Sequence>(ids, sampling ? *sampling : SamplingParams(), salt,
                                              Collect{collect_logits, collect_hidden, prompt_logprobs});
@@ -86,7 +86,7 @@ SharedSequence make_sequence(const py::object& token_ids, const SamplingParams* 
 py::array_t<float> logits_of(Sequence& sequence) {
   const Sequence& s = idle(sequence);
   TUILI_CHECK(s.collect.logits, "logits() needs collect_logits=True");
-  const int64_t n_vocab = s.n_computed ? static_cast<int64_t>(s.logits.size()) / s.n_computed : 0;
+  const int64_t n_vocab = s.n_computed ? std::ssize(s.logits) / s.n_computed : 0;
   py::array_t<float> out({s.n_computed, n_vocab});
   std::copy(s.logits.begin(), s.logits.end(), out.mutable_data());
   return out;
@@ -113,8 +113,8 @@ void allow(Sequence& sequence, const MaskArray& mask) {
 py::array_t<float> hidden_of(Sequence& sequence) {
   const Sequence& s = idle(sequence);
   TUILI_CHECK(s.collect.hidden, "hidden_states() needs collect_hidden=True");
-  const auto n_layers = static_cast<int64_t>(s.hidden.size());
-  const int64_t d_model = s.n_computed ? static_cast<int64_t>(s.hidden.at(0).size()) / s.n_computed : 0;
+  const int64_t n_layers = std::ssize(s.hidden);
+  const int64_t d_model = s.n_computed ? std::ssize(s.hidden.at(0)) / s.n_computed : 0;
   py::array_t<float> out({n_layers, s.n_computed, d_model});
   float* to = out.mutable_data();
   for (const auto& layer : s.hidden) to = std::copy(layer.begin(), layer.end(), to);
@@ -300,7 +300,7 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
                                     {"mean_sqrt_len", Pooling::mean_sqrt_len},
                                     {"weighted_mean", Pooling::weighted_mean}});
   const std::vector<Sequence*> pointers = all_idle(sequences);
-  py::array_t<float> out({static_cast<int64_t>(sequences.size()), runner.spec().d_model});
+  py::array_t<float> out({std::ssize(sequences), runner.spec().d_model});
   float* const to = out.mutable_data();
   const Turn turn(runner);
   HeldSequences held;

@@ -59,12 +59,12 @@ inline TensorView view_of(const FloatArray& array) {
 }
 
 inline void check_dims(const py::array& array, const char* name, py::ssize_t n_dims) {
-  TUILI_CHECK(array.ndim() == n_dims, name, " must have ", n_dims, " dimensions, and has ", array.ndim());
+  TUILI_CHECK(array.ndim() == n_dims, name, " must have ", n_dims, " dimensions, not ", array.ndim());
 }
 
 inline void check_length(const py::array& array, const char* name, int64_t length) {
-  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length,
-              "], and has ", array.ndim(), " dimensions and ", array.size(), " elements");
+  TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length, "], not ",
+              array.ndim(), " dimensions and ", array.size(), " elements");
 }
 
 // An enumerator as Python writes it.
@@ -81,7 +81,7 @@ Value choose(const std::string& text, const char* what, const Named<Value> (&cho
     if (text == name) return value;
     known += (known.empty() ? "\"" : ", \"") + std::string(name) + "\"";
   }
-  throw Error(ErrorKind::invalid_parameter, join(what, " must be one of ", known, ", and is \"", text, "\""));
+  throw Error(ErrorKind::invalid_parameter, join(what, " must be one of ", known, ", not \"", text, "\""));
 }
 
 template <class Value, size_t kCount>
@@ -96,7 +96,7 @@ inline Format to_format(const std::string& text) {
     if (text == kFormatInfo[i].name) return static_cast<Format>(i);
   std::string known;
   for (const FormatInfo& info : kFormatInfo) known += join(known.empty() ? "\"" : ", \"", info.name, "\"");
-  throw Error(ErrorKind::invalid_parameter, join("format must be one of ", known, ", and is \"", text, "\""));
+  throw Error(ErrorKind::invalid_parameter, join("format must be one of ", known, ", not \"", text, "\""));
 }
 
 inline ops::Compute to_compute(const std::string& text) {
@@ -127,7 +127,7 @@ inline Device device_named(const std::string& text) {
   int ordinal = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
   TUILI_CHECK(error == std::errc() && end == digits.data() + digits.size() && ordinal >= 0,
-              "device must be \"cpu\", \"cuda\" or \"cuda:N\", and is \"", text, "\"");
+              "device must be \"cpu\", \"cuda\" or \"cuda:N\", not \"", text, "\"");
   return {DeviceKind::cuda, ordinal};
 }
 

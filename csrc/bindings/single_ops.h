@@ -66,8 +66,8 @@ inline void check_attention(const FloatArray& q, const FloatArray& k, const Floa
               "q is [", q.shape(0), ", ", q.shape(1), ", ", q.shape(2), "], k is [", k.shape(0), ", ",
               k.shape(1), ", ", k.shape(2), "]");
   const auto [position, causal, window, scale, softcap, block_size] = options;
-  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size is ", block_size,
-              "; must be 16, 32 or 64");
+  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64,
+              "block_size must be 16, 32 or 64, not ", block_size);
   TUILI_CHECK(position >= 0 && window >= 0 && (!causal || position + q.shape(0) <= k.shape(0)),
               "rows at positions [", position, ", ", position + q.shape(0), ") of ", k.shape(0), " keys");
 }

@@ -32,7 +32,7 @@ struct StepBatch {
   ops::BatchRows sources;          // the same rows, over what keep_source has left for cross-attention
   std::optional<AskedRows> asked;  // none: all rows
 
-  int64_t n_tokens() const { return static_cast<int64_t>(token_ids.size()); }
+  int64_t n_tokens() const { return std::ssize(token_ids); }
 };
 
 // The pages that a layer's attention reads and writes.

@@ -73,28 +73,6 @@ void ModelBuilder::fold_distances() {
   }
 }
 
-DistanceState DistanceState::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens,
-                                  DeviceKind device) {
-  const int64_t n_rows = spec.distances.places.empty() ? 0 : spec.distances.n_rows;
-  DistanceState state;
-  if (device == DeviceKind::cuda) {
-    int64_t n_heads = 0;
-    for (const LayerSpec& layer : spec.layers) n_heads = std::max(n_heads, layer.n_heads);
-    const int64_t most_keys = ops::device_keys(std::min(spec.max_positions, max_tokens));
-    const int64_t size = n_rows ? max_tokens * most_keys : 0;
-    state.scores = take_rows(carver, n_heads, size, device);
-    return state;
-  }
-  for (TensorView* part : {&state.by_query, &state.by_key})
-    *part = take_rows(carver, max_tokens, n_rows, device);
-  return state;
-}
-
-int64_t DistanceState::scratch_floats(const ModelSpec& spec, int64_t head_dim, int64_t max_tokens) {
-  if (spec.distances.places.empty()) return ops::scratch_floats_for(head_dim);
-  return ops::distance_scratch_floats(head_dim, std::min(spec.max_positions, max_tokens));
-}
-
 void Transformer::attend_distances(const Step& step, int64_t i, const TensorView& out,
                                    const TensorView& q) const {
   const LayerWeights& w = weights_.layers[i];
@@ -104,9 +82,7 @@ void Transformer::attend_distances(const Step& step, int64_t i, const TensorView
                                  .places = weights_.distance_places,
                                  .origin = spec.origin,
                                  .n_rows = spec.n_rows,
-                                 .by_query = step.state.distances.by_query,
-                                 .by_key = step.state.distances.by_key,
-                                 .scores = step.state.distances.scores};
+                                 .room = step.state.distances};
   const TensorView& made = step.state.key;  // of all rows, whatever rows the step has
   const TensorView k(made.data, made.dtype, {step.batch.n_tokens(), spec_.layers[i].kv_size()}, made.device);
   ops::distance_attention(step.context, attention_of(i), out, q, k, step.kv[i].pages, step.in_area(i),

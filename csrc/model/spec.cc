@@ -9,51 +9,40 @@ namespace {
 
 #define TUILI_CHECK_SPEC(condition, ...) TUILI_CHECK_KIND(ErrorKind::model_format, condition, __VA_ARGS__)
 
-constexpr int64_t kMaxLayers = 1024;
-constexpr int64_t kMaxVocab = 1 << 22;
-constexpr int64_t kMaxModel = 1 << 17;
-constexpr int64_t kMaxInner = 1 << 20;
-constexpr int64_t kMaxHeads = 1024;
-constexpr int64_t kMaxHeadDim = 1024;
-constexpr int64_t kMaxPositions = 1 << 24;
-
 void check_size(const std::string& name, int64_t value, int64_t low, int64_t high) {
-  TUILI_CHECK_SPEC(value >= low && value <= high, name, " is ", value, "; it must be in [", low, ", ", high,
-                   "]");
+  TUILI_CHECK_SPEC(value >= low && value <= high, name, " must be in [", low, ", ", high, "], not ", value);
 }
 
 // Finite and > 0.
 void check_factor(const std::string& name, float value) {
-  TUILI_CHECK_SPEC(std::isfinite(value) && value > 0, name, " is ", value,
-                   "; it must be finite and positive");
+  TUILI_CHECK_SPEC(std::isfinite(value) && value > 0, name, " must be finite and positive, not ", value);
 }
 
 // Finite and >= 0; 0 switches it off.
 void check_cap(const std::string& name, float value) {
-  TUILI_CHECK_SPEC(std::isfinite(value) && value >= 0, name, " is ", value,
-                   "; it must be finite and not negative");
+  TUILI_CHECK_SPEC(std::isfinite(value) && value >= 0, name, " must be finite and at least 0, not ", value);
 }
 
 void check_rope(const RopeSpec& rope, const std::string& name) {
-  check_size(name + ".inv_freq's length", static_cast<int64_t>(rope.inv_freq.size()), 1, kMaxHeadDim / 2);
+  check_size(name + ".inv_freq's length", std::ssize(rope.inv_freq), 1, kMaxHeadDim / 2);
   for (const float frequency : rope.inv_freq)  // position · frequency stays where sine and cosine are exact
-    TUILI_CHECK_SPEC(frequency >= 0 && frequency <= 16, name, ".inv_freq holds ", frequency,
-                     "; it must be in [0, 16]");
+    TUILI_CHECK_SPEC(frequency >= 0 && frequency <= 16, name, ".inv_freq must be in [0, 16], not ",
+                     frequency);
   check_factor(name + ".scale", rope.scale);
 }
 
 void check_bias(const PositionBias& bias, int64_t max_positions, const std::string& name) {
   check_size(name + ".size", bias.size, 1, 4 * kMaxPositions);
   check_size(name + ".origin", bias.origin, 0, bias.size - 1);
-  const auto n_values = static_cast<int64_t>(bias.values.size());
+  const int64_t n_values = std::ssize(bias.values);
   TUILI_CHECK_SPEC(n_values > 0 && n_values % bias.size == 0, name, " has ", n_values,
                    " values, no multiple of its size ", bias.size);
   for (const float value : bias.values)
-    TUILI_CHECK_SPEC(std::isfinite(value), name, " holds ", value, "; it must be finite");
+    TUILI_CHECK_SPEC(std::isfinite(value), name, " must be finite, not ", value);
   if (!bias.buckets.empty()) {
     check_size(name + ".n_buckets", bias.n_buckets, 1, kMaxInner);
-    TUILI_CHECK_SPEC(static_cast<int64_t>(bias.buckets.size()) == bias.size, name, " has ",
-                     bias.buckets.size(), " buckets for ", bias.size, " places");
+    TUILI_CHECK_SPEC(std::ssize(bias.buckets) == bias.size, name, " has ", bias.buckets.size(),
+                     " buckets for ", bias.size, " places");
     for (const int32_t bucket : bias.buckets) check_size(name + ".buckets", bucket, 0, bias.n_buckets - 1);
   }
   // Keys are read in tiles of 64, whole.
@@ -94,9 +83,8 @@ void check_latent(const ModelSpec& spec, const LayerSpec& layer, const std::stri
   TUILI_CHECK_SPEC(latent.nope_dim + latent.rope_dim <= layer.head_dim && layer.n_kv_heads == layer.n_heads,
                    name, ": heads of ", latent.nope_dim, " + ", latent.rope_dim, " do not fit ",
                    layer.n_kv_heads, " of ", layer.head_dim);
-  TUILI_CHECK_SPEC(
-      layer.rope >= 0 && 2 * static_cast<int64_t>(spec.ropes[layer.rope].inv_freq.size()) == latent.rope_dim,
-      name, ": rope_dim is ", latent.rope_dim, ", and its RoPE turns another number");
+  TUILI_CHECK_SPEC(layer.rope >= 0 && 2 * std::ssize(spec.ropes[layer.rope].inv_freq) == latent.rope_dim,
+                   name, ": rope_dim is ", latent.rope_dim, ", and its RoPE turns another number");
   TUILI_CHECK_SPEC(layer.qk_norm == QkNorm::none && layer.qkv_clip == 0, name,
                    ": no norm or clip of query and key");
 }
@@ -108,9 +96,9 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
                    ", no multiple of n_kv_heads = ", layer.n_kv_heads);
   check_size(name + ".head_dim", layer.head_dim, 1, kMaxHeadDim);
   check_size(name + ".d_ff", layer.d_ff, 1, kMaxInner);
-  check_size(name + ".rope", layer.rope, -1, static_cast<int64_t>(spec.ropes.size()) - 1);
+  check_size(name + ".rope", layer.rope, -1, std::ssize(spec.ropes) - 1);
   if (layer.rope >= 0) {
-    const auto turned = 2 * static_cast<int64_t>(spec.ropes[layer.rope].inv_freq.size());
+    const int64_t turned = 2 * std::ssize(spec.ropes[layer.rope].inv_freq);
     TUILI_CHECK_SPEC(turned <= layer.head_dim, name, ": its RoPE turns ", turned, " elements of heads of ",
                      layer.head_dim);
   }
@@ -129,11 +117,10 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
   check_cap(name + ".score_softcap", layer.score_softcap);
   check_cap(name + ".qkv_clip", layer.qkv_clip);
   check_factor(name + ".residual_scale", layer.residual_scale);
-  check_size(name + ".position_bias", layer.position_bias, -1,
-             static_cast<int64_t>(spec.position_biases.size()) - 1);
+  check_size(name + ".position_bias", layer.position_bias, -1, std::ssize(spec.position_biases) - 1);
   if (layer.position_bias >= 0) {
     const PositionBias& bias = spec.position_biases[layer.position_bias];
-    TUILI_CHECK_SPEC(static_cast<int64_t>(bias.values.size()) == layer.n_heads * bias.size, name,
+    TUILI_CHECK_SPEC(std::ssize(bias.values) == layer.n_heads * bias.size, name,
                      ": its position bias is not one for ", layer.n_heads, " heads");
   }
   if (layer.latent.kv_rank != 0) check_latent(spec, layer, name + ".latent");
@@ -196,7 +183,7 @@ void check_encoder(const ModelSpec& spec) {
 void check_distances(const ModelSpec& spec) {
   const DistanceSpec& distances = spec.distances;
   if (distances.places.empty()) return;
-  const auto size = static_cast<int64_t>(distances.places.size());
+  const int64_t size = std::ssize(distances.places);
   check_size("distances.n_rows", distances.n_rows, 1, kMaxInner);
   TUILI_CHECK_SPEC(distances.origin == spec.max_positions - 1 && size == 2 * spec.max_positions - 1,
                    "distances: ", size, " places from ", -distances.origin, " on; ", spec.max_positions,
@@ -219,8 +206,8 @@ void check_distances(const ModelSpec& spec) {
 void check_convolution(const ModelSpec& spec) {
   check_size("convolution.n_taps", spec.convolution.n_taps, 0, 255);
   if (spec.convolution.n_taps == 0) return;
-  TUILI_CHECK_SPEC(spec.convolution.n_taps % 2 == 1, "convolution.n_taps is ", spec.convolution.n_taps,
-                   "; it must be odd");
+  TUILI_CHECK_SPEC(spec.convolution.n_taps % 2 == 1, "convolution.n_taps must be odd, not ",
+                   spec.convolution.n_taps);
   TUILI_CHECK_SPEC(spec.kind == ModelKind::encoder && spec.norm == Norm::layer,
                    "convolution: only in encoders with layer norms");
 }
@@ -246,9 +233,9 @@ void ModelSpec::validate() const {
   check_factor("norm_eps", norm_eps);
   check_cap("logit_softcap", logit_softcap);
   check_factor("logit_scale", logit_scale);
-  check_size("the number of ropes", static_cast<int64_t>(ropes.size()), 0, kMaxLayers);
+  check_size("the number of ropes", std::ssize(ropes), 0, kMaxLayers);
   for (size_t i = 0; i < ropes.size(); ++i) check_rope(ropes[i], join("ropes[", i, "]"));
-  check_size("the number of position biases", static_cast<int64_t>(position_biases.size()), 0, kMaxLayers);
+  check_size("the number of position biases", std::ssize(position_biases), 0, kMaxLayers);
   for (size_t i = 0; i < position_biases.size(); ++i)
     check_bias(position_biases[i], max_positions, join("position_biases[", i, "]"));
   for (size_t i = 0; i < layers.size(); ++i) check_layer(*this, layers[i], join("layers[", i, "]"));

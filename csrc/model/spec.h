@@ -10,6 +10,15 @@
 
 namespace tuili {
 
+// Limits that no real model comes near, beside ops::kMaxExperts.
+inline constexpr int64_t kMaxLayers = 1024;
+inline constexpr int64_t kMaxVocab = 1 << 22;
+inline constexpr int64_t kMaxModel = 1 << 17;  // numbers of a hidden state
+inline constexpr int64_t kMaxInner = 1 << 20;
+inline constexpr int64_t kMaxHeads = 1024;
+inline constexpr int64_t kMaxHeadDim = 1024;
+inline constexpr int64_t kMaxPositions = 1 << 24;
+
 enum class ModelKind : uint8_t { decoder, encoder, encoder_decoder };
 enum class Norm : uint8_t { rms, layer };
 
@@ -201,7 +210,7 @@ struct ModelSpec {
   int64_t embedding_width() const { return d_embedding ? d_embedding : d_model; }
   int64_t position_width() const { return project_last ? d_embedding : d_model; }
   int64_t embedding_norm_width() const { return norm_projected ? d_model : position_width(); }
-  int64_t n_layers() const { return static_cast<int64_t>(layers.size()); }
+  int64_t n_layers() const { return std::ssize(layers); }
 
   // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do
   // not wrap.

@@ -9,9 +9,10 @@
 namespace tuili {
 
 State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device) {
-  int64_t q_size = 0, kv_size = 0, d_ff = 0;
+  int64_t n_heads = 0, q_size = 0, kv_size = 0, d_ff = 0;
   bool two_norms = false;
   for (const LayerSpec& layer : spec.layers) {
+    n_heads = std::max(n_heads, layer.n_heads);
     q_size = std::max(q_size, layer.q_size());
     kv_size = std::max(kv_size, layer.kv_size());
     two_norms = two_norms || layer.norm_placement == NormPlacement::parallel_two;
@@ -36,7 +37,8 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.embedded = rows(std::max(spec.d_embedding, spec.has_inner_head() ? spec.task_head.d_inner : 0));
   state.routed = RoutedState::take(carver, spec, max_tokens, device);
   state.latent = LatentState::take(carver, spec, max_tokens, device);
-  state.distances = DistanceState::take(carver, spec, max_tokens, device);
+  state.distances = ops::distance_room(carver, max_tokens, std::min(spec.max_positions, max_tokens), n_heads,
+                                       spec.distances.n_rows, device);
   state.taps = rows(spec.d_model * spec.convolution.n_taps, input);
   const int64_t d_expert = std::max(state.routed.gate.size(1), state.latent.largest());
   state.room = ops::input_room(carver, max_tokens,
@@ -44,8 +46,8 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
                                          spec.task_head.d_inner, state.taps.size(1)}),
                                device);
   for (const RopeSpec& rope : spec.ropes) {
-    state.cos.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
-    state.sin.push_back(rows(static_cast<int64_t>(rope.inv_freq.size())));
+    state.cos.push_back(rows(std::ssize(rope.inv_freq)));
+    state.sin.push_back(rows(std::ssize(rope.inv_freq)));
   }
   return state;
 }
@@ -55,7 +57,7 @@ namespace {
 // A layer norm of each head of x [n_tokens, n_heads · head_dim], in place.
 void layer_norm_heads(const ops::Context& context, const TensorView& x, const std::vector<NormWeights>& norms,
                       float eps) {
-  const auto n_heads = static_cast<int64_t>(norms.size());
+  const int64_t n_heads = std::ssize(norms);
   const int64_t head_dim = x.size(1) / n_heads;
   for (int64_t h = 0; h < n_heads; ++h) {
     TensorView head(x.f32() + h * head_dim, DType::f32, {x.rows(), head_dim}, x.device);
@@ -359,7 +361,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
 
 void Transformer::rope_tables(const ops::Context& context, std::span<const int32_t> positions,
                               std::span<const TensorView> cos, std::span<const TensorView> sin) const {
-  const auto n = static_cast<int64_t>(positions.size());
+  const int64_t n = std::ssize(positions);
   for (size_t i = 0; i < spec_.ropes.size(); ++i)
     ops::rope_table(context, cos[i].slice(0, n), sin[i].slice(0, n), positions.data(),
                     spec_.ropes[i].inv_freq.data(), spec_.ropes[i].scale);
@@ -425,7 +427,7 @@ ops::Activations Transformer::head_input(const ops::Context& context, const Tens
 bool Transformer::likeliest(const ops::Context& context, std::span<int32_t> tokens, const TensorView& logits,
                             const TensorView& x, State& state) const {
   const ops::HeadScreen& screen = weights_.head_screen;
-  if (!screen.w.codes || x.device != DeviceKind::cpu) return false;
+  if (!screen.w.codes) return false;
   ops::Activations input = head_input(context, x, state);
   return ops::screened_argmax(context, tokens, input, map_of(logits, weights_.head), screen,
                               spec_.logit_scale);

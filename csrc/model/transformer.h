@@ -38,17 +38,6 @@ struct LatentState {
   int64_t largest() const;  // columns of the inputs of linear maps
 };
 
-// Products of a step's rows with the table of DistanceSpec, as many heads at once as fit.
-struct DistanceState {
-  TensorView by_query, by_key;  // f32 [max_tokens, n_rows], on the CPU
-  TensorView scores;            // of a device: see ops::Distances
-
-  static DistanceState take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device);
-
-  // Scratch of a thread (ops::Context) for the spec, with distances or without.
-  static int64_t scratch_floats(const ModelSpec& spec, int64_t head_dim, int64_t max_tokens);
-};
-
 // What a step writes. Views of the runtime's workspace; sizes are for the most tokens a step may have.
 // `input` is the type that linear maps of the device read (ops::input_type).
 struct State {
@@ -63,7 +52,7 @@ struct State {
   TensorView embedded;            // f32 [max_tokens, d_embedding or what a decoder's head reads]
   RoutedState routed;             // of experts
   LatentState latent;
-  DistanceState distances;
+  ops::DistanceRoom distances;
   TensorView taps;                   // input [max_tokens, d_model · n_taps]
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]

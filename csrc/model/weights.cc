@@ -15,7 +15,7 @@ std::string shape_text(std::span<const int64_t> shape) {
 
 // Each bucket's value to the places that are in it.
 void spread(PositionBias& bias, const float* table) {
-  const int64_t n_heads = static_cast<int64_t>(bias.values.size()) / bias.size;
+  const int64_t n_heads = std::ssize(bias.values) / bias.size;
   for (int64_t h = 0; h < n_heads; ++h)
     for (int64_t p = 0; p < bias.size; ++p)
       bias.values[h * bias.size + p] = table[bias.buckets[p] * n_heads + h];
@@ -188,8 +188,8 @@ void ModelBuilder::expect_part(const ModelSpec& spec, ModelWeights& weights, std
   weights.bias_tables.resize(spec.position_biases.size());  // slots point into it
   for (size_t i = 0; i < spec.position_biases.size(); ++i)
     if (const PositionBias& bias = spec.position_biases[i]; !bias.buckets.empty())
-      expect_floats(join("position_biases.", i), bias.n_buckets,
-                    static_cast<int64_t>(bias.values.size()) / bias.size, false, weights.bias_tables[i]);
+      expect_floats(join("position_biases.", i), bias.n_buckets, std::ssize(bias.values) / bias.size, false,
+                    weights.bias_tables[i]);
   for (size_t i = 0; i < spec.layers.size(); ++i)
     if (spec.layers[i].weights_of < 0)
       expect_layer(join("layers.", i, "."), spec.layers[i], weights.layers[i]);
@@ -240,7 +240,7 @@ void ModelBuilder::fill(Slot& slot, Format format, std::span<const uint8_t> pack
   else
     *slot.floats = reinterpret_cast<const float*>(packed.data());
   model_.n_parameters += slot.n * slot.k;
-  model_.weight_bytes += static_cast<int64_t>(packed.size());
+  model_.weight_bytes += std::ssize(packed);
   model_.tensors.push_back(
       {slot.name, slot.matrix ? format : Format::f32, packed, slot.matrix ? *slot.matrix : PackedMatrix()});
   slot.filled = true;
@@ -271,11 +271,10 @@ void ModelBuilder::add(std::string_view name, Format format, std::span<const int
   TUILI_CHECK_KIND(ErrorKind::model_format, std::ranges::equal(shape, wanted), "tensor ", name, " has shape ",
                    shape_text(shape), "; the configuration wants ", shape_text(wanted));
   TUILI_CHECK_KIND(ErrorKind::model_unsupported, slot.matrix != nullptr || is_float(format), "tensor ", name,
-                   " is ", info_of(format).name, "; it must be f32, f16 or bf16");
+                   " must be f32, f16 or bf16, not ", info_of(format).name);
   const int64_t bytes = slot.n * ops::row_bytes(format, slot.k);
-  TUILI_CHECK_KIND(ErrorKind::model_format, static_cast<int64_t>(data.size()) == bytes, "tensor ", name,
-                   " has ", data.size(), " bytes; ", info_of(format).name, " ", shape_text(wanted), " has ",
-                   bytes);
+  TUILI_CHECK_KIND(ErrorKind::model_format, std::ssize(data) == bytes, "tensor ", name, " has ", data.size(),
+                   " bytes; ", info_of(format).name, " ", shape_text(wanted), " has ", bytes);
   const int64_t count = slot.n * slot.k;
   const int64_t packed_bytes = slot.matrix ? ops::packed_bytes(format, slot.n, slot.k) : count * 4;
   uint8_t* const packed = take(packed_bytes);

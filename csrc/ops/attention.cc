@@ -171,8 +171,7 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   check(spec, out, q, pages, sequences);
   if (sequences.size() == 1 && sequences[0].n_rows == 1 && context.n_threads > 1 &&
       sequences[0].n_keys > cpu::kKeySplit &&
-      attention_partial_floats(sequences[0].n_keys, spec.n_heads, spec.head_dim) <=
-          static_cast<int64_t>(partials.size()))
+      attention_partial_floats(sequences[0].n_keys, spec.n_heads, spec.head_dim) <= std::ssize(partials))
     return attend_long_row(context, spec, out, q, pages, sequences[0], partials.data());
 
   // Items are (sequence, tile of rows, KV head). Late rows of a prompt see more keys than early ones, so

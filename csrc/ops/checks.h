@@ -14,7 +14,7 @@ inline void expect(const char* op, const char* name, const TensorView& x, Device
                    DType dtype = DType::f32) {
   TUILI_EXPECT(x.device == device && x.dtype == dtype && (x.data != nullptr || x.count() == 0), op, ": ",
                name, " must be ", name_of(dtype), device == DeviceKind::cuda ? " on cuda" : " on cpu",
-               ", and is ", x);
+               ", not ", x);
 }
 
 inline void expect_dense(const char* op, const char* name, const TensorView& x,
@@ -26,7 +26,7 @@ inline void expect_dense(const char* op, const char* name, const TensorView& x,
 inline void expect_vector(const char* op, const char* name, const TensorView& x, int64_t n,
                           DeviceKind device = DeviceKind::cpu) {
   expect(op, name, x, device);
-  TUILI_EXPECT(x.n_dims == 1 && x.size(0) == n, op, ": ", name, " must be f32 [", n, "], and is ", x);
+  TUILI_EXPECT(x.n_dims == 1 && x.size(0) == n, op, ": ", name, " must be f32 [", n, "], not ", x);
 }
 
 // Of what kernels write for a GEMM to read: f32, on cuda or bf16.

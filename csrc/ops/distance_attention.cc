@@ -80,9 +80,9 @@ struct Pass {
           for (int64_t i = begin; i < end; ++i) {
             const int64_t slot = i / chunks, row = i % chunks * kRowsPerProduct;
             if (!distances.keys.empty() && row < q.rows())
-              product(q, distances.by_query, distances.keys[first + slot], slot, row, part);
+              product(q, distances.room.by_query, distances.keys[first + slot], slot, row, part);
             if (!distances.queries.empty())
-              product(k, distances.by_key, distances.queries[first + slot], slot, row, part);
+              product(k, distances.room.by_key, distances.queries[first + slot], slot, row, part);
           }
         });
   }
@@ -93,10 +93,10 @@ struct Pass {
     const float* from_row[kRowsPerTile];
     for (int64_t r = 0; r < n_rows; ++r)
       from_row[r] =
-          distances.keys.empty() ? nullptr : row_of(distances.by_query, slot, s.first_row + row + r);
+          distances.keys.empty() ? nullptr : row_of(distances.room.by_query, slot, s.first_row + row + r);
     for (int64_t j = 0; j < s.n_keys; ++j) {
       const float* const from_key =
-          distances.queries.empty() ? nullptr : row_of(distances.by_key, slot, first_key + j);
+          distances.queries.empty() ? nullptr : row_of(distances.room.by_key, slot, first_key + j);
       const int32_t* const places = distances.places + distances.origin + s.position + row - j;
       for (int64_t r = 0; r < n_rows; ++r) {
         const int32_t place = places[r];
@@ -175,7 +175,7 @@ void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q
                    q.size(1) == spec.n_heads * spec.head_dim,
                "distance_attention: q is ", q, ", k is ", k, ", out is ", out, " for ", spec.n_heads,
                " heads of ", spec.head_dim);
-  const int64_t rows = std::min(distances.by_query.rows(), distances.by_key.rows());
+  const int64_t rows = std::min(distances.room.by_query.rows(), distances.room.by_key.rows());
   TUILI_EXPECT(rows >= k.rows(), "distance_attention: room for ", rows, " rows, k is ", k);
   auto text = texts.begin();
   for (const SequenceRows& s : sequences) {
@@ -212,7 +212,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
   const int64_t low = distances.places[distances.origin - ahead];
   const int64_t high = distances.places[distances.origin + behind];
   const cpu::Range panels{low / kPanel, high / kPanel + 1};
-  const int64_t at_once = std::max<int64_t>(1, distances.by_query.rows() / std::max<int64_t>(k.rows(), 1));
+  const int64_t at_once =
+      std::max<int64_t>(1, distances.room.by_query.rows() / std::max<int64_t>(k.rows(), 1));
   for (int64_t first = 0; first < spec.n_heads; first += at_once) {
     const Pass pass{
         context, spec, distances, out, q, k, pages, first, std::min(at_once, spec.n_heads - first)};

@@ -172,7 +172,7 @@ void add(const Context& context, const TensorView& y, const TensorView& x, const
 }
 
 void clear(const Context& context, const TensorView& y) {
-  TUILI_EXPECT(y.is_dense(), "clear: y must be dense, and is ", y);
+  TUILI_EXPECT(y.is_dense(), "clear: y must be dense, not ", y);
   const int64_t bytes = y.count() * size_of(y.dtype);
   if (bytes == 0) return;
   if (y.device == DeviceKind::cuda) return device::fill(y.data, 0, bytes, context.stream);

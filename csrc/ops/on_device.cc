@@ -83,7 +83,7 @@ void embed(const Context& context, const TensorView& y, const PackedMatrix& w, c
 }
 
 const cuda::bf16* rounded(const Context& context, Activations& x) {
-  TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, and is ", x.x);
+  TUILI_EXPECT(x.x.is_dense(), "gemm: x must be dense, not ", x.x);
   if (x.x.dtype == DType::bf16) return static_cast<const cuda::bf16*>(x.x.data);
   expect("gemm", "x", x.x, kCuda);
   auto* const room = reinterpret_cast<cuda::bf16*>(x.room.rounded);
@@ -214,18 +214,18 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                         std::span<float> partials) {
   expect_dense("distance_attention", "q", q, kCuda);
   expect_dense("distance_attention", "k", k, kCuda);
-  expect_dense("distance_attention", "scores", distances.scores, kCuda);
+  expect_dense("distance_attention", "scores", distances.room.scores, kCuda);
   const int64_t n_tokens = q.rows(), ld = sequences.max_keys;
   TUILI_EXPECT(n_tokens <= k.rows() && q.size(1) == k.size(1) && q.size(1) == spec.n_heads * spec.head_dim &&
-                   distances.scores.count() >= spec.n_heads * n_tokens * ld,
+                   distances.room.scores.count() >= spec.n_heads * n_tokens * ld,
                "distance_attention: q is ", q, ", k is ", k, " for ", spec.n_heads, " heads of ",
-               spec.head_dim, ", room for scores ", distances.scores, ", keys up to ", ld);
+               spec.head_dim, ", room for scores ", distances.room.scores, ", keys up to ", ld);
   TUILI_EXPECT(texts.max_rows <= distances.origin + 1, "distance_attention: texts of ", texts.max_rows,
                " rows; there are places for distances up to ", distances.origin);
   const auto table = [](std::span<const PackedMatrix> heads) {
     return heads.empty() ? nullptr : reinterpret_cast<const cuda::bf16*>(heads[0].codes);
   };
-  const cuda::DistanceArgs args{.bias = distances.scores.f32(),
+  const cuda::DistanceArgs args{.bias = distances.room.scores.f32(),
                                 .ld_bias = ld,
                                 .q = q.f32(),
                                 .k = k.f32(),

@@ -272,17 +272,38 @@ int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads,
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
                const KvPages& pages, const BatchRows& rows, std::span<float> partials);
 
+// Room for what distances add to the scores of a step; the other device's is empty.
+struct DistanceRoom {
+  TensorView by_query, by_key;  // cpu: f32 [at least k's rows, n_rows]; with more, several heads go at once
+  TensorView scores;            // cuda: f32 [n_heads, at least n_tokens · max_keys]
+};
+
+// Cuts it for n_tokens that see most_keys; n_rows 0: none.
+template <class Carver>
+DistanceRoom distance_room(Carver& carver, int64_t n_tokens, int64_t most_keys, int64_t n_heads,
+                           int64_t n_rows, DeviceKind device) {
+  const auto take = [&](int64_t n, int64_t size) {
+    return TensorView(carver.template take<float>(n * size), DType::f32, {n, size}, device);
+  };
+  DistanceRoom room;
+  if (device == DeviceKind::cuda) {
+    room.scores = take(n_heads, n_rows ? n_tokens * device_keys(most_keys) : 0);
+  } else {
+    room.by_query = take(n_tokens, n_rows);
+    room.by_key = take(n_tokens, n_rows);
+  }
+  return room;
+}
+
 // What distances add to scores. A table has n_rows rows, of which each layer and head has made keys, which
-// queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none.
+// queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none; on cuda bf16, one
+// head after another.
 struct Distances {
   std::span<const PackedMatrix> keys, queries;  // [n_heads]
   const int32_t* places = nullptr;  // [origin + query's position - key's]: a row of the table; never falls
   int64_t origin = 0;
   int64_t n_rows = 0;
-  TensorView by_query, by_key;  // room: f32 [at least k's rows, n_rows]; with more, several heads go at once
-  // On cuda, where a table's heads are bf16, one after another, room for what the distances add: f32 [n_heads,
-  // at least n_tokens · max_keys].
-  TensorView scores;
+  DistanceRoom room;
 };
 
 // Scratch that a thread needs for it.

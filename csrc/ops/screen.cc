@@ -235,7 +235,7 @@ HeadScreen make_screen(const Context& context, const PackedMatrix& head, const f
 
 bool screened_argmax(const Context& context, std::span<int32_t> tokens, Activations& x, const LinearMap& head,
                      const HeadScreen& screen, float factor) {
-  TUILI_EXPECT(static_cast<int64_t>(tokens.size()) == x.x.rows() && screen.w.n == head.w->n && factor > 0,
+  TUILI_EXPECT(std::ssize(tokens) == x.x.rows() && screen.w.n == head.w->n && factor > 0,
                "screened_argmax: ", tokens.size(), " tokens of ", x.x);
   if (!can_screen(factor)) return false;
   const LinearMap copy{head.y, &screen.w, head.bias};

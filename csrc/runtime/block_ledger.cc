@@ -127,7 +127,7 @@ void BlockLedger::check_shares() const {
     n += share.n_blocks;
     n_cached += share.cached.n;
   }
-  expect(n + static_cast<int64_t>(free_.size()) == n_blocks(), "a block is neither free nor any salt's");
+  expect(n + std::ssize(free_) == n_blocks(), "a block is neither free nor any salt's");
   expect(n_cached == cached_.n, "a cached block is in no salt's list");
 }
 

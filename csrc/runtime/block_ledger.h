@@ -20,12 +20,12 @@ class BlockLedger {
 
   explicit BlockLedger(int64_t n_blocks);
 
-  int64_t n_blocks() const { return static_cast<int64_t>(blocks_.size()); }
-  int64_t n_free() const { return static_cast<int64_t>(free_.size()) + cached_.n; }  // with the cached
+  int64_t n_blocks() const { return std::ssize(blocks_); }
+  int64_t n_free() const { return std::ssize(free_) + cached_.n; }  // with the cached
   int64_t n_cached() const { return cached_.n; }
   int64_t n_evictions() const { return n_evictions_; }
   int64_t n_spared() const { return n_spared_; }  // evictions that older blocks of other salts escaped
-  int64_t n_salts() const { return static_cast<int64_t>(shares_.size()); }  // that have blocks
+  int64_t n_salts() const { return std::ssize(shares_); }  // that have blocks
   int32_t n_owners(int32_t id) const { return blocks_[id].n_owners; }
   bool findable(int32_t id) const { return blocks_[id].findable; }
   uint64_t salt(int32_t id) const { return blocks_[id].share->salt; }  // of one that is not free

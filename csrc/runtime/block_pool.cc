@@ -68,19 +68,18 @@ class SipHash {
 constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();
 
 void check_block_size(int64_t block_size) {
-  TUILI_CHECK(block_size >= 1 && block_size <= 1024, "block_size is ", block_size,
-              "; it must be in [1, 1024]");
+  TUILI_CHECK(block_size >= 1 && block_size <= 1024, "block_size must be in [1, 1024], not ", block_size);
 }
 
 void check_step_tokens(int64_t step_tokens) {
-  TUILI_CHECK(step_tokens >= 1 && step_tokens <= kMostTokens, "step_tokens is ", step_tokens,
-              "; it must be in [1, ", kMostTokens, "]");
+  TUILI_CHECK(step_tokens >= 1 && step_tokens <= kMostTokens, "step_tokens must be in [1, ", kMostTokens,
+              "], not ", step_tokens);
 }
 
 int64_t checked_blocks(const BlockPoolOptions& options, int64_t n_blocks) {
   check_block_size(options.block_size);
   const int64_t most = kMostTokens / options.block_size;
-  TUILI_CHECK(n_blocks >= 1 && n_blocks <= most, "n_blocks is ", n_blocks, "; it must be in [1, ", most, "]");
+  TUILI_CHECK(n_blocks >= 1 && n_blocks <= most, "n_blocks must be in [1, ", most, "], not ", n_blocks);
   return n_blocks;
 }
 
@@ -243,7 +242,7 @@ Vector<int32_t> BlockPool::find_chain(const Sequence& sequence, int64_t n_tokens
 
 // How many blocks of the chain a sequence can go on after: every window has what it still sees.
 int64_t BlockPool::n_usable(std::span<const int32_t> chain) const {
-  auto n = static_cast<int64_t>(chain.size());
+  int64_t n = std::ssize(chain);
   const auto last_missing = [&](const Window& window) {
     const int64_t first = first_block(window, n * block_size());
     int64_t i = n - 1;
@@ -269,10 +268,10 @@ int64_t BlockPool::share_chain(Sequence& sequence, std::span<const int32_t> chai
   }
   for (WindowBlocks& own : sequence.windows) {
     own.ids.assign(chain.size(), kNone);
-    own.n_gone = static_cast<int64_t>(chain.size());
+    own.n_gone = std::ssize(chain);
   }
-  n_hits_ += static_cast<int64_t>(chain.size());
-  return sequence.n_computed = static_cast<int64_t>(chain.size()) * block_size();
+  n_hits_ += std::ssize(chain);
+  return sequence.n_computed = std::ssize(chain) * block_size();
 }
 
 int64_t BlockPool::attach_chain(Sequence& sequence, int64_t n_tokens) {
@@ -302,7 +301,7 @@ int64_t BlockPool::attach_prefix(Sequence& sequence) {
 // The findable block with the tokens of the sequence's block i, which becomes it if there is none. Called
 // for ascending i. kNone: that one is not known any more.
 int32_t BlockPool::indexed(Sequence& sequence, int64_t i) {
-  if (i < static_cast<int64_t>(sequence.content.size())) {
+  if (i < std::ssize(sequence.content)) {
     const int32_t own = sequence.blocks[i];
     return ledger_.findable(own) && index_[own].content == sequence.content[i] ? own : kNone;
   }
@@ -332,10 +331,9 @@ void BlockPool::pair(Window& window, int32_t id, int32_t twin) {
 void BlockPool::publish(Sequence& sequence) {
   check_sequence(sequence);
   if (!options_.prefix_cache || !sequence.token_types.empty() || !sequence.source.empty()) return;
-  const int64_t n_whole =
-      std::min(sequence.n_computed / block_size(), static_cast<int64_t>(sequence.blocks.size()));
+  const int64_t n_whole = std::min(sequence.n_computed / block_size(), std::ssize(sequence.blocks));
   sequence.content.reserve(n_whole);
-  auto first = static_cast<int64_t>(sequence.content.size());
+  int64_t first = std::ssize(sequence.content);
   for (const WindowBlocks& own : sequence.windows) first = std::min(first, own.n_gone);
   for (int64_t i = first; i < n_whole; ++i) {
     const int32_t id = indexed(sequence, i);
@@ -365,7 +363,7 @@ int64_t BlockPool::end_block(const Window& window, int64_t n_tokens, int64_t pos
 void BlockPool::release_before(Sequence& sequence, int64_t position) {
   for (size_t w = 0; w < sequence.windows.size(); ++w) {
     WindowBlocks& own = sequence.windows[w];
-    const int64_t end = std::min(first_block(windows_[w], position), static_cast<int64_t>(own.ids.size()));
+    const int64_t end = std::min(first_block(windows_[w], position), std::ssize(own.ids));
     for (; own.n_gone < end; ++own.n_gone) windows_[w].ledger.drop(std::exchange(own.ids[own.n_gone], kNone));
   }
 }
@@ -384,7 +382,7 @@ bool BlockPool::holds_window(const Sequence& sequence, int64_t n_tokens) const {
 
 bool BlockPool::grow(Sequence& sequence, int64_t n_tokens, std::optional<int64_t> position) {
   check_sequence(sequence);
-  const auto n_held = static_cast<int64_t>(sequence.blocks.size());
+  const int64_t n_held = std::ssize(sequence.blocks);
   TUILI_CHECK(n_held > 0 || sequence.n_computed == 0, "grow: the sequence was encoded; decode a new one");
   TUILI_CHECK(n_tokens >= 0 && n_tokens <= kMostTokens, "grow: n_tokens is ", n_tokens);
   const int64_t from = position.value_or(sequence.n_computed);

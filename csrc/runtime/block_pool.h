@@ -37,7 +37,7 @@ class BlockPool {
 
   int64_t n_blocks() const { return options_.n_blocks; }
   int64_t block_size() const { return options_.block_size; }
-  int64_t n_windows() const { return static_cast<int64_t>(windows_.size()); }
+  int64_t n_windows() const { return std::ssize(windows_); }
   const BlockLedger& ledger() const { return ledger_; }
   const BlockLedger& ledger(int64_t window_id) const { return windows_[window_id].ledger; }
   int64_t window(int64_t window_id) const { return windows_[window_id].window; }

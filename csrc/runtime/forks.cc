@@ -46,9 +46,8 @@ std::optional<std::vector<BlockCopy>> BlockPool::fork(Sequence& child, const Seq
   if (n_blocks == 0) return copies;
   adopt(child);
   child.blocks.reserve(n_blocks);
-  child.content.assign(
-      parent.content.begin(),
-      parent.content.begin() + std::min(static_cast<int64_t>(parent.content.size()), n_whole));
+  child.content.assign(parent.content.begin(),
+                       parent.content.begin() + std::min(std::ssize(parent.content), n_whole));
   child.n_computed = n_tokens;
   child.blocks.assign(parent.blocks.begin(), parent.blocks.begin() + n_whole);
   for (const int32_t id : child.blocks) ledger_.share(id);

@@ -11,8 +11,8 @@ namespace tuili {
 namespace {
 
 void check_block_size(int64_t block_size) {
-  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64, "block_size is ", block_size,
-              "; it must be 16, 32 or 64");
+  TUILI_CHECK(block_size == 16 || block_size == 32 || block_size == 64,
+              "block_size must be 16, 32 or 64, not ", block_size);
 }
 
 // Of the scales of a block's keys, and of its values, in one layer.
@@ -60,8 +60,8 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
   const int64_t most = std::numeric_limits<int32_t>::max() / 64;  // slots are 32-bit
   std::vector<Carver> carvers;
   for (Area& area : areas_) {
-    TUILI_CHECK(area.n_blocks >= 1 && area.n_blocks <= most, "n_blocks is ", area.n_blocks,
-                "; it must be in [1, ", most, "]");
+    TUILI_CHECK(area.n_blocks >= 1 && area.n_blocks <= most, "n_blocks must be in [1, ", most, "], not ",
+                area.n_blocks);
     TUILI_CHECK_KIND(ErrorKind::out_of_memory,
                      area.block_bytes <= std::numeric_limits<int64_t>::max() / 2 / area.n_blocks,
                      "a cache of ", area.n_blocks, " blocks of ", area.block_bytes, " bytes");
@@ -89,6 +89,11 @@ int64_t KvCache::bytes() const {
   int64_t bytes = 0;
   for (const Area& area : areas_) bytes += area.memory.bytes();
   return bytes;
+}
+
+void KvCache::check_block(int64_t area, int64_t id) const {
+  TUILI_CHECK(id >= 0 && id < n_blocks(area), "block ", id, " is not in the cache, which has ",
+              n_blocks(area));
 }
 
 void KvCache::clear_block(const ops::Context& context, int64_t area, int64_t id) {
@@ -177,11 +182,8 @@ void KvCache::check_prefix(const Sequence& sequence, int64_t n_tokens, int64_t f
                   std::ssize(sequence.windows) + 1 == n_areas(),
               "blocks [", first, ", ", first + n, ") of a prefix of ", n_tokens, " tokens in blocks of ",
               block_size_, ", of a sequence that has ", n_places, " in blocks of ", sequence.block_size);
-  for_each_piece(n_tokens, first, n, [&](int64_t area, int64_t i, int64_t) {
-    const int32_t id = blocks_of(sequence, area)[i];
-    TUILI_CHECK(id >= 0 && id < n_blocks(area), "block ", id, " is not in the cache, which has ",
-                n_blocks(area));
-  });
+  for_each_piece(n_tokens, first, n,
+                 [&](int64_t area, int64_t i, int64_t) { check_block(area, blocks_of(sequence, area)[i]); });
 }
 
 void KvCache::read(const Sequence& sequence, int64_t n_tokens, int64_t first, int64_t n, uint8_t* to) const {

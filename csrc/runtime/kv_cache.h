@@ -26,7 +26,7 @@ class KvCache {
   KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
           std::span<const WindowArea> windows = {}, Device device = {});
 
-  int64_t n_areas() const { return static_cast<int64_t>(areas_.size()); }
+  int64_t n_areas() const { return std::ssize(areas_); }
   int64_t n_blocks(int64_t area = 0) const { return areas_[area].n_blocks; }
   int64_t window(int64_t area) const { return areas_[area].window; }  // 0: area 0
   int64_t block_bytes(int64_t area) const { return areas_[area].block_bytes; }
@@ -34,6 +34,7 @@ class KvCache {
   Device device() const { return device_; }
   int64_t bytes() const;
   KvView view() const { return layers_; }
+  void check_block(int64_t area, int64_t id) const;  // throws invalid_parameter for one that is not here
 
   // Zeroes a block in its layers, unless nobody has written it: the system makes its pages, as zeros, when
   // the threads that write them first do. Keys past a sequence's end get probability 0, and 0 · stale must be

@@ -11,7 +11,7 @@ constexpr int64_t kLongestPause = 32;  // steps: a draft that fails costs a fift
 
 // One past the latest of the longest matches of the text's end; 0: none.
 int64_t place_after_match(const Vector<int32_t>& tokens) {
-  const auto n = static_cast<int64_t>(tokens.size());
+  const int64_t n = std::ssize(tokens);
   int64_t best = 0, best_length = kShortestMatch - 1;
   for (int64_t i = n - 2; i >= 0 && best_length < kLongestMatch; --i) {
     int64_t length = 0;

@@ -76,12 +76,12 @@ class LogSoftmax {
 }  // namespace
 
 void check_sampling(const SamplingParams& params, int64_t n_vocab) {
-  TUILI_CHECK(params.temperature >= 0 && params.temperature < kInfinity, "temperature is ",
-              params.temperature, "; it must be finite and >= 0");
-  TUILI_CHECK(params.top_p > 0 && params.top_p <= 1, "top_p is ", params.top_p, "; it must be in (0, 1]");
-  TUILI_CHECK(params.min_p >= 0 && params.min_p <= 1, "min_p is ", params.min_p, "; it must be in [0, 1]");
-  TUILI_CHECK(params.typical_p > 0 && params.typical_p <= 1, "typical_p is ", params.typical_p,
-              "; it must be in (0, 1]");
+  TUILI_CHECK(params.temperature >= 0 && params.temperature < kInfinity,
+              "temperature must be finite and >= 0, not ", params.temperature);
+  TUILI_CHECK(params.top_p > 0 && params.top_p <= 1, "top_p must be in (0, 1], not ", params.top_p);
+  TUILI_CHECK(params.min_p >= 0 && params.min_p <= 1, "min_p must be in [0, 1], not ", params.min_p);
+  TUILI_CHECK(params.typical_p > 0 && params.typical_p <= 1, "typical_p must be in (0, 1], not ",
+              params.typical_p);
   const auto check = [&](int32_t id, const char* where) {
     TUILI_CHECK_KIND(ErrorKind::token_id, id >= 0 && id < n_vocab, where, ": token id ", id,
                      " is not in [0, ", n_vocab, ")");
@@ -90,12 +90,12 @@ void check_sampling(const SamplingParams& params, int64_t n_vocab) {
   for (const int32_t id : params.allowed_token_ids) check(id, "allowed_token_ids");
   for (const int32_t id : params.not_first) check(id, "begin_suppress_tokens");
   for (const int32_t id : params.ending) check(id, "an end of text");
-  TUILI_CHECK(params.ending_growth > 0 && params.ending_growth < kInfinity, "ending_growth is ",
-              params.ending_growth, "; it must be finite and > 0");
+  TUILI_CHECK(params.ending_growth > 0 && params.ending_growth < kInfinity,
+              "ending_growth must be finite and > 0, not ", params.ending_growth);
   if (params.forced_first >= 0) check(params.forced_first, "forced_bos_token_id");
   for (const int32_t id : params.forced_last) check(id, "forced_eos_token_id");
-  TUILI_CHECK(params.n_candidates >= 0 && params.n_candidates <= n_vocab, "n_candidates is ",
-              params.n_candidates, "; it must be in [0, ", n_vocab, "]");
+  TUILI_CHECK(params.n_candidates >= 0 && params.n_candidates <= n_vocab, "n_candidates must be in [0, ",
+              n_vocab, "], not ", params.n_candidates);
   for (const auto& word : params.bad_words) {
     TUILI_CHECK(!word.empty(), "bad_words holds an empty word");
     for (const int32_t id : word) check(id, "bad_words");
@@ -207,9 +207,9 @@ void Sampler::ban(int32_t id) {
 
 // Bans what follows the history's last n - 1 tokens in `of`. A source may be of a larger vocabulary.
 void Sampler::ban_repeats(std::span<const int32_t> of, int64_t n, std::span<const int32_t> history) {
-  if (n <= 0 || n - 1 > static_cast<int64_t>(history.size())) return;
+  if (n <= 0 || n - 1 > std::ssize(history)) return;
   const auto tail = history.last(n - 1);
-  for (int64_t i = 0; i + n <= static_cast<int64_t>(of.size()); ++i) {
+  for (int64_t i = 0; i + n <= std::ssize(of); ++i) {
     const int32_t next = of[i + n - 1];
     if (next < n_vocab_ && std::ranges::equal(of.subspan(i, n - 1), tail)) ban(next);
   }

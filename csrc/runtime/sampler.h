@@ -38,7 +38,7 @@ struct Past {
   std::span<const int32_t> source;    // that the encoder read; the prompt where there is none
   std::span<const uint32_t> allowed;  // as in Sequence
 
-  int64_t n_generated() const { return static_cast<int64_t>(tokens.size()) - n_prompt; }
+  int64_t n_generated() const { return std::ssize(tokens) - n_prompt; }
 };
 
 // Chooses for one row at a time; one sampler per thread. Allocates only in its constructor.

@@ -118,7 +118,7 @@ std::span<const Rank> Selection::greatest(const float* values, std::span<const i
 }
 
 Rank Selection::until(std::span<const float> weights, double part) {
-  const auto n = static_cast<int64_t>(weights.size());
+  const int64_t n = std::ssize(weights);
   std::fill_n(sums_, 2 * kBins, 0.0);
   double total = 0;
   for (int64_t i = 0; i < n; ++i) {

@@ -96,7 +96,7 @@ struct WindowBlocks {
 struct Sequence {
   Sequence(std::span<const int32_t> prompt, SamplingParams params, uint64_t salt_, Collect what)
       : tokens(prompt.begin(), prompt.end()),
-        n_prompt(static_cast<int64_t>(prompt.size())),
+        n_prompt(std::ssize(prompt)),
         sampling(std::move(params)),
         salt(salt_),
         collect(what) {
@@ -137,13 +137,13 @@ struct Sequence {
   int64_t n_drafted = 0;             // the last tokens, while a step runs: guesses that it will decide about
   std::atomic<bool> in_step{false};  // see HeldSequences
 
-  int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t n_tokens() const { return std::ssize(tokens); }
   int64_t n_places() const {  // tokens that the blocks have places for, those of windows to come
-    auto n = static_cast<int64_t>(blocks.size());
-    for (const WindowBlocks& window : windows) n = std::min(n, static_cast<int64_t>(window.ids.size()));
+    int64_t n = std::ssize(blocks);
+    for (const WindowBlocks& window : windows) n = std::min(n, std::ssize(window.ids));
     return n * block_size;
   }
-  int64_t n_source() const { return static_cast<int64_t>(source.size()); }
+  int64_t n_source() const { return std::ssize(source); }
   int64_t n_source_pending() const { return source_kept ? 0 : n_source(); }
   int64_t n_generated() const { return n_tokens() - n_prompt; }
   bool stops_at(int32_t token) const { return std::ranges::find(stop_ids, token) != stop_ids.end(); }

@@ -136,4 +136,11 @@ StepBatch Staging::send(const ops::Context& context, const Transformer& transfor
   return sent;
 }
 
+StepBatch place(std::optional<Staging>& staging, const ops::Context& context, const Transformer& transformer,
+                const StepBatch& batch, std::span<const int32_t> positions, State& state) {
+  if (staging) return staging->send(context, transformer, batch, positions, state);
+  transformer.rope_tables(context, positions, state.cos, state.sin);
+  return batch;
+}
+
 }  // namespace tuili

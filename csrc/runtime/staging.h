@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/device_memory.h"
@@ -54,5 +55,9 @@ class Staging {
   Vector<AreaRows> areas_;
   ops::BatchRows sources_;
 };
+
+// The batch where the model reads it; the state has the cos and sin of its positions. staging: of a device.
+StepBatch place(std::optional<Staging>& staging, const ops::Context& context, const Transformer& transformer,
+                const StepBatch& batch, std::span<const int32_t> positions, State& state);
 
 }  // namespace tuili

@@ -35,6 +35,15 @@ ModelKind = Literal["decoder", "encoder", "encoder-decoder"]
 
 __version__: str
 MAX_THREADS: int  # that may be asked for
+# What a ModelSpec may have at most.
+MAX_LAYERS: int
+MAX_VOCAB: int
+MAX_MODEL: int
+MAX_INNER: int
+MAX_HEADS: int
+MAX_HEAD_DIM: int
+MAX_EXPERTS: int
+MAX_POSITIONS: int
 PACKED_LAYOUT_VERSION: int  # of base/packed.h: files of packed weights with another one cannot be used
 KV_LAYOUT_VERSION: int  # of runtime/kv_cache.h: saved prefixes with another one cannot be used
 NOTHING_ALLOWED: int  # in place of a token: the parameters leave none; -1: the logits are not numbers

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from tuili.errors import InvalidParameterError, ModelFormatError, TemplateError
-from tuili.generation.checks import is_text
+from tuili.generation.checks import described, invalid, is_text
 from tuili.loading.files import parse_json, shown
 from tuili.loading.tokenizer import LoadedTokenizer
 from tuili.tokenization import clean_text
@@ -89,7 +89,7 @@ def render(
         if name in _RESERVED or not name.isidentifier() or name.startswith("_"):
             _bad(shown(name), "not a variable that can be given")
         if value is not None and not isinstance(value, (str, int, float)) and name not in (variables or ()):
-            _bad(name, f"expected a scalar, found {type(value).__name__}")
+            invalid(name, f"must be a scalar, not {described(value)}")
 
     def render(messages: list[dict[str, Any]]) -> Prompt:
         return _render(template, messages, functions, now, names, add_generation_prompt=add_generation_prompt)
@@ -246,7 +246,7 @@ def validate_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     raises  InvalidParameterError naming messages[i].…
     """
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        _bad("messages", f"expected a list of messages, found {type(messages).__name__}")
+        invalid("messages", f"must be a list of messages, not {described(messages)}")
     if not 1 <= len(messages) <= MAX_MESSAGES:
         _bad("messages", f"{len(messages)} messages; the limits are 1 and {MAX_MESSAGES}")
     budget = _Budget()
@@ -285,12 +285,12 @@ class _Budget:
 
 def _message(message: Any, where: str, budget: _Budget) -> dict[str, Any]:
     if not isinstance(message, Mapping):
-        _bad(where, f"expected an object with role and content, found {type(message).__name__}")
+        invalid(where, f"must be an object with role and content, not {described(message)}")
     if not all(isinstance(key, str) for key in message):
         _bad(where, "a key is not a string")
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
-        _bad(f"{where}.role", f"expected one of {', '.join(ROLES)}, found {shown(role)}")
+        invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}, not {shown(role)}")
     checked = {
         key: budget.plain(value, f"{where}.{shown(key)}")
         for key, value in message.items()
@@ -311,29 +311,29 @@ def _content(content: Any, where: str) -> str:
     if isinstance(content, str):
         return clean_text(content)
     if not isinstance(content, (list, tuple)) or not content:
-        _bad(where, f"expected text or a list of parts, found {type(content).__name__}")
+        invalid(where, f"must be text or a list of parts, not {described(content)}")
     texts = []
     for i, part in enumerate(content):
         if not isinstance(part, Mapping) or not is_text(part.get("type"), "text"):
             _bad(f"{where}[{i}].type", 'only parts of type "text" are supported')
         if not isinstance(part.get("text"), str):
-            _bad(f"{where}[{i}].text", "expected a string")
+            invalid(f"{where}[{i}].text", "must be a string")
         texts.append(clean_text(part["text"]))
     return "\n".join(texts)
 
 
 def _tool_calls(calls: Any, where: str, budget: _Budget) -> list[dict[str, Any]]:
     if not isinstance(calls, (list, tuple)) or not calls:
-        _bad(where, "expected a list of tool calls")
+        invalid(where, "must be a list of tool calls")
     checked = []
     for i, call in enumerate(calls):
         here = f"{where}[{i}]"
         if not isinstance(call, Mapping) or not is_text(call.get("type", "function"), "function"):
-            _bad(here, 'expected an object of type "function"')
+            invalid(here, 'must be an object of type "function"')
         function = call.get("function")
         name = function.get("name") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not name:
-            _bad(f"{here}.function", "expected a name and arguments")
+            invalid(f"{here}.function", "must hold a name and arguments")
         plain = budget.plain(call, here)
         arguments = plain["function"].get("arguments", {})
         plain["function"]["arguments"] = _arguments(arguments, f"{here}.function.arguments")
@@ -348,17 +348,17 @@ def _arguments(arguments: Any, where: str) -> dict[str, Any]:
         except ModelFormatError:
             _bad(where, "not valid JSON")
     if not isinstance(arguments, dict):
-        _bad(where, f"expected an object, found {type(arguments).__name__}")
+        invalid(where, f"must be an object, not {described(arguments)}")
     return arguments
 
 
 def _validate_tools(tools: Any) -> list[Any]:
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
-        _bad("tools", f"expected a list of JSON schemas, found {type(tools).__name__}")
+        invalid("tools", f"must be a list of JSON schemas, not {described(tools)}")
     budget = _Budget()
     for i, tool in enumerate(tools):
         if not isinstance(tool, Mapping):
-            _bad(f"tools[{i}]", f"expected an object, found {type(tool).__name__}")
+            invalid(f"tools[{i}]", f"must be an object, not {described(tool)}")
     return [budget.plain(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
 
 

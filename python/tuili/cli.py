@@ -207,7 +207,7 @@ def _chat(options: argparse.Namespace) -> int:
                 how["continue_final_message"] = True
             return _answer(llm, messages, options, begun or "", **how)
         hello = [*system, {"role": "user", "content": "hello"}]
-        llm._encode_chat(hello, rendering(**how))  # who cannot chat says so at once
+        llm.encode_chat(hello, rendering(**how))  # who cannot chat says so at once
         return _converse(llm, system, how | given_options(options, sampling_arguments.NAMES))
 
 

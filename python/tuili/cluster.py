@@ -35,7 +35,7 @@ TIMEOUT_S = 600.0
 def fingerprint(llm: LLM) -> str:
     """What decides an answer's bits: tuili's version, and sha256 of the model as it is computed."""
     settings = {"compute": llm.config["compute"], "device": named(llm.config["device"])}
-    return f"{__version__}-{identity(llm._loaded.model, settings).hex()}"
+    return f"{__version__}-{identity(llm.loaded.model, settings).hex()}"
 
 
 def application(
@@ -80,7 +80,7 @@ class Replica:
 
     def check_health(self) -> None:
         """Called by Ray; raises once the engine is closed."""
-        self._llm._decoder_engine().check_usable()
+        self._llm.check_usable()
 
     async def fingerprint(self) -> str:
         return fingerprint(self._llm)

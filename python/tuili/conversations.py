@@ -89,8 +89,8 @@ class Conversations:
     """A part of `LLM`, which makes what is declared here."""
 
     tokenizer: Tokenizer
-    _loaded: LoadedModel
-    _name: str
+    loaded: LoadedModel
+    name: str
 
     def _decoder_engine(self) -> Engine:
         raise NotImplementedError
@@ -163,7 +163,7 @@ class Conversations:
             chats, each = [messages], [parameters.from_options(params, options)]
         truncates = boolean("truncation", truncation)
         cuts = [truncates or chosen.truncate_prompt_tokens is not None for chosen in each]
-        ids = [self._encode_chat(one, how, cuts=cut) for one, cut in zip(chats, cuts, strict=True)]
+        ids = [self.encode_chat(one, how, cuts=cut) for one, cut in zip(chats, cuts, strict=True)]
         outputs = self._generate_all(ids, each, truncation=truncation)
         return outputs if chats is messages else outputs[0]
 
@@ -176,30 +176,30 @@ class Conversations:
 
         wanted = completions.wanted(fields)
         cuts = wanted.params.truncate_prompt_tokens is not None
-        ids = self._encode_chat(messages, wanted.rendering, cuts=cuts)
+        ids = self.encode_chat(messages, wanted.rendering, cuts=cuts)
         [output] = self._generate_all([ids], [wanted.params], truncation=False)
-        name = fields.get("model") or self._name
+        name = fields.get("model") or self.name
         role = wanted.rendering.role(messages)
         return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools, role)
 
-    def _encode_chat(self, messages: Any, how: Rendering = Rendering(), *, cuts: bool = False) -> list[int]:
+    def encode_chat(self, messages: Any, how: Rendering = Rendering(), *, cuts: bool = False) -> list[int]:
         """The ids of a chat, which must fit unless it `cuts`."""
         self._decoder_engine()  # what is no decoder lacks more than a template
-        prompt = self._render_chat(messages, how)
-        self._check_fits(prompt.text, cuts=cuts)
+        prompt = self.render_chat(messages, how)
+        self.check_fits(prompt.text, cuts=cuts)
         return self.tokenizer.encode_chat(prompt.parts())
 
-    def _check_fits(self, text: str, *, cuts: bool) -> None:
+    def check_fits(self, text: str, *, cuts: bool) -> None:
         """raises  PromptTooLongError if a long text cannot have as few tokens as are read"""
         if not cuts:
             engine = self._decoder_engine()
             longest = engine.max_model_len if engine.sources is None else engine.sources.max_len
             self.tokenizer.check_fits(text, longest)
 
-    def _render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
+    def render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
         from tuili import chat, tool_calls
 
-        template = self._loaded.chat_template
+        template = self.loaded.chat_template
         if template is None:
             raise TemplateError(
                 "the model has no chat template; it continues texts: generate, or /v1/completions",

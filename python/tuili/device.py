@@ -14,9 +14,7 @@ def checked_device(device: object, compute: object) -> _core.Device:
     """ "cpu", "cuda" or "cuda:N"; InvalidParameterError for anything else, for a device that does not answer,
     and as `check_compute`."""
     if not isinstance(device, str) or not re.fullmatch("cpu|cuda(:(0|[1-9][0-9]{0,3}))?", device):
-        invalid(
-            "device", f'must be "cpu", "cuda" (the first CUDA device) or "cuda:N", and is {shown(device)}'
-        )
+        invalid("device", f'must be "cpu", "cuda" (the first CUDA device) or "cuda:N", not {shown(device)}')
     if device != "cpu":
         _check_answers(device)
     check_compute(compute, device)

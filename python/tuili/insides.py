@@ -20,7 +20,7 @@ from tuili.loading.model import LoadedModel
 class Insides:
     """A part of `LLM`, which makes what is declared here."""
 
-    _loaded: LoadedModel
+    loaded: LoadedModel
     _encoder: Encoder | None
 
     def _decoder_engine(self) -> Engine:
@@ -37,7 +37,7 @@ class Insides:
                            default the token that generated ones come after
         """
         engine = self._decoder_engine()
-        spec = self._loaded.spec
+        spec = self.loaded.spec
         if spec.encoder is None:
             if decoder_token_ids is not None:
                 invalid("decoder_token_ids", "is for encoder-decoders")
@@ -54,7 +54,7 @@ class Insides:
         """After the embedding and each layer, the last one normed: float32 [n_layers + 1, n_tokens,
         d_model].
         """
-        spec = self._loaded.spec
+        spec = self.loaded.spec
         ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
         self._check_room(len(ids), spec.d_model * (len(spec.layers) + 1))
         if self._encoder is not None:
@@ -70,7 +70,7 @@ class Insides:
         returns    float32 [n_tokens - 1]; entry i belongs to token_ids[i + 1]
         """
         engine = self._decoder_engine()
-        ids = checked_ids(token_ids, self._loaded.spec.n_vocab, "token_ids")
+        ids = checked_ids(token_ids, self.loaded.spec.n_vocab, "token_ids")
         if len(ids) < 2:
             invalid("token_ids", "must hold at least 2 ids")
         params = parameters.resolve(SamplingParams(max_tokens=0, prompt_logprobs=0), {})

@@ -41,7 +41,7 @@ from tuili.translation import summarize, translate
 from tuili.vectors import Vectors
 
 # What fills the cores of a CPU, and what the multiprocessors of a device.
-PREFILL_CHUNKS = (512, 2048)
+PREFILL_CHUNK = (512, 2048)
 ENCODER_BATCH_TOKENS = (1024, 8192)
 ENCODER_TEXTS_ON_DEVICE = 512
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
@@ -85,6 +85,8 @@ class LLM(Conversations, Vectors, Insides):
     raises                 the Model… errors, TokenizerError, InvalidParameterError
 
     Encoders ignore what concerns generation and its cache; those of two halves have one for a batch alone.
+
+    What neither README.md nor docs name, other parts of tuili use: it may change.
     """
 
     _engine: Engine | None = None
@@ -116,7 +118,7 @@ class LLM(Conversations, Vectors, Insides):
         progress: Progress | None = None,
     ) -> None:
         self._device = checked_device(device, compute)
-        chunk = PREFILL_CHUNKS[self._device != "cpu"] if prefill_chunk is None else prefill_chunk
+        chunk = PREFILL_CHUNK[self._device != "cpu"] if prefill_chunk is None else prefill_chunk
         limits = _limits(
             max_num_seqs, chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
@@ -133,13 +135,13 @@ class LLM(Conversations, Vectors, Insides):
             num_threads=num_threads,
             max_model_len=max_model_len,
         )
-        self._loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
-        self.kind, self._name, self._defaults = self._loaded.kind, os.fspath(model), {}
-        self._model = placed(self._loaded.model, self._device, num_threads or 0)
-        self.config: dict[str, Any] = {**self._loaded.config, "kind": self.kind, "device": device}
+        self.loaded, self.tokenizer = self._opened.loaded, Tokenizer(self._opened.tokenizer)
+        self.kind, self.name, self._defaults = self.loaded.kind, os.fspath(model), {}
+        self._model = placed(self.loaded.model, self._device, num_threads or 0)
+        self.config: dict[str, Any] = {**self.loaded.config, "kind": self.kind, "device": device}
         if self.kind != "encoder":
             capacity = plan_capacity(
-                self._loaded.spec,
+                self.loaded.spec,
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
@@ -153,7 +155,7 @@ class LLM(Conversations, Vectors, Insides):
         self.config["packed_cache"] = self._opened.save()
 
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
-        spec, loaded, tokenizer = self._loaded.spec, self._loaded, self.tokenizer
+        spec, loaded, tokenizer = self.loaded.spec, self.loaded, self.tokenizer
         cache, pool = allocate(spec, capacity, limits, self._device)
         sources = sources_of(loaded, capacity)
         self._runner = _core.Runner(
@@ -213,15 +215,15 @@ class LLM(Conversations, Vectors, Insides):
         }
 
     def _start_encoder(self, max_model_len: int | None, limits: Limits, num_threads: int) -> None:
-        spec = self._loaded.spec
+        spec = self.loaded.spec
         max_positions = min(checked_length(spec, max_model_len), max_model_len or ENCODER_MAX_LEN)
-        settings = self._loaded.embedding or {}
+        settings = self.loaded.embedding or {}
         self._embedding = {"pooling": "mean", "normalize": False, **settings}
         max_len = min(max_positions, self._embedding.get("max_seq_length") or max_positions)
         on_device = self._device != "cpu"
         n_tokens = max(ENCODER_BATCH_TOKENS[on_device], max_positions)
         n_texts = max(limits.max_num_seqs, ENCODER_TEXTS_ON_DEVICE if on_device else 0)
-        rereading, cache = rereading_of(self._loaded), None
+        rereading, cache = rereading_of(self.loaded), None
         if rereading is not None:
             cache = cache_for(spec, n_tokens, n_texts, self._device)
         self._runner = _core.Runner(
@@ -333,7 +335,7 @@ class LLM(Conversations, Vectors, Insides):
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
         sources, most = engine.sources, params.truncate_prompt_tokens or -1
-        longest, n_vocab = engine.max_model_len, self._loaded.spec.n_vocab
+        longest, n_vocab = engine.max_model_len, self.loaded.spec.n_vocab
         if sources is not None:
             longest, n_vocab = sources.max_len, sources.n_vocab
         if most > longest:
@@ -388,9 +390,9 @@ class LLM(Conversations, Vectors, Insides):
     ) -> tuple[str | None, Any]:
         """(text, ids) of a prompt or of messages, which must fit unless it `cuts`."""
         if is_chat(prompt):
-            return None, self._encode_chat(prompt, how or with_tools(None), cuts=cuts)
+            return None, self.encode_chat(prompt, how or with_tools(None), cuts=cuts)
         if isinstance(prompt, str):
-            self._check_fits(prompt, cuts=cuts)
+            self.check_fits(prompt, cuts=cuts)
             return prompt, self.tokenizer.encode(prompt)
         if not (isinstance(prompt, list | tuple) or (isinstance(prompt, np.ndarray) and prompt.ndim)):
             invalid("prompt", f"must be a str, token ids or messages, not {described(prompt)}")
@@ -412,7 +414,7 @@ class LLM(Conversations, Vectors, Insides):
         """
         prefixes = self._prefix_cache()
         salt = SamplingParams(cache_salt=cache_salt).cache_salt
-        ids = checked_ids(self._encode_prompt(prompt)[1], self._loaded.spec.n_vocab)
+        ids = checked_ids(self._encode_prompt(prompt)[1], self.loaded.spec.n_vocab)
         self._check_room(prefixes.n_bytes(len(ids)) // 4, 1)
         return prefixes.save(ids, salt)
 
@@ -466,6 +468,11 @@ class LLM(Conversations, Vectors, Insides):
             return dataclasses.asdict(self._encoder.counters)
         return self._decoder_engine().stats()
 
+    def check_usable(self) -> None:
+        """Raise EngineClosedError or EngineForkedError if it is of no use any more."""
+        engine = self._decoder_engine() if self._encoder is None else self._encoder.worker
+        engine.check_usable()
+
     def close(self) -> None:
         """End the engine; unfinished requests get EngineClosedError. Harmless when repeated.
 
@@ -486,7 +493,7 @@ class LLM(Conversations, Vectors, Insides):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<tuili.LLM {self._loaded.config['architecture']}, {self.kind}>"
+        return f"<tuili.LLM {self.loaded.config['architecture']}, {self.kind}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an LLM cannot be pickled or copied; create one in each process")
@@ -504,7 +511,7 @@ class LLM(Conversations, Vectors, Insides):
         """Ends of text that only the vocabulary knows, which a Hugging Face folder states in full."""
         return (
             ()
-            if self._loaded.eos_token_ids and self.config["format"] == "folder"
+            if self.loaded.eos_token_ids and self.config["format"] == "folder"
             else self.tokenizer.loaded.eos_ids
         )
 

@@ -112,7 +112,7 @@ class Tokenizer:
     ) -> list[list[int]]:
         """`encode` of each of `texts`."""
         if isinstance(texts, (str, bytes, bytearray)):
-            raise InvalidParameterError("texts: expected a list of texts, found one text", param="texts")
+            raise InvalidParameterError("texts must be a list of texts, not one text", param="texts")
         try:
             each = iter(texts)
         except TypeError:
@@ -256,9 +256,9 @@ class Tokenizer:
             raise TokenIdError(f"{what}{problem}", code=code, param=what) from None
 
         if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
-            refuse(f": expected token ids, found {type(ids).__name__}")
+            refuse(f" must be token ids, not {type(ids).__name__}")
         if getattr(ids, "ndim", 1) == 0:  # numpy's says that it is iterable
-            refuse(": expected token ids, found an array without dimensions")
+            refuse(" must be token ids, not an array without dimensions")
         n_vocab, checked = self.loaded.n_vocab, []
         for i, item in enumerate(ids):
             if i == MAX_DECODED_IDS:
@@ -373,7 +373,7 @@ def clean_text(text: Text) -> str:
         _check_length(text)
         text = bytes(text).decode("utf-8", "replace")
     if not isinstance(text, str):
-        raise InvalidParameterError(f"text: expected str or bytes, found {type(text).__name__}", param="text")
+        raise InvalidParameterError(f"text must be str or bytes, not {type(text).__name__}", param="text")
     _check_length(text)
     _check_space(text)
     try:

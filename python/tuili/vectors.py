@@ -24,7 +24,7 @@ class Vectors:
 
     kind: str
     tokenizer: Tokenizer
-    _loaded: LoadedModel
+    loaded: LoadedModel
     _encoder: Encoder | None = None
     _embedding: dict[str, Any]
     _task_model: TaskModel | None = None
@@ -63,10 +63,10 @@ class Vectors:
         normalized = self._embedding["normalize"] if normalize is None else boolean("normalize", normalize)
         space = _space(truncation, max_length, encoder.max_len)
         function_or_none("progress", progress)
-        before = embedding.prompt_of(self._embedding, prompt_name, prompt)
+        before = self.prompt_before(prompt_name, prompt)
         items = [self._cased(before + text) for text in embedding.checked_texts(texts)]
         ids = [self._encode_text(encoder, text, space) for text in items]
-        dense = self._loaded.dense
+        dense = self.loaded.dense
         last = not dense and len(poolings) == 1
         n_skipped = self._n_skipped(self._cased(before))
         vectors = self._pooled(
@@ -131,8 +131,8 @@ class Vectors:
         items = embedding.checked_texts(documents, "documents")
         top_k = len(items) if top_k is None else integer("top_k", top_k, 1, 2**31 - 1)
         function_or_none("progress", progress)
-        if self._loaded.head is not None and self._loaded.head.kind in ("sequence", "choices"):
-            how, template = self._embedding, self._loaded.chat_template
+        if self.loaded.head is not None and self.loaded.head.kind in ("sequence", "choices"):
+            how, template = self._embedding, self.loaded.chat_template
             prompt = embedding.prompt_of(how.get("pair_prompts", {}), prompt_name) or None
             variables = how.get("pair_variables", {})
             reading = PairReading(prompt, how.get("pair_format"), template, variables)
@@ -165,7 +165,7 @@ class Vectors:
 
     def task_model(self, task: str) -> TaskModel:
         """The encoder with its task head; ModelUnsupportedError (task) if the model is a decoder."""
-        name, loaded = self.config["architecture"], self._loaded
+        name, loaded = self.config["architecture"], self.loaded
         if not isinstance(task, str):
             invalid("task", f"must be a str, not {described(task)}")
         if self._encoder is None:
@@ -176,21 +176,27 @@ class Vectors:
 
     def _vectors(self, side: Any, name: str, *, truncation: bool) -> np.ndarray:
         if isinstance(side, np.ndarray):
-            return embedding.checked_vectors(side, self._width(), name)
+            return embedding.checked_vectors(side, self.width(), name)
         items = embedding.checked_texts(side, name)
         vectors = self.embed(items, truncation=truncation)
         return vectors[0] if isinstance(side, str) else vectors
 
-    def _width(self) -> int:
+    def prompt_before(self, prompt_name: object = None, prompt: object = None) -> str:
+        """What stands before each text, of these as `embed` takes them; ModelUnsupportedError if it makes no
+        vectors."""
+        self._encoder_engine()
+        return embedding.prompt_of(self._embedding, prompt_name, prompt)
+
+    def width(self) -> int:
         """Numbers of a sentence vector."""
-        width = self._whole_width()
+        width = self.whole_width()
         return min(width, int(self._embedding.get("truncate_dim", width)))
 
-    def _whole_width(self) -> int:
+    def whole_width(self) -> int:
         """The same before the model's files cut it; ModelUnsupportedError if it makes no vectors."""
         self._encoder_engine()
-        widths = [layer.n_out for layer in self._loaded.dense if layer.n_out is not None]
-        pooled = self._loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
+        widths = [layer.n_out for layer in self.loaded.dense if layer.n_out is not None]
+        pooled = self.loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
         return widths[-1] if widths else pooled
 
     def _cased(self, text: str) -> str:
@@ -207,9 +213,9 @@ class Vectors:
         """Vectors of texts, made as `how` tells `Encoder.embed`; zeros for one without tokens where no layers
         stand before pooling."""
         places = [i for i, text in enumerate(ids) if text]
-        if len(places) == len(ids) or self._loaded.spec.layers:
+        if len(places) == len(ids) or self.loaded.spec.layers:
             return encoder.embed(ids, poolings, **how)
-        vectors = np.zeros((len(ids), self._loaded.spec.d_model * len(poolings)), np.float32)
+        vectors = np.zeros((len(ids), self.loaded.spec.d_model * len(poolings)), np.float32)
         if places:
             some = [ids[i] for i in places]
             vectors[places] = encoder.embed(some, poolings, **how)

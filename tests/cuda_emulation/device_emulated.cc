@@ -96,7 +96,7 @@ Chosen::~Chosen() {
 std::string name() { return "emulated"; }
 
 void* allocate(int64_t bytes) {
-  TUILI_CHECK(bytes > 0, "device memory: ", bytes, " bytes; must be positive");
+  TUILI_CHECK(bytes > 0, "device memory must be positive, not ", bytes, " bytes");
   begin_call("device memory");
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, bytes <= kCapacity, "device memory: ", bytes,
                    " bytes do not fit");
@@ -109,7 +109,7 @@ void* allocate(int64_t bytes) {
 void free(void* memory) noexcept { emulation::release_device_memory(memory); }
 
 void* allocate_pinned(int64_t bytes) {
-  TUILI_CHECK(bytes > 0, "pinned memory: ", bytes, " bytes; must be positive");
+  TUILI_CHECK(bytes > 0, "pinned memory must be positive, not ", bytes, " bytes");
   begin_call("pinned memory");
   void* memory = std::aligned_alloc(256, (static_cast<size_t>(bytes) + 255) / 256 * 256);
   TUILI_CHECK_KIND(ErrorKind::out_of_memory, memory != nullptr, "pinned memory: ", bytes,

@@ -149,7 +149,7 @@ TUILI_TEST(distances_beyond_the_table_of_places_are_refused) {
   ops::Distances distances;
   distances.places = places.get();
   distances.n_rows = kPlaces;
-  distances.scores = scores.view({1, n * 64});
+  distances.room.scores = scores.view({1, n * 64});
   const auto error = [&](int64_t origin) {
     distances.origin = origin;
     return error_of([&] {

@@ -120,7 +120,7 @@ def _decoder_jobs(llm: LLM, plan: Plan, latencies: dict[str, list[float]]) -> Jo
 
     raises  InvalidParameterError if so many new tokens do not fit into the model
     """
-    encoder, most_new = llm._loaded.spec.encoder, llm.config["max_model_len"] - 1
+    encoder, most_new = llm.loaded.spec.encoder, llm.config["max_model_len"] - 1
     n_vocab = llm.config["n_vocab"] if encoder is None else encoder.n_vocab
     most = most_new - plan.n_new if encoder is None else llm.config["max_source_len"]
     if most < SHORT_PROMPT or plan.n_new > most_new:
@@ -181,7 +181,7 @@ def _decoder_shares(llm: LLM, result: dict[str, Any], plan: Plan) -> dict[str, A
     prefill  multiply-adds of the layers' linear maps per second / the peak in registers: of exact int8 for
              quantized weights, of float otherwise. Attention takes time and is not counted.
     """
-    model, kv_dtype = llm._loaded.model, llm.config["kv_cache"]["dtype"]
+    model, kv_dtype = llm.loaded.model, llm.config["kv_cache"]["dtype"]
     read = result["read_gb_s"]["median"] * 1e9
     unit = "int8" if _computes_in_int8(llm) else "float"
     peak = result[f"{unit}_peak_gmac_s"]["median"] * 1e9
@@ -242,5 +242,5 @@ def _encoder_shares(llm: LLM, result: dict[str, Any]) -> dict[str, Any]:
     unit = "int8" if _computes_in_int8(llm) else "float"
     texts = _mixed_texts()
     n_tokens = sum(len(llm.tokenizer.encode(text)) for text in texts) / len(texts)
-    macs = layer_macs(llm._loaded.spec) * n_tokens * result["texts_s"]["median"]
+    macs = layer_macs(llm.loaded.spec) * n_tokens * result["texts_s"]["median"]
     return {"prefill_unit": unit, "texts_share_of_peak": macs / result[f"{unit}_peak_gmac_s"]["median"] / 1e9}

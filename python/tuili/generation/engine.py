@@ -107,13 +107,37 @@ class Engine(Worker):
         *,
         prompt: str | None = None,
         truncated: bool = False,
+        what: Collect | None = None,
+        decoder_ids: Sequence[int] | np.ndarray | None = None,
     ) -> Handle:
-        """Queue a request; returns at once. params: resolved (`params.resolve`).
+        """Queue a request; returns at once. params: resolved (`params.resolve`). what, decoder_ids: see
+        `collect`.
 
         raises  TokenIdError, PromptTooLongError, InvalidParameterError, QueueFullError,
                 KVCacheExhaustedError, EngineClosedError, EngineForkedError
         """
-        return self._submit(token_ids, params, prompt=prompt, truncated=truncated)
+        self.check_process()
+        order = self._intake.check(token_ids, params, what, decoder_ids)
+        made: list[Submission] = []
+
+        def make() -> Submission:
+            submission = self._intake.submission(
+                order, next(self._ids), submitted=self._clock(), prompt=prompt, truncated=truncated
+            )
+            made.append(submission)
+            self._load.add(submission)
+            return submission
+
+        try:
+            request = self.post(make).request
+            if order.form is not None:
+                self._compile(request, order.form)
+            return Handle(request, self)
+        except BaseException:  # an error, or Ctrl-C at any moment
+            for submission in made:
+                if submission.counted:
+                    self._put(Withdrawal(submission))
+            raise
 
     def collect(
         self,
@@ -125,15 +149,13 @@ class Engine(Worker):
         path. decoder_ids: of an encoder-decoder, whose positions are these
         """
         params = SamplingParams(max_tokens=0, min_tokens=0, num_beams=1, prompt_logprobs=0)
-        handle = self._submit(token_ids, params, what=what, decoder_ids=decoder_ids)
+        handle = self.submit(token_ids, params, what=what, decoder_ids=decoder_ids)
         try:
             handle.result()
         except BaseException:
             handle.abort()
             raise
-        collected = handle._request.collected
-        assert collected is not None
-        return collected
+        return handle.collected()
 
     def abort(self, request: Request) -> None:
         """May be called at any moment, also by a finaliser: takes no lock."""
@@ -168,39 +190,6 @@ class Engine(Worker):
             "preemptions": self.scheduler.n_preemptions,
             **self.scheduler.block_counts(),
         }
-
-    def _submit(
-        self,
-        token_ids: Sequence[int] | np.ndarray,
-        params: SamplingParams,
-        *,
-        prompt: str | None = None,
-        truncated: bool = False,
-        what: Collect | None = None,
-        decoder_ids: Sequence[int] | np.ndarray | None = None,
-    ) -> Handle:
-        self.check_process()
-        order = self._intake.check(token_ids, params, what, decoder_ids)
-        made: list[Submission] = []
-
-        def make() -> Submission:
-            submission = self._intake.submission(
-                order, next(self._ids), submitted=self._clock(), prompt=prompt, truncated=truncated
-            )
-            made.append(submission)
-            self._load.add(submission)
-            return submission
-
-        try:
-            request = self.post(make).request
-            if order.form is not None:
-                self._compile(request, order.form)
-            return Handle(request, self)
-        except BaseException:  # an error, or Ctrl-C at any moment
-            for submission in made:
-                if submission.counted:
-                    self._put(Withdrawal(submission))
-            raise
 
     def _compile(self, request: Request, form: structure.Form) -> None:
         """Have the grammar of a request compiled that is on its way to the engine's thread."""

@@ -98,7 +98,7 @@ def _checked_logits(i: int, returned: object, shape: tuple[int, ...]) -> np.ndar
         )
     if returned.dtype != np.float32 or returned.shape != shape:
         raise InvalidParameterError(
-            f"{NAME}[{i}] returned {returned.dtype} {list(returned.shape)}; it must be float32 {list(shape)}",
+            f"{NAME}[{i}] must return float32 {list(shape)}, not {returned.dtype} {list(returned.shape)}",
             param=NAME,
         )
     return returned

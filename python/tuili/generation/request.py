@@ -404,6 +404,11 @@ class Handle:
         assert self._request.make_decoder is not None
         return self._request.make_decoder()
 
+    def collected(self) -> np.ndarray:
+        """What `Engine.collect` asked for, once there is a result."""
+        assert self._request.collected is not None
+        return self._request.collected
+
     async def ended(self) -> None:
         """Wait for the end. Making the output's text is left to `result`, on whatever thread."""
         self._engine.check_process()  # a lock may have been held when the process was forked

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuili.loading.files import shown
-from tuili.loading.tokenizer_json import FLAGS, MAX_ADDED_TOKENS, bad, check_added_token, vocabulary
+from tuili.loading.tokenizer_json import FLAGS, MAX_ADDED_TOKENS, bad, check_added_token, vocabulary, wrong
 from tuili.loading.tokenizer_parts import Json
 
 logger = logging.getLogger("tuili")
@@ -36,10 +36,10 @@ def listed_tokens(settings: Mapping[str, Any], older: object) -> list[Listed]:
     if decoder is None:
         older = {} if older is None else older
         if not isinstance(older, dict) or not all(type(i) is int for i in older.values()):
-            bad("added_tokens.json", "expected an object of ids", "tokenizer_field")
+            wrong("added_tokens.json", "an object of ids")
         return [Listed(text, i, {"normalized": True, "special": False}) for text, i in older.items()]
     if not isinstance(decoder, dict):
-        bad("added_tokens_decoder", f"expected an object, found {shown(decoder)}", "tokenizer_field")
+        wrong("added_tokens_decoder", f"an object, not {shown(decoder)}")
     listed = []
     for key, token in decoder.items():
         text = token.get("content") if isinstance(token, dict) else None
@@ -62,7 +62,7 @@ def more_specials(settings: Mapping[str, Any]) -> list[Any]:
         [*newer.values(), *older] if isinstance(newer, dict) and isinstance(older, list) else newer or older
     )
     if not isinstance(items, list) or not all(map(text_of, items)):
-        bad("extra_special_tokens", f"expected tokens, found {shown(items)}", "tokenizer_field")
+        wrong("extra_special_tokens", f"tokens, not {shown(items)}")
     return items
 
 

@@ -9,21 +9,20 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+# The core's limits, which it checks again; here the error can name the key.
+from tuili._core import MAX_EXPERTS as MAX_EXPERTS
+from tuili._core import MAX_HEAD_DIM as MAX_HEAD_DIM
+from tuili._core import MAX_HEADS as MAX_HEADS
+from tuili._core import MAX_INNER as MAX_INNER
+from tuili._core import MAX_LAYERS as MAX_LAYERS
+from tuili._core import MAX_MODEL as MAX_MODEL
+from tuili._core import MAX_POSITIONS as MAX_POSITIONS
+from tuili._core import MAX_VOCAB as MAX_VOCAB
 from tuili.errors import ModelFormatError, ModelLimitError, ModelUnsupportedError
 from tuili.loading.files import parse_json, read_file, shown
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_EOS_IDS = 64
-
-# Limits that no real model comes near, the same as in csrc/model/spec.cc; here the error can name the key.
-MAX_LAYERS = 1024
-MAX_MODEL = 1 << 17
-MAX_INNER = 1 << 20
-MAX_HEADS = 1024
-MAX_HEAD_DIM = 1024
-MAX_VOCAB = 1 << 22
-MAX_EXPERTS = 1024
-MAX_POSITIONS = 1 << 24
 
 _REQUIRED: Any = object()
 
@@ -72,7 +71,7 @@ class Config:
     def wrong(self, key: str, expected: str, *, code: str = "config_value") -> ModelFormatError:
         """The error that says what `key` should have been."""
         name, value = self.names.get(key, key), shown(self.values.get(key))
-        return ModelFormatError(f"{self.what}: {name} is {value}, expected {expected}", code=code)
+        return ModelFormatError(f"{self.what}: {name} must be {expected}, not {value}", code=code)
 
     def integer(self, key: str, low: int, high: int, default: Any = _REQUIRED) -> Any:
         """An int in [low, high]; floats, strings and booleans are refused."""

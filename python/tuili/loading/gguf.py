@@ -237,7 +237,7 @@ class Metadata:
         )
         if name != wanted:
             raise ModelFormatError(
-                f"{self.what}: key {shown(key)} is {name}, expected {wanted}", code="key_type"
+                f"{self.what}: key {shown(key)} must be {wanted}, not {name}", code="key_type"
             )
         return value
 
@@ -269,7 +269,7 @@ class Metadata:
         found = self._get(key, f"ARRAY of {_TYPE_NAMES[element]}", default)
         if isinstance(found, ArrayPlace) and n is not None and found.n != n:
             raise ModelFormatError(
-                f"{self.what}: key {shown(key)} has {found.n} elements, expected {n}", code="array_length"
+                f"{self.what}: key {shown(key)} must have {n} elements, not {found.n}", code="array_length"
             )
         return found
 
@@ -461,9 +461,8 @@ def _place(header: _Header, infos: list[TensorInfo], alignment: int) -> list[Ten
     for info in infos:
         if info.offset != expected:
             raise ModelFormatError(
-                f"{header.what}: tensor '{shown(info.name)}' is at offset {info.offset}, expected "
-                f"{expected}: "
-                f"tensors follow each other, aligned to {alignment}",
+                f"{header.what}: tensor '{shown(info.name)}' must be at offset {expected}, not "
+                f"{info.offset}: tensors follow each other, aligned to {alignment}",
                 code="tensor_offset",
             )
         begin = data_begin + info.offset
@@ -493,7 +492,7 @@ def read_header(
     alignment = metadata.get_u32("general.alignment", 32)
     if alignment & (alignment - 1) or not 8 <= alignment <= 65_536:
         raise ModelFormatError(
-            f"{header.what}: general.alignment is {alignment}, expected a power of two from 8 to 65536",
+            f"{header.what}: general.alignment must be a power of two from 8 to 65536, not {alignment}",
             code="alignment",
         )
     infos: list[TensorInfo] = []
@@ -551,7 +550,7 @@ def _open_parts(path: str, first: Metadata, checkpoint: Checkpoint, *, strict: b
     count, n_tensors = first.get_u16("split.count"), first.get_i32("split.tensors.count")
     if not 1 <= count <= MAX_PARTS:
         raise ModelFormatError(
-            f"{first.what}: split.count is {count}, expected 1 to {MAX_PARTS}", code="split"
+            f"{first.what}: split.count must be 1 to {MAX_PARTS}, not {count}", code="split"
         )
     if first.get_u16("split.no") != 0:
         raise ModelFormatError(

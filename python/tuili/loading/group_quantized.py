@@ -234,7 +234,7 @@ def _expect(
     stored = tensors[name]
     if stored.format not in formats:
         raise ModelFormatError(
-            f"tensor '{shown(name)}' is {stored.format}, expected {' or '.join(formats)}", code="tensor_dtype"
+            f"tensor '{shown(name)}' must be {' or '.join(formats)}, not {stored.format}", code="tensor_dtype"
         )
     if stored.shape != shape:
         raise _shape_error(stored, str(list(shape)))
@@ -243,8 +243,8 @@ def _expect(
 
 def _shape_error(stored: TensorInfo, expected: str) -> ModelFormatError:
     return ModelFormatError(
-        f"tensor '{shown(stored.name)}' has shape {list(stored.shape)}, expected {expected} for these bits "
-        f"and this group size",
+        f"tensor '{shown(stored.name)}' must have shape {expected} for these bits and this group size, not "
+        f"{list(stored.shape)}",
         code="tensor_shape",
     )
 

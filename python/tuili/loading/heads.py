@@ -148,7 +148,7 @@ def _ranking(config: Config, labels: tuple[str, ...]) -> str:
     name = named.rsplit(".", 1)[-1]
     if name not in known:
         raise ModelFormatError(
-            f"{config.what}: activation_fn is '{shown(named)}', expected {' or '.join(known)}",
+            f"{config.what}: activation_fn must be {' or '.join(known)}, not '{shown(named)}'",
             code="config_value",
         )
     return known[name]

@@ -257,29 +257,20 @@ def _is_bias_of_zeros(stored: TensorInfo, source: Source) -> bool:
 
 def check_options(dtype: str, compute: str, quantization: str | None, num_threads: int | None) -> None:
     """raises  InvalidParameterError (invalid_option)"""
-    for param, value, allowed in (
-        ("dtype", dtype, ("auto", *FLOAT_FORMATS)),
-        ("compute", compute, ("auto", "int8", "float32")),
-    ):
-        if not isinstance(value, str) or value not in allowed:
-            raise InvalidParameterError(
-                f"{param} is {shown(value)}, expected one of {', '.join(allowed)}",
-                code="invalid_option",
-                param=param,
-            )
-    if quantization is not None and (
-        not isinstance(quantization, str) or quantization not in ("int8", "int4")
-    ):
-        raise InvalidParameterError(
-            f"quantization is {shown(quantization)}, expected None, int8 or int4",
-            code="invalid_option",
-            param="quantization",
+    wrong: list[tuple[str, object, str]] = [
+        (param, value, f"one of {', '.join(map(str, allowed))}")
+        for param, value, allowed in (
+            ("dtype", dtype, ("auto", *FLOAT_FORMATS)),
+            ("compute", compute, ("auto", "int8", "float32")),
+            ("quantization", quantization, (None, "int8", "int4")),
         )
+        if not isinstance(value, str | None) or value not in allowed
+    ]
     if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= MAX_THREADS):
+        wrong.append(("num_threads", num_threads, f"1 to {MAX_THREADS} or None"))
+    for param, value, expected in wrong:
         raise InvalidParameterError(
-            f"num_threads is {shown(num_threads)}, expected 1 to {MAX_THREADS} or None",
-            code="invalid_option",
-            param="num_threads",
+            f"{param} must be {expected}, not {shown(value)}", code="invalid_option", param=param
         )
 
 

@@ -76,12 +76,12 @@ def replace_tensors(checkpoint: Checkpoint, what: str) -> None:
         for stored in (blocks, scales):
             if stored.format != "U8":
                 raise ModelFormatError(
-                    f"tensor '{shown(stored.name)}' is {stored.format}, expected U8", code="tensor_dtype"
+                    f"tensor '{shown(stored.name)}' must be U8, not {stored.format}", code="tensor_dtype"
                 )
         if len(blocks.shape) < 3 or blocks.shape != (*scales.shape, 16) or 0 in blocks.shape:
             raise ModelFormatError(
-                f"tensors '{shown(stem)}_blocks' and '…_scales' have shapes {list(blocks.shape)} and "
-                f"{list(scales.shape)}, expected 16 bytes for each scale",
+                f"tensors '{shown(stem)}_blocks' must have 16 bytes for each of '…_scales'; their shapes are "
+                f"{list(blocks.shape)} and {list(scales.shape)}",
                 code="tensor_shape",
             )
         shape = (*scales.shape[:-1], scales.shape[-1] * 32)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuili.loading.composing import Composed, Composer
-from tuili.loading.tokenizer_json import MAX_TOKENS, bad, components
+from tuili.loading.tokenizer_json import MAX_TOKENS, bad, components, wrong
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -43,7 +43,7 @@ def numbering(
     for name, ids in (("vocab.json", vocab), ("target_vocab.json", target or {})):
         limit = min(MAX_TOKENS, 2 * len(ids) + 1024)
         if not all(type(i) is int and 0 <= i < limit for i in ids.values()):
-            bad(name, f"expected ids from 0 to {limit - 1}", "vocab_id")
+            wrong(name, f"ids from 0 to {limit - 1}", "vocab_id")
         if len(set(ids.values())) != len(ids):
             bad(name, "two tokens have one id", "vocab_id")
     if unknown not in vocab:

@@ -147,7 +147,7 @@ def _read_header(fd: int, path: str, n_bytes: int) -> tuple[dict[str, Any], int]
     if layout != PACKED_LAYOUT_VERSION or zero:
         raise _wrong(path, f"layout version {layout}; this is {PACKED_LAYOUT_VERSION}")
     if total != n_bytes or length > MAX_HEADER_BYTES or begin + length != total:
-        raise _wrong(path, f"{n_bytes} bytes, expected {total}")
+        raise _wrong(path, f"it must have {total} bytes, not {n_bytes}")
     header = os.pread(fd, length, begin)
     if hashlib.sha256(header).digest() != digest:
         raise _wrong(path, "the header is damaged")

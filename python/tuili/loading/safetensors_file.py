@@ -107,7 +107,7 @@ def _tensor(name: str, entry: object, begin: int, file_size: int, what: str) -> 
     if not name.isprintable():
         raise wrong("control characters in the name", "name")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise wrong("expected dtype, shape and data_offsets, nothing else", "entry")
+        raise wrong("it must have dtype, shape and data_offsets, nothing else", "entry")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
         raise wrong(f"dtype is not a string: {shown(dtype)}", "dtype")

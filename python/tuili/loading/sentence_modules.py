@@ -124,7 +124,7 @@ def modules_of(folder: str, inside: str | None) -> list[tuple[Config, str]] | No
         or len(modules) > 16
         or not all(isinstance(item, dict) for item in modules)
     ):
-        raise ModelFormatError("modules.json: expected a list of up to 16 objects", code="config_type")
+        raise ModelFormatError("modules.json must be a list of up to 16 objects", code="config_type")
     configs = [Config(item, "modules.json") for item in modules]
     return [(module, module.text("type").rsplit(".", 1)[-1]) for module in configs]
 

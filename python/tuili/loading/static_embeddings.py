@@ -74,8 +74,8 @@ def _fold(checkpoint: Checkpoint, rows: TensorInfo, parts: list[TensorInfo], whe
         known = _INTEGERS if info.name == _PLACES else _NUMBERS
         if info.format not in known or len(info.shape) != n_dims or 0 in info.shape:
             raise ModelUnsupportedError(
-                f"{where}: tensor {info.name} is {info.format} {list(info.shape)}; expected {n_dims} "
-                f"dimensions of {', '.join(known)}",
+                f"{where}: tensor {info.name} must have {n_dims} dimensions of {', '.join(known)}, not "
+                f"{info.format} {list(info.shape)}",
                 code="tensor_dtype",
             )
         if info.shape[:1] != n and (info is not rows or _PLACES not in [part.name for part in parts]):

@@ -379,7 +379,7 @@ def _check_sha256(path: Path, expected: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
         raise ModelFormatError(
-            f"{path.name} has sha256 {found}, expected {expected}: not the file that tuili knows",
+            f"{path.name} must have sha256 {expected}, not {found}: it is not the file that tuili knows",
             code="checksum",
         )
 

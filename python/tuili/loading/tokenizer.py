@@ -409,7 +409,7 @@ def _settings(value: object, what: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        tokenizer_json.bad(what, "expected an object", "tokenizer_field")
+        tokenizer_json.wrong(what, "an object")
     return value
 
 
@@ -461,7 +461,7 @@ def _special_id(backend: Tokenizer, sources: Iterable[Mapping[str, Any]], name: 
         if token is None:
             continue
         if not isinstance(token, str):
-            tokenizer_json.bad(name, f"expected a token, found {shown(token)}", "tokenizer_field")
+            tokenizer_json.wrong(name, f"a token, not {shown(token)}")
         token_id: int | None = call(backend.token_to_id, token)
         return token_id  # None: the model has no row for it, which was said
     return None
@@ -472,9 +472,7 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
     if limit is None or (type(limit) in (int, float) and limit >= _NO_LENGTH):
         return None
     if type(limit) is not int or limit < 1:
-        tokenizer_json.bad(
-            "model_max_length", f"expected a positive integer, found {shown(limit)}", "tokenizer_field"
-        )
+        tokenizer_json.wrong("model_max_length", f"a positive integer, not {shown(limit)}")
     return limit
 
 
@@ -484,5 +482,5 @@ def _tells_texts(config: Mapping[str, Any]) -> bool:
     if names is None:
         return True
     if not isinstance(names, list):
-        tokenizer_json.bad("model_input_names", f"expected a list, found {shown(names)}", "tokenizer_field")
+        tokenizer_json.wrong("model_input_names", f"a list, not {shown(names)}")
     return "token_type_ids" in names

@@ -17,7 +17,7 @@ from tuili.loading.files import parse_json, shown
 from tuili.loading.numbering import Numbering, numbering
 from tuili.loading.pre_tokenizers import QWEN2
 from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED
-from tuili.loading.tokenizer_json import bad, check_tokens
+from tuili.loading.tokenizer_json import bad, check_tokens, wrong
 from tuili.loading.tokenizer_parts import (
     ENDS,
     Json,
@@ -128,7 +128,7 @@ def _token(
         value = value.get("content") if isinstance(value, dict) else value
         if value is not None:
             if not isinstance(value, str) or not value:
-                bad(f"{role}_token", f"expected a token, found {shown(value)}", "tokenizer_field")
+                wrong(f"{role}_token", f"a token, not {shown(value)}")
             return str(value), {} if source is special_map and listed else flags
     return None, {}
 
@@ -365,11 +365,7 @@ def _deberta(parts: Parts, read: Read) -> Parts:
 def _t5(parts: Parts, read: Read) -> Parts:
     n_extra = parts.settings.get("extra_ids", 100)
     if type(n_extra) is not int or not 0 <= n_extra <= 1024:
-        bad(
-            "tokenizer_config.json: extra_ids",
-            f"expected 0 to 1024, found {shown(n_extra)}",
-            "tokenizer_field",
-        )
+        wrong("tokenizer_config.json: extra_ids", f"0 to 1024, not {shown(n_extra)}")
     extra = [f"<extra_id_{i}>" for i in range(n_extra - 1, -1, -1)]
     parts = unigram(parts, pieces(read), after=[(text, 0.0) for text in extra])
     parts.own_specials += extra

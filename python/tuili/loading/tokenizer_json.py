@@ -38,22 +38,23 @@ def bad(where: str, problem: str, code: str) -> NoReturn:
     raise TokenizerError(f"{where}: {problem}", code=code)
 
 
+def wrong(where: str, expected: str, code: str = "tokenizer_field") -> NoReturn:
+    """Raise TokenizerError that says what the field must be, and perhaps, behind "not", what it is."""
+    raise TokenizerError(f"{where} must be {expected}", code=code)
+
+
 # ---- checks of single fields
 
 
 def _bool(value: Any, where: str) -> None:
     if type(value) is not bool:
-        bad(where, f"expected true or false, found {shown(value)}", "tokenizer_field")
+        wrong(where, f"true or false, not {shown(value)}")
 
 
 def _text(longest: int, shortest: int = 0) -> Check:
     def check(value: Any, where: str) -> None:
         if not isinstance(value, str) or not shortest <= len(value) <= longest:
-            bad(
-                where,
-                f"expected a string of {shortest} to {longest} characters, found {shown(value)}",
-                "tokenizer_field",
-            )
+            wrong(where, f"a string of {shortest} to {longest} characters, not {shown(value)}")
 
     return check
 
@@ -61,7 +62,7 @@ def _text(longest: int, shortest: int = 0) -> Check:
 def _integer(least: int, most: int) -> Check:
     def check(value: Any, where: str) -> None:
         if type(value) is not int or not least <= value <= most:
-            bad(where, f"expected an integer from {least} to {most}, found {shown(value)}", "tokenizer_field")
+            wrong(where, f"an integer from {least} to {most}, not {shown(value)}")
 
     return check
 
@@ -69,7 +70,7 @@ def _integer(least: int, most: int) -> Check:
 def _one_of(*choices: str) -> Check:
     def check(value: Any, where: str) -> None:
         if value not in choices:
-            bad(where, f"expected one of {', '.join(choices)}, found {shown(value)}", "tokenizer_field")
+            wrong(where, f"one of {', '.join(choices)}, not {shown(value)}")
 
     return check
 
@@ -86,19 +87,19 @@ def _maybe(inner: Check) -> Check:
 
 def _token_and_id(value: Any, where: str) -> None:
     if not isinstance(value, list) or len(value) != 2:
-        bad(where, "expected [token, id]", "tokenizer_field")
+        wrong(where, "[token, id]")
     _text(MAX_TOKEN_BYTES, 1)(value[0], where)
     _integer(0, MAX_TOKENS)(value[1], where)
 
 
 def _pattern(value: Any, where: str) -> None:
     if not isinstance(value, dict) or len(value) != 1:
-        bad(where, 'expected {"String": …} or {"Regex": …}', "tokenizer_field")
+        wrong(where, '{"String": …} or {"Regex": …}')
     kind, text = next(iter(value.items()))
     if kind == "String":
         _text(64, 1)(text, where)
     elif kind != "Regex" or not isinstance(text, str):
-        bad(where, 'expected {"String": …} or {"Regex": …}', "tokenizer_field")
+        wrong(where, '{"String": …} or {"Regex": …}')
     elif text not in KNOWN_PATTERNS:
         raise ModelUnsupportedError(
             f"{where}: the regular expression {shown(text, 200)} is not among those of known models",
@@ -114,7 +115,7 @@ def _charsmap(value: Any, where: str) -> None:
     try:
         data = base64.b64decode(value, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        bad(where, "expected a base64 string", "charsmap")
+        wrong(where, "a base64 string", "charsmap")
     n_bytes = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0
     if n_bytes == 0 or n_bytes % 1024 or n_bytes > len(data) - 4:
         bad(where, "its trie is truncated", "charsmap")
@@ -210,14 +211,14 @@ def components(kind: str, value: Any) -> Iterator[tuple[str, Document]]:
         item = stack.pop()
         name = item.get("type") if isinstance(item, dict) else None
         if not isinstance(name, str):
-            bad(kind, f"expected an object with a type, found {shown(item)}", "tokenizer_field")
+            wrong(kind, f"an object with a type, not {shown(item)}")
         n += 1
         if n > MAX_COMPONENTS:
             bad(kind, f"more than {MAX_COMPONENTS} components", "tokenizer_limit")
         if name == "Sequence":
             inner = item.get(_SEQUENCES[kind])
             if not isinstance(inner, list):
-                bad(f"{kind}.{_SEQUENCES[kind]}", "expected a list", "tokenizer_field")
+                wrong(f"{kind}.{_SEQUENCES[kind]}", "a list")
             stack.extend(reversed(inner))
         elif name not in COMPONENTS[kind]:
             raise ModelUnsupportedError(
@@ -255,7 +256,7 @@ def _check_template(item: Document, n_vocab: int) -> None:
     where = "post_processor TemplateProcessing"
     tokens = item.get("special_tokens")
     if not isinstance(tokens, dict) or len(tokens) > 64:
-        bad(f"{where}.special_tokens", "expected an object of at most 64 tokens", "tokenizer_field")
+        wrong(f"{where}.special_tokens", "an object of at most 64 tokens")
     for name, token in tokens.items():
         ids = token.get("ids") if isinstance(token, dict) else None
         texts = token.get("tokens") if isinstance(token, dict) else None
@@ -269,19 +270,19 @@ def _check_template(item: Document, n_vocab: int) -> None:
     for field, sequences in (("single", ["A"]), ("pair", ["A", "B"])):
         pieces = item.get(field)
         if not isinstance(pieces, list) or len(pieces) > 64:
-            bad(f"{where}.{field}", "expected a list of at most 64 pieces", "tokenizer_field")
+            wrong(f"{where}.{field}", "a list of at most 64 pieces")
         found = [_template_piece(piece, tokens, f"{where}.{field}") for piece in pieces]
         if sorted(filter(None, found)) != sequences:
-            bad(f"{where}.{field}", f"expected {' and '.join(sequences)} once each", "tokenizer_field")
+            wrong(f"{where}.{field}", f"{' and '.join(sequences)} once each")
 
 
 def _template_piece(piece: Any, tokens: Document, where: str) -> str | None:
     """The sequence that a piece stands for, "A" or "B", or None for a special token."""
     if not isinstance(piece, dict) or len(piece) != 1:
-        bad(where, f"expected a piece, found {shown(piece)}", "tokenizer_field")
+        wrong(where, f"a piece, not {shown(piece)}")
     kind, value = next(iter(piece.items()))
     if kind not in ("Sequence", "SpecialToken") or not isinstance(value, dict):
-        bad(where, f"expected a piece, found {shown(piece)}", "tokenizer_field")
+        wrong(where, f"a piece, not {shown(piece)}")
     _integer(0, 1 << 16)(value.get("type_id"), f"{where} type_id")
     name = value.get("id")
     if kind == "Sequence":
@@ -326,11 +327,11 @@ def check_tokens(tokens: list[Any], where: str) -> None:
 
 def _check_vocab(vocab: Any) -> None:
     if not isinstance(vocab, dict):
-        bad("model.vocab", "expected an object", "tokenizer_field")
+        wrong("model.vocab", "an object")
     check_tokens(list(vocab), "model.vocab")
     ids = list(vocab.values())
     if any(type(token_id) is not int for token_id in ids) or min(ids) < 0:
-        bad("model.vocab", "expected ids that are integers from 0", "vocab_id")
+        wrong("model.vocab", "ids that are integers from 0", "vocab_id")
     if len(set(ids)) != len(ids):
         bad("model.vocab", "two tokens have the same id", "vocab_id")
 
@@ -355,7 +356,7 @@ def split_merge(merge: Any) -> tuple[str, str]:
     """The two parts of a merge written as "a b" or ["a", "b"]."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) and p for p in parts):
-        bad("model.merges", f"expected two parts, found {shown(merge)}", "merges")
+        wrong("model.merges", f"two parts, not {shown(merge)}", "merges")
     return parts[0], parts[1]
 
 
@@ -372,7 +373,7 @@ def _check_bpe(model: Document) -> None:
     assert isinstance(vocab, dict)
     merges = model.get("merges")
     if not isinstance(merges, list) or len(merges) > MAX_TOKENS:
-        bad("model.merges", f"expected a list of at most {MAX_TOKENS}", "merges")
+        wrong("model.merges", f"a list of at most {MAX_TOKENS}", "merges")
     prefix = model.get("continuing_subword_prefix")
     _maybe(_text(16))(prefix, "model.continuing_subword_prefix")
     _maybe(_text(16))(model.get("end_of_word_suffix"), "model.end_of_word_suffix")
@@ -389,7 +390,7 @@ def _check_bpe(model: Document) -> None:
 def _check_word_piece(model: Document) -> None:
     _check_vocab(model.get("vocab"))
     if not model.get("unk_token"):
-        bad("model.unk_token", "expected a token", "tokenizer_field")
+        wrong("model.unk_token", "a token")
     _check_unknown(model, model["vocab"])
     _text(16)(model.get("continuing_subword_prefix"), "model.continuing_subword_prefix")
     _integer(0, MAX_WORD_CHARS)(model.get("max_input_chars_per_word"), "model.max_input_chars_per_word")
@@ -398,7 +399,7 @@ def _check_word_piece(model: Document) -> None:
 def _check_word_level(model: Document) -> None:
     _check_vocab(model.get("vocab"))
     if not model.get("unk_token"):
-        bad("model.unk_token", "expected a token", "tokenizer_field")
+        wrong("model.unk_token", "a token")
     _check_unknown(model, model["vocab"])
 
 
@@ -412,10 +413,10 @@ def _check_unknown(model: Document, vocab: Document) -> None:
 def _check_unigram(model: Document) -> None:
     entries = model.get("vocab")
     if not isinstance(entries, list):
-        bad("model.vocab", "expected a list", "tokenizer_field")
+        wrong("model.vocab", "a list")
     for entry in entries:
         if not isinstance(entry, list) or len(entry) != 2 or type(entry[1]) not in (int, float):
-            bad("model.vocab", f"expected [token, score], found {shown(entry)}", "vocab_token")
+            wrong("model.vocab", f"[token, score], not {shown(entry)}", "vocab_token")
         if abs(entry[1]) > MAX_SCORE:
             bad("model.vocab", f"the score of {shown(entry[0])} is beyond {MAX_SCORE:g}", "vocab_score")
     tokens = [token for token, _ in entries]
@@ -453,7 +454,7 @@ def vocabulary(model: Document) -> dict[str, int]:
 def check_added_token(token: Any) -> None:
     """A token that is recognised in texts before they are cut, with its id and FLAGS."""
     if not isinstance(token, dict):
-        bad("added_tokens", f"expected an object, found {shown(token)}", "tokenizer_field")
+        wrong("added_tokens", f"an object, not {shown(token)}")
     _text(MAX_TOKEN_BYTES, 1)(token.get("content"), "added_tokens content")
     _integer(0, MAX_TOKENS)(token.get("id"), "added_tokens id")
     for field in FLAGS:
@@ -462,7 +463,7 @@ def check_added_token(token: Any) -> None:
 
 def _check_added_tokens(added: Any, vocab: dict[str, int]) -> None:
     if not isinstance(added, list) or len(added) > MAX_ADDED_TOKENS:
-        bad("added_tokens", f"expected a list of at most {MAX_ADDED_TOKENS}", "tokenizer_field")
+        wrong("added_tokens", f"a list of at most {MAX_ADDED_TOKENS}")
     known: dict[int, str] = {token_id: token for token, token_id in vocab.items()}
     contents: set[str] = set()
     for token in added:
@@ -480,7 +481,7 @@ def _check_lengths(document: Document) -> None:
     truncation, padding = document.get("truncation"), document.get("padding")
     if truncation is not None:
         if not isinstance(truncation, dict):
-            bad("truncation", "expected an object", "tokenizer_field")
+            wrong("truncation", "an object")
         _integer(1, 1 << 30)(truncation.get("max_length"), "truncation.max_length")
         _integer(0, truncation["max_length"] - 1)(truncation.get("stride"), "truncation.stride")
     if padding is not None:
@@ -488,11 +489,7 @@ def _check_lengths(document: Document) -> None:
         if isinstance(strategy, dict) and strategy.keys() == {"Fixed"}:
             _integer(0, 1 << 24)(strategy["Fixed"], "padding.strategy.Fixed")
         elif strategy != "BatchLongest":
-            bad(
-                "padding.strategy",
-                f"expected BatchLongest or Fixed, found {shown(strategy)}",
-                "tokenizer_field",
-            )
+            wrong("padding.strategy", f"BatchLongest or Fixed, not {shown(strategy)}")
 
 
 def check(document: object, n_vocab: int | None = None) -> Document:

@@ -13,7 +13,7 @@ from tuili.loading.files import parse_json, shown
 from tuili.loading.merges import merges_of_scores
 from tuili.loading.pre_tokenizers import OUTER_SPACE, SPACES
 from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED, SentencePieces
-from tuili.loading.tokenizer_json import bad, check_tokens
+from tuili.loading.tokenizer_json import check_tokens, wrong
 
 Json = dict[str, Any]
 Read = Callable[[str], bytes | None]  # a file of the folder, None if it is not there
@@ -56,11 +56,7 @@ class Parts:
         if value is None:
             return usual
         if type(value) is not bool:
-            bad(
-                f"tokenizer_config.json: {key}",
-                f"expected true or false, found {shown(value)}",
-                "tokenizer_field",
-            )
+            wrong(f"tokenizer_config.json: {key}", f"true or false, not {shown(value)}")
         return bool(value)
 
 
@@ -92,10 +88,10 @@ def vocabulary(read: Read, name: str) -> dict[str, int]:
     """token -> id of a JSON file; tokenizer_json.py checks the range of the ids."""
     vocab = parse_json(needed(read, name), name)
     if not isinstance(vocab, dict):
-        bad(name, "expected an object", "tokenizer_field")
+        wrong(name, "an object")
     check_tokens(list(vocab), name)
     if any(type(token_id) is not int for token_id in vocab.values()):
-        bad(name, "expected ids that are integers", "vocab_id")
+        wrong(name, "ids that are integers", "vocab_id")
     return vocab
 
 

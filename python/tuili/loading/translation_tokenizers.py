@@ -8,7 +8,7 @@ from tuili.errors import ModelUnsupportedError
 from tuili.loading import language_codes
 from tuili.loading.files import shown
 from tuili.loading.sentencepiece_file import BPE, CONTROL, UNUSED, USER_DEFINED, SentencePieces
-from tuili.loading.tokenizer_json import bad
+from tuili.loading.tokenizer_json import wrong
 from tuili.loading.tokenizer_parts import (
     ENDS,
     Parts,
@@ -53,7 +53,7 @@ def m2m100(parts: Parts, read: Read) -> Parts:
     lists = {"m2m100": language_codes.M2M100, "wmt21": language_codes.WMT21}
     chosen = parts.settings.get("language_codes") or "m2m100"
     if not isinstance(chosen, str) or chosen not in lists:
-        bad("language_codes", f"expected one of {', '.join(lists)}, found {shown(chosen)}", "tokenizer_field")
+        wrong("language_codes", f"one of {', '.join(lists)}, not {shown(chosen)}")
     parts.own_specials = [f"__{code}__" for code in lists[chosen]]
     parts.vocab = {text: len(vocab) + i for i, text in enumerate(parts.own_specials)} | vocab
     return _numbered(parts, found)
@@ -119,7 +119,7 @@ def pegasus(parts: Parts, read: Read) -> Parts:
     """103 tokens for pretraining stand before the pieces."""
     offset = parts.settings.get("offset", 103)
     if type(offset) is not int or not 2 <= offset <= 1024:
-        bad("tokenizer_config.json: offset", f"expected 2 to 1024, found {shown(offset)}", "tokenizer_field")
+        wrong("tokenizer_config.json: offset", f"2 to 1024, not {shown(offset)}")
     found = pieces(read)
     sentence = parts.settings.get("mask_token_sent", "<mask_1>")
     masks = [text for text in (sentence, parts.tokens["mask"]) if isinstance(text, str)]

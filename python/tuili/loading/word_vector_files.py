@@ -194,7 +194,7 @@ class _Reader:
         fields = _fields(line, self._width)
         if len(fields) <= self._width:
             self._wrong(
-                where, f"has {max(len(fields) - 1, 0)} numbers behind its word, expected {self._width}"
+                where, f"must have {self._width} numbers behind its word, not {max(len(fields) - 1, 0)}"
             )
         try:
             values = list(map(float, fields[1:]))
@@ -237,7 +237,7 @@ class _Reader:
 
     def _add(self, where: str, word: bytes, row: NDArray[np.float32]) -> None:
         if not word or len(word) > MAX_WORD_BYTES:
-            self._wrong(where, f"has a word of {len(word)} bytes; expected 1 to {MAX_WORD_BYTES}")
+            self._wrong(where, f"must have a word of 1 to {MAX_WORD_BYTES} bytes, not of {len(word)}")
         if not np.isfinite(row).all():
             self._wrong(where, "holds a number that is not finite in float32")
         try:

@@ -124,10 +124,9 @@ class App:
         return Json({"status": "ok"})
 
     def _check_engine(self) -> None:
-        if self.llm._encoder is not None:
-            self.llm._encoder.worker.check_usable()
-        elif not self.llm.stats()["healthy"]:
+        if not self.llm.stats().get("healthy", True):
             raise Refused(503, "the engine is closed, or a step of it does not end", code="unhealthy")
+        self.llm.check_usable()
 
     async def _ready(self, request: Request) -> Response:
         if self._guard.draining:
@@ -295,9 +294,8 @@ class App:
 
 def model_name(llm: LLM) -> str:
     """The last part of where the model came from."""
-    name = unicodedata.normalize(
-        "NFC", PurePath(llm._name).name.removesuffix(".gguf")
-    )  # as keyboards write it
+    last = PurePath(llm.name).name.removesuffix(".gguf")
+    name = unicodedata.normalize("NFC", last)  # as keyboards write it
     return "".join(c if in_names(c) else "-" for c in name) or "model"
 
 

@@ -183,7 +183,7 @@ def _prepare(llm: LLM) -> None:
     with contextlib.suppress(TuiliError):  # an encoder has neither, and llguidance may be missing
         llm.generate([0], regex="a", max_tokens=1)
     with contextlib.suppress(TuiliError):
-        llm._encode_chat([{"role": "user", "content": "a"}])
+        llm.encode_chat([{"role": "user", "content": "a"}])
     gc.collect()
     gc.freeze()  # what is here by now stays: the collector would walk over it while everybody waits
 

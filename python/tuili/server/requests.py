@@ -16,7 +16,7 @@ import numpy as np
 
 from tuili import completions
 from tuili.conversations import WORDS, Rendering, with_tools
-from tuili.embedding import checked_texts, prompt_of
+from tuili.embedding import checked_texts
 from tuili.errors import ModelFormatError, ModelLimitError
 from tuili.generation.checks import boolean, cut_length, described, integer, invalid
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet, same, unknown_name
@@ -157,7 +157,7 @@ class Requests:
         return handles
 
     def _encode_chat(self, messages: Any, how: Rendering, lengths: Lengths) -> list[int]:
-        prompt = self.llm._render_chat(messages, how)
+        prompt = self.llm.render_chat(messages, how)
         lengths.check(prompt.text)  # only the template knows what of the messages stands in it
         return self.llm.tokenizer.encode_chat(prompt.parts())
 
@@ -198,21 +198,20 @@ class Requests:
         if form not in ("float", "base64"):
             invalid("encoding_format", 'must be "float" or "base64"')
         if (width := fields.pop("dimensions", None)) is not None:
-            integer("dimensions", width, 1, self.llm._whole_width())
+            integer("dimensions", width, 1, self.llm.whole_width())
         prompt = {name: fields.pop(name, None) for name in ("prompt", "prompt_name")}
         most = self._most(fields, ("input", "encoding_format", "dimensions", *prompt))
         if isinstance(texts, list) and len(texts) > MAX_DOCUMENTS:
             invalid("input", f"may hold at most {MAX_DOCUMENTS} texts")
         items = checked_texts(texts, "input")
-        self.llm._encoder_engine()  # or it has neither prompts nor vectors
-        before = prompt_of(self.llm._embedding, prompt["prompt_name"], prompt["prompt"])
+        before = self.llm.prompt_before(**prompt)
         if len(before.encode("utf-8", "surrogatepass")) * len(items) > MAX_PROMPTS_BYTES:
             invalid("prompt", f"is, before {len(items)} texts, more than {MAX_PROMPTS_BYTES} bytes")
         whole = [before + text for text in items]
         self._check_each(whole, most)
         how: dict[str, Any] = {"truncation": most is not None, "max_length": most, "progress": keep_on}
         how |= prompt
-        if width is not None and width != self.llm._width():
+        if width is not None and width != self.llm.width():
             how |= {"truncate_dim": width, "normalize": True}
         vectors = self.llm.embed(items, **how)
         data = [

@@ -32,7 +32,7 @@ def texts_of(item: object, name: str = "texts") -> tuple[str, str | None]:
         pair = "" if pair is None else checked_str(pair, name)
         return checked_str(item["text"], name), pair or None  # an empty one is none in transformers
     raise InvalidParameterError(
-        f'{name}: expected a str, a pair of them or a dict of "text" and "text_pair", not {described(item)}',
+        f'{name} must be a str, a pair of them or a dict of "text" and "text_pair", not {described(item)}',
         param=name,
     )
 

@@ -102,13 +102,13 @@ class Task(Pipeline):
         if is_chat(prompt):
             if own["prefix"]:
                 invalid("prefix", "is for texts, not for chats")
-            return self.model._encode_chat(prompt, _rendering(prompt, own), cuts=cuts)
+            return self.model.encode_chat(prompt, _rendering(prompt, own), cuts=cuts)
         for name in ("chat_template_kwargs", "tokenizer_encode_kwargs", "tools"):
             if own[name] is not None:
                 invalid(name, "is for chats, not for texts")
         rendering(*(own[name] for name in WORDS))
         text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
-        self.model._check_fits(text, cuts=cuts)
+        self.model.check_fits(text, cuts=cuts)
         first = self.model.tokenizer.loaded.bos_id
         return self.model.tokenizer.encode(text) or ([] if first is None else [first])
 

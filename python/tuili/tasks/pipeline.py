@@ -218,7 +218,7 @@ def pipeline(
     name = _ALIASES.get(task, task)
     place = _PLACES.get("translation" if DIRECTED.fullmatch(task) else name)
     if place is None:
-        invalid("task", f"{task[:64]!r} is unknown; it must be one of {', '.join(TASKS)}")
+        invalid("task", f"must be one of {', '.join(TASKS)}, not {task[:64]!r}")
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
         invalid("model_kwargs", f"must be a dict, not {described(model_kwargs)}")
     loading = _load_options(model_kwargs, device=device, dtype=dtype, torch_dtype=torch_dtype)

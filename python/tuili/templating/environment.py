@@ -105,7 +105,7 @@ def _raise_exception(message: Any = "") -> None:
 
 def _strftime_now(format: str) -> str:
     if not isinstance(format, str) or len(format) > 256 or re.search(r"%[-_0^#]?\d", format):
-        refuse("strftime_now: expected a short format without widths", "template_error")
+        refuse("strftime_now needs a short format without widths", "template_error")
     return (METER.get().now or datetime.now()).strftime(format)
 
 

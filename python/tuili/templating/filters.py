@@ -131,7 +131,7 @@ def check_growth(meter: Meter, name: str, text: str, args: tuple[Any, ...], kwar
         meter.allow(len(text) + text.count("\t") * size)
     elif name == "replace":
         if kwargs or len(args) < 2:
-            refuse("replace: expected the old and the new text", "template_error")
+            refuse("replace needs the old and the new text", "template_error")
         meter.allow(len(text) + text.count(as_text(args[0])) * len(as_text(args[1])))
     elif name == "format":
         meter.allow(len(text) + padding_of_percent(text))

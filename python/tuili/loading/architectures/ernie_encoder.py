@@ -73,7 +73,7 @@ def _table(checkpoint: Checkpoint, config: Config, name: str, shape: tuple[int, 
         )
     if found.format not in ("f32", "f16", "bf16"):
         raise ModelUnsupportedError(
-            f"{config.what}: tensor {found.name} is stored as {found.format}, expected f32, f16 or bf16",
+            f"{config.what}: tensor {found.name} must be stored as f32, f16 or bf16, not {found.format}",
             code="tensor_dtype",
         )
     return found

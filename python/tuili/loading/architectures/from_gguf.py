@@ -224,7 +224,7 @@ def divisors_of(checkpoint: Checkpoint, name: str, n: int) -> NDArray[np.float32
         return None
     if stored.format != "f32" or stored.shape != (n,):
         raise ModelFormatError(
-            f"tensor '{name}' is {stored.format} {list(stored.shape)}, expected f32 [{n}]",
+            f"tensor '{name}' must be f32 [{n}], not {stored.format} {list(stored.shape)}",
             code="tensor_shape",
         )
     values = checkpoint.read(name).view(np.float32)
