@@ -123,7 +123,6 @@ class LLM(Conversations, Vectors, Insides):
             max_num_seqs, chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
         )
         check_cache_options(kv_cache_dtype, kv_cache_bytes)
-        num_threads = int(num_threads) if isinstance(num_threads, np.integer) else num_threads
         self._opened = open_model(
             resolve(model, cache_dir),
             **_flags(packed_cache=packed_cache, strict=strict, check_finite=check_finite),

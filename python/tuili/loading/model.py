@@ -266,7 +266,8 @@ def check_options(dtype: str, compute: str, quantization: str | None, num_thread
         )
         if not isinstance(value, str | None) or value not in allowed
     ]
-    if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= MAX_THREADS):
+    is_number = isinstance(num_threads, int | np.integer) and not isinstance(num_threads, bool)
+    if num_threads is not None and not (is_number and 1 <= num_threads <= MAX_THREADS):
         wrong.append(("num_threads", num_threads, f"1 to {MAX_THREADS} or None"))
     for param, value, expected in wrong:
         raise InvalidParameterError(
