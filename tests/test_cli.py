@@ -67,6 +67,17 @@ def test_a_dash_reads_standard_input(run, llama, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("the river"))
     _, out, _ = run("generate", llama, "-", "--max-tokens", 3, "--json", *SMALL)
     assert json.loads(out)["prompt"] == "the river"
+    ids = json.loads(run("chat", llama, "the river", "--max-tokens", 3, "--json", *SMALL)[1])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the river"))
+    _, out, _ = run("chat", llama, "-", "--max-tokens", 3, "--json", *SMALL)
+    assert json.loads(out)["prompt_token_ids"] == ids["prompt_token_ids"]
+
+
+def test_an_unknown_option_names_the_nearest(run, capsys):
+    code, _, err = run("generate", "model", "text", "--temprature", 1)
+    assert (
+        code == 2 and err.endswith("--temprature 1; did you mean --temperature?\n") and err.count("\n") == 2
+    )
 
 
 def test_chat_answers_once(run, llama):

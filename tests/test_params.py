@@ -173,6 +173,8 @@ def test_a_good_value_is_accepted(name, value):
         ("Temperature", "temperature"),
         ("max_token", "max_tokens"),
         ("topp", "top_p"),
+        ("max_length", "max_tokens"),
+        ("guided_json", "json_schema"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
@@ -373,3 +375,8 @@ def test_seeds_of_siblings_are_fixed_and_differ():
 def test_canonical_names_keeps_values_untouched():
     given = {"max_new_tokens": 3, "top_p": 0.5, "do_sample": True}
     assert canonical_names(given) == {"max_tokens": 3, "top_p": 0.5, "temperature": 1.0}
+
+
+def test_a_representation_has_what_differs_from_the_defaults():
+    assert repr(SamplingParams()) == "SamplingParams()"
+    assert repr(SamplingParams(stop="a", n=2)) == "SamplingParams(stop=('a',), n=2)"

@@ -175,6 +175,7 @@ def check_configured(server):
     code, log = server.end()
     assert code == 0 and '"status": 200' in log
     assert CANARY not in log and KEY not in log
+    assert all(json.loads(line)["event"] == "request" for line in log.splitlines())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of one's own needs root")

@@ -174,6 +174,9 @@ class Conversations:
         """
         from tuili import completions
 
+        if fields.get("stream"):
+            problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
+            invalid("stream", problem, code="not_supported_yet")
         wanted = completions.wanted(fields)
         cuts = wanted.params.truncate_prompt_tokens is not None
         ids = self._encode_chat(messages, wanted.rendering, cuts=cuts)

@@ -490,7 +490,7 @@ class LLM(Conversations, Vectors, Insides):
     def _decoder_engine(self) -> Engine:
         if self._engine is None:
             raise ModelUnsupportedError(
-                f"this model is an {self.kind}; it makes vectors, not text", code="wrong_kind"
+                f"this model is an {self.kind}; it makes vectors, not text: embed", code="wrong_kind"
             )
         return self._engine
 
