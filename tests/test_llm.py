@@ -262,25 +262,6 @@ def test_vectors_do_not_depend_on_company_or_order(embedder):
     np.testing.assert_array_equal(embedder.embed(TEXTS[::-1]), vectors[::-1])
 
 
-def test_encode_takes_sentence_transformers_names(embedder):
-    vectors = embedder.encode(TEXTS[:3], batch_size=2, normalize_embeddings=True)
-    np.testing.assert_array_equal(vectors, embedder.embed(TEXTS[:3], normalize=True))
-    with pytest.raises(tuili.InvalidParameterError, match="batch_size"):
-        embedder.encode(TEXTS[0], batch_size=0)
-    with pytest.raises(tuili.InvalidParameterError, match="prompt_name"):
-        embedder.encode(TEXTS[0], "query")  # the second is sentence-transformers' prompt_name
-
-
-def test_vllms_name_of_the_parameters_is_taken(llm):
-    params = tuili.SamplingParams(max_tokens=2)
-    wanted = llm.generate("the", params).outputs[0]
-    assert llm.generate("the", sampling_params=params).outputs[0] == wanted
-    assert llm.generate(["the"], sampling_params=[params])[0].outputs[0] == wanted
-    assert llm.submit("the", sampling_params=params).result().outputs[0] == wanted
-    with pytest.raises(tuili.InvalidParameterError, match="twice"):
-        llm.generate("the", params, sampling_params=params)
-
-
 def test_pooling_and_normalization_can_be_chosen(embedder):
     states = embedder.hidden_states(embedder.tokenizer.encode(TEXTS[1]))[-1]
     plain = embedder.embed(TEXTS[1], normalize=False, pooling="mean")

@@ -380,3 +380,13 @@ def test_canonical_names_keeps_values_untouched():
 def test_a_representation_has_what_differs_from_the_defaults():
     assert repr(SamplingParams()) == "SamplingParams()"
     assert repr(SamplingParams(stop="a", n=2)) == "SamplingParams(stop=('a',), n=2)"
+
+
+def test_vllms_name_of_the_parameters_is_taken(llm):
+    params = SamplingParams(max_tokens=2)
+    wanted = llm.generate("the", params).outputs[0]
+    assert llm.generate("the", sampling_params=params).outputs[0] == wanted
+    assert llm.generate(["the"], sampling_params=[params])[0].outputs[0] == wanted
+    assert llm.submit("the", sampling_params=params).result().outputs[0] == wanted
+    with pytest.raises(InvalidParameterError, match="twice"):
+        llm.generate("the", params, sampling_params=params)
