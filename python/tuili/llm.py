@@ -282,10 +282,10 @@ class LLM(Conversations, Vectors, Insides):
         """Continue a prompt (RequestOutput) or each of a list of prompts (list of RequestOutput, in order).
 
         prompts     text, in which special tokens are recognised, or token ids; an empty text needs a model
-                    that begins texts with a token
-                    of an encoder-decoder, they are what its encoder reads
+                    that begins texts with a token. An encoder-decoder reads them as its source
         params      of all prompts, or a list with one for each; or keywords, with the aliases that
-                    SamplingParams takes
+                    SamplingParams takes. Without any, and without a generation_config.json that says
+                    otherwise, tokens are the likeliest until the text ends or the context is full
         truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source,
                     if it is longer than the model takes or the tokenizer's files allow, from its end, of
                     which tokens for the end of texts and for its language stay
