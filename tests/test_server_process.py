@@ -211,7 +211,7 @@ def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
         port = str(taken.getsockname()[1])
         cases = [
             (["--port", port], "cannot listen on 127.0.0.1"),
-            (["--host", "192.0.2.1"], "api_keys"),
+            (["--host", "192.0.2.1"], "--api-key-file"),
             (["--host", "192.0.2.1", "--anonymous"], "cannot listen on 192.0.2.1"),
             (["--port", "99999"], "port must be in"),
             (["--api-key-file", str(tmp_path / "missing")], "missing"),
