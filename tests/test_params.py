@@ -5,11 +5,13 @@ TK-14.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
 import pytest
 
+import tuili
 from tuili.errors import InvalidParameterError, TokenIdError, TuiliError
 from tuili.generation import params as parameters
 from tuili.generation.params import (
@@ -390,3 +392,14 @@ def test_vllms_name_of_the_parameters_is_taken(llm):
     assert llm.submit("the", sampling_params=params).result().outputs[0] == wanted
     with pytest.raises(InvalidParameterError, match="twice"):
         llm.generate("the", params, sampling_params=params)
+
+
+@pytest.mark.parametrize("given, meant", [("n_ctx", "max_model_len"), ("num_thread", "num_threads")])
+def test_an_unknown_option_of_a_model_is_refused_with_the_nearest_one(given, meant):
+    with pytest.raises(InvalidParameterError, match=f"unknown parameter {given}; did you mean {meant}?"):
+        tuili.LLM("no such model", **{given: 1})
+
+
+def test_constructors_show_the_names_that_they_take():
+    assert list(inspect.signature(tuili.LLM).parameters)[:2] == ["model", "device"]
+    assert list(inspect.signature(SamplingParams).parameters)[:2] == ["max_tokens", "min_tokens"]

@@ -31,3 +31,8 @@ def labels(llm: LLM) -> None:
     assert_type(llm.classify("a"), dict[str, Any])
     assert_type(llm.classify(("a", "b")), dict[str, Any])
     assert_type(llm.classify(["a", ("b", "c")]), list[dict[str, Any]])
+
+
+def models() -> None:
+    assert_type(LLM("a folder", num_threads=2), LLM)
+    LLM("a folder", n_threads=2)  # type: ignore[call-arg]

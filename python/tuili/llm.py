@@ -45,7 +45,19 @@ ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: th
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
-class LLM(Conversations, Vectors, Insides):
+class _OptionsChecked(parameters.NamesChecked):
+    """Gives the constructor an error with the nearest name for an unknown one, as SamplingParams has it."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        known = ("model", *(LLM.__init__.__kwdefaults__ or ()))
+        if cls is LLM:
+            for name in options:
+                if name not in known:
+                    parameters.unknown_name(name, known)
+        return super().__call__(*args, **options)
+
+
+class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first

@@ -31,6 +31,9 @@ from tuili.generation.checks import (
 )
 from tuili.generation.processors import Processor
 
+if TYPE_CHECKING:
+    import inspect
+
 MAX_SEQUENCES = 128
 MAX_LOGPROBS = 20
 MAX_PROMPT_LOGPROB_ENTRIES = 2_000_000
@@ -129,7 +132,18 @@ def not_supported_yet(name: str) -> NoReturn:
 # --- all of them --------------------------------------------------------------------------------------------
 
 
-class _NamesChecked(type):
+class NamesChecked(type):
+    """Of classes whose constructor looks at names first: help and inspect show those of `__init__`."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        import inspect  # which a start does without
+
+        _, *rest = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]  # of this class
+        return inspect.Signature(rest)
+
+
+class _NamesChecked(NamesChecked):
     """Gives a dataclass's constructor the aliases, and an error with the nearest name for an unknown one."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
@@ -329,6 +343,12 @@ _ELSEWHERE = {
     "guided_regex": "regex",
     "guided_choice": "choice",
     "guided_grammar": "grammar",
+    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
+    "n_ctx": "max_model_len",
+    "n_threads": "num_threads",
+    "torch_dtype": "dtype",
+    "gpu_memory_utilization": "kv_cache_bytes",
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), "quantization"),
 }
 
 
