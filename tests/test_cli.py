@@ -73,6 +73,13 @@ def test_a_dash_reads_standard_input(run, llama, monkeypatch):
     assert json.loads(out)["prompt_token_ids"] == ids["prompt_token_ids"]
 
 
+def test_a_prompt_that_is_too_long_says_what_cuts_it(run, llama):
+    ask = ("generate", llama, "the river " * 99, "--max-model-len", 16, "--max-tokens", 2, *SMALL[-2:])
+    code, _, err = run(*ask)
+    assert code == 1 and err.endswith("max_model_len is 16; --truncate-prompt-tokens -1 cuts it\n")
+    assert run(*ask, "--truncate-prompt-tokens", -1)[0] == 0
+
+
 def test_an_unknown_option_names_the_nearest(run, capsys):
     code, _, err = run("generate", "model", "text", "--temprature", 1)
     assert (

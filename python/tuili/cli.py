@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except TuiliError as error:
-        message = str(error).replace(CUTTING_HELPS, "; --truncate cuts it")
+        cuts = "--truncate" if hasattr(options, "truncate") else "--truncate-prompt-tokens -1"
+        message = str(error).replace(CUTTING_HELPS, f"; {cuts} cuts it")
         complain(f"tuili: {one_line(message)}")
         return 1
     except KeyboardInterrupt:

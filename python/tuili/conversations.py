@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from tuili.errors import TemplateError
+from tuili.errors import CUTTING_HELPS, TemplateError
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, invalid
 from tuili.generation.params import SamplingParams
@@ -197,7 +197,7 @@ class Conversations:
         if not cuts:
             engine = self._decoder_engine()
             longest = engine.max_model_len if engine.sources is None else engine.sources.max_len
-            self.tokenizer.check_fits(text, longest)
+            self.tokenizer.check_fits(text, longest, CUTTING_HELPS)
 
     def _render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
         from tuili import chat, tool_calls

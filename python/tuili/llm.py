@@ -17,7 +17,14 @@ from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, 
 from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
-from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
+from tuili.errors import (
+    CUTTING_HELPS,
+    InvalidParameterError,
+    ModelFormatError,
+    ModelUnsupportedError,
+    PromptTooLongError,
+    QueueFullError,
+)
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
 from tuili.generation.engine import Engine
@@ -94,6 +101,10 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
     raises                 the Model… errors, TokenizerError, InvalidParameterError
 
     Encoders ignore what concerns generation and its cache; those of two halves have one for a batch alone.
+
+    kind       "decoder", "encoder" or "encoder-decoder"
+    config     what was loaded, which defaults were taken and why, "tasks" that it can do, "warnings"
+    tokenizer  encode(text) -> list of ids, decode(ids) -> text
     """
 
     _engine: Engine | None = None
@@ -334,7 +345,10 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
         n_given = len(ids)
         if cuts:
             ids = self._cut(engine, ids, chosen)
-        return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
+        try:
+            return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
+        except PromptTooLongError as error:
+            raise PromptTooLongError(f"{error}{CUTTING_HELPS}") from None
 
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
