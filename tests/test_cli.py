@@ -67,6 +67,24 @@ def test_a_dash_reads_standard_input(run, llama, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("the river"))
     _, out, _ = run("generate", llama, "-", "--max-tokens", 3, "--json", *SMALL)
     assert json.loads(out)["prompt"] == "the river"
+    ids = json.loads(run("chat", llama, "the river", "--max-tokens", 3, "--json", *SMALL)[1])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the river"))
+    _, out, _ = run("chat", llama, "-", "--max-tokens", 3, "--json", *SMALL)
+    assert json.loads(out)["prompt_token_ids"] == ids["prompt_token_ids"]
+
+
+def test_a_prompt_that_is_too_long_says_what_cuts_it(run, llama):
+    ask = ("generate", llama, "the river " * 99, "--max-model-len", 16, "--max-tokens", 2, *SMALL[-2:])
+    code, _, err = run(*ask)
+    assert code == 1 and err.endswith("max_model_len is 16; --truncate-prompt-tokens -1 cuts it\n")
+    assert run(*ask, "--truncate-prompt-tokens", -1)[0] == 0
+
+
+def test_an_unknown_option_names_the_nearest(run, capsys):
+    code, _, err = run("generate", "model", "text", "--temprature", 1)
+    assert (
+        code == 2 and err.endswith("--temprature 1; did you mean --temperature?\n") and err.count("\n") == 2
+    )
 
 
 def test_chat_answers_once(run, llama):

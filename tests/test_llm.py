@@ -260,7 +260,6 @@ def test_vectors_do_not_depend_on_company_or_order(embedder):
     for i in (0, 1, 5, 100):
         np.testing.assert_array_equal(vectors[i], embedder.embed(TEXTS[i]))
     np.testing.assert_array_equal(embedder.embed(TEXTS[::-1]), vectors[::-1])
-    assert embedder.encode == embedder.embed
 
 
 def test_pooling_and_normalization_can_be_chosen(embedder):

@@ -203,13 +203,16 @@ def test_hub_failures_are_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         @staticmethod
         def snapshot_download(name: str, **options: object) -> str:
             if name == "org/there":
+                wanted, left_out = options["allow_patterns"], options["ignore_patterns"]
+                assert isinstance(wanted, list) and {"*.txt", "*.model", "*.spm"} < set(wanted), "tokenizers"
+                assert isinstance(left_out, list) and "consolidated*" in left_out
                 return str(tmp_path)
             raise RuntimeError("secret detail")
 
     monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(store.importlib, "import_module", lambda name: Hub)
     assert store.resolve("org/there", tmp_path, io.StringIO()) == tmp_path
-    with pytest.raises(TuiliError) as error:
+    with pytest.raises(TuiliError, match="HF_ENDPOINT") as error:
         store.resolve("org/missing", tmp_path, io.StringIO())
     assert error.value.code == "pull_failed"
     assert "secret" not in str(error.value)

@@ -5,11 +5,13 @@ TK-14.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
 import pytest
 
+import tuili
 from tuili.errors import InvalidParameterError, TokenIdError, TuiliError
 from tuili.generation import params as parameters
 from tuili.generation.params import (
@@ -173,6 +175,8 @@ def test_a_good_value_is_accepted(name, value):
         ("Temperature", "temperature"),
         ("max_token", "max_tokens"),
         ("topp", "top_p"),
+        ("max_length", "max_tokens"),
+        ("guided_json", "json_schema"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):
@@ -373,3 +377,29 @@ def test_seeds_of_siblings_are_fixed_and_differ():
 def test_canonical_names_keeps_values_untouched():
     given = {"max_new_tokens": 3, "top_p": 0.5, "do_sample": True}
     assert canonical_names(given) == {"max_tokens": 3, "top_p": 0.5, "temperature": 1.0}
+
+
+def test_a_representation_has_what_differs_from_the_defaults():
+    assert repr(SamplingParams()) == "SamplingParams()"
+    assert repr(SamplingParams(stop="a", n=2)) == "SamplingParams(stop=('a',), n=2)"
+
+
+def test_vllms_name_of_the_parameters_is_taken(llm):
+    params = SamplingParams(max_tokens=2)
+    wanted = llm.generate("the", params).outputs[0]
+    assert llm.generate("the", sampling_params=params).outputs[0] == wanted
+    assert llm.generate(["the"], sampling_params=[params])[0].outputs[0] == wanted
+    assert llm.submit("the", sampling_params=params).result().outputs[0] == wanted
+    with pytest.raises(InvalidParameterError, match="twice"):
+        llm.generate("the", params, sampling_params=params)
+
+
+@pytest.mark.parametrize("given, meant", [("n_ctx", "max_model_len"), ("num_thread", "num_threads")])
+def test_an_unknown_option_of_a_model_is_refused_with_the_nearest_one(given, meant):
+    with pytest.raises(InvalidParameterError, match=f"unknown parameter {given}; did you mean {meant}?"):
+        tuili.LLM("no such model", **{given: 1})
+
+
+def test_constructors_show_the_names_that_they_take():
+    assert list(inspect.signature(tuili.LLM).parameters)[:2] == ["model", "device"]
+    assert list(inspect.signature(SamplingParams).parameters)[:2] == ["max_tokens", "min_tokens"]

@@ -36,7 +36,7 @@ def python_of(page):
 
 @pytest.mark.slow
 @pytest.mark.models
-@pytest.mark.parametrize("page, n_parts", [("embeddings.md", 2), ("generation.md", 1)])
+@pytest.mark.parametrize("page, n_parts", [("embeddings.md", 2), ("generation.md", 1), ("insides.md", 2)])
 def test_the_python_of_a_page_about_built_in_models_runs(built_in, page, n_parts, capsys):
     parts, names = python_of(f"docs/tasks/{page}"), {}
     assert len(parts) == n_parts

@@ -472,3 +472,12 @@ def test_vectors_that_are_not_numbers_are_an_error(tmp_path):
         ):
             with pytest.raises(NumericError):
                 use()
+
+
+def test_encode_takes_sentence_transformers_names(embedder):
+    vectors = embedder.encode(TEXTS[:3], batch_size=2, normalize_embeddings=True)
+    np.testing.assert_array_equal(vectors, embedder.embed(TEXTS[:3], normalize=True))
+    with pytest.raises(tuili.InvalidParameterError, match="batch_size"):
+        embedder.encode(TEXTS[0], batch_size=0)
+    with pytest.raises(tuili.InvalidParameterError, match="prompt_name"):
+        embedder.encode(TEXTS[0], "query")  # the second is sentence-transformers' prompt_name

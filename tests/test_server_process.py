@@ -175,6 +175,7 @@ def check_configured(server):
     code, log = server.end()
     assert code == 0 and '"status": 200' in log
     assert CANARY not in log and KEY not in log
+    assert all(json.loads(line)["event"] == "request" for line in log.splitlines())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of one's own needs root")
@@ -210,7 +211,7 @@ def test_what_keeps_it_from_starting_is_one_line(model, tmp_path, capfd):
         port = str(taken.getsockname()[1])
         cases = [
             (["--port", port], "cannot listen on 127.0.0.1"),
-            (["--host", "192.0.2.1"], "api_keys"),
+            (["--host", "192.0.2.1"], "--api-key-file"),
             (["--host", "192.0.2.1", "--anonymous"], "cannot listen on 192.0.2.1"),
             (["--port", "99999"], "port must be in"),
             (["--api-key-file", str(tmp_path / "missing")], "missing"),

@@ -284,6 +284,22 @@ def test_lengths_count_what_is_left_of_a_prompt(adder):
     assert len(adder("123+456=999+  1=", min_length=10, **cut, **ends)[0]["generated_text"]) > 2
 
 
+def test_an_answer_whose_length_nobody_says_has_as_many_tokens_as_in_transformers(adder, monkeypatch):
+    monkeypatch.setattr("tuili.tasks.generation.ANSWER_LEN", 3)
+    n_prompt = len(adder.tokenizer.encode("12+3="))
+    for options, n in (
+        ({}, 3),
+        ({"max_new_tokens": 5}, 5),
+        ({"min_new_tokens": 4}, 4),
+        ({"max_length": n_prompt + 2}, 2),
+        ({"params": tuili.SamplingParams(max_tokens=6, ignore_eos=True)}, 6),
+    ):
+        more = {} if "params" in options else {"ignore_eos": True}
+        pipe = tuili.pipeline("text-generation", adder.model)
+        [answer] = pipe("12+3=", return_tensors=True, **more, **options)
+        assert len(answer["generated_token_ids"]) == n_prompt + n, options
+
+
 def test_only_a_source_is_answered_from_a_token_of_ones_own(adder):
     with pytest.raises(tuili.InvalidParameterError) as error:
         adder("1+  1=", decoder_start_token_id=3)

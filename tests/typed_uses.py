@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from tuili import LLM, RequestOutput, SamplingParams
 
@@ -25,3 +25,14 @@ def generations(llm: LLM) -> None:
     assert_type(llm.generate("a", max_new_tokens=3), RequestOutput)
     assert_type(llm.generate(["a", "b"], SamplingParams(do_sample=False)), list[RequestOutput])
     assert_type(llm.beam_search("a", num_beams=None), RequestOutput)
+
+
+def labels(llm: LLM) -> None:
+    assert_type(llm.classify("a"), dict[str, Any])
+    assert_type(llm.classify(("a", "b")), dict[str, Any])
+    assert_type(llm.classify(["a", ("b", "c")]), list[dict[str, Any]])
+
+
+def models() -> None:
+    assert_type(LLM("a folder", num_threads=2), LLM)
+    LLM("a folder", n_threads=2)  # type: ignore[call-arg]

@@ -58,7 +58,8 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for file in result["files"]:
         made_of = file["model"] or "of another version, or damaged"
-        options = ", ".join(f"{k}={v}" for k, v in (file["options"] or {}).items() if v not in (None, "auto"))
+        told = {k: v for k, v in (file["options"] or {}).items() if v not in (None, "auto", True)}
+        options = ", ".join(f"{k}={v}" for k, v in told.items())
         problem = "" if "problem" not in file else f"  {file['problem'] or 'ok'}"
         name = os.path.basename(file["path"])
         lines.append(

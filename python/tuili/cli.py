@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from tuili import __version__, sampling_arguments, standard_input, task_commands
 from tuili.__main__ import EXIT_INTERRUPTED, importing, run
 from tuili.command_line import (
     MODEL_OPTIONS,
+    add_cache_dir,
     add_command,
     bar,
     complain,
@@ -52,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except TuiliError as error:
-        message = str(error).replace(CUTTING_HELPS, "; --truncate cuts it")
+        cuts = "--truncate" if hasattr(options, "truncate") else "--truncate-prompt-tokens -1"
+        message = str(error).replace(CUTTING_HELPS, f"; {cuts} cuts it")
         complain(f"tuili: {one_line(message)}")
         return 1
     except KeyboardInterrupt:
@@ -86,20 +90,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     argparse takes texts that may be missing as missing once an option follows MODEL; they are what is left.
     """
-    parser = _parser()
-    options, left = parser.parse_known_args(arguments)
+    options, left = _parser().parse_known_args(arguments)
     if not left:
         return options
     texts = left[1:] if left[0] == "--" else left
-    strange = texts is left and any(text.startswith("-") and text != "-" for text in left)
+    strange = [text for text in left if text.startswith("-") and text != "-"] if texts is left else []
+    unknown = f"unrecognized arguments: {' '.join(left)}"
     if strange or not texts:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        known = re.findall(r"--[a-z-]+", options.parser.format_help())
+        near = difflib.get_close_matches(strange[0].split("=")[0], known, 1, 0.7) if strange else []
+        options.parser.error(unknown + "".join(f"; did you mean {name}?" for name in near))
     if getattr(options, "texts", None) == []:
         options.texts = texts
     elif len(texts) == 1 and getattr(options, "message", "") is None:
         options.message = texts[0]
     else:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        options.parser.error(unknown)
     return options
 
 
@@ -119,7 +125,7 @@ def _replace_what_is_no_text(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tuili", description="Run language models on this computer.")
-    parser.add_argument("--version", action="version", version=f"tuili {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"tuili {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _generation_commands(commands)
     embed = add_command(commands, "embed", _embed, "print the vectors of texts", model=True)
@@ -139,25 +145,33 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_arguments(commands)
     add_command(commands, "info", _info, "print what a model is and how it would be run", model=True)
     models = add_command(commands, "models", _models, "list the models that tuili knows by name")
-    models.add_argument("--cache-dir", metavar="FOLDER")
-    pull = add_command(commands, "pull", _pull, "download a model that tuili knows by name")
-    pull.add_argument("name", metavar="NAME")
-    pull.add_argument("--cache-dir", metavar="FOLDER")
+    add_cache_dir(models)
+    pull = add_command(commands, "pull", _pull, "download a model")
+    pull.add_argument("name", metavar="NAME", help="from `tuili models`, or ORG/NAME of the Hugging Face hub")
+    add_cache_dir(pull)
     cache = add_command(commands, "cache", _cache, "list, verify or clear the weights that are kept packed")
     cache.add_argument("action", choices=("list", "verify", "clear"), nargs="?", default="list")
-    cache.add_argument("--cache-dir", metavar="FOLDER")
+    add_cache_dir(cache)
     cache.add_argument(
         "--max-bytes", type=int, default=0, metavar="N", help="clear: down to this size (default 0)"
     )
     doctor = add_command(
         commands, "doctor", _doctor, "say what this computer offers, and check the installation"
     )
-    doctor.add_argument("--cache-dir", metavar="FOLDER")
+    add_cache_dir(doctor)
     bench = add_command(commands, "bench", _bench, "measure a model and this computer's limits", model=True)
-    bench.add_argument("--repeats", type=int, default=5, help="runs of each measurement (default 5)")
-    bench.add_argument("--prompt-tokens", type=int, default=512, help="length of the prefill (default 512)")
-    bench.add_argument("--new-tokens", type=int, default=64, help="length of the decode (default 64)")
-    bench.add_argument("--depth", type=int, default=1024, help="tokens before the deep decode (default 1024)")
+    bench.add_argument(
+        "--repeats", type=int, metavar="N", default=5, help="runs of each measurement (default 5)"
+    )
+    bench.add_argument(
+        "--prompt-tokens", type=int, metavar="N", default=512, help="length of the prefill (default 512)"
+    )
+    bench.add_argument(
+        "--new-tokens", type=int, metavar="N", default=64, help="length of the decode (default 64)"
+    )
+    bench.add_argument(
+        "--depth", type=int, metavar="N", default=1024, help="tokens before the deep decode (default 1024)"
+    )
     bench.add_argument("--no-start", action="store_true", help="do not measure the start of a process")
     bench.add_argument("--svg", metavar="FILE", help="draw the charts into an SVG file")
     bench.add_argument("--html", metavar="FILE", help="write a page with the charts and every number")
@@ -169,7 +183,10 @@ def _generation_commands(commands: Any) -> None:
     generate.add_argument("prompt", metavar="PROMPT", help="the text; - reads standard input")
     chat = add_command(commands, "chat", _chat, "talk to an instruct model", model=True)
     chat.add_argument(
-        "message", nargs="?", metavar="MESSAGE", help="ask once; without it, a conversation begins"
+        "message",
+        nargs="?",
+        metavar="MESSAGE",
+        help="ask once (- reads standard input); without it, a conversation begins",
     )
     chat.add_argument("--system", metavar="TEXT", help="the system message")
     chat.add_argument("--prefill", metavar="TEXT", help="the answer to MESSAGE begins with this, and goes on")
@@ -201,7 +218,8 @@ def _chat(options: argparse.Namespace) -> int:
         from tuili.conversations import rendering
 
         if options.message is not None:
-            messages, begun = [*system, {"role": "user", "content": options.message}], options.prefill
+            message = standard_input.read() if options.message == "-" else options.message
+            messages, begun = [*system, {"role": "user", "content": message}], options.prefill
             if begun is not None:
                 messages.append({"role": "assistant", "content": begun})
                 how["continue_final_message"] = True

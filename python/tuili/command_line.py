@@ -20,6 +20,14 @@ BAR_AFTER_S = 0.5
 BAR_PARTS = 30
 
 
+class _Help(argparse.HelpFormatter):
+    """The first lines without every option: they are listed below, and would hide what is wrong."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        options = argparse.Action([], "", nargs="*", metavar="OPTION")
+        super().add_usage(usage, [options, *(a for a in actions if not a.option_strings)], [], prefix)
+
+
 def add_command(
     commands: Any,
     name: str,
@@ -35,8 +43,10 @@ def add_command(
     model        it takes MODEL, which may be left out unless it needs_model, and the options of `open_model`
     prints_json  it takes --json
     """
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=run)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", formatter_class=_Help
+    )
+    parser.set_defaults(command=run, parser=parser)
     if prints_json:
         parser.add_argument("--json", action="store_true", help="print one JSON object")
     if not model:
@@ -48,16 +58,24 @@ def add_command(
         help="a folder, a .gguf file, or a name from `tuili models`",
     )
     group = parser.add_argument_group("model")
-    group.add_argument("--device", metavar="cpu|cuda|cuda:N")
-    group.add_argument("--threads", type=int, dest="num_threads", metavar="N")
-    group.add_argument("--compute", choices=("auto", "int8", "float32"))
-    group.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    group.add_argument("--quantization", choices=("int8", "int4"))
-    group.add_argument("--kv-cache-dtype", choices=("auto", "float32", "float16", "bfloat16", "int8"))
-    group.add_argument("--kv-cache-bytes", type=int, metavar="BYTES")
-    group.add_argument("--max-model-len", type=int, metavar="N")
-    group.add_argument("--cache-dir", metavar="FOLDER")
+    group.add_argument("--device", metavar="cpu|cuda|cuda:N", help="default cpu")
+    group.add_argument("--threads", type=int, dest="num_threads", metavar="N", help="default: one per CPU")
+    how = "of quantized weights; float32: exactly, and slower"
+    group.add_argument("--compute", choices=("auto", "int8", "float32"), help=how)
+    kinds = ("auto", "float32", "bfloat16", "float16")
+    group.add_argument("--dtype", choices=kinds, help="of float weights; auto: as stored")
+    group.add_argument("--quantization", choices=("int8", "int4"), help="of float weights, while loading")
+    group.add_argument("--kv-cache-dtype", choices=(*kinds, "int8"), help="of keys and values")
+    how = "for keys and values; default: a quarter of the free memory"
+    group.add_argument("--kv-cache-bytes", type=int, metavar="BYTES", help=how)
+    group.add_argument("--max-model-len", type=int, metavar="N", help="most tokens of a text")
+    add_cache_dir(group)
     return parser
+
+
+def add_cache_dir(parser: argparse._ActionsContainer) -> None:
+    where = "of pulled models and packed weights; default ~/.cache/tuili"
+    parser.add_argument("--cache-dir", metavar="FOLDER", help=where)
 
 
 MODEL_OPTIONS = (

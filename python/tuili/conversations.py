@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from tuili.errors import TemplateError
+from tuili.errors import CUTTING_HELPS, TemplateError
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, invalid
 from tuili.generation.params import SamplingParams
@@ -174,6 +174,9 @@ class Conversations:
         """
         from tuili import completions
 
+        if fields.get("stream"):
+            problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
+            invalid("stream", problem, code="not_supported_yet")
         wanted = completions.wanted(fields)
         cuts = wanted.params.truncate_prompt_tokens is not None
         ids = self.encode_chat(messages, wanted.rendering, cuts=cuts)
@@ -194,7 +197,7 @@ class Conversations:
         if not cuts:
             engine = self._decoder_engine()
             longest = engine.max_model_len if engine.sources is None else engine.sources.max_len
-            self.tokenizer.check_fits(text, longest)
+            self.tokenizer.check_fits(text, longest, CUTTING_HELPS)
 
     def render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
         from tuili import chat, tool_calls

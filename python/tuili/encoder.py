@@ -107,7 +107,7 @@ class Encoder:
 
         progress, raises  as `embed`
         """
-        ids = [self._checked(text, f"text {i}", self.max_len) for i, text in enumerate(texts)]
+        ids = [self._checked(text, f"text {i}", self.max_len, CUTTING_HELPS) for i, text in enumerate(texts)]
         results: list[np.ndarray | None] = [None] * len(ids)
         n_done = 0
         for batch in self._batches(ids):
@@ -142,10 +142,12 @@ class Encoder:
             return _core.Sequence(ids, token_type_ids=types, collect_hidden=collect_hidden)
         return _core.Sequence(self.rereading.shifted(ids), source=ids, collect_hidden=collect_hidden)
 
-    def _checked(self, token_ids: Sequence[int] | np.ndarray, name: str, limit: int) -> np.ndarray:
+    def _checked(
+        self, token_ids: Sequence[int] | np.ndarray, name: str, limit: int, helps: str = ""
+    ) -> np.ndarray:
         ids = checked_ids(token_ids, self._n_vocab, name)
         if len(ids) > limit:
-            raise PromptTooLongError(f"{name} has {len(ids)} tokens; the limit is {limit}{CUTTING_HELPS}")
+            raise PromptTooLongError(f"{name} has {len(ids)} tokens; the limit is {limit}{helps}")
         return ids
 
     def _batches(self, texts: list[np.ndarray]) -> Iterator[list[int]]:

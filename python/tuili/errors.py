@@ -13,7 +13,7 @@ class TuiliError(Exception):
     names the argument that is wrong, where it is one.
     """
 
-    code = "error"
+    code: str = "error"
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)

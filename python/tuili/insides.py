@@ -35,6 +35,8 @@ class Insides:
 
         decoder_token_ids  of an encoder-decoder, whose logits they are, while token_ids are the source; by
                            default the token that generated ones come after
+        raises             TokenIdError, PromptTooLongError, EngineOutOfMemoryError; ModelUnsupportedError for
+                           an encoder
         """
         engine = self._decoder_engine()
         spec = self.loaded.spec
@@ -51,8 +53,10 @@ class Insides:
         return engine.collect(source, "logits", decoder_token_ids)
 
     def hidden_states(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """After the embedding and each layer, the last one normed: float32 [n_layers + 1, n_tokens,
-        d_model].
+        """float32 [n_layers + 1, n_tokens, d_model]: the embedding, and what each layer gives, the last one
+        normed.
+
+        raises  as `logits`; ModelUnsupportedError for an encoder-decoder alone
         """
         spec = self.loaded.spec
         ids = checked_ids(token_ids, spec.n_vocab, "token_ids")
@@ -67,7 +71,8 @@ class Insides:
         """Log-probability of each token given those before it, in nats.
 
         token_ids  at least 2
-        returns    float32 [n_tokens - 1]; entry i belongs to token_ids[i + 1]
+        returns    float32 [n_tokens - 1]; entry i belongs to token_ids[i + 1]; exp(-mean) is the perplexity
+        raises     as `logits`; InvalidParameterError for fewer ids, or for an encoder-decoder
         """
         engine = self._decoder_engine()
         ids = checked_ids(token_ids, self.loaded.spec.n_vocab, "token_ids")

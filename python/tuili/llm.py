@@ -17,7 +17,14 @@ from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, 
 from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
-from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, QueueFullError
+from tuili.errors import (
+    CUTTING_HELPS,
+    InvalidParameterError,
+    ModelFormatError,
+    ModelUnsupportedError,
+    PromptTooLongError,
+    QueueFullError,
+)
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
 from tuili.generation.engine import Engine
@@ -48,7 +55,19 @@ ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: th
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
-class LLM(Conversations, Vectors, Insides):
+class _OptionsChecked(parameters.NamesChecked):
+    """Gives the constructor an error with the nearest name for an unknown one, as SamplingParams has it."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        known = ("model", *(LLM.__init__.__kwdefaults__ or ()))
+        if cls is LLM:
+            for name in options:
+                if name not in known:
+                    parameters.unknown_name(name, known)
+        return super().__call__(*args, **options)
+
+
+class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
@@ -85,6 +104,10 @@ class LLM(Conversations, Vectors, Insides):
     raises                 the Model… errors, TokenizerError, InvalidParameterError
 
     Encoders ignore what concerns generation and its cache; those of two halves have one for a batch alone.
+
+    kind       "decoder", "encoder" or "encoder-decoder"
+    config     what was loaded, which defaults were taken and why, "tasks" that it can do, "warnings"
+    tokenizer  encode(text) -> list of ids, decode(ids) -> text
 
     What neither README.md nor docs name, other parts of tuili use: it may change.
     """
@@ -289,10 +312,10 @@ class LLM(Conversations, Vectors, Insides):
         """Continue a prompt (RequestOutput) or each of a list of prompts (list of RequestOutput, in order).
 
         prompts     text, in which special tokens are recognised, or token ids; an empty text needs a model
-                    that begins texts with a token
-                    of an encoder-decoder, they are what its encoder reads
+                    that begins texts with a token. An encoder-decoder reads them as its source
         params      of all prompts, or a list with one for each; or keywords, with the aliases that
-                    SamplingParams takes
+                    SamplingParams takes. Without any, and without a generation_config.json that says
+                    otherwise, tokens are the likeliest until the text ends or the context is full
         truncation  cut a prompt that is too long from its beginning, leaving room for max_tokens; a source,
                     if it is longer than the model takes or the tokenizer's files allow, from its end, of
                     which tokens for the end of texts and for its language stay
@@ -329,7 +352,10 @@ class LLM(Conversations, Vectors, Insides):
         n_given = len(ids)
         if cuts:
             ids = self._cut(engine, ids, chosen)
-        return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
+        try:
+            return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
+        except PromptTooLongError as error:
+            raise PromptTooLongError(f"{error}{CUTTING_HELPS}") from None
 
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
@@ -502,7 +528,7 @@ class LLM(Conversations, Vectors, Insides):
     def _decoder_engine(self) -> Engine:
         if self._engine is None:
             raise ModelUnsupportedError(
-                f"this model is an {self.kind}; it makes vectors, not text", code="wrong_kind"
+                f"this model is an {self.kind}; it makes vectors, not text: embed", code="wrong_kind"
             )
         return self._engine
 

@@ -12,40 +12,40 @@ MAX_FILE_BYTES = 1 << 20  # more than any schema or grammar may have
 
 _INTEGERS = {
     "max_tokens": f"most tokens of an answer; of generate and chat {DEFAULT_MAX_TOKENS} by default",
-    "min_tokens": "no end before so many tokens",
+    "min_tokens": "do not end before N tokens",
     "top_k": "draw among the k likeliest tokens",
-    "seed": "draw the same again",
-    "n": "so many answers, in place of one",
+    "seed": "the same number draws the same text again",
+    "n": "give N answers",
     "num_beams": "beam search of this width",
-    "no_repeat_ngram_size": "no so many tokens come twice",
-    "encoder_no_repeat_ngram_size": "no so many tokens that the source, or the prompt, has",
+    "no_repeat_ngram_size": "no N tokens in a row come twice",
+    "encoder_no_repeat_ngram_size": "no N tokens in a row of the source, or the prompt, come again",
     "logprobs": "with --json: log-probabilities of each token and of the N likeliest",
     "prompt_logprobs": "with --json: the same of the prompt's tokens; --max-tokens 0 asks for nothing else",
     "truncate_prompt_tokens": "cut a prompt to its last N tokens, a source to its first; -1: to the limit",
     "forced_bos_token_id": "the first token of an answer: a language, for M2M100 and mBART",
     "decoder_start_token_id": "what an encoder-decoder's answer begins after",
     "prompt_lookup_num_tokens": "guess up to N tokens from the text before: faster where it repeats itself",
-    "priority": "the lower, the sooner",
+    "priority": "the lower, the sooner it runs",
 }
 _NUMBERS = {
-    "temperature": "0: always the likeliest token",
+    "temperature": "0: always the likeliest token; default 0, or 1 if something else is said of drawing",
     "top_p": "draw among the likeliest tokens with this probability together",
     "min_p": "draw among tokens with this share of the likeliest one's probability",
     "typical_p": "draw among the tokens of usual surprise with this probability together",
     "repetition_penalty": "above 1: tokens that are there already become less likely",
     "encoder_repetition_penalty": "above 1: tokens of the source, or the prompt, become likelier",
     "presence_penalty": "subtracted once from what is in the answer already",
-    "frequency_penalty": "subtracted for each time that it is",
+    "frequency_penalty": "subtracted for each time that it is there",
     "length_penalty": "beams: scores are log-probability / length ** X",
-    "deadline_s": "seconds until the answer ends as it is",
+    "deadline_s": "end after X seconds with what there is",
 }
 _LISTS = {
     "stop": "end before this text; may be repeated",
-    "bad_words": "a text that the answer has not; may be repeated",
+    "bad_words": "a text that does not come; may be repeated",
     "choice": "the answer is this text, or one of several",
 }
 _IDS = {
-    "stop_token_ids": "tokens that end a text, too",
+    "stop_token_ids": "tokens that also end a text",
     "allowed_token_ids": "no other tokens are generated",
     "suppress_tokens": "tokens that are not generated",
     "begin_suppress_tokens": "tokens that no answer begins with",
@@ -53,7 +53,7 @@ _IDS = {
 }
 _FLAGS = {
     "ignore_eos": "go on after the model's end of text",
-    "include_stop_str_in_output": "show the stop text, too",
+    "include_stop_str_in_output": "show the stop text as well",
     "renormalize_logits": "beams: rank by probabilities of what penalties and bans leave",
 }
 _OTHERS = (

@@ -30,7 +30,7 @@ def ask(prompt: str) -> str:
     """The next line, after `prompt` on a terminal. raises: EOFError if there is none"""
     if sys.stdin is None:
         raise EOFError
-    return cleaned(input(prompt)).removesuffix("\r")
+    return cleaned(input(prompt if sys.stdin.isatty() else "")).removesuffix("\r")
 
 
 def cleaned(text: str) -> str:

@@ -48,6 +48,9 @@ class Tokenizer:
         self._least: LeastTokens | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
+    def __repr__(self) -> str:
+        return f"<tuili tokenizer, {self.n_vocab} tokens>"
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a tokenizer cannot be pickled or copied; load the model in each process")
 

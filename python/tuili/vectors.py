@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -90,7 +90,24 @@ class Vectors:
         vectors = embedding.in_precision(vectors, precision, ranges)
         return vectors[0] if isinstance(texts, str) else vectors
 
-    encode = embed
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        *,
+        normalize_embeddings: bool | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """`embed` under sentence-transformers' names; options are the others of `embed`.
+
+        batch_size  changes nothing: batches are made of tokens
+        """
+        integer("batch_size", batch_size, 1, 2**31 - 1)
+        if normalize_embeddings is not None:
+            options["normalize"] = normalize_embeddings
+        return self.embed(sentences, prompt_name=prompt_name, prompt=prompt, **options)
 
     def similarity(
         self,
@@ -145,6 +162,18 @@ class Vectors:
         found = self.embed(items, progress=progress, **limits)
         return embedding.ranking(embedding.cosines(wanted, found)[0], items, top_k)
 
+    @overload
+    def classify(
+        self, texts: list[Any], *, truncation: bool = False, progress: Progress | None = None
+    ) -> list[dict[str, Any]]: ...
+    @overload
+    def classify(
+        self,
+        texts: str | tuple[str, str] | dict[str, str],
+        *,
+        truncation: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]: ...
     def classify(
         self, texts: Any, *, truncation: bool = False, progress: Progress | None = None
     ) -> list[dict[str, Any]] | dict[str, Any]:
@@ -241,7 +270,8 @@ class Vectors:
         if self._encoder is None:
             article = "a" if self.kind == "decoder" else "an"
             raise ModelUnsupportedError(
-                f"this model is {article} {self.kind}; it makes text, not vectors", code="wrong_kind"
+                f"this model is {article} {self.kind}; it makes text, not vectors: generate",
+                code="wrong_kind",
             )
         return self._encoder
 

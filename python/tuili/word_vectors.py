@@ -72,6 +72,9 @@ class WordVectors:
                 self.n_duplicates,
             )
 
+    def __repr__(self) -> str:
+        return f"<tuili.WordVectors, {len(self.words)} words, {self.vectors.shape[1]} numbers each>"
+
     def __len__(self) -> int:
         return len(self.words)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,7 +68,8 @@ def measure(make: Callable[[], LLM], plan: Plan, on_progress: Progress | None = 
             "cpu": cpu_name(),
             "isa": llm.config["isa"],
             "threads": llm.config["num_threads"],
-            "model": llm.config["architecture"],
+            "model": os.path.basename(llm.config["path"]).removesuffix(".gguf"),
+            "architecture": llm.config["architecture"],
             "kind": llm.kind,
             "weight_bytes": llm.memory["weights"],
             "memory": dict(llm.memory),

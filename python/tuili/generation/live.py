@@ -158,8 +158,8 @@ class LiveRequests:
         """End the requests of these rows, as their deadline cannot be met."""
         for row in rows:
             error = DeadlineExceeded(
-                f"deadline_s = {row.request.params.deadline_s:g} cannot be met with what is ahead of the "
-                "request; nothing was computed",
+                f"deadline_s = {row.request.params.deadline_s:g} cannot be met: the request's own tokens and "
+                "what is ahead of them take longer; nothing was computed",
                 code="deadline_unreachable",
             )
             self.fail([row], error)

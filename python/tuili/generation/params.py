@@ -31,6 +31,9 @@ from tuili.generation.checks import (
 )
 from tuili.generation.processors import Processor
 
+if TYPE_CHECKING:
+    import inspect
+
 MAX_SEQUENCES = 128
 MAX_LOGPROBS = 20
 MAX_PROMPT_LOGPROB_ENTRIES = 2_000_000
@@ -129,14 +132,25 @@ def not_supported_yet(name: str) -> NoReturn:
 # --- all of them --------------------------------------------------------------------------------------------
 
 
-class _NamesChecked(type):
+class NamesChecked(type):
+    """Of classes whose constructor looks at names first: help and inspect show those of `__init__`."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        import inspect  # which a start does without
+
+        _, *rest = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]  # of this class
+        return inspect.Signature(rest)
+
+
+class _NamesChecked(NamesChecked):
     """Gives a dataclass's constructor the aliases, and an error with the nearest name for an unknown one."""
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
         return super().__call__(*args, **canonical_names(options))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SamplingParams(metaclass=_NamesChecked):
     """How to continue a prompt. Checked when made; immutable.
 
@@ -245,6 +259,13 @@ class SamplingParams(metaclass=_NamesChecked):
                 object.__setattr__(self, name, _CHECKS[name](name, value))
         self._check_together()
 
+    def __repr__(self) -> str:
+        """What differs from the defaults."""
+        plain = SamplingParams()
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        shown = [f"{k}={v!r}" for k, v in given.items() if not same(v, getattr(plain, k))]
+        return f"SamplingParams({', '.join(shown)})"
+
     @property
     def n_sequences(self) -> int:
         """That one prompt becomes at once: its continuations, or the beams that they are chosen from."""
@@ -309,19 +330,46 @@ def _do_sample(sample: bool, result: dict[str, Any]) -> None:
         )
 
 
+# What other libraries call these, where the spelling is too far away to be guessed.
+_ELSEWHERE = {
+    "max_length": "max_tokens",
+    "eos_token_id": "stop_token_ids",
+    "beam_width": "num_beams",
+    "max_time": "deadline_s",
+    "timeout": "deadline_s",
+    "top_logprobs": "logprobs",
+    "repeat_penalty": "repetition_penalty",
+    **dict.fromkeys(("guided_json", "response_format", "structured_outputs"), "json_schema"),
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
+    "n_ctx": "max_model_len",
+    "n_threads": "num_threads",
+    "torch_dtype": "dtype",
+    "gpu_memory_utilization": "kv_cache_bytes",
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), "quantization"),
+}
+
+
 def unknown_name(name: str, known: Iterable[str]) -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name."""
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.7)
+    known = list(known)
+    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
+    near = near or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
     shown = "".join(c if c.isprintable() else "?" for c in name[:64])
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")
 
 
 def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
-    """The parameters of one call: `params` as given, or made from keyword options; not both.
+    """The parameters of one call: `params` as given, or made from keyword options; not both. vLLM calls
+    params sampling_params.
 
     raises  InvalidParameterError
     """
+    if "sampling_params" in options:
+        params, options = _by_vllms_name(params, options)
     if params is None:
         return SamplingParams(**options)
     if not isinstance(params, SamplingParams):
@@ -335,11 +383,22 @@ def of_each(
     params: SamplingParams | Sequence[SamplingParams] | None, options: Mapping[str, Any], n: int
 ) -> list[SamplingParams]:
     """Those of n prompts: one for all as `from_options`, or a list of as many."""
+    if "sampling_params" in options:
+        params, options = _by_vllms_name(params, options)
     if not isinstance(params, list | tuple):
         return [from_options(params, options)] * n  # type: ignore[arg-type]  # it checks
     if len(params) != n:
         invalid("params", f"are {len(params)}, for {n} prompts")
     return [from_options(one, options) for one in params]
+
+
+def _by_vllms_name(params: object, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """(params, the other options), where `options` has sampling_params."""
+    rest = dict(options)
+    named = rest.pop("sampling_params")
+    if params is not None and named is not None:
+        invalid("sampling_params", "is given twice, also as params")
+    return named if params is None else params, rest
 
 
 # --- defaults -----------------------------------------------------------------------------------------------

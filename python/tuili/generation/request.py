@@ -373,10 +373,12 @@ class Handle:
 
     @property
     def request_id(self) -> int:
+        """As in its RequestOutput; the later, the larger."""
         return self._request.id
 
     @property
     def done(self) -> bool:
+        """Whether `result` returns, or raises, at once."""
         return self._request.done
 
     def result(self, timeout: float | None = None) -> RequestOutput:

@@ -205,7 +205,8 @@ def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:
     """The settings of a decoder or encoder, and whether they are those of a part of what also sees images."""
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
-        raise ModelIOError(f"{shown(folder, 256)}: there is no config.json", code="config_missing", errno=2)
+        problem = "there is no config.json; a .gguf file in it is loaded by its own path"
+        raise ModelIOError(f"{shown(folder, 256)}: {problem}", code="config_missing", errno=2)
     part = language_part(config)
     return part or with_architecture(config), part is not None
 

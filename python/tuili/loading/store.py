@@ -23,6 +23,7 @@ from typing import IO, TextIO
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelIOError, ModelUnsupportedError
 from tuili.loading.files import StrPath, shown
 
+HUB_SUFFIXES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".spm")  # what a folder is read from
 _COPY_BYTES = 1 << 20
 
 
@@ -267,12 +268,16 @@ def _pull_hub(name: str, cache_dir: StrPath | None, stream: TextIO | None) -> Pa
     try:
         folder: str = hub.snapshot_download(
             name,
-            allow_patterns=["*.json", "*.safetensors", "*.jinja"],
+            allow_patterns=[f"*{suffix}" for suffix in HUB_SUFFIXES],
+            ignore_patterns=["original/*", "onnx/*", "openvino/*", "consolidated*"],  # the same weights again
             cache_dir=None if cache_dir is None else os.path.join(cache_dir, "hub"),
         )
     except Exception as error:  # whatever the hub's client raises: no network, no such model, no permission
         raise ModelIOError(
-            f"cannot pull {name} from the hub: {type(error).__name__}", code="pull_failed"
+            f"cannot pull {name} from the hub ({type(error).__name__}): is the name right, the network "
+            "there, and HF_TOKEN set if the model needs one? HF_ENDPOINT chooses a mirror; a folder works by "
+            "its path",
+            code="pull_failed",
         ) from error
     return Path(folder)
 

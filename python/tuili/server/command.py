@@ -22,11 +22,13 @@ def add_arguments(commands: Any) -> None:
     group.add_argument(
         "--allowed-host", action="append", metavar="NAME", dest="allowed_hosts", help="a name of this server"
     )
-    group.add_argument("--served-model-name", metavar="NAME")
-    group.add_argument("--drain-s", type=float, metavar="SECONDS")
-    group.add_argument("--max-requests", type=int, metavar="N", help="under way at once")
-    group.add_argument("--max-requests-per-key", type=int, metavar="N")
-    group.add_argument("--max-tokens-per-minute", type=int, metavar="N", help="for each key")
+    group.add_argument("--served-model-name", metavar="NAME", help="what clients call it; default MODEL")
+    group.add_argument("--drain-s", type=float, metavar="SECONDS", help="to finish after SIGTERM; default 30")
+    group.add_argument("--max-requests", type=int, metavar="N", help="under way at once; default 256")
+    group.add_argument(
+        "--max-requests-per-key", type=int, metavar="N", help="the same of one key; default 64"
+    )
+    group.add_argument("--max-tokens-per-minute", type=int, metavar="N", help="of one key; default: no limit")
     group.add_argument("--no-page", action="store_const", const=False, dest="page", help="no chat page at /")
 
 

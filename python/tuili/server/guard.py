@@ -28,6 +28,7 @@ from tuili.server.shares import Place, Shares
 from tuili.server.tracing import span
 
 log = logging.getLogger("tuili.server")
+request_log = logging.getLogger("tuili.server.requests")
 
 METHODS = ("GET", "HEAD", "POST")
 LINGER_S = 0.3  # for a body that is not wanted: a client that still sends hears no answer
@@ -188,7 +189,7 @@ class Guard:
         self._metrics.http_requests_total.add(exchange.route, str(exchange.status))
         if exchange.route in (*OPEN_PATHS, "/metrics") and exchange.status < 400:
             return
-        if log.isEnabledFor(logging.INFO):
+        if request_log.isEnabledFor(logging.INFO):
             line = {
                 "event": "request",
                 "id": exchange.id,
@@ -200,7 +201,7 @@ class Guard:
                 "prompt_tokens": exchange.n_prompt,
                 "completion_tokens": exchange.n_generated,
             }
-            log.info("%s", json.dumps(line))
+            request_log.info("%s", json.dumps(line))
 
 
 async def _receive_body(receive: Receive, most: int, place: Place) -> bytes:

@@ -56,7 +56,7 @@ class Lengths:
             n_tokens += len(self._tokenizer.encode(part, add_special=False))
             if n_tokens > most:
                 raise PromptTooLongError(
-                    f"the text has more tokens than the context, {self._max_tokens}, by a quarter at least"
+                    f"the text has more than {most} tokens; the context has room for {self._max_tokens}"
                 )
 
 

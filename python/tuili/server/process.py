@@ -191,4 +191,7 @@ def _prepare(llm: LLM) -> None:
 def _start_log() -> None:
     """One line for each request on standard error. uvicorn's own warnings would let anybody fill it."""
     log.setLevel(logging.INFO)
+    lines = logging.getLogger("tuili.server.requests")  # which are JSON, with nothing before it
+    lines.propagate = False
+    lines.handlers = [logging.StreamHandler()]
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -184,7 +184,10 @@ class Requests:
         """Raise Refused 404 for a model that is not served."""
         if name != self.name:
             raise Refused(
-                404, f"there is no model '{shown(name)}' here", code="model_not_found", param="model"
+                404,
+                f"there is no model '{shown(name)}' here; this is {self.name}",
+                code="model_not_found",
+                param="model",
             )
 
     # --- vectors ----------------------------------------------------------------------------------------

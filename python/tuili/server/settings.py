@@ -57,7 +57,9 @@ class Settings:
             object.__setattr__(self, field.name, _CHECKS[field.name](field.name, getattr(self, field.name)))
         if not self.is_local and not self.api_keys and not self.anonymous:
             invalid(
-                "host", "is not this machine alone: give api_keys, or anonymous = true to serve everybody"
+                "host",
+                "is not this machine alone: give keys (--api-key-file, api_key_file), or serve everybody "
+                "(--anonymous, anonymous = true)",
             )
 
     @property
@@ -180,4 +182,4 @@ def read_config(path: StrPath) -> dict[str, Any]:
 def _only(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
     for name in table:
         if name not in names:
-            unknown_name(f"{where}{name}", names)
+            unknown_name(f"{where}{name}", [f"{where}{known}" for known in names])

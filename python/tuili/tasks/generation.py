@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid, is_text
 from tuili.generation.params import from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
+from tuili.generation.structure import Kind
 from tuili.prompts import is_chat
+from tuili.sources import ANSWER_LEN
 from tuili.tasks.answers import as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.generate_words import in_our_words, settled
@@ -84,7 +86,8 @@ class Task(Pipeline):
         cuts = own["truncation"] is True or chosen.get("truncate_prompt_tokens") is not None
         cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
         encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
-        params = [from_options(given, _steered(chosen, own, len(ids))) for ids in encoded]
+        usual = self.model._defaults.get("max_tokens", ANSWER_LEN)
+        params = [from_options(given, _steered(chosen, own, len(ids), usual)) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
         results = []
@@ -134,8 +137,11 @@ def _continued(content: Any, text: str) -> Any:
     return [*content[:-1], {**content[-1], "text": content[-1]["text"] + text}]
 
 
-def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
-    """What SamplingParams takes, for a prompt of n_prompt tokens, which max_length and min_length count."""
+def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int, usual: int) -> dict[str, Any]:
+    """What SamplingParams takes, for a prompt of n_prompt tokens, which max_length and min_length count.
+
+    usual  tokens of an answer where nobody says how many, but of one of a given form: it ends by itself
+    """
     options = {name: value for name, value in chosen.items() if name != "params"}
     if own["stop_sequence"] is not None:
         if "stop" in options:
@@ -159,6 +165,10 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
         options["min_tokens"] = n_least
     elif least is not None:
         options["min_tokens"] = max(0, integer("min_length", least, 0, MAX_INT) - n_prompt)
+    said = ("max_tokens", "max_new_tokens", *get_args(Kind))
+    if chosen.get("params") is None and all(options.get(name) is None for name in said):
+        n_least = options.get("min_tokens")
+        options["max_tokens"] = max(usual, n_least) if isinstance(n_least, int) else usual
     return options
 
 
