@@ -261,9 +261,11 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     from tuili.loading.architectures import class_defaults, decoder_heads, seq2seq_heads
 
     headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
-    module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
-    config.values = class_defaults.first_names(config.values, HF_ARCHITECTURES[headed or names[0]])
-    config.fill(class_defaults.usual_of(headed or names[0]))
+    name = headed or names[0]
+    module: Any = _architecture(HF_ARCHITECTURES, name, f"{config.what}: architectures")
+    second_names = class_defaults.second_names(name, HF_ARCHITECTURES[name])
+    config.values = class_defaults.first_names(config.values, second_names)
+    config.fill(class_defaults.usual_of(name))
     if headed in HF_SEQ2SEQ:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)
     elif headed is not None:

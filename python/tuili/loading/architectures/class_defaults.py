@@ -153,12 +153,12 @@ EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
 }
 
 
-# Second names of settings, by the architecture's file, that transformers' classes take and that go before the
-# first ones, as there (`attribute_map`).
+# Second names of settings, by the architecture's file or, where its classes differ, its name, that
+# transformers' classes take and that go before the first ones, as there (`attribute_map`).
 _GPT = {"hidden_size": "n_embd", "max_position_embeddings": "n_positions"}
 _GPT |= {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
 _T5 = {"hidden_size": "d_model", "num_attention_heads": "num_heads"}
-_T5 |= {"num_hidden_layers": "num_layers", "head_dim": "d_kv"}
+_T5 |= {"head_dim": "d_kv"}  # and num_hidden_layers, t5_half.py
 _FAIRSEQ = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 _LAYERS = "num_hidden_layers"
 SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
@@ -171,12 +171,18 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "granite_hybrid": {"layers_block_type": "layer_types"},
     **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "gpt_oss")},
-    "olmoe": {"num_local_experts": "num_experts"},
-    "deepseek": {"num_experts": "n_routed_experts", "num_local_experts": "n_routed_experts"},
+    **{key: {"num_local_experts": "num_experts"} for key in ("olmoe", "Qwen3MoeForCausalLM")},
+    "DeepseekV2ForCausalLM": {"num_experts": "n_routed_experts"},
+    "DeepseekV3ForCausalLM": {"num_local_experts": "n_routed_experts"},
 }
 
 
-def first_names(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
+def second_names(name: str, file: str) -> Mapping[str, str]:
+    """Those of the architecture `name`, which lies in `file`."""
+    return SECOND_NAMES.get(name) or SECOND_NAMES.get(file, {})
+
+
+def first_names(settings: Mapping[str, Any], second_names: Mapping[str, str]) -> dict[str, Any]:
     """`settings`, with those that have a second name under the first one.
 
     A `num_hidden_layers` of BART's kin counts where there is no `encoder_layers`: beside it, files of
@@ -184,7 +190,7 @@ def first_names(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
     """
     named = {
         first: settings[second]
-        for second, first in SECOND_NAMES.get(file, {}).items()
+        for second, first in second_names.items()
         if settings.get(second) is not None and not (first == "encoder_layers" and first in settings)
     }
     return {**settings, **named}

@@ -72,7 +72,7 @@ def _sharpening(scaling: Config | None) -> float:
 
 
 def _moe(config: Config, *, third: bool) -> MoeSpec:
-    n = n_experts(config, "n_routed_experts", "num_experts", usual=256 if third else 64)
+    n = n_experts(config, "n_routed_experts", usual=256 if third else 64)
     d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
     grouped = third or config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
     n_groups = config.integer("n_group", 1, n, 8 if third else 1) if grouped else 1
