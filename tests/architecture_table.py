@@ -10,6 +10,7 @@ from typing import Any
 
 from architecture_cases import COLUMNS, N_VOCAB, WINDOW, Case, cases_of
 from architecture_gpt import GPT_CASES
+from architecture_kin import DENSE_CASES, EXPERT_CASES
 
 __all__ = ["CASES", "COLUMNS", "N_VOCAB", "WINDOW", "Case"]
 
@@ -362,6 +363,7 @@ CASES = [
         plain={"num_hidden_layers": 4},
         layer_types_biases={"layer_types": [_FULL, _SLIDING], "attention_bias": True},
     ),
+    *DENSE_CASES,
     *GPT_CASES,
     *cases_of(
         "GPTNeoXForCausalLM",
@@ -560,6 +562,7 @@ CASES = [
             "rope_scaling": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
         },
     ),
+    *EXPERT_CASES,
     *cases_of(
         "InternLM2ForCausalLM",
         "internlm2",

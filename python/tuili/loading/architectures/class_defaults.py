@@ -19,6 +19,14 @@ _LATENT = {
     "v_head_dim": 128,
 }
 
+_ONE_GROUP = {"n_group": 1, "topk_group": 1}
+_GLM_MOE = {
+    "max_position_embeddings": 131072,
+    "num_key_value_heads": 8,
+    "n_routed_experts": 128,
+    "num_experts_per_tok": 8,
+    **_ONE_GROUP,
+}
 _MT5 = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
 _BART = {
     "d_model": 1024,
@@ -87,6 +95,45 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "Ernie4_5ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 2, "head_dim": 128},
     "CohereForCausalLM": {"max_position_embeddings": 8192},
     "Cohere2ForCausalLM": {"max_position_embeddings": 8192},
+    "CwmForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "head_dim": 128},
+    "Jais2ForCausalLM": {"max_position_embeddings": 8192},
+    "HyperCLOVAXForCausalLM": {"max_position_embeddings": 2048},
+    "VaultGemmaForCausalLM": {"max_position_embeddings": 8192, "num_key_value_heads": 4, "head_dim": 256},
+    "FlexOlmoForCausalLM": {"max_position_embeddings": 4096, "num_experts_per_tok": 5},
+    "MiniMaxM2ForCausalLM": {
+        "max_position_embeddings": 196608,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_experts_per_tok": 8,
+    },
+    "Dots1ForCausalLM": {"max_position_embeddings": 2048, "num_key_value_heads": 32, **_ONE_GROUP}
+    | {"moe_intermediate_size": 1408},
+    "Glm4MoeForCausalLM": _GLM_MOE | {"moe_intermediate_size": 1408},
+    "SolarOpenForCausalLM": _GLM_MOE | {"moe_intermediate_size": 1280, "head_dim": 128},
+    "ExaoneMoeForCausalLM": {
+        "max_position_embeddings": 2048,
+        "num_key_value_heads": 32,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 1024,
+        **_ONE_GROUP,
+    },
+    "Ernie4_5_MoeForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 4,
+        "moe_intermediate_size": 1536,
+    },
+    "PersimmonForCausalLM": {"max_position_embeddings": 16384},
+    "GPTNeoXJapaneseForCausalLM": {"max_position_embeddings": 2048},
+    "XGLMForCausalLM": {
+        "max_position_embeddings": 2048,
+        "d_model": 1024,
+        "ffn_dim": 4096,
+        "num_layers": 24,
+        "attention_heads": 16,
+    },
+    "OpenAIGPTLMHeadModel": {"n_positions": 512},
+    "CodeGenForCausalLM": {"n_positions": 2048},
     "GPT2LMHeadModel": {"n_positions": 1024},
     "GPTBigCodeForCausalLM": {"n_positions": 1024},
     "GPTJForCausalLM": {"n_positions": 2048},
@@ -115,6 +162,18 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "topk_group": 4,
         **_LATENT,
     },
+    "Glm4MoeLiteForCausalLM": {
+        **_LATENT,
+        "max_position_embeddings": 202752,
+        "q_lora_rank": 768,
+        "qk_nope_head_dim": 192,
+        "v_head_dim": 256,
+        "n_routed_experts": 64,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1536,
+        **_ONE_GROUP,
+    },
+    "YoutuForCausalLM": {"max_position_embeddings": 131072, **_LATENT},
     "T5ForConditionalGeneration": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5ForConditionalGeneration": _MT5,
     "UMT5ForConditionalGeneration": _MT5,
@@ -143,13 +202,18 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 
 # The ids that end a text, by `model_type`; transformers writes them down whatever the size of the vocabulary.
 EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
-    **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2"), (50256,)),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2", "codegen"), (50256,)),
     **dict.fromkeys(("olmo", "olmo2", "olmo3"), (50279,)),
     **dict.fromkeys(("cohere", "cohere2"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
     "phi3": (32000,),
-    **dict.fromkeys(("smollm3", "eurobert", "arcee"), (128001,)),
+    **dict.fromkeys(("smollm3", "eurobert", "arcee", "youtu"), (128001,)),
     "modernbert": (50282,),
+    "cwm": (128001, 128008, 128009),
+    "jais2": (150024,),
+    "minimax_m2": (200020,),
+    "flex_olmo": (100257,),
+    "gpt_neox_japanese": (31999,),
 }
 
 
@@ -162,7 +226,8 @@ _T5 |= {"head_dim": "d_kv"}  # and num_hidden_layers, t5_half.py
 _FAIRSEQ = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 _LAYERS = "num_hidden_layers"
 SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
-    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode"), _GPT),
+    **dict.fromkeys(("gpt2", "gptj", "gpt_bigcode", "openai_gpt", "codegen"), _GPT),
+    "xglm": {"hidden_size": "d_model", "num_attention_heads": "attention_heads", _LAYERS: "num_layers"},
     "gpt_neo": {"num_attention_heads": "num_heads", _LAYERS: "num_layers"},
     **dict.fromkeys(("t5", "t5_encoder"), _T5),
     **{key: {**_FAIRSEQ, _LAYERS: "encoder_layers"} for key in ("bart", "pegasus", "m2m_100")},
@@ -170,10 +235,18 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
     "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "granite_hybrid": {"layers_block_type": "layer_types"},
-    **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "gpt_oss")},
-    **{key: {"num_local_experts": "num_experts"} for key in ("olmoe", "Qwen3MoeForCausalLM")},
+    **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "minimax_m2", "gpt_oss")},
+    **{key: {"num_local_experts": "num_experts"} for key in ("olmoe", "flex_olmo", "Qwen3MoeForCausalLM")},
     "DeepseekV2ForCausalLM": {"num_experts": "n_routed_experts"},
-    "DeepseekV3ForCausalLM": {"num_local_experts": "n_routed_experts"},
+    **{
+        key: {"num_local_experts": "n_routed_experts"}
+        for key in ("DeepseekV3ForCausalLM", "glm4_moe", "dots1")
+    },
+    "Glm4MoeLiteForCausalLM": {
+        "num_local_experts": "n_routed_experts",
+        "head_dim": "qk_rope_head_dim",
+    },
+    "ernie_moe": {"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
 }
 
 
