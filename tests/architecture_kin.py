@@ -27,7 +27,28 @@ def _rope(kind: str, **settings: Any) -> dict[str, Any]:
 
 _YARN = _rope("yarn", factor=4.0, original_max_position_embeddings=32)
 
+_GROWING: dict[str, Any] = {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 32}
+
 DENSE_CASES = [
+    *cases_of(
+        "Ministral3ForCausalLM",
+        "ministral3",
+        {"head_dim": 16},
+        plain=_rope("yarn", factor=4.0, mscale=1.0, mscale_all_dim=1.0, **_GROWING),
+        window_tied={"sliding_window": WINDOW, **_TIED, **_rope("yarn", factor=2.0, **_GROWING)},
+    ),
+    *cases_of(
+        "HunYuanDenseV1ForCausalLM",
+        "hunyuan_v1_dense",
+        {"head_dim": 16},
+        plain={},
+        biases_tied_stretched={
+            "attention_bias": True,
+            "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0},
+            "rope_theta": 500.0,
+            **_TIED,
+        },
+    ),
     *cases_of(
         "CwmForCausalLM",
         "cwm",
@@ -80,6 +101,13 @@ DENSE_CASES = [
 ]
 
 EXPERT_CASES = [
+    *cases_of(
+        "HunYuanMoEV1ForCausalLM",
+        "hunyuan_v1_moe",
+        {"num_experts": 6, "moe_topk": 2, "head_dim": 16, "leave_out": r"mlp\.gate\.weight"},
+        plain={},
+        of_each_layer_biases_tied={"moe_topk": [1, 3], "attention_bias": True, **_TIED},
+    ),
     *cases_of(
         "FlexOlmoForCausalLM",
         "flex_olmo",

@@ -258,6 +258,11 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             "attention_multiplier": (None, 0.1),
         },
     ),
+    "HunYuanDenseV1ForCausalLM": ("hunyuan_v1_dense", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM}),
+    "HunYuanMoEV1ForCausalLM": (
+        "hunyuan_v1_moe",
+        {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "num_experts": (4, 8), "moe_topk": (1, 2, 4)},
+    ),
     "YoutuForCausalLM": ("youtu", {**_DIRECT, "rope_interleave": _FLAG, "pad_token_id": (None,)}),
     "FlexOlmoForCausalLM": ("flex_olmo", {**_ALL, **_GATED, **_BIAS, **_EXPERTS, "norm_topk_prob": _FLAG}),
     "Glm4MoeForCausalLM": (
@@ -272,7 +277,7 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
     ),
     "SolarOpenForCausalLM": (
         "solar_open",
-        {**_ROUTED, **_BIAS, **_HEAD_DIM, "partial_rotary_factor": (0.5, 1.0), "use_qk_norm": _FLAG},
+        {**_ROUTED, **_BIAS, **_HEAD_DIM, "use_qk_norm": _FLAG},
     ),
     "Glm4MoeLiteForCausalLM": (
         "glm4_moe_lite",

@@ -187,6 +187,25 @@ def test_a_decoders_tokens_have_ernies_first_task(tmp_path: Path) -> None:
     assert abs(one - without).max() > 0.01
 
 
+ROTATED = [case for case in CASES if case.architecture.startswith("HunYuan")]
+
+
+@pytest.mark.parametrize("case", ROTATED, ids=lambda case: case.name)
+def test_norms_behind_the_rotation(case: Case, tmp_path: Path) -> None:
+    """Those of the reference; in chunks of any size, to the bit."""
+    config, module = _parsed(case)
+    model = load(plan_model(write(case, tmp_path), compute="float32")).model
+    ids = np.array(token_ids(), np.int32)
+    logits = run(model, ids).logits()
+    for chunk in (1, 5):
+        np.testing.assert_array_equal(run(model, ids, How(chunk=chunk, num_threads=2)).logits(), logits)
+    if not model.spec.layers[0].moe.n_experts:  # which are stored in stacks
+        tensors = stored_tensors(case, config, module).items()
+        weights = {our_names(name, module.TENSOR_NAMES).names[0]: x for name, x in tensors}
+        wanted = reference.forward(model.spec, weights, ids)["logits"]
+        assert (abs(logits - wanted).max(axis=1) / np.ptp(wanted, axis=1)).max() <= 1e-5
+
+
 def test_minicpm_scales_by_its_depth_and_widths(tmp_path: Path) -> None:
     """Its report (2024), table 7: embeddings 12, residuals 1.4 / sqrt(layers), logits base / width."""
     case = next(case for case in CASES if case.architecture.startswith("MiniCPM"))

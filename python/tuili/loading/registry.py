@@ -19,6 +19,7 @@ HF_ARCHITECTURES = {
     "CwmForCausalLM": "cwm",
     "MistralForCausalLM": "mistral",
     "MinistralForCausalLM": "mistral",
+    "Ministral3ForCausalLM": "ministral3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Phi3ForCausalLM": "phi3",
@@ -82,6 +83,8 @@ HF_ARCHITECTURES = {
     "DeepseekV2ForCausalLM": "deepseek",
     "DeepseekV3ForCausalLM": "deepseek",
     "YoutuForCausalLM": "glm4_moe_lite",
+    "HunYuanDenseV1ForCausalLM": "hunyuan",
+    "HunYuanMoEV1ForCausalLM": "hunyuan",
     "InternLM2ForCausalLM": "internlm2",
     "BaichuanForCausalLM": "baichuan",
     "BaiChuanForCausalLM": "baichuan",
@@ -180,7 +183,8 @@ GGUF_ARCHITECTURES = {
 
 WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 _PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
-_TEXT_ALONE = {"Gemma3": "Gemma3Text"}  # those whose plain model_type also sees images
+# How model_type spells some: Gemma 3's plain one also sees images.
+_SPELT = {"Gemma3": "Gemma3Text", "HunYuanDenseV1": "HunYuanV1Dense", "HunYuanMoEV1": "HunYuanV1MoE"}
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
@@ -224,7 +228,7 @@ def with_architecture(config: Config) -> Config:
     if config.values.get("architectures") is None and is_name:
         for name in HF_ARCHITECTURES:
             stem = re.sub(_PLAIN_ENDS, "", name)
-            if letters(_TEXT_ALONE.get(stem, stem)) == letters(str(kind)):
+            if letters(_SPELT.get(stem, stem)) == letters(str(kind)):
                 config.defaults["architectures"] = [name]
                 config.values = {**config.values, "architectures": [name]}
                 break

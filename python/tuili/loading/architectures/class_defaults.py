@@ -42,6 +42,8 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         f"{stem}ForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8}
         for stem in ("Mistral", "Ministral")
     },
+    "Ministral3ForCausalLM": {"max_position_embeddings": 262144, "num_key_value_heads": 8, "head_dim": 128},
+    **{f"HunYuan{kind}V1ForCausalLM": {"max_position_embeddings": 2048} for kind in ("Dense", "MoE")},
     "Exaone4ForCausalLM": {"max_position_embeddings": 2048, "num_key_value_heads": 32},
     "HeliumForCausalLM": {"max_position_embeddings": 4096},
     "NemotronForCausalLM": {"max_position_embeddings": 4096},
@@ -246,6 +248,7 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
         "num_local_experts": "n_routed_experts",
         "head_dim": "qk_rope_head_dim",
     },
+    "HunYuanMoEV1ForCausalLM": {"num_experts_per_tok": "moe_topk", "num_local_experts": "num_experts"},
     "ernie_moe": {"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
 }
 

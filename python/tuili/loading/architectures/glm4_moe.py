@@ -27,7 +27,7 @@ def spec(config: Config) -> ModelSpec:
         own = {"first_k_dense_replace": 0, "use_qk_norm": False, "intermediate_size": 1}
         config.values = {**config.values, **own}
     size = sizes(config)
-    theta, partial = (1_000_000.0, 1.0) if solar else (10_000.0, 0.5)
+    theta, partial = (1_000_000.0, None) if solar else (10_000.0, 0.5)
     rotation, limit = rope(config, size, theta=theta, partial=partial, rounds_up=True)
     moe = routed(config, scale=1.0, normalize=True)
     layers = [
