@@ -433,6 +433,7 @@ CASES = [
         "RobertaForCausalLM", "roberta", _OFFSET, plain={}, untied=_UNTIED | {"hidden_act": "gelu_new"}
     ),
     *cases_of("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
+    *cases_of("XLMRobertaXLForCausalLM", "xlm-roberta-xl", _OFFSET, plain={}, untied=_UNTIED),
     *cases_of(
         "CamembertForCausalLM", "camembert", _OFFSET, padding_within={"pad_token_id": 5}, untied=_UNTIED
     ),

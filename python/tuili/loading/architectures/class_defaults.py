@@ -193,9 +193,20 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         stem: {"max_position_embeddings": 512}
         for stem in (
             *("Bert", "DPR", "Ernie", "MegatronBert", "Electra", "Albert", "MPNet", "DebertaV2"),
-            *("Roberta", "XLMRoberta", "Camembert", "Data2VecText", "RobertaPreLayerNorm"),
+            *(
+                "Deberta",
+                "XLMRobertaXL",
+                "RemBert",
+                "Roberta",
+                "XLMRoberta",
+                "Camembert",
+                "Data2VecText",
+                "RobertaPreLayerNorm",
+            ),
         )
     },
+    "BigBird": {"max_position_embeddings": 4096},
+    "Gte": {"max_position_embeddings": 8192},
     "RoFormer": {"max_position_embeddings": 1536},
     "ModernBert": {"max_position_embeddings": 8192},
     "EuroBert": {"max_position_embeddings": 8192},
