@@ -445,6 +445,13 @@ CASES = [
     *cases_of("RoFormerForCausalLM", "roformer", _BERT, plain={}, narrow_with_turned_values=_TURNED),
     *cases_of("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *cases_of("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *(
+        case
+        for stem in ("PLBart", "Mvp", "Blenderbot")
+        for case in cases_of(
+            f"{stem}ForCausalLM", stem.lower(), _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED
+        )
+    ),
     *cases_of("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),
     *cases_of("MarianForCausalLM", "marian", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *cases_of(

@@ -218,7 +218,8 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
     others = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
     others |= {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
     others |= {"deberta-v2": "DebertaV2Model", "xlm-roberta": "XLMRobertaModel", "m2m_100": "M2M100For"}
-    others |= {"xlm-roberta-xl": "XLMRobertaXLModel"}
+    others |= {"xlm-roberta-xl": "XLMRobertaXLModel", "plbart": "PLBartForConditionalGeneration"}
+    others |= {kind: f"{kind.title()}ForConditionalGeneration" for kind in ("mvp", "blenderbot")}
     others |= {"roformer": "RoFormerModel", "data2vec-text": "Data2VecTextModel", "ernie": "ErnieModel"}
     others |= {"megatron-bert": "MegatronBertModel", "roberta-prelayernorm": "RobertaPreLayerNormModel"}
     others |= {kind: f"{kind.title()}Model" for kind in ("bert", "roberta", "camembert", "electra")}

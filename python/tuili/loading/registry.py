@@ -96,12 +96,16 @@ HF_SEQ2SEQ = {
     "UMT5ForConditionalGeneration": "t5",
     "BartForConditionalGeneration": "bart",
     "MBartForConditionalGeneration": "bart",
+    "PLBartForConditionalGeneration": "bart",
+    "MvpForConditionalGeneration": "bart",
+    "BlenderbotForConditionalGeneration": "bart",
     "PegasusForConditionalGeneration": "pegasus",
     "MarianMTModel": "pegasus",
     "M2M100ForConditionalGeneration": "m2m_100",
 }
 HF_ARCHITECTURES |= HF_SEQ2SEQ
-_DECODERS_ALONE = {"Bart": "bart", "MBart": "bart", "Pegasus": "pegasus", "Marian": "pegasus"}
+_DECODERS_ALONE = dict.fromkeys(("Bart", "MBart", "PLBart", "Mvp", "Blenderbot"), "bart")
+_DECODERS_ALONE |= {"Pegasus": "pegasus", "Marian": "pegasus"}
 HF_ARCHITECTURES |= {f"{stem}ForCausalLM": file for stem, file in _DECODERS_ALONE.items()}
 # Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.
 _TASKS = (

@@ -35,6 +35,9 @@ _BART = {
     **{f"{half}_ffn_dim": 4096 for half in ("encoder", "decoder")},
     **{f"{half}_attention_heads": 16 for half in ("encoder", "decoder")},
 }
+_PLBART = {key: {12: 6, 4096: 3072, 16: 12}.get(n, n) for key, n in _BART.items()} | {"d_model": 768}
+_BLENDERBOT = {key: {4096: 10240, 16: 32}.get(n, n) for key, n in _BART.items()}
+_BLENDERBOT |= {"d_model": 2560, "max_position_embeddings": 128, "encoder_layers": 2, "decoder_layers": 24}
 
 CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "LlamaForCausalLM": {"max_position_embeddings": 2048},
@@ -184,7 +187,10 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "PegasusForConditionalGeneration": _BART,
     "MarianMTModel": _BART,
     "M2M100ForConditionalGeneration": _BART,
-    **{f"{stem}ForCausalLM": _BART for stem in ("Bart", "MBart", "Pegasus", "Marian")},
+    "MvpForConditionalGeneration": _BART,
+    **{f"PLBartFor{end}": _PLBART for end in ("ConditionalGeneration", "CausalLM")},
+    **{f"BlenderbotFor{end}": _BLENDERBOT for end in ("ConditionalGeneration", "CausalLM")},
+    **{f"{stem}ForCausalLM": _BART for stem in ("Bart", "MBart", "Mvp", "Pegasus", "Marian")},
     # Encoders, whatever head they have.
     "T5Encoder": {**_MT5, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "MT5Encoder": _MT5,
