@@ -52,12 +52,24 @@ def decoders() -> Iterator[Case]:
     moe |= {"n_routed_experts": 8, "first_k_dense_replace": 0}
     yield _case("DeepseekV3ForCausalLM", "three groups", F, value, n_group=3, **latent, **moe)
     yield _case("DeepseekV3ForCausalLM", "groups of one", F, "config_value", n_group=8, **latent, **moe)
+    for kinds in (7, ["dense", "thin"], ["dense"] * 99):
+        types = {"mlp_layer_types": kinds, **moe}
+        yield _case("Glm4MoeLiteForCausalLM", f"layers {kinds}"[:40], F, value, **latent, **types)
+    yield _case("Dots1ForCausalLM", "without its experts", F, "config_key", num_experts_per_tok=None)
+    yield _case("CodeGenForCausalLM", "in four parts", F, value, hidden_size=30, n_positions=64)
+    yield _case("XGLMForCausalLM", "2 columns", F, value, hidden_size=2, num_attention_heads=1)
+    alpha = {"rope_scaling": {"type": "dynamic", "alpha": 50.0}, "head_dim": 2}
+    yield _case("HunYuanDenseV1ForCausalLM", "heads of 2", F, value, **alpha)
+    yield _case("HunYuanMoEV1ForCausalLM", "none of some", F, value, num_experts=4, moe_topk=[0] * 99)
+    yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}
+    yield _case("Ministral3ForCausalLM", "without a beta", F, "config_key", rope_parameters=yarn)
+    yield _case("Ernie4_5_MoeForCausalLM", "least sum", F, value, moe_norm_min=0.5)
     yield _case(
         "DeepseekV3ForCausalLM",
         "rotates 7",
         U,
         "config_unsupported",
-        **latent | {"qk_rope_head_dim": 7},
+        **latent | {"qk_rope_head_dim": 7, "n_group": 4},
         **moe,
     )
     yield _case("DeepseekV2ForCausalLM", "softmax", U, "config_unsupported", scoring_func="sigmoid",

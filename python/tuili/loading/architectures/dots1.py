@@ -16,6 +16,9 @@ from tuili.loading.architectures import (
     window,
 )
 from tuili.loading.architectures.routed import ROUTED_NAMES, behind_dense, routed
+from tuili.loading.architectures.routed_gguf import DOTS_NAMES
+from tuili.loading.architectures.routed_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.routed_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_LAYERS, Config
 
 TENSOR_NAMES = (
@@ -27,6 +30,8 @@ TENSOR_NAMES = (
     }
 )
 IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DOTS_NAMES
 
 
 def spec(config: Config) -> ModelSpec:

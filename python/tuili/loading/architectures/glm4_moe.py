@@ -5,6 +5,9 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import ATTENTION_BIASES, activation, decoder, layer_of, rope, sizes, without
 from tuili.loading.architectures.routed import ROUTED_NAMES, behind_dense, routed
+from tuili.loading.architectures.routed_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.routed_gguf import GLM_NAMES
+from tuili.loading.architectures.routed_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import Config
 
 TENSOR_NAMES = (
@@ -18,6 +21,8 @@ TENSOR_NAMES = (
 IGNORED_TENSORS = (
     r"model\.layers\.\d+\.(eh_proj|enorm|hnorm|embed_tokens|shared_head\.\w+)\.weight",  # guesses ahead
 )
+
+GGUF_TENSOR_NAMES = GLM_NAMES
 
 
 def spec(config: Config) -> ModelSpec:

@@ -15,6 +15,9 @@ from tuili.loading.architectures import (
     rotary_head_dim,
     sizes,
 )
+from tuili.loading.architectures.hunyuan_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.hunyuan_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.hunyuan_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_EXPERTS, Config
 from tuili.loading.rope import rope_type
 
