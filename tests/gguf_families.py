@@ -529,6 +529,8 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
 
 
 _THETAS = {
+    "Ernie4_5_MoeForCausalLM": 5e5,
+    "MiniMaxM2ForCausalLM": 5e6,
     "Olmo3ForCausalLM": 5e5,
     "Gemma3ForCausalLM": 1e6,
     "GptOssForCausalLM": 1.5e5,

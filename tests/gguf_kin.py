@@ -49,6 +49,33 @@ def _corrected(tensors: Tensors, config: Values) -> Tensors:
     return {name.replace("correction_bias", "correction.bias"): x for name, x in tensors.items()}
 
 
+def _ernie(writer: gguf.GGUFWriter, config: Values) -> None:
+    width, n_shared = config["moe_intermediate_size"], config.get("moe_num_shared_experts", 2)
+    writer.add_expert_feed_forward_length(width)
+    writer.add_expert_count(config["moe_num_experts"])
+    writer.add_expert_used_count(config["moe_k"])
+    writer.add_interleave_moe_layer_step(1)
+    writer.add_leading_dense_block_count(1)
+    if n_shared:
+        writer.add_expert_shared_feed_forward_length(width * n_shared)
+
+
+def _flattened(tensors: Tensors, config: Values) -> Tensors:
+    """A correction as a vector, under the name that the converter gives it."""
+    return {
+        name.replace("moe_statics.e_score_correction_bias", "moe_statics.e_score_correction.bias"): x[0]
+        if "moe_statics" in name
+        else x
+        for name, x in tensors.items()
+    }
+
+
+def _minimax(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_rope_dimension_count(config.get("rotary_dim") or config["head_dim"])
+    writer.add_expert_feed_forward_length(config["intermediate_size"])
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
 A = gguf.MODEL_ARCH
 KIN = [
     Family("ArceeForCausalLM", A.ARCEE, ({}, _TIED), turned=True),
@@ -63,6 +90,11 @@ KIN = [
         _routed,
         _corrected,
     ),
+    Family("Jais2ForCausalLM", A.JAIS2, ({}, {"num_key_value_heads": 4})),
+    Family(
+        "Ernie4_5_MoeForCausalLM", A.ERNIE4_5_MOE, ({}, {"moe_num_shared_experts": 1}), _ernie, _flattened
+    ),
+    Family("MiniMaxM2ForCausalLM", A.MINIMAXM2, ({}, {"rotary_dim": 8}), _minimax, _corrected),
     Family(
         "Dots1ForCausalLM",
         A.DOTS1,

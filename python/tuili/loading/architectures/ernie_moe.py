@@ -5,6 +5,9 @@ from __future__ import annotations
 from tuili._core import ModelSpec, MoeSpec
 from tuili.loading.architectures import activation, decoder, expert_names, layer_of, n_experts, rope, sizes
 from tuili.loading.architectures.ernie import TENSOR_NAMES as _ERNIE
+from tuili.loading.architectures.ernie_moe_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.ernie_moe_gguf import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.ernie_moe_gguf import config_from_gguf as config_from_gguf
 from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
 from tuili.loading.layout import Parts
 

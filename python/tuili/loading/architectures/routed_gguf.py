@@ -34,12 +34,8 @@ _INTEGERS = {
 _SIGMOID = 2
 
 
-def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
-    """The settings of a GGUF file of architecture "glm4moe" or "dots1". Layers that guess ahead are counted,
-    and come last.
-
-    raises  ModelUnsupportedError (config_unsupported) for scores that are no sigmoids
-    """
+def expect_sigmoids(metadata: Metadata) -> str:
+    """The file's architecture; raises ModelUnsupportedError (config_unsupported) for other scores."""
     prefix = metadata.get_str("general.architecture")
     gating = metadata.get_u32(f"{prefix}.expert_gating_func", _SIGMOID)
     if gating != _SIGMOID:
@@ -47,6 +43,13 @@ def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
             f"{metadata.what}: {prefix}.expert_gating_func is {gating}; supported: {_SIGMOID}",
             code="config_unsupported",
         )
+    return prefix
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "glm4moe" or "dots1". Layers that guess ahead are counted,
+    and come last."""
+    prefix = expect_sigmoids(metadata)
     name = "Glm4MoeForCausalLM" if prefix == "glm4moe" else "Dots1ForCausalLM"
     config = decoder_config(
         metadata,
