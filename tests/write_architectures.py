@@ -45,8 +45,8 @@ original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors
 transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
 
 Ministral 3's queries grow behind `original_max_position_embeddings`, which is not here: texts end there.
-BigBird takes texts for which transformers turns its sparse attention into a full one: (5 + 2 `num_random_blocks`) ·
-`block_size` tokens, 704 usually, or all with `attention_type` "original_full".
+BigBird takes texts for which transformers turns its sparse attention into a full one: of
+(5 + 2 `num_random_blocks`) · `block_size` tokens, 704 usually, or all with `attention_type` "original_full".
 
 BERT and its kin write where `is_decoder` is true: without it transformers lets their tokens see both sides,
 which is an error here, as is `add_cross_attention`. RoBERTa and its kin count positions from `pad_token_id`
