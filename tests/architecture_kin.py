@@ -29,7 +29,31 @@ _YARN = _rope("yarn", factor=4.0, original_max_position_embeddings=32)
 
 _GROWING: dict[str, Any] = {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 32}
 
+_EXAONE: dict[str, Any] = {"num_layers": 2, "layer_norm_epsilon": 1e-5, "activation_function": "silu"}
+_EXAONE |= {"rope_theta": 500000.0, "leave_out": r"^model\."}
+
 DENSE_CASES = [
+    *cases_of(
+        "ExaoneForCausalLM",
+        "exaone",
+        _EXAONE,
+        plain={},
+        tied_names_of_transformers={"leave_out": r"^transformer\.", "activation_function": "gelu", **_TIED},
+    ),
+    *cases_of(
+        "InternLM3ForCausalLM",
+        "internlm3",
+        {"head_dim": 16, "leave_out": r"^transformer\."},
+        plain={"qkv_bias": False, "bias": False},
+        biases_dynamic_rope={"qkv_bias": True, "bias": True, **_rope("dynamic", factor=6.0)},
+    ),
+    *cases_of(
+        "IQuestCoderForCausalLM",
+        "iquestcoder",
+        {"head_dim": 24, "leave_out": r"^transformer\."},
+        plain={},
+        biases_tied={**_BIASES, **_TIED},
+    ),
     *cases_of(
         "Ministral3ForCausalLM",
         "ministral3",

@@ -231,6 +231,17 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
     assert "architectures" not in with_architecture(Config({"model_type": "gemma3"}, "config.json"))
 
 
+def test_llamas_of_another_model_type_are_what_that_says(tmp_path: Path) -> None:
+    """As transformers writes them."""
+    case = next(case for case in CASES if case.architecture == "ExaoneForCausalLM")
+    ids, answers = np.array(token_ids(), np.int32), []
+    folder = write(case, tmp_path)
+    for name in (case.architecture, "LlamaForCausalLM"):
+        (folder / "config.json").write_text(json.dumps(case.config | {"architectures": [name]}))
+        answers.append(run(load(plan_model(folder)).model, ids).logits())
+    np.testing.assert_array_equal(*answers)
+
+
 def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.tries == "longrope of a long text")
     folder, ids = write(case, tmp_path), token_ids()

@@ -29,6 +29,7 @@ HF_ARCHITECTURES = {
     "VaultGemmaForCausalLM": "vaultgemma",
     "SmolLM3ForCausalLM": "smollm3",
     "ArceeForCausalLM": "arcee",
+    "ExaoneForCausalLM": "exaone",
     "Exaone4ForCausalLM": "exaone4",
     "ExaoneMoeForCausalLM": "exaone_moe",
     "HeliumForCausalLM": "helium",
@@ -86,6 +87,8 @@ HF_ARCHITECTURES = {
     "HunYuanDenseV1ForCausalLM": "hunyuan",
     "HunYuanMoEV1ForCausalLM": "hunyuan",
     "InternLM2ForCausalLM": "internlm2",
+    "InternLM3ForCausalLM": "exaone",
+    "IQuestCoderForCausalLM": "exaone",
     "BaichuanForCausalLM": "baichuan",
     "BaiChuanForCausalLM": "baichuan",
     "MiniCPMForCausalLM": "minicpm",
@@ -202,6 +205,7 @@ GGUF_ARCHITECTURES = {
 
 WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 _PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
+_LLAMAS = {"exaone": "Exaone", "internlm3": "InternLM3", "iquestcoder": "IQuestCoder"}
 # How model_type spells some: Gemma 3's plain one also sees images.
 _SPELT = {"Gemma3": "Gemma3Text", "HunYuanDenseV1": "HunYuanV1Dense", "HunYuanMoEV1": "HunYuanV1MoE"}
 
@@ -237,12 +241,17 @@ def _supported(table: Mapping[str, str]) -> str:
 
 def with_architecture(config: Config) -> Config:
     """`config`, which may leave `architectures` out: then it is the class that has the name of `model_type`,
-    with a head for words if it writes. So are files that `config.save_pretrained` writes."""
+    with a head for words if it writes. So are files that `config.save_pretrained` writes. Some that
+    transformers computes as a Llama go by their `model_type`, whatever the class is called."""
 
     def letters(name: str) -> str:
         return re.sub(r"[^a-z0-9]", "", name.lower())
 
     kind = config.values.get("model_type")
+    names = config.values.get("architectures")
+    own = _LLAMAS.get(kind) if isinstance(kind, str) else None
+    if own and isinstance(names, list) and len(names) == 1 and str(names[0]).startswith("Llama"):
+        config.values = {**config.values, "architectures": [str(names[0]).replace("Llama", own, 1)]}
     is_name = isinstance(kind, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kind)
     if config.values.get("architectures") is None and is_name:
         for name in HF_ARCHITECTURES:

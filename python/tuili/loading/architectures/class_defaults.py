@@ -47,6 +47,9 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     },
     "Ministral3ForCausalLM": {"max_position_embeddings": 262144, "num_key_value_heads": 8, "head_dim": 128},
     **{f"HunYuan{kind}V1ForCausalLM": {"max_position_embeddings": 2048} for kind in ("Dense", "MoE")},
+    "ExaoneForCausalLM": {"max_position_embeddings": 4096, "num_key_value_heads": 8},
+    "InternLM3ForCausalLM": {"max_position_embeddings": 32768, "num_key_value_heads": 2, "head_dim": 128},
+    "IQuestCoderForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "head_dim": 128},
     "Exaone4ForCausalLM": {"max_position_embeddings": 2048, "num_key_value_heads": 32},
     "HeliumForCausalLM": {"max_position_embeddings": 4096},
     "NemotronForCausalLM": {"max_position_embeddings": 4096},
@@ -266,6 +269,12 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
         "head_dim": "qk_rope_head_dim",
     },
     "HunYuanMoEV1ForCausalLM": {"num_experts_per_tok": "moe_topk", "num_local_experts": "num_experts"},
+    "ExaoneForCausalLM": {
+        "num_layers": _LAYERS,
+        "layer_norm_epsilon": "rms_norm_eps",
+        "activation_function": "hidden_act",
+    },
+    "InternLM3ForCausalLM": {"qkv_bias": "attention_bias", "bias": "mlp_bias"},
     "ernie_moe": {"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
 }
 
