@@ -31,7 +31,5 @@ IGNORED_TENSORS = (r"transformer\.rotary\.inv_freq", r"transformer\.h\.\d+\.attn
 
 def spec(config: Config) -> ModelSpec:
     """ExaoneForCausalLM, InternLM3ForCausalLM, IQuestCoderForCausalLM."""
-    usual = {"rms_norm_eps": 1e-5}
-    config.values = {**usual, **config.values}
-    config.defaults |= {key: x for key, x in usual.items() if config.values[key] is x}
+    config.fill({"rms_norm_eps": 1e-5})
     return llama.spec(config)
