@@ -99,6 +99,8 @@ def _stored_shape(parts: Parts, expected: Mapping[str, tuple[int, ...]]) -> tupl
     shape = (sum(part[0] for part in shapes), *shapes[0][1:])
     if parts.transposed:
         shape = shape[::-1]
+    if parts.row:
+        shape = (1, *shape)
     return (len(_held(parts, expected)) // len(shapes), *shape) if parts.stacked else shape
 
 

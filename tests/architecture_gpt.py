@@ -18,6 +18,52 @@ _GPT: dict[str, Any] = {
 
 GPT_CASES = [
     *cases_of(
+        "OpenAIGPTLMHeadModel",
+        "openai-gpt",
+        _GPT,
+        plain={},
+        untied_inner_width_of_no_effect={"tie_word_embeddings": False, "afn": "relu", "n_inner": 96},
+    ),
+    *cases_of(
+        "CodeGenForCausalLM",
+        "codegen",
+        _GPT | {"n_head": 8},
+        plain={"rotary_dim": 4},
+        tied={"rotary_dim": 8, "n_inner": 96, "tie_word_embeddings": True, "activation_function": "relu"},
+    ),
+    *cases_of(
+        "XGLMForCausalLM",
+        "xglm",
+        {"d_model": 48, "num_layers": 2, "attention_heads": 4, "ffn_dim": 96, "pad_token_id": 1}
+        | {"absent": ["hidden_size", "num_attention_heads", "num_hidden_layers"]},
+        plain={},
+        untied_no_scale_padding_within={
+            "scale_embedding": False,
+            "activation_function": "relu",
+            "pad_token_id": 5,
+            "tie_word_embeddings": False,
+        },
+    ),
+    *cases_of(
+        "PersimmonForCausalLM",
+        "persimmon",
+        {},
+        plain={},
+        no_norms_tied={"qk_layernorm": False, "partial_rotary_factor": 0.25, "tie_word_embeddings": True},
+    ),
+    *cases_of(
+        "GPTNeoXJapaneseForCausalLM",
+        "gpt_neox_japanese",
+        {"intermediate_multiple_size": 2},
+        plain={},
+        partly_rotated_untied={
+            "rotary_pct": 0.5,
+            "rotary_emb_base": 500,
+            "num_hidden_layers": 3,
+            "tie_word_embeddings": False,
+        },
+    ),
+    *cases_of(
         "GPT2LMHeadModel",
         "gpt2",
         _GPT,

@@ -10,6 +10,7 @@ from typing import Any
 
 from architecture_cases import COLUMNS, N_VOCAB, WINDOW, Case, cases_of
 from architecture_gpt import GPT_CASES
+from architecture_kin import DENSE_CASES, EXPERT_CASES
 
 __all__ = ["CASES", "COLUMNS", "N_VOCAB", "WINDOW", "Case"]
 
@@ -362,6 +363,7 @@ CASES = [
         plain={"num_hidden_layers": 4},
         layer_types_biases={"layer_types": [_FULL, _SLIDING], "attention_bias": True},
     ),
+    *DENSE_CASES,
     *GPT_CASES,
     *cases_of(
         "GPTNeoXForCausalLM",
@@ -431,6 +433,7 @@ CASES = [
         "RobertaForCausalLM", "roberta", _OFFSET, plain={}, untied=_UNTIED | {"hidden_act": "gelu_new"}
     ),
     *cases_of("XLMRobertaForCausalLM", "xlm-roberta", _OFFSET, plain={}, untied=_UNTIED),
+    *cases_of("XLMRobertaXLForCausalLM", "xlm-roberta-xl", _OFFSET, plain={}, untied=_UNTIED),
     *cases_of(
         "CamembertForCausalLM", "camembert", _OFFSET, padding_within={"pad_token_id": 5}, untied=_UNTIED
     ),
@@ -442,6 +445,13 @@ CASES = [
     *cases_of("RoFormerForCausalLM", "roformer", _BERT, plain={}, narrow_with_turned_values=_TURNED),
     *cases_of("BartForCausalLM", "bart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *cases_of("MBartForCausalLM", "mbart", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
+    *(
+        case
+        for stem in ("PLBart", "Mvp", "Blenderbot")
+        for case in cases_of(
+            f"{stem}ForCausalLM", stem.lower(), _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED
+        )
+    ),
     *cases_of("PegasusForCausalLM", "pegasus", _FAIRSEQ, plain={}, scaled=_SCALED),
     *cases_of("MarianForCausalLM", "marian", _FAIRSEQ, plain={}, scaled_untied=_SCALED | _UNTIED),
     *cases_of(
@@ -560,6 +570,7 @@ CASES = [
             "rope_scaling": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
         },
     ),
+    *EXPERT_CASES,
     *cases_of(
         "InternLM2ForCausalLM",
         "internlm2",

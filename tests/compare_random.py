@@ -139,6 +139,26 @@ _LATENT: Choices = {
 _CAPS: Choices = {**_HEAD_DIM, **_WINDOW, **_BIAS, "query_pre_attn_scalar": (16, 32, 50)}
 _CAPS |= {"final_logit_softcapping": (None, 3.0, 30.0), "hidden_activation": _ACTIVATIONS}
 
+_ROUTED: Choices = {
+    **_PARTIAL,
+    **_GATED,
+    "moe_intermediate_size": (24, 40),
+    "n_routed_experts": (4, 8),
+    "num_experts_per_tok": (1, 2),
+    "n_shared_experts": (1, 2),
+    "first_k_dense_replace": (0, 1, 2),
+    "routed_scaling_factor": (1.0, 2.5),
+    "n_group": (1, 2),
+    "topk_group": lambda draw, config: draw.randint(1, config["n_group"]),
+    "norm_topk_prob": _FLAG,
+}
+_MLPS: Choices = {
+    "mlp_layer_types": lambda draw, config: [
+        draw.choice(("dense", "sparse")) for _ in range(config["num_hidden_layers"])
+    ]
+}
+_DIRECT: Choices = {key: choice for key, choice in _LATENT.items() if "expert" not in key}
+
 FAMILIES: dict[str, tuple[str, Choices]] = {
     "Qwen2ForCausalLM": ("qwen2", {**_ALL, **_GATED, **_SOMETIMES}),
     "Qwen3ForCausalLM": ("qwen3", {**_ALL, **_GATED, **_SOMETIMES, **_BIAS, **_HEAD_DIM}),
@@ -218,6 +238,87 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             "swiglu_limit": (1.0, 7.0),
             "layer_types": _kinds,
         },
+    ),
+    "CwmForCausalLM": (
+        "cwm",
+        {**_ALL, **_GATED, **_HEAD_DIM, **_WINDOW, "layer_types": _kinds, "mlp_bias": _FLAG},
+    ),
+    "Jais2ForCausalLM": ("jais2", {**_ALL, **_GATED, **_HEAD_DIM, **_BIAS, "mlp_bias": _FLAG}),
+    "VaultGemmaForCausalLM": (
+        "vaultgemma",
+        {**_ALL, **_CAPS, "attn_logit_softcapping": (None, 5.0), "layer_types": _kinds},
+    ),
+    "HyperCLOVAXForCausalLM": (
+        "hyperclovax",
+        {
+            **_GRANITE,
+            **_HEAD_DIM,
+            "mlp_bias": _FLAG,
+            "use_post_norm": _FLAG,
+            "attention_multiplier": (None, 0.1),
+        },
+    ),
+    "HunYuanDenseV1ForCausalLM": ("hunyuan_v1_dense", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM}),
+    "HunYuanMoEV1ForCausalLM": (
+        "hunyuan_v1_moe",
+        {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "num_experts": (4, 8), "moe_topk": (1, 2, 4)},
+    ),
+    "YoutuForCausalLM": ("youtu", {**_DIRECT, "rope_interleave": _FLAG, "pad_token_id": (None,)}),
+    "FlexOlmoForCausalLM": ("flex_olmo", {**_ALL, **_GATED, **_BIAS, **_EXPERTS, "norm_topk_prob": _FLAG}),
+    "Glm4MoeForCausalLM": (
+        "glm4_moe",
+        {
+            **_ROUTED,
+            **_BIAS,
+            **_HEAD_DIM,
+            "use_qk_norm": _FLAG,
+            "partial_rotary_factor": (0.25, 0.5, 0.7, 1.0),
+        },
+    ),
+    "SolarOpenForCausalLM": (
+        "solar_open",
+        {**_ROUTED, **_BIAS, **_HEAD_DIM, "use_qk_norm": _FLAG},
+    ),
+    "Glm4MoeLiteForCausalLM": (
+        "glm4_moe_lite",
+        {**_LATENT, "norm_topk_prob": _FLAG, "rope_interleave": _FLAG, **_MLPS},
+    ),
+    "Dots1ForCausalLM": ("dots1", {**_ROUTED, **_BIAS, **_HEAD_DIM, **_SOMETIMES}),
+    "ExaoneMoeForCausalLM": (
+        "exaone_moe",
+        {
+            **_ROUTED,
+            **_HEAD_DIM,
+            **_WINDOW,
+            **_MLPS,
+            "num_experts": (4, 8),
+            "num_shared_experts": (1, 2),
+            "layer_types": _kinds,
+        },
+    ),
+    "Ernie4_5_MoeForCausalLM": (
+        "ernie4_5_moe",
+        {
+            **_ALL,
+            **_GATED,
+            **_HEAD_DIM,
+            "use_bias": _FLAG,
+            "moe_num_experts": (4, 8),
+            "moe_k": (1, 2, 3),
+            "moe_intermediate_size": (24, 40),
+            "moe_num_shared_experts": (0, 1, 2),
+            "moe_layer_start_index": (0, 1, 2),
+            "moe_layer_end_index": (-1, 1, 3),
+            "moe_layer_interval": (1, 2),
+        },
+    ),
+    "MiniMaxM2ForCausalLM": (
+        "minimax_m2",
+        {**_PARTIAL, **_GATED, **_HEAD_DIM, **_LOCAL_EXPERTS, "rotary_dim": (None, 8, 12)},
+    ),
+    "PersimmonForCausalLM": (
+        "persimmon",
+        {**_PARTIAL, **_GATED, "partial_rotary_factor": (0.25, 0.5, 1.0), "qk_layernorm": _FLAG},
     ),
     "SmolLM3ForCausalLM": ("smollm3", {**_ALL, **_BIAS, "mlp_bias": _FLAG, "no_rope_layers": _switches}),
     "Starcoder2ForCausalLM": ("starcoder2", {**_ALL, "use_bias": _FLAG, "sliding_window": (None, 4, 8)}),

@@ -221,6 +221,7 @@ def _later_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     yield with_padding(case("roberta", "RobertaModel", roberta, "padding"))
     yield with_padding(case("mpnet", "MPNetModel", mpnet, "padding"))
     yield from _kin_cases(heads)
+    yield from _later_kin_cases(heads)
     yield from _roformer_cases(heads)
 
 
@@ -250,6 +251,54 @@ def _kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
         ("roberta-prelayernorm", "RobertaPreLayerNorm"),
     ):
         yield with_padding(case(model_type, f"{stem}Model", roberta | {"pad_token_id": 3}, "padding"))
+
+
+def _later_kin_cases(heads: tuple[str, ...]) -> Iterator[Case]:
+    """RoBERTa of two sizes more, DeBERTa's first version, and BERT with other embeddings and positions."""
+    roberta = BASE | {"pad_token_id": 1, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    rembert = BASE | {"input_embedding_size": 24, "output_embedding_size": 56}
+    bird = BASE | {"attention_type": "original_full", "hidden_act": "gelu_new"}
+    gte = BASE | {"pad_token_id": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+    first = BASE | {
+        "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": True, "pos_att_type": "c2p|p2c",
+        "max_relative_positions": -1, "position_biased_input": False,
+    }  # fmt: skip
+    choices = "ForMultipleChoice"
+    for model_type, stem, settings, ends in (
+        ("xlm-roberta-xl", "XLMRobertaXL", roberta, (*heads, choices)),
+        ("rembert", "RemBert", rembert, (*heads, choices)),
+        ("big_bird", "BigBird", bird, ("ForPreTraining", *heads[:3], choices)),
+        ("gte", "Gte", gte, heads[:3]),
+        ("deberta", "Deberta", first, heads),
+    ):
+        for head in ("Model", *ends):
+            yield case(model_type, stem + head, settings)
+    untied = {"tie_word_embeddings": False}
+    yield case(
+        "xlm-roberta-xl", "XLMRobertaXLForMaskedLM", roberta | OTHER | untied | {"pad_token_id": 3}, "other"
+    )
+    yield case(
+        "rembert",
+        "RemBertForMaskedLM",
+        OTHER | {"input_embedding_size": 40, "output_embedding_size": 40},
+        "other",
+    )
+    other = OTHER | untied | {"use_bias": False, "rescale_embeddings": True, "hidden_act": "relu"}
+    for head in ("ForMaskedLM", "ForSequenceClassification"):
+        yield case("big_bird", f"BigBird{head}", other | {"block_size": 8, "num_random_blocks": 1}, "other")
+    other = gte | OTHER | untied | {"type_vocab_size": 0, "hidden_act": "silu", "rope_parameters": None}
+    yield case(
+        "gte", "GteForMaskedLM", other | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "other"
+    )
+    other = (
+        first | OTHER | {"max_relative_positions": 12, "position_biased_input": True, "embedding_size": 24}
+    )
+    yield case(
+        "deberta", "DebertaForMaskedLM", other | {"pos_att_type": ["p2c"], "hidden_act": "relu"}, "other"
+    )
+    yield case("deberta", "DebertaModel", other | {"pos_att_type": ["c2p"], "position_buckets": 4}, "c2p")
+    plain = first | {"relative_attention": False, "position_biased_input": True, "legacy": False}
+    yield case("deberta", "DebertaForMaskedLM", plain, "no distances")
 
 
 def _roformer_cases(heads: tuple[str, ...]) -> Iterator[Case]:

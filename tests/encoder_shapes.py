@@ -111,6 +111,75 @@ def roberta_pre_norm(c: dict[str, Any]) -> Shapes:
     return roberta(c, "roberta_prelayernorm.", body)
 
 
+def roberta_xl(c: dict[str, Any]) -> Shapes:
+    def body(c: dict[str, Any]) -> Shapes:
+        norms = ("attention.self_attn_layer_norm", "LayerNorm")
+        return pre_norm_body(c, "LayerNorm", norms, "encoder.LayerNorm")
+
+    return roberta(c, "roberta.", body)
+
+
+def big_bird(c: dict[str, Any]) -> Shapes:
+    d, (name,), at = c["hidden_size"], c["architectures"], "cls.predictions"
+    before = "" if name.endswith("Model") else "bert."
+    for theirs, shape in bert_body(c):
+        if c.get("use_bias", True) or not theirs.endswith(("query.bias", "key.bias", "value.bias")):
+            yield before + theirs, shape
+    if name.endswith("ForSequenceClassification"):
+        yield from linear("classifier.dense", d, d)
+        yield from linear("classifier.out_proj", len(c["id2label"]), d)
+        return
+    if name.endswith(("Model", "ForPreTraining", *PAIRS)):
+        yield from linear(f"{before}pooler", d, d)
+    if name.endswith("ForPreTraining"):
+        yield from linear("cls.seq_relationship", 2, d)
+    if name.endswith(("ForPreTraining", "ForMaskedLM")):
+        yield from words(
+            f"{at}.transform.dense", f"{at}.transform.LayerNorm", f"{at}.decoder", c, d, f"{at}.bias"
+        )
+    yield from labels(c)
+
+
+def rembert(c: dict[str, Any]) -> Shapes:
+    d, (name,) = c["hidden_size"], c["architectures"]
+    before = "" if name.endswith("Model") else "rembert."
+    for theirs, shape in bert_body(c, c["input_embedding_size"]):
+        if "embeddings_project" not in theirs:
+            yield before + theirs, shape
+    yield from linear(f"{before}encoder.embedding_hidden_mapping_in", d, c["input_embedding_size"])
+    if name.endswith(("Model", "ForSequenceClassification", *PAIRS)):
+        yield from linear(f"{before}pooler.dense", d, d)
+    if name.endswith("ForMaskedLM"):
+        at, own = "cls.predictions", c | {"tie_word_embeddings": False}
+        width = c["output_embedding_size"]
+        yield from words(f"{at}.dense", f"{at}.LayerNorm", f"{at}.decoder", own, width, f"{at}.decoder.bias")
+    yield from labels(c)
+
+
+def gte(c: dict[str, Any]) -> Shapes:
+    d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
+    before = "" if name == "GteModel" else "gte."
+    yield from table(f"{before}embeddings.word_embeddings", c["vocab_size"], d)
+    if c["type_vocab_size"]:
+        yield from table(f"{before}embeddings.token_type_embeddings", c["type_vocab_size"], d)
+    yield from norm(f"{before}embeddings.LayerNorm", d)
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}layers.{i}"
+        for part in "qkvo":
+            yield from linear(f"{at}.self_attn.{part}_proj", d, d)
+        yield from linear(f"{at}.mlp.gate_proj", f, d, False)
+        yield from linear(f"{at}.mlp.up_proj", f, d, False)
+        yield from linear(f"{at}.mlp.down_proj", d, f)
+        yield from norm(f"{at}.post_attention_layernorm", d)
+        yield from norm(f"{at}.post_mlp_layernorm", d)
+    if name == "GteForSequenceClassification":
+        yield from linear(f"{before}pooler.dense", d, d)
+    if name == "GteForMaskedLM":
+        at = "lm_head"
+        yield from words(f"{at}.dense", f"{at}.layer_norm", f"{at}.decoder", c, d, f"{at}.decoder.bias")
+    yield from labels(c)
+
+
 def data2vec(c: dict[str, Any]) -> Shapes:
     return roberta(c, "data2vec_text.")
 
@@ -359,6 +428,26 @@ def mpnet(c: dict[str, Any]) -> Shapes:
     yield from labels(c)
 
 
+def deberta_1(c: dict[str, Any]) -> Shapes:
+    """The second version's with other names in attention, and without maps of its own for keys."""
+    d, kinds = c["hidden_size"], c["pos_att_type"] if c["relative_attention"] else ""
+    before = "" if c["architectures"] == ["DebertaModel"] else "deberta."
+    second = c | {"architectures": [name.replace("Deberta", "DebertaV2") for name in c["architectures"]]}
+    second |= {"position_buckets": -1}  # which the first does not read
+    for name, shape in deberta(second):
+        if ".attention.self." not in name:
+            yield name, shape
+    for i in range(c["num_hidden_layers"]):
+        at = f"{before}encoder.layer.{i}.attention.self"
+        yield from linear(f"{at}.in_proj", 3 * d, d, False)
+        yield f"{at}.q_bias", (d,)
+        yield f"{at}.v_bias", (d,)
+        if "c2p" in kinds:
+            yield from linear(f"{at}.pos_proj", d, d, False)
+        if "p2c" in kinds:
+            yield from linear(f"{at}.pos_q_proj", d, d)
+
+
 def deberta(c: dict[str, Any]) -> Shapes:
     d, f, (name,) = c["hidden_size"], c["intermediate_size"], c["architectures"]
     width = c.get("embedding_size", d)
@@ -430,4 +519,9 @@ SHAPES: dict[str, Callable[[dict[str, Any]], Shapes]] = {
     "nomic_bert": nomic_bert,
     "mpnet": mpnet,
     "deberta-v2": deberta,
+    "deberta": deberta_1,
+    "xlm-roberta-xl": roberta_xl,
+    "rembert": rembert,
+    "big_bird": big_bird,
+    "gte": gte,
 }

@@ -6,52 +6,19 @@ the way (rows in pairs, experts stacked, 1 added to a gain) is what the converte
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 
 from architecture_files import stored_tensors
-from architecture_table import CASES, Case
+from architecture_table import Case
+from gguf_family import Family, Tensors, Values
+from gguf_kin import KIN
 from tiny_files import _llama_tokenizer_metadata
 from tuili.loading.config import Config
 from tuili.loading.registry import hf_architecture
-
-Tensors = dict[str, np.ndarray]
-Values = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """How a class of config.json becomes a GGUF architecture.
-
-    tried     settings that are tried, on top of those of the class's first case
-    settings  writes the keys that are this family's own
-    stored    what becomes of the tensors besides
-    alone     cases that llama.cpp does not load, or computes in another way, and why
-    turned    whether rows of query and key are stored as pairs
-    raised    whether 1 is added to norms
-    """
-
-    architecture: str
-    arch: gguf.MODEL_ARCH
-    tried: tuple[Values, ...] = ({},)
-    settings: Callable[[gguf.GGUFWriter, Values], None] = lambda writer, config: None
-    stored: Callable[[Tensors, Values], Tensors] = lambda tensors, config: tensors
-    alone: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    turned: bool = False
-    raised: bool = False
-
-    def cases(self) -> Iterator[Case]:
-        first = next(case for case in CASES if case.architecture == self.architecture)
-        for number, settings in enumerate(self.tried):
-            config = first.config | settings
-            leave_out = config.pop("leave_out", first.leave_out)
-            yield dataclasses.replace(first, config=config, tries=f"{number}", leave_out=leave_out)
 
 
 def _experts(writer: gguf.GGUFWriter, config: Values) -> None:
@@ -457,6 +424,7 @@ FAMILIES = [
         alone={1: "norms of few layers"},
     ),
     Family("Cohere2ForCausalLM", A.COHERE2, ({"num_hidden_layers": 4},), _cohere),
+    *KIN,
 ]
 
 
@@ -485,7 +453,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Values) -> None:
     for key in ("num_local_experts", "num_experts", "n_routed_experts"):
         if key in config:
             writer.add_expert_count(config[key])
-            writer.add_expert_used_count(config["num_experts_per_tok"])
+            writer.add_expert_used_count(config.get("moe_topk") or config["num_experts_per_tok"])
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
@@ -561,6 +529,8 @@ def write(family: Family, case: Case, path: Path, *, mxfp4: bool = False, flat: 
 
 
 _THETAS = {
+    "Ernie4_5_MoeForCausalLM": 5e5,
+    "MiniMaxM2ForCausalLM": 5e6,
     "Olmo3ForCausalLM": 5e5,
     "Gemma3ForCausalLM": 1e6,
     "GptOssForCausalLM": 1.5e5,

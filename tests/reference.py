@@ -201,7 +201,7 @@ def embed(spec: Any, w: Weights, ids: Array, types: Array) -> Array:
 
 def qk_norm(spec: Any, layer: Any, w: Weights, name: str, x: Array) -> Array:
     """Heads x [n_tokens, n_heads, head_dim], normed one by one or all together."""
-    if layer.qk_norm == "heads":
+    if layer.qk_norm in ("heads", "rotated"):
         return rms_norm(x, w[f"{name}_norm"], spec.norm_eps)
     if layer.qk_norm == "whole":
         return rms_norm(x.reshape(len(x), -1), w[f"{name}_norm"], spec.norm_eps).reshape(x.shape)
@@ -218,7 +218,7 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
     q = _linear(w, f"{prefix}.query", x).reshape(n, layer.n_heads, layer.head_dim)
     k = _linear(w, f"{prefix}.key", x).reshape(n, layer.n_kv_heads, layer.head_dim)
     v = _linear(w, f"{prefix}.value", x).reshape(n, layer.n_kv_heads, layer.head_dim)
-    if layer.qk_norm != "none":
+    if layer.qk_norm not in ("none", "rotated"):
         q, k = (qk_norm(spec, layer, w, f"{prefix}.{name}", x) for name, x in (("query", q), ("key", k)))
     if layer.qkv_clip:
         q, k, v = (np.clip(x, -layer.qkv_clip, layer.qkv_clip) for x in (q, k, v))
@@ -227,6 +227,8 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         cos, sin = rope_angles(np.asarray(table.inv_freq), np.arange(n), table.scale)
         q, k = rope(q, cos, sin, table.interleaved), rope(k, cos, sin, table.interleaved)
         v = rope(v, cos, sin, table.interleaved) if layer.rope_values else v
+    if layer.qk_norm == "rotated":
+        q, k = (qk_norm(spec, layer, w, f"{prefix}.{name}", x) for name, x in (("query", q), ("key", k)))
     bias = None
     if layer.position_bias >= 0:
         bias = position_bias(spec.position_biases[layer.position_bias], n, n)

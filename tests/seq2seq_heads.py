@@ -42,6 +42,12 @@ _BODIES = {
     "MBartModel": "MBartForConditionalGeneration: plain",
     "MBartForSequenceClassification": "MBartForConditionalGeneration: plain",
     "MBartForQuestionAnswering": "MBartForConditionalGeneration: plain",
+    "PLBartModel": "PLBartForConditionalGeneration: plain",
+    "PLBartForSequenceClassification": "PLBartForConditionalGeneration: plain",
+    "MvpModel": "MvpForConditionalGeneration: plain",
+    "MvpForSequenceClassification": "MvpForConditionalGeneration: scaled",
+    "MvpForQuestionAnswering": "MvpForConditionalGeneration: plain",
+    "BlenderbotModel": "BlenderbotForConditionalGeneration: plain",
     "PegasusModel": "PegasusForConditionalGeneration: unscaled uneven",
     "MarianModel": "MarianMTModel: plain",
     "M2M100Model": "M2M100ForConditionalGeneration: plain",
@@ -77,7 +83,7 @@ class Case:
         """A text in which two tokens end something, and mBART's language comes last."""
         ids, end = source_ids(), self.config["eos_token_id"]
         ids[20] = end
-        ids[-2 if self.architecture.startswith("MBart") else -1] = end
+        ids[-2 if self.architecture.startswith(("MBart", "PLBart")) else -1] = end
         return ids
 
 

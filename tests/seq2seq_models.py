@@ -121,6 +121,7 @@ def _case(architecture: str, tries: str, model_type: str, base: dict[str, Any], 
 
 _T5_NAME, _MT5, _UMT5 = (f"{name}ForConditionalGeneration" for name in ("T5", "MT5", "UMT5"))
 _BART, _MBART = "BartForConditionalGeneration", "MBartForConditionalGeneration"
+_PLBART, _MVP, _BLENDERBOT = (f"{name}ForConditionalGeneration" for name in ("PLBart", "Mvp", "Blenderbot"))
 _PEGASUS, _M2M100 = "PegasusForConditionalGeneration", "M2M100ForConditionalGeneration"
 _GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _MARIAN = {"activation_function": "swish", "scale_embedding": True, "pad_token_id": 299, "eos_token_id": 0}
@@ -146,6 +147,26 @@ CASES = [
     _case(_BART, "scaled uneven", "bart", _FAIRSEQ | _UNEVEN, scale_embedding=True),
     _case(_MBART, "plain", "mbart", _FAIRSEQ, scale_embedding=True),
     _case(_MBART, "unscaled uneven untied", "mbart", _FAIRSEQ | _UNEVEN, tie_word_embeddings=False),
+    _case(_PLBART, "plain", "plbart", _FAIRSEQ),
+    _case(
+        _PLBART,
+        "unscaled uneven untied",
+        "plbart",
+        _FAIRSEQ | _UNEVEN,
+        scale_embedding=False,
+        tie_word_embeddings=False,
+    ),
+    _case(_MVP, "plain", "mvp", _FAIRSEQ),
+    _case(_MVP, "scaled uneven", "mvp", _FAIRSEQ | _UNEVEN, scale_embedding=True),
+    _case(_BLENDERBOT, "plain", "blenderbot", _FAIRSEQ, encoder_no_repeat_ngram_size=0),
+    _case(
+        _BLENDERBOT,
+        "scaled uneven",
+        "blenderbot",
+        _FAIRSEQ | _UNEVEN,
+        scale_embedding=True,
+        encoder_no_repeat_ngram_size=0,
+    ),
     _case(_PEGASUS, "plain", "pegasus", _FAIRSEQ | _ONE, scale_embedding=True, activation_function="relu"),
     _case(_PEGASUS, "unscaled uneven", "pegasus", _FAIRSEQ | _ONE | _UNEVEN),
     _case("MarianMTModel", "plain", "marian", _FAIRSEQ | _MARIAN),

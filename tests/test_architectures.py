@@ -20,7 +20,7 @@ from tiny_core import How, run
 from tuili import LLM
 from tuili._core import ModelBuilder, Runner, Sequence
 from tuili.errors import InvalidParameterError, ModelFormatError, ModelUnsupportedError, PromptTooLongError
-from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS, SECOND_NAMES, first_names
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS, SECOND_NAMES, first_names, second_names
 from tuili.loading.config import Config
 from tuili.loading.layout import our_names
 from tuili.loading.model import load, plan_model
@@ -187,6 +187,25 @@ def test_a_decoders_tokens_have_ernies_first_task(tmp_path: Path) -> None:
     assert abs(one - without).max() > 0.01
 
 
+ROTATED = [case for case in CASES if case.architecture.startswith("HunYuan")]
+
+
+@pytest.mark.parametrize("case", ROTATED, ids=lambda case: case.name)
+def test_norms_behind_the_rotation(case: Case, tmp_path: Path) -> None:
+    """Those of the reference; in chunks of any size, to the bit."""
+    config, module = _parsed(case)
+    model = load(plan_model(write(case, tmp_path), compute="float32")).model
+    ids = np.array(token_ids(), np.int32)
+    logits = run(model, ids).logits()
+    for chunk in (1, 5):
+        np.testing.assert_array_equal(run(model, ids, How(chunk=chunk, num_threads=2)).logits(), logits)
+    if not model.spec.layers[0].moe.n_experts:  # which are stored in stacks
+        tensors = stored_tensors(case, config, module).items()
+        weights = {our_names(name, module.TENSOR_NAMES).names[0]: x for name, x in tensors}
+        wanted = reference.forward(model.spec, weights, ids)["logits"]
+        assert (abs(logits - wanted).max(axis=1) / np.ptp(wanted, axis=1)).max() <= 1e-5
+
+
 def test_minicpm_scales_by_its_depth_and_widths(tmp_path: Path) -> None:
     """Its report (2024), table 7: embeddings 12, residuals 1.4 / sqrt(layers), logits base / width."""
     case = next(case for case in CASES if case.architecture.startswith("MiniCPM"))
@@ -199,6 +218,8 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
     others = {"bart": "BartForConditionalGeneration", "mbart": "MBartForConditionalGeneration"}
     others |= {"marian": "MarianMTModel", "pegasus": "PegasusForConditionalGeneration"}
     others |= {"deberta-v2": "DebertaV2Model", "xlm-roberta": "XLMRobertaModel", "m2m_100": "M2M100For"}
+    others |= {"xlm-roberta-xl": "XLMRobertaXLModel", "plbart": "PLBartForConditionalGeneration"}
+    others |= {kind: f"{kind.title()}ForConditionalGeneration" for kind in ("mvp", "blenderbot")}
     others |= {"roformer": "RoFormerModel", "data2vec-text": "Data2VecTextModel", "ernie": "ErnieModel"}
     others |= {"megatron-bert": "MegatronBertModel", "roberta-prelayernorm": "RobertaPreLayerNormModel"}
     others |= {kind: f"{kind.title()}Model" for kind in ("bert", "roberta", "camembert", "electra")}
@@ -208,6 +229,17 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
         assert config.values["architectures"][0].startswith(name)
         assert config.defaults == {"architectures": config.values["architectures"]}
     assert "architectures" not in with_architecture(Config({"model_type": "gemma3"}, "config.json"))
+
+
+def test_llamas_of_another_model_type_are_what_that_says(tmp_path: Path) -> None:
+    """As transformers writes them."""
+    case = next(case for case in CASES if case.architecture == "ExaoneForCausalLM")
+    ids, answers = np.array(token_ids(), np.int32), []
+    folder = write(case, tmp_path)
+    for name in (case.architecture, "LlamaForCausalLM"):
+        (folder / "config.json").write_text(json.dumps(case.config | {"architectures": [name]}))
+        answers.append(run(load(plan_model(folder)).model, ids).logits())
+    np.testing.assert_array_equal(*answers)
 
 
 def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path: Path) -> None:
@@ -261,9 +293,8 @@ def test_a_setting_left_out_is_that_of_transformers_class(name: str) -> None:
     experts = dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 16)
     experts = {key: n for key, n in experts.items() if case.config.get(key) != 0}
     stated = case.config | experts | {"hidden_size": 256, "num_attention_heads": 32} | usual
-    stated = {
-        key: value for key, value in stated.items() if key not in SECOND_NAMES.get(HF_ARCHITECTURES[name], {})
-    }
+    second = second_names(name, HF_ARCHITECTURES[name])
+    stated = {key: value for key, value in stated.items() if key not in second}
     silent = {key: value for key, value in stated.items() if key not in usual}
     configs = [Config(settings, "config.json") for settings in (stated, silent)]
     specs = [hf_architecture(config)[1].spec(config) for config in configs]
@@ -287,30 +318,42 @@ def test_sizes_of_bloom_have_two_names_or_none() -> None:
         assert (spec.d_model, len(spec.layers), spec.layers[0].n_heads) == (64, 2, 8)
 
 
-def _tested(file: str) -> dict[str, Any]:
-    """The settings of a tested model whose architecture lies in `file`, by their first names."""
+def _tested(key: str) -> dict[str, Any]:
+    """The settings of a tested model whose architecture is `key` or lies there, by their first names."""
     cases = [*CASES, *seq2seq_models.CASES, *encoder_models.CASES.values()]
-    of = {HF_ARCHITECTURES.get(case.config["architectures"][0]): case.config for case in reversed(cases)}
+    of = {name: case.config for case in reversed(cases) for name in case.config["architectures"]}
+    of |= {HF_ARCHITECTURES[name]: of[name] for name in reversed(of) if name in HF_ARCHITECTURES}
     of["t5_encoder"] = {**of["t5"], "architectures": ["T5EncoderModel"]}
     of["bloom"] = {**of["bloom"], "n_layer": 2, "n_head": 4}
-    return first_names({"num_experts": 4} | of[file], file)
+    return first_names({"num_experts": 4} | of[key], SECOND_NAMES[key])
 
 
-@pytest.mark.parametrize("file", SECOND_NAMES)
-def test_a_second_name_of_a_setting_goes_before_the_first(file: str) -> None:
+@pytest.mark.parametrize("key", SECOND_NAMES)
+def test_a_second_name_of_a_setting_goes_before_the_first(key: str) -> None:
     def shapes(settings: dict[str, Any]) -> Any:
         config = Config(settings, "config.json")
         return ModelBuilder(hf_architecture(config)[1].spec(config)).expected()
 
-    settings = _tested(file)
+    settings = _tested(key)
     wanted = shapes(dict(settings))
-    for second, first in SECOND_NAMES[file].items():
-        alone = {key: value for key, value in settings.items() if key != first}
+    for second, first in SECOND_NAMES[key].items():
+        alone = {name: value for name, value in settings.items() if name != first}
         assert shapes(alone | {second: settings[first]}) == wanted
         if first == "encoder_layers":  # which files of transformers 4 have beside a number without meaning
             assert shapes(settings | {second: 7}) == wanted
         else:
             assert shapes(settings | {first: "nothing", second: settings[first]}) == wanted
+
+
+@pytest.mark.parametrize("stem, usual", [("T5", 6), ("MT5", 8), ("UMT5", 8)])
+def test_num_hidden_layers_of_t5_are_the_encoders(stem: str, usual: int) -> None:
+    """As transformers has it: the decoder's are num_layers, or what is usual."""
+    base = {key: value for key, value in _tested("t5").items() if "num_layers" not in key}
+    base["architectures"] = [f"{stem}ForConditionalGeneration"]
+    for more, n_decoder in (({}, usual), ({"num_layers": 3}, 3), ({"num_decoder_layers": 1}, 1)):
+        config = Config({**base, **more, "num_hidden_layers": 2}, "config.json")
+        spec = hf_architecture(config)[1].spec(config)
+        assert (len(spec.encoder.layers), len(spec.layers)) == (2, n_decoder)
 
 
 def test_a_setting_that_is_null_is_not_filled_in() -> None:

@@ -19,7 +19,8 @@ from tuili.loading.language_part import language_part
 from tuili.loading.model import LoadPlan, load, plan_model
 from tuili.loading.registry import hf_architecture
 
-_KINDS = {"Llama": "llama", "Mistral": "mistral", "Qwen2": "qwen2", "Qwen3": "qwen3", "Gemma3": "gemma3_text"}
+_KINDS = {"Llama": "llama", "Mistral": "mistral", "Ministral3": "ministral3", "Qwen2": "qwen2"}
+_KINDS |= {"Qwen3": "qwen3", "Gemma3": "gemma3_text"}
 _OF_EYES = ("vision_tower.post_layernorm.weight", "multi_modal_projector.linear_1.weight")
 
 

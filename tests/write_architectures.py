@@ -44,6 +44,10 @@ refused, since keys that are already cached would have to change. `LLM(…, max_
 original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors: those that are longer have
 transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
 
+Ministral 3's queries grow behind `original_max_position_embeddings`, which is not here: texts end there.
+BigBird takes texts for which transformers turns its sparse attention into a full one: of
+(5 + 2 `num_random_blocks`) · `block_size` tokens, 704 usually, or all with `attention_type` "original_full".
+
 BERT and its kin write where `is_decoder` is true: without it transformers lets their tokens see both sides,
 which is an error here, as is `add_cross_attention`. RoBERTa and its kin count positions from `pad_token_id`
 + 1 on, as transformers' `forward` does; its `generate` (5.24) hands them 0, 1, 2, …: its texts may differ.
@@ -51,8 +55,8 @@ A padding token in a prompt has the padding's row and is not counted, as in `for
 
 Of models that also see images the decoder is read, and nothing else, with a warning that says so: Gemma3,
 Llava, LlavaNext, LlavaOnevision, VipLlava, Mistral3, InternVL, Idefics3 and SmolVLM with
-ForConditionalGeneration, where `model_type` of `text_config` is llama, mistral, qwen2, qwen3 or gemma3_text.
-It has the bits of the same decoder in a folder of its own (`tests/test_language_part.py`).
+ForConditionalGeneration, where `model_type` of `text_config` is llama, mistral, ministral3, qwen2, qwen3 or
+gemma3_text. It has the bits of the same decoder in a folder of its own (`tests/test_language_part.py`).
 """
 _ENCODERS = """
 ## Encoders and heads

@@ -25,8 +25,11 @@ constexpr Named<NormPlacement> kPlacements[] = {{"pre", NormPlacement::pre},
                                                 {"normed_residual", NormPlacement::normed_residual},
                                                 {"parallel", NormPlacement::parallel},
                                                 {"parallel_two", NormPlacement::parallel_two}};
-constexpr Named<QkNorm> kQkNorms[] = {
-    {"none", QkNorm::none}, {"heads", QkNorm::heads}, {"whole", QkNorm::whole}, {"layer", QkNorm::layer}};
+constexpr Named<QkNorm> kQkNorms[] = {{"none", QkNorm::none},
+                                      {"heads", QkNorm::heads},
+                                      {"rotated", QkNorm::rotated},
+                                      {"whole", QkNorm::whole},
+                                      {"layer", QkNorm::layer}};
 constexpr Named<Scoring> kScorings[] = {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}};
 constexpr Named<HeadRows> kHeadRows[] = {
     {"all", HeadRows::all}, {"first", HeadRows::first}, {"last", HeadRows::last}, {"mean", HeadRows::mean}};

@@ -104,6 +104,8 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
   }
   TUILI_CHECK_SPEC(!layer.rope_values || (layer.rope >= 0 && layer.latent.kv_rank == 0), name,
                    ".rope_values needs a rope, and no latent");
+  TUILI_CHECK_SPEC(layer.qk_norm != QkNorm::rotated || (layer.rope >= 0 && !layer.rope_values), name,
+                   ": a norm behind a rope needs one, and none of values");
   TUILI_CHECK_SPEC(layer.attention_norm || layer.norm_placement == NormPlacement::pre, name,
                    ": only norms before attention can be left out");
   check_size(name + ".sliding_window", layer.sliding_window, 0, kMaxPositions);

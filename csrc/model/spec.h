@@ -40,12 +40,13 @@ enum class NormPlacement : uint8_t {
   parallel_two,
 };
 
-// What q and k go through before RoPE.
+// What q and k go through before RoPE, or behind it.
 enum class QkNorm : uint8_t {
   none,
-  heads,  // RMS norm of each head, one gain [head_dim]     (Qwen 3)
-  whole,  // RMS norm of all heads together                 (OLMo 2)
-  layer,  // layer norm of each head, gains and biases [n_heads, head_dim]   (Cohere)
+  heads,    // RMS norm of each head, one gain [head_dim]     (Qwen 3)
+  rotated,  // the same behind RoPE                           (Hunyuan)
+  whole,    // RMS norm of all heads together                 (OLMo 2)
+  layer,    // layer norm of each head, gains and biases [n_heads, head_dim]   (Cohere)
 };
 
 // Scores from keys' positions, added to those from keys.

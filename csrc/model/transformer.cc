@@ -133,7 +133,8 @@ void Transformer::qk_norm(const Step& step, const LayerSpec& spec, const TensorV
   const float eps = spec_.norm_eps;
   switch (spec.qk_norm) {
     case QkNorm::none: return;
-    case QkNorm::heads: return ops::rms_norm_heads(step.context, x, vector_of(gain, spec.head_dim, x), eps);
+    case QkNorm::heads:
+    case QkNorm::rotated: return ops::rms_norm_heads(step.context, x, vector_of(gain, spec.head_dim, x), eps);
     case QkNorm::whole: return ops::rms_norm(step.context, x, x, vector_of(gain, x.size(1), x), eps);
     case QkNorm::layer: return layer_norm_heads(step.context, x, heads, eps);
   }
@@ -154,8 +155,15 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
   const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
   ops::Activations input = step.input(x);
   ops::gemm(context, input, std::span(maps).subspan(begin, end - begin), compute_);
-  if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
-  if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
+  const bool is_rotated = spec.qk_norm == QkNorm::rotated;
+  if (step.makes_queries()) {
+    if (is_rotated) apply_rope(step, spec.rope, q, spec.n_heads);
+    qk_norm(step, spec, q, w.query_norm, w.query_norms);
+  }
+  if (step.makes_keys()) {
+    if (is_rotated) apply_rope(step, spec.rope, k, spec.n_kv_heads);
+    qk_norm(step, spec, k, w.key_norm, w.key_norms);
+  }
   if (spec.qkv_clip > 0)
     for (size_t part = begin; part < end; ++part)
       ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
@@ -167,14 +175,14 @@ void Transformer::apply_rope(const Step& step, int64_t rope, const TensorView& x
   ops::rope(step.context, x, step.cos(rope), step.sin(rope), n_heads, spec_.ropes[rope].interleaved);
 }
 
-// RoPE of q and k, of v where it turns, too; k and v go to the layer's pages.
+// RoPE of q and k where they have not turned yet, of v where it turns, too; k and v go to the layer's pages.
 void Transformer::rope_and_kv_write(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
                                     const TensorView& v) const {
   const LayerSpec& spec = spec_.layers[i];
   const ops::Context& context = step.context;
   const int32_t* const slots = step.batch.areas[step.kv[i].area].slots.data();
   if (spec.rope_values && step.makes_keys()) apply_rope(step, spec.rope, v, spec.n_kv_heads);
-  if (spec.rope >= 0) {
+  if (spec.rope >= 0 && spec.qk_norm != QkNorm::rotated) {
     if (step.part == Part::whole) {
       const bool interleaved = spec_.ropes[spec.rope].interleaved;
       const ops::RopeKv x{q, k, v, step.cos(spec.rope), step.sin(spec.rope), spec.n_heads, interleaved};

@@ -15,7 +15,7 @@ u16 = NDArray[np.uint16]
 u32 = NDArray[np.uint32]
 NormPlacement = Literal["pre", "post", "sandwich", "branch", "normed_residual", "parallel", "parallel_two"]
 Device = str  # "cpu", "cuda" (the first one) or "cuda:N"; single ops take the first two
-QkNorm = Literal["none", "heads", "whole", "layer"]
+QkNorm = Literal["none", "heads", "rotated", "whole", "layer"]
 Activation = Literal[
     "silu",
     "gelu",

@@ -17,6 +17,11 @@ def _case(architecture: str, name: str, error: Any, code: str, **changes: Any) -
     return Case("CF-03", f"{architecture} {name}", folder(config=settings), error, code)
 
 
+_LATENT = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+_ROUTED = _MOE | {"n_routed_experts": 8, "first_k_dense_replace": 0}
+
+
 def decoders() -> Iterator[Case]:
     value = "config_value"
     yield _case("SmolLM3ForCausalLM", "rope of 2", F, value, no_rope_layers=[2] * 99)
@@ -40,28 +45,25 @@ def decoders() -> Iterator[Case]:
     yield _case("Qwen2ForCausalLM", "three kinds", F, value, layer_types=["a"] * CONFIG["num_hidden_layers"])
     yield _case("GraniteForCausalLM", "residual 0", F, value, residual_multiplier=0)
     yield _case("MistralForCausalLM", "window 0", F, value, sliding_window=0)
-    moe = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
-    yield _case("Qwen3MoeForCausalLM", "plain layers", F, value, mlp_only_layers=["0"], **moe)
-    yield _case("Qwen3MoeForCausalLM", "five of four", F, value, **moe | {"num_experts_per_tok": 5})
-    yield _case("Qwen3MoeForCausalLM", "without its tensors", F, "tensor_missing", **moe)
+    yield _case("Qwen3MoeForCausalLM", "plain layers", F, value, mlp_only_layers=["0"], **_MOE)
+    yield _case("Qwen3MoeForCausalLM", "five of four", F, value, **_MOE | {"num_experts_per_tok": 5})
+    yield _case("Qwen3MoeForCausalLM", "without its tensors", F, "tensor_missing", **_MOE)
     yield _case("MixtralForCausalLM", "2000 experts", F, value, num_local_experts=2000)
     yield _case("GptOssForCausalLM", "alpha 0", F, value, swiglu_alpha=0.0)
     for kinds in ([1], [[["global"], -1]], [[["global", "near"], 1]]):
         yield _case("GPTNeoForCausalLM", f"kinds {kinds}", F, value, attention_types=kinds)
-    latent = {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
-    moe |= {"n_routed_experts": 8, "first_k_dense_replace": 0}
-    yield _case("DeepseekV3ForCausalLM", "three groups", F, value, n_group=3, **latent, **moe)
-    yield _case("DeepseekV3ForCausalLM", "groups of one", F, "config_value", n_group=8, **latent, **moe)
+    yield _case("DeepseekV3ForCausalLM", "three groups", F, value, n_group=3, **_LATENT, **_ROUTED)
+    yield _case("DeepseekV3ForCausalLM", "groups of one", F, "config_value", n_group=8, **_LATENT, **_ROUTED)
     yield _case(
         "DeepseekV3ForCausalLM",
         "rotates 7",
         U,
         "config_unsupported",
-        **latent | {"qk_rope_head_dim": 7},
-        **moe,
+        **_LATENT | {"qk_rope_head_dim": 7, "n_group": 4},
+        **_ROUTED,
     )
     yield _case("DeepseekV2ForCausalLM", "softmax", U, "config_unsupported", scoring_func="sigmoid",
-                **latent, **moe)  # fmt: skip
+                **_LATENT, **_ROUTED)  # fmt: skip
     attention = {"layer_types": ["attention"] * CONFIG["num_hidden_layers"]}
     yield _case("GraniteMoeHybridForCausalLM", "all mamba", U, "config_unsupported")
     yield _case("GraniteMoeHybridForCausalLM", "experts", F, value, num_experts_per_tok=9, **attention)
@@ -73,4 +75,24 @@ def decoders() -> Iterator[Case]:
         yield Case("CF-05", f"longrope, {name}", folder(config=CONFIG | {"rope_scaling": scaling}), F, value)
 
 
-CASES = list(decoders())
+def later_decoders() -> Iterator[Case]:
+    """Of transformers 5."""
+    grouped = {"topk_method": "group_limited_greedy", "n_group": 3}
+    yield _case("DeepseekV2ForCausalLM", "three groups", F, "config_value", **grouped, **_LATENT, **_ROUTED)
+    for kinds in (7, ["dense", "thin"], ["dense"] * 99):
+        types = {"mlp_layer_types": kinds, **_ROUTED}
+        yield _case("Glm4MoeLiteForCausalLM", f"layers {kinds}"[:40], F, "config_value", **_LATENT, **types)
+    yield _case("Dots1ForCausalLM", "without its experts", F, "config_key", num_experts_per_tok=None)
+    yield _case("CodeGenForCausalLM", "in four parts", F, "config_value", hidden_size=30, n_positions=64)
+    yield _case("XGLMForCausalLM", "2 columns", F, "config_value", hidden_size=2, num_attention_heads=1)
+    alpha = {"rope_scaling": {"type": "dynamic", "alpha": 50.0}, "head_dim": 2}
+    yield _case("HunYuanDenseV1ForCausalLM", "heads of 2", F, "config_value", **alpha)
+    yield _case(
+        "HunYuanMoEV1ForCausalLM", "none of some", F, "config_value", num_experts=4, moe_topk=[0] * 99
+    )
+    yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}
+    yield _case("Ministral3ForCausalLM", "without a beta", F, "config_key", rope_parameters=yarn)
+    yield _case("Ernie4_5_MoeForCausalLM", "least sum", F, "config_value", moe_norm_min=0.5)
+
+
+CASES = [*decoders(), *later_decoders()]

@@ -65,6 +65,14 @@ def families() -> Iterator[Case]:
     long = {"rope__scaling__type": (STRING, "longrope")}
     yield case("minicpm without divisors", of("minicpm", **long), F, "tensor_missing")
     yield case("llama of longrope", of("llama", **long), U, "rope_type")
+    scored = {"expert_gating_func": (U32, 1)}
+    yield case("glm4moe of softmax", of("glm4moe", **without(), **scored), U, "config_unsupported")
+    yield case("minimax of softmax", of("minimax-m2", **without(), **scored), U, "config_unsupported")
+    odd = without() | {"expert_shared_feed_forward_length": (U32, 17)}
+    yield case("ernie shares one and a bit", of("ernie4_5-moe", **odd), F, "config_value")
+    ahead = {"nextn_predict_layers": (U32, 1 << 20)}
+    yield case("dots1 of guesses alone", of("dots1", **without(), **ahead), F, "config_value")
+    yield case("hunyuan-moe without its tensors", of("hunyuan-moe", **without()), F, "tensor_missing")
     yield case("t5 without the size of its heads", of("t5"), F, "config_key")
     for name in ("t5", "t5encoder"):
         heads = {"attention__key_length": (U32, 16)}

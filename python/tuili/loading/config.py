@@ -52,7 +52,7 @@ class Config:
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
-    def fill(self, usual: Mapping[str, int]) -> None:
+    def fill(self, usual: Mapping[str, float]) -> None:
         """Take `usual` for the settings that the file does not mention; one that is null stays null."""
         missing = {key: value for key, value in usual.items() if key not in self.values}
         self.values = {**self.values, **missing}

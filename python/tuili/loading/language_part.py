@@ -15,10 +15,12 @@ _STEMS = ("Gemma3", "Idefics3", "InternVL", "Llava", "LlavaNext", "LlavaOnevisio
 CLASSES = tuple(f"{stem}ForConditionalGeneration" for stem in (*_STEMS, "VipLlava"))
 _7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 _QWEN = _7B | {"intermediate_size": 22016, "vocab_size": 151936}
+_MINISTRAL = _7B | {"intermediate_size": 14336, "num_hidden_layers": 34, "vocab_size": 131072}
 # model_type of text_config -> the decoder's class, and sizes that files leave to its configuration's.
 _PARTS = {
     "llama": ("LlamaForCausalLM", _7B | {"vocab_size": 32000}),
     "mistral": ("MistralForCausalLM", _7B | {"intermediate_size": 14336, "vocab_size": 32000}),
+    "ministral3": ("Ministral3ForCausalLM", _MINISTRAL),
     "qwen2": ("Qwen2ForCausalLM", _QWEN),
     "qwen3": ("Qwen3ForCausalLM", _QWEN),
     "gemma3_text": ("Gemma3ForCausalLM", {"num_attention_heads": 8, "vocab_size": 262208}),

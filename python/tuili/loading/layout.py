@@ -36,6 +36,7 @@ class Parts(NamedTuple):
     repeated    one tensor for every {e}
     row         a vector stored [1, n]
     flat        stored with more than two dimensions, those behind the first as one
+    n_groups    of "heads", if there are not as many as key-value heads
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Parts(NamedTuple):
     repeated: bool = False
     row: bool = False
     flat: bool = False
+    n_groups: int = 0
 
 
 Names = Mapping[str, "str | Parts"]
@@ -135,7 +137,8 @@ def checked(place: Place, shape: Shape, expected: Mapping[str, Shape], n_groups:
             f"the configuration asks for {list(wanted)}",
             code="tensor_shape",
         )
-    return Place(stored, parts, place.index, place.stack, place.n_stacked, rows, n_groups)
+    groups = parts.n_groups or n_groups
+    return Place(stored, parts, place.index, place.stack, place.n_stacked, rows, groups)
 
 
 def cut(data: Bytes, place: Place) -> Bytes:

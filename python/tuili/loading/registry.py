@@ -16,24 +16,32 @@ from tuili.loading.files import shown
 # architectures/.
 HF_ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
+    "CwmForCausalLM": "cwm",
     "MistralForCausalLM": "mistral",
     "MinistralForCausalLM": "mistral",
+    "Ministral3ForCausalLM": "ministral3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Phi3ForCausalLM": "phi3",
     "GemmaForCausalLM": "gemma1",
     "Gemma2ForCausalLM": "gemma2",
     "Gemma3ForCausalLM": "gemma",
+    "VaultGemmaForCausalLM": "vaultgemma",
     "SmolLM3ForCausalLM": "smollm3",
     "ArceeForCausalLM": "arcee",
+    "ExaoneForCausalLM": "exaone",
     "Exaone4ForCausalLM": "exaone4",
+    "ExaoneMoeForCausalLM": "exaone_moe",
     "HeliumForCausalLM": "helium",
+    "HyperCLOVAXForCausalLM": "hyperclovax",
+    "Jais2ForCausalLM": "jais2",
     "NemotronForCausalLM": "nemotron",
     "SeedOssForCausalLM": "seed_oss",
     "OlmoForCausalLM": "olmo",
     "Olmo2ForCausalLM": "olmo2",
     "Olmo3ForCausalLM": "olmo2",
     "OlmoeForCausalLM": "olmoe",
+    "FlexOlmoForCausalLM": "flex_olmo",
     "GraniteForCausalLM": "granite",
     "GraniteMoeForCausalLM": "granite_moe",
     "GraniteMoeSharedForCausalLM": "granite_moe",
@@ -42,29 +50,45 @@ HF_ARCHITECTURES = {
     "StableLmForCausalLM": "stablelm",
     "GlmForCausalLM": "glm",
     "Glm4ForCausalLM": "glm",
+    "Glm4MoeForCausalLM": "glm4_moe",
+    "Glm4MoeLiteForCausalLM": "glm4_moe_lite",
+    "SolarOpenForCausalLM": "glm4_moe",
     "Ernie4_5ForCausalLM": "ernie",
+    "Ernie4_5_MoeForCausalLM": "ernie_moe",
     "CohereForCausalLM": "cohere",
     "Cohere2ForCausalLM": "cohere",
+    "OpenAIGPTLMHeadModel": "openai_gpt",
     "GPT2LMHeadModel": "gpt2",
     "GPT2DoubleHeadsModel": "gpt2",
     "GPTBigCodeForCausalLM": "gpt_bigcode",
     "GPTJForCausalLM": "gptj",
     "GPTNeoForCausalLM": "gpt_neo",
+    "CodeGenForCausalLM": "codegen",
     "GPTNeoXForCausalLM": "gpt_neox",
+    "GPTNeoXJapaneseForCausalLM": "gpt_neox_japanese",
     "OPTForCausalLM": "opt",
+    "XGLMForCausalLM": "xglm",
     "BioGptForCausalLM": "biogpt",
     "MptForCausalLM": "mpt",
     "MPTForCausalLM": "mpt",
     "PhiForCausalLM": "phi",
+    "PersimmonForCausalLM": "persimmon",
     "FalconForCausalLM": "falcon",
     "BloomForCausalLM": "bloom",
     "MixtralForCausalLM": "mixtral",
     "Qwen2MoeForCausalLM": "qwen_moe",
     "Qwen3MoeForCausalLM": "qwen_moe",
+    "MiniMaxM2ForCausalLM": "minimax_m2",
+    "Dots1ForCausalLM": "dots1",
     "GptOssForCausalLM": "gpt_oss",
     "DeepseekV2ForCausalLM": "deepseek",
     "DeepseekV3ForCausalLM": "deepseek",
+    "YoutuForCausalLM": "glm4_moe_lite",
+    "HunYuanDenseV1ForCausalLM": "hunyuan",
+    "HunYuanMoEV1ForCausalLM": "hunyuan",
     "InternLM2ForCausalLM": "internlm2",
+    "InternLM3ForCausalLM": "exaone",
+    "IQuestCoderForCausalLM": "exaone",
     "BaichuanForCausalLM": "baichuan",
     "BaiChuanForCausalLM": "baichuan",
     "MiniCPMForCausalLM": "minicpm",
@@ -75,12 +99,16 @@ HF_SEQ2SEQ = {
     "UMT5ForConditionalGeneration": "t5",
     "BartForConditionalGeneration": "bart",
     "MBartForConditionalGeneration": "bart",
+    "PLBartForConditionalGeneration": "bart",
+    "MvpForConditionalGeneration": "bart",
+    "BlenderbotForConditionalGeneration": "bart",
     "PegasusForConditionalGeneration": "pegasus",
     "MarianMTModel": "pegasus",
     "M2M100ForConditionalGeneration": "m2m_100",
 }
 HF_ARCHITECTURES |= HF_SEQ2SEQ
-_DECODERS_ALONE = {"Bart": "bart", "MBart": "bart", "Pegasus": "pegasus", "Marian": "pegasus"}
+_DECODERS_ALONE = dict.fromkeys(("Bart", "MBart", "PLBart", "Mvp", "Blenderbot"), "bart")
+_DECODERS_ALONE |= {"Pegasus": "pegasus", "Marian": "pegasus"}
 HF_ARCHITECTURES |= {f"{stem}ForCausalLM": file for stem, file in _DECODERS_ALONE.items()}
 # Encoders: the beginning of the name, with each of these ends -> file, and what else it may end in.
 _TASKS = (
@@ -97,6 +125,7 @@ _ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Roberta": ("roberta", (_CHOICES, "ForCausalLM")),
     "XLMRoberta": ("roberta", (_CHOICES, "ForCausalLM")),
     "Camembert": ("roberta", (_CHOICES, "ForCausalLM")),
+    "XLMRobertaXL": ("xlm_roberta_xl", (_CHOICES, "ForCausalLM")),
     "Data2VecText": ("data2vec_text", (_CHOICES, "ForCausalLM")),
     "RobertaPreLayerNorm": ("roberta_prelayernorm", (_CHOICES, "ForCausalLM")),
     "Ernie": ("ernie_encoder", (*_BERTS, "ForCausalLM")),
@@ -106,7 +135,11 @@ _ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Electra": ("electra", (_CHOICES, "ForPreTraining", "ForCausalLM")),
     "Albert": ("albert", (_CHOICES, "ForPreTraining")),
     "MPNet": ("mpnet", (_CHOICES,)),
+    "Deberta": ("deberta", ()),
     "DebertaV2": ("deberta_v2", (_CHOICES,)),
+    "RemBert": ("rembert", (_CHOICES,)),
+    "BigBird": ("big_bird", (_CHOICES, "ForPreTraining")),
+    "Gte": ("gte", ()),
     "ModernBert": ("modernbert", (_CHOICES,)),
     "NomicBert": ("nomic_bert", ()),
     "EuroBert": ("eurobert", ()),
@@ -134,6 +167,16 @@ GGUF_ARCHITECTURES = {
     "gemma2": "gemma2",
     "gemma3": "gemma",
     "smollm3": "smollm3",
+    "arcee": "arcee",
+    "nemotron": "nemotron",
+    "seed_oss": "seed_oss",
+    "hunyuan-dense": "hunyuan",
+    "hunyuan-moe": "hunyuan",
+    "glm4moe": "glm4_moe",
+    "dots1": "dots1",
+    "ernie4_5-moe": "ernie_moe",
+    "minimax-m2": "minimax_m2",
+    "jais2": "jais2",
     "gpt2": "gpt2",
     "gptneox": "gpt_neox",
     "phi2": "phi",
@@ -162,7 +205,9 @@ GGUF_ARCHITECTURES = {
 
 WORDS = ("ForCausalLM", "LMHeadModel")  # what the name of a decoder that writes ends in
 _PLAIN_ENDS = r"(For(CausalLM|ConditionalGeneration)|LMHeadModel|MTModel|Model)$"
-_TEXT_ALONE = {"Gemma3": "Gemma3Text"}  # those whose plain model_type also sees images
+_LLAMAS = {"exaone": "Exaone", "internlm3": "InternLM3", "iquestcoder": "IQuestCoder"}
+# How model_type spells some: Gemma 3's plain one also sees images.
+_SPELT = {"Gemma3": "Gemma3Text", "HunYuanDenseV1": "HunYuanV1Dense", "HunYuanMoEV1": "HunYuanV1MoE"}
 
 
 def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType:
@@ -196,17 +241,22 @@ def _supported(table: Mapping[str, str]) -> str:
 
 def with_architecture(config: Config) -> Config:
     """`config`, which may leave `architectures` out: then it is the class that has the name of `model_type`,
-    with a head for words if it writes. So are files that `config.save_pretrained` writes."""
+    with a head for words if it writes. So are files that `config.save_pretrained` writes. Some that
+    transformers computes as a Llama go by their `model_type`, whatever the class is called."""
 
     def letters(name: str) -> str:
         return re.sub(r"[^a-z0-9]", "", name.lower())
 
     kind = config.values.get("model_type")
+    names = config.values.get("architectures")
+    own = _LLAMAS.get(kind) if isinstance(kind, str) else None
+    if own and isinstance(names, list) and len(names) == 1 and str(names[0]).startswith("Llama"):
+        config.values = {**config.values, "architectures": [str(names[0]).replace("Llama", own, 1)]}
     is_name = isinstance(kind, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kind)
     if config.values.get("architectures") is None and is_name:
         for name in HF_ARCHITECTURES:
             stem = re.sub(_PLAIN_ENDS, "", name)
-            if letters(_TEXT_ALONE.get(stem, stem)) == letters(str(kind)):
+            if letters(_SPELT.get(stem, stem)) == letters(str(kind)):
                 config.defaults["architectures"] = [name]
                 config.values = {**config.values, "architectures": [name]}
                 break
@@ -261,9 +311,11 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
     from tuili.loading.architectures import class_defaults, decoder_heads, seq2seq_heads
 
     headed = _headed(names[0]) if names[0] not in HF_ARCHITECTURES else None
-    module: Any = _architecture(HF_ARCHITECTURES, headed or names[0], f"{config.what}: architectures")
-    config.values = class_defaults.first_names(config.values, HF_ARCHITECTURES[headed or names[0]])
-    config.fill(class_defaults.usual_of(headed or names[0]))
+    name = headed or names[0]
+    module: Any = _architecture(HF_ARCHITECTURES, name, f"{config.what}: architectures")
+    second_names = class_defaults.second_names(name, HF_ARCHITECTURES[name])
+    config.values = class_defaults.first_names(config.values, second_names)
+    config.fill(class_defaults.usual_of(name))
     if headed in HF_SEQ2SEQ:
         module = seq2seq_heads.HeadedSeq2seq(module, headed)
     elif headed is not None:

@@ -1,9 +1,10 @@
-"""BART: post-norm layers, learned positions from row 2 on, normed embeddings; mBART: norms before, and one at
-each end."""
+"""BART, PLBart and MVP: post-norm layers, learned positions from row 2 on, normed embeddings; mBART: norms
+before, and one at each end; Blenderbot: norms before, and one at the end, positions from row 0 on."""
 
 from __future__ import annotations
 
 from tuili._core import ModelSpec
+from tuili.loading.architectures.encoders import refuse_flags
 from tuili.loading.architectures.seq2seq import COPIES, LEARNED_POSITIONS, SOURCES, fairseq, fairseq_names
 from tuili.loading.config import Config
 from tuili.loading.layout import Names
@@ -17,9 +18,14 @@ def tensor_names(config: Config) -> Names:
 
 
 def spec(config: Config) -> ModelSpec:
-    """BartForConditionalGeneration, MBartForConditionalGeneration; BartForCausalLM, MBartForCausalLM."""
-    before = str(config.values["architectures"][0]).startswith("MBart")
-    return fairseq(config, placement="pre" if before else "post", offset=2, embedding_norm=True)
+    """BartForConditionalGeneration, MBart…, PLBart…, Mvp… and Blenderbot…; each with ForCausalLM."""
+    name = str(config.values["architectures"][0])
+    if name.startswith("Blenderbot"):
+        return fairseq(config, placement="pre")
+    if name.startswith("Mvp"):
+        refuse_flags(config, "use_prompt")
+    placement, scaled = "pre" if name.startswith("MBart") else "post", name.startswith("PLBart")
+    return fairseq(config, placement=placement, offset=2, scaled=scaled, embedding_norm=True)
 
 
 def constants(config: Config) -> dict[str, float]:

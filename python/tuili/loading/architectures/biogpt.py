@@ -10,7 +10,7 @@ from tuili.loading.architectures.encoders import with_biases
 from tuili.loading.config import Config
 
 BASE_PREFIX = "biogpt."
-_LAYER = {
+LAYER = {
     "self_attn_layer_norm": "attention_norm",
     "self_attn.q_proj": "query",
     "self_attn.k_proj": "key",
@@ -25,7 +25,7 @@ TENSOR_NAMES = {
     "biogpt.embed_positions.weight": "position_embedding",
     "output_projection.weight": "head",
     **with_biases(
-        (f"biogpt.layers.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in _LAYER.items()
+        (f"biogpt.layers.{{i}}.{theirs}", f"layers.{{i}}.{ours}") for theirs, ours in LAYER.items()
     ),
     **with_biases([("biogpt.layer_norm", "final_norm")]),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tuili._core import LatentSpec, ModelSpec, MoeSpec
@@ -24,13 +25,24 @@ from tuili.loading.architectures.deepseek_names import IGNORED_TENSORS as IGNORE
 from tuili.loading.architectures.deepseek_names import TENSOR_NAMES as TENSOR_NAMES
 from tuili.loading.architectures.deepseek_names import constants as constants
 from tuili.loading.architectures.deepseek_names import mlp_bias
+from tuili.loading.architectures.routed import behind_dense, routed
 from tuili.loading.config import MAX_HEAD_DIM, MAX_INNER, MAX_LAYERS, MAX_MODEL, Config
 from tuili.loading.rope import rope_type
 
 
 def spec(config: Config) -> ModelSpec:
     """DeepseekV2ForCausalLM, DeepseekV3ForCausalLM."""
-    third = config.values["architectures"] == ["DeepseekV3ForCausalLM"]
+    n_layers = config.integer("num_hidden_layers", 1, MAX_LAYERS)
+    if config.values["architectures"] == ["DeepseekV2ForCausalLM"]:
+        return latent_decoder(config, behind_dense(config, n_layers, _moe(config), 0))
+    experts = behind_dense(config, n_layers, routed(config, scale=2.5, normalize=True), 3)
+    return latent_decoder(config, experts, interleaved=config.switch("rope_interleave", True))
+
+
+def latent_decoder(
+    config: Config, experts: Sequence[MoeSpec | None], *, interleaved: bool = True, **settings: Any
+) -> ModelSpec:
+    """One whose keys and values are made from small vectors, with these experts in its layers."""
     config.values = {**config.values, "num_key_value_heads": None, "head_dim": None}
     latent = LatentSpec(
         kv_rank=config.integer("kv_lora_rank", 1, MAX_MODEL),
@@ -43,7 +55,6 @@ def spec(config: Config) -> ModelSpec:
     size = sizes(config)._replace(head_dim=max(d_key, latent.value_dim))
     scaling = rope_section(config)
     theta_in = scaling if scaling is not None and "rope_theta" in scaling else config
-    interleaved = config.switch("rope_interleave", True) if third else True
     rotation, limit = rope_of(
         config, size, scaling, theta_in, 10_000.0, latent.rope_dim, interleaved=interleaved
     )
@@ -56,11 +67,8 @@ def spec(config: Config) -> ModelSpec:
         "output_bias": bias,
         "mlp_bias": mlp_bias(config),
     }
-    n_dense = min(config.integer("first_k_dense_replace", 0, MAX_LAYERS, 3 if third else 0), size.n_layers)
-    layers = [layer_of(size, **common)] * n_dense
-    if n_dense < size.n_layers:
-        layers += [layer_of(size, **common, moe=_moe(config, third=third))] * (size.n_layers - n_dense)
-    return decoder(config, size, layers, [rotation], max_positions=limit)
+    layers = [layer_of(size, **common, moe=moe) for moe in experts]
+    return decoder(config, size, layers, [rotation], max_positions=limit, **settings)
 
 
 def _sharpening(scaling: Config | None) -> float:
@@ -71,29 +79,22 @@ def _sharpening(scaling: Config | None) -> float:
     return float((0.1 * weight * math.log(factor) + 1.0) ** 2) if weight and factor > 1 else 1.0
 
 
-def _moe(config: Config, *, third: bool) -> MoeSpec:
-    n = n_experts(config, "n_routed_experts", "num_experts", usual=256 if third else 64)
+def _moe(config: Config) -> MoeSpec:
+    """The second's."""
+    n = n_experts(config, "n_routed_experts", usual=64)
     d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
-    grouped = third or config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
-    n_groups = config.integer("n_group", 1, n, 8 if third else 1) if grouped else 1
-    if n % n_groups or (third and n // n_groups < 2):
-        raise config.wrong("n_group", f"a divisor of the {n} experts, with two in each group")
-    if third:
-        expect_only(config, "topk_method", "noaux_tc")
-        expect_only(config, "scoring_func", "sigmoid")
-    else:
-        config.ignore("norm_topk_prob", False)
-        expect_only(config, "scoring_func", "softmax")
+    grouped = config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
+    n_groups = config.integer("n_group", 1, n, 1) if grouped else 1
+    if n % n_groups:
+        raise config.wrong("n_group", f"a divisor of the {n} experts")
+    config.ignore("norm_topk_prob", False)
+    expect_only(config, "scoring_func", "softmax")
     return MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),
         d_ff=d_ff,
-        scoring="sigmoid" if third else "softmax",
-        normalize=config.switch("norm_topk_prob", True) if third else False,
-        scale=config.positive("routed_scaling_factor", 2.5 if third else 1.0),
+        scale=config.positive("routed_scaling_factor", 1.0),
         n_groups=n_groups,
         n_groups_used=config.integer("topk_group", 1, n_groups, n_groups) if grouped else 1,
-        group_top=2 if third else 1,
-        selection_bias=third,
-        d_ff_shared=d_ff * config.integer("n_shared_experts", 1, 1024, 1 if third else 2),
+        d_ff_shared=d_ff * config.integer("n_shared_experts", 1, 1024, 2),
     )

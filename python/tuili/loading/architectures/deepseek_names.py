@@ -41,8 +41,8 @@ IGNORED_TENSORS = (
 
 
 def mlp_bias(config: Config) -> bool:
-    """Whether the MLPs of V2 have biases; V3 does not read the setting."""
-    if config.values["architectures"] == ["DeepseekV3ForCausalLM"]:
+    """Whether the MLPs of V2 have biases; the others do not read the setting."""
+    if config.values["architectures"] != ["DeepseekV2ForCausalLM"]:
         config.ignore("mlp_bias", False)
         return False
     return bool(config.flag("mlp_bias", False))

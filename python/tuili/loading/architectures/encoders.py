@@ -82,18 +82,21 @@ def post_norm_encoder(
     sequence: str = "tanh",
     words_width: int | None = None,
     usual_eps: float = 1e-12,
+    spans: bool = True,
     **settings: Any,
 ) -> ModelSpec:
     """BERT and its kin: normed embeddings, layers that end in a norm, and their heads. `sequence` is the
     activation of the head for sequences, `act` of the one for words, `words_width` the latter's width where
-    it is not the model's. A decoder, by the name of its class, has the one for words."""
+    it is not the model's, `spans` whether there is a head for spans. A decoder, by the name of its class, has
+    the one for words."""
     words = words_head(config, words_width or size.d_model, act)
     shapes: dict[str, Mapping[str, Any]] = {
         "sequence": {"rows": "first", "d_inner": size.d_model, "activation": sequence},
         "tokens": {},
-        "spans": {},
         "words": words,
     }
+    if spans:
+        shapes["spans"] = {}
     usual: dict[str, Any] = {
         "kind": "encoder",
         "n_vocab": size.n_vocab,

@@ -32,6 +32,11 @@ GGUF_TENSOR_NAMES, config_from_gguf = GEMMA2_NAMES, gemma2_config
 
 def spec(config: Config) -> ModelSpec:
     """Gemma2ForCausalLM."""
+    return gemma2(config, "sandwich")
+
+
+def gemma2(config: Config, norm_placement: str) -> ModelSpec:
+    """The same, with norms there."""
     size = gemma_sizes(config)
     length = window(config, 4096)
     usual = [LOCAL if (i + 1) % 2 else GLOBAL for i in range(size.n_layers)]
@@ -39,7 +44,7 @@ def spec(config: Config) -> ModelSpec:
     layers = [
         layer_of(
             size,
-            norm_placement="sandwich",
+            norm_placement=norm_placement,
             activation=activation(config, "hidden_activation", "gelu_pytorch_tanh"),
             sliding_window=length if kind == LOCAL else 0,
             attention_scale=config.positive("query_pre_attn_scalar", 256.0) ** -0.5,

@@ -38,16 +38,20 @@ def constants(config: Config) -> dict[str, Any]:
 
 
 def _sinusoids(config: Config) -> NDArray[np.float32]:
-    """sin and cos of position / 10000^(i / (d/2 - 1)), as tensor2tensor has them, and 0 at the end where d is
-    odd: computed in float32 up to the angle. As in fairseq, the first position is pad_token_id + 1. The row
-    before it, of zeros, is that of padding."""
+    """As in fairseq, the first position is pad_token_id + 1. The row before it, of zeros, is that of
+    padding."""
     n, d = sinusoid_shape(config)
-    first = _padding(config) + 1
+    return np.pad(sinusoids(_padding(config) + 1, n, d), ((1, 0), (0, 0)))
+
+
+def sinusoids(first: int, n: int, d: int) -> NDArray[np.float32]:
+    """sin and cos of position / 10000^(i / (d/2 - 1)), as tensor2tensor has them, and 0 at the end where d is
+    odd, of n positions from `first` on: computed in float32 up to the angle."""
     step = -math.log(10000) / (d // 2 - 1)
     frequencies = np.exp((np.arange(d // 2, dtype=np.float32) * np.float32(step)).astype(np.float64))
     angles = np.arange(first, first + n, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
     table = halves(np.sin(angles.astype(np.float64)), np.cos(angles.astype(np.float64)))
-    return np.pad(table, ((1, 0), (0, d % 2)))
+    return np.pad(table, ((0, 0), (0, d % 2)))
 
 
 def _padding(config: Config) -> int:

@@ -46,7 +46,7 @@ def spec(config: Config) -> ModelSpec:
     """OlmoeForCausalLM."""
     size = sizes(config)
     rotation, limit = rope(config, size)
-    n = n_experts(config, "num_experts", "num_local_experts", usual=64)
+    n = n_experts(config, "num_experts", usual=64)
     normalize = config.flag("norm_topk_prob", False)
     bias = config.flag("attention_bias", False)
     layer = layer_of(

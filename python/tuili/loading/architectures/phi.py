@@ -26,7 +26,7 @@ from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 
-def _norms(which: str) -> dict[str, Parts]:
+def head_norms(which: str) -> dict[str, Parts]:
     """The norm of query or key, which is one for all heads."""
     stored = "model.layers.{i}.self_attn." + which[0] + "_layernorm"
     ours = "layers.{i}." + which + "_norms.{e}"
@@ -39,8 +39,8 @@ def _norms(which: str) -> dict[str, Parts]:
 TENSOR_NAMES = (
     without(DECODER_NAMES, "o_proj", ".mlp.", "model.norm")
     | without(ATTENTION_BIASES, "o_proj")
-    | _norms("query")
-    | _norms("key")
+    | head_norms("query")
+    | head_norms("key")
     | {
         "model.layers.{i}.input_layernorm.bias": "layers.{i}.attention_norm.bias",
         "model.layers.{i}.self_attn.dense.weight": "layers.{i}.output",

@@ -66,7 +66,7 @@ def spec(config: Config) -> ModelSpec:
 
 
 def _moe(config: Config, *, shared: bool) -> MoeSpec:
-    n = n_experts(config, "num_experts", "num_local_experts", usual=60 if shared else 128)
+    n = n_experts(config, "num_experts", usual=60 if shared else 128)
     return MoeSpec(
         n_experts=n,
         n_used=n_used(config, n),

@@ -15,9 +15,11 @@ from tuili.loading.heads import AnswerRow
 
 _WORDS = "ForConditionalGeneration"
 # A class -> the one with a head for words.
-STEMS, ENDS = ("Bart", "MBart", "T5", "MT5", "UMT5"), ("ForSequenceClassification", "ForQuestionAnswering")
-ALONE = (*STEMS, "Pegasus", "M2M100", "Marian")  # with Model
+STEMS = ("Bart", "MBart", "Mvp", "T5", "MT5", "UMT5")
+ENDS = ("ForSequenceClassification", "ForQuestionAnswering")
+ALONE = (*STEMS, "Pegasus", "M2M100", "Marian", "PLBart", "Blenderbot")  # with Model
 CLASSES = {f"{stem}{end}": f"{stem}{_WORDS}" for stem in STEMS for end in ENDS}
+CLASSES |= {f"PLBart{ENDS[0]}": f"PLBart{_WORDS}"}
 CLASSES |= {f"{stem}Model": f"{stem}{_WORDS}" for stem in ALONE} | {"MarianModel": "MarianMTModel"}
 _HEADS = {
     "sequence": {"classification_head.dense": "dense", "classification_head.out_proj": "out"},
@@ -37,8 +39,8 @@ class HeadedSeq2seq:
             r"lm_head\..*",
             r"final_logits_bias",
         )
-        # With decoder_start_token_id; mBART's begin with their own last token.
-        self.BEGINS_TEXTS = not name.startswith("MBart")
+        # With decoder_start_token_id; mBART's and PLBart's begin with their own last token.
+        self.BEGINS_TEXTS = not name.startswith(("MBart", "PLBart"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._both, name)

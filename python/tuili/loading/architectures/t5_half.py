@@ -54,8 +54,10 @@ def half(config: Config, name: str) -> tuple[list[LayerSpec], list[Any]]:
 
 
 def n_layers(config: Config, name: str) -> int:
+    """num_hidden_layers, where files have it, goes before num_layers, but not in the decoder's place."""
     n = config.integer("num_layers", 1, MAX_LAYERS)
-    return int(n if name == "encoder" else config.integer("num_decoder_layers", 1, MAX_LAYERS, n))
+    key = "num_decoder_layers" if name == "decoder" else "num_hidden_layers"
+    return int(config.integer(key, 1, MAX_LAYERS, n))
 
 
 def feed_forward(config: Config) -> tuple[bool, Any]:

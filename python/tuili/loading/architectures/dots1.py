@@ -1,0 +1,58 @@
+"""dots.llm1: Qwen 3's attention, and experts as DeepSeek-V3 has them."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    GLOBAL,
+    LOCAL,
+    activation,
+    decoder,
+    layer_of,
+    layer_types,
+    rope,
+    sizes,
+    window,
+)
+from tuili.loading.architectures.routed import ROUTED_NAMES, behind_dense, routed
+from tuili.loading.architectures.routed_gguf import DOTS_NAMES
+from tuili.loading.architectures.routed_gguf import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.routed_gguf import config_from_gguf as config_from_gguf
+from tuili.loading.config import MAX_LAYERS, Config
+
+TENSOR_NAMES = (
+    ROUTED_NAMES
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+    }
+)
+IGNORED_TENSORS = ()
+
+GGUF_TENSOR_NAMES = DOTS_NAMES
+
+
+def spec(config: Config) -> ModelSpec:
+    """Dots1ForCausalLM."""
+    size = sizes(config)
+    rotation, limit = rope(config, size)
+    length, first = window(config, 4096), config.integer("max_window_layers", 0, MAX_LAYERS, 62)
+    usual = [LOCAL if length and i >= first else GLOBAL for i in range(size.n_layers)]
+    kinds = layer_types(config, size.n_layers, usual)
+    moe = routed(config, scale=1.0, normalize=False)
+    bias = config.flag("attention_bias", False)
+    layers = [
+        layer_of(
+            size,
+            activation=activation(config),
+            qk_norm="heads",
+            sliding_window=length if kind == LOCAL else 0,
+            qkv_bias=bias,
+            output_bias=bias,
+            moe=experts,
+        )
+        for kind, experts in zip(kinds, behind_dense(config, size.n_layers, moe, 0), strict=True)
+    ]
+    return decoder(config, size, layers, [rotation], max_positions=limit)

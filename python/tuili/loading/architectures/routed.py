@@ -1,0 +1,62 @@
+"""Experts in groups, scored by sigmoids and chosen with a bias: DeepSeek-V3's, and others' after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuili._core import MoeSpec
+from tuili.loading.architectures import LLAMA_NAMES, expect_only, expert_names, n_experts, n_used
+from tuili.loading.config import MAX_INNER, MAX_LAYERS, Config
+
+_MLP, _OURS = "model.layers.{i}.mlp", "layers.{i}"
+ROUTED_NAMES = (
+    LLAMA_NAMES
+    | expert_names(_MLP, "gate_proj", "up_proj", "down_proj")
+    | {f"{_MLP}.gate.e_score_correction_bias": f"{_OURS}.selection_bias"}
+    | {
+        f"{_MLP}.shared_experts.{part}_proj.weight": f"{_OURS}.shared.{part}"
+        for part in ("gate", "up", "down")
+    }
+)
+
+
+def routed(config: Config, *, scale: float, normalize: bool) -> MoeSpec:
+    """The experts of a layer; what is not said is DeepSeek-V3's, but for how outputs are weighed."""
+    n = n_experts(config, "n_routed_experts", usual=256)
+    n_groups = config.integer("n_group", 1, n, 8)
+    if n % n_groups or n // n_groups < 2:
+        raise config.wrong("n_group", f"a divisor of the {n} experts, with two in each group")
+    expect_only(config, "topk_method", "noaux_tc")
+    expect_only(config, "scoring_func", "sigmoid")
+    d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
+    return MoeSpec(
+        n_experts=n,
+        n_used=n_used(config, n),
+        d_ff=d_ff,
+        scoring="sigmoid",
+        normalize=config.switch("norm_topk_prob", normalize),
+        scale=config.positive("routed_scaling_factor", scale),
+        n_groups=n_groups,
+        n_groups_used=config.integer("topk_group", 1, n_groups, n_groups),
+        group_top=2,
+        selection_bias=True,
+        d_ff_shared=d_ff * config.integer("n_shared_experts", 1, 1024, 1),
+    )
+
+
+def behind_dense(config: Config, n_layers: int, moe: MoeSpec, usual: int) -> list[MoeSpec | None]:
+    """The experts of each layer: none in the first `first_k_dense_replace`."""
+    n_dense = min(config.integer("first_k_dense_replace", 0, MAX_LAYERS, usual), n_layers)
+    return [None] * n_dense + [moe] * (n_layers - n_dense)
+
+
+def by_types(config: Config, moe: MoeSpec, usual: Sequence[MoeSpec | None]) -> list[MoeSpec | None]:
+    """The same by `mlp_layer_types`, where the file has them."""
+    kinds = config.values.get("mlp_layer_types")
+    if kinds is None:
+        return list(usual)
+    if not isinstance(kinds, list) or not all(kind in ("dense", "sparse") for kind in kinds):
+        raise config.wrong("mlp_layer_types", f"{len(usual)} times dense or sparse")
+    if len(kinds) != len(usual):
+        raise config.wrong("mlp_layer_types", f"{len(usual)} of them")
+    return [moe if kind == "sparse" else None for kind in kinds]

@@ -1,0 +1,105 @@
+"""GGUF files of the families of architecture_kin.py and their like, as gguf_families.py has the others."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+
+from gguf_family import Family, Tensors, Values
+
+_TIED = {"tie_word_embeddings": True}
+_NORMS_BIASES = {"use_qk_norm": True, "attention_bias": True}
+_UNGROUPED = {"num_key_value_heads": 4}
+_GROUPS = {"n_group": 4, "topk_group": 2, "n_routed_experts": 8, "num_experts_per_tok": 3}
+
+
+def _raised(tensors: Tensors, config: Values) -> Tensors:
+    """Nemotron's gains, to which 1 is added."""
+    return {name: x + np.float32(1) if name.endswith("norm.weight") else x for name, x in tensors.items()}
+
+
+def _parted(writer: gguf.GGUFWriter, config: Values) -> None:
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 0.5)))
+
+
+def _hunyuan(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+    if "moe_topk" in config:
+        writer.add_expert_feed_forward_length(config["intermediate_size"])
+        writer.add_expert_shared_feed_forward_length(config["intermediate_size"])
+
+
+def _routed(writer: gguf.GGUFWriter, config: Values) -> None:
+    head_dim = config["head_dim"]
+    part = config.get("partial_rotary_factor", 0.5 if "Glm" in config["architectures"][0] else 1.0)
+    writer.add_rope_dimension_count(int(head_dim * part))
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    writer.add_expert_shared_count(config["n_shared_experts"])
+    writer.add_expert_weights_scale(config.get("routed_scaling_factor", 1.0))
+    writer.add_expert_weights_norm(config.get("norm_topk_prob", "Glm" in config["architectures"][0]))
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    writer.add_leading_dense_block_count(config.get("first_k_dense_replace", 1))
+    if config["n_group"] > 1:
+        writer.add_expert_group_count(config["n_group"])
+        writer.add_expert_group_used_count(config["topk_group"])
+
+
+def _corrected(tensors: Tensors, config: Values) -> Tensors:
+    return {name.replace("correction_bias", "correction.bias"): x for name, x in tensors.items()}
+
+
+def _ernie(writer: gguf.GGUFWriter, config: Values) -> None:
+    width, n_shared = config["moe_intermediate_size"], config.get("moe_num_shared_experts", 2)
+    writer.add_expert_feed_forward_length(width)
+    writer.add_expert_count(config["moe_num_experts"])
+    writer.add_expert_used_count(config["moe_k"])
+    writer.add_interleave_moe_layer_step(1)
+    writer.add_leading_dense_block_count(1)
+    if n_shared:
+        writer.add_expert_shared_feed_forward_length(width * n_shared)
+
+
+def _flattened(tensors: Tensors, config: Values) -> Tensors:
+    """A correction as a vector, under the name that the converter gives it."""
+    return {
+        name.replace("moe_statics.e_score_correction_bias", "moe_statics.e_score_correction.bias"): x[0]
+        if "moe_statics" in name
+        else x
+        for name, x in tensors.items()
+    }
+
+
+def _minimax(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_rope_dimension_count(config.get("rotary_dim") or config["head_dim"])
+    writer.add_expert_feed_forward_length(config["intermediate_size"])
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
+A = gguf.MODEL_ARCH
+KIN = [
+    Family("ArceeForCausalLM", A.ARCEE, ({}, _TIED), turned=True),
+    Family("NemotronForCausalLM", A.NEMOTRON, ({}, {"num_key_value_heads": 4}), _parted, _raised),
+    Family("SeedOssForCausalLM", A.SEED_OSS, ({}, {"attention_bias": False}), alone={1: "no biases"}),
+    Family("HunYuanDenseV1ForCausalLM", A.HUNYUAN_DENSE, ({}, _TIED), _hunyuan),
+    Family("HunYuanMoEV1ForCausalLM", A.HUNYUAN_MOE, ({}, _TIED), _hunyuan),
+    Family(
+        "Glm4MoeForCausalLM",
+        A.GLM4_MOE,
+        ({}, _NORMS_BIASES | _GROUPS),
+        _routed,
+        _corrected,
+    ),
+    Family("Jais2ForCausalLM", A.JAIS2, ({}, {"num_key_value_heads": 4})),
+    Family(
+        "Ernie4_5_MoeForCausalLM", A.ERNIE4_5_MOE, ({}, {"moe_num_shared_experts": 1}), _ernie, _flattened
+    ),
+    Family("MiniMaxM2ForCausalLM", A.MINIMAXM2, ({}, {"rotary_dim": 8}), _minimax, _corrected),
+    Family(
+        "Dots1ForCausalLM",
+        A.DOTS1,
+        (_UNGROUPED, _UNGROUPED | _GROUPS | {"norm_topk_prob": True}),
+        _routed,
+        _corrected,
+    ),
+]
