@@ -181,8 +181,9 @@ class Request(Waitable):
         truncated: bool = False,
         spelling: Spelling | None = None,
         make_decoder: Callable[[], TextDecoder] | None = None,
+        lock: threading.RLock | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(lock or threading.RLock())
         self.id = request_id  # the larger, the later
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
@@ -254,7 +255,7 @@ class Request(Waitable):
         """Once done. Raises the request's error, or the tokenizer's if it cannot make the text."""
         if self.error is not None:
             raise fresh(self.error)
-        outputs = [Reader(self, index).output() for index in range(len(self.tracks))]
+        outputs = [Reader(self, index, track).output() for index, track in enumerate(self.tracks)]
         return RequestOutput(
             self.id,
             self.prompt,
@@ -269,8 +270,8 @@ class Request(Waitable):
 class Reader:
     """One consumer's place in one continuation, for one thread at a time."""
 
-    def __init__(self, request: Request, index: int) -> None:
-        self._lock, self._track, self._index = request.lock, request.tracks[index], index
+    def __init__(self, request: Request, index: int, track: Track) -> None:
+        self._lock, self._track, self._index = request.lock, track, index
         spelling = self._track.spelling
         self._decoder = None if spelling is None else spelling.make_decoder()
         self._n_pieces = self._n_ids = 0
@@ -481,8 +482,8 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         if not self._request.streamed:
             self._request.streamed = True
             handle._engine.interrupt()
-        with self._request.lock:  # a beam search may `keep` fewer
-            self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
+        tracks = [*self._request.tracks]  # a beam search may `keep` fewer
+        self._readers = [Reader(self._request, index, track) for index, track in enumerate(tracks)]
         self._turn = threading.RLock()  # of the threads that read this stream; taken before the request's
 
     def has_news(self) -> bool:

@@ -36,11 +36,14 @@ CLOSE_WAIT_S = 60.0  # steps are finite: only so that a broken device cannot han
 
 
 class Waitable:
-    """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard."""
+    """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard.
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()  # the condition's
-        self.condition = threading.Condition(self.lock)
+    lock  its worker's, so that a thread can tell whether the worker may be waiting for it
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.lock = lock  # the condition's
+        self.condition = threading.Condition(lock)
         self.n_waiting = 0  # threads in `wait_until`
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
@@ -61,8 +64,8 @@ class Waitable:
 class Call(Waitable, Generic[T]):
     """A function that runs on the worker's thread between two steps."""
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        super().__init__()
+    def __init__(self, function: Callable[[], T], lock: threading.RLock) -> None:
+        super().__init__(lock)
         self._function = function
         self._result: T | None = None
         self._error: BaseException | None = None
@@ -123,7 +126,7 @@ class Worker:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
         # put.
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # also that of all that can be waited for
         self._thread: threading.Thread | None = None
         self._start_thread = start_thread
         self._closed = False
@@ -144,11 +147,19 @@ class Worker:
             )
 
     def check_may_wait(self) -> None:
-        """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread."""
+        """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread, or in a
+        finaliser or a signal's handler that comes while this thread holds the worker's lock.
+        """
         self.check_process()
         if threading.current_thread() is self._thread:
             raise TuiliError(
                 "a function that the engine calls cannot wait for the engine", code="waits_for_itself"
+            )
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # what a Condition asks its lock
+            raise TuiliError(
+                "a finaliser or a signal's handler came in the middle of a call and cannot wait for the "
+                "engine there; `submit` waits for nothing",
+                code="waits_for_itself",
             )
 
     def check_usable(self) -> None:
@@ -178,7 +189,7 @@ class Worker:
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
         self.check_may_wait()
-        return self.post(lambda: Call(function)).result()
+        return self.post(lambda: Call(function, self._lock)).result()
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from

@@ -21,14 +21,14 @@ def merges_of_scores(pieces: Sequence[tuple[str, float, int]]) -> list[tuple[str
     middle + right being the same word ("ab" "a" "ba"); the cut with the longer left part comes first, as the
     leftmost does there.
 
-    raises  TokenizerError (tokenizer_limit) for tokens so long that their cuts would take minutes or gigabytes
+    raises  TokenizerError (tokenizer_limit) for tokens so long that their cuts would take minutes
     """
     normal = {text for text, _, kind in pieces if kind in (_NORMAL, _UNUSED)}
     n_chars = sum(len(token) ** 2 for token in normal)
     if n_chars > _MAX_CUT_CHARS:
         raise TokenizerError(
-            f"pieces: {len(normal)} of up to {len(max(normal, key=len))} characters, whose cuts have {n_chars} "
-            f"characters together; the limit is {_MAX_CUT_CHARS}",
+            f"pieces: {len(normal)} of up to {len(max(normal, key=len))} characters, whose cuts have "
+            f"{n_chars} characters together; the limit is {_MAX_CUT_CHARS}",
             code="tokenizer_limit",
         )
     best_first = sorted((piece for piece in pieces if piece[0] in normal), key=lambda piece: -piece[1])
