@@ -6,6 +6,7 @@ moment.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -205,8 +206,37 @@ def test_a_finaliser_that_waits_in_the_middle_of_a_call_is_refused_and_hangs_nob
             engine.submit(codes("a"), sampling(max_tokens=2)).result()
         codes_of_errors.append(error.value.code)
 
-    stream = iter(engine.submit(codes("a"), sampling(max_tokens=9)))
+    async def read():
+        return "".join([chunk.text async for chunk in engine.submit(codes("a"), sampling(max_tokens=9))])
+
     interrupted(monkeypatch, Stream, "has_news", finaliser)
-    assert "".join(chunk.text for chunk in in_time(lambda: [*stream])) == "bcdefghij"
+    assert in_time(lambda: asyncio.run(read())) == "bcdefghij"
     assert codes_of_errors == ["waits_for_itself"]
     engine.close()
+
+
+def test_ctrl_c_at_any_function_of_a_wait_leaves_no_lock_taken():
+    """A signal is heard where a function of Python's begins, be it one of its library."""
+    handle = make_engine().submit(codes("a"), sampling(max_tokens=2))
+    came, n_calls = True, 0
+    while came:
+        n_left, came = n_calls, False
+
+        def trace(frame, event, argument):
+            nonlocal n_left, came
+            if event == "call" and not came:
+                n_left -= 1
+                if n_left < 0:
+                    came = True
+                    raise KeyboardInterrupt
+
+        sys.settrace(trace)
+        try:
+            handle.result(0)
+        except (KeyboardInterrupt, TimeoutError):
+            pass
+        finally:
+            sys.settrace(None)
+        assert not handle._request.lock._is_owned(), f"after {n_calls} functions"
+        n_calls += 1
+    assert n_calls > 3, "the trace saw nothing"

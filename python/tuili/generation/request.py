@@ -166,7 +166,7 @@ class Waiter:
 
 
 class Request(Waitable):
-    """A request between submission and consumption. The engine's thread writes, under `condition`; consumers
+    """A request between submission and consumption. The engine's thread writes, under `lock`; consumers
     read.
     """
 
@@ -222,7 +222,7 @@ class Request(Waitable):
             del self.tracks[n:]
 
     def finish(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> None:
-        with self.condition:
+        with self.lock:
             self.tracks[index].finish_reason = reason
             self.tracks[index].stop_reason = stop_reason
 
@@ -231,15 +231,14 @@ class Request(Waitable):
         if isinstance(error, GrammarError) and error.param is None:
             form = form_of(self.params)
             error.param = None if form is None else form.kind
-        with self.condition:
+        with self.lock:
             if not self.done:
                 self.metrics, self.error, self.done = metrics, error, True
 
     def wake(self) -> list[Waiter]:
         """Wake waiting threads; returns the coroutines to wake, which `wake_loops` does."""
-        with self.condition:
-            if self.n_waiting:
-                self.condition.notify_all()
+        with self.lock:
+            self.notify()
             waiters, self.waiters = self.waiters, []
             return waiters
 
@@ -247,7 +246,7 @@ class Request(Waitable):
         """Whether only coroutines wait for it whose event loops are closed."""
         with self.lock:
             loops = [waiter.loop for waiter in self.waiters]
-            return bool(loops) and not self.n_waiting and all(loop.is_closed() for loop in loops)
+            return bool(loops) and not self.waiting and all(loop.is_closed() for loop in loops)
 
     # --- the consumers' side --------------------------------------------------------------------------------
 
@@ -349,7 +348,7 @@ def wake_loops(waiters: Iterable[Waiter]) -> list[Request]:
             awaited.update(requests)
         except RuntimeError:  # closed
             orphans += requests
-    return [request for request in orphans if request not in awaited and not request.n_waiting]
+    return [request for request in orphans if request not in awaited and not request.waiting]
 
 
 def _set_all(futures: list[Any]) -> None:
@@ -447,7 +446,7 @@ class Handle:
         request = self._request
         self._engine.check_process()
         loop = asyncio.get_running_loop()
-        with request.condition:
+        with request.lock:
             if request.done or (stream is not None and stream.has_news()):
                 return
             future = loop.create_future()

@@ -8,6 +8,7 @@ joined before the interpreter dies (catalogue rows PY-01, PY-03, PY-04, CAN-08).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -39,26 +40,35 @@ class Waitable:
     """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard.
 
     lock  its worker's, so that a thread can tell whether the worker may be waiting for it
+
+    There is no Condition: it takes and leaves its lock in functions written in Python, and Ctrl-C within
+    those leaves the lock taken for ever.
     """
 
     def __init__(self, lock: threading.RLock) -> None:
-        self.lock = lock  # the condition's
-        self.condition = threading.Condition(lock)
-        self.n_waiting = 0  # threads in `wait_until`
+        self.lock = lock
+        self.waiting: list[queue.SimpleQueue[None]] = []  # one of each thread in `wait_until`
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Block until `ready()`, called with the condition held; TimeoutError after `timeout` seconds."""
+        """Block until `ready()`, called without the lock; TimeoutError after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        with self.condition:
-            self.n_waiting += 1
-            try:
-                while not ready():
-                    left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
-                    if left <= 0:
-                        raise TimeoutError(f"{what} is not ready after {timeout:g} s")
-                    self.condition.wait(left)
-            finally:
-                self.n_waiting -= 1
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            self.waiting.append(bell)  # before the look, so that no change is missed
+            while not ready():
+                left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"{what} is not ready after {timeout:g} s")
+                with contextlib.suppress(queue.Empty):
+                    bell.get(timeout=left)
+        finally:
+            if bell in self.waiting:
+                self.waiting.remove(bell)
+
+    def notify(self) -> None:
+        """Have all who wait look again."""
+        for bell in [*self.waiting]:
+            bell.put(None)
 
 
 class Call(Waitable, Generic[T]):
@@ -82,15 +92,15 @@ class Call(Waitable, Generic[T]):
         except BaseException as error:  # whatever it is, the caller waits for it
             self.fail(error)
             return
-        with self.condition:
+        with self.lock:
             self._result, self._done = result, True
-            self.condition.notify_all()
+        self.notify()
 
     def fail(self, error: BaseException) -> None:
-        with self.condition:
+        with self.lock:
             if not self._done:
                 self._error, self._done = error, True
-                self.condition.notify_all()
+        self.notify()
 
     def result(self) -> T:
         """Wait for the value; a call that has not begun is cancelled if the wait is interrupted."""
