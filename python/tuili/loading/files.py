@@ -57,6 +57,8 @@ class FileIdentity:
 class RegularFile:
     """An open regular file; a context manager. `size` and `identity` are those at the time of opening."""
 
+    _fd = -1
+
     def __init__(self, fd: int, path: str, status: os.stat_result) -> None:
         self._fd = fd
         self.path = path
