@@ -54,7 +54,7 @@ def play(texts, *, rest="", max_tokens=10**6, tokens=None, **options):
     params, decoder = SamplingParams(**options), lambda skip_special: Pieces(texts, rest)
     transcript = transcript_for(params, [EOS], decoder, max_tokens=max_tokens, full="full")
     request = Request(0, [1], params, submitted=0.0, spelling=spelling_for(params, [EOS], decoder))
-    reader, shown = Reader(request, 0), []
+    reader, shown = Reader(request, 0, request.tracks[0]), []
     for token_id in range(len(texts)) if tokens is None else tokens:
         piece = transcript.accept(token_id)
         request.append(0, piece.text, [token_id], [])
@@ -279,7 +279,7 @@ def test_chunks_joined_are_the_text_and_none_ends_within_a_character(data, cuts,
     params = SamplingParams()
     spelling = Spelling(Spelled, frozenset([255]), 0)
     request = Request(0, [1], params, submitted=0.0, spelling=spelling)
-    reader, texts = Reader(request, 0), []
+    reader, texts = Reader(request, 0, request.tracks[0]), []
     for i, token_id in enumerate([*data, 255]):
         request.append(0, "", [token_id], [])
         if i in cuts:
@@ -287,14 +287,15 @@ def test_chunks_joined_are_the_text_and_none_ends_within_a_character(data, cuts,
             assert data.decode("utf-8", "replace").startswith("".join(texts))
     request.finish(0, "stop", None)
     texts.append(reader.take().text)
-    assert "".join(texts) == data.decode("utf-8", "replace") == Reader(request, 0).output().text
+    whole = Reader(request, 0, request.tracks[0]).output().text
+    assert "".join(texts) == data.decode("utf-8", "replace") == whole
 
 
 def test_a_token_that_ends_the_text_is_not_shown_to_a_reader_who_looks_before_the_end():
     params = SamplingParams(stop_token_ids=[98], min_tokens=1)
     decoder = lambda skip_special: Spelled()  # noqa: E731
     request = Request(0, [1], params, submitted=0.0, spelling=spelling_for(params, [], decoder))
-    reader = Reader(request, 0)
+    reader = Reader(request, 0, request.tracks[0])
     for token_id, text in ((98, "b"), (97, "a"), (98, "")):  # the first cannot end it
         request.append(0, "", [token_id], [])
         assert reader.take().text == text
@@ -338,7 +339,7 @@ def told(tokenizer, token_ids, eos_id, params, max_tokens, sizes):
 
     transcript = transcript_for(params, [eos_id], decoder, max_tokens=max_tokens, full="full")
     request = Request(0, [1], params, submitted=0.0, spelling=spelling_for(params, [eos_id], decoder))
-    reader, chunks, size = Reader(request, 0), [], itertools.cycle(sizes)
+    reader, chunks, size = Reader(request, 0, request.tracks[0]), [], itertools.cycle(sizes)
     token_ids, reason = list(token_ids), None
     while token_ids and reason is None:
         n = next(size)
@@ -354,7 +355,7 @@ def told(tokenizer, token_ids, eos_id, params, max_tokens, sizes):
         request.append(0, transcript.rest().text, [], [])
         request.finish(0, "abort", None)
         chunks.append(reader.take())
-    output = Reader(request, 0).output()
+    output = Reader(request, 0, request.tracks[0]).output()
     assert "".join(chunk.text for chunk in chunks) == output.text
     assert [i for chunk in chunks for i in chunk.token_ids] == output.token_ids
     return output
@@ -389,7 +390,7 @@ def test_a_look_that_is_interrupted_is_repeated_whole():
     request = Request(0, [1], SamplingParams(), submitted=0.0, spelling=Spelling(Interrupted, frozenset(), 0))
     request.append(0, "", codes("ab"), [])
     request.finish(0, "length", None)
-    reader = Reader(request, 0)
+    reader = Reader(request, 0, request.tracks[0])
     with pytest.raises(KeyboardInterrupt):
         reader.take()
     assert reader.take().text == "ab!"

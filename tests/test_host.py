@@ -226,7 +226,7 @@ class Unread(list):
         (range(3, -(10**30), -1), tuili.TokenIdError),
         (Unread([1] * 1000), tuili.PromptTooLongError),
         (np.array([1, 2], "m8[s]"), tuili.InvalidParameterError),  # a duration counts as a signed integer
-        ([np.timedelta64(5)], tuili.InvalidParameterError),
+        ([np.timedelta64(5, "s")], tuili.InvalidParameterError),
     ],
     ids=["a range", "one that descends", "a long list", "durations", "a duration"],
 )

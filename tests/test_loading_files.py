@@ -34,6 +34,16 @@ def test_read_file_returns_every_byte(tmp_path: Path) -> None:
     assert error.value.code == "file_too_large"
 
 
+def test_a_file_that_nobody_closed_is_closed_with_its_object(tmp_path: Path) -> None:
+    """Ctrl-C may come before the end of a `with` has begun."""
+    (tmp_path / "a").write_bytes(b"a")
+    file = open_regular(tmp_path / "a")
+    fd = file._fd
+    del file
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
 def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytes(range(200))
     (tmp_path / "a").write_bytes(content)

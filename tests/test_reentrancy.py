@@ -6,6 +6,7 @@ moment.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -14,7 +15,8 @@ import pytest
 
 from tiny_engine import codes, is_idle, make_engine, sampling
 from tiny_grammars import make_grammars
-from tuili.errors import EngineClosedError, QueueFullError
+from tuili.errors import EngineClosedError, QueueFullError, TuiliError
+from tuili.generation.request import Stream
 
 
 def in_time(function):
@@ -180,6 +182,8 @@ def test_ctrl_c_anywhere_in_a_submission_leaves_nothing_of_it(options, no_finali
         if not ctrl_c.came:
             break
         assert handle is None
+        while engine._lock._is_owned():  # a tracer comes between a with's body and its end, a signal does not
+            engine._lock.release()
         for _ in range(2):
             engine.step()
             grammars.step()
@@ -191,3 +195,48 @@ def test_ctrl_c_anywhere_in_a_submission_leaves_nothing_of_it(options, no_finali
         grammars.step()
     assert handle.result(0).outputs[0].token_ids
     assert is_idle(engine)
+
+
+def test_a_finaliser_that_waits_in_the_middle_of_a_call_is_refused_and_hangs_nobody(monkeypatch):
+    """Its thread holds what the engine's thread needs for the answer."""
+    engine, codes_of_errors = make_engine(start_thread=True), []
+
+    def finaliser():
+        with pytest.raises(TuiliError) as error:
+            engine.submit(codes("a"), sampling(max_tokens=2)).result()
+        codes_of_errors.append(error.value.code)
+
+    async def read():
+        return "".join([chunk.text async for chunk in engine.submit(codes("a"), sampling(max_tokens=9))])
+
+    interrupted(monkeypatch, Stream, "has_news", finaliser)
+    assert in_time(lambda: asyncio.run(read())) == "bcdefghij"
+    assert codes_of_errors == ["waits_for_itself"]
+    engine.close()
+
+
+def test_ctrl_c_at_any_function_of_a_wait_leaves_no_lock_taken():
+    """A signal is heard where a function of Python's begins, be it one of its library."""
+    handle = make_engine().submit(codes("a"), sampling(max_tokens=2))
+    came, n_calls = True, 0
+    while came:
+        n_left, came = n_calls, False
+
+        def trace(frame, event, argument):
+            nonlocal n_left, came
+            if event == "call" and not came:
+                n_left -= 1
+                if n_left < 0:
+                    came = True
+                    raise KeyboardInterrupt
+
+        sys.settrace(trace)
+        try:
+            handle.result(0)
+        except (KeyboardInterrupt, TimeoutError):
+            pass
+        finally:
+            sys.settrace(None)
+        assert not handle._request.lock._is_owned(), f"after {n_calls} functions"
+        n_calls += 1
+    assert n_calls > 3, "the trace saw nothing"

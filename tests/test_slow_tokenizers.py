@@ -165,6 +165,16 @@ def test_an_added_token_with_a_role_is_found_before_texts_are_normalized(tmp_pat
     assert n in tokenizer.encode("a [MASK]") and n not in tokenizer.encode("a [mask]")
 
 
+def test_white_space_behind_a_word_is_none_of_it(tmp_path):
+    """As in the library, which has taken it off the lines of vocab.txt."""
+    folder = write(FOLDERS["bert"], tmp_path)
+    file = folder / "vocab.txt"
+    file.write_bytes(file.read_bytes().replace(b"\n", b" \t\xe3\x80\x80\n"))
+    tokenizer = read(FOLDERS["bert"], folder)
+    for text, ids in zip(TEXTS, GOLDENS["bert"]["texts"], strict=True):
+        assert tokenizer.encode(text) == ids, text
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2", "roberta"])
 def test_lines_may_end_as_windows_ends_them(tmp_path, name):
     folder = write(FOLDERS[name], tmp_path)

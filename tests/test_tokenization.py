@@ -254,6 +254,12 @@ def test_a_special_token_of_one_character_cannot_be_spelled_by_a_user() -> None:
     assert 7 not in tokenizer.encode_chat([("a§", True)])
 
 
+def test_no_letter_needs_a_token_for_a_spelled_special_token_to_be_text() -> None:
+    removed = {"type": "Replace", "pattern": {"String": "a"}, "content": ""}
+    tokenizer = of_document(DOCUMENTS["unigram"]() | {"normalizer": removed})
+    assert 1 not in tokenizer.encode("<s>b", parse_special=False)
+
+
 # ---- decoding
 
 
@@ -379,6 +385,7 @@ def test_decoding_is_the_librarys_where_all_bytes_are_characters(name: str) -> N
         (None, ["a", "b"], "a b"),
         (decoders.WordPiece(cleanup=True), ["it", "'", "s", "a", "##b", "."], "it ' s ab."),
         (decoders.WordPiece(cleanup=False), ["it", "'", "s", "."], "it ' s ."),
+        (decoders.WordPiece(prefix="", cleanup=False), ["it", "s"], "its"),
         (decoders.Metaspace(prepend_scheme="always"), ["▁a", "▁b"], "a b"),
         (decoders.Metaspace(prepend_scheme="never"), ["▁a", "▁b"], " a b"),
     ],

@@ -175,6 +175,8 @@ TEXT, BINARY = as_text(WORDS, table()), as_binary(WORDS, table())
 HOSTILE = {
     "empty": (b"", "line 1 is neither two integers nor a word and numbers"),
     "prose": (b"Once upon a time\nthere was", "line 1 is neither"),
+    "a first number that is none": (b"a 0x1 2 3\nb 1 2 3\n", "line 1 is neither two integers nor a word"),
+    "three integers": (b"2 3 1\na 1 2 3\nb 1 2 3\n", "line 1 is neither two integers nor a word and 3 "),
     "a width below 0": (b"2 -3\na 1 2 3\nb 1 2 3\n", "line 1 is neither two integers"),
     "a width with a point": (b"2 3.0\na 1 2 3\nb 1 2 3\n", "line 1 is neither two integers"),
     "no words": (b"0 12\n", "the file has no words"),

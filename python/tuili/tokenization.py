@@ -108,7 +108,9 @@ class Tokenizer:
         encoding = encoding_of(backend, clean, add_special=add_special)
         if parse_special or not self._special_in(encoding, [(0, len(clean))]):
             return list(encoding.ids)
-        return self._wrap(self._encode_inert(clean, [(0, len(clean))], backend), add_special=add_special)
+        inner = [i for i, is_around in enumerate(encoding.special_tokens_mask) if not is_around]
+        ids = self._encode_inert(clean, [(0, len(clean))], backend)
+        return encoding.ids[: inner[0]] + ids + encoding.ids[inner[-1] + 1 :]
 
     def encode_batch(
         self, texts: Sequence[Text], *, add_special: bool = True, parse_special: bool = True
@@ -232,15 +234,6 @@ class Tokenizer:
             if u < len(users) and users[u][0] < end and begin < end:
                 found.append(i)
         return found
-
-    def _wrap(self, ids: list[int], *, add_special: bool) -> list[int]:
-        """`ids` between the tokens that the post-processor puts around a text."""
-        if not add_special:
-            return ids
-        probe = call(self.loaded.plain.encode, "a", add_special_tokens=True)
-        mask = probe.special_tokens_mask
-        inner = [i for i, is_special in enumerate(mask) if not is_special]
-        return probe.ids[: inner[0]] + ids + probe.ids[inner[-1] + 1 :]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD.

@@ -282,7 +282,7 @@ def _processors() -> Iterator[Case]:
     yield Case(row, "[CLS] without id", changed(f"{post}.cls", ["[CLS]"], bert), "tokenizer_field")
     fixed = {"type": "FixedLength", "length": 0}
     yield Case(row, "FixedLength 0", changed("pre_tokenizer", fixed), "tokenizer_field")
-    for start in (10**9, -1, 1.5):
+    for start in (2, 10**9, -1, 1.5):
         decoder = {"type": "Strip", "content": " ", "start": start, "stop": 0}
         yield Case(row, f"Strip start {start}", changed("decoder", decoder), "tokenizer_field")
     decoder = {"type": "Strip", "content": " ", "start": 0, "stop": 10**9}
@@ -437,6 +437,9 @@ def _gguf_cases() -> Iterator[Case]:
     yield _gguf("scores are integers", spm, "key_type", scores=[1] * 265)
     nan = [*gguf_sentencepiece()["scores"][:-1], float("nan")]
     yield _gguf("a score is NaN", spm, "vocab_score", scores=nan)
+    long = {"tokens": [f"{i:04}" * 1000 for i in range(20)], "token_type": [1] * 20, "scores": [0.0] * 20}
+    cuts = {key: gguf_sentencepiece()[key] + values for key, values in long.items()}
+    yield _gguf("pieces with too long cuts", spm, "tokenizer_limit", **cuts)
     for name, text in {
         "<0xZZ>": "<0xZZ>",
         "<0x-1>": "<0x-1>",

@@ -122,7 +122,12 @@ class Engine(Worker):
 
         def make() -> Submission:
             submission = self._intake.submission(
-                order, next(self._ids), submitted=self._clock(), prompt=prompt, truncated=truncated
+                order,
+                next(self._ids),
+                submitted=self._clock(),
+                prompt=prompt,
+                truncated=truncated,
+                lock=self._lock,
             )
             made.append(submission)
             self._load.add(submission)

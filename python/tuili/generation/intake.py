@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -168,9 +169,16 @@ class Intake:
         return Order(ids, source, params, max_tokens, full, form, words, seed, collect)
 
     def submission(
-        self, order: Order, request_id: int, *, submitted: float, prompt: str | None, truncated: bool
+        self,
+        order: Order,
+        request_id: int,
+        *,
+        submitted: float,
+        prompt: str | None,
+        truncated: bool,
+        lock: threading.RLock,
     ) -> Submission:
-        """The request and its rows."""
+        """The request and its rows. lock: the worker's."""
         params = order.params
         decoder = functools.partial(self._decoder, order.before)
         request = Request(
@@ -182,6 +190,7 @@ class Intake:
             truncated=truncated,
             spelling=spelling_for(params, self._eos_ids, decoder),
             make_decoder=functools.partial(decoder, params),
+            lock=lock,
         )
         submission = Submission(request, compiles=order.form is not None)
         search = search_for(params, self._eos_ids, order.max_tokens)

@@ -166,7 +166,7 @@ class Waiter:
 
 
 class Request(Waitable):
-    """A request between submission and consumption. The engine's thread writes, under `condition`; consumers
+    """A request between submission and consumption. The engine's thread writes, under `lock`; consumers
     read.
     """
 
@@ -181,8 +181,9 @@ class Request(Waitable):
         truncated: bool = False,
         spelling: Spelling | None = None,
         make_decoder: Callable[[], TextDecoder] | None = None,
+        lock: threading.RLock | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(lock or threading.RLock())
         self.id = request_id  # the larger, the later
         self.prompt = prompt
         self.prompt_token_ids = prompt_token_ids
@@ -221,7 +222,7 @@ class Request(Waitable):
             del self.tracks[n:]
 
     def finish(self, index: int, reason: FinishReason, stop_reason: str | int | None) -> None:
-        with self.condition:
+        with self.lock:
             self.tracks[index].finish_reason = reason
             self.tracks[index].stop_reason = stop_reason
 
@@ -230,15 +231,14 @@ class Request(Waitable):
         if isinstance(error, GrammarError) and error.param is None:
             form = form_of(self.params)
             error.param = None if form is None else form.kind
-        with self.condition:
+        with self.lock:
             if not self.done:
                 self.metrics, self.error, self.done = metrics, error, True
 
     def wake(self) -> list[Waiter]:
         """Wake waiting threads; returns the coroutines to wake, which `wake_loops` does."""
-        with self.condition:
-            if self.n_waiting:
-                self.condition.notify_all()
+        with self.lock:
+            self.notify()
             waiters, self.waiters = self.waiters, []
             return waiters
 
@@ -246,7 +246,7 @@ class Request(Waitable):
         """Whether only coroutines wait for it whose event loops are closed."""
         with self.lock:
             loops = [waiter.loop for waiter in self.waiters]
-            return bool(loops) and not self.n_waiting and all(loop.is_closed() for loop in loops)
+            return bool(loops) and not self.waiting and all(loop.is_closed() for loop in loops)
 
     # --- the consumers' side --------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class Request(Waitable):
         """Once done. Raises the request's error, or the tokenizer's if it cannot make the text."""
         if self.error is not None:
             raise fresh(self.error)
-        outputs = [Reader(self, index).output() for index in range(len(self.tracks))]
+        outputs = [Reader(self, index, track).output() for index, track in enumerate(self.tracks)]
         return RequestOutput(
             self.id,
             self.prompt,
@@ -269,8 +269,8 @@ class Request(Waitable):
 class Reader:
     """One consumer's place in one continuation, for one thread at a time."""
 
-    def __init__(self, request: Request, index: int) -> None:
-        self._lock, self._track, self._index = request.lock, request.tracks[index], index
+    def __init__(self, request: Request, index: int, track: Track) -> None:
+        self._lock, self._track, self._index = request.lock, track, index
         spelling = self._track.spelling
         self._decoder = None if spelling is None else spelling.make_decoder()
         self._n_pieces = self._n_ids = 0
@@ -348,7 +348,7 @@ def wake_loops(waiters: Iterable[Waiter]) -> list[Request]:
             awaited.update(requests)
         except RuntimeError:  # closed
             orphans += requests
-    return [request for request in orphans if request not in awaited and not request.n_waiting]
+    return [request for request in orphans if request not in awaited and not request.waiting]
 
 
 def _set_all(futures: list[Any]) -> None:
@@ -453,7 +453,7 @@ class Handle:
         request = self._request
         self._engine.check_process()
         loop = asyncio.get_running_loop()
-        with request.condition:
+        with request.lock:
             if request.done or (stream is not None and stream.has_news()):
                 return
             future = loop.create_future()
@@ -488,8 +488,8 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         if not self._request.streamed:
             self._request.streamed = True
             handle._engine.interrupt()
-        with self._request.lock:  # a beam search may `keep` fewer
-            self._readers = [Reader(self._request, index) for index in range(len(self._request.tracks))]
+        tracks = [*self._request.tracks]  # a beam search may `keep` fewer
+        self._readers = [Reader(self._request, index, track) for index, track in enumerate(tracks)]
         self._turn = threading.RLock()  # of the threads that read this stream; taken before the request's
 
     def has_news(self) -> bool:

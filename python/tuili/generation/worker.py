@@ -8,6 +8,7 @@ joined before the interpreter dies (catalogue rows PY-01, PY-03, PY-04, CAN-08).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -36,33 +37,45 @@ CLOSE_WAIT_S = 60.0  # steps are finite: only so that a broken device cannot han
 
 
 class Waitable:
-    """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard."""
+    """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard.
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()  # the condition's
-        self.condition = threading.Condition(self.lock)
-        self.n_waiting = 0  # threads in `wait_until`
+    lock  its worker's, so that a thread can tell whether the worker may be waiting for it
+
+    There is no Condition: it takes and leaves its lock in functions written in Python, and Ctrl-C within
+    those leaves the lock taken for ever.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self.lock = lock
+        self.waiting: list[queue.SimpleQueue[None]] = []  # one of each thread in `wait_until`
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Block until `ready()`, called with the condition held; TimeoutError after `timeout` seconds."""
+        """Block until `ready()`, called without the lock; TimeoutError after `timeout` seconds."""
         end = None if timeout is None else time.monotonic() + timeout
-        with self.condition:
-            self.n_waiting += 1
-            try:
-                while not ready():
-                    left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
-                    if left <= 0:
-                        raise TimeoutError(f"{what} is not ready after {timeout:g} s")
-                    self.condition.wait(left)
-            finally:
-                self.n_waiting -= 1
+        bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            self.waiting.append(bell)  # before the look, so that no change is missed
+            while not ready():
+                left = WAIT_SLICE_S if end is None else min(WAIT_SLICE_S, end - time.monotonic())
+                if left <= 0:
+                    raise TimeoutError(f"{what} is not ready after {timeout:g} s")
+                with contextlib.suppress(queue.Empty):
+                    bell.get(timeout=left)
+        finally:
+            if bell in self.waiting:
+                self.waiting.remove(bell)
+
+    def notify(self) -> None:
+        """Have all who wait look again."""
+        for bell in [*self.waiting]:
+            bell.put(None)
 
 
 class Call(Waitable, Generic[T]):
     """A function that runs on the worker's thread between two steps."""
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        super().__init__()
+    def __init__(self, function: Callable[[], T], lock: threading.RLock) -> None:
+        super().__init__(lock)
         self._function = function
         self._result: T | None = None
         self._error: BaseException | None = None
@@ -79,15 +92,15 @@ class Call(Waitable, Generic[T]):
         except BaseException as error:  # whatever it is, the caller waits for it
             self.fail(error)
             return
-        with self.condition:
+        with self.lock:
             self._result, self._done = result, True
-            self.condition.notify_all()
+        self.notify()
 
     def fail(self, error: BaseException) -> None:
-        with self.condition:
+        with self.lock:
             if not self._done:
                 self._error, self._done = error, True
-                self.condition.notify_all()
+        self.notify()
 
     def result(self) -> T:
         """Wait for the value; a call that has not begun is cancelled if the wait is interrupted."""
@@ -123,7 +136,7 @@ class Worker:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
         # put.
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # also that of all that can be waited for
         self._thread: threading.Thread | None = None
         self._start_thread = start_thread
         self._closed = False
@@ -144,11 +157,19 @@ class Worker:
             )
 
     def check_may_wait(self) -> None:
-        """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread."""
+        """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread, or in a
+        finaliser or a signal's handler that comes while this thread holds the worker's lock.
+        """
         self.check_process()
         if threading.current_thread() is self._thread:
             raise TuiliError(
                 "a function that the engine calls cannot wait for the engine", code="waits_for_itself"
+            )
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # what a Condition asks its lock
+            raise TuiliError(
+                "a finaliser or a signal's handler came in the middle of a call and cannot wait for the "
+                "engine there; `submit` waits for nothing",
+                code="waits_for_itself",
             )
 
     def check_usable(self) -> None:
@@ -178,7 +199,7 @@ class Worker:
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
         self.check_may_wait()
-        return self.post(lambda: Call(function)).result()
+        return self.post(lambda: Call(function, self._lock)).result()
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from

@@ -57,6 +57,8 @@ class FileIdentity:
 class RegularFile:
     """An open regular file; a context manager. `size` and `identity` are those at the time of opening."""
 
+    _fd = -1
+
     def __init__(self, fd: int, path: str, status: os.stat_result) -> None:
         self._fd = fd
         self.path = path
@@ -76,6 +78,9 @@ class RegularFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def __del__(self) -> None:  # Ctrl-C may come before `__exit__` has begun
+        self.close()
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill all of `buffer` with the bytes from `offset`.
@@ -126,24 +131,30 @@ def open_regular(path: StrPath, *, inside: StrPath | None = None) -> RegularFile
             the `blobs` folder of its Hugging Face cache, and have no further hard links
     raises  ModelIOError (open_failed) with errno, ModelPathError (not_regular_file, outside_model)
     """
-    name = os.fspath(path)
+    name, fds = os.fspath(path), list[int]()
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError as error:
-        raise _io_error("cannot open", name, error, code="open_failed") from error
-    except ValueError as error:  # a NUL byte, or a lone surrogate
-        raise ModelIOError(f"cannot open {shown(name, 256)}: not a valid path", code="open_failed") from error
-    try:
-        status = os.fstat(fd)
+        _open(name, fds)
+        status = os.fstat(fds[0])
         if not stat.S_ISREG(status.st_mode):
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise ModelPathError(f"{shown(name, 256)} is {kind}, not a regular file", code="not_regular_file")
         if inside is not None:
             _check_inside(name, status, os.fspath(inside))
     except BaseException:
-        os.close(fd)
+        for fd in fds:
+            os.close(fd)
         raise
-    return RegularFile(fd, name, status)
+    return RegularFile(fds[0], name, status)
+
+
+def _open(name: str, fds: list[int]) -> None:
+    """Append the descriptor in one step for Ctrl-C, which could come between `os.open` and a name for it."""
+    try:
+        fds.extend(map(os.open, [name], [os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY]))
+    except OSError as error:
+        raise _io_error("cannot open", name, error, code="open_failed") from error
+    except ValueError as error:  # a NUL byte, or a lone surrogate
+        raise ModelIOError(f"cannot open {shown(name, 256)}: not a valid path", code="open_failed") from error
 
 
 def _check_inside(path: str, status: os.stat_result, folder: str) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuili.errors import TokenizerError
+
 _NORMAL, _UNUSED = 1, 5
+_MAX_CUT_CHARS = 1 << 28  # of the parts of all cuts that are tried; Gemma's 255,474 tokens need 10 million
 
 
 def merges_of_scores(pieces: Sequence[tuple[str, float, int]]) -> list[tuple[str, str]]:
@@ -17,8 +20,17 @@ def merges_of_scores(pieces: Sequence[tuple[str, float, int]]) -> list[tuple[str
     score. Equal scores within a token matter only where two of its cuts overlap in a text, left + middle and
     middle + right being the same word ("ab" "a" "ba"); the cut with the longer left part comes first, as the
     leftmost does there.
+
+    raises  TokenizerError (tokenizer_limit) for tokens so long that their cuts would take minutes
     """
     normal = {text for text, _, kind in pieces if kind in (_NORMAL, _UNUSED)}
+    n_chars = sum(len(token) ** 2 for token in normal)
+    if n_chars > _MAX_CUT_CHARS:
+        raise TokenizerError(
+            f"pieces: {len(normal)} of up to {len(max(normal, key=len))} characters, whose cuts have "
+            f"{n_chars} characters together; the limit is {_MAX_CUT_CHARS}",
+            code="tokenizer_limit",
+        )
     best_first = sorted((piece for piece in pieces if piece[0] in normal), key=lambda piece: -piece[1])
     return [
         (token[:cut], token[cut:])

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import queue
 import re
 import stat
 import threading
@@ -60,7 +61,7 @@ class PackedCache:
         self.entry: PackedFile | None = None
         self.state = "not there yet"
         self._thread: threading.Thread | None = None
-        self._stop, self._hurry = threading.Event(), threading.Event()
+        self._stop, self._hurry = threading.Event(), queue.SimpleQueue[None]()  # see worker.Waitable
         try:
             self._model = os.path.abspath(os.fspath(model))
             self._core = _core_identity()
@@ -154,7 +155,8 @@ class PackedCache:
         return state
 
     def _save(self, content: Content, n_bytes: int) -> None:
-        self._hurry.wait(DELAY_S)
+        with contextlib.suppress(queue.Empty):
+            self._hurry.get(timeout=DELAY_S)
         try:
             _make_room(self._folder, n_bytes)
             with _temporary(self._folder, self._name) as (fd, temporary):
@@ -173,7 +175,7 @@ class PackedCache:
     def wait(self) -> None:
         """Until all is written; an interrupt stops it."""
         if self._thread is not None:
-            self._hurry.set()
+            self._hurry.put(None)
             try:
                 self._thread.join()
             except BaseException:

@@ -72,7 +72,7 @@ def word_piece_bytes(prefix: str, cleanup: bool) -> TokenBytes:
 
     def token_bytes(token: str, first: bool) -> bytes:
         if not first:
-            token = token.removeprefix(prefix) if prefix and token.startswith(prefix) else " " + token
+            token = token.removeprefix(prefix) if token.startswith(prefix) else " " + token
         if cleanup:
             for wrong, right in CLEAN_UP:
                 token = token.replace(wrong, right)

@@ -235,7 +235,8 @@ def _post_processor(parts: Parts, ids: Mapping[str, int]) -> Json | None:
 def _word_piece(parts: Parts, read: Read) -> Parts:
     """BERT's word pieces."""
     lines = lines_of(needed(read, "vocab.txt"), "vocab.txt")
-    tokens = lines[:-1] if lines[-1] == "" else lines
+    # The library takes white space off the ends of lines.
+    tokens = [line.rstrip() for line in (lines[:-1] if lines[-1] == "" else lines)]
     check_tokens(list(filter(None, tokens)), "vocab.txt")
     vocab = {token: i for i, token in enumerate(tokens) if token}  # of two lines alike the later counts
     parts.model = {

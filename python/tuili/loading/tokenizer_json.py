@@ -191,7 +191,7 @@ COMPONENTS: dict[str, dict[str, dict[str, Check]]] = {
         "Metaspace": _METASPACE,
         "WordPiece": {"prefix": _text(16), "cleanup": _bool},
         "Replace": _REPLACE,
-        "Strip": {"content": _text(1, 1), "start": _integer(0, 16), "stop": _integer(0, 0)},
+        "Strip": {"content": _text(1, 1), "start": _integer(0, 1), "stop": _integer(0, 0)},
     },
 }  # fmt: skip
 _SEQUENCES = {

@@ -126,7 +126,7 @@ class _Reader:
     def _take_first_line(self, line: bytes, rest: bytes) -> None:
         """Two integers, or the first word of a file without a first line of its own.
 
-        rest  the lines behind it, which tell a word with one number from what only looks like one
+        rest  the lines behind it, which tell a word and its numbers from what only looks so
         """
         fields = line.split()
         if len(fields) == 2 and all(field.isdigit() and len(field) < 19 for field in fields):
@@ -135,8 +135,13 @@ class _Reader:
                 self._wrong("line 1", f"says {self._width} numbers a word; supported: 1 to {MAX_WIDTH}")
             return
         self._width = _n_numbers(line)
-        if not 1 <= self._width <= MAX_WIDTH or (self._width == 1 < _n_numbers(rest.partition(b"\n")[0])):
+        if not 1 <= self._width <= MAX_WIDTH:
             self._wrong("line 1", "is neither two integers nor a word and numbers")
+        n_next = _n_numbers(rest.partition(b"\n")[0])
+        if self._width < n_next:  # it would be taken for a word with spaces, and so would all
+            self._wrong(
+                "line 1", f"is neither two integers nor a word and {n_next} numbers, as line 2 has them"
+            )
 
     def _check_promise(self, begin: int, slack: int, least: int) -> None:
         """That the file is long enough for as many entries of at least so many bytes."""
