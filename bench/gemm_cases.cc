@@ -118,7 +118,7 @@ Work gemm_work(const cpu::Kernels& kernels, Format format, Sums sums, Shape shap
     args.xq = ops::quantized_rows(arena.carver, m, k);
     args.xq.has_wide_scales = sums == Sums::wide;
     args.xq.keeps_outliers = sums == Sums::groups;
-    kernels.quantize_rows(args.xq, args.x, k, k, {0, m});
+    kernels.quantize_rows(args.xq, args.x, k, k, {0, m}, {0, args.xq.n_groups});
   }
   const auto kernel = integer ? kernels.gemm_int8 : kernels.gemm_float;
   const auto run = [data, kernel] {

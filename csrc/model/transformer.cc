@@ -225,9 +225,10 @@ void Transformer::attention_block(const Step& step, int64_t i) const {
          weights_.layers[i].output);
 }
 
-// y = activation(gate) · up, or activation(up)
-void Transformer::activate(const Step& step, const LayerSpec& layer, const TensorView& y,
-                           const TensorView& gate, const TensorView& up) const {
+// y, the input of `next`, = activation(gate) · up, or activation(up)
+void Transformer::activate(const Step& step, const LayerSpec& layer, ops::Activations& y,
+                           const TensorView& gate, const TensorView& up,
+                           std::span<const ops::LinearMap> next) const {
   const ops::Context& context = step.context;
   if (layer.gated && layer.moe.clamp > 0) {
     ops::clamp(context, gate, -std::numeric_limits<float>::infinity(), layer.moe.clamp, 0);
@@ -237,7 +238,8 @@ void Transformer::activate(const Step& step, const LayerSpec& layer, const Tenso
       ops::scale(context, up, 1 / layer.moe.steepness);
     }
   }
-  ops::activate(context, y, layer.gated ? gate : up, layer.gated ? up : TensorView(), layer.activation);
+  ops::activate_for(context, y, layer.gated ? gate : up, layer.gated ? up : TensorView(), layer.activation,
+                    next, compute_);
 }
 
 // y = down(activation(gate(x)) · up(x)), or down(activation(up(x)))
@@ -249,10 +251,11 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
   ops::gemm(context, input, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
   const TensorView inner = layer.gated ? gate : up;
   const TensorView& room = step.state.activated;
-  const TensorView result =
-      room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner;
-  activate(step, layer, result, gate, up);
-  linear(context, y, step.input(result), w.down);
+  ops::Activations result = step.input(
+      room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner);
+  const ops::LinearMap down[] = {map_of(y, w.down)};
+  activate(step, layer, result, gate, up, down);
+  ops::gemm(context, result, down, compute_);
 }
 
 // mixed = mlp(x), or what the experts make of it

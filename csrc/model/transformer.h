@@ -152,8 +152,8 @@ class Transformer {
   void linear(const ops::Context& context, const TensorView& y, ops::Activations x, const Linear& w) const;
   void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
            const TensorView& x, const TensorView& gate, const TensorView& up) const;
-  void activate(const Step& step, const LayerSpec& layer, const TensorView& y, const TensorView& gate,
-                const TensorView& up) const;
+  void activate(const Step& step, const LayerSpec& layer, ops::Activations& y, const TensorView& gate,
+                const TensorView& up, std::span<const ops::LinearMap> next) const;
   void run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;
   void run_experts_together(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;
   void add_shared(const Step& step, const LayerSpec& layer, const MoeWeights& w, const TensorView& x) const;

@@ -148,15 +148,19 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
   });
 }
 
+void expect_activate(const TensorView& y, const TensorView& gate, const TensorView& up) {
+  expect_rows("activate", y, gate, "gate");
+  if (up.data == nullptr) return;
+  expect_dense("activate", "up", up, y.device);
+  TUILI_EXPECT(same_shape(y, up), "activate: y is ", y, ", up is ", up);
+}
+
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind) {
-  expect_rows("activate", y, gate, "gate");
-  const bool gated = up.data != nullptr;
-  if (gated) expect_dense("activate", "up", up, y.device);
-  TUILI_EXPECT(!gated || same_shape(y, up), "activate: y is ", y, ", up is ", up);
+  expect_activate(y, gate, up);
   if (y.device == DeviceKind::cuda) return on_device::activate(context, y, gate, up, kind);
   split(context, y.count(), 4, [&](cpu::Range elements) {
-    context.kernels->activate(y.f32(), gate.f32(), gated ? up.f32() : nullptr, kind, elements);
+    context.kernels->activate(y.f32(), gate.f32(), up.data ? up.f32() : nullptr, kind, elements);
   });
 }
 

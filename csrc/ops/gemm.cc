@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kMacsPerThread = 1 << 17;
 constexpr int64_t kElementsPerThread = 1 << 11;  // to quantize or to look up
+constexpr int64_t kActivationsPerThread = 1 << 10;
 constexpr int64_t kPanelsPerChunk = 8;           // as many as a tile of rows meets in a row
 constexpr int64_t kFloatPanelsPerChunk = 12;     // three tiles of 4: most widths are multiples of 24
 
@@ -20,6 +21,34 @@ void check(const Activations& x, const LinearMap& map) {
   TUILI_EXPECT(x.x.size(1) == w.k && map.y.rows() == x.x.rows() && map.y.size(1) == w.n && w.codes != nullptr,
                "gemm: x is ", x.x, ", w is ", info_of(w.format).name, " [", w.n, ", ", w.k, "], y is ",
                map.y);
+}
+
+bool is_integer(const PackedMatrix& w, Compute compute) {
+  return compute != Compute::float32 && !is_float(w.format);
+}
+
+// How maps read their input.
+struct Reading {
+  bool any_integer = false, any_wide = false, all_wide = false;
+
+  // Some want what the others cannot read.
+  bool is_mixed() const { return any_wide && !all_wide; }
+};
+
+Reading reading_of(std::span<const LinearMap> maps, Compute compute) {
+  Reading out{.all_wide = compute == Compute::int8};
+  for (const LinearMap& map : maps) {
+    out.any_integer |= is_integer(*map.w, compute);
+    out.any_wide |= compute == Compute::int8 && map.w->has_wide_scales;
+    out.all_wide &= map.w->has_wide_scales || !is_integer(*map.w, compute);
+  }
+  return out;
+}
+
+void set_kind(QuantizedRows& rows, int64_t k, const Reading& reading, Compute compute) {
+  rows.n_groups = ceil_div(k, kGroup);
+  rows.keeps_outliers = compute == Compute::automatic;
+  rows.has_wide_scales = reading.all_wide;
 }
 
 }  // namespace
@@ -36,7 +65,8 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
                              context.threads_for(x.count(), kElementsPerThread),
                              [&](int64_t begin, int64_t end, int) {
                                const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
-                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows);
+                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows,
+                                                              {0, out.n_groups});
                              });
 }
 
@@ -45,27 +75,19 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   expect("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
-  bool any_integer = false, any_wide = false, all_wide = compute == Compute::int8;
-  const auto is_integer = [&](const PackedMatrix& w) {
-    return compute != Compute::float32 && !is_float(w.format);
-  };
   for (const LinearMap& map : maps) {
     check(x, map);
     n_panels += map.w->n_panels();
-    any_integer |= is_integer(*map.w);
-    any_wide |= map.w->has_wide_scales;
-    all_wide &= map.w->has_wide_scales || !is_integer(*map.w);
   }
   if (m == 0) return;
-  if (compute == Compute::int8 && any_wide && !all_wide) {  // what a map gives does not depend on the others
+  const Reading reading = reading_of(maps, compute);
+  if (reading.is_mixed()) {  // what a map gives does not depend on the others
     for (const LinearMap& map : maps) gemm(context, x, {&map, 1}, compute);
     return;
   }
   QuantizedRows& quantized = x.room.quantized;
-  if (any_integer && !(x.is_ready && quantized.has_wide_scales == all_wide)) {
-    quantized.n_groups = ceil_div(k, kGroup);
-    quantized.keeps_outliers = compute == Compute::automatic;
-    quantized.has_wide_scales = all_wide;
+  if (reading.any_integer && !(x.is_ready && quantized.has_wide_scales == reading.all_wide)) {
+    set_kind(quantized, k, reading, compute);
     quantize_rows(context, quantized, x.x);
     x.is_ready = true;
   }
@@ -82,10 +104,42 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
           const cpu::GemmArgs args{
               map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          quantized,
               *map.w,      map.bias,         m,         context.scratch_of(part)};
-          (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
+          (is_integer(*map.w, compute) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
         }
       },
-      any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
+      reading.any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
+}
+
+void activate_for(const Context& context, Activations& y, const TensorView& gate, const TensorView& up,
+                  Activation kind, std::span<const LinearMap> maps, Compute compute) {
+  const TensorView& x = y.x;
+  const auto alone = [&] { activate(context, x, gate, up, kind); };
+  const Reading reading = reading_of(maps, compute);
+  if (x.device == DeviceKind::cuda || !reading.any_integer || reading.is_mixed()) return alone();
+  const int64_t m = x.rows(), k = x.size(1);
+  QuantizedRows& quantized = y.room.quantized;
+  set_kind(quantized, k, reading, compute);
+  // Rows of a block share cache lines, of which 4 groups of them fill some; outliers need the whole row.
+  const int64_t groups = quantized.keeps_outliers ? quantized.n_groups : kWide;
+  const int64_t pieces = ceil_div(quantized.n_groups, groups), n_items = ceil_div(m, kRowBlock) * pieces;
+  const int threads = context.threads_for(x.count(), kActivationsPerThread);
+  if (n_items < threads) return alone();
+  expect_activate(x, gate, up);
+  context.pool->parallel_for(n_items, threads, [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin, next; item < end; item = next) {
+      const int64_t block = item / pieces;
+      next = std::min(end, (block + 1) * pieces);
+      const cpu::Range rows{block * kRowBlock, std::min(m, (block + 1) * kRowBlock)};
+      const cpu::Range taken{(item - block * pieces) * groups,
+                             std::min((next - block * pieces) * groups, quantized.n_groups)};
+      for (int64_t r = rows.begin; r < rows.end; ++r)
+        context.kernels->activate(
+            x.f32(), gate.f32(), up.data ? up.f32() : nullptr, kind,
+            {r * k + taken.begin * kGroup, r * k + std::min(taken.end * kGroup, k)});
+      context.kernels->quantize_rows(quantized, x.f32(), x.row_stride, k, rows, taken);
+    }
+  });
+  y.is_ready = true;
 }
 
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,

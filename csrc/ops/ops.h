@@ -352,6 +352,11 @@ void gemm_experts(const Context& context, const TensorView& y, const TensorView&
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind);
 
+// The same, y being the input of maps: its rows are quantized, if that is what they read, while they are at
+// hand.
+void activate_for(const Context& context, Activations& y, const TensorView& gate, const TensorView& up,
+                  Activation kind, std::span<const LinearMap> maps, Compute compute);
+
 // y = x + z; y may be x or z.
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z);
 

@@ -340,17 +340,17 @@ TUILI_INLINE void quantize_wide(const QuantizedRows& out, int64_t row, int64_t g
   out.scale[at] = amax / 127;
 }
 
-void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows) {
+void quantize_rows(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows,
+                   Range groups) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
+    const float* row = x + r * ldx;
+    if (groups.begin == 0) out.n_outliers[r] = 0;
     if (out.has_wide_scales) {
-      out.n_outliers[r] = 0;
-      for (int64_t g = 0; g < out.n_groups; g += kWide) quantize_wide(out, r, g, x + r * ldx + g * kGroup);
+      for (int64_t g = groups.begin; g < groups.end; g += kWide) quantize_wide(out, r, g, row + g * kGroup);
       continue;
     }
-    const float* row = x + r * ldx;
     const float limit = out.keeps_outliers ? outlier_limit(out, row, r, k) : __builtin_inff();
-    out.n_outliers[r] = 0;
-    for (int64_t g = 0; g < out.n_groups; ++g) {
+    for (int64_t g = groups.begin; g < groups.end; ++g) {
       const GroupValues values = load_group(row + g * kGroup, k - g * kGroup);
       quantize_group(out, r, g, values, out.keeps_outliers ? out.scale[out.place(r, g)] : amax_of(values),
                      limit);
