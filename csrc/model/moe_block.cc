@@ -49,7 +49,7 @@ void Transformer::run_experts_together(const Step& step, const LayerSpec& layer,
   if (layer.gated) ops::gemm_experts(beside.context(), gate, in, w.gates, first);
   ops::gemm_experts(context, up, in, w.ups, first);
   beside.join();
-  activate(step, layer, activated, gate, up, {});
+  activate(step, layer, activated, gate, up);
   ops::gemm_experts(context, part(routed.rows, d), activated.x, w.downs, first);
 }
 

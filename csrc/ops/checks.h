@@ -35,7 +35,6 @@ inline DType output_type(const TensorView& y, DeviceKind device) {
 }
 
 // Of rope: tables for every row of x, which turn at most its heads' elements.
-void expect_activate(const TensorView& y, const TensorView& gate, const TensorView& up);
 void expect_rope(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t n_heads);
 
 }  // namespace tuili::ops

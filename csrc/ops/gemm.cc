@@ -11,7 +11,6 @@ namespace {
 
 constexpr int64_t kMacsPerThread = 1 << 17;
 constexpr int64_t kElementsPerThread = 1 << 11;  // to quantize or to look up
-constexpr int64_t kActivationsPerThread = 1 << 10;
 constexpr int64_t kPanelsPerChunk = 8;           // as many as a tile of rows meets in a row
 constexpr int64_t kFloatPanelsPerChunk = 12;     // three tiles of 4: most widths are multiples of 24
 
@@ -31,19 +30,16 @@ bool is_integer(const PackedMatrix& w, Compute compute) {
 struct Reading {
   bool any_integer = false, any_wide = false, all_wide = false;
 
+  void take(const PackedMatrix& w, Compute compute) {
+    any_integer |= is_integer(w, compute);
+    any_wide |= compute == Compute::int8 && w.has_wide_scales;
+    all_wide &= w.has_wide_scales || !is_integer(w, compute);
+  }
   // Some want what the others cannot read.
   bool is_mixed() const { return any_wide && !all_wide; }
 };
 
-Reading reading_of(std::span<const LinearMap> maps, Compute compute) {
-  Reading out{.all_wide = compute == Compute::int8};
-  for (const LinearMap& map : maps) {
-    out.any_integer |= is_integer(*map.w, compute);
-    out.any_wide |= compute == Compute::int8 && map.w->has_wide_scales;
-    out.all_wide &= map.w->has_wide_scales || !is_integer(*map.w, compute);
-  }
-  return out;
-}
+Reading reading_of(Compute compute) { return {.all_wide = compute == Compute::int8}; }
 
 void set_kind(QuantizedRows& rows, int64_t k, const Reading& reading, Compute compute) {
   rows.n_groups = ceil_div(k, kGroup);
@@ -61,13 +57,12 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
   TUILI_EXPECT(!out.has_wide_scales || (k % (kWide * kGroup) == 0 && !out.keeps_outliers),
                "quantize_rows: wide scales of ", x);
   // Rows of a block share cache lines.
-  context.pool->parallel_for(ceil_div(x.rows(), kRowBlock),
-                             context.threads_for(x.count(), kElementsPerThread),
-                             [&](int64_t begin, int64_t end, int) {
-                               const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
-                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows,
-                                                              {0, out.n_groups});
-                             });
+  context.pool->parallel_for(
+      ceil_div(x.rows(), kRowBlock), context.threads_for(x.count(), kElementsPerThread),
+      [&](int64_t begin, int64_t end, int) {
+        const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
+        context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows, {0, out.n_groups});
+      });
 }
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute) {
@@ -75,12 +70,13 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   expect("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
+  Reading reading = reading_of(compute);
   for (const LinearMap& map : maps) {
     check(x, map);
     n_panels += map.w->n_panels();
+    reading.take(*map.w, compute);
   }
   if (m == 0) return;
-  const Reading reading = reading_of(maps, compute);
   if (reading.is_mixed()) {  // what a map gives does not depend on the others
     for (const LinearMap& map : maps) gemm(context, x, {&map, 1}, compute);
     return;
@@ -104,42 +100,18 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
           const cpu::GemmArgs args{
               map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          quantized,
               *map.w,      map.bias,         m,         context.scratch_of(part)};
-          (is_integer(*map.w, compute) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
+          (is_integer(*map.w, compute) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args,
+                                                                                                   range);
         }
       },
       reading.any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
 }
 
-void activate_for(const Context& context, Activations& y, const TensorView& gate, const TensorView& up,
-                  Activation kind, std::span<const LinearMap> maps, Compute compute) {
-  const TensorView& x = y.x;
-  const auto alone = [&] { activate(context, x, gate, up, kind); };
-  const Reading reading = reading_of(maps, compute);
-  if (x.device == DeviceKind::cuda || !reading.any_integer || reading.is_mixed()) return alone();
-  const int64_t m = x.rows(), k = x.size(1);
-  QuantizedRows& quantized = y.room.quantized;
-  set_kind(quantized, k, reading, compute);
-  // Rows of a block share cache lines, of which 4 groups of them fill some; outliers need the whole row.
-  const int64_t groups = quantized.keeps_outliers ? quantized.n_groups : kWide;
-  const int64_t pieces = ceil_div(quantized.n_groups, groups), n_items = ceil_div(m, kRowBlock) * pieces;
-  const int threads = context.threads_for(x.count(), kActivationsPerThread);
-  if (n_items < threads) return alone();
-  expect_activate(x, gate, up);
-  context.pool->parallel_for(n_items, threads, [&](int64_t begin, int64_t end, int) {
-    for (int64_t item = begin, next; item < end; item = next) {
-      const int64_t block = item / pieces;
-      next = std::min(end, (block + 1) * pieces);
-      const cpu::Range rows{block * kRowBlock, std::min(m, (block + 1) * kRowBlock)};
-      const cpu::Range taken{(item - block * pieces) * groups,
-                             std::min((next - block * pieces) * groups, quantized.n_groups)};
-      for (int64_t r = rows.begin; r < rows.end; ++r)
-        context.kernels->activate(
-            x.f32(), gate.f32(), up.data ? up.f32() : nullptr, kind,
-            {r * k + taken.begin * kGroup, r * k + std::min(taken.end * kGroup, k)});
-      context.kernels->quantize_rows(quantized, x.f32(), x.row_stride, k, rows, taken);
-    }
-  });
-  y.is_ready = true;
+void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compute compute) {
+  Reading reading = reading_of(compute);
+  for (const PackedMatrix* w : next) reading.take(*w, compute);
+  x.is_planned = x.x.device == DeviceKind::cpu && reading.any_integer && !reading.is_mixed();
+  if (x.is_planned) set_kind(x.room.quantized, x.x.size(1), reading, compute);
 }
 
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
