@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kK = 2048;
 constexpr int64_t kCachedBytes = int64_t{256} << 10, kRotationBytes = int64_t{256} << 20;
 constexpr int64_t kRotatingN = 1536, kCountedK = 512, kCountedN = 64, kCountedM = 8;
+constexpr int64_t kCountedMany = 32;  // rows for which AVX2 unpacks a weight once, also of 4 bits
 
 // The places of fp16 scales and mins in a block; -1: none.
 struct HalfPlaces {
@@ -186,6 +187,8 @@ std::vector<Case> gemm_cases() {
         add(format, sums, "rotating", {m, kRotatingN, kK, kRotationBytes}, Use::speed);
       for (const int64_t m : {int64_t{1}, kCountedM})
         add(format, sums, "counted", {m, kCountedN, kCountedK, 0}, Use::counted);
+      if (sums == Sums::groups)
+        add(format, sums, "counted", {kCountedMany, kCountedN, kCountedK, 0}, Use::counted);
       for (const int64_t m : {1, 3, 7, 13}) add(format, sums, "odd", odd_shape(format, sums, m), Use::odd);
     }
     cases.push_back({join("embed/", info_of(format).name),

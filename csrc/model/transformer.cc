@@ -289,18 +289,20 @@ void Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y,
   step.keep(made);
 }
 
-// The same for the attention of the next layer, and for layer i's own MLP.
-void Transformer::norm_for_attention(const Step& step, int64_t i, const TensorView& y,
-                                     const NormWeights& weights) const {
+// The same for the attention of the next layer.
+void Transformer::norm_after_mlp(const Step& step, int64_t i, const TensorView& y,
+                                 const NormWeights& weights) const {
   if (i + 1 == spec_.n_layers() || spec_.layers[i + 1].latent.kv_rank)
     return add_and_norm(step, i, y, weights, {});
   const LayerWeights& w = weights_.layers[i + 1];
   add_and_norm(step, i, y, weights, {&w.query.w, &w.key.w, &w.value.w});
 }
 
-void Transformer::norm_for_mlp(const Step& step, int64_t i, const TensorView& y,
-                               const NormWeights& weights) const {
+// The same for what follows in layer i.
+void Transformer::norm_after_attention(const Step& step, int64_t i, const TensorView& y,
+                                       const NormWeights& weights) const {
   const LayerSpec& spec = spec_.layers[i];
+  if (spec.cross_attention) return add_and_norm(step, i, y, weights, {&weights_.layers[i].cross_query.w});
   if (spec.moe.n_experts) return add_and_norm(step, i, y, weights, {});
   const MlpWeights& w = weights_.layers[i].mlp;
   add_and_norm(step, i, y, weights, {&w.up.w, spec.gated ? &w.gate.w : &w.up.w});
@@ -309,8 +311,8 @@ void Transformer::norm_for_mlp(const Step& step, int64_t i, const TensorView& y,
 // The end of layer i, with the norm that the next one begins with.
 void Transformer::add_and_go_on(const Step& step, int64_t i) const {
   if (is_normed_ahead(i + 1))
-    norm_for_attention(step, i, step.rows(step.state.normed, spec_.d_model),
-                       weights_.layers[i + 1].attention_norm);
+    norm_after_mlp(step, i, step.rows(step.state.normed, spec_.d_model),
+                   weights_.layers[i + 1].attention_norm);
   else
     add(step, i);
 }
@@ -339,24 +341,20 @@ void Transformer::layer(const Step& step, int64_t i) const {
         read_source(step, i);
         norm(step, normed, h, w.mlp_norm);
       } else {
-        norm_for_mlp(step, i, normed, w.mlp_norm);
+        norm_after_attention(step, i, normed, w.mlp_norm);
       }
       mlp_block(step, i, normed);
       return add_and_go_on(step, i);
     case NormPlacement::post:
       attention_block(step, i);
-      if (spec.cross_attention) {
-        add_and_norm(step, i, h, w.attention_norm, {});
-        read_source(step, i);
-      } else {
-        norm_for_mlp(step, i, h, w.attention_norm);
-      }
+      norm_after_attention(step, i, h, w.attention_norm);
+      if (spec.cross_attention) read_source(step, i);
       mlp_block(step, i, h);
-      return norm_for_attention(step, i, h, w.mlp_norm);
+      return norm_after_mlp(step, i, h, w.mlp_norm);
     case NormPlacement::sandwich:
       attention_block(step, i);
       norm(step, mixed, mixed, w.post_attention_norm);
-      norm_for_mlp(step, i, normed, w.mlp_norm);
+      norm_after_attention(step, i, normed, w.mlp_norm);
       mlp_block(step, i, normed);
       norm(step, mixed, mixed, w.post_mlp_norm);
       return add_and_go_on(step, i);
@@ -369,7 +367,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
       return add(step, i);
     case NormPlacement::normed_residual:
       attention_block(step, i);
-      norm_for_mlp(step, i, h, w.mlp_norm);
+      norm_after_attention(step, i, h, w.mlp_norm);
       mlp_block(step, i, h);
       return add(step, i);
     case NormPlacement::parallel:

@@ -67,7 +67,7 @@ struct State {
   TensorView taps;                   // input [max_tokens, d_model · n_taps]
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
-  const void* in_room = nullptr;     // whose rows, last made, lie in the room as their reader wants them
+  const void* in_room = nullptr;     // what was quantized into the room when it was made, until it is read
   std::span<float> attention_partials;
   int64_t n_last_rows = 0;  // given to the last layer's MLP, but for a device's graphs that are replayed
 
@@ -149,8 +149,9 @@ class Transformer {
   using Next = std::initializer_list<const PackedMatrix*>;
   void add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights,
                     Next next) const;
-  void norm_for_attention(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
-  void norm_for_mlp(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
+  void norm_after_mlp(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
+  void norm_after_attention(const Step& step, int64_t i, const TensorView& y,
+                            const NormWeights& weights) const;
   void add_and_go_on(const Step& step, int64_t i) const;
   bool is_normed_ahead(int64_t i) const;
 

@@ -120,7 +120,8 @@ struct LinearMap {
 // are bf16 [n, k], dense at w->codes, and `compute` does not matter.
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
 
-// Says which weights x will meet, before it is made.
+// Says which weights x will meet: the op that makes it then quantizes its rows, if they read it so, while
+// these are at hand, and spares `gemm` a pass and the threads a join.
 void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compute compute);
 
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
@@ -172,8 +173,8 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
-// x += addend first, in one pass (on cuda, where y is not x).   x, addend f32 [n_tokens, d], dense; y may be
-// x, of which the norm alone is left then
+// x += addend first, in one pass (on cuda, where y is not x); a planned y is quantized in it, too.   x,
+// addend f32 [n_tokens, d], dense; y may be x, of which the norm alone is left then
 void add_rms_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps);
 void add_layer_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
@@ -357,6 +358,7 @@ void gemm_experts(const Context& context, const TensorView& y, const TensorView&
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind);
 
+// The same for what linear maps read: a planned y is quantized while its rows are at hand.
 void activate(const Context& context, Activations& y, const TensorView& gate, const TensorView& up,
               Activation kind);
 
