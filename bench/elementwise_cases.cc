@@ -84,7 +84,9 @@ Work quantize_work(const cpu::Kernels& kernels, RowShape shape) {
   const int64_t m = shape.rows, width = shape.width();
   const QuantizedRows out = ops::quantized_rows(data->arena.carver, m, width);
   const double items = static_cast<double>(shape.size());
-  const auto run = [=, table = &kernels] { table->quantize_rows(out, data->x, width, width, {0, m}); };
+  const auto run = [=, table = &kernels] {
+    table->quantize_rows(out, data->x, width, width, {0, m}, {0, out.n_groups});
+  };
   return {.run = run,
           .items = items,
           .bytes = items * 5.5,

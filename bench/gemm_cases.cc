@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kK = 2048;
 constexpr int64_t kCachedBytes = int64_t{256} << 10, kRotationBytes = int64_t{256} << 20;
 constexpr int64_t kRotatingN = 1536, kCountedK = 512, kCountedN = 64, kCountedM = 8;
+constexpr int64_t kCountedMany = 32;  // rows for which AVX2 unpacks a weight once, also of 4 bits
 
 // The places of fp16 scales and mins in a block; -1: none.
 struct HalfPlaces {
@@ -118,7 +119,7 @@ Work gemm_work(const cpu::Kernels& kernels, Format format, Sums sums, Shape shap
     args.xq = ops::quantized_rows(arena.carver, m, k);
     args.xq.has_wide_scales = sums == Sums::wide;
     args.xq.keeps_outliers = sums == Sums::groups;
-    kernels.quantize_rows(args.xq, args.x, k, k, {0, m});
+    kernels.quantize_rows(args.xq, args.x, k, k, {0, m}, {0, args.xq.n_groups});
   }
   const auto kernel = integer ? kernels.gemm_int8 : kernels.gemm_float;
   const auto run = [data, kernel] {
@@ -186,6 +187,8 @@ std::vector<Case> gemm_cases() {
         add(format, sums, "rotating", {m, kRotatingN, kK, kRotationBytes}, Use::speed);
       for (const int64_t m : {int64_t{1}, kCountedM})
         add(format, sums, "counted", {m, kCountedN, kCountedK, 0}, Use::counted);
+      if (sums == Sums::groups)
+        add(format, sums, "counted", {kCountedMany, kCountedN, kCountedK, 0}, Use::counted);
       for (const int64_t m : {1, 3, 7, 13}) add(format, sums, "odd", odd_shape(format, sums, m), Use::odd);
     }
     cases.push_back({join("embed/", info_of(format).name),

@@ -43,14 +43,14 @@ void Transformer::run_experts_together(const Step& step, const LayerSpec& layer,
   };
   const int64_t d = spec_.d_model, d_ff = layer.moe.d_ff;
   const TensorView in = part(routed.in, d), gate = part(routed.gate, d_ff), up = part(routed.up, d_ff);
-  const TensorView activated = part(routed.activated, d_ff);
+  ops::Activations activated = step.input(part(routed.activated, d_ff));
   const int32_t* const first = routed.routes.first;
   ops::Beside beside(context, n_tokens);
   if (layer.gated) ops::gemm_experts(beside.context(), gate, in, w.gates, first);
   ops::gemm_experts(context, up, in, w.ups, first);
   beside.join();
   activate(step, layer, activated, gate, up);
-  ops::gemm_experts(context, part(routed.rows, d), activated, w.downs, first);
+  ops::gemm_experts(context, part(routed.rows, d), activated.x, w.downs, first);
 }
 
 // Each expert over its rows of state.routed, outputs in the place of inputs. An expert's rows are a GEMM of

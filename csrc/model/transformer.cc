@@ -236,7 +236,7 @@ void Transformer::attention_block(const Step& step, int64_t i) const {
 }
 
 // y = activation(gate) · up, or activation(up)
-void Transformer::activate(const Step& step, const LayerSpec& layer, const TensorView& y,
+void Transformer::activate(const Step& step, const LayerSpec& layer, ops::Activations& y,
                            const TensorView& gate, const TensorView& up) const {
   const ops::Context& context = step.context;
   if (layer.gated && layer.moe.clamp > 0) {
@@ -259,10 +259,11 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
   ops::gemm(context, input, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
   const TensorView inner = layer.gated ? gate : up;
   const TensorView& room = step.state.activated;
-  const TensorView result =
-      room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner;
+  ops::Activations result = step.input(
+      room.data ? TensorView(room.data, room.dtype, {inner.rows(), inner.size(1)}, room.device) : inner);
+  ops::plan(result, {&w.down.w}, compute_);
   activate(step, layer, result, gate, up);
-  linear(context, y, step.input(result), w.down);
+  linear(context, y, result, w.down);
 }
 
 // mixed = mlp(x), or what the experts make of it
@@ -282,21 +283,46 @@ void Transformer::add(const Step& step, int64_t i) const {
   ops::add(step.context, h, h, mixed);
 }
 
-// The same, then y = norm(hidden); y may be hidden.
-void Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y,
-                               const NormWeights& weights) const {
+// The same, then y = norm(hidden), which meets the weights `next`; y may be hidden.
+void Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights,
+                               Next next) const {
   const int64_t d = spec_.d_model;
   const TensorView h = step.rows(step.state.hidden, d), mixed = step.rows(step.state.mixed, d);
   const TensorView gain = vector_of(weights.gain, d, h);
   if (spec_.layers[i].residual_scale != 1) ops::scale(step.context, mixed, spec_.layers[i].residual_scale);
-  if (spec_.norm == Norm::rms) return ops::add_rms_norm(step.context, y, h, mixed, gain, spec_.norm_eps);
-  ops::add_layer_norm(step.context, y, h, mixed, gain, vector_of(weights.bias, d, h), spec_.norm_eps);
+  ops::Activations made = step.input(y);
+  ops::plan(made, next, compute_);
+  if (spec_.norm == Norm::rms)
+    ops::add_rms_norm(step.context, made, h, mixed, gain, spec_.norm_eps);
+  else
+    ops::add_layer_norm(step.context, made, h, mixed, gain, vector_of(weights.bias, d, h), spec_.norm_eps);
+  step.keep(made);
+}
+
+// The same for the attention of the next layer.
+void Transformer::norm_after_mlp(const Step& step, int64_t i, const TensorView& y,
+                                 const NormWeights& weights) const {
+  if (i + 1 == spec_.n_layers() || spec_.layers[i + 1].latent.kv_rank)
+    return add_and_norm(step, i, y, weights, {});
+  const LayerWeights& w = weights_.layers[i + 1];
+  add_and_norm(step, i, y, weights, {&w.query.w, &w.key.w, &w.value.w});
+}
+
+// The same for what follows in layer i.
+void Transformer::norm_after_attention(const Step& step, int64_t i, const TensorView& y,
+                                       const NormWeights& weights) const {
+  const LayerSpec& spec = spec_.layers[i];
+  if (spec.cross_attention) return add_and_norm(step, i, y, weights, {&weights_.layers[i].cross_query.w});
+  if (spec.moe.n_experts) return add_and_norm(step, i, y, weights, {});
+  const MlpWeights& w = weights_.layers[i].mlp;
+  add_and_norm(step, i, y, weights, {&w.up.w, spec.gated ? &w.gate.w : &w.up.w});
 }
 
 // The end of layer i, with the norm that the next one begins with.
 void Transformer::add_and_go_on(const Step& step, int64_t i) const {
   if (is_normed_ahead(i + 1))
-    add_and_norm(step, i, step.rows(step.state.normed, spec_.d_model), weights_.layers[i + 1].attention_norm);
+    norm_after_mlp(step, i, step.rows(step.state.normed, spec_.d_model),
+                   weights_.layers[i + 1].attention_norm);
   else
     add(step, i);
 }
@@ -325,20 +351,20 @@ void Transformer::layer(const Step& step, int64_t i) const {
         read_source(step, i);
         norm(step, normed, h, w.mlp_norm);
       } else {
-        add_and_norm(step, i, normed, w.mlp_norm);
+        norm_after_attention(step, i, normed, w.mlp_norm);
       }
       mlp_block(step, i, normed);
       return add_and_go_on(step, i);
     case NormPlacement::post:
       attention_block(step, i);
-      add_and_norm(step, i, h, w.attention_norm);
+      norm_after_attention(step, i, h, w.attention_norm);
       if (spec.cross_attention) read_source(step, i);
       mlp_block(step, i, h);
-      return add_and_norm(step, i, h, w.mlp_norm);
+      return norm_after_mlp(step, i, h, w.mlp_norm);
     case NormPlacement::sandwich:
       attention_block(step, i);
       norm(step, mixed, mixed, w.post_attention_norm);
-      add_and_norm(step, i, normed, w.mlp_norm);
+      norm_after_attention(step, i, normed, w.mlp_norm);
       mlp_block(step, i, normed);
       norm(step, mixed, mixed, w.post_mlp_norm);
       return add_and_go_on(step, i);
@@ -351,7 +377,7 @@ void Transformer::layer(const Step& step, int64_t i) const {
       return add(step, i);
     case NormPlacement::normed_residual:
       attention_block(step, i);
-      add_and_norm(step, i, h, w.mlp_norm);
+      norm_after_attention(step, i, h, w.mlp_norm);
       mlp_block(step, i, h);
       return add(step, i);
     case NormPlacement::parallel:
@@ -403,6 +429,7 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   const bool narrows = batch.asked && !taps,
              spares = narrows && spec_.n_layers() > (spec_.convolution.n_taps > 0 ? 1 : 0);
   const int64_t n_whole = spec_.n_layers() - (spares ? 1 : 0);
+  state.in_room = nullptr;
   embed(step);
   for (int64_t i = 0; i < n_whole; ++i) {
     tap(i);

@@ -56,6 +56,7 @@ struct State {
   TensorView taps;                   // input [max_tokens, d_model · n_taps]
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
+  const void* in_room = nullptr;     // what was quantized into the room when it was made, until it is read
   std::span<float> attention_partials;
   int64_t n_last_rows = 0;  // given to the last layer's MLP, but for a device's graphs that are replayed
 
@@ -134,14 +135,19 @@ class Transformer {
   void moe_block(const Step& step, int64_t i, const TensorView& x) const;
   void norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const;
   void add(const Step& step, int64_t i) const;
-  void add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
+  using Next = std::initializer_list<const PackedMatrix*>;
+  void add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights,
+                    Next next) const;
+  void norm_after_mlp(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
+  void norm_after_attention(const Step& step, int64_t i, const TensorView& y,
+                            const NormWeights& weights) const;
   void add_and_go_on(const Step& step, int64_t i) const;
   bool is_normed_ahead(int64_t i) const;
 
   void linear(const ops::Context& context, const TensorView& y, ops::Activations x, const Linear& w) const;
   void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
            const TensorView& x, const TensorView& gate, const TensorView& up) const;
-  void activate(const Step& step, const LayerSpec& layer, const TensorView& y, const TensorView& gate,
+  void activate(const Step& step, const LayerSpec& layer, ops::Activations& y, const TensorView& gate,
                 const TensorView& up) const;
   void run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;
   void run_experts_together(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;

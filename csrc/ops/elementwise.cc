@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/on_device.h"
 #include "ops/ops.h"
@@ -35,14 +36,43 @@ void expect_addend(const char* op, const TensorView& x, const TensorView& addend
   TUILI_EXPECT(same_shape(x, addend), op, ": x is ", x, ", addend is ", addend);
 }
 
-// x += addend, then norm(rows) of those rows: together, while they are at hand.
+// Fills y by make(rows, columns), of `weight` for each element, and quantizes what is made if that is
+// planned. by_row: `make` takes whole rows. False, and nothing done, if there is no plan, or too little for
+// all threads in the blocks of rows that share cache lines. Without outliers kWide groups of such a block
+// fill lines of their own.
+template <class Make>
+bool make_quantized(const Context& context, Activations& y, int64_t weight, bool by_row, const Make& make) {
+  if (!y.is_planned) return false;
+  const int64_t m = y.x.rows(), k = y.x.size(1);
+  const QuantizedRows& out = y.room.quantized;
+  const int64_t groups = by_row || out.keeps_outliers ? out.n_groups : kWide;
+  const int64_t pieces = ceil_div(out.n_groups, groups), n_items = ceil_div(m, kRowBlock) * pieces;
+  const int threads = context.threads_for(y.x.count() * weight, kElementsPerThread);
+  if (n_items < threads) return false;
+  context.pool->parallel_for(n_items, threads, [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin, next; item < end; item = next) {
+      const int64_t block = item / pieces, first = block * pieces;
+      next = std::min(end, first + pieces);
+      const cpu::Range rows{block * kRowBlock, std::min(m, (block + 1) * kRowBlock)};
+      const cpu::Range taken{(item - first) * groups, std::min((next - first) * groups, out.n_groups)};
+      make(rows, cpu::Range{taken.begin * kGroup, std::min(taken.end * kGroup, k)});
+      context.kernels->quantize_rows(out, y.x.f32(), y.x.row_stride, k, rows, taken);
+    }
+  });
+  return y.is_ready = true;
+}
+
+// x += addend, then norm(rows) of those rows, y: together, while they are at hand.
 template <class Norm>
-void add_and_norm(const Context& context, const TensorView& x, const TensorView& addend, const Norm& norm) {
-  const int64_t d = x.size(1);
-  split(context, x.rows(), 2 * d, [&](cpu::Range rows) {
+void add_and_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
+                  const Norm& norm) {
+  const int64_t d = x.size(1), weight = 2;
+  const auto make = [&](cpu::Range rows) {
     context.kernels->add(x.f32(), x.f32(), addend.f32(), {rows.begin * d, rows.end * d});
     norm(rows);
-  });
+  };
+  if (!make_quantized(context, y, weight, true, [&](cpu::Range rows, cpu::Range) { make(rows); }))
+    split(context, x.rows(), weight * d, make);
 }
 
 // One row y of the columns of x.
@@ -96,8 +126,9 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
   });
 }
 
-void add_rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
+void add_rms_norm(const Context& context, Activations& made, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps) {
+  const TensorView& y = made.x;
   if (x.device == DeviceKind::cuda && y.data == x.data) {
     add(context, x, x, addend);
     return rms_norm(context, y, x, gain, eps);
@@ -105,13 +136,14 @@ void add_rms_norm(const Context& context, const TensorView& y, const TensorView&
   expect_norm("add_rms_norm", y, x, gain);
   expect_addend("add_rms_norm", x, addend);
   if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps, &addend);
-  add_and_norm(context, x, addend, [&, d = x.size(1)](cpu::Range rows) {
+  add_and_norm(context, made, x, addend, [&, d = x.size(1)](cpu::Range rows) {
     context.kernels->rms_norm(y.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
   });
 }
 
-void add_layer_norm(const Context& context, const TensorView& y, const TensorView& x,
-                    const TensorView& addend, const TensorView& gain, const TensorView& bias, float eps) {
+void add_layer_norm(const Context& context, Activations& made, const TensorView& x, const TensorView& addend,
+                    const TensorView& gain, const TensorView& bias, float eps) {
+  const TensorView& y = made.x;
   if (x.device == DeviceKind::cuda && y.data == x.data) {
     add(context, x, x, addend);
     return layer_norm(context, y, x, gain, bias, eps);
@@ -120,7 +152,7 @@ void add_layer_norm(const Context& context, const TensorView& y, const TensorVie
   expect_vector("add_layer_norm", "bias", bias, x.size(1), x.device);
   expect_addend("add_layer_norm", x, addend);
   if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps, &addend);
-  add_and_norm(context, x, addend, [&, d = x.size(1)](cpu::Range rows) {
+  add_and_norm(context, made, x, addend, [&, d = x.size(1)](cpu::Range rows) {
     context.kernels->layer_norm(y.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
   });
 }
@@ -150,14 +182,26 @@ void rope(const Context& context, const TensorView& x, const TensorView& cos, co
 
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
               Activation kind) {
+  Activations unplanned{y, {}};
+  activate(context, unplanned, gate, up, kind);
+}
+
+void activate(const Context& context, Activations& made, const TensorView& gate, const TensorView& up,
+              Activation kind) {
+  const TensorView& y = made.x;
   expect_rows("activate", y, gate, "gate");
   const bool gated = up.data != nullptr;
   if (gated) expect_dense("activate", "up", up, y.device);
   TUILI_EXPECT(!gated || same_shape(y, up), "activate: y is ", y, ", up is ", up);
   if (y.device == DeviceKind::cuda) return on_device::activate(context, y, gate, up, kind);
-  split(context, y.count(), 4, [&](cpu::Range elements) {
+  constexpr int64_t kWeight = 4;
+  const auto make = [&](cpu::Range elements) {
     context.kernels->activate(y.f32(), gate.f32(), gated ? up.f32() : nullptr, kind, elements);
-  });
+  };
+  const auto make_rows = [&, k = y.size(1)](cpu::Range rows, cpu::Range columns) {
+    for (int64_t r = rows.begin; r < rows.end; ++r) make({r * k + columns.begin, r * k + columns.end});
+  };
+  if (!make_quantized(context, made, kWeight, false, make_rows)) split(context, y.count(), kWeight, make);
 }
 
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z) {

@@ -22,6 +22,31 @@ void check(const Activations& x, const LinearMap& map) {
                map.y);
 }
 
+bool is_integer(const PackedMatrix& w, Compute compute) {
+  return compute != Compute::float32 && !is_float(w.format);
+}
+
+// How maps read their input.
+struct Reading {
+  bool any_integer = false, any_wide = false, all_wide = false;
+
+  void take(const PackedMatrix& w, Compute compute) {
+    any_integer |= is_integer(w, compute);
+    any_wide |= compute == Compute::int8 && w.has_wide_scales;
+    all_wide &= w.has_wide_scales || !is_integer(w, compute);
+  }
+  // Some want what the others cannot read.
+  bool is_mixed() const { return any_wide && !all_wide; }
+};
+
+Reading reading_of(Compute compute) { return {.all_wide = compute == Compute::int8}; }
+
+void set_kind(QuantizedRows& rows, int64_t k, const Reading& reading, Compute compute) {
+  rows.n_groups = ceil_div(k, kGroup);
+  rows.keeps_outliers = compute == Compute::automatic;
+  rows.has_wide_scales = reading.all_wide;
+}
+
 }  // namespace
 
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x) {
@@ -32,12 +57,12 @@ void quantize_rows(const Context& context, const QuantizedRows& out, const Tenso
   TUILI_EXPECT(!out.has_wide_scales || (k % (kWide * kGroup) == 0 && !out.keeps_outliers),
                "quantize_rows: wide scales of ", x);
   // Rows of a block share cache lines.
-  context.pool->parallel_for(ceil_div(x.rows(), kRowBlock),
-                             context.threads_for(x.count(), kElementsPerThread),
-                             [&](int64_t begin, int64_t end, int) {
-                               const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
-                               context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows);
-                             });
+  context.pool->parallel_for(
+      ceil_div(x.rows(), kRowBlock), context.threads_for(x.count(), kElementsPerThread),
+      [&](int64_t begin, int64_t end, int) {
+        const cpu::Range rows{begin * kRowBlock, std::min(end * kRowBlock, x.rows())};
+        context.kernels->quantize_rows(out, x.f32(), x.row_stride, k, rows, {0, out.n_groups});
+      });
 }
 
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute) {
@@ -45,27 +70,20 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
   expect("gemm", "x", x.x);
   const int64_t m = x.x.rows(), k = x.x.size(1);
   int64_t n_panels = 0;
-  bool any_integer = false, any_wide = false, all_wide = compute == Compute::int8;
-  const auto is_integer = [&](const PackedMatrix& w) {
-    return compute != Compute::float32 && !is_float(w.format);
-  };
+  Reading reading = reading_of(compute);
   for (const LinearMap& map : maps) {
     check(x, map);
     n_panels += map.w->n_panels();
-    any_integer |= is_integer(*map.w);
-    any_wide |= map.w->has_wide_scales;
-    all_wide &= map.w->has_wide_scales || !is_integer(*map.w);
+    reading.take(*map.w, compute);
   }
   if (m == 0) return;
-  if (compute == Compute::int8 && any_wide && !all_wide) {  // what a map gives does not depend on the others
+  if (reading.is_mixed()) {  // what a map gives does not depend on the others
     for (const LinearMap& map : maps) gemm(context, x, {&map, 1}, compute);
     return;
   }
   QuantizedRows& quantized = x.room.quantized;
-  if (any_integer && !(x.is_ready && quantized.has_wide_scales == all_wide)) {
-    quantized.n_groups = ceil_div(k, kGroup);
-    quantized.keeps_outliers = compute == Compute::automatic;
-    quantized.has_wide_scales = all_wide;
+  if (reading.any_integer && !(x.is_ready && quantized.has_wide_scales == reading.all_wide)) {
+    set_kind(quantized, k, reading, compute);
     quantize_rows(context, quantized, x.x);
     x.is_ready = true;
   }
@@ -82,10 +100,18 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
           const cpu::GemmArgs args{
               map.y.f32(), map.y.row_stride, x.x.f32(), x.x.row_stride,          quantized,
               *map.w,      map.bias,         m,         context.scratch_of(part)};
-          (is_integer(*map.w) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args, range);
+          (is_integer(*map.w, compute) ? context.kernels->gemm_int8 : context.kernels->gemm_float)(args,
+                                                                                                   range);
         }
       },
-      any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
+      reading.any_integer ? kPanelsPerChunk : kFloatPanelsPerChunk);
+}
+
+void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compute compute) {
+  Reading reading = reading_of(compute);
+  for (const PackedMatrix* w : next) reading.take(*w, compute);
+  x.is_planned = x.x.device == DeviceKind::cpu && reading.any_integer && !reading.is_mixed();
+  if (x.is_planned) set_kind(x.room.quantized, x.x.size(1), reading, compute);
 }
 
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,

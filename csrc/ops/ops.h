@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 
 #include "base/packed.h"
@@ -83,6 +84,7 @@ struct Activations {
   TensorView x;    // f32 [m, k]; on cuda or bf16
   InputRoom room;  // for [m, k]: see input_room()
   bool is_ready = false;
+  bool is_planned = false;  // who makes x quantizes its rows while they are at hand: see plan()
 };
 
 // Cuts memory for m rows of k values; `Carver::take` in its own order.
@@ -117,6 +119,10 @@ struct LinearMap {
 // Several linear maps of the same input, on the CPU split together over the threads. On cuda float weights
 // are bf16 [n, k], dense at w->codes, and `compute` does not matter.
 void gemm(const Context& context, Activations& x, std::span<const LinearMap> maps, Compute compute);
+
+// Says which weights x will meet: the op that makes it then quantizes its rows, if they read it so, while
+// these are at hand, and spares `gemm` a pass and the threads a join.
+void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compute compute);
 
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
@@ -167,12 +173,12 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
-// x += addend first, in one pass (on cuda, where y is not x).   x, addend f32 [n_tokens, d], dense; y may be
-// x, of which the norm alone is left then
-void add_rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& addend,
+// x += addend first, in one pass (on cuda, where y is not x); a planned y is quantized in it, too.   x,
+// addend f32 [n_tokens, d], dense; y may be x, of which the norm alone is left then
+void add_rms_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps);
-void add_layer_norm(const Context& context, const TensorView& y, const TensorView& x,
-                    const TensorView& addend, const TensorView& gain, const TensorView& bias, float eps);
+void add_layer_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
+                    const TensorView& gain, const TensorView& bias, float eps);
 
 // A layer norm in place on rows that need not be dense.
 void layer_norm_strided(const Context& context, const TensorView& x, const TensorView& gain,
@@ -371,6 +377,10 @@ void gemm_experts(const Context& context, const TensorView& y, const TensorView&
 
 // y = act(gate), or act(gate) · up when up has data.   y may be gate.
 void activate(const Context& context, const TensorView& y, const TensorView& gate, const TensorView& up,
+              Activation kind);
+
+// The same for what linear maps read: a planned y is quantized while its rows are at hand.
+void activate(const Context& context, Activations& y, const TensorView& gate, const TensorView& up,
               Activation kind);
 
 // y = x + z; y may be x or z.

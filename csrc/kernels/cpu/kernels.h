@@ -127,8 +127,10 @@ struct Kernels {
   // acc) then y = acc, + bias.
   void (*gemm_int8)(const GemmArgs& args, Range panels);
 
-  // QuantizedRows of x (see base/packed.h) for rows [rows.begin, rows.end).
-  void (*quantize_rows)(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows);
+  // QuantizedRows of x (see base/packed.h) for rows [rows.begin, rows.end): of whole rows if outliers are
+  // kept, else of these groups, whole wide ones if scales are wide.
+  void (*quantize_rows)(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows,
+                        Range groups);
 
   // y[t, :] = dequantize(w[ids[t], :]) · scale.   y f32 [n_tokens, w.k] dense.  ids are in range.
   void (*embed)(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens);
