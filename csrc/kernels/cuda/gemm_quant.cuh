@@ -56,9 +56,10 @@ struct TallQuant : QuantShape<kFormat, 4, 1, 4, 2> {  // 64 × 32
 // acc += the warp's part of a stage, of which `n_pairs` pairs or more exist.
 template <typename Shape>
 __device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kPanels][Shape::kTiles][4],
-                                               const typename Shape::Stage& stage, int n_pairs) {
+                                               const typename Shape::Stage& stage,
+                                               const FourPlaces<Shape::kTileM>& x_places, int n_pairs) {
   using F = typename Shape::Base;
-  const int lane = threadIdx.x % 32, warp_m = Shape::warp_row(), warp_n = Shape::warp_panel();
+  const int lane = threadIdx.x % 32, warp_n = Shape::warp_panel();
   BlockScales<F> blocks[Shape::kPanels];
   if constexpr (F::kIsK) {
 #pragma unroll
@@ -76,7 +77,7 @@ __device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kPanels][Shap
         RowsOfX x;
 #pragma unroll
         for (int step = 0; step < 2; ++step)
-          load_four(x.of[step], stage.x, 2 * q + group, warp_m + kRowTile * i + lane / 4, step);
+          x_places.load(x.of[step], stage.x, 2 * q + group, i, step);
         return x;
       });
     }
@@ -129,6 +130,7 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
   RowCopies<2 * kPairs, Shape::kTileM> x_copies(problem.x, first_row, problem.m, problem.k);
   PanelCopies<typename Shape::Base, kPairs, kLanes> w_copies(problem, first_column / kPanelN + own, 0,
                                                              threadIdx.x % kLanes);
+  const FourPlaces<Shape::kTileM> x_places(Shape::warp_row());
   const auto start = [&](int tile, int stage) {
     if (tile < n_tiles) {
       x_copies.start(shared.stages[stage].x, problem.k - tile * kPairs * kPairK);
@@ -143,7 +145,7 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
     ptx::cp_async_wait<kStages - 2>();
     __syncthreads();  // the tile has arrived, and nobody still reads the stage that is filled next
     start(tile + kStages - 1, free);
-    multiply_stage<Shape>(acc, shared.stages[full], n_pairs - tile * kPairs);
+    multiply_stage<Shape>(acc, shared.stages[full], x_places, n_pairs - tile * kPairs);
     free = full;
     full = full + 1 == kStages ? 0 : full + 1;
     if (tile + 1 != end) continue;
