@@ -53,35 +53,33 @@ struct TallQuant : QuantShape<kFormat, 4, 1, 4, 2> {  // 64 × 32
   static constexpr int kCost = 22;
 };
 
-// acc += the warp's part of a stage, of which `n_pairs` pairs or more exist.
+// The weights of a pair of groups that a warp multiplies next.
 template <typename Shape>
-__device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kPanels][Shape::kTiles][4],
-                                               const typename Shape::Stage& stage,
-                                               const FourPlaces<Shape::kTileM>& x_places, int n_pairs) {
+struct PairOfPanels {
   using F = typename Shape::Base;
-  const int lane = threadIdx.x % 32, warp_n = Shape::warp_panel();
   BlockScales<F> blocks[Shape::kPanels];
-  if constexpr (F::kIsK) {
+  PairOfGroups<F> w[Shape::kPanels];
+
+  // Of pair q of a stage. Its block's header is every stage's.
+  __device__ __forceinline__ void load(const typename Shape::Stage& stage, int q) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int p = 0; p < Shape::kPanels; ++p) blocks[p].load(stage.w[warp_n + p], lane);
-  }
-#pragma unroll
-  for (int q = 0; q < Shape::kPairs; ++q) {
-    if (!F::kIsK && q >= n_pairs) break;
-    PairOfGroups<F> w[Shape::kPanels];
-#pragma unroll
-    for (int p = 0; p < Shape::kPanels; ++p) w[p].load(stage.w[warp_n + p] + F::kHeader + q * F::kPair, lane);
-#pragma unroll
-    for (int group = 0; group < 2; ++group) {
-      multiply_group(acc, w, blocks, group, [&](int i) {
-        RowsOfX x;
-#pragma unroll
-        for (int step = 0; step < 2; ++step)
-          x_places.load(x.of[step], stage.x, 2 * q + group, i, step);
-        return x;
-      });
+    for (int p = 0; p < Shape::kPanels; ++p) {
+      const uint8_t* const panel = stage.w[Shape::warp_panel() + p];
+      if (F::kIsK && q == 0) blocks[p].load(panel, lane);
+      w[p].load(panel + F::kHeader + q * F::kPair, lane);
     }
   }
+};
+
+// b of a group's rows, of all tiles of the warp.
+template <typename Shape>
+__device__ __forceinline__ RowsOfX rows_of(const typename Shape::Stage& stage,
+                                           const FourPlaces<Shape::kTileM>& places, int group, int i) {
+  RowsOfX x;
+#pragma unroll
+  for (int step = 0; step < 2; ++step) places.load(x.of[step], stage.x, group, i, step);
+  return x;
 }
 
 // acc += totals of the parts before.
@@ -138,16 +136,36 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
     }
     ptx::cp_async_commit();
   };
-  for (int tile = 0; tile < kStages - 1; ++tile) start(tile, tile);
-  int full = 0, free = kStages - 1;  // the stage to multiply, and the one to fill
-  int end = part;                    // of the part that acc is of
+  for (int tile = 0; tile < kStages; ++tile) start(tile, tile);
+  PairOfPanels<Shape> pair;
+  ptx::cp_async_wait<kStages - 1>();
+  __syncthreads();  // everybody's part of the first tile has arrived
+  pair.load(shared.stages[0], 0);
+  int now = 0;     // the stage that is multiplied
+  int end = part;  // of the part that acc is of
   for (int tile = 0; tile < n_tiles; ++tile) {
-    ptx::cp_async_wait<kStages - 2>();
-    __syncthreads();  // the tile has arrived, and nobody still reads the stage that is filled next
-    start(tile + kStages - 1, free);
-    multiply_stage<Shape>(acc, shared.stages[full], x_places, n_pairs - tile * kPairs);
-    free = full;
-    full = full + 1 == kStages ? 0 : full + 1;
+    const auto& stage = shared.stages[now];
+    const int next = tile + 1 == n_tiles ? now : now + 1 == kStages ? 0 : now + 1;
+#pragma unroll
+    for (int q = 0; q < kPairs; ++q) {
+      if (!Shape::Base::kIsK && kPairs > 1 && q >= n_pairs - tile * kPairs) break;
+      multiply_group(acc, pair.w, pair.blocks, 0,
+                     [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
+      RowsOfX x[Shape::kTiles];
+#pragma unroll
+      for (int i = 0; i < Shape::kTiles; ++i) x[i] = rows_of<Shape>(stage, x_places, 2 * q + 1, i);
+      const PairOfPanels<Shape> last = pair;
+      if (q + 1 < kPairs) {
+        pair.load(stage, q + 1);
+      } else {
+        ptx::cp_async_wait<kStages - 2>();
+        __syncthreads();  // the next tile has arrived, and nobody reads this one any more
+        pair.load(shared.stages[next], 0);
+      }
+      multiply_group(acc, last.w, last.blocks, 1, [&](int i) { return x[i]; });
+    }
+    start(tile + kStages, now);
+    now = next;
     if (tile + 1 != end) continue;
     if (end > part) add_totals(acc, shared.totals);
     keep_totals(shared.totals, acc);
