@@ -70,6 +70,10 @@ struct PairOfPanels {
       w[p].load(panel + F::kHeader + q * F::kPair, lane);
     }
   }
+  __device__ __forceinline__ void unpack(Group<F> (&groups)[Shape::kPanels], int group) const {
+#pragma unroll
+    for (int p = 0; p < Shape::kPanels; ++p) groups[p].unpack(w[p], blocks[p], group);
+  }
 };
 
 // b of a group's rows, of all tiles of the warp.
@@ -141,6 +145,8 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
   ptx::cp_async_wait<kStages - 1>();
   __syncthreads();  // everybody's part of the first tile has arrived
   pair.load(shared.stages[0], 0);
+  Group<typename Shape::Base> groups[2][Shape::kPanels];
+  pair.unpack(groups[0], 0);
   int now = 0;     // the stage that is multiplied
   int end = part;  // of the part that acc is of
   for (int tile = 0; tile < n_tiles; ++tile) {
@@ -149,12 +155,11 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
 #pragma unroll
     for (int q = 0; q < kPairs; ++q) {
       if (!Shape::Base::kIsK && kPairs > 1 && q >= n_pairs - tile * kPairs) break;
-      multiply_group(acc, pair.w, pair.blocks, 0,
-                     [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
+      multiply_group(acc, groups[0], [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
+      pair.unpack(groups[1], 1);
       RowsOfX x[Shape::kTiles];
 #pragma unroll
       for (int i = 0; i < Shape::kTiles; ++i) x[i] = rows_of<Shape>(stage, x_places, 2 * q + 1, i);
-      const PairOfPanels<Shape> last = pair;
       if (q + 1 < kPairs) {
         pair.load(stage, q + 1);
       } else {
@@ -162,7 +167,8 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
         __syncthreads();  // the next tile has arrived, and nobody reads this one any more
         pair.load(shared.stages[next], 0);
       }
-      multiply_group(acc, last.w, last.blocks, 1, [&](int i) { return x[i]; });
+      multiply_group(acc, groups[1], [&](int i) { return x[i]; });
+      pair.unpack(groups[0], 0);
     }
     start(tile + kStages, now);
     now = next;
