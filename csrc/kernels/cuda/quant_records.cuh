@@ -202,7 +202,7 @@ struct RowsOfX {
 template <typename F>
 struct Group {
   uint32_t a[2][4];
-  ColumnPair scales[F::kHasStepScales ? 2 : 1], min;
+  ColumnPair scales[F::kHasStepScales ? 2 : 1] = {}, min{};
 
   __device__ __forceinline__ void unpack(const PairOfGroups<F>& pair, const BlockScales<F>& block, int group) {
 #pragma unroll
