@@ -1,5 +1,4 @@
 #include <climits>
-#include <cstdlib>
 
 #include "kernels/cuda/gemm_quant.cuh"
 #include "kernels/cuda/gemm_skinny.cuh"
@@ -12,19 +11,19 @@ constexpr int64_t kLargest = INT_MAX - 1024;  // room for tile arithmetic past t
 
 // One block of 128 threads per tile of y; up to 100 KiB of shared memory, for which the device must be asked.
 template <typename Shape, typename Kernel>
-int launch_gemm(Stream stream, Kernel kernel, const QuantProblem& problem, int n_threads = kQuantThreads) {
+int launch_gemm(Stream stream, Kernel kernel, const QuantProblem& problem) {
   const dim3 grid(static_cast<unsigned>((problem.m + Shape::kTileM - 1) / Shape::kTileM),
                   static_cast<unsigned>((problem.n + Shape::kTileN - 1) / Shape::kTileN));
   constexpr size_t kBytes = sizeof(typename Shape::Storage);
   const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int{kBytes});
   if (status != cudaSuccess) return status;
-  TUILI_LAUNCH(kernel, grid, n_threads, kBytes, stream, problem);
+  TUILI_LAUNCH(kernel, grid, kQuantThreads, kBytes, stream, problem);
   return cudaGetLastError();
 }
 
 template <typename Shape>
 int launch_wide(Stream stream, const QuantProblem& problem) {
-  return launch_gemm<Shape>(stream, &gemm_quant_kernel<Shape>, problem, Shape::kThreads);
+  return launch_gemm<Shape>(stream, &gemm_quant_kernel<Shape>, problem);
 }
 template <typename Shape>
 int launch_skinny(Stream stream, const QuantProblem& problem) {
@@ -40,12 +39,6 @@ int launch_for_rows(Stream stream, const QuantProblem& problem, int64_t multipro
       return launch_skinny<BroadQuant<kFormat>>(stream, problem);
   }
   if (problem.m <= SlimQuant<kFormat>::kTileM) return launch_skinny<SlimQuant<kFormat>>(stream, problem);
-  if (const char* const shape = std::getenv("TUILI_SHAPE")) {  // of an experiment
-    if (*shape == 'h') return launch_wide<HugeQuant<kFormat>>(stream, problem);
-    if (*shape == 'w') return launch_wide<WideQuant<kFormat>>(stream, problem);
-    if (*shape == 's') return launch_wide<SquareQuant<kFormat>>(stream, problem);
-    if (*shape == 't') return launch_wide<TallQuant<kFormat>>(stream, problem);
-  }
   return with_cheapest<WideQuant<kFormat>, SquareQuant<kFormat>, TallQuant<kFormat>>(
       problem.m, problem.n, multiprocessors,
       [&]<typename Shape>() { return launch_wide<Shape>(stream, problem); });
@@ -81,7 +74,6 @@ int gemm(Stream stream, const QuantizedGemmArgs& args) {
 }
 
 #define TUILI_GEMM(format)                                                               \
-  template __global__ void gemm_quant_kernel<HugeQuant<Format::format>>(QuantProblem);   \
   template __global__ void gemm_quant_kernel<WideQuant<Format::format>>(QuantProblem);   \
   template __global__ void gemm_quant_kernel<SquareQuant<Format::format>>(QuantProblem); \
   template __global__ void gemm_quant_kernel<TallQuant<Format::format>>(QuantProblem);   \

@@ -17,45 +17,40 @@
 
 namespace tuili::cuda {
 
-// Tiles of y: 2 × kWarpsN warps of kTiles tiles of 8 rows × kPanels panels. kPairs pairs of groups are a stage.
-template <Format kFormat, int kTiles_, int kPanels_, int kPairs_, int kStages_, int kWarpsN_ = 2>
+// Tiles of y: 2 × 2 warps of kTiles tiles of 8 rows × kPanels panels. kPairs pairs of groups are a stage.
+template <Format kFormat, int kTiles_, int kPanels_, int kPairs_, int kStages_>
 struct QuantShape : QuantFormat<kFormat> {
   using Base = QuantFormat<kFormat>;
   static constexpr int kTiles = kTiles_, kPanels = kPanels_, kPairs = kPairs_, kStages = kStages_;
-  static constexpr int kWarpsN = kWarpsN_, kThreads = 64 * kWarpsN, kBlocks = kWarpsN == 2 ? 2 : 1;
-  static constexpr int kTileM = 2 * kTiles * kRowTile, kTileN = kWarpsN * kPanels * kPanelN;
+  static constexpr int kTileM = 2 * kTiles * kRowTile, kTileN = 2 * kPanels * kPanelN;
 
   struct Stage {
     __nv_bfloat16 x[2 * kPairs][kTileM][kGroupK];
-    uint8_t w[kWarpsN * kPanels][Base::panel_bytes(kPairs)];
+    uint8_t w[2 * kPanels][Base::panel_bytes(kPairs)];
   };
   struct Storage {
     Stage stages[kStages];
-    float totals[kPanels][kTiles][4][kThreads];  // of the parts that are done, by thread
+    float totals[kPanels][kTiles][4][kQuantThreads];  // of the parts that are done, by thread
   };
-  static_assert(sizeof(Storage) + 64 <= (kWarpsN == 2 ? 99 : 227) * 1024, "what an RTX 4090 has");
+  static_assert(sizeof(Storage) + 64 <= 99 * 1024, "what an RTX 4090 has");
 
   // Where in the tile the warp's part begins.
-  __device__ __forceinline__ static int warp_row() { return threadIdx.x / (32 * kWarpsN) * kTiles * kRowTile; }
-  __device__ __forceinline__ static int warp_panel() { return threadIdx.x / 32 % kWarpsN * kPanels; }
+  __device__ __forceinline__ static int warp_row() { return threadIdx.x / 64 * kTiles * kRowTile; }
+  __device__ __forceinline__ static int warp_panel() { return threadIdx.x / 32 % 2 * kPanels; }
 };
 
-// A block's cost: microseconds for k 4,096 on an H200, of Q4_0.
-template <Format kFormat>
-struct HugeQuant : QuantShape<kFormat, 8, 2, 1, 4, 4> {  // 128 × 128
-  static constexpr int kCost = 60;
-};
+// What a block and what two at once cost: microseconds for k 4,096 on an H200, of Q4_0.
 template <Format kFormat>
 struct WideQuant : QuantShape<kFormat, 8, 2, 1, 3> {  // 128 × 64
-  static constexpr int kCost = 38;
+  static constexpr int kCost = 44, kCostOfTwo = 66;
 };
 template <Format kFormat>
 struct SquareQuant : QuantShape<kFormat, 4, 2, 2, 3> {  // 64 × 64
-  static constexpr int kCost = 28;
+  static constexpr int kCost = 35, kCostOfTwo = 41;
 };
 template <Format kFormat>
 struct TallQuant : QuantShape<kFormat, 4, 1, 4, 2> {  // 64 × 32
-  static constexpr int kCost = 22;
+  static constexpr int kCost = 20, kCostOfTwo = 29;
 };
 
 // The weights of a pair of groups that a warp multiplies next.
@@ -92,9 +87,9 @@ __device__ __forceinline__ RowsOfX rows_of(const typename Shape::Stage& stage,
 }
 
 // acc += totals of the parts before.
-template <int kPanels, int kTiles, int kThreads>
+template <int kPanels, int kTiles>
 __device__ __forceinline__ void add_totals(float (&acc)[kPanels][kTiles][4],
-                                           const float (&totals)[kPanels][kTiles][4][kThreads]) {
+                                           const float (&totals)[kPanels][kTiles][4][kQuantThreads]) {
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
 #pragma unroll
@@ -106,8 +101,8 @@ __device__ __forceinline__ void add_totals(float (&acc)[kPanels][kTiles][4],
 }
 
 // totals = acc, which begins anew.
-template <int kPanels, int kTiles, int kThreads>
-__device__ __forceinline__ void keep_totals(float (&totals)[kPanels][kTiles][4][kThreads],
+template <int kPanels, int kTiles>
+__device__ __forceinline__ void keep_totals(float (&totals)[kPanels][kTiles][4][kQuantThreads],
                                             float (&acc)[kPanels][kTiles][4]) {
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) {
@@ -127,14 +122,14 @@ template <typename Shape>
 __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape::kTiles][4],
                                               const QuantProblem& problem, int first_row, int first_column) {
   constexpr int kStages = Shape::kStages, kPairs = Shape::kPairs;
-  constexpr int kLanes = Shape::kThreads / (Shape::kWarpsN * Shape::kPanels);  // that copy a panel
+  constexpr int kLanes = kQuantThreads / (2 * Shape::kPanels);  // that copy a panel
   auto& shared = shared_storage<typename Shape::Storage>();
   const int own = threadIdx.x / kLanes;  // panel that the thread copies
   const int n_pairs = (problem.k + kPairK - 1) / kPairK;
   const int n_tiles = (n_pairs + kPairs - 1) / kPairs;
   const int part = part_of(problem.k) / (kPairK * kPairs);
 
-  RowCopies<2 * kPairs, Shape::kTileM, Shape::kThreads> x_copies(problem.x, first_row, problem.m, problem.k);
+  RowCopies<2 * kPairs, Shape::kTileM> x_copies(problem.x, first_row, problem.m, problem.k);
   PanelCopies<typename Shape::Base, kPairs, kLanes> w_copies(problem, first_column / kPanelN + own, 0,
                                                              threadIdx.x % kLanes);
   const FourPlaces<Shape::kTileM> x_places(Shape::warp_row());
@@ -202,7 +197,7 @@ __device__ __forceinline__ void store_tile(const QuantProblem& problem,
 
 // Block (i, j) computes tile (i, j) of y.
 template <typename Shape>
-__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) gemm_quant_kernel(QuantProblem problem) {
+__global__ void __launch_bounds__(kQuantThreads, 2) gemm_quant_kernel(QuantProblem problem) {
   constexpr bool kIsSmall = Shape::kTileM <= 64;
   if constexpr (kIsSmall) let_next_kernel_start(Phase::begins);
   ptx::wait_for_kernels_before();

@@ -204,7 +204,8 @@ struct Group {
   uint32_t a[2][4];
   ColumnPair scales[F::kHasStepScales ? 2 : 1] = {}, min{};
 
-  __device__ __forceinline__ void unpack(const PairOfGroups<F>& pair, const BlockScales<F>& block, int group) {
+  __device__ __forceinline__ void unpack(const PairOfGroups<F>& pair, const BlockScales<F>& block,
+                                         int group) {
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
       pair.unpack(a[step], group, step);
@@ -216,8 +217,8 @@ struct Group {
 
 // acc += a group's part of kPanels × kTiles tiles; order of sums: kernels.h. x_of(i): rows of tile i.
 template <typename F, int kPanels, int kTiles, typename XOf>
-__device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
-                                               const Group<F> (&w)[kPanels], const XOf& x_of) {
+__device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4], const Group<F> (&w)[kPanels],
+                                               const XOf& x_of) {
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
     const RowsOfX x = x_of(i);

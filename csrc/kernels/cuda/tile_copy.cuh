@@ -76,7 +76,8 @@ struct FourPlaces {
       const int r = row_place<kRows>(row + threadIdx.x % 32 / 4, plane);
 #pragma unroll
       for (int step = 0; step < 2; ++step)
-        at[plane][step] = r * kPlaneK + chunk_place(r, 2 * step + t / 2) * 8 + t % 2 * 4, ptx::keep(at[plane][step]);
+        at[plane][step] = r * kPlaneK + chunk_place(r, 2 * step + t / 2) * 8 + t % 2 * 4,
+        ptx::keep(at[plane][step]);
     }
   }
 
@@ -133,7 +134,8 @@ struct RowCopies {
     const Element* source = next;
 #pragma unroll
     for (int c = 0; c < kCopies; ++c) {
-      ptx::cp_async_16_if(&to[0][0][0] + places[c % kPlaces] + c * kStep * kPlaneK, source, present & 1u << c);
+      ptx::cp_async_16_if(&to[0][0][0] + places[c % kPlaces] + c * kStep * kPlaneK, source,
+                          present & 1u << c);
       source += stride;
     }
     next += kPlanes * kPlaneK;
