@@ -50,21 +50,21 @@ struct GemmShape {
   __device__ __forceinline__ static int warp_column() { return threadIdx.x / 32 % kWarpsN * kWarpN; }
 };
 
-// 60 to 96 KiB of shared memory. What a block and what two cost: microseconds for k 4,096 on an H200.
+// 60 to 96 KiB of shared memory. A block's cost: microseconds for k 4,096 on an H200.
 struct HugeGemm : GemmShape<2, 4, 8, 1, 4, 256> {  // 128 × 256
-  static constexpr int kCost = 75, kCostOfTwo = 150;
+  static constexpr int kCost = 75;
 };
 struct WideGemm : GemmShape<2, 4, 8, 1, 4> {  // 128 × 128
-  static constexpr int kCost = 44, kCostOfTwo = 88;
+  static constexpr int kCost = 44;
 };
 struct BroadGemm : GemmShape<2, 4, 4, 2, 4> {  // 128 × 64
-  static constexpr int kCost = 28, kCostOfTwo = 56;
+  static constexpr int kCost = 28;
 };
 struct SquareGemm : GemmShape<2, 2, 4, 2, 6> {  // 64 × 64
-  static constexpr int kCost = 20, kCostOfTwo = 40;
+  static constexpr int kCost = 20;
 };
 struct TallGemm : GemmShape<4, 1, 4, 2, 8> {  // 64 × 32
-  static constexpr int kCost = 18, kCostOfTwo = 36;
+  static constexpr int kCost = 18;
 };
 struct SlimGemm : GemmShape<1, 1, 1, 4, 5> {};                  // 16 × 32 for m ≤ 16
 struct FewGemm : GemmShape<1, 1, 1, 4, 6, kTileThreads, 8> {};  // 8 × 32 for m ≤ 8

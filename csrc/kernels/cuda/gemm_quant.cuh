@@ -76,14 +76,15 @@ struct PairOfPanels {
   }
 };
 
-// b of a group's rows, of all tiles of the warp.
+// The warp's rows in a group of a stage.
 template <typename Shape>
-__device__ __forceinline__ RowsOfX rows_of(const typename Shape::Stage& stage,
-                                           const FourPlaces<Shape::kTileM>& places, int group, int i) {
-  RowsOfX x;
+__device__ __forceinline__ void load_rows(RowsOfX (&x)[Shape::kTiles], const typename Shape::Stage& stage,
+                                          const FourPlaces<Shape::kTileM>& places, int group) {
 #pragma unroll
-  for (int step = 0; step < 2; ++step) places.load(x.of[step], stage.x, group, i, step);
-  return x;
+  for (int i = 0; i < Shape::kTiles; ++i) {
+#pragma unroll
+    for (int step = 0; step < 2; ++step) places.load(x[i].of[step], stage.x, group, i, step);
+  }
 }
 
 // acc += totals of the parts before.
@@ -155,11 +156,11 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
 #pragma unroll
     for (int q = 0; q < kPairs; ++q) {
       if (!Shape::Base::kIsK && kPairs > 1 && q >= n_pairs - tile * kPairs) break;
-      multiply_group(acc, groups[0], [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
+      RowsOfX x[2][Shape::kTiles];
+      load_rows<Shape>(x[0], stage, x_places, 2 * q);
+      multiply_group(acc, groups[0], x[0]);
       pair.unpack(groups[1], 1);
-      RowsOfX x[Shape::kTiles];
-#pragma unroll
-      for (int i = 0; i < Shape::kTiles; ++i) x[i] = rows_of<Shape>(stage, x_places, 2 * q + 1, i);
+      load_rows<Shape>(x[1], stage, x_places, 2 * q + 1);
       if (q + 1 < kPairs) {
         pair.load(stage, q + 1);
       } else {
@@ -167,7 +168,7 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
         __syncthreads();  // the next tile has arrived, and nobody reads this one any more
         pair.load(shared.stages[next], 0);
       }
-      multiply_group(acc, groups[1], [&](int i) { return x[i]; });
+      multiply_group(acc, groups[1], x[1]);
       pair.unpack(groups[0], 0);
     }
     start(tile + kStages, now);
