@@ -80,15 +80,14 @@ struct PairOfPanels {
   }
 };
 
-// The warp's rows in a group of a stage.
+// A group of the rows of tile i of the warp's.
 template <typename Shape>
-__device__ __forceinline__ void load_rows(RowsOfX (&x)[Shape::kTiles], const typename Shape::Stage& stage,
-                                          const FourPlaces<Shape::kTileM>& places, int group) {
+__device__ __forceinline__ RowsOfX rows_of(const typename Shape::Stage& stage,
+                                           const FourPlaces<Shape::kTileM>& places, int group, int i) {
+  RowsOfX x;
 #pragma unroll
-  for (int i = 0; i < Shape::kTiles; ++i) {
-#pragma unroll
-    for (int step = 0; step < 2; ++step) places.load(x[i].of[step], stage.x, group, i, step);
-  }
+  for (int step = 0; step < 2; ++step) places.load(x.of[step], stage.x, group, i, step);
+  return x;
 }
 
 // acc += totals of the parts before.
@@ -157,12 +156,14 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
   for (int tile = 0; tile < n_tiles; ++tile) {
     const auto& stage = shared.stages[now];
     const int next = tile + 1 == n_tiles ? now : now + 1 == kStages ? 0 : now + 1;
-    const auto multiply_pair = [&](int q) {
-      RowsOfX x[2][Shape::kTiles];
-      load_rows<Shape>(x[0], stage, x_places, 2 * q);
-      multiply_group(acc, groups[0], x[0]);
+#pragma unroll
+    for (int q = 0; q < kPairs; ++q) {
+      if (!Shape::Base::kIsK && kPairs > 1 && q >= n_pairs - tile * kPairs) break;
+      multiply_group(acc, groups[0], [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
       pair.unpack(groups[1], 1);
-      load_rows<Shape>(x[1], stage, x_places, 2 * q + 1);
+      RowsOfX x[Shape::kTiles];
+#pragma unroll
+      for (int i = 0; i < Shape::kTiles; ++i) x[i] = rows_of<Shape>(stage, x_places, 2 * q + 1, i);
       if (q + 1 < kPairs) {
         pair.load(stage, q + 1);
       } else {
@@ -170,16 +171,8 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
         __syncthreads();  // the next tile has arrived, and nobody reads this one any more
         pair.load(shared.stages[next], 0);
       }
-      multiply_group(acc, groups[1], x[1]);
+      multiply_group(acc, groups[1], [&](int i) { return x[i]; });
       pair.unpack(groups[0], 0);
-    };
-    const int n_left = n_pairs - tile * kPairs;
-    if (kPairs == 1 || Shape::Base::kIsK || n_left >= kPairs) {
-#pragma unroll
-      for (int q = 0; q < kPairs; ++q) multiply_pair(q);
-    } else {
-#pragma unroll 1
-      for (int q = 0; q < n_left; ++q) multiply_pair(q);
     }
     start(tile + kStages, now);
     now = next;

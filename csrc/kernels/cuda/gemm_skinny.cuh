@@ -106,7 +106,7 @@ __device__ __forceinline__ void multiply_rest(float (&acc)[kPanels][kTiles][4],
       if (first + group >= n_groups) break;
       RowsOfX x[kTiles];
       rows.load(x, (first + group) * kGroupK);
-      multiply_group(acc, w, blocks, group, x);
+      multiply_group(acc, w, blocks, group, [&](int i) { return x[i]; });
     }
   }
 }
@@ -161,7 +161,7 @@ __device__ __forceinline__ void multiply_part(float (&acc)[Shape::kPanels][Shape
       load_pair(w, ring[full], q);
 #pragma unroll
       for (int group = 0; group < 2; ++group)
-        multiply_group(acc, w, blocks, group, x[q % (kAhead + 1)][group]);
+        multiply_group(acc, w, blocks, group, [&](int i) { return x[q % (kAhead + 1)][group][i]; });
     }
     rows.advance(kStageK);
     free = full;

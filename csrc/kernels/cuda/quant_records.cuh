@@ -215,25 +215,26 @@ struct Group {
   }
 };
 
-// acc += a group's part of kPanels × kTiles tiles; order of sums: kernels.h.
-template <typename F, int kPanels, int kTiles>
+// acc += a group's part of kPanels × kTiles tiles; order of sums: kernels.h. x_of(i): rows of tile i.
+template <typename F, int kPanels, int kTiles, typename XOf>
 __device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4], const Group<F> (&w)[kPanels],
-                                               const RowsOfX (&x)[kTiles]) {
+                                               const XOf& x_of) {
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
+    const RowsOfX x = x_of(i);
     float sums_of_x[4] = {};
     if constexpr (F::kHasMin) {
       const uint32_t one = ptx::pack<__nv_bfloat16>(1.0f, 1.0f);
 #pragma unroll
       for (int step = 0; step < 2; ++step)
-        ptx::mma_m16n8k16<__nv_bfloat16>(sums_of_x, {one, one, one, one}, x[i].of[step]);
+        ptx::mma_m16n8k16<__nv_bfloat16>(sums_of_x, {one, one, one, one}, x.of[step]);
     }
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) {
       float sums[4] = {};
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        ptx::mma_m16n8k16<__nv_bfloat16>(sums, w[p].a[step], x[i].of[step]);
+        ptx::mma_m16n8k16<__nv_bfloat16>(sums, w[p].a[step], x.of[step]);
         if (!F::kHasStepScales && step == 0) continue;
         const ColumnPair& scale = w[p].scales[F::kHasStepScales ? step : 0];
 #pragma unroll
@@ -251,15 +252,15 @@ __device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
   }
 }
 
-template <typename F, int kPanels, int kTiles>
+template <typename F, int kPanels, int kTiles, typename XOf>
 __device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
                                                const PairOfGroups<F> (&pairs)[kPanels],
                                                const BlockScales<F> (&blocks)[kPanels], int group,
-                                               const RowsOfX (&x)[kTiles]) {
+                                               const XOf& x_of) {
   Group<F> w[kPanels];
 #pragma unroll
   for (int p = 0; p < kPanels; ++p) w[p].unpack(pairs[p], blocks[p], group);
-  multiply_group(acc, w, x);
+  multiply_group(acc, w, x_of);
 }
 
 // A lane's sums of a tile of mma: columns `column` and 8 further, rows `row` and the next. Each with its bias
