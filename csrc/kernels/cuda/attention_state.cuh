@@ -58,8 +58,7 @@ struct CodedShape : AttentionShape<__half, kHeadDim_, kKeyWarps_, kQueryTiles_, 
     Codes codes[kSlots_];
     SeenKeys all_see[kAttentionWarps];
     [[no_unique_address]] std::conditional_t<kKeyWarps_ == 1, typename Plain::Nothing,
-                                             typename Plain::Exchange>
-        exchange;
+                                             typename Plain::Exchange> exchange;
   };
 };
 
@@ -293,9 +292,8 @@ __device__ __forceinline__ void store_partial(AttentionState<Shape>& state, cons
                                               const QueryTile& tile, const Place& at, int split) {
   for_each_query<Shape>(tile, at, [&](int i, int half, int query) {
     const Partial partial = tile.partial(query, split);
-    for_each_pair<Shape>(state, problem, at, i, half, [&](float low, float high, int d) {
-      *partial.pair(d) = {low, high};
-    });
+    for_each_pair<Shape>(state, problem, at, i, half,
+                         [&](float low, float high, int d) { *partial.pair(d) = {low, high}; });
     if (at.lane % 4 != 0 || at.key_warp != 0) return;
     *partial.max = state.max[i][half];
     *partial.sum = state.sum[i][2 * half];

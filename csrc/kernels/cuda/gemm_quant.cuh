@@ -11,6 +11,10 @@
 // v6  records; the weights are mma's a; few rows: gemm_skinny.cuh. m 64 21.9 µs, m 512 76.4
 // v7  tiles of 64 × 64, too, and the shape that costs least on all multiprocessors: Q4_0, n 4,096, m 128 37.5
 //     µs (49.5), n 28,672, m 64 86 (150)
+// v8  the next pair is read and unpacked while the last group is multiplied; places of x and predicates of
+//     copies stay in registers: 8.1 instructions per mma become 6.2. n = k = 4,096, m 512: Q4_0 67 µs (75),
+//     Q8_0 76 (78), Q4_K 100 (108), Q6_K 81 (95). Shapes by what two blocks cost: m 128 29 (37). Tried: 128 ×
+//     128 by 8 warps, 72 µs; three blocks per multiprocessor spill
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"
@@ -39,48 +43,51 @@ struct QuantShape : QuantFormat<kFormat> {
   __device__ __forceinline__ static int warp_panel() { return threadIdx.x / 32 % 2 * kPanels; }
 };
 
-// A block's cost: microseconds for k 4,096 on an H200, of Q4_0.
+// What a block and what two at once cost: microseconds for k 4,096 on an H200, of Q4_0.
 template <Format kFormat>
 struct WideQuant : QuantShape<kFormat, 8, 2, 1, 3> {  // 128 × 64
-  static constexpr int kCost = 38;
+  static constexpr int kCost = 44, kCostOfTwo = 66;
 };
 template <Format kFormat>
 struct SquareQuant : QuantShape<kFormat, 4, 2, 2, 3> {  // 64 × 64
-  static constexpr int kCost = 28;
+  static constexpr int kCost = 35, kCostOfTwo = 41;
 };
 template <Format kFormat>
 struct TallQuant : QuantShape<kFormat, 4, 1, 4, 2> {  // 64 × 32
-  static constexpr int kCost = 22;
+  static constexpr int kCost = 20, kCostOfTwo = 29;
 };
 
-// acc += the warp's part of a stage, of which `n_pairs` pairs or more exist.
+// The weights of a pair of groups that a warp multiplies next.
 template <typename Shape>
-__device__ __forceinline__ void multiply_stage(float (&acc)[Shape::kPanels][Shape::kTiles][4],
-                                               const typename Shape::Stage& stage, int n_pairs) {
+struct PairOfPanels {
   using F = typename Shape::Base;
-  const int lane = threadIdx.x % 32, warp_m = Shape::warp_row(), warp_n = Shape::warp_panel();
   BlockScales<F> blocks[Shape::kPanels];
-  if constexpr (F::kIsK) {
+  PairOfGroups<F> w[Shape::kPanels];
+
+  // Of pair q of a stage. Its block's header is every stage's.
+  __device__ __forceinline__ void load(const typename Shape::Stage& stage, int q) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int p = 0; p < Shape::kPanels; ++p) blocks[p].load(stage.w[warp_n + p], lane);
-  }
-#pragma unroll
-  for (int q = 0; q < Shape::kPairs; ++q) {
-    if (!F::kIsK && q >= n_pairs) break;
-    PairOfGroups<F> w[Shape::kPanels];
-#pragma unroll
-    for (int p = 0; p < Shape::kPanels; ++p) w[p].load(stage.w[warp_n + p] + F::kHeader + q * F::kPair, lane);
-#pragma unroll
-    for (int group = 0; group < 2; ++group) {
-      multiply_group(acc, w, blocks, group, [&](int i) {
-        RowsOfX x;
-#pragma unroll
-        for (int step = 0; step < 2; ++step)
-          load_four(x.of[step], stage.x, 2 * q + group, warp_m + kRowTile * i + lane / 4, step);
-        return x;
-      });
+    for (int p = 0; p < Shape::kPanels; ++p) {
+      const uint8_t* const panel = stage.w[Shape::warp_panel() + p];
+      if (F::kIsK && q == 0) blocks[p].load(panel, lane);
+      w[p].load(panel + F::kHeader + q * F::kPair, lane);
     }
   }
+  __device__ __forceinline__ void unpack(Group<F> (&groups)[Shape::kPanels], int group) const {
+#pragma unroll
+    for (int p = 0; p < Shape::kPanels; ++p) groups[p].unpack(w[p], blocks[p], group);
+  }
+};
+
+// A group of the rows of tile i of the warp's.
+template <typename Shape>
+__device__ __forceinline__ RowsOfX rows_of(const typename Shape::Stage& stage,
+                                           const FourPlaces<Shape::kTileM>& places, int group, int i) {
+  RowsOfX x;
+#pragma unroll
+  for (int step = 0; step < 2; ++step) places.load(x.of[step], stage.x, group, i, step);
+  return x;
 }
 
 // acc += totals of the parts before.
@@ -129,6 +136,7 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
   RowCopies<2 * kPairs, Shape::kTileM> x_copies(problem.x, first_row, problem.m, problem.k);
   PanelCopies<typename Shape::Base, kPairs, kLanes> w_copies(problem, first_column / kPanelN + own, 0,
                                                              threadIdx.x % kLanes);
+  const FourPlaces<Shape::kTileM> x_places(Shape::warp_row());
   const auto start = [&](int tile, int stage) {
     if (tile < n_tiles) {
       x_copies.start(shared.stages[stage].x, problem.k - tile * kPairs * kPairK);
@@ -136,16 +144,38 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
     }
     ptx::cp_async_commit();
   };
-  for (int tile = 0; tile < kStages - 1; ++tile) start(tile, tile);
-  int full = 0, free = kStages - 1;  // the stage to multiply, and the one to fill
-  int end = part;                    // of the part that acc is of
+  for (int tile = 0; tile < kStages; ++tile) start(tile, tile);
+  PairOfPanels<Shape> pair;
+  ptx::cp_async_wait<kStages - 1>();
+  __syncthreads();  // everybody's part of the first tile has arrived
+  pair.load(shared.stages[0], 0);
+  Group<typename Shape::Base> groups[2][Shape::kPanels];
+  pair.unpack(groups[0], 0);
+  int now = 0;     // the stage that is multiplied
+  int end = part;  // of the part that acc is of
   for (int tile = 0; tile < n_tiles; ++tile) {
-    ptx::cp_async_wait<kStages - 2>();
-    __syncthreads();  // the tile has arrived, and nobody still reads the stage that is filled next
-    start(tile + kStages - 1, free);
-    multiply_stage<Shape>(acc, shared.stages[full], n_pairs - tile * kPairs);
-    free = full;
-    full = full + 1 == kStages ? 0 : full + 1;
+    const auto& stage = shared.stages[now];
+    const int next = tile + 1 == n_tiles ? now : now + 1 == kStages ? 0 : now + 1;
+#pragma unroll
+    for (int q = 0; q < kPairs; ++q) {
+      if (!Shape::Base::kIsK && kPairs > 1 && q >= n_pairs - tile * kPairs) break;
+      multiply_group(acc, groups[0], [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
+      pair.unpack(groups[1], 1);
+      RowsOfX x[Shape::kTiles];
+#pragma unroll
+      for (int i = 0; i < Shape::kTiles; ++i) x[i] = rows_of<Shape>(stage, x_places, 2 * q + 1, i);
+      if (q + 1 < kPairs) {
+        pair.load(stage, q + 1);
+      } else {
+        ptx::cp_async_wait<kStages - 2>();
+        __syncthreads();  // the next tile has arrived, and nobody reads this one any more
+        pair.load(shared.stages[next], 0);
+      }
+      multiply_group(acc, groups[1], [&](int i) { return x[i]; });
+      pair.unpack(groups[0], 0);
+    }
+    start(tile + kStages, now);
+    now = next;
     if (tile + 1 != end) continue;
     if (end > part) add_totals(acc, shared.totals);
     keep_totals(shared.totals, acc);

@@ -98,11 +98,15 @@ inline Access pair_access(const void* base, int64_t n, int64_t element_bytes) {
   return aligned && n % 2 == 0 ? Access::vector : Access::scalar;
 }
 
-// What a product of [m, n] costs in tiles of a shape: those of the multiprocessor that has most.
+// What a product of [m, n] costs in tiles of a shape: those of the multiprocessor that has most. Two at once
+// may cost less than twice as much as one.
 template <typename Shape>
 int64_t cost_of_tiles(int64_t m, int64_t n, int64_t multiprocessors) {
   const int64_t tiles = (m + Shape::kTileM - 1) / Shape::kTileM * ((n + Shape::kTileN - 1) / Shape::kTileN);
-  return (tiles + multiprocessors - 1) / multiprocessors * Shape::kCost;
+  const int64_t most = (tiles + multiprocessors - 1) / multiprocessors;
+  if constexpr (requires { Shape::kCostOfTwo; })
+    return most / 2 * Shape::kCostOfTwo + most % 2 * Shape::kCost;
+  return most * Shape::kCost;
 }
 
 // launch<Shape>() of the shape that costs least, of equal ones the first.

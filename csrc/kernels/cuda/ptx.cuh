@@ -30,6 +30,22 @@ __device__ __forceinline__ void cp_async_16(void* shared, const void* global, in
 #endif
 }
 
+// All of them where `wanted` is not 0, else zeros: one predicate, where a number of bytes is made first.
+__device__ __forceinline__ void cp_async_16_if(void* shared, const void* global, uint32_t wanted) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "{\n"
+      ".reg .pred ignored;\n"
+      "setp.eq.u32 ignored, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, ignored;\n"
+      "}" ::"r"(shared_address(shared)),
+      "l"(global), "r"(wanted)
+      : "memory");
+#else
+  emulation::copy_async(shared, global, 16, wanted != 0 ? 16 : 0);
+#endif
+}
+
 // The same for 4 or 8 bytes, which go through L1.
 template <int kBytes>
 __device__ __forceinline__ void cp_async_few(void* shared, const void* global, int source_bytes) {
@@ -190,6 +206,18 @@ __device__ __forceinline__ uint32_t and_or(uint32_t x, uint32_t mask, uint32_t b
   return y;
 #else
   return (x & mask) | bits;
+#endif
+}
+
+// Stays in its register: the compiler would rather compute a value again where it is used, in every trip of a
+// loop, and keep bits that are tested one by one as predicates, of which it makes a word again.
+template <typename T>
+__device__ __forceinline__ void keep(T& value) {
+  static_assert(sizeof(T) == 4);
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(value));
+#else
+  (void)value;
 #endif
 }
 

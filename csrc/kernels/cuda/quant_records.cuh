@@ -198,18 +198,27 @@ struct RowsOfX {
   uint32_t of[2][2];
 };
 
+// mma's a of both steps of a group, and what its sums are scaled by.
+template <typename F>
+struct Group {
+  uint32_t a[2][4];
+  ColumnPair scales[F::kHasStepScales ? 2 : 1] = {}, min{};
+
+  __device__ __forceinline__ void unpack(const PairOfGroups<F>& pair, const BlockScales<F>& block,
+                                         int group) {
+#pragma unroll
+    for (int step = 0; step < 2; ++step) {
+      pair.unpack(a[step], group, step);
+      if (F::kHasStepScales || step == 0) scales[step] = pair.scale(block, group, step);
+    }
+    if constexpr (F::kHasMin) min = pair.min(block, group);
+  }
+};
+
 // acc += a group's part of kPanels × kTiles tiles; order of sums: kernels.h. x_of(i): rows of tile i.
 template <typename F, int kPanels, int kTiles, typename XOf>
-__device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
-                                               const PairOfGroups<F> (&w)[kPanels],
-                                               const BlockScales<F> (&blocks)[kPanels], int group,
+__device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4], const Group<F> (&w)[kPanels],
                                                const XOf& x_of) {
-  uint32_t a[kPanels][2][4];
-#pragma unroll
-  for (int p = 0; p < kPanels; ++p) {
-#pragma unroll
-    for (int step = 0; step < 2; ++step) w[p].unpack(a[p][step], group, step);
-  }
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
     const RowsOfX x = x_of(i);
@@ -225,9 +234,9 @@ __device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
       float sums[4] = {};
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
-        ptx::mma_m16n8k16<__nv_bfloat16>(sums, a[p][step], x.of[step]);
+        ptx::mma_m16n8k16<__nv_bfloat16>(sums, w[p].a[step], x.of[step]);
         if (!F::kHasStepScales && step == 0) continue;
-        const ColumnPair scale = w[p].scale(blocks[p], group, step);
+        const ColumnPair& scale = w[p].scales[F::kHasStepScales ? step : 0];
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
           ptx::fma_both(acc[p][i][e], acc[p][i][e + 1], scale.of[e / 2], sums[e], sums[e + 1]);
@@ -235,12 +244,23 @@ __device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
         }
       }
       if constexpr (F::kHasMin) {
-        const ColumnPair min = w[p].min(blocks[p], group);
 #pragma unroll
-        for (int e = 0; e < 4; ++e) acc[p][i][e] = __fmaf_rn(min.of[e / 2], sums_of_x[e % 2], acc[p][i][e]);
+        for (int e = 0; e < 4; ++e)
+          acc[p][i][e] = __fmaf_rn(w[p].min.of[e / 2], sums_of_x[e % 2], acc[p][i][e]);
       }
     }
   }
+}
+
+template <typename F, int kPanels, int kTiles, typename XOf>
+__device__ __forceinline__ void multiply_group(float (&acc)[kPanels][kTiles][4],
+                                               const PairOfGroups<F> (&pairs)[kPanels],
+                                               const BlockScales<F> (&blocks)[kPanels], int group,
+                                               const XOf& x_of) {
+  Group<F> w[kPanels];
+#pragma unroll
+  for (int p = 0; p < kPanels; ++p) w[p].unpack(pairs[p], blocks[p], group);
+  multiply_group(acc, w, x_of);
 }
 
 // A lane's sums of a tile of mma: columns `column` and 8 further, rows `row` and the next. Each with its bias

@@ -62,16 +62,35 @@ __device__ __forceinline__ void load_few(uint32_t (&a)[2][4],
   }
 }
 
-// Of row `row` the k 16 step + 4 t … of a plane, t = lane % 4: four, as two registers.
-template <int kPlanes, int kRows>
-__device__ __forceinline__ void load_four(uint32_t (&four)[2],
-                                          const __nv_bfloat16 (&tile)[kPlanes][kRows][kPlaneK], int plane,
-                                          int row, int step) {
-  const int t = threadIdx.x % 4, r = row_place<kRows>(row, plane);
-  const uint2 loaded =
-      *reinterpret_cast<const uint2*>(&tile[plane][r][chunk_place(r, 2 * step + t / 2) * 8 + t % 2 * 4]);
-  four[0] = loaded.x, four[1] = loaded.y;
-}
+// Where a lane finds, of row `row` + lane / 4 of a tile, the k 16 step + 4 t …, t = lane % 4: rows 8 apart
+// have them in the same place, so that two numbers, or four, serve all rows and planes.
+template <int kRows>
+struct FourPlaces {
+  static constexpr int kParities = kRows < 128 ? 2 : 1;  // of planes
+  int at[kParities][2];
+
+  __device__ __forceinline__ explicit FourPlaces(int row) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int plane = 0; plane < kParities; ++plane) {
+      const int r = row_place<kRows>(row + threadIdx.x % 32 / 4, plane);
+#pragma unroll
+      for (int step = 0; step < 2; ++step)
+        at[plane][step] = r * kPlaneK + chunk_place(r, 2 * step + t / 2) * 8 + t % 2 * 4,
+        ptx::keep(at[plane][step]);
+    }
+  }
+
+  // Those of the row 8 i further, as two registers.
+  template <int kPlanes>
+  __device__ __forceinline__ void load(uint32_t (&four)[2],
+                                       const __nv_bfloat16 (&tile)[kPlanes][kRows][kPlaneK], int plane, int i,
+                                       int step) const {
+    const uint2 loaded = *reinterpret_cast<const uint2*>(&tile[0][0][0] + at[plane % kParities][step] +
+                                                         (plane * kRows + 8 * i) * kPlaneK);
+    four[0] = loaded.x, four[1] = loaded.y;
+  }
+};
 
 // Tiles of kRows rows × 32 kPlanes k of a dense [n_rows, k] matrix, in order of k. What lies outside the
 // matrix is zero. Rows begin on 16 bytes.
@@ -106,6 +125,7 @@ struct RowCopies {
     exists = 0;
 #pragma unroll
     for (int c = 0; c < kCopies; ++c) exists |= (first_row + row + c * kStep < n_rows ? 1u : 0u) << c;
+    ptx::keep(exists);
   }
 
   // Starts to copy the next tile, of which k_left k exist.
@@ -114,8 +134,8 @@ struct RowCopies {
     const Element* source = next;
 #pragma unroll
     for (int c = 0; c < kCopies; ++c) {
-      ptx::cp_async_16(&to[0][0][0] + places[c % kPlaces] + c * kStep * kPlaneK, source,
-                       present >> c & 1u ? kVectorBytes : 0);
+      ptx::cp_async_16_if(&to[0][0][0] + places[c % kPlaces] + c * kStep * kPlaneK, source,
+                          present & 1u << c);
       source += stride;
     }
     next += kPlanes * kPlaneK;
