@@ -86,7 +86,7 @@ class Task(Pipeline):
         cuts = own["truncation"] is True or chosen.get("truncate_prompt_tokens") is not None
         cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
         encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
-        usual = self.model._defaults.get("max_tokens", ANSWER_LEN)
+        usual = self.model.config["sampling_defaults"].get("max_tokens", ANSWER_LEN)
         params = [from_options(given, _steered(chosen, own, len(ids), usual)) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
