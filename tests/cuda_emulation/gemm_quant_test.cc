@@ -56,11 +56,11 @@ TUILI_TEST(quantized_gemm_of_many_rows_stays_within_its_error_bound) {
   check(Format::q5_1, 70, 20, 96);
 }
 
-// Wide tiles beside square ones (70 columns), or square ones beside tall ones (40), slim ones and those of
+// Wide tiles beside square ones (72 columns), or square ones beside tall ones (40), slim ones and those of
 // few rows; two parts of k.
 TUILI_TEST(quantized_gemm_of_a_row_ignores_the_others) {
   for (const Format format : kQuantizedFormats) {
-    for (const int64_t n : {40, 70}) {
+    for (const int64_t n : {40, 72}) {
       const int64_t m = 66, k = format >= Format::q4_k ? 512 : 480;
       PackedWeights w(format, n, k);
       const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
@@ -76,11 +76,11 @@ TUILI_TEST(quantized_gemm_of_a_row_ignores_the_others) {
   }
 }
 
-// Tall tiles (17 columns), wide and square ones (70), slim ones and those of few rows.
+// Tall tiles (17 columns), wide and square ones (72), slim ones and those of few rows.
 TUILI_TEST(quantized_gemm_adds_the_parts_of_k_in_one_order) {
   const int64_t m = 66, k = 3424;  // four parts: 1,024 thrice, and 352, of which a group is alone
   const std::vector<bf16> x = normals<bf16>(size_t(m * k), 1);
-  for (const int64_t n : {17, 70}) {
+  for (const int64_t n : {17, 72}) {
     PackedWeights w(Format::q4_0, n, k);
     const std::vector<float> all = multiply(x, w, m, 1);
     for (const int64_t n_rows : {1, 10, 20}) {
@@ -113,7 +113,7 @@ TUILI_TEST(quantized_gemm_adds_its_bias_last) {
 
 TUILI_TEST(quantized_gemm_gives_the_same_bits_under_every_schedule) {
   for (const int64_t m : {2, 20}) {
-    PackedWeights w(Format::q5_k, 70, 1536);  // of 20 rows square tiles
+    PackedWeights w(Format::q5_k, 72, 1536);  // of 20 rows square tiles
     const std::vector<bf16> x = normals<bf16>(size_t(m * 1536), 1);
     const std::vector<float> first = multiply(x, w, m, 0);
     for (uint64_t seed = 1; seed < 6; ++seed)
