@@ -40,6 +40,12 @@ struct QuantShape : QuantFormat<kFormat> {
 
   // Where in the tile the warp's part begins.
   __device__ __forceinline__ static int warp_row() { return threadIdx.x / 64 * kTiles * kRowTile; }
+  // Of sm_100's code the formats with minima would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  static constexpr bool kReadsAhead = !QuantFormat<kFormat>::kHasMin;
+#else
+  static constexpr bool kReadsAhead = true;
+#endif
   __device__ __forceinline__ static int warp_panel() { return threadIdx.x / 32 % 2 * kPanels; }
 };
 
@@ -148,9 +154,12 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
   PairOfPanels<Shape> pair;
   ptx::cp_async_wait<kStages - 1>();
   __syncthreads();  // everybody's part of the first tile has arrived
-  pair.load(shared.stages[0], 0);
   Group<typename Shape::Base> groups[2][Shape::kPanels];
-  pair.unpack(groups[0], 0);
+  const auto begin = [&](const typename Shape::Stage& stage, int q) {
+    pair.load(stage, q);
+    pair.unpack(groups[0], 0);
+  };
+  if constexpr (Shape::kReadsAhead) begin(shared.stages[0], 0);
   int now = 0;     // the stage that is multiplied
   int end = part;  // of the part that acc is of
   for (int tile = 0; tile < n_tiles; ++tile) {
@@ -159,20 +168,21 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[Shape::kPanels][Shape
 #pragma unroll
     for (int q = 0; q < kPairs; ++q) {
       if (!Shape::Base::kIsK && kPairs > 1 && q >= n_pairs - tile * kPairs) break;
+      if constexpr (!Shape::kReadsAhead) begin(stage, q);
       multiply_group(acc, groups[0], [&](int i) { return rows_of<Shape>(stage, x_places, 2 * q, i); });
       pair.unpack(groups[1], 1);
       RowsOfX x[Shape::kTiles];
 #pragma unroll
       for (int i = 0; i < Shape::kTiles; ++i) x[i] = rows_of<Shape>(stage, x_places, 2 * q + 1, i);
       if (q + 1 < kPairs) {
-        pair.load(stage, q + 1);
+        if constexpr (Shape::kReadsAhead) pair.load(stage, q + 1);
       } else {
         ptx::cp_async_wait<kStages - 2>();
         __syncthreads();  // the next tile has arrived, and nobody reads this one any more
-        pair.load(shared.stages[next], 0);
+        if constexpr (Shape::kReadsAhead) pair.load(shared.stages[next], 0);
       }
       multiply_group(acc, groups[1], [&](int i) { return x[i]; });
-      pair.unpack(groups[0], 0);
+      if constexpr (Shape::kReadsAhead) pair.unpack(groups[0], 0);
     }
     start(tile + kStages, now);
     now = next;
