@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, overload
+from typing import Any, Never, NoReturn, overload
 
 import numpy as np
 
@@ -18,12 +18,11 @@ from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
 from tuili.errors import (
-    CUTTING_HELPS,
     InvalidParameterError,
     ModelFormatError,
     ModelUnsupportedError,
-    PromptTooLongError,
     QueueFullError,
+    cutting_helps,
 )
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
@@ -52,19 +51,7 @@ ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: th
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
-class _OptionsChecked(parameters.NamesChecked):
-    """Gives the constructor an error with the nearest name for an unknown one, as SamplingParams has it."""
-
-    def __call__(cls, *args: Any, **options: Any) -> Any:
-        known = ("model", *(LLM.__init__.__kwdefaults__ or ()))
-        if cls is LLM:
-            for name in options:
-                if name not in known:
-                    parameters.unknown_name(name, known)
-        return super().__call__(*args, **options)
-
-
-class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
+class LLM(Conversations, Vectors, Insides):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
@@ -134,7 +121,10 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
         strict: bool = True,
         check_finite: bool = False,
         progress: Progress | None = None,
+        **unknown: Never,
     ) -> None:
+        for name in unknown:
+            parameters.unknown_name(name, OPTIONS)
         self._device = checked_device(device, compute)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
@@ -345,10 +335,8 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
         n_given = len(ids)
         if cuts:
             ids = self._cut(engine, ids, chosen)
-        try:
+        with cutting_helps():
             return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
-        except PromptTooLongError as error:
-            raise PromptTooLongError(f"{error}{CUTTING_HELPS}") from None
 
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
@@ -432,7 +420,8 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
         """
         prefixes = self._prefix_cache()
         salt = SamplingParams(cache_salt=cache_salt).cache_salt
-        ids = checked_ids(self._encode_prompt(prompt)[1], self._loaded.spec.n_vocab)
+        with cutting_helps(""):
+            ids = checked_ids(self._encode_prompt(prompt)[1], self._loaded.spec.n_vocab)
         self._check_room(prefixes.n_bytes(len(ids)) // 4, 1)
         return prefixes.save(ids, salt)
 
@@ -527,6 +516,9 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
             if self._loaded.eos_token_ids and self.config["format"] == "folder"
             else self.tokenizer.loaded.eos_ids
         )
+
+
+OPTIONS = tuple(LLM.__init__.__kwdefaults__ or ())  # the names of LLM's
 
 
 def _flags(**given: object) -> dict[str, bool]:

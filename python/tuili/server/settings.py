@@ -6,7 +6,6 @@ A file in TOML has the same names: `model = "…"` with its options in [model_op
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import ipaddress
 import re
 import tomllib
@@ -19,7 +18,7 @@ from tuili.completions import MODEL_NAME, is_model_name
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import Check, boolean, described, float_in, int_in, integer, invalid
 from tuili.generation.params import unknown_name
-from tuili.llm import LLM
+from tuili.llm import OPTIONS
 from tuili.loading.files import StrPath, read_file
 
 MAX_FILE_BYTES = 1 << 20
@@ -145,7 +144,7 @@ _CHECKS: dict[str, Check] = {
     "page": boolean,
 }
 NAMES = tuple(_CHECKS)
-MODEL_OPTIONS = tuple(sorted(inspect.signature(LLM).parameters.keys() - {"model", "progress"}))
+MODEL_OPTIONS = tuple(sorted(name for name in OPTIONS if name != "progress"))
 _FILE_NAMES = ("model", "model_options", "server", "api_key_file")
 
 
@@ -182,4 +181,4 @@ def read_config(path: StrPath) -> dict[str, Any]:
 def _only(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
     for name in table:
         if name not in names:
-            unknown_name(f"{where}{name}", [f"{where}{known}" for known in names])
+            unknown_name(name, names, where)
