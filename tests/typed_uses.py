@@ -35,4 +35,4 @@ def labels(llm: LLM) -> None:
 
 def models() -> None:
     assert_type(LLM("a folder", num_threads=2), LLM)
-    LLM("a folder", n_threads=2)  # type: ignore[arg-type]
+    LLM("a folder", n_threads=2)  # type: ignore[call-arg]

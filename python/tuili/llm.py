@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Never, NoReturn, overload
+from typing import Any, NoReturn, ParamSpec, overload
 
 import numpy as np
 
@@ -49,6 +50,23 @@ from tuili.vectors import Vectors
 ENCODER_BATCH_TOKENS = 1024
 ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: they need memory all at once
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
+
+
+_P = ParamSpec("_P")
+
+
+def _names_checked(init: Callable[_P, None]) -> Callable[_P, None]:
+    """A constructor with an error that has the nearest name for an unknown one, as SamplingParams'."""
+    _, *known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def checked(*args: _P.args, **options: _P.kwargs) -> None:
+        for name in options:
+            if name not in known:
+                parameters.unknown_name(name, known)
+        init(*args, **options)
+
+    return checked
 
 
 class LLM(Conversations, Vectors, Insides):
@@ -98,6 +116,7 @@ class LLM(Conversations, Vectors, Insides):
     _prefixes: Prefixes | None = None
     _defaults: dict[str, Any]
 
+    @_names_checked
     def __init__(
         self,
         model: StrPath,
@@ -121,10 +140,7 @@ class LLM(Conversations, Vectors, Insides):
         strict: bool = True,
         check_finite: bool = False,
         progress: Progress | None = None,
-        **unknown: Never,
     ) -> None:
-        for name in unknown:
-            parameters.unknown_name(name, OPTIONS)
         self._device = checked_device(device, compute)
         limits = _limits(
             max_num_seqs, prefill_chunk, step_budget_s, enable_prefix_caching, max_queue, max_queued_tokens
@@ -516,9 +532,6 @@ class LLM(Conversations, Vectors, Insides):
             if self._loaded.eos_token_ids and self.config["format"] == "folder"
             else self.tokenizer.loaded.eos_ids
         )
-
-
-OPTIONS = tuple(LLM.__init__.__kwdefaults__ or ())  # the names of LLM's
 
 
 def _flags(**given: object) -> dict[str, bool]:

@@ -338,6 +338,7 @@ _ELSEWHERE = {
     "guided_regex": "regex",
     "guided_choice": "choice",
     "guided_grammar": "grammar",
+    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
     "n_ctx": "max_model_len",
     "n_threads": "num_threads",
     "torch_dtype": "dtype",

@@ -6,6 +6,7 @@ A file in TOML has the same names: `model = "…"` with its options in [model_op
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import ipaddress
 import re
 import tomllib
@@ -18,7 +19,7 @@ from tuili.completions import MODEL_NAME, is_model_name
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import Check, boolean, described, float_in, int_in, integer, invalid
 from tuili.generation.params import unknown_name
-from tuili.llm import OPTIONS
+from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
 
 MAX_FILE_BYTES = 1 << 20
@@ -144,7 +145,7 @@ _CHECKS: dict[str, Check] = {
     "page": boolean,
 }
 NAMES = tuple(_CHECKS)
-MODEL_OPTIONS = tuple(sorted(name for name in OPTIONS if name != "progress"))
+MODEL_OPTIONS = tuple(sorted(inspect.signature(LLM).parameters.keys() - {"model", "progress"}))
 _FILE_NAMES = ("model", "model_options", "server", "api_key_file")
 
 

@@ -7,6 +7,7 @@ allowed to cut it.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import re
 from abc import ABC, abstractmethod
@@ -163,7 +164,7 @@ def _stream(inputs: Any) -> Iterator[Any] | None:
 
 def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> dict[str, Any]:
     """What LLM takes for transformers' words: a GPU by its number, -1 for the CPU, and torch's types."""
-    from tuili.llm import OPTIONS
+    from tuili.llm import LLM
 
     options = dict(model_kwargs or {})
     for name, value in words.items():
@@ -174,9 +175,10 @@ def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> di
         if "dtype" in options:
             invalid("torch_dtype", "is given next to dtype")
         options["dtype"] = options.pop("torch_dtype")
+    known = inspect.signature(LLM).parameters.keys() - {"model"}
     for name in options:
-        if name not in OPTIONS:
-            unknown_name(key_text(name), OPTIONS)
+        if name not in known:
+            unknown_name(key_text(name), known)
     if "dtype" in options:
         options["dtype"] = str(options["dtype"]).removeprefix("torch.")
     if "device" in options:
