@@ -80,11 +80,18 @@ def test_a_prompt_that_is_too_long_says_what_cuts_it(run, llama):
     assert run(*ask, "--truncate-prompt-tokens", -1)[0] == 0
 
 
-def test_an_unknown_option_names_the_nearest(run, capsys):
-    code, _, err = run("generate", "model", "text", "--temprature", 1)
-    assert (
-        code == 2 and err.endswith("--temprature 1; did you mean --temperature?\n") and err.count("\n") == 2
-    )
+@pytest.mark.parametrize(
+    "command, given, hint",
+    [
+        ("generate", "--temprature", "; did you mean --temperature?"),
+        ("generate", "--max-x", ""),  # "--max-" is where a line of the help breaks
+        ("serve", "--prot", "; did you mean --port?"),
+        ("pull", "--temperature", ""),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(run, command, given, hint):
+    code, _, err = run(command, "model", *(["text"] if command == "generate" else []), given, 1)
+    assert code == 2 and err.endswith(f"unrecognized arguments: {given} 1{hint}\n") and err.count("\n") == 2
 
 
 def test_chat_answers_once(run, llama):

@@ -134,6 +134,34 @@ def test_wrong_words_are_named_everywhere(llm, server, how, param):
         assert (got.status, got.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize("n", [999, 9_999])  # which is tokenized, and which is not
+def test_what_is_too_long_is_told_what_cuts_it_where_that_is_taken(llm, server, n):
+    long, helps = "the river " * n, "; truncation=True cuts it"
+    messages = [{"role": "user", "content": long}]
+    fields = {"messages": messages, "truncate_prompt_tokens": -1}
+    for call, words in (
+        (lambda **how: llm.generate(long, **how, **SHORT), helps),
+        (lambda **how: llm.generate([1] * n, **how, **SHORT), helps),
+        (lambda **how: llm.chat(messages, **how, **SHORT), helps),
+        (lambda **how: llm.submit(messages, **how, **SHORT).result(), helps),
+        (lambda **how: llm.beam_search(long, max_tokens=1, **how), helps),
+        (lambda **how: tuili.pipeline("text-generation", llm)(long, **how, **SHORT), helps),
+        (
+            lambda **how: llm.create_chat_completion(**(fields if how else {"messages": messages}), **SHORT),
+            "; truncate_prompt_tokens=-1 cuts it",
+        ),
+        (lambda **how: how or llm.save_prefix(long), ""),
+        (lambda **how: how or llm.save_prefix(messages), ""),
+    ):
+        with pytest.raises(tuili.PromptTooLongError) as error:
+            call()
+        assert error.value.code == "prompt_too_long"
+        assert str(error.value).endswith(words) and str(error.value).count("cuts") == bool(words)
+        call(truncation=True)
+    got = server.ask("/v1/chat/completions", {"messages": messages})
+    assert got.status == 400 and "truncation" not in got.json()["error"]["message"]
+
+
 def test_an_unknown_variable_is_told_with_those_that_are_known(llm):
     with pytest.raises(InvalidParameterError, match="which knows documents, mood"):
         llm.chat([USER], chat_template_kwargs={"enable_thinking": False})

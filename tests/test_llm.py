@@ -314,13 +314,13 @@ def test_a_tasks_name_is_a_text(llm, embedder, task):
 
 
 def test_kinds_do_not_mix(llm, embedder):
-    for use in (
-        lambda: llm.embed("a"),
-        lambda: llm.similarity(np.ones(4, np.float32), np.ones(4, np.float32)),
-        lambda: embedder.generate("a"),
-        lambda: embedder.logits([1]),
+    for use, instead in (
+        (lambda: llm.embed("a"), "generate"),
+        (lambda: llm.similarity(np.ones(4, np.float32), np.ones(4, np.float32)), "generate"),
+        (lambda: embedder.generate("a"), "embed"),
+        (lambda: embedder.logits([1]), "embed"),
     ):
-        with pytest.raises(ModelUnsupportedError) as caught:
+        with pytest.raises(ModelUnsupportedError, match=f": {instead}$") as caught:
             use()
         assert caught.value.code == "wrong_kind"
 

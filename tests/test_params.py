@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -394,12 +395,34 @@ def test_vllms_name_of_the_parameters_is_taken(llm):
         llm.generate("the", params, sampling_params=params)
 
 
-@pytest.mark.parametrize("given, meant", [("n_ctx", "max_model_len"), ("num_thread", "num_threads")])
+@pytest.mark.parametrize(
+    "given, meant", [("n_ctx", "max_model_len"), ("num_thread", "num_threads"), ("model_path", "model")]
+)
 def test_an_unknown_option_of_a_model_is_refused_with_the_nearest_one(given, meant):
-    with pytest.raises(InvalidParameterError, match=f"unknown parameter {given}; did you mean {meant}?"):
+    with pytest.raises(InvalidParameterError, match=f"unknown parameter {given}; did you mean {meant}"):
         tuili.LLM("no such model", **{given: 1})
 
 
 def test_constructors_show_the_names_that_they_take():
-    assert list(inspect.signature(tuili.LLM).parameters)[:2] == ["model", "device"]
-    assert list(inspect.signature(SamplingParams).parameters)[:2] == ["max_tokens", "min_tokens"]
+    shown = list(inspect.signature(tuili.LLM).parameters)
+    assert (shown[:2], shown[-1]) == (["model", "device"], "progress")
+    assert tuple(inspect.signature(SamplingParams).parameters) == NAMES
+
+
+def test_constructors_can_be_extended():
+    class Model(tuili.LLM):
+        def __init__(self, path, extra, **options):
+            super().__init__(path, **options)
+
+    class Params(SamplingParams):
+        pass
+
+    with pytest.raises(tuili.ModelIOError):
+        Model("no such model", extra=1)
+    with pytest.raises(InvalidParameterError, match="did you mean num_threads"):
+        Model("no such model", extra=1, num_thread=1)
+    assert Params(max_new_tokens=2).max_tokens == 2
+    params = SamplingParams(max_new_tokens=2, do_sample=True)
+    assert pickle.loads(pickle.dumps(params)) == dataclasses.replace(params) == params
+    with pytest.raises(InvalidParameterError, match="unknown parameter self"):
+        SamplingParams(self=1)

@@ -474,10 +474,26 @@ def test_vectors_that_are_not_numbers_are_an_error(tmp_path):
                 use()
 
 
-def test_encode_takes_sentence_transformers_names(embedder):
-    vectors = embedder.encode(TEXTS[:3], batch_size=2, normalize_embeddings=True)
-    np.testing.assert_array_equal(vectors, embedder.embed(TEXTS[:3], normalize=True))
-    with pytest.raises(tuili.InvalidParameterError, match="batch_size"):
-        embedder.encode(TEXTS[0], batch_size=0)
-    with pytest.raises(tuili.InvalidParameterError, match="prompt_name"):
-        embedder.encode(TEXTS[0], "query")  # the second is sentence-transformers' prompt_name
+def test_encode_is_embed_and_takes_sentence_transformers_names(embedder):
+    plain, wanted = embedder.embed(TEXTS[:3]), embedder.embed(TEXTS[:3], normalize=True)
+    unnormed = embedder.embed(TEXTS[:3], normalize=False)
+    assert not np.array_equal(plain, unnormed)
+    for vectors, same in (
+        (embedder.encode(texts=TEXTS[:3], normalize=True), wanted),
+        (embedder.encode(TEXTS[:3], True, None), wanted),
+        (embedder.encode(TEXTS[:3], False), unnormed),
+        (embedder.encode(sentences=TEXTS[:3], batch_size=2, normalize_embeddings=True), wanted),
+        (embedder.encode(TEXTS[:3], normalize_embeddings=False), plain),  # as the files say
+    ):
+        np.testing.assert_array_equal(vectors, same)
+    for param, given in (
+        ("batch_size", {"batch_size": 0}),
+        ("normalize_embeddings", {"normalize_embeddings": 1}),
+        ("normalize_embeddings", {"normalize_embeddings": True, "normalize": True}),
+        ("sentences", {"sentences": TEXTS[0]}),
+        ("prompt_name", {"prompt_name": "query"}),
+        ("normalize", {"normalize": "query"}),
+    ):
+        with pytest.raises(tuili.InvalidParameterError) as error:
+            embedder.encode(TEXTS[0], **given)
+        assert error.value.param == param

@@ -432,6 +432,7 @@ def test_a_model_that_is_not_served_is_404(client, server):
     for name in ("gpt-4", "../../etc/passwd", "x" * 10_000, ""):
         answer = server.ask("/v1/chat/completions", {"model": name, "messages": CHAT})
         assert (answer.status, answer.code) == (404, "model_not_found") and len(answer.body) < 300
+        assert answer.json()["error"]["message"].endswith(" here; this is llama")
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-4", messages=CHAT)
 

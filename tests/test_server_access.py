@@ -211,3 +211,19 @@ def test_a_configuration_with_an_error_is_refused(tmp_path, text):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidParameterError):
         Settings(**read_config(path).get("server", {}))
+
+
+@pytest.mark.parametrize(
+    "text, hint",
+    [
+        ("[server]\nprot = 1", "server.prot; did you mean server.port?"),
+        ("[model_options]\nn_ctx = 1", "model_options.n_ctx; did you mean model_options.max_model_len?"),
+        ("[model_options]\nzzz = 1", "model_options.zzz"),
+    ],
+)
+def test_an_unknown_setting_names_the_nearest_of_its_table_if_it_is_near(tmp_path, text, hint):
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidParameterError) as error:
+        read_config(path)
+    assert str(error.value) == f"unknown parameter {hint}"

@@ -292,7 +292,12 @@ def test_an_answer_whose_length_nobody_says_has_as_many_tokens_as_in_transformer
         ({"max_new_tokens": 5}, 5),
         ({"min_new_tokens": 4}, 4),
         ({"max_length": n_prompt + 2}, 2),
+        ({"generation_config": {"max_length": n_prompt + 2}}, 2),
+        ({"generation_config": {"max_new_tokens": 4}, "max_time": 60}, 4),
+        ({"min_length": n_prompt + 4}, 4),
+        ({"max_time": 60.0, "stop_strings": "no such text"}, 3),
         ({"params": tuili.SamplingParams(max_tokens=6, ignore_eos=True)}, 6),
+        ({"params": tuili.SamplingParams(ignore_eos=True)}, 3),
     ):
         more = {} if "params" in options else {"ignore_eos": True}
         pipe = tuili.pipeline("text-generation", adder.model)

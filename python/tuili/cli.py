@@ -55,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except TuiliError as error:
-        cuts = "--truncate" if hasattr(options, "truncate") else "--truncate-prompt-tokens -1"
-        message = str(error).replace(CUTTING_HELPS, f"; {cuts} cuts it")
+        ways = {"truncate": "--truncate", "truncate_prompt_tokens": "--truncate-prompt-tokens -1"}
+        cuts = [f"; {way} cuts it" for name, way in ways.items() if hasattr(options, name)]
+        message = str(error).replace(CUTTING_HELPS, "".join(cuts))
         complain(f"tuili: {one_line(message)}")
         return 1
     except KeyboardInterrupt:
@@ -97,7 +98,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     strange = [text for text in left if text.startswith("-") and text != "-"] if texts is left else []
     unknown = f"unrecognized arguments: {' '.join(left)}"
     if strange or not texts:
-        known = re.findall(r"--[a-z-]+", options.parser.format_help())
+        known = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", options.parser.format_help(), re.MULTILINE)
         near = difflib.get_close_matches(strange[0].split("=")[0], known, 1, 0.7) if strange else []
         options.parser.error(unknown + "".join(f"; did you mean {name}?" for name in near))
     if getattr(options, "texts", None) == []:

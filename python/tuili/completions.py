@@ -234,9 +234,8 @@ def _json_schema(form: object) -> Any:
         invalid("response_format", 'has a type other than "text", "json_object", or "json_schema" with one')
     for name in named:
         if name not in ("name", "description", "schema", "strict"):
-            parameters.unknown_name(
-                f"response_format.json_schema.{key_text(name)}", ("name", "schema", "strict")
-            )
+            known = ("name", "schema", "strict")
+            parameters.unknown_name(key_text(name), known, "response_format.json_schema.")
     if not isinstance(named.get("schema"), dict):
         invalid("response_format", "json_schema.schema must be an object")
     return named["schema"]
@@ -249,7 +248,7 @@ def _structured(form: object) -> dict[str, Any]:
     given = {name: value for name, value in form.items() if value is not None}
     for name in form:
         if name not in (*_FORMS, "json_object"):
-            parameters.unknown_name(f"structured_outputs.{key_text(name)}", (*_FORMS, "json_object"))
+            parameters.unknown_name(key_text(name), (*_FORMS, "json_object"), "structured_outputs.")
     if given.get("json_object") is False:
         del given["json_object"]
     if len(given) != 1:

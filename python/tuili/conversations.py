@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from tuili.errors import CUTTING_HELPS, TemplateError
+from tuili.errors import CUTTING_HELPS, TemplateError, cutting_helps
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, invalid
 from tuili.generation.params import SamplingParams
@@ -179,8 +179,9 @@ class Conversations:
             invalid("stream", problem, code="not_supported_yet")
         wanted = completions.wanted(fields)
         cuts = wanted.params.truncate_prompt_tokens is not None
-        ids = self.encode_chat(messages, wanted.rendering, cuts=cuts)
-        [output] = self._generate_all([ids], [wanted.params], truncation=False)
+        with cutting_helps("; truncate_prompt_tokens=-1 cuts it"):
+            ids = self.encode_chat(messages, wanted.rendering, cuts=cuts)
+            [output] = self._generate_all([ids], [wanted.params], truncation=False)
         name = fields.get("model") or self.name
         role = wanted.rendering.role(messages)
         return completions.completion(output, name, self.tokenizer.token_bytes, wanted.tools, role)

@@ -7,6 +7,9 @@ or another file's content.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class TuiliError(Exception):
     """Base of all errors that tuili raises; `code` is stable across versions, the message is not. `param`
@@ -85,6 +88,16 @@ class PromptTooLongError(TuiliError, ValueError):
     """The prompt has more tokens than the model or the configured `max_model_len` takes."""
 
     code = "prompt_too_long"
+
+
+@contextlib.contextmanager
+def cutting_helps(helps: str = CUTTING_HELPS) -> Iterator[None]:
+    """The end of what a PromptTooLongError from here says."""
+    try:
+        yield
+    except PromptTooLongError as error:
+        error.args = (str(error).removesuffix(CUTTING_HELPS) + helps,)
+        raise
 
 
 class TokenIdError(TuiliError, ValueError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn, ParamSpec, overload
 
 import numpy as np
 
@@ -18,12 +19,11 @@ from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
 from tuili.errors import (
-    CUTTING_HELPS,
     InvalidParameterError,
     ModelFormatError,
     ModelUnsupportedError,
-    PromptTooLongError,
     QueueFullError,
+    cutting_helps,
 )
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
@@ -55,19 +55,24 @@ ENCODER_MAX_LEN = 8192  # tokens of one text, unless max_model_len says more: th
 TRUNCATION_RESERVE = 256  # tokens that truncation leaves for the answer if max_tokens is not given
 
 
-class _OptionsChecked(parameters.NamesChecked):
-    """Gives the constructor an error with the nearest name for an unknown one, as SamplingParams has it."""
-
-    def __call__(cls, *args: Any, **options: Any) -> Any:
-        known = ("model", *(LLM.__init__.__kwdefaults__ or ()))
-        if cls is LLM:
-            for name in options:
-                if name not in known:
-                    parameters.unknown_name(name, known)
-        return super().__call__(*args, **options)
+_P = ParamSpec("_P")
 
 
-class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
+def _names_checked(init: Callable[_P, None]) -> Callable[_P, None]:
+    """A constructor with an error that has the nearest name for an unknown one, as SamplingParams'."""
+    _, *known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def checked(*args: _P.args, **options: _P.kwargs) -> None:
+        for name in options:
+            if name not in known:
+                parameters.unknown_name(name, known)
+        init(*args, **options)
+
+    return checked
+
+
+class LLM(Conversations, Vectors, Insides):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
@@ -116,6 +121,7 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
     _prefixes: Prefixes | None = None
     _defaults: dict[str, Any]
 
+    @_names_checked
     def __init__(
         self,
         model: StrPath,
@@ -352,10 +358,8 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
         n_given = len(ids)
         if cuts:
             ids = self._cut(engine, ids, chosen)
-        try:
+        with cutting_helps():
             return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
-        except PromptTooLongError as error:
-            raise PromptTooLongError(f"{error}{CUTTING_HELPS}") from None
 
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
@@ -439,7 +443,8 @@ class LLM(Conversations, Vectors, Insides, metaclass=_OptionsChecked):
         """
         prefixes = self._prefix_cache()
         salt = SamplingParams(cache_salt=cache_salt).cache_salt
-        ids = checked_ids(self._encode_prompt(prompt)[1], self.loaded.spec.n_vocab)
+        with cutting_helps(""):
+            ids = checked_ids(self._encode_prompt(prompt)[1], self.loaded.spec.n_vocab)
         self._check_room(prefixes.n_bytes(len(ids)) // 4, 1)
         return prefixes.save(ids, salt)
 

@@ -158,7 +158,7 @@ def _definition(tool: Any, where: str) -> dict[str, Any]:
         invalid(where, 'must be {"type": "function", "function": {"name": …, "parameters": …}}')
     for key in function:
         if key not in ("name", "description", "parameters", "strict"):
-            unknown_name(f"{where}.function.{key_text(key)}", ("name", "description", "parameters", "strict"))
+            unknown_name(key_text(key), ("name", "description", "parameters", "strict"), f"{where}.function.")
     name = function.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         invalid(f"{where}.function.name", "must be 1 to 64 letters, digits, _ or -")

@@ -92,22 +92,31 @@ class Vectors:
 
     def encode(
         self,
-        sentences: str | Sequence[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = 32,
+        texts: str | Sequence[str] | None = None,
+        normalize: bool | None = None,
+        pooling: str | None = None,
         *,
-        normalize_embeddings: bool | None = None,
+        sentences: str | Sequence[str] | None = None,
+        normalize_embeddings: bool = False,
+        batch_size: int = 32,
         **options: Any,
     ) -> np.ndarray:
-        """`embed` under sentence-transformers' names; options are the others of `embed`.
+        """`embed`, also by sentence-transformers' names of its arguments.
 
-        batch_size  changes nothing: batches are made of tokens
+        sentences             the texts
+        normalize_embeddings  True: normalize; False: as the model's own files say
+        batch_size            changes nothing: batches are made of tokens
+        options               the others of `embed`
         """
         integer("batch_size", batch_size, 1, 2**31 - 1)
-        if normalize_embeddings is not None:
-            options["normalize"] = normalize_embeddings
-        return self.embed(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+        if boolean("normalize_embeddings", normalize_embeddings):
+            if normalize is not None:
+                invalid("normalize_embeddings", "is given next to normalize")
+            normalize = True
+        if texts is not None and sentences is not None:
+            invalid("sentences", "are given next to texts")
+        given: Any = texts if sentences is None else sentences
+        return self.embed(given, normalize, pooling, **options)
 
     def similarity(
         self,

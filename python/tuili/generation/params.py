@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from tuili import _core
 from tuili.errors import InvalidParameterError, TokenIdError
@@ -31,8 +32,7 @@ from tuili.generation.checks import (
 )
 from tuili.generation.processors import Processor
 
-if TYPE_CHECKING:
-    import inspect
+_T = TypeVar("_T")
 
 MAX_SEQUENCES = 128
 MAX_LOGPROBS = 20
@@ -132,26 +132,21 @@ def not_supported_yet(name: str) -> NoReturn:
 # --- all of them --------------------------------------------------------------------------------------------
 
 
-class NamesChecked(type):
-    """Of classes whose constructor looks at names first: help and inspect show those of `__init__`."""
+def _names_checked(made: type[_T]) -> type[_T]:
+    """A dataclass whose constructor takes the aliases, and names the nearest of an unknown name."""
+    plain = made.__init__
 
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        import inspect  # which a start does without
+    @functools.wraps(plain)
+    def init(self: _T, /, **options: Any) -> None:
+        plain(self, **canonical_names(options))
 
-        _, *rest = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]  # of this class
-        return inspect.Signature(rest)
-
-
-class _NamesChecked(NamesChecked):
-    """Gives a dataclass's constructor the aliases, and an error with the nearest name for an unknown one."""
-
-    def __call__(cls, *args: Any, **options: Any) -> Any:
-        return super().__call__(*args, **canonical_names(options))
+    made.__init__ = init  # type: ignore[assignment, method-assign]
+    return made
 
 
+@_names_checked
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class SamplingParams(metaclass=_NamesChecked):
+class SamplingParams:
     """How to continue a prompt. Checked when made; immutable.
 
     None means: the model's generation_config.json if it says something, otherwise what the comment says.
@@ -352,13 +347,13 @@ _ELSEWHERE = {
 }
 
 
-def unknown_name(name: str, known: Iterable[str]) -> NoReturn:
-    """Raise InvalidParameterError that suggests the nearest known name."""
+def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
+    """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
     known = list(known)
     near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
     near = near or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
-    shown = "".join(c if c.isprintable() else "?" for c in name[:64])
-    hint = f"; did you mean {near[0]}?" if near else ""
+    shown = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
+    hint = f"; did you mean {where}{near[0]}?" if near else ""
     raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")
 
 

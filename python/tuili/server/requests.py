@@ -431,7 +431,7 @@ def _streaming(fields: Fields) -> tuple[bool, bool]:
         invalid("stream_options", f"must be an object, not {described(options)}")
     for name in options:
         if name not in ("include_usage", "include_obfuscation"):
-            unknown_name(f"stream_options.{name}", ("include_usage",))
+            unknown_name(name, ("include_usage",), "stream_options.")
     if options.get("include_obfuscation"):
         not_supported_yet("stream_options.include_obfuscation")
     usage = options.get("include_usage")

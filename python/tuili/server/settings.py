@@ -182,4 +182,4 @@ def read_config(path: StrPath) -> dict[str, Any]:
 def _only(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
     for name in table:
         if name not in names:
-            unknown_name(f"{where}{name}", [f"{where}{known}" for known in names])
+            unknown_name(name, names, where)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from tuili.conversations import WORDS, Rendering, rendering, with_tools
 from tuili.errors import InvalidParameterError
 from tuili.generation.checks import MAX_INT, boolean, described, integer, invalid, is_text
-from tuili.generation.params import from_options
+from tuili.generation.params import SamplingParams, from_options
 from tuili.generation.request import CompletionOutput, RequestOutput
-from tuili.generation.structure import Kind
+from tuili.generation.structure import form_of
 from tuili.prompts import is_chat
 from tuili.sources import ANSWER_LEN
 from tuili.tasks.answers import as_ids, cleaned
@@ -87,7 +88,7 @@ class Task(Pipeline):
         cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
         encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
         usual = self.model.config["sampling_defaults"].get("max_tokens", ANSWER_LEN)
-        params = [from_options(given, _steered(chosen, own, len(ids), usual)) for ids in encoded]
+        params = [_ending(from_options(given, _steered(chosen, own, len(ids))), usual) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
         results = []
@@ -137,11 +138,8 @@ def _continued(content: Any, text: str) -> Any:
     return [*content[:-1], {**content[-1], "text": content[-1]["text"] + text}]
 
 
-def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int, usual: int) -> dict[str, Any]:
-    """What SamplingParams takes, for a prompt of n_prompt tokens, which max_length and min_length count.
-
-    usual  tokens of an answer where nobody says how many, but of one of a given form: it ends by itself
-    """
+def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
+    """What SamplingParams takes, for a prompt of n_prompt tokens, which max_length and min_length count."""
     options = {name: value for name, value in chosen.items() if name != "params"}
     if own["stop_sequence"] is not None:
         if "stop" in options:
@@ -165,11 +163,14 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int, u
         options["min_tokens"] = n_least
     elif least is not None:
         options["min_tokens"] = max(0, integer("min_length", least, 0, MAX_INT) - n_prompt)
-    said = ("max_tokens", "max_new_tokens", *get_args(Kind))
-    if chosen.get("params") is None and all(options.get(name) is None for name in said):
-        n_least = options.get("min_tokens")
-        options["max_tokens"] = max(usual, n_least) if isinstance(n_least, int) else usual
     return options
+
+
+def _ending(params: SamplingParams, usual: int) -> SamplingParams:
+    """With so many tokens where nobody says how many; an answer of a given form ends by itself."""
+    if params.max_tokens is not None or form_of(params) is not None:
+        return params
+    return dataclasses.replace(params, max_tokens=max(usual, params.min_tokens or 0))
 
 
 def _result(
