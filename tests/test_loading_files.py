@@ -6,8 +6,10 @@ import json
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -34,14 +36,35 @@ def test_read_file_returns_every_byte(tmp_path: Path) -> None:
     assert error.value.code == "file_too_large"
 
 
-def test_a_file_that_nobody_closed_is_closed_with_its_object(tmp_path: Path) -> None:
-    """Ctrl-C may come before the end of a `with` has begun."""
+def test_ctrl_c_at_any_function_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    """A signal is heard where a function of Python's begins, also before the end of a `with` has begun."""
     (tmp_path / "a").write_bytes(b"a")
-    file = open_regular(tmp_path / "a")
-    fd = file._fd
-    del file
-    with pytest.raises(OSError):
-        os.fstat(fd)
+    came, n_calls = True, 0
+    before = os.listdir("/proc/self/fd")
+    while came:
+        n_left, came = n_calls, False
+
+        def trace(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal n_left, came
+            caller = frame.f_back
+            in_finaliser = "__del__" in (frame.f_code.co_name, caller and caller.f_code.co_name)
+            if event == "call" and not in_finaliser and not came:
+                n_left -= 1
+                if n_left < 0:
+                    came = True
+                    raise KeyboardInterrupt
+
+        sys.settrace(trace)
+        try:
+            with open_regular(tmp_path / "a"):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert os.listdir("/proc/self/fd") == before, f"after {n_calls} functions"
+        n_calls += 1
+    assert n_calls > 5, "the trace saw nothing"
 
 
 def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

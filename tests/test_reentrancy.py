@@ -10,6 +10,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 
 import pytest
 
@@ -17,6 +18,8 @@ from tiny_engine import codes, is_idle, make_engine, sampling
 from tiny_grammars import make_grammars
 from tuili.errors import EngineClosedError, QueueFullError, TuiliError
 from tuili.generation.request import Stream
+from tuili.generation.turns import TurnWorker
+from tuili.generation.worker import Worker
 
 
 def in_time(function):
@@ -31,7 +34,7 @@ def in_time(function):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(60)
+    thread.join(30)  # half of what closing waits at most
     assert found, "it hangs"
     result, error = found[0]
     if error is not None:
@@ -53,13 +56,40 @@ def interrupted(monkeypatch, owner, name, handler):
 
 @pytest.mark.parametrize("started", [False, True])
 def test_a_handler_may_close_the_engine_in_the_middle_of_a_submission(monkeypatch, started):
-    engine = make_engine(start_thread=True)
+    engine = make_engine(start_thread=True, step_s=0.01)
+    handles = []
     if started:
-        engine.submit(codes("a"), sampling(max_tokens=2)).result(10)
+        handles.append(engine.submit(codes("a"), sampling(max_tokens=199)))
+        next(iter(handles[0]))  # it runs, and its steps need the lock that the submission holds
     interrupted(monkeypatch, engine._intake, "submission", engine.close)
-    handle = in_time(lambda: engine.submit(codes("a"), sampling(max_tokens=2)))
-    with pytest.raises(EngineClosedError):
-        handle.result(10)
+    handles.append(in_time(lambda: engine.submit(codes("a"), sampling(max_tokens=2))))
+    for handle in handles:
+        with pytest.raises(EngineClosedError):
+            handle.result(10)
+    engine.close()
+    assert not engine._lives()
+
+
+@pytest.mark.parametrize("kind", [Worker, TurnWorker])
+def test_a_handler_may_close_a_worker_that_waits_for_its_thread(kind):
+    worker, begun, go_on = kind(), threading.Event(), threading.Event()
+    results = []
+    caller = threading.Thread(
+        target=lambda: results.append(worker.call(lambda: (begun.set(), go_on.wait(10)))), daemon=True
+    )
+    caller.start()
+    begun.wait(10)
+
+    def make():
+        go_on.set()
+        time.sleep(0.1)  # so that the call has ended and its thread wants the lock
+        worker.close()
+
+    in_time(lambda: worker.post(make))
+    caller.join(10)
+    assert results == [(None, True)]
+    worker.close()
+    assert not worker._lives()
 
 
 def test_a_handler_may_submit_in_the_middle_of_a_submission(monkeypatch):

@@ -173,6 +173,9 @@ def test_white_space_behind_a_word_is_none_of_it(tmp_path):
     tokenizer = read(FOLDERS["bert"], folder)
     for text, ids in zip(TEXTS, GOLDENS["bert"]["texts"], strict=True):
         assert tokenizer.encode(text) == ids, text
+    n = file.read_bytes().count(b"\n")
+    file.write_bytes(file.read_bytes() + b"a\x1c \n")
+    assert read(FOLDERS["bert"], folder).loaded.text_of(n) == "a\x1c", "white space to Python alone"
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "roberta"])

@@ -504,7 +504,8 @@ class LLM(Conversations, Vectors, Insides):
         engine.check_usable()
 
     def close(self) -> None:
-        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated.
+        """End the engine; unfinished requests get EngineClosedError. Harmless when repeated. In a finaliser
+        or a signal's handler in the middle of another call it does not wait for the end.
 
         What a first load writes to the packed cache is finished before.
         """

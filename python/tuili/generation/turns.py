@@ -69,5 +69,7 @@ class TurnWorker(Worker):
 
     def close(self) -> None:
         super().close()
-        if os.getpid() == self._pid and self._turn.acquire(timeout=CLOSE_WAIT_S):
+        if os.getpid() != self._pid or self._in_a_call():  # whoever has the turn may wait for this thread
+            return
+        if self._turn.acquire(timeout=CLOSE_WAIT_S):
             self._turn.release()

@@ -165,12 +165,17 @@ class Worker:
             raise TuiliError(
                 "a function that the engine calls cannot wait for the engine", code="waits_for_itself"
             )
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # what a Condition asks its lock
+        if self._in_a_call():
             raise TuiliError(
                 "a finaliser or a signal's handler came in the middle of a call and cannot wait for the "
                 "engine there; `submit` waits for nothing",
                 code="waits_for_itself",
             )
+
+    def _in_a_call(self) -> bool:
+        """Whether this thread holds the worker's lock, which the worker's thread may be waiting for."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # what a Condition asks its lock
+        return owned
 
     def check_usable(self) -> None:
         """Raise EngineForkedError or EngineClosedError before any work is put into a request."""
@@ -203,15 +208,16 @@ class Worker:
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from
-        any thread.
+        any thread. In a finaliser or a signal's handler in the middle of a call it does not wait for the end.
         """
         if os.getpid() != self._pid:
             return
+        waits = not self._in_a_call()
         with self._lock:
             already, self._closed = self._closed, True
             thread = self._thread
         self._put(_STOP)
-        if thread is not None and thread is not threading.current_thread() and self._lives():
+        if waits and thread is not None and thread is not threading.current_thread() and self._lives():
             thread.join(CLOSE_WAIT_S)
         if not already and not self._lives():
             self._abandon()
@@ -269,12 +275,13 @@ class Worker:
     def _abandon(self) -> None:
         """Fail every message that nobody will take any more."""
         error = EngineClosedError("the engine was closed before this was done")
-        while True:
-            try:
-                message = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            self.reject(message, error)
+        with self._lock:  # whose holder may be about to leave one, having closed this in the middle of `post`
+            while True:
+                try:
+                    message = self._inbox.get_nowait()
+                except queue.Empty:
+                    return
+                self.reject(message, error)
 
     def reject(self, message: object, error: Exception) -> None:
         if isinstance(message, Call):

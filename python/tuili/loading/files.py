@@ -11,6 +11,7 @@ import math
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn
@@ -57,13 +58,27 @@ class FileIdentity:
 class RegularFile:
     """An open regular file; a context manager. `size` and `identity` are those at the time of opening."""
 
-    _fd = -1
+    size: int
+    identity: FileIdentity
+    _fds: Sequence[int] = ()  # one while it is open
 
-    def __init__(self, fd: int, path: str, status: os.stat_result) -> None:
-        self._fd = fd
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.size = status.st_size
-        self.identity = FileIdentity.of(status)
+
+    def open(self) -> os.stat_result:
+        """Open it, whatever it is; raises as `open_regular`."""
+        fds = self._fds = list[int]()
+        try:  # in one step for Ctrl-C, which could come between `os.open` and a name for what it returns
+            fds.extend(map(os.open, [self.path], [os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY]))
+        except OSError as error:
+            raise _io_error("cannot open", self.path, error, code="open_failed") from error
+        except ValueError as error:  # a NUL byte, or a lone surrogate
+            raise ModelIOError(
+                f"cannot open {shown(self.path, 256)}: not a valid path", code="open_failed"
+            ) from error
+        status = os.fstat(fds[0])
+        self.size, self.identity = status.st_size, FileIdentity.of(status)
+        return status
 
     def __enter__(self) -> RegularFile:
         return self
@@ -75,8 +90,8 @@ class RegularFile:
 
     def close(self) -> None:
         """Give the descriptor back; harmless when repeated."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
+        fds, self._fds = self._fds, ()
+        for fd in fds:
             os.close(fd)
 
     def __del__(self) -> None:  # Ctrl-C may come before `__exit__` has begun
@@ -91,7 +106,7 @@ class RegularFile:
         while done < len(buffer):
             try:
                 # Python repeats a call that a signal interrupts (EINTR) by itself.
-                n = os.preadv(self._fd, [buffer[done : done + _SLICE_BYTES]], offset + done)
+                n = os.preadv(self._fds[0], [buffer[done : done + _SLICE_BYTES]], offset + done)
             except OSError as error:
                 raise _io_error("cannot read", self.path, error, code="read_failed") from error
             if n == 0:
@@ -111,7 +126,7 @@ class RegularFile:
 
     def check_same(self, identity: FileIdentity) -> None:
         """Raise ModelIOError (file_changed) if the file is not, or no more, the one that was opened then."""
-        if FileIdentity.of(os.fstat(self._fd)) != identity:
+        if FileIdentity.of(os.fstat(self._fds[0])) != identity:
             _changed(self.path, "its size or modification time differs from when it was opened")
 
 
@@ -131,30 +146,19 @@ def open_regular(path: StrPath, *, inside: StrPath | None = None) -> RegularFile
             the `blobs` folder of its Hugging Face cache, and have no further hard links
     raises  ModelIOError (open_failed) with errno, ModelPathError (not_regular_file, outside_model)
     """
-    name, fds = os.fspath(path), list[int]()
+    name = os.fspath(path)
+    file = RegularFile(name)
     try:
-        _open(name, fds)
-        status = os.fstat(fds[0])
+        status = file.open()
         if not stat.S_ISREG(status.st_mode):
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise ModelPathError(f"{shown(name, 256)} is {kind}, not a regular file", code="not_regular_file")
         if inside is not None:
             _check_inside(name, status, os.fspath(inside))
     except BaseException:
-        for fd in fds:
-            os.close(fd)
+        file.close()
         raise
-    return RegularFile(fds[0], name, status)
-
-
-def _open(name: str, fds: list[int]) -> None:
-    """Append the descriptor in one step for Ctrl-C, which could come between `os.open` and a name for it."""
-    try:
-        fds.extend(map(os.open, [name], [os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY]))
-    except OSError as error:
-        raise _io_error("cannot open", name, error, code="open_failed") from error
-    except ValueError as error:  # a NUL byte, or a lone surrogate
-        raise ModelIOError(f"cannot open {shown(name, 256)}: not a valid path", code="open_failed") from error
+    return file
 
 
 def _check_inside(path: str, status: os.stat_result, folder: str) -> None:

@@ -36,6 +36,8 @@ from tuili.loading.tokenizer_parts import (
 from tuili.loading.translation_tokenizers import FAIRSEQ
 
 JIEBA = "RoFormerTokenizer"
+# What the library takes off the ends of lines: Unicode's White_Space, which lacks four of Python's.
+_WHITE_SPACE = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,7 @@ def _post_processor(parts: Parts, ids: Mapping[str, int]) -> Json | None:
 def _word_piece(parts: Parts, read: Read) -> Parts:
     """BERT's word pieces."""
     lines = lines_of(needed(read, "vocab.txt"), "vocab.txt")
-    # The library takes white space off the ends of lines.
-    tokens = [line.rstrip() for line in (lines[:-1] if lines[-1] == "" else lines)]
+    tokens = [line.rstrip(_WHITE_SPACE) for line in (lines[:-1] if lines[-1] == "" else lines)]
     check_tokens(list(filter(None, tokens)), "vocab.txt")
     vocab = {token: i for i, token in enumerate(tokens) if token}  # of two lines alike the later counts
     parts.model = {
