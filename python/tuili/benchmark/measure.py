@@ -68,7 +68,7 @@ def measure(make: Callable[[], LLM], plan: Plan, on_progress: Progress | None = 
             "cpu": cpu_name(),
             "isa": llm.config["isa"],
             "threads": llm.config["num_threads"],
-            "model": os.path.basename(os.path.abspath(llm._name)).removesuffix(".gguf"),
+            "model": os.path.basename(os.path.abspath(llm.name)).removesuffix(".gguf"),
             "architecture": llm.config["architecture"],
             "kind": llm.kind,
             "weight_bytes": llm.memory["weights"],
