@@ -236,6 +236,21 @@ def test_values_turn_as_keys_do_or_not_at_all():
         core_spec(dataclasses.replace(model, spec=model.spec | {"layers": layers}))
 
 
+@pytest.mark.parametrize("n_rows", [-1000, 1, 2**61])
+def test_a_table_without_distances_has_no_rows(n_rows):
+    model = tiny("bert")
+    distances = _core.DistanceSpec(places=[], n_rows=n_rows, keys=False, queries=False)
+    with pytest.raises(ModelFormatError, match=rf"distances\.n_rows must be in \[0, 0\], not {n_rows}"):
+        core_spec(dataclasses.replace(model, spec=model.spec | {"distances": distances}))
+
+
+def test_what_reads_a_source_has_layers_that_do():
+    encoder = core_spec(tiny("bert"))
+    fields = {"n_vocab": 300, "d_model": encoder.d_model, "max_positions": 64, "has_head": False, "ropes": []}
+    with pytest.raises(ModelFormatError, match=r"n_layers must be in \[1, 1024\], not 0"):
+        _core.ModelSpec(kind="encoder", norm="layer", layers=[], encoder=encoder, **fields)
+
+
 def stubs_of_specs():
     tree = ast.parse((Path(_core.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
     classes = [part for part in tree.body if isinstance(part, ast.ClassDef)]

@@ -334,6 +334,24 @@ def test_a_run_allocates_nothing():
     assert bench.runner.n_allocations() == before
 
 
+def test_what_an_encoders_runner_does_not_do_is_refused():
+    bench = Bench()
+    runner = _core.Runner(built("bert"), max_batch_tokens=32, num_threads=1)
+    deferred = bench.new(some_ids(20), deferred=True)
+    bench.runner.step([deferred], [20], [True])
+    with pytest.raises(errors.InvalidParameterError, match="chooses no tokens"):
+        runner.sample(deferred, deferred.next_logits())
+    with pytest.raises(errors.InvalidParameterError, match="use encode"):
+        runner.step([bench.sequence], [20], [True])
+
+
+@pytest.mark.parametrize("n", [-1, 2**20 + 1, 2**62])
+@pytest.mark.parametrize("name", ["max_batch_tokens", "max_seqs", "max_source_tokens"])
+def test_a_size_out_of_range_is_refused(name, n):
+    with pytest.raises(errors.InvalidParameterError, match=f"{name} must be in .*, not {n}"):
+        Bench(**{name: n})
+
+
 # ---- what a sequence may collect
 
 

@@ -184,9 +184,9 @@ void check_encoder(const ModelSpec& spec) {
 
 void check_distances(const ModelSpec& spec) {
   const DistanceSpec& distances = spec.distances;
-  if (distances.places.empty()) return;
   const int64_t size = std::ssize(distances.places);
-  check_size("distances.n_rows", distances.n_rows, 1, kMaxInner);
+  check_size("distances.n_rows", distances.n_rows, size ? 1 : 0, size ? kMaxInner : 0);
+  if (size == 0) return;
   TUILI_CHECK_SPEC(distances.origin == spec.max_positions - 1 && size == 2 * spec.max_positions - 1,
                    "distances: ", size, " places from ", -distances.origin, " on; ", spec.max_positions,
                    " positions need ", 2 * spec.max_positions - 1);
@@ -221,7 +221,7 @@ void ModelSpec::validate() const {
   check_size("d_model", d_model, 1, kMaxModel);
   check_size("d_embedding", d_embedding, 0, kMaxModel);
   check_size("max_positions", max_positions, 1, kMaxPositions);
-  check_size("n_layers", n_layers(), kind == ModelKind::encoder ? 0 : 1, kMaxLayers);
+  check_size("n_layers", n_layers(), kind == ModelKind::encoder && encoder.empty() ? 0 : 1, kMaxLayers);
   check_size("n_positions_learned", n_positions_learned, 0, kMaxPositions);
   check_size("position_offset", position_offset, 0, kMaxPositions);
   TUILI_CHECK_SPEC(n_positions_learned == 0 || max_positions + position_offset <= n_positions_learned,

@@ -19,8 +19,8 @@ class BatchLists {
 
   void clear();
 
-  // Appends rows [begin, begin + n_rows) of a text. Among its first n_padded tokens padding has no row of
-  // learned positions, and does not count. types: empty, or as the tokens.
+  // Appends rows [begin, begin + n_rows) of a text. Padding has no row of learned positions; among the first
+  // n_padded tokens those behind it take the rows that it left. types: empty, or as the tokens.
   void add_rows(const ModelSpec& spec, std::span<const int32_t> tokens, std::span<const int32_t> types,
                 int64_t begin, int64_t n_rows, int64_t n_padded);
   // Where the keys of these rows go in an area, and that they form a sequence there.

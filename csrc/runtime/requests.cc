@@ -12,12 +12,12 @@ constexpr int64_t kMostSeqs = 1 << 16;
 
 RequestChecks::RequestChecks(const Model& model, const KvCache* cache, const RunnerOptions& options)
     : spec_(model.spec), cache_(cache), options_(options) {
-  const auto check_size = [](const char* name, int64_t n, int64_t most) {
-    TUILI_CHECK(n >= 1 && n <= most, name, " must be in [1, ", most, "], not ", n);
+  const auto check_size = [](const char* name, int64_t n, int64_t least, int64_t most) {
+    TUILI_CHECK(n >= least && n <= most, name, " must be in [", least, ", ", most, "], not ", n);
   };
-  check_size("max_batch_tokens", options.max_batch_tokens, kMostBatchTokens);
-  check_size("max_seqs", options.max_seqs, kMostSeqs);
-  if (!spec_.encoder.empty()) check_size("max_source_tokens", options.max_source_tokens, kMostBatchTokens);
+  check_size("max_batch_tokens", options.max_batch_tokens, 1, kMostBatchTokens);
+  check_size("max_seqs", options.max_seqs, 1, kMostSeqs);
+  check_size("max_source_tokens", options.max_source_tokens, spec_.encoder.empty() ? 0 : 1, kMostBatchTokens);
   const bool keeps = spec_.kind != ModelKind::encoder || !spec_.encoder.empty();
   TUILI_CHECK(keeps == (cache != nullptr), keeps ? "a decoder needs a cache" : "an encoder takes no cache");
   TUILI_CHECK(!keeps || cache->fits(spec_), "the cache was made for another model");
@@ -55,6 +55,7 @@ void RequestChecks::run(std::span<const StepRequest> requests) const {
 }
 
 void RequestChecks::sample(const Sequence& s, std::span<const float> logits) const {
+  TUILI_CHECK(spec_.kind != ModelKind::encoder, "this model is an encoder: it chooses no tokens");
   TUILI_CHECK(s.deferred && s.n_computed == s.n_tokens() && std::ssize(s.next_logits) == spec_.n_vocab,
               "sample: no step has left the choice of this sequence's next token");
   TUILI_CHECK(std::ssize(logits) == spec_.n_vocab, "sample: ", logits.size(), " logits for ", spec_.n_vocab,

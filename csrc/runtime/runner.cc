@@ -162,7 +162,6 @@ void Runner::encode_sources(std::span<const StepRequest> requests) {
 void Runner::add(const StepRequest& request) {
   Sequence& s = *request.sequence;
   const int64_t n_rows = request.n_new + s.n_drafted;
-  sequences_.push_back(&s);
   clear_fresh_blocks(s, n_rows);
   // A token that is generated behind a source has the row of its own place, as in transformers' generate.
   lists_.add_rows(model_.spec, s.tokens, s.token_types, s.n_computed, n_rows,
@@ -195,6 +194,8 @@ StepBatch Runner::batch() {
 
 // One step of requests that were checked, after begin_batch().
 void Runner::compute(std::span<const StepRequest> requests) {
+  for (const StepRequest& request : requests)
+    sequences_.push_back(request.sequence);  // Guard's, from here on
   if (sources_) encode_sources(requests);
   for (const StepRequest& request : requests) add(request);
   forward(batch(), taps_for(sequences_));
