@@ -232,12 +232,13 @@ def test_a_config_without_architectures_is_of_the_class_of_its_model_type() -> N
 
 
 def test_llamas_of_another_model_type_are_what_that_says(tmp_path: Path) -> None:
-    """As transformers writes them."""
+    """As transformers writes them; EXAONE turns by 500,000 where its file is silent."""
     case = next(case for case in CASES if case.architecture == "ExaoneForCausalLM")
     ids, answers = np.array(token_ids(), np.int32), []
     folder = write(case, tmp_path)
-    for name in (case.architecture, "LlamaForCausalLM"):
-        (folder / "config.json").write_text(json.dumps(case.config | {"architectures": [name]}))
+    for name, theta in ((case.architecture, 500_000.0), ("LlamaForCausalLM", None)):
+        settings = case.config | {"architectures": [name], "rope_theta": theta}
+        (folder / "config.json").write_text(json.dumps(settings))
         answers.append(run(load(plan_model(folder)).model, ids).logits())
     np.testing.assert_array_equal(*answers)
 

@@ -412,3 +412,37 @@ def test_an_encoder_that_should_write_is_refused_with_what_it_can_be(tmp_path, n
     ) as error:
         plan_model(folder)
     assert error.value.code == "architecture"
+
+
+def test_gte_reads_the_fused_tensors_of_its_files(tmp_path, loaded):
+    case = CASES["GteForMaskedLM-other"]
+    held = tensors(case)
+    names = {
+        "attention.qkv_proj.weight": "self_attn.{}_proj.weight",
+        "attention.qkv_proj.bias": "self_attn.{}_proj.bias",
+    }
+    for i in range(case.config["num_hidden_layers"]):
+        ours, theirs = f"gte.layers.{i}", f"gte.encoder.layer.{i}"
+        for fused, plain in names.items():
+            parts = [held.pop(f"{ours}.{plain.format(part)}") for part in "qkv"]
+            held[f"{theirs}.{fused}"] = np.concatenate(parts)
+        halves = [held.pop(f"{ours}.mlp.{half}_proj.weight") for half in ("up", "gate")]
+        held[f"{theirs}.mlp.up_gate_proj.weight"] = np.concatenate(halves)
+    renamed = (
+        ("gte.layers", "gte.encoder.layer"),
+        ("self_attn.", "attention."),
+        ("lm_head.layer_norm", "lm_head.norm"),
+    )
+    renamed += (("post_attention_layernorm", "attn_ln"), ("post_mlp_layernorm", "mlp_ln"))
+    for old, new in renamed:
+        held = {name.replace(old, new): x for name, x in held.items()}
+    folder = write_folder(case, tmp_path)
+    weights = {
+        name: Weight("f32", x.shape, x.reshape(x.shape[0], -1).view(np.uint8)) for name, x in held.items()
+    }
+    _write_safetensors(folder / "model.safetensors", weights)
+    answers = [
+        _core.Runner(model.model).answer([sequence(case)])
+        for model in (loaded(case), load(plan_model(folder)))
+    ]
+    np.testing.assert_array_equal(*answers)

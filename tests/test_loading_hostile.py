@@ -73,7 +73,7 @@ def test_a_hostile_file_gives_its_error(case: Case, tmp_path: Path) -> None:
     error, _ = attempt(case, tmp_path)
     assert not difference(case, error)
     if error is not None:
-        assert len(str(error)) < 1400, "a message quotes too much of the file"
+        assert len(str(error)) < 700, "a message quotes too much of the file"
         assert str(error).isprintable(), "a message carries control characters"
         assert " at 0x" not in str(error), "a message holds a pointer"
 

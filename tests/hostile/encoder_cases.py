@@ -71,6 +71,10 @@ def settings() -> Iterator[Case]:
     yield albert("groups 0", F, "config_value", num_hidden_groups=0)
     yield albert("inner layers", F, "config_value", inner_group_num=4096)
 
+    for kinds in ("c2p|p2p", "", ["c2p", "c2p"]):
+        first = BERT | {"architectures": ["DebertaModel"], "pos_att_type": kinds}
+        yield Case("CF-03", f"deberta scores {kinds}", folder(config=first), F, "config_value")
+
     choices = BERT | {"architectures": ["ElectraForMultipleChoice"], "summary_activation": None}
     yield Case(
         "CF-03", "electra summary without an activation", folder(config=choices), U, "config_unsupported"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 from collections.abc import Mapping
@@ -219,24 +220,16 @@ def _architecture(table: Mapping[str, str], name: str, where: str) -> ModuleType
             code="architecture",
         )
     if name not in table:
-        raise ModelUnsupportedError(
-            f"{where} is '{shown(name)}'; supported: {_supported(table)}", code="architecture"
-        )
+        raise ModelUnsupportedError(f"{where} is '{shown(name)}'; {_near(table, name)}", code="architecture")
     return importlib.import_module(f"tuili.loading.architectures.{table[name]}")
 
 
-def _supported(table: Mapping[str, str]) -> str:
-    """The names of a table in short: what the classes of a family begin with, and what they may end in."""
-    if table is not HF_ARCHITECTURES:
-        return ", ".join(table)
-    decoders = [name.removesuffix("ForCausalLM") for name in table if "CausalLM" in name or "LMHead" in name]
-    apart = (*_DECODERS_ALONE, *_ENCODERS, "BertLMHeadModel")
-    decoders = [name for name in decoders if name not in apart]
-    heads = f"{', '.join(decoders)} with ForCausalLM; {', '.join(_ENCODERS)}; both with {', '.join(_TASKS)}"
-    both = [name.removesuffix("ForConditionalGeneration") for name in HF_SEQ2SEQ]
-    return (
-        f"{heads}; {', '.join(both)} with ForConditionalGeneration or Model; docs/architectures.md has more"
-    )
+def _near(table: Mapping[str, str], name: str) -> str:
+    """What a message says of the names in `table`: those that are like `name`, and where all of them are."""
+    known = [name for name in table if " " not in name]
+    near = difflib.get_close_matches(shown(name), known, n=5, cutoff=0.7)
+    likes = f"nearest: {', '.join(near)}; " if near else ""
+    return f"{likes}all that are supported are in docs/architectures.md"
 
 
 def with_architecture(config: Config) -> Config:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tuili._core import ModelSpec
 from tuili.loading.architectures import deberta_v2
+from tuili.loading.architectures.deberta_distances import named_kinds
 from tuili.loading.architectures.deberta_v2_names import IGNORED_TENSORS as _IGNORED
 from tuili.loading.architectures.deberta_v2_names import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.deberta_v2_names import tensor_names as _second_names
@@ -43,6 +44,10 @@ def tensor_names(config: Config) -> dict[str, Any]:
 def spec(config: Config) -> ModelSpec:
     """DebertaModel and its heads."""
     refuse_flags(config, "talking_head")
+    kinds: Any = config.values.get("pos_att_type")
+    parts = kinds.split("|") if isinstance(kinds, str) else kinds or []
+    if len(named_kinds(config)) != len(parts):  # the class divides scores by how many there are, of any name
+        raise config.wrong("pos_att_type", "c2p and p2c, each once at most")
     return deberta_v2.spec(_read(config))
 
 

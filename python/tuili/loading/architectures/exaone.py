@@ -32,4 +32,5 @@ IGNORED_TENSORS = (r"transformer\.rotary\.inv_freq", r"transformer\.h\.\d+\.attn
 def spec(config: Config) -> ModelSpec:
     """ExaoneForCausalLM, InternLM3ForCausalLM, IQuestCoderForCausalLM."""
     config.fill({"rms_norm_eps": 1e-5})
-    return llama.spec(config)
+    exaone = config.values["architectures"] == ["ExaoneForCausalLM"]
+    return llama.spec(config, theta=500_000.0 if exaone else 10_000.0)

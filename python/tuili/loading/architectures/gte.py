@@ -16,6 +16,7 @@ from tuili.loading.architectures.encoders import (
     with_biases,
 )
 from tuili.loading.config import Config
+from tuili.loading.layout import Parts
 
 _BODY: dict[str, str] = {
     "embeddings.word_embeddings.weight": "token_embedding",
@@ -39,6 +40,24 @@ _BODY: dict[str, str] = {
         ),
     ]
 )
+_OURS, _STORED = "layers.{i}", "encoder.layer.{i}"
+_QKV = tuple(f"{_OURS}.{part}" for part in ("query", "key", "value"))
+# As files have them, transformers' too; its model calls them by the names above.
+_FUSED: dict[str, Any] = {
+    f"{_STORED}.attention.qkv_proj.weight": Parts(_QKV),
+    f"{_STORED}.attention.qkv_proj.bias": Parts(tuple(f"{part}.bias" for part in _QKV)),
+    f"{_STORED}.mlp.up_gate_proj.weight": Parts((f"{_OURS}.up", f"{_OURS}.gate")),
+} | with_biases(
+    in_layers(
+        "encoder.layer",
+        {
+            "attention.o_proj": "output",
+            "attn_ln": "attention_norm",
+            "mlp.down_proj": "down",
+            "mlp_ln": "mlp_norm",
+        },
+    )
+)
 _HEADS = {
     "sequence": {"gte.pooler.dense": "dense", "classifier": "out"},
     "tokens": {"classifier": "out"},
@@ -50,7 +69,9 @@ IGNORED_TENSORS = (r"(gte\.)?pooler\..*", r"(gte\.)?embeddings\.position_ids", r
 
 def tensor_names(config: Config) -> dict[str, Any]:
     """Their names -> ours, with those of the head that the configuration has."""
-    return prefixed(_BODY, "gte.") | head_names(config, _HEADS)
+    heads = head_names(config, _HEADS)
+    stored = {theirs.replace("layer_norm", "norm"): ours for theirs, ours in heads.items()}
+    return prefixed(_BODY | _FUSED, "gte.") | heads | stored
 
 
 def constants(config: Config) -> dict[str, float]:

@@ -28,10 +28,10 @@ GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES | GGUF_BIASES
 GGUF_IGNORED_TENSORS = (r"rope_freqs\.weight",)
 
 
-def spec(config: Config) -> ModelSpec:
-    """LlamaForCausalLM (config.json of transformers ≥ 4.31)."""
+def spec(config: Config, theta: float = 10_000.0) -> ModelSpec:
+    """LlamaForCausalLM (config.json of transformers ≥ 4.31); `theta` if the file does not say."""
     size = sizes(config)
-    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)))
+    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=theta)
     bias = config.flag("attention_bias", False)
     layer = layer_of(
         size,
