@@ -34,21 +34,4 @@ void Transformer::cross_attention_block(const Step& step, int64_t i, const ops::
   linear(step.context, step.rows(step.state.mixed, spec_.d_model), step.input(out), w.cross_output);
 }
 
-// What a layer does between attention and MLP, whose input, hidden, it reads as x: before its norm, or after
-// that of the attention.
-ops::Activations Transformer::read_source(const Step& step, int64_t i, const ops::Activations& x) const {
-  const LayerSpec& spec = spec_.layers[i];
-  const NormWeights& gain = weights_.layers[i].cross_norm;
-  const TensorView h = step.rows(step.state.hidden, spec_.d_model);
-  const TensorView normed = step.rows(step.state.normed, spec_.d_model);
-  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
-  const bool before = spec.norm_placement == NormPlacement::pre;
-  if (before) norm(step, normed, h, gain);
-  cross_attention_block(step, i, before ? step.input(normed) : x);
-  if (spec.residual_scale != 1) ops::scale(step.context, mixed, spec.residual_scale);
-  ops::add(step.context, h, h, mixed);
-  if (!before) norm(step, h, h, gain);
-  return step.input(h);
-}
-
 }  // namespace tuili

@@ -38,7 +38,6 @@ struct Transformer::Step {
   }
   // What a linear map reads. There is one room: who makes another input ends this one.
   ops::Activations input(const TensorView& x) const { return {x, state.room}; }
-  ops::Activations hidden(int64_t d_model) const { return input(rows(state.hidden, d_model)); }
 };
 
 // A weight that is applied to x.

@@ -313,7 +313,7 @@ ops::Activations Transformer::add_and_go_on(const Step& step, int64_t i) const {
     return norm_after_mlp(step, i, step.rows(step.state.normed, spec_.d_model),
                           weights_.layers[i + 1].attention_norm);
   add(step, i);
-  return step.hidden(spec_.d_model);
+  return step.input(step.rows(step.state.hidden, spec_.d_model));
 }
 
 // Whether the layer before has left the norm that layer i begins with.
@@ -341,7 +341,9 @@ ops::Activations Transformer::layer(const Step& step, int64_t i, const ops::Acti
     case NormPlacement::pre:
       if (spec.cross_attention) {
         add(step, i);
-        read_source(step, i, step.input(h));
+        norm(step, normed, h, w.cross_norm);
+        cross_attention_block(step, i, step.input(normed));
+        add(step, i);
         norm(step, normed, h, w.mlp_norm);
         mlp_block(step, i, step.input(normed));
       } else {
@@ -349,8 +351,14 @@ ops::Activations Transformer::layer(const Step& step, int64_t i, const ops::Acti
       }
       return add_and_go_on(step, i);
     case NormPlacement::post: {
-      const ops::Activations made = norm_after_attention(step, i, h, w.attention_norm);
-      mlp_block(step, i, spec.cross_attention ? read_source(step, i, made) : made);
+      ops::Activations made = norm_after_attention(step, i, h, w.attention_norm);
+      if (spec.cross_attention) {
+        cross_attention_block(step, i, made);
+        add(step, i);
+        norm(step, h, h, w.cross_norm);
+        made = step.input(h);
+      }
+      mlp_block(step, i, made);
       return norm_after_mlp(step, i, h, w.mlp_norm);
     }
     case NormPlacement::sandwich:
@@ -420,14 +428,15 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
     const bool convolves = i == 0 && spec_.convolution.n_taps > 0;
     if (convolves) gather_taps(step);
     next = layer(step, i, next);
-    if (convolves) convolve(step);
-    if (convolves) next = step.input(h);
+    if (!convolves) continue;
+    convolve(step);
+    next = step.input(h);
   }
   if (spares) project({context, batch, kv, state, Part::keys}, n_whole, attention_input(step, n_whole, next));
   if (narrows && batch.asked->rows.empty()) return;
   const Step last = narrows ? narrow(step) : step;
-  if (spares) layer(last, n_whole, last.hidden(spec_.d_model));
   const TensorView final = last.rows(state.hidden, spec_.d_model);
+  if (spares) layer(last, n_whole, last.input(final));
   if (spec_.final_norm) norm(last, final, final, weights_.final_norm);
   tap(spec_.n_layers());
   if (batch.asked && taps) narrow(step);

@@ -123,7 +123,6 @@ class Transformer {
   ops::Activations attention_input(const Step& step, int64_t i, const ops::Activations& before) const;
   void attention_block(const Step& step, int64_t i, const ops::Activations& before) const;
   TensorView attend(const Step& step, int64_t i, ops::Activations x) const;
-  ops::Activations read_source(const Step& step, int64_t i, const ops::Activations& x) const;
   void cross_attention_block(const Step& step, int64_t i, const ops::Activations& x) const;
   void project(const Step& step, int64_t i, ops::Activations x) const;
   void apply_rope(const Step& step, int64_t rope, const TensorView& x, int64_t n_heads) const;
