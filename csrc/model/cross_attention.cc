@@ -18,12 +18,12 @@ void Transformer::keep_source(const ops::Context& context, ops::Activations x, c
 }
 
 // mixed = cross_output(attention(cross_query(x), the source's keys, the source's values))
-void Transformer::cross_attention_block(const Step& step, int64_t i, const TensorView& x) const {
+void Transformer::cross_attention_block(const Step& step, int64_t i, const ops::Activations& x) const {
   const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
   const TensorView q = step.rows(step.state.query, spec.q_size());
   const TensorView out = step.rows(step.state.attended, spec.q_size());
-  linear(step.context, q, step.input(x), w.cross_query);
+  linear(step.context, q, x, w.cross_query);
   const ops::AttentionSpec attention{.n_heads = spec.n_heads,
                                      .n_kv_heads = spec.n_kv_heads,
                                      .head_dim = spec.head_dim,
@@ -32,21 +32,6 @@ void Transformer::cross_attention_block(const Step& step, int64_t i, const Tenso
   ops::attention(step.context, attention, out, q, step.kv[i].pages, step.sources(),
                  step.state.attention_partials);
   linear(step.context, step.rows(step.state.mixed, spec_.d_model), step.input(out), w.cross_output);
-}
-
-// What a layer does between attention and MLP.
-void Transformer::read_source(const Step& step, int64_t i) const {
-  const LayerSpec& spec = spec_.layers[i];
-  const NormWeights& gain = weights_.layers[i].cross_norm;
-  const TensorView h = step.rows(step.state.hidden, spec_.d_model);
-  const TensorView normed = step.rows(step.state.normed, spec_.d_model);
-  const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
-  const bool before = spec.norm_placement == NormPlacement::pre;
-  if (before) norm(step, normed, h, gain);
-  cross_attention_block(step, i, before ? normed : h);
-  if (spec.residual_scale != 1) ops::scale(step.context, mixed, spec.residual_scale);
-  ops::add(step.context, h, h, mixed);
-  if (!before) norm(step, h, h, gain);
 }
 
 }  // namespace tuili

@@ -35,17 +35,16 @@ LatentState LatentState::take(Carver& carver, const ModelSpec& spec, int64_t max
 
 int64_t LatentState::largest() const { return std::max({query_in.size(1), in.size(1), value.size(1)}); }
 
-void Transformer::project_latent(const Step& step, int64_t i, const TensorView& x) const {
+void Transformer::project_latent(const Step& step, int64_t i, ops::Activations x) const {
   const LatentSpec& latent = spec_.layers[i].latent;
   const LatentWeights& w = weights_.layers[i].latent;
   const LatentState& s = step.state.latent;
-  ops::Activations input = step.input(x);
   if (step.makes_keys()) {
     const ops::LinearMap small[] = {map_of(step.rows(s.in, latent.kv_rank), w.in),
                                     map_of(step.rows(s.key_rope, latent.rope_dim), w.key_rope)};
-    ops::gemm(step.context, input, small, compute_);
+    ops::gemm(step.context, x, small, compute_);
   }
-  if (step.makes_queries()) latent_queries(step, i, input);
+  if (step.makes_queries()) latent_queries(step, i, x);
   if (step.makes_keys()) latent_keys(step, i);
 }
 

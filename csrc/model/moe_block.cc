@@ -66,7 +66,7 @@ void Transformer::run_experts(const Step& step, const LayerSpec& layer, const Mo
     const int64_t begin = routed.routes.first[e], n = routed.routes.first[e + 1] - begin;
     if (n == 0) continue;
     const TensorView rows = part(routed.rows, begin, n, d);
-    mlp(step, layer, w.experts[e], rows, rows, part(routed.gate, begin, n, d_ff),
+    mlp(step, layer, w.experts[e], rows, step.input(rows), part(routed.gate, begin, n, d_ff),
         part(routed.up, begin, n, d_ff));
   }
 }
@@ -79,7 +79,7 @@ void Transformer::add_shared(const Step& step, const LayerSpec& layer, const Moe
   const int64_t d_ff = layer.moe.d_ff_shared;
   const TensorView mixed = step.rows(s.mixed, spec_.d_model);
   const TensorView out = step.rows(s.routed.rows, spec_.d_model);  // the experts are done with it
-  mlp(step, layer, w.shared, out, x, step.rows(s.gate, d_ff), step.rows(s.up, d_ff));
+  mlp(step, layer, w.shared, out, step.input(x), step.rows(s.gate, d_ff), step.rows(s.up, d_ff));
   if (!layer.moe.shared_gate) return ops::add(context, mixed, mixed, out);
   const TensorView gate = step.rows(s.routed.shared_gate, 1);
   linear(context, gate, step.input(x), w.shared_gate);
@@ -87,17 +87,16 @@ void Transformer::add_shared(const Step& step, const LayerSpec& layer, const Moe
 }
 
 // mixed = Σ score · expert(x) over the experts used, ascending, (+ the shared one)
-void Transformer::moe_block(const Step& step, int64_t i, const TensorView& x) const {
+void Transformer::moe_block(const Step& step, int64_t i, ops::Activations x) const {
   const LayerSpec& layer = spec_.layers[i];
   const MoeSpec& moe = layer.moe;
   const MoeWeights& w = weights_.layers[i].moe;
   const ops::Context& context = step.context;
   RoutedState& routed = step.state.routed;
 
-  ops::Activations input = step.input(x);
   const TensorView scores = step.rows(routed.scores, moe.n_experts);
   const ops::LinearMap router = map_of(scores, w.router);
-  ops::gemm(context, input, {&router, 1}, compute_);
+  ops::gemm(context, x, {&router, 1}, compute_);
   const ops::Routing routing{.n_used = moe.n_used,
                              .sigmoid = moe.scoring == Scoring::sigmoid,
                              .normalize = moe.normalize,
@@ -110,13 +109,13 @@ void Transformer::moe_block(const Step& step, int64_t i, const TensorView& x) co
   ops::route(context, routing, scores, routes);
 
   const auto rows = [&](const TensorView& buffer) {
-    return TensorView(buffer.data, buffer.dtype, {x.rows() * moe.n_used, spec_.d_model}, buffer.device);
+    return TensorView(buffer.data, buffer.dtype, {x.x.rows() * moe.n_used, spec_.d_model}, buffer.device);
   };
-  ops::scatter_rows(context, rows(routed.in), input, routes.places, moe.n_used);
+  ops::scatter_rows(context, rows(routed.in), x, routes.places, moe.n_used);
   run_experts(step, layer, w);
   const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
   ops::weighted_sum_rows(context, mixed, rows(routed.rows), routes.places, routes.weights, moe.n_used);
-  if (moe.d_ff_shared) add_shared(step, layer, w, x);
+  if (moe.d_ff_shared) add_shared(step, layer, w, x.x);
 }
 
 }  // namespace tuili

@@ -1,8 +1,6 @@
 // What the blocks of a transformer share: private to model/*.cc.
 #pragma once
 
-#include <utility>
-
 #include "model/transformer.h"
 
 namespace tuili {
@@ -38,16 +36,8 @@ struct Transformer::Step {
   TensorView sin(int64_t rope) const {
     return rows(part == Part::rest ? state.value : state.sin[rope], state.sin[rope].size(1));
   }
-  // What a linear map reads. Others take the room afterwards: what was kept in it is found once.
-  ops::Activations input(const TensorView& x) const {
-    return {x, state.room, std::exchange(state.in_room, nullptr) == x.data};
-  }
-  // Its next reader finds x as it is.
-  void keep(const ops::Activations& x) const {
-    if (!x.is_ready) return;
-    state.room = x.room;
-    state.in_room = x.x.data;
-  }
+  // What a linear map reads. There is one room: who makes another input ends this one.
+  ops::Activations input(const TensorView& x) const { return {x, state.room}; }
 };
 
 // A weight that is applied to x.

@@ -142,7 +142,7 @@ void Transformer::qk_norm(const Step& step, const LayerSpec& spec, const TensorV
 
 // Query, key and value of x, those of them that the step makes, into the state's buffers; key and value are
 // kept.
-void Transformer::project(const Step& step, int64_t i, const TensorView& x) const {
+void Transformer::project(const Step& step, int64_t i, ops::Activations x) const {
   const LayerSpec& spec = spec_.layers[i];
   if (spec.latent.kv_rank) return project_latent(step, i, x);
   const LayerWeights& w = weights_.layers[i];
@@ -153,6 +153,7 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
 
   const ops::LinearMap maps[] = {map_of(q, w.query), map_of(k, w.key), map_of(v, w.value)};
   const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
+<<<<<<< HEAD
   ops::Activations input = step.input(x);
   ops::gemm(context, input, std::span(maps).subspan(begin, end - begin), compute_);
   const bool is_rotated = spec.qk_norm == QkNorm::rotated;
@@ -164,6 +165,11 @@ void Transformer::project(const Step& step, int64_t i, const TensorView& x) cons
     if (is_rotated) apply_rope(step, spec.rope, k, spec.n_kv_heads);
     qk_norm(step, spec, k, w.key_norm, w.key_norms);
   }
+=======
+  ops::gemm(context, x, std::span(maps).subspan(begin, end - begin), compute_);
+  if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
+  if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
+>>>>>>> spd15
   if (spec.qkv_clip > 0)
     for (size_t part = begin; part < end; ++part)
       ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
@@ -195,7 +201,7 @@ void Transformer::rope_and_kv_write(const Step& step, int64_t i, const TensorVie
 }
 
 // What each row sees of the keys and values up to this step's, which are kept: the input of `output`.
-TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x) const {
+TensorView Transformer::attend(const Step& step, int64_t i, ops::Activations x) const {
   const LayerSpec& spec = spec_.layers[i];
   State& s = step.state;
   project(step, i, x);
@@ -211,26 +217,27 @@ TensorView Transformer::attend(const Step& step, int64_t i, const TensorView& x)
   return narrow;
 }
 
-// What the attention of layer i reads.
-TensorView Transformer::attention_input(const Step& step, int64_t i) const {
+// What the attention of layer i reads, of what the layer before left for it.
+ops::Activations Transformer::attention_input(const Step& step, int64_t i,
+                                              const ops::Activations& before) const {
   const LayerSpec& spec = spec_.layers[i];
   const TensorView h = step.rows(step.state.hidden, spec_.d_model);
   const TensorView normed = step.rows(step.state.normed, spec_.d_model);
   if (spec.norm_placement == NormPlacement::post || spec.norm_placement == NormPlacement::branch ||
       !spec.attention_norm)
-    return h;
+    return before;
   if (spec.norm_placement == NormPlacement::normed_residual) {
     if (step.makes_keys()) norm(step, h, h, weights_.layers[i].attention_norm);  // of all rows, otherwise
-    return h;
+    return step.input(h);
   }
-  const bool is_there = is_normed_ahead(i) && step.makes_keys();  // of all rows, otherwise
-  if (!is_there) norm(step, normed, h, weights_.layers[i].attention_norm);
-  return normed;
+  if (is_normed_ahead(i) && step.makes_keys()) return before;  // of all rows, otherwise
+  norm(step, normed, h, weights_.layers[i].attention_norm);
+  return step.input(normed);
 }
 
 // mixed = output(attention(query(x), key(x), value(x)))
-void Transformer::attention_block(const Step& step, int64_t i) const {
-  const TensorView attended = attend(step, i, attention_input(step, i));
+void Transformer::attention_block(const Step& step, int64_t i, const ops::Activations& before) const {
+  const TensorView attended = attend(step, i, attention_input(step, i, before));
   linear(step.context, step.rows(step.state.mixed, spec_.d_model), step.input(attended),
          weights_.layers[i].output);
 }
@@ -252,11 +259,10 @@ void Transformer::activate(const Step& step, const LayerSpec& layer, ops::Activa
 
 // y = down(activation(gate(x)) · up(x)), or down(activation(up(x)))
 void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
-                      const TensorView& x, const TensorView& gate, const TensorView& up) const {
+                      ops::Activations x, const TensorView& gate, const TensorView& up) const {
   const ops::Context& context = step.context;
-  ops::Activations input = step.input(x);
   const ops::LinearMap maps[] = {map_of(up, w.up), map_of(gate, w.gate)};
-  ops::gemm(context, input, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
+  ops::gemm(context, x, {maps, layer.gated ? size_t{2} : size_t{1}}, compute_);
   const TensorView inner = layer.gated ? gate : up;
   const TensorView& room = step.state.activated;
   ops::Activations result = step.input(
@@ -267,9 +273,9 @@ void Transformer::mlp(const Step& step, const LayerSpec& layer, const MlpWeights
 }
 
 // mixed = mlp(x), or what the experts make of it
-void Transformer::mlp_block(const Step& step, int64_t i, const TensorView& x) const {
+void Transformer::mlp_block(const Step& step, int64_t i, const ops::Activations& x) const {
   const LayerSpec& spec = spec_.layers[i];
-  if (i + 1 == spec_.n_layers()) step.state.n_last_rows += x.rows();
+  if (i + 1 == spec_.n_layers()) step.state.n_last_rows += x.x.rows();
   if (spec.moe.n_experts) return moe_block(step, i, x);
   mlp(step, spec, weights_.layers[i].mlp, step.rows(step.state.mixed, spec_.d_model), x,
       step.rows(step.state.gate, spec.d_ff), step.rows(step.state.up, spec.d_ff));
@@ -284,8 +290,8 @@ void Transformer::add(const Step& step, int64_t i) const {
 }
 
 // The same, then y = norm(hidden), which meets the weights `next`; y may be hidden.
-void Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights,
-                               Next next) const {
+ops::Activations Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y,
+                                           const NormWeights& weights, Next next) const {
   const int64_t d = spec_.d_model;
   const TensorView h = step.rows(step.state.hidden, d), mixed = step.rows(step.state.mixed, d);
   const TensorView gain = vector_of(weights.gain, d, h);
@@ -296,35 +302,35 @@ void Transformer::add_and_norm(const Step& step, int64_t i, const TensorView& y,
     ops::add_rms_norm(step.context, made, h, mixed, gain, spec_.norm_eps);
   else
     ops::add_layer_norm(step.context, made, h, mixed, gain, vector_of(weights.bias, d, h), spec_.norm_eps);
-  step.keep(made);
+  return made;
 }
 
 // The same for the attention of the next layer.
-void Transformer::norm_after_mlp(const Step& step, int64_t i, const TensorView& y,
-                                 const NormWeights& weights) const {
+ops::Activations Transformer::norm_after_mlp(const Step& step, int64_t i, const TensorView& y,
+                                             const NormWeights& weights) const {
   if (i + 1 == spec_.n_layers() || spec_.layers[i + 1].latent.kv_rank)
     return add_and_norm(step, i, y, weights, {});
   const LayerWeights& w = weights_.layers[i + 1];
-  add_and_norm(step, i, y, weights, {&w.query.w, &w.key.w, &w.value.w});
+  return add_and_norm(step, i, y, weights, {&w.query.w, &w.key.w, &w.value.w});
 }
 
 // The same for what follows in layer i.
-void Transformer::norm_after_attention(const Step& step, int64_t i, const TensorView& y,
-                                       const NormWeights& weights) const {
+ops::Activations Transformer::norm_after_attention(const Step& step, int64_t i, const TensorView& y,
+                                                   const NormWeights& weights) const {
   const LayerSpec& spec = spec_.layers[i];
   if (spec.cross_attention) return add_and_norm(step, i, y, weights, {&weights_.layers[i].cross_query.w});
   if (spec.moe.n_experts) return add_and_norm(step, i, y, weights, {});
   const MlpWeights& w = weights_.layers[i].mlp;
-  add_and_norm(step, i, y, weights, {&w.up.w, spec.gated ? &w.gate.w : &w.up.w});
+  return add_and_norm(step, i, y, weights, {&w.up.w, spec.gated ? &w.gate.w : &w.up.w});
 }
 
 // The end of layer i, with the norm that the next one begins with.
-void Transformer::add_and_go_on(const Step& step, int64_t i) const {
+ops::Activations Transformer::add_and_go_on(const Step& step, int64_t i) const {
   if (is_normed_ahead(i + 1))
-    norm_after_mlp(step, i, step.rows(step.state.normed, spec_.d_model),
-                   weights_.layers[i + 1].attention_norm);
-  else
-    add(step, i);
+    return norm_after_mlp(step, i, step.rows(step.state.normed, spec_.d_model),
+                          weights_.layers[i + 1].attention_norm);
+  add(step, i);
+  return step.input(step.rows(step.state.hidden, spec_.d_model));
 }
 
 // Whether the layer before has left the norm that layer i begins with.
@@ -336,61 +342,64 @@ bool Transformer::is_normed_ahead(int64_t i) const {
   return i > 0 && i < spec_.n_layers() && norms_first(spec_.layers[i]) && norms_first(spec_.layers[i - 1]);
 }
 
-void Transformer::layer(const Step& step, int64_t i) const {
+// What the next layer's attention reads: hidden, or the norm of it that is_normed_ahead().
+ops::Activations Transformer::layer(const Step& step, int64_t i, const ops::Activations& before) const {
   const LayerSpec& spec = spec_.layers[i];
   const LayerWeights& w = weights_.layers[i];
   const TensorView h = step.rows(step.state.hidden, spec_.d_model);
   const TensorView normed = step.rows(step.state.normed, spec_.d_model);
   const TensorView mixed = step.rows(step.state.mixed, spec_.d_model);
+  const bool two = spec.norm_placement == NormPlacement::parallel_two;
+  const TensorView other = two ? step.rows(step.state.normed_too, spec_.d_model) : normed;
+  if (two) norm(step, other, h, w.mlp_norm);
+  attention_block(step, i, before);
 
   switch (spec.norm_placement) {
     case NormPlacement::pre:
-      attention_block(step, i);
       if (spec.cross_attention) {
         add(step, i);
-        read_source(step, i);
+        norm(step, normed, h, w.cross_norm);
+        cross_attention_block(step, i, step.input(normed));
+        add(step, i);
         norm(step, normed, h, w.mlp_norm);
+        mlp_block(step, i, step.input(normed));
       } else {
-        norm_after_attention(step, i, normed, w.mlp_norm);
+        mlp_block(step, i, norm_after_attention(step, i, normed, w.mlp_norm));
       }
-      mlp_block(step, i, normed);
       return add_and_go_on(step, i);
-    case NormPlacement::post:
-      attention_block(step, i);
-      norm_after_attention(step, i, h, w.attention_norm);
-      if (spec.cross_attention) read_source(step, i);
-      mlp_block(step, i, h);
+    case NormPlacement::post: {
+      ops::Activations made = norm_after_attention(step, i, h, w.attention_norm);
+      if (spec.cross_attention) {
+        cross_attention_block(step, i, made);
+        add(step, i);
+        norm(step, h, h, w.cross_norm);
+        made = step.input(h);
+      }
+      mlp_block(step, i, made);
       return norm_after_mlp(step, i, h, w.mlp_norm);
+    }
     case NormPlacement::sandwich:
-      attention_block(step, i);
       norm(step, mixed, mixed, w.post_attention_norm);
-      norm_after_attention(step, i, normed, w.mlp_norm);
-      mlp_block(step, i, normed);
+      mlp_block(step, i, norm_after_attention(step, i, normed, w.mlp_norm));
       norm(step, mixed, mixed, w.post_mlp_norm);
       return add_and_go_on(step, i);
     case NormPlacement::branch:
-      attention_block(step, i);
       norm(step, mixed, mixed, w.attention_norm);
       add(step, i);
-      mlp_block(step, i, h);
+      mlp_block(step, i, step.input(h));
       norm(step, mixed, mixed, w.mlp_norm);
-      return add(step, i);
+      break;
     case NormPlacement::normed_residual:
-      attention_block(step, i);
-      norm_after_attention(step, i, h, w.mlp_norm);
-      mlp_block(step, i, h);
-      return add(step, i);
+      mlp_block(step, i, norm_after_attention(step, i, h, w.mlp_norm));
+      break;
     case NormPlacement::parallel:
-    case NormPlacement::parallel_two: {
-      const bool two = spec.norm_placement == NormPlacement::parallel_two;
-      const TensorView other = two ? step.rows(step.state.normed_too, spec_.d_model) : normed;
-      if (two) norm(step, other, h, w.mlp_norm);
-      attention_block(step, i);
+    case NormPlacement::parallel_two:
       add(step, i);
-      mlp_block(step, i, other);
-      return add(step, i);
-    }
+      mlp_block(step, i, step.input(other));
+      break;
   }
+  add(step, i);
+  return step.input(h);
 }
 
 void Transformer::rope_tables(const ops::Context& context, std::span<const int32_t> positions,
@@ -429,20 +438,22 @@ void Transformer::forward(const ops::Context& context, const StepBatch& batch, K
   const bool narrows = batch.asked && !taps,
              spares = narrows && spec_.n_layers() > (spec_.convolution.n_taps > 0 ? 1 : 0);
   const int64_t n_whole = spec_.n_layers() - (spares ? 1 : 0);
-  state.in_room = nullptr;
   embed(step);
+  ops::Activations next = step.input(h);
   for (int64_t i = 0; i < n_whole; ++i) {
     tap(i);
     const bool convolves = i == 0 && spec_.convolution.n_taps > 0;
     if (convolves) gather_taps(step);
-    layer(step, i);
-    if (convolves) convolve(step);
+    next = layer(step, i, next);
+    if (!convolves) continue;
+    convolve(step);
+    next = step.input(h);
   }
-  if (spares) project({context, batch, kv, state, Part::keys}, n_whole, attention_input(step, n_whole));
+  if (spares) project({context, batch, kv, state, Part::keys}, n_whole, attention_input(step, n_whole, next));
   if (narrows && batch.asked->rows.empty()) return;
   const Step last = narrows ? narrow(step) : step;
-  if (spares) layer(last, n_whole);
   const TensorView final = last.rows(state.hidden, spec_.d_model);
+  if (spares) layer(last, n_whole, last.input(final));
   if (spec_.final_norm) norm(last, final, final, weights_.final_norm);
   tap(spec_.n_layers());
   if (batch.asked && taps) narrow(step);

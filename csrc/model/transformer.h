@@ -56,7 +56,6 @@ struct State {
   TensorView taps;                   // input [max_tokens, d_model · n_taps]
   ops::InputRoom room;               // [max_tokens, the largest of all inputs]
   std::vector<TensorView> cos, sin;  // of the rows' positions, one per rope: f32 [max_tokens, half]
-  const void* in_room = nullptr;     // what was quantized into the room when it was made, until it is read
   std::span<float> attention_partials;
   int64_t n_last_rows = 0;  // given to the last layer's MLP, but for a device's graphs that are replayed
 
@@ -108,18 +107,17 @@ class Transformer {
   struct Step;  // one forward pass: context, batch, pages, state
 
   void embed(const Step& step) const;
-  void layer(const Step& step, int64_t i) const;
+  ops::Activations layer(const Step& step, int64_t i, const ops::Activations& before) const;
   Step narrow(const Step& step) const;
-  TensorView attention_input(const Step& step, int64_t i) const;
-  void attention_block(const Step& step, int64_t i) const;
-  TensorView attend(const Step& step, int64_t i, const TensorView& x) const;
-  void read_source(const Step& step, int64_t i) const;
-  void cross_attention_block(const Step& step, int64_t i, const TensorView& x) const;
-  void project(const Step& step, int64_t i, const TensorView& x) const;
+  ops::Activations attention_input(const Step& step, int64_t i, const ops::Activations& before) const;
+  void attention_block(const Step& step, int64_t i, const ops::Activations& before) const;
+  TensorView attend(const Step& step, int64_t i, ops::Activations x) const;
+  void cross_attention_block(const Step& step, int64_t i, const ops::Activations& x) const;
+  void project(const Step& step, int64_t i, ops::Activations x) const;
   void apply_rope(const Step& step, int64_t rope, const TensorView& x, int64_t n_heads) const;
   void rope_and_kv_write(const Step& step, int64_t i, const TensorView& q, const TensorView& k,
                          const TensorView& v) const;
-  void project_latent(const Step& step, int64_t i, const TensorView& x) const;
+  void project_latent(const Step& step, int64_t i, ops::Activations x) const;
   void latent_queries(const Step& step, int64_t i, ops::Activations& input) const;
   void latent_keys(const Step& step, int64_t i) const;
   void attend_distances(const Step& step, int64_t i, const TensorView& out, const TensorView& q) const;
@@ -131,22 +129,23 @@ class Transformer {
                const std::vector<NormWeights>& heads) const;
   void gather_taps(const Step& step) const;
   void convolve(const Step& step) const;
-  void mlp_block(const Step& step, int64_t i, const TensorView& x) const;
-  void moe_block(const Step& step, int64_t i, const TensorView& x) const;
+  void mlp_block(const Step& step, int64_t i, const ops::Activations& x) const;
+  void moe_block(const Step& step, int64_t i, ops::Activations x) const;
   void norm(const Step& step, const TensorView& y, const TensorView& x, const NormWeights& weights) const;
   void add(const Step& step, int64_t i) const;
   using Next = std::initializer_list<const PackedMatrix*>;
-  void add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights,
-                    Next next) const;
-  void norm_after_mlp(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights) const;
-  void norm_after_attention(const Step& step, int64_t i, const TensorView& y,
-                            const NormWeights& weights) const;
-  void add_and_go_on(const Step& step, int64_t i) const;
+  ops::Activations add_and_norm(const Step& step, int64_t i, const TensorView& y, const NormWeights& weights,
+                                Next next) const;
+  ops::Activations norm_after_mlp(const Step& step, int64_t i, const TensorView& y,
+                                  const NormWeights& weights) const;
+  ops::Activations norm_after_attention(const Step& step, int64_t i, const TensorView& y,
+                                        const NormWeights& weights) const;
+  ops::Activations add_and_go_on(const Step& step, int64_t i) const;
   bool is_normed_ahead(int64_t i) const;
 
   void linear(const ops::Context& context, const TensorView& y, ops::Activations x, const Linear& w) const;
   void mlp(const Step& step, const LayerSpec& layer, const MlpWeights& w, const TensorView& y,
-           const TensorView& x, const TensorView& gate, const TensorView& up) const;
+           ops::Activations x, const TensorView& gate, const TensorView& up) const;
   void activate(const Step& step, const LayerSpec& layer, ops::Activations& y, const TensorView& gate,
                 const TensorView& up) const;
   void run_experts(const Step& step, const LayerSpec& layer, const MoeWeights& w) const;

@@ -178,33 +178,34 @@ void decode_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, 
   }
 }
 
-// A row of 8-bit codes: of each quad's line its 4 alone, by dequantize_quads' arithmetic.
-TUILI_INLINE void embed_bytes(float* row, const PackedMatrix& w, int64_t panel, int64_t column, float scale) {
-  for (int64_t g = 0; g < groups_of(w.k); ++g) {
-    const GroupView group = group_at<Format::q8_0>(w, panel, g);
-    uint8_t codes[kGroup];
-    for (int quad = 0; quad < 8; ++quad)
-      __builtin_memcpy(codes + 4 * quad, group.codes + 64 * quad + 4 * column, 4);
-    float scales[kPanel];
-    store(scales, load(group.scale));
-    for_each_16({g * kGroup, smaller(w.k, (g + 1) * kGroup)}, [&](int64_t k, int64_t count) {
-      const Floats value = to_float(load_i8(codes + (k - g * kGroup))) * splat(scales[column]);
-      store_up_to(row + k, value * splat(scale), count);
-    });
+// Rows of 8-bit codes: of each quad's line a row's 4 alone, by dequantize_quads' arithmetic.
+void embed_bytes(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens) {
+  for (int64_t t = tokens.begin; t < tokens.end; ++t) {
+    const int64_t panel = ids[t] / kPanel, column = ids[t] % kPanel;
+    float* row = y + t * w.k;
+    for (int64_t g = 0; g < groups_of(w.k); ++g) {
+      const GroupView group = group_at<Format::q8_0>(w, panel, g);
+      uint8_t codes[kGroup];
+      for (int quad = 0; quad < 8; ++quad)
+        __builtin_memcpy(codes + 4 * quad, group.codes + 64 * quad + 4 * column, 4);
+      float scales[kPanel];
+      store(scales, load(group.scale));
+      for_each_16({g * kGroup, smaller(w.k, (g + 1) * kGroup)}, [&](int64_t k, int64_t count) {
+        const Floats value = to_float(load_i8(codes + (k - g * kGroup))) * splat(scales[column]);
+        store_up_to(row + k, value * splat(scale), count);
+      });
+    }
   }
 }
 
 // One row of the matrix: of fewer bits 16 columns are decoded to keep one. A row is read once per token, and
 // this is the same code.
 void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens) {
+  if (w.format == Format::q8_0) return embed_bytes(y, w, ids, scale, tokens);
   alignas(64) float block[kGroup * kPanel];
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const int64_t panel = ids[t] / kPanel, column = ids[t] % kPanel;
     float* row = y + t * w.k;
-    if (w.format == Format::q8_0) {
-      embed_bytes(row, w, panel, column, scale);
-      continue;
-    }
     for (int64_t k0 = 0; k0 < w.k; k0 += kGroup) {
       const int64_t kb = w.k - k0 < kGroup ? w.k - k0 : kGroup;
       const float* values = block;
