@@ -153,9 +153,7 @@ void Transformer::project(const Step& step, int64_t i, ops::Activations x) const
 
   const ops::LinearMap maps[] = {map_of(q, w.query), map_of(k, w.key), map_of(v, w.value)};
   const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
-<<<<<<< HEAD
-  ops::Activations input = step.input(x);
-  ops::gemm(context, input, std::span(maps).subspan(begin, end - begin), compute_);
+  ops::gemm(context, x, std::span(maps).subspan(begin, end - begin), compute_);
   const bool is_rotated = spec.qk_norm == QkNorm::rotated;
   if (step.makes_queries()) {
     if (is_rotated) apply_rope(step, spec.rope, q, spec.n_heads);
@@ -165,11 +163,6 @@ void Transformer::project(const Step& step, int64_t i, ops::Activations x) const
     if (is_rotated) apply_rope(step, spec.rope, k, spec.n_kv_heads);
     qk_norm(step, spec, k, w.key_norm, w.key_norms);
   }
-=======
-  ops::gemm(context, x, std::span(maps).subspan(begin, end - begin), compute_);
-  if (step.makes_queries()) qk_norm(step, spec, q, w.query_norm, w.query_norms);
-  if (step.makes_keys()) qk_norm(step, spec, k, w.key_norm, w.key_norms);
->>>>>>> spd15
   if (spec.qkv_clip > 0)
     for (size_t part = begin; part < end; ++part)
       ops::clamp(context, maps[part].y, -spec.qkv_clip, spec.qkv_clip, 0);
