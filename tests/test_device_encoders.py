@@ -38,15 +38,20 @@ def on_tensor_cores(name: str) -> Case:
 
 
 def outputs(model: _core.Model, case: Case) -> list[np.ndarray]:
-    """Hidden states of the case's text, and its head's answer if it has one."""
-    types = None if case.types is None else np.array(case.types, np.int32)
-    sequence = _core.Sequence(np.array(case.ids, np.int32), token_type_ids=types, collect_hidden=True)
+    """Hidden states of the case's text and of its beginning, and its head's answers if it has one."""
+
+    def sequence(n: int) -> _core.Sequence:
+        types = None if case.types is None else np.array(case.types[:n], np.int32)
+        return _core.Sequence(np.array(case.ids[:n], np.int32), token_type_ids=types, collect_hidden=True)
+
+    sequences = [sequence(len(case.ids)), sequence(len(case.ids) - 1), sequence(len(case.ids) // 2)]
     runner = _core.Runner(model, max_batch_tokens=256, max_seqs=4, num_threads=1)
+    answers = []
     if model.spec.task_head.n_out == 0:
-        runner.encode([sequence], "mean", False)
-        return [sequence.hidden_states()[-1]]
-    answer = runner.answer([sequence])
-    return [sequence.hidden_states()[-1], answer]
+        runner.encode(sequences, "mean", False)
+    else:  # a head may answer with one number, which roundings may move by chance little
+        answers = [runner.answer(sequences)]
+    return [sequences[0].hidden_states()[-1], *answers]
 
 
 @pytest.mark.slow
