@@ -7,7 +7,8 @@
 // v2 runs behind the norm or activation of a block of rows, while they are at hand (ops/elementwise.cc), and
 // an 8-bit row is embedded without its 15 neighbours: all-MiniLM-L6-v2 in int8, 12 tokens, interleaved on a
 // busy machine, 2 threads 1.24 -> 1.14 and 1.08 -> 1.04 ms, one 1.008 -> 0.985; SmolLM2 Q4_1, processor time
-// of one thread, 16 rows and a prompt of 256 as before: what it spares is joins.
+// of one thread, 16 rows and a prompt of 256 as before: what it spares is joins. On a quiet machine 0.672 ->
+// 0.670 ms, and nothing at 128 tokens or with 32 texts.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
