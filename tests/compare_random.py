@@ -117,6 +117,16 @@ _GRANITE: Choices = {
     "residual_multiplier": (0.22, 1.0),
     "logits_scaling": (1.0, 8.0),
 }
+_GROUPS: Choices = {
+    "moe_intermediate_size": (24, 40),
+    "n_routed_experts": (4, 8),
+    "num_experts_per_tok": (1, 2),
+    "n_shared_experts": (1, 2),
+    "first_k_dense_replace": (0, 1, 2),
+    "routed_scaling_factor": (1.0, 2.5),
+    "n_group": (1, 2),
+    "topk_group": lambda draw, config: draw.randint(1, config["n_group"]),
+}
 _LATENT: Choices = {
     **_PARTIAL,
     **_GATED,
@@ -127,14 +137,7 @@ _LATENT: Choices = {
     "qk_nope_head_dim": (8, 16),
     "qk_rope_head_dim": (8, 16),
     "v_head_dim": (8, 12, 24, 32),
-    "moe_intermediate_size": (24, 40),
-    "n_routed_experts": (4, 8),
-    "num_experts_per_tok": (1, 2),
-    "n_shared_experts": (1, 2),
-    "first_k_dense_replace": (0, 1, 2),
-    "routed_scaling_factor": (1.0, 2.5),
-    "n_group": (1, 2),
-    "topk_group": lambda draw, config: draw.randint(1, config["n_group"]),
+    **_GROUPS,
 }
 _CAPS: Choices = {**_HEAD_DIM, **_WINDOW, **_BIAS, "query_pre_attn_scalar": (16, 32, 50)}
 _CAPS |= {"final_logit_softcapping": (None, 3.0, 30.0), "hidden_activation": _ACTIVATIONS}
@@ -142,14 +145,7 @@ _CAPS |= {"final_logit_softcapping": (None, 3.0, 30.0), "hidden_activation": _AC
 _ROUTED: Choices = {
     **_PARTIAL,
     **_GATED,
-    "moe_intermediate_size": (24, 40),
-    "n_routed_experts": (4, 8),
-    "num_experts_per_tok": (1, 2),
-    "n_shared_experts": (1, 2),
-    "first_k_dense_replace": (0, 1, 2),
-    "routed_scaling_factor": (1.0, 2.5),
-    "n_group": (1, 2),
-    "topk_group": lambda draw, config: draw.randint(1, config["n_group"]),
+    **_GROUPS,
     "norm_topk_prob": _FLAG,
 }
 _MLPS: Choices = {

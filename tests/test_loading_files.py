@@ -6,10 +6,8 @@ import json
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostile.cases import folder, gguf, gguf_file
+from interrupts import at_each_function
 from tiny_files import write_hf_folder
 from tiny_models import tiny_llama
 from tuili.errors import ModelFormatError, ModelIOError, ModelLimitError
@@ -39,31 +38,14 @@ def test_read_file_returns_every_byte(tmp_path: Path) -> None:
 def test_ctrl_c_at_any_function_leaves_no_descriptor_open(tmp_path: Path) -> None:
     """A signal is heard where a function of Python's begins, also before the end of a `with` has begun."""
     (tmp_path / "a").write_bytes(b"a")
-    came, n_calls = True, 0
     before = os.listdir("/proc/self/fd")
-    while came:
-        n_left, came = n_calls, False
 
-        def trace(frame: FrameType, event: str, argument: object) -> None:
-            nonlocal n_left, came
-            caller = frame.f_back
-            in_finaliser = "__del__" in (frame.f_code.co_name, caller and caller.f_code.co_name)
-            if event == "call" and not in_finaliser and not came:
-                n_left -= 1
-                if n_left < 0:
-                    came = True
-                    raise KeyboardInterrupt
-
-        sys.settrace(trace)
-        try:
-            with open_regular(tmp_path / "a"):
-                pass
-        except KeyboardInterrupt:
+    def opened() -> None:
+        with open_regular(tmp_path / "a"):
             pass
-        finally:
-            sys.settrace(None)
+
+    for n_calls in at_each_function(opened):
         assert os.listdir("/proc/self/fd") == before, f"after {n_calls} functions"
-        n_calls += 1
     assert n_calls > 5, "the trace saw nothing"
 
 

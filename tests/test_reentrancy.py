@@ -7,6 +7,7 @@ moment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 
 import pytest
 
+from interrupts import at_each_function
 from tiny_engine import codes, is_idle, make_engine, sampling
 from tiny_grammars import make_grammars
 from tuili.errors import EngineClosedError, QueueFullError, TuiliError
@@ -248,25 +250,11 @@ def test_a_finaliser_that_waits_in_the_middle_of_a_call_is_refused_and_hangs_nob
 def test_ctrl_c_at_any_function_of_a_wait_leaves_no_lock_taken():
     """A signal is heard where a function of Python's begins, be it one of its library."""
     handle = make_engine().submit(codes("a"), sampling(max_tokens=2))
-    came, n_calls = True, 0
-    while came:
-        n_left, came = n_calls, False
 
-        def trace(frame, event, argument):
-            nonlocal n_left, came
-            if event == "call" and not came:
-                n_left -= 1
-                if n_left < 0:
-                    came = True
-                    raise KeyboardInterrupt
-
-        sys.settrace(trace)
-        try:
+    def wait():
+        with contextlib.suppress(TimeoutError):
             handle.result(0)
-        except (KeyboardInterrupt, TimeoutError):
-            pass
-        finally:
-            sys.settrace(None)
+
+    for n_calls in at_each_function(wait):
         assert not handle._request.lock._is_owned(), f"after {n_calls} functions"
-        n_calls += 1
     assert n_calls > 3, "the trace saw nothing"
