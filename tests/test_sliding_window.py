@@ -280,9 +280,10 @@ def test_a_span_of_wrong_sizes_is_an_error(wrong):
 # --- how much memory
 
 
-def capacity(layers: str, **options):
-    options = {"max_model_len": None, "kv_cache_bytes": None, "max_num_seqs": 64, "step_tokens": 64} | options
-    return plan_capacity(model_of(layers).spec, kv_cache_dtype="float32", **options)
+def capacity(layers: str, max_num_seqs=64, prefill_chunk=64, **options):
+    limits = Limits(max_num_seqs=max_num_seqs, prefill_chunk=prefill_chunk)
+    options = {"max_model_len": None, "kv_cache_bytes": None} | options
+    return plan_capacity(model_of(layers).spec, limits, kv_cache_dtype="float32", **options)
 
 
 @pytest.mark.parametrize("layers", LAYERS)
@@ -308,7 +309,7 @@ def test_a_cache_of_any_size_holds_a_text_of_max_model_len(layers, max_num_seqs)
 @pytest.mark.parametrize("step_tokens", [1, 4, 32, 64, 96, 512])
 def test_the_usual_cache_holds_as_many_beams_of_a_full_text_as_texts(layers, step_tokens):
     for n, max_model_len in itertools.product((1, 2, 3, 5, 8), (None, 30, 33, 64, 200)):
-        found = capacity(layers, max_num_seqs=n, max_model_len=max_model_len, step_tokens=step_tokens)
+        found = capacity(layers, max_num_seqs=n, max_model_len=max_model_len, prefill_chunk=step_tokens)
         pool = _core.BlockPool(found.n_blocks, 32, windows=found.windows, step_tokens=step_tokens)
         Scheduler(pool, Limits(max_num_seqs=n), lambda *block: None).check_fits(found.max_model_len, n)
 

@@ -65,6 +65,23 @@ def test_all_numbers_become_words(models, name, language):
     assert share_right(pipe, language, HELD_OUT[::5], num_beams=4) >= RIGHT
 
 
+@pytest.mark.parametrize(
+    "options, dtype",
+    [
+        ({}, "float32"),
+        ({"quantization": "int8"}, "float16"),
+        ({"quantization": "int8", "compute": "float32"}, "float32"),
+        ({"quantization": "int8", "kv_cache_dtype": "bfloat16"}, "bfloat16"),
+    ],
+    ids=str,
+)
+def test_keys_and_values_are_as_exact_as_the_products(name, options, dtype):
+    with tuili.LLM(MODELS / name, packed_cache=False, num_threads=1, **options) as llm:
+        assert llm.config["kv_cache"]["dtype"] == dtype
+        pipe = translator({name: llm}, name, "zh")
+        assert share_right(pipe, "zh", HELD_OUT[:100], num_beams=4) >= RIGHT
+
+
 @pytest.mark.parametrize("width", [1, 4, 8])
 def test_beams_are_those_of_transformers(models, name, width):
     goldens = [one for one in GOLDENS[name] if one["width"] == width]

@@ -106,7 +106,7 @@ def areas_of(spec: _core.ModelSpec, dtype: KvDtype, step_tokens: int) -> Areas:
 
 def kv_dtype(name: str) -> KvDtype:
     """The cache's element type. "auto" is float16: half the memory, and every promise about bits holds for
-    it. (Of encoder-decoders it is float32, see `plan_capacity`.)
+    it. (Of encoder-decoders it may be float32, see `plan_capacity`.)
     """
     one_of("kv_cache_dtype", name, KV_DTYPES)
     return "float16" if name == "auto" else cast(KvDtype, name)
@@ -121,36 +121,39 @@ def check_cache_options(kv_cache_dtype: str, kv_cache_bytes: int | None) -> None
 
 def plan_capacity(
     spec: _core.ModelSpec,
+    limits: Limits,
     *,
     max_model_len: int | None,
     kv_cache_bytes: int | None,
     kv_cache_dtype: str,
-    max_num_seqs: int,
-    step_tokens: int,
     device: _core.Device = "cpu",
+    rounds_activations: bool = False,
 ) -> Capacity:
     """Decide the cache of a decoder, or an encoder-decoder's.
 
     kv_cache_bytes  None: what max_num_seqs full texts need, and a block more each, but at most a quarter of
                     the memory that is available, of a device nine tenths; at least one full text
     max_model_len   None: what the model was trained for, or less if the cache cannot hold that
-    step_tokens     that a step computes of one text at most
+    rounds_activations
+                    as LoadedModel has it: int8 products spoil what float32 keys and values would keep
     raises          InvalidParameterError for contradictions, ModelLimitError (memory) if one text does not
                     fit
     """
     dtype = kv_dtype(kv_cache_dtype)
     wanted = checked_length(spec, max_model_len)
     full = -(-wanted // BLOCK_SIZE)  # blocks of one full text
-    if spec.encoder is not None:  # texts are short, so that answers may as well be transformers'
-        dtype = "float32" if kv_cache_dtype == "auto" and device == "cpu" else dtype
+    if spec.encoder is not None:
+        exact = device == "cpu" and not rounds_activations  # texts are short: answers may be transformers'
+        dtype = "float32" if kv_cache_dtype == "auto" and exact else dtype
         full += -(-min(wanted, spec.encoder.max_positions) // BLOCK_SIZE)  # and of its source
-    areas = areas_of(spec, dtype, step_tokens)
+    areas = areas_of(spec, dtype, limits.prefill_chunk)
     available = _available(device)
     if kv_cache_bytes is not None:
         n_bytes = integer("kv_cache_bytes", kv_cache_bytes, areas.text_bytes(1), MAX_BYTES)
         note = "kv_cache_bytes as given"
     else:
         # A spare block each: as many beams of one text may need that, where they part.
+        max_num_seqs = limits.max_num_seqs
         n_bytes, note = areas.text_bytes(full + 1) * max_num_seqs, f"{max_num_seqs} texts of {wanted} tokens"
         room = int(available * (DEFAULT_SHARE if device == "cpu" else DEVICE_DEFAULT_SHARE))
         if room < n_bytes:
@@ -167,7 +170,7 @@ def plan_capacity(
         n_bytes = max(areas.text_bytes(1), most)
         note = "all the memory that was available"
     n_text = areas.longest(n_bytes, full)
-    n_blocks, windows = areas.split(n_bytes, n_text, max_num_seqs)
+    n_blocks, windows = areas.split(n_bytes, n_text, limits.max_num_seqs)
     n_bytes = n_blocks * areas.block_bytes
     n_bytes += sum(n * areas.windows[length].block_bytes for length, n in windows.items())
     length = _length(wanted, n_text * BLOCK_SIZE, max_model_len)

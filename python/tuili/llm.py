@@ -86,9 +86,9 @@ class LLM(Conversations, Vectors, Insides):
                            "auto": the same, and in models that are decoders alone a second byte for
                            outliers; "float32": weights dequantized exactly. On cuda "auto" alone: there
                            they meet bfloat16
-    kv_cache_dtype         "auto" (float16, of encoder-decoders on the CPU float32), "float32" (slower on
-                           cuda: without tensor cores), "float16", "bfloat16", or "int8": half of float16,
-                           one scale per token and head
+    kv_cache_dtype         "auto" (float16; float32 on the CPU of encoder-decoders whose weights are floats),
+                           "float32" (slower on cuda: without tensor cores), "float16", "bfloat16", or
+                           "int8": half of float16, one scale per token and head
     max_model_len          most tokens of one text that are computed, and of a source; by default the model's
                            own limit, of encoders up to 8192. Beyond the original context of LongRoPE all
                            texts, short ones too, get its long factors; config["longrope"] says which
@@ -170,12 +170,12 @@ class LLM(Conversations, Vectors, Insides):
         if self.kind != "encoder":
             capacity = plan_capacity(
                 self.loaded.spec,
+                limits,
                 max_model_len=max_model_len,
                 kv_cache_bytes=kv_cache_bytes,
                 kv_cache_dtype=kv_cache_dtype,
-                max_num_seqs=limits.max_num_seqs,
-                step_tokens=limits.prefill_chunk,
                 device=self._device,
+                rounds_activations=self.loaded.rounds_activations,
             )
             self._start_decoder(capacity, limits, num_threads or 0)
         else:

@@ -144,6 +144,12 @@ class LoadedModel:
     decoder_start: int | None  # of encoder-decoders: the token that generated ones come after, or the text
     # that a decoder under a task head reads; None of the latter: the text's last token
 
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether a product rounds its input to int8: where weights are quantized, and not dequantized."""
+        quantized = not set(_FLOATS).issuperset(self.config["weight_bytes"])
+        return quantized and self.config["compute"] != "float32"
+
 
 def plan_model(
     path: StrPath,
