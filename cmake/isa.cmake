@@ -14,8 +14,9 @@ endif()
 set(TUILI_ISAS generic)
 set(TUILI_ISA_FLAGS_generic "")  # baseline of the architecture
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  list(APPEND TUILI_ISAS avx2 avx512)
+  list(APPEND TUILI_ISAS avx2 avxvnni avx512)
   set(TUILI_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+  set(TUILI_ISA_FLAGS_avxvnni ${TUILI_ISA_FLAGS_avx2} -mavxvnni)
   set(TUILI_ISA_FLAGS_avx512 ${TUILI_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC bug 105593: its own AVX-512 intrinsics start from an undefined register.

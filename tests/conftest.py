@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Every table of a build for x86-64. One that this CPU cannot run is a visible skip, not a missing test.
+# Tables of a build for x86-64. One that this CPU cannot run is a visible skip, not a missing test; "avxvnni",
+# whose differences to "avx2" are a few lines, is tested where it runs, and by test_emulated_isas.py.
 X86_ISAS = ("generic", "avx2", "avx512")
 
 hypothesis.settings.register_profile(

@@ -25,6 +25,11 @@ def needs(reason: str, *found: object) -> None:
 
 
 @pytest.fixture(scope="module")
+def x86(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("x86")
+
+
+@pytest.fixture(scope="module")
 def neon(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build folder, of which the second test compiles the tables again."""
     return tmp_path_factory.mktemp("neon")
@@ -51,21 +56,22 @@ def aarch64() -> list[str]:
     ]
 
 
-def compare(folder: Path, options: list[str], runner: list[str]) -> dict[str, str]:
-    """Builds and runs the comparison: case -> "" or why it differs."""
+def compare(folder: Path, table: str, options: list[str], runner: list[str]) -> dict[str, str]:
+    """Builds all comparisons and runs that of a table: case -> "" or why it differs."""
     for command in (["cmake", "-S", SOURCE, "-B", folder, *options], ["cmake", "--build", folder, "-j2"]):
         done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return results_of(*runner, folder / "compare_tables")
+    return results_of(*runner, folder / f"compare_{table}")
 
 
-def test_avx512_equals_generic_under_simde(tmp_path: Path) -> None:
-    assert_passes(compare(tmp_path, simde(), []), FEWEST_CASES)
+@pytest.mark.parametrize("table", ["avx512", "avxvnni"])
+def test_a_table_equals_generic_under_simde(table: str, x86: Path) -> None:
+    assert_passes(compare(x86, table, simde(), []), FEWEST_CASES)
 
 
 def test_neon_equals_generic_under_qemu(neon: Path) -> None:
     options = [*aarch64(), "-DTUILI_OVERLAY="]
-    assert_passes(compare(neon, options, ["qemu-aarch64", "-cpu", "max"]), FEWEST_CASES)
+    assert_passes(compare(neon, "neon", options, ["qemu-aarch64", "-cpu", "max"]), FEWEST_CASES)
 
 
 def test_a_wrong_table_is_found(neon: Path, tmp_path: Path) -> None:
@@ -80,5 +86,5 @@ def test_a_wrong_table_is_found(neon: Path, tmp_path: Path) -> None:
     text = text.replace("namespace tuili", f"{planted}namespace tuili", 1).replace(right, "PLANTED(")
     (folder / "simd_neon.h").write_text(text, encoding="utf-8")
     options += [f"-DTUILI_OVERLAY={tmp_path / 'overlay'}"]
-    results = compare(neon, options, ["qemu-aarch64", "-cpu", "max"])
+    results = compare(neon, "neon", options, ["qemu-aarch64", "-cpu", "max"])
     assert any(results.values()) and "the whole program" not in results

@@ -19,9 +19,9 @@ struct Registers {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
-Registers cpuid(uint32_t leaf) {
+Registers cpuid(uint32_t leaf, uint32_t part = 0) {
   Registers r;
-  if (!__get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx)) return {};
+  if (!__get_cpuid_count(leaf, part, &r.eax, &r.ebx, &r.ecx, &r.edx)) return {};
   return r;
 }
 
@@ -43,6 +43,8 @@ CpuInfo detect() {
   const uint64_t states = saved_states();
   const uint32_t kAvx2 = bit(5);
   info.has_avx2 = has(extended.ebx, kAvx2) && has(states, 0x06);  // SSE, AVX
+  const uint32_t kAvxVnni = bit(4);
+  info.has_avxvnni = info.has_avx2 && has(cpuid(7, 1).eax, kAvxVnni);
   const uint32_t kF = bit(16), kDq = bit(17), kBw = bit(30), kVl = bit(31), kVnni = bit(11);
   info.has_avx512 = info.has_avx2 && has(extended.ebx, kF | kDq | kBw | kVl) && has(extended.ecx, kVnni) &&
                     has(states, 0xe6);  // and masks, upper halves, registers 16 to 31

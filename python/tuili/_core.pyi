@@ -50,7 +50,7 @@ NOTHING_ALLOWED: int  # in place of a token: the parameters leave none; -1: the 
 DEFERRED: int  # in place of a token: the caller chooses it, see Runner.sample and Sequence.candidates
 
 def available_isas() -> list[str]:
-    """Instruction-set tables that run on this CPU, best first: "avx512", "avx2", "neon", "generic"."""
+    """Of "avx512", "avxvnni", "avx2", "neon" and "generic" those that run on this CPU, best first."""
 
 def build_info() -> dict[str, str]:
     """compiler, cuda ("none" | "cuda" | "emulated"), isas compiled in, default isa."""

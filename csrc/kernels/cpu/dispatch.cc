@@ -15,6 +15,9 @@ extern const Kernels kTable;
 namespace avx2 {
 extern const Kernels kTable;
 }
+namespace avxvnni {
+extern const Kernels kTable;
+}
 namespace avx512 {
 extern const Kernels kTable;
 }
@@ -28,14 +31,15 @@ namespace {
 
 // The tables that run here, best first.
 struct Available {
-  const Kernels* tables[4] = {};
-  const char* names[5] = {};
+  const Kernels* tables[5] = {};
+  const char* names[6] = {};
   int count = 0;
 
   Available() {
     [[maybe_unused]] const CpuInfo& info = cpu_info();
 #if defined(__x86_64__)
     if (info.has_avx512) add(avx512::kTable);
+    if (info.has_avxvnni) add(avxvnni::kTable);
     if (info.has_avx2) add(avx2::kTable);
 #elif defined(__aarch64__)
     if (info.has_neon_dot) add(neon::kTable);

@@ -214,7 +214,8 @@ struct Kernels {
   void (*l2_normalize)(float* y, const float* x, int64_t n, Range rows);
 };
 
-// The table of an instruction set: "generic", "avx2", "avx512", "neon"; null when this build or CPU lacks it.
+// The table of an instruction set, "generic", "avx2", "avxvnni", "avx512" or "neon"; null when this build or
+// CPU lacks it.
 const Kernels* find_kernels(const char* isa);
 
 // The best table of this CPU, or the one named by TUILI_CPU_ISA at first use (an unknown or unavailable name

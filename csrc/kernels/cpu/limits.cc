@@ -55,6 +55,7 @@ constexpr Peaks kGeneric{"generic", kGenericChains * 4, generic_float, kGenericC
 #if defined(__x86_64__)
 
 #define TUILI_AVX2 __attribute__((target("avx2,fma")))
+#define TUILI_AVXVNNI __attribute__((target("avx2,fma,avxvnni")))
 #define TUILI_AVX512 __attribute__((target("avx512f,avx512bw,avx512vnni")))
 
 // Latency 4 or 5, two a cycle: 10 chains at least; 16 registers.
@@ -102,6 +103,19 @@ TUILI_AVX2 void avx2_int8(int64_t n_rounds) {
 
 constexpr Peaks kAvx2{"avx2", kAvx2Chains * 8, avx2_float, int64_t{kAvx2Runs} * kRunLength * 32, avx2_int8};
 
+TUILI_AVXVNNI void avxvnni_int8(int64_t n_rounds) {
+  const __m256i codes = _mm256_set1_epi8(opaque(15)), a = _mm256_set1_epi8(opaque(-127));
+  __m256i acc[kAvx2Chains];
+  for (__m256i& chain : acc) chain = a;
+  for (int64_t i = 0; i < n_rounds; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& chain : acc) chain = _mm256_dpbusd_avx_epi32(chain, codes, a);
+  }
+  for (const __m256i& chain : acc) TUILI_KEEP(chain);
+}
+
+constexpr Peaks kAvxVnni{"avxvnni", kAvx2Chains * 8, avx2_float, kAvx2Chains * 32, avxvnni_int8};
+
 constexpr int kAvx512Chains = 16;
 
 TUILI_AVX512 void avx512_float(int64_t n_rounds) {
@@ -127,7 +141,7 @@ TUILI_AVX512 void avx512_int8(int64_t n_rounds) {
 }
 
 constexpr Peaks kAvx512{"avx512", kAvx512Chains * 16, avx512_float, kAvx512Chains * 64, avx512_int8};
-constexpr const Peaks* kAll[] = {&kGeneric, &kAvx2, &kAvx512};
+constexpr const Peaks* kAll[] = {&kGeneric, &kAvx2, &kAvxVnni, &kAvx512};
 
 #elif defined(__aarch64__)
 

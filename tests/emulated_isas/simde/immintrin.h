@@ -1,4 +1,4 @@
-// Stands in for the compiler's <immintrin.h>: AVX-512 by SIMDe, on any x86-64, plus what SIMDe lacks or
+// Stands in for the compiler's <immintrin.h>: AVX2 to AVX-512 by SIMDe, on any x86-64, plus what SIMDe lacks or
 // rounds otherwise (its fma is a product and a sum). Lane by lane, as Intel's guide describes each.
 #pragma once
 
@@ -108,6 +108,7 @@ inline int32_t same(int32_t x) { return x; }
 
 }  // namespace tuili_emulated
 
+#define _mm256_dpbusd_avx_epi32(sum, a, b) simde_mm256_dpbusd_epi32(sum, a, b)
 #undef _mm512_madd_epi16  // SIMDe gives it the arguments of its masked sister
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 #undef _mm_fmadd_ps
