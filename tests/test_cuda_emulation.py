@@ -47,6 +47,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return Build(tmp_path_factory.mktemp("cuda_emulation"))
 
 
+@pytest.mark.slow
 def test_the_emulator_catches_every_planted_bug(release: Build) -> None:
     assert_passes(release.run("emulator_test"), at_least=20)
 
@@ -56,6 +57,7 @@ def test_the_kernels_are_right_and_ignore_their_batch(release: Build) -> None:
     assert_passes(release.run("kernels_test"), at_least=50)
 
 
+@pytest.mark.slow
 def test_a_build_without_cuda_says_so(release: Build) -> None:
     assert_passes(release.run("absent_test"), at_least=3)
 

@@ -9,7 +9,7 @@ import pytest
 import property_schedules
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(60))
 def test_a_random_schedule_changes_no_bit(seed):
     property_schedules.check(seed)
 
