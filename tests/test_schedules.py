@@ -1,4 +1,4 @@
-"""200 schedules of property_schedules.py in every test run; .ci/run plays 1,000 with them."""
+"""60 schedules of property_schedules.py in every test run; .ci/run plays 940 more."""
 
 from __future__ import annotations
 
