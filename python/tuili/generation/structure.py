@@ -95,7 +95,9 @@ def json_schema(name: str, value: object) -> str:
     if not isinstance(schema, dict):
         refuse(name, "a schema is an object, true or false")
     spelled = _with_uris(schema)
-    return text if spelled == schema else _bounded(name, json.dumps(spelled), MAX_SCHEMA_BYTES)
+    if spelled == schema:
+        return text
+    return _bounded(name, json.dumps(spelled, ensure_ascii=False), MAX_SCHEMA_BYTES)
 
 
 def regex(name: str, value: object) -> str:
