@@ -211,6 +211,12 @@ def test_chat_completion_fields_are_checked(llm, fields, code):
     assert caught.value.code == code
 
 
+def test_two_names_of_one_field_are_both_told(llm):
+    twice = "max_completion_tokens is given twice, also as max_tokens"
+    with pytest.raises(InvalidParameterError, match=twice):
+        llm.create_chat_completion(messages=CHAT, max_tokens=3, max_completion_tokens=3)
+
+
 # --- inside the model
 
 

@@ -218,6 +218,13 @@ def test_aliases_mean_the_same():
     assert theirs == SamplingParams(max_tokens=5, min_tokens=2, n=2, temperature=0.0)
 
 
+def test_two_names_of_one_thing_are_both_told():
+    for ours, theirs in (("max_tokens", "max_new_tokens"), ("n", "num_return_sequences")):
+        for first, second in ((ours, theirs), (theirs, ours)):
+            with pytest.raises(InvalidParameterError, match=f"^{second} is given twice, also as {first}$"):
+                SamplingParams(**{first: 2, second: 3})
+
+
 @pytest.mark.parametrize(
     "options",
     [

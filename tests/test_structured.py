@@ -65,6 +65,19 @@ def test_any_character_may_be_in_a_choice(grammars):
         assert texts(grammars, choice=[text]) == [(text, "stop")]
 
 
+@pytest.mark.parametrize("name", ["节点", "a b", "é🙂", "100%", "%41", 'a"b', "a/b~c", "a^[b]#c"])
+def test_a_definition_may_have_any_name(grammars, name):
+    reference = name.replace("~", "~0").replace("/", "~1").replace("%41", "%2541")
+    at, value = {"$ref": "#/$defs/" + reference}, {"$ref": "#/$defs/no definition"}
+    properties = {"one": at, "const": at, "two": {"const": value}}
+    rest = {"required": list(properties), "additionalProperties": False}
+    definitions = {name: {"const": 7}, "no definition": {}}
+    schema = {"$defs": definitions, "properties": properties, "type": "object", **rest}
+    for form in (schema, json.dumps(schema, ensure_ascii=False)):
+        [(text, reason)] = texts(grammars, json_schema=form, temperature=0, max_tokens=200)
+        assert (json.loads(text), reason) == ({"one": 7, "const": 7, "two": value}, "stop")
+
+
 def test_a_text_ends_where_its_grammar_ends(grammars):
     assert texts(grammars, regex="bcd") == [("bcd", "stop")]
     assert texts(grammars, regex="bcd", max_tokens=3) == [("bcd", "stop")]

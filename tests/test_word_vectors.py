@@ -334,5 +334,6 @@ def test_the_command_prints_neighbours(file, capsys):
     assert capsys.readouterr().out.split()[1] == "queen"
     assert main(["similar", path, "king", "--json"]) == 0
     assert '"n_words": 10' in capsys.readouterr().out
-    assert main(["similar", path, "nobody"]) == 1
-    assert capsys.readouterr().err == "tuili: positive: entry 0 is not among the file's words\n"
+    for words, where in (["king", "nobody"], "WORD 2"), (["king", "--minus", "无人"], "--minus 1"):
+        assert main(["similar", path, *words]) == 1
+        assert capsys.readouterr().err == f"tuili: {where} is not among the file's words\n"

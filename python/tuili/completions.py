@@ -156,7 +156,8 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
         if name in _SAME or name in _MORE:
             target = _SAME.get(name, name)
             if target in options:
-                invalid(name, f"is given twice, also as {target}")
+                other = next(other for other in given if _SAME.get(other) == target)
+                invalid(name, f"is given twice, also as {other}")
             options[target] = value
         elif name in _PLAIN and not any(parameters.same(value, plain) for plain in _PLAIN[name]):
             not_supported_yet(name)

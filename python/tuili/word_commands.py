@@ -22,9 +22,14 @@ def run(options: argparse.Namespace, bar: Callable[[int, int], None] | None) -> 
 
     raises  TuiliError for a file that is none, or a word that is not in it
     """
+    from tuili.generation.checks import invalid
     from tuili.word_vectors import WordVectors
 
     vectors = WordVectors(options.file, limit=options.limit, progress=bar)
+    for name, words in (("WORD", options.words), ("--minus", options.minus)):
+        for i, word in enumerate(words, 1):
+            if word not in vectors:
+                invalid(name, f"{i} is not among the file's words")
     found = vectors.most_similar(options.words, options.minus, options.top)
     return {
         "n_words": len(vectors),

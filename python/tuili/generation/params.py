@@ -300,6 +300,7 @@ def canonical_names(options: Mapping[str, Any]) -> dict[str, Any]:
     raises  InvalidParameterError for an unknown name, and for two names of one thing
     """
     result: dict[str, Any] = {}
+    names: dict[str, str] = {}  # under which each was given
     for given, value in options.items():
         name = ALIASES.get(given, given)
         if name in _SPECIAL_ALIASES:
@@ -307,8 +308,8 @@ def canonical_names(options: Mapping[str, Any]) -> dict[str, Any]:
         if name not in NAMES:
             unknown_name(given, (*NAMES, *ALIASES, *_SPECIAL_ALIASES))
         if name in result:
-            invalid(given, f"is given twice, also as {name} or an alias of it")
-        result[name] = value
+            invalid(given, f"is given twice, also as {names[name]}")
+        result[name], names[name] = value, given
     if options.get("do_sample") is not None:
         _do_sample(boolean("do_sample", options["do_sample"]), result)
     return result

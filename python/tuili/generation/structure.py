@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from tuili.errors import GrammarError, ModelFormatError
 from tuili.generation import quantifiers
@@ -42,6 +42,9 @@ MAX_PATTERN_PROPERTIES = 32  # the library compares each with each
 # Written as json.dumps does: one way only, so that no text goes on with white space without end.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
+_NAMED = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}  # name -> schema
+_VALUES = {"const", "enum", "default", "examples"}  # which are no schemas
+_IN_FRAGMENTS = "!$&'()*+,;=:@/?~%"  # beside letters, digits and "-._" (RFC 3986)
 _COMBINED = {"allOf", "anyOf", "oneOf", "$ref"}
 _EXPRESSIONS = {"pattern", "format"}
 _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
@@ -91,7 +94,10 @@ def json_schema(name: str, value: object) -> str:
         refuse(name, "nothing satisfies the schema false")
     if not isinstance(schema, dict):
         refuse(name, "a schema is an object, true or false")
-    return text
+    spelled = _with_uris(schema)
+    if spelled == schema:
+        return text
+    return _bounded(name, json.dumps(spelled, ensure_ascii=False), MAX_SCHEMA_BYTES)
 
 
 def regex(name: str, value: object) -> str:
@@ -283,6 +289,27 @@ def _target(name: str, schema: object, reference: str) -> object:
         except (LookupError, TypeError, ValueError):
             refuse(name, "a reference leads nowhere")
     return found
+
+
+def _with_uris(schema: Any, *, of_names: bool = False) -> Any:
+    """A schema, or a map of names to schemas, with references as URIs are written, which the library wants:
+    "#/$defs/节点" is "#/$defs/%E8%8A%82%E7%82%B9".
+    """
+    if isinstance(schema, list | tuple):
+        return [_with_uris(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if of_names:
+        return {key: _with_uris(part) for key, part in schema.items()}
+    spelled = {
+        key: part if key in _VALUES else _with_uris(part, of_names=key in _NAMED)
+        for key, part in schema.items()
+    }
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        whole = re.sub("%(?![0-9A-Fa-f]{2})", "%25", reference[1:])
+        spelled["$ref"] = "#" + quote(whole, safe=_IN_FRAGMENTS)
+    return spelled
 
 
 def _containers(items: Iterable[object]) -> list[Container]:
