@@ -319,14 +319,14 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
   const Floats inverse = splat(127 / base);
   const Ints q0 = as_ints(values.x0 * inverse + splat(kRounder)) - splat_int(kRounderBits);
   const Ints q1 = as_ints(values.x1 * inverse + splat(kRounder)) - splat_int(kRounderBits);
-  store_i8(low, q0);
-  store_i8(low + 16, q1);
-  const int32_t sum0 = sum(q0), sum1 = sum(q1);
+  store_i8(low, q0, q1);
+  int32_t of[2];
+  sums(of, q0, q1);
   out.scale[at] = base / 127;
-  out.scaled_sum[at] = out.scale[at] * float(sum0 + sum1);
-  out.offset_sum[at] = -8 * (sum0 + sum1);
-  out.half_sum[2 * at] = int16_t(sum0);
-  out.half_sum[2 * at + 1] = int16_t(sum1);
+  out.scaled_sum[at] = out.scale[at] * float(of[0] + of[1]);
+  out.offset_sum[at] = -8 * (of[0] + of[1]);
+  out.half_sum[2 * at] = int16_t(of[0]);
+  out.half_sum[2 * at + 1] = int16_t(of[1]);
   if (kSplits && base < amax) {
     alignas(64) int32_t codes[kGroup];
     store(reinterpret_cast<float*>(codes), as_floats(q0));
