@@ -368,15 +368,23 @@ template <Format kFormat, int kGroups = 1>
 void int8_panels(const GemmArgs& args, Range panels) {
   constexpr int64_t kCount = 8, kRoom = kGemmScratch * int64_t{sizeof(float)};
   constexpr int kBits = coding_of(kFormat).bits;
-  constexpr int64_t kFrom = kInWords<kFormat> ? kInt8Rows : kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
-  constexpr int64_t kBytes = kInWords<kFormat> ? 2 * kRowBlock * kGroup : kCount * int64_t{sizeof(UnpackedGroup)};
+  constexpr int64_t kWordBytes = 2 * kRowBlock * kGroup;
   auto* const prepared = reinterpret_cast<uint8_t*>(args.scratch);
-  for_each_piece<kCount>(panels, [&](Range piece) {
-    if constexpr (kInWords<kFormat> || (kBits < 8 && kRowsUnpacked > 0))
-      if (args.m >= kFrom && args.xq.n_groups * kBytes <= kRoom) {
-        if constexpr (!kInWords<kFormat>) unpack_piece<kFormat>(reinterpret_cast<UnpackedGroup*>(prepared), args, piece);
-        return int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
-      }
+  if constexpr (kInWords<kFormat>) {
+    if (args.m >= kInt8Rows && args.xq.n_groups * kWordBytes <= kRoom)
+      return for_each_piece(panels, kCount, [&](Range piece) {
+        int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
+      });
+  } else if constexpr (kRowsUnpacked > 0) {
+    constexpr int64_t kFrom = kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
+    const int64_t fit = kRoom / (larger(args.xq.n_groups, 1) * int64_t{sizeof(UnpackedGroup)});
+    if (args.m >= kFrom && fit > 0)
+      return for_each_piece(panels, fit < 4 ? fit : fit < kCount ? 4 : kCount, [&](Range piece) {
+        unpack_piece<kFormat>(reinterpret_cast<UnpackedGroup*>(prepared), args, piece);
+        int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
+      });
+  }
+  for_each_piece(panels, kCount, [&](Range piece) {
     int8_piece<kFormat, kGroups, false>(args, piece, panels.end - 1, nullptr);
   });
 }
