@@ -47,6 +47,12 @@
 // v15 multiplies 8-bit codes as int16 with AVX2, from 4 rows on: q8_0 of one scale / wide, k = 2048, m = 4
 // and 64, +15 and +15 / +19 and +19 %. The two halves of a quad in turn spill less than all four registers of
 // it.
+// v16 unpacks scales and mins with the codes, for outliers, too, and for any k. AVX2, one thread, real
+// activations, m = 256, q4_1 / q4_0: k = 576 31.1 -> 33.0 / 31.1 -> 33.3 MAC a cycle, k = 1536 29.9 -> 31.7 /
+// 29.6 -> 31.9, k = 5632 (drawn) 30.2 -> 31.8 / 29.4 -> 33.1; without outliers the tile makes 36-37. Of a
+// Zen 4's bound: vpmaddubsw, vpmaddwd, mulps and fma share two ports, 96 of them a tile and group are 43 MAC
+// a cycle. Tried without gain: 4 bits from 16 rows on once more (q4_0 +1.5, q4_1 -1 %); outliers of 8 panels
+// together with AVX2 (+0.5 % of the products).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -65,6 +71,7 @@ struct alignas(64) UnpackedGroup {
   float scale[kPanel];
   float min[kPanel];  // what is added, if the format has one
 };
+constexpr int64_t kUnpackedBytes = sizeof(UnpackedGroup);
 
 template <Format kFormat>
 TUILI_INLINE Floats min_of(const GroupView& group) {
@@ -312,7 +319,7 @@ void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_p
                 const uint8_t* prepared) {
   Floats tiles[kPanels][kRows];
   const bool y_ahead = kRows == kInt8Rows && kPanels > 1 && args.m * args.ldy > kMostCached;
-  const int64_t panel_bytes = kReadsUnpacked<kFormat, kPrepared> ? args.xq.n_groups * int64_t{sizeof(UnpackedGroup)} : 0;
+  const int64_t panel_bytes = kReadsUnpacked<kFormat, kPrepared> ? args.xq.n_groups * kUnpackedBytes : 0;
   for (int p = 0; p < kPanels; ++p) {
     if (y_ahead)
       for (int r = 0; r < kRows; ++r)
@@ -345,7 +352,7 @@ void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* 
     constexpr bool kReadsIt = kPrepared && kRows == kInt8Rows;
     if constexpr (kReadsIt && kInWords<kFormat>)
       widen_rows<Words>(reinterpret_cast<int16_t*>(prepared), args.xq, row);
-    const int64_t panel_bytes = kReadsUnpacked<kFormat, kReadsIt> ? args.xq.n_groups * int64_t{sizeof(UnpackedGroup)} : 0;
+    const int64_t panel_bytes = kReadsUnpacked<kFormat, kReadsIt> ? args.xq.n_groups * kUnpackedBytes : 0;
     int64_t panel = piece.begin;
     const auto take = [&]<int kPanels>() {
       for (; panel + kPanels <= piece.end; panel += kPanels)
@@ -377,9 +384,10 @@ void int8_panels(const GemmArgs& args, Range panels) {
       });
   } else if constexpr (kRowsUnpacked > 0) {
     constexpr int64_t kFrom = kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
-    const int64_t fit = kRoom / (larger(args.xq.n_groups, 1) * int64_t{sizeof(UnpackedGroup)});
-    if (args.m >= kFrom && fit > 0)
-      return for_each_piece(panels, fit < 4 ? fit : fit < kCount ? 4 : kCount, [&](Range piece) {
+    int64_t count = smaller(kCount, kRoom / (larger(args.xq.n_groups, 1) * kUnpackedBytes));
+    if (count > kOutlierPanels) count = count / kOutlierPanels * kOutlierPanels;
+    if (args.m >= kFrom && count > 0)
+      return for_each_piece(panels, count, [&](Range piece) {
         unpack_piece<kFormat>(reinterpret_cast<UnpackedGroup*>(prepared), args, piece);
         int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
       });

@@ -9,6 +9,9 @@
 // busy machine, 2 threads 1.24 -> 1.14 and 1.08 -> 1.04 ms, one 1.008 -> 0.985; SmolLM2 Q4_1, processor time
 // of one thread, 16 rows and a prompt of 256 as before: what it spares is joins. On a quiet machine 0.672 ->
 // 0.670 ms, and nothing at 128 tokens or with 32 texts.
+// v3 counts and codes without branches on what is above the limit. Cycles a group of real activations, 512
+// rows of k = 576 / 1536: AVX2 60 / 103 -> 55 / 58, AVX-512 61 / 115 -> 59 / 61, without outliers 32 -> 27
+// and 35 -> 32.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -292,7 +295,7 @@ TUILI_INLINE void split_outliers(const QuantizedRows& out, int64_t row, int64_t 
   }
 }
 
-// Codes one group of a row; kSplits: with an amax above `limit`.
+// Codes one group of a row; kSplits: its amax is above `limit`.
 template <bool kSplits>
 TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t group, GroupValues values,
                                  float amax, float limit) {
@@ -335,8 +338,8 @@ TUILI_INLINE void quantize_group(const QuantizedRows& out, int64_t row, int64_t 
   }
 }
 
-// Codes row r, 64 groups at a time: first those that have outliers for certain not, as which one has some is
-// nothing that a processor could foresee.
+// Codes row r, 64 groups at a time, first those with nothing above the limit: which they are is no pattern
+// that a branch could learn.
 void quantize_with_outliers(const QuantizedRows& out, const float* row, int64_t r, int64_t k) {
   const float limit = outlier_limit(out, row, r, k);
   for (int64_t first = 0; first < out.n_groups; first += 64) {
