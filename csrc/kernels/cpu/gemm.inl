@@ -147,11 +147,11 @@ TUILI_INLINE void for_each_block(int64_t k, const Block& block) {
   } while (begin < k);
 }
 
-// Calls piece for the panels, at most kCount at a time.
-template <int64_t kCount, class Piece>
-TUILI_INLINE void for_each_piece(Range panels, const Piece& piece) {
-  for (int64_t begin = panels.begin; begin < panels.end; begin += kCount)
-    piece(Range{begin, smaller(begin + kCount, panels.end)});
+// Calls piece for the panels, at most `count` at a time.
+template <class Piece>
+TUILI_INLINE void for_each_piece(Range panels, int64_t count, const Piece& piece) {
+  for (int64_t begin = panels.begin; begin < panels.end; begin += count)
+    piece(Range{begin, smaller(begin + count, panels.end)});
 }
 
 // Panels read where they lie: 16-bit weights are converted on the way into registers, once per tile of rows.
@@ -160,7 +160,7 @@ void gemm_in_place(const GemmArgs& args, Range panels) {
   constexpr int64_t kCount = kFloatSums >= 24 ? 16 : 8;  // blocks of 32 KiB that stay in the second cache
   const auto* codes = reinterpret_cast<const W*>(args.w.codes);
   for_each_block(args.w.k, [&](const KBlock& block) {
-    for_each_piece<kCount>(panels, [&](Range piece) {
+    for_each_piece(panels, kCount, [&](Range piece) {
       panels_block(args, piece, block, codes + (piece.begin * args.w.k + block.begin) * kPanel,
                    args.w.k * kPanel);
     });
@@ -171,7 +171,7 @@ void gemm_float(const GemmArgs& args, Range panels) {
   if (args.w.format == Format::f32) return gemm_in_place<float>(args, panels);
   if (args.w.format == Format::f16 && args.m <= kFloatRows) return gemm_in_place<Half>(args, panels);
   if (args.w.format == Format::bf16 && args.m <= kFloatRows) return gemm_in_place<Bfloat>(args, panels);
-  for_each_piece<kScratchPanels>(panels, [&](Range piece) {
+  for_each_piece(panels, kScratchPanels, [&](Range piece) {
     for_each_block(args.w.k, [&](const KBlock& block) {
       for (int64_t panel = piece.begin; panel < piece.end; ++panel)
         decode_block(args.scratch + (panel - piece.begin) * kPanel * kKBlock, args.w, panel, block.begin,

@@ -47,6 +47,12 @@
 // v15 multiplies 8-bit codes as int16 with AVX2, from 4 rows on: q8_0 of one scale / wide, k = 2048, m = 4
 // and 64, +15 and +15 / +19 and +19 %. The two halves of a quad in turn spill less than all four registers of
 // it.
+// v16 unpacks scales and mins with the codes, for outliers, too, and for any k. AVX2, one thread, real
+// activations, m = 256, q4_1 / q4_0: k = 576 31.1 -> 33.0 / 31.1 -> 33.3 MAC a cycle, k = 1536 29.9 -> 31.7 /
+// 29.6 -> 31.9, k = 5632 (drawn) 30.2 -> 31.8 / 29.4 -> 33.1; without outliers the tile makes 36-37. Of a
+// Zen 4's bound: vpmaddubsw, vpmaddwd, mulps and fma share two ports, 96 of them a tile and group are 43 MAC
+// a cycle. Tried without gain: 4 bits from 16 rows on once more (q4_0 +1.5, q4_1 -1 %); outliers of 8 panels
+// together with AVX2 (+0.5 % of the products).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -59,13 +65,31 @@ constexpr int quad_of(int step) {
   return kBits == 4 || kBits == 5 ? step / 2 + step % 2 * 4 : step;
 }
 
-// Codes of fewer than 8 bits, a byte each: [8 quads][16 columns][4 k] of a group.
-constexpr int64_t kUnpackedGroup = kGroup * kPanel;
+// A group of fewer than 8 bits as its products take it, made once for many rows.
+struct alignas(64) UnpackedGroup {
+  uint8_t codes[kGroup * kPanel];  // a byte each: [8 quads][16 columns][4 k]
+  float scale[kPanel];
+  float min[kPanel];  // what is added, if the format has one
+};
+constexpr int64_t kUnpackedBytes = sizeof(UnpackedGroup);
+
+template <Format kFormat>
+TUILI_INLINE Floats min_of(const GroupView& group) {
+  if constexpr (coding_of(kFormat).sub_scales == 0) return load(group.min);
+  return negate(load(group.min) * to_float(load_i8(group.sub_min)));
+}
 
 template <Format kFormat, int kQuad = 0>
-TUILI_INLINE void unpack_group(uint8_t* to, const GroupView& group) {
+TUILI_INLINE void unpack_codes(uint8_t* to, const GroupView& group) {
   store_codes(to + 64 * kQuad, codes_at<kFormat, kQuad>(group));
-  if constexpr (kQuad < 7) unpack_group<kFormat, kQuad + 1>(to, group);
+  if constexpr (kQuad < 7) unpack_codes<kFormat, kQuad + 1>(to, group);
+}
+
+template <Format kFormat>
+TUILI_INLINE void unpack_group(UnpackedGroup& to, const GroupView& group) {
+  unpack_codes<kFormat>(to.codes, group);
+  store(to.scale, load(group.scale));
+  if constexpr (coding_of(kFormat).has_min) store(to.min, min_of<kFormat>(group));
 }
 
 // What each sum of a run is multiplied with: nothing, or the sub-scale of its half.
@@ -169,12 +193,6 @@ TUILI_INLINE RunScales<kFormat> run_scales(const GroupView& group) {
   return out;
 }
 
-template <Format kFormat>
-TUILI_INLINE Floats min_of(const GroupView& group) {
-  if constexpr (coding_of(kFormat).sub_scales == 0) return load(group.min);
-  return negate(load(group.min) * to_float(load_i8(group.sub_min)));
-}
-
 // acc[r] += kGroups groups of the weights, from `group` on, times those of each row; several have one scale.
 template <Format kFormat, bool kPrepared, int kRows, int kGroups>
 TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_t panel, int64_t first,
@@ -183,7 +201,8 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
   constexpr int kOffsetBits = offset_bits<kFormat>();
   constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
   GroupView group = group_at<kFormat>(w, panel, first);
-  if constexpr (kUnpacked) group.codes = prepared + first * kUnpackedGroup;
+  const UnpackedGroup* const unpacked = reinterpret_cast<const UnpackedGroup*>(prepared) + first;
+  if constexpr (kUnpacked) group.codes = unpacked->codes;
   Ints isum[kRows], start[kRows];
   Partial partial[kRows];
 #pragma GCC unroll 16
@@ -205,7 +224,7 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
       add_products<kFormat, false, kRows>(isum, partial, isum, group_at<kFormat>(w, panel, first + g), {},
                                           x.low, {places.at + g * kRowBlock, places.block});
   }
-  const Floats scale = load(group.scale);
+  const Floats scale = kUnpacked ? load(unpacked->scale) : load(group.scale);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     if constexpr (kOffsetBits >= 0 && kCoding.sub_scales > 0)
@@ -213,15 +232,17 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
     acc[r] = fma(scale * splat(x.scale[places.of(r)]), to_float(isum[r]), acc[r]);
   }
   if constexpr (kCoding.has_min) {
-    const Floats min = min_of<kFormat>(group);
+    const Floats min = kUnpacked ? load(unpacked->min) : min_of<kFormat>(group);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) acc[r] = fma(min, splat(x.scaled_sum[places.of(r)]), acc[r]);
   }
 }
 
 // sums[p] += the outliers of a row times panel p of those from `panel` on. They are few.
-template <Format kFormat, int kPanels>
-TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, int64_t row, int64_t panel) {
+template <Format kFormat, bool kPrepared, int kPanels>
+TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, int64_t row, int64_t panel,
+                               const uint8_t* prepared) {
+  constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
   constexpr Coding kCoding = coding_of(kFormat);
   constexpr int kOffsetBits = offset_bits<kFormat>();
   const OutlierQuad* outlier = args.xq.outliers + row * args.xq.max_outliers();
@@ -232,9 +253,11 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
       start = offset_products<kOffsetBits>(outlier->offset_sum);
     const Floats scale = splat(outlier->scale);
     GroupView group = group_at<kFormat>(args.w, panel, outlier->group);
+    const UnpackedGroup* unpacked = reinterpret_cast<const UnpackedGroup*>(prepared) + outlier->group;
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
-      const Bytes w = codes_at<kFormat>(group, outlier->quad);
+      const Bytes w = kUnpacked ? load_codes(unpacked->codes + 64 * outlier->quad)
+                                : codes_at<kFormat>(group, outlier->quad);
       Ints isum;
       if constexpr (kCoding.sub_scales == 0) {
         isum = completed(widen(dot<kCoding.bits>(sum_from(start), w, outlier->high)), start);
@@ -243,8 +266,10 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
         isum = widen(dot<kCoding.bits>(no_sum(), w, outlier->high), sub_scales(load_i8(sub)));
         if constexpr (kOffsetBits >= 0) isum = isum - pair_dot(offset_pairs(group), outlier->half_sum);
       }
-      sums[p] = fma(load(group.scale) * scale, to_float(isum), sums[p]);
+      const Floats scale_w = kUnpacked ? load(unpacked->scale) : load(group.scale);
+      sums[p] = fma(scale_w * scale, to_float(isum), sums[p]);
       group = next_panel<kFormat>(group, args.xq.n_groups);
+      unpacked += args.xq.n_groups;
     }
   }
 }
@@ -294,7 +319,7 @@ void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_p
                 const uint8_t* prepared) {
   Floats tiles[kPanels][kRows];
   const bool y_ahead = kRows == kInt8Rows && kPanels > 1 && args.m * args.ldy > kMostCached;
-  const int64_t panel_bytes = kReadsUnpacked<kFormat, kPrepared> ? args.xq.n_groups * kUnpackedGroup : 0;
+  const int64_t panel_bytes = kReadsUnpacked<kFormat, kPrepared> ? args.xq.n_groups * kUnpackedBytes : 0;
   for (int p = 0; p < kPanels; ++p) {
     if (y_ahead)
       for (int r = 0; r < kRows; ++r)
@@ -306,7 +331,7 @@ void int8_tiles(const GemmArgs& args, int64_t row, int64_t panel, int64_t last_p
     Floats sums[kPanels];
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) sums[p] = tiles[p][r];
-    add_outliers<kFormat, kPanels>(sums, args, row + r, panel);
+    add_outliers<kFormat, kPrepared, kPanels>(sums, args, row + r, panel, prepared);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p)
       finish(args, row + r, panel + p, KBlock{0, args.w.k, true, true}, sums[p]);
@@ -327,7 +352,7 @@ void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* 
     constexpr bool kReadsIt = kPrepared && kRows == kInt8Rows;
     if constexpr (kReadsIt && kInWords<kFormat>)
       widen_rows<Words>(reinterpret_cast<int16_t*>(prepared), args.xq, row);
-    const int64_t panel_bytes = kReadsUnpacked<kFormat, kReadsIt> ? args.xq.n_groups * kUnpackedGroup : 0;
+    const int64_t panel_bytes = kReadsUnpacked<kFormat, kReadsIt> ? args.xq.n_groups * kUnpackedBytes : 0;
     int64_t panel = piece.begin;
     const auto take = [&]<int kPanels>() {
       for (; panel + kPanels <= piece.end; panel += kPanels)
@@ -340,25 +365,34 @@ void int8_piece(const GemmArgs& args, Range piece, int64_t last_panel, uint8_t* 
 }
 
 template <Format kFormat>
-void unpack_piece(uint8_t* to, const GemmArgs& args, Range piece) {
+void unpack_piece(UnpackedGroup* to, const GemmArgs& args, Range piece) {
   for (int64_t panel = piece.begin; panel < piece.end; ++panel)
-    for (int64_t g = 0; g < args.xq.n_groups; ++g, to += kUnpackedGroup)
-      unpack_group<kFormat>(to, group_at<kFormat>(args.w, panel, g));
+    for (int64_t g = 0; g < args.xq.n_groups; ++g, ++to)
+      unpack_group<kFormat>(*to, group_at<kFormat>(args.w, panel, g));
 }
 
 template <Format kFormat, int kGroups = 1>
 void int8_panels(const GemmArgs& args, Range panels) {
   constexpr int64_t kCount = 8, kRoom = kGemmScratch * int64_t{sizeof(float)};
   constexpr int kBits = coding_of(kFormat).bits;
-  constexpr int64_t kFrom = kInWords<kFormat> ? kInt8Rows : kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
-  constexpr int64_t kBytes = kInWords<kFormat> ? 2 * kRowBlock * kGroup : kCount * kUnpackedGroup;
+  constexpr int64_t kWordBytes = 2 * kRowBlock * kGroup;
   auto* const prepared = reinterpret_cast<uint8_t*>(args.scratch);
-  for_each_piece<kCount>(panels, [&](Range piece) {
-    if constexpr (kInWords<kFormat> || (kBits < 8 && kRowsUnpacked > 0))
-      if (args.m >= kFrom && args.xq.n_groups * kBytes <= kRoom) {
-        if constexpr (!kInWords<kFormat>) unpack_piece<kFormat>(prepared, args, piece);
-        return int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
-      }
+  if constexpr (kInWords<kFormat>) {
+    if (args.m >= kInt8Rows && args.xq.n_groups * kWordBytes <= kRoom)
+      return for_each_piece(panels, kCount, [&](Range piece) {
+        int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
+      });
+  } else if constexpr (kRowsUnpacked > 0) {
+    constexpr int64_t kFrom = kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
+    int64_t count = smaller(kCount, kRoom / (larger(args.xq.n_groups, 1) * kUnpackedBytes));
+    if (count > kOutlierPanels) count = count / kOutlierPanels * kOutlierPanels;
+    if (args.m >= kFrom && count > 0)
+      return for_each_piece(panels, count, [&](Range piece) {
+        unpack_piece<kFormat>(reinterpret_cast<UnpackedGroup*>(prepared), args, piece);
+        int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
+      });
+  }
+  for_each_piece(panels, kCount, [&](Range piece) {
     int8_piece<kFormat, kGroups, false>(args, piece, panels.end - 1, nullptr);
   });
 }

@@ -29,6 +29,17 @@ TUILI_INLINE Floats load_first(const T* p, int64_t n) {
   return load(copy);
 }
 
+template <class I>
+TUILI_INLINE void store_i8(int8_t* p, I a, I b) {
+  store_i8(p, a);
+  store_i8(p + 16, b);
+}
+template <class I>
+TUILI_INLINE void sums(int32_t (&of)[2], I a, I b) {
+  of[0] = sum(a);
+  of[1] = sum(b);
+}
+
 TUILI_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 TUILI_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 

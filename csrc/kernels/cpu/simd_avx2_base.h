@@ -145,6 +145,12 @@ TUILI_INLINE void store_i8(int8_t* p, Ints a) {
   const __m128i high = _mm_packs_epi32(_mm256_castsi256_si128(a.hi), _mm256_extracti128_si256(a.hi, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(low, high));
 }
+// math.inl's, with fewer shuffles.
+TUILI_INLINE void store_i8(int8_t* p, Ints a, Ints b) {
+  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a.lo, a.hi), _mm256_packs_epi32(b.lo, b.hi));
+  const __m256i in_order = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), in_order);
+}
 
 TUILI_INLINE Ints operator+(Ints a, Ints b) {
   return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
@@ -178,6 +184,15 @@ TUILI_INLINE int32_t sum(Ints a) {
   const __m128i by4 = _mm_add_epi32(_mm256_castsi256_si128(by8), _mm256_extracti128_si256(by8, 1));
   const __m128i by2 = _mm_add_epi32(by4, _mm_shuffle_epi32(by4, 0x4e));
   return _mm_cvtsi128_si32(_mm_add_epi32(by2, _mm_shuffle_epi32(by2, 0xb1)));
+}
+// math.inl's, with fewer shuffles.
+TUILI_INLINE void sums(int32_t (&of)[2], Ints a, Ints b) {
+  const __m256i a8 = _mm256_add_epi32(a.lo, a.hi), b8 = _mm256_add_epi32(b.lo, b.hi);
+  const __m256i pairs = _mm256_add_epi32(_mm256_unpacklo_epi64(a8, b8), _mm256_unpackhi_epi64(a8, b8));
+  const __m128i by2 = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  const __m128i both = _mm_add_epi32(by2, _mm_shuffle_epi32(by2, 0xb1));
+  of[0] = _mm_cvtsi128_si32(both);
+  of[1] = _mm_extract_epi32(both, 2);
 }
 TUILI_INLINE Floats to_float(Ints a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 TUILI_INLINE Ints as_ints(Floats a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
