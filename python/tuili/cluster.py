@@ -22,8 +22,9 @@ from tuili.errors import EngineClosedError, InvalidParameterError
 from tuili.generation.prefix import identity
 from tuili.llm import LLM
 from tuili.server.app import model_name
+from tuili.server.fields import Served
 from tuili.server.replies import Refused
-from tuili.server.requests import Job, Requests
+from tuili.server.text_requests import Job, TextRequests
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class Replica:
                 param="expected",
                 code="node_differs",
             )
-        self._requests = Requests(self._llm, model_name(self._llm), TIMEOUT_S)
+        self._requests = TextRequests(Served(self._llm, model_name(self._llm)), TIMEOUT_S)
 
     def check_health(self) -> None:
         """Called by Ray; raises once the engine is closed."""

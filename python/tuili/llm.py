@@ -26,7 +26,7 @@ from tuili.errors import (
     cutting_helps,
 )
 from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number
+from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number, only_known
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
 from tuili.generation.params import SamplingParams
@@ -64,9 +64,7 @@ def _names_checked(init: Callable[_P, None]) -> Callable[_P, None]:
 
     @functools.wraps(init)
     def checked(*args: _P.args, **options: _P.kwargs) -> None:
-        for name in options:
-            if name not in known:
-                parameters.unknown_name(name, known)
+        only_known(options, known)
         init(*args, **options)
 
     return checked
