@@ -35,7 +35,7 @@ from tuili.generation.request import Handle, RequestOutput, Stream
 from tuili.generation.scheduler import Limits
 from tuili.generation.structure import form_of
 from tuili.generation.token_ids import checked_ids
-from tuili.insides import Insides
+from tuili.introspection import Introspection
 from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
@@ -70,7 +70,7 @@ def _names_checked(init: Callable[_P, None]) -> Callable[_P, None]:
     return checked
 
 
-class LLM(Conversations, Vectors, Insides):
+class LLM(Conversations, Vectors, Introspection):
     """A model in memory, with the engine that runs it.
 
     model                  a Hugging Face folder, a .gguf file, or a name from `tuili models` (pulled on first
