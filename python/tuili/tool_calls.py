@@ -165,7 +165,7 @@ def _definition(tool: Any, where: str) -> dict[str, Any]:
     try:
         json.dumps(function.get("parameters"))
     except (TypeError, ValueError, RecursionError):
-        invalid(f"{where}.function.parameters", "are no JSON")
+        invalid(f"{where}.function.parameters", "must be JSON")
     return {"type": "function", "function": dict(function)}
 
 

@@ -225,7 +225,7 @@ def _plan_tensors(
     expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
     if quantization is not None and not any(_is_multiplied(name, spec) for name in expected):
         raise InvalidParameterError(
-            f"quantization: {source.architecture} multiplies by no matrix",
+            f"quantization: {source.architecture} has no matrix to quantize; leave it out",
             param="quantization",
             code="invalid_option",
         )

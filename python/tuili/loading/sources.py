@@ -129,7 +129,11 @@ def _refuse_foreign(path: str) -> None:
             code="pickle",
         )
     if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
-        raise ModelUnsupportedError(f"{what}: an archive; tuili never unpacks anything", code="archive")
+        raise ModelUnsupportedError(
+            f"{what}: an archive, which tuili never unpacks; unpack it, and give the folder or .gguf file "
+            "in it",
+            code="archive",
+        )
     if path.endswith(".safetensors"):
         raise ModelUnsupportedError(
             f"{what}: weights alone; give the folder that also holds config.json and tokenizer.json",
