@@ -89,13 +89,13 @@ class Replica:
     async def chat(self, body: bytes) -> dict[str, Any]:
         """The whole answer."""
         job = await self._job(body)
-        return job.shape.whole([await handle for handle in job.handles])
+        return job.format.whole([await handle for handle in job.handles])
 
     async def stream(self, body: bytes) -> AsyncGenerator[dict[str, Any]]:
         """Its pieces, as the events of /v1/chat/completions have them."""
         job = await self._job(body)
         async for chunk in job.handles[0]:
-            for piece in job.shape.pieces(0, chunk):
+            for piece in job.format.pieces(0, chunk):
                 yield piece
 
     async def _job(self, body: bytes) -> Job:
@@ -124,7 +124,7 @@ class Client:
     def chat(self, **fields: Any) -> dict[str, Any]:
         """As `LLM.create_chat_completion`."""
         handle = self._handle.options(multiplexed_model_id=_prefix_id(fields))
-        return _told(lambda: handle.chat.remote(json.dumps(fields).encode()).result())
+        return _unwrapped(lambda: handle.chat.remote(json.dumps(fields).encode()).result())
 
     def chat_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any] | EngineClosedError]:
         """Many at once, in order; an error in the place of an answer that was lost with its replica."""
@@ -137,7 +137,7 @@ class Client:
         answers: list[dict[str, Any] | EngineClosedError] = []
         for response in responses:
             try:
-                answers.append(_told(response.result))
+                answers.append(_unwrapped(response.result))
             except EngineClosedError as error:
                 answers.append(error)
         return answers
@@ -148,7 +148,7 @@ def _prefix_id(fields: dict[str, Any]) -> str:
     return hashlib.sha256(start.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _told(call: Callable[[], T]) -> T:
+def _unwrapped(call: Callable[[], T]) -> T:
     try:
         return call()
     except RayActorError:

@@ -108,7 +108,7 @@ FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ChatRequest:
     """What a chat completion's fields ask for."""
 
     params: SamplingParams
@@ -116,7 +116,7 @@ class Wanted:
     rendering: Rendering
 
 
-def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
+def chat_request(fields: Mapping[str, Any], **own: Any) -> ChatRequest:
     """What OpenAI's fields, without the messages, ask for. Arguments and errors as those of
     `sampling_params`.
     """
@@ -135,7 +135,7 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
                 invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
         more = {**more, "grammar": grammar}
     how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS}, tools=tools)
-    return Wanted(sampling_params(fields, **more), tools, how)
+    return ChatRequest(sampling_params(fields, **more), tools, how)
 
 
 def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:

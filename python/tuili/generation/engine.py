@@ -251,7 +251,7 @@ class Engine(Worker):
         try:
             plan = self.scheduler.plan(start)
             if plan.refused or plan.admitted or plan.begun:
-                plan = self._told(plan, start)
+                plan = self._admit(plan, start)
             rows = plan.rows
             if rows:
                 self._receive(plan, self._compute(plan, start), start)
@@ -269,8 +269,8 @@ class Engine(Worker):
             self._watchdog.since = None
         return more
 
-    def _told(self, plan: StepPlan, now: float) -> StepPlan:
-        """`plan`, or the one after the first steps of the searches that begin."""
+    def _admit(self, plan: StepPlan, now: float) -> StepPlan:
+        """Refuse, admit and begin as the plan says; returns it, or the one after searches' first steps."""
         while True:
             self._live.refuse(plan.refused)
             self._mark_admitted(plan, now)

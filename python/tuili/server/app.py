@@ -192,7 +192,7 @@ class App:
             for handle in job.handles:
                 await handle.ended()
             outputs = await self._off_loop(lambda: [handle.result() for handle in job.handles])
-            return await self._off_loop(lambda: large_to_json(job.shape.whole(outputs)))
+            return await self._off_loop(lambda: large_to_json(job.format.whole(outputs)))
         finally:
             self._end(exchange, job)
 
@@ -205,7 +205,7 @@ class App:
                     n = len(chunk.token_ids)
                     self.metrics.inter_token_latency_seconds.observe((now - last[whose]) / n, n)
                 last[whose] = now
-                if job.shape.is_long(prompt, chunk):
+                if job.format.is_long(prompt, chunk):
                     for written in await self._off_loop(partial(_written, job, prompt, chunk)):
                         yield written
                 else:
@@ -214,7 +214,7 @@ class App:
             for handle in job.handles:
                 await handle.ended()
             if job.include_usage:
-                yield job.shape.usage([handle.totals() for handle in job.handles])
+                yield job.format.usage([handle.totals() for handle in job.handles])
         finally:
             self._end(exchange, job)
 
@@ -312,7 +312,7 @@ async def _page(file: str, media_type: str, request: Request) -> Response:
 
 
 def _pieces(job: Job, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
-    pieces = job.shape.pieces(prompt, chunk)
+    pieces = job.format.pieces(prompt, chunk)
     return [{**piece, "usage": None} for piece in pieces] if job.include_usage else pieces
 
 

@@ -26,8 +26,8 @@ from tuili.generation.params import MAX_LOGPROBS, SamplingParams
 from tuili.generation.request import Handle
 from tuili.prompts import is_one
 from tuili.server.fields import CUT, Fields, Served, required
+from tuili.server.formats import ChatFormat, Format, TextFormat
 from tuili.server.lengths import Lengths
-from tuili.server.shapes import Chat, Shape, Text
 
 MAX_CHOICES = 8
 MAX_STOP_STRINGS = 16
@@ -44,7 +44,7 @@ class Job:
     """Requests in the engine, and how their answer is written."""
 
     handles: list[Handle]
-    shape: Shape
+    format: Format
     stream: bool
     include_usage: bool
 
@@ -62,13 +62,13 @@ class TextRequests:
         messages = required(fields, "messages")
         lengths = self._served.lengths(fields.get(CUT))
         lengths.check([messages, fields.get("tools"), fields.get("chat_template_kwargs")])
-        wanted = completions.wanted(fields, **self._own(fields, salt))
+        wanted = completions.chat_request(fields, **self._own(fields, salt))
         _check_limits(wanted.params)
         widen(wanted.params.n_sequences)
         ids = self._encode_chat(messages, wanted.rendering, lengths)
         role = wanted.rendering.role(messages)
-        shape = Chat(self._served.name, self._llm.tokenizer.token_bytes, wanted.tools, role)
-        return Job(self._submitted([ids], wanted.params), shape, stream, include_usage)
+        format = ChatFormat(self._served.name, self._llm.tokenizer.token_bytes, wanted.tools, role)
+        return Job(self._submitted([ids], wanted.params), format, stream, include_usage)
 
     def text(self, body: bytes, salt: str | None, widen: Widen) -> Job:
         """POST /v1/completions"""
@@ -85,8 +85,8 @@ class TextRequests:
         _check_limits(params, len(prompts))
         widen(len(prompts) * params.n_sequences)
         handles = self._submitted(prompts, params, params.n * (1 + echo))
-        shape = Text(self._served.name, self._llm.tokenizer, params, handles, echo=echo)
-        return Job(handles, shape, stream, include_usage)
+        format = TextFormat(self._served.name, self._llm.tokenizer, params, handles, echo=echo)
+        return Job(handles, format, stream, include_usage)
 
     def _echoes(self, fields: Fields) -> bool:
         """Whether a text's answer begins with it."""
