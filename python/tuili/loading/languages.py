@@ -48,9 +48,9 @@ class Languages:
             )
         return self.ids[code]
 
-    def with_source(self, ids: list[int], code: object, name: str = "src_lang") -> list[int]:
+    def with_source(self, ids: list[int], code: object) -> list[int]:
         """The ids of an encoded source, in another language than `source`."""
-        token = self.token(code, name)
+        token = self.token(code, "src_lang")
         return [token, *ids[1:]] if self.where == "before" else [*ids[:-1], token]
 
 
