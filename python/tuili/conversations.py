@@ -39,7 +39,7 @@ class Rendering:
     tools: Tools | None = None
 
     def role(self, messages: Messages) -> str:
-        """Of who speaks after these."""
+        """The role of the message that comes after these."""
         return "assistant" if self.begins else str(messages[-1]["role"])
 
 

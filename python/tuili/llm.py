@@ -580,6 +580,6 @@ def _limits(
 
 
 def _detokenizer(tokenizer: Tokenizer, before: Iterable[int], params: SamplingParams) -> Detokenizer:
-    """Of a text that follows the ids `before`; a text of a given form keeps the spaces at its ends."""
+    """The detokenizer of what follows the ids `before`; a text of a given form keeps spaces at its ends."""
     skip = params.skip_special_tokens
     return Detokenizer(tokenizer, skip_special=skip, after=before, trims=form_of(params) is None)

@@ -275,7 +275,7 @@ class Vocabulary:
             self._index_first(words)
 
     def _index(self, tokens: list[bytes]) -> Index:
-        """Of these, and of those for bytes that have none, from the next whole word on."""
+        """The index of these tokens and, from the next whole word on, of one for each byte that has none."""
         known = {data for i, data in enumerate(tokens) if len(data) == 1 and i not in self.special_ids}
         gap = [b""] * (32 * self.n_own_words - len(tokens))
         spare = [b"" if data in known else data for data in BYTES]
@@ -387,7 +387,7 @@ class Grammars(Worker):
         return self._vocabulary
 
     def _compile(self, form: Form) -> Grammar:
-        """From those kept, or new."""
+        """The grammar of a form, from those kept or compiled now."""
         kept = self._compiled.get(form)
         if kept is not None and not kept.worn:
             self._compiled.move_to_end(form)

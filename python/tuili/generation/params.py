@@ -254,7 +254,7 @@ class SamplingParams:
 
     @property
     def n_sequences(self) -> int:
-        """That one prompt becomes at once: its continuations, or the beams that they are chosen from."""
+        """Sequences that one prompt becomes: its continuations, or the beams that they are chosen from."""
         return max(self.n, self.num_beams or 1)
 
     def _check_together(self) -> None:
@@ -335,7 +335,7 @@ def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> S
 def of_each(
     params: SamplingParams | Sequence[SamplingParams] | None, options: Mapping[str, Any], n: int
 ) -> list[SamplingParams]:
-    """Those of n prompts: one for all as `from_options`, or a list of as many."""
+    """The parameters of n prompts: one for all as `from_options`, or a list of as many."""
     if "sampling_params" in options:
         params, options = _by_vllms_name(params, options)
     if not isinstance(params, list | tuple):

@@ -108,7 +108,7 @@ def _format(settings: Config) -> Literal["flat", "structured"] | None:
 
 
 def _variables(settings: Config) -> dict[str, str | float | bool]:
-    """Those of the file that change a pair's text; how a long one is cut does not, as none is."""
+    """The file's variables that change a pair's text; how a long one is cut does not, as none is."""
     given = settings.section("processing_kwargs")
     words = given.section("chat_template") if given is not None else None
     found: dict[str, str | float | bool] = {}

@@ -55,7 +55,7 @@ class Languages:
 
 
 def languages_of(settings: Mapping[str, Any], special: Mapping[int, str]) -> Languages | None:
-    """Those of a tokenizer; None if it knows of none.
+    """The languages of a tokenizer; None if it knows of none.
 
     settings  tokenizer_config.json
     special   its special tokens, id -> text

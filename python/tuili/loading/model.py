@@ -430,7 +430,7 @@ def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> s
 
 
 def _folded_bytes(spec: ModelSpec) -> int:
-    """Of what each layer makes of the table of distances."""
+    """Bytes of what each layer makes of the table of distances."""
     distances = spec.distances
     n_each = (distances.keys + distances.queries) * distances.n_rows * 4
     return sum(n_each * layer.n_heads * layer.head_dim for layer in spec.layers)

@@ -52,8 +52,8 @@ class Room:
 
 
 def room(given: Mapping[str, object], max_len: int) -> Room:
-    """By transformers' words for its tokenizers: truncation, a bool or what to cut; max_length, in tokens;
-    padding, which changes nothing, as the engine has none.
+    """The room by the options of transformers' tokenizers: truncation, a bool or what to cut; max_length, in
+    tokens; padding, which changes nothing, as the engine has none.
 
     raises  InvalidParameterError naming the word
     """

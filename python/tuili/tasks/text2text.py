@@ -149,7 +149,7 @@ class Task(Pipeline):
         return {self._key.replace("_text", "_token_ids"): [begin, *token_ids]}
 
     def _direction(self, source: Any, target: Any, start: Any) -> tuple[Direction, str]:
-        """From where to where, and the name of the task in config.json."""
+        """The direction, and the name of the task in config.json."""
         if source is not None or target is not None:
             if self._sources.languages is None:
                 return Direction(), self._task_of(source, target)
