@@ -27,7 +27,7 @@ from translation_folders import (
 from tuili.errors import InvalidParameterError
 from tuili.loading import sentencepiece_file, tokenizer_cache, tokenizer_json
 from tuili.loading.composing import Composer
-from tuili.loading.sources import TokenizerFiles, _tokenizer_files
+from tuili.loading.model_source import TokenizerFiles, _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
 from tuili.tokenization import Detokenizer, Tokenizer
 

@@ -41,7 +41,7 @@ from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
 from tuili.rereading import cache_for, rereading_of
-from tuili.sources import ANSWER_LEN, as_config, endings_of, sources_of
+from tuili.sources import ANSWER_LEN, as_config, endings_of, source_limits
 from tuili.tokenization import Detokenizer, Tokenizer
 from tuili.translation import summarize, translate
 from tuili.vectors import Vectors
@@ -182,7 +182,7 @@ class LLM(Conversations, Vectors, Introspection):
     def _start_decoder(self, capacity: Capacity, limits: Limits, num_threads: int) -> None:
         spec, loaded, tokenizer = self.loaded.spec, self.loaded, self.tokenizer
         cache, pool = allocate(spec, capacity, limits, self._device)
-        sources = sources_of(loaded, capacity)
+        sources = source_limits(loaded, capacity)
         self._runner = _core.Runner(
             self._model,
             cache,

@@ -27,7 +27,7 @@ from tuili.generation import structure
 from tuili.generation.beam import BeamGroup
 from tuili.generation.delivery import Collect, Row
 from tuili.generation.grammar import Compilation, Constraint, Grammars
-from tuili.generation.intake import Intake, Sources
+from tuili.generation.intake import Intake, SourceLimits
 from tuili.generation.live import LiveRequests, take_results
 from tuili.generation.load import Load
 from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission, Withdrawal
@@ -66,7 +66,7 @@ class Engine(Worker):
         decoder: Callable[[Iterable[int], SamplingParams], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
-        sources: Sources | None = None,
+        sources: SourceLimits | None = None,
         grammars: Grammars | None = None,
         limits: Limits | None = None,
         start_thread: bool = True,

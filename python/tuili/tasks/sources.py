@@ -26,7 +26,7 @@ class Direction:
     forced_bos_token_id: int | None = None
 
 
-class Sources:
+class SourceTokenizer:
     """Encodes what is to be translated or summarized."""
 
     def __init__(self, model: LLM) -> None:
