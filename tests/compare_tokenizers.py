@@ -31,7 +31,7 @@ from oracle import gguf_tokenizer, llama_cpp, model_files
 from oracle.strings import generate
 from oracle.table import Table
 from tuili.loading.gguf import Metadata
-from tuili.loading.sources import open_source
+from tuili.loading.model_source import open_source
 from tuili.loading.tokenizer import from_gguf, from_huggingface
 from tuili.tokenization import Tokenizer, clean_text
 

@@ -19,7 +19,7 @@ from tiny_engine import BLOCK, drain, is_idle, make_engine, sampling
 from tiny_models import GEMMA_WINDOW
 from tuili import _core
 from tuili.errors import GrammarError, RequestCancelled
-from tuili.generation.intake import Sources
+from tuili.generation.intake import SourceLimits
 from tuili.generation.structure import form_of
 
 DECODERS = [("llama", "f32"), ("llama", "bf16"), ("llama", "q4_0"), ("gemma3", "q8_0")]
@@ -151,7 +151,7 @@ def engine_of(family, format, kv_type, device="cpu", **options):
         else core_model(family, format, device),
         sources=None
         if is_decoder
-        else Sources(N_VOCAB, 64, by_name(family).config["decoder_start_token_id"]),
+        else SourceLimits(N_VOCAB, 64, by_name(family).config["decoder_start_token_id"]),
         kv_type=kv_type,
         max_model_len=LONGEST.get(family, 256),
         eos_ids=(EOS,),

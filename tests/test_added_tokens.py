@@ -14,8 +14,8 @@ from hostile.tokenizers import DOCUMENTS
 from tiny_tokenizers import of_document
 from tuili.errors import TokenizerError
 from tuili.loading import added_tokens
+from tuili.loading.model_source import _tokenizer_files
 from tuili.loading.opening import from_files
-from tuili.loading.sources import _tokenizer_files
 from tuili.tokenization import Tokenizer
 
 GOLDENS = json.loads((Path(__file__).parent / "goldens" / "added_tokens.json").read_text("utf-8"))

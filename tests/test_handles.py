@@ -27,7 +27,6 @@ from test_watchdog import Hanging
 from tiny_engine import codes, drain, is_idle, make_engine, sampling
 from tuili.errors import (
     EngineClosedError,
-    EngineForkedError,
     EngineOutOfMemoryError,
     InvalidParameterError,
     ModelIOError,
@@ -467,39 +466,36 @@ def test_ctrl_c_is_heard_while_waiting():
     engine.close()
 
 
+def in_a_child(*uses):
+    """What becomes of each in a forked child, and how the child ended."""
+
+    def outcome(use):
+        try:
+            return str(use())
+        except BaseException as error:
+            return type(error).__name__
+
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # no assert, no pytest here: only what is reported through the pipe
+        signal.alarm(60)
+        os.write(write, " ".join(map(outcome, uses)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        return pipe.read().split(), os.waitpid(child, 0)[1]
+
+
 def test_a_fork_cannot_use_the_parents_engine(engine):
     engine.submit(codes("a"), sampling(max_tokens=5)).result(10)
     engine._runner = hanging = Hanging(engine._runner)  # so that it is under way at the fork
     running = engine.submit(codes("a"), sampling(max_tokens=50))
     assert comes_true(lambda: engine.stats()["running"])
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:  # no assert, no pytest here: only what is reported through the pipe
-        found = []
-        for use in (
-            lambda: engine.submit(codes("a"), sampling()),
-            running.result,
-            lambda: next(iter(running)),
-            engine.stats,
-        ):
-            try:
-                use()
-                found.append("nothing")
-            except EngineForkedError:
-                found.append("ok")
-            except BaseException as error:
-                found.append(type(error).__name__)
-        found.append("healthy" if engine.healthy else "ill")
-        engine.close()
-        running.abort()
-        os.write(write, " ".join(found).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        assert pipe.read() == "ok ok ok ok ill"
+    uses = lambda: engine.submit(codes("a"), sampling()), running.result, running.__iter__, engine.stats
+    found, status = in_a_child(*uses, lambda: engine.healthy, engine.close, running.abort)
+    assert found == ["EngineForkedError"] * 4 + ["False", "None", "None"] and status == 0
     assert engine.healthy and not running.done
     hanging.go.set()
-    assert os.waitpid(child, 0)[1] == 0
     assert len(running.result(10).outputs[0].token_ids) == 50, "the parent's request must not notice"
 
 
@@ -512,33 +508,17 @@ def test_a_fork_that_finds_every_lock_taken_cannot_hang_anybody(engine):
     def hold():
         with stream._turn, handle._request.lock:
             held.set()
-            go.wait(10)
+            go.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(10)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)
-        found = []
-        coroutines = handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()
-        for use in (*(lambda use=use: asyncio.run(use()) for use in coroutines), handle.totals):
-            try:
-                use()
-                found.append("nothing")
-            except EngineForkedError:
-                found.append("ok")
-            except BaseException as error:
-                found.append(type(error).__name__)
-        os.write(write, " ".join(found).encode())
-        os._exit(0)
+    coroutines = handle._output_later, stream.__anext__, lambda: handle.__aiter__().__anext__()
+    uses = [lambda use=use: asyncio.run(use()) for use in coroutines]
+    found, status = in_a_child(*uses, handle.totals)
     go.set()
     thread.join()
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        assert pipe.read() == "ok ok ok ok"
-    assert os.waitpid(child, 0)[1] == 0
+    assert found == ["EngineForkedError"] * 4 and status == 0
     assert unread.outputs[0].text == "bcdef"
 
 

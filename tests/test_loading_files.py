@@ -22,8 +22,8 @@ from tiny_models import tiny_llama
 from tuili.errors import ModelFormatError, ModelIOError, ModelLimitError
 from tuili.loading import files, memory
 from tuili.loading.files import json_nesting, open_regular, parse_json, read_file, shown
+from tuili.loading.model_source import open_source
 from tuili.loading.safetensors_file import open_folder
-from tuili.loading.sources import open_source
 
 
 def test_read_file_returns_every_byte(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def python_of(page):
 
 @pytest.mark.slow
 @pytest.mark.models
-@pytest.mark.parametrize("page, n_parts", [("embeddings.md", 2), ("generation.md", 1), ("insides.md", 2)])
+@pytest.mark.parametrize(
+    "page, n_parts", [("embeddings.md", 2), ("generation.md", 1), ("introspection.md", 2)]
+)
 def test_the_python_of_a_page_about_built_in_models_runs(built_in, page, n_parts, capsys):
     parts, names = python_of(f"docs/tasks/{page}"), {}
     assert len(parts) == n_parts
@@ -64,14 +66,27 @@ def test_the_python_of_a_readme_runs(built_in, page, capsys):
     assert len(capsys.readouterr().out) > 100
 
 
-def test_the_numbers_of_the_readme_are_those_of_the_tests():
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/verification.md"])
+def test_the_numbers_of_a_page_are_those_of_the_tests(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
     decoders = {case.architecture for case in architecture_table.CASES if case.verified == "transformers"}
     searches = json.loads((REPOSITORY / "tests/goldens/beams.json").read_text(encoding="utf-8"))
     assert f"{len(decoders)} classes of decoders" in text
     assert f"GGUF files of {len(gguf_families.FAMILIES)} decoders" in text
     assert f"({len(encoder_models.CASES)} configurations with random weights)" in text
     assert f"({len(searches)} searches)" in text
+
+
+def test_the_numbers_of_the_chinese_readme_are_those_of_the_english_one():
+    english, chinese = (
+        (REPOSITORY / page)
+        .read_text(encoding="utf-8")
+        .split(heading)[1]
+        .split("|---|---|")[1]
+        .split("\n\n")[0]
+        for page, heading in (("README.md", "## What is verified"), ("README.zh-CN.md", "## 验证情况"))
+    )
+    assert re.findall(r"[\d,]+\d", english) == re.findall(r"[\d,]+\d", chinese)
 
 
 # Models of the repository that do what a page's model does, by the page's path of that.

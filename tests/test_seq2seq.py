@@ -36,7 +36,7 @@ from tuili.errors import (
     PromptTooLongError,
     TokenIdError,
 )
-from tuili.generation.intake import Sources
+from tuili.generation.intake import SourceLimits
 from tuili.loading import packed_cache, registry
 from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
 from tuili.loading.config import Config
@@ -522,7 +522,7 @@ def test_the_end_of_a_source_stays_when_it_is_cut():
     assert endings == {2, 250, 251} and endings_of(None, [2]) == {2}
     assert endings_of(dataclasses.replace(languages, where="before"), [2]) == {2}
     ids = [*range(10, 20), 2, 251]
-    cuts = [Sources(300, n, start=0).cut(ids, endings) for n in (1, 2, 3, 11, 12)]
+    cuts = [SourceLimits(300, n, start=0).cut(ids, endings) for n in (1, 2, 3, 11, 12)]
     assert cuts == [[251], [2, 251], [10, 2, 251], [*range(10, 19), 2, 251], ids]
 
 
@@ -530,7 +530,7 @@ def test_the_end_of_a_source_stays_when_it_is_cut():
 
 
 def an_engine(clock=None, **options):
-    sources = Sources(300, 64, start=0)
+    sources = SourceLimits(300, 64, start=0)
     return make_engine(model=core_model("T5"), sources=sources, clock=clock, max_num_seqs=4, **options)
 
 

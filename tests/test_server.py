@@ -29,8 +29,8 @@ from tiny_server import running
 from tuili.generation.request import Chunk, TokenLogprob
 from tuili.loading.tokenizer import from_huggingface
 from tuili.server.app import model_name
+from tuili.server.formats import TextFormat
 from tuili.server.settings import Settings
-from tuili.server.shapes import Text
 from tuili.tokenization import Detokenizer, Tokenizer
 
 CHAT = [{"role": "user", "content": "the river"}]
@@ -216,7 +216,7 @@ def test_offsets_of_tokens_count_the_characters_of_the_text():
     entries = [TokenLogprob(i, -1.0, [(i, -1.0)]) for i in ids]
     for step, before in itertools.product((1, 2, 12), ([256], [257])):
         handle = types.SimpleNamespace(decoder=lambda before=before: Detokenizer(tokenizer, after=before))
-        shape, found, shown = Text("m", tokenizer, tuili.SamplingParams(), [handle]), [], []
+        shape, found, shown = TextFormat("m", tokenizer, tuili.SamplingParams(), [handle]), [], []
         for at in range(0, len(entries), step):
             (event,) = shape.pieces(0, Chunk(0, "", [], entries[at : at + step], None, None))
             found += event["choices"][0]["logprobs"]["text_offset"]

@@ -11,7 +11,8 @@ import pytest
 import tuili
 from encoder_models import CASES, write_folder
 from tiny_server import KEY, running
-from tuili.server.requests import MAX_DOCUMENTS, Requests
+from tuili.server.fields import Served
+from tuili.server.vector_requests import MAX_DOCUMENTS, VectorRequests
 
 MODELS = Path(__file__).parent / "models"
 TEXTS = ["a good day", "这 是 一个 很 好 的 日子", "", "bad , bad film !", "the \ud83d\ude00 of it"]
@@ -162,7 +163,7 @@ def test_it_ends_when_its_client_has_left(classifier):
 
     body = json.dumps({"input": [f"{i} the cat" for i in range(MAX_DOCUMENTS)]}).encode()
     with pytest.raises(tuili.RequestCancelled):
-        Requests(classifier.app.llm, "labels", 1.0).classify(body, keep_on)
+        VectorRequests(Served(classifier.app.llm, "labels")).classify(body, keep_on)
     assert len(batches) == 1 and 0 < batches[0] < MAX_DOCUMENTS
 
 

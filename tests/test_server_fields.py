@@ -13,7 +13,7 @@ from patience import comes_true
 from tiny_server import KEY, running
 from tuili import completions
 from tuili.generation.params import NAMES
-from tuili.server import app, requests
+from tuili.server import app, text_requests
 from tuili.server.document import document
 
 MODELS = Path(__file__).parent / "models"
@@ -269,7 +269,7 @@ def test_log_probabilities_of_a_chat_stand_beside_its_choices(chatter):
 
 
 def test_log_probabilities_of_prompts_are_so_many(adder, translator, chatter, monkeypatch):
-    monkeypatch.setattr(requests, "MAX_PROMPT_LOGPROBS", 2 * 8 * 3)
+    monkeypatch.setattr(text_requests, "MAX_PROMPT_LOGPROBS", 2 * 8 * 3)
     fine = SUM | {"prompt": [SUM["prompt"]] * 2, "prompt_logprobs": 2}
     assert adder.ask("/v1/completions", fine).status == 200
     for more in (
@@ -465,7 +465,7 @@ def test_what_leaves_no_token_is_the_clients_to_mend(adder, fields):
 
 
 def test_words_are_spelled_for_so_many_prompts(adder, monkeypatch):
-    monkeypatch.setattr(requests, "MAX_BAD_WORDS", 4)
+    monkeypatch.setattr(text_requests, "MAX_BAD_WORDS", 4)
     fields = {"prompt": ["1+  1="] * 2, "bad_words": ["7", "8"]}
     assert adder.ask("/v1/completions", SUM | fields).status == 200
     got = adder.ask("/v1/completions", SUM | fields | {"bad_words": ["7", "8", "9"]})

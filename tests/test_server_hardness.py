@@ -505,7 +505,7 @@ def test_a_failure_of_ours_is_500_and_tells_nothing(server, monkeypatch, caplog)
     def fail(*_):
         raise RuntimeError(f"at 0x7f3a {CANARY} /root/models")
 
-    monkeypatch.setattr(server.app.requests, "text", fail)
+    monkeypatch.setattr(server.app.texts, "text", fail)
     answer = server.ask("/v1/completions", {"prompt": "a"}, Authorization=BEARER)
     assert (answer.status, answer.code) == (500, "internal")
     assert not re.search("0x|wombat|root|Error", answer.json()["error"]["message"])

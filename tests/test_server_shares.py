@@ -91,8 +91,8 @@ def test_bodies_count_until_they_are_handed_on(llm, monkeypatch):
     body = json.dumps(SHORT).encode()
     body += b" " * (1000 - len(body))
     with running(llm, max_body_bytes=1000) as server:
-        text = server.app.requests.text
-        monkeypatch.setattr(server.app.requests, "text", waiting)
+        text = server.app.texts.text
+        monkeypatch.setattr(server.app.texts, "text", waiting)
         answers = []
         threads = [
             threading.Thread(target=lambda: answers.append(server.ask("/v1/completions", body)))
@@ -224,7 +224,7 @@ def test_vectors_obey_the_time_limit(embedder, monkeypatch):
         for path, name in (("/v1/embeddings", "embed"), ("/v1/rerank", "rerank")):
             begun.clear()
             ended.clear()
-            monkeypatch.setattr(server.app.requests, name, slow)
+            monkeypatch.setattr(server.app.vectors, name, slow)
             while not begun.is_set():  # the time may be over before it begins
                 answer = server.ask(path, {"input": "a"})
                 assert (answer.status, answer.code) == (408, "deadline")
@@ -234,8 +234,8 @@ def test_vectors_obey_the_time_limit(embedder, monkeypatch):
 def test_reading_obeys_the_time_limit_and_what_it_began_ends(llm, monkeypatch):
     go = threading.Event()
     with running(llm, request_timeout_s=0.1) as server:
-        text = server.app.requests.text
-        monkeypatch.setattr(server.app.requests, "text", lambda *given: go.wait(60) and text(*given))
+        text = server.app.texts.text
+        monkeypatch.setattr(server.app.texts, "text", lambda *given: go.wait(60) and text(*given))
         answer = server.ask("/v1/completions", {"prompt": "the", "max_tokens": 400, "ignore_eos": True})
         assert (answer.status, answer.code) == (408, "deadline")
         before = server.stats()["prompt_tokens"]

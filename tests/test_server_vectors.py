@@ -88,7 +88,8 @@ def test_a_text_that_is_too_long_is_no_advice_for_python(vector_server):
 
 
 def test_rerank_ends_when_its_client_has_left(embedder):
-    from tuili.server.requests import Requests
+    from tuili.server.fields import Served
+    from tuili.server.vector_requests import VectorRequests
 
     batches = []
 
@@ -98,7 +99,7 @@ def test_rerank_ends_when_its_client_has_left(embedder):
 
     body = json.dumps({"query": "a", "documents": [f"{i} the cat" for i in range(1000)]}).encode()
     with pytest.raises(tuili.RequestCancelled):
-        Requests(embedder, "minilm", 1.0).rerank(body, keep_on)
+        VectorRequests(Served(embedder, "minilm")).rerank(body, keep_on)
     assert len(batches) == 1 and 0 < batches[0] < 1000
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: includes, names, lengths, symbols, banned calls."""
+"""The rules of CONTRIBUTING.md that a machine can check: includes, names, lengths, symbols, banned calls."""
 
 from __future__ import annotations
 

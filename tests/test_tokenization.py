@@ -420,7 +420,7 @@ def test_many_threads_use_one_tokenizer() -> None:
 def built_in(name: str) -> Tokenizer:
     """The tokenizer of a built-in model, pulled if need be; without a network the test is skipped."""
     from tuili.loading import store
-    from tuili.loading.sources import open_source
+    from tuili.loading.model_source import open_source
 
     try:
         source = open_source(store.resolve(BUILT_IN[name]))

@@ -185,7 +185,7 @@ def test_parameters_may_refer_to_parts_of_themselves(choice, n):
     """As pydantic writes models in models."""
     library = pytest.importorskip("llguidance", reason="llguidance is not installed: tuili[structured]")
     offered = [function("g"), function("f", parameters=NESTED, strict=True)][-n:]
-    params = completions.wanted({"tools": offered, "tool_choice": choice}).params
+    params = completions.chat_request({"tools": offered, "tool_choice": choice}).params
     grammar = params.grammar or library.LLMatcher.grammar_from_json_schema(params.json_schema)
     for x, takes in ((22, True), (3, False)):
         arguments = {"at": {"n": 1}, "next": {"at": {"n": x}, "next": None}}
@@ -201,10 +201,10 @@ def test_many_strict_functions_may_be_offered():
     said = {"type": "string", "description": "A::B && C, " * 4}
     wide = {"type": "object", "properties": {f"p{i}": said for i in range(6)}, "additionalProperties": False}
     offered = [function(f"f{i}", parameters=wide, strict=True) for i in range(20)]
-    assert completions.wanted({"tools": offered}).params.grammar
+    assert completions.chat_request({"tools": offered}).params.grammar
     wrong = function("f", parameters={"$ref": "#/$defs/a"}, strict=True)
     with pytest.raises(GrammarError, match=r"tools\.f\.parameters"):
-        completions.wanted({"tools": [*offered, wrong]})
+        completions.chat_request({"tools": [*offered, wrong]})
 
 
 def test_a_template_without_tools_reads_of_them():

@@ -27,7 +27,7 @@ from translation_folders import (
 from tuili.errors import InvalidParameterError
 from tuili.loading import sentencepiece_file, tokenizer_cache, tokenizer_json
 from tuili.loading.composing import Composer
-from tuili.loading.sources import TokenizerFiles, _tokenizer_files
+from tuili.loading.model_source import TokenizerFiles, _tokenizer_files
 from tuili.loading.tokenizer import from_huggingface
 from tuili.tokenization import Detokenizer, Tokenizer
 
@@ -368,5 +368,5 @@ def test_spaces_behind_words_are_refused(tmp_path):
     folder = write(slow, tmp_path)
     more = bytes([0x12, len(trainer) & 0x7F | 0x80, len(trainer) >> 7]) + trainer
     (folder / "sentencepiece.bpe.model").write_bytes(data + more)
-    with pytest.raises(tuili.ModelUnsupportedError, match="spaces behind words"):
+    with pytest.raises(tuili.ModelUnsupportedError, match="treat_whitespace_as_suffix"):
         _tokenizer_files(str(folder), None, slow.model_type)

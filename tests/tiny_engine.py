@@ -20,7 +20,7 @@ from tuili import _core
 from tuili.generation import params as parameters
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
-from tuili.generation.intake import Sources
+from tuili.generation.intake import SourceLimits
 from tuili.generation.params import SamplingParams
 from tuili.generation.scheduler import Limits
 
@@ -128,7 +128,7 @@ def make_engine(
     start_thread: bool = False,
     num_threads: int = 1,
     clock: Clock | None = None,
-    sources: Sources | None = None,
+    sources: SourceLimits | None = None,
     **limits: object,
 ) -> Engine:
     """An engine on the counting model with small blocks; without a thread unless asked for."""

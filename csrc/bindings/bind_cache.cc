@@ -16,7 +16,7 @@
 namespace tuili::bindings {
 namespace {
 
-// By their length, hence the shortest first.
+// The areas by the length of their windows, hence the shortest first.
 std::vector<WindowArea> to_areas(const std::map<int64_t, int64_t>& windows) {
   std::vector<WindowArea> areas;
   for (const auto& [window, n_blocks] : windows) areas.push_back({window, n_blocks});
@@ -45,7 +45,7 @@ auto count_of(Count BlockLedger::* count) {
 using Ids = std::vector<int32_t>;
 using Copies = std::tuple<Ids, Ids, std::pair<int64_t, int64_t>>;
 
-// As Runner.copy_block takes them: all areas copy the same tokens.
+// Copies as Runner.copy_block takes them: all areas copy the same tokens.
 std::optional<Copies> to_copies(const std::optional<std::vector<BlockCopy>>& copies) {
   if (!copies) return std::nullopt;
   Ids from, to;

@@ -8,7 +8,7 @@
 
 namespace tuili::bindings {
 
-// As pybind11's gil_scoped_release, of threads that may still run when the interpreter exits. Before
+// As pybind11's gil_scoped_release, for threads that may still run when the interpreter exits. Before
 // Python 3.14 one that then asks for the GIL is ended by unwinding its stack, which a destructor turns into
 // std::terminate. Here it stands still until the process has ended.
 class Released {

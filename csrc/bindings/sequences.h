@@ -16,7 +16,7 @@ inline Sequence& idle(Sequence& sequence) {
   return sequence;
 }
 
-// Of the sequences, none of which may be in a step.
+// Pointers to the sequences, none of which may be in a step.
 inline std::vector<Sequence*> all_idle(const std::vector<SharedSequence>& sequences) {
   std::vector<Sequence*> pointers;
   for (const SharedSequence& sequence : sequences) {

@@ -40,7 +40,7 @@ inline std::vector<py::ssize_t> shape_of(const py::array& array) {
   return {array.shape(), array.shape() + array.ndim()};
 }
 
-// That x [m, k] can be multiplied with w.
+// Checks that x [m, k] can be multiplied with w.
 inline void check_input(const py::array& x, const PackedMatrix& w) {
   check_dims(x, "x", 2);
   TUILI_CHECK(x.shape(1) == w.k, "x has rows of ", x.shape(1), "; w has rows of ", w.k);

@@ -72,7 +72,7 @@ struct Taps {
 class Transformer {
  public:
   explicit Transformer(const Model& model) : Transformer(model.spec, model.weights, model.compute) {}
-  // Of a model, or of the encoder in it. Both outlive it.
+  // Runs a model, or the encoder in it. `spec` and `weights` outlive it.
   Transformer(const ModelSpec& spec, const ModelWeights& weights, ops::Compute compute)
       : spec_(spec), weights_(weights), compute_(compute) {}
 

@@ -29,12 +29,12 @@ inline void expect_vector(const char* op, const char* name, const TensorView& x,
   TUILI_EXPECT(x.n_dims == 1 && x.size(0) == n, op, ": ", name, " must be f32 [", n, "], not ", x);
 }
 
-// Of what kernels write for a GEMM to read: f32, on cuda or bf16.
+// The type of what kernels write for a GEMM to read: f32, on cuda also bf16.
 inline DType output_type(const TensorView& y, DeviceKind device) {
   return device == DeviceKind::cuda && y.dtype == DType::bf16 ? DType::bf16 : DType::f32;
 }
 
-// Of rope: tables for every row of x, which turn at most its heads' elements.
+// Checks rope's tables: rows for every row of x, which turn at most its heads' elements.
 void expect_rope(const TensorView& x, const TensorView& cos, const TensorView& sin, int64_t n_heads);
 
 }  // namespace tuili::ops

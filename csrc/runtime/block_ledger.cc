@@ -43,7 +43,7 @@ int32_t BlockLedger::victim() const {
   return own ? largest_->cached.oldest : cached_.oldest;
 }
 
-// Of a block that nobody holds or finds any more.
+// Frees a block that nobody holds or finds any more.
 void BlockLedger::free_one(int32_t id) {
   Share& share = *std::exchange(blocks_[id].share, nullptr);
   free_.push_back(id);

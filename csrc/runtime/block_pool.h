@@ -24,7 +24,7 @@ struct BlockPoolOptions {
   int64_t n_blocks = 0;
   int64_t block_size = 32;  // tokens of one block
   bool prefix_cache = true;
-  uint64_t key = 0;                   // secret of the hash; 0 draws one
+  uint64_t key = 0;                   // secret of the hash, so that no prompt is made to collide; 0 draws one
   uint64_t hash_mask = ~uint64_t{0};  // tests set 0, so that every block collides
   std::vector<WindowArea> windows;    // shortest window first
   int64_t step_tokens = 512;          // that a step computes of one sequence at most

@@ -10,8 +10,8 @@
 namespace tuili {
 namespace {
 
-// Of a token's queries, keys and values where one kernel turns the first two and writes the others: a pair of
-// a query, or of a key, counts once.
+// The work on a token's queries, keys and values where one kernel turns the first two and writes the others:
+// a pair of a query, or of a key, counts once.
 int64_t numbers_turned(const LayerSpec& layer, int64_t half) {
   return layer.n_heads * half + layer.n_kv_heads * (2 * layer.head_dim - half);
 }
@@ -75,7 +75,7 @@ void Runner::forward(const StepBatch& batch, const Taps* taps) {
               context_.stream, std::ref(compute));
 }
 
-// For the device's work on this step.
+// Waits for the device's work on this step.
 void Runner::wait() const {
   if (model_.device != DeviceKind::cpu) device::synchronize(context_.stream);
 }

@@ -15,7 +15,7 @@ void check_block_size(int64_t block_size) {
               "block_size must be 16, 32 or 64, not ", block_size);
 }
 
-// Of the scales of a block's keys, and of its values, in one layer.
+// Bytes of the scales of a block's keys, and as many of its values, in one layer.
 int64_t scale_bytes(const LayerSpec& layer, int64_t block_size, ops::KvType type) {
   return type == ops::KvType::i8 ? layer.n_kv_heads * block_size * 4 : 0;
 }

@@ -92,7 +92,7 @@ void RequestChecks::texts(std::span<Sequence* const> sequences) const {
   if (cache_) check_rereading(sequences);
 }
 
-// Of texts whose layers read a source: that the cache has room for both.
+// Checks that the sources are within max_source_tokens, and that the cache has room for them and the texts.
 void RequestChecks::check_rereading(std::span<Sequence* const> sequences) const {
   const int64_t size = cache_->block_size();
   int64_t n_needed = 0, n_source = 0;

@@ -33,7 +33,7 @@ class RequestChecks {
   // Checks these, too: they outlive it.
   RequestChecks(const Model& model, const KvCache* cache, const RunnerOptions& options);
 
-  // As Runner's methods of these names ask it.
+  // Each checks what Runner's method of its name asks of the caller.
   void step(std::span<const StepRequest> requests) const;
   void run(std::span<const StepRequest> requests) const;
   void sample(const Sequence& sequence, std::span<const float> logits) const;

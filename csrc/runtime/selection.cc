@@ -151,7 +151,7 @@ bool Selection::list(Rank last, std::span<const Rank>* numbers) {
   return true;
 }
 
-// By radix, the lowest digit of the keys first. Equal keys keep their order, which must be by number then.
+// Sorts by radix, the lowest digit of the keys first. Equal keys keep their order: give them by number.
 std::span<Rank> Selection::sorted(std::span<Rank> ranks) {
   if (ranks.size() < kFewRanks) {
     std::ranges::sort(ranks);

@@ -15,7 +15,7 @@ namespace tuili {
 // with i + 1.
 enum class Pooling : uint8_t { mean, cls, last, max, mean_sqrt_len, weighted_mean };
 
-// Of each text, the positions whose rows a head that reads all rows answers for; empty: all of all.
+// For each text the positions whose rows a head that reads all rows answers for; empty: all of all texts.
 using AnswerPositions = std::span<const std::vector<int64_t>>;
 
 class TextHead {

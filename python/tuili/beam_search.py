@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from tuili.generation.checks import integer, invalid
-from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names, same
+from tuili.generation.checks import integer, invalid, same
+from tuili.generation.params import MAX_BEAMS, SamplingParams, canonical_names
 from tuili.generation.request import RequestOutput
 from tuili.prompts import ManyPrompts, Messages, OnePrompt
 

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, bar: Callable[[int, int], None] | None) -> 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The same for people."""
+    """The result of `run` as text for people."""
     if "removed" in result:
         return f"{len(result['removed'])} files removed from {result['folder']}"
     lines = []

@@ -59,7 +59,7 @@ class Areas:
     windows: dict[int, Window]
 
     def text_bytes(self, n_blocks: int) -> int:
-        """Of one text of so many blocks."""
+        """Bytes of one text of so many blocks."""
         return n_blocks * self.block_bytes + self.windows_bytes(n_blocks)
 
     def windows_bytes(self, n_blocks: int) -> int:
@@ -93,7 +93,7 @@ class Areas:
 
 
 def areas_of(spec: _core.ModelSpec, dtype: KvDtype, step_tokens: int) -> Areas:
-    """Of every window that a layer has, so that saved prefixes depend on the model alone."""
+    """Areas for every window that a layer has, so that saved prefixes depend on the model alone."""
     windows = {}
     for length in sorted({layer.sliding_window for layer in spec.layers} - {0}):
         span = _core.BlockPool.window_span(length, BLOCK_SIZE, step_tokens)

@@ -22,8 +22,9 @@ from tuili.errors import EngineClosedError, InvalidParameterError
 from tuili.generation.prefix import identity
 from tuili.llm import LLM
 from tuili.server.app import model_name
+from tuili.server.fields import Served
 from tuili.server.replies import Refused
-from tuili.server.requests import Job, Requests
+from tuili.server.text_requests import Job, TextRequests
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ class Replica:
                 param="expected",
                 code="node_differs",
             )
-        self._requests = Requests(self._llm, model_name(self._llm), TIMEOUT_S)
+        self._requests = TextRequests(Served(self._llm, model_name(self._llm)), TIMEOUT_S)
 
     def check_health(self) -> None:
         """Called by Ray; raises once the engine is closed."""
@@ -88,13 +89,13 @@ class Replica:
     async def chat(self, body: bytes) -> dict[str, Any]:
         """The whole answer."""
         job = await self._job(body)
-        return job.shape.whole([await handle for handle in job.handles])
+        return job.format.whole([await handle for handle in job.handles])
 
     async def stream(self, body: bytes) -> AsyncGenerator[dict[str, Any]]:
         """Its pieces, as the events of /v1/chat/completions have them."""
         job = await self._job(body)
         async for chunk in job.handles[0]:
-            for piece in job.shape.pieces(0, chunk):
+            for piece in job.format.pieces(0, chunk):
                 yield piece
 
     async def _job(self, body: bytes) -> Job:
@@ -123,7 +124,7 @@ class Client:
     def chat(self, **fields: Any) -> dict[str, Any]:
         """As `LLM.create_chat_completion`."""
         handle = self._handle.options(multiplexed_model_id=_prefix_id(fields))
-        return _told(lambda: handle.chat.remote(json.dumps(fields).encode()).result())
+        return _unwrapped(lambda: handle.chat.remote(json.dumps(fields).encode()).result())
 
     def chat_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any] | EngineClosedError]:
         """Many at once, in order; an error in the place of an answer that was lost with its replica."""
@@ -136,7 +137,7 @@ class Client:
         answers: list[dict[str, Any] | EngineClosedError] = []
         for response in responses:
             try:
-                answers.append(_told(response.result))
+                answers.append(_unwrapped(response.result))
             except EngineClosedError as error:
                 answers.append(error)
         return answers
@@ -147,7 +148,7 @@ def _prefix_id(fields: dict[str, Any]) -> str:
     return hashlib.sha256(start.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _told(call: Callable[[], T]) -> T:
+def _unwrapped(call: Callable[[], T]) -> T:
     try:
         return call()
     except RayActorError:

@@ -92,7 +92,7 @@ MODEL_OPTIONS = (
 
 
 def given_options(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Those of the options that the command line gave."""
+    """The options that the command line gave."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
@@ -105,7 +105,7 @@ def open_model(options: argparse.Namespace, **more: Any) -> LLM:
 
 
 def print_json(value: Any) -> None:
-    """On one line; characters that the output's encoding lacks are escaped, never lost."""
+    """Print JSON on one line; characters that the output's encoding lacks are escaped, never lost."""
     everything = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     text = json.dumps(value, ensure_ascii=not everything, default=str)
     try:
@@ -122,13 +122,13 @@ def complain(line: str) -> None:
 
 
 def wrong_usage(problem: str) -> int:
-    """Say it, and the exit code."""
+    """Say what is wrong; returns the exit code."""
     complain(f"tuili {problem}")
     return EXIT_USAGE
 
 
 def one_line(text: str) -> str:
-    """Without what would begin another line or move the cursor."""
+    """`text` without what would begin another line or move the cursor."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -162,7 +162,7 @@ def progress(done: int, total: int, what: str) -> None:
 
 
 def _columns() -> int:
-    """Of the terminal that standard error is."""
+    """Columns of the terminal that standard error is."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):

@@ -14,9 +14,8 @@ from typing import Any
 
 from tuili import conversations, tool_calls
 from tuili.conversations import Rendering
-from tuili.generation import params as parameters
-from tuili.generation.checks import boolean, described, integer, invalid, key_text
-from tuili.generation.params import MAX_LOGPROBS, SamplingParams, not_supported_yet
+from tuili.generation.checks import boolean, described, integer, invalid, not_supported_yet, only_known, same
+from tuili.generation.params import MAX_LOGPROBS, SamplingParams
 from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.tool_calls import Call, Tools
 
@@ -109,7 +108,7 @@ FIELDS = (*_SAME, *_MORE, *_PLAIN, *_OWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ChatRequest:
     """What a chat completion's fields ask for."""
 
     params: SamplingParams
@@ -117,7 +116,7 @@ class Wanted:
     rendering: Rendering
 
 
-def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
+def chat_request(fields: Mapping[str, Any], **own: Any) -> ChatRequest:
     """What OpenAI's fields, without the messages, ask for. Arguments and errors as those of
     `sampling_params`.
     """
@@ -126,7 +125,7 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
         invalid("structured_outputs", "cannot be given next to tools, unless tool_choice is none")
     schema = tools.schema()
     form = fields.get("response_format")
-    if tools.offered and form is not None and not parameters.same(form, {"type": "text"}):
+    if tools.offered and form is not None and not same(form, {"type": "text"}):
         invalid("response_format", "cannot be given next to tools, unless tool_choice is none")
     more = own if schema is None else {**own, "json_schema": schema}
     grammar = tools.grammar()
@@ -136,7 +135,7 @@ def wanted(fields: Mapping[str, Any], **own: Any) -> Wanted:
                 invalid(name, "cannot be given next to strict tools or parallel_tool_calls = false")
         more = {**more, "grammar": grammar}
     how = conversations.rendering(**{name: fields.get(name) for name in conversations.WORDS}, tools=tools)
-    return Wanted(sampling_params(fields, **more), tools, how)
+    return ChatRequest(sampling_params(fields, **more), tools, how)
 
 
 def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
@@ -147,9 +146,7 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
     raises  InvalidParameterError, also for a field that this version does not implement
             (not_supported_yet); GrammarError
     """
-    for name in fields:
-        if name not in FIELDS:  # whatever its value: null, too, is the default only of what there is
-            parameters.unknown_name(name, ("messages", *FIELDS))
+    only_known(fields, ("messages", *FIELDS))  # whatever its value: null is the default of what there is
     given = {name: value for name, value in fields.items() if value is not None}
     options: dict[str, Any] = {}
     for name, value in given.items():
@@ -159,7 +156,7 @@ def sampling_params(fields: Mapping[str, Any], **own: Any) -> SamplingParams:
                 other = next(other for other in given if _SAME.get(other) == target)
                 invalid(name, f"is given twice, also as {other}")
             options[target] = value
-        elif name in _PLAIN and not any(parameters.same(value, plain) for plain in _PLAIN[name]):
+        elif name in _PLAIN and not any(same(value, plain) for plain in _PLAIN[name]):
             not_supported_yet(name)
     check_names(given)
     if "logit_bias" in given:
@@ -233,10 +230,7 @@ def _json_schema(form: object) -> Any:
     named = form.get("json_schema")
     if kind != "json_schema" or not isinstance(named, Mapping):
         invalid("response_format", 'has a type other than "text", "json_object", or "json_schema" with one')
-    for name in named:
-        if name not in ("name", "description", "schema", "strict"):
-            known = ("name", "schema", "strict")
-            parameters.unknown_name(key_text(name), known, "response_format.json_schema.")
+    only_known(named, ("name", "description", "schema", "strict"), "response_format.json_schema.")
     if not isinstance(named.get("schema"), dict):
         invalid("response_format", "json_schema.schema must be an object")
     return named["schema"]
@@ -247,9 +241,7 @@ def _structured(form: object) -> dict[str, Any]:
     if not isinstance(form, Mapping):
         invalid("structured_outputs", f"must be an object, not {described(form)}")
     given = {name: value for name, value in form.items() if value is not None}
-    for name in form:
-        if name not in (*_FORMS, "json_object"):
-            parameters.unknown_name(key_text(name), (*_FORMS, "json_object"), "structured_outputs.")
+    only_known(form, (*_FORMS, "json_object"), "structured_outputs.")
     if given.get("json_object") is False:
         del given["json_object"]
     if len(given) != 1:

@@ -39,7 +39,7 @@ class Rendering:
     tools: Tools | None = None
 
     def role(self, messages: Messages) -> str:
-        """Of who speaks after these."""
+        """The role of the message that comes after these."""
         return "assistant" if self.begins else str(messages[-1]["role"])
 
 
@@ -177,7 +177,7 @@ class Conversations:
         if fields.get("stream"):
             problem = "is for HTTP: in a process `stream(messages, …)` gives the pieces of an answer"
             invalid("stream", problem, code="not_supported_yet")
-        wanted = completions.wanted(fields)
+        wanted = completions.chat_request(fields)
         cuts = wanted.params.truncate_prompt_tokens is not None
         with cutting_helps("; truncate_prompt_tokens=-1 cuts it"):
             ids = self.encode_chat(messages, wanted.rendering, cuts=cuts)

@@ -56,7 +56,7 @@ def check_compute(compute: object, device: _core.Device) -> None:
 
 
 def named(device: _core.Device) -> str:
-    """Where bits are made: equal names promise equal bits. "cpu", or "cuda" and what the device is called."""
+    """Where bits are made; equal names promise equal bits: "cpu", or "cuda" and what the device is called."""
     return device if device == "cpu" else f"cuda: {_core.device_name(device)}"
 
 

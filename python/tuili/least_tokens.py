@@ -55,7 +55,7 @@ Floats = NDArray[np.float32]
 
 
 class LeastTokens:
-    """Of texts for one tokenizer of the library. Making it takes half a second for 250,000 tokens."""
+    """How many tokens texts have at least, by one tokenizer. Making it takes half a second for 250,000."""
 
     def __init__(self, backend: Tokenizer) -> None:
         self._opens = isinstance(backend, NumberedBackend)
@@ -65,7 +65,7 @@ class LeastTokens:
         self._apart = self._weights > 0 if self._joins else made.firm() | (self._weights > 0)
 
     def of(self, text: str, enough: int) -> int:
-        """At most so many tokens as `text` has; the rest is not looked at when it is more than `enough`."""
+        """A number of tokens that `text` has at least; looks no further once it is more than `enough`."""
         if self._opens and text.startswith(">>"):  # whatever stands there may be one token
             return 0
         weight, n_borders, least = 0.0, 0, 0
@@ -121,7 +121,7 @@ class _Vocabulary:
             yield from texts
 
     def weights(self) -> Floats:
-        """Of each code point."""
+        """The weight of each code point."""
         found = np.zeros(_N_CODE_POINTS, np.float32)
         if not self._known or (self._of_bytes and self._kind != "BPE"):
             return found
@@ -143,7 +143,7 @@ class _Vocabulary:
         return found
 
     def _token_weights(self) -> dict[str, float]:
-        """Of each character of tokens that is one by itself; bytes are those of the byte-level alphabet."""
+        """The weight of each character that is itself a token; bytes are those of the byte-level alphabet."""
         longest: dict[str, int] = {}
         alone = self._alone()
         for token in sorted(self._tokens, key=len):

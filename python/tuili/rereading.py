@@ -29,7 +29,7 @@ class Rereading:
 
 
 def rereading_of(loaded: LoadedModel) -> Rereading | None:
-    """Of a model that is an encoder of two halves; None of others."""
+    """How a model that is an encoder of two halves reads texts; None for others."""
     return None if loaded.spec.encoder is None else Rereading(loaded.decoder_start)
 
 

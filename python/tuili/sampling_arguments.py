@@ -97,7 +97,7 @@ def add(group: argparse._ArgumentGroup) -> None:
 
 
 def add_of_tasks(group: argparse._ArgumentGroup) -> None:
-    """The same for each of OF_TASKS."""
+    """Add an argument for each of OF_TASKS, as `add`."""
     _add_plain(group, OF_TASKS)
     _add_early_stopping(group)
 

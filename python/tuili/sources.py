@@ -7,14 +7,14 @@ from typing import Any
 
 from tuili.capacity import Capacity
 from tuili.errors import ModelFormatError
-from tuili.generation.intake import Sources
+from tuili.generation.intake import SourceLimits
 from tuili.loading.languages import Languages
 from tuili.loading.model import LoadedModel
 
 ANSWER_LEN = 256  # tokens of an encoder-decoder's answer if neither a request nor the model's files say
 
 
-def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
+def source_limits(loaded: LoadedModel, capacity: Capacity) -> SourceLimits | None:
     """The sources of a model, which are no longer than max_model_len either; None if it reads none.
 
     raises  ModelFormatError if the files name no token to begin with
@@ -27,7 +27,7 @@ def sources_of(loaded: LoadedModel, capacity: Capacity) -> Sources | None:
             "config.json: decoder_start_token_id and bos_token_id are missing", code="config_key"
         )
     max_len = min(spec.encoder.max_positions, capacity.max_model_len)
-    return Sources(spec.encoder.n_vocab, max_len, loaded.decoder_start)
+    return SourceLimits(spec.encoder.n_vocab, max_len, loaded.decoder_start)
 
 
 def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset[int]:
@@ -36,6 +36,6 @@ def endings_of(languages: Languages | None, eos_ids: Iterable[int]) -> frozenset
     return frozenset((*eos_ids, *last))
 
 
-def as_config(sources: Sources) -> dict[str, Any]:
+def as_config(sources: SourceLimits) -> dict[str, Any]:
     """What `llm.config` says of them."""
     return {"max_source_len": sources.max_len, "decoder_start_token_id": sources.start}

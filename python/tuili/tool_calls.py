@@ -16,8 +16,7 @@ from typing import Any
 
 from tuili.chat import validate_messages
 from tuili.errors import ModelFormatError
-from tuili.generation.checks import described, invalid, is_text, key_text
-from tuili.generation.params import unknown_name
+from tuili.generation.checks import described, invalid, is_text, only_known
 from tuili.generation.spelling import n_overlapping
 from tuili.generation.structure import JSON_STYLE, json_schema
 from tuili.loading.files import parse_json
@@ -156,9 +155,7 @@ def _definition(tool: Any, where: str) -> dict[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not is_text(tool.get("type"), "function") or len(tool) != 2:
         invalid(where, 'must be {"type": "function", "function": {"name": …, "parameters": …}}')
-    for key in function:
-        if key not in ("name", "description", "parameters", "strict"):
-            unknown_name(key_text(key), ("name", "description", "parameters", "strict"), f"{where}.function.")
+    only_known(function, ("name", "description", "parameters", "strict"), f"{where}.function.")
     name = function.get("name")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         invalid(f"{where}.function.name", "must be 1 to 64 letters, digits, _ or -")
@@ -168,7 +165,7 @@ def _definition(tool: Any, where: str) -> dict[str, Any]:
     try:
         json.dumps(function.get("parameters"))
     except (TypeError, ValueError, RecursionError):
-        invalid(f"{where}.function.parameters", "are no JSON")
+        invalid(f"{where}.function.parameters", "must be JSON")
     return {"type": "function", "function": dict(function)}
 
 

@@ -231,14 +231,14 @@ class Vectors:
         return min(width, int(self._embedding.get("truncate_dim", width)))
 
     def whole_width(self) -> int:
-        """The same before the model's files cut it; ModelUnsupportedError if it makes no vectors."""
+        """The width before the model's files cut it; ModelUnsupportedError if the model makes no vectors."""
         self._encoder_engine()
         widths = [layer.n_out for layer in self.loaded.dense if layer.n_out is not None]
         pooled = self.loaded.spec.d_model * len(embedding.poolings_of(self._embedding, None))
         return widths[-1] if widths else pooled
 
     def _cased(self, text: str) -> str:
-        """In lower case if the model's files ask for it."""
+        """`text` in lower case if the model's files ask for it."""
         return text.lower() if self._embedding.get("lower_case") else text
 
     def _pooled(

@@ -157,7 +157,7 @@ class WordVectors:
     def _nearest(
         self, queries: NDArray[np.float32], topn: int, without: set[int]
     ) -> list[list[tuple[str, float]]]:
-        """Of each query alone: the sums of a product's elements do not depend on its other rows."""
+        """The neighbours of each query: the sums of a product's elements do not depend on its other rows."""
         if self._packed is None:
             n = len(self.vectors)
             self._packed = [_packed(_unit(self.vectors[i : i + _ROWS])) for i in range(0, n, _ROWS)]

@@ -177,7 +177,7 @@ def _with_curve(result: dict[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def _decoder_shares(llm: LLM, result: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Of the machine's limits, what was reached.
+    """What was reached of the machine's limits.
 
     decode   bytes read per second (see `decode_bytes`) / the read stream of as many threads
     prefill  multiply-adds of the layers' linear maps per second / the peak in registers: of exact int8 for
@@ -216,7 +216,7 @@ def _words(first: int, n: int) -> str:
 
 
 def _mixed_texts() -> list[str]:
-    """Of 6 to 125 words, unsorted, as they come."""
+    """Texts of 6 to 125 words, unsorted."""
     return [_words(i, 6 + (i * 37) % 120) for i in range(EMBED_TEXTS)]
 
 

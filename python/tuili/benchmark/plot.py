@@ -47,7 +47,7 @@ class Chart:
 
     @property
     def ticks(self) -> list[float]:
-        """From 0 to the end of the axis."""
+        """The axis's ticks, from 0 to its end."""
         return ticks(self.most or max(max(point.value, point.high) for point in self.points))
 
     @property

@@ -1,4 +1,4 @@
-"""Checks of one value each, by name: what a caller gave becomes what is worked with, or
+"""Checks of names, and of one value each by its name: what a caller gave becomes what is worked with, or
 InvalidParameterError.
 
 No message shows a text that a user wrote.
@@ -6,8 +6,9 @@ No message shows a text that a user wrote.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -38,14 +39,58 @@ def described(value: object) -> str:
     return "null" if value is None else f"a value of type {type(value).__name__}"
 
 
+def not_supported_yet(name: str) -> NoReturn:
+    """Raise the error for a name that a later version will implement."""
+    invalid(name, "is not supported by this version of tuili", code="not_supported_yet")
+
+
+# What other libraries call these, where the spelling is too far away to be guessed.
+_ELSEWHERE = {
+    "max_length": "max_tokens",
+    "eos_token_id": "stop_token_ids",
+    "beam_width": "num_beams",
+    "max_time": "deadline_s",
+    "timeout": "deadline_s",
+    "top_logprobs": "logprobs",
+    "repeat_penalty": "repetition_penalty",
+    **dict.fromkeys(("guided_json", "response_format", "structured_outputs"), "json_schema"),
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
+    "n_ctx": "max_model_len",
+    "n_threads": "num_threads",
+    "torch_dtype": "dtype",
+    "gpu_memory_utilization": "kv_cache_bytes",
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), "quantization"),
+}
+
+
+def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
+    """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
+    known = list(known)
+    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
+    near = near or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
+    shown = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
+    hint = f"; did you mean {where}{near[0]}?" if near else ""
+    raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")
+
+
+def only_known(names: Iterable[object], known: Collection[str], where: str = "") -> None:
+    """As `unknown_name` for the first of `names` that is not `known`."""
+    for name in names:
+        if name not in known:
+            unknown_name(name if isinstance(name, str) else described(name), known, where)
+
+
+def same(value: object, plain: object) -> bool:
+    """Whether `value` is `plain`, of the same type; never what an `__eq__` of a user's makes of it."""
+    return type(value) is type(plain) and value == plain
+
+
 def is_text(value: object, text: str) -> bool:
     """Whether `value` is this str, whatever else it may be."""
     return isinstance(value, str) and value == text
-
-
-def key_text(key: object) -> str:
-    """A key of a dict for a message."""
-    return key if isinstance(key, str) else described(key)
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:

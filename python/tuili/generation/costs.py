@@ -99,7 +99,7 @@ class Costs:
         return total
 
     def answer_tokens(self) -> int:
-        """Three in four answers are longer; 1 while too few are known."""
+        """A length that three in four answers exceed; 1 while too few are known."""
         if len(self._lengths) < FEWEST_ANSWERS:
             return 1
         return sorted(self._lengths)[len(self._lengths) // 4]

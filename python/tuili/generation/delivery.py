@@ -239,7 +239,7 @@ class Row:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Older rows are smaller."""
+        """A key by which older rows are smaller."""
         return self.request.id, self.index
 
     @property

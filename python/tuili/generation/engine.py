@@ -27,7 +27,7 @@ from tuili.generation import structure
 from tuili.generation.beam import BeamGroup
 from tuili.generation.delivery import Collect, Row
 from tuili.generation.grammar import Compilation, Constraint, Grammars
-from tuili.generation.intake import Intake, Sources
+from tuili.generation.intake import Intake, SourceLimits
 from tuili.generation.live import LiveRequests, take_results
 from tuili.generation.load import Load
 from tuili.generation.messages import Abort, Compiled, Counters, Drawn, Submission, Withdrawal
@@ -66,7 +66,7 @@ class Engine(Worker):
         decoder: Callable[[Iterable[int], SamplingParams], TextDecoder],
         encode_words: Callable[[str], list[int]],
         eos_ids: Iterable[int] = (),
-        sources: Sources | None = None,
+        sources: SourceLimits | None = None,
         grammars: Grammars | None = None,
         limits: Limits | None = None,
         start_thread: bool = True,
@@ -251,7 +251,7 @@ class Engine(Worker):
         try:
             plan = self.scheduler.plan(start)
             if plan.refused or plan.admitted or plan.begun:
-                plan = self._told(plan, start)
+                plan = self._admit(plan, start)
             rows = plan.rows
             if rows:
                 self._receive(plan, self._compute(plan, start), start)
@@ -269,8 +269,8 @@ class Engine(Worker):
             self._watchdog.since = None
         return more
 
-    def _told(self, plan: StepPlan, now: float) -> StepPlan:
-        """`plan`, or the one after the first steps of the searches that begin."""
+    def _admit(self, plan: StepPlan, now: float) -> StepPlan:
+        """Refuse, admit and begin as the plan says; returns it, or the one after searches' first steps."""
         while True:
             self._live.refuse(plan.refused)
             self._mark_admitted(plan, now)

@@ -215,7 +215,7 @@ def check_matcher(matcher: Any) -> None:
 
 
 @dataclass(eq=False)
-class Told:
+class LibraryTokenizer:
     """What the library asks of a tokenizer, and keeps. It does not hold the index, which holds the library's
     own object: no garbage collector would see that circle.
     """
@@ -238,11 +238,11 @@ class Index:
     """Tokens as the library knows them. It tokenizes forced text itself, from the tokens' bytes."""
 
     def __init__(self, tokens: list[bytes], special_ids: Iterable[int], eos_ids: tuple[int, ...]) -> None:
-        told = Told(tokens, sorted(special_ids), eos_ids[0], weakref.ref(self))
+        tokenizer = LibraryTokenizer(tokens, sorted(special_ids), eos_ids[0], weakref.ref(self))
         # Without slices: they make masks in long strings faster by a tenth of a millisecond, and this slower.
         make = library("grammar").LLTokenizer
-        self.backend = guarded(make, told, n_vocab=len(tokens), eos_token=list(eos_ids), slices=[])
-        told.tokens = []  # the library has them now
+        self.backend = guarded(make, tokenizer, n_vocab=len(tokens), eos_token=list(eos_ids), slices=[])
+        tokenizer.tokens = []  # the library has them now
 
     def tokenize(self, data: bytes) -> list[int]:
         """The longest token first, and so on."""
@@ -275,7 +275,7 @@ class Vocabulary:
             self._index_first(words)
 
     def _index(self, tokens: list[bytes]) -> Index:
-        """Of these, and of those for bytes that have none, from the next whole word on."""
+        """The index of these tokens and, from the next whole word on, of one for each byte that has none."""
         known = {data for i, data in enumerate(tokens) if len(data) == 1 and i not in self.special_ids}
         gap = [b""] * (32 * self.n_own_words - len(tokens))
         spare = [b"" if data in known else data for data in BYTES]
@@ -387,7 +387,7 @@ class Grammars(Worker):
         return self._vocabulary
 
     def _compile(self, form: Form) -> Grammar:
-        """From those kept, or new."""
+        """The grammar of a form, from those kept or compiled now."""
         kept = self._compiled.get(form)
         if kept is not None and not kept.worn:
             self._compiled.move_to_end(form)

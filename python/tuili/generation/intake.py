@@ -63,8 +63,8 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What an encoder-decoder reads.
+class SourceLimits:
+    """The limits of what an encoder-decoder reads.
 
     n_vocab  of its encoder
     max_len  tokens of a source
@@ -121,7 +121,7 @@ class Intake:
         eos_ids: tuple[int, ...],
         grammars: Grammars | None,
         check_fits: Callable[[int, int, int], None],
-        sources: Sources | None = None,
+        sources: SourceLimits | None = None,
     ) -> None:
         self._sources = sources
         self._n_vocab, self._max_model_len, self._max_num_seqs = n_vocab, max_model_len, max_num_seqs

@@ -38,13 +38,13 @@ class Load:
             raise QueueFullError(f"{n_tokens} prompt tokens wait; the limit is {self._most_tokens}")
 
     def withdraw(self, submission: Submission) -> None:
-        """Of one that `add` has counted and nobody will take."""
+        """Forget one that `add` has counted and nobody will take."""
         with self._lock:
             self.n_rows -= len(submission.rows)
             self.queued_tokens -= _n_tokens(submission)
 
     def start(self, row: Row) -> None:
-        """It waits no more."""
+        """The row waits no more."""
         with self._lock:
             self.queued_tokens -= len(row.request.prompt_token_ids)
         row.queued = False

@@ -7,16 +7,15 @@ Limits are the library's (catalogue rows REQ-01 … REQ-09, REQ-14, TK-14); a se
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from tuili import _core
-from tuili.errors import InvalidParameterError, TokenIdError
+from tuili.errors import TokenIdError
 from tuili.generation import checks, processors, structure
 from tuili.generation.checks import (
     MAX_INT,
@@ -27,6 +26,8 @@ from tuili.generation.checks import (
     float_in,
     int_in,
     invalid,
+    only_known,
+    same,
     texts,
     token_ids,
 )
@@ -117,16 +118,6 @@ _EMPTY_FOR_NONE: dict[str, Any] = {
     "logit_bias": {},
     "logits_processors": (),
 }
-
-
-def same(value: object, plain: object) -> bool:
-    """Whether `value` is `plain`, of the same type; never what an `__eq__` of a user's makes of it."""
-    return type(value) is type(plain) and value == plain
-
-
-def not_supported_yet(name: str) -> NoReturn:
-    """Raise the error for a name that a later version will implement."""
-    invalid(name, "is not supported by this version of tuili", code="not_supported_yet")
 
 
 # --- all of them --------------------------------------------------------------------------------------------
@@ -263,7 +254,7 @@ class SamplingParams:
 
     @property
     def n_sequences(self) -> int:
-        """That one prompt becomes at once: its continuations, or the beams that they are chosen from."""
+        """Sequences that one prompt becomes: its continuations, or the beams that they are chosen from."""
         return max(self.n, self.num_beams or 1)
 
     def _check_together(self) -> None:
@@ -301,12 +292,11 @@ def canonical_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     names: dict[str, str] = {}  # under which each was given
+    only_known(options, (*NAMES, *ALIASES, *_SPECIAL_ALIASES))
     for given, value in options.items():
         name = ALIASES.get(given, given)
         if name in _SPECIAL_ALIASES:
             continue
-        if name not in NAMES:
-            unknown_name(given, (*NAMES, *ALIASES, *_SPECIAL_ALIASES))
         if name in result:
             invalid(given, f"is given twice, also as {names[name]}")
         result[name], names[name] = value, given
@@ -324,38 +314,6 @@ def _do_sample(sample: bool, result: dict[str, Any]) -> None:
         invalid(
             "do_sample", f"is {str(sample).lower()}, which contradicts temperature = {described(temperature)}"
         )
-
-
-# What other libraries call these, where the spelling is too far away to be guessed.
-_ELSEWHERE = {
-    "max_length": "max_tokens",
-    "eos_token_id": "stop_token_ids",
-    "beam_width": "num_beams",
-    "max_time": "deadline_s",
-    "timeout": "deadline_s",
-    "top_logprobs": "logprobs",
-    "repeat_penalty": "repetition_penalty",
-    **dict.fromkeys(("guided_json", "response_format", "structured_outputs"), "json_schema"),
-    "guided_regex": "regex",
-    "guided_choice": "choice",
-    "guided_grammar": "grammar",
-    **dict.fromkeys(("model_path", "model_name_or_path", "model_id"), "model"),
-    "n_ctx": "max_model_len",
-    "n_threads": "num_threads",
-    "torch_dtype": "dtype",
-    "gpu_memory_utilization": "kv_cache_bytes",
-    **dict.fromkeys(("load_in_8bit", "load_in_4bit"), "quantization"),
-}
-
-
-def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
-    """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
-    known = list(known)
-    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
-    near = near or difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7)
-    shown = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
-    hint = f"; did you mean {where}{near[0]}?" if near else ""
-    raise InvalidParameterError(f"unknown parameter {shown}{hint}", param=shown, code="unknown_parameter")
 
 
 def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> SamplingParams:
@@ -378,7 +336,7 @@ def from_options(params: SamplingParams | None, options: Mapping[str, Any]) -> S
 def of_each(
     params: SamplingParams | Sequence[SamplingParams] | None, options: Mapping[str, Any], n: int
 ) -> list[SamplingParams]:
-    """Those of n prompts: one for all as `from_options`, or a list of as many."""
+    """The parameters of n prompts: one for all as `from_options`, or a list of as many."""
     if "sampling_params" in options:
         params, options = _by_vllms_name(params, options)
     if not isinstance(params, list | tuple):

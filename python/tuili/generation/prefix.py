@@ -172,7 +172,7 @@ class Prefixes:
         return len(ids)
 
     def n_bytes(self, n_tokens: int) -> int:
-        """Of the whole blocks of so many tokens."""
+        """Bytes of the whole blocks of so many tokens."""
         n_blocks = n_tokens // self._pool.block_size
         return self._cache.prefix_bytes(n_blocks * self._pool.block_size, n_blocks)
 

@@ -27,12 +27,12 @@ _TOKEN = re.compile(
 
 
 def in_regex(text: str) -> int:
-    """Of a regular expression; groups that do not capture count, too."""
+    """The number in a regular expression; groups that do not capture count, too."""
     return len(_OPTIONAL.findall(re.sub(r"\\.", "x", text, flags=re.DOTALL)))
 
 
 def in_grammar(text: str) -> int:
-    """Of a grammar in Lark's notation, its terminals unfolded. Of what rules are made of without them, four
+    """The number in a grammar in Lark's notation, its terminals unfolded. Of what rules hold besides, four
     count as one: the parser is so much faster than the lexer.
 
     raises  GrammarError for JSON in it that cannot be read, and for a text in quotes without an end
@@ -82,8 +82,8 @@ def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
 
 
 def _definitions(text: str) -> tuple[Counter[str], dict[str, Counter[str]], int]:
-    """Of each terminal its own number and the terminals that it is made of; of each rule, that of its regular
-    expressions; and the rest of all rules.
+    """For each terminal its own number and the terminals that it is made of; for each rule, that of its
+    regular expressions; and the rest of all rules.
     """
     own, parts, n_of_rules = Counter({"": 0}), {"": Counter[str]()}, 0
     name, first, before, is_new_line = "", "", ":", True

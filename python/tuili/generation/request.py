@@ -373,7 +373,7 @@ class Handle:
 
     @property
     def request_id(self) -> int:
-        """As in its RequestOutput; the later, the larger."""
+        """The id that its RequestOutput has; the later, the larger."""
         return self._request.id
 
     @property
@@ -418,7 +418,7 @@ class Handle:
             await self._change(None)
 
     def totals(self) -> Totals:
-        """Of now."""
+        """The numbers as they are now."""
         self._engine.check_process()  # as above
         request = self._request
         with request.lock:

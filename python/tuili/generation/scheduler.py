@@ -434,7 +434,7 @@ class Scheduler:
         return {id(row.beams) for row in self.running if row.beams is not None}
 
     def _n_mates_to_come(self, row: Row) -> int:
-        """How many beams of its own search and of those that run wait; 0 for one of these."""
+        """How many beams wait of the row's own search and of those that run; 0 for a row of these."""
         searches = self._searches()
         if id(row.beams) in searches:
             return 0

@@ -83,7 +83,7 @@ class Call(Waitable, Generic[T]):
         self.cancelled = False
 
     def run(self) -> None:
-        """On the worker's thread."""
+        """Run the function, on the worker's thread."""
         if self.cancelled:
             self.fail(RequestCancelled("cancelled before it began"))
             return

@@ -31,7 +31,7 @@ class Listed:
 
 
 def listed_tokens(settings: Mapping[str, Any], older: object) -> list[Listed]:
-    """Those of `added_tokens_decoder`; where that is not, those of added_tokens.json, which is `older`."""
+    """The tokens of `added_tokens_decoder`; without it, those of added_tokens.json, which is `older`."""
     decoder = settings.get("added_tokens_decoder")
     if decoder is None:
         older = {} if older is None else older

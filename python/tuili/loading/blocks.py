@@ -24,7 +24,7 @@ def _fifth_bits(codes: Codes) -> Bytes:
 
 
 def _joined(*planes: NDArray[Any]) -> Bytes:
-    """Side by side, as bytes of [n, n_bytes]."""
+    """The arrays side by side, as bytes [n, n_bytes]."""
     columns = [plane.reshape(len(plane), -1).view(np.uint8) for plane in planes]
     return np.concatenate(columns, axis=1)
 

@@ -80,7 +80,7 @@ class Derived(Protocol):
 
     @property
     def sources(self) -> tuple[TensorInfo, ...]:
-        """Those."""
+        """The tensors that it is computed from."""
 
     def read(self, checkpoint: Checkpoint, begin: int, n_bytes: int) -> NDArray[np.uint8]:
         """Its bytes [begin, begin + n_bytes)."""

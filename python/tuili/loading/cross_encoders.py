@@ -80,7 +80,11 @@ def cross_encoder(folder: str, *, inside: str | None = None) -> CrossEncoder | N
     format = _format(settings)
     variables = {} if format is None else _variables(settings)
     if settings.flag("do_lower_case", False):
-        raise ModelUnsupportedError(f"{settings.what}: do_lower_case is true", code="config_unsupported")
+        raise ModelUnsupportedError(
+            f"{settings.what}: do_lower_case is true, which is not supported; set it to false and give "
+            "texts in lower case",
+            code="config_unsupported",
+        )
     max_len = settings.integer("max_seq_length", 1, MAX_POSITIONS, None)
     return CrossEncoder(config.text("activation_fn", None), prompts, format, words, variables, max_len)
 
@@ -104,7 +108,7 @@ def _format(settings: Config) -> Literal["flat", "structured"] | None:
 
 
 def _variables(settings: Config) -> dict[str, str | float | bool]:
-    """Those of the file that change a pair's text; how a long one is cut does not, as none is."""
+    """The file's variables that change a pair's text; how a long one is cut does not, as none is."""
     given = settings.section("processing_kwargs")
     words = given.section("chat_template") if given is not None else None
     found: dict[str, str | float | bool] = {}
@@ -114,7 +118,8 @@ def _variables(settings: Config) -> dict[str, str | float | bool]:
         scalar = isinstance(value, bool if key == "add_generation_prompt" else (str, int, float))
         if key in _NO_VARIABLES or not key.isidentifier() or key.startswith("_") or not scalar:
             raise ModelUnsupportedError(
-                f"{settings.what}: processing_kwargs has {shown(key)} for chat_template",
+                f"{settings.what}: processing_kwargs has {shown(key)} for chat_template, which is not "
+                "supported",
                 code="config_unsupported",
             )
         found[key] = value

@@ -266,7 +266,7 @@ def _small_enough(
         raise ModelFormatError(f"{what}: byte {error.start} is not UTF-8", code="json_utf8") from error
     if text.startswith("\ufeff"):
         raise ModelFormatError(
-            f"{what}: begins with a byte order mark (EF BB BF), which JSON has not", code="json"
+            f"{what}: begins with a byte order mark (EF BB BF), which JSON does not allow", code="json"
         )
     depth, n_containers, n_keys = json_nesting(data)
     if depth > max_depth:

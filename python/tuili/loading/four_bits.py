@@ -75,7 +75,7 @@ def _halves(values: Floats, name: str) -> NDArray[np.float16]:
 
 
 def _codes(x: Floats, scale: Floats, least: Floats) -> NDArray[np.uint8]:
-    """Of x [32, n_groups], by the scale and least value that are stored; [n_groups, 32]."""
+    """Codes [n_groups, 32] of x [32, n_groups], by the scale and least value that are stored."""
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
     with np.errstate(over="ignore", invalid="ignore"):
         codes = np.clip(np.rint((x - least) * inverse), 0, _TOP)

@@ -13,7 +13,7 @@ from tuili.loading.gguf import ArrayPlace, Metadata
 
 
 def to_index(metadata: Metadata, checkpoint: Checkpoint) -> dict[str, Any]:
-    """As JSON can hold it."""
+    """The header as JSON can hold it."""
     values = {
         key: [number, [value.element, value.n, value.begin, value.end]]
         if isinstance(value, ArrayPlace)

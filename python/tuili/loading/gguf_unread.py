@@ -59,7 +59,7 @@ def refuse_unread(metadata: Metadata) -> None:
         if key == "attention.sliding_window" and _reaches(value, values.get(f"{prefix}.context_length")):
             continue
         raise ModelUnsupportedError(
-            f"{metadata.what}: {name} is {shown(value)}, which models of this kind do not have here",
+            f"{metadata.what}: {name} is {shown(value)}, which is not supported for this architecture",
             code="config_unsupported",
         )
 

@@ -46,12 +46,12 @@ class Packing:
 
     @property
     def n_codes(self) -> int:
-        """Of a word."""
+        """Codes of a word."""
         return 32 // self.bits
 
     @property
     def order(self) -> NDArray[np.uint32]:
-        """Where each of them begins, in bits."""
+        """The bit of a word at which each code begins."""
         return _AWQ_ORDER if self.layout == "awq" else np.arange(0, 32, self.bits, dtype=np.uint32)
 
     @property
@@ -130,7 +130,7 @@ def _codes(words: NDArray[np.uint32], part: slice, packing: Packing) -> Bytes:
 
 
 def _zeros(checkpoint: Checkpoint, stored: TensorInfo, packing: Packing) -> Bytes:
-    """Of each group and output; a zero of 0 is stored as the largest by GPTQ's version 1."""
+    """The zeros of each group and output; GPTQ's version 1 stores a zero of 0 as the largest."""
     zeros = _by_outputs(_words(checkpoint, stored), packing)
     return zeros + np.uint8(1) & np.uint8(packing.mask) if packing.layout == "gptq" else zeros
 

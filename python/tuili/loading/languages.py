@@ -48,14 +48,14 @@ class Languages:
             )
         return self.ids[code]
 
-    def with_source(self, ids: list[int], code: object, name: str = "src_lang") -> list[int]:
+    def with_source(self, ids: list[int], code: object) -> list[int]:
         """The ids of an encoded source, in another language than `source`."""
-        token = self.token(code, name)
+        token = self.token(code, "src_lang")
         return [token, *ids[1:]] if self.where == "before" else [*ids[:-1], token]
 
 
 def languages_of(settings: Mapping[str, Any], special: Mapping[int, str]) -> Languages | None:
-    """Those of a tokenizer; None if it knows of none.
+    """The languages of a tokenizer; None if it knows of none.
 
     settings  tokenizer_config.json
     special   its special tokens, id -> text

@@ -67,7 +67,7 @@ class Place:
 
     @property
     def begin(self) -> int:
-        """Where those begin."""
+        """Where the bytes that are read for it begin."""
         return self.stack * self.read_bytes if self.parts.stacked else 0
 
     @property

@@ -23,8 +23,8 @@ from tuili.loading.four_bits import int4_format, quantize_int4
 from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
+from tuili.loading.model_source import ModelSource, TokenizerFiles, open_source
 from tuili.loading.sentence_maps import SentenceMap
-from tuili.loading.sources import Source, TokenizerFiles, open_source
 from tuili.loading.task_parameters import task_parameters
 from tuili.loading.tied_heads import HEADS, untie
 from tuili.loading.weights import (
@@ -77,7 +77,7 @@ class LoadPlan:
     needed_bytes  the most memory that loading takes at once, weights included
     """
 
-    source: Source
+    source: ModelSource
     spec: ModelSpec
     head: heads.Head | None
     tensors: list[PlannedTensor]
@@ -212,7 +212,7 @@ def plan_model(
     return plan
 
 
-def _check_depth(source: Source) -> None:
+def _check_depth(source: ModelSource) -> None:
     """Refuse more layers than the files hold tensors, before a spec is made of them."""
     n_found = len(source.checkpoint.tensors)
     n_layers = max((n for key in _DEPTHS if type(n := source.config.values.get(key)) is int), default=0)
@@ -225,13 +225,13 @@ def _check_depth(source: Source) -> None:
 
 
 def _plan_tensors(
-    source: Source, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
+    source: ModelSource, spec: ModelSpec, dtype: str, quantization: str | None, warnings: list[str]
 ) -> tuple[list[PlannedTensor], list[str]]:
     """What becomes of every tensor that the spec needs, and the names of those that it does not."""
     expected = {name: tuple(shape) for name, shape in ModelBuilder(spec).expected()}
     if quantization is not None and not any(_is_multiplied(name, spec) for name in expected):
         raise InvalidParameterError(
-            f"quantization: {source.architecture} multiplies by no matrix",
+            f"quantization: {source.architecture} has no matrix to quantize; leave it out",
             param="quantization",
             code="invalid_option",
         )
@@ -251,7 +251,7 @@ def _plan_tensors(
     return tensors, ignored
 
 
-def _is_bias_of_zeros(stored: TensorInfo, source: Source) -> bool:
+def _is_bias_of_zeros(stored: TensorInfo, source: ModelSource) -> bool:
     """Whether it is what AutoGPTQ, until 2023, gave every quantized map that has no bias."""
     checkpoint = source.checkpoint
     of = stored.name.removesuffix(".bias") + ".weight"
@@ -284,7 +284,7 @@ def check_options(dtype: str, compute: str, quantization: str | None, num_thread
 # ---- which tensor is which
 
 
-def _names(source: Source) -> tuple[Names, Sequence[str], str]:
+def _names(source: ModelSource) -> tuple[Names, Sequence[str], str]:
     """Their names of tensors -> ours, patterns of known extras, and the prefix that some files leave out."""
     module = source.module
     if source.kind == "gguf":
@@ -294,7 +294,7 @@ def _names(source: Source) -> tuple[Names, Sequence[str], str]:
     return names, module.IGNORED_TENSORS, getattr(module, "BASE_PREFIX", "model.")
 
 
-def _find_head(source: Source, warnings: list[str]) -> None:
+def _find_head(source: ModelSource, warnings: list[str]) -> None:
     """Note in the configuration which head the model has.
 
     sentence-transformers' folders name the class that a model was trained from, with a head for masked words
@@ -317,7 +317,7 @@ def _find_head(source: Source, warnings: list[str]) -> None:
         warnings.append(f"the files hold no head for {source.architecture}; the model gives vectors only")
 
 
-def _find_tied(source: Source, warnings: list[str]) -> None:
+def _find_tied(source: ModelSource, warnings: list[str]) -> None:
     """Note in the configuration that a head for words is not tied, if the files hold another matrix."""
     if source.kind == "gguf" or source.config.head not in (None, "words"):
         return
@@ -334,7 +334,7 @@ def _find_tied(source: Source, warnings: list[str]) -> None:
 
 
 def _match_names(
-    source: Source, expected: Mapping[str, Shape], warnings: list[str]
+    source: ModelSource, expected: Mapping[str, Shape], warnings: list[str]
 ) -> tuple[dict[str, Place], list[str]]:
     """Places of tensors by our names, and the names of those left out: known extras, unknown ones with a
     warning."""
@@ -372,7 +372,7 @@ def _match_names(
 
 
 def _checked(
-    name: str, expected: Mapping[str, Shape], place: Place | None, source: Source, spec: ModelSpec
+    name: str, expected: Mapping[str, Shape], place: Place | None, source: ModelSource, spec: ModelSpec
 ) -> Place:
     """`place`, provided that it is there, has the shape that the configuration asks for, and can be read."""
     where, shape = shown(source.path, 256), expected[name]
@@ -436,7 +436,7 @@ def _target_format(name: str, stored: TensorInfo, shape: Shape, dtype: str) -> s
 
 
 def _folded_bytes(spec: ModelSpec) -> int:
-    """Of what each layer makes of the table of distances."""
+    """Bytes of what each layer makes of the table of distances."""
     distances = spec.distances
     n_each = (distances.keys + distances.queries) * distances.n_rows * 4
     return sum(n_each * layer.n_heads * layer.head_dim for layer in spec.layers)

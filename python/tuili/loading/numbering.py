@@ -98,7 +98,7 @@ class NumberedBackend:
 
 
 def _composer(inner: Tokenizer) -> Composer | None:
-    """Of the compiled normalizer, if there is one."""
+    """The composer of the compiled normalizer, if there is one."""
     if inner.normalizer is None:
         return None
     steps = list(components("normalizer", json.loads(inner.normalizer.__getstate__())))
@@ -142,7 +142,7 @@ class NumberedEncoding:
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
-        """Of every token, (0, 0) for those around the text."""
+        """Where each token is from; (0, 0) for those around the text."""
         return [self.token_to_chars(i) or (0, 0) for i in range(len(self))]
 
     @property

@@ -12,8 +12,8 @@ from tuili.loading import gguf_index, tokenizer_cache
 from tuili.loading.files import StrPath
 from tuili.loading.gguf import Metadata
 from tuili.loading.model import LoadedModel, LoadPlan, check_options, load, plan_model
+from tuili.loading.model_source import TokenizerFiles
 from tuili.loading.packed_cache import PackedCache, folder_of
-from tuili.loading.sources import TokenizerFiles
 from tuili.loading.tokenizer import LoadedTokenizer, from_gguf, from_huggingface
 
 logger = logging.getLogger("tuili")

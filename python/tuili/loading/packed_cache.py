@@ -173,7 +173,7 @@ class PackedCache:
             logger.warning("packed cache: not written: %s", _reason(error))
 
     def wait(self) -> None:
-        """Until all is written; an interrupt stops it."""
+        """Wait until all is written; an interrupt stops the writing."""
         if self._thread is not None:
             self._hurry.put(None)
             try:
@@ -202,7 +202,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _identities(model: str) -> list[Identity]:
-    """Of every file that loading may read: the GGUF file and its further parts, or the folder's."""
+    """The identities of what loading may read: the GGUF file and its further parts, or the folder's files."""
     if os.path.isdir(model):
         entries = sorted(os.scandir(model), key=lambda entry: entry.path)
         paths = [entry.path for entry in entries if entry.name.endswith(_SOURCE_SUFFIXES)]
@@ -224,7 +224,7 @@ def _identity(path: str) -> Identity:
 
 
 def _core_identity() -> list[int]:
-    """Of the extension module: a build is the only one to know its layout, whatever version it has."""
+    """The extension module's identity: only a build knows its own layout, whatever its version."""
     status = os.stat(_core.__file__)
     return [status.st_size, status.st_mtime_ns]
 

@@ -317,7 +317,7 @@ def hf_architecture(config: Config) -> tuple[str, ModuleType]:
         for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
             if config.flag(key, usual) is not usual:
                 raise ModelUnsupportedError(
-                    f"{config.what}: {key} is {shown(not usual)}, and {names[0]} writes from left to right",
+                    f"{config.what}: {key} must be {usual} of {names[0]}, which writes from left to right",
                     code="config_unsupported",
                 )
     return names[0], module

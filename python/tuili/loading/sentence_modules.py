@@ -99,7 +99,7 @@ def _expect_place(kind: str, place: int, *, has_sentences: bool) -> None:
             code="module",
         )
     if kind not in FIRST and (kind != "Pooling") != has_sentences:
-        where = "behind vectors of sentences" if has_sentences else "without a Pooling before it"
+        where = "comes after another" if has_sentences else "needs a Pooling before it"
         raise ModelUnsupportedError(f"modules.json: {kind} {where}", code="module")
 
 
@@ -143,7 +143,8 @@ def _text_settings(folder: str, base: str, inside: str | None) -> dict[str, Any]
         kinds = limits.section("modality_config")
         if kinds is not None and "message" in kinds:
             raise ModelUnsupportedError(
-                f"{limits.what}: modality_config has message: texts become messages of the chat template",
+                f"{limits.what}: modality_config has message: texts would become messages of the chat "
+                "template, which embedders do not have here",
                 code="config_unsupported",
             )
         settings["max_seq_length"] = limits.integer("max_seq_length", 1, MAX_POSITIONS, None)
@@ -189,7 +190,9 @@ def expect_output(config: Config, task: str, output: str, of_method: str) -> Non
     ):
         where.choice(key, (usual,), usual)
     if "query_expansion" in config:
-        raise ModelUnsupportedError(f"{config.what}: query_expansion is set", code="config_unsupported")
+        raise ModelUnsupportedError(
+            f"{config.what}: query_expansion is set, which is not supported", code="config_unsupported"
+        )
     _expect_plain_texts(config)
 
 
@@ -201,7 +204,8 @@ def _expect_plain_texts(config: Config) -> None:
         for key, value in words.values.items():
             if key != "padding" and not (key == "truncation" and value is True):
                 raise ModelUnsupportedError(
-                    f"{config.what}: processing_kwargs has {shown(key)} for {kind}", code="config_unsupported"
+                    f"{config.what}: processing_kwargs has {shown(key)} for {kind}, which is not supported",
+                    code="config_unsupported",
                 )
 
 

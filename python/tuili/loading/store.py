@@ -189,7 +189,7 @@ def path_text(path: object, param: str) -> str:
 
 
 def _folder_text(path: object, param: str) -> str:
-    """As `path_text`, of what has to become a folder."""
+    """As `path_text`, for what has to become a folder."""
     text = path_text(path, param)
     try:
         possible = b"\0" not in os.fsencode(text)

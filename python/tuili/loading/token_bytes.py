@@ -93,8 +93,8 @@ def _spaced_bytes(token: str, first: bool) -> bytes:
 
 
 def token_bytes_by(decoding: list[Any]) -> TokenBytes:
-    """By a description that JSON can hold: ["byte_level"], ["word_piece", prefix], ["sentencepiece", whether
-    the first token loses a space] or ["decoder", that of a tokenizer.json]."""
+    """The function that a description which JSON can hold stands for: ["byte_level"], ["word_piece", prefix],
+    ["sentencepiece", whether the first token loses a space] or ["decoder", that of a tokenizer.json]."""
     kind, *parameters = decoding
     if kind == "byte_level":
         return byte_level_bytes

@@ -477,7 +477,7 @@ def _max_tokens(config: Mapping[str, Any]) -> int | None:
 
 
 def _tells_texts(config: Mapping[str, Any]) -> bool:
-    """By the names of what the model is given; where none are, it gets token types, as in transformers 4."""
+    """Whether token types are an input by the files' names; without names they are, as in transformers 4."""
     names = config.get("model_input_names")
     if names is None:
         return True

@@ -16,7 +16,7 @@ from tuili.loading.added_tokens import ROLES, flags_of, listed_tokens, more_spec
 from tuili.loading.files import parse_json, shown
 from tuili.loading.numbering import Numbering, numbering
 from tuili.loading.pre_tokenizers import QWEN2
-from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED
+from tuili.loading.sentencepiece_file import CONTROL, USER_DEFINED
 from tuili.loading.tokenizer_json import bad, check_tokens, wrong
 from tuili.loading.tokenizer_parts import (
     ENDS,
@@ -377,8 +377,6 @@ def _t5(parts: Parts, read: Read) -> Parts:
 def _llama(parts: Parts, read: Read) -> Parts:
     """Pairs by score, bytes for what has no piece."""
     found = pieces(read)
-    if found.model_type != BPE:
-        raise ModelUnsupportedError("a sentencepiece unigram for this class", code="tokenizer_component")
     vocab = {text: i for i, (text, _, _) in enumerate(found.pieces)}
     parts.model = pairs(parts, found, vocab) | {"byte_fallback": True}
     scheme = "always" if parts.flag("legacy", False) else "first"

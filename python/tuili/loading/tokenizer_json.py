@@ -382,7 +382,9 @@ def _check_bpe(model: Document) -> None:
         _maybe(_bool)(model.get(field), f"model.{field}")
     _check_unknown(model, vocab)
     if model.get("dropout") not in (None, 0, 0.0):
-        raise ModelUnsupportedError("model.dropout: tokens must not be random", code="tokenizer_component")
+        raise ModelUnsupportedError(
+            "model.dropout must be 0: tokens must not be random", code="tokenizer_component"
+        )
     if model.get("byte_fallback"):
         check_byte_tokens(vocab)
 

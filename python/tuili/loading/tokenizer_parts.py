@@ -12,7 +12,7 @@ from tuili.loading import sentencepiece_file
 from tuili.loading.files import parse_json, shown
 from tuili.loading.merges import merges_of_scores
 from tuili.loading.pre_tokenizers import OUTER_SPACE, SPACES
-from tuili.loading.sentencepiece_file import BPE, CONTROL, USER_DEFINED, SentencePieces
+from tuili.loading.sentencepiece_file import BPE, CONTROL, UNIGRAM, USER_DEFINED, SentencePieces
 from tuili.loading.tokenizer_json import check_tokens, wrong
 
 Json = dict[str, Any]
@@ -125,6 +125,16 @@ def metaspace(parts: Parts, scheme: str = "always") -> Json:
     return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
 
 
+def _expect_kind(found: SentencePieces, kind: int) -> None:
+    if found.model_type != kind:
+        names = {UNIGRAM: "unigram", BPE: "BPE"}
+        raise ModelUnsupportedError(
+            f"sentencepiece: a {names[found.model_type]} model, where the tokenizer's class has a "
+            f"{names[kind]} one; add a tokenizer.json",
+            code="tokenizer_component",
+        )
+
+
 def unigram(
     parts: Parts,
     found: SentencePieces,
@@ -134,8 +144,7 @@ def unigram(
     unk_id: int | None = None,
 ) -> Parts:
     """A unigram model of the pieces from `skip` on, between other tokens, cut at white space first."""
-    if found.model_type == BPE:
-        raise ModelUnsupportedError("a sentencepiece BPE for this class", code="tokenizer_component")
+    _expect_kind(found, UNIGRAM)
     vocab = [[text, score] for text, score in before]
     vocab += [[text, score] for text, score, _ in found.pieces[skip:]]
     vocab += [[text, score] for text, score in after]
@@ -180,7 +189,10 @@ def as_sentencepiece(parts: Parts, found: SentencePieces) -> None:
     text is cut nowhere before it meets the pieces.
     """
     if found.whitespace_as_suffix:
-        raise ModelUnsupportedError("sentencepiece with spaces behind words", code="tokenizer_component")
+        raise ModelUnsupportedError(
+            "sentencepiece: treat_whitespace_as_suffix is not supported; add a tokenizer.json",
+            code="tokenizer_component",
+        )
     parts.normalizers = charsmap(found)
     if found.remove_extra_whitespaces:
         parts.normalizers += [_replace(SPACES, " "), _replace(OUTER_SPACE, "")]
@@ -207,6 +219,7 @@ def _replace(pattern: str, content: str) -> Json:
 
 def pairs(parts: Parts, found: SentencePieces, vocab: Mapping[str, int]) -> Json:
     """Byte-pair merging by the pieces' scores, over a vocabulary that holds them."""
+    _expect_kind(found, BPE)
     return {
         "type": "BPE",
         "vocab": vocab,

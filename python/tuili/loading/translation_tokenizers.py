@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuili.errors import ModelUnsupportedError
 from tuili.loading import language_codes
 from tuili.loading.files import shown
 from tuili.loading.sentencepiece_file import BPE, CONTROL, UNUSED, USER_DEFINED, SentencePieces
@@ -100,8 +99,6 @@ def _with_languages(parts: Parts, found: SentencePieces, codes: Sequence[str]) -
 def nllb(parts: Parts, read: Read) -> Parts:
     """Pairs; languages are added tokens."""
     found = pieces(read)
-    if found.model_type != BPE:
-        raise ModelUnsupportedError("a sentencepiece unigram for this class", code="tokenizer_component")
     texts = dict.fromkeys([*(text for text, _ in FAIRSEQ), *(text for text, _, _ in found.pieces)])
     parts.model = pairs(parts, found, {text: i for i, text in enumerate(texts)})
     parts.own_specials, parts.own_words = list(language_codes.NLLB), found.of_type(USER_DEFINED)

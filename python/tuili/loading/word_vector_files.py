@@ -144,7 +144,7 @@ class _Reader:
             )
 
     def _check_promise(self, begin: int, slack: int, least: int) -> None:
-        """That the file is long enough for as many entries of at least so many bytes."""
+        """Check that the file is long enough for as many entries of at least so many bytes."""
         if self._promised is None:
             return
         wanted = self._promised if self._limit is None else min(self._promised, self._limit)

@@ -24,11 +24,13 @@ from tuili.errors import DeadlineExceeded, ModelUnsupportedError, RequestCancell
 from tuili.generation.request import Chunk, Handle
 from tuili.llm import LLM
 from tuili.server.document import document
+from tuili.server.fields import Served
 from tuili.server.guard import Exchange, Guard
 from tuili.server.metrics import Metrics
 from tuili.server.replies import EncodedJson, Events, Json, Refused, large_to_json
-from tuili.server.requests import SERVED_BY, Job, Requests, Widen
 from tuili.server.settings import Settings
+from tuili.server.text_requests import Job, TextRequests, Widen
+from tuili.server.vector_requests import KeepOn, VectorRequests
 
 T = TypeVar("T")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -58,7 +60,9 @@ class App:
     def __init__(self, llm: LLM, settings: Settings) -> None:
         name = settings.served_model_name or model_name(llm)
         self.llm, self.settings, self.metrics = llm, settings, Metrics()
-        self.requests = Requests(llm, name, settings.request_timeout_s)
+        self.served = Served(llm, name)
+        self.texts = TextRequests(self.served, settings.request_timeout_s)
+        self.vectors = VectorRequests(self.served)
         self._created = int(time.time())
         self._text_threads = ThreadPoolExecutor(TEXT_THREADS, "tuili-http-text")
         self._long_threads = ThreadPoolExecutor(1, "tuili-http-long")
@@ -144,16 +148,16 @@ class App:
         return Json({"object": "list", "data": [self._card()]})
 
     async def _model(self, request: Request) -> Response:
-        self.requests.check_model(request.path_params["model"])
+        self.served.check_model(request.path_params["model"])
         return Json(self._card())
 
     def _card(self) -> dict[str, Any]:
         return {
-            "id": self.requests.name,
+            "id": self.served.name,
             "object": "model",
             "created": self._created,
-            "owned_by": SERVED_BY,
-            "root": self.requests.name,
+            "owned_by": "tuili",
+            "root": self.served.name,
             "parent": None,
             "kind": self.llm.kind,
             "max_model_len": self.llm.config["max_model_len"],
@@ -163,11 +167,11 @@ class App:
 
     async def _chat(self, request: Request) -> Response:
         exchange = _exchange(request)
-        return await self._respond(exchange, self.requests.chat)
+        return await self._respond(exchange, self.texts.chat)
 
     async def _text(self, request: Request) -> Response:
         exchange = _exchange(request)
-        return await self._respond(exchange, self.requests.text)
+        return await self._respond(exchange, self.texts.text)
 
     async def _respond(self, exchange: Exchange, make: Callable[[bytes, str | None, Widen], Job]) -> Response:
         if self.llm.kind == "encoder":
@@ -188,7 +192,7 @@ class App:
             for handle in job.handles:
                 await handle.ended()
             outputs = await self._off_loop(lambda: [handle.result() for handle in job.handles])
-            return await self._off_loop(lambda: large_to_json(job.shape.whole(outputs)))
+            return await self._off_loop(lambda: large_to_json(job.format.whole(outputs)))
         finally:
             self._end(exchange, job)
 
@@ -201,7 +205,7 @@ class App:
                     n = len(chunk.token_ids)
                     self.metrics.inter_token_latency_seconds.observe((now - last[whose]) / n, n)
                 last[whose] = now
-                if job.shape.is_long(prompt, chunk):
+                if job.format.is_long(prompt, chunk):
                     for written in await self._off_loop(partial(_written, job, prompt, chunk)):
                         yield written
                 else:
@@ -210,7 +214,7 @@ class App:
             for handle in job.handles:
                 await handle.ended()
             if job.include_usage:
-                yield job.shape.usage([handle.totals() for handle in job.handles])
+                yield job.format.usage([handle.totals() for handle in job.handles])
         finally:
             self._end(exchange, job)
 
@@ -229,20 +233,18 @@ class App:
     # --- vectors and tokens -----------------------------------------------------------------------------
 
     async def _embeddings(self, request: Request) -> Response:
-        return await self._vectors(_exchange(request), self.requests.embed)
+        return await self._vectors(_exchange(request), self.vectors.embed)
 
     async def _rerank(self, request: Request) -> Response:
-        return await self._vectors(_exchange(request), self.requests.rerank)
+        return await self._vectors(_exchange(request), self.vectors.rerank)
 
     async def _score(self, request: Request) -> Response:
-        return await self._vectors(_exchange(request), self.requests.score)
+        return await self._vectors(_exchange(request), self.vectors.score)
 
     async def _classify(self, request: Request) -> Response:
-        return await self._vectors(_exchange(request), self.requests.classify)
+        return await self._vectors(_exchange(request), self.vectors.classify)
 
-    async def _vectors(
-        self, exchange: Exchange, make: Callable[[bytes, Callable[[int, int], None]], dict[str, Any]]
-    ) -> Response:
+    async def _vectors(self, exchange: Exchange, make: Callable[[bytes, KeepOn], dict[str, Any]]) -> Response:
         left = False
 
         def keep_on(done: int, total: int) -> None:
@@ -263,12 +265,12 @@ class App:
 
     async def _tokenize(self, request: Request) -> Response:
         exchange = _exchange(request)
-        work = self.requests.tokenize
+        work = self.texts.tokenize
         return EncodedJson(await self._read(exchange, lambda: large_to_json(work(exchange.body))))
 
     async def _detokenize(self, request: Request) -> Response:
         exchange = _exchange(request)
-        work = self.requests.detokenize
+        work = self.texts.detokenize
         return EncodedJson(await self._read(exchange, lambda: large_to_json(work(exchange.body))))
 
     async def _read(self, exchange: Exchange, function: Callable[[], T]) -> T:
@@ -310,7 +312,7 @@ async def _page(file: str, media_type: str, request: Request) -> Response:
 
 
 def _pieces(job: Job, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
-    pieces = job.shape.pieces(prompt, chunk)
+    pieces = job.format.pieces(prompt, chunk)
     return [{**piece, "usage": None} for piece in pieces] if job.include_usage else pieces
 
 

@@ -117,7 +117,7 @@ class _Limited(H11Protocol):
         """Called by uvicorn while it handles an h11.RemoteProtocolError."""
         hint = getattr(sys.exc_info()[1], "error_status_hint", 400)
         status = hint if hint < 500 else 400  # clients repeat what got a 5xx
-        refused = Refused(status, "this is no HTTP that the server takes", code="invalid_http")
+        refused = Refused(status, "the request is not HTTP that this server accepts", code="invalid_http")
         body = to_json(error_body(refused))
         headers = [
             (b"content-type", b"application/json"),

@@ -22,7 +22,7 @@ MARGIN = 1.25  # a text that is cut into parts has more tokens than in one piece
 
 
 class Lengths:
-    """Of texts for a context of `max_tokens`."""
+    """The lengths of texts for a context of `max_tokens`."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer, self._max_tokens = tokenizer, max_tokens

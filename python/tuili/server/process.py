@@ -166,7 +166,7 @@ def serve(llm: LLM, settings: Settings, listener: socket.socket) -> int:
     _start_log()
     listener.listen(BACKLOG)
     host, port = listener.getsockname()[:2]
-    log.info("serving %s at http://%s:%d", app.requests.name, f"[{host}]" if ":" in host else host, port)
+    log.info("serving %s at http://%s:%d", app.served.name, f"[{host}]" if ":" in host else host, port)
     try:
         Server(app).run(sockets=[listener])
     finally:

@@ -17,8 +17,7 @@ from typing import Any
 
 from tuili.completions import MODEL_NAME, is_model_name
 from tuili.errors import InvalidParameterError
-from tuili.generation.checks import Check, boolean, described, float_in, int_in, integer, invalid
-from tuili.generation.params import unknown_name
+from tuili.generation.checks import Check, boolean, described, float_in, int_in, integer, invalid, only_known
 from tuili.llm import LLM
 from tuili.loading.files import StrPath, read_file
 
@@ -165,21 +164,15 @@ def read_config(path: StrPath) -> dict[str, Any]:
         found = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidParameterError(f"config: {error}", param="config") from None
-    _only(found, _FILE_NAMES, "")
+    only_known(found, _FILE_NAMES)
     for table in ("model_options", "server"):
         if not isinstance(found.get(table, {}), Mapping):
             invalid(table, "must be a table")
-    _only(found.get("server", {}), NAMES, "server.")
-    _only(found.get("model_options", {}), MODEL_OPTIONS, "model_options.")
+    only_known(found.get("server", {}), NAMES, "server.")
+    only_known(found.get("model_options", {}), MODEL_OPTIONS, "model_options.")
     for name in ("model", "api_key_file"):
         if name in found and not isinstance(found[name], str):
             invalid(name, "must be a string")
     if "api_key_file" in found:
         found["api_key_file"] = str(Path(path).parent / found["api_key_file"])
     return found
-
-
-def _only(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
-    for name in table:
-        if name not in names:
-            unknown_name(name, names, where)

@@ -26,7 +26,7 @@ def full() -> Refused:
 
 
 class Shares:
-    """Of all tenants. Safe from any thread."""
+    """The shares of all tenants. Safe from any thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -93,7 +93,7 @@ class _Rate:
             self._at = now
 
     def wait_s(self, now: float) -> float:
-        """Until there is a token."""
+        """Seconds until there is a token."""
         if self._per_minute is None:
             return 0.0
         return max(0.0, 1 - self._now(now)) * MINUTE_S / self._per_minute

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tuili.errors import CUTTING_HELPS, PromptTooLongError
-from tuili.generation.checks import boolean, described, integer, invalid, key_text
-from tuili.generation.params import unknown_name
+from tuili.generation.checks import boolean, described, integer, invalid, only_known
 from tuili.loading.tokenizer import call
 from tuili.tokenization import Tokenizer, clean_text, encoding_of
 
@@ -53,15 +52,14 @@ class Room:
 
 
 def room(given: Mapping[str, object], max_len: int) -> Room:
-    """By transformers' words for its tokenizers: truncation, a bool or what to cut; max_length, in tokens;
-    padding, which changes nothing, as the engine has none.
+    """The room by the options of transformers' tokenizers: truncation, a bool or what to cut; max_length, in
+    tokens; padding, which changes nothing, as the engine has none.
 
     raises  InvalidParameterError naming the word
     """
-    for name in given:
-        if name not in ("truncation", "max_length", "padding"):
-            unknown_name(key_text(name), ("truncation", "max_length", "padding"))
-    truncation, length, padding = (given.get(name) for name in ("truncation", "max_length", "padding"))
+    words = ("truncation", "max_length", "padding")
+    only_known(given, words)
+    truncation, length, padding = (given.get(name) for name in words)
     if padding is not None and not (isinstance(padding, str) and padding in _PADDINGS):
         boolean("padding", padding)
     if length is not None:

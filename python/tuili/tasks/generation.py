@@ -118,7 +118,7 @@ class Task(Pipeline):
 
 
 def _rendering(messages: Any, own: Mapping[str, Any]) -> Rendering:
-    """As transformers', by default an answer goes on with an assistant's message."""
+    """How a chat is rendered; as in transformers, an answer goes on with a last assistant's message."""
     given = {name: own[name] for name in WORDS}
     if own["tokenizer_encode_kwargs"] is not None:
         if own["chat_template_kwargs"] is not None:
@@ -167,7 +167,7 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
 
 
 def _ending(params: SamplingParams, usual: int) -> SamplingParams:
-    """With so many tokens where nobody says how many; an answer of a given form ends by itself."""
+    """`params` with `usual` tokens where nobody says how many; an answer of a given form ends by itself."""
     if params.max_tokens is not None or form_of(params) is not None:
         return params
     return dataclasses.replace(params, max_tokens=max(usual, params.min_tokens or 0))

@@ -13,7 +13,7 @@ from tuili.tasks.head import TaskModel
 
 @dataclass(frozen=True)
 class PairReading:
-    """As two texts or, if there is a format of messages, by the chat template.
+    """How a pair is read: as two texts or, if there is a format of messages, by the chat template.
 
     prompt     what stands before the query, or what the system says
     variables  of the template, besides the messages

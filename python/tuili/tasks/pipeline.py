@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuili.errors import InvalidParameterError, PromptTooLongError
-from tuili.generation.checks import MAX_INT, described, integer, invalid, key_text
-from tuili.generation.params import unknown_name
+from tuili.generation.checks import MAX_INT, described, integer, invalid, only_known
 from tuili.tasks.head import cannot
 
 if TYPE_CHECKING:
@@ -69,9 +68,7 @@ class Pipeline(ABC):
         return self._known(options)
 
     def _known(self, options: dict[str, Any]) -> dict[str, Any]:
-        for name in options:
-            if name not in self.OPTIONS:
-                unknown_name(name, self.OPTIONS)
+        only_known(options, self.OPTIONS)
         return options
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -176,9 +173,7 @@ def _load_options(model_kwargs: Mapping[str, Any] | None, **words: object) -> di
             invalid("torch_dtype", "is given next to dtype")
         options["dtype"] = options.pop("torch_dtype")
     known = inspect.signature(LLM).parameters.keys() - {"model"}
-    for name in options:
-        if name not in known:
-            unknown_name(key_text(name), known)
+    only_known(options, known)
     if "dtype" in options:
         options["dtype"] = str(options["dtype"]).removeprefix("torch.")
     if "device" in options:

@@ -26,7 +26,7 @@ class Direction:
     forced_bos_token_id: int | None = None
 
 
-class Sources:
+class SourceTokenizer:
     """Encodes what is to be translated or summarized."""
 
     def __init__(self, model: LLM) -> None:
@@ -39,7 +39,7 @@ class Sources:
 
     @property
     def languages(self) -> Languages | None:
-        """Those that the model's tokens name."""
+        """The languages that the model's tokens name."""
         return self._tokenizer.loaded.languages
 
     @cached_property
@@ -51,7 +51,7 @@ class Sources:
         return whole[:at], whole[at + len(inner) :]
 
     def direction(self, source: object, target: object, *, known: bool, start: object = None) -> Direction:
-        """From one language to another.
+        """The direction from one language to another.
 
         source, target  languages' codes, None for what the model's files say
         known           whether the codes must be the model's; otherwise others count as None

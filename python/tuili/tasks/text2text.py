@@ -13,7 +13,7 @@ from tuili.tasks.answers import WORDS, as_ids, cleaned
 from tuili.tasks.encoding import checked_str
 from tuili.tasks.generate_words import in_our_words, settled
 from tuili.tasks.pipeline import DIRECTED, Pipeline, many, marked, refuse
-from tuili.tasks.sources import Direction, Sources
+from tuili.tasks.sources import Direction, SourceTokenizer
 
 log = logging.getLogger("tuili")
 
@@ -64,7 +64,7 @@ class Task(Pipeline):
     def prepare(self) -> None:
         if self.model.kind != "encoder-decoder":
             refuse(self.task, self.model)
-        self._sources = Sources(self.model)
+        self._sources = SourceTokenizer(self.model)
         self._tasks: dict[str, dict[str, Any]] = self.model.config["task_parameters"]
         self._named = DIRECTED.fullmatch(self.task)
         self._key = KEYS["translation" if self._named else self.task]
@@ -149,7 +149,7 @@ class Task(Pipeline):
         return {self._key.replace("_text", "_token_ids"): [begin, *token_ids]}
 
     def _direction(self, source: Any, target: Any, start: Any) -> tuple[Direction, str]:
-        """From where to where, and the name of the task in config.json."""
+        """The direction, and the name of the task in config.json."""
         if source is not None or target is not None:
             if self._sources.languages is None:
                 return Direction(), self._task_of(source, target)

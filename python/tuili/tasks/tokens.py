@@ -248,7 +248,7 @@ class Task(Pipeline):
 
 
 def _scores_of_word(tokens: np.ndarray, strategy: str) -> np.ndarray:
-    """Of each label, from those of the word's tokens [n_tokens, n_labels]."""
+    """A word's score of each label, from those of its tokens [n_tokens, n_labels]."""
     if strategy == "average":
         mean: np.ndarray = np.mean(tokens, axis=0)
         return mean
@@ -292,7 +292,7 @@ def _tag(label: str) -> tuple[bool, str]:
 
 
 def _without_overlaps(entities: list[Entity]) -> list[Entity]:
-    """Of entities that windows share the longest, or of equally long ones the surest."""
+    """Keep, of entities that windows share, the longest, or of equally long ones the surest."""
     kept: list[Entity] = []
     for entity in sorted(entities, key=lambda entity: int(entity["start"])):
         if not kept or not kept[-1]["start"] <= entity["start"] < kept[-1]["end"]:

@@ -105,7 +105,7 @@ class Task(Pipeline):
         }
 
     def _targets(self, given: object) -> list[int] | None:
-        """Their ids, each once. A word that is no token counts as the first of its pieces, as in
+        """The targets' ids, each once. A word that is no token counts as the first of its pieces, as in
         transformers; where that is another word a warning says so.
         """
         if given is None:

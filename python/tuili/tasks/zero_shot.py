@@ -64,7 +64,7 @@ class Task(Pipeline):
         return results[0] if isinstance(sequences, str) else results
 
     def _scores(self, logits: np.ndarray, *, alone: bool) -> np.ndarray:
-        """Of each label, from logits [n_labels, n_outputs]."""
+        """The score of each label, from logits [n_labels, n_outputs]."""
         if not alone:
             return softmax(logits[:, self._entailment])
         contradiction = -1 if self._entailment == 0 else 0

@@ -92,7 +92,7 @@ def _tojson(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """As transformers' filter: json.dumps without jinja's escaping of HTML."""
+    """transformers' filter: json.dumps without jinja's escaping of HTML."""
     meter = METER.get()
     has_marks = meter.weigh((value, separators))
     if (indent if isinstance(indent, int) else len(indent or "")) > MAX_INDENT:

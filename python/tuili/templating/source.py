@@ -97,7 +97,7 @@ def _check_tokens(environment: Environment, source: str) -> None:
 
 
 def _nesting(tag: list[str]) -> int:
-    """By how much a tag changes the depth of blocks."""
+    """How much a tag changes the depth of blocks."""
     if not tag:
         return 0
     if tag[0].startswith("end"):

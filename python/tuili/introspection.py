@@ -17,7 +17,7 @@ from tuili.loading.memory import available_memory
 from tuili.loading.model import LoadedModel
 
 
-class Insides:
+class Introspection:
     """A part of `LLM`, which makes what is declared here."""
 
     loaded: LoadedModel

@@ -1,4 +1,4 @@
-"""Where a model's parts come from: a Hugging Face folder or a GGUF file, both shown as one `Source`."""
+"""Where a model's parts come from: a Hugging Face folder or a GGUF file, both shown as one `ModelSource`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TokenizerFiles:
 
 
 @dataclass
-class Source:
+class ModelSource:
     """Everything a model folder or GGUF file says, validated but for the tensors, which need the spec."""
 
     path: str
@@ -85,7 +85,7 @@ class Source:
 
 def open_source(
     path: StrPath, *, strict: bool = True, strict_paths: bool = False, index: dict[str, Any] | None = None
-) -> Source:
+) -> ModelSource:
     """The model at `path`: a folder with config.json and safetensors, or a GGUF file.
 
     index   the GGUF file's header in short (gguf_index.py), which the packed cache keeps
@@ -129,7 +129,11 @@ def _refuse_foreign(path: str) -> None:
             code="pickle",
         )
     if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
-        raise ModelUnsupportedError(f"{what}: an archive; tuili never unpacks anything", code="archive")
+        raise ModelUnsupportedError(
+            f"{what}: an archive, which tuili never unpacks; unpack it, and give the folder or .gguf file "
+            "in it",
+            code="archive",
+        )
     if path.endswith(".safetensors"):
         raise ModelUnsupportedError(
             f"{what}: weights alone; give the folder that also holds config.json and tokenizer.json",
@@ -140,7 +144,7 @@ def _refuse_foreign(path: str) -> None:
 # ---- a Hugging Face folder
 
 
-def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
+def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> ModelSource:
     inside = root if strict_paths else None
     kind, base = first_module(root, inside)
     if kind == "StaticEmbedding":
@@ -181,7 +185,7 @@ def _open_folder(root: str, *, strict: bool, strict_paths: bool) -> Source:
         embedding |= {"pair_prompts": dict(ranking.prompts), "pair_format": ranking.format}
         embedding |= {"pair_variables": dict(ranking.variables)}
         embedding |= {} if ranking.max_len is None else {"max_seq_length": ranking.max_len}
-    return Source(
+    return ModelSource(
         path=root,
         kind="folder",
         architecture=architecture,
@@ -211,7 +215,7 @@ def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:
     return part or with_architecture(config), part is not None
 
 
-def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> Source:
+def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> ModelSource:
     """A table and its tokenizer, which lie in `base`."""
     folder = os.path.join(root, base) if base else root
     data = read_file(os.path.join(folder, "tokenizer.json"), MAX_TOKENIZER_BYTES, inside=inside)
@@ -222,7 +226,7 @@ def _open_static(root: str, base: str, *, strict: bool, inside: str | None) -> S
     embedding, dense = _embedding(
         modules, {"model_max_length": static_embeddings.limit_of(data)}, "mean", checkpoint.warnings
     )
-    return Source(
+    return ModelSource(
         path=root,
         kind="folder",
         architecture="StaticEmbedding",
@@ -337,7 +341,7 @@ def _embedding(
 # ---- a GGUF file
 
 
-def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Source:
+def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> ModelSource:
     name = metadata.get_str("general.architecture")
     experts = f"{name}.expert_count" in metadata and metadata.get_u32(f"{name}.expert_count") > 0
     module = gguf_architecture(name, metadata.what, experts=experts)
@@ -354,7 +358,7 @@ def _gguf_source(path: str, metadata: Metadata, checkpoint: Checkpoint) -> Sourc
     template = metadata.get_str("tokenizer.chat_template", None)
     if template is not None and len(template.encode()) > MAX_TEMPLATE_BYTES:
         raise TemplateError(f"{metadata.what}: tokenizer.chat_template exceeds {MAX_TEMPLATE_BYTES} bytes")
-    return Source(
+    return ModelSource(
         path=path,
         kind="gguf",
         architecture=name,

@@ -24,7 +24,7 @@ LONG_PIECE = 64  # log-probabilities of a piece that is written on a thread
 TokenText = Callable[[int], bytes]
 
 
-class Shape(Protocol):
+class Format(Protocol):
     """An endpoint's way to write answers. `prompt` counts the prompts of a request, `chunk.index` the
     continuations of each.
     """
@@ -35,7 +35,7 @@ class Shape(Protocol):
     def usage(self, totals: list[Totals]) -> dict[str, Any]: ...
 
 
-class Chat:
+class ChatFormat:
     """chat.completion and chat.completion.chunk."""
 
     def __init__(self, model: str, token_text: TokenText, tools: Tools, role: str) -> None:
@@ -46,7 +46,7 @@ class Chat:
     def whole(self, outputs: list[RequestOutput]) -> dict[str, Any]:
         answer = completions.completion(outputs[0], self._model, self._token_text, self._tools, self._role)
         for choice in answer["choices"]:
-            choice["finish_reason"] = told(choice["finish_reason"])
+            choice["finish_reason"] = client_reason(choice["finish_reason"])
         return answer
 
     def pieces(self, prompt: int, chunk: Chunk) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ class Chat:
             reader = self._readers[chunk.index] = CallReader(self._tools)
             made.append(self._piece(chunk.index, {"role": self._role, "content": ""}))
         delta: dict[str, Any] = {}
-        text, reason = reader.push(chunk.text), told(chunk.finish_reason)
+        text, reason = reader.push(chunk.text), client_reason(chunk.finish_reason)
         if chunk.finish_reason is not None:
             rest, calls = reader.finish()
             text += rest
@@ -92,7 +92,7 @@ class Chat:
         return {**self._head, "choices": [], "usage": completions.usage_of(totals)}
 
 
-class Text:
+class TextFormat:
     """text_completion, whole or in pieces. echo: each choice begins with its prompt, which `handles` know."""
 
     def __init__(
@@ -179,7 +179,12 @@ class Text:
         shown = None if logprobs is None else self._logprobs(index, logprobs)
         if shown is not None and of_prompt:
             shown = {name: of_prompt[name] + values for name, values in shown.items()}
-        return {"index": index, "text": prompt + text, "logprobs": shown, "finish_reason": told(reason)}
+        return {
+            "index": index,
+            "text": prompt + text,
+            "logprobs": shown,
+            "finish_reason": client_reason(reason),
+        }
 
     def _logprobs(self, index: int, entries: list[TokenLogprob]) -> dict[str, list[Any]]:
         """The older form: text of tokens, of which one that is not text by itself is written in bytes, and
@@ -203,7 +208,7 @@ class Text:
         return {**self._head, "choices": [], "usage": completions.usage_of(totals)}
 
 
-def told(reason: str | None) -> str | None:
+def client_reason(reason: str | None) -> str | None:
     """A finish_reason as clients see it: what the server ended is an error to them."""
     return "error" if reason == "abort" else reason
 
