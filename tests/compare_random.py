@@ -153,6 +153,7 @@ _MLPS: Choices = {
         draw.choice(("dense", "sparse")) for _ in range(config["num_hidden_layers"])
     ]
 }
+_FREE: Choices = {"layer_norm_epsilon": (1e-5, 1e-3)}
 _DIRECT: Choices = {key: choice for key, choice in _LATENT.items() if "expert" not in key}
 
 FAMILIES: dict[str, tuple[str, Choices]] = {
@@ -320,6 +321,96 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
     "Starcoder2ForCausalLM": ("starcoder2", {**_ALL, "use_bias": _FLAG, "sliding_window": (None, 4, 8)}),
     "Ernie4_5ForCausalLM": ("ernie4_5", {**_ALL, **_GATED, **_HEAD_DIM, "use_bias": _FLAG}),
     "PhiForCausalLM": ("phi", {**_PARTIAL, "partial_rotary_factor": (0.25, 0.5), "qk_layernorm": _FLAG}),
+    "LlamaForCausalLM": ("llama", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
+    "MistralForCausalLM": (
+        "mistral",
+        {**_ALL, **_GATED, **_HEAD_DIM, "sliding_window": (None, 4, 8)},
+    ),
+    "MixtralForCausalLM": (
+        "mixtral",
+        {**_ALL, **_GATED, **_HEAD_DIM, **_LOCAL_EXPERTS, "sliding_window": (None, 4, 8)},
+    ),
+    "GemmaForCausalLM": ("gemma", {**_ALL, **_HEAD_DIM, **_BIAS, "hidden_act": _ACTIVATIONS}),
+    "ArceeForCausalLM": ("arcee", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
+    "HeliumForCausalLM": ("helium", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
+    "SeedOssForCausalLM": (
+        "seed_oss",
+        {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG, "attention_out_bias": _FLAG},
+    ),
+    "NemotronForCausalLM": (
+        "nemotron",
+        {
+            **_PARTIAL,
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            "mlp_bias": _FLAG,
+            "partial_rotary_factor": (0.25, 0.5, 1.0),
+        },
+    ),
+    "MinistralForCausalLM": (
+        "ministral",
+        {**_ALL, **_GATED, **_HEAD_DIM, **_WINDOW, "layer_types": _kinds},
+    ),
+    "Exaone4ForCausalLM": (
+        "exaone4",
+        {**_ALL, **_GATED, **_HEAD_DIM, "sliding_window": (4, 8), "layer_types": _kinds},
+    ),
+    "GPT2LMHeadModel": (
+        "gpt2",
+        {
+            **_FREE,
+            "activation_function": _ACTIVATIONS,
+            "n_inner": (None, 40, 96),
+            "scale_attn_weights": _FLAG,
+            "scale_attn_by_inverse_layer_idx": _FLAG,
+            "reorder_and_upcast_attn": _FLAG,
+        },
+    ),
+    "GPTBigCodeForCausalLM": (
+        "gpt_bigcode",
+        {**_FREE, "activation_function": _ACTIVATIONS, "multi_query": _FLAG, "n_inner": (None, 40)},
+    ),
+    "GPTJForCausalLM": (
+        "gptj",
+        {**_FREE, "activation_function": _ACTIVATIONS, "rotary_dim": (4, 8), "n_inner": (None, 40)},
+    ),
+    "GPTNeoXForCausalLM": (
+        "gpt_neox",
+        {
+            **_PARTIAL,
+            **_GATED,
+            **_BIAS,
+            "rotary_pct": (0.25, 0.5, 1.0),
+            "use_parallel_residual": _FLAG,
+        },
+    ),
+    "OPTForCausalLM": (
+        "opt",
+        {
+            "activation_function": _ACTIVATIONS,
+            "ffn_dim": (32, 100),
+            "word_embed_proj_dim": (16, 48),
+            **dict.fromkeys(("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"), _FLAG),
+        },
+    ),
+    "BloomForCausalLM": (
+        "bloom",
+        {**_FREE, "apply_residual_connection_post_layernorm": _FLAG, "slow_but_exact": _FLAG},
+    ),
+    "FalconForCausalLM": (
+        "falcon",
+        {
+            **_PARTIAL,
+            **_FREE,
+            **dict.fromkeys(("alibi", "new_decoder_architecture", "multi_query", "parallel_attn"), _FLAG),
+            "bias": _FLAG,
+            "num_ln_in_parallel_attn": (None, 1, 2),
+            "num_kv_heads": lambda draw, config: config["num_key_value_heads"],
+            "ffn_hidden_size": (40, 100),
+            "activation": ("gelu", "relu", "silu"),
+        },
+    ),
 }
 
 
