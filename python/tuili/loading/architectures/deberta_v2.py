@@ -7,6 +7,7 @@ from typing import Any
 
 from tuili._core import ConvolutionSpec, ModelSpec
 from tuili.loading.architectures import expect_only, sizes
+from tuili.loading.architectures.deberta_distances import derive as derive
 from tuili.loading.architectures.deberta_distances import distances_of, named_kinds
 from tuili.loading.architectures.deberta_v2_names import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.deberta_v2_names import SECOND_NAMES as SECOND_NAMES
