@@ -34,6 +34,24 @@ _EXAONE |= {"rope_theta": 500000.0, "leave_out": r"^model\."}
 
 DENSE_CASES = [
     *cases_of(
+        "ModernBertDecoderForCausalLM",
+        "modernbert-decoder",
+        {"num_hidden_layers": 4, "num_key_value_heads": 4, "local_attention": 2 * WINDOW}
+        | {"leave_out": r"\.(attn|mlp|final)?_?norm\.bias|layers\.0\.attn_norm|head\.(dense|norm)\.bias"},
+        plain={},
+        biases_untied={
+            **_UNTIED,
+            **_BIASES,
+            "norm_bias": True,
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "hidden_activation": "silu",
+            "classifier_activation": "relu",
+            "layer_types": [_SLIDING, _FULL, _FULL, _SLIDING],
+            "leave_out": r"layers\.0\.attn_norm|^decoder\.bias",
+        },
+    ),
+    *cases_of(
         "ExaoneForCausalLM",
         "exaone",
         _EXAONE,

@@ -394,6 +394,19 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             **dict.fromkeys(("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"), _FLAG),
         },
     ),
+    "ModernBertDecoderForCausalLM": (
+        "modernbert-decoder",
+        {
+            **_BIAS,
+            **dict.fromkeys(("mlp_bias", "norm_bias", "decoder_bias", "classifier_bias"), _FLAG),
+            "hidden_activation": _ACTIVATIONS,
+            "classifier_activation": _ACTIVATIONS,
+            "local_attention": (4, 9, 16),
+            "global_attn_every_n_layers": (1, 2, 3),
+            "global_rope_theta": (1e4, 1.6e5),
+            "local_rope_theta": (100.0, 1e4),
+        },
+    ),
     "BloomForCausalLM": (
         "bloom",
         {**_FREE, "apply_residual_connection_post_layernorm": _FLAG, "slow_but_exact": _FLAG},

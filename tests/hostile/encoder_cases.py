@@ -104,16 +104,16 @@ def settings() -> Iterator[Case]:
         yield deberta(f"{buckets} buckets", "config_value", position_buckets=buckets, **c2p)
     near = {"position_buckets": 16, "max_relative_positions": 9}
     yield deberta("buckets up to the farthest", "config_value", **near, **c2p)
-    few = st_file(st_header({"encoder.rel_embeddings.weight": [18, 32]}))
-    back = BERT | {"architectures": ["DebertaV2Model"], "relative_attention": True, "position_buckets": 40}
-    back |= {"max_relative_positions": 9, "pos_att_type": ["c2p"]}
-    yield Case("CF-03", "deberta few rows", folder(few, back), F, "tensor_shape")
     many = {"max_position_embeddings": 1 << 24, "position_biased_input": False}
     yield deberta("2^24 positions", "config_value", **many, **c2p)
 
 
 def later() -> Iterator[Case]:
-    """MPNet, ModernBERT, NomicBERT."""
+    """MPNet, ModernBERT, NomicBERT, and DeBERTa's table of distances."""
+    few = st_file(st_header({"encoder.rel_embeddings.weight": [18, 32]}))
+    back = BERT | {"architectures": ["DebertaV2Model"], "relative_attention": True, "position_buckets": 40}
+    back |= {"max_relative_positions": 9, "pos_att_type": ["c2p"]}
+    yield Case("CF-03", "deberta few rows", folder(few, back), F, "tensor_shape")
 
     def of(name: str, architecture: str, error: Any, code: str, **changes: Any) -> Case:
         base = BERT | {"architectures": [architecture]}

@@ -87,6 +87,7 @@ HF_ARCHITECTURES = {
     "YoutuForCausalLM": "glm4_moe_lite",
     "HunYuanDenseV1ForCausalLM": "hunyuan",
     "HunYuanMoEV1ForCausalLM": "hunyuan",
+    "ModernBertDecoderForCausalLM": "modernbert_decoder",
     "InternLM2ForCausalLM": "internlm2",
     "InternLM3ForCausalLM": "exaone",
     "IQuestCoderForCausalLM": "exaone",

@@ -150,6 +150,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "SeedOssForCausalLM": {"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
     "GPTNeoXForCausalLM": {"max_position_embeddings": 2048},
     "OPTForCausalLM": {"max_position_embeddings": 2048},
+    "ModernBertDecoderForCausalLM": {"max_position_embeddings": 8192},
     "BioGptForCausalLM": {"max_position_embeddings": 1024},
     "FalconForCausalLM": {"max_position_embeddings": 2048},
     "GptOssForCausalLM": {
@@ -225,12 +226,14 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 # The ids that end a text, by `model_type`; transformers writes them down whatever the size of the vocabulary.
 EOS_OF_CLASS: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("gpt2", "gptj", "gpt_neo", "gpt_bigcode", "starcoder2", "codegen"), (50256,)),
-    **dict.fromkeys(("olmo", "olmo2", "olmo3"), (50279,)),
+    **dict.fromkeys(("olmo", "olmo2", "olmo3", "olmoe"), (50279,)),
     **dict.fromkeys(("cohere", "cohere2"), (255001,)),
     **dict.fromkeys(("glm", "glm4"), (151329, 151336, 151338)),
     "phi3": (32000,),
     **dict.fromkeys(("smollm3", "eurobert", "arcee", "youtu"), (128001,)),
-    "modernbert": (50282,),
+    **dict.fromkeys(("modernbert", "modernbert-decoder"), (50282,)),
+    "exaone": (361,),
+    "rembert": (313,),
     "cwm": (128001, 128008, 128009),
     "jais2": (150024,),
     "minimax_m2": (200020,),
