@@ -47,6 +47,7 @@ DENSE_CASES = [
             "decoder_bias": False,
             "hidden_activation": "silu",
             "classifier_activation": "relu",
+            "sliding_window": 5,
             "layer_types": [_SLIDING, _FULL, _FULL, _SLIDING],
             "leave_out": r"layers\.0\.attn_norm|^decoder\.bias",
         },

@@ -402,6 +402,7 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             "hidden_activation": _ACTIVATIONS,
             "classifier_activation": _ACTIVATIONS,
             "local_attention": (4, 9, 16),
+            "sliding_window": lambda draw, config: draw.choice((5, config["local_attention"] // 2)),
             "global_attn_every_n_layers": (1, 2, 3),
             "global_rope_theta": (1e4, 1.6e5),
             "local_rope_theta": (100.0, 1e4),

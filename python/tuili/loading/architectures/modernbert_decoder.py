@@ -44,9 +44,11 @@ def head_shapes(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def spec(config: Config) -> ModelSpec:
-    """ModernBertDecoderForCausalLM; local_attention counts keys on both sides, of which half are seen."""
+    """ModernBertDecoderForCausalLM; local_attention counts keys on both sides, of which half are seen, unless
+    sliding_window, which transformers writes beside it, says how many."""
     size = sizes(unfused(config, {}))
-    reach = config.integer("local_attention", 2, MAX_POSITIONS, 128) // 2
+    half = config.integer("local_attention", 2, MAX_POSITIONS, 128) // 2
+    reach = config.integer("sliding_window", 1, MAX_POSITIONS, half)
     inner = inner_head(config)
     return decoder(
         config,
