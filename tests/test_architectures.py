@@ -258,6 +258,9 @@ def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path
             if limit < len(ids):
                 with pytest.raises(PromptTooLongError):
                     llm.logits(ids)
+                with pytest.raises(PromptTooLongError) as refused:
+                    llm.generate(ids)
+                assert ("LLM(max_model_len=…)" in str(refused.value)) == (factors == "short")
     with pytest.raises(InvalidParameterError, match="max_model_len"):
         LLM(folder, max_model_len=129, packed_cache=False)
 

@@ -19,6 +19,8 @@ from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
 from tuili.errors import (
+    CUTTING_HELPS,
+    LONGER_HELPS,
     InvalidParameterError,
     ModelFormatError,
     ModelUnsupportedError,
@@ -362,7 +364,8 @@ class LLM(Conversations, Vectors, Insides):
             ids = self._cut(engine, ids, chosen)
         if not self._defaults.keys().isdisjoint(parameters.LENGTHS):
             chosen = self._counting(given, len(ids))
-        with cutting_helps():
+        longer = LONGER_HELPS if self.loaded.config["longrope"] == "short" else ""
+        with cutting_helps(longer + CUTTING_HELPS):
             return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
 
     def _counting(self, given: SamplingParams, n_prompt: int) -> SamplingParams:
