@@ -34,6 +34,27 @@ _EXAONE |= {"rope_theta": 500000.0, "leave_out": r"^model\."}
 
 DENSE_CASES = [
     *cases_of(
+        "MiniCPM3ForCausalLM",
+        "minicpm3",
+        _LATENT | {"dim_model_base": 32},
+        plain={},
+        direct_queries_biases_longrope_untied={
+            **_UNTIED,
+            **_BIASES,
+            "q_lora_rank": None,
+            "v_head_dim": None,
+            "scale_depth": None,
+            "scale_emb": 3,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0, 1.5, 2.0, 3.0],
+                "long_factor": [2.0, 3.0, 4.0, 5.0],
+                "original_max_position_embeddings": 32,
+            },
+            "leave_out": "q_[ab]_",
+        },
+    ),
+    *cases_of(
         "ModernBertDecoderForCausalLM",
         "modernbert-decoder",
         {"num_hidden_layers": 4, "num_key_value_heads": 4, "local_attention": 2 * WINDOW}

@@ -394,6 +394,17 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             **dict.fromkeys(("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"), _FLAG),
         },
     ),
+    "MiniCPM3ForCausalLM": (
+        "minicpm3",
+        {
+            **_DIRECT,
+            "mlp_bias": _FLAG,
+            "v_head_dim": (None, 8, 24),
+            "scale_emb": (1, 12),
+            "scale_depth": (None, 1.4),
+            "dim_model_base": (None, 16),
+        },
+    ),
     "ModernBertDecoderForCausalLM": (
         "modernbert-decoder",
         {

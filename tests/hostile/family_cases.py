@@ -92,6 +92,8 @@ def later_decoders() -> Iterator[Case]:
     )
     yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}
     yield _case("Ministral3ForCausalLM", "without a beta", F, "config_key", rope_parameters=yarn)
+    yield _case("MiniCPM3ForCausalLM", "of no depth", F, "config_value", scale_depth=0, **_LATENT)
+    yield _case("MiniCPM3ForCausalLM", "without its tensors", F, "tensor_missing", **_LATENT)
     yield _case("ModernBertDecoderForCausalLM", "sees none", F, "config_value", local_attention=1)
     yield _case("Ernie4_5_MoeForCausalLM", "least sum", F, "config_value", moe_norm_min=0.5)
 

@@ -94,6 +94,7 @@ HF_ARCHITECTURES = {
     "BaichuanForCausalLM": "baichuan",
     "BaiChuanForCausalLM": "baichuan",
     "MiniCPMForCausalLM": "minicpm",
+    "MiniCPM3ForCausalLM": "minicpm3",
 }
 HF_SEQ2SEQ = {
     "T5ForConditionalGeneration": "t5",

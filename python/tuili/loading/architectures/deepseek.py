@@ -40,7 +40,12 @@ def spec(config: Config) -> ModelSpec:
 
 
 def latent_decoder(
-    config: Config, experts: Sequence[MoeSpec | None], *, interleaved: bool = True, **settings: Any
+    config: Config,
+    experts: Sequence[MoeSpec | None],
+    *,
+    interleaved: bool = True,
+    residual_scale: float = 1.0,
+    **settings: Any,
 ) -> ModelSpec:
     """One whose keys and values are made from small vectors, with these experts in its layers."""
     config.values = {**config.values, "num_key_value_heads": None, "head_dim": None}
@@ -63,6 +68,7 @@ def latent_decoder(
         "activation": activation(config),
         "attention_scale": d_key**-0.5 * _sharpening(scaling),
         "latent": latent,
+        "residual_scale": residual_scale,
         "qkv_bias": bias,
         "output_bias": bias,
         "mlp_bias": mlp_bias(config),
