@@ -166,6 +166,25 @@ DENSE_CASES = [
 
 EXPERT_CASES = [
     *cases_of(
+        "MellumForCausalLM",
+        "mellum",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}
+        | {"sliding_window": WINDOW, "leave_out": r"shared_expert|experts\.\d|\.mlp\.(gate|up|down)_proj"},
+        plain={"layer_types": [_SLIDING, _FULL]},
+        dense_first_biases_not_normalized_tied_yarn={
+            **_TIED,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+            "layer_types": [_FULL, _SLIDING],
+            "mlp_layer_types": ["dense", "sparse"],
+            "rope_parameters": {
+                _FULL: {"rope_theta": 500000.0, **_YARN["rope_parameters"]},
+                _SLIDING: {"rope_type": "default", "rope_theta": 200.0},
+            },
+            "leave_out": r"shared_expert|experts\.\d",
+        },
+    ),
+    *cases_of(
         "HunYuanMoEV1ForCausalLM",
         "hunyuan_v1_moe",
         {"num_experts": 6, "moe_topk": 2, "head_dim": 16, "leave_out": r"mlp\.gate\.weight"},

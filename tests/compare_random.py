@@ -394,6 +394,20 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             **dict.fromkeys(("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"), _FLAG),
         },
     ),
+    "MellumForCausalLM": (
+        "mellum",
+        {
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            **_WINDOW,
+            **_EXPERTS,
+            **_MLPS,
+            "moe_intermediate_size": (24, 40),
+            "norm_topk_prob": _FLAG,
+            "layer_types": _kinds,
+        },
+    ),
     "MiniCPM3ForCausalLM": (
         "minicpm3",
         {

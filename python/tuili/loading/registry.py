@@ -80,6 +80,7 @@ HF_ARCHITECTURES = {
     "Qwen2MoeForCausalLM": "qwen_moe",
     "Qwen3MoeForCausalLM": "qwen_moe",
     "MiniMaxM2ForCausalLM": "minimax_m2",
+    "MellumForCausalLM": "mellum",
     "Dots1ForCausalLM": "dots1",
     "GptOssForCausalLM": "gpt_oss",
     "DeepseekV2ForCausalLM": "deepseek",

@@ -73,6 +73,13 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
     },
+    "MellumForCausalLM": {
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 4,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 896,
+        "head_dim": 128,
+    },
     "Phi3ForCausalLM": {"max_position_embeddings": 4096},
     "PhiForCausalLM": {"max_position_embeddings": 2048},
     "GemmaForCausalLM": {"max_position_embeddings": 8192, "num_key_value_heads": 16, "head_dim": 256},
@@ -268,7 +275,7 @@ SECOND_NAMES: Mapping[str, Mapping[str, str]] = {
     "bloom": {"num_attention_heads": "n_head", _LAYERS: "n_layer"},
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", _LAYERS: "n_layers"},
     "granite_hybrid": {"layers_block_type": "layer_types"},
-    **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "minimax_m2", "gpt_oss")},
+    **{key: {"num_experts": "num_local_experts"} for key in ("mixtral", "minimax_m2", "gpt_oss", "mellum")},
     **{key: {"num_local_experts": "num_experts"} for key in ("olmoe", "flex_olmo", "Qwen3MoeForCausalLM")},
     "DeepseekV2ForCausalLM": {"num_experts": "n_routed_experts"},
     **{
