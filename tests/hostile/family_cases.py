@@ -97,7 +97,7 @@ def later_decoders() -> Iterator[Case]:
     few = {"num_local_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
     yield _case("MellumForCausalLM", "layers of two kinds", F, "config_value", layer_types=[0], **few)
     yield _case("MellumForCausalLM", "three of two", F, "config_value", **few | {"num_experts_per_tok": 3})
-    yield _case("MellumForCausalLM", "without its tensors", F, "tensor_missing", **few)
+    yield _case("MellumForCausalLM", "heads of 128", F, "tensor_shape", **few)
     yield _case("ModernBertDecoderForCausalLM", "sees none", F, "config_value", local_attention=1)
     yield _case("Ernie4_5_MoeForCausalLM", "least sum", F, "config_value", moe_norm_min=0.5)
 
