@@ -43,6 +43,8 @@ def saved(case: Case, folder: Path, seed: int) -> np.ndarray:
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
+            if not parameter.requires_grad:  # a table of positions that is computed
+                continue
             gain = parameter.ndim == 1 and float(parameter.mean()) > 0.5
             parameter.copy_(torch.randn_like(parameter) * 0.15 + (1.0 if gain else 0.0))
         logits = model(torch.tensor([token_ids()])).logits[0].numpy()
