@@ -67,6 +67,10 @@ def _all_heads(draw: Draw, config: Values) -> int:
     return int(config["num_attention_heads"])
 
 
+def _even(draw: Draw, config: Values) -> int:
+    return int(config["hidden_size"] // config["num_attention_heads"])
+
+
 def _scaling(*kinds: str) -> Callable[[Draw, Values], Values]:
     def scaling(draw: Draw, config: Values) -> Values:
         values: Values = {"rope_type": draw.choice(kinds), "rope_theta": draw.choice((100.0, 1e4, 1e6))}
@@ -183,7 +187,7 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
     "Phi3ForCausalLM": (
         "phi3",
         {
-            "head_dim": lambda draw, config: config["hidden_size"] // config["num_attention_heads"],
+            "head_dim": _even,
             "partial_rotary_factor": (0.5, 0.75, 1.0),
             "sliding_window": (None, 4, 8),
             "original_max_position_embeddings": (64,),
@@ -332,7 +336,7 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
     ),
     "GemmaForCausalLM": ("gemma", {**_ALL, **_HEAD_DIM, **_BIAS, "hidden_act": _ACTIVATIONS}),
     "ArceeForCausalLM": ("arcee", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
-    "HeliumForCausalLM": ("helium", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
+    "HeliumForCausalLM": ("helium", {**_ALL, **_GATED, **_BIAS, "head_dim": _even, "mlp_bias": _FLAG}),
     "SeedOssForCausalLM": (
         "seed_oss",
         {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG, "attention_out_bias": _FLAG},
