@@ -314,6 +314,9 @@ def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path
     assert loaded.eos_token_ids == (3, 4)
     ignored = ["frobnicate", "num_beams", "forced_bos_token_id"]
     assert loaded.config["ignored_generation_keys"] == ignored
+    (tmp_path / "long").mkdir()
+    loaded = load(plan_model(folder(generation_config__json={"max_length": 10**15})(tmp_path / "long")))
+    assert loaded.generation_defaults == {"max_length": 1 << 24}
 
 
 def test_a_class_own_end_beyond_the_vocabulary_ends_nothing_and_is_listed(tmp_path: Path) -> None:
