@@ -296,9 +296,18 @@ def test_lengths_of_the_models_files_count_the_prompt(adder, tmp_path):
         assert n_new(ids * 2, ignore_eos=True, truncation=True) == 6
         (answer,) = pipe("12+3=", ignore_eos=True, return_tensors=True)
         assert len(answer["generated_token_ids"]) == 12
-        with pytest.raises(tuili.PromptTooLongError, match="max_length = 12"):
+        with pytest.raises(tuili.PromptTooLongError, match="max_length = 12, .*; truncation=True cuts it"):
             n_new(ids[:4] * 3)
         assert n_new(ids[:4] * 3, max_tokens=1) == 1
+        with pytest.raises(tuili.PromptTooLongError, match="max_model_len"):  # whatever max_tokens says
+            n_new(ids * llm.config["max_model_len"])
+    (folder / "generation_config.json").write_text(json.dumps(file | {"min_length": 14}))
+    with tuili.LLM(folder) as llm:  # max_length goes before
+        assert [len(llm.generate([5, 5], max_tokens=n).outputs[0].token_ids) for n in (None, 5, 14)] == [
+            10,
+            5,
+            13,
+        ]
 
 
 def test_lengths_count_what_is_left_of_a_prompt(adder):

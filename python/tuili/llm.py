@@ -362,7 +362,7 @@ class LLM(Conversations, Vectors, Insides):
         n_given = len(ids)
         if cuts:
             ids = self._cut(engine, ids, chosen)
-        if not self._defaults.keys().isdisjoint(parameters.LENGTHS):
+        if not self._defaults.keys().isdisjoint(parameters.LENGTHS) and len(ids) <= engine.max_model_len:
             chosen = self._counting(given, len(ids))
         longer = LONGER_HELPS if self.loaded.config["longrope"] == "short" else ""
         with cutting_helps(longer + CUTTING_HELPS):
@@ -374,7 +374,7 @@ class LLM(Conversations, Vectors, Insides):
         if given.max_tokens is None and most is not None and most <= n_prompt:
             raise PromptTooLongError(
                 f"the prompt has {n_prompt} tokens; generation_config.json ends texts, with their prompts, "
-                f"after max_length = {most}: give max_tokens"
+                f"after max_length = {most}, unless max_tokens says when{CUTTING_HELPS}"
             )
         return parameters.resolve(given, parameters.counting(self._defaults, n_prompt))
 

@@ -456,7 +456,7 @@ def counting(defaults: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
     if most is not None:
         found["max_tokens"] = most - n_prompt
     if least is not None:
-        found["min_tokens"] = max(0, min(least, most or least) - n_prompt)
+        found["min_tokens"] = max(0, least - n_prompt)
     return found
 
 
@@ -479,11 +479,12 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     if beams > 1:  # nothing is drawn
         for name in ("temperature", *_SAMPLING_ONLY):
             found[name] = _PLAIN_IN_BEAMS[name][-1]
+    most = found.get("max_tokens", params.max_tokens)
     if params.min_tokens is None:
         usual = defaults.get("min_tokens", 0)
-        found["min_tokens"] = usual if params.max_tokens is None else min(usual, params.max_tokens)
-    if found.get("max_tokens") is not None:
-        found["max_tokens"] = max(found["max_tokens"], found.get("min_tokens", params.min_tokens))
+        found["min_tokens"] = usual if most is None else min(usual, most)
+    elif found.get("max_tokens") is not None:
+        found["max_tokens"] = max(found["max_tokens"], params.min_tokens)
     return dataclasses.replace(params, **found)
 
 
