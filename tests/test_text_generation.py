@@ -296,7 +296,7 @@ def test_lengths_of_the_models_files_count_the_prompt(adder, tmp_path):
         assert n_new(ids * 2, ignore_eos=True, truncation=True) == 6
         (answer,) = pipe("12+3=", ignore_eos=True, return_tensors=True)
         assert len(answer["generated_token_ids"]) == 12
-        with pytest.raises(tuili.PromptTooLongError, match="max_length = 12, .*; truncation=True cuts it"):
+        with pytest.raises(tuili.PromptTooLongError, match=r"max_length = 12, .*; truncation=True cuts it"):
             n_new(ids[:4] * 3)
         assert n_new(ids[:4] * 3, max_tokens=1) == 1
         with pytest.raises(tuili.PromptTooLongError, match="max_model_len"):  # whatever max_tokens says
