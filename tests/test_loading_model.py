@@ -315,7 +315,7 @@ def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path
     ignored = ["frobnicate", "num_beams", "forced_bos_token_id"]
     assert loaded.config["ignored_generation_keys"] == ignored
     (tmp_path / "long").mkdir()
-    loaded = load(plan_model(folder(generation_config__json={"max_length": 10**15})(tmp_path / "long")))
+    loaded = load(plan_model(folder(generation_config__json={"max_length": 10**30})(tmp_path / "long")))
     assert loaded.generation_defaults == {"max_length": 1 << 24}
 
 

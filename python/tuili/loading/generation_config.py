@@ -63,7 +63,7 @@ def _searching(config: Config, key: str) -> Any:
 def _length(config: Config, key: str, *, seq2seq: bool) -> tuple[str, int]:
     """max_length or min_length, which count a decoder's prompt, too, and an encoder-decoder's first token:
     (name, number)."""
-    n = min(config.integer(key, 0, 1 << 62), MAX_POSITIONS)  # some files mean none by a large one
+    n = min(config.integer(key, 0, 1 << 128), MAX_POSITIONS)  # some files mean none by 10**15, or 10**30
     if not seq2seq:
         return key, n
     n -= 1
