@@ -34,6 +34,46 @@ _EXAONE |= {"rope_theta": 500000.0, "leave_out": r"^model\."}
 
 DENSE_CASES = [
     *cases_of(
+        "MiniCPM3ForCausalLM",
+        "minicpm3",
+        _LATENT | {"dim_model_base": 32},
+        plain={},
+        direct_queries_biases_longrope_untied={
+            **_UNTIED,
+            **_BIASES,
+            "q_lora_rank": None,
+            "v_head_dim": None,
+            "scale_depth": None,
+            "scale_emb": 3,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0, 1.5, 2.0, 3.0],
+                "long_factor": [2.0, 3.0, 4.0, 5.0],
+                "original_max_position_embeddings": 32,
+            },
+            "leave_out": "q_[ab]_",
+        },
+    ),
+    *cases_of(
+        "ModernBertDecoderForCausalLM",
+        "modernbert-decoder",
+        {"num_hidden_layers": 4, "num_key_value_heads": 4, "local_attention": 2 * WINDOW}
+        | {"leave_out": r"\.(attn|mlp|final)?_?norm\.bias|layers\.0\.attn_norm|head\.(dense|norm)\.bias"},
+        plain={},
+        biases_untied={
+            **_UNTIED,
+            **_BIASES,
+            "norm_bias": True,
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "hidden_activation": "silu",
+            "classifier_activation": "relu",
+            "sliding_window": 5,
+            "layer_types": [_SLIDING, _FULL, _FULL, _SLIDING],
+            "leave_out": r"layers\.0\.attn_norm|^decoder\.bias",
+        },
+    ),
+    *cases_of(
         "ExaoneForCausalLM",
         "exaone",
         _EXAONE,
@@ -125,6 +165,25 @@ DENSE_CASES = [
 ]
 
 EXPERT_CASES = [
+    *cases_of(
+        "MellumForCausalLM",
+        "mellum",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}
+        | {"sliding_window": WINDOW, "leave_out": r"shared_expert|experts\.\d|\.mlp\.(gate|up|down)_proj"},
+        plain={"layer_types": [_SLIDING, _FULL]},
+        dense_first_biases_not_normalized_tied_yarn={
+            **_TIED,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+            "layer_types": [_FULL, _SLIDING],
+            "mlp_layer_types": ["dense", "sparse"],
+            "rope_parameters": {
+                _FULL: {"rope_theta": 500000.0, **_YARN["rope_parameters"]},
+                _SLIDING: {"rope_type": "default", "rope_theta": 200.0},
+            },
+            "leave_out": r"shared_expert|experts\.\d",
+        },
+    ),
     *cases_of(
         "HunYuanMoEV1ForCausalLM",
         "hunyuan_v1_moe",

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from architecture_files import token_ids
-from architecture_table import CASES, Case
+from architecture_table import CASES, N_VOCAB, Case
 from oracle.table import Table
 from tiny_core import run
 from tiny_files import build_tokenizer
 from tiny_models import TinyModel
-from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS
+from tuili.loading.architectures.class_defaults import CLASS_DEFAULTS, EOS_OF_CLASS
 from tuili.loading.model import load, plan_model
 
 LIMIT = 1e-4
@@ -43,6 +43,8 @@ def saved(case: Case, folder: Path, seed: int) -> np.ndarray:
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
+            if not parameter.requires_grad:  # a table of positions that is computed
+                continue
             gain = parameter.ndim == 1 and float(parameter.mean()) > 0.5
             parameter.copy_(torch.randn_like(parameter) * 0.15 + (1.0 if gain else 0.0))
         logits = model(torch.tensor([token_ids()])).logits[0].numpy()
@@ -52,13 +54,17 @@ def saved(case: Case, folder: Path, seed: int) -> np.ndarray:
 
 
 def wrong_defaults(case: Case) -> list[str]:
-    """The settings in class_defaults.py that transformers' class of the case's model fills in otherwise."""
+    """The settings in class_defaults.py that transformers' class of the case's model fills in otherwise, or
+    the end of texts that it writes down and that is not there."""
     from transformers import CONFIG_MAPPING
 
     fields = dataclasses.fields(CONFIG_MAPPING[case.config["model_type"]])
     theirs = {field.name: field.default for field in fields}
     ours = CLASS_DEFAULTS.get(case.architecture, {})
-    return [key for key, value in ours.items() if theirs.get(key) != value]
+    ends = theirs.get("eos_token_id") or ()
+    ends = (ends,) if isinstance(ends, int) else tuple(ends)
+    unknown = max(ends, default=0) >= N_VOCAB and ends != EOS_OF_CLASS.get(case.config["model_type"])
+    return [key for key, value in ours.items() if theirs.get(key) != value] + ["eos_token_id"] * unknown
 
 
 def main() -> int:

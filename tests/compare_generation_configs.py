@@ -77,6 +77,8 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt2": ("GPT2LMHeadModel", {"bos_token_id": 256, "eos_token_id": 256}, "new"),
     "Meta-Llama-3-8B-Instruct": ("LlamaForCausalLM", {"bos_token_id": 250, "eos_token_id": [251, 259],
                                  "max_length": 4096, **_DRAWING}, "new"),
+    "a decoder with lengths of texts": ("LlamaForCausalLM", {"bos_token_id": 250, "eos_token_id": 251,
+                                        "max_length": 64, "min_length": 56}, "new"),
     "Qwen2.5-0.5B-Instruct": ("Qwen2ForCausalLM", {"bos_token_id": 243, "pad_token_id": 243, "top_k": 20,
                               "eos_token_id": [245, 243], "repetition_penalty": 1.1, **_DRAWING}, "new"),
     "Qwen3-0.6B": ("Qwen3ForCausalLM", {"bos_token_id": 243, "pad_token_id": 243, "top_k": 20,
@@ -205,6 +207,8 @@ def differences(name: str, folder: Path) -> tuple[list[str], int, list[str]]:
     model = opened(name, path)
     ends = listed(generation["eos_token_id"])
     calls = SEQ2SEQ_CALLS if seq2seq(name) else DECODER_CALLS
+    if not seq2seq(name) and "min_length" in generation:
+        calls = [{}, {"num_beams": 2}, {"min_new_tokens": 3}, *calls]
     if seq2seq(name) and "max_length" not in generation:  # 20 tokens in transformers, all that fit here
         calls = [{"max_new_tokens": 30} | call for call in calls]
     wrong = []

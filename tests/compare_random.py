@@ -67,6 +67,10 @@ def _all_heads(draw: Draw, config: Values) -> int:
     return int(config["num_attention_heads"])
 
 
+def _even(draw: Draw, config: Values) -> int:
+    return int(config["hidden_size"] // config["num_attention_heads"])
+
+
 def _scaling(*kinds: str) -> Callable[[Draw, Values], Values]:
     def scaling(draw: Draw, config: Values) -> Values:
         values: Values = {"rope_type": draw.choice(kinds), "rope_theta": draw.choice((100.0, 1e4, 1e6))}
@@ -153,6 +157,7 @@ _MLPS: Choices = {
         draw.choice(("dense", "sparse")) for _ in range(config["num_hidden_layers"])
     ]
 }
+_FREE: Choices = {"layer_norm_epsilon": (1e-5, 1e-3)}
 _DIRECT: Choices = {key: choice for key, choice in _LATENT.items() if "expert" not in key}
 
 FAMILIES: dict[str, tuple[str, Choices]] = {
@@ -182,7 +187,7 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
     "Phi3ForCausalLM": (
         "phi3",
         {
-            "head_dim": lambda draw, config: config["hidden_size"] // config["num_attention_heads"],
+            "head_dim": _even,
             "partial_rotary_factor": (0.5, 0.75, 1.0),
             "sliding_window": (None, 4, 8),
             "original_max_position_embeddings": (64,),
@@ -320,6 +325,135 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
     "Starcoder2ForCausalLM": ("starcoder2", {**_ALL, "use_bias": _FLAG, "sliding_window": (None, 4, 8)}),
     "Ernie4_5ForCausalLM": ("ernie4_5", {**_ALL, **_GATED, **_HEAD_DIM, "use_bias": _FLAG}),
     "PhiForCausalLM": ("phi", {**_PARTIAL, "partial_rotary_factor": (0.25, 0.5), "qk_layernorm": _FLAG}),
+    "LlamaForCausalLM": ("llama", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
+    "MistralForCausalLM": (
+        "mistral",
+        {**_ALL, **_GATED, **_HEAD_DIM, "sliding_window": (None, 4, 8)},
+    ),
+    "MixtralForCausalLM": (
+        "mixtral",
+        {**_ALL, **_GATED, **_HEAD_DIM, **_LOCAL_EXPERTS, "sliding_window": (None, 4, 8)},
+    ),
+    "GemmaForCausalLM": ("gemma", {**_ALL, **_HEAD_DIM, **_BIAS, "hidden_act": _ACTIVATIONS}),
+    "ArceeForCausalLM": ("arcee", {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG}),
+    "HeliumForCausalLM": ("helium", {**_ALL, **_GATED, **_BIAS, "head_dim": _even, "mlp_bias": _FLAG}),
+    "SeedOssForCausalLM": (
+        "seed_oss",
+        {**_ALL, **_GATED, **_BIAS, **_HEAD_DIM, "mlp_bias": _FLAG, "attention_out_bias": _FLAG},
+    ),
+    "NemotronForCausalLM": (
+        "nemotron",
+        {
+            **_PARTIAL,
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            "mlp_bias": _FLAG,
+            "partial_rotary_factor": (0.25, 0.5, 1.0),
+        },
+    ),
+    "MinistralForCausalLM": (
+        "ministral",
+        {**_ALL, **_GATED, **_HEAD_DIM, **_WINDOW, "layer_types": _kinds},
+    ),
+    "Exaone4ForCausalLM": (
+        "exaone4",
+        {**_ALL, **_GATED, **_HEAD_DIM, "sliding_window": (4, 8), "layer_types": _kinds},
+    ),
+    "GPT2LMHeadModel": (
+        "gpt2",
+        {
+            **_FREE,
+            "activation_function": _ACTIVATIONS,
+            "n_inner": (None, 40, 96),
+            "scale_attn_weights": _FLAG,
+            "scale_attn_by_inverse_layer_idx": _FLAG,
+            "reorder_and_upcast_attn": _FLAG,
+        },
+    ),
+    "GPTBigCodeForCausalLM": (
+        "gpt_bigcode",
+        {**_FREE, "activation_function": _ACTIVATIONS, "multi_query": _FLAG, "n_inner": (None, 40)},
+    ),
+    "GPTJForCausalLM": (
+        "gptj",
+        {**_FREE, "activation_function": _ACTIVATIONS, "rotary_dim": (4, 8), "n_inner": (None, 40)},
+    ),
+    "GPTNeoXForCausalLM": (
+        "gpt_neox",
+        {
+            **_PARTIAL,
+            **_GATED,
+            **_BIAS,
+            "rotary_pct": (0.25, 0.5, 1.0),
+            "use_parallel_residual": _FLAG,
+        },
+    ),
+    "OPTForCausalLM": (
+        "opt",
+        {
+            "activation_function": _ACTIVATIONS,
+            "ffn_dim": (32, 100),
+            "word_embed_proj_dim": (16, 48),
+            **dict.fromkeys(("do_layer_norm_before", "enable_bias", "layer_norm_elementwise_affine"), _FLAG),
+        },
+    ),
+    "MellumForCausalLM": (
+        "mellum",
+        {
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            **_WINDOW,
+            **_EXPERTS,
+            **_MLPS,
+            "moe_intermediate_size": (24, 40),
+            "norm_topk_prob": _FLAG,
+            "layer_types": _kinds,
+        },
+    ),
+    "MiniCPM3ForCausalLM": (
+        "minicpm3",
+        {
+            **_DIRECT,
+            "mlp_bias": _FLAG,
+            "v_head_dim": (None, 8, 24),
+            "scale_emb": (1, 12),
+            "scale_depth": (None, 1.4),
+            "dim_model_base": (None, 16),
+        },
+    ),
+    "ModernBertDecoderForCausalLM": (
+        "modernbert-decoder",
+        {
+            **_BIAS,
+            **dict.fromkeys(("mlp_bias", "norm_bias", "decoder_bias", "classifier_bias"), _FLAG),
+            "hidden_activation": _ACTIVATIONS,
+            "classifier_activation": _ACTIVATIONS,
+            "local_attention": (4, 9, 16),
+            "sliding_window": lambda draw, config: draw.choice((5, config["local_attention"] // 2)),
+            "global_attn_every_n_layers": (1, 2, 3),
+            "global_rope_theta": (1e4, 1.6e5),
+            "local_rope_theta": (100.0, 1e4),
+        },
+    ),
+    "BloomForCausalLM": (
+        "bloom",
+        {**_FREE, "apply_residual_connection_post_layernorm": _FLAG, "slow_but_exact": _FLAG},
+    ),
+    "FalconForCausalLM": (
+        "falcon",
+        {
+            **_PARTIAL,
+            **_FREE,
+            **dict.fromkeys(("alibi", "new_decoder_architecture", "multi_query", "parallel_attn"), _FLAG),
+            "bias": _FLAG,
+            "num_ln_in_parallel_attn": (None, 1, 2),
+            "num_kv_heads": lambda draw, config: config["num_key_value_heads"],
+            "ffn_hidden_size": (40, 100),
+            "activation": ("gelu", "relu", "silu"),
+        },
+    ),
 }
 
 

@@ -364,6 +364,8 @@ def _deberta_cases(heads: tuple[str, ...]) -> Iterator[Case]:
     yield case("deberta-v2", "DebertaV2Model", plain, "no distances")
     far = base | {"max_position_embeddings": 220, "position_buckets": 24, "num_hidden_layers": 2}
     yield dataclasses.replace(case("deberta-v2", "DebertaV2Model", far, "far"), ids=ids_for("far", 210))
+    back = own | {"position_buckets": 10, "max_relative_positions": 4, "embedding_size": 48}
+    yield case("deberta-v2", "DebertaV2Model", back, "buckets come back")
 
 
 CASES = {case.name: case for case in _cases()}

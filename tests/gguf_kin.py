@@ -76,8 +76,29 @@ def _minimax(writer: gguf.GGUFWriter, config: Values) -> None:
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
 
 
+def _mpt(writer: gguf.GGUFWriter, config: Values) -> None:
+    writer.add_max_alibi_bias(8.0)
+    if clip := (config.get("attn_config") or {}).get("clip_qkv"):
+        writer.add_clamp_kqv(clip)
+
+
+def _exaone4(writer: gguf.GGUFWriter, config: Values) -> None:
+    if config["sliding_window"]:
+        writer.add_sliding_window(config["sliding_window"])
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config["layer_types"]])
+
+
 A = gguf.MODEL_ARCH
+_WINDOWS = {"num_hidden_layers": 64, "layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 16}
 KIN = [
+    Family("GPTBigCodeForCausalLM", A.STARCODER),
+    Family("MptForCausalLM", A.MPT, ({}, {"n_heads": 6, "attn_config": {"clip_qkv": 0.5}}), _mpt),
+    Family(
+        "Exaone4ForCausalLM",
+        A.EXAONE4,
+        ({"sliding_window": None, **_TIED}, {"sliding_window": 8, **_WINDOWS}),
+        _exaone4,
+    ),
     Family("ArceeForCausalLM", A.ARCEE, ({}, _TIED), turned=True),
     Family("NemotronForCausalLM", A.NEMOTRON, ({}, {"num_key_value_heads": 4}), _parted, _raised),
     Family("SeedOssForCausalLM", A.SEED_OSS, ({}, {"attention_bias": False}), alone={1: "no biases"}),

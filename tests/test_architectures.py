@@ -208,7 +208,7 @@ def test_norms_behind_the_rotation(case: Case, tmp_path: Path) -> None:
 
 def test_minicpm_scales_by_its_depth_and_widths(tmp_path: Path) -> None:
     """Its report (2024), table 7: embeddings 12, residuals 1.4 / sqrt(layers), logits base / width."""
-    case = next(case for case in CASES if case.architecture.startswith("MiniCPM"))
+    case = next(case for case in CASES if case.architecture == "MiniCPMForCausalLM")
     spec = plan_model(write(case, tmp_path)).spec
     assert spec.embedding_scale == 12 and spec.logit_scale == 16 / 64
     assert spec.layers[0].residual_scale == np.float32(1.4 / 2**0.5)
@@ -258,6 +258,9 @@ def test_longrope_has_its_long_factors_where_longer_texts_are_asked_for(tmp_path
             if limit < len(ids):
                 with pytest.raises(PromptTooLongError):
                     llm.logits(ids)
+                with pytest.raises(PromptTooLongError) as refused:
+                    llm.generate(ids)
+                assert ("LLM(max_model_len=…)" in str(refused.value)) == (factors == "short")
     with pytest.raises(InvalidParameterError, match="max_model_len"):
         LLM(folder, max_model_len=129, packed_cache=False)
 

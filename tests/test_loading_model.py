@@ -309,11 +309,14 @@ def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path
     settings |= bans | {"length_penalty": 2.0, "renormalize_logits": True, "max_length": 9}
     loaded = load(plan_model(folder(generation_config__json=settings)(tmp_path)))
     wanted = {"temperature": 0.6, "top_k": 20, "do_sample": True, "min_tokens": 2, **bans}
-    wanted |= {"forced_eos_token_id": 4, "length_penalty": 2.0, "renormalize_logits": True}
+    wanted |= {"forced_eos_token_id": 4, "length_penalty": 2.0, "renormalize_logits": True, "max_length": 9}
     assert loaded.generation_defaults == wanted
     assert loaded.eos_token_ids == (3, 4)
-    ignored = ["frobnicate", "num_beams", "forced_bos_token_id", "max_length"]
+    ignored = ["frobnicate", "num_beams", "forced_bos_token_id"]
     assert loaded.config["ignored_generation_keys"] == ignored
+    (tmp_path / "long").mkdir()
+    loaded = load(plan_model(folder(generation_config__json={"max_length": 10**30})(tmp_path / "long")))
+    assert loaded.generation_defaults == {"max_length": 1 << 24}
 
 
 def test_a_class_own_end_beyond_the_vocabulary_ends_nothing_and_is_listed(tmp_path: Path) -> None:

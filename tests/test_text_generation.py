@@ -277,6 +277,39 @@ def test_a_generation_config_stands_before_the_models_own_file(tmp_path):
     }
 
 
+def test_lengths_of_the_models_files_count_the_prompt(adder, tmp_path):
+    """As in transformers (tests/compare_generation_configs.py), where max_new_tokens does not say another."""
+    folder = shutil.copytree(MODELS / "adder", tmp_path / "adder")
+    ends = list(range(adder.model.loaded.spec.n_vocab - 1))
+    file = {"max_length": 12, "min_length": 10, "eos_token_id": ends}
+    (folder / "generation_config.json").write_text(json.dumps(file))
+    ids = [5] * 8
+    with tuili.LLM(folder) as llm:
+        pipe = tuili.pipeline("text-generation", llm)
+
+        def n_new(ids=ids, **words):
+            return len(llm.generate(ids, **words).outputs[0].token_ids)
+
+        assert [n_new(), n_new(ids[:2]), n_new(min_tokens=1)] == [3, 9, 2]
+        assert n_new(ignore_eos=True) == 4
+        assert n_new(ignore_eos=True, max_tokens=6) == 6
+        assert n_new(ids * 2, ignore_eos=True, truncation=True) == 6
+        (answer,) = pipe("12+3=", ignore_eos=True, return_tensors=True)
+        assert len(answer["generated_token_ids"]) == 12
+        with pytest.raises(tuili.PromptTooLongError, match=r"max_length = 12, .*; truncation=True cuts it"):
+            n_new(ids[:4] * 3)
+        assert n_new(ids[:4] * 3, max_tokens=1) == 1
+        with pytest.raises(tuili.PromptTooLongError, match="max_model_len"):  # whatever max_tokens says
+            n_new(ids * llm.config["max_model_len"])
+    (folder / "generation_config.json").write_text(json.dumps(file | {"min_length": 14}))
+    with tuili.LLM(folder) as llm:  # max_length goes before
+        assert [len(llm.generate([5, 5], max_tokens=n).outputs[0].token_ids) for n in (None, 5, 14)] == [
+            10,
+            5,
+            13,
+        ]
+
+
 def test_lengths_count_what_is_left_of_a_prompt(adder):
     cut = {"truncate_prompt_tokens": 8, "return_full_text": False}
     assert adder("123+456=999+  1=", max_length=11, **cut)[0]["generated_text"] == "100"

@@ -43,6 +43,8 @@ text for: `max_position_embeddings`, and `original_max_position_embeddings` for 
 refused, since keys that are already cached would have to change. `LLM(…, max_model_len=…)` beyond LongRoPE's
 original context (Phi-3 and Phi-4 mini of 128k) gives all texts its long factors: those that are longer have
 transformers' logits then, and shorter ones those of the long factors, where transformers has the short ones.
+A text that generation takes across that line ends there (`stop_reason` "max_model_len"), unless all have the
+long factors; transformers computes Phi-3's anew at the line, with long factors from its first token on.
 
 Ministral 3's queries grow behind `original_max_position_embeddings`, which is not here: texts end there.
 BigBird takes texts for which transformers turns its sparse attention into a full one: of

@@ -82,6 +82,7 @@ class InvalidParameterError(TuiliError, ValueError):
 
 
 CUTTING_HELPS = "; truncation=True cuts it"  # the end of messages: the command line and HTTP have their own
+LONGER_HELPS = "; LLM(max_model_len=…) takes longer ones, with LongRoPE's long factors"
 
 
 class PromptTooLongError(TuiliError, ValueError):

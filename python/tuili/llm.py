@@ -19,9 +19,12 @@ from tuili.conversations import Conversations, Rendering, taken_from, with_tools
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
 from tuili.errors import (
+    CUTTING_HELPS,
+    LONGER_HELPS,
     InvalidParameterError,
     ModelFormatError,
     ModelUnsupportedError,
+    PromptTooLongError,
     QueueFullError,
     cutting_helps,
 )
@@ -348,14 +351,28 @@ class LLM(Conversations, Vectors, Introspection):
         engine = self._decoder_engine()
         engine.check_usable()
         how = taken_from(options, prompt)
-        chosen = parameters.resolve(parameters.from_options(params, options), self._defaults)
+        given = parameters.from_options(params, options)
+        chosen = parameters.resolve(given, self._defaults)
         cuts = boolean("truncation", truncation) or chosen.truncate_prompt_tokens is not None
         text, ids = self._encode_prompt(prompt, how, cuts=cuts)
         n_given = len(ids)
         if cuts:
             ids = self._cut(engine, ids, chosen)
-        with cutting_helps():
+        if not self._defaults.keys().isdisjoint(parameters.LENGTHS) and len(ids) <= engine.max_model_len:
+            chosen = self._counting(given, len(ids))
+        longer = LONGER_HELPS if self.loaded.config["longrope"] == "short" else ""
+        with cutting_helps(longer + CUTTING_HELPS):
             return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
+
+    def _counting(self, given: SamplingParams, n_prompt: int) -> SamplingParams:
+        """The parameters with the lengths of generation_config.json that count the prompt, too."""
+        most = self._defaults.get("max_length")
+        if given.max_tokens is None and most is not None and most <= n_prompt:
+            raise PromptTooLongError(
+                f"the prompt has {n_prompt} tokens; generation_config.json ends texts, with their prompts, "
+                f"after max_length = {most}, unless max_tokens says when{CUTTING_HELPS}"
+            )
+        return parameters.resolve(given, parameters.counting(self._defaults, n_prompt))
 
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""
@@ -372,6 +389,8 @@ class LLM(Conversations, Vectors, Introspection):
             usual = min(sources.max_len, self.tokenizer.loaded.max_tokens or sources.max_len)
             return sources.cut(ids.tolist(), endings, usual if most == -1 else most)
         if most == -1:
+            if params.max_tokens is None:
+                longest = min(longest, self._defaults.get("max_length", longest))
             reserve = min(params.max_tokens or TRUNCATION_RESERVE, max(1, longest // 2))
             most = max(1, longest - reserve)
         return ids[-most:]

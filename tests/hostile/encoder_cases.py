@@ -109,7 +109,11 @@ def settings() -> Iterator[Case]:
 
 
 def later() -> Iterator[Case]:
-    """MPNet, ModernBERT, NomicBERT."""
+    """MPNet, ModernBERT, NomicBERT, and DeBERTa's table of distances."""
+    few = st_file(st_header({"encoder.rel_embeddings.weight": [18, 32]}))
+    back = BERT | {"architectures": ["DebertaV2Model"], "relative_attention": True, "position_buckets": 40}
+    back |= {"max_relative_positions": 9, "pos_att_type": ["c2p"]}
+    yield Case("CF-03", "deberta few rows", folder(few, back), F, "tensor_shape")
 
     def of(name: str, architecture: str, error: Any, code: str, **changes: Any) -> Case:
         base = BERT | {"architectures": [architecture]}

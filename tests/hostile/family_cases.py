@@ -92,6 +92,13 @@ def later_decoders() -> Iterator[Case]:
     )
     yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}
     yield _case("Ministral3ForCausalLM", "without a beta", F, "config_key", rope_parameters=yarn)
+    yield _case("MiniCPM3ForCausalLM", "of no depth", F, "config_value", scale_depth=0, **_LATENT)
+    yield _case("MiniCPM3ForCausalLM", "without its tensors", F, "tensor_missing", **_LATENT)
+    few = {"num_local_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+    yield _case("MellumForCausalLM", "layers of two kinds", F, "config_value", layer_types=[0], **few)
+    yield _case("MellumForCausalLM", "three of two", F, "config_value", **few | {"num_experts_per_tok": 3})
+    yield _case("MellumForCausalLM", "heads of 128", F, "tensor_shape", **few)
+    yield _case("ModernBertDecoderForCausalLM", "sees none", F, "config_value", local_attention=1)
     yield _case("Ernie4_5_MoeForCausalLM", "least sum", F, "config_value", moe_norm_min=0.5)
 
 

@@ -53,6 +53,10 @@ def families() -> Iterator[Case]:
     yield case("olmo3 without its pattern", of("olmo2", **window), F, "key_missing")
     pattern = {"attention__sliding_window_pattern": (ARRAY, (BOOL, [True]))}
     yield case("olmo3, a pattern of one", of("olmo2", **window, **pattern), F, "array_length")
+    yield case("exaone4, a pattern of one", of("exaone4", **window, **pattern), F, "array_length")
+    yield case("mpt without slopes", of("mpt"), U, "config_unsupported")
+    steep = {"attention__max_alibi_bias": (F32, 16.0)}
+    yield case("mpt of steep slopes", of("mpt", **steep), U, "config_unsupported")
     yield case("olmo clips at 0", of("olmo", attention__clamp_kqv=(F32, 0.0)), F, "config_value")
     yield case("gemma2 caps at 0", of("gemma2", attn_logit_softcapping=(F32, 0.0)), F, "config_value")
     yield case(

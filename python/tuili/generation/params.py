@@ -359,6 +359,7 @@ def _by_vllms_name(params: object, options: Mapping[str, Any]) -> tuple[Any, dic
 
 OF_BEAMS = ("num_beams", "length_penalty", "early_stopping")
 _FORCED = ("forced_bos_token_id", "forced_eos_token_id")
+LENGTHS = ("max_length", "min_length")  # of a prompt and what follows; in files alone
 _SAMPLING_ONLY = ("top_k", "top_p", "min_p", "typical_p", "seed")
 _BANS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 _LIBRARY_DEFAULTS: dict[str, Any] = {
@@ -403,7 +404,19 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     if sample:
         found.setdefault("temperature", 1.0)
     checked = SamplingParams(**found)
-    return {name: getattr(checked, name) for name in found}
+    lengths = {name: generation_config[name] for name in LENGTHS if name in generation_config}
+    return {name: getattr(checked, name) for name in found} | lengths
+
+
+def counting(defaults: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
+    """`defaults` for a prompt of n_prompt tokens, which the LENGTHS among them count, too."""
+    found = dict(defaults)
+    most, least = (found.pop(name, None) for name in LENGTHS)
+    if most is not None:
+        found["max_tokens"] = most - n_prompt
+    if least is not None:
+        found["min_tokens"] = max(0, least - n_prompt)
+    return found
 
 
 def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingParams:
@@ -425,11 +438,12 @@ def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingPara
     if beams > 1:  # nothing is drawn
         for name in ("temperature", *_SAMPLING_ONLY):
             found[name] = _PLAIN_IN_BEAMS[name][-1]
+    most = found.get("max_tokens", params.max_tokens)
     if params.min_tokens is None:
         usual = defaults.get("min_tokens", 0)
-        found["min_tokens"] = usual if params.max_tokens is None else min(usual, params.max_tokens)
-    if found.get("max_tokens") is not None:
-        found["max_tokens"] = max(found["max_tokens"], found.get("min_tokens", params.min_tokens))
+        found["min_tokens"] = usual if most is None else min(usual, most)
+    elif found.get("max_tokens") is not None:
+        found["max_tokens"] = max(found["max_tokens"], params.min_tokens)
     return dataclasses.replace(params, **found)
 
 

@@ -60,9 +60,13 @@ def _searching(config: Config, key: str) -> Any:
     return [pair.integer(key, 0, MAX_POSITIONS), pair.number("factor", 1e-6, 1e6)]
 
 
-def _length(config: Config, key: str) -> tuple[str, int]:
-    """An encoder-decoder's max_length or min_length, which count the first token, too: (name, number)."""
-    n = config.integer(key, 0, MAX_POSITIONS) - 1
+def _length(config: Config, key: str, *, seq2seq: bool) -> tuple[str, int]:
+    """max_length or min_length, which count a decoder's prompt, too, and an encoder-decoder's first token:
+    (name, number)."""
+    n = min(config.integer(key, 0, 1 << 128), MAX_POSITIONS)  # some files mean none by 10**15, or 10**30
+    if not seq2seq:
+        return key, n
+    n -= 1
     return ("max_new_tokens", max(1, n)) if key == "max_length" else ("min_tokens", max(0, n))
 
 
@@ -99,9 +103,9 @@ def generation_defaults(
         elif key == "min_new_tokens":
             seen.add(key)
             result["min_tokens"] = config.integer(key, 0, MAX_POSITIONS)
-        elif seq2seq and key in ("max_length", "min_length"):
+        elif key in ("max_length", "min_length"):
             seen.add(key)
-            name, n = _length(config, key)
+            name, n = _length(config, key, seq2seq=seq2seq)
             if f"{key[:3]}_new_tokens" not in config:  # which goes before
                 result[name] = n
     if result.get("num_beams", 1) > 1 and result.get("do_sample"):

@@ -69,7 +69,7 @@ KNOWN_PATTERNS = frozenset({
 GGUF_PATTERNS: dict[str, tuple[str, ...]] = {
     "default": _DEFAULT,
     **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jina-v2-en", "jina-v2-de", "jina-v2-es"), (GPT2,)),
-    **dict.fromkeys(("mellum", "gigachat", "a.x-4.0", "trillion", "granite-docling"), (GPT2,)),
+    **dict.fromkeys(("mellum", "gigachat", "a.x-4.0", "trillion", "granite-docling", "exaone4"), (GPT2,)),
     **dict.fromkeys(
         ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", GPT2)
     ),

@@ -87,7 +87,8 @@ class Task(Pipeline):
         cuts = own["truncation"] is True or chosen.get("truncate_prompt_tokens") is not None
         cuts = cuts or getattr(given, "truncate_prompt_tokens", None) is not None
         encoded = [self._encoded(prompt, own, cuts=cuts) for prompt in prompts]
-        usual = self.model.config["sampling_defaults"].get("max_tokens", ANSWER_LEN)
+        files = self.model.config["sampling_defaults"]
+        usual = files.get("max_tokens", None if "max_length" in files else ANSWER_LEN)
         params = [_ending(from_options(given, _steered(chosen, own, len(ids))), usual) for ids in encoded]
         truncation = boolean("truncation", own["truncation"])
         outputs = self.model.generate(encoded, params, truncation=truncation) if encoded else []
@@ -166,9 +167,9 @@ def _steered(chosen: Mapping[str, Any], own: Mapping[str, Any], n_prompt: int) -
     return options
 
 
-def _ending(params: SamplingParams, usual: int) -> SamplingParams:
+def _ending(params: SamplingParams, usual: int | None) -> SamplingParams:
     """`params` with `usual` tokens where nobody says how many; an answer of a given form ends by itself."""
-    if params.max_tokens is not None or form_of(params) is not None:
+    if usual is None or params.max_tokens is not None or form_of(params) is not None:
         return params
     return dataclasses.replace(params, max_tokens=max(usual, params.min_tokens or 0))
 

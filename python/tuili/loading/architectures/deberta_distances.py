@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuili._core import DistanceSpec
 from tuili.loading.config import MAX_POSITIONS, Config
@@ -34,22 +35,33 @@ def is_normed(config: Config) -> bool:
     return "layer_norm" in [part.strip() for part in named.lower().split("|")]
 
 
+def places_of(config: Config) -> tuple[NDArray[np.int64], int]:
+    """The row of the table for each distance, query minus key, from the most negative on; how many rows."""
+    n_positions = config.integer("max_position_embeddings", 1, _MOST_POSITIONS)
+    farthest = config.integer("max_relative_positions", -1, MAX_POSITIONS, -1)
+    farthest = farthest if farthest >= 1 else n_positions
+    n_buckets = max(0, config.integer("position_buckets", -1, MAX_POSITIONS, -1))
+    if n_buckets == 1 or n_positions - 1 > n_buckets // 2 == farthest - 1 > 0:
+        raise config.wrong(
+            "position_buckets", f"more than 1, and half of it not max_relative_positions - 1 = {farthest - 1}"
+        )
+    reach = n_buckets or farthest
+    places = buckets(np.arange(1 - n_positions, n_positions), n_buckets, farthest) + reach
+    return np.clip(places, 0, 2 * reach - 1), 2 * reach
+
+
 def distances_of(config: Config) -> DistanceSpec | None:
     """What the scores of distances are; None without them."""
     kinds = kinds_of(config)
     if not kinds:
         return None
-    n_positions = config.integer("max_position_embeddings", 1, _MOST_POSITIONS)
-    farthest = config.integer("max_relative_positions", -1, MAX_POSITIONS, -1)
-    farthest = farthest if farthest >= 1 else n_positions
-    n_buckets = max(0, config.integer("position_buckets", -1, MAX_POSITIONS, -1))
-    if n_buckets == 1 or n_positions - 1 > n_buckets // 2 >= farthest - 1 > 0:
-        raise config.wrong("position_buckets", f"less than twice max_relative_positions = {farthest}")
-    reach = n_buckets or farthest
-    places = buckets(np.arange(1 - n_positions, n_positions), n_buckets, farthest) + reach
+    places, n_rows = places_of(config)
+    if (np.diff(places) < 0).any():  # of the rows as deberta_rows.py shows them
+        places = np.cumsum(np.diff(places, prepend=places[0]) != 0)
+        n_rows = int(places[-1]) + 1
     return DistanceSpec(
-        places=np.clip(places, 0, 2 * reach - 1).tolist(),
-        n_rows=2 * reach,
+        places=places.tolist(),
+        n_rows=n_rows,
         keys="c2p" in kinds,
         queries="p2c" in kinds,
         shared=config.flag("share_att_key", False),

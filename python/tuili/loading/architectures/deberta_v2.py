@@ -8,6 +8,7 @@ from typing import Any
 from tuili._core import ConvolutionSpec, ModelSpec
 from tuili.loading.architectures import expect_only, sizes
 from tuili.loading.architectures.deberta_distances import distances_of, named_kinds
+from tuili.loading.architectures.deberta_rows import derive as derive
 from tuili.loading.architectures.deberta_v2_names import IGNORED_TENSORS as IGNORED_TENSORS
 from tuili.loading.architectures.deberta_v2_names import SECOND_NAMES as SECOND_NAMES
 from tuili.loading.architectures.deberta_v2_names import tensor_names as tensor_names

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuili.loading.architectures.deberta_distances import is_normed, kinds_of
+from tuili.loading.architectures.deberta_rows import TABLE
 from tuili.loading.architectures.encoders import BERT_WORDS, head_names, in_layers, prefixed, with_biases
 from tuili.loading.config import Config
 from tuili.loading.layout import Parts
@@ -35,7 +36,7 @@ _BODY: dict[str, Any] = {
     ]
 )
 _POSITIONS = {"embeddings.position_embeddings.weight": "position_embedding"}
-_DISTANCES = {"encoder.rel_embeddings.weight": "distance_table"}
+_DISTANCES = {TABLE: "distance_table"}
 _DISTANCES_NORM = with_biases([("encoder.LayerNorm", "distance_norm")])
 _OWN_MAPS = {
     "c2p": with_biases([("encoder.layer.{i}.attention.self.pos_key_proj", "layers.{i}.distance_key")]),

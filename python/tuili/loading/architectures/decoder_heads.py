@@ -44,7 +44,7 @@ class HeadedDecoder:
         """The decoder's, without its words."""
         config.values = {**config.values, "architectures": [self._name]}
         decoder: ModelSpec = self._decoder.spec(config)
-        shapes = _SHAPES
+        shapes = self._decoder.head_shapes(config) if hasattr(self._decoder, "head_shapes") else _SHAPES
         if width := decoder.d_embedding:  # what the head reads is mapped to it
             if config.head is None:
                 raise ModelUnsupportedError(
@@ -68,11 +68,11 @@ class HeadedDecoder:
         names: dict[str, Any] = {}
         own = getattr(self._decoder, "tensor_names", None)
         for theirs, ours in (own(config) if own else self._decoder.TENSOR_NAMES).items():
-            if ours not in ("head", "head.bias"):
+            if not str(ours).startswith(("head", "task_head")):
                 base = next((theirs.removeprefix(one) for one in prefixes if theirs.startswith(one)), theirs)
                 ours = "task_head.dense" if ours == "embedding_out" else ours
                 names |= {before + base: ours for before in ("", *prefixes)}
-        return names | head_names(config, _HEADS)
+        return names | head_names(config, getattr(self._decoder, "HEADS", _HEADS))
 
 
 def _is_causal(config: Config, decoder: ModelSpec) -> bool:

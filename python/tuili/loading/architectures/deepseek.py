@@ -10,10 +10,7 @@ from tuili._core import LatentSpec, ModelSpec, MoeSpec
 from tuili.loading.architectures import (
     activation,
     decoder,
-    expect_only,
     layer_of,
-    n_experts,
-    n_used,
     rope_of,
     rope_section,
     sizes,
@@ -25,8 +22,8 @@ from tuili.loading.architectures.deepseek_names import IGNORED_TENSORS as IGNORE
 from tuili.loading.architectures.deepseek_names import TENSOR_NAMES as TENSOR_NAMES
 from tuili.loading.architectures.deepseek_names import constants as constants
 from tuili.loading.architectures.deepseek_names import mlp_bias
-from tuili.loading.architectures.routed import behind_dense, routed
-from tuili.loading.config import MAX_HEAD_DIM, MAX_INNER, MAX_LAYERS, MAX_MODEL, Config
+from tuili.loading.architectures.routed import behind_dense, routed, routed_by_softmax
+from tuili.loading.config import MAX_HEAD_DIM, MAX_LAYERS, MAX_MODEL, Config
 from tuili.loading.rope import rope_type
 
 
@@ -34,13 +31,18 @@ def spec(config: Config) -> ModelSpec:
     """DeepseekV2ForCausalLM, DeepseekV3ForCausalLM."""
     n_layers = config.integer("num_hidden_layers", 1, MAX_LAYERS)
     if config.values["architectures"] == ["DeepseekV2ForCausalLM"]:
-        return latent_decoder(config, behind_dense(config, n_layers, _moe(config), 0))
+        return latent_decoder(config, behind_dense(config, n_layers, routed_by_softmax(config), 0))
     experts = behind_dense(config, n_layers, routed(config, scale=2.5, normalize=True), 3)
     return latent_decoder(config, experts, interleaved=config.switch("rope_interleave", True))
 
 
 def latent_decoder(
-    config: Config, experts: Sequence[MoeSpec | None], *, interleaved: bool = True, **settings: Any
+    config: Config,
+    experts: Sequence[MoeSpec | None],
+    *,
+    interleaved: bool = True,
+    residual_scale: float = 1.0,
+    **settings: Any,
 ) -> ModelSpec:
     """One whose keys and values are made from small vectors, with these experts in its layers."""
     config.values = {**config.values, "num_key_value_heads": None, "head_dim": None}
@@ -63,6 +65,7 @@ def latent_decoder(
         "activation": activation(config),
         "attention_scale": d_key**-0.5 * _sharpening(scaling),
         "latent": latent,
+        "residual_scale": residual_scale,
         "qkv_bias": bias,
         "output_bias": bias,
         "mlp_bias": mlp_bias(config),
@@ -77,24 +80,3 @@ def _sharpening(scaling: Config | None) -> float:
         return 1.0
     weight, factor = scaling.number("mscale_all_dim", 0, 1e6, 0.0), scaling.positive("factor", 1.0)
     return float((0.1 * weight * math.log(factor) + 1.0) ** 2) if weight and factor > 1 else 1.0
-
-
-def _moe(config: Config) -> MoeSpec:
-    """The second's."""
-    n = n_experts(config, "n_routed_experts", usual=64)
-    d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
-    grouped = config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
-    n_groups = config.integer("n_group", 1, n, 1) if grouped else 1
-    if n % n_groups:
-        raise config.wrong("n_group", f"a divisor of the {n} experts")
-    config.ignore("norm_topk_prob", False)
-    expect_only(config, "scoring_func", "softmax")
-    return MoeSpec(
-        n_experts=n,
-        n_used=n_used(config, n),
-        d_ff=d_ff,
-        scale=config.positive("routed_scaling_factor", 1.0),
-        n_groups=n_groups,
-        n_groups_used=config.integer("topk_group", 1, n_groups, n_groups) if grouped else 1,
-        d_ff_shared=d_ff * config.integer("n_shared_experts", 1, 1024, 2),
-    )

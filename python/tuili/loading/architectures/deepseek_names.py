@@ -41,8 +41,8 @@ IGNORED_TENSORS = (
 
 
 def mlp_bias(config: Config) -> bool:
-    """Whether the MLPs of V2 have biases; the others do not read the setting."""
-    if config.values["architectures"] != ["DeepseekV2ForCausalLM"]:
+    """Whether the MLPs of V2 and MiniCPM 3 have biases; the others do not read the setting."""
+    if config.values["architectures"] not in (["DeepseekV2ForCausalLM"], ["MiniCPM3ForCausalLM"]):
         config.ignore("mlp_bias", False)
         return False
     return bool(config.flag("mlp_bias", False))

@@ -15,8 +15,14 @@ from tuili.loading.architectures import (
     sizes,
     window,
 )
+from tuili.loading.architectures.from_gguf import GGUF_WINDOW, decoder_config
+from tuili.loading.architectures.llama import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.llama import divided, take_divisors
+from tuili.loading.architectures.olmo2 import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
 from tuili.loading.architectures.olmo2 import TENSOR_NAMES as _OLMO
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_LAYERS, Config
+from tuili.loading.gguf import Metadata
 
 TENSOR_NAMES = {theirs: ours for theirs, ours in _OLMO.items() if not theirs.endswith(".bias")}
 IGNORED_TENSORS = ()
@@ -42,4 +48,18 @@ def spec(config: Config) -> ModelSpec:
         )
         for kind in layer_types(config, size.n_layers, usual)
     ]
-    return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
+    rotations = [divided(rotation, config)]
+    return decoder(config, size, layers, rotations, usual_eps=1e-5, max_positions=limit)
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "exaone4"."""
+    config = decoder_config(metadata, checkpoint, integers=GGUF_WINDOW)
+    pattern = "exaone4.attention.sliding_window_pattern"
+    if "sliding_window" in config and pattern in metadata.values():
+        local = metadata.get_bool_array(pattern, config.integer("num_hidden_layers", 1, MAX_LAYERS))
+        config.values = {
+            **config.values,
+            "layer_types": [LOCAL if windowed else GLOBAL for windowed in local],
+        }
+    return take_divisors(config, checkpoint)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from tuili._core import ModelSpec
 from tuili.loading.architectures import activation, decoder, expect_only, layer_of, sizes
 from tuili.loading.architectures.encoders import with_biases
+from tuili.loading.architectures.gpt2 import GGUF_IGNORED_TENSORS as GGUF_IGNORED_TENSORS
+from tuili.loading.architectures.gpt2 import GGUF_TENSOR_NAMES as GGUF_TENSOR_NAMES
+from tuili.loading.architectures.gpt2 import config_from_gguf as _gpt2_from_gguf
 from tuili.loading.architectures.gpt2 import gpt_config
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 
 BASE_PREFIX = "transformer."
@@ -59,3 +64,10 @@ def spec(config: Config) -> ModelSpec:
         tied=True,
         n_positions_learned=size.max_positions,
     )
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "starcoder"."""
+    config = _gpt2_from_gguf(metadata, checkpoint)
+    config.values = {**config.values, "multi_query": config.values["num_key_value_heads"] == 1}
+    return config

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuili._core import LayerSpec, ModelSpec
-from tuili.loading.architectures import GLOBAL, LOCAL, layer_of, layer_types, rope_of_kind, sizes
-from tuili.loading.architectures.encoders import (
-    activation,
-    head_names,
-    prefixed,
-    task_head,
-    with_biases,
-    words_head,
-)
+from tuili._core import ModelSpec
+from tuili.loading.architectures import sizes
+from tuili.loading.architectures.encoders import head_names, prefixed, task_head, with_biases
+from tuili.loading.architectures.modernbert_layers import inner_head, layers_of, ropes_of
 from tuili.loading.config import MAX_POSITIONS, Config
 from tuili.loading.layout import Parts
 
@@ -55,27 +49,8 @@ def constants(config: Config) -> dict[str, float]:
 def spec(config: Config) -> ModelSpec:
     """ModernBertModel and its heads; local_attention counts keys on both sides."""
     size = sizes(config)
-    every = config.integer("global_attn_every_n_layers", 1, 1024, 3)
-    types = layer_types(config, size.n_layers, [LOCAL if i % every else GLOBAL for i in range(size.n_layers)])
     reach = config.integer("local_attention", 0, MAX_POSITIONS, 128) // 2 + 1
-    act = activation(config, "hidden_activation")
-    attention_bias = config.flag("attention_bias", False)
-
-    def layer(i: int) -> LayerSpec:
-        return layer_of(
-            size,
-            activation=act,
-            causal=False,
-            attention_norm=i > 0,
-            rope=int(types[i] == LOCAL),
-            sliding_window=reach if types[i] == LOCAL else 0,
-            qkv_bias=attention_bias,
-            output_bias=attention_bias,
-            mlp_bias=config.flag("mlp_bias", False),
-        )
-
-    head = words_head(config, size.d_model, activation(config, "classifier_activation"))
-    head |= {"dense_bias": config.flag("classifier_bias", False)}
+    head = inner_head(config)
     answer = head | {"tied": False}
     pooling = {"cls": "first", "mean": "mean"}[config.choice("classifier_pooling", ("cls", "mean"), "cls")]
     heads = dict.fromkeys(("tokens", "spans"), answer) | {"sequence": answer | {"rows": pooling}}
@@ -85,11 +60,8 @@ def spec(config: Config) -> ModelSpec:
         n_vocab=size.n_vocab,
         d_model=size.d_model,
         max_positions=size.max_positions,
-        layers=[layer(i) for i in range(size.n_layers)],
-        ropes=[
-            rope_of_kind(config, size, GLOBAL, 160_000.0, "global_rope_theta", scaled=True)[0],
-            rope_of_kind(config, size, LOCAL, 10_000.0, "local_rope_theta", scaled=True)[0],
-        ],
+        layers=layers_of(config, size, reach, causal=False),
+        ropes=ropes_of(config, size),
         embedding_norm=True,
         norm="layer",
         norm_eps=config.number("norm_eps", 1e-16, 1.0, 1e-5),

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tuili._core import ModelSpec
-from tuili.loading.architectures import decoder, expect_only, layer_of, sizes, unfused
+from tuili.loading.architectures import decoder, expect_only, layer_of, renamed, sizes, unfused
+from tuili.loading.architectures.from_gguf import DECODER_GGUF_NAMES, decoder_config
+from tuili.loading.checkpoint import Checkpoint
 from tuili.loading.config import MAX_POSITIONS, Config
+from tuili.loading.gguf import Metadata
 from tuili.loading.layout import Parts
 from tuili.loading.position_bias import alibi
 
@@ -25,6 +28,9 @@ TENSOR_NAMES: dict[str, Any] = {
     "transformer.blocks.{i}.ffn.down_proj.weight": "layers.{i}.down",
 }
 IGNORED_TENSORS = ()
+GGUF_TENSOR_NAMES = DECODER_GGUF_NAMES
+GGUF_IGNORED_TENSORS = ()
+_NAMES = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
 _USUAL = {"no_bias": True, "expansion_ratio": 4, "logit_scale": None}
 _NORMS = ("low_precision_layernorm", "layernorm")  # which differ in training
 _USUAL_ATTENTION = {
@@ -38,9 +44,7 @@ _USUAL_ATTENTION = {
 
 def spec(config: Config) -> ModelSpec:
     """MptForCausalLM, in its makers' files MPTForCausalLM."""
-    unfused(
-        config, {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
-    )
+    unfused(config, _NAMES)
     attention = config.section("attn_config") or Config({}, config.what)
     expect_only(config, "norm_type", *_NORMS)
     for section, usual in ((config, _USUAL), (attention, _USUAL_ATTENTION)):
@@ -75,3 +79,19 @@ def spec(config: Config) -> ModelSpec:
 def constants(config: Config) -> dict[str, float]:
     """Its norms have no biases."""
     return {r".*_norm\.bias": 0.0}
+
+
+def config_from_gguf(metadata: Metadata, checkpoint: Checkpoint) -> Config:
+    """The settings of a GGUF file of architecture "mpt"; without a largest bias it has none."""
+    prefix = "mpt.attention"
+    config = decoder_config(
+        metadata, checkpoint, numbers={"layer_norm_epsilon": "attention.layer_norm_epsilon"}
+    )
+    slope = metadata.get_f32(f"{prefix}.max_alibi_bias", 0.0)
+    attention = {"alibi": slope > 0, "alibi_bias_max": slope or None}
+    attention["clip_qkv"] = metadata.get_f32(f"{prefix}.clamp_kqv", None) or None
+    config.values = {**config.values, "attn_config": attention}
+    return renamed(
+        config,
+        {**{theirs: ours for ours, theirs in _NAMES.items()}, "max_seq_len": "max_position_embeddings"},
+    )

@@ -1,4 +1,5 @@
-"""Experts in groups, scored by sigmoids and chosen with a bias: DeepSeek-V3's, and others' after it."""
+"""Experts in groups, scored by sigmoids and chosen with a bias: DeepSeek-V3's, and others' after it; and
+DeepSeek-V2's, scored by a softmax."""
 
 from __future__ import annotations
 
@@ -41,6 +42,27 @@ def routed(config: Config, *, scale: float, normalize: bool) -> MoeSpec:
         group_top=2,
         selection_bias=True,
         d_ff_shared=d_ff * config.integer("n_shared_experts", 1, 1024, 1),
+    )
+
+
+def routed_by_softmax(config: Config) -> MoeSpec:
+    """DeepSeek-V2's, which are scored by a softmax and chosen by it."""
+    n = n_experts(config, "n_routed_experts", usual=64)
+    d_ff = config.integer("moe_intermediate_size", 1, MAX_INNER)
+    grouped = config.choice("topk_method", ("greedy", "group_limited_greedy"), "greedy") != "greedy"
+    n_groups = config.integer("n_group", 1, n, 1) if grouped else 1
+    if n % n_groups:
+        raise config.wrong("n_group", f"a divisor of the {n} experts")
+    config.ignore("norm_topk_prob", False)
+    expect_only(config, "scoring_func", "softmax")
+    return MoeSpec(
+        n_experts=n,
+        n_used=n_used(config, n),
+        d_ff=d_ff,
+        scale=config.positive("routed_scaling_factor", 1.0),
+        n_groups=n_groups,
+        n_groups_used=config.integer("topk_group", 1, n_groups, n_groups) if grouped else 1,
+        d_ff_shared=d_ff * config.integer("n_shared_experts", 1, 1024, 2),
     )
 
 
