@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 import sys
 import threading
 import time
@@ -258,3 +260,47 @@ def test_ctrl_c_at_any_function_of_a_wait_leaves_no_lock_taken():
     for n_calls in at_each_function(wait):
         assert not handle._request.lock._is_owned(), f"after {n_calls} functions"
     assert n_calls > 3, "the trace saw nothing"
+
+
+def test_finalisers_of_two_engines_may_post_to_each_other_at_one_moment():
+    """One came in the middle of each engine's call."""
+    first, second = Worker(), Worker()
+    both = threading.Barrier(2)
+
+    def post(own, other):
+        def make():
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return other.post(lambda: "from a finaliser")
+
+        return own.post(make)
+
+    posting = [
+        threading.Thread(target=post, args=pair, daemon=True) for pair in ((first, second), (second, first))
+    ]
+    for thread in posting:
+        thread.start()
+    for thread in posting:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in posting), "they wait for each other"
+    first.close()
+    second.close()
+
+
+def test_a_child_takes_no_lock_that_another_thread_of_its_parent_had():
+    taken, done = threading.Event(), threading.Event()
+
+    def hold():
+        with Worker._lock:
+            taken.set()
+            done.wait(30)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    taken.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(Worker().call(lambda: 7))
+    done.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

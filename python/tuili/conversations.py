@@ -190,15 +190,26 @@ class Conversations:
         """The ids of a chat, which must fit unless it `cuts`."""
         self._decoder_engine()  # what is no decoder lacks more than a template
         prompt = self.render_chat(messages, how)
-        self.check_fits(prompt.text, cuts=cuts)
+        if cuts:
+            return self.tokenizer.encode_chat(self.tokenizer.chat_ending(prompt.parts(), self._longest()))
+        self.fitting(prompt.text, cuts=False)
         return self.tokenizer.encode_chat(prompt.parts())
 
-    def check_fits(self, text: str, *, cuts: bool) -> None:
-        """raises  PromptTooLongError if a long text cannot have as few tokens as are read"""
+    def fitting(self, text: str, *, cuts: bool) -> str:
+        """What is tokenized of a text: all of it or, if it `cuts`, what has more tokens than are read.
+
+        raises  PromptTooLongError if a long text cannot have as few tokens as are read
+        """
         if not cuts:
-            engine = self._decoder_engine()
-            longest = engine.max_model_len if engine.sources is None else engine.sources.max_len
-            self.tokenizer.check_fits(text, longest, CUTTING_HELPS)
+            self.tokenizer.check_fits(text, self._longest(), CUTTING_HELPS)
+            return text
+        decodes = self._decoder_engine().sources is None
+        part = self.tokenizer.ending if decodes else self.tokenizer.beginning
+        return part(text, self._longest())
+
+    def _longest(self) -> int:
+        engine = self._decoder_engine()
+        return engine.max_model_len if engine.sources is None else engine.sources.max_len
 
     def render_chat(self, messages: Any, how: Rendering = Rendering()) -> Prompt:
         from tuili import chat, tool_calls

@@ -43,9 +43,9 @@ _LETTERS = (
     (0x4E00, 0xA000),
     (0xAC00, 0xD7A4),
 )
-_PLAIN = ("Prepend", "Strip", "Replace", "ByteLevel")
-_MAPPING = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer", "Precompiled")
-_OF_SPACES = (SPACES, OUTER_SPACE, r"\s+", r"\s", r"\s+$", r"\s{2,}|[\n\r\t]")
+PLAIN = ("Prepend", "Strip", "Replace", "ByteLevel")
+MAPPING = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer", "Precompiled")
+OF_SPACES = (SPACES, OUTER_SPACE, r"\s+", r"\s", r"\s+$", r"\s{2,}|[\n\r\t]")
 _SPACE = "[ ▁Ġ]"
 _BETWEEN_WORDS = re.compile(rf"(?<=[A-Za-z0-9]){_SPACE}(?=[A-Za-z0-9])")
 _BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -95,14 +95,14 @@ class _Vocabulary:
 
     def __init__(self, backend: Tokenizer) -> None:
         self._backend, self._model = backend, backend.model
-        self._normalizers, self._cutters = _parts("normalizer", backend), _parts("pre_tokenizer", backend)
+        self._normalizers, self._cutters = parts_of("normalizer", backend), parts_of("pre_tokenizer", backend)
         self._kind = type(self._model).__name__
         names = [name for name, _ in (*self._normalizers, *self._cutters)]
         self._of_bytes = "ByteLevel" in names
-        self.joins_by_itself = not {*names} & {*_MAPPING}
+        self.joins_by_itself = not {*names} & {*MAPPING}
         self._added = _added(backend)
         self._replaced, self._known = _replaced(self._normalizers)
-        self._known &= all(name in (*_PLAIN, *_MAPPING) for name, _ in self._normalizers)
+        self._known &= all(name in (*PLAIN, *MAPPING) for name, _ in self._normalizers)
         self._known &= names.count("ByteLevel") < 2  # bytes of bytes
         self._known &= all(_keeps_letters(name, step) for name, step in self._cutters)
         self._tokens = [*call(backend.get_vocab, False)] if self._known and self._merges() else []
@@ -149,7 +149,7 @@ class _Vocabulary:
         for token in sorted(self._tokens, key=len):
             longest.update(dict.fromkeys(token, len(token)))
         for texts in self._added:
-            units = [*texts, *map(_in_bytes, texts)] if self._of_bytes else texts
+            units = [*texts, *map(in_bytes, texts)] if self._of_bytes else texts
             n = max(map(len, units))
             for unit in set().union(*units):
                 longest[unit] = max(longest.get(unit, 1), n)
@@ -233,7 +233,7 @@ class _Vocabulary:
 BYTES = {byte: character for character, byte in BYTE_OF.items()}
 
 
-def _in_bytes(text: str) -> str:
+def in_bytes(text: str) -> str:
     return "".join(BYTES[byte] for byte in text.encode())
 
 
@@ -243,7 +243,7 @@ def _is_letter(text: str) -> bool:
     return len(letter) == 1 and letter.isascii() and letter.isalnum()
 
 
-def _parts(kind: str, backend: Tokenizer) -> list[tuple[str, Mapping[str, Any]]]:
+def parts_of(kind: str, backend: Tokenizer) -> list[tuple[str, Mapping[str, Any]]]:
     part = getattr(backend, kind)
     return [] if part is None else list(components(kind, json.loads(part.__getstate__())))
 
@@ -262,8 +262,8 @@ def _replaced(normalizers: list[tuple[str, Mapping[str, Any]]]) -> tuple[set[str
     for name, step in normalizers:
         if name == "Replace":
             taken = {*step["pattern"].get("String", "")} - {" ", "▁"}
-            known &= step["pattern"].get("Regex", SPACES) in _OF_SPACES
-            known &= not taken or not before & {"ByteLevel", *_MAPPING}
+            known &= step["pattern"].get("Regex", SPACES) in OF_SPACES
+            known &= not taken or not before & {"ByteLevel", *MAPPING}
             characters |= taken
         before.add(name)
     return characters, known
@@ -277,7 +277,7 @@ def _keeps_letters(name: str, step: Mapping[str, Any]) -> bool:
         return True
     pattern = step.get("pattern", {})
     return not step.get("invert") and (
-        pattern.get("Regex") in _OF_SPACES or str(pattern.get("String", "x")).isspace()
+        pattern.get("Regex") in OF_SPACES or str(pattern.get("String", "x")).isspace()
     )
 
 

@@ -20,6 +20,7 @@ from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError
 from tuili.generation.checks import boolean, described
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer, call
+from tuili.text_cuts import Cuts
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -29,7 +30,7 @@ MAX_TEXT_BYTES = 64 << 20
 MAX_DECODED_IDS = 1 << 22
 MAX_SPACE_RUN = 8_000_000  # the library's regular expressions give up after 10^7 steps back
 
-AT_ONCE_CHARS = 1 << 16  # are tokenized before they are counted
+AT_ONCE_CHARS = 1 << 16  # are tokenized before they are counted or cut
 LONG_TEXT_CHARS = 8192  # takes the library some milliseconds
 
 Text = str | bytes | bytearray
@@ -46,6 +47,7 @@ class Tokenizer:
         self._bytes: list[bytes | None] = [None] * loaded.n_vocab
         self._writer: Tokenizer | None = None
         self._least: LeastTokens | None = None
+        self._cuts: Cuts | None = None
         self._texts: list[str | None] = [None] * loaded.n_vocab  # of tokens that are whole characters
 
     def __repr__(self) -> str:
@@ -92,6 +94,43 @@ class Tokenizer:
                     f"the text has {len(text)} characters, {least} tokens at least; the limit is "
                     f"{max_tokens}{helps}"
                 )
+
+    def beginning(self, text: Text, n_tokens: int) -> str:
+        """A beginning of a long text whose tokens, more than n_tokens, are the text's first; or all of it.
+
+        raises  as `encode`
+        """
+        clean = clean_text(text)
+        if len(clean) <= AT_ONCE_CHARS:
+            return clean
+        return self._places().beginning(clean, n_tokens, self._n_tokens)
+
+    def ending(self, text: Text, n_tokens: int) -> str:
+        """The same of the text's last tokens."""
+        clean = clean_text(text)
+        return (
+            clean if len(clean) <= AT_ONCE_CHARS else self._places().ending(clean, n_tokens, self._n_tokens)
+        )
+
+    def chat_ending(self, parts: Parts, n_tokens: int) -> list[tuple[str, bool]]:
+        """The same of what `encode_chat` takes."""
+        cleaned = [(clean_text(part), is_user) for part, is_user in parts]
+        text = "".join(part for part, _ in cleaned)
+        _check_length(text)
+        if len(text) <= AT_ONCE_CHARS:
+            return cleaned
+        ending = self._places().ending(
+            text, n_tokens, lambda end: len(self.encode_chat(_last_parts(cleaned, len(end))))
+        )
+        return _last_parts(cleaned, len(ending))
+
+    def _places(self) -> Cuts:
+        if self._cuts is None:
+            self._cuts = Cuts(self.loaded.backend)
+        return self._cuts
+
+    def _n_tokens(self, text: str) -> int:
+        return len(encoding_of(self.loaded.backend, text).ids)
 
     def encode(self, text: Text, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The ids of `text`.
@@ -352,6 +391,16 @@ class Detokenizer:
         text = held.decode("utf-8", "replace")
         self._held, self._first = b"", True
         return text
+
+
+def _last_parts(parts: Sequence[tuple[str, bool]], n_chars: int) -> list[tuple[str, bool]]:
+    """The last so many characters of a text in pieces."""
+    found: list[tuple[str, bool]] = []
+    for part, is_user in reversed(parts):
+        kept = part[max(0, len(part) - n_chars) :]
+        n_chars -= len(kept)
+        found.append((kept, is_user))
+    return found[::-1]
 
 
 def _within(spans: Spans, begin: int, end: int) -> Spans:

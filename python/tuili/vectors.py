@@ -270,6 +270,8 @@ class Vectors:
     def _encode_text(self, encoder: Encoder, text: str, space: Room) -> list[int]:
         if space.cut is None:
             self.tokenizer.check_fits(text, space.max_len, CUTTING_HELPS)
+        else:
+            text = self.tokenizer.beginning(text, space.max_len)
         ids = self.tokenizer.encode(text)
         if len(ids) > space.max_len and (space.cut is not None or space.max_len < encoder.max_len):
             return encode(self.tokenizer, text, max_len=space.max_len, cut=space.cut).ids

@@ -93,7 +93,7 @@ class Engine(Worker):
             sources=sources,
         )
         self._ids = itertools.count()
-        self._load = Load(self._limits)
+        self._load = Load(self._limits, self._lock)
         self._counters = Counters()
         self._live = LiveRequests(self.scheduler, self._load, self._counters, clock)
         self._watchdog = Watchdog(STUCK_S, clock)

@@ -13,13 +13,13 @@ from tuili.generation.scheduler import Limits
 class Load:
     """Rows that run or wait, and prompt tokens that wait; for any thread.
 
-    The lock is held for moments: a signal's handler may close the engine, whose end needs it.
+    lock  the workers', whose holder may be in a finaliser that submits
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, lock: threading.RLock) -> None:
         self._most_rows = limits.max_num_seqs + limits.max_queue
         self._most_tokens = limits.max_queued_tokens
-        self._lock = threading.RLock()
+        self._lock = lock
         self.n_rows = 0
         self.queued_tokens = 0
 

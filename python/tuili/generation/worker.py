@@ -29,8 +29,6 @@ from tuili.errors import (
 
 T = TypeVar("T")
 log = logging.getLogger("tuili")
-# The locks here are reentrant: a signal's handler, or a finaliser, may submit or close at any moment.
-_stack_size = threading.RLock()  # the size of new threads' stacks is the process's, not a thread's
 
 WAIT_SLICE_S = 0.1  # a waiting thread looks for signals this often, also where a lock cannot be interrupted
 CLOSE_WAIT_S = 60.0  # steps are finite: only so that a broken device cannot hang the interpreter's exit
@@ -39,7 +37,7 @@ CLOSE_WAIT_S = 60.0  # steps are finite: only so that a broken device cannot han
 class Waitable:
     """Something that finishes once and that any thread can wait for, in slices, so that Ctrl-C is heard.
 
-    lock  its worker's, so that a thread can tell whether the worker may be waiting for it
+    lock  the workers', so that a thread can tell whether its worker may be waiting for it
 
     There is no Condition: it takes and leaves its lock in functions written in Python, and Ctrl-C within
     those leaves the lock taken for ever.
@@ -127,6 +125,10 @@ class Worker:
     start_thread  False: nothing runs until `step()` is called, as tests do
     """
 
+    # Reentrant: a signal's handler, or a finaliser, may submit or close at any moment. One for all workers:
+    # that moment may be in another's call. Also the lock of all that can be waited for, and of the size of
+    # new threads' stacks, which is the process's.
+    _lock: ClassVar[threading.RLock] = threading.RLock()
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
     _exit_hooked: ClassVar[bool] = False
     thread_name: ClassVar[str] = "tuili-engine"
@@ -136,7 +138,6 @@ class Worker:
         # SimpleQueue.put is reentrant, so that a finaliser may call it at any moment, also inside another
         # put.
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._lock = threading.RLock()  # also that of all that can be waited for
         self._thread: threading.Thread | None = None
         self._start_thread = start_thread
         self._closed = False
@@ -158,7 +159,7 @@ class Worker:
 
     def check_may_wait(self) -> None:
         """Raise as `check_process`, and TuiliError (waits_for_itself) on the worker's own thread, or in a
-        finaliser or a signal's handler that comes while this thread holds the worker's lock.
+        finaliser or a signal's handler that comes while this thread holds the workers' lock.
         """
         self.check_process()
         if threading.current_thread() is self._thread:
@@ -173,7 +174,7 @@ class Worker:
             )
 
     def _in_a_call(self) -> bool:
-        """Whether this thread holds the worker's lock, which the worker's thread may be waiting for."""
+        """Whether this thread holds the workers' lock, which the worker's thread may be waiting for."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # what a Condition asks its lock
         return owned
 
@@ -186,7 +187,7 @@ class Worker:
     def post(self, make: Callable[[], T]) -> T:
         """Hand the message that `make` makes to the thread, which is started if need be, and return it.
 
-        Messages arrive in the order in which they are made: `make` runs under the worker's lock.
+        Messages arrive in the order in which they are made: `make` runs under the workers' lock.
         raises  EngineForkedError, EngineClosedError, EngineOutOfMemoryError where no thread can be started
         """
         self.check_process()
@@ -304,22 +305,21 @@ class Worker:
         thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._inbox, turn), name=self.thread_name, daemon=True
         )
-        with _stack_size:
-            before = threading.stack_size()
-            try:
-                if self._thread is not None:  # a signal's handler has begun it meanwhile
-                    return
-                self._thread = thread
-                threading.stack_size(self.stack_bytes)
-                thread.start()
-            except BaseException as error:
-                if self._thread is thread and turn.acquire(blocking=False):  # it will not run
-                    self._thread = None
-                    if isinstance(error, RuntimeError) and thread.ident is None:
-                        raise EngineOutOfMemoryError("the system refuses another thread") from None
-                raise
-            finally:
-                threading.stack_size(before)
+        before = threading.stack_size()
+        try:
+            if self._thread is not None:  # a signal's handler has begun it meanwhile
+                return
+            self._thread = thread
+            threading.stack_size(self.stack_bytes)
+            thread.start()
+        except BaseException as error:
+            if self._thread is thread and turn.acquire(blocking=False):  # it will not run
+                self._thread = None
+                if isinstance(error, RuntimeError) and thread.ident is None:
+                    raise EngineOutOfMemoryError("the system refuses another thread") from None
+            raise
+        finally:
+            threading.stack_size(before)
         self.begun(thread)
 
     def begun(self, thread: threading.Thread) -> None:
@@ -372,6 +372,13 @@ def forget_frames(error: BaseException | None) -> None:
         seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def _in_child() -> None:
+    Worker._lock = threading.RLock()  # another thread, which is not here, may have it
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def _close_all() -> None:

@@ -18,6 +18,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM, BPE = 1, 2
 
 MAX_FIELDS = 1 << 23  # of all messages together
+_SIZES = {1: 8, 5: 4}  # in bytes, of a field's value by the kind that its key tells
 
 
 @dataclass(frozen=True)
@@ -97,18 +98,18 @@ def _piece(data: bytes, what: str) -> tuple[str, float, int]:
 
 def _fields(data: bytes, what: str) -> Iterator[tuple[int, Any]]:
     """(number, value) of a message's fields: an int for varints, bytes for the others."""
-    at, n = 0, 0
-    while at < len(data):
-        key, at = _varint(data, at)
+    at, n, end = 0, 0, len(data)
+    while at < end:
+        key, at = _varint(data, at) if data[at] > 0x7F else (data[at], at + 1)  # most are of one byte
         n += 1
-        size = {1: 8, 5: 4}.get(key & 7)
-        if key & 7 == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value
+        kind = key & 7
+        size = _SIZES.get(kind)
+        if kind in (0, 2):
+            size, at = _varint(data, at) if data[at] > 0x7F else (data[at], at + 1)
+        if kind == 0:
+            yield key >> 3, size
             continue
-        if key & 7 == 2:
-            size, at = _varint(data, at)
-        if size is None or size > len(data) - at or n > MAX_FIELDS:
+        if size is None or size > end - at or n > MAX_FIELDS:
             raise TokenizerError(f"{what}: a field at byte {at} is cut off or unknown", code="protobuf")
         yield key >> 3, data[at : at + size]
         at += size

@@ -94,16 +94,34 @@ def encode(
     texts = given(text, pair)
     for one in texts if cut is None else ():
         tokenizer.check_fits(one, max_len, CUTTING_HELPS)
-    parts = [encoding_of(backend, clean_text(one)) for one in texts]
     room = max_len - call(backend.num_special_tokens_to_add, pair is not None)
+    begun = texts if cut is None else _beginnings(tokenizer, texts, room, cut)
+    parts = [encoding_of(backend, clean_text(one)) for one in begun]
     lengths = [len(part.ids) for part in parts]
     truncated = sum(lengths) > room
     if truncated:
         if cut is None:
             raise too_long(sum(lengths) + max_len - room, max_len)
         for part, length in zip(parts, _shortened(lengths, room, cut, max_len), strict=True):
-            call(part.truncate, length)
+            shorten(part, length)
     return joined(tokenizer, parts, truncated=truncated)
+
+
+def shorten(part: Encoding, length: int) -> None:
+    """The library keeps what it cuts off, in pieces of the same length, and joins each of a text with each of
+    its pair. In halves there is one of each: what was kept before is dropped."""
+    while len(part.ids) > length:
+        call(part.truncate, max(length, -(-len(part.ids) // 2)))
+
+
+def _beginnings(tokenizer: Tokenizer, texts: list[str], room: int, cut: Cut) -> list[str]:
+    """What is read of texts that may be cut: of each that is, more than `room` tokens."""
+    stays = {"only_first": 1, "only_second": 0}.get(cut)
+    begun = [
+        one if number == stays else tokenizer.beginning(one, max(room, 1)) for number, one in enumerate(texts)
+    ]
+    both = len(texts) == 2 and all(len(part) < len(one) for part, one in zip(begun, texts, strict=True))
+    return texts if both and room % 2 else begun  # the longer one has a token more
 
 
 def given(text: str, pair: str | None) -> list[str]:
@@ -165,9 +183,7 @@ def _shortened(lengths: list[int], room: int, cut: Cut, max_len: int) -> list[in
             shorter, longer = room // 2, room - room // 2
         kept = [shorter, longer] if lengths[0] <= lengths[1] else [longer, shorter]
     if min(kept) < 1:
-        raise PromptTooLongError(
-            f"nothing can be cut so that {max_len} tokens are enough: the texts have {lengths} tokens"
-        )
+        raise PromptTooLongError(f"truncation={cut!r} leaves nothing of a text in {max_len} tokens")
     return kept
 
 

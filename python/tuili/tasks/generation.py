@@ -113,7 +113,7 @@ class Task(Pipeline):
                 invalid(name, "is for chats, not for texts")
         rendering(*(own[name] for name in WORDS))
         text = checked_str(own["prefix"], "prefix") + checked_str(prompt, "text_inputs")
-        self.model.check_fits(text, cuts=cuts)
+        text = self.model.fitting(text, cuts=cuts)
         first = self.model.tokenizer.loaded.bos_id
         return self.model.tokenizer.encode(text) or ([] if first is None else [first])
 

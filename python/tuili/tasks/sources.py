@@ -93,8 +93,9 @@ class SourceTokenizer:
         opening = "" if self._opens(text) else direction.opening
         if cut is None:
             self._tokenizer.check_fits(text, self.max_len, CUTTING_HELPS)
-        body = self._tokenizer.encode(opening + text, add_special=False)
-        most = self.max_len if cut is None else cut
+        most, whole = self.max_len if cut is None else cut, opening + text
+        part = whole if cut is None else self._tokenizer.beginning(whole, most)
+        body = self._tokenizer.encode(part, add_special=False)
         room = most - len(before) - len(after)
         truncated = len(body) > room
         if truncated and (cut is None or room < 1):

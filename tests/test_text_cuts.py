@@ -1,0 +1,181 @@
+"""A long text of which few tokens stay is not tokenized whole, and has the same tokens (REQ-16)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tuili
+from hostile.tokenizers import DOCUMENTS, Json, added
+from test_least_tokens import MAKERS, PIECES, bpe, in_order, replace
+from tiny_tokenizers import of_document
+from tuili import text_cuts
+from tuili.errors import PromptTooLongError
+from tuili.tasks.encoding import Cut, Encoded, encode, shorten
+from tuili.text_cuts import Cuts
+from tuili.tokenization import Tokenizer, clean_text, encoding_of
+
+# Places of every kind among what may not be cut, and words that tokens of the tiny vocabularies hold.
+PLACES = [
+    "the cat", " sat on", "abc xyz", "a\nb", "9\nx", "ab c", "中文，中", "。今", "今天天气", "中\n文",
+    "x\n中", "！很", "1 a", "two words", "ab ab ab", " <s> a", "a <m> b", "<tool>a b", "[MASK] a", "don't we",
+    "A b'll c",
+]  # fmt: skip
+N_TEXTS = 30
+
+
+def mixed(rng: random.Random) -> str:
+    pieces = [rng.choice(PLACES if rng.random() < 0.6 else PIECES) for _ in range(rng.randint(20, 200))]
+    return clean_text(rng.choice(("", " ", "")).join(pieces))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of a few characters are long."""
+    monkeypatch.setattr(text_cuts, "FIRST_CHARS", 4)
+    monkeypatch.setattr(text_cuts, "CHARS_A_TOKEN", 1)
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(encoding_of(tokenizer.loaded.backend, text).ids)
+
+
+def check(tokenizer: Tokenizer, cuts: Cuts, text: str, sizes: Iterable[int]) -> None:
+    ids = ids_of(tokenizer, text)
+    for n in sizes:
+        first, last = (
+            part(text, n, lambda part: len(ids_of(tokenizer, part))) for part in (cuts.beginning, cuts.ending)
+        )
+        assert text.startswith(first) and text.endswith(last)
+        if first != text:
+            found = ids_of(tokenizer, first)
+            assert len(found) > n and found == ids[: len(found)], (first, text)
+        if last != text:
+            found = ids_of(tokenizer, last)
+            assert len(found) > n and found == ids[-len(found) :], (last, text)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", MAKERS)
+def test_parts_have_the_tokens_of_the_text(tmp_path: Path, name: str) -> None:
+    tokenizer, rng = MAKERS[name](tmp_path), random.Random(name)
+    cuts = Cuts(tokenizer.loaded.backend)
+    for _ in range(N_TEXTS):
+        check(tokenizer, cuts, mixed(rng), (0, 1, 3, 9, rng.randint(10, 40)))
+
+
+RARE = chr(0x4E64)  # is not among the ideographs that are tried
+LETTER_BY_LETTER = ["a", "b", " ", "x"]
+TIES = DOCUMENTS["unigram"]() | {
+    "model": {"type": "Unigram", "unk_id": 0, "vocab": [
+        ["<unk>", 0.0], [" ", -0.7], *(["a" * n, sum([-0.1] * n)] for n in range(1, 6))
+    ]},
+    "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
+}  # fmt: skip
+ODD: dict[str, tuple[Json, str]] = {
+    "tokens end with a space": (bpe([*LETTER_BY_LETTER, "a ", "a b"]), "a b "),
+    "tokens end with a comma": (bpe(["中", "，", "中，"]), "中，中"),
+    "an added token is two words": (bpe(LETTER_BY_LETTER, special=added(4, "a b")), "a b a a b"),
+    "an added token takes the space behind it": (
+        bpe(LETTER_BY_LETTER, special=added(0, "a", rstrip=True)), "a bb bb bb",
+    ),
+    "an added token is a word": (bpe(LETTER_BY_LETTER, special=added(4, " b", single_word=True)), "a b "),
+    "two words become a letter": (bpe(LETTER_BY_LETTER, normalizer=in_order(replace("a b", "x"))), "a ba"),
+    "a full stop is dropped": (
+        bpe(["中", RARE, "中" + RARE], normalizer=in_order(replace("。", ""))), f"中。{RARE}",
+    ),
+    "an ideograph is a letter": (
+        bpe(["中", "a", "，", "a，"], normalizer=in_order(replace(RARE, "a"))), f"{RARE}，中",
+    ),
+    "paths are equally likely": (TIES, "aa aaa aaaaa aaaa a aaaaaa aaaaaaaaa "),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", ODD)
+def test_parts_of_odd_texts_have_the_tokens_of_the_text(name: str) -> None:
+    document, piece = ODD[name]
+    tokenizer = of_document(document)
+    check(tokenizer, Cuts(tokenizer.loaded.backend), piece * 40, range(30))
+
+
+@pytest.mark.usefixtures("short")
+def test_the_opening_of_a_source_is_found_at_its_end(tmp_path: Path) -> None:
+    tokenizer = MAKERS["marian"](tmp_path)
+    check(
+        tokenizer, Cuts(tokenizer.loaded.backend), ">>" + "the cat sat " * 20 + "<< the cat " * 20, range(30)
+    )
+
+
+LONG = "The cat sat on the mat. 今天天气，很好\nDon't <s> we " * 3000
+
+
+@pytest.fixture
+def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """In characters, of the texts that the library tokenizes."""
+    found = list[int]()
+
+    def encoding(backend: object, text: str, **how: bool) -> object:
+        found.append(len(text))
+        return encoding_of(backend, text, **how)
+
+    for module in ("tokenization", "tasks.encoding"):
+        monkeypatch.setattr(f"tuili.{module}.encoding_of", encoding)
+    return found
+
+
+def test_of_a_prompt_that_is_cut_the_end_is_tokenized(llm: tuili.LLM, lengths: list[int]) -> None:
+    output = llm.generate("x " + LONG, truncation=True, max_tokens=1)
+    assert output.truncated and output.prompt == "x " + LONG and max(lengths) < len(LONG) // 2
+    assert output.prompt_token_ids == llm.tokenizer.encode(LONG)[-len(output.prompt_token_ids) :]
+
+
+@pytest.mark.parametrize("spelled", ["", "<s> "])
+def test_of_a_chat_that_is_cut_the_end_is_tokenized(llm: tuili.LLM, lengths: list[int], spelled: str) -> None:
+    """What users wrote stays theirs."""
+    messages = [
+        {"role": "user", "content": LONG.replace("<s> ", "")},
+        {"role": "assistant", "content": "a b"},
+    ]
+    messages.append({"role": "user", "content": LONG.replace("<s> ", spelled) + "</s> the cat"})
+    output = llm.chat(messages, truncation=True, max_tokens=1)
+    assert output.truncated and max(lengths) < len(LONG) // 2
+    ids = llm.tokenizer.encode_chat(llm.render_chat(messages).parts())
+    assert output.prompt_token_ids == ids[-len(output.prompt_token_ids) :]
+
+
+@pytest.mark.parametrize("texts", [(LONG,), (LONG, "a b"), ("a b", LONG), (LONG, LONG), (LONG + "a", LONG)])
+@pytest.mark.parametrize("cut", ["longest_first", "only_first", "only_second"])
+@pytest.mark.parametrize("max_len", [15, 16])
+def test_of_pairs_that_are_cut_the_beginnings_are_tokenized(
+    embedder: tuili.LLM, monkeypatch: pytest.MonkeyPatch, texts: tuple[str, ...], cut: Cut, max_len: int
+) -> None:
+    def of_texts() -> Encoded | str:
+        try:
+            return encode(embedder.tokenizer, *texts, max_len=max_len, cut=cut)
+        except PromptTooLongError as error:
+            return str(error)
+
+    found = of_texts()
+    monkeypatch.setattr("tuili.tokenization.AT_ONCE_CHARS", len(LONG) * 2)
+    assert found == of_texts()
+
+
+def test_of_a_text_that_is_cut_the_beginning_is_tokenized(embedder: tuili.LLM, lengths: list[int]) -> None:
+    vector = embedder.embed(LONG, truncation=True)
+    assert max(lengths) < len(LONG) // 2
+    assert np.array_equal(vector, embedder.embed(LONG[: len(LONG) // 2], truncation=True))
+
+
+def test_what_is_cut_off_two_texts_is_not_joined(embedder: tuili.LLM) -> None:
+    """The library would join each piece of the one with each of the other."""
+    backend = embedder.tokenizer.loaded.backend
+    whole = encoding_of(backend, LONG)
+    parts = [whole, encoding_of(backend, LONG)]
+    for part in parts:
+        shorten(part, 7)
+    assert [len(part.overflowing) for part in parts] == [1, 1] and parts[0].ids == whole.ids[:7]
