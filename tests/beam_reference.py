@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Beam:
-    """total: of its tokens' log-probabilities, rounded to float32 with each; -inf if it only holds a place."""
+    """total: of its tokens' log-probabilities, rounded with each; -inf if it only holds a place."""
 
     token_ids: tuple[int, ...] = ()
     total: float = 0.0

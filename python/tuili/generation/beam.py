@@ -1,8 +1,8 @@
 """Beam search: several continuations of a prompt side by side, of which the likeliest go on.
 
-The core decides (`_core.BeamSearch`) and carries it out on the engine's rows (`_core.BeamRows`): one per beam,
-which share the blocks of what they have in common and all compute the same number of tokens. Here is what has
-a text: stop strings and grammars, which end beams, and the answer.
+The core decides (`_core.BeamSearch`) and carries it out on the engine's rows (`_core.BeamRows`): one per
+beam, which share the blocks of what they have in common and all compute the same number of tokens. Here is
+what has a text: stop strings and grammars, which end beams, and the answer.
 """
 
 from __future__ import annotations
