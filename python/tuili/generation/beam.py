@@ -68,13 +68,13 @@ class BeamTexts:
 class BeamGroup:
     """The rows of one search, as many as it has beams. A row that waits for others has nothing to compute.
 
-    ends  whether a token finishes the beam of a number, for `Runner.advance_beams`; None if nothing but the
-          search's own rules does
+    core  the search on the rows' sequences, for `Runner.advance_beams`
+    ends  whether a token finishes the beam of a number, for the same; None if only the search's rules do
     """
 
     def __init__(self, rows: list[Row], search: _core.BeamSearch) -> None:
         self.rows, self.search = rows, search
-        self.beams = _core.BeamRows(search, [row.sequence for row in rows])
+        self.core = _core.BeamRows(search, [row.sequence for row in rows])
         params, transcript = rows[0].request.params, rows[0].transcript
         assert transcript is not None
         self._texts = BeamTexts(copy.copy(transcript)) if params.stop else None
@@ -82,9 +82,9 @@ class BeamGroup:
         self._holders = rows[:1]  # of the running beams, in the search's order, where it is watched
         self.ends = self._ends if self._is_watched else None
 
-    def check(self) -> bool:
-        """After a step of the search, which may have gone wrong: raises that. Whether the search is done."""
-        self.beams.check()
+    def after_step(self) -> bool:
+        """Go on with what a step of the search gave, or raise what went wrong in it; whether it was the last."""
+        self.core.check()
         if self.search.done:
             return True
         if self._is_watched:
@@ -100,7 +100,7 @@ class BeamGroup:
 
     def _follow(self) -> None:
         """Go where the running beams went in the step, with what they say and in their grammar."""
-        moves = self.beams.moves
+        moves = self.core.moves
         if self._texts is not None:
             self._texts.advance([move[0] for move in moves], [move[2] for move in moves])
         places = [

@@ -276,8 +276,8 @@ class Engine(Worker):
             self._mark_admitted(plan, now)
             if not plan.begun:
                 return plan
-            for beams in plan.begun:
-                beams.rows[0].request.times.first_token = now
+            for group in plan.begun:
+                group.rows[0].request.times.first_token = now
             self._advance_beams(plan.begun)
             plan = self.scheduler.plan(now)
 
@@ -321,8 +321,8 @@ class Engine(Worker):
                     self._live.finish(row, "length", None)
                 except Exception as error:
                     self._live.fail([row], error)
-        searches = dict.fromkeys(map(BEAMS, plan.rows))
-        self._advance_beams([search for search in searches if search is not None and search.beams.ready])
+        groups = dict.fromkeys(map(BEAMS, plan.rows))
+        self._advance_beams([group for group in groups if group is not None and group.core.ready])
 
     def _deliver(self, row: Row, token_ids: list[int], logprobs: Sequence[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
@@ -359,19 +359,18 @@ class Engine(Worker):
         if why_none:
             self._deliver_nothing(row, why_none)
 
-    def _advance_beams(self, searches: list[BeamGroup]) -> None:
+    def _advance_beams(self, groups: list[BeamGroup]) -> None:
         """A step of each of these searches."""
-        if not searches:
+        if not groups:
             return
-        self._runner.advance_beams(
-            self._pool, [search.beams for search in searches], [search.ends for search in searches]
-        )
-        for search in searches:
+        ends = [group.ends for group in groups]
+        self._runner.advance_beams(self._pool, [group.core for group in groups], ends)
+        for group in groups:
             try:
-                if search.check():
-                    self._live.finish_beams(search, None)
+                if group.after_step():
+                    self._live.finish_beams(group, None)
             except Exception as error:
-                self._live.fail(search.rows[:1], error)
+                self._live.fail(group.rows[:1], error)
 
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""
