@@ -1,5 +1,5 @@
 """The core's beam search: the reference's decisions, bit for bit, whatever the candidates; and no call of it
-that ends the process. Catalogue rows KV-03, KV-09, CAN-01.
+that ends the process. Catalogue row KV-09.
 """
 
 from __future__ import annotations

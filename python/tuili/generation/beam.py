@@ -83,7 +83,7 @@ class BeamGroup:
         self.ends = self._ends if self._is_watched else None
 
     def after_step(self) -> bool:
-        """Go on with what a step of the search gave, or raise what went wrong in it; whether it was the last."""
+        """Go on with what a step of the search gave, or raise what went wrong; whether it was the last."""
         self.core.check()
         if self.search.done:
             return True
