@@ -32,9 +32,9 @@ class BeamRows {
   // Takes a step of the search, after which, if it is not done, every running beam has a sequence with its
   // last token to compute. A beam stays in its parent's if it is the first to; the others get those whose
   // beams have ended. Such a sequence gives up a block of its own where it takes one, so that there always is
-  // one. What is to be copied before anything is computed (Runner::copy_block) is added to `copies`; the
-  // order of searches and copies does not matter, as none goes where another comes from. Under the GIL:
-  // sequences and pool are changed.
+  // one. Adds to `copies` what is to be copied before anything is computed (Runner::copy_block), when all
+  // searches have taken their steps: no copy goes where another comes from. The caller has the sequences and
+  // the pool to itself; `ends` is kept from the sequences. After an error the search cannot go on.
   void advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::vector<BlockCopy>>* copies);
 
   const std::vector<Move>& moves() const { return moves_; }  // of the last step; none: it ended the search
