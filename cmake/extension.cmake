@@ -13,6 +13,7 @@ foreach(header IN LISTS headers)
 endforeach()
 
 Python_add_library(_core MODULE WITH_SOABI
+  bindings/bind_beams.cc
   bindings/bind_cache.cc
   bindings/bind_limits.cc
   bindings/bind_model.cc

@@ -26,7 +26,6 @@ from tuili.errors import (
     TokenIdError,
 )
 from tuili.generation import params as parameters
-from tuili.generation.beam import BeamSearch
 from tuili.generation.forecast import tokens_to_draw
 from tuili.generation.params import ALIASES, SamplingParams
 
@@ -341,18 +340,6 @@ def test_a_wrong_word_of_a_search_is_named(llm, param):
     assert caught.value.param == ALIASES.get(param, param)
 
 
-def candidates(*found):
-    return [(token_id, score, score) for token_id, score in found], []
-
-
-def test_a_search_ends_when_no_beam_can_still_win():
-    search = BeamSearch(2, {9}, 50, length_penalty=1.0, early_stopping=False)
-    assert search.advance([candidates((1, -0.1), (9, -0.2), (2, -9.0), (3, -9.5))]) == [0, 0]
-    assert [beam.token_ids for beam in search.finished] == [(9,)] and not search.done
-    search.advance([candidates((9, -0.1), (1, -9.0), (2, -9.0), (3, -9.0)), candidates(*[(1, -1.0)] * 4)])
-    assert search.done and [beam.token_ids for beam in search.best(2)] == [(1, 9), (9,)]
-
-
 @pytest.mark.parametrize("first, second", [({"priority": 1}, {}), ({}, {"deadline_s": 1000})])
 def test_a_search_that_runs_gets_its_places_before_a_more_urgent_one(first, second):
     engine = make_engine(max_num_seqs=4, prefix_caching=False)
@@ -518,15 +505,6 @@ def test_certainty_is_no_log_probability():
     with pytest.raises(InvalidParameterError) as caught:
         handle.result(timeout=0)
     assert caught.value.param == "logits_processors" and is_idle(engine)
-
-
-def test_never_looks_as_far_as_a_continuation_may_become():
-    def after_two_steps(early_stopping):
-        search = BeamSearch(1, {9}, 50, length_penalty=1.0, early_stopping=early_stopping)
-        search.advance([candidates((9, -2.0), (1, -2.5))])
-        return search.done
-
-    assert [after_two_steps(early) for early in (True, False, "never")] == [True, True, False]
 
 
 def test_the_usual_cache_holds_as_many_beams_of_a_full_text_as_there_are_places(llama_path):

@@ -16,13 +16,13 @@ import jsonschema
 import numpy as np
 import pytest
 
+from beam_reference import ReferenceSearch
 from test_beam import ENDS_EARLY, ended_early
 from test_structured import FORMS, PERSON
 from tiny_core import built, run
 from tiny_engine import BLOCK, codes, drain, is_idle, sampling
 from tiny_grammars import EOS, engine_with, outcome
 from tuili.errors import GrammarError, InvalidParameterError
-from tuili.generation.beam import BeamSearch
 
 PROMPT = "hello"
 LANGUAGES = {
@@ -66,7 +66,7 @@ class Language:
         return sorted(scored, key=lambda entry: (-entry[1], entry[0]))[:n], []
 
     def search(self, width, max_tokens, **how):
-        search = BeamSearch(width, {EOS}, max_tokens, may_end=True, **how)
+        search = ReferenceSearch(width, {EOS}, max_tokens, may_end=True, **how)
 
         def ends(parent, token):
             return token == EOS or self.is_finished(said(search.running[parent].token_ids) + chr(token))

@@ -77,6 +77,9 @@ class Slow:
     def copy_block(self, *copy):
         self.runner.copy_block(*copy)
 
+    def advance_beams(self, *searches):
+        self.runner.advance_beams(*searches)
+
     def interrupt(self):
         self.runner.interrupt()
 
@@ -98,6 +101,7 @@ class Timed:
         self.runner, self.clock = runner, clock
         self.steps: list[tuple[list[int], float]] = []  # (tokens per row, seconds)
         self.interrupt, self.copy_block = runner.interrupt, runner.copy_block
+        self.advance_beams = runner.advance_beams
 
     def step(self, sequences, n_new, sample):
         result = self.runner.step(sequences, n_new, sample)

@@ -1,7 +1,11 @@
 // SamplingParams, Sequence, Runner.
+#include <pybind11/functional.h>
+
+#include <exception>
 #include <memory>
 #include <optional>
 
+#include "bindings/beams.h"
 #include "bindings/bindings.h"
 #include "bindings/fields.h"
 #include "bindings/numpy.h"
@@ -43,16 +47,6 @@ void bind_sampling(py::module_& module) {
       .field("n_candidates", &SamplingParams::n_candidates)
       .field("renormalize", &SamplingParams::renormalize)
       .done();
-}
-
-py::list to_list(const Vector<std::pair<int32_t, float>>& best) {
-  py::list all;
-  for (const auto& [id, value] : best) all.append(py::make_tuple(id, value));
-  return all;
-}
-
-py::tuple to_tuple(const TokenLogprobs& logprobs) {
-  return py::make_tuple(logprobs.logprob, to_list(logprobs.best));
 }
 
 // ---- Sequence
@@ -325,6 +319,26 @@ py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequen
   return out;
 }
 
+// A step of each of these searches. What goes wrong with one is kept for its check().
+void advance_beams(BusyRunner& runner, BlockPool& pool, const std::vector<SharedRows>& searches,
+                   const std::vector<EndsBeam>& ends) {
+  TUILI_CHECK(ends.size() == searches.size(), "advance_beams: ", searches.size(), " searches, ", ends.size(),
+              " ends");
+  for (const SharedRows& rows : searches) TUILI_CHECK(rows != nullptr, "advance_beams: a search is None");
+  const Turn turn(runner);
+  std::vector<std::vector<BlockCopy>> copies;
+  for (size_t i = 0; i < searches.size(); ++i) {
+    try {
+      searches[i]->advance(pool, ends[i], &copies);
+    } catch (const std::exception&) {
+      searches[i]->error = std::current_exception();
+    }
+  }
+  if (copies.empty()) return;
+  const Released release;  // most of the time goes here
+  for (const auto& copy : copies) runner.copy_block(copy);
+}
+
 void bind_runner(py::module_& module) {
   py::class_<StepOutput>(module, "StepResult")
       .def_readonly("token_ids", &StepOutput::token_ids)
@@ -363,6 +377,7 @@ void bind_runner(py::module_& module) {
             runner.copy_block(copies);
           },
           "from_ids"_a, "to_ids"_a, "tokens"_a)
+      .def("advance_beams", &advance_beams, "pool"_a, "searches"_a, "ends"_a)
       .def("interrupt", &Runner::interrupt)
       .def("encode", &run_encode, "sequences"_a, "pooling"_a, "normalize"_a, "n_skipped"_a = 0)
       .def("answer", &run_answer, "sequences"_a, "positions"_a = py::none())
@@ -379,6 +394,7 @@ void bind_runtime(py::module_& module) {
   bind_sampling(module);
   bind_sequence(module);
   bind_cache(module);
+  bind_beams(module);
   bind_runner(module);
 }
 

@@ -1,7 +1,10 @@
 // Sequences as Python holds them.
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "runtime/sequence.h"
@@ -28,5 +31,15 @@ inline std::vector<Sequence*> all_idle(const std::vector<SharedSequence>& sequen
 
 // Block ids as a list.
 inline std::vector<int32_t> ids_of(const Vector<int32_t>& blocks) { return {blocks.begin(), blocks.end()}; }
+
+inline pybind11::list to_list(const Vector<std::pair<int32_t, float>>& best) {
+  pybind11::list all;
+  for (const auto& [id, value] : best) all.append(pybind11::make_tuple(id, value));
+  return all;
+}
+
+inline pybind11::tuple to_tuple(const TokenLogprobs& logprobs) {
+  return pybind11::make_tuple(logprobs.logprob, to_list(logprobs.best));
+}
 
 }  // namespace tuili::bindings

@@ -1,7 +1,7 @@
 """The C++ core. Everything here checks shapes, dtypes and ranges, raises tuili's errors, and releases the GIL
 while it computes. Sizes are in elements unless a name says bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as PySequence
 from typing import Literal, TypeVar, dataclass_transform
 
@@ -359,6 +359,72 @@ class Sequence:
         """One entry per prompt token after the first: (log-probability, k best (id, log-probability)),
         nats."""
 
+class BeamText:
+    """A continuation that a search found."""
+
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[tuple[float, list[tuple[int, float]]]]:
+        """Per token under the model's own logits, and the n_logprobs best (id, log-probability)."""
+    @property
+    def score(self) -> float: ...
+    @property
+    def ended(self) -> bool:
+        """By what the search asked."""
+
+class BeamSearch:
+    """Which continuations of a prompt go on, and which are the best: as transformers 5 has it, with float32
+    scores, the sum of the log-probabilities / length ** length_penalty."""
+
+    def __init__(
+        self,
+        width: int,
+        ending: PySequence[int],
+        max_tokens: int,
+        *,
+        length_penalty: float,
+        early_stopping: bool | Literal["never"],
+        may_end: bool = False,
+    ) -> None:
+        """width: beams that go on. ending: ids that finish a continuation, as max_tokens does; may_end:
+        something else does, too. early_stopping True: `width` finished continuations end the search. False:
+        it ends when the best beam, as long as it is now, scores no more than the worst of them; "never": or
+        as long as it may become, where that is better."""
+    @property
+    def n_candidates(self) -> int:
+        """Tokens to look at of each beam."""
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def done(self) -> bool: ...
+    def advance(
+        self,
+        candidates: PySequence[tuple[PySequence[tuple[int, float, float]], PySequence[tuple[int, float]]]],
+        ends: Callable[[int, int], bool] | None = None,
+    ) -> list[int]:
+        """Takes a step; returns which of the beams before it each of the running ones continues. candidates:
+        per running beam what Sequence.candidates has. ends: whether a token finishes the continuation of a
+        beam, by its number, for another reason; asked in the order of their rank, as long as it matters."""
+    def best(self, n: int) -> list[BeamText]:
+        """The n best so far: finished ones, then those that still run; fewer if there are."""
+
+class BeamRows:
+    """A search on sequences of one prompt, as many as it has beams: see Runner.advance_beams. The first
+    computes the prompt, and the others follow it in the first step."""
+
+    def __init__(self, search: BeamSearch, sequences: PySequence[Sequence]) -> None: ...
+    @property
+    def ready(self) -> bool:
+        """Whether all tokens of all sequences are computed."""
+    @property
+    def moves(self) -> list[tuple[int, int, int, bool]]:
+        """Per running beam after the last step the beam before it that it continues, the place of the
+        sequence that it is in, its last token, and whether it is one or only holds a place. Empty if the step
+        ended the search."""
+    def check(self) -> None:
+        """Raises, once, what went wrong in the last step."""
+
 class WindowState:
     """The blocks of a pool for the layers with one sliding window."""
 
@@ -572,6 +638,15 @@ class Runner:
     def copy_block(self, from_ids: PySequence[int], to_ids: PySequence[int], tokens: tuple[int, int]) -> None:
         """Copies tokens [begin, end) of a block to another, or to itself, between steps; one id per area. The
         others may be copied, too."""
+    def advance_beams(
+        self,
+        pool: BlockPool,
+        searches: PySequence[BeamRows],
+        ends: PySequence[Callable[[int, int], bool] | None],
+    ) -> None:
+        """A step of each search, of whose beams the last tokens are computed: the likeliest tokens are
+        appended to sequences that share what their beams have in common. ends: as BeamSearch.advance has it.
+        An error of one search is kept for its check(). Blocks are copied without the GIL."""
     def interrupt(self) -> None:
         """Ends a run after the step it is in, or the next run after its first step; from any thread.
         Forgotten when a run or a step returns: leave the reason where the runner's thread looks between runs,

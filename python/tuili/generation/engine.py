@@ -276,8 +276,9 @@ class Engine(Worker):
             self._mark_admitted(plan, now)
             if not plan.begun:
                 return plan
-            for beams in plan.begun:
-                self._advance_beams(beams, now)
+            for group in plan.begun:
+                group.rows[0].request.times.first_token = now
+            self._advance_beams(plan.begun)
             plan = self.scheduler.plan(now)
 
     def _compute(self, plan: StepPlan, now: float) -> Drawn:
@@ -320,10 +321,8 @@ class Engine(Worker):
                     self._live.finish(row, "length", None)
                 except Exception as error:
                     self._live.fail([row], error)
-        if any(map(BEAMS, plan.rows)):
-            for beams in {id(row.beams): row.beams for row in plan.rows if row.beams is not None}.values():
-                if beams.ready:
-                    self._advance_beams(beams, now)
+        groups = dict.fromkeys(map(BEAMS, plan.rows))
+        self._advance_beams([group for group in groups if group is not None and group.core.ready])
 
     def _deliver(self, row: Row, token_ids: list[int], logprobs: Sequence[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
@@ -360,15 +359,18 @@ class Engine(Worker):
         if why_none:
             self._deliver_nothing(row, why_none)
 
-    def _advance_beams(self, beams: BeamGroup, now: float) -> None:
-        times = beams.rows[0].request.times
-        times.first_token = now if times.first_token is None else times.first_token
-        try:
-            beams.advance(self._pool, self._runner.copy_block)
-            if beams.search.done:
-                self._live.finish_beams(beams, None)
-        except Exception as error:
-            self._live.fail(beams.rows[:1], error)
+    def _advance_beams(self, groups: list[BeamGroup]) -> None:
+        """A step of each of these searches."""
+        if not groups:
+            return
+        ends = [group.ends for group in groups]
+        self._runner.advance_beams(self._pool, [group.core for group in groups], ends)
+        for group in groups:
+            try:
+                if group.after_step():
+                    self._live.finish_beams(group, None)
+            except Exception as error:
+                self._live.fail(group.rows[:1], error)
 
     def _deliver_nothing(self, row: Row, why: int) -> None:
         """The sampler could not draw."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -129,6 +130,7 @@ class Scheduler:
         self._limits = limits
         self.waiting: list[Row] = []  # by standing
         self.running: list[Row] = []
+        self._searches: dict[BeamGroup, int] = {}  # those that run, and how many of their rows do
         self.costs = Costs()
         self.n_preemptions = 0
         self._next_review = -math.inf
@@ -170,8 +172,7 @@ class Scheduler:
         """Take a row out for good, wherever it is, with its blocks."""
         row.ended = True
         if row.running:
-            self.running.remove(row)
-            row.running = False
+            self._leave(row)
         elif row in self.waiting:
             self.waiting.remove(row)
         self._pool.release(row.sequence)  # also of one that waits, if memory ran out while it was admitted
@@ -342,10 +343,10 @@ class Scheduler:
         n_free = self._limits.max_num_seqs - len(self.running)
         if n_free == 0:  # so no mate waits
             return None
-        searches = self._searches()
+        searches = self._searches
         first = None
         for row in self.waiting:
-            if row.beams is not None and id(row.beams) in searches:
+            if row.beams in searches:
                 if not _awaits_search(row):
                     return row
                 n_free -= 1
@@ -397,6 +398,17 @@ class Scheduler:
         if not row.admitted:
             plan.admitted.append(row)
         row.running = row.admitted = True
+        if row.beams is not None:
+            self._searches[row.beams] = len(mates) + 1
+
+    def _leave(self, row: Row) -> None:
+        """Let a row run no longer."""
+        self.running.remove(row)
+        row.running = False
+        if row.beams is not None:
+            self._searches[row.beams] -= 1
+            if not self._searches[row.beams]:
+                del self._searches[row.beams]
 
     def _is_refused(self, plan: StepPlan, row: Row, now: float) -> bool:
         """Whether its request will not run: it has not begun, and would not be done before its deadline."""
@@ -429,20 +441,13 @@ class Scheduler:
             row.cached_tokens = cached
         return True
 
-    def _searches(self) -> set[int]:
-        """The ids of the beam searches that run."""
-        return {id(row.beams) for row in self.running if row.beams is not None}
-
     def _n_mates_to_come(self, row: Row) -> int:
         """How many beams wait of the row's own search and of those that run; 0 for a row of these."""
-        searches = self._searches()
-        if id(row.beams) in searches:
+        own = row.beams
+        if own in self._searches:
             return 0
-        if row.beams is not None:
-            searches.add(id(row.beams))
-        if not searches:
-            return 0
-        return sum(id(other.beams) in searches and other is not row for other in self.waiting)
+        n_own = 0 if own is None else len(own.rows) - 1
+        return n_own + sum(len(search.rows) - n for search, n in self._searches.items())
 
     def _victim(self) -> Row:
         """The row that gives way: of the lowest priority, of these the newest; the oldest's mates, for whom
@@ -491,8 +496,7 @@ class Scheduler:
 
     def _preempt(self, row: Row) -> None:
         self.publish(row)
-        self.running.remove(row)
-        row.running = False
+        self._leave(row)
         self._pool.release(row.sequence)
         insort(self.waiting, row, key=STANDING)
         row.preemptions += 1
@@ -521,8 +525,9 @@ class Scheduler:
         assert standings == sorted(standings), "waiting is out of order"
         orders = [row.order for row in (*self.running, *self.waiting)]
         assert len(set(orders)) == len(orders), "a row is in two places"
-        searches = self._searches()
-        n_mates = sum(id(row.beams) in searches for row in self.waiting)
+        searches = Counter(row.beams for row in self.running if row.beams is not None)
+        assert searches == self._searches, "the searches that run are not those of the rows that do"
+        n_mates = sum(row.beams in searches for row in self.waiting)
         assert len(self.running) + n_mates <= self._limits.max_num_seqs, "more rows run, or will, than may"
         assert all(
             row.sequence.n_computed <= row.sequence.n_blocks * self._pool.block_size for row in self.running

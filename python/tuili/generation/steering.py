@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from tuili import _core
 from tuili.errors import NO_TOKEN_ALLOWED, GrammarError, NumericError, TuiliError
 from tuili.generation import processors
+from tuili.generation.checks import invalid
 from tuili.generation.delivery import Piece, Row
 from tuili.generation.grammar import Constraint
 
@@ -26,14 +29,17 @@ def choose(row: Row, runner: _core.Runner) -> _core.StepResult:
     """Draw the next token of a row that has logits processors, or rank a beam's, which a step has computed to
     its end.
 
-    raises  as `processors.apply`
+    raises  as `processors.apply`; InvalidParameterError where a beam's token gets the log-probability +inf
     """
     sequence = row.sequence
     generated = sequence.token_ids(sequence.n_prompt)
     logits = sequence.next_logits()
-    return runner.sample(
+    result = runner.sample(
         sequence, processors.apply(row.processors, row.request.prompt_token_ids, generated, logits)
     )
+    if row.beams is not None and any(score == math.inf for _, score, _ in sequence.candidates()[0][:1]):
+        invalid(processors.NAME, "gave a token the log-probability +inf")
+    return result
 
 
 def follow_grammar(row: Row, constraint: Constraint, token_id: int, piece: Piece) -> Piece:
