@@ -24,7 +24,6 @@ from tuili.errors import (
     InvalidParameterError,
     ModelFormatError,
     ModelUnsupportedError,
-    PromptTooLongError,
     QueueFullError,
     cutting_helps,
 )
@@ -359,20 +358,10 @@ class LLM(Conversations, Vectors, Introspection):
         if cuts:
             ids = self._cut(engine, ids, chosen)
         if not self._defaults.keys().isdisjoint(parameters.LENGTHS) and len(ids) <= engine.max_model_len:
-            chosen = self._counting(given, len(ids))
+            chosen = parameters.resolve_for(given, self._defaults, len(ids))
         longer = LONGER_HELPS if self.loaded.config["longrope"] == "short" else ""
         with cutting_helps(longer + CUTTING_HELPS):
             return engine.submit(ids, chosen, prompt=text, truncated=len(ids) < n_given)
-
-    def _counting(self, given: SamplingParams, n_prompt: int) -> SamplingParams:
-        """The parameters with the lengths of generation_config.json that count the prompt, too."""
-        most = self._defaults.get("max_length")
-        if given.max_tokens is None and most is not None and most <= n_prompt:
-            raise PromptTooLongError(
-                f"the prompt has {n_prompt} tokens; generation_config.json ends texts, with their prompts, "
-                f"after max_length = {most}, unless max_tokens says when{CUTTING_HELPS}"
-            )
-        return parameters.resolve(given, parameters.counting(self._defaults, n_prompt))
 
     def _cut(self, engine: Engine, ids: Any, params: SamplingParams) -> Any:
         """What stays of a prompt, or of a source, that may be cut."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from tuili import _core
-from tuili.errors import TokenIdError
+from tuili.errors import CUTTING_HELPS, PromptTooLongError, TokenIdError
 from tuili.generation import checks, processors, structure
 from tuili.generation.checks import (
     MAX_INT,
@@ -408,15 +408,23 @@ def defaults_from(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in found} | lengths
 
 
-def counting(defaults: Mapping[str, Any], n_prompt: int) -> dict[str, Any]:
-    """`defaults` for a prompt of n_prompt tokens, which the LENGTHS among them count, too."""
+def resolve_for(params: SamplingParams, defaults: Mapping[str, Any], n_prompt: int) -> SamplingParams:
+    """As `resolve`, for a prompt of n_prompt tokens, which the LENGTHS among the defaults count, too.
+
+    raises  PromptTooLongError where a file's max_length leaves no room
+    """
     found = dict(defaults)
     most, least = (found.pop(name, None) for name in LENGTHS)
+    if params.max_tokens is None and most is not None and most <= n_prompt:
+        raise PromptTooLongError(
+            f"the prompt has {n_prompt} tokens; generation_config.json ends texts, with their prompts, after "
+            f"max_length = {most}, unless max_tokens says when{CUTTING_HELPS}"
+        )
     if most is not None:
         found["max_tokens"] = most - n_prompt
     if least is not None:
         found["min_tokens"] = max(0, least - n_prompt)
-    return found
+    return resolve(params, found)
 
 
 def resolve(params: SamplingParams, defaults: Mapping[str, Any]) -> SamplingParams:
