@@ -321,8 +321,9 @@ class Engine(Worker):
                     self._live.finish(row, "length", None)
                 except Exception as error:
                     self._live.fail([row], error)
-        groups = dict.fromkeys(map(BEAMS, plan.rows))
-        self._advance_beams([group for group in groups if group is not None and group.core.ready])
+        if any(map(BEAMS, plan.rows)):
+            groups = dict.fromkeys(map(BEAMS, plan.rows))
+            self._advance_beams([group for group in groups if group is not None and group.core.ready])
 
     def _deliver(self, row: Row, token_ids: list[int], logprobs: Sequence[Logprobs], now: float) -> None:
         """Give sampled tokens to their request, and end the row where a rule says so."""
