@@ -11,13 +11,14 @@ import pytest
 
 import tuili
 from hostile.tokenizers import DOCUMENTS, Json, added
-from test_least_tokens import MAKERS, PIECES, bpe, in_order, replace
+from test_least_tokens import BERT_STEP, MAKERS, PIECES, bpe, in_order, replace
 from tiny_tokenizers import of_document
 from tuili import text_cuts
 from tuili.errors import PromptTooLongError
+from tuili.loading.pre_tokenizers import GPT2
 from tuili.tasks.encoding import Cut, Encoded, encode, shorten
 from tuili.text_cuts import Cuts
-from tuili.tokenization import Tokenizer, clean_text, encoding_of
+from tuili.tokenization import AT_ONCE_CHARS, Tokenizer, clean_text, encoding_of
 
 # Places of every kind among what may not be cut, and words that tokens of the tiny vocabularies hold.
 PLACES = [
@@ -76,6 +77,15 @@ TIES = DOCUMENTS["unigram"]() | {
     ]},
     "added_tokens": [], "normalizer": None, "pre_tokenizer": None, "post_processor": None,
 }  # fmt: skip
+ONE_WORD = {"type": "Sequence", "pretokenizers": [
+    {"type": "Split", "pattern": {"String": "b x"}, "behavior": "Isolated", "invert": False},
+    {"type": "WhitespaceSplit"},
+]}  # fmt: skip
+SPACES_AS_WORDS = bpe(["a", "中", "，", " ", "  "], normalizer=BERT_STEP, pre_tokenizer={
+    "type": "Split", "pattern": {"Regex": GPT2}, "behavior": "Isolated", "invert": False,
+})  # fmt: skip
+SPACES_AS_WORDS["model"]["ignore_merges"] = True
+SPACED = {"type": "Prepend", "prepend": " "}
 ODD: dict[str, tuple[Json, str]] = {
     "tokens end with a space": (bpe([*LETTER_BY_LETTER, "a ", "a b"]), "a b "),
     "tokens end with a comma": (bpe(["中", "，", "中，"]), "中，中"),
@@ -91,6 +101,21 @@ ODD: dict[str, tuple[Json, str]] = {
     "an ideograph is a letter": (
         bpe(["中", "a", "，", "a，"], normalizer=in_order(replace(RARE, "a"))), f"{RARE}，中",
     ),
+    "an ideograph gets a space": (
+        bpe(["中", RARE, " ", "，", " ，"], normalizer=in_order(replace(RARE, RARE + " "))),
+        f"中，中{RARE}，中",
+    ),
+    "words are cut off in the middle": (
+        bpe([*LETTER_BY_LETTER, "xb"], pre_tokenizer=ONE_WORD), "xb xb axb a"
+    ),
+    "a text after an added token gets a space": (
+        bpe([*LETTER_BY_LETTER, "  "], special=added(0, "a"), normalizer=SPACED), "xa bx bxa b b"
+    ),
+    "an added token begins with a space": (
+        bpe(LETTER_BY_LETTER, special=added(4, " b"), normalizer=SPACED), "xa bx bxa b b"
+    ),
+    "what stands between two letters is unknown": (bpe(["中", "中中"]), "中\n中，"),
+    "spaces on end are a piece": (SPACES_AS_WORDS, "a，中\n中"),
     "paths are equally likely": (TIES, "aa aaa aaaaa aaaa a aaaaaa aaaaaaaaa "),
 }  # fmt: skip
 
@@ -112,6 +137,9 @@ def test_the_opening_of_a_source_is_found_at_its_end(tmp_path: Path) -> None:
 
 
 LONG = "The cat sat on the mat. 今天天气，很好\nDon't <s> we " * 3000
+
+
+SHORT = LONG[:AT_ONCE_CHARS]  # has more tokens than the beginning of LONG that is read
 
 
 @pytest.fixture
@@ -148,7 +176,10 @@ def test_of_a_chat_that_is_cut_the_end_is_tokenized(llm: tuili.LLM, lengths: lis
     assert output.prompt_token_ids == ids[-len(output.prompt_token_ids) :]
 
 
-@pytest.mark.parametrize("texts", [(LONG,), (LONG, "a b"), ("a b", LONG), (LONG, LONG), (LONG + "a", LONG)])
+@pytest.mark.parametrize(
+    "texts",
+    [(LONG,), (LONG, "a b"), ("a b", LONG), (LONG, LONG), (LONG + "a", LONG), (SHORT, LONG), (LONG, SHORT)],
+)
 @pytest.mark.parametrize("cut", ["longest_first", "only_first", "only_second"])
 @pytest.mark.parametrize("max_len", [15, 16])
 def test_of_pairs_that_are_cut_the_beginnings_are_tokenized(

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuili.least_tokens import MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
+from tuili.least_tokens import BYTES, MAPPING, OF_SPACES, PLAIN, in_bytes, parts_of
 from tuili.loading.numbering import NumberedBackend
 from tuili.loading.pre_tokenizers import OUTER_SPACE
 from tuili.loading.tokenizer import call
@@ -33,7 +33,7 @@ _WORDS = _LETTERS + "0123456789"
 # What stands before a place, what follows it, and what comes then. None of these joins with another.
 _PLACES = (
     (_WORDS, " ", _LETTERS),
-    (_WORDS + _IDEOGRAPHS, "\n", _LETTERS + _IDEOGRAPHS),
+    *((before, "\n", then) for before in (_WORDS, _IDEOGRAPHS) for then in (_LETTERS, _IDEOGRAPHS)),
     (_IDEOGRAPHS, "，。、！？；：", _IDEOGRAPHS),
     (_IDEOGRAPHS, _IDEOGRAPHS, _IDEOGRAPHS),
 )
@@ -49,7 +49,7 @@ Count = Callable[[str], int]
 
 
 class Cuts:
-    """Of texts for one tokenizer of the library. Making it takes 0.1 s for 250,000 tokens."""
+    """Of texts for one tokenizer of the library. Making it takes some tenths of a second."""
 
     def __init__(self, backend: Tokenizer) -> None:
         self._opens = isinstance(backend, NumberedBackend)
@@ -117,12 +117,14 @@ class _Checks:
         self.known = (
             all(name in (*PLAIN, *MAPPING) for name, _ in normalizers)
             and all(name in _CUTTERS for name, _ in cutters)
-            and all(_looks_at_one(step) for name, step in normalizers if name == "Replace")
-            and not any(
-                token.single_word or (token.rstrip and token.content[-1:].isalnum()) for token in self._added
-            )
+            and all(_keeps_letters(step) for name, step in normalizers if name == "Replace")
+            and not any(_names_letters(step["pattern"]) for name, step in cutters if name == "Split")
+            and not any(token.single_word for token in self._added)
         )
-        self._tokens = [*call(backend.get_vocab, False)] if self.known and not self._by_words else []
+        self._tokens = {*call(backend.get_vocab, False)} if self.known and not self._by_words else set[str]()
+        if self._kind == "BPE" and not model.unk_token:  # what is unknown vanishes, and its neighbours join
+            of_bytes = any(name == "ByteLevel" for name, _ in (*normalizers, *cutters))
+            self._by_words |= not (of_bytes and self._tokens.issuperset(BYTES.values()))
         letters = self._normalized(_IDEOGRAPHS).replace(" ", "").replace("▁", "") if self.known else ""
         self._keeps_ideographs = letters in (_IDEOGRAPHS, in_bytes(_IDEOGRAPHS))
 
@@ -151,6 +153,12 @@ class _Checks:
         """Whether what follows such a place, without what is `dropped`, is read as if it began a text."""
         if self._kind == "Unigram" or (dropped and place[1] != dropped):
             return False
+        for token in self._added:
+            for text in self._texts(token):
+                if text[-1:].isalnum() and (token.rstrip or dropped):  # what follows it is read on its own
+                    return False
+                if dropped and text.startswith(dropped):
+                    return False
         for a, b, c in _tried(place):
             left, whole = self._pieces(a), self._pieces(a + b + c)
             alone = self._pieces((b + c).removeprefix(dropped))
@@ -174,12 +182,14 @@ class _Checks:
         return text if normalizer is None else call(normalizer.normalize_str, text)
 
 
-def _looks_at_one(step: Mapping[str, Any]) -> bool:
-    """Whether Replace puts something in the place of one character, of spaces on end, or of no letters."""
+def _names_letters(pattern: Mapping[str, str]) -> bool:
+    return any(map(str.isalnum, pattern.get("String", "")))
+
+
+def _keeps_letters(step: Mapping[str, Any]) -> bool:
+    """Whether Replace puts something in the place of a text without letters, or of spaces on end."""
     pattern = step["pattern"]
-    replaced = pattern.get("String", "")
-    known = len(replaced) == 1 or not any(map(str.isalnum, replaced))
-    known &= pattern.get("Regex", r"\s") in OF_SPACES
+    known = not _names_letters(pattern) and pattern.get("Regex", r"\s") in OF_SPACES
     return known and (step["content"] != "" or pattern.get("Regex") == OUTER_SPACE)
 
 

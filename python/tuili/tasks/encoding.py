@@ -98,6 +98,8 @@ def encode(
     begun = texts if cut is None else _beginnings(tokenizer, texts, room, cut)
     parts = [encoding_of(backend, clean_text(one)) for one in begun]
     lengths = [len(part.ids) for part in parts]
+    if begun != texts and len(texts) == 2 and room % 2 and min(lengths) > room:  # the longer has one more
+        lengths = [len(encoding_of(backend, clean_text(one)).ids) for one in texts]
     truncated = sum(lengths) > room
     if truncated:
         if cut is None:
@@ -117,11 +119,9 @@ def shorten(part: Encoding, length: int) -> None:
 def _beginnings(tokenizer: Tokenizer, texts: list[str], room: int, cut: Cut) -> list[str]:
     """What is read of texts that may be cut: of each that is, more than `room` tokens."""
     stays = {"only_first": 1, "only_second": 0}.get(cut)
-    begun = [
+    return [
         one if number == stays else tokenizer.beginning(one, max(room, 1)) for number, one in enumerate(texts)
     ]
-    both = len(texts) == 2 and all(len(part) < len(one) for part, one in zip(begun, texts, strict=True))
-    return texts if both and room % 2 else begun  # the longer one has a token more
 
 
 def given(text: str, pair: str | None) -> list[str]:
