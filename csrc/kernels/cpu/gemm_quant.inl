@@ -73,6 +73,12 @@ struct alignas(64) UnpackedGroup {
 };
 constexpr int64_t kUnpackedBytes = sizeof(UnpackedGroup);
 
+// Null where nothing was unpacked.
+template <bool kUnpacked>
+TUILI_INLINE const UnpackedGroup* unpacked_at(const uint8_t* prepared, int64_t group) {
+  return kUnpacked ? reinterpret_cast<const UnpackedGroup*>(prepared) + group : nullptr;
+}
+
 template <Format kFormat>
 TUILI_INLINE Floats min_of(const GroupView& group) {
   if constexpr (coding_of(kFormat).sub_scales == 0) return load(group.min);
@@ -201,7 +207,7 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
   constexpr int kOffsetBits = offset_bits<kFormat>();
   constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
   GroupView group = group_at<kFormat>(w, panel, first);
-  const UnpackedGroup* const unpacked = reinterpret_cast<const UnpackedGroup*>(prepared) + first;
+  const UnpackedGroup* const unpacked = unpacked_at<kUnpacked>(prepared, first);
   if constexpr (kUnpacked) group.codes = unpacked->codes;
   Ints isum[kRows], start[kRows];
   Partial partial[kRows];
@@ -253,7 +259,7 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
       start = offset_products<kOffsetBits>(outlier->offset_sum);
     const Floats scale = splat(outlier->scale);
     GroupView group = group_at<kFormat>(args.w, panel, outlier->group);
-    const UnpackedGroup* unpacked = reinterpret_cast<const UnpackedGroup*>(prepared) + outlier->group;
+    const UnpackedGroup* unpacked = unpacked_at<kUnpacked>(prepared, outlier->group);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       const Bytes w = kUnpacked ? load_codes(unpacked->codes + 64 * outlier->quad)
@@ -269,7 +275,7 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
       const Floats scale_w = kUnpacked ? load(unpacked->scale) : load(group.scale);
       sums[p] = fma(scale_w * scale, to_float(isum), sums[p]);
       group = next_panel<kFormat>(group, args.xq.n_groups);
-      unpacked += args.xq.n_groups;
+      if constexpr (kUnpacked) unpacked += args.xq.n_groups;
     }
   }
 }
