@@ -84,8 +84,8 @@ def test_integer_gemm_is_the_specified_chain(isa, format, n, k, compute):
         assert_same_bits(ops.gemm(x[:m], weight, bias, compute=compute, isa=isa), want[:m])
 
 
-# k: the most whose unpacked codes a thread's scratch holds, and one for which each tile unpacks.
-@pytest.mark.parametrize("k", [256, 2048, 2304])
+# k: 8 panels' unpacked groups at a time fit in a thread's scratch, 4, 3, 1 and none.
+@pytest.mark.parametrize("k", [256, 1536, 2304, 3328, 6656, 13_312])
 @pytest.mark.parametrize("format", QUANTIZED_FORMATS)
 def test_integer_gemm_of_many_rows_has_the_bits_of_few(isa, format, k):
     n, m = 200, 37  # panels: 8 of a piece, then 5; rows: tiles, and a rest
@@ -180,7 +180,7 @@ def test_gemm_bits_do_not_depend_on_threads(isa, format):
 
 
 @pytest.mark.parametrize("keep_outliers", [True, False])
-@pytest.mark.parametrize("k", [1, 31, 32, 33, 256, 1000])
+@pytest.mark.parametrize("k", [1, 31, 32, 33, 256, 1000, 2048, 2050])  # to 64 groups, coded together, and one
 def test_quantized_activations_are_the_specified_codes(isa, k, keep_outliers):
     x = normal(k, 6, k)
     x[1] = 0

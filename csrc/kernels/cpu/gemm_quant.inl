@@ -49,10 +49,10 @@
 // it.
 // v16 unpacks scales and mins with the codes, for outliers, too, and for any k. AVX2, one thread, real
 // activations, m = 256, q4_1 / q4_0: k = 576 31.1 -> 33.0 / 31.1 -> 33.3 MAC a cycle, k = 1536 29.9 -> 31.7 /
-// 29.6 -> 31.9, k = 5632 (drawn) 30.2 -> 31.8 / 29.4 -> 33.1; without outliers the tile makes 36-37. Of a
-// Zen 4's bound: vpmaddubsw, vpmaddwd, mulps and fma share two ports, 96 of them a tile and group are 43 MAC
-// a cycle. Tried without gain: 4 bits from 16 rows on once more (q4_0 +1.5, q4_1 -1 %); outliers of 8 panels
-// together with AVX2 (+0.5 % of the products).
+// 29.6 -> 31.9, k = 5632 (drawn) 30.2 -> 31.8 / 29.4 -> 33.1; without outliers the tile makes 36-37. If
+// vpmaddubsw, vpmaddwd, mulps and fma share two ports, as Zen 4's are said to, their 96 of a tile and group
+// of q4_1 bound it at 43. Tried without gain: 4 bits from 16 rows on once more (q4_0 +1.5, q4_1 -1 %);
+// outliers of 8 panels together with AVX2 (+0.5 % of the products).
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
@@ -72,6 +72,12 @@ struct alignas(64) UnpackedGroup {
   float min[kPanel];  // what is added, if the format has one
 };
 constexpr int64_t kUnpackedBytes = sizeof(UnpackedGroup);
+
+// Null where nothing was unpacked.
+template <bool kUnpacked>
+TUILI_INLINE const UnpackedGroup* unpacked_at(const uint8_t* prepared, int64_t group) {
+  return kUnpacked ? reinterpret_cast<const UnpackedGroup*>(prepared) + group : nullptr;
+}
 
 template <Format kFormat>
 TUILI_INLINE Floats min_of(const GroupView& group) {
@@ -201,7 +207,7 @@ TUILI_INLINE void add_groups(Floats (&acc)[kRows], const PackedMatrix& w, int64_
   constexpr int kOffsetBits = offset_bits<kFormat>();
   constexpr bool kUnpacked = kReadsUnpacked<kFormat, kPrepared>;
   GroupView group = group_at<kFormat>(w, panel, first);
-  const UnpackedGroup* const unpacked = reinterpret_cast<const UnpackedGroup*>(prepared) + first;
+  const UnpackedGroup* const unpacked = unpacked_at<kUnpacked>(prepared, first);
   if constexpr (kUnpacked) group.codes = unpacked->codes;
   Ints isum[kRows], start[kRows];
   Partial partial[kRows];
@@ -253,7 +259,7 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
       start = offset_products<kOffsetBits>(outlier->offset_sum);
     const Floats scale = splat(outlier->scale);
     GroupView group = group_at<kFormat>(args.w, panel, outlier->group);
-    const UnpackedGroup* unpacked = reinterpret_cast<const UnpackedGroup*>(prepared) + outlier->group;
+    const UnpackedGroup* unpacked = unpacked_at<kUnpacked>(prepared, outlier->group);
 #pragma GCC unroll 8
     for (int p = 0; p < kPanels; ++p) {
       const Bytes w = kUnpacked ? load_codes(unpacked->codes + 64 * outlier->quad)
@@ -269,7 +275,7 @@ TUILI_INLINE void add_outliers(Floats (&sums)[kPanels], const GemmArgs& args, in
       const Floats scale_w = kUnpacked ? load(unpacked->scale) : load(group.scale);
       sums[p] = fma(scale_w * scale, to_float(isum), sums[p]);
       group = next_panel<kFormat>(group, args.xq.n_groups);
-      unpacked += args.xq.n_groups;
+      if constexpr (kUnpacked) unpacked += args.xq.n_groups;
     }
   }
 }
@@ -382,7 +388,7 @@ void int8_panels(const GemmArgs& args, Range panels) {
       return for_each_piece(panels, kCount, [&](Range piece) {
         int8_piece<kFormat, kGroups, true>(args, piece, panels.end - 1, prepared);
       });
-  } else if constexpr (kRowsUnpacked > 0) {
+  } else if constexpr (kBits < 8 && kRowsUnpacked > 0) {
     constexpr int64_t kFrom = kBits == 4 ? 2 * kRowsUnpacked : kRowsUnpacked;
     int64_t count = smaller(kCount, kRoom / (larger(args.xq.n_groups, 1) * kUnpackedBytes));
     if (count > kOutlierPanels) count = count / kOutlierPanels * kOutlierPanels;

@@ -12,8 +12,8 @@
 // v3 counts and codes without branches on what is above the limit. Cycles a group of real activations, 512
 // rows of k = 576 / 1536: AVX2 60 / 103 -> 55 / 58, AVX-512 61 / 115 -> 59 / 61, without outliers 32 -> 27
 // and 35 -> 32. With v16 of gemm_quant.inl, SmolLM2 Q4_1, one thread, interleaved: a prompt of 512 -6 % of
-// the time with AVX2, -0.9 % with AVX-512; with AVX2 a step of 16 rows -1.8 %, of one -1 %. The generic table
-// takes 24 % more instructions for it.
+// the time with AVX2, -0.9 % with AVX-512; steps of 16 rows and of one as long as before, within the noise of
+// some 2 %. The generic table takes 24 % more instructions for it.
 
 namespace tuili::cpu::TUILI_ISA {
 namespace {
