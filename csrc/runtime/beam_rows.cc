@@ -29,13 +29,14 @@ void BeamRows::advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::v
   place(parents);
   for (const Move& move : moves_) {
     const int64_t from = before[move.parent];
-    if (move.row == from) continue;
+    if (move.row == from) {
+      rows_[from]->tokens.push_back(move.token_id);
+      continue;
+    }
     auto copy = pool.follow(*rows_[move.row], *rows_[from], move.token_id);
     TUILI_CHECK_KIND(ErrorKind::internal, copy.has_value(), "a beam found no block");
     copies->push_back(std::move(*copy));
   }
-  for (const Move& move : moves_)
-    if (move.row == before[move.parent]) rows_[move.row]->tokens.push_back(move.token_id);
 }
 
 // The search's step.
