@@ -292,6 +292,10 @@ def test_wrong_calls_are_refused():
     for searches, ends in itertools.product(([None], [rows, rows], [rows], 5), ([], [1], [None, None, None])):
         with pytest.raises((errors.InvalidParameterError, TypeError)):
             machine.runner.advance_beams(machine.pool, searches, ends)
+    for twice in ([rows, rows], [rows, _core.BeamRows(search, sequences)]):
+        with pytest.raises(errors.InvalidParameterError, match="twice"):
+            machine.advance(*twice)
+    assert not search.begun
     other.advance(rows)  # of another pool
     with pytest.raises(errors.InvalidParameterError):
         rows.check()

@@ -317,6 +317,10 @@ py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequen
   return out;
 }
 
+void hold_all(HeldSequences& held, const std::vector<SharedRows>& searches) {
+  for (const SharedRows& rows : searches) rows->hold(held);
+}
+
 // A step of each of these searches. What goes wrong with one is kept for its check().
 void advance_beams(BusyRunner& runner, BlockPool& pool, const std::vector<SharedRows>& searches,
                    const std::vector<py::object>& ends) {
@@ -326,6 +330,10 @@ void advance_beams(BusyRunner& runner, BlockPool& pool, const std::vector<Shared
   for (const py::object& one : ends) asked.push_back(asking(one));
   for (const SharedRows& rows : searches) TUILI_CHECK(rows != nullptr, "advance_beams: a search is None");
   const Turn turn(runner);
+  {
+    HeldSequences each_once;
+    hold_all(each_once, searches);
+  }
   std::vector<std::vector<BlockCopy>> copies;
   for (size_t i = 0; i < searches.size(); ++i) {
     searches[i]->error = nullptr;
@@ -336,6 +344,8 @@ void advance_beams(BusyRunner& runner, BlockPool& pool, const std::vector<Shared
     }
   }
   if (copies.empty()) return;
+  HeldSequences held;
+  hold_all(held, searches);
   const Released release;  // most of the time goes here
   for (const auto& copy : copies) runner.copy_block(copy);
 }

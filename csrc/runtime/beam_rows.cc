@@ -22,6 +22,10 @@ bool BeamRows::ready() const {
   return std::ranges::all_of(rows_, [](const auto& row) { return row->n_computed == row->n_tokens(); });
 }
 
+void BeamRows::hold(HeldSequences& held) const {
+  for (const auto& row : rows_) held.hold(*row);
+}
+
 void BeamRows::advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::vector<BlockCopy>>* copies) {
   moves_.clear();
   const std::vector<int64_t> parents = choose(ends), before = holders_;
@@ -42,8 +46,7 @@ void BeamRows::advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::v
 // The search's step.
 std::vector<int64_t> BeamRows::choose(const EndsBeam& ends) {
   HeldSequences held;  // `ends` may call whatever it likes
-  held.reserve(rows_.size());
-  for (const auto& row : rows_) held.hold(*row);
+  hold(held);
   TUILI_CHECK(search_->n_running() == std::ssize(holders_), "the search has gone on without its sequences");
   std::vector<const Candidates*> candidates;
   for (const int64_t row : holders_) {
