@@ -73,6 +73,18 @@ def test_a_search_is_the_references(seed):
             assert texts(core.best(n), lambda beam: beam.score) == texts(reference.best(n), reference.score)
 
 
+def test_a_long_search_is_the_references():
+    """Of more tokens than it keeps of beams that are lost."""
+    rng = random.Random(0)
+    rules = {"width": 8, "ending": [9], "max_tokens": 700, "early_stopping": "never", "length_penalty": 2.0}
+    core, reference = (search_of(kind=kind, **rules) for kind in (_core.BeamSearch, ReferenceSearch))
+    while not reference.done:
+        given = [drawn(rng, core.n_candidates, n_vocab=60) for _ in reference.running]
+        assert core.advance(given) == reference.advance(given)
+    assert core.done and len(reference.best(1)[0].token_ids) > 500
+    assert texts(core.best(8), lambda beam: beam.score) == texts(reference.best(8), reference.score)
+
+
 def test_a_search_ends_when_no_beam_can_still_win():
     search = search_of()
     assert search.advance([candidates((1, -0.1), (9, -0.2), (2, -9.0), (3, -9.5))]) == [0, 0]
@@ -280,6 +292,10 @@ def test_wrong_calls_are_refused():
     for searches, ends in itertools.product(([None], [rows, rows], [rows], 5), ([], [1], [None, None, None])):
         with pytest.raises((errors.InvalidParameterError, TypeError)):
             machine.runner.advance_beams(machine.pool, searches, ends)
+    for twice in ([rows, rows], [rows, _core.BeamRows(search, sequences)]):
+        with pytest.raises(errors.InvalidParameterError, match="twice"):
+            machine.advance(*twice)
+    assert not search.begun
     other.advance(rows)  # of another pool
     with pytest.raises(errors.InvalidParameterError):
         rows.check()

@@ -316,3 +316,26 @@ def test_the_interpreter_ends_while_a_thread_computes():
     for _ in range(3):
         done = run(program)
         assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
+def test_the_interpreter_ends_while_a_search_asks():
+    """The same of one that comes back to C++ from what it calls in Python."""
+    program = """
+        import sys, threading, time
+        from tuili import _core
+        started = threading.Event()
+        def ends(parent, token):
+            started.set()
+            time.sleep(1e-4)
+            return False
+        def compute():
+            while True:
+                search = _core.BeamSearch(1, [], 2, length_penalty=1, early_stopping=True)
+                search.advance([([(1, -1, -1)], [])], ends)
+        threading.Thread(target=compute, daemon=True).start()
+        started.wait()
+        sys.exit(3)
+    """
+    for _ in range(3):
+        done = run(program)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")

@@ -1,6 +1,8 @@
 // Beam searches as Python holds them.
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 #include <exception>
 #include <memory>
 #include <utility>
@@ -22,5 +24,8 @@ struct SteppedRows : BeamRows {
 };
 
 using SharedRows = std::shared_ptr<SteppedRows>;
+
+// What a callable answers, which has to outlive it; None: nothing ends a beam.
+EndsBeam asking(pybind11::handle ends);
 
 }  // namespace tuili::bindings

@@ -1,6 +1,4 @@
 // BeamSearch and BeamRows.
-#include <pybind11/functional.h>
-
 #include <memory>
 #include <string>
 #include <tuple>
@@ -11,6 +9,7 @@
 #include "bindings/beams.h"
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
+#include "bindings/released.h"
 #include "bindings/sequences.h"
 
 namespace tuili::bindings {
@@ -27,7 +26,7 @@ EarlyStopping to_early_stopping(const std::variant<bool, std::string>& value) {
 }
 
 std::vector<int64_t> advance(BeamSearch& search, const std::vector<std::pair<Likeliest, Best>>& given,
-                             const EndsBeam& ends) {
+                             const py::object& ends) {
   std::vector<Candidates> candidates(given.size());
   std::vector<const Candidates*> pointers;
   for (size_t beam = 0; beam < given.size(); ++beam) {
@@ -36,7 +35,7 @@ std::vector<int64_t> advance(BeamSearch& search, const std::vector<std::pair<Lik
     own.best.assign(given[beam].second.begin(), given[beam].second.end());
     pointers.push_back(&own);
   }
-  return search.advance(pointers, ends);
+  return search.advance(pointers, asking(ends));
 }
 
 void bind_search(py::module_& module) {
@@ -67,6 +66,24 @@ void bind_search(py::module_& module) {
 }
 
 }  // namespace
+
+EndsBeam asking(py::handle ends) {
+  if (ends.is_none()) return {};
+  if (!PyCallable_Check(ends.ptr())) throw py::type_error("ends must be callable");
+  return [ends](int64_t parent, int32_t token_id) {
+    int answer = -1;
+    try {
+      PyObject* const given =
+          PyObject_CallFunction(ends.ptr(), "Li", static_cast<long long>(parent), token_id);
+      if (given) answer = PyObject_IsTrue(given);
+      Py_XDECREF(given);
+    } catch (...) {
+      stand_still();
+    }
+    if (answer < 0) throw py::error_already_set();
+    return answer == 1;
+  };
+}
 
 void bind_beams(py::module_& module) {
   bind_search(module);

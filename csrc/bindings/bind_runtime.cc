@@ -1,6 +1,4 @@
 // SamplingParams, Sequence, Runner.
-#include <pybind11/functional.h>
-
 #include <exception>
 #include <memory>
 #include <optional>
@@ -319,22 +317,35 @@ py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequen
   return out;
 }
 
+void hold_all(HeldSequences& held, const std::vector<SharedRows>& searches) {
+  for (const SharedRows& rows : searches) rows->hold(held);
+}
+
 // A step of each of these searches. What goes wrong with one is kept for its check().
 void advance_beams(BusyRunner& runner, BlockPool& pool, const std::vector<SharedRows>& searches,
-                   const std::vector<EndsBeam>& ends) {
+                   const std::vector<py::object>& ends) {
   TUILI_CHECK(ends.size() == searches.size(), "advance_beams: ", searches.size(), " searches, ", ends.size(),
               " ends");
+  std::vector<EndsBeam> asked;
+  for (const py::object& one : ends) asked.push_back(asking(one));
   for (const SharedRows& rows : searches) TUILI_CHECK(rows != nullptr, "advance_beams: a search is None");
   const Turn turn(runner);
+  {
+    HeldSequences each_once;
+    hold_all(each_once, searches);
+  }
   std::vector<std::vector<BlockCopy>> copies;
   for (size_t i = 0; i < searches.size(); ++i) {
+    searches[i]->error = nullptr;
     try {
-      searches[i]->advance(pool, ends[i], &copies);
+      searches[i]->advance(pool, asked[i], &copies);
     } catch (const std::exception&) {
       searches[i]->error = std::current_exception();
     }
   }
   if (copies.empty()) return;
+  HeldSequences held;
+  hold_all(held, searches);
   const Released release;  // most of the time goes here
   for (const auto& copy : copies) runner.copy_block(copy);
 }

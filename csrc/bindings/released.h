@@ -8,9 +8,15 @@
 
 namespace tuili::bindings {
 
-// As pybind11's gil_scoped_release, for threads that may still run when the interpreter exits. Before
-// Python 3.14 one that then asks for the GIL is ended by unwinding its stack, which a destructor turns into
-// std::terminate. Here it stands still until the process has ended.
+// For threads that may still run when the interpreter exits. Before Python 3.14 one that then asks for the
+// GIL is ended by unwinding its stack, which a destructor turns into std::terminate. Where it would pass C++,
+// it stands still until the process has ended: C code throws nothing, so that what is caught there is the
+// unwinding, which may not be left.
+[[noreturn]] inline void stand_still() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+// As pybind11's gil_scoped_release.
 class Released {
  public:
   Released() : state_(PyEval_SaveThread()) {}
@@ -20,8 +26,8 @@ class Released {
   ~Released() {
     try {
       PyEval_RestoreThread(state_);
-    } catch (...) {  // C code throws nothing: this is the unwinding, which may not be left
-      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    } catch (...) {
+      stand_still();
     }
   }
 

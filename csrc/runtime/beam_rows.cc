@@ -22,6 +22,10 @@ bool BeamRows::ready() const {
   return std::ranges::all_of(rows_, [](const auto& row) { return row->n_computed == row->n_tokens(); });
 }
 
+void BeamRows::hold(HeldSequences& held) const {
+  for (const auto& row : rows_) held.hold(*row);
+}
+
 void BeamRows::advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::vector<BlockCopy>>* copies) {
   moves_.clear();
   const std::vector<int64_t> parents = choose(ends), before = holders_;
@@ -29,20 +33,20 @@ void BeamRows::advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::v
   place(parents);
   for (const Move& move : moves_) {
     const int64_t from = before[move.parent];
-    if (move.row == from) continue;
+    if (move.row == from) {
+      rows_[from]->tokens.push_back(move.token_id);
+      continue;
+    }
     auto copy = pool.follow(*rows_[move.row], *rows_[from], move.token_id);
     TUILI_CHECK_KIND(ErrorKind::internal, copy.has_value(), "a beam found no block");
     copies->push_back(std::move(*copy));
   }
-  for (const Move& move : moves_)
-    if (move.row == before[move.parent]) rows_[move.row]->tokens.push_back(move.token_id);
 }
 
 // The search's step.
 std::vector<int64_t> BeamRows::choose(const EndsBeam& ends) {
   HeldSequences held;  // `ends` may call whatever it likes
-  held.reserve(rows_.size());
-  for (const auto& row : rows_) held.hold(*row);
+  hold(held);
   TUILI_CHECK(search_->n_running() == std::ssize(holders_), "the search has gone on without its sequences");
   std::vector<const Candidates*> candidates;
   for (const int64_t row : holders_) {

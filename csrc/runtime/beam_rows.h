@@ -28,6 +28,7 @@ class BeamRows {
   const BeamSearch& search() const { return *search_; }
   // Whether every sequence is computed to its end, so that none waits for another.
   bool ready() const;
+  void hold(HeldSequences& held) const;
 
   // Takes a step of the search, after which, if it is not done, every running beam has a sequence with its
   // last token to compute. A beam stays in its parent's if it is the first to; the others get those whose

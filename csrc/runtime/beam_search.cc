@@ -39,6 +39,7 @@ std::vector<int64_t> BeamSearch::advance(std::span<const Candidates* const> cand
                                          const EndsBeam& ends) {
   check(candidates);
   const std::vector<Found> found = likeliest(candidates);
+  forget_lost();
   const std::vector<Beam> before = std::exchange(running_, {});  // `ends` may call whatever it likes
   std::vector<Beam> running;
   std::vector<int64_t> parents;
@@ -88,6 +89,29 @@ void BeamSearch::check(std::span<const Candidates* const> candidates) const {
   for (const Candidates* const one : candidates)
     for (const Candidate& candidate : one->likeliest)
       TUILI_CHECK_KIND(ErrorKind::token_id, candidate.id >= 0, candidate.id, " is no token id");
+}
+
+// Drops tokens of no beam that runs or has finished, whenever there are twice as many as were left.
+void BeamSearch::forget_lost() {
+  if (std::ssize(tokens_) < most_tokens_) return;
+  std::vector<int64_t> places(tokens_.size(), kNone);
+  for (const auto* beams : {&running_, &finished_})
+    for (const Beam& beam : *beams)
+      for (int64_t at = beam.last; at != kNone && places[at] == kNone; at = tokens_[at].before)
+        places[at] = 0;
+  int64_t n = 0;
+  for (int64_t at = 0; at < std::ssize(tokens_); ++at) {
+    if (places[at] == kNone) continue;
+    Token token = std::move(tokens_[at]);
+    if (token.before != kNone) token.before = places[token.before];
+    tokens_[n] = std::move(token);
+    places[at] = n++;
+  }
+  tokens_.erase(tokens_.begin() + n, tokens_.end());
+  for (auto* beams : {&running_, &finished_})
+    for (Beam& beam : *beams)
+      if (beam.last != kNone) beam.last = places[beam.last];
+  most_tokens_ = std::max(most_tokens_, 2 * n);
 }
 
 // The n_seen likeliest; of equals those of the first beam, and of these the first.

@@ -86,6 +86,7 @@ class BeamSearch {
 
   int64_t n_seen() const;
   void check(std::span<const Candidates* const> candidates) const;
+  void forget_lost();
   std::vector<Found> likeliest(std::span<const Candidates* const> candidates) const;
   bool finishes(int32_t token_id, int64_t n_tokens) const;
   float score(const Beam& beam, int64_t n_tokens) const;
@@ -94,8 +95,9 @@ class BeamSearch {
   bool may_improve() const;
   Text text_of(const Beam& beam) const;
 
-  BeamRules rules_;  // ending: ascending
-  std::vector<Token> tokens_;
+  BeamRules rules_;             // ending: ascending
+  std::vector<Token> tokens_;   // a token after the one before it
+  int64_t most_tokens_ = 1024;  // before those of lost beams are dropped
   std::vector<Beam> running_{Beam{kNone, 0, 0}};
   std::vector<Beam> finished_;  // best first
   bool begun_ = false, done_ = false;
