@@ -1,5 +1,5 @@
-// Stands in for the compiler's <immintrin.h>: AVX2 to AVX-512 by SIMDe, on any x86-64, plus what SIMDe lacks or
-// rounds otherwise (its fma is a product and a sum). Lane by lane, as Intel's guide describes each.
+// Stands in for the compiler's <immintrin.h>: AVX2 to AVX-512 by SIMDe, on any x86-64, plus what SIMDe lacks
+// or rounds otherwise (its fma is a product and a sum). Lane by lane, as Intel's guide describes each.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
