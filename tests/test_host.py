@@ -299,6 +299,13 @@ def test_the_core_writes_no_line():
         assert not any(word in text for word in ("std::cerr", "std::cout", "printf(stderr", "puts(")), path
 
 
+def check_ends(program: str) -> None:
+    """The program says nothing and ends with its own status, 3, each time."""
+    for _ in range(3):
+        done = run(program)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
 def test_the_interpreter_ends_while_a_thread_computes():
     """A daemon thread that comes back from C++ when the interpreter is gone has nothing to come back to."""
     program = """
@@ -313,9 +320,7 @@ def test_the_interpreter_ends_while_a_thread_computes():
         started.wait()
         sys.exit(3)
     """
-    for _ in range(3):
-        done = run(program)
-        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    check_ends(program)
 
 
 def test_the_interpreter_ends_while_a_search_asks():
@@ -336,6 +341,4 @@ def test_the_interpreter_ends_while_a_search_asks():
         started.wait()
         sys.exit(3)
     """
-    for _ in range(3):
-        done = run(program)
-        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    check_ends(program)
