@@ -13,8 +13,7 @@
 
 struct CUevent_st;
 struct CUgraphExec_st;
-struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CUDA header is needed above this
-                     // room
+struct CUstream_st;  // the tag behind cudaStream_t: no CUDA header is needed above this room
 
 namespace tuili {
 

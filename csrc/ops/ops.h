@@ -127,8 +127,7 @@ void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compu
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
-// y[t, :] = w[ids[t], :] · factor.   y f32 [n_tokens, w.k].  The ids are in range; they, as w, lie where y
-// does.
+// y[t, :] = w[ids[t], :] · factor.   y f32 [n_tokens, w.k].  The ids are in range; they and w lie where y is.
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor);
 
@@ -161,8 +160,8 @@ void to_float32(float* y, Format format, const uint8_t* values, int64_t count);
 
 // ---- norms
 
-// y = x / sqrt(mean(x²) + eps) · gain per row.   x, y f32 [n_tokens, d] (cuda: or bf16); y may be x; gain f32
-// [d]
+// y = x / sqrt(mean(x²) + eps) · gain per row.
+//   x, y f32 [n_tokens, d], y on cuda or bf16; y may be x; gain f32 [d]
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
               float eps);
 
@@ -173,8 +172,8 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
-// x += addend first, in one pass (on cuda, where y is not x); a planned y is quantized in it, too.   x,
-// addend f32 [n_tokens, d], dense; y may be x, of which the norm alone is left then
+// x += addend first, in one pass (on cuda, where y is not x); a planned y is quantized in it, too.
+//   x, addend f32 [n_tokens, d], dense; y may be x, of which the norm alone is left then
 void add_rms_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps);
 void add_layer_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
@@ -205,8 +204,7 @@ constexpr int64_t first_key_read(int64_t position, int64_t window) {
   return first_seen / kKeyTile * kKeyTile;
 }
 
-// Consecutive rows of one sequence: rows [first_row, first_row + n_rows) of q stand at `position`, position +
-// 1, …
+// Consecutive rows of one sequence: [first_row, first_row + n_rows) of q stand at position, position + 1, …
 struct SequenceRows {
   int64_t first_row = 0;
   int64_t n_rows = 0;

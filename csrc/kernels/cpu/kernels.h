@@ -123,8 +123,9 @@ struct Kernels {
   //   isum = Σ low·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
   //   acc = fma(scale_w · scale_a, float(isum), acc)
   //   formats with a min:  acc = fma(min_w, scaled_sum_a, acc), min_w = m, or -(dmin · float(sub_min))
-  // then the outlier quads ascending, isum = Σ high·c:  acc = fma(scale_w · (128 · scale_a), float(isum),
-  // acc) then y = acc, + bias.
+  // then the outlier quads ascending, isum = Σ high·c:
+  //   acc = fma(scale_w · (128 · scale_a), float(isum), acc)
+  // then y = acc, + bias.
   void (*gemm_int8)(const GemmArgs& args, Range panels);
 
   // QuantizedRows of x (see base/packed.h) for rows [rows.begin, rows.end): of whole rows if outliers are

@@ -3,10 +3,14 @@
 // A Floats is 16 float32, a panel wide, on every instruction set: 16 numbers here, 2 registers on AVX2, 1 on
 // AVX-512, 4 on NEON. The .inl files are written once over these words:
 //   Floats   zero splat load load_first store store_first transpose  + - * /  fma min max sum max_of
+//            first_lane
 //   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
-//   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
-//   store_codes load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen
-//   accumulate; SubScales, pair_dot | Words  codes as int16, of AVX2 alone
+//            to_float as_ints as_floats
+//   Mask     first less select
+//   Bytes    64 codes, 16 columns × 4 k: load_codes store_codes load_signed bits bits_from  |
+//   Partial  16 sums of products in progress: no_sum sum_from completed dot widen accumulate
+//            SubScales sub_scales pair_dot
+//   Words    codes as int16, of AVX2 alone
 // min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: with a NaN the second operand passes.
 #pragma once
 
