@@ -105,12 +105,10 @@ inline ops::Compute to_compute(const std::string& text) {
       {{"auto", ops::Compute::automatic}, {"int8", ops::Compute::int8}, {"float32", ops::Compute::float32}});
 }
 
-inline ops::KvType to_kv_type(const std::string& text) {
-  return choose<ops::KvType>(text, "dtype",
-                             {{"float32", ops::KvType::f32},
-                              {"float16", ops::KvType::f16},
-                              {"bfloat16", ops::KvType::bf16},
-                              {"int8", ops::KvType::i8}});
+inline DType to_kv_type(const std::string& text) {
+  return choose<DType>(
+      text, "dtype",
+      {{"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});
 }
 
 // Where a single op runs.

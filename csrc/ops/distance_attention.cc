@@ -38,7 +38,7 @@ struct Scratch {
 
 // One head's part of the pages, as pages of one head.
 KvPages pages_of(const KvPages& pages, int64_t head) {
-  const int64_t bytes = head * pages.head_dim * pages.block_size * cpu::size_of(pages.type);
+  const int64_t bytes = head * pages.head_dim * pages.block_size * size_of(pages.type);
   KvPages one = pages;
   one.k = static_cast<char*>(pages.k) + bytes;
   one.v = static_cast<char*>(pages.v) + bytes;
@@ -200,8 +200,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                         const BatchRows& texts, const Distances& distances, std::span<float> partials) {
   check_plain(spec, pages);
   if (q.device == DeviceKind::cuda)
-    return on_device::distance_attention(context, spec, out, q, k, on_device::pages_of(pages), rows.on_device,
-                                         texts.on_device, distances, partials);
+    return on_device::distance_attention(context, spec, out, q, k, pages, rows.on_device, texts.on_device,
+                                         distances, partials);
   const std::span<const SequenceRows> sequences = rows.on_cpu;
   check(spec, out, q, k, sequences, texts.on_cpu, distances);
   int64_t behind = 0, ahead = 0;  // keys of a row, at most

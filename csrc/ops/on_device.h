@@ -39,12 +39,6 @@ const cuda::bf16* rounded(const Context& context, Activations& x);
 
 // ---- of a device alone: lists and pages lie in its memory
 
-using KvPages = cuda::KvPages;
-using Sequence = DeviceSequence;
-using Sequences = DeviceSequences;
-
-KvPages pages_of(const ops::KvPages& pages);
-
 // k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots);
@@ -57,13 +51,13 @@ int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int6
 
 // out f32 or bf16, q f32 [n_tokens, n_heads · head_dim].
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const Sequences& sequences, std::span<float> partials);
+               const KvPages& pages, const DeviceSequences& sequences, std::span<float> partials);
 
 // The same with the scores from distances, which it makes first.
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
-                        const Sequences& sequences, const Sequences& texts, const Distances& distances,
-                        std::span<float> partials);
+                        const DeviceSequences& sequences, const DeviceSequences& texts,
+                        const Distances& distances, std::span<float> partials);
 
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
 void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,

@@ -21,8 +21,6 @@
 namespace tuili::ops {
 
 using cpu::Activation;
-using cpu::KvPages;
-using cpu::KvType;
 
 // Where an op runs. Everything is borrowed; one caller at a time.
 struct Context {

@@ -103,7 +103,7 @@ class Pages {
                   "kv_write");
   }
 
-  cuda::KvPages view() {
+  KvPages view() {
     return {k_.get(), v_.get(), type_of<T>(), spec_.block_size, spec_.n_kv_heads, spec_.head_dim, stride_};
   }
 

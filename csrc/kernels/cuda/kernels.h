@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "base/kv_pages.h"
 #include "base/packed.h"
 #include "kernels/cpu/kernels.h"
 
@@ -122,24 +123,9 @@ int rope(Stream stream, const RopeArgs& args);
 
 // ---- keys and values
 
-// Pages of one layer. Both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and
-// values by columns that ldmatrix turns.
-//   k, v              f32, f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks
-//                     block_stride elements apart
-//   k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks
-//                     scale_stride floats apart
-struct KvPages {
-  void* k;
-  void* v;
-  DType type;
-  int64_t block_size;  // 16, 32 or 64
-  int64_t n_kv_heads;
-  int64_t head_dim;
-  int64_t block_stride;
-  float* k_scale = nullptr;
-  float* v_scale = nullptr;
-  int64_t scale_stride = 0;
-};
+// Pages: both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and values by columns
+// that ldmatrix turns.
+//   k, v  [n_blocks][n_kv_heads][block_size][head_dim]
 
 // Writes rows of k and v (f32 [n_tokens, n_kv_heads · head_dim], stride ld) into the pages at slots[t] =
 // block id · block_size + offset. Rounds to nearest even; f16 and i8 take what is beyond ±65504 as ±65504
