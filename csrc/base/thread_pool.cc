@@ -137,7 +137,7 @@ ThreadPool& ThreadPool::shared() {
   const std::lock_guard lock(g_pool_mutex);
   if (g_pool.load() == nullptr) {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
-    TUILI_CHECK_KIND(ErrorKind::internal, registered == 0, "thread pool: pthread_atfork failed");
+    TUILI_EXPECT(registered == 0, "thread pool: pthread_atfork failed");
     g_pool.store(new ThreadPool(allowed_cpus()));
   }
   return *g_pool.load();

@@ -87,7 +87,7 @@ Value choose(const std::string& text, const char* what, const Named<Value> (&cho
 template <class Value, size_t kCount>
 const char* name_of(Value value, const Named<Value> (&names)[kCount]) {
   const auto* const found = std::ranges::find(names, value, &Named<Value>::value);
-  TUILI_CHECK_KIND(ErrorKind::internal, found != std::end(names), "no name for ", static_cast<int>(value));
+  TUILI_EXPECT(found != std::end(names), "no name for ", static_cast<int>(value));
   return found->name;
 }
 
