@@ -30,7 +30,8 @@ constexpr Named<QkNorm> kQkNorms[] = {{"none", QkNorm::none},
                                       {"rotated", QkNorm::rotated},
                                       {"whole", QkNorm::whole},
                                       {"layer", QkNorm::layer}};
-constexpr Named<Scoring> kScorings[] = {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}};
+constexpr Named<ops::Scoring> kScorings[] = {{"softmax", ops::Scoring::softmax},
+                                             {"sigmoid", ops::Scoring::sigmoid}};
 constexpr Named<HeadRows> kHeadRows[] = {
     {"all", HeadRows::all}, {"first", HeadRows::first}, {"last", HeadRows::last}, {"mean", HeadRows::mean}};
 

@@ -36,8 +36,8 @@ float best_sum(const float* values, int64_t count, int64_t n) {
 }
 
 // scores = softmax or sigmoid of the logits, in place.
-void score(const Context& context, float* x, int64_t n, bool sigmoid) {
-  if (sigmoid) {
+void score(const Context& context, float* x, int64_t n, Scoring scoring) {
+  if (scoring == Scoring::sigmoid) {
     for (int64_t i = 0; i < n; ++i) x[i] = -std::max(x[i], -80.0f);  // NaN stays
     context.kernels->exp_shifted(x, x, 0, {0, n});
     for (int64_t i = 0; i < n; ++i) x[i] = 1 / (1 + x[i]);
@@ -64,7 +64,7 @@ void mark_groups(const Routing& routing, const float* choice, int64_t n_experts,
 // One token: its n_used experts in ascending order and their weights.
 void route_row(const Context& context, const Routing& routing, float* scores, int64_t n_experts,
                int32_t* experts, float* weights) {
-  score(context, scores, n_experts, routing.sigmoid);
+  score(context, scores, n_experts, routing.scoring);
   float choice[kMaxExperts];
   for (int64_t e = 0; e < n_experts; ++e)
     choice[e] = scores[e] + (routing.selection_bias ? routing.selection_bias[e] : 0);
@@ -161,7 +161,7 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
   if (y.device == DeviceKind::cuda)
     return device::check(cuda::add_gated(context.stream, y.f32(), x.f32(), gate.f32(), x.rows(), x.size(1)),
                          "add_gated");
-  score(context, gate.f32(), gate.count(), true);
+  score(context, gate.f32(), gate.count(), Scoring::sigmoid);
   const int threads = context.threads_for(x.count(), 4096);
   context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)

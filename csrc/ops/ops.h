@@ -322,9 +322,11 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
 
 inline constexpr int64_t kMaxExperts = cuda::kMostExperts;
 
+using cuda::Scoring;
+
 struct Routing {
   int64_t n_used = 1;
-  bool sigmoid = false;  // scores are sigmoids, else a softmax
+  Scoring scoring = Scoring::softmax;
   bool normalize = false;
   float scale = 1;
   int64_t n_groups = 1, n_groups_used = 1, group_top = 1;

@@ -313,7 +313,7 @@ int gemm(Stream stream, const QuantizedGemmArgs& args);
 
 inline constexpr int kMostExperts = 1024;
 
-enum class ExpertScores : uint8_t { softmax, sigmoid };
+enum class Scoring : uint8_t { softmax, sigmoid };
 
 // Of each token the n_used best experts, ascending, and their weights; the rules are those of MoeSpec
 // (model/spec.h). CPU's choices, of equal scores too, and CPU's bits.
@@ -326,7 +326,7 @@ struct RouteArgs {
   int64_t n_experts;  // a multiple of n_groups
   int64_t n_used;
   int64_t n_groups, n_groups_used, group_top;
-  ExpertScores scores;
+  Scoring scoring;
   bool normalize;
   float scale;
 };
