@@ -23,6 +23,7 @@ enum class DeviceKind : uint8_t { cpu, cuda };
 struct Device {
   DeviceKind kind = DeviceKind::cpu;
   int ordinal = 0;  // of cuda
+  bool operator==(const Device&) const = default;
 };
 
 }  // namespace tuili

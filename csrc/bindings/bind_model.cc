@@ -302,7 +302,7 @@ void bind_model(py::module_& module) {
             return std::make_unique<Model>(upload(m, to.ordinal, num_threads));
           },
           "device"_a = "cuda", py::kw_only(), "num_threads"_a = 0)
-      .def_property_readonly("device", [](const Model& m) { return name_of(Device{m.device, m.ordinal}); })
+      .def_property_readonly("device", [](const Model& m) { return name_of(m.device); })
       .def("packed_tensors", &packed_tensors)
       .def("mapped_range", &mapped_range, "begin"_a, "n_bytes"_a);
   py::class_<Builder>(module, "ModelBuilder")

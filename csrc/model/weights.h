@@ -101,8 +101,7 @@ struct Model {
   ModelWeights weights;        // views into `memory` or `mapping`
   std::vector<Buffer> memory;  // of tensors that were packed, several in each
   Mapping mapping;             // the file that the others are in
-  DeviceKind device = DeviceKind::cpu;
-  int ordinal = 0;                          // of that device, among those of its kind
+  Device device;
   std::vector<PlacedBuffer> device_memory;  // of a model on a device, which has nothing in those two
   std::vector<PackedTensor> tensors;
   int64_t n_parameters = 0;

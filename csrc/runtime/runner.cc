@@ -54,7 +54,7 @@ ops::Context context_for(const RunnerOptions& options, const OwnStream& stream) 
 // ---- construction
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
-    : Runner(model, cache, options, device::Chosen({model.device, model.ordinal})) {}
+    : Runner(model, cache, options, device::Chosen(model.device)) {}
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options, const device::Chosen&)
     : model_(model),
@@ -62,7 +62,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
       options_(options),
       checks_(model, cache, options_),
       transformer_(model),
-      stream_(model.device),
+      stream_(model.device.kind),
       context_(context_for(options, stream_)),
       choices_(context_, model.spec, options.max_batch_tokens),
       text_head_(context_, model),
@@ -74,14 +74,14 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   result_.token_ids.reserve(options.max_seqs);
   if (cache && model.spec.kind == ModelKind::encoder)
     for (int32_t i = 0; i < cache->n_blocks(); ++i) cache_blocks_.push_back(i);
-  if (model.device == DeviceKind::cuda) prepare_device();
+  if (model.device.kind == DeviceKind::cuda) prepare_device();
 }
 
 // Lays the workspace out; without memory it allocates what the layout needs.
 void Runner::carve(Carver carver) {
   const ModelSpec& spec = model_.spec;
   const bool measuring = workspace_.data() == nullptr;
-  const DeviceKind device = model_.device;
+  const DeviceKind device = model_.device.kind;
   state_ = State::take(carver, spec, options_.max_batch_tokens, device);
   context_.scratch_floats = device == DeviceKind::cpu ? scratch_floats_for(spec, options_) : 0;
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
@@ -97,7 +97,7 @@ void Runner::carve(Carver carver) {
 
 // Scratch of attention in device memory, or on the CPU, where texts that are read at once need none.
 std::span<float> Runner::take_partials(Carver& carver) const {
-  const bool on_device = model_.device == DeviceKind::cuda;
+  const bool on_device = model_.device.kind == DeviceKind::cuda;
   if (!cache_ && !on_device) return {};
   const RunnerOptions& options = options_;
   const int64_t n_places = cache_ ? cache_->n_blocks() * cache_->block_size() : options.max_batch_tokens;
@@ -113,9 +113,7 @@ std::span<float> Runner::take_partials(Carver& carver) const {
 
 struct Runner::Guard {
   explicit Guard(Runner& runner)
-      : chosen_({runner.model_.device, runner.model_.ordinal}),
-        runner_(runner),
-        allocations_before_(n_heap_allocations()) {
+      : chosen_(runner.model_.device), runner_(runner), allocations_before_(n_heap_allocations()) {
     runner.begin_batch();
   }
   ~Guard() {
@@ -270,7 +268,7 @@ bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
 
 void Runner::copy_block(std::span<const BlockCopy> copies) {
   checks_.copy_block(copies);
-  const device::Chosen chosen({model_.device, model_.ordinal});
+  const device::Chosen chosen(model_.device);
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
     if (copies[area].from != copies[area].to) cache_->copy_block(context_, area, copies[area]);
 }
