@@ -71,7 +71,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   carve(Carver());
   carve(Carver(workspace_.data()));
   sequences_.reserve(options.max_seqs);
-  result_.token_ids.reserve(options.max_seqs);
+  drawn_.reserve(options.max_seqs);
   if (cache && model.spec.kind == ModelKind::encoder)
     for (int32_t i = 0; i < cache->n_blocks(); ++i) cache_blocks_.push_back(i);
   if (model.device.kind == DeviceKind::cuda) prepare_device();
@@ -137,7 +137,7 @@ void Runner::begin_batch() {
   if (sources_) sources_->clear();
   choices_.clear();
   sequences_.clear();
-  result_.token_ids.clear();
+  drawn_.clear();
 }
 
 // Blocks whose first token this step writes hold somebody's stale keys and values.
@@ -202,16 +202,16 @@ void Runner::compute(std::span<const StepRequest> requests) {
   for (size_t i = 0; i < requests.size(); ++i) collect_hidden(*sequences_[i], lists_.sequences()[i]);
   for (const StepRequest& request : requests) {
     request.sequence->n_computed += request.n_new;
-    if (request.sample) result_.token_ids.push_back(choices_.keep(*request.sequence));
+    if (request.sample) drawn_.push_back(choices_.keep(*request.sequence));
   }
 }
 
-const StepResult& Runner::step(std::span<const StepRequest> requests) {
+std::span<const int32_t> Runner::step(std::span<const StepRequest> requests) {
   const Guard guard(*this);
   checks_.step(requests);
   for (const StepRequest& request : requests) request.sequence->logprobs.clear();
   compute(requests);
-  return result_;
+  return drawn_;
 }
 
 // ---- steps without a pause
@@ -259,7 +259,7 @@ int64_t Runner::draft(std::span<const StepRequest> requests) {
 bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
   for (size_t i = 0; i < requests.size(); ++i) {
     const Sequence& s = *requests[i].sequence;
-    const int32_t token = result_.token_ids[i];
+    const int32_t token = drawn_[i];
     if (token < 0 || s.stops_at(token)) return false;
     if (s.n_tokens() > room_of(s) || s.n_tokens() >= s.max_tokens) return false;
   }
@@ -273,13 +273,13 @@ void Runner::copy_block(std::span<const BlockCopy> copies) {
     if (copies[area].from != copies[area].to) cache_->copy_block(context_, area, copies[area]);
 }
 
-const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
+std::span<const int32_t> Runner::sample(Sequence& s, std::span<const float> logits) {
   const Guard guard(*this);
   checks_.sample(s, logits);
   choices_.run(s, logits);
   s.logprobs.clear();
-  result_.token_ids.push_back(choices_.keep(s));
-  return result_;
+  drawn_.push_back(choices_.keep(s));
+  return drawn_;
 }
 
 // ---- hidden states and encoders
