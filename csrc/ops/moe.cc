@@ -171,7 +171,20 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
 
 void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
                   const int32_t* first) {
-  on_device::gemm_experts(context, y, x, maps, first);
+  expect_dense("gemm_experts", "y", y, DeviceKind::cuda);
+  expect_dense("gemm_experts", "x", x, DeviceKind::cuda, DType::bf16);
+  TUILI_EXPECT(x.size(1) == maps.k && y.size(1) == maps.n && y.rows() == x.rows() && maps.list != nullptr,
+               "gemm_experts: x is ", x, ", maps are [", maps.n, ", ", maps.k, "], y is ", y);
+  const cuda::ExpertGemmArgs args{.y = y.f32(),
+                                  .x = static_cast<const cuda::bf16*>(x.data),
+                                  .maps = maps.list,
+                                  .first = first,
+                                  .format = maps.format,
+                                  .n = maps.n,
+                                  .k = maps.k,
+                                  .n_experts = maps.n_experts,
+                                  .n_rows = x.rows()};
+  device::check(cuda::gemm_experts(context.stream, args), "gemm_experts");
 }
 
 }  // namespace tuili::ops

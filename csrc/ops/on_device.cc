@@ -235,29 +235,4 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
   device::check(cuda::attention(context.stream, biased), "distance_attention");
 }
 
-namespace {
-
-void expect_draw(const TensorView& tokens, const TensorView& logits) {
-  expect_dense("draw", "logits", logits, kCuda);
-  expect("draw", "tokens", tokens, kCuda, DType::i32);
-  TUILI_EXPECT(tokens.count() == logits.rows(), "draw: logits are ", logits, ", tokens ", tokens);
-}
-
-}  // namespace
-
-void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
-  expect_draw(tokens, logits);
-  device::check(cuda::draw(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
-                           logits.rows(), logits.size(1)),
-                "draw");
-}
-
-void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
-                    const Draw* draws) {
-  expect_draw(tokens, logits);
-  device::check(cuda::draw_likeliest(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
-                                     logits.rows(), logits.size(1)),
-                "draw_likeliest");
-}
-
 }  // namespace tuili::ops::on_device

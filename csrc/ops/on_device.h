@@ -31,8 +31,6 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes);
 void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
                   int64_t n_each);
-void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
-                  const int32_t* first);
 
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x);
@@ -58,9 +56,5 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                         const TensorView& q, const TensorView& k, const KvPages& pages,
                         const DeviceSequences& sequences, const DeviceSequences& texts,
                         const Distances& distances, std::span<float> partials);
-
-void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
-void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
-                    const Draw* draws);
 
 }  // namespace tuili::ops::on_device
