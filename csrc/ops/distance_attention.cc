@@ -191,6 +191,21 @@ void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q
 
 }  // namespace
 
+DistanceRoom distance_room(Carver& carver, int64_t n_tokens, int64_t most_keys, int64_t n_heads,
+                           int64_t n_rows, DeviceKind device) {
+  const auto take = [&](int64_t n, int64_t size) {
+    return TensorView(carver.take<float>(n * size), DType::f32, {n, size}, device);
+  };
+  DistanceRoom room;
+  if (device == DeviceKind::cuda) {
+    room.scores = take(n_heads, n_rows ? n_tokens * device_keys(most_keys) : 0);
+  } else {
+    room.by_query = take(n_tokens, n_rows);
+    room.by_key = take(n_tokens, n_rows);
+  }
+  return room;
+}
+
 int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys) {
   return std::max(scratch_floats_for(head_dim), Scratch::floats(head_dim, most_keys));
 }

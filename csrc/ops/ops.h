@@ -10,8 +10,8 @@
 #include <initializer_list>
 #include <span>
 
+#include "base/memory.h"
 #include "base/packed.h"
-#include "base/rounding.h"
 #include "base/side_streams.h"
 #include "base/tensor.h"
 #include "base/thread_pool.h"
@@ -85,27 +85,9 @@ struct Activations {
   bool is_planned = false;  // who makes x quantizes its rows while they are at hand: see plan()
 };
 
-// Cuts memory for m rows of k values; `Carver::take` in its own order.
-template <class Carver>
-QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
-  QuantizedRows rows;
-  rows.n_groups = ceil_div(k, kGroup);
-  const int64_t places = rows.n_places(m);
-  rows.low = carver.template take<int8_t>(places * kGroup);
-  rows.scale = carver.template take<float>(places);
-  rows.scaled_sum = carver.template take<float>(places);
-  rows.offset_sum = carver.template take<int32_t>(places);
-  rows.half_sum = carver.template take<int16_t>(places * 2);
-  rows.outliers = carver.template take<OutlierQuad>(m * rows.max_outliers());
-  rows.n_outliers = carver.template take<int32_t>(m);
-  return rows;
-}
-
-template <class Carver>
-InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device) {
-  if (device == DeviceKind::cuda) return {{}, carver.template take<uint16_t>(m * k)};
-  return {quantized_rows(carver, m, k)};
-}
+// Cuts memory for m rows of k values from the carver.
+QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k);
+InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device);
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])
 struct LinearMap {
@@ -280,22 +262,9 @@ struct DistanceRoom {
   TensorView scores;            // cuda: f32 [n_heads, at least n_tokens · max_keys]
 };
 
-// Cuts it for n_tokens that see most_keys; n_rows 0: none.
-template <class Carver>
+// Cuts it from the carver for n_tokens that see most_keys; n_rows 0: none.
 DistanceRoom distance_room(Carver& carver, int64_t n_tokens, int64_t most_keys, int64_t n_heads,
-                           int64_t n_rows, DeviceKind device) {
-  const auto take = [&](int64_t n, int64_t size) {
-    return TensorView(carver.template take<float>(n * size), DType::f32, {n, size}, device);
-  };
-  DistanceRoom room;
-  if (device == DeviceKind::cuda) {
-    room.scores = take(n_heads, n_rows ? n_tokens * device_keys(most_keys) : 0);
-  } else {
-    room.by_query = take(n_tokens, n_rows);
-    room.by_key = take(n_tokens, n_rows);
-  }
-  return room;
-}
+                           int64_t n_rows, DeviceKind device);
 
 // What distances add to scores. A table has n_rows rows, of which each layer and head has made keys, which
 // queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none; on cuda bf16, one
