@@ -210,6 +210,7 @@ struct ModelSpec {
   int64_t position_width() const { return project_last ? d_embedding : d_model; }
   int64_t embedding_norm_width() const { return norm_projected ? d_model : position_width(); }
   int64_t n_layers() const { return std::ssize(layers); }
+  int64_t largest_kv_size() const;  // of a layer
 
   // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do
   // not wrap.

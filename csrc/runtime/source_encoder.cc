@@ -20,7 +20,7 @@ void SourceEncoder::carve(Carver& carver, std::span<float> attention_partials) {
   state_.attention_partials = attention_partials;
   pages_ = TextPages(carver, model_.spec.encoder[0], n, options_.max_seqs, model_.device.kind);
   for (TensorView* part : {&key_, &value_})
-    *part = take_rows(carver, n, largest_kv_size(model_.spec), model_.device.kind);
+    *part = take_rows(carver, n, model_.spec.largest_kv_size(), model_.device.kind);
 }
 
 void SourceEncoder::prepare_device() {
