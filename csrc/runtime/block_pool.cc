@@ -405,7 +405,7 @@ bool BlockPool::grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps
   return true;
 }
 
-int64_t BlockPool::room(std::span<const Sequence* const> sequences) const {
+int64_t BlockPool::room(std::span<const Sequence* const> sequences) {
   int64_t least = kMostTokens;
   for (const Sequence* s : sequences) least = std::min(least, s->n_places() - s->n_computed);
   return least;

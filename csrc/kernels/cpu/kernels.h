@@ -115,8 +115,8 @@ struct Kernels {
   void (*quantize_rows)(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows,
                         Range groups);
 
-  // y[t, :] = dequantize(w[ids[t], :]) · scale.   y f32 [n_tokens, w.k] dense.  ids are in range.
-  void (*embed)(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens);
+  // y[t, :] = dequantize(w[ids[t], :]) · factor.   y f32 [n_tokens, w.k] dense.  ids are in range.
+  void (*embed)(float* y, const PackedMatrix& w, const int32_t* ids, float factor, Range tokens);
 
   // y = x · (1 / sqrt(mean(x²) + eps)) · gain.  mean = canonical sum / float(n).  y may be x.  [n_rows, n]
   // Strides let it run over heads: row r of x and of y begins at (r / inner) · ld + (r % inner) · n.

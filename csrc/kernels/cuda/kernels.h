@@ -13,17 +13,17 @@
 
 #include <cstdint>
 
+#include "base/device.h"
 #include "base/dtype.h"
 #include "base/kv_pages.h"
 #include "base/packed.h"
 #include "kernels/cpu/kernels.h"
 
-struct CUstream_st;    // cudaStream_t points to it
 struct __nv_bfloat16;  // CUDA's own type, so that kernels and callers mean the same
 
 namespace tuili::cuda {
 
-using Stream = CUstream_st*;
+using device::Stream;
 using bf16 = __nv_bfloat16;
 using cpu::Activation;
 
