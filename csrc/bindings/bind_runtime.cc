@@ -6,6 +6,7 @@
 #include "bindings/beams.h"
 #include "bindings/bindings.h"
 #include "bindings/fields.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/released.h"
 #include "bindings/sequences.h"

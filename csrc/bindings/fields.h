@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 
 namespace tuili::bindings {

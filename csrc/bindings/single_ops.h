@@ -9,6 +9,7 @@
 #include "base/float_environment.h"
 #include "base/memory.h"
 #include "base/rounding.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 
 namespace tuili::bindings {
