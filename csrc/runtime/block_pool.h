@@ -15,6 +15,7 @@
 
 #include "base/memory.h"
 #include "base/rounding.h"
+#include "runtime/areas.h"
 #include "runtime/block_ledger.h"
 #include "runtime/sequence.h"
 

@@ -9,6 +9,7 @@
 #include "base/device_memory.h"
 #include "model/batch.h"
 #include "model/spec.h"
+#include "runtime/areas.h"
 #include "runtime/sequence.h"
 
 namespace tuili {
