@@ -164,10 +164,10 @@ int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads,
 }
 
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const BatchRows& batch, std::span<float> partials) {
+               const KvPages& pages, const BatchRows& rows, std::span<float> partials) {
   if (q.device == DeviceKind::cuda)
-    return on_device::attention(context, spec, out, q, pages, batch.on_device, partials);
-  const std::span<const SequenceRows> sequences = batch.on_cpu;
+    return on_device::attention(context, spec, out, q, pages, rows.on_device, partials);
+  const std::span<const SequenceRows> sequences = rows.on_cpu;
   check(spec, out, q, pages, sequences);
   if (sequences.size() == 1 && sequences[0].n_rows == 1 && context.n_threads > 1 &&
       sequences[0].n_keys > cpu::kKeySplit &&
@@ -190,14 +190,14 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   const int64_t lanes = threads == 1 ? 1 : std::min(threads * ThreadPool::kChunksPerPart, n_items);
   context.pool->parallel_for(lanes, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;
-    for (const SequenceRows& rows : sequences) {
-      const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
-      const int64_t n_heads = heads_of_item(rows);
-      for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
+    for (const SequenceRows& s : sequences) {
+      const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, s, part);
+      const int64_t n_heads = heads_of_item(s);
+      for (int64_t row = 0; row < s.n_rows; row += kRowsPerItem) {
         for (int64_t head = 0; head < spec.n_kv_heads; head += n_heads, ++item) {
           if (item % lanes < begin || item % lanes >= end) continue;
           for (int64_t h = head; h < head + n_heads; ++h)
-            context.kernels->attention(args, h, {row, std::min(row + kRowsPerItem, rows.n_rows)});
+            context.kernels->attention(args, h, {row, std::min(row + kRowsPerItem, s.n_rows)});
         }
       }
     }

@@ -114,18 +114,17 @@ void route(const Context& context, const Routing& routing, const TensorView& sco
   sort_by_expert(routes.experts, scores.rows() * n_used, n, routes.places, routes.first);
 }
 
-void scatter_rows(const Context& context, const TensorView& y, Activations& input, const int32_t* places,
+void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
                   int64_t n_each) {
-  const TensorView& x = input.x;
-  if (y.device == DeviceKind::cuda) return on_device::scatter_rows(context, y, input, places, n_each);
+  if (y.device == DeviceKind::cuda) return on_device::scatter_rows(context, y, x, places, n_each);
   expect_dense("scatter_rows", "y", y);
-  expect_dense("scatter_rows", "x", x);
-  const int64_t d = x.size(1);
-  TUILI_EXPECT(y.size(1) == d && y.rows() == x.rows() * n_each, "scatter_rows: y is ", y, ", x is ", x);
+  expect_dense("scatter_rows", "x", x.x);
+  const int64_t d = x.x.size(1);
+  TUILI_EXPECT(y.size(1) == d && y.rows() == x.x.rows() * n_each, "scatter_rows: y is ", y, ", x is ", x.x);
   const int threads = context.threads_for(y.count(), 4096);
-  context.pool->parallel_for(x.rows(), threads, [&](int64_t begin, int64_t end, int) {
+  context.pool->parallel_for(x.x.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin * n_each; i < end * n_each; ++i)
-      std::copy_n(x.f32_row(i / n_each), d, y.f32_row(places[i]));
+      std::copy_n(x.x.f32_row(i / n_each), d, y.f32_row(places[i]));
   });
 }
 
