@@ -105,8 +105,8 @@ class Block {
   int draw(int n) { return static_cast<int>(random_() % static_cast<uint64_t>(n)); }
   std::string name_of(int thread) const;
 
-  static constexpr size_t kFenceBytes =
-      1024;  // around the shared memory; the part after it must stay as it was
+  // Around the shared memory; the part after it must stay as it was.
+  static constexpr size_t kFenceBytes = 1024;
 
   std::string kernel_;
   dim3 shape_;
