@@ -1,7 +1,5 @@
 #include "runtime/source_encoder.h"
 
-#include "base/rounding.h"
-
 namespace tuili {
 
 SourceEncoder::SourceEncoder(const ops::Context& context, const Model& model, const Transformer& reader,

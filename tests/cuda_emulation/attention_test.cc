@@ -1,7 +1,6 @@
 // Attention over pages on the emulated device: against a float64 reference with a derived bound, and bit for
 // bit against itself under every way to share the work.
 #include <limits>
-#include <numeric>
 
 #include "cuda_runtime.h"
 #include "device_testing.h"

@@ -1,6 +1,5 @@
 // int8 pages on the emulated device: codes and scales are those of the contract, and attention reads them as
 // it reads pages of f16 that hold what they stand for, bit for bit.
-#include <limits>
 
 #include "cuda_runtime.h"
 #include "device_testing.h"
