@@ -363,9 +363,9 @@ void bind_runner(py::module_& module) {
       .def_readonly("logprobs", &RunResult::logprobs);
   py::class_<BusyRunner>(module, "Runner")
       .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs,
-                       int64_t max_source_tokens, int num_threads, const std::optional<std::string>& isa) {
+                       int64_t max_source_tokens, int num_threads, const Isa& isa) {
              const RunnerOptions options{max_batch_tokens, max_seqs, max_source_tokens, num_threads,
-                                         isa ? isa->c_str() : nullptr};
+                                         name_or_null(isa)};
              return std::make_unique<BusyRunner>(model, cache, options);
            }),
            "model"_a, "cache"_a = nullptr, py::kw_only(), "max_batch_tokens"_a = 512, "max_seqs"_a = 64,

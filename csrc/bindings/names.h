@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,12 +14,18 @@
 
 namespace tuili::bindings {
 
+// An instruction set's name; None: this CPU's best. The core takes null for that.
+using Isa = std::optional<std::string>;
+inline const char* name_or_null(const Isa& isa) { return isa ? isa->c_str() : nullptr; }
+
+// An enumerator, and what Python calls it.
 template <class Value>
 struct Named {
   const char* name;
   Value value;
 };
 
+// The one of that name. Throws invalid_parameter, which lists them all; `what` is the argument's name.
 template <class Value, size_t kCount>
 Value choose(const std::string& text, const char* what, const Named<Value> (&choices)[kCount]) {
   std::string known;

@@ -86,7 +86,7 @@ struct ModelWeights {
   std::vector<ModelWeights> encoder;  // as in the spec
 };
 
-// The bytes that the kernels read of one tensor, as packed_view and `floats` of the builder understand them.
+// The bytes that the kernels read of one tensor: a matrix as ops::packed_view takes it, or float32.
 struct PackedTensor {
   std::string name;
   Format format;  // of a vector or table f32
