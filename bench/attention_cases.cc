@@ -29,8 +29,7 @@ void write_keys(const cpu::Kernels& kernels, AttentionData& data, int64_t n_keys
   kernels.kv_write(data.args.pages, k.data(), v.data(), head_dim, slots.data(), {0, n_keys});
 }
 
-std::shared_ptr<AttentionData> attention_data(const cpu::Kernels& kernels, cpu::KvType type,
-                                              AttentionShape shape) {
+std::shared_ptr<AttentionData> attention_data(const cpu::Kernels& kernels, DType type, AttentionShape shape) {
   const auto [n_rows, n_keys, n_heads, head_dim] = shape;
   const int64_t n_blocks = (n_keys + kBlockSize - 1) / kBlockSize, page = n_blocks * kBlockSize * head_dim;
   const int64_t element = size_of(type), row = n_heads * head_dim;
@@ -63,7 +62,7 @@ std::shared_ptr<AttentionData> attention_data(const cpu::Kernels& kernels, cpu::
   return data;
 }
 
-Work attention_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShape shape) {
+Work attention_work(const cpu::Kernels& kernels, DType type, AttentionShape shape) {
   const auto data = attention_data(kernels, type, shape);
   const auto [n_rows, n_keys, n_heads, head_dim] = shape;
   const double keys_seen = static_cast<double>(n_rows * n_keys - n_rows * (n_rows - 1) / 2);
@@ -76,7 +75,7 @@ Work attention_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShap
 }
 
 // A row's splits one by one, then their merge: what several threads share.
-Work split_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShape shape) {
+Work split_work(const cpu::Kernels& kernels, DType type, AttentionShape shape) {
   const auto data = attention_data(kernels, type, shape);
   const int64_t n_splits = (shape.n_keys + cpu::kKeySplit - 1) / cpu::kKeySplit;
   const int64_t stride = shape.n_heads * cpu::attention_partial_size(shape.head_dim);
@@ -96,10 +95,8 @@ Work split_work(const cpu::Kernels& kernels, cpu::KvType type, AttentionShape sh
 
 std::vector<Case> attention_cases() {
   std::vector<Case> cases;
-  const std::pair<cpu::KvType, const char*> types[] = {{cpu::KvType::f32, "f32"},
-                                                       {cpu::KvType::f16, "f16"},
-                                                       {cpu::KvType::bf16, "bf16"},
-                                                       {cpu::KvType::i8, "i8"}};
+  const std::pair<DType, const char*> types[] = {
+      {DType::f32, "f32"}, {DType::f16, "f16"}, {DType::bf16, "bf16"}, {DType::i8, "i8"}};
   for (const auto& [type, type_name] : types) {
     const auto add = [&](const char* name, auto work, AttentionShape shape, Use use) {
       cases.push_back({join(name, '/', type_name, "/rows:", shape.n_rows, "/keys:", shape.n_keys,

@@ -1,11 +1,10 @@
 // Runs each counted case once under callgrind, which writes one dump per case; bench/instructions.py reads
 // them.
 //
-//   valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file=out count_instructions ISA [PART OF A
-//   NAME]
+//   valgrind --tool=callgrind --instr-atstart=no --callgrind-out-file=out count_instructions ISA [PART]
 //
-// Prints the cases in the order of the dumps. The data are made before counting begins, and the kernel has
-// run once.
+// PART is of a case's name. Prints the cases in the order of the dumps. The data are made before counting
+// begins, and the kernel has run once.
 #include <cstdio>
 #include <cstring>
 
@@ -45,7 +44,7 @@ int count(const char* isa, const char* part) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: count_instructions ISA [PART OF A NAME]\n");
+    std::fprintf(stderr, "usage: count_instructions ISA [PART]\n");
     return 2;
   }
   return tuili::bench::count(argv[1], argc > 2 ? argv[2] : "");

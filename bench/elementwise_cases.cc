@@ -109,7 +109,7 @@ Work rope_work(const cpu::Kernels& kernels, RowShape shape, bool interleaved) {
   return {.run = run, .items = items, .bytes = items * 8, .outputs = {bytes_of(data->x, shape.size())}};
 }
 
-Work kv_write_work(const cpu::Kernels& kernels, RowShape shape, cpu::KvType type) {
+Work kv_write_work(const cpu::Kernels& kernels, RowShape shape, DType type) {
   constexpr int64_t kBlock = 32;
   const int64_t kv_heads = (shape.heads + 7) / 8, row = kv_heads * shape.head_dim;
   const auto data = std::make_shared<RowData>(shape);
@@ -117,8 +117,8 @@ Work kv_write_work(const cpu::Kernels& kernels, RowShape shape, cpu::KvType type
   float* values = data->arena.take<float>(kBlock * row);
   float* key_scales = data->arena.take<float>(kBlock * kv_heads);
   float* value_scales = data->arena.take<float>(kBlock * kv_heads);
-  const cpu::KvPages pages{keys,           values,       type,       kBlock,       kv_heads,
-                           shape.head_dim, kBlock * row, key_scales, value_scales, kBlock * kv_heads};
+  const KvPages pages{keys,           values,       type,       kBlock,       kv_heads,
+                      shape.head_dim, kBlock * row, key_scales, value_scales, kBlock * kv_heads};
   int32_t* slots = data->arena.take<int32_t>(shape.rows);
   for (int32_t i = 0; i < shape.rows; ++i) slots[i] = i + 3;
   const double items = static_cast<double>(2 * shape.rows * row);
@@ -153,10 +153,10 @@ void add_cases(std::vector<Case>& cases, RowShape shape, const char* suffix, Use
   add("quantize_rows", quantize_work);
   add("rope/halves", rope_work, false);
   add("rope/interleaved", rope_work, true);
-  add("kv_write/f32", kv_write_work, cpu::KvType::f32);
-  add("kv_write/f16", kv_write_work, cpu::KvType::f16);
-  add("kv_write/bf16", kv_write_work, cpu::KvType::bf16);
-  add("kv_write/i8", kv_write_work, cpu::KvType::i8);
+  add("kv_write/f32", kv_write_work, DType::f32);
+  add("kv_write/f16", kv_write_work, DType::f16);
+  add("kv_write/bf16", kv_write_work, DType::bf16);
+  add("kv_write/i8", kv_write_work, DType::i8);
 }
 
 }  // namespace

@@ -336,8 +336,7 @@ Case rope_and_write(int64_t n_rows, DType type) {
                                 kDim,
                                 kDim / 2,
                                 cuda::RopePairs::halves};
-      const cuda::KvPages pages{
-          k_pages->get<void>(), v_pages->get<void>(), type, kBlock, kKvHeads, kDim, kStride};
+      const KvPages pages{k_pages->get<void>(), v_pages->get<void>(), type, kBlock, kKvHeads, kDim, kStride};
       check(cuda::rope_kv_write(
           stream, {rope, k->get<float>(), v->get<float>(), kKvHeads * kDim, pages, slots->get<int32_t>()}));
     };

@@ -50,3 +50,7 @@ std::string join(const Parts&... parts) {
 
 #define TUILI_CHECK(condition, ...) \
   TUILI_CHECK_KIND(::tuili::ErrorKind::invalid_parameter, condition, __VA_ARGS__)
+
+// A failure is a fault of the core's own, never of a file or a request: those were checked where they came
+// in.
+#define TUILI_EXPECT(condition, ...) TUILI_CHECK_KIND(::tuili::ErrorKind::internal, condition, __VA_ARGS__)

@@ -13,8 +13,7 @@
 
 struct CUevent_st;
 struct CUgraphExec_st;
-struct CUstream_st;  // the tag behind cudaStream_t; declared here so that no CUDA header is needed above this
-                     // room
+struct CUstream_st;  // the tag behind cudaStream_t: no CUDA header is needed above this room
 
 namespace tuili {
 
@@ -24,6 +23,7 @@ enum class DeviceKind : uint8_t { cpu, cuda };
 struct Device {
   DeviceKind kind = DeviceKind::cpu;
   int ordinal = 0;  // of cuda
+  bool operator==(const Device&) const = default;
 };
 
 }  // namespace tuili

@@ -38,7 +38,7 @@ int64_t n_heap_allocations() { return t_allocations; }
 void detail::count_allocation() { ++t_allocations; }
 
 Buffer::Buffer(int64_t bytes, Pages pages) {
-  TUILI_CHECK_KIND(ErrorKind::internal, bytes >= 0, "buffer of ", bytes, " bytes");
+  TUILI_EXPECT(bytes >= 0, "buffer of ", bytes, " bytes");
   if (bytes == 0) return;
   detail::count_allocation();
   if (bytes >= kFromSystem) {

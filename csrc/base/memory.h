@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <new>
+#include <memory>
 #include <utility>
 #include <vector>
 

@@ -32,11 +32,10 @@ namespace tuili {
 // Files of the packed cache carry it. Count up with any change of what `pack` writes, of alignments included.
 inline constexpr int kPackedLayoutVersion = 2;
 
-inline constexpr int64_t kPanel = 16;  // outputs per panel
-inline constexpr int64_t kGroup = 32;  // k per group: one activation scale, one exact integer sum
-inline constexpr int64_t kWide = 4;    // groups of a wide scale
-inline constexpr int64_t kKBlock =
-    512;  // k per block of the float chains (kernels/cpu/kernels.h: gemm_float)
+inline constexpr int64_t kPanel = 16;    // outputs per panel
+inline constexpr int64_t kGroup = 32;    // k per group: one activation scale, one exact integer sum
+inline constexpr int64_t kWide = 4;      // groups of a wide scale
+inline constexpr int64_t kKBlock = 512;  // k per block of the float chains (kernels.h: gemm_float)
 
 // A borrowed view; model/weights.h owns the memory. Every plane begins on a 64-byte boundary. In a device's
 // memory `codes` alone is there: records (base/device_records.h), or the dense rows of a float format.
@@ -50,8 +49,8 @@ struct PackedMatrix {
   const uint16_t* min = nullptr;
   const uint8_t* sub_scale = nullptr;
   const uint8_t* sub_min = nullptr;
-  bool has_wide_scales =
-      false;  // q8_0: the kWide groups of 128 values have the same scale, and may be summed first
+  // Of q8_0: all kWide groups of 128 values have one scale, and may be summed first.
+  bool has_wide_scales = false;
 
   int64_t n_panels() const { return ceil_div(n, kPanel); }
   int64_t n_groups() const { return ceil_div(k, kGroup); }

@@ -27,8 +27,7 @@ struct TensorView {
   TensorView(void* data_, DType dtype_, std::initializer_list<int64_t> sizes,
              DeviceKind device_ = DeviceKind::cpu)
       : data(data_), dtype(dtype_), device(device_), n_dims(static_cast<int>(sizes.size())) {
-    TUILI_CHECK_KIND(ErrorKind::internal, n_dims >= 1 && n_dims <= kMaxDims, "tensor: ", n_dims,
-                     " dimensions");
+    TUILI_EXPECT(n_dims >= 1 && n_dims <= kMaxDims, "tensor: ", n_dims, " dimensions");
     int i = 0;
     for (const int64_t size : sizes) shape[i++] = size;
     row_stride = 1;

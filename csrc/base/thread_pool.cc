@@ -94,6 +94,18 @@ void forget_pool() {
   new (&g_pool_mutex) std::mutex;  // another thread of the parent may have held it
 }
 
+// The fields of a ticket.
+constexpr int kChunkBits = 12, kPartBits = 12;
+static_assert(kMaxThreads * ThreadPool::kChunksPerPart < 1 << kChunkBits);
+constexpr uint64_t ticket_of(uint64_t job, int n_parts, int n_left) {
+  return job << (kPartBits + kChunkBits) | uint64_t(n_parts) << kChunkBits | uint64_t(n_left);
+}
+constexpr uint64_t job_of(uint64_t ticket) { return ticket >> (kPartBits + kChunkBits); }
+constexpr int parts_of(uint64_t ticket) {
+  return static_cast<int>(ticket >> kChunkBits & ((1 << kPartBits) - 1));
+}
+constexpr int left_of(uint64_t ticket) { return static_cast<int>(ticket & ((1 << kChunkBits) - 1)); }
+
 }  // namespace
 
 int allowed_cpus() {
@@ -137,23 +149,11 @@ ThreadPool& ThreadPool::shared() {
   const std::lock_guard lock(g_pool_mutex);
   if (g_pool.load() == nullptr) {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
-    TUILI_CHECK_KIND(ErrorKind::internal, registered == 0, "thread pool: pthread_atfork failed");
+    TUILI_EXPECT(registered == 0, "thread pool: pthread_atfork failed");
     g_pool.store(new ThreadPool(allowed_cpus()));
   }
   return *g_pool.load();
 }
-
-// The fields of a ticket.
-constexpr int kChunkBits = 12, kPartBits = 12;
-static_assert(kMaxThreads * ThreadPool::kChunksPerPart < 1 << kChunkBits);
-constexpr uint64_t ticket_of(uint64_t job, int n_parts, int n_left) {
-  return job << (kPartBits + kChunkBits) | uint64_t(n_parts) << kChunkBits | uint64_t(n_left);
-}
-constexpr uint64_t job_of(uint64_t ticket) { return ticket >> (kPartBits + kChunkBits); }
-constexpr int parts_of(uint64_t ticket) {
-  return static_cast<int>(ticket >> kChunkBits & ((1 << kPartBits) - 1));
-}
-constexpr int left_of(uint64_t ticket) { return static_cast<int>(ticket & ((1 << kChunkBits) - 1)); }
 
 // Runs the first chunk of the current job that nobody has taken; false if there is none for this part.
 bool ThreadPool::take_chunk(int part) {

@@ -72,7 +72,7 @@ class ThreadPool {
   bool take_chunk(int part);
   void run_chunk(int chunk, int part) noexcept;
   int add_workers(int wanted);
-  static void* work(void* worker);
+  static void* work(void* argument);
 
   const int n_cpus_;
   std::mutex turn_;

@@ -8,6 +8,7 @@
 
 #include "bindings/beams.h"
 #include "bindings/bindings.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/released.h"
 #include "bindings/sequences.h"

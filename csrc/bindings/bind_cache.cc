@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/released.h"
 #include "bindings/sequences.h"

@@ -69,7 +69,7 @@ struct DevicePages {
   BlocksBackwards blocks;
   int64_t n_scales;
   OnDevice keys, values, key_scales, value_scales;
-  ops::on_device::KvPages pages;
+  KvPages pages;
 };
 
 FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v, DType kv_type,
@@ -79,17 +79,16 @@ FloatArray attend(const FloatArray& q, const FloatArray& k, const FloatArray& v,
   const DevicePages held(call.context, k, v, kv_type, options.block_size);
   const OnDevice queries(q.data(), q.nbytes()), out(nullptr, q.nbytes()),
       table(held.blocks.ids.data(), std::ssize(held.blocks.ids) * int64_t{sizeof(int32_t)});
-  const ops::on_device::Sequence sequence{0, static_cast<int32_t>(n_rows),
-                                          static_cast<int32_t>(options.position),
-                                          static_cast<int32_t>(n_keys), 0};
+  const ops::DeviceSequence sequence{0, static_cast<int32_t>(n_rows), static_cast<int32_t>(options.position),
+                                     static_cast<int32_t>(n_keys), 0};
   const OnDevice sequences(&sequence, sizeof(sequence));
   const int64_t floats = ops::on_device::partial_floats(n_rows, n_heads, head_dim, n_keys);
   const OnDevice partials(nullptr, floats * int64_t{sizeof(float)});
-  ops::on_device::attention(
-      call.context, spec_of(q, k, options), view(out, DType::f32, {n_rows, n_heads * head_dim}),
-      view(queries, DType::f32, {n_rows, n_heads * head_dim}), held.pages,
-      {sequences.as<ops::on_device::Sequence>(), 1, table.as<int32_t>(), n_rows, n_keys},
-      {partials.as<float>(), static_cast<size_t>(floats)});
+  ops::on_device::attention(call.context, spec_of(q, k, options),
+                            view(out, DType::f32, {n_rows, n_heads * head_dim}),
+                            view(queries, DType::f32, {n_rows, n_heads * head_dim}), held.pages,
+                            {sequences.as<ops::DeviceSequence>(), 1, table.as<int32_t>(), n_rows, n_keys},
+                            {partials.as<float>(), static_cast<size_t>(floats)});
   FloatArray result({n_rows, n_heads, head_dim});
   out.copy_to(result.mutable_data());
   return result;
@@ -104,10 +103,7 @@ FloatArray attention(const FloatArray& q, const FloatArray& k, const FloatArray&
   constexpr int64_t kLargest = 1 << 30;
   TUILI_CHECK(position <= kLargest && window <= kLargest, "position and window must be at most ", kLargest,
               ", not ", position, " and ", window);
-  const DType kv_type = choose<DType>(
-      kv_dtype, "kv_dtype",
-      {{"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}, {"int8", DType::i8}});
-  return attend(q, k, v, kv_type, options);
+  return attend(q, k, v, to_kv_type(kv_dtype), options);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/fields.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/released.h"
 #include "model/weights.h"
@@ -30,7 +31,8 @@ constexpr Named<QkNorm> kQkNorms[] = {{"none", QkNorm::none},
                                       {"rotated", QkNorm::rotated},
                                       {"whole", QkNorm::whole},
                                       {"layer", QkNorm::layer}};
-constexpr Named<Scoring> kScorings[] = {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}};
+constexpr Named<ops::Scoring> kScorings[] = {{"softmax", ops::Scoring::softmax},
+                                             {"sigmoid", ops::Scoring::sigmoid}};
 constexpr Named<HeadRows> kHeadRows[] = {
     {"all", HeadRows::all}, {"first", HeadRows::first}, {"last", HeadRows::last}, {"mean", HeadRows::mean}};
 
@@ -301,7 +303,7 @@ void bind_model(py::module_& module) {
             return std::make_unique<Model>(upload(m, to.ordinal, num_threads));
           },
           "device"_a = "cuda", py::kw_only(), "num_threads"_a = 0)
-      .def_property_readonly("device", [](const Model& m) { return name_of(Device{m.device, m.ordinal}); })
+      .def_property_readonly("device", [](const Model& m) { return name_of(m.device); })
       .def("packed_tensors", &packed_tensors)
       .def("mapped_range", &mapped_range, "begin"_a, "n_bytes"_a);
   py::class_<Builder>(module, "ModelBuilder")

@@ -195,7 +195,7 @@ FloatArray l2_normalize(const FloatArray& x, const Isa& isa, const std::string& 
 // ---- attention
 
 struct HostAttentionOptions : AttentionOptions {
-  ops::KvType kv_type;
+  DType kv_type;
   int num_threads;
   const std::optional<FloatArray>& bias;  // [n_heads, size]
   int64_t bias_origin;
@@ -229,7 +229,7 @@ struct Pages {
     ops::kv_write(call.context, pages, rows(k), rows(v), blocks.slots.data());
   }
   Buffer keys, values, key_scales, value_scales;
-  ops::KvPages pages;
+  KvPages pages;
   BlocksBackwards blocks;
 };
 

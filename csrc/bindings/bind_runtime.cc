@@ -6,6 +6,7 @@
 #include "bindings/beams.h"
 #include "bindings/bindings.h"
 #include "bindings/fields.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/released.h"
 #include "bindings/sequences.h"
@@ -165,11 +166,11 @@ void bind_sequence(py::module_& module) {
 
 // ---- Runner
 
-struct StepOutput {
+struct StepResult {
   py::list token_ids, logprobs;
 };
 
-struct RunOutput {
+struct RunResult {
   RunCounts counts;
   py::list token_ids, logprobs;  // of lists
 };
@@ -200,86 +201,89 @@ class Turn {
   BusyRunner& runner_;
 };
 
-void hold_all(HeldSequences& held, const std::vector<SharedSequence>& sequences) {
+// Holds them, and returns pointers to them.
+std::vector<Sequence*> hold_all(HeldSequences& held, const std::vector<SharedSequence>& sequences) {
   held.reserve(sequences.size());
-  for (const SharedSequence& sequence : sequences) held.hold(*sequence);
+  std::vector<Sequence*> pointers;
+  for (const SharedSequence& sequence : sequences) {
+    TUILI_CHECK(sequence != nullptr, "a sequence is None");
+    held.hold(*sequence);
+    pointers.push_back(sequence.get());
+  }
+  return pointers;
 }
 
 // sampled: the sequences of which the step drew a token.
-StepOutput to_output(const StepResult& result, std::span<const Sequence* const> sampled) {
-  StepOutput output;
-  for (const int32_t id : result.token_ids) output.token_ids.append(id);
+StepResult to_result(std::span<const int32_t> token_ids, std::span<const Sequence* const> sampled) {
+  StepResult result;
+  for (const int32_t id : token_ids) result.token_ids.append(id);
   for (const Sequence* sequence : sampled) {
     const auto& logprobs = sequence->logprobs;
-    output.logprobs.append(logprobs.empty() ? py::none() : py::object(to_tuple(logprobs.back())));
+    result.logprobs.append(logprobs.empty() ? py::none() : py::object(to_tuple(logprobs.back())));
   }
-  return output;
+  return result;
 }
 
-StepOutput run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
+StepResult run_step(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                     const std::vector<int64_t>& n_new, const std::vector<bool>& sample) {
   TUILI_CHECK(n_new.size() == sequences.size() && sample.size() == sequences.size(),
               "step: ", sequences.size(), " sequences, ", n_new.size(), " n_new, ", sample.size(), " sample");
-  std::vector<StepRequest> requests(sequences.size());
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    TUILI_CHECK(sequences[i] != nullptr, "step: sequence ", i, " is None");
-    requests[i] = {sequences[i].get(), n_new[i], sample[i]};
-  }
   const Turn turn(runner);
   HeldSequences held;
-  hold_all(held, sequences);
-  const StepResult* result = nullptr;
+  const std::vector<Sequence*> pointers = hold_all(held, sequences);
+  std::vector<StepRequest> requests;
+  std::vector<const Sequence*> sampled;
+  for (size_t i = 0; i < pointers.size(); ++i) {
+    requests.push_back({pointers[i], n_new[i], sample[i]});
+    if (sample[i]) sampled.push_back(pointers[i]);
+  }
+  std::span<const int32_t> drawn;
   {
     const Released release;
-    result = &runner.step(requests);
+    drawn = runner.step(requests);
   }
-  std::vector<const Sequence*> sampled;
-  for (const StepRequest& request : requests)
-    if (request.sample) sampled.push_back(request.sequence);
-  return to_output(*result, sampled);
+  return to_result(drawn, sampled);
 }
 
-StepOutput run_sample(BusyRunner& runner, Sequence& sequence, const FloatArray& logits) {
+StepResult run_sample(BusyRunner& runner, Sequence& sequence, const FloatArray& logits) {
   check_dims(logits, "logits", 1);
   const std::vector<float> copy(logits.data(), logits.data() + logits.size());  // others may write to theirs
   const Turn turn(runner);
   HeldSequences held;
   held.hold(sequence);
-  const StepResult* result = nullptr;
+  std::span<const int32_t> drawn;
   {
     const Released release;
-    result = &runner.sample(sequence, copy);
+    drawn = runner.sample(sequence, copy);
   }
   const Sequence* const sampled = &sequence;
-  return to_output(*result, {&sampled, 1});
+  return to_result(drawn, {&sampled, 1});
 }
 
-RunOutput run_steps(BusyRunner& runner, const std::vector<SharedSequence>& sequences, int64_t max_steps,
+RunResult run_steps(BusyRunner& runner, const std::vector<SharedSequence>& sequences, int64_t max_steps,
                     double max_s) {
-  std::vector<StepRequest> requests;
-  std::vector<int64_t> n_before;
-  for (const SharedSequence& sequence : sequences) {
-    TUILI_CHECK(sequence != nullptr, "run: a sequence is None");
-    requests.push_back({sequence.get(), 1, true});
-  }
   const Turn turn(runner);
   HeldSequences held;
-  hold_all(held, sequences);
-  for (const SharedSequence& sequence : sequences) n_before.push_back(sequence->n_tokens());
-  RunOutput output;
+  std::vector<StepRequest> requests;
+  std::vector<int64_t> n_before;
+  for (Sequence* sequence : hold_all(held, sequences)) {
+    requests.push_back({sequence, 1, true});
+    n_before.push_back(sequence->n_tokens());
+  }
+  RunResult result;
   {
     const Released release;
-    output.counts = runner.run(requests, max_steps, max_s);
+    result.counts = runner.run(requests, max_steps, max_s);
   }
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Vector<int32_t>& tokens = sequences[i]->tokens;
     py::list drawn;
     for (size_t t = static_cast<size_t>(n_before[i]); t < tokens.size(); ++t) drawn.append(tokens[t]);
-    if (const int32_t last = runner.result().token_ids[i]; last < 0) drawn.append(last);
-    output.token_ids.append(std::move(drawn));
-    output.logprobs.append(logprobs_of(*sequences[i]));
+    if (const int32_t last = runner.drawn()[i]; last < 0) drawn.append(last);
+    result.token_ids.append(std::move(drawn));
+    result.logprobs.append(logprobs_of(*sequences[i]));
   }
-  return output;
+  return result;
 }
 
 py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
@@ -291,12 +295,11 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
                                     {"max", Pooling::max},
                                     {"mean_sqrt_len", Pooling::mean_sqrt_len},
                                     {"weighted_mean", Pooling::weighted_mean}});
-  const std::vector<Sequence*> pointers = all_idle(sequences);
   py::array_t<float> out({std::ssize(sequences), runner.spec().d_model});
   float* const to = out.mutable_data();
   const Turn turn(runner);
   HeldSequences held;
-  hold_all(held, sequences);
+  const std::vector<Sequence*> pointers = hold_all(held, sequences);
   const Released release;
   runner.encode(pointers, how, normalize, n_skipped, to);
   return out;
@@ -304,10 +307,9 @@ py::array_t<float> run_encode(BusyRunner& runner, const std::vector<SharedSequen
 
 py::array_t<float> run_answer(BusyRunner& runner, const std::vector<SharedSequence>& sequences,
                               const std::optional<std::vector<std::vector<int64_t>>>& positions) {
-  const std::vector<Sequence*> pointers = all_idle(sequences);
   const Turn turn(runner);
   HeldSequences held;
-  hold_all(held, sequences);
+  const std::vector<Sequence*> pointers = hold_all(held, sequences);
   const auto rows =
       positions ? std::span<const std::vector<int64_t>>(*positions) : std::span<const std::vector<int64_t>>();
   py::array_t<float> out({runner.n_answers(pointers, rows), runner.spec().task_head.n_out});
@@ -351,19 +353,19 @@ void advance_beams(BusyRunner& runner, BlockPool& pool, const std::vector<Shared
 }
 
 void bind_runner(py::module_& module) {
-  py::class_<StepOutput>(module, "StepResult")
-      .def_readonly("token_ids", &StepOutput::token_ids)
-      .def_readonly("logprobs", &StepOutput::logprobs);
-  py::class_<RunOutput>(module, "RunResult")
-      .def_property_readonly("n_steps", [](const RunOutput& run) { return run.counts.n_steps; })
-      .def_property_readonly("n_drafted", [](const RunOutput& run) { return run.counts.n_drafted; })
-      .def_readonly("token_ids", &RunOutput::token_ids)
-      .def_readonly("logprobs", &RunOutput::logprobs);
+  py::class_<StepResult>(module, "StepResult")
+      .def_readonly("token_ids", &StepResult::token_ids)
+      .def_readonly("logprobs", &StepResult::logprobs);
+  py::class_<RunResult>(module, "RunResult")
+      .def_property_readonly("n_steps", [](const RunResult& run) { return run.counts.n_steps; })
+      .def_property_readonly("n_drafted", [](const RunResult& run) { return run.counts.n_drafted; })
+      .def_readonly("token_ids", &RunResult::token_ids)
+      .def_readonly("logprobs", &RunResult::logprobs);
   py::class_<BusyRunner>(module, "Runner")
       .def(py::init([](const Model& model, KvCache* cache, int64_t max_batch_tokens, int64_t max_seqs,
-                       int64_t max_source_tokens, int num_threads, const std::optional<std::string>& isa) {
+                       int64_t max_source_tokens, int num_threads, const Isa& isa) {
              const RunnerOptions options{max_batch_tokens, max_seqs, max_source_tokens, num_threads,
-                                         isa ? isa->c_str() : nullptr};
+                                         name_or_null(isa)};
              return std::make_unique<BusyRunner>(model, cache, options);
            }),
            "model"_a, "cache"_a = nullptr, py::kw_only(), "max_batch_tokens"_a = 512, "max_seqs"_a = 64,

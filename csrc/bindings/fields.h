@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <functional>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 
 namespace tuili::bindings {

@@ -7,6 +7,7 @@
 #include "base/device.h"
 #include "base/thread_pool.h"
 #include "bindings/bindings.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 
 namespace tuili::bindings {

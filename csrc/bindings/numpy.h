@@ -5,16 +5,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <charconv>
 #include <limits>
-#include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/check.h"
-#include "ops/ops.h"
+#include "base/tensor.h"
 
 namespace tuili::bindings {
 
@@ -65,93 +60,6 @@ inline void check_dims(const py::array& array, const char* name, py::ssize_t n_d
 inline void check_length(const py::array& array, const char* name, int64_t length) {
   TUILI_CHECK(array.ndim() == 1 && array.shape(0) == length, name, " must have shape [", length, "], not ",
               array.ndim(), " dimensions and ", array.size(), " elements");
-}
-
-// An enumerator as Python writes it.
-template <class Value>
-struct Named {
-  const char* name;
-  Value value;
-};
-
-template <class Value, size_t kCount>
-Value choose(const std::string& text, const char* what, const Named<Value> (&choices)[kCount]) {
-  std::string known;
-  for (const auto& [name, value] : choices) {
-    if (text == name) return value;
-    known += (known.empty() ? "\"" : ", \"") + std::string(name) + "\"";
-  }
-  throw Error(ErrorKind::invalid_parameter, join(what, " must be one of ", known, ", not \"", text, "\""));
-}
-
-template <class Value, size_t kCount>
-const char* name_of(Value value, const Named<Value> (&names)[kCount]) {
-  const auto* const found = std::ranges::find(names, value, &Named<Value>::value);
-  TUILI_CHECK_KIND(ErrorKind::internal, found != std::end(names), "no name for ", static_cast<int>(value));
-  return found->name;
-}
-
-inline Format to_format(const std::string& text) {
-  for (int i = 0; i < kFormatCount; ++i)
-    if (text == kFormatInfo[i].name) return static_cast<Format>(i);
-  std::string known;
-  for (const FormatInfo& info : kFormatInfo) known += join(known.empty() ? "\"" : ", \"", info.name, "\"");
-  throw Error(ErrorKind::invalid_parameter, join("format must be one of ", known, ", not \"", text, "\""));
-}
-
-inline ops::Compute to_compute(const std::string& text) {
-  return choose<ops::Compute>(
-      text, "compute",
-      {{"auto", ops::Compute::automatic}, {"int8", ops::Compute::int8}, {"float32", ops::Compute::float32}});
-}
-
-inline ops::KvType to_kv_type(const std::string& text) {
-  return choose<ops::KvType>(text, "dtype",
-                             {{"float32", ops::KvType::f32},
-                              {"float16", ops::KvType::f16},
-                              {"bfloat16", ops::KvType::bf16},
-                              {"int8", ops::KvType::i8}});
-}
-
-// Where a single op runs.
-inline DeviceKind to_device(const std::string& text) {
-  return choose<DeviceKind>(text, "device", {{"cpu", DeviceKind::cpu}, {"cuda", DeviceKind::cuda}});
-}
-
-// "cpu", "cuda", which is the first, or "cuda:N".
-inline Device device_named(const std::string& text) {
-  if (text == "cpu") return {};
-  const std::string_view digits = text == "cuda"              ? "0"
-                                  : text.starts_with("cuda:") ? std::string_view(text).substr(5)
-                                                              : "";
-  int ordinal = -1;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
-  TUILI_CHECK(error == std::errc() && end == digits.data() + digits.size() && ordinal >= 0,
-              "device must be \"cpu\", \"cuda\" or \"cuda:N\", not \"", text, "\"");
-  return {DeviceKind::cuda, ordinal};
-}
-
-inline std::string name_of(Device device) {
-  if (device.kind == DeviceKind::cpu) return "cpu";
-  return device.ordinal == 0 ? "cuda" : join("cuda:", device.ordinal);
-}
-
-inline constexpr Named<ops::Activation> kActivations[] = {{"silu", ops::Activation::silu},
-                                                          {"gelu", ops::Activation::gelu},
-                                                          {"gelu_tanh", ops::Activation::gelu_tanh},
-                                                          {"relu", ops::Activation::relu},
-                                                          {"quick_gelu", ops::Activation::quick_gelu},
-                                                          {"relu_squared", ops::Activation::relu_squared},
-                                                          {"relu6", ops::Activation::relu6},
-                                                          {"leaky_relu", ops::Activation::leaky_relu},
-                                                          {"hardswish", ops::Activation::hardswish},
-                                                          {"mish", ops::Activation::mish},
-                                                          {"sigmoid", ops::Activation::sigmoid},
-                                                          {"tanh", ops::Activation::tanh},
-                                                          {"identity", ops::Activation::identity}};
-
-inline ops::Activation to_activation(const std::string& text) {
-  return choose(text, "activation", kActivations);
 }
 
 }  // namespace tuili::bindings

@@ -9,16 +9,15 @@
 #include "base/float_environment.h"
 #include "base/memory.h"
 #include "base/rounding.h"
+#include "bindings/names.h"
 #include "bindings/numpy.h"
 
 namespace tuili::bindings {
 
-using Isa = std::optional<std::string>;
-
 // A context for one call.
 struct OneCall {
   explicit OneCall(const Isa& isa, int num_threads = 1, int64_t head_dim = 64) {
-    context.kernels = &ops::find_kernels(isa ? isa->c_str() : nullptr);
+    context.kernels = &ops::find_kernels(name_or_null(isa));
     context.pool = &ThreadPool::shared();
     context.n_threads = resolve_num_threads(num_threads);
     context.scratch_floats = ops::scratch_floats_for(head_dim);

@@ -37,7 +37,7 @@ struct StepBatch {
 
 // The pages that a layer's attention reads and writes.
 struct LayerKv {
-  ops::KvPages pages;
+  KvPages pages;
   int64_t area = 0;  // that their blocks belong to
 };
 

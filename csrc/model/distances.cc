@@ -1,5 +1,4 @@
 // Scores from distances: what each layer makes of the table, once, and the attention that reads it.
-#include <algorithm>
 #include <cstring>
 
 #include "model/step.h"

@@ -1,5 +1,6 @@
 #include "model/spec.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -215,6 +216,12 @@ void check_convolution(const ModelSpec& spec) {
 }
 
 }  // namespace
+
+int64_t ModelSpec::largest_kv_size() const {
+  int64_t largest = 0;
+  for (const LayerSpec& layer : layers) largest = std::max(largest, layer.kv_size());
+  return largest;
+}
 
 void ModelSpec::validate() const {
   check_size("n_vocab", n_vocab, 1, kMaxVocab);

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "ops/ops.h"
@@ -61,15 +60,13 @@ struct PositionBias {
   int64_t n_buckets = 0;
 };
 
-enum class Scoring : uint8_t { softmax, sigmoid };
-
 // Experts in the place of one MLP. A token goes through the n_used whose scores (plus selection_bias) are the
 // best, the first of equal ones, and sums their outputs in ascending order, each times its score.
 struct MoeSpec {
   int64_t n_experts = 0;  // 0: one MLP
   int64_t n_used = 0;
   int64_t d_ff = 0;  // of an expert
-  Scoring scoring = Scoring::softmax;
+  ops::Scoring scoring = ops::Scoring::softmax;
   bool normalize = false;  // scores are divided by the sum of those used
   float scale = 1;         // and multiplied by this
   // Only experts of the best groups are used; a group's score is the sum of its group_top best.
@@ -212,6 +209,7 @@ struct ModelSpec {
   int64_t position_width() const { return project_last ? d_embedding : d_model; }
   int64_t embedding_norm_width() const { return norm_projected ? d_model : position_width(); }
   int64_t n_layers() const { return std::ssize(layers); }
+  int64_t largest_kv_size() const;  // of a layer
 
   // Throws model_format naming the first inconsistency. Every size is bounded, so that products of three do
   // not wrap.

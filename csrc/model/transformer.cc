@@ -9,12 +9,11 @@
 namespace tuili {
 
 State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device) {
-  int64_t n_heads = 0, q_size = 0, kv_size = 0, d_ff = 0;
+  int64_t n_heads = 0, q_size = 0, d_ff = 0;
   bool two_norms = false;
   for (const LayerSpec& layer : spec.layers) {
     n_heads = std::max(n_heads, layer.n_heads);
     q_size = std::max(q_size, layer.q_size());
-    kv_size = std::max(kv_size, layer.kv_size());
     two_norms = two_norms || layer.norm_placement == NormPlacement::parallel_two;
     d_ff = std::max({d_ff, layer.d_ff, layer.moe.d_ff_shared});
   }
@@ -29,8 +28,8 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.mixed = rows(spec.d_model);
   state.query = rows(q_size);
   state.attended = rows(q_size, input);
-  state.key = rows(kv_size);
-  state.value = rows(kv_size);
+  state.key = rows(spec.largest_kv_size());
+  state.value = rows(spec.largest_kv_size());
   state.gate = rows(d_ff);
   state.up = rows(d_ff);
   if (input != DType::f32) state.activated = rows(d_ff, input);

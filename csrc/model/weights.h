@@ -5,7 +5,6 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <utility>
 #include <vector>
 
 #include "base/device_memory.h"
@@ -87,7 +86,7 @@ struct ModelWeights {
   std::vector<ModelWeights> encoder;  // as in the spec
 };
 
-// The bytes that the kernels read of one tensor, as packed_view and `floats` of the builder understand them.
+// The bytes that the kernels read of one tensor: a matrix as ops::packed_view takes it, or float32.
 struct PackedTensor {
   std::string name;
   Format format;  // of a vector or table f32
@@ -101,8 +100,7 @@ struct Model {
   ModelWeights weights;        // views into `memory` or `mapping`
   std::vector<Buffer> memory;  // of tensors that were packed, several in each
   Mapping mapping;             // the file that the others are in
-  DeviceKind device = DeviceKind::cpu;
-  int ordinal = 0;                          // of that device, among those of its kind
+  Device device;
   std::vector<PlacedBuffer> device_memory;  // of a model on a device, which has nothing in those two
   std::vector<PackedTensor> tensors;
   int64_t n_parameters = 0;

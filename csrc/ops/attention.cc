@@ -52,9 +52,9 @@ void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q
   TUILI_EXPECT(same_shape(q, out) && q.size(1) == spec.n_heads * spec.head_dim, "attention: q is ", q,
                ", out is ", out, " for ", spec.n_heads, " heads of ", spec.head_dim);
   TUILI_EXPECT(pages.n_kv_heads == spec.n_kv_heads && pages.head_dim == spec.head_dim && pages.k != nullptr &&
-                   spec.n_heads % spec.n_kv_heads == 0,
-               "attention: pages of ", pages.n_kv_heads, " heads of ", pages.head_dim, " for ",
-               spec.n_kv_heads, " heads of ", spec.head_dim);
+                   may_hold_keys(pages.type) && spec.n_heads % spec.n_kv_heads == 0,
+               "attention: ", name_of(pages.type), " pages of ", pages.n_kv_heads, " heads of ",
+               pages.head_dim, " for ", spec.n_kv_heads, " heads of ", spec.head_dim);
   for (const SequenceRows& s : sequences)
     TUILI_EXPECT(s.first_row >= 0 && s.first_row + s.n_rows <= q.rows() && s.position >= 0 && s.n_keys > 0 &&
                      (!spec.causal || s.position + s.n_rows <= s.n_keys),
@@ -85,9 +85,10 @@ void attend_long_row(const Context& context, const AttentionSpec& spec, const Te
 void check(const KvPages& pages, const TensorView& k, const TensorView& v) {
   expect("kv_write", "k", k, k.device);
   expect("kv_write", "v", v, k.device);
-  TUILI_EXPECT(
-      same_shape(k, v) && k.row_stride == v.row_stride && k.size(1) == pages.n_kv_heads * pages.head_dim,
-      "kv_write: k is ", k, ", v is ", v, " for ", pages.n_kv_heads, " heads of ", pages.head_dim);
+  TUILI_EXPECT(same_shape(k, v) && k.row_stride == v.row_stride && may_hold_keys(pages.type) &&
+                   k.size(1) == pages.n_kv_heads * pages.head_dim,
+               "kv_write: k is ", k, ", v is ", v, " for ", name_of(pages.type), " pages of ",
+               pages.n_kv_heads, " heads of ", pages.head_dim);
 }
 
 // Whether each token has a page of its own, as those of many sequences have.
@@ -120,8 +121,7 @@ void write_in_pieces(const Context& context, const KvPages& pages, const TensorV
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
               const int32_t* slots) {
   check(pages, k, v);
-  if (k.device == DeviceKind::cuda)
-    return on_device::kv_write(context, on_device::pages_of(pages), k, v, slots);
+  if (k.device == DeviceKind::cuda) return on_device::kv_write(context, pages, k, v, slots);
   write_in_pieces(context, pages, k, v, slots, 0, [](cpu::Range) {});
 }
 
@@ -130,8 +130,8 @@ void rope_kv_write(const Context& context, const RopeKv& x, const KvPages& pages
   expect_rope(x.q, x.cos, x.sin, x.n_heads);
   expect_rope(x.k, x.cos, x.sin, pages.n_kv_heads);
   if (x.k.device == DeviceKind::cuda) {
-    if (pages.type == KvType::f16 || pages.type == KvType::bf16)
-      return on_device::rope_kv_write(context, x, on_device::pages_of(pages), slots);
+    if (pages.type == DType::f16 || pages.type == DType::bf16)
+      return on_device::rope_kv_write(context, x, pages, slots);
     Beside beside(context, x.q.rows());
     rope(beside.context(), x.k, x.cos, x.sin, pages.n_kv_heads, x.interleaved);
     kv_write(beside.context(), pages, x.k, x.v, slots);
@@ -164,10 +164,10 @@ int64_t device_partial_floats(int64_t n_tokens, int64_t n_keys, int64_t n_heads,
 }
 
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const BatchRows& batch, std::span<float> partials) {
+               const KvPages& pages, const BatchRows& rows, std::span<float> partials) {
   if (q.device == DeviceKind::cuda)
-    return on_device::attention(context, spec, out, q, on_device::pages_of(pages), batch.on_device, partials);
-  const std::span<const SequenceRows> sequences = batch.on_cpu;
+    return on_device::attention(context, spec, out, q, pages, rows.on_device, partials);
+  const std::span<const SequenceRows> sequences = rows.on_cpu;
   check(spec, out, q, pages, sequences);
   if (sequences.size() == 1 && sequences[0].n_rows == 1 && context.n_threads > 1 &&
       sequences[0].n_keys > cpu::kKeySplit &&
@@ -190,14 +190,14 @@ void attention(const Context& context, const AttentionSpec& spec, const TensorVi
   const int64_t lanes = threads == 1 ? 1 : std::min(threads * ThreadPool::kChunksPerPart, n_items);
   context.pool->parallel_for(lanes, static_cast<int>(threads), [&](int64_t begin, int64_t end, int part) {
     int64_t item = 0;
-    for (const SequenceRows& rows : sequences) {
-      const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, rows, part);
-      const int64_t n_heads = heads_of_item(rows);
-      for (int64_t row = 0; row < rows.n_rows; row += kRowsPerItem) {
+    for (const SequenceRows& s : sequences) {
+      const cpu::AttentionArgs args = args_for(context, spec, out, q, pages, s, part);
+      const int64_t n_heads = heads_of_item(s);
+      for (int64_t row = 0; row < s.n_rows; row += kRowsPerItem) {
         for (int64_t head = 0; head < spec.n_kv_heads; head += n_heads, ++item) {
           if (item % lanes < begin || item % lanes >= end) continue;
           for (int64_t h = head; h < head + n_heads; ++h)
-            context.kernels->attention(args, h, {row, std::min(row + kRowsPerItem, rows.n_rows)});
+            context.kernels->attention(args, h, {row, std::min(row + kRowsPerItem, s.n_rows)});
         }
       }
     }

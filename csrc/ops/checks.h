@@ -4,10 +4,6 @@
 #include "base/check.h"
 #include "base/tensor.h"
 
-// A failure is a fault of the room above, never of a file or a request: those were checked where they came
-// in.
-#define TUILI_EXPECT(condition, ...) TUILI_CHECK_KIND(::tuili::ErrorKind::internal, condition, __VA_ARGS__)
-
 namespace tuili::ops {
 
 inline void expect(const char* op, const char* name, const TensorView& x, DeviceKind device = DeviceKind::cpu,

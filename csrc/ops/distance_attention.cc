@@ -38,7 +38,7 @@ struct Scratch {
 
 // One head's part of the pages, as pages of one head.
 KvPages pages_of(const KvPages& pages, int64_t head) {
-  const int64_t bytes = head * pages.head_dim * pages.block_size * cpu::size_of(pages.type);
+  const int64_t bytes = head * pages.head_dim * pages.block_size * size_of(pages.type);
   KvPages one = pages;
   one.k = static_cast<char*>(pages.k) + bytes;
   one.v = static_cast<char*>(pages.v) + bytes;
@@ -191,6 +191,21 @@ void check(const AttentionSpec& spec, const TensorView& out, const TensorView& q
 
 }  // namespace
 
+DistanceRoom distance_room(Carver& carver, int64_t n_tokens, int64_t most_keys, int64_t n_heads,
+                           int64_t n_rows, DeviceKind device) {
+  const auto take = [&](int64_t n, int64_t size) {
+    return TensorView(carver.take<float>(n * size), DType::f32, {n, size}, device);
+  };
+  DistanceRoom room;
+  if (device == DeviceKind::cuda) {
+    room.scores = take(n_heads, n_rows ? n_tokens * device_keys(most_keys) : 0);
+  } else {
+    room.by_query = take(n_tokens, n_rows);
+    room.by_key = take(n_tokens, n_rows);
+  }
+  return room;
+}
+
 int64_t distance_scratch_floats(int64_t head_dim, int64_t most_keys) {
   return std::max(scratch_floats_for(head_dim), Scratch::floats(head_dim, most_keys));
 }
@@ -200,8 +215,8 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
                         const BatchRows& texts, const Distances& distances, std::span<float> partials) {
   check_plain(spec, pages);
   if (q.device == DeviceKind::cuda)
-    return on_device::distance_attention(context, spec, out, q, k, on_device::pages_of(pages), rows.on_device,
-                                         texts.on_device, distances, partials);
+    return on_device::distance_attention(context, spec, out, q, k, pages, rows.on_device, texts.on_device,
+                                         distances, partials);
   const std::span<const SequenceRows> sequences = rows.on_cpu;
   check(spec, out, q, k, sequences, texts.on_cpu, distances);
   int64_t behind = 0, ahead = 0;  // keys of a row, at most

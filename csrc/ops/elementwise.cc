@@ -126,34 +126,34 @@ void layer_norm(const Context& context, const TensorView& y, const TensorView& x
   });
 }
 
-void add_rms_norm(const Context& context, Activations& made, const TensorView& x, const TensorView& addend,
+void add_rms_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps) {
-  const TensorView& y = made.x;
-  if (x.device == DeviceKind::cuda && y.data == x.data) {
+  const TensorView& out = y.x;
+  if (x.device == DeviceKind::cuda && out.data == x.data) {
     add(context, x, x, addend);
-    return rms_norm(context, y, x, gain, eps);
+    return rms_norm(context, out, x, gain, eps);
   }
-  expect_norm("add_rms_norm", y, x, gain);
+  expect_norm("add_rms_norm", out, x, gain);
   expect_addend("add_rms_norm", x, addend);
-  if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, y, x, gain, eps, &addend);
-  add_and_norm(context, made, x, addend, [&, d = x.size(1)](cpu::Range rows) {
-    context.kernels->rms_norm(y.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
+  if (x.device == DeviceKind::cuda) return on_device::rms_norm(context, out, x, gain, eps, &addend);
+  add_and_norm(context, y, x, addend, [&, d = x.size(1)](cpu::Range rows) {
+    context.kernels->rms_norm(out.f32(), x.f32(), gain.f32(), d, 1, d, eps, rows);
   });
 }
 
-void add_layer_norm(const Context& context, Activations& made, const TensorView& x, const TensorView& addend,
+void add_layer_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                     const TensorView& gain, const TensorView& bias, float eps) {
-  const TensorView& y = made.x;
-  if (x.device == DeviceKind::cuda && y.data == x.data) {
+  const TensorView& out = y.x;
+  if (x.device == DeviceKind::cuda && out.data == x.data) {
     add(context, x, x, addend);
-    return layer_norm(context, y, x, gain, bias, eps);
+    return layer_norm(context, out, x, gain, bias, eps);
   }
-  expect_norm("add_layer_norm", y, x, gain);
+  expect_norm("add_layer_norm", out, x, gain);
   expect_vector("add_layer_norm", "bias", bias, x.size(1), x.device);
   expect_addend("add_layer_norm", x, addend);
-  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, y, x, gain, bias, eps, &addend);
-  add_and_norm(context, made, x, addend, [&, d = x.size(1)](cpu::Range rows) {
-    context.kernels->layer_norm(y.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
+  if (x.device == DeviceKind::cuda) return on_device::layer_norm(context, out, x, gain, bias, eps, &addend);
+  add_and_norm(context, y, x, addend, [&, d = x.size(1)](cpu::Range rows) {
+    context.kernels->layer_norm(out.f32(), x.f32(), gain.f32(), bias.f32(), d, eps, rows);
   });
 }
 
@@ -186,22 +186,22 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
   activate(context, unplanned, gate, up, kind);
 }
 
-void activate(const Context& context, Activations& made, const TensorView& gate, const TensorView& up,
+void activate(const Context& context, Activations& y, const TensorView& gate, const TensorView& up,
               Activation kind) {
-  const TensorView& y = made.x;
-  expect_rows("activate", y, gate, "gate");
+  const TensorView& out = y.x;
+  expect_rows("activate", out, gate, "gate");
   const bool gated = up.data != nullptr;
-  if (gated) expect_dense("activate", "up", up, y.device);
-  TUILI_EXPECT(!gated || same_shape(y, up), "activate: y is ", y, ", up is ", up);
-  if (y.device == DeviceKind::cuda) return on_device::activate(context, y, gate, up, kind);
+  if (gated) expect_dense("activate", "up", up, out.device);
+  TUILI_EXPECT(!gated || same_shape(out, up), "activate: y is ", out, ", up is ", up);
+  if (out.device == DeviceKind::cuda) return on_device::activate(context, out, gate, up, kind);
   constexpr int64_t kWeight = 4;
   const auto make = [&](cpu::Range elements) {
-    context.kernels->activate(y.f32(), gate.f32(), gated ? up.f32() : nullptr, kind, elements);
+    context.kernels->activate(out.f32(), gate.f32(), gated ? up.f32() : nullptr, kind, elements);
   };
-  const auto make_rows = [&, k = y.size(1)](cpu::Range rows, cpu::Range columns) {
+  const auto make_rows = [&, k = out.size(1)](cpu::Range rows, cpu::Range columns) {
     for (int64_t r = rows.begin; r < rows.end; ++r) make({r * k + columns.begin, r * k + columns.end});
   };
-  if (!make_quantized(context, made, kWeight, false, make_rows)) split(context, y.count(), kWeight, make);
+  if (!make_quantized(context, y, kWeight, false, make_rows)) split(context, out.count(), kWeight, make);
 }
 
 void add(const Context& context, const TensorView& y, const TensorView& x, const TensorView& z) {

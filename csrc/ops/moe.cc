@@ -36,8 +36,8 @@ float best_sum(const float* values, int64_t count, int64_t n) {
 }
 
 // scores = softmax or sigmoid of the logits, in place.
-void score(const Context& context, float* x, int64_t n, bool sigmoid) {
-  if (sigmoid) {
+void score(const Context& context, float* x, int64_t n, Scoring scoring) {
+  if (scoring == Scoring::sigmoid) {
     for (int64_t i = 0; i < n; ++i) x[i] = -std::max(x[i], -80.0f);  // NaN stays
     context.kernels->exp_shifted(x, x, 0, {0, n});
     for (int64_t i = 0; i < n; ++i) x[i] = 1 / (1 + x[i]);
@@ -64,7 +64,7 @@ void mark_groups(const Routing& routing, const float* choice, int64_t n_experts,
 // One token: its n_used experts in ascending order and their weights.
 void route_row(const Context& context, const Routing& routing, float* scores, int64_t n_experts,
                int32_t* experts, float* weights) {
-  score(context, scores, n_experts, routing.sigmoid);
+  score(context, scores, n_experts, routing.scoring);
   float choice[kMaxExperts];
   for (int64_t e = 0; e < n_experts; ++e)
     choice[e] = scores[e] + (routing.selection_bias ? routing.selection_bias[e] : 0);
@@ -114,18 +114,17 @@ void route(const Context& context, const Routing& routing, const TensorView& sco
   sort_by_expert(routes.experts, scores.rows() * n_used, n, routes.places, routes.first);
 }
 
-void scatter_rows(const Context& context, const TensorView& y, Activations& input, const int32_t* places,
+void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
                   int64_t n_each) {
-  const TensorView& x = input.x;
-  if (y.device == DeviceKind::cuda) return on_device::scatter_rows(context, y, input, places, n_each);
+  if (y.device == DeviceKind::cuda) return on_device::scatter_rows(context, y, x, places, n_each);
   expect_dense("scatter_rows", "y", y);
-  expect_dense("scatter_rows", "x", x);
-  const int64_t d = x.size(1);
-  TUILI_EXPECT(y.size(1) == d && y.rows() == x.rows() * n_each, "scatter_rows: y is ", y, ", x is ", x);
+  expect_dense("scatter_rows", "x", x.x);
+  const int64_t d = x.x.size(1);
+  TUILI_EXPECT(y.size(1) == d && y.rows() == x.x.rows() * n_each, "scatter_rows: y is ", y, ", x is ", x.x);
   const int threads = context.threads_for(y.count(), 4096);
-  context.pool->parallel_for(x.rows(), threads, [&](int64_t begin, int64_t end, int) {
+  context.pool->parallel_for(x.x.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin * n_each; i < end * n_each; ++i)
-      std::copy_n(x.f32_row(i / n_each), d, y.f32_row(places[i]));
+      std::copy_n(x.x.f32_row(i / n_each), d, y.f32_row(places[i]));
   });
 }
 
@@ -161,7 +160,7 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
   if (y.device == DeviceKind::cuda)
     return device::check(cuda::add_gated(context.stream, y.f32(), x.f32(), gate.f32(), x.rows(), x.size(1)),
                          "add_gated");
-  score(context, gate.f32(), gate.count(), true);
+  score(context, gate.f32(), gate.count(), Scoring::sigmoid);
   const int threads = context.threads_for(x.count(), 4096);
   context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
@@ -171,7 +170,20 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
 
 void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
                   const int32_t* first) {
-  on_device::gemm_experts(context, y, x, maps, first);
+  expect_dense("gemm_experts", "y", y, DeviceKind::cuda);
+  expect_dense("gemm_experts", "x", x, DeviceKind::cuda, DType::bf16);
+  TUILI_EXPECT(x.size(1) == maps.k && y.size(1) == maps.n && y.rows() == x.rows() && maps.list != nullptr,
+               "gemm_experts: x is ", x, ", maps are [", maps.n, ", ", maps.k, "], y is ", y);
+  const cuda::ExpertGemmArgs args{.y = y.f32(),
+                                  .x = static_cast<const cuda::bf16*>(x.data),
+                                  .maps = maps.list,
+                                  .first = first,
+                                  .format = maps.format,
+                                  .n = maps.n,
+                                  .k = maps.k,
+                                  .n_experts = maps.n_experts,
+                                  .n_rows = x.rows()};
+  device::check(cuda::gemm_experts(context.stream, args), "gemm_experts");
 }
 
 }  // namespace tuili::ops

@@ -64,8 +64,8 @@ void activate(const Context& context, const TensorView& y, const TensorView& gat
                 "activate");
 }
 
-void gather_taps(const Context& context, const TensorView& y, const TensorView& x, const Sequences& texts,
-                 int64_t n_taps) {
+void gather_taps(const Context& context, const TensorView& y, const TensorView& x,
+                 const DeviceSequences& texts, int64_t n_taps) {
   expect_dense("gather_taps", "x", x, kCuda);
   expect("gather_taps", "y", y, kCuda, DType::bf16);
   const cuda::TapArgs args{
@@ -142,23 +142,6 @@ void kv_write(const Context& context, const KvPages& pages, const TensorView& k,
                 "kv_write");
 }
 
-KvPages pages_of(const ops::KvPages& pages) {
-  const DType type = pages.type == KvType::f32    ? DType::f32
-                     : pages.type == KvType::f16  ? DType::f16
-                     : pages.type == KvType::bf16 ? DType::bf16
-                                                  : DType::i8;
-  return {pages.k,
-          pages.v,
-          type,
-          pages.block_size,
-          pages.n_kv_heads,
-          pages.head_dim,
-          pages.block_stride,
-          pages.k_scale,
-          pages.v_scale,
-          pages.scale_stride};
-}
-
 int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int64_t max_keys) {
   return cuda::attention_partial_floats(n_tokens, n_heads, head_dim, max_keys);
 }
@@ -166,7 +149,7 @@ int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int6
 namespace {
 
 cuda::AttentionArgs attention_args(const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-                                   const KvPages& pages, const Sequences& sequences,
+                                   const KvPages& pages, const DeviceSequences& sequences,
                                    std::span<float> partials) {
   expect("attention", "q", q, kCuda);
   expect("attention", "out", out, kCuda, output_type(out, kCuda));
@@ -203,15 +186,15 @@ cuda::AttentionArgs attention_args(const AttentionSpec& spec, const TensorView& 
 }  // namespace
 
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const Sequences& sequences, std::span<float> partials) {
+               const KvPages& pages, const DeviceSequences& sequences, std::span<float> partials) {
   const cuda::AttentionArgs args = attention_args(spec, out, q, pages, sequences, partials);
   device::check(cuda::attention(context.stream, args), "attention");
 }
 
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
-                        const Sequences& sequences, const Sequences& texts, const Distances& distances,
-                        std::span<float> partials) {
+                        const DeviceSequences& sequences, const DeviceSequences& texts,
+                        const Distances& distances, std::span<float> partials) {
   expect_dense("distance_attention", "q", q, kCuda);
   expect_dense("distance_attention", "k", k, kCuda);
   expect_dense("distance_attention", "scores", distances.room.scores, kCuda);
@@ -250,31 +233,6 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
   biased.bias_stride = n_tokens * ld;
   biased.bias_row_stride = ld;
   device::check(cuda::attention(context.stream, biased), "distance_attention");
-}
-
-namespace {
-
-void expect_draw(const TensorView& tokens, const TensorView& logits) {
-  expect_dense("draw", "logits", logits, kCuda);
-  expect("draw", "tokens", tokens, kCuda, DType::i32);
-  TUILI_EXPECT(tokens.count() == logits.rows(), "draw: logits are ", logits, ", tokens ", tokens);
-}
-
-}  // namespace
-
-void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
-  expect_draw(tokens, logits);
-  device::check(cuda::draw(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
-                           logits.rows(), logits.size(1)),
-                "draw");
-}
-
-void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
-                    const Draw* draws) {
-  expect_draw(tokens, logits);
-  device::check(cuda::draw_likeliest(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
-                                     logits.rows(), logits.size(1)),
-                "draw_likeliest");
 }
 
 }  // namespace tuili::ops::on_device

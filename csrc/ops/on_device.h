@@ -31,19 +31,11 @@ void gemm(const Context& context, Activations& x, std::span<const LinearMap> map
 void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes);
 void scatter_rows(const Context& context, const TensorView& y, Activations& x, const int32_t* places,
                   int64_t n_each);
-void gemm_experts(const Context& context, const TensorView& y, const TensorView& x, const ExpertMaps& maps,
-                  const int32_t* first);
 
 // x as a GEMM reads it: itself, or rounded into its room by the first who asks.
 const cuda::bf16* rounded(const Context& context, Activations& x);
 
 // ---- of a device alone: lists and pages lie in its memory
-
-using KvPages = cuda::KvPages;
-using Sequence = DeviceSequence;
-using Sequences = DeviceSequences;
-
-KvPages pages_of(const ops::KvPages& pages);
 
 // k and v f32 [n_tokens, n_kv_heads · head_dim] at slots[t] = block id · block_size + offset.
 void kv_write(const Context& context, const KvPages& pages, const TensorView& k, const TensorView& v,
@@ -57,16 +49,12 @@ int64_t partial_floats(int64_t n_tokens, int64_t n_heads, int64_t head_dim, int6
 
 // out f32 or bf16, q f32 [n_tokens, n_heads · head_dim].
 void attention(const Context& context, const AttentionSpec& spec, const TensorView& out, const TensorView& q,
-               const KvPages& pages, const Sequences& sequences, std::span<float> partials);
+               const KvPages& pages, const DeviceSequences& sequences, std::span<float> partials);
 
 // The same with the scores from distances, which it makes first.
 void distance_attention(const Context& context, const AttentionSpec& spec, const TensorView& out,
                         const TensorView& q, const TensorView& k, const KvPages& pages,
-                        const Sequences& sequences, const Sequences& texts, const Distances& distances,
-                        std::span<float> partials);
-
-void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws);
-void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
-                    const Draw* draws);
+                        const DeviceSequences& sequences, const DeviceSequences& texts,
+                        const Distances& distances, std::span<float> partials);
 
 }  // namespace tuili::ops::on_device

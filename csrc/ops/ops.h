@@ -10,8 +10,8 @@
 #include <initializer_list>
 #include <span>
 
+#include "base/memory.h"
 #include "base/packed.h"
-#include "base/rounding.h"
 #include "base/side_streams.h"
 #include "base/tensor.h"
 #include "base/thread_pool.h"
@@ -21,8 +21,6 @@
 namespace tuili::ops {
 
 using cpu::Activation;
-using cpu::KvPages;
-using cpu::KvType;
 
 // Where an op runs. Everything is borrowed; one caller at a time.
 struct Context {
@@ -87,27 +85,9 @@ struct Activations {
   bool is_planned = false;  // who makes x quantizes its rows while they are at hand: see plan()
 };
 
-// Cuts memory for m rows of k values; `Carver::take` in its own order.
-template <class Carver>
-QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k) {
-  QuantizedRows rows;
-  rows.n_groups = ceil_div(k, kGroup);
-  const int64_t places = rows.n_places(m);
-  rows.low = carver.template take<int8_t>(places * kGroup);
-  rows.scale = carver.template take<float>(places);
-  rows.scaled_sum = carver.template take<float>(places);
-  rows.offset_sum = carver.template take<int32_t>(places);
-  rows.half_sum = carver.template take<int16_t>(places * 2);
-  rows.outliers = carver.template take<OutlierQuad>(m * rows.max_outliers());
-  rows.n_outliers = carver.template take<int32_t>(m);
-  return rows;
-}
-
-template <class Carver>
-InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device) {
-  if (device == DeviceKind::cuda) return {{}, carver.template take<uint16_t>(m * k)};
-  return {quantized_rows(carver, m, k)};
-}
+// Cuts memory for m rows of k values from the carver.
+QuantizedRows quantized_rows(Carver& carver, int64_t m, int64_t k);
+InputRoom input_room(Carver& carver, int64_t m, int64_t k, DeviceKind device);
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j])
 struct LinearMap {
@@ -127,8 +107,7 @@ void plan(Activations& x, std::initializer_list<const PackedMatrix*> next, Compu
 // Fills `out` from x f32 [m, k], as out.keeps_outliers and out.has_wide_scales say.
 void quantize_rows(const Context& context, const QuantizedRows& out, const TensorView& x);
 
-// y[t, :] = w[ids[t], :] · factor.   y f32 [n_tokens, w.k].  The ids are in range; they, as w, lie where y
-// does.
+// y[t, :] = w[ids[t], :] · factor.   y f32 [n_tokens, w.k].  The ids are in range; they and w lie where y is.
 void embed(const Context& context, const TensorView& y, const PackedMatrix& w, const int32_t* ids,
            float factor);
 
@@ -161,8 +140,8 @@ void to_float32(float* y, Format format, const uint8_t* values, int64_t count);
 
 // ---- norms
 
-// y = x / sqrt(mean(x²) + eps) · gain per row.   x, y f32 [n_tokens, d] (cuda: or bf16); y may be x; gain f32
-// [d]
+// y = x / sqrt(mean(x²) + eps) · gain per row.
+//   x, y f32 [n_tokens, d], y on cuda or bf16; y may be x; gain f32 [d]
 void rms_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
               float eps);
 
@@ -173,8 +152,8 @@ void rms_norm_heads(const Context& context, const TensorView& x, const TensorVie
 void layer_norm(const Context& context, const TensorView& y, const TensorView& x, const TensorView& gain,
                 const TensorView& bias, float eps);
 
-// x += addend first, in one pass (on cuda, where y is not x); a planned y is quantized in it, too.   x,
-// addend f32 [n_tokens, d], dense; y may be x, of which the norm alone is left then
+// x += addend first, in one pass (on cuda, where y is not x); a planned y is quantized in it, too.
+//   x, addend f32 [n_tokens, d], dense; y may be x, of which the norm alone is left then
 void add_rms_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
                   const TensorView& gain, float eps);
 void add_layer_norm(const Context& context, Activations& y, const TensorView& x, const TensorView& addend,
@@ -205,8 +184,7 @@ constexpr int64_t first_key_read(int64_t position, int64_t window) {
   return first_seen / kKeyTile * kKeyTile;
 }
 
-// Consecutive rows of one sequence: rows [first_row, first_row + n_rows) of q stand at `position`, position +
-// 1, …
+// Consecutive rows of one sequence: [first_row, first_row + n_rows) of q stand at position, position + 1, …
 struct SequenceRows {
   int64_t first_row = 0;
   int64_t n_rows = 0;
@@ -284,22 +262,9 @@ struct DistanceRoom {
   TensorView scores;            // cuda: f32 [n_heads, at least n_tokens · max_keys]
 };
 
-// Cuts it for n_tokens that see most_keys; n_rows 0: none.
-template <class Carver>
+// Cuts it from the carver for n_tokens that see most_keys; n_rows 0: none.
 DistanceRoom distance_room(Carver& carver, int64_t n_tokens, int64_t most_keys, int64_t n_heads,
-                           int64_t n_rows, DeviceKind device) {
-  const auto take = [&](int64_t n, int64_t size) {
-    return TensorView(carver.template take<float>(n * size), DType::f32, {n, size}, device);
-  };
-  DistanceRoom room;
-  if (device == DeviceKind::cuda) {
-    room.scores = take(n_heads, n_rows ? n_tokens * device_keys(most_keys) : 0);
-  } else {
-    room.by_query = take(n_tokens, n_rows);
-    room.by_key = take(n_tokens, n_rows);
-  }
-  return room;
-}
+                           int64_t n_rows, DeviceKind device);
 
 // What distances add to scores. A table has n_rows rows, of which each layer and head has made keys, which
 // queries meet, and queries, which keys meet: f32 [n_rows, head_dim] per head, or none; on cuda bf16, one
@@ -326,9 +291,11 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
 
 inline constexpr int64_t kMaxExperts = cuda::kMostExperts;
 
+using cuda::Scoring;
+
 struct Routing {
   int64_t n_used = 1;
-  bool sigmoid = false;  // scores are sigmoids, else a softmax
+  Scoring scoring = Scoring::softmax;
   bool normalize = false;
   float scale = 1;
   int64_t n_groups = 1, n_groups_used = 1, group_top = 1;

@@ -3,10 +3,19 @@
 #include <bit>
 #include <limits>
 
-#include "ops/on_device.h"
+#include "ops/checks.h"
 #include "ops/ops.h"
 
 namespace tuili::ops {
+namespace {
+
+void expect_draw(const TensorView& tokens, const TensorView& logits) {
+  expect_dense("draw", "logits", logits, DeviceKind::cuda);
+  expect("draw", "tokens", tokens, DeviceKind::cuda, DType::i32);
+  TUILI_EXPECT(tokens.count() == logits.rows(), "draw: logits are ", logits, ", tokens ", tokens);
+}
+
+}  // namespace
 
 SoftmaxStats softmax_stats(const Context& context, const float* x, int64_t n) {
   SoftmaxStats stats{};
@@ -19,12 +28,18 @@ void exp_shifted(const Context& context, float* y, const float* x, float shift, 
 }
 
 void draw(const Context& context, const TensorView& tokens, const TensorView& logits, const Draw* draws) {
-  on_device::draw(context, tokens, logits, draws);
+  expect_draw(tokens, logits);
+  device::check(cuda::draw(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
+                           logits.rows(), logits.size(1)),
+                "draw");
 }
 
 void draw_likeliest(const Context& context, const TensorView& tokens, const TensorView& logits,
                     const Draw* draws) {
-  on_device::draw_likeliest(context, tokens, logits, draws);
+  expect_draw(tokens, logits);
+  device::check(cuda::draw_likeliest(context.stream, static_cast<int32_t*>(tokens.data), logits.f32(), draws,
+                                     logits.rows(), logits.size(1)),
+                "draw_likeliest");
 }
 
 // Pieces of x go through lanes that a compiler makes vectors of; only a piece with a new maximum is searched.

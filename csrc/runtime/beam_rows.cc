@@ -38,7 +38,7 @@ void BeamRows::advance(BlockPool& pool, const EndsBeam& ends, std::vector<std::v
       continue;
     }
     auto copy = pool.follow(*rows_[move.row], *rows_[from], move.token_id);
-    TUILI_CHECK_KIND(ErrorKind::internal, copy.has_value(), "a beam found no block");
+    TUILI_EXPECT(copy.has_value(), "a beam found no block");
     copies->push_back(std::move(*copy));
   }
 }

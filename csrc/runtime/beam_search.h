@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/memory.h"
-#include "runtime/sequence.h"
+#include "runtime/sampling_params.h"
 
 namespace tuili {
 

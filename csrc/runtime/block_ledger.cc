@@ -98,9 +98,7 @@ void BlockLedger::set_unfindable(int32_t id) {
 
 namespace {
 
-void expect(bool condition, const char* what) {
-  TUILI_CHECK_KIND(ErrorKind::internal, condition, "block ledger: ", what);
-}
+void expect(bool condition, const char* what) { TUILI_EXPECT(condition, "block ledger: ", what); }
 
 }  // namespace
 

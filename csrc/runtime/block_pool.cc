@@ -270,8 +270,7 @@ int32_t BlockPool::indexed(Sequence& sequence, int64_t i) {
   int32_t id = find(hash, sequence.salt, parent, tokens);
   if (id == kNone) {  // else another sequence computed the same: this copy stays private
     id = sequence.blocks[i];
-    TUILI_CHECK_KIND(ErrorKind::internal, ledger_.salt(id) == sequence.salt,
-                     "publish: a block that was taken for another salt");
+    TUILI_EXPECT(ledger_.salt(id) == sequence.salt, "publish: a block that was taken for another salt");
     // A sequence that shares it may have published it behind another copy of the blocks before it.
     if (!ledger_.findable(id)) make_findable(id, hash, parent, tokens);
   }
@@ -406,7 +405,7 @@ bool BlockPool::grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps
   return true;
 }
 
-int64_t BlockPool::room(std::span<const Sequence* const> sequences) const {
+int64_t BlockPool::room(std::span<const Sequence* const> sequences) {
   int64_t least = kMostTokens;
   for (const Sequence* s : sequences) least = std::min(least, s->n_places() - s->n_computed);
   return least;
@@ -435,9 +434,7 @@ void BlockPool::release(Sequence& sequence) {
 
 namespace {
 
-void expect(bool condition, const char* what) {
-  TUILI_CHECK_KIND(ErrorKind::internal, condition, "block pool: ", what);
-}
+void expect(bool condition, const char* what) { TUILI_EXPECT(condition, "block pool: ", what); }
 
 }  // namespace
 

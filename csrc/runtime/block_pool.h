@@ -15,6 +15,7 @@
 
 #include "base/memory.h"
 #include "base/rounding.h"
+#include "runtime/areas.h"
 #include "runtime/block_ledger.h"
 #include "runtime/sequence.h"
 
@@ -85,7 +86,7 @@ class BlockPool {
   bool grow_ahead(std::span<Sequence* const> sequences, int64_t n_steps, int64_t n_spare);
 
   // Tokens after n_computed for which every one of the sequences has blocks.
-  int64_t room(std::span<const Sequence* const> sequences) const;
+  static int64_t room(std::span<const Sequence* const> sequences);
 
   // Makes the sequence's computed whole blocks findable.
   void publish(Sequence& sequence);
@@ -127,7 +128,7 @@ class BlockPool {
   int64_t first_block(const Window& window, int64_t position) const;
   int64_t end_block(const Window& window, int64_t n_tokens, int64_t position) const;
   int32_t take_one(uint64_t salt);
-  int32_t take_one(Window& window, uint64_t salt);
+  static int32_t take_one(Window& window, uint64_t salt);
   void release_before(Sequence& sequence, int64_t position);
   std::span<const int32_t> tokens_at(const Sequence& sequence, int64_t block) const;
   uint64_t hash_of(uint64_t salt, uint64_t parent, std::span<const int32_t> tokens) const;
@@ -139,7 +140,7 @@ class BlockPool {
   int32_t indexed(Sequence& sequence, int64_t i);
   void make_findable(int32_t id, uint64_t hash, uint64_t parent, std::span<const int32_t> tokens);
   void forget(int32_t id);
-  void pair(Window& window, int32_t id, int32_t twin);
+  static void pair(Window& window, int32_t id, int32_t twin);
   void check_index() const;
   void check_twins() const;
   std::span<const int32_t> tokens_of(int64_t id) const {

@@ -120,12 +120,12 @@ int32_t Choices::keep(Sequence& s) {
 // Chooses for all of the rows at once if each takes the likeliest token, and nothing forbids that.
 bool Choices::choose_likeliest(const Transformer& transformer, State& state, std::span<const Row> rows,
                                const TensorView& hidden) {
-  const auto takes_likeliest = [&](const Row& row) {
+  const auto wants_likeliest = [](const Row& row) {
     const Sequence& s = *row.sequence;
     return row.sample >= 0 && !s.deferred && !s.collect.anything() &&
-           tuili::takes_likeliest(s.sampling, row.position + 1 - s.n_prompt);
+           takes_likeliest(s.sampling, row.position + 1 - s.n_prompt);
   };
-  if (!std::ranges::all_of(rows, takes_likeliest)) return false;
+  if (!std::ranges::all_of(rows, wants_likeliest)) return false;
   const std::span<int32_t> tokens(drawn_.data() + rows[0].sample, rows.size());
   if (!transformer.likeliest(context_, tokens, logits_.slice(0, hidden.rows()), hidden, state)) return false;
   for (size_t i = 0; i < rows.size(); ++i) {

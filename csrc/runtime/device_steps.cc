@@ -77,7 +77,7 @@ void Runner::forward(const StepBatch& batch, const Taps* taps) {
 
 // Waits for the device's work on this step.
 void Runner::wait() const {
-  if (model_.device != DeviceKind::cpu) device::synchronize(context_.stream);
+  if (model_.device.kind != DeviceKind::cpu) device::synchronize(context_.stream);
 }
 
 }  // namespace tuili

@@ -16,8 +16,8 @@ void check_block_size(int64_t block_size) {
 }
 
 // Bytes of the scales of a block's keys, and as many of its values, in one layer.
-int64_t scale_bytes(const LayerSpec& layer, int64_t block_size, ops::KvType type) {
-  return type == ops::KvType::i8 ? layer.n_kv_heads * block_size * 4 : 0;
+int64_t scale_bytes(const LayerSpec& layer, int64_t block_size, DType type) {
+  return type == DType::i8 ? layer.n_kv_heads * block_size * 4 : 0;
 }
 
 // Whether no word has all bits of an exponent set, as infinities and NaN have.
@@ -34,7 +34,7 @@ bool no_word_has(Word exponent, std::span<const uint8_t> bytes) {
 
 }  // namespace
 
-int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type,
+int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, DType type,
                              std::optional<int64_t> window) {
   check_block_size(block_size);
   int64_t bytes = 0;
@@ -45,7 +45,7 @@ int64_t KvCache::block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvT
   return bytes;
 }
 
-KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
+KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, DType type,
                  std::span<const WindowArea> windows, Device device)
     : block_size_(block_size), device_(device), type_(type) {
   const device::Chosen chosen(device);
@@ -75,8 +75,8 @@ KvCache::KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, op
     const int64_t bytes = layer.kv_size() * block_size * size_of(type), stride = areas_[area].block_bytes;
     void* const k = carvers[area].take<uint8_t>(bytes);
     void* const v = carvers[area].take<uint8_t>(bytes);
-    ops::KvPages pages{k, v, type, block_size, layer.n_kv_heads, layer.head_dim, stride / size_of(type)};
-    if (type == ops::KvType::i8) {
+    KvPages pages{k, v, type, block_size, layer.n_kv_heads, layer.head_dim, stride / size_of(type)};
+    if (type == DType::i8) {
       pages.k_scale = carvers[area].take<float>(layer.n_kv_heads * block_size);
       pages.v_scale = carvers[area].take<float>(layer.n_kv_heads * block_size);
       pages.scale_stride = stride / 4;
@@ -120,7 +120,7 @@ void KvCache::copy_tokens(int64_t area, const BlockCopy& copy) {
   const int64_t first = copy.begin / 16 * 16, end = round_up(copy.end, 16), size = size_of(type_);
   for (const LayerKv& layer : layers_) {
     if (layer.area != area) continue;
-    const ops::KvPages& p = layer.pages;
+    const KvPages& p = layer.pages;
     const int64_t stride = p.block_stride * size, token = p.head_dim * size;
     copy_rows(p.k, stride, p.n_kv_heads * p.head_dim, block_size_ * size, first * size, end * size);
     copy_rows(p.v, stride, p.n_kv_heads, block_size_ * token, copy.begin * token / 16 * 16, copy.end * token);
@@ -222,10 +222,10 @@ bool KvCache::is_finite(int64_t n_tokens, int64_t first, int64_t n, const uint8_
 
 bool KvCache::is_finite_block(int64_t area, std::span<const uint8_t> bytes) const {
   switch (type_) {
-    case ops::KvType::f32: return no_word_has<uint32_t>(0x7f800000, bytes);
-    case ops::KvType::f16: return no_word_has<uint16_t>(0x7c00, bytes);
-    case ops::KvType::bf16: return no_word_has<uint16_t>(0x7f80, bytes);
-    case ops::KvType::i8: break;
+    case DType::f32: return no_word_has<uint32_t>(0x7f800000, bytes);
+    case DType::f16: return no_word_has<uint16_t>(0x7c00, bytes);
+    case DType::bf16: return no_word_has<uint16_t>(0x7f80, bytes);
+    default: break;  // i8
   }
   for (const LayerKv& layer : layers_) {
     if (layer.area != area) continue;

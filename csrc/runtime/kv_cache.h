@@ -9,6 +9,7 @@
 #include "base/device_memory.h"
 #include "model/batch.h"
 #include "model/spec.h"
+#include "runtime/areas.h"
 #include "runtime/sequence.h"
 
 namespace tuili {
@@ -23,7 +24,7 @@ class KvCache {
   // block_size 16, 32 or 64. windows: shortest first, each some layer's sliding window; layers of other
   // windows lie in area 0. Throws out_of_memory when the system refuses; the CPU's pages are committed as
   // they are written.
-  KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, ops::KvType type,
+  KvCache(const ModelSpec& spec, int64_t n_blocks, int64_t block_size, DType type,
           std::span<const WindowArea> windows = {}, Device device = {});
 
   int64_t n_areas() const { return std::ssize(areas_); }
@@ -63,7 +64,7 @@ class KvCache {
   bool fits(const ModelSpec& spec) const;
 
   // Bytes of one block over the layers with this sliding window (0: none), or over all layers.
-  static int64_t block_bytes(const ModelSpec& spec, int64_t block_size, ops::KvType type,
+  static int64_t block_bytes(const ModelSpec& spec, int64_t block_size, DType type,
                              std::optional<int64_t> window = {});
 
  private:
@@ -92,7 +93,7 @@ class KvCache {
 
   int64_t block_size_;
   Device device_;
-  ops::KvType type_;
+  DType type_;
   std::vector<Area> areas_;
   std::vector<LayerKv> layers_;
 };

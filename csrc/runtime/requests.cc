@@ -21,8 +21,7 @@ RequestChecks::RequestChecks(const Model& model, const KvCache* cache, const Run
   const bool keeps = spec_.kind != ModelKind::encoder || !spec_.encoder.empty();
   TUILI_CHECK(keeps == (cache != nullptr), keeps ? "a decoder needs a cache" : "an encoder takes no cache");
   TUILI_CHECK(!keeps || cache->fits(spec_), "the cache was made for another model");
-  TUILI_CHECK(!keeps || (cache->device().kind == model.device && cache->device().ordinal == model.ordinal),
-              "model and cache are not on one device");
+  TUILI_CHECK(!keeps || cache->device() == model.device, "model and cache are not on one device");
 }
 
 void RequestChecks::step(std::span<const StepRequest> requests) const {

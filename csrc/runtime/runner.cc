@@ -54,7 +54,7 @@ ops::Context context_for(const RunnerOptions& options, const OwnStream& stream) 
 // ---- construction
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options)
-    : Runner(model, cache, options, device::Chosen({model.device, model.ordinal})) {}
+    : Runner(model, cache, options, device::Chosen(model.device)) {}
 
 Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options, const device::Chosen&)
     : model_(model),
@@ -62,7 +62,7 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
       options_(options),
       checks_(model, cache, options_),
       transformer_(model),
-      stream_(model.device),
+      stream_(model.device.kind),
       context_(context_for(options, stream_)),
       choices_(context_, model.spec, options.max_batch_tokens),
       text_head_(context_, model),
@@ -71,17 +71,17 @@ Runner::Runner(const Model& model, KvCache* cache, const RunnerOptions& options,
   carve(Carver());
   carve(Carver(workspace_.data()));
   sequences_.reserve(options.max_seqs);
-  result_.token_ids.reserve(options.max_seqs);
+  drawn_.reserve(options.max_seqs);
   if (cache && model.spec.kind == ModelKind::encoder)
     for (int32_t i = 0; i < cache->n_blocks(); ++i) cache_blocks_.push_back(i);
-  if (model.device == DeviceKind::cuda) prepare_device();
+  if (model.device.kind == DeviceKind::cuda) prepare_device();
 }
 
 // Lays the workspace out; without memory it allocates what the layout needs.
 void Runner::carve(Carver carver) {
   const ModelSpec& spec = model_.spec;
   const bool measuring = workspace_.data() == nullptr;
-  const DeviceKind device = model_.device;
+  const DeviceKind device = model_.device.kind;
   state_ = State::take(carver, spec, options_.max_batch_tokens, device);
   context_.scratch_floats = device == DeviceKind::cpu ? scratch_floats_for(spec, options_) : 0;
   context_.scratch = carver.take<float>(context_.scratch_floats * context_.n_threads);
@@ -97,7 +97,7 @@ void Runner::carve(Carver carver) {
 
 // Scratch of attention in device memory, or on the CPU, where texts that are read at once need none.
 std::span<float> Runner::take_partials(Carver& carver) const {
-  const bool on_device = model_.device == DeviceKind::cuda;
+  const bool on_device = model_.device.kind == DeviceKind::cuda;
   if (!cache_ && !on_device) return {};
   const RunnerOptions& options = options_;
   const int64_t n_places = cache_ ? cache_->n_blocks() * cache_->block_size() : options.max_batch_tokens;
@@ -113,9 +113,7 @@ std::span<float> Runner::take_partials(Carver& carver) const {
 
 struct Runner::Guard {
   explicit Guard(Runner& runner)
-      : chosen_({runner.model_.device, runner.model_.ordinal}),
-        runner_(runner),
-        allocations_before_(n_heap_allocations()) {
+      : chosen_(runner.model_.device), runner_(runner), allocations_before_(n_heap_allocations()) {
     runner.begin_batch();
   }
   ~Guard() {
@@ -139,7 +137,7 @@ void Runner::begin_batch() {
   if (sources_) sources_->clear();
   choices_.clear();
   sequences_.clear();
-  result_.token_ids.clear();
+  drawn_.clear();
 }
 
 // Blocks whose first token this step writes hold somebody's stale keys and values.
@@ -204,16 +202,16 @@ void Runner::compute(std::span<const StepRequest> requests) {
   for (size_t i = 0; i < requests.size(); ++i) collect_hidden(*sequences_[i], lists_.sequences()[i]);
   for (const StepRequest& request : requests) {
     request.sequence->n_computed += request.n_new;
-    if (request.sample) result_.token_ids.push_back(choices_.keep(*request.sequence));
+    if (request.sample) drawn_.push_back(choices_.keep(*request.sequence));
   }
 }
 
-const StepResult& Runner::step(std::span<const StepRequest> requests) {
+std::span<const int32_t> Runner::step(std::span<const StepRequest> requests) {
   const Guard guard(*this);
   checks_.step(requests);
   for (const StepRequest& request : requests) request.sequence->logprobs.clear();
   compute(requests);
-  return result_;
+  return drawn_;
 }
 
 // ---- steps without a pause
@@ -261,7 +259,7 @@ int64_t Runner::draft(std::span<const StepRequest> requests) {
 bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
   for (size_t i = 0; i < requests.size(); ++i) {
     const Sequence& s = *requests[i].sequence;
-    const int32_t token = result_.token_ids[i];
+    const int32_t token = drawn_[i];
     if (token < 0 || s.stops_at(token)) return false;
     if (s.n_tokens() > room_of(s) || s.n_tokens() >= s.max_tokens) return false;
   }
@@ -270,18 +268,18 @@ bool Runner::may_decode_on(std::span<const StepRequest> requests) const {
 
 void Runner::copy_block(std::span<const BlockCopy> copies) {
   checks_.copy_block(copies);
-  const device::Chosen chosen({model_.device, model_.ordinal});
+  const device::Chosen chosen(model_.device);
   for (int64_t area = 0; area < cache_->n_areas(); ++area)
     if (copies[area].from != copies[area].to) cache_->copy_block(context_, area, copies[area]);
 }
 
-const StepResult& Runner::sample(Sequence& s, std::span<const float> logits) {
+std::span<const int32_t> Runner::sample(Sequence& s, std::span<const float> logits) {
   const Guard guard(*this);
   checks_.sample(s, logits);
   choices_.run(s, logits);
   s.logprobs.clear();
-  result_.token_ids.push_back(choices_.keep(s));
-  return result_;
+  drawn_.push_back(choices_.keep(s));
+  return drawn_;
 }
 
 // ---- hidden states and encoders

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "base/device_memory.h"
 #include "model/transformer.h"
@@ -23,11 +22,6 @@
 
 namespace tuili {
 
-struct StepResult {
-  // The last of each sampled sequence: an id, kNotANumber, kNothingAllowed or kDeferred.
-  Vector<int32_t> token_ids;
-};
-
 struct RunCounts {
   int64_t n_steps = 0;
   int64_t n_drafted = 0;  // guesses computed, kept or not
@@ -42,25 +36,27 @@ class Runner {
 
   // One ragged batch of sequences that the caller holds (HeldSequences). Everything is checked before
   // anything is computed; an error leaves all sequences as they were. Chosen tokens are appended, their
-  // log-probabilities are in the sequences. The result is valid until the next step.
-  const StepResult& step(std::span<const StepRequest> requests);
+  // log-probabilities are in the sequences. Returns drawn().
+  std::span<const int32_t> step(std::span<const StepRequest> requests);
 
   // Decodes on: steps of one token per sequence, until one of the sequences chose a stop id or no token,
   // has max_tokens, filled its blocks or reached the model's length; or max_steps are done, max_s seconds
   // have passed or interrupt() was called, which end it after a step. At least one step. A sequence with a
   // lookup may gain more than one token in a step: those that one token at a time would have given. The
-  // tokens and their log-probabilities are in the sequences, and result() is that of the last step. Every
+  // tokens and their log-probabilities are in the sequences, and drawn() is that of the last step. Every
   // request has n_new 1 and samples, and no sequence asks for logits or hidden states. Checked as in step;
   // tokens of finished steps stay when a later one fails. Nothing is allocated but, at the beginning, room
   // for tokens, and log-probabilities.
   RunCounts run(std::span<const StepRequest> requests, int64_t max_steps, double max_s);
-  const StepResult& result() const { return result_; }
+
+  // The last token that each of the step's sequences that sample drew, or kNotANumber, kNothingAllowed or
+  // kDeferred; valid until the next step.
+  std::span<const int32_t> drawn() const { return drawn_; }
 
   // Chooses the next token of a deferred sequence, or ranks a beam's, whose last token the step before has
   // computed, from `logits` [n_vocab] in place of next_logits, under which its log-probabilities still are.
-  // The same bits as a step that finds such logits. The caller holds the sequence; the result is valid until
-  // the next step.
-  const StepResult& sample(Sequence& sequence, std::span<const float> logits);
+  // The same bits as a step that finds such logits. The caller holds the sequence. Returns drawn().
+  std::span<const int32_t> sample(Sequence& sequence, std::span<const float> logits);
 
   // Ends a run after the step it is in; for any thread. Forgotten when a run or step returns: who interrupts
   // has said why before, so that whoever runs the next steps looks for it in between.
@@ -140,7 +136,7 @@ class Runner {
   // The running step.
   BatchLists lists_;
   Vector<Sequence*> sequences_;
-  StepResult result_;
+  Vector<int32_t> drawn_;
   Buffer tapped_;  // hidden states of a step, when a sequence collects them
   Taps taps_;
 

@@ -298,10 +298,8 @@ void Sampler::move_candidate(int64_t from, int64_t to, bool every_id) {
 void Sampler::keep(Rank last) {
   const bool every_id = n_ == n_vocab_;
   int64_t n = 0;
-  if (std::span<const Rank> numbers; selection_.list(last, &numbers)) {
-    for (const Rank number : numbers) {
-      move_candidate(static_cast<int64_t>(number), n++, every_id);
-    }
+  if (const auto numbers = selection_.list(last)) {
+    for (const Rank number : *numbers) move_candidate(static_cast<int64_t>(number), n++, every_id);
   } else {
     const std::span<const uint32_t> keys = selection_.keys(n_);
     for (int64_t i = 0; i < n_; ++i) {  // without a branch: who stays is unpredictable

@@ -6,8 +6,8 @@
 
 #include "base/memory.h"
 #include "ops/ops.h"
+#include "runtime/sampling_params.h"
 #include "runtime/selection.h"
-#include "runtime/sequence.h"
 
 namespace tuili {
 

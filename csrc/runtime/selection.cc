@@ -142,13 +142,12 @@ Rank Selection::until(std::span<const float> weights, double part) {
   return ~Rank{0};
 }
 
-bool Selection::list(Rank last, std::span<const Rank>* numbers) {
-  if (collected_.size() >= kFewRanks) return false;  // and a radix sort may have moved them
+std::optional<std::span<const Rank>> Selection::list(Rank last) {
+  if (collected_.size() >= kFewRanks) return std::nullopt;  // and a radix sort may have moved them
   const auto end = std::partition(collected_.begin(), collected_.end(), [&](Rank r) { return r <= last; });
   for (auto rank = collected_.begin(); rank != end; ++rank) *rank &= 0xffffffff;
   std::sort(collected_.begin(), end);
-  *numbers = {collected_.begin(), end};
-  return true;
+  return std::span<const Rank>(collected_.begin(), end);
 }
 
 // Sorts by radix, the lowest digit of the keys first. Equal keys keep their order: give them by number.

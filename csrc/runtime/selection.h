@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/memory.h"
@@ -41,9 +42,9 @@ class Selection {
   // reaches that part of their sum by number; one that is past all if it never does. Weights are >= 0.
   Rank until(std::span<const float> weights, double part);
 
-  // Numbers of the candidates up to the rank that nth or until returned, ascending, if looking at a few
-  // candidates is enough to tell; else false.
-  bool list(Rank last, std::span<const Rank>* numbers);
+  // Numbers of the candidates up to the rank that nth or until returned, ascending; no value if looking at a
+  // few candidates is not enough to tell.
+  std::optional<std::span<const Rank>> list(Rank last);
 
   // The `count` first ones, in order.
   std::span<const Rank> first(int64_t n, int64_t count);

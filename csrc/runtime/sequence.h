@@ -1,4 +1,4 @@
-// One request's decoding state, and how its tokens are chosen.
+// One request's decoding state.
 #pragma once
 
 #include <algorithm>
@@ -12,60 +12,9 @@
 #include "base/check.h"
 #include "base/memory.h"
 #include "runtime/prompt_lookup.h"
+#include "runtime/sampling_params.h"
 
 namespace tuili {
-
-// Resolved by generation/params.py, which also checks every range; only what memory safety needs is checked
-// again.
-struct SamplingParams {
-  float temperature = 1;  // 0: the first maximum
-  int64_t top_k = 0;      // 0: off
-  double top_p = 1;
-  double min_p = 0;
-  double typical_p = 1;
-  float repetition_penalty = 1;
-  float source_penalty = 1;  // the same, of the tokens that stand in the source
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  int64_t no_repeat_ngram_size = 0;
-  int64_t source_ngram_size = 0;  // so many tokens that stand in the source are not repeated; 0: they may be
-  uint64_t seed = 0;
-  std::vector<std::pair<int32_t, float>> logit_bias;
-  std::vector<std::pair<std::vector<int32_t>, float>> sequence_bias;  // of a sequence's last token, where the
-                                                                      // others stand before it; those of one
-                                                                      // last token beside each other
-  std::vector<int32_t> allowed_token_ids;                             // empty: all
-  std::vector<std::vector<int32_t>> bad_words;
-  std::vector<int32_t> not_first;  // not chosen as the first token that is not forced
-  std::vector<int32_t> ending;     // what ends a text, for the next three
-  int64_t min_tokens = 0;          // before so many are generated, none of ending is chosen
-  double ending_growth = 1;        // after more than ending_from, their logits grow by |logit| times this to
-  int64_t ending_from = 0;         // the power of the number beyond it, less 1
-  int32_t forced_first = -1;       // the only one allowed as the first token generated; -1: all are
-  std::vector<int32_t> forced_last;  // the only ones, all alike, after n_before_last; empty: all are
-  int64_t n_before_last = -1;
-  int64_t n_logprobs = -1;   // -1: none; k: the chosen token's log-probability and the k best
-  int64_t n_candidates = 0;  // > 0: a beam. Steps choose no token, they leave so many candidates
-  bool renormalize = false;  // of a beam: their changed log-probabilities are made to sum to 1 again
-};
-
-// Log-probabilities under the model's own logits, in nats.
-struct TokenLogprobs {
-  float logprob = 0;
-  Vector<std::pair<int32_t, float>> best;  // (id, log-probability), likeliest first
-};
-
-// A token that a beam may go on with.
-struct Candidate {
-  int32_t id;
-  float score;    // its log-probability as the parameters changed it; -inf if they forbid it
-  float logprob;  // under the model's own logits
-};
-
-struct Candidates {
-  Vector<Candidate> likeliest;             // by score descending, then by id
-  Vector<std::pair<int32_t, float>> best;  // the n_logprobs best under the model's own logits
-};
 
 // What a sequence keeps of the steps that compute it. Off by default.
 struct Collect {
@@ -76,18 +25,7 @@ struct Collect {
   bool anything() const { return logits || hidden || prompt_logprobs >= 0; }
 };
 
-// An area of the cache for the layers whose keys are seen for `window` tokens.
-struct WindowArea {
-  int64_t window = 0;
-  int64_t n_blocks = 0;
-};
-
-struct BlockCopy {
-  int32_t from = 0, to = 0;    // ids in one area; the same: nothing to copy
-  int64_t begin = 0, end = 0;  // tokens of the block that differ; others may be copied, too
-};
-
-// A sequence's blocks in such an area.
+// A sequence's blocks in the area of a window.
 struct WindowBlocks {
   Vector<int32_t> ids;  // in order of position; -1: given back, as no token to come sees its keys
   int64_t n_gone = 0;   // so many of them, the first ones

@@ -1,7 +1,5 @@
 #include "runtime/source_encoder.h"
 
-#include "base/rounding.h"
-
 namespace tuili {
 
 SourceEncoder::SourceEncoder(const ops::Context& context, const Model& model, const Transformer& reader,
@@ -16,11 +14,11 @@ SourceEncoder::SourceEncoder(const ops::Context& context, const Model& model, co
 
 void SourceEncoder::carve(Carver& carver, std::span<float> attention_partials) {
   const int64_t n = options_.max_source_tokens;
-  state_ = State::take(carver, model_.spec.encoder[0], n, model_.device);
+  state_ = State::take(carver, model_.spec.encoder[0], n, model_.device.kind);
   state_.attention_partials = attention_partials;
-  pages_ = TextPages(carver, model_.spec.encoder[0], n, options_.max_seqs, model_.device);
+  pages_ = TextPages(carver, model_.spec.encoder[0], n, options_.max_seqs, model_.device.kind);
   for (TensorView* part : {&key_, &value_})
-    *part = take_rows(carver, n, largest_kv_size(model_.spec), model_.device);
+    *part = take_rows(carver, n, model_.spec.largest_kv_size(), model_.device.kind);
 }
 
 void SourceEncoder::prepare_device() {

@@ -22,15 +22,17 @@ struct PooledRows {
 
 void TextHead::carve(Carver& carver, int64_t max_rows, int64_t max_seqs) {
   const ModelSpec& spec = model_.spec;
-  const auto rows = [&](int64_t n_rows, int64_t n) { return take_rows(carver, n_rows, n, model_.device); };
+  const auto rows = [&](int64_t n_rows, int64_t n) {
+    return take_rows(carver, n_rows, n, model_.device.kind);
+  };
   if (spec.task_head.n_out) {
     const int64_t width = std::max({spec.task_head.n_out, spec.task_head.d_inner, spec.d_model});
     const int64_t n_rows = std::clamp<int64_t>(kAnswerBytes / (width * 4), 1, max_rows);
     input_ = rows(n_rows, spec.d_model);
     inner_ = rows(n_rows, std::max<int64_t>(spec.task_head.d_inner, 1));
-    if (model_.device == DeviceKind::cuda) output_ = rows(n_rows, spec.task_head.n_out);
+    if (model_.device.kind == DeviceKind::cuda) output_ = rows(n_rows, spec.task_head.n_out);
   }
-  if (model_.device == DeviceKind::cuda) pooled_ = rows(max_seqs, spec.d_model);
+  if (model_.device.kind == DeviceKind::cuda) pooled_ = rows(max_seqs, spec.d_model);
 }
 
 void TextHead::ask_for_vectors(BatchLists& lists, Pooling pooling, int64_t n_skipped) const {

@@ -7,17 +7,11 @@
 
 namespace tuili {
 
-int64_t largest_kv_size(const ModelSpec& spec) {
-  int64_t largest = 0;
-  for (const LayerSpec& layer : spec.layers) largest = std::max(largest, layer.kv_size());
-  return largest;
-}
-
 TextPages::TextPages(Carver& carver, const ModelSpec& spec, int64_t max_tokens, int64_t max_seqs,
                      DeviceKind device)
     : blocks_(max_tokens / kBlockSize + max_seqs) {
-  const ops::KvType type = device == DeviceKind::cuda ? ops::KvType::f16 : ops::KvType::f32;
-  const int64_t bytes = n_blocks() * kBlockSize * largest_kv_size(spec) * size_of(type);
+  const DType type = device == DeviceKind::cuda ? DType::f16 : DType::f32;
+  const int64_t bytes = n_blocks() * kBlockSize * spec.largest_kv_size() * size_of(type);
   for (TensorView* part : {&keys_, &values_})
     *part = TensorView(carver.take<uint8_t>(bytes), DType::u8, {bytes}, device);
   for (const LayerSpec& layer : spec.layers)

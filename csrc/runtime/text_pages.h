@@ -33,6 +33,4 @@ class TextPages {
   int64_t n_taken_ = 0;
 };
 
-int64_t largest_kv_size(const ModelSpec& spec);
-
 }  // namespace tuili

@@ -183,7 +183,8 @@ class Uploader {
 
 Model upload(const Model& model, int ordinal, int num_threads) {
   check_supported(model.spec);
-  const device::Chosen chosen({DeviceKind::cuda, ordinal});
+  const Device device{DeviceKind::cuda, ordinal};
+  const device::Chosen chosen(device);
   try_a_kernel();
   Uploader uploader(num_threads);
   ModelBuilder builder(model.spec, model.compute, num_threads);
@@ -200,8 +201,7 @@ Model upload(const Model& model, int ordinal, int num_threads) {
   }
   Model uploaded = builder.finish();
   uploaded.weight_bytes += uploader.complete(uploaded.spec, model.weights, uploaded.weights);
-  uploaded.device = DeviceKind::cuda;
-  uploaded.ordinal = ordinal;
+  uploaded.device = device;
   uploaded.device_memory = uploader.release();
   return uploaded;
 }

@@ -1,7 +1,6 @@
 // Attention over pages on the emulated device: against a float64 reference with a derived bound, and bit for
 // bit against itself under every way to share the work.
 #include <limits>
-#include <numeric>
 
 #include "cuda_runtime.h"
 #include "device_testing.h"
@@ -103,7 +102,7 @@ class Pages {
                   "kv_write");
   }
 
-  cuda::KvPages view() {
+  KvPages view() {
     return {k_.get(), v_.get(), type_of<T>(), spec_.block_size, spec_.n_kv_heads, spec_.head_dim, stride_};
   }
 

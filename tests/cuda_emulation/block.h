@@ -5,7 +5,6 @@
 #include <random>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "emulation.h"
@@ -105,8 +104,8 @@ class Block {
   int draw(int n) { return static_cast<int>(random_() % static_cast<uint64_t>(n)); }
   std::string name_of(int thread) const;
 
-  static constexpr size_t kFenceBytes =
-      1024;  // around the shared memory; the part after it must stay as it was
+  // Around the shared memory; the part after it must stay as it was.
+  static constexpr size_t kFenceBytes = 1024;
 
   std::string kernel_;
   dim3 shape_;

@@ -1,6 +1,5 @@
 // int8 pages on the emulated device: codes and scales are those of the contract, and attention reads them as
 // it reads pages of f16 that hold what they stand for, bit for bit.
-#include <limits>
 
 #include "cuda_runtime.h"
 #include "device_testing.h"
@@ -37,11 +36,11 @@ class Coded {
           decoded(values_.read(), value_scales_.read()));
   }
 
-  cuda::KvPages codes() {
+  KvPages codes() {
     return {keys_.get(),     values_.get(), DType::i8,         heads_.block_size,   heads_.n_kv_heads,
             heads_.head_dim, block_,        key_scales_.get(), value_scales_.get(), block_ / heads_.head_dim};
   }
-  cuda::KvPages numbers() {
+  KvPages numbers() {
     return {number_keys_.get(), number_values_.get(), type_of<T>(), heads_.block_size,
             heads_.n_kv_heads,  heads_.head_dim,      block_};
   }
@@ -82,7 +81,7 @@ class Coded {
     const int64_t size = heads_.block_size;
     return (blocks_[size_t(t / size)] * heads_.n_kv_heads + head) * size + t % size;
   }
-  void write(const cuda::KvPages& pages, const std::vector<float>& k, const std::vector<float>& v) {
+  void write(const KvPages& pages, const std::vector<float>& k, const std::vector<float>& v) {
     std::vector<int32_t> slots;
     for (int64_t t = 0; t < n_keys_; ++t)
       slots.push_back(blocks_[size_t(t / heads_.block_size)] * int32_t(heads_.block_size) +
@@ -139,7 +138,7 @@ TUILI_TEST(codes_of_odd_vectors_are_those_of_the_contract) {
 
 // Rows [first, n_keys) of q over the pages, in one launch.
 template <typename T>
-std::vector<float> attend(Coded<T>& text, const Heads& heads, const cuda::KvPages& pages, int64_t first,
+std::vector<float> attend(Coded<T>& text, const Heads& heads, const KvPages& pages, int64_t first,
                           Causal causal, int64_t window, int64_t most_keys) {
   const int64_t n_rows = text.n_keys() - first, row = heads.n_heads * heads.head_dim;
   const int64_t max_keys = std::max(text.n_keys(), most_keys);
@@ -205,12 +204,12 @@ TUILI_TEST(attention_over_codes_of_odd_heads_has_the_bits_of_that_over_their_num
 TUILI_TEST(pages_of_codes_without_scales_or_too_wide_are_refused) {
   const Heads heads{};
   Coded<> text(heads, vectors(heads, 3, 1), vectors(heads, 3, 2));
-  cuda::KvPages bare = text.codes(), wide = text.codes();
+  KvPages bare = text.codes(), wide = text.codes();
   bare.v_scale = nullptr;
   wide.head_dim = 264;
   OnDevice<float> x(vectors(heads, 3, 1));
   OnDevice<int32_t> slots(std::vector<int32_t>{0, 1, 2});
-  for (const cuda::KvPages& pages : {bare, wide})
+  for (const KvPages& pages : {bare, wide})
     require(cuda::kv_write(nullptr, pages, x.get(), x.get(), heads.row(), slots.get(), 3) ==
                 cudaErrorInvalidValue,
             "kv_write takes them");

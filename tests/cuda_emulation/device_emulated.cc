@@ -60,16 +60,16 @@ void forget(const void* handle) {
 }
 
 void check_device_range(const void* memory, int64_t bytes, const char* op) {
-  TUILI_CHECK_KIND(ErrorKind::internal, emulation::is_here(memory, static_cast<size_t>(bytes)), op, ": ",
-                   bytes, " bytes are not all inside one device allocation");
+  TUILI_EXPECT(emulation::is_here(memory, static_cast<size_t>(bytes)), op, ": ", bytes,
+               " bytes are not all inside one device allocation");
 }
 
 // A stream, an event or a graph that is used while another device is chosen.
 template <class Handle>
 void check_is_here(const Handle* handle, const char* op) {
-  TUILI_CHECK_KIND(ErrorKind::internal, handle == nullptr || handle->device == emulation::current_device(),
-                   op, ": it belongs to device ", handle ? handle->device : 0, ", and device ",
-                   emulation::current_device(), " is chosen");
+  TUILI_EXPECT(handle == nullptr || handle->device == emulation::current_device(), op,
+               ": it belongs to device ", handle ? handle->device : 0, ", and device ",
+               emulation::current_device(), " is chosen");
 }
 
 void run(const std::function<void()>& work) {
@@ -171,12 +171,12 @@ void destroy_stream(Stream stream) noexcept {
   delete stream;
 }
 void synchronize(Stream stream) {
-  TUILI_CHECK_KIND(ErrorKind::internal, !emulation::is_recording(), "a stream that records is waited for");
+  TUILI_EXPECT(!emulation::is_recording(), "a stream that records is waited for");
   begin_call("stream");
   const std::lock_guard lock(ledger_mutex);
   for (const CUstream_st* side : streams)
-    TUILI_CHECK_KIND(ErrorKind::internal, stream == nullptr || side->forked_from != stream || !side->has_work,
-                     "stream: the host goes on, and work on a stream beside is not waited for");
+    TUILI_EXPECT(stream == nullptr || side->forked_from != stream || !side->has_work,
+                 "stream: the host goes on, and work on a stream beside is not waited for");
 }
 
 Event create_event() {

@@ -51,7 +51,7 @@ TUILI_TEST(ops_refuse_what_their_kernels_cannot_read) {
   TensorView q = out, table = y.view({8, 4});
   q.device = table.device = DeviceKind::cpu;
   const ops::RopeKv queries_on_host{q, out, out, table, table, 1, false};
-  const cuda::KvPages pages{x.get(), w.get(), DType::bf16, 16, 1, 8, 64};
+  const KvPages pages{x.get(), w.get(), DType::bf16, 16, 1, 8, 64};
   const auto kv_error = [&] { ops::on_device::rope_kv_write(on_device(), queries_on_host, pages, nullptr); };
   require_error("q must be f32 on cuda", error_of(kv_error));
 }

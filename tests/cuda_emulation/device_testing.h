@@ -3,10 +3,8 @@
 
 #include <emulation.h>  // or its stand-in of on_device/
 
-#include <cmath>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <random>
 #include <type_traits>
 

@@ -185,7 +185,7 @@ constexpr int64_t kBlocks = 5, kBlockSize = 16, kHeads = 3, kHeadDim = 24, kRow 
                   kGap = 8 * kRow, kStride = kBlockSize * kRow + kGap;
 
 template <typename T>
-cuda::KvPages pages_of(OnDevice<T>& k, OnDevice<T>& v) {
+KvPages pages_of(OnDevice<T>& k, OnDevice<T>& v) {
   return {k.get(), v.get(), type_of<T>(), kBlockSize, kHeads, kHeadDim, kStride};
 }
 

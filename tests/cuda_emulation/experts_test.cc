@@ -75,9 +75,9 @@ TUILI_TEST(routes_are_the_cpus) {
   uint64_t seed = 0;
   for (const auto& [n_tokens, n_experts, n_used] :
        {std::tuple{9, 1, 1}, {1, 8, 2}, {70, 8, 2}, {40, 40, 5}, {9, 100, 40}, {12, 64, 64}}) {
-    for (const bool sigmoid : {false, true})
+    for (const auto scoring : {ops::Scoring::softmax, ops::Scoring::sigmoid})
       for (const bool normalize : {false, true})
-        check_route({.n_used = n_used, .sigmoid = sigmoid, .normalize = normalize, .scale = 2.5f}, n_tokens,
+        check_route({.n_used = n_used, .scoring = scoring, .normalize = normalize, .scale = 2.5f}, n_tokens,
                     n_experts, ++seed);
   }
 }
@@ -89,7 +89,7 @@ TUILI_TEST(routes_through_groups_are_the_cpus) {
     const std::vector<float> bias = logits_of(1, n_experts, ++seed);
     for (const float* selection_bias : {static_cast<const float*>(nullptr), bias.data()})
       check_route({.n_used = n_used,
-                   .sigmoid = true,
+                   .scoring = ops::Scoring::sigmoid,
                    .n_groups = n_groups,
                    .n_groups_used = n_groups_used,
                    .group_top = group_top,

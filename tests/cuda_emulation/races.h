@@ -56,8 +56,8 @@ class Races {
   std::vector<Cell> shared_;
   std::unordered_map<uintptr_t, std::unique_ptr<Page>> global_;
   std::vector<uint16_t> clocks_;  // of each thread
-  std::vector<std::array<int32_t, kWarpSize>>
-      known_;  // of each thread: the clock up to which it has seen each lane
+  // Of each thread: the clock up to which it has seen each lane.
+  std::vector<std::array<int32_t, kWarpSize>> known_;
 };
 
 }  // namespace tuili::emulation

@@ -3,7 +3,6 @@
 
 #include <sstream>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 namespace tuili::testing {

@@ -2,9 +2,8 @@
 //   --stop    at the first failure
 //   --only    the tests of these names, in this order
 //   --counts  writes a line per test and kernel with what its launches asked of memory, as JSON: the test;
-//   entered:
-//             addresses in the first functions of the launch, one of which is the kernel; sites: [address,
-//             space, requests, served, least]; and the members of Launches
+//             entered: addresses in the first functions of the launch, one of which is the kernel;
+//             sites: [address, space, requests, served, least]; and the members of Launches
 #include <cstdio>
 #include <exception>
 #include <fstream>

@@ -364,10 +364,11 @@ void split_of(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries
 
 void split_of_type(const AttentionArgs& args, int64_t kv_head, int64_t split, Queries& queries) {
   switch (args.pages.type) {
-    case KvType::f32: return split_of<float>(args, kv_head, split, queries);
-    case KvType::f16: return split_of<Half>(args, kv_head, split, queries);
-    case KvType::bf16: return split_of<Bfloat>(args, kv_head, split, queries);
-    case KvType::i8: return split_of<Code>(args, kv_head, split, queries);
+    case DType::f32: return split_of<float>(args, kv_head, split, queries);
+    case DType::f16: return split_of<Half>(args, kv_head, split, queries);
+    case DType::bf16: return split_of<Bfloat>(args, kv_head, split, queries);
+    case DType::i8: return split_of<Code>(args, kv_head, split, queries);
+    default: return;  // ops/ checks
   }
 }
 

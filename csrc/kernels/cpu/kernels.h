@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "base/kv_pages.h"
 #include "base/packed.h"
 
 namespace tuili::cpu {
@@ -34,10 +35,6 @@ enum class Activation : uint8_t {
   tanh,
   identity
 };
-enum class KvType : uint8_t { f32, f16, bf16, i8 };
-
-// Bytes of one element.
-constexpr int64_t size_of(KvType type) { return type == KvType::f32 ? 4 : type == KvType::i8 ? 1 : 2; }
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
@@ -54,23 +51,8 @@ struct GemmArgs {
 inline constexpr int64_t kScratchPanels = 8;  // decoded at a time
 inline constexpr int64_t kGemmScratch = kScratchPanels * kPanel * kKBlock + 64;
 
-// Pages of one layer. Keys are transposed inside a page so that a lane is a token.
+// Pages: keys are transposed, so that a lane is a token.
 //   k  [n_blocks][n_kv_heads][head_dim][block_size]     v  [n_blocks][n_kv_heads][block_size][head_dim]
-// Blocks are block_stride elements apart: those of all layers may lie together. i8 pages hold codes, and for
-// each token and head a scale of its key and one of its value: x = scale · code.
-//   k_scale, v_scale  f32 [n_blocks][n_kv_heads][block_size], blocks scale_stride floats apart; else null
-struct KvPages {
-  void* k;
-  void* v;
-  KvType type;
-  int64_t block_size;  // 16, 32 or 64
-  int64_t n_kv_heads;
-  int64_t head_dim;
-  int64_t block_stride;
-  float* k_scale = nullptr;
-  float* v_scale = nullptr;
-  int64_t scale_stride = 0;
-};
 
 inline constexpr int64_t kKeyTile = 64;    // keys per softmax tile, at absolute positions
 inline constexpr int64_t kKeySplit = 512;  // keys per independent split, at absolute positions
@@ -123,8 +105,9 @@ struct Kernels {
   //   isum = Σ low·c exactly (c with its offset; times the group's sub-scales in K formats; |isum| < 2^24)
   //   acc = fma(scale_w · scale_a, float(isum), acc)
   //   formats with a min:  acc = fma(min_w, scaled_sum_a, acc), min_w = m, or -(dmin · float(sub_min))
-  // then the outlier quads ascending, isum = Σ high·c:  acc = fma(scale_w · (128 · scale_a), float(isum),
-  // acc) then y = acc, + bias.
+  // then the outlier quads ascending, isum = Σ high·c:
+  //   acc = fma(scale_w · (128 · scale_a), float(isum), acc)
+  // then y = acc, + bias.
   void (*gemm_int8)(const GemmArgs& args, Range panels);
 
   // QuantizedRows of x (see base/packed.h) for rows [rows.begin, rows.end): of whole rows if outliers are
@@ -132,8 +115,8 @@ struct Kernels {
   void (*quantize_rows)(const QuantizedRows& out, const float* x, int64_t ldx, int64_t k, Range rows,
                         Range groups);
 
-  // y[t, :] = dequantize(w[ids[t], :]) · scale.   y f32 [n_tokens, w.k] dense.  ids are in range.
-  void (*embed)(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens);
+  // y[t, :] = dequantize(w[ids[t], :]) · factor.   y f32 [n_tokens, w.k] dense.  ids are in range.
+  void (*embed)(float* y, const PackedMatrix& w, const int32_t* ids, float factor, Range tokens);
 
   // y = x · (1 / sqrt(mean(x²) + eps)) · gain.  mean = canonical sum / float(n).  y may be x.  [n_rows, n]
   // Strides let it run over heads: row r of x and of y begins at (r / inner) · ld + (r % inner) · n.

@@ -123,10 +123,11 @@ void write_codes(const KvPages& pages, const float* k, const float* v, int64_t l
 void kv_write(const KvPages& pages, const float* k, const float* v, int64_t ld, const int32_t* slots,
               Range tokens) {
   switch (pages.type) {
-    case KvType::f32: return write_pages<float>(pages, k, v, ld, slots, tokens);
-    case KvType::f16: return write_pages<Half>(pages, k, v, ld, slots, tokens);
-    case KvType::bf16: return write_pages<Bfloat>(pages, k, v, ld, slots, tokens);
-    case KvType::i8: return write_codes(pages, k, v, ld, slots, tokens);
+    case DType::f32: return write_pages<float>(pages, k, v, ld, slots, tokens);
+    case DType::f16: return write_pages<Half>(pages, k, v, ld, slots, tokens);
+    case DType::bf16: return write_pages<Bfloat>(pages, k, v, ld, slots, tokens);
+    case DType::i8: return write_codes(pages, k, v, ld, slots, tokens);
+    default: return;  // ops/ checks
   }
 }
 

@@ -185,7 +185,7 @@ void decode_block(float* out, const PackedMatrix& w, int64_t panel, int64_t k0, 
 }
 
 // Rows of 8-bit codes: of each quad's line a row's 4 alone, by dequantize_quads' arithmetic.
-void embed_bytes(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens) {
+void embed_bytes(float* y, const PackedMatrix& w, const int32_t* ids, float factor, Range tokens) {
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const int64_t panel = ids[t] / kPanel, column = ids[t] % kPanel;
     float* row = y + t * w.k;
@@ -198,7 +198,7 @@ void embed_bytes(float* y, const PackedMatrix& w, const int32_t* ids, float scal
       store(scales, load(group.scale));
       for_each_16({g * kGroup, smaller(w.k, (g + 1) * kGroup)}, [&](int64_t k, int64_t count) {
         const Floats value = to_float(load_i8(codes + (k - g * kGroup))) * splat(scales[column]);
-        store_up_to(row + k, value * splat(scale), count);
+        store_up_to(row + k, value * splat(factor), count);
       });
     }
   }
@@ -206,8 +206,8 @@ void embed_bytes(float* y, const PackedMatrix& w, const int32_t* ids, float scal
 
 // One row of the matrix: of fewer bits 16 columns are decoded to keep one. A row is read once per token, and
 // this is the same code.
-void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Range tokens) {
-  if (w.format == Format::q8_0) return embed_bytes(y, w, ids, scale, tokens);
+void embed(float* y, const PackedMatrix& w, const int32_t* ids, float factor, Range tokens) {
+  if (w.format == Format::q8_0) return embed_bytes(y, w, ids, factor, tokens);
   alignas(64) float block[kGroup * kPanel];
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {
     const int64_t panel = ids[t] / kPanel, column = ids[t] % kPanel;
@@ -218,7 +218,7 @@ void embed(float* y, const PackedMatrix& w, const int32_t* ids, float scale, Ran
       if (w.format == Format::f32)
         values = reinterpret_cast<const float*>(w.codes) + (panel * w.k + k0) * kPanel;
       decode_block(block, w, panel, k0, kb);
-      for (int64_t k = 0; k < kb; ++k) row[k0 + k] = values[k * kPanel + column] * scale;
+      for (int64_t k = 0; k < kb; ++k) row[k0 + k] = values[k * kPanel + column] * factor;
     }
   }
 }

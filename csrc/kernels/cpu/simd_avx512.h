@@ -151,14 +151,8 @@ TUILI_INLINE Floats select(Mask m, Floats a, Floats b) { return {_mm512_mask_ble
 struct Bytes {
   __m512i v;
 };
-using Partial = Ints;
-using SubScales = Ints;
-struct Words {
-  static constexpr bool kAreUsed = false;
-};
 
 constexpr int kSignedOffset = 128;
-constexpr int run_length(int) { return 8; }
 
 TUILI_INLINE Bytes load_codes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 TUILI_INLINE void store_codes(uint8_t* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
@@ -184,20 +178,16 @@ TUILI_INLINE __m512i splat_4_bytes(const void* p) {
   return _mm512_set1_epi32(word);
 }
 
-TUILI_INLINE Partial no_sum() { return {_mm512_setzero_si512()}; }
-TUILI_INLINE Partial sum_from(Ints start) { return start; }
-TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 template <int kBits>
-TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
+TUILI_INLINE Ints dot(Ints sum, Bytes codes, const int8_t* a) {
   return {_mm512_dpbusd_epi32(sum.v, codes.v, splat_4_bytes(a))};
 }
-TUILI_INLINE Ints widen(Partial sum) { return sum; }
-TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
-TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
-TUILI_INLINE Ints widen(Partial sum, SubScales scales) { return {_mm512_mullo_epi32(sum.v, scales.v)}; }
+TUILI_INLINE Ints widen(Ints sum, Ints scales) { return {_mm512_mullo_epi32(sum.v, scales.v)}; }
 TUILI_INLINE Ints pair_dot(Ints a, const int16_t* pair) {
   return {_mm512_madd_epi16(a.v, splat_4_bytes(pair))};
 }
 
 }  // namespace
 }  // namespace tuili::cpu::TUILI_ISA
+
+#include "kernels/cpu/simd_int32_sums.h"

@@ -19,14 +19,7 @@ constexpr int kInt8Rows = 4;
 // So many rows, of 4-bit codes twice as many, have a weight's codes unpacked once, not by each tile.
 constexpr int kRowsUnpacked = 16;
 
-using Partial = Ints;
-using SubScales = Ints;
-struct Words {
-  static constexpr bool kAreUsed = false;
-};
-
 constexpr int kSignedOffset = 128;
-constexpr int run_length(int) { return 8; }
 
 TUILI_INLINE Bytes load_signed(const uint8_t* p) {
   const Bytes a = load_codes(p);
@@ -34,20 +27,16 @@ TUILI_INLINE Bytes load_signed(const uint8_t* p) {
   return {_mm256_xor_si256(a.lo, offset), _mm256_xor_si256(a.hi, offset)};
 }
 
-TUILI_INLINE Partial no_sum() { return splat_int(0); }
-TUILI_INLINE Partial sum_from(Ints start) { return start; }
-TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 template <int kBits>
-TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
+TUILI_INLINE Ints dot(Ints sum, Bytes codes, const int8_t* a) {
   const __m256i x = splat_4_bytes(a);
   return {_mm256_dpbusd_avx_epi32(sum.lo, codes.lo, x), _mm256_dpbusd_avx_epi32(sum.hi, codes.hi, x)};
 }
-TUILI_INLINE Ints widen(Partial sum) { return sum; }
-TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
-TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
-TUILI_INLINE Ints widen(Partial sum, SubScales scales) {
+TUILI_INLINE Ints widen(Ints sum, Ints scales) {
   return {_mm256_mullo_epi32(sum.lo, scales.lo), _mm256_mullo_epi32(sum.hi, scales.hi)};
 }
 
 }  // namespace
 }  // namespace tuili::cpu::TUILI_ISA
+
+#include "kernels/cpu/simd_int32_sums.h"

@@ -3,10 +3,14 @@
 // A Floats is 16 float32, a panel wide, on every instruction set: 16 numbers here, 2 registers on AVX2, 1 on
 // AVX-512, 4 on NEON. The .inl files are written once over these words:
 //   Floats   zero splat load load_first store store_first transpose  + - * /  fma min max sum max_of
+//            first_lane
 //   Ints     16 int32: splat_int load_u16 store_u16 load_i8 store_i8  + - & |  shl shr max sum max_of
-//   to_float as_ints as_floats Mask     first less select Bytes    64 codes, 16 columns × 4 k: load_codes
-//   store_codes load_signed bits bits_from | Partial  16 sums of products in progress: no_sum dot widen
-//   accumulate; SubScales, pair_dot | Words  codes as int16, of AVX2 alone
+//            to_float as_ints as_floats
+//   Mask     first less select
+//   Bytes    64 codes, 16 columns × 4 k: load_codes store_codes load_signed bits bits_from  |
+//   Partial  16 sums of products in progress: no_sum sum_from completed dot widen accumulate
+//            SubScales sub_scales pair_dot
+//   Words    codes as int16, of AVX2 alone
 // min(a, b) is a < b ? a : b and max(a, b) is a > b ? a : b: with a NaN the second operand passes.
 #pragma once
 
@@ -251,15 +255,8 @@ TUILI_INLINE Floats select(Mask m, Floats a, Floats b) {
 struct Bytes {
   uint8_t v[64];
 };
-using Partial = Ints;
-using SubScales = Ints;
-struct Words {
-  static constexpr bool kAreUsed = false;
-};
 
 constexpr int kSignedOffset = 0;  // what load_signed adds to a code
-// How many quads of codes below 2^bits (8: signed) may be added to a Partial before it is widened.
-constexpr int run_length(int) { return 8; }
 
 TUILI_INLINE Bytes load_codes(const uint8_t* p) {
   Bytes out;
@@ -286,12 +283,9 @@ TUILI_INLINE Bytes operator|(Bytes a, Bytes b) {
 }
 TUILI_INLINE Ints as_ints(Bytes a) { return bits_as<Ints>(a); }
 
-TUILI_INLINE Partial no_sum() { return splat_int(0); }
-TUILI_INLINE Partial sum_from(Ints start) { return start; }
-TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 // partial[c] + Σ_j codes[c][j] · a[j]
 template <int kBits>
-TUILI_INLINE Partial dot(Partial partial, const Bytes& codes, const int8_t* a) {
+TUILI_INLINE Ints dot(Ints partial, const Bytes& codes, const int8_t* a) {
   const int a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3];
   TUILI_LANES {
     const uint8_t* c = codes.v + 4 * i;
@@ -299,10 +293,7 @@ TUILI_INLINE Partial dot(Partial partial, const Bytes& codes, const int8_t* a) {
   }
   return partial;
 }
-TUILI_INLINE Ints widen(Partial partial) { return partial; }
-TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
-TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
-TUILI_INLINE Ints widen(Partial partial, SubScales scales) {
+TUILI_INLINE Ints widen(Ints partial, Ints scales) {
   TUILI_LANES partial.v[i] *= scales.v[i];
   return partial;
 }
@@ -317,3 +308,5 @@ TUILI_INLINE Ints pair_dot(Ints a, const int16_t* pair) {
 
 }  // namespace
 }  // namespace tuili::cpu::TUILI_ISA
+
+#include "kernels/cpu/simd_int32_sums.h"

@@ -228,14 +228,8 @@ TUILI_INLINE Floats select(Mask m, Floats a, Floats b) {
 struct Bytes {
   uint8x16_t v[4];
 };
-using Partial = Ints;
-using SubScales = Ints;
-struct Words {
-  static constexpr bool kAreUsed = false;
-};
 
 constexpr int kSignedOffset = 0;
-constexpr int run_length(int) { return 8; }
 
 TUILI_INLINE Bytes load_codes(const uint8_t* p) {
   return {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
@@ -270,21 +264,15 @@ TUILI_INLINE Ints as_ints(Bytes a) {
   return out;
 }
 
-TUILI_INLINE Partial no_sum() { return splat_int(0); }
-TUILI_INLINE Partial sum_from(Ints start) { return start; }
-TUILI_INLINE Ints completed(Ints run, Ints) { return run; }
 template <int kBits>
-TUILI_INLINE Partial dot(Partial sum, Bytes codes, const int8_t* a) {
+TUILI_INLINE Ints dot(Ints sum, Bytes codes, const int8_t* a) {
   int32_t word;
   __builtin_memcpy(&word, a, sizeof(word));
   const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(word));
   TUILI_REGISTERS sum.v[i] = vdotq_s32(sum.v[i], vreinterpretq_s8_u8(codes.v[i]), x);
   return sum;
 }
-TUILI_INLINE Ints widen(Partial sum) { return sum; }
-TUILI_INLINE Ints accumulate(Ints total, Ints run) { return total + run; }
-TUILI_INLINE SubScales sub_scales(Ints s) { return s; }
-TUILI_INLINE Ints widen(Partial sum, SubScales scales) {
+TUILI_INLINE Ints widen(Ints sum, Ints scales) {
   TUILI_REGISTERS sum.v[i] = vmulq_s32(sum.v[i], scales.v[i]);
   return sum;
 }
@@ -300,3 +288,5 @@ TUILI_INLINE Ints pair_dot(Ints a, const int16_t* pair) {
 
 }  // namespace
 }  // namespace tuili::cpu::TUILI_ISA
+
+#include "kernels/cpu/simd_int32_sums.h"

@@ -9,8 +9,7 @@
 // v4  fragments by ldmatrix: what 16-byte loads bring had to be moved, 3 moves per mma: 388 TFLOP/s (cuBLAS
 //     with wgmma 797), 282 at m 512; m 64: 20 µs (12.1); m 1: 12.2 µs, n 28,672 70 µs
 // v5  shared memory was as busy as the stream: copies without bank conflicts, and for m ≤ 8 half of the reads
-//     of x, and five tiles under way, not three; for m ≤ 16 four: m 1
-//     11.4 µs, n 28,672 67 µs
+//     of x, and five tiles under way, not three; for m ≤ 16 four: m 1 11.4 µs, n 28,672 67 µs
 // v6  fragments are read while those before are multiplied; of five shapes for m > 16 the one whose tiles
 //     cost least on all multiprocessors: 128 × 128 alone left most of them idle. n = k = 4,096: m 512 42 µs
 //     (60), m 4,096 339 (376; tiles of 128 × 256: L2 was as busy as the tensor cores), n = k = 2,048, m 128

@@ -1,11 +1,11 @@
 // Products of rows sorted by expert with each expert's weights: a block finds the rows of its tile and their
 // expert, and multiplies as gemm.cuh, gemm_quant.cuh and gemm_skinny.cuh do. The host knows neither.
 //
-// v1  a grid of as many tiles as there can be; tiles that are not there end at once. H200, 64
-//     experts of 2,048 -> 1,024, 8 for each of 1, 16, 64, 2,048 tokens: bf16 12.3, 75, 76, 216 µs,
-//     Q4_0 5.8, 33.5, 35.4, 331
+// v1  a grid of as many tiles as there can be; tiles that are not there end at once. H200, 64 experts of
+//     2,048 -> 1,024, 8 for each of 1, 16, 64, 2,048 tokens: bf16 12.3, 75, 76, 216 µs, Q4_0 5.8, 33.5, 35.4,
+//     331
 // v2  gemm.cuh's v6, and tiles of 64 × 64 for up to 64 rows of an expert: bf16 11.5, 71, 75, 208; Q4_0 as
-// before
+//     before
 #pragma once
 
 #include "kernels/cuda/gemm.cuh"

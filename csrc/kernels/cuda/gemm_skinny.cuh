@@ -9,8 +9,7 @@
 //     many columns stages half as long and a block more per multiprocessor: 33.1 µs. Tried: that with 8 rows
 //     and five or six blocks, 24.4; with n 4,096, 17 % more; with 16 rows x two pairs ahead: registers spill
 // v8  weights are on their way before the kernel in front has ended, and the next kernel starts earlier:
-// Q4_0,
-//     m 1, n = k = 2,048 3.0 µs (3.9), n = k = 4,096 6.0 (6.5), n 28,672 21.2 (24.8)
+//     Q4_0, m 1, n = k = 2,048 3.0 µs (3.9), n = k = 4,096 6.0 (6.5), n 28,672 21.2 (24.8)
 #pragma once
 
 #include "kernels/cuda/quant_records.cuh"

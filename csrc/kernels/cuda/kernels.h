@@ -13,16 +13,17 @@
 
 #include <cstdint>
 
+#include "base/device.h"
 #include "base/dtype.h"
+#include "base/kv_pages.h"
 #include "base/packed.h"
 #include "kernels/cpu/kernels.h"
 
-struct CUstream_st;    // cudaStream_t points to it
 struct __nv_bfloat16;  // CUDA's own type, so that kernels and callers mean the same
 
 namespace tuili::cuda {
 
-using Stream = CUstream_st*;
+using device::Stream;
 using bf16 = __nv_bfloat16;
 using cpu::Activation;
 
@@ -122,24 +123,9 @@ int rope(Stream stream, const RopeArgs& args);
 
 // ---- keys and values
 
-// Pages of one layer. Both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and
-// values by columns that ldmatrix turns.
-//   k, v              f32, f16, bf16 or i8 [n_blocks][n_kv_heads][block_size][head_dim], blocks
-//                     block_stride elements apart
-//   k_scale, v_scale  of i8, x = scale · code: f32 [n_blocks][n_kv_heads][block_size], blocks
-//                     scale_stride floats apart
-struct KvPages {
-  void* k;
-  void* v;
-  DType type;
-  int64_t block_size;  // 16, 32 or 64
-  int64_t n_kv_heads;
-  int64_t head_dim;
-  int64_t block_stride;
-  float* k_scale = nullptr;
-  float* v_scale = nullptr;
-  int64_t scale_stride = 0;
-};
+// Pages: both lie token by token, unlike the CPU's: the tensor cores take keys by rows, and values by columns
+// that ldmatrix turns.
+//   k, v  [n_blocks][n_kv_heads][block_size][head_dim]
 
 // Writes rows of k and v (f32 [n_tokens, n_kv_heads · head_dim], stride ld) into the pages at slots[t] =
 // block id · block_size + offset. Rounds to nearest even; f16 and i8 take what is beyond ±65504 as ±65504
@@ -210,8 +196,8 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 }
 
 // q is rounded to the type of the pages. Those of i8 are read as pages of f16 that hold f32(scale · code)
-// rounded. Splits of 512 keys at absolute positions, each from a fresh (max,
-// sum, out); inside a split, tiles of 64 keys in order:
+// rounded. Splits of 512 keys at absolute positions, each from a fresh (max, sum, out); inside a split, tiles
+// of 64 keys in order:
 //   score = q · k in one chain of tensor-core steps of 16 d; unseen keys are -inf
 //   with a cap or a bias: score = score · scale, (capped,) · log2(e), then fma(bias, log2(e), score); u = 1
 //   without: u = scale · log2(e)
@@ -219,8 +205,9 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 //   sum = sum · r, then += p · 1 in steps of 16 keys
 //   out[d] = out[d] · r, then += p · v[.][d] in the same steps
 // Splits merge in ascending order: M' = max(M, m); out = fma(O, 2^(M - M'), o · 2^(m - M')), the sum
-// likewise. A sink s, · log2(e), merges last: M' = max(M, s); sum = fma(S, 2^(M - M'), 2^(s - M')); out = O ·
-// 2^(M - M'). The result is out · (1 / sum) + 0; no seen key gives zeros. An unseen key has p = 0, which
+// likewise. A sink s, · log2(e), merges last:
+//   M' = max(M, s); sum = fma(S, 2^(M - M'), 2^(s - M')); out = O · 2^(M - M')
+// The result is out · (1 / sum) + 0; no seen key gives zeros. An unseen key has p = 0, which
 // changes no bit: the tensor cores add 0 · v exactly for every finite v below 2^100. So a query's bits are
 // the same alone, in a chunk, with its splits shared out over blocks or not. 2^x is the device's own, within
 // 2^-22.
@@ -229,16 +216,17 @@ constexpr int64_t attention_partial_floats(int64_t n_tokens, int64_t n_heads, in
 // others, without tensor cores: q and p are not rounded, codes are read as f32(scale · code), and of the keys
 // that are seen, tile by tile,
 //   q · k: lane j of 32 adds products j, j + 32, … by one fma chain, then a fixed tree
-//   score = q · k · (scale · log2(e)), or softcap · log2(e) · tanh(q · k · (scale / softcap)); the bias as
-//   above sum = sum · r, then += p key by key;  out[d] = out[d] · r, then fma(p, v[.][d], out[d]) key by key
+//   score = q · k · (scale · log2(e)), or softcap · log2(e) · tanh(q · k · (scale / softcap))
+//   the bias as above
+//   sum = sum · r, then += p key by key;  out[d] = out[d] · r, then fma(p, v[.][d], out[d]) key by key
 // with one max, sum and out for all splits; then sinks and the quotient as above. Of an unseen key p = 0
 // changes nothing but the sign of a zero, for every finite v.
 int attention(Stream stream, const AttentionArgs& args);
 
 // Scores from distances, as biases of attention over whole sequences that see all their keys:
-//   bias[head][row][key] = (q[row]·keys[head][p] + k[key]·queries[head][p]) · scale, p = places[origin + row
-//   - key], rows and keys counted in their sequence; each product one fma chain over ascending d, 0 without a
-//   table
+//   bias[head][row][key] = (q[row]·keys[head][p] + k[key]·queries[head][p]) · scale
+//   p = places[origin + row - key]
+// rows and keys counted in their sequence; each product one fma chain over ascending d, 0 without a table
 struct DistanceArgs {
   float* bias;      // f32 [n_heads][n_tokens][ld_bias]
   int64_t ld_bias;  // at least every n_keys
@@ -296,8 +284,8 @@ struct GemmArgs {
 // Tensor cores, accumulating in f32: groups of 32 k ascending, zero past the end, each in two steps of 16,
 // the first 16 k and then the others. A step adds its products after aligning them to the largest and
 // cuts what lies below (as published by MMA-Sim), so |error| ≤ 1.4 · (k + 32) · 2^-24 · Σ |x · w| before the
-// bias. Any m, any k and any alignment of the element give the same bits; 16-byte rows
-// are faster. Sizes are below 2^31.
+// bias. Any m, any k and any alignment of the element give the same bits; 16-byte rows are faster. Sizes are
+// below 2^31.
 int gemm(Stream stream, const GemmArgs& args);
 
 // The same with quantized weights: w.codes points to records (base/device_records.h).
@@ -310,8 +298,8 @@ struct QuantizedGemmArgs {
   int64_t multiprocessors = kMultiprocessors;
 };
 
-// k has four parts: ceil(k / 1,024) · 256 each, the last ones shorter, or none. Per output and part from acc
-// = 0, the groups of 32 k ascending:
+// k has four parts: ceil(k / 1,024) · 256 each, the last ones shorter, or none. Per output and part from
+// acc = 0, the groups of 32 k ascending:
 //   sum = Σ x · c on tensor cores, the first 16 k, then the others, c the integer that the scale multiplies;
 //   in a step k 4 t + 2 h and the next have mma's places 2 t + 8 h and the next
 //   acc = fma(scale, sum, acc); q6_k: for each 16 k on its own, with its scale
@@ -325,7 +313,7 @@ int gemm(Stream stream, const QuantizedGemmArgs& args);
 
 inline constexpr int kMostExperts = 1024;
 
-enum class ExpertScores : uint8_t { softmax, sigmoid };
+enum class Scoring : uint8_t { softmax, sigmoid };
 
 // Of each token the n_used best experts, ascending, and their weights; the rules are those of MoeSpec
 // (model/spec.h). CPU's choices, of equal scores too, and CPU's bits.
@@ -338,7 +326,7 @@ struct RouteArgs {
   int64_t n_experts;  // a multiple of n_groups
   int64_t n_used;
   int64_t n_groups, n_groups_used, group_top;
-  ExpertScores scores;
+  Scoring scoring;
   bool normalize;
   float scale;
 };

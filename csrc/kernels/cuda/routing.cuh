@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(32) route_kernel(RouteArgs args) {
   auto& shared = shared_storage<RouteStorage>();
   const int n = static_cast<int>(args.n_experts), n_used = static_cast<int>(args.n_used), lane = threadIdx.x;
   const float* logits = args.logits + static_cast<int64_t>(blockIdx.x) * n;
-  if (args.scores == ExpertScores::softmax) {
+  if (args.scoring == Scoring::softmax) {
     score_softmax(shared.scores, logits, n);
   } else {
     for (int e = lane; e < n; e += 32) shared.scores[e] = sigmoid(logits[e]);

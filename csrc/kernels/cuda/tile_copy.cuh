@@ -12,7 +12,7 @@ inline constexpr int kPlaneK = 32;        // k of a row that lie together in sha
 
 // Where the chunk of 16 bytes with k 8 chunk … of a row of a plane lies in that row: eight rows that follow
 // one another have it in eight different places of the banks, as ldmatrix wants, and four rows have a pair of
-// chunks in four, as load_four wants.
+// chunks in four, as FourPlaces::load wants.
 __device__ __forceinline__ int chunk_place(int row, int chunk) {
   return chunk ^ ((row & 2) | (row >> 2 & 1));
 }

@@ -343,16 +343,16 @@ class Scheduler:
         n_free = self._limits.max_num_seqs - len(self.running)
         if n_free == 0:  # so no mate waits
             return None
-        searches = self._searches
-        first = None
+        first, n_mates = None, self._n_mates()
         for row in self.waiting:
-            if row.beams in searches:
+            if row.beams in self._searches:
                 if not _awaits_search(row):
                     return row
                 n_free -= 1
+                n_mates -= 1
             elif first is None:
                 first = row
-            if not searches:
+            if first is not None and not n_mates:
                 break
         if first is None:
             return None
@@ -446,8 +446,11 @@ class Scheduler:
         own = row.beams
         if own in self._searches:
             return 0
-        n_own = 0 if own is None else len(own.rows) - 1
-        return n_own + sum(len(search.rows) - n for search, n in self._searches.items())
+        return self._n_mates() + (0 if own is None else len(own.rows) - 1)
+
+    def _n_mates(self) -> int:
+        """How many beams wait, at most, of searches that run."""
+        return sum(len(search.rows) - n for search, n in self._searches.items())
 
     def _victim(self) -> Row:
         """The row that gives way: of the lowest priority, of these the newest; the oldest's mates, for whom
