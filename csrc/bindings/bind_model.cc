@@ -30,7 +30,8 @@ constexpr Named<QkNorm> kQkNorms[] = {{"none", QkNorm::none},
                                       {"rotated", QkNorm::rotated},
                                       {"whole", QkNorm::whole},
                                       {"layer", QkNorm::layer}};
-constexpr Named<Scoring> kScorings[] = {{"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}};
+constexpr Named<Scoring> kScorings[] = {
+    {"softmax", Scoring::softmax}, {"sigmoid", Scoring::sigmoid}, {"near_best", Scoring::near_best}};
 constexpr Named<HeadRows> kHeadRows[] = {
     {"all", HeadRows::all}, {"first", HeadRows::first}, {"last", HeadRows::last}, {"mean", HeadRows::mean}};
 
@@ -80,6 +81,7 @@ void bind_moe_spec(py::module_& module) {
       .field("d_ff", &MoeSpec::d_ff)
       .needed()
       .field("scoring", &MoeSpec::scoring, kScorings)
+      .field("near", &MoeSpec::near)
       .field("normalize", &MoeSpec::normalize)
       .field("scale", &MoeSpec::scale)
       .field("n_groups", &MoeSpec::n_groups)
@@ -107,6 +109,12 @@ void bind_latent_spec(py::module_& module) {
 }
 
 void bind_layer_spec(py::module_& module) {
+  Fields<ops::Xielu>(module, "Xielu")
+      .field("alpha_p", &ops::Xielu::alpha_p)
+      .field("alpha_n", &ops::Xielu::alpha_n)
+      .field("beta", &ops::Xielu::beta)
+      .needed()
+      .done();
   Fields<LayerSpec>(module, "LayerSpec")
       .field("n_heads", &LayerSpec::n_heads)
       .field("n_kv_heads", &LayerSpec::n_kv_heads)
@@ -116,6 +124,7 @@ void bind_layer_spec(py::module_& module) {
       .field("norm_placement", &LayerSpec::norm_placement, kPlacements)
       .field("attention_norm", &LayerSpec::attention_norm)
       .field("activation", &LayerSpec::activation, kActivations)
+      .optional("xielu", &LayerSpec::xielu)
       .field("gated", &LayerSpec::gated)
       .field("qk_norm", &LayerSpec::qk_norm, kQkNorms)
       .field("qkv_clip", &LayerSpec::qkv_clip)
@@ -126,6 +135,7 @@ void bind_layer_spec(py::module_& module) {
       .field("sliding_window", &LayerSpec::sliding_window)
       .field("attention_scale", &LayerSpec::attention_scale)
       .field("score_softcap", &LayerSpec::score_softcap)
+      .field("attention_gate", &LayerSpec::attention_gate)
       .field("sinks", &LayerSpec::sinks)
       .field("residual_scale", &LayerSpec::residual_scale)
       .field("qkv_bias", &LayerSpec::qkv_bias)

@@ -98,7 +98,8 @@ void Transformer::moe_block(const Step& step, int64_t i, ops::Activations x) con
   const ops::LinearMap router = map_of(scores, w.router);
   ops::gemm(context, x, {&router, 1}, compute_);
   const ops::Routing routing{.n_used = moe.n_used,
-                             .sigmoid = moe.scoring == Scoring::sigmoid,
+                             .scores = moe.scoring,
+                             .near = moe.near,
                              .normalize = moe.normalize,
                              .scale = moe.scale,
                              .n_groups = moe.n_groups,

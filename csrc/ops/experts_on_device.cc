@@ -7,20 +7,20 @@ namespace tuili::ops::on_device {
 void route(const Context& context, const Routing& routing, const TensorView& scores, const Routes& routes) {
   expect_dense("route", "scores", scores, DeviceKind::cuda);
   const int64_t n_experts = scores.size(1), n_used = routing.n_used;
-  const cuda::RouteArgs args{
-      .experts = routes.experts,
-      .weights = routes.weights,
-      .logits = scores.f32(),
-      .selection_bias = routing.selection_bias,
-      .n_tokens = scores.rows(),
-      .n_experts = n_experts,
-      .n_used = n_used,
-      .n_groups = routing.n_groups,
-      .n_groups_used = routing.n_groups_used,
-      .group_top = routing.group_top,
-      .scores = routing.sigmoid ? cuda::ExpertScores::sigmoid : cuda::ExpertScores::softmax,
-      .normalize = routing.normalize,
-      .scale = routing.scale};
+  const cuda::RouteArgs args{.experts = routes.experts,
+                             .weights = routes.weights,
+                             .logits = scores.f32(),
+                             .selection_bias = routing.selection_bias,
+                             .n_tokens = scores.rows(),
+                             .n_experts = n_experts,
+                             .n_used = n_used,
+                             .n_groups = routing.n_groups,
+                             .n_groups_used = routing.n_groups_used,
+                             .group_top = routing.group_top,
+                             .scores = routing.scores,
+                             .near = routing.near,
+                             .normalize = routing.normalize,
+                             .scale = routing.scale};
   device::check(cuda::route(context.stream, args), "route");
   device::check(cuda::sort_by_expert(context.stream, routes.places, routes.first, routes.experts,
                                      scores.rows() * n_used, n_experts),

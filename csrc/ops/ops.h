@@ -23,6 +23,7 @@ namespace tuili::ops {
 using cpu::Activation;
 using cpu::KvPages;
 using cpu::KvType;
+using cpu::Xielu;
 
 // Where an op runs. Everything is borrowed; one caller at a time.
 struct Context {
@@ -325,10 +326,12 @@ void distance_attention(const Context& context, const AttentionSpec& spec, const
 // ---- experts
 
 inline constexpr int64_t kMaxExperts = cuda::kMostExperts;
+using cuda::ExpertScores;
 
 struct Routing {
   int64_t n_used = 1;
-  bool sigmoid = false;  // scores are sigmoids, else a softmax
+  ExpertScores scores = ExpertScores::softmax;
+  float near = 0;  // of near_best
   bool normalize = false;
   float scale = 1;
   int64_t n_groups = 1, n_groups_used = 1, group_top = 1;
@@ -409,6 +412,9 @@ void gather_taps(const Context& context, const TensorView& y, const TensorView& 
 
 // y = min(max(y, low), high) + offset; NaN stays NaN.
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
+
+// y = xielu(y), by kernels.h's formula
+void xielu(const Context& context, const TensorView& y, const Xielu& by);
 
 // y = factor · y
 void scale(const Context& context, const TensorView& y, float factor);

@@ -75,10 +75,11 @@ TUILI_TEST(routes_are_the_cpus) {
   uint64_t seed = 0;
   for (const auto& [n_tokens, n_experts, n_used] :
        {std::tuple{9, 1, 1}, {1, 8, 2}, {70, 8, 2}, {40, 40, 5}, {9, 100, 40}, {12, 64, 64}}) {
-    for (const bool sigmoid : {false, true})
+    for (const ops::ExpertScores scores :
+         {ops::ExpertScores::softmax, ops::ExpertScores::sigmoid, ops::ExpertScores::near_best})
       for (const bool normalize : {false, true})
-        check_route({.n_used = n_used, .sigmoid = sigmoid, .normalize = normalize, .scale = 2.5f}, n_tokens,
-                    n_experts, ++seed);
+        check_route({.n_used = n_used, .scores = scores, .near = 0.5f, .normalize = normalize, .scale = 2.5f},
+                    n_tokens, n_experts, ++seed);
   }
 }
 
@@ -89,7 +90,7 @@ TUILI_TEST(routes_through_groups_are_the_cpus) {
     const std::vector<float> bias = logits_of(1, n_experts, ++seed);
     for (const float* selection_bias : {static_cast<const float*>(nullptr), bias.data()})
       check_route({.n_used = n_used,
-                   .sigmoid = true,
+                   .scores = ops::ExpertScores::sigmoid,
                    .n_groups = n_groups,
                    .n_groups_used = n_groups_used,
                    .group_top = group_top,
