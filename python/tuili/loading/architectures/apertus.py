@@ -1,4 +1,4 @@
-"""Apertus: Llama with norms of query and key and MLPs without gates, whose activation each layer has learned."""
+"""Apertus: norms of query and key, and MLPs without gates, whose activation each layer has learned."""
 
 from __future__ import annotations
 
