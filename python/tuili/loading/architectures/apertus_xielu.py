@@ -46,7 +46,9 @@ def _number(checkpoint: Checkpoint, layer: int, part: str) -> float:
 
 
 def xielu(config: Config, layer: int) -> Xielu:
-    """Files hold what softplus makes positive; below zero beta is added."""
+    """Files hold what softplus makes positive; below zero beta is added. Without files: as it begins."""
+    if "xielu" not in config:
+        return Xielu(alpha_p=0.8, alpha_n=0.8, beta=0.5)
     alpha_p, alpha_n, beta = config.values["xielu"][layer]
     above, below = (float(np.logaddexp(0.0, value)) for value in (alpha_p, alpha_n))
     return Xielu(alpha_p=above, alpha_n=beta + below, beta=beta)

@@ -68,8 +68,8 @@ def spec(config: Config) -> ModelSpec:
 
 
 def _rotation(config: Config) -> tuple[RopeSpec, int]:
-    """With `short_mscale` for cosine and sine where frequencies are scaled. Texts end at the original context:
-    beyond it transformers 5.24 has `long_mscale` and the short factors, its authors the long ones."""
+    """With `short_mscale` for cosine and sine where frequencies are scaled. Texts end at the original
+    context: beyond it transformers 5.24 has `long_mscale` and the short factors, the authors long ones."""
     config.max_model_len = None
     size = sizes(config)
     rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=1_000_000.0)
