@@ -111,6 +111,7 @@ def later_decoders() -> Iterator[Case]:
     yield Case("CF-03", "ApertusForCausalLM of no number", folder(nan, settings), F, "config_value")
     yield _case("AfmoeForCausalLM", "three of two", F, "config_value", num_experts=2, num_experts_per_tok=3)
     one = {"num_local_experts": 1}
+    yield _case("LlamaForCausalLM", "a warm temperature", F, "config_type", temperature="warm")
     yield _case("PhimoeForCausalLM", "one expert", F, "config_value", **one)
     factors = {"short_factor": [1.0] * 8, "long_factor": [1.0] * 8, "original_max_position_embeddings": 32}
     scaling = {"rope_scaling": {"rope_type": "longrope", **factors}}
