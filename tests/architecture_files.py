@@ -48,6 +48,7 @@ def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def stored_tensors(case: Case, config: Config, module: ModuleType) -> dict[str, np.ndarray]:
     """Every tensor of the checkpoint by its stored name."""
+    learned = _learned(case, config)
     expected = {name: tuple(shape) for name, shape in ModelBuilder(module.spec(config)).expected()}
     missing = {name for name in expected if constant(name, module, config) is None}
     tensors = {}
@@ -61,7 +62,21 @@ def stored_tensors(case: Case, config: Config, module: ModuleType) -> dict[str, 
             tensors[theirs] = values(theirs, _stored_shape(filled, expected))
             missing -= set(held)
     assert not missing, f"{case.name}: no name for {sorted(missing)}"
-    return tensors
+    return tensors | learned
+
+
+def _learned(case: Case, config: Config) -> Arrays:
+    """The numbers of Apertus's activation, of which a spec is made."""
+    if case.architecture != "ApertusForCausalLM" or case.config.get("hidden_act", "xielu") != "xielu":
+        return {}
+    found: Arrays = {}
+    for i in range(config.values["num_hidden_layers"]):
+        at = f"model.layers.{i}.mlp.act_fn"
+        found |= {f"{at}.{part}": values(f"{at}.{part}", (1,)) for part in ("alpha_p", "alpha_n")}
+        found |= {f"{at}.beta": np.float32(0.5).reshape(()), f"{at}.eps": np.float32(-1e-6).reshape(())}
+    numbers = [float(x.reshape(-1)[0]) for name, x in found.items() if not name.endswith("eps")]
+    config.values = {**config.values, "xielu": np.reshape(numbers, (-1, 3)).tolist()}
+    return found
 
 
 def _filled(
@@ -113,7 +128,7 @@ def write(case: Case, folder: Path, change: Callable[[Arrays], Arrays] = dict) -
     config = Config(dict(case.config), "config.json")
     _, module = hf_architecture(config)
     tensors = {
-        name: Weight("f32", x.shape, x.reshape(x.shape[0], -1).view(np.uint8))
+        name: Weight("f32", x.shape, x.reshape(x.shape[0] if x.ndim else 1, -1).view(np.uint8))
         for name, x in change(stored_tensors(case, config, module)).items()
     }
     _write_safetensors(folder / "model.safetensors", tensors)

@@ -155,6 +155,14 @@ DENSE_CASES = [
         },
     ),
     *cases_of(
+        "ApertusForCausalLM",
+        "apertus",
+        {"head_dim": 16},
+        plain={},
+        biases_tied_another_activation={"attention_bias": True, "hidden_act": "relu2", **_TIED, **_YARN},
+        own_base=_rope("default"),
+    ),
+    *cases_of(
         "YoutuForCausalLM",
         "youtu",  # transformers 5.24 empties the row of the padding
         _LATENT | {"pad_token_id": None},
@@ -165,6 +173,45 @@ DENSE_CASES = [
 ]
 
 EXPERT_CASES = [
+    *cases_of(
+        "AfmoeForCausalLM",
+        "afmoe",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "head_dim": 16}
+        | {"sliding_window": WINDOW, "leave_out": r"experts\.\d|mlp\.gate\.weight"},
+        plain={"num_hidden_layers": 4},
+        layer_types_biases_scaled_tied={
+            "layer_types": [_FULL, _SLIDING],
+            "attention_bias": True,
+            "mup_enabled": True,
+            "route_scale": 2.5,
+            "num_shared_experts": 1,
+            "num_dense_layers": 0,
+            **_TIED,
+        },
+    ),
+    *cases_of(
+        "PhimoeForCausalLM",
+        "phimoe",
+        {"num_local_experts": 6, "router_jitter_noise": 0.2, "leave_out": r"\.mlp\."},
+        plain={},
+        biases_window_tied={
+            "attention_bias": True,
+            "lm_head_bias": True,
+            "router_jitter_noise": 0.01,
+            "sliding_window": WINDOW,
+            **_TIED,
+        },
+        longrope={
+            "original_max_position_embeddings": 64,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0 + 0.25 * i for i in range(8)],
+                "long_factor": [3.0 + 0.25 * i for i in range(8)],
+                "short_mscale": 1.25,
+                "long_mscale": 1.5,
+            },
+        },
+    ),
     *cases_of(
         "MellumForCausalLM",
         "mellum",

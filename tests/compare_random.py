@@ -437,6 +437,77 @@ FAMILIES: dict[str, tuple[str, Choices]] = {
             "local_rope_theta": (100.0, 1e4),
         },
     ),
+    "ApertusForCausalLM": (
+        "apertus",
+        {**_ALL, **_BIAS, **_HEAD_DIM, "hidden_act": ("xielu", "xielu", "gelu")},
+    ),
+    "AfmoeForCausalLM": (
+        "afmoe",
+        {
+            **_ALL,
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            **_WINDOW,
+            **_EXPERTS,
+            "moe_intermediate_size": (24, 40),
+            "layer_types": _kinds,
+            "num_dense_layers": (0, 1, 2),
+            "num_shared_experts": (1, 2),
+            "route_scale": (1.0, 2.5),
+            "mup_enabled": _FLAG,
+        },
+    ),
+    "PhimoeForCausalLM": (
+        "phimoe",
+        {
+            **_GATED,
+            **_BIAS,
+            **_HEAD_DIM,
+            "num_local_experts": (2, 4, 8),
+            "router_jitter_noise": (0.0, 0.01, 0.2, 1.0),
+            "lm_head_bias": _FLAG,
+            "sliding_window": (None, 4, 8),
+            "original_max_position_embeddings": (64,),
+            "partial_rotary_factor": (1.0,),
+            "rope_scaling": lambda draw, config: {
+                **_long(draw, config),
+                "short_mscale": draw.choice((1.0, 1.243)),
+                "long_mscale": 1.5,
+            },
+        },
+    ),
+    "MptForCausalLM": (
+        "mpt",
+        {
+            "d_model": lambda draw, config: config["hidden_size"],
+            "n_heads": _all_heads,
+            "n_layers": lambda draw, config: config["num_hidden_layers"],
+            "max_seq_len": (64, 128),
+            "layer_norm_epsilon": (1e-5, 1e-3),
+            "attn_config": lambda draw, config: {
+                "clip_qkv": draw.choice((None, 0.5)),
+                "softmax_scale": draw.choice((None, 0.2)),
+            },
+        },
+    ),
+    "GPTNeoForCausalLM": (
+        "gpt_neo",
+        {
+            **_FREE,
+            "activation_function": _ACTIVATIONS,
+            "window_size": (4, 8),
+            "num_heads": _all_heads,
+            "num_layers": lambda draw, config: config["num_hidden_layers"],
+            "attention_types": lambda draw, config: [
+                [[draw.choice(("global", "local"))], 1] for _ in range(config["num_hidden_layers"])
+            ],
+        },
+    ),
+    "BioGptForCausalLM": (
+        "biogpt",
+        {**_GATED, "layer_norm_eps": (1e-12, 1e-5), "scale_embedding": _FLAG},
+    ),
     "BloomForCausalLM": (
         "bloom",
         {**_FREE, "apply_residual_connection_post_layernorm": _FLAG, "slow_but_exact": _FLAG},

@@ -61,6 +61,13 @@ def gated(name: str, gate: Array, up: Array) -> Array:
     return ACTIVATIONS[name](np.asarray(gate, np.float64)) * up
 
 
+def xielu(x: Array, alpha_p: float, alpha_n: float, beta: float) -> Array:
+    """An activation that is learned. Source: Huang & Schlag 2025, "Deriving activation functions using
+    integration"."""
+    below = np.minimum(x, 0)
+    return np.where(x > 0, alpha_p * x * x, alpha_n * (np.expm1(below) - below)) + beta * x
+
+
 # ---- linear maps and gathers
 
 
@@ -245,7 +252,10 @@ def attention_block(spec: Any, layer: Any, w: Weights, prefix: str, x: Array) ->
         bias=bias,
         sinks=w[f"{prefix}.sinks"] if layer.sinks else None,
     )
-    return _linear(w, f"{prefix}.output", mixed.reshape(n, -1))
+    mixed = mixed.reshape(n, -1)
+    if layer.attention_gate:
+        mixed = gated("sigmoid", gemm(x, w[f"{prefix}.attention_gate"]), mixed)
+    return _linear(w, f"{prefix}.output", mixed)
 
 
 def distance_bias(spec: Any, layer: Any, w: Weights, prefix: str, q: Array, k: Array) -> Array:
@@ -313,7 +323,9 @@ def mlp(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     """One MLP: the layer's, an expert's, or the one that is shared."""
     up = _linear(w, f"{prefix}.up", x)
     if not layer.gated:
-        return _linear(w, f"{prefix}.down", ACTIVATIONS[layer.activation](up))
+        learned = layer.xielu.alpha_p, layer.xielu.alpha_n, layer.xielu.beta
+        inner = xielu(up, *learned) if any(learned) else ACTIVATIONS[layer.activation](up)
+        return _linear(w, f"{prefix}.down", inner)
     gate, clamp = _linear(w, f"{prefix}.gate", x), layer.moe.clamp
     if clamp:
         gate, up = np.minimum(gate, clamp), 1 + np.clip(up, -clamp, clamp)
@@ -321,11 +333,26 @@ def mlp(layer: Any, w: Weights, prefix: str, x: Array) -> Array:
     return _linear(w, f"{prefix}.down", gated(layer.activation, gate, up))
 
 
+def near_best(logits: Array, n_used: int, near: float) -> Array:
+    """Each expert that is used has its share of a softmax of those left that are near it. Source: Liu et al.
+    2024, "GRIN: GRadient-INformed MoE", as it is computed outside of training."""
+    scores, left = np.zeros(len(logits)), np.asarray(logits, np.float64).copy()
+    for _ in range(n_used):
+        best = int(left.argmax())
+        far = (left[best] - logits) / np.maximum(abs(logits), left[best]) > near
+        scores[best] = softmax(np.where(far, -np.inf, left))[best]
+        left[best] = -np.inf
+    return scores
+
+
 def route(moe: Any, logits: Array, selection_bias: Array | None = None) -> tuple[list[int], Array]:
     """The experts of one token, ascending, and their weights, from logits [n_experts]."""
-    scores = (
-        softmax(logits) if moe.scoring == "softmax" else 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
-    )
+    if moe.scoring == "near_best":
+        scores = near_best(logits, moe.n_used, moe.near)
+    elif moe.scoring == "softmax":
+        scores = softmax(logits)
+    else:
+        scores = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
     choice = scores if selection_bias is None else scores + selection_bias
     groups = choice.reshape(moe.n_groups, -1)
     best = np.sort(groups, axis=1)[:, -moe.group_top :].sum(axis=1)

@@ -319,6 +319,17 @@ def test_generation_defaults_are_returned_and_unknown_keys_listed(tmp_path: Path
     assert loaded.generation_defaults == {"max_length": 1 << 24}
 
 
+def test_an_old_config_holds_the_generation_defaults_of_a_decoder(tmp_path: Path) -> None:
+    """transformers 4 wrote them there, and transformers 5 reads them if there is no other file."""
+    settings = {"temperature": 0.6, "top_k": 20, "do_sample": True, "max_length": 33}
+    old = CONFIG | settings | {"task_specific_params": {"text-generation": {"max_length": 50}}}
+    loaded = load(plan_model(folder(config=old)(tmp_path)))
+    assert loaded.generation_defaults == settings
+    (tmp_path / "new").mkdir()
+    loaded = load(plan_model(folder(config=old, generation_config__json={"top_p": 0.5})(tmp_path / "new")))
+    assert loaded.generation_defaults == {"top_p": 0.5}
+
+
 def test_a_class_own_end_beyond_the_vocabulary_ends_nothing_and_is_listed(tmp_path: Path) -> None:
     """transformers writes it down for a vocabulary of any size; another id beyond it is an error."""
     small = CONFIG | {"model_type": "phi3", "eos_token_id": 32000}

@@ -204,7 +204,7 @@ def test_encoder_bits_do_not_depend_on_batch_isa_or_threads(isa):
         (
             {"n_experts": 2, "n_used": 1, "d_ff": 8, "scoring": "max"},
             InvalidParameterError,
-            'scoring must be one of "softmax", "sigmoid", not "max"',
+            'scoring must be one of "softmax", "sigmoid", "near_best", not "max"',
         ),
     ],
 )

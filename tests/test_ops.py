@@ -464,6 +464,16 @@ def test_gated_activations_multiply(place, kind):
     assert_same_bits(ops.activate(gate, up, kind, **place), alone * up)
 
 
+def test_a_learned_activation_stays_within_a_few_ulps(place):
+    """A few u of each of its terms, and of x / 2 · alpha_n where e^x - 1 and x cancel."""
+    x, (alpha_p, alpha_n, beta) = GRID[abs(GRID) < 1e15].astype(np.float32), (0.75, 1.25, 0.5)
+    want = reference.xielu(x.astype(np.float64), alpha_p, alpha_n, beta)
+    got = ops.xielu(x, alpha_p, alpha_n, beta, **place)
+    assert_within(got, want, 6 * U * (abs(want) + alpha_n * abs(x.astype(np.float64))) + 1e-37)
+    assert_same_bits(got, ops.xielu(x, alpha_p, alpha_n, beta, isa="generic"))
+    assert np.isnan(ops.xielu(np.full(17, np.nan, np.float32), alpha_p, alpha_n, beta, **place)).all()
+
+
 def test_activations_keep_nan(place):
     x = np.array([np.nan] * 17 + [1.0], np.float32)
     for kind in reference.ACTIVATIONS:

@@ -32,7 +32,8 @@ constexpr Named<QkNorm> kQkNorms[] = {{"none", QkNorm::none},
                                       {"whole", QkNorm::whole},
                                       {"layer", QkNorm::layer}};
 constexpr Named<ops::Scoring> kScorings[] = {{"softmax", ops::Scoring::softmax},
-                                             {"sigmoid", ops::Scoring::sigmoid}};
+                                             {"sigmoid", ops::Scoring::sigmoid},
+                                             {"near_best", ops::Scoring::near_best}};
 constexpr Named<HeadRows> kHeadRows[] = {
     {"all", HeadRows::all}, {"first", HeadRows::first}, {"last", HeadRows::last}, {"mean", HeadRows::mean}};
 
@@ -82,6 +83,7 @@ void bind_moe_spec(py::module_& module) {
       .field("d_ff", &MoeSpec::d_ff)
       .needed()
       .field("scoring", &MoeSpec::scoring, kScorings)
+      .field("near", &MoeSpec::near)
       .field("normalize", &MoeSpec::normalize)
       .field("scale", &MoeSpec::scale)
       .field("n_groups", &MoeSpec::n_groups)
@@ -109,6 +111,12 @@ void bind_latent_spec(py::module_& module) {
 }
 
 void bind_layer_spec(py::module_& module) {
+  Fields<ops::Xielu>(module, "Xielu")
+      .field("alpha_p", &ops::Xielu::alpha_p)
+      .field("alpha_n", &ops::Xielu::alpha_n)
+      .field("beta", &ops::Xielu::beta)
+      .needed()
+      .done();
   Fields<LayerSpec>(module, "LayerSpec")
       .field("n_heads", &LayerSpec::n_heads)
       .field("n_kv_heads", &LayerSpec::n_kv_heads)
@@ -118,6 +126,7 @@ void bind_layer_spec(py::module_& module) {
       .field("norm_placement", &LayerSpec::norm_placement, kPlacements)
       .field("attention_norm", &LayerSpec::attention_norm)
       .field("activation", &LayerSpec::activation, kActivations)
+      .optional("xielu", &LayerSpec::xielu)
       .field("gated", &LayerSpec::gated)
       .field("qk_norm", &LayerSpec::qk_norm, kQkNorms)
       .field("qkv_clip", &LayerSpec::qkv_clip)
@@ -128,6 +137,7 @@ void bind_layer_spec(py::module_& module) {
       .field("sliding_window", &LayerSpec::sliding_window)
       .field("attention_scale", &LayerSpec::attention_scale)
       .field("score_softcap", &LayerSpec::score_softcap)
+      .field("attention_gate", &LayerSpec::attention_gate)
       .field("sinks", &LayerSpec::sinks)
       .field("residual_scale", &LayerSpec::residual_scale)
       .field("qkv_bias", &LayerSpec::qkv_bias)

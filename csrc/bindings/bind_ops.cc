@@ -308,6 +308,13 @@ FloatArray softcap(const FloatArray& x, float cap, const Isa& isa, const std::st
   return y.result();
 }
 
+FloatArray xielu(const FloatArray& x, float alpha_p, float alpha_n, float beta, const Isa& isa,
+                 const std::string& device) {
+  Operand y(copy_of(x), to_device(device));
+  ops::xielu(OneCall(isa).context, y.view(), {alpha_p, alpha_n, beta});
+  return y.result();
+}
+
 py::tuple softmax_stats(const FloatArray& x, const Isa& isa) {
   check_dims(x, "x", 1);
   TUILI_CHECK(x.shape(0) >= 1, "x is empty");
@@ -385,6 +392,8 @@ void bind_elements(py::module_& ops) {
           "isa"_a = py::none(), "device"_a = "cpu");
   ops.def("add", &add, "x"_a, "z"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
   ops.def("softcap", &softcap, "x"_a, "cap"_a, py::kw_only(), "isa"_a = py::none(), "device"_a = "cpu");
+  ops.def("xielu", &xielu, "x"_a, "alpha_p"_a, "alpha_n"_a, "beta"_a, py::kw_only(), "isa"_a = py::none(),
+          "device"_a = "cpu");
   ops.def("softmax_stats", &softmax_stats, "x"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("exp_shifted", &exp_shifted, "x"_a, "shift"_a, py::kw_only(), "isa"_a = py::none());
   ops.def("philox", &philox, "seed"_a, "counter"_a);

@@ -99,6 +99,7 @@ void Transformer::moe_block(const Step& step, int64_t i, ops::Activations x) con
   ops::gemm(context, x, {&router, 1}, compute_);
   const ops::Routing routing{.n_used = moe.n_used,
                              .scoring = moe.scoring,
+                             .near = moe.near,
                              .normalize = moe.normalize,
                              .scale = moe.scale,
                              .n_groups = moe.n_groups,

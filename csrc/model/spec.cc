@@ -59,6 +59,7 @@ void check_moe(const MoeSpec& moe, const std::string& name) {
   check_size(name + ".d_ff", moe.d_ff, 1, kMaxInner);
   check_size(name + ".d_ff_shared", moe.d_ff_shared, 0, kMaxInner);
   check_factor(name + ".scale", moe.scale);
+  check_cap(name + ".near", moe.near);
   check_cap(name + ".clamp", moe.clamp);
   check_factor(name + ".steepness", moe.steepness);
   TUILI_CHECK_SPEC(moe.steepness == 1 || moe.clamp > 0, name, ".steepness needs clamp");
@@ -109,6 +110,10 @@ void check_layer(const ModelSpec& spec, const LayerSpec& layer, const std::strin
                    ": a norm behind a rope needs one, and none of values");
   TUILI_CHECK_SPEC(layer.attention_norm || layer.norm_placement == NormPlacement::pre, name,
                    ": only norms before attention can be left out");
+  TUILI_CHECK_SPEC(!layer.attention_gate || (layer.latent.kv_rank == 0 && spec.distances.places.empty()),
+                   name, ".attention_gate goes with no latent and no distances");
+  for (const float factor : {layer.xielu.alpha_p, layer.xielu.alpha_n, layer.xielu.beta})
+    TUILI_CHECK_SPEC(std::isfinite(factor), name, ".xielu must be finite, not ", factor);
   check_size(name + ".sliding_window", layer.sliding_window, 0, kMaxPositions);
   TUILI_CHECK_SPEC(!layer.cross_attention || (layer.latent.kv_rank == 0 && layer.sliding_window == 0 &&
                                               (layer.norm_placement == NormPlacement::pre ||

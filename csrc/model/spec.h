@@ -67,6 +67,8 @@ struct MoeSpec {
   int64_t n_used = 0;
   int64_t d_ff = 0;  // of an expert
   ops::Scoring scoring = ops::Scoring::softmax;
+  float near = 0;  // how far from the best an expert may be, in shares of it, to have a part in its score: of
+                   // near_best   (Phi-3.5-MoE; Liu et al. 2024, "GRIN: GRadient-INformed MoE")
   bool normalize = false;  // scores are divided by the sum of those used
   float scale = 1;         // and multiplied by this
   // Only experts of the best groups are used; a group's score is the sum of its group_top best.
@@ -125,6 +127,7 @@ struct LayerSpec {
   NormPlacement norm_placement = NormPlacement::pre;
   bool attention_norm = true;  // of pre: false where the embeddings are normed already (ModernBERT)
   ops::Activation activation = ops::Activation::silu;
+  ops::Xielu xielu;  // applied first, with activation identity   (Apertus); zeros: none
   bool gated = true;
   QkNorm qk_norm = QkNorm::none;
   float qkv_clip = 0;          // q, k and v are clamped to ±this, behind the norms; 0: not
@@ -135,8 +138,9 @@ struct LayerSpec {
   int64_t sliding_window = 0;  // key j is seen by query i iff |i - j| < window; 0: none
   float attention_scale = 0;
   float score_softcap = 0;
-  bool sinks = false;        // a learned score per head takes its share of each softmax
-  float residual_scale = 1;  // what attention and MLP add is multiplied with this
+  bool attention_gate = false;  // attended · sigmoid(gate(x)), x what query is made from   (AFMoE)
+  bool sinks = false;           // a learned score per head takes its share of each softmax
+  float residual_scale = 1;     // what attention and MLP add is multiplied with this
   bool qkv_bias = false;
   bool output_bias = false;
   bool mlp_bias = false;

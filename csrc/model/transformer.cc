@@ -10,12 +10,13 @@ namespace tuili {
 
 State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, DeviceKind device) {
   int64_t n_heads = 0, q_size = 0, d_ff = 0;
-  bool two_norms = false;
+  bool two_norms = false, gates = false;
   for (const LayerSpec& layer : spec.layers) {
     n_heads = std::max(n_heads, layer.n_heads);
     q_size = std::max(q_size, layer.q_size());
     two_norms = two_norms || layer.norm_placement == NormPlacement::parallel_two;
-    d_ff = std::max({d_ff, layer.d_ff, layer.moe.d_ff_shared});
+    gates = gates || layer.attention_gate;
+    d_ff = std::max({d_ff, layer.d_ff, layer.moe.d_ff_shared, layer.attention_gate ? layer.q_size() : 0});
   }
   const auto rows = [&](int64_t n, DType type = DType::f32) {
     return take_rows(carver, max_tokens, n, device, type);
@@ -27,7 +28,7 @@ State State::take(Carver& carver, const ModelSpec& spec, int64_t max_tokens, Dev
   state.normed_too = rows(two_norms ? spec.d_model : 0, input);
   state.mixed = rows(spec.d_model);
   state.query = rows(q_size);
-  state.attended = rows(q_size, input);
+  state.attended = rows(q_size, gates ? DType::f32 : input);
   state.key = rows(spec.largest_kv_size());
   state.value = rows(spec.largest_kv_size());
   state.gate = rows(d_ff);
@@ -150,9 +151,12 @@ void Transformer::project(const Step& step, int64_t i, ops::Activations x) const
   const TensorView k = step.rows(step.state.key, spec.kv_size());
   const TensorView v = step.rows(step.state.value, spec.kv_size());
 
-  const ops::LinearMap maps[] = {map_of(q, w.query), map_of(k, w.key), map_of(v, w.value)};
-  const size_t begin = step.makes_queries() ? 0 : 1, end = step.makes_keys() ? 3 : 1;
-  ops::gemm(context, x, std::span(maps).subspan(begin, end - begin), compute_);
+  const TensorView gate = step.rows(step.state.gate, spec.q_size());
+  const ops::LinearMap maps[] = {map_of(gate, w.attention_gate), map_of(q, w.query), map_of(k, w.key),
+                                 map_of(v, w.value)};
+  const size_t begin = step.makes_queries() ? 1 : 2, end = step.makes_keys() ? 4 : 2;
+  const size_t first = begin == 1 && spec.attention_gate ? 0 : begin;
+  ops::gemm(context, x, std::span(maps).subspan(first, end - first), compute_);
   const bool is_rotated = spec.qk_norm == QkNorm::rotated;
   if (step.makes_queries()) {
     if (is_rotated) apply_rope(step, spec.rope, q, spec.n_heads);
@@ -230,8 +234,16 @@ ops::Activations Transformer::attention_input(const Step& step, int64_t i,
 // mixed = output(attention(query(x), key(x), value(x)))
 void Transformer::attention_block(const Step& step, int64_t i, const ops::Activations& before) const {
   const TensorView attended = attend(step, i, attention_input(step, i, before));
-  linear(step.context, step.rows(step.state.mixed, spec_.d_model), step.input(attended),
-         weights_.layers[i].output);
+  const Linear& output = weights_.layers[i].output;
+  ops::Activations made = step.input(attended);
+  if (spec_.layers[i].attention_gate) {
+    const TensorView& room = step.state.activated;
+    if (room.data) made = step.input(step.rows(room, attended.size(1)));
+    ops::plan(made, {&output.w}, compute_);
+    ops::activate(step.context, made, step.rows(step.state.gate, attended.size(1)), attended,
+                  ops::Activation::sigmoid);
+  }
+  linear(step.context, step.rows(step.state.mixed, spec_.d_model), made, output);
 }
 
 // y = activation(gate) · up, or activation(up)
@@ -246,7 +258,9 @@ void Transformer::activate(const Step& step, const LayerSpec& layer, ops::Activa
       ops::scale(context, up, 1 / layer.moe.steepness);
     }
   }
-  ops::activate(context, y, layer.gated ? gate : up, layer.gated ? up : TensorView(), layer.activation);
+  const TensorView& inner = layer.gated ? gate : up;
+  if (layer.xielu != ops::Xielu{}) ops::xielu(context, inner, layer.xielu);
+  ops::activate(context, y, inner, layer.gated ? up : TensorView(), layer.activation);
 }
 
 // y = down(activation(gate(x)) · up(x)), or down(activation(up(x)))
@@ -303,7 +317,9 @@ ops::Activations Transformer::norm_after_mlp(const Step& step, int64_t i, const 
   if (i + 1 == spec_.n_layers() || spec_.layers[i + 1].latent.kv_rank)
     return add_and_norm(step, i, y, weights, {});
   const LayerWeights& w = weights_.layers[i + 1];
-  return add_and_norm(step, i, y, weights, {&w.query.w, &w.key.w, &w.value.w});
+  return add_and_norm(step, i, y, weights,
+                      {&w.query.w, &w.key.w, &w.value.w,
+                       spec_.layers[i + 1].attention_gate ? &w.attention_gate.w : &w.query.w});
 }
 
 // The same for what follows in layer i.

@@ -102,6 +102,8 @@ void ModelBuilder::expect_attention(const std::string& prefix, const LayerSpec& 
     expect_linear(prefix + "key", layer.kv_size(), d, layer.qkv_bias, weights.key);
     expect_linear(prefix + "value", layer.kv_size(), d, layer.qkv_bias, weights.value);
     expect_qk_norm(prefix, layer, weights);
+    if (layer.attention_gate)
+      expect_matrix(prefix + "attention_gate", layer.q_size(), d, weights.attention_gate.w);
   }
   if (layer.sinks) expect_floats(prefix + "sinks", 1, layer.n_heads, true, weights.sinks);
   expect_linear(prefix + "output", d, d_attended, layer.output_bias, weights.output);

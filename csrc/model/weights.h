@@ -47,6 +47,7 @@ struct LatentWeights {
 struct LayerWeights {
   NormWeights attention_norm, post_attention_norm, mlp_norm, post_mlp_norm;
   Linear query, key, value, output;
+  Linear attention_gate;   // [q_size, d_model]
   NormWeights cross_norm;  // of cross-attention, like those that follow
   Linear cross_query, cross_key, cross_value, cross_output;
   const float* query_norm = nullptr;  // see QkNorm

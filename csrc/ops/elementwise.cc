@@ -281,6 +281,13 @@ void clamp(const Context& context, const TensorView& y, float low, float high, f
   });
 }
 
+void xielu(const Context& context, const TensorView& y, const Xielu& by) {
+  expect_dense("xielu", "y", y, y.device);
+  if (y.device == DeviceKind::cuda)
+    return device::check(cuda::xielu(context.stream, y.f32(), by, y.count()), "xielu");
+  split(context, y.count(), 4, [&](cpu::Range elements) { context.kernels->xielu(y.f32(), by, elements); });
+}
+
 void scale(const Context& context, const TensorView& y, float factor) {
   expect_dense("scale", "y", y, y.device);
   if (y.device == DeviceKind::cuda)

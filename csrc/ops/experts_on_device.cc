@@ -18,6 +18,7 @@ void route(const Context& context, const Routing& routing, const TensorView& sco
                              .n_groups_used = routing.n_groups_used,
                              .group_top = routing.group_top,
                              .scoring = routing.scoring,
+                             .near = routing.near,
                              .normalize = routing.normalize,
                              .scale = routing.scale};
   device::check(cuda::route(context.stream, args), "route");

@@ -1,5 +1,6 @@
 // Routing: which experts a token goes through, and the rows that go in and come out.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "ops/checks.h"
@@ -35,18 +36,45 @@ float best_sum(const float* values, int64_t count, int64_t n) {
   return sum;
 }
 
-// scores = softmax or sigmoid of the logits, in place.
-void score(const Context& context, float* x, int64_t n, Scoring scoring) {
-  if (scoring == Scoring::sigmoid) {
-    for (int64_t i = 0; i < n; ++i) x[i] = -std::max(x[i], -80.0f);  // NaN stays
-    context.kernels->exp_shifted(x, x, 0, {0, n});
-    for (int64_t i = 0; i < n; ++i) x[i] = 1 / (1 + x[i]);
-    return;
+// Of each expert that is used its share among those near it, of the others 0, in place.
+void score_near_best(const Context& context, const Routing& routing, float* x, int64_t n) {
+  float shares[kMaxExperts] = {}, powers[kMaxExperts];
+  bool taken[kMaxExperts] = {};
+  for (int64_t used = 0; used < routing.n_used; ++used) {
+    int64_t best = -1;
+    for (int64_t e = 0; e < n; ++e)
+      if (!taken[e] && (best < 0 || x[e] > x[best])) best = e;
+    context.kernels->exp_shifted(powers, x, x[best], {0, n});
+    float sum = 0;
+    for (int64_t e = 0; e < n; ++e)
+      if (!taken[e] && !((x[best] - x[e]) / std::max(std::abs(x[e]), x[best]) > routing.near))
+        sum += powers[e];
+    shares[best] = 1 / sum;
+    taken[best] = true;
   }
+  std::copy_n(shares, n, x);
+}
+
+void score_sigmoid(const Context& context, float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] = -std::max(x[i], -80.0f);  // NaN stays
+  context.kernels->exp_shifted(x, x, 0, {0, n});
+  for (int64_t i = 0; i < n; ++i) x[i] = 1 / (1 + x[i]);
+}
+
+void score_softmax(const Context& context, float* x, int64_t n) {
   float max, sum;
   context.kernels->softmax_stats(x, n, &max, &sum);
   context.kernels->exp_shifted(x, x, max, {0, n});
   for (int64_t i = 0; i < n; ++i) x[i] /= sum;
+}
+
+// Scores of the logits, in place.
+void score(const Context& context, const Routing& routing, float* x, int64_t n) {
+  switch (routing.scoring) {
+    case Scoring::softmax: return score_softmax(context, x, n);
+    case Scoring::sigmoid: return score_sigmoid(context, x, n);
+    case Scoring::near_best: return score_near_best(context, routing, x, n);
+  }
 }
 
 // Which experts may be used: those of the best groups.
@@ -64,7 +92,7 @@ void mark_groups(const Routing& routing, const float* choice, int64_t n_experts,
 // One token: its n_used experts in ascending order and their weights.
 void route_row(const Context& context, const Routing& routing, float* scores, int64_t n_experts,
                int32_t* experts, float* weights) {
-  score(context, scores, n_experts, routing.scoring);
+  score(context, routing, scores, n_experts);
   float choice[kMaxExperts];
   for (int64_t e = 0; e < n_experts; ++e)
     choice[e] = scores[e] + (routing.selection_bias ? routing.selection_bias[e] : 0);
@@ -160,7 +188,7 @@ void add_gated(const Context& context, const TensorView& y, const TensorView& x,
   if (y.device == DeviceKind::cuda)
     return device::check(cuda::add_gated(context.stream, y.f32(), x.f32(), gate.f32(), x.rows(), x.size(1)),
                          "add_gated");
-  score(context, gate.f32(), gate.count(), Scoring::sigmoid);
+  score_sigmoid(context, gate.f32(), gate.count());
   const int threads = context.threads_for(x.count(), 4096);
   context.pool->parallel_for(y.rows(), threads, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)

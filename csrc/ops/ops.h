@@ -21,6 +21,7 @@
 namespace tuili::ops {
 
 using cpu::Activation;
+using cpu::Xielu;
 
 // Where an op runs. Everything is borrowed; one caller at a time.
 struct Context {
@@ -296,6 +297,7 @@ using cuda::Scoring;
 struct Routing {
   int64_t n_used = 1;
   Scoring scoring = Scoring::softmax;
+  float near = 0;  // of near_best
   bool normalize = false;
   float scale = 1;
   int64_t n_groups = 1, n_groups_used = 1, group_top = 1;
@@ -376,6 +378,9 @@ void gather_taps(const Context& context, const TensorView& y, const TensorView& 
 
 // y = min(max(y, low), high) + offset; NaN stays NaN.
 void clamp(const Context& context, const TensorView& y, float low, float high, float offset);
+
+// y = xielu(y), by kernels.h's formula
+void xielu(const Context& context, const TensorView& y, const Xielu& by);
 
 // y = factor · y
 void scale(const Context& context, const TensorView& y, float factor);

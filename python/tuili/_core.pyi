@@ -95,7 +95,8 @@ class MoeSpec:
     n_experts: int
     n_used: int
     d_ff: int
-    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    scoring: Literal["softmax", "sigmoid", "near_best"] = "softmax"
+    near: float = 0.0
     normalize: bool = False
     scale: float = 1.0
     n_groups: int = 1
@@ -134,6 +135,12 @@ class ConvolutionSpec:
     activation: Activation = "tanh"
 
 @_spec
+class Xielu:
+    alpha_p: float
+    alpha_n: float
+    beta: float
+
+@_spec
 class LayerSpec:
     n_heads: int
     n_kv_heads: int
@@ -142,6 +149,7 @@ class LayerSpec:
     norm_placement: NormPlacement = "pre"
     attention_norm: bool = True
     activation: Activation = "silu"
+    xielu: Xielu = ...
     gated: bool = True
     qk_norm: QkNorm = "none"
     qkv_clip: float = 0.0
@@ -152,6 +160,7 @@ class LayerSpec:
     sliding_window: int = 0
     attention_scale: float = 0.0
     score_softcap: float = 0.0
+    attention_gate: bool = False
     sinks: bool = False
     residual_scale: float = 1.0
     qkv_bias: bool = False
@@ -775,6 +784,10 @@ class ops:
     def add(x: f32, z: f32, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
     @staticmethod
     def softcap(x: f32, cap: float, *, isa: str | None = None, device: Device = "cpu") -> f32: ...
+    @staticmethod
+    def xielu(
+        x: f32, alpha_p: float, alpha_n: float, beta: float, *, isa: str | None = None, device: Device = "cpu"
+    ) -> f32: ...
     @staticmethod
     def softmax_stats(x: f32, *, isa: str | None = None) -> tuple[float, float]: ...
     @staticmethod

@@ -18,6 +18,7 @@ const cpu::Kernels& cpu_kernels() {
     table.layer_norm = generic::layer_norm;
     table.rope = generic::rope;
     table.activate = generic::activate;
+    table.xielu = generic::xielu;
     table.add = generic::add;
     table.softcap = generic::softcap;
     table.softmax_stats = generic::softmax_stats;

@@ -66,6 +66,12 @@ TUILI_TEST(sums_scales_and_caps_have_the_bits_of_the_cpu) {
     cpu_kernels().softcap(want.data(), 30.0f, {0, count});
     device::check(cuda::softcap(nullptr, capped.get(), 30.0f, count), "softcap");
     require_same_bits(finite(capped.read()), finite(want), "softcap");
+    want = x;
+    OnDevice<float> learned(x);
+    const cpu::Xielu by{0.8f, 1.1f, 0.5f};
+    cpu_kernels().xielu(want.data(), by, {0, count});
+    device::check(cuda::xielu(nullptr, learned.get(), by, count), "xielu");
+    require_same_bits(finite(learned.read()), finite(want), "xielu");
   }
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuili.errors import ModelFormatError, ModelUnsupportedError
 
-from .cases import CONFIG, Case, folder
+from .cases import CONFIG, Case, data_size, folder, llama_shapes, st_file, st_header
 
 F, U = ModelFormatError, ModelUnsupportedError
 
@@ -100,6 +100,22 @@ def later_decoders() -> Iterator[Case]:
     yield _case("MellumForCausalLM", "heads of 128", F, "tensor_shape", **few)
     yield _case("ModernBertDecoderForCausalLM", "sees none", F, "config_value", local_attention=1)
     yield _case("Ernie4_5_MoeForCausalLM", "least sum", F, "config_value", moe_norm_min=0.5)
+    yield _case("ApertusForCausalLM", "without its numbers", F, "tensor_missing", hidden_act="xielu")
+    yield _case("ApertusForCausalLM", "numbers of another activation", F, "tensor_missing", xielu=[[]])
+    for shape, code in (([2], "tensor_shape"), ([0], "tensor_shape")):
+        header = st_header(llama_shapes() | {"model.layers.0.mlp.act_fn.alpha_p": shape})
+        settings = CONFIG | {"architectures": ["ApertusForCausalLM"], "hidden_act": "xielu"}
+        yield Case("CF-03", f"ApertusForCausalLM {shape}", folder(st_file(header), settings), F, code)
+    header = st_header({"model.layers.0.mlp.act_fn.alpha_p": []} | llama_shapes())
+    nan = st_file(header)[: -data_size(header)] + b"\xff" * data_size(header)
+    yield Case("CF-03", "ApertusForCausalLM of no number", folder(nan, settings), F, "config_value")
+    yield _case("AfmoeForCausalLM", "three of two", F, "config_value", num_experts=2, num_experts_per_tok=3)
+    one = {"num_local_experts": 1}
+    yield _case("LlamaForCausalLM", "a warm temperature", F, "config_type", temperature="warm")
+    yield _case("PhimoeForCausalLM", "one expert", F, "config_value", **one)
+    factors = {"short_factor": [1.0] * 8, "long_factor": [1.0] * 8, "original_max_position_embeddings": 32}
+    scaling = {"rope_scaling": {"rope_type": "longrope", **factors}}
+    yield _case("PhimoeForCausalLM", "without its scale", F, "config_key", **scaling)
 
 
 CASES = [*decoders(), *later_decoders()]

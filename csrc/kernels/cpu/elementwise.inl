@@ -162,6 +162,15 @@ void activate(float* y, const float* gate, const float* up, Activation kind, Ran
   }
 }
 
+void xielu(float* y, Xielu by, Range elements) {
+  for_each_16(elements, [=](int64_t i, int64_t count) {
+    const Floats x = load_up_to(y + i, count), above = max(zero(), x), below = min(zero(), x);
+    const Floats t = tanh(below * splat(0.5f)), e = (t + t) / (splat(1) - t);
+    const Floats lower = fma(splat(by.alpha_n), e - below, splat(by.beta) * x);
+    store_up_to(y + i, fma(splat(by.alpha_p), above * above, lower), count);
+  });
+}
+
 void add(float* y, const float* x, const float* z, Range elements) {
   for_each_16(elements, [=](int64_t i, int64_t count) {
     store_up_to(y + i, load_up_to(x + i, count) + load_up_to(z + i, count), count);

@@ -35,6 +35,13 @@ enum class Activation : uint8_t {
   tanh,
   identity
 };
+// An activation that is learned, a few numbers a layer (Huang & Schlag 2025, "Deriving activation functions
+// using integration"):
+//   alpha_p·x² + beta·x for x > 0, alpha_n·(e^x - 1 - x) + beta·x below
+struct Xielu {
+  float alpha_p = 0, alpha_n = 0, beta = 0;
+  bool operator==(const Xielu&) const = default;
+};
 
 // y[i, j] = Σ_k x[i, k] · w[j, k] (+ bias[j], added last)
 struct GemmArgs {
@@ -175,6 +182,10 @@ struct Kernels {
   //   hardswish  x'·min(max(x' + 3, 0), 6) / 6, x' as silu    tanh, identity  as they are called
   //   mish       x' · tanh(log(1 + e)) = x' · (n / (n + 2)), n = e·(e + 2), e = exp(min(x', 20)), x' as silu
   void (*activate)(float* y, const float* gate, const float* up, Activation kind, Range elements);
+
+  // y = fma(alpha_p, p·p, fma(alpha_n, e - n, beta·y)), p = max(y, 0), n = min(y, 0), t = tanh(n / 2),
+  // e = (t + t) / (1 - t), elementwise in place.
+  void (*xielu)(float* y, Xielu by, Range elements);
 
   // y = x + z, elementwise; y may be x.
   void (*add)(float* y, const float* x, const float* z, Range elements);

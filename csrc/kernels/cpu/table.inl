@@ -32,6 +32,7 @@ const Kernels kTable = {
     .attention_split = attention_split,
     .attention_merge = attention_merge,
     .activate = activate,
+    .xielu = xielu,
     .add = add,
     .softcap = softcap,
     .softmax_stats = softmax_stats,

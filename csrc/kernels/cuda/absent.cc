@@ -29,6 +29,7 @@ int activate(Stream, Output, const float*, const float*, Activation, int64_t) { 
 int add(Stream, float*, const float*, const float*, int64_t) { return absent("add"); }
 int scale(Stream, float*, float, int64_t) { return absent("scale"); }
 int softcap(Stream, float*, float, int64_t) { return absent("softcap"); }
+int xielu(Stream, float*, const Xielu&, int64_t) { return absent("xielu"); }
 int clamp(Stream, float*, float, float, float, int64_t) { return absent("clamp"); }
 int copy_heads(Stream, const CopyHeadsArgs&) { return absent("copy_heads"); }
 int rope(Stream, const RopeArgs&) { return absent("rope"); }

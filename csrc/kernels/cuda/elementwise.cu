@@ -177,6 +177,10 @@ int softcap(Stream stream, float* y, float cap, int64_t count) {
   return for_each(stream, SoftcapBody{y, cap}, count);
 }
 
+int xielu(Stream stream, float* y, const Xielu& by, int64_t count) {
+  return for_each(stream, XieluBody{y, by}, count);
+}
+
 int clamp(Stream stream, float* y, float low, float high, float offset, int64_t count) {
   return for_each(stream, ClampBody{y, low, high, offset}, count);
 }

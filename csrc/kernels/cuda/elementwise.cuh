@@ -75,6 +75,18 @@ struct SoftcapBody {
   }
 };
 
+struct XieluBody {
+  float* y;
+  cpu::Xielu by;
+  __device__ __forceinline__ void operator()(int i) const {
+    const float x = y[i], above = larger(0.0f, x), below = smaller(0.0f, x);
+    const float t = hyperbolic_tangent(__fmul_rn(below, 0.5f));
+    const float e = __fdiv_rn(__fadd_rn(t, t), __fsub_rn(1.0f, t));
+    const float lower = __fmaf_rn(by.alpha_n, __fsub_rn(e, below), __fmul_rn(by.beta, x));
+    y[i] = __fmaf_rn(by.alpha_p, __fmul_rn(above, above), lower);
+  }
+};
+
 struct ClampBody {
   float* y;
   float low, high, offset;

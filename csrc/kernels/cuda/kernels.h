@@ -26,6 +26,7 @@ namespace tuili::cuda {
 using device::Stream;
 using bf16 = __nv_bfloat16;
 using cpu::Activation;
+using cpu::Xielu;
 
 // Where results go: f32 or bf16 elements.
 struct Output {
@@ -82,11 +83,12 @@ int round_to_bf16(Stream stream, bf16* y, const float* x, int64_t count);
 // y = act(gate), or act(gate) · up when up is not null. y may be gate when f32. CPU's bits.
 int activate(Stream stream, Output y, const float* gate, const float* up, Activation kind, int64_t count);
 
-// y = x + z; y may be x or z.      y = factor · y.      y = cap · tanh(y / cap).
+// y = x + z; y may be x or z.      y = factor · y.      y = cap · tanh(y / cap).      y = xielu(y).
 // y = min(max(y, low), high) + offset; NaN stays NaN, some NaN. Else the CPU's bits.
 int add(Stream stream, float* y, const float* x, const float* z, int64_t count);
 int scale(Stream stream, float* y, float factor, int64_t count);
 int softcap(Stream stream, float* y, float cap, int64_t count);
+int xielu(Stream stream, float* y, const Xielu& by, int64_t count);
 int clamp(Stream stream, float* y, float low, float high, float offset, int64_t count);
 
 // The first `count` elements of the heads of x [n_tokens, n_heads_x · size_x] go into those of y [n_tokens,
@@ -313,7 +315,9 @@ int gemm(Stream stream, const QuantizedGemmArgs& args);
 
 inline constexpr int kMostExperts = 1024;
 
-enum class Scoring : uint8_t { softmax, sigmoid };
+// What the logits of experts become. In near_best each expert used, the best of those left, has its share of
+// a softmax of those of them that are near: (best - x) / max(|x|, best) <= near.
+enum class Scoring : uint8_t { softmax, sigmoid, near_best };
 
 // Of each token the n_used best experts, ascending, and their weights; the rules are those of MoeSpec
 // (model/spec.h). CPU's choices, of equal scores too, and CPU's bits.
@@ -327,6 +331,7 @@ struct RouteArgs {
   int64_t n_used;
   int64_t n_groups, n_groups_used, group_top;
   Scoring scoring;
+  float near;
   bool normalize;
   float scale;
 };

@@ -94,6 +94,26 @@ __device__ __forceinline__ void score_softmax(float* scores, const float* logits
   for (int i = lane; i < n; i += 32) scores[i] = __fdiv_rn(scores[i], sum);
 }
 
+// By one lane: few experts are scored so.
+__device__ __forceinline__ void score_near_best(float* scores, const float* logits, int n, int n_used,
+                                                float near) {
+  for (int e = 0; e < n; ++e) scores[e] = 0.0f;  // those that are taken have more
+  for (int used = 0; used < n_used; ++used) {
+    int best = -1;
+    for (int e = 0; e < n; ++e) {
+      if (!(scores[e] != 0.0f) && (best < 0 || logits[e] > logits[best])) best = e;
+    }
+    const float max = logits[best];
+    float sum = 0.0f;
+    for (int e = 0; e < n; ++e) {
+      const float x = logits[e], size = fabsf(x), larger_size = size < max ? max : size;
+      if (!(scores[e] != 0.0f) && !(__fdiv_rn(__fsub_rn(max, x), larger_size) > near))
+        sum = __fadd_rn(sum, exponential(__fsub_rn(x, max)));
+    }
+    scores[best] = __fdiv_rn(1.0f, sum);
+  }
+}
+
 // Experts outside the best groups are chosen last of all numbers.
 __device__ __forceinline__ void keep_best_groups(RouteStorage& shared, const RouteArgs& args) {
   const int n_groups = static_cast<int>(args.n_groups), n = static_cast<int>(args.n_experts);
@@ -118,6 +138,9 @@ __global__ void __launch_bounds__(32) route_kernel(RouteArgs args) {
   const float* logits = args.logits + static_cast<int64_t>(blockIdx.x) * n;
   if (args.scoring == Scoring::softmax) {
     score_softmax(shared.scores, logits, n);
+  } else if (args.scoring == Scoring::near_best) {
+    if (lane == 0) score_near_best(shared.scores, logits, n, n_used, args.near);
+    __syncwarp();  // all scores are there
   } else {
     for (int e = lane; e < n; e += 32) shared.scores[e] = sigmoid(logits[e]);
   }

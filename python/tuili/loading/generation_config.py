@@ -117,8 +117,13 @@ def generation_defaults(
     ]
 
 
-def legacy_generation(config: Config) -> Config:
-    """The settings of an encoder-decoder without generation_config.json, which old config.json files hold."""
+def legacy_generation(config: Config, architecture: str) -> Config | None:
+    """The settings of a model without generation_config.json, which old config.json files hold; None of one
+    that writes nothing."""
+    from tuili.loading.registry import HF_SEQ2SEQ, WORDS
+
+    if architecture not in HF_SEQ2SEQ and not architecture.endswith(WORDS):
+        return None
     names = {*_GENERATION_NUMBERS, *_GENERATION_INTEGERS, *_GENERATION_TOKENS, *_BANS, *_SEARCHING}
     names |= {"do_sample", "max_length", "min_length", "min_new_tokens"}
     return Config({key: value for key, value in config.values.items() if key in names}, config.what)

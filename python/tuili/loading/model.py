@@ -41,7 +41,7 @@ logger = logging.getLogger("tuili")
 Compute = Literal["auto", "int8", "float32"]
 _FLOATS = ("f32", "f16", "bf16")
 _ATTENTION = ("query", "key", "value", "output")
-_LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "gate", "up", "down")
+_LINEAR = (*_ATTENTION, *(f"cross_{name}" for name in _ATTENTION), "attention_gate", "gate", "up", "down")
 _DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 _TABLES = ("position_embedding", "token_type_embedding", "distance_table")
 

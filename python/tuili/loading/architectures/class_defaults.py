@@ -139,6 +139,14 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "moe_intermediate_size": 1536,
     },
     "PersimmonForCausalLM": {"max_position_embeddings": 16384},
+    "ApertusForCausalLM": {"max_position_embeddings": 65536},
+    "AfmoeForCausalLM": {
+        "max_position_embeddings": 16384,
+        "head_dim": 128,
+        "moe_intermediate_size": 1408,
+        "num_experts_per_tok": 6,
+    },
+    "PhimoeForCausalLM": {"max_position_embeddings": 131072, "num_key_value_heads": 8},
     "GPTNeoXJapaneseForCausalLM": {"max_position_embeddings": 2048},
     "XGLMForCausalLM": {
         "max_position_embeddings": 2048,

@@ -1,0 +1,57 @@
+"""Apertus: norms of query and key, and MLPs without gates, whose activation each layer has learned."""
+
+from __future__ import annotations
+
+from tuili._core import ModelSpec
+from tuili.loading.architectures import (
+    ATTENTION_BIASES,
+    LLAMA_NAMES,
+    activation,
+    decoder,
+    layer_of,
+    rope,
+    rotary_head_dim,
+    sizes,
+    without,
+)
+from tuili.loading.architectures.apertus_xielu import derive as derive
+from tuili.loading.architectures.apertus_xielu import is_learned, xielu
+from tuili.loading.config import Config
+
+TENSOR_NAMES = (
+    without(LLAMA_NAMES, "gate_proj", "layernorm")
+    | ATTENTION_BIASES
+    | {
+        "model.layers.{i}.attention_layernorm.weight": "layers.{i}.attention_norm",
+        "model.layers.{i}.feedforward_layernorm.weight": "layers.{i}.mlp_norm",
+        "model.layers.{i}.self_attn.q_norm.weight": "layers.{i}.query_norm",
+        "model.layers.{i}.self_attn.k_norm.weight": "layers.{i}.key_norm",
+    }
+)
+IGNORED_TENSORS = (r"model\.layers\.\d+\.mlp\.act_fn\.(alpha_[pn]|beta|eps)",)
+
+_THETA = 12_000_000.0
+_SCALING = {"rope_type": "llama3", "rope_theta": _THETA, "factor": 8.0, "low_freq_factor": 1.0}
+_SCALING |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def spec(config: Config) -> ModelSpec:
+    """ApertusForCausalLM."""
+    if not ("rope_parameters" in config or "rope_scaling" in config):
+        config.values = {**config.values, "rope_parameters": _SCALING}
+    size = sizes(config)
+    rotation, limit = rope(config, size._replace(head_dim=rotary_head_dim(config, size)), theta=_THETA)
+    learned, bias = is_learned(config), config.flag("attention_bias", False)
+    layers = [
+        layer_of(
+            size,
+            activation="identity" if learned else activation(config),
+            xielu=xielu(config, i) if learned else None,
+            gated=False,
+            qk_norm="heads",
+            qkv_bias=bias,
+            output_bias=bias,
+        )
+        for i in range(size.n_layers)
+    ]
+    return decoder(config, size, layers, [rotation], usual_eps=1e-5, max_positions=limit)
