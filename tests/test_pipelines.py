@@ -95,6 +95,13 @@ def test_a_document_that_fits_is_read_whatever_the_stride(model):
         pipe(**asked, max_seq_len=n_tokens - 1)
 
 
+def test_the_last_layer_computes_no_question(model):
+    llm = model("BertForQuestionAnswering")
+    before = llm._runner.n_last_rows()
+    tuili.pipeline("question-answering", llm)(QUESTION, DOCUMENT)
+    assert llm._runner.n_last_rows() - before == 1 + len(llm.tokenizer.encode(DOCUMENT, add_special=False))
+
+
 def test_questions_come_in_several_forms(model):
     pipe = tuili.pipeline("question-answering", model("BertForQuestionAnswering"))
     one = pipe(question=QUESTION, context=DOCUMENT)

@@ -24,12 +24,14 @@ _HIDDEN = -10000.0  # the logit of what cannot be an answer
 class Window:
     """A part of a document behind the question.
 
+    read    the tokens whose logits count: those of the part, and [CLS], which stands for no answer
     words   the word that each token of the part is of, or None
     begins  of each word of the document, where its first token is
     ends    where its last one is
     """
 
     encoded: Encoded
+    read: list[int]
     words: list[int | None]
     begins: dict[int | None, tuple[int, int]]
     ends: dict[int | None, tuple[int, int]]
@@ -81,7 +83,8 @@ class Task(Pipeline):
         cuts = boolean("truncation", chosen["truncation"])
         windows = [list(self._windows(*pair, chosen, limits, cuts)) for pair in pairs]
         flat = [window.encoded for one in windows for window in one]
-        answers = iter(self.tasks.answers(flat)) if flat else iter(())
+        read = [window.read for one in windows for window in one]
+        answers = iter(self.tasks.answers(flat, read)) if flat else iter(())
         results = []
         for (_, document), one in zip(pairs, windows, strict=True):
             found = self._answers(document, [(window, next(answers)) for window in one], chosen)
@@ -119,7 +122,7 @@ class Task(Pipeline):
                 "max_seq_len",
                 f"{length} leaves {n_left} tokens beside the question, no more than doc_stride {stride}",
             )
-        words, places = parts.word_ids, parts.offsets
+        words, places, cls_id = parts.word_ids, parts.offsets, self.tasks.tokenizer.loaded.cls_id
         begins = dict(
             zip(reversed(words), reversed(places), strict=True)
         )  # that of a word's first token stays
@@ -127,9 +130,13 @@ class Task(Pipeline):
         if is_long:
             call(parts.truncate, n_left, stride)
         for part in (parts, *parts.overflowing):
-            yield Window(
-                joined(self.tasks.tokenizer, [asked, part], truncated=cut), part.word_ids, begins, ends
-            )
+            encoded = joined(self.tasks.tokenizer, [asked, part], truncated=cut)
+            read = [
+                i
+                for i, (one, text) in enumerate(zip(encoded.ids, encoded.texts, strict=True))
+                if text == 1 or one == cls_id
+            ]
+            yield Window(encoded, read, part.word_ids, begins, ends)
 
     def _answers(
         self, document: str, windows: list[tuple[Window, np.ndarray]], chosen: Mapping[str, Any]
@@ -140,11 +147,11 @@ class Task(Pipeline):
         n_spans = 2 * top_k + 10 if aligned else top_k  # several spans of tokens may be the same words
         no_answer = 1_000_000.0
         by_text: dict[str, dict[str, Any]] = {}
-        for window, logits in windows:
+        for window, found_logits in windows:
             texts = window.encoded.texts
-            allowed = np.array(window.encoded.ids) == self.tasks.tokenizer.loaded.cls_id
-            allowed |= [text == 1 for text in texts]
-            starts, ends = softmax(np.where(allowed[:, None], logits, _HIDDEN).T)
+            logits = np.full((len(texts), 2), _HIDDEN, np.float32)
+            logits[window.read] = found_logits
+            starts, ends = softmax(logits.T)
             no_answer = min(no_answer, float(starts[0] * ends[0]))
             starts[0] = ends[0] = 0.0
             for score, first, last in _best_spans(starts, ends, n_spans, longest):

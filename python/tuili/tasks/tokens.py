@@ -73,7 +73,8 @@ class Task(Pipeline):
         added = call(backend.get_added_tokens_decoder)
         self._added = {token_id: token.content for token_id, token in added.items()}
         self._decoder = backend.decoder
-        self._joins_word_pieces = isinstance(backend.decoder, decoders.WordPiece)
+        joins = isinstance(backend.decoder, decoders.WordPiece)
+        self._joins_word_pieces = joins and not f"{backend.decoder.prefix}a".isalnum()
         self._has_word_pieces = bool(getattr(backend.model, "continuing_subword_prefix", None))
 
     def answer(self, inputs: Any, **options: Any) -> Any:
@@ -242,8 +243,8 @@ class Task(Pipeline):
         return entities
 
     def _text(self, tokens: Sequence[str]) -> str:
-        if self._joins_word_pieces and len(tokens) == 1 and tokens[0].isalnum():
-            return tokens[0]  # as the decoder would have it, which joins pieces and moves punctuation
+        if self._joins_word_pieces and "".join(tokens).isalnum():
+            return " ".join(tokens)  # as the decoder would have it, which joins pieces and moves punctuation
         return " ".join(tokens) if self._decoder is None else call(self._decoder.decode, tokens)
 
 
