@@ -326,6 +326,18 @@ class Worker:
         """Told once that the thread runs."""
 
 
+def call_apart(function: Callable[[], T]) -> T:
+    """`function()` on a thread of its own, for what runs long in one call of a library: Ctrl-C ends the wait
+    for it at once, though not the call. Here, where no signal is heard or nothing can be waited for.
+
+    raises  what it raises; EngineOutOfMemoryError where no thread can be started
+    """
+    worker = Worker()
+    if threading.current_thread() is not threading.main_thread() or worker._in_a_call():
+        return function()
+    return worker.call(function)
+
+
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any], turn: threading.Lock) -> None:
     """The thread: sleeps on the inbox without holding its owner, steps while there is work."""
     if not turn.acquire(blocking=False):
