@@ -311,6 +311,7 @@ class Caller:
         self.counts["texts read"] += len(texts)
 
     def fork(self, llm: tuili.LLM) -> None:
+        self.interruptible = False  # what else is told of a fork is not ready for that
         child = os.fork()
         if child == 0:
             status = 1
@@ -332,10 +333,7 @@ class Caller:
 def wait_for(child: int) -> int | None:
     end = time.monotonic() + STUCK_S / 2
     while time.monotonic() < end:
-        try:
-            pid, status = os.waitpid(child, os.WNOHANG)
-        except ChildProcessError:
-            return 0  # Ctrl-C came while it was waited for
+        pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.001)
@@ -410,7 +408,7 @@ def play_round(world: World, serial: int, seconds: float, n_callers: int, seed: 
     return callers
 
 
-def end_round(world: World) -> list[str]:
+def end_round(world: World, threads: set[str]) -> list[str]:
     """What is left when all models are closed and forgotten."""
     for kind in list(world.shared):
         llm = world.shared.pop(kind)
@@ -422,18 +420,30 @@ def end_round(world: World) -> list[str]:
         llm.close()
         del llm
     world.closed.clear()
-    gone = comes_true(lambda: not living())
-    return [] if gone else living()
+    comes_true(lambda: not living(threads))
+    return living(threads)
 
 
-def living() -> list[str]:
+def living(threads: set[str]) -> list[str]:
+    """Models, and threads of the system that were not there: Python's own list keeps what Ctrl-C hit in its
+    start.
+    """
     gc.collect()
-    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    return threads + [repr(o) for o in gc.get_objects() if isinstance(o, tuili.LLM)]
+    names = [thread.name for thread in threading.enumerate()]
+    more = [f"a thread, of {names}"] * len(running_threads() - threads)
+    return more + [repr(o) for o in gc.get_objects() if isinstance(o, tuili.LLM)]
 
 
-def n_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def running_threads() -> set[str]:
+    return set(os.listdir("/proc/self/task"))
+
+
+def open_files() -> list[str]:
+    files = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the folder's own
+            files.append(os.readlink(f"/proc/self/fd/{name}"))
+    return files
 
 
 def main() -> int:
@@ -452,16 +462,18 @@ def main() -> int:
         counts: Counter[str] = Counter()
         wrong: list[str] = []
         sizes: list[int] = []
+        threads, files = running_threads(), open_files()
         for serial in range(arguments.rounds):
             callers = play_round(world, serial, arguments.seconds, arguments.callers, arguments.seed)
             for caller in callers:
                 counts += caller.counts
                 wrong += caller.wrong
             del callers
-            wrong += end_round(world)
-            files = n_files()
+            wrong += end_round(world, threads)
+            if len(open_files()) > len(files):
+                wrong.append(f"files are open: {open_files()}")
             sizes.append(resident_bytes())
-            print(f"round {serial}: {files} files, {sizes[-1] >> 10} KiB, {len(wrong)} wrong", flush=True)
+            print(f"round {serial}: {sizes[-1] >> 10} KiB, {len(wrong)} wrong", flush=True)
     print(dict(counts))
     print("unraisable:", Counter(unraisable))
     for each in wrong[:10]:

@@ -41,8 +41,14 @@ class TurnWorker(Worker):
 
     def call_here(self, function: Callable[[], T]) -> T:
         """As `call`, on this thread unless the worker has something to do."""
-        if not self._has_turn() and (self._holder or self._thread_waits or not self._inbox.empty()):
+        if self._has_turn():
+            return self._in_turn(function)
+        if self._holder or self._thread_waits or not self._inbox.empty():
             return super().call(function)
+        with self.awaited():  # another thread may come first
+            return self._in_turn(function)
+
+    def _in_turn(self, function: Callable[[], T]) -> T:
         self.check_may_wait()
         with self._turn:
             outer = self._holder
@@ -53,6 +59,9 @@ class TurnWorker(Worker):
                 return function()
             finally:
                 self._holder = outer
+
+    def busy_thread(self) -> int | None:
+        return self._holder or super().busy_thread()
 
     def handle(self, message: object) -> None:
         self._thread_waits = True

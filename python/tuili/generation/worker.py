@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 from tuili.errors import (
@@ -130,6 +130,7 @@ class Worker:
     # new threads' stacks, which is the process's.
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
+    _awaited: ClassVar[dict[int, Worker]] = {}  # by each thread that waits, which itself may keep others waiting
     _exit_hooked: ClassVar[bool] = False
     thread_name: ClassVar[str] = "tuili-engine"
     stack_bytes: ClassVar[int] = 0  # of the thread; 0: the system's default
@@ -173,6 +174,42 @@ class Worker:
                 code="waits_for_itself",
             )
 
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Around a wait for this worker.
+
+        raises  as `check_may_wait`; also TuiliError (waits_for_itself) where the worker, or one that it waits
+                for, waits for this thread: a finaliser or a function of the user's may wait in any of them
+        """
+        self.check_may_wait()
+        here = threading.get_ident()
+        outer = self._awaited.get(here)
+        try:
+            self._awaited[here] = self  # before the look, so that of two who begin at once one sees the other
+            self._check_no_circle(here)
+            yield
+        finally:
+            if outer is None:
+                self._awaited.pop(here, None)
+            else:
+                self._awaited[here] = outer
+
+    def _check_no_circle(self, here: int) -> None:
+        worker, seen = self, set[Worker]()
+        while worker not in seen and (thread := worker.busy_thread()) in self._awaited:
+            if thread == here:
+                raise TuiliError(
+                    "this thread cannot wait for the engine, which waits for this thread",
+                    code="waits_for_itself",
+                )
+            seen.add(worker)
+            worker = self._awaited.get(thread, worker)
+
+    def busy_thread(self) -> int | None:
+        """The thread that has to go on before this does; None where there is none."""
+        thread = self._thread
+        return thread.ident if thread is not None and thread.is_alive() else None
+
     def _in_a_call(self) -> bool:
         """Whether this thread holds the workers' lock, which the worker's thread may be waiting for."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # what a Condition asks its lock
@@ -204,8 +241,8 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
-        self.check_may_wait()
-        return self.post(lambda: Call(function, self._lock)).result()
+        with self.awaited():
+            return self.post(lambda: Call(function, self._lock)).result()
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from
@@ -388,6 +425,7 @@ def forget_frames(error: BaseException | None) -> None:
 
 def _in_child() -> None:
     Worker._lock = threading.RLock()  # another thread, which is not here, may have it
+    Worker._awaited.clear()
 
 
 os.register_at_fork(after_in_child=_in_child)
