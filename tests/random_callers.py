@@ -7,8 +7,7 @@ cancel, are late, close models under the others, fork, collect garbage, change t
 the main thread, to which another sends Ctrl-C at any moment, whose handler asks and closes, too. An error has
 to be one that this explains. After each round no thread, file or model may be there that was not before;
 memory must not grow in the second half of eight rounds or more. A caller that stands still for two minutes
-shows all stacks. Exit status 1 if something was wrong. What callers do is drawn from the seed, not when they do
-it.
+shows all stacks. Exit status 1 if something was wrong. What callers do is drawn from the seed, when is not.
 """
 
 from __future__ import annotations
