@@ -42,14 +42,13 @@ class TurnWorker(Worker):
     def call_here(self, function: Callable[[], T]) -> T:
         """As `call`, on this thread unless the worker has something to do."""
         if self._has_turn():
+            self.check_may_wait()
             return self._in_turn(function)
         if self._holder or self._thread_waits or not self._inbox.empty():
             return super().call(function)
-        with self.awaited():  # another thread may come first
-            return self._in_turn(function)
+        return self.while_awaited(lambda: self._in_turn(function))  # another thread may come first
 
     def _in_turn(self, function: Callable[[], T]) -> T:
-        self.check_may_wait()
         with self._turn:
             outer = self._holder
             try:

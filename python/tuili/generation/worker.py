@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 from tuili.errors import (
@@ -174,9 +174,8 @@ class Worker:
                 code="waits_for_itself",
             )
 
-    @contextlib.contextmanager
-    def awaited(self) -> Iterator[None]:
-        """Around a wait for this worker.
+    def while_awaited(self, wait: Callable[[], T]) -> T:
+        """`wait()`, which waits for this worker.
 
         raises  as `check_may_wait`; also TuiliError (waits_for_itself) where the worker, or one that it waits
                 for, waits for this thread: a finaliser or a function of the user's may wait in any of them
@@ -187,7 +186,7 @@ class Worker:
         try:
             self._awaited[here] = self  # before the look, so that of two who begin at once one sees the other
             self._check_no_circle(here)
-            yield
+            return wait()
         finally:
             if outer is None:
                 self._awaited.pop(here, None)
@@ -241,8 +240,7 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
-        with self.awaited():
-            return self.post(lambda: Call(function, self._lock)).result()
+        return self.while_awaited(lambda: self.post(lambda: Call(function, self._lock)).result())
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from
