@@ -130,7 +130,7 @@ class Worker:
     # new threads' stacks, which is the process's.
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
-    _awaited: ClassVar[dict[int, Worker]] = {}  # by each thread that waits
+    _awaited: ClassVar[dict[int, Worker]] = {}  # whom each thread waits for that does
     _exit_hooked: ClassVar[bool] = False
     thread_name: ClassVar[str] = "tuili-engine"
     stack_bytes: ClassVar[int] = 0  # of the thread; 0: the system's default
