@@ -207,6 +207,14 @@ def test_an_early_end_gives_the_best_so_far(how, n_steps, monkeypatch):
         assert outputs[0].text == "bcdefgh"[:n_steps] and len(outputs[1].token_ids) == n_steps
 
 
+@pytest.mark.parametrize("how", ENDS_EARLY)
+def test_an_early_end_is_told_where_the_best_so_far_is_a_whole_text(how, monkeypatch):
+    """The search, had it gone on, might have found another."""
+    engine = make_engine(eos_ids=codes("d"))
+    handle = engine.submit(codes("a" * 20), sampling(max_tokens=30, num_beams=3, n=2, deadline_s=1000))
+    assert ended_early(engine, handle, how, 4, monkeypatch)[0].text == "bc"
+
+
 def test_a_beam_of_not_numbers_fails_its_search_alone():
     engine = make_engine()
     poisoned = engine.submit([POISON], sampling(max_tokens=5, num_beams=2))

@@ -342,3 +342,10 @@ def test_the_interpreter_ends_while_a_search_asks():
         sys.exit(3)
     """
     check_ends(program)
+
+
+@pytest.mark.slow
+def test_random_callers_get_their_answers_and_leave_nothing():
+    command = [sys.executable, str(TESTS / "random_callers.py"), "--rounds", "2", "--callers", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr

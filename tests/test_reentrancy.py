@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -283,6 +284,52 @@ def test_finalisers_of_two_engines_may_post_to_each_other_at_one_moment():
     for thread in posting:
         thread.join(30)
     assert not any(thread.is_alive() for thread in posting), "they wait for each other"
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("kinds", [("call", "call"), ("call", "call_here"), ("call_here", "call_here")])
+def test_finalisers_of_two_engines_that_wait_for_each_other_hang_nobody(kinds):
+    """One came in the middle of each engine's work; who would close the circle is told."""
+    first, second = TurnWorker(), TurnWorker()
+    both = threading.Barrier(2)
+
+    def work(own, other, kind):
+        def function():
+            both.wait(30)
+            try:
+                return getattr(other, kind)(lambda: "from a finaliser")
+            except TuiliError as error:
+                return error.code
+
+        return getattr(own, kind)(function)
+
+    with ThreadPoolExecutor(2) as pool:
+        pairs = (first, second, kinds[0]), (second, first, kinds[1])
+        found = {future.result(30) for future in [pool.submit(work, *pair) for pair in pairs]}
+    assert found in ({"waits_for_itself"}, {"waits_for_itself", "from a finaliser"})
+    assert not {first, second} & {*Worker._awaited.values()}
+    first.close()
+    second.close()
+
+
+def test_functions_that_engines_call_may_not_wait_for_each_other_in_a_circle():
+    first, second = make_engine(start_thread=True), make_engine(start_thread=True)
+    codes_of_errors = []
+
+    def outer(ids, logits):
+        second.submit(codes("b"), sampling(max_tokens=1, logits_processors=[inner])).result()
+        return logits
+
+    def inner(ids, logits):
+        with pytest.raises(TuiliError) as error:
+            first.submit(codes("c"), sampling(max_tokens=1)).result()
+        codes_of_errors.append(error.value.code)
+        return logits
+
+    params = sampling(max_tokens=1, logits_processors=[outer])
+    assert in_time(lambda: first.submit(codes("a"), params).result()).outputs[0].text == "b"
+    assert codes_of_errors == ["waits_for_itself"]
     first.close()
     second.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from tuili.errors import (
 from tuili.loading import gguf
 from tuili.loading.pre_tokenizers import GGUF_PATTERNS
 from tuili.loading.tokenizer import from_gguf, from_huggingface
-from tuili.tokenization import MAX_SPACE_RUN, Detokenizer, Tokenizer, clean_text
+from tuili.tokenization import AT_ONCE_CHARS, MAX_SPACE_RUN, Detokenizer, Tokenizer, clean_text, encoding_of
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -399,6 +401,28 @@ def test_decoders_of_words(decoder: Any, tokens: list[str], text: str) -> None:
     ids = [vocab[token] for token in tokens]
     assert tokenizer.decode(ids) == backend.decode(ids)
     assert tokenizer.decode(ids) == text
+
+
+def test_ctrl_c_is_heard_within_a_long_text() -> None:
+    """Though the library goes on with it; the next text does not wait for that."""
+    tokenizer, ended = full_byte_level(), threading.Event()
+    real = tokenizer.loaded.backend
+
+    class Backend:
+        def encode_batch(self, *args: Any, **options: Any) -> Any:
+            threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
+            try:
+                return real.encode_batch(*args, **options)
+            finally:
+                ended.set()
+
+    main = threading.main_thread().ident
+    assert main is not None
+    with pytest.raises(KeyboardInterrupt):
+        encoding_of(Backend(), "a" * 2_000_000)  # type: ignore[arg-type]
+    assert not ended.is_set()
+    assert tokenizer.encode("a" * AT_ONCE_CHARS * 2) == tokenizer.encode("a") * AT_ONCE_CHARS * 2
+    assert ended.wait(60)
 
 
 def test_many_threads_use_one_tokenizer() -> None:

@@ -220,7 +220,7 @@ def test_ctrl_c_anywhere_in_a_short_call_leaves_the_turn_free(worker):
                     worker.call_here(lambda: None)
             except KeyboardInterrupt as error:
                 places.add(traceback.extract_tb(error.__traceback__)[-1].lineno)
-            assert worker._holder is None
+            assert worker._holder is None and threading.get_ident() not in worker._awaited
             assert in_time(lambda: taken(worker._turn)), f"the turn is kept, {i}"
     finally:
         signal.signal(signal.SIGALRM, before)

@@ -18,6 +18,7 @@ import numpy as np
 
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.checks import boolean, described
+from tuili.generation.worker import call_apart
 from tuili.least_tokens import LeastTokens
 from tuili.loading.tokenizer import LoadedTokenizer, call
 from tuili.text_cuts import Cuts
@@ -429,10 +430,16 @@ def clean_text(text: Text) -> str:
 
 
 def encoding_of(backend: Backend, text: str, *, add_special: bool = False) -> Encoding:
-    """The library's encoding. It holds the GIL for one text and releases it for a batch."""
+    """The library's encoding. It holds the GIL for one text and releases it for a batch; it hears no Ctrl-C,
+    for a second with each million characters.
+    """
     if len(text) < LONG_TEXT_CHARS:
         return call(backend.encode, text, add_special_tokens=add_special)
-    return call(backend.encode_batch, [text], add_special_tokens=add_special)[0]
+
+    def encode() -> Encoding:
+        return call(backend.encode_batch, [text], add_special_tokens=add_special)[0]
+
+    return encode() if len(text) <= AT_ONCE_CHARS else call_apart(encode)
 
 
 def _place(encoding: Encoding, i: int) -> tuple[int, int]:

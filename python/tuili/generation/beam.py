@@ -134,10 +134,12 @@ class BeamGroup:
             track = request.tracks[index]
             track.beam_logprob = sum(own for own, _ in logprobs)
             track.score = beam.score
-            if beam.ended and piece.finish_reason != "stop":  # by its grammar
+            if reason is not None:  # also for what has ended: the search might have found better
+                request.finish(index, reason, None)
+            elif beam.ended and piece.finish_reason != "stop":  # by its grammar
                 request.finish(index, "stop", None)
             else:
-                request.finish(index, piece.finish_reason or reason or "length", piece.stop_reason)
+                request.finish(index, piece.finish_reason or "length", piece.stop_reason)
             n_tokens += len(taken)
         return n_tokens
 

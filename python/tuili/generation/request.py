@@ -389,8 +389,8 @@ class Handle:
                 InvalidParameterError for a timeout that is negative or no finite number
         """
         timeout = None if timeout is None else number("timeout", timeout, 0.0, sys.float_info.max)
-        self._engine.check_may_wait()
-        self._request.wait_until(lambda: self._request.done, timeout, "the output")
+        request = self._request
+        self._engine.while_awaited(lambda: request.wait_until(lambda: request.done, timeout, "the output"))
         return self._request.output()
 
     def asked(self) -> RequestOutput:
@@ -514,10 +514,13 @@ class Stream(Iterator[Chunk], AsyncIterator[Chunk]):
         return self
 
     def __next__(self) -> Chunk:
-        self._handle._engine.check_may_wait()
         request = self._request
-        while True:  # another thread may have taken what this one waited for
+
+        def wait() -> None:
             request.wait_until(lambda: request.done or self.has_news(), None, "the next chunk")
+
+        while True:  # another thread may have taken what this one waited for
+            self._handle._engine.while_awaited(wait)
             done = request.done  # before the look: what comes in between is there at the next one
             chunk = self._next()
             if chunk is not None:

@@ -41,9 +41,14 @@ class TurnWorker(Worker):
 
     def call_here(self, function: Callable[[], T]) -> T:
         """As `call`, on this thread unless the worker has something to do."""
-        if not self._has_turn() and (self._holder or self._thread_waits or not self._inbox.empty()):
+        if self._has_turn():
+            self.check_may_wait()
+            return self._in_turn(function)
+        if self._holder or self._thread_waits or not self._inbox.empty():
             return super().call(function)
-        self.check_may_wait()
+        return self.while_awaited(lambda: self._in_turn(function))  # another thread may come first
+
+    def _in_turn(self, function: Callable[[], T]) -> T:
         with self._turn:
             outer = self._holder
             try:
@@ -53,6 +58,9 @@ class TurnWorker(Worker):
                 return function()
             finally:
                 self._holder = outer
+
+    def busy_thread(self) -> int | None:
+        return self._holder or super().busy_thread()
 
     def handle(self, message: object) -> None:
         self._thread_waits = True

@@ -130,6 +130,7 @@ class Worker:
     # new threads' stacks, which is the process's.
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _workers: ClassVar[weakref.WeakSet[Worker]] = weakref.WeakSet()
+    _awaited: ClassVar[dict[int, Worker]] = {}  # whom each thread waits for that does
     _exit_hooked: ClassVar[bool] = False
     thread_name: ClassVar[str] = "tuili-engine"
     stack_bytes: ClassVar[int] = 0  # of the thread; 0: the system's default
@@ -173,6 +174,41 @@ class Worker:
                 code="waits_for_itself",
             )
 
+    def while_awaited(self, wait: Callable[[], T]) -> T:
+        """`wait()`, which waits for this worker.
+
+        raises  as `check_may_wait`; also TuiliError (waits_for_itself) where the worker, or one that it waits
+                for, waits for this thread: a finaliser or a function of the user's may wait in any of them
+        """
+        self.check_may_wait()
+        here = threading.get_ident()
+        outer = self._awaited.get(here)
+        try:
+            self._awaited[here] = self  # before the look, so that of two who begin at once one sees the other
+            self._check_no_circle(here)
+            return wait()
+        finally:
+            if outer is None:
+                self._awaited.pop(here, None)
+            else:
+                self._awaited[here] = outer
+
+    def _check_no_circle(self, here: int) -> None:
+        worker, seen = self, set[Worker]()
+        while worker not in seen and (thread := worker.busy_thread()) in self._awaited:
+            if thread == here:
+                raise TuiliError(
+                    "this thread cannot wait for the engine, which waits for this thread",
+                    code="waits_for_itself",
+                )
+            seen.add(worker)
+            worker = self._awaited.get(thread, worker)
+
+    def busy_thread(self) -> int | None:
+        """The thread that has to go on before this does; None where there is none."""
+        thread = self._thread
+        return thread.ident if thread is not None and thread.is_alive() else None
+
     def _in_a_call(self) -> bool:
         """Whether this thread holds the workers' lock, which the worker's thread may be waiting for."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # what a Condition asks its lock
@@ -204,8 +240,7 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the worker's thread and return what it returns, or raise what it raises."""
-        self.check_may_wait()
-        return self.post(lambda: Call(function, self._lock)).result()
+        return self.while_awaited(lambda: self.post(lambda: Call(function, self._lock)).result())
 
     def close(self) -> None:
         """End the thread after its step; whoever waits gets EngineClosedError. Harmless when repeated, from
@@ -326,6 +361,18 @@ class Worker:
         """Told once that the thread runs."""
 
 
+def call_apart(function: Callable[[], T]) -> T:
+    """`function()` on a thread of its own, for what runs long in one call of a library: Ctrl-C ends the wait
+    for it at once, though not the call. Here, where no signal is heard or nothing can be waited for.
+
+    raises  what it raises; EngineOutOfMemoryError where no thread can be started
+    """
+    worker = Worker()
+    if threading.current_thread() is not threading.main_thread() or worker._in_a_call():
+        return function()
+    return worker.call(function)
+
+
 def _run(owner: weakref.ref[Worker], inbox: queue.SimpleQueue[Any], turn: threading.Lock) -> None:
     """The thread: sleeps on the inbox without holding its owner, steps while there is work."""
     if not turn.acquire(blocking=False):
@@ -376,6 +423,7 @@ def forget_frames(error: BaseException | None) -> None:
 
 def _in_child() -> None:
     Worker._lock = threading.RLock()  # another thread, which is not here, may have it
+    Worker._awaited.clear()
 
 
 os.register_at_fork(after_in_child=_in_child)
