@@ -178,6 +178,7 @@ def test_a_good_value_is_accepted(name, value):
         ("topp", "top_p"),
         ("max_length", "max_tokens"),
         ("guided_json", "json_schema"),
+        ("max_lenght", "max_tokens"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(given, meant):

@@ -210,6 +210,8 @@ def _model_config(folder: str, inside: str | None) -> tuple[Config, bool]:
     config = read_config(folder, "config.json", inside=inside)
     if config is None:
         problem = "there is no config.json; a .gguf file in it is loaded by its own path"
+        if os.path.exists(os.path.join(folder, "adapter_config.json")):
+            problem = "an adapter alone; give the folder of a model that it was merged into"
         raise ModelIOError(f"{shown(folder, 256)}: {problem}", code="config_missing", errno=2)
     part = language_part(config)
     return part or with_architecture(config), part is not None
