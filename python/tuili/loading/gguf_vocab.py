@@ -26,7 +26,7 @@ from tuili.loading.tokenizer_parts import Parts, unigram
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tuili.loading.gguf import Metadata
+    from tuili.loading.gguf_metadata import Metadata
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _SPECIAL = (UNKNOWN, CONTROL)

@@ -20,7 +20,7 @@ from tuili.loading.checkpoint import FORMATS, TensorInfo
 from tuili.loading.config import Config
 from tuili.loading.files import StrPath, shown
 from tuili.loading.four_bits import int4_format, quantize_int4
-from tuili.loading.gguf import Metadata
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.layout import Names, Parts, Place, Shape, checked, constant, cut, our_names, places, whole
 from tuili.loading.memory import available_memory
 from tuili.loading.model_source import ModelSource, TokenizerFiles, open_source

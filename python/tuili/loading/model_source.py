@@ -28,8 +28,9 @@ from tuili.loading.generation_config import (
     generation_defaults,
     legacy_generation,
 )
-from tuili.loading.gguf import Metadata, open_gguf
+from tuili.loading.gguf import open_gguf
 from tuili.loading.gguf_index import from_index
+from tuili.loading.gguf_metadata import Metadata
 from tuili.loading.gguf_unread import refuse_unread
 from tuili.loading.language_part import language_part, take_language_part
 from tuili.loading.numbering import Numbering

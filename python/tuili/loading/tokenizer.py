@@ -31,7 +31,7 @@ from tuili.loading.tokenizer_parts import naming_roles
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from tuili.loading.gguf import Metadata
+    from tuili.loading.gguf_metadata import Metadata
     from tuili.loading.gguf_vocab import SpecialIds
 
 MAX_FILE_BYTES = 64 << 20  # of tokenizer.json
