@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from tuili import _core
 from tuili.generation.checks import invalid
-from tuili.generation.params import SamplingParams, ending_ids
+from tuili.generation.core_params import ending_ids
+from tuili.generation.params import SamplingParams
 from tuili.generation.steering import none_drawn
 from tuili.generation.structure import form_of
 
