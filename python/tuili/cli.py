@@ -38,7 +38,7 @@ from tuili.errors import CUTTING_HELPS, TuiliError
 from tuili.server import command as serve
 
 if TYPE_CHECKING:
-    from tuili.generation.request import RequestOutput
+    from tuili.generation.outputs import RequestOutput
     from tuili.llm import LLM
 
 _PATHS = ("model", "name", "file", "cache_dir", "config", "api_key_file", "svg", "html")

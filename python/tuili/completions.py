@@ -15,8 +15,8 @@ from typing import Any
 from tuili import conversations, tool_calls
 from tuili.conversations import Rendering
 from tuili.generation.checks import boolean, described, integer, invalid, not_supported_yet, only_known, same
+from tuili.generation.outputs import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.generation.params import MAX_LOGPROBS, SamplingParams
-from tuili.generation.request import CompletionOutput, RequestOutput, TokenLogprob, Totals
 from tuili.tool_calls import Call, Tools
 
 # Fields that mean what SamplingParams' field of this name means.

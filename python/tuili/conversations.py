@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 from tuili.errors import CUTTING_HELPS, TemplateError, cutting_helps
 from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, invalid
+from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
-from tuili.generation.request import RequestOutput
 from tuili.loading.model import LoadedModel
 from tuili.prompts import Messages, is_chat
 from tuili.tokenization import Tokenizer

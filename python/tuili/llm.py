@@ -31,9 +31,10 @@ from tuili.generation import params as parameters
 from tuili.generation.checks import boolean, described, function_or_none, integer, invalid, number, only_known
 from tuili.generation.engine import Engine
 from tuili.generation.grammar import Grammars
+from tuili.generation.outputs import RequestOutput
 from tuili.generation.params import SamplingParams
 from tuili.generation.prefix import Prefixes
-from tuili.generation.request import Handle, RequestOutput, Stream
+from tuili.generation.request import Handle, Stream
 from tuili.generation.scheduler import Limits
 from tuili.generation.structure import form_of
 from tuili.generation.token_ids import checked_ids

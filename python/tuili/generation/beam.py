@@ -21,7 +21,7 @@ from tuili.generation.structure import form_of
 if TYPE_CHECKING:
     from tuili.generation.delivery import Row, Transcript
     from tuili.generation.grammar import Constraint
-    from tuili.generation.request import FinishReason
+    from tuili.generation.outputs import FinishReason
 
 
 def search_for(params: SamplingParams, eos_ids: Iterable[int], max_tokens: int) -> _core.BeamSearch | None:
