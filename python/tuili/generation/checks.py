@@ -69,8 +69,9 @@ _ELSEWHERE = {
 
 def unknown_name(name: str, known: Iterable[str], where: str = "") -> NoReturn:
     """Raise InvalidParameterError that suggests the nearest known name. where: shown before both"""
-    meant = {ours: ours for ours in known}
-    meant |= {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in meant}
+    known = set(known)
+    meant = {theirs: ours for theirs, ours in _ELSEWHERE.items() if ours in known}
+    meant |= {ours: ours for ours in sorted(known)}
     near = difflib.get_close_matches(name.lower(), meant, n=1, cutoff=0.7)
     param = "".join(c if c.isprintable() else "?" for c in f"{where}{name}"[:64])
     hint = f"; did you mean {where}{meant[near[0]]}?" if near else ""
