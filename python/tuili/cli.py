@@ -231,7 +231,7 @@ def _chat(options: argparse.Namespace) -> int:
     system = [{"role": "system", "content": options.system}] if options.system is not None else []
     how = given_options(options, ["chat_template_kwargs"])
     with open_model(options) as llm:
-        from tuili.conversations import rendering
+        from tuili.rendering import rendering
 
         if options.message is not None:
             message = standard_input.read() if options.message == "-" else options.message

@@ -15,7 +15,7 @@ import numpy as np
 from tuili import _core
 from tuili.beam_search import beam_search
 from tuili.capacity import BLOCK_SIZE, Capacity, allocate, check_cache_options, checked_length, plan_capacity
-from tuili.conversations import Conversations, Rendering, taken_from, with_tools
+from tuili.conversations import Conversations
 from tuili.device import checked_device, named, placed
 from tuili.encoder import Encoder, Progress
 from tuili.errors import (
@@ -43,6 +43,7 @@ from tuili.loading.files import StrPath
 from tuili.loading.opening import open_model
 from tuili.loading.store import resolve
 from tuili.prompts import ManyPrompts, Messages, OnePrompt, Prompt, is_chat, is_one, many
+from tuili.rendering import Rendering, taken_from, with_tools
 from tuili.rereading import cache_for, rereading_of
 from tuili.sources import ANSWER_LEN, as_config, endings_of, source_limits
 from tuili.tokenization import Detokenizer, Tokenizer

@@ -19,7 +19,8 @@ import numpy as np
 from tuili.errors import InvalidParameterError, PromptTooLongError, TokenIdError, TokenizerError
 from tuili.generation.checks import boolean, described
 from tuili.least_tokens import LeastTokens
-from tuili.loading.tokenizer import LoadedTokenizer, call
+from tuili.loading.tokenizer import LoadedTokenizer
+from tuili.loading.tokenizer_calls import call
 from tuili.text_cuts import Cuts
 
 if TYPE_CHECKING:

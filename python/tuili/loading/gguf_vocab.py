@@ -20,6 +20,7 @@ from tuili.loading.merges import merges_of_scores
 from tuili.loading.pre_tokenizers import BOS_BY_DEFAULT, GGUF_PATTERNS, GPT2, WHOLE_WORDS_FIRST
 from tuili.loading.sentencepiece_file import UNIGRAM, SentencePieces
 from tuili.loading.token_bytes import WORD_PIECE_PREFIX
+from tuili.loading.tokenizer_calls import call
 from tuili.loading.tokenizer_json import bad, check, check_merges, check_tokens, split_merge
 from tuili.loading.tokenizer_parts import Parts, unigram
 
@@ -200,8 +201,6 @@ def _pieces(metadata: Metadata, vocab: GgufVocab) -> list[tuple[str, float, int]
 def _unigram(metadata: Metadata, vocab: GgufVocab) -> Tokenizer:
     """T5's, which cuts texts at white space first, as in a folder."""
     from tokenizers import Tokenizer
-
-    from tuili.loading.tokenizer import call  # which imports this
 
     unknown = _special_id(metadata, vocab, "unknown")
     if unknown is None:
